@@ -1,0 +1,385 @@
+//! What a valid configuration says, before anything is looked up on this machine.
+
+use crate::report::Place;
+use serde::Serialize;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A value and where it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    #[serde(skip)]
+    pub place: Place,
+}
+
+/// Everything the YAML files say together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// In the order of the files.
+    pub listeners: Vec<Listener>,
+    /// In the order of the files.
+    pub workers: Vec<Worker>,
+    /// Codes of advice not to give, for the whole configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub silence: Vec<String>,
+}
+
+/// One named entry under `listeners:`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// Obeys the rules of LISTEN_FDNAMES (see sd_listen_fds(3)).
+    pub name: Located<String>,
+    /// One for each `address:`, in order; each may stand for several sockets.
+    pub addresses: Vec<Located<Address>>,
+    /// The length of the accept queue; `None` is the kernel's `net.core.somaxconn`.
+    pub backlog: Option<Located<u32>>,
+    /// `false` lets a specific or wildcard IPv6 socket take IPv4 as well.
+    pub ipv6_only: bool,
+    /// User that owns the unix path.
+    pub owner: Option<Located<String>>,
+    /// Group of the unix path.
+    pub group: Option<Located<String>>,
+    /// Permission bits of the unix path; 0600 unless given.
+    pub mode: u32,
+    /// Permission bits of parent folders that are created; 0755 unless given.
+    pub directory_mode: u32,
+    /// Codes of advice not to give about this listener.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub silence: Vec<String>,
+}
+
+/// One address as it was written, and the sockets it stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Address {
+    /// As written in the YAML.
+    pub text: String,
+    /// `:80` is one dual-stack socket, `localhost:80` is two, everything else is one.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// What one socket is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Endpoint {
+    /// TCP or UDP.
+    Inet {
+        /// TCP or UDP.
+        transport: Transport,
+        /// Address and port; port 0 lets the kernel choose.
+        address: SocketAddr,
+        /// Whether an IPv6 socket takes IPv6 only (IPV6_V6ONLY, ipv6(7)); `true` for IPv4.
+        v6_only: bool,
+        /// Whether the machine may lack this one: the IPv6 half of `localhost:` and `:PORT`.
+        optional: bool,
+    },
+    /// A unix socket.
+    Unix {
+        /// Stream, datagram or seqpacket.
+        kind: UnixKind,
+        /// Path or abstract name.
+        name: UnixName,
+    },
+}
+
+/// The transport of an inet socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// SOCK_STREAM.
+    Tcp,
+    /// SOCK_DGRAM.
+    Udp,
+}
+
+/// The type of a unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnixKind {
+    /// SOCK_STREAM, `unix:`.
+    Stream,
+    /// SOCK_DGRAM, `unix-dgram:`.
+    Datagram,
+    /// SOCK_SEQPACKET, `unix-seqpacket:`.
+    SeqPacket,
+}
+
+/// The name of a unix socket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnixName {
+    /// An absolute path of at most 107 bytes (unix(7)).
+    Path(PathBuf),
+    /// A name in the abstract namespace, without the leading NUL; at most 107 bytes.
+    Abstract(String),
+}
+
+impl Endpoint {
+    /// Whether clients wait in an accept queue: everything but datagrams.
+    pub fn accepts(&self) -> bool {
+        !matches!(
+            self,
+            Endpoint::Inet {
+                transport: Transport::Udp,
+                ..
+            } | Endpoint::Unix {
+                kind: UnixKind::Datagram,
+                ..
+            }
+        )
+    }
+
+    /// The path in the file system, for a unix socket that has one.
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match self {
+            Endpoint::Unix {
+                name: UnixName::Path(path),
+                ..
+            } => Some(path),
+            _ => None,
+        }
+    }
+}
+
+/// The bare address, as `{address:…}` gives it: `127.0.0.1:80`, `[::1]:80`, `/run/x.sock`, `@name`.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Inet { address, .. } => write!(f, "{address}"),
+            Endpoint::Unix {
+                name: UnixName::Path(path),
+                ..
+            } => write!(f, "{}", path.display()),
+            Endpoint::Unix {
+                name: UnixName::Abstract(name),
+                ..
+            } => write!(f, "@{name}"),
+        }
+    }
+}
+
+/// One named entry under `workers:`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Worker {
+    /// Its name; the same rules as a listener's.
+    pub name: Located<String>,
+    /// The words of the command; never empty.
+    pub command: Vec<Located<Template>>,
+    /// The listeners it gets, by name, in the order of their descriptors.
+    pub listeners: Vec<Located<String>>,
+    /// How many instances.
+    pub instances: u32,
+    /// O_NONBLOCK on its listeners; `None` is what the handoff has by default.
+    pub nonblocking: Option<Located<bool>>,
+    /// User to run as.
+    pub user: Option<Located<String>>,
+    /// Group to run as; the user's own unless given.
+    pub group: Option<Located<String>>,
+    /// Supplementary groups; the user's own unless given.
+    pub supplementary_groups: Option<Vec<Located<String>>>,
+    /// Folder to run in.
+    pub working_directory: Option<Located<Template>>,
+    /// The file mode creation mask (umask(2)).
+    pub umask: Option<u32>,
+    /// Variables to set, in order.
+    pub environment: Vec<(String, Located<Template>)>,
+    /// Files of variables, in order; `environment` wins over them.
+    pub environment_files: Vec<EnvironmentFile>,
+    /// Resource limits (setrlimit(2)).
+    pub limits: Vec<Located<Limit>>,
+    /// -20 to 19 (setpriority(2)).
+    pub nice: Option<Located<i32>>,
+    /// -1000 to 1000 (proc_pid_oom_score_adj(5)).
+    pub oom_score_adjust: Option<Located<i32>>,
+    /// Where standard output and error go.
+    pub output: Output,
+    /// When to start again.
+    pub restart: Restart,
+    /// The number of the signal that asks the worker to stop.
+    pub stop_signal: i32,
+    /// How long to wait after it before SIGKILL; `None` waits for ever.
+    pub stop_timeout: Option<Duration>,
+    /// Codes of advice not to give about this worker.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub silence: Vec<String>,
+}
+
+/// A file of variables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EnvironmentFile {
+    /// Its path, absolute, or relative to the folder of the YAML file.
+    pub path: Located<PathBuf>,
+    /// Written with a leading `-`: no error when it does not exist.
+    pub optional: bool,
+}
+
+/// One resource limit, soft and hard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    /// Which.
+    pub resource: Resource,
+    /// `None` is unlimited.
+    pub soft: Option<u64>,
+    /// `None` is unlimited.
+    pub hard: Option<u64>,
+}
+
+macro_rules! resources {
+    ($($name:ident = $key:literal, $constant:ident;)*) => {
+        /// A resource of setrlimit(2), named as there in lower case without `RLIMIT_`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+        #[serde(rename_all = "lowercase")]
+        #[allow(missing_docs)]
+        pub enum Resource { $($name,)* }
+
+        impl Resource {
+            /// Every resource.
+            pub const ALL: &'static [Resource] = &[$(Resource::$name,)*];
+            /// Its key under `limits:`.
+            pub const fn key(self) -> &'static str {
+                match self { $(Resource::$name => $key,)* }
+            }
+            /// The number that setrlimit(2) takes.
+            pub const fn number(self) -> u32 {
+                match self { $(Resource::$name => nix::libc::$constant as u32,)* }
+            }
+        }
+    };
+}
+
+resources! {
+    As = "as", RLIMIT_AS;
+    Core = "core", RLIMIT_CORE;
+    Cpu = "cpu", RLIMIT_CPU;
+    Data = "data", RLIMIT_DATA;
+    Fsize = "fsize", RLIMIT_FSIZE;
+    Locks = "locks", RLIMIT_LOCKS;
+    Memlock = "memlock", RLIMIT_MEMLOCK;
+    Msgqueue = "msgqueue", RLIMIT_MSGQUEUE;
+    Nice = "nice", RLIMIT_NICE;
+    Nofile = "nofile", RLIMIT_NOFILE;
+    Nproc = "nproc", RLIMIT_NPROC;
+    Rss = "rss", RLIMIT_RSS;
+    Rtprio = "rtprio", RLIMIT_RTPRIO;
+    Rttime = "rttime", RLIMIT_RTTIME;
+    Sigpending = "sigpending", RLIMIT_SIGPENDING;
+    Stack = "stack", RLIMIT_STACK;
+}
+
+/// Where standard output and error of a worker go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Output {
+    /// Where listend's own go.
+    Inherit,
+    /// Nowhere.
+    Null,
+    /// Appended to a file, which is created with mode 0640 where it does not exist.
+    File(Template),
+}
+
+/// When an instance that exited is started again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Restart {
+    /// After which exits.
+    pub policy: RestartPolicy,
+    /// The delay before the first restart; each further crash doubles it.
+    pub backoff_min: Duration,
+    /// The longest delay.
+    pub backoff_max: Duration,
+    /// The crash-loop limit: more than this many crashes in the interval fail the instance.
+    pub limit: Option<Rate>,
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Restart {
+            policy: RestartPolicy::Always,
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(30),
+            limit: Some(Rate {
+                count: 5,
+                interval: Duration::from_secs(60),
+            }),
+        }
+    }
+}
+
+/// After which exits an instance is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Any.
+    Always,
+    /// Any but exit status 0 and death by SIGHUP, SIGINT, SIGPIPE or SIGTERM, as systemd has it.
+    OnFailure,
+    /// None.
+    Never,
+}
+
+/// So many in such a time: `5 in 60s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In which time.
+    pub interval: Duration,
+}
+
+/// Text with placeholders, filled in when the sockets are bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Template {
+    /// In order; literal pieces have their `{{` and `}}` already undone.
+    pub pieces: Vec<Piece>,
+}
+
+/// A piece of a [`Template`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Piece {
+    /// As it stands.
+    Text(String),
+    /// `{fd:web}`: the descriptor's number in the worker. `{fd:web:1}` is the second socket.
+    Fd(SocketRef),
+    /// `{address:web}`: the address that was really bound.
+    Address(SocketRef),
+    /// `{port:web}`: the port that was really bound.
+    Port(SocketRef),
+    /// `{instance}`: the number of the instance, from 0.
+    Instance,
+    /// `{generation}`: the number of the generation, from 1.
+    Generation,
+    /// `{listend}`: the path of the running listend.
+    Listend,
+}
+
+/// One socket of a listener, as a template names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SocketRef {
+    /// The listener's name.
+    pub listener: String,
+    /// Which of its sockets, from 0; `None` is the first.
+    pub index: Option<u32>,
+}
+
+impl Template {
+    /// A template without placeholders.
+    pub fn literal(text: impl Into<String>) -> Template {
+        Template {
+            pieces: vec![Piece::Text(text.into())],
+        }
+    }
+
+    /// The text, if there is no placeholder in it.
+    pub fn as_literal(&self) -> Option<&str> {
+        match self.pieces.as_slice() {
+            [] => Some(""),
+            [Piece::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! listend binds and listens first, then launches workers that inherit the sockets.
+//!
+//! The map, in the order in which data flows; `tests/arch.rs` enforces who may use whom:
+//!
+//! - [`report`]: problems with their place in the YAML, rendered as text or JSON.
+//! - [`config`]: YAML text → [`config::Config`], with every mistake found in one pass.
+//! - [`host`]: what must be looked up on this machine (users, files, kernel settings).
+//! - [`plan`]: `Config` × host facts → [`plan::Plan`], with nothing left to look up.
+//! - [`listener`]: `Plan` → bound sockets, all of them or a list of every failure.
+//! - [`diagnose`]: why a bind failed on this machine, and advice about what may surprise.
+//! - [`core`]: decides what happens to workers; no system call, no clock, no descriptor.
+//! - [`handoff`]: how a worker is told which descriptors it got.
+//! - [`worker`]: turns a worker's plan into a prepared process, and its failures into words.
+//! - [`shell`]: the event loop; does what the core decides.
+//! - [`sys`]: the only module with `unsafe`: fork, exec and the calls no crate wraps.
+//! - [`cli`]: the command line. [`sample`]: the sample worker. [`stage`]: the steps of a launch.
+
+pub mod cli;
+pub mod config;
+pub mod core;
+pub mod diagnose;
+pub mod handoff;
+pub mod host;
+pub mod listener;
+pub mod plan;
+pub mod report;
+pub mod sample;
+pub mod shell;
+pub mod stage;
+pub mod sys;
+pub mod worker;

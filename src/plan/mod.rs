@@ -1,0 +1,8 @@
+//! The plan: a configuration with nothing left to look up.
+//!
+//! Users are numbers, environment files are read, defaults are filled in. What remains open is
+//! only what binding decides: descriptors, and ports the kernel chooses.
+
+mod model;
+
+pub use model::*;

@@ -1,0 +1,131 @@
+//! What the plan says.
+
+use crate::config::{Endpoint, Limit, Restart, Template};
+use crate::report::Place;
+use serde::Serialize;
+use std::time::Duration;
+
+/// Index into [`Plan::listeners`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ListenerId(pub u32);
+
+/// Index into [`Plan::workers`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct WorkerId(pub u32);
+
+/// Everything to bind and to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// In the order of the configuration; [`ListenerId`] counts them.
+    pub listeners: Vec<ListenerPlan>,
+    /// In the order of the configuration; [`WorkerId`] counts them.
+    pub workers: Vec<WorkerPlan>,
+}
+
+impl Plan {
+    /// The listener with this id. Ids come from the same plan, so they always resolve.
+    pub fn listener(&self, id: ListenerId) -> &ListenerPlan {
+        &self.listeners[id.0 as usize]
+    }
+
+    /// The worker with this id. Ids come from the same plan, so they always resolve.
+    pub fn worker(&self, id: WorkerId) -> &WorkerPlan {
+        &self.workers[id.0 as usize]
+    }
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ListenerPlan {
+    /// Its name.
+    pub name: String,
+    /// The sockets to bind, in order.
+    pub sockets: Vec<SocketPlan>,
+    /// What listen(2) is given.
+    pub backlog: u32,
+    /// Who may use a unix path.
+    pub access: Access,
+}
+
+/// One socket to bind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SocketPlan {
+    /// What to bind it to.
+    pub endpoint: Endpoint,
+    /// Where the address was written.
+    #[serde(skip)]
+    pub place: Place,
+}
+
+/// Who may use a unix path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Access {
+    /// uid to own it; `None` leaves listend's own.
+    pub owner: Option<u32>,
+    /// gid of it; `None` leaves listend's own.
+    pub group: Option<u32>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Permission bits of parent folders that have to be created.
+    pub directory_mode: u32,
+}
+
+/// One worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WorkerPlan {
+    /// Its name.
+    pub name: String,
+    /// Where its name was written.
+    #[serde(skip)]
+    pub place: Place,
+    /// The words of the command; never empty.
+    pub command: Vec<Template>,
+    /// The listeners it gets, in the order of their descriptors.
+    pub listeners: Vec<ListenerId>,
+    /// Whether O_NONBLOCK is set on them before every spawn, or cleared.
+    pub nonblocking: bool,
+    /// The whole environment but for the handoff's variables, in order, each name once.
+    pub environment: Vec<(String, Template)>,
+    /// Folder to run in; `None` is listend's own.
+    pub working_directory: Option<Template>,
+    /// Whom to run as; `None` changes nothing.
+    pub credentials: Option<Credentials>,
+    /// umask(2); `None` is listend's own.
+    pub umask: Option<u32>,
+    /// setrlimit(2).
+    pub limits: Vec<Limit>,
+    /// setpriority(2).
+    pub nice: Option<i32>,
+    /// /proc/self/oom_score_adj.
+    pub oom_score_adjust: Option<i32>,
+    /// Where standard output and error go.
+    pub output: crate::config::Output,
+    /// What the core needs to know.
+    pub lifecycle: Lifecycle,
+}
+
+/// Whom a worker runs as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Credentials {
+    /// Real, effective and saved user id; `None` leaves them.
+    pub uid: Option<u32>,
+    /// Real, effective and saved group id; `None` leaves them.
+    pub gid: Option<u32>,
+    /// Supplementary groups; `None` leaves them.
+    pub groups: Option<Vec<u32>>,
+    /// The user's name as it was written, for messages.
+    pub user: String,
+}
+
+/// How a worker lives, as far as the core decides it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lifecycle {
+    /// How many instances.
+    pub instances: u32,
+    /// When to start again.
+    pub restart: Restart,
+    /// Asks an instance to stop.
+    pub stop_signal: i32,
+    /// From there to SIGKILL; `None` waits for ever.
+    pub stop_timeout: Option<Duration>,
+}

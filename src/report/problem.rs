@@ -1,0 +1,304 @@
+//! What can be wrong, as data.
+
+use super::Place;
+use serde::Serialize;
+
+/// Whether listend goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing is started.
+    Error,
+    /// The configuration works, but may surprise.
+    Advice,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $severity:ident;)*) => {
+        /// The stable code of a problem: what scripts match on and what `silence:` names.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind {
+            $($(#[$doc])* $name,)*
+            /// A system call failed; the code is the errno's name, such as `EADDRINUSE`.
+            Errno(i32),
+        }
+
+        impl Kind {
+            /// Every kind but the errnos.
+            pub const ALL: &'static [Kind] = &[$(Kind::$name,)*];
+
+            /// The code, as in JSON, in brackets behind a message, and in the man page.
+            pub fn code(self) -> String {
+                match self {
+                    $(Kind::$name => $code.to_owned(),)*
+                    Kind::Errno(errno) => super::errno_name(errno),
+                }
+            }
+
+            /// Whether this kind stops the start.
+            pub fn severity(self) -> Severity {
+                match self {
+                    $(Kind::$name => Severity::$severity,)*
+                    Kind::Errno(_) => Severity::Error,
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The file cannot be read.
+    Unreadable = "unreadable", Error;
+    /// The file is not YAML.
+    YamlSyntax = "yaml-syntax", Error;
+    /// A key that means nothing here.
+    UnknownKey = "unknown-key", Error;
+    /// A key that must be there is not.
+    MissingKey = "missing-key", Error;
+    /// A key stands twice in one mapping.
+    DuplicateKey = "duplicate-key", Error;
+    /// A list where a number is expected, and the like.
+    WrongType = "wrong-type", Error;
+    /// The right type, but not a value that is allowed.
+    BadValue = "bad-value", Error;
+    /// A value that a later version of listend will take.
+    Unsupported = "unsupported", Error;
+    /// An address that cannot be understood.
+    BadAddress = "bad-address", Error;
+    /// A listener's or worker's name that breaks the rules of LISTEN_FDNAMES.
+    BadName = "bad-name", Error;
+    /// The same name in two files.
+    DuplicateName = "duplicate-name", Error;
+    /// Two sockets that the kernel would not let stand side by side.
+    DuplicateAddress = "duplicate-address", Error;
+    /// A worker names a listener that does not exist.
+    UnknownListener = "unknown-listener", Error;
+    /// No such user on this machine.
+    UnknownUser = "unknown-user", Error;
+    /// No such group on this machine.
+    UnknownGroup = "unknown-group", Error;
+    /// No such signal.
+    UnknownSignal = "unknown-signal", Error;
+    /// A command with no words in it.
+    EmptyCommand = "empty-command", Error;
+    /// A `{placeholder}` that means nothing.
+    BadTemplate = "bad-template", Error;
+    /// An environment file that cannot be read or understood.
+    EnvironmentFile = "environment-file", Error;
+    /// Two workers want one listener with opposite O_NONBLOCK.
+    NonblockingConflict = "nonblocking-conflict", Error;
+    /// A live server answers at the unix path.
+    LiveSocket = "live-socket", Error;
+    /// The unix path is taken by something that is no socket.
+    NotASocket = "not-a-socket", Error;
+
+    /// A port below `net.ipv4.ip_unprivileged_port_start`.
+    PrivilegedPort = "privileged-port", Advice;
+    /// A port the kernel may give to an outgoing connection.
+    EphemeralPort = "ephemeral-port", Advice;
+    /// A port that IANA registers for another well-known service.
+    RegisteredPort = "registered-port", Advice;
+    /// An address on every interface.
+    WildcardAddress = "wildcard-address", Advice;
+    /// A backlog that the kernel cuts to `net.core.somaxconn`.
+    BacklogOverSomaxconn = "backlog-over-somaxconn", Advice;
+    /// An address that no interface of this machine has.
+    AddressNotHere = "address-not-here", Advice;
+    /// A listener that no worker takes.
+    UnusedListener = "unused-listener", Advice;
+    /// A worker without listeners.
+    NoListeners = "no-listeners", Advice;
+    /// A placeholder for one socket of a listener that has several.
+    SeveralSockets = "several-sockets", Advice;
+    /// The program is not there, or may not be executed.
+    CommandNotFound = "command-not-found", Advice;
+    /// listend, as it runs now, may not do what the worker asks for.
+    NeedsPrivilege = "needs-privilege", Advice;
+    /// A stale unix socket that a start would replace.
+    StaleSocket = "stale-socket", Advice;
+    /// The address is held by the listend that runs this very configuration.
+    HeldByListend = "held-by-listend", Advice;
+    /// One loopback of `localhost`, or the IPv6 half of `:PORT`, is missing on this machine.
+    FamilyMissing = "family-missing", Advice;
+}
+
+impl Kind {
+    /// The kinds that `silence:` may name.
+    pub fn silenceable() -> impl Iterator<Item = Kind> + Clone {
+        Kind::ALL
+            .iter()
+            .copied()
+            .filter(|kind| kind.severity() == Severity::Advice)
+    }
+
+    /// The kind of advice with this code.
+    pub fn advice_from_code(code: &str) -> Option<Kind> {
+        Kind::silenceable().find(|kind| kind.code() == code)
+    }
+}
+
+/// Who has an address, as far as this process may see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Holder {
+    /// The process id.
+    pub pid: i32,
+    /// The program's name.
+    pub command: String,
+    /// The user's name, or the number where it has none.
+    pub user: String,
+    /// The systemd unit or container, where the cgroup tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+}
+
+/// One thing that is wrong, or worth knowing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Its code; tells whether it is an error.
+    pub kind: Kind,
+    /// What is wrong: a sentence in lower case without a full stop.
+    pub message: String,
+    /// Where the configuration says so.
+    pub place: Option<Place>,
+    /// Other places that matter, each with a few words ("first defined here").
+    pub related: Vec<(Place, String)>,
+    /// What was found on this machine that explains it; one line each.
+    pub causes: Vec<String>,
+    /// What to do.
+    pub hint: Option<String>,
+    /// The listener concerned.
+    pub listener: Option<String>,
+    /// The worker concerned.
+    pub worker: Option<String>,
+    /// The address concerned.
+    pub address: Option<String>,
+    /// Who has the address.
+    pub holder: Option<Holder>,
+}
+
+impl Problem {
+    /// A problem with just its kind and message; the `with_` methods add the rest.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Problem {
+        Problem {
+            kind,
+            message: message.into(),
+            place: None,
+            related: Vec::new(),
+            causes: Vec::new(),
+            hint: None,
+            listener: None,
+            worker: None,
+            address: None,
+            holder: None,
+        }
+    }
+
+    /// Says where.
+    #[must_use]
+    pub fn at(mut self, place: Place) -> Problem {
+        self.place = Some(place);
+        self
+    }
+
+    /// Adds another place that matters.
+    #[must_use]
+    pub fn with_related(mut self, place: Place, words: impl Into<String>) -> Problem {
+        self.related.push((place, words.into()));
+        self
+    }
+
+    /// Adds a finding that explains the problem.
+    #[must_use]
+    pub fn with_cause(mut self, cause: impl Into<String>) -> Problem {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<Option<String>>) -> Problem {
+        self.hint = hint.into();
+        self
+    }
+
+    /// Names the listener.
+    #[must_use]
+    pub fn of_listener(mut self, name: impl Into<String>) -> Problem {
+        self.listener = Some(name.into());
+        self
+    }
+
+    /// Names the worker.
+    #[must_use]
+    pub fn of_worker(mut self, name: impl Into<String>) -> Problem {
+        self.worker = Some(name.into());
+        self
+    }
+
+    /// Names the address.
+    #[must_use]
+    pub fn with_address(mut self, address: impl Into<String>) -> Problem {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// Whether it stops the start.
+    pub fn is_error(&self) -> bool {
+        self.kind.severity() == Severity::Error
+    }
+}
+
+/// Everything that was found, errors apart from advice, each in the order of the files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What stops the start.
+    pub errors: Vec<Problem>,
+    /// What works, but may surprise.
+    pub advice: Vec<Problem>,
+}
+
+impl Report {
+    /// Files the problem under errors or advice, as its kind says.
+    pub fn add(&mut self, problem: Problem) {
+        if problem.is_error() {
+            self.errors.push(problem);
+        } else {
+            self.advice.push(problem);
+        }
+    }
+
+    /// Takes over all of another report.
+    pub fn extend(&mut self, other: Report) {
+        self.errors.extend(other.errors);
+        self.advice.extend(other.advice);
+    }
+
+    /// Whether nothing stops the start.
+    pub fn is_ok(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// Puts both lists into the order of the files, lines and columns.
+    pub fn sort(&mut self) {
+        self.errors.sort_by_key(|problem| problem.place);
+        self.advice.sort_by_key(|problem| problem.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn codes_are_unique_and_advice_is_found_by_code() {
+        let codes: HashSet<String> = Kind::ALL.iter().map(|kind| kind.code()).collect();
+        assert_eq!(codes.len(), Kind::ALL.len());
+        assert_eq!(
+            Kind::advice_from_code("ephemeral-port"),
+            Some(Kind::EphemeralPort)
+        );
+        assert_eq!(Kind::advice_from_code("unknown-key"), None);
+        assert_eq!(Kind::Errno(nix::libc::EADDRINUSE).code(), "EADDRINUSE");
+    }
+}

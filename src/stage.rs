@@ -1,0 +1,85 @@
+//! The steps a child goes through between fork and exec.
+//!
+//! One table gives each step its number on the status pipe and its words, so that the two cannot
+//! drift apart. This module uses nothing, so that [`crate::sys`] and [`crate::core`] may both use it.
+
+macro_rules! stages {
+    ($($(#[$doc:meta])* $name:ident = $phrase:literal,)*) => {
+        /// A step of a launch; a failure names the step it happened in.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Stage { $($(#[$doc])* $name,)* }
+
+        impl Stage {
+            /// Every stage, in the order of the launch.
+            pub const ALL: &'static [Stage] = &[$(Stage::$name,)*];
+
+            /// What was being done, as in "failed while {phrase}".
+            pub const fn phrase(self) -> &'static str {
+                match self { $(Stage::$name => $phrase,)* }
+            }
+        }
+    };
+}
+
+stages! {
+    /// Command, environment and descriptors are put together in the parent.
+    Prepare = "preparing the command",
+    /// fork(2), and the pipe that reports what follows it.
+    Fork = "creating the process",
+    /// setsid(2).
+    Session = "starting a session",
+    /// open(2) of /dev/null or the output file, and dup2(2) onto 0, 1, 2.
+    Output = "setting up standard input and output",
+    /// dup3(2) of the listeners to 3 and up.
+    Descriptors = "placing the listeners",
+    /// setrlimit(2).
+    Limits = "setting a resource limit",
+    /// setpriority(2).
+    Nice = "setting the nice value",
+    /// Writing /proc/self/oom_score_adj.
+    OomScore = "setting the OOM score adjustment",
+    /// setgroups(2).
+    Groups = "setting the supplementary groups",
+    /// setresgid(2).
+    Group = "setting the group",
+    /// setresuid(2).
+    User = "setting the user",
+    /// chdir(2), as the worker's user.
+    WorkingDirectory = "changing to the working directory",
+    /// Signal dispositions and mask.
+    Signals = "resetting signals",
+    /// execve(2).
+    Exec = "executing the program",
+}
+
+impl Stage {
+    /// The stage with this number on the status pipe.
+    pub fn from_number(number: u8) -> Option<Stage> {
+        Stage::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// A launch that did not reach its program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaunchFailure {
+    /// The step that failed.
+    pub stage: Stage,
+    /// What the system call answered.
+    pub errno: i32,
+    /// Which one of several, where the stage does a list of things (the index of the limit).
+    pub detail: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_survives_the_status_pipe() {
+        for stage in Stage::ALL {
+            assert_eq!(Stage::from_number(*stage as u8), Some(*stage));
+        }
+        assert_eq!(Stage::from_number(Stage::ALL.len() as u8), None);
+    }
+}
