@@ -2,7 +2,28 @@
 //!
 //! Every mistake of every file is found in one pass and becomes a [`crate::report::Problem`] with
 //! its place; nothing here panics, whatever the bytes. Pure: files are read by the caller.
+//!
+//! `yaml` makes a tree with places; `listener` and `worker` read their mappings out of it with
+//! the help of `decode` and the tables of [`keys`]; `scalar`, `address` and `template` read single
+//! values; `conflict` and `cross` check what the parts say about one another.
 
+mod address;
+mod arguments;
+mod complaint;
+mod conflict;
+mod cross;
+mod decode;
+pub mod keys;
+mod listener;
 mod model;
+mod read;
+mod scalar;
+mod template;
+mod worker;
+mod yaml;
 
+pub use arguments::from_arguments;
+pub use cross::silenced;
 pub use model::*;
+pub use read::{Loaded, SourceFile, read};
+pub use yaml::to_yaml;

@@ -1,0 +1,73 @@
+//! What is wrong with one piece of text, before its place is known.
+
+use crate::report::{Kind, Place, Problem, Report};
+
+/// A problem without a place: what the parsers of single values return.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Complaint {
+    pub kind: Kind,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl Complaint {
+    /// Of any kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Complaint {
+        Complaint {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// The right type, but a value that is not allowed.
+    pub fn bad(message: impl Into<String>) -> Complaint {
+        Complaint::new(Kind::BadValue, message)
+    }
+
+    /// Says what to write instead.
+    pub fn hint(mut self, hint: impl Into<String>) -> Complaint {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The hint that `did_you_mean` found, if any.
+    pub fn maybe_hint(mut self, hint: Option<String>) -> Complaint {
+        self.hint = hint;
+        self
+    }
+
+    /// Says where.
+    pub fn at(self, place: Place) -> Problem {
+        Problem::new(self.kind, self.message)
+            .at(place)
+            .with_hint(self.hint)
+    }
+}
+
+/// Collects problems, and says whom they concern.
+pub(super) struct Out<'r> {
+    pub report: &'r mut Report,
+    pub listener: Option<&'r str>,
+    pub worker: Option<&'r str>,
+}
+
+impl Out<'_> {
+    /// Files a problem under its listener or worker.
+    pub fn add(&mut self, mut problem: Problem) {
+        problem.listener = problem.listener.or(self.listener.map(str::to_owned));
+        problem.worker = problem.worker.or(self.worker.map(str::to_owned));
+        self.report.add(problem);
+    }
+
+    /// The value, or its complaint filed and `None`.
+    pub fn check<T>(&mut self, place: Place, result: Result<T, Complaint>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(complaint) => {
+                self.add(complaint.at(place));
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! What can only be checked when all files have been read: who names whom.
+
+use super::complaint::Complaint;
+use super::listener::DraftListener;
+use super::model::{Config, Endpoint};
+use super::read::Draft;
+use super::template::Mention;
+use super::worker::DraftWorker;
+use crate::report::{Kind, Place, Report, did_you_mean, nearest};
+use std::collections::{HashMap, HashSet};
+
+type Names<'d> = HashMap<&'d str, &'d DraftListener>;
+
+/// Files every problem between listeners and workers.
+pub(super) fn check(draft: &Draft, report: &mut Report) {
+    let names: Names = draft
+        .listeners
+        .iter()
+        .filter(|draft| !draft.duplicate)
+        .map(|draft| (draft.listener.name.value.as_str(), draft))
+        .collect();
+    let mut used = HashSet::new();
+    for worker in &draft.workers {
+        listeners_of(worker, &names, draft.incomplete, &mut used, report);
+        mentions_of(worker, &names, draft.incomplete, report);
+    }
+    nonblocking(draft, &names, report);
+    // A file or a list that could not be read may well use the listener.
+    if !draft.incomplete && !draft.workers.iter().any(|worker| worker.listeners_broken) {
+        unused(draft, &used, report);
+    }
+}
+
+fn listeners_of<'d>(
+    draft: &'d DraftWorker,
+    names: &Names<'d>,
+    incomplete: bool,
+    used: &mut HashSet<&'d str>,
+    report: &mut Report,
+) {
+    let worker = &draft.worker;
+    if worker.listeners.is_empty() && !draft.listeners_broken && !draft.duplicate {
+        let complaint = Complaint::new(
+            Kind::NoListeners,
+            format!("worker `{}` has no listeners", worker.name.value),
+        )
+        .hint("add `listeners: [NAME]`, or run it under another supervisor");
+        report.add(
+            complaint
+                .at(worker.name.place)
+                .of_worker(&worker.name.value),
+        );
+    }
+    for wanted in &worker.listeners {
+        used.insert(&wanted.value);
+        if names.contains_key(wanted.value.as_str()) || incomplete {
+            continue;
+        }
+        // The listener that was probably meant is not called unused on top of it.
+        used.extend(nearest(&wanted.value, names.keys().copied()));
+        let complaint = Complaint::new(
+            Kind::UnknownListener,
+            format!("there is no listener `{}`", wanted.value),
+        )
+        .maybe_hint(known(&wanted.value, names));
+        report.add(complaint.at(wanted.place).of_worker(&worker.name.value));
+    }
+}
+
+fn known(name: &str, names: &Names) -> Option<String> {
+    did_you_mean(name, names.keys().copied()).or_else(|| {
+        names
+            .is_empty()
+            .then(|| format!("add `{name}` to `listeners:`"))
+    })
+}
+
+fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mut Report) {
+    let worker = &draft.worker;
+    for (place, mention) in &draft.mentions {
+        let name = mention.socket.listener.as_str();
+        let listed = worker
+            .listeners
+            .iter()
+            .any(|listener| listener.value == name);
+        let complaint = match names.get(name) {
+            // An unknown listener in the worker's list has been reported there.
+            None if listed || incomplete => continue,
+            None => Complaint::new(
+                Kind::UnknownListener,
+                format!("there is no listener `{name}`"),
+            )
+            .maybe_hint(known(name, names)),
+            Some(_) if !listed && draft.listeners_broken => continue,
+            Some(_) if !listed => Complaint::new(
+                Kind::BadTemplate,
+                format!(
+                    "worker `{}` does not get listener `{name}`",
+                    worker.name.value
+                ),
+            )
+            .hint(format!("add `{name}` to the worker's `listeners`")),
+            Some(listener) if listener.broken => continue,
+            Some(listener) => match socket(mention, listener) {
+                Ok(()) => continue,
+                Err(complaint) => complaint,
+            },
+        };
+        let mut problem = complaint.at(*place).of_worker(&worker.name.value);
+        problem.listener = names.get(name).map(|_| name.to_owned());
+        report.add(problem);
+    }
+}
+
+/// Whether the listener has the socket, and the socket what is asked of it.
+fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), Complaint> {
+    let (name, what) = (&mention.socket.listener, mention.what);
+    let sockets: Vec<&Endpoint> = draft
+        .listener
+        .addresses
+        .iter()
+        .flat_map(|address| &address.value.endpoints)
+        .collect();
+    let index = mention.socket.index.unwrap_or(0);
+    let Some(endpoint) = usize::try_from(index)
+        .ok()
+        .and_then(|index| sockets.get(index))
+    else {
+        let hint = match sockets.len() {
+            1 => format!("it has one; write `{{{what}:{name}}}`"),
+            many => format!(
+                "it has {many}; write `{{{what}:{name}:0}}` to `{{{what}:{name}:{}}}`",
+                many - 1
+            ),
+        };
+        return Err(Complaint::new(
+            Kind::BadTemplate,
+            format!("listener `{name}` has no socket {index}"),
+        )
+        .hint(hint));
+    };
+    if what == "port" && matches!(endpoint, Endpoint::Unix { .. }) {
+        return Err(Complaint::new(
+            Kind::BadTemplate,
+            format!("listener `{name}` is a unix socket and has no port"),
+        )
+        .hint(format!("write `{{address:{name}}}`")));
+    }
+    if mention.socket.index.is_none() && sockets.len() > 1 {
+        return Err(Complaint::new(
+            Kind::SeveralSockets,
+            format!(
+                "listener `{name}` has {} sockets; this is the first, `{endpoint}`",
+                sockets.len()
+            ),
+        )
+        .hint(format!("write `{{{what}:{name}:0}}` to say so")));
+    }
+    Ok(())
+}
+
+/// O_NONBLOCK belongs to the socket, which all workers of a listener share.
+fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
+    let mut first: HashMap<&str, (&DraftWorker, Place)> = HashMap::new();
+    let mut pairs = HashSet::new();
+    for this in draft.workers.iter().filter(|worker| !worker.duplicate) {
+        for wanted in &this.worker.listeners {
+            let Some(name) = names
+                .get(wanted.value.as_str())
+                .map(|_| wanted.value.as_str())
+            else {
+                continue;
+            };
+            let place = this
+                .worker
+                .nonblocking
+                .as_ref()
+                .map_or(wanted.place, |value| value.place);
+            let (other, other_place) = *first.entry(name).or_insert((this, place));
+            let wants = |draft: &DraftWorker| {
+                draft
+                    .worker
+                    .nonblocking
+                    .as_ref()
+                    .is_some_and(|value| value.value)
+            };
+            if wants(this) == wants(other) {
+                continue;
+            }
+            let (this_name, other_name) = (&this.worker.name.value, &other.worker.name.value);
+            if !pairs.insert((this_name, other_name)) {
+                continue;
+            }
+            let says = |draft: &DraftWorker| {
+                if wants(draft) {
+                    "non-blocking"
+                } else {
+                    "blocking"
+                }
+            };
+            let complaint = Complaint::new(
+                Kind::NonblockingConflict,
+                format!(
+                    "workers `{other_name}` and `{this_name}` share listener `{name}`, which cannot be both {} and {}",
+                    says(other),
+                    says(this)
+                ),
+            )
+            .hint("give both the same `nonblocking`; the default is `false`");
+            let problem = complaint.at(place).with_related(
+                other_place,
+                format!("`{other_name}` wants it {}", says(other)),
+            );
+            report.add(problem.of_worker(this_name).of_listener(name));
+        }
+    }
+}
+
+fn unused(draft: &Draft, used: &HashSet<&str>, report: &mut Report) {
+    for DraftListener {
+        listener,
+        duplicate,
+        ..
+    } in &draft.listeners
+    {
+        let name = &listener.name;
+        if *duplicate || used.contains(name.value.as_str()) {
+            continue;
+        }
+        let complaint = Complaint::new(
+            Kind::UnusedListener,
+            format!("no worker takes listener `{}`", name.value),
+        )
+        .hint(format!(
+            "add `{}` to the `listeners` of a worker",
+            name.value
+        ));
+        report.add(complaint.at(name.place).of_listener(&name.value));
+    }
+}
+
+/// Whether `silence:` of the configuration, the listener or the worker names this advice.
+pub fn silenced(
+    config: &Config,
+    listener: Option<&str>,
+    worker: Option<&str>,
+    kind: crate::report::Kind,
+) -> bool {
+    let code = kind.code();
+    let names = |silence: &[String]| silence.contains(&code);
+    names(&config.silence)
+        || listener.is_some_and(|name| {
+            let mut listeners = config.listeners.iter();
+            listeners.any(|listener| listener.name.value == name && names(&listener.silence))
+        })
+        || worker.is_some_and(|name| {
+            let mut workers = config.workers.iter();
+            workers.any(|worker| worker.name.value == name && names(&worker.silence))
+        })
+}

@@ -1,0 +1,312 @@
+//! Mappings, lists and single values out of the tree, each mistake filed where it stands.
+
+use super::complaint::{Complaint, Out};
+use super::keys::Key;
+use super::model::{Located, Template};
+use super::template::{self, Mention};
+use super::yaml::{Content, Node};
+use crate::report::{Kind, Place, did_you_mean};
+use std::collections::HashMap;
+
+/// A key with its value.
+pub(super) struct Entry<'n> {
+    pub name: &'n str,
+    pub place: Place,
+    pub value: &'n Node,
+}
+
+/// The entries of a mapping, each name once. Filed and left out: names that are not text, merge
+/// keys, and every further entry of a name. `None` is not a mapping, also filed.
+pub(super) fn entries<'n>(node: &'n Node, what: &str, out: &mut Out) -> Option<Vec<Entry<'n>>> {
+    let pairs = match &node.content {
+        Content::Map(pairs) => pairs,
+        _ => {
+            out.add(wrong_type(what, "a mapping of names to values", node).at(node.place));
+            return None;
+        }
+    };
+    let mut seen: HashMap<&str, Place> = HashMap::with_capacity(pairs.len());
+    let mut entries = Vec::with_capacity(pairs.len());
+    for (key, value) in pairs {
+        let Content::Scalar(scalar) = &key.content else {
+            let complaint = Complaint::new(
+                Kind::WrongType,
+                format!("{} cannot be a name in `{what}`", key.what()),
+            );
+            let complaint = complaint.hint("write a word, or quote it");
+            out.add(complaint.at(key.place));
+            continue;
+        };
+        let name = scalar.text.as_str();
+        if name == "<<" && scalar.plain {
+            let complaint =
+                Complaint::new(Kind::Unsupported, "merge keys (`<<`) are not supported");
+            let complaint =
+                complaint.hint("YAML 1.2 has none; repeat the keys, or use an alias for one value");
+            out.add(complaint.at(key.place));
+            continue;
+        }
+        if let Some(first) = seen.get(name) {
+            let problem = Complaint::new(
+                Kind::DuplicateKey,
+                format!("`{name}` stands twice in `{what}`"),
+            )
+            .hint("delete one of them")
+            .at(key.place)
+            .with_related(*first, "first written here");
+            out.add(problem);
+            continue;
+        }
+        seen.insert(name, key.place);
+        entries.push(Entry {
+            name,
+            place: key.place,
+            value,
+        });
+    }
+    Some(entries)
+}
+
+/// The entries of a mapping with a fixed set of keys.
+pub(super) struct Fields<'n> {
+    table: &'static [Key],
+    found: Vec<Option<&'n Node>>,
+    #[cfg(debug_assertions)]
+    taken: usize,
+}
+
+impl<'n> Fields<'n> {
+    /// Files unknown keys. A key without a value is filed too and then treated as if it were
+    /// not there, except for the keys in `may_be_null`.
+    pub fn open(
+        node: &'n Node,
+        table: &'static [Key],
+        what: &str,
+        may_be_null: &[&str],
+        out: &mut Out,
+    ) -> Option<Fields<'n>> {
+        let mut found = vec![None; table.len()];
+        for entry in entries(node, what, out)? {
+            let Some(index) = table.iter().position(|key| key.name == entry.name) else {
+                let names = table.iter().map(|key| key.name);
+                let complaint = Complaint::new(
+                    Kind::UnknownKey,
+                    format!("unknown key `{}` in `{what}`", entry.name),
+                )
+                .maybe_hint(did_you_mean(entry.name, names));
+                out.add(complaint.at(entry.place));
+                continue;
+            };
+            let null = matches!(entry.value.content, Content::Null { .. });
+            if null && !may_be_null.contains(&entry.name) {
+                let complaint =
+                    Complaint::new(Kind::WrongType, format!("`{}` has no value", entry.name)).hint(
+                        match table[index].default {
+                            "" => "write a value behind it".to_owned(),
+                            default => format!(
+                                "write a value, or delete the line for the default ({default})"
+                            ),
+                        },
+                    );
+                out.add(complaint.at(entry.value.place));
+                // What must be there but is empty has been reported, so it is not missing, too.
+                if table[index].default.is_empty() {
+                    found[index] = Some(entry.value);
+                }
+                continue;
+            }
+            found[index] = Some(entry.value);
+        }
+        Some(Fields {
+            table,
+            found,
+            #[cfg(debug_assertions)]
+            taken: 0,
+        })
+    }
+
+    /// The value of a key, if it is there.
+    pub fn take(&mut self, name: &'static str) -> Option<&'n Node> {
+        let index = self.table.iter().position(|key| key.name == name);
+        debug_assert!(index.is_some(), "`{name}` is missing in keys.rs");
+        #[cfg(debug_assertions)]
+        {
+            self.taken += 1;
+        }
+        self.found.get(index?).copied().flatten()
+    }
+
+    /// The value of a key, read by `parse` from its text.
+    pub fn read<T>(
+        &mut self,
+        name: &'static str,
+        out: &mut Out,
+        parse: impl FnOnce(&str) -> Result<T, Complaint>,
+    ) -> Option<Located<T>> {
+        let node = self.take(name)?;
+        let text = text(node, name, out)?;
+        let value = out.check(node.place, parse(text))?;
+        Some(Located {
+            value,
+            place: node.place,
+        })
+    }
+
+    /// Checks, in debug builds, that the decoder asked for every key of the table.
+    pub fn finish(self) {
+        #[cfg(debug_assertions)]
+        assert_eq!(
+            self.taken,
+            self.table.len(),
+            "keys.rs and the decoder disagree"
+        );
+    }
+}
+
+/// What to say where the wrong kind of node stands.
+pub(super) fn wrong_type(key: &str, expected: &str, node: &Node) -> Complaint {
+    let complaint = Complaint::new(
+        Kind::WrongType,
+        format!("`{key}` takes {expected}, not {}", node.what()),
+    );
+    // `{fd:web}` without quotes is a YAML mapping.
+    if let Content::Map(pairs) = &node.content
+        && let [(only, value)] = pairs.as_slice()
+        && let (Content::Scalar(word), Content::Null { .. }) = (&only.content, &value.content)
+    {
+        return complaint.hint(format!(
+            "quote a word with a placeholder: \"{{{}}}\"",
+            word.text
+        ));
+    }
+    match (&node.content, expected) {
+        (Content::Null { .. }, _) => {
+            complaint.hint("write a value; quote it if it is a word like `null`")
+        }
+        _ => complaint,
+    }
+}
+
+/// The text of a single value.
+pub(super) fn text<'n>(node: &'n Node, key: &str, out: &mut Out) -> Option<&'n str> {
+    match &node.content {
+        Content::Scalar(scalar) if scalar.text.contains('\0') => {
+            let complaint = Complaint::bad(format!("`{key}`: the value has a NUL character in it"));
+            out.add(
+                complaint
+                    .hint("the kernel takes text only up to a NUL; delete it")
+                    .at(node.place),
+            );
+            None
+        }
+        Content::Scalar(scalar) => Some(&scalar.text),
+        _ => {
+            out.add(wrong_type(key, "a single value", node).at(node.place));
+            None
+        }
+    }
+}
+
+/// The nodes of a list, or the one node that stands for a list of one.
+pub(super) fn list(node: &Node) -> &[Node] {
+    match &node.content {
+        Content::List(items) => items,
+        _ => std::slice::from_ref(node),
+    }
+}
+
+/// The texts of a list or of a single value; what is no text is filed.
+pub(super) fn texts(node: &Node, key: &str, out: &mut Out) -> Vec<Located<String>> {
+    let mut texts = Vec::new();
+    for item in list(node) {
+        if let Some(text) = text(item, key, out) {
+            texts.push(Located {
+                value: text.to_owned(),
+                place: item.place,
+            });
+        }
+    }
+    texts
+}
+
+/// A user's or group's name or number.
+pub(super) fn account(key: &str, text: &str) -> Result<String, Complaint> {
+    if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c == ':') {
+        return Err(
+            Complaint::bad(format!("`{key}`: `{text}` cannot be a name"))
+                .hint("write a name or a number"),
+        );
+    }
+    Ok(text.to_owned())
+}
+
+/// `silence:`, at any level.
+pub(super) fn silence(node: Option<&Node>, out: &mut Out) -> Vec<String> {
+    let mut codes = Vec::new();
+    for code in node
+        .map(|node| texts(node, "silence", out))
+        .unwrap_or_default()
+    {
+        if Kind::advice_from_code(&code.value).is_some() {
+            codes.push(code.value);
+            continue;
+        }
+        let is_error = Kind::ALL.iter().any(|kind| kind.code() == code.value);
+        let complaint = if is_error {
+            Complaint::bad(format!(
+                "`{}` is an error; only advice can be silenced",
+                code.value
+            ))
+        } else {
+            let known: Vec<String> = Kind::silenceable().map(Kind::code).collect();
+            Complaint::bad(format!("there is no advice `{}`", code.value))
+                .maybe_hint(did_you_mean(&code.value, known.iter().map(String::as_str)))
+        };
+        out.add(complaint.at(code.place));
+    }
+    codes
+}
+
+/// Reads a template; its mentions of listeners are kept to be checked when all are known.
+pub(super) fn read_template(
+    text: &str,
+    place: Place,
+    mentions: &mut Vec<(Place, Mention)>,
+    out: &mut Out,
+) -> Template {
+    let (template, mentioned, mistakes) = template::parse(text);
+    if mentioned.is_empty() && mistakes.is_empty() {
+        return template;
+    }
+    let width = text.chars().count();
+    for mistake in mistakes {
+        let place = within(place, width, mistake.start, mistake.length);
+        out.add(mistake.complaint.at(place));
+    }
+    for mention in mentioned {
+        mentions.push((within(place, width, mention.start, mention.length), mention));
+    }
+    template
+}
+
+/// The place of a part of a text. Escapes in quotes and folded lines make the text differ from
+/// what stands in the file; the whole is shown then.
+fn within(place: Place, width: usize, start: usize, length: usize) -> Place {
+    let (Ok(width), Ok(start), Ok(length)) = (
+        u32::try_from(width),
+        u32::try_from(start),
+        u32::try_from(length),
+    ) else {
+        return place;
+    };
+    let quotes = match place.length.checked_sub(width) {
+        Some(0) => 0,
+        Some(2) => 1,
+        _ => return place,
+    };
+    Place {
+        column: place.column + quotes + start,
+        length: length.max(1),
+        ..place
+    }
+}

@@ -1,0 +1,159 @@
+//! Every key of the YAML, with one line about it and its default.
+//!
+//! One table per mapping: unknown keys are found by it, and the documentation is checked against
+//! it. The decoder asks for each key of its table exactly once, and for no other.
+
+/// One key of a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// As it is written.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub doc: &'static str,
+    /// What holds where it is not written; empty where it must be.
+    pub default: &'static str,
+}
+
+const fn key(name: &'static str, default: &'static str, doc: &'static str) -> Key {
+    Key { name, doc, default }
+}
+
+/// The keys of a file.
+pub const TOP: &[Key] = &[
+    key("listeners", "none", "the sockets to bind, by name"),
+    key("workers", "none", "the programs that get them, by name"),
+    key("silence", "none", "codes of advice not to give"),
+];
+
+/// The keys of a listener in its long form.
+pub const LISTENER: &[Key] = &[
+    key("address", "", "one address, or a list of them"),
+    key(
+        "backlog",
+        "net.core.somaxconn",
+        "the length of the accept queue, 1 to 2147483647",
+    ),
+    key(
+        "ipv6_only",
+        "true",
+        "whether `[ADDRESS]:PORT` takes IPv6 only",
+    ),
+    key(
+        "owner",
+        "listend's own user",
+        "the user that owns the unix path",
+    ),
+    key("group", "listend's own group", "the group of the unix path"),
+    key(
+        "mode",
+        "0600",
+        "the permission bits of the unix path, in octal",
+    ),
+    key(
+        "directory_mode",
+        "0755",
+        "the permission bits of parent folders that are created",
+    ),
+    key(
+        "silence",
+        "none",
+        "codes of advice not to give about this listener",
+    ),
+];
+
+/// The keys of a worker.
+pub const WORKER: &[Key] = &[
+    key(
+        "command",
+        "",
+        "the program and its arguments; never run by a shell",
+    ),
+    key(
+        "listeners",
+        "none",
+        "the listeners it gets, in the order of their descriptors",
+    ),
+    key("instances", "1", "how many processes, 1 to 10000"),
+    key(
+        "handoff",
+        "systemd",
+        "how it is told which descriptors it got",
+    ),
+    key("activation", "eager", "when it runs"),
+    key("ready", "started", "when it counts as ready"),
+    key("nonblocking", "false", "O_NONBLOCK on its listeners"),
+    key("user", "listend's own user", "the user to run as"),
+    key("group", "the user's own group", "the group to run as"),
+    key(
+        "supplementary_groups",
+        "the user's own groups",
+        "further groups; `[]` is none",
+    ),
+    key(
+        "working_directory",
+        "listend's own folder",
+        "the folder to run in",
+    ),
+    key(
+        "umask",
+        "listend's own umask",
+        "the file mode creation mask, in octal",
+    ),
+    key("environment", "none", "variables to set"),
+    key(
+        "environment_file",
+        "none",
+        "files of variables; a leading `-` allows a missing one",
+    ),
+    key(
+        "limits",
+        "listend's own limits",
+        "resource limits, each `SIZE`, `unlimited` or `SOFT:HARD`",
+    ),
+    key(
+        "nice",
+        "listend's own niceness",
+        "scheduling priority, -20 to 19",
+    ),
+    key(
+        "oom_score_adjust",
+        "listend's own score",
+        "-1000 (never killed) to 1000",
+    ),
+    key(
+        "output",
+        "inherit",
+        "`inherit`, `null` or `file:/path` for standard output and error",
+    ),
+    key(
+        "restart",
+        "always",
+        "a policy, or a mapping of policy, backoff and limit",
+    ),
+    key("stop_signal", "SIGTERM", "the signal that asks it to stop"),
+    key(
+        "stop_timeout",
+        "30s",
+        "from there to SIGKILL; `infinity` waits for ever",
+    ),
+    key(
+        "silence",
+        "none",
+        "codes of advice not to give about this worker",
+    ),
+];
+
+/// The keys of `restart:` in its long form.
+pub const RESTART: &[Key] = &[
+    key("policy", "always", "`always`, `on-failure` or `never`"),
+    key(
+        "backoff",
+        "100ms..30s",
+        "the first and the longest delay before a restart",
+    ),
+    key(
+        "limit",
+        "5 in 60s",
+        "more crashes than this in the interval fail the instance",
+    ),
+];

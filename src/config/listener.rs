@@ -1,0 +1,276 @@
+//! `listeners:` → [`Listener`].
+
+use super::address::{self, V6};
+use super::complaint::{Complaint, Out};
+use super::decode::{Entry, Fields, account, list, silence, text, wrong_type};
+use super::keys;
+use super::model::{Address, Endpoint, Listener, Located, UnixName};
+use super::scalar;
+use super::yaml::{Content, Node};
+use crate::report::{Kind, Place, Report};
+use std::net::SocketAddr;
+
+/// A listener, and what the checks across the whole configuration must know about it.
+pub(super) struct DraftListener {
+    pub listener: Listener,
+    /// An address is missing or wrong, so nothing can be said about its sockets.
+    pub broken: bool,
+    /// The name was taken before; it is left out of the configuration.
+    pub duplicate: bool,
+}
+
+/// A listener with everything at its default.
+pub(super) fn plain(name: &str, place: Place) -> Listener {
+    Listener {
+        name: Located {
+            value: name.to_owned(),
+            place,
+        },
+        addresses: Vec::new(),
+        backlog: None,
+        ipv6_only: true,
+        owner: None,
+        group: None,
+        mode: 0o600,
+        directory_mode: 0o755,
+        silence: Vec::new(),
+    }
+}
+
+/// Reads one entry of `listeners:`.
+pub(super) fn decode(entry: &Entry, report: &mut Report) -> DraftListener {
+    let mut out = Out {
+        report,
+        listener: Some(entry.name),
+        worker: None,
+    };
+    out.check(entry.place, scalar::name(entry.name));
+    let mut draft = DraftListener {
+        listener: plain(entry.name, entry.place),
+        broken: false,
+        duplicate: false,
+    };
+    match &entry.value.content {
+        Content::Map(_) => long_form(entry.value, &mut draft, &mut out),
+        Content::Null { .. } => {
+            let complaint = Complaint::new(
+                Kind::MissingKey,
+                format!("listener `{}` has no address", entry.name),
+            );
+            let complaint =
+                complaint.hint(format!("write it like `{}: 127.0.0.1:8080`", entry.name));
+            out.add(complaint.at(entry.value.place));
+            draft.broken = true;
+        }
+        _ => addresses(entry.value, V6::Only, &mut draft, &mut out),
+    }
+    draft
+}
+
+fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Out) {
+    let Some(mut fields) = Fields::open(node, keys::LISTENER, &draft.listener.name.value, &[], out)
+    else {
+        draft.broken = true;
+        return;
+    };
+    let v6_only = fields.read("ipv6_only", out, |text| scalar::boolean("ipv6_only", text));
+    draft.listener.ipv6_only = v6_only.as_ref().is_none_or(|only| only.value);
+    let v6 = if draft.listener.ipv6_only {
+        V6::Only
+    } else {
+        V6::AndV4
+    };
+    match fields.take("address") {
+        Some(Node {
+            content: Content::Null { .. },
+            ..
+        }) => draft.broken = true,
+        Some(node) => addresses(node, v6, draft, out),
+        None => {
+            let name = &draft.listener.name;
+            let complaint = Complaint::new(
+                Kind::MissingKey,
+                format!("listener `{}` has no `address`", name.value),
+            );
+            out.add(
+                complaint
+                    .hint("add `address: 127.0.0.1:8080`")
+                    .at(name.place),
+            );
+            draft.broken = true;
+        }
+    }
+    let listener = &mut draft.listener;
+    let backlog = fields.read("backlog", out, |text| {
+        scalar::integer("backlog", text, 1, i64::from(i32::MAX))
+    });
+    listener.backlog = backlog.map(|backlog| Located {
+        value: u32::try_from(backlog.value).unwrap_or(u32::MAX), // The bounds are within u32.
+        place: backlog.place,
+    });
+    listener.owner = fields.read("owner", out, |text| account("owner", text));
+    listener.group = fields.read("group", out, |text| account("group", text));
+    let mode = fields.read("mode", out, |text| scalar::mode("mode", text));
+    let directory_mode = fields.read("directory_mode", out, |text| {
+        scalar::mode("directory_mode", text)
+    });
+    listener.mode = mode.as_ref().map_or(listener.mode, |mode| mode.value);
+    listener.directory_mode = directory_mode
+        .as_ref()
+        .map_or(listener.directory_mode, |mode| mode.value);
+    listener.silence = silence(fields.take("silence"), out);
+    fields.finish();
+
+    let unix_only = [
+        ("owner", listener.owner.as_ref().map(|owner| owner.place)),
+        ("group", listener.group.as_ref().map(|group| group.place)),
+        ("mode", mode.map(|mode| mode.place)),
+        ("directory_mode", directory_mode.map(|mode| mode.place)),
+    ];
+    if !draft.broken {
+        fitting(&draft.listener, &unix_only, v6_only.as_ref(), out);
+    }
+}
+
+/// Files keys that mean nothing for the listener's addresses.
+fn fitting(
+    listener: &Listener,
+    unix_only: &[(&str, Option<Place>)],
+    v6_only: Option<&Located<bool>>,
+    out: &mut Out,
+) {
+    let endpoints = || {
+        listener
+            .addresses
+            .iter()
+            .flat_map(|address| &address.value.endpoints)
+    };
+    if endpoints().all(|endpoint| endpoint.path().is_none()) {
+        let is_abstract = endpoints().any(|endpoint| {
+            matches!(
+                endpoint,
+                Endpoint::Unix {
+                    name: UnixName::Abstract(_),
+                    ..
+                }
+            )
+        });
+        for (key, place) in unix_only {
+            let Some(place) = place else { continue };
+            let noun = match *key {
+                "owner" => "an owner",
+                "group" => "a group",
+                "mode" => "a mode",
+                _ => "a folder",
+            };
+            let hint = if is_abstract {
+                "an abstract name is open to every process in the network namespace; delete the key, or use a path"
+            } else {
+                "delete the key; who may connect to a port is the firewall's and the worker's business"
+            };
+            let complaint = Complaint::bad(format!("`{key}`: only a unix path has {noun}"));
+            out.add(complaint.hint(hint).at(*place));
+        }
+    }
+    if let Some(only) = v6_only {
+        v6_only_fits(listener, only, out);
+    }
+    if let Some(backlog) = &listener.backlog
+        && endpoints().all(|endpoint| !endpoint.accepts())
+    {
+        let complaint = Complaint::bad("`backlog`: datagram sockets have no accept queue");
+        out.add(complaint.hint("delete the key").at(backlog.place));
+    }
+}
+
+fn v6_only_fits(listener: &Listener, only: &Located<bool>, out: &mut Out) {
+    let mut explicit = false;
+    let mut dual = None;
+    for address in &listener.addresses {
+        for endpoint in &address.value.endpoints {
+            match endpoint {
+                Endpoint::Inet {
+                    v6_only: false,
+                    optional: true,
+                    ..
+                } => dual = Some(address),
+                Endpoint::Inet {
+                    address: SocketAddr::V6(_),
+                    ..
+                } => explicit = true,
+                _ => {}
+            }
+        }
+    }
+    match dual {
+        Some(address) if only.value => {
+            let port = address.value.text.rsplit(':').next().unwrap_or("");
+            let complaint = Complaint::bad(format!(
+                "`ipv6_only: true`, but `{}` takes IPv4 as well",
+                address.value.text
+            ));
+            let complaint = complaint.hint(format!("write the address as \"[::]:{port}\""));
+            out.add(
+                complaint
+                    .at(only.place)
+                    .with_related(address.place, "the address"),
+            );
+        }
+        None if !explicit => {
+            let complaint = Complaint::bad("`ipv6_only`: the listener has no IPv6 address");
+            out.add(complaint.hint("delete the key").at(only.place));
+        }
+        _ => {}
+    }
+}
+
+/// Reads one address or a list of them.
+fn addresses(node: &Node, v6: V6, draft: &mut DraftListener, out: &mut Out) {
+    let items = list(node);
+    if items.is_empty() {
+        let complaint = Complaint::new(
+            Kind::MissingKey,
+            format!(
+                "listener `{}` has an empty list of addresses",
+                draft.listener.name.value
+            ),
+        );
+        out.add(
+            complaint
+                .hint("write at least one, like `127.0.0.1:8080`")
+                .at(node.place),
+        );
+        draft.broken = true;
+    }
+    for item in items {
+        let endpoints = match &item.content {
+            Content::Scalar(_) => text(item, "address", out)
+                .and_then(|text| Some((text, checked(item.place, text, v6, out)?))),
+            _ => {
+                out.add(wrong_type("address", "an address or a list of them", item).at(item.place));
+                None
+            }
+        };
+        match endpoints {
+            Some((text, endpoints)) => draft.listener.addresses.push(Located {
+                value: Address {
+                    text: text.to_owned(),
+                    endpoints,
+                },
+                place: item.place,
+            }),
+            None => draft.broken = true,
+        }
+    }
+}
+
+/// Reads an address; a problem with it carries its text.
+pub(super) fn checked(place: Place, text: &str, v6: V6, out: &mut Out) -> Option<Vec<Endpoint>> {
+    match address::parse(text, v6) {
+        Ok(endpoints) => Some(endpoints),
+        Err(complaint) => {
+            out.add(complaint.at(place).with_address(text));
+            None
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! All files together: reads each, joins them, and checks what they say about one another.
+
+use super::complaint::{Complaint, Out};
+use super::decode::{Entry, Fields, entries, silence};
+use super::listener::{self, DraftListener};
+use super::model::Config;
+use super::worker::{self, DraftWorker};
+use super::yaml::{self, Content, Node};
+use super::{conflict, cross, keys};
+use crate::report::{Kind, Place, Problem, Report, Sources};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// One file as read by the caller; bytes, because nothing says that they are UTF-8.
+#[derive(Debug, Clone)]
+pub struct SourceFile {
+    /// As messages show it.
+    pub name: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+    /// The absolute folder that relative paths in it start from.
+    pub folder: PathBuf,
+}
+
+/// What the files say, and everything that is wrong with them.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// Complete if the report has no errors; otherwise without what could not be read.
+    pub config: Config,
+    /// Every problem, in the order of the files.
+    pub report: Report,
+    /// The texts that the places point into.
+    pub sources: Sources,
+}
+
+/// The configuration in the making.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub listeners: Vec<DraftListener>,
+    pub workers: Vec<DraftWorker>,
+    pub silence: Vec<String>,
+    /// A part of the files could not be read, so that a name may be missing for that reason.
+    pub incomplete: bool,
+}
+
+/// Reads all files: the main file first, then the drop-ins in their order. Never panics.
+pub fn read(files: Vec<SourceFile>) -> Loaded {
+    let mut draft = Draft::default();
+    let mut report = Report::default();
+    let mut sources = Sources::default();
+    for file in files {
+        match yaml::parse(&file.name, &file.bytes, &mut sources) {
+            Ok((_, Some(root))) => one_file(&root, &file.folder, &mut draft, &mut report),
+            Ok((_, None)) => {}
+            Err(problem) => {
+                report.add(*problem);
+                draft.incomplete = true;
+            }
+        }
+    }
+    finish(draft, report, sources)
+}
+
+/// Checks what is between the parts, and takes the drafts' covers off.
+pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> Loaded {
+    names_once(&mut draft, &mut report);
+    conflict::find(&draft.listeners, &mut report);
+    cross::check(&draft, &mut report);
+    let listeners = draft.listeners.into_iter().filter(|draft| !draft.duplicate);
+    let workers = draft.workers.into_iter().filter(|draft| !draft.duplicate);
+    let config = Config {
+        listeners: listeners.map(|draft| draft.listener).collect(),
+        workers: workers.map(|draft| draft.worker).collect(),
+        silence: draft.silence,
+    };
+    if has_silence(&config) {
+        report.advice.retain(|problem| {
+            let (listener, worker) = (problem.listener.as_deref(), problem.worker.as_deref());
+            !cross::silenced(&config, listener, worker, problem.kind)
+        });
+    }
+    report.sort();
+    Loaded {
+        config,
+        report,
+        sources,
+    }
+}
+
+fn has_silence(config: &Config) -> bool {
+    !config.silence.is_empty()
+        || config
+            .listeners
+            .iter()
+            .any(|listener| !listener.silence.is_empty())
+        || config
+            .workers
+            .iter()
+            .any(|worker| !worker.silence.is_empty())
+}
+
+fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) {
+    if let Content::Null { .. } = root.content {
+        return;
+    }
+    let mut out = Out {
+        report,
+        listener: None,
+        worker: None,
+    };
+    let may_be_null = ["listeners", "workers", "silence"];
+    let Some(mut fields) = Fields::open(root, keys::TOP, "the file", &may_be_null, &mut out) else {
+        draft.incomplete = true;
+        return;
+    };
+    let listeners = fields.take("listeners");
+    let workers = fields.take("workers");
+    let codes = fields.take("silence").filter(|node| !is_null(node));
+    draft.silence.extend(silence(codes, &mut out));
+    fields.finish();
+    let unknown = out
+        .report
+        .errors
+        .iter()
+        .any(|problem| problem.kind == Kind::UnknownKey);
+    // `lisners:` hides listeners and workers that are there.
+    draft.incomplete |= unknown && (listeners.is_none() || workers.is_none()) && hides(root);
+    each(
+        listeners,
+        "listeners",
+        draft,
+        report,
+        |entry, draft, report| {
+            draft.listeners.push(listener::decode(entry, report));
+        },
+    );
+    each(workers, "workers", draft, report, |entry, draft, report| {
+        draft.workers.push(worker::decode(entry, folder, report));
+    });
+}
+
+/// Whether a mapping stands under a key that means nothing at the top of a file.
+fn hides(root: &Node) -> bool {
+    let Content::Map(pairs) = &root.content else {
+        return false;
+    };
+    pairs.iter().any(|(key, value)| {
+        let known = match &key.content {
+            Content::Scalar(scalar) => keys::TOP.iter().any(|key| key.name == scalar.text),
+            _ => false,
+        };
+        !known && matches!(value.content, Content::Map(_))
+    })
+}
+
+fn is_null(node: &Node) -> bool {
+    matches!(node.content, Content::Null { .. })
+}
+
+fn each(
+    node: Option<&Node>,
+    what: &str,
+    draft: &mut Draft,
+    report: &mut Report,
+    mut decode: impl FnMut(&Entry, &mut Draft, &mut Report),
+) {
+    let Some(node) = node.filter(|node| !is_null(node)) else {
+        return;
+    };
+    let mut out = Out {
+        report,
+        listener: None,
+        worker: None,
+    };
+    let before = out.report.errors.len();
+    match entries(node, what, &mut out) {
+        None => draft.incomplete = true,
+        Some(entries) => {
+            // A merge key would have brought names that are missing now.
+            let errors = &out.report.errors[before..];
+            draft.incomplete |= errors
+                .iter()
+                .any(|problem| problem.kind == Kind::Unsupported);
+            for entry in entries {
+                decode(&entry, draft, report);
+            }
+        }
+    }
+}
+
+/// A name may stand in one file only; within a file it has been reported as a duplicate key.
+fn names_once(draft: &mut Draft, report: &mut Report) {
+    let mut seen: HashMap<&str, Place> = HashMap::with_capacity(draft.listeners.len());
+    for one in &mut draft.listeners {
+        let name = &one.listener.name;
+        match seen.get(name.value.as_str()) {
+            Some(first) => {
+                report.add(
+                    twice("listener", &name.value, name.place, *first).of_listener(&name.value),
+                );
+                one.duplicate = true;
+            }
+            None => _ = seen.insert(&name.value, name.place),
+        }
+    }
+    let mut seen: HashMap<&str, Place> = HashMap::new();
+    for one in &mut draft.workers {
+        let name = &one.worker.name;
+        match seen.get(name.value.as_str()) {
+            Some(first) => {
+                report.add(twice("worker", &name.value, name.place, *first).of_worker(&name.value));
+                one.duplicate = true;
+            }
+            None => _ = seen.insert(&name.value, name.place),
+        }
+    }
+}
+
+fn twice(what: &str, name: &str, place: Place, first: Place) -> Problem {
+    Complaint::new(
+        Kind::DuplicateName,
+        format!("{what} `{name}` is defined twice"),
+    )
+    .hint("rename or delete one of them")
+    .at(place)
+    .with_related(first, "first defined here")
+}

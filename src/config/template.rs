@@ -1,0 +1,215 @@
+//! `{fd:web}` and its like, in commands, variables and paths.
+
+use super::complaint::Complaint;
+use super::model::{Piece, SocketRef, Template};
+use crate::report::{Kind, nearest};
+
+const PLACEHOLDERS: &[&str] = &["fd", "address", "port", "instance", "generation", "listend"];
+
+/// A mistake, and which characters of the text it is about.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mistake {
+    pub start: usize,
+    pub length: usize,
+    pub complaint: Complaint,
+}
+
+/// Where a template names a socket.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mention {
+    pub start: usize,
+    pub length: usize,
+    /// `fd`, `address` or `port`.
+    pub what: &'static str,
+    pub socket: SocketRef,
+}
+
+/// Reads a template; offsets are in characters.
+pub(super) fn parse(text: &str) -> (Template, Vec<Mention>, Vec<Mistake>) {
+    let mut reader = Reader::default();
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        reader.text(&rest[..at]);
+        let tail = &rest[at..];
+        rest = if tail.starts_with("{{") || tail.starts_with("}}") {
+            reader.position += 1;
+            reader.text(&tail[..1]);
+            &tail[2..]
+        } else if tail.starts_with('}') {
+            reader.text("}");
+            &tail[1..]
+        } else if let Some(end) = tail.find('}') {
+            reader.placeholder(&tail[1..end]);
+            &tail[end + 1..]
+        } else {
+            reader.mistake(
+                tail.chars().count(),
+                Complaint::new(Kind::BadTemplate, format!("`{tail}` has no closing brace"))
+                    .hint("write `{{` for a brace, or close the placeholder with `}`"),
+            );
+            ""
+        };
+    }
+    reader.text(rest);
+    let mut pieces = reader.pieces;
+    if !reader.literal.is_empty() {
+        pieces.push(Piece::Text(reader.literal));
+    }
+    (Template { pieces }, reader.mentions, reader.mistakes)
+}
+
+#[derive(Default)]
+struct Reader {
+    pieces: Vec<Piece>,
+    literal: String,
+    mentions: Vec<Mention>,
+    mistakes: Vec<Mistake>,
+    /// Characters behind us.
+    position: usize,
+}
+
+impl Reader {
+    fn text(&mut self, text: &str) {
+        self.literal.push_str(text);
+        self.position += text.chars().count();
+    }
+
+    fn piece(&mut self, piece: Piece) {
+        if !self.literal.is_empty() {
+            let literal = std::mem::take(&mut self.literal);
+            self.pieces.push(Piece::Text(literal));
+        }
+        self.pieces.push(piece);
+    }
+
+    fn mistake(&mut self, length: usize, complaint: Complaint) {
+        self.mistakes.push(Mistake {
+            start: self.position,
+            length,
+            complaint,
+        });
+    }
+
+    fn placeholder(&mut self, inner: &str) {
+        let length = inner.chars().count() + 2;
+        match read(inner) {
+            Ok((piece, None)) => self.piece(piece),
+            Ok((piece, Some((what, socket)))) => {
+                self.mentions.push(Mention {
+                    start: self.position,
+                    length,
+                    what,
+                    socket,
+                });
+                self.piece(piece);
+            }
+            Err(complaint) => self.mistake(length, complaint),
+        }
+        self.position += length;
+    }
+}
+
+type Read = (Piece, Option<(&'static str, SocketRef)>);
+
+fn read(inner: &str) -> Result<Read, Complaint> {
+    let bad = |message: String| Complaint::new(Kind::BadTemplate, message);
+    let mut words = inner.split(':');
+    let word = words.next().unwrap_or("");
+    let (listener, index) = (words.next(), words.next());
+    let bare = |piece: Piece| match listener {
+        None => Ok((piece, None)),
+        Some(_) => Err(bad(format!("`{{{word}}}` takes nothing behind a colon"))
+            .hint(format!("write `{{{word}}}`"))),
+    };
+    let what = match word {
+        "instance" => return bare(Piece::Instance),
+        "generation" => return bare(Piece::Generation),
+        "listend" => return bare(Piece::Listend),
+        "fd" => "fd",
+        "address" => "address",
+        "port" => "port",
+        _ => {
+            let known = "known here: `{fd:NAME}`, `{address:NAME}`, `{port:NAME}`, `{instance}`, \
+                         `{generation}`, `{listend}`; write `{{` for a brace";
+            return Err(bad(format!("`{{{inner}}}` is not a placeholder")).hint(
+                match nearest(word, PLACEHOLDERS.iter().copied()) {
+                    Some(word) => format!("did you mean `{{{word}`? write `{{{{` for a brace"),
+                    None => known.to_owned(),
+                },
+            ));
+        }
+    };
+    let listener = listener.unwrap_or("");
+    if listener.is_empty() {
+        return Err(bad(format!("`{{{inner}}}` does not say of which listener"))
+            .hint(format!("write `{{{what}:NAME}}`")));
+    }
+    let index = match index {
+        None => None,
+        Some(digits) => Some(
+            digits
+                .parse::<u32>()
+                .ok()
+                .filter(|_| digits.bytes().all(|b| b.is_ascii_digit()) && words.next().is_none())
+                .ok_or_else(|| {
+                    bad(format!(
+                        "`{{{inner}}}`: what follows the listener is not a number"
+                    ))
+                    .hint(format!(
+                        "write `{{{what}:{listener}:0}}` for its first socket"
+                    ))
+                })?,
+        ),
+    };
+    let socket = SocketRef {
+        listener: listener.to_owned(),
+        index,
+    };
+    let piece = match what {
+        "fd" => Piece::Fd(socket.clone()),
+        "address" => Piece::Address(socket.clone()),
+        _ => Piece::Port(socket.clone()),
+    };
+    Ok((piece, Some((what, socket))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        let (template, _, mistakes) = parse(text);
+        let mut out = String::new();
+        for piece in template.pieces {
+            match piece {
+                Piece::Text(text) => out.push_str(&text),
+                Piece::Fd(s) => out += &format!("<fd {} {:?}>", s.listener, s.index),
+                other => out += &format!("<{other:?}>"),
+            }
+        }
+        for mistake in mistakes {
+            out += &format!("!{}+{}", mistake.start, mistake.length);
+        }
+        out
+    }
+
+    #[test]
+    fn placeholders_braces_and_mistakes() {
+        for (text, want) in [
+            ("--fd={fd:web}", "--fd=<fd web None>"),
+            ("{fd:web:1}x", "<fd web Some(1)>x"),
+            ("{{a}} } {instance}", "{a} } <Instance>"),
+            ("é{nope}", "é!1+6"),
+            ("a{fd:web", "a!1+7"),
+            ("{{{fd}", "{!2+4"),
+            ("{instance:1}", "!0+12"),
+            ("{fd:web:x}", "!0+10"),
+            ("{fd:web:1:2}", "!0+12"),
+            ("", ""),
+        ] {
+            assert_eq!(shown(text), want, "{text}");
+        }
+        let hint = parse("{adress:web}").2.remove(0).complaint.hint.unwrap();
+        assert!(hint.contains("`{address`"), "{hint}");
+    }
+}

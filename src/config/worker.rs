@@ -1,0 +1,502 @@
+//! `workers:` → [`Worker`].
+
+use super::complaint::{Complaint, Out};
+use super::decode::{
+    Entry, Fields, account, entries, read_template, silence, text, texts, wrong_type,
+};
+use super::keys;
+use super::model::{
+    EnvironmentFile, Limit, Located, Output, Piece, Resource, Restart, RestartPolicy, Template,
+    Worker,
+};
+use super::scalar;
+use super::template::Mention;
+use super::yaml::{Content, Node};
+use crate::report::{Kind, Place, Report, did_you_mean};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A worker, and what the checks across the whole configuration must know about it.
+pub(super) struct DraftWorker {
+    pub worker: Worker,
+    /// Where its templates name listeners.
+    pub mentions: Vec<(Place, Mention)>,
+    /// `listeners:` could not be read in full, so it is not known which it takes.
+    pub listeners_broken: bool,
+    /// The name was taken before; it is left out of the configuration.
+    pub duplicate: bool,
+}
+
+/// How long a worker may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A worker without a command and with everything else at its default.
+pub(super) fn plain(name: &str, place: Place) -> Worker {
+    Worker {
+        name: Located {
+            value: name.to_owned(),
+            place,
+        },
+        command: Vec::new(),
+        listeners: Vec::new(),
+        instances: 1,
+        nonblocking: None,
+        user: None,
+        group: None,
+        supplementary_groups: None,
+        working_directory: None,
+        umask: None,
+        environment: Vec::new(),
+        environment_files: Vec::new(),
+        limits: Vec::new(),
+        nice: None,
+        oom_score_adjust: None,
+        output: Output::Inherit,
+        restart: Restart::default(),
+        stop_signal: nix::libc::SIGTERM,
+        stop_timeout: Some(STOP_TIMEOUT),
+        silence: Vec::new(),
+    }
+}
+
+/// Reads one entry of `workers:`; relative paths are resolved against `folder`.
+pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> DraftWorker {
+    let mut out = Out {
+        report,
+        listener: None,
+        worker: Some(entry.name),
+    };
+    out.check(entry.place, scalar::name(entry.name));
+    let mut draft = DraftWorker {
+        worker: plain(entry.name, entry.place),
+        mentions: Vec::new(),
+        listeners_broken: false,
+        duplicate: false,
+    };
+    if let Content::Null { .. } = entry.value.content {
+        no_command(entry, &mut out);
+        draft.listeners_broken = true;
+        return draft;
+    }
+    match Fields::open(entry.value, keys::WORKER, entry.name, &["output"], &mut out) {
+        None => draft.listeners_broken = true,
+        Some(mut fields) => {
+            match fields.take("command") {
+                None => no_command(entry, &mut out),
+                Some(node) => command(node, &mut draft, &mut out),
+            }
+            sockets(&mut fields, &mut draft, &mut out);
+            launch(&mut fields, folder, &mut draft, &mut out);
+            lifecycle(&mut fields, &mut draft.worker, &mut out);
+            draft.worker.silence = silence(fields.take("silence"), &mut out);
+            fields.finish();
+        }
+    }
+    draft
+}
+
+fn no_command(entry: &Entry, out: &mut Out) {
+    let complaint = Complaint::new(
+        Kind::MissingKey,
+        format!("worker `{}` has no `command`", entry.name),
+    );
+    out.add(
+        complaint
+            .hint("add `command: [/path/to/program, argument]`")
+            .at(entry.place),
+    );
+}
+
+/// A list of words, or a string that is split as a shell would.
+fn command(node: &Node, draft: &mut DraftWorker, out: &mut Out) {
+    let mut complete = true;
+    let words: Vec<Located<String>> = match &node.content {
+        Content::Null { .. } => return, // Reported as a key without a value.
+        Content::List(items) => {
+            let words = texts(node, "command", out);
+            complete = words.len() == items.len();
+            words
+        }
+        _ => {
+            let Some(text) = text(node, "command", out) else {
+                return;
+            };
+            let Some(words) = shlex::split(text) else {
+                let complaint =
+                    Complaint::bad("`command` ends inside of quotes or behind a backslash");
+                let complaint =
+                    complaint.hint("close the quotes, or write the command as a list of words");
+                return out.add(complaint.at(node.place));
+            };
+            let place = node.place;
+            words
+                .into_iter()
+                .map(|value| Located { value, place })
+                .collect()
+        }
+    };
+    if complete && words.first().is_none_or(|word| word.value.is_empty()) {
+        let place = words.first().map_or(node.place, |word| word.place);
+        let complaint = Complaint::new(
+            Kind::EmptyCommand,
+            format!(
+                "the command of worker `{}` is empty",
+                draft.worker.name.value
+            ),
+        );
+        out.add(
+            complaint
+                .hint("write the program first, like `[/usr/bin/app, --serve]`")
+                .at(place),
+        );
+        return;
+    }
+    draft.worker.command = words
+        .iter()
+        .map(|word| Located {
+            value: whole_or_part(word, node, &mut draft.mentions, out),
+            place: word.place,
+        })
+        .collect();
+}
+
+/// Words that were split out of one string are shown by the whole string.
+fn whole_or_part(
+    word: &Located<String>,
+    node: &Node,
+    mentions: &mut Vec<(Place, Mention)>,
+    out: &mut Out,
+) -> Template {
+    let mut found = Vec::new();
+    let template = read_template(&word.value, word.place, &mut found, out);
+    let split = !matches!(node.content, Content::List(_));
+    for (place, mention) in found {
+        mentions.push((if split { word.place } else { place }, mention));
+    }
+    template
+}
+
+fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
+    if let Some(node) = fields.take("listeners") {
+        let listeners = texts(node, "listeners", out);
+        draft.listeners_broken = match &node.content {
+            Content::List(items) => items.len() != listeners.len(),
+            _ => listeners.is_empty(),
+        };
+        for name in listeners {
+            let before = draft
+                .worker
+                .listeners
+                .iter()
+                .find(|other| other.value == name.value);
+            match before.map(|other| other.place) {
+                None => draft.worker.listeners.push(name),
+                Some(first) => {
+                    let complaint = Complaint::bad(format!(
+                        "listener `{}` stands twice in the list",
+                        name.value
+                    ))
+                    .hint("delete one of them");
+                    out.add(
+                        complaint
+                            .at(name.place)
+                            .with_related(first, "first written here"),
+                    );
+                }
+            }
+        }
+    }
+    let nonblocking = fields.read("nonblocking", out, |text| {
+        scalar::boolean("nonblocking", text)
+    });
+    draft.worker.nonblocking = nonblocking;
+    let only = |key, now, later| move |text: &str| word(key, text, now, later);
+    fields.read(
+        "handoff",
+        out,
+        only("handoff", &["systemd"], &["inetd", "nginx", "fastcgi"]),
+    );
+    fields.read(
+        "activation",
+        out,
+        only("activation", &["eager"], &["on-demand", "per-connection"]),
+    );
+    fields.read(
+        "ready",
+        out,
+        only("ready", &["started"], &["notify", "accepting"]),
+    );
+}
+
+/// One of the words of this version; those of later versions are told apart from mistakes.
+fn word(
+    key: &str,
+    text: &str,
+    now: &'static [&'static str],
+    later: &'static [&'static str],
+) -> Result<&'static str, Complaint> {
+    if let Some(word) = now.iter().find(|word| **word == text) {
+        return Ok(word);
+    }
+    let choices: Vec<String> = now.iter().map(|word| format!("`{word}`")).collect();
+    let choices = choices.join(", ");
+    if later.contains(&text) {
+        return Err(Complaint::new(
+            Kind::Unsupported,
+            format!("`{key}`: this version does not have `{text}`"),
+        )
+        .hint(format!("it has only {choices}, which is the default")));
+    }
+    Err(Complaint::bad(format!("`{key}` does not know `{text}`"))
+        .maybe_hint(did_you_mean(text, now.iter().copied())))
+}
+
+/// What is done to the process before it runs.
+fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut Out) {
+    let worker = &mut draft.worker;
+    worker.user = fields.read("user", out, |text| account("user", text));
+    worker.group = fields.read("group", out, |text| account("group", text));
+    worker.supplementary_groups = fields.take("supplementary_groups").map(|node| {
+        let mut groups = texts(node, "supplementary_groups", out);
+        groups.retain(|group| {
+            out.check(group.place, account("supplementary_groups", &group.value))
+                .is_some()
+        });
+        groups
+    });
+    if let Some(node) = fields.take("working_directory")
+        && let Some(text) = text(node, "working_directory", out)
+    {
+        let template = read_template(text, node.place, &mut draft.mentions, out);
+        out.check(node.place, absolute("working_directory", &template, text));
+        worker.working_directory = Some(Located {
+            value: template,
+            place: node.place,
+        });
+    }
+    let umask = fields.read("umask", out, |text| scalar::mode("umask", text));
+    worker.umask = umask.map(|umask| umask.value);
+    if let Some(node) = fields.take("environment") {
+        environment(node, worker, &mut draft.mentions, out);
+    }
+    if let Some(node) = fields.take("environment_file") {
+        worker.environment_files = environment_files(node, folder, out);
+    }
+    if let Some(node) = fields.take("limits") {
+        worker.limits = limits(node, out);
+    }
+    worker.nice = small(fields, "nice", -20, 19, out);
+    worker.oom_score_adjust = small(fields, "oom_score_adjust", -1000, 1000, out);
+    if let Some(node) = fields.take("output") {
+        worker.output = output(node, &mut draft.mentions, out);
+    }
+}
+
+fn small(
+    fields: &mut Fields,
+    key: &'static str,
+    min: i32,
+    max: i32,
+    out: &mut Out,
+) -> Option<Located<i32>> {
+    let number = fields.read(key, out, |text| {
+        scalar::integer(key, text, i64::from(min), i64::from(max))
+    })?;
+    Some(Located {
+        value: i32::try_from(number.value).ok()?, // The bounds are i32.
+        place: number.place,
+    })
+}
+
+fn absolute(key: &str, template: &Template, text: &str) -> Result<(), Complaint> {
+    match template.pieces.first() {
+        Some(Piece::Text(start)) if start.starts_with('/') => Ok(()),
+        _ => Err(
+            Complaint::bad(format!("`{key}`: `{text}` is not an absolute path"))
+                .hint("write the path from `/` on"),
+        ),
+    }
+}
+
+fn environment(
+    node: &Node,
+    worker: &mut Worker,
+    mentions: &mut Vec<(Place, Mention)>,
+    out: &mut Out,
+) {
+    for entry in entries(node, "environment", out).unwrap_or_default() {
+        out.check(entry.place, scalar::variable(entry.name));
+        let value = match &entry.value.content {
+            Content::Null { .. } => Template::literal(""),
+            _ => match text(entry.value, entry.name, out) {
+                Some(text) => read_template(text, entry.value.place, mentions, out),
+                None => continue,
+            },
+        };
+        let place = entry.value.place;
+        worker
+            .environment
+            .push((entry.name.to_owned(), Located { value, place }));
+    }
+}
+
+fn environment_files(node: &Node, folder: &Path, out: &mut Out) -> Vec<EnvironmentFile> {
+    let mut files = Vec::new();
+    for file in texts(node, "environment_file", out) {
+        let (path, optional) = match file.value.strip_prefix('-') {
+            Some(path) => (path, true),
+            None => (file.value.as_str(), false),
+        };
+        if path.is_empty() {
+            let complaint = Complaint::bad("`environment_file`: the path is empty");
+            out.add(
+                complaint
+                    .hint("write a path, or delete the line")
+                    .at(file.place),
+            );
+            continue;
+        }
+        files.push(EnvironmentFile {
+            path: Located {
+                value: PathBuf::from(folder).join(path),
+                place: file.place,
+            },
+            optional,
+        });
+    }
+    files
+}
+
+fn limits(node: &Node, out: &mut Out) -> Vec<Located<Limit>> {
+    let mut limits = Vec::new();
+    for entry in entries(node, "limits", out).unwrap_or_default() {
+        let known = Resource::ALL
+            .iter()
+            .find(|resource| resource.key() == entry.name);
+        let Some(resource) = known else {
+            let names = Resource::ALL.iter().map(|resource| resource.key());
+            let complaint = Complaint::new(
+                Kind::UnknownKey,
+                format!("there is no resource `{}`", entry.name),
+            )
+            .maybe_hint(did_you_mean(entry.name, names));
+            out.add(complaint.at(entry.place));
+            continue;
+        };
+        let Some(text) = text(entry.value, entry.name, out) else {
+            continue;
+        };
+        if let Some(value) = out.check(entry.value.place, scalar::limit(*resource, text)) {
+            let place = entry.value.place;
+            limits.push(Located { value, place });
+        }
+    }
+    limits
+}
+
+fn output(node: &Node, mentions: &mut Vec<(Place, Mention)>, out: &mut Out) -> Output {
+    let usage = "write `inherit`, `null` or `file:/path`";
+    if let Content::Null { written } = node.content {
+        if !written {
+            let complaint = Complaint::new(Kind::WrongType, "`output` has no value");
+            out.add(complaint.hint(usage).at(node.place));
+        }
+        return Output::Null;
+    }
+    let Some(text) = text(node, "output", out) else {
+        return Output::Inherit;
+    };
+    if let Some(path) = text.strip_prefix("file:") {
+        let whole = read_template(text, node.place, mentions, out);
+        let mut template = whole;
+        // The prefix holds no placeholder, so it is at the start of the first piece.
+        if let Some(Piece::Text(first)) = template.pieces.first_mut() {
+            first.drain(.."file:".len());
+        }
+        template
+            .pieces
+            .retain(|piece| !matches!(piece, Piece::Text(text) if text.is_empty()));
+        out.check(node.place, absolute("output", &template, path));
+        return Output::File(template);
+    }
+    match text {
+        "inherit" => Output::Inherit,
+        "null" => Output::Null,
+        _ => {
+            let complaint = Complaint::bad(format!("`output` does not know `{text}`"));
+            let complaint = if text.starts_with('/') {
+                complaint.hint(format!("write `file:{text}`"))
+            } else {
+                complaint.hint(usage)
+            };
+            out.add(complaint.at(node.place));
+            Output::Inherit
+        }
+    }
+}
+
+/// How many instances, and how they are started again and stopped.
+fn lifecycle(fields: &mut Fields, worker: &mut Worker, out: &mut Out) {
+    let instances = fields.read("instances", out, |text| {
+        scalar::integer("instances", text, 1, 10_000)
+    });
+    if let Some(instances) = instances {
+        worker.instances = u32::try_from(instances.value).unwrap_or(1); // The bounds are u32.
+    }
+    if let Some(node) = fields.take("restart") {
+        restart(node, &mut worker.restart, out);
+    }
+    if let Some(signal) = fields.read("stop_signal", out, scalar::signal) {
+        worker.stop_signal = signal.value;
+    }
+    let timeout = fields.read("stop_timeout", out, |text| {
+        scalar::duration_or_infinity("stop_timeout", text)
+    });
+    if let Some(timeout) = timeout {
+        worker.stop_timeout = timeout.value;
+    }
+}
+
+fn restart(node: &Node, restart: &mut Restart, out: &mut Out) {
+    match &node.content {
+        Content::Scalar(_) => {
+            if let Some(text) = text(node, "restart", out)
+                && let Some(policy) = out.check(node.place, policy("restart", text))
+            {
+                restart.policy = policy;
+            }
+        }
+        Content::Map(_) => {
+            let Some(mut fields) = Fields::open(node, keys::RESTART, "restart", &[], out) else {
+                return;
+            };
+            if let Some(policy) = fields.read("policy", out, |text| policy("policy", text)) {
+                restart.policy = policy.value;
+            }
+            if let Some(backoff) = fields.read("backoff", out, scalar::backoff) {
+                (restart.backoff_min, restart.backoff_max) = backoff.value;
+            }
+            if let Some(limit) = fields.read("limit", out, scalar::rate) {
+                restart.limit = limit.value;
+            }
+            fields.finish();
+        }
+        _ => out.add(wrong_type("restart", "a policy or a mapping", node).at(node.place)),
+    }
+}
+
+fn policy(key: &str, text: &str) -> Result<RestartPolicy, Complaint> {
+    match text {
+        "always" => Ok(RestartPolicy::Always),
+        "on-failure" => Ok(RestartPolicy::OnFailure),
+        "never" => Ok(RestartPolicy::Never),
+        _ => {
+            let complaint = Complaint::bad(format!("`{key}` does not know `{text}`"));
+            Err(match text {
+                "no" | "none" | "false" => complaint.hint("write `never`"),
+                "yes" | "true" | "unless-stopped" => complaint.hint("write `always`"),
+                _ => complaint.maybe_hint(did_you_mean(text, ["always", "on-failure", "never"])),
+            })
+        }
+    }
+}
