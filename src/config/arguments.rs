@@ -20,7 +20,7 @@ pub fn from_arguments(listen: &[String], command: &[String]) -> Loaded {
     let mut report = Report::default();
     let mut draft = Draft::default();
     let lines: Vec<String> = listen.iter().map(|argument| one_line(argument)).collect();
-    let file = sources.add("-l", lines.join("\n"));
+    let file = sources.add("-l", lines.join("\n") + "\n");
     for (index, argument) in listen.iter().enumerate() {
         add_listener(index, argument, file, &mut draft.listeners, &mut report);
     }
@@ -166,6 +166,7 @@ fn only_worker(
         worker,
         mentions,
         listeners_broken: false,
+        nonblocking_broken: false,
         duplicate: false,
     }
 }

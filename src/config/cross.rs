@@ -9,16 +9,24 @@ use super::worker::DraftWorker;
 use crate::report::{Kind, Place, Report, did_you_mean, nearest};
 use std::collections::{HashMap, HashSet};
 
-type Names<'d> = HashMap<&'d str, &'d DraftListener>;
+/// The listeners by name, and the names in the order of the files: of two names that are equally
+/// near to a mistake, the first is suggested, every time.
+struct Names<'d> {
+    by_name: HashMap<&'d str, &'d DraftListener>,
+    ordered: Vec<&'d str>,
+}
 
 /// Files every problem between listeners and workers.
 pub(super) fn check(draft: &Draft, report: &mut Report) {
-    let names: Names = draft
-        .listeners
-        .iter()
-        .filter(|draft| !draft.duplicate)
-        .map(|draft| (draft.listener.name.value.as_str(), draft))
-        .collect();
+    let kept = || draft.listeners.iter().filter(|draft| !draft.duplicate);
+    let names = Names {
+        by_name: kept()
+            .map(|draft| (draft.listener.name.value.as_str(), draft))
+            .collect(),
+        ordered: kept()
+            .map(|draft| draft.listener.name.value.as_str())
+            .collect(),
+    };
     let mut used = HashSet::new();
     for worker in &draft.workers {
         listeners_of(worker, &names, draft.incomplete, &mut used, report);
@@ -53,11 +61,11 @@ fn listeners_of<'d>(
     }
     for wanted in &worker.listeners {
         used.insert(&wanted.value);
-        if names.contains_key(wanted.value.as_str()) || incomplete {
+        if names.by_name.contains_key(wanted.value.as_str()) || incomplete {
             continue;
         }
         // The listener that was probably meant is not called unused on top of it.
-        used.extend(nearest(&wanted.value, names.keys().copied()));
+        used.extend(nearest(&wanted.value, names.ordered.iter().copied()));
         let complaint = Complaint::new(
             Kind::UnknownListener,
             format!("there is no listener `{}`", wanted.value),
@@ -68,8 +76,9 @@ fn listeners_of<'d>(
 }
 
 fn known(name: &str, names: &Names) -> Option<String> {
-    did_you_mean(name, names.keys().copied()).or_else(|| {
+    did_you_mean(name, names.ordered.iter().copied()).or_else(|| {
         names
+            .ordered
             .is_empty()
             .then(|| format!("add `{name}` to `listeners:`"))
     })
@@ -83,7 +92,7 @@ fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mu
             .listeners
             .iter()
             .any(|listener| listener.value == name);
-        let complaint = match names.get(name) {
+        let complaint = match names.by_name.get(name) {
             // An unknown listener in the worker's list has been reported there.
             None if listed || incomplete => continue,
             None => Complaint::new(
@@ -107,7 +116,7 @@ fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mu
             },
         };
         let mut problem = complaint.at(*place).of_worker(&worker.name.value);
-        problem.listener = names.get(name).map(|_| name.to_owned());
+        problem.listener = names.by_name.get(name).map(|_| name.to_owned());
         report.add(problem);
     }
 }
@@ -163,9 +172,14 @@ fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), Complaint> {
 fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
     let mut first: HashMap<&str, (&DraftWorker, Place)> = HashMap::new();
     let mut pairs = HashSet::new();
-    for this in draft.workers.iter().filter(|worker| !worker.duplicate) {
+    for this in draft
+        .workers
+        .iter()
+        .filter(|worker| !worker.duplicate && !worker.nonblocking_broken)
+    {
         for wanted in &this.worker.listeners {
             let Some(name) = names
+                .by_name
                 .get(wanted.value.as_str())
                 .map(|_| wanted.value.as_str())
             else {
@@ -240,12 +254,7 @@ fn unused(draft: &Draft, used: &HashSet<&str>, report: &mut Report) {
 }
 
 /// Whether `silence:` of the configuration, the listener or the worker names this advice.
-pub fn silenced(
-    config: &Config,
-    listener: Option<&str>,
-    worker: Option<&str>,
-    kind: crate::report::Kind,
-) -> bool {
+pub fn silenced(config: &Config, listener: Option<&str>, worker: Option<&str>, kind: Kind) -> bool {
     let code = kind.code();
     let names = |silence: &[String]| silence.contains(&code);
     names(&config.silence)

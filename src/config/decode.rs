@@ -16,7 +16,8 @@ pub(super) struct Entry<'n> {
 }
 
 /// The entries of a mapping, each name once. Filed and left out: names that are not text, merge
-/// keys, and every further entry of a name. `None` is not a mapping, also filed.
+/// keys, and every further entry of a name. `None` is not a mapping, also filed. `what` is the
+/// mapping in words that a message can hold.
 pub(super) fn entries<'n>(node: &'n Node, what: &str, out: &mut Out) -> Option<Vec<Entry<'n>>> {
     let pairs = match &node.content {
         Content::Map(pairs) => pairs,
@@ -31,7 +32,7 @@ pub(super) fn entries<'n>(node: &'n Node, what: &str, out: &mut Out) -> Option<V
         let Content::Scalar(scalar) = &key.content else {
             let complaint = Complaint::new(
                 Kind::WrongType,
-                format!("{} cannot be a name in `{what}`", key.what()),
+                format!("{} cannot be a name in {what}", key.what()),
             );
             let complaint = complaint.hint("write a word, or quote it");
             out.add(complaint.at(key.place));
@@ -49,7 +50,7 @@ pub(super) fn entries<'n>(node: &'n Node, what: &str, out: &mut Out) -> Option<V
         if let Some(first) = seen.get(name) {
             let problem = Complaint::new(
                 Kind::DuplicateKey,
-                format!("`{name}` stands twice in `{what}`"),
+                format!("`{name}` stands twice in {what}"),
             )
             .hint("delete one of them")
             .at(key.place)
@@ -91,7 +92,7 @@ impl<'n> Fields<'n> {
                 let names = table.iter().map(|key| key.name);
                 let complaint = Complaint::new(
                     Kind::UnknownKey,
-                    format!("unknown key `{}` in `{what}`", entry.name),
+                    format!("unknown key `{}` in {what}", entry.name),
                 )
                 .maybe_hint(did_you_mean(entry.name, names));
                 out.add(complaint.at(entry.place));
@@ -164,10 +165,10 @@ impl<'n> Fields<'n> {
 }
 
 /// What to say where the wrong kind of node stands.
-pub(super) fn wrong_type(key: &str, expected: &str, node: &Node) -> Complaint {
+pub(super) fn wrong_type(what: &str, expected: &str, node: &Node) -> Complaint {
     let complaint = Complaint::new(
         Kind::WrongType,
-        format!("`{key}` takes {expected}, not {}", node.what()),
+        format!("{what} takes {expected}, not {}", node.what()),
     );
     // `{fd:web}` without quotes is a YAML mapping.
     if let Content::Map(pairs) = &node.content
@@ -201,7 +202,7 @@ pub(super) fn text<'n>(node: &'n Node, key: &str, out: &mut Out) -> Option<&'n s
         }
         Content::Scalar(scalar) => Some(&scalar.text),
         _ => {
-            out.add(wrong_type(key, "a single value", node).at(node.place));
+            out.add(wrong_type(&format!("`{key}`"), "a single value", node).at(node.place));
             None
         }
     }

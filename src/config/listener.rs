@@ -68,8 +68,8 @@ pub(super) fn decode(entry: &Entry, report: &mut Report) -> DraftListener {
 }
 
 fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Out) {
-    let Some(mut fields) = Fields::open(node, keys::LISTENER, &draft.listener.name.value, &[], out)
-    else {
+    let what = format!("listener `{}`", draft.listener.name.value);
+    let Some(mut fields) = Fields::open(node, keys::LISTENER, &what, &[], out) else {
         draft.broken = true;
         return;
     };
@@ -247,7 +247,9 @@ fn addresses(node: &Node, v6: V6, draft: &mut DraftListener, out: &mut Out) {
             Content::Scalar(_) => text(item, "address", out)
                 .and_then(|text| Some((text, checked(item.place, text, v6, out)?))),
             _ => {
-                out.add(wrong_type("address", "an address or a list of them", item).at(item.place));
+                out.add(
+                    wrong_type("`address`", "an address or a list of them", item).at(item.place),
+                );
                 None
             }
         };

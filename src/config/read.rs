@@ -118,13 +118,8 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
     let codes = fields.take("silence").filter(|node| !is_null(node));
     draft.silence.extend(silence(codes, &mut out));
     fields.finish();
-    let unknown = out
-        .report
-        .errors
-        .iter()
-        .any(|problem| problem.kind == Kind::UnknownKey);
     // `lisners:` hides listeners and workers that are there.
-    draft.incomplete |= unknown && (listeners.is_none() || workers.is_none()) && hides(root);
+    draft.incomplete |= (listeners.is_none() || workers.is_none()) && hides(root);
     each(
         listeners,
         "listeners",
@@ -173,7 +168,7 @@ fn each(
         worker: None,
     };
     let before = out.report.errors.len();
-    match entries(node, what, &mut out) {
+    match entries(node, &format!("`{what}`"), &mut out) {
         None => draft.incomplete = true,
         Some(entries) => {
             // A merge key would have brought names that are missing now.

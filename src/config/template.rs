@@ -133,7 +133,10 @@ fn read(inner: &str) -> Result<Read, Complaint> {
                          `{generation}`, `{listend}`; write `{{` for a brace";
             return Err(bad(format!("`{{{inner}}}` is not a placeholder")).hint(
                 match nearest(word, PLACEHOLDERS.iter().copied()) {
-                    Some(word) => format!("did you mean `{{{word}`? write `{{{{` for a brace"),
+                    Some(right) => format!(
+                        "did you mean `{{{right}{}}}`? write `{{{{` for a brace",
+                        &inner[word.len()..]
+                    ),
                     None => known.to_owned(),
                 },
             ));
@@ -210,6 +213,6 @@ mod tests {
             assert_eq!(shown(text), want, "{text}");
         }
         let hint = parse("{adress:web}").2.remove(0).complaint.hint.unwrap();
-        assert!(hint.contains("`{address`"), "{hint}");
+        assert!(hint.contains("`{address:web}`"), "{hint}");
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct DraftWorker {
     pub mentions: Vec<(Place, Mention)>,
     /// `listeners:` could not be read in full, so it is not known which it takes.
     pub listeners_broken: bool,
+    /// Whether it wants O_NONBLOCK could not be read.
+    pub nonblocking_broken: bool,
     /// The name was taken before; it is left out of the configuration.
     pub duplicate: bool,
 }
@@ -71,6 +73,7 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
         worker: plain(entry.name, entry.place),
         mentions: Vec::new(),
         listeners_broken: false,
+        nonblocking_broken: false,
         duplicate: false,
     };
     if let Content::Null { .. } = entry.value.content {
@@ -78,7 +81,8 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
         draft.listeners_broken = true;
         return draft;
     }
-    match Fields::open(entry.value, keys::WORKER, entry.name, &["output"], &mut out) {
+    let what = format!("worker `{}`", entry.name);
+    match Fields::open(entry.value, keys::WORKER, &what, &["output"], &mut out) {
         None => draft.listeners_broken = true,
         Some(mut fields) => {
             match fields.take("command") {
@@ -206,9 +210,11 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
             }
         }
     }
+    let errors = out.report.errors.len();
     let nonblocking = fields.read("nonblocking", out, |text| {
         scalar::boolean("nonblocking", text)
     });
+    draft.nonblocking_broken = nonblocking.is_none() && out.report.errors.len() > errors;
     draft.worker.nonblocking = nonblocking;
     let only = |key, now, later| move |text: &str| word(key, text, now, later);
     fields.read(
@@ -324,7 +330,7 @@ fn environment(
     mentions: &mut Vec<(Place, Mention)>,
     out: &mut Out,
 ) {
-    for entry in entries(node, "environment", out).unwrap_or_default() {
+    for entry in entries(node, "`environment`", out).unwrap_or_default() {
         out.check(entry.place, scalar::variable(entry.name));
         let value = match &entry.value.content {
             Content::Null { .. } => Template::literal(""),
@@ -369,7 +375,7 @@ fn environment_files(node: &Node, folder: &Path, out: &mut Out) -> Vec<Environme
 
 fn limits(node: &Node, out: &mut Out) -> Vec<Located<Limit>> {
     let mut limits = Vec::new();
-    for entry in entries(node, "limits", out).unwrap_or_default() {
+    for entry in entries(node, "`limits`", out).unwrap_or_default() {
         let known = Resource::ALL
             .iter()
             .find(|resource| resource.key() == entry.name);
@@ -467,7 +473,7 @@ fn restart(node: &Node, restart: &mut Restart, out: &mut Out) {
             }
         }
         Content::Map(_) => {
-            let Some(mut fields) = Fields::open(node, keys::RESTART, "restart", &[], out) else {
+            let Some(mut fields) = Fields::open(node, keys::RESTART, "`restart`", &[], out) else {
                 return;
             };
             if let Some(policy) = fields.read("policy", out, |text| policy("policy", text)) {
@@ -481,7 +487,7 @@ fn restart(node: &Node, restart: &mut Restart, out: &mut Out) {
             }
             fields.finish();
         }
-        _ => out.add(wrong_type("restart", "a policy or a mapping", node).at(node.place)),
+        _ => out.add(wrong_type("`restart`", "a policy or a mapping", node).at(node.place)),
     }
 }
 

@@ -436,3 +436,140 @@ impl Hint for Box<Problem> {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_yaml::Value;
+
+    fn tree(text: &str) -> (Option<Node>, Sources) {
+        let mut sources = Sources::default();
+        match parse("f", text.as_bytes(), &mut sources) {
+            Ok((_, node)) => (node, sources),
+            Err(problem) => panic!("{problem:?}\n{text}"),
+        }
+    }
+
+    /// The characters a place covers.
+    fn covered(sources: &Sources, place: Place) -> String {
+        let line = sources.line(place).unwrap();
+        let start = place.column as usize - 1;
+        line.chars()
+            .skip(start)
+            .take(place.length as usize)
+            .collect()
+    }
+
+    /// A single line's plain scalar stands exactly where its place says.
+    fn check_plain_places(node: &Node, sources: &Sources) {
+        match &node.content {
+            Content::Null { .. } => {}
+            Content::Scalar(scalar) => {
+                let covered = covered(sources, node.place);
+                if scalar.plain && covered.chars().count() == scalar.text.chars().count() {
+                    assert_eq!(covered, scalar.text);
+                } else if scalar.plain {
+                    assert!(
+                        scalar.text.starts_with(covered.trim_end()),
+                        "{covered} {scalar:?}"
+                    );
+                }
+            }
+            Content::List(items) => items
+                .iter()
+                .for_each(|item| check_plain_places(item, sources)),
+            Content::Map(pairs) => pairs.iter().for_each(|(key, value)| {
+                check_plain_places(key, sources);
+                check_plain_places(value, sources);
+            }),
+        }
+    }
+
+    fn same(node: &Node, value: &Value) -> bool {
+        match (&node.content, value) {
+            (Content::Null { .. }, Value::Null) => true,
+            (Content::Scalar(scalar), Value::String(text)) => scalar.text == *text,
+            (Content::Scalar(scalar), Value::Bool(_) | Value::Number(_)) => {
+                scalar.plain
+                    && serde_yaml::from_str::<Value>(&scalar.text).ok().as_ref() == Some(value)
+            }
+            (Content::List(items), Value::Sequence(values)) => {
+                items.len() == values.len() && items.iter().zip(values).all(|(a, b)| same(a, b))
+            }
+            (Content::Map(pairs), Value::Mapping(values)) => {
+                pairs.len() == values.len()
+                    && pairs
+                        .iter()
+                        .zip(values)
+                        .all(|((k, v), (a, b))| same(k, a) && same(v, b))
+            }
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn places_are_where_things_stand() {
+        let (node, sources) = tree("é: [ab, 'c d']\r\nx:\r\n  y: |\r\n    z\r\nq:\r\n");
+        let Content::Map(pairs) = node.unwrap().content else {
+            panic!()
+        };
+        assert_eq!(covered(&sources, pairs[0].1.place), "[ab, 'c d']");
+        let Content::List(items) = &pairs[0].1.content else {
+            panic!()
+        };
+        assert_eq!(covered(&sources, items[1].place), "'c d'");
+        let Content::Map(inner) = &pairs[1].1.content else {
+            panic!()
+        };
+        assert_eq!(covered(&sources, inner[0].1.place), "z");
+        assert_eq!(pairs[2].1.place, pairs[2].0.place);
+    }
+
+    #[test]
+    fn aliases_are_copies_that_stand_where_they_are_used() {
+        let (node, sources) = tree("a: &x {k: v}\nb: *x\n");
+        let Content::Map(pairs) = node.unwrap().content else {
+            panic!()
+        };
+        assert_eq!(pairs[0].1.content, pairs[1].1.content);
+        assert_eq!(covered(&sources, pairs[1].1.place), "*x");
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::from),
+            "[ -~é€\n\t]{0,24}".prop_map(Value::String),
+            "(null|~|true|0660|1:2|[-:?] |#x|&a|\\*a|!t|yes|\\{|\\[)?[a-z: ]{0,6}"
+                .prop_map(Value::String),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::Sequence),
+                prop::collection::btree_map("[ -~é]{0,8}", inner, 0..6).prop_map(|map| {
+                    Value::Mapping(
+                        map.into_iter()
+                            .map(|(k, v)| (Value::String(k), v))
+                            .collect(),
+                    )
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn scalars_are_what_serde_yaml_reads(value in values()) {
+            let text = to_yaml(&value).unwrap();
+            let theirs: Value = serde_yaml::from_str(&text).unwrap();
+            let (node, sources) = tree(&text);
+            let node = node.unwrap();
+            prop_assert!(same(&node, &theirs), "{text}\n{node:?}\n{theirs:?}");
+            check_plain_places(&node, &sources);
+        }
+    }
+}
