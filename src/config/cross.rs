@@ -7,6 +7,7 @@ use super::read::Draft;
 use super::template::Mention;
 use super::worker::DraftWorker;
 use crate::report::{Kind, Place, Report, did_you_mean, nearest};
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 /// The listeners by name, and the names in the order of the files: of two names that are equally
@@ -14,6 +15,33 @@ use std::collections::{HashMap, HashSet};
 struct Names<'d> {
     by_name: HashMap<&'d str, &'d DraftListener>,
     ordered: Vec<&'d str>,
+    /// How many more names may be compared with a mistake: thousands of mistakes among thousands
+    /// of names would take minutes, and nobody reads that many suggestions.
+    comparisons: Cell<usize>,
+}
+
+/// What was probably meant.
+#[derive(Default)]
+struct Suggestion<'d> {
+    meant: Option<&'d str>,
+    hint: Option<String>,
+}
+
+impl<'d> Names<'d> {
+    fn suggest(&self, name: &str) -> Suggestion<'d> {
+        let Some(left) = self.comparisons.get().checked_sub(self.ordered.len()) else {
+            self.comparisons.set(0);
+            return Suggestion::default();
+        };
+        self.comparisons.set(left);
+        let meant = nearest(name, self.ordered.iter().copied());
+        let hint = match meant {
+            Some(meant) => Some(format!("did you mean `{meant}`?")),
+            None if self.ordered.is_empty() => Some(format!("add `{name}` to `listeners:`")),
+            None => did_you_mean(name, self.ordered.iter().copied().take(41)),
+        };
+        Suggestion { meant, hint }
+    }
 }
 
 /// Files every problem between listeners and workers.
@@ -26,6 +54,7 @@ pub(super) fn check(draft: &Draft, report: &mut Report) {
         ordered: kept()
             .map(|draft| draft.listener.name.value.as_str())
             .collect(),
+        comparisons: Cell::new(1_000_000),
     };
     let mut used = HashSet::new();
     for worker in &draft.workers {
@@ -33,8 +62,10 @@ pub(super) fn check(draft: &Draft, report: &mut Report) {
         mentions_of(worker, &names, draft.incomplete, report);
     }
     nonblocking(draft, &names, report);
-    // A file or a list that could not be read may well use the listener.
-    if !draft.incomplete && !draft.workers.iter().any(|worker| worker.listeners_broken) {
+    // A file or a list that could not be read may well use the listener, and so may a mistake
+    // that was not compared with all names.
+    let certain = !draft.incomplete && names.comparisons.get() > 0;
+    if certain && !draft.workers.iter().any(|worker| worker.listeners_broken) {
         unused(draft, &used, report);
     }
 }
@@ -64,24 +95,16 @@ fn listeners_of<'d>(
         if names.by_name.contains_key(wanted.value.as_str()) || incomplete {
             continue;
         }
+        let suggestion = names.suggest(&wanted.value);
         // The listener that was probably meant is not called unused on top of it.
-        used.extend(nearest(&wanted.value, names.ordered.iter().copied()));
+        used.extend(suggestion.meant);
         let complaint = Complaint::new(
             Kind::UnknownListener,
             format!("there is no listener `{}`", wanted.value),
         )
-        .maybe_hint(known(&wanted.value, names));
+        .maybe_hint(suggestion.hint);
         report.add(complaint.at(wanted.place).of_worker(&worker.name.value));
     }
-}
-
-fn known(name: &str, names: &Names) -> Option<String> {
-    did_you_mean(name, names.ordered.iter().copied()).or_else(|| {
-        names
-            .ordered
-            .is_empty()
-            .then(|| format!("add `{name}` to `listeners:`"))
-    })
 }
 
 fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mut Report) {
@@ -99,7 +122,7 @@ fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mu
                 Kind::UnknownListener,
                 format!("there is no listener `{name}`"),
             )
-            .maybe_hint(known(name, names)),
+            .maybe_hint(names.suggest(name).hint),
             Some(_) if !listed && draft.listeners_broken => continue,
             Some(_) if !listed => Complaint::new(
                 Kind::BadTemplate,
@@ -260,10 +283,10 @@ pub fn silenced(config: &Config, listener: Option<&str>, worker: Option<&str>, k
     names(&config.silence)
         || listener.is_some_and(|name| {
             let mut listeners = config.listeners.iter();
-            listeners.any(|listener| listener.name.value == name && names(&listener.silence))
+            listeners.any(|listener| names(&listener.silence) && listener.name.value == name)
         })
         || worker.is_some_and(|name| {
             let mut workers = config.workers.iter();
-            workers.any(|worker| worker.name.value == name && names(&worker.silence))
+            workers.any(|worker| names(&worker.silence) && worker.name.value == name)
         })
 }

@@ -35,9 +35,9 @@ pub(super) fn parse(text: &str) -> (Template, Vec<Mention>, Vec<Mistake>) {
             reader.position += 1;
             reader.text(&tail[..1]);
             &tail[2..]
-        } else if tail.starts_with('}') {
+        } else if let Some(tail) = tail.strip_prefix('}') {
             reader.text("}");
-            &tail[1..]
+            tail
         } else if let Some(end) = tail.find('}') {
             reader.placeholder(&tail[1..end]);
             &tail[end + 1..]

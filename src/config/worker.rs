@@ -13,6 +13,7 @@ use super::scalar;
 use super::template::Mention;
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, Report, did_you_mean};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -187,14 +188,13 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
             Content::List(items) => items.len() != listeners.len(),
             _ => listeners.is_empty(),
         };
+        let mut seen = HashMap::with_capacity(listeners.len());
         for name in listeners {
-            let before = draft
-                .worker
-                .listeners
-                .iter()
-                .find(|other| other.value == name.value);
-            match before.map(|other| other.place) {
-                None => draft.worker.listeners.push(name),
+            match seen.get(&name.value).copied() {
+                None => {
+                    seen.insert(name.value.clone(), name.place);
+                    draft.worker.listeners.push(name);
+                }
                 Some(first) => {
                     let complaint = Complaint::bad(format!(
                         "listener `{}` stands twice in the list",
