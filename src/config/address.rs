@@ -82,22 +82,14 @@ pub(super) fn parse(text: &str, v6: V6) -> Parsed<Vec<Endpoint>> {
 }
 
 /// Whether `word:rest` was meant as a scheme rather than as host and port.
-fn is_scheme_mistake(scheme: &str, rest: &str) -> bool {
-    let is_port = rest.bytes().all(|b| b.is_ascii_digit());
-    rest.starts_with(['/', '@'])
-        || (SCHEMES.contains(&scheme) || (!is_port && nearest(scheme, SCHEMES.to_vec()).is_some()))
-            && Ipv6Addr::from_str_lossless(scheme).is_none()
-}
-
-/// `fd:80` could be the start of an IPv6 address; words of hexadecimal digits are left to it.
-trait HexWord: Sized {
-    fn from_str_lossless(word: &str) -> Option<()>;
-}
-
-impl HexWord for Ipv6Addr {
-    fn from_str_lossless(word: &str) -> Option<()> {
-        (word.len() <= 4 && word.bytes().all(|b| b.is_ascii_hexdigit())).then_some(())
+fn is_scheme_mistake(word: &str, rest: &str) -> bool {
+    if rest.starts_with(['/', '@']) || SCHEMES.contains(&word) {
+        return true;
     }
+    // `fd:1` may be an IPv6 address without brackets, and `host:80` a host.
+    let hexadecimal = word.len() <= 4 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let port = rest.bytes().all(|b| b.is_ascii_digit());
+    !hexadecimal && !port && nearest(word, SCHEMES.iter().copied()).is_some()
 }
 
 fn other_scheme(text: &str, scheme: &str, rest: &str) -> Complaint {

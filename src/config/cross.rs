@@ -54,7 +54,7 @@ pub(super) fn check(draft: &Draft, report: &mut Report) {
         ordered: kept()
             .map(|draft| draft.listener.name.value.as_str())
             .collect(),
-        comparisons: Cell::new(1_000_000),
+        comparisons: Cell::new(200_000),
     };
     let mut used = HashSet::new();
     for worker in &draft.workers {
