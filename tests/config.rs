@@ -4,7 +4,7 @@ use listend::config::{Loaded, Output, SourceFile, from_arguments, keys, read, to
 use listend::report::{Kind, Style, render};
 use proptest::prelude::*;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn load_bytes(files: &[(&str, &[u8])]) -> Loaded {
     let files = files.iter().map(|(name, bytes)| SourceFile {
@@ -92,8 +92,8 @@ fn values_arrive_as_they_were_meant() {
     assert_eq!(worker.user.as_ref().unwrap().value, "1000");
     assert_eq!(worker.restart.limit, None);
     let files = &worker.environment_files;
-    assert!(files[0].optional && files[0].path.value == PathBuf::from("/etc/listend/a.env"));
-    assert!(!files[1].optional && files[1].path.value == PathBuf::from("/b.env"));
+    assert!(files[0].optional && files[0].path.value == Path::new("/etc/listend/a.env"));
+    assert!(!files[1].optional && files[1].path.value == Path::new("/b.env"));
     let limit = worker.limits[0].value;
     assert_eq!((limit.soft, limit.hard), (Some(1024), None));
 }
