@@ -1,0 +1,87 @@
+//! How long to wait before the next start, and when to give up.
+
+use super::input::ExitStatus;
+use super::signals;
+use super::time::Mono;
+use crate::config::{Rate, Restart};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// An instance that ran its program this long is taken to be well: its next crash is the first
+/// again. Where `backoff_max` is shorter, that is long enough: whoever restarts at most every
+/// second does not want to wait ten until the delay shrinks.
+pub const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// What an instance's past says about its next start.
+#[derive(Debug, Clone, Default)]
+pub(super) struct History {
+    /// Crashes since the instance last ran long enough; the exponent of the next delay.
+    consecutive: u32,
+    /// The crashes that still count towards the limit, oldest first.
+    recent: VecDeque<Mono>,
+}
+
+impl History {
+    /// The instance ran its program for this long.
+    pub(super) fn ran(&mut self, uptime: Duration, restart: &Restart) {
+        if uptime >= STABLE_AFTER.min(restart.backoff_max) {
+            self.consecutive = 0;
+        }
+    }
+
+    /// Counts a crash. `Err` holds the number of crashes in the interval if that is too many,
+    /// `Ok` the delay before the next start.
+    pub(super) fn crashed(&mut self, now: Mono, restart: &Restart) -> Result<Duration, u32> {
+        if let Some(limit) = restart.limit {
+            let crashes = self.count(now, limit);
+            if crashes > limit.count {
+                return Err(crashes);
+            }
+        }
+        let delay = delay(restart, self.consecutive);
+        self.consecutive = self.consecutive.saturating_add(1);
+        Ok(delay)
+    }
+
+    /// Adds a crash to the sliding window, drops what has left it, and says how many are in it.
+    /// Never holds more than one over the limit, because the caller stops there.
+    fn count(&mut self, now: Mono, limit: Rate) -> u32 {
+        self.recent.push_back(now);
+        while let Some(oldest) = self.recent.front()
+            && now.since(*oldest) > limit.interval
+        {
+            self.recent.pop_front();
+        }
+        u32::try_from(self.recent.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// `backoff_min` doubled for each crash before this one, at most `backoff_max` (but never less
+/// than `backoff_min`, should the two be the wrong way round). No jitter: instances of one worker
+/// crash independently, and a deterministic delay is one that a log line can promise.
+fn delay(restart: &Restart, crashes_before: u32) -> Duration {
+    let factor = 1_u32.checked_shl(crashes_before).unwrap_or(u32::MAX);
+    restart
+        .backoff_min
+        .saturating_mul(factor)
+        .min(restart.backoff_max)
+        .max(restart.backoff_min)
+}
+
+/// Whether the program ended by itself, which counts towards the limit and lets the delay grow.
+/// Exit status 0 does so too: it is asked about only where it leads to a restart, and a program
+/// that returns at once would otherwise be started in a loop for ever.
+pub(super) fn is_crash(status: ExitStatus) -> bool {
+    match status {
+        ExitStatus::Code(_) => true,
+        ExitStatus::Signal { number, .. } => !signals::is_sent(number),
+    }
+}
+
+/// Whether the restart policy `on-failure` takes this for a failure.
+pub(super) fn is_failure(status: ExitStatus) -> bool {
+    match status {
+        ExitStatus::Code(code) => code != 0,
+        ExitStatus::Signal { number, .. } => !signals::is_clean(number),
+    }
+}

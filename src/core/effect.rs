@@ -1,0 +1,47 @@
+//! What the core wants done.
+
+use super::event::Event;
+use super::input::{InstanceId, ProcessId};
+
+/// Something to do, in the order given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Start a process; answered by [`super::Input::Spawned`] or [`super::Input::LaunchFailed`].
+    Spawn {
+        /// What to call it from now on.
+        process: ProcessId,
+        /// What it is to be.
+        instance: InstanceId,
+        /// The worker's generation, from 1: counts how often its set of instances was replaced.
+        generation: u32,
+    },
+    /// Send a signal. The process is one that was [`super::Input::Spawned`] and has not been
+    /// [`super::Input::Exited`]; that it may be gone by now is no error.
+    Signal {
+        /// To which.
+        process: ProcessId,
+        /// The signal's number.
+        signal: i32,
+        /// To it alone or to more.
+        scope: Scope,
+    },
+    /// Close every listener and remove the unix paths that were made. No process is left.
+    CloseListeners,
+    /// End listend. Comes once, and nothing after it.
+    Exit {
+        /// The exit status.
+        code: u8,
+    },
+    /// Tell whoever listens: the log, later the metrics and the control socket.
+    Emit(Event),
+}
+
+/// How far a signal reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The process.
+    Process,
+    /// The process and its process group. The process also when it has not made its group yet
+    /// (it is a child before setsid(2)).
+    Group,
+}

@@ -1,0 +1,125 @@
+//! What the core tells about.
+
+use super::input::{ExitStatus, InstanceId, ProcessId};
+use crate::plan::WorkerId;
+use crate::stage::LaunchFailure;
+use std::time::Duration;
+
+/// Something worth telling. The log, the tests and later the metrics and the control socket all
+/// read these same values; whoever shows one has in it what happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A process was created for the instance; it is on its way to the program.
+    InstanceStarting {
+        /// Of which instance.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+        /// Of which generation.
+        generation: u32,
+    },
+    /// The instance runs its program.
+    InstanceStarted {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+    },
+    /// The instance did not get to its program.
+    LaunchFailed {
+        /// Which.
+        instance: InstanceId,
+        /// The process, or what would have become one.
+        process: ProcessId,
+        /// Where and why.
+        failure: LaunchFailure,
+        /// What happens next.
+        next: Next,
+    },
+    /// The instance's process ended.
+    InstanceExited {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+        /// How.
+        status: ExitStatus,
+        /// How long it ran its program.
+        uptime: Duration,
+        /// What happens next.
+        next: Next,
+    },
+    /// The instance is not started again. Follows the event that has [`Next::Failed`].
+    InstanceFailed {
+        /// Which.
+        instance: InstanceId,
+        /// Why.
+        reason: FailureReason,
+    },
+    /// Every instance of the worker has failed. Its listeners stay bound.
+    WorkerFailed {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// The first request to stop.
+    StopRequested {
+        /// How many instances have a process to wait for.
+        live: usize,
+    },
+    /// The second request to stop: SIGKILL goes to everything that is left.
+    StopHurried {
+        /// How many instances have a process.
+        live: usize,
+    },
+    /// The instance is asked to stop, at once or, if it has not reached its program yet, then.
+    Stopping {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+        /// The signal that asks it.
+        signal: i32,
+        /// After this time SIGKILL follows; `None` waits for ever.
+        timeout: Option<Duration>,
+    },
+    /// The instance did not stop in time: SIGKILL goes to its process group.
+    StopTimedOut {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+        /// The time it had.
+        timeout: Duration,
+    },
+    /// No process is left; the listeners are closed and listend ends.
+    AllStopped,
+    /// A reload was asked for, which this version cannot do; nothing changes.
+    ReloadUnavailable,
+}
+
+/// What happens after an instance ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It is started again after this time.
+    RestartIn(Duration),
+    /// It is not started again, because something is wrong.
+    Failed(FailureReason),
+    /// It is not started again, because its restart policy says so.
+    StaysStopped,
+    /// It is not started again, because it was asked to stop.
+    Stopping,
+}
+
+/// Why an instance is not started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureReason {
+    /// It crashed more often than its limit allows.
+    CrashLoop {
+        /// How often, the last crash included.
+        crashes: u32,
+        /// In which time.
+        interval: Duration,
+    },
+    /// It did not get to its program, and its restart policy is `never`.
+    NeverLaunched,
+}

@@ -1,0 +1,75 @@
+//! What the core is told.
+
+use crate::plan::WorkerId;
+use crate::stage::LaunchFailure;
+
+/// One instance of a worker, as in `app.0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Which of its instances, from 0.
+    pub index: u32,
+}
+
+/// One attempt to run an instance. Allotted by the core with [`super::Effect::Spawn`] and never
+/// used again, so that news of a process that is gone cannot be taken for news of its successor,
+/// whatever the kernel does with pids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId(pub u64);
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It returned from main or called exit(3).
+    Code(i32),
+    /// A signal ended it.
+    Signal {
+        /// The signal's number.
+        number: i32,
+        /// Whether the kernel wrote a core dump.
+        core_dumped: bool,
+    },
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The listeners are bound; workers may start. Only the first one counts.
+    Start,
+    /// [`super::Effect::Spawn`] was done: the process exists.
+    Spawned {
+        /// Which.
+        process: ProcessId,
+    },
+    /// The process runs its program now (the status pipe closed without a failure).
+    ExecSucceeded {
+        /// Which.
+        process: ProcessId,
+    },
+    /// The process did not get to its program.
+    ///
+    /// A failure before there is a process ([`crate::stage::Stage::Prepare`],
+    /// [`crate::stage::Stage::Fork`]) comes instead of [`Input::Spawned`], and nothing follows
+    /// it. Any other comes after `Spawned`, and an [`Input::Exited`] follows or came before.
+    LaunchFailed {
+        /// Which.
+        process: ProcessId,
+        /// Where and why.
+        failure: LaunchFailure,
+    },
+    /// The process has ended and is reaped. May come before the news of its exec.
+    Exited {
+        /// Which.
+        process: ProcessId,
+        /// How.
+        status: ExitStatus,
+    },
+    /// Somebody asks listend to stop (SIGTERM, SIGINT). The second one hurries; any more change
+    /// nothing.
+    Stop,
+    /// Somebody asks for a reload (SIGHUP). Answered by [`super::Event::ReloadUnavailable`].
+    ReloadRequested,
+    /// [`super::Core::deadline`] has passed. Harmless when it has not.
+    Tick,
+}

@@ -1,0 +1,263 @@
+//! The core itself: inputs in, effects out.
+
+use super::effect::{Effect, Scope};
+use super::event::Event;
+use super::input::{Input, InstanceId, ProcessId};
+use super::instance::{Launch, Slot, State};
+use super::process::News;
+use super::signals::SIGKILL;
+use super::time::Mono;
+
+use crate::plan::{Lifecycle, WorkerId};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// The exit status of a listend that was asked to stop.
+const EXIT_STOPPED: u8 = 0;
+
+/// Decides what happens to every instance of every worker.
+///
+/// Each input costs O(log n) in the number of instances, but for the first two of
+/// [`Input::Stop`] and [`Input::Start`], which concern all of them.
+#[derive(Debug, Clone)]
+pub struct Core {
+    pub(super) workers: Vec<Worker>,
+    /// Every instance, those of one worker next to each other.
+    pub(super) slots: Vec<Slot>,
+    /// The index into `slots` for every process there is. A tree and not a hash table, whose
+    /// seed would be taken from the operating system.
+    pub(super) processes: BTreeMap<ProcessId, usize>,
+    /// The deadlines of all states, as (when, index into `slots`).
+    pub(super) deadlines: BTreeSet<(Mono, usize)>,
+    pub(super) next_process: ProcessId,
+    pub(super) phase: Phase,
+    pub(super) effects: VecDeque<Effect>,
+    pub(super) ignored: u64,
+}
+
+/// How far listend is, in the order in which it gets there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Listeners are not bound yet.
+    Idle,
+    /// Workers run.
+    Running,
+    /// Workers were asked to stop.
+    Stopping,
+    /// Workers were killed.
+    Hurried,
+    /// [`Effect::Exit`] was given; nothing follows.
+    Exited,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Worker {
+    pub(super) lifecycle: Lifecycle,
+    /// Index of its first instance in [`Core::slots`].
+    first: usize,
+    pub(super) generation: u32,
+    /// How many of its instances have failed.
+    pub(super) failed: u32,
+}
+
+impl Core {
+    /// A core for these workers; [`WorkerId`] counts them.
+    pub fn new(lifecycles: Vec<Lifecycle>) -> Core {
+        let mut slots = Vec::new();
+        let mut workers = Vec::new();
+        for (worker, lifecycle) in (0..).map(WorkerId).zip(lifecycles) {
+            let first = slots.len();
+            slots.extend((0..lifecycle.instances).map(|index| Slot {
+                instance: InstanceId { worker, index },
+                state: State::Waiting,
+                history: Default::default(),
+            }));
+            workers.push(Worker {
+                lifecycle,
+                first,
+                generation: 1,
+                failed: 0,
+            });
+        }
+        Core {
+            workers,
+            slots,
+            processes: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            next_process: ProcessId(0),
+            phase: Phase::Idle,
+            effects: VecDeque::new(),
+            ignored: 0,
+        }
+    }
+
+    /// Takes in what happened at `now`.
+    pub fn handle(&mut self, now: Mono, input: Input) {
+        match input {
+            Input::Start => self.start(now),
+            Input::Spawned { process } => self.hear(now, process, News::Spawned),
+            Input::ExecSucceeded { process } => self.hear(now, process, News::ExecSucceeded),
+            Input::LaunchFailed { process, failure } => {
+                self.hear(now, process, News::LaunchFailed(failure));
+            }
+            Input::Exited { process, status } => self.hear(now, process, News::Exited(status)),
+            Input::Stop => self.stop(now),
+            Input::ReloadRequested => {
+                if self.phase != Phase::Exited {
+                    self.emit(Event::ReloadUnavailable);
+                }
+            }
+            Input::Tick => self.tick(now),
+        }
+        self.exit_if_all_stopped();
+    }
+
+    /// The next thing to do, oldest first. Answers may be handed in before the rest is taken.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When to hand in [`Input::Tick`] unless something else happens before.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Every instance and its state, worker by worker.
+    pub fn instances(&self) -> impl Iterator<Item = (InstanceId, State)> + '_ {
+        self.slots.iter().map(|slot| (slot.instance, slot.state))
+    }
+
+    /// The state of an instance, if there is such an instance.
+    pub fn state(&self, instance: InstanceId) -> Option<State> {
+        let worker = self.workers.get(instance.worker.0 as usize)?;
+        if instance.index >= worker.lifecycle.instances {
+            return None;
+        }
+        let slot = self.slots.get(worker.first + instance.index as usize)?;
+        Some(slot.state)
+    }
+
+    /// How many inputs named a process that is not there, or said what cannot be true of it.
+    pub fn ignored_inputs(&self) -> u64 {
+        self.ignored
+    }
+
+    fn start(&mut self, now: Mono) {
+        if self.phase != Phase::Idle {
+            return;
+        }
+        self.phase = Phase::Running;
+        for index in 0..self.slots.len() {
+            self.spawn(now, index);
+        }
+    }
+
+    fn spawn(&mut self, now: Mono, index: usize) {
+        let process = self.next_process;
+        // Not exhaustible: at a million a second this takes half a million years.
+        self.next_process = ProcessId(process.0.saturating_add(1));
+        let instance = self.slots[index].instance;
+        let generation = self.worker(index).generation;
+        self.effects.push_back(Effect::Spawn {
+            process,
+            instance,
+            generation,
+        });
+        self.become_state(
+            index,
+            State::Starting {
+                process,
+                since: now,
+                launch: Launch::Forking,
+                ending: None,
+            },
+        );
+    }
+
+    /// Does what is due. Each turn of the loop takes a deadline away and none gives a new one, so
+    /// that it ends and the deadline is later than `now` afterwards.
+    fn tick(&mut self, now: Mono) {
+        while let Some((at, index)) = self.deadlines.first().copied() {
+            if at > now {
+                break;
+            }
+            match self.slots[index].state {
+                State::Backoff { .. } => self.spawn(now, index),
+                State::Starting { process, .. } | State::Stopping { process, .. } => {
+                    self.stop_timed_out(now, index, process);
+                }
+                // Without a deadline, so that none leads here.
+                State::Waiting | State::Running { .. } | State::Failed { .. } | State::Stopped => {
+                    self.deadlines.pop_first();
+                }
+            }
+        }
+    }
+
+    fn exit_if_all_stopped(&mut self) {
+        match self.phase {
+            Phase::Stopping | Phase::Hurried if self.processes.is_empty() => {
+                self.phase = Phase::Exited;
+                self.effects.push_back(Effect::CloseListeners);
+                self.emit(Event::AllStopped);
+                self.effects.push_back(Effect::Exit { code: EXIT_STOPPED });
+            }
+            Phase::Idle | Phase::Running | Phase::Stopping | Phase::Hurried | Phase::Exited => {}
+        }
+    }
+
+    /// The only place where a state changes to one with another process or deadline, so that
+    /// the indices cannot disagree with the states.
+    pub(super) fn become_state(&mut self, index: usize, state: State) {
+        let slot = &mut self.slots[index];
+        let worker = &mut self.workers[slot.instance.worker.0 as usize];
+        let old = std::mem::replace(&mut slot.state, state);
+        if let State::Failed { .. } = old {
+            worker.failed -= 1;
+        }
+        if let State::Failed { .. } = state {
+            worker.failed += 1;
+        }
+        if old.process() != state.process() {
+            if let Some(process) = old.process() {
+                self.processes.remove(&process);
+            }
+            if let Some(process) = state.process() {
+                self.processes.insert(process, index);
+            }
+        }
+        if old.deadline() != state.deadline() {
+            if let Some(at) = old.deadline() {
+                self.deadlines.remove(&(at, index));
+            }
+            if let Some(at) = state.deadline() {
+                self.deadlines.insert((at, index));
+            }
+        }
+    }
+
+    pub(super) fn worker(&self, index: usize) -> &Worker {
+        &self.workers[self.slots[index].instance.worker.0 as usize]
+    }
+
+    pub(super) fn ask_to_stop(&mut self, index: usize, process: ProcessId) {
+        let signal = self.worker(index).lifecycle.stop_signal;
+        self.effects.push_back(Effect::Signal {
+            process,
+            signal,
+            scope: Scope::Process,
+        });
+    }
+
+    pub(super) fn kill(&mut self, process: ProcessId) {
+        self.effects.push_back(Effect::Signal {
+            process,
+            signal: SIGKILL,
+            scope: Scope::Group,
+        });
+    }
+
+    pub(super) fn emit(&mut self, event: Event) {
+        self.effects.push_back(Effect::Emit(event));
+    }
+}

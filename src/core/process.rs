@@ -1,0 +1,260 @@
+//! What is heard about a process, and what follows from its end.
+
+use super::backoff;
+use super::event::{Event, FailureReason, Next};
+use super::input::{ExitStatus, ProcessId};
+use super::instance::{Ending, Launch, State};
+use super::machine::Core;
+use super::time::Mono;
+use crate::config::RestartPolicy;
+use crate::stage::{LaunchFailure, Stage};
+use std::time::Duration;
+
+/// What was heard about one process.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum News {
+    Spawned,
+    ExecSucceeded,
+    LaunchFailed(LaunchFailure),
+    Exited(ExitStatus),
+}
+
+impl Core {
+    pub(super) fn hear(&mut self, now: Mono, process: ProcessId, news: News) {
+        let Some(index) = self.processes.get(&process).copied() else {
+            self.ignored = self.ignored.saturating_add(1);
+            return;
+        };
+        match self.slots[index].state {
+            State::Starting {
+                since,
+                launch,
+                ending,
+                ..
+            } => match (launch, news) {
+                (Launch::Forking, News::Spawned) => self.spawned(now, index, process, ending),
+                (Launch::Forking, News::LaunchFailed(failure)) if has_no_process(failure) => {
+                    self.launch_failed(now, index, process, failure);
+                }
+                (Launch::Execing, News::ExecSucceeded) => {
+                    self.exec_succeeded(now, index, process, ending);
+                }
+                (Launch::Execing, News::LaunchFailed(failure)) => {
+                    self.launch_is(index, Launch::Failed { failure });
+                }
+                (Launch::Execing, News::Exited(status)) => {
+                    self.launch_is(index, Launch::Exited { status, at: now });
+                }
+                (Launch::Failed { failure }, News::Exited(_)) => {
+                    self.launch_failed(now, index, process, failure);
+                }
+                (Launch::Exited { status, at }, News::ExecSucceeded) => {
+                    let instance = self.slots[index].instance;
+                    self.emit(Event::InstanceStarted { instance, process });
+                    self.exited(now, index, process, status, at.since(since));
+                }
+                (Launch::Exited { .. }, News::LaunchFailed(failure)) => {
+                    self.launch_failed(now, index, process, failure);
+                }
+                (
+                    Launch::Forking,
+                    News::ExecSucceeded | News::LaunchFailed(_) | News::Exited(_),
+                )
+                | (Launch::Execing, News::Spawned)
+                | (
+                    Launch::Failed { .. },
+                    News::Spawned | News::ExecSucceeded | News::LaunchFailed(_),
+                )
+                | (Launch::Exited { .. }, News::Spawned | News::Exited(_)) => self.ignore(),
+            },
+            State::Running { since, .. } | State::Stopping { since, .. } => match news {
+                News::Exited(status) => {
+                    self.exited(now, index, process, status, now.since(since));
+                }
+                News::Spawned | News::ExecSucceeded | News::LaunchFailed(_) => self.ignore(),
+            },
+            // Without a process, so that none leads here.
+            State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
+                self.ignore();
+            }
+        }
+    }
+
+    fn ignore(&mut self) {
+        self.ignored = self.ignored.saturating_add(1);
+    }
+
+    fn spawned(&mut self, now: Mono, index: usize, process: ProcessId, ending: Option<Ending>) {
+        let instance = self.slots[index].instance;
+        let generation = self.worker(index).generation;
+        self.emit(Event::InstanceStarting {
+            instance,
+            process,
+            generation,
+        });
+        if ending == Some(Ending::Killed) {
+            self.kill(process);
+        }
+        self.become_state(
+            index,
+            State::Starting {
+                process,
+                since: now,
+                launch: Launch::Execing,
+                ending,
+            },
+        );
+    }
+
+    fn exec_succeeded(
+        &mut self,
+        now: Mono,
+        index: usize,
+        process: ProcessId,
+        ending: Option<Ending>,
+    ) {
+        let instance = self.slots[index].instance;
+        self.emit(Event::InstanceStarted { instance, process });
+        let since = now;
+        let state = match ending {
+            None => State::Running { process, since },
+            Some(ending) => {
+                if let Ending::Graceful { .. } = ending {
+                    self.ask_to_stop(index, process);
+                }
+                State::Stopping {
+                    process,
+                    since,
+                    ending,
+                }
+            }
+        };
+        self.become_state(index, state);
+    }
+
+    fn launch_is(&mut self, index: usize, launch: Launch) {
+        if let State::Starting {
+            launch: current, ..
+        } = &mut self.slots[index].state
+        {
+            *current = launch;
+        }
+    }
+
+    fn launch_failed(
+        &mut self,
+        now: Mono,
+        index: usize,
+        process: ProcessId,
+        failure: LaunchFailure,
+    ) {
+        let next = self.after_launch_failure(now, index);
+        let instance = self.slots[index].instance;
+        self.emit(Event::LaunchFailed {
+            instance,
+            process,
+            failure,
+            next,
+        });
+        self.follow(now, index, next);
+    }
+
+    pub(super) fn exited(
+        &mut self,
+        now: Mono,
+        index: usize,
+        process: ProcessId,
+        status: ExitStatus,
+        uptime: Duration,
+    ) {
+        let next = self.after_exit(now, index, status, uptime);
+        let instance = self.slots[index].instance;
+        self.emit(Event::InstanceExited {
+            instance,
+            process,
+            status,
+            uptime,
+            next,
+        });
+        self.follow(now, index, next);
+    }
+
+    fn after_launch_failure(&mut self, now: Mono, index: usize) -> Next {
+        if self.slots[index].state.ending().is_some() {
+            return Next::Stopping;
+        }
+        match self.worker(index).lifecycle.restart.policy {
+            RestartPolicy::Always | RestartPolicy::OnFailure => self.after_crash(now, index),
+            RestartPolicy::Never => Next::Failed(FailureReason::NeverLaunched),
+        }
+    }
+
+    fn after_exit(
+        &mut self,
+        now: Mono,
+        index: usize,
+        status: ExitStatus,
+        uptime: Duration,
+    ) -> Next {
+        if self.slots[index].state.ending().is_some() {
+            return Next::Stopping;
+        }
+        let slot = &mut self.slots[index];
+        let restart = &self.workers[slot.instance.worker.0 as usize]
+            .lifecycle
+            .restart;
+        let again = match restart.policy {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => backoff::is_failure(status),
+            RestartPolicy::Never => false,
+        };
+        if !again {
+            return Next::StaysStopped;
+        }
+        slot.history.ran(uptime, restart);
+        if backoff::is_crash(status) {
+            self.after_crash(now, index)
+        } else {
+            Next::RestartIn(restart.backoff_min)
+        }
+    }
+
+    fn after_crash(&mut self, now: Mono, index: usize) -> Next {
+        let slot = &mut self.slots[index];
+        let restart = &self.workers[slot.instance.worker.0 as usize]
+            .lifecycle
+            .restart;
+        match slot.history.crashed(now, restart) {
+            Ok(delay) => Next::RestartIn(delay),
+            Err(crashes) => Next::Failed(FailureReason::CrashLoop {
+                crashes,
+                interval: restart.limit.map_or(Duration::ZERO, |limit| limit.interval),
+            }),
+        }
+    }
+
+    /// Puts into effect what was decided about an instance whose process is gone.
+    fn follow(&mut self, now: Mono, index: usize, next: Next) {
+        match next {
+            Next::RestartIn(delay) => {
+                self.become_state(index, State::Backoff { until: now + delay });
+            }
+            Next::Failed(reason) => {
+                self.become_state(index, State::Failed { reason });
+                let instance = self.slots[index].instance;
+                self.emit(Event::InstanceFailed { instance, reason });
+                let worker = self.worker(index);
+                if worker.failed == worker.lifecycle.instances {
+                    let worker = instance.worker;
+                    self.emit(Event::WorkerFailed { worker });
+                }
+            }
+            Next::StaysStopped | Next::Stopping => self.become_state(index, State::Stopped),
+        }
+    }
+}
+
+/// Whether a launch failed before there was a process, so that no exit follows.
+fn has_no_process(failure: LaunchFailure) -> bool {
+    matches!(failure.stage, Stage::Prepare | Stage::Fork)
+}

@@ -1,0 +1,177 @@
+//! Ending everything: first asked, then killed.
+
+use super::effect::Effect;
+use super::event::Event;
+use super::input::ProcessId;
+use super::instance::{Ending, Launch, State};
+use super::machine::{Core, Phase};
+use super::time::Mono;
+
+impl Core {
+    pub(super) fn stop(&mut self, now: Mono) {
+        match self.phase {
+            Phase::Idle | Phase::Running => {
+                self.phase = Phase::Stopping;
+                self.take_back_spawns();
+                self.emit(Event::StopRequested {
+                    live: self.processes.len(),
+                });
+                for index in 0..self.slots.len() {
+                    self.stop_instance(now, index);
+                }
+            }
+            Phase::Stopping => {
+                self.phase = Phase::Hurried;
+                self.emit(Event::StopHurried {
+                    live: self.processes.len(),
+                });
+                for index in 0..self.slots.len() {
+                    self.kill_instance(now, index);
+                }
+            }
+            Phase::Hurried | Phase::Exited => {}
+        }
+    }
+
+    /// Forgets the spawns that nobody has taken yet: nothing starts after a request to stop.
+    fn take_back_spawns(&mut self) {
+        let mut taken = Vec::new();
+        self.effects.retain(|effect| match effect {
+            Effect::Spawn { process, .. } => {
+                taken.push(*process);
+                false
+            }
+            Effect::Signal { .. }
+            | Effect::CloseListeners
+            | Effect::Exit { .. }
+            | Effect::Emit(_) => true,
+        });
+        for process in taken {
+            if let Some(index) = self.processes.get(&process).copied() {
+                self.become_state(index, State::Stopped);
+            }
+        }
+    }
+
+    fn stop_instance(&mut self, now: Mono, index: usize) {
+        let timeout = self.worker(index).lifecycle.stop_timeout;
+        let asked = Ending::Graceful {
+            kill_at: timeout.map(|timeout| now + timeout),
+        };
+        let state = match self.slots[index].state {
+            State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
+                State::Stopped
+            }
+            State::Starting {
+                process,
+                since,
+                launch,
+                ending,
+            } => State::Starting {
+                process,
+                since,
+                launch,
+                ending: ending.or(Some(asked)),
+            },
+            State::Running { process, since } => {
+                self.ask_to_stop(index, process);
+                State::Stopping {
+                    process,
+                    since,
+                    ending: asked,
+                }
+            }
+            stopping @ State::Stopping { .. } => stopping,
+        };
+        self.become_state(index, state);
+        if let Some(process) = state.process() {
+            let instance = self.slots[index].instance;
+            let signal = self.worker(index).lifecycle.stop_signal;
+            self.emit(Event::Stopping {
+                instance,
+                process,
+                signal,
+                timeout,
+            });
+        }
+    }
+
+    /// Sends SIGKILL to an instance that is being stopped, unless that was done.
+    fn kill_instance(&mut self, now: Mono, index: usize) {
+        let ending = Ending::Killed;
+        match self.slots[index].state {
+            State::Starting {
+                ending: None | Some(Ending::Killed),
+                ..
+            }
+            | State::Stopping {
+                ending: Ending::Killed,
+                ..
+            } => {}
+            State::Starting {
+                process,
+                since,
+                launch,
+                ending: Some(Ending::Graceful { .. }),
+            } => match launch {
+                // It is gone; only the report on its exec is missing, and no longer waited for.
+                Launch::Exited { status, at } => {
+                    self.exited(now, index, process, status, at.since(since));
+                }
+                Launch::Forking | Launch::Execing | Launch::Failed { .. } => {
+                    // While forking there is nothing to kill yet; see `spawned`.
+                    if launch != Launch::Forking {
+                        self.kill(process);
+                    }
+                    self.become_state(
+                        index,
+                        State::Starting {
+                            process,
+                            since,
+                            launch,
+                            ending: Some(ending),
+                        },
+                    );
+                }
+            },
+            State::Stopping { process, since, .. } => {
+                self.kill(process);
+                self.become_state(
+                    index,
+                    State::Stopping {
+                        process,
+                        since,
+                        ending,
+                    },
+                );
+            }
+            State::Waiting
+            | State::Running { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Stopped => {}
+        }
+    }
+
+    /// The time to stop is over. A process that is gone already, and only its exec not reported,
+    /// was in time.
+    pub(super) fn stop_timed_out(&mut self, now: Mono, index: usize, process: ProcessId) {
+        let gone = matches!(
+            self.slots[index].state,
+            State::Starting {
+                launch: Launch::Exited { .. },
+                ..
+            }
+        );
+        if !gone {
+            let instance = self.slots[index].instance;
+            let timeout = self.worker(index).lifecycle.stop_timeout;
+            self.emit(Event::StopTimedOut {
+                instance,
+                process,
+                timeout: timeout.unwrap_or_default(),
+            });
+        }
+        self.kill_instance(now, index);
+    }
+}

@@ -1,0 +1,530 @@
+//! One test for each rule, named after it.
+
+use super::*;
+use crate::config::{Rate, Restart, RestartPolicy};
+use crate::plan::{Lifecycle, WorkerId};
+use crate::stage::{LaunchFailure, Stage};
+use std::time::Duration;
+
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+const SIGSEGV: i32 = 11;
+const APP_0: InstanceId = InstanceId {
+    worker: WorkerId(0),
+    index: 0,
+};
+
+/// A core with one worker, and what it wanted so far.
+struct Rig {
+    core: Core,
+    now: Mono,
+    effects: Vec<Effect>,
+}
+
+impl Rig {
+    fn new(policy: RestartPolicy) -> Rig {
+        Rig::with(1, |lifecycle| lifecycle.restart.policy = policy)
+    }
+
+    fn with(instances: u32, change: impl Fn(&mut Lifecycle)) -> Rig {
+        let mut lifecycle = Lifecycle {
+            instances,
+            restart: Restart::default(),
+            stop_signal: SIGTERM,
+            stop_timeout: Some(Duration::from_secs(30)),
+        };
+        change(&mut lifecycle);
+        Rig {
+            core: Core::new(vec![lifecycle]),
+            now: Mono(0),
+            effects: Vec::new(),
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        self.core.handle(self.now, input);
+        self.core.check_invariants().unwrap();
+        self.effects.clear();
+        while let Some(effect) = self.core.next_effect() {
+            self.effects.push(effect);
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.give(Input::Tick);
+    }
+
+    fn process(&self) -> ProcessId {
+        self.state().process().unwrap()
+    }
+
+    fn state(&self) -> State {
+        self.core.state(APP_0).unwrap()
+    }
+
+    fn spawned(&mut self) {
+        let process = self.process();
+        self.give(Input::Spawned { process });
+    }
+
+    fn exec_succeeded(&mut self) {
+        let process = self.process();
+        self.give(Input::ExecSucceeded { process });
+    }
+
+    fn running(&mut self) {
+        self.spawned();
+        self.exec_succeeded();
+    }
+
+    fn exited(&mut self, status: ExitStatus) {
+        let process = self.process();
+        self.give(Input::Exited { process, status });
+    }
+
+    fn launch_failed(&mut self, stage: Stage) {
+        let process = self.process();
+        let failure = failure(stage);
+        self.give(Input::LaunchFailed { process, failure });
+    }
+
+    /// The delay before the restart that the last input led to.
+    fn delay(&self) -> Option<Duration> {
+        match self.state() {
+            State::Backoff { until } => Some(until.since(self.now)),
+            _ => None,
+        }
+    }
+
+    /// Waits for the restart and has it run.
+    fn again(&mut self) {
+        self.pass(self.delay().unwrap());
+        self.running();
+    }
+
+    fn signals(&self) -> Vec<(i32, Scope)> {
+        let signal = |effect: &Effect| match effect {
+            Effect::Signal { signal, scope, .. } => Some((*signal, *scope)),
+            _ => None,
+        };
+        self.effects.iter().filter_map(signal).collect()
+    }
+
+    fn ends(&self) -> bool {
+        let end = [
+            Effect::CloseListeners,
+            Effect::Emit(Event::AllStopped),
+            Effect::Exit { code: 0 },
+        ];
+        self.effects.ends_with(&end)
+    }
+}
+
+fn failure(stage: Stage) -> LaunchFailure {
+    LaunchFailure {
+        stage,
+        errno: 2,
+        detail: 0,
+    }
+}
+
+fn killed_by(number: i32) -> ExitStatus {
+    ExitStatus::Signal {
+        number,
+        core_dumped: false,
+    }
+}
+
+fn started(policy: RestartPolicy) -> Rig {
+    let mut rig = Rig::new(policy);
+    rig.give(Input::Start);
+    rig.running();
+    rig
+}
+
+fn millis(millis: u64) -> Option<Duration> {
+    Some(Duration::from_millis(millis))
+}
+
+#[test]
+fn nothing_starts_before_start_and_everything_starts_once() {
+    let mut rig = Rig::with(3, |_| {});
+    rig.give(Input::Tick);
+    assert_eq!(rig.effects, []);
+    rig.give(Input::Start);
+    assert_eq!(rig.effects.len(), 3);
+    rig.give(Input::Start);
+    assert_eq!(rig.effects, []);
+}
+
+#[test]
+fn always_restarts_after_exit_status_0() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.exited(ExitStatus::Code(0));
+    assert_eq!(rig.delay(), millis(100));
+}
+
+#[test]
+fn on_failure_takes_0_and_the_clean_signals_for_success() {
+    for status in [0]
+        .map(ExitStatus::Code)
+        .into_iter()
+        .chain([1, 2, 13, 15].map(killed_by))
+    {
+        let mut rig = started(RestartPolicy::OnFailure);
+        rig.exited(status);
+        assert_eq!(rig.state(), State::Stopped, "{status:?}");
+    }
+    for status in [1, 127]
+        .map(ExitStatus::Code)
+        .into_iter()
+        .chain([9, 11, 3].map(killed_by))
+    {
+        let mut rig = started(RestartPolicy::OnFailure);
+        rig.exited(status);
+        assert_eq!(rig.delay(), millis(100), "{status:?}");
+    }
+}
+
+#[test]
+fn on_failure_restarts_after_a_launch_failure() {
+    let mut rig = Rig::new(RestartPolicy::OnFailure);
+    rig.give(Input::Start);
+    rig.launch_failed(Stage::Fork);
+    assert_eq!(rig.delay(), millis(100));
+}
+
+#[test]
+fn never_stays_stopped_after_an_exit_and_fails_after_a_launch_failure() {
+    let mut rig = started(RestartPolicy::Never);
+    rig.exited(ExitStatus::Code(1));
+    assert_eq!(rig.state(), State::Stopped);
+
+    let mut rig = Rig::new(RestartPolicy::Never);
+    rig.give(Input::Start);
+    rig.launch_failed(Stage::Prepare);
+    let reason = FailureReason::NeverLaunched;
+    assert_eq!(rig.state(), State::Failed { reason });
+}
+
+#[test]
+fn the_delay_doubles_with_each_crash_up_to_the_maximum() {
+    let mut rig = Rig::with(1, |lifecycle| lifecycle.restart.limit = None);
+    rig.give(Input::Start);
+    rig.running();
+    for expected in [
+        100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000,
+    ] {
+        rig.exited(ExitStatus::Code(1));
+        assert_eq!(rig.delay(), millis(expected));
+        rig.again();
+    }
+}
+
+#[test]
+fn the_delay_starts_over_after_a_run_of_ten_seconds() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.exited(ExitStatus::Code(1));
+    rig.again();
+    rig.pass(STABLE_AFTER - Duration::from_nanos(1));
+    rig.exited(ExitStatus::Code(1));
+    assert_eq!(rig.delay(), millis(200));
+    rig.again();
+    rig.pass(STABLE_AFTER);
+    rig.exited(ExitStatus::Code(1));
+    assert_eq!(rig.delay(), millis(100));
+}
+
+#[test]
+fn one_crash_more_than_the_limit_fails_the_instance_and_touches_no_listener() {
+    let mut rig = started(RestartPolicy::Always);
+    for _ in 0..5 {
+        rig.exited(killed_by(SIGSEGV));
+        rig.again();
+    }
+    rig.exited(killed_by(SIGSEGV));
+    let reason = FailureReason::CrashLoop {
+        crashes: 6,
+        interval: Duration::from_secs(60),
+    };
+    assert_eq!(rig.state(), State::Failed { reason });
+    assert!(
+        rig.effects
+            .iter()
+            .all(|effect| matches!(effect, Effect::Emit(_)))
+    );
+    let worker = WorkerId(0);
+    assert!(
+        rig.effects
+            .contains(&Effect::Emit(Event::WorkerFailed { worker }))
+    );
+    assert_eq!(rig.core.deadline(), None);
+}
+
+#[test]
+fn crashes_further_apart_than_the_interval_never_fail_it() {
+    let mut rig = Rig::with(1, |lifecycle| {
+        lifecycle.restart.limit = Some(Rate {
+            count: 1,
+            interval: Duration::from_secs(5),
+        });
+    });
+    rig.give(Input::Start);
+    rig.running();
+    for _ in 0..100 {
+        rig.exited(ExitStatus::Code(1));
+        rig.again();
+        rig.pass(Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn death_by_a_sent_signal_neither_counts_nor_makes_the_delay_grow() {
+    for number in [1, 2, 3, 9, 10, 12, 13, 14, 15, 34] {
+        let mut rig = started(RestartPolicy::Always);
+        for _ in 0..100 {
+            rig.exited(killed_by(number));
+            assert_eq!(rig.delay(), millis(100), "signal {number}");
+            rig.again();
+        }
+    }
+}
+
+#[test]
+fn a_fork_that_fails_is_followed_by_no_exit() {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.launch_failed(Stage::Fork);
+    assert_eq!(rig.delay(), millis(100));
+}
+
+#[test]
+fn a_child_that_failed_to_launch_keeps_its_place_until_it_is_gone() {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.spawned();
+    rig.launch_failed(Stage::Exec);
+    assert_eq!((rig.effects.as_slice(), rig.delay()), (&[][..], None));
+    rig.exited(ExitStatus::Code(127));
+    assert_eq!(rig.delay(), millis(100));
+    assert!(matches!(
+        rig.effects[..],
+        [Effect::Emit(Event::LaunchFailed { .. })]
+    ));
+}
+
+#[test]
+fn an_exit_before_the_exec_status_waits_for_it_and_a_launch_failure_wins() {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.spawned();
+    rig.exited(ExitStatus::Code(127));
+    assert_eq!((rig.effects.as_slice(), rig.delay()), (&[][..], None));
+    rig.launch_failed(Stage::User);
+    assert!(matches!(
+        rig.effects[..],
+        [Effect::Emit(Event::LaunchFailed { .. })]
+    ));
+    assert_eq!(rig.delay(), millis(100));
+
+    rig.pass(rig.delay().unwrap());
+    rig.spawned();
+    rig.exited(ExitStatus::Code(3));
+    rig.exec_succeeded();
+    assert!(matches!(
+        rig.effects[..],
+        [
+            Effect::Emit(Event::InstanceStarted { .. }),
+            Effect::Emit(Event::InstanceExited {
+                status: ExitStatus::Code(3),
+                next: Next::RestartIn(_),
+                ..
+            })
+        ]
+    ));
+    assert_eq!(rig.delay(), millis(200));
+}
+
+#[test]
+fn a_stop_with_nothing_running_exits_at_once_and_once() {
+    let mut rig = Rig::with(2, |_| {});
+    rig.give(Input::Stop);
+    assert!(rig.ends());
+    for input in [
+        Input::Stop,
+        Input::Start,
+        Input::Tick,
+        Input::ReloadRequested,
+    ] {
+        rig.give(input);
+        assert_eq!(rig.effects, []);
+    }
+}
+
+#[test]
+fn a_stop_asks_the_process_and_closes_the_listeners_when_it_has_gone() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), [(SIGTERM, Scope::Process)]);
+    assert!(!rig.ends());
+    rig.exited(ExitStatus::Code(0));
+    assert!(rig.ends());
+}
+
+#[test]
+fn a_process_that_does_not_stop_in_time_is_killed_with_its_group() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.give(Input::Stop);
+    rig.pass(Duration::from_millis(29_999));
+    assert_eq!(rig.signals(), []);
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+    assert_eq!(rig.core.deadline(), None);
+    rig.exited(killed_by(SIGKILL));
+    assert!(rig.ends());
+}
+
+#[test]
+fn without_a_timeout_it_waits_for_ever() {
+    let mut rig = Rig::with(1, |lifecycle| lifecycle.stop_timeout = None);
+    rig.give(Input::Start);
+    rig.running();
+    rig.give(Input::Stop);
+    assert_eq!(rig.core.deadline(), None);
+}
+
+#[test]
+fn a_second_stop_kills_every_group_at_once_and_a_third_does_nothing() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.give(Input::Stop);
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+    rig.give(Input::Stop);
+    assert_eq!(rig.effects, []);
+}
+
+#[test]
+fn a_stop_before_exec_waits_for_it_with_the_signal_but_not_with_the_deadline() {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.spawned();
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), []);
+    let deadline = Some(rig.now + Duration::from_secs(30));
+    rig.pass(Duration::from_secs(10));
+    rig.exec_succeeded();
+    assert_eq!(rig.signals(), [(SIGTERM, Scope::Process)]);
+    assert_eq!(rig.core.deadline(), deadline);
+}
+
+#[test]
+fn a_child_stuck_before_exec_is_killed_in_time() {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.spawned();
+    rig.give(Input::Stop);
+    rig.pass(Duration::from_secs(30));
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+    rig.exec_succeeded();
+    assert_eq!(rig.signals(), []);
+    rig.exited(killed_by(SIGKILL));
+    assert!(rig.ends());
+}
+
+#[test]
+fn a_process_that_appears_after_a_hurried_stop_is_killed_at_once() {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.give(Input::Stop);
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), []);
+    rig.spawned();
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+}
+
+#[test]
+fn a_spawn_that_was_not_taken_is_taken_back_by_a_stop() {
+    let mut core = Core::new(vec![Lifecycle {
+        instances: 2,
+        restart: Restart::default(),
+        stop_signal: SIGTERM,
+        stop_timeout: None,
+    }]);
+    core.handle(Mono(0), Input::Start);
+    assert!(matches!(core.next_effect(), Some(Effect::Spawn { .. })));
+    core.handle(Mono(0), Input::Stop);
+    while let Some(effect) = core.next_effect() {
+        assert!(!matches!(
+            effect,
+            Effect::Spawn { .. } | Effect::Exit { .. }
+        ));
+    }
+    let process = ProcessId(0);
+    let failure = failure(Stage::Fork);
+    core.handle(Mono(0), Input::LaunchFailed { process, failure });
+    let effects: Vec<_> = std::iter::from_fn(|| core.next_effect()).collect();
+    assert_eq!(effects.last(), Some(&Effect::Exit { code: 0 }));
+}
+
+#[test]
+fn a_hurried_stop_does_not_wait_for_the_exec_status_of_the_dead() {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.spawned();
+    rig.exited(killed_by(SIGKILL));
+    rig.give(Input::Stop);
+    assert!(!rig.ends());
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), []);
+    assert!(rig.ends());
+}
+
+#[test]
+fn a_stop_ends_what_waits_for_its_restart() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.exited(ExitStatus::Code(1));
+    rig.give(Input::Stop);
+    assert_eq!(rig.state(), State::Stopped);
+    assert!(rig.ends());
+}
+
+#[test]
+fn a_reload_says_that_there_is_none_and_changes_nothing() {
+    let mut rig = started(RestartPolicy::Always);
+    let before = rig.state();
+    rig.give(Input::ReloadRequested);
+    assert_eq!(rig.effects, [Effect::Emit(Event::ReloadUnavailable)]);
+    assert_eq!(rig.state(), before);
+}
+
+#[test]
+fn news_of_a_process_that_is_gone_or_said_so_already_is_counted_and_ignored() {
+    let mut rig = started(RestartPolicy::Always);
+    let process = rig.process();
+    rig.exec_succeeded();
+    rig.launch_failed(Stage::Exec);
+    assert_eq!(rig.core.ignored_inputs(), 2);
+    rig.exited(ExitStatus::Code(1));
+    rig.again();
+    let status = ExitStatus::Code(1);
+    rig.give(Input::Exited { process, status });
+    assert_eq!(rig.core.ignored_inputs(), 3);
+    assert_ne!(rig.process(), process);
+}
+
+#[test]
+fn an_early_tick_does_nothing() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.exited(ExitStatus::Code(1));
+    rig.pass(Duration::from_millis(99));
+    assert_eq!(rig.effects, []);
+    rig.pass(Duration::from_millis(1));
+    assert!(matches!(rig.effects[..], [Effect::Spawn { .. }]));
+}
+
+#[test]
+fn time_saturates_and_never_runs_backwards() {
+    assert_eq!(Mono(u64::MAX) + Duration::MAX, Mono(u64::MAX));
+    assert_eq!(Mono(1).since(Mono(2)), Duration::ZERO);
+}
