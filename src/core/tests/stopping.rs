@@ -1,0 +1,146 @@
+//! The rules of stopping.
+
+use super::*;
+
+#[test]
+fn a_stop_with_nothing_running_exits_at_once_and_once() {
+    let mut rig = Rig::with(2, |_| {});
+    rig.give(Input::Stop);
+    assert!(rig.ends());
+    for input in [
+        Input::Stop,
+        Input::Start,
+        Input::Tick,
+        Input::ReloadRequested,
+    ] {
+        rig.give(input);
+        assert_eq!(rig.effects, []);
+    }
+}
+
+#[test]
+fn a_stop_asks_the_process_and_closes_the_listeners_when_it_has_gone() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), [(SIGTERM, Scope::Process)]);
+    assert!(!rig.ends());
+    rig.exited(ExitStatus::Code(0));
+    assert!(rig.ends());
+}
+
+#[test]
+fn a_process_that_does_not_stop_in_time_is_killed_with_its_group() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.give(Input::Stop);
+    rig.pass(Duration::from_millis(29_999));
+    assert_eq!(rig.signals(), []);
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+    assert_eq!(rig.core.deadline(), None);
+    rig.exited(killed_by(SIGKILL));
+    assert!(rig.ends());
+}
+
+#[test]
+fn without_a_timeout_it_waits_for_ever() {
+    let mut rig = Rig::with(1, |lifecycle| lifecycle.stop_timeout = None);
+    rig.give(Input::Start);
+    rig.running();
+    rig.give(Input::Stop);
+    assert_eq!(rig.core.deadline(), None);
+}
+
+#[test]
+fn a_second_stop_kills_every_group_at_once_and_a_third_does_nothing() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.give(Input::Stop);
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+    rig.give(Input::Stop);
+    assert_eq!(rig.effects, []);
+}
+
+#[test]
+fn a_stop_before_exec_waits_for_it_with_the_signal_but_not_with_the_deadline() {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.spawned();
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), []);
+    let deadline = Some(rig.now + Duration::from_secs(30));
+    rig.pass(Duration::from_secs(10));
+    rig.exec_succeeded();
+    assert_eq!(rig.signals(), [(SIGTERM, Scope::Process)]);
+    assert_eq!(rig.core.deadline(), deadline);
+}
+
+#[test]
+fn a_child_stuck_before_exec_is_killed_in_time() {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.spawned();
+    rig.give(Input::Stop);
+    rig.pass(Duration::from_secs(30));
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+    rig.exec_succeeded();
+    assert_eq!(rig.signals(), []);
+    rig.exited(killed_by(SIGKILL));
+    assert!(rig.ends());
+}
+
+#[test]
+fn a_process_that_appears_after_a_hurried_stop_is_killed_at_once() {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.give(Input::Stop);
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), []);
+    rig.spawned();
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+}
+
+#[test]
+fn a_spawn_that_was_not_taken_is_taken_back_by_a_stop() {
+    let mut core = Core::new(vec![Lifecycle {
+        instances: 2,
+        restart: Restart::default(),
+        stop_signal: SIGTERM,
+        stop_timeout: None,
+    }]);
+    core.handle(Mono(0), Input::Start);
+    assert!(matches!(core.next_effect(), Some(Effect::Spawn { .. })));
+    core.handle(Mono(0), Input::Stop);
+    while let Some(effect) = core.next_effect() {
+        assert!(!matches!(
+            effect,
+            Effect::Spawn { .. } | Effect::Exit { .. }
+        ));
+    }
+    let process = ProcessId(0);
+    let failure = failure(Stage::Fork);
+    core.handle(Mono(0), Input::LaunchFailed { process, failure });
+    let effects: Vec<_> = std::iter::from_fn(|| core.next_effect()).collect();
+    assert_eq!(effects.last(), Some(&Effect::Exit { code: 0 }));
+}
+
+#[test]
+fn a_hurried_stop_does_not_wait_for_the_exec_status_of_the_dead() {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.spawned();
+    rig.exited(killed_by(SIGKILL));
+    rig.give(Input::Stop);
+    assert!(!rig.ends());
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), []);
+    assert!(rig.ends());
+}
+
+#[test]
+fn a_stop_ends_what_waits_for_its_restart() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.exited(ExitStatus::Code(1));
+    rig.give(Input::Stop);
+    assert_eq!(rig.state(), State::Stopped);
+    assert!(rig.ends());
+}

@@ -1,0 +1,64 @@
+//! Random numbers, statuses and workers, all from one seed.
+
+use listend::config::{Rate, Restart, RestartPolicy};
+use listend::core::ExitStatus;
+use listend::plan::Lifecycle;
+use std::time::Duration;
+
+/// One second in nanoseconds.
+pub(crate) const SECOND: u64 = 1_000_000_000;
+
+/// splitmix64.
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+pub(crate) fn signal(number: i32) -> ExitStatus {
+    ExitStatus::Signal {
+        number,
+        core_dumped: false,
+    }
+}
+
+pub(crate) fn lifecycle(rng: &mut Rng) -> Lifecycle {
+    let policies = [
+        RestartPolicy::Always,
+        RestartPolicy::Always,
+        RestartPolicy::OnFailure,
+        RestartPolicy::Never,
+    ];
+    let limit = Rate {
+        count: rng.below(6) as u32,
+        interval: Duration::from_secs(1 + rng.below(60)),
+    };
+    Lifecycle {
+        instances: 1 + rng.below(3) as u32,
+        restart: Restart {
+            policy: rng.pick(&policies),
+            backoff_min: Duration::from_millis(rng.pick(&[0, 1, 100, 1000])),
+            backoff_max: Duration::from_millis(rng.pick(&[1000, 5000, 30_000])),
+            limit: (!rng.one_in(2)).then_some(limit),
+        },
+        stop_signal: rng.pick(&[15, 2, 3]),
+        stop_timeout: rng
+            .pick(&[Some(0), Some(1), Some(30), None])
+            .map(Duration::from_secs),
+    }
+}
