@@ -31,6 +31,8 @@ pub(crate) struct Life {
     pub(crate) started: bool,
     pub(crate) stop_at: Option<Mono>,
     pub(crate) hurried: bool,
+    /// The stops the core told about; each kind once.
+    pub(crate) announced: Vec<Event>,
     pub(crate) closed: bool,
     pub(crate) exited: bool,
     pub(crate) stage: usize,
@@ -54,6 +56,7 @@ impl Life {
             started: false,
             stop_at: None,
             hurried: false,
+            announced: Vec::new(),
             closed: false,
             exited: false,
             stage,
@@ -322,6 +325,12 @@ impl Life {
                 reason: FailureReason::CrashLoop { .. },
                 ..
             } => self.seen.crash_loops += 1,
+            Event::StopRequested { .. } | Event::StopHurried { .. } => {
+                let kind = std::mem::discriminant(&event);
+                let said = |earlier: &Event| std::mem::discriminant(earlier) == kind;
+                assert!(!self.announced.iter().any(said), "{event:?} came before");
+                self.announced.push(event);
+            }
             Event::WorkerFailed { .. } => self.seen.failed_workers += 1,
             _ => {}
         }
