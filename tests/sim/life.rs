@@ -105,7 +105,12 @@ impl Life {
                     self.kernel();
                 }
             }
-            92..93 if self.stop_at.is_some() && self.rng.one_in(4) => self.give(Input::Stop),
+            92..93 if self.stop_at.is_some() && self.rng.one_in(4) => {
+                // Somebody leans on Ctrl-C.
+                for _ in 0..=self.rng.below(3) {
+                    self.give(Input::Stop);
+                }
+            }
             93..94 if self.rng.one_in(10) => self.give(Input::Start),
             _ => self.answer(),
         }
