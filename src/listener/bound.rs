@@ -1,0 +1,137 @@
+//! What is held once everything is bound.
+
+use crate::config::Endpoint;
+use nix::sys::stat::{SFlag, lstat};
+use socket2::SockRef;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// All bound sockets. Dropping it closes them; it removes no path.
+#[derive(Debug, Default)]
+pub struct Bound {
+    /// Indexed by [`crate::plan::ListenerId`].
+    pub listeners: Vec<BoundListener>,
+    /// The folders that were created for unix paths, outermost first.
+    pub created_folders: Vec<PathBuf>,
+}
+
+/// The sockets of one listener.
+#[derive(Debug, Default)]
+pub struct BoundListener {
+    /// In the order of the plan; fewer than planned where an optional one is missing.
+    pub sockets: Vec<BoundSocket>,
+}
+
+/// One bound socket.
+#[derive(Debug)]
+pub struct BoundSocket {
+    /// The socket itself: CLOEXEC, and blocking until [`prepare_for_spawn`] says otherwise.
+    pub fd: OwnedFd,
+    /// Index into [`crate::plan::ListenerPlan::sockets`].
+    pub planned: usize,
+    /// What was asked for.
+    pub endpoint: Endpoint,
+    /// What it is bound to: as asked, with the port the kernel chose for port 0.
+    pub address: Endpoint,
+    /// How many clients may wait: the backlog cut to `net.core.somaxconn` as listen(2) does.
+    /// `None` for datagrams, and where the limit cannot be read.
+    pub backlog: Option<u32>,
+    /// The file of a unix socket that has a path.
+    pub identity: Option<PathIdentity>,
+}
+
+/// Which file a path was when it was bound. The bound socket keeps the inode in use, so that
+/// no other file can get its number as long as the socket is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathIdentity {
+    /// The device, as in stat(2).
+    pub dev: u64,
+    /// The inode number.
+    pub ino: u64,
+}
+
+impl PathIdentity {
+    /// The identity of a file, from stat(2).
+    pub fn of(stat: &nix::sys::stat::FileStat) -> PathIdentity {
+        // The types differ between architectures; the conversions lose nothing.
+        #[allow(clippy::unnecessary_cast)]
+        PathIdentity {
+            dev: stat.st_dev as u64,
+            ino: stat.st_ino as u64,
+        }
+    }
+}
+
+impl Bound {
+    /// Removes the unix paths that are still the files that were bound, and nothing else.
+    ///
+    /// To be called while the sockets are open, so that inode numbers mean something. Answers
+    /// with the paths that are ours and could not be removed (unlink(2)).
+    pub fn remove_paths(&self) -> Vec<(PathBuf, io::Error)> {
+        let mut problems = Vec::new();
+        for socket in self.listeners.iter().flat_map(|l| &l.sockets) {
+            if let (Some(path), Some(identity)) = (socket.address.path(), socket.identity)
+                && let Err(error) = remove_if_ours(path, identity)
+            {
+                problems.push((path.to_owned(), error));
+            }
+        }
+        problems
+    }
+}
+
+/// Unlinks the path if it still is that socket. A path that has gone or has become another file
+/// is no error.
+pub(super) fn remove_if_ours(path: &Path, identity: PathIdentity) -> io::Result<()> {
+    match lstat(path) {
+        Ok(stat) if is_socket(stat.st_mode) && PathIdentity::of(&stat) == identity => {
+            std::fs::remove_file(path)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a mode of stat(2) is that of a socket.
+pub(super) fn is_socket(mode: nix::libc::mode_t) -> bool {
+    mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits()
+}
+
+/// O_NONBLOCK or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IoMode {
+    /// accept(2) waits.
+    Blocking,
+    /// accept(2) answers EAGAIN.
+    NonBlocking,
+}
+
+impl IoMode {
+    /// From what a worker's `nonblocking:` says.
+    pub const fn from_nonblocking(nonblocking: bool) -> IoMode {
+        if nonblocking {
+            IoMode::NonBlocking
+        } else {
+            IoMode::Blocking
+        }
+    }
+}
+
+/// Puts a socket back in order before a spawn: the open file description is shared with every
+/// worker that ran before, and those may have changed O_NONBLOCK and the backlog, or have shut
+/// the listener down. Sets O_NONBLOCK and, where clients queue, repeats listen(2).
+///
+/// Errors are those of fcntl(2) and listen(2).
+pub fn prepare_for_spawn(socket: &BoundSocket, backlog: u32, mode: IoMode) -> io::Result<()> {
+    let raw = SockRef::from(&socket.fd);
+    raw.set_nonblocking(mode == IoMode::NonBlocking)?;
+    if socket.endpoint.accepts() {
+        raw.listen(as_backlog(backlog))?;
+    }
+    Ok(())
+}
+
+/// The backlog as listen(2) takes it; what is more than it can say is "as much as possible".
+pub(super) fn as_backlog(backlog: u32) -> i32 {
+    i32::try_from(backlog).unwrap_or(i32::MAX)
+}
