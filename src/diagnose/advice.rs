@@ -1,0 +1,363 @@
+//! What works, but may surprise.
+
+use super::explain::{addresses_here, words};
+use super::machine::{Interface, Machine, Settings};
+use super::ports::PortSet;
+use super::services;
+use crate::config::{Endpoint, Piece, Template, Transport};
+use crate::listener::Note;
+use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan};
+use crate::report::{Kind, Problem, describe};
+use std::net::{IpAddr, SocketAddr};
+
+/// A sysctl line longer than this is no help; it then names one port only.
+const SYSCTL_LENGTH: usize = 400;
+/// Addresses beyond these are counted, not listed.
+const ADDRESSES_SHOWN: usize = 6;
+
+/// Whether binding was tried before advice is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// It was; failures have been reported, and advice need not guess them.
+    Yes,
+    /// It was not (`check --no-bind`).
+    No,
+}
+
+/// All advice about the listeners of a plan, in its order. Does not look at `silence:`.
+pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Vec<Problem> {
+    let adviser = Adviser::new(plan, machine, tried);
+    let mut advice = Vec::new();
+    for (index, listener) in plan.listeners.iter().enumerate() {
+        adviser.backlog(listener, &mut advice);
+        for (number, socket) in listener.sockets.iter().enumerate() {
+            let Endpoint::Inet {
+                transport,
+                address,
+                v6_only,
+                optional,
+            } = &socket.endpoint
+            else {
+                continue;
+            };
+            let asked = Asked {
+                listener,
+                socket,
+                address: *address,
+                transport: *transport,
+            };
+            // The two sockets of `localhost:PORT` are one address to whoever wrote it.
+            let repeated = number > 0 && same_port(&listener.sockets[number - 1], socket);
+            if !repeated && address.port() != 0 {
+                adviser.privileged(&asked, &mut advice);
+                adviser.ephemeral(&asked, &mut advice);
+                adviser.registered(&asked, index, &mut advice);
+            }
+            adviser.wildcard(&asked, *v6_only, &mut advice);
+            if tried == Tried::No && !optional {
+                adviser.not_here(&asked, &mut advice);
+            }
+        }
+    }
+    advice
+}
+
+/// Turns a note about binding into advice.
+pub fn note(note: &Note, plan: &Plan) -> Problem {
+    let about = |listener: ListenerId, socket: usize, kind: Kind, message: String| {
+        let listener = plan.listener(listener);
+        let socket = &listener.sockets[socket];
+        Problem::new(kind, message)
+            .at(socket.place)
+            .of_listener(&listener.name)
+            .with_address(socket.endpoint.to_string())
+    };
+    let named = |listener: ListenerId, socket: usize| {
+        let listener = plan.listener(listener);
+        (&listener.name, &listener.sockets[socket].endpoint)
+    };
+    match note {
+        Note::StaleReplaced { listener, socket } => {
+            let (name, endpoint) = named(*listener, *socket);
+            let message =
+                format!("listener `{name}`: replaced a socket at {endpoint} that nobody had open");
+            about(*listener, *socket, Kind::StaleSocket, message)
+        }
+        Note::StaleWouldBeReplaced { listener, socket } => {
+            let (name, endpoint) = named(*listener, *socket);
+            let message = format!(
+                "listener `{name}`: a socket is left at {endpoint} that nobody has open; a start \
+                 replaces it"
+            );
+            about(*listener, *socket, Kind::StaleSocket, message)
+        }
+        Note::FamilyMissing {
+            listener,
+            socket,
+            errno,
+            instead,
+        } => {
+            let (name, endpoint) = named(*listener, *socket);
+            let outcome = match instead {
+                Some(instead) => format!("{instead} is bound instead"),
+                None => "it is left out".to_owned(),
+            };
+            let message = format!(
+                "listener `{name}`: this machine has no {endpoint}, so {outcome}: {}",
+                describe(*errno)
+            );
+            about(*listener, *socket, Kind::FamilyMissing, message)
+        }
+    }
+}
+
+/// One inet socket of the plan.
+struct Asked<'p> {
+    listener: &'p ListenerPlan,
+    socket: &'p SocketPlan,
+    address: SocketAddr,
+    transport: Transport,
+}
+
+impl Asked<'_> {
+    fn problem(&self, kind: Kind, message: String) -> Problem {
+        Problem::new(kind, message)
+            .at(self.socket.place)
+            .of_listener(&self.listener.name)
+            .with_address(self.address.to_string())
+    }
+}
+
+/// What does not change from socket to socket, worked out once: plans have 10,000 of them.
+struct Adviser<'p> {
+    machine: &'p Machine,
+    tried: Tried,
+    settings: &'p Settings,
+    reserved: PortSet,
+    /// All ephemeral ports of the plan and those reserved already, if that is a short line.
+    all_reserved: Option<String>,
+    reach4: String,
+    reach6: String,
+    reach_both: String,
+    /// For each listener, the workers that take it, as indices into `texts`.
+    takers: Vec<Vec<usize>>,
+    /// For each worker, its name and command in lower case.
+    texts: Vec<String>,
+}
+
+impl<'p> Adviser<'p> {
+    fn new(plan: &Plan, machine: &'p Machine, tried: Tried) -> Adviser<'p> {
+        let settings = machine.settings();
+        let reserved = settings.reserved();
+        let ephemeral = ports(plan).filter(|port| settings.is_ephemeral(*port));
+        let all_reserved = reserved.with(ephemeral).to_string();
+        let interfaces = machine.interfaces();
+        let mut takers = vec![Vec::new(); plan.listeners.len()];
+        for (index, worker) in plan.workers.iter().enumerate() {
+            for listener in &worker.listeners {
+                takers[listener.0 as usize].push(index);
+            }
+        }
+        let text = |worker: &crate::plan::WorkerPlan| {
+            let mut text = worker.name.to_lowercase();
+            for word in &worker.command {
+                text.push(' ');
+                text.push_str(&literal(word));
+            }
+            text
+        };
+        Adviser {
+            machine,
+            tried,
+            settings,
+            reserved,
+            all_reserved: (all_reserved.len() <= SYSCTL_LENGTH).then_some(all_reserved),
+            reach4: reach(interfaces, |address| address.is_ipv4()),
+            reach6: reach(interfaces, |address| address.is_ipv6()),
+            reach_both: reach(interfaces, |_| true),
+            takers,
+            texts: plan.workers.iter().map(text).collect(),
+        }
+    }
+
+    fn privileged(&self, asked: &Asked, advice: &mut Vec<Problem>) {
+        let start = self.settings.unprivileged_start;
+        let port = asked.address.port();
+        let may = self.machine.process().may_bind_low_ports;
+        // Where it was tried without the privilege, the failure has said all this.
+        if port >= start || (!may && self.tried == Tried::Yes) {
+            return;
+        }
+        let message = if may {
+            format!(
+                "port {port} is privileged (below {start}): a listend that has given up root, or \
+                 runs as another user, could not bind it"
+            )
+        } else {
+            format!("port {port} is privileged (below {start}), and this user may not bind it")
+        };
+        advice.push(asked.problem(Kind::PrivilegedPort, message).with_hint(
+            "AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit lets any user bind it"
+                .to_owned(),
+        ));
+    }
+
+    fn ephemeral(&self, asked: &Asked, advice: &mut Vec<Problem>) {
+        let port = asked.address.port();
+        let Some((low, high)) = self.settings.local_ports else {
+            return;
+        };
+        if !self.settings.is_ephemeral(port) || self.reserved.contains(port) {
+            return;
+        }
+        let line = match &self.all_reserved {
+            Some(all) => all.clone(),
+            None => self.reserved.with([port]).to_string(),
+        };
+        let message = format!(
+            "port {port} is in the range {low}-{high} that outgoing connections take their ports \
+             from: one of them may have it when listend starts"
+        );
+        advice.push(asked.problem(Kind::EphemeralPort, message).with_hint(format!(
+            "sysctl -w net.ipv4.ip_local_reserved_ports={line} (and the same in /etc/sysctl.d), or \
+             choose a port outside the range"
+        )));
+    }
+
+    fn registered(&self, asked: &Asked, index: usize, advice: &mut Vec<Problem>) {
+        let Some(service) = services::at(asked.address.port()) else {
+            return;
+        };
+        let meant = service.is_meant_by(&asked.listener.name.to_lowercase())
+            || self.takers[index]
+                .iter()
+                .any(|worker| service.is_meant_by(&self.texts[*worker]));
+        if !meant {
+            let message = format!(
+                "port {} is the well-known port of {}; clients, scanners and firewalls take it for \
+                 that",
+                asked.address.port(),
+                service.name
+            );
+            let hint = "choose another port, unless that is what this listener is for";
+            let problem = asked.problem(Kind::RegisteredPort, message);
+            advice.push(problem.with_hint(hint.to_owned()));
+        }
+    }
+
+    fn wildcard(&self, asked: &Asked, v6_only: bool, advice: &mut Vec<Problem>) {
+        if !asked.address.ip().is_unspecified() {
+            return;
+        }
+        let reach = match asked.address {
+            SocketAddr::V4(_) => &self.reach4,
+            SocketAddr::V6(_) if v6_only => &self.reach6,
+            SocketAddr::V6(_) => &self.reach_both,
+        };
+        let message = format!(
+            "{} is every address of this machine: {reach}",
+            words(&asked.socket.endpoint)
+        );
+        let port = asked.address.port();
+        let scheme = match asked.transport {
+            Transport::Tcp => "",
+            Transport::Udp => "udp://",
+        };
+        advice.push(asked.problem(Kind::WildcardAddress, message).with_hint(format!(
+            "if only this machine shall reach it: {scheme}localhost:{port}; otherwise see to it \
+             that a firewall or the worker decides who may"
+        )));
+    }
+
+    fn backlog(&self, listener: &ListenerPlan, advice: &mut Vec<Problem>) {
+        let accepting = |socket: &&SocketPlan| socket.endpoint.accepts();
+        let (Some(limit), Some(socket)) = (
+            self.settings.somaxconn,
+            listener.sockets.iter().find(accepting),
+        ) else {
+            return;
+        };
+        if listener.backlog > limit {
+            let asked = listener.backlog;
+            let message = format!(
+                "the backlog of {asked} is cut to {limit} by the kernel (net.core.somaxconn)"
+            );
+            advice.push(
+                Problem::new(Kind::BacklogOverSomaxconn, message)
+                    .at(socket.place)
+                    .of_listener(&listener.name)
+                    .with_address(socket.endpoint.to_string())
+                    .with_hint(format!("sysctl -w net.core.somaxconn={asked}")),
+            );
+        }
+    }
+
+    fn not_here(&self, asked: &Asked, advice: &mut Vec<Problem>) {
+        let ip = asked.address.ip();
+        // All of 127.0.0.0/8 is here as soon as lo is up, although only one address is listed.
+        let here = ip.is_unspecified()
+            || ip.is_multicast()
+            || (ip.is_ipv4() && ip.is_loopback())
+            || self.machine.interfaces().iter().any(|i| i.address == ip);
+        // Where the interfaces cannot be read, nothing can be said.
+        if here || self.machine.interfaces().is_empty() {
+            return;
+        }
+        let (cause, hint) = addresses_here(asked.address, self.machine);
+        let message = format!("no interface of this machine has the address {ip}");
+        let problem = asked.problem(Kind::AddressNotHere, message);
+        advice.push(problem.with_cause(cause).with_hint(hint));
+    }
+}
+
+fn ports(plan: &Plan) -> impl Iterator<Item = u16> {
+    let sockets = plan.listeners.iter().flat_map(|l| &l.sockets);
+    sockets.filter_map(|socket| match &socket.endpoint {
+        Endpoint::Inet { address, .. } => Some(address.port()),
+        Endpoint::Unix { .. } => None,
+    })
+}
+
+/// Whether both come from one address text: the same place, transport and port.
+fn same_port(one: &SocketPlan, other: &SocketPlan) -> bool {
+    match (&one.endpoint, &other.endpoint) {
+        (
+            Endpoint::Inet {
+                transport, address, ..
+            },
+            Endpoint::Inet {
+                transport: theirs,
+                address: second,
+                ..
+            },
+        ) => one.place == other.place && transport == theirs && address.port() == second.port(),
+        _ => false,
+    }
+}
+
+/// Through which addresses a wildcard can be reached.
+fn reach(interfaces: &[Interface], counts: impl Fn(&IpAddr) -> bool) -> String {
+    let outside: Vec<String> = interfaces
+        .iter()
+        .filter(|interface| counts(&interface.address) && !interface.address.is_loopback())
+        .map(|interface| format!("{} ({})", interface.address, interface.name))
+        .collect();
+    match outside.len() {
+        0 => "only loopback now, and whatever comes later".to_owned(),
+        n if n > ADDRESSES_SHOWN => format!(
+            "whoever reaches {} or one of {} more can connect",
+            outside[..ADDRESSES_SHOWN].join(", "),
+            n - ADDRESSES_SHOWN
+        ),
+        _ => format!("whoever reaches {} can connect", outside.join(", ")),
+    }
+}
+
+/// The literal text of a template, in lower case.
+fn literal(template: &Template) -> String {
+    let pieces = template.pieces.iter().map(|piece| match piece {
+        Piece::Text(text) => text.to_lowercase(),
+        _ => String::new(),
+    });
+    pieces.collect()
+}

@@ -1,0 +1,348 @@
+//! A failed bind as a [`Problem`]: what, why on this machine, and what to do.
+
+use super::find::{Finding, find};
+use super::holder::held_by_listend;
+use super::machine::Machine;
+use super::unix_causes;
+use crate::config::{Endpoint, Transport};
+use crate::listener::{BindError, BindStep, Obstacle};
+use crate::plan::{ListenerId, Plan};
+use crate::report::{Holder, Kind, Problem, describe};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+/// Addresses beyond these are counted, not listed.
+const ADDRESSES_SHOWN: usize = 8;
+
+/// Turns a failure into a problem, with its cause on this machine and what to do about it.
+pub fn explain(error: &BindError, plan: &Plan, machine: &Machine) -> Problem {
+    explained(error, plan, machine).0
+}
+
+/// The same for `check`: an address held by the listend that runs this very configuration is no
+/// error but advice ([`Kind::HeldByListend`]), because people check before they reload.
+pub fn explain_for_check(
+    error: &BindError,
+    plan: &Plan,
+    machine: &Machine,
+    config: &Path,
+) -> Problem {
+    let (problem, pids) = explained(error, plan, machine);
+    let Some(pid) = pids.into_iter().find(|pid| held_by_listend(*pid, config)) else {
+        return problem;
+    };
+    let listener = plan.listener(error.listener);
+    let endpoint = &listener.sockets[error.socket].endpoint;
+    Problem {
+        kind: Kind::HeldByListend,
+        message: format!(
+            "listener `{}` is already bound to {} by the listend that runs this configuration \
+             (pid {pid})",
+            listener.name,
+            words(endpoint)
+        ),
+        causes: Vec::new(),
+        hint: Some("nothing to do: it could not be tried, and it is bound already".to_owned()),
+        ..problem
+    }
+}
+
+/// The problem, and the processes that have the address.
+fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec<i32>) {
+    let listener = plan.listener(error.listener);
+    let socket = &listener.sockets[error.socket];
+    let endpoint = &socket.endpoint;
+    let kind = match error.obstacle {
+        Some(Obstacle::LiveServer) => Kind::LiveSocket,
+        Some(Obstacle::NotASocket(_)) => Kind::NotASocket,
+        Some(Obstacle::Unprobed | Obstacle::Interference) | None => Kind::Errno(error.errno),
+    };
+    let problem = Problem::new(kind, message(error, &listener.name, endpoint))
+        .at(socket.place)
+        .of_listener(&listener.name)
+        .with_address(endpoint.to_string());
+    match Errno::from_raw(error.errno) {
+        _ if matches!(error.obstacle, Some(Obstacle::NotASocket(_))) => {
+            let hint = "listend removes only sockets that nobody listens on; choose another path, \
+                        or remove it yourself";
+            (problem.with_hint(hint.to_owned()), Vec::new())
+        }
+        _ if matches!(error.obstacle, Some(Obstacle::Interference)) => {
+            let hint = "find out who else writes to the folder, and try again";
+            (problem.with_hint(hint.to_owned()), Vec::new())
+        }
+        Errno::EADDRINUSE => in_use(problem, error, plan, machine),
+        _ if let Some(path) = error.path.as_deref().or(endpoint.path()) => (
+            unix_causes::explain(problem, error, path, machine),
+            Vec::new(),
+        ),
+        Errno::EADDRNOTAVAIL => (not_here(problem, endpoint, machine), Vec::new()),
+        Errno::EACCES | Errno::EPERM => (forbidden(problem, endpoint, machine), Vec::new()),
+        errno => (other(problem, errno, endpoint, plan), Vec::new()),
+    }
+}
+
+/// `cannot bind listener `web` to 127.0.0.1:80: address already in use (EADDRINUSE)`.
+fn message(error: &BindError, name: &str, endpoint: &Endpoint) -> String {
+    let target = words(endpoint);
+    let cannot = format!("cannot bind listener `{name}` to {target}");
+    let at = match &error.path {
+        Some(path) if Some(path.as_path()) != endpoint.path() => format!(" {}", path.display()),
+        _ => String::new(),
+    };
+    let reason = describe(error.errno);
+    match (error.obstacle, error.step) {
+        (Some(Obstacle::LiveServer), _) => format!("{cannot}: a server answers there"),
+        (Some(Obstacle::NotASocket(what)), _) => {
+            format!("{cannot}: {what} is there, not a socket")
+        }
+        (Some(Obstacle::Unprobed), _) => {
+            format!(
+                "{cannot}: a socket is there, and whether it is in use cannot be seen: {reason}"
+            )
+        }
+        (Some(Obstacle::Interference), _) => {
+            format!("{cannot}: somebody else changed the path meanwhile")
+        }
+        (None, BindStep::CreateFolder) => format!("{cannot}: folder{at}: {reason}"),
+        (None, BindStep::Probe) => format!("{cannot}: cannot see what is there: {reason}"),
+        (None, BindStep::RemoveStale) => {
+            format!("{cannot}: cannot replace the stale socket there: {reason}")
+        }
+        (None, BindStep::Socket) => format!("{cannot}: cannot create a socket: {reason}"),
+        (None, BindStep::SetOption(option)) => format!("{cannot}: cannot set {option}: {reason}"),
+        (None, BindStep::SetOwner) => format!("{cannot}: cannot set owner and group: {reason}"),
+        (None, BindStep::SetMode) => format!("{cannot}: cannot set the mode{at}: {reason}"),
+        (None, BindStep::Listen) => {
+            format!("cannot listen for listener `{name}` on {target}: {reason}")
+        }
+        (None, BindStep::ReadBack) => format!("{cannot}: cannot read it back: {reason}"),
+        (None, BindStep::Bind) => format!("{cannot}: {reason}"),
+    }
+}
+
+/// The address, with what it is where that does not go without saying.
+pub(super) fn words(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Inet {
+            transport: Transport::Udp,
+            ..
+        } => format!("udp {endpoint}"),
+        _ => endpoint.to_string(),
+    }
+}
+
+fn in_use(
+    problem: Problem,
+    error: &BindError,
+    plan: &Plan,
+    machine: &Machine,
+) -> (Problem, Vec<i32>) {
+    let endpoint = &plan.listener(error.listener).sockets[error.socket].endpoint;
+    let Finding {
+        holder,
+        pids,
+        causes,
+        only_connections,
+    } = find(endpoint, machine);
+    let mut problem = Problem { causes, ..problem };
+    let ourselves = i32::try_from(std::process::id()).is_ok_and(|pid| pids.contains(&pid));
+    let hint = if only_connections {
+        match port(endpoint) {
+            Some(port) if machine.settings().is_ephemeral(port) => format!(
+                "try again in a minute; to keep outgoing connections off this port: sysctl -w \
+                 net.ipv4.ip_local_reserved_ports={}",
+                machine.settings().reserved().with([port])
+            ),
+            _ => "try again in a minute".to_owned(),
+        }
+    } else if let Some((id, index)) = ourselves.then(|| rival(error, plan)).flatten() {
+        let other = plan.listener(id);
+        let socket = &other.sockets[index];
+        let what = format!("listener `{}` has {}", other.name, words(&socket.endpoint));
+        problem = problem.with_related(socket.place, what);
+        "give one of the two another address".to_owned()
+    } else {
+        match &holder {
+            Some(holder) => stop(holder),
+            None => "stop whoever holds it, or choose another address".to_owned(),
+        }
+    };
+    problem.holder = holder;
+    (problem.with_hint(hint), pids)
+}
+
+/// How to get the address from its holder.
+fn stop(holder: &Holder) -> String {
+    match &holder.unit {
+        Some(unit) if unit.ends_with(".service") => {
+            format!("stop it (systemctl stop {unit}), or choose another address")
+        }
+        Some(unit) if unit.contains("container ") => {
+            format!("stop that {unit}, or choose another address")
+        }
+        _ => format!("stop process {}, or choose another address", holder.pid),
+    }
+}
+
+/// Another socket of the same plan that is in the way.
+fn rival(error: &BindError, plan: &Plan) -> Option<(ListenerId, usize)> {
+    let asked = &plan.listener(error.listener).sockets[error.socket].endpoint;
+    for (number, listener) in plan.listeners.iter().enumerate() {
+        let id = ListenerId(u32::try_from(number).ok()?);
+        let other = |(index, socket): (usize, &crate::plan::SocketPlan)| {
+            let itself = id == error.listener && index == error.socket;
+            (!itself && collide(asked, &socket.endpoint)).then_some((id, index))
+        };
+        if let Some(found) = listener.sockets.iter().enumerate().find_map(other) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+fn collide(one: &Endpoint, other: &Endpoint) -> bool {
+    match (one, other) {
+        (
+            Endpoint::Inet {
+                transport,
+                address,
+                v6_only,
+                ..
+            },
+            Endpoint::Inet {
+                transport: theirs,
+                address: held,
+                ..
+            },
+        ) => transport == theirs && super::tables::conflict(*address, *v6_only, *held).is_some(),
+        (Endpoint::Unix { name: one, .. }, Endpoint::Unix { name: other, .. }) => one == other,
+        _ => false,
+    }
+}
+
+fn port(endpoint: &Endpoint) -> Option<u16> {
+    match endpoint {
+        Endpoint::Inet { address, .. } => Some(address.port()),
+        Endpoint::Unix { .. } => None,
+    }
+}
+
+fn not_here(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Problem {
+    let Endpoint::Inet { address, .. } = endpoint else {
+        return problem;
+    };
+    let (cause, hint) = addresses_here(*address, machine);
+    problem.with_cause(cause).with_hint(hint)
+}
+
+/// Which addresses of the family this machine has, and what to do about the one it lacks.
+pub(super) fn addresses_here(asked: SocketAddr, machine: &Machine) -> (String, String) {
+    let family = if asked.is_ipv4() { "IPv4" } else { "IPv6" };
+    let here: Vec<String> = machine
+        .interfaces()
+        .iter()
+        .filter(|interface| interface.address.is_ipv4() == asked.is_ipv4())
+        .map(|interface| format!("{} ({})", interface.address, interface.name))
+        .collect();
+    let cause = match here.len() {
+        0 => format!("this machine has no {family} address at all"),
+        n if n > ADDRESSES_SHOWN => format!(
+            "this machine has {} and {} more",
+            here[..ADDRESSES_SHOWN].join(", "),
+            n - ADDRESSES_SHOWN
+        ),
+        _ => format!("this machine has {}", here.join(", ")),
+    };
+    let setting = if asked.is_ipv4() { "ipv4" } else { "ipv6" };
+    let hint = format!(
+        "check the spelling; if the address comes later (DHCP, VRRP, a VPN), start listend after \
+         it is there, or allow binding before: sysctl -w net.{setting}.ip_nonlocal_bind=1"
+    );
+    (cause, hint)
+}
+
+fn forbidden(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Problem {
+    let start = machine.settings().unprivileged_start;
+    match port(endpoint) {
+        Some(port) if port != 0 && port < start && !machine.process().may_bind_low_ports => problem
+            .with_cause(format!(
+                "ports below {start} need CAP_NET_BIND_SERVICE, which user {} does not have here",
+                machine.user(machine.process().uid)
+            ))
+            .with_hint(format!(
+                "one of: run listend as root; AmbientCapabilities=CAP_NET_BIND_SERVICE in its \
+                 systemd unit; setcap cap_net_bind_service=+ep on the listend binary; sysctl -w \
+                 net.ipv4.ip_unprivileged_port_start={port}"
+            )),
+        _ => problem.with_hint(
+            "a security module (SELinux, AppArmor), a seccomp filter or a cgroup program forbids \
+             it; the kernel's log may say which"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Errnos that are not about the address; `None` where their name says all there is to say.
+fn other(problem: Problem, errno: Errno, endpoint: &Endpoint, plan: &Plan) -> Problem {
+    let six = matches!(endpoint, Endpoint::Inet { address, .. } if address.is_ipv6());
+    match errno {
+        Errno::EAFNOSUPPORT if six => problem
+            .with_cause(
+                "this kernel has no IPv6: it is switched off (ipv6.disable=1 on the \
+                         kernel's command line) or not built in",
+            )
+            .with_hint("use an IPv4 address, or switch IPv6 on".to_owned()),
+        Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT => problem
+            .with_cause(
+                "this kernel, or a sandbox around listend, does not offer this kind of \
+                         socket",
+            )
+            .with_hint(
+                "look at RestrictAddressFamilies= in its systemd unit, at seccomp \
+                        filters, and at the kernel's modules"
+                    .to_owned(),
+            ),
+        Errno::EMFILE => {
+            let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+            let sockets: usize = plan.listeners.iter().map(|l| l.sockets.len()).sum();
+            problem
+                .with_cause(format!(
+                    "this process may have {limit} descriptors open, and the configuration has \
+                     {sockets} sockets"
+                ))
+                .with_hint(format!(
+                    "raise the limit: LimitNOFILE={0} in the systemd unit, or ulimit -n {0} in \
+                     the shell",
+                    (sockets + 256).next_power_of_two()
+                ))
+        }
+        Errno::ENFILE => problem
+            .with_cause("the whole machine has no descriptor left")
+            .with_hint("raise the limit: sysctl -w fs.file-max=NUMBER".to_owned()),
+        Errno::EINVAL if link_local_without_scope(endpoint) => problem
+            .with_cause("a link-local address exists once on each interface")
+            .with_hint("say on which interface, by its index: [fe80::1%2]:80".to_owned()),
+        Errno::ENOBUFS | Errno::ENOMEM => {
+            problem.with_hint("the kernel is short of memory for sockets".to_owned())
+        }
+        _ => problem,
+    }
+}
+
+fn link_local_without_scope(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Inet {
+            address: SocketAddr::V6(six),
+            ..
+        } => six.scope_id() == 0 && is_link_local(IpAddr::V6(*six.ip())),
+        _ => false,
+    }
+}
+
+/// fe80::/10.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(six) if six.segments()[0] & 0xffc0 == 0xfe80)
+}

@@ -1,0 +1,244 @@
+//! Who a process is: command, user, unit or container; and whether it is a listend of ours.
+
+use super::machine::Machine;
+use crate::report::Holder;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The configuration of a listend that is told none.
+const DEFAULT_CONFIG: &str = "/etc/listend/listend.yaml";
+
+/// The process that others in the list come from, and how many others there are: a server's
+/// workers share its sockets, and stopping one of them helps nobody.
+pub(super) fn master(pids: &[i32]) -> Option<(i32, usize)> {
+    let parent = |pid: i32| -> Option<i32> {
+        let process = procfs::process::Process::new(pid).ok()?;
+        Some(process.stat().ok()?.ppid)
+    };
+    let first = pids
+        .iter()
+        .copied()
+        .filter(|pid| parent(*pid).is_none_or(|parent| !pids.contains(&parent)))
+        .min()
+        .or_else(|| pids.iter().copied().min())?;
+    Some((first, pids.len() - 1))
+}
+
+/// What is known about a process; `None` if it has gone.
+pub(super) fn describe(pid: i32, machine: &Machine) -> Option<Holder> {
+    let process = procfs::process::Process::new(pid).ok()?;
+    let comm = process.stat().ok()?.comm;
+    let uid = process.status().ok()?.euid;
+    let folder = PathBuf::from(format!("/proc/{pid}"));
+    let arguments = std::fs::read(folder.join("cmdline")).unwrap_or_default();
+    let cgroup = std::fs::read_to_string(folder.join("cgroup")).unwrap_or_default();
+    Some(Holder {
+        pid,
+        command: command(comm, &arguments),
+        user: machine.user(uid),
+        unit: unit(&cgroup),
+    })
+}
+
+/// The kernel keeps 15 bytes of a program's name; where the first argument goes on from there, it
+/// has the whole of it.
+fn command(comm: String, arguments: &[u8]) -> String {
+    let first = arguments.split(|byte| *byte == 0).next().unwrap_or(&[]);
+    match Path::new(OsStr::from_bytes(first)).file_name() {
+        Some(name) if comm.len() >= 15 && name.as_bytes().starts_with(comm.as_bytes()) => {
+            name.to_string_lossy().into_owned()
+        }
+        _ => comm,
+    }
+}
+
+/// The innermost systemd unit or container in the text of /proc/PID/cgroup (cgroups(7)).
+fn unit(cgroup: &str) -> Option<String> {
+    const RUNTIMES: &[(&str, &str)] = &[
+        ("docker-", "docker"),
+        ("libpod-", "podman"),
+        ("cri-containerd-", "containerd"),
+        ("crio-", "cri-o"),
+    ];
+    let paths = || cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let id = |text: &str| -> Option<String> {
+        let hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        hex.then(|| text[..12].to_owned())
+    };
+    let container = |path: &str| {
+        path.split('/').rev().find_map(|part| {
+            let bare = part.strip_suffix(".scope").unwrap_or(part);
+            let named = RUNTIMES.iter().find_map(|(prefix, runtime)| {
+                let id = id(bare.strip_prefix(prefix)?)?;
+                Some(format!("{runtime} container {id}"))
+            });
+            named.or_else(|| {
+                let id = id(bare)?;
+                let docker = path.contains("/docker/");
+                Some(format!(
+                    "{}container {id}",
+                    if docker { "docker " } else { "" }
+                ))
+            })
+        })
+    };
+    let service = |path: &str| {
+        let mut parts = path.split('/').rev();
+        parts
+            .find(|part| part.ends_with(".service") || part.ends_with(".scope"))
+            .map(str::to_owned)
+    };
+    paths()
+        .find_map(container)
+        .or_else(|| paths().find_map(service))
+}
+
+/// Whether the process is a `listend run` of this very configuration file.
+///
+/// It is one if its program is called `listend` or is the program that runs now, if `run` is
+/// among its arguments, and if the configuration they name is the same file (device and inode).
+/// `false` also where /proc does not let us see.
+pub fn held_by_listend(pid: i32, config: &Path) -> bool {
+    let folder = PathBuf::from(format!("/proc/{pid}"));
+    let Ok(arguments) = std::fs::read(folder.join("cmdline")) else {
+        return false;
+    };
+    let arguments: Vec<OsString> = arguments
+        .split(|byte| *byte == 0)
+        .map(|argument| OsString::from_vec(argument.to_vec()))
+        .collect();
+    is_listend(&folder)
+        && configurations(&arguments).is_some_and(|named| {
+            named.iter().any(|path| {
+                // Its own root and working directory count, not ours.
+                let theirs = if path.is_absolute() {
+                    folder
+                        .join("root")
+                        .join(path.strip_prefix("/").unwrap_or(path))
+                } else {
+                    folder.join("cwd").join(path)
+                };
+                same_file(&theirs, config)
+            })
+        })
+}
+
+fn is_listend(folder: &Path) -> bool {
+    let link = folder.join("exe");
+    let named = std::fs::read_link(&link).is_ok_and(|target| {
+        // After an update the program is another file, and the link says so.
+        let name = target.file_name().unwrap_or_default().as_bytes();
+        name.strip_suffix(b" (deleted)").unwrap_or(name) == b"listend"
+    });
+    named || same_file(&link, Path::new("/proc/self/exe"))
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (std::fs::metadata(one), std::fs::metadata(other)) {
+        (Ok(one), Ok(other)) => one.dev() == other.dev() && one.ino() == other.ino(),
+        _ => false,
+    }
+}
+
+/// The files that the arguments of a listend may name as its configuration; `None` if they do
+/// not say `run`.
+fn configurations(arguments: &[OsString]) -> Option<Vec<PathBuf>> {
+    let run = arguments.iter().skip(1).position(|word| word == "run")? + 1;
+    let mut named = Vec::new();
+    let mut words = arguments.iter().skip(1);
+    while let Some(word) = words.next() {
+        let bytes = word.as_bytes();
+        if word == "-c" || word == "--config" {
+            named.extend(words.next().map(PathBuf::from));
+        } else if let Some(value) = bytes
+            .strip_prefix(b"--config=")
+            .or_else(|| bytes.strip_prefix(b"-c"))
+        {
+            named.push(PathBuf::from(OsStr::from_bytes(value)));
+        }
+    }
+    if !named.is_empty() {
+        return Some(named);
+    }
+    let bare = |word: &&OsString| !word.is_empty() && !word.as_bytes().starts_with(b"-");
+    named.extend(arguments[run + 1..].iter().filter(bare).map(PathBuf::from));
+    // A bare word may also be the value of an option; then the default is what it runs.
+    if !named.iter().any(|path| path.extension().is_some()) {
+        named.push(PathBuf::from(DEFAULT_CONFIG));
+    }
+    Some(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_and_containers_are_read_from_the_cgroup() {
+        let id = "0123456789abcdef".repeat(4);
+        for (text, expected) in [
+            ("0::/system.slice/nginx.service\n", Some("nginx.service")),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/dev.service\n",
+                Some("dev.service"),
+            ),
+            (
+                "0::/user.slice/user-0.slice/session-3.scope\n",
+                Some("session-3.scope"),
+            ),
+            (
+                "9:name=systemd:/system.slice/ssh.service\n0::/\n",
+                Some("ssh.service"),
+            ),
+            (
+                &format!("0::/system.slice/docker-{id}.scope\n"),
+                Some("docker container 0123456789ab"),
+            ),
+            (
+                &format!("4:cpu:/docker/{id}\n"),
+                Some("docker container 0123456789ab"),
+            ),
+            (
+                &format!("0::/machine.slice/libpod-{id}.scope/container\n"),
+                Some("podman container 0123456789ab"),
+            ),
+            (
+                &format!("0::/kubepods/pod1/{id}\n"),
+                Some("container 0123456789ab"),
+            ),
+            ("0::/\n", None),
+        ] {
+            assert_eq!(unit(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_name_comes_from_the_arguments() {
+        assert_eq!(
+            command(
+                "prometheus-node".into(),
+                b"/usr/bin/prometheus-node-exporter\0--x\0"
+            ),
+            "prometheus-node-exporter"
+        );
+        assert_eq!(command("nginx".into(), b"nginx: master process\0"), "nginx");
+    }
+
+    #[test]
+    fn the_configuration_is_found_among_the_arguments() {
+        let of = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            configurations(&words)
+        };
+        let one = |path: &str| Some(vec![PathBuf::from(path)]);
+        assert_eq!(of("listend run -c a.yaml"), one("a.yaml"));
+        assert_eq!(of("listend -c a.yaml run"), one("a.yaml"));
+        assert_eq!(of("listend run --config=/b.yaml"), one("/b.yaml"));
+        assert_eq!(of("listend run --config /b.yaml"), one("/b.yaml"));
+        assert_eq!(of("listend run b.yaml"), one("b.yaml"));
+        assert_eq!(of("listend run"), one(DEFAULT_CONFIG));
+        assert_eq!(of("listend check -c a.yaml"), None);
+    }
+}

@@ -1,0 +1,237 @@
+//! What this machine is like, read lazily and at most once.
+
+use super::ports::PortSet;
+use super::tables::{self, InetRow, UnixRow};
+use nix::unistd::{Gid, Group, Uid, User};
+use std::cell::{OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::path::Path;
+
+/// CAP_NET_BIND_SERVICE of capabilities(7).
+const CAP_NET_BIND_SERVICE: u32 = 10;
+
+/// One run's view of the machine. What was read stays as it was: make a new one for a new run.
+#[derive(Debug, Default)]
+pub struct Machine {
+    settings: OnceCell<Settings>,
+    interfaces: OnceCell<Vec<Interface>>,
+    process: OnceCell<Process>,
+    tcp: OnceCell<Vec<InetRow>>,
+    udp: OnceCell<Vec<InetRow>>,
+    unix: OnceCell<Vec<UnixRow>>,
+    sockets: OnceCell<HashMap<u64, Vec<i32>>>,
+    users: RefCell<HashMap<u32, String>>,
+}
+
+/// The kernel settings that matter to binding; `None` or empty where they cannot be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `net.ipv4.ip_local_port_range`: what outgoing connections get, both ends included.
+    pub local_ports: Option<(u16, u16)>,
+    /// `net.ipv4.ip_local_reserved_ports`, as the kernel writes it.
+    pub reserved_ports: String,
+    /// `net.ipv4.ip_unprivileged_port_start`: ports below it need a privilege.
+    pub unprivileged_start: u16,
+    /// `net.core.somaxconn`: the longest accept queue.
+    pub somaxconn: Option<u32>,
+}
+
+impl Settings {
+    fn read() -> Settings {
+        let read = |name: &str| {
+            std::fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap_or_default()
+        };
+        let range = read("ipv4/ip_local_port_range");
+        let mut ends = range.split_whitespace().map(str::parse);
+        Settings {
+            local_ports: match (ends.next(), ends.next()) {
+                (Some(Ok(low)), Some(Ok(high))) => Some((low, high)),
+                _ => None,
+            },
+            reserved_ports: read("ipv4/ip_local_reserved_ports").trim().to_owned(),
+            // 1024 where the kernel is older than the setting (4.11).
+            unprivileged_start: read("ipv4/ip_unprivileged_port_start")
+                .trim()
+                .parse()
+                .unwrap_or(1024),
+            somaxconn: read("core/somaxconn").trim().parse().ok(),
+        }
+    }
+
+    /// Whether the kernel may give the port to an outgoing connection.
+    pub(super) fn is_ephemeral(&self, port: u16) -> bool {
+        self.local_ports
+            .is_some_and(|(low, high)| (low..=high).contains(&port))
+    }
+
+    /// The reserved ports as a set.
+    pub(super) fn reserved(&self) -> PortSet {
+        PortSet::parse(&self.reserved_ports)
+    }
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name, such as `eth0`.
+    pub name: String,
+    /// One of its addresses.
+    pub address: IpAddr,
+}
+
+/// What this process may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// The effective user id.
+    pub uid: u32,
+    /// Whether it may bind privileged ports (CAP_NET_BIND_SERVICE, capabilities(7)).
+    pub may_bind_low_ports: bool,
+}
+
+impl Process {
+    fn read() -> Process {
+        let effective = procfs::process::Process::myself()
+            .and_then(|me| me.status())
+            .map_or(0, |status| status.capeff);
+        Process {
+            uid: Uid::effective().as_raw(),
+            may_bind_low_ports: effective >> CAP_NET_BIND_SERVICE & 1 == 1,
+        }
+    }
+}
+
+impl Machine {
+    /// Nothing is read yet.
+    pub fn new() -> Machine {
+        Machine::default()
+    }
+
+    /// A machine of which these facts are given instead of read, for tests.
+    pub fn with(settings: Settings, interfaces: Vec<Interface>, process: Process) -> Machine {
+        Machine {
+            settings: OnceCell::from(settings),
+            interfaces: OnceCell::from(interfaces),
+            process: OnceCell::from(process),
+            ..Machine::default()
+        }
+    }
+
+    /// The kernel settings.
+    pub fn settings(&self) -> &Settings {
+        self.settings.get_or_init(Settings::read)
+    }
+
+    /// The addresses of all interfaces (getifaddrs(3)); empty where they cannot be read.
+    pub fn interfaces(&self) -> &[Interface] {
+        self.interfaces.get_or_init(|| {
+            let Ok(all) = nix::ifaddrs::getifaddrs() else {
+                return Vec::new();
+            };
+            all.filter_map(|entry| {
+                let address = entry.address?;
+                let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+                    (Some(four), _) => IpAddr::V4(four.ip()),
+                    (_, Some(six)) => IpAddr::V6(six.ip()),
+                    _ => return None,
+                };
+                Some(Interface {
+                    name: entry.interface_name,
+                    address,
+                })
+            })
+            .collect()
+        })
+    }
+
+    /// What this process may do.
+    pub fn process(&self) -> &Process {
+        self.process.get_or_init(Process::read)
+    }
+
+    /// The name of a user, or the number where it has none.
+    pub fn user(&self, uid: u32) -> String {
+        self.users
+            .borrow_mut()
+            .entry(uid)
+            .or_insert_with(|| match User::from_uid(Uid::from_raw(uid)) {
+                Ok(Some(user)) => user.name,
+                _ => uid.to_string(),
+            })
+            .clone()
+    }
+
+    /// The name of a group, or the number where it has none.
+    pub(super) fn group(&self, gid: u32) -> String {
+        match Group::from_gid(Gid::from_raw(gid)) {
+            Ok(Some(group)) => group.name,
+            _ => gid.to_string(),
+        }
+    }
+
+    pub(super) fn tcp(&self) -> &[InetRow] {
+        self.tcp.get_or_init(tables::tcp)
+    }
+
+    pub(super) fn udp(&self) -> &[InetRow] {
+        self.udp.get_or_init(tables::udp)
+    }
+
+    pub(super) fn unix(&self) -> &[UnixRow] {
+        self.unix.get_or_init(tables::unix)
+    }
+
+    /// The processes that have a socket open, of those this process may look into.
+    pub(super) fn processes_of(&self, inode: u64) -> &[i32] {
+        self.sockets
+            .get_or_init(read_sockets)
+            .get(&inode)
+            .map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Socket inode → processes, from the links in /proc/PID/fd. Only the link's text is read: going
+/// through procfs would open each descriptor of each process.
+fn read_sockets() -> HashMap<u64, Vec<i32>> {
+    let mut owners: HashMap<u64, Vec<i32>> = HashMap::new();
+    let mut seen = HashSet::new();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        // Not ours to look into, or gone: others may still be.
+        let Ok(links) = std::fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
+        seen.clear();
+        for link in links.flatten() {
+            if let Some(inode) = std::fs::read_link(link.path())
+                .ok()
+                .and_then(|target| socket_inode(&target))
+                && seen.insert(inode)
+            {
+                owners.entry(inode).or_default().push(pid);
+            }
+        }
+    }
+    owners
+}
+
+/// `socket:[1234]` → 1234.
+fn socket_inode(target: &Path) -> Option<u64> {
+    let inside = target.to_str()?.strip_prefix("socket:[")?;
+    inside.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_links_to_sockets_count() {
+        assert_eq!(socket_inode(Path::new("socket:[77]")), Some(77));
+        assert_eq!(socket_inode(Path::new("pipe:[77]")), None);
+        assert_eq!(socket_inode(Path::new("/tmp/socket:[77]")), None);
+    }
+}

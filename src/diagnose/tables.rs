@@ -1,0 +1,197 @@
+//! The kernel's socket tables, as far as an address is concerned.
+
+use procfs::net::{TcpState, UdpState};
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// One row of /proc/net/{tcp,tcp6,udp,udp6}.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct InetRow {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) state: State,
+    /// The user who created the socket.
+    pub(super) uid: u32,
+    /// Links the row to /proc/PID/fd; 0 for one that no process has any more.
+    pub(super) inode: u64,
+}
+
+/// What a socket does, as far as it matters to who wants its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Listening, or a datagram socket without a peer.
+    Server,
+    /// Part of a connection.
+    Connection,
+    /// A connection that has ended and is remembered for a minute.
+    TimeWait,
+}
+
+/// One row of /proc/net/unix that has a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UnixRow {
+    pub(super) inode: u64,
+    /// `@name` for an abstract one.
+    pub(super) name: PathBuf,
+    /// Whether it is part of a connection: accepted sockets bear their listener's name.
+    pub(super) connected: bool,
+}
+
+/// The table of TCP sockets of this network namespace; empty where it cannot be read.
+pub(super) fn tcp() -> Vec<InetRow> {
+    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
+    let rows = tables.into_iter().flatten().flatten();
+    rows.map(|row| InetRow {
+        local: row.local_address,
+        remote: row.remote_address,
+        state: match row.state {
+            TcpState::Listen => State::Server,
+            TcpState::TimeWait => State::TimeWait,
+            _ => State::Connection,
+        },
+        uid: row.uid,
+        inode: row.inode,
+    })
+    .collect()
+}
+
+/// The same for UDP.
+pub(super) fn udp() -> Vec<InetRow> {
+    let tables = [procfs::net::udp(), procfs::net::udp6()];
+    let rows = tables.into_iter().flatten().flatten();
+    rows.map(|row| InetRow {
+        local: row.local_address,
+        remote: row.remote_address,
+        state: match row.state {
+            UdpState::Established => State::Connection,
+            _ => State::Server,
+        },
+        uid: row.uid,
+        inode: row.inode,
+    })
+    .collect()
+}
+
+/// The table of unix sockets. Not read through procfs: names are bytes and may hold spaces,
+/// and one that is no UTF-8 must not hide the others.
+pub(super) fn unix() -> Vec<UnixRow> {
+    parse_unix(&std::fs::read("/proc/net/unix").unwrap_or_default())
+}
+
+/// `Num RefCount Protocol Flags Type St Inode Path`, see proc_pid_net(5).
+fn parse_unix(text: &[u8]) -> Vec<UnixRow> {
+    /// SS_CONNECTED of linux/net.h.
+    const CONNECTED: &[u8] = b"03";
+    let row = |line: &[u8]| -> Option<UnixRow> {
+        let mut rest = line;
+        let mut fields = [&line[..0]; 7];
+        for field in &mut fields {
+            let start = rest.iter().position(|byte| *byte != b' ')?;
+            let end = rest[start..].iter().position(|byte| *byte == b' ')? + start;
+            *field = &rest[start..end];
+            rest = &rest[end..];
+        }
+        let name = rest.strip_prefix(b" ")?;
+        Some(UnixRow {
+            inode: std::str::from_utf8(fields[6]).ok()?.parse().ok()?,
+            name: PathBuf::from(OsString::from_vec(name.to_vec())),
+            connected: fields[5] == CONNECTED,
+        })
+    };
+    text.split(|byte| *byte == b'\n')
+        .skip(1)
+        .filter_map(row)
+        .collect()
+}
+
+/// How surely one socket keeps another from being bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Conflict {
+    /// The addresses are the same, or one of them is the wildcard of the same family.
+    Certain,
+    /// Only if an IPv6 socket takes IPv4 as well, which the tables do not tell.
+    IfDualStack,
+}
+
+/// Whether a socket bound to `held` is in the way of `asked`.
+pub(super) fn conflict(asked: SocketAddr, v6_only: bool, held: SocketAddr) -> Option<Conflict> {
+    if asked.port() != held.port() {
+        return None;
+    }
+    match (asked.ip(), held.ip()) {
+        (a, b) if a.is_ipv4() == b.is_ipv4() => {
+            (a == b || a.is_unspecified() || b.is_unspecified()).then_some(Conflict::Certain)
+        }
+        (IpAddr::V4(asked), IpAddr::V6(held)) => dual(held, asked.is_unspecified(), asked.into()),
+        (IpAddr::V6(asked), IpAddr::V4(held)) if !v6_only => {
+            dual(asked, held.is_unspecified(), held.into())
+        }
+        _ => None,
+    }
+}
+
+fn dual(six: Ipv6Addr, four_is_any: bool, four: IpAddr) -> Option<Conflict> {
+    if six.is_unspecified() {
+        return Some(Conflict::IfDualStack);
+    }
+    let mapped = six.to_ipv4_mapped()?;
+    (IpAddr::V4(mapped) == four || mapped.is_unspecified() || four_is_any)
+        .then_some(Conflict::Certain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_and_dual_stack_sockets_are_in_the_way() {
+        let check = |asked: &str, v6_only, held: &str| {
+            conflict(asked.parse().unwrap(), v6_only, held.parse().unwrap())
+        };
+        for (asked, v6_only, held, expected) in [
+            (
+                "127.0.0.1:80",
+                true,
+                "127.0.0.1:80",
+                Some(Conflict::Certain),
+            ),
+            ("127.0.0.1:80", true, "0.0.0.0:80", Some(Conflict::Certain)),
+            ("0.0.0.0:80", true, "127.0.0.1:80", Some(Conflict::Certain)),
+            ("127.0.0.1:80", true, "127.0.0.2:80", None),
+            ("127.0.0.1:80", true, "127.0.0.1:81", None),
+            ("127.0.0.1:80", true, "[::]:80", Some(Conflict::IfDualStack)),
+            ("127.0.0.1:80", true, "[::1]:80", None),
+            (
+                "127.0.0.1:80",
+                true,
+                "[::ffff:127.0.0.1]:80",
+                Some(Conflict::Certain),
+            ),
+            ("[::]:80", true, "0.0.0.0:80", None),
+            (
+                "[::]:80",
+                false,
+                "127.0.0.1:80",
+                Some(Conflict::IfDualStack),
+            ),
+            ("[::1]:80", true, "[::]:80", Some(Conflict::Certain)),
+        ] {
+            assert_eq!(check(asked, v6_only, held), expected, "{asked} {held}");
+        }
+    }
+
+    #[test]
+    fn names_with_spaces_and_odd_bytes_are_read_whole() {
+        let text = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 1234 /run/a b.sock\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03    77\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 78 @\xff\n";
+        let rows = parse_unix(text);
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[0].name, PathBuf::from("/run/a b.sock"));
+        assert_eq!((rows[0].inode, rows[0].connected), (1234, false));
+        assert!(rows[1].connected);
+    }
+}

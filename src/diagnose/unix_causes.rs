@@ -1,0 +1,98 @@
+//! Why a unix path could not be bound: the folder, its owner and mode, and who we are.
+
+use super::machine::Machine;
+use crate::listener::{BindError, BindStep};
+use crate::report::Problem;
+use nix::errno::Errno;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Adds cause and hint for an errno that a path or folder caused.
+pub(super) fn explain(
+    problem: Problem,
+    error: &BindError,
+    path: &Path,
+    machine: &Machine,
+) -> Problem {
+    let us = machine.user(machine.process().uid);
+    let folder = nearest(path.parent().unwrap_or(path));
+    let about_folder = format!("{}; listend runs as {us}", folder_in_words(folder, machine));
+    match (Errno::from_raw(error.errno), error.step) {
+        (Errno::EPERM | Errno::EACCES, BindStep::SetOwner) => problem
+            .with_cause(format!(
+                "listend runs as {us}, and only root may give a file away"
+            ))
+            .with_hint(
+                "run listend as root (or with CAP_CHOWN), or leave out `owner:`; `group:` may be \
+                 any group that listend's user is in"
+                    .to_owned(),
+            ),
+        (Errno::EACCES, BindStep::Probe) => problem.with_cause(about_folder).with_hint(format!(
+            "run listend as the user who owns {}, or stop who uses it and remove it",
+            path.display()
+        )),
+        (Errno::EACCES | Errno::EPERM, _) => problem.with_cause(about_folder).with_hint(format!(
+            "let {us} write to {}, or choose a folder such as /run/NAME made by \
+                 RuntimeDirectory=NAME in the systemd unit",
+            folder.display()
+        )),
+        (Errno::EROFS, _) => problem
+            .with_cause(format!(
+                "{} is on a read-only file system",
+                folder.display()
+            ))
+            .with_hint(
+                "choose a path under /run, or allow it with ReadWritePaths= or \
+                 RuntimeDirectory= in the systemd unit"
+                    .to_owned(),
+            ),
+        (Errno::ENOTDIR, _) => problem
+            .with_cause(format!("{} is not a folder", culprit(path).display()))
+            .with_hint("choose another path".to_owned()),
+        (Errno::ENOENT, _) => {
+            problem.with_cause(format!("the path goes only as far as {}", folder.display()))
+        }
+        (Errno::ENAMETOOLONG, _) => problem.with_hint(
+            "the path of a unix socket has at most 107 bytes, and a name in it at most 255"
+                .to_owned(),
+        ),
+        (Errno::ENOSPC | Errno::EDQUOT, _) => problem
+            .with_cause(format!(
+                "no room on the file system of {}",
+                folder.display()
+            ))
+            .with_hint("choose a path under /run, or make room".to_owned()),
+        _ => problem,
+    }
+}
+
+/// The innermost part of the path that exists.
+fn nearest(path: &Path) -> &Path {
+    let mut all = path.ancestors();
+    all.find(|folder| folder.metadata().is_ok())
+        .unwrap_or(Path::new("/"))
+}
+
+/// The outermost part of the path that is there and is no folder.
+fn culprit(path: &Path) -> &Path {
+    let mut found = path;
+    for part in path.ancestors() {
+        if part.symlink_metadata().is_ok() && !part.is_dir() {
+            found = part;
+        }
+    }
+    found
+}
+
+fn folder_in_words(folder: &Path, machine: &Machine) -> String {
+    match folder.metadata() {
+        Ok(stat) => format!(
+            "{} belongs to {}:{} with mode {:04o}",
+            folder.display(),
+            machine.user(stat.uid()),
+            machine.group(stat.gid()),
+            stat.mode() & 0o7777
+        ),
+        Err(_) => format!("{} cannot be looked at", folder.display()),
+    }
+}
