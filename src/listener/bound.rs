@@ -121,11 +121,23 @@ impl IoMode {
 /// worker that ran before, and those may have changed O_NONBLOCK and the backlog, or have shut
 /// the listener down. Sets O_NONBLOCK and, where clients queue, repeats listen(2).
 ///
-/// Errors are those of fcntl(2) and listen(2).
+/// Errors are those of fcntl(2), bind(2) and listen(2).
 pub fn prepare_for_spawn(socket: &BoundSocket, backlog: u32, mode: IoMode) -> io::Result<()> {
     let raw = SockRef::from(&socket.fd);
     raw.set_nonblocking(mode == IoMode::NonBlocking)?;
     if socket.endpoint.accepts() {
+        if let Endpoint::Inet { address: asked, .. } = socket.endpoint
+            && let Endpoint::Inet { address, .. } = socket.address
+            && asked.port() == 0
+            && !raw.is_listener()?
+        {
+            // shutdown(2) took the port away, because the kernel had chosen it; without this,
+            // listen(2) would take another. If it did not, bind(2) answers EINVAL.
+            match raw.bind(&address.into()) {
+                Err(error) if error.raw_os_error() != Some(nix::libc::EINVAL) => return Err(error),
+                _ => {}
+            }
+        }
         raw.listen(as_backlog(backlog))?;
     }
     Ok(())
