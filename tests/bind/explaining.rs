@@ -1,0 +1,309 @@
+//! Causes found on this machine, and advice.
+
+use crate::fixture::*;
+use listend::config::{Endpoint, UnixKind, UnixName};
+use listend::diagnose::{Interface, Machine, Process, Settings, Tried};
+use listend::diagnose::{advise, explain, explain_for_check, held_by_listend};
+use listend::listener::{BindError, BindStep, Purpose, bind_all};
+use listend::plan::ListenerId;
+use listend::report::Kind;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+/// The file name of this test program.
+fn own_name() -> String {
+    let program = std::env::current_exe().unwrap();
+    program.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_holder_of_a_port_is_named() {
+    let holder = TcpListener::bind("0.0.0.0:0").unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let plan = plan(
+        &[
+            &[tcp(&format!("127.0.0.1:{port}"))],
+            &[udp(&datagrams.local_addr().unwrap().to_string())],
+        ],
+        ACCESS,
+    );
+    let outcome = keep(&plan);
+    assert_eq!(outcome.errors.len(), 2);
+    let machine = Machine::new();
+    for (error, words) in outcome
+        .errors
+        .iter()
+        .zip(["listening on 0.0.0.0:", "bound to"])
+    {
+        let problem = explain(error, &plan, &machine);
+        assert_eq!(problem.kind, Kind::Errno(nix::libc::EADDRINUSE));
+        assert_eq!(problem.place, Some(place(error.listener.0 + 1)));
+        let found = problem.holder.expect("our own process holds it");
+        assert_eq!(found.pid, std::process::id() as i32);
+        assert_eq!(found.user, user());
+        assert_eq!(found.command, own_name());
+        assert!(problem.causes[0].contains(words), "{:?}", problem.causes);
+    }
+    let problem = explain(&outcome.errors[0], &plan, &machine);
+    assert_eq!(
+        problem.message,
+        format!(
+            "cannot bind listener `l0` to 127.0.0.1:{port}: address already in use (EADDRINUSE)"
+        )
+    );
+}
+
+#[test]
+fn an_abstract_name_that_is_taken_names_its_holder() {
+    let name = format!("listend-taken-{}", std::process::id());
+    let endpoint = Endpoint::Unix {
+        kind: UnixKind::Stream,
+        name: UnixName::Abstract(name),
+    };
+    let plan = single(endpoint);
+    let _first = bound(&plan);
+    let outcome = keep(&plan);
+    let problem = explain(only_error(&outcome), &plan, &Machine::new());
+    assert_eq!(problem.kind.code(), "EADDRINUSE");
+    assert_eq!(problem.holder.unwrap().pid, std::process::id() as i32);
+}
+
+#[test]
+fn an_outgoing_connection_that_has_the_port_is_recognised() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let plan = single(tcp(&client.local_addr().unwrap().to_string()));
+    let outcome = keep(&plan);
+    let problem = explain(only_error(&outcome), &plan, &Machine::new());
+    let words = format!("an outgoing connection of {} (pid ", own_name());
+    assert!(problem.causes[0].starts_with(&words), "{problem:?}");
+    assert!(problem.causes[0].contains(&server.local_addr().unwrap().to_string()));
+    assert!(problem.hint.unwrap().contains("ip_local_reserved_ports="));
+}
+
+#[test]
+fn a_second_listener_of_the_same_configuration_is_named() {
+    let folder = Folder::new();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let path = folder.join("s");
+    let address = format!("127.0.0.1:{port}");
+    let plan = plan(
+        &[
+            &[tcp(&address)],
+            &[tcp(&address)],
+            &[stream(&path)],
+            &[stream(&path)],
+        ],
+        ACCESS,
+    );
+    let outcome = keep(&plan);
+    assert_eq!(outcome.errors.len(), 2);
+    for (error, line) in outcome.errors.iter().zip([1, 3]) {
+        let problem = explain(error, &plan, &Machine::new());
+        assert_eq!(problem.related[0].0, place(line), "{problem:?}");
+    }
+    outcome.bound.remove_paths();
+}
+
+#[test]
+fn an_address_that_is_not_here_shows_those_that_are() {
+    let plan = single(tcp("203.0.113.1:8080"));
+    let outcome = keep(&plan);
+    let problem = explain(only_error(&outcome), &plan, &Machine::new());
+    assert_eq!(problem.kind.code(), "EADDRNOTAVAIL");
+    assert!(problem.causes[0].contains("127.0.0.1 (lo)"), "{problem:?}");
+    let advice = advise(&plan, &Machine::new(), Tried::No);
+    assert_eq!(advice[0].kind, Kind::AddressNotHere);
+    assert_eq!(advise(&plan, &Machine::new(), Tried::Yes), []);
+}
+
+#[test]
+fn a_folder_that_cannot_be_is_explained() {
+    let folder = Folder::new();
+    std::fs::write(folder.join("file"), "").unwrap();
+    let plan = single(stream(&folder.join("file/x/s")));
+    let outcome = keep(&plan);
+    let problem = explain(only_error(&outcome), &plan, &Machine::new());
+    assert_eq!(problem.kind.code(), "ENOTDIR");
+    assert!(
+        problem.causes[0].contains("file is not a folder"),
+        "{problem:?}"
+    );
+    if nix::unistd::geteuid().is_root() {
+        return;
+    }
+    std::fs::set_permissions(&folder.path, std::fs::Permissions::from_mode(0o500)).unwrap();
+    let plan = single(stream(&folder.join("s")));
+    let outcome = keep(&plan);
+    let problem = explain(only_error(&outcome), &plan, &Machine::new());
+    assert_eq!(problem.kind.code(), "EACCES");
+    assert!(problem.causes[0].contains("mode 0500"), "{problem:?}");
+    std::fs::set_permissions(&folder.path, std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// A copy of the shell under the name `listend`, which holds a socket and runs a script `run`.
+#[test]
+fn a_listend_of_the_same_configuration_is_no_error_for_check() {
+    let folder = Folder::new();
+    let config = folder.join("listend.yaml");
+    std::fs::write(&config, "").unwrap();
+    std::fs::write(folder.join("run"), "echo ready; read line").unwrap();
+    std::fs::copy("/bin/sh", folder.join("listend")).unwrap();
+    let path = folder.join("s");
+    let plan = plan(&[&[tcp("127.0.0.1:0")], &[stream(&path)]], ACCESS);
+    let mut outcome = bound(&plan);
+    let real = outcome.bound.listeners[0].sockets[0].address.clone();
+    let mut sockets = outcome.bound.listeners.drain(..).flat_map(|l| l.sockets);
+    let (inherited, unix) = (sockets.next().unwrap().fd, sockets.next().unwrap().fd);
+    drop(sockets);
+    let mut child = Command::new(folder.join("listend"))
+        .args(["run", "--config", "listend.yaml"])
+        .current_dir(&folder.path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::from(unix))
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    child.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+    let pid = child.id() as i32;
+    assert!(held_by_listend(pid, &config));
+    assert!(!held_by_listend(pid, &folder.join("run")));
+
+    let again = single(stream(&path));
+    let outcome = bind_all(&again, Purpose::Try);
+    let error = only_error(&outcome);
+    let machine = Machine::new();
+    let advice = explain_for_check(error, &again, &machine, &config);
+    assert_eq!(advice.kind, Kind::HeldByListend, "{advice:?}");
+    assert_eq!(advice.holder.as_ref().unwrap().command, "listend");
+    let other = explain_for_check(error, &again, &machine, &folder.join("run"));
+    assert_eq!(other.kind, Kind::LiveSocket);
+
+    // The port is ours, not that listend's.
+    let again = single(real);
+    let outcome = bind_all(&again, Purpose::Try);
+    let problem = explain_for_check(only_error(&outcome), &again, &Machine::new(), &config);
+    assert_eq!(problem.kind.code(), "EADDRINUSE");
+    drop(inherited);
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    child.wait().unwrap();
+}
+
+/// A machine as it is on most laptops, without a privilege.
+fn machine() -> Machine {
+    let settings = Settings {
+        local_ports: Some((32768, 60999)),
+        reserved_ports: "50000-50010".to_owned(),
+        unprivileged_start: 1024,
+        somaxconn: Some(4096),
+    };
+    let interface = |name: &str, address: &str| Interface {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+    };
+    let interfaces = vec![
+        interface("lo", "127.0.0.1"),
+        interface("eth0", "192.0.2.7"),
+        interface("eth0", "2001:db8::7"),
+    ];
+    let process = Process {
+        uid: 65534,
+        may_bind_low_ports: false,
+    };
+    Machine::with(settings, interfaces, process)
+}
+
+#[test]
+fn a_privileged_port_says_how_to_get_the_privilege() {
+    let plan = single(tcp("127.0.0.1:80"));
+    let mut error = BindError {
+        listener: ListenerId(0),
+        socket: 0,
+        step: BindStep::Bind,
+        errno: nix::libc::EACCES,
+        obstacle: None,
+        path: None,
+    };
+    let problem = explain(&error, &plan, &machine());
+    let hint = problem.hint.unwrap();
+    for way in [
+        "root",
+        "AmbientCapabilities=",
+        "setcap",
+        "ip_unprivileged_port_start=80",
+    ] {
+        assert!(hint.contains(way), "{hint}");
+    }
+    for (errno, words) in [
+        (nix::libc::EMFILE, "LimitNOFILE="),
+        (nix::libc::ENFILE, "fs.file-max"),
+        (nix::libc::EPROTONOSUPPORT, "RestrictAddressFamilies="),
+    ] {
+        error.errno = errno;
+        let hint = explain(&error, &plan, &machine()).hint.unwrap();
+        assert!(hint.contains(words), "{hint}");
+    }
+}
+
+#[test]
+fn advice_says_what_may_surprise() {
+    let mut plan = plan(
+        &[
+            &[tcp("127.0.0.1:5432")],
+            &[tcp("127.0.0.1:5432")],
+            &[
+                tcp("127.0.0.1:40000"),
+                flags(tcp("[::1]:40000"), true, true),
+            ],
+            &[udp("127.0.0.1:50005")],
+            &[tcp("0.0.0.0:8080")],
+            &[flags(tcp("[::]:8080"), false, true)],
+            &[tcp("127.0.0.1:80")],
+            &[tcp("127.0.0.1:0")],
+        ],
+        ACCESS,
+    );
+    plan.listeners[1].name = "postgres-proxy".to_owned();
+    plan.listeners[7].backlog = 10_000;
+    let codes = |tried| -> Vec<(String, String)> {
+        let advice = advise(&plan, &machine(), tried);
+        let code = |problem: listend::report::Problem| {
+            assert!(problem.hint.is_some() && problem.place.is_some());
+            (problem.listener.unwrap(), problem.kind.code())
+        };
+        advice.into_iter().map(code).collect()
+    };
+    let expected = [
+        ("l0", "registered-port"),
+        ("l2", "ephemeral-port"),
+        ("l4", "wildcard-address"),
+        ("l5", "wildcard-address"),
+        ("l6", "privileged-port"),
+        ("l7", "backlog-over-somaxconn"),
+    ]
+    .map(|(name, code)| (name.to_owned(), code.to_owned()));
+    assert_eq!(codes(Tried::No), expected);
+    let without: Vec<_> = expected
+        .iter()
+        .filter(|(name, _)| name != "l6")
+        .cloned()
+        .collect();
+    assert_eq!(codes(Tried::Yes), without);
+    let advice = advise(&plan, &machine(), Tried::No);
+    let hint = advice[1].hint.as_ref().unwrap();
+    assert!(
+        hint.contains("ip_local_reserved_ports=40000,50000-50010 "),
+        "{hint}"
+    );
+    assert!(advice[2].message.contains("192.0.2.7 (eth0)"));
+    assert!(!advice[2].message.contains("2001:db8::7"));
+    assert!(advice[3].message.contains("2001:db8::7 (eth0)"));
+}

@@ -1,0 +1,171 @@
+//! Plans without YAML, folders of one's own, and short words for both.
+
+use listend::config::{Endpoint, Transport, UnixKind, UnixName};
+use listend::diagnose::Machine;
+use listend::listener::{BindError, BoundSocket, Outcome, Purpose, bind_all};
+use listend::plan::{Access, ListenerPlan, Plan, SocketPlan};
+use listend::report::{FileId, Place};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+static FILES: Mutex<()> = Mutex::new(());
+
+/// A folder of its own, and the right to touch files while it lives.
+pub struct Folder {
+    pub path: PathBuf,
+    _lock: MutexGuard<'static, ()>,
+}
+
+impl Folder {
+    pub fn new() -> Folder {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let lock = FILES
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("listend-bind-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Folder { path, _lock: lock }
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        let all = std::fs::read_dir(&self.path).unwrap();
+        all.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+pub fn inet(transport: Transport, address: &str) -> Endpoint {
+    Endpoint::Inet {
+        transport,
+        address: address.parse().unwrap(),
+        v6_only: true,
+        optional: false,
+    }
+}
+
+pub fn tcp(address: &str) -> Endpoint {
+    inet(Transport::Tcp, address)
+}
+
+pub fn udp(address: &str) -> Endpoint {
+    inet(Transport::Udp, address)
+}
+
+pub fn flags(endpoint: Endpoint, only_six: bool, may_lack: bool) -> Endpoint {
+    match endpoint {
+        Endpoint::Inet {
+            transport, address, ..
+        } => Endpoint::Inet {
+            transport,
+            address,
+            v6_only: only_six,
+            optional: may_lack,
+        },
+        other => other,
+    }
+}
+
+pub fn unix(kind: UnixKind, path: &Path) -> Endpoint {
+    Endpoint::Unix {
+        kind,
+        name: UnixName::Path(path.to_owned()),
+    }
+}
+
+pub fn stream(path: &Path) -> Endpoint {
+    unix(UnixKind::Stream, path)
+}
+
+pub const ACCESS: Access = Access {
+    owner: None,
+    group: None,
+    mode: 0o600,
+    directory_mode: 0o755,
+};
+
+pub fn place(line: u32) -> Place {
+    Place {
+        file: FileId(0),
+        line,
+        column: 8,
+        length: 9,
+    }
+}
+
+/// One listener for each list of endpoints: `l0`, `l1` …
+pub fn plan(listeners: &[&[Endpoint]], access: Access) -> Plan {
+    let listener = |(index, endpoints): (usize, &&[Endpoint])| ListenerPlan {
+        name: format!("l{index}"),
+        sockets: endpoints
+            .iter()
+            .map(|endpoint| SocketPlan {
+                endpoint: endpoint.clone(),
+                place: place(index as u32 + 1),
+            })
+            .collect(),
+        backlog: 16,
+        access,
+    };
+    Plan {
+        listeners: listeners.iter().enumerate().map(listener).collect(),
+        workers: Vec::new(),
+    }
+}
+
+pub fn single(endpoint: Endpoint) -> Plan {
+    plan(&[&[endpoint]], ACCESS)
+}
+
+pub fn keep(plan: &Plan) -> Outcome {
+    bind_all(plan, Purpose::Keep)
+}
+
+pub fn bound(plan: &Plan) -> Outcome {
+    let outcome = keep(plan);
+    assert_eq!(outcome.errors, []);
+    outcome
+}
+
+pub fn first(outcome: &Outcome) -> &BoundSocket {
+    &outcome.bound.listeners[0].sockets[0]
+}
+
+pub fn port(socket: &BoundSocket) -> u16 {
+    match &socket.address {
+        Endpoint::Inet { address, .. } => address.port(),
+        Endpoint::Unix { .. } => 0,
+    }
+}
+
+pub fn only_error(outcome: &Outcome) -> &BindError {
+    assert_eq!(outcome.errors.len(), 1, "{:?}", outcome.errors);
+    &outcome.errors[0]
+}
+
+pub fn mode(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+/// A socket that nobody listens on any more.
+pub fn leave_stale(path: &Path) {
+    drop(UnixListener::bind(path).unwrap());
+}
+
+pub fn user() -> String {
+    Machine::new().user(nix::unistd::geteuid().as_raw())
+}

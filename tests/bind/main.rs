@@ -1,0 +1,8 @@
+//! Binding real sockets, and explaining real failures. Only loopback and unix sockets.
+//!
+//! The umask belongs to the whole process, and the tests are threads of one: every test that
+//! touches files holds the lock of [`fixture::Folder`].
+
+mod binding;
+mod explaining;
+mod fixture;
