@@ -4,7 +4,7 @@ use super::find::{Finding, find};
 use super::holder::held_by_listend;
 use super::machine::Machine;
 use super::unix_causes;
-use crate::config::{Endpoint, Transport};
+use crate::config::{Endpoint, Transport, UnixName};
 use crate::listener::{BindError, BindStep, Obstacle};
 use crate::plan::{ListenerId, Plan};
 use crate::report::{Holder, Kind, Problem, describe};
@@ -218,7 +218,15 @@ fn collide(one: &Endpoint, other: &Endpoint) -> bool {
                 ..
             },
         ) => transport == theirs && super::tables::conflict(*address, *v6_only, *held).is_some(),
-        (Endpoint::Unix { name: one, .. }, Endpoint::Unix { name: other, .. }) => one == other,
+        (Endpoint::Unix { name: one, .. }, Endpoint::Unix { name: other, .. }) => {
+            match (one, other) {
+                // Byte by byte: comparing paths part by part is slow where there are thousands.
+                (UnixName::Path(one), UnixName::Path(other)) => {
+                    one.as_os_str() == other.as_os_str()
+                }
+                _ => one == other,
+            }
+        }
         _ => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::holder;
 use super::machine::Machine;
-use super::tables::{Conflict, InetRow, State, conflict};
+use super::tables::{Conflict, InetRow, State, UnixRow, conflict};
 use crate::config::{Endpoint, Transport, UnixName};
 use crate::report::Holder;
 use std::net::SocketAddr;
@@ -34,10 +34,7 @@ pub(super) fn find(endpoint: &Endpoint, machine: &Machine) -> Finding {
             v6_only,
             ..
         } => {
-            let rows = match transport {
-                Transport::Tcp => machine.tcp(),
-                Transport::Udp => machine.udp(),
-            };
+            let rows = machine.sockets_on(*transport, address.port());
             inet(*transport, &in_the_way(rows, *address, *v6_only), machine)
         }
         Endpoint::Unix { name, .. } => unix(name, machine),
@@ -79,10 +76,7 @@ fn inet(transport: Transport, rows: &[&InetRow], machine: &Machine) -> Finding {
     for row in rows {
         let pids = machine.processes_of(row.inode);
         finding.pids.extend_from_slice(pids);
-        let person = match holder::master(pids) {
-            Some((pid, others)) => holder::describe(pid, machine).map(|holder| (holder, others)),
-            None => None,
-        };
+        let person = holder::master(pids, machine);
         let who = match &person {
             Some((holder, others)) => named(holder, *others),
             None => hidden(&machine.user(row.uid)),
@@ -128,16 +122,14 @@ fn unix(name: &UnixName, machine: &Machine) -> Finding {
         UnixName::Path(path) => path.clone(),
         UnixName::Abstract(name) => format!("@{name}").into(),
     };
-    let named_so = |row: &&super::tables::UnixRow| row.name == text;
-    let mut rows: Vec<_> = machine.unix().iter().filter(named_so).collect();
+    let mut rows: Vec<&UnixRow> = machine.unix_named(text.as_os_str()).iter().collect();
     if rows.is_empty()
         && let UnixName::Path(path) = name
     {
         // The same file under another name: a link among the folders, say.
-        let alike = |row: &&super::tables::UnixRow| {
-            row.name.file_name() == path.file_name() && same_file(&row.name, path)
-        };
-        rows = machine.unix().iter().filter(alike).collect();
+        let alike =
+            |row: &&UnixRow| row.name.file_name() == path.file_name() && same_file(&row.name, path);
+        rows = machine.unix().values().flatten().filter(alike).collect();
     }
     // Accepted connections bear the name too, and may be another process's.
     if rows.iter().any(|row| !row.connected) {
@@ -151,9 +143,7 @@ fn unix(name: &UnixName, machine: &Machine) -> Finding {
     }
     finding.pids.sort_unstable();
     finding.pids.dedup();
-    if let Some((pid, others)) = holder::master(&finding.pids)
-        && let Some(holder) = holder::describe(pid, machine)
-    {
+    if let Some((holder, others)) = holder::master(&finding.pids, machine) {
         finding
             .causes
             .push(format!("held by {}", named(&holder, others)));

@@ -10,35 +10,40 @@ use std::path::{Path, PathBuf};
 /// The configuration of a listend that is told none.
 const DEFAULT_CONFIG: &str = "/etc/listend/listend.yaml";
 
+/// A process, and the one it comes from.
+#[derive(Debug, Clone)]
+pub(super) struct Person {
+    pub(super) holder: Holder,
+    parent: i32,
+}
+
 /// The process that others in the list come from, and how many others there are: a server's
 /// workers share its sockets, and stopping one of them helps nobody.
-pub(super) fn master(pids: &[i32]) -> Option<(i32, usize)> {
-    let parent = |pid: i32| -> Option<i32> {
-        let process = procfs::process::Process::new(pid).ok()?;
-        Some(process.stat().ok()?.ppid)
-    };
-    let first = pids
-        .iter()
-        .copied()
-        .filter(|pid| parent(*pid).is_none_or(|parent| !pids.contains(&parent)))
-        .min()
-        .or_else(|| pids.iter().copied().min())?;
-    Some((first, pids.len() - 1))
+pub(super) fn master(pids: &[i32], machine: &Machine) -> Option<(Holder, usize)> {
+    let people = pids.iter().filter_map(|pid| machine.person(*pid));
+    let first = people.min_by_key(|person| {
+        let comes_from_another = pids.contains(&person.parent);
+        (comes_from_another, person.holder.pid)
+    })?;
+    Some((first.holder, pids.len() - 1))
 }
 
 /// What is known about a process; `None` if it has gone.
-pub(super) fn describe(pid: i32, machine: &Machine) -> Option<Holder> {
+pub(super) fn describe(pid: i32, machine: &Machine) -> Option<Person> {
     let process = procfs::process::Process::new(pid).ok()?;
-    let comm = process.stat().ok()?.comm;
+    let stat = process.stat().ok()?;
     let uid = process.status().ok()?.euid;
     let folder = PathBuf::from(format!("/proc/{pid}"));
     let arguments = std::fs::read(folder.join("cmdline")).unwrap_or_default();
     let cgroup = std::fs::read_to_string(folder.join("cgroup")).unwrap_or_default();
-    Some(Holder {
-        pid,
-        command: command(comm, &arguments),
-        user: machine.user(uid),
-        unit: unit(&cgroup),
+    Some(Person {
+        holder: Holder {
+            pid,
+            command: command(stat.comm, &arguments),
+            user: machine.user(uid),
+            unit: unit(&cgroup),
+        },
+        parent: stat.ppid,
     })
 }
 

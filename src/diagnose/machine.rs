@@ -1,10 +1,13 @@
 //! What this machine is like, read lazily and at most once.
 
+use super::holder::{self, Person};
 use super::ports::PortSet;
 use super::tables::{self, InetRow, UnixRow};
+use crate::config::Transport;
 use nix::unistd::{Gid, Group, Uid, User};
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -17,11 +20,12 @@ pub struct Machine {
     settings: OnceCell<Settings>,
     interfaces: OnceCell<Vec<Interface>>,
     process: OnceCell<Process>,
-    tcp: OnceCell<Vec<InetRow>>,
-    udp: OnceCell<Vec<InetRow>>,
-    unix: OnceCell<Vec<UnixRow>>,
+    tcp: OnceCell<HashMap<u16, Vec<InetRow>>>,
+    udp: OnceCell<HashMap<u16, Vec<InetRow>>>,
+    unix: OnceCell<HashMap<OsString, Vec<UnixRow>>>,
     sockets: OnceCell<HashMap<u64, Vec<i32>>>,
     users: RefCell<HashMap<u32, String>>,
+    people: RefCell<HashMap<i32, Option<Person>>>,
 }
 
 /// The kernel settings that matter to binding; `None` or empty where they cannot be read.
@@ -169,16 +173,41 @@ impl Machine {
         }
     }
 
-    pub(super) fn tcp(&self) -> &[InetRow] {
-        self.tcp.get_or_init(tables::tcp)
+    /// The sockets of a transport whose local port is this one: of 10,000 listeners that are
+    /// all in use, each looks at its own rows only.
+    pub(super) fn sockets_on(&self, transport: Transport, port: u16) -> &[InetRow] {
+        let by_port = match transport {
+            Transport::Tcp => self.tcp.get_or_init(|| by_port(tables::tcp())),
+            Transport::Udp => self.udp.get_or_init(|| by_port(tables::udp())),
+        };
+        by_port.get(&port).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn udp(&self) -> &[InetRow] {
-        self.udp.get_or_init(tables::udp)
+    /// Who a process is; `None` if it has gone.
+    pub(super) fn person(&self, pid: i32) -> Option<Person> {
+        if let Some(known) = self.people.borrow().get(&pid) {
+            return known.clone();
+        }
+        let person = holder::describe(pid, self);
+        self.people.borrow_mut().insert(pid, person.clone());
+        person
     }
 
-    pub(super) fn unix(&self) -> &[UnixRow] {
-        self.unix.get_or_init(tables::unix)
+    /// The unix sockets that bear this name; `@name` for an abstract one.
+    pub(super) fn unix_named(&self, name: &OsStr) -> &[UnixRow] {
+        self.unix().get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// All unix sockets by name.
+    pub(super) fn unix(&self) -> &HashMap<OsString, Vec<UnixRow>> {
+        self.unix.get_or_init(|| {
+            let mut by_name: HashMap<OsString, Vec<UnixRow>> = HashMap::new();
+            for row in tables::unix() {
+                let name = row.name.clone().into_os_string();
+                by_name.entry(name).or_default().push(row);
+            }
+            by_name
+        })
     }
 
     /// The processes that have a socket open, of those this process may look into.
@@ -188,6 +217,14 @@ impl Machine {
             .get(&inode)
             .map_or(&[], Vec::as_slice)
     }
+}
+
+fn by_port(rows: Vec<InetRow>) -> HashMap<u16, Vec<InetRow>> {
+    let mut by_port: HashMap<u16, Vec<InetRow>> = HashMap::new();
+    for row in rows {
+        by_port.entry(row.local.port()).or_default().push(row);
+    }
+    by_port
 }
 
 /// Socket inode → processes, from the links in /proc/PID/fd. Only the link's text is read: going
