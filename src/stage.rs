@@ -23,8 +23,8 @@ macro_rules! stages {
 }
 
 stages! {
-    /// Command, environment and descriptors are put together in the parent.
-    Prepare = "preparing the command",
+    /// The parent looks the program up in PATH and lays everything out.
+    Prepare = "finding the program",
     /// fork(2), and the pipe that reports what follows it.
     Fork = "creating the process",
     /// setsid(2).

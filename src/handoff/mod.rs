@@ -1,1 +1,20 @@
-//! (to come)
+//! How a worker is told which descriptors it got. Pure: names in, variables out.
+
+mod scrub;
+pub mod systemd;
+
+pub use scrub::belongs_to_a_handoff;
+
+/// The value of a handoff's variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Known before the process exists.
+    Text(String),
+    /// The worker's own process id.
+    OwnPid,
+    /// The inode of the worker's own pidfd.
+    OwnPidfdInode,
+}
+
+/// The number of the first listener in a worker (SD_LISTEN_FDS_START, sd_listen_fds(3)).
+pub const FIRST_FD: i32 = 3;

@@ -1,1 +1,199 @@
-//! (to come)
+//! What the plan needs to know about this machine, looked up once and kept as plain data.
+
+use crate::config::Config;
+use nix::unistd::{Gid, Group, User};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The facts that [`crate::plan::resolve`] works on. Tests fill it with users that do not exist.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The users that the configuration names (or numbers), as far as they exist.
+    pub users: BTreeMap<String, UserFacts>,
+    /// The groups that the configuration names (or numbers), as far as they exist.
+    pub groups: BTreeMap<String, u32>,
+    /// Names to suggest for a user that does not exist.
+    pub known_users: Vec<String>,
+    /// Names to suggest for a group that does not exist.
+    pub known_groups: Vec<String>,
+    /// listend's own environment, as far as it is UTF-8.
+    pub environment: Vec<(String, String)>,
+    /// The contents of the environment files, or the errno of reading them.
+    pub environment_files: BTreeMap<PathBuf, Result<String, i32>>,
+    /// `net.core.somaxconn`: the kernel cuts every backlog to it.
+    pub somaxconn: u32,
+    /// The effective user id of listend.
+    pub uid: u32,
+}
+
+/// What is known about a user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserFacts {
+    /// The name; a number where there is no such user but a number was written.
+    pub name: String,
+    /// The user id.
+    pub uid: u32,
+    /// The primary group; `None` for a bare number.
+    pub gid: Option<u32>,
+    /// All its groups (getgrouplist(3)).
+    pub groups: Vec<u32>,
+    /// The home folder.
+    pub home: String,
+    /// The login shell.
+    pub shell: String,
+}
+
+impl Facts {
+    /// Looks up what this configuration needs, and nothing else.
+    pub fn gather(config: &Config) -> Facts {
+        let mut facts = Facts {
+            environment: own_environment(),
+            somaxconn: somaxconn(),
+            uid: nix::unistd::geteuid().as_raw(),
+            ..Facts::default()
+        };
+        for listener in &config.listeners {
+            facts.look_up_user(listener.owner.as_ref().map(|owner| owner.value.as_str()));
+            facts.look_up_group(listener.group.as_ref().map(|group| group.value.as_str()));
+        }
+        for worker in &config.workers {
+            facts.look_up_user(worker.user.as_ref().map(|user| user.value.as_str()));
+            let groups = worker.supplementary_groups.iter().flatten();
+            for group in worker.group.iter().chain(groups) {
+                facts.look_up_group(Some(&group.value));
+            }
+            for file in &worker.environment_files {
+                let path = &file.path.value;
+                if !facts.environment_files.contains_key(path) {
+                    let content = fs::read_to_string(path).map_err(|error| {
+                        // A file that is not UTF-8 has no errno; EILSEQ says just that.
+                        error.raw_os_error().unwrap_or(nix::libc::EILSEQ)
+                    });
+                    facts.environment_files.insert(path.clone(), content);
+                }
+            }
+        }
+        facts.look_for_suggestions(config);
+        facts
+    }
+
+    fn look_up_user(&mut self, name: Option<&str>) {
+        let Some(name) = name else { return };
+        if self.users.contains_key(name) {
+            return;
+        }
+        let by_name = User::from_name(name).ok().flatten();
+        let number = name.parse::<u32>().ok();
+        let user = by_name.or_else(|| {
+            let uid = nix::unistd::Uid::from_raw(number?);
+            User::from_uid(uid).ok().flatten()
+        });
+        let facts = match (user, number) {
+            (Some(user), _) => describe_user(&user),
+            // A number without a name is a legal user: containers run that way.
+            (None, Some(uid)) => UserFacts {
+                name: name.to_owned(),
+                uid,
+                home: "/".to_owned(),
+                shell: "/bin/sh".to_owned(),
+                ..UserFacts::default()
+            },
+            (None, None) => return,
+        };
+        self.users.insert(name.to_owned(), facts);
+    }
+
+    fn look_up_group(&mut self, name: Option<&str>) {
+        let Some(name) = name else { return };
+        if self.groups.contains_key(name) {
+            return;
+        }
+        let by_name = Group::from_name(name).ok().flatten();
+        let gid = by_name.map_or_else(|| name.parse().ok(), |group| Some(group.gid.as_raw()));
+        if let Some(gid) = gid {
+            self.groups.insert(name.to_owned(), gid);
+        }
+    }
+
+    /// The names of /etc/passwd and /etc/group, read only when something has to be suggested.
+    fn look_for_suggestions(&mut self, config: &Config) {
+        let users = config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.owner.as_ref())
+            .chain(
+                config
+                    .workers
+                    .iter()
+                    .filter_map(|worker| worker.user.as_ref()),
+            );
+        if users
+            .into_iter()
+            .any(|user| !self.users.contains_key(&user.value))
+        {
+            self.known_users = first_fields(Path::new("/etc/passwd"));
+        }
+        let groups = config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.group.as_ref())
+            .chain(config.workers.iter().flat_map(|worker| {
+                let more = worker.supplementary_groups.iter().flatten();
+                worker.group.iter().chain(more)
+            }));
+        if groups
+            .into_iter()
+            .any(|group| !self.groups.contains_key(&group.value))
+        {
+            self.known_groups = first_fields(Path::new("/etc/group"));
+        }
+    }
+}
+
+fn describe_user(user: &User) -> UserFacts {
+    let groups = CString::new(user.name.as_str())
+        .ok()
+        .and_then(|name| nix::unistd::getgrouplist(&name, user.gid).ok())
+        .unwrap_or_else(|| vec![user.gid]);
+    UserFacts {
+        name: user.name.clone(),
+        uid: user.uid.as_raw(),
+        gid: Some(user.gid.as_raw()),
+        groups: groups.into_iter().map(Gid::as_raw).collect(),
+        home: user.dir.to_string_lossy().into_owned(),
+        shell: user.shell.to_string_lossy().into_owned(),
+    }
+}
+
+fn first_fields(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.split(':').next())
+        .filter(|name| !name.is_empty() && !name.starts_with('#'))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn own_environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| {
+            let pair = name.into_string().ok().zip(value.into_string().ok());
+            if pair.is_none() {
+                log::warn!(
+                    "a variable of the environment is not UTF-8 and is not passed to workers"
+                );
+            }
+            pair
+        })
+        .collect()
+}
+
+/// `net.core.somaxconn`; 4096 (the default since Linux 5.4) where /proc cannot be read.
+pub fn somaxconn() -> u32 {
+    fs::read_to_string("/proc/sys/net/core/somaxconn")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(4096)
+}

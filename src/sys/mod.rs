@@ -1,1 +1,21 @@
-//! (to come)
+//! The only module with `unsafe`: fork and exec, and the few calls that no crate wraps.
+//!
+//! Small functions, each unsafe block with the reason why it is sound. Uses nothing of the crate
+//! but [`crate::stage`]. Everything here assumes what the shell guarantees: one thread.
+#![allow(unsafe_code)]
+
+mod child;
+mod fd;
+mod launch;
+mod memory;
+mod pidfd;
+mod signal;
+mod wait;
+
+pub use child::{FdAction, FdSlot};
+pub use fd::{close_on_exec_from, has_pidfs};
+pub use launch::{CStrings, EnvSlot, Launched, Prepared, Stdio, discard, launch, read_status};
+pub use memory::return_free_memory;
+pub use pidfd::send_signal;
+pub use signal::{Origin, is_ignored, origin, reset_child_signal};
+pub use wait::{Ended, How, Then, Whom, wait};

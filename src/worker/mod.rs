@@ -1,1 +1,12 @@
-//! (to come)
+//! From a worker's plan to a process that is ready to be forked, and from its failures to words.
+
+mod advise;
+pub mod fdmap;
+mod outcome;
+mod prepare;
+mod program;
+
+pub use advise::advise;
+pub use outcome::explain;
+pub use prepare::{Inherited, Numbers, PrepareError, Surroundings, launch, prepare};
+pub use program::{Missing, find};

@@ -1,0 +1,86 @@
+//! The variables that a worker must not inherit.
+
+/// Exact names. Every dialect by which some server takes sockets, readiness or a watchdog: one that
+/// leaks through from listend's own manager makes a worker take descriptors that are not its own,
+/// refuse its listeners, or signal the wrong process.
+const NAMES: &[&str] = &[
+    // systemd: sockets, notification, watchdog.
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "MAINPID",
+    "MAINPIDFDID",
+    "MANAGERPID",
+    "INVOCATION_ID",
+    "FDSTORE",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    // systemfd.
+    "LISTEN_FDS_FIRST_FD",
+    // upstart, nginx and its fork, Server::Starter.
+    "UPSTART_FDS",
+    "UPSTART_EVENTS",
+    "NGINX",
+    "ANGIE",
+    "SERVER_STARTER_PORT",
+    "SERVER_STARTER_GENERATION",
+    // Servers that hand over to themselves.
+    "UNICORN_FD",
+    "GUNICORN_FD",
+    "GUNICORN_PID",
+    "WERKZEUG_SERVER_FD",
+    "WERKZEUG_RUN_MAIN",
+    "MOJO_REUSE",
+    "NODE_CHANNEL_FD",
+    "NODE_CHANNEL_SERIALIZATION_MODE",
+    "NODE_UNIQUE_ID",
+    "TABLEFLIP_HAS_PARENT_7DIU3",
+    // UCSPI.
+    "PROTO",
+    "TCPLOCALHOST",
+    "TCPLOCALIP",
+    "TCPLOCALPORT",
+    "TCPREMOTEHOST",
+    "TCPREMOTEINFO",
+    "TCPREMOTEIP",
+    "TCPREMOTEPORT",
+];
+
+/// Families of names.
+const PREFIXES: &[&str] = &[
+    "EINHORN_",
+    "FPM_SOCKETS",
+    "PUMA_INHERIT_",
+    "ENDLESS_",
+    "UNIXLOCAL",
+    "UNIXREMOTE",
+];
+
+/// Whether the variable belongs to some handoff, and so must not be passed on by accident.
+pub fn belongs_to_a_handoff(name: &str) -> bool {
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dialect_is_scrubbed_and_ordinary_variables_are_not() {
+        for name in [
+            "LISTEN_FDS",
+            "EINHORN_FD_0",
+            "FPM_SOCKETS_1",
+            "PUMA_INHERIT_3",
+        ] {
+            assert!(belongs_to_a_handoff(name), "{name}");
+        }
+        for name in ["PATH", "HOME", "LISTEN_ADDRESS", "TCP_PORT", "NGINX_CONF"] {
+            assert!(!belongs_to_a_handoff(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Files of `NAME=value` lines, as systemd.exec(5) EnvironmentFile= and shells have them.
+
+use crate::report::{FileId, Kind, Place, Problem, Report, Sources};
+
+/// Reads the lines: blank lines and those that start with `#` or `;` are skipped, `export ` in front
+/// is ignored, a value may be quoted with `'` (as it stands) or `"` (with `\"`, `\\`, `\$`, `` \` ``
+/// and `\n`). Nothing is expanded. Every line that is none of that is a problem with its place.
+pub(super) fn parse(
+    name: &str,
+    text: &str,
+    sources: &mut Sources,
+) -> (Vec<(String, String)>, Report) {
+    let mut variables = Vec::new();
+    let mut wrong = Vec::new();
+    for (index, raw) in text.lines().enumerate() {
+        let line = raw.trim();
+        if line.is_empty() || line.starts_with(['#', ';']) {
+            continue;
+        }
+        match assignment(line) {
+            Ok(pair) => variables.push(pair),
+            Err(message) => {
+                let column = raw.chars().take_while(|c| c.is_whitespace()).count() as u32 + 1;
+                let length = line.chars().count().max(1) as u32;
+                wrong.push((index as u32 + 1, column, length, message));
+            }
+        }
+    }
+    let mut report = Report::default();
+    if !wrong.is_empty() {
+        let file: FileId = sources.add(name, text);
+        for (line, column, length, message) in wrong {
+            let place = Place {
+                file,
+                line,
+                column,
+                length,
+            };
+            report.add(
+                Problem::new(Kind::EnvironmentFile, message)
+                    .at(place)
+                    .with_hint("a line is NAME=value, or a comment with `#`".to_owned()),
+            );
+        }
+    }
+    (variables, report)
+}
+
+fn assignment(line: &str) -> Result<(String, String), String> {
+    let line = line.strip_prefix("export ").map_or(line, str::trim_start);
+    let Some((name, value)) = line.split_once('=') else {
+        return Err("there is no `=` in this line".to_owned());
+    };
+    let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty()
+        || !name.chars().all(letter)
+        || name.starts_with(|c: char| c.is_ascii_digit())
+    {
+        return Err(format!("`{name}` is not a name of a variable"));
+    }
+    if value.contains('\0') {
+        return Err(format!("the value of `{name}` contains a NUL byte"));
+    }
+    Ok((name.to_owned(), unquote(value.trim())?))
+}
+
+fn unquote(value: &str) -> Result<String, String> {
+    let mut letters = value.chars();
+    let Some(quote) = letters.next().filter(|c| matches!(c, '"' | '\'')) else {
+        return Ok(value.to_owned());
+    };
+    let mut out = String::new();
+    while let Some(letter) = letters.next() {
+        if letter == quote {
+            return match letters.as_str() {
+                "" => Ok(out),
+                rest => Err(format!("`{rest}` stands behind the closing quote")),
+            };
+        }
+        if letter == '\\' && quote == '"' {
+            match letters.next() {
+                Some('n') => out.push('\n'),
+                Some(plain @ ('"' | '\\' | '$' | '`')) => out.push(plain),
+                Some(other) => out.extend(['\\', other]),
+                None => break,
+            }
+        } else {
+            out.push(letter);
+        }
+    }
+    Err("the quote is not closed".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_a_shell_would() {
+        let text = "# comment\n\nA=1\nexport B = x\nC='a \"b'\nD=\"x\\n\\\"y\\\" \\q\"\nE=\n";
+        let mut sources = Sources::default();
+        let (variables, report) = parse("f", text, &mut sources);
+        let get = |name: &str| {
+            let found = variables.iter().find(|(known, _)| known == name);
+            found.map(|(_, value)| value.as_str())
+        };
+        assert_eq!(get("A"), Some("1"));
+        assert_eq!(get("C"), Some("a \"b"));
+        assert_eq!(get("D"), Some("x\n\"y\" \\q"));
+        assert_eq!(get("E"), Some(""));
+        assert_eq!(report.errors.len(), 1, "`B ` is not a name");
+        assert_eq!(report.errors[0].place.unwrap().line, 4);
+    }
+
+    #[test]
+    fn mistakes_have_their_place() {
+        let mut sources = Sources::default();
+        let (_, report) = parse("f", "A=1\n  no equals\nX=\"open\n", &mut sources);
+        let places: Vec<(u32, u32)> = report
+            .errors
+            .iter()
+            .map(|problem| problem.place.unwrap())
+            .map(|place| (place.line, place.column))
+            .collect();
+        assert_eq!(places, [(2, 3), (3, 1)]);
+    }
+}

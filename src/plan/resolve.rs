@@ -1,0 +1,288 @@
+//! `Config` × facts about this machine → `Plan`. Pure.
+
+use super::environment_file;
+use super::model::{
+    Access, Credentials, Lifecycle, ListenerId, ListenerPlan, Plan, SocketPlan, WorkerPlan,
+};
+use crate::config::{self, Config, Located, Output, Template};
+use crate::handoff::belongs_to_a_handoff;
+use crate::host::{Facts, UserFacts};
+use crate::report::{Kind, Problem, Report, Sources, describe, did_you_mean};
+use std::collections::HashMap;
+
+/// Resolves everything that the configuration leaves to this machine. All that is missing is
+/// reported at once; the plan is to be used only if the report has no errors.
+///
+/// `sources` gets the environment files, so that their mistakes can be shown.
+pub fn resolve(config: &Config, facts: &Facts, sources: &mut Sources) -> (Plan, Report) {
+    let mut resolver = Resolver {
+        facts,
+        sources,
+        report: Report::default(),
+    };
+    let listeners: Vec<ListenerPlan> = config
+        .listeners
+        .iter()
+        .map(|listener| resolver.listener(listener))
+        .collect();
+    let ids: HashMap<&str, ListenerId> = config
+        .listeners
+        .iter()
+        .enumerate()
+        .map(|(index, listener)| (listener.name.value.as_str(), ListenerId(index as u32)))
+        .collect();
+    let workers = config
+        .workers
+        .iter()
+        .map(|worker| resolver.worker(worker, &ids))
+        .collect();
+    (Plan { listeners, workers }, resolver.report)
+}
+
+struct Resolver<'a> {
+    facts: &'a Facts,
+    sources: &'a mut Sources,
+    report: Report,
+}
+
+impl Resolver<'_> {
+    fn listener(&mut self, listener: &config::Listener) -> ListenerPlan {
+        let owner = listener.owner.as_ref().and_then(|name| {
+            let user = self.user(name)?;
+            Some(user.uid)
+        });
+        let group = listener.group.as_ref().and_then(|name| self.group(name));
+        ListenerPlan {
+            name: listener.name.value.clone(),
+            sockets: listener
+                .addresses
+                .iter()
+                .flat_map(|address| {
+                    address.value.endpoints.iter().map(|endpoint| SocketPlan {
+                        endpoint: endpoint.clone(),
+                        place: address.place,
+                    })
+                })
+                .collect(),
+            backlog: listener
+                .backlog
+                .as_ref()
+                .map_or(self.facts.somaxconn, |backlog| backlog.value),
+            access: Access {
+                owner,
+                group,
+                mode: listener.mode,
+                directory_mode: listener.directory_mode,
+            },
+        }
+    }
+
+    fn worker(&mut self, worker: &config::Worker, ids: &HashMap<&str, ListenerId>) -> WorkerPlan {
+        let credentials = self.credentials(worker);
+        let environment = self.environment(worker);
+        WorkerPlan {
+            name: worker.name.value.clone(),
+            place: worker.name.place,
+            command: worker
+                .command
+                .iter()
+                .map(|word| word.value.clone())
+                .collect(),
+            // Names were checked when the file was read; one that is missing is an error already.
+            listeners: worker
+                .listeners
+                .iter()
+                .filter_map(|name| ids.get(name.value.as_str()).copied())
+                .collect(),
+            nonblocking: worker.nonblocking.as_ref().is_some_and(|wish| wish.value),
+            environment,
+            working_directory: worker
+                .working_directory
+                .as_ref()
+                .map(|folder| folder.value.clone()),
+            credentials,
+            umask: worker.umask,
+            limits: worker.limits.iter().map(|limit| limit.value).collect(),
+            nice: worker.nice.as_ref().map(|nice| nice.value),
+            oom_score_adjust: worker.oom_score_adjust.as_ref().map(|score| score.value),
+            output: worker.output.clone(),
+            lifecycle: Lifecycle {
+                instances: worker.instances,
+                restart: worker.restart.clone(),
+                stop_signal: worker.stop_signal,
+                stop_timeout: worker.stop_timeout,
+            },
+        }
+    }
+
+    fn user(&mut self, name: &Located<String>) -> Option<UserFacts> {
+        let found = self.facts.users.get(&name.value).cloned();
+        if found.is_none() {
+            let known = self.facts.known_users.iter().map(String::as_str);
+            self.report.add(
+                Problem::new(
+                    Kind::UnknownUser,
+                    format!("there is no user `{}` on this machine", name.value),
+                )
+                .at(name.place)
+                .with_hint(did_you_mean(&name.value, known)),
+            );
+        }
+        found
+    }
+
+    fn group(&mut self, name: &Located<String>) -> Option<u32> {
+        let found = self.facts.groups.get(&name.value).copied();
+        if found.is_none() {
+            let known = self.facts.known_groups.iter().map(String::as_str);
+            self.report.add(
+                Problem::new(
+                    Kind::UnknownGroup,
+                    format!("there is no group `{}` on this machine", name.value),
+                )
+                .at(name.place)
+                .with_hint(did_you_mean(&name.value, known)),
+            );
+        }
+        found
+    }
+
+    fn credentials(&mut self, worker: &config::Worker) -> Option<Credentials> {
+        let user = worker.user.as_ref().and_then(|name| self.user(name));
+        let group = worker.group.as_ref().and_then(|name| self.group(name));
+        let supplementary = worker.supplementary_groups.as_ref().map(|names| {
+            names
+                .iter()
+                .filter_map(|name| self.group(name))
+                .collect::<Vec<u32>>()
+        });
+        let named = [&worker.user, &worker.group];
+        let first = named.into_iter().flatten().next();
+        let first = first.or(worker.supplementary_groups.as_ref().and_then(|v| v.first()));
+        let uid = user.as_ref().map(|user| user.uid);
+        if let Some(first) = first
+            && self.facts.uid != 0
+            && uid != Some(self.facts.uid)
+        {
+            self.report.add(
+                Problem::new(
+                    Kind::NeedsPrivilege,
+                    format!(
+                        "worker `{}` is to run as `{}`, but listend runs as uid {} here and may \
+                         not change users",
+                        worker.name.value, first.value, self.facts.uid
+                    ),
+                )
+                .at(first.place)
+                .of_worker(&worker.name.value)
+                .with_hint("run listend as root, or leave `user` and the groups out".to_owned()),
+            );
+        }
+        if user.is_none() && group.is_none() && supplementary.is_none() {
+            return None;
+        }
+        // An unprivileged listend that is asked to run a worker as its own user has nothing to
+        // change, and would not be allowed to call setgroups(2).
+        if self.facts.uid != 0
+            && uid == Some(self.facts.uid)
+            && group.is_none()
+            && supplementary.is_none()
+        {
+            return None;
+        }
+        let groups = supplementary.or_else(|| {
+            let user = user.as_ref()?;
+            // The groups of a bare number are unknown; none is safer than listend's own.
+            Some(user.groups.clone())
+        });
+        Some(Credentials {
+            uid,
+            gid: group.or_else(|| user.as_ref().and_then(|user| user.gid)),
+            groups,
+            user: first.map_or_else(String::new, |name| name.value.clone()),
+        })
+    }
+
+    /// listend's own environment without any handoff's variables; then who the user is; then the
+    /// files; then `environment:`. The last word on a name counts, and each name is there once.
+    fn environment(&mut self, worker: &config::Worker) -> Vec<(String, Template)> {
+        let mut variables = Variables::default();
+        for (name, value) in &self.facts.environment {
+            // JOURNAL_STREAM stays true only for a worker that writes to the same stream.
+            let stale = name == "JOURNAL_STREAM" && worker.output != Output::Inherit;
+            if !belongs_to_a_handoff(name) && !stale {
+                variables.set(name, Template::literal(value.as_str()));
+            }
+        }
+        let user = worker.user.as_ref();
+        if let Some(user) = user.and_then(|name| self.facts.users.get(&name.value)) {
+            for (name, value) in [
+                ("USER", &user.name),
+                ("LOGNAME", &user.name),
+                ("HOME", &user.home),
+                ("SHELL", &user.shell),
+            ] {
+                variables.set(name, Template::literal(value.as_str()));
+            }
+        }
+        for file in &worker.environment_files {
+            for (name, value) in self.environment_file(file) {
+                variables.set(&name, Template::literal(value));
+            }
+        }
+        for (name, value) in &worker.environment {
+            variables.set(name, value.value.clone());
+        }
+        variables.list
+    }
+
+    fn environment_file(&mut self, file: &config::EnvironmentFile) -> Vec<(String, String)> {
+        let path = &file.path.value;
+        match self.facts.environment_files.get(path) {
+            Some(Ok(text)) => {
+                let (variables, report) =
+                    environment_file::parse(&path.to_string_lossy(), text, self.sources);
+                self.report.extend(report);
+                variables
+            }
+            Some(Err(nix::libc::ENOENT)) if file.optional => Vec::new(),
+            Some(Err(errno)) => {
+                self.report.add(
+                    Problem::new(
+                        Kind::EnvironmentFile,
+                        format!(
+                            "cannot read environment file {}: {}",
+                            path.display(),
+                            describe(*errno)
+                        ),
+                    )
+                    .at(file.path.place)
+                    .with_hint(
+                        "a leading `-` makes the file optional: `-/path/to/file`".to_owned(),
+                    ),
+                );
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+}
+
+/// Variables in the order in which they first appeared.
+#[derive(Default)]
+struct Variables {
+    list: Vec<(String, Template)>,
+    index: HashMap<String, usize>,
+}
+
+impl Variables {
+    fn set(&mut self, name: &str, value: Template) {
+        match self.index.get(name) {
+            Some(at) => self.list[*at].1 = value,
+            None => {
+                self.index.insert(name.to_owned(), self.list.len());
+                self.list.push((name.to_owned(), value));
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Signals through pidfds, so that a recycled process id is never hit.
+
+use nix::libc::{self, c_int};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+/// pidfd_open(2) (Linux 5.3).
+pub(super) fn open(pid: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: a bare system call; a descriptor it returns is new and ours (and has FD_CLOEXEC).
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        match c_int::try_from(fd) {
+            Ok(fd) if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// pidfd_send_signal(2) (Linux 5.1).
+///
+/// # Errors
+///
+/// ESRCH when the process has exited and been waited for; EPERM when it may not be signalled.
+pub fn send_signal(pidfd: impl AsFd, signal: c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed and open; a null siginfo means what kill(2) would send.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if sent == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

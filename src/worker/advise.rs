@@ -1,0 +1,34 @@
+//! What can be said about workers before they are started.
+
+use super::program;
+use crate::plan::Plan;
+use crate::report::{Kind, Problem};
+
+/// Programs that are not there. Advice and no error: a port is better held without its program
+/// than not at all, and the program may come later.
+pub fn advise(plan: &Plan) -> Vec<Problem> {
+    let mut advice = Vec::new();
+    for worker in &plan.workers {
+        let Some(word) = worker.command.first().and_then(|word| word.as_literal()) else {
+            continue;
+        };
+        let path = worker.environment.iter().find(|(name, _)| name == "PATH");
+        let path = path.and_then(|(_, value)| value.as_literal());
+        let found = program::find(word, path).and_then(|file| program::look(&file));
+        if let Err(reason) = found {
+            advice.push(
+                Problem::new(
+                    Kind::CommandNotFound,
+                    format!("worker `{}` cannot execute `{word}`: {reason}", worker.name),
+                )
+                .at(worker.place)
+                .of_worker(&worker.name)
+                .with_hint(
+                    "it would be tried again with growing delays; its listeners would be held"
+                        .to_owned(),
+                ),
+            );
+        }
+    }
+    advice
+}

@@ -1,0 +1,148 @@
+//! Which descriptor goes where, decided before the fork.
+//!
+//! The worker wants its listeners at 3, 4, 5 …; in the parent they have any numbers, some of them
+//! in each other's way, and the status pipe may be in the way too. The plan is pure data that the
+//! child follows; the tests run it on a model of a descriptor table.
+
+use crate::sys::{FdAction, FdSlot};
+
+/// The actions that bring `sources[i]` to `first + i`.
+///
+/// `pipe` is the status pipe; its slot is `sources.len()`, and it only has to survive above the
+/// listeners. Everything that sits on a number where something else goes is first moved above, so
+/// that no order of the sources can overwrite one that is still needed.
+pub fn plan(sources: &[i32], pipe: i32, first: i32) -> Vec<FdAction> {
+    let end = first + sources.len() as i32;
+    let mut actions = Vec::with_capacity(sources.len() + 1);
+    let mut place = Vec::with_capacity(sources.len());
+    // A source may stand twice in the list (a worker that takes a listener twice), so "is in its
+    // place" is asked for each occurrence.
+    for (index, source) in sources.iter().enumerate() {
+        let slot = FdSlot(index as u16);
+        let target = first + index as i32;
+        if *source == target {
+            place.push(FdAction::Keep { slot });
+            continue;
+        }
+        if (first..end).contains(source) {
+            actions.push(FdAction::Relocate { slot, above: end });
+        }
+        place.push(FdAction::Place { slot, target });
+    }
+    if (first..end).contains(&pipe) {
+        actions.push(FdAction::Relocate {
+            slot: FdSlot(sources.len() as u16),
+            above: end,
+        });
+    }
+    actions.append(&mut place);
+    actions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// A descriptor table: number → (what is open there, FD_CLOEXEC).
+    type Table = BTreeMap<i32, (String, bool)>;
+
+    /// Follows the actions as the child does, and returns the table and where the pipe ended up.
+    fn run(mut table: Table, sources: &[i32], pipe: i32, first: i32) -> (Table, i32) {
+        let mut slots: Vec<i32> = sources.iter().copied().chain([pipe]).collect();
+        for action in plan(sources, pipe, first) {
+            match action {
+                FdAction::Relocate { slot, above } => {
+                    let from = slots[usize::from(slot.0)];
+                    let what = table[&from].0.clone();
+                    let free = (above..).find(|n| !table.contains_key(n)).unwrap();
+                    table.insert(free, (what, true));
+                    slots[usize::from(slot.0)] = free;
+                }
+                FdAction::Place { slot, target } => {
+                    let from = slots[usize::from(slot.0)];
+                    assert_ne!(from, target, "dup2 onto itself keeps FD_CLOEXEC");
+                    let what = table[&from].0.clone();
+                    table.insert(target, (what, false));
+                }
+                FdAction::Keep { slot } => {
+                    let at = slots[usize::from(slot.0)];
+                    table.get_mut(&at).unwrap().1 = false;
+                }
+            }
+        }
+        (table, slots[sources.len()])
+    }
+
+    fn permutations(items: &[i32]) -> Vec<Vec<i32>> {
+        if items.is_empty() {
+            return vec![Vec::new()];
+        }
+        let mut all = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let mut rest = items.to_vec();
+            rest.remove(index);
+            for mut tail in permutations(&rest) {
+                tail.insert(0, *item);
+                all.push(tail);
+            }
+        }
+        all
+    }
+
+    /// Every order of up to six descriptors taken from the numbers where they are in the way of
+    /// each other and of the pipe.
+    #[test]
+    fn every_permutation_ends_in_the_exact_table() {
+        for low in 1..=5 {
+            for count in 0..=6 {
+                let numbers: Vec<i32> = (low..low + count).collect();
+                for sources in permutations(&numbers) {
+                    for pipe in low + count..low + count + 3 {
+                        check(&sources, pipe);
+                    }
+                    // The pipe below the sources.
+                    check(&sources, low - 1);
+                }
+            }
+        }
+    }
+
+    fn check(sources: &[i32], pipe: i32) {
+        let mut table = Table::new();
+        for fd in 0..12 {
+            table.insert(fd, (format!("other{fd}"), true));
+        }
+        for fd in sources {
+            table.insert(*fd, (format!("socket{fd}"), true));
+        }
+        table.insert(pipe, ("pipe".to_owned(), true));
+        let (table, pipe) = run(table, sources, pipe, 3);
+        let end = 3 + sources.len() as i32;
+        for (index, source) in sources.iter().enumerate() {
+            let expected = (format!("socket{source}"), false);
+            assert_eq!(table[&(3 + index as i32)], expected, "{sources:?} {pipe}");
+        }
+        assert_eq!(table[&pipe], ("pipe".to_owned(), true), "{sources:?}");
+        assert!(
+            sources.is_empty() || !(3..end).contains(&pipe),
+            "{sources:?}"
+        );
+        for (fd, (what, close_on_exec)) in &table {
+            assert!(
+                *close_on_exec || (3..end).contains(fd),
+                "{what} at {fd} would leak: {sources:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_source_may_be_wanted_twice() {
+        let mut table = Table::new();
+        table.insert(4, ("socket".to_owned(), true));
+        table.insert(9, ("pipe".to_owned(), true));
+        let (table, _) = run(table, &[4, 4], 9, 3);
+        assert_eq!(table[&3].0, "socket");
+        assert_eq!(table[&4], ("socket".to_owned(), false));
+    }
+}

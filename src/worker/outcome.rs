@@ -1,0 +1,208 @@
+//! A failed launch in words: what failed, and why on this machine.
+//!
+//! The child reports a stage and an errno; the parent, which may allocate and look around, finds
+//! out what they mean.
+
+use crate::config::Resource;
+use crate::plan::WorkerPlan;
+use crate::report::describe;
+use crate::stage::{LaunchFailure, Stage};
+use crate::sys::{Prepared, Stdio};
+use nix::libc;
+use std::fs::{self, File, Metadata};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What follows "failed while {phrase of the stage}: ", in lower case without a full stop.
+pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared) -> String {
+    let user = Identity::of(worker);
+    let program = Path::new(std::ffi::OsStr::from_bytes(prepared.program.as_bytes()));
+    match failure.stage {
+        Stage::Exec => format!(
+            "{}: {}",
+            program.display(),
+            exec_reason(program, failure.errno, &user)
+        ),
+        Stage::WorkingDirectory => {
+            let folder = prepared.working_directory.as_ref();
+            let folder = folder.map_or(PathBuf::new(), |folder| {
+                PathBuf::from(std::ffi::OsStr::from_bytes(folder.as_bytes()))
+            });
+            let reason = access_reason(&folder, failure.errno, &user);
+            format!("{}: {reason}", folder.display())
+        }
+        Stage::Output => {
+            let target = match &prepared.output {
+                Stdio::File(path) => path.to_string_lossy().into_owned(),
+                Stdio::Inherit | Stdio::Null => "/dev/null".to_owned(),
+            };
+            format!("cannot open {target}: {}", describe(failure.errno))
+        }
+        Stage::Limits => limit_reason(failure, prepared),
+        Stage::User | Stage::Group | Stage::Groups if failure.errno == libc::EPERM => format!(
+            "{}: listend runs as uid {} and may not become {}; start it as root, or leave out \
+             `user`, `group` and `supplementary_groups`",
+            describe(failure.errno),
+            nix::unistd::geteuid(),
+            user.name
+        ),
+        Stage::OomScore if matches!(failure.errno, libc::EACCES | libc::EPERM) => format!(
+            "{}: lowering it needs CAP_SYS_RESOURCE, which listend does not have",
+            describe(failure.errno)
+        ),
+        Stage::Nice if matches!(failure.errno, libc::EACCES | libc::EPERM) => format!(
+            "{}: a value below the present one needs CAP_SYS_NICE, which listend does not have",
+            describe(failure.errno)
+        ),
+        Stage::Fork if failure.errno == libc::EAGAIN => format!(
+            "{}: a limit on processes is reached (ulimit -u, TasksMax=, pids.max)",
+            describe(failure.errno)
+        ),
+        _ => describe(failure.errno),
+    }
+}
+
+fn limit_reason(failure: LaunchFailure, prepared: &Prepared) -> String {
+    let limit = prepared.limits.get(usize::from(failure.detail));
+    let key = limit
+        .and_then(|(number, ..)| Resource::ALL.iter().find(|known| known.number() == *number))
+        .map_or("?", |resource| resource.key());
+    let why = describe(failure.errno);
+    if failure.errno == libc::EPERM {
+        return format!(
+            "`{key}`: {why}; a hard limit can be raised only with CAP_SYS_RESOURCE, and `nofile` \
+             not above fs.nr_open"
+        );
+    }
+    format!("`{key}`: {why}")
+}
+
+/// Whom the worker runs as, as far as access to files goes.
+struct Identity {
+    name: String,
+    uid: u32,
+    gids: Vec<u32>,
+}
+
+impl Identity {
+    fn of(worker: &WorkerPlan) -> Identity {
+        let mut uid = nix::unistd::geteuid().as_raw();
+        let mut gids = vec![nix::unistd::getegid().as_raw()];
+        let mut name = format!("uid {uid}");
+        if let Some(credentials) = &worker.credentials {
+            uid = credentials.uid.unwrap_or(uid);
+            gids = credentials.gid.into_iter().chain(gids).take(1).collect();
+            gids.extend(credentials.groups.iter().flatten());
+            name = format!("user {}", credentials.user);
+        }
+        Identity { name, uid, gids }
+    }
+
+    /// Whether the permission bits give `bit` (4 read, 2 write, 1 execute) to this identity.
+    /// Access control lists and security modules are not seen here.
+    fn may(&self, metadata: &Metadata, bit: u32) -> bool {
+        let mode = metadata.mode();
+        if self.uid == 0 {
+            return bit != 1 || metadata.is_dir() || mode & 0o111 != 0;
+        }
+        let shift = if metadata.uid() == self.uid {
+            6
+        } else if self.gids.contains(&metadata.gid()) {
+            3
+        } else {
+            0
+        };
+        mode >> shift & bit != 0
+    }
+}
+
+fn exec_reason(program: &Path, errno: i32, user: &Identity) -> String {
+    match errno {
+        libc::ENOENT if program.exists() => missing_interpreter(program),
+        libc::ENOEXEC => format!(
+            "it is neither a program for this machine nor a script with a #! line ({})",
+            crate::report::errno_name(errno)
+        ),
+        libc::E2BIG => "the command and its environment are too long (E2BIG)".to_owned(),
+        libc::ETXTBSY => "it is open for writing, being replaced? (ETXTBSY)".to_owned(),
+        libc::ELIBBAD => "its dynamic loader is damaged (ELIBBAD)".to_owned(),
+        _ => access_reason(program, errno, user),
+    }
+}
+
+/// The program is there, but execve(2) says ENOENT: what it needs to run is not.
+fn missing_interpreter(program: &Path) -> String {
+    let mut start = [0u8; 256];
+    let length = File::open(program)
+        .and_then(|mut file| file.read(&mut start))
+        .unwrap_or(0);
+    let Some(line) = start[..length].strip_prefix(b"#!") else {
+        return "its dynamic loader does not exist on this machine; \
+                it was built for another system or C library (ENOENT)"
+            .to_owned();
+    };
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
+    if line.ends_with(b"\r") {
+        return "its #! line ends with a carriage return: the file has Windows line ends (ENOENT)"
+            .to_owned();
+    }
+    let line = String::from_utf8_lossy(line);
+    let interpreter = line.split_whitespace().next().unwrap_or("");
+    format!("its interpreter `{interpreter}` does not exist (ENOENT)")
+}
+
+/// For ENOENT, EACCES and ENOTDIR: which part of the path is the obstacle.
+fn access_reason(path: &Path, errno: i32, user: &Identity) -> String {
+    let words = describe(errno);
+    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
+    folders.reverse();
+    for folder in folders {
+        let Ok(metadata) = fs::metadata(folder) else {
+            return format!("{words}: there is no {}", folder.display());
+        };
+        if !metadata.is_dir() {
+            return format!("{words}: {} is not a folder", folder.display());
+        }
+        if errno == libc::EACCES && !user.may(&metadata, 1) {
+            return format!(
+                "{words}: {} may not enter {} (mode {:04o}, owner uid {})",
+                user.name,
+                folder.display(),
+                metadata.mode() & 0o7777,
+                metadata.uid()
+            );
+        }
+    }
+    match fs::metadata(path) {
+        Err(_) => words,
+        Ok(metadata) if errno == libc::EACCES && !user.may(&metadata, 1) => format!(
+            "{words}: {} has no execute permission on it (mode {:04o}, owner uid {})",
+            user.name,
+            metadata.mode() & 0o7777,
+            metadata.uid()
+        ),
+        Ok(_) if errno == libc::EACCES && on_noexec_mount(path) => {
+            format!("{words}: its file system is mounted noexec")
+        }
+        Ok(_) if errno == libc::EACCES => match script_interpreter(path) {
+            Some(interpreter) => format!("{words}: perhaps of its interpreter `{interpreter}`"),
+            None => format!("{words}: perhaps a security module (AppArmor, SELinux) forbids it"),
+        },
+        Ok(_) => words,
+    }
+}
+
+fn on_noexec_mount(path: &Path) -> bool {
+    nix::sys::statvfs::statvfs(path)
+        .is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC))
+}
+
+fn script_interpreter(path: &Path) -> Option<String> {
+    let mut start = [0u8; 256];
+    let length = File::open(path).ok()?.read(&mut start).ok()?;
+    let line = start[..length].strip_prefix(b"#!")?;
+    let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next()?).into_owned();
+    line.split_whitespace().next().map(str::to_owned)
+}

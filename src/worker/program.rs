@@ -1,0 +1,107 @@
+//! Finding the program that a command names.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Where execvp(3) looks when there is no PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Why there is nothing to execute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// A path, and nothing is there.
+    NoSuchFile,
+    /// A bare name that is in no folder of this PATH.
+    NotInPath(String),
+    /// It is there, but has no execute permission for anybody.
+    NotExecutable(PathBuf),
+    /// It is a folder, a device, …
+    NotAFile(PathBuf),
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Missing::NoSuchFile => write!(f, "no such file"),
+            Missing::NotInPath(path) => write!(f, "not found in PATH ({path})"),
+            Missing::NotExecutable(path) => {
+                write!(f, "{} is not executable (chmod +x?)", path.display())
+            }
+            Missing::NotAFile(path) => write!(f, "{} is not a file", path.display()),
+        }
+    }
+}
+
+/// The path to execute: as it stands if it has a slash, else the first executable of that name
+/// in `path`, which is the worker's own PATH, not listend's.
+///
+/// # Errors
+///
+/// A bare name that is nowhere in `path`. Whether a path can be executed, and by the worker's user,
+/// is for execve(2) to say; [`look`] makes a guess beforehand.
+pub fn find(program: &str, path: Option<&str>) -> Result<PathBuf, Missing> {
+    if program.contains('/') {
+        return Ok(PathBuf::from(program));
+    }
+    let path = path.unwrap_or(DEFAULT_PATH);
+    let mut nearly = None;
+    // An empty item means the current folder to execvp(3): an old trap, not followed here.
+    for folder in path.split(':').filter(|folder| folder.starts_with('/')) {
+        let file = Path::new(folder).join(program);
+        match look(&file) {
+            Ok(()) => return Ok(file),
+            Err(Missing::NoSuchFile | Missing::NotInPath(_)) => {}
+            Err(other) => nearly = nearly.or(Some(other)),
+        }
+    }
+    Err(nearly.unwrap_or_else(|| Missing::NotInPath(path.to_owned())))
+}
+
+/// Whether there is something at this path that somebody may execute.
+///
+/// # Errors
+///
+/// There is not, and why.
+pub fn look(file: &Path) -> Result<(), Missing> {
+    // A file that cannot even be looked at may still be there for the worker's user: execve(2)
+    // will say, with the reason.
+    let metadata = match std::fs::metadata(file) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Missing::NoSuchFile);
+        }
+        Err(_) => return Ok(()),
+    };
+    if !metadata.is_file() {
+        return Err(Missing::NotAFile(file.to_owned()));
+    }
+    if metadata.permissions().mode() & 0o111 == 0 {
+        return Err(Missing::NotExecutable(file.to_owned()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_up_and_a_path_is_taken_as_it_stands() {
+        assert_eq!(
+            find("sh", Some("/nowhere:/bin")),
+            Ok(PathBuf::from("/bin/sh"))
+        );
+        assert_eq!(find("/bin/sh", None), Ok(PathBuf::from("/bin/sh")));
+        assert_eq!(
+            find("no-such", Some("/bin")),
+            Err(Missing::NotInPath("/bin".to_owned()))
+        );
+        let look = |path: &str| look(Path::new(path));
+        assert_eq!(look("/bin/no-such"), Err(Missing::NoSuchFile));
+        assert_eq!(
+            look("/etc/passwd"),
+            Err(Missing::NotExecutable("/etc/passwd".into()))
+        );
+        assert_eq!(look("/etc"), Err(Missing::NotAFile("/etc".into())));
+    }
+}
