@@ -1,6 +1,7 @@
 //! What is held once everything is bound.
 
 use crate::config::Endpoint;
+use crate::plan::ListenerId;
 use nix::sys::stat::{SFlag, lstat};
 use socket2::SockRef;
 use std::io;
@@ -64,6 +65,12 @@ impl PathIdentity {
 }
 
 impl Bound {
+    /// The sockets of one listener, in the order of the plan.
+    pub fn sockets(&self, listener: ListenerId) -> &[BoundSocket] {
+        let listener = self.listeners.get(listener.0 as usize);
+        listener.map_or(&[], |listener| listener.sockets.as_slice())
+    }
+
     /// Removes the unix paths that are still the files that were bound, and nothing else.
     ///
     /// To be called while the sockets are open, so that inode numbers mean something. Answers
@@ -78,6 +85,16 @@ impl Bound {
             }
         }
         problems
+    }
+
+    /// Takes everything back after a start that failed: the sockets, their paths, and the folders
+    /// that were created for them.
+    pub fn withdraw(self) {
+        // What cannot be removed has nobody to tell but the error that is shown anyway.
+        let _left_behind = self.remove_paths();
+        for folder in self.created_folders.iter().rev() {
+            let _in_use_by_others = std::fs::remove_dir(folder);
+        }
     }
 }
 

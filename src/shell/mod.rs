@@ -1,1 +1,14 @@
-//! (to come)
+//! The event loop: does what the core decides, and decides nothing.
+//!
+//! One thread, one level-triggered epoll. No tick and no sleep: with nothing to do it stays in
+//! epoll_wait(2) until something happens or the core's next deadline comes.
+
+pub mod clock;
+pub mod logging;
+mod process;
+mod signals;
+mod turn;
+mod words;
+
+pub use signals::Signals;
+pub use turn::Shell;

@@ -1,0 +1,150 @@
+//! The verbs and their flags.
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use log::LevelFilter;
+use std::path::{Path, PathBuf};
+
+/// Where the configuration is unless the command line says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/listend/listend.yaml";
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   the request was refused or failed
+  64  the command line cannot be understood
+  69  a listener could not be bound
+  70  something inside listend failed
+  78  the configuration is bad";
+
+/// Binds and listens first, then launches workers that inherit the sockets.
+#[derive(Debug, Parser)]
+#[command(name = "listend", version, styles = STYLES, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// How much to log: off, error, warn, info, debug or trace [default: $RUST_LOG, or info]
+    #[arg(long, value_name = "LEVEL", global = true)]
+    pub log_level: Option<LevelFilter>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the daemon in the foreground: bind every listener, then start the workers
+    #[command(after_help = EXIT_CODES)]
+    Run(Run),
+    /// Say what is wrong with a configuration on this machine, and change nothing
+    ///
+    /// Parses and validates the configuration, tries every bind and listen and releases it at
+    /// once, and prints every error and every piece of advice.
+    #[command(after_help = EXIT_CODES)]
+    Check(Check),
+    /// Bind, hand over and supervise one command, without a configuration
+    #[command(after_help = EXIT_CODES)]
+    Exec(Exec),
+    /// The sample worker: answers HTTP on every stream listener that it inherits
+    HelloWorker,
+}
+
+/// Which configuration.
+#[derive(Debug, Args)]
+pub struct ConfigPath {
+    /// The configuration; `conf.d/*.yaml` beside it are read too
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+
+    /// The same, as an option [default: /etc/listend/listend.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigPath {
+    /// The path to read.
+    pub fn path(&self) -> &Path {
+        let given = self.config.as_deref().or(self.file.as_deref());
+        given.unwrap_or(Path::new(DEFAULT_CONFIG))
+    }
+}
+
+/// `listend run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub config: ConfigPath,
+}
+
+/// `listend check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub config: ConfigPath,
+
+    /// Print errors and advice as JSON on standard output
+    #[arg(long, conflicts_with = "dump")]
+    pub json: bool,
+
+    /// Bind nothing: check only what the files say
+    #[arg(long)]
+    pub no_bind: bool,
+
+    /// Print what was understood, with every default filled in, as YAML
+    #[arg(long, value_name = "STAGE")]
+    pub dump: Option<Dump>,
+}
+
+/// What `check --dump` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dump {
+    /// What the files say.
+    Config,
+    /// What listend would do: users as numbers, files read, defaults of this machine.
+    Plan,
+}
+
+/// `listend exec`.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// An address to listen on; may be given several times
+    #[arg(short, long = "listen", value_name = "[NAME=]ADDRESS", required = true)]
+    pub listen: Vec<String>,
+
+    /// How many instances of the command share the listeners
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub instances: u32,
+
+    /// When to start the command again; with `never`, listend ends as the command does
+    #[arg(long, value_name = "POLICY", default_value = "always")]
+    pub restart: Policy,
+
+    /// Set O_NONBLOCK on the listeners
+    #[arg(long)]
+    pub nonblocking: bool,
+
+    /// Run the command as this user
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// The command and its arguments; `{fd:NAME}`, `{address:NAME}` and `{port:NAME}` are filled in
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// The restart policies, as the command line has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    /// After every exit.
+    Always,
+    /// After a failure.
+    OnFailure,
+    /// Never.
+    Never,
+}

@@ -1,0 +1,42 @@
+//! `listend exec`: bind, hand over and supervise one command.
+
+use super::args::{Exec, Policy};
+use super::exit::Exit;
+use super::load;
+use super::run;
+use crate::config::{self, Located, RestartPolicy};
+use crate::report::Place;
+use crate::shell::clock;
+use crate::shell::logging::Sink;
+
+/// Runs the command until it, or listend, is asked to stop.
+pub fn exec(arguments: &Exec, sink: Sink) -> Exit {
+    let started = clock::now();
+    let mut loaded = config::from_arguments(&arguments.listen, &arguments.command);
+    if let Some(worker) = loaded.config.workers.first_mut() {
+        worker.instances = arguments.instances;
+        worker.restart.policy = match arguments.restart {
+            Policy::Always => RestartPolicy::Always,
+            Policy::OnFailure => RestartPolicy::OnFailure,
+            Policy::Never => RestartPolicy::Never,
+        };
+        if arguments.nonblocking {
+            worker.nonblocking = Some(located(true, worker.name.place));
+        }
+        if let Some(user) = &arguments.user {
+            let file = loaded.sources.add("--user", user.as_str());
+            let place = Place {
+                file,
+                line: 1,
+                column: 1,
+                length: user.chars().count().max(1) as u32,
+            };
+            worker.user = Some(located(user.clone(), place));
+        }
+    }
+    run::start(load::resolve(loaded), sink, started)
+}
+
+fn located<T>(value: T, place: Place) -> Located<T> {
+    Located { value, place }
+}

@@ -1,0 +1,36 @@
+//! Exit codes, after sysexits.h; documented in listend(8) and used in the unit file.
+
+use std::process::ExitCode;
+
+/// How `listend` ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// The request was refused or failed.
+    Refused,
+    /// The command line cannot be understood.
+    Usage,
+    /// A listener could not be bound.
+    Unavailable,
+    /// Something inside listend failed.
+    Internal,
+    /// The configuration is bad.
+    Configuration,
+    /// What the event loop ended with, or the one worker of `exec --restart never`.
+    Code(u8),
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Refused => 1,
+            Exit::Usage => 64,
+            Exit::Unavailable => 69,
+            Exit::Internal => 70,
+            Exit::Configuration => 78,
+            Exit::Code(code) => code,
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! From a path to a plan.
+
+use crate::config::{self, Config, Loaded, SourceFile};
+use crate::host::Facts;
+use crate::plan::{self, Plan};
+use crate::report::{Kind, Problem, Report, Sources, describe};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A configuration that was read, and what it comes to on this machine.
+pub struct Planned {
+    /// What the files say.
+    pub config: Config,
+    /// What it comes to; to be used only if the report has no errors.
+    pub plan: Plan,
+    /// All that was found so far.
+    pub report: Report,
+    /// The texts that the report points into.
+    pub sources: Sources,
+}
+
+/// Reads the file and the drop-ins beside it.
+pub fn from_file(path: &Path) -> Planned {
+    let mut files = Vec::new();
+    let mut unreadable = Report::default();
+    let mut paths = vec![path.to_owned()];
+    match drop_ins(path) {
+        Ok(found) => paths.extend(found),
+        Err((folder, error)) => unreadable.add(cannot_read(&folder, &error)),
+    }
+    for path in paths {
+        match read(&path) {
+            Ok(file) => files.push(file),
+            Err(error) => unreadable.add(cannot_read(&path, &error)),
+        }
+    }
+    let mut loaded = config::read(files);
+    unreadable.extend(std::mem::take(&mut loaded.report));
+    loaded.report = unreadable;
+    resolve(loaded)
+}
+
+/// Resolves what was read, if it can be understood at all.
+pub fn resolve(loaded: Loaded) -> Planned {
+    let Loaded {
+        config,
+        mut report,
+        mut sources,
+    } = loaded;
+    let facts = Facts::gather(&config);
+    let (plan, findings) = plan::resolve(&config, &facts, &mut sources);
+    report.extend(silence(findings, &config));
+    Planned {
+        config,
+        plan,
+        report,
+        sources,
+    }
+}
+
+/// Drops the advice that the configuration does not want.
+pub fn silence(mut report: Report, config: &Config) -> Report {
+    report.advice.retain(|problem| {
+        let (listener, worker) = (problem.listener.as_deref(), problem.worker.as_deref());
+        !config::silenced(config, listener, worker, problem.kind)
+    });
+    report
+}
+
+fn read(path: &Path) -> io::Result<SourceFile> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    Ok(SourceFile {
+        name: path.display().to_string(),
+        bytes: fs::read(path)?,
+        folder: folder.canonicalize()?,
+    })
+}
+
+/// `conf.d/*.yaml` beside the file, in the order of their names.
+fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+    let folder = path.with_file_name("conf.d");
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err((folder, error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        match entry {
+            Ok(entry) => found.push(entry.path()),
+            Err(error) => return Err((folder, error)),
+        }
+    }
+    // An editor's backup (`.web.yaml.swp`, `.#web.yaml`) is no drop-in.
+    found.retain(|path| {
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        !hidden
+            && path
+                .extension()
+                .is_some_and(|extension| extension == "yaml")
+    });
+    found.sort();
+    Ok(found)
+}
+
+fn cannot_read(path: &Path, error: &io::Error) -> Problem {
+    let why = match error.raw_os_error() {
+        Some(errno) => describe(errno),
+        None => error.to_string(),
+    };
+    let problem = Problem::new(
+        Kind::Unreadable,
+        format!("cannot read {}: {why}", path.display()),
+    );
+    if error.kind() == io::ErrorKind::NotFound {
+        return problem.with_hint(
+            "give the path of the configuration: `listend run FILE` or `-c FILE`".to_owned(),
+        );
+    }
+    problem
+}

@@ -1,0 +1,386 @@
+//! One turn of the loop, and how each effect of the core is carried out.
+//!
+//! The order within a turn matters: how an exec went is told before the exit that may have
+//! followed it, and exits before the tick, so that the core sees causes before their consequences.
+
+use super::clock;
+use super::process::{Launching, Process, Processes};
+use super::signals::{Arrived, Signals};
+use super::words;
+use crate::core::{Core, Effect, Event, Input, InstanceId, ProcessId, Scope};
+use crate::listener::{self, Bound, IoMode};
+use crate::plan::{Plan, WorkerPlan};
+use crate::stage::{LaunchFailure, Stage};
+use crate::sys::{self, Launched, Origin, Prepared};
+use crate::worker::{self, Inherited, Numbers, Surroundings};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// How many events one turn takes from the kernel; the rest stays for the next.
+const EVENTS_PER_TURN: usize = 256;
+
+/// Everything the running daemon has.
+pub struct Shell {
+    plan: Plan,
+    /// Gone once the listeners have been closed.
+    bound: Option<Bound>,
+    surroundings: Surroundings,
+    core: Core,
+    epoll: Epoll,
+    signals: Signals,
+    processes: Processes,
+    /// Why launches failed, in words, until the core's event about it is put into words.
+    reasons: HashMap<ProcessId, String>,
+    exit: Option<u8>,
+}
+
+/// What an epoll event is about; packed into the 64 bits that epoll keeps for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Signals,
+    Status(ProcessId),
+    Exit(ProcessId),
+}
+
+impl Token {
+    fn pack(self) -> u64 {
+        match self {
+            Token::Signals => 0,
+            Token::Status(process) => process.0 << 2 | 1,
+            Token::Exit(process) => process.0 << 2 | 2,
+        }
+    }
+
+    fn unpack(data: u64) -> Token {
+        match data & 3 {
+            1 => Token::Status(ProcessId(data >> 2)),
+            2 => Token::Exit(ProcessId(data >> 2)),
+            _ => Token::Signals,
+        }
+    }
+}
+
+impl Shell {
+    /// Takes over the plan and the bound listeners. Nothing runs yet.
+    ///
+    /// # Errors
+    ///
+    /// epoll_create1(2) or epoll_ctl(2) failed: no descriptors or no memory left.
+    pub fn new(
+        plan: Plan,
+        bound: Bound,
+        signals: Signals,
+        surroundings: Surroundings,
+    ) -> io::Result<Shell> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(
+            signals.fd(),
+            EpollEvent::new(EpollFlags::EPOLLIN, Token::Signals.pack()),
+        )?;
+        let lifecycles = plan.workers.iter().map(|worker| worker.lifecycle.clone());
+        let core = Core::new(lifecycles.collect());
+        Ok(Shell {
+            plan,
+            bound: Some(bound),
+            surroundings,
+            core,
+            epoll,
+            signals,
+            processes: Processes::default(),
+            reasons: HashMap::new(),
+            exit: None,
+        })
+    }
+
+    /// Starts the workers and runs until the core says with which code to exit.
+    ///
+    /// # Errors
+    ///
+    /// epoll_wait(2) failed, which it does only for a programming error.
+    pub fn run(mut self) -> io::Result<u8> {
+        self.feed(Input::Start);
+        // Children that exited before SIGCHLD was handled: those of whoever executed listend.
+        self.reap_strangers();
+        loop {
+            self.perform_effects();
+            if let Some(code) = self.exit {
+                return Ok(code);
+            }
+            self.turn()?;
+        }
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS_PER_TURN];
+        let count = match self.epoll.wait(&mut events, self.timeout()) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        let tokens = || {
+            events[..count]
+                .iter()
+                .map(|event| Token::unpack(event.data()))
+        };
+        for token in tokens() {
+            if let Token::Status(process) = token {
+                self.exec_status(process);
+            }
+        }
+        // Level-triggered: what this turn does not take is there again in the next.
+        if tokens().any(|token| token == Token::Signals) {
+            for arrived in self.signals.take() {
+                self.signal(arrived);
+            }
+        }
+        for token in tokens() {
+            if let Token::Exit(process) = token {
+                self.exited(process);
+            }
+        }
+        if self.core.deadline().is_some_and(|at| at <= clock::now()) {
+            self.feed(Input::Tick);
+        }
+        Ok(())
+    }
+
+    /// Until the core's deadline, rounded up: a turn that comes too early would only come again.
+    fn timeout(&self) -> EpollTimeout {
+        let Some(deadline) = self.core.deadline() else {
+            return EpollTimeout::NONE;
+        };
+        let left = deadline.0.saturating_sub(clock::now().0);
+        let milliseconds = left.div_ceil(1_000_000).min(i32::MAX as u64) as i32;
+        EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::ZERO)
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.core.handle(clock::now(), input);
+    }
+
+    fn signal(&mut self, arrived: Arrived) {
+        if arrived.number != SIGCHLD {
+            log::info!("received {}", words::arrival(arrived));
+        }
+        match (arrived.number, arrived.origin) {
+            // The kernel sends SIGHUP when the terminal that listend runs on goes away.
+            (SIGTERM | SIGINT, _) | (SIGHUP, Origin::Kernel) => self.feed(Input::Stop),
+            (SIGHUP, Origin::Process { .. }) => self.feed(Input::ReloadRequested),
+            (SIGCHLD, _) => self.reap_strangers(),
+            _ => {}
+        }
+    }
+
+    fn reap_strangers(&mut self) {
+        while let Some(ours) = self.processes.reap_strangers() {
+            self.exited(ours);
+        }
+    }
+
+    fn exec_status(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get_mut(id) else {
+            return;
+        };
+        let Some(launching) = &process.launching else {
+            return;
+        };
+        let outcome = match sys::read_status(&launching.status) {
+            Ok(outcome) => outcome,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // A pipe of ours that cannot be read says nothing; the exit status will.
+            Err(_) => None,
+        };
+        let worker = self.plan.worker(process.instance.worker);
+        if let Some(failure) = outcome {
+            let reason = worker::explain(failure, worker, &launching.prepared);
+            self.reasons.insert(id, reason);
+        }
+        // Dropping the read end removes it from the epoll set: nobody else has it open.
+        process.launching = None;
+        self.feed(match outcome {
+            None => Input::ExecSucceeded { process: id },
+            Some(failure) => Input::LaunchFailed {
+                process: id,
+                failure,
+            },
+        });
+    }
+
+    fn exited(&mut self, id: ProcessId) {
+        // The child is dead, so its end of the status pipe is closed: this does not wait.
+        self.exec_status(id);
+        let Some(process) = self.processes.get(id) else {
+            return;
+        };
+        let Some(status) = process.reap() else {
+            return;
+        };
+        self.processes.remove(id);
+        self.feed(Input::Exited {
+            process: id,
+            status,
+        });
+    }
+
+    fn perform_effects(&mut self) {
+        while let Some(effect) = self.core.next_effect() {
+            match effect {
+                Effect::Spawn {
+                    process,
+                    instance,
+                    generation,
+                } => self.spawn(process, instance, generation),
+                Effect::Signal {
+                    process,
+                    signal,
+                    scope,
+                } => self.send(process, signal, scope),
+                Effect::CloseListeners => self.close_listeners(),
+                Effect::Exit { code } => self.exit = Some(code),
+                Effect::Emit(event) => self.emit(&event),
+            }
+        }
+    }
+
+    fn emit(&mut self, event: &Event) {
+        let context = words::Context {
+            plan: &self.plan,
+            pid_of: &|process| self.processes.get(process).map(|process| process.pid),
+            reasons: &self.reasons,
+        };
+        let (level, words) = words::describe(event, &context);
+        log::log!(level, "{words}");
+        if let Event::LaunchFailed { process, .. } = event {
+            self.reasons.remove(process);
+        }
+    }
+
+    fn send(&mut self, process: ProcessId, signal: i32, scope: Scope) {
+        let Some(process) = self.processes.get(process) else {
+            return;
+        };
+        match scope {
+            Scope::Group => process.kill_group(),
+            Scope::Process => {
+                if let Err(error) = process.signal(signal) {
+                    log::warn!(
+                        "cannot send {} to pid {}: {error}",
+                        words::signal_name(signal),
+                        process.pid
+                    );
+                }
+            }
+        }
+    }
+
+    fn close_listeners(&mut self) {
+        let Some(bound) = self.bound.take() else {
+            return;
+        };
+        for (path, error) in bound.remove_paths() {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+
+    fn spawn(&mut self, id: ProcessId, instance: InstanceId, generation: u32) {
+        let numbers = Numbers {
+            instance: instance.index,
+            generation,
+        };
+        let worker = self.plan.worker(instance.worker);
+        let outcome = self
+            .prepare(worker, numbers)
+            .and_then(|prepared| Self::launch(&self.epoll, id, worker, prepared));
+        match outcome {
+            Ok((launched, prepared)) => {
+                let process = Process {
+                    pid: launched.pid,
+                    instance,
+                    pidfd: launched.pidfd,
+                    launching: Some(Launching {
+                        status: launched.status,
+                        prepared: Box::new(prepared),
+                    }),
+                };
+                self.processes.insert(id, process);
+                self.feed(Input::Spawned { process: id });
+            }
+            Err((failure, reason)) => {
+                self.reasons.insert(id, reason);
+                self.feed(Input::LaunchFailed {
+                    process: id,
+                    failure,
+                });
+            }
+        }
+    }
+
+    /// Puts the worker's listeners in order and lays the process out.
+    fn prepare(
+        &self,
+        worker: &WorkerPlan,
+        numbers: Numbers,
+    ) -> Result<Prepared, (LaunchFailure, String)> {
+        let mode = IoMode::from_nonblocking(worker.nonblocking);
+        let mut sockets = Vec::new();
+        for id in &worker.listeners {
+            let listener = self.plan.listener(*id);
+            for socket in self.bound.iter().flat_map(|bound| bound.sockets(*id)) {
+                // Whoever ran before may have changed both: they belong to the shared open file
+                // description, not to the descriptor.
+                if let Err(error) = listener::prepare_for_spawn(socket, listener.backlog, mode) {
+                    log::warn!(
+                        "listener {}: cannot put {} in order for {}: {error}",
+                        listener.name,
+                        socket.address,
+                        worker.name
+                    );
+                }
+                sockets.push(Inherited {
+                    listener: &listener.name,
+                    fd: socket.fd.as_raw_fd(),
+                    address: &socket.address,
+                });
+            }
+        }
+        worker::prepare(worker, &sockets, numbers, &self.surroundings).map_err(|error| {
+            let failure = LaunchFailure {
+                stage: error.stage(),
+                errno: error.errno(),
+                detail: 0,
+            };
+            (failure, error.to_string())
+        })
+    }
+
+    fn launch(
+        epoll: &Epoll,
+        id: ProcessId,
+        worker: &WorkerPlan,
+        mut prepared: Prepared,
+    ) -> Result<(Launched, Prepared), (LaunchFailure, String)> {
+        let fail = |error: &io::Error, prepared: &Prepared| {
+            let failure = LaunchFailure {
+                stage: Stage::Fork,
+                errno: error.raw_os_error().unwrap_or(nix::libc::EIO),
+                detail: 0,
+            };
+            (failure, worker::explain(failure, worker, prepared))
+        };
+        let launched = worker::launch(&mut prepared).map_err(|error| fail(&error, &prepared))?;
+        let watch =
+            |fd, token: Token| epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.pack()));
+        let watched = watch(&launched.status, Token::Status(id))
+            .and_then(|()| watch(&launched.pidfd, Token::Exit(id)));
+        if let Err(errno) = watched {
+            // A child that cannot be watched would never be noticed again.
+            sys::discard(&launched);
+            return Err(fail(&errno.into(), &prepared));
+        }
+        Ok((launched, prepared))
+    }
+}

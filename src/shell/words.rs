@@ -1,0 +1,259 @@
+//! The core's events in words. Every line says what happens next.
+
+use super::signals::Arrived;
+use crate::core::{Event, ExitStatus, FailureReason, InstanceId, Next, ProcessId};
+use crate::plan::{Plan, WorkerId};
+use crate::sys::Origin;
+use log::Level;
+use nix::sys::signal::Signal;
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+/// What the words need besides the event.
+pub(super) struct Context<'a> {
+    /// For the names.
+    pub plan: &'a Plan,
+    /// The pid of a process that has one.
+    pub pid_of: &'a dyn Fn(ProcessId) -> Option<i32>,
+    /// Why launches failed.
+    pub reasons: &'a HashMap<ProcessId, String>,
+}
+
+/// The level and the line for an event.
+pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) {
+    let name = |instance| instance_name(context.plan, instance);
+    let pid = |process| {
+        let pid = (context.pid_of)(process);
+        pid.map_or_else(String::new, |pid| format!(", pid {pid}"))
+    };
+    match *event {
+        Event::InstanceStarting {
+            instance,
+            process,
+            generation,
+        } => (
+            Level::Debug,
+            format!(
+                "{}: starting{}, generation {generation}",
+                name(instance),
+                pid(process)
+            ),
+        ),
+        Event::InstanceStarted { instance, process } => (
+            Level::Info,
+            format!("{}: started{}", name(instance), pid(process)),
+        ),
+        Event::LaunchFailed {
+            instance,
+            process,
+            failure,
+            next,
+        } => {
+            let reason = context.reasons.get(&process).cloned();
+            let line = format!(
+                "{}: failed while {}: {}; {}",
+                name(instance),
+                failure.stage.phrase(),
+                reason.unwrap_or_else(|| crate::report::describe(failure.errno)),
+                next_words(next)
+            );
+            (Level::Error, line)
+        }
+        Event::InstanceExited {
+            instance,
+            status,
+            uptime,
+            next,
+            ..
+        } => {
+            let level = match (status, next) {
+                (_, Next::Stopping) | (ExitStatus::Code(0), _) => Level::Info,
+                (_, Next::Failed(_)) => Level::Error,
+                _ => Level::Warn,
+            };
+            let line = format!(
+                "{}: {} after {}; {}",
+                name(instance),
+                status_words(status),
+                duration(uptime),
+                next_words(next)
+            );
+            (level, line)
+        }
+        Event::InstanceFailed { instance, .. } => (
+            Level::Error,
+            format!(
+                "{}: failed; its listeners stay bound and clients wait in their queues",
+                name(instance)
+            ),
+        ),
+        Event::WorkerFailed { worker } => (
+            Level::Error,
+            format!(
+                "worker {}: every instance has failed; restart listend once the cause is mended",
+                worker_name(context.plan, worker)
+            ),
+        ),
+        Event::StopRequested { live } => (
+            Level::Info,
+            format!(
+                "stopping: waiting for {}; a second signal kills them",
+                count(live)
+            ),
+        ),
+        Event::StopHurried { live } => (
+            Level::Warn,
+            format!("hurrying: killing {} with SIGKILL", count(live)),
+        ),
+        Event::Stopping {
+            instance,
+            process,
+            signal,
+            timeout,
+        } => {
+            let then = match timeout {
+                Some(timeout) => format!("SIGKILL follows after {}", duration(timeout)),
+                None => "waiting as long as it takes".to_owned(),
+            };
+            let line = format!(
+                "{}: stopping with {}{}; {then}",
+                name(instance),
+                signal_name(signal),
+                pid(process)
+            );
+            (Level::Info, line)
+        }
+        Event::StopTimedOut {
+            instance, timeout, ..
+        } => (
+            Level::Warn,
+            format!(
+                "{}: still there after {}; killing its process group with SIGKILL",
+                name(instance),
+                duration(timeout)
+            ),
+        ),
+        Event::AllStopped => (
+            Level::Info,
+            "all workers stopped; closing the listeners".to_owned(),
+        ),
+        Event::ReloadUnavailable => (
+            Level::Warn,
+            "this version cannot reload its configuration; nothing has changed \
+             (restart listend to apply changes)"
+                .to_owned(),
+        ),
+    }
+}
+
+/// `app.0`.
+pub(super) fn instance_name(plan: &Plan, instance: InstanceId) -> String {
+    format!("{}.{}", worker_name(plan, instance.worker), instance.index)
+}
+
+fn worker_name(plan: &Plan, worker: WorkerId) -> &str {
+    &plan.worker(worker).name
+}
+
+fn count(live: usize) -> String {
+    match live {
+        0 => "nothing".to_owned(),
+        1 => "1 instance".to_owned(),
+        more => format!("{more} instances"),
+    }
+}
+
+fn next_words(next: Next) -> String {
+    match next {
+        Next::RestartIn(delay) => format!("restarting in {}", duration(delay)),
+        Next::Failed(FailureReason::CrashLoop { crashes, interval }) => format!(
+            "not restarting: {crashes} crashes within {}",
+            duration(interval)
+        ),
+        Next::Failed(FailureReason::NeverLaunched) => {
+            "not restarting, as its restart policy says".to_owned()
+        }
+        Next::StaysStopped => "not restarting, as its restart policy says".to_owned(),
+        Next::Stopping => "stopped as asked".to_owned(),
+    }
+}
+
+/// `exit status 3`, `killed by SIGSEGV (core dumped)`.
+fn status_words(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Code(-1) => "exited with a status that somebody else collected".to_owned(),
+        ExitStatus::Code(code) => format!("exited with exit status {code}"),
+        ExitStatus::Signal {
+            number,
+            core_dumped,
+        } => {
+            let core = if core_dumped { " (core dumped)" } else { "" };
+            format!("killed by {}{core}", signal_name(number))
+        }
+    }
+}
+
+/// `SIGTERM`; realtime signals count from SIGRTMIN, as kill(1) has them.
+pub(super) fn signal_name(number: i32) -> String {
+    match Signal::try_from(number) {
+        Ok(signal) => signal.as_str().to_owned(),
+        Err(_) => match number - nix::libc::SIGRTMIN() {
+            0 => "SIGRTMIN".to_owned(),
+            above if above > 0 => format!("SIGRTMIN+{above}"),
+            _ => format!("signal {number}"),
+        },
+    }
+}
+
+/// Two digits that matter: `85 ms`, `1.2 s`, `3 min`, `2.5 h`.
+pub(super) fn duration(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let seconds = duration.as_secs_f64();
+    let one_digit = |value: f64| {
+        let text = format!("{value:.1}");
+        text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
+    };
+    match milliseconds {
+        0..1_000 => format!("{milliseconds} ms"),
+        1_000..120_000 => format!("{} s", one_digit(seconds)),
+        120_000..7_200_000 => format!("{} min", one_digit(seconds / 60.0)),
+        _ => format!("{} h", one_digit(seconds / 3600.0)),
+    }
+}
+
+/// `SIGTERM from pid 4711 (systemd)`.
+pub(super) fn arrival(arrived: Arrived) -> String {
+    let name = signal_name(arrived.number);
+    match arrived.origin {
+        Origin::Kernel => format!("{name} from the terminal"),
+        Origin::Process { pid: 0, uid } => format!("{name} from outside this container, uid {uid}"),
+        Origin::Process { pid, uid } => match fs::read_to_string(format!("/proc/{pid}/comm")) {
+            Ok(command) => format!("{name} from pid {pid} ({}), uid {uid}", command.trim_end()),
+            Err(_) => format!("{name} from pid {pid}, uid {uid}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        let shown = |ms| duration(Duration::from_millis(ms));
+        assert_eq!(shown(0), "0 ms");
+        assert_eq!(shown(800), "800 ms");
+        assert_eq!(shown(1_000), "1 s");
+        assert_eq!(shown(12_840), "12.8 s");
+        assert_eq!(shown(300_000), "5 min");
+        assert_eq!(shown(9_000_000), "2.5 h");
+    }
+
+    #[test]
+    fn signals_have_names_also_the_realtime_ones() {
+        assert_eq!(signal_name(15), "SIGTERM");
+        assert_eq!(signal_name(nix::libc::SIGRTMIN() + 3), "SIGRTMIN+3");
+        assert_eq!(signal_name(0), "signal 0");
+    }
+}
