@@ -1,0 +1,20 @@
+// An HTTP server on inherited descriptors, given by number: tells its pid; at /wait it stops
+// half-way until the gate opens. At SIGTERM it finishes what it has in hand.
+'use strict';
+const http = require('node:http');
+const net = require('node:net');
+
+function answer(request, response) {
+  const body = `pid ${process.pid}\n`;
+  const send = () => response.writeHead(200, { 'Content-Type': 'text/plain' }).end(body);
+  if (request.url === '/wait') {
+    net.connect(process.env.GATE).resume().on('end', send);
+  } else {
+    send();
+  }
+}
+
+const servers = process.argv.slice(2).map((fd) =>
+  http.createServer(answer).listen({ fd: Number(fd) }));
+
+process.on('SIGTERM', () => servers.forEach((server) => server.close()));

@@ -1,0 +1,14 @@
+"""A WSGI application for gunicorn: tells its pid; at /wait it stops half-way until the gate opens."""
+
+import os
+import socket
+
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/wait":
+        with socket.socket(socket.AF_UNIX) as gate:
+            gate.connect(os.environ["GATE"])
+            gate.recv(1)
+    body = f"pid {os.getpid()}\n".encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]

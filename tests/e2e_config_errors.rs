@@ -1,0 +1,350 @@
+//! Mistakes in the YAML: all of them in one run, each with its place, and exit code 78.
+
+mod harness;
+
+use harness::{Start, World};
+use serde_json::Value;
+use std::fs;
+
+/// EX_CONFIG of sysexits.h.
+const CONFIG: i32 = 78;
+
+/// Kind, line and column of every error.
+fn places(json: &Value) -> Vec<(String, u64, u64)> {
+    let errors = json["errors"].as_array().expect("a list of errors");
+    errors
+        .iter()
+        .map(|error| {
+            let number = |key: &str| error[key].as_u64().unwrap_or(0);
+            let kind = error["kind"].as_str().expect("a kind");
+            (kind.to_owned(), number("line"), number("column"))
+        })
+        .collect()
+}
+
+fn place(kind: &str, line: u64, column: u64) -> (String, u64, u64) {
+    (kind.to_owned(), line, column)
+}
+
+// Issue: "Every mistake of a file is reported in one run, each with file:line:column".
+#[test]
+fn every_mistake_of_a_file_is_reported_in_one_run() {
+    let world = World::new();
+    let yaml = "listeners:
+  web: 127.0.0.1:99999
+  api: { address: '127.0.0.1:9000', baklog: 5 }
+  deep: { address: '127.0.0.1:9001', backlog: lots }
+  bad name: 127.0.0.1:9002
+workers:
+  app:
+    command: [app]
+    listeners: [wep]
+    stop_signal: SIGTREM
+    user: [a, list]
+  empty:
+    command: []
+  none: { listeners: [api] }
+  hold: { command: [a, '{fd:nope}'], listeners: [api] }
+";
+    let json = world.check(yaml, &["--json"]).expect_code(CONFIG).json();
+    let mut found = places(&json);
+    found.sort_by_key(|(_, line, column)| (*line, *column));
+    let expected = [
+        place("bad-address", 2, 8),
+        place("unknown-key", 3, 37),
+        place("bad-value", 4, 47),
+        place("bad-name", 5, 3),
+        place("unknown-listener", 9, 17),
+        place("unknown-signal", 10, 18),
+        place("wrong-type", 11, 11),
+        place("empty-command", 13, 14),
+        place("missing-key", 14, 3),
+        place("bad-template", 15, 23),
+    ];
+    let kinds = |list: &[(String, u64, u64)]| -> Vec<(String, u64)> {
+        list.iter()
+            .map(|(kind, line, _)| (kind.clone(), *line))
+            .collect()
+    };
+    assert_eq!(kinds(&found), kinds(&expected), "{json:#}");
+    // Where a missing key is missing, and where in a word a placeholder stands, is a matter of
+    // taste; everything else has one place.
+    for (found, wanted) in found.iter().zip(&expected) {
+        if !["missing-key", "bad-template", "wrong-type"].contains(&wanted.0.as_str()) {
+            assert_eq!(found, wanted, "{json:#}");
+        }
+    }
+}
+
+// Issue: "with file:line:column, the source line with a caret, and a "did you mean"".
+#[test]
+fn run_shows_place_line_caret_and_suggestion_and_exits_with_78() {
+    let world = World::new();
+    let yaml = "listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, touch, $DIR/marker]
+    listenres: [web]
+";
+    let finished = world.run(yaml).finish().expect_code(CONFIG);
+    let file = world.path("listend.yaml");
+    let head = format!("{}:5:5: error:", file.display());
+    assert!(finished.stderr.contains(&head), "{finished:#?}");
+    assert!(
+        finished.stderr.contains("5 |     listenres: [web]"),
+        "{finished:#?}"
+    );
+    assert!(finished.stderr.contains("|     ^^^^^^^^^"), "{finished:#?}");
+    assert!(
+        finished.stderr.contains("did you mean `listeners`"),
+        "{finished:#?}"
+    );
+    assert!(
+        !finished.stderr.contains('\x1b'),
+        "no colours in a pipe: {finished:#?}"
+    );
+    assert!(!world.path("marker").exists());
+}
+
+#[test]
+fn suggestions_are_given_for_listeners_signals_and_users() {
+    let world = World::new();
+    let yaml = "listeners: { webserver: '127.0.0.1:0' }
+workers:
+  a: { command: [a], listeners: [webservr] }
+  b: { command: [b], listeners: [webserver], stop_signal: SIGTREM }
+  c: { command: [c], listeners: [webserver], user: nobdy }
+";
+    let text = world.check(yaml, &[]).expect_code(CONFIG).text();
+    for suggestion in ["webserver", "SIGTERM", "nobody"] {
+        let wanted = format!("did you mean `{suggestion}`");
+        assert!(text.contains(&wanted), "no {wanted} in {text}");
+    }
+}
+
+// Issue: "duplicate address (also across wildcard and specific address where the kernel would
+// refuse it)". DESIGN: "so `0.0.0.0:80` and `[::]:80` never collide".
+#[test]
+fn addresses_that_the_kernel_would_refuse_together_are_found_before_binding() {
+    let world = World::new();
+    for (first, second, collide) in [
+        ("127.0.0.1:8080", "127.0.0.1:8080", true),
+        ("0.0.0.0:8080", "127.0.0.1:8080", true),
+        ("127.0.0.1:8080", "0.0.0.0:8080", true),
+        (":8080", "127.0.0.1:8080", true),
+        (":8080", "0.0.0.0:8080", true),
+        (":8080", "[::1]:8080", true),
+        ("[::]:8080", "[::1]:8080", true),
+        ("localhost:8080", "127.0.0.1:8080", true),
+        ("unix:/run/a.sock", "unix:/run/a.sock", true),
+        ("unix:/run/a.sock", "unix-dgram:/run/a.sock", true),
+        ("unix:/run/a.sock", "unix:/run/../run/./a.sock", true),
+        ("unix:@a", "unix:@a", true),
+        ("udp://127.0.0.1:53", "udp://127.0.0.1:53", true),
+        ("0.0.0.0:8080", "[::]:8080", false),
+        ("127.0.0.1:8080", "[::1]:8080", false),
+        ("127.0.0.1:8080", "127.0.0.2:8080", false),
+        ("127.0.0.1:8080", "udp://127.0.0.1:8080", false),
+        ("127.0.0.1:0", "127.0.0.1:0", false),
+        ("unix:@a", "unix-dgram:@a", false),
+        ("unix:/run/a.sock", "unix:@/run/a.sock", false),
+    ] {
+        let yaml = format!("listeners:\n  first: '{first}'\n  second: '{second}'\n");
+        let finished = world.check(&yaml, &["--json", "--no-bind"]);
+        let code = finished.code;
+        let json = finished.json();
+        if collide {
+            assert_eq!(code, Some(CONFIG), "{first} and {second}: {json:#}");
+            let found = places(&json);
+            assert_eq!(
+                found,
+                [place("duplicate-address", 3, 11)],
+                "{first} and {second}"
+            );
+            assert!(json["errors"][0].to_string().contains("first"), "{json:#}");
+        } else {
+            assert_eq!(code, Some(0), "{first} and {second}: {json:#}");
+        }
+    }
+}
+
+// DESIGN: "drop-ins `conf.d/*.yaml` in the same folder (the same name twice is an error that shows
+// both places)".
+#[test]
+fn drop_ins_are_read_and_a_name_in_two_files_shows_both_places() {
+    let world = World::new();
+    fs::create_dir(world.path("conf.d")).expect("create a folder");
+    world.write(
+        "conf.d/10-more.yaml",
+        "listeners:\n  more: unix:$DIR/more.sock\n",
+    );
+    world.write("conf.d/ignored.txt", "no: yaml\n");
+    let daemon = world.run(
+        "
+listeners: { web: 'unix:$DIR/web.sock' }
+workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web, more] } }
+",
+    );
+    let env = world.puppet().report.env;
+    assert_eq!(env["LISTEN_FDNAMES"], "web:more");
+    daemon.stop();
+
+    world.write(
+        "conf.d/20-twice.yaml",
+        "\nlisteners:\n  web: unix:$DIR/other.sock\n",
+    );
+    let yaml = "listeners:\n  web: 'unix:$DIR/web.sock'\n";
+    let json = world.check(yaml, &["--json"]).expect_code(CONFIG).json();
+    let error = &json["errors"][0];
+    assert_eq!(error["kind"], "duplicate-name", "{json:#}");
+    let both = error.to_string();
+    assert!(
+        both.contains("20-twice.yaml") && both.contains("listend.yaml"),
+        "{both}"
+    );
+    let text = world.check(yaml, &[]).text();
+    assert!(text.contains("conf.d/20-twice.yaml:3:3"), "{text}");
+    assert!(text.contains("listend.yaml:2:3"), "{text}");
+}
+
+#[test]
+fn a_key_twice_in_one_mapping_is_an_error() {
+    let world = World::new();
+    let yaml = "listeners:\n  web: 127.0.0.1:0\n  web: 127.0.0.1:0\n";
+    let json = world.check(yaml, &["--json"]).expect_code(CONFIG).json();
+    assert_eq!(places(&json), [place("duplicate-key", 3, 3)]);
+}
+
+// WORKERS: "Never let two live workers with opposite needs share one listener."
+#[test]
+fn two_workers_that_want_one_listener_blocking_and_nonblocking_are_an_error() {
+    let world = World::new();
+    let yaml = "listeners: { web: '127.0.0.1:0' }
+workers:
+  php: { command: [$PROBE, serve], listeners: [web] }
+  tokio: { command: [$PROBE, serve], listeners: [web], nonblocking: true }
+";
+    let json = world.check(yaml, &["--json"]).expect_code(CONFIG).json();
+    let kinds: Vec<_> = places(&json).into_iter().map(|(kind, ..)| kind).collect();
+    assert_eq!(kinds, ["nonblocking-conflict"]);
+}
+
+// The model: "A value that a later version of listend will take."
+#[test]
+fn what_a_later_version_will_take_is_told_from_a_typing_error() {
+    let world = World::new();
+    let yaml = "listeners: { web: '127.0.0.1:0' }
+workers:
+  a: { command: [a], listeners: [web], activation: on-demand }
+  b: { command: [b], listeners: [web], activation: eeger }
+";
+    let json = world.check(yaml, &["--json"]).expect_code(CONFIG).json();
+    let kinds: Vec<_> = places(&json).into_iter().map(|(kind, ..)| kind).collect();
+    assert_eq!(kinds, ["unsupported", "bad-value"], "{json:#}");
+}
+
+#[test]
+fn a_missing_file_and_a_broken_one_exit_with_78() {
+    let world = World::new();
+    let missing = world.path("missing.yaml");
+    let words = ["check", "--json", "-c", missing.to_str().expect("UTF-8")];
+    let json = world.finish(words).expect_code(CONFIG).json();
+    assert_eq!(json["errors"][0]["kind"], "unreadable", "{json:#}");
+    for broken in [
+        "listeners: [",
+        "\t- x",
+        "a: b: c",
+        "listeners: { web: '",
+        "%",
+    ] {
+        let finished = world.check(broken, &["--json"]).expect_code(CONFIG);
+        let json = finished.json();
+        assert_eq!(
+            json["errors"][0]["kind"], "yaml-syntax",
+            "{broken:?}: {json:#}"
+        );
+        assert!(json["errors"][0]["line"].as_u64() >= Some(1), "{json:#}");
+    }
+}
+
+// Issue: "Never a panic, whatever the bytes".
+#[test]
+fn bytes_that_are_no_text_are_an_error_and_no_panic() {
+    let world = World::new();
+    let file = world.path("bytes.yaml");
+    let deep = "[".repeat(100_000);
+    let samples: [&[u8]; 6] = [
+        b"\xff\xfe\x00\x01",
+        b"\0",
+        b"listeners: \xc3\x28",
+        deep.as_bytes(),
+        b"a: &a [*a, *a]",
+        b"? [x]\n: y",
+    ];
+    for bytes in samples {
+        fs::write(&file, bytes).expect("write");
+        let words = ["check", "-c", file.to_str().expect("UTF-8")];
+        let finished = world.finish(words);
+        assert_eq!(finished.code, Some(CONFIG), "{finished:#?}");
+        assert!(!finished.text().contains("panicked"), "{finished:#?}");
+    }
+}
+
+#[test]
+fn a_missing_environment_file_is_an_error_unless_marked() {
+    let world = World::new();
+    let yaml = "workers:
+  app:
+    command: [$PROBE, serve]
+    environment_file: [-$DIR/missing.env, $DIR/missing.env]
+";
+    let json = world.check(yaml, &["--json"]).expect_code(CONFIG).json();
+    assert_eq!(
+        places(&json),
+        [place("environment-file", 4, 0)].map(|mut one| {
+            one.2 = json["errors"][0]["column"].as_u64().unwrap_or(0);
+            one
+        })
+    );
+    assert_eq!(json["errors"].as_array().map(Vec::len), Some(1), "{json:#}");
+}
+
+// DESIGN: "Exit codes: … 64 usage".
+#[test]
+fn a_wrong_command_line_exits_with_64() {
+    let world = World::new();
+    let wrong: [&[&str]; 6] = [
+        &["no-such-verb"],
+        &["run", "--no-such-option"],
+        &["check", "-c"],
+        &["exec"],
+        &["exec", "-l", "127.0.0.1:0"],
+        &[],
+    ];
+    for words in wrong {
+        let finished = world.finish(words.iter().copied());
+        assert_eq!(finished.code, Some(64), "{words:?}: {finished:#?}");
+        assert!(!finished.stderr.is_empty(), "{words:?}");
+    }
+}
+
+// DESIGN: "Every verb has `--help`".
+#[test]
+fn help_and_version_go_to_standard_output_with_exit_code_0() {
+    let world = World::new();
+    let good: [&[&str]; 7] = [
+        &["--help"],
+        &["--version"],
+        &["run", "--help"],
+        &["check", "--help"],
+        &["exec", "--help"],
+        &["hello-worker", "--help"],
+        &["help"],
+    ];
+    for words in good {
+        let finished = world.start(Start::new(words.iter().copied())).finish();
+        assert_eq!(finished.code, Some(0), "{words:?}: {finished:#?}");
+        assert!(!finished.stdout.is_empty(), "{words:?}");
+        assert!(finished.stderr.is_empty(), "{words:?}: {finished:#?}");
+    }
+}

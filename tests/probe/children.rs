@@ -1,0 +1,89 @@
+//! Processes that a worker leaves behind, and what all of them have in common.
+
+use nix::libc;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::{ForkResult, fork, pause, setsid};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// No test takes longer, so nothing that outlives its test lives longer either.
+const LIFETIME_SECONDS: u32 = 60;
+/// Long enough that its parent is gone before an orphan exits.
+const ORPHAN_LIFETIME: Duration = Duration::from_millis(100);
+
+/// Ignores a signal.
+pub fn ignore(number: Signal) {
+    // SAFETY: no handler is installed.
+    unsafe { signal(number, SigHandler::SigIgn) }.expect("ignore a signal");
+}
+
+/// Sends this process a signal that has its default effect.
+pub fn raise(number: Signal) {
+    // SAFETY: no handler is installed. SIGKILL has its default effect anyway.
+    let _ = unsafe { signal(number, SigHandler::SigDfl) };
+    nix::sys::signal::raise(number).expect("raise");
+}
+
+/// Forks a child in the same process group that ignores SIGTERM and stays; its pid.
+pub fn stubborn(strings: &UnixStream) -> i32 {
+    // The test must not see it live before it is deaf.
+    let (mut ours, theirs) = UnixStream::pair().expect("socketpair");
+    // SAFETY: there is one thread, so the child may do what any process may.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            let _ = ours.read(&mut [0]);
+            child.as_raw()
+        }
+        ForkResult::Child => {
+            ignore(Signal::SIGTERM);
+            // The test takes end of file on the strings for the death of the puppet.
+            // SAFETY: the child uses neither this descriptor nor `strings` again.
+            unsafe { libc::close(strings.as_raw_fd()) };
+            nix::unistd::alarm::set(LIFETIME_SECONDS);
+            let _ = (&theirs).write(b"x");
+            drop((ours, theirs));
+            loop {
+                pause();
+            }
+        }
+    }
+}
+
+/// Forks twice: a process in a session of its own whose parent exits, so that it falls to PID 1
+/// of the namespace; its pid. It exits soon.
+pub fn orphan(strings: &UnixStream) -> i32 {
+    let (mut ours, theirs) = UnixStream::pair().expect("socketpair");
+    // SAFETY: there is one thread, so the child may do what any process may.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            let mut pid = [0; 4];
+            ours.read_exact(&mut pid).expect("the orphan's pid");
+            nix::sys::wait::waitpid(child, None).expect("waitpid");
+            i32::from_ne_bytes(pid)
+        }
+        ForkResult::Child => {
+            // SAFETY: as above, and as in `stubborn`.
+            unsafe { libc::close(strings.as_raw_fd()) };
+            setsid().expect("setsid");
+            // SAFETY: as above.
+            if let ForkResult::Child = unsafe { fork() }.expect("fork") {
+                let pid = std::process::id() as i32;
+                let _ = (&theirs).write(&pid.to_ne_bytes());
+                drop((ours, theirs));
+                std::thread::sleep(ORPHAN_LIFETIME);
+            }
+            // SAFETY: _exit(2) takes an integer. The buffers of the parent stay its own.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+/// Ties the life of the probe to its parent's, so that a test that fails leaves nothing running.
+pub fn die_with_parent() {
+    // SAFETY: PR_SET_PDEATHSIG takes a signal number.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+}

@@ -1,0 +1,52 @@
+//! Starts a program in an untidy process: signals blocked and ignored, descriptors leaked.
+
+use crate::children;
+use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+/// `[--block N] [--ignore N] [--leak FD] [--umask OCTAL] [--journal] -- COMMAND…`
+///
+/// `--journal` sets JOURNAL_STREAM to standard error, as systemd.exec(5) has it: "a
+/// colon-separated pair of device and inode number".
+pub fn run(words: &[String]) -> i32 {
+    let mut words = words.iter();
+    while let Some(option) = words.next().filter(|word| *word != "--") {
+        if option == "--journal" {
+            let stat = nix::sys::stat::fstat(std::io::stderr()).expect("fstat");
+            let value = format!("{}:{}", stat.st_dev, stat.st_ino);
+            // SAFETY: there is one thread.
+            unsafe { std::env::set_var("JOURNAL_STREAM", value) };
+            continue;
+        }
+        let text = words.next().expect("a value");
+        let number = |radix| i32::from_str_radix(text, radix).expect("a number");
+        match option.as_str() {
+            "--block" => {
+                let signal = Signal::try_from(number(10)).expect("a signal");
+                let set = SigSet::from(signal);
+                sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).expect("sigprocmask");
+            }
+            "--ignore" => children::ignore(Signal::try_from(number(10)).expect("a signal")),
+            "--leak" => {
+                let file = File::open("/dev/null").expect("open /dev/null");
+                // SAFETY: the number is chosen by the test to be nobody's.
+                let result = unsafe { libc::dup2(file.as_raw_fd(), number(10)) };
+                assert!(result >= 0, "dup2");
+            }
+            "--umask" => {
+                let mode = nix::sys::stat::Mode::from_bits_truncate(number(8) as u32);
+                nix::sys::stat::umask(mode);
+            }
+            other => panic!("{other}: no such option"),
+        }
+    }
+    let command: Vec<CString> = words
+        .map(|word| CString::new(word.as_str()).expect("no NUL"))
+        .collect();
+    // Not std's exec, which would put the signal mask and SIGPIPE in order again.
+    let error = nix::unistd::execvp(&command[0], &command).expect_err("exec returned");
+    panic!("exec: {error}");
+}

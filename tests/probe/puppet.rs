@@ -1,0 +1,88 @@
+//! A worker on strings: it connects to the test, sends its report, and does as it is told.
+//!
+//! The test so learns of every start (a connection) and every end (end of file) as an event, and
+//! decides when and how the worker ends. One command a line:
+//!
+//! | command | does | answers |
+//! |---|---|---|
+//! | `exit N` | exits | |
+//! | `raise N` | does of signal N what a program does that knows nothing of it | |
+//! | `deaf` | ignores SIGTERM | `deaf` |
+//! | `drain` | says `term` at SIGTERM and lives on | `drain` |
+//! | `fork` | leaves a child in its process group that ignores SIGTERM | the child's pid |
+//! | `orphan` | leaves a process in a session of its own, soon to exit, to PID 1 | its pid |
+//! | `disturb` | leaves the listeners in disorder, see [`crate::serve::disturb`] | `disturb` |
+//! | `serve` | serves for ever | |
+
+use crate::report::Report;
+use crate::{children, serve};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+static STRINGS: AtomicI32 = AtomicI32::new(-1);
+
+/// Connects to the socket at `path` and obeys until the other side closes.
+pub fn run(report: &Report, path: &str) -> i32 {
+    let mut stream = UnixStream::connect(path).expect("connect to the test");
+    STRINGS.store(stream.as_raw_fd(), Ordering::Relaxed);
+    serde_json::to_writer(&stream, report).expect("send the report");
+    stream.write_all(b"\n").expect("send the report");
+    let commands = BufReader::new(stream.try_clone().expect("dup"));
+    for command in commands.lines().map_while(Result::ok) {
+        let (verb, number) = command.split_once(' ').unwrap_or((&command, "0"));
+        let number: i32 = number.parse().expect("a number");
+        let answer = match verb {
+            "exit" => return number,
+            "raise" => {
+                children::raise(Signal::try_from(number).expect("a signal"));
+                continue;
+            }
+            "deaf" => {
+                children::ignore(Signal::SIGTERM);
+                "deaf".to_owned()
+            }
+            "drain" => {
+                speak_at_sigterm();
+                "drain".to_owned()
+            }
+            "fork" => children::stubborn(&stream).to_string(),
+            "orphan" => children::orphan(&stream).to_string(),
+            "disturb" => {
+                serve::disturb(&serve::inherited()).expect("disturb the listeners");
+                "disturb".to_owned()
+            }
+            "serve" => {
+                serve::serve(report, &serve::inherited(), None);
+                continue;
+            }
+            other => panic!("{other}: no such command"),
+        };
+        writeln!(stream, "{answer}").expect("answer");
+    }
+    0
+}
+
+extern "C" fn say_term(_: i32) {
+    let word = b"term\n";
+    // SAFETY: write(2) is async-signal-safe, and the pointer and length are those of `word`.
+    unsafe {
+        nix::libc::write(
+            STRINGS.load(Ordering::Relaxed),
+            word.as_ptr().cast(),
+            word.len(),
+        )
+    };
+}
+
+fn speak_at_sigterm() {
+    let action = SigAction::new(
+        SigHandler::Handler(say_term),
+        SaFlags::SA_RESTART,
+        SigSet::empty(),
+    );
+    // SAFETY: the handler only calls write(2).
+    unsafe { sigaction(Signal::SIGTERM, &action) }.expect("sigaction");
+}
