@@ -146,7 +146,7 @@ fn the_output_of_a_worker_goes_where_it_is_sent() {
         "
 workers:
   inherit: { command: [$PROBE, say, inherited] }
-  null: { command: [$PROBE, say, dropped], output: null }
+  nowhere: { command: [$PROBE, say, dropped], output: null }
   file: { command: [$PROBE, say, kept], output: 'file:$DIR/out-{instance}.log', umask: 0 }
 ",
     );
