@@ -97,31 +97,32 @@ fn local(port: u16) -> SocketAddr {
 
 /// What holds for every handoff of `names.len()` sockets.
 fn check_protocol(report: &Report, names: &[&str], launcher: Launcher) {
-    // man sd_listen_fds: "The file descriptors passed this way are numbered from
-    // SD_LISTEN_FDS_START … 3"; and nothing else is open.
+    // man sd_listen_fds: "The first file descriptor may be found at file descriptor number 3 (i.e.
+    // SD_LISTEN_FDS_START), the remaining descriptors follow at 4, 5, 6, …, if any." And no others.
     let open: Vec<i32> = report.fds.iter().map(|fd| fd.number).collect();
     let wanted: Vec<i32> = (0..3 + names.len() as i32).collect();
     assert_eq!(open, wanted, "{launcher:?}");
-    // man sd_listen_fds: "$LISTEN_FDS … the number of file descriptors passed".
+    // man sd_listen_fds: "it parses the number passed in the $LISTEN_FDS environment variable".
     assert_eq!(
         report.env["LISTEN_FDS"],
         names.len().to_string(),
         "{launcher:?}"
     );
-    // man sd_listen_fds: "the $LISTEN_PID environment variable … matches the PID".
+    // man sd_listen_fds: it "checks whether the $LISTEN_PID environment variable equals the daemon
+    // PID. If not, it returns immediately."
     assert_eq!(
         report.env["LISTEN_PID"],
         report.pid.to_string(),
         "{launcher:?}"
     );
-    // man sd_listen_fds: "$LISTEN_FDNAMES … a colon-separated list of names".
+    // man sd_listen_fds: sd_listen_fds_with_names() "also parses $LISTEN_FDNAMES if set".
     assert_eq!(
         report.env["LISTEN_FDNAMES"],
         names.join(":"),
         "{launcher:?}"
     );
-    // man sd_listen_fds (259): $LISTEN_PIDFDID is "the 64-bit inode number of the pidfd"; where it
-    // is set it must be right, or libsystemd takes no socket.
+    // libsystemd since 259: where $LISTEN_PIDFDID is set it must be the inode of the worker's own
+    // pidfd, or no socket is taken.
     if let Some(inode) = report.env.get("LISTEN_PIDFDID") {
         assert_eq!(
             Some(inode.parse().expect("a number")),
@@ -132,10 +133,11 @@ fn check_protocol(report: &Report, names: &[&str], launcher: Launcher) {
         assert!(launcher == Launcher::Systemd || report.pidfd_inode.is_none());
     }
     for fd in &report.fds[3..] {
-        // man systemd.service: "NonBlocking= … Defaults to false."
+        // man systemd.service, NonBlocking=: "If true, all file descriptors >= 3 … will have the
+        // O_NONBLOCK flag set"; nobody asked for it here.
         assert!(!fd.nonblocking, "{launcher:?}: {fd:?}");
-        // man sd_listen_fds sets FD_CLOEXEC "for the passed file descriptors", so that a worker that
-        // executes another program decides itself.
+        // man sd_listen_fds: "This function call will set the FD_CLOEXEC flag for all passed file
+        // descriptors", so it is given without.
         assert!(!fd.cloexec, "{launcher:?}: {fd:?}");
     }
 }
@@ -171,7 +173,8 @@ fn tcp_listeners_come_in_order_and_with_their_names() {
     });
 }
 
-// man systemd.socket: "FileDescriptorName= … If a unit has multiple sockets, they share the name".
+// man systemd.socket, FileDescriptorName=: "Assigns a name to all file descriptors this socket
+// unit encapsulates."
 #[test]
 fn two_listeners_may_have_one_name() {
     with_each(|launcher, world| {
@@ -196,7 +199,7 @@ workers: {{ app: {{ command: [$PROBE, serve], listeners: [web] }} }}
     });
 }
 
-// man systemd.socket: "BindIPv6Only= … If set to ipv6-only, they are accessible via IPv6 only."
+// man systemd.socket, BindIPv6Only=: "If ipv6-only, they will be accessible via IPv6 only."
 // For an address that is not the wildcard the peer has it so as well.
 #[test]
 fn an_ipv6_listener_is_v6only() {
@@ -237,7 +240,8 @@ fn unix_listeners_come_by_path_and_by_abstract_name() {
     });
 }
 
-// man systemd-socket-activate: "-d, --datagram: Listen on a datagram socket (SOCK_DGRAM)".
+// man systemd-socket-activate, --datagram: "Listen on a datagram socket (SOCK_DGRAM), instead of a
+// stream socket (SOCK_STREAM)."
 #[test]
 fn datagram_sockets_are_handed_over_with_the_first_datagram_still_in_them() {
     with_each(|launcher, world| {
@@ -262,7 +266,8 @@ fn datagram_sockets_are_handed_over_with_the_first_datagram_still_in_them() {
     });
 }
 
-// man systemd-socket-activate: "--seqpacket: Listen on a sequential packet socket".
+// man systemd-socket-activate, --seqpacket: "Listen on a sequential packet socket
+// (SOCK_SEQPACKET), instead of a stream socket (SOCK_STREAM)."
 #[test]
 fn seqpacket_sockets_are_handed_over() {
     with_each(|launcher, world| {
@@ -279,8 +284,8 @@ fn seqpacket_sockets_are_handed_over() {
     });
 }
 
-// man sd_listen_fds: where no name was given "unknown" or the unit's name is assumed; a receiver that
-// finds names finds as many as descriptors, or libsystemd answers -EINVAL.
+// libsystemd answers -EINVAL where names and descriptors are not as many, and takes none where
+// there are no names.
 #[test]
 fn names_are_as_many_as_descriptors_or_none_at_all() {
     with_each(|launcher, world| {
@@ -297,7 +302,7 @@ fn names_are_as_many_as_descriptors_or_none_at_all() {
     });
 }
 
-// man systemd.socket: the point of it all: clients that come before the service runs wait.
+// The point of it all.
 #[test]
 fn clients_that_come_first_wait_and_are_all_served() {
     with_each(|launcher, world| {

@@ -28,7 +28,7 @@ fn advice_kinds(json: &Value) -> Vec<String> {
 /// An address of TEST-NET-3 (RFC 5737), which no machine has.
 const ELSEWHERE: &str = "203.0.113.7";
 
-// DESIGN: "A failure is reported once and completely, before any worker starts: every listener
+// Rule: "A failure is reported once and completely, before any worker starts: every listener
 // that failed, each with YAML file, line and column (… with the source line and a caret)".
 #[test]
 fn all_bad_listeners_are_reported_with_their_places_and_nothing_starts() {
@@ -80,7 +80,7 @@ workers:
     drop(holder);
 }
 
-// Issue: "`--json` on `check` gives the same as data", and its shape.
+// Rule: "`--json` on `check` gives the same as data", and its shape.
 #[test]
 fn check_gives_the_same_as_json_with_the_holder() {
     let world = World::new();
@@ -160,7 +160,7 @@ fn the_address_as_written_is_the_one_in_the_json() {
     assert_eq!(errors(&json)[0]["address"], address.as_str());
 }
 
-// DESIGN: "EADDRNOTAVAIL: the addresses this machine has, and `free_bind` if the address comes
+// Rule: "EADDRNOTAVAIL: the addresses this machine has, and `free_bind` if the address comes
 // later" (the latter once there is such a key).
 #[test]
 fn an_address_of_another_machine_is_answered_with_those_of_this_one() {
@@ -173,7 +173,7 @@ fn an_address_of_another_machine_is_answered_with_those_of_this_one() {
     assert!(error.get("holder").is_none(), "{error:#}");
 }
 
-// DESIGN: "EACCES below `net.ipv4.ip_unprivileged_port_start`: the ways to get the privilege."
+// Rule: "EACCES below `net.ipv4.ip_unprivileged_port_start`: the ways to get the privilege."
 #[test]
 fn a_privileged_port_without_the_privilege_is_answered_with_the_ways_to_get_it() {
     let start = sysctl("net/ipv4/ip_unprivileged_port_start");
@@ -213,7 +213,7 @@ fn a_folder_that_cannot_be_made_is_named() {
     assert_eq!(error["kind"], "ENOTDIR", "{error:#}");
 }
 
-// Issue: "`check` exits 0 with advice, 78/69 with errors, and leaves nothing bound and no unix path
+// Rule: "`check` exits 0 with advice, 78/69 with errors, and leaves nothing bound and no unix path
 // behind."
 #[test]
 fn check_leaves_nothing_behind() {
@@ -255,7 +255,7 @@ workers: { app: { command: [$PROBE, serve], listeners: [web] } }
     assert!(!finished.text().contains("error"), "{finished:#?}");
 }
 
-// DESIGN: "`--no-bind`: static only".
+// Rule: "`--no-bind`: static only".
 #[test]
 fn check_without_binding_does_not_see_who_holds_an_address() {
     let world = World::new();
@@ -267,7 +267,7 @@ fn check_without_binding_does_not_see_who_holds_an_address() {
     world.check(&yaml, &["--no-bind"]).expect_code(0);
 }
 
-// DESIGN §5, "Advice is never an error", and the kinds of it.
+// Rule: "Advice is never an error", and each kind has a stable code.
 #[test]
 fn advice_tells_what_works_but_may_surprise() {
     let world = World::new();
@@ -347,7 +347,7 @@ workers:
     }
 }
 
-// DESIGN: "each kind has a stable code and can be silenced".
+// Rule: "each kind has a stable code and can be silenced".
 #[test]
 fn advice_can_be_silenced_for_one_listener_and_for_all() {
     let world = World::new();
@@ -363,7 +363,7 @@ fn advice_can_be_silenced_for_one_listener_and_for_all() {
     assert_eq!(advice_kinds(&json), [""; 0], "{json:#}");
 }
 
-// DESIGN: "An address held by the listend that already runs is no error (that is how people check
+// Rule: "An address held by the listend that already runs is no error (that is how people check
 // before a reload): it says so."
 #[test]
 fn check_beside_the_running_daemon_is_no_error() {

@@ -26,7 +26,7 @@ fn place(kind: &str, line: u64, column: u64) -> (String, u64, u64) {
     (kind.to_owned(), line, column)
 }
 
-// Issue: "Every mistake of a file is reported in one run, each with file:line:column".
+// Rule: "Every mistake of a file is reported in one run, each with file:line:column".
 #[test]
 fn every_mistake_of_a_file_is_reported_in_one_run() {
     let world = World::new();
@@ -76,7 +76,7 @@ workers:
     }
 }
 
-// Issue: "with file:line:column, the source line with a caret, and a "did you mean"".
+// Rule: "with file:line:column, the source line with a caret, and a "did you mean"".
 #[test]
 fn run_shows_place_line_caret_and_suggestion_and_exits_with_78() {
     let world = World::new();
@@ -122,8 +122,8 @@ workers:
     }
 }
 
-// Issue: "duplicate address (also across wildcard and specific address where the kernel would
-// refuse it)". DESIGN: "so `0.0.0.0:80` and `[::]:80` never collide".
+// Rule: "duplicate address (also across wildcard and specific address where the kernel would
+// refuse it)", "so `0.0.0.0:80` and `[::]:80` never collide".
 #[test]
 fn addresses_that_the_kernel_would_refuse_together_are_found_before_binding() {
     let world = World::new();
@@ -168,7 +168,7 @@ fn addresses_that_the_kernel_would_refuse_together_are_found_before_binding() {
     }
 }
 
-// DESIGN: "drop-ins `conf.d/*.yaml` in the same folder (the same name twice is an error that shows
+// Rule: "drop-ins `conf.d/*.yaml` in the same folder (the same name twice is an error that shows
 // both places)".
 #[test]
 fn drop_ins_are_read_and_a_name_in_two_files_shows_both_places() {
@@ -215,7 +215,7 @@ fn a_key_twice_in_one_mapping_is_an_error() {
     assert_eq!(places(&json), [place("duplicate-key", 3, 3)]);
 }
 
-// WORKERS: "Never let two live workers with opposite needs share one listener."
+// Rule: "Never let two live workers with opposite needs share one listener."
 #[test]
 fn two_workers_that_want_one_listener_blocking_and_nonblocking_are_an_error() {
     let world = World::new();
@@ -229,7 +229,7 @@ workers:
     assert_eq!(kinds, ["nonblocking-conflict"]);
 }
 
-// The model: "A value that a later version of listend will take."
+// Rule: "A value that a later version of listend will take."
 #[test]
 fn what_a_later_version_will_take_is_told_from_a_typing_error() {
     let world = World::new();
@@ -267,7 +267,7 @@ fn a_missing_file_and_a_broken_one_exit_with_78() {
     }
 }
 
-// Issue: "Never a panic, whatever the bytes".
+// Rule: "Never a panic, whatever the bytes".
 #[test]
 fn bytes_that_are_no_text_are_an_error_and_no_panic() {
     let world = World::new();
@@ -309,7 +309,7 @@ fn a_missing_environment_file_is_an_error_unless_marked() {
     assert_eq!(json["errors"].as_array().map(Vec::len), Some(1), "{json:#}");
 }
 
-// DESIGN: "Exit codes: … 64 usage".
+// Rule: "Exit codes: … 64 usage".
 #[test]
 fn a_wrong_command_line_exits_with_64() {
     let world = World::new();
@@ -328,7 +328,7 @@ fn a_wrong_command_line_exits_with_64() {
     }
 }
 
-// DESIGN: "Every verb has `--help`".
+// Rule: "Every verb has `--help`".
 #[test]
 fn help_and_version_go_to_standard_output_with_exit_code_0() {
     let world = World::new();

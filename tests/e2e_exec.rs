@@ -6,7 +6,7 @@ use harness::{Start, World, client, eventually, free_port, kill};
 use nix::sys::signal::Signal;
 use std::net::TcpListener;
 
-// Issue: "`listend exec -l web=127.0.0.1:8080 -l unix:/tmp/x.sock -- CMD…`: the same without YAML."
+// Rule: "`listend exec -l web=127.0.0.1:8080 -l unix:/tmp/x.sock -- CMD…`: the same without YAML."
 #[test]
 fn exec_binds_hands_over_and_supervises_one_command() {
     let world = World::new();

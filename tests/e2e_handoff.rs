@@ -24,7 +24,7 @@ fn env<'a>(report: &'a Report, name: &str) -> Option<&'a str> {
     report.env.get(name).map(String::as_str)
 }
 
-// DESIGN: "A worker has exactly 0, 1, 2 and its listeners, whatever the daemon inherited".
+// Rule: "A worker has exactly 0, 1, 2 and its listeners, whatever the daemon inherited".
 #[test]
 fn a_worker_has_three_standard_descriptors_and_its_listeners_and_no_others() {
     let world = World::new();
@@ -52,14 +52,16 @@ workers:
             ("unix", "stream", true)
         ]
     );
-    // man sd_listen_fds: "FD_CLOEXEC" is for the receiver to set; it is given without.
+    // man sd_listen_fds: "This function call will set the FD_CLOEXEC flag for all passed file
+    // descriptors", so they are given without.
     assert!(report.fds.iter().all(|fd| !fd.cloexec), "{:#?}", report.fds);
     daemon.stop();
 }
 
-// man sd_listen_fds: "These environment variables are set by the service manager for supervised
-// processes that are socket-activated", "$LISTEN_PID … $LISTEN_FDS … $LISTEN_FDNAMES";
-// $LISTEN_PIDFDID is "the 64-bit inode number of the pidfd" of the process (systemd 259).
+// man sd_listen_fds: it "checks whether the $LISTEN_PID environment variable equals the daemon PID.
+// If not, it returns immediately. Otherwise, it parses the number passed in the $LISTEN_FDS
+// environment variable"; with names it "also parses $LISTEN_FDNAMES if set". libsystemd since 259
+// takes no socket either if $LISTEN_PIDFDID is not the inode of the process's own pidfd.
 #[test]
 fn the_listen_variables_give_count_names_pid_and_pidfd() {
     let world = World::new();
@@ -82,8 +84,7 @@ workers:
     daemon.stop();
 }
 
-// man sd_listen_fds: the variables are read "in the process that uses" them: a restarted instance
-// is another process.
+// A restarted instance is another process.
 #[test]
 fn every_instance_and_every_restart_gets_its_own_pid_in_listen_pid() {
     let world = World::new();
@@ -114,8 +115,8 @@ workers:
     daemon.stop();
 }
 
-// man systemd.socket, FileDescriptorName=: "If a socket unit has multiple ListenStream= … all
-// file descriptors share the same name".
+// man systemd.socket, FileDescriptorName=: "Assigns a name to all file descriptors this socket
+// unit encapsulates."
 #[test]
 fn the_addresses_of_one_listener_share_its_name() {
     if !require_ipv6() {
@@ -138,7 +139,7 @@ workers:
     daemon.stop();
 }
 
-// DESIGN: "fd 3, 4, 5 … in this order; their names in LISTEN_FDNAMES".
+// Rule: "fd 3, 4, 5 … in this order; their names in LISTEN_FDNAMES".
 #[test]
 fn the_workers_list_decides_which_listeners_it_gets_and_in_which_order() {
     let world = World::new();
@@ -168,7 +169,7 @@ workers:
     daemon.stop();
 }
 
-// WORKERS: "Never export LISTEN_FDS=0 (sd_listen_fds = -EINVAL): unset all".
+// Rule: "Never export LISTEN_FDS=0 (sd_listen_fds = -EINVAL): unset all".
 #[test]
 fn a_worker_without_listeners_gets_no_listen_variables() {
     let world = World::new();
@@ -180,7 +181,8 @@ fn a_worker_without_listeners_gets_no_listen_variables() {
     daemon.stop();
 }
 
-// man systemd.service, NonBlocking=: "Defaults to false."
+// man systemd.service, NonBlocking=: "the O_NONBLOCK state of a socket is shared by all file
+// descriptors referencing it", so it is set, or cleared, before every spawn.
 #[test]
 fn listeners_are_blocking_unless_the_worker_asks_for_nonblocking() {
     let world = World::new();
@@ -205,7 +207,7 @@ workers:
     daemon.stop();
 }
 
-// DESIGN: "Listeners are put back in order before every spawn, because they are shared with
+// Rule: "Listeners are put back in order before every spawn, because they are shared with
 // whatever ran before: O_NONBLOCK as this worker needs it …, listen(backlog) again".
 #[test]
 fn listeners_are_put_back_in_order_before_every_spawn() {
@@ -274,7 +276,7 @@ workers:
     daemon.stop();
 }
 
-// WORKERS: "Scrub every dialect's variables from the environment first and export only the one
+// Rule: "Scrub every dialect's variables from the environment first and export only the one
 // asked for".
 #[test]
 fn the_variables_of_every_other_dialect_are_scrubbed() {
@@ -354,7 +356,7 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
     daemon.stop();
 }
 
-// DESIGN: "whatever the daemon inherited".
+// Rule: "whatever the daemon inherited".
 #[test]
 fn descriptors_that_leaked_into_the_daemon_do_not_reach_a_worker() {
     let world = World::new();
@@ -373,7 +375,7 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
     daemon.stop();
 }
 
-// Issue: "default signal dispositions, an empty signal mask".
+// Rule: "default signal dispositions, an empty signal mask".
 #[test]
 fn a_worker_starts_with_no_signal_blocked_ignored_or_caught() {
     let world = World::new();
@@ -397,13 +399,19 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
     });
     let report = world.puppet().report;
     assert_eq!(report.blocked, [0; 0]);
-    assert_eq!(report.ignored, [0; 0]);
+    // posix_spawn(3) of glibc, which started listend, ignores its two internal signals, 32 and 33,
+    // and no sigaction(3) can undo that; the C library takes them back when it needs them.
+    let ignored = report
+        .ignored
+        .iter()
+        .filter(|signal| ![32, 33].contains(*signal));
+    assert_eq!(ignored.count(), 0, "{:?}", report.ignored);
     assert_eq!(report.caught, [0; 0]);
     // The daemon itself is not to be deaf either: it was started with SIGTERM and SIGCHLD blocked.
     daemon.stop();
 }
 
-// DESIGN: "`command`, `environment` values and `working_directory` may hold `{fd:web}`,
+// Rule: "`command`, `environment` values and `working_directory` may hold `{fd:web}`,
 // `{address:web}`, `{port:web}`, `{instance}`, `{generation}`; `{{` is a brace."
 #[test]
 fn placeholders_are_filled_in_in_command_environment_and_working_directory() {
@@ -480,7 +488,7 @@ fn a_command_in_one_string_is_split_as_a_shell_would_and_run_by_none() {
     daemon.stop();
 }
 
-// STYLE: more descriptors than any fixed table has room for.
+// More descriptors than any table of fixed size would have room for.
 #[test]
 fn three_hundred_listeners_reach_one_worker_in_order() {
     const COUNT: usize = 300;

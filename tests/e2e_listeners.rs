@@ -19,7 +19,7 @@ fn backlog(report: &Report) -> Option<u32> {
     report.fds[3].socket.as_ref().expect("a socket").backlog
 }
 
-// Issue: "TCP v4 and v6 …, UDP, unix stream, dgram, seqpacket and abstract".
+// Rule: "TCP v4 and v6 …, UDP, unix stream, dgram, seqpacket and abstract".
 #[test]
 fn every_kind_of_listener_is_served_by_the_worker_that_inherits_it() {
     if !require_ipv6() {
@@ -63,7 +63,7 @@ workers:
     daemon.stop();
 }
 
-// Issue: "v6only unless told otherwise; `:PORT` is one dual-stack socket; `localhost:` both
+// Rule: "v6only unless told otherwise; `:PORT` is one dual-stack socket; `localhost:` both
 // loopbacks". ipv6(7): IPV6_V6ONLY.
 #[test]
 fn ipv6_takes_ipv4_only_where_the_yaml_says_so() {
@@ -109,7 +109,7 @@ workers:
     daemon.stop();
 }
 
-// Issue: "port 0 allowed and reported".
+// Rule: "port 0 allowed and reported".
 #[test]
 fn the_port_that_the_kernel_chose_is_reported_and_stays_over_restarts() {
     let world = World::new();
@@ -131,7 +131,7 @@ workers:
     daemon.stop();
 }
 
-// Issue: "Backlog default = somaxconn". listen(2): "If the backlog argument is greater than the
+// Rule: "Backlog default = somaxconn". listen(2): "If the backlog argument is greater than the
 // value in /proc/sys/net/core/somaxconn, then it is silently capped to that value."
 #[test]
 fn the_backlog_is_somaxconn_unless_given() {
@@ -152,7 +152,7 @@ workers:
     daemon.stop();
 }
 
-// DESIGN: "mode: 0660 # default 0600; there is never a moment with more".
+// Rule: "mode: 0660 # default 0600; there is never a moment with more".
 #[test]
 fn unix_paths_have_the_mode_asked_for_whatever_the_umask() {
     let world = World::new();
@@ -177,7 +177,7 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [default, wide,
     }
 }
 
-// DESIGN: "there is never a moment with more". A reader looks as often as it can while many
+// Rule: "there is never a moment with more". A reader looks as often as it can while many
 // sockets are made; it cannot prove the rule, but it sees a chmod that comes after bind.
 #[test]
 fn there_is_no_moment_in_which_a_unix_path_is_open_to_others() {
@@ -213,7 +213,7 @@ fn there_is_no_moment_in_which_a_unix_path_is_open_to_others() {
     assert_eq!(widest & 0o7177, 0, "{widest:o}");
 }
 
-// Issue: "parent folders created with `directory_mode`".
+// Rule: "parent folders created with `directory_mode`".
 #[test]
 fn parent_folders_are_created_with_their_mode() {
     let world = World::new();
@@ -233,7 +233,7 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [default, narro
     daemon.stop();
 }
 
-// Issue: "with owner, group, mode".
+// Rule: "with owner, group, mode".
 #[test]
 fn unix_paths_belong_to_the_owner_and_group_asked_for() {
     if !require_root() {
@@ -264,7 +264,7 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [named, numbers
     daemon.stop();
 }
 
-// Issue: "A stale unix socket is replaced only after a probe shows that nobody listens; a live
+// Rule: "A stale unix socket is replaced only after a probe shows that nobody listens; a live
 // one is an error; anything that is not a socket is never removed."
 #[test]
 fn a_stale_unix_socket_is_replaced() {

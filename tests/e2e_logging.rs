@@ -34,9 +34,9 @@ fn priority(line: &str) -> Option<u8> {
     number.parse().ok().filter(|level| *level <= 7)
 }
 
-// man systemd.exec, $JOURNAL_STREAM: "If the standard output or standard error streams of the
-// executed processes are connected to the journal …, $JOURNAL_STREAM contains the device and inode
-// numbers of the connection file descriptor, formatted in decimal, separated by a colon".
+// man systemd.exec: "If the standard output or standard error output of the executed processes are
+// connected to the journal …, $JOURNAL_STREAM contains the device and inode numbers of the
+// connection file descriptor, formatted in decimal, separated by a colon".
 #[test]
 fn under_journald_every_line_starts_with_its_priority() {
     let world = World::new();
@@ -56,7 +56,7 @@ fn under_journald_every_line_starts_with_its_priority() {
     );
 }
 
-// "… This permits invoked processes to safely detect whether their standard output or standard
+// man systemd.exec: "This permits invoked processes to safely detect whether their standard output or standard
 // error output are connected to the journal."
 #[test]
 fn a_journal_stream_that_is_another_file_means_nothing() {
@@ -67,7 +67,7 @@ fn a_journal_stream_that_is_another_file_means_nothing() {
     }
 }
 
-// Issue: "Each line says what happens next ("restarting in 800 ms")."
+// Rule: "Each line says what happens next ("restarting in 800 ms")."
 #[test]
 fn the_life_of_a_worker_can_be_read_in_the_log() {
     let world = World::new();

@@ -25,7 +25,7 @@ fn namespace() -> Option<Vec<&'static str>> {
     Some(words)
 }
 
-// Issue: "As PID 1 it reaps orphans."
+// Rule: "As PID 1 it reaps orphans."
 #[test]
 fn as_pid_1_it_reaps_orphans_and_stops_at_sigterm() {
     let Some(words) = namespace() else {

@@ -13,7 +13,7 @@ workers:
   app: { command: [$PROBE, puppet, $EVENTS], listeners: [web, app, dgram], stop_timeout: 30s }
 ";
 
-// Issue: "SIGTERM/SIGINT stop workers gracefully, then exit 0".
+// Rule: "SIGTERM/SIGINT stop workers gracefully, then exit 0".
 #[test]
 fn sigterm_and_sigint_stop_the_workers_with_their_stop_signal_and_exit_with_0() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
@@ -48,7 +48,7 @@ fn a_worker_is_stopped_with_the_signal_of_its_entry() {
     daemon.line(&["app.0", "SIGUSR1"]);
 }
 
-// Issue: "Shutdown closes listeners only after the workers have gone, and removes the unix paths it
+// Rule: "Shutdown closes listeners only after the workers have gone, and removes the unix paths it
 // made."
 #[test]
 fn listeners_take_clients_until_the_last_worker_has_gone_and_leave_no_path_behind() {
@@ -82,7 +82,7 @@ fn a_path_that_another_process_has_taken_over_is_left_alone() {
     client::unix(&path).expect("the other's socket is still there");
 }
 
-// Issue: "`stop_signal` then SIGKILL of the whole process group after `stop_timeout`".
+// Rule: "`stop_signal` then SIGKILL of the whole process group after `stop_timeout`".
 #[test]
 fn a_deaf_worker_is_killed_with_its_whole_process_group_after_the_timeout() {
     let world = World::new();
@@ -116,7 +116,7 @@ fn what_an_obedient_worker_leaves_in_its_process_group_is_killed_too() {
     });
 }
 
-// Issue: "a second one hurries".
+// Rule: "a second one hurries".
 #[test]
 fn a_second_sigterm_does_not_wait_for_the_timeout() {
     for second in [Signal::SIGTERM, Signal::SIGINT] {
@@ -171,7 +171,7 @@ fn other_signals_do_not_end_the_daemon() {
     daemon.stop();
 }
 
-// Issue: "SIGCHLD storms lose nothing". signal(7): standard signals do not queue.
+// Rule: "SIGCHLD storms lose nothing". signal(7): standard signals do not queue.
 #[test]
 fn two_hundred_exits_at_once_are_all_accounted_for() {
     const COUNT: usize = 200;

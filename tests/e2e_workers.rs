@@ -94,8 +94,7 @@ fn a_worker_gets_its_resource_limits() {
     daemon.stop();
 }
 
-// man systemd.service has it so for its fds too: LimitNOFILE= is the worker's. The daemon may
-// raise its own to hold many listeners, and that is no business of the worker's.
+// The daemon may raise its own limit to hold many listeners; that is no business of a worker's.
 #[test]
 fn the_limits_of_the_daemon_are_not_those_of_a_worker_that_names_none() {
     let world = World::new();
@@ -106,8 +105,8 @@ fn the_limits_of_the_daemon_are_not_those_of_a_worker_that_names_none() {
     daemon.stop();
 }
 
-// DESIGN: `environment: { RUST_LOG: info }`; man systemd.exec: "Settings from these files override
-// settings made with Environment=" is the other way round here: `environment` wins over files.
+// Rule: "`environment` wins over them". The other way round than in systemd, where "Settings from
+// these files override settings made with Environment=".
 #[test]
 fn variables_come_from_listend_then_the_files_then_the_yaml() {
     let world = World::new();
@@ -156,7 +155,7 @@ workers:
     eventually("both streams are in the file", || {
         text() == "kept on stdout\nkept on stderr\n"
     });
-    // The model: "created with mode 0640 where it does not exist".
+    // Rule: "created with mode 0640 where it does not exist".
     let mode = fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
     daemon.signal(Signal::SIGTERM);
@@ -228,7 +227,7 @@ fn a_worker_runs_with_the_group_and_supplementary_groups_of_its_entry() {
     daemon.stop();
 }
 
-// DESIGN: privileges are dropped in the worker; the listener was bound before.
+// Privileges are dropped in the worker; the listener was bound before.
 #[test]
 fn an_unprivileged_worker_serves_a_privileged_port_and_a_private_path() {
     if !require_root() {
@@ -274,7 +273,7 @@ fn every_instance_is_a_process_on_the_same_listener() {
     daemon.stop();
 }
 
-// DESIGN: "the port never closes, and the kernel keeps queueing clients".
+// Rule: "the port never closes, and the kernel keeps queueing clients".
 #[test]
 fn a_client_that_comes_while_no_worker_runs_waits_and_is_served_by_the_next() {
     let world = World::new();
@@ -307,9 +306,9 @@ fn policy_always_starts_again_after_any_exit() {
     daemon.stop();
 }
 
-// man systemd.service, Restart=on-failure: "the service will be restarted when the process exits
-// with a non-zero exit code, is terminated by a signal"; clean are "exit code of 0" and "SIGHUP,
-// SIGINT, SIGTERM or SIGPIPE".
+// man systemd.service, Restart=: "If set to on-failure, the service will be restarted when the
+// process exits with a non-zero exit code"; a clean exit is "exit code of 0" or "one of the signals
+// SIGHUP, SIGINT, SIGTERM, or SIGPIPE".
 #[test]
 fn policy_on_failure_starts_again_after_failures_only() {
     let world = World::new();
@@ -376,7 +375,7 @@ fn delays(lines: &[String]) -> Vec<f64> {
     lines.iter().filter_map(delay).collect()
 }
 
-// DESIGN: "backoff: 100ms..30s": the first delay, doubled with each crash, up to the longest.
+// Rule: "backoff: 100ms..30s": the first delay, doubled with each crash, up to the longest.
 #[test]
 fn the_delay_before_a_restart_doubles_up_to_its_limit() {
     let world = World::new();
@@ -387,7 +386,7 @@ fn the_delay_before_a_restart_doubles_up_to_its_limit() {
     daemon.stop();
 }
 
-// Issue: "a crash-loop limit after which the worker is `failed` while its listeners stay bound".
+// Rule: "a crash-loop limit after which the worker is `failed` while its listeners stay bound".
 #[test]
 fn a_worker_that_crashes_too_often_fails_while_its_listener_takes_clients() {
     let world = World::new();
@@ -403,7 +402,7 @@ fn a_worker_that_crashes_too_often_fails_while_its_listener_takes_clients() {
     daemon.stop();
 }
 
-// Issue: "Killing workers -9 in a loop under load on an inherited listener: 0 refused connections".
+// Rule: "Killing workers -9 in a loop under load on an inherited listener: 0 refused connections".
 #[test]
 fn killing_the_worker_again_and_again_refuses_no_client() {
     const REQUESTS: u32 = 300;
@@ -473,7 +472,7 @@ workers:
     daemon.stop();
 }
 
-// Issue: "Exec failures name the stage and the reason (missing interpreter, not executable for that
+// Rule: "Exec failures name the stage and the reason (missing interpreter, not executable for that
 // user, chdir failed …), and never block or kill the daemon."
 #[test]
 fn a_missing_program_is_named() {

@@ -223,7 +223,7 @@ workers:
     get_tcp(address);
     get_unix(&path);
     survives_a_kill(&daemon, address);
-    // DESIGN: "kill a worker with -9 while `curl` loops: no request is refused".
+    // Rule: "kill a worker with -9 while `curl` loops: no request is refused".
     for round in 0..100 {
         let stream = client::tcp(address).expect("nobody is refused");
         let answer = client::http(stream, "/").unwrap_or_default();

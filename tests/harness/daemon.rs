@@ -146,6 +146,16 @@ impl Shared {
     }
 }
 
+/// Whether it still runs, for those who do not own it.
+pub struct Watch(Arc<Shared>);
+
+impl Watch {
+    /// Whether it has ended.
+    pub fn has_exited(&self) -> bool {
+        self.0.lock().exited
+    }
+}
+
 /// The running program. Dropped, it is asked to stop, then made to; with its children.
 pub struct Daemon {
     pid: i32,
@@ -181,6 +191,11 @@ impl Daemon {
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Somebody else to know whether it runs.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.shared))
     }
 
     /// Sends it a signal, unless it has ended.

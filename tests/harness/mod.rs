@@ -11,10 +11,11 @@ mod puppet;
 #[path = "../probe/report.rs"]
 pub mod report;
 
-pub use daemon::{Daemon, Finished, Start};
+pub use daemon::{Daemon, Finished, Start, Watch};
 pub use puppet::{Puppet, Puppets};
 pub use report::Report;
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
@@ -66,6 +67,7 @@ impl Drop for TempDir {
 pub struct World {
     dir: TempDir,
     puppets: Puppets,
+    daemons: RefCell<Vec<Watch>>,
 }
 
 impl World {
@@ -73,7 +75,11 @@ impl World {
     pub fn new() -> World {
         let dir = TempDir::new();
         let puppets = Puppets::listen(&dir.path().join("events"));
-        World { dir, puppets }
+        World {
+            dir,
+            puppets,
+            daemons: RefCell::default(),
+        }
     }
 
     /// The folder.
@@ -137,7 +143,9 @@ impl World {
 
     /// Any verb, left running.
     pub fn start(&self, start: Start) -> Daemon {
-        Daemon::start(start.filled(|text| self.fill(text)))
+        let daemon = Daemon::start(start.filled(|text| self.fill(text)));
+        self.daemons.borrow_mut().push(daemon.watch());
+        daemon
     }
 
     /// Any verb, until it has ended.
@@ -153,13 +161,17 @@ impl World {
     }
 
     /// The next puppet that starts.
+    #[track_caller]
     pub fn puppet(&self) -> Puppet {
-        self.puppets.next()
+        // Nobody starts one any more once every daemon has ended.
+        let hopeless = || self.daemons.borrow().iter().all(Watch::has_exited);
+        self.puppets.next(hopeless)
     }
 
     /// The next puppets that start.
+    #[track_caller]
     pub fn puppets(&self, count: usize) -> Vec<Puppet> {
-        (0..count).map(|_| self.puppets.next()).collect()
+        (0..count).map(|_| self.puppet()).collect()
     }
 
     /// Whether no puppet has started that was not asked for.

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Instant;
 
 /// Where puppets connect.
 pub struct Puppets(UnixListener);
@@ -31,11 +32,15 @@ impl Puppets {
         }
     }
 
-    /// The next puppet that starts.
+    /// The next puppet that starts; gives up when there is no hope of one.
     #[track_caller]
-    pub fn next(&self) -> Puppet {
-        let timeout = PollTimeout::try_from(DEADLINE).expect("a timeout");
-        assert!(self.waits(timeout), "no puppet started");
+    pub fn next(&self, hopeless: impl Fn() -> bool) -> Puppet {
+        let deadline = Instant::now() + DEADLINE;
+        // In steps, so that a daemon that has ended fails its test at once.
+        while !self.waits(PollTimeout::from(100u8)) {
+            assert!(!hopeless(), "no puppet started: listend has ended");
+            assert!(Instant::now() < deadline, "no puppet started");
+        }
         let (stream, _) = self.0.accept().expect("accept");
         stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
         let mut reader = BufReader::new(stream);

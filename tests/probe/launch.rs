@@ -9,8 +9,8 @@ use std::os::fd::AsRawFd;
 
 /// `[--block N] [--ignore N] [--leak FD] [--umask OCTAL] [--journal] -- COMMAND…`
 ///
-/// `--journal` sets JOURNAL_STREAM to standard error, as systemd.exec(5) has it: "a
-/// colon-separated pair of device and inode number".
+/// `--journal` sets JOURNAL_STREAM to standard error, as systemd.exec(5) has it: "device
+/// and inode numbers of the connection file descriptor, formatted in decimal".
 pub fn run(words: &[String]) -> i32 {
     let mut words = words.iter();
     while let Some(option) = words.next().filter(|word| *word != "--") {
