@@ -445,9 +445,12 @@ fn killing_the_worker_again_and_again_refuses_no_client() {
 
 // --- Failures to start -------------------------------------------------------------------------
 
+/// Folders that everybody may look into.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
 /// Runs a worker that cannot start beside one that can; the line about it has all of the words.
 fn fails_to_start(world: &World, entry: &str, words: &[&[&str]]) {
-    let daemon = world.run(&format!(
+    let yaml = format!(
         "
 listeners: {{ web: '127.0.0.1:0' }}
 workers:
@@ -457,7 +460,10 @@ workers:
     restart: {{ policy: never }}
   good: {{ command: [$PROBE, puppet, $EVENTS] }}
 "
-    ));
+    );
+    let daemon = world.run_with(&yaml, |start| {
+        start.env("PATH", PATH);
+    });
     let good = world.puppet();
     let any = |line: &str, words: &[&str]| words.iter().any(|word| line.contains(word));
     eventually(&format!("a line with {words:?}"), || {
@@ -567,63 +573,63 @@ fn a_program_that_its_user_may_not_execute_is_named() {
     fails_to_start(&world, entry, &[reason, &["nobody", "65534"]]);
 }
 
+/// Runs listend as somebody without privileges; `$PUBLIC` is a probe that everybody may execute.
+/// `None` where the test is skipped.
+fn run_unprivileged(world: &World, yaml: &str, path: &str) -> Option<Daemon> {
+    let yaml = yaml.replace("$PUBLIC", public_probe(world).to_str().expect("UTF-8"));
+    let path = world.fill(path);
+    if !harness::is_root() {
+        return Some(world.run_with(&yaml, |start| {
+            start.env("PATH", &path);
+        }));
+    }
+    let setpriv = harness::require_tool("setpriv")?;
+    let listend = world.path("listend");
+    let copied = std::process::Command::new("cp")
+        .arg(harness::listend_path())
+        .arg(&listend)
+        .status();
+    assert!(copied.expect("start cp").success());
+    let script = "exec $DIR/listend \"$@\"";
+    let words = [
+        setpriv.to_str().expect("UTF-8"),
+        "--reuid=54321",
+        "--regid=54321",
+        "--clear-groups",
+        "/bin/sh",
+        "-c",
+        script,
+    ];
+    Some(world.run_with(&yaml, |start| {
+        start.through(words).env("PATH", &path);
+    }))
+}
+
 // setresuid(2): "EPERM The calling process is not privileged".
 #[test]
 fn another_user_without_the_privilege_is_named() {
     let world = World::new();
-    if harness::is_root() {
-        // As root the privilege is given up first, in a folder and with a program of everyone's.
-        if harness::require_tool("setpriv").is_none() {
-            return;
-        }
-        fs::set_permissions(world.dir(), fs::Permissions::from_mode(0o777)).unwrap();
-        let probe = public_probe(&world);
-        let listend = world.path("listend");
-        let copied = std::process::Command::new("cp")
-            .arg(harness::listend_path())
-            .arg(&listend)
-            .status();
-        assert!(copied.expect("start cp").success());
-        let yaml = format!(
-            "
-listeners: {{ web: '127.0.0.1:0' }}
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
 workers:
   bad:
-    command: [{0}, serve]
+    command: [$PUBLIC, serve]
     user: 12345
     listeners: [web]
-    restart: {{ policy: never }}
-  good: {{ command: [{0}, puppet, $EVENTS] }}
-",
-            probe.display()
-        );
-        let daemon = world.run_with(&yaml, |start| {
-            start.through([
-                "setpriv",
-                "--reuid=54321",
-                "--regid=54321",
-                "--clear-groups",
-                "sh",
-                "-c",
-                "exec $DIR/listend \"$@\"",
-            ]);
-        });
-        let good = world.puppet();
-        let line = daemon.line(&["bad", "setting the"]);
-        assert!(
-            line.to_lowercase().contains("not permitted") || line.contains("EPERM"),
-            "{line}"
-        );
-        assert!(exists(good.pid()));
-        daemon.stop();
-    } else {
-        let reason: &[&str] = &["not permitted", "eperm", "privilege"];
-        fails_to_start(
-            &world,
-            "command: [$PROBE, serve]\n    user: 0",
-            &[&["setting the"], reason],
-        );
-    }
+    restart: { policy: never }
+  good: { command: [$PUBLIC, puppet, $EVENTS] }
+";
+    let Some(daemon) = run_unprivileged(&world, yaml, PATH) else {
+        return;
+    };
+    let good = world.puppet();
+    let line = daemon.line(&["bad", "setting the"]);
+    assert!(
+        line.contains("not permitted") || line.contains("EPERM"),
+        "{line}"
+    );
+    assert!(exists(good.pid()));
+    daemon.stop();
 }
 
 // A program that cannot be executed is a crash like any other: it is tried again, and given up.

@@ -16,17 +16,15 @@ use std::path::{Path, PathBuf};
 fn server(name: &str) -> Option<PathBuf> {
     let profile = Path::new(env!("CARGO_BIN_EXE_listend")).parent();
     let target = profile.and_then(Path::parent).expect("target/PROFILE");
-    let ours = target.join("venv/bin").join(name);
-    if ours.is_file() {
-        return Some(ours);
-    }
-    let found = harness::tool(name);
-    // A shim of a version manager is there even where the program is not.
+    // A shim of a version manager is there even where the program is not, and an environment
+    // belongs to an interpreter that not everybody may execute.
     let works = |path: &PathBuf| {
         let run = std::process::Command::new(path).arg("--version").output();
         run.is_ok_and(|output| output.status.success())
     };
-    let found = found.filter(works);
+    let ours = target.join("venv/bin").join(name);
+    let found = Some(ours).filter(works);
+    let found = found.or_else(|| harness::tool(name).filter(works));
     if found.is_none() {
         skip(&format!("{name} is not installed; see scripts/test-setup"));
     }
