@@ -104,3 +104,20 @@ fn rust_log_and_log_level_choose_how_much_is_written() {
     daemon.stop();
     assert!(!daemon.finish().stderr.contains("started"));
 }
+
+// However short a life is, its beginning can be matched with what the process itself wrote.
+#[test]
+fn every_start_is_logged_with_its_pid_even_of_a_process_that_has_ended_since() {
+    const COUNT: usize = 50;
+    let world = World::new();
+    let daemon = world.run(&format!(
+        "
+workers:
+  short: {{ command: [$PROBE, exit, 0], instances: {COUNT}, restart: {{ policy: never }} }}
+"
+    ));
+    for line in daemon.lines(&["short.", "started"], COUNT) {
+        assert!(line.contains("pid "), "{line}");
+    }
+    daemon.stop();
+}

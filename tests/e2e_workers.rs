@@ -632,6 +632,26 @@ workers:
     daemon.stop();
 }
 
+// exec(3): "If permission is denied for a file …, these functions will continue searching the rest
+// of the search path."
+#[test]
+fn a_folder_of_path_that_may_not_be_entered_does_not_hide_the_rest() {
+    let world = World::new();
+    for folder in ["closed", "open"] {
+        fs::create_dir(world.path(folder)).expect("create a folder");
+    }
+    fs::set_permissions(world.path("closed"), fs::Permissions::from_mode(0o000)).expect("chmod");
+    let probe = public_probe(&world);
+    std::os::unix::fs::symlink(probe, world.path("open/listend-test-tool")).expect("symlink");
+    let yaml = "workers: { app: { command: [listend-test-tool, puppet, $EVENTS] } }";
+    let path = format!("$DIR/closed:$DIR/open:{PATH}");
+    let Some(daemon) = run_unprivileged(&world, yaml, &path) else {
+        return;
+    };
+    world.puppet();
+    daemon.stop();
+}
+
 // A program that cannot be executed is a crash like any other: it is tried again, and given up.
 #[test]
 fn a_worker_that_cannot_start_is_tried_again_and_serves_once_it_can() {
