@@ -1,7 +1,7 @@
 //! The processes that this listend started and has not reaped.
 
 use crate::core::{ExitStatus, InstanceId, ProcessId};
-use crate::sys::{self, How, Prepared, Then, Whom};
+use crate::sys::{self, How, Launching, Then, Whom};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -18,17 +18,8 @@ pub struct Process {
     pub instance: InstanceId,
     /// Becomes readable when it exits.
     pub pidfd: OwnedFd,
-    /// The status pipe, and what was executed, until the exec has succeeded or failed.
+    /// How its exec goes, until it has succeeded.
     pub launching: Option<Launching>,
-}
-
-/// What is known about a child whose exec has not been heard of yet.
-#[derive(Debug)]
-pub struct Launching {
-    /// The read end of the status pipe.
-    pub status: OwnedFd,
-    /// What it tries to execute, to explain a failure.
-    pub prepared: Box<Prepared>,
 }
 
 impl Process {
@@ -98,8 +89,11 @@ impl Processes {
 
     /// Forgets one that has been reaped, and closes its descriptors.
     pub fn remove(&mut self, id: ProcessId) -> Option<Process> {
-        let process = self.by_id.remove(&id)?;
+        let mut process = self.by_id.remove(&id)?;
         self.by_pid.remove(&process.pid);
+        if let Some(launching) = &mut process.launching {
+            launching.reaped();
+        }
         Some(process)
     }
 

@@ -4,7 +4,7 @@
 //! followed it, and exits before the tick, so that the core sees causes before their consequences.
 
 use super::clock;
-use super::process::{Launching, Process, Processes};
+use super::process::{Process, Processes};
 use super::signals::{Arrived, Signals};
 use super::words;
 use crate::core::{Core, Effect, Event, Input, InstanceId, ProcessId, Scope};
@@ -18,7 +18,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// How many events one turn takes from the kernel; the rest stays for the next.
 const EVENTS_PER_TURN: usize = 256;
@@ -185,34 +185,36 @@ impl Shell {
         let Some(process) = self.processes.get_mut(id) else {
             return;
         };
-        let Some(launching) = &process.launching else {
+        let Some(launching) = &mut process.launching else {
             return;
         };
-        let outcome = match sys::read_status(&launching.status) {
-            Ok(outcome) => outcome,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            // A pipe of ours that cannot be read says nothing; the exit status will.
-            Err(_) => None,
+        // Reading the outcome closes the pipe, which removes it from the epoll set.
+        let Ok(outcome) = launching.outcome() else {
+            return;
         };
-        let worker = self.plan.worker(process.instance.worker);
-        if let Some(failure) = outcome {
-            let reason = worker::explain(failure, worker, &launching.prepared);
-            self.reasons.insert(id, reason);
-        }
-        // Dropping the read end removes it from the epoll set: nobody else has it open.
-        process.launching = None;
-        self.feed(match outcome {
-            None => Input::ExecSucceeded { process: id },
-            Some(failure) => Input::LaunchFailed {
-                process: id,
-                failure,
-            },
-        });
+        let input = match outcome {
+            None => {
+                process.launching = None;
+                Input::ExecSucceeded { process: id }
+            }
+            Some(failure) => {
+                let worker = self.plan.worker(process.instance.worker);
+                let reason = worker::explain(failure, worker, launching.prepared());
+                self.reasons.insert(id, reason);
+                Input::LaunchFailed {
+                    process: id,
+                    failure,
+                }
+            }
+        };
+        self.feed(input);
     }
 
     fn exited(&mut self, id: ProcessId) {
-        // The child is dead, so its end of the status pipe is closed: this does not wait.
+        // The child is dead, so its end of the status pipe is closed: this does not wait. What
+        // follows from it is told while the process still has its pid.
         self.exec_status(id);
+        self.perform_effects();
         let Some(process) = self.processes.get(id) else {
             return;
         };
@@ -294,17 +296,14 @@ impl Shell {
         let worker = self.plan.worker(instance.worker);
         let outcome = self
             .prepare(worker, numbers)
-            .and_then(|prepared| Self::launch(&self.epoll, id, worker, prepared));
+            .and_then(|prepared| Self::launch(&self.epoll, id, prepared));
         match outcome {
-            Ok((launched, prepared)) => {
+            Ok(launched) => {
                 let process = Process {
                     pid: launched.pid,
                     instance,
                     pidfd: launched.pidfd,
-                    launching: Some(Launching {
-                        status: launched.status,
-                        prepared: Box::new(prepared),
-                    }),
+                    launching: Some(launched.launching),
                 };
                 self.processes.insert(id, process);
                 self.feed(Input::Spawned { process: id });
@@ -360,27 +359,29 @@ impl Shell {
     fn launch(
         epoll: &Epoll,
         id: ProcessId,
-        worker: &WorkerPlan,
-        mut prepared: Prepared,
-    ) -> Result<(Launched, Prepared), (LaunchFailure, String)> {
-        let fail = |error: &io::Error, prepared: &Prepared| {
+        prepared: Prepared,
+    ) -> Result<Launched, (LaunchFailure, String)> {
+        let fail = |error: &io::Error| {
             let failure = LaunchFailure {
                 stage: Stage::Fork,
                 errno: error.raw_os_error().unwrap_or(nix::libc::EIO),
                 detail: 0,
             };
-            (failure, worker::explain(failure, worker, prepared))
+            (failure, worker::explain_fork(failure.errno))
         };
-        let launched = worker::launch(&mut prepared).map_err(|error| fail(&error, &prepared))?;
-        let watch =
-            |fd, token: Token| epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.pack()));
-        let watched = watch(&launched.status, Token::Status(id))
-            .and_then(|()| watch(&launched.pidfd, Token::Exit(id)));
+        let launched = worker::launch(prepared).map_err(|error| fail(&error))?;
+        let watch = |fd: BorrowedFd<'_>, token: Token| {
+            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.pack()))
+        };
+        let status = launched.launching.status();
+        let watched = status
+            .map_or(Ok(()), |status| watch(status, Token::Status(id)))
+            .and_then(|()| watch(launched.pidfd.as_fd(), Token::Exit(id)));
         if let Err(errno) = watched {
             // A child that cannot be watched would never be noticed again.
-            sys::discard(&launched);
-            return Err(fail(&errno.into(), &prepared));
+            sys::discard(launched);
+            return Err(fail(&errno.into()));
         }
-        Ok((launched, prepared))
+        Ok(launched)
     }
 }

@@ -1,13 +1,15 @@
-//! What runs in the child between fork and exec.
+//! What runs in the child between clone and exec.
 //!
-//! Only async-signal-safe calls: no allocation, no lock, no formatting, no drop, nothing that can
-//! panic. All bytes were laid out by the parent in [`super::Prepared`]; the child works on its own
-//! copy-on-write copy of them. It leaves by `execve` or `_exit`, never by returning.
+//! Bare system calls only: no C library, no allocation, no lock, no drop, nothing that can panic.
+//! The child may share its parent's memory (see [`super::launch()`]), and runs beside it: it reads
+//! what the parent laid out in [`Prepared`], writes into the slots that are meant for it and onto
+//! its own stack, and touches nothing else. It leaves by execve or exit, never by returning.
 
-use super::launch::{Prepared, Stdio};
+use super::launch::{EnvSlot, Prepared, Stdio};
+use super::raw::call;
 use crate::stage::Stage;
-use nix::libc::{self, c_int, c_uint};
-use std::ptr;
+use nix::libc::{self, c_int, c_long};
+use std::ffi::CStr;
 
 /// Index into the table of descriptors that [`FdAction`]s work on. The listeners come first, in
 /// the order of their targets; the status pipe is the last.
@@ -42,285 +44,355 @@ pub enum FdAction {
 /// The size of a message on the status pipe: stage, padding, detail, errno.
 pub(super) const STATUS_LENGTH: usize = 8;
 
+/// A step that failed, and the errno of its last call.
+struct Failure {
+    stage: Stage,
+    detail: u16,
+    errno: i32,
+}
+
 /// Becomes the worker.
 ///
 /// # Safety
 ///
-/// Only in a child of fork(2), with all signals blocked, in a process that had one thread.
-/// `prepared` must be complete: pointer arrays end with NULL and point into live memory.
+/// Only in a new process that has all signals blocked. `prepared` must be complete (pointer arrays
+/// end with NULL and point into live memory), and nobody else may use it until this process has
+/// executed its program or ended.
 pub(super) unsafe fn become_worker(prepared: &mut Prepared) -> ! {
     // SAFETY: the caller's contract is passed on; `steps` returns only on failure.
     unsafe {
-        let (stage, detail) = steps(prepared);
-        report(prepared.status_fd(), stage, detail, errno());
-        libc::_exit(127)
+        let failure = steps(prepared);
+        report(prepared.status_fd(), &failure);
+        loop {
+            call(libc::SYS_exit_group, 127, 0, 0, 0);
+        }
     }
-}
-
-fn errno() -> c_int {
-    // SAFETY: points to this thread's errno, always valid.
-    unsafe { *libc::__errno_location() }
 }
 
 /// Tells the parent where it ended. A parent that has gone cannot be told; nothing to do then.
-unsafe fn report(pipe: c_int, stage: Stage, detail: u16, errno: c_int) {
-    let mut message = [0u8; STATUS_LENGTH];
-    message[0] = stage as u8;
-    let [low, high] = detail.to_ne_bytes();
-    message[2] = low;
-    message[3] = high;
-    let [a, b, c, d] = errno.to_ne_bytes();
-    message[4] = a;
-    message[5] = b;
-    message[6] = c;
-    message[7] = d;
+unsafe fn report(pipe: c_int, failure: &Failure) {
+    let [low, high] = failure.detail.to_ne_bytes();
+    let [a, b, c, d] = failure.errno.to_ne_bytes();
+    let message: [u8; STATUS_LENGTH] = [failure.stage as u8, 0, low, high, a, b, c, d];
     // SAFETY: the buffer is valid for its length. Eight bytes into an empty pipe are atomic.
     unsafe {
-        libc::write(pipe, message.as_ptr().cast(), STATUS_LENGTH);
+        call(
+            libc::SYS_write,
+            pipe as usize,
+            message.as_ptr() as usize,
+            STATUS_LENGTH,
+            0,
+        );
     }
 }
 
-/// All steps, in order. Returns the one that failed; errno is that of its last call.
-unsafe fn steps(prepared: &mut Prepared) -> (Stage, u16) {
-    // SAFETY: every call below is async-signal-safe (signal-safety(7)) or a bare system call, and
-    // every pointer comes from `prepared`, which the caller vouches for.
+/// Makes the call, and returns from [`steps`] with the stage if it fails.
+macro_rules! attempt {
+    ($stage:expr, $call:expr) => {
+        attempt!($stage, 0, $call)
+    };
+    ($stage:expr, $detail:expr, $call:expr) => {{
+        let answer: isize = $call;
+        if answer < 0 {
+            return Failure {
+                stage: $stage,
+                detail: $detail,
+                errno: -answer as i32,
+            };
+        }
+        answer
+    }};
+}
+
+/// All steps, in order. Returns the one that failed.
+unsafe fn steps(prepared: &mut Prepared) -> Failure {
+    // SAFETY: every pointer handed to the kernel comes from `prepared`, which the caller vouches
+    // for, or from a local that outlives the call.
     unsafe {
         // Dispositions first, while all signals are blocked: a handler of the parent that ran here
         // would write into the parent's pipe.
         default_dispositions();
-        if libc::setsid() == -1 {
-            return (Stage::Session, 0);
+        attempt!(Stage::Session, call(libc::SYS_setsid, 0, 0, 0, 0));
+        attempt!(Stage::Output, standard_streams(prepared));
+        attempt!(Stage::Descriptors, place_descriptors(prepared));
+        for (index, (resource, soft, hard)) in prepared.limits.iter().enumerate() {
+            // The layout of prlimit64(2): two 64-bit numbers on every architecture.
+            let value = [*soft, *hard];
+            let (resource, value) = (*resource as usize, value.as_ptr() as usize);
+            attempt!(
+                Stage::Limits,
+                index as u16,
+                call(libc::SYS_prlimit64, 0, resource, value, 0)
+            );
         }
-        if !standard_streams(prepared) {
-            return (Stage::Output, 0);
+        if let Some(nice) = prepared.nice {
+            let which = libc::PRIO_PROCESS as usize;
+            attempt!(
+                Stage::Nice,
+                call(libc::SYS_setpriority, which, 0, nice as isize as usize, 0)
+            );
         }
-        if !place_descriptors(prepared) {
-            return (Stage::Descriptors, 0);
+        if let Some(score) = &prepared.oom_score_adjust {
+            attempt!(
+                Stage::OomScore,
+                write_file(c"/proc/self/oom_score_adj", score)
+            );
         }
-        for (index, limit) in prepared.limits.iter().enumerate() {
-            let value = libc::rlimit {
-                rlim_cur: limit.1,
-                rlim_max: limit.2,
-            };
-            // The resource's type differs between C libraries (glibc: unsigned, musl: int).
-            if libc::setrlimit(limit.0 as _, &value) == -1 {
-                return (Stage::Limits, index as u16);
-            }
+        if let Some(groups) = &prepared.groups {
+            let (length, groups) = (groups.len(), groups.as_ptr() as usize);
+            attempt!(Stage::Groups, call(SYS_SETGROUPS, length, groups, 0, 0));
         }
-        if let Some(nice) = prepared.nice
-            && libc::setpriority(libc::PRIO_PROCESS, 0, nice) == -1
-        {
-            return (Stage::Nice, 0);
+        if let Some(gid) = prepared.gid.map(|gid| gid as usize) {
+            attempt!(Stage::Group, call(SYS_SETRESGID, gid, gid, gid, 0));
         }
-        if let Some(score) = &prepared.oom_score_adjust
-            && !write_file(c"/proc/self/oom_score_adj".as_ptr(), score)
-        {
-            return (Stage::OomScore, 0);
-        }
-        if let Some(groups) = &prepared.groups
-            && libc::setgroups(groups.len(), groups.as_ptr()) == -1
-        {
-            return (Stage::Groups, 0);
-        }
-        if let Some(gid) = prepared.gid
-            && libc::setresgid(gid, gid, gid) == -1
-        {
-            return (Stage::Group, 0);
-        }
-        if let Some(uid) = prepared.uid
-            && libc::setresuid(uid, uid, uid) == -1
-        {
-            return (Stage::User, 0);
+        if let Some(uid) = prepared.uid.map(|uid| uid as usize) {
+            attempt!(Stage::User, call(SYS_SETRESUID, uid, uid, uid, 0));
         }
         // After the user is set, so that a folder which that user may not enter is an error here
         // and not a surprise later.
-        if let Some(folder) = &prepared.working_directory
-            && libc::chdir(folder.as_ptr()) == -1
-        {
-            return (Stage::WorkingDirectory, 0);
+        if let Some(folder) = &prepared.working_directory {
+            let folder = folder.as_ptr() as usize;
+            attempt!(
+                Stage::WorkingDirectory,
+                call(libc::SYS_chdir, folder, 0, 0, 0)
+            );
         }
         if let Some(mask) = prepared.umask {
-            libc::umask(mask as libc::mode_t);
+            call(libc::SYS_umask, mask as usize, 0, 0, 0);
         }
         fill_slots(prepared);
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        if libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) == -1 {
-            return (Stage::Signals, 0);
-        }
-        libc::execve(
-            prepared.program.as_ptr(),
-            prepared.argv.pointers(),
-            prepared.environment.pointers(),
+        attempt!(Stage::Signals, unblock_all_signals());
+        let answer = call(
+            libc::SYS_execve,
+            prepared.program.as_ptr() as usize,
+            prepared.argv.pointers() as usize,
+            prepared.environment.pointers() as usize,
+            0,
         );
-        (Stage::Exec, 0)
+        Failure {
+            stage: Stage::Exec,
+            detail: 0,
+            errno: -answer as i32,
+        }
     }
 }
+
+// 32-bit machines kept calls with 16-bit ids under the plain names.
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+mod ids {
+    pub(super) use nix::libc::{
+        SYS_setgroups32 as SYS_SETGROUPS, SYS_setresgid32 as SYS_SETRESGID,
+        SYS_setresuid32 as SYS_SETRESUID,
+    };
+}
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+mod ids {
+    pub(super) use nix::libc::{
+        SYS_setgroups as SYS_SETGROUPS, SYS_setresgid as SYS_SETRESGID,
+        SYS_setresuid as SYS_SETRESUID,
+    };
+}
+use ids::{SYS_SETGROUPS, SYS_SETRESGID, SYS_SETRESUID};
+
+/// The size of the kernel's signal set, in bytes.
+const SIGNAL_SET: usize = 8;
 
 unsafe fn default_dispositions() {
     /// Larger than the kernel's struct sigaction of any architecture; zeroed, it means SIG_DFL
     /// without flags.
     const DEFAULT: [u64; 8] = [0; 8];
-    /// The size of the kernel's signal set.
-    const SET_SIZE: usize = 8;
-    // SAFETY: rt_sigaction(2) reads `DEFAULT` and writes nothing. The bare call and not the C
-    // library's, which refuses the two signals that it keeps for itself: they may have been
-    // inherited as ignored, and would be handed on. KILL and STOP answer EINVAL.
+    // SAFETY: rt_sigaction(2) reads `DEFAULT` and writes nothing. All 64, also the two that the C
+    // library keeps for itself: they may have been inherited as ignored. KILL and STOP answer
+    // EINVAL, which changes nothing.
     unsafe {
-        for number in 1..=64 {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                number,
-                DEFAULT.as_ptr(),
-                ptr::null_mut::<u64>(),
-                SET_SIZE,
-            );
+        let default = DEFAULT.as_ptr() as usize;
+        let mut number = 1;
+        while number <= 64 {
+            call(libc::SYS_rt_sigaction, number, default, 0, SIGNAL_SET);
+            number += 1;
         }
     }
+}
+
+unsafe fn unblock_all_signals() -> isize {
+    let none = 0_u64;
+    let set = (&raw const none) as usize;
+    let how = libc::SIG_SETMASK as usize;
+    // SAFETY: the set is valid for the size that is given with it.
+    unsafe { call(libc::SYS_rt_sigprocmask, how, set, 0, SIGNAL_SET) }
 }
 
 /// 0 is /dev/null; 1 and 2 are as the plan says.
-unsafe fn standard_streams(prepared: &Prepared) -> bool {
-    // SAFETY: open and dup2 are async-signal-safe; the paths are NUL-terminated.
-    unsafe {
-        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
-        if null == -1 || !onto(null, 0) {
-            return false;
-        }
-        let done = match &prepared.output {
-            Stdio::Inherit => true,
-            Stdio::Null => onto(null, 1) && onto(null, 2),
-            Stdio::File(path) => {
-                let flags = libc::O_WRONLY
-                    | libc::O_CREAT
-                    | libc::O_APPEND
-                    | libc::O_NOCTTY
-                    | libc::O_CLOEXEC;
-                let file = libc::open(path.as_ptr(), flags, 0o640 as c_uint);
-                let done = file != -1 && onto(file, 1) && onto(file, 2);
-                if file > 2 {
-                    libc::close(file);
-                }
-                done
-            }
-        };
-        if null > 2 {
-            libc::close(null);
-        }
-        done
-    }
-}
-
-unsafe fn onto(fd: c_int, target: c_int) -> bool {
+unsafe fn standard_streams(prepared: &Prepared) -> isize {
     // SAFETY: plain descriptor calls.
     unsafe {
-        if fd == target {
+        let null = open(c"/dev/null", libc::O_RDWR, 0);
+        if null < 0 {
+            return null;
+        }
+        let (output, answer) = match &prepared.output {
+            Stdio::Inherit => (-1, 0),
+            Stdio::Null => (-1, both(null)),
+            Stdio::File(path) => {
+                let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NOCTTY;
+                let file = open(path, flags, 0o640);
+                (file, if file < 0 { file } else { both(file) })
+            }
+        };
+        let answer = if answer < 0 { answer } else { onto(null, 0) };
+        // Those are the standard streams themselves where listend was started without some.
+        for fd in [null, output] {
+            if fd > 2 {
+                call(libc::SYS_close, fd as usize, 0, 0, 0);
+            }
+        }
+        answer
+    }
+}
+
+/// Both outputs onto one descriptor.
+unsafe fn both(fd: isize) -> isize {
+    // SAFETY: plain descriptor calls.
+    unsafe {
+        let answer = onto(fd, 1);
+        if answer < 0 { answer } else { onto(fd, 2) }
+    }
+}
+
+unsafe fn open(path: &CStr, flags: c_int, mode: usize) -> isize {
+    let flags = (flags | libc::O_CLOEXEC) as usize;
+    let here = libc::AT_FDCWD as isize as usize;
+    // SAFETY: the path ends with a NUL.
+    unsafe { call(libc::SYS_openat, here, path.as_ptr() as usize, flags, mode) }
+}
+
+/// dup2(2), which every architecture has only as dup3(2).
+unsafe fn onto(fd: isize, target: c_int) -> isize {
+    // SAFETY: plain descriptor calls.
+    unsafe {
+        if fd == target as isize {
             // dup2 onto itself does nothing, so FD_CLOEXEC has to be cleared by hand.
-            libc::fcntl(fd, libc::F_SETFD, 0) != -1
+            keep(fd)
         } else {
-            libc::dup2(fd, target) != -1
+            call(libc::SYS_dup3, fd as usize, target as usize, 0, 0)
         }
     }
 }
 
-unsafe fn place_descriptors(prepared: &mut Prepared) -> bool {
+unsafe fn keep(fd: isize) -> isize {
+    // SAFETY: changes a flag of a descriptor.
+    unsafe { call(SYS_FCNTL, fd as usize, libc::F_SETFD as usize, 0, 0) }
+}
+
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+const SYS_FCNTL: c_long = libc::SYS_fcntl64;
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+const SYS_FCNTL: c_long = libc::SYS_fcntl;
+
+unsafe fn place_descriptors(prepared: &mut Prepared) -> isize {
     // SAFETY: plain descriptor calls; slots were numbered by the parent against this very table,
-    // and `get`/`get_mut` make a wrong number an error instead of a wild access.
+    // and `get_mut` makes a wrong number an error instead of a wild access.
     unsafe {
         for action in &prepared.fd_actions {
             let (FdAction::Relocate { slot, .. }
             | FdAction::Place { slot, .. }
             | FdAction::Keep { slot }) = *action;
-            let Some(fd) = prepared.fds.get_mut(usize::from(slot.0)) else {
-                return false;
+            let Some(fd) = prepared.fds.get_mut(slot.0 as usize) else {
+                return -(libc::EBADF as isize);
             };
-            let done = match *action {
+            let answer = match *action {
                 FdAction::Relocate { above, .. } => {
-                    *fd = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, above);
-                    *fd != -1
+                    let command = libc::F_DUPFD_CLOEXEC as usize;
+                    let moved = call(SYS_FCNTL, *fd as usize, command, above as usize, 0);
+                    if moved >= 0 {
+                        *fd = moved as c_int;
+                    }
+                    moved
                 }
-                FdAction::Place { target, .. } => onto(*fd, target),
-                FdAction::Keep { .. } => libc::fcntl(*fd, libc::F_SETFD, 0) != -1,
+                FdAction::Place { target, .. } => onto(*fd as isize, target),
+                FdAction::Keep { .. } => keep(*fd as isize),
             };
-            if !done {
-                return false;
+            if answer < 0 {
+                return answer;
             }
         }
         // Everything above the listeners goes at exec, whatever this process inherited. The status
         // pipe stays until then. Older kernels (< 5.11) lack the flag: every descriptor of ours
         // has FD_CLOEXEC anyway.
-        libc::syscall(
+        call(
             libc::SYS_close_range,
-            prepared.first_unused as c_uint,
-            c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
+            prepared.first_unused as usize,
+            u32::MAX as usize,
+            libc::CLOSE_RANGE_CLOEXEC as usize,
+            0,
         );
-        true
+        0
     }
 }
 
-unsafe fn write_file(path: *const libc::c_char, bytes: &[u8]) -> bool {
-    // SAFETY: the path is NUL-terminated and the buffer valid for its length.
+unsafe fn write_file(path: &CStr, bytes: &[u8]) -> isize {
+    // SAFETY: the buffer is valid for its length.
     unsafe {
-        let file = libc::open(path, libc::O_WRONLY | libc::O_CLOEXEC);
-        if file == -1 {
-            return false;
+        let file = open(path, libc::O_WRONLY, 0);
+        if file < 0 {
+            return file;
         }
-        let written = libc::write(file, bytes.as_ptr().cast(), bytes.len());
-        let failed_with = errno();
-        libc::close(file);
-        *libc::__errno_location() = failed_with;
-        written == bytes.len() as isize
+        let (start, length) = (bytes.as_ptr() as usize, bytes.len());
+        let answer = call(libc::SYS_write, file as usize, start, length, 0);
+        call(libc::SYS_close, file as usize, 0, 0, 0);
+        answer
     }
 }
 
 /// Writes what only the child knows into the space that the parent reserved: its process id, and
 /// the inode of its own pidfd.
 unsafe fn fill_slots(prepared: &mut Prepared) {
-    // SAFETY: getpid, pidfd_open, fstat and close are bare system calls.
+    // SAFETY: the buffer that statx fills is a local of the right type.
     unsafe {
-        let pid = libc::getpid();
-        if let Some(digits) = prepared.environment.slot_mut(super::EnvSlot::OwnPid) {
+        let pid = call(libc::SYS_getpid, 0, 0, 0, 0) as usize;
+        if let Some(digits) = prepared.environment.slot_mut(EnvSlot::OwnPid) {
             write_decimal(digits, pid as u64);
         }
-        if prepared
-            .environment
-            .slot_mut(super::EnvSlot::OwnPidfdInode)
-            .is_none()
-        {
+        let Some(digits) = prepared.environment.slot_mut(EnvSlot::OwnPidfdInode) else {
             return;
+        };
+        let pidfd = call(libc::SYS_pidfd_open, pid, 0, 0, 0);
+        let inode = if pidfd < 0 { None } else { inode(pidfd) };
+        if pidfd >= 0 {
+            call(libc::SYS_close, pidfd as usize, 0, 0, 0);
         }
-        let pidfd = libc::syscall(libc::SYS_pidfd_open, pid, 0) as c_int;
-        let mut stat: libc::stat = std::mem::zeroed();
-        if pidfd != -1 && libc::fstat(pidfd, &mut stat) == 0 {
-            if let Some(digits) = prepared.environment.slot_mut(super::EnvSlot::OwnPidfdInode) {
-                write_decimal(digits, stat.st_ino as u64);
-            }
-        } else {
+        match inode {
+            Some(inode) => write_decimal(digits, inode),
             // Better none than a wrong one: libsystemd refuses all descriptors then.
-            prepared.environment.drop_last();
-        }
-        if pidfd != -1 {
-            libc::close(pidfd);
+            None => prepared.environment.drop_last(),
         }
     }
 }
 
-/// Decimal digits without allocation. The slot has room for the longest u64 and its NUL.
-pub(super) fn write_decimal(slot: &mut [u8], mut value: u64) {
-    let mut digits = [0u8; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
+unsafe fn inode(fd: isize) -> Option<u64> {
+    // SAFETY: fstat(2) fills the zeroed buffer, which is larger than the kernel's struct stat where
+    // the two differ; where st_ino is the C library's layout is that of the kernel (64-bit).
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        let buffer = (&raw mut stat) as usize;
+        let answer = call(libc::SYS_fstat, fd as usize, buffer, 0, 0);
+        (answer == 0).then_some(stat.st_ino as u64)
     }
-    let length = digits.len() - start;
-    if let Some(space) = slot.get_mut(..length) {
-        space.copy_from_slice(&digits[start..]);
+}
+
+/// Decimal digits without allocation. The slot has room for the longest u64 and its NUL.
+fn write_decimal(slot: &mut [u8], value: u64) {
+    let mut length = 1;
+    let mut rest = value / 10;
+    while rest > 0 {
+        length += 1;
+        rest /= 10;
+    }
+    let mut value = value;
+    // Without indexing, which could panic: this runs in the child.
+    for digit in slot.iter_mut().take(length).rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
     }
 }
 
@@ -330,7 +402,7 @@ mod tests {
 
     #[test]
     fn decimal_digits_are_those_of_the_formatter() {
-        for value in [0, 7, 10, 4_294_967_295, u64::MAX] {
+        for value in [0, 7, 10, 99, 100, 4_294_967_295, u64::MAX] {
             let mut slot = [0u8; 21];
             write_decimal(&mut slot, value);
             let text = value.to_string();

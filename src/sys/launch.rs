@@ -1,12 +1,13 @@
-//! fork(2) of a prepared worker, and the pipe that tells how its exec went.
+//! clone(2) of a prepared worker, and the pipe that tells how its exec went.
 
 use super::child::{self, FdAction, STATUS_LENGTH};
 use crate::stage::{LaunchFailure, Stage};
-use nix::libc::{self, c_char, c_int};
+use nix::libc::{self, c_char, c_int, c_void};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::ptr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::{self, NonNull};
 
 /// Everything the child needs, laid out before the fork; it owns every byte.
 #[derive(Debug)]
@@ -134,101 +135,205 @@ impl CStrings {
     }
 }
 
-/// A child that has been forked; whether its exec succeeds is still to be read.
+/// A child on its way to its program, or already there.
 #[derive(Debug)]
 pub struct Launched {
     /// Its process id, also its session and process group once it has called setsid(2).
     pub pid: i32,
     /// Becomes readable when it exits.
     pub pidfd: OwnedFd,
-    /// The read end of the status pipe, non-blocking; see [`read_status`].
-    pub status: OwnedFd,
+    /// How its exec goes.
+    pub launching: Launching,
 }
 
-/// Forks and lets the child become the worker. Returns at once: the exec may still take its time
-/// (a path on a network file system) and must not hold up anybody.
+/// What a child works with until its exec: its memory, and the pipe on which it says how it went.
+#[derive(Debug)]
+pub struct Launching {
+    /// The read end of the status pipe, until it has said everything.
+    status: Option<OwnedFd>,
+    /// The child reads and writes this while we run, so it is no `Box` of ours before it is done.
+    work: NonNull<Work>,
+    done: bool,
+}
+
+/// What parent and child have in common.
+#[derive(Debug)]
+struct Work {
+    prepared: Prepared,
+    /// The child's stack; it grows down from the end.
+    _stack: Box<[MaybeUninit<u8>]>,
+}
+
+/// Enough for the few small frames of [`child::become_worker`], debug builds included.
+const STACK_SIZE: usize = 32 * 1024;
+
+impl Launching {
+    /// What to watch; `None` once the outcome is known.
+    pub fn status(&self) -> Option<BorrowedFd<'_>> {
+        self.status.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// Reads the outcome once [`Launching::status`] is readable: `Ok(None)` is an exec that
+    /// succeeded (the pipe was closed by it), or a child that died before it could say anything;
+    /// its exit status tells which. The pipe is closed by this.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` while the child is still on its way to exec; nothing has changed then.
+    pub fn outcome(&mut self) -> io::Result<Option<LaunchFailure>> {
+        let mut message = [0u8; STATUS_LENGTH];
+        let length = match &self.status {
+            Some(status) => nix::unistd::read(status, &mut message)?,
+            None => return Err(io::ErrorKind::WouldBlock.into()),
+        };
+        self.status = None;
+        if length == 0 {
+            // The kernel gives up the old memory of a process before it closes its descriptors, in
+            // exec as in exit: the end of the pipe says that the child does not need it any more.
+            self.done = true;
+            return Ok(None);
+        }
+        Ok(Some(LaunchFailure {
+            stage: Stage::from_number(message[0]).unwrap_or(Stage::Exec),
+            detail: u16::from_ne_bytes([message[2], message[3]]),
+            errno: i32::from_ne_bytes([message[4], message[5], message[6], message[7]]),
+        }))
+    }
+
+    /// Whether the outcome has been read.
+    pub fn is_known(&self) -> bool {
+        self.status.is_none()
+    }
+
+    /// Says that the process has been reaped, so that nothing uses the memory any more.
+    pub fn reaped(&mut self) {
+        self.done = true;
+    }
+
+    /// What it was to execute. To be asked once the outcome is known.
+    pub fn prepared(&self) -> &Prepared {
+        // SAFETY: `work` came from a Box and is freed only by drop. The child writes into it only
+        // before it reports, which `outcome` has seen.
+        unsafe { &self.work.as_ref().prepared }
+    }
+}
+
+impl Drop for Launching {
+    fn drop(&mut self) {
+        // Of a child that may still be running on it the memory is leaked: that happens only when
+        // listend itself ends.
+        if self.done {
+            // SAFETY: `work` came from Box::into_raw, and the child is done with it.
+            drop(unsafe { Box::from_raw(self.work.as_ptr()) });
+        }
+    }
+}
+
+/// Creates a process that becomes the worker. Returns at once: the exec may still take its time
+/// (a path on a network file system, a FIFO as output file) and must not hold up anybody.
+///
+/// Where it can, the child shares the memory of its parent until its exec (CLONE_VM): nothing is
+/// copied and nothing has to be copied back on write, which is most of what fork(2) costs. Unlike
+/// with vfork(2) the parent runs on. So the child has a stack of its own, makes bare system calls
+/// only, and what it works with is kept until it is done. It does not share where that would reach
+/// beyond it: a process that gives up privileges must not share memory with one that has them, and
+/// the OOM score adjustment belongs to the memory (proc_pid_oom_score_adj(5)).
 ///
 /// `plan` says how the descriptors get to their places, given the number of the status pipe.
 ///
 /// # Errors
 ///
-/// pipe2(2), fork(2) or pidfd_open(2) failed (EAGAIN: RLIMIT_NPROC or the cgroup's limit; EMFILE;
-/// ENOMEM). No child is left in that case.
+/// pipe2(2) or clone(2) failed (EAGAIN: RLIMIT_NPROC or the cgroup's limit; EMFILE; ENOMEM). No
+/// child is left in that case.
 pub fn launch(
-    prepared: &mut Prepared,
+    mut prepared: Prepared,
     plan: impl FnOnce(&[RawFd], RawFd) -> Vec<FdAction>,
 ) -> io::Result<Launched> {
-    let (status, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    nix::fcntl::fcntl(
-        &status,
-        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
-    )?;
+    let (status, writer) = status_pipe()?;
     prepared.fd_actions = plan(&prepared.fds, writer.as_raw_fd());
     prepared.fds.push(writer.as_raw_fd());
-    let forked = fork_blocked(prepared);
-    prepared.fds.pop();
-    let pid = forked?;
-    match super::pidfd::open(pid) {
-        Ok(pidfd) => Ok(Launched { pid, pidfd, status }),
+    let shares = super::raw::BARE
+        && prepared.uid.is_none()
+        && prepared.gid.is_none()
+        && prepared.groups.is_none()
+        && prepared.oom_score_adjust.is_none();
+    let mut stack = Box::new_uninit_slice(STACK_SIZE);
+    // The end, aligned down to what the ABIs want.
+    let top = stack.as_mut_ptr_range().end;
+    let top = top.wrapping_sub(top as usize % 16).cast();
+    let work = Box::new(Work {
+        prepared,
+        _stack: stack,
+    });
+    // SAFETY: Box::into_raw is never null.
+    let work = unsafe { NonNull::new_unchecked(Box::into_raw(work)) };
+    match clone_blocked(work, top, shares) {
+        Ok((pid, pidfd)) => Ok(Launched {
+            pid,
+            pidfd,
+            launching: Launching {
+                status: Some(status),
+                work,
+                done: false,
+            },
+        }),
         Err(error) => {
-            kill_and_reap(pid);
+            // SAFETY: there is no child, so the memory is ours alone.
+            drop(unsafe { Box::from_raw(work.as_ptr()) });
             Err(error)
         }
     }
 }
 
-/// Ends a child that cannot be supervised after all.
-pub fn discard(launched: &Launched) {
-    kill_and_reap(launched.pid);
+fn status_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let (status, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+    nix::fcntl::fcntl(&status, flags)?;
+    Ok((status, writer))
 }
 
-fn kill_and_reap(pid: c_int) {
-    // SAFETY: pid is our child and has not been waited for, so it cannot be anybody else.
-    unsafe {
-        libc::kill(pid, libc::SIGKILL);
-        libc::waitpid(pid, ptr::null_mut(), 0);
-    }
+/// The first function of the child.
+extern "C" fn enter(work: *mut c_void) -> c_int {
+    // SAFETY: `work` is the pointer that `clone_blocked` was given; the parent leaves it alone
+    // until the child is done. All signals are blocked, as `become_worker` wants it.
+    unsafe { child::become_worker(&mut (*work.cast::<Work>()).prepared) }
 }
 
-/// fork(2) with all signals blocked, so that none reaches the child while it still has the
+/// clone(2) with all signals blocked, so that none reaches the child while it still has the
 /// parent's handlers.
-fn fork_blocked(prepared: &mut Prepared) -> io::Result<c_int> {
-    // SAFETY: the sets are initialised by sigfillset/pthread_sigmask before use. The process has
-    // one thread (the crate starts none), so the child may run `become_worker`, which keeps to
-    // async-signal-safe calls anyway.
+fn clone_blocked(
+    work: NonNull<Work>,
+    stack: *mut c_void,
+    shares: bool,
+) -> io::Result<(c_int, OwnedFd)> {
+    let sharing = if shares { libc::CLONE_VM } else { 0 };
+    let flags = sharing | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let mut pidfd: c_int = -1;
+    // SAFETY: the sets are initialised by sigfillset/pthread_sigmask before use. The child runs
+    // `enter` on a stack of its own; with CLONE_PIDFD the kernel stores a new descriptor, with
+    // FD_CLOEXEC, where the fifth argument points.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let pid = libc::fork();
-        if pid == 0 {
-            child::become_worker(prepared);
-        }
-        let result = if pid == -1 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(pid)
-        };
+        let pid = libc::clone(enter, stack, flags, work.as_ptr().cast(), &raw mut pidfd);
+        let error = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
-        result
+        if pid == -1 {
+            return Err(error);
+        }
+        Ok((pid, OwnedFd::from_raw_fd(pidfd)))
     }
 }
 
-/// Reads the status pipe once it is readable: `Ok(None)` is an exec that succeeded (the pipe was
-/// closed by it), or a child that died before it could say anything; its exit status tells which.
-///
-/// # Errors
-///
-/// `WouldBlock` while the child is still on its way to exec.
-pub fn read_status(status: &OwnedFd) -> io::Result<Option<LaunchFailure>> {
-    let mut message = [0u8; STATUS_LENGTH];
-    match nix::unistd::read(status, &mut message)? {
-        0 => Ok(None),
-        _ => Ok(Some(LaunchFailure {
-            stage: Stage::from_number(message[0]).unwrap_or(Stage::Exec),
-            detail: u16::from_ne_bytes([message[2], message[3]]),
-            errno: i32::from_ne_bytes([message[4], message[5], message[6], message[7]]),
-        })),
+/// Ends a child that cannot be supervised after all.
+pub fn discard(mut launched: Launched) {
+    // SAFETY: the pid is that of our child and has not been waited for, so it cannot be anybody
+    // else's.
+    unsafe {
+        libc::kill(launched.pid, libc::SIGKILL);
+        libc::waitpid(launched.pid, ptr::null_mut(), 0);
     }
+    launched.launching.reaped();
 }

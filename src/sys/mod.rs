@@ -9,12 +9,13 @@ mod fd;
 mod launch;
 mod memory;
 mod pidfd;
+mod raw;
 mod signal;
 mod wait;
 
 pub use child::{FdAction, FdSlot};
 pub use fd::{close_on_exec_from, has_pidfs};
-pub use launch::{CStrings, EnvSlot, Launched, Prepared, Stdio, discard, launch, read_status};
+pub use launch::{CStrings, EnvSlot, Launched, Launching, Prepared, Stdio, discard, launch};
 pub use memory::return_free_memory;
 pub use pidfd::send_signal;
 pub use signal::{Origin, is_ignored, origin, reset_child_signal};

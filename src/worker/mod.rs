@@ -7,6 +7,6 @@ mod prepare;
 mod program;
 
 pub use advise::advise;
-pub use outcome::explain;
+pub use outcome::{explain, explain_fork};
 pub use prepare::{Inherited, Numbers, PrepareError, Surroundings, launch, prepare};
 pub use program::{Missing, find};

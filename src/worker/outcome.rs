@@ -56,11 +56,21 @@ pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared)
             "{}: a value below the present one needs CAP_SYS_NICE, which listend does not have",
             describe(failure.errno)
         ),
-        Stage::Fork if failure.errno == libc::EAGAIN => format!(
-            "{}: a limit on processes is reached (ulimit -u, TasksMax=, pids.max)",
-            describe(failure.errno)
-        ),
         _ => describe(failure.errno),
+    }
+}
+
+/// The same for a child that could not be created at all.
+pub fn explain_fork(errno: i32) -> String {
+    let words = describe(errno);
+    match errno {
+        libc::EAGAIN => {
+            format!("{words}: a limit on processes is reached (ulimit -u, TasksMax=, pids.max)")
+        }
+        libc::EMFILE => {
+            format!("{words}: listend's limit on open files is reached (ulimit -n, LimitNOFILE=)")
+        }
+        _ => words,
     }
 }
 

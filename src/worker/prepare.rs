@@ -149,12 +149,12 @@ pub fn prepare(
     })
 }
 
-/// Forks the prepared worker; see [`crate::sys::launch`].
+/// Starts the prepared worker; see [`crate::sys::launch`].
 ///
 /// # Errors
 ///
 /// As there: no child is left.
-pub fn launch(prepared: &mut Prepared) -> std::io::Result<Launched> {
+pub fn launch(prepared: Prepared) -> std::io::Result<Launched> {
     crate::sys::launch(prepared, |sources, pipe| {
         fdmap::plan(sources, pipe, FIRST_FD)
     })

@@ -45,16 +45,30 @@ pub fn find(program: &str, path: Option<&str>) -> Result<PathBuf, Missing> {
     }
     let path = path.unwrap_or(DEFAULT_PATH);
     let mut nearly = None;
+    let mut unseen = None;
     // An empty item means the current folder to execvp(3): an old trap, not followed here.
     for folder in path.split(':').filter(|folder| folder.starts_with('/')) {
         let file = Path::new(folder).join(program);
         match look(&file) {
-            Ok(()) => return Ok(file),
+            Ok(Seen::Yes) => return Ok(file),
+            // exec(3): the search goes on behind a folder that may not be entered, and ends with
+            // EACCES if nothing else is found. The worker's user may enter what listend may not.
+            Ok(Seen::No) => unseen = unseen.or(Some(file)),
             Err(Missing::NoSuchFile | Missing::NotInPath(_)) => {}
             Err(other) => nearly = nearly.or(Some(other)),
         }
     }
-    Err(nearly.unwrap_or_else(|| Missing::NotInPath(path.to_owned())))
+    let missing = || nearly.unwrap_or_else(|| Missing::NotInPath(path.to_owned()));
+    unseen.ok_or_else(missing)
+}
+
+/// Whether listend itself may look at a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It is there, and somebody may execute it.
+    Yes,
+    /// A folder on the way cannot be entered. The worker's user may be able to: execve(2) will say.
+    No,
 }
 
 /// Whether there is something at this path that somebody may execute.
@@ -62,15 +76,13 @@ pub fn find(program: &str, path: Option<&str>) -> Result<PathBuf, Missing> {
 /// # Errors
 ///
 /// There is not, and why.
-pub fn look(file: &Path) -> Result<(), Missing> {
-    // A file that cannot even be looked at may still be there for the worker's user: execve(2)
-    // will say, with the reason.
+pub fn look(file: &Path) -> Result<Seen, Missing> {
     let metadata = match std::fs::metadata(file) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Missing::NoSuchFile);
         }
-        Err(_) => return Ok(()),
+        Err(_) => return Ok(Seen::No),
     };
     if !metadata.is_file() {
         return Err(Missing::NotAFile(file.to_owned()));
@@ -78,7 +90,7 @@ pub fn look(file: &Path) -> Result<(), Missing> {
     if metadata.permissions().mode() & 0o111 == 0 {
         return Err(Missing::NotExecutable(file.to_owned()));
     }
-    Ok(())
+    Ok(Seen::Yes)
 }
 
 #[cfg(test)]

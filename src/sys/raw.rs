@@ -1,0 +1,80 @@
+//! System calls without the C library.
+//!
+//! A child that shares its parent's memory until exec also shares the parent's thread-local
+//! storage, and with it errno: a C library wrapper that failed in the child would overwrite the
+//! errno that the parent is about to read. These answer the kernel's own `-errno` and touch nothing.
+
+/// Whether this architecture has [`call`] in terms of the bare instruction, so that a child may
+/// share its parent's memory.
+pub(super) const BARE: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+
+/// One system call; a negative answer is `-errno`.
+///
+/// # Safety
+///
+/// As the system call itself: pointers must be valid for what it does with them.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) unsafe fn call(number: libc::c_long, a: usize, b: usize, c: usize, d: usize) -> isize {
+    let answer: isize;
+    // SAFETY: the x86-64 system call convention (syscall(2)): arguments in rdi, rsi, rdx, r10; rcx
+    // and r11 are lost. What the call does with memory is the caller's contract.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => answer,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// One system call; a negative answer is `-errno`.
+///
+/// # Safety
+///
+/// As the system call itself: pointers must be valid for what it does with them.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+pub(super) unsafe fn call(number: libc::c_long, a: usize, b: usize, c: usize, d: usize) -> isize {
+    let answer: isize;
+    // SAFETY: the arm64 system call convention (syscall(2)): number in x8, arguments from x0. What
+    // the call does with memory is the caller's contract.
+    unsafe {
+        core::arch::asm!(
+            "svc 0",
+            in("x8") number,
+            inlateout("x0") a => answer,
+            in("x1") b,
+            in("x2") c,
+            in("x3") d,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// One system call; a negative answer is `-errno`. Through the C library, whose errno is the
+/// child's own here: without [`BARE`] no memory is shared.
+///
+/// # Safety
+///
+/// As the system call itself: pointers must be valid for what it does with them.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) unsafe fn call(number: libc::c_long, a: usize, b: usize, c: usize, d: usize) -> isize {
+    // SAFETY: the caller's contract; errno is this thread's own.
+    unsafe {
+        match libc::syscall(number, a, b, c, d) {
+            -1 => -(*libc::__errno_location() as isize),
+            answer => answer as isize,
+        }
+    }
+}
+
+use nix::libc;
