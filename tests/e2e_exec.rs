@@ -115,3 +115,24 @@ fn exec_with_a_bad_address_is_a_mistake_of_whoever_wrote_it() {
     assert!(matches!(finished.code, Some(64 | 78)), "{finished:#?}");
     assert!(finished.stderr.contains("99999"), "{finished:#?}");
 }
+
+// Where the command is not started again there is nothing left to supervise: in a container, or in
+// a script, listend is then as good as the command itself.
+#[test]
+fn exec_ends_with_the_exit_status_of_a_command_that_is_not_restarted() {
+    for (command, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)] {
+        let world = World::new();
+        let words = [
+            "exec",
+            "-l",
+            "web=127.0.0.1:0",
+            "--restart",
+            "never",
+            "--",
+            "sh",
+            "-c",
+            command,
+        ];
+        world.finish(words).expect_code(code);
+    }
+}

@@ -121,7 +121,7 @@ pub struct Exec {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub instances: u32,
 
-    /// When to start the command again; with `never`, listend ends as the command does
+    /// When to start the command again; where it is not, listend ends with its exit status
     #[arg(long, value_name = "POLICY", default_value = "always")]
     pub restart: Policy,
 

@@ -5,6 +5,7 @@ use super::exit::Exit;
 use super::load;
 use super::run;
 use crate::config::{self, Located, RestartPolicy};
+use crate::core::WhenDone;
 use crate::report::Place;
 use crate::shell::clock;
 use crate::shell::logging::Sink;
@@ -34,7 +35,11 @@ pub fn exec(arguments: &Exec, sink: Sink) -> Exit {
             worker.user = Some(located(user.clone(), place));
         }
     }
-    run::start(load::resolve(loaded), sink, started)
+    let when_done = match arguments.restart {
+        Policy::Always => WhenDone::Hold,
+        Policy::OnFailure | Policy::Never => WhenDone::Exit,
+    };
+    run::start(load::resolve(loaded), when_done, sink, started)
 }
 
 fn located<T>(value: T, place: Place) -> Located<T> {

@@ -4,7 +4,7 @@ use super::args::Run;
 use super::exit::Exit;
 use super::load::{self, Planned};
 use super::output::{count, print_report};
-use crate::core::Mono;
+use crate::core::{Mono, WhenDone};
 use crate::diagnose::{self, Machine};
 use crate::handoff::systemd::PidfdInode;
 use crate::listener::{self, Outcome, Purpose};
@@ -23,11 +23,11 @@ const LISTENERS_LOGGED: usize = 100;
 pub fn run(arguments: &Run, sink: Sink) -> Exit {
     let started = clock::now();
     let planned = load::from_file(arguments.config.path());
-    start(planned, sink, started)
+    start(planned, WhenDone::Hold, sink, started)
 }
 
 /// Binds every listener of the plan, then starts its workers and supervises them.
-pub fn start(planned: Planned, sink: Sink, started: Mono) -> Exit {
+pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -> Exit {
     let Planned {
         config,
         plan,
@@ -78,7 +78,7 @@ pub fn start(planned: Planned, sink: Sink, started: Mono) -> Exit {
     // What start-up needed is a multiple of what the loop needs, and the loop may run for years.
     drop((config, report, sources, machine, errors, notes));
     sys::return_free_memory();
-    let shell = Shell::new(plan, bound, signals, surroundings);
+    let shell = Shell::new(plan, bound, signals, surroundings, when_done);
     match shell.and_then(Shell::run) {
         Ok(0) => Exit::Done,
         Ok(code) => Exit::Code(code),

@@ -31,8 +31,20 @@ pub struct Core {
     pub(super) deadlines: BTreeSet<(Mono, usize)>,
     pub(super) next_process: ProcessId,
     pub(super) phase: Phase,
+    pub(super) when_done: WhenDone,
+    /// The exit status that the instances add up to: that of the first that did not end well.
+    pub(super) verdict: u8,
     pub(super) effects: VecDeque<Effect>,
     pub(super) ignored: u64,
+}
+
+/// What listend does when no instance runs or will run again, without having been asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenDone {
+    /// It keeps holding the listeners: clients wait for whoever repairs the worker.
+    Hold,
+    /// It ends with the exit status of its workers, as a shell would.
+    Exit,
 }
 
 /// How far listend is, in the order in which it gets there.
@@ -62,7 +74,7 @@ pub(super) struct Worker {
 
 impl Core {
     /// A core for these workers; [`WorkerId`] counts them.
-    pub fn new(lifecycles: Vec<Lifecycle>) -> Core {
+    pub fn new(lifecycles: Vec<Lifecycle>, when_done: WhenDone) -> Core {
         let mut slots = Vec::new();
         let mut workers = Vec::new();
         for (worker, lifecycle) in (0..).map(WorkerId).zip(lifecycles) {
@@ -86,6 +98,8 @@ impl Core {
             deadlines: BTreeSet::new(),
             next_process: ProcessId(0),
             phase: Phase::Idle,
+            when_done,
+            verdict: 0,
             effects: VecDeque::new(),
             ignored: 0,
         }
@@ -195,15 +209,19 @@ impl Core {
     }
 
     fn exit_if_all_stopped(&mut self) {
-        match self.phase {
-            Phase::Stopping | Phase::Hurried if self.processes.is_empty() => {
-                self.phase = Phase::Exited;
-                self.effects.push_back(Effect::CloseListeners);
-                self.emit(Event::AllStopped);
-                self.effects.push_back(Effect::Exit { code: EXIT_STOPPED });
-            }
-            Phase::Idle | Phase::Running | Phase::Stopping | Phase::Hurried | Phase::Exited => {}
+        let code = match (self.phase, self.when_done) {
+            (Phase::Stopping | Phase::Hurried, _) => EXIT_STOPPED,
+            // Without a process and without a deadline every instance is Stopped or Failed.
+            (Phase::Running, WhenDone::Exit) if self.deadlines.is_empty() => self.verdict,
+            (Phase::Idle | Phase::Running | Phase::Exited, _) => return,
+        };
+        if !self.processes.is_empty() {
+            return;
         }
+        self.phase = Phase::Exited;
+        self.effects.push_back(Effect::CloseListeners);
+        self.emit(Event::AllStopped);
+        self.effects.push_back(Effect::Exit { code });
     }
 
     /// The only place where a state changes to one with another process or deadline, so that

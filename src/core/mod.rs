@@ -29,5 +29,5 @@ pub use effect::{Effect, Scope};
 pub use event::{Event, FailureReason, Next};
 pub use input::{ExitStatus, Input, InstanceId, ProcessId};
 pub use instance::{Ending, Launch, State};
-pub use machine::Core;
+pub use machine::{Core, WhenDone};
 pub use time::Mono;

@@ -10,6 +10,11 @@ use crate::config::RestartPolicy;
 use crate::stage::{LaunchFailure, Stage};
 use std::time::Duration;
 
+/// A shell's exit status for a command that a signal ended is this and the signal's number.
+const SHELL_SIGNAL_BASE: i32 = 128;
+/// A shell's exit status for a command that it could not execute.
+const SHELL_NOT_EXECUTED: u8 = 127;
+
 /// What was heard about one process.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum News {
@@ -156,6 +161,9 @@ impl Core {
             failure,
             next,
         });
+        if let Next::Failed(_) = next {
+            self.judge(SHELL_NOT_EXECUTED);
+        }
         self.follow(now, index, next);
     }
 
@@ -176,7 +184,22 @@ impl Core {
             uptime,
             next,
         });
+        if matches!(next, Next::StaysStopped | Next::Failed(_)) {
+            self.judge(match status {
+                ExitStatus::Code(code) => u8::try_from(code).unwrap_or(u8::MAX),
+                ExitStatus::Signal { number, .. } => {
+                    u8::try_from(number.saturating_add(SHELL_SIGNAL_BASE)).unwrap_or(u8::MAX)
+                }
+            });
+        }
         self.follow(now, index, next);
+    }
+
+    /// Remembers how an instance ended for good.
+    fn judge(&mut self, code: u8) {
+        if self.verdict == 0 {
+            self.verdict = code;
+        }
     }
 
     fn after_launch_failure(&mut self, now: Mono, index: usize) -> Next {

@@ -37,7 +37,7 @@ impl Rig {
         };
         change(&mut lifecycle);
         Rig {
-            core: Core::new(vec![lifecycle]),
+            core: Core::new(vec![lifecycle], WhenDone::Hold),
             now: Mono(0),
             effects: Vec::new(),
         }

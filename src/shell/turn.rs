@@ -7,7 +7,7 @@ use super::clock;
 use super::process::{Process, Processes};
 use super::signals::{Arrived, Signals};
 use super::words;
-use crate::core::{Core, Effect, Event, Input, InstanceId, ProcessId, Scope};
+use crate::core::{Core, Effect, Event, Input, InstanceId, ProcessId, Scope, WhenDone};
 use crate::listener::{self, Bound, IoMode};
 use crate::plan::{Plan, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
@@ -75,6 +75,7 @@ impl Shell {
         bound: Bound,
         signals: Signals,
         surroundings: Surroundings,
+        when_done: WhenDone,
     ) -> io::Result<Shell> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(
@@ -82,7 +83,7 @@ impl Shell {
             EpollEvent::new(EpollFlags::EPOLLIN, Token::Signals.pack()),
         )?;
         let lifecycles = plan.workers.iter().map(|worker| worker.lifecycle.clone());
-        let core = Core::new(lifecycles.collect());
+        let core = Core::new(lifecycles.collect(), when_done);
         Ok(Shell {
             plan,
             bound: Some(bound),

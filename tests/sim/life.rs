@@ -6,6 +6,7 @@ use crate::shadow::{Expected, Shadow};
 use crate::{Seen, Trace};
 use listend::core::{
     Core, Effect, Ending, Event, FailureReason, Input, InstanceId, Mono, ProcessId, Scope, State,
+    WhenDone,
 };
 use listend::plan::Lifecycle;
 use listend::stage::{LaunchFailure, Stage};
@@ -44,7 +45,7 @@ impl Life {
         let workers: Vec<_> = (0..1 + rng.below(3)).map(|_| lifecycle(&mut rng)).collect();
         let stage = rng.below(100) as usize;
         Life {
-            core: Core::new(workers.clone()),
+            core: Core::new(workers.clone(), WhenDone::Hold),
             rng,
             trace,
             now: Mono(SECOND),

@@ -17,7 +17,7 @@ mod shadow;
 
 use life::Life;
 use listend::config::Restart;
-use listend::core::{Core, Effect, ExitStatus, Input, InstanceId, Mono, State};
+use listend::core::{Core, Effect, ExitStatus, Input, InstanceId, Mono, State, WhenDone};
 use listend::plan::{Lifecycle, WorkerId};
 use listend::stage::Stage;
 use random::{Rng, SECOND};
@@ -121,7 +121,7 @@ fn ten_thousand_instances_are_handled_without_looking_at_all_of_them() {
         stop_signal: 15,
         stop_timeout: None,
     };
-    let mut core = Core::new(vec![lifecycle]);
+    let mut core = Core::new(vec![lifecycle], WhenDone::Hold);
     core.handle(Mono(0), Input::Start);
     for round in 0..3 {
         let now = Mono(round * SECOND);

@@ -101,12 +101,15 @@ fn a_process_that_appears_after_a_hurried_stop_is_killed_at_once() {
 
 #[test]
 fn a_spawn_that_was_not_taken_is_taken_back_by_a_stop() {
-    let mut core = Core::new(vec![Lifecycle {
-        instances: 2,
-        restart: Restart::default(),
-        stop_signal: SIGTERM,
-        stop_timeout: None,
-    }]);
+    let mut core = Core::new(
+        vec![Lifecycle {
+            instances: 2,
+            restart: Restart::default(),
+            stop_signal: SIGTERM,
+            stop_timeout: None,
+        }],
+        WhenDone::Hold,
+    );
     core.handle(Mono(0), Input::Start);
     assert!(matches!(core.next_effect(), Some(Effect::Spawn { .. })));
     core.handle(Mono(0), Input::Stop);
@@ -143,4 +146,78 @@ fn a_stop_ends_what_waits_for_its_restart() {
     rig.give(Input::Stop);
     assert_eq!(rig.state(), State::Stopped);
     assert!(rig.ends());
+}
+
+fn ending_rig(policy: RestartPolicy) -> Rig {
+    let mut rig = Rig::new(policy);
+    rig.core = Core::new(
+        vec![Lifecycle {
+            instances: 1,
+            restart: Restart {
+                policy,
+                ..Restart::default()
+            },
+            stop_signal: SIGTERM,
+            stop_timeout: None,
+        }],
+        WhenDone::Exit,
+    );
+    rig.give(Input::Start);
+    rig
+}
+
+fn exit_code(rig: &Rig) -> Option<u8> {
+    rig.effects.iter().find_map(|effect| match effect {
+        Effect::Exit { code } => Some(*code),
+        _ => None,
+    })
+}
+
+#[test]
+fn where_that_is_wanted_listend_ends_with_the_exit_status_of_its_worker() {
+    for (status, code) in [
+        (ExitStatus::Code(0), 0),
+        (ExitStatus::Code(3), 3),
+        (
+            ExitStatus::Signal {
+                number: 9,
+                core_dumped: false,
+            },
+            137,
+        ),
+    ] {
+        let mut rig = ending_rig(RestartPolicy::Never);
+        rig.running();
+        assert_eq!(exit_code(&rig), None, "while it runs");
+        let process = rig.process();
+        rig.give(Input::Exited { process, status });
+        assert_eq!(exit_code(&rig), Some(code), "{status:?}");
+    }
+}
+
+#[test]
+fn an_instance_that_will_be_restarted_is_not_the_end() {
+    let mut rig = ending_rig(RestartPolicy::OnFailure);
+    rig.running();
+    let process = rig.process();
+    let status = ExitStatus::Code(1);
+    rig.give(Input::Exited { process, status });
+    assert_eq!(exit_code(&rig), None);
+    rig.pass(Duration::from_secs(1));
+    rig.running();
+    let process = rig.process();
+    let status = ExitStatus::Code(0);
+    rig.give(Input::Exited { process, status });
+    assert_eq!(exit_code(&rig), Some(0));
+}
+
+#[test]
+fn a_request_to_stop_ends_with_0_whatever_came_before() {
+    let mut rig = ending_rig(RestartPolicy::Never);
+    rig.running();
+    rig.give(Input::Stop);
+    let process = rig.process();
+    let status = ExitStatus::Code(7);
+    rig.give(Input::Exited { process, status });
+    assert_eq!(exit_code(&rig), Some(0));
 }
