@@ -15,21 +15,27 @@ use std::path::Path;
 /// Checks and prints.
 pub fn check(arguments: &Check, sink: Sink) -> Exit {
     let path = arguments.config.path();
+    let loaded = load::read_files(path);
+    let understood = match arguments.dump {
+        Some(Dump::Config) => config::to_yaml(&loaded.config),
+        Some(Dump::Plan) | None => Ok(String::new()),
+    };
     let Planned {
-        config,
         plan,
         mut report,
         sources,
-    } = load::from_file(path);
+        silence,
+    } = load::resolve(loaded);
     let mut exit = Exit::Configuration;
     if report.is_ok() {
-        let findings = on_this_machine(&plan, arguments, path);
+        let mut findings = on_this_machine(&plan, arguments, path);
         exit = if findings.is_ok() {
             Exit::Done
         } else {
             Exit::Unavailable
         };
-        report.extend(load::silence(findings, &config));
+        silence.apply(&mut findings);
+        report.extend(findings);
     }
     report.sort();
     if arguments.json {
@@ -41,7 +47,7 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
         return exit;
     }
     let dumped = match arguments.dump {
-        Some(Dump::Config) => config::to_yaml(&config),
+        Some(Dump::Config) => understood,
         Some(Dump::Plan) => config::to_yaml(&plan),
         None => Ok(format!(
             "{}: {} and {} are fine{}\n",
@@ -95,9 +101,7 @@ fn on_this_machine(plan: &Plan, arguments: &Check, path: &Path) -> Report {
         }
         Tried::Yes
     };
-    for advice in diagnose::advise(plan, &machine, mode) {
-        findings.add(advice);
-    }
+    findings.extend(diagnose::advise(plan, &machine, mode));
     for advice in worker::advise(plan) {
         findings.add(advice);
     }

@@ -1,6 +1,6 @@
 //! From a path to a plan.
 
-use crate::config::{self, Config, Loaded, SourceFile};
+use crate::config::{self, Loaded, Silence, SourceFile};
 use crate::host::Facts;
 use crate::plan::{self, Plan};
 use crate::report::{Kind, Problem, Report, Sources, describe};
@@ -8,20 +8,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A configuration that was read, and what it comes to on this machine.
+/// What a configuration comes to on this machine.
 pub struct Planned {
-    /// What the files say.
-    pub config: Config,
-    /// What it comes to; to be used only if the report has no errors.
+    /// The plan; to be used only if the report has no errors.
     pub plan: Plan,
     /// All that was found so far.
     pub report: Report,
     /// The texts that the report points into.
     pub sources: Sources,
+    /// The advice that is not wanted.
+    pub silence: Silence,
 }
 
 /// Reads the file and the drop-ins beside it.
-pub fn from_file(path: &Path) -> Planned {
+pub fn read_files(path: &Path) -> Loaded {
     let mut files = Vec::new();
     let mut unreadable = Report::default();
     let mut paths = vec![path.to_owned()];
@@ -38,7 +38,7 @@ pub fn from_file(path: &Path) -> Planned {
     let mut loaded = config::read(files);
     unreadable.extend(std::mem::take(&mut loaded.report));
     loaded.report = unreadable;
-    resolve(loaded)
+    loaded
 }
 
 /// Resolves what was read, if it can be understood at all.
@@ -49,23 +49,16 @@ pub fn resolve(loaded: Loaded) -> Planned {
         mut sources,
     } = loaded;
     let facts = Facts::gather(&config);
-    let (plan, findings) = plan::resolve(&config, &facts, &mut sources);
-    report.extend(silence(findings, &config));
+    let silence = Silence::of(&config);
+    let (plan, mut findings) = plan::resolve(config, &facts, &mut sources);
+    silence.apply(&mut findings);
+    report.extend(findings);
     Planned {
-        config,
         plan,
         report,
         sources,
+        silence,
     }
-}
-
-/// Drops the advice that the configuration does not want.
-pub fn silence(mut report: Report, config: &Config) -> Report {
-    report.advice.retain(|problem| {
-        let (listener, worker) = (problem.listener.as_deref(), problem.worker.as_deref());
-        !config::silenced(config, listener, worker, problem.kind)
-    });
-    report
 }
 
 fn read(path: &Path) -> io::Result<SourceFile> {

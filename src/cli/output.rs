@@ -22,7 +22,7 @@ pub fn print_report(report: &Report, sources: &Sources, sink: Sink) {
             for (problems, priority) in [(&report.errors, 3), (&report.advice, 5)] {
                 let part = Report {
                     errors: problems.clone(),
-                    advice: Vec::new(),
+                    ..Report::default()
                 };
                 for line in render(&part, sources, style).lines() {
                     // An empty line would be an empty entry.

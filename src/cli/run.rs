@@ -22,17 +22,17 @@ const LISTENERS_LOGGED: usize = 100;
 /// Runs the daemon until it is asked to stop.
 pub fn run(arguments: &Run, sink: Sink) -> Exit {
     let started = clock::now();
-    let planned = load::from_file(arguments.config.path());
+    let planned = load::resolve(load::read_files(arguments.config.path()));
     start(planned, WhenDone::Hold, sink, started)
 }
 
 /// Binds every listener of the plan, then starts its workers and supervises them.
 pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -> Exit {
     let Planned {
-        config,
         plan,
         mut report,
         sources,
+        silence,
     } = planned;
     if !report.is_ok() {
         return give_up(report, &sources, sink, Exit::Configuration);
@@ -64,10 +64,9 @@ pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -
     for note in &notes {
         findings.add(diagnose::note(note, &plan));
     }
-    for advice in diagnose::advise(&plan, &machine, diagnose::Tried::Yes) {
-        findings.add(advice);
-    }
-    report.extend(load::silence(findings, &config));
+    findings.extend(diagnose::advise(&plan, &machine, diagnose::Tried::Yes));
+    silence.apply(&mut findings);
+    report.extend(findings);
     log_advice(&report, &sources);
     log_bound(&plan, &bound, started);
     let surroundings = Surroundings {
@@ -76,7 +75,7 @@ pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -
         open_files,
     };
     // What start-up needed is a multiple of what the loop needs, and the loop may run for years.
-    drop((config, report, sources, machine, errors, notes));
+    drop((silence, report, sources, machine, errors, notes));
     sys::return_free_memory();
     let shell = Shell::new(plan, bound, signals, surroundings, when_done);
     match shell.and_then(Shell::run) {
@@ -115,6 +114,9 @@ fn log_advice(report: &Report, sources: &Sources) {
             advice.message,
             advice.kind.code()
         );
+    }
+    for (kind, count) in &report.omitted {
+        log::info!("advice: and {count} more of [{}]", kind.code());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::complaint::Complaint;
 use super::listener::DraftListener;
-use super::model::{Config, Endpoint};
+use super::model::Endpoint;
 use super::read::Draft;
 use super::template::Mention;
 use super::worker::DraftWorker;
@@ -274,19 +274,4 @@ fn unused(draft: &Draft, used: &HashSet<&str>, report: &mut Report) {
         ));
         report.add(complaint.at(name.place).of_listener(&name.value));
     }
-}
-
-/// Whether `silence:` of the configuration, the listener or the worker names this advice.
-pub fn silenced(config: &Config, listener: Option<&str>, worker: Option<&str>, kind: Kind) -> bool {
-    let code = kind.code();
-    let names = |silence: &[String]| silence.contains(&code);
-    names(&config.silence)
-        || listener.is_some_and(|name| {
-            let mut listeners = config.listeners.iter();
-            listeners.any(|listener| names(&listener.silence) && listener.name.value == name)
-        })
-        || worker.is_some_and(|name| {
-            let mut workers = config.workers.iter();
-            workers.any(|worker| names(&worker.silence) && worker.name.value == name)
-        })
 }

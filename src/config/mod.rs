@@ -18,12 +18,13 @@ mod listener;
 mod model;
 mod read;
 mod scalar;
+mod silence;
 mod template;
 mod worker;
 mod yaml;
 
 pub use arguments::from_arguments;
-pub use cross::silenced;
 pub use model::*;
 pub use read::{Loaded, SourceFile, read};
+pub use silence::Silence;
 pub use yaml::to_yaml;

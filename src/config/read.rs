@@ -4,6 +4,7 @@ use super::complaint::{Complaint, Out};
 use super::decode::{Entry, Fields, entries, silence};
 use super::listener::{self, DraftListener};
 use super::model::Config;
+use super::silence::Silence;
 use super::worker::{self, DraftWorker};
 use super::yaml::{self, Content, Node};
 use super::{conflict, cross, keys};
@@ -73,30 +74,13 @@ pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> 
         workers: workers.map(|draft| draft.worker).collect(),
         silence: draft.silence,
     };
-    if has_silence(&config) {
-        report.advice.retain(|problem| {
-            let (listener, worker) = (problem.listener.as_deref(), problem.worker.as_deref());
-            !cross::silenced(&config, listener, worker, problem.kind)
-        });
-    }
+    Silence::of(&config).apply(&mut report);
     report.sort();
     Loaded {
         config,
         report,
         sources,
     }
-}
-
-fn has_silence(config: &Config) -> bool {
-    !config.silence.is_empty()
-        || config
-            .listeners
-            .iter()
-            .any(|listener| !listener.silence.is_empty())
-        || config
-            .workers
-            .iter()
-            .any(|worker| !worker.silence.is_empty())
 }
 
 fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) {
@@ -120,6 +104,10 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
     fields.finish();
     // `lisners:` hides listeners and workers that are there.
     draft.incomplete |= (listeners.is_none() || workers.is_none()) && hides(root);
+    // Growing by doubling would copy, and for a moment hold, thousands of listeners twice.
+    if let Some(Content::Map(pairs)) = listeners.map(|node| &node.content) {
+        draft.listeners.reserve_exact(pairs.len());
+    }
     each(
         listeners,
         "listeners",

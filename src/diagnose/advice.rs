@@ -7,7 +7,7 @@ use super::services;
 use crate::config::{Endpoint, Piece, Template, Transport};
 use crate::listener::Note;
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan};
-use crate::report::{Kind, Problem, describe};
+use crate::report::{Kind, Problem, Report, describe};
 use std::net::{IpAddr, SocketAddr};
 
 /// A sysctl line longer than this is no help; it then names one port only.
@@ -25,9 +25,9 @@ pub enum Tried {
 }
 
 /// All advice about the listeners of a plan, in its order. Does not look at `silence:`.
-pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Vec<Problem> {
+pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Report {
     let adviser = Adviser::new(plan, machine, tried);
-    let mut advice = Vec::new();
+    let mut advice = Report::default();
     for (index, listener) in plan.listeners.iter().enumerate() {
         adviser.backlog(listener, &mut advice);
         for (number, socket) in listener.sockets.iter().enumerate() {
@@ -180,7 +180,7 @@ impl<'p> Adviser<'p> {
         }
     }
 
-    fn privileged(&self, asked: &Asked, advice: &mut Vec<Problem>) {
+    fn privileged(&self, asked: &Asked, advice: &mut Report) {
         let start = self.settings.unprivileged_start;
         let port = asked.address.port();
         let may = self.machine.process().may_bind_low_ports;
@@ -196,13 +196,13 @@ impl<'p> Adviser<'p> {
         } else {
             format!("port {port} is privileged (below {start}), and this user may not bind it")
         };
-        advice.push(asked.problem(Kind::PrivilegedPort, message).with_hint(
+        advice.add(asked.problem(Kind::PrivilegedPort, message).with_hint(
             "AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit lets any user bind it"
                 .to_owned(),
         ));
     }
 
-    fn ephemeral(&self, asked: &Asked, advice: &mut Vec<Problem>) {
+    fn ephemeral(&self, asked: &Asked, advice: &mut Report) {
         let port = asked.address.port();
         let Some((low, high)) = self.settings.local_ports else {
             return;
@@ -218,13 +218,13 @@ impl<'p> Adviser<'p> {
             "port {port} is in the range {low}-{high} that outgoing connections take their ports \
              from: one of them may have it when listend starts"
         );
-        advice.push(asked.problem(Kind::EphemeralPort, message).with_hint(format!(
+        advice.add(asked.problem(Kind::EphemeralPort, message).with_hint(format!(
             "sysctl -w net.ipv4.ip_local_reserved_ports={line} (and the same in /etc/sysctl.d), or \
              choose a port outside the range"
         )));
     }
 
-    fn registered(&self, asked: &Asked, index: usize, advice: &mut Vec<Problem>) {
+    fn registered(&self, asked: &Asked, index: usize, advice: &mut Report) {
         let Some(service) = services::at(asked.address.port()) else {
             return;
         };
@@ -241,11 +241,11 @@ impl<'p> Adviser<'p> {
             );
             let hint = "choose another port, unless that is what this listener is for";
             let problem = asked.problem(Kind::RegisteredPort, message);
-            advice.push(problem.with_hint(hint.to_owned()));
+            advice.add(problem.with_hint(hint.to_owned()));
         }
     }
 
-    fn wildcard(&self, asked: &Asked, v6_only: bool, advice: &mut Vec<Problem>) {
+    fn wildcard(&self, asked: &Asked, v6_only: bool, advice: &mut Report) {
         if !asked.address.ip().is_unspecified() {
             return;
         }
@@ -263,13 +263,13 @@ impl<'p> Adviser<'p> {
             Transport::Tcp => "",
             Transport::Udp => "udp://",
         };
-        advice.push(asked.problem(Kind::WildcardAddress, message).with_hint(format!(
+        advice.add(asked.problem(Kind::WildcardAddress, message).with_hint(format!(
             "if only this machine shall reach it: {scheme}localhost:{port}; otherwise see to it \
              that a firewall or the worker decides who may"
         )));
     }
 
-    fn backlog(&self, listener: &ListenerPlan, advice: &mut Vec<Problem>) {
+    fn backlog(&self, listener: &ListenerPlan, advice: &mut Report) {
         let accepting = |socket: &&SocketPlan| socket.endpoint.accepts();
         let (Some(limit), Some(socket)) = (
             self.settings.somaxconn,
@@ -282,7 +282,7 @@ impl<'p> Adviser<'p> {
             let message = format!(
                 "the backlog of {asked} is cut to {limit} by the kernel (net.core.somaxconn)"
             );
-            advice.push(
+            advice.add(
                 Problem::new(Kind::BacklogOverSomaxconn, message)
                     .at(socket.place)
                     .of_listener(&listener.name)
@@ -292,7 +292,7 @@ impl<'p> Adviser<'p> {
         }
     }
 
-    fn not_here(&self, asked: &Asked, advice: &mut Vec<Problem>) {
+    fn not_here(&self, asked: &Asked, advice: &mut Report) {
         let ip = asked.address.ip();
         // All of 127.0.0.0/8 is here as soon as lo is up, although only one address is listed.
         let here = ip.is_unspecified()
@@ -306,7 +306,7 @@ impl<'p> Adviser<'p> {
         let (cause, hint) = addresses_here(asked.address, self.machine);
         let message = format!("no interface of this machine has the address {ip}");
         let problem = asked.problem(Kind::AddressNotHere, message);
-        advice.push(problem.with_cause(cause).with_hint(hint));
+        advice.add(problem.with_cause(cause).with_hint(hint));
     }
 }
 

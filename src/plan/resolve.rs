@@ -14,25 +14,27 @@ use std::collections::HashMap;
 /// reported at once; the plan is to be used only if the report has no errors.
 ///
 /// `sources` gets the environment files, so that their mistakes can be shown.
-pub fn resolve(config: &Config, facts: &Facts, sources: &mut Sources) -> (Plan, Report) {
+pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, Report) {
     let mut resolver = Resolver {
         facts,
         sources,
         report: Report::default(),
     };
-    let listeners: Vec<ListenerPlan> = config
-        .listeners
-        .iter()
+    let Config {
+        listeners, workers, ..
+    } = config;
+    // Taken apart piece by piece: with many thousands of listeners, two whole copies would be the
+    // most memory that listend ever needs.
+    let listeners: Vec<ListenerPlan> = listeners
+        .into_iter()
         .map(|listener| resolver.listener(listener))
         .collect();
-    let ids: HashMap<&str, ListenerId> = config
-        .listeners
+    let ids: HashMap<&str, ListenerId> = listeners
         .iter()
-        .enumerate()
-        .map(|(index, listener)| (listener.name.value.as_str(), ListenerId(index as u32)))
+        .zip((0..).map(ListenerId))
+        .map(|(listener, id)| (listener.name.as_str(), id))
         .collect();
-    let workers = config
-        .workers
+    let workers = workers
         .iter()
         .map(|worker| resolver.worker(worker, &ids))
         .collect();
@@ -46,22 +48,21 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn listener(&mut self, listener: &config::Listener) -> ListenerPlan {
+    fn listener(&mut self, listener: config::Listener) -> ListenerPlan {
         let owner = listener.owner.as_ref().and_then(|name| {
             let user = self.user(name)?;
             Some(user.uid)
         });
         let group = listener.group.as_ref().and_then(|name| self.group(name));
         ListenerPlan {
-            name: listener.name.value.clone(),
+            name: listener.name.value,
             sockets: listener
                 .addresses
-                .iter()
+                .into_iter()
                 .flat_map(|address| {
-                    address.value.endpoints.iter().map(|endpoint| SocketPlan {
-                        endpoint: endpoint.clone(),
-                        place: address.place,
-                    })
+                    let place = address.place;
+                    let endpoints = address.value.endpoints.into_iter();
+                    endpoints.map(move |endpoint| SocketPlan { endpoint, place })
                 })
                 .collect(),
             backlog: listener

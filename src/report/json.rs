@@ -3,12 +3,20 @@
 use super::{Problem, Report, Sources};
 use serde_json::{Map, Value, json};
 
-/// `{"errors":[…],"advice":[…]}`; keys without a value are left out.
+/// `{"errors":[…],"advice":[…]}`; keys without a value are left out. Where advice was left out, a
+/// third key says how much: `"omitted":{"unused-listener":950}`.
 pub fn to_json(report: &Report, sources: &Sources) -> Value {
     let list = |problems: &[Problem]| -> Vec<Value> {
         problems.iter().map(|p| problem(p, sources)).collect()
     };
-    json!({ "errors": list(&report.errors), "advice": list(&report.advice) })
+    let mut out = json!({ "errors": list(&report.errors), "advice": list(&report.advice) });
+    if !report.omitted.is_empty() {
+        let counts = report.omitted.iter();
+        out["omitted"] = counts
+            .map(|(kind, count)| (kind.code(), json!(count)))
+            .collect();
+    }
+    out
 }
 
 fn problem(problem: &Problem, sources: &Sources) -> Value {

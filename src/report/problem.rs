@@ -253,24 +253,47 @@ impl Problem {
 pub struct Report {
     /// What stops the start.
     pub errors: Vec<Problem>,
-    /// What works, but may surprise.
+    /// What works, but may surprise; at most [`ADVICE_PER_KIND`] of each kind.
     pub advice: Vec<Problem>,
+    /// How many pieces of advice were left out, of which kind.
+    pub omitted: Vec<(Kind, usize)>,
 }
+
+/// Nobody reads thousands of lines that all say the same; and they would be the largest part of
+/// what listend needs to start with thousands of listeners.
+pub const ADVICE_PER_KIND: usize = 50;
 
 impl Report {
     /// Files the problem under errors or advice, as its kind says.
     pub fn add(&mut self, problem: Problem) {
         if problem.is_error() {
             self.errors.push(problem);
-        } else {
+            return;
+        }
+        let same = |other: &&Problem| other.kind == problem.kind;
+        if self.advice.iter().filter(same).count() < ADVICE_PER_KIND {
             self.advice.push(problem);
+        } else {
+            self.omit(problem.kind, 1);
+        }
+    }
+
+    fn omit(&mut self, kind: Kind, count: usize) {
+        match self.omitted.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, sum)) => *sum += count,
+            None => self.omitted.push((kind, count)),
         }
     }
 
     /// Takes over all of another report.
     pub fn extend(&mut self, other: Report) {
         self.errors.extend(other.errors);
-        self.advice.extend(other.advice);
+        for advice in other.advice {
+            self.add(advice);
+        }
+        for (kind, count) in other.omitted {
+            self.omit(kind, count);
+        }
     }
 
     /// Whether nothing stops the start.

@@ -50,6 +50,9 @@ pub fn render(report: &Report, sources: &Sources, style: Style) -> String {
         one(&mut out, problem, sources, palette);
         out.push('\n');
     }
+    for (kind, count) in &report.omitted {
+        let _ = writeln!(out, "and {count} more pieces of advice [{}]\n", kind.code());
+    }
     out
 }
 

@@ -119,9 +119,9 @@ fn an_address_that_is_not_here_shows_those_that_are() {
     let problem = explain(only_error(&outcome), &plan, &Machine::new());
     assert_eq!(problem.kind.code(), "EADDRNOTAVAIL");
     assert!(problem.causes[0].contains("127.0.0.1 (lo)"), "{problem:?}");
-    let advice = advise(&plan, &Machine::new(), Tried::No);
+    let advice = advise(&plan, &Machine::new(), Tried::No).advice;
     assert_eq!(advice[0].kind, Kind::AddressNotHere);
-    assert_eq!(advise(&plan, &Machine::new(), Tried::Yes), []);
+    assert_eq!(advise(&plan, &Machine::new(), Tried::Yes).advice, []);
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn advice_says_what_may_surprise() {
     plan.listeners[1].name = "postgres-proxy".to_owned();
     plan.listeners[7].backlog = 10_000;
     let codes = |tried| -> Vec<(String, String)> {
-        let advice = advise(&plan, &machine(), tried);
+        let advice = advise(&plan, &machine(), tried).advice;
         let code = |problem: listend::report::Problem| {
             assert!(problem.hint.is_some() && problem.place.is_some());
             (problem.listener.unwrap(), problem.kind.code())
@@ -297,7 +297,7 @@ fn advice_says_what_may_surprise() {
         .cloned()
         .collect();
     assert_eq!(codes(Tried::Yes), without);
-    let advice = advise(&plan, &machine(), Tried::No);
+    let advice = advise(&plan, &machine(), Tried::No).advice;
     let hint = advice[1].hint.as_ref().unwrap();
     assert!(
         hint.contains("ip_local_reserved_ports=40000,50000-50010 "),
