@@ -199,7 +199,9 @@ impl Shell {
             let reason = worker::explain(failure, worker, &launching.prepared);
             self.reasons.insert(id, reason);
         }
-        // Dropping the read end removes it from the epoll set: nobody else has it open.
+        // By hand, because closing it is not enough: a child that is still on its way to exec, and
+        // may hang there, has a copy of every descriptor, which keeps the event coming (epoll(7)).
+        let _not_watched = self.epoll.delete(&launching.status);
         process.launching = None;
         self.feed(match outcome {
             None => Input::ExecSucceeded { process: id },
@@ -219,6 +221,8 @@ impl Shell {
         let Some(status) = process.reap() else {
             return;
         };
+        // By hand, as in `exec_status`.
+        let _not_watched = self.epoll.delete(&process.pidfd);
         self.processes.remove(id);
         self.feed(Input::Exited {
             process: id,
@@ -378,6 +382,7 @@ impl Shell {
             .and_then(|()| watch(&launched.pidfd, Token::Exit(id)));
         if let Err(errno) = watched {
             // A child that cannot be watched would never be noticed again.
+            let _not_watched = epoll.delete(&launched.status);
             sys::discard(&launched);
             return Err(fail(&errno.into(), &prepared));
         }

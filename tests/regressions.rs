@@ -1,0 +1,42 @@
+//! What was broken once.
+
+mod harness;
+
+use harness::{World, eventually};
+use nix::sys::stat::Mode;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+fn mkfifo(world: &World, name: &str) {
+    let path = world.path(name);
+    nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("mkfifo");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+}
+
+/// How many descriptors a process watches with epoll (proc_pid_fdinfo(5)).
+fn watched(pid: i32) -> usize {
+    let folder = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("list /proc");
+    let texts = folder.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    texts.map(|text| text.matches("tfd:").count()).sum()
+}
+
+// epoll(7): a descriptor leaves the set when all copies of it are closed, and a child between
+// fork and exec has a copy of each. One that hung there (here in open(2) of a fifo) kept the
+// daemon awake for ever about processes that had long gone.
+#[test]
+fn a_child_that_hangs_before_exec_does_not_keep_the_daemon_busy_about_others() {
+    let world = World::new();
+    mkfifo(&world, "fifo");
+    let daemon = world.run(
+        "
+workers:
+  short: { command: sleep 0.1, instances: 10, restart: never }
+  hung: { command: sleep 60, output: 'file:$DIR/fifo', stop_timeout: 10ms }
+",
+    );
+    daemon.lines(&["short.", "exited with exit status 0"], 10);
+    eventually("only signals and the child that hangs are watched", || {
+        watched(daemon.pid()) == 3
+    });
+    daemon.stop();
+}
