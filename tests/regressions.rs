@@ -40,3 +40,23 @@ workers:
     });
     daemon.stop();
 }
+
+// fifo(7): "Opening the FIFO for reading normally blocks until the other end is opened". To explain
+// why it cannot be executed, the daemon opened it, and heard nothing more, not even SIGTERM.
+#[test]
+fn a_fifo_as_the_program_does_not_hang_the_daemon() {
+    let world = World::new();
+    mkfifo(&world, "program");
+    let daemon = world.run("workers: { app: { command: $DIR/program } }");
+    daemon.line(&["app.0", "EACCES", "not a regular file", "restarting in"]);
+    daemon.stop();
+}
+
+#[test]
+fn a_folder_as_the_program_is_not_blamed_on_a_security_module() {
+    let world = World::new();
+    let daemon = world.run("workers: { app: { command: $DIR } }");
+    let line = daemon.line(&["app.0", "not a regular file"]);
+    assert!(!line.contains("AppArmor"), "{line}");
+    daemon.stop();
+}
