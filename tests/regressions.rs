@@ -60,3 +60,33 @@ fn a_folder_as_the_program_is_not_blamed_on_a_security_module() {
     assert!(!line.contains("AppArmor"), "{line}");
     daemon.stop();
 }
+
+// The child changes its folder before execve(2), so that is where a relative path starts; the
+// daemon looked for it in its own folder, and said that there is no folder without a name.
+#[test]
+fn a_relative_program_is_looked_for_in_the_working_directory() {
+    let world = World::new();
+    fs::create_dir(world.path("home")).expect("create a folder");
+    world.write_script("home/bad", "#!/no/such/interpreter\n");
+    world.write_script("home/good", "#!/bin/sh\nexec sleep 60\n");
+    let worker = |program: &str| {
+        format!("{{ command: {program}, working_directory: $DIR/home, silence: no-listeners }}")
+    };
+    let yaml = format!(
+        "workers: {{ bad: {}, missing: {}, good: {} }}",
+        worker("./bad"),
+        worker("sub/missing"),
+        worker("./good")
+    );
+    let checked = world.check(&yaml, &["--json"]).expect_code(0).json();
+    let advice = checked["advice"].as_array().expect("a list");
+    let workers: Vec<_> = advice.iter().map(|advice| &advice["worker"]).collect();
+    assert_eq!(workers, ["missing"], "{advice:?}");
+    let daemon = world.run(&yaml);
+    daemon.line(&["bad.0", "interpreter `/no/such/interpreter`"]);
+    let line = daemon.line(&["missing.0", "there is no "]);
+    let folder = world.path("home/sub");
+    assert!(line.contains(folder.to_str().unwrap()), "{line}");
+    daemon.line(&["good.0", "started"]);
+    daemon.stop();
+}

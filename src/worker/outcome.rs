@@ -19,17 +19,18 @@ use std::path::{Path, PathBuf};
 pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared) -> String {
     let user = Identity::of(worker);
     let program = Path::new(std::ffi::OsStr::from_bytes(prepared.program.as_bytes()));
+    let folder = prepared.working_directory.as_ref();
+    let folder = folder.map_or(PathBuf::from("."), |folder| {
+        PathBuf::from(std::ffi::OsStr::from_bytes(folder.as_bytes()))
+    });
     match failure.stage {
         Stage::Exec => format!(
             "{}: {}",
             program.display(),
-            exec_reason(program, failure.errno, &user)
+            // A relative path starts where the worker runs, not where listend does.
+            exec_reason(&folder.join(program), failure.errno, &user)
         ),
         Stage::WorkingDirectory => {
-            let folder = prepared.working_directory.as_ref();
-            let folder = folder.map_or(PathBuf::new(), |folder| {
-                PathBuf::from(std::ffi::OsStr::from_bytes(folder.as_bytes()))
-            });
             let reason = access_reason(&folder, failure.errno, &user);
             format!("{}: {reason}", folder.display())
         }
@@ -173,6 +174,7 @@ fn missing_interpreter(program: &Path) -> String {
 fn access_reason(path: &Path, errno: i32, user: &Identity) -> String {
     let words = describe(errno);
     let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
+    folders.retain(|folder| !folder.as_os_str().is_empty());
     folders.reverse();
     for folder in folders {
         let Ok(metadata) = fs::metadata(folder) else {
