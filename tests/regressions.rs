@@ -90,3 +90,25 @@ fn a_relative_program_is_looked_for_in_the_working_directory() {
     daemon.line(&["good.0", "started"]);
     daemon.stop();
 }
+
+// setresuid(2): "If one of the arguments equals -1, the corresponding value is not changed", and so
+// in setresgid(2) and chown(2): a worker that was to be user 4294967295 ran as root.
+#[test]
+fn the_id_that_means_no_change_is_no_user_and_no_group() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: { address: 'unix:$DIR/s', owner: 4294967295, group: 4294967295 } }
+workers:
+  app:
+    command: sleep 60
+    listeners: [web]
+    user: 4294967295
+    group: 4294967295
+    supplementary_groups: [4294967295, '+5']
+";
+    let checked = world.check(yaml, &["--json"]).expect_code(78).json();
+    let errors = checked["errors"].as_array().expect("a list");
+    let kinds: Vec<_> = errors.iter().map(|e| e["kind"].as_str().unwrap()).collect();
+    let (user, group) = ("unknown-user", "unknown-group");
+    assert_eq!(kinds, [user, group, user, group, group, group]);
+}
