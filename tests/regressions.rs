@@ -112,3 +112,21 @@ workers:
     let (user, group) = ("unknown-user", "unknown-group");
     assert_eq!(kinds, [user, group, user, group, group, group]);
 }
+
+// environ(7) may hold a name twice, and getenv(3) finds the first: the file's, not the handoff's.
+#[test]
+fn an_environment_file_cannot_set_the_variables_of_the_handoff() {
+    let world = World::new();
+    world.write(
+        "env",
+        "A=1\nexport LISTEN_FDS=7\nLISTEN_PID='1'\nLISTEN_FD=9\n",
+    );
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers: { app: { command: sleep 60, listeners: [web], environment_file: $DIR/env } }
+";
+    let checked = world.check(yaml, &["--json"]).expect_code(78).json();
+    let errors = checked["errors"].as_array().expect("a list");
+    let lines: Vec<_> = errors.iter().map(|error| &error["line"]).collect();
+    assert_eq!(lines, [2, 3], "{errors:?}");
+}
