@@ -130,3 +130,32 @@ workers: { app: { command: sleep 60, listeners: [web], environment_file: $DIR/en
     let lines: Vec<_> = errors.iter().map(|error| &error["line"]).collect();
     assert_eq!(lines, [2, 3], "{errors:?}");
 }
+
+// The child has copies of all descriptors of the daemon, which may be more than RLIMIT_NOFILE of
+// the worker allows: open(2) and pidfd_open(2) then answered EMFILE, the worker was not started,
+// or did not get LISTEN_PIDFDID (here: 64 of a daemon that has 80 listeners).
+#[test]
+fn a_worker_may_have_a_lower_limit_on_descriptors_than_the_daemon_has_open() {
+    let world = World::new();
+    let more: String = (0..80)
+        .map(|number| format!("  l{number}: '127.0.0.1:0'\n"))
+        .collect();
+    let yaml = |lines: &str| {
+        format!(
+            "listeners:\n{more}workers:\n  app:\n    command: [$PROBE, puppet, $EVENTS]\n    \
+             listeners: [l0]\n{lines}"
+        )
+    };
+    let daemon = world.run(&yaml(""));
+    let usual = world.puppet().report;
+    daemon.stop();
+    let daemon = world.run(&yaml(
+        "    oom_score_adjust: 5\n    limits: { nofile: 64 }\n",
+    ));
+    let report = world.puppet().report;
+    assert_eq!(report.oom_score_adj, 5);
+    assert_eq!(report.limits["nofile"], [Some(64), Some(64)]);
+    let name = "LISTEN_PIDFDID";
+    assert_eq!(report.env.contains_key(name), usual.env.contains_key(name));
+    daemon.stop();
+}

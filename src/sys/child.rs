@@ -97,6 +97,14 @@ unsafe fn steps(prepared: &mut Prepared) -> (Stage, u16) {
         if !place_descriptors(prepared) {
             return (Stage::Descriptors, 0);
         }
+        if let Some(score) = &prepared.oom_score_adjust
+            && !write_file(c"/proc/self/oom_score_adj".as_ptr(), score)
+        {
+            return (Stage::OomScore, 0);
+        }
+        fill_slots(prepared);
+        // Nothing is opened below here: the child still has every descriptor of the parent, which
+        // may be more than the worker's RLIMIT_NOFILE allows.
         for (index, limit) in prepared.limits.iter().enumerate() {
             let value = libc::rlimit {
                 rlim_cur: limit.1,
@@ -111,11 +119,6 @@ unsafe fn steps(prepared: &mut Prepared) -> (Stage, u16) {
             && libc::setpriority(libc::PRIO_PROCESS, 0, nice) == -1
         {
             return (Stage::Nice, 0);
-        }
-        if let Some(score) = &prepared.oom_score_adjust
-            && !write_file(c"/proc/self/oom_score_adj".as_ptr(), score)
-        {
-            return (Stage::OomScore, 0);
         }
         if let Some(groups) = &prepared.groups
             && libc::setgroups(groups.len(), groups.as_ptr()) == -1
@@ -142,7 +145,6 @@ unsafe fn steps(prepared: &mut Prepared) -> (Stage, u16) {
         if let Some(mask) = prepared.umask {
             libc::umask(mask as libc::mode_t);
         }
-        fill_slots(prepared);
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut none);
         if libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) == -1 {
