@@ -180,3 +180,17 @@ fn an_interrupted_check_leaves_no_path_behind() {
     let left = fs::read_dir(world.path("s")).expect("list the folder");
     assert_eq!(left.count(), 0);
 }
+
+#[test]
+fn an_unreadable_file_is_not_followed_by_what_may_be_in_it() {
+    let world = World::new();
+    fs::create_dir(world.path("conf.d")).expect("create a folder");
+    std::os::unix::fs::symlink("/no/such/file", world.path("conf.d/a.yaml")).expect("symlink");
+    let yaml = "workers: { app: { command: sleep 60, listeners: [web] } }";
+    let checked = world.check(yaml, &["--json"]).expect_code(78).json();
+    let errors = checked["errors"].as_array().expect("a list");
+    let kinds: Vec<_> = errors.iter().map(|error| &error["kind"]).collect();
+    assert_eq!(kinds, ["unreadable"], "{errors:?}");
+    let hint = errors[0]["hint"].as_str().expect("a hint");
+    assert!(!hint.contains("-c"), "{hint}");
+}
