@@ -2,11 +2,13 @@
 
 mod harness;
 
-use harness::{Start, World, eventually};
+use harness::{Start, World, eventually, require_tool};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 fn mkfifo(world: &World, name: &str) {
     let path = world.path(name);
@@ -193,4 +195,35 @@ fn an_unreadable_file_is_not_followed_by_what_may_be_in_it() {
     assert_eq!(kinds, ["unreadable"], "{errors:?}");
     let hint = errors[0]["hint"].as_str().expect("a hint");
     assert!(!hint.contains("-c"), "{hint}");
+}
+
+// proc_pid_comm(5): a process gives itself any name of 15 bytes, and as its first argument any
+// longer one that begins with them. Line ends in it were printed as they are.
+#[test]
+fn the_name_of_a_holder_cannot_add_lines_to_a_message() {
+    let world = World::new();
+    let script = "import sys, time, socket; \
+        s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); \
+        open('/proc/self/comm', 'w').write('x\\n  hint: y'); \
+        print(s.getsockname()[1], flush=True); time.sleep(60)";
+    let Some(python) = require_tool("python3") else {
+        return;
+    };
+    let mut holder = Command::new(python)
+        .args(["-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start python");
+    let mut port = String::new();
+    BufReader::new(holder.stdout.take().expect("a pipe"))
+        .read_line(&mut port)
+        .expect("read the port");
+    let yaml = format!("listeners: {{ web: '127.0.0.1:{}' }}", port.trim());
+    let checked = world.check(&yaml, &[]).expect_code(69);
+    holder.kill().expect("kill");
+    holder.wait().expect("wait");
+    assert!(
+        checked.stderr.contains("held by x?  hint: y"),
+        "{checked:?}"
+    );
 }
