@@ -2,12 +2,13 @@
 
 mod harness;
 
-use harness::{Start, World, eventually, require_tool};
+use harness::{Start, World, eventually, listend_path, require_root, require_tool};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 fn mkfifo(world: &World, name: &str) {
@@ -226,4 +227,50 @@ fn the_name_of_a_holder_cannot_add_lines_to_a_message() {
         checked.stderr.contains("held by x?  hint: y"),
         "{checked:?}"
     );
+}
+
+// ipv6(7): a link-local address needs a scope id. The advice was to write one, which the next
+// `check` refused.
+#[test]
+fn the_hint_about_a_link_local_address_can_be_followed() {
+    if !harness::require_ipv6() {
+        return;
+    }
+    let world = World::new();
+    let yaml = "listeners: { web: '[fe80::1]:0' }";
+    let checked = world.check(yaml, &["--json"]).expect_code(69).json();
+    let error = &checked["errors"][0];
+    assert_eq!(error["kind"], "EINVAL", "{error}");
+    let hint = error["hint"].as_str().expect("a hint");
+    assert!(hint.contains("no scope ids"), "{hint}");
+}
+
+// unlink(2), EPERM: in a sticky folder such as /tmp write permission is not what is missing.
+#[test]
+fn a_stale_socket_of_another_user_in_a_sticky_folder_is_explained_by_its_owner() {
+    if !require_root() || require_tool("setpriv").is_none() {
+        return;
+    }
+    let world = World::new();
+    let folder = world.path("sticky");
+    fs::create_dir(&folder).expect("create a folder");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).expect("chmod");
+    drop(UnixListener::bind(folder.join("s")).expect("bind"));
+    fs::set_permissions(folder.join("s"), fs::Permissions::from_mode(0o777)).expect("chmod");
+    let file = world.write("listend.yaml", "listeners: { web: 'unix:$DIR/sticky/s' }");
+    let public = world.path("listend");
+    let copied = Command::new("cp").arg(listend_path()).arg(&public).status();
+    assert!(copied.expect("start cp").success());
+    let mut start = Start::of(&public, ["check", "--json", file.to_str().expect("UTF-8")]);
+    start.through([
+        "setpriv",
+        "--reuid=54321",
+        "--regid=54321",
+        "--clear-groups",
+    ]);
+    let checked = world.start(start).finish().expect_code(69).json();
+    let error = &checked["errors"][0];
+    assert_eq!(error["kind"], "EPERM", "{error}");
+    let hint = error["hint"].as_str().expect("a hint");
+    assert!(hint.contains("as its owner"), "{hint}");
 }
