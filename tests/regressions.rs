@@ -274,3 +274,18 @@ fn a_stale_socket_of_another_user_in_a_sticky_folder_is_explained_by_its_owner()
     let hint = error["hint"].as_str().expect("a hint");
     assert!(hint.contains("as its owner"), "{hint}");
 }
+
+// DESIGN §5: "or listener `api` of this file, line N", "two names of one unix inode".
+#[test]
+fn check_names_the_listener_that_has_the_same_path_by_a_link() {
+    let world = World::new();
+    fs::create_dir(world.path("run")).expect("create a folder");
+    std::os::unix::fs::symlink(world.path("run"), world.path("link")).expect("symlink");
+    let yaml = "listeners: { one: 'unix:$DIR/run/s', two: 'unix:$DIR/link/s' }";
+    let checked = world.check(yaml, &["--json"]).expect_code(69).json();
+    let error = &checked["errors"][0];
+    assert_eq!(error["listener"], "two", "{error}");
+    let related = error["related"][0]["message"].as_str().unwrap_or_default();
+    assert!(related.contains("listener `one` has"), "{error}");
+    assert!(error.get("causes").is_none(), "{error}");
+}

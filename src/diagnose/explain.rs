@@ -158,7 +158,14 @@ fn in_use(
             ),
             _ => "try again in a minute".to_owned(),
         }
-    } else if let Some((id, index)) = ourselves.then(|| rival(error, plan)).flatten() {
+    } else if let Some((id, index)) = (ourselves || (pids.is_empty() && endpoint.path().is_some()))
+        // `check` has released everything again by now, and so nobody is seen to hold it.
+        .then(|| rival(error, plan))
+        .flatten()
+    {
+        if !ourselves {
+            problem.causes.clear();
+        }
         let other = plan.listener(id);
         let socket = &other.sockets[index];
         let what = format!("listener `{}` has {}", other.name, words(&socket.endpoint));
@@ -222,13 +229,20 @@ fn collide(one: &Endpoint, other: &Endpoint) -> bool {
             match (one, other) {
                 // Byte by byte: comparing paths part by part is slow where there are thousands.
                 (UnixName::Path(one), UnixName::Path(other)) => {
-                    one.as_os_str() == other.as_os_str()
+                    one.as_os_str() == other.as_os_str() || same_by_link(one, other)
                 }
                 _ => one == other,
             }
         }
         _ => false,
     }
+}
+
+/// Whether the two paths are one by a link among their folders. The names of the files are
+/// compared first, so that folders are looked at only where it matters.
+fn same_by_link(one: &Path, other: &Path) -> bool {
+    let folder = |path: &Path| path.parent()?.canonicalize().ok();
+    one.file_name() == other.file_name() && folder(one).is_some() && folder(one) == folder(other)
 }
 
 fn port(endpoint: &Endpoint) -> Option<u16> {
