@@ -25,5 +25,5 @@ mod yaml;
 pub use arguments::from_arguments;
 pub use cross::silenced;
 pub use model::*;
-pub use read::{Loaded, SourceFile, read};
+pub use read::{Loaded, SourceFile, has_silence, read};
 pub use yaml::to_yaml;

@@ -87,7 +87,8 @@ pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> 
     }
 }
 
-fn has_silence(config: &Config) -> bool {
+/// Whether there is any `silence:`, at any level.
+pub fn has_silence(config: &Config) -> bool {
     !config.silence.is_empty()
         || config
             .listeners
