@@ -53,6 +53,8 @@ man:
 
 test-all: test
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test soak -- --nocapture
+	SIM_SEEDS=20000 $(CARGO) test --release --test sim
+	PROPTEST_CASES=20000 $(CARGO) test --release --test config
 
 bench:
 	$(CARGO) bench --bench bench

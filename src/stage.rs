@@ -33,12 +33,12 @@ stages! {
     Output = "setting up standard input and output",
     /// dup3(2) of the listeners to 3 and up.
     Descriptors = "placing the listeners",
+    /// Writing /proc/self/oom_score_adj.
+    OomScore = "setting the OOM score adjustment",
     /// setrlimit(2).
     Limits = "setting a resource limit",
     /// setpriority(2).
     Nice = "setting the nice value",
-    /// Writing /proc/self/oom_score_adj.
-    OomScore = "setting the OOM score adjustment",
     /// setgroups(2).
     Groups = "setting the supplementary groups",
     /// setresgid(2).

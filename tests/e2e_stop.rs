@@ -161,6 +161,9 @@ fn other_signals_do_not_end_the_daemon() {
         Signal::SIGPIPE,
         Signal::SIGCHLD,
         Signal::SIGCONT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
     ];
     for signal in signals {
         daemon.signal(signal);

@@ -10,6 +10,7 @@ use crate::plan::Plan;
 use crate::report::{Report, to_json};
 use crate::shell::logging::Sink;
 use crate::{config, worker};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use std::path::Path;
 
 /// Checks and prints.
@@ -92,7 +93,13 @@ fn on_this_machine(plan: &Plan, arguments: &Check, path: &Path) -> Report {
         Tried::No
     } else {
         super::run::raise_open_files();
+        // Ctrl-C in the middle would leave unix paths behind. It is acted on right afterwards.
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
         let outcome = listener::bind_all(plan, Purpose::Try);
+        if let Ok(before) = before {
+            // Fails only for a wrong `how` (pthread_sigmask(3)).
+            let _valid = before.thread_set_mask();
+        }
         for error in &outcome.errors {
             findings.add(diagnose::explain_for_check(error, plan, &machine, path));
         }

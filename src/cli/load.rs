@@ -29,13 +29,29 @@ pub fn read_files(path: &Path) -> Loaded {
         Ok(found) => paths.extend(found),
         Err((folder, error)) => unreadable.add(cannot_read(&folder, &error)),
     }
-    for path in paths {
-        match read(&path) {
+    for (index, path) in paths.iter().enumerate() {
+        match read(path) {
             Ok(file) => files.push(file),
-            Err(error) => unreadable.add(cannot_read(&path, &error)),
+            Err(error) => {
+                let mut problem = cannot_read(path, &error);
+                if index > 0 {
+                    // A drop-in was not given on the command line but found, such as a link to
+                    // nowhere.
+                    problem.hint = Some("mend it, or take it out of the folder".to_owned());
+                }
+                unreadable.add(problem);
+            }
         }
     }
     let mut loaded = config::read(files);
+    if !unreadable.is_ok() {
+        // What seems to be missing may well be in there.
+        let certain = |problem: &Problem| {
+            !matches!(problem.kind, Kind::UnknownListener | Kind::UnusedListener)
+        };
+        loaded.report.errors.retain(certain);
+        loaded.report.advice.retain(certain);
+    }
     unreadable.extend(std::mem::take(&mut loaded.report));
     loaded.report = unreadable;
     loaded

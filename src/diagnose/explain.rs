@@ -158,7 +158,14 @@ fn in_use(
             ),
             _ => "try again in a minute".to_owned(),
         }
-    } else if let Some((id, index)) = ourselves.then(|| rival(error, plan)).flatten() {
+    } else if let Some((id, index)) = (ourselves || (pids.is_empty() && endpoint.path().is_some()))
+        // `check` has released everything again by now, and so nobody is seen to hold it.
+        .then(|| rival(error, plan))
+        .flatten()
+    {
+        if !ourselves {
+            problem.causes.clear();
+        }
         let other = plan.listener(id);
         let socket = &other.sockets[index];
         let what = format!("listener `{}` has {}", other.name, words(&socket.endpoint));
@@ -222,13 +229,20 @@ fn collide(one: &Endpoint, other: &Endpoint) -> bool {
             match (one, other) {
                 // Byte by byte: comparing paths part by part is slow where there are thousands.
                 (UnixName::Path(one), UnixName::Path(other)) => {
-                    one.as_os_str() == other.as_os_str()
+                    one.as_os_str() == other.as_os_str() || same_by_link(one, other)
                 }
                 _ => one == other,
             }
         }
         _ => false,
     }
+}
+
+/// Whether the two paths are one by a link among their folders. The names of the files are
+/// compared first, so that folders are looked at only where it matters.
+fn same_by_link(one: &Path, other: &Path) -> bool {
+    let folder = |path: &Path| path.parent()?.canonicalize().ok();
+    one.file_name() == other.file_name() && folder(one).is_some() && folder(one) == folder(other)
 }
 
 fn port(endpoint: &Endpoint) -> Option<u16> {
@@ -332,7 +346,11 @@ fn other(problem: Problem, errno: Errno, endpoint: &Endpoint, plan: &Plan) -> Pr
             .with_hint("raise the limit: sysctl -w fs.file-max=NUMBER".to_owned()),
         Errno::EINVAL if link_local_without_scope(endpoint) => problem
             .with_cause("a link-local address exists once on each interface")
-            .with_hint("say on which interface, by its index: [fe80::1%2]:80".to_owned()),
+            .with_hint(
+                "this version has no scope ids (`%eth0`): bind another address of the interface, \
+                 or [::]"
+                    .to_owned(),
+            ),
         Errno::ENOBUFS | Errno::ENOMEM => {
             problem.with_hint("the kernel is short of memory for sockets".to_owned())
         }

@@ -39,7 +39,9 @@ pub(super) fn describe(pid: i32, machine: &Machine) -> Option<Person> {
     Some(Person {
         holder: Holder {
             pid,
-            command: command(stat.comm, &arguments),
+            // A process calls itself what it likes, and this goes to somebody's terminal: a line
+            // end would let it add lines of its own to what listend says.
+            command: command(stat.comm, &arguments).replace(char::is_control, "?"),
             user: machine.user(uid),
             unit: unit(&cgroup),
         },

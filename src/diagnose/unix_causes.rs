@@ -31,6 +31,14 @@ pub(super) fn explain(
             "run listend as the user who owns {}, or stop who uses it and remove it",
             path.display()
         )),
+        // unlink(2): "EPERM The directory containing pathname has the sticky bit set", and neither
+        // it nor the file is ours.
+        (Errno::EPERM, BindStep::RemoveStale) => {
+            problem.with_cause(about_folder).with_hint(format!(
+                "remove {} as its owner or as root, or choose a path in a folder of {us}'s own",
+                path.display()
+            ))
+        }
         (Errno::EACCES | Errno::EPERM, _) => problem.with_cause(about_folder).with_hint(format!(
             "let {us} write to {}, or choose a folder such as /run/NAME made by \
                  RuntimeDirectory=NAME in the systemd unit",

@@ -85,7 +85,7 @@ impl Facts {
             return;
         }
         let by_name = User::from_name(name).ok().flatten();
-        let number = name.parse::<u32>().ok();
+        let number = id(name);
         let user = by_name.or_else(|| {
             let uid = nix::unistd::Uid::from_raw(number?);
             User::from_uid(uid).ok().flatten()
@@ -111,7 +111,7 @@ impl Facts {
             return;
         }
         let by_name = Group::from_name(name).ok().flatten();
-        let gid = by_name.map_or_else(|| name.parse().ok(), |group| Some(group.gid.as_raw()));
+        let gid = by_name.map_or_else(|| id(name), |group| Some(group.gid.as_raw()));
         if let Some(gid) = gid {
             self.groups.insert(name.to_owned(), gid);
         }
@@ -150,6 +150,14 @@ impl Facts {
             self.known_groups = first_fields(Path::new("/etc/group"));
         }
     }
+}
+
+/// A number as a user or group. The highest is none: to setresuid(2), setresgid(2) and chown(2) it
+/// means "leave it as it is", which for a listend of root's would be root.
+fn id(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| digits);
+    number.filter(|number| *number != u32::MAX)
 }
 
 fn describe_user(user: &User) -> UserFacts {

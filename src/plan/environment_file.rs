@@ -58,6 +58,15 @@ fn assignment(line: &str) -> Result<(String, String), String> {
     {
         return Err(format!("`{name}` is not a name of a variable"));
     }
+    if matches!(
+        name,
+        "LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES" | "LISTEN_PIDFDID"
+    ) {
+        // As in `environment:`. Two of one name would leave it to the worker which one counts.
+        return Err(format!(
+            "`{name}` is set by listend for the sockets it hands over"
+        ));
+    }
     if value.contains('\0') {
         return Err(format!("the value of `{name}` contains a NUL byte"));
     }

@@ -1,6 +1,6 @@
 //! Problems as text for people: position, message, the source line with a caret, cause and cure.
 
-use super::{Place, Problem, Report, Severity, Sources};
+use super::{Kind, Place, Problem, Report, Severity, Sources};
 use std::borrow::Cow;
 use std::fmt::Write;
 
@@ -68,12 +68,13 @@ fn one(out: &mut String, problem: &Problem, sources: &Sources, palette: &Palette
         Severity::Error => ("error", palette.error),
         Severity::Advice => ("advice", palette.advice),
     };
-    let _ = writeln!(
-        out,
-        "{colour}{word}{reset}{bold}: {}{reset} {dim}[{}]{reset}",
-        clean(&problem.message),
-        problem.kind.code()
-    );
+    // The words of an errno end with its name.
+    let code = match problem.kind {
+        Kind::Errno(_) => String::new(),
+        kind => format!(" {dim}[{}]{reset}", kind.code()),
+    };
+    let message = clean(&problem.message);
+    let _ = writeln!(out, "{colour}{word}{reset}{bold}: {message}{reset}{code}");
     if let Some(place) = problem.place {
         excerpt(out, place, sources, colour, palette);
     }
@@ -138,7 +139,7 @@ fn excerpt(out: &mut String, place: Place, sources: &Sources, colour: &str, pale
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{FileId, Kind};
+    use crate::report::FileId;
 
     fn place(line: u32, column: u32, length: u32) -> Place {
         Place {
@@ -162,7 +163,7 @@ mod tests {
         );
         assert_eq!(
             render(&report, &sources, Style::Plain),
-            "app.yaml:2:8: error: cannot bind listener `web` [EADDRINUSE]\n\
+            "app.yaml:2:8: error: cannot bind listener `web`\n\
              \x20 2 |   web: 127.0.0.1:8080\n\
              \x20   |        ^^^^^^^^^^^^^^\n\
              \x20 cause: held by nginx\n\

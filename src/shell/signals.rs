@@ -2,7 +2,7 @@
 
 use crate::sys::{self, Origin};
 use nix::sys::signal::SigSet;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::WithRawSiginfo;
 use std::io;
@@ -41,7 +41,9 @@ impl Signals {
             read,
             write,
             WithRawSiginfo,
-            [SIGTERM, SIGINT, SIGHUP, SIGCHLD],
+            [
+                SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGCHLD, SIGUSR1, SIGUSR2, SIGALRM,
+            ],
         )?;
         // Whoever started listend may have had them blocked, and a blocked SIGTERM stops nothing.
         SigSet::empty().thread_set_mask()?;

@@ -15,7 +15,7 @@ use crate::sys::{self, Launched, Origin, Prepared};
 use crate::worker::{self, Inherited, Numbers, Surroundings};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -169,10 +169,11 @@ impl Shell {
         }
         match (arrived.number, arrived.origin) {
             // The kernel sends SIGHUP when the terminal that listend runs on goes away.
-            (SIGTERM | SIGINT, _) | (SIGHUP, Origin::Kernel) => self.feed(Input::Stop),
+            (SIGTERM | SIGINT | SIGQUIT, _) | (SIGHUP, Origin::Kernel) => self.feed(Input::Stop),
             (SIGHUP, Origin::Process { .. }) => self.feed(Input::ReloadRequested),
             (SIGCHLD, _) => self.reap_strangers(),
-            _ => {}
+            // Handled only because they would end listend, and leave its workers to themselves.
+            (number, _) => log::info!("{} means nothing here", words::signal_name(number)),
         }
     }
 
@@ -189,10 +190,12 @@ impl Shell {
         let Some(launching) = &mut process.launching else {
             return;
         };
-        // Reading the outcome closes the pipe, which removes it from the epoll set.
-        let Ok(outcome) = launching.outcome() else {
+        let Ok((outcome, status)) = launching.outcome() else {
             return;
         };
+        // By hand, because closing it is not enough: a child that is still on its way to exec, and
+        // may hang there, has a copy of every descriptor, which keeps the event coming (epoll(7)).
+        let _not_watched = self.epoll.delete(&status);
         let input = match outcome {
             None => {
                 process.launching = None;
@@ -222,6 +225,8 @@ impl Shell {
         let Some(status) = process.reap() else {
             return;
         };
+        // By hand, as in `exec_status`.
+        let _not_watched = self.epoll.delete(&process.pidfd);
         self.processes.remove(id);
         self.feed(Input::Exited {
             process: id,
@@ -380,6 +385,10 @@ impl Shell {
             .and_then(|()| watch(launched.pidfd.as_fd(), Token::Exit(id)));
         if let Err(errno) = watched {
             // A child that cannot be watched would never be noticed again.
+            let _not_watched = launched
+                .launching
+                .status()
+                .map(|status| epoll.delete(status));
             sys::discard(launched);
             return Err(fail(&errno.into()));
         }

@@ -95,6 +95,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 worker_name(context.plan, worker)
             ),
         ),
+        Event::StopRequested { live: 0 } => (Level::Info, "stopping".to_owned()),
         Event::StopRequested { live } => (
             Level::Info,
             format!(
@@ -229,7 +230,10 @@ pub(super) fn arrival(arrived: Arrived) -> String {
         Origin::Kernel => format!("{name} from the terminal"),
         Origin::Process { pid: 0, uid } => format!("{name} from outside this container, uid {uid}"),
         Origin::Process { pid, uid } => match fs::read_to_string(format!("/proc/{pid}/comm")) {
-            Ok(command) => format!("{name} from pid {pid} ({}), uid {uid}", command.trim_end()),
+            Ok(command) => {
+                let command = command.trim_end().replace(char::is_control, "?");
+                format!("{name} from pid {pid} ({command}), uid {uid}")
+            }
             Err(_) => format!("{name} from pid {pid}, uid {uid}"),
         },
     }

@@ -115,6 +115,15 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
         attempt!(Stage::Session, call(libc::SYS_setsid, 0, 0, 0, 0));
         attempt!(Stage::Output, standard_streams(prepared));
         attempt!(Stage::Descriptors, place_descriptors(prepared));
+        if let Some(score) = &prepared.oom_score_adjust {
+            attempt!(
+                Stage::OomScore,
+                write_file(c"/proc/self/oom_score_adj", score)
+            );
+        }
+        fill_slots(prepared);
+        // Nothing is opened below here: the child still has every descriptor of the parent, which
+        // may be more than the worker's RLIMIT_NOFILE allows.
         for (index, (resource, soft, hard)) in prepared.limits.iter().enumerate() {
             // The layout of prlimit64(2): two 64-bit numbers on every architecture.
             let value = [*soft, *hard];
@@ -130,12 +139,6 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
             attempt!(
                 Stage::Nice,
                 call(libc::SYS_setpriority, which, 0, nice as isize as usize, 0)
-            );
-        }
-        if let Some(score) = &prepared.oom_score_adjust {
-            attempt!(
-                Stage::OomScore,
-                write_file(c"/proc/self/oom_score_adj", score)
             );
         }
         if let Some(groups) = &prepared.groups {
@@ -160,7 +163,6 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
         if let Some(mask) = prepared.umask {
             call(libc::SYS_umask, mask as usize, 0, 0, 0);
         }
-        fill_slots(prepared);
         attempt!(Stage::Signals, unblock_all_signals());
         let answer = call(
             libc::SYS_execve,

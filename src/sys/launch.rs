@@ -175,34 +175,35 @@ impl Launching {
 
     /// Reads the outcome once [`Launching::status`] is readable: `Ok(None)` is an exec that
     /// succeeded (the pipe was closed by it), or a child that died before it could say anything;
-    /// its exit status tells which. The pipe is closed by this.
+    /// its exit status tells which. The pipe, of no further use, comes with it.
     ///
     /// # Errors
     ///
     /// `WouldBlock` while the child is still on its way to exec; nothing has changed then.
-    pub fn outcome(&mut self) -> io::Result<Option<LaunchFailure>> {
+    pub fn outcome(&mut self) -> io::Result<(Option<LaunchFailure>, OwnedFd)> {
         let mut message = [0u8; STATUS_LENGTH];
-        let length = match &self.status {
-            Some(status) => nix::unistd::read(status, &mut message)?,
-            None => return Err(io::ErrorKind::WouldBlock.into()),
+        let Some(status) = self.status.take() else {
+            return Err(io::ErrorKind::WouldBlock.into());
         };
-        self.status = None;
+        let length = match nix::unistd::read(&status, &mut message) {
+            Ok(length) => length,
+            Err(errno) => {
+                self.status = Some(status);
+                return Err(errno.into());
+            }
+        };
         if length == 0 {
             // The kernel gives up the old memory of a process before it closes its descriptors, in
             // exec as in exit: the end of the pipe says that the child does not need it any more.
             self.done = true;
-            return Ok(None);
+            return Ok((None, status));
         }
-        Ok(Some(LaunchFailure {
+        let failure = LaunchFailure {
             stage: Stage::from_number(message[0]).unwrap_or(Stage::Exec),
             detail: u16::from_ne_bytes([message[2], message[3]]),
             errno: i32::from_ne_bytes([message[4], message[5], message[6], message[7]]),
-        }))
-    }
-
-    /// Whether the outcome has been read.
-    pub fn is_known(&self) -> bool {
-        self.status.is_none()
+        };
+        Ok((Some(failure), status))
     }
 
     /// Says that the process has been reaped, so that nothing uses the memory any more.

@@ -14,7 +14,17 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
         };
         let path = worker.environment.iter().find(|(name, _)| name == "PATH");
         let path = path.and_then(|(_, value)| value.as_literal());
-        let found = program::find(word, path).and_then(|file| program::look(&file));
+        let folder = match &worker.working_directory {
+            None => "",
+            Some(folder) => match folder.as_literal() {
+                Some(folder) => folder,
+                // Which folder a relative path starts from is known only at the spawn.
+                None if word.contains('/') && !word.starts_with('/') => continue,
+                None => "",
+            },
+        };
+        let found = program::find(word, path)
+            .and_then(|file| program::look(&std::path::Path::new(folder).join(file)));
         if let Err(reason) = found {
             advice.push(
                 Problem::new(

@@ -12,24 +12,25 @@ use nix::libc;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What follows "failed while {phrase of the stage}: ", in lower case without a full stop.
 pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared) -> String {
     let user = Identity::of(worker);
     let program = Path::new(std::ffi::OsStr::from_bytes(prepared.program.as_bytes()));
+    let folder = prepared.working_directory.as_ref();
+    let folder = folder.map_or(PathBuf::from("."), |folder| {
+        PathBuf::from(std::ffi::OsStr::from_bytes(folder.as_bytes()))
+    });
     match failure.stage {
         Stage::Exec => format!(
             "{}: {}",
             program.display(),
-            exec_reason(program, failure.errno, &user)
+            // A relative path starts where the worker runs, not where listend does.
+            exec_reason(&folder.join(program), failure.errno, &user)
         ),
         Stage::WorkingDirectory => {
-            let folder = prepared.working_directory.as_ref();
-            let folder = folder.map_or(PathBuf::new(), |folder| {
-                PathBuf::from(std::ffi::OsStr::from_bytes(folder.as_bytes()))
-            });
             let reason = access_reason(&folder, failure.errno, &user);
             format!("{}: {reason}", folder.display())
         }
@@ -138,17 +139,33 @@ fn exec_reason(program: &Path, errno: i32, user: &Identity) -> String {
         libc::E2BIG => "the command and its environment are too long (E2BIG)".to_owned(),
         libc::ETXTBSY => "it is open for writing, being replaced? (ETXTBSY)".to_owned(),
         libc::ELIBBAD => "its dynamic loader is damaged (ELIBBAD)".to_owned(),
+        // execve(2): "EACCES The file or a script interpreter is not a regular file".
+        libc::EACCES if fs::metadata(program).is_ok_and(|metadata| !metadata.is_file()) => {
+            format!("{}: it is not a regular file", describe(errno))
+        }
         _ => access_reason(program, errno, user),
     }
 }
 
+/// The first bytes of a regular file, none of anything else. Never waits: opening a fifo to read
+/// it would, for somebody who writes (fifo(7)).
+fn start_of(path: &Path) -> Vec<u8> {
+    let mut start = Vec::new();
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    if let Ok(file) = file
+        && file.metadata().is_ok_and(|metadata| metadata.is_file())
+    {
+        // What cannot be read explains nothing.
+        let _unreadable = file.take(256).read_to_end(&mut start);
+    }
+    start
+}
+
 /// The program is there, but execve(2) says ENOENT: what it needs to run is not.
 fn missing_interpreter(program: &Path) -> String {
-    let mut start = [0u8; 256];
-    let length = File::open(program)
-        .and_then(|mut file| file.read(&mut start))
-        .unwrap_or(0);
-    let Some(line) = start[..length].strip_prefix(b"#!") else {
+    let start = start_of(program);
+    let Some(line) = start.strip_prefix(b"#!") else {
         return "its dynamic loader does not exist on this machine; \
                 it was built for another system or C library (ENOENT)"
             .to_owned();
@@ -167,6 +184,7 @@ fn missing_interpreter(program: &Path) -> String {
 fn access_reason(path: &Path, errno: i32, user: &Identity) -> String {
     let words = describe(errno);
     let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
+    folders.retain(|folder| !folder.as_os_str().is_empty());
     folders.reverse();
     for folder in folders {
         let Ok(metadata) = fs::metadata(folder) else {
@@ -210,9 +228,8 @@ fn on_noexec_mount(path: &Path) -> bool {
 }
 
 fn script_interpreter(path: &Path) -> Option<String> {
-    let mut start = [0u8; 256];
-    let length = File::open(path).ok()?.read(&mut start).ok()?;
-    let line = start[..length].strip_prefix(b"#!")?;
+    let start = start_of(path);
+    let line = start.strip_prefix(b"#!")?;
     let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next()?).into_owned();
     line.split_whitespace().next().map(str::to_owned)
 }

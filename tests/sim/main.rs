@@ -2,7 +2,7 @@
 //!
 //! A shadow of the rules (restart policy, delay, crash-loop limit) is kept here independently and
 //! compared after each step. `SIM_SEED=n cargo test --test sim -- --nocapture` replays one seed
-//! and prints every step of it.
+//! and prints every step of it; `SIM_SEEDS=n` tries n seeds.
 
 #![expect(
     clippy::print_stdout,
@@ -33,7 +33,9 @@ fn every_seed_keeps_the_rules() {
         return;
     }
     let mut seen = Seen::default();
-    for seed in 0..SEEDS {
+    let seeds = std::env::var("SIM_SEEDS")
+        .map_or(SEEDS, |seeds| seeds.parse().expect("SIM_SEEDS is a number"));
+    for seed in 0..seeds {
         let guard = NameTheSeed(seed);
         seen.add(&run(seed, Trace::Quiet));
         std::mem::forget(guard);
