@@ -2,9 +2,10 @@
 
 mod harness;
 
-use harness::{Start, World, eventually, listend_path, require_root, require_tool};
+use harness::{Start, World, client, eventually, listend_path, require_root, require_tool};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -288,4 +289,90 @@ fn check_names_the_listener_that_has_the_same_path_by_a_link() {
     let related = error["related"][0]["message"].as_str().unwrap_or_default();
     assert!(related.contains("listener `one` has"), "{error}");
     assert!(error.get("causes").is_none(), "{error}");
+}
+
+// FIELD: "a live socket is never stolen". Between bind(2) and listen(2) a server answers nobody.
+#[test]
+fn a_unix_socket_that_does_not_listen_yet_is_not_taken_for_stale() {
+    let world = World::new();
+    let path = world.path("app.sock");
+    let bound = Socket::new(Domain::UNIX, Type::STREAM, None).expect("socket");
+    bound.bind(&SockAddr::unix(&path).unwrap()).expect("bind");
+    let json = world
+        .check("listeners: { app: 'unix:$DIR/app.sock' }", &["--json"])
+        .expect_code(69)
+        .json();
+    assert_eq!(json["errors"][0]["kind"], "live-socket", "{json:#}");
+    drop(bound);
+    world
+        .check("listeners: { app: 'unix:$DIR/app.sock' }", &[])
+        .expect_code(0);
+}
+
+// FIELD: "shutdown() by a worker kills the listener for everybody". The next start repaired it, but
+// after the last crash there is none.
+#[test]
+fn a_listener_that_a_failed_worker_has_shut_down_takes_clients_again() {
+    let world = World::new();
+    let port = harness::free_port();
+    let daemon = world.run(&format!(
+        "
+listeners: {{ web: '127.0.0.1:{port}' }}
+workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [web], restart: never }} }}
+"
+    ));
+    let mut puppet = world.puppet();
+    puppet.ask("shutdown");
+    assert!(client::tcp(daemon.address("web")).is_err(), "it is down");
+    drop(puppet);
+    daemon.line(&["app.0", "exited"]);
+    client::tcp(daemon.address("web")).expect("clients wait in the queue");
+    daemon.stop();
+}
+
+// signal(7): a stopped process acts on SIGTERM only when it continues.
+#[test]
+fn a_worker_that_is_stopped_with_sigstop_still_ends_gracefully() {
+    let world = World::new();
+    let daemon = world
+        .run("workers: { app: { command: [$PROBE, puppet, $EVENTS], stop_timeout: infinity } }");
+    let mut puppet = world.puppet();
+    puppet.ask("drain");
+    harness::kill(puppet.pid(), Signal::SIGSTOP);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(puppet.listen().as_deref(), Some("term"));
+    drop(puppet);
+    daemon.status();
+}
+
+// pipe(7): a write to a full pipe blocks. The daemon stood still in the middle of a log line.
+#[test]
+fn a_log_that_nobody_reads_does_not_stop_the_daemon() {
+    let world = World::new();
+    let runs = world.path("runs");
+    let yaml = world.write(
+        "listend.yaml",
+        &world.fill(
+            "
+workers:
+  app:
+    command: [sh, -c, 'echo >> $DIR/runs']
+    restart: { backoff: 1ms, limit: none }
+",
+        ),
+    );
+    let mut child = Command::new(listend_path())
+        .arg("run")
+        .arg(&yaml)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start listend");
+    // Stays open and is not read. Its 64 KiB are full after some 300 runs of two lines each.
+    let _unread = child.stderr.take().expect("piped");
+    eventually("it goes on for a thousand runs", || {
+        fs::metadata(&runs).is_ok_and(|file| file.len() > 1000)
+    });
+    harness::kill(child.id() as i32, Signal::SIGTERM);
+    assert!(child.wait().expect("wait").success());
 }

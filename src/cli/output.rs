@@ -1,7 +1,7 @@
 //! Printing what a verb has to say.
 
 use crate::report::{Report, Sources, Style, render};
-use crate::shell::logging::Sink;
+use crate::shell::logging::{Sink, wants_colour};
 use std::io::{self, Write};
 
 /// Prints errors and advice on standard error: in colour for a person, with priorities for the
@@ -11,9 +11,7 @@ pub fn print_report(report: &Report, sources: &Sources, sink: Sink) {
         return;
     }
     let style = match sink {
-        Sink::Terminal if std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) => {
-            Style::Colour
-        }
+        Sink::Terminal if wants_colour() => Style::Colour,
         Sink::Terminal | Sink::Journal | Sink::Plain => Style::Plain,
     };
     let mut out = String::new();

@@ -5,7 +5,7 @@ use super::event::Event;
 use super::input::{Input, InstanceId, ProcessId};
 use super::instance::{Launch, Slot, State};
 use super::process::News;
-use super::signals::SIGKILL;
+use super::signals::{SIGCONT, SIGKILL};
 use super::time::Mono;
 
 use crate::plan::{Lifecycle, WorkerId};
@@ -259,12 +259,15 @@ impl Core {
     }
 
     pub(super) fn ask_to_stop(&mut self, index: usize, process: ProcessId) {
-        let signal = self.worker(index).lifecycle.stop_signal;
-        self.effects.push_back(Effect::Signal {
-            process,
-            signal,
-            scope: Scope::Process,
-        });
+        let stop = self.worker(index).lifecycle.stop_signal;
+        // A process that is stopped (SIGSTOP, a debugger) acts on no signal until it continues.
+        for signal in [stop, SIGCONT] {
+            self.effects.push_back(Effect::Signal {
+                process,
+                signal,
+                scope: Scope::Process,
+            });
+        }
     }
 
     pub(super) fn kill(&mut self, process: ProcessId) {

@@ -21,6 +21,8 @@ pub(super) const SIGPIPE: i32 = 13;
 pub(super) const SIGALRM: i32 = 14;
 /// Please stop.
 pub(super) const SIGTERM: i32 = 15;
+/// Continues a stopped process.
+pub(super) const SIGCONT: i32 = 18;
 /// A timer of CPU time (setitimer(2)).
 pub(super) const SIGVTALRM: i32 = 26;
 /// A profiling timer (setitimer(2)).

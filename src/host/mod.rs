@@ -35,7 +35,7 @@ pub struct UserFacts {
     pub name: String,
     /// The user id.
     pub uid: u32,
-    /// The primary group; `None` for a bare number.
+    /// The primary group.
     pub gid: Option<u32>,
     /// All its groups (getgrouplist(3)).
     pub groups: Vec<u32>,
@@ -93,9 +93,12 @@ impl Facts {
         let facts = match (user, number) {
             (Some(user), _) => describe_user(&user),
             // A number without a name is a legal user: containers run that way.
+            // Its group is the one of the same number, which is nobody else's by custom: to leave
+            // listend's own would run the worker as group root.
             (None, Some(uid)) => UserFacts {
                 name: name.to_owned(),
                 uid,
+                gid: Some(uid),
                 home: "/".to_owned(),
                 shell: "/bin/sh".to_owned(),
                 ..UserFacts::default()

@@ -16,6 +16,7 @@ use nix::unistd::{AccessFlags, Gid, Uid, eaccess, fchownat, geteuid, mkdir};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -128,6 +129,12 @@ fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
         Err(error) => error.raw_os_error().unwrap_or(nix::libc::ENAMETOOLONG),
     };
     match Errno::from_raw(errno) {
+        // Also the answer of a server between its bind(2) and its listen(2).
+        Errno::ECONNREFUSED if bound_without_listening(path) => {
+            Err(Failure::new(BindStep::Probe, Errno::EADDRINUSE)
+                .about(path)
+                .because(Obstacle::LiveServer))
+        }
         Errno::ECONNREFUSED => Ok(()),
         // EPROTOTYPE: bound by a socket of another type. EPERM: a datagram socket that takes
         // from one peer only. Somebody has it open in every case.
@@ -144,6 +151,31 @@ fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
             .about(path)
             .because(Obstacle::Unprobed)),
     }
+}
+
+/// Whether a socket is bound to exactly this path and neither listens nor is connected, as far as
+/// this network namespace shows (/proc/net/unix, unix(7)).
+fn bound_without_listening(path: &Path) -> bool {
+    /// __SO_ACCEPTCON, among the flags.
+    const LISTENS: u32 = 0x1_0000;
+    /// SS_UNCONNECTED.
+    const UNCONNECTED: &[u8] = b"01";
+    let table = std::fs::read("/proc/net/unix").unwrap_or_default();
+    table.split(|byte| *byte == b'\n').any(|row| {
+        // Num RefCount Protocol Flags Type St Inode Path; the path may hold blanks itself.
+        let mut columns = row
+            .splitn(8, |byte| *byte == b' ')
+            .filter(|one| !one.is_empty());
+        let flags = columns.nth(3).and_then(|flags| str::from_utf8(flags).ok());
+        let flags = flags.and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        let state = columns.nth(1);
+        flags.is_some_and(|flags| flags & LISTENS == 0)
+            && state == Some(UNCONNECTED)
+            && row.ends_with(path.as_os_str().as_bytes())
+            && row
+                .get(..row.len() - path.as_os_str().len())
+                .is_some_and(|front| front.ends_with(b" "))
+    })
 }
 
 /// What it is, with its article; `None` for a socket.

@@ -2,7 +2,9 @@
 
 use env_logger::{Builder, Env, Target, WriteStyle};
 use log::{Level, LevelFilter};
-use std::io::{IsTerminal, Write};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 /// What standard error is connected to.
@@ -50,6 +52,11 @@ pub fn priority(level: Level) -> u8 {
     }
 }
 
+/// Whether the person at the terminal has not asked for plain text (no-color.org).
+pub fn wants_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Sets up the logger: `--log-level` wins over RUST_LOG, and without either it is `info`.
 pub fn init(level: Option<LevelFilter>, sink: Sink) {
     let mut builder = Builder::new();
@@ -62,7 +69,7 @@ pub fn init(level: Option<LevelFilter>, sink: Sink) {
             builder.parse_env(Env::default());
         }
     }
-    builder.target(Target::Stderr);
+    builder.target(Target::Pipe(Box::new(Patient { dropped: 0 })));
     match sink {
         Sink::Journal => {
             builder.write_style(WriteStyle::Never);
@@ -76,6 +83,10 @@ pub fn init(level: Option<LevelFilter>, sink: Sink) {
             });
         }
         Sink::Terminal | Sink::Plain => {
+            builder.write_style(match sink {
+                Sink::Terminal if wants_colour() => WriteStyle::Always,
+                Sink::Terminal | Sink::Journal | Sink::Plain => WriteStyle::Never,
+            });
             builder.format(|out, record| {
                 let style = out.default_level_style(record.level());
                 writeln!(
@@ -90,4 +101,44 @@ pub fn init(level: Option<LevelFilter>, sink: Sink) {
     }
     // A second call (tests) keeps the first logger; nothing is lost by that.
     let _already_set = builder.try_init();
+}
+
+/// Standard error, for as long as somebody reads it.
+///
+/// A pipe that nobody empties would stop the daemon in the middle of a line, and with it every
+/// worker's restart. A line that does not fit is dropped, and counted.
+struct Patient {
+    dropped: u64,
+}
+
+impl Write for Patient {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut out = io::stderr();
+        if !has_room(&out) {
+            self.dropped += 1;
+            return Ok(line.len());
+        }
+        if self.dropped > 0 {
+            let lines = std::mem::take(&mut self.dropped);
+            writeln!(
+                out,
+                "listend: {lines} log lines were lost here: nobody read them"
+            )?;
+        }
+        out.write_all(line)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether a line can be written without waiting: a pipe is writable while it has room for
+/// PIPE_BUF bytes (pipe(7)), which is more than a line has. O_NONBLOCK would say so too, but it
+/// belongs to the open file description, and that one is shared with the workers.
+fn has_room(out: &io::Stderr) -> bool {
+    let mut wanted = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
+    // Where poll(2) itself fails, the write decides.
+    poll(&mut wanted, PollTimeout::ZERO).map_or(true, |ready| ready > 0)
 }

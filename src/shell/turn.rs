@@ -227,7 +227,10 @@ impl Shell {
         };
         // By hand, as in `exec_status`.
         let _not_watched = self.epoll.delete(&process.pidfd);
+        let instance = process.instance;
         self.processes.remove(id);
+        // At once, and not only before the next start: clients are to find the queue meanwhile.
+        self.put_in_order(self.plan.worker(instance.worker));
         self.feed(Input::Exited {
             process: id,
             status,
@@ -324,19 +327,14 @@ impl Shell {
         }
     }
 
-    /// Puts the worker's listeners in order and lays the process out.
-    fn prepare(
-        &self,
-        worker: &WorkerPlan,
-        numbers: Numbers,
-    ) -> Result<Prepared, (LaunchFailure, String)> {
+    /// Puts the worker's listeners in order: whoever ran last may have changed O_NONBLOCK and the
+    /// backlog or shut them down, which belong to the shared open file description and not to the
+    /// descriptor.
+    fn put_in_order(&self, worker: &WorkerPlan) {
         let mode = IoMode::from_nonblocking(worker.nonblocking);
-        let mut sockets = Vec::new();
         for id in &worker.listeners {
             let listener = self.plan.listener(*id);
             for socket in self.bound.iter().flat_map(|bound| bound.sockets(*id)) {
-                // Whoever ran before may have changed both: they belong to the shared open file
-                // description, not to the descriptor.
                 if let Err(error) = listener::prepare_for_spawn(socket, listener.backlog, mode) {
                     log::warn!(
                         "listener {}: cannot put {} in order for {}: {error}",
@@ -345,6 +343,21 @@ impl Shell {
                         worker.name
                     );
                 }
+            }
+        }
+    }
+
+    /// Puts the worker's listeners in order and lays the process out.
+    fn prepare(
+        &self,
+        worker: &WorkerPlan,
+        numbers: Numbers,
+    ) -> Result<Prepared, (LaunchFailure, String)> {
+        self.put_in_order(worker);
+        let mut sockets = Vec::new();
+        for id in &worker.listeners {
+            let listener = self.plan.listener(*id);
+            for socket in self.bound.iter().flat_map(|bound| bound.sockets(*id)) {
                 sockets.push(Inherited {
                     listener: &listener.name,
                     fd: socket.fd.as_raw_fd(),

@@ -54,6 +54,10 @@ pub fn run(report: &Report, path: &str) -> i32 {
                 serve::disturb(&serve::inherited()).expect("disturb the listeners");
                 "disturb".to_owned()
             }
+            "shutdown" => {
+                serve::shut_down(&serve::inherited()).expect("shut the listeners down");
+                "shutdown".to_owned()
+            }
             "serve" => {
                 serve::serve(report, &serve::inherited(), None);
                 continue;

@@ -101,6 +101,16 @@ fn wake_up_from_accept() {
     unsafe { sigaction(Signal::SIGALRM, &action) }.expect("sigaction");
 }
 
+/// Shuts every listener down, for everybody who has it.
+pub fn shut_down(fds: &[RawFd]) -> io::Result<()> {
+    for fd in fds {
+        // SAFETY: nothing in this process closes an inherited descriptor.
+        let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
+        SockRef::from(&fd).shutdown(std::net::Shutdown::Both)?;
+    }
+    Ok(())
+}
+
 /// Leaves the listeners as a careless worker would: O_NONBLOCK the other way round, and an accept
 /// queue of one.
 pub fn disturb(fds: &[RawFd]) -> io::Result<()> {

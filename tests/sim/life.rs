@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 const SIGKILL: i32 = 9;
+const SIGCONT: i32 = 18;
 const EAGAIN: i32 = 11;
 
 /// One life of a daemon, from its start to its exit.
@@ -315,6 +316,8 @@ impl Life {
                 proc.exit = Some(signal(SIGKILL));
                 proc.exec.get_or_insert(Ok(()));
             }
+        } else if number == SIGCONT {
+            assert!(proc.asked, "SIGCONT follows the stop signal");
         } else {
             assert_eq!(number, lifecycle.stop_signal);
             assert_eq!(scope, Scope::Process);
