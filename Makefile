@@ -21,7 +21,7 @@ setup:
 
 test: setup check
 
-check: fmt clippy unit doc man
+check: fmt clippy doc man unit
 
 fmt:
 	$(CARGO) fmt --check
@@ -34,7 +34,7 @@ clippy:
 unit:
 	@mkdir -p target && : > $(LISTEND_TEST_SKIPS)
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --no-fail-fast && $(CARGO) test --doc; \
+		$(CARGO) test --doc && $(CARGO) nextest run --no-fail-fast; \
 	else \
 		$(CARGO) test --no-fail-fast; \
 	fi

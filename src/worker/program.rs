@@ -38,7 +38,7 @@ impl std::fmt::Display for Missing {
 /// # Errors
 ///
 /// A bare name that is nowhere in `path`. Whether a path can be executed, and by the worker's user,
-/// is for execve(2) to say; [`look`] makes a guess beforehand.
+/// is for execve(2) to say.
 pub fn find(program: &str, path: Option<&str>) -> Result<PathBuf, Missing> {
     if program.contains('/') {
         return Ok(PathBuf::from(program));
