@@ -190,6 +190,7 @@ fn inet(
     let (host, port) = host_and_port(text, scheme, rest)?;
     let port = port_number(text, port)?;
     let one = |ip: IpAddr, v6: V6, presence: Presence| Endpoint::Inet {
+        scope: None,
         transport,
         address: SocketAddr::new(ip, port),
         v6_only: v6 == V6::Only || ip.is_ipv4(),
@@ -372,6 +373,7 @@ mod tests {
                             if *optional { " optional" } else { "" }
                         ),
                         Endpoint::Unix { kind, .. } => format!("{kind:?} {endpoint}"),
+                        other => format!("{:?} {other}", other.kind()),
                     })
                     .collect();
                 words.join(", ")

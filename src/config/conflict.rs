@@ -127,6 +127,11 @@ impl<'d> Taken<'d> {
                 kind,
                 name: UnixName::Abstract(name),
             } => first(self.abstract_names.entry((*kind, name.as_str())), owner),
+            Endpoint::Fifo { .. }
+            | Endpoint::MessageQueue { .. }
+            | Endpoint::Special { .. }
+            | Endpoint::Netlink { .. }
+            | Endpoint::Vsock { .. } => None,
         }
     }
 }

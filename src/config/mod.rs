@@ -16,6 +16,7 @@ mod decode;
 pub mod keys;
 mod listener;
 mod model;
+pub mod options;
 mod read;
 mod scalar;
 mod silence;

@@ -1,5 +1,6 @@
 //! What a valid configuration says, before anything is looked up on this machine.
 
+use super::options::OptionSetting;
 use crate::report::Place;
 use serde::Serialize;
 use std::fmt;
@@ -48,9 +49,49 @@ pub struct Listener {
     pub mode: u32,
     /// Permission bits of parent folders that are created; 0755 unless given.
     pub directory_mode: u32,
+    /// User that owns parent folders that are created.
+    pub directory_owner: Option<Located<String>>,
+    /// Group of parent folders that are created.
+    pub directory_group: Option<Located<String>>,
+    /// Symbolic links to make that lead to the path.
+    pub symlinks: Vec<Located<PathBuf>>,
+    /// Whether what was made in the file system is removed at the end; `true` unless given.
+    pub remove_on_stop: bool,
+    /// Socket options, in the order of [`super::options::OPTIONS`].
+    pub options: Vec<Located<OptionSetting>>,
+    /// Multicast groups to join.
+    pub multicast: Vec<Located<Multicast>>,
+    /// The network namespace to bind in (ip-netns(8)); `None` is listend's own.
+    pub network_namespace: Option<Located<PathBuf>>,
+    /// What to do when it cannot be bound.
+    pub presence: Presence,
     /// Codes of advice not to give about this listener.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub silence: Vec<String>,
+}
+
+/// What to do when a listener cannot be bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// Nothing starts.
+    #[default]
+    Required,
+    /// `optional: true`: everything else starts; it is tried again with growing delays.
+    Optional,
+    /// `wait_for_address:`: an address that is not there yet (EADDRNOTAVAIL) is waited for, and
+    /// only the workers that take the listener wait with it. After this time it is an error, but
+    /// it is still waited for.
+    WaitFor(Duration),
+}
+
+/// A multicast group: `239.1.2.3` or `ff02::1%eth0`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Multicast {
+    /// The group (ip(7) IP_ADD_MEMBERSHIP, ipv6(7) IPV6_ADD_MEMBERSHIP).
+    pub group: std::net::IpAddr,
+    /// The interface to join on; `None` is for the kernel to choose.
+    pub interface: Option<String>,
 }
 
 /// One address as it was written, and the sockets it stands for.
@@ -66,9 +107,9 @@ pub struct Address {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Endpoint {
-    /// TCP or UDP.
+    /// TCP, UDP and their kin.
     Inet {
-        /// TCP or UDP.
+        /// Which.
         transport: Transport,
         /// Address and port; port 0 lets the kernel choose.
         address: SocketAddr,
@@ -76,6 +117,9 @@ pub enum Endpoint {
         v6_only: bool,
         /// Whether the machine may lack this one: the IPv6 half of `localhost:` and `:PORT`.
         optional: bool,
+        /// The interface of a link-local address, as written behind `%`: a name or an index. Its
+        /// index becomes the scope id when the socket is bound.
+        scope: Option<String>,
     },
     /// A unix socket.
     Unix {
@@ -84,6 +128,62 @@ pub enum Endpoint {
         /// Path or abstract name.
         name: UnixName,
     },
+    /// A FIFO, `fifo:/path` (fifo(7)).
+    Fifo {
+        /// An absolute path.
+        path: PathBuf,
+    },
+    /// A POSIX message queue, `mqueue:/name` (mq_overview(7)).
+    MessageQueue {
+        /// Its name, with the leading slash.
+        name: String,
+    },
+    /// A device or another special file, `special:/dev/…`.
+    Special {
+        /// An absolute path.
+        path: PathBuf,
+        /// Opened for reading and writing (`writable: true`) and not only for reading.
+        writable: bool,
+    },
+    /// A netlink socket, `netlink:kobject-uevent 1` (netlink(7)).
+    Netlink {
+        /// The family's name, as systemd has it.
+        family: String,
+        /// Its number.
+        protocol: i32,
+        /// The multicast group to join; 0 is none.
+        group: u32,
+    },
+    /// A vsock, `vsock:CID:PORT` (vsock(7)).
+    Vsock {
+        /// Stream, or seqpacket (`vsock-seqpacket:`), or datagram (`vsock-dgram:`).
+        kind: UnixKind,
+        /// The context id; `u32::MAX` is any (VMADDR_CID_ANY).
+        cid: u32,
+        /// The port; `u32::MAX` lets the kernel choose.
+        port: u32,
+    },
+}
+
+/// Every kind of descriptor that a listener can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[allow(missing_docs)]
+pub enum SocketKind {
+    Tcp,
+    Udp,
+    Mptcp,
+    Sctp,
+    UdpLite,
+    UnixStream,
+    UnixDatagram,
+    UnixSeqPacket,
+    VsockStream,
+    VsockDatagram,
+    VsockSeqPacket,
+    Netlink,
+    Fifo,
+    MessageQueue,
+    Special,
 }
 
 /// The transport of an inet socket.
@@ -94,6 +194,12 @@ pub enum Transport {
     Tcp,
     /// SOCK_DGRAM.
     Udp,
+    /// TCP over several paths, `mptcp://` (Linux 5.6).
+    Mptcp,
+    /// `sctp://` (sctp(7)), one-to-one style.
+    Sctp,
+    /// UDP with partial checksums, `udplite://` (udplite(7)).
+    UdpLite,
 }
 
 /// The type of a unix socket.
@@ -121,26 +227,56 @@ pub enum UnixName {
 impl Endpoint {
     /// Whether clients wait in an accept queue: everything but datagrams.
     pub fn accepts(&self) -> bool {
-        !matches!(
-            self,
-            Endpoint::Inet {
-                transport: Transport::Udp,
-                ..
-            } | Endpoint::Unix {
-                kind: UnixKind::Datagram,
-                ..
-            }
+        use SocketKind::{
+            Mptcp, Sctp, Tcp, UnixSeqPacket, UnixStream, VsockSeqPacket, VsockStream,
+        };
+        matches!(
+            self.kind(),
+            Tcp | Mptcp | Sctp | UnixStream | UnixSeqPacket | VsockStream | VsockSeqPacket
         )
     }
 
-    /// The path in the file system, for a unix socket that has one.
+    /// What kind of socket, or other descriptor, it is.
+    pub fn kind(&self) -> SocketKind {
+        match self {
+            Endpoint::Inet { transport, .. } => match transport {
+                Transport::Tcp => SocketKind::Tcp,
+                Transport::Udp => SocketKind::Udp,
+                Transport::Mptcp => SocketKind::Mptcp,
+                Transport::Sctp => SocketKind::Sctp,
+                Transport::UdpLite => SocketKind::UdpLite,
+            },
+            Endpoint::Unix { kind, .. } => match kind {
+                UnixKind::Stream => SocketKind::UnixStream,
+                UnixKind::Datagram => SocketKind::UnixDatagram,
+                UnixKind::SeqPacket => SocketKind::UnixSeqPacket,
+            },
+            Endpoint::Vsock { kind, .. } => match kind {
+                UnixKind::Stream => SocketKind::VsockStream,
+                UnixKind::Datagram => SocketKind::VsockDatagram,
+                UnixKind::SeqPacket => SocketKind::VsockSeqPacket,
+            },
+            Endpoint::Fifo { .. } => SocketKind::Fifo,
+            Endpoint::MessageQueue { .. } => SocketKind::MessageQueue,
+            Endpoint::Special { .. } => SocketKind::Special,
+            Endpoint::Netlink { .. } => SocketKind::Netlink,
+        }
+    }
+
+    /// The path that listend makes in the file system: a unix socket's or a FIFO's.
     pub fn path(&self) -> Option<&std::path::Path> {
         match self {
             Endpoint::Unix {
                 name: UnixName::Path(path),
                 ..
-            } => Some(path),
-            _ => None,
+            }
+            | Endpoint::Fifo { path } => Some(path),
+            Endpoint::Unix { .. }
+            | Endpoint::Inet { .. }
+            | Endpoint::MessageQueue { .. }
+            | Endpoint::Special { .. }
+            | Endpoint::Netlink { .. }
+            | Endpoint::Vsock { .. } => None,
         }
     }
 }
@@ -149,7 +285,22 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // As written: the scope id is known only when the socket is bound.
+            Endpoint::Inet {
+                address: SocketAddr::V6(address),
+                scope: Some(scope),
+                ..
+            } => write!(f, "[{}%{scope}]:{}", address.ip(), address.port()),
             Endpoint::Inet { address, .. } => write!(f, "{address}"),
+            Endpoint::Fifo { path } | Endpoint::Special { path, .. } => {
+                write!(f, "{}", path.display())
+            }
+            Endpoint::MessageQueue { name } => write!(f, "{name}"),
+            Endpoint::Netlink { family, group, .. } => write!(f, "{family} {group}"),
+            Endpoint::Vsock { cid, port, .. } => match *cid {
+                u32::MAX => write!(f, "vsock::{port}"),
+                cid => write!(f, "vsock:{cid}:{port}"),
+            },
             Endpoint::Unix {
                 name: UnixName::Path(path),
                 ..

@@ -36,6 +36,7 @@ pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Report {
                 address,
                 v6_only,
                 optional,
+                ..
             } = &socket.endpoint
             else {
                 continue;
@@ -261,6 +262,9 @@ impl<'p> Adviser<'p> {
         let port = asked.address.port();
         let scheme = match asked.transport {
             Transport::Tcp => "",
+            Transport::Mptcp => "mptcp://",
+            Transport::Sctp => "sctp://",
+            Transport::UdpLite => "udplite://",
             Transport::Udp => "udp://",
         };
         advice.add(asked.problem(Kind::WildcardAddress, message).with_hint(format!(
@@ -314,7 +318,7 @@ fn ports(plan: &Plan) -> impl Iterator<Item = u16> {
     let sockets = plan.listeners.iter().flat_map(|l| &l.sockets);
     sockets.filter_map(|socket| match &socket.endpoint {
         Endpoint::Inet { address, .. } => Some(address.port()),
-        Endpoint::Unix { .. } => None,
+        _ => None,
     })
 }
 

@@ -248,7 +248,7 @@ fn same_by_link(one: &Path, other: &Path) -> bool {
 fn port(endpoint: &Endpoint) -> Option<u16> {
     match endpoint {
         Endpoint::Inet { address, .. } => Some(address.port()),
-        Endpoint::Unix { .. } => None,
+        _ => None,
     }
 }
 

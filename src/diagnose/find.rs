@@ -38,6 +38,7 @@ pub(super) fn find(endpoint: &Endpoint, machine: &Machine) -> Finding {
             inet(*transport, &in_the_way(rows, *address, *v6_only), machine)
         }
         Endpoint::Unix { name, .. } => unix(name, machine),
+        _ => Finding::default(),
     }
 }
 
@@ -84,8 +85,8 @@ fn inet(transport: Transport, rows: &[&InetRow], machine: &Machine) -> Finding {
         let cause = match row.state {
             State::Server => {
                 let doing = match transport {
-                    Transport::Tcp => "listening on",
-                    Transport::Udp => "bound to",
+                    Transport::Tcp | Transport::Mptcp | Transport::Sctp => "listening on",
+                    Transport::Udp | Transport::UdpLite => "bound to",
                 };
                 format!("held by {who}, {doing} {}", row.local)
             }

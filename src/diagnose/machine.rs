@@ -177,8 +177,10 @@ impl Machine {
     /// all in use, each looks at its own rows only.
     pub(super) fn sockets_on(&self, transport: Transport, port: u16) -> &[InetRow] {
         let by_port = match transport {
-            Transport::Tcp => self.tcp.get_or_init(|| by_port(tables::tcp())),
-            Transport::Udp => self.udp.get_or_init(|| by_port(tables::udp())),
+            Transport::Tcp | Transport::Mptcp | Transport::Sctp => {
+                self.tcp.get_or_init(|| by_port(tables::tcp()))
+            }
+            Transport::Udp | Transport::UdpLite => self.udp.get_or_init(|| by_port(tables::udp())),
         };
         by_port.get(&port).map_or(&[], Vec::as_slice)
     }

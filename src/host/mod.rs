@@ -55,8 +55,12 @@ impl Facts {
             ..Facts::default()
         };
         for listener in &config.listeners {
-            facts.look_up_user(listener.owner.as_ref().map(|owner| owner.value.as_str()));
-            facts.look_up_group(listener.group.as_ref().map(|group| group.value.as_str()));
+            for user in listener.owner.iter().chain(&listener.directory_owner) {
+                facts.look_up_user(Some(&user.value));
+            }
+            for group in listener.group.iter().chain(&listener.directory_group) {
+                facts.look_up_group(Some(&group.value));
+            }
         }
         for worker in &config.workers {
             facts.look_up_user(worker.user.as_ref().map(|user| user.value.as_str()));
@@ -125,7 +129,7 @@ impl Facts {
         let users = config
             .listeners
             .iter()
-            .filter_map(|listener| listener.owner.as_ref())
+            .flat_map(|listener| listener.owner.iter().chain(&listener.directory_owner))
             .chain(
                 config
                     .workers
@@ -141,7 +145,7 @@ impl Facts {
         let groups = config
             .listeners
             .iter()
-            .filter_map(|listener| listener.group.as_ref())
+            .flat_map(|listener| listener.group.iter().chain(&listener.directory_group))
             .chain(config.workers.iter().flat_map(|worker| {
                 let more = worker.supplementary_groups.iter().flatten();
                 worker.group.iter().chain(more)

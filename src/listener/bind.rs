@@ -302,6 +302,7 @@ impl Binder {
                 address: wanted,
                 v6_only,
                 optional,
+                ..
             } => match inet::bind(*transport, *wanted, *v6_only, plan.backlog) {
                 Err(failure) if *optional && lacks_family(&failure) => {
                     let fallback = inet::without_ipv6(*transport, *wanted, *v6_only);
@@ -368,6 +369,12 @@ impl Binder {
                 }
                 raw
             }
+            _ => {
+                return Err(Failure::new(
+                    BindStep::Socket,
+                    nix::errno::Errno::EPROTONOSUPPORT,
+                ));
+            }
         };
         read_back_port(&raw, &mut address)?;
         Ok(Some(BoundSocket {
@@ -417,12 +424,13 @@ fn is_localhost_pair(plan: &ListenerPlan, index: usize) -> bool {
                 address,
                 v6_only,
                 optional,
+                ..
             } => Some((
                 *transport,
                 *address,
                 address.is_ipv6() && *optional && *v6_only,
             )),
-            Endpoint::Unix { .. } => None,
+            _ => None,
         }
     };
     let (Some(first), Some(second)) = (half(index), half(index + 1)) else {
@@ -439,7 +447,7 @@ fn is_localhost_pair(plan: &ListenerPlan, index: usize) -> bool {
 fn port_of(endpoint: &Endpoint) -> Option<u16> {
     match endpoint {
         Endpoint::Inet { address, .. } => Some(address.port()),
-        Endpoint::Unix { .. } => None,
+        _ => None,
     }
 }
 

@@ -18,7 +18,10 @@ pub(super) fn bind(
 ) -> Result<Socket, Failure> {
     let (kind, protocol) = match transport {
         Transport::Tcp => (Type::STREAM, Protocol::TCP),
+        Transport::Mptcp => (Type::STREAM, Protocol::MPTCP),
+        Transport::Sctp => (Type::STREAM, Protocol::SCTP),
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
+        Transport::UdpLite => (Type::DGRAM, Protocol::UDPLITE),
     };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))
         .map_err(|error| Failure::new(BindStep::Socket, error))?;
@@ -29,7 +32,7 @@ pub(super) fn bind(
             .map_err(|error| Failure::new(BindStep::SetOption("IPV6_V6ONLY"), error))?;
     }
     match transport {
-        Transport::Tcp => {
+        Transport::Tcp | Transport::Mptcp | Transport::Sctp => {
             // Connections in TIME_WAIT must not keep a restarted listend from binding.
             socket
                 .set_reuse_address(true)
@@ -42,7 +45,7 @@ pub(super) fn bind(
                 .map_err(|error| Failure::new(BindStep::Listen, error))?;
         }
         // Never SO_REUSEADDR on UDP: two processes would bind, the later would take all.
-        Transport::Udp => socket
+        Transport::Udp | Transport::UdpLite => socket
             .bind(&address.into())
             .map_err(|error| Failure::new(BindStep::Bind, error))?,
     }
@@ -64,6 +67,7 @@ pub(super) fn without_ipv6(
         address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())),
         v6_only: true,
         optional: true,
+        scope: None,
     })
 }
 

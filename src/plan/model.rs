@@ -1,8 +1,10 @@
 //! What the plan says.
 
-use crate::config::{Endpoint, Limit, Restart, Template};
+use crate::config::options::OptionSetting;
+use crate::config::{Endpoint, Limit, Multicast, Presence, Restart, Template};
 use crate::report::Place;
 use serde::Serialize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Index into [`Plan::listeners`].
@@ -45,6 +47,18 @@ pub struct ListenerPlan {
     pub backlog: u32,
     /// Who may use a unix path.
     pub access: Access,
+    /// Socket options, in the order of [`crate::config::options::OPTIONS`].
+    pub options: Vec<OptionSetting>,
+    /// Multicast groups to join.
+    pub multicast: Vec<Multicast>,
+    /// The network namespace to bind in; `None` is listend's own.
+    pub network_namespace: Option<PathBuf>,
+    /// Symbolic links to make that lead to the path.
+    pub symlinks: Vec<PathBuf>,
+    /// Whether what was made in the file system is removed at the end.
+    pub remove_on_stop: bool,
+    /// What to do when it cannot be bound.
+    pub presence: Presence,
 }
 
 /// One socket to bind.
@@ -68,6 +82,10 @@ pub struct Access {
     pub mode: u32,
     /// Permission bits of parent folders that have to be created.
     pub directory_mode: u32,
+    /// uid to own those folders; `None` leaves listend's own.
+    pub directory_owner: Option<u32>,
+    /// gid of those folders; `None` leaves listend's own.
+    pub directory_group: Option<u32>,
 }
 
 /// One worker.

@@ -54,7 +54,22 @@ impl Resolver<'_> {
             Some(user.uid)
         });
         let group = listener.group.as_ref().and_then(|name| self.group(name));
+        let directory_owner = listener.directory_owner.as_ref();
+        let directory_owner = directory_owner.and_then(|name| Some(self.user(name)?.uid));
+        let directory_group = listener.directory_group.as_ref();
+        let directory_group = directory_group.and_then(|name| self.group(name));
+        let bare = |options: Vec<Located<_>>| options.into_iter().map(|one| one.value).collect();
         ListenerPlan {
+            options: bare(listener.options),
+            multicast: listener
+                .multicast
+                .into_iter()
+                .map(|one| one.value)
+                .collect(),
+            network_namespace: listener.network_namespace.map(|path| path.value),
+            symlinks: listener.symlinks.into_iter().map(|one| one.value).collect(),
+            remove_on_stop: listener.remove_on_stop,
+            presence: listener.presence,
             name: listener.name.value,
             sockets: listener
                 .addresses
@@ -74,6 +89,8 @@ impl Resolver<'_> {
                 group,
                 mode: listener.mode,
                 directory_mode: listener.directory_mode,
+                directory_owner,
+                directory_group,
             },
         }
     }

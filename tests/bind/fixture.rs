@@ -55,6 +55,7 @@ pub fn inet(transport: Transport, address: &str) -> Endpoint {
         address: address.parse().unwrap(),
         v6_only: true,
         optional: false,
+        scope: None,
     }
 }
 
@@ -75,6 +76,7 @@ pub fn flags(endpoint: Endpoint, only_six: bool, may_lack: bool) -> Endpoint {
             address,
             v6_only: only_six,
             optional: may_lack,
+            scope: None,
         },
         other => other,
     }
@@ -96,6 +98,8 @@ pub const ACCESS: Access = Access {
     group: None,
     mode: 0o600,
     directory_mode: 0o755,
+    directory_owner: None,
+    directory_group: None,
 };
 
 pub fn place(line: u32) -> Place {
@@ -120,6 +124,12 @@ pub fn plan(listeners: &[&[Endpoint]], access: Access) -> Plan {
             .collect(),
         backlog: 16,
         access,
+        options: Vec::new(),
+        multicast: Vec::new(),
+        network_namespace: None,
+        symlinks: Vec::new(),
+        remove_on_stop: true,
+        presence: listend::config::Presence::Required,
     };
     Plan {
         listeners: listeners.iter().enumerate().map(listener).collect(),
@@ -148,7 +158,7 @@ pub fn first(outcome: &Outcome) -> &BoundSocket {
 pub fn port(socket: &BoundSocket) -> u16 {
     match &socket.address {
         Endpoint::Inet { address, .. } => address.port(),
-        Endpoint::Unix { .. } => 0,
+        _ => 0,
     }
 }
 

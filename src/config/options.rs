@@ -1,0 +1,576 @@
+//! Every socket option that a listener may have: one table.
+//!
+//! The reader of the YAML, binding, reading back, the documentation and the tests all go by it, so
+//! that they cannot disagree. The numbers are the kernel's; the constants that the libc crate lacks
+//! are from include/uapi/ of Linux, with the version that brought them.
+
+use super::SocketKind;
+use nix::libc::{self, c_int};
+use serde::{Serialize, Serializer};
+
+/// One option.
+#[derive(Debug)]
+pub struct OptionSpec {
+    /// Its key in a listener.
+    pub key: &'static str,
+    /// What it does, in one line.
+    pub doc: &'static str,
+    /// The directive of systemd.socket(5) with the same meaning.
+    pub systemd: Option<&'static str>,
+    /// The kernel's name for it.
+    pub call: &'static str,
+    /// The first version of Linux that has it.
+    pub since: &'static str,
+    /// What it may be set on.
+    pub kinds: &'static [SocketKind],
+    /// What values it takes.
+    pub value: ValueKind,
+    /// When it has to be set.
+    pub phase: Phase,
+    /// How it is set and read back.
+    pub how: How,
+}
+
+/// What values an option takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueKind {
+    /// `true` or `false`.
+    Flag,
+    /// A number in this range.
+    Number(i64, i64),
+    /// A size in bytes, with a suffix, in this range.
+    Size(i64, i64),
+    /// A duration that the kernel takes in whole seconds, in this range.
+    Seconds(i64, i64),
+    /// A duration that the kernel takes in milliseconds, in this range.
+    Milliseconds(i64, i64),
+    /// A name of at most so many bytes.
+    Text(usize),
+    /// One of these words.
+    Choice(&'static [(&'static str, i64)]),
+}
+
+/// When an option has to be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Before bind(2): it decides whether and where the address can be bound.
+    BeforeBind,
+    /// Between bind(2) and listen(2), such as buffers, whose size decides the window scale (tcp(7)).
+    BeforeListen,
+    /// When the descriptor is opened: it is no option of a socket.
+    AtOpen,
+}
+
+/// How an option is set and read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// setsockopt(2) with an int: level and name.
+    Int(c_int, c_int),
+    /// The same, by the socket's family; an IPv6 socket that takes IPv4 as well gets both.
+    IntByFamily {
+        /// For IPv4.
+        v4: (c_int, c_int),
+        /// For IPv6.
+        v6: (c_int, c_int),
+    },
+    /// The same, also for netlink.
+    IntByFamilyOrNetlink {
+        /// For IPv4.
+        v4: (c_int, c_int),
+        /// For IPv6.
+        v6: (c_int, c_int),
+        /// For netlink.
+        netlink: (c_int, c_int),
+    },
+    /// With an int: first the name that may exceed the system's limit, which needs CAP_NET_ADMIN,
+    /// then the other. Reads back twice what was set (socket(7)).
+    Buffer {
+        /// SO_RCVBUFFORCE or SO_SNDBUFFORCE.
+        force: c_int,
+        /// SO_RCVBUF or SO_SNDBUF.
+        plain: c_int,
+    },
+    /// With a text: level and name.
+    Text(c_int, c_int),
+    /// One of two flags, or none: the value is the name to set (SO_TIMESTAMP, SO_TIMESTAMPNS).
+    OneOf(c_int),
+    /// fcntl(2) F_SETPIPE_SZ.
+    PipeSize,
+    /// An attribute for mq_open(3).
+    QueueMaxMessages,
+    /// An attribute for mq_open(3).
+    QueueMessageSize,
+}
+
+/// The value of an option.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum OptionValue {
+    /// Of a [`ValueKind::Flag`].
+    Flag(bool),
+    /// Of a number, size, duration (in the unit the kernel takes) or choice.
+    Number(i64),
+    /// Of a [`ValueKind::Text`].
+    Text(String),
+}
+
+/// An option and what it is set to.
+#[derive(Debug, Clone)]
+pub struct OptionSetting {
+    /// Which.
+    pub spec: &'static OptionSpec,
+    /// To what.
+    pub value: OptionValue,
+}
+
+impl PartialEq for OptionSetting {
+    fn eq(&self, other: &Self) -> bool {
+        self.spec.key == other.spec.key && self.value == other.value
+    }
+}
+
+impl Eq for OptionSetting {}
+
+/// As a pair of key and value.
+impl Serialize for OptionSetting {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.spec.key, &self.value).serialize(serializer)
+    }
+}
+
+/// The option with this key.
+pub fn by_key(key: &str) -> Option<&'static OptionSpec> {
+    OPTIONS.iter().find(|option| option.key == key)
+}
+
+use SocketKind::{
+    Fifo, MessageQueue, Mptcp, Netlink, Sctp, Tcp, Udp, UdpLite, UnixDatagram, UnixSeqPacket,
+    UnixStream, VsockDatagram, VsockSeqPacket, VsockStream,
+};
+
+const TCP: &[SocketKind] = &[Tcp, Mptcp];
+const STREAM: &[SocketKind] = &[Tcp, Mptcp, Sctp];
+const DATAGRAM: &[SocketKind] = &[Udp, UdpLite];
+const INET: &[SocketKind] = &[Tcp, Mptcp, Sctp, Udp, UdpLite];
+const UNIX: &[SocketKind] = &[UnixStream, UnixDatagram, UnixSeqPacket];
+const UNIX_OR_NETLINK: &[SocketKind] = &[UnixStream, UnixDatagram, UnixSeqPacket, Netlink];
+const INET_OR_NETLINK: &[SocketKind] = &[Udp, UdpLite, Netlink];
+const TIMESTAMPED: &[SocketKind] = &[Udp, UdpLite, UnixDatagram, Netlink];
+const SOCKETS: &[SocketKind] = &[
+    Tcp,
+    Mptcp,
+    Sctp,
+    Udp,
+    UdpLite,
+    UnixStream,
+    UnixDatagram,
+    UnixSeqPacket,
+    VsockStream,
+    VsockDatagram,
+    VsockSeqPacket,
+    Netlink,
+];
+
+/// Linux 6.5.
+const SO_PASSPIDFD: c_int = 76;
+/// Linux 6.16.
+const SO_PASSRIGHTS: c_int = 83;
+const SOL_NETLINK: c_int = 270;
+const NETLINK_PKTINFO: c_int = 3;
+
+const MAX: i64 = i32::MAX as i64;
+const DAY: i64 = 86_400;
+
+macro_rules! option {
+    ($key:literal, $systemd:expr, $call:literal, $since:literal, $kinds:expr, $value:expr,
+     $phase:ident, $how:expr, $doc:literal) => {
+        OptionSpec {
+            key: $key,
+            doc: $doc,
+            systemd: $systemd,
+            call: $call,
+            since: $since,
+            kinds: $kinds,
+            value: $value,
+            phase: Phase::$phase,
+            how: $how,
+        }
+    };
+}
+
+use How::{Buffer, Int, IntByFamily, IntByFamilyOrNetlink, OneOf, Text};
+use ValueKind::{Choice, Flag, Milliseconds, Number, Seconds, Size};
+
+/// All options, in the order in which they are set within their phase.
+pub static OPTIONS: &[OptionSpec] = &[
+    option!(
+        "free_bind",
+        Some("FreeBind="),
+        "IP_FREEBIND, IPV6_FREEBIND",
+        "2.4 (IPv6: 4.15)",
+        INET,
+        Flag,
+        BeforeBind,
+        IntByFamily {
+            v4: (libc::IPPROTO_IP, libc::IP_FREEBIND),
+            v6: (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND)
+        },
+        "bind an address that this machine does not have, or not yet"
+    ),
+    option!(
+        "transparent",
+        Some("Transparent="),
+        "IP_TRANSPARENT, IPV6_TRANSPARENT",
+        "2.6.24",
+        INET,
+        Flag,
+        BeforeBind,
+        IntByFamily {
+            v4: (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+            v6: (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT)
+        },
+        "take connections to addresses that are not this machine's (needs CAP_NET_ADMIN)"
+    ),
+    option!(
+        "reuse_port",
+        Some("ReusePort="),
+        "SO_REUSEPORT",
+        "3.9",
+        INET,
+        Flag,
+        BeforeBind,
+        Int(libc::SOL_SOCKET, libc::SO_REUSEPORT),
+        "let other sockets of the same user bind the same address; the kernel spreads clients over them"
+    ),
+    option!(
+        "bind_to_device",
+        Some("BindToDevice="),
+        "SO_BINDTODEVICE",
+        "2.0",
+        INET,
+        ValueKind::Text(15),
+        BeforeBind,
+        Text(libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
+        "take only what comes in on this interface, or is in this VRF"
+    ),
+    option!(
+        "mark",
+        Some("Mark="),
+        "SO_MARK",
+        "2.6.25",
+        SOCKETS,
+        Number(0, u32::MAX as i64),
+        BeforeBind,
+        Int(libc::SOL_SOCKET, libc::SO_MARK),
+        "the firewall mark of outgoing packets (needs CAP_NET_ADMIN)"
+    ),
+    option!(
+        "priority",
+        Some("Priority="),
+        "SO_PRIORITY",
+        "2.0",
+        SOCKETS,
+        Number(0, MAX),
+        BeforeListen,
+        Int(libc::SOL_SOCKET, libc::SO_PRIORITY),
+        "the queueing priority of outgoing packets (above 6 needs CAP_NET_ADMIN)"
+    ),
+    option!(
+        "receive_buffer",
+        Some("ReceiveBuffer="),
+        "SO_RCVBUF",
+        "2.0",
+        SOCKETS,
+        Size(1, MAX / 2),
+        BeforeListen,
+        Buffer {
+            force: libc::SO_RCVBUFFORCE,
+            plain: libc::SO_RCVBUF
+        },
+        "the receive buffer; above net.core.rmem_max needs CAP_NET_ADMIN"
+    ),
+    option!(
+        "send_buffer",
+        Some("SendBuffer="),
+        "SO_SNDBUF",
+        "2.0",
+        SOCKETS,
+        Size(1, MAX / 2),
+        BeforeListen,
+        Buffer {
+            force: libc::SO_SNDBUFFORCE,
+            plain: libc::SO_SNDBUF
+        },
+        "the send buffer; above net.core.wmem_max needs CAP_NET_ADMIN"
+    ),
+    option!(
+        "keep_alive",
+        Some("KeepAlive="),
+        "SO_KEEPALIVE",
+        "2.0",
+        STREAM,
+        Flag,
+        BeforeListen,
+        Int(libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+        "probe idle connections, so that a dead peer is noticed"
+    ),
+    option!(
+        "keep_alive_time",
+        Some("KeepAliveTimeSec="),
+        "TCP_KEEPIDLE",
+        "2.4",
+        TCP,
+        Seconds(1, 32_767),
+        BeforeListen,
+        Int(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+        "how long a connection is idle before the first probe"
+    ),
+    option!(
+        "keep_alive_interval",
+        Some("KeepAliveIntervalSec="),
+        "TCP_KEEPINTVL",
+        "2.4",
+        TCP,
+        Seconds(1, 32_767),
+        BeforeListen,
+        Int(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+        "the time between probes"
+    ),
+    option!(
+        "keep_alive_probes",
+        Some("KeepAliveProbes="),
+        "TCP_KEEPCNT",
+        "2.4",
+        TCP,
+        Number(1, 127),
+        BeforeListen,
+        Int(libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+        "how many probes go unanswered before the connection is given up"
+    ),
+    option!(
+        "no_delay",
+        Some("NoDelay="),
+        "TCP_NODELAY",
+        "2.0",
+        TCP,
+        Flag,
+        BeforeListen,
+        Int(libc::IPPROTO_TCP, libc::TCP_NODELAY),
+        "send small segments at once (no Nagle); accepted connections inherit it"
+    ),
+    option!(
+        "defer_accept",
+        Some("DeferAcceptSec="),
+        "TCP_DEFER_ACCEPT",
+        "2.4",
+        TCP,
+        Seconds(0, DAY),
+        BeforeListen,
+        Int(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+        "wake the worker only when the client has sent something, or after this time"
+    ),
+    option!(
+        "tcp_congestion",
+        Some("TCPCongestion="),
+        "TCP_CONGESTION",
+        "2.6.13",
+        TCP,
+        ValueKind::Text(15),
+        BeforeListen,
+        Text(libc::IPPROTO_TCP, libc::TCP_CONGESTION),
+        "the congestion control algorithm (net.ipv4.tcp_available_congestion_control)"
+    ),
+    option!(
+        "tcp_fast_open",
+        None,
+        "TCP_FASTOPEN",
+        "3.7",
+        TCP,
+        Number(0, MAX),
+        BeforeListen,
+        Int(libc::IPPROTO_TCP, libc::TCP_FASTOPEN),
+        "how many connections with data in their SYN may wait (net.ipv4.tcp_fastopen must have bit 2)"
+    ),
+    option!(
+        "tcp_user_timeout",
+        None,
+        "TCP_USER_TIMEOUT",
+        "2.6.37",
+        TCP,
+        Milliseconds(0, MAX),
+        BeforeListen,
+        Int(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+        "how long sent data may stay unacknowledged before the connection is given up"
+    ),
+    option!(
+        "tcp_max_segment",
+        None,
+        "TCP_MAXSEG",
+        "2.0",
+        &[Tcp],
+        Number(88, 32_767),
+        BeforeListen,
+        Int(libc::IPPROTO_TCP, libc::TCP_MAXSEG),
+        "the largest segment that is announced"
+    ),
+    option!(
+        "ip_tos",
+        Some("IPTOS="),
+        "IP_TOS, IPV6_TCLASS",
+        "2.0",
+        INET,
+        Number(0, 255),
+        BeforeListen,
+        IntByFamily {
+            v4: (libc::IPPROTO_IP, libc::IP_TOS),
+            v6: (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+        },
+        "the type-of-service byte (DSCP and ECN) of outgoing packets"
+    ),
+    option!(
+        "ip_ttl",
+        Some("IPTTL="),
+        "IP_TTL, IPV6_UNICAST_HOPS",
+        "2.0",
+        INET,
+        Number(1, 255),
+        BeforeListen,
+        IntByFamily {
+            v4: (libc::IPPROTO_IP, libc::IP_TTL),
+            v6: (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
+        },
+        "the time to live, or hop limit, of outgoing packets"
+    ),
+    option!(
+        "broadcast",
+        Some("Broadcast="),
+        "SO_BROADCAST",
+        "2.0",
+        DATAGRAM,
+        Flag,
+        BeforeBind,
+        Int(libc::SOL_SOCKET, libc::SO_BROADCAST),
+        "allow datagrams to broadcast addresses"
+    ),
+    option!(
+        "pass_packet_info",
+        Some("PassPacketInfo="),
+        "IP_PKTINFO, IPV6_RECVPKTINFO, NETLINK_PKTINFO",
+        "2.2",
+        INET_OR_NETLINK,
+        Flag,
+        BeforeListen,
+        IntByFamilyOrNetlink {
+            v4: (libc::IPPROTO_IP, libc::IP_PKTINFO),
+            v6: (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+            netlink: (SOL_NETLINK, NETLINK_PKTINFO),
+        },
+        "tell the worker with each datagram where it came in"
+    ),
+    option!(
+        "timestamping",
+        Some("Timestamping="),
+        "SO_TIMESTAMP, SO_TIMESTAMPNS",
+        "2.6.22",
+        TIMESTAMPED,
+        Choice(&[
+            ("off", 0),
+            ("us", libc::SO_TIMESTAMP as i64),
+            ("ns", libc::SO_TIMESTAMPNS as i64)
+        ]),
+        BeforeListen,
+        OneOf(libc::SOL_SOCKET),
+        "tell the worker with each datagram when it came in"
+    ),
+    option!(
+        "pass_credentials",
+        Some("PassCredentials="),
+        "SO_PASSCRED",
+        "2.2",
+        UNIX_OR_NETLINK,
+        Flag,
+        BeforeListen,
+        Int(libc::SOL_SOCKET, libc::SO_PASSCRED),
+        "tell the worker who sent a message"
+    ),
+    option!(
+        "pass_pidfd",
+        Some("PassPIDFD="),
+        "SO_PASSPIDFD",
+        "6.5",
+        UNIX,
+        Flag,
+        BeforeListen,
+        Int(libc::SOL_SOCKET, SO_PASSPIDFD),
+        "give the worker a pidfd of the sender"
+    ),
+    option!(
+        "pass_security",
+        Some("PassSecurity="),
+        "SO_PASSSEC",
+        "2.6.18",
+        UNIX_OR_NETLINK,
+        Flag,
+        BeforeListen,
+        Int(libc::SOL_SOCKET, libc::SO_PASSSEC),
+        "tell the worker the sender's security label"
+    ),
+    option!(
+        "accept_file_descriptors",
+        Some("AcceptFileDescriptors="),
+        "SO_PASSRIGHTS",
+        "6.16",
+        UNIX,
+        Flag,
+        BeforeListen,
+        Int(libc::SOL_SOCKET, SO_PASSRIGHTS),
+        "let clients pass descriptors (SCM_RIGHTS); `false` has the kernel refuse them"
+    ),
+    option!(
+        "pipe_size",
+        Some("PipeSize="),
+        "F_SETPIPE_SZ",
+        "2.6.35",
+        &[Fifo],
+        Size(1, MAX),
+        AtOpen,
+        How::PipeSize,
+        "the capacity of a FIFO; the kernel rounds it up to pages"
+    ),
+    option!(
+        "message_queue_max_messages",
+        Some("MessageQueueMaxMessages="),
+        "mq_attr.mq_maxmsg",
+        "2.6.6",
+        &[MessageQueue],
+        Number(1, MAX),
+        AtOpen,
+        How::QueueMaxMessages,
+        "how many messages a queue holds (fs.mqueue.msg_max)"
+    ),
+    option!(
+        "message_queue_message_size",
+        Some("MessageQueueMessageSize="),
+        "mq_attr.mq_msgsize",
+        "2.6.6",
+        &[MessageQueue],
+        Size(1, MAX),
+        AtOpen,
+        How::QueueMessageSize,
+        "how long a message may be (fs.mqueue.msgsize_max)"
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_unique_and_found() {
+        for (index, option) in OPTIONS.iter().enumerate() {
+            assert!(std::ptr::eq(by_key(option.key).unwrap(), option));
+            assert!(OPTIONS[..index].iter().all(|other| other.key != option.key));
+            assert!(!option.kinds.is_empty());
+        }
+    }
+}
