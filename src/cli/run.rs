@@ -11,7 +11,7 @@ use crate::listener::{self, Outcome, Purpose};
 use crate::plan::Plan;
 use crate::report::{Report, Sources};
 use crate::shell::logging::Sink;
-use crate::shell::{Shell, Signals, clock};
+use crate::shell::{Shell, Signals, clock, one_line};
 use crate::sys;
 use crate::worker::Surroundings;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -52,14 +52,21 @@ pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -
         errors,
         notes,
     } = listener::bind_all(&plan, Purpose::Keep);
+    let (missing, fatal): (Vec<_>, Vec<_>) = errors
+        .into_iter()
+        .partition(|error| error.is_tolerated(&plan));
     let mut findings = Report::default();
-    for error in &errors {
+    for error in &fatal {
         findings.add(diagnose::explain(error, &plan, &machine));
     }
     if !findings.is_ok() {
         bound.withdraw();
         report.extend(findings);
         return give_up(report, &sources, sink, Exit::Unavailable);
+    }
+    for error in &missing {
+        let problem = diagnose::explain(error, &plan, &machine);
+        log::warn!("{}", one_line(&problem));
     }
     for note in &notes {
         findings.add(diagnose::note(note, &plan));
@@ -75,10 +82,10 @@ pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -
         open_files,
     };
     // What start-up needed is a multiple of what the loop needs, and the loop may run for years.
-    drop((silence, report, sources, machine, errors, notes));
+    drop((silence, report, sources, machine, fatal, notes));
     sys::return_free_memory();
     let shell = Shell::new(plan, bound, signals, surroundings, when_done);
-    match shell.and_then(Shell::run) {
+    match shell.and_then(|shell| shell.run(&missing)) {
         Ok(0) => Exit::Done,
         Ok(code) => Exit::Code(code),
         Err(error) => internal("the event loop failed", &error),

@@ -2,6 +2,7 @@
 
 use super::event::Event;
 use super::input::{InstanceId, ProcessId};
+use crate::plan::ListenerId;
 
 /// Something to do, in the order given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,25 @@ pub enum Effect {
         signal: i32,
         /// To it alone or to more.
         scope: Scope,
+    },
+    /// Bind a listener that is missing; answered by [`super::Input::ListenerBound`] or
+    /// [`super::Input::ListenerMissing`].
+    Bind {
+        /// Which.
+        listener: ListenerId,
+    },
+    /// Make a socket take clients again; answered by [`super::Input::ListenerRepaired`] or
+    /// [`super::Input::RepairFailed`].
+    Repair {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Which of its sockets.
+        socket: u32,
+    },
+    /// Start or stop telling about [`super::Input::AddressesChanged`].
+    WatchAddresses {
+        /// Whether somebody waits for an address.
+        wanted: bool,
     },
     /// Close every listener and remove the unix paths that were made. No process is left.
     CloseListeners,

@@ -1,7 +1,7 @@
 //! What the core tells about.
 
 use super::input::{ExitStatus, InstanceId, ProcessId};
-use crate::plan::WorkerId;
+use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
 use std::time::Duration;
 
@@ -90,6 +90,62 @@ pub enum Event {
         process: ProcessId,
         /// The time it had.
         timeout: Duration,
+    },
+    /// A listener waits for its address; the workers that take it wait with it.
+    ListenerAwaited {
+        /// Which.
+        listener: ListenerId,
+        /// After which time that is an error.
+        limit: Duration,
+    },
+    /// That time is over. It is waited for all the same.
+    ListenerOverdue {
+        /// Which.
+        listener: ListenerId,
+        /// How long it has been waited for.
+        after: Duration,
+    },
+    /// A listener could not be bound.
+    ListenerMissing {
+        /// Which.
+        listener: ListenerId,
+        /// When it is tried again.
+        again_in: Duration,
+    },
+    /// A listener that was missing is bound.
+    ListenerBound {
+        /// Which.
+        listener: ListenerId,
+        /// After which time.
+        after: Duration,
+    },
+    /// An instance is restarted to get a listener that it was started without.
+    InstanceRefreshed {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// A socket takes no clients any more.
+    ListenerDamaged {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Which of its sockets.
+        socket: u32,
+    },
+    /// It does again.
+    ListenerRepaired {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Which of its sockets.
+        socket: u32,
+    },
+    /// It could not be repaired.
+    RepairFailed {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Which of its sockets.
+        socket: u32,
+        /// When it is tried again.
+        again_in: Duration,
     },
     /// No process is left; the listeners are closed and listend ends.
     AllStopped,

@@ -1,6 +1,7 @@
 //! What the core is told.
 
-use crate::plan::WorkerId;
+use super::listeners::Missing;
+use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
 
 /// One instance of a worker, as in `app.0`.
@@ -70,6 +71,42 @@ pub enum Input {
     Stop,
     /// Somebody asks for a reload (SIGHUP). Answered by [`super::Event::ReloadUnavailable`].
     ReloadRequested,
+    /// The listener could not be bound: at the start, before [`Input::Start`], or in answer to
+    /// [`super::Effect::Bind`]. Only for one whose configuration allows that.
+    ListenerMissing {
+        /// Which.
+        listener: ListenerId,
+        /// Why.
+        why: Missing,
+    },
+    /// [`super::Effect::Bind`] was done: the listener is bound.
+    ListenerBound {
+        /// Which.
+        listener: ListenerId,
+    },
+    /// The machine has other addresses than before.
+    AddressesChanged,
+    /// A socket takes no clients any more: a worker has shut it down or removed its path.
+    ListenerDamaged {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Which of its sockets.
+        socket: u32,
+    },
+    /// [`super::Effect::Repair`] was done.
+    ListenerRepaired {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Which of its sockets.
+        socket: u32,
+    },
+    /// [`super::Effect::Repair`] could not be done.
+    RepairFailed {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Which of its sockets.
+        socket: u32,
+    },
     /// [`super::Core::deadline`] has passed. Harmless when it has not.
     Tick,
 }

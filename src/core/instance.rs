@@ -155,4 +155,6 @@ pub(super) struct Slot {
     pub(super) instance: InstanceId,
     pub(super) state: State,
     pub(super) history: History,
+    /// It is being stopped only to be started again.
+    pub(super) again: bool,
 }

@@ -4,6 +4,7 @@ use super::effect::{Effect, Scope};
 use super::event::Event;
 use super::input::{Input, InstanceId, ProcessId};
 use super::instance::{Launch, Slot, State};
+use super::listeners::Listeners;
 use super::process::News;
 use super::signals::{SIGCONT, SIGKILL};
 use super::time::Mono;
@@ -29,6 +30,8 @@ pub struct Core {
     pub(super) processes: BTreeMap<ProcessId, usize>,
     /// The deadlines of all states, as (when, index into `slots`).
     pub(super) deadlines: BTreeSet<(Mono, usize)>,
+    /// The listeners that are not as they should be.
+    pub(super) listeners: Listeners,
     pub(super) next_process: ProcessId,
     pub(super) phase: Phase,
     pub(super) when_done: WhenDone,
@@ -83,6 +86,7 @@ impl Core {
                 instance: InstanceId { worker, index },
                 state: State::Waiting,
                 history: Default::default(),
+                again: false,
             }));
             workers.push(Worker {
                 lifecycle,
@@ -96,6 +100,7 @@ impl Core {
             slots,
             processes: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            listeners: Listeners::default(),
             next_process: ProcessId(0),
             phase: Phase::Idle,
             when_done,
@@ -121,6 +126,16 @@ impl Core {
                     self.emit(Event::ReloadUnavailable);
                 }
             }
+            Input::ListenerMissing { listener, why } => self.listener_missing(now, listener, why),
+            Input::ListenerBound { listener } => self.listener_bound(now, listener),
+            Input::AddressesChanged => self.addresses_changed(),
+            Input::ListenerDamaged { listener, socket } => {
+                self.listener_damaged(now, listener, socket);
+            }
+            Input::ListenerRepaired { listener, socket } => {
+                self.listener_repaired(listener, socket);
+            }
+            Input::RepairFailed { listener, socket } => self.repair_failed(now, listener, socket),
             Input::Tick => self.tick(now),
         }
         self.exit_if_all_stopped();
@@ -133,7 +148,8 @@ impl Core {
 
     /// When to hand in [`Input::Tick`] unless something else happens before.
     pub fn deadline(&self) -> Option<Mono> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let instances = self.deadlines.first().map(|(at, _)| *at);
+        instances.into_iter().chain(self.errand_due()).min()
     }
 
     /// Every instance and its state, worker by worker.
@@ -162,11 +178,21 @@ impl Core {
         }
         self.phase = Phase::Running;
         for index in 0..self.slots.len() {
-            self.spawn(now, index);
+            if !self.waits_for_a_listener(self.slots[index].instance.worker) {
+                self.spawn(now, index);
+            }
         }
     }
 
-    fn spawn(&mut self, now: Mono, index: usize) {
+    /// The indices of a worker's instances.
+    pub(super) fn slots_of(&self, worker: WorkerId) -> std::ops::Range<usize> {
+        let worker = self.workers.get(worker.0 as usize);
+        worker.map_or(0..0, |worker| {
+            worker.first..worker.first + worker.lifecycle.instances as usize
+        })
+    }
+
+    pub(super) fn spawn(&mut self, now: Mono, index: usize) {
         let process = self.next_process;
         // Not exhaustible: at a million a second this takes half a million years.
         self.next_process = ProcessId(process.0.saturating_add(1));
@@ -191,6 +217,7 @@ impl Core {
     /// Does what is due. Each turn of the loop takes a deadline away and none gives a new one, so
     /// that it ends and the deadline is later than `now` afterwards.
     fn tick(&mut self, now: Mono) {
+        self.run_errands(now);
         while let Some((at, index)) = self.deadlines.first().copied() {
             if at > now {
                 break;
@@ -211,8 +238,7 @@ impl Core {
     fn exit_if_all_stopped(&mut self) {
         let code = match (self.phase, self.when_done) {
             (Phase::Stopping | Phase::Hurried, _) => EXIT_STOPPED,
-            // Without a process and without a deadline every instance is Stopped or Failed.
-            (Phase::Running, WhenDone::Exit) if self.deadlines.is_empty() => self.verdict,
+            (Phase::Running, WhenDone::Exit) if self.is_done() => self.verdict,
             (Phase::Idle | Phase::Running | Phase::Exited, _) => return,
         };
         if !self.processes.is_empty() {
@@ -222,6 +248,12 @@ impl Core {
         self.effects.push_back(Effect::CloseListeners);
         self.emit(Event::AllStopped);
         self.effects.push_back(Effect::Exit { code });
+    }
+
+    /// Whether no instance runs or will run again.
+    fn is_done(&self) -> bool {
+        let over = |slot: &Slot| matches!(slot.state, State::Stopped | State::Failed { .. });
+        self.processes.is_empty() && self.slots.iter().all(over)
     }
 
     /// The only place where a state changes to one with another process or deadline, so that

@@ -4,7 +4,7 @@ use super::backoff;
 use super::event::{Event, FailureReason, Next};
 use super::input::{ExitStatus, ProcessId};
 use super::instance::{Ending, Launch, State};
-use super::machine::Core;
+use super::machine::{Core, Phase};
 use super::time::Mono;
 use crate::config::RestartPolicy;
 use crate::stage::{LaunchFailure, Stage};
@@ -204,7 +204,7 @@ impl Core {
 
     fn after_launch_failure(&mut self, now: Mono, index: usize) -> Next {
         if self.slots[index].state.ending().is_some() {
-            return Next::Stopping;
+            return self.after_stop(index);
         }
         match self.worker(index).lifecycle.restart.policy {
             RestartPolicy::Always | RestartPolicy::OnFailure => self.after_crash(now, index),
@@ -220,7 +220,7 @@ impl Core {
         uptime: Duration,
     ) -> Next {
         if self.slots[index].state.ending().is_some() {
-            return Next::Stopping;
+            return self.after_stop(index);
         }
         let slot = &mut self.slots[index];
         let restart = &self.workers[slot.instance.worker.0 as usize]
@@ -239,6 +239,16 @@ impl Core {
             self.after_crash(now, index)
         } else {
             Next::RestartIn(restart.backoff_min)
+        }
+    }
+
+    /// A stop ends in another start only if it was meant to, and listend itself is not stopping.
+    fn after_stop(&mut self, index: usize) -> Next {
+        let again = std::mem::take(&mut self.slots[index].again);
+        if again && self.phase == Phase::Running {
+            Next::RestartIn(Duration::ZERO)
+        } else {
+            Next::Stopping
         }
     }
 

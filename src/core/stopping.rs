@@ -13,6 +13,7 @@ impl Core {
             Phase::Idle | Phase::Running => {
                 self.phase = Phase::Stopping;
                 self.take_back_spawns();
+                self.forget_listeners();
                 self.emit(Event::StopRequested {
                     live: self.processes.len(),
                 });
@@ -42,6 +43,9 @@ impl Core {
                 false
             }
             Effect::Signal { .. }
+            | Effect::Bind { .. }
+            | Effect::Repair { .. }
+            | Effect::WatchAddresses { .. }
             | Effect::CloseListeners
             | Effect::Exit { .. }
             | Effect::Emit(_) => true,
@@ -51,6 +55,14 @@ impl Core {
                 self.become_state(index, State::Stopped);
             }
         }
+    }
+
+    /// Stops an instance that has a process, to start it again at once.
+    pub(super) fn refresh(&mut self, now: Mono, index: usize) {
+        let instance = self.slots[index].instance;
+        self.emit(Event::InstanceRefreshed { instance });
+        self.slots[index].again = true;
+        self.stop_instance(now, index);
     }
 
     fn stop_instance(&mut self, now: Mono, index: usize) {

@@ -1,5 +1,6 @@
 //! One test for each rule, named after it.
 
+mod listeners;
 mod stopping;
 
 use super::*;

@@ -7,7 +7,9 @@
 mod bind;
 mod bound;
 mod inet;
+mod temp;
 mod unix_path;
 
 pub use bind::{BindError, BindStep, Note, Obstacle, Outcome, Purpose, bind_all};
 pub use bound::{Bound, BoundListener, BoundSocket, IoMode, PathIdentity, prepare_for_spawn};
+pub use temp::{Damage, Repair, bind_missing, inspect, repair};

@@ -4,11 +4,14 @@
 //! epoll_wait(2) until something happens or the core's next deadline comes.
 
 pub mod clock;
+mod listeners;
 pub mod logging;
 mod process;
 mod signals;
 mod turn;
+mod watch;
 mod words;
 
+pub(crate) use listeners::one_line;
 pub use signals::Signals;
 pub use turn::Shell;

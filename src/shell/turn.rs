@@ -6,10 +6,13 @@
 use super::clock;
 use super::process::{Process, Processes};
 use super::signals::{Arrived, Signals};
+use super::watch::{SocketId, Watch};
 use super::words;
-use crate::core::{Core, Effect, Event, Input, InstanceId, ProcessId, Scope, WhenDone};
-use crate::listener::{self, Bound, IoMode};
-use crate::plan::{Plan, WorkerPlan};
+use crate::core::{
+    Core, Effect, Event, Input, InstanceId, ListenerLife, ProcessId, Scope, WhenDone,
+};
+use crate::listener::{self, BindError, Bound, IoMode};
+use crate::plan::{ListenerId, Plan, WorkerId, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Origin, Prepared};
 use crate::worker::{self, Inherited, Numbers, Surroundings};
@@ -25,12 +28,13 @@ const EVENTS_PER_TURN: usize = 256;
 
 /// Everything the running daemon has.
 pub struct Shell {
-    plan: Plan,
+    pub(super) plan: Plan,
     /// Gone once the listeners have been closed.
-    bound: Option<Bound>,
+    pub(super) bound: Option<Bound>,
+    pub(super) watch: Watch,
     surroundings: Surroundings,
     core: Core,
-    epoll: Epoll,
+    pub(super) epoll: Epoll,
     signals: Signals,
     processes: Processes,
     /// Why launches failed, in words, until the core's event about it is put into words.
@@ -40,25 +44,40 @@ pub struct Shell {
 
 /// What an epoll event is about; packed into the 64 bits that epoll keeps for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     Signals,
     Status(ProcessId),
     Exit(ProcessId),
+    /// A listener: only ever that it was shut down.
+    Listener(SocketId),
+    /// Something was removed beside a unix path.
+    Paths,
+    /// The machine's addresses changed.
+    Addresses,
 }
 
 impl Token {
-    fn pack(self) -> u64 {
+    pub(super) fn pack(self) -> u64 {
         match self {
             Token::Signals => 0,
-            Token::Status(process) => process.0 << 2 | 1,
-            Token::Exit(process) => process.0 << 2 | 2,
+            Token::Status(process) => process.0 << 3 | 1,
+            Token::Exit(process) => process.0 << 3 | 2,
+            Token::Listener((listener, socket)) => {
+                u64::from(listener.0) << 32 | u64::from(socket) << 3 | 3
+            }
+            Token::Paths => 4,
+            Token::Addresses => 5,
         }
     }
 
     fn unpack(data: u64) -> Token {
-        match data & 3 {
-            1 => Token::Status(ProcessId(data >> 2)),
-            2 => Token::Exit(ProcessId(data >> 2)),
+        let low = data as u32;
+        match data & 7 {
+            1 => Token::Status(ProcessId(data >> 3)),
+            2 => Token::Exit(ProcessId(data >> 3)),
+            3 => Token::Listener((ListenerId((data >> 32) as u32), low >> 3)),
+            4 => Token::Paths,
+            5 => Token::Addresses,
             _ => Token::Signals,
         }
     }
@@ -83,10 +102,11 @@ impl Shell {
             EpollEvent::new(EpollFlags::EPOLLIN, Token::Signals.pack()),
         )?;
         let lifecycles = plan.workers.iter().map(|worker| worker.lifecycle.clone());
-        let core = Core::new(lifecycles.collect(), when_done);
+        let core = Core::new(lifecycles.collect(), when_done).with_listeners(listener_lives(&plan));
         Ok(Shell {
             plan,
             bound: Some(bound),
+            watch: Watch::default(),
             surroundings,
             core,
             epoll,
@@ -102,7 +122,10 @@ impl Shell {
     /// # Errors
     ///
     /// epoll_wait(2) failed, which it does only for a programming error.
-    pub fn run(mut self) -> io::Result<u8> {
+    ///
+    /// `missing` are the listeners that the start could do without.
+    pub fn run(mut self, missing: &[BindError]) -> io::Result<u8> {
+        self.begin_watching(missing);
         self.feed(Input::Start);
         // Children that exited before SIGCHLD was handled: those of whoever executed listend.
         self.reap_strangers();
@@ -143,6 +166,15 @@ impl Shell {
                 self.exited(process);
             }
         }
+        // After the exits: of a worker that damaged a listener and ended, the end is told first.
+        for token in tokens() {
+            match token {
+                Token::Listener((listener, socket)) => self.look_at(listener, socket),
+                Token::Paths => self.paths_changed(),
+                Token::Addresses => self.addresses_changed(),
+                Token::Signals | Token::Status(_) | Token::Exit(_) => {}
+            }
+        }
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
         }
@@ -159,7 +191,7 @@ impl Shell {
         EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::ZERO)
     }
 
-    fn feed(&mut self, input: Input) {
+    pub(super) fn feed(&mut self, input: Input) {
         self.core.handle(clock::now(), input);
     }
 
@@ -250,6 +282,9 @@ impl Shell {
                     signal,
                     scope,
                 } => self.send(process, signal, scope),
+                Effect::Bind { listener } => self.bind(listener),
+                Effect::Repair { listener, socket } => self.repair(listener, socket),
+                Effect::WatchAddresses { wanted } => self.watch.addresses(&self.epoll, wanted),
                 Effect::CloseListeners => self.close_listeners(),
                 Effect::Exit { code } => self.exit = Some(code),
                 Effect::Emit(event) => self.emit(&event),
@@ -261,6 +296,7 @@ impl Shell {
         let context = words::Context {
             plan: &self.plan,
             pid_of: &|process| self.processes.get(process).map(|process| process.pid),
+            damage: &|listener, socket| self.damage_words(listener, socket),
             reasons: &self.reasons,
         };
         let (level, words) = words::describe(event, &context);
@@ -407,4 +443,19 @@ impl Shell {
         }
         Ok(launched)
     }
+}
+
+/// What the core has to know about the listeners.
+fn listener_lives(plan: &Plan) -> Vec<ListenerLife> {
+    let lives = plan.listeners.iter().map(|listener| ListenerLife {
+        presence: listener.presence,
+        users: Vec::new(),
+    });
+    let mut lives: Vec<ListenerLife> = lives.collect();
+    for (worker, id) in plan.workers.iter().zip((0..).map(WorkerId)) {
+        for listener in &worker.listeners {
+            lives[listener.0 as usize].users.push(id);
+        }
+    }
+    lives
 }

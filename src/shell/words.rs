@@ -2,7 +2,7 @@
 
 use super::signals::Arrived;
 use crate::core::{Event, ExitStatus, FailureReason, InstanceId, Next, ProcessId};
-use crate::plan::{Plan, WorkerId};
+use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::sys::Origin;
 use log::Level;
 use nix::sys::signal::Signal;
@@ -16,6 +16,8 @@ pub(super) struct Context<'a> {
     pub plan: &'a Plan,
     /// The pid of a process that has one.
     pub pid_of: &'a dyn Fn(ProcessId) -> Option<i32>,
+    /// What happened to a socket: `was shut down`.
+    pub damage: &'a dyn Fn(ListenerId, u32) -> String,
     /// Why launches failed.
     pub reasons: &'a HashMap<ProcessId, String>,
 }
@@ -135,6 +137,73 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 duration(timeout)
             ),
         ),
+        Event::ListenerAwaited { listener, limit } => (
+            Level::Info,
+            format!(
+                "listener {}: waiting for its address; it is an error after {}, and waited for \
+                 all the same",
+                context.plan.listener(listener).name,
+                duration(limit)
+            ),
+        ),
+        Event::ListenerOverdue { listener, after } => (
+            Level::Error,
+            format!(
+                "listener {}: its address has not come after {}; still waiting, and so do the \
+                 workers that take it",
+                context.plan.listener(listener).name,
+                duration(after)
+            ),
+        ),
+        Event::ListenerMissing { listener, again_in } => (
+            Level::Warn,
+            format!(
+                "listener {}: not bound; trying again in {}",
+                context.plan.listener(listener).name,
+                duration(again_in)
+            ),
+        ),
+        Event::ListenerBound { listener, after } => (
+            Level::Info,
+            format!(
+                "listener {}: bound after {}",
+                context.plan.listener(listener).name,
+                duration(after)
+            ),
+        ),
+        Event::InstanceRefreshed { instance } => (
+            Level::Info,
+            format!(
+                "{}: restarting it, to hand over a listener that it was started without",
+                name(instance)
+            ),
+        ),
+        Event::ListenerDamaged { listener, socket } => (
+            Level::Warn,
+            format!(
+                "listener {}: {} {}; repairing it",
+                context.plan.listener(listener).name,
+                (context.damage)(listener, socket),
+                users(context.plan, listener)
+            ),
+        ),
+        Event::ListenerRepaired { listener, .. } => (
+            Level::Info,
+            format!(
+                "listener {}: repaired, it takes clients again",
+                context.plan.listener(listener).name
+            ),
+        ),
+        Event::RepairFailed {
+            listener, again_in, ..
+        } => (
+            Level::Error,
+            format!(
+                "listener {}: cannot be repaired; trying again in {}",
+                context.plan.listener(listener).name,
+                duration(again_in)
+            ),
+        ),
         Event::AllStopped => (
             Level::Info,
             "all workers stopped; closing the listeners".to_owned(),
@@ -151,6 +220,20 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
 /// `app.0`.
 pub(super) fn instance_name(plan: &Plan, instance: InstanceId) -> String {
     format!("{}.{}", worker_name(plan, instance.worker), instance.index)
+}
+
+/// `by app`, or `by one of app, api`: the workers that have a listener.
+fn users(plan: &Plan, listener: ListenerId) -> String {
+    let users = plan.workers.iter();
+    let users: Vec<&str> = users
+        .filter(|worker| worker.listeners.contains(&listener))
+        .map(|worker| worker.name.as_str())
+        .collect();
+    match users.as_slice() {
+        [] => "by somebody".to_owned(),
+        [one] => format!("by worker {one}"),
+        several => format!("by one of the workers {}", several.join(", ")),
+    }
 }
 
 fn worker_name(plan: &Plan, worker: WorkerId) -> &str {

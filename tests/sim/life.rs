@@ -230,6 +230,9 @@ impl Life {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
+            Effect::Bind { .. } | Effect::Repair { .. } | Effect::WatchAddresses { .. } => {
+                panic!("{effect:?}: there are no listeners in this life");
+            }
             Effect::Spawn {
                 process,
                 instance,

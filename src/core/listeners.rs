@@ -1,0 +1,323 @@
+//! Listeners that are not there yet, and listeners that a worker has damaged.
+//!
+//! A listener is bound before the core hears of it, and then there is nothing to decide. The rest is
+//! here. One that is missing is tried again: when the machine's addresses change, if that is what it
+//! waits for, and else with growing delays. The workers that take a listener which is *waited for*
+//! do not start without it; an *optional* one they do without, and are started again when it has come,
+//! since a process gets its listeners only when it starts. One that was damaged is repaired at once,
+//! but not more often than [`REPAIR_PAUSE`] allows, should a worker damage it over and over.
+//!
+//! No wait ever ends for good: `wait_for_address: 30s` says when to complain, not when to give up.
+
+use super::effect::Effect;
+use super::event::Event;
+use super::instance::State;
+use super::machine::{Core, Phase};
+use super::time::Mono;
+use crate::config::Presence;
+use crate::plan::{ListenerId, WorkerId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The first delay before a missing listener is tried again; it doubles up to [`RETRY_MAX`].
+pub const RETRY_MIN: Duration = Duration::from_secs(1);
+/// The longest delay before a missing listener, or a repair, is tried again.
+pub const RETRY_MAX: Duration = Duration::from_secs(30);
+/// The least time between two repairs of one socket.
+pub const REPAIR_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the core has to know about a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerLife {
+    /// What to do while it cannot be bound.
+    pub presence: Presence,
+    /// Who takes it.
+    pub users: Vec<WorkerId>,
+}
+
+/// Why a listener is not bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// The machine does not have its address, or the interface it names.
+    Address,
+    /// Something else, which may pass by itself: another process has it, say.
+    Other,
+}
+
+/// The listeners that are not as they should be; empty in an ordinary life.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Listeners {
+    lives: Vec<ListenerLife>,
+    missing: BTreeMap<ListenerId, Absence>,
+    damaged: BTreeMap<(ListenerId, u32), Mending>,
+    /// When to do what, besides the deadlines of the instances.
+    due: BTreeSet<(Mono, Errand)>,
+    /// Whether the shell was asked to watch the machine's addresses.
+    watching: bool,
+}
+
+/// A listener that is not bound.
+#[derive(Debug, Clone)]
+struct Absence {
+    why: Missing,
+    since: Mono,
+    /// How often it was tried again.
+    tries: u32,
+    /// A try is under way.
+    trying: bool,
+    /// The addresses changed while it was; the answer may be out of date.
+    again: bool,
+}
+
+/// A socket that is being repaired, or was a moment ago.
+#[derive(Debug, Clone, Copy)]
+struct Mending {
+    /// Failures in a row.
+    failures: u32,
+    /// When the next attempt may be made.
+    not_before: Mono,
+    /// Whether it is whole again, as far as is known.
+    whole: bool,
+}
+
+/// Something to do at a certain time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Errand {
+    Retry(ListenerId),
+    Complain(ListenerId),
+    Repair(ListenerId, u32),
+}
+
+impl Core {
+    /// Tells the core about the listeners; [`ListenerId`] counts them. Without this there are none
+    /// to wait for or to repair.
+    #[must_use]
+    pub fn with_listeners(mut self, lives: Vec<ListenerLife>) -> Core {
+        self.listeners.lives = lives;
+        self
+    }
+
+    /// Whether the worker has to wait for a listener of its own.
+    pub(super) fn waits_for_a_listener(&self, worker: WorkerId) -> bool {
+        self.listeners.missing.keys().any(|listener| {
+            let life = self.listeners.lives.get(listener.0 as usize);
+            life.is_some_and(|life| {
+                matches!(life.presence, Presence::WaitFor(_)) && life.users.contains(&worker)
+            })
+        })
+    }
+
+    /// The earliest errand.
+    pub(super) fn errand_due(&self) -> Option<Mono> {
+        self.listeners.due.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn listener_missing(&mut self, now: Mono, listener: ListenerId, why: Missing) {
+        let Some(life) = self.listeners.lives.get(listener.0 as usize) else {
+            self.ignored = self.ignored.saturating_add(1);
+            return;
+        };
+        if self.phase >= Phase::Stopping {
+            return;
+        }
+        let presence = life.presence;
+        let first = !self.listeners.missing.contains_key(&listener);
+        let absence = self.listeners.missing.entry(listener).or_insert(Absence {
+            why,
+            since: now,
+            tries: 0,
+            trying: false,
+            again: false,
+        });
+        absence.why = why;
+        absence.trying = false;
+        let again = std::mem::take(&mut absence.again);
+        let tries = absence.tries;
+        absence.tries = absence.tries.saturating_add(1);
+        if first && let Presence::WaitFor(limit) = presence {
+            let at = now + limit;
+            self.listeners.due.insert((at, Errand::Complain(listener)));
+            self.emit(Event::ListenerAwaited { listener, limit });
+        }
+        // An address that is waited for announces itself; anything else has to be tried.
+        if why == Missing::Address && !matches!(presence, Presence::Optional) {
+            if again {
+                self.try_to_bind(listener);
+            }
+        } else {
+            let delay = growing(tries);
+            self.listeners
+                .due
+                .insert((now + delay, Errand::Retry(listener)));
+            self.emit(Event::ListenerMissing {
+                listener,
+                again_in: delay,
+            });
+        }
+        self.watch_addresses_as_needed();
+    }
+
+    pub(super) fn listener_bound(&mut self, now: Mono, listener: ListenerId) {
+        let Some(absence) = self.listeners.missing.remove(&listener) else {
+            self.ignored = self.ignored.saturating_add(1);
+            return;
+        };
+        self.listeners.due.retain(|(_, errand)| {
+            !matches!(errand, Errand::Retry(id) | Errand::Complain(id) if *id == listener)
+        });
+        self.emit(Event::ListenerBound {
+            listener,
+            after: now.since(absence.since),
+        });
+        self.watch_addresses_as_needed();
+        if self.phase != Phase::Running {
+            return;
+        }
+        let life = self.listeners.lives.get(listener.0 as usize);
+        let users = life.map(|life| life.users.clone()).unwrap_or_default();
+        for worker in users {
+            if self.waits_for_a_listener(worker) {
+                continue;
+            }
+            for index in self.slots_of(worker) {
+                match self.slots[index].state {
+                    State::Waiting => self.spawn(now, index),
+                    State::Starting { ending: None, .. } | State::Running { .. } => {
+                        self.refresh(now, index);
+                    }
+                    State::Starting { .. }
+                    | State::Stopping { .. }
+                    | State::Backoff { .. }
+                    | State::Failed { .. }
+                    | State::Stopped => {}
+                }
+            }
+        }
+    }
+
+    pub(super) fn addresses_changed(&mut self) {
+        let waiting: Vec<ListenerId> = self
+            .listeners
+            .missing
+            .iter()
+            .filter(|(_, absence)| absence.why == Missing::Address)
+            .map(|(listener, _)| *listener)
+            .collect();
+        for listener in waiting {
+            self.try_to_bind(listener);
+        }
+    }
+
+    pub(super) fn listener_damaged(&mut self, now: Mono, listener: ListenerId, socket: u32) {
+        if self.phase >= Phase::Stopping {
+            return;
+        }
+        self.emit(Event::ListenerDamaged { listener, socket });
+        let before = self.listeners.damaged.get(&(listener, socket));
+        let wait_until = before.map_or(now, |mending| mending.not_before);
+        let mending = Mending {
+            failures: before.map_or(0, |mending| mending.failures),
+            not_before: now + REPAIR_PAUSE,
+            whole: false,
+        };
+        self.listeners.damaged.insert((listener, socket), mending);
+        if wait_until > now {
+            let errand = Errand::Repair(listener, socket);
+            self.listeners.due.insert((wait_until, errand));
+        } else {
+            self.effects.push_back(Effect::Repair { listener, socket });
+        }
+    }
+
+    pub(super) fn listener_repaired(&mut self, listener: ListenerId, socket: u32) {
+        if let Some(mending) = self.listeners.damaged.get_mut(&(listener, socket)) {
+            mending.whole = true;
+            mending.failures = 0;
+            self.emit(Event::ListenerRepaired { listener, socket });
+        }
+    }
+
+    pub(super) fn repair_failed(&mut self, now: Mono, listener: ListenerId, socket: u32) {
+        if self.phase >= Phase::Stopping {
+            return;
+        }
+        let Some(mending) = self.listeners.damaged.get_mut(&(listener, socket)) else {
+            return;
+        };
+        let delay = growing(mending.failures);
+        mending.failures = mending.failures.saturating_add(1);
+        mending.not_before = now + delay;
+        let errand = Errand::Repair(listener, socket);
+        self.listeners.due.insert((now + delay, errand));
+        self.emit(Event::RepairFailed {
+            listener,
+            socket,
+            again_in: delay,
+        });
+    }
+
+    /// Runs the errands that are due.
+    pub(super) fn run_errands(&mut self, now: Mono) {
+        while let Some((at, errand)) = self.listeners.due.first().copied() {
+            if at > now {
+                break;
+            }
+            self.listeners.due.pop_first();
+            match errand {
+                Errand::Retry(listener) => self.try_to_bind(listener),
+                Errand::Complain(listener) => {
+                    if let Some(absence) = self.listeners.missing.get(&listener) {
+                        let after = now.since(absence.since);
+                        self.emit(Event::ListenerOverdue { listener, after });
+                    }
+                }
+                Errand::Repair(listener, socket) => {
+                    let mending = self.listeners.damaged.get_mut(&(listener, socket));
+                    if let Some(mending) = mending.filter(|mending| !mending.whole) {
+                        mending.not_before = now + REPAIR_PAUSE;
+                        self.effects.push_back(Effect::Repair { listener, socket });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing is bound or repaired any more.
+    pub(super) fn forget_listeners(&mut self) {
+        self.listeners.due.clear();
+        self.listeners.missing.clear();
+        self.listeners.damaged.clear();
+        self.watch_addresses_as_needed();
+        self.effects
+            .retain(|effect| !matches!(effect, Effect::Bind { .. } | Effect::Repair { .. }));
+    }
+
+    fn try_to_bind(&mut self, listener: ListenerId) {
+        let Some(absence) = self.listeners.missing.get_mut(&listener) else {
+            return;
+        };
+        if absence.trying {
+            absence.again = true;
+            return;
+        }
+        absence.trying = true;
+        let retry = |errand: &Errand| matches!(errand, Errand::Retry(id) if *id == listener);
+        self.listeners.due.retain(|(_, errand)| !retry(errand));
+        self.effects.push_back(Effect::Bind { listener });
+    }
+
+    fn watch_addresses_as_needed(&mut self) {
+        let mut missing = self.listeners.missing.values();
+        let wanted = missing.any(|absence| absence.why == Missing::Address);
+        if wanted != self.listeners.watching {
+            self.listeners.watching = wanted;
+            self.effects.push_back(Effect::WatchAddresses { wanted });
+        }
+    }
+}
+
+/// [`RETRY_MIN`] doubled for each time before, at most [`RETRY_MAX`].
+fn growing(times_before: u32) -> Duration {
+    let factor = 1_u32.checked_shl(times_before).unwrap_or(u32::MAX);
+    RETRY_MIN.saturating_mul(factor).min(RETRY_MAX)
+}

@@ -1,0 +1,193 @@
+use super::*;
+use crate::config::Presence;
+use crate::plan::ListenerId;
+
+const WEB: ListenerId = ListenerId(0);
+const LATE: ListenerId = ListenerId(1);
+const WAIT: Presence = Presence::WaitFor(Duration::from_secs(30));
+
+/// Two workers: the first takes `WEB`, the second `LATE`, which is as given.
+fn rig(presence: Presence) -> Rig {
+    let mut rig = Rig::new(RestartPolicy::Always);
+    let lifecycle = || Lifecycle {
+        instances: 1,
+        restart: Restart::default(),
+        stop_signal: SIGTERM,
+        stop_timeout: Some(Duration::from_secs(30)),
+    };
+    let life = |presence, worker| ListenerLife {
+        presence,
+        users: vec![WorkerId(worker)],
+    };
+    rig.core = Core::new(vec![lifecycle(), lifecycle()], WhenDone::Hold)
+        .with_listeners(vec![life(Presence::Required, 0), life(presence, 1)]);
+    rig
+}
+
+fn missing(why: Missing) -> Input {
+    Input::ListenerMissing {
+        listener: LATE,
+        why,
+    }
+}
+
+fn spawned_workers(rig: &Rig) -> Vec<u32> {
+    let spawn = |effect: &Effect| match effect {
+        Effect::Spawn { instance, .. } => Some(instance.worker.0),
+        _ => None,
+    };
+    rig.effects.iter().filter_map(spawn).collect()
+}
+
+fn wants_bind(rig: &Rig) -> bool {
+    rig.effects.contains(&Effect::Bind { listener: LATE })
+}
+
+#[test]
+fn only_the_workers_of_a_listener_that_is_waited_for_wait() {
+    let mut rig = rig(WAIT);
+    rig.give(missing(Missing::Address));
+    assert!(
+        rig.effects
+            .contains(&Effect::WatchAddresses { wanted: true })
+    );
+    rig.give(Input::Start);
+    assert_eq!(spawned_workers(&rig), [0]);
+    rig.give(Input::AddressesChanged);
+    assert!(wants_bind(&rig));
+    // Not twice at once; what happens meanwhile is not lost.
+    rig.give(Input::AddressesChanged);
+    assert!(!wants_bind(&rig));
+    rig.give(missing(Missing::Address));
+    assert!(wants_bind(&rig), "the addresses changed while it was tried");
+    rig.give(Input::ListenerBound { listener: LATE });
+    assert_eq!(spawned_workers(&rig), [1]);
+    assert!(
+        rig.effects
+            .contains(&Effect::WatchAddresses { wanted: false })
+    );
+    assert_eq!(rig.core.deadline(), None);
+}
+
+#[test]
+fn a_wait_that_is_over_is_told_once_and_goes_on() {
+    let mut rig = rig(WAIT);
+    rig.give(missing(Missing::Address));
+    rig.give(Input::Start);
+    rig.pass(Duration::from_secs(29));
+    assert_eq!(rig.effects, []);
+    rig.pass(Duration::from_secs(1));
+    let after = Duration::from_secs(30);
+    let overdue = Event::ListenerOverdue {
+        listener: LATE,
+        after,
+    };
+    assert_eq!(rig.effects, [Effect::Emit(overdue)]);
+    assert_eq!(rig.core.deadline(), None, "and not a tick more");
+    rig.give(Input::AddressesChanged);
+    assert!(wants_bind(&rig));
+}
+
+#[test]
+fn an_optional_listener_is_done_without_and_tried_again_with_growing_delays() {
+    let mut rig = rig(Presence::Optional);
+    rig.give(missing(Missing::Other));
+    rig.give(Input::Start);
+    assert_eq!(spawned_workers(&rig), [0, 1]);
+    for seconds in [1, 2, 4, 8, 16, 30, 30] {
+        rig.pass(Duration::from_secs(seconds) - Duration::from_millis(1));
+        assert!(!wants_bind(&rig), "{seconds}");
+        rig.pass(Duration::from_millis(1));
+        assert!(wants_bind(&rig), "{seconds}");
+        rig.give(missing(Missing::Other));
+    }
+}
+
+#[test]
+fn the_workers_of_an_optional_listener_are_restarted_when_it_has_come() {
+    let mut rig = rig(Presence::Optional);
+    rig.give(missing(Missing::Other));
+    rig.give(Input::Start);
+    let app = InstanceId {
+        worker: WorkerId(1),
+        index: 0,
+    };
+    let process = rig.core.state(app).unwrap().process().unwrap();
+    rig.give(Input::Spawned { process });
+    rig.give(Input::ExecSucceeded { process });
+    rig.give(Input::ListenerBound { listener: LATE });
+    let event = Event::InstanceRefreshed { instance: app };
+    assert!(rig.effects.contains(&Effect::Emit(event)));
+    assert_eq!(rig.signals()[0], (SIGTERM, Scope::Process));
+    let status = ExitStatus::Code(1);
+    rig.give(Input::Exited { process, status });
+    rig.pass(Duration::ZERO);
+    assert_eq!(
+        spawned_workers(&rig),
+        [1],
+        "at once, and not as after a crash"
+    );
+    // A stop is a stop: it does not come back a second time.
+    let process = rig.core.state(app).unwrap().process().unwrap();
+    rig.give(Input::Spawned { process });
+    rig.give(Input::ExecSucceeded { process });
+    rig.give(Input::Stop);
+    rig.give(Input::Exited { process, status });
+    assert_eq!(rig.core.state(app), Some(State::Stopped));
+}
+
+#[test]
+fn a_damaged_listener_is_repaired_at_once_but_not_in_a_loop() {
+    let mut rig = rig(Presence::Required);
+    rig.give(Input::Start);
+    let (damaged, repaired, failed, repair) = (
+        Input::ListenerDamaged {
+            listener: WEB,
+            socket: 0,
+        },
+        Input::ListenerRepaired {
+            listener: WEB,
+            socket: 0,
+        },
+        Input::RepairFailed {
+            listener: WEB,
+            socket: 0,
+        },
+        Effect::Repair {
+            listener: WEB,
+            socket: 0,
+        },
+    );
+    rig.give(damaged);
+    assert!(rig.effects.contains(&repair));
+    rig.give(repaired);
+    rig.give(damaged);
+    assert!(!rig.effects.contains(&repair), "again within a second");
+    rig.pass(REPAIR_PAUSE);
+    assert!(rig.effects.contains(&repair));
+    for seconds in [1, 2, 4] {
+        rig.give(failed);
+        rig.pass(Duration::from_secs(seconds) - Duration::from_millis(1));
+        assert!(!rig.effects.contains(&repair));
+        rig.pass(Duration::from_millis(1));
+        assert!(rig.effects.contains(&repair));
+    }
+    rig.give(repaired);
+    assert_eq!(rig.core.deadline(), None);
+}
+
+#[test]
+fn nothing_is_bound_or_repaired_after_a_stop() {
+    let mut rig = rig(Presence::Optional);
+    rig.give(missing(Missing::Other));
+    rig.give(Input::Start);
+    rig.give(Input::Stop);
+    rig.give(Input::ListenerDamaged {
+        listener: WEB,
+        socket: 0,
+    });
+    assert_eq!(rig.effects, []);
+    rig.give(missing(Missing::Other));
+    rig.pass(Duration::from_secs(60));
+    assert!(!wants_bind(&rig));
+}

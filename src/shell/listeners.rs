@@ -1,0 +1,137 @@
+//! Carrying out what the core decides about listeners: binding one that was missing, repairing one
+//! that was damaged; and telling it what the kernel tells.
+
+use super::turn::Shell;
+use crate::core::{Input, Missing};
+use crate::diagnose::{self, Machine};
+use crate::listener::{self, BindError, Damage, Repair};
+use crate::plan::{ListenerId, Plan};
+use crate::report::Problem;
+use nix::libc;
+
+impl Shell {
+    /// Watches every listener, and tells the core which are missing.
+    pub(super) fn begin_watching(&mut self, missing: &[BindError]) {
+        if let Some(bound) = &self.bound {
+            self.watch.everything(&self.epoll, bound);
+        }
+        for (listener, why) in missing_listeners(missing) {
+            self.feed(Input::ListenerMissing { listener, why });
+        }
+    }
+
+    pub(super) fn bind(&mut self, listener: ListenerId) {
+        let Some(bound) = &mut self.bound else { return };
+        let (errors, _notes) = listener::bind_missing(&self.plan, listener, bound);
+        let missing = missing_listeners(&errors);
+        if let Some((listener, why)) = missing.first().copied() {
+            // An address that is still not there is no news; why it is waited for was said.
+            if why == Missing::Other {
+                log_errors(&errors, &self.plan);
+            }
+            self.feed(Input::ListenerMissing { listener, why });
+            return;
+        }
+        let name = &self.plan.listener(listener).name;
+        for (index, socket) in (0..).zip(bound.sockets(listener)) {
+            log::info!("listener {name}: listening on {}", socket.address);
+            self.watch.socket(&self.epoll, (listener, index), socket);
+        }
+        self.feed(Input::ListenerBound { listener });
+    }
+
+    pub(super) fn repair(&mut self, listener: ListenerId, socket: u32) {
+        let Some(bound) = &mut self.bound else { return };
+        let index = socket as usize;
+        let outcome = listener::repair(&self.plan, bound, listener, index);
+        if let Ok(Some(Repair::ListenedAgain | Repair::Rebound) | None) = outcome
+            && let Some(held) = bound.sockets(listener).get(index)
+        {
+            self.watch.socket(&self.epoll, (listener, socket), held);
+        }
+        self.feed(match outcome {
+            Ok(_) => Input::ListenerRepaired { listener, socket },
+            Err(error) => {
+                log_errors(&[error], &self.plan);
+                Input::RepairFailed { listener, socket }
+            }
+        });
+    }
+
+    /// Looks whether a socket still does what it is for.
+    pub(super) fn look_at(&mut self, listener: ListenerId, socket: u32) {
+        let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
+        let Some(held) = sockets.into_iter().nth(socket as usize) else {
+            return;
+        };
+        if listener::inspect(held).is_some() {
+            // Until it is repaired its event would come for ever.
+            self.watch.not(&self.epoll, held);
+            self.feed(Input::ListenerDamaged { listener, socket });
+        }
+    }
+
+    /// Looks at all sockets in whose folders something was removed.
+    pub(super) fn paths_changed(&mut self) {
+        for (listener, socket) in self.watch.sockets_to_look_at() {
+            self.look_at(listener, socket);
+        }
+    }
+
+    pub(super) fn addresses_changed(&mut self) {
+        self.watch.drain_addresses();
+        self.feed(Input::AddressesChanged);
+    }
+
+    /// What happened to a socket, in words.
+    pub(super) fn damage_words(&self, listener: ListenerId, socket: u32) -> String {
+        let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
+        let held = sockets.into_iter().nth(socket as usize);
+        let address = held.map_or_else(String::new, |held| held.address.to_string());
+        match held.and_then(listener::inspect) {
+            Some(Damage::ShutDown) => format!("{address} was shut down"),
+            Some(Damage::PathGone) => format!("{address} was removed"),
+            Some(Damage::PathReplaced) => format!("{address} was replaced"),
+            None => format!("{address} was damaged for a moment"),
+        }
+    }
+}
+
+/// Each listener once, and whether it is its address that is missing.
+fn missing_listeners(errors: &[BindError]) -> Vec<(ListenerId, Missing)> {
+    let mut missing: Vec<(ListenerId, Missing)> = Vec::new();
+    for error in errors {
+        let why = match error.errno {
+            libc::EADDRNOTAVAIL | libc::ENODEV => Missing::Address,
+            _ => Missing::Other,
+        };
+        match missing.iter_mut().find(|(id, _)| *id == error.listener) {
+            Some((_, known)) if why == Missing::Other => *known = why,
+            Some(_) => {}
+            None => missing.push((error.listener, why)),
+        }
+    }
+    missing
+}
+
+/// The whole diagnosis, as at the start, on one line each.
+fn log_errors(errors: &[BindError], plan: &Plan) {
+    let machine = Machine::new();
+    for error in errors {
+        log::warn!("{}", one_line(&diagnose::explain(error, plan, &machine)));
+    }
+}
+
+/// A problem on one line: what, why, and what to do.
+pub(crate) fn one_line(problem: &Problem) -> String {
+    let mut line = problem.message.clone();
+    for cause in &problem.causes {
+        line.push_str("; ");
+        line.push_str(cause);
+    }
+    if let Some(hint) = &problem.hint {
+        line.push_str("; ");
+        line.push_str(hint);
+    }
+    line
+}

@@ -1,0 +1,161 @@
+//! What the kernel tells about the listeners themselves: that one was shut down, that a path was
+//! removed, that the machine has other addresses.
+//!
+//! Listeners are watched for EPOLLHUP alone, which is reported without being asked for and says that
+//! a worker has called shutdown(2): clients are the workers' business and wake nobody here.
+
+use super::turn::Token;
+use crate::listener::{Bound, BoundSocket};
+use crate::plan::ListenerId;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (rtnetlink(7)).
+const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
+
+/// A socket, as the core names it.
+pub(super) type SocketId = (ListenerId, u32);
+
+/// What is being watched.
+#[derive(Default)]
+pub(super) struct Watch {
+    /// The folders of unix paths, and which sockets are in which.
+    inotify: Option<Inotify>,
+    folders: HashMap<PathBuf, WatchDescriptor>,
+    sockets: HashMap<WatchDescriptor, BTreeSet<SocketId>>,
+    /// A routing socket, while somebody waits for an address.
+    addresses: Option<OwnedFd>,
+}
+
+impl Watch {
+    /// Watches every socket. What cannot be watched is logged: it works, but does not heal.
+    pub(super) fn everything(&mut self, epoll: &Epoll, bound: &Bound) {
+        for (id, listener) in (0..).map(ListenerId).zip(&bound.listeners) {
+            for (index, socket) in (0..).zip(&listener.sockets) {
+                self.socket(epoll, (id, index), socket);
+            }
+        }
+    }
+
+    /// Watches one socket, new or repaired.
+    pub(super) fn socket(&mut self, epoll: &Epoll, id: SocketId, socket: &BoundSocket) {
+        if socket.endpoint.accepts() {
+            let event = EpollEvent::new(EpollFlags::empty(), Token::Listener(id).pack());
+            match epoll.add(&socket.fd, event) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => log::warn!("cannot watch {}: {}", socket.address, errno.desc()),
+            }
+        }
+        if socket.identity.is_some()
+            && let Some(folder) = socket.address.path().and_then(Path::parent)
+            && let Err(errno) = self.folder(epoll, folder, id)
+        {
+            log::warn!("cannot watch {}: {}", folder.display(), errno.desc());
+        }
+    }
+
+    /// Stops watching a socket until it has been repaired: its event would come for ever.
+    pub(super) fn not(&self, epoll: &Epoll, socket: &BoundSocket) {
+        let _not_watched = epoll.delete(&socket.fd);
+    }
+
+    fn folder(&mut self, epoll: &Epoll, folder: &Path, id: SocketId) -> nix::Result<()> {
+        let inotify = match &self.inotify {
+            Some(inotify) => inotify,
+            None => {
+                let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Paths.pack());
+                epoll.add(&inotify, event)?;
+                self.inotify.insert(inotify)
+            }
+        };
+        let descriptor = match self.folders.get(folder) {
+            Some(descriptor) => *descriptor,
+            None => {
+                let flags = AddWatchFlags::IN_DELETE
+                    | AddWatchFlags::IN_MOVED_FROM
+                    | AddWatchFlags::IN_MOVED_TO
+                    | AddWatchFlags::IN_ONLYDIR;
+                let descriptor = inotify.add_watch(folder, flags)?;
+                self.folders.insert(folder.to_owned(), descriptor);
+                descriptor
+            }
+        };
+        self.sockets.entry(descriptor).or_default().insert(id);
+        Ok(())
+    }
+
+    /// The sockets in whose folders something was removed or renamed.
+    pub(super) fn sockets_to_look_at(&self) -> BTreeSet<SocketId> {
+        let mut found = BTreeSet::new();
+        let Some(inotify) = &self.inotify else {
+            return found;
+        };
+        while let Ok(events) = inotify.read_events() {
+            for event in events {
+                // An overflow (a negative descriptor) may have swallowed anything.
+                match self.sockets.get(&event.wd) {
+                    Some(sockets) => found.extend(sockets),
+                    None => found.extend(self.sockets.values().flatten()),
+                }
+            }
+        }
+        found
+    }
+
+    /// Starts or stops watching the machine's addresses.
+    pub(super) fn addresses(&mut self, epoll: &Epoll, wanted: bool) {
+        if !wanted {
+            // Nobody else has it open, so that closing it removes it from the epoll set; by hand
+            // all the same, for a child on its way to exec has a copy for a moment.
+            if let Some(routing) = self.addresses.take() {
+                let _not_watched = epoll.delete(&routing);
+            }
+            return;
+        }
+        match routing_socket() {
+            Ok(routing) => {
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Addresses.pack());
+                if let Err(errno) = epoll.add(&routing, event) {
+                    log::warn!("cannot watch for addresses: {}", errno.desc());
+                }
+                self.addresses = Some(routing);
+            }
+            Err(errno) => log::warn!("cannot watch for addresses: {}", errno.desc()),
+        }
+    }
+
+    /// Takes the news about addresses. What they say does not matter: binding is tried, and knows.
+    pub(super) fn drain_addresses(&self) {
+        let Some(routing) = &self.addresses else {
+            return;
+        };
+        let mut buffer = [0u8; 8192];
+        // ENOBUFS says that some were lost, which is news as well.
+        while matches!(
+            recv(routing.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT),
+            Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR)
+        ) {}
+    }
+}
+
+fn routing_socket() -> nix::Result<OwnedFd> {
+    let routing = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        SockProtocol::NetlinkRoute,
+    )?;
+    bind(
+        routing.as_fd().as_raw_fd(),
+        &NetlinkAddr::new(0, ADDRESS_GROUPS),
+    )?;
+    Ok(routing)
+}
