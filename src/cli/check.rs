@@ -7,7 +7,7 @@ use super::output::{count, print, print_report};
 use crate::diagnose::{self, Machine, Tried};
 use crate::listener::{self, Purpose};
 use crate::plan::Plan;
-use crate::report::{Report, to_json};
+use crate::report::{Kind, Report, to_json};
 use crate::shell::logging::Sink;
 use crate::{config, worker};
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -101,7 +101,11 @@ fn on_this_machine(plan: &Plan, arguments: &Check, path: &Path) -> Report {
             let _valid = before.thread_set_mask();
         }
         for error in &outcome.errors {
-            findings.add(diagnose::explain_for_check(error, plan, &machine, path));
+            let mut problem = diagnose::explain_for_check(error, plan, &machine, path);
+            if problem.is_error() && error.is_tolerated(plan) {
+                problem.kind = Kind::NotBoundYet;
+            }
+            findings.add(problem);
         }
         for note in &outcome.notes {
             findings.add(diagnose::note(note, plan));

@@ -118,6 +118,8 @@ kinds! {
     StaleSocket = "stale-socket", Advice;
     /// The address is held by the listend that runs this very configuration.
     HeldByListend = "held-by-listend", Advice;
+    /// A listener that could not be bound, and whose configuration allows that.
+    NotBoundYet = "not-bound-yet", Advice;
     /// One loopback of `localhost`, or the IPv6 half of `:PORT`, is missing on this machine.
     FamilyMissing = "family-missing", Advice;
 }
