@@ -5,52 +5,154 @@
 //! through hash maps, so that ten thousand listeners cost milliseconds.
 
 use super::listener::DraftListener;
-use super::model::{Address, Endpoint, Located, Transport, UnixKind, UnixName};
+use super::model::{Address, Endpoint, Listener, Located, Transport, UnixKind, UnixName};
+use super::options::OptionValue;
 use crate::report::{Kind, Problem, Report};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 /// An address of the configuration.
 #[derive(Clone, Copy)]
 struct Owner<'d> {
-    listener: &'d str,
+    listener: &'d Listener,
     address: &'d Located<Address>,
+    sharing: Sharing<'d>,
 }
 
-/// What the sockets so far have taken of one port; each field is the first that did.
+/// What lets two sockets of the internet have one address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Sharing<'d> {
+    /// SO_REUSEPORT, if both have it.
+    reuse_port: bool,
+    /// SO_REUSEADDR, which sockets with multicast groups get, if both have it.
+    reuse_address: bool,
+    /// The interface that it is tied to, if the other is tied to another.
+    device: Option<&'d str>,
+}
+
+impl<'d> Sharing<'d> {
+    fn of(listener: &'d Listener) -> Sharing<'d> {
+        let value = |key: &str| {
+            let mut options = listener.options.iter().map(|option| &option.value);
+            options
+                .find(|option| option.spec.key == key)
+                .map(|option| &option.value)
+        };
+        Sharing {
+            reuse_port: value("reuse_port") == Some(&OptionValue::Flag(true)),
+            reuse_address: !listener.multicast.is_empty(),
+            device: match value("bind_to_device") {
+                Some(OptionValue::Text(device)) => Some(device),
+                _ => None,
+            },
+        }
+    }
+
+    fn with(self, other: Sharing) -> bool {
+        (self.reuse_port && other.reuse_port)
+            || (self.reuse_address && other.reuse_address)
+            || matches!((self.device, other.device), (Some(this), Some(other)) if this != other)
+    }
+}
+
+/// The first socket of each [`Sharing`] that took something; nearly always there is only one.
+#[derive(Default)]
+struct Slot<'d> {
+    first: Option<Owner<'d>>,
+    others: Vec<Owner<'d>>,
+}
+
+impl<'d> Slot<'d> {
+    /// The first that does not share with this one.
+    fn against(&self, owner: Owner<'d>) -> Option<Owner<'d>> {
+        let mut all = self.first.iter().chain(&self.others).copied();
+        all.find(|other| !owner.sharing.with(other.sharing))
+    }
+
+    fn add(&mut self, owner: Owner<'d>) {
+        let mut all = self.first.iter().chain(&self.others);
+        if self.first.is_none() {
+            self.first = Some(owner);
+        } else if all.all(|other| other.sharing != owner.sharing) {
+            self.others.push(owner);
+        }
+    }
+}
+
+/// What the sockets so far have taken of one port.
 #[derive(Default)]
 struct Port<'d> {
     /// 0.0.0.0.
-    v4_any: Option<Owner<'d>>,
+    v4_any: Slot<'d>,
     /// Any IPv4 address, 0.0.0.0 included.
-    v4: Option<Owner<'d>>,
+    v4: Slot<'d>,
     /// `[::]`, with or without IPv4.
-    v6_any: Option<Owner<'d>>,
+    v6_any: Slot<'d>,
     /// `[::]` with IPv4.
-    dual_any: Option<Owner<'d>>,
+    dual_any: Slot<'d>,
     /// Any IPv6 address, `[::]` included.
-    v6: Option<Owner<'d>>,
+    v6: Slot<'d>,
 }
+
+/// Transports that share their port numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Space {
+    /// A multipath socket is a TCP socket to the kernel's table.
+    Tcp,
+    Udp,
+    UdpLite,
+    Sctp,
+}
+
+impl Space {
+    fn of(transport: Transport) -> Space {
+        match transport {
+            Transport::Tcp | Transport::Mptcp => Space::Tcp,
+            Transport::Udp => Space::Udp,
+            Transport::UdpLite => Space::UdpLite,
+            Transport::Sctp => Space::Sctp,
+        }
+    }
+}
+
+/// What has been taken of a port of vsock.
+#[derive(Default)]
+struct VsockPort<'d> {
+    first: Option<Owner<'d>>,
+    any: Option<Owner<'d>>,
+    exact: HashMap<u32, Owner<'d>>,
+}
+
+/// A network namespace; `None` is listend's own.
+type Namespace<'d> = Option<&'d Path>;
 
 #[derive(Default)]
 struct Taken<'d> {
-    ports: HashMap<(Transport, u16), Port<'d>>,
-    exact: HashMap<(Transport, u16, IpAddr), Owner<'d>>,
-    paths: HashMap<&'d Path, Owner<'d>>,
+    ports: HashMap<(Namespace<'d>, Space, u16), Port<'d>>,
+    exact: HashMap<(Namespace<'d>, Space, u16, IpAddr), Slot<'d>>,
     /// The kernel hashes abstract names together with the type of the socket, so one name can
     /// stand once per type.
-    abstract_names: HashMap<(UnixKind, &'d str), Owner<'d>>,
+    abstract_names: HashMap<(Namespace<'d>, UnixKind, &'d str), Owner<'d>>,
+    /// Paths belong to no network namespace, and neither do the two below.
+    paths: HashMap<&'d Path, Owner<'d>>,
+    queues: HashMap<&'d str, Owner<'d>>,
+    /// Stream and seqpacket share their ports; `true` is datagrams.
+    vsock: HashMap<(bool, u32), VsockPort<'d>>,
 }
 
 /// Files one problem for each address that collides with an earlier one.
 pub(super) fn find(listeners: &[DraftListener], report: &mut Report) {
     let mut taken = Taken::default();
     for draft in listeners.iter().filter(|draft| !draft.duplicate) {
-        for address in &draft.listener.addresses {
+        let listener = &draft.listener;
+        let sharing = Sharing::of(listener);
+        for address in &listener.addresses {
             let owner = Owner {
-                listener: &draft.listener.name.value,
+                listener,
                 address,
+                sharing,
             };
             let mut found = None;
             for endpoint in &address.value.endpoints {
@@ -63,17 +165,46 @@ pub(super) fn find(listeners: &[DraftListener], report: &mut Report) {
             }
         }
     }
+    links(listeners, &taken, report);
+}
+
+/// A symbolic link must not stand where another listener puts something.
+fn links(listeners: &[DraftListener], taken: &Taken, report: &mut Report) {
+    let mut seen = HashMap::new();
+    for draft in listeners.iter().filter(|draft| !draft.duplicate) {
+        let listener = &draft.listener;
+        for link in &listener.symlinks {
+            let path = link.value.as_path();
+            let earlier = match (taken.paths.get(path), seen.entry(path)) {
+                (Some(owner), _) if owner.listener.name.value == listener.name.value => continue,
+                (Some(owner), _) => (owner.listener, owner.address.place),
+                (None, Entry::Occupied(earlier)) => *earlier.get(),
+                (None, Entry::Vacant(free)) => {
+                    free.insert((listener, link.place));
+                    continue;
+                }
+            };
+            let (this, other) = (&listener.name.value, &earlier.0.name.value);
+            let message = format!(
+                "listeners `{other}` and `{this}` both want `{}`",
+                path.display()
+            );
+            let problem = Problem::new(Kind::DuplicateAddress, message)
+                .at(link.place)
+                .with_related(earlier.1, "the other one")
+                .with_hint("give the link another path".to_owned());
+            report.add(problem.of_listener(this));
+        }
+    }
 }
 
 fn collision(owner: Owner, earlier: Owner, endpoint: &Endpoint) -> Problem {
     let (this, other) = (&owner.address.value.text, &earlier.address.value.text);
-    let whose = if owner.listener == earlier.listener {
-        format!("listener `{}` has", owner.listener)
+    let (own_name, other_name) = (&owner.listener.name.value, &earlier.listener.name.value);
+    let whose = if own_name == other_name {
+        format!("listener `{own_name}` has")
     } else {
-        format!(
-            "listeners `{}` and `{}` have",
-            earlier.listener, owner.listener
-        )
+        format!("listeners `{other_name}` and `{own_name}` have")
     };
     let (message, hint) = if endpoint.path().is_some() || this == other {
         (
@@ -90,49 +221,76 @@ fn collision(owner: Owner, earlier: Owner, endpoint: &Endpoint) -> Problem {
         .at(owner.address.place)
         .with_related(earlier.address.place, "the other address")
         .with_hint(hint.to_owned())
-        .of_listener(owner.listener)
+        .of_listener(own_name)
         .with_address(this)
 }
 
 impl<'d> Taken<'d> {
     /// Enters a socket; the earlier one that it collides with, if any.
     fn enter(&mut self, endpoint: &'d Endpoint, owner: Owner<'d>) -> Option<Owner<'d>> {
+        let namespace = owner.listener.network_namespace.as_ref();
+        let namespace = namespace.map(|path| path.value.as_path());
+        if let Some(path) = endpoint.path() {
+            return first(self.paths.entry(path), owner);
+        }
         match endpoint {
-            Endpoint::Inet { address, .. } if address.port() == 0 => None,
-            Endpoint::Inet {
-                transport,
-                address,
-                v6_only,
-                ..
-            } => {
-                let ip = match address.ip() {
-                    IpAddr::V6(ip) if !v6_only => {
-                        ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4)
-                    }
-                    ip => ip,
-                };
-                let port = self.ports.entry((*transport, address.port())).or_default();
-                let exact = self.exact.get(&(*transport, address.port(), ip)).copied();
-                let earlier = port.enter(ip, *v6_only, owner).or(exact);
-                self.exact
-                    .entry((*transport, address.port(), ip))
-                    .or_insert(owner);
-                exact.or(earlier)
-            }
-            Endpoint::Unix {
-                name: UnixName::Path(path),
-                ..
-            } => first(self.paths.entry(path.as_path()), owner),
+            Endpoint::Inet { .. } => self.enter_inet(namespace, endpoint, owner),
             Endpoint::Unix {
                 kind,
                 name: UnixName::Abstract(name),
-            } => first(self.abstract_names.entry((*kind, name.as_str())), owner),
-            Endpoint::Fifo { .. }
-            | Endpoint::MessageQueue { .. }
-            | Endpoint::Special { .. }
+            } => first(
+                self.abstract_names.entry((namespace, *kind, name.as_str())),
+                owner,
+            ),
+            Endpoint::MessageQueue { name } => first(self.queues.entry(name.as_str()), owner),
+            Endpoint::Vsock { port, .. } if *port == u32::MAX => None,
+            Endpoint::Vsock { kind, cid, port } => {
+                let port = (*kind == UnixKind::Datagram, *port);
+                self.vsock.entry(port).or_default().enter(*cid, owner)
+            }
+            // A special file can be opened and a netlink group joined any number of times.
+            Endpoint::Special { .. }
             | Endpoint::Netlink { .. }
-            | Endpoint::Vsock { .. } => None,
+            | Endpoint::Fifo { .. }
+            | Endpoint::Unix { .. } => None,
         }
+    }
+
+    fn enter_inet(
+        &mut self,
+        namespace: Namespace<'d>,
+        endpoint: &'d Endpoint,
+        mut owner: Owner<'d>,
+    ) -> Option<Owner<'d>> {
+        let Endpoint::Inet {
+            transport,
+            address,
+            v6_only,
+            scope,
+            ..
+        } = endpoint
+        else {
+            return None;
+        };
+        if address.port() == 0 {
+            return None;
+        }
+        // A link-local address ties its socket to the interface.
+        owner.sharing.device = owner.sharing.device.or(scope.as_deref());
+        let ip = match address.ip() {
+            IpAddr::V6(ip) if !v6_only => ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4),
+            ip => ip,
+        };
+        let (space, number) = (Space::of(*transport), address.port());
+        let port = self.ports.entry((namespace, space, number)).or_default();
+        let exact = self
+            .exact
+            .entry((namespace, space, number, ip))
+            .or_default();
+        let earlier = port.enter(ip, *v6_only, owner);
+        let earlier = exact.against(owner).or(earlier);
+        exact.add(owner);
+        earlier
     }
 }
 
@@ -141,36 +299,48 @@ impl<'d> Port<'d> {
     fn enter(&mut self, ip: IpAddr, v6_only: bool, owner: Owner<'d>) -> Option<Owner<'d>> {
         let any_v4 = ip == Ipv4Addr::UNSPECIFIED;
         let any_v6 = ip == Ipv6Addr::UNSPECIFIED;
-        let earlier = match ip {
-            IpAddr::V4(_) if any_v4 => self.v4.or(self.dual_any),
-            IpAddr::V4(_) => self.v4_any.or(self.dual_any),
-            IpAddr::V6(_) if any_v6 && !v6_only => self.v6.or(self.v4),
-            IpAddr::V6(_) if any_v6 => self.v6,
-            IpAddr::V6(_) => self.v6_any,
+        let (near, far) = match ip {
+            IpAddr::V4(_) if any_v4 => (&self.v4, Some(&self.dual_any)),
+            IpAddr::V4(_) => (&self.v4_any, Some(&self.dual_any)),
+            IpAddr::V6(_) if any_v6 && !v6_only => (&self.v6, Some(&self.v4)),
+            IpAddr::V6(_) if any_v6 => (&self.v6, None),
+            IpAddr::V6(_) => (&self.v6_any, None),
         };
+        let far = far.and_then(|slot| slot.against(owner));
+        let earlier = near.against(owner).or(far);
         if ip.is_ipv4() {
-            self.v4.get_or_insert(owner);
+            self.v4.add(owner);
         } else {
-            self.v6.get_or_insert(owner);
+            self.v6.add(owner);
         }
         if any_v4 {
-            self.v4_any.get_or_insert(owner);
+            self.v4_any.add(owner);
         }
         if any_v6 {
-            self.v6_any.get_or_insert(owner);
+            self.v6_any.add(owner);
         }
         if any_v6 && !v6_only {
-            self.dual_any.get_or_insert(owner);
+            self.dual_any.add(owner);
         }
         earlier
     }
 }
 
-fn first<'d, K>(
-    entry: std::collections::hash_map::Entry<'_, K, Owner<'d>>,
-    owner: Owner<'d>,
-) -> Option<Owner<'d>> {
-    use std::collections::hash_map::Entry;
+impl<'d> VsockPort<'d> {
+    /// Any CID collides with every CID.
+    fn enter(&mut self, cid: u32, owner: Owner<'d>) -> Option<Owner<'d>> {
+        let is_any = cid == u32::MAX;
+        let exact = first(self.exact.entry(cid), owner);
+        let earlier = exact.or(if is_any { self.first } else { self.any });
+        self.first.get_or_insert(owner);
+        if is_any {
+            self.any.get_or_insert(owner);
+        }
+        earlier
+    }
+}
+
+fn first<'d, K>(entry: Entry<'_, K, Owner<'d>>, owner: Owner<'d>) -> Option<Owner<'d>> {
     match entry {
         Entry::Occupied(earlier) => Some(*earlier.get()),
         Entry::Vacant(free) => {
@@ -226,9 +396,123 @@ mod tests {
             ("unix:@a", "unix:@a", true),
             ("unix:@a", "unix-dgram:@a", false),
             ("unix:@/run/a", "unix:/run/a", false),
+            ("fifo:/run/a", "fifo:/run/a", true),
+            ("fifo:/run/a", "unix:/run/a", true),
+            ("mqueue:/a", "mqueue:/a", true),
+            ("mqueue:/a", "mqueue:/b", false),
+            ("vsock::1", "vsock:2:1", true),
+            ("vsock:2:1", "vsock:2:1", true),
+            ("vsock:2:1", "vsock:3:1", false),
+            ("vsock:2:1", "vsock-seqpacket:2:1", true),
+            ("vsock:2:1", "vsock-dgram:2:1", false),
+            ("vsock::4294967295", "vsock::4294967295", false),
+            ("special:/dev/null", "special:/dev/null", false),
+            ("netlink:route 1", "netlink:route 1", false),
+            ("127.0.0.1:80", "mptcp://:80", true),
+            ("127.0.0.1:80", "sctp://127.0.0.1:80", false),
+            ("udp://:80", "udplite://:80", false),
+            ("127.0.0.1:80-90", "127.0.0.1:85", true),
+            ("127.0.0.1:80-90", "127.0.0.1:91-95", false),
+            ("[fe80::1%a]:80", "[fe80::1%b]:80", false),
+            ("[fe80::1%a]:80", "[fe80::1%a]:80", true),
+            ("[fe80::1%a]:80", "[::]:80", true),
         ] {
             assert_eq!(collide(first, second), want, "{first} {second}");
             assert_eq!(collide(second, first), want, "{second} {first}");
         }
+    }
+
+    /// How many of these listeners, each in the long form, collide with an earlier one.
+    fn collisions(listeners: &[&str]) -> usize {
+        let mut text = "silence: unused-listener\nlisteners:\n".to_owned();
+        for (index, keys) in listeners.iter().enumerate() {
+            text += &format!("  l{index}: {{{keys}}}\n");
+        }
+        let loaded = crate::config::read(vec![crate::config::SourceFile {
+            name: "f".to_owned(),
+            bytes: text.into_bytes(),
+            folder: "/".into(),
+        }]);
+        let errors = loaded.report.errors;
+        let only = errors.iter().all(|e| e.kind == Kind::DuplicateAddress);
+        assert!(only, "{errors:?}");
+        errors.len()
+    }
+
+    #[test]
+    fn options_and_namespaces_part_what_would_collide() {
+        for (listeners, want) in [
+            (
+                ["address: ':80', reuse_port: true", "address: 127.0.0.1:80"],
+                1,
+            ),
+            (
+                [
+                    "address: ':80', reuse_port: true",
+                    "address: 127.0.0.1:80, reuse_port: true",
+                ],
+                0,
+            ),
+            (
+                [
+                    "address: ':80', bind_to_device: a",
+                    "address: ':80', bind_to_device: b",
+                ],
+                0,
+            ),
+            (["address: ':80', bind_to_device: a", "address: ':80'"], 1),
+            (
+                [
+                    "address: ':80', network_namespace: /run/netns/a",
+                    "address: ':80'",
+                ],
+                0,
+            ),
+            (
+                [
+                    "address: 'unix:@a', network_namespace: /run/netns/a",
+                    "address: 'unix:@a'",
+                ],
+                0,
+            ),
+            (
+                [
+                    "address: 'unix:/a', network_namespace: /run/netns/a",
+                    "address: 'unix:/a'",
+                ],
+                1,
+            ),
+            (
+                [
+                    "address: 'udp://:80', multicast: 239.1.2.3",
+                    "address: 'udp://:80', multicast: 239.1.2.4",
+                ],
+                0,
+            ),
+            (
+                ["address: 'unix:/a', symlinks: /b", "address: 'unix:/b'"],
+                1,
+            ),
+            (
+                [
+                    "address: 'unix:/a', symlinks: /c",
+                    "address: 'unix:/b', symlinks: /c",
+                ],
+                1,
+            ),
+        ] {
+            assert_eq!(collisions(&listeners), want, "{listeners:?}");
+            let [first, second] = listeners;
+            assert_eq!(collisions(&[second, first]), want, "{listeners:?}");
+        }
+        // The first of three does not hide the second from the third.
+        let three = [
+            "address: 127.0.0.1:80, reuse_port: true",
+            "address: 127.0.0.2:80",
+            "address: 0.0.0.0:80, reuse_port: true",
+        ];
+        assert_eq!(collisions(&three), 1);
+        let same = "address: [':80', ':80'], reuse_port: true";
+        assert_eq!(collisions(&[same]), 0);
     }
 }

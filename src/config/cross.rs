@@ -171,12 +171,17 @@ fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), Complaint> {
         )
         .hint(hint));
     };
-    if what == "port" && matches!(endpoint, Endpoint::Unix { .. }) {
-        return Err(Complaint::new(
-            Kind::BadTemplate,
-            format!("listener `{name}` is a unix socket and has no port"),
-        )
-        .hint(format!("write `{{address:{name}}}`")));
+    if what == "port" && !matches!(endpoint, Endpoint::Inet { .. }) {
+        let message = match endpoint {
+            Endpoint::Unix { .. } => format!("listener `{name}` is a unix socket and has no port"),
+            other => format!(
+                "listener `{name}` is {}, whose port or name is not passed on alone",
+                other.kind().word()
+            ),
+        };
+        return Err(
+            Complaint::new(Kind::BadTemplate, message).hint(format!("write `{{address:{name}}}`"))
+        );
     }
     if mention.socket.index.is_none() && sockets.len() > 1 {
         return Err(Complaint::new(

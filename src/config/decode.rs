@@ -72,6 +72,8 @@ pub(super) fn entries<'n>(node: &'n Node, what: &str, out: &mut Out) -> Option<V
 pub(super) struct Fields<'n> {
     table: &'static [Key],
     found: Vec<Option<&'n Node>>,
+    /// The key behind the one that was asked for last: the next, if they are asked for in order.
+    next: usize,
     #[cfg(debug_assertions)]
     taken: usize,
 }
@@ -121,6 +123,7 @@ impl<'n> Fields<'n> {
         Some(Fields {
             table,
             found,
+            next: 0,
             #[cfg(debug_assertions)]
             taken: 0,
         })
@@ -128,8 +131,17 @@ impl<'n> Fields<'n> {
 
     /// The value of a key, if it is there.
     pub fn take(&mut self, name: &'static str) -> Option<&'n Node> {
-        let index = self.table.iter().position(|key| key.name == name);
+        let is_next = self
+            .table
+            .get(self.next)
+            .is_some_and(|key| key.name == name);
+        let index = if is_next {
+            Some(self.next)
+        } else {
+            self.table.iter().position(|key| key.name == name)
+        };
         debug_assert!(index.is_some(), "`{name}` is missing in keys.rs");
+        self.next = index? + 1;
         #[cfg(debug_assertions)]
         {
             self.taken += 1;

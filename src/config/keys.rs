@@ -3,6 +3,8 @@
 //! One table per mapping: unknown keys are found by it, and the documentation is checked against
 //! it. The decoder asks for each key of its table exactly once, and for no other.
 
+use super::options::OPTIONS;
+
 /// One key of a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
@@ -25,8 +27,15 @@ pub const TOP: &[Key] = &[
     key("silence", "none", "codes of advice not to give"),
 ];
 
-/// The keys of a listener in its long form.
-pub const LISTENER: &[Key] = &[
+/// The keys of a listener in its long form: these, and one for each socket option.
+pub const LISTENER: &[Key] = &WITH_OPTIONS;
+
+const OF_LISTENER: &[Key] = &[
+    key(
+        "ipv6_only",
+        "true",
+        "whether `[ADDRESS]:PORT` takes IPv6 only",
+    ),
     key("address", "", "one address, or a list of them"),
     key(
         "backlog",
@@ -34,25 +43,61 @@ pub const LISTENER: &[Key] = &[
         "the length of the accept queue, 1 to 2147483647",
     ),
     key(
-        "ipv6_only",
-        "true",
-        "whether `[ADDRESS]:PORT` takes IPv6 only",
-    ),
-    key(
         "owner",
         "listend's own user",
-        "the user that owns the unix path",
+        "the user that owns the unix path, FIFO or message queue",
     ),
-    key("group", "listend's own group", "the group of the unix path"),
     key(
-        "mode",
-        "0600",
-        "the permission bits of the unix path, in octal",
+        "group",
+        "listend's own group",
+        "the group of the unix path, FIFO or message queue",
     ),
+    key("mode", "0600", "its permission bits, in octal"),
     key(
         "directory_mode",
         "0755",
         "the permission bits of parent folders that are created",
+    ),
+    key(
+        "directory_owner",
+        "listend's own user",
+        "the user, or `USER:GROUP`, that owns parent folders that are created",
+    ),
+    key(
+        "directory_group",
+        "listend's own group",
+        "the group of parent folders that are created",
+    ),
+    key(
+        "symlinks",
+        "none",
+        "symbolic links to make that lead to the path",
+    ),
+    key(
+        "remove_on_stop",
+        "true",
+        "whether what was made in the file system is removed at the end",
+    ),
+    key(
+        "writable",
+        "false",
+        "whether a special file is opened for writing, too",
+    ),
+    key("multicast", "none", "multicast groups to join"),
+    key(
+        "network_namespace",
+        "listend's own",
+        "the network namespace to bind in, a path",
+    ),
+    key(
+        "optional",
+        "false",
+        "whether everything else starts without it",
+    ),
+    key(
+        "wait_for_address",
+        "not at all",
+        "how long an address that this machine lacks is waited for without an error",
     ),
     key(
         "silence",
@@ -60,6 +105,24 @@ pub const LISTENER: &[Key] = &[
         "codes of advice not to give about this listener",
     ),
 ];
+
+/// The default of every socket option: it is not touched.
+const UNTOUCHED: &str = "the kernel's";
+
+const WITH_OPTIONS: [Key; OF_LISTENER.len() + OPTIONS.len()] = {
+    let mut all = [key("", "", ""); OF_LISTENER.len() + OPTIONS.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < OF_LISTENER.len() {
+            OF_LISTENER[at]
+        } else {
+            let option = &OPTIONS[at - OF_LISTENER.len()];
+            key(option.key, UNTOUCHED, option.doc)
+        };
+        at += 1;
+    }
+    all
+};
 
 /// The keys of a worker.
 pub const WORKER: &[Key] = &[

@@ -3,12 +3,13 @@
 use super::address::{self, V6};
 use super::complaint::{Complaint, Out};
 use super::decode::{Entry, Fields, account, list, silence, text, wrong_type};
+use super::fitting::{self, Written};
 use super::keys;
-use super::model::{Address, Endpoint, Listener, Located, UnixName};
+use super::model::{Address, Endpoint, Listener, Located, Presence};
 use super::scalar;
+use super::setting;
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, Report};
-use std::net::SocketAddr;
 
 /// A listener, and what the checks across the whole configuration must know about it.
 pub(super) struct DraftListener {
@@ -39,7 +40,7 @@ pub(super) fn plain(name: &str, place: Place) -> Listener {
         options: Vec::new(),
         multicast: Vec::new(),
         network_namespace: None,
-        presence: super::Presence::Required,
+        presence: Presence::Required,
         directory_mode: 0o755,
         silence: Vec::new(),
     }
@@ -108,7 +109,18 @@ fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Out) {
             draft.broken = true;
         }
     }
-    let listener = &mut draft.listener;
+    let written = Written {
+        v6_only,
+        ..settings(&mut fields, &mut draft.listener, out)
+    };
+    fields.finish();
+    if !draft.broken {
+        fitting::check(&draft.listener, &written, out);
+    }
+}
+
+/// Every key but the addresses.
+fn settings(fields: &mut Fields, listener: &mut Listener, out: &mut Out) -> Written {
     let backlog = fields.read("backlog", out, |text| {
         scalar::integer("backlog", text, 1, i64::from(i32::MAX))
     });
@@ -126,109 +138,37 @@ fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Out) {
     listener.directory_mode = directory_mode
         .as_ref()
         .map_or(listener.directory_mode, |mode| mode.value);
+    setting::directory(fields, listener, out);
+    setting::symlinks(fields, listener, out);
+    let remove = fields.read("remove_on_stop", out, |text| {
+        scalar::boolean("remove_on_stop", text)
+    });
+    listener.remove_on_stop = remove.as_ref().is_none_or(|remove| remove.value);
+    let writable = fields.read("writable", out, |text| scalar::boolean("writable", text));
+    if writable.as_ref().is_some_and(|writable| writable.value) {
+        make_writable(listener);
+    }
+    setting::multicast(fields, listener, out);
+    setting::network_namespace(fields, listener, out);
+    let wait_for_address = setting::presence(fields, listener, out);
     listener.silence = silence(fields.take("silence"), out);
-    fields.finish();
-
-    let unix_only = [
-        ("owner", listener.owner.as_ref().map(|owner| owner.place)),
-        ("group", listener.group.as_ref().map(|group| group.place)),
-        ("mode", mode.map(|mode| mode.place)),
-        ("directory_mode", directory_mode.map(|mode| mode.place)),
-    ];
-    if !draft.broken {
-        fitting(&draft.listener, &unix_only, v6_only.as_ref(), out);
+    setting::options(fields, listener, out);
+    Written {
+        v6_only: None,
+        mode: mode.map(|mode| mode.place),
+        directory_mode: directory_mode.map(|mode| mode.place),
+        remove_on_stop: remove.map(|remove| remove.place),
+        writable: writable.map(|writable| writable.place),
+        wait_for_address,
     }
 }
 
-/// Files keys that mean nothing for the listener's addresses.
-fn fitting(
-    listener: &Listener,
-    unix_only: &[(&str, Option<Place>)],
-    v6_only: Option<&Located<bool>>,
-    out: &mut Out,
-) {
-    let endpoints = || {
-        listener
-            .addresses
-            .iter()
-            .flat_map(|address| &address.value.endpoints)
-    };
-    if endpoints().all(|endpoint| endpoint.path().is_none()) {
-        let is_abstract = endpoints().any(|endpoint| {
-            matches!(
-                endpoint,
-                Endpoint::Unix {
-                    name: UnixName::Abstract(_),
-                    ..
-                }
-            )
-        });
-        for (key, place) in unix_only {
-            let Some(place) = place else { continue };
-            let noun = match *key {
-                "owner" => "an owner",
-                "group" => "a group",
-                "mode" => "a mode",
-                _ => "a folder",
-            };
-            let hint = if is_abstract {
-                "an abstract name is open to every process in the network namespace; delete the key, or use a path"
-            } else {
-                "delete the key; who may connect to a port is the firewall's and the worker's business"
-            };
-            let complaint = Complaint::bad(format!("`{key}`: only a unix path has {noun}"));
-            out.add(complaint.hint(hint).at(*place));
+fn make_writable(listener: &mut Listener) {
+    let addresses = listener.addresses.iter_mut();
+    for endpoint in addresses.flat_map(|address| &mut address.value.endpoints) {
+        if let Endpoint::Special { writable, .. } = endpoint {
+            *writable = true;
         }
-    }
-    if let Some(only) = v6_only {
-        v6_only_fits(listener, only, out);
-    }
-    if let Some(backlog) = &listener.backlog
-        && endpoints().all(|endpoint| !endpoint.accepts())
-    {
-        let complaint = Complaint::bad("`backlog`: datagram sockets have no accept queue");
-        out.add(complaint.hint("delete the key").at(backlog.place));
-    }
-}
-
-fn v6_only_fits(listener: &Listener, only: &Located<bool>, out: &mut Out) {
-    let mut explicit = false;
-    let mut dual = None;
-    for address in &listener.addresses {
-        for endpoint in &address.value.endpoints {
-            match endpoint {
-                Endpoint::Inet {
-                    v6_only: false,
-                    optional: true,
-                    ..
-                } => dual = Some(address),
-                Endpoint::Inet {
-                    address: SocketAddr::V6(_),
-                    ..
-                } => explicit = true,
-                _ => {}
-            }
-        }
-    }
-    match dual {
-        Some(address) if only.value => {
-            let port = address.value.text.rsplit(':').next().unwrap_or("");
-            let complaint = Complaint::bad(format!(
-                "`ipv6_only: true`, but `{}` takes IPv4 as well",
-                address.value.text
-            ));
-            let complaint = complaint.hint(format!("write the address as \"[::]:{port}\""));
-            out.add(
-                complaint
-                    .at(only.place)
-                    .with_related(address.place, "the address"),
-            );
-        }
-        None if !explicit => {
-            let complaint = Complaint::bad("`ipv6_only`: the listener has no IPv6 address");
-            out.add(complaint.hint("delete the key").at(only.place));
-        }
-        _ => {}
     }
 }
 

@@ -5,20 +5,25 @@
 //!
 //! `yaml` makes a tree with places; `listener` and `worker` read their mappings out of it with
 //! the help of `decode` and the tables of [`keys`]; `scalar`, `address` and `template` read single
-//! values; `conflict` and `cross` check what the parts say about one another.
+//! values; `setting` reads the table of [`options`], and `fitting` says which keys mean nothing for
+//! which kind of socket; `conflict` and `cross` check what the parts say about one another.
 
 mod address;
+mod address_inet;
+mod address_local;
 mod arguments;
 mod complaint;
 mod conflict;
 mod cross;
 mod decode;
+mod fitting;
 pub mod keys;
 mod listener;
 mod model;
 pub mod options;
 mod read;
 mod scalar;
+mod setting;
 mod silence;
 mod template;
 mod worker;

@@ -41,11 +41,11 @@ pub struct Listener {
     pub backlog: Option<Located<u32>>,
     /// `false` lets a specific or wildcard IPv6 socket take IPv4 as well.
     pub ipv6_only: bool,
-    /// User that owns the unix path.
+    /// User that owns the unix path, FIFO or message queue.
     pub owner: Option<Located<String>>,
-    /// Group of the unix path.
+    /// Group of the unix path, FIFO or message queue.
     pub group: Option<Located<String>>,
-    /// Permission bits of the unix path; 0600 unless given.
+    /// Permission bits of the unix path, FIFO or message queue; 0600 unless given.
     pub mode: u32,
     /// Permission bits of parent folders that are created; 0755 unless given.
     pub directory_mode: u32,
@@ -99,7 +99,8 @@ pub struct Multicast {
 pub struct Address {
     /// As written in the YAML.
     pub text: String,
-    /// `:80` is one dual-stack socket, `localhost:80` is two, everything else is one.
+    /// `:80` is one dual-stack socket, `localhost:80` is two, a range of ports is one for
+    /// each; everything else is one.
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -186,6 +187,29 @@ pub enum SocketKind {
     Special,
 }
 
+impl SocketKind {
+    /// What it is called in an address: `tcp`, `unix-dgram`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            SocketKind::Tcp => "tcp",
+            SocketKind::Udp => "udp",
+            SocketKind::Mptcp => "mptcp",
+            SocketKind::Sctp => "sctp",
+            SocketKind::UdpLite => "udplite",
+            SocketKind::UnixStream => "unix",
+            SocketKind::UnixDatagram => "unix-dgram",
+            SocketKind::UnixSeqPacket => "unix-seqpacket",
+            SocketKind::VsockStream => "vsock",
+            SocketKind::VsockDatagram => "vsock-dgram",
+            SocketKind::VsockSeqPacket => "vsock-seqpacket",
+            SocketKind::Netlink => "netlink",
+            SocketKind::Fifo => "fifo",
+            SocketKind::MessageQueue => "mqueue",
+            SocketKind::Special => "special",
+        }
+    }
+}
+
 /// The transport of an inet socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -218,7 +242,8 @@ pub enum UnixKind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnixName {
-    /// An absolute path of at most 107 bytes (unix(7)).
+    /// An absolute path. One of more than 107 bytes (unix(7)) is bound through the descriptor of
+    /// its folder.
     Path(PathBuf),
     /// A name in the abstract namespace, without the leading NUL; at most 107 bytes.
     Abstract(String),

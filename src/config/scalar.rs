@@ -171,7 +171,7 @@ pub(super) fn rate(text: &str) -> Parsed<Option<Rate>> {
 }
 
 /// A number with an optional `K`, `M`, `G` or `T` (powers of 1024).
-fn size(key: &str, text: &str) -> Parsed<u64> {
+pub(super) fn size(key: &str, text: &str) -> Parsed<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (count, suffix) = text.split_at(digits);
     let complain = || Complaint::bad(format!("`{key}`: `{text}` is not a number or size"));
@@ -297,6 +297,19 @@ pub(super) fn name(text: &str) -> Parsed<()> {
         Some(c) if c.is_control() => Err(complain("it has a control character in it".to_owned())),
         Some(c) if !c.is_ascii() => Err(complain(format!("`{c}` is not ASCII"))),
         Some(c) => Err(complain(format!("it has a `{c}` in it"))),
+    }
+}
+
+/// The name of a network interface, or its index; what the kernel's `dev_valid_name` takes.
+pub(super) fn interface(text: &str) -> Result<(), &'static str> {
+    match text {
+        "" => Err("it has no name"),
+        "." | ".." | "0" => Err("no interface can have that name"),
+        _ if text.len() > 15 => Err("it has more than 15 bytes"),
+        _ if text.contains(|c: char| c.is_whitespace() || c.is_control() || "/:%".contains(c)) => {
+            Err("it has a character that no interface's name has")
+        }
+        _ => Ok(()),
     }
 }
 

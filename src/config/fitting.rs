@@ -1,0 +1,300 @@
+//! Keys that mean nothing for the addresses of their listener.
+
+use super::complaint::{Complaint, Out};
+use super::model::{Address, Endpoint, Listener, Located, SocketKind, UnixName};
+use crate::report::Place;
+use SocketKind::{
+    MessageQueue, Mptcp, Netlink, Sctp, Special, Tcp, Udp, UdpLite, UnixDatagram, UnixSeqPacket,
+    UnixStream, VsockDatagram, VsockSeqPacket, VsockStream,
+};
+use std::net::SocketAddr;
+
+const SPECIAL: &[SocketKind] = &[Special];
+const DATAGRAM: &[SocketKind] = &[Udp, UdpLite];
+const INET: &[SocketKind] = &[Tcp, Udp, Mptcp, Sctp, UdpLite];
+/// What lives in a network namespace.
+const NETWORK: &[SocketKind] = &[
+    Tcp,
+    Udp,
+    Mptcp,
+    Sctp,
+    UdpLite,
+    UnixStream,
+    UnixDatagram,
+    UnixSeqPacket,
+    VsockStream,
+    VsockDatagram,
+    VsockSeqPacket,
+    Netlink,
+];
+
+/// Where keys stand that a listener does not keep.
+pub(super) struct Written {
+    pub v6_only: Option<Located<bool>>,
+    pub mode: Option<Place>,
+    pub directory_mode: Option<Place>,
+    pub remove_on_stop: Option<Place>,
+    pub writable: Option<Place>,
+    pub wait_for_address: Option<Place>,
+}
+
+/// Files keys that mean nothing for the listener's addresses.
+pub(super) fn check(listener: &Listener, written: &Written, out: &mut Out) {
+    files_only(listener, written, out);
+    if let Some(only) = &written.v6_only {
+        v6_only_fits(listener, only, out);
+    }
+    if let Some(backlog) = &listener.backlog
+        && endpoints(listener).all(|(_, endpoint)| !endpoint.accepts())
+    {
+        let datagrams = endpoints(listener).all(|(_, endpoint)| {
+            let kind = endpoint.kind();
+            DATAGRAM.contains(&kind) || matches!(kind, UnixDatagram | VsockDatagram)
+        });
+        let complaint = if datagrams {
+            Complaint::bad("`backlog`: datagram sockets have no accept queue")
+        } else {
+            Complaint::bad("`backlog`: nothing here has an accept queue")
+        };
+        out.add(complaint.hint("delete the key").at(backlog.place));
+    }
+    if let Some(place) = written.writable {
+        all_are("writable", SPECIAL, place, listener, out);
+    }
+    if let Some(path) = &listener.network_namespace {
+        all_are("network_namespace", NETWORK, path.place, listener, out);
+    }
+    for option in &listener.options {
+        let spec = option.value.spec;
+        all_are(spec.key, spec.kinds, option.place, listener, out);
+    }
+    multicast_fits(listener, out);
+    symlinks_fit(listener, out);
+    if let Some(place) = written.wait_for_address
+        && all_are("wait_for_address", INET, place, listener, out)
+    {
+        all_are_specific(listener, place, out);
+    }
+}
+
+/// The sockets of a listener, each with its address.
+fn endpoints(listener: &Listener) -> impl Iterator<Item = (&Located<Address>, &Endpoint)> {
+    listener.addresses.iter().flat_map(|address| {
+        let endpoints = address.value.endpoints.iter();
+        endpoints.map(move |endpoint| (address, endpoint))
+    })
+}
+
+/// Files a key that one of the sockets is of the wrong kind for; whether it fits all.
+fn all_are(
+    key: &str,
+    kinds: &[SocketKind],
+    place: Place,
+    listener: &Listener,
+    out: &mut Out,
+) -> bool {
+    let fits = |endpoint: &Endpoint| kinds.contains(&endpoint.kind());
+    let Some((address, endpoint)) = endpoints(listener).find(|(_, endpoint)| !fits(endpoint))
+    else {
+        return true;
+    };
+    let name = &listener.name.value;
+    let word = endpoint.kind().word();
+    let words: Vec<String> = kinds.iter().map(|kind| kind.word().to_owned()).collect();
+    let words = listed(&words, "and");
+    let complaint = if endpoints(listener).any(|(_, endpoint)| fits(endpoint)) {
+        let text = &address.value.text;
+        Complaint::bad(format!(
+            "`{key}` is for {words}; `{text}` of `{name}` is {word}"
+        ))
+        .hint(format!(
+            "give `{text}` a listener of its own, or delete the key"
+        ))
+    } else {
+        Complaint::bad(format!("`{key}` is for {words}; `{name}` is {word}")).hint("delete the key")
+    };
+    out.add(
+        complaint
+            .at(place)
+            .with_related(address.place, "the address"),
+    );
+    false
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub(super) fn listed(words: &[String], and: &str) -> String {
+    match words {
+        [] => String::new(),
+        [only] => only.clone(),
+        [rest @ .., last] => format!("{} {and} {last}", rest.join(", ")),
+    }
+}
+
+/// Owner, group, mode and the like want something in the file system.
+fn files_only(listener: &Listener, written: &Written, out: &mut Out) {
+    let of = |value: &Option<Located<String>>| value.as_ref().map(|value| value.place);
+    let has_path = endpoints(listener).any(|(_, endpoint)| endpoint.path().is_some());
+    let has_queue = endpoints(listener).any(|(_, endpoint)| endpoint.kind() == MessageQueue);
+    let file = "unix path, FIFO or message queue";
+    let folder = "unix path or FIFO";
+    for (key, place, noun, what) in [
+        ("owner", of(&listener.owner), "an owner", file),
+        ("group", of(&listener.group), "a group", file),
+        ("mode", written.mode, "a mode", file),
+        ("directory_mode", written.directory_mode, "a folder", folder),
+        (
+            "directory_owner",
+            of(&listener.directory_owner),
+            "a folder",
+            folder,
+        ),
+        (
+            "directory_group",
+            of(&listener.directory_group),
+            "a folder",
+            folder,
+        ),
+        ("remove_on_stop", written.remove_on_stop, "a file", file),
+    ] {
+        let Some(place) = place else { continue };
+        if has_path || (has_queue && what == file) {
+            continue;
+        }
+        let complaint = Complaint::bad(format!("`{key}`: only a {what} has {noun}"));
+        out.add(complaint.hint(no_file(listener)).at(place));
+    }
+}
+
+fn no_file(listener: &Listener) -> &'static str {
+    let is_abstract = |endpoint: &Endpoint| {
+        matches!(
+            endpoint,
+            Endpoint::Unix {
+                name: UnixName::Abstract(_),
+                ..
+            }
+        )
+    };
+    if endpoints(listener).any(|(_, endpoint)| is_abstract(endpoint)) {
+        "an abstract name is open to every process in the network namespace; delete the key, or use a path"
+    } else if endpoints(listener).any(|(_, endpoint)| INET.contains(&endpoint.kind())) {
+        "delete the key; who may connect to a port is the firewall's and the worker's business"
+    } else {
+        "delete the key"
+    }
+}
+
+/// Symbolic links lead to one path.
+fn symlinks_fit(listener: &Listener, out: &mut Out) {
+    let Some(first) = listener.symlinks.first() else {
+        return;
+    };
+    let mut paths = endpoints(listener).filter_map(|(_, endpoint)| endpoint.path());
+    let complaint = match (paths.next(), paths.next()) {
+        (Some(path), None) => {
+            if let Some(link) = listener.symlinks.iter().find(|link| link.value == path) {
+                let complaint = Complaint::bad("`symlinks`: the link is the path itself");
+                out.add(complaint.hint("delete it").at(link.place));
+            }
+            return;
+        }
+        (None, _) => Complaint::bad("`symlinks`: the listener has no path to lead to")
+            .hint("delete the key; only a unix path and a FIFO have links"),
+        (Some(_), Some(_)) => Complaint::bad("`symlinks`: the listener has several paths")
+            .hint("give the path with the links a listener of its own"),
+    };
+    out.add(complaint.at(first.place));
+}
+
+/// A group is joined by the sockets of its family.
+fn multicast_fits(listener: &Listener, out: &mut Out) {
+    let Some(first) = listener.multicast.first() else {
+        return;
+    };
+    if !all_are("multicast", DATAGRAM, first.place, listener, out) {
+        return;
+    }
+    let takes = |v4: bool| {
+        endpoints(listener).any(|(_, endpoint)| match endpoint {
+            Endpoint::Inet {
+                address, v6_only, ..
+            } => address.is_ipv4() == v4 || (v4 && !v6_only),
+            _ => false,
+        })
+    };
+    for group in &listener.multicast {
+        let is_v4 = group.value.group.is_ipv4();
+        if takes(is_v4) {
+            continue;
+        }
+        let (family, example) = if is_v4 {
+            ("IPv4", "0.0.0.0")
+        } else {
+            ("IPv6", "[::]")
+        };
+        let complaint = Complaint::bad(format!(
+            "`multicast`: the listener has no {family} socket to join `{}` with",
+            group.value.group
+        ));
+        let complaint = complaint.hint(format!("add an address like `udp://{example}:PORT`"));
+        out.add(complaint.at(group.place));
+    }
+}
+
+/// `0.0.0.0` and `[::]` are there always, so nothing can be waited for.
+fn all_are_specific(listener: &Listener, place: Place, out: &mut Out) {
+    let wildcard = endpoints(listener).find(|(_, endpoint)| {
+        matches!(endpoint, Endpoint::Inet { address, .. } if address.ip().is_unspecified())
+    });
+    if let Some((address, _)) = wildcard {
+        let complaint = Complaint::bad(format!(
+            "`wait_for_address`: `{}` is every interface, which is always there",
+            address.value.text
+        ));
+        let problem = complaint
+            .hint("delete the key, or write the address of the interface")
+            .at(place);
+        out.add(problem.with_related(address.place, "the address"));
+    }
+}
+
+fn v6_only_fits(listener: &Listener, only: &Located<bool>, out: &mut Out) {
+    let mut explicit = false;
+    let mut dual = None;
+    for address in &listener.addresses {
+        for endpoint in &address.value.endpoints {
+            match endpoint {
+                Endpoint::Inet {
+                    v6_only: false,
+                    optional: true,
+                    ..
+                } => dual = Some(address),
+                Endpoint::Inet {
+                    address: SocketAddr::V6(_),
+                    ..
+                } => explicit = true,
+                _ => {}
+            }
+        }
+    }
+    match dual {
+        Some(address) if only.value => {
+            let port = address.value.text.rsplit(':').next().unwrap_or("");
+            let complaint = Complaint::bad(format!(
+                "`ipv6_only: true`, but `{}` takes IPv4 as well",
+                address.value.text
+            ));
+            let complaint = complaint.hint(format!("write the address as \"[::]:{port}\""));
+            out.add(
+                complaint
+                    .at(only.place)
+                    .with_related(address.place, "the address"),
+            );
+        }
+        None if !explicit => {
+            let complaint = Complaint::bad("`ipv6_only`: the listener has no IPv6 address");
+            out.add(complaint.hint("delete the key").at(only.place));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,299 @@
+//! Socket options by their table, and the other keys of a listener that are not plain values.
+
+use super::address_local::normalise;
+use super::complaint::{Complaint, Out};
+use super::decode::{Fields, account, text, texts, wrong_type};
+use super::model::{Listener, Located, Multicast, Presence};
+use super::options::{OPTIONS, OptionSetting, OptionSpec, OptionValue, ValueKind};
+use super::scalar;
+use super::yaml::Content;
+use crate::report::{Place, nearest};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Reads every option of the table that is there.
+pub(super) fn options(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
+    for spec in OPTIONS {
+        let Some(node) = fields.take(spec.key) else {
+            continue;
+        };
+        if !matches!(node.content, Content::Scalar(_)) {
+            let complaint = wrong_type(&format!("`{}`", spec.key), "a single value", node);
+            out.add(with_accepted(complaint, spec).at(node.place));
+            continue;
+        }
+        let Some(text) = text(node, spec.key, out) else {
+            continue;
+        };
+        let value = value(spec, text).map_err(|complaint| with_accepted(complaint, spec));
+        if let Some(value) = out.check(node.place, value) {
+            listener.options.push(Located {
+                value: OptionSetting { spec, value },
+                place: node.place,
+            });
+        }
+    }
+}
+
+fn value(spec: &OptionSpec, text: &str) -> Result<OptionValue, Complaint> {
+    let key = spec.key;
+    let within = |number: Option<i64>, min: i64, max: i64| {
+        number
+            .filter(|number| (min..=max).contains(number))
+            .map(OptionValue::Number)
+            .ok_or_else(|| Complaint::bad(format!("`{key}`: `{text}` is not allowed")))
+    };
+    match spec.value {
+        ValueKind::Flag => scalar::boolean(key, text).map(OptionValue::Flag),
+        ValueKind::Number(min, max) => {
+            scalar::integer(key, text, min, max).map(OptionValue::Number)
+        }
+        ValueKind::Size(min, max) => {
+            let bytes = scalar::size(key, text).ok();
+            within(bytes.and_then(|bytes| i64::try_from(bytes).ok()), min, max)
+        }
+        ValueKind::Seconds(min, max) => {
+            let time = scalar::duration(key, text)?;
+            let whole = time.subsec_nanos() == 0;
+            within(
+                i64::try_from(time.as_secs()).ok().filter(|_| whole),
+                min,
+                max,
+            )
+        }
+        ValueKind::Milliseconds(min, max) => {
+            let time = scalar::duration(key, text)?;
+            within(i64::try_from(time.as_millis()).ok(), min, max)
+        }
+        ValueKind::Text(most) if is_word(text, most) => Ok(OptionValue::Text(text.to_owned())),
+        ValueKind::Text(_) => {
+            let shown: String = text.chars().take(80).collect();
+            Err(Complaint::bad(format!(
+                "`{key}`: `{shown}` cannot be a name"
+            )))
+        }
+        ValueKind::Choice(words) => match words.iter().find(|(word, _)| *word == text) {
+            Some((_, number)) => Ok(OptionValue::Number(*number)),
+            None => {
+                let meant = nearest(text, words.iter().map(|(word, _)| *word));
+                let hint = meant.map(|word| format!("did you mean `{word}`?"));
+                Err(Complaint::bad(format!("`{key}` has no choice `{text}`")).maybe_hint(hint))
+            }
+        },
+    }
+}
+
+/// What the kernel can take for the name of an interface or of an algorithm.
+fn is_word(text: &str, most: usize) -> bool {
+    !text.is_empty()
+        && text.len() <= most
+        && !matches!(text, "." | "..")
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "/:".contains(c))
+}
+
+/// Adds which values the option takes, unless the message says it already.
+fn with_accepted(mut complaint: Complaint, spec: &OptionSpec) -> Complaint {
+    let accepted = accepted(spec.value);
+    if !complaint.message.contains(&accepted) {
+        complaint.hint = Some(match complaint.hint {
+            Some(hint) => format!("{hint}; it takes {accepted}"),
+            None => format!("it takes {accepted}"),
+        });
+    }
+    complaint
+}
+
+/// The values of an option in words.
+fn accepted(value: ValueKind) -> String {
+    match value {
+        ValueKind::Flag => "`true` or `false`".to_owned(),
+        ValueKind::Number(min, max) => format!("a whole number from {min} to {max}"),
+        ValueKind::Size(min, max) => format!(
+            "a size from {min} to {max} bytes; `K`, `M` and `G` are powers of 1024, like `64K`"
+        ),
+        ValueKind::Seconds(min, max) => {
+            format!("a duration in whole seconds, from `{min}s` to `{max}s`")
+        }
+        ValueKind::Milliseconds(min, max) => format!("a duration from `{min}ms` to `{max}ms`"),
+        ValueKind::Text(most) => {
+            format!("a name of 1 to {most} bytes, without blanks, `/` and `:`")
+        }
+        ValueKind::Choice(words) => {
+            let words: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+            super::fitting::listed(&words, "or")
+        }
+    }
+}
+
+/// Who owns folders that are created: two keys, one of which can say both.
+pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
+    let owner = fields.read("directory_owner", out, |text| {
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (text, None),
+        };
+        let user = account("directory_owner", user)?;
+        let group = group.map(|group| account("directory_owner", group));
+        Ok((user, group.transpose()?))
+    });
+    listener.directory_group = fields.read("directory_group", out, |text| {
+        account("directory_group", text)
+    });
+    let Some(Located { value, place }) = owner else {
+        return;
+    };
+    let (user, group) = value;
+    listener.directory_owner = Some(Located { value: user, place });
+    match (group, &listener.directory_group) {
+        (Some(_), Some(other)) => {
+            let complaint =
+                Complaint::bad("`directory_owner` and `directory_group` both say a group")
+                    .hint("delete one of them");
+            out.add(complaint.at(other.place).with_related(place, "the other"));
+        }
+        (Some(value), None) => listener.directory_group = Some(Located { value, place }),
+        (None, _) => {}
+    }
+}
+
+/// An absolute path that is not a folder's.
+fn absolute(key: &str, text: &str, example: &str) -> Result<PathBuf, Complaint> {
+    let shown: String = text.chars().take(200).collect();
+    let complain = |why: &str| {
+        Complaint::bad(format!("`{key}`: `{shown}` {why}"))
+            .hint(format!("write an absolute path, like `{example}`"))
+    };
+    if !text.starts_with('/') {
+        return Err(complain("is not absolute"));
+    }
+    if text.ends_with('/') || text.ends_with("/.") || text.ends_with("/..") {
+        return Err(complain("is a folder"));
+    }
+    if text.len() > 4095 {
+        return Err(complain("is longer than 4095 bytes"));
+    }
+    Ok(PathBuf::from(normalise(text)))
+}
+
+/// `symlinks:`, each once.
+pub(super) fn symlinks(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
+    let Some(node) = fields.take("symlinks") else {
+        return;
+    };
+    for Located { value, place } in texts(node, "symlinks", out) {
+        let path = absolute("symlinks", &value, "/run/app/other.sock");
+        let Some(path) = out.check(place, path) else {
+            continue;
+        };
+        if let Some(first) = listener.symlinks.iter().find(|other| other.value == path) {
+            let complaint = Complaint::bad(format!("`{value}` stands twice in `symlinks`"));
+            let problem = complaint.hint("delete one of them").at(place);
+            out.add(problem.with_related(first.place, "first written here"));
+            continue;
+        }
+        listener.symlinks.push(Located { value: path, place });
+    }
+}
+
+/// `multicast:`, each group once.
+pub(super) fn multicast(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
+    let Some(node) = fields.take("multicast") else {
+        return;
+    };
+    for Located { value, place } in texts(node, "multicast", out) {
+        let Some(group) = out.check(place, group(&value)) else {
+            continue;
+        };
+        if let Some(first) = listener.multicast.iter().find(|other| other.value == group) {
+            let complaint = Complaint::bad(format!("`{value}` stands twice in `multicast`"));
+            let problem = complaint.hint("delete one of them").at(place);
+            out.add(problem.with_related(first.place, "first written here"));
+            continue;
+        }
+        listener.multicast.push(Located {
+            value: group,
+            place,
+        });
+    }
+}
+
+fn group(text: &str) -> Result<Multicast, Complaint> {
+    let usage = "write a group, like `239.1.2.3`, `239.1.2.3%eth0` or `ff02::1%eth0`";
+    let (address, interface) = match text.split_once('%') {
+        Some((address, interface)) => (address, Some(interface)),
+        None => (text, None),
+    };
+    let Ok(group) = address.parse::<IpAddr>() else {
+        return Err(
+            Complaint::bad(format!("`multicast`: `{address}` is not an address")).hint(usage),
+        );
+    };
+    if !group.is_multicast() {
+        return Err(Complaint::bad(format!(
+            "`multicast`: `{address}` is not a multicast address"
+        ))
+        .hint(format!(
+            "{usage}; groups are 224.0.0.0 to 239.255.255.255, and ff00::/8"
+        )));
+    }
+    if let Some(interface) = interface
+        && let Err(why) = scalar::interface(interface)
+    {
+        return Err(
+            Complaint::bad(format!("`multicast`: `{interface}` is no interface: {why}"))
+                .hint(usage),
+        );
+    }
+    Ok(Multicast {
+        group,
+        interface: interface.map(str::to_owned),
+    })
+}
+
+/// `network_namespace:`.
+pub(super) fn network_namespace(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
+    listener.network_namespace = fields.read("network_namespace", out, |text| {
+        let example = match text {
+            "" => "/run/netns/blue".to_owned(),
+            name if name.contains('/') => "/run/netns/blue".to_owned(),
+            name => format!("/run/netns/{name}"),
+        };
+        absolute("network_namespace", text, &example)
+    });
+}
+
+/// `optional:` and `wait_for_address:`; the place of the latter, if it is in force.
+pub(super) fn presence(
+    fields: &mut Fields,
+    listener: &mut Listener,
+    out: &mut Out,
+) -> Option<Place> {
+    let optional = fields.read("optional", out, |text| scalar::boolean("optional", text));
+    let wait = fields.read("wait_for_address", out, |text| {
+        match scalar::duration("wait_for_address", text)? {
+            Duration::ZERO => Err(Complaint::bad("`wait_for_address`: 0 is no time to wait")
+                .hint("write a duration, like `30s`, or delete the key")),
+            time => Ok(time),
+        }
+    });
+    let optional = optional.filter(|optional| optional.value);
+    match (&optional, &wait) {
+        (Some(optional), Some(wait)) => {
+            let complaint = Complaint::bad(
+                "`wait_for_address` and `optional` both say what happens without the address",
+            );
+            let complaint = complaint.hint("delete one of them; `optional` tries again, too");
+            out.add(
+                complaint
+                    .at(wait.place)
+                    .with_related(optional.place, "the other"),
+            );
+            return None;
+        }
+        (Some(_), None) => listener.presence = Presence::Optional,
+        (None, Some(wait)) => listener.presence = Presence::WaitFor(wait.value),
+        (None, None) => {}
+    }
+    wait.map(|wait| wait.place)
+}
