@@ -5,7 +5,7 @@ use super::exit::Exit;
 use super::load::{self, Planned};
 use super::output::{count, print, print_report};
 use crate::diagnose::{self, Machine, Tried};
-use crate::listener::{self, Purpose};
+use crate::listener::{self, Adopted, Purpose};
 use crate::plan::Plan;
 use crate::report::{Kind, Report, to_json};
 use crate::shell::logging::Sink;
@@ -95,7 +95,7 @@ fn on_this_machine(plan: &Plan, arguments: &Check, path: &Path) -> Report {
         super::run::raise_open_files();
         // Ctrl-C in the middle would leave unix paths behind. It is acted on right afterwards.
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-        let outcome = listener::bind_all(plan, Purpose::Try);
+        let outcome = listener::bind_all(plan, Purpose::Try, Adopted::default());
         if let Ok(before) = before {
             // Fails only for a wrong `how` (pthread_sigmask(3)).
             let _valid = before.thread_set_mask();

@@ -7,7 +7,7 @@ use super::output::{count, print_report};
 use crate::core::{Mono, WhenDone};
 use crate::diagnose::{self, Machine};
 use crate::handoff::systemd::PidfdInode;
-use crate::listener::{self, Outcome, Purpose};
+use crate::listener::{self, Adopted, Outcome, Purpose};
 use crate::plan::Plan;
 use crate::report::{Report, Sources};
 use crate::shell::logging::Sink;
@@ -51,7 +51,7 @@ pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -
         bound,
         errors,
         notes,
-    } = listener::bind_all(&plan, Purpose::Keep);
+    } = listener::bind_all(&plan, Purpose::Keep, Adopted::default());
     let (missing, fatal): (Vec<_>, Vec<_>) = errors
         .into_iter()
         .partition(|error| error.is_tolerated(&plan));

@@ -109,6 +109,19 @@ pub fn note(note: &Note, plan: &Plan) -> Problem {
             );
             about(*listener, *socket, Kind::FamilyMissing, message)
         }
+        Note::OptionChanged {
+            listener,
+            socket,
+            key,
+            asked,
+            effective,
+        } => {
+            let (name, endpoint) = named(*listener, *socket);
+            let message = format!(
+                "listener `{name}`: {key} on {endpoint} is {effective}, not {asked} as asked"
+            );
+            about(*listener, *socket, Kind::OptionChanged, message)
+        }
     }
 }
 

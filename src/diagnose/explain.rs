@@ -111,6 +111,13 @@ fn message(error: &BindError, name: &str, endpoint: &Endpoint) -> String {
         (None, BindStep::RemoveStale) => {
             format!("{cannot}: cannot replace the stale socket there: {reason}")
         }
+        (None, BindStep::EnterNamespace) => {
+            format!("{cannot}: cannot enter network namespace{at}: {reason}")
+        }
+        (None, BindStep::LeaveNamespace) => {
+            format!("{cannot}: cannot return to listend's own network namespace: {reason}")
+        }
+        (None, BindStep::Open) => format!("{cannot}: cannot open it: {reason}"),
         (None, BindStep::Socket) => format!("{cannot}: cannot create a socket: {reason}"),
         (None, BindStep::SetOption(option)) => format!("{cannot}: cannot set {option}: {reason}"),
         (None, BindStep::SetOwner) => format!("{cannot}: cannot set owner and group: {reason}"),

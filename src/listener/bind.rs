@@ -1,174 +1,42 @@
 //! Binding everything a plan names, and collecting every failure.
 
-use super::bound::{Bound, BoundListener, BoundSocket, as_backlog};
-use super::{inet, unix_path};
-use crate::config::{Endpoint, Transport, UnixName};
+use super::bound::{Bound, BoundListener, BoundSocket, remove_file};
+use super::inherited;
+use super::namespace::Namespaces;
+use crate::config::{Endpoint, Presence, Transport};
 use crate::plan::{ListenerId, ListenerPlan, Plan};
-use socket2::Socket;
-use std::io;
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+
+pub(super) use super::outcome::Failure;
+pub use super::outcome::{BindError, BindStep, Note, Obstacle, Outcome, Purpose};
 
 /// How often `localhost:0` looks for a port that is free on both loopbacks.
 const PORT_ATTEMPTS: u32 = 16;
 
-/// What binding is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// To serve.
-    Keep,
-    /// To see whether it would work: leaves no socket, no path and no folder behind, and does
-    /// not touch a stale path.
-    Try,
-}
-
-/// What came of it.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// What was bound, also if there are errors; empty listeners when only tried.
-    pub bound: Bound,
-    /// Every failure, in the order of the plan.
-    pub errors: Vec<BindError>,
-    /// What went well, but not in the way that was written.
-    pub notes: Vec<Note>,
-}
-
-/// The steps of binding one socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BindStep {
-    /// mkdir(2) of a parent folder of a unix path, or reaching it.
-    CreateFolder,
-    /// lstat(2) and connect(2), to see what is at a unix path.
-    Probe,
-    /// unlink(2) of a stale unix socket.
-    RemoveStale,
-    /// socket(2).
-    Socket,
-    /// setsockopt(2) of the named option.
-    SetOption(&'static str),
-    /// bind(2).
-    Bind,
-    /// chown(2) of a unix path.
-    SetOwner,
-    /// chmod(2) of a unix path.
-    SetMode,
-    /// listen(2).
-    Listen,
-    /// Reading back what was bound: getsockname(2), or stat(2) of a unix path.
-    ReadBack,
-}
-
-/// What stands in the way, where an errno alone would not tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Obstacle {
-    /// A server is bound to the unix path and answers.
-    LiveServer,
-    /// The unix path is taken by something that is no socket; in words, with its article.
-    NotASocket(&'static str),
-    /// There is a socket at the path, and connect(2) may not say whether it is alive.
-    Unprobed,
-    /// Somebody else changed the path in the middle of it.
-    Interference,
-}
-
-/// One socket that could not be bound.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BindError {
-    /// Of which listener.
-    pub listener: ListenerId,
-    /// Index into [`ListenerPlan::sockets`].
-    pub socket: usize,
-    /// What failed.
-    pub step: BindStep,
-    /// What the system call answered; EADDRINUSE or EEXIST where there was an obstacle instead.
-    pub errno: i32,
-    /// What was in the way, if it is known.
-    pub obstacle: Option<Obstacle>,
-    /// The path the step was about: a folder, or the unix path.
-    pub path: Option<PathBuf>,
-}
-
-/// Something that went well, but not in the way that was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
-    /// A unix socket nobody listened on was replaced.
-    StaleReplaced {
-        /// Of which listener.
-        listener: ListenerId,
-        /// Index into [`ListenerPlan::sockets`].
-        socket: usize,
-    },
-    /// The same, were it not only tried.
-    StaleWouldBeReplaced {
-        /// Of which listener.
-        listener: ListenerId,
-        /// Index into [`ListenerPlan::sockets`].
-        socket: usize,
-    },
-    /// This machine has no IPv6, or no ::1, and the address can do without.
-    FamilyMissing {
-        /// Of which listener.
-        listener: ListenerId,
-        /// Index into [`ListenerPlan::sockets`].
-        socket: usize,
-        /// EAFNOSUPPORT or EADDRNOTAVAIL.
-        errno: i32,
-        /// What was bound in its place; `None` where it was left out.
-        instead: Option<Endpoint>,
-    },
-}
-
-/// A failure before it is known whose it is.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) step: BindStep,
-    pub(super) errno: i32,
-    pub(super) obstacle: Option<Obstacle>,
-    pub(super) path: Option<PathBuf>,
-}
-
-impl Failure {
-    pub(super) fn new(step: BindStep, error: impl Into<io::Error>) -> Failure {
-        Failure {
-            step,
-            // socket2 refuses a path that is too long before the kernel sees it.
-            errno: error
-                .into()
-                .raw_os_error()
-                .unwrap_or(nix::libc::ENAMETOOLONG),
-            obstacle: None,
-            path: None,
-        }
-    }
-
-    pub(super) fn about(mut self, path: impl Into<PathBuf>) -> Failure {
-        self.path = Some(path.into());
-        self
-    }
-
-    pub(super) fn because(mut self, obstacle: Obstacle) -> Failure {
-        self.obstacle = Some(obstacle);
-        self
-    }
-}
+/// Sockets that are bound already, by listener and by index into [`ListenerPlan::sockets`].
+pub type Adopted = HashMap<(ListenerId, usize), OwnedFd>;
 
 /// Binds every socket of the plan and listens on those where clients queue. Goes on after a
 /// failure, so that one run shows them all.
 ///
+/// What is in `adopted` is not bound again: it gets the options that a live socket can be given,
+/// and listen(2) with our backlog.
+///
 /// The sockets that could be bound are in the outcome also if others failed; a caller that gives
-/// up calls [`Bound::remove_paths`] and drops them.
-pub fn bind_all(plan: &Plan, purpose: Purpose) -> Outcome {
-    let mut binder = Binder {
-        purpose,
-        somaxconn: read_somaxconn(),
-        outcome: Outcome::default(),
-    };
+/// up calls [`Bound::withdraw`]. But a listener that the plan can do without
+/// ([`BindError::is_tolerated`]) is bound in whole or not at all: if one of its sockets fails, the
+/// others are taken back, so that no worker gets half of it. Its errors are in the outcome too.
+pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
+    let mut binder = Binder::new(purpose, adopted);
     binder.outcome.bound.listeners.reserve(plan.listeners.len());
     for (number, listener) in plan.listeners.iter().enumerate() {
         // A plan comes from YAML text that fits into memory; it has fewer than 2³² listeners.
         let id = ListenerId(u32::try_from(number).unwrap_or(u32::MAX));
-        let bound = binder.listener(id, listener);
-        binder.outcome.bound.listeners.push(bound);
+        let sockets = binder.listener(id, listener, Vec::new());
+        let listeners = &mut binder.outcome.bound.listeners;
+        listeners.push(BoundListener { sockets });
     }
     let mut outcome = binder.outcome;
     if purpose == Purpose::Try {
@@ -190,32 +58,186 @@ pub fn bind_all(plan: &Plan, purpose: Purpose) -> Outcome {
     outcome
 }
 
+/// Binds those sockets of one listener that are not bound yet: all of them, or none if one fails.
+/// What it held before, it keeps.
+///
+/// After an error at [`BindStep::LeaveNamespace`] the process is in a network namespace that is not
+/// its own; it should end.
+pub fn bind_missing(
+    plan: &Plan,
+    listener: ListenerId,
+    bound: &mut Bound,
+) -> (Vec<BindError>, Vec<Note>) {
+    let mut binder = Binder::new(Purpose::Keep, Adopted::default());
+    binder.is_late = true;
+    let Some(entry) = bound.listeners.get_mut(listener.0 as usize) else {
+        return (Vec::new(), Vec::new());
+    };
+    let held = std::mem::take(&mut entry.sockets);
+    entry.sockets = binder.listener(listener, plan.listener(listener), held);
+    let mut outcome = binder.outcome;
+    bound
+        .created_folders
+        .append(&mut outcome.bound.created_folders);
+    (outcome.errors, outcome.notes)
+}
+
 fn read_somaxconn() -> Option<u32> {
     let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?;
     text.trim().parse().ok()
 }
 
-struct Binder {
-    purpose: Purpose,
-    somaxconn: Option<u32>,
-    outcome: Outcome,
+/// Binds listener after listener; [`super::one`] has what it does for a single socket.
+pub(super) struct Binder {
+    pub(super) purpose: Purpose,
+    /// Whether sockets are bound after the start, for one listener.
+    is_late: bool,
+    adopted: Adopted,
+    namespaces: Namespaces,
+    /// In the network namespace of the moment.
+    pub(super) somaxconn: Option<u32>,
+    pub(super) outcome: Outcome,
 }
 
 impl Binder {
-    fn listener(&mut self, id: ListenerId, plan: &ListenerPlan) -> BoundListener {
-        let mut sockets = Vec::with_capacity(plan.sockets.len());
+    fn new(purpose: Purpose, adopted: Adopted) -> Binder {
+        Binder {
+            purpose,
+            is_late: false,
+            adopted,
+            namespaces: Namespaces::default(),
+            somaxconn: read_somaxconn(),
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// Binds what is not in `held`, and answers with all of it.
+    fn listener(
+        &mut self,
+        id: ListenerId,
+        plan: &ListenerPlan,
+        held: Vec<BoundSocket>,
+    ) -> Vec<BoundSocket> {
+        let (errors, notes) = (self.outcome.errors.len(), self.outcome.notes.len());
+        let kept: Vec<usize> = held.iter().map(|socket| socket.planned).collect();
+        let all_or_none = self.is_late || plan.presence != Presence::Required;
+        let mut sockets = self.sockets(id, plan, held);
+        if all_or_none && self.outcome.errors.len() > errors {
+            sockets.retain(|socket| {
+                let keep = kept.contains(&socket.planned);
+                if !keep {
+                    // What cannot be removed will be in the way of the next try, which says so.
+                    let _ = remove_file(socket);
+                }
+                keep
+            });
+            // About sockets that there are not; that a stale path has gone stays true.
+            let mut index = 0;
+            self.outcome.notes.retain(|note| {
+                index += 1;
+                index <= notes || matches!(note, Note::StaleReplaced { .. })
+            });
+        }
+        sockets
+    }
+
+    fn sockets(
+        &mut self,
+        id: ListenerId,
+        plan: &ListenerPlan,
+        held: Vec<BoundSocket>,
+    ) -> Vec<BoundSocket> {
+        let errors = self.outcome.errors.len();
+        let mut sockets = held;
+        let done = self.take_over(id, plan, &mut sockets);
+        let is_done = |index: usize| done.get(index).is_some_and(|done| *done);
+        if (0..plan.sockets.len()).all(is_done) {
+            return sockets;
+        }
+        let inside = match &plan.network_namespace {
+            None => self.namespaces.at_home().map(|()| None),
+            Some(path) => self.namespaces.enter(path).map(Some),
+        };
+        let inside = match inside {
+            Ok(inside) => inside,
+            Err(failure) => {
+                let missing = (0..plan.sockets.len()).filter(|index| !is_done(*index));
+                let failures = missing.map(|index| failure.clone().of(id, index));
+                self.outcome.errors.extend(failures);
+                return sockets;
+            }
+        };
+        let at_home = self.somaxconn;
+        if inside.is_some() {
+            self.somaxconn = read_somaxconn();
+        }
+        self.bind_rest(id, plan, is_done, &mut sockets);
+        drop(inside);
+        self.somaxconn = at_home;
+        if !done.is_empty() {
+            sockets.sort_by_key(|socket| socket.planned);
+            self.outcome.errors[errors..].sort_by_key(|error| error.socket);
+        }
+        sockets
+    }
+
+    /// Adopts what there is to adopt. Answers, by index, which sockets are settled, and with nothing
+    /// where none is: that is the rule, and costs nothing.
+    fn take_over(
+        &mut self,
+        id: ListenerId,
+        plan: &ListenerPlan,
+        sockets: &mut Vec<BoundSocket>,
+    ) -> Vec<bool> {
+        if sockets.is_empty() && self.adopted.is_empty() {
+            return Vec::new();
+        }
+        let mut done = vec![false; plan.sockets.len()];
+        for socket in sockets.iter() {
+            if let Some(done) = done.get_mut(socket.planned) {
+                *done = true;
+            }
+        }
+        for (index, planned) in plan.sockets.iter().enumerate() {
+            let Some(fd) = self.adopted.remove(&(id, index)) else {
+                continue;
+            };
+            done[index] = true;
+            if self.purpose == Purpose::Try {
+                // It is in use, and trying changes nothing.
+                continue;
+            }
+            let ready = inherited::take_over(fd, &planned.endpoint, plan);
+            let result = ready.map(|ready| Some(self.bound(plan, index, ready)));
+            self.file(id, index, result, sockets);
+        }
+        done
+    }
+
+    fn bind_rest(
+        &mut self,
+        id: ListenerId,
+        plan: &ListenerPlan,
+        is_done: impl Fn(usize) -> bool,
+        sockets: &mut Vec<BoundSocket>,
+    ) {
         let mut index = 0;
         while index < plan.sockets.len() {
-            let taken = if is_localhost_pair(plan, index) {
-                self.loopback_pair(id, plan, index, &mut sockets);
-                2
-            } else {
-                self.one(id, plan, index, &mut sockets);
-                1
-            };
-            index += taken;
+            if is_localhost_pair(plan, index) {
+                match (is_done(index), is_done(index + 1)) {
+                    (false, false) => self.loopback_pair(id, plan, index, sockets),
+                    (true, false) => self.other_half(id, plan, (index, index + 1), sockets),
+                    (false, true) => self.other_half(id, plan, (index + 1, index), sockets),
+                    (true, true) => {}
+                }
+                index += 2;
+                continue;
+            }
+            if !is_done(index) {
+                self.one(id, plan, index, sockets);
+            }
+            index += 1;
         }
-        BoundListener { sockets }
     }
 
     fn one(
@@ -227,6 +249,21 @@ impl Binder {
     ) {
         let result = self.socket(id, plan, index, &plan.sockets[index].endpoint);
         self.file(id, index, result, sockets);
+    }
+
+    /// The half of `localhost:0` that is missing gets the port of the one that is there.
+    fn other_half(
+        &mut self,
+        id: ListenerId,
+        plan: &ListenerPlan,
+        (there, missing): (usize, usize),
+        sockets: &mut Vec<BoundSocket>,
+    ) {
+        let there = sockets.iter().find(|socket| socket.planned == there);
+        let port = there.and_then(|socket| port_of(&socket.address));
+        let wanted = with_port(&plan.sockets[missing].endpoint, port.unwrap_or(0));
+        let result = self.socket(id, plan, missing, &wanted);
+        self.file(id, missing, result, sockets);
     }
 
     /// `localhost:0`: both loopbacks get one and the same port.
@@ -272,146 +309,22 @@ impl Binder {
         sockets: &mut Vec<BoundSocket>,
     ) {
         match result {
-            Ok(Some(bound)) => sockets.push(bound),
+            Ok(Some(bound)) => {
+                let changed = bound.effective.iter().filter(|one| !one.is_as_asked);
+                let notes = changed.map(|one| Note::OptionChanged {
+                    listener,
+                    socket,
+                    key: one.key,
+                    asked: one.asked.clone(),
+                    effective: one.effective.clone(),
+                });
+                self.outcome.notes.extend(notes);
+                sockets.push(bound);
+            }
             Ok(None) => {}
-            Err(failure) => self.outcome.errors.push(BindError {
-                listener,
-                socket,
-                step: failure.step,
-                errno: failure.errno,
-                obstacle: failure.obstacle,
-                path: failure.path,
-            }),
+            Err(failure) => self.outcome.errors.push(failure.of(listener, socket)),
         }
     }
-
-    /// Binds one socket; `None` is an optional one that this machine lacks.
-    fn socket(
-        &mut self,
-        listener: ListenerId,
-        plan: &ListenerPlan,
-        index: usize,
-        endpoint: &Endpoint,
-    ) -> Result<Option<BoundSocket>, Failure> {
-        let planned = &plan.sockets[index].endpoint;
-        let mut identity = None;
-        let mut address = endpoint.clone();
-        let raw = match endpoint {
-            Endpoint::Inet {
-                transport,
-                address: wanted,
-                v6_only,
-                optional,
-                ..
-            } => match inet::bind(*transport, *wanted, *v6_only, plan.backlog) {
-                Err(failure) if *optional && lacks_family(&failure) => {
-                    let fallback = inet::without_ipv6(*transport, *wanted, *v6_only);
-                    let errno = failure.errno;
-                    let instead = fallback.clone();
-                    let raw = match fallback {
-                        Some(Endpoint::Inet {
-                            transport,
-                            address,
-                            v6_only,
-                            ..
-                        }) => Some(inet::bind(transport, address, v6_only, plan.backlog)?),
-                        _ => None,
-                    };
-                    self.outcome.notes.push(Note::FamilyMissing {
-                        listener,
-                        socket: index,
-                        errno,
-                        instead: instead.clone(),
-                    });
-                    match (raw, instead) {
-                        (Some(raw), Some(instead)) => {
-                            address = instead;
-                            raw
-                        }
-                        _ => return Ok(None),
-                    }
-                }
-                result => result?,
-            },
-            Endpoint::Unix { kind, name } => {
-                let raw = match name {
-                    UnixName::Path(path) => {
-                        let folders = &mut self.outcome.bound.created_folders;
-                        let done =
-                            unix_path::bind(*kind, path, &plan.access, self.purpose, folders)?;
-                        if done.stale {
-                            self.outcome.notes.push(match self.purpose {
-                                Purpose::Keep => Note::StaleReplaced {
-                                    listener,
-                                    socket: index,
-                                },
-                                Purpose::Try => Note::StaleWouldBeReplaced {
-                                    listener,
-                                    socket: index,
-                                },
-                            });
-                        }
-                        let Some((raw, file)) = done.bound else {
-                            return Ok(None);
-                        };
-                        identity = Some(file);
-                        raw
-                    }
-                    UnixName::Abstract(name) => unix_path::bind_abstract(*kind, name)?,
-                };
-                if endpoint.accepts()
-                    && let Err(error) = raw.listen(as_backlog(plan.backlog))
-                {
-                    if let (Some(path), Some(file)) = (endpoint.path(), identity) {
-                        let _ = super::bound::remove_if_ours(path, file);
-                    }
-                    return Err(Failure::new(BindStep::Listen, error));
-                }
-                raw
-            }
-            _ => {
-                return Err(Failure::new(
-                    BindStep::Socket,
-                    nix::errno::Errno::EPROTONOSUPPORT,
-                ));
-            }
-        };
-        read_back_port(&raw, &mut address)?;
-        Ok(Some(BoundSocket {
-            fd: raw.into(),
-            planned: index,
-            endpoint: planned.clone(),
-            address,
-            backlog: self
-                .somaxconn
-                .filter(|_| endpoint.accepts())
-                .map(|limit| plan.backlog.min(limit)),
-            identity,
-        }))
-    }
-}
-
-/// Only the kernel knows the port it chose; every other address is what was asked for, and
-/// asking again would cost a system call for each of thousands of sockets.
-fn read_back_port(raw: &Socket, endpoint: &mut Endpoint) -> Result<(), Failure> {
-    if let Endpoint::Inet { address, .. } = endpoint
-        && address.port() == 0
-    {
-        let real = raw
-            .local_addr()
-            .map_err(|error| Failure::new(BindStep::ReadBack, error))?;
-        if let Some(real) = real.as_socket() {
-            address.set_port(real.port());
-        }
-    }
-    Ok(())
-}
-
-fn lacks_family(failure: &Failure) -> bool {
-    matches!(
-        failure.errno,
-        nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL
-    )
 }
 
 /// Whether the sockets at `index` and behind it are the two halves of `localhost:0`. Only the
@@ -444,7 +357,7 @@ fn is_localhost_pair(plan: &ListenerPlan, index: usize) -> bool {
         && (first.2 || second.2)
 }
 
-fn port_of(endpoint: &Endpoint) -> Option<u16> {
+pub(super) fn port_of(endpoint: &Endpoint) -> Option<u16> {
     match endpoint {
         Endpoint::Inet { address, .. } => Some(address.port()),
         _ => None,

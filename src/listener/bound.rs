@@ -1,7 +1,10 @@
 //! What is held once everything is bound.
 
+use super::option::Effective;
+use super::queue;
 use crate::config::Endpoint;
 use crate::plan::ListenerId;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, lstat};
 use socket2::SockRef;
 use std::io;
@@ -24,10 +27,10 @@ pub struct BoundListener {
     pub sockets: Vec<BoundSocket>,
 }
 
-/// One bound socket.
+/// One bound socket, or open FIFO, message queue or special file.
 #[derive(Debug)]
 pub struct BoundSocket {
-    /// The socket itself: CLOEXEC, and blocking until [`prepare_for_spawn`] says otherwise.
+    /// The descriptor itself: CLOEXEC. Sockets that were bound here are blocking until [`prepare_for_spawn`] says otherwise.
     pub fd: OwnedFd,
     /// Index into [`crate::plan::ListenerPlan::sockets`].
     pub planned: usize,
@@ -38,8 +41,13 @@ pub struct BoundSocket {
     /// How many clients may wait: the backlog cut to `net.core.somaxconn` as listen(2) does.
     /// `None` for datagrams, and where the limit cannot be read.
     pub backlog: Option<u32>,
-    /// The file of a unix socket that has a path.
+    /// The file of a unix socket that has a path, of a FIFO or of a message queue.
     pub identity: Option<PathIdentity>,
+    /// Whether that file was made here, and so is to be removed. A FIFO or queue that was there, and
+    /// a socket that was inherited, belong to somebody else.
+    pub created: bool,
+    /// What became of the options that were asked for.
+    pub effective: Vec<Effective>,
 }
 
 /// Which file a path was when it was bound. The bound socket keeps the inode in use, so that
@@ -71,20 +79,16 @@ impl Bound {
         listener.map_or(&[], |listener| listener.sockets.as_slice())
     }
 
-    /// Removes the unix paths that are still the files that were bound, and nothing else.
+    /// Removes the unix paths, FIFOs and message queues that are still the files that were made here,
+    /// and nothing else.
     ///
     /// To be called while the sockets are open, so that inode numbers mean something. Answers
-    /// with the paths that are ours and could not be removed (unlink(2)).
+    /// with the paths that are ours and could not be removed (unlink(2), mq_unlink(3)).
     pub fn remove_paths(&self) -> Vec<(PathBuf, io::Error)> {
-        let mut problems = Vec::new();
-        for socket in self.listeners.iter().flat_map(|l| &l.sockets) {
-            if let (Some(path), Some(identity)) = (socket.address.path(), socket.identity)
-                && let Err(error) = remove_if_ours(path, identity)
-            {
-                problems.push((path.to_owned(), error));
-            }
-        }
-        problems
+        let sockets = self.listeners.iter().flat_map(|l| &l.sockets);
+        sockets
+            .filter_map(|socket| remove_file(socket).err())
+            .collect()
     }
 
     /// Takes everything back after a start that failed: the sockets, their paths, and the folders
@@ -98,15 +102,36 @@ impl Bound {
     }
 }
 
-/// Unlinks the path if it still is that socket. A path that has gone or has become another file
-/// is no error.
+/// Removes what was made in the file system for this socket, if it still is that.
+pub(super) fn remove_file(socket: &BoundSocket) -> Result<(), (PathBuf, io::Error)> {
+    let Some(identity) = socket.identity.filter(|_| socket.created) else {
+        return Ok(());
+    };
+    if let Endpoint::MessageQueue { name } = &socket.address {
+        return queue::remove(&socket.fd, name).map_err(|error| (PathBuf::from(name), error));
+    }
+    match socket.address.path() {
+        Some(path) => remove_if_ours(path, identity).map_err(|error| (path.to_owned(), error)),
+        None => Ok(()),
+    }
+}
+
+/// Unlinks the path if it still is that socket or FIFO. A path that has gone or has become another
+/// file is no error.
 pub(super) fn remove_if_ours(path: &Path, identity: PathIdentity) -> io::Result<()> {
     match lstat(path) {
-        Ok(stat) if is_socket(stat.st_mode) && PathIdentity::of(&stat) == identity => {
+        Ok(stat)
+            if (is_socket(stat.st_mode) || is_fifo(stat.st_mode))
+                && PathIdentity::of(&stat) == identity =>
+        {
             std::fs::remove_file(path)
         }
         _ => Ok(()),
     }
+}
+
+fn is_fifo(mode: nix::libc::mode_t) -> bool {
+    mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits()
 }
 
 /// Whether a mode of stat(2) is that of a socket.
@@ -140,9 +165,9 @@ impl IoMode {
 ///
 /// Errors are those of fcntl(2), bind(2) and listen(2).
 pub fn prepare_for_spawn(socket: &BoundSocket, backlog: u32, mode: IoMode) -> io::Result<()> {
-    let raw = SockRef::from(&socket.fd);
-    raw.set_nonblocking(mode == IoMode::NonBlocking)?;
+    set_mode(&socket.fd, mode)?;
     if socket.endpoint.accepts() {
+        let raw = SockRef::from(&socket.fd);
         if let Endpoint::Inet { address: asked, .. } = socket.endpoint
             && let Endpoint::Inet { address, .. } = socket.address
             && asked.port() == 0
@@ -156,6 +181,17 @@ pub fn prepare_for_spawn(socket: &BoundSocket, backlog: u32, mode: IoMode) -> io
             }
         }
         raw.listen(as_backlog(backlog))?;
+    }
+    Ok(())
+}
+
+/// Of any descriptor: a socket, a FIFO, a message queue, a device.
+fn set_mode(fd: &OwnedFd, mode: IoMode) -> io::Result<()> {
+    let before = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    let mut after = before;
+    after.set(OFlag::O_NONBLOCK, mode == IoMode::NonBlocking);
+    if after != before {
+        fcntl(fd, FcntlArg::F_SETFL(after))?;
     }
     Ok(())
 }

@@ -1,21 +1,41 @@
-//! TCP and UDP sockets.
+//! TCP, UDP and their kin.
 
-use super::bind::{BindStep, Failure};
 use super::bound::as_backlog;
-use crate::config::{Endpoint, Transport};
-use socket2::{Domain, Protocol, Socket, Type};
-use std::net::{Ipv4Addr, SocketAddr};
+use super::option::{Act, Effective, Options};
+use super::outcome::{BindStep, Failure};
+use crate::config::options::Phase;
+use crate::config::{Endpoint, Multicast, Transport};
+use crate::plan::ListenerPlan;
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
 
-/// socket, options, bind and, for TCP, listen: as few system calls as it takes.
+/// What an [`Endpoint::Inet`] says about the socket itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) transport: Transport,
+    pub(super) address: SocketAddr,
+    pub(super) v6_only: bool,
+}
+
+/// socket, options, bind and, for what accepts, listen: as few system calls as it takes.
 ///
 /// listen(2) belongs to it because bind(2) proves little: with SO_REUSEADDR two sockets may be
 /// bound to one port, and the second listen(2) fails with EADDRINUSE (socket(7)).
+///
+/// `endpoint` is the same as `wanted`; options go by it.
 pub(super) fn bind(
-    transport: Transport,
-    address: SocketAddr,
-    v6_only: bool,
-    backlog: u32,
-) -> Result<Socket, Failure> {
+    endpoint: &Endpoint,
+    wanted: Wanted,
+    plan: &ListenerPlan,
+) -> Result<(Socket, Vec<Effective>), Failure> {
+    let Wanted {
+        transport,
+        address,
+        v6_only,
+    } = wanted;
     let (kind, protocol) = match transport {
         Transport::Tcp => (Type::STREAM, Protocol::TCP),
         Transport::Mptcp => (Type::STREAM, Protocol::MPTCP),
@@ -31,25 +51,104 @@ pub(super) fn bind(
             .set_only_v6(v6_only)
             .map_err(|error| Failure::new(BindStep::SetOption("IPV6_V6ONLY"), error))?;
     }
-    match transport {
-        Transport::Tcp | Transport::Mptcp | Transport::Sctp => {
-            // Connections in TIME_WAIT must not keep a restarted listend from binding.
-            socket
-                .set_reuse_address(true)
-                .map_err(|error| Failure::new(BindStep::SetOption("SO_REUSEADDR"), error))?;
-            socket
-                .bind(&address.into())
-                .map_err(|error| Failure::new(BindStep::Bind, error))?;
-            socket
-                .listen(as_backlog(backlog))
-                .map_err(|error| Failure::new(BindStep::Listen, error))?;
-        }
-        // Never SO_REUSEADDR on UDP: two processes would bind, the later would take all.
-        Transport::Udp | Transport::UdpLite => socket
-            .bind(&address.into())
-            .map_err(|error| Failure::new(BindStep::Bind, error))?,
+    let reuses = match transport {
+        // Connections in TIME_WAIT must not keep a restarted listend from binding.
+        Transport::Tcp | Transport::Mptcp | Transport::Sctp => true,
+        // Two processes would bind, the later would take all; only multicast is for everybody.
+        Transport::Udp | Transport::UdpLite => !plan.multicast.is_empty(),
+    };
+    if reuses {
+        socket
+            .set_reuse_address(true)
+            .map_err(|error| Failure::new(BindStep::SetOption("SO_REUSEADDR"), error))?;
     }
-    Ok(socket)
+    let options = Options::new(&plan.options, endpoint);
+    let mut effective = Vec::new();
+    options.apply(socket.as_fd(), Phase::BeforeBind, Act::Set, &mut effective)?;
+    socket
+        .bind(&address.into())
+        .map_err(|error| Failure::new(BindStep::Bind, error))?;
+    options.apply(
+        socket.as_fd(),
+        Phase::BeforeListen,
+        Act::Set,
+        &mut effective,
+    )?;
+    if endpoint.accepts() {
+        socket
+            .listen(as_backlog(plan.backlog))
+            .map_err(|error| Failure::new(BindStep::Listen, error))?;
+    } else {
+        join(SockRef::from(&socket), address, v6_only, &plan.multicast)?;
+    }
+    Ok((socket, effective))
+}
+
+/// Joins the multicast groups of the socket's family, or of both if it takes both. A group that was
+/// joined already, as by who handed the socket down, is fine.
+pub(super) fn join(
+    socket: SockRef<'_>,
+    address: SocketAddr,
+    v6_only: bool,
+    groups: &[Multicast],
+) -> Result<(), Failure> {
+    for Multicast { group, interface } in groups {
+        let fits = match group {
+            IpAddr::V4(_) => address.is_ipv4() || !v6_only,
+            IpAddr::V6(_) => address.is_ipv6(),
+        };
+        if !fits {
+            continue;
+        }
+        let call = match group {
+            IpAddr::V4(_) => "IP_ADD_MEMBERSHIP",
+            IpAddr::V6(_) => "IPV6_ADD_MEMBERSHIP",
+        };
+        // 0 is for the kernel to choose, by its routes.
+        let index = match interface {
+            Some(name) => interface_index(name, call)?,
+            None => 0,
+        };
+        let joined = match group {
+            IpAddr::V4(group) => {
+                socket.join_multicast_v4_n(group, &InterfaceIndexOrAddress::Index(index))
+            }
+            IpAddr::V6(group) => socket.join_multicast_v6(group, index),
+        };
+        match joined {
+            Err(error) if error.raw_os_error() != Some(nix::libc::EADDRINUSE) => {
+                return Err(Failure::new(BindStep::SetOption(call), error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The address with the index of the interface that is named behind `%`.
+pub(super) fn with_scope(address: SocketAddr, scope: Option<&str>) -> Result<SocketAddr, Failure> {
+    match (address, scope) {
+        (SocketAddr::V6(mut address), Some(scope)) => {
+            address.set_scope_id(interface_index(scope, "scope")?);
+            Ok(address.into())
+        }
+        _ => Ok(address),
+    }
+}
+
+/// A name, or a number as in `fe80::1%2`. Looked up in the network namespace of the moment.
+fn interface_index(interface: &str, what: &'static str) -> Result<u32, Failure> {
+    if let Ok(index) = interface.parse() {
+        return Ok(index);
+    }
+    if_nametoindex(interface).map_err(|errno| {
+        let errno = match errno {
+            // What the kernel says of a name that is too long to be one.
+            Errno::EINVAL | Errno::ENAMETOOLONG => Errno::ENODEV,
+            other => other,
+        };
+        Failure::new(BindStep::SetOption(what), errno)
+    })
 }
 
 /// What stands in for an optional IPv6 socket on a machine without IPv6: 0.0.0.0 for the
@@ -58,17 +157,28 @@ pub(super) fn without_ipv6(
     transport: Transport,
     address: SocketAddr,
     v6_only: bool,
-) -> Option<Endpoint> {
+) -> Option<Wanted> {
     if v6_only || !address.is_ipv6() || !address.ip().is_unspecified() {
         return None;
     }
-    Some(Endpoint::Inet {
+    Some(Wanted {
         transport,
         address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())),
         v6_only: true,
-        optional: true,
-        scope: None,
     })
+}
+
+impl Wanted {
+    /// As an endpoint without a scope.
+    pub(super) fn endpoint(self) -> Endpoint {
+        Endpoint::Inet {
+            transport: self.transport,
+            address: self.address,
+            v6_only: self.v6_only,
+            optional: true,
+            scope: None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -77,11 +187,24 @@ mod tests {
 
     #[test]
     fn only_the_dual_stack_wildcard_falls_back_to_ipv4() {
-        let wildcard: SocketAddr = "[::]:80".parse().unwrap();
-        let instead = without_ipv6(Transport::Tcp, wildcard, false).unwrap();
-        assert_eq!(instead.to_string(), "0.0.0.0:80");
-        assert_eq!(without_ipv6(Transport::Tcp, wildcard, true), None);
-        let loopback: SocketAddr = "[::1]:80".parse().unwrap();
-        assert_eq!(without_ipv6(Transport::Tcp, loopback, true), None);
+        let falls_back = |address: &str, v6_only| {
+            let instead = without_ipv6(Transport::Tcp, address.parse().unwrap(), v6_only);
+            instead.map(|instead| instead.endpoint().to_string())
+        };
+        assert_eq!(falls_back("[::]:80", false).unwrap(), "0.0.0.0:80");
+        assert_eq!(falls_back("[::]:80", true), None);
+        assert_eq!(falls_back("[::1]:80", true), None);
+    }
+
+    #[test]
+    fn a_scope_is_a_name_or_a_number() {
+        let address: SocketAddr = "[fe80::1]:80".parse().unwrap();
+        let by_name = with_scope(address, Some("lo")).unwrap();
+        assert_eq!(by_name, with_scope(address, Some("1")).unwrap());
+        for unknown in ["no-such-interface", "nosuch0"] {
+            let failure = with_scope(address, Some(unknown)).unwrap_err();
+            assert_eq!(failure.errno, nix::libc::ENODEV);
+            assert_eq!(failure.step, BindStep::SetOption("scope"));
+        }
     }
 }

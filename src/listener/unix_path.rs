@@ -179,7 +179,7 @@ fn bound_without_listening(path: &Path) -> bool {
 }
 
 /// What it is, with its article; `None` for a socket.
-fn not_a_socket(found: &FileStat) -> Option<&'static str> {
+pub(super) fn not_a_socket(found: &FileStat) -> Option<&'static str> {
     let format = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
     Some(match format {
         SFlag::S_IFSOCK => return None,
@@ -248,7 +248,11 @@ fn try_beside(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failu
 }
 
 /// Creates the folders that are missing, each with exactly this mode, and remembers them.
-fn create_parents(path: &Path, mode: u32, created: &mut Vec<PathBuf>) -> Result<(), Failure> {
+pub(super) fn create_parents(
+    path: &Path,
+    mode: u32,
+    created: &mut Vec<PathBuf>,
+) -> Result<(), Failure> {
     let mut missing = Vec::new();
     for folder in path.ancestors().skip(1) {
         match stat(folder) {
@@ -330,7 +334,7 @@ fn open_ours(path: &Path, born: u32, changes_owner: bool) -> Result<(OwnedFd, Fi
 }
 
 /// Owner and group first, then the mode, both through the handle and never by name.
-fn give_rights(
+pub(super) fn give_rights(
     path: &Path,
     access: &Access,
     handle: &OwnedFd,

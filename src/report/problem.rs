@@ -122,6 +122,8 @@ kinds! {
     NotBoundYet = "not-bound-yet", Advice;
     /// One loopback of `localhost`, or the IPv6 half of `:PORT`, is missing on this machine.
     FamilyMissing = "family-missing", Advice;
+    /// The kernel took a socket option, and made something else of it.
+    OptionChanged = "option-changed", Advice;
 }
 
 impl Kind {

@@ -3,7 +3,9 @@
 use crate::fixture::*;
 use listend::config::{Endpoint, Transport, UnixKind, UnixName};
 use listend::diagnose::{Machine, explain, note};
-use listend::listener::{BindStep, IoMode, Note, Obstacle, Purpose, bind_all, prepare_for_spawn};
+use listend::listener::{
+    Adopted, BindStep, IoMode, Note, Obstacle, Purpose, bind_all, prepare_for_spawn,
+};
 use listend::plan::{Access, ListenerId};
 use listend::report::Kind;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -190,7 +192,7 @@ fn a_stale_socket_is_replaced_and_said_so() {
         let before = std::fs::metadata(&path).unwrap().ino();
         let plan = single(unix(kind, &path));
 
-        let tried = bind_all(&plan, Purpose::Try);
+        let tried = bind_all(&plan, Purpose::Try, Adopted::default());
         assert_eq!(tried.errors, []);
         let id = ListenerId(0);
         let would = Note::StaleWouldBeReplaced {
@@ -231,7 +233,7 @@ fn a_live_server_of_any_type_is_left_alone() {
     ] {
         for purpose in [Purpose::Keep, Purpose::Try] {
             let plan = single(unix(kind, path));
-            let outcome = bind_all(&plan, purpose);
+            let outcome = bind_all(&plan, purpose, Adopted::default());
             let error = only_error(&outcome);
             assert_eq!(error.obstacle, Some(Obstacle::LiveServer));
             assert!(path.exists());
@@ -264,7 +266,7 @@ fn what_is_no_socket_is_never_removed() {
         let before = std::fs::symlink_metadata(&path).unwrap().ino();
         for purpose in [Purpose::Keep, Purpose::Try] {
             let plan = single(stream(&path));
-            let outcome = bind_all(&plan, purpose);
+            let outcome = bind_all(&plan, purpose, Adopted::default());
             let error = only_error(&outcome);
             assert_eq!(error.obstacle, Some(Obstacle::NotASocket(words)));
             let problem = explain(error, &plan, &Machine::new());
@@ -362,7 +364,7 @@ fn trying_leaves_nothing_behind() {
         ],
         ACCESS,
     );
-    let outcome = bind_all(&plan, Purpose::Try);
+    let outcome = bind_all(&plan, Purpose::Try, Adopted::default());
     assert_eq!(only_error(&outcome).listener, ListenerId(3));
     assert_eq!(outcome.bound.listeners.len(), 4);
     assert!(outcome.bound.listeners.iter().all(|l| l.sockets.is_empty()));

@@ -4,7 +4,7 @@ use crate::fixture::*;
 use listend::config::{Endpoint, UnixKind, UnixName};
 use listend::diagnose::{Interface, Machine, Process, Settings, Tried};
 use listend::diagnose::{advise, explain, explain_for_check, held_by_listend};
-use listend::listener::{BindError, BindStep, Purpose, bind_all};
+use listend::listener::{Adopted, BindError, BindStep, Purpose, bind_all};
 use listend::plan::ListenerId;
 use listend::report::Kind;
 use std::io::{Read, Write};
@@ -178,7 +178,7 @@ fn a_listend_of_the_same_configuration_is_no_error_for_check() {
     assert!(!held_by_listend(pid, &folder.join("run")));
 
     let again = single(stream(&path));
-    let outcome = bind_all(&again, Purpose::Try);
+    let outcome = bind_all(&again, Purpose::Try, Adopted::default());
     let error = only_error(&outcome);
     let machine = Machine::new();
     let advice = explain_for_check(error, &again, &machine, &config);
@@ -189,7 +189,7 @@ fn a_listend_of_the_same_configuration_is_no_error_for_check() {
 
     // The port is ours, not that listend's.
     let again = single(real);
-    let outcome = bind_all(&again, Purpose::Try);
+    let outcome = bind_all(&again, Purpose::Try, Adopted::default());
     let problem = explain_for_check(only_error(&outcome), &again, &Machine::new(), &config);
     assert_eq!(problem.kind.code(), "EADDRINUSE");
     drop(inherited);

@@ -2,7 +2,7 @@
 
 use listend::config::{Endpoint, Transport, UnixKind, UnixName};
 use listend::diagnose::Machine;
-use listend::listener::{BindError, BoundSocket, Outcome, Purpose, bind_all};
+use listend::listener::{Adopted, BindError, BoundSocket, Outcome, Purpose, bind_all};
 use listend::plan::{Access, ListenerPlan, Plan, SocketPlan};
 use listend::report::{FileId, Place};
 use std::os::unix::fs::MetadataExt;
@@ -142,7 +142,7 @@ pub fn single(endpoint: Endpoint) -> Plan {
 }
 
 pub fn keep(plan: &Plan) -> Outcome {
-    bind_all(plan, Purpose::Keep)
+    bind_all(plan, Purpose::Keep, Adopted::default())
 }
 
 pub fn bound(plan: &Plan) -> Outcome {

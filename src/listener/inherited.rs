@@ -1,0 +1,87 @@
+//! Sockets that were bound by whoever started us, and are only put in order.
+
+use super::bound::{PathIdentity, as_backlog};
+use super::one::Ready;
+use super::option::{Act, Options};
+use super::outcome::{BindStep, Failure};
+use super::{inet, queue};
+use crate::config::Endpoint;
+use crate::config::options::Phase;
+use crate::plan::ListenerPlan;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::stat::{fstat, lstat};
+use socket2::SockRef;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Sets what can be set on a live socket, and looks at what cannot: what had to be set before its
+/// bind(2) is in the outcome as changed where it is different. Where clients queue, listen(2) is
+/// repeated with our backlog.
+pub(super) fn take_over(
+    fd: OwnedFd,
+    endpoint: &Endpoint,
+    plan: &ListenerPlan,
+) -> Result<Ready, Failure> {
+    let read_back = |errno| Failure::new(BindStep::ReadBack, errno);
+    // Who hands descriptors down cannot leave it set.
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(read_back)?;
+    let options = Options::new(&plan.options, endpoint);
+    let mut effective = Vec::new();
+    for (phase, act) in [
+        (Phase::BeforeBind, Act::Look),
+        (Phase::BeforeListen, Act::Set),
+        (Phase::AtOpen, Act::Set),
+    ] {
+        options.apply(fd.as_fd(), phase, act, &mut effective)?;
+    }
+    if endpoint.accepts() {
+        SockRef::from(&fd)
+            .listen(as_backlog(plan.backlog))
+            .map_err(|error| Failure::new(BindStep::Listen, error))?;
+    }
+    let address = bound_to(&fd, endpoint)?;
+    let mut identity = None;
+    match &address {
+        Endpoint::Inet {
+            address, v6_only, ..
+        } if !endpoint.accepts() => {
+            inet::join(SockRef::from(&fd), *address, *v6_only, &plan.multicast)?;
+        }
+        Endpoint::MessageQueue { .. } => {
+            effective.extend(queue::limits(&fd, &plan.options)?);
+            identity = Some(PathIdentity::of(&fstat(&fd).map_err(read_back)?));
+        }
+        _ => {
+            // No file is no error: a socket may go on without its path.
+            let file = address.path().and_then(|path| lstat(path).ok());
+            identity = file.map(|file| PathIdentity::of(&file));
+        }
+    }
+    Ok(Ready {
+        address,
+        identity,
+        ..Ready::new(fd, endpoint, effective)
+    })
+}
+
+/// What getsockname(2) says, in the words of the plan.
+pub(super) fn bound_to(fd: &OwnedFd, endpoint: &Endpoint) -> Result<Endpoint, Failure> {
+    let mut bound = endpoint.clone();
+    match &mut bound {
+        Endpoint::Inet { address, .. } => {
+            let real = SockRef::from(fd).local_addr();
+            let real = real.map_err(|error| Failure::new(BindStep::ReadBack, error))?;
+            if let Some(real) = real.as_socket() {
+                *address = real;
+            }
+        }
+        Endpoint::Vsock { cid, port, .. } => {
+            let real = SockRef::from(fd).local_addr();
+            let real = real.map_err(|error| Failure::new(BindStep::ReadBack, error))?;
+            if let Some(real) = real.as_vsock_address() {
+                (*cid, *port) = real;
+            }
+        }
+        _ => {}
+    }
+    Ok(bound)
+}

@@ -1,0 +1,77 @@
+//! Binding in another network namespace, and always coming back.
+
+use super::outcome::{BindStep, Failure};
+use crate::sys;
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::sys::stat::Mode;
+use std::cell::Cell;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+
+/// That of the calling thread, which in listend is the only one.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// The way into other namespaces and back.
+#[derive(Debug, Default)]
+pub(super) struct Namespaces {
+    /// Opened when it is first left.
+    own: Option<Rc<OwnedFd>>,
+    lost: Rc<Cell<Option<i32>>>,
+}
+
+/// Another namespace; it is left when this goes out of scope.
+#[derive(Debug)]
+pub(super) struct Inside {
+    own: Rc<OwnedFd>,
+    lost: Rc<Cell<Option<i32>>>,
+}
+
+impl Namespaces {
+    /// An error if the way back has failed: whatever is bound now is bound in the wrong namespace.
+    pub(super) fn at_home(&self) -> Result<(), Failure> {
+        match self.lost.get() {
+            None => Ok(()),
+            Some(errno) => Err(Failure::new(
+                BindStep::LeaveNamespace,
+                nix::errno::Errno::from_raw(errno),
+            )
+            .about(OWN)),
+        }
+    }
+
+    pub(super) fn enter(&mut self, path: &Path) -> Result<Inside, Failure> {
+        self.at_home()?;
+        let own = match &self.own {
+            Some(own) => Rc::clone(own),
+            None => {
+                let own = Rc::new(open_namespace(Path::new(OWN))?);
+                Rc::clone(self.own.insert(own))
+            }
+        };
+        let other = open_namespace(path)?;
+        sys::enter_network_namespace(&other)
+            .map_err(|error| Failure::new(BindStep::EnterNamespace, error).about(path))?;
+        Ok(Inside {
+            own,
+            lost: Rc::clone(&self.lost),
+        })
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        if let Err(error) = sys::enter_network_namespace(&self.own) {
+            let errno = error.raw_os_error().unwrap_or(libc::EPERM);
+            self.lost.set(Some(errno));
+        }
+    }
+}
+
+fn open_namespace(path: &Path) -> Result<OwnedFd, Failure> {
+    // Non-blocking: the path may be anything, even a FIFO.
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    open(path, flags, Mode::empty())
+        .map_err(|errno| Failure::new(BindStep::EnterNamespace, errno).about(path))
+}

@@ -1,0 +1,226 @@
+//! One socket, or other descriptor, of any kind.
+
+use super::bind::{Binder, port_of};
+use super::bound::{BoundSocket, PathIdentity, as_backlog, remove_if_ours};
+use super::inet::{self, Wanted};
+use super::option::{Act, Effective, Options};
+use super::outcome::{BindStep, Failure, Note, Purpose};
+use super::{inherited, netlink, queue, special, unix_path, vsock};
+use crate::config::options::Phase;
+use crate::config::{Endpoint, UnixKind, UnixName};
+use crate::plan::{ListenerId, ListenerPlan};
+use socket2::Socket;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A descriptor that is bound, open or whatever its kind takes.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) fd: OwnedFd,
+    /// As asked, with what the kernel chose.
+    pub(super) address: Endpoint,
+    pub(super) identity: Option<PathIdentity>,
+    /// Whether its file or queue is of our making.
+    pub(super) created: bool,
+    pub(super) effective: Vec<Effective>,
+}
+
+impl Ready {
+    /// Of what has no file.
+    pub(super) fn new(
+        fd: impl Into<OwnedFd>,
+        address: &Endpoint,
+        effective: Vec<Effective>,
+    ) -> Ready {
+        Ready {
+            fd: fd.into(),
+            address: address.clone(),
+            identity: None,
+            created: false,
+            effective,
+        }
+    }
+}
+
+impl Binder {
+    /// Binds one socket; `None` is one that this machine lacks and the plan can do without, or that
+    /// could be tried only from outside.
+    pub(super) fn socket(
+        &mut self,
+        id: ListenerId,
+        plan: &ListenerPlan,
+        index: usize,
+        endpoint: &Endpoint,
+    ) -> Result<Option<BoundSocket>, Failure> {
+        let folders = &mut self.outcome.bound.created_folders;
+        let ready = match endpoint {
+            Endpoint::Inet { .. } => self.inet(id, plan, index, endpoint)?,
+            Endpoint::Unix { kind, name } => {
+                let (kind, name) = (*kind, name);
+                self.unix((id, index), plan, endpoint, (kind, name))?
+            }
+            Endpoint::Fifo { path } => special::fifo(endpoint, path, plan, self.purpose, folders)?,
+            Endpoint::Special { path, writable } => {
+                special::special(endpoint, (path, *writable), self.purpose)?
+            }
+            Endpoint::MessageQueue { name } => Some(queue::open(endpoint, name, plan)?),
+            Endpoint::Netlink {
+                protocol, group, ..
+            } => {
+                let (raw, effective) = netlink::bind(endpoint, (*protocol, *group), plan)?;
+                Some(Ready::new(raw, endpoint, effective))
+            }
+            Endpoint::Vsock { kind, cid, port } => {
+                let (raw, effective) = vsock::bind(endpoint, (*kind, *cid, *port), plan)?;
+                let mut ready = Ready::new(raw, endpoint, effective);
+                if *port == vsock::ANY_PORT {
+                    ready.address = inherited::bound_to(&ready.fd, endpoint)?;
+                }
+                Some(ready)
+            }
+        };
+        Ok(ready.map(|ready| self.bound(plan, index, ready)))
+    }
+
+    pub(super) fn bound(&self, plan: &ListenerPlan, index: usize, ready: Ready) -> BoundSocket {
+        let endpoint = plan.sockets[index].endpoint.clone();
+        BoundSocket {
+            fd: ready.fd,
+            planned: index,
+            backlog: self
+                .somaxconn
+                .filter(|_| endpoint.accepts())
+                .map(|limit| plan.backlog.min(limit)),
+            endpoint,
+            address: ready.address,
+            identity: ready.identity,
+            created: ready.created,
+            effective: ready.effective,
+        }
+    }
+
+    fn inet(
+        &mut self,
+        listener: ListenerId,
+        plan: &ListenerPlan,
+        socket: usize,
+        endpoint: &Endpoint,
+    ) -> Result<Option<Ready>, Failure> {
+        let Endpoint::Inet {
+            transport,
+            address,
+            v6_only,
+            optional,
+            scope,
+        } = endpoint
+        else {
+            return Ok(None);
+        };
+        let wanted = Wanted {
+            transport: *transport,
+            address: inet::with_scope(*address, scope.as_deref())?,
+            v6_only: *v6_only,
+        };
+        let failure = match inet::bind(endpoint, wanted, plan) {
+            Ok((raw, effective)) => {
+                let mut ready = Ready::new(raw, endpoint, effective);
+                if let Endpoint::Inet { address, .. } = &mut ready.address {
+                    *address = wanted.address;
+                }
+                return with_port_read_back(ready).map(Some);
+            }
+            Err(failure) if *optional && lacks_family(&failure) => failure,
+            Err(failure) => return Err(failure),
+        };
+        let instead = inet::without_ipv6(*transport, *address, *v6_only);
+        let ready = match instead {
+            Some(instead) => {
+                let endpoint = instead.endpoint();
+                let (raw, effective) = inet::bind(&endpoint, instead, plan)?;
+                Some(with_port_read_back(Ready::new(raw, &endpoint, effective))?)
+            }
+            None => None,
+        };
+        self.outcome.notes.push(Note::FamilyMissing {
+            listener,
+            socket,
+            errno: failure.errno,
+            instead: instead.map(Wanted::endpoint),
+        });
+        Ok(ready)
+    }
+
+    fn unix(
+        &mut self,
+        (listener, socket): (ListenerId, usize),
+        plan: &ListenerPlan,
+        endpoint: &Endpoint,
+        (kind, name): (UnixKind, &UnixName),
+    ) -> Result<Option<Ready>, Failure> {
+        let mut identity = None;
+        let raw = match name {
+            UnixName::Path(path) => {
+                let folders = &mut self.outcome.bound.created_folders;
+                let done = unix_path::bind(kind, path, &plan.access, self.purpose, folders)?;
+                if done.stale {
+                    self.outcome.notes.push(match self.purpose {
+                        Purpose::Keep => Note::StaleReplaced { listener, socket },
+                        Purpose::Try => Note::StaleWouldBeReplaced { listener, socket },
+                    });
+                }
+                let Some((raw, file)) = done.bound else {
+                    return Ok(None);
+                };
+                identity = Some(file);
+                raw
+            }
+            UnixName::Abstract(name) => unix_path::bind_abstract(kind, name)?,
+        };
+        match finish_unix(&raw, endpoint, plan) {
+            Ok(effective) => Ok(Some(Ready {
+                identity,
+                created: identity.is_some(),
+                ..Ready::new(raw, endpoint, effective)
+            })),
+            Err(failure) => {
+                if let (Some(path), Some(file)) = (endpoint.path(), identity) {
+                    let _ = remove_if_ours(path, file);
+                }
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// Options, then listen(2). No option of a unix socket decides about its bind(2).
+fn finish_unix(
+    raw: &Socket,
+    endpoint: &Endpoint,
+    plan: &ListenerPlan,
+) -> Result<Vec<Effective>, Failure> {
+    let options = Options::new(&plan.options, endpoint);
+    let mut effective = Vec::new();
+    for phase in [Phase::BeforeBind, Phase::BeforeListen] {
+        options.apply(raw.as_fd(), phase, Act::Set, &mut effective)?;
+    }
+    if endpoint.accepts() {
+        raw.listen(as_backlog(plan.backlog))
+            .map_err(|error| Failure::new(BindStep::Listen, error))?;
+    }
+    Ok(effective)
+}
+
+/// Only the kernel knows the port it chose; every other address is what was asked for, and
+/// asking again would cost a system call for each of thousands of sockets.
+fn with_port_read_back(mut ready: Ready) -> Result<Ready, Failure> {
+    if port_of(&ready.address) == Some(0) {
+        ready.address = inherited::bound_to(&ready.fd, &ready.address)?;
+    }
+    Ok(ready)
+}
+
+fn lacks_family(failure: &Failure) -> bool {
+    matches!(
+        failure.errno,
+        nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL
+    )
+}

@@ -1,0 +1,357 @@
+//! Socket options: set in their phase, and read back. What was not asked for is left alone.
+
+use super::outcome::{BindStep, Failure};
+use crate::config::Endpoint;
+use crate::config::options::{How, OptionSetting, OptionSpec, OptionValue, Phase, ValueKind};
+use crate::sys::sockopt;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::{self, c_int};
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// What became of an option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effective {
+    /// Its key.
+    pub key: &'static str,
+    /// What was asked for, in the unit that the kernel takes: `30s`, `500ms`, bytes.
+    pub asked: String,
+    /// What reading back gives, in the same form. Buffers count double (socket(7)).
+    pub effective: String,
+    /// Whether that is what was asked for, or the kernel's way of rounding it up.
+    pub is_as_asked: bool,
+}
+
+impl Effective {
+    /// In place of a value that can be set and not be read.
+    pub const UNKNOWN: &'static str = "unknown";
+
+    /// Of an option that is a number to the kernel; `None` if the kernel does not tell.
+    pub(super) fn of_number(spec: &'static OptionSpec, asked: i64, got: Option<i64>) -> Effective {
+        Effective {
+            key: spec.key,
+            asked: text(spec.value, asked),
+            effective: got.map_or(Self::UNKNOWN.to_owned(), |got| text(spec.value, got)),
+            is_as_asked: got.is_some_and(|got| is_as_asked(spec.how, asked, got)),
+        }
+    }
+}
+
+/// Whether options are set, or only looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Set, then read back.
+    Set,
+    /// Only read back: it is too late to set them.
+    Look,
+}
+
+/// The options of one listener on one of its sockets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options<'p> {
+    settings: &'p [OptionSetting],
+    endpoint: &'p Endpoint,
+}
+
+/// Which of several names an option has here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+    /// IPv6 that takes IPv4 as well.
+    Both,
+    Netlink,
+    Other,
+}
+
+/// Level and name of an option, and what it is called.
+type Name = ((c_int, c_int), &'static str);
+
+impl<'p> Options<'p> {
+    /// `endpoint` is what is really bound, which decides the family.
+    pub(super) fn new(settings: &'p [OptionSetting], endpoint: &'p Endpoint) -> Self {
+        Options { settings, endpoint }
+    }
+
+    /// Sets and reads back the options of a phase, in their order. Those that do not fit the kind of
+    /// this socket are for another one of the listener's.
+    ///
+    /// Every effective value goes into `effective`; it is an error if the kernel refuses one.
+    pub(super) fn apply(
+        self,
+        fd: BorrowedFd<'_>,
+        phase: Phase,
+        act: Act,
+        effective: &mut Vec<Effective>,
+    ) -> Result<(), Failure> {
+        let kind = self.endpoint.kind();
+        for setting in self.settings {
+            if setting.spec.phase == phase && setting.spec.kinds.contains(&kind) {
+                effective.extend(one(fd, setting, self.family(), act)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn family(self) -> Family {
+        match self.endpoint {
+            Endpoint::Inet { address, .. } if address.is_ipv4() => Family::V4,
+            Endpoint::Inet { v6_only: true, .. } => Family::V6,
+            Endpoint::Inet { .. } => Family::Both,
+            Endpoint::Netlink { .. } => Family::Netlink,
+            _ => Family::Other,
+        }
+    }
+}
+
+/// `None` for what is not set by a call of its own.
+fn one(
+    fd: BorrowedFd<'_>,
+    setting: &OptionSetting,
+    family: Family,
+    act: Act,
+) -> Result<Option<Effective>, Failure> {
+    let spec = setting.spec;
+    let asked = match &setting.value {
+        OptionValue::Flag(on) => i64::from(*on),
+        OptionValue::Number(number) => *number,
+        OptionValue::Text(name) => return texts(fd, spec, name, act),
+    };
+    let got = match spec.how {
+        How::Int(..) | How::IntByFamily { .. } | How::IntByFamilyOrNetlink { .. } => {
+            ints(fd, spec, &names(spec, family), asked, act)?
+        }
+        How::Buffer { force, plain } => buffer(fd, spec, (force, plain), asked, act)?,
+        How::OneOf(level) => one_of(fd, spec, level, asked, act)?,
+        How::PipeSize => pipe_size(fd, spec, asked, act)?,
+        How::Text(..) | How::QueueMaxMessages | How::QueueMessageSize => return Ok(None),
+    };
+    Ok(Some(Effective::of_number(spec, asked, got)))
+}
+
+/// The names that an option has on a socket of this family: two where it takes both families.
+fn names(spec: &'static OptionSpec, family: Family) -> Vec<Name> {
+    let call = |index: usize| spec.call.split(", ").nth(index).unwrap_or(spec.call);
+    match spec.how {
+        How::Int(level, name) => vec![((level, name), spec.call)],
+        How::IntByFamilyOrNetlink { netlink, .. } if family == Family::Netlink => {
+            vec![(netlink, call(2))]
+        }
+        How::IntByFamily { v4, v6 } | How::IntByFamilyOrNetlink { v4, v6, .. } => match family {
+            Family::V4 => vec![(v4, call(0))],
+            Family::V6 => vec![(v6, call(1))],
+            Family::Both => vec![(v6, call(1)), (v4, call(0))],
+            Family::Netlink | Family::Other => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+fn refused(name: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::new(BindStep::SetOption(name), error)
+}
+
+/// `None` if the option can be set, as has been seen, and not be read.
+fn read<T>(answer: io::Result<T>, act: Act, name: &'static str) -> Result<Option<T>, Failure> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if act == Act::Set && lacks_reading(&error) => Ok(None),
+        Err(error) => Err(Failure::new(BindStep::SetOption(name), error)),
+    }
+}
+
+fn lacks_reading(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP)
+    )
+}
+
+/// Of several names, answers with the first value that is not as asked.
+fn ints(
+    fd: BorrowedFd<'_>,
+    spec: &'static OptionSpec,
+    names: &[Name],
+    asked: i64,
+    act: Act,
+) -> Result<Option<i64>, Failure> {
+    let mut answer = Some(asked);
+    for ((level, name), call) in names.iter().copied() {
+        if act == Act::Set {
+            sockopt::set_int(fd, level, name, to_kernel(asked)).map_err(refused(call))?;
+        }
+        let got = read(sockopt::get_int(fd, level, name), act, call)?;
+        let got = got.map(|got| from_kernel(spec.value, got));
+        if answer == Some(asked) {
+            answer = got;
+        }
+    }
+    Ok(answer)
+}
+
+/// An int, or an unsigned int with the same bits: no range reaches beyond.
+fn to_kernel(asked: i64) -> c_int {
+    asked as u32 as c_int
+}
+
+fn from_kernel(kind: ValueKind, got: c_int) -> i64 {
+    match kind {
+        ValueKind::Flag => i64::from(got != 0),
+        ValueKind::Number(_, most) if most > i64::from(c_int::MAX) => i64::from(got as u32),
+        _ => i64::from(got),
+    }
+}
+
+/// First without the system's limit, which takes CAP_NET_ADMIN.
+fn buffer(
+    fd: BorrowedFd<'_>,
+    spec: &'static OptionSpec,
+    (force, plain): (c_int, c_int),
+    asked: i64,
+    act: Act,
+) -> Result<Option<i64>, Failure> {
+    let level = libc::SOL_SOCKET;
+    let value = to_kernel(asked);
+    if act == Act::Set && sockopt::set_int(fd, level, force, value).is_err() {
+        sockopt::set_int(fd, level, plain, value).map_err(refused(spec.call))?;
+    }
+    let got = read(sockopt::get_int(fd, level, plain), act, spec.call)?;
+    Ok(got.map(i64::from))
+}
+
+/// The value is the name of the flag to set, or 0 for none of them.
+fn one_of(
+    fd: BorrowedFd<'_>,
+    spec: &'static OptionSpec,
+    level: c_int,
+    asked: i64,
+    act: Act,
+) -> Result<Option<i64>, Failure> {
+    let ValueKind::Choice(choices) = spec.value else {
+        return Ok(None);
+    };
+    let flags = choices
+        .iter()
+        .map(|(_, flag)| *flag)
+        .filter(|flag| *flag != 0);
+    let calls = spec.call.split(", ");
+    let mut answer = 0;
+    for (flag, call) in flags.clone().zip(calls.clone()) {
+        // Clearing either clears both, so only the one that is asked for is set.
+        if act == Act::Set && (asked == flag || asked == 0) {
+            let on = c_int::from(asked == flag);
+            sockopt::set_int(fd, level, to_kernel(flag), on).map_err(refused(call))?;
+        }
+    }
+    for (flag, call) in flags.zip(calls) {
+        match read(sockopt::get_int(fd, level, to_kernel(flag)), act, call)? {
+            Some(0) => {}
+            Some(_) => answer = flag,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(answer))
+}
+
+fn pipe_size(
+    fd: BorrowedFd<'_>,
+    spec: &'static OptionSpec,
+    asked: i64,
+    act: Act,
+) -> Result<Option<i64>, Failure> {
+    if act == Act::Set {
+        fcntl(fd, FcntlArg::F_SETPIPE_SZ(to_kernel(asked)))
+            .map_err(|errno| refused(spec.call)(errno.into()))?;
+    }
+    let got = fcntl(fd, FcntlArg::F_GETPIPE_SZ).map_err(io::Error::from);
+    Ok(read(got, act, spec.call)?.map(i64::from))
+}
+
+fn texts(
+    fd: BorrowedFd<'_>,
+    spec: &'static OptionSpec,
+    asked: &str,
+    act: Act,
+) -> Result<Option<Effective>, Failure> {
+    let How::Text(level, name) = spec.how else {
+        return Ok(None);
+    };
+    if act == Act::Set {
+        sockopt::set_bytes(fd, level, name, asked.as_bytes()).map_err(refused(spec.call))?;
+    }
+    let got = read(sockopt::get_bytes(fd, level, name), act, spec.call)?;
+    // The NUL at the end counts, and where there is no name there is not even that.
+    let got = got.map(|bytes| {
+        let end = bytes.iter().position(|byte| *byte == 0);
+        String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]).into_owned()
+    });
+    Ok(Some(Effective {
+        key: spec.key,
+        asked: asked.to_owned(),
+        is_as_asked: got.as_deref() == Some(asked),
+        effective: got.unwrap_or(Effective::UNKNOWN.to_owned()),
+    }))
+}
+
+/// Whether the kernel does what was asked. What it always rounds up is no surprise to anybody.
+fn is_as_asked(how: How, asked: i64, got: i64) -> bool {
+    match how {
+        How::Buffer { .. } => got == asked * 2,
+        // Up to whole pages, and to a power of two of them (pipe(7)).
+        How::PipeSize => got >= asked,
+        // Up to the moment of a retransmission of the SYN+ACK.
+        How::Int(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT) => got >= asked,
+        _ => got == asked,
+    }
+}
+
+fn text(kind: ValueKind, number: i64) -> String {
+    match kind {
+        ValueKind::Flag => (number != 0).to_string(),
+        ValueKind::Seconds(..) => format!("{number}s"),
+        ValueKind::Milliseconds(..) => format!("{number}ms"),
+        ValueKind::Choice(choices) => {
+            let word = choices.iter().find(|(_, value)| *value == number);
+            word.map_or_else(|| number.to_string(), |(word, _)| (*word).to_owned())
+        }
+        ValueKind::Number(..) | ValueKind::Size(..) | ValueKind::Text(_) => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::options::{OPTIONS, by_key};
+
+    #[test]
+    fn every_family_has_a_name_for_every_option_it_may_have() {
+        for spec in OPTIONS {
+            let several = match spec.how {
+                How::IntByFamily { .. } => 2,
+                How::IntByFamilyOrNetlink { .. } => 3,
+                _ => continue,
+            };
+            let calls: Vec<_> = spec.call.split(", ").collect();
+            assert_eq!(calls.len(), several, "{}", spec.key);
+            assert_eq!(names(spec, Family::V4)[0].1, calls[0]);
+            assert_eq!(names(spec, Family::V6)[0].1, calls[1]);
+            assert_eq!(names(spec, Family::Both).len(), 2);
+        }
+    }
+
+    #[test]
+    fn rounding_up_is_no_change_and_cutting_is() {
+        let changed = |key: &str, asked, got| {
+            let spec = by_key(key).unwrap();
+            !Effective::of_number(spec, asked, Some(got)).is_as_asked
+        };
+        assert!(!changed("receive_buffer", 4096, 8192));
+        assert!(changed("receive_buffer", 4096, 4096));
+        assert!(!changed("defer_accept", 5, 7));
+        assert!(changed("defer_accept", 5, 3));
+        assert!(!changed("pipe_size", 5000, 8192));
+        assert!(changed("tcp_fast_open", 9000, 4096));
+        let unread = Effective::of_number(by_key("defer_accept").unwrap(), 5, None);
+        assert_eq!((unread.asked.as_str(), unread.is_as_asked), ("5s", false));
+    }
+}

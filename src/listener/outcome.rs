@@ -1,0 +1,196 @@
+//! What binding can come to, in data; words are made of it elsewhere.
+
+use super::bound::Bound;
+use crate::config::{Endpoint, Presence};
+use crate::plan::{ListenerId, Plan};
+use std::io;
+use std::path::PathBuf;
+
+/// What binding is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To serve.
+    Keep,
+    /// To see whether it would work: leaves no socket, no path and no folder behind, and does
+    /// not touch a stale path.
+    Try,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What was bound, also if there are errors; empty listeners when only tried.
+    pub bound: Bound,
+    /// Every failure, in the order of the plan.
+    pub errors: Vec<BindError>,
+    /// What went well, but not in the way that was written.
+    pub notes: Vec<Note>,
+}
+
+/// The steps of binding one socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BindStep {
+    /// mkdir(2) of a parent folder of a unix path, or reaching it.
+    CreateFolder,
+    /// lstat(2) and connect(2), to see what is at a unix path.
+    Probe,
+    /// unlink(2) of a stale unix socket.
+    RemoveStale,
+    /// setns(2) into the listener's network namespace, or opening its path.
+    EnterNamespace,
+    /// setns(2) back. Whatever was to be bound afterwards has not been: it would have ended up in
+    /// the wrong namespace. Nothing tolerates this.
+    LeaveNamespace,
+    /// socket(2), or any call that shows that the kernel lacks this kind (ENOSYS).
+    Socket,
+    /// mkfifo(3), open(2) or mq_open(3) of what is no socket.
+    Open,
+    /// setsockopt(2) of the named option; or `scope`: there is no such interface (ENODEV).
+    SetOption(&'static str),
+    /// bind(2).
+    Bind,
+    /// chown(2) of a unix path.
+    SetOwner,
+    /// chmod(2) of a unix path.
+    SetMode,
+    /// listen(2).
+    Listen,
+    /// Reading back what was bound: getsockname(2), or stat(2) of a unix path.
+    ReadBack,
+}
+
+/// What stands in the way, where an errno alone would not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// A server is bound to the unix path and answers.
+    LiveServer,
+    /// The path is taken by something that is no socket, or is not what the listener asks for; in
+    /// words, with its article.
+    NotASocket(&'static str),
+    /// There is a socket at the path, and connect(2) may not say whether it is alive.
+    Unprobed,
+    /// Somebody else changed the path in the middle of it.
+    Interference,
+}
+
+/// One socket that could not be bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindError {
+    /// Of which listener.
+    pub listener: ListenerId,
+    /// Index into [`crate::plan::ListenerPlan::sockets`].
+    pub socket: usize,
+    /// What failed.
+    pub step: BindStep,
+    /// What the system call answered; EADDRINUSE or EEXIST where there was an obstacle instead.
+    pub errno: i32,
+    /// What was in the way, if it is known.
+    pub obstacle: Option<Obstacle>,
+    /// The path the step was about: a folder, or the unix path.
+    pub path: Option<PathBuf>,
+}
+
+/// Something that went well, but not in the way that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A unix socket nobody listened on was replaced.
+    StaleReplaced {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Index into [`crate::plan::ListenerPlan::sockets`].
+        socket: usize,
+    },
+    /// The same, were it not only tried.
+    StaleWouldBeReplaced {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Index into [`crate::plan::ListenerPlan::sockets`].
+        socket: usize,
+    },
+    /// This machine has no IPv6, or no ::1, and the address can do without.
+    FamilyMissing {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Index into [`crate::plan::ListenerPlan::sockets`].
+        socket: usize,
+        /// EAFNOSUPPORT or EADDRNOTAVAIL.
+        errno: i32,
+        /// What was bound in its place; `None` where it was left out.
+        instead: Option<Endpoint>,
+    },
+    /// The kernel accepted an option, and made something else of it.
+    OptionChanged {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Index into [`crate::plan::ListenerPlan::sockets`].
+        socket: usize,
+        /// The option's key.
+        key: &'static str,
+        /// What was asked for.
+        asked: String,
+        /// What reading back gives; [`super::Effective::UNKNOWN`] if the kernel does not tell.
+        effective: String,
+    },
+}
+
+impl BindError {
+    /// Whether the plan can do without this socket for now: its listener is `optional`, or it waits
+    /// for an address and that is what is missing (or the interface that the address is on).
+    pub fn is_tolerated(&self, plan: &Plan) -> bool {
+        if self.step == BindStep::LeaveNamespace {
+            return false;
+        }
+        match plan.listener(self.listener).presence {
+            Presence::Required => false,
+            Presence::Optional => true,
+            Presence::WaitFor(_) => {
+                matches!(self.errno, nix::libc::EADDRNOTAVAIL | nix::libc::ENODEV)
+            }
+        }
+    }
+}
+
+/// A failure before it is known whose it is.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) step: BindStep,
+    pub(super) errno: i32,
+    pub(super) obstacle: Option<Obstacle>,
+    pub(super) path: Option<PathBuf>,
+}
+
+impl Failure {
+    pub(super) fn new(step: BindStep, error: impl Into<io::Error>) -> Failure {
+        Failure {
+            step,
+            // socket2 refuses a path that is too long before the kernel sees it.
+            errno: error
+                .into()
+                .raw_os_error()
+                .unwrap_or(nix::libc::ENAMETOOLONG),
+            obstacle: None,
+            path: None,
+        }
+    }
+
+    pub(super) fn of(self, listener: ListenerId, socket: usize) -> BindError {
+        BindError {
+            listener,
+            socket,
+            step: self.step,
+            errno: self.errno,
+            obstacle: self.obstacle,
+            path: self.path,
+        }
+    }
+
+    pub(super) fn about(mut self, path: impl Into<PathBuf>) -> Failure {
+        self.path = Some(path.into());
+        self
+    }
+
+    pub(super) fn because(mut self, obstacle: Obstacle) -> Failure {
+        self.obstacle = Some(obstacle);
+        self
+    }
+}

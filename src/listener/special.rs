@@ -1,0 +1,195 @@
+//! FIFOs (fifo(7)) and special files.
+//!
+//! A FIFO is born without any rights and gets owner and mode through a handle, never by name, so
+//! that there is no moment in which it has more than was asked for. Nothing is opened before it is
+//! known what it is: to open a device may do something already.
+
+use super::bound::{PathIdentity, remove_if_ours};
+use super::one::Ready;
+use super::option::{Act, Options};
+use super::outcome::{BindStep, Failure, Obstacle, Purpose};
+use super::unix_path::{create_parents, give_rights, not_a_socket};
+use crate::config::Endpoint;
+use crate::config::options::Phase;
+use crate::plan::{Access, ListenerPlan};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat};
+use nix::sys::statfs::{
+    CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC,
+    TRACEFS_MAGIC, fstatfs,
+};
+use nix::unistd::{AccessFlags, eaccess, geteuid, mkfifo};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Makes a FIFO, or takes the one that is there if it is as the listener asks for. Open for reading
+/// and writing, so that there is always a writer and a reader never sees the end (fifo(7)).
+///
+/// `None` if one is there and it was only to be tried: to open it would wake whoever waits in
+/// open(2) for the other side.
+pub(super) fn fifo(
+    endpoint: &Endpoint,
+    path: &Path,
+    plan: &ListenerPlan,
+    purpose: Purpose,
+    folders: &mut Vec<PathBuf>,
+) -> Result<Option<Ready>, Failure> {
+    let failed = |errno| Failure::new(BindStep::Open, errno).about(path);
+    let access = &plan.access;
+    let created = match lstat(path) {
+        Ok(found) => {
+            fits(path, &found, access)?;
+            if purpose == Purpose::Try {
+                eaccess(path, AccessFlags::R_OK | AccessFlags::W_OK).map_err(failed)?;
+                return Ok(None);
+            }
+            false
+        }
+        Err(Errno::ENOENT) => {
+            create_parents(path, access.directory_mode, folders)?;
+            mkfifo(path, Mode::empty()).map_err(failed)?;
+            true
+        }
+        Err(errno) => {
+            let folder = path.parent().unwrap_or(path);
+            return Err(Failure::new(BindStep::CreateFolder, errno).about(folder));
+        }
+    };
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let handle = open(path, flags, Mode::empty()).map_err(failed)?;
+    let file = fstat(&handle).map_err(failed)?;
+    if created {
+        born_here(path, &file)?;
+    } else {
+        fits(path, &file, access)?;
+    }
+    let identity = PathIdentity::of(&file);
+    match open_fifo(endpoint, path, plan, (&handle, &file), created) {
+        Ok(ready) => Ok(Some(Ready {
+            identity: Some(identity),
+            created,
+            ..ready
+        })),
+        Err(failure) => {
+            if created {
+                let _ = remove_if_ours(path, identity);
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Rights, if it is new; then the descriptor itself.
+fn open_fifo(
+    endpoint: &Endpoint,
+    path: &Path,
+    plan: &ListenerPlan,
+    (handle, file): (&OwnedFd, &FileStat),
+    created: bool,
+) -> Result<Ready, Failure> {
+    if created {
+        give_rights(path, &plan.access, handle, file)?;
+    }
+    let fd = reopen(handle, path, OFlag::O_RDWR)?;
+    let mut effective = Vec::new();
+    Options::new(&plan.options, endpoint).apply(
+        fd.as_fd(),
+        Phase::AtOpen,
+        Act::Set,
+        &mut effective,
+    )?;
+    Ok(Ready::new(fd, endpoint, effective))
+}
+
+fn is_a(file: &FileStat, format: SFlag) -> bool {
+    file.st_mode & SFlag::S_IFMT.bits() == format.bits()
+}
+
+/// Whether what is there may be used as it is: a FIFO with the owner, group and mode that one made
+/// now would have. Nothing is mended, because others may have it open already.
+fn fits(path: &Path, found: &FileStat, access: &Access) -> Result<(), Failure> {
+    let taken = |words| {
+        Failure::new(BindStep::Open, Errno::EEXIST)
+            .about(path)
+            .because(Obstacle::NotASocket(words))
+    };
+    if !is_a(found, SFlag::S_IFIFO) {
+        return Err(taken(not_a_socket(found).unwrap_or("a socket")));
+    }
+    let owner = access.owner.unwrap_or(geteuid().as_raw());
+    let group = access.group.unwrap_or(found.st_gid);
+    let mode = access.mode as libc::mode_t & 0o7777;
+    if (found.st_uid, found.st_gid, found.st_mode & 0o7777) != (owner, group, mode) {
+        return Err(taken("a fifo with another owner or mode"));
+    }
+    Ok(())
+}
+
+/// Whoever may write to the folder could have exchanged it, so what gets another owner must look
+/// exactly like what was made: a FIFO of ours without rights.
+fn born_here(path: &Path, file: &FileStat) -> Result<(), Failure> {
+    let ours = is_a(file, SFlag::S_IFIFO)
+        && file.st_uid == geteuid().as_raw()
+        && file.st_mode & 0o777 == 0;
+    if ours {
+        return Ok(());
+    }
+    Err(Failure::new(BindStep::Open, Errno::EEXIST)
+        .about(path)
+        .because(Obstacle::Interference))
+}
+
+/// Opens a device, or a file that is none but the kernel's: those of /proc, /sys and their kin.
+/// Never creates anything.
+///
+/// `None` if it was only to be tried: a watchdog, say, starts to run when it is opened.
+pub(super) fn special(
+    endpoint: &Endpoint,
+    (path, writable): (&Path, bool),
+    purpose: Purpose,
+) -> Result<Option<Ready>, Failure> {
+    let failed = |errno| Failure::new(BindStep::Open, errno).about(path);
+    let handle = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
+    let file = fstat(&handle).map_err(failed)?;
+    let is_special = is_a(&file, SFlag::S_IFCHR)
+        || (is_a(&file, SFlag::S_IFREG) && is_the_kernels(&handle).map_err(failed)?);
+    if !is_special {
+        let words = not_a_socket(&file).unwrap_or("a socket");
+        return Err(failed(Errno::EEXIST).because(Obstacle::NotASocket(words)));
+    }
+    let (mode, rights) = if writable {
+        (OFlag::O_RDWR, AccessFlags::R_OK | AccessFlags::W_OK)
+    } else {
+        (OFlag::O_RDONLY, AccessFlags::R_OK)
+    };
+    if purpose == Purpose::Try {
+        eaccess(path, rights).map_err(failed)?;
+        return Ok(None);
+    }
+    let fd = reopen(&handle, path, mode)?;
+    Ok(Some(Ready::new(fd, endpoint, Vec::new())))
+}
+
+/// Whether it is in a file system without a disk, whose files are calls into the kernel.
+fn is_the_kernels(handle: &OwnedFd) -> nix::Result<bool> {
+    let kind = fstatfs(handle)?.filesystem_type();
+    Ok([
+        PROC_SUPER_MAGIC,
+        SYSFS_MAGIC,
+        DEBUGFS_MAGIC,
+        TRACEFS_MAGIC,
+        CGROUP_SUPER_MAGIC,
+        CGROUP2_SUPER_MAGIC,
+    ]
+    .contains(&kind))
+}
+
+/// Opens the very file that the handle is for.
+fn reopen(handle: &OwnedFd, path: &Path, mode: OFlag) -> Result<OwnedFd, Failure> {
+    let flags = mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    open(link.as_str(), flags, Mode::empty())
+        .map_err(|errno| Failure::new(BindStep::Open, errno).about(path))
+}

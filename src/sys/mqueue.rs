@@ -1,0 +1,99 @@
+//! POSIX message queues (mq_overview(7)).
+
+use nix::libc::{self, c_int, c_long};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+/// How much fits into a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// How many messages (mq_maxmsg).
+    pub messages: i64,
+    /// How long each may be (mq_msgsize).
+    pub message_size: i64,
+}
+
+/// Whether messages are only received, or the queue is created first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueOpen {
+    /// It has to be there.
+    Existing,
+    /// It must not be there. It is born without any rights; `None` are the limits of the system's
+    /// choice (fs.mqueue.msg_default and msgsize_default).
+    New(Option<QueueLimits>),
+}
+
+/// Opens a queue for receiving, non-blocking and with FD_CLOEXEC.
+///
+/// # Errors
+///
+/// Those of mq_open(3); ENOSYS when the kernel has no message queues.
+pub fn open_queue(name: &CStr, how: QueueOpen) -> io::Result<OwnedFd> {
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    // SAFETY: `name` ends with a NUL; mode and attributes are what mq_open(3) takes with O_CREAT,
+    // and the attributes live to the end of the call. What it returns is a new descriptor of ours
+    // (on Linux an mqd_t is one).
+    unsafe {
+        let fd: c_int = match how {
+            QueueOpen::Existing => libc::mq_open(name.as_ptr(), flags),
+            QueueOpen::New(limits) => {
+                let attributes = limits.map(attributes);
+                libc::mq_open(
+                    name.as_ptr(),
+                    flags | libc::O_CREAT | libc::O_EXCL,
+                    0 as libc::mode_t,
+                    attributes.as_ref().map_or(ptr::null(), ptr::from_ref),
+                )
+            }
+        };
+        if fd == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+fn attributes(limits: QueueLimits) -> libc::mq_attr {
+    // SAFETY: it has integers only, for which zero is a value.
+    let mut attributes: libc::mq_attr = unsafe { std::mem::zeroed() };
+    // More than a long holds is more than any queue holds; the kernel answers EINVAL.
+    attributes.mq_maxmsg = c_long::try_from(limits.messages).unwrap_or(c_long::MAX);
+    attributes.mq_msgsize = c_long::try_from(limits.message_size).unwrap_or(c_long::MAX);
+    attributes
+}
+
+/// What fits into this queue.
+///
+/// # Errors
+///
+/// EBADF: it is none (mq_getattr(3)).
+pub fn queue_limits(queue: impl AsFd) -> io::Result<QueueLimits> {
+    // SAFETY: as in `attributes`; mq_getattr fills in what it is given.
+    unsafe {
+        let mut attributes: libc::mq_attr = std::mem::zeroed();
+        if libc::mq_getattr(queue.as_fd().as_raw_fd(), &raw mut attributes) == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        // The types differ between architectures; the conversions lose nothing.
+        #[allow(clippy::unnecessary_cast)]
+        Ok(QueueLimits {
+            messages: attributes.mq_maxmsg as i64,
+            message_size: attributes.mq_msgsize as i64,
+        })
+    }
+}
+
+/// Takes a queue's name away; whoever has it open keeps it.
+///
+/// # Errors
+///
+/// Those of mq_unlink(3).
+pub fn unlink_queue(name: &CStr) -> io::Result<()> {
+    // SAFETY: `name` ends with a NUL.
+    if unsafe { libc::mq_unlink(name.as_ptr()) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
