@@ -120,6 +120,8 @@ kinds! {
     HeldByListend = "held-by-listend", Advice;
     /// One loopback of `localhost`, or the IPv6 half of `:PORT`, is missing on this machine.
     FamilyMissing = "family-missing", Advice;
+    /// A socket option that the kernel made another than was asked for.
+    OptionChanged = "option-changed", Advice;
 }
 
 impl Kind {
