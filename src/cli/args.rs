@@ -51,11 +51,11 @@ pub enum Verb {
     /// Bind, hand over and supervise one command, without a configuration
     #[command(after_help = EXIT_CODES)]
     Exec(Exec),
-    /// Tell everything about one address, or one listener, on this machine, and change nothing
+    /// Tell everything about one address or listener on this machine
     ///
-    /// Who holds it, whether it could be bound and why not, who could reach it, what is special
-    /// about its port or path, and how many clients may wait. Exits with 0 if the address could be
-    /// bound or the listend of this configuration holds it, with 1 if it could not be bound.
+    /// Changes nothing. Who holds it, whether it could be bound and why not, who could reach it,
+    /// what is special about its port or path, and how many clients may wait. Exits with 0 if it
+    /// could be bound or the listend of this configuration holds it, with 1 if not.
     #[command(after_help = EXIT_CODES)]
     Explain(Explain),
     /// The sample worker: answers HTTP on every stream listener that it inherits

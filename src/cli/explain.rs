@@ -64,6 +64,10 @@ pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
         findings.add(diagnose::note(note, &plan));
     }
     findings.extend(diagnose::advise(&plan, &machine, Tried::Yes));
+    if configured.is_none() {
+        findings.errors.iter_mut().for_each(unnamed);
+        findings.advice.iter_mut().for_each(unnamed);
+    }
     let listener = plan.listeners.swap_remove(0);
     let facts = |(index, held): (usize, &bool)| {
         diagnose::facts(&listener, index, &outcome, *held, &machine)
@@ -85,6 +89,20 @@ pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
         print(&text(&explanation, &sources))
     };
     finish(printed, exit)
+}
+
+/// What was given as an address has neither a name nor a place in a file.
+fn unnamed(problem: &mut Problem) {
+    if let Some(name) = problem.listener.take() {
+        for words in [
+            format!("listener `{name}` to "),
+            format!("for listener `{name}` "),
+            format!("listener `{name}`: "),
+        ] {
+            problem.message = problem.message.replace(&words, "");
+        }
+    }
+    problem.place = None;
 }
 
 type Found = (Plan, Option<Configured>, Sources);
@@ -156,7 +174,8 @@ fn only(plan: &Plan, index: usize) -> (Plan, Configured) {
 /// An address as it could stand in a configuration; if it does stand there, that listener's
 /// settings count.
 fn address(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)> {
-    let mut loaded = config::from_arguments(&[arguments.target.clone()], &["-".to_owned()]);
+    let mut loaded =
+        config::from_arguments(std::slice::from_ref(&arguments.target), &["-".to_owned()]);
     loaded.config.workers.clear();
     let Planned {
         plan,

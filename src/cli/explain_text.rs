@@ -4,13 +4,16 @@ use super::explain::Explanation;
 use crate::diagnose::{
     Audience, Bind, Facts, HolderFacts, PathFacts, PortFacts, QueueFacts, Reach, State,
 };
-use crate::report::{Problem, Sources};
+use crate::report::{Kind, Problem, Sources};
 use std::fmt::Write;
 
 /// Where the values start.
 const MARGIN: usize = 14;
 /// No line is longer, but for words that are.
 const WIDTH: usize = 100;
+
+/// Addresses beyond these are counted, not listed.
+const WAYS_SHOWN: usize = 12;
 
 /// The whole report.
 pub(super) fn text(explanation: &Explanation, sources: &Sources) -> String {
@@ -29,8 +32,13 @@ pub(super) fn text(explanation: &Explanation, sources: &Sources) -> String {
     }
     for facts in &explanation.sockets {
         page.title(&facts.address);
-        socket(&mut page, facts);
         let findings = &explanation.findings;
+        let taken = |problem: &Problem| match problem.kind {
+            Kind::Errno(errno) => errno == nix::libc::EADDRINUSE,
+            kind => kind == Kind::LiveSocket,
+        };
+        let mut errors = findings.errors.iter().filter(|one| about(one, facts));
+        socket(&mut page, facts, errors.any(taken));
         for error in findings.errors.iter().filter(|one| about(one, facts)) {
             problem(&mut page, "why not", error, facts);
         }
@@ -46,13 +54,16 @@ fn about(problem: &Problem, facts: &Facts) -> bool {
 }
 
 fn problem(page: &mut Page, label: &str, problem: &Problem, facts: &Facts) {
-    page.line(
-        label,
-        &format!("{} [{}]", problem.message, problem.kind.code()),
-    );
+    // The words of an errno end with its name.
+    let code = match problem.kind {
+        Kind::Errno(_) => String::new(),
+        kind => format!(" [{}]", kind.code()),
+    };
+    page.line(label, &format!("{}{code}", problem.message));
     // Who holds it stands above, where it could be found out.
-    if facts.holders.as_ref().is_none_or(Vec::is_empty) {
-        for cause in &problem.causes {
+    let told = facts.holders.as_ref().is_some_and(|all| !all.is_empty());
+    for cause in &problem.causes {
+        if !(told && cause.starts_with("held by ")) {
             page.line("", &format!("cause: {cause}"));
         }
     }
@@ -61,9 +72,10 @@ fn problem(page: &mut Page, label: &str, problem: &Problem, facts: &Facts) {
     }
 }
 
-fn socket(page: &mut Page, facts: &Facts) {
+/// `taken` if somebody has the address, seen or not.
+fn socket(page: &mut Page, facts: &Facts, taken: bool) {
     page.line("what", &what(facts));
-    holders(page, facts);
+    holders(page, facts, taken);
     page.line(
         "bind",
         match facts.bind {
@@ -114,14 +126,14 @@ fn what(facts: &Facts) -> String {
     format!("{kind}{family}{scope}")
 }
 
-fn holders(page: &mut Page, facts: &Facts) {
+fn holders(page: &mut Page, facts: &Facts, taken: bool) {
     let Some(holders) = &facts.holders else {
         page.line("held by", "the kernel does not tell");
         return;
     };
     if holders.is_empty() {
-        let text = match (facts.bind, facts.all_visible) {
-            (Bind::Possible | Bind::LeftOut, _) => "nobody",
+        let text = match (taken, facts.all_visible) {
+            (false, _) => "nobody",
             (_, true) => "nobody visible: it may be in another network or process namespace",
             (_, false) => "nobody visible: run as root to see the processes of other users",
         };
@@ -190,12 +202,16 @@ fn reach(page: &mut Page, reach: &Reach) {
             Audience::Everybody => "everybody who can route to it",
         },
     );
-    for way in &reach.through {
+    for way in reach.through.iter().take(WAYS_SHOWN) {
         let text = format!(
             "{} ({}, network {})",
             way.address, way.interface, way.network
         );
         page.line("", &text);
+    }
+    let more = reach.through.len().saturating_sub(WAYS_SHOWN);
+    if more > 0 {
+        page.line("", &format!("and {more} more addresses"));
     }
     if reach.who > Audience::ThisMachine {
         page.line("", "firewalls were not looked at");

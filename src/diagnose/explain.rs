@@ -384,13 +384,11 @@ fn other(problem: Problem, errno: Errno, endpoint: &Endpoint, plan: &Plan) -> Pr
             .with_hint("raise the limit: sysctl -w fs.file-max=NUMBER".to_owned()),
         Errno::EINVAL if link_local_without_scope(endpoint) => problem
             .with_cause("a link-local address exists once on each interface")
-            .with_hint(format!(
-                "say on which: [{}%INTERFACE]",
-                match endpoint {
-                    Endpoint::Inet { address, .. } => address.ip().to_string(),
-                    _ => String::new(),
-                }
-            )),
+            .with_hint(
+                "this version has no scope ids (`%eth0`): bind another address of the interface, \
+                 or [::]"
+                    .to_owned(),
+            ),
         Errno::ENOBUFS | Errno::ENOMEM => {
             problem.with_hint("the kernel is short of memory for sockets".to_owned())
         }
