@@ -128,7 +128,10 @@ fn what(facts: &Facts) -> String {
 
 fn holders(page: &mut Page, facts: &Facts, taken: bool) {
     let Some(holders) = &facts.holders else {
-        page.line("held by", "the kernel does not tell");
+        page.line(
+            "held by",
+            "cannot be told: the kernel has no table of it here",
+        );
         return;
     };
     if holders.is_empty() {
