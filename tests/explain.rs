@@ -3,11 +3,11 @@
 
 mod harness;
 
-use harness::{Finished, World, free_port, require_ipv6, sysctl};
+use harness::{Finished, World, eventually, free_port, require_ipv6, sysctl};
 use serde_json::Value;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 /// `listend explain --json` of an address, which ends with this code.
 #[track_caller]
@@ -164,6 +164,10 @@ fn a_unix_path_is_live_stale_taken_or_free() {
     assert_eq!(codes(&json["errors"]), ["live-socket"]);
 
     drop(live);
+    // Until its exec, a child that another test has just forked keeps the socket open.
+    eventually("the socket is stale", || {
+        UnixStream::connect(&path).is_err()
+    });
     let json = explained(&world, &target, 0);
     assert_eq!(json["sockets"][0]["path"]["found"], "a stale socket");
     assert_eq!(codes(&json["advice"]), ["stale-socket"]);
