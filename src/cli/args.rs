@@ -51,6 +51,13 @@ pub enum Verb {
     /// Bind, hand over and supervise one command, without a configuration
     #[command(after_help = EXIT_CODES)]
     Exec(Exec),
+    /// Tell everything about one address or listener on this machine
+    ///
+    /// Changes nothing. Who holds it, whether it could be bound and why not, who could reach it,
+    /// what is special about its port or path, and how many clients may wait. Exits with 0 if it
+    /// could be bound or the listend of this configuration holds it, with 1 if not.
+    #[command(after_help = EXIT_CODES)]
+    Explain(Explain),
     /// The sample worker: answers HTTP on every stream listener that it inherits
     HelloWorker,
 }
@@ -136,6 +143,22 @@ pub struct Exec {
     /// The command and its arguments; `{fd:NAME}`, `{address:NAME}` and `{port:NAME}` are filled in
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// `listend explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// An address as in the configuration, such as `127.0.0.1:80`, or the name of a listener
+    #[arg(value_name = "ADDRESS|LISTENER")]
+    pub target: String,
+
+    /// The configuration [default: /etc/listend/listend.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print the same as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The restart policies, as the command line has them.

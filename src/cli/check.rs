@@ -5,7 +5,7 @@ use super::exit::Exit;
 use super::load::{self, Planned};
 use super::output::{count, print, print_report};
 use crate::diagnose::{self, Machine, Tried};
-use crate::listener::{self, Adopted, Purpose};
+use crate::listener::{self, Adopted, Outcome, Purpose};
 use crate::plan::Plan;
 use crate::report::{Kind, Report, to_json};
 use crate::shell::logging::Sink;
@@ -71,7 +71,7 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
 }
 
 /// A reader of standard output that went away (`| head`) got what it wanted.
-fn finish(printed: std::io::Result<()>, exit: Exit) -> Exit {
+pub(super) fn finish(printed: std::io::Result<()>, exit: Exit) -> Exit {
     match printed {
         Ok(()) => exit,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit,
@@ -86,6 +86,18 @@ fn log_summary(report: &Report) {
     log::error!("{} found", count(report.errors.len(), "error"));
 }
 
+/// Tries to bind everything, and releases it at once.
+pub(super) fn try_all(plan: &Plan) -> Outcome {
+    // Ctrl-C in the middle would leave unix paths behind. It is acted on right afterwards.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let outcome = listener::bind_all(plan, Purpose::Try, Adopted::default());
+    if let Ok(before) = before {
+        // Fails only for a wrong `how` (pthread_sigmask(3)).
+        let _valid = before.thread_set_mask();
+    }
+    outcome
+}
+
 fn on_this_machine(plan: &Plan, arguments: &Check, path: &Path) -> Report {
     let machine = Machine::new();
     let mut findings = Report::default();
@@ -93,13 +105,7 @@ fn on_this_machine(plan: &Plan, arguments: &Check, path: &Path) -> Report {
         Tried::No
     } else {
         super::run::raise_open_files();
-        // Ctrl-C in the middle would leave unix paths behind. It is acted on right afterwards.
-        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-        let outcome = listener::bind_all(plan, Purpose::Try, Adopted::default());
-        if let Ok(before) = before {
-            // Fails only for a wrong `how` (pthread_sigmask(3)).
-            let _valid = before.thread_set_mask();
-        }
+        let outcome = try_all(plan);
         for error in &outcome.errors {
             let mut problem = diagnose::explain_for_check(error, plan, &machine, path);
             if problem.is_error() && error.is_tolerated(plan) {

@@ -4,6 +4,8 @@ mod args;
 mod check;
 mod exec;
 mod exit;
+mod explain;
+mod explain_text;
 mod load;
 mod output;
 mod run;
@@ -34,6 +36,7 @@ pub fn main() -> ExitCode {
         Verb::Run(arguments) => run::run(&arguments, sink),
         Verb::Check(arguments) => check::check(&arguments, sink),
         Verb::Exec(arguments) => exec::exec(&arguments, sink),
+        Verb::Explain(arguments) => explain::explain(&arguments, sink),
         Verb::HelloWorker => match crate::sample::run() {
             Ok(()) => Exit::Done,
             Err(error) => {

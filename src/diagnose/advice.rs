@@ -1,19 +1,18 @@
 //! What works, but may surprise.
 
 use super::explain::{addresses_here, words};
-use super::machine::{Interface, Machine, Settings};
+use super::machine::{Machine, Settings};
 use super::ports::PortSet;
-use super::services;
+use super::reach::reach;
+use super::{registry, services};
 use crate::config::{Endpoint, Piece, Template, Transport};
 use crate::listener::Note;
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan};
 use crate::report::{Kind, Problem, Report, describe};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A sysctl line longer than this is no help; it then names one port only.
 const SYSCTL_LENGTH: usize = 400;
-/// Addresses beyond these are counted, not listed.
-const ADDRESSES_SHOWN: usize = 6;
 
 /// Whether binding was tried before advice is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +164,9 @@ impl<'p> Adviser<'p> {
         let reserved = settings.reserved();
         let ephemeral = ports(plan).filter(|port| settings.is_ephemeral(*port));
         let all_reserved = reserved.with(ephemeral).to_string();
-        let interfaces = machine.interfaces();
+        let wildcard = |ip: IpAddr, v6_only| {
+            reach(SocketAddr::new(ip, 0), v6_only, machine.interfaces()).in_words()
+        };
         let mut takers = vec![Vec::new(); plan.listeners.len()];
         for (index, worker) in plan.workers.iter().enumerate() {
             for listener in &worker.listeners {
@@ -186,9 +187,9 @@ impl<'p> Adviser<'p> {
             settings,
             reserved,
             all_reserved: (all_reserved.len() <= SYSCTL_LENGTH).then_some(all_reserved),
-            reach4: reach(interfaces, |address| address.is_ipv4()),
-            reach6: reach(interfaces, |address| address.is_ipv6()),
-            reach_both: reach(interfaces, |_| true),
+            reach4: wildcard(Ipv4Addr::UNSPECIFIED.into(), true),
+            reach6: wildcard(Ipv6Addr::UNSPECIFIED.into(), true),
+            reach_both: wildcard(Ipv6Addr::UNSPECIFIED.into(), false),
             takers,
             texts: plan.workers.iter().map(text).collect(),
         }
@@ -199,7 +200,7 @@ impl<'p> Adviser<'p> {
         let port = asked.address.port();
         let may = self.machine.process().may_bind_low_ports;
         // Where it was tried without the privilege, the failure has said all this.
-        if port >= start || (!may && self.tried == Tried::Yes) {
+        if !self.settings.is_privileged(port) || (!may && self.tried == Tried::Yes) {
             return;
         }
         let message = if may {
@@ -247,11 +248,12 @@ impl<'p> Adviser<'p> {
                 .iter()
                 .any(|worker| service.is_meant_by(&self.texts[*worker]));
         if !meant {
+            let description = registry::description(service.port, service.name)
+                .map_or_else(String::new, |words| format!(" ({words})"));
             let message = format!(
-                "port {} is the well-known port of {}; clients, scanners and firewalls take it for \
-                 that",
-                asked.address.port(),
-                service.name
+                "port {} is the well-known port of {}{description}; clients, scanners and \
+                 firewalls take it for that",
+                service.port, service.name
             );
             let hint = "choose another port, unless that is what this listener is for";
             let problem = asked.problem(Kind::RegisteredPort, message);
@@ -349,24 +351,6 @@ fn same_port(one: &SocketPlan, other: &SocketPlan) -> bool {
             },
         ) => one.place == other.place && transport == theirs && address.port() == second.port(),
         _ => false,
-    }
-}
-
-/// Through which addresses a wildcard can be reached.
-fn reach(interfaces: &[Interface], counts: impl Fn(&IpAddr) -> bool) -> String {
-    let outside: Vec<String> = interfaces
-        .iter()
-        .filter(|interface| counts(&interface.address) && !interface.address.is_loopback())
-        .map(|interface| format!("{} ({})", interface.address, interface.name))
-        .collect();
-    match outside.len() {
-        0 => "only loopback now, and whatever comes later".to_owned(),
-        n if n > ADDRESSES_SHOWN => format!(
-            "whoever reaches {} or one of {} more can connect",
-            outside[..ADDRESSES_SHOWN].join(", "),
-            n - ADDRESSES_SHOWN
-        ),
-        _ => format!("whoever reaches {} can connect", outside.join(", ")),
     }
 }
 

@@ -3,8 +3,8 @@
 use super::find::{Finding, find};
 use super::holder::held_by_listend;
 use super::machine::Machine;
-use super::unix_causes;
-use crate::config::{Endpoint, Transport, UnixName};
+use super::{kernel, kind_causes, option_causes, unix_causes};
+use crate::config::{Endpoint, SocketKind, Transport, UnixName};
 use crate::listener::{BindError, BindStep, Obstacle};
 use crate::plan::{ListenerId, Plan};
 use crate::report::{Holder, Kind, Problem, describe};
@@ -63,7 +63,8 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
         .at(socket.place)
         .of_listener(&listener.name)
         .with_address(endpoint.to_string());
-    match Errno::from_raw(error.errno) {
+    let errno = Errno::from_raw(error.errno);
+    match errno {
         _ if matches!(error.obstacle, Some(Obstacle::NotASocket(_))) => {
             let hint = "listend removes only sockets that nobody listens on; choose another path, \
                         or remove it yourself";
@@ -74,6 +75,24 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
             (problem.with_hint(hint.to_owned()), Vec::new())
         }
         Errno::EADDRINUSE => in_use(problem, error, plan, machine),
+        _ if let BindStep::SetOption(call) = error.step => {
+            let explained = option_causes::explain(problem, call, errno, listener, machine);
+            (explained, Vec::new())
+        }
+        _ if is_lacking(errno, error.step, endpoint) => (
+            kernel::missing(problem, errno, endpoint, machine.kernel()),
+            Vec::new(),
+        ),
+        _ if let Endpoint::MessageQueue { name } = endpoint => (
+            kind_causes::message_queue(problem, errno, name, listener, machine),
+            Vec::new(),
+        ),
+        _ if let Endpoint::Special { path, .. } = endpoint => {
+            let problem = kind_causes::special(problem, errno, path, machine);
+            let known = problem.hint.is_some();
+            let explain = |problem| unix_causes::explain(problem, error, path, machine);
+            (if known { problem } else { explain(problem) }, Vec::new())
+        }
         _ if let Some(path) = error.path.as_deref().or(endpoint.path()) => (
             unix_causes::explain(problem, error, path, machine),
             Vec::new(),
@@ -81,6 +100,21 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
         Errno::EADDRNOTAVAIL => (not_here(problem, endpoint, machine), Vec::new()),
         Errno::EACCES | Errno::EPERM => (forbidden(problem, endpoint, machine), Vec::new()),
         errno => (other(problem, errno, endpoint, plan), Vec::new()),
+    }
+}
+
+/// Whether the kernel, or a sandbox, does not offer this kind of socket at all.
+fn is_lacking(errno: Errno, step: BindStep, endpoint: &Endpoint) -> bool {
+    match errno {
+        Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT => true,
+        Errno::ENOSYS => endpoint.kind() == SocketKind::MessageQueue,
+        // MPTCP that is switched off; datagrams of a vsock without such a transport.
+        Errno::ENOPROTOOPT | Errno::EOPNOTSUPP | Errno::ENODEV => match endpoint {
+            Endpoint::Inet { .. } => step == BindStep::Socket,
+            Endpoint::Vsock { .. } => true,
+            _ => false,
+        },
+        _ => false,
     }
 }
 
@@ -133,11 +167,19 @@ fn message(error: &BindError, name: &str, endpoint: &Endpoint) -> String {
 /// The address, with what it is where that does not go without saying.
 pub(super) fn words(endpoint: &Endpoint) -> String {
     match endpoint {
-        Endpoint::Inet {
-            transport: Transport::Udp,
-            ..
-        } => format!("udp {endpoint}"),
-        _ => endpoint.to_string(),
+        Endpoint::Inet { transport, .. } => match transport {
+            Transport::Tcp => endpoint.to_string(),
+            Transport::Udp => format!("udp {endpoint}"),
+            Transport::Mptcp => format!("mptcp {endpoint}"),
+            Transport::Sctp => format!("sctp {endpoint}"),
+            Transport::UdpLite => format!("udplite {endpoint}"),
+        },
+        Endpoint::Fifo { .. } => format!("FIFO {endpoint}"),
+        Endpoint::MessageQueue { .. } => format!("message queue {endpoint}"),
+        Endpoint::Netlink { .. } => format!("netlink {endpoint}"),
+        Endpoint::Unix { .. } | Endpoint::Special { .. } | Endpoint::Vsock { .. } => {
+            endpoint.to_string()
+        }
     }
 }
 
@@ -231,7 +273,10 @@ fn collide(one: &Endpoint, other: &Endpoint) -> bool {
                 address: held,
                 ..
             },
-        ) => transport == theirs && super::tables::conflict(*address, *v6_only, *held).is_some(),
+        ) => {
+            same_ports(*transport, *theirs)
+                && super::tables::conflict(*address, *v6_only, *held).is_some()
+        }
         (Endpoint::Unix { name: one, .. }, Endpoint::Unix { name: other, .. }) => {
             match (one, other) {
                 // Byte by byte: comparing paths part by part is slow where there are thousands.
@@ -259,7 +304,19 @@ fn port(endpoint: &Endpoint) -> Option<u16> {
     }
 }
 
+/// Whether the ports of the two are the same ports: MPTCP's are TCP's.
+fn same_ports(one: Transport, other: Transport) -> bool {
+    let ports = |transport| match transport {
+        Transport::Mptcp => Transport::Tcp,
+        other => other,
+    };
+    ports(one) == ports(other)
+}
+
 fn not_here(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Problem {
+    if matches!(endpoint, Endpoint::Vsock { .. }) {
+        return kind_causes::vsock_not_here(problem);
+    }
     let Endpoint::Inet { address, .. } = endpoint else {
         return problem;
     };
@@ -285,12 +342,10 @@ pub(super) fn addresses_here(asked: SocketAddr, machine: &Machine) -> (String, S
         ),
         _ => format!("this machine has {}", here.join(", ")),
     };
-    let setting = if asked.is_ipv4() { "ipv4" } else { "ipv6" };
-    let hint = format!(
-        "check the spelling; if the address comes later (DHCP, VRRP, a VPN), start listend after \
-         it is there, or allow binding before: sysctl -w net.{setting}.ip_nonlocal_bind=1"
-    );
-    (cause, hint)
+    let hint = "check the spelling; if the address comes later (DHCP, VRRP, a VPN): `free_bind: \
+                true` binds it at once, `wait_for_address: 30s` when it comes, and with \
+                `optional: true` everything else starts without it";
+    (cause, hint.to_owned())
 }
 
 fn forbidden(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Problem {
@@ -316,24 +371,7 @@ fn forbidden(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Proble
 
 /// Errnos that are not about the address; `None` where their name says all there is to say.
 fn other(problem: Problem, errno: Errno, endpoint: &Endpoint, plan: &Plan) -> Problem {
-    let six = matches!(endpoint, Endpoint::Inet { address, .. } if address.is_ipv6());
     match errno {
-        Errno::EAFNOSUPPORT if six => problem
-            .with_cause(
-                "this kernel has no IPv6: it is switched off (ipv6.disable=1 on the \
-                         kernel's command line) or not built in",
-            )
-            .with_hint("use an IPv4 address, or switch IPv6 on".to_owned()),
-        Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT => problem
-            .with_cause(
-                "this kernel, or a sandbox around listend, does not offer this kind of \
-                         socket",
-            )
-            .with_hint(
-                "look at RestrictAddressFamilies= in its systemd unit, at seccomp \
-                        filters, and at the kernel's modules"
-                    .to_owned(),
-            ),
         Errno::EMFILE => {
             let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
             let sockets: usize = plan.listeners.iter().map(|l| l.sockets.len()).sum();

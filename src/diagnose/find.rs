@@ -1,9 +1,9 @@
 //! Who has an address.
 
-use super::holder;
+use super::holder::{self, Person};
 use super::machine::Machine;
 use super::tables::{Conflict, InetRow, State, UnixRow, conflict};
-use crate::config::{Endpoint, Transport, UnixName};
+use crate::config::{Endpoint, UnixName};
 use crate::report::Holder;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -25,8 +25,29 @@ pub(super) struct Finding {
     pub(super) only_connections: bool,
 }
 
-/// Looks for the sockets in the way of this one, servers first.
-pub(super) fn find(endpoint: &Endpoint, machine: &Machine) -> Finding {
+/// A socket that has the address or stands in its way, or the several of one unix name.
+#[derive(Debug, Clone)]
+pub(super) struct Occupant {
+    pub(super) state: State,
+    /// `false` if it is in the way only should it take IPv4 as well, which the tables do not tell.
+    pub(super) certain: bool,
+    /// What it is bound to.
+    pub(super) local: String,
+    /// Whom it is connected to.
+    pub(super) remote: Option<SocketAddr>,
+    /// The user who created it; `None` for unix sockets.
+    pub(super) user: Option<String>,
+    /// The process to talk to.
+    pub(super) person: Option<Person>,
+    /// Every process that has it.
+    pub(super) pids: Vec<i32>,
+    /// What waits in it: connections, or bytes.
+    pub(super) waiting: Option<u32>,
+}
+
+/// The sockets in the way of this one, servers first; `None` for kinds of which the kernel has no
+/// table of who has them.
+pub(super) fn occupants(endpoint: &Endpoint, machine: &Machine) -> Option<Vec<Occupant>> {
     match endpoint {
         Endpoint::Inet {
             transport,
@@ -35,15 +56,96 @@ pub(super) fn find(endpoint: &Endpoint, machine: &Machine) -> Finding {
             ..
         } => {
             let rows = machine.sockets_on(*transport, address.port());
-            inet(*transport, &in_the_way(rows, *address, *v6_only), machine)
+            let rows = in_the_way(rows, *address, *v6_only);
+            let occupant = |(row, certainty): (&InetRow, Conflict)| {
+                let pids = machine.processes_of(row.inode);
+                Occupant {
+                    state: row.state,
+                    certain: certainty == Conflict::Certain,
+                    local: row.local.to_string(),
+                    remote: (row.state != State::Server).then_some(row.remote),
+                    user: Some(machine.user(row.uid)),
+                    person: holder::master(pids, machine).map(|(person, _)| person),
+                    pids: pids.to_vec(),
+                    waiting: row.waiting,
+                }
+            };
+            Some(rows.into_iter().map(occupant).collect())
         }
-        Endpoint::Unix { name, .. } => unix(name, machine),
-        _ => Finding::default(),
+        Endpoint::Unix { name, .. } => Some(unix(name, machine).into_iter().collect()),
+        Endpoint::Fifo { .. }
+        | Endpoint::MessageQueue { .. }
+        | Endpoint::Special { .. }
+        | Endpoint::Netlink { .. }
+        | Endpoint::Vsock { .. } => None,
+    }
+}
+
+/// Says who stands in the way of this socket.
+pub(super) fn find(endpoint: &Endpoint, machine: &Machine) -> Finding {
+    let mut finding = Finding::default();
+    for occupant in occupants(endpoint, machine).unwrap_or_default() {
+        finding.pids.extend_from_slice(&occupant.pids);
+        finding.only_connections |= occupant.state != State::Server && occupant.remote.is_some();
+        if let Some(cause) = cause(&occupant, endpoint, machine)
+            && finding.causes.len() < SHOWN
+            && !finding.causes.contains(&cause)
+        {
+            finding.causes.push(cause);
+        }
+        if finding.holder.is_none() {
+            finding.holder = occupant.person.map(|person| person.holder);
+        }
+    }
+    settle(finding)
+}
+
+/// One line about an occupant; `None` where there is nothing to say about it.
+fn cause(occupant: &Occupant, endpoint: &Endpoint, machine: &Machine) -> Option<String> {
+    let who = occupant.who()?;
+    let local = &occupant.local;
+    let line = match (occupant.state, occupant.remote) {
+        _ if matches!(endpoint, Endpoint::Unix { .. }) => format!("held by {who}"),
+        (State::Server, _) => format!("held by {who}, {} {local}", doing(endpoint)),
+        (State::Connection, remote) => {
+            let port = local.rsplit(':').next().and_then(|port| port.parse().ok());
+            let outgoing = port.is_some_and(|port| machine.settings().is_ephemeral(port));
+            let kind = if outgoing { "an outgoing" } else { "a" };
+            format!(
+                "{kind} connection of {who} to {} uses this port as its source; it ends by itself",
+                remote.map_or_else(String::new, |remote| remote.to_string())
+            )
+        }
+        (State::TimeWait, remote) => format!(
+            "a connection to {} that has ended keeps the port for a minute (TIME_WAIT)",
+            remote.map_or_else(String::new, |remote| remote.to_string())
+        ),
+    };
+    Some(line)
+}
+
+/// What a server does with its address.
+pub(super) fn doing(endpoint: &Endpoint) -> &'static str {
+    if endpoint.accepts() {
+        "listening on"
+    } else {
+        "bound to"
+    }
+}
+
+impl Occupant {
+    /// The process, or whose it is where it cannot be seen; `None` if not even that is known.
+    pub(super) fn who(&self) -> Option<String> {
+        match (&self.person, &self.user) {
+            (Some(person), _) => Some(named(&person.holder, self.pids.len().saturating_sub(1))),
+            (None, Some(user)) => Some(hidden(user)),
+            (None, None) => None,
+        }
     }
 }
 
 /// The rows that conflict: the surest only, and no connections where there is a server.
-fn in_the_way(rows: &[InetRow], asked: SocketAddr, v6_only: bool) -> Vec<&InetRow> {
+fn in_the_way(rows: &[InetRow], asked: SocketAddr, v6_only: bool) -> Vec<(&InetRow, Conflict)> {
     let rank = |row: &InetRow| -> Option<(State, Conflict)> {
         Some((row.state, conflict(asked, v6_only, row.local)?))
     };
@@ -60,10 +162,10 @@ fn in_the_way(rows: &[InetRow], asked: SocketAddr, v6_only: bool) -> Vec<&InetRo
         .filter_map(|row| Some((row, rank(row)?)))
         .collect();
     for wanted in ORDER {
-        let found: Vec<&InetRow> = conflicting
+        let found: Vec<(&InetRow, Conflict)> = conflicting
             .iter()
             .filter(|(_, rank)| *rank == wanted)
-            .map(|(row, _)| *row)
+            .map(|(row, (_, certainty))| (*row, *certainty))
             .collect();
         if !found.is_empty() {
             return found;
@@ -72,53 +174,8 @@ fn in_the_way(rows: &[InetRow], asked: SocketAddr, v6_only: bool) -> Vec<&InetRo
     Vec::new()
 }
 
-fn inet(transport: Transport, rows: &[&InetRow], machine: &Machine) -> Finding {
-    let mut finding = Finding::default();
-    for row in rows {
-        let pids = machine.processes_of(row.inode);
-        finding.pids.extend_from_slice(pids);
-        let person = holder::master(pids, machine);
-        let who = match &person {
-            Some((holder, others)) => named(holder, *others),
-            None => hidden(&machine.user(row.uid)),
-        };
-        let cause = match row.state {
-            State::Server => {
-                let doing = match transport {
-                    Transport::Tcp | Transport::Mptcp | Transport::Sctp => "listening on",
-                    Transport::Udp | Transport::UdpLite => "bound to",
-                };
-                format!("held by {who}, {doing} {}", row.local)
-            }
-            State::Connection => {
-                finding.only_connections = true;
-                let outgoing = machine.settings().is_ephemeral(row.local.port());
-                let kind = if outgoing { "an outgoing" } else { "a" };
-                format!(
-                    "{kind} connection of {who} to {} uses this port as its source; it ends by \
-                     itself",
-                    row.remote
-                )
-            }
-            State::TimeWait => {
-                finding.only_connections = true;
-                format!(
-                    "a connection to {} that has ended keeps the port for a minute (TIME_WAIT)",
-                    row.remote
-                )
-            }
-        };
-        if finding.causes.len() < SHOWN && !finding.causes.contains(&cause) {
-            finding.causes.push(cause);
-        }
-        if finding.holder.is_none() {
-            finding.holder = person.map(|(holder, _)| holder);
-        }
-    }
-    settle(finding)
-}
-
-fn unix(name: &UnixName, machine: &Machine) -> Finding {
+/// The sockets that bear the name, taken together.
+fn unix(name: &UnixName, machine: &Machine) -> Option<Occupant> {
     let text = match name {
         UnixName::Path(path) => path.clone(),
         UnixName::Abstract(name) => format!("@{name}").into(),
@@ -136,21 +193,27 @@ fn unix(name: &UnixName, machine: &Machine) -> Finding {
     if rows.iter().any(|row| !row.connected) {
         rows.retain(|row| !row.connected);
     }
-    let mut finding = Finding::default();
+    let connected = rows.first()?.connected;
+    let mut pids: Vec<i32> = Vec::new();
     for row in rows {
-        finding
-            .pids
-            .extend_from_slice(machine.processes_of(row.inode));
+        pids.extend_from_slice(machine.processes_of(row.inode));
     }
-    finding.pids.sort_unstable();
-    finding.pids.dedup();
-    if let Some((holder, others)) = holder::master(&finding.pids, machine) {
-        finding
-            .causes
-            .push(format!("held by {}", named(&holder, others)));
-        finding.holder = Some(holder);
-    }
-    settle(finding)
+    pids.sort_unstable();
+    pids.dedup();
+    Some(Occupant {
+        state: if connected {
+            State::Connection
+        } else {
+            State::Server
+        },
+        certain: true,
+        local: text.display().to_string(),
+        remote: None,
+        user: None,
+        person: holder::master(&pids, machine).map(|(person, _)| person),
+        pids,
+        waiting: None,
+    })
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
@@ -210,6 +273,7 @@ mod tests {
             state,
             uid: 0,
             inode: 0,
+            waiting: None,
         }
     }
 
@@ -222,9 +286,10 @@ mod tests {
             row("127.0.0.1:81", State::Server),
         ];
         let asked = "127.0.0.1:80".parse().unwrap();
-        assert_eq!(in_the_way(&rows, asked, true), [&rows[2]]);
-        assert_eq!(in_the_way(&rows[..2], asked, true), [&rows[1]]);
-        assert_eq!(in_the_way(&rows[..1], asked, true), [&rows[0]]);
+        let found = |rows| in_the_way(rows, asked, true);
+        assert_eq!(found(&rows), [(&rows[2], Conflict::Certain)]);
+        assert_eq!(found(&rows[..2]), [(&rows[1], Conflict::IfDualStack)]);
+        assert_eq!(found(&rows[..1]), [(&rows[0], Conflict::Certain)]);
     }
 
     #[test]

@@ -14,18 +14,44 @@ const DEFAULT_CONFIG: &str = "/etc/listend/listend.yaml";
 #[derive(Debug, Clone)]
 pub(super) struct Person {
     pub(super) holder: Holder,
+    /// When it was started, and for how long it has run; `None` where that cannot be told.
+    pub(super) started: Option<Started>,
     parent: i32,
+}
+
+/// When a process was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Started {
+    /// Seconds since 1970.
+    pub(super) at: u64,
+    /// Seconds until now.
+    pub(super) ago: u64,
+}
+
+impl Started {
+    /// From the ticks since boot of proc_pid_stat(5). By the kernel's own clocks, so that nobody
+    /// has to ask for the time.
+    fn from_ticks(ticks: u64) -> Option<Started> {
+        use procfs::Current;
+        let since_boot = ticks.checked_div(procfs::ticks_per_second())?;
+        // Seconds of a machine that has been up for less than ages.
+        let up = procfs::Uptime::current().ok()?.uptime as u64;
+        Some(Started {
+            at: procfs::boot_time_secs().ok()? + since_boot,
+            ago: up.saturating_sub(since_boot),
+        })
+    }
 }
 
 /// The process that others in the list come from, and how many others there are: a server's
 /// workers share its sockets, and stopping one of them helps nobody.
-pub(super) fn master(pids: &[i32], machine: &Machine) -> Option<(Holder, usize)> {
+pub(super) fn master(pids: &[i32], machine: &Machine) -> Option<(Person, usize)> {
     let people = pids.iter().filter_map(|pid| machine.person(*pid));
     let first = people.min_by_key(|person| {
         let comes_from_another = pids.contains(&person.parent);
         (comes_from_another, person.holder.pid)
     })?;
-    Some((first.holder, pids.len() - 1))
+    Some((first, pids.len() - 1))
 }
 
 /// What is known about a process; `None` if it has gone.
@@ -45,6 +71,7 @@ pub(super) fn describe(pid: i32, machine: &Machine) -> Option<Person> {
             user: machine.user(uid),
             unit: unit(&cgroup),
         },
+        started: Started::from_ticks(stat.starttime),
         parent: stat.ppid,
     })
 }

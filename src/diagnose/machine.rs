@@ -1,6 +1,7 @@
 //! What this machine is like, read lazily and at most once.
 
 use super::holder::{self, Person};
+use super::kernel::Kernel;
 use super::ports::PortSet;
 use super::tables::{self, InetRow, UnixRow};
 use crate::config::Transport;
@@ -8,7 +9,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 /// CAP_NET_BIND_SERVICE of capabilities(7).
@@ -22,6 +23,9 @@ pub struct Machine {
     process: OnceCell<Process>,
     tcp: OnceCell<HashMap<u16, Vec<InetRow>>>,
     udp: OnceCell<HashMap<u16, Vec<InetRow>>>,
+    udplite: OnceCell<HashMap<u16, Vec<InetRow>>>,
+    sctp: OnceCell<HashMap<u16, Vec<InetRow>>>,
+    kernel: OnceCell<Kernel>,
     unix: OnceCell<HashMap<OsString, Vec<UnixRow>>>,
     sockets: OnceCell<HashMap<u64, Vec<i32>>>,
     users: RefCell<HashMap<u32, String>>,
@@ -63,6 +67,11 @@ impl Settings {
         }
     }
 
+    /// Whether binding the port needs a privilege.
+    pub(super) fn is_privileged(&self, port: u16) -> bool {
+        port != 0 && port < self.unprivileged_start
+    }
+
     /// Whether the kernel may give the port to an outgoing connection.
     pub(super) fn is_ephemeral(&self, port: u16) -> bool {
         self.local_ports
@@ -82,6 +91,41 @@ pub struct Interface {
     pub name: String,
     /// One of its addresses.
     pub address: IpAddr,
+    /// How many bits of it are the network's.
+    pub prefix: u8,
+}
+
+impl Interface {
+    /// The network it is in: `192.0.2.0/24`.
+    pub(super) fn network(&self) -> String {
+        let prefix = u32::from(self.prefix);
+        let network: IpAddr = match self.address {
+            IpAddr::V4(four) => {
+                let mask = u32::MAX
+                    .checked_shl(32_u32.saturating_sub(prefix))
+                    .unwrap_or(0);
+                Ipv4Addr::from_bits(four.to_bits() & mask).into()
+            }
+            IpAddr::V6(six) => {
+                let mask = u128::MAX
+                    .checked_shl(128_u32.saturating_sub(prefix))
+                    .unwrap_or(0);
+                Ipv6Addr::from_bits(six.to_bits() & mask).into()
+            }
+        };
+        format!("{network}/{prefix}")
+    }
+}
+
+/// How many bits of a netmask are set.
+fn prefix(mask: Option<nix::sys::socket::SockaddrStorage>) -> Option<u8> {
+    let mask = mask?;
+    let bits = match (mask.as_sockaddr_in(), mask.as_sockaddr_in6()) {
+        (Some(four), _) => four.ip().to_bits().count_ones(),
+        (_, Some(six)) => six.ip().to_bits().count_ones(),
+        _ => return None,
+    };
+    u8::try_from(bits).ok()
 }
 
 /// What this process may do.
@@ -139,9 +183,11 @@ impl Machine {
                     (_, Some(six)) => IpAddr::V6(six.ip()),
                     _ => return None,
                 };
+                let whole = if address.is_ipv4() { 32 } else { 128 };
                 Some(Interface {
                     name: entry.interface_name,
                     address,
+                    prefix: prefix(entry.netmask).unwrap_or(whole),
                 })
             })
             .collect()
@@ -151,6 +197,11 @@ impl Machine {
     /// What this process may do.
     pub fn process(&self) -> &Process {
         self.process.get_or_init(Process::read)
+    }
+
+    /// The kernel that runs.
+    pub(super) fn kernel(&self) -> &Kernel {
+        self.kernel.get_or_init(Kernel::read)
     }
 
     /// The name of a user, or the number where it has none.
@@ -177,10 +228,11 @@ impl Machine {
     /// all in use, each looks at its own rows only.
     pub(super) fn sockets_on(&self, transport: Transport, port: u16) -> &[InetRow] {
         let by_port = match transport {
-            Transport::Tcp | Transport::Mptcp | Transport::Sctp => {
-                self.tcp.get_or_init(|| by_port(tables::tcp()))
-            }
-            Transport::Udp | Transport::UdpLite => self.udp.get_or_init(|| by_port(tables::udp())),
+            // MPTCP's ports are TCP's.
+            Transport::Tcp | Transport::Mptcp => self.tcp.get_or_init(|| by_port(tables::tcp())),
+            Transport::Udp => self.udp.get_or_init(|| by_port(tables::udp())),
+            Transport::UdpLite => self.udplite.get_or_init(|| by_port(tables::udplite())),
+            Transport::Sctp => self.sctp.get_or_init(|| by_port(tables::sctp())),
         };
         by_port.get(&port).map_or(&[], Vec::as_slice)
     }

@@ -5,15 +5,28 @@
 
 mod advice;
 mod explain;
+mod facts;
 mod find;
 mod holder;
+mod kernel;
+mod kind_causes;
 mod machine;
+mod option_causes;
+mod path_facts;
 mod ports;
+mod reach;
+mod registry;
 mod services;
 mod tables;
 mod unix_causes;
 
 pub use advice::{Tried, advise, note};
 pub use explain::{explain, explain_for_check};
+pub use facts::{Bind, Facts, HolderFacts, PortFacts, QueueFacts, facts};
 pub use holder::held_by_listend;
 pub use machine::{Interface, Machine, Process, Settings};
+pub use option_causes::{namespace, option_changed};
+pub use path_facts::PathFacts;
+pub use reach::{Audience, Reach};
+pub use registry::{Registration, registrations};
+pub use tables::State;

@@ -1,7 +1,11 @@
 //! The kernel's socket tables, as far as an address is concerned.
 
-use procfs::net::{TcpState, UdpState};
+use procfs::FromBufReadSI;
+use procfs::net::{TcpState, UdpNetEntries, UdpNetEntry, UdpState};
+use serde::Serialize;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::BufReader;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -16,12 +20,17 @@ pub(super) struct InetRow {
     pub(super) uid: u32,
     /// Links the row to /proc/PID/fd; 0 for one that no process has any more.
     pub(super) inode: u64,
+    /// What waits: connections of a listening socket, bytes of a datagram socket. `None` where
+    /// the table does not say.
+    pub(super) waiting: Option<u32>,
 }
 
 /// What a socket does, as far as it matters to who wants its address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
     /// Listening, or a datagram socket without a peer.
+    #[serde(rename = "listening")]
     Server,
     /// Part of a connection.
     Connection,
@@ -53,6 +62,8 @@ pub(super) fn tcp() -> Vec<InetRow> {
         },
         uid: row.uid,
         inode: row.inode,
+        // For a listening socket the kernel shows its accept queue here (tcp_diag.c).
+        waiting: (row.state == TcpState::Listen).then_some(row.rx_queue),
     })
     .collect()
 }
@@ -60,8 +71,32 @@ pub(super) fn tcp() -> Vec<InetRow> {
 /// The same for UDP.
 pub(super) fn udp() -> Vec<InetRow> {
     let tables = [procfs::net::udp(), procfs::net::udp6()];
-    let rows = tables.into_iter().flatten().flatten();
-    rows.map(|row| InetRow {
+    tables
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(datagrams)
+        .collect()
+}
+
+/// The same for UDP-Lite, whose ports are its own.
+pub(super) fn udplite() -> Vec<InetRow> {
+    let table = |path: &str| {
+        let file = BufReader::new(File::open(path).ok()?);
+        let rows = UdpNetEntries::from_buf_read(file, procfs::current_system_info()).ok()?;
+        Some(rows.0)
+    };
+    let tables = [table("/proc/net/udplite"), table("/proc/net/udplite6")];
+    tables
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(datagrams)
+        .collect()
+}
+
+fn datagrams(row: UdpNetEntry) -> InetRow {
+    InetRow {
         local: row.local_address,
         remote: row.remote_address,
         state: match row.state {
@@ -70,8 +105,36 @@ pub(super) fn udp() -> Vec<InetRow> {
         },
         uid: row.uid,
         inode: row.inode,
-    })
-    .collect()
+        waiting: Some(row.rx_queue),
+    }
+}
+
+/// The endpoints of SCTP; empty where its module is not loaded.
+pub(super) fn sctp() -> Vec<InetRow> {
+    parse_sctp(&std::fs::read_to_string("/proc/net/sctp/eps").unwrap_or_default())
+}
+
+/// `ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS`, one row for each address.
+fn parse_sctp(text: &str) -> Vec<InetRow> {
+    let row = |line: &str| -> Option<Vec<InetRow>> {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let port = fields.get(5)?.parse().ok()?;
+        let uid = fields.get(6)?.parse().ok()?;
+        let inode = fields.get(7)?.parse().ok()?;
+        let addresses = fields[8..]
+            .iter()
+            .filter_map(|text| text.parse::<IpAddr>().ok());
+        let of_address = |ip: IpAddr| InetRow {
+            local: SocketAddr::new(ip, port),
+            remote: SocketAddr::new(ip, 0),
+            state: State::Server,
+            uid,
+            inode,
+            waiting: None,
+        };
+        Some(addresses.map(of_address).collect())
+    };
+    text.lines().skip(1).filter_map(row).flatten().collect()
 }
 
 /// The table of unix sockets. Not read through procfs: names are bytes and may hold spaces,
@@ -180,6 +243,16 @@ mod tests {
         ] {
             assert_eq!(check(asked, v6_only, held), expected, "{asked} {held}");
         }
+    }
+
+    #[test]
+    fn endpoints_of_sctp_are_read_with_each_address() {
+        let text = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS\n\
+            00000000 00000000 2   10  29   5000      33 4711 127.0.0.1 ::1 \n";
+        let rows = parse_sctp(text);
+        let locals: Vec<String> = rows.iter().map(|row| row.local.to_string()).collect();
+        assert_eq!(locals, ["127.0.0.1:5000", "[::1]:5000"]);
+        assert_eq!((rows[0].uid, rows[0].inode), (33, 4711));
     }
 
     #[test]

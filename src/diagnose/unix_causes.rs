@@ -4,6 +4,7 @@ use super::machine::Machine;
 use crate::listener::{BindError, BindStep};
 use crate::report::Problem;
 use nix::errno::Errno;
+use nix::unistd::{AccessFlags, eaccess};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -39,6 +40,16 @@ pub(super) fn explain(
                 path.display()
             ))
         }
+        (Errno::EACCES, _) if let Some(closed) = closed_to_us(path) => problem
+            .with_cause(format!(
+                "{}; listend runs as {us}",
+                folder_in_words(closed, machine)
+            ))
+            .with_hint(format!(
+                "let {us} get through {}, or choose a folder such as /run/NAME made by \
+                 RuntimeDirectory=NAME in the systemd unit",
+                closed.display()
+            )),
         (Errno::EACCES | Errno::EPERM, _) => problem.with_cause(about_folder).with_hint(format!(
             "let {us} write to {}, or choose a folder such as /run/NAME made by \
                  RuntimeDirectory=NAME in the systemd unit",
@@ -79,6 +90,13 @@ fn nearest(path: &Path) -> &Path {
     let mut all = path.ancestors();
     all.find(|folder| folder.metadata().is_ok())
         .unwrap_or(Path::new("/"))
+}
+
+/// The outermost folder on the way to the path that we may not search (path_resolution(7)).
+fn closed_to_us(path: &Path) -> Option<&Path> {
+    let folders: Vec<&Path> = path.ancestors().filter(|part| part.is_dir()).collect();
+    let closed = |folder: &&Path| eaccess(*folder, AccessFlags::X_OK).is_err();
+    folders.into_iter().rev().find(closed)
 }
 
 /// The outermost part of the path that is there and is no folder.

@@ -208,6 +208,7 @@ fn machine() -> Machine {
     let interface = |name: &str, address: &str| Interface {
         name: name.to_owned(),
         address: address.parse().unwrap(),
+        prefix: 24,
     };
     let interfaces = vec![
         interface("lo", "127.0.0.1"),

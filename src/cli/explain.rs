@@ -1,0 +1,239 @@
+//! `listend explain`: everything about one address, or one listener, on this machine.
+
+use super::args::{DEFAULT_CONFIG, Explain};
+use super::check::{finish, try_all};
+use super::exit::Exit;
+use super::explain_text::text;
+use super::load::{self, Planned};
+use super::output::{print, print_report};
+use crate::config::{self, Endpoint};
+use crate::diagnose::{self, Facts, Machine, Tried};
+use crate::plan::{ListenerId, ListenerPlan, Plan};
+use crate::report::{Kind, Place, Problem, Report, Sources, did_you_mean, to_json};
+use crate::shell::logging::Sink;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// The listener of the configuration that is explained, or that has the address.
+pub(super) struct Configured {
+    pub(super) name: String,
+    /// Where its first address stands.
+    pub(super) place: Option<Place>,
+    /// The workers that take it.
+    pub(super) workers: Vec<String>,
+}
+
+/// All there is to print.
+pub(super) struct Explanation {
+    pub(super) target: String,
+    pub(super) configured: Option<Configured>,
+    /// One for each socket.
+    pub(super) sockets: Vec<Facts>,
+    /// Why it cannot be bound, and advice.
+    pub(super) findings: Report,
+}
+
+/// Explains and prints.
+pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
+    let path = arguments
+        .config
+        .as_deref()
+        .unwrap_or(Path::new(DEFAULT_CONFIG));
+    let (mut plan, configured, sources) = match target(arguments, path) {
+        Ok(found) => found,
+        Err((report, sources)) => {
+            if arguments.json {
+                let text = format!("{:#}\n", to_json(&report, &sources));
+                return finish(print(&text), Exit::Configuration);
+            }
+            print_report(&report, &sources, sink);
+            return Exit::Configuration;
+        }
+    };
+    // What is bound for a moment here is bound without the others: a listener is explained alone.
+    let outcome = try_all(&plan);
+    let machine = Machine::new();
+    let mut findings = Report::default();
+    let mut held = vec![false; plan.listeners[0].sockets.len()];
+    for error in &outcome.errors {
+        let problem = diagnose::explain_for_check(error, &plan, &machine, path);
+        held[error.socket] |= problem.kind == Kind::HeldByListend;
+        findings.add(problem);
+    }
+    for note in &outcome.notes {
+        findings.add(diagnose::note(note, &plan));
+    }
+    findings.extend(diagnose::advise(&plan, &machine, Tried::Yes));
+    if configured.is_none() {
+        findings.errors.iter_mut().for_each(unnamed);
+        findings.advice.iter_mut().for_each(unnamed);
+    }
+    let listener = plan.listeners.swap_remove(0);
+    let facts = |(index, held): (usize, &bool)| {
+        diagnose::facts(&listener, index, &outcome, *held, &machine)
+    };
+    let explanation = Explanation {
+        target: arguments.target.clone(),
+        configured,
+        sockets: held.iter().enumerate().map(facts).collect(),
+        findings,
+    };
+    let exit = if explanation.findings.is_ok() {
+        Exit::Done
+    } else {
+        Exit::Refused
+    };
+    let printed = if arguments.json {
+        print(&format!("{:#}\n", as_json(&explanation, &sources)))
+    } else {
+        print(&text(&explanation, &sources))
+    };
+    finish(printed, exit)
+}
+
+/// What was given as an address has neither a name nor a place in a file.
+fn unnamed(problem: &mut Problem) {
+    if let Some(name) = problem.listener.take() {
+        for words in [
+            format!("listener `{name}` to "),
+            format!("for listener `{name}` "),
+            format!("listener `{name}`: "),
+        ] {
+            problem.message = problem.message.replace(&words, "");
+        }
+    }
+    problem.place = None;
+}
+
+type Found = (Plan, Option<Configured>, Sources);
+
+/// A plan of one listener: the one of the configuration with this name, or one with the address.
+fn target(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)> {
+    // Every address has a colon, but for those that lack their scheme and get a hint for it.
+    let text = &arguments.target;
+    if text.contains(':') || text.starts_with(['/', '@', '.', '~']) {
+        address(arguments, path)
+    } else {
+        let Planned {
+            plan,
+            report,
+            sources,
+            ..
+        } = load::resolve(load::read_files(path));
+        if !report.is_ok() {
+            return Err((report, sources));
+        }
+        match plan
+            .listeners
+            .iter()
+            .position(|listener| listener.name == *text)
+        {
+            Some(index) => {
+                let (plan, configured) = only(&plan, index);
+                Ok((plan, Some(configured), sources))
+            }
+            None => Err((no_such_listener(text, path, &plan), sources)),
+        }
+    }
+}
+
+fn no_such_listener(name: &str, path: &Path, plan: &Plan) -> Report {
+    let names = plan.listeners.iter().map(|listener| listener.name.as_str());
+    let message = format!("no listener `{name}` in {}", path.display());
+    let mut report = Report::default();
+    report.add(Problem::new(Kind::UnknownListener, message).with_hint(
+        did_you_mean(name, names).or_else(|| {
+            Some("an address has a colon in it, like 127.0.0.1:8080 or :8080".to_owned())
+        }),
+    ));
+    report
+}
+
+/// The plan with nothing but this listener and the workers that take it.
+fn only(plan: &Plan, index: usize) -> (Plan, Configured) {
+    let listener = &plan.listeners[index];
+    let takes = |id: &ListenerId| id.0 as usize == index;
+    let mut workers = plan.workers.clone();
+    workers.retain_mut(|worker| {
+        let taken = worker.listeners.iter().any(takes);
+        worker.listeners = vec![ListenerId(0)];
+        taken
+    });
+    let configured = Configured {
+        name: listener.name.clone(),
+        place: listener.sockets.first().map(|socket| socket.place),
+        workers: workers.iter().map(|worker| worker.name.clone()).collect(),
+    };
+    let plan = Plan {
+        listeners: vec![listener.clone()],
+        workers,
+    };
+    (plan, configured)
+}
+
+/// An address as it could stand in a configuration; if it does stand there, that listener's
+/// settings count.
+fn address(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)> {
+    let mut loaded =
+        config::from_arguments(std::slice::from_ref(&arguments.target), &["-".to_owned()]);
+    loaded.config.workers.clear();
+    let Planned {
+        plan,
+        report,
+        sources,
+        ..
+    } = load::resolve(loaded);
+    if !report.is_ok() || plan.listeners.is_empty() {
+        return Err((report, sources));
+    }
+    // Without `-c` there need not be a configuration.
+    if arguments.config.is_none() && !path.exists() {
+        return Ok((plan, None, sources));
+    }
+    let configured = load::resolve(load::read_files(path));
+    if !configured.report.is_ok() {
+        if arguments.config.is_some() {
+            return Err((configured.report, configured.sources));
+        }
+        return Ok((plan, None, sources));
+    }
+    let wanted = &plan.listeners[0].sockets;
+    let is_it = |listener: &ListenerPlan| {
+        let has = |endpoint: &Endpoint| {
+            listener
+                .sockets
+                .iter()
+                .any(|socket| socket.endpoint == *endpoint)
+        };
+        wanted.iter().all(|socket| has(&socket.endpoint))
+    };
+    match configured.plan.listeners.iter().position(is_it) {
+        Some(index) => {
+            let (mut whole, found) = only(&configured.plan, index);
+            // Only what was asked about: the listener may have other addresses.
+            whole.listeners[0]
+                .sockets
+                .retain(|socket| wanted.iter().any(|one| one.endpoint == socket.endpoint));
+            Ok((whole, Some(found), configured.sources))
+        }
+        None => Ok((plan, None, sources)),
+    }
+}
+
+/// `{"target":…,"listener":{…},"sockets":[…],"errors":[…],"advice":[…]}`.
+fn as_json(explanation: &Explanation, sources: &Sources) -> Value {
+    let mut out = json!({ "target": explanation.target });
+    if let Some(configured) = &explanation.configured {
+        out["listener"] = json!({ "name": configured.name, "workers": configured.workers });
+        if let Some(place) = configured.place {
+            out["listener"]["file"] = json!(sources.name(place.file));
+            out["listener"]["line"] = json!(place.line);
+            out["listener"]["column"] = json!(place.column);
+        }
+    }
+    out["sockets"] = json!(explanation.sockets);
+    let problems = to_json(&explanation.findings, sources);
+    out["errors"] = problems["errors"].clone();
+    out["advice"] = problems["advice"].clone();
+    out
+}

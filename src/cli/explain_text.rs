@@ -1,0 +1,351 @@
+//! The report of `listend explain` for people: labels on the left, at most 100 columns.
+
+use super::explain::Explanation;
+use crate::diagnose::{
+    Audience, Bind, Facts, HolderFacts, PathFacts, PortFacts, QueueFacts, Reach, State,
+};
+use crate::report::{Kind, Problem, Sources};
+use std::fmt::Write;
+
+/// Where the values start.
+const MARGIN: usize = 14;
+/// No line is longer, but for words that are.
+const WIDTH: usize = 100;
+
+/// Addresses beyond these are counted, not listed.
+const WAYS_SHOWN: usize = 12;
+
+/// The whole report.
+pub(super) fn text(explanation: &Explanation, sources: &Sources) -> String {
+    let mut page = Page(String::new());
+    if let Some(configured) = &explanation.configured {
+        page.title(&format!("listener {}", configured.name));
+        if let Some(place) = configured.place {
+            page.line("written", &sources.position(place));
+            page.line("", sources.line(place).unwrap_or("").trim());
+        }
+        let workers = match configured.workers.len() {
+            0 => "no worker takes it".to_owned(),
+            _ => configured.workers.join(", "),
+        };
+        page.line("workers", &workers);
+    }
+    for facts in &explanation.sockets {
+        page.title(&facts.address);
+        let findings = &explanation.findings;
+        let taken = |problem: &Problem| match problem.kind {
+            Kind::Errno(errno) => errno == nix::libc::EADDRINUSE,
+            kind => kind == Kind::LiveSocket,
+        };
+        let mut errors = findings.errors.iter().filter(|one| about(one, facts));
+        socket(&mut page, facts, errors.any(taken));
+        for error in findings.errors.iter().filter(|one| about(one, facts)) {
+            problem(&mut page, "why not", error, facts);
+        }
+        for advice in findings.advice.iter().filter(|one| about(one, facts)) {
+            problem(&mut page, "advice", advice, facts);
+        }
+    }
+    page.0
+}
+
+fn about(problem: &Problem, facts: &Facts) -> bool {
+    problem.address.as_ref() == Some(&facts.address)
+}
+
+fn problem(page: &mut Page, label: &str, problem: &Problem, facts: &Facts) {
+    // The words of an errno end with its name.
+    let code = match problem.kind {
+        Kind::Errno(_) => String::new(),
+        kind => format!(" [{}]", kind.code()),
+    };
+    page.line(label, &format!("{}{code}", problem.message));
+    // Who holds it stands above, where it could be found out.
+    let told = facts.holders.as_ref().is_some_and(|all| !all.is_empty());
+    for cause in &problem.causes {
+        if !(told && cause.starts_with("held by ")) {
+            page.line("", &format!("cause: {cause}"));
+        }
+    }
+    if let Some(hint) = &problem.hint {
+        page.line("", &format!("hint: {hint}"));
+    }
+}
+
+/// `taken` if somebody has the address, seen or not.
+fn socket(page: &mut Page, facts: &Facts, taken: bool) {
+    page.line("what", &what(facts));
+    holders(page, facts, taken);
+    page.line(
+        "bind",
+        match facts.bind {
+            Bind::Possible => "would work (tried, and released at once)",
+            Bind::Impossible => "would fail",
+            Bind::HeldByListend => "is held by the listend that runs this configuration",
+            Bind::LeftOut => "would be left out: this machine does not have it",
+        },
+    );
+    if let Some(reach) = &facts.reach {
+        self::reach(page, reach);
+    }
+    if let Some(port) = &facts.port {
+        self::port(page, port);
+    }
+    if let Some(queue) = facts.queue {
+        self::queue(page, queue, facts);
+    }
+    if let Some(path) = &facts.path {
+        self::path(page, path);
+    }
+}
+
+fn what(facts: &Facts) -> String {
+    let kind = match facts.kind {
+        "tcp" => "TCP",
+        "udp" => "UDP",
+        "mptcp" => "MPTCP",
+        "sctp" => "SCTP",
+        "udplite" => "UDP-Lite",
+        "unix-stream" => "unix stream socket",
+        "unix-dgram" => "unix datagram socket",
+        "unix-seqpacket" => "unix seqpacket socket",
+        "mqueue" => "POSIX message queue",
+        "fifo" => "FIFO",
+        "special" => "special file",
+        other => other,
+    };
+    let family = match (facts.family, facts.dual_stack) {
+        (Some("ipv4"), _) => " on IPv4",
+        (_, Some(true)) => " on IPv6 and IPv4 (dual-stack)",
+        (Some(_), _) => " on IPv6 only",
+        _ if facts.address.starts_with('@') => ", abstract: it has no file and no permissions",
+        _ => "",
+    };
+    let scope = facts.scope.as_ref();
+    let scope = scope.map_or_else(String::new, |name| format!(", scope {name}"));
+    format!("{kind}{family}{scope}")
+}
+
+fn holders(page: &mut Page, facts: &Facts, taken: bool) {
+    let Some(holders) = &facts.holders else {
+        page.line(
+            "held by",
+            "cannot be told: the kernel has no table of it here",
+        );
+        return;
+    };
+    if holders.is_empty() {
+        let text = match (taken, facts.all_visible) {
+            (false, _) => "nobody",
+            (_, true) => "nobody visible: it may be in another network or process namespace",
+            (_, false) => "nobody visible: run as root to see the processes of other users",
+        };
+        page.line("held by", text);
+    }
+    for holder in holders {
+        page.line("held by", &self::holder(holder, facts));
+        if let (Some(since), Some(age)) = (&holder.since, holder.age) {
+            page.line("", &format!("since {since} ({})", self::age(age)));
+        }
+    }
+}
+
+fn holder(holder: &HolderFacts, facts: &Facts) -> String {
+    let who = match (&holder.process, &holder.socket_user) {
+        (Some(process), _) => {
+            let unit = process.unit.as_ref();
+            let unit = unit.map_or_else(String::new, |unit| format!(", {unit}"));
+            let more = match holder.pids.len().saturating_sub(1) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!(
+                "{} (pid {}, user {}{unit}){more}",
+                process.command, process.pid, process.user
+            )
+        }
+        (None, Some(user)) if facts.all_visible => {
+            format!("a process of user {user}, in another container or namespace")
+        }
+        (None, Some(user)) => format!("a process of user {user} (run as root to see it)"),
+        (None, None) => "a process that this user may not see".to_owned(),
+    };
+    let remote = holder.remote.as_deref().unwrap_or("?");
+    let local = &holder.local;
+    match holder.state {
+        State::Server if facts.queue.is_some() => format!("{who}, listening on {local}"),
+        State::Server => format!("{who}, bound to {local}"),
+        State::Connection => format!("{who}, a connection from {local} to {remote}"),
+        State::TimeWait => format!("nobody any more: a connection to {remote} in TIME_WAIT"),
+    }
+}
+
+/// `3 h 12 min`, the two largest units.
+fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if days > 0 {
+        format!("{days} d {} h ago", hours % 24)
+    } else if hours > 0 {
+        format!("{hours} h {} min ago", minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes} min {} s ago", seconds % 60)
+    } else {
+        format!("{seconds} s ago")
+    }
+}
+
+fn reach(page: &mut Page, reach: &Reach) {
+    page.line(
+        "reach",
+        match reach.who {
+            Audience::Nobody => "nobody: no interface has the address",
+            Audience::ThisMachine => "this machine only",
+            Audience::Link => "whoever is on the same link",
+            Audience::PrivateNetworks => "whoever the private networks reach",
+            Audience::Everybody => "everybody who can route to it",
+        },
+    );
+    for way in reach.through.iter().take(WAYS_SHOWN) {
+        let text = format!(
+            "{} ({}, network {})",
+            way.address, way.interface, way.network
+        );
+        page.line("", &text);
+    }
+    let more = reach.through.len().saturating_sub(WAYS_SHOWN);
+    if more > 0 {
+        page.line("", &format!("and {more} more addresses"));
+    }
+    if reach.who > Audience::ThisMachine {
+        page.line("", "firewalls were not looked at");
+    }
+}
+
+fn port(page: &mut Page, port: &PortFacts) {
+    let privileged = if port.privileged {
+        format!("privileged (below {})", port.unprivileged_start)
+    } else {
+        format!("not privileged (from {} on)", port.unprivileged_start)
+    };
+    let range = port.ephemeral_range;
+    let range = range.map_or_else(String::new, |(low, high)| format!(" ({low}-{high})"));
+    let not = |yes: bool| if yes { "" } else { "not " };
+    page.line(
+        "port",
+        &format!(
+            "{}: {privileged}, {}ephemeral{range}, {}reserved",
+            port.number,
+            not(port.ephemeral),
+            not(port.reserved)
+        ),
+    );
+    if port.registered.is_empty() {
+        page.line("registered", "by nobody with IANA");
+    }
+    for entry in &port.registered {
+        let about = match entry.description {
+            "" => String::new(),
+            words => format!(": {words}"),
+        };
+        let transports = entry.transports.join(", ");
+        page.line(
+            "registered",
+            &format!("{} ({transports}){about}", entry.name),
+        );
+    }
+}
+
+fn queue(page: &mut Page, queue: QueueFacts, facts: &Facts) {
+    let limit = queue
+        .somaxconn
+        .map_or_else(String::new, |limit| format!(", net.core.somaxconn {limit}"));
+    let holders = facts.holders.iter().flatten();
+    let waiting: Vec<u32> = holders.filter_map(|holder| holder.waiting).collect();
+    let now = match waiting.iter().max() {
+        Some(most) => format!("; {most} waiting now"),
+        None => String::new(),
+    };
+    page.line(
+        "queue",
+        &format!("{} (backlog {}{limit}){now}", queue.limit, queue.backlog),
+    );
+}
+
+fn path(page: &mut Page, path: &PathFacts) {
+    let PathFacts {
+        owner, group, mode, ..
+    } = path;
+    let found = match path.found {
+        "nothing" => format!("nothing is there; it would be {owner}:{group} with mode {mode}"),
+        found => format!("{found} is there: {owner}:{group} with mode {mode}"),
+    };
+    page.line("path", &found);
+    for (index, who) in path.who.iter().enumerate() {
+        page.line(if index == 0 { "who" } else { "" }, who);
+    }
+}
+
+/// Text that is written line by line.
+struct Page(String);
+
+// Writing into a String cannot fail, so the results of write! are dropped here.
+impl Page {
+    fn title(&mut self, title: &str) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        let _ = writeln!(self.0, "{}", clean(title));
+    }
+
+    /// A label and a value, which is wrapped between words.
+    fn line(&mut self, label: &str, value: &str) {
+        let value = clean(value);
+        let mut lead = label;
+        let mut line = String::new();
+        for word in value.split(' ') {
+            let length = line.chars().count() + 1 + word.chars().count();
+            if !line.is_empty() && MARGIN + length > WIDTH {
+                self.put(lead, &line);
+                lead = "";
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        self.put(lead, &line);
+    }
+
+    fn put(&mut self, label: &str, line: &str) {
+        let width = MARGIN - 3;
+        let _ = writeln!(self.0, "  {label:width$} {line}");
+    }
+}
+
+/// Names of processes and paths stand in it, and it may go to a terminal.
+fn clean(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_values_are_wrapped_under_their_start() {
+        let mut page = Page(String::new());
+        page.line("why", &"word ".repeat(40));
+        assert!(page.0.lines().count() > 1);
+        assert!(page.0.lines().all(|line| line.chars().count() <= WIDTH));
+        assert!(
+            page.0
+                .lines()
+                .skip(1)
+                .all(|line| line.starts_with(&" ".repeat(MARGIN)))
+        );
+        assert_eq!(age(59), "59 s ago");
+        assert_eq!(age(3 * 3600 + 60), "3 h 1 min ago");
+        assert_eq!(age(90_000), "1 d 1 h ago");
+    }
+}

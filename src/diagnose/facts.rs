@@ -1,0 +1,325 @@
+//! Everything about one address on this machine, as data: what `listend explain` prints.
+
+use super::find::{Occupant, occupants};
+use super::holder::Started;
+use super::machine::Machine;
+use super::path_facts::{PathFacts, path_facts};
+use super::reach::{Reach, reach};
+use super::registry::{Registration, registrations};
+use super::tables::State;
+use crate::config::{Endpoint, SocketKind};
+use crate::listener::{Note, Outcome};
+use crate::plan::ListenerPlan;
+use crate::report::Holder;
+use serde::Serialize;
+
+/// Whether the address can be bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bind {
+    /// It was tried, and released at once.
+    Possible,
+    /// It was tried and failed; the errors say why.
+    Impossible,
+    /// The listend that runs this configuration has it.
+    HeldByListend,
+    /// This machine lacks the family, and the address can do without.
+    LeftOut,
+}
+
+/// What is known about one socket's address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// The bare address.
+    pub address: String,
+    /// `tcp`, `unix-stream`, `fifo` …
+    pub kind: &'static str,
+    /// `ipv4` or `ipv6`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<&'static str>,
+    /// Whether an IPv6 socket takes IPv4 as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dual_stack: Option<bool>,
+    /// The interface of a link-local address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Whether it can be bound.
+    pub bind: Bind,
+    /// The sockets that have it, or a part of it; `None` where the kernel does not tell.
+    pub holders: Option<Vec<HolderFacts>>,
+    /// Whether this user may see every process.
+    pub all_visible: bool,
+    /// Who can reach it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reach: Option<Reach>,
+    /// Its port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortFacts>,
+    /// Its accept queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueFacts>,
+    /// What is in the file system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathFacts>,
+}
+
+/// One socket that has the address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HolderFacts {
+    /// Listening (or bound), part of a connection, or a connection that has ended.
+    pub state: State,
+    /// What it is bound to.
+    pub local: String,
+    /// Whom it is connected to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
+    /// The user who created it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket_user: Option<String>,
+    /// The process to talk to; `None` where it may not be seen.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Holder>,
+    /// When that process was started: `2026-11-22T10:00:03Z`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// How many seconds ago that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<u64>,
+    /// Every process that has it.
+    pub pids: Vec<i32>,
+    /// Connections that wait to be accepted, or bytes of datagrams that wait to be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u32>,
+}
+
+/// What is special about a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PortFacts {
+    /// The port.
+    pub number: u16,
+    /// Whether it is below `net.ipv4.ip_unprivileged_port_start`.
+    pub privileged: bool,
+    /// That setting.
+    pub unprivileged_start: u16,
+    /// Whether outgoing connections may get it.
+    pub ephemeral: bool,
+    /// `net.ipv4.ip_local_port_range`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ephemeral_range: Option<(u16, u16)>,
+    /// Whether it is in `net.ipv4.ip_local_reserved_ports`.
+    pub reserved: bool,
+    /// What IANA registers it for, on any transport.
+    pub registered: Vec<Registration>,
+}
+
+/// How many clients may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct QueueFacts {
+    /// What listen(2) is given.
+    pub backlog: u32,
+    /// `net.core.somaxconn`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub somaxconn: Option<u32>,
+    /// The lower of the two, which is what counts.
+    pub limit: u32,
+}
+
+/// Gathers what is known about one socket of the only listener of a plan, after binding it was
+/// tried; `held` if the listend that runs this configuration has it.
+pub fn facts(
+    listener: &ListenerPlan,
+    index: usize,
+    outcome: &Outcome,
+    held: bool,
+    machine: &Machine,
+) -> Facts {
+    let endpoint = &listener.sockets[index].endpoint;
+    let bind = bind(index, outcome, held);
+    let inet = match endpoint {
+        Endpoint::Inet {
+            address,
+            v6_only,
+            scope,
+            ..
+        } => Some((*address, *v6_only, scope)),
+        _ => None,
+    };
+    // What this namespace has says nothing about another.
+    let here = listener.network_namespace.is_none();
+    let found = if here {
+        occupants(endpoint, machine)
+    } else {
+        None
+    };
+    let holders = found.map(|all| {
+        // A socket that may or may not be in the way is not, if binding worked.
+        let real = all
+            .iter()
+            .filter(|one| one.certain || bind != Bind::Possible);
+        real.map(HolderFacts::of).collect()
+    });
+    Facts {
+        address: endpoint.to_string(),
+        kind: kind(endpoint.kind()),
+        family: inet.map(|(address, ..)| if address.is_ipv4() { "ipv4" } else { "ipv6" }),
+        dual_stack: inet.map(|(_, v6_only, _)| !v6_only),
+        scope: inet.and_then(|(.., scope)| scope.clone()),
+        bind,
+        holders,
+        all_visible: machine.process().uid == 0,
+        reach: inet
+            .filter(|_| here)
+            .map(|(address, v6_only, _)| reach(address, v6_only, machine.interfaces())),
+        port: inet
+            .filter(|(address, ..)| address.port() != 0)
+            .map(|(address, ..)| PortFacts::of(address.port(), machine)),
+        queue: endpoint
+            .accepts()
+            .then(|| QueueFacts::of(listener.backlog, machine)),
+        path: path_facts(endpoint, index, &listener.access, outcome, machine),
+    }
+}
+
+fn bind(index: usize, outcome: &Outcome, held: bool) -> Bind {
+    let left_out = |note: &Note| matches!(note, Note::FamilyMissing { socket, instead: None, .. } if *socket == index);
+    if outcome.errors.iter().any(|error| error.socket == index) {
+        if held {
+            Bind::HeldByListend
+        } else {
+            Bind::Impossible
+        }
+    } else if outcome.notes.iter().any(left_out) {
+        Bind::LeftOut
+    } else {
+        Bind::Possible
+    }
+}
+
+impl HolderFacts {
+    fn of(occupant: &Occupant) -> HolderFacts {
+        let started = occupant.person.as_ref().and_then(|person| person.started);
+        HolderFacts {
+            state: occupant.state,
+            local: occupant.local.clone(),
+            remote: occupant.remote.map(|remote| remote.to_string()),
+            socket_user: occupant.user.clone(),
+            process: occupant.person.as_ref().map(|person| person.holder.clone()),
+            since: started.map(|started| started.date()),
+            age: started.map(|started| started.ago),
+            pids: occupant.pids.clone(),
+            waiting: occupant.waiting,
+        }
+    }
+}
+
+impl PortFacts {
+    fn of(port: u16, machine: &Machine) -> PortFacts {
+        let settings = machine.settings();
+        PortFacts {
+            number: port,
+            privileged: settings.is_privileged(port),
+            unprivileged_start: settings.unprivileged_start,
+            ephemeral: settings.is_ephemeral(port),
+            ephemeral_range: settings.local_ports,
+            reserved: settings.reserved().contains(port),
+            registered: registrations(port),
+        }
+    }
+}
+
+impl QueueFacts {
+    fn of(backlog: u32, machine: &Machine) -> QueueFacts {
+        let somaxconn = machine.settings().somaxconn;
+        QueueFacts {
+            backlog,
+            somaxconn,
+            limit: somaxconn.map_or(backlog, |limit| limit.min(backlog)),
+        }
+    }
+}
+
+impl Started {
+    /// `2026-11-22T10:00:03Z`.
+    fn date(self) -> String {
+        let (days, seconds) = (self.at / 86_400, self.at % 86_400);
+        let (year, month, day) = civil(days);
+        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+/// Year, month and day of a number of days since 1970, counting years from March so that the leap
+/// day is the last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // From 0000-03-01, in cycles of 400 years.
+    let days = days + 719_468;
+    let (cycle, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * day + 2) / 153;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    let year = cycle * 400 + year + u64::from(month <= 2);
+    (year, month, day - (153 * from_march + 2) / 5 + 1)
+}
+
+fn kind(kind: SocketKind) -> &'static str {
+    match kind {
+        SocketKind::Tcp => "tcp",
+        SocketKind::Udp => "udp",
+        SocketKind::Mptcp => "mptcp",
+        SocketKind::Sctp => "sctp",
+        SocketKind::UdpLite => "udplite",
+        SocketKind::UnixStream => "unix-stream",
+        SocketKind::UnixDatagram => "unix-dgram",
+        SocketKind::UnixSeqPacket => "unix-seqpacket",
+        SocketKind::VsockStream => "vsock-stream",
+        SocketKind::VsockDatagram => "vsock-dgram",
+        SocketKind::VsockSeqPacket => "vsock-seqpacket",
+        SocketKind::Netlink => "netlink",
+        SocketKind::Fifo => "fifo",
+        SocketKind::MessageQueue => "mqueue",
+        SocketKind::Special => "special",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnose::{Process, Settings};
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let date = |at| Started { at, ago: 0 }.date();
+        assert_eq!(date(0), "1970-01-01T00:00:00Z");
+        assert_eq!(date(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(date(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(date(1_795_341_603), "2026-11-22T10:00:03Z");
+        assert_eq!(date(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_port_is_measured_by_the_settings() {
+        let settings = Settings {
+            local_ports: Some((32768, 60999)),
+            reserved_ports: "40000".to_owned(),
+            unprivileged_start: 1024,
+            somaxconn: Some(128),
+        };
+        let process = Process {
+            uid: 1000,
+            may_bind_low_ports: false,
+        };
+        let machine = Machine::with(settings, Vec::new(), process);
+        let ssh = PortFacts::of(22, &machine);
+        assert!(ssh.privileged && !ssh.ephemeral && !ssh.reserved);
+        assert_eq!(ssh.registered[0].name, "ssh");
+        let high = PortFacts::of(40000, &machine);
+        assert!(!high.privileged && high.ephemeral && high.reserved);
+        assert_eq!(QueueFacts::of(4096, &machine).limit, 128);
+        assert_eq!(QueueFacts::of(5, &machine).limit, 5);
+    }
+}

@@ -1,0 +1,172 @@
+//! Through which addresses of this machine a socket can be reached, and so by whom.
+
+use super::machine::Interface;
+use serde::Serialize;
+use std::net::{IpAddr, SocketAddr};
+
+/// Addresses beyond these are counted, not listed.
+const SHOWN: usize = 6;
+
+/// Who can reach a socket, as far as addresses tell. Firewalls are not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Audience {
+    /// Nobody: no interface has the address.
+    Nobody,
+    /// Processes of this machine.
+    ThisMachine,
+    /// Whoever is on the same link.
+    Link,
+    /// Whoever the private networks of this machine reach.
+    PrivateNetworks,
+    /// Whoever reaches a public address.
+    Everybody,
+}
+
+/// The addresses a socket covers, and who can reach them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reach {
+    /// The widest of all the addresses.
+    pub who: Audience,
+    /// All of them, loopback included.
+    pub through: Vec<Way>,
+}
+
+/// An address that a socket can be reached through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Way {
+    /// The interface, such as `eth0`.
+    pub interface: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// The network that address is in.
+    pub network: String,
+}
+
+/// What a socket bound to this address covers.
+pub(super) fn reach(address: SocketAddr, v6_only: bool, interfaces: &[Interface]) -> Reach {
+    let ip = address.ip().to_canonical();
+    let covers = |interface: &&Interface| {
+        if ip.is_unspecified() {
+            covered_by_wildcard(address, v6_only, interface.address)
+        } else {
+            interface.address == ip
+        }
+    };
+    let through: Vec<Way> = interfaces
+        .iter()
+        .filter(covers)
+        .map(|interface| Way {
+            interface: interface.name.clone(),
+            address: interface.address,
+            network: interface.network(),
+        })
+        .collect();
+    let widest = through.iter().map(|way| audience(way.address)).max();
+    // All of 127.0.0.0/8 is here, although only one address of it is listed; a group is no
+    // interface's address.
+    let who = match widest {
+        Some(who) => who,
+        None if ip.is_loopback() || ip.is_multicast() => audience(ip),
+        None => Audience::Nobody,
+    };
+    Reach { who, through }
+}
+
+/// Whether a wildcard of this family covers the address.
+fn covered_by_wildcard(wildcard: SocketAddr, v6_only: bool, address: IpAddr) -> bool {
+    match wildcard {
+        SocketAddr::V4(_) => address.is_ipv4(),
+        SocketAddr::V6(_) => address.is_ipv6() || !v6_only,
+    }
+}
+
+fn audience(ip: IpAddr) -> Audience {
+    match ip {
+        _ if ip.is_loopback() => Audience::ThisMachine,
+        IpAddr::V4(four) if four.is_link_local() => Audience::Link,
+        // RFC 1918, and what providers share between customers (RFC 6598).
+        IpAddr::V4(four) if four.is_private() || is_shared(four.octets()) => {
+            Audience::PrivateNetworks
+        }
+        // fe80::/10 and fc00::/7.
+        IpAddr::V6(six) if six.is_unicast_link_local() => Audience::Link,
+        IpAddr::V6(six) if six.is_unique_local() => Audience::PrivateNetworks,
+        _ if ip.is_multicast() => Audience::Link,
+        _ => Audience::Everybody,
+    }
+}
+
+fn is_shared(octets: [u8; 4]) -> bool {
+    octets[0] == 100 && octets[1] & 0xc0 == 64
+}
+
+impl Reach {
+    /// `192.0.2.7 (eth0), 2001:db8::7 (eth0) or one of 3 more`, without loopback; `None` if there
+    /// is nothing else.
+    pub(super) fn outside(&self) -> Option<String> {
+        let ways: Vec<String> = self
+            .through
+            .iter()
+            .filter(|way| !way.address.is_loopback())
+            .map(|way| format!("{} ({})", way.address, way.interface))
+            .collect();
+        match ways.len() {
+            0 => None,
+            n if n > SHOWN => Some(format!(
+                "{} or one of {} more",
+                ways[..SHOWN].join(", "),
+                n - SHOWN
+            )),
+            _ => Some(ways.join(", ")),
+        }
+    }
+
+    /// The same as a sentence about a wildcard.
+    pub(super) fn in_words(&self) -> String {
+        match self.outside() {
+            None => "only loopback now, and whatever comes later".to_owned(),
+            Some(ways) => format!("whoever reaches {ways} can connect"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, address: &str, prefix: u8) -> Interface {
+        Interface {
+            name: name.to_owned(),
+            address: address.parse().unwrap(),
+            prefix,
+        }
+    }
+
+    #[test]
+    fn who_can_reach_an_address_follows_from_the_interfaces() {
+        let interfaces = [
+            interface("lo", "127.0.0.1", 8),
+            interface("lo", "::1", 128),
+            interface("eth0", "192.168.1.7", 24),
+            interface("eth0", "fe80::7", 64),
+        ];
+        let who = |address: &str, v6_only| {
+            let reach = reach(address.parse().unwrap(), v6_only, &interfaces);
+            (reach.who, reach.through.len())
+        };
+        assert_eq!(who("127.0.0.1:1", true), (Audience::ThisMachine, 1));
+        assert_eq!(who("127.9.9.9:1", true), (Audience::ThisMachine, 0));
+        assert_eq!(who("192.168.1.7:1", true), (Audience::PrivateNetworks, 1));
+        assert_eq!(who("0.0.0.0:1", true), (Audience::PrivateNetworks, 2));
+        assert_eq!(who("[::]:1", true), (Audience::Link, 2));
+        assert_eq!(who("[::]:1", false), (Audience::PrivateNetworks, 4));
+        assert_eq!(who("10.0.0.1:1", true), (Audience::Nobody, 0));
+        let public = [interface("eth0", "8.8.8.8", 32)];
+        let address: SocketAddr = "0.0.0.0:1".parse().unwrap();
+        assert_eq!(reach(address, true, &public).who, Audience::Everybody);
+        let reach = reach("192.168.1.7:1".parse().unwrap(), true, &interfaces);
+        assert_eq!(reach.through[0].network, "192.168.1.0/24");
+        assert_eq!(reach.outside().as_deref(), Some("192.168.1.7 (eth0)"));
+    }
+}
