@@ -150,6 +150,9 @@ use SocketKind::{
 
 const TCP: &[SocketKind] = &[Tcp, Mptcp];
 const STREAM: &[SocketKind] = &[Tcp, Mptcp, Sctp];
+/// Not on MPTCP, which does not hand them to its TCP connections (up to Linux 6.18).
+const PLAIN_TCP: &[SocketKind] = &[Tcp];
+const HOPS: &[SocketKind] = &[Tcp, Sctp, Udp, UdpLite];
 const DATAGRAM: &[SocketKind] = &[Udp, UdpLite];
 const INET: &[SocketKind] = &[Tcp, Mptcp, Sctp, Udp, UdpLite];
 const UNIX: &[SocketKind] = &[UnixStream, UnixDatagram, UnixSeqPacket];
@@ -396,7 +399,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         None,
         "TCP_USER_TIMEOUT",
         "2.6.37",
-        TCP,
+        PLAIN_TCP,
         Milliseconds(0, MAX),
         BeforeListen,
         Int(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
@@ -407,7 +410,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         None,
         "TCP_MAXSEG",
         "2.0",
-        &[Tcp],
+        PLAIN_TCP,
         Number(88, 32_767),
         BeforeListen,
         Int(libc::IPPROTO_TCP, libc::TCP_MAXSEG),
@@ -432,7 +435,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         Some("IPTTL="),
         "IP_TTL, IPV6_UNICAST_HOPS",
         "2.0",
-        INET,
+        HOPS,
         Number(1, 255),
         BeforeListen,
         IntByFamily {

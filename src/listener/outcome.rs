@@ -143,9 +143,14 @@ impl BindError {
         match plan.listener(self.listener).presence {
             Presence::Required => false,
             Presence::Optional => true,
-            Presence::WaitFor(_) => {
-                matches!(self.errno, nix::libc::EADDRNOTAVAIL | nix::libc::ENODEV)
-            }
+            Presence::WaitFor(_) => match self.errno {
+                nix::libc::EADDRNOTAVAIL => true,
+                // Of an interface. From socket(2) it would be about the kind: nothing carries it.
+                nix::libc::ENODEV => {
+                    matches!(self.step, BindStep::Bind | BindStep::SetOption(_))
+                }
+                _ => false,
+            },
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Plans without YAML, folders of one's own, and short words for both.
 
+use listend::config::options::{OptionSetting, OptionValue, by_key};
 use listend::config::{Endpoint, Transport, UnixKind, UnixName};
 use listend::diagnose::Machine;
 use listend::listener::{Adopted, BindError, BoundSocket, Outcome, Purpose, bind_all};
@@ -178,4 +179,52 @@ pub fn leave_stale(path: &Path) {
 
 pub fn user() -> String {
     Machine::new().user(nix::unistd::geteuid().as_raw())
+}
+
+/// The plan of one listener with these options.
+pub fn with_options(endpoint: Endpoint, options: &[(&str, OptionValue)]) -> Plan {
+    let mut plan = single(endpoint);
+    plan.listeners[0].options = options
+        .iter()
+        .map(|(key, value)| OptionSetting {
+            spec: by_key(key).unwrap(),
+            value: value.clone(),
+        })
+        .collect();
+    plan
+}
+
+pub fn abstract_name(name: &str) -> Endpoint {
+    Endpoint::Unix {
+        kind: UnixKind::Stream,
+        name: UnixName::Abstract(name.to_owned()),
+    }
+}
+
+/// A name of this process's own.
+pub fn unique(what: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("listend-{what}-{}-{number}", std::process::id())
+}
+
+/// Says that a part of the test cannot be done here, and why, as the other tests do.
+pub fn skip(reason: &str) {
+    use std::io::Write as _;
+    let current = std::thread::current();
+    let test = current.name().unwrap_or("?");
+    tell(&format!("SKIPPED: {test}: {reason}"));
+    if let Some(path) = std::env::var_os("LISTEND_TEST_SKIPS") {
+        let file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path);
+        writeln!(file.unwrap(), "{test}: {reason}").unwrap();
+    }
+}
+
+/// For who reads the output of a test.
+#[expect(clippy::print_stdout, reason = "a test speaks to whoever runs it")]
+pub fn tell(words: &str) {
+    println!("{words}");
 }

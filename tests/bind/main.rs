@@ -1,4 +1,5 @@
-//! Binding real sockets, and explaining real failures. Only loopback and unix sockets.
+//! Binding real sockets, and explaining real failures. Nothing leaves the machine: loopback, unix
+//! sockets, and network namespaces of the tests' own.
 //!
 //! The umask belongs to the whole process, and the tests are threads of one: every test that
 //! touches files holds the lock of [`fixture::Folder`].
@@ -6,3 +7,7 @@
 mod binding;
 mod explaining;
 mod fixture;
+mod kinds;
+mod late;
+mod namespaces;
+mod options;
