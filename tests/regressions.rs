@@ -239,11 +239,15 @@ fn the_hint_about_a_link_local_address_can_be_followed() {
     }
     let world = World::new();
     let yaml = "listeners: { web: '[fe80::1]:0' }";
-    let checked = world.check(yaml, &["--json"]).expect_code(69).json();
+    let checked = world.check(yaml, &["--json"]).expect_code(78).json();
     let error = &checked["errors"][0];
-    assert_eq!(error["kind"], "EINVAL", "{error}");
+    assert_eq!(error["kind"], "bad-address", "{error}");
     let hint = error["hint"].as_str().expect("a hint");
-    assert!(hint.contains("no scope ids"), "{hint}");
+    assert!(hint.contains("[fe80::1%"), "{hint}");
+    // The form of the hint is understood; that no interface here has the address is another matter.
+    let yaml = "listeners: { web: '[fe80::1%lo]:0' }";
+    let checked = world.check(yaml, &["--json"]).expect_code(69).json();
+    assert_eq!(checked["errors"][0]["kind"], "EADDRNOTAVAIL", "{checked}");
 }
 
 // unlink(2), EPERM: in a sticky folder such as /tmp write permission is not what is missing.

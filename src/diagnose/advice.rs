@@ -2,9 +2,11 @@
 
 use super::explain::{addresses_here, words};
 use super::machine::{Machine, Settings};
+use super::option_causes::option_changed;
 use super::ports::PortSet;
 use super::reach::reach;
 use super::{registry, services};
+use crate::config::options::by_key;
 use crate::config::{Endpoint, Piece, Template, Transport};
 use crate::listener::Note;
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan};
@@ -115,11 +117,15 @@ pub fn note(note: &Note, plan: &Plan) -> Problem {
             asked,
             effective,
         } => {
-            let (name, endpoint) = named(*listener, *socket);
-            let message = format!(
-                "listener `{name}`: {key} on {endpoint} is {effective}, not {asked} as asked"
-            );
-            about(*listener, *socket, Kind::OptionChanged, message)
+            let listener = plan.listener(*listener);
+            let socket = &listener.sockets[*socket];
+            let place = Some(socket.place);
+            // The key comes from the table, so it is found there.
+            match by_key(key) {
+                Some(spec) => option_changed(&listener.name, place, spec, asked, effective),
+                None => Problem::new(Kind::OptionChanged, format!("{key} is {effective}")),
+            }
+            .with_address(socket.endpoint.to_string())
         }
     }
 }

@@ -74,6 +74,11 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
             let hint = "find out who else writes to the folder, and try again";
             (problem.with_hint(hint.to_owned()), Vec::new())
         }
+        _ if error.step == BindStep::EnterNamespace => {
+            let path = error.path.clone().unwrap_or_default();
+            let explained = option_causes::namespace(problem, error.errno, &path, machine);
+            (explained, Vec::new())
+        }
         Errno::EADDRINUSE => in_use(problem, error, plan, machine),
         _ if let BindStep::SetOption(call) = error.step => {
             let explained = option_causes::explain(problem, call, errno, listener, machine);
