@@ -26,8 +26,10 @@ pub(super) fn entries<'n>(node: &'n Node, what: &str, out: &mut Out) -> Option<V
             return None;
         }
     };
-    let mut seen: HashMap<&str, Place> = HashMap::with_capacity(pairs.len());
-    let mut entries = Vec::with_capacity(pairs.len());
+    // Most mappings are so small that looking through them is faster than hashing.
+    let is_small = pairs.len() <= 16;
+    let mut seen: HashMap<&str, Place> = HashMap::new();
+    let mut entries: Vec<Entry> = Vec::with_capacity(pairs.len());
     for (key, value) in pairs {
         let Content::Scalar(scalar) = &key.content else {
             let complaint = Complaint::new(
@@ -47,18 +49,28 @@ pub(super) fn entries<'n>(node: &'n Node, what: &str, out: &mut Out) -> Option<V
             out.add(complaint.at(key.place));
             continue;
         }
-        if let Some(first) = seen.get(name) {
+        let first = if is_small {
+            let mut earlier = entries.iter();
+            earlier
+                .find(|entry| entry.name == name)
+                .map(|entry| entry.place)
+        } else {
+            seen.get(name).copied()
+        };
+        if let Some(first) = first {
             let problem = Complaint::new(
                 Kind::DuplicateKey,
                 format!("`{name}` stands twice in {what}"),
             )
             .hint("delete one of them")
             .at(key.place)
-            .with_related(*first, "first written here");
+            .with_related(first, "first written here");
             out.add(problem);
             continue;
         }
-        seen.insert(name, key.place);
+        if !is_small {
+            seen.insert(name, key.place);
+        }
         entries.push(Entry {
             name,
             place: key.place,

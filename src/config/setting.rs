@@ -97,6 +97,7 @@ fn with_accepted(mut complaint: Complaint, spec: &OptionSpec) -> Complaint {
     let accepted = accepted(spec.value);
     if !complaint.message.contains(&accepted) {
         complaint.hint = Some(match complaint.hint {
+            Some(hint) if hint.ends_with('?') => format!("{hint} It takes {accepted}"),
             Some(hint) => format!("{hint}; it takes {accepted}"),
             None => format!("it takes {accepted}"),
         });
