@@ -6,7 +6,9 @@
 #![allow(unused_imports, reason = "each test program uses its own part of this")]
 
 pub mod client;
+pub mod container;
 mod daemon;
+pub mod network;
 mod puppet;
 #[path = "../probe/report.rs"]
 pub mod report;

@@ -11,10 +11,13 @@
 
 mod children;
 mod launch;
+mod options;
 mod puppet;
 mod report;
+mod send;
 mod serve;
 mod snapshot;
+mod talk;
 
 use nix::sys::signal::Signal;
 use report::Report;
@@ -44,6 +47,9 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
 fn probe(words: Vec<String>) -> c_int {
     if words.get(1).is_some_and(|verb| verb == "launch") {
         return launch::run(&words[2..]);
+    }
+    if words.get(1).is_some_and(|verb| verb == "send") {
+        return send::run(&words[2..]);
     }
     let report = snapshot::take(words);
     children::die_with_parent();

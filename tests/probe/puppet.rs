@@ -12,10 +12,16 @@
 //! | `fork` | leaves a child in its process group that ignores SIGTERM | the child's pid |
 //! | `orphan` | leaves a process in a session of its own, soon to exit, to PID 1 | its pid |
 //! | `disturb` | leaves the listeners in disorder, see [`crate::serve::disturb`] | `disturb` |
+//! | `shutdown` | shuts every listener down | `shutdown` |
+//! | `flip` | turns O_NONBLOCK of every listener round | `flip` |
+//! | `unlink PATH` | removes a file, as a worker does that takes the path for its own | `unlink` |
+//! | `read FD` | waits for one client or message, see [`crate::talk::read`] | what it read |
+//! | `write FD TEXT` | writes | how many bytes |
+//! | `links FD` | asks a NETLINK_ROUTE socket for the interfaces | the type of the first answer |
 //! | `serve` | serves for ever | |
 
 use crate::report::Report;
-use crate::{children, serve};
+use crate::{children, serve, talk};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
@@ -32,8 +38,9 @@ pub fn run(report: &Report, path: &str) -> i32 {
     stream.write_all(b"\n").expect("send the report");
     let commands = BufReader::new(stream.try_clone().expect("dup"));
     for command in commands.lines().map_while(Result::ok) {
-        let (verb, number) = command.split_once(' ').unwrap_or((&command, "0"));
-        let number: i32 = number.parse().expect("a number");
+        let (verb, rest) = command.split_once(' ').unwrap_or((&command, ""));
+        let (number, text) = rest.split_once(' ').unwrap_or((rest, ""));
+        let number: i32 = number.parse().unwrap_or_default();
         let answer = match verb {
             "exit" => return number,
             "raise" => {
@@ -58,6 +65,17 @@ pub fn run(report: &Report, path: &str) -> i32 {
                 serve::shut_down(&serve::inherited()).expect("shut the listeners down");
                 "shutdown".to_owned()
             }
+            "flip" => {
+                serve::flip(&serve::inherited()).expect("turn O_NONBLOCK round");
+                "flip".to_owned()
+            }
+            "unlink" => {
+                std::fs::remove_file(rest).expect("remove the file");
+                "unlink".to_owned()
+            }
+            "read" => talk::answer(talk::read(number)),
+            "write" => talk::answer(talk::write(number, text)),
+            "links" => talk::answer(talk::links(number)),
             "serve" => {
                 serve::serve(report, &serve::inherited(), None);
                 continue;

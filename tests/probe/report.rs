@@ -59,18 +59,35 @@ pub struct Fd {
     pub target: String,
     /// What there is to say about a socket.
     pub socket: Option<Socket>,
+    /// What the kernel has for every option of `listend::config::options` that the descriptor
+    /// knows, by key; for an IPv6 socket, `KEY.v4` is IPv4's half of an option that has two.
+    #[serde(default)]
+    pub options: BTreeMap<String, Setting>,
+}
+
+/// The value of an option.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// An int, 0 and 1 for a flag.
+    Number(i64),
+    /// A name.
+    Text(String),
 }
 
 /// What there is to say about a socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Socket {
-    /// `inet`, `inet6`, `unix`.
+    /// `inet`, `inet6`, `unix`, `netlink`, `vsock`.
     pub family: String,
     /// `stream`, `dgram`, `seqpacket`.
     pub kind: String,
+    /// SO_PROTOCOL.
+    pub protocol: i32,
     /// SO_ACCEPTCONN.
     pub listening: bool,
-    /// getsockname(2): `127.0.0.1:80`, `[::1]:80`, `/path`, `@abstract`.
+    /// getsockname(2): `127.0.0.1:80`, `[::1]:80`, `/path`, `@abstract`,
+    /// `netlink:GROUPS`, `vsock:CID:PORT`.
     pub name: String,
     /// IPV6_V6ONLY of an IPv6 socket.
     pub v6_only: Option<bool>,

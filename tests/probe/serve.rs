@@ -111,6 +111,17 @@ pub fn shut_down(fds: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
+/// Turns O_NONBLOCK of the listeners the other way round.
+pub fn flip(fds: &[RawFd]) -> io::Result<()> {
+    for fd in fds {
+        // SAFETY: nothing in this process closes an inherited descriptor.
+        let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
+        let socket = SockRef::from(&fd);
+        socket.set_nonblocking(!socket.nonblocking()?)?;
+    }
+    Ok(())
+}
+
 /// Leaves the listeners as a careless worker would: O_NONBLOCK the other way round, and an accept
 /// queue of one.
 pub fn disturb(fds: &[RawFd]) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! Collects the [`Report`]: descriptors first, before anything else is opened.
 
+use crate::options;
 use crate::report::{Fd, Report, Socket};
 use nix::libc;
 use socket2::{Domain, SockRef, Type};
@@ -141,12 +142,18 @@ fn descriptor(number: RawFd) -> Option<Fd> {
         |path| path.to_string_lossy().into_owned(),
     );
     let socket = target.starts_with("socket:").then(|| socket(number));
+    let options = if number > libc::STDERR_FILENO {
+        options::of(number, socket.as_ref())
+    } else {
+        BTreeMap::new()
+    };
     Some(Fd {
         number,
         cloexec: flags & libc::FD_CLOEXEC != 0,
         nonblocking: status & libc::O_NONBLOCK != 0,
         target,
         socket,
+        options,
     })
 }
 
@@ -162,6 +169,10 @@ fn socket(number: RawFd) -> Socket {
         path.to_string_lossy().into_owned()
     } else if let Some(name) = address.as_abstract_namespace() {
         format!("@{}", String::from_utf8_lossy(name))
+    } else if let Some((cid, port)) = address.as_vsock_address() {
+        format!("vsock:{cid}:{port}")
+    } else if domain == Domain::from(libc::AF_NETLINK) {
+        format!("netlink:{}", netlink_groups(number))
     } else {
         String::new()
     };
@@ -173,6 +184,8 @@ fn socket(number: RawFd) -> Socket {
             Domain::IPV4 => "inet".to_owned(),
             Domain::IPV6 => "inet6".to_owned(),
             Domain::UNIX => "unix".to_owned(),
+            Domain::VSOCK => "vsock".to_owned(),
+            _ if domain == Domain::from(libc::AF_NETLINK) => "netlink".to_owned(),
             other => format!("{other:?}"),
         },
         kind: match kind {
@@ -181,17 +194,20 @@ fn socket(number: RawFd) -> Socket {
             Type::SEQPACKET => "seqpacket".to_owned(),
             other => format!("{other:?}"),
         },
+        protocol: socket.protocol().expect("SO_PROTOCOL").map_or(0, i32::from),
         listening,
         name,
         v6_only: (domain == Domain::IPV6).then(|| socket.only_v6().expect("IPV6_V6ONLY")),
         reuse_address: socket.reuse_address().expect("SO_REUSEADDR"),
-        backlog: (inet && listening && kind == Type::STREAM).then(|| queue_limit(number)),
+        backlog: (inet && listening && kind == Type::STREAM)
+            .then(|| queue_limit(number))
+            .flatten(),
     }
 }
 
 /// The limit of the accept queue: in TCP_INFO of a listener, `tcpi_sacked` is `sk_max_ack_backlog`
 /// (net/ipv4/tcp.c, tcp_get_info).
-fn queue_limit(number: RawFd) -> u32 {
+fn queue_limit(number: RawFd) -> Option<u32> {
     // SAFETY: every field of tcp_info is an integer, for which zero is valid.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -205,8 +221,18 @@ fn queue_limit(number: RawFd) -> u32 {
             &raw mut length,
         )
     };
-    assert_eq!(result, 0, "TCP_INFO");
-    info.tcpi_sacked
+    (result == 0).then_some(info.tcpi_sacked)
+}
+
+/// The multicast groups of a netlink socket, as getsockname(2) has them: a bit for each.
+fn netlink_groups(number: RawFd) -> u32 {
+    // SAFETY: every field of sockaddr_nl is an integer, for which zero is valid.
+    let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+    // SAFETY: the pointers are to `address` and its length.
+    let result = unsafe { libc::getsockname(number, (&raw mut address).cast(), &raw mut length) };
+    assert_eq!(result, 0, "getsockname");
+    address.nl_groups
 }
 
 fn pidfd_inode() -> Option<u64> {

@@ -1,0 +1,254 @@
+//! A booted Debian with systemd in it, to compare with and to be a service in.
+//!
+//! The root is made once by `scripts/test-root`, in a cache outside the checkout. Each boot has an
+//! overlay of its own that is gone afterwards, so that tests share the root and leave it clean.
+
+use super::{TempDir, children, is_root, kill, require_tool, skip};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The exit code of `scripts/test-root` for what this machine cannot do.
+const CANNOT: i32 = 75;
+/// A boot takes about a second on an idle machine.
+const BOOT: Duration = Duration::from_secs(90);
+/// So does a shutdown.
+const POWER_OFF: Duration = Duration::from_secs(10);
+
+/// It runs until it is dropped.
+pub struct Container {
+    nspawn: Child,
+    leader: i32,
+    name: String,
+    /// Holds what the console said.
+    dir: TempDir,
+}
+
+/// Boots one; if this machine cannot, the test is skipped.
+pub fn boot() -> Option<Container> {
+    let root = root()?;
+    match Container::start(&root) {
+        Ok(container) => Some(container),
+        Err(reason) => {
+            skip(&format!("no systemd boots in a container: {reason}"));
+            None
+        }
+    }
+}
+
+/// Where the root is, made if it has to be.
+fn root() -> Option<PathBuf> {
+    if !is_root() {
+        skip("needs root, for a container");
+        return None;
+    }
+    for program in ["systemd-nspawn", "nsenter", "setpriv"] {
+        require_tool(program)?;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test-root");
+    let output = Command::new("sh").arg(script).output().expect("start sh");
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    match output.status.code() {
+        Some(0) => {
+            let path = String::from_utf8(output.stdout).expect("UTF-8");
+            Some(PathBuf::from(path.trim_end()))
+        }
+        Some(CANNOT) => {
+            skip(&format!("no Debian for a container: {said}"));
+            None
+        }
+        other => panic!("scripts/test-root: {other:?}: {said}"),
+    }
+}
+
+impl Container {
+    fn start(root: &Path) -> Result<Container, String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("listend-{}-{number}", std::process::id());
+        let dir = TempDir::new();
+        let console = fs::File::create(dir.path().join("console")).expect("create a file");
+        let mut command = Command::new("setpriv");
+        // A test that is killed takes its container with it: this kills systemd-nspawn, whose
+        // death kills PID 1 of the container.
+        command.args(["--pdeathsig", "KILL", "systemd-nspawn"]);
+        command.args(["--quiet", "--register=no", "--keep-unit"]);
+        command.args(["--private-network", "--volatile=overlay"]);
+        command.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"]);
+        command.arg(format!("--machine={name}"));
+        command.arg("--directory").arg(root).arg("--boot");
+        let nspawn = command
+            // Others boot from the same root at the same time; none of them writes to it.
+            .env("SYSTEMD_NSPAWN_LOCK", "0")
+            .stdin(Stdio::null())
+            .stdout(console.try_clone().expect("dup"))
+            .stderr(console)
+            .spawn()
+            .expect("start setpriv");
+        let mut container = Container {
+            nspawn,
+            leader: 0,
+            name,
+            dir,
+        };
+        let deadline = Instant::now() + BOOT;
+        loop {
+            if let Some(status) = container.nspawn.try_wait().expect("wait for nspawn") {
+                return Err(format!("{status}: {}", container.console()));
+            }
+            if container.has_booted() {
+                return Ok(container);
+            }
+            if Instant::now() > deadline {
+                return Err(format!("it hangs: {}", container.console()));
+            }
+            // Before systemd answers there is nothing to wait for.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether its systemd has started everything. Waits for it as soon as it answers.
+    fn has_booted(&mut self) -> bool {
+        let candidates = children(self.nspawn.id() as i32);
+        let Some(leader) = candidates.into_iter().find(|pid| is_init(*pid)) else {
+            return false;
+        };
+        self.leader = leader;
+        let words = ["systemctl", "is-system-running", "--wait"];
+        let answer = self.command(words).output().expect("start nsenter");
+        let answer = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+        // Degraded: some unit that is not ours failed.
+        ["running", "degraded"].contains(&answer.as_str())
+    }
+
+    /// The last lines of its console.
+    pub fn console(&self) -> String {
+        let bytes = fs::read(self.dir.path().join("console")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// A command that will run inside, as root and in `/`.
+    pub fn command<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.leader.to_string()]);
+        command.args(["--mount", "--uts", "--ipc", "--net", "--pid"]);
+        command.args(["--root", "--wd", "--"]).args(words);
+        command.env_clear().stdin(Stdio::null());
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("SYSTEMD_PAGER", "").env("SYSTEMD_COLORS", "0");
+        command
+    }
+
+    /// Runs a command inside until it ends, well or not.
+    pub fn output<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Output {
+        let words: Vec<&str> = words.into_iter().collect();
+        let output = self.command(words.iter().copied()).output();
+        output.unwrap_or_else(|error| panic!("nsenter {words:?}: {error}"))
+    }
+
+    /// Runs a command inside that has to succeed; what it said on standard output.
+    #[track_caller]
+    pub fn run<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> String {
+        let words: Vec<&str> = words.into_iter().collect();
+        let output = self.output(words.iter().copied());
+        let (said, complained) = (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        );
+        assert!(
+            output.status.success(),
+            "{words:?}: {}\n{said}{complained}",
+            output.status
+        );
+        said
+    }
+
+    /// Where a path of the inside is, seen from outside. No symbolic link on it may be absolute.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        let inside = inside.trim_start_matches('/');
+        PathBuf::from(format!("/proc/{}/root/{inside}", self.leader))
+    }
+
+    /// Writes a file inside, and the folders on its way.
+    #[track_caller]
+    pub fn write(&self, inside: &str, text: &str) {
+        let path = self.path(inside);
+        let folder = path.parent().expect("a folder");
+        fs::create_dir_all(folder).unwrap_or_else(|error| panic!("{inside}: {error}"));
+        fs::write(&path, text).unwrap_or_else(|error| panic!("{inside}: {error}"));
+    }
+
+    /// The text of a file inside, if it is there.
+    pub fn read(&self, inside: &str) -> Option<String> {
+        fs::read_to_string(self.path(inside)).ok()
+    }
+
+    /// Copies a program in, to be executed there. By another process, see `World::write`.
+    #[track_caller]
+    pub fn install(&self, program: &Path, inside: &str) {
+        let to = self.path(inside);
+        fs::create_dir_all(to.parent().expect("a folder")).expect("create a folder");
+        let mut copy = Command::new("cp");
+        copy.arg("--preserve=mode").arg(program).arg(&to);
+        assert!(copy.status().expect("start cp").success(), "cp to {inside}");
+    }
+
+    /// What the journal has of a unit.
+    pub fn journal(&self, unit: &str) -> String {
+        let words = ["journalctl", "--no-pager", "-o", "cat", "-u", unit];
+        String::from_utf8_lossy(&self.output(words).stdout).into_owned()
+    }
+
+    /// Its PID 1, as seen from here.
+    pub fn leader(&self) -> i32 {
+        self.leader
+    }
+
+    fn ends_within(&mut self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        while !matches!(self.nspawn.try_wait(), Ok(Some(_)) | Err(_)) {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+}
+
+/// Whether a process is PID 1 of a namespace of its own.
+fn is_init(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mut lines = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("NSpid:"));
+    lines.next().is_some_and(|pids| {
+        let pids: Vec<&str> = pids.split_whitespace().collect();
+        pids.len() > 1 && pids.last() == Some(&"1")
+    })
+}
+
+impl Drop for Container {
+    #[expect(clippy::print_stderr, reason = "shown by cargo test for a failed test")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- console of the container:\n{}\n---", self.console());
+        }
+        // Not reaped yet, so the pid is still its own. man systemd-nspawn: SIGTERM "triggers an
+        // orderly shutdown".
+        if matches!(self.nspawn.try_wait(), Ok(None)) {
+            kill(self.nspawn.id() as i32, Signal::SIGTERM);
+            if !self.ends_within(POWER_OFF) {
+                let _ = self.nspawn.kill();
+                let _ = self.nspawn.wait();
+            }
+        }
+        // It leaves this one behind where it cannot tell what it is on.
+        let _ = fs::remove_dir(format!("/run/systemd/nspawn/propagate/{}", self.name));
+    }
+}
