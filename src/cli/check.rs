@@ -11,6 +11,7 @@ use crate::report::{Report, to_json};
 use crate::shell::logging::Sink;
 use crate::{config, worker};
 use nix::sys::signal::{SigSet, SigmaskHow};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Checks and prints.
@@ -95,7 +96,7 @@ fn on_this_machine(plan: &Plan, arguments: &Check, path: &Path) -> Report {
         super::run::raise_open_files();
         // Ctrl-C in the middle would leave unix paths behind. It is acted on right afterwards.
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-        let outcome = listener::bind_all(plan, Purpose::Try);
+        let outcome = listener::bind_all(plan, Purpose::Try, HashMap::new());
         if let Ok(before) = before {
             // Fails only for a wrong `how` (pthread_sigmask(3)).
             let _valid = before.thread_set_mask();

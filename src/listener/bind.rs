@@ -1,13 +1,17 @@
 //! Binding everything a plan names, and collecting every failure.
 
-use super::bound::{Bound, BoundListener, BoundSocket, as_backlog};
-use super::{inet, unix_path};
+use super::bound::{Bound, BoundListener, BoundSocket, Traces, as_backlog};
+use super::lock::PathLock;
+use super::{inet, symlink, unix_path};
 use crate::config::{Endpoint, Transport, UnixName};
-use crate::plan::{ListenerId, ListenerPlan, Plan};
+use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan};
 use socket2::Socket;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How often `localhost:0` looks for a port that is free on both loopbacks.
 const PORT_ATTEMPTS: u32 = 16;
@@ -54,6 +58,10 @@ pub enum BindStep {
     SetMode,
     /// listen(2).
     Listen,
+    /// open(2) or flock(2) of the lock file of a unix path.
+    Lock,
+    /// symlink(2) or rename(2) of a link to a unix path.
+    Symlink,
     /// Reading back what was bound: getsockname(2), or stat(2) of a unix path.
     ReadBack,
 }
@@ -69,6 +77,11 @@ pub enum Obstacle {
     Unprobed,
     /// Somebody else changed the path in the middle of it.
     Interference,
+    /// Another listend holds the lock of the path.
+    Locked {
+        /// Who, where that can be seen (proc_locks(5)).
+        pid: Option<i32>,
+    },
 }
 
 /// One socket that could not be bound.
@@ -150,6 +163,18 @@ impl Failure {
         self.obstacle = Some(obstacle);
         self
     }
+
+    /// Says whose it is.
+    pub(super) fn of(self, listener: ListenerId, socket: usize) -> BindError {
+        BindError {
+            listener,
+            socket,
+            step: self.step,
+            errno: self.errno,
+            obstacle: self.obstacle,
+            path: self.path,
+        }
+    }
 }
 
 /// Binds every socket of the plan and listens on those where clients queue. Goes on after a
@@ -157,10 +182,18 @@ impl Failure {
 ///
 /// The sockets that could be bound are in the outcome also if others failed; a caller that gives
 /// up calls [`Bound::remove_paths`] and drops them.
-pub fn bind_all(plan: &Plan, purpose: Purpose) -> Outcome {
+///
+/// What is among `adopted` (see [`super::match_up`]) is bound already, and taken as it is.
+pub fn bind_all(
+    plan: &Plan,
+    purpose: Purpose,
+    adopted: HashMap<(ListenerId, usize), OwnedFd>,
+) -> Outcome {
     let mut binder = Binder {
         purpose,
         somaxconn: read_somaxconn(),
+        adopted,
+        held: None,
         outcome: Outcome::default(),
     };
     binder.outcome.bound.listeners.reserve(plan.listeners.len());
@@ -174,7 +207,7 @@ pub fn bind_all(plan: &Plan, purpose: Purpose) -> Outcome {
     if purpose == Purpose::Try {
         // Held until here, so that two sockets of one plan are seen to collide. What cannot be
         // removed again is something that somebody else put there meanwhile.
-        let _ = outcome.bound.remove_paths();
+        let _ = outcome.bound.remove_everything();
         for folder in outcome.bound.created_folders.iter().rev() {
             let _ = std::fs::remove_dir(folder);
         }
@@ -195,9 +228,35 @@ fn read_somaxconn() -> Option<u32> {
     text.trim().parse().ok()
 }
 
+/// Binds one socket of the plan once more, for one that is damaged beyond repair. `held` is the
+/// lock of its path; `endpoint` is the planned one, or has the port that it had.
+pub(super) fn bind_again(
+    plan: &Plan,
+    listener: ListenerId,
+    socket: usize,
+    endpoint: &Endpoint,
+    held: Option<Arc<PathLock>>,
+) -> Result<BoundSocket, BindError> {
+    let mut binder = Binder {
+        purpose: Purpose::Keep,
+        somaxconn: read_somaxconn(),
+        adopted: HashMap::new(),
+        held,
+        outcome: Outcome::default(),
+    };
+    let result = binder.socket(listener, plan.listener(listener), socket, endpoint);
+    let missing = Failure::new(BindStep::Bind, nix::errno::Errno::EADDRNOTAVAIL);
+    let result = result.and_then(|bound| bound.ok_or(missing));
+    result.map_err(|failure| failure.of(listener, socket))
+}
+
 struct Binder {
     purpose: Purpose,
     somaxconn: Option<u32>,
+    /// What need not be bound.
+    adopted: HashMap<(ListenerId, usize), OwnedFd>,
+    /// The lock of the path that is bound again.
+    held: Option<Arc<PathLock>>,
     outcome: Outcome,
 }
 
@@ -206,7 +265,9 @@ impl Binder {
         let mut sockets = Vec::with_capacity(plan.sockets.len());
         let mut index = 0;
         while index < plan.sockets.len() {
-            let taken = if is_localhost_pair(plan, index) {
+            let adopted = |at| self.adopted.contains_key(&(id, at));
+            let taken = if is_localhost_pair(plan, index) && !adopted(index) && !adopted(index + 1)
+            {
                 self.loopback_pair(id, plan, index, &mut sockets);
                 2
             } else {
@@ -274,14 +335,7 @@ impl Binder {
         match result {
             Ok(Some(bound)) => sockets.push(bound),
             Ok(None) => {}
-            Err(failure) => self.outcome.errors.push(BindError {
-                listener,
-                socket,
-                step: failure.step,
-                errno: failure.errno,
-                obstacle: failure.obstacle,
-                path: failure.path,
-            }),
+            Err(failure) => self.outcome.errors.push(failure.of(listener, socket)),
         }
     }
 
@@ -294,7 +348,11 @@ impl Binder {
         endpoint: &Endpoint,
     ) -> Result<Option<BoundSocket>, Failure> {
         let planned = &plan.sockets[index].endpoint;
+        if let Some(fd) = self.adopted.remove(&(listener, index)) {
+            return adopt(fd, plan, index, self.somaxconn).map(Some);
+        }
         let mut identity = None;
+        let mut traces = Traces::default();
         let mut address = endpoint.clone();
         let raw = match endpoint {
             Endpoint::Inet {
@@ -337,8 +395,15 @@ impl Binder {
                 let raw = match name {
                     UnixName::Path(path) => {
                         let folders = &mut self.outcome.bound.created_folders;
-                        let done =
-                            unix_path::bind(*kind, path, &plan.access, self.purpose, folders)?;
+                        let held = self.held.take();
+                        let done = unix_path::bind(
+                            *kind,
+                            path,
+                            &plan.access,
+                            self.purpose,
+                            folders,
+                            held,
+                        )?;
                         if done.stale {
                             self.outcome.notes.push(match self.purpose {
                                 Purpose::Keep => Note::StaleReplaced {
@@ -352,9 +417,10 @@ impl Binder {
                             });
                         }
                         let Some((raw, file)) = done.bound else {
-                            return Ok(None);
+                            return symlink::check(path, links_of(plan, index)).map(|()| None);
                         };
                         identity = Some(file);
+                        traces.lock = done.lock;
                         raw
                     }
                     UnixName::Abstract(name) => unix_path::bind_abstract(*kind, name)?,
@@ -362,10 +428,25 @@ impl Binder {
                 if endpoint.accepts()
                     && let Err(error) = raw.listen(as_backlog(plan.backlog))
                 {
-                    if let (Some(path), Some(file)) = (endpoint.path(), identity) {
-                        let _ = super::bound::remove_if_ours(path, file);
-                    }
+                    traces.take_back(endpoint.path(), identity);
                     return Err(Failure::new(BindStep::Listen, error));
+                }
+                // Behind listen(2): whoever follows a link is to be served.
+                if let Some(path) = endpoint.path() {
+                    let links = links_of(plan, index);
+                    let folders = &mut self.outcome.bound.created_folders;
+                    let made = match self.purpose {
+                        Purpose::Keep => symlink::make(path, links, &plan.access, folders),
+                        Purpose::Try => symlink::check(path, links),
+                    };
+                    if let Err(failure) = made {
+                        traces.take_back(Some(path), identity);
+                        return Err(failure);
+                    }
+                    if self.purpose == Purpose::Keep {
+                        traces.symlinks = links.to_vec();
+                        traces.stay = !plan.remove_on_stop;
+                    }
                 }
                 raw
             }
@@ -387,8 +468,48 @@ impl Binder {
                 .filter(|_| endpoint.accepts())
                 .map(|limit| plan.backlog.min(limit)),
             identity,
+            traces,
         }))
     }
+}
+
+/// The links that lead to this socket: those of the listener lead to its first path.
+fn links_of(plan: &ListenerPlan, index: usize) -> &[PathBuf] {
+    let is_path = |socket: &SocketPlan| socket.endpoint.path().is_some();
+    if plan.sockets.iter().position(is_path) == Some(index) {
+        &plan.symlinks
+    } else {
+        &[]
+    }
+}
+
+/// Takes over a socket that somebody else has bound: it is listened on with our backlog, and its
+/// path, which is theirs, is never removed.
+fn adopt(
+    fd: OwnedFd,
+    plan: &ListenerPlan,
+    index: usize,
+    somaxconn: Option<u32>,
+) -> Result<BoundSocket, Failure> {
+    let endpoint = &plan.sockets[index].endpoint;
+    let raw = Socket::from(fd);
+    if endpoint.accepts() {
+        raw.listen(as_backlog(plan.backlog))
+            .map_err(|error| Failure::new(BindStep::Listen, error))?;
+    }
+    let mut address = endpoint.clone();
+    read_back_port(&raw, &mut address)?;
+    Ok(BoundSocket {
+        fd: raw.into(),
+        planned: index,
+        endpoint: endpoint.clone(),
+        address,
+        backlog: somaxconn
+            .filter(|_| endpoint.accepts())
+            .map(|limit| plan.backlog.min(limit)),
+        identity: None,
+        traces: Traces::default(),
+    })
 }
 
 /// Only the kernel knows the port it chose; every other address is what was asked for, and

@@ -1,5 +1,7 @@
 //! What is held once everything is bound.
 
+use super::lock::{PathLock, give_up};
+use super::{repair, symlink};
 use crate::config::Endpoint;
 use crate::plan::ListenerId;
 use nix::sys::stat::{SFlag, lstat};
@@ -7,6 +9,7 @@ use socket2::SockRef;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// All bound sockets. Dropping it closes them; it removes no path.
 #[derive(Debug, Default)]
@@ -38,8 +41,50 @@ pub struct BoundSocket {
     /// How many clients may wait: the backlog cut to `net.core.somaxconn` as listen(2) does.
     /// `None` for datagrams, and where the limit cannot be read.
     pub backlog: Option<u32>,
-    /// The file of a unix socket that has a path.
+    /// The file of a unix socket that has a path. `None` for an adopted one: its path is not ours.
     pub identity: Option<PathIdentity>,
+    /// What else was made in the file system.
+    pub traces: Traces,
+}
+
+/// What binding to a path has made beside the path itself.
+#[derive(Debug, Default)]
+pub struct Traces {
+    /// Keeps other listends away from the path, and is held as long as the socket.
+    pub lock: Option<Arc<PathLock>>,
+    /// The symbolic links that lead to the path.
+    pub symlinks: Vec<PathBuf>,
+    /// Whether path and links stay when listend stops (`remove_on_stop: false`).
+    pub stay: bool,
+}
+
+impl Traces {
+    /// Removes path, links and lock file of a socket that could not be finished.
+    pub(super) fn take_back(&self, path: Option<&Path>, identity: Option<PathIdentity>) {
+        // The failure that led here is told; what is left is in nobody's way.
+        if let (Some(path), Some(identity)) = (path, identity) {
+            let _left = symlink::remove(path, &self.symlinks);
+            let _left = remove_if_ours(path, identity);
+        }
+        self.lock.iter().for_each(give_up);
+    }
+}
+
+impl BoundSocket {
+    /// Removes links, path and, last, the lock file.
+    fn remove_files(&self, problems: &mut Vec<(PathBuf, io::Error)>, stay: bool) {
+        if let (Some(path), Some(identity), false) = (self.address.path(), self.identity, stay) {
+            problems.extend(symlink::remove(path, &self.traces.symlinks));
+            if let Err(error) = remove_if_ours(path, identity) {
+                problems.push((path.to_owned(), error));
+            }
+        }
+        if let Some(lock) = &self.traces.lock
+            && let Err(error) = lock.remove_file()
+        {
+            problems.push((lock.path().to_owned(), error));
+        }
+    }
 }
 
 /// Which file a path was when it was bound. The bound socket keeps the inode in use, so that
@@ -71,18 +116,25 @@ impl Bound {
         listener.map_or(&[], |listener| listener.sockets.as_slice())
     }
 
-    /// Removes the unix paths that are still the files that were bound, and nothing else.
+    /// Removes the unix paths that are still the files that were bound, the symbolic links that
+    /// still lead there, and the lock files; paths and links stay where `remove_on_stop: false`
+    /// says so.
     ///
     /// To be called while the sockets are open, so that inode numbers mean something. Answers
-    /// with the paths that are ours and could not be removed (unlink(2)).
+    /// with what is ours and could not be removed (unlink(2)).
     pub fn remove_paths(&self) -> Vec<(PathBuf, io::Error)> {
         let mut problems = Vec::new();
         for socket in self.listeners.iter().flat_map(|l| &l.sockets) {
-            if let (Some(path), Some(identity)) = (socket.address.path(), socket.identity)
-                && let Err(error) = remove_if_ours(path, identity)
-            {
-                problems.push((path.to_owned(), error));
-            }
+            socket.remove_files(&mut problems, socket.traces.stay);
+        }
+        problems
+    }
+
+    /// The same, whatever `remove_on_stop` says: for what was never served.
+    pub(super) fn remove_everything(&self) -> Vec<(PathBuf, io::Error)> {
+        let mut problems = Vec::new();
+        for socket in self.listeners.iter().flat_map(|l| &l.sockets) {
+            socket.remove_files(&mut problems, false);
         }
         problems
     }
@@ -91,7 +143,7 @@ impl Bound {
     /// that were created for them.
     pub fn withdraw(self) {
         // What cannot be removed has nobody to tell but the error that is shown anyway.
-        let _left_behind = self.remove_paths();
+        let _left_behind = self.remove_everything();
         for folder in self.created_folders.iter().rev() {
             let _in_use_by_others = std::fs::remove_dir(folder);
         }
@@ -134,30 +186,40 @@ impl IoMode {
     }
 }
 
+/// What [`prepare_for_spawn`] found changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Disturbed {
+    /// O_NONBLOCK was not as asked for. Also true before the first spawn of a worker that wants
+    /// its sockets non-blocking.
+    pub nonblocking: bool,
+    /// The listener was shut down. TCP listens again; a unix socket cannot, and needs
+    /// [`super::repair()`].
+    pub shut_down: bool,
+}
+
 /// Puts a socket back in order before a spawn: the open file description is shared with every
 /// worker that ran before, and those may have changed O_NONBLOCK and the backlog, or have shut
-/// the listener down. Sets O_NONBLOCK and, where clients queue, repeats listen(2).
+/// the listener down. Sets O_NONBLOCK and, where clients queue, repeats listen(2). Answers with
+/// what it had to put right.
 ///
 /// Errors are those of fcntl(2), bind(2) and listen(2).
-pub fn prepare_for_spawn(socket: &BoundSocket, backlog: u32, mode: IoMode) -> io::Result<()> {
+pub fn prepare_for_spawn(
+    socket: &BoundSocket,
+    backlog: u32,
+    mode: IoMode,
+) -> io::Result<Disturbed> {
     let raw = SockRef::from(&socket.fd);
-    raw.set_nonblocking(mode == IoMode::NonBlocking)?;
-    if socket.endpoint.accepts() {
-        if let Endpoint::Inet { address: asked, .. } = socket.endpoint
-            && let Endpoint::Inet { address, .. } = socket.address
-            && asked.port() == 0
-            && !raw.is_listener()?
-        {
-            // shutdown(2) took the port away, because the kernel had chosen it; without this,
-            // listen(2) would take another. If it did not, bind(2) answers EINVAL.
-            match raw.bind(&address.into()) {
-                Err(error) if error.raw_os_error() != Some(nix::libc::EINVAL) => return Err(error),
-                _ => {}
-            }
-        }
-        raw.listen(as_backlog(backlog))?;
+    let nonblocking = mode == IoMode::NonBlocking;
+    let mut disturbed = Disturbed::default();
+    if raw.nonblocking()? != nonblocking {
+        raw.set_nonblocking(nonblocking)?;
+        disturbed.nonblocking = true;
     }
-    Ok(())
+    if socket.endpoint.accepts() {
+        disturbed.shut_down = repair::is_shut_down(socket);
+        repair::listen_again(socket, backlog)?;
+    }
+    Ok(disturbed)
 }
 
 /// The backlog as listen(2) takes it; what is more than it can say is "as much as possible".

@@ -3,12 +3,15 @@
 use crate::fixture::*;
 use listend::config::{Endpoint, Transport, UnixKind, UnixName};
 use listend::diagnose::{Machine, explain, note};
-use listend::listener::{BindStep, IoMode, Note, Obstacle, Purpose, bind_all, prepare_for_spawn};
+use listend::listener::{
+    BindStep, Disturbed, IoMode, Note, Obstacle, Purpose, bind_all, prepare_for_spawn,
+};
 use listend::plan::{Access, ListenerId};
 use listend::report::Kind;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -190,7 +193,7 @@ fn a_stale_socket_is_replaced_and_said_so() {
         let before = std::fs::metadata(&path).unwrap().ino();
         let plan = single(unix(kind, &path));
 
-        let tried = bind_all(&plan, Purpose::Try);
+        let tried = bind_all(&plan, Purpose::Try, HashMap::new());
         assert_eq!(tried.errors, []);
         let id = ListenerId(0);
         let would = Note::StaleWouldBeReplaced {
@@ -231,7 +234,7 @@ fn a_live_server_of_any_type_is_left_alone() {
     ] {
         for purpose in [Purpose::Keep, Purpose::Try] {
             let plan = single(unix(kind, path));
-            let outcome = bind_all(&plan, purpose);
+            let outcome = bind_all(&plan, purpose, HashMap::new());
             let error = only_error(&outcome);
             assert_eq!(error.obstacle, Some(Obstacle::LiveServer));
             assert!(path.exists());
@@ -264,7 +267,7 @@ fn what_is_no_socket_is_never_removed() {
         let before = std::fs::symlink_metadata(&path).unwrap().ino();
         for purpose in [Purpose::Keep, Purpose::Try] {
             let plan = single(stream(&path));
-            let outcome = bind_all(&plan, purpose);
+            let outcome = bind_all(&plan, purpose, HashMap::new());
             let error = only_error(&outcome);
             assert_eq!(error.obstacle, Some(Obstacle::NotASocket(words)));
             let problem = explain(error, &plan, &Machine::new());
@@ -362,7 +365,7 @@ fn trying_leaves_nothing_behind() {
         ],
         ACCESS,
     );
-    let outcome = bind_all(&plan, Purpose::Try);
+    let outcome = bind_all(&plan, Purpose::Try, HashMap::new());
     assert_eq!(only_error(&outcome).listener, ListenerId(3));
     assert_eq!(outcome.bound.listeners.len(), 4);
     assert!(outcome.bound.listeners.iter().all(|l| l.sockets.is_empty()));
@@ -394,7 +397,11 @@ fn a_listener_is_put_back_in_order_before_a_spawn() {
     for (mode, nonblocking) in [(IoMode::NonBlocking, true), (IoMode::Blocking, false)] {
         // What a worker may have done to it: shutdown(2) ends listening for everybody.
         raw.shutdown(std::net::Shutdown::Both).unwrap();
-        prepare_for_spawn(socket, 64, mode).unwrap();
+        let disturbed = prepare_for_spawn(socket, 64, mode).unwrap();
+        // It starts blocking.
+        assert!(disturbed.shut_down && disturbed.nonblocking);
+        let again = prepare_for_spawn(socket, 64, mode).unwrap();
+        assert_eq!(again, Disturbed::default());
         assert_eq!(raw.nonblocking().unwrap(), nonblocking);
         TcpStream::connect(("127.0.0.1", port(socket))).unwrap();
     }

@@ -7,6 +7,7 @@ use listend::diagnose::{advise, explain, explain_for_check, held_by_listend};
 use listend::listener::{BindError, BindStep, Purpose, bind_all};
 use listend::plan::ListenerId;
 use listend::report::Kind;
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -178,7 +179,7 @@ fn a_listend_of_the_same_configuration_is_no_error_for_check() {
     assert!(!held_by_listend(pid, &folder.join("run")));
 
     let again = single(stream(&path));
-    let outcome = bind_all(&again, Purpose::Try);
+    let outcome = bind_all(&again, Purpose::Try, HashMap::new());
     let error = only_error(&outcome);
     let machine = Machine::new();
     let advice = explain_for_check(error, &again, &machine, &config);
@@ -189,7 +190,7 @@ fn a_listend_of_the_same_configuration_is_no_error_for_check() {
 
     // The port is ours, not that listend's.
     let again = single(real);
-    let outcome = bind_all(&again, Purpose::Try);
+    let outcome = bind_all(&again, Purpose::Try, HashMap::new());
     let problem = explain_for_check(only_error(&outcome), &again, &Machine::new(), &config);
     assert_eq!(problem.kind.code(), "EADDRINUSE");
     drop(inherited);

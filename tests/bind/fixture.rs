@@ -5,6 +5,7 @@ use listend::diagnose::Machine;
 use listend::listener::{BindError, BoundSocket, Outcome, Purpose, bind_all};
 use listend::plan::{Access, ListenerPlan, Plan, SocketPlan};
 use listend::report::{FileId, Place};
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -142,7 +143,7 @@ pub fn single(endpoint: Endpoint) -> Plan {
 }
 
 pub fn keep(plan: &Plan) -> Outcome {
-    bind_all(plan, Purpose::Keep)
+    bind_all(plan, Purpose::Keep, HashMap::new())
 }
 
 pub fn bound(plan: &Plan) -> Outcome {
