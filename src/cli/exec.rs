@@ -13,6 +13,7 @@ use crate::shell::logging::Sink;
 /// Runs the command until it, or listend, is asked to stop.
 pub fn exec(arguments: &Exec, sink: Sink) -> Exit {
     let started = clock::now();
+    let inherited = run::inherit();
     let mut loaded = config::from_arguments(&arguments.listen, &arguments.command);
     if let Some(worker) = loaded.config.workers.first_mut() {
         worker.instances = arguments.instances;
@@ -39,7 +40,7 @@ pub fn exec(arguments: &Exec, sink: Sink) -> Exit {
         Policy::Always => WhenDone::Hold,
         Policy::OnFailure | Policy::Never => WhenDone::Exit,
     };
-    run::start(load::resolve(loaded), when_done, sink, started)
+    run::start(load::resolve(loaded), inherited, when_done, sink, started)
 }
 
 fn located<T>(value: T, place: Place) -> Located<T> {

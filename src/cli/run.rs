@@ -7,14 +7,16 @@ use super::output::{count, print_report};
 use crate::core::{Mono, WhenDone};
 use crate::diagnose::{self, Machine};
 use crate::handoff::systemd::PidfdInode;
-use crate::listener::{self, Adopted, Outcome, Purpose};
-use crate::plan::Plan;
+use crate::listener::{self, AdoptError, Adopted, Inherited, Outcome, Purpose};
+use crate::plan::{ListenerId, Plan};
 use crate::report::{Report, Sources};
 use crate::shell::logging::Sink;
 use crate::shell::{Shell, Signals, clock, one_line};
 use crate::sys;
 use crate::worker::Surroundings;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// Up to this many listeners are logged one by one; more are summed up.
 const LISTENERS_LOGGED: usize = 100;
@@ -22,12 +24,29 @@ const LISTENERS_LOGGED: usize = 100;
 /// Runs the daemon until it is asked to stop.
 pub fn run(arguments: &Run, sink: Sink) -> Exit {
     let started = clock::now();
+    let inherited = inherit();
     let planned = load::resolve(load::read_files(arguments.config.path()));
-    start(planned, WhenDone::Hold, sink, started)
+    start(planned, inherited, WhenDone::Hold, sink, started)
+}
+
+/// Takes the sockets that listend was started with. Before anything else is opened.
+pub(super) fn inherit() -> Result<Vec<Inherited>, AdoptError> {
+    let promised = std::env::var_os("LISTEN_FDS").is_some();
+    let inherited = listener::take_inherited();
+    if promised && matches!(&inherited, Ok(none) if none.is_empty()) {
+        log::info!("LISTEN_FDS is not for this process: no socket is adopted");
+    }
+    inherited
 }
 
 /// Binds every listener of the plan, then starts its workers and supervises them.
-pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -> Exit {
+pub fn start(
+    planned: Planned,
+    inherited: Result<Vec<Inherited>, AdoptError>,
+    when_done: WhenDone,
+    sink: Sink,
+    started: Mono,
+) -> Exit {
     let Planned {
         plan,
         mut report,
@@ -37,6 +56,13 @@ pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -
     if !report.is_ok() {
         return give_up(report, &sources, sink, Exit::Configuration);
     }
+    let inherited = match inherited {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            log::error!("nothing was started: {error}");
+            return Exit::Unavailable;
+        }
+    };
     let open_files = raise_open_files();
     if let Err(error) = sys::close_on_exec_from(3) {
         log::debug!("cannot mark inherited descriptors: {error}");
@@ -47,15 +73,24 @@ pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -
         Err(error) => return internal("cannot install the signal handlers", &error),
     };
     let machine = Machine::new();
+    let mut findings = Report::default();
+    let (adopted, names) = adopt(&plan, inherited, &mut findings);
     let Outcome {
         bound,
-        errors,
+        mut errors,
         notes,
-    } = listener::bind_all(&plan, Purpose::Keep, Adopted::default());
+    } = listener::bind_all(&plan, Purpose::Keep, adopted);
+    // Whose socket was the wrong one could not be bound while somebody else has the right one.
+    errors.retain(|error| {
+        let name = &plan.listener(error.listener).name;
+        !findings
+            .errors
+            .iter()
+            .any(|of| of.listener.as_ref() == Some(name))
+    });
     let (missing, fatal): (Vec<_>, Vec<_>) = errors
         .into_iter()
         .partition(|error| error.is_tolerated(&plan));
-    let mut findings = Report::default();
     for error in &fatal {
         findings.add(diagnose::explain(error, &plan, &machine));
     }
@@ -75,6 +110,7 @@ pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -
     silence.apply(&mut findings);
     report.extend(findings);
     log_advice(&report, &sources);
+    log_adopted(&plan, &bound, &names);
     log_bound(&plan, &bound, started);
     let surroundings = Surroundings {
         listend: own_path(),
@@ -89,6 +125,39 @@ pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -
         Ok(0) => Exit::Done,
         Ok(code) => Exit::Code(code),
         Err(error) => internal("the event loop failed", &error),
+    }
+}
+
+/// What each adopted socket was called.
+type Names = HashMap<(ListenerId, usize), String>;
+
+/// Gives the inherited sockets to their listeners.
+fn adopt(plan: &Plan, inherited: Vec<Inherited>, findings: &mut Report) -> (Adopted, Names) {
+    let called: HashMap<RawFd, String> = inherited
+        .iter()
+        .map(|one| (one.fd.as_raw_fd(), one.name.clone()))
+        .collect();
+    let (adopted, problems) = listener::match_up(plan, inherited);
+    for problem in &problems {
+        findings.add(diagnose::explain_adoption(problem, plan));
+    }
+    let name = |fd: &OwnedFd| called.get(&fd.as_raw_fd()).cloned().unwrap_or_default();
+    let names = adopted.iter().map(|(place, fd)| (*place, name(fd)));
+    let names = names.collect();
+    (adopted, names)
+}
+
+fn log_adopted(plan: &Plan, bound: &listener::Bound, names: &Names) {
+    for (id, listener) in (0..).map(ListenerId).zip(&plan.listeners) {
+        for socket in bound.sockets(id) {
+            if let Some(name) = names.get(&(id, socket.planned)) {
+                log::info!(
+                    "listener {}: adopted {} (inherited as `{name}`)",
+                    listener.name,
+                    socket.address
+                );
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the core is told.
 
-use super::listeners::Missing;
+use super::listeners::{Missing, Repaired};
 use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
 
@@ -99,6 +99,8 @@ pub enum Input {
         listener: ListenerId,
         /// Which of its sockets.
         socket: u32,
+        /// By which socket.
+        by: Repaired,
     },
     /// [`super::Effect::Repair`] could not be done.
     RepairFailed {

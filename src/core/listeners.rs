@@ -44,6 +44,16 @@ pub enum Missing {
     Other,
 }
 
+/// What takes clients in place of a damaged socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repaired {
+    /// The same socket: whoever has it can go on.
+    SameSocket,
+    /// A new one at the same place. Workers that run have the old one, which no client finds, and
+    /// are started again.
+    AnotherSocket,
+}
+
 /// The listeners that are not as they should be; empty in an ordinary life.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Listeners {
@@ -170,28 +180,8 @@ impl Core {
             after: now.since(absence.since),
         });
         self.watch_addresses_as_needed();
-        if self.phase != Phase::Running {
-            return;
-        }
-        let life = self.listeners.lives.get(listener.0 as usize);
-        let users = life.map(|life| life.users.clone()).unwrap_or_default();
-        for worker in users {
-            if self.waits_for_a_listener(worker) {
-                continue;
-            }
-            for index in self.slots_of(worker) {
-                match self.slots[index].state {
-                    State::Waiting => self.spawn(now, index),
-                    State::Starting { ending: None, .. } | State::Running { .. } => {
-                        self.refresh(now, index);
-                    }
-                    State::Starting { .. }
-                    | State::Stopping { .. }
-                    | State::Backoff { .. }
-                    | State::Failed { .. }
-                    | State::Stopped => {}
-                }
-            }
+        if self.phase == Phase::Running {
+            self.refresh_users(now, listener);
         }
     }
 
@@ -229,11 +219,44 @@ impl Core {
         }
     }
 
-    pub(super) fn listener_repaired(&mut self, listener: ListenerId, socket: u32) {
-        if let Some(mending) = self.listeners.damaged.get_mut(&(listener, socket)) {
-            mending.whole = true;
-            mending.failures = 0;
-            self.emit(Event::ListenerRepaired { listener, socket });
+    pub(super) fn listener_repaired(
+        &mut self,
+        now: Mono,
+        (listener, socket): (ListenerId, u32),
+        by: Repaired,
+    ) {
+        let Some(mending) = self.listeners.damaged.get_mut(&(listener, socket)) else {
+            return;
+        };
+        mending.whole = true;
+        mending.failures = 0;
+        self.emit(Event::ListenerRepaired { listener, socket });
+        if by == Repaired::AnotherSocket && self.phase == Phase::Running {
+            self.refresh_users(now, listener);
+        }
+    }
+
+    /// Gives a listener to the workers that take it and run without it, or with another socket.
+    fn refresh_users(&mut self, now: Mono, listener: ListenerId) {
+        let life = self.listeners.lives.get(listener.0 as usize);
+        let users = life.map(|life| life.users.clone()).unwrap_or_default();
+        for worker in users {
+            if self.waits_for_a_listener(worker) {
+                continue;
+            }
+            for index in self.slots_of(worker) {
+                match self.slots[index].state {
+                    State::Waiting => self.spawn(now, index),
+                    State::Starting { ending: None, .. } | State::Running { .. } => {
+                        self.refresh(now, index);
+                    }
+                    State::Starting { .. }
+                    | State::Stopping { .. }
+                    | State::Backoff { .. }
+                    | State::Failed { .. }
+                    | State::Stopped => {}
+                }
+            }
         }
     }
 

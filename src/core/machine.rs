@@ -132,9 +132,11 @@ impl Core {
             Input::ListenerDamaged { listener, socket } => {
                 self.listener_damaged(now, listener, socket);
             }
-            Input::ListenerRepaired { listener, socket } => {
-                self.listener_repaired(listener, socket);
-            }
+            Input::ListenerRepaired {
+                listener,
+                socket,
+                by,
+            } => self.listener_repaired(now, (listener, socket), by),
             Input::RepairFailed { listener, socket } => self.repair_failed(now, listener, socket),
             Input::Tick => self.tick(now),
         }

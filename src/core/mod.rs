@@ -30,6 +30,6 @@ pub use effect::{Effect, Scope};
 pub use event::{Event, FailureReason, Next};
 pub use input::{ExitStatus, Input, InstanceId, ProcessId};
 pub use instance::{Ending, Launch, State};
-pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN};
+pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, Repaired};
 pub use machine::{Core, WhenDone};
 pub use time::Mono;

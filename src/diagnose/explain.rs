@@ -55,7 +55,7 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
     let socket = &listener.sockets[error.socket];
     let endpoint = &socket.endpoint;
     let kind = match error.obstacle {
-        Some(Obstacle::LiveServer) => Kind::LiveSocket,
+        Some(Obstacle::LiveServer | Obstacle::Locked { .. }) => Kind::LiveSocket,
         Some(Obstacle::NotASocket(_)) => Kind::NotASocket,
         Some(Obstacle::Unprobed | Obstacle::Interference) | None => Kind::Errno(error.errno),
     };
@@ -78,6 +78,13 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
             let path = error.path.clone().unwrap_or_default();
             let explained = option_causes::namespace(problem, error.errno, &path, machine);
             (explained, Vec::new())
+        }
+        _ if let Some(Obstacle::Locked { pid }) = error.obstacle => {
+            let hint = "stop the other listend, or choose another path";
+            (
+                problem.with_hint(hint.to_owned()),
+                pid.into_iter().collect(),
+            )
         }
         Errno::EADDRINUSE => in_use(problem, error, plan, machine),
         _ if let BindStep::SetOption(call) = error.step => {
@@ -144,6 +151,14 @@ fn message(error: &BindError, name: &str, endpoint: &Endpoint) -> String {
         }
         (Some(Obstacle::Interference), _) => {
             format!("{cannot}: somebody else changed the path meanwhile")
+        }
+        (Some(Obstacle::Locked { pid }), _) => {
+            let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+            format!("{cannot}: another listend{who} has locked{at}")
+        }
+        (None, BindStep::Lock) => format!("{cannot}: cannot lock{at}: {reason}"),
+        (None, BindStep::Symlink) => {
+            format!("{cannot}: cannot make the symbolic link{at}: {reason}")
         }
         (None, BindStep::CreateFolder) => format!("{cannot}: folder{at}: {reason}"),
         (None, BindStep::Probe) => format!("{cannot}: cannot see what is there: {reason}"),

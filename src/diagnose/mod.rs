@@ -3,6 +3,7 @@
 //! Reads the machine and changes nothing. [`Machine`] reads each thing at most once, and only if
 //! a question needs it; everything that decides takes what was read as arguments.
 
+mod adoption;
 mod advice;
 mod explain;
 mod facts;
@@ -20,6 +21,7 @@ mod services;
 mod tables;
 mod unix_causes;
 
+pub use adoption::explain_adoption;
 pub use advice::{Tried, advise, note};
 pub use explain::{explain, explain_for_check};
 pub use facts::{Bind, Facts, HolderFacts, PortFacts, QueueFacts, facts};

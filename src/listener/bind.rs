@@ -1,13 +1,15 @@
 //! Binding everything a plan names, and collecting every failure.
 
-use super::bound::{Bound, BoundListener, BoundSocket, remove_file};
+use super::bound::{Bound, BoundListener, BoundSocket};
 use super::inherited;
+use super::lock::PathLock;
 use super::namespace::Namespaces;
 use crate::config::{Endpoint, Presence, Transport};
 use crate::plan::{ListenerId, ListenerPlan, Plan};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 pub(super) use super::outcome::Failure;
 pub use super::outcome::{BindError, BindStep, Note, Obstacle, Outcome, Purpose};
@@ -42,7 +44,7 @@ pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
     if purpose == Purpose::Try {
         // Held until here, so that two sockets of one plan are seen to collide. What cannot be
         // removed again is something that somebody else put there meanwhile.
-        let _ = outcome.bound.remove_paths();
+        let _ = outcome.bound.remove_everything();
         for folder in outcome.bound.created_folders.iter().rev() {
             let _ = std::fs::remove_dir(folder);
         }
@@ -82,6 +84,30 @@ pub fn bind_missing(
     (outcome.errors, outcome.notes)
 }
 
+/// Binds one socket of the plan once more, for one that is damaged beyond repair. `held` is the
+/// lock of its path; `endpoint` is the planned one, or has the port that it had.
+pub(super) fn bind_again(
+    plan: &Plan,
+    listener: ListenerId,
+    socket: usize,
+    endpoint: &Endpoint,
+    held: Option<Arc<PathLock>>,
+) -> Result<BoundSocket, BindError> {
+    let mut binder = Binder::new(Purpose::Keep, Adopted::default());
+    binder.held = held;
+    let listener_plan = plan.listener(listener);
+    let failed = |failure: Failure| failure.of(listener, socket);
+    let inside = match &listener_plan.network_namespace {
+        None => None,
+        Some(path) => Some(binder.namespaces.enter(path).map_err(failed)?),
+    };
+    let result = binder.socket(listener, listener_plan, socket, endpoint);
+    drop(inside);
+    let missing = Failure::new(BindStep::Bind, nix::errno::Errno::EADDRNOTAVAIL);
+    let result = result.and_then(|bound| bound.ok_or(missing));
+    result.map_err(failed)
+}
+
 fn read_somaxconn() -> Option<u32> {
     let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?;
     text.trim().parse().ok()
@@ -94,6 +120,8 @@ pub(super) struct Binder {
     is_late: bool,
     adopted: Adopted,
     namespaces: Namespaces,
+    /// The lock of the path that is bound again.
+    pub(super) held: Option<Arc<PathLock>>,
     /// In the network namespace of the moment.
     pub(super) somaxconn: Option<u32>,
     pub(super) outcome: Outcome,
@@ -106,6 +134,7 @@ impl Binder {
             is_late: false,
             adopted,
             namespaces: Namespaces::default(),
+            held: None,
             somaxconn: read_somaxconn(),
             outcome: Outcome::default(),
         }
@@ -127,7 +156,7 @@ impl Binder {
                 let keep = kept.contains(&socket.planned);
                 if !keep {
                     // What cannot be removed will be in the way of the next try, which says so.
-                    let _ = remove_file(socket);
+                    let _ = socket.remove_everything();
                 }
                 keep
             });

@@ -1,15 +1,16 @@
 //! What is held once everything is bound.
 
+use super::lock::{PathLock, give_up};
 use super::option::Effective;
-use super::queue;
+use super::{queue, repair, symlink};
 use crate::config::Endpoint;
 use crate::plan::ListenerId;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, lstat};
-use socket2::SockRef;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// All bound sockets. Dropping it closes them; it removes no path.
 #[derive(Debug, Default)]
@@ -48,6 +49,66 @@ pub struct BoundSocket {
     pub created: bool,
     /// What became of the options that were asked for.
     pub effective: Vec<Effective>,
+    /// What else was made in the file system.
+    pub traces: Traces,
+}
+
+/// What binding to a path has made beside the path itself.
+#[derive(Debug, Default)]
+pub struct Traces {
+    /// Keeps other listends away from the path, and is held as long as the socket.
+    pub lock: Option<Arc<PathLock>>,
+    /// The symbolic links that lead to the path.
+    pub symlinks: Vec<PathBuf>,
+    /// Whether path and links stay when listend stops (`remove_on_stop: false`).
+    pub stay: bool,
+}
+
+impl Traces {
+    /// Removes path, links and lock file of a socket that could not be finished.
+    pub(super) fn take_back(&self, path: Option<&Path>, identity: Option<PathIdentity>) {
+        // The failure that led here is told; what is left is in nobody's way.
+        if let (Some(path), Some(identity)) = (path, identity) {
+            let _left = symlink::remove(path, &self.symlinks);
+            let _left = remove_if_ours(path, identity);
+        }
+        self.lock.iter().for_each(give_up);
+    }
+}
+
+impl BoundSocket {
+    /// Removes what was made in the file system for this socket, if it still is that: links, path
+    /// and, last, the lock file. What is to stay at the end (`remove_on_stop: false`) stays.
+    fn remove_files(&self) -> Vec<(PathBuf, io::Error)> {
+        let mut problems = Vec::new();
+        if !self.traces.stay {
+            problems = self.remove_path();
+        }
+        problems.extend(self.remove_lock());
+        problems
+    }
+
+    /// The same, whatever is to stay at the end: for what was never served.
+    pub(super) fn remove_everything(&self) -> Vec<(PathBuf, io::Error)> {
+        let mut problems = self.remove_path();
+        problems.extend(self.remove_lock());
+        problems
+    }
+
+    fn remove_path(&self) -> Vec<(PathBuf, io::Error)> {
+        let mut problems = Vec::new();
+        if let Some(path) = self.address.path() {
+            problems = symlink::remove(path, &self.traces.symlinks);
+        }
+        problems.extend(remove_file(self).err());
+        problems
+    }
+
+    fn remove_lock(&self) -> Option<(PathBuf, io::Error)> {
+        let lock = self.traces.lock.as_ref()?;
+        let error = lock.remove_file().err()?;
+        Some((lock.path().to_owned(), error))
+    }
 }
 
 /// Which file a path was when it was bound. The bound socket keeps the inode in use, so that
@@ -79,31 +140,35 @@ impl Bound {
         listener.map_or(&[], |listener| listener.sockets.as_slice())
     }
 
-    /// Removes the unix paths, FIFOs and message queues that are still the files that were made here,
-    /// and nothing else.
+    /// Removes the unix paths, FIFOs and message queues that are still the files that were made
+    /// here, the symbolic links that still lead there, and the lock files, and nothing else.
     ///
     /// To be called while the sockets are open, so that inode numbers mean something. Answers
     /// with the paths that are ours and could not be removed (unlink(2), mq_unlink(3)).
     pub fn remove_paths(&self) -> Vec<(PathBuf, io::Error)> {
         let sockets = self.listeners.iter().flat_map(|l| &l.sockets);
-        sockets
-            .filter_map(|socket| remove_file(socket).err())
-            .collect()
+        sockets.flat_map(BoundSocket::remove_files).collect()
+    }
+
+    /// The same, whatever is to stay at the end: for what was never served.
+    pub(super) fn remove_everything(&self) -> Vec<(PathBuf, io::Error)> {
+        let sockets = self.listeners.iter().flat_map(|l| &l.sockets);
+        sockets.flat_map(BoundSocket::remove_everything).collect()
     }
 
     /// Takes everything back after a start that failed: the sockets, their paths, and the folders
     /// that were created for them.
     pub fn withdraw(self) {
         // What cannot be removed has nobody to tell but the error that is shown anyway.
-        let _left_behind = self.remove_paths();
+        let _left_behind = self.remove_everything();
         for folder in self.created_folders.iter().rev() {
             let _in_use_by_others = std::fs::remove_dir(folder);
         }
     }
 }
 
-/// Removes what was made in the file system for this socket, if it still is that.
-pub(super) fn remove_file(socket: &BoundSocket) -> Result<(), (PathBuf, io::Error)> {
+/// Removes the file or queue that was made for this socket, if it still is that.
+fn remove_file(socket: &BoundSocket) -> Result<(), (PathBuf, io::Error)> {
     let Some(identity) = socket.identity.filter(|_| socket.created) else {
         return Ok(());
     };
@@ -159,41 +224,48 @@ impl IoMode {
     }
 }
 
-/// Puts a socket back in order before a spawn: the open file description is shared with every
-/// worker that ran before, and those may have changed O_NONBLOCK and the backlog, or have shut
-/// the listener down. Sets O_NONBLOCK and, where clients queue, repeats listen(2).
-///
-/// Errors are those of fcntl(2), bind(2) and listen(2).
-pub fn prepare_for_spawn(socket: &BoundSocket, backlog: u32, mode: IoMode) -> io::Result<()> {
-    set_mode(&socket.fd, mode)?;
-    if socket.endpoint.accepts() {
-        let raw = SockRef::from(&socket.fd);
-        if let Endpoint::Inet { address: asked, .. } = socket.endpoint
-            && let Endpoint::Inet { address, .. } = socket.address
-            && asked.port() == 0
-            && !raw.is_listener()?
-        {
-            // shutdown(2) took the port away, because the kernel had chosen it; without this,
-            // listen(2) would take another. If it did not, bind(2) answers EINVAL.
-            match raw.bind(&address.into()) {
-                Err(error) if error.raw_os_error() != Some(nix::libc::EINVAL) => return Err(error),
-                _ => {}
-            }
-        }
-        raw.listen(as_backlog(backlog))?;
-    }
-    Ok(())
+/// What [`prepare_for_spawn`] found changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Disturbed {
+    /// O_NONBLOCK was not as asked for. Also true before the first spawn of a worker that wants
+    /// its sockets non-blocking.
+    pub nonblocking: bool,
+    /// The listener was shut down. TCP listens again; a unix socket cannot, and needs
+    /// [`super::repair()`].
+    pub shut_down: bool,
 }
 
-/// Of any descriptor: a socket, a FIFO, a message queue, a device.
-fn set_mode(fd: &OwnedFd, mode: IoMode) -> io::Result<()> {
+/// Puts a socket back in order before a spawn: the open file description is shared with every
+/// worker that ran before, and those may have changed O_NONBLOCK and the backlog, or have shut
+/// the listener down. Sets O_NONBLOCK and, where clients queue, repeats listen(2). Answers with
+/// what it had to put right.
+///
+/// Errors are those of fcntl(2), bind(2) and listen(2).
+pub fn prepare_for_spawn(
+    socket: &BoundSocket,
+    backlog: u32,
+    mode: IoMode,
+) -> io::Result<Disturbed> {
+    let mut disturbed = Disturbed {
+        nonblocking: set_mode(&socket.fd, mode)?,
+        shut_down: false,
+    };
+    if socket.endpoint.accepts() {
+        disturbed.shut_down = repair::is_shut_down(socket);
+        repair::listen_again(socket, backlog)?;
+    }
+    Ok(disturbed)
+}
+
+/// Of any descriptor: a socket, a FIFO, a message queue, a device. Answers whether it was otherwise.
+fn set_mode(fd: &OwnedFd, mode: IoMode) -> io::Result<bool> {
     let before = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     let mut after = before;
     after.set(OFlag::O_NONBLOCK, mode == IoMode::NonBlocking);
     if after != before {
         fcntl(fd, FcntlArg::F_SETFL(after))?;
     }
-    Ok(())
+    Ok(after != before)
 }
 
 /// The backlog as listen(2) takes it; what is more than it can say is "as much as possible".

@@ -4,24 +4,33 @@
 //! descriptor is CLOEXEC from birth, and every socket blocking. The umask changes for the length of one call;
 //! the process has one thread, so nobody else can create a file under it.
 
+mod adopt;
 mod bind;
 mod bound;
+mod found;
 mod inet;
 mod inherited;
+mod lock;
 mod namespace;
 mod netlink;
 mod one;
 mod option;
 mod outcome;
+mod paths;
 mod queue;
+mod repair;
 mod special;
-mod temp;
+mod symlink;
 mod unix_path;
 mod vsock;
 
+pub use adopt::{AdoptError, AdoptProblem, Inherited, match_up, take_inherited};
 pub use bind::{
     Adopted, BindError, BindStep, Note, Obstacle, Outcome, Purpose, bind_all, bind_missing,
 };
-pub use bound::{Bound, BoundListener, BoundSocket, IoMode, PathIdentity, prepare_for_spawn};
+pub use bound::{
+    Bound, BoundListener, BoundSocket, Disturbed, IoMode, PathIdentity, Traces, prepare_for_spawn,
+};
+pub use lock::PathLock;
 pub use option::Effective;
-pub use temp::{Damage, Repair, inspect, repair};
+pub use repair::{Damage, Repair, inspect, repair};

@@ -1,16 +1,19 @@
 //! One socket, or other descriptor, of any kind.
 
 use super::bind::{Binder, port_of};
-use super::bound::{BoundSocket, PathIdentity, as_backlog, remove_if_ours};
+use super::bound::{BoundSocket, PathIdentity, Traces, as_backlog};
 use super::inet::{self, Wanted};
+use super::lock::PathLock;
 use super::option::{Act, Effective, Options};
 use super::outcome::{BindStep, Failure, Note, Purpose};
-use super::{inherited, netlink, queue, special, unix_path, vsock};
+use super::{inherited, netlink, queue, special, symlink, unix_path, vsock};
 use crate::config::options::Phase;
 use crate::config::{Endpoint, UnixKind, UnixName};
-use crate::plan::{ListenerId, ListenerPlan};
+use crate::plan::{ListenerId, ListenerPlan, SocketPlan};
 use socket2::Socket;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A descriptor that is bound, open or whatever its kind takes.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(super) struct Ready {
     /// Whether its file or queue is of our making.
     pub(super) created: bool,
     pub(super) effective: Vec<Effective>,
+    /// Keeps other listends away from the path.
+    pub(super) lock: Option<Arc<PathLock>>,
 }
 
 impl Ready {
@@ -37,6 +42,7 @@ impl Ready {
             identity: None,
             created: false,
             effective,
+            lock: None,
         }
     }
 }
@@ -78,7 +84,40 @@ impl Binder {
                 Some(ready)
             }
         };
-        Ok(ready.map(|ready| self.bound(plan, index, ready)))
+        self.with_links(plan, index, endpoint, ready)
+    }
+
+    /// Makes the links to a path. Behind listen(2): whoever follows a link is to be served.
+    fn with_links(
+        &mut self,
+        plan: &ListenerPlan,
+        index: usize,
+        endpoint: &Endpoint,
+        ready: Option<Ready>,
+    ) -> Result<Option<BoundSocket>, Failure> {
+        let links = links_of(plan, index);
+        let Some(ready) = ready else {
+            if let Some(path) = endpoint.path() {
+                symlink::check(path, links)?;
+            }
+            return Ok(None);
+        };
+        let mut bound = self.bound(plan, index, ready);
+        if let Some(path) = endpoint.path() {
+            let folders = &mut self.outcome.bound.created_folders;
+            let made = match self.purpose {
+                Purpose::Keep => symlink::make(path, links, &plan.access, folders),
+                Purpose::Try => symlink::check(path, links),
+            };
+            if let Err(failure) = made {
+                let _this_failure_is_told = bound.remove_everything();
+                return Err(failure);
+            }
+            if self.purpose == Purpose::Keep {
+                bound.traces.symlinks = links.to_vec();
+            }
+        }
+        Ok(Some(bound))
     }
 
     pub(super) fn bound(&self, plan: &ListenerPlan, index: usize, ready: Ready) -> BoundSocket {
@@ -95,6 +134,11 @@ impl Binder {
             identity: ready.identity,
             created: ready.created,
             effective: ready.effective,
+            traces: Traces {
+                lock: ready.lock,
+                symlinks: Vec::new(),
+                stay: !plan.remove_on_stop,
+            },
         }
     }
 
@@ -157,10 +201,12 @@ impl Binder {
         (kind, name): (UnixKind, &UnixName),
     ) -> Result<Option<Ready>, Failure> {
         let mut identity = None;
+        let mut lock = None;
         let raw = match name {
             UnixName::Path(path) => {
                 let folders = &mut self.outcome.bound.created_folders;
-                let done = unix_path::bind(kind, path, &plan.access, self.purpose, folders)?;
+                let held = self.held.take();
+                let done = unix_path::bind(kind, path, &plan.access, self.purpose, folders, held)?;
                 if done.stale {
                     self.outcome.notes.push(match self.purpose {
                         Purpose::Keep => Note::StaleReplaced { listener, socket },
@@ -171,6 +217,7 @@ impl Binder {
                     return Ok(None);
                 };
                 identity = Some(file);
+                lock = done.lock;
                 raw
             }
             UnixName::Abstract(name) => unix_path::bind_abstract(kind, name)?,
@@ -178,16 +225,29 @@ impl Binder {
         match finish_unix(&raw, endpoint, plan) {
             Ok(effective) => Ok(Some(Ready {
                 identity,
+                lock,
                 created: identity.is_some(),
                 ..Ready::new(raw, endpoint, effective)
             })),
             Err(failure) => {
-                if let (Some(path), Some(file)) = (endpoint.path(), identity) {
-                    let _ = remove_if_ours(path, file);
-                }
+                let traces = Traces {
+                    lock,
+                    ..Traces::default()
+                };
+                traces.take_back(endpoint.path(), identity);
                 Err(failure)
             }
         }
+    }
+}
+
+/// The links that lead to this socket: those of the listener lead to its first path.
+fn links_of(plan: &ListenerPlan, index: usize) -> &[PathBuf] {
+    let is_path = |socket: &SocketPlan| socket.endpoint.path().is_some();
+    if plan.sockets.iter().position(is_path) == Some(index) {
+        &plan.symlinks
+    } else {
+        &[]
     }
 }
 

@@ -55,6 +55,10 @@ pub enum BindStep {
     SetMode,
     /// listen(2).
     Listen,
+    /// open(2) or flock(2) of the lock file of a unix path.
+    Lock,
+    /// symlink(2) or rename(2) of a link to a unix path.
+    Symlink,
     /// Reading back what was bound: getsockname(2), or stat(2) of a unix path.
     ReadBack,
 }
@@ -71,6 +75,11 @@ pub enum Obstacle {
     Unprobed,
     /// Somebody else changed the path in the middle of it.
     Interference,
+    /// Another listend holds the lock of the path.
+    Locked {
+        /// Who, where that can be seen (proc_locks(5)).
+        pid: Option<i32>,
+    },
 }
 
 /// One socket that could not be bound.

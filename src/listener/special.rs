@@ -8,7 +8,8 @@ use super::bound::{PathIdentity, remove_if_ours};
 use super::one::Ready;
 use super::option::{Act, Options};
 use super::outcome::{BindStep, Failure, Obstacle, Purpose};
-use super::unix_path::{create_parents, give_rights, not_a_socket};
+use super::paths::create_parents;
+use super::unix_path::{give_rights, not_a_socket};
 use crate::config::Endpoint;
 use crate::config::options::Phase;
 use crate::plan::{Access, ListenerPlan};
@@ -48,7 +49,7 @@ pub(super) fn fifo(
             false
         }
         Err(Errno::ENOENT) => {
-            create_parents(path, access.directory_mode, folders)?;
+            create_parents(path, access, folders)?;
             mkfifo(path, Mode::empty()).map_err(failed)?;
             true
         }

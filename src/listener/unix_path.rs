@@ -1,4 +1,4 @@
-//! Unix sockets: what may be at the path, who may use it, and folders.
+//! Unix sockets: what may be at the path, and who may use it.
 //!
 //! The invariants: a path is removed only if it is a socket on which nobody listens; there is no
 //! moment in which a path or folder has more rights than asked for; the umask is restored on
@@ -7,12 +7,14 @@
 
 use super::bind::{BindStep, Failure, Obstacle, Purpose};
 use super::bound::{PathIdentity, is_socket, remove_if_ours};
+use super::lock::{PathLock, give_up};
+use super::paths::{Reach, Umask, create_parents};
 use crate::config::UnixKind;
 use crate::plan::Access;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat, stat, umask};
-use nix::unistd::{AccessFlags, Gid, Uid, eaccess, fchownat, geteuid, mkdir};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat, stat};
+use nix::unistd::{AccessFlags, Gid, Uid, eaccess, fchownat, geteuid};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -20,9 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-/// The bytes of a path that fit into a `sockaddr_un` with the NUL behind them (unix(7)).
-const MAX_PATH: usize = 107;
+use std::sync::Arc;
 
 /// What came of a path.
 #[derive(Debug)]
@@ -31,63 +31,67 @@ pub(super) struct Done {
     pub(super) bound: Option<(Socket, PathIdentity)>,
     /// Whether a stale socket is, or was, in the way.
     pub(super) stale: bool,
+    /// What keeps other listends away; `None` where there can be no lock file.
+    pub(super) lock: Option<Arc<PathLock>>,
 }
 
-/// Sets the umask (umask(2)) and puts the old one back when it goes out of scope.
-struct Umask(Mode);
-
-impl Umask {
-    /// Takes these permission bits away from what is created meanwhile.
-    fn without(bits: u32) -> Umask {
-        Umask(umask(permissions(bits)))
-    }
-}
-
-impl Drop for Umask {
-    fn drop(&mut self) {
-        umask(self.0);
-    }
-}
-
-fn permissions(bits: u32) -> Mode {
-    Mode::from_bits_truncate(bits as nix::libc::mode_t)
-}
-
-/// Binds to a path, in this order: what is there, folders, bind, owner, mode.
+/// Binds to a path, in this order: what is there, folders, lock, bind, owner, mode. `held` is the
+/// lock, if this path has been bound before and is to be bound anew.
 pub(super) fn bind(
     kind: UnixKind,
     path: &Path,
     access: &Access,
     purpose: Purpose,
     folders: &mut Vec<PathBuf>,
+    held: Option<Arc<PathLock>>,
 ) -> Result<Done, Failure> {
-    let stale = match lstat(path) {
-        Ok(found) => {
-            probe(kind, path, &found)?;
-            if purpose == Purpose::Try {
-                try_beside(kind, path, &found)?;
-                return Ok(Done {
-                    bound: None,
-                    stale: true,
-                });
-            }
-            remove_stale(path, PathIdentity::of(&found))?;
-            true
+    // Before the lock is taken: who serves here says more than who has locked it.
+    let stale = look(kind, path)?.is_some();
+    if !stale {
+        create_parents(path, access, folders)?;
+    }
+    let lock = match held {
+        Some(held) => Some(held),
+        None => PathLock::take(path)?.map(Arc::new),
+    };
+    let bound = with_lock(kind, path, access, purpose);
+    if let (Some(lock), true) = (&lock, !matches!(bound, Ok(Some(_)))) {
+        give_up(lock);
+    }
+    Ok(Done {
+        bound: bound?,
+        stale,
+        lock,
+    })
+}
+
+fn with_lock(
+    kind: UnixKind,
+    path: &Path,
+    access: &Access,
+    purpose: Purpose,
+) -> Result<Option<(Socket, PathIdentity)>, Failure> {
+    // Again, because another listend may have bound here until the lock was ours.
+    if let Some(found) = look(kind, path)? {
+        if purpose == Purpose::Try {
+            try_beside(kind, path, &found)?;
+            return Ok(None);
         }
-        Err(Errno::ENOENT) => {
-            create_parents(path, access.directory_mode, folders)?;
-            false
-        }
+        remove_stale(path, PathIdentity::of(&found))?;
+    }
+    bind_here(kind, path, access).map(Some)
+}
+
+/// What is at the path: nothing, or a stale socket. Everything else is an error.
+fn look(kind: UnixKind, path: &Path) -> Result<Option<FileStat>, Failure> {
+    match lstat(path) {
+        Ok(found) => probe(kind, path, &found).map(|()| Some(found)),
+        Err(Errno::ENOENT) => Ok(None),
         Err(errno) => {
             let folder = path.parent().unwrap_or(path);
-            return Err(Failure::new(BindStep::CreateFolder, errno).about(folder));
+            Err(Failure::new(BindStep::CreateFolder, errno).about(folder))
         }
-    };
-    let bound = bind_here(kind, path, access)?;
-    Ok(Done {
-        bound: Some(bound),
-        stale,
-    })
+    }
 }
 
 /// Binds to a name in the abstract namespace, which has neither file nor rights (unix(7)).
@@ -123,7 +127,7 @@ fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
     }
     // Non-blocking: a server with a full queue would keep us waiting.
     let socket = new_socket(socket_type(kind).nonblocking())?;
-    let answer = SockAddr::unix(path).and_then(|address| socket.connect(&address));
+    let answer = Reach::to(path).and_then(|reach| socket.connect(&reach.address));
     let errno = match answer {
         Ok(()) => 0,
         Err(error) => error.raw_os_error().unwrap_or(nix::libc::ENAMETOOLONG),
@@ -154,7 +158,8 @@ fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
 }
 
 /// Whether a socket is bound to exactly this path and neither listens nor is connected, as far as
-/// this network namespace shows (/proc/net/unix, unix(7)).
+/// this network namespace shows (/proc/net/unix, unix(7)). What was bound through its folder bears
+/// another name there, so that for a long path only the lock keeps two listends apart.
 fn bound_without_listening(path: &Path) -> bool {
     /// __SO_ACCEPTCON, among the flags.
     const LISTENS: u32 = 0x1_0000;
@@ -226,13 +231,10 @@ fn try_beside(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failu
     }
     eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(refused)?;
     let beside = folder.join(format!(".listend-check-{}", std::process::id()));
-    if beside.as_os_str().len() > MAX_PATH {
-        return Ok(());
-    }
     let socket = new_socket(socket_type(kind))?;
     let bound = {
         let _mask = Umask::without(0o777);
-        SockAddr::unix(&beside).and_then(|address| socket.bind(&address))
+        Reach::to(&beside).and_then(|reach| socket.bind(&reach.address))
     };
     match bound {
         Ok(()) => {
@@ -245,41 +247,6 @@ fn try_beside(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failu
         Err(error) if error.raw_os_error() == Some(nix::libc::EADDRINUSE) => Ok(()),
         Err(error) => Err(Failure::new(BindStep::Bind, error).about(path)),
     }
-}
-
-/// Creates the folders that are missing, each with exactly this mode, and remembers them.
-pub(super) fn create_parents(
-    path: &Path,
-    mode: u32,
-    created: &mut Vec<PathBuf>,
-) -> Result<(), Failure> {
-    let mut missing = Vec::new();
-    for folder in path.ancestors().skip(1) {
-        match stat(folder) {
-            Ok(_) => break,
-            Err(Errno::ENOENT) => missing.push(folder),
-            Err(errno) => return Err(Failure::new(BindStep::CreateFolder, errno).about(folder)),
-        }
-    }
-    for folder in missing.into_iter().rev() {
-        let made = {
-            // With an empty umask the mode is right at birth, neither wider nor narrower.
-            let _mask = Umask::without(0);
-            mkdir(folder, permissions(mode))
-        };
-        match made {
-            Ok(()) => created.push(folder.to_owned()),
-            Err(Errno::EEXIST) => continue,
-            Err(errno) => return Err(Failure::new(BindStep::CreateFolder, errno).about(folder)),
-        }
-        // mkdir(2) ignores the set-id bits; adding them later gives nobody access.
-        if mode & 0o6000 != 0 {
-            let permissions = std::fs::Permissions::from_mode(mode);
-            std::fs::set_permissions(folder, permissions)
-                .map_err(|error| Failure::new(BindStep::SetMode, error).about(folder))?;
-        }
-    }
-    Ok(())
 }
 
 /// Binds at a path where nothing is, and gives the file its owner and mode.
@@ -299,8 +266,8 @@ fn bind_here(
     };
     {
         let _mask = Umask::without(!born & 0o777);
-        SockAddr::unix(path)
-            .and_then(|address| socket.bind(&address))
+        Reach::to(path)
+            .and_then(|reach| socket.bind(&reach.address))
             .map_err(|error| Failure::new(BindStep::Bind, error).about(path))?;
     }
     let (handle, file) = open_ours(path, born, changes_owner)?;

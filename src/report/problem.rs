@@ -91,6 +91,8 @@ kinds! {
     LiveSocket = "live-socket", Error;
     /// The unix path is taken by something that is no socket.
     NotASocket = "not-a-socket", Error;
+    /// An inherited socket bears a listener's name and is not what the listener wants.
+    AdoptionMismatch = "adoption-mismatch", Error;
 
     /// A port below `net.ipv4.ip_unprivileged_port_start`.
     PrivilegedPort = "privileged-port", Advice;
@@ -124,6 +126,8 @@ kinds! {
     FamilyMissing = "family-missing", Advice;
     /// The kernel took a socket option, and made something else of it.
     OptionChanged = "option-changed", Advice;
+    /// An inherited socket that no listener wants.
+    AdoptionUnwanted = "adoption-unwanted", Advice;
 }
 
 impl Kind {

@@ -2,7 +2,7 @@
 //! that was damaged; and telling it what the kernel tells.
 
 use super::turn::Shell;
-use crate::core::{Input, Missing};
+use crate::core::{Input, Missing, Repaired};
 use crate::diagnose::{self, Machine};
 use crate::listener::{self, BindError, Damage, Repair};
 use crate::plan::{ListenerId, Plan};
@@ -43,14 +43,24 @@ impl Shell {
     pub(super) fn repair(&mut self, listener: ListenerId, socket: u32) {
         let Some(bound) = &mut self.bound else { return };
         let index = socket as usize;
-        let outcome = listener::repair(&self.plan, bound, listener, index);
-        if let Ok(Some(Repair::ListenedAgain | Repair::Rebound) | None) = outcome
+        let Some(planned) = bound.sockets(listener).get(index).map(|held| held.planned) else {
+            return;
+        };
+        let outcome = listener::repair(&self.plan, bound, listener, planned);
+        if outcome.is_ok()
             && let Some(held) = bound.sockets(listener).get(index)
         {
             self.watch.socket(&self.epoll, (listener, socket), held);
         }
         self.feed(match outcome {
-            Ok(_) => Input::ListenerRepaired { listener, socket },
+            Ok(repair) => Input::ListenerRepaired {
+                listener,
+                socket,
+                by: match repair {
+                    Some(Repair::Rebound) => Repaired::AnotherSocket,
+                    Some(Repair::ListenedAgain) | None => Repaired::SameSocket,
+                },
+            },
             Err(error) => {
                 log_errors(&[error], &self.plan);
                 Input::RepairFailed { listener, socket }

@@ -262,7 +262,7 @@ impl Shell {
         let instance = process.instance;
         self.processes.remove(id);
         // At once, and not only before the next start: clients are to find the queue meanwhile.
-        self.put_in_order(self.plan.worker(instance.worker));
+        self.put_in_order(self.plan.worker(instance.worker), Some(instance));
         self.feed(Input::Exited {
             process: id,
             status,
@@ -365,19 +365,31 @@ impl Shell {
 
     /// Puts the worker's listeners in order: whoever ran last may have changed O_NONBLOCK and the
     /// backlog or shut them down, which belong to the shared open file description and not to the
-    /// descriptor.
-    fn put_in_order(&self, worker: &WorkerPlan) {
+    /// descriptor. `culprit` is the instance that has just ended; before a start there is none, and
+    /// O_NONBLOCK that is not as this worker wants it is then nobody's fault.
+    fn put_in_order(&self, worker: &WorkerPlan, culprit: Option<InstanceId>) {
         let mode = IoMode::from_nonblocking(worker.nonblocking);
         for id in &worker.listeners {
             let listener = self.plan.listener(*id);
             for socket in self.bound.iter().flat_map(|bound| bound.sockets(*id)) {
-                if let Err(error) = listener::prepare_for_spawn(socket, listener.backlog, mode) {
-                    log::warn!(
+                match listener::prepare_for_spawn(socket, listener.backlog, mode) {
+                    Ok(disturbed) => {
+                        let Some(culprit) = culprit else { continue };
+                        for words in words::disturbance(disturbed, worker.nonblocking) {
+                            log::warn!(
+                                "listener {}: {} {words} {}; put right",
+                                listener.name,
+                                words::instance_name(&self.plan, culprit),
+                                socket.address
+                            );
+                        }
+                    }
+                    Err(error) => log::warn!(
                         "listener {}: cannot put {} in order for {}: {error}",
                         listener.name,
                         socket.address,
                         worker.name
-                    );
+                    ),
                 }
             }
         }
@@ -389,7 +401,7 @@ impl Shell {
         worker: &WorkerPlan,
         numbers: Numbers,
     ) -> Result<Prepared, (LaunchFailure, String)> {
-        self.put_in_order(worker);
+        self.put_in_order(worker, None);
         let mut sockets = Vec::new();
         for id in &worker.listeners {
             let listener = self.plan.listener(*id);

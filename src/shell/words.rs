@@ -2,6 +2,7 @@
 
 use super::signals::Arrived;
 use crate::core::{Event, ExitStatus, FailureReason, InstanceId, Next, ProcessId};
+use crate::listener::Disturbed;
 use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::sys::Origin;
 use log::Level;
@@ -220,6 +221,22 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
 /// `app.0`.
 pub(super) fn instance_name(plan: &Plan, instance: InstanceId) -> String {
     format!("{}.{}", worker_name(plan, instance.worker), instance.index)
+}
+
+/// What an instance did to a socket that it shared, each as a verb that takes the address.
+pub(super) fn disturbance(disturbed: Disturbed, nonblocking: bool) -> Vec<&'static str> {
+    let mut words = Vec::new();
+    if disturbed.nonblocking {
+        words.push(if nonblocking {
+            "cleared O_NONBLOCK of"
+        } else {
+            "left O_NONBLOCK set on"
+        });
+    }
+    if disturbed.shut_down {
+        words.push("shut down");
+    }
+    words
 }
 
 /// `by app`, or `by one of app, api`: the workers that have a listener.

@@ -2,7 +2,7 @@
 
 use nix::libc::{self, c_uint};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Sets FD_CLOEXEC on every descriptor from `first` on: whatever listend was started with shall
 /// not reach a worker.
@@ -40,5 +40,35 @@ pub fn has_pidfs() -> bool {
         #[allow(clippy::unnecessary_cast)]
         let magic = |stat: &libc::statfs| stat.f_type as i64;
         libc::fstatfs(pidfd.as_raw_fd(), &mut stat) == 0 && magic(&stat) == PIDFS_MAGIC
+    }
+}
+
+/// The inode of this process's own pidfd, which is what LISTEN_PIDFDID names; `None` where pidfds
+/// have no inodes of their own.
+pub fn own_pidfd_inode() -> Option<u64> {
+    if !has_pidfs() {
+        return None;
+    }
+    let pidfd = super::pidfd::open(std::process::id() as i32).ok()?;
+    let stat = nix::sys::stat::fstat(&pidfd).ok()?;
+    // The type differs between architectures; the conversion loses nothing.
+    #[allow(clippy::unnecessary_cast)]
+    Some(stat.st_ino as u64)
+}
+
+/// Takes over a descriptor that this process was started with, and sets FD_CLOEXEC on it. To be
+/// called once for each.
+///
+/// # Errors
+///
+/// EBADF when it is not open.
+pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl changes a flag only. When it succeeds, the descriptor is open; whoever started
+    // listend has given it away, and nothing in here has a number that it was not given.
+    unsafe {
+        if libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(number))
     }
 }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod child;
+mod environment;
 mod fd;
 mod launch;
 mod memory;
@@ -17,7 +18,8 @@ pub mod sockopt;
 mod wait;
 
 pub use child::{FdAction, FdSlot};
-pub use fd::{close_on_exec_from, has_pidfs};
+pub use environment::forget_variable;
+pub use fd::{close_on_exec_from, has_pidfs, own_pidfd_inode, take_descriptor};
 pub use launch::{CStrings, EnvSlot, Launched, Launching, Prepared, Stdio, discard, launch};
 pub use memory::return_free_memory;
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_limits, unlink_queue};

@@ -4,7 +4,7 @@ use crate::fixture::*;
 use listend::config::{Endpoint, Transport, UnixKind, UnixName};
 use listend::diagnose::{Machine, explain, note};
 use listend::listener::{
-    Adopted, BindStep, IoMode, Note, Obstacle, Purpose, bind_all, prepare_for_spawn,
+    Adopted, BindStep, Disturbed, IoMode, Note, Obstacle, Purpose, bind_all, prepare_for_spawn,
 };
 use listend::plan::{Access, ListenerId};
 use listend::report::Kind;
@@ -396,7 +396,11 @@ fn a_listener_is_put_back_in_order_before_a_spawn() {
     for (mode, nonblocking) in [(IoMode::NonBlocking, true), (IoMode::Blocking, false)] {
         // What a worker may have done to it: shutdown(2) ends listening for everybody.
         raw.shutdown(std::net::Shutdown::Both).unwrap();
-        prepare_for_spawn(socket, 64, mode).unwrap();
+        let disturbed = prepare_for_spawn(socket, 64, mode).unwrap();
+        // It starts blocking.
+        assert!(disturbed.shut_down && disturbed.nonblocking);
+        let again = prepare_for_spawn(socket, 64, mode).unwrap();
+        assert_eq!(again, Disturbed::default());
         assert_eq!(raw.nonblocking().unwrap(), nonblocking);
         TcpStream::connect(("127.0.0.1", port(socket))).unwrap();
     }

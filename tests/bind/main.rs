@@ -4,6 +4,7 @@
 //! The umask belongs to the whole process, and the tests are threads of one: every test that
 //! touches files holds the lock of [`fixture::Folder`].
 
+mod adopting;
 mod binding;
 mod explaining;
 mod fixture;
@@ -11,3 +12,5 @@ mod kinds;
 mod late;
 mod namespaces;
 mod options;
+mod paths;
+mod repairing;

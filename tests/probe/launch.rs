@@ -1,4 +1,5 @@
-//! Starts a program in an untidy process: signals blocked and ignored, descriptors leaked.
+//! Starts a program in an untidy process: signals blocked and ignored, descriptors leaked; or in
+//! one that was given sockets.
 
 use crate::children;
 use nix::libc;
@@ -7,10 +8,13 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-/// `[--block N] [--ignore N] [--leak FD] [--umask OCTAL] [--journal] -- COMMAND…`
+/// `[--block N] [--ignore N] [--leak FD] [--umask OCTAL] [--journal] [--give FD,FD…] -- COMMAND…`
 ///
 /// `--journal` sets JOURNAL_STREAM to standard error, as systemd.exec(5) has it: "device
 /// and inode numbers of the connection file descriptor, formatted in decimal".
+///
+/// `--give` hands these open descriptors over as sd_listen_fds(3) has it; what is in LISTEN_FDS
+/// and LISTEN_PID already stays.
 pub fn run(words: &[String]) -> i32 {
     let mut words = words.iter();
     while let Some(option) = words.next().filter(|word| *word != "--") {
@@ -22,6 +26,10 @@ pub fn run(words: &[String]) -> i32 {
             continue;
         }
         let text = words.next().expect("a value");
+        if option == "--give" {
+            give(text);
+            continue;
+        }
         let number = |radix| i32::from_str_radix(text, radix).expect("a number");
         match option.as_str() {
             "--block" => {
@@ -49,4 +57,31 @@ pub fn run(words: &[String]) -> i32 {
     // Not std's exec, which would put the signal mask and SIGPIPE in order again.
     let error = nix::unistd::execvp(&command[0], &command).expect_err("exec returned");
     panic!("exec: {error}");
+}
+
+fn give(list: &str) {
+    let fds = list.split(',').map(|fd| fd.parse().expect("a number"));
+    // Out of the way first: the places of some may be taken by others.
+    let high = |fd: i32| {
+        // SAFETY: moves a descriptor that the test has opened for this process; one thread.
+        let moved = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 64) };
+        assert!(moved >= 0, "F_DUPFD_CLOEXEC of {fd}");
+        // SAFETY: as above, and nobody here uses it any more.
+        unsafe { libc::close(fd) };
+        moved
+    };
+    let moved: Vec<i32> = fds.map(high).collect();
+    for (place, fd) in (3..).zip(&moved) {
+        // SAFETY: nothing else in this process has a descriptor from 3 to 63.
+        assert!(unsafe { libc::dup2(*fd, place) } >= 0, "dup2");
+    }
+    for (name, value) in [
+        ("LISTEN_FDS", moved.len().to_string()),
+        ("LISTEN_PID", std::process::id().to_string()),
+    ] {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: there is one thread.
+            unsafe { std::env::set_var(name, value) };
+        }
+    }
 }

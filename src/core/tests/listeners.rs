@@ -148,6 +148,7 @@ fn a_damaged_listener_is_repaired_at_once_but_not_in_a_loop() {
         Input::ListenerRepaired {
             listener: WEB,
             socket: 0,
+            by: Repaired::SameSocket,
         },
         Input::RepairFailed {
             listener: WEB,
@@ -190,4 +191,29 @@ fn nothing_is_bound_or_repaired_after_a_stop() {
     rig.give(missing(Missing::Other));
     rig.pass(Duration::from_secs(60));
     assert!(!wants_bind(&rig));
+}
+
+#[test]
+fn workers_get_the_socket_that_took_a_damaged_ones_place() {
+    for (by, restarted) in [
+        (Repaired::SameSocket, false),
+        (Repaired::AnotherSocket, true),
+    ] {
+        let mut rig = rig(Presence::Required);
+        rig.give(Input::Start);
+        rig.running();
+        rig.give(Input::ListenerDamaged {
+            listener: WEB,
+            socket: 0,
+        });
+        rig.give(Input::ListenerRepaired {
+            listener: WEB,
+            socket: 0,
+            by,
+        });
+        assert_eq!(
+            rig.signals().contains(&(SIGTERM, Scope::Process)),
+            restarted
+        );
+    }
 }

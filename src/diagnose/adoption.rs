@@ -1,0 +1,52 @@
+//! Inherited sockets that no listener can be given, in words.
+
+use super::explain::words;
+use crate::listener::AdoptProblem;
+use crate::plan::Plan;
+use crate::report::{Kind, Problem};
+
+/// Addresses beyond these are counted, not listed.
+const ADDRESSES_SHOWN: usize = 4;
+
+/// Turns it into a problem, with what to do about it.
+pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
+    match problem {
+        AdoptProblem::Mismatch { listener, found } => {
+            let listener = plan.listener(*listener);
+            let addresses = listener.sockets.iter();
+            let wanted: Vec<String> = addresses.map(|socket| words(&socket.endpoint)).collect();
+            let shown = wanted.len().min(ADDRESSES_SHOWN);
+            let mut list = wanted[..shown].join(", ");
+            if shown < wanted.len() {
+                list = format!("{list} or {} more", wanted.len() - shown);
+            }
+            let message = format!(
+                "listener `{}` cannot have the inherited socket of its name: that is {found}, and \
+                 the listener wants {list}",
+                listener.name
+            );
+            let mut out = Problem::new(Kind::AdoptionMismatch, message)
+                .of_listener(&listener.name)
+                .with_hint(
+                    "make both the same: the address here, and in the .socket unit or the command \
+                     that started listend; a name is given only once for each address"
+                        .to_owned(),
+                );
+            if let Some(socket) = listener.sockets.first() {
+                out = out
+                    .at(socket.place)
+                    .with_address(socket.endpoint.to_string());
+            }
+            out
+        }
+        AdoptProblem::Unwanted { name, found } => Problem::new(
+            Kind::AdoptionUnwanted,
+            format!("no listener wants the inherited socket `{name}`, {found}: it is closed"),
+        )
+        .with_hint(
+            "add a listener with this name and address, or take the socket out of the .socket \
+             unit or the command that started listend"
+                .to_owned(),
+        ),
+    }
+}

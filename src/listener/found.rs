@@ -1,0 +1,314 @@
+//! What an inherited descriptor is, and whether it is what a listener wants.
+
+use crate::config::{Endpoint, Transport, UnixKind, UnixName};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{NetlinkAddr, getsockname};
+use nix::sys::stat::{SFlag, fstat, stat};
+use nix::sys::statfs::{FsType, fstatfs};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// MQUEUE_MAGIC of statfs(2).
+const MQUEUE: FsType = FsType(0x1980_0202);
+
+/// How a descriptor came to be compared with an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// It bears the listener's name: what the configuration leaves open may be anything.
+    Name,
+    /// Only by what it is: then that must be told without doubt.
+    Address,
+}
+
+/// What a descriptor is.
+#[expect(clippy::large_enum_variant, reason = "a handful at the start, never stored")]
+#[derive(Debug)]
+pub(super) enum Found {
+    Socket(FoundSocket),
+    /// Anything with an inode of its own.
+    File {
+        dev: u64,
+        ino: u64,
+        kind: SFlag,
+        writable: bool,
+    },
+    MessageQueue(PathBuf),
+    /// It cannot be looked at.
+    Unknown,
+}
+
+#[derive(Debug)]
+pub(super) struct FoundSocket {
+    domain: Domain,
+    kind: Type,
+    protocol: Option<Protocol>,
+    address: Option<SockAddr>,
+    netlink_groups: Option<u32>,
+    listening: bool,
+    v6_only: Option<bool>,
+    /// The other end, of a connection.
+    peer: Option<SockAddr>,
+}
+
+/// Looks at a descriptor.
+pub(super) fn look(fd: &OwnedFd) -> Found {
+    let Ok(file) = fstat(fd) else {
+        return Found::Unknown;
+    };
+    let kind = SFlag::from_bits_truncate(file.st_mode & SFlag::S_IFMT.bits());
+    if kind == SFlag::S_IFSOCK {
+        return socket(fd).map_or(Found::Unknown, Found::Socket);
+    }
+    if fstatfs(fd).is_ok_and(|system| system.filesystem_type() == MQUEUE)
+        && let Ok(name) = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+    {
+        return Found::MessageQueue(name);
+    }
+    let flags = fcntl(fd, FcntlArg::F_GETFL).unwrap_or(0);
+    let (dev, ino) = identity(&file);
+    Found::File {
+        dev,
+        ino,
+        kind,
+        writable: OFlag::from_bits_retain(flags).contains(OFlag::O_RDWR),
+    }
+}
+
+fn socket(fd: &OwnedFd) -> Option<FoundSocket> {
+    let raw = SockRef::from(fd);
+    let domain = raw.domain().ok()?;
+    Some(FoundSocket {
+        domain,
+        kind: raw.r#type().ok()?,
+        protocol: raw.protocol().ok().flatten(),
+        address: raw.local_addr().ok(),
+        netlink_groups: getsockname::<NetlinkAddr>(fd.as_raw_fd())
+            .ok()
+            .map(|address| address.groups()),
+        listening: raw.is_listener().unwrap_or(false),
+        v6_only: (domain == Domain::IPV6)
+            .then(|| raw.only_v6().ok())
+            .flatten(),
+        peer: raw.peer_addr().ok(),
+    })
+}
+
+fn identity(file: &nix::sys::stat::FileStat) -> (u64, u64) {
+    let identity = super::bound::PathIdentity::of(file);
+    (identity.dev, identity.ino)
+}
+
+impl Found {
+    /// Whether it is what binding this endpoint would give.
+    pub(super) fn fits(&self, endpoint: &Endpoint, by: By) -> bool {
+        match (self, endpoint) {
+            (Found::Socket(socket), _) => socket.fits(endpoint, by),
+            (Found::MessageQueue(found), Endpoint::MessageQueue { name }) => {
+                found.as_os_str().as_bytes() == name.as_bytes()
+            }
+            (Found::File { kind, .. }, Endpoint::Fifo { path }) => {
+                *kind == SFlag::S_IFIFO && self.is_at(path)
+            }
+            (
+                Found::File { writable, .. },
+                Endpoint::Special {
+                    path,
+                    writable: wanted,
+                },
+            ) => writable == wanted && self.is_at(path),
+            _ => false,
+        }
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        let Found::File { dev, ino, .. } = self else {
+            return false;
+        };
+        stat(path).is_ok_and(|file| identity(&file) == (*dev, *ino))
+    }
+}
+
+impl FoundSocket {
+    fn fits(&self, endpoint: &Endpoint, by: By) -> bool {
+        // Somebody's connection is no listener, whatever its address.
+        if self.peer.is_some() {
+            return false;
+        }
+        match endpoint {
+            Endpoint::Inet {
+                transport,
+                address,
+                v6_only,
+                scope,
+                ..
+            } => {
+                let (kind, protocol) = parameters(*transport);
+                self.kind == kind
+                    && self.protocol == Some(protocol)
+                    && self.domain == Domain::for_address(*address)
+                    && self.v6_only.is_none_or(|only| only == *v6_only)
+                    && self.inet().is_some_and(|found| {
+                        same_address(found, *address, scope.as_deref())
+                            && match address.port() {
+                                0 => by == By::Name,
+                                port => found.port() == port,
+                            }
+                    })
+            }
+            Endpoint::Unix { kind, name } => {
+                self.domain == Domain::UNIX
+                    && self.kind == unix_type(*kind)
+                    && self.has_name(name, by)
+            }
+            Endpoint::Vsock { kind, cid, port } => {
+                let address = self.address.as_ref().and_then(SockAddr::as_vsock_address);
+                self.domain == Domain::VSOCK
+                    && self.kind == unix_type(*kind)
+                    && address.is_some_and(|(found, at)| {
+                        found == *cid && (at == *port || (*port == u32::MAX && by == By::Name))
+                    })
+            }
+            Endpoint::Netlink {
+                protocol, group, ..
+            } => {
+                let bit = group.checked_sub(1).and_then(|bit| 1_u32.checked_shl(bit));
+                // Groups beyond 32 are not in the address (netlink(7)).
+                let joined = |bit: u32| self.netlink_groups.is_some_and(|all| all & bit != 0);
+                self.domain == Domain::from(nix::libc::AF_NETLINK)
+                    && self.protocol == Some(Protocol::from(*protocol))
+                    && bit.is_none_or(joined)
+            }
+            _ => false,
+        }
+    }
+
+    fn inet(&self) -> Option<SocketAddr> {
+        self.address.as_ref()?.as_socket()
+    }
+
+    fn has_name(&self, wanted: &UnixName, by: By) -> bool {
+        let Some(address) = &self.address else {
+            return false;
+        };
+        match wanted {
+            UnixName::Abstract(name) => address.as_abstract_namespace() == Some(name.as_bytes()),
+            UnixName::Path(path) => address.as_pathname().is_some_and(|found| {
+                // Another listend has bound a long path through its folder, and how that is
+                // called here cannot be known.
+                let through_folder = super::paths::is_long(path)
+                    && found.starts_with("/proc/self/fd")
+                    && found.file_name() == path.file_name();
+                found == path || (through_folder && by == By::Name)
+            }),
+        }
+    }
+}
+
+fn same_address(found: SocketAddr, wanted: SocketAddr, scope: Option<&str>) -> bool {
+    let same_scope = match (found, scope) {
+        (SocketAddr::V6(found), Some(scope)) => scope
+            .parse()
+            .or_else(|_| if_nametoindex(scope))
+            .is_ok_and(|index: u32| index == found.scope_id()),
+        _ => true,
+    };
+    found.ip() == wanted.ip() && same_scope
+}
+
+fn parameters(transport: Transport) -> (Type, Protocol) {
+    match transport {
+        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+        Transport::Mptcp => (Type::STREAM, Protocol::MPTCP),
+        Transport::Sctp => (Type::STREAM, Protocol::SCTP),
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+        Transport::UdpLite => (Type::DGRAM, Protocol::UDPLITE),
+    }
+}
+
+fn unix_type(kind: UnixKind) -> Type {
+    match kind {
+        UnixKind::Stream => Type::STREAM,
+        UnixKind::Datagram => Type::DGRAM,
+        UnixKind::SeqPacket => Type::SEQPACKET,
+    }
+}
+
+/// With its article: `a TCP socket on 127.0.0.1:80`.
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Found::Socket(socket) => socket.fmt(f),
+            Found::MessageQueue(name) => write!(f, "the message queue {}", name.display()),
+            Found::Unknown => f.write_str("a descriptor that cannot be looked at"),
+            Found::File { kind, .. } => f.write_str(match *kind {
+                SFlag::S_IFIFO => "a pipe or FIFO",
+                SFlag::S_IFREG => "a regular file",
+                SFlag::S_IFDIR => "a folder",
+                SFlag::S_IFCHR | SFlag::S_IFBLK => "a device",
+                _ => "no socket",
+            }),
+        }
+    }
+}
+
+impl fmt::Display for FoundSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())?;
+        match &self.address {
+            Some(address) => {
+                if let Some(address) = address.as_socket() {
+                    write!(f, " on {address}")?;
+                } else if let Some(path) = address.as_pathname() {
+                    write!(f, " on {}", path.display())?;
+                } else if let Some(name) = address.as_abstract_namespace() {
+                    write!(f, " on @{}", String::from_utf8_lossy(name))?;
+                } else if let Some((cid, port)) = address.as_vsock_address() {
+                    write!(f, " on vsock:{cid}:{port}")?;
+                }
+            }
+            None => f.write_str(" without an address")?,
+        }
+        match (self.v6_only, self.inet()) {
+            (Some(true), Some(address)) if address.ip().is_unspecified() => {
+                f.write_str(" (IPv6 only)")?;
+            }
+            (Some(false), Some(address)) if address.ip().is_unspecified() => {
+                f.write_str(" (IPv6 and IPv4)")?;
+            }
+            (Some(false), _) => f.write_str(" (not IPv6 only)")?,
+            _ => {}
+        }
+        if self.peer.is_some() {
+            f.write_str(", connected")?;
+        } else if self.listening {
+            f.write_str(", listening")?;
+        }
+        Ok(())
+    }
+}
+
+impl FoundSocket {
+    fn words(&self) -> &'static str {
+        match (self.domain, self.kind) {
+            (Domain::IPV4 | Domain::IPV6, _) => match (self.protocol, self.kind) {
+                (Some(Protocol::TCP), _) => "a TCP socket",
+                (Some(Protocol::UDP), _) => "a UDP socket",
+                (Some(Protocol::MPTCP), _) => "an MPTCP socket",
+                (Some(Protocol::SCTP), _) => "an SCTP socket",
+                (Some(Protocol::UDPLITE), _) => "a UDP-Lite socket",
+                _ => "an internet socket of another protocol",
+            },
+            (Domain::UNIX, Type::STREAM) => "a unix stream socket",
+            (Domain::UNIX, Type::DGRAM) => "a unix datagram socket",
+            (Domain::UNIX, Type::SEQPACKET) => "a unix seqpacket socket",
+            (Domain::VSOCK, _) => "a vsock",
+            (domain, _) if domain == Domain::from(nix::libc::AF_NETLINK) => "a netlink socket",
+            _ => "a socket of another family",
+        }
+    }
+}
