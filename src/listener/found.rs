@@ -29,7 +29,7 @@ pub(super) enum By {
 #[expect(clippy::large_enum_variant, reason = "a handful at the start, never stored")]
 #[derive(Debug)]
 pub(super) enum Found {
-    Socket(FoundSocket),
+    Socket(Box<FoundSocket>),
     /// Anything with an inode of its own.
     File {
         dev: u64,
@@ -62,7 +62,7 @@ pub(super) fn look(fd: &OwnedFd) -> Found {
     };
     let kind = SFlag::from_bits_truncate(file.st_mode & SFlag::S_IFMT.bits());
     if kind == SFlag::S_IFSOCK {
-        return socket(fd).map_or(Found::Unknown, Found::Socket);
+        return socket(fd).map_or(Found::Unknown, |found| Found::Socket(Box::new(found)));
     }
     if fstatfs(fd).is_ok_and(|system| system.filesystem_type() == MQUEUE)
         && let Ok(name) = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
