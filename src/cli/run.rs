@@ -51,6 +51,7 @@ pub fn start(planned: Planned, when_done: WhenDone, sink: Sink, started: Mono) -
         bound,
         errors,
         notes,
+        tried: _,
     } = listener::bind_all(&plan, Purpose::Keep, Adopted::default());
     let mut findings = Report::default();
     for error in &errors {

@@ -21,6 +21,7 @@ pub(super) struct Ready {
     pub(super) identity: Option<PathIdentity>,
     /// Whether its file or queue is of our making.
     pub(super) created: bool,
+    pub(super) is_adopted: bool,
     pub(super) effective: Vec<Effective>,
 }
 
@@ -36,6 +37,7 @@ impl Ready {
             address: address.clone(),
             identity: None,
             created: false,
+            is_adopted: false,
             effective,
         }
     }
@@ -94,6 +96,7 @@ impl Binder {
             address: ready.address,
             identity: ready.identity,
             created: ready.created,
+            is_adopted: ready.is_adopted,
             effective: ready.effective,
         }
     }
