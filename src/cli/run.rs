@@ -79,6 +79,7 @@ pub fn start(
         bound,
         mut errors,
         notes,
+        tried: _,
     } = listener::bind_all(&plan, Purpose::Keep, adopted);
     // Whose socket was the wrong one could not be bound while somebody else has the right one.
     errors.retain(|error| {

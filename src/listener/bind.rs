@@ -29,7 +29,8 @@ pub type Adopted = HashMap<(ListenerId, usize), OwnedFd>;
 /// The sockets that could be bound are in the outcome also if others failed; a caller that gives
 /// up calls [`Bound::withdraw`]. But a listener that the plan can do without
 /// ([`BindError::is_tolerated`]) is bound in whole or not at all: if one of its sockets fails, the
-/// others are taken back, so that no worker gets half of it. Its errors are in the outcome too.
+/// others are taken back, so that no worker gets half of it; those that were adopted are set aside
+/// for [`bind_missing`]. Its errors are in the outcome too.
 pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
     let mut binder = Binder::new(purpose, adopted);
     binder.outcome.bound.listeners.reserve(plan.listeners.len());
@@ -48,14 +49,16 @@ pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
         for folder in outcome.bound.created_folders.iter().rev() {
             let _ = std::fs::remove_dir(folder);
         }
-        outcome.bound = Bound {
-            listeners: plan
-                .listeners
-                .iter()
-                .map(|_| BoundListener::default())
-                .collect(),
-            created_folders: Vec::new(),
-        };
+        let bound = std::mem::take(&mut outcome.bound);
+        for (id, listener) in (0..).map(ListenerId).zip(bound.listeners) {
+            for socket in listener.sockets {
+                let effective = socket.effective.into_iter();
+                let effective = effective.map(|one| (id, socket.planned, one));
+                outcome.tried.extend(effective);
+            }
+            let listeners = &mut outcome.bound.listeners;
+            listeners.push(BoundListener::default());
+        }
     }
     outcome
 }
@@ -70,14 +73,16 @@ pub fn bind_missing(
     listener: ListenerId,
     bound: &mut Bound,
 ) -> (Vec<BindError>, Vec<Note>) {
-    let mut binder = Binder::new(Purpose::Keep, Adopted::default());
-    binder.is_late = true;
     let Some(entry) = bound.listeners.get_mut(listener.0 as usize) else {
         return (Vec::new(), Vec::new());
     };
+    let mut binder = Binder::new(Purpose::Keep, std::mem::take(&mut bound.set_aside));
+    binder.is_late = true;
     let held = std::mem::take(&mut entry.sockets);
     entry.sockets = binder.listener(listener, plan.listener(listener), held);
+    bound.set_aside = binder.adopted;
     let mut outcome = binder.outcome;
+    bound.set_aside.extend(outcome.bound.set_aside.drain());
     bound
         .created_folders
         .append(&mut outcome.bound.created_folders);
@@ -152,22 +157,37 @@ impl Binder {
         let all_or_none = self.is_late || plan.presence != Presence::Required;
         let mut sockets = self.sockets(id, plan, held);
         if all_or_none && self.outcome.errors.len() > errors {
-            sockets.retain(|socket| {
-                let keep = kept.contains(&socket.planned);
-                if !keep {
-                    // What cannot be removed will be in the way of the next try, which says so.
-                    let _ = socket.remove_everything();
-                }
-                keep
-            });
-            // About sockets that there are not; that a stale path has gone stays true.
-            let mut index = 0;
-            self.outcome.notes.retain(|note| {
-                index += 1;
-                index <= notes || matches!(note, Note::StaleReplaced { .. })
-            });
+            self.take_back(
+                id,
+                notes,
+                sockets.extract_if(.., |socket| !kept.contains(&socket.planned)),
+            );
         }
         sockets
+    }
+
+    /// Gives up sockets of a listener that is not bound after all; `notes` is how many there were
+    /// before it.
+    fn take_back(
+        &mut self,
+        id: ListenerId,
+        notes: usize,
+        sockets: impl Iterator<Item = BoundSocket>,
+    ) {
+        for socket in sockets {
+            // What cannot be removed will be in the way of the next try, which says so.
+            let _ = socket.remove_everything();
+            if socket.is_adopted {
+                let set_aside = &mut self.outcome.bound.set_aside;
+                set_aside.insert((id, socket.planned), socket.fd);
+            }
+        }
+        // About sockets that there are not; that a stale path has gone stays true.
+        let mut index = 0;
+        self.outcome.notes.retain(|note| {
+            index += 1;
+            index <= notes || matches!(note, Note::StaleReplaced { .. })
+        });
     }
 
     fn sockets(
@@ -236,8 +256,14 @@ impl Binder {
                 // It is in use, and trying changes nothing.
                 continue;
             }
-            let ready = inherited::take_over(fd, &planned.endpoint, plan);
-            let result = ready.map(|ready| Some(self.bound(plan, index, ready)));
+            let result = match inherited::take_over(fd, &planned.endpoint, plan) {
+                Ok(ready) => Ok(Some(self.bound(plan, index, ready))),
+                Err((fd, failure)) => {
+                    let set_aside = &mut self.outcome.bound.set_aside;
+                    set_aside.insert((id, index), fd);
+                    Err(failure)
+                }
+            };
             self.file(id, index, result, sockets);
         }
         done

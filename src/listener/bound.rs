@@ -1,5 +1,6 @@
 //! What is held once everything is bound.
 
+use super::bind::Adopted;
 use super::lock::{PathLock, give_up};
 use super::option::Effective;
 use super::{queue, repair, symlink};
@@ -19,6 +20,9 @@ pub struct Bound {
     pub listeners: Vec<BoundListener>,
     /// The folders that were created for unix paths, outermost first.
     pub created_folders: Vec<PathBuf>,
+    /// Adopted sockets of listeners that are not bound, because another of their sockets failed:
+    /// they could not be had again, and wait for [`super::bind_missing`].
+    pub(super) set_aside: Adopted,
 }
 
 /// The sockets of one listener.
@@ -47,6 +51,8 @@ pub struct BoundSocket {
     /// Whether that file was made here, and so is to be removed. A FIFO or queue that was there, and
     /// a socket that was inherited, belong to somebody else.
     pub created: bool,
+    /// Whether it was bound by whoever started us ([`super::Adopted`]).
+    pub is_adopted: bool,
     /// What became of the options that were asked for.
     pub effective: Vec<Effective>,
     /// What else was made in the file system.

@@ -26,7 +26,10 @@ pub(super) enum By {
 }
 
 /// What a descriptor is.
-#[expect(clippy::large_enum_variant, reason = "a handful at the start, never stored")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful at the start, never stored"
+)]
 #[derive(Debug)]
 pub(super) enum Found {
     Socket(Box<FoundSocket>),

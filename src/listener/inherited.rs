@@ -2,7 +2,7 @@
 
 use super::bound::{PathIdentity, as_backlog};
 use super::one::Ready;
-use super::option::{Act, Options};
+use super::option::{Act, Effective, Options};
 use super::outcome::{BindStep, Failure};
 use super::{inet, queue};
 use crate::config::Endpoint;
@@ -16,14 +16,32 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Sets what can be set on a live socket, and looks at what cannot: what had to be set before its
 /// bind(2) is in the outcome as changed where it is different. Where clients queue, listen(2) is
 /// repeated with our backlog.
+///
+/// After a failure it is handed back, because it could not be had again.
 pub(super) fn take_over(
     fd: OwnedFd,
     endpoint: &Endpoint,
     plan: &ListenerPlan,
-) -> Result<Ready, Failure> {
+) -> Result<Ready, (OwnedFd, Failure)> {
+    match put_in_order(&fd, endpoint, plan) {
+        Ok((address, identity, effective)) => Ok(Ready {
+            identity,
+            is_adopted: true,
+            ..Ready::new(fd, &address, effective)
+        }),
+        Err(failure) => Err((fd, failure)),
+    }
+}
+
+/// Answers with its address, its file, and what became of the options.
+fn put_in_order(
+    fd: &OwnedFd,
+    endpoint: &Endpoint,
+    plan: &ListenerPlan,
+) -> Result<(Endpoint, Option<PathIdentity>, Vec<Effective>), Failure> {
     let read_back = |errno| Failure::new(BindStep::ReadBack, errno);
     // Who hands descriptors down cannot leave it set.
-    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(read_back)?;
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(read_back)?;
     let options = Options::new(&plan.options, endpoint);
     let mut effective = Vec::new();
     for (phase, act) in [
@@ -34,21 +52,21 @@ pub(super) fn take_over(
         options.apply(fd.as_fd(), phase, act, &mut effective)?;
     }
     if endpoint.accepts() {
-        SockRef::from(&fd)
+        SockRef::from(fd)
             .listen(as_backlog(plan.backlog))
             .map_err(|error| Failure::new(BindStep::Listen, error))?;
     }
-    let address = bound_to(&fd, endpoint)?;
+    let address = bound_to(fd, endpoint)?;
     let mut identity = None;
     match &address {
         Endpoint::Inet {
             address, v6_only, ..
         } if !endpoint.accepts() => {
-            inet::join(SockRef::from(&fd), *address, *v6_only, &plan.multicast)?;
+            inet::join(SockRef::from(fd), *address, *v6_only, &plan.multicast)?;
         }
         Endpoint::MessageQueue { .. } => {
-            effective.extend(queue::limits(&fd, &plan.options)?);
-            identity = Some(PathIdentity::of(&fstat(&fd).map_err(read_back)?));
+            effective.extend(queue::limits(fd, &plan.options)?);
+            identity = Some(PathIdentity::of(&fstat(fd).map_err(read_back)?));
         }
         _ => {
             // No file is no error: a socket may go on without its path.
@@ -56,11 +74,7 @@ pub(super) fn take_over(
             identity = file.map(|file| PathIdentity::of(&file));
         }
     }
-    Ok(Ready {
-        address,
-        identity,
-        ..Ready::new(fd, endpoint, effective)
-    })
+    Ok((address, identity, effective))
 }
 
 /// What getsockname(2) says, in the words of the plan.

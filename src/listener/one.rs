@@ -24,6 +24,7 @@ pub(super) struct Ready {
     pub(super) identity: Option<PathIdentity>,
     /// Whether its file or queue is of our making.
     pub(super) created: bool,
+    pub(super) is_adopted: bool,
     pub(super) effective: Vec<Effective>,
     /// Keeps other listends away from the path.
     pub(super) lock: Option<Arc<PathLock>>,
@@ -41,6 +42,7 @@ impl Ready {
             address: address.clone(),
             identity: None,
             created: false,
+            is_adopted: false,
             effective,
             lock: None,
         }
@@ -133,6 +135,7 @@ impl Binder {
             address: ready.address,
             identity: ready.identity,
             created: ready.created,
+            is_adopted: ready.is_adopted,
             effective: ready.effective,
             traces: Traces {
                 lock: ready.lock,

@@ -151,11 +151,11 @@ fn refused(name: &'static str) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::new(BindStep::SetOption(name), error)
 }
 
-/// `None` if the option can be set, as has been seen, and not be read.
-fn read<T>(answer: io::Result<T>, act: Act, name: &'static str) -> Result<Option<T>, Failure> {
+/// `None` if the option cannot be read: the kernel has some that can only be set.
+fn read<T>(answer: io::Result<T>, name: &'static str) -> Result<Option<T>, Failure> {
     match answer {
         Ok(value) => Ok(Some(value)),
-        Err(error) if act == Act::Set && lacks_reading(&error) => Ok(None),
+        Err(error) if lacks_reading(&error) => Ok(None),
         Err(error) => Err(Failure::new(BindStep::SetOption(name), error)),
     }
 }
@@ -180,7 +180,7 @@ fn ints(
         if act == Act::Set {
             sockopt::set_int(fd, level, name, to_kernel(asked)).map_err(refused(call))?;
         }
-        let got = read(sockopt::get_int(fd, level, name), act, call)?;
+        let got = read(sockopt::get_int(fd, level, name), call)?;
         let got = got.map(|got| from_kernel(spec.value, got));
         if answer == Some(asked) {
             answer = got;
@@ -215,7 +215,7 @@ fn buffer(
     if act == Act::Set && sockopt::set_int(fd, level, force, value).is_err() {
         sockopt::set_int(fd, level, plain, value).map_err(refused(spec.call))?;
     }
-    let got = read(sockopt::get_int(fd, level, plain), act, spec.call)?;
+    let got = read(sockopt::get_int(fd, level, plain), spec.call)?;
     Ok(got.map(i64::from))
 }
 
@@ -244,7 +244,7 @@ fn one_of(
         }
     }
     for (flag, call) in flags.zip(calls) {
-        match read(sockopt::get_int(fd, level, to_kernel(flag)), act, call)? {
+        match read(sockopt::get_int(fd, level, to_kernel(flag)), call)? {
             Some(0) => {}
             Some(_) => answer = flag,
             None => return Ok(None),
@@ -264,7 +264,7 @@ fn pipe_size(
             .map_err(|errno| refused(spec.call)(errno.into()))?;
     }
     let got = fcntl(fd, FcntlArg::F_GETPIPE_SZ).map_err(io::Error::from);
-    Ok(read(got, act, spec.call)?.map(i64::from))
+    Ok(read(got, spec.call)?.map(i64::from))
 }
 
 fn texts(
@@ -279,7 +279,7 @@ fn texts(
     if act == Act::Set {
         sockopt::set_bytes(fd, level, name, asked.as_bytes()).map_err(refused(spec.call))?;
     }
-    let got = read(sockopt::get_bytes(fd, level, name), act, spec.call)?;
+    let got = read(sockopt::get_bytes(fd, level, name), spec.call)?;
     // The NUL at the end counts, and where there is no name there is not even that.
     let got = got.map(|bytes| {
         let end = bytes.iter().position(|byte| *byte == 0);

@@ -1,6 +1,7 @@
 //! What binding can come to, in data; words are made of it elsewhere.
 
 use super::bound::Bound;
+use super::option::Effective;
 use crate::config::{Endpoint, Presence};
 use crate::plan::{ListenerId, Plan};
 use std::io;
@@ -25,6 +26,9 @@ pub struct Outcome {
     pub errors: Vec<BindError>,
     /// What went well, but not in the way that was written.
     pub notes: Vec<Note>,
+    /// What became of the options, when it was only tried: by listener, and by index into
+    /// [`crate::plan::ListenerPlan::sockets`]. Otherwise the sockets have it.
+    pub tried: Vec<(ListenerId, usize, Effective)>,
 }
 
 /// The steps of binding one socket.
@@ -137,7 +141,7 @@ pub enum Note {
         key: &'static str,
         /// What was asked for.
         asked: String,
-        /// What reading back gives; [`super::Effective::UNKNOWN`] if the kernel does not tell.
+        /// What reading back gives; [`Effective::UNKNOWN`] if the kernel does not tell.
         effective: String,
     },
 }

@@ -202,3 +202,24 @@ fn the_other_half_of_localhost_gets_the_port_of_the_adopted_one() {
     let ports: Vec<_> = sockets.iter().map(port).collect();
     assert_eq!(ports, [wanted, wanted]);
 }
+
+#[test]
+fn an_adopted_socket_waits_for_the_rest_of_its_listener() {
+    let theirs = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = theirs.local_addr().unwrap();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = udp(&taken.local_addr().unwrap().to_string());
+    let plan = plan(&[&[tcp(&address.to_string()), other]], ACCESS);
+    let plan = with_presence(plan, Presence::Optional);
+    let Outcome {
+        mut bound, errors, ..
+    } = adopt(&plan, vec![theirs.into()]);
+    assert_eq!((errors.len(), bound.sockets(FIRST).len()), (1, 0));
+    let (errors, _) = bind_missing(&plan, FIRST, &mut bound);
+    assert_eq!((errors.len(), bound.sockets(FIRST).len()), (1, 0));
+    TcpStream::connect(address).expect("its clients wait meanwhile");
+    drop(taken);
+    let (errors, _) = bind_missing(&plan, FIRST, &mut bound);
+    assert_eq!((errors.len(), bound.sockets(FIRST).len()), (0, 2));
+    assert!(bound.sockets(FIRST)[0].is_adopted && !bound.sockets(FIRST)[1].is_adopted);
+}

@@ -3,7 +3,7 @@
 use crate::fixture::*;
 use listend::config::options::{How, OPTIONS, OptionSpec, OptionValue, ValueKind, by_key};
 use listend::config::{Endpoint, SocketKind, Transport, UnixKind};
-use listend::listener::{BindStep, BoundSocket, Effective, Note};
+use listend::listener::{Adopted, BindStep, BoundSocket, Effective, Note, Purpose, bind_all};
 use listend::plan::ListenerId;
 use listend::sys::{queue_limits, sockopt};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -291,10 +291,15 @@ fn several_options_are_all_there_and_none_that_nobody_asked_for() {
         .map(|one| one.key)
         .collect();
     // Those before bind(2) come first, then those before listen(2).
-    assert_eq!(keys, options.map(|(key, _)| key));
+    assert_eq!(keys, options.each_ref().map(|(key, _)| *key));
     let raw = SockRef::from(&first(&outcome).fd);
     assert!(raw.keepalive().unwrap() && raw.reuse_port().unwrap());
     assert!(raw.is_listener().unwrap());
+    assert_eq!(outcome.tried, []);
+    let plan = with_options(tcp("203.0.113.1:0"), &options);
+    let tried = bind_all(&plan, Purpose::Try, Adopted::default()).tried;
+    let tried: Vec<_> = tried.into_iter().map(|(_, _, one)| one).collect();
+    assert_eq!(tried, first(&outcome).effective);
     let outcome = bound(&single(tcp("127.0.0.1:0")));
     assert_eq!(first(&outcome).effective, []);
 }
