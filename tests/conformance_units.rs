@@ -357,8 +357,10 @@ fn with_systemd(container: &Container, cases: &[Case]) -> (Found, Vec<String>) {
     let found = report(container, "/run/systemd.json", "app.service");
     let _ = client.kill();
     let _ = client.wait();
-    let stop = ["systemctl", "stop", "app.service"].into_iter();
+    // The sockets first: the client that still waits would have the service started again.
+    let stop = ["systemctl", "stop"].into_iter();
     container.run(stop.chain(sockets.iter().map(String::as_str)));
+    container.run(["systemctl", "stop", "app.service"]);
     (by_name(&found), unknown)
 }
 

@@ -132,7 +132,8 @@ fn sctp_or_the_module_that_is_missing() {
     let finished = world.check("listeners: { it: 'sctp://127.0.0.1:5000' }", &[]);
     let text = finished.expect_code(69).text();
     assert!(
-        text.contains("SCTP") && text.contains("modprobe sctp"),
+        text.contains("SCTP")
+            && (text.contains("modprobe sctp") || text.contains("CONFIG_IP_SCTP")),
         "{text}"
     );
 }
@@ -269,7 +270,7 @@ fn a_fifo() {
 #[test]
 fn a_fifo_that_is_there_is_used_and_what_is_none_is_kept() {
     let world = World::new();
-    nix::unistd::mkfifo(&world.path("it"), Mode::S_IRWXU).expect("mkfifo");
+    nix::unistd::mkfifo(&world.path("it"), Mode::S_IRUSR | Mode::S_IWUSR).expect("mkfifo");
     let (daemon, mut puppet) = one(&world, "'fifo:$DIR/it'");
     network::send("fifo", world.path("it").to_str().unwrap(), "hello").expect("write");
     assert_eq!(puppet.ask("read 3"), "hello");
@@ -395,7 +396,7 @@ fn vsock() {
     let port = u32::from(free_port()) + 100_000;
     let loopback = free.bind(&socket2::SockAddr::vsock(1, port)).is_ok();
     drop(free);
-    for (scheme, _kind) in [("vsock", "stream"), ("vsock-seqpacket", "seqpacket")] {
+    for scheme in ["vsock", "vsock-seqpacket"] {
         if loopback {
             let (daemon, mut puppet) = one(&world, &format!("'{scheme}:1:{port}'"));
             assert_eq!(socket(&puppet).name, format!("vsock:1:{port}"));

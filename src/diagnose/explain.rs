@@ -66,8 +66,17 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
     let errno = Errno::from_raw(error.errno);
     match errno {
         _ if matches!(error.obstacle, Some(Obstacle::NotASocket(_))) => {
-            let hint = "listend removes only sockets that nobody listens on; choose another path, \
-                        or remove it yourself";
+            let hint = match endpoint.kind() {
+                SocketKind::Fifo | SocketKind::MessageQueue => {
+                    "give it the owner, group and mode of the configuration, or remove it, and \
+                     listend makes it anew"
+                }
+                SocketKind::Special => "only devices, and files of /proc and /sys, can be held",
+                _ => {
+                    "listend removes only sockets that nobody listens on; choose another path, or \
+                     remove it yourself"
+                }
+            };
             (problem.with_hint(hint.to_owned()), Vec::new())
         }
         _ if matches!(error.obstacle, Some(Obstacle::Interference)) => {
@@ -142,7 +151,11 @@ fn message(error: &BindError, name: &str, endpoint: &Endpoint) -> String {
     match (error.obstacle, error.step) {
         (Some(Obstacle::LiveServer), _) => format!("{cannot}: a server answers there"),
         (Some(Obstacle::NotASocket(what)), _) => {
-            format!("{cannot}: {what} is there, not a socket")
+            let wanted = match endpoint.kind() {
+                SocketKind::Fifo | SocketKind::MessageQueue | SocketKind::Special => "",
+                _ => ", not a socket",
+            };
+            format!("{cannot}: {what} is there{wanted}")
         }
         (Some(Obstacle::Unprobed), _) => {
             format!(

@@ -26,10 +26,6 @@ pub(super) enum By {
 }
 
 /// What a descriptor is.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a handful at the start, never stored"
-)]
 #[derive(Debug)]
 pub(super) enum Found {
     Socket(Box<FoundSocket>),

@@ -9,7 +9,7 @@ use crate::config::Endpoint;
 use crate::config::options::Phase;
 use crate::plan::ListenerPlan;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::stat::{fstat, lstat};
+use nix::sys::stat::fstat;
 use socket2::SockRef;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -68,11 +68,8 @@ fn put_in_order(
             effective.extend(queue::limits(fd, &plan.options)?);
             identity = Some(PathIdentity::of(&fstat(fd).map_err(read_back)?));
         }
-        _ => {
-            // No file is no error: a socket may go on without its path.
-            let file = address.path().and_then(|path| lstat(path).ok());
-            identity = file.map(|file| PathIdentity::of(&file));
-        }
+        // A path is whoever bound it's: it is neither removed nor repaired here.
+        _ => {}
     }
     Ok((address, identity, effective))
 }

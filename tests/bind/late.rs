@@ -185,7 +185,7 @@ fn an_adopted_path_stays_when_we_go() {
     let outcome = adopt(&single(stream(&path)), vec![theirs.into()]);
     assert_eq!((outcome.errors.len(), outcome.notes.len()), (0, 0));
     let socket = first(&outcome);
-    assert!(socket.identity.is_some() && !socket.created);
+    assert!(socket.identity.is_none() && !socket.created);
     UnixStream::connect(&path).unwrap();
     assert!(outcome.bound.remove_paths().is_empty());
     assert!(path.exists());

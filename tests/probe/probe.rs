@@ -86,8 +86,9 @@ fn run(report: &Report) -> c_int {
         (Some("say"), Some(_)) => {
             use std::io::Write;
             let text = report.argv[2..].join(" ");
+            // In one write each: listend logs on the same standard error.
             let _ = writeln!(std::io::stdout(), "{text} on stdout");
-            let _ = writeln!(std::io::stderr(), "{text} on stderr");
+            let _ = std::io::stderr().write_all(format!("{text} on stderr\n").as_bytes());
             loop {
                 nix::unistd::pause();
             }
