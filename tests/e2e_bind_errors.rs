@@ -420,3 +420,32 @@ fn the_holder_of_an_ipv6_address_is_found() {
     }
     assert_eq!(errors(&json).len(), 2);
 }
+
+// Issue: "`listend check` … show asked and effective values".
+#[test]
+fn check_shows_what_became_of_each_option() {
+    let world = World::new();
+    let yaml = "
+listeners:
+  web: { address: '127.0.0.1:0', keep_alive: true, receive_buffer: 64K }
+  plain: '127.0.0.1:0'
+workers: { app: { command: [$PROBE, serve], listeners: [web, plain] } }
+";
+    let text = world.check(yaml, &[]).expect_code(0).stdout;
+    let row = text.lines().find(|line| line.contains("receive_buffer"));
+    let words: Vec<&str> = row.expect("a row").split_whitespace().collect();
+    // socket(7): "The kernel doubles this value".
+    assert_eq!(
+        words,
+        ["web", "127.0.0.1:0", "receive_buffer", "65536", "131072"]
+    );
+    let json = world.check(yaml, &["--json"]).expect_code(0).json();
+    let options = json["options"].as_array().expect("a list");
+    assert_eq!(options.len(), 2, "{json:#}");
+    assert_eq!(options[0]["listener"], "web");
+    let keys: Vec<&str> = options
+        .iter()
+        .filter_map(|o| o["option"].as_str())
+        .collect();
+    assert_eq!(keys, ["receive_buffer", "keep_alive"]);
+}

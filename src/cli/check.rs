@@ -5,7 +5,7 @@ use super::exit::Exit;
 use super::load::{self, Planned};
 use super::output::{count, print, print_report};
 use crate::diagnose::{self, Machine, Tried};
-use crate::listener::{self, Adopted, Outcome, Purpose};
+use crate::listener::{self, Adopted, Effective, Outcome, Purpose};
 use crate::plan::Plan;
 use crate::report::{Kind, Report, to_json};
 use crate::shell::logging::Sink;
@@ -28,8 +28,9 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
         silence,
     } = load::resolve(loaded);
     let mut exit = Exit::Configuration;
+    let mut options = Vec::new();
     if report.is_ok() {
-        let mut findings = on_this_machine(&plan, arguments, path);
+        let mut findings = on_this_machine(&plan, arguments, path, &mut options);
         exit = if findings.is_ok() {
             Exit::Done
         } else {
@@ -40,7 +41,11 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
     }
     report.sort();
     if arguments.json {
-        return finish(print(&format!("{:#}\n", to_json(&report, &sources))), exit);
+        let mut json = to_json(&report, &sources);
+        if !options.is_empty() {
+            json["options"] = options.iter().map(OptionReport::to_json).collect();
+        }
+        return finish(print(&format!("{json:#}\n")), exit);
     }
     print_report(&report, &sources, sink);
     if !report.is_ok() {
@@ -50,16 +55,12 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
     let dumped = match arguments.dump {
         Some(Dump::Config) => understood,
         Some(Dump::Plan) => config::to_yaml(&plan),
-        None => Ok(format!(
-            "{}: {} and {} are fine{}\n",
-            path.display(),
-            count(plan.listeners.len(), "listener"),
-            count(plan.workers.len(), "worker"),
-            match report.advice.len() {
-                0 => String::new(),
-                more => format!(" ({} of advice)", count(more, "piece")),
-            }
+        None if !options.is_empty() => Ok(format!(
+            "{}\n{}",
+            option_table(&options),
+            summary(path, &plan, &report)
         )),
+        None => Ok(summary(path, &plan, &report)),
     };
     match dumped {
         Ok(text) => finish(print(&text), exit),
@@ -70,6 +71,18 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
     }
 }
 
+fn summary(path: &Path, plan: &Plan, report: &Report) -> String {
+    let advice = match report.advice.len() {
+        0 => String::new(),
+        more => format!(" ({} of advice)", count(more, "piece")),
+    };
+    format!(
+        "{}: {} and {} are fine{advice}\n",
+        path.display(),
+        count(plan.listeners.len(), "listener"),
+        count(plan.workers.len(), "worker"),
+    )
+}
 /// A reader of standard output that went away (`| head`) got what it wanted.
 pub(super) fn finish(printed: std::io::Result<()>, exit: Exit) -> Exit {
     match printed {
@@ -98,7 +111,58 @@ pub(super) fn try_all(plan: &Plan) -> Outcome {
     outcome
 }
 
-fn on_this_machine(plan: &Plan, arguments: &Check, path: &Path) -> Report {
+/// A socket option as it was asked for and as the kernel has it.
+struct OptionReport {
+    listener: String,
+    address: String,
+    option: Effective,
+}
+
+impl OptionReport {
+    fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "listener": self.listener,
+            "address": self.address,
+            "option": self.option.key,
+            "asked": self.option.asked,
+            "effective": self.option.effective,
+        })
+    }
+}
+
+/// One line for each option, in columns; options that many sockets share are still one line each.
+fn option_table(options: &[OptionReport]) -> String {
+    let heads = ["listener", "address", "option", "asked", "effective"];
+    let rows = options.iter().map(|one| {
+        [
+            one.listener.as_str(),
+            &one.address,
+            one.option.key,
+            &one.option.asked,
+            &one.option.effective,
+        ]
+    });
+    let rows: Vec<[&str; 5]> = std::iter::once(heads).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..heads.len()).filter_map(width).collect();
+    let mut table = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths);
+        let line: String = cells
+            .map(|(cell, width)| format!("{cell:<width$}  "))
+            .collect();
+        table.push_str(line.trim_end());
+        table.push('\n');
+    }
+    table
+}
+
+fn on_this_machine(
+    plan: &Plan,
+    arguments: &Check,
+    path: &Path,
+    options: &mut Vec<OptionReport>,
+) -> Report {
     let machine = Machine::new();
     let mut findings = Report::default();
     let mode = if arguments.no_bind {
@@ -106,6 +170,14 @@ fn on_this_machine(plan: &Plan, arguments: &Check, path: &Path) -> Report {
     } else {
         super::run::raise_open_files();
         let outcome = try_all(plan);
+        options.extend(outcome.tried.into_iter().map(|(listener, socket, option)| {
+            let listener = plan.listener(listener);
+            OptionReport {
+                listener: listener.name.clone(),
+                address: listener.sockets[socket].endpoint.to_string(),
+                option,
+            }
+        }));
         for error in &outcome.errors {
             let mut problem = diagnose::explain_for_check(error, plan, &machine, path);
             if problem.is_error() && error.is_tolerated(plan) {
