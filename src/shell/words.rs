@@ -71,7 +71,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             ..
         } => {
             let level = match (status, next) {
-                (_, Next::Stopping) | (ExitStatus::Code(0), _) => Level::Info,
+                (_, Next::Stopping | Next::RestartIn(Duration::ZERO))
+                | (ExitStatus::Code(0), _) => Level::Info,
                 (_, Next::Failed(_)) => Level::Error,
                 _ => Level::Warn,
             };
@@ -175,7 +176,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::InstanceRefreshed { instance } => (
             Level::Info,
             format!(
-                "{}: restarting it, to hand over a listener that it was started without",
+                "{}: restarting it, to hand over a socket that it does not have",
                 name(instance)
             ),
         ),
@@ -267,6 +268,7 @@ fn count(live: usize) -> String {
 
 fn next_words(next: Next) -> String {
     match next {
+        Next::RestartIn(Duration::ZERO) => "restarting at once".to_owned(),
         Next::RestartIn(delay) => format!("restarting in {}", duration(delay)),
         Next::Failed(FailureReason::CrashLoop { crashes, interval }) => format!(
             "not restarting: {crashes} crashes within {}",
