@@ -21,7 +21,9 @@ pub fn run(words: &[String]) -> i32 {
     nix::unistd::alarm::set(patience.as_secs() as u32 + 1);
     match send(scheme, address, text.as_bytes(), patience) {
         Ok(answer) => {
-            let _ = io::stdout().write_all(&answer);
+            // Nobody flushes it at the end: this program has no `main` of Rust's.
+            let mut stdout = io::stdout();
+            let _ = stdout.write_all(&answer).and_then(|()| stdout.flush());
             0
         }
         Err(error) => {
