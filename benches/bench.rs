@@ -16,6 +16,7 @@
 mod idle;
 mod kill;
 mod machine;
+mod options;
 mod process;
 mod spawn;
 mod startup;
@@ -32,8 +33,9 @@ use table::Row;
 type Benchmark = (&'static str, fn(&mut Vec<Row>) -> Result<()>);
 
 /// In the order in which they run.
-const BENCHMARKS: [Benchmark; 4] = [
+const BENCHMARKS: [Benchmark; 5] = [
     ("startup", startup::run),
+    ("options", options::run),
     ("idle", idle::run),
     ("spawn", spawn::run),
     ("kill", kill::run),

@@ -43,7 +43,7 @@ fn rung(rows: &mut Vec<Row>, name: &str, count: u32, bind_loop: &Path, pause: &P
     let (ours, baseline) = in_turn(
         if is_main { MAIN.1 } else { LADDER_ROUNDS },
         || bind_with_listend(&config, count),
-        || bind_with_loop(bind_loop, addresses, count),
+        || until_done(bind_loop, addresses, count),
     )?;
 
     let samples = Samples::new(ours);
@@ -78,7 +78,8 @@ fn bind_with_listend(config: &Path, count: u32) -> Result<Duration> {
     Ok(time)
 }
 
-fn bind_with_loop(program: &Path, addresses: Addresses, count: u32) -> Result<Duration> {
+/// How long a baseline takes for these addresses.
+pub fn until_done(program: &Path, addresses: Addresses, count: u32) -> Result<Duration> {
     let arguments = std::iter::once(count.to_string()).chain(addresses.as_arguments());
     let mut process = Process::baseline(program, arguments)?;
     let time = process.time_until(1, "done", |line| line == "done")?;
@@ -95,6 +96,7 @@ fn memory_with_listend(config: &Path, count: u32) -> Result<Memory> {
     Ok(memory)
 }
 
-fn until_bound(listend: &mut Process, count: u32) -> Result<Duration> {
+/// How long listend takes until so many listeners are bound.
+pub fn until_bound(listend: &mut Process, count: u32) -> Result<Duration> {
     listend.time_until(1, "bound", |line| is_bound_line(line, count))
 }

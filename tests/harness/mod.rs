@@ -324,6 +324,17 @@ pub fn state(pid: i32) -> Option<char> {
     rest.trim_start().chars().next()
 }
 
+/// How often a process of one thread has been switched away from, of its own will or not.
+pub fn context_switches(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().filter_map(|line| {
+        let (name, number) = line.split_once(':')?;
+        name.ends_with("ctxt_switches")
+            .then(|| number.trim().parse::<u64>().expect("a number"))
+    });
+    numbers.sum()
+}
+
 /// The children of a process, zombies included.
 pub fn children(parent: i32) -> Vec<i32> {
     let is_child = |pid: &i32| {

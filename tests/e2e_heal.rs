@@ -1,0 +1,315 @@
+//! Listeners that a worker damages are repaired while it runs, and the log says who did it.
+
+mod harness;
+
+use harness::{Daemon, Puppet, World, client, context_switches, eventually, free_port, network};
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::time::Duration;
+
+/// Two workers that hold the same listeners.
+fn two(world: &World, listeners: &str, names: &str) -> (Daemon, Vec<Puppet>) {
+    let daemon = world.run(&format!(
+        "
+listeners: {listeners}
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [{names}]
+    instances: 2
+    restart: {{ backoff: 10ms..50ms, limit: none }}
+"
+    ));
+    let puppets = world.puppets(2);
+    (daemon, puppets)
+}
+
+// FIELD §3.2: shutdown(2) of a shared listener ends it for everybody.
+#[test]
+fn a_tcp_listener_that_was_shut_down_listens_again_while_its_workers_run() {
+    let world = World::new();
+    let port = free_port();
+    let listeners = format!("{{ web: '127.0.0.1:{port}', other: '127.0.0.1:0' }}");
+    let (daemon, mut puppets) = two(&world, &listeners, "web, other");
+    let address: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    for round in 1..=3 {
+        puppets[0].ask("shutdown");
+        let line = daemon.lines(&["web", "listening again"], round).pop();
+        let line = line.expect("so many");
+        // shutdown(2) leaves no trace of who called it: it was one of those who had it.
+        assert!(line.contains("shut down"), "{line}");
+        assert!(line.contains("app.0") && line.contains("app.1"), "{line}");
+        daemon.lines(&["other", "listening again"], round);
+        client::tcp(address).expect("it listens");
+    }
+    // The workers are those of before, and their descriptors work.
+    let answer = std::thread::scope(|scope| {
+        let puppet = &mut puppets[1];
+        // The three clients of above came first, and left.
+        let client = scope.spawn(|| network::send("tcp", &address.to_string(), "hello"));
+        while puppet.ask("read 3") != "hello" {}
+        client.join().expect("the client")
+    });
+    assert_eq!(answer.as_deref(), Ok("HELLO"));
+    assert!(daemon.lines_so_far(&["app", "exited"]).is_empty());
+    daemon.stop();
+}
+
+#[test]
+fn the_only_worker_that_had_it_is_named() {
+    let world = World::new();
+    let daemon = world.run(
+        "
+listeners: { web: '127.0.0.1:0', other: '127.0.0.1:0' }
+workers:
+  bad: { command: [$PROBE, puppet, $EVENTS], listeners: [web] }
+  good: { command: [$PROBE, serve], listeners: [other] }
+",
+    );
+    let mut bad = world.puppet();
+    bad.ask("shutdown");
+    let line = daemon.line(&["web", "shut down", "listening again"]);
+    assert!(line.contains("bad.0") && !line.contains("good.0"), "{line}");
+    client::tcp(daemon.address("web")).expect("it listens");
+    daemon.stop();
+}
+
+/// A queue of the repaired listener is as long as it was.
+#[test]
+fn the_backlog_survives_the_repair() {
+    let world = World::new();
+    let daemon = world.run(
+        "
+listeners: { web: { address: '127.0.0.1:0', backlog: 7 } }
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [web]
+    restart: { backoff: 10ms..50ms, limit: none }
+",
+    );
+    let mut puppet = world.puppet();
+    puppet.ask("shutdown");
+    daemon.line(&["web", "listening again"]);
+    // The next worker is asked, not the one after whose start it was repaired anyway.
+    let info = fs::read_to_string("/proc/net/tcp").expect("the table");
+    let port = format!(":{:04X} ", daemon.address("web").port());
+    let listens = |line: &str| line.contains(&port) && line.contains(" 0A ");
+    assert!(info.lines().any(listens), "{info}");
+    puppet.tell("exit 1");
+    let report = world.puppet().report;
+    assert_eq!(report.fds[3].socket.as_ref().unwrap().backlog, Some(7));
+    daemon.stop();
+}
+
+// unix(7): what is shut down refuses clients; listen(2) does not undo it, so it is bound anew.
+#[test]
+fn a_unix_listener_that_was_shut_down_is_there_again() {
+    for scheme in ["unix", "unix-seqpacket"] {
+        let world = World::new();
+        let listeners = format!("{{ app: {{ address: '{scheme}:$DIR/app.sock', mode: 0620 }} }}");
+        let (daemon, mut puppets) = two(&world, &listeners, "app");
+        puppets[0].ask("shutdown");
+        let line = daemon.line(&["listener app", "shut down", "again"]);
+        assert!(line.contains("app.0") && line.contains("app.1"), "{line}");
+        let path = world.path("app.sock");
+        let mode = fs::metadata(&path)
+            .expect("the socket")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o620);
+        eventually("clients connect", || connects(scheme, &path));
+        daemon.stop();
+        assert!(!path.exists());
+    }
+}
+
+fn connects(scheme: &str, path: &std::path::Path) -> bool {
+    let kind = match scheme {
+        "unix" => socket2::Type::STREAM,
+        "unix-dgram" => socket2::Type::DGRAM,
+        _ => socket2::Type::SEQPACKET,
+    };
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, kind, None).expect("socket");
+    let address = socket2::SockAddr::unix(path).expect("an address");
+    socket.connect(&address).is_ok()
+}
+
+// FIELD §3.2, gunicorn#965: a worker unlinks the path that the holder owns.
+#[test]
+fn a_path_that_a_worker_unlinked_is_bound_again_with_the_same_mode() {
+    for (scheme, mode) in [
+        ("unix", 0o660),
+        ("unix-dgram", 0o622),
+        ("unix-seqpacket", 0o600),
+    ] {
+        let world = World::new();
+        let listener = format!("{{ address: '{scheme}:$DIR/app.sock', mode: 0{mode:o} }}");
+        let (daemon, mut puppets) = two(&world, &format!("{{ app: {listener} }}"), "app");
+        let path = world.path("app.sock");
+        let before = fs::metadata(&path).expect("the socket").ino();
+        puppets[0].ask(&format!("unlink {}", path.display()));
+        let line = daemon.line(&["listener app", "app.sock", "removed", "bound again"]);
+        assert!(line.contains("app.0") && line.contains("app.1"), "{line}");
+        let metadata = fs::metadata(&path).expect("it is there again");
+        assert!(metadata.file_type().is_socket());
+        assert_eq!(metadata.permissions().mode() & 0o777, mode, "{scheme}");
+        assert!(connects(scheme, &path), "{scheme}, was {before}");
+        daemon.stop();
+        assert!(!path.exists(), "{scheme}: removed at the end");
+    }
+}
+
+// The workers that run have the old socket, which no client finds any more; those that start
+// afterwards have the new one.
+#[test]
+fn clients_of_a_path_bound_again_reach_the_next_worker() {
+    let world = World::new();
+    let (daemon, mut puppets) = two(&world, "{ app: 'unix:$DIR/app.sock' }", "app");
+    let path = world.path("app.sock");
+    puppets[0].ask(&format!("unlink {}", path.display()));
+    daemon.line(&["listener app", "bound again"]);
+    let early = client::unix(&path).expect("it waits in the queue");
+    for puppet in &mut puppets {
+        puppet.tell("exit 1");
+    }
+    let mut next = world.puppet();
+    next.tell("serve");
+    let report = client::read_report(early).expect("a report");
+    assert_eq!(
+        report.fds[3].socket.as_ref().unwrap().name,
+        path.to_str().unwrap()
+    );
+    daemon.stop();
+}
+
+#[test]
+fn a_folder_that_was_removed_with_the_path_in_it_comes_back() {
+    let world = World::new();
+    let (daemon, puppets) = two(&world, "{ app: 'unix:$DIR/deep/app.sock' }", "app");
+    fs::remove_dir_all(world.path("deep")).expect("remove the folder");
+    daemon.line(&["listener app", "removed", "bound again"]);
+    client::unix(&world.path("deep/app.sock")).expect("it is there again");
+    drop(puppets);
+    daemon.stop();
+}
+
+#[test]
+fn a_path_that_somebody_else_took_is_left_to_them() {
+    let world = World::new();
+    let (daemon, mut puppets) = two(&world, "{ app: 'unix:$DIR/app.sock' }", "app");
+    let path = world.path("app.sock");
+    let theirs = world.path("theirs.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&theirs).expect("bind");
+    let before = fs::metadata(&theirs).expect("theirs").ino();
+    fs::rename(&theirs, &path).expect("rename");
+    daemon.line(&["app.sock", "trying again"]);
+    assert_eq!(fs::metadata(&path).expect("theirs").ino(), before);
+    // When they leave, it is ours again.
+    drop(listener);
+    fs::remove_file(&path).expect("remove");
+    daemon.line(&["listener app", "bound again"]);
+    client::unix(&path).expect("it is there again");
+    puppets.clear();
+    daemon.stop();
+}
+
+// Rule: "flips O_NONBLOCK … (flags checked at each spawn) … and logs which worker did it".
+#[test]
+fn a_flipped_o_nonblock_is_corrected_and_the_worker_named() {
+    let world = World::new();
+    let daemon = world.run(
+        "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [web]
+    restart: { backoff: 10ms..50ms, limit: none }
+",
+    );
+    let mut first = world.puppet();
+    assert!(!first.report.fds[3].nonblocking);
+    first.ask("flip");
+    first.tell("exit 1");
+    let second = world.puppet();
+    assert!(!second.report.fds[3].nonblocking, "put in order again");
+    let line = daemon.line(&["web", "O_NONBLOCK"]);
+    assert!(line.contains("app.0"), "{line}");
+    daemon.stop();
+}
+
+/// Holds a port as soon as it is free. It spins: the moment is short.
+fn take(address: SocketAddr) -> TcpListener {
+    loop {
+        if let Ok(listener) = TcpListener::bind(address) {
+            return listener;
+        }
+    }
+}
+
+// A repair that cannot succeed is reported, and retried with growing delays.
+#[test]
+fn a_repair_that_fails_is_reported_and_tried_again_without_a_busy_loop() {
+    let world = World::new();
+    let daemon = world.run(
+        "
+listeners: { app: 'unix:$DIR/deep/app.sock' }
+workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [app] } }
+",
+    );
+    let puppet = world.puppet();
+    // A file where the folder was: nothing can be bound there, root or not.
+    fs::rename(world.path("deep"), world.path("away")).expect("rename");
+    fs::write(world.path("deep"), "in the way").expect("write");
+    daemon.line(&["listener app", "trying again"]);
+    let before = context_switches(daemon.pid());
+    // No event shows that nothing happens.
+    std::thread::sleep(Duration::from_millis(500));
+    let after = context_switches(daemon.pid());
+    assert!(after - before < 50, "{before} {after}");
+    let said = daemon.lines_so_far(&["trying again"]).len();
+    assert!(said <= 4, "{said} times: {}", daemon.stderr());
+    assert!(daemon.is_running());
+    fs::remove_file(world.path("deep")).expect("remove");
+    daemon.line(&["listener app", "again"]);
+    eventually("clients connect", || {
+        client::unix(&world.path("deep/app.sock")).is_ok()
+    });
+    drop(puppet);
+    daemon.stop();
+}
+
+// tcp(7): a listener that is shut down keeps its port until it is closed, except from others with
+// SO_REUSEADDR; whoever was faster has it.
+#[test]
+fn a_port_that_another_process_took_meanwhile_is_tried_again() {
+    let world = World::new();
+    let port = free_port();
+    let address: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    let daemon = world.run(&format!(
+        "
+listeners: {{ web: '{address}' }}
+workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [web] }} }}
+"
+    ));
+    let mut puppet = world.puppet();
+    // Stopped, it cannot be faster.
+    daemon.signal(nix::sys::signal::Signal::SIGSTOP);
+    eventually("it is stopped", || {
+        harness::state(daemon.pid()) == Some('T')
+    });
+    puppet.ask("shutdown");
+    let thief = take(address);
+    let before = context_switches(daemon.pid());
+    daemon.signal(nix::sys::signal::Signal::SIGCONT);
+    daemon.line(&["web", "shut down", "trying again"]);
+    std::thread::sleep(Duration::from_millis(500));
+    let after = context_switches(daemon.pid());
+    assert!(after - before < 50, "{before} {after}");
+    drop(thief);
+    daemon.line(&["web", "listening again"]);
+    eventually("clients connect", || client::tcp(address).is_ok());
+    daemon.stop();
+}
