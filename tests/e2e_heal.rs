@@ -161,8 +161,8 @@ fn a_path_that_a_worker_unlinked_is_bound_again_with_the_same_mode() {
     }
 }
 
-// The workers that run have the old socket, which no client finds any more; those that start
-// afterwards have the new one.
+// The workers that run have the old socket, which no client finds any more: they are restarted to
+// get the new one.
 #[test]
 fn clients_of_a_path_bound_again_reach_the_next_worker() {
     let world = World::new();
@@ -172,7 +172,7 @@ fn clients_of_a_path_bound_again_reach_the_next_worker() {
     daemon.line(&["listener app", "bound again"]);
     let early = client::unix(&path).expect("it waits in the queue");
     for puppet in &mut puppets {
-        puppet.tell("exit 1");
+        puppet.wait_for_its_end();
     }
     let mut next = world.puppet();
     next.tell("serve");

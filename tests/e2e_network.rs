@@ -41,6 +41,7 @@ workers:
     );
     // The same address twice, in two networks, is no conflict.
     let daemon = world.run(&yaml);
+    daemon.line(&["app.0", "started"]);
     let outside = client::ask_tcp(format!("127.0.0.1:{port}").parse().unwrap());
     let inside = blue.send("tcp", &format!("127.0.0.1:{port}"), "?");
     let inside = inside.expect("a client inside is served");
@@ -87,9 +88,8 @@ workers: { app: { command: [$PROBE, serve], listeners: [it, any] } }
 ",
     );
     daemon.line(&["app.0", "started"]);
-    // By its own address from within, it comes in on the loopback.
-    here.send("tcp", "10.9.8.1:8081", "?").expect("any device");
-    here.send("tcp", "10.9.8.1:8080", "?")
+    here.send("tcp", "127.0.0.1:8081", "?").expect("any device");
+    here.send("tcp", "127.0.0.1:8080", "?")
         .expect_err("not its device");
     there.send("tcp", "10.9.8.1:8080", "?").expect("its device");
     daemon.stop();

@@ -328,8 +328,7 @@ workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [web], restar
     let mut puppet = world.puppet();
     // While it runs as well: the daemon sees the hangup and listens again.
     puppet.ask("shutdown");
-    daemon.line(&["listener web", "shut down"]);
-    daemon.line(&["listener web", "repaired"]);
+    daemon.line(&["listener web", "shut down", "listening again"]);
     client::tcp(daemon.address("web")).expect("it is up again");
     drop(puppet);
     daemon.line(&["app.0", "exited"]);

@@ -1,6 +1,7 @@
 //! What the core tells about.
 
 use super::input::{ExitStatus, InstanceId, ProcessId};
+use super::listeners::Repaired;
 use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
 use std::time::Duration;
@@ -137,6 +138,8 @@ pub enum Event {
         listener: ListenerId,
         /// Which of its sockets.
         socket: u32,
+        /// By which socket.
+        by: Repaired,
     },
     /// It could not be repaired.
     RepairFailed {

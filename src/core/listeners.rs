@@ -230,7 +230,11 @@ impl Core {
         };
         mending.whole = true;
         mending.failures = 0;
-        self.emit(Event::ListenerRepaired { listener, socket });
+        self.emit(Event::ListenerRepaired {
+            listener,
+            socket,
+            by,
+        });
         if by == Repaired::AnotherSocket && self.phase == Phase::Running {
             self.refresh_users(now, listener);
         }

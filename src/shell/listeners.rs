@@ -2,6 +2,7 @@
 //! that was damaged; and telling it what the kernel tells.
 
 use super::turn::Shell;
+use super::words;
 use crate::core::{Input, Missing, Repaired};
 use crate::diagnose::{self, Machine};
 use crate::listener::{self, BindError, Damage, Repair};
@@ -74,10 +75,33 @@ impl Shell {
         let Some(held) = sockets.into_iter().nth(socket as usize) else {
             return;
         };
-        if listener::inspect(held).is_some() {
+        if let Some(damage) = listener::inspect(held) {
             // Until it is repaired its event would come for ever.
             self.watch.not(&self.epoll, held);
+            let what = match damage {
+                Damage::ShutDown => "shut down",
+                Damage::PathGone => "removed",
+                Damage::PathReplaced => "replaced",
+            };
+            let words = format!("{} was {what} by {}", held.address, self.suspects(listener));
+            self.damages.insert((listener, socket), words);
             self.feed(Input::ListenerDamaged { listener, socket });
+        }
+    }
+
+    /// Who has a listener. Neither shutdown(2) nor unlink(2) leaves a trace of who called it.
+    fn suspects(&self, listener: ListenerId) -> String {
+        let has_it = |worker| self.plan.worker(worker).listeners.contains(&listener);
+        let mut running: Vec<_> = self.processes.instances().collect();
+        running.retain(|instance| has_it(instance.worker));
+        running.sort_unstable();
+        let names = running.into_iter();
+        let names: Vec<String> = names
+            .map(|instance| words::instance_name(&self.plan, instance))
+            .collect();
+        match names.as_slice() {
+            [] => "somebody who had it".to_owned(),
+            several => several.join(" or "),
         }
     }
 
@@ -91,19 +115,6 @@ impl Shell {
     pub(super) fn addresses_changed(&mut self) {
         self.watch.drain_addresses();
         self.feed(Input::AddressesChanged);
-    }
-
-    /// What happened to a socket, in words.
-    pub(super) fn damage_words(&self, listener: ListenerId, socket: u32) -> String {
-        let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
-        let held = sockets.into_iter().nth(socket as usize);
-        let address = held.map_or_else(String::new, |held| held.address.to_string());
-        match held.and_then(listener::inspect) {
-            Some(Damage::ShutDown) => format!("{address} was shut down"),
-            Some(Damage::PathGone) => format!("{address} was removed"),
-            Some(Damage::PathReplaced) => format!("{address} was replaced"),
-            None => format!("{address} was damaged for a moment"),
-        }
     }
 }
 

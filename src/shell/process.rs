@@ -77,6 +77,11 @@ impl Processes {
         self.by_id.insert(id, process);
     }
 
+    /// Whose they are.
+    pub fn instances(&self) -> impl Iterator<Item = InstanceId> + '_ {
+        self.by_id.values().map(|process| process.instance)
+    }
+
     /// Looks one up.
     pub fn get(&self, id: ProcessId) -> Option<&Process> {
         self.by_id.get(&id)

@@ -36,9 +36,11 @@ pub struct Shell {
     core: Core,
     pub(super) epoll: Epoll,
     signals: Signals,
-    processes: Processes,
+    pub(super) processes: Processes,
     /// Why launches failed, in words, until the core's event about it is put into words.
     reasons: HashMap<ProcessId, String>,
+    /// What happened to sockets that were damaged, in words.
+    pub(super) damages: HashMap<SocketId, String>,
     exit: Option<u8>,
 }
 
@@ -113,6 +115,7 @@ impl Shell {
             signals,
             processes: Processes::default(),
             reasons: HashMap::new(),
+            damages: HashMap::new(),
             exit: None,
         })
     }
@@ -296,7 +299,12 @@ impl Shell {
         let context = words::Context {
             plan: &self.plan,
             pid_of: &|process| self.processes.get(process).map(|process| process.pid),
-            damage: &|listener, socket| self.damage_words(listener, socket),
+            damage: &|listener, socket| {
+                let words = self.damages.get(&(listener, socket));
+                words
+                    .cloned()
+                    .unwrap_or_else(|| "it was damaged".to_owned())
+            },
             reasons: &self.reasons,
         };
         let (level, words) = words::describe(event, &context);

@@ -1,7 +1,7 @@
 //! The core's events in words. Every line says what happens next.
 
 use super::signals::Arrived;
-use crate::core::{Event, ExitStatus, FailureReason, InstanceId, Next, ProcessId};
+use crate::core::{Event, ExitStatus, FailureReason, InstanceId, Next, ProcessId, Repaired};
 use crate::listener::Disturbed;
 use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::sys::Origin;
@@ -17,7 +17,7 @@ pub(super) struct Context<'a> {
     pub plan: &'a Plan,
     /// The pid of a process that has one.
     pub pid_of: &'a dyn Fn(ProcessId) -> Option<i32>,
-    /// What happened to a socket: `was shut down`.
+    /// What happened to a socket, and who may have done it: `… was shut down by app.0`.
     pub damage: &'a dyn Fn(ListenerId, u32) -> String,
     /// Why launches failed.
     pub reasons: &'a HashMap<ProcessId, String>,
@@ -142,26 +142,28 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::ListenerAwaited { listener, limit } => (
             Level::Info,
             format!(
-                "listener {}: waiting for its address; it is an error after {}, and waited for \
-                 all the same",
+                "listener {}: waiting for {}; it is an error after {}, and waited for all the same",
                 context.plan.listener(listener).name,
+                addresses(context.plan, listener),
                 duration(limit)
             ),
         ),
         Event::ListenerOverdue { listener, after } => (
             Level::Error,
             format!(
-                "listener {}: its address has not come after {}; still waiting, and so do the \
-                 workers that take it",
+                "listener {}: {} has not come after {}; still waiting, and so do the workers that \
+                 take it",
                 context.plan.listener(listener).name,
+                addresses(context.plan, listener),
                 duration(after)
             ),
         ),
         Event::ListenerMissing { listener, again_in } => (
             Level::Warn,
             format!(
-                "listener {}: not bound; trying again in {}",
+                "listener {}: cannot be bound to {}; trying again in {}",
                 context.plan.listener(listener).name,
+                addresses(context.plan, listener),
                 duration(again_in)
             ),
         ),
@@ -180,29 +182,38 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 name(instance)
             ),
         ),
+        // Told with what came of it: repairs take no time, or fail.
         Event::ListenerDamaged { listener, socket } => (
-            Level::Warn,
+            Level::Debug,
             format!(
-                "listener {}: {} {}; repairing it",
+                "listener {}: {}",
                 context.plan.listener(listener).name,
-                (context.damage)(listener, socket),
-                users(context.plan, listener)
+                (context.damage)(listener, socket)
             ),
         ),
-        Event::ListenerRepaired { listener, .. } => (
-            Level::Info,
-            format!(
-                "listener {}: repaired, it takes clients again",
-                context.plan.listener(listener).name
-            ),
-        ),
+        Event::ListenerRepaired {
+            listener,
+            socket,
+            by,
+        } => {
+            let outcome = match by {
+                Repaired::SameSocket => "listening again",
+                Repaired::AnotherSocket => "bound again",
+            };
+            let name = &context.plan.listener(listener).name;
+            let damage = (context.damage)(listener, socket);
+            (Level::Warn, format!("listener {name}: {damage}; {outcome}"))
+        }
         Event::RepairFailed {
-            listener, again_in, ..
+            listener,
+            socket,
+            again_in,
         } => (
             Level::Error,
             format!(
-                "listener {}: cannot be repaired; trying again in {}",
+                "listener {}: {}, and cannot be repaired; trying again in {}",
                 context.plan.listener(listener).name,
+                (context.damage)(listener, socket),
                 duration(again_in)
             ),
         ),
@@ -240,18 +251,11 @@ pub(super) fn disturbance(disturbed: Disturbed, nonblocking: bool) -> Vec<&'stat
     words
 }
 
-/// `by app`, or `by one of app, api`: the workers that have a listener.
-fn users(plan: &Plan, listener: ListenerId) -> String {
-    let users = plan.workers.iter();
-    let users: Vec<&str> = users
-        .filter(|worker| worker.listeners.contains(&listener))
-        .map(|worker| worker.name.as_str())
-        .collect();
-    match users.as_slice() {
-        [] => "by somebody".to_owned(),
-        [one] => format!("by worker {one}"),
-        several => format!("by one of the workers {}", several.join(", ")),
-    }
+/// The addresses of a listener, as they were written.
+fn addresses(plan: &Plan, listener: ListenerId) -> String {
+    let sockets = plan.listener(listener).sockets.iter();
+    let addresses: Vec<String> = sockets.map(|socket| socket.endpoint.to_string()).collect();
+    addresses.join(", ")
 }
 
 fn worker_name(plan: &Plan, worker: WorkerId) -> &str {
