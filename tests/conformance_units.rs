@@ -14,6 +14,7 @@ use listend::config::SocketKind;
 use listend::config::options::{How, OPTIONS, OptionSpec, ValueKind};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::process::Stdio;
 
 /// What one socket of the test is: a kind, and for inet one of both families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -353,14 +354,15 @@ fn with_systemd(container: &Container, cases: &[Case]) -> (Found, Vec<String>) {
         .address(first.unwrap().number);
     // The worker reports and serves nobody, so there is no answer to wait for.
     let words = ["/opt/probe", "send", "unix", &address, "hello", "1"];
-    let mut client = container.command(words).spawn().expect("start nsenter");
+    let mut command = container.command(words);
+    let mut client = command.stderr(Stdio::null()).spawn().expect("nsenter");
     let found = report(container, "/run/systemd.json", "app.service");
-    let _ = client.kill();
-    let _ = client.wait();
     // The sockets first: the client that still waits would have the service started again.
     let stop = ["systemctl", "stop"].into_iter();
     container.run(stop.chain(sockets.iter().map(String::as_str)));
     container.run(["systemctl", "stop", "app.service"]);
+    // Not killed: its child would be a zombie in the container, whose shutdown waits for it.
+    client.wait().expect("wait for nsenter");
     (by_name(&found), unknown)
 }
 

@@ -124,12 +124,12 @@ workers:
         .expect("served");
     assert!(world.no_puppet_is_waiting(), "the other worker waits");
     // Another address is not the one.
-    namespace.ip(&["addr", "add", "10.9.8.6/24", "dev", "lo"]);
+    namespace.ip(&["addr", "add", "10.9.8.6/32", "dev", "lo"]);
     namespace
         .send("tcp", "127.0.0.1:8080", "?")
         .expect("served");
     assert!(daemon.lines_so_far(&["late", "listening on"]).is_empty());
-    namespace.ip(&["addr", "add", "10.9.8.7/24", "dev", "lo"]);
+    namespace.ip(&["addr", "add", "10.9.8.7/32", "dev", "lo"]);
     daemon.line(&["late", "listening on", "10.9.8.7:8080"]);
     let mut patient = world.puppet();
     assert_eq!(patient.report.env["LISTEN_FDNAMES"], "late:now");
@@ -227,7 +227,7 @@ workers: { app: { command: [$PROBE, serve], listeners: [it, six] } }
     );
     daemon.line(&["it", "listening on", "10.9.8.7:8080"]);
     daemon.line(&["six", "listening on", "[fd00:9::7]:8080"]);
-    namespace.ip(&["addr", "add", "10.9.8.7/24", "dev", "lo"]);
+    namespace.ip(&["addr", "add", "10.9.8.7/32", "dev", "lo"]);
     namespace.ip(&["addr", "add", "fd00:9::7/64", "dev", "lo", "nodad"]);
     namespace.send("tcp", "10.9.8.7:8080", "?").expect("served");
     namespace
@@ -259,7 +259,7 @@ workers:
     assert_eq!(app.report.env["LISTEN_FDNAMES"], "web");
     app.tell("serve");
     send("tcp", &format!("127.0.0.1:{port}"), "?").expect("served");
-    assert!(daemon.lines_so_far(&["opt", "listening on"]).is_empty());
+    assert!(daemon.lines_so_far(&["listener opt: listening on"]).is_empty());
     drop(holder);
     daemon.line(&["opt", "listening on", &busy.to_string()]);
     let mut more = world.puppet();

@@ -3,8 +3,8 @@
 //! A listener is bound before the core hears of it, and then there is nothing to decide. The rest is
 //! here. One that is missing is tried again: when the machine's addresses change, if that is what it
 //! waits for, and else with growing delays. The workers that take a listener which is *waited for*
-//! do not start without it; an *optional* one they do without, and are started again when it has come,
-//! since a process gets its listeners only when it starts. One that was damaged is repaired at once,
+//! do not start without it; an *optional* one they do without, if they have another, and are started
+//! again when it has come, since a process gets its listeners only when it starts. One that was damaged is repaired at once,
 //! but not more often than [`REPAIR_PAUSE`] allows, should a worker damage it over and over.
 //!
 //! No wait ever ends for good: `wait_for_address: 30s` says when to complain, not when to give up.
@@ -107,14 +107,25 @@ impl Core {
         self
     }
 
-    /// Whether the worker has to wait for a listener of its own.
+    /// Whether the worker has to wait for a listener of its own: one that is waited for, or any
+    /// where there is none at all, since a server without a socket can only fail.
     pub(super) fn waits_for_a_listener(&self, worker: WorkerId) -> bool {
-        self.listeners.missing.keys().any(|listener| {
+        let mut missing = 0;
+        for listener in self.listeners.missing.keys() {
             let life = self.listeners.lives.get(listener.0 as usize);
-            life.is_some_and(|life| {
-                matches!(life.presence, Presence::WaitFor(_)) && life.users.contains(&worker)
-            })
-        })
+            let Some(life) = life.filter(|life| life.users.contains(&worker)) else {
+                continue;
+            };
+            if let Presence::WaitFor(_) = life.presence {
+                return true;
+            }
+            missing += 1;
+        }
+        let takes = || {
+            let lives = self.listeners.lives.iter();
+            lives.filter(|life| life.users.contains(&worker)).count()
+        };
+        missing > 0 && missing == takes()
     }
 
     /// The earliest errand.

@@ -82,6 +82,8 @@ impl Watch {
                 let flags = AddWatchFlags::IN_DELETE
                     | AddWatchFlags::IN_MOVED_FROM
                     | AddWatchFlags::IN_MOVED_TO
+                    | AddWatchFlags::IN_MOVE_SELF
+                    | AddWatchFlags::IN_DELETE_SELF
                     | AddWatchFlags::IN_ONLYDIR;
                 let descriptor = inotify.add_watch(folder, flags)?;
                 self.folders.insert(folder.to_owned(), descriptor);
@@ -92,18 +94,28 @@ impl Watch {
         Ok(())
     }
 
-    /// The sockets in whose folders something was removed or renamed.
-    pub(super) fn sockets_to_look_at(&self) -> BTreeSet<SocketId> {
+    /// The sockets in whose folders something was removed or renamed, or whose folder was.
+    pub(super) fn sockets_to_look_at(&mut self) -> BTreeSet<SocketId> {
+        let mut events = Vec::new();
+        if let Some(inotify) = &self.inotify {
+            while let Ok(more) = inotify.read_events() {
+                events.extend(more);
+            }
+        }
         let mut found = BTreeSet::new();
-        let Some(inotify) = &self.inotify else {
-            return found;
-        };
-        while let Ok(events) = inotify.read_events() {
-            for event in events {
-                // An overflow (a negative descriptor) may have swallowed anything.
-                match self.sockets.get(&event.wd) {
-                    Some(sockets) => found.extend(sockets),
-                    None => found.extend(self.sockets.values().flatten()),
+        for event in events {
+            // An overflow (a negative descriptor) may have swallowed anything.
+            match self.sockets.get(&event.wd) {
+                Some(sockets) => found.extend(sockets),
+                None => found.extend(self.sockets.values().flatten()),
+            }
+            let gone = AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
+            if event.mask.intersects(gone) {
+                // A folder that is made anew at the same place is another one.
+                self.folders.retain(|_, descriptor| *descriptor != event.wd);
+                self.sockets.remove(&event.wd);
+                if let Some(inotify) = &self.inotify {
+                    let _is_gone_with_the_folder = inotify.rm_watch(event.wd);
                 }
             }
         }

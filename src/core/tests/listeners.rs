@@ -24,6 +24,33 @@ fn rig(presence: Presence) -> Rig {
     rig
 }
 
+/// The same, but the second worker takes `WEB` as well.
+fn sharing_rig(presence: Presence) -> Rig {
+    let mut rig = rig(presence);
+    let lives = vec![
+        ListenerLife {
+            presence: Presence::Required,
+            users: vec![WorkerId(0), WorkerId(1)],
+        },
+        ListenerLife {
+            presence,
+            users: vec![WorkerId(1)],
+        },
+    ];
+    rig.core = rig.core.with_listeners(lives);
+    rig
+}
+
+#[test]
+fn a_worker_waits_while_it_has_no_listener_at_all() {
+    let mut rig = rig(Presence::Optional);
+    rig.give(missing(Missing::Other));
+    rig.give(Input::Start);
+    assert_eq!(spawned_workers(&rig), [0]);
+    rig.give(Input::ListenerBound { listener: LATE });
+    assert_eq!(spawned_workers(&rig), [1]);
+}
+
 fn missing(why: Missing) -> Input {
     Input::ListenerMissing {
         listener: LATE,
@@ -90,7 +117,7 @@ fn a_wait_that_is_over_is_told_once_and_goes_on() {
 
 #[test]
 fn an_optional_listener_is_done_without_and_tried_again_with_growing_delays() {
-    let mut rig = rig(Presence::Optional);
+    let mut rig = sharing_rig(Presence::Optional);
     rig.give(missing(Missing::Other));
     rig.give(Input::Start);
     assert_eq!(spawned_workers(&rig), [0, 1]);
@@ -105,7 +132,7 @@ fn an_optional_listener_is_done_without_and_tried_again_with_growing_delays() {
 
 #[test]
 fn the_workers_of_an_optional_listener_are_restarted_when_it_has_come() {
-    let mut rig = rig(Presence::Optional);
+    let mut rig = sharing_rig(Presence::Optional);
     rig.give(missing(Missing::Other));
     rig.give(Input::Start);
     let app = InstanceId {
