@@ -259,7 +259,11 @@ workers:
     assert_eq!(app.report.env["LISTEN_FDNAMES"], "web");
     app.tell("serve");
     send("tcp", &format!("127.0.0.1:{port}"), "?").expect("served");
-    assert!(daemon.lines_so_far(&["listener opt: listening on"]).is_empty());
+    assert!(
+        daemon
+            .lines_so_far(&["listener opt: listening on"])
+            .is_empty()
+    );
     drop(holder);
     daemon.line(&["opt", "listening on", &busy.to_string()]);
     let mut more = world.puppet();

@@ -25,10 +25,12 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
     } = config;
     // Taken apart piece by piece: with many thousands of listeners, two whole copies would be the
     // most memory that listend ever needs.
-    let listeners: Vec<ListenerPlan> = listeners
+    let mut listeners: Vec<ListenerPlan> = listeners
         .into_iter()
         .map(|listener| resolver.listener(listener))
         .collect();
+    // Collecting in place keeps the room of the larger elements.
+    listeners.shrink_to_fit();
     let ids: HashMap<&str, ListenerId> = listeners
         .iter()
         .zip((0..).map(ListenerId))
@@ -59,6 +61,17 @@ impl Resolver<'_> {
         let directory_group = listener.directory_group.as_ref();
         let directory_group = directory_group.and_then(|name| self.group(name));
         let bare = |options: Vec<Located<_>>| options.into_iter().map(|one| one.value).collect();
+        let mut sockets: Vec<SocketPlan> = listener
+            .addresses
+            .into_iter()
+            .flat_map(|address| {
+                let place = address.place;
+                let endpoints = address.value.endpoints.into_iter();
+                endpoints.map(move |endpoint| SocketPlan { endpoint, place })
+            })
+            .collect();
+        // One socket is the rule, and room for four is what it gets.
+        sockets.shrink_to_fit();
         ListenerPlan {
             options: bare(listener.options),
             multicast: listener
@@ -71,15 +84,7 @@ impl Resolver<'_> {
             remove_on_stop: listener.remove_on_stop,
             presence: listener.presence,
             name: listener.name.value,
-            sockets: listener
-                .addresses
-                .into_iter()
-                .flat_map(|address| {
-                    let place = address.place;
-                    let endpoints = address.value.endpoints.into_iter();
-                    endpoints.map(move |endpoint| SocketPlan { endpoint, place })
-                })
-                .collect(),
+            sockets,
             backlog: listener
                 .backlog
                 .as_ref()
