@@ -26,6 +26,7 @@ pub(super) struct Context<'a> {
 /// The level and the line for an event.
 pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) {
     let name = |instance| instance_name(context.plan, instance);
+    let listener_name = |listener| context.plan.listener(listener).name.as_str();
     let pid = |process| {
         let pid = (context.pid_of)(process);
         pid.map_or_else(String::new, |pid| format!(", pid {pid}"))
@@ -143,7 +144,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             Level::Info,
             format!(
                 "listener {}: waiting for {}; it is an error after {}, and waited for all the same",
-                context.plan.listener(listener).name,
+                listener_name(listener),
                 addresses(context.plan, listener),
                 duration(limit)
             ),
@@ -153,7 +154,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             format!(
                 "listener {}: {} has not come after {}; still waiting, and so do the workers that \
                  take it",
-                context.plan.listener(listener).name,
+                listener_name(listener),
                 addresses(context.plan, listener),
                 duration(after)
             ),
@@ -162,7 +163,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             Level::Warn,
             format!(
                 "listener {}: cannot be bound to {}; trying again in {}",
-                context.plan.listener(listener).name,
+                listener_name(listener),
                 addresses(context.plan, listener),
                 duration(again_in)
             ),
@@ -171,7 +172,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             Level::Info,
             format!(
                 "listener {}: bound after {}",
-                context.plan.listener(listener).name,
+                listener_name(listener),
                 duration(after)
             ),
         ),
@@ -187,7 +188,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             Level::Debug,
             format!(
                 "listener {}: {}",
-                context.plan.listener(listener).name,
+                listener_name(listener),
                 (context.damage)(listener, socket)
             ),
         ),
@@ -200,7 +201,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 Repaired::SameSocket => "listening again",
                 Repaired::AnotherSocket => "bound again",
             };
-            let name = &context.plan.listener(listener).name;
+            let name = listener_name(listener);
             let damage = (context.damage)(listener, socket);
             (Level::Warn, format!("listener {name}: {damage}; {outcome}"))
         }
@@ -212,7 +213,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             Level::Error,
             format!(
                 "listener {}: {}, and cannot be repaired; trying again in {}",
-                context.plan.listener(listener).name,
+                listener_name(listener),
                 (context.damage)(listener, socket),
                 duration(again_in)
             ),
