@@ -50,7 +50,10 @@ pub fn read(files: Vec<SourceFile>) -> Loaded {
     let mut report = Report::default();
     let mut sources = Sources::default();
     for file in files {
-        match yaml::parse(&file.name, &file.bytes, &mut sources) {
+        let parsed = yaml::parse(&file.name, &file.bytes, &mut sources);
+        // The sources keep the text; of a large file one copy is enough.
+        drop(file.bytes);
+        match parsed {
             Ok((_, Some(root))) => one_file(&root, &file.folder, &mut draft, &mut report),
             Ok((_, None)) => {}
             Err(problem) => {
