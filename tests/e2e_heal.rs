@@ -262,9 +262,17 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [app] } }
 ",
     );
     let puppet = world.puppet();
-    // A file where the folder was: nothing can be bound there, root or not.
-    fs::rename(world.path("deep"), world.path("away")).expect("rename");
-    fs::write(world.path("deep"), "in the way").expect("write");
+    // A file where the folder was: nothing can be bound there, root or not. At one stroke, because
+    // the daemon would make the folder anew in between.
+    fs::write(world.path("away"), "in the way").expect("write");
+    nix::fcntl::renameat2(
+        nix::fcntl::AT_FDCWD,
+        &world.path("deep"),
+        nix::fcntl::AT_FDCWD,
+        &world.path("away"),
+        nix::fcntl::RenameFlags::RENAME_EXCHANGE,
+    )
+    .expect("exchange the two");
     daemon.line(&["listener app", "trying again"]);
     let before = context_switches(daemon.pid());
     // No event shows that nothing happens.
