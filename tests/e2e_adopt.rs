@@ -250,3 +250,22 @@ fn systemd_activates_listend() {
         daemon.stop();
     }
 }
+
+// Whoever bound an adopted unix socket has to repair it. Reporting that it listened again, once a
+// second for ever, was no help to anybody.
+#[test]
+fn an_adopted_unix_socket_that_was_shut_down_is_not_called_repaired() {
+    let world = World::new();
+    let path = world.path("s");
+    let app = std::os::unix::net::UnixListener::bind(&path).expect("bind");
+    let listener = format!("app=unix:{}", path.display());
+    let mut start = Start::new(["exec", "-l", &listener]);
+    start.words_behind(["--", "$PROBE", "puppet", "$EVENTS"]);
+    let daemon = give(&world, &[app.as_fd()], start);
+    let mut puppet = world.puppet();
+    puppet.ask("shutdown");
+    daemon.line(&["listener app", "cannot be repaired", "trying again in 1 s"]);
+    daemon.line(&["listener app", "cannot be repaired", "trying again in 2 s"]);
+    assert!(daemon.lines_so_far(&["listening again"]).is_empty());
+    daemon.stop();
+}

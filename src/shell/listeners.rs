@@ -48,12 +48,16 @@ impl Shell {
             return;
         };
         let outcome = listener::repair(&self.plan, bound, listener, planned);
-        if outcome.is_ok()
-            && let Some(held) = bound.sockets(listener).get(index)
-        {
+        // What cannot be repaired here, such as an adopted unix socket, is not watched again: its
+        // event would come for ever.
+        let held = bound.sockets(listener).get(index);
+        let whole = held.filter(|held| listener::inspect(held).is_none());
+        if let Some(held) = whole {
             self.watch.socket(&self.epoll, (listener, socket), held);
         }
+        let is_whole = whole.is_some();
         self.feed(match outcome {
+            Ok(None) if !is_whole => Input::RepairFailed { listener, socket },
             Ok(repair) => Input::ListenerRepaired {
                 listener,
                 socket,
