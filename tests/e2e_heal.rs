@@ -190,7 +190,10 @@ fn clients_of_a_path_bound_again_reach_the_next_worker() {
 fn a_folder_that_was_removed_with_the_path_in_it_comes_back() {
     let world = World::new();
     let (daemon, puppets) = two(&world, "{ app: 'unix:$DIR/deep/app.sock' }", "app");
+    // It would put the path back between the removal of the path and that of its folder.
+    daemon.pause();
     fs::remove_dir_all(world.path("deep")).expect("remove the folder");
+    daemon.resume();
     daemon.line(&["listener app", "removed", "bound again"]);
     client::unix(&world.path("deep/app.sock")).expect("it is there again");
     drop(puppets);
@@ -306,14 +309,11 @@ workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [web] }} }}
     ));
     let mut puppet = world.puppet();
     // Stopped, it cannot be faster.
-    daemon.signal(nix::sys::signal::Signal::SIGSTOP);
-    eventually("it is stopped", || {
-        harness::state(daemon.pid()) == Some('T')
-    });
+    daemon.pause();
     puppet.ask("shutdown");
     let thief = take(address);
     let before = context_switches(daemon.pid());
-    daemon.signal(nix::sys::signal::Signal::SIGCONT);
+    daemon.resume();
     daemon.line(&["web", "shut down", "trying again"]);
     std::thread::sleep(Duration::from_millis(500));
     let after = context_switches(daemon.pid());

@@ -198,6 +198,17 @@ impl Daemon {
         Watch(Arc::clone(&self.shared))
     }
 
+    /// Stops the daemon, so that it takes part in nothing until [`Daemon::resume`].
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+        super::eventually("it is stopped", || super::state(self.pid) == Some('T'));
+    }
+
+    /// Lets a stopped daemon go on.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     /// Sends it a signal, unless it has ended.
     pub fn signal(&self, signal: Signal) {
         // Under the lock: it is reaped only after `exited` is set, so the pid is still its own.
