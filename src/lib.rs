@@ -8,6 +8,7 @@
 //! - [`plan`]: `Config` × host facts → [`plan::Plan`], with nothing left to look up.
 //! - [`listener`]: `Plan` → bound sockets, all of them or a list of every failure.
 //! - [`diagnose`]: why a bind failed on this machine, and advice about what may surprise.
+//! - [`connection`]: who is at the two ends of an accepted connection.
 //! - [`core`]: decides what happens to workers; no system call, no clock, no descriptor.
 //! - [`handoff`]: how a worker is told which descriptors it got.
 //! - [`worker`]: turns a worker's plan into a prepared process, and its failures into words.
@@ -17,6 +18,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod connection;
 pub mod core;
 pub mod diagnose;
 pub mod handoff;

@@ -349,6 +349,14 @@ pub struct Worker {
     pub listeners: Vec<Located<String>>,
     /// How many instances.
     pub instances: u32,
+    /// How it is told which descriptors it got.
+    pub handoff: Located<Handoff>,
+    /// When it runs.
+    pub activation: Located<Activation>,
+    /// `activation: on-demand`: how often it may be started; `None` is as often as need be.
+    pub trigger_limit: Option<Rate>,
+    /// `activation: per-connection`: how many, and how fast.
+    pub connections: ConnectionLimits,
     /// O_NONBLOCK on its listeners; `None` is what the handoff has by default.
     pub nonblocking: Option<Located<bool>>,
     /// User to run as.
@@ -382,6 +390,67 @@ pub struct Worker {
     /// Codes of advice not to give about this worker.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub silence: Vec<String>,
+}
+
+/// When a worker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// From the start on.
+    Eager,
+    /// From the first client on, and again from the next after it has ended.
+    OnDemand,
+    /// One process for each connection, which listend accepts.
+    PerConnection,
+}
+
+/// How a worker is told which descriptors it got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Handoff {
+    /// sd_listen_fds(3): 3, 4, 5 …
+    Systemd,
+    /// As inetd(8) does it: a connection on 0 and 1, or the only socket on 0.
+    Inetd,
+}
+
+/// What happens to clients beyond `max_connections`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overflow {
+    /// They wait in the accept queue.
+    Wait,
+    /// They are accepted and closed at once.
+    Close,
+}
+
+/// How many connections a worker serves, and how fast they are taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConnectionLimits {
+    /// How many at a time; `None` is unlimited.
+    pub max: Option<u32>,
+    /// How many at a time of one source; `None` is unlimited.
+    pub max_per_source: Option<u32>,
+    /// What happens to those beyond `max`.
+    pub overflow: Overflow,
+    /// How many are accepted in which time; `None` is unlimited.
+    pub rate: Option<Rate>,
+    /// How long one may take; `None` is for ever.
+    pub timeout: Option<Duration>,
+}
+
+impl ConnectionLimits {
+    /// 64 at a time, as systemd has it, and 150 in 2 s.
+    pub const DEFAULT: ConnectionLimits = ConnectionLimits {
+        max: Some(64),
+        max_per_source: None,
+        overflow: Overflow::Wait,
+        rate: Some(Rate {
+            count: 150,
+            interval: Duration::from_secs(2),
+        }),
+        timeout: None,
+    };
 }
 
 /// A file of variables.

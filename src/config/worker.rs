@@ -6,8 +6,8 @@ use super::decode::{
 };
 use super::keys;
 use super::model::{
-    EnvironmentFile, Limit, Located, Output, Piece, Resource, Restart, RestartPolicy, Template,
-    Worker,
+    Activation, ConnectionLimits, EnvironmentFile, Handoff, Limit, Located, Output, Piece, Rate,
+    Resource, Restart, RestartPolicy, Template, Worker,
 };
 use super::scalar;
 use super::template::Mention;
@@ -33,6 +33,12 @@ pub(super) struct DraftWorker {
 /// How long a worker may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often a worker may be started by clients.
+const TRIGGER_LIMIT: Rate = Rate {
+    count: 20,
+    interval: Duration::from_secs(2),
+};
+
 /// A worker without a command and with everything else at its default.
 pub(super) fn plain(name: &str, place: Place) -> Worker {
     Worker {
@@ -43,6 +49,16 @@ pub(super) fn plain(name: &str, place: Place) -> Worker {
         command: Vec::new(),
         listeners: Vec::new(),
         instances: 1,
+        handoff: Located {
+            value: Handoff::Systemd,
+            place,
+        },
+        activation: Located {
+            value: Activation::Eager,
+            place,
+        },
+        trigger_limit: Some(TRIGGER_LIMIT),
+        connections: ConnectionLimits::DEFAULT,
         nonblocking: None,
         user: None,
         group: None,

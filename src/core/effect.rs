@@ -1,8 +1,8 @@
 //! What the core wants done.
 
 use super::event::Event;
-use super::input::{InstanceId, ProcessId};
-use crate::plan::ListenerId;
+use super::input::{ConnectionId, InstanceId, ProcessId};
+use crate::plan::{ListenerId, WorkerId};
 
 /// Something to do, in the order given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Effect {
         instance: InstanceId,
         /// The worker's generation, from 1: counts how often its set of instances was replaced.
         generation: u32,
+        /// What it serves instead of listeners.
+        connection: Option<ConnectionId>,
     },
     /// Send a signal. The process is one that was [`super::Input::Spawned`] and has not been
     /// [`super::Input::Exited`]; that it may be gone by now is no error.
@@ -39,6 +41,40 @@ pub enum Effect {
         listener: ListenerId,
         /// Which of its sockets.
         socket: u32,
+    },
+    /// Tell [`super::Input::ClientWaits`] of this socket. Every socket of a worker that clients
+    /// start is watched from when it is bound or repaired.
+    Watch {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Which of its sockets.
+        socket: u32,
+    },
+    /// Do not tell it any more.
+    Unwatch {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Which of its sockets.
+        socket: u32,
+    },
+    /// Accept one client; answered by [`super::Input::Accepted`] or [`super::Input::NotAccepted`].
+    Accept {
+        /// At which listener.
+        listener: ListenerId,
+        /// At which of its sockets.
+        socket: u32,
+        /// What to call the connection from now on.
+        connection: ConnectionId,
+    },
+    /// Close listend's own descriptor of a connection: its process has it, or nobody will.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Look who waits for a worker that has just ended; answered by [`super::Input::Looked`].
+    LookForClients {
+        /// Which.
+        worker: WorkerId,
     },
     /// Start or stop telling about [`super::Input::AddressesChanged`].
     WatchAddresses {

@@ -1,7 +1,9 @@
 //! What the core tells about.
 
-use super::input::{ExitStatus, InstanceId, ProcessId};
+use super::input::{ConnectionId, ExitStatus, InstanceId, ProcessId};
 use super::listeners::Repaired;
+use crate::config::{Overflow, Rate};
+use crate::connection::Source;
 use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
 use std::time::Duration;
@@ -56,6 +58,8 @@ pub enum Event {
         instance: InstanceId,
         /// Why.
         reason: FailureReason,
+        /// After which time a client may start it again; `None` is never.
+        cool_down: Option<Duration>,
     },
     /// Every instance of the worker has failed. Its listeners stay bound.
     WorkerFailed {
@@ -150,6 +154,60 @@ pub enum Event {
         /// When it is tried again.
         again_in: Duration,
     },
+    /// A client starts a worker.
+    Activated {
+        /// Which.
+        worker: WorkerId,
+        /// At which listener it waits.
+        listener: ListenerId,
+        /// At which of its sockets.
+        socket: u32,
+    },
+    /// A worker is started or connections are accepted as often as allowed: clients wait. Told at
+    /// most once a minute for each worker.
+    RateLimited {
+        /// Which.
+        worker: WorkerId,
+        /// The limit.
+        limit: Rate,
+    },
+    /// As many connections are open as allowed: clients wait or are closed. Told at most once a
+    /// minute for each worker.
+    ConnectionsFull {
+        /// Of which worker.
+        worker: WorkerId,
+        /// How many.
+        max: u32,
+        /// What happens to the next.
+        overflow: Overflow,
+    },
+    /// A connection was closed unserved, because there are too many.
+    ConnectionRefused {
+        /// Of which worker.
+        worker: WorkerId,
+        /// Which.
+        connection: ConnectionId,
+        /// Too many of what.
+        why: Refusal,
+    },
+    /// Connections cannot be accepted for want of descriptors or memory. They wait.
+    AcceptPaused {
+        /// Of which worker.
+        worker: WorkerId,
+        /// What accept4(2) said.
+        errno: i32,
+        /// When it is tried again.
+        again_in: Duration,
+    },
+    /// A connection's process took longer than `connection_timeout`; it is stopped.
+    ConnectionTimedOut {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+        /// The time it had.
+        timeout: Duration,
+    },
     /// No process is left; the listeners are closed and listend ends.
     AllStopped,
     /// A reload was asked for, which this version cannot do; nothing changes.
@@ -161,6 +219,13 @@ pub enum Event {
 pub enum Next {
     /// It is started again after this time.
     RestartIn(Duration),
+    /// The next client starts it again, but not before this time is over.
+    AtNextClient {
+        /// That time.
+        not_before: Duration,
+    },
+    /// It was there for one connection, which is over.
+    Done,
     /// It is not started again, because something is wrong.
     Failed(FailureReason),
     /// It is not started again, because its restart policy says so.
@@ -181,4 +246,21 @@ pub enum FailureReason {
     },
     /// It did not get to its program, and its restart policy is `never`.
     NeverLaunched,
+}
+
+/// Of what there are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Connections.
+    Connections {
+        /// How many are allowed.
+        max: u32,
+    },
+    /// Connections of this source.
+    OfSource {
+        /// Which.
+        source: Source,
+        /// How many are allowed.
+        max: u32,
+    },
 }

@@ -1,10 +1,12 @@
 //! What the core is told.
 
 use super::listeners::{Missing, Repaired};
+use crate::connection::Source;
 use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
 
-/// One instance of a worker, as in `app.0`.
+/// One instance of a worker, as in `app.0`; or the process of one connection, which are counted
+/// from 0 as they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId {
     /// The worker.
@@ -18,6 +20,35 @@ pub struct InstanceId {
 /// whatever the kernel does with pids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId(pub u64);
+
+/// One connection, from [`super::Effect::Accept`] to [`super::Effect::Close`]. Allotted by the core
+/// and never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAccepted {
+    /// Nobody was waiting any more.
+    Gone,
+    /// There is no room for it: EMFILE, ENFILE, ENOBUFS, ENOMEM; or another error that would come
+    /// again at once.
+    Exhausted {
+        /// Which.
+        errno: i32,
+    },
+}
+
+/// Who waits in the queues of a worker that has just ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nobody.
+    Nobody,
+    /// Only clients that did not wait when this was asked before, or it cannot be known.
+    Others,
+    /// At least one, and all who waited when this was asked before: the worker took none of them.
+    TheSame,
+}
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +139,35 @@ pub enum Input {
         listener: ListenerId,
         /// Which of its sockets.
         socket: u32,
+    },
+    /// A client, a datagram or a message waits at a socket that is watched
+    /// ([`super::Effect::Watch`]). Told as long as it is so.
+    ClientWaits {
+        /// At which listener.
+        listener: ListenerId,
+        /// At which of its sockets.
+        socket: u32,
+    },
+    /// [`super::Effect::Accept`] was done.
+    Accepted {
+        /// Which.
+        connection: ConnectionId,
+        /// Who it is from.
+        source: Source,
+    },
+    /// [`super::Effect::Accept`] could not be done.
+    NotAccepted {
+        /// Which.
+        connection: ConnectionId,
+        /// Why.
+        why: NotAccepted,
+    },
+    /// The answer to [`super::Effect::LookForClients`].
+    Looked {
+        /// At whose listeners.
+        worker: WorkerId,
+        /// Who waits there.
+        waiting: Waiting,
     },
     /// [`super::Core::deadline`] has passed. Harmless when it has not.
     Tick,

@@ -36,7 +36,7 @@ use crate::stage::LaunchFailure;
 /// yet may ignore it, but the time until SIGKILL runs from the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Never started.
+    /// Not running: waits for its listeners, or for a client that starts it.
     Waiting,
     /// A process is on its way to the program.
     Starting {
@@ -55,6 +55,8 @@ pub enum State {
         process: ProcessId,
         /// Since when it runs the program.
         since: Mono,
+        /// When it has run long enough (`connection_timeout`); `None` is never.
+        until: Option<Mono>,
     },
     /// The program was asked to stop and has not ended.
     Stopping {
@@ -74,6 +76,8 @@ pub enum State {
     Failed {
         /// What is wrong.
         reason: FailureReason,
+        /// When that is forgotten, and a client may start it again; `None` is never.
+        until: Option<Mono>,
     },
     /// Ended; not to be started again, by its restart policy or because listend stops.
     Stopped,
@@ -131,7 +135,8 @@ impl State {
                 Some(Ending::Graceful { kill_at }) => kill_at,
                 Some(Ending::Killed) | None => None,
             },
-            State::Waiting | State::Running { .. } | State::Failed { .. } | State::Stopped => None,
+            State::Running { until, .. } | State::Failed { until, .. } => *until,
+            State::Waiting | State::Stopped => None,
         }
     }
 

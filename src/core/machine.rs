@@ -138,6 +138,10 @@ impl Core {
                 by,
             } => self.listener_repaired(now, (listener, socket), by),
             Input::RepairFailed { listener, socket } => self.repair_failed(now, listener, socket),
+            Input::ClientWaits { .. }
+            | Input::Accepted { .. }
+            | Input::NotAccepted { .. }
+            | Input::Looked { .. } => self.ignored = self.ignored.saturating_add(1),
             Input::Tick => self.tick(now),
         }
         self.exit_if_all_stopped();
@@ -204,6 +208,7 @@ impl Core {
             process,
             instance,
             generation,
+            connection: None,
         });
         self.become_state(
             index,

@@ -27,8 +27,8 @@ mod tests;
 
 pub use backoff::STABLE_AFTER;
 pub use effect::{Effect, Scope};
-pub use event::{Event, FailureReason, Next};
-pub use input::{ExitStatus, Input, InstanceId, ProcessId};
+pub use event::{Event, FailureReason, Next, Refusal};
+pub use input::{ConnectionId, ExitStatus, Input, InstanceId, NotAccepted, ProcessId, Waiting};
 pub use instance::{Ending, Launch, State};
 pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, Repaired};
 pub use machine::{Core, WhenDone};

@@ -122,7 +122,11 @@ impl Core {
         self.emit(Event::InstanceStarted { instance, process });
         let since = now;
         let state = match ending {
-            None => State::Running { process, since },
+            None => State::Running {
+                process,
+                since,
+                until: None,
+            },
             Some(ending) => {
                 if let Ending::Graceful { .. } = ending {
                     self.ask_to_stop(index, process);
@@ -273,16 +277,28 @@ impl Core {
                 self.become_state(index, State::Backoff { until: now + delay });
             }
             Next::Failed(reason) => {
-                self.become_state(index, State::Failed { reason });
+                self.become_state(
+                    index,
+                    State::Failed {
+                        reason,
+                        until: None,
+                    },
+                );
                 let instance = self.slots[index].instance;
-                self.emit(Event::InstanceFailed { instance, reason });
+                self.emit(Event::InstanceFailed {
+                    instance,
+                    reason,
+                    cool_down: None,
+                });
                 let worker = self.worker(index);
                 if worker.failed == worker.lifecycle.instances {
                     let worker = instance.worker;
                     self.emit(Event::WorkerFailed { worker });
                 }
             }
-            Next::StaysStopped | Next::Stopping => self.become_state(index, State::Stopped),
+            Next::AtNextClient { .. } | Next::Done | Next::StaysStopped | Next::Stopping => {
+                self.become_state(index, State::Stopped);
+            }
         }
     }
 }

@@ -46,6 +46,11 @@ impl Core {
             | Effect::Bind { .. }
             | Effect::Repair { .. }
             | Effect::WatchAddresses { .. }
+            | Effect::Watch { .. }
+            | Effect::Unwatch { .. }
+            | Effect::Accept { .. }
+            | Effect::Close { .. }
+            | Effect::LookForClients { .. }
             | Effect::CloseListeners
             | Effect::Exit { .. }
             | Effect::Emit(_) => true,
@@ -85,7 +90,7 @@ impl Core {
                 launch,
                 ending: ending.or(Some(asked)),
             },
-            State::Running { process, since } => {
+            State::Running { process, since, .. } => {
                 self.ask_to_stop(index, process);
                 State::Stopping {
                     process,

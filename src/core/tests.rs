@@ -31,6 +31,7 @@ impl Rig {
 
     fn with(instances: u32, change: impl Fn(&mut Lifecycle)) -> Rig {
         let mut lifecycle = Lifecycle {
+            activation: crate::plan::Activation::Eager,
             instances,
             restart: Restart::default(),
             stop_signal: SIGTERM,
@@ -208,7 +209,13 @@ fn never_stays_stopped_after_an_exit_and_fails_after_a_launch_failure() {
     rig.give(Input::Start);
     rig.launch_failed(Stage::Prepare);
     let reason = FailureReason::NeverLaunched;
-    assert_eq!(rig.state(), State::Failed { reason });
+    assert_eq!(
+        rig.state(),
+        State::Failed {
+            reason,
+            until: None
+        }
+    );
 }
 
 #[test]
@@ -251,7 +258,13 @@ fn one_crash_more_than_the_limit_fails_the_instance_and_touches_no_listener() {
         crashes: 6,
         interval: Duration::from_secs(60),
     };
-    assert_eq!(rig.state(), State::Failed { reason });
+    assert_eq!(
+        rig.state(),
+        State::Failed {
+            reason,
+            until: None
+        }
+    );
     assert!(
         rig.effects
             .iter()

@@ -1,7 +1,9 @@
 //! What the plan says.
 
 use crate::config::options::OptionSetting;
-use crate::config::{Endpoint, Limit, Multicast, Presence, Restart, Template};
+use crate::config::{
+    ConnectionLimits, Endpoint, Handoff, Limit, Multicast, Presence, Rate, Restart, Template,
+};
 use crate::report::Place;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -100,7 +102,10 @@ pub struct WorkerPlan {
     pub command: Vec<Template>,
     /// The listeners it gets, in the order of their descriptors.
     pub listeners: Vec<ListenerId>,
-    /// Whether O_NONBLOCK is set on them before every spawn, or cleared.
+    /// How it is told which descriptors it got.
+    pub handoff: Handoff,
+    /// Whether O_NONBLOCK is set on them before every spawn, or cleared. With
+    /// [`Activation::PerConnection`]: on the connections.
     pub nonblocking: bool,
     /// The whole environment but for the handoff's variables, in order, each name once.
     pub environment: Vec<(String, Template)>,
@@ -138,7 +143,9 @@ pub struct Credentials {
 /// How a worker lives, as far as the core decides it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lifecycle {
-    /// How many instances.
+    /// When it runs.
+    pub activation: Activation,
+    /// How many instances; 0 with [`Activation::PerConnection`], where each connection is one.
     pub instances: u32,
     /// When to start again.
     pub restart: Restart,
@@ -146,4 +153,19 @@ pub struct Lifecycle {
     pub stop_signal: i32,
     /// From there to SIGKILL; `None` waits for ever.
     pub stop_timeout: Option<Duration>,
+}
+
+/// When a worker runs, with the limits that belong to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// From the start on.
+    Eager,
+    /// From the first client on. All its instances start at once.
+    OnDemand {
+        /// How often that may be; `None` is unlimited.
+        limit: Option<Rate>,
+    },
+    /// One process for each connection. All listeners of the worker have connections.
+    PerConnection(ConnectionLimits),
 }

@@ -2,7 +2,8 @@
 
 use super::environment_file;
 use super::model::{
-    Access, Credentials, Lifecycle, ListenerId, ListenerPlan, Plan, SocketPlan, WorkerPlan,
+    Access, Activation, Credentials, Lifecycle, ListenerId, ListenerPlan, Plan, SocketPlan,
+    WorkerPlan,
 };
 use crate::config::{self, Config, Located, Output, Template};
 use crate::handoff::belongs_to_a_handoff;
@@ -117,6 +118,7 @@ impl Resolver<'_> {
                 .iter()
                 .filter_map(|name| ids.get(name.value.as_str()).copied())
                 .collect(),
+            handoff: worker.handoff.value,
             nonblocking: worker.nonblocking.as_ref().is_some_and(|wish| wish.value),
             environment,
             working_directory: worker
@@ -130,6 +132,7 @@ impl Resolver<'_> {
             oom_score_adjust: worker.oom_score_adjust.as_ref().map(|score| score.value),
             output: worker.output.clone(),
             lifecycle: Lifecycle {
+                activation: Activation::Eager,
                 instances: worker.instances,
                 restart: worker.restart.clone(),
                 stop_signal: worker.stop_signal,

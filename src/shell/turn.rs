@@ -279,6 +279,7 @@ impl Shell {
                     process,
                     instance,
                     generation,
+                    connection: _,
                 } => self.spawn(process, instance, generation),
                 Effect::Signal {
                     process,
@@ -287,6 +288,11 @@ impl Shell {
                 } => self.send(process, signal, scope),
                 Effect::Bind { listener } => self.bind(listener),
                 Effect::Repair { listener, socket } => self.repair(listener, socket),
+                Effect::Watch { .. }
+                | Effect::Unwatch { .. }
+                | Effect::Accept { .. }
+                | Effect::Close { .. }
+                | Effect::LookForClients { .. } => {}
                 Effect::WatchAddresses { wanted } => self.watch.addresses(&self.epoll, wanted),
                 Effect::CloseListeners => self.close_listeners(),
                 Effect::Exit { code } => self.exit = Some(code),
@@ -305,6 +311,12 @@ impl Shell {
                     .cloned()
                     .unwrap_or_else(|| "it was damaged".to_owned())
             },
+            address: &|listener, socket| {
+                let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
+                let held = sockets.into_iter().nth(socket as usize);
+                held.map_or_else(String::new, |held| held.address.to_string())
+            },
+            client: &|_| String::new(),
             reasons: &self.reasons,
         };
         let (level, words) = words::describe(event, &context);
@@ -421,7 +433,11 @@ impl Shell {
                 });
             }
         }
-        worker::prepare(worker, &sockets, numbers, &self.surroundings).map_err(|error| {
+        let given = worker::Given {
+            sockets: &sockets,
+            connection: None,
+        };
+        worker::prepare(worker, given, numbers, &self.surroundings).map_err(|error| {
             let failure = LaunchFailure {
                 stage: error.stage(),
                 errno: error.errno(),

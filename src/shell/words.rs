@@ -1,7 +1,10 @@
 //! The core's events in words. Every line says what happens next.
 
 use super::signals::Arrived;
-use crate::core::{Event, ExitStatus, FailureReason, InstanceId, Next, ProcessId, Repaired};
+use crate::config::Overflow;
+use crate::core::{
+    ConnectionId, Event, ExitStatus, FailureReason, InstanceId, Next, ProcessId, Refusal, Repaired,
+};
 use crate::listener::Disturbed;
 use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::sys::Origin;
@@ -19,6 +22,10 @@ pub(super) struct Context<'a> {
     pub pid_of: &'a dyn Fn(ProcessId) -> Option<i32>,
     /// What happened to a socket, and who may have done it: `… was shut down by app.0`.
     pub damage: &'a dyn Fn(ListenerId, u32) -> String,
+    /// What a socket is really bound to.
+    pub address: &'a dyn Fn(ListenerId, u32) -> String,
+    /// Who is at the other end of a connection.
+    pub client: &'a dyn Fn(ConnectionId) -> String,
     /// Why launches failed.
     pub reasons: &'a HashMap<ProcessId, String>,
 }
@@ -86,13 +93,21 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             );
             (level, line)
         }
-        Event::InstanceFailed { instance, .. } => (
-            Level::Error,
-            format!(
-                "{}: failed; its listeners stay bound and clients wait in their queues",
+        Event::InstanceFailed {
+            instance,
+            cool_down,
+            ..
+        } => {
+            let then = match cool_down {
+                Some(time) => format!("; after {} the next one starts it again", duration(time)),
+                None => String::new(),
+            };
+            let line = format!(
+                "{}: failed; its listeners stay bound and clients wait in their queues{then}",
                 name(instance)
-            ),
-        ),
+            );
+            (Level::Error, line)
+        }
         Event::WorkerFailed { worker } => (
             Level::Error,
             format!(
@@ -218,6 +233,82 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 duration(again_in)
             ),
         ),
+        Event::Activated {
+            worker,
+            listener,
+            socket,
+        } => (
+            Level::Info,
+            format!(
+                "worker {}: a client at {} ({}): starting",
+                worker_name(context.plan, worker),
+                listener_name(listener),
+                (context.address)(listener, socket)
+            ),
+        ),
+        Event::RateLimited { worker, limit } => (
+            Level::Warn,
+            format!(
+                "worker {}: {} in {} reached; clients wait in the queues, and it goes on as that \
+                 allows",
+                worker_name(context.plan, worker),
+                limit.count,
+                duration(limit.interval)
+            ),
+        ),
+        Event::ConnectionsFull {
+            worker,
+            max,
+            overflow,
+        } => {
+            let then = match overflow {
+                Overflow::Wait => "the next wait in the accept queue",
+                Overflow::Close => "the next are closed at once",
+            };
+            let name = worker_name(context.plan, worker);
+            let line = format!("worker {name}: max_connections, {max}, reached; {then}");
+            (Level::Warn, line)
+        }
+        Event::ConnectionRefused {
+            worker,
+            connection,
+            why,
+        } => {
+            let limit = match why {
+                Refusal::Connections { max } => format!("max_connections is {max}"),
+                Refusal::OfSource { max, .. } => format!("max_connections_per_source is {max}"),
+            };
+            let line = format!(
+                "worker {}: closed the connection from {}: {limit}",
+                worker_name(context.plan, worker),
+                (context.client)(connection)
+            );
+            (Level::Debug, line)
+        }
+        Event::AcceptPaused {
+            worker,
+            errno,
+            again_in,
+        } => (
+            Level::Warn,
+            format!(
+                "worker {}: cannot accept a connection: {}; it waits in the queue, trying again \
+                 in {}",
+                worker_name(context.plan, worker),
+                crate::report::describe(errno),
+                duration(again_in)
+            ),
+        ),
+        Event::ConnectionTimedOut {
+            instance, timeout, ..
+        } => (
+            Level::Info,
+            format!(
+                "{}: longer than connection_timeout, {}; stopping it",
+                name(instance),
+                duration(timeout)
+            ),
+        ),
         Event::AllStopped => (
             Level::Info,
             "all workers stopped; closing the listeners".to_owned(),
@@ -275,6 +366,14 @@ fn next_words(next: Next) -> String {
     match next {
         Next::RestartIn(Duration::ZERO) => "restarting at once".to_owned(),
         Next::RestartIn(delay) => format!("restarting in {}", duration(delay)),
+        Next::AtNextClient {
+            not_before: Duration::ZERO,
+        } => "the next client starts it again".to_owned(),
+        Next::AtNextClient { not_before } => format!(
+            "the next client starts it again, in {} at the earliest",
+            duration(not_before)
+        ),
+        Next::Done => "done".to_owned(),
         Next::Failed(FailureReason::CrashLoop { crashes, interval }) => format!(
             "not restarting: {crashes} crashes within {}",
             duration(interval)

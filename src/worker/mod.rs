@@ -8,5 +8,5 @@ mod program;
 
 pub use advise::advise;
 pub use outcome::{explain, explain_fork};
-pub use prepare::{Inherited, Numbers, PrepareError, Surroundings, launch, prepare};
+pub use prepare::{Given, Inherited, Numbers, PrepareError, Served, Surroundings, launch, prepare};
 pub use program::{Missing, find};

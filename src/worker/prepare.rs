@@ -2,6 +2,7 @@
 
 use super::{fdmap, program};
 use crate::config::{Endpoint, Output, Piece, Resource, SocketRef, Template};
+use crate::connection::Ends;
 use crate::handoff::{self, FIRST_FD, Value, systemd};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
@@ -18,6 +19,25 @@ pub struct Inherited<'a> {
     pub fd: i32,
     /// What it is really bound to.
     pub address: &'a Endpoint,
+}
+
+/// What a process is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    /// Every socket of the worker's listeners: what it inherits, or, where it is given a connection
+    /// instead, what the placeholders may name.
+    pub sockets: &'a [Inherited<'a>],
+    /// The connection that it is for.
+    pub connection: Option<Served<'a>>,
+}
+
+/// A connection, as its process gets it.
+#[derive(Debug, Clone, Copy)]
+pub struct Served<'a> {
+    /// Its number in listend.
+    pub fd: i32,
+    /// Who is at its ends.
+    pub ends: &'a Ends,
 }
 
 /// What every worker of this listend has around it.
@@ -92,10 +112,11 @@ pub struct Numbers {
 /// See [`PrepareError`].
 pub fn prepare(
     worker: &WorkerPlan,
-    sockets: &[Inherited<'_>],
+    given: Given<'_>,
     numbers: Numbers,
     around: &Surroundings,
 ) -> Result<Prepared, PrepareError> {
+    let sockets = given.sockets;
     let fill = |template: &Template| fill(template, sockets, numbers, around);
     let words: Vec<String> = worker.command.iter().map(fill).collect();
     let variables: Vec<(&str, String)> = worker

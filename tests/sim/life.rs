@@ -233,10 +233,18 @@ impl Life {
             Effect::Bind { .. } | Effect::Repair { .. } | Effect::WatchAddresses { .. } => {
                 panic!("{effect:?}: there are no listeners in this life");
             }
+            Effect::Watch { .. }
+            | Effect::Unwatch { .. }
+            | Effect::Accept { .. }
+            | Effect::Close { .. }
+            | Effect::LookForClients { .. } => {
+                panic!("{effect:?}, and every worker of this life is eager");
+            }
             Effect::Spawn {
                 process,
                 instance,
                 generation,
+                connection: _,
             } => {
                 assert_eq!(generation, 1);
                 assert!(

@@ -118,6 +118,7 @@ impl Seen {
 #[test]
 fn ten_thousand_instances_are_handled_without_looking_at_all_of_them() {
     let lifecycle = Lifecycle {
+        activation: listend::plan::Activation::Eager,
         instances: 10_000,
         restart: Restart::default(),
         stop_signal: 15,

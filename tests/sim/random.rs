@@ -49,6 +49,7 @@ pub(crate) fn lifecycle(rng: &mut Rng) -> Lifecycle {
         interval: Duration::from_secs(1 + rng.below(60)),
     };
     Lifecycle {
+        activation: listend::plan::Activation::Eager,
         instances: 1 + rng.below(3) as u32,
         restart: Restart {
             policy: rng.pick(&policies),

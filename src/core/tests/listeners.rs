@@ -10,6 +10,7 @@ const WAIT: Presence = Presence::WaitFor(Duration::from_secs(30));
 fn rig(presence: Presence) -> Rig {
     let mut rig = Rig::new(RestartPolicy::Always);
     let lifecycle = || Lifecycle {
+        activation: crate::plan::Activation::Eager,
         instances: 1,
         restart: Restart::default(),
         stop_signal: SIGTERM,

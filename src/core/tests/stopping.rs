@@ -106,6 +106,7 @@ fn a_process_that_appears_after_a_hurried_stop_is_killed_at_once() {
 fn a_spawn_that_was_not_taken_is_taken_back_by_a_stop() {
     let mut core = Core::new(
         vec![Lifecycle {
+            activation: crate::plan::Activation::Eager,
             instances: 2,
             restart: Restart::default(),
             stop_signal: SIGTERM,
@@ -155,6 +156,7 @@ fn ending_rig(policy: RestartPolicy) -> Rig {
     let mut rig = Rig::new(policy);
     rig.core = Core::new(
         vec![Lifecycle {
+            activation: crate::plan::Activation::Eager,
             instances: 1,
             restart: Restart {
                 policy,
