@@ -246,6 +246,14 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 (context.address)(listener, socket)
             ),
         ),
+        Event::NobodyTaken { instance, next } => (
+            Level::Warn,
+            format!(
+                "{}: ended without taking any of the clients that wait; {}",
+                name(instance),
+                next_words(next)
+            ),
+        ),
         Event::RateLimited { worker, limit } => (
             Level::Warn,
             format!(
