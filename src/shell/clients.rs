@@ -4,7 +4,7 @@ use super::turn::Shell;
 use super::watch::SocketId;
 use crate::core::{ConnectionId, Input, NotAccepted, Waiting};
 use crate::listener::{self, Accepted, BoundSocket, Waiters};
-use crate::plan::{Activation, ListenerId, Plan, WorkerId};
+use crate::plan::{Activation, Plan, WorkerId};
 use nix::sys::epoll::EpollFlags;
 use std::collections::HashMap;
 
@@ -92,7 +92,7 @@ impl Shell {
             Some(held) => listener::accept(held, nonblocking),
             None => Err(listener::NotAccepted::Gone),
         };
-        self.feed(match accepted {
+        let input = match accepted {
             Ok(accepted) => {
                 let source = accepted.ends.source();
                 self.clients.connections.insert(connection, accepted);
@@ -106,7 +106,8 @@ impl Shell {
                 connection,
                 why: NotAccepted::Exhausted { errno },
             },
-        });
+        };
+        self.feed(input);
     }
 
     pub(super) fn look_for_clients(&mut self, worker: WorkerId) {
