@@ -1,6 +1,6 @@
 //! When workers run and how they get their sockets: from the YAML to the plan.
 
-use listend::config::{Activation, Handoff, Loaded, Overflow, Rate, SourceFile, read};
+use listend::config::{Activation, Handoff, Loaded, Overflow, Rate, SourceFile, read, to_yaml};
 use listend::host::Facts;
 use listend::plan::{self, Lifecycle, resolve};
 use listend::report::{Kind, Sources, Style, render};
@@ -73,6 +73,8 @@ fn planned(loaded: Loaded) -> Vec<(Handoff, Lifecycle)> {
     let loaded = fine(loaded);
     let (plan, report) = resolve(loaded.config, &Facts::default(), &mut Sources::default());
     assert!(report.is_ok(), "{:?}", report.errors);
+    // What `check --dump` prints.
+    to_yaml(&plan).expect("YAML of the plan");
     let workers = plan.workers.into_iter();
     workers
         .map(|worker| (worker.handoff, worker.lifecycle))
@@ -326,6 +328,9 @@ fn a_mistake_brings_no_other_with_it() {
     let worker = "listeners: [tcp, udp], activation: lazy, max_connections: 5, instances: 2";
     let (_, text, _) = only_problem(&workers(&[worker, "listeners: tcp"]));
     assert!(text.contains("`lazy`"), "{text}");
+    let worker = "listeners: tcp, activation: accept, nonblocking: true";
+    let (_, text, _) = only_problem(&workers(&["listeners: tcp", worker]));
+    assert!(text.contains("`accept`"), "{text}");
     let worker = "listeners: [tcp, udp], handoff: stdio";
     let (_, text, _) = only_problem(&workers(&[worker]));
     assert!(text.contains("`stdio`"), "{text}");
