@@ -24,7 +24,6 @@ mod special;
 mod symlink;
 mod unix_path;
 mod vsock;
-mod waiting;
 
 pub use accept::{Accepted, NotAccepted, accept, prepare_to_accept};
 pub use adopt::{AdoptError, AdoptProblem, Inherited, match_up, take_inherited};
@@ -36,5 +35,4 @@ pub use bound::{
 };
 pub use lock::PathLock;
 pub use option::Effective;
-pub use waiting::{Waiters, waiters};
 pub use repair::{Damage, Repair, inspect, repair};
