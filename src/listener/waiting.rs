@@ -165,7 +165,7 @@ fn unix_clients(
 }
 
 /// Opens the socket for questions at the first one. `None` for a listener in another network
-/// namespace, of which it knows nothing.
+/// namespace, of which it knows nothing, or where the kernel is too old to tell.
 fn diag_for<'d>(
     listener: &BoundSocket,
     diag: &'d mut Option<Diag>,
@@ -174,10 +174,9 @@ fn diag_for<'d>(
         Some(diag) => diag,
         None => diag.insert(Diag::new()?),
     };
-    // A kernel that does not know the option tells it of neither.
-    let here = sockopt::get_bytes(diag.socket(), libc::SOL_SOCKET, SO_NETNS_COOKIE).ok();
-    let there = sockopt::get_bytes(&listener.fd, libc::SOL_SOCKET, SO_NETNS_COOKIE).ok();
-    Ok((here == there).then_some(diag))
+    let here = sockopt::get_u64(diag.socket(), libc::SOL_SOCKET, SO_NETNS_COOKIE);
+    let there = sockopt::get_u64(&listener.fd, libc::SOL_SOCKET, SO_NETNS_COOKIE);
+    Ok((here? == there?).then_some(diag))
 }
 
 /// The first message: its sender, length and first bytes, and how much memory all messages take,

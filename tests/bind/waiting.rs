@@ -1,6 +1,7 @@
 //! Who waits at a socket, told from who waited before.
 
 use crate::fixture::*;
+use listend::config::options::OptionValue;
 use listend::config::{Endpoint, Transport, UnixKind};
 use listend::listener::{BoundSocket, Waiters, accept, prepare_to_accept, waiters};
 use nix::mqueue::{MQ_OFlag, mq_open, mq_send, mq_unlink};
@@ -101,6 +102,24 @@ fn mptcp_clients_are_never_taken_for_others() {
     assert!(!one.is_empty());
     drop(take(socket));
     assert!(!now(socket).none_was_taken(&one));
+}
+
+// Both have the port, and the kernel does not tell whose client is whose.
+#[test]
+fn of_listeners_that_share_a_port_nothing_is_claimed_once_both_have_clients() {
+    let shared = [("reuse_port", OptionValue::Flag(true))];
+    let outcome = bound(&with_options(tcp("127.0.0.1:0"), &shared));
+    let one = first(&outcome);
+    let outcome = bound(&with_options(one.address.clone(), &shared));
+    let other = first(&outcome);
+    let mut clients = Vec::new();
+    while now(one).is_empty() || now(other).is_empty() {
+        clients.push(TcpStream::connect(("127.0.0.1", port(one))).unwrap());
+    }
+    let before = now(one);
+    assert!(!now(one).none_was_taken(&before));
+    drop(take(one));
+    assert!(!now(one).none_was_taken(&before));
 }
 
 #[test]
