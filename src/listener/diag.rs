@@ -1,4 +1,4 @@
-//! Questions to sock_diag(7): who waits in an accept queue.
+//! Questions to sock_diag(7): who waits in an accept queue, and how much in a UDP socket.
 //!
 //! A small reader of the two answers that are needed, and nothing else. Every length comes from the
 //! kernel and is checked all the same.
@@ -18,6 +18,7 @@ const UNIX_DIAG_ICONS: u16 = 3;
 /// Bits of the states that a connection can have while nobody has accepted it (net/tcp_states.h):
 /// TCP_ESTABLISHED, and TCP_CLOSE_WAIT once the client has sent its last byte.
 const WAITING_STATES: u32 = 1 << 1 | 1 << 8;
+const ANY_STATE: u32 = u32::MAX;
 
 const HEADER: usize = 16;
 /// struct inet_diag_msg.
@@ -52,19 +53,8 @@ impl Diag {
     /// to be accepted. A connection that was accepted and closed has no process either, but
     /// another state.
     pub(super) fn tcp_not_accepted(&self, local: SocketAddr) -> io::Result<Vec<u64>> {
-        let mut request = Vec::with_capacity(HEADER + 56);
-        let family = if local.is_ipv4() {
-            libc::AF_INET
-        } else {
-            libc::AF_INET6
-        };
-        header(&mut request, 56, libc::NLM_F_REQUEST | libc::NLM_F_DUMP);
-        request.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
-        request.extend(WAITING_STATES.to_ne_bytes());
-        request.extend(local.port().to_be_bytes());
-        // The other port, both addresses, the interface and the cookie: any.
-        request.resize(HEADER + 56, 0);
         let mut cookies = Vec::new();
+        let request = inet_request(libc::IPPROTO_TCP, WAITING_STATES, local);
         self.ask(&request, |message| {
             let inode = u32_at(message, 68)?;
             let cookie = u64::from(u32_at(message, 44)?) | u64::from(u32_at(message, 48)?) << 32;
@@ -75,6 +65,20 @@ impl Diag {
             Some(())
         })?;
         Ok(cookies)
+    }
+
+    /// How much memory the datagrams take that wait at the UDP socket with this inode; `None` if
+    /// there is none at this address.
+    pub(super) fn udp_queued(&self, local: SocketAddr, inode: u64) -> io::Result<Option<u32>> {
+        let mut queued = None;
+        let request = inet_request(libc::IPPROTO_UDP, ANY_STATE, local);
+        self.ask(&request, |message| {
+            if u64::from(u32_at(message, 68)?) == inode {
+                queued = Some(u32_at(message, 56)?);
+            }
+            Some(())
+        })?;
+        Ok(queued)
     }
 
     /// The inodes of the clients in a unix listener's accept queue; 0 stands for one that has gone.
@@ -126,6 +130,25 @@ impl Diag {
         }
         Err(io::ErrorKind::InvalidData.into())
     }
+}
+
+/// For all sockets of the family in one of these states that have the local port (struct
+/// inet_diag_req_v2).
+fn inet_request(protocol: i32, states: u32, local: SocketAddr) -> Vec<u8> {
+    const LENGTH: usize = 56;
+    let family = if local.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let mut request = Vec::with_capacity(HEADER + LENGTH);
+    header(&mut request, LENGTH, libc::NLM_F_REQUEST | libc::NLM_F_DUMP);
+    request.extend([family as u8, protocol as u8, 0, 0]);
+    request.extend(states.to_ne_bytes());
+    request.extend(local.port().to_be_bytes());
+    // The other port, both addresses, the interface and the cookie: any.
+    request.resize(HEADER + LENGTH, 0);
+    request
 }
 
 /// struct nlmsghdr in front of so many bytes.

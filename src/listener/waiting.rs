@@ -99,11 +99,18 @@ fn look(socket: &BoundSocket, diag: &mut Option<Diag>) -> io::Result<Option<(u64
             _ => None,
         },
         SocketKind::UnixStream | SocketKind::UnixSeqPacket => unix_clients(socket, inode, diag)?,
-        SocketKind::Udp
-        | SocketKind::UdpLite
+        SocketKind::Udp => match &socket.address {
+            Endpoint::Inet { address, .. } => datagram(socket, inode, *address, diag)?,
+            _ => None,
+        },
+        SocketKind::UdpLite
         | SocketKind::UnixDatagram
         | SocketKind::VsockDatagram
-        | SocketKind::Netlink => Some(vec![Waiter::Message(message(socket)?)]),
+        | SocketKind::Netlink => {
+            let memory = sockopt::get_bytes(&socket.fd, libc::SOL_SOCKET, SO_MEMINFO)?;
+            // Its first number is what has been received and not read; the others are limits.
+            Some(vec![message(socket, u32_at_start(&memory))?])
+        }
         SocketKind::Fifo => Some(vec![Waiter::Amount(sys::bytes_to_read(&socket.fd)?)]),
         SocketKind::MessageQueue => Some(vec![Waiter::Amount(sys::queue_length(&socket.fd)?)]),
         SocketKind::Sctp
@@ -139,8 +146,7 @@ fn tcp_clients(
 fn queued(socket: &BoundSocket) -> io::Result<u32> {
     const UNACKED: usize = 24;
     let info = sockopt::get_bytes(&socket.fd, libc::IPPROTO_TCP, libc::TCP_INFO)?;
-    let number = info.get(UNACKED..).and_then(|rest| rest.first_chunk());
-    let number = number.copied().map(u32::from_ne_bytes);
+    let number = info.get(UNACKED..).and_then(u32_at_start);
     number.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -179,18 +185,37 @@ fn diag_for<'d>(
     Ok((here? == there?).then_some(diag))
 }
 
-/// The first message: its sender, length and first bytes, and how much memory all messages take,
-/// so that one that is repeated is not taken for itself.
-fn message(socket: &BoundSocket) -> io::Result<u64> {
+/// A client that hears nothing sends the same again, so what lies behind the first datagram counts
+/// too. SO_MEMINFO does not tell, because UDP lets go of memory later than of datagrams.
+fn datagram(
+    socket: &BoundSocket,
+    inode: u64,
+    address: SocketAddr,
+    diag: &mut Option<Diag>,
+) -> io::Result<Option<Vec<Waiter>>> {
+    let Some(diag) = diag_for(socket, diag)? else {
+        return Ok(None);
+    };
+    let queued = diag.udp_queued(address, inode)?;
+    match queued {
+        Some(_) => Ok(Some(vec![message(socket, queued)?])),
+        None => Ok(None),
+    }
+}
+
+/// The first message: its sender, length and first bytes; and how much memory all messages take. On
+/// a unix socket that memory is the sender's, so that there two of the same are one.
+fn message(socket: &BoundSocket, memory: Option<u32>) -> io::Result<Waiter> {
     let mut bytes = [0; PEEKED];
     let message = sys::peek_message(&socket.fd, &mut bytes)?;
-    let memory = sockopt::get_bytes(&socket.fd, libc::SOL_SOCKET, SO_MEMINFO);
-    // Its first number is what has been received and not read; the others are limits and caches.
-    let received = memory.unwrap_or_default().first_chunk::<4>().copied();
     let mut hasher = DefaultHasher::new();
     bytes[..message.length.min(PEEKED)].hash(&mut hasher);
-    (message.length, message.sender, received).hash(&mut hasher);
-    Ok(hasher.finish())
+    (message.length, message.sender, memory).hash(&mut hasher);
+    Ok(Waiter::Message(hasher.finish()))
+}
+
+fn u32_at_start(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]

@@ -204,6 +204,19 @@ fn datagrams_are_told_from_each_other() {
         nix::unistd::read(&socket.fd, &mut [0; 64]).unwrap();
     };
     check_messages(socket, send, read);
+    // A client that hears nothing says the same again.
+    for _ in 0..3 {
+        send("hello?");
+    }
+    let three = now(socket);
+    assert!(now(socket).none_was_taken(&three));
+    read();
+    assert!(
+        !now(socket).none_was_taken(&three),
+        "the second is not the first"
+    );
+    read();
+    read();
     // An empty one is one too.
     send("");
     assert!(now(socket).none_was_taken(&now(socket)));
