@@ -8,6 +8,7 @@ mod accept;
 mod adopt;
 mod bind;
 mod bound;
+mod diag;
 mod found;
 mod inet;
 mod inherited;
@@ -24,6 +25,7 @@ mod special;
 mod symlink;
 mod unix_path;
 mod vsock;
+mod waiting;
 
 pub use accept::{Accepted, NotAccepted, accept, prepare_to_accept};
 pub use adopt::{AdoptError, AdoptProblem, Inherited, match_up, take_inherited};
@@ -36,3 +38,4 @@ pub use bound::{
 pub use lock::PathLock;
 pub use option::Effective;
 pub use repair::{Damage, Repair, inspect, repair};
+pub use waiting::{Waiters, waiters};
