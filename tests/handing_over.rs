@@ -11,6 +11,7 @@ use listend::connection::{Credentials, End, Ends, Protocol};
 use listend::handoff::systemd::PidfdInode;
 use listend::plan::{Activation, Lifecycle, WorkerPlan};
 use listend::report::{FileId, Place};
+use listend::sys::Tell;
 use listend::worker::{Given, Inherited, Numbers, Served, Surroundings, launch, prepare};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,6 +25,7 @@ const NUMBERS: Numbers = Numbers {
 
 fn surroundings() -> Surroundings {
     Surroundings {
+        signals: listend::sys::changed_signals(),
         listend: "/usr/bin/listend".to_owned(),
         inode: PidfdInode::Leave,
         open_files: (1024, 4096),
@@ -81,7 +83,7 @@ fn see(handoff: Handoff, given: Given<'_>, output: impl FnOnce(&TempDir) -> Outp
     let puppets = Puppets::listen(&events);
     let worker = worker(events.to_str().expect("UTF-8"), handoff, output(&dir));
     let prepared = prepare(&worker, given, NUMBERS, &surroundings()).expect("prepare");
-    let launched = launch(prepared).expect("launch");
+    let launched = launch(prepared, Tell::ByPipe).expect("launch");
     let pid = launched.pid;
     let puppet = puppets.next(|| !harness::exists(pid));
     let report = puppet.report.clone();

@@ -116,6 +116,7 @@ pub fn start(
     let surroundings = Surroundings {
         listend: own_path(),
         inode: pidfd_inode(),
+        signals: sys::changed_signals(),
         open_files,
     };
     // What start-up needed is a multiple of what the loop needs, and the loop may run for years.

@@ -2,30 +2,95 @@
 
 use super::turn::Shell;
 use super::watch::SocketId;
+use crate::connection::Ends;
 use crate::core::{ConnectionId, Input, NotAccepted, Waiting};
-use crate::listener::{self, Accepted, BoundSocket, Waiters};
+use crate::listener::{self, BoundSocket, Waiters};
 use crate::plan::{Activation, Plan, WorkerId};
+use crate::sys::{self, Tell};
+use crate::worker::Served;
 use nix::sys::epoll::EpollFlags;
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// What is known of clients at the moment.
-#[derive(Default)]
 pub(super) struct Clients {
-    /// The connections that listend has a descriptor of.
-    connections: HashMap<ConnectionId, Accepted>,
+    /// The connections that are not over as far as the core knows.
+    connections: HashMap<ConnectionId, Connection>,
     /// Who waited when that was asked last.
     waiters: HashMap<WorkerId, Waiters>,
+    /// The ends of the socket over which children that could not be launched give connections back:
+    /// for reading, and theirs.
+    back: (OwnedFd, OwnedFd),
+}
+
+/// An accepted connection.
+pub(super) struct Connection {
+    /// `None` while a process has it that may not have reached its program.
+    fd: Option<OwnedFd>,
+    /// Who is at its ends.
+    pub ends: Ends,
 }
 
 impl Clients {
-    /// A connection that is open here.
-    pub(super) fn get(&self, connection: ConnectionId) -> Option<&Accepted> {
+    /// Nobody yet.
+    pub(super) fn new() -> io::Result<Clients> {
+        Ok(Clients {
+            connections: HashMap::new(),
+            waiters: HashMap::new(),
+            back: sys::passing_pair()?,
+        })
+    }
+
+    /// A connection that is known here.
+    pub(super) fn get(&self, connection: ConnectionId) -> Option<&Connection> {
         self.connections.get(&connection)
     }
 
-    /// Closes a connection, if it is open here.
+    /// Forgets a connection, and closes it if it is open here.
     pub(super) fn close(&mut self, connection: ConnectionId) {
         self.connections.remove(&connection);
+    }
+
+    /// How the child for a connection tells that it failed.
+    pub(super) fn tell(&self, connection: ConnectionId) -> Tell<'_> {
+        let known = self.connections.get(&connection);
+        match known.and_then(|known| known.fd.as_ref()) {
+            Some(fd) => Tell::ByMemory {
+                back: self.back.1.as_fd(),
+                number: connection.0,
+                connection: fd.as_raw_fd(),
+            },
+            None => Tell::ByPipe,
+        }
+    }
+
+    /// The child has its own descriptor: the connection is to be over when the child closes it.
+    pub(super) fn lend(&mut self, connection: ConnectionId) {
+        if let Some(known) = self.connections.get_mut(&connection) {
+            known.fd = None;
+        }
+    }
+
+    /// Takes back the connection of a child that could not be launched. Whether there is one now.
+    pub(super) fn take_back(&mut self, connection: ConnectionId) -> bool {
+        // Of several children each has sent its own.
+        while let Some((number, fd)) = sys::receive_descriptor(&self.back.0) {
+            if let Some(known) = self.connections.get_mut(&ConnectionId(number)) {
+                known.fd = Some(fd);
+            }
+        }
+        let known = self.connections.get(&connection);
+        known.is_some_and(|known| known.fd.is_some())
+    }
+}
+
+impl Connection {
+    /// The connection as its process gets it.
+    pub(super) fn served(&self) -> Option<Served<'_>> {
+        let fd = self.fd.as_ref()?.as_raw_fd();
+        let ends = &self.ends;
+        Some(Served { fd, ends })
     }
 }
 
@@ -95,7 +160,11 @@ impl Shell {
         let input = match accepted {
             Ok(accepted) => {
                 let source = accepted.ends.source();
-                self.clients.connections.insert(connection, accepted);
+                let known = Connection {
+                    fd: Some(accepted.fd),
+                    ends: accepted.ends,
+                };
+                self.clients.connections.insert(connection, known);
                 Input::Accepted { connection, source }
             }
             Err(listener::NotAccepted::Gone) => Input::NotAccepted {

@@ -1,7 +1,7 @@
 //! The processes that this listend started and has not reaped.
 
 use crate::connection::End;
-use crate::core::{ExitStatus, InstanceId, ProcessId};
+use crate::core::{ConnectionId, ExitStatus, InstanceId, ProcessId};
 use crate::sys::{self, How, Launching, Then, Whom};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
@@ -21,6 +21,8 @@ pub struct Process {
     pub pidfd: OwnedFd,
     /// Whom it serves, if that is one connection.
     pub client: Option<End>,
+    /// The connection that was closed here because the process has it, if it may yet come back.
+    pub lent: Option<ConnectionId>,
     /// How its exec goes, until it has succeeded.
     pub launching: Option<Launching>,
 }

@@ -3,19 +3,20 @@
 //! The order within a turn matters: how an exec went is told before the exit that may have
 //! followed it, and exits before the tick, so that the core sees causes before their consequences.
 
-use super::clients::{self, Clients};
+use super::clients::{self, Clients, Connection};
 use super::clock;
 use super::process::{Process, Processes};
 use super::signals::{Arrived, Signals};
 use super::watch::{SocketId, Watch};
 use super::words;
 use crate::core::{
-    ConnectionId, Core, Effect, Event, Input, InstanceId, ListenerLife, ProcessId, Scope, WhenDone,
+    ConnectionId, Core, Effect, Event, Input, InstanceId, ListenerLife, Mono, ProcessId, Scope,
+    WhenDone,
 };
-use crate::listener::{self, Accepted, BindError, Bound, IoMode};
+use crate::listener::{self, BindError, Bound, IoMode};
 use crate::plan::{ListenerId, Plan, WorkerId, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
-use crate::sys::{self, Launched, Origin, Prepared};
+use crate::sys::{self, Launched, Origin, Prepared, Tell};
 use crate::worker::{self, Inherited, Numbers, Served, Surroundings};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -23,9 +24,14 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// How many events one turn takes from the kernel; the rest stays for the next.
 const EVENTS_PER_TURN: usize = 256;
+
+/// When a process that tells nobody whether it has reached its program is looked at for the first
+/// time, if nothing else happens before.
+const LAUNCH_LOOK: Duration = Duration::from_millis(10);
 
 /// Everything the running daemon has.
 pub struct Shell {
@@ -34,6 +40,8 @@ pub struct Shell {
     pub(super) bound: Option<Bound>,
     pub(super) watch: Watch,
     pub(super) clients: Clients,
+    /// The processes on their way to exec that tell nobody when they are there.
+    launching: Vec<(ProcessId, Mono)>,
     surroundings: Surroundings,
     core: Core,
     pub(super) epoll: Epoll,
@@ -112,7 +120,8 @@ impl Shell {
             plan,
             bound: Some(bound),
             watch,
-            clients: Clients::default(),
+            clients: Clients::new()?,
+            launching: Vec::new(),
             surroundings,
             core,
             epoll,
@@ -182,15 +191,36 @@ impl Shell {
                 Token::Signals | Token::Status(_) | Token::Exit(_) => {}
             }
         }
+        self.look_at_launching();
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
         }
         Ok(())
     }
 
+    /// Looks which processes have reached their programs, of those that tell nobody. A look costs
+    /// next to nothing and comes with every turn; one that takes its time is looked at again after
+    /// a time that grows with it.
+    fn look_at_launching(&mut self) {
+        if self.launching.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        for (process, at) in std::mem::take(&mut self.launching) {
+            self.exec_status(process);
+            let is_launching = |process: &Process| process.launching.is_some();
+            if self.processes.get(process).is_some_and(is_launching) {
+                let waited = at.since(now).max(now.since(at)).max(LAUNCH_LOOK);
+                let next = if at > now { at } else { now + waited * 2 };
+                self.launching.push((process, next));
+            }
+        }
+    }
+
     /// Until the core's deadline, rounded up: a turn that comes too early would only come again.
     fn timeout(&self) -> EpollTimeout {
-        let Some(deadline) = self.core.deadline() else {
+        let looked_at = self.launching.iter().map(|(_, at)| *at);
+        let Some(deadline) = looked_at.chain(self.core.deadline()).min() else {
             return EpollTimeout::NONE;
         };
         let left = deadline.0.saturating_sub(clock::now().0);
@@ -234,7 +264,10 @@ impl Shell {
         };
         // By hand, because closing it is not enough: a child that is still on its way to exec, and
         // may hang there, has a copy of every descriptor, which keeps the event coming (epoll(7)).
-        let _not_watched = self.epoll.delete(&status);
+        let _not_watched = status.map(|status| self.epoll.delete(&status));
+        // A connection that was lost on the way back is as good as served.
+        let is_lost = |connection| !self.clients.take_back(connection);
+        let outcome = outcome.filter(|_| !process.lent.is_some_and(is_lost));
         let input = match outcome {
             None => {
                 process.launching = None;
@@ -387,17 +420,26 @@ impl Shell {
         connection: Option<ConnectionId>,
     ) {
         let worker = self.plan.worker(instance.worker);
-        let served = connection.and_then(|connection| self.clients.get(connection));
-        let client = served.map(|accepted| accepted.ends.remote.clone());
+        let known = connection.and_then(|connection| self.clients.get(connection));
+        let client = known.map(|known| known.ends.remote.clone());
+        let served = known.and_then(Connection::served);
+        let tell = connection.map_or(Tell::ByPipe, |connection| self.clients.tell(connection));
         let outcome = self
             .prepare(worker, numbers, served)
-            .and_then(|prepared| Self::launch(&self.epoll, id, prepared));
+            .and_then(|prepared| Self::launch(&self.epoll, id, prepared, tell));
         match outcome {
             Ok(launched) => {
+                let is_silent = launched.launching.status().is_none();
+                let lent = connection.filter(|_| is_silent);
+                if let Some(connection) = lent {
+                    self.clients.lend(connection);
+                    self.launching.push((id, clock::now() + LAUNCH_LOOK));
+                }
                 let process = Process {
                     pid: launched.pid,
                     instance,
                     client,
+                    lent,
                     pidfd: launched.pidfd,
                     launching: Some(launched.launching),
                 };
@@ -451,7 +493,7 @@ impl Shell {
         &self,
         worker: &WorkerPlan,
         numbers: Numbers,
-        served: Option<&Accepted>,
+        served: Option<Served<'_>>,
     ) -> Result<Prepared, (LaunchFailure, String)> {
         if served.is_none() {
             self.put_in_order(worker, None);
@@ -469,10 +511,7 @@ impl Shell {
         }
         let given = worker::Given {
             sockets: &sockets,
-            connection: served.map(|accepted| Served {
-                fd: accepted.fd.as_raw_fd(),
-                ends: &accepted.ends,
-            }),
+            connection: served,
         };
         worker::prepare(worker, given, numbers, &self.surroundings).map_err(|error| {
             let failure = LaunchFailure {
@@ -488,6 +527,7 @@ impl Shell {
         epoll: &Epoll,
         id: ProcessId,
         prepared: Prepared,
+        tell: Tell<'_>,
     ) -> Result<Launched, (LaunchFailure, String)> {
         let fail = |error: &io::Error| {
             let failure = LaunchFailure {
@@ -497,9 +537,12 @@ impl Shell {
             };
             (failure, worker::explain_fork(failure.errno))
         };
-        let launched = worker::launch(prepared).map_err(|error| fail(&error))?;
+        let launched = worker::launch(prepared, tell).map_err(|error| fail(&error))?;
         let watch = |fd: BorrowedFd<'_>, flags: EpollFlags, token: Token| {
-            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | flags, token.pack()))
+            epoll.add(
+                fd,
+                EpollEvent::new(EpollFlags::EPOLLIN | flags, token.pack()),
+            )
         };
         let status = launched.launching.status();
         let pidfd = launched.pidfd.as_fd();

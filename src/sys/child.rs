@@ -5,11 +5,12 @@
 //! what the parent laid out in [`Prepared`], writes into the slots that are meant for it and onto
 //! its own stack, and touches nothing else. It leaves by execve or exit, never by returning.
 
-use super::launch::{EnvSlot, Prepared, Stdio};
+use super::launch::{EnvSlot, Prepared, Stdio, Work};
 use super::raw::call;
 use crate::stage::Stage;
 use nix::libc::{self, c_int, c_long};
 use std::ffi::CStr;
+use std::sync::atomic::Ordering;
 
 /// Index into the table of descriptors that [`FdAction`]s work on. The listeners come first, in
 /// the order of their targets; the status pipe is the last.
@@ -58,22 +59,96 @@ struct Failure {
 /// Only in a new process that has all signals blocked. `prepared` must be complete (pointer arrays
 /// end with NULL and point into live memory), and nobody else may use it until this process has
 /// executed its program or ended.
-pub(super) unsafe fn become_worker(prepared: &mut Prepared) -> ! {
+pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
     // SAFETY: the caller's contract is passed on; `steps` returns only on failure.
     unsafe {
-        let failure = steps(prepared);
-        report(prepared.status_fd(), &failure);
+        let failure = steps(&mut work.prepared);
+        let message = failure.message();
+        let told = work.prepared.status_fd();
+        match work.back {
+            None => report(told, &message),
+            Some((connection, number)) => {
+                give_back(told, connection, number);
+                // Last, so that whoever sees it finds the connection.
+                let failure = u64::from_ne_bytes(message);
+                work.failure.store(failure, Ordering::Release);
+            }
+        }
         loop {
             call(libc::SYS_exit_group, 127, 0, 0, 0);
         }
     }
 }
 
+impl Failure {
+    /// Never all 0: a stage is not.
+    fn message(&self) -> [u8; STATUS_LENGTH] {
+        let [low, high] = self.detail.to_ne_bytes();
+        let [a, b, c, d] = self.errno.to_ne_bytes();
+        [self.stage as u8, 0, low, high, a, b, c, d]
+    }
+}
+
+/// A message with one descriptor (sendmsg(2), cmsg(3)), as the kernel lays it out.
+#[repr(C)]
+struct Message {
+    name: usize,
+    name_length: c_int,
+    data: *const Piece,
+    pieces: usize,
+    control: *const Control,
+    control_length: usize,
+    flags: c_int,
+}
+
+/// struct iovec.
+#[repr(C)]
+struct Piece {
+    start: *const u64,
+    length: usize,
+}
+
+/// struct cmsghdr, and what follows it.
+#[repr(C)]
+struct Control {
+    length: usize,
+    level: c_int,
+    kind: c_int,
+    descriptor: c_int,
+}
+
+/// Sends the connection back to the parent. It never waits: should the parent have no room for it,
+/// it is over.
+unsafe fn give_back(socket: c_int, connection: c_int, number: u64) {
+    let piece = Piece {
+        start: &raw const number,
+        length: size_of::<u64>(),
+    };
+    let control = Control {
+        length: std::mem::offset_of!(Control, descriptor) + size_of::<c_int>(),
+        level: libc::SOL_SOCKET,
+        kind: libc::SCM_RIGHTS,
+        descriptor: connection,
+    };
+    let message = Message {
+        name: 0,
+        name_length: 0,
+        data: &raw const piece,
+        pieces: 1,
+        control: &raw const control,
+        control_length: size_of::<Control>(),
+        flags: 0,
+    };
+    let flags = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as usize;
+    let start = (&raw const message) as usize;
+    // SAFETY: the message and all it points to are locals that outlive the call.
+    unsafe {
+        call(libc::SYS_sendmsg, socket as usize, start, flags, 0);
+    }
+}
+
 /// Tells the parent where it ended. A parent that has gone cannot be told; nothing to do then.
-unsafe fn report(pipe: c_int, failure: &Failure) {
-    let [low, high] = failure.detail.to_ne_bytes();
-    let [a, b, c, d] = failure.errno.to_ne_bytes();
-    let message: [u8; STATUS_LENGTH] = [failure.stage as u8, 0, low, high, a, b, c, d];
+unsafe fn report(pipe: c_int, message: &[u8; STATUS_LENGTH]) {
     // SAFETY: the buffer is valid for its length. Eight bytes into an empty pipe are atomic.
     unsafe {
         call(
@@ -111,7 +186,7 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
     unsafe {
         // Dispositions first, while all signals are blocked: a handler of the parent that ran here
         // would write into the parent's pipe.
-        default_dispositions();
+        default_dispositions(prepared.signals);
         attempt!(Stage::Session, call(libc::SYS_setsid, 0, 0, 0, 0));
         attempt!(Stage::Output, standard_streams(prepared));
         attempt!(Stage::Descriptors, place_descriptors(prepared));
@@ -199,18 +274,18 @@ use ids::{SYS_SETGROUPS, SYS_SETRESGID, SYS_SETRESUID};
 /// The size of the kernel's signal set, in bytes.
 const SIGNAL_SET: usize = 8;
 
-unsafe fn default_dispositions() {
+unsafe fn default_dispositions(changed: u64) {
     /// Larger than the kernel's struct sigaction of any architecture; zeroed, it means SIG_DFL
     /// without flags.
     const DEFAULT: [u64; 8] = [0; 8];
-    // SAFETY: rt_sigaction(2) reads `DEFAULT` and writes nothing. All 64, also the two that the C
-    // library keeps for itself: they may have been inherited as ignored. KILL and STOP answer
-    // EINVAL, which changes nothing.
+    // SAFETY: rt_sigaction(2) reads `DEFAULT` and writes nothing.
     unsafe {
         let default = DEFAULT.as_ptr() as usize;
         let mut number = 1;
         while number <= 64 {
-            call(libc::SYS_rt_sigaction, number, default, 0, SIGNAL_SET);
+            if changed & (1 << (number - 1)) != 0 {
+                call(libc::SYS_rt_sigaction, number, default, 0, SIGNAL_SET);
+            }
             number += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! clone(2) of a prepared worker, and the pipe that tells how its exec went.
+//! clone(2) of a prepared worker, and how it tells how its exec went.
 
 use super::child::{self, FdAction, STATUS_LENGTH};
 use crate::stage::{LaunchFailure, Stage};
@@ -8,6 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Everything the child needs, laid out before the fork; it owns every byte.
 #[derive(Debug)]
@@ -45,13 +46,35 @@ pub struct Prepared {
     pub working_directory: Option<CString>,
     /// For umask(2).
     pub umask: Option<u32>,
+    /// The signals whose disposition listend has changed ([`super::changed_signals`]).
+    pub signals: u64,
 }
 
 impl Prepared {
-    /// The write end of the status pipe: the last slot, wherever it has been moved to.
+    /// The status pipe, or the socket that takes connections back: the last slot, wherever it has
+    /// been moved to.
     pub(super) fn status_fd(&self) -> c_int {
         self.fds.last().copied().unwrap_or(-1)
     }
+}
+
+/// How a child tells that it did not get to its program.
+#[derive(Debug, Clone, Copy)]
+pub enum Tell<'a> {
+    /// By a pipe of its own, which can be watched: the daemon hears at once.
+    ByPipe,
+    /// By the memory that it shares, which costs no system call: the daemon looks when it has a
+    /// reason to. The connection that the child is for is closed here as soon as the child exists,
+    /// so that it is over when the child ends it; of a child that fails it comes back over this
+    /// socket, with this number. Where memory is not shared, a pipe is used all the same.
+    ByMemory {
+        /// The writing end.
+        back: BorrowedFd<'a>,
+        /// What to call the connection.
+        number: u64,
+        /// The connection.
+        connection: RawFd,
+    },
 }
 
 /// Where standard output and error go.
@@ -178,8 +201,15 @@ pub struct Launching {
 
 /// What parent and child have in common.
 #[derive(Debug)]
-struct Work {
-    prepared: Prepared,
+pub(super) struct Work {
+    pub(super) prepared: Prepared,
+    /// The connection to give back, and what to call it.
+    pub(super) back: Option<(RawFd, u64)>,
+    /// What went wrong, as the bytes of a message on the pipe; 0 is nothing.
+    pub(super) failure: AtomicU64,
+    /// 1 until the child has left this memory, by exec or exit: then the kernel writes 0
+    /// (CLONE_CHILD_CLEARTID, set_tid_address(2)).
+    running: AtomicU32,
     /// The child's stack; it grows down from the end.
     _stack: Box<[MaybeUninit<u8>]>,
 }
@@ -193,17 +223,18 @@ impl Launching {
         self.status.as_ref().map(OwnedFd::as_fd)
     }
 
-    /// Reads the outcome once [`Launching::status`] is readable: `Ok(None)` is an exec that
-    /// succeeded (the pipe was closed by it), or a child that died before it could say anything;
-    /// its exit status tells which. The pipe, of no further use, comes with it.
+    /// Reads the outcome once [`Launching::status`] is readable, or, where there is none, at any
+    /// time: `Ok(None)` is an exec that succeeded (the pipe was closed by it), or a child that died
+    /// before it could say anything; its exit status tells which. The pipe, of no further use, comes
+    /// with it.
     ///
     /// # Errors
     ///
     /// `WouldBlock` while the child is still on its way to exec; nothing has changed then.
-    pub fn outcome(&mut self) -> io::Result<(Option<LaunchFailure>, OwnedFd)> {
+    pub fn outcome(&mut self) -> io::Result<(Option<LaunchFailure>, Option<OwnedFd>)> {
         let mut message = [0u8; STATUS_LENGTH];
         let Some(status) = self.status.take() else {
-            return Err(io::ErrorKind::WouldBlock.into());
+            return self.outcome_by_memory().map(|failure| (failure, None));
         };
         let length = match nix::unistd::read(&status, &mut message) {
             Ok(length) => length,
@@ -216,14 +247,27 @@ impl Launching {
             // The kernel gives up the old memory of a process before it closes its descriptors, in
             // exec as in exit: the end of the pipe says that the child does not need it any more.
             self.done = true;
-            return Ok((None, status));
+            return Ok((None, Some(status)));
         }
-        let failure = LaunchFailure {
-            stage: Stage::from_number(message[0]).unwrap_or(Stage::Exec),
-            detail: u16::from_ne_bytes([message[2], message[3]]),
-            errno: i32::from_ne_bytes([message[4], message[5], message[6], message[7]]),
+        Ok((Some(failure(message)), Some(status)))
+    }
+
+    fn outcome_by_memory(&mut self) -> io::Result<Option<LaunchFailure>> {
+        if self.done {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // SAFETY: `work` came from a Box and is freed only by drop; these two are atomic, and the
+        // child and the kernel change them as such.
+        let (running, failed) = unsafe {
+            let work = self.work.as_ptr();
+            let running = (*work).running.load(Ordering::Acquire);
+            (running != 0, (*work).failure.load(Ordering::Acquire))
         };
-        Ok((Some(failure), status))
+        if running {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.done = true;
+        Ok((failed != 0).then(|| failure(failed.to_ne_bytes())))
     }
 
     /// Says that the process has been reaped, so that nothing uses the memory any more.
@@ -236,6 +280,14 @@ impl Launching {
         // SAFETY: `work` came from a Box and is freed only by drop. The child writes into it only
         // before it reports, which `outcome` has seen.
         unsafe { &self.work.as_ref().prepared }
+    }
+}
+
+fn failure(message: [u8; STATUS_LENGTH]) -> LaunchFailure {
+    LaunchFailure {
+        stage: Stage::from_number(message[0]).unwrap_or(Stage::Exec),
+        detail: u16::from_ne_bytes([message[2], message[3]]),
+        errno: i32::from_ne_bytes([message[4], message[5], message[6], message[7]]),
     }
 }
 
@@ -268,24 +320,39 @@ impl Drop for Launching {
 /// child is left in that case.
 pub fn launch(
     mut prepared: Prepared,
+    tell: Tell<'_>,
     plan: impl FnOnce(&[RawFd], RawFd) -> Vec<FdAction>,
 ) -> io::Result<Launched> {
-    let (status, writer) = status_pipe()?;
-    prepared.fd_actions = plan(&prepared.fds, writer.as_raw_fd());
-    prepared.fds.push(writer.as_raw_fd());
-    prepared.argv.seal();
-    prepared.environment.seal();
     let shares = super::raw::BARE
         && prepared.uid.is_none()
         && prepared.gid.is_none()
         && prepared.groups.is_none()
         && prepared.oom_score_adjust.is_none();
+    let (status, writer, back) = match tell {
+        Tell::ByMemory {
+            back,
+            number,
+            connection,
+        } if shares => (None, Writer::Shared(back), Some((connection, number))),
+        Tell::ByMemory { .. } | Tell::ByPipe => {
+            let (status, writer) = status_pipe()?;
+            (Some(status), Writer::Own(writer), None)
+        }
+    };
+    let writer_fd = writer.number();
+    prepared.fd_actions = plan(&prepared.fds, writer_fd);
+    prepared.fds.push(writer_fd);
+    prepared.argv.seal();
+    prepared.environment.seal();
     let mut stack = Box::new_uninit_slice(STACK_SIZE);
     // The end, aligned down to what the ABIs want.
     let top = stack.as_mut_ptr_range().end;
     let top = top.wrapping_sub(top as usize % 16).cast();
     let work = Box::new(Work {
         prepared,
+        back,
+        failure: AtomicU64::new(0),
+        running: AtomicU32::new(1),
         _stack: stack,
     });
     // SAFETY: Box::into_raw is never null.
@@ -295,7 +362,7 @@ pub fn launch(
             pid,
             pidfd,
             launching: Launching {
-                status: Some(status),
+                status,
                 work,
                 done: false,
             },
@@ -304,6 +371,21 @@ pub fn launch(
             // SAFETY: there is no child, so the memory is ours alone.
             drop(unsafe { Box::from_raw(work.as_ptr()) });
             Err(error)
+        }
+    }
+}
+
+/// Where a child that fails writes to.
+enum Writer<'a> {
+    Own(OwnedFd),
+    Shared(BorrowedFd<'a>),
+}
+
+impl Writer<'_> {
+    fn number(&self) -> RawFd {
+        match self {
+            Writer::Own(fd) => fd.as_raw_fd(),
+            Writer::Shared(fd) => fd.as_raw_fd(),
         }
     }
 }
@@ -319,7 +401,7 @@ fn status_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
 extern "C" fn enter(work: *mut c_void) -> c_int {
     // SAFETY: `work` is the pointer that `clone_blocked` was given; the parent leaves it alone
     // until the child is done. All signals are blocked, as `become_worker` wants it.
-    unsafe { child::become_worker(&mut (*work.cast::<Work>()).prepared) }
+    unsafe { child::become_worker(&mut *work.cast::<Work>()) }
 }
 
 /// clone(2) with all signals blocked, so that none reaches the child while it still has the
@@ -329,18 +411,34 @@ fn clone_blocked(
     stack: *mut c_void,
     shares: bool,
 ) -> io::Result<(c_int, OwnedFd)> {
-    let sharing = if shares { libc::CLONE_VM } else { 0 };
+    let sharing = if shares {
+        libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID
+    } else {
+        0
+    };
     let flags = sharing | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let no_tls: *mut c_void = ptr::null_mut();
     let mut pidfd: c_int = -1;
     // SAFETY: the sets are initialised by sigfillset/pthread_sigmask before use. The child runs
     // `enter` on a stack of its own; with CLONE_PIDFD the kernel stores a new descriptor, with
-    // FD_CLOEXEC, where the fifth argument points.
+    // FD_CLOEXEC, where the fifth argument points; with CLONE_CHILD_CLEARTID it clears the word at
+    // the seventh when the child leaves the memory, which is kept until then.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let pid = libc::clone(enter, stack, flags, work.as_ptr().cast(), &raw mut pidfd);
+        let running = (&raw mut (*work.as_ptr()).running).cast::<c_int>();
+        let argument = work.as_ptr().cast();
+        let pid = libc::clone(
+            enter,
+            stack,
+            flags,
+            argument,
+            &raw mut pidfd,
+            no_tls,
+            running,
+        );
         let error = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
         if pid == -1 {

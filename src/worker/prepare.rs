@@ -6,7 +6,7 @@ use crate::connection::Ends;
 use crate::handoff::{FIRST_FD, Value, connection, inetd, systemd};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
-use crate::sys::{CStrings, ContainsNul, EnvSlot, Launched, Prepared, Stdio};
+use crate::sys::{CStrings, ContainsNul, EnvSlot, Launched, Prepared, Stdio, Tell};
 use std::ffi::CString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -48,6 +48,8 @@ pub struct Surroundings {
     pub listend: String,
     /// Whether LISTEN_PIDFDID can be told.
     pub inode: systemd::PidfdInode,
+    /// The signals whose disposition listend has changed ([`crate::sys::changed_signals`]).
+    pub signals: u64,
     /// The open-files limit that listend was started with, soft and hard. It raises its own soft
     /// limit; programs that use select(2) break when they inherit a high one.
     pub open_files: (u64, u64),
@@ -160,6 +162,7 @@ pub fn prepare(
             .map(|folder| c_string(filling.text(folder), "the working directory"))
             .transpose()?,
         umask: worker.umask,
+        signals: around.signals,
     })
 }
 
@@ -168,9 +171,11 @@ pub fn prepare(
 /// # Errors
 ///
 /// As there: no child is left.
-pub fn launch(prepared: Prepared) -> std::io::Result<Launched> {
+pub fn launch(prepared: Prepared, tell: Tell<'_>) -> std::io::Result<Launched> {
     let first = prepared.first_target;
-    crate::sys::launch(prepared, |sources, pipe| fdmap::plan(sources, pipe, first))
+    crate::sys::launch(prepared, tell, |sources, pipe| {
+        fdmap::plan(sources, pipe, first)
+    })
 }
 
 fn c_string(text: String, what: &'static str) -> Result<CString, PrepareError> {

@@ -1,0 +1,39 @@
+//! Descriptors that come back from children.
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair,
+};
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// The receiving and the sending end of a socket that keeps messages apart.
+///
+/// # Errors
+///
+/// socketpair(2): no descriptors are left.
+pub fn passing_pair() -> nix::Result<(OwnedFd, OwnedFd)> {
+    socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+}
+
+/// The next descriptor that a child has sent back, and what it calls it; `None` if there is none.
+/// It is CLOEXEC.
+pub fn receive_descriptor(socket: &OwnedFd) -> Option<(u64, OwnedFd)> {
+    let mut number = [0_u8; 8];
+    let mut data = [IoSliceMut::new(&mut number)];
+    let mut control = nix::cmsg_space!(RawFd);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut control), flags).ok()?;
+    let descriptor = message.cmsgs().ok()?.find_map(|one| match one {
+        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+        _ => None,
+    })?;
+    // SAFETY: the kernel has just made this descriptor for the message; nobody else knows of it,
+    // and there is room for one only.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    Some((u64::from_ne_bytes(number), descriptor))
+}
