@@ -36,5 +36,5 @@ pub use bound::{
 };
 pub use lock::PathLock;
 pub use option::Effective;
-pub use waiting::{Waiters, waiters};
 pub use repair::{Damage, Repair, inspect, repair};
+pub use waiting::{Waiters, waiters};

@@ -59,8 +59,18 @@ impl Life {
         }
         self.check_limits();
         for effect in wanted {
+            if self.stop_at.is_some() {
+                let starts = matches!(
+                    effect,
+                    Effect::Spawn { .. }
+                        | Effect::Accept { .. }
+                        | Effect::Watch { .. }
+                        | Effect::LookForClients { .. }
+                );
+                assert!(!starts, "{effect:?} after a stop");
+            }
             if let Effect::Emit(event) = effect {
-                self.check_event(*event, before);
+                self.check_event(input, *event, before);
             }
         }
         self.check_starts(before, wanted);
@@ -154,7 +164,7 @@ impl Life {
         }
     }
 
-    fn check_event(&mut self, event: Event, before: &[(InstanceId, State)]) {
+    fn check_event(&mut self, input: Input, event: Event, before: &[(InstanceId, State)]) {
         match event {
             Event::Activated { worker, .. } => {
                 assert!(self.stop_at.is_none(), "{worker:?} is started after a stop");
@@ -171,10 +181,11 @@ impl Life {
                 let past = &mut self.past[instance.worker.0 as usize];
                 past.has_failed = true;
                 let recent = |at: Mono| self.now.since(at) <= interval;
-                let own = past.crashes.iter();
-                let own = own
-                    .filter(|(at, of)| *of == instance && recent(*at))
-                    .count();
+                // Who took nobody fails with all of its pool, whichever of it crashed before.
+                let all = matches!(input, Input::Looked { .. });
+                let counts =
+                    |(at, of): &&(Mono, InstanceId)| (all || *of == instance) && recent(*at);
+                let own = past.crashes.iter().filter(counts).count();
                 let idle = past.idle_ends.iter().filter(|at| recent(**at)).count();
                 assert!(
                     own + idle >= crashes as usize,
@@ -230,10 +241,12 @@ impl Life {
             }
             let mut was = before.iter().filter(|(i, _)| *i == instance);
             let was = was.next().map(|(_, state)| *state);
-            assert!(
-                matches!(was, Some(State::Backoff { .. })),
-                "{was:?} started"
+            let rested = matches!(
+                was,
+                Some(State::Backoff { until } | State::Failed { until: Some(until), .. })
+                    if until <= self.now
             );
+            assert!(rested, "{was:?} started");
             let policy = self.workers[worker.0 as usize].restart.policy;
             assert_ne!(policy, RestartPolicy::Never, "{instance:?} is restarted");
             let mut others = before.iter().filter(|(i, _)| i.worker == worker);
@@ -266,7 +279,8 @@ impl Life {
             let worker = proc.instance.worker;
             let timeout = self.limits(worker).and_then(|limits| limits.timeout);
             let overdue = timeout.is_some_and(|timeout| proc.exec_told_at + timeout <= self.now);
-            if !proc.exec_told || proc.exit_told || proc.exec != Some(Ok(())) {
+            let killed = self.killed.contains(id);
+            if killed || !proc.exec_told || proc.exit_told || proc.exec != Some(Ok(())) {
                 continue;
             }
             let asked = self.asked.get(id);
@@ -278,10 +292,7 @@ impl Life {
                 !overdue || asked.is_some(),
                 "{id:?} takes too long: {proc:?}"
             );
-            assert!(
-                !late || self.killed.contains(id),
-                "{id:?} does not stop: {proc:?}"
-            );
+            assert!(!late, "{id:?} does not stop: {proc:?}");
         }
     }
 }

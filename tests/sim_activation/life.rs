@@ -6,7 +6,7 @@ use crate::seen::Seen;
 use crate::world::{Connection, Past, Socket, World};
 use crate::{Trace, world};
 use listend::core::{
-    ConnectionId, Core, Effect, Input, InstanceId, Mono, ProcessId, State, WhenDone,
+    ConnectionId, Core, Effect, Event, Input, InstanceId, Mono, ProcessId, State, WhenDone,
 };
 use listend::plan::{Lifecycle, WorkerId};
 use listend::stage::LaunchFailure;
@@ -115,15 +115,22 @@ impl Life {
         if !self.rng.one_in(20) {
             self.give(Input::Start);
         }
-        let stop_in = self.rng.below(u64::from(steps) * 3) as u32;
+        let stop_in = self.rng.below(u64::from(steps) * 2) as u32;
         for left in (0..steps).rev() {
             if left == stop_in {
+                // It comes while clients come.
+                for _ in 0..self.rng.below(6) {
+                    self.arrive();
+                    self.tell_of_a_client();
+                    self.work();
+                }
                 self.give(Input::Stop);
             }
             self.step();
         }
         if self.stop_at.is_none() {
             self.give(Input::Start);
+            self.work();
             if self.rng.one_in(2) {
                 self.storm();
             }
@@ -249,9 +256,19 @@ impl Life {
                 wanted.push(effect);
             }
         }
-        // A stop takes back what nobody has taken.
+        // A stop takes back some of what nobody has taken, and says so first.
         if input == Input::Stop {
-            self.stamps.clear();
+            let is_new = |effect: &Effect| {
+                let Effect::Emit(event) = effect else {
+                    return false;
+                };
+                matches!(
+                    event,
+                    Event::StopRequested { .. } | Event::StopHurried { .. }
+                )
+            };
+            let old = wanted.iter().rposition(is_new).unwrap_or(wanted.len());
+            self.stamps.resize(old, self.now);
         }
         let new = self.stamps.len();
         assert!(wanted.len() >= new, "an effect got lost");

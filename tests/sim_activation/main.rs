@@ -30,7 +30,7 @@ use seen::Seen;
 const SEEDS: u64 = 300;
 const STEPS: u32 = 2000;
 /// How long one life is at most.
-const LIFE: u32 = 500;
+const LIFE: u32 = 250;
 
 #[test]
 fn no_client_waits_for_ever_and_no_limit_is_passed() {
