@@ -74,6 +74,7 @@ impl Life {
             }
         }
         self.check_starts(before, wanted);
+        self.check_accepts(before, wanted);
         self.note_signals(wanted);
         if input == Input::Tick {
             self.check_timeouts();
@@ -253,6 +254,22 @@ impl Life {
             let up = others.any(|(_, state)| state.process().is_some());
             assert!(up, "{instance:?} starts without a client");
             self.seen.members_restarted += 1;
+        }
+    }
+
+    /// While a connection is held nothing more is accepted.
+    fn check_accepts(&self, before: &[(InstanceId, State)], wanted: &[Effect]) {
+        for effect in wanted {
+            let Effect::Accept {
+                listener, socket, ..
+            } = *effect
+            else {
+                continue;
+            };
+            let worker = self.sockets[self.socket(listener, socket)].users[0];
+            let mut held = before.iter().filter(|(i, _)| i.worker == worker);
+            let held = held.find(|(_, state)| matches!(state, State::Backoff { .. }));
+            assert_eq!(held, None, "{effect:?} while one is held");
         }
     }
 

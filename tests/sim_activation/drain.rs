@@ -1,7 +1,8 @@
 //! The ends of a life: a storm while time stands still, calm in which all must be served, the stop.
 
-use crate::life::{Life, Mood};
-use listend::core::Input;
+use crate::life::{Life, Misery, Mood};
+use crate::random::signal;
+use listend::core::{ExitStatus, Input};
 
 /// More moments than any backlog takes that can come up: there are at most 12 sockets with 8
 /// clients, at worst one in ten seconds, and cool-downs of a minute.
@@ -12,6 +13,16 @@ impl Life {
     pub(crate) fn storm(&mut self) {
         self.seen.storms += 1;
         self.mood = Mood::Useless;
+        // A program that ends well and has done nothing is the worst of all.
+        self.misery = self.rng.pick(&[
+            Misery::Ends(ExitStatus::Code(0)),
+            Misery::Ends(ExitStatus::Code(0)),
+            Misery::Ends(signal(15)),
+            Misery::Ends(ExitStatus::Code(1)),
+            Misery::Ends(signal(9)),
+            Misery::Launches,
+            Misery::Accepts,
+        ]);
         self.settle();
         self.mood = Mood::Wild;
     }

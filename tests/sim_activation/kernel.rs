@@ -1,6 +1,6 @@
 //! The made-up kernel: what happens to processes, and in which order the core hears of it.
 
-use crate::life::{Life, Mood};
+use crate::life::{Life, Misery, Mood};
 use crate::random::signal;
 use crate::world::{Connection, Stage};
 use listend::core::Waiting;
@@ -76,7 +76,7 @@ impl Life {
         let status = self.any_status();
         let fate = match self.mood {
             Mood::Wild => self.rng.below(8),
-            Mood::Useless => self.rng.pick(&[0, 0, 0, 4, 6]),
+            Mood::Useless => self.rng.pick(&[0, 0, 0, 4]),
             Mood::Good => 0,
         };
         let failure = self.failure();
@@ -118,9 +118,10 @@ impl Life {
                 self.take_clients(worker, u64::MAX);
             }
         } else if self.mood == Mood::Useless {
-            // A program that ends well and has done nothing is the worst of all.
-            let ends = [ExitStatus::Code(0), ExitStatus::Code(0), signal(15), status];
-            let end = self.rng.pick(&ends);
+            let end = match self.misery {
+                Misery::Ends(status) => status,
+                Misery::Launches | Misery::Accepts => ExitStatus::Code(0),
+            };
             self.end_process(process, end);
         } else if asked && !proc.deaf {
             let status = [ExitStatus::Code(0), signal(15)][usize::from(fate > 3)];

@@ -6,7 +6,8 @@ use crate::seen::Seen;
 use crate::world::{Connection, Past, Socket, World};
 use crate::{Trace, world};
 use listend::core::{
-    ConnectionId, Core, Effect, Event, Input, InstanceId, Mono, ProcessId, State, WhenDone,
+    ConnectionId, Core, Effect, Event, ExitStatus, Input, InstanceId, Mono, ProcessId, State,
+    WhenDone,
 };
 use listend::plan::{Lifecycle, WorkerId};
 use listend::stage::LaunchFailure;
@@ -33,6 +34,17 @@ pub(crate) enum Mood {
     Good,
 }
 
+/// What goes wrong all the time in a storm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misery {
+    /// Programs end so.
+    Ends(ExitStatus),
+    /// No process can be made.
+    Launches,
+    /// No connection can be accepted.
+    Accepts,
+}
+
 /// One life of a daemon, from its start to its exit.
 pub(crate) struct Life {
     pub(crate) rng: Rng,
@@ -57,6 +69,7 @@ pub(crate) struct Life {
     /// Whom the core wanted to be killed.
     pub(crate) killed: BTreeSet<ProcessId>,
     pub(crate) mood: Mood,
+    pub(crate) misery: Misery,
     pub(crate) stop_at: Option<Mono>,
     pub(crate) hurried: bool,
     pub(crate) closed: bool,
@@ -99,6 +112,7 @@ impl Life {
             asked: BTreeMap::new(),
             killed: BTreeSet::new(),
             mood: Mood::Wild,
+            misery: Misery::Launches,
             stop_at: None,
             hurried: false,
             closed: false,

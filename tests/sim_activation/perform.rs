@@ -1,7 +1,7 @@
 //! The made-up shell: does what the core wants, and complains where it may not want it.
 
 use crate::kernel::Proc;
-use crate::life::{Answer, Life, Mood};
+use crate::life::{Answer, Life, Misery, Mood};
 use crate::random::signal;
 use crate::world::{Connection, Stage, is_fresh};
 use listend::core::{
@@ -77,7 +77,7 @@ impl Life {
         }
     }
 
-    fn socket(&self, listener: ListenerId, index: u32) -> usize {
+    pub(crate) fn socket(&self, listener: ListenerId, index: u32) -> usize {
         let is_it =
             |socket: &crate::world::Socket| socket.listener == listener && socket.index == index;
         let found = self.sockets.iter().position(is_it);
@@ -108,7 +108,7 @@ impl Life {
         self.processes.insert(process, proc);
         let fails = match self.mood {
             Mood::Wild => self.rng.one_in(8),
-            Mood::Useless => self.rng.one_in(3),
+            Mood::Useless => self.misery == Misery::Launches,
             Mood::Good => false,
         };
         let (stage, errno) = self
@@ -261,7 +261,7 @@ impl Life {
     fn answer_accept(&mut self, id: ConnectionId) {
         let exhausted = match self.mood {
             Mood::Wild => self.rng.one_in(10),
-            Mood::Useless => self.rng.one_in(2),
+            Mood::Useless => self.misery == Misery::Accepts,
             Mood::Good => false,
         };
         let connection = self.connections.get_mut(&id).expect("asked for");
