@@ -209,6 +209,7 @@ fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
         .workers
         .iter()
         .filter(|worker| !worker.duplicate && !worker.nonblocking_broken)
+        .filter(|worker| !worker.written.activation_broken)
         .filter(|worker| worker.worker.activation.value != Activation::PerConnection)
     {
         for wanted in &this.worker.listeners {

@@ -8,6 +8,7 @@ mod accept;
 mod adopt;
 mod bind;
 mod bound;
+mod diag;
 mod found;
 mod inet;
 mod inherited;

@@ -1,19 +1,246 @@
-//! Stub.
+//! Who waits at a socket, so that a worker that has taken nobody can be told from one that has.
+//!
+//! Identities, not numbers: one client may have been served while the next one came. Where the
+//! kernel does not tell who waits, nothing is claimed.
+
 use super::bound::BoundSocket;
-/// Stub.
-#[derive(Debug)]
-pub struct Waiters;
+use super::diag::Diag;
+use crate::config::{Endpoint, SocketKind};
+use crate::sys::{self, sockopt};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+/// SO_NETNS_COOKIE of asm-generic/socket.h (Linux 5.14).
+const SO_NETNS_COOKIE: i32 = 71;
+/// SO_MEMINFO of the same (Linux 4.12).
+const SO_MEMINFO: i32 = 55;
+/// How much of a message is looked at.
+const PEEKED: usize = 512;
+
+/// Who waited at some sockets at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiters {
+    /// The socket's inode, and who it was.
+    known: BTreeSet<(u64, Waiter)>,
+    /// Whether somebody waited of whom nothing is known.
+    has_unknown: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Waiter {
+    /// A connection's cookie (SO_COOKIE, socket(7)), or the inode of a unix client's socket.
+    Client(u64),
+    /// The n-th client that has gone while it was in the queue: all of these look the same.
+    Gone(u64),
+    /// The first message, as a hash of what can be seen of it and of what lies behind it.
+    Message(u64),
+    /// How much there is to read: bytes, or messages.
+    Amount(u64),
+}
+
 impl Waiters {
-    /// Stub.
+    /// Whether nobody waited.
     pub fn is_empty(&self) -> bool {
-        true
+        self.known.is_empty() && !self.has_unknown
     }
-    /// Stub.
-    pub fn none_was_taken(&self, _before: &Waiters) -> bool {
-        false
+
+    /// Whether everybody who waited `before` still waits. Only then: not when nobody waited, and not
+    /// when it is not known who did.
+    pub fn none_was_taken(&self, before: &Waiters) -> bool {
+        let all_known = !before.known.is_empty() && !before.has_unknown;
+        all_known && before.known.is_subset(&self.known)
     }
 }
-/// Stub.
-pub fn waiters(_sockets: &[&BoundSocket]) -> Waiters {
-    Waiters
+
+/// Who waits at these sockets. One poll(2) if nobody does; never waits itself.
+pub fn waiters(sockets: &[&BoundSocket]) -> Waiters {
+    let descriptors = sockets.iter().map(|socket| socket.fd.as_fd());
+    let asked = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let mut polled: Vec<PollFd<'_>> = asked.collect();
+    let mut waiters = Waiters::default();
+    if poll(&mut polled, PollTimeout::ZERO).is_err() {
+        waiters.has_unknown = true;
+        return waiters;
+    }
+    let mut diag = None;
+    for (socket, polled) in sockets.iter().zip(&polled) {
+        let readable = |events: PollFlags| events.contains(PollFlags::POLLIN);
+        if !polled.revents().is_none_or(readable) {
+            continue;
+        }
+        match look(socket, &mut diag) {
+            Ok(Some((inode, who))) => {
+                waiters
+                    .known
+                    .extend(who.into_iter().map(|who| (inode, who)));
+            }
+            // Whoever it was has gone meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(None) | Err(_) => waiters.has_unknown = true,
+        }
+    }
+    waiters
+}
+
+/// Who waits at a socket that is readable; `None` where the kernel does not tell.
+fn look(socket: &BoundSocket, diag: &mut Option<Diag>) -> io::Result<Option<(u64, Vec<Waiter>)>> {
+    // The type differs between architectures; the conversion loses nothing.
+    #[allow(clippy::unnecessary_cast)]
+    let inode = fstat(&socket.fd)?.st_ino as u64;
+    let who = match socket.address.kind() {
+        SocketKind::Tcp | SocketKind::Mptcp => match &socket.address {
+            Endpoint::Inet { address, .. } => tcp_clients(socket, *address, diag)?,
+            _ => None,
+        },
+        SocketKind::UnixStream | SocketKind::UnixSeqPacket => unix_clients(socket, inode, diag)?,
+        SocketKind::Udp => match &socket.address {
+            Endpoint::Inet { address, .. } => datagram(socket, inode, *address, diag)?,
+            _ => None,
+        },
+        SocketKind::UdpLite
+        | SocketKind::UnixDatagram
+        | SocketKind::VsockDatagram
+        | SocketKind::Netlink => {
+            let memory = sockopt::get_bytes(&socket.fd, libc::SOL_SOCKET, SO_MEMINFO)?;
+            // Its first number is what has been received and not read; the others are limits.
+            Some(vec![message(socket, u32_at_start(&memory))?])
+        }
+        SocketKind::Fifo => Some(vec![Waiter::Amount(sys::bytes_to_read(&socket.fd)?)]),
+        SocketKind::MessageQueue => Some(vec![Waiter::Amount(sys::queue_length(&socket.fd)?)]),
+        SocketKind::Sctp
+        | SocketKind::VsockStream
+        | SocketKind::VsockSeqPacket
+        | SocketKind::Special => None,
+    };
+    Ok(who.map(|who| (inode, who)))
+}
+
+/// Connections that no process has, less what cannot be ours: a listener that shares the port may
+/// have clients too, and the kernel does not tell whose they are.
+fn tcp_clients(
+    socket: &BoundSocket,
+    address: SocketAddr,
+    diag: &mut Option<Diag>,
+) -> io::Result<Option<Vec<Waiter>>> {
+    let Some(diag) = diag_for(socket, diag)? else {
+        return Ok(None);
+    };
+    let cookies = diag.tcp_not_accepted(address)?;
+    let queued = queued(socket)?;
+    // Those in the queue that are not in the table have hung up and wait to be accepted all the same.
+    let gone = u64::from(queued).checked_sub(cookies.len() as u64);
+    Ok(gone.map(|gone| {
+        let clients = cookies.into_iter().map(Waiter::Client);
+        clients.chain((0..gone).map(Waiter::Gone)).collect()
+    }))
+}
+
+/// How many clients are in a TCP listener's accept queue: there tcpi_unacked of TCP_INFO counts them
+/// (tcp_get_info in net/ipv4/tcp.c).
+fn queued(socket: &BoundSocket) -> io::Result<u32> {
+    const UNACKED: usize = 24;
+    let info = sockopt::get_bytes(&socket.fd, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    let number = info.get(UNACKED..).and_then(u32_at_start);
+    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn unix_clients(
+    socket: &BoundSocket,
+    inode: u64,
+    diag: &mut Option<Diag>,
+) -> io::Result<Option<Vec<Waiter>>> {
+    let Some(diag) = diag_for(socket, diag)? else {
+        return Ok(None);
+    };
+    let mut gone = 0;
+    let clients = diag.unix_not_accepted(inode)?.into_iter();
+    let who = clients.map(|client| match client {
+        0 => {
+            gone += 1;
+            Waiter::Gone(gone)
+        }
+        inode => Waiter::Client(inode.into()),
+    });
+    Ok(Some(who.collect()))
+}
+
+/// Opens the socket for questions at the first one. `None` for a listener in another network
+/// namespace, of which it knows nothing, or where the kernel is too old to tell.
+fn diag_for<'d>(
+    listener: &BoundSocket,
+    diag: &'d mut Option<Diag>,
+) -> io::Result<Option<&'d Diag>> {
+    let diag = match diag {
+        Some(diag) => diag,
+        None => diag.insert(Diag::new()?),
+    };
+    let here = sockopt::get_u64(diag.socket(), libc::SOL_SOCKET, SO_NETNS_COOKIE);
+    let there = sockopt::get_u64(&listener.fd, libc::SOL_SOCKET, SO_NETNS_COOKIE);
+    Ok((here? == there?).then_some(diag))
+}
+
+/// A client that hears nothing sends the same again, so what lies behind the first datagram counts
+/// too. SO_MEMINFO does not tell, because UDP lets go of memory later than of datagrams.
+fn datagram(
+    socket: &BoundSocket,
+    inode: u64,
+    address: SocketAddr,
+    diag: &mut Option<Diag>,
+) -> io::Result<Option<Vec<Waiter>>> {
+    let Some(diag) = diag_for(socket, diag)? else {
+        return Ok(None);
+    };
+    let queued = diag.udp_queued(address, inode)?;
+    match queued {
+        Some(_) => Ok(Some(vec![message(socket, queued)?])),
+        None => Ok(None),
+    }
+}
+
+/// The first message: its sender, length and first bytes; and how much memory all messages take. On
+/// a unix socket that memory is the sender's, so that there two of the same are one.
+fn message(socket: &BoundSocket, memory: Option<u32>) -> io::Result<Waiter> {
+    let mut bytes = [0; PEEKED];
+    let message = sys::peek_message(&socket.fd, &mut bytes)?;
+    let mut hasher = DefaultHasher::new();
+    bytes[..message.length.min(PEEKED)].hash(&mut hasher);
+    (message.length, message.sender, memory).hash(&mut hasher);
+    Ok(Waiter::Message(hasher.finish()))
+}
+
+fn u32_at_start(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(cookies: &[u64], has_unknown: bool) -> Waiters {
+        let client = |cookie: &u64| (7, Waiter::Client(*cookie));
+        Waiters {
+            known: cookies.iter().map(client).collect(),
+            has_unknown,
+        }
+    }
+
+    #[test]
+    fn only_who_is_known_and_still_there_was_not_taken() {
+        let before = of(&[1, 2], false);
+        assert!(of(&[1, 2], false).none_was_taken(&before));
+        // Others may have come, known or not.
+        assert!(of(&[1, 2, 3], true).none_was_taken(&before));
+        assert!(!of(&[2, 3], false).none_was_taken(&before));
+        assert!(!of(&[], true).none_was_taken(&before));
+        assert!(!of(&[1], false).none_was_taken(&of(&[], false)));
+        // Somebody else may have been taken, of whom nothing is known.
+        assert!(!of(&[1], false).none_was_taken(&of(&[1], true)));
+        assert!(of(&[], false).is_empty() && !of(&[], true).is_empty());
+    }
 }

@@ -115,8 +115,8 @@ impl Resolver<'_> {
             .iter()
             .filter_map(|name| ids.get(name.value.as_str()).copied())
             .collect();
-        let mut taken = listeners.iter().filter_map(|id| known.get(id.0 as usize));
-        let (activation, instances) = activation(worker, &mut taken);
+        let taken = listeners.iter().filter_map(|id| known.get(id.0 as usize));
+        let (activation, instances) = activation(worker, taken);
         WorkerPlan {
             name: worker.name.value.clone(),
             place: worker.name.place,
@@ -306,7 +306,7 @@ impl Resolver<'_> {
 /// itself, as inetd's `wait` does it: to one process at a time, which the first datagram starts.
 fn activation<'p>(
     worker: &config::Worker,
-    listeners: &mut dyn Iterator<Item = &'p ListenerPlan>,
+    listeners: impl Iterator<Item = &'p ListenerPlan>,
 ) -> (Activation, u32) {
     let limit = worker.trigger_limit;
     match worker.activation.value {

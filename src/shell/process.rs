@@ -39,16 +39,13 @@ impl Process {
         let _no_group = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
     }
 
-    /// Reaps it if it has exited. What its process group has left is killed first, while the
-    /// unreaped leader keeps the group's number from being given to anybody else.
-    pub fn reap(&self) -> Option<ExitStatus> {
+    /// Reaps it, which has exited: its pidfd was readable, or waitid(2) showed it. What its process
+    /// group has left is killed first, while the unreaped leader keeps the group's number from being
+    /// given to anybody else.
+    pub fn reap(&self) -> ExitStatus {
         let whom = Whom::Process(self.pidfd.as_fd());
-        let peeked = sys::wait(whom, Then::Leave);
-        if matches!(peeked, Ok(None)) {
-            return None;
-        }
         let _none_left = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
-        Some(match sys::wait(whom, Then::Reap) {
+        match sys::wait(whom, Then::Reap) {
             Ok(Some(ended)) => match ended.how {
                 How::Exited(code) => ExitStatus::Code(code),
                 How::Killed(number) => ExitStatus::Signal {
@@ -62,7 +59,7 @@ impl Process {
             },
             // Somebody else has reaped it: its status is lost, the fact is not.
             Ok(None) | Err(_) => ExitStatus::Code(-1),
-        })
+        }
     }
 }
 

@@ -18,6 +18,14 @@ pub struct Arrived {
     pub origin: Origin,
 }
 
+/// Whether children may turn up that were not started here: orphans, which go to PID 1 and to a
+/// subreaper, or children of whatever program executed listend.
+fn may_have_strangers() -> bool {
+    let is_subreaper = nix::sys::prctl::get_child_subreaper().unwrap_or(true);
+    let has_children = sys::wait(sys::Whom::Anybody, sys::Then::Leave).is_ok();
+    std::process::id() == 1 || is_subreaper || has_children
+}
+
 /// The signals that listend handles. Installed before anything is bound, so that one that comes
 /// during start-up is acted on and not lost.
 #[derive(Debug)]
@@ -37,14 +45,14 @@ impl Signals {
         sys::reset_child_signal();
         let nohup = sys::is_ignored(SIGHUP);
         let (read, write) = UnixStream::pair()?;
-        let delivery = SignalDelivery::with_pipe(
-            read,
-            write,
-            WithRawSiginfo,
-            [
-                SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGCHLD, SIGUSR1, SIGUSR2, SIGALRM,
-            ],
-        )?;
+        let mut numbers = vec![
+            SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM,
+        ];
+        // Of its own children it hears by their pidfds.
+        if may_have_strangers() {
+            numbers.push(SIGCHLD);
+        }
+        let delivery = SignalDelivery::with_pipe(read, write, WithRawSiginfo, numbers)?;
         // Whoever started listend may have had them blocked, and a blocked SIGTERM stops nothing.
         SigSet::empty().thread_set_mask()?;
         Ok(Signals { delivery, nohup })

@@ -261,11 +261,7 @@ impl Shell {
         let Some(process) = self.processes.get(id) else {
             return;
         };
-        let Some(status) = process.reap() else {
-            return;
-        };
-        // By hand, as in `exec_status`.
-        let _not_watched = self.epoll.delete(&process.pidfd);
+        let status = process.reap();
         let instance = process.instance;
         let had_listeners = process.client.is_none();
         self.processes.remove(id);
@@ -502,13 +498,18 @@ impl Shell {
             (failure, worker::explain_fork(failure.errno))
         };
         let launched = worker::launch(prepared).map_err(|error| fail(&error))?;
-        let watch = |fd: BorrowedFd<'_>, token: Token| {
-            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.pack()))
+        let watch = |fd: BorrowedFd<'_>, flags: EpollFlags, token: Token| {
+            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | flags, token.pack()))
         };
         let status = launched.launching.status();
+        let pidfd = launched.pidfd.as_fd();
+        // Told once: it is closed then, but a child that is still on its way to exec may have a copy,
+        // which would keep the event coming (epoll(7)).
         let watched = status
-            .map_or(Ok(()), |status| watch(status, Token::Status(id)))
-            .and_then(|()| watch(launched.pidfd.as_fd(), Token::Exit(id)));
+            .map_or(Ok(()), |status| {
+                watch(status, EpollFlags::empty(), Token::Status(id))
+            })
+            .and_then(|()| watch(pidfd, EpollFlags::EPOLLONESHOT, Token::Exit(id)));
         if let Err(errno) = watched {
             // A child that cannot be watched would never be noticed again.
             let _not_watched = launched

@@ -11,6 +11,7 @@ mod launch;
 mod memory;
 mod mqueue;
 mod netns;
+mod peek;
 mod pidfd;
 mod raw;
 mod signal;
@@ -24,8 +25,9 @@ pub use launch::{
     CStrings, ContainsNul, EnvSlot, Launched, Launching, Prepared, Stdio, discard, launch,
 };
 pub use memory::return_free_memory;
-pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_limits, unlink_queue};
+pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
 pub use netns::enter_network_namespace;
+pub use peek::{Message, bytes_to_read, peek_message};
 pub use pidfd::send_signal;
 pub use signal::{Origin, is_ignored, origin, reset_child_signal};
 pub use wait::{Ended, How, Then, Whom, wait};

@@ -70,18 +70,34 @@ fn attributes(limits: QueueLimits) -> libc::mq_attr {
 ///
 /// EBADF: it is none (mq_getattr(3)).
 pub fn queue_limits(queue: impl AsFd) -> io::Result<QueueLimits> {
+    let attributes = read_attributes(queue)?;
+    // The types differ between architectures; the conversions lose nothing.
+    #[allow(clippy::unnecessary_cast)]
+    Ok(QueueLimits {
+        messages: attributes.mq_maxmsg as i64,
+        message_size: attributes.mq_msgsize as i64,
+    })
+}
+
+/// How many messages are in this queue.
+///
+/// # Errors
+///
+/// As [`queue_limits`].
+pub fn queue_length(queue: impl AsFd) -> io::Result<u64> {
+    let attributes = read_attributes(queue)?;
+    // It is never negative.
+    Ok(u64::try_from(attributes.mq_curmsgs).unwrap_or(0))
+}
+
+fn read_attributes(queue: impl AsFd) -> io::Result<libc::mq_attr> {
     // SAFETY: as in `attributes`; mq_getattr fills in what it is given.
     unsafe {
         let mut attributes: libc::mq_attr = std::mem::zeroed();
         if libc::mq_getattr(queue.as_fd().as_raw_fd(), &raw mut attributes) == -1 {
             return Err(io::Error::last_os_error());
         }
-        // The types differ between architectures; the conversions lose nothing.
-        #[allow(clippy::unnecessary_cast)]
-        Ok(QueueLimits {
-            messages: attributes.mq_maxmsg as i64,
-            message_size: attributes.mq_msgsize as i64,
-        })
+        Ok(attributes)
     }
 }
 

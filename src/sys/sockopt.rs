@@ -31,6 +31,17 @@ pub fn get_int(socket: impl AsFd, level: c_int, name: c_int) -> io::Result<c_int
     Ok(c_int::from_ne_bytes(bytes))
 }
 
+/// getsockopt(2) of a 64-bit number. Some options take a buffer of exactly that size.
+///
+/// # Errors
+///
+/// Those of getsockopt(2).
+pub fn get_u64(socket: impl AsFd, level: c_int, name: c_int) -> io::Result<u64> {
+    let mut bytes = [0; size_of::<u64>()];
+    get(socket, level, name, &mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
 /// setsockopt(2) with bytes, such as those of a name.
 ///
 /// # Errors
@@ -67,7 +78,7 @@ pub fn get_bytes(socket: impl AsFd, level: c_int, name: c_int) -> io::Result<Vec
 }
 
 fn get(socket: impl AsFd, level: c_int, name: c_int, into: &mut [u8]) -> io::Result<usize> {
-    // Both callers have a few bytes.
+    // All callers have a few bytes.
     let mut length = into.len() as socklen_t;
     // SAFETY: the descriptor is borrowed and open; the kernel writes at most `length` bytes, which
     // is what `into` has, and then says in `length` how many.

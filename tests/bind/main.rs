@@ -4,6 +4,7 @@
 //! The umask belongs to the whole process, and the tests are threads of one: every test that
 //! touches files holds the lock of [`fixture::Folder`].
 
+mod accepting;
 mod adopting;
 mod binding;
 mod explaining;
@@ -14,3 +15,4 @@ mod namespaces;
 mod options;
 mod paths;
 mod repairing;
+mod waiting;

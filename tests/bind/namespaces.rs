@@ -2,7 +2,11 @@
 
 use crate::fixture::*;
 use listend::config::{Endpoint, Multicast, Transport};
-use listend::listener::{Adopted, BindStep, BoundSocket, Purpose, bind_all, bind_missing};
+use listend::connection::Protocol;
+use listend::listener::{
+    Adopted, BindStep, BoundSocket, Purpose, accept, bind_all, bind_missing, prepare_to_accept,
+    waiters,
+};
 use listend::plan::{ListenerId, Plan};
 use nix::libc;
 use nix::unistd::read;
@@ -280,4 +284,21 @@ fn a_group_that_cannot_be_joined_is_an_error() {
         assert_eq!(error.step, BindStep::SetOption(call));
         assert_eq!(error.errno, libc::ENODEV);
     }
+}
+
+// The tables of this namespace know nothing of another's clients, and may show strangers.
+#[test]
+fn who_waits_in_another_namespace_is_not_known() {
+    let Some(namespace) = Namespace::new() else {
+        return;
+    };
+    let outcome = bound(&namespace.plan(&[tcp("127.0.0.1:0")]));
+    let socket = first(&outcome);
+    let address = ("127.0.0.1", port(socket));
+    let _client = namespace.inside(|| TcpStream::connect(address).unwrap());
+    let before = waiters(&[socket]);
+    assert!(!before.is_empty());
+    assert!(!waiters(&[socket]).none_was_taken(&before));
+    prepare_to_accept(socket).unwrap();
+    assert_eq!(accept(socket, false).unwrap().ends.protocol, Protocol::Tcp);
 }

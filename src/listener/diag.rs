@@ -1,0 +1,229 @@
+//! Questions to sock_diag(7): who waits in an accept queue, and how much in a UDP socket.
+//!
+//! A small reader of the two answers that are needed, and nothing else. Every length comes from the
+//! kernel and is checked all the same.
+
+use nix::libc;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// linux/netlink.h.
+const NETLINK_SOCK_DIAG: i32 = 4;
+/// linux/sock_diag.h.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// linux/unix_diag.h.
+const UDIAG_SHOW_ICONS: u32 = 0x8;
+const UNIX_DIAG_ICONS: u16 = 3;
+/// Bits of the states that a connection can have while nobody has accepted it (net/tcp_states.h):
+/// TCP_ESTABLISHED, and TCP_CLOSE_WAIT once the client has sent its last byte.
+const WAITING_STATES: u32 = 1 << 1 | 1 << 8;
+const ANY_STATE: u32 = u32::MAX;
+
+const HEADER: usize = 16;
+/// struct inet_diag_msg.
+const INET_MESSAGE: usize = 72;
+/// struct unix_diag_msg.
+const UNIX_MESSAGE: usize = 16;
+/// What one read takes: the kernel fills messages up to this size.
+const BUFFER: usize = 32 * 1024;
+/// More than any accept queue fills.
+const MAX_READS: usize = 1024;
+
+/// A socket that questions are put to. It shows its own network namespace only.
+pub(super) struct Diag {
+    socket: Socket,
+}
+
+impl Diag {
+    pub(super) fn new() -> io::Result<Diag> {
+        let family = Domain::from(libc::AF_NETLINK);
+        let protocol = Some(Protocol::from(NETLINK_SOCK_DIAG));
+        let socket = Socket::new(family, Type::RAW, protocol)?;
+        // The kernel answers while it is asked, so there is nothing to wait for.
+        socket.set_nonblocking(true)?;
+        Ok(Diag { socket })
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// The cookies of the TCP connections to this address that no process has: those that are still
+    /// to be accepted. A connection that was accepted and closed has no process either, but
+    /// another state.
+    pub(super) fn tcp_not_accepted(&self, local: SocketAddr) -> io::Result<Vec<u64>> {
+        let mut cookies = Vec::new();
+        let request = inet_request(libc::IPPROTO_TCP, WAITING_STATES, local);
+        self.ask(&request, |message| {
+            let inode = u32_at(message, 68)?;
+            let cookie = u64::from(u32_at(message, 44)?) | u64::from(u32_at(message, 48)?) << 32;
+            let is_of_listener = local.ip().is_unspecified() || address(message)? == local.ip();
+            if inode == 0 && is_of_listener && port(message)? == local.port() {
+                cookies.push(cookie);
+            }
+            Some(())
+        })?;
+        Ok(cookies)
+    }
+
+    /// How much memory the datagrams take that wait at the UDP socket with this inode; `None` if
+    /// there is none at this address.
+    pub(super) fn udp_queued(&self, local: SocketAddr, inode: u64) -> io::Result<Option<u32>> {
+        let mut queued = None;
+        let request = inet_request(libc::IPPROTO_UDP, ANY_STATE, local);
+        self.ask(&request, |message| {
+            if u64::from(u32_at(message, 68)?) == inode {
+                queued = Some(u32_at(message, 56)?);
+            }
+            Some(())
+        })?;
+        Ok(queued)
+    }
+
+    /// The inodes of the clients in a unix listener's accept queue; 0 stands for one that has gone.
+    pub(super) fn unix_not_accepted(&self, inode: u64) -> io::Result<Vec<u32>> {
+        let inode = u32::try_from(inode).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut request = Vec::with_capacity(HEADER + 24);
+        header(&mut request, 24, libc::NLM_F_REQUEST);
+        request.extend([libc::AF_UNIX as u8, 0, 0, 0]);
+        request.extend(0_u32.to_ne_bytes());
+        request.extend(inode.to_ne_bytes());
+        request.extend(UDIAG_SHOW_ICONS.to_ne_bytes());
+        // Any cookie.
+        request.resize(HEADER + 24, 0xff);
+        let mut clients = Vec::new();
+        self.ask(&request, |message| {
+            let icons = attribute(message.get(UNIX_MESSAGE..)?, UNIX_DIAG_ICONS)?;
+            let numbers = icons.chunks_exact(4);
+            clients.extend(numbers.filter_map(|number| u32_at(number, 0)));
+            Some(())
+        })?;
+        Ok(clients)
+    }
+
+    /// Sends the request, and shows what comes until it is answered. An answer that `read` cannot
+    /// make sense of is an error.
+    fn ask(&self, request: &[u8], mut read: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
+        self.socket.send(request)?;
+        let is_dump = request.get(6..8) != Some(&(libc::NLM_F_REQUEST as u16).to_ne_bytes()[..]);
+        let mut buffer = vec![0; BUFFER];
+        for _ in 0..MAX_READS {
+            let length = nix::unistd::read(&self.socket, &mut buffer)?;
+            let mut rest = buffer.get(..length).unwrap_or_default();
+            while let Some(length) = u32_at(rest, 0) {
+                let length = length as usize;
+                let message = rest.get(HEADER..length).ok_or(io::ErrorKind::InvalidData)?;
+                match i32::from(u16_at(rest, 4).unwrap_or_default()) {
+                    libc::NLMSG_DONE => return Ok(()),
+                    libc::NLMSG_ERROR => {
+                        let errno = u32_at(message, 0).unwrap_or_default() as i32;
+                        return Err(io::Error::from_raw_os_error(errno.saturating_neg()));
+                    }
+                    _ => read(message).ok_or(io::ErrorKind::InvalidData)?,
+                }
+                if !is_dump {
+                    return Ok(());
+                }
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// For all sockets of the family in one of these states that have the local port (struct
+/// inet_diag_req_v2).
+fn inet_request(protocol: i32, states: u32, local: SocketAddr) -> Vec<u8> {
+    const LENGTH: usize = 56;
+    let family = if local.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let mut request = Vec::with_capacity(HEADER + LENGTH);
+    header(&mut request, LENGTH, libc::NLM_F_REQUEST | libc::NLM_F_DUMP);
+    request.extend([family as u8, protocol as u8, 0, 0]);
+    request.extend(states.to_ne_bytes());
+    request.extend(local.port().to_be_bytes());
+    // The other port, both addresses, the interface and the cookie: any.
+    request.resize(HEADER + LENGTH, 0);
+    request
+}
+
+/// struct nlmsghdr in front of so many bytes.
+fn header(request: &mut Vec<u8>, length: usize, flags: i32) {
+    request.extend(((HEADER + length) as u32).to_ne_bytes());
+    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    request.extend((flags as u16).to_ne_bytes());
+    // A number of ours and the sender's port id: one question at a time needs neither.
+    request.resize(HEADER, 0);
+}
+
+fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes_at(bytes, at).map(u16::from_ne_bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes_at(bytes, at).map(u32::from_ne_bytes)
+}
+
+/// The local port in a struct inet_diag_msg.
+fn port(message: &[u8]) -> Option<u16> {
+    bytes_at(message, 4).map(u16::from_be_bytes)
+}
+
+/// The local address in it.
+fn address(message: &[u8]) -> Option<IpAddr> {
+    let message = message.get(..INET_MESSAGE)?;
+    if i32::from(*message.first()?) == libc::AF_INET {
+        bytes_at(message, 8).map(|bytes: [u8; 4]| Ipv4Addr::from(bytes).into())
+    } else {
+        bytes_at(message, 8).map(|bytes: [u8; 16]| Ipv6Addr::from(bytes).into())
+    }
+}
+
+/// One attribute out of a row of struct nlattr; an empty queue has none.
+fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
+    while let Some(length) = u16_at(rest, 0) {
+        let length = usize::from(length);
+        let value = rest.get(4..length)?;
+        if u16_at(rest, 2)? == wanted {
+            return Some(value);
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(&[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_found_and_broken_ones_are_not_read() {
+        let row = [5, 0, 0, 0, 7, 0, 0, 0, 8, 0, 3, 0, 1, 2, 3, 4].map(u8::from);
+        // The lengths of the machine's own byte order.
+        if cfg!(target_endian = "little") {
+            assert_eq!(attribute(&row, 3), Some(&[1, 2, 3, 4][..]));
+            assert_eq!(attribute(&row, 9), Some(&[][..]));
+            assert_eq!(attribute(&row[..12], 3), None);
+            assert_eq!(attribute(&[0, 0, 3, 0], 3), None);
+        }
+    }
+
+    #[test]
+    fn the_address_is_that_of_the_family() {
+        let mut message = [0; INET_MESSAGE];
+        message[0] = libc::AF_INET as u8;
+        message[8..12].copy_from_slice(&[192, 0, 2, 1]);
+        message[4..6].copy_from_slice(&[0, 80]);
+        assert_eq!(address(&message), "192.0.2.1".parse().ok());
+        assert_eq!(port(&message), Some(80));
+        assert_eq!(address(&message[..20]), None);
+    }
+}

@@ -1,0 +1,369 @@
+//! What a process finds on its descriptors and in its environment in each of the four ways in which
+//! it can be given something: a real fork and exec, without the daemon around it.
+
+mod harness;
+
+use harness::{Puppets, Report, TempDir, probe_path};
+use listend::config::{
+    Endpoint, Handoff, Output, Piece, Restart, SocketRef, Template, Transport, UnixKind, UnixName,
+};
+use listend::connection::{Credentials, End, Ends, Protocol};
+use listend::handoff::systemd::PidfdInode;
+use listend::plan::{Activation, Lifecycle, WorkerPlan};
+use listend::report::{FileId, Place};
+use listend::worker::{Given, Inherited, Numbers, Served, Surroundings, launch, prepare};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+
+const NUMBERS: Numbers = Numbers {
+    instance: 0,
+    generation: 1,
+};
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        listend: "/usr/bin/listend".to_owned(),
+        inode: PidfdInode::Leave,
+        open_files: (1024, 4096),
+    }
+}
+
+/// The probe on the strings at `events`, with a word that says which `{fd:web}` it was told.
+fn worker(events: &str, handoff: Handoff, output: Output) -> WorkerPlan {
+    let literal = |text: &str| Template::literal(text);
+    let fd = Template {
+        pieces: vec![Piece::Fd(SocketRef {
+            listener: "web".to_owned(),
+            index: None,
+        })],
+    };
+    let probe = probe_path().to_str().expect("UTF-8");
+    WorkerPlan {
+        name: "app".to_owned(),
+        place: Place {
+            file: FileId(0),
+            line: 1,
+            column: 1,
+            length: 1,
+        },
+        command: vec![literal(probe), literal("puppet"), literal(events), fd],
+        listeners: Vec::new(),
+        handoff,
+        nonblocking: false,
+        environment: vec![
+            ("KEPT".to_owned(), literal("yes")),
+            // A handoff's own word wins, and stands there once.
+            ("REMOTE_ADDR".to_owned(), literal("mine")),
+        ],
+        working_directory: None,
+        credentials: None,
+        umask: None,
+        limits: Vec::new(),
+        nice: None,
+        oom_score_adjust: None,
+        output,
+        lifecycle: Lifecycle {
+            activation: Activation::Eager,
+            instances: 1,
+            restart: Restart::default(),
+            stop_signal: 15,
+            stop_timeout: None,
+        },
+    }
+}
+
+/// Forks the worker and answers with what it saw.
+fn see(handoff: Handoff, given: Given<'_>, output: impl FnOnce(&TempDir) -> Output) -> Report {
+    let dir = TempDir::new();
+    let events = dir.path().join("events.sock");
+    let puppets = Puppets::listen(&events);
+    let worker = worker(events.to_str().expect("UTF-8"), handoff, output(&dir));
+    let prepared = prepare(&worker, given, NUMBERS, &surroundings()).expect("prepare");
+    let launched = launch(prepared).expect("launch");
+    let pid = launched.pid;
+    let puppet = puppets.next(|| !harness::exists(pid));
+    let report = puppet.report.clone();
+    assert_eq!(report.pid, pid);
+    listend::sys::discard(launched);
+    report
+}
+
+fn targets(report: &Report) -> BTreeMap<i32, String> {
+    let fds = report.fds.iter();
+    fds.map(|fd| (fd.number, fd.target.clone())).collect()
+}
+
+/// Where a descriptor of this process points.
+fn target(fd: &impl AsRawFd) -> String {
+    let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).expect("readlink");
+    link.to_string_lossy().into_owned()
+}
+
+fn own(fd: i32) -> String {
+    target(&fd)
+}
+
+fn inherit(_: &TempDir) -> Output {
+    Output::Inherit
+}
+
+fn listen_variables(report: &Report) -> Vec<(&str, &str)> {
+    let all = report.env.iter();
+    let listen = all.filter(|(name, _)| name.starts_with("LISTEN_"));
+    listen
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
+}
+
+struct Connection {
+    listener: TcpListener,
+    _client: TcpStream,
+    accepted: TcpStream,
+    ends: Ends,
+    address: Endpoint,
+}
+
+fn connection() -> Connection {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let local = listener.local_addr().expect("getsockname");
+    let client = TcpStream::connect(local).expect("connect");
+    let (accepted, remote) = listener.accept().expect("accept");
+    Connection {
+        listener,
+        _client: client,
+        accepted,
+        ends: Ends {
+            protocol: Protocol::Tcp,
+            local: End::Inet(local),
+            remote: End::Inet(remote),
+            credentials: None,
+        },
+        address: Endpoint::Inet {
+            transport: Transport::Tcp,
+            address: local,
+            v6_only: true,
+            optional: false,
+            scope: None,
+        },
+    }
+}
+
+impl Connection {
+    fn socket(&self) -> Inherited<'_> {
+        Inherited {
+            listener: "web",
+            fd: self.listener.as_raw_fd(),
+            address: &self.address,
+        }
+    }
+
+    fn served(&self) -> Option<Served<'_>> {
+        Some(Served {
+            fd: self.accepted.as_raw_fd(),
+            ends: &self.ends,
+        })
+    }
+
+    /// Checks what is told of it.
+    fn check_variables(&self, report: &Report) {
+        let (End::Inet(local), End::Inet(remote)) = (&self.ends.local, &self.ends.remote) else {
+            panic!("TCP")
+        };
+        let (local_port, remote_port) = (local.port().to_string(), remote.port().to_string());
+        for (name, expected) in [
+            ("REMOTE_ADDR", "127.0.0.1"),
+            ("REMOTE_PORT", remote_port.as_str()),
+            ("PROTO", "TCP"),
+            ("TCPLOCALIP", "127.0.0.1"),
+            ("TCPLOCALPORT", local_port.as_str()),
+            ("TCPREMOTEIP", "127.0.0.1"),
+            ("TCPREMOTEPORT", remote_port.as_str()),
+            ("KEPT", "yes"),
+        ] {
+            assert_eq!(
+                report.env.get(name).map(String::as_str),
+                Some(expected),
+                "{name}"
+            );
+        }
+        for name in ["TCPLOCALHOST", "TCPREMOTEHOST", "TCPREMOTEINFO"] {
+            assert_eq!(report.env.get(name), None, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_by_systemd_is_descriptor_three_and_nothing_else() {
+    let connection = connection();
+    let sockets = [connection.socket(), connection.socket()];
+    let given = Given {
+        sockets: &sockets,
+        connection: connection.served(),
+    };
+    let report = see(Handoff::Systemd, given, inherit);
+    let expected = [
+        (0, "/dev/null".to_owned()),
+        (1, own(1)),
+        (2, own(2)),
+        (3, target(&connection.accepted)),
+    ];
+    assert_eq!(targets(&report), BTreeMap::from(expected));
+    assert!(report.fds.iter().all(|fd| !fd.cloexec), "{:#?}", report.fds);
+    let pid = report.pid.to_string();
+    assert_eq!(
+        listen_variables(&report),
+        [
+            ("LISTEN_FDNAMES", "connection"),
+            ("LISTEN_FDS", "1"),
+            ("LISTEN_PID", pid.as_str())
+        ]
+    );
+    assert_eq!(report.argv[3], "3");
+    connection.check_variables(&report);
+}
+
+#[test]
+fn a_connection_by_inetd_is_standard_input_and_output_and_not_standard_error() {
+    let connection = connection();
+    let sockets = [connection.socket()];
+    let given = Given {
+        sockets: &sockets,
+        connection: connection.served(),
+    };
+    let report = see(Handoff::Inetd, given, inherit);
+    let accepted = target(&connection.accepted);
+    let expected = [(0, accepted.clone()), (1, accepted), (2, own(2))];
+    assert_eq!(targets(&report), BTreeMap::from(expected));
+    assert!(report.fds.iter().all(|fd| !fd.cloexec), "{:#?}", report.fds);
+    assert_eq!(listen_variables(&report), []);
+    assert_eq!(report.argv[3], "0");
+    connection.check_variables(&report);
+}
+
+#[test]
+fn a_socket_by_inetd_is_standard_input_alone() {
+    let connection = connection();
+    let sockets = [connection.socket()];
+    let given = Given {
+        sockets: &sockets,
+        connection: None,
+    };
+    let report = see(Handoff::Inetd, given, inherit);
+    let expected = [(0, target(&connection.listener)), (1, own(1)), (2, own(2))];
+    assert_eq!(targets(&report), BTreeMap::from(expected));
+    assert_eq!(listen_variables(&report), []);
+    assert_eq!(report.argv[3], "0");
+    assert_eq!(
+        report.env["REMOTE_ADDR"], "mine",
+        "nobody else has a word on it"
+    );
+    assert_eq!(report.env.get("PROTO"), None);
+}
+
+#[test]
+fn sockets_by_systemd_begin_at_three() {
+    let (one, two) = (connection(), connection());
+    let other = Inherited {
+        listener: "admin",
+        ..two.socket()
+    };
+    let sockets = [other, one.socket()];
+    let given = Given {
+        sockets: &sockets,
+        connection: None,
+    };
+    let report = see(Handoff::Systemd, given, inherit);
+    let expected = [
+        (0, "/dev/null".to_owned()),
+        (1, own(1)),
+        (2, own(2)),
+        (3, target(&two.listener)),
+        (4, target(&one.listener)),
+    ];
+    assert_eq!(targets(&report), BTreeMap::from(expected));
+    let pid = report.pid.to_string();
+    assert_eq!(
+        listen_variables(&report),
+        [
+            ("LISTEN_FDNAMES", "admin:web"),
+            ("LISTEN_FDS", "2"),
+            ("LISTEN_PID", pid.as_str())
+        ]
+    );
+    assert_eq!(report.argv[3], "4");
+}
+
+// The connection covers 1, and 2 stays in the file: nothing of the log reaches a client.
+#[test]
+fn an_output_file_keeps_standard_error_of_a_connection() {
+    let connection = connection();
+    let mut path = String::new();
+    let given = Given {
+        sockets: &[],
+        connection: connection.served(),
+    };
+    let report = see(Handoff::Inetd, given, |dir| {
+        path = dir.path().join("log").to_str().expect("UTF-8").to_owned();
+        Output::File(Template::literal(&*path))
+    });
+    let accepted = target(&connection.accepted);
+    let expected = [(0, accepted.clone()), (1, accepted), (2, path)];
+    assert_eq!(targets(&report), BTreeMap::from(expected));
+}
+
+#[test]
+fn without_output_and_without_its_socket_everything_is_dev_null() {
+    let given = Given {
+        sockets: &[],
+        connection: None,
+    };
+    let report = see(Handoff::Inetd, given, |_| Output::Null);
+    let null = || "/dev/null".to_owned();
+    assert_eq!(
+        targets(&report),
+        BTreeMap::from([(0, null()), (1, null()), (2, null())])
+    );
+}
+
+// No client can keep its process from being launched by the name it has.
+#[test]
+fn a_client_with_an_odd_name_is_served_like_any_other() {
+    let address = Endpoint::Unix {
+        kind: UnixKind::Stream,
+        name: UnixName::Abstract("app".to_owned()),
+    };
+    let file = File::open("/dev/zero").expect("open");
+    let ends = Ends {
+        protocol: Protocol::Unix,
+        local: End::Abstract(b"app".to_vec()),
+        remote: End::Abstract(b"a\0=\n\xff".to_vec()),
+        credentials: Some(Credentials {
+            pid: 1,
+            uid: 2,
+            gid: 3,
+        }),
+    };
+    let sockets = [Inherited {
+        listener: "web",
+        fd: file.as_raw_fd(),
+        address: &address,
+    }];
+    let given = Given {
+        sockets: &sockets,
+        connection: Some(Served {
+            fd: file.as_raw_fd(),
+            ends: &ends,
+        }),
+    };
+    let report = see(Handoff::Systemd, given, inherit);
+    // The probe's report is text: what is no UTF-8 is shown as one sign.
+    assert_eq!(report.env["REMOTE_ADDR"], "@a@=\n\u{fffd}");
+    assert_eq!(report.env["UNIXREMOTEPATH"], "@a@=\n\u{fffd}");
+    assert_eq!(report.env["UNIXLOCALPATH"], "@app");
+    assert_eq!(report.env["UNIXREMOTEEUID"], "2");
+    assert_eq!(report.env["UNIXREMOTEEGID"], "3");
+    assert_eq!(report.env["UNIXREMOTEPID"], "1");
+    assert_eq!(report.env.get("REMOTE_PORT"), None);
+}
