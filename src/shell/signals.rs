@@ -45,9 +45,7 @@ impl Signals {
         sys::reset_child_signal();
         let nohup = sys::is_ignored(SIGHUP);
         let (read, write) = UnixStream::pair()?;
-        let mut numbers = vec![
-            SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM,
-        ];
+        let mut numbers = vec![SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
         // Of its own children it hears by their pidfds.
         if may_have_strangers() {
             numbers.push(SIGCHLD);

@@ -499,7 +499,10 @@ impl Shell {
         };
         let launched = worker::launch(prepared).map_err(|error| fail(&error))?;
         let watch = |fd: BorrowedFd<'_>, flags: EpollFlags, token: Token| {
-            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | flags, token.pack()))
+            epoll.add(
+                fd,
+                EpollEvent::new(EpollFlags::EPOLLIN | flags, token.pack()),
+            )
         };
         let status = launched.launching.status();
         let pidfd = launched.pidfd.as_fd();

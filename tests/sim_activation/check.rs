@@ -1,6 +1,6 @@
 //! What must hold after each input.
 
-use crate::life::Life;
+use crate::life::{Answer, Life};
 use crate::world::Stage;
 use listend::config::{ConnectionLimits, Overflow, Rate, RestartPolicy};
 use listend::connection::Source;
@@ -208,9 +208,13 @@ impl Life {
                 panic!("no client starts {worker:?}")
             }
         };
+        let looks = |answer: &Answer| matches!(answer, Answer::Look(of) if *of == worker);
+        assert!(!self.answers.iter().any(looks), "it is not known who waits");
         let mut started = 0;
         for (instance, state) in before.iter().filter(|(i, _)| i.worker == worker) {
             assert_eq!(state.process(), None, "{instance:?} was up");
+            let rests = matches!(state, State::Backoff { .. });
+            assert!(!rests, "{instance:?} still rests, the pool is not whole");
             let now = self.core.state(*instance).expect("it is there");
             if *state == State::Waiting {
                 assert_ne!(now, State::Waiting, "{instance:?} was left out");
