@@ -85,6 +85,10 @@ impl Core {
     /// Somebody waits at a socket.
     pub(super) fn client_waits(&mut self, now: Mono, listener: ListenerId, socket: u32) {
         let users = self.users_of(listener);
+        if users.is_empty() || self.phase == Phase::Exited {
+            self.ignored = self.ignored.saturating_add(1);
+            return;
+        }
         for worker in users.iter().copied() {
             if self.takes_clients(worker) {
                 self.take_client(now, worker, (listener, socket));

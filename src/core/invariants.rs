@@ -42,7 +42,8 @@ impl Core {
             return Err(format!("{deadlines:?} is not {:?}", self.deadlines));
         }
         if self.phase >= Phase::Stopping
-            && self.processes.is_empty() != (self.phase == Phase::Exited)
+            && (self.processes.is_empty() && self.accepting.is_empty())
+                != (self.phase == Phase::Exited)
         {
             return Err(format!("{processes} processes in {:?}", self.phase));
         }
