@@ -4,9 +4,8 @@
 
 mod harness;
 
-use harness::{World, client, eventually};
+use harness::{World, activation, client, descriptors, eventually, resident_kib};
 use nix::sys::signal::Signal;
-use std::fs;
 use std::net::TcpStream;
 
 /// So many rounds in a long run.
@@ -16,20 +15,6 @@ fn rounds(long: u32) -> u32 {
     } else {
         long / 100
     }
-}
-
-fn descriptors(pid: i32) -> usize {
-    let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("the daemon runs");
-    folder.count()
-}
-
-fn resident_kib(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    number
-        .and_then(|number| number.parse().ok())
-        .expect("VmRSS")
 }
 
 // Trap: "fd leak per spawn" (FIELD §3.1). And a client is never refused, however often.
@@ -94,5 +79,52 @@ workers:
     ));
     daemon.lines(&["brief.", "exited with exit status 0"], instances as usize);
     daemon.lines(&["deaf.", "started"], instances as usize);
+    daemon.stop();
+}
+
+// A client comes between the worker's last look at its queue and its end.
+#[test]
+fn no_client_is_lost_to_a_worker_that_ends_when_it_is_idle() {
+    let clients = rounds(10_000);
+    for address in ["127.0.0.1:0", "unix:$DIR/web.sock"] {
+        let workers = activation::race_with_idle_exits(&World::new(), address, clients);
+        assert!(workers > clients as usize / 50, "{workers} workers");
+    }
+}
+
+#[test]
+fn thousands_of_connections_leave_nothing_behind() {
+    let world = World::new();
+    let daemon = world.run(
+        "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [/bin/echo, hello]
+    listeners: [web]
+    activation: per-connection
+    handoff: inetd
+    accept_rate: none
+",
+    );
+    let address = daemon.address("web");
+    let connect = |count: u32| {
+        for _ in 0..count {
+            let stream = client::tcp(address).expect("connect");
+            client::hear(&stream, "hello\n");
+            client::sees_the_end(&stream);
+        }
+    };
+    connect(20);
+    eventually("all have ended", || {
+        harness::children(daemon.pid()).is_empty()
+    });
+    let before = (descriptors(daemon.pid()), resident_kib(daemon.pid()));
+    connect(rounds(20_000));
+    eventually("as many descriptors as before", || {
+        descriptors(daemon.pid()) == before.0
+    });
+    let grown = resident_kib(daemon.pid()).saturating_sub(before.1);
+    assert!(grown < 1024, "{grown} KiB more than before");
     daemon.stop();
 }

@@ -1,12 +1,14 @@
 //! Clients of every kind of socket, each with a deadline.
 
 use super::{DEADLINE, Report};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 /// The largest report as one datagram or record.
 const RECORD: usize = 512 * 1024;
@@ -33,6 +35,59 @@ pub fn abstract_unix(name: &str) -> io::Result<UnixStream> {
     let stream = UnixStream::connect_addr(&address)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     Ok(stream)
+}
+
+/// Connects from this address of the machine's own.
+pub fn tcp_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    socket.connect_timeout(&address.into(), DEADLINE)?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    Ok(stream)
+}
+
+/// Connects from a unix socket that has this address.
+pub fn unix_from(source: &SockAddr, path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(source)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    let stream = UnixStream::from(OwnedFd::from(socket));
+    stream.set_read_timeout(Some(DEADLINE))?;
+    Ok(stream)
+}
+
+/// Goes away without a farewell: the other side gets a reset (SO_LINGER of socket(7), with no time).
+pub fn reset(stream: TcpStream) {
+    let socket = SockRef::from(&stream);
+    socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+}
+
+/// Says something, and waits for exactly this answer.
+#[track_caller]
+pub fn converse(mut stream: impl Read + Write, text: &str, wanted: &str) {
+    stream.write_all(text.as_bytes()).expect("write");
+    hear(stream, wanted);
+}
+
+/// Waits for exactly this.
+#[track_caller]
+pub fn hear(mut stream: impl Read, wanted: &str) {
+    let mut answer = vec![0; wanted.len()];
+    stream.read_exact(&mut answer).expect("read");
+    assert_eq!(String::from_utf8_lossy(&answer), wanted);
+}
+
+/// Waits until the other side has closed without a word, or reset the connection.
+#[track_caller]
+pub fn sees_the_end(mut stream: impl Read) {
+    match stream.read(&mut [0; 64]) {
+        Ok(0) => {}
+        Ok(length) => panic!("{length} bytes instead of the end"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("no end: {error}"),
+    }
 }
 
 /// Reads a report until the end.

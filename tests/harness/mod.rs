@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 #![allow(unused_imports, reason = "each test program uses its own part of this")]
 
+pub mod activation;
 pub mod client;
 pub mod container;
 mod daemon;
@@ -333,6 +334,52 @@ pub fn context_switches(pid: i32) -> u64 {
             .then(|| number.trim().parse::<u64>().expect("a number"))
     });
     numbers.sum()
+}
+
+/// Waits until a process of one thread sleeps and goes on sleeping; how often it has been switched
+/// away from.
+#[track_caller]
+pub fn settled(pid: i32) -> u64 {
+    let mut before = None;
+    eventually("it has nothing to do", || {
+        let now = context_switches(pid);
+        let rests = state(pid) == Some('S') && before == Some(now);
+        before = Some(now);
+        rests
+    });
+    before.unwrap_or_default()
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(pid: i32) -> usize {
+    let folder = fs::read_dir(format!("/proc/{pid}/fd"));
+    folder.expect("the process runs").count()
+}
+
+/// The resident memory of a process, in KiB.
+pub fn resident_kib(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("VmRSS")
+}
+
+/// How many clients wait in the accept queue of a TCP listener of 127.0.0.1: what /proc/net/tcp
+/// has as the receive queue of a socket that listens (proc_net_tcp(5)).
+pub fn queued(address: std::net::SocketAddr) -> u32 {
+    let text = fs::read_to_string("/proc/net/tcp").expect("the table");
+    let port = format!("0100007F:{:04X}", address.port());
+    let row = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (local, state, queues) = (words.get(1)?, words.get(3)?, words.get(4)?);
+        let (_, receive) = queues.split_once(':')?;
+        let listens = *local == port && *state == "0A";
+        listens.then(|| u32::from_str_radix(receive, 16).expect("a hexadecimal number"))
+    };
+    let found = text.lines().find_map(row);
+    found.unwrap_or_else(|| panic!("nobody listens at {address}"))
 }
 
 /// The children of a process, zombies included.

@@ -10,6 +10,7 @@
 )]
 
 mod children;
+mod connection;
 mod launch;
 mod options;
 mod puppet;
@@ -51,6 +52,24 @@ fn probe(words: Vec<String>) -> c_int {
     if words.get(1).is_some_and(|verb| verb == "send") {
         return send::run(&words[2..]);
     }
+    if words.get(1).is_some_and(|verb| verb == "hear") {
+        return send::hear(&words[2..]);
+    }
+    // These are timed, so they look at nothing.
+    match (words.get(1).map(String::as_str), words.get(2)) {
+        (Some("idle"), Some(patience)) => {
+            children::die_with_parent();
+            children::ignore(Signal::SIGPIPE);
+            let patience = patience.parse().expect("microseconds");
+            serve::serve_until_idle(&serve::inherited(), patience);
+            return 0;
+        }
+        (Some("stamp"), Some(path)) => {
+            connection::stamp(path);
+            return 0;
+        }
+        _ => {}
+    }
     let report = snapshot::take(words);
     children::die_with_parent();
     children::ignore(Signal::SIGPIPE);
@@ -82,6 +101,9 @@ fn run(report: &Report) -> c_int {
         (Some("touch"), Some(path)) => drop(fs::File::create(path).expect("create the file")),
         (Some("puppet"), Some(path)) => return puppet::run(report, path),
         (Some("exit"), Some(code)) => return code.parse().expect("a number"),
+        (Some("answer"), Some(fd)) => {
+            connection::answer(report, fd.parse().expect("a number"));
+        }
         (Some("abort"), _) => std::process::abort(),
         (Some("say"), Some(_)) => {
             use std::io::Write;

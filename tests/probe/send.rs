@@ -33,6 +33,33 @@ pub fn run(words: &[String]) -> i32 {
     }
 }
 
+/// `SCHEME ADDRESS [FROM]`: connects, from a unix address if one is given, and prints in one line
+/// each the port or name of this end, and all that comes until the end.
+pub fn hear(words: &[String]) -> i32 {
+    let (scheme, address) = (words[0].as_str(), words[1].as_str());
+    nix::unistd::alarm::set(30);
+    let listen = || -> io::Result<(String, String)> {
+        let socket = match words.get(2) {
+            Some(from) => {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.bind(&SockAddr::unix(from.replacen('@', "\0", 1))?)?;
+                socket.connect(&SockAddr::unix(address)?)?;
+                socket
+            }
+            None => connected(scheme, address)?,
+        };
+        let here = socket.local_addr()?.as_socket();
+        let here = here.map_or_else(String::new, |here| here.port().to_string());
+        let mut text = String::new();
+        (&socket).read_to_string(&mut text)?;
+        Ok((here, text))
+    };
+    let (here, text) = listen().unwrap_or_else(|error| panic!("{scheme} {address}: {error}"));
+    let mut stdout = io::stdout();
+    let _ = write!(stdout, "{here}\n{text}").and_then(|()| stdout.flush());
+    0
+}
+
 fn send(scheme: &str, address: &str, text: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
     match scheme {
         "fifo" | "special" => {
