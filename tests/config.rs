@@ -57,6 +57,7 @@ const CORPUS: &[&str] = &[
     "listeners:\r\n  a: &x 127.0.0.1:80\r\n  b: *x\r\nworkers:\r\n  w:\r\n    command: [a, \"{fd:a}\"]\r\n",
     "listeners:\n  é: 'unix:/run/é.sock'\nworkers:\n  w:\n    command: |\n      /bin/sh -c\n      'x'\n    environment: {A: ~, B: \"\\u00e9\"}\n",
     KINDS_AND_KEYS,
+    include_str!("golden/activation.yaml"),
     "silence: [unused-listener]\nlisteners:\n- a\n- - b\n  - c: [d, {e: f}]\n",
 ];
 
@@ -209,7 +210,7 @@ fn one_kind_of_mistake_each() {
             "bad-template no-listeners",
         ),
         (
-            &worker("  v: {command: x, listeners: a, handoff: inetd}\n"),
+            &worker("  v: {command: x, listeners: a, handoff: nginx}\n"),
             "unsupported",
         ),
         (

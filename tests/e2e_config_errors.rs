@@ -235,7 +235,7 @@ fn what_a_later_version_will_take_is_told_from_a_typing_error() {
     let world = World::new();
     let yaml = "listeners: { web: '127.0.0.1:0' }
 workers:
-  a: { command: [a], listeners: [web], activation: on-demand }
+  a: { command: [a], listeners: [web], handoff: nginx }
   b: { command: [b], listeners: [web], activation: eeger }
 ";
     let json = world.check(yaml, &["--json"]).expect_code(CONFIG).json();

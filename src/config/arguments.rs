@@ -1,5 +1,6 @@
 //! The same configuration from a command line: `listend exec -l [NAME=]ADDRESS … -- CMD…`.
 
+use super::activation::Written;
 use super::address::V6;
 use super::complaint::{Complaint, Out};
 use super::decode::read_template;
@@ -167,6 +168,7 @@ fn only_worker(
         mentions,
         listeners_broken: false,
         nonblocking_broken: false,
+        written: Written::default(),
         duplicate: false,
     }
 }

@@ -1,8 +1,9 @@
 //! What can only be checked when all files have been read: who names whom.
 
 use super::complaint::Complaint;
+use super::cross_activation;
 use super::listener::DraftListener;
-use super::model::Endpoint;
+use super::model::{Activation, Endpoint};
 use super::read::Draft;
 use super::template::Mention;
 use super::worker::DraftWorker;
@@ -62,6 +63,7 @@ pub(super) fn check(draft: &Draft, report: &mut Report) {
         mentions_of(worker, &names, draft.incomplete, report);
     }
     nonblocking(draft, &names, report);
+    cross_activation::check(&draft.workers, &names.by_name, report);
     // A file or a list that could not be read may well use the listener, and so may a mistake
     // that was not compared with all names.
     let certain = !draft.incomplete && names.comparisons.get() > 0;
@@ -78,7 +80,9 @@ fn listeners_of<'d>(
     report: &mut Report,
 ) {
     let worker = &draft.worker;
-    if worker.listeners.is_empty() && !draft.listeners_broken && !draft.duplicate {
+    // A worker that waits for clients is refused without a listener, by `cross_activation`.
+    let eager = worker.activation.value == Activation::Eager || draft.written.activation_broken;
+    if eager && worker.listeners.is_empty() && !draft.listeners_broken && !draft.duplicate {
         let complaint = Complaint::new(
             Kind::NoListeners,
             format!("worker `{}` has no listeners", worker.name.value),
@@ -196,7 +200,8 @@ fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), Complaint> {
     Ok(())
 }
 
-/// O_NONBLOCK belongs to the socket, which all workers of a listener share.
+/// O_NONBLOCK belongs to the socket, which all workers of a listener share. A per-connection worker
+/// shares with nobody, and means its connections.
 fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
     let mut first: HashMap<&str, (&DraftWorker, Place)> = HashMap::new();
     let mut pairs = HashSet::new();
@@ -204,6 +209,8 @@ fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
         .workers
         .iter()
         .filter(|worker| !worker.duplicate && !worker.nonblocking_broken)
+        .filter(|worker| !worker.written.activation_broken)
+        .filter(|worker| worker.worker.activation.value != Activation::PerConnection)
     {
         for wanted in &this.worker.listeners {
             let Some(name) = names

@@ -136,15 +136,53 @@ pub const WORKER: &[Key] = &[
         "none",
         "the listeners it gets, in the order of their descriptors",
     ),
-    key("instances", "1", "how many processes, 1 to 10000"),
+    key("nonblocking", "false", "O_NONBLOCK on what it gets"),
+    key("ready", "started", "when it counts as ready"),
+    key(
+        "instances",
+        "1",
+        "how many processes, 1 to 10000; not with `per-connection`",
+    ),
     key(
         "handoff",
         "systemd",
-        "how it is told which descriptors it got",
+        "how it gets its descriptors: `systemd` or `inetd`",
     ),
-    key("activation", "eager", "when it runs"),
-    key("ready", "started", "when it counts as ready"),
-    key("nonblocking", "false", "O_NONBLOCK on its listeners"),
+    key(
+        "activation",
+        "eager",
+        "when it runs: `eager`, `on-demand` or `per-connection`",
+    ),
+    key(
+        "max_connections",
+        "64",
+        "how many connections are served at a time, or `none`",
+    ),
+    key(
+        "max_connections_per_source",
+        "none",
+        "how many of one address or user; further ones are closed",
+    ),
+    key(
+        "overflow",
+        "wait",
+        "what clients beyond `max_connections` do: `wait`, or `close`",
+    ),
+    key(
+        "accept_rate",
+        "150 in 2s",
+        "how many connections are accepted in which time, or `none`",
+    ),
+    key(
+        "trigger_limit",
+        "20 in 2s",
+        "how often clients may start it in which time, or `none`",
+    ),
+    key(
+        "connection_timeout",
+        "infinity",
+        "how long a connection's process may run before it is stopped",
+    ),
     key("user", "listend's own user", "the user to run as"),
     key("group", "the user's own group", "the group to run as"),
     key(

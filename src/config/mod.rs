@@ -6,8 +6,10 @@
 //! `yaml` makes a tree with places; `listener` and `worker` read their mappings out of it with
 //! the help of `decode` and the tables of [`keys`]; `scalar`, `address` and `template` read single
 //! values; `setting` reads the table of [`options`], and `fitting` says which keys mean nothing for
-//! which kind of socket; `conflict` and `cross` check what the parts say about one another.
+//! which kind of socket, `activation` which mean nothing for a worker that runs as it does; `conflict`
+//! and `cross` check what the parts say about one another.
 
+mod activation;
 mod address;
 mod address_inet;
 mod address_local;
@@ -15,6 +17,7 @@ mod arguments;
 mod complaint;
 mod conflict;
 mod cross;
+mod cross_activation;
 mod decode;
 mod fitting;
 pub mod keys;

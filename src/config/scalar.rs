@@ -150,18 +150,18 @@ pub(super) fn backoff(text: &str) -> Parsed<(Duration, Duration)> {
 }
 
 /// `5 in 60s`, or `none`.
-pub(super) fn rate(text: &str) -> Parsed<Option<Rate>> {
+pub(super) fn rate(key: &str, text: &str) -> Parsed<Option<Rate>> {
     if text == "none" {
         return Ok(None);
     }
     let Some((count, interval)) = text.split_once(" in ") else {
-        return Err(Complaint::bad(format!("`limit`: `{text}` is not a rate"))
+        return Err(Complaint::bad(format!("`{key}`: `{text}` is not a rate"))
             .hint("write it like `5 in 60s`, or `none`"));
     };
-    let count = integer("limit", count.trim(), 1, 1_000_000)?;
-    let interval = duration("limit", interval.trim())?;
+    let count = integer(key, count.trim(), 1, 1_000_000)?;
+    let interval = duration(key, interval.trim())?;
     if interval.is_zero() {
-        return Err(Complaint::bad("`limit` needs an interval above 0")
+        return Err(Complaint::bad(format!("`{key}` needs an interval above 0"))
             .hint("write it like `5 in 60s`, or `none`"));
     }
     Ok(Some(Rate {
@@ -445,6 +445,7 @@ mod tests {
         }
         assert!(backoff("100ms..30s").is_ok() && backoff("1s").is_ok());
         assert!(backoff("2s..1s").is_err() && backoff("0").is_err());
+        let rate = |text| rate("limit", text);
         assert_eq!(rate("none"), Ok(None));
         assert_eq!(rate("5 in 60s").unwrap().unwrap().count, 5);
         assert!(rate("5/60s").is_err() && rate("0 in 1s").is_err() && rate("1 in 0").is_err());

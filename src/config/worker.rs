@@ -1,12 +1,13 @@
 //! `workers:` → [`Worker`].
 
+use super::activation::{self, TRIGGER_LIMIT, Written};
 use super::complaint::{Complaint, Out};
 use super::decode::{
     Entry, Fields, account, entries, read_template, silence, text, texts, wrong_type,
 };
 use super::keys;
 use super::model::{
-    Activation, ConnectionLimits, EnvironmentFile, Handoff, Limit, Located, Output, Piece, Rate,
+    Activation, ConnectionLimits, EnvironmentFile, Handoff, Limit, Located, Output, Piece,
     Resource, Restart, RestartPolicy, Template, Worker,
 };
 use super::scalar;
@@ -26,18 +27,14 @@ pub(super) struct DraftWorker {
     pub listeners_broken: bool,
     /// Whether it wants O_NONBLOCK could not be read.
     pub nonblocking_broken: bool,
+    /// What it says about how it runs.
+    pub written: Written,
     /// The name was taken before; it is left out of the configuration.
     pub duplicate: bool,
 }
 
 /// How long a worker may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How often a worker may be started by clients.
-const TRIGGER_LIMIT: Rate = Rate {
-    count: 20,
-    interval: Duration::from_secs(2),
-};
 
 /// A worker without a command and with everything else at its default.
 pub(super) fn plain(name: &str, place: Place) -> Worker {
@@ -91,6 +88,7 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
         mentions: Vec::new(),
         listeners_broken: false,
         nonblocking_broken: false,
+        written: Written::default(),
         duplicate: false,
     };
     if let Content::Null { .. } = entry.value.content {
@@ -107,6 +105,7 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
                 Some(node) => command(node, &mut draft, &mut out),
             }
             sockets(&mut fields, &mut draft, &mut out);
+            activation::decode(&mut fields, &mut draft, &mut out);
             launch(&mut fields, folder, &mut draft, &mut out);
             lifecycle(&mut fields, &mut draft.worker, &mut out);
             draft.worker.silence = silence(fields.take("silence"), &mut out);
@@ -232,22 +231,9 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
     });
     draft.nonblocking_broken = nonblocking.is_none() && out.report.errors.len() > errors;
     draft.worker.nonblocking = nonblocking;
-    let only = |key, now, later| move |text: &str| word(key, text, now, later);
-    fields.read(
-        "handoff",
-        out,
-        only("handoff", &["systemd"], &["inetd", "nginx", "fastcgi"]),
-    );
-    fields.read(
-        "activation",
-        out,
-        only("activation", &["eager"], &["on-demand", "per-connection"]),
-    );
-    fields.read(
-        "ready",
-        out,
-        only("ready", &["started"], &["notify", "accepting"]),
-    );
+    fields.read("ready", out, |text| {
+        word("ready", text, &["started"], &["notify", "accepting"])
+    });
 }
 
 /// One of the words of this version; those of later versions are told apart from mistakes.
@@ -457,14 +443,8 @@ fn output(node: &Node, mentions: &mut Vec<(Place, Mention)>, out: &mut Out) -> O
     }
 }
 
-/// How many instances, and how they are started again and stopped.
+/// How it is started again and stopped.
 fn lifecycle(fields: &mut Fields, worker: &mut Worker, out: &mut Out) {
-    let instances = fields.read("instances", out, |text| {
-        scalar::integer("instances", text, 1, 10_000)
-    });
-    if let Some(instances) = instances {
-        worker.instances = u32::try_from(instances.value).unwrap_or(1); // The bounds are u32.
-    }
     if let Some(node) = fields.take("restart") {
         restart(node, &mut worker.restart, out);
     }
@@ -498,7 +478,7 @@ fn restart(node: &Node, restart: &mut Restart, out: &mut Out) {
             if let Some(backoff) = fields.read("backoff", out, scalar::backoff) {
                 (restart.backoff_min, restart.backoff_max) = backoff.value;
             }
-            if let Some(limit) = fields.read("limit", out, scalar::rate) {
+            if let Some(limit) = fields.read("limit", out, |text| scalar::rate("limit", text)) {
                 restart.limit = limit.value;
             }
             fields.finish();

@@ -35,12 +35,28 @@ impl History {
         if let Some(limit) = restart.limit {
             let crashes = self.count(now, limit);
             if crashes > limit.count {
+                self.consecutive = self.consecutive.saturating_add(1);
                 return Err(crashes);
             }
         }
+        Ok(self.delayed(restart))
+    }
+
+    /// Counts a failure that says nothing about the program: the delay grows, the limit is far.
+    pub(super) fn delayed(&mut self, restart: &Restart) -> Duration {
         let delay = delay(restart, self.consecutive);
         self.consecutive = self.consecutive.saturating_add(1);
-        Ok(delay)
+        delay
+    }
+
+    /// The instance has done its work: its next crash is the first again.
+    pub(super) fn went_well(&mut self) {
+        self.consecutive = 0;
+    }
+
+    /// Whether the last thing that happened was no crash.
+    pub(super) fn is_well(&self) -> bool {
+        self.consecutive == 0
     }
 
     /// Adds a crash to the sliding window, drops what has left it, and says how many are in it.

@@ -61,7 +61,7 @@ pub enum Event {
         /// After which time a client may start it again; `None` is never.
         cool_down: Option<Duration>,
     },
-    /// Every instance of the worker has failed. Its listeners stay bound.
+    /// Every instance of the worker has failed for good. Its listeners stay bound.
     WorkerFailed {
         /// Which.
         worker: WorkerId,
@@ -162,6 +162,14 @@ pub enum Event {
         listener: ListenerId,
         /// At which of its sockets.
         socket: u32,
+    },
+    /// All instances of a worker that clients start have ended without taking any of those who
+    /// wait, which counts as a crash.
+    NobodyTaken {
+        /// The last one to end.
+        instance: InstanceId,
+        /// What happens next.
+        next: Next,
     },
     /// A worker is started or connections are accepted as often as allowed: clients wait. Told at
     /// most once a minute for each worker.

@@ -1,6 +1,7 @@
 //! The states of one instance.
 
 use super::backoff::History;
+use super::connections::Held;
 use super::event::FailureReason;
 use super::input::{ExitStatus, InstanceId, ProcessId};
 use super::time::Mono;
@@ -162,4 +163,6 @@ pub(super) struct Slot {
     pub(super) history: History,
     /// It is being stopped only to be started again.
     pub(super) again: bool,
+    /// What it serves, if it is not one of the worker's own instances.
+    pub(super) connection: Option<Held>,
 }

@@ -1,8 +1,9 @@
 //! What must hold between any two inputs.
 
-use super::instance::State;
-use super::machine::{Core, Phase};
-use std::collections::BTreeSet;
+use super::instance::{Slot, State};
+use super::machine::{Core, Counts, Phase, Worker};
+use crate::plan::WorkerId;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Core {
     /// Checks that the indices agree with the states, by looking at every instance; for tests.
@@ -57,6 +58,51 @@ impl Core {
             if failed != worker.failed as usize {
                 return Err(format!("{failed} have failed, not {}", worker.failed));
             }
+            self.check_clients(WorkerId(index as u32), worker)?;
+        }
+        for index in &self.vacant {
+            let slot = &self.slots[*index];
+            if slot.connection.is_some() || slot.state != State::Stopped {
+                return Err(format!("{slot:?} is vacant"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is counted for a worker, and whether somebody waits whom it would take.
+    fn check_clients(&self, id: WorkerId, worker: &Worker) -> Result<(), String> {
+        let of_it = |slot: &&Slot| slot.instance.worker == id;
+        let mut counts = Counts::default();
+        let mut sources = BTreeMap::new();
+        let mut live = 0;
+        for (index, slot) in self.slots.iter().enumerate() {
+            if !of_it(&slot) || !self.is_instance(index) && slot.connection.is_none() {
+                continue;
+            }
+            counts.change(slot.state, 1);
+            if let Some(held) = slot.connection {
+                live += 1;
+                *sources.entry(held.source).or_insert(0) += 1;
+            }
+        }
+        if counts != worker.counts {
+            return Err(format!("{counts:?}, not {:?}", worker.counts));
+        }
+        let connections = &worker.connections;
+        if live != connections.live || sources != connections.sources {
+            return Err(format!("{live} of {sources:?}, not {connections:?}"));
+        }
+        let under_way = self.accepting.values().filter(|worker| **worker == id);
+        if under_way.count() != connections.under_way as usize {
+            return Err(format!("not {} are being accepted", connections.under_way));
+        }
+        let gate = &worker.gate;
+        let due = self.gates_due.iter().find(|(_, worker)| *worker == id);
+        if self.phase == Phase::Running && due.map(|(at, _)| *at) != gate.resume_at {
+            return Err(format!("{due:?} is not {:?}", gate.resume_at));
+        }
+        if !gate.parked.is_empty() && self.takes_clients(id) {
+            return Err(format!("{:?} of {id:?} is not watched", gate.parked));
         }
         Ok(())
     }

@@ -128,6 +128,12 @@ impl Core {
         missing > 0 && missing == takes()
     }
 
+    /// Who takes a listener.
+    pub(super) fn users_of(&self, listener: ListenerId) -> Vec<WorkerId> {
+        let life = self.listeners.lives.get(listener.0 as usize);
+        life.map(|life| life.users.clone()).unwrap_or_default()
+    }
+
     /// The earliest errand.
     pub(super) fn errand_due(&self) -> Option<Mono> {
         self.listeners.due.first().map(|(at, _)| *at)
@@ -259,8 +265,10 @@ impl Core {
             if self.waits_for_a_listener(worker) {
                 continue;
             }
+            self.touched.push(worker);
             for index in self.slots_of(worker) {
                 match self.slots[index].state {
+                    State::Waiting if !self.is_eager(worker) => {}
                     State::Waiting => self.spawn(now, index),
                     State::Starting { ending: None, .. } | State::Running { .. } => {
                         self.refresh(now, index);

@@ -1,15 +1,18 @@
 //! The core itself: inputs in, effects out.
 
+use super::backoff::History;
+use super::connections::Connections;
 use super::effect::{Effect, Scope};
 use super::event::Event;
-use super::input::{Input, InstanceId, ProcessId};
+use super::gate::Gate;
+use super::input::{ConnectionId, Input, InstanceId, ProcessId};
 use super::instance::{Launch, Slot, State};
 use super::listeners::Listeners;
 use super::process::News;
 use super::signals::{SIGCONT, SIGKILL};
 use super::time::Mono;
 
-use crate::plan::{Lifecycle, WorkerId};
+use crate::plan::{Activation, Lifecycle, WorkerId};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -23,8 +26,19 @@ const EXIT_STOPPED: u8 = 0;
 #[derive(Debug, Clone)]
 pub struct Core {
     pub(super) workers: Vec<Worker>,
-    /// Every instance, those of one worker next to each other.
+    /// Every instance, those of one worker next to each other; behind them the connections.
     pub(super) slots: Vec<Slot>,
+    /// How many of the slots are instances.
+    pub(super) instances: usize,
+    /// The slots of connections that are over.
+    pub(super) vacant: Vec<usize>,
+    /// The connections that are being accepted, and for whom.
+    pub(super) accepting: BTreeMap<ConnectionId, WorkerId>,
+    pub(super) next_connection: ConnectionId,
+    /// When which gate is to be looked at again.
+    pub(super) gates_due: BTreeSet<(Mono, WorkerId)>,
+    /// The workers whose gates may have opened.
+    pub(super) touched: Vec<WorkerId>,
     /// The index into `slots` for every process there is. A tree and not a hash table, whose
     /// seed would be taken from the operating system.
     pub(super) processes: BTreeMap<ProcessId, usize>,
@@ -73,6 +87,43 @@ pub(super) struct Worker {
     pub(super) generation: u32,
     /// How many of its instances have failed.
     pub(super) failed: u32,
+    /// How many of its instances and connections are in which states.
+    pub(super) counts: Counts,
+    /// What is between it and its clients; without meaning for an eager one.
+    pub(super) gate: Gate,
+    /// The connections that listend accepts for it.
+    pub(super) connections: Connections,
+}
+
+/// How many instances and connections of a worker are in some states; kept by
+/// [`Core::become_state`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Counts {
+    /// In [`State::Waiting`].
+    pub(super) waiting: u32,
+    /// In [`State::Starting`].
+    pub(super) starting: u32,
+    /// In [`State::Starting`], [`State::Running`] and [`State::Stopping`].
+    pub(super) with_process: u32,
+    /// In [`State::Backoff`].
+    pub(super) resting: u32,
+}
+
+impl Counts {
+    /// Counts one more in this state, or one less.
+    pub(super) fn change(&mut self, state: State, by: i32) {
+        let add = |count: &mut u32| *count = count.saturating_add_signed(by);
+        match state {
+            State::Waiting => add(&mut self.waiting),
+            State::Starting { .. } => {
+                add(&mut self.starting);
+                add(&mut self.with_process);
+            }
+            State::Running { .. } | State::Stopping { .. } => add(&mut self.with_process),
+            State::Backoff { .. } => add(&mut self.resting),
+            State::Failed { .. } | State::Stopped => {}
+        }
+    }
 }
 
 impl Core {
@@ -82,22 +133,36 @@ impl Core {
         let mut workers = Vec::new();
         for (worker, lifecycle) in (0..).map(WorkerId).zip(lifecycles) {
             let first = slots.len();
+            let instances = lifecycle.instances;
             slots.extend((0..lifecycle.instances).map(|index| Slot {
                 instance: InstanceId { worker, index },
                 state: State::Waiting,
                 history: Default::default(),
                 again: false,
+                connection: None,
             }));
             workers.push(Worker {
                 lifecycle,
                 first,
                 generation: 1,
                 failed: 0,
+                counts: Counts {
+                    waiting: instances,
+                    ..Counts::default()
+                },
+                gate: Gate::default(),
+                connections: Connections::default(),
             });
         }
         Core {
             workers,
+            instances: slots.len(),
             slots,
+            vacant: Vec::new(),
+            accepting: BTreeMap::new(),
+            next_connection: ConnectionId(0),
+            gates_due: BTreeSet::new(),
+            touched: Vec::new(),
             processes: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             listeners: Listeners::default(),
@@ -138,12 +203,13 @@ impl Core {
                 by,
             } => self.listener_repaired(now, (listener, socket), by),
             Input::RepairFailed { listener, socket } => self.repair_failed(now, listener, socket),
-            Input::ClientWaits { .. }
-            | Input::Accepted { .. }
-            | Input::NotAccepted { .. }
-            | Input::Looked { .. } => self.ignored = self.ignored.saturating_add(1),
+            Input::ClientWaits { listener, socket } => self.client_waits(now, listener, socket),
+            Input::Accepted { connection, source } => self.accepted(now, connection, source),
+            Input::NotAccepted { connection, why } => self.not_accepted(now, connection, why),
+            Input::Looked { worker, waiting } => self.looked(now, worker, waiting),
             Input::Tick => self.tick(now),
         }
+        self.open_gates();
         self.exit_if_all_stopped();
     }
 
@@ -155,17 +221,32 @@ impl Core {
     /// When to hand in [`Input::Tick`] unless something else happens before.
     pub fn deadline(&self) -> Option<Mono> {
         let instances = self.deadlines.first().map(|(at, _)| *at);
-        instances.into_iter().chain(self.errand_due()).min()
+        let gates = self.gates_due.first().map(|(at, _)| *at);
+        let all = instances.into_iter().chain(gates);
+        all.chain(self.errand_due()).min()
     }
 
-    /// Every instance and its state, worker by worker.
+    /// Every instance and its state, worker by worker; then every connection.
     pub fn instances(&self) -> impl Iterator<Item = (InstanceId, State)> + '_ {
-        self.slots.iter().map(|slot| (slot.instance, slot.state))
+        let slots = self.slots.iter().enumerate();
+        let taken =
+            slots.filter(|(index, slot)| self.is_instance(*index) || slot.connection.is_some());
+        taken.map(|(_, slot)| (slot.instance, slot.state))
+    }
+
+    /// Whether the slot belongs to one of a worker's own instances.
+    pub(super) fn is_instance(&self, index: usize) -> bool {
+        index < self.instances
     }
 
     /// The state of an instance, if there is such an instance.
     pub fn state(&self, instance: InstanceId) -> Option<State> {
         let worker = self.workers.get(instance.worker.0 as usize)?;
+        if let Activation::PerConnection(_) = worker.lifecycle.activation {
+            let mut connections = self.slots.get(self.instances..)?.iter();
+            let is_it = |slot: &&Slot| slot.instance == instance && slot.connection.is_some();
+            return connections.find(is_it).map(|slot| slot.state);
+        }
         if instance.index >= worker.lifecycle.instances {
             return None;
         }
@@ -184,10 +265,25 @@ impl Core {
         }
         self.phase = Phase::Running;
         for index in 0..self.slots.len() {
-            if !self.waits_for_a_listener(self.slots[index].instance.worker) {
+            let worker = self.slots[index].instance.worker;
+            if self.is_eager(worker) && !self.waits_for_a_listener(worker) {
                 self.spawn(now, index);
             }
         }
+        self.touch_all();
+    }
+
+    pub(super) fn is_eager(&self, worker: WorkerId) -> bool {
+        let lifecycle = self
+            .workers
+            .get(worker.0 as usize)
+            .map(|known| &known.lifecycle);
+        lifecycle.is_some_and(|lifecycle| lifecycle.activation == Activation::Eager)
+    }
+
+    fn touch_all(&mut self) {
+        let workers = (0..).map(WorkerId).take(self.workers.len());
+        self.touched.extend(workers);
     }
 
     /// The indices of a worker's instances.
@@ -208,7 +304,7 @@ impl Core {
             process,
             instance,
             generation,
-            connection: None,
+            connection: self.slots[index].connection.map(|held| held.id),
         });
         self.become_state(
             index,
@@ -225,17 +321,24 @@ impl Core {
     /// that it ends and the deadline is later than `now` afterwards.
     fn tick(&mut self, now: Mono) {
         self.run_errands(now);
+        self.resume_gates(now);
         while let Some((at, index)) = self.deadlines.first().copied() {
             if at > now {
                 break;
             }
             match self.slots[index].state {
+                State::Backoff { .. } if self.is_on_demand(index) => self.rested(now, index),
                 State::Backoff { .. } => self.spawn(now, index),
                 State::Starting { process, .. } | State::Stopping { process, .. } => {
                     self.stop_timed_out(now, index, process);
                 }
+                State::Running { process, .. } => self.connection_timed_out(now, index, process),
+                State::Failed { .. } => {
+                    self.slots[index].history = History::default();
+                    self.rested(now, index);
+                }
                 // Without a deadline, so that none leads here.
-                State::Waiting | State::Running { .. } | State::Failed { .. } | State::Stopped => {
+                State::Waiting | State::Stopped => {
                     self.deadlines.pop_first();
                 }
             }
@@ -248,7 +351,7 @@ impl Core {
             (Phase::Running, WhenDone::Exit) if self.is_done() => self.verdict,
             (Phase::Idle | Phase::Running | Phase::Exited, _) => return,
         };
-        if !self.processes.is_empty() {
+        if !self.processes.is_empty() || !self.accepting.is_empty() {
             return;
         }
         self.phase = Phase::Exited;
@@ -260,7 +363,8 @@ impl Core {
     /// Whether no instance runs or will run again.
     fn is_done(&self) -> bool {
         let over = |slot: &Slot| matches!(slot.state, State::Stopped | State::Failed { .. });
-        self.processes.is_empty() && self.slots.iter().all(over)
+        let eager = |worker: &Worker| worker.lifecycle.activation == Activation::Eager;
+        self.processes.is_empty() && self.workers.iter().all(eager) && self.slots.iter().all(over)
     }
 
     /// The only place where a state changes to one with another process or deadline, so that
@@ -274,6 +378,11 @@ impl Core {
         }
         if let State::Failed { .. } = state {
             worker.failed += 1;
+        }
+        worker.counts.change(old, -1);
+        worker.counts.change(state, 1);
+        if worker.lifecycle.activation != Activation::Eager {
+            self.touched.push(slot.instance.worker);
         }
         if old.process() != state.process() {
             if let Some(process) = old.process() {

@@ -10,8 +10,11 @@
 //! comes a second time, is counted and has no other consequence.
 
 mod backoff;
+mod connections;
+mod demand;
 mod effect;
 mod event;
+mod gate;
 mod input;
 mod instance;
 mod invariants;
@@ -21,11 +24,13 @@ mod process;
 mod signals;
 mod stopping;
 mod time;
+mod window;
 
 #[cfg(test)]
 mod tests;
 
 pub use backoff::STABLE_AFTER;
+pub use connections::{ConnectionCounts, PAUSE_MAX, PAUSE_MIN};
 pub use effect::{Effect, Scope};
 pub use event::{Event, FailureReason, Next, Refusal};
 pub use input::{ConnectionId, ExitStatus, Input, InstanceId, NotAccepted, ProcessId, Waiting};

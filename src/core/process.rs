@@ -7,6 +7,7 @@ use super::instance::{Ending, Launch, State};
 use super::machine::{Core, Phase};
 use super::time::Mono;
 use crate::config::RestartPolicy;
+use crate::plan::Activation;
 use crate::stage::{LaunchFailure, Stage};
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ impl Core {
                 (Launch::Exited { status, at }, News::ExecSucceeded) => {
                     let instance = self.slots[index].instance;
                     self.emit(Event::InstanceStarted { instance, process });
+                    self.is_served(index);
                     self.exited(now, index, process, status, at.since(since));
                 }
                 (Launch::Exited { .. }, News::LaunchFailed(failure)) => {
@@ -120,12 +122,13 @@ impl Core {
     ) {
         let instance = self.slots[index].instance;
         self.emit(Event::InstanceStarted { instance, process });
+        self.is_served(index);
         let since = now;
         let state = match ending {
             None => State::Running {
                 process,
                 since,
-                until: None,
+                until: self.time_out_at(now, index),
             },
             Some(ending) => {
                 if let Ending::Graceful { .. } = ending {
@@ -157,7 +160,7 @@ impl Core {
         process: ProcessId,
         failure: LaunchFailure,
     ) {
-        let next = self.after_launch_failure(now, index);
+        let next = self.after_launch_failure(now, index, failure);
         let instance = self.slots[index].instance;
         self.emit(Event::LaunchFailed {
             instance,
@@ -206,9 +209,16 @@ impl Core {
         }
     }
 
-    fn after_launch_failure(&mut self, now: Mono, index: usize) -> Next {
+    fn after_launch_failure(&mut self, now: Mono, index: usize, failure: LaunchFailure) -> Next {
         if self.slots[index].state.ending().is_some() {
             return self.after_stop(index);
+        }
+        match self.worker(index).lifecycle.activation {
+            Activation::Eager => {}
+            Activation::OnDemand { .. } => return self.after_crash_on_demand(now, index),
+            Activation::PerConnection(_) => {
+                return self.after_launch_failure_of_connection(now, index, failure);
+            }
         }
         match self.worker(index).lifecycle.restart.policy {
             RestartPolicy::Always | RestartPolicy::OnFailure => self.after_crash(now, index),
@@ -225,6 +235,13 @@ impl Core {
     ) -> Next {
         if self.slots[index].state.ending().is_some() {
             return self.after_stop(index);
+        }
+        match self.worker(index).lifecycle.activation {
+            Activation::Eager => {}
+            Activation::OnDemand { .. } => {
+                return self.after_exit_on_demand(now, index, status, uptime);
+            }
+            Activation::PerConnection(_) => return Next::Done,
         }
         let slot = &mut self.slots[index];
         let restart = &self.workers[slot.instance.worker.0 as usize]
@@ -256,7 +273,7 @@ impl Core {
         }
     }
 
-    fn after_crash(&mut self, now: Mono, index: usize) -> Next {
+    pub(super) fn after_crash(&mut self, now: Mono, index: usize) -> Next {
         let slot = &mut self.slots[index];
         let restart = &self.workers[slot.instance.worker.0 as usize]
             .lifecycle
@@ -271,34 +288,46 @@ impl Core {
     }
 
     /// Puts into effect what was decided about an instance whose process is gone.
-    fn follow(&mut self, now: Mono, index: usize, next: Next) {
+    pub(super) fn follow(&mut self, now: Mono, index: usize, next: Next) {
         match next {
             Next::RestartIn(delay) => {
                 self.become_state(index, State::Backoff { until: now + delay });
             }
-            Next::Failed(reason) => {
-                self.become_state(
-                    index,
-                    State::Failed {
-                        reason,
-                        until: None,
-                    },
-                );
-                let instance = self.slots[index].instance;
-                self.emit(Event::InstanceFailed {
-                    instance,
-                    reason,
-                    cool_down: None,
-                });
-                let worker = self.worker(index);
-                if worker.failed == worker.lifecycle.instances {
-                    let worker = instance.worker;
-                    self.emit(Event::WorkerFailed { worker });
+            Next::AtNextClient {
+                not_before: Duration::ZERO,
+            } => self.become_state(index, State::Waiting),
+            Next::AtNextClient { not_before } => {
+                let until = now + not_before;
+                self.become_state(index, State::Backoff { until });
+            }
+            Next::Failed(reason) => self.failed(now, index, reason),
+            Next::Done | Next::StaysStopped | Next::Stopping => {
+                if self.is_instance(index) {
+                    self.become_state(index, State::Stopped);
+                } else {
+                    self.end_connection(index);
                 }
             }
-            Next::AtNextClient { .. } | Next::Done | Next::StaysStopped | Next::Stopping => {
-                self.become_state(index, State::Stopped);
-            }
+        }
+    }
+
+    fn failed(&mut self, now: Mono, index: usize, reason: FailureReason) {
+        let cool_down = match reason {
+            FailureReason::CrashLoop { interval, .. } if self.is_on_demand(index) => Some(interval),
+            FailureReason::CrashLoop { .. } | FailureReason::NeverLaunched => None,
+        };
+        let until = cool_down.map(|time| now + time);
+        self.become_state(index, State::Failed { reason, until });
+        let instance = self.slots[index].instance;
+        self.emit(Event::InstanceFailed {
+            instance,
+            reason,
+            cool_down,
+        });
+        let worker = self.worker(index);
+        if cool_down.is_none() && worker.failed == worker.lifecycle.instances {
+            let worker = instance.worker;
+            self.emit(Event::WorkerFailed { worker });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Ending everything: first asked, then killed.
 
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, Next};
 use super::input::ProcessId;
 use super::instance::{Ending, Launch, State};
 use super::machine::{Core, Phase};
@@ -14,6 +14,7 @@ impl Core {
                 self.phase = Phase::Stopping;
                 self.take_back_spawns();
                 self.forget_listeners();
+                self.gates_due.clear();
                 self.emit(Event::StopRequested {
                     live: self.processes.len(),
                 });
@@ -34,12 +35,21 @@ impl Core {
         }
     }
 
-    /// Forgets the spawns that nobody has taken yet: nothing starts after a request to stop.
+    /// Forgets the spawns and accepts that nobody has taken yet: nothing starts after a request to
+    /// stop.
     fn take_back_spawns(&mut self) {
         let mut taken = Vec::new();
+        let accepting = &mut self.accepting;
+        let workers = &mut self.workers;
         self.effects.retain(|effect| match effect {
             Effect::Spawn { process, .. } => {
                 taken.push(*process);
+                false
+            }
+            Effect::Accept { connection, .. } => {
+                if let Some(worker) = accepting.remove(connection) {
+                    workers[worker.0 as usize].connections.under_way -= 1;
+                }
                 false
             }
             Effect::Signal { .. }
@@ -48,7 +58,6 @@ impl Core {
             | Effect::WatchAddresses { .. }
             | Effect::Watch { .. }
             | Effect::Unwatch { .. }
-            | Effect::Accept { .. }
             | Effect::Close { .. }
             | Effect::LookForClients { .. }
             | Effect::CloseListeners
@@ -57,7 +66,7 @@ impl Core {
         });
         for process in taken {
             if let Some(index) = self.processes.get(&process).copied() {
-                self.become_state(index, State::Stopped);
+                self.follow(Mono(0), index, Next::Stopping);
             }
         }
     }
@@ -70,7 +79,7 @@ impl Core {
         self.stop_instance(now, index);
     }
 
-    fn stop_instance(&mut self, now: Mono, index: usize) {
+    pub(super) fn stop_instance(&mut self, now: Mono, index: usize) {
         let timeout = self.worker(index).lifecycle.stop_timeout;
         let asked = Ending::Graceful {
             kill_at: timeout.map(|timeout| now + timeout),
@@ -100,6 +109,9 @@ impl Core {
             }
             stopping @ State::Stopping { .. } => stopping,
         };
+        if state == State::Stopped && !self.is_instance(index) {
+            return self.end_connection(index);
+        }
         self.become_state(index, state);
         if let Some(process) = state.process() {
             let instance = self.slots[index].instance;

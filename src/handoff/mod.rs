@@ -1,5 +1,8 @@
-//! How a worker is told which descriptors it got. Pure: names in, variables out.
+//! How a worker is told which descriptors it got, and who is at the other end. Pure: names in,
+//! variables out.
 
+pub mod connection;
+pub mod inetd;
 mod scrub;
 pub mod systemd;
 

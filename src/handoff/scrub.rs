@@ -19,6 +19,7 @@ const NAMES: &[&str] = &[
     "FDSTORE",
     "REMOTE_ADDR",
     "REMOTE_PORT",
+    "SO_COOKIE",
     // systemfd.
     "LISTEN_FDS_FIRST_FD",
     // upstart, nginx and its fork, Server::Starter.
@@ -39,7 +40,7 @@ const NAMES: &[&str] = &[
     "NODE_CHANNEL_SERIALIZATION_MODE",
     "NODE_UNIQUE_ID",
     "TABLEFLIP_HAS_PARENT_7DIU3",
-    // UCSPI.
+    // UCSPI; under PREFIXES the others.
     "PROTO",
     "TCPLOCALHOST",
     "TCPLOCALIP",
@@ -58,6 +59,10 @@ const PREFIXES: &[&str] = &[
     "ENDLESS_",
     "UNIXLOCAL",
     "UNIXREMOTE",
+    "SCTPLOCAL",
+    "SCTPREMOTE",
+    "VSOCKLOCAL",
+    "VSOCKREMOTE",
 ];
 
 /// Whether the variable belongs to some handoff, and so must not be passed on by accident.

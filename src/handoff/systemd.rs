@@ -2,6 +2,9 @@
 
 use super::Value;
 
+/// The name of an accepted connection in LISTEN_FDNAMES (systemd.socket(5), FileDescriptorName=).
+pub const CONNECTION: &str = "connection";
+
 /// Whether to tell the inode of the worker's pidfd (systemd 259; kernel 6.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PidfdInode {

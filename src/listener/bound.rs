@@ -264,7 +264,7 @@ pub fn prepare_for_spawn(
 }
 
 /// Of any descriptor: a socket, a FIFO, a message queue, a device. Answers whether it was otherwise.
-fn set_mode(fd: &OwnedFd, mode: IoMode) -> io::Result<bool> {
+pub(super) fn set_mode(fd: &OwnedFd, mode: IoMode) -> io::Result<bool> {
     let before = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     let mut after = before;
     after.set(OFlag::O_NONBLOCK, mode == IoMode::NonBlocking);

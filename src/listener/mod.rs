@@ -1,9 +1,10 @@
 //! `Plan` → bound sockets, all of them or a list of every failure.
 //!
-//! Binds, listens and does nothing else: no worker is known here, nothing is logged. Every
+//! Binds and listens, and accepts who is asked for: no worker is known here, nothing is logged. Every
 //! descriptor is CLOEXEC from birth, and every socket blocking. The umask changes for the length of one call;
 //! the process has one thread, so nobody else can create a file under it.
 
+mod accept;
 mod adopt;
 mod bind;
 mod bound;
@@ -23,7 +24,9 @@ mod special;
 mod symlink;
 mod unix_path;
 mod vsock;
+mod waiting;
 
+pub use accept::{Accepted, NotAccepted, accept, prepare_to_accept};
 pub use adopt::{AdoptError, AdoptProblem, Inherited, match_up, take_inherited};
 pub use bind::{
     Adopted, BindError, BindStep, Note, Obstacle, Outcome, Purpose, bind_all, bind_missing,
@@ -33,4 +36,5 @@ pub use bound::{
 };
 pub use lock::PathLock;
 pub use option::Effective;
+pub use waiting::{Waiters, waiters};
 pub use repair::{Damage, Repair, inspect, repair};

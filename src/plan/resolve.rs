@@ -39,7 +39,7 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
         .collect();
     let workers = workers
         .iter()
-        .map(|worker| resolver.worker(worker, &ids))
+        .map(|worker| resolver.worker(worker, &listeners, &ids))
         .collect();
     (Plan { listeners, workers }, resolver.report)
 }
@@ -101,9 +101,22 @@ impl Resolver<'_> {
         }
     }
 
-    fn worker(&mut self, worker: &config::Worker, ids: &HashMap<&str, ListenerId>) -> WorkerPlan {
+    fn worker(
+        &mut self,
+        worker: &config::Worker,
+        known: &[ListenerPlan],
+        ids: &HashMap<&str, ListenerId>,
+    ) -> WorkerPlan {
         let credentials = self.credentials(worker);
         let environment = self.environment(worker);
+        // Names were checked when the file was read; one that is missing is an error already.
+        let listeners: Vec<ListenerId> = worker
+            .listeners
+            .iter()
+            .filter_map(|name| ids.get(name.value.as_str()).copied())
+            .collect();
+        let taken = listeners.iter().filter_map(|id| known.get(id.0 as usize));
+        let (activation, instances) = activation(worker, taken);
         WorkerPlan {
             name: worker.name.value.clone(),
             place: worker.name.place,
@@ -112,12 +125,7 @@ impl Resolver<'_> {
                 .iter()
                 .map(|word| word.value.clone())
                 .collect(),
-            // Names were checked when the file was read; one that is missing is an error already.
-            listeners: worker
-                .listeners
-                .iter()
-                .filter_map(|name| ids.get(name.value.as_str()).copied())
-                .collect(),
+            listeners,
             handoff: worker.handoff.value,
             nonblocking: worker.nonblocking.as_ref().is_some_and(|wish| wish.value),
             environment,
@@ -132,8 +140,8 @@ impl Resolver<'_> {
             oom_score_adjust: worker.oom_score_adjust.as_ref().map(|score| score.value),
             output: worker.output.clone(),
             lifecycle: Lifecycle {
-                activation: Activation::Eager,
-                instances: worker.instances,
+                activation,
+                instances,
                 restart: worker.restart.clone(),
                 stop_signal: worker.stop_signal,
                 stop_timeout: worker.stop_timeout,
@@ -290,6 +298,28 @@ impl Resolver<'_> {
                 Vec::new()
             }
             None => Vec::new(),
+        }
+    }
+}
+
+/// When a worker runs, and how many instances it has. A socket without connections is passed on
+/// itself, as inetd's `wait` does it: to one process at a time, which the first datagram starts.
+fn activation<'p>(
+    worker: &config::Worker,
+    listeners: impl Iterator<Item = &'p ListenerPlan>,
+) -> (Activation, u32) {
+    let limit = worker.trigger_limit;
+    match worker.activation.value {
+        config::Activation::Eager => (Activation::Eager, worker.instances),
+        config::Activation::OnDemand => (Activation::OnDemand { limit }, worker.instances),
+        config::Activation::PerConnection => {
+            let mut sockets = listeners.flat_map(|listener| &listener.sockets);
+            // Those of one worker either all have connections, or none has.
+            if sockets.all(|socket| socket.endpoint.accepts()) {
+                (Activation::PerConnection(worker.connections.clone()), 0)
+            } else {
+                (Activation::OnDemand { limit }, 1)
+            }
         }
     }
 }

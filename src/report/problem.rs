@@ -87,6 +87,8 @@ kinds! {
     EnvironmentFile = "environment-file", Error;
     /// Two workers want one listener with opposite O_NONBLOCK.
     NonblockingConflict = "nonblocking-conflict", Error;
+    /// A listener of a per-connection worker that another worker takes as well.
+    SharedPerConnection = "shared-per-connection", Error;
     /// A live server answers at the unix path.
     LiveSocket = "live-socket", Error;
     /// The unix path is taken by something that is no socket.
@@ -110,6 +112,8 @@ kinds! {
     UnusedListener = "unused-listener", Advice;
     /// A worker without listeners.
     NoListeners = "no-listeners", Advice;
+    /// An on-demand worker and one that always runs take the same listener.
+    SharedOnDemand = "shared-on-demand", Advice;
     /// A placeholder for one socket of a listener that has several.
     SeveralSockets = "several-sockets", Advice;
     /// The program is not there, or may not be executed.

@@ -3,6 +3,7 @@
 //! One thread, one level-triggered epoll. No tick and no sleep: with nothing to do it stays in
 //! epoll_wait(2) until something happens or the core's next deadline comes.
 
+mod clients;
 pub mod clock;
 mod listeners;
 pub mod logging;

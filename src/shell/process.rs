@@ -1,5 +1,6 @@
 //! The processes that this listend started and has not reaped.
 
+use crate::connection::End;
 use crate::core::{ExitStatus, InstanceId, ProcessId};
 use crate::sys::{self, How, Launching, Then, Whom};
 use nix::errno::Errno;
@@ -18,6 +19,8 @@ pub struct Process {
     pub instance: InstanceId,
     /// Becomes readable when it exits.
     pub pidfd: OwnedFd,
+    /// Whom it serves, if that is one connection.
+    pub client: Option<End>,
     /// How its exec goes, until it has succeeded.
     pub launching: Option<Launching>,
 }

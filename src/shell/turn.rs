@@ -3,19 +3,20 @@
 //! The order within a turn matters: how an exec went is told before the exit that may have
 //! followed it, and exits before the tick, so that the core sees causes before their consequences.
 
+use super::clients::{self, Clients};
 use super::clock;
 use super::process::{Process, Processes};
 use super::signals::{Arrived, Signals};
 use super::watch::{SocketId, Watch};
 use super::words;
 use crate::core::{
-    Core, Effect, Event, Input, InstanceId, ListenerLife, ProcessId, Scope, WhenDone,
+    ConnectionId, Core, Effect, Event, Input, InstanceId, ListenerLife, ProcessId, Scope, WhenDone,
 };
-use crate::listener::{self, BindError, Bound, IoMode};
+use crate::listener::{self, Accepted, BindError, Bound, IoMode};
 use crate::plan::{ListenerId, Plan, WorkerId, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Origin, Prepared};
-use crate::worker::{self, Inherited, Numbers, Surroundings};
+use crate::worker::{self, Inherited, Numbers, Served, Surroundings};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -32,6 +33,7 @@ pub struct Shell {
     /// Gone once the listeners have been closed.
     pub(super) bound: Option<Bound>,
     pub(super) watch: Watch,
+    pub(super) clients: Clients,
     surroundings: Surroundings,
     core: Core,
     pub(super) epoll: Epoll,
@@ -50,7 +52,7 @@ pub(super) enum Token {
     Signals,
     Status(ProcessId),
     Exit(ProcessId),
-    /// A listener: only ever that it was shut down.
+    /// A listener: that it was shut down, or that a client waits.
     Listener(SocketId),
     /// Something was removed beside a unix path.
     Paths,
@@ -103,12 +105,14 @@ impl Shell {
             signals.fd(),
             EpollEvent::new(EpollFlags::EPOLLIN, Token::Signals.pack()),
         )?;
+        let watch = Watch::new(clients::roles(&plan));
         let lifecycles = plan.workers.iter().map(|worker| worker.lifecycle.clone());
         let core = Core::new(lifecycles.collect(), when_done).with_listeners(listener_lives(&plan));
         Ok(Shell {
             plan,
             bound: Some(bound),
-            watch: Watch::default(),
+            watch,
+            clients: Clients::default(),
             surroundings,
             core,
             epoll,
@@ -170,9 +174,9 @@ impl Shell {
             }
         }
         // After the exits: of a worker that damaged a listener and ended, the end is told first.
-        for token in tokens() {
-            match token {
-                Token::Listener((listener, socket)) => self.look_at(listener, socket),
+        for event in &events[..count] {
+            match Token::unpack(event.data()) {
+                Token::Listener(socket) => self.socket_event(socket, event.events()),
                 Token::Paths => self.paths_changed(),
                 Token::Addresses => self.addresses_changed(),
                 Token::Signals | Token::Status(_) | Token::Exit(_) => {}
@@ -263,9 +267,12 @@ impl Shell {
         // By hand, as in `exec_status`.
         let _not_watched = self.epoll.delete(&process.pidfd);
         let instance = process.instance;
+        let had_listeners = process.client.is_none();
         self.processes.remove(id);
         // At once, and not only before the next start: clients are to find the queue meanwhile.
-        self.put_in_order(self.plan.worker(instance.worker), Some(instance));
+        if had_listeners {
+            self.put_in_order(self.plan.worker(instance.worker), Some(instance));
+        }
         self.feed(Input::Exited {
             process: id,
             status,
@@ -279,8 +286,14 @@ impl Shell {
                     process,
                     instance,
                     generation,
-                    connection: _,
-                } => self.spawn(process, instance, generation),
+                    connection,
+                } => {
+                    let numbers = Numbers {
+                        instance: instance.index,
+                        generation,
+                    };
+                    self.spawn(process, instance, numbers, connection);
+                }
                 Effect::Signal {
                     process,
                     signal,
@@ -288,11 +301,17 @@ impl Shell {
                 } => self.send(process, signal, scope),
                 Effect::Bind { listener } => self.bind(listener),
                 Effect::Repair { listener, socket } => self.repair(listener, socket),
-                Effect::Watch { .. }
-                | Effect::Unwatch { .. }
-                | Effect::Accept { .. }
-                | Effect::Close { .. }
-                | Effect::LookForClients { .. } => {}
+                Effect::Watch { listener, socket } => self.watch_clients((listener, socket), true),
+                Effect::Unwatch { listener, socket } => {
+                    self.watch_clients((listener, socket), false);
+                }
+                Effect::Accept {
+                    listener,
+                    socket,
+                    connection,
+                } => self.accept((listener, socket), connection),
+                Effect::Close { connection } => self.clients.close(connection),
+                Effect::LookForClients { worker } => self.look_for_clients(worker),
                 Effect::WatchAddresses { wanted } => self.watch.addresses(&self.epoll, wanted),
                 Effect::CloseListeners => self.close_listeners(),
                 Effect::Exit { code } => self.exit = Some(code),
@@ -302,6 +321,10 @@ impl Shell {
     }
 
     fn emit(&mut self, event: &Event) {
+        // There may be thousands of connections a second, and nobody who reads of each.
+        if words::is_detail(event, &self.plan) && !log::log_enabled!(log::Level::Debug) {
+            return;
+        }
         let context = words::Context {
             plan: &self.plan,
             pid_of: &|process| self.processes.get(process).map(|process| process.pid),
@@ -316,7 +339,14 @@ impl Shell {
                 let held = sockets.into_iter().nth(socket as usize);
                 held.map_or_else(String::new, |held| held.address.to_string())
             },
-            client: &|_| String::new(),
+            client: &|connection| {
+                let accepted = self.clients.get(connection);
+                accepted.map_or_else(String::new, |accepted| words::end(&accepted.ends.remote))
+            },
+            client_of: &|process| {
+                let client = self.processes.get(process)?.client.as_ref()?;
+                Some(words::end(client))
+            },
             reasons: &self.reasons,
         };
         let (level, words) = words::describe(event, &context);
@@ -353,20 +383,25 @@ impl Shell {
         }
     }
 
-    fn spawn(&mut self, id: ProcessId, instance: InstanceId, generation: u32) {
-        let numbers = Numbers {
-            instance: instance.index,
-            generation,
-        };
+    fn spawn(
+        &mut self,
+        id: ProcessId,
+        instance: InstanceId,
+        numbers: Numbers,
+        connection: Option<ConnectionId>,
+    ) {
         let worker = self.plan.worker(instance.worker);
+        let served = connection.and_then(|connection| self.clients.get(connection));
+        let client = served.map(|accepted| accepted.ends.remote.clone());
         let outcome = self
-            .prepare(worker, numbers)
+            .prepare(worker, numbers, served)
             .and_then(|prepared| Self::launch(&self.epoll, id, prepared));
         match outcome {
             Ok(launched) => {
                 let process = Process {
                     pid: launched.pid,
                     instance,
+                    client,
                     pidfd: launched.pidfd,
                     launching: Some(launched.launching),
                 };
@@ -420,8 +455,11 @@ impl Shell {
         &self,
         worker: &WorkerPlan,
         numbers: Numbers,
+        served: Option<&Accepted>,
     ) -> Result<Prepared, (LaunchFailure, String)> {
-        self.put_in_order(worker, None);
+        if served.is_none() {
+            self.put_in_order(worker, None);
+        }
         let mut sockets = Vec::new();
         for id in &worker.listeners {
             let listener = self.plan.listener(*id);
@@ -435,7 +473,10 @@ impl Shell {
         }
         let given = worker::Given {
             sockets: &sockets,
-            connection: None,
+            connection: served.map(|accepted| Served {
+                fd: accepted.fd.as_raw_fd(),
+                ends: &accepted.ends,
+            }),
         };
         worker::prepare(worker, given, numbers, &self.surroundings).map_err(|error| {
             let failure = LaunchFailure {

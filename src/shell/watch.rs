@@ -1,11 +1,13 @@
 //! What the kernel tells about the listeners themselves: that one was shut down, that a path was
 //! removed, that the machine has other addresses.
 //!
-//! Listeners are watched for EPOLLHUP alone, which is reported without being asked for and says that
-//! a worker has called shutdown(2): clients are the workers' business and wake nobody here.
+//! Listeners are watched for EPOLLHUP, which is reported without being asked for and says that a
+//! worker has called shutdown(2). Clients are the workers' business and wake nobody here, but where
+//! a worker is yet to be started for them, or they are accepted here ([`Role`]).
 
+use super::clients::Role;
 use super::turn::Token;
-use crate::listener::{Bound, BoundSocket};
+use crate::listener::{self, Bound, BoundSocket};
 use crate::plan::ListenerId;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -24,17 +26,57 @@ const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
 pub(super) type SocketId = (ListenerId, u32);
 
 /// What is being watched.
-#[derive(Default)]
 pub(super) struct Watch {
     /// The folders of unix paths, and which sockets are in which.
     inotify: Option<Inotify>,
     folders: HashMap<PathBuf, WatchDescriptor>,
     sockets: HashMap<WatchDescriptor, BTreeSet<SocketId>>,
+    /// What clients mean at each listener.
+    roles: Vec<Role>,
     /// A routing socket, while somebody waits for an address.
     addresses: Option<OwnedFd>,
 }
 
 impl Watch {
+    /// Nothing is watched yet.
+    pub(super) fn new(roles: Vec<Role>) -> Watch {
+        Watch {
+            inotify: None,
+            folders: HashMap::new(),
+            sockets: HashMap::new(),
+            roles,
+            addresses: None,
+        }
+    }
+
+    /// What clients mean at a listener.
+    pub(super) fn role(&self, listener: ListenerId) -> Role {
+        let role = self.roles.get(listener.0 as usize);
+        role.copied().unwrap_or(Role::Held)
+    }
+
+    /// Starts or stops telling about clients at a socket. It is still watched for its end, if it is
+    /// one that can be shut down.
+    pub(super) fn clients(&self, epoll: &Epoll, id: SocketId, socket: &BoundSocket, wanted: bool) {
+        let flags = if wanted {
+            EpollFlags::EPOLLIN
+        } else {
+            EpollFlags::empty()
+        };
+        let mut event = EpollEvent::new(flags, Token::Listener(id).pack());
+        // What has no accept queue could go on to report errors that nobody here can take.
+        let done = match (wanted, socket.endpoint.accepts()) {
+            (false, false) => epoll.delete(&socket.fd),
+            (true, false) => epoll.add(&socket.fd, event),
+            (true | false, true) => epoll.modify(&socket.fd, &mut event),
+        };
+        match done {
+            // Not there, because it was damaged: it is watched again when it is repaired.
+            Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => {}
+            Err(errno) => log::warn!("cannot watch {}: {}", socket.address, errno.desc()),
+        }
+    }
+
     /// Watches every socket. What cannot be watched is logged: it works, but does not heal.
     pub(super) fn everything(&mut self, epoll: &Epoll, bound: &Bound) {
         for (id, listener) in (0..).map(ListenerId).zip(&bound.listeners) {
@@ -46,8 +88,18 @@ impl Watch {
 
     /// Watches one socket, new or repaired.
     pub(super) fn socket(&mut self, epoll: &Epoll, id: SocketId, socket: &BoundSocket) {
-        if socket.endpoint.accepts() {
-            let event = EpollEvent::new(EpollFlags::empty(), Token::Listener(id).pack());
+        let role = self.role(id.0);
+        if let Role::Accepted { .. } = role
+            && let Err(error) = listener::prepare_to_accept(socket)
+        {
+            log::warn!("cannot set O_NONBLOCK on {}: {error}", socket.address);
+        }
+        if socket.endpoint.accepts() || role != Role::Held {
+            let flags = match role {
+                Role::Held => EpollFlags::empty(),
+                Role::Watched | Role::Accepted { .. } => EpollFlags::EPOLLIN,
+            };
+            let event = EpollEvent::new(flags, Token::Listener(id).pack());
             match epoll.add(&socket.fd, event) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => log::warn!("cannot watch {}: {}", socket.address, errno.desc()),

@@ -2,11 +2,12 @@
 
 use super::signals::Arrived;
 use crate::config::Overflow;
+use crate::connection::End;
 use crate::core::{
     ConnectionId, Event, ExitStatus, FailureReason, InstanceId, Next, ProcessId, Refusal, Repaired,
 };
 use crate::listener::Disturbed;
-use crate::plan::{ListenerId, Plan, WorkerId};
+use crate::plan::{Activation, ListenerId, Plan, WorkerId};
 use crate::sys::Origin;
 use log::Level;
 use nix::sys::signal::Signal;
@@ -26,6 +27,8 @@ pub(super) struct Context<'a> {
     pub address: &'a dyn Fn(ListenerId, u32) -> String,
     /// Who is at the other end of a connection.
     pub client: &'a dyn Fn(ConnectionId) -> String,
+    /// Whom a process serves, if that is one connection.
+    pub client_of: &'a dyn Fn(ProcessId) -> Option<String>,
     /// Why launches failed.
     pub reasons: &'a HashMap<ProcessId, String>,
 }
@@ -51,10 +54,16 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 pid(process)
             ),
         ),
-        Event::InstanceStarted { instance, process } => (
-            Level::Info,
-            format!("{}: started{}", name(instance), pid(process)),
-        ),
+        Event::InstanceStarted { instance, process } => match (context.client_of)(process) {
+            None => (
+                Level::Info,
+                format!("{}: started{}", name(instance), pid(process)),
+            ),
+            Some(client) => (
+                Level::Debug,
+                format!("{}: serving {client}{}", name(instance), pid(process)),
+            ),
+        },
         Event::LaunchFailed {
             instance,
             process,
@@ -62,12 +71,18 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             next,
         } => {
             let reason = context.reasons.get(&process).cloned();
+            let then = match next {
+                Next::RestartIn(delay) if serves_connections(context.plan, instance.worker) => {
+                    let delay = duration(delay);
+                    format!("the connection is held, and the launch tried again in {delay}")
+                }
+                next => next_words(next),
+            };
             let line = format!(
-                "{}: failed while {}: {}; {}",
+                "{}: failed while {}: {}; {then}",
                 name(instance),
                 failure.stage.phrase(),
                 reason.unwrap_or_else(|| crate::report::describe(failure.errno)),
-                next_words(next)
             );
             (Level::Error, line)
         }
@@ -79,6 +94,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             ..
         } => {
             let level = match (status, next) {
+                // What it says to its client is none of our business.
+                (ExitStatus::Code(_), Next::Done) => Level::Debug,
                 (_, Next::Stopping | Next::RestartIn(Duration::ZERO))
                 | (ExitStatus::Code(0), _) => Level::Info,
                 (_, Next::Failed(_)) => Level::Error,
@@ -246,6 +263,14 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 (context.address)(listener, socket)
             ),
         ),
+        Event::NobodyTaken { instance, next } => (
+            Level::Warn,
+            format!(
+                "{}: ended without taking any of the clients that wait; {}",
+                name(instance),
+                next_words(next)
+            ),
+        ),
         Event::RateLimited { worker, limit } => (
             Level::Warn,
             format!(
@@ -319,6 +344,37 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
              (restart listend to apply changes)"
                 .to_owned(),
         ),
+    }
+}
+
+/// Whether the event is told at the level of debugging, and there may be very many of it.
+pub(super) fn is_detail(event: &Event, plan: &Plan) -> bool {
+    match event {
+        Event::InstanceStarting { .. } | Event::ConnectionRefused { .. } => true,
+        Event::InstanceStarted { instance, .. } => serves_connections(plan, instance.worker),
+        Event::InstanceExited { status, next, .. } => {
+            matches!((status, next), (ExitStatus::Code(_), Next::Done))
+        }
+        _ => false,
+    }
+}
+
+fn serves_connections(plan: &Plan, worker: WorkerId) -> bool {
+    let activation = &plan.worker(worker).lifecycle.activation;
+    matches!(activation, Activation::PerConnection(_))
+}
+
+/// Where a client is, as it is shown elsewhere: `127.0.0.1:4711`, `/run/x.sock`, `@name`.
+pub(super) fn end(end: &End) -> String {
+    match end {
+        End::Inet(address) => address.to_string(),
+        End::Path(path) => path.display().to_string(),
+        End::Abstract(name) => {
+            let name = String::from_utf8_lossy(name);
+            format!("@{}", name.replace(char::is_control, "@"))
+        }
+        End::Vsock { cid, port } => format!("vsock:{cid}:{port}"),
+        End::Unnamed => "an unnamed client".to_owned(),
     }
 }
 

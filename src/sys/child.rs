@@ -224,7 +224,8 @@ unsafe fn unblock_all_signals() -> isize {
     unsafe { call(libc::SYS_rt_sigprocmask, how, set, 0, SIGNAL_SET) }
 }
 
-/// 0 is /dev/null; 1 and 2 are as the plan says.
+/// 0 is /dev/null; 1 and 2 are as the plan says. Comes first: a descriptor that is handed over there
+/// goes on top, and what it covers is gone.
 unsafe fn standard_streams(prepared: &Prepared) -> isize {
     // SAFETY: plain descriptor calls.
     unsafe {

@@ -22,9 +22,12 @@ pub struct Prepared {
     pub fds: Vec<RawFd>,
     /// How they get to their places.
     pub fd_actions: Vec<FdAction>,
-    /// The first number above the listeners: from here on everything is closed at exec.
+    /// Where the first of them goes; the others follow it.
+    pub first_target: RawFd,
+    /// The first number that the worker does not get, at least 3: from here on everything is closed
+    /// at exec.
     pub first_unused: RawFd,
-    /// Standard output and error.
+    /// Standard output and error; of what goes there too (a connection), it is replaced.
     pub output: Stdio,
     /// (resource, soft, hard), for setrlimit(2).
     pub limits: Vec<(u32, u64, u64)>,
@@ -75,57 +78,74 @@ pub enum EnvSlot {
 /// Digits of the longest u64, and a NUL.
 const SLOT_LENGTH: usize = 21;
 
-/// An array of C strings with a NULL at its end, as execve(2) wants it.
+/// An array of C strings with a NULL at its end, as execve(2) wants it. All of them are in one
+/// piece of memory: a worker may be started for every connection, and has a whole environment.
 #[derive(Debug, Default)]
 pub struct CStrings {
-    strings: Vec<Vec<u8>>,
+    /// The strings, each with its NUL.
+    bytes: Vec<u8>,
+    /// Where each begins.
+    starts: Vec<usize>,
+    /// What only the child knows, and where its digits begin.
+    slots: Vec<(EnvSlot, usize)>,
+    /// Made when everything is in place: `bytes` moves as it grows.
     pointers: Vec<*const c_char>,
-    slots: Vec<(EnvSlot, usize, usize)>,
 }
 
+/// A NUL byte inside a string, which would end there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContainsNul;
+
 impl CStrings {
-    /// Takes over the strings.
-    pub fn new(strings: impl IntoIterator<Item = CString>) -> CStrings {
-        let mut array = CStrings {
-            strings: strings
-                .into_iter()
-                .map(CString::into_bytes_with_nul)
-                .collect(),
-            ..CStrings::default()
-        };
-        array.point();
-        array
+    /// Appends what `write` appends to the bytes it is given, as one string.
+    ///
+    /// # Errors
+    ///
+    /// It holds a NUL; the array is as it was.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), ContainsNul> {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        if self
+            .bytes
+            .get(start..)
+            .is_none_or(|string| string.contains(&0))
+        {
+            self.bytes.truncate(start);
+            return Err(ContainsNul);
+        }
+        self.bytes.push(0);
+        self.starts.push(start);
+        Ok(())
     }
 
     /// Appends `NAME=` with room for a value that the child writes.
     pub fn push_slot(&mut self, name: &str, slot: EnvSlot) {
-        let mut bytes = Vec::with_capacity(name.len() + 1 + SLOT_LENGTH);
-        bytes.extend_from_slice(name.as_bytes());
-        bytes.push(b'=');
-        let start = bytes.len();
-        bytes.resize(start + SLOT_LENGTH, 0);
-        self.slots.push((slot, self.strings.len(), start));
-        self.strings.push(bytes);
-        self.point();
+        self.starts.push(self.bytes.len());
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(b'=');
+        let digits = self.bytes.len();
+        self.slots.push((slot, digits));
+        self.bytes.resize(digits + SLOT_LENGTH, 0);
     }
 
-    fn point(&mut self) {
-        self.pointers = self
-            .strings
+    /// Lets the pointers point. Nothing may be appended after that.
+    fn seal(&mut self) {
+        let strings = self
+            .starts
             .iter()
-            .map(|bytes| bytes.as_ptr().cast())
-            .chain([ptr::null()])
-            .collect();
+            .filter_map(|start| self.bytes.get(*start..));
+        let pointers = strings.map(|string| string.as_ptr().cast());
+        self.pointers = pointers.chain([ptr::null()]).collect();
     }
 
     pub(super) fn pointers(&self) -> *const *const c_char {
         self.pointers.as_ptr()
     }
 
-    /// The space for a slot's digits. The heap buffers do not move, so the pointers stay right.
+    /// The space for a slot's digits.
     pub(super) fn slot_mut(&mut self, wanted: EnvSlot) -> Option<&mut [u8]> {
-        let &(_, string, start) = self.slots.iter().find(|(slot, ..)| *slot == wanted)?;
-        self.strings.get_mut(string)?.get_mut(start..)
+        let &(_, start) = self.slots.iter().find(|(slot, _)| *slot == wanted)?;
+        self.bytes.get_mut(start..start + SLOT_LENGTH)
     }
 
     pub(super) fn drop_last(&mut self) {
@@ -253,6 +273,8 @@ pub fn launch(
     let (status, writer) = status_pipe()?;
     prepared.fd_actions = plan(&prepared.fds, writer.as_raw_fd());
     prepared.fds.push(writer.as_raw_fd());
+    prepared.argv.seal();
+    prepared.environment.seal();
     let shares = super::raw::BARE
         && prepared.uid.is_none()
         && prepared.gid.is_none()

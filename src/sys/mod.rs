@@ -20,7 +20,9 @@ mod wait;
 pub use child::{FdAction, FdSlot};
 pub use environment::forget_variable;
 pub use fd::{close_on_exec_from, has_pidfs, own_pidfd_inode, take_descriptor};
-pub use launch::{CStrings, EnvSlot, Launched, Launching, Prepared, Stdio, discard, launch};
+pub use launch::{
+    CStrings, ContainsNul, EnvSlot, Launched, Launching, Prepared, Stdio, discard, launch,
+};
 pub use memory::return_free_memory;
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_limits, unlink_queue};
 pub use netns::enter_network_namespace;

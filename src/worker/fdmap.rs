@@ -1,18 +1,21 @@
 //! Which descriptor goes where, decided before the fork.
 //!
-//! The worker wants its listeners at 3, 4, 5 …; in the parent they have any numbers, some of them
-//! in each other's way, and the status pipe may be in the way too. The plan is pure data that the
+//! The worker wants its listeners at 3, 4, 5 …, or its connection at 0 and 1; in the parent they have
+//! any numbers, some of them in each other's way, and the status pipe may be in the way too. The plan is pure data that the
 //! child follows; the tests run it on a model of a descriptor table.
 
+use crate::handoff::FIRST_FD;
 use crate::sys::{FdAction, FdSlot};
 
 /// The actions that bring `sources[i]` to `first + i`.
 ///
 /// `pipe` is the status pipe; its slot is `sources.len()`, and it only has to survive above the
 /// listeners. Everything that sits on a number where something else goes is first moved above, so
-/// that no order of the sources can overwrite one that is still needed.
+/// that no order of the sources can overwrite one that is still needed. Above means above the
+/// standard streams too, which are in place by then.
 pub fn plan(sources: &[i32], pipe: i32, first: i32) -> Vec<FdAction> {
     let end = first + sources.len() as i32;
+    let above = end.max(FIRST_FD);
     let mut actions = Vec::with_capacity(sources.len() + 1);
     let mut place = Vec::with_capacity(sources.len());
     // A source may stand twice in the list (a worker that takes a listener twice), so "is in its
@@ -25,14 +28,14 @@ pub fn plan(sources: &[i32], pipe: i32, first: i32) -> Vec<FdAction> {
             continue;
         }
         if (first..end).contains(source) {
-            actions.push(FdAction::Relocate { slot, above: end });
+            actions.push(FdAction::Relocate { slot, above });
         }
         place.push(FdAction::Place { slot, target });
     }
     if (first..end).contains(&pipe) {
         actions.push(FdAction::Relocate {
             slot: FdSlot(sources.len() as u16),
-            above: end,
+            above,
         });
     }
     actions.append(&mut place);
@@ -144,5 +147,27 @@ mod tests {
         let (table, _) = run(table, &[4, 4], 9, 3);
         assert_eq!(table[&3].0, "socket");
         assert_eq!(table[&4], ("socket".to_owned(), false));
+    }
+
+    /// As inetd has it: one source on 0 and 1, wherever it and the pipe are.
+    #[test]
+    fn a_connection_covers_the_first_two_streams_and_leaves_the_third() {
+        for source in 3..6 {
+            for pipe in (3..7).filter(|pipe| *pipe != source) {
+                let mut table = Table::new();
+                for fd in 0..3 {
+                    table.insert(fd, (format!("stream{fd}"), false));
+                }
+                table.insert(source, ("socket".to_owned(), true));
+                table.insert(pipe, ("pipe".to_owned(), true));
+                let (table, _) = run(table, &[source, source], pipe, 0);
+                let open: Vec<_> = table.iter().filter(|(_, (_, cloexec))| !cloexec).collect();
+                let what: Vec<_> = open
+                    .iter()
+                    .map(|(fd, (what, _))| (**fd, what.as_str()))
+                    .collect();
+                assert_eq!(what, [(0, "socket"), (1, "socket"), (2, "stream2")]);
+            }
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! A worker's plan and the bound sockets → everything the child needs, laid out in memory.
 
 use super::{fdmap, program};
-use crate::config::{Endpoint, Output, Piece, Resource, SocketRef, Template};
+use crate::config::{Endpoint, Handoff, Output, Piece, Resource, SocketRef, Template};
 use crate::connection::Ends;
-use crate::handoff::{self, FIRST_FD, Value, systemd};
+use crate::handoff::{FIRST_FD, Value, connection, inetd, systemd};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
-use crate::sys::{CStrings, EnvSlot, Launched, Prepared, Stdio};
+use crate::sys::{CStrings, ContainsNul, EnvSlot, Launched, Prepared, Stdio};
 use std::ffi::CString;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt;
 
 /// A bound socket, as one instance gets it.
 #[derive(Debug, Clone, Copy)]
@@ -116,42 +117,34 @@ pub fn prepare(
     numbers: Numbers,
     around: &Surroundings,
 ) -> Result<Prepared, PrepareError> {
-    let sockets = given.sockets;
-    let fill = |template: &Template| fill(template, sockets, numbers, around);
-    let words: Vec<String> = worker.command.iter().map(fill).collect();
-    let variables: Vec<(&str, String)> = worker
-        .environment
-        .iter()
-        .map(|(name, value)| (name.as_str(), fill(value)))
-        .collect();
-    let path = variables
-        .iter()
-        .rev()
-        .find(|(name, _)| *name == "PATH")
-        .map(|(_, value)| value.as_str());
-    let program = words.first().map_or("", String::as_str);
-    let program = program::find(program, path).map_err(|reason| PrepareError::Missing {
-        program: program.to_owned(),
-        reason,
-    })?;
-    let sources: Vec<i32> = sockets.iter().map(|socket| socket.fd).collect();
+    let handed = handed_over(worker.handoff, given);
+    let filling = Filling {
+        sockets: given.sockets,
+        is_one: given.connection.is_some() || worker.handoff == Handoff::Inetd,
+        first: handed.first,
+        numbers,
+        around,
+    };
+    let mut argv = CStrings::default();
+    for word in &worker.command {
+        argv.push(|bytes| filling.write(word, bytes))
+            .map_err(|ContainsNul| PrepareError::Nul("the command"))?;
+    }
     let credentials = worker.credentials.as_ref();
     Ok(Prepared {
-        program: c_string(program.to_string_lossy().into_owned(), "the program's path")?,
-        argv: CStrings::new(
-            words
-                .into_iter()
-                .map(|word| c_string(word, "the command"))
-                .collect::<Result<Vec<_>, _>>()?,
-        ),
-        environment: environment(&variables, sockets, around)?,
-        first_unused: FIRST_FD + sources.len() as i32,
+        program: find_program(worker, &filling)?,
+        argv,
+        environment: environment(worker, given, &filling)?,
+        first_target: handed.first,
+        first_unused: FIRST_FD.max(handed.first + handed.fds.len() as i32),
         fd_actions: Vec::new(),
-        fds: sources,
+        fds: handed.fds,
         output: match &worker.output {
             Output::Inherit => Stdio::Inherit,
             Output::Null => Stdio::Null,
-            Output::File(path) => Stdio::File(c_string(fill(path), "the output file's path")?),
+            Output::File(path) => {
+                Stdio::File(c_string(filling.text(path), "the output file's path")?)
+            }
         },
         limits: limits(worker, around),
         nice: worker.nice,
@@ -164,7 +157,7 @@ pub fn prepare(
         working_directory: worker
             .working_directory
             .as_ref()
-            .map(|folder| c_string(fill(folder), "the working directory"))
+            .map(|folder| c_string(filling.text(folder), "the working directory"))
             .transpose()?,
         umask: worker.umask,
     })
@@ -176,40 +169,121 @@ pub fn prepare(
 ///
 /// As there: no child is left.
 pub fn launch(prepared: Prepared) -> std::io::Result<Launched> {
-    crate::sys::launch(prepared, |sources, pipe| {
-        fdmap::plan(sources, pipe, FIRST_FD)
-    })
+    let first = prepared.first_target;
+    crate::sys::launch(prepared, |sources, pipe| fdmap::plan(sources, pipe, first))
 }
 
 fn c_string(text: String, what: &'static str) -> Result<CString, PrepareError> {
     CString::new(text).map_err(|_| PrepareError::Nul(what))
 }
 
-fn environment(
-    variables: &[(&str, String)],
-    sockets: &[Inherited<'_>],
-    around: &Surroundings,
-) -> Result<CStrings, PrepareError> {
-    let own = systemd::variables(sockets.iter().map(|socket| socket.listener), around.inode);
-    let mut strings = Vec::with_capacity(variables.len() + own.len());
-    for (name, value) in variables {
-        strings.push(c_string(format!("{name}={value}"), "the environment")?);
-    }
-    let mut slots = Vec::new();
-    for (name, value) in own {
-        match value {
-            Value::Text(text) => {
-                strings.push(c_string(format!("{name}={text}"), "the environment")?);
+/// The descriptors that a process gets beside its standard streams, or in their place.
+struct HandedOver {
+    /// Their numbers in listend.
+    fds: Vec<i32>,
+    /// The number of the first in the process.
+    first: i32,
+}
+
+fn handed_over(handoff: Handoff, given: Given<'_>) -> HandedOver {
+    let connection = given.connection.map(|served| served.fd);
+    match handoff {
+        Handoff::Systemd => HandedOver {
+            fds: match connection {
+                Some(fd) => vec![fd],
+                None => given.sockets.iter().map(|socket| socket.fd).collect(),
+            },
+            first: FIRST_FD,
+        },
+        Handoff::Inetd => {
+            let (fd, kind) = match connection {
+                Some(fd) => (Some(fd), inetd::Kind::Connection),
+                // The configuration sees to it that there is no second one; there is none at all
+                // while an optional listener is missing, and 0 stays /dev/null.
+                None => {
+                    let socket = given.sockets.first();
+                    (socket.map(|socket| socket.fd), inetd::Kind::Socket)
+                }
+            };
+            HandedOver {
+                fds: fd.map_or(Vec::new(), |fd| vec![fd; kind.count()]),
+                first: inetd::FIRST_FD,
             }
-            handoff::Value::OwnPid => slots.push((name, EnvSlot::OwnPid)),
-            handoff::Value::OwnPidfdInode => slots.push((name, EnvSlot::OwnPidfdInode)),
         }
     }
-    let mut block = CStrings::new(strings);
-    for (name, slot) in slots {
-        block.push_slot(name, slot);
+}
+
+fn find_program(worker: &WorkerPlan, filling: &Filling<'_>) -> Result<CString, PrepareError> {
+    let named = |(name, _): &&(String, Template)| name == "PATH";
+    let path = worker.environment.iter().rfind(named);
+    let path = path.map(|(_, value)| filling.text(value));
+    let program = worker.command.first();
+    let program = program.map_or(String::new(), |word| filling.text(word));
+    match program::find(&program, path.as_deref()) {
+        Ok(found) => CString::new(found.into_os_string().into_vec())
+            .map_err(|_| PrepareError::Nul("the program's path")),
+        Err(reason) => Err(PrepareError::Missing { program, reason }),
+    }
+}
+
+/// The worker's own variables, and those of the handoff, which win.
+fn environment(
+    worker: &WorkerPlan,
+    given: Given<'_>,
+    filling: &Filling<'_>,
+) -> Result<CStrings, PrepareError> {
+    let inode = filling.around.inode;
+    let listen = match (worker.handoff, given.connection) {
+        (Handoff::Inetd, _) => Vec::new(),
+        (Handoff::Systemd, Some(_)) => systemd::variables([systemd::CONNECTION].into_iter(), inode),
+        (Handoff::Systemd, None) => {
+            systemd::variables(given.sockets.iter().map(|socket| socket.listener), inode)
+        }
+    };
+    let ends = given.connection.map(|served| served.ends);
+    let ends = ends.map_or(Vec::new(), connection::variables);
+    let is_given = |name: &str| {
+        listen.iter().any(|(given, _)| *given == name)
+            || ends.iter().any(|(given, _)| *given == name)
+    };
+    let mut block = CStrings::default();
+    let nul = |ContainsNul| PrepareError::Nul("the environment");
+    for (name, value) in &worker.environment {
+        if !is_given(name) {
+            let write = |bytes: &mut Vec<u8>| {
+                start(bytes, name);
+                filling.write(value, bytes);
+            };
+            block.push(write).map_err(nul)?;
+        }
+    }
+    for (name, value) in &ends {
+        push(&mut block, name, value)?;
+    }
+    // LISTEN_PIDFDID comes last, and has to (see [`EnvSlot`]).
+    for (name, value) in listen {
+        match value {
+            Value::Text(text) => push(&mut block, name, text.as_bytes())?,
+            Value::OwnPid => block.push_slot(name, EnvSlot::OwnPid),
+            Value::OwnPidfdInode => block.push_slot(name, EnvSlot::OwnPidfdInode),
+        }
     }
     Ok(block)
+}
+
+fn start(bytes: &mut Vec<u8>, name: &str) {
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.push(b'=');
+}
+
+fn push(block: &mut CStrings, name: &str, value: &[u8]) -> Result<(), PrepareError> {
+    let write = |bytes: &mut Vec<u8>| {
+        start(bytes, name);
+        bytes.extend_from_slice(value);
+    };
+    block
+        .push(write)
+        .map_err(|ContainsNul| PrepareError::Nul("the environment"))
 }
 
 fn limits(worker: &WorkerPlan, around: &Surroundings) -> Vec<(u32, u64, u64)> {
@@ -233,41 +307,55 @@ fn limits(worker: &WorkerPlan, around: &Surroundings) -> Vec<(u32, u64, u64)> {
     limits
 }
 
-/// Fills in the placeholders. Those that name no socket were refused when the configuration was
-/// read; should one get here all the same, it becomes an empty text.
-fn fill(
-    template: &Template,
-    sockets: &[Inherited<'_>],
+/// What the placeholders stand for. Those that name no socket were refused when the configuration
+/// was read; should one get here all the same, it becomes an empty text.
+struct Filling<'a> {
+    sockets: &'a [Inherited<'a>],
+    /// Whether every `{fd:…}` is the first: the connection, or the only socket.
+    is_one: bool,
+    /// The number of the first in the process.
+    first: i32,
     numbers: Numbers,
-    around: &Surroundings,
-) -> String {
-    let mut out = String::new();
-    for piece in &template.pieces {
-        match piece {
-            Piece::Text(text) => out.push_str(text),
-            Piece::Fd(reference) => {
-                if let Some((position, _)) = lookup(reference, sockets) {
-                    out.push_str(&(FIRST_FD as usize + position).to_string());
+    around: &'a Surroundings,
+}
+
+impl Filling<'_> {
+    fn text(&self, template: &Template) -> String {
+        let mut bytes = Vec::new();
+        self.write(template, &mut bytes);
+        // Nothing is lost: all that is written is text.
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn write(&self, template: &Template, out: &mut Vec<u8>) {
+        let mut put = |text: &str| out.extend_from_slice(text.as_bytes());
+        for piece in &template.pieces {
+            match piece {
+                Piece::Text(text) => put(text),
+                Piece::Fd(reference) => {
+                    if let Some((position, _)) = lookup(reference, self.sockets) {
+                        let position = if self.is_one { 0 } else { position as i32 };
+                        put(&(self.first + position).to_string());
+                    }
                 }
-            }
-            Piece::Address(reference) => {
-                if let Some((_, socket)) = lookup(reference, sockets) {
-                    out.push_str(&socket.address.to_string());
+                Piece::Address(reference) => {
+                    if let Some((_, socket)) = lookup(reference, self.sockets) {
+                        put(&socket.address.to_string());
+                    }
                 }
-            }
-            Piece::Port(reference) => {
-                if let Some((_, socket)) = lookup(reference, sockets)
-                    && let Endpoint::Inet { address, .. } = socket.address
-                {
-                    out.push_str(&address.port().to_string());
+                Piece::Port(reference) => {
+                    if let Some((_, socket)) = lookup(reference, self.sockets)
+                        && let Endpoint::Inet { address, .. } = socket.address
+                    {
+                        put(&address.port().to_string());
+                    }
                 }
+                Piece::Instance => put(&self.numbers.instance.to_string()),
+                Piece::Generation => put(&self.numbers.generation.to_string()),
+                Piece::Listend => put(&self.around.listend),
             }
-            Piece::Instance => out.push_str(&numbers.instance.to_string()),
-            Piece::Generation => out.push_str(&numbers.generation.to_string()),
-            Piece::Listend => out.push_str(&around.listend),
         }
     }
-    out
 }
 
 fn lookup<'a, 'b>(

@@ -1,0 +1,269 @@
+//! What a worker's activation and handoff ask of its listeners, and of the other workers there.
+
+use super::complaint::Complaint;
+use super::listener::DraftListener;
+use super::model::{Activation, Endpoint, Handoff, Located};
+use super::worker::DraftWorker;
+use crate::report::{Kind, Place, Problem, Report};
+use std::collections::HashMap;
+
+/// Files every problem between a worker's activation or handoff and its listeners.
+pub(super) fn check(
+    workers: &[DraftWorker],
+    by_name: &HashMap<&str, &DraftListener>,
+    report: &mut Report,
+) {
+    for draft in workers.iter().filter(|draft| is_known(draft)) {
+        let worker = &draft.worker;
+        if worker.listeners.is_empty() {
+            nothing_starts_it(draft, report);
+        }
+        let Some(listeners) = all_of(draft, by_name) else {
+            continue;
+        };
+        let sockets = Sockets::of(&listeners);
+        if worker.activation.value == Activation::PerConnection {
+            if let (Some(with), Some(without)) = (sockets.accepting, sockets.others) {
+                // Which of its limits mean something depends on how this is solved.
+                report.add(mixed(draft, with, without));
+                continue;
+            }
+            limits_fit(draft, &sockets, report);
+        }
+        if worker.handoff.value == Handoff::Inetd && !draft.written.handoff_broken {
+            one_socket(draft, &sockets, report);
+        }
+    }
+    shared(workers, by_name, report);
+}
+
+/// Whether it stays in the configuration, and when it runs could be read.
+fn is_known(draft: &DraftWorker) -> bool {
+    !draft.duplicate && !draft.written.activation_broken
+}
+
+/// A listener as a worker names it, and what it is.
+type Taken<'d> = (&'d Located<String>, &'d DraftListener);
+
+/// The listeners of a worker; `None` if something about them is not known, which has been reported.
+fn all_of<'d>(
+    draft: &'d DraftWorker,
+    by_name: &HashMap<&str, &'d DraftListener>,
+) -> Option<Vec<Taken<'d>>> {
+    if draft.listeners_broken {
+        return None;
+    }
+    let listeners = draft.worker.listeners.iter().map(|wanted| {
+        let listener = by_name.get(wanted.value.as_str()).copied()?;
+        (!listener.broken).then_some((wanted, listener))
+    });
+    listeners.collect()
+}
+
+/// The sockets of a worker.
+#[derive(Default)]
+struct Sockets<'d> {
+    count: usize,
+    /// The first with connections.
+    accepting: Option<(Taken<'d>, &'d Endpoint)>,
+    /// The first without.
+    others: Option<(Taken<'d>, &'d Endpoint)>,
+}
+
+impl<'d> Sockets<'d> {
+    fn of(listeners: &[Taken<'d>]) -> Sockets<'d> {
+        let mut sockets = Sockets::default();
+        for taken in listeners.iter().copied() {
+            let addresses = taken.1.listener.addresses.iter();
+            for endpoint in addresses.flat_map(|address| &address.value.endpoints) {
+                sockets.count += 1;
+                let first = if endpoint.accepts() {
+                    &mut sockets.accepting
+                } else {
+                    &mut sockets.others
+                };
+                first.get_or_insert((taken, endpoint));
+            }
+        }
+        sockets
+    }
+}
+
+fn nothing_starts_it(draft: &DraftWorker, report: &mut Report) {
+    let worker = &draft.worker;
+    if draft.listeners_broken || worker.activation.value == Activation::Eager {
+        return;
+    }
+    let name = &worker.name.value;
+    let complaint = Complaint::bad(format!(
+        "worker `{name}` has no listeners, so that no client ever starts it"
+    ))
+    .hint("add `listeners: [NAME]`");
+    report.add(complaint.at(worker.activation.place).of_worker(name));
+}
+
+type First<'d> = (Taken<'d>, &'d Endpoint);
+
+fn mixed(draft: &DraftWorker, with: First, without: First) -> Problem {
+    let name = &draft.worker.name.value;
+    let said = |((wanted, _), endpoint): First| {
+        let word = endpoint.kind().word();
+        format!("`{endpoint}` of `{}` ({word})", wanted.value)
+    };
+    let complaint = Complaint::bad(format!(
+        "worker `{name}` is per-connection and mixes sockets: {} has connections, {} has none",
+        said(with),
+        said(without),
+    ))
+    .hint("write one worker for each");
+    let problem = complaint
+        .at(draft.worker.activation.place)
+        .of_worker(name)
+        .with_related(with.0.0.place, "with connections");
+    if with.0.0.place == without.0.0.place {
+        return problem;
+    }
+    problem.with_related(without.0.0.place, "without")
+}
+
+/// A per-connection worker's limits are those of connections, or those of starts by a datagram.
+fn limits_fit(draft: &DraftWorker, sockets: &Sockets, report: &mut Report) {
+    let name = &draft.worker.name.value;
+    if let (Some(((wanted, _), endpoint)), None) = (sockets.others, sockets.accepting) {
+        for (key, place) in &draft.written.of_connections {
+            let complaint = Complaint::bad(format!(
+                "`{key}`: `{}` is {}, which has no connections; one process at a time gets it",
+                wanted.value,
+                endpoint.kind().word()
+            ));
+            let complaint = complaint.hint(match *key {
+                "accept_rate" => "delete the key; `trigger_limit` is how often it may be started",
+                _ => "delete the key",
+            });
+            let problem = complaint.at(*place).of_worker(name);
+            report.add(problem.with_related(wanted.place, "the listener"));
+        }
+    }
+    if let (Some(_), None, Some(place)) = (
+        sockets.accepting,
+        sockets.others,
+        draft.written.trigger_limit,
+    ) {
+        let complaint = Complaint::bad(
+            "`trigger_limit`: with `activation: per-connection` listend accepts the clients itself",
+        )
+        .hint("write `accept_rate` instead");
+        report.add(complaint.at(place).of_worker(name));
+    }
+}
+
+/// inetd has one descriptor for what it passes on.
+fn one_socket(draft: &DraftWorker, sockets: &Sockets, report: &mut Report) {
+    let worker = &draft.worker;
+    let accepts = worker.activation.value == Activation::PerConnection && sockets.others.is_none();
+    // That no client starts it has been said.
+    let none_is_known = sockets.count == 0 && worker.activation.value != Activation::Eager;
+    if sockets.count == 1 || accepts || none_is_known {
+        return;
+    }
+    let name = &worker.name.value;
+    let (has, hint) = match sockets.count {
+        0 => ("none".to_owned(), "add `listeners: [NAME]`"),
+        many => (
+            many.to_string(),
+            "write one worker for each, or `handoff: systemd`; `localhost:PORT` is two sockets",
+        ),
+    };
+    let complaint = Complaint::bad(format!(
+        "`handoff: inetd` passes on one socket; worker `{name}` has {has}"
+    ))
+    .hint(hint);
+    let problem = complaint.at(worker.handoff.place).of_worker(name);
+    report.add(match worker.listeners.get(1) {
+        Some(second) => problem.with_related(second.place, "the second listener"),
+        None => problem,
+    });
+}
+
+/// A worker that takes a listener, and where it says so.
+type Taker<'d> = (&'d DraftWorker, Place);
+
+/// Workers on the same listener, of which clients start at least one.
+fn shared(workers: &[DraftWorker], by_name: &HashMap<&str, &DraftListener>, report: &mut Report) {
+    let mut takers: HashMap<&str, Vec<Taker>> = HashMap::new();
+    let mut ordered = Vec::new();
+    for draft in workers.iter().filter(|draft| is_known(draft)) {
+        for wanted in &draft.worker.listeners {
+            let name = wanted.value.as_str();
+            if by_name.contains_key(name) {
+                let these = takers.entry(name).or_default();
+                these.push((draft, wanted.place));
+                // Once for each listener that has several.
+                if these.len() == 2 {
+                    ordered.push(name);
+                }
+            }
+        }
+    }
+    for name in ordered {
+        let these = takers.get(name).map_or(&[][..], Vec::as_slice);
+        competing(name, these, report);
+        also_eager(name, these, report);
+    }
+}
+
+fn runs(taker: &Taker, when: Activation) -> bool {
+    taker.0.worker.activation.value == when
+}
+
+/// Of a listener whose connections listend accepts for one worker, another would get some, and
+/// which is a matter of luck.
+fn competing(listener: &str, takers: &[Taker], report: &mut Report) {
+    let at = takers
+        .iter()
+        .position(|taker| runs(taker, Activation::PerConnection));
+    let Some(at) = at else { return };
+    let other = usize::from(at == 0);
+    let (Some((this, place)), Some((other, other_place))) = (takers.get(at), takers.get(other))
+    else {
+        return;
+    };
+    let (name, other) = (&this.worker.name.value, &other.worker.name.value);
+    let complaint = Complaint::new(
+        Kind::SharedPerConnection,
+        format!(
+            "listener `{listener}` of the per-connection worker `{name}` is taken by `{other}` as well: they would compete for its clients"
+        ),
+    )
+    .hint("give each worker a listener of its own");
+    let problem = complaint
+        .at(*place)
+        .with_related(*other_place, format!("`{other}` takes it here"));
+    report.add(problem.of_worker(name).of_listener(listener));
+}
+
+/// A client wakes up everybody who waits for it.
+fn also_eager(listener: &str, takers: &[Taker], report: &mut Report) {
+    let Some((eager, eager_place)) = takers.iter().find(|taker| runs(taker, Activation::Eager))
+    else {
+        return;
+    };
+    let eager = &eager.worker.name.value;
+    for (draft, place) in takers
+        .iter()
+        .filter(|taker| runs(taker, Activation::OnDemand))
+    {
+        let name = &draft.worker.name.value;
+        let complaint = Complaint::new(
+            Kind::SharedOnDemand,
+            format!(
+                "listener `{listener}` of the on-demand worker `{name}` is taken by `{eager}` as well, which always runs: clients start `{name}`, also those that `{eager}` serves"
+            ),
+        )
+        .hint("give each worker a listener of its own, or make both `on-demand`");
+        let problem = complaint
+            .at(*place)
+            .with_related(*eager_place, format!("`{eager}` takes it here"));
+        report.add(problem.of_worker(name).of_listener(listener));
+    }
+}

@@ -1,0 +1,311 @@
+//! Connections that listend accepts, each for a process of its own.
+//!
+//! A connection is an instance for as long as it lasts: it has a slot, goes through the same states
+//! and is stopped like any other. Its slot is given back when its process is gone. All paths end in
+//! [`Core::end_connection`], which is why no count can be left behind.
+//!
+//! What was accepted is not given up: a connection whose process cannot be launched is held, and
+//! tried again, while no more are taken out of the queue.
+
+use super::backoff::History;
+use super::effect::Effect;
+use super::event::{Event, Next, Refusal};
+use super::input::{ConnectionId, InstanceId, NotAccepted, ProcessId};
+use super::instance::{Slot, State};
+use super::machine::{Core, Phase};
+use super::time::Mono;
+use crate::config::{ConnectionLimits, Overflow};
+use crate::connection::Source;
+use crate::plan::{Activation, ListenerId, WorkerId};
+use crate::stage::{LaunchFailure, Stage};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The first pause after an accept4(2) for which there was no room; it doubles up to
+/// [`PAUSE_MAX`].
+pub const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest such pause.
+pub const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The connections of one worker.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connections {
+    /// How many have a slot.
+    pub(super) live: u32,
+    /// How many are being accepted.
+    pub(super) under_way: u32,
+    /// How many have a slot, by source; none is counted with 0.
+    pub(super) sources: BTreeMap<Source, u32>,
+    /// What the past launches say about the next.
+    pub(super) launches: History,
+    /// Until when those that could not be launched are held.
+    held_until: Option<Mono>,
+    /// Accepts in a row for which there was no room.
+    exhausted: u32,
+    /// The number of the next instance.
+    next_index: u32,
+    totals: ConnectionCounts,
+}
+
+/// How many connections a worker has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConnectionCounts {
+    /// Open now.
+    pub live: u32,
+    /// Taken out of the accept queue since the start.
+    pub accepted: u64,
+    /// Of those, closed unserved because of `max_connections` or `max_connections_per_source`.
+    pub refused: u64,
+}
+
+/// What a slot knows about its connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub(super) id: ConnectionId,
+    pub(super) source: Source,
+    /// Whether listend still has a descriptor of it.
+    pub(super) open: bool,
+}
+
+impl Core {
+    /// The connections of a worker; all 0 for one that accepts its own.
+    pub fn connections(&self, worker: WorkerId) -> ConnectionCounts {
+        let known = self.workers.get(worker.0 as usize);
+        known.map_or_else(ConnectionCounts::default, |known| ConnectionCounts {
+            live: known.connections.live,
+            ..known.connections.totals
+        })
+    }
+
+    fn limits(&self, worker: WorkerId) -> &ConnectionLimits {
+        match &self.workers[worker.0 as usize].lifecycle.activation {
+            Activation::PerConnection(limits) => limits,
+            // Asked only of those.
+            Activation::Eager | Activation::OnDemand { .. } => &ConnectionLimits::DEFAULT,
+        }
+    }
+
+    /// Takes one client out of a queue.
+    pub(super) fn accept(&mut self, worker: WorkerId, (listener, socket): (ListenerId, u32)) {
+        let connection = self.next_connection;
+        self.next_connection = ConnectionId(connection.0.saturating_add(1));
+        self.workers[worker.0 as usize].connections.under_way += 1;
+        self.accepting.insert(connection, worker);
+        self.effects.push_back(Effect::Accept {
+            listener,
+            socket,
+            connection,
+        });
+    }
+
+    /// The worker that a connection is being accepted for.
+    fn accept_is_over(&mut self, connection: ConnectionId) -> Option<WorkerId> {
+        let Some(worker) = self.accepting.remove(&connection) else {
+            self.ignored = self.ignored.saturating_add(1);
+            return None;
+        };
+        self.workers[worker.0 as usize].connections.under_way -= 1;
+        self.touched.push(worker);
+        Some(worker)
+    }
+
+    pub(super) fn accepted(&mut self, now: Mono, connection: ConnectionId, source: Source) {
+        let Some(worker) = self.accept_is_over(connection) else {
+            return;
+        };
+        let known = &mut self.workers[worker.0 as usize];
+        known.gate.recent.count(now);
+        known.connections.exhausted = 0;
+        known.connections.totals.accepted += 1;
+        if self.phase != Phase::Running {
+            return self.effects.push_back(Effect::Close { connection });
+        }
+        let known = &self.workers[worker.0 as usize];
+        let of_source = known.connections.sources.get(&source).copied();
+        let of_source = of_source.unwrap_or_default();
+        let limits = self.limits(worker);
+        let why = match (limits.max, limits.max_per_source) {
+            (Some(max), _) if known.connections.live >= max => Refusal::Connections { max },
+            (_, Some(max)) if of_source >= max => Refusal::OfSource { source, max },
+            _ => return self.serve(now, worker, connection, source),
+        };
+        self.refuse(now, worker, connection, why);
+    }
+
+    fn refuse(&mut self, now: Mono, worker: WorkerId, connection: ConnectionId, why: Refusal) {
+        let known = &mut self.workers[worker.0 as usize];
+        known.connections.totals.refused += 1;
+        if let Refusal::Connections { max } = why
+            && known.gate.told_full.again(now)
+        {
+            let overflow = Overflow::Close;
+            self.emit(Event::ConnectionsFull {
+                worker,
+                max,
+                overflow,
+            });
+        }
+        self.emit(Event::ConnectionRefused {
+            worker,
+            connection,
+            why,
+        });
+        self.effects.push_back(Effect::Close { connection });
+    }
+
+    fn serve(&mut self, now: Mono, worker: WorkerId, id: ConnectionId, source: Source) {
+        let connections = &mut self.workers[worker.0 as usize].connections;
+        let instance = InstanceId {
+            worker,
+            index: connections.next_index,
+        };
+        connections.next_index = connections.next_index.wrapping_add(1);
+        connections.live += 1;
+        *connections.sources.entry(source).or_default() += 1;
+        let live = connections.live;
+        let slot = Slot {
+            instance,
+            state: State::Stopped,
+            history: History::default(),
+            again: false,
+            connection: Some(Held {
+                id,
+                source,
+                open: true,
+            }),
+        };
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                self.slots[index] = slot;
+                index
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        };
+        self.spawn(now, index);
+        let limits = self.limits(worker);
+        if let (Some(max), Overflow::Wait) = (limits.max, limits.overflow)
+            && live >= max
+            && self.workers[worker.0 as usize].gate.told_full.again(now)
+        {
+            let overflow = Overflow::Wait;
+            self.emit(Event::ConnectionsFull {
+                worker,
+                max,
+                overflow,
+            });
+        }
+    }
+
+    pub(super) fn not_accepted(&mut self, now: Mono, connection: ConnectionId, why: NotAccepted) {
+        let Some(worker) = self.accept_is_over(connection) else {
+            return;
+        };
+        match why {
+            NotAccepted::Gone => {}
+            NotAccepted::Exhausted { errno } if self.phase == Phase::Running => {
+                let known = &mut self.workers[worker.0 as usize];
+                let factor = 1_u32.checked_shl(known.connections.exhausted);
+                let pause = PAUSE_MIN.saturating_mul(factor.unwrap_or(u32::MAX));
+                let again_in = pause.min(PAUSE_MAX);
+                known.connections.exhausted = known.connections.exhausted.saturating_add(1);
+                if known.gate.told_exhausted.again(now) {
+                    self.emit(Event::AcceptPaused {
+                        worker,
+                        errno,
+                        again_in,
+                    });
+                }
+                self.shut_until(worker, now + again_in);
+            }
+            NotAccepted::Exhausted { .. } => {}
+        }
+    }
+
+    /// The process has the connection now: listend has no more to do with it.
+    pub(super) fn is_served(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let Some(held) = &mut slot.connection else {
+            return;
+        };
+        let connection = held.id;
+        let open = std::mem::take(&mut held.open);
+        let worker = slot.instance.worker;
+        self.workers[worker.0 as usize].connections.launches = History::default();
+        self.touched.push(worker);
+        if open {
+            self.effects.push_back(Effect::Close { connection });
+        }
+    }
+
+    /// When a connection that is served from now on has had its time.
+    pub(super) fn time_out_at(&self, now: Mono, index: usize) -> Option<Mono> {
+        let slot = &self.slots[index];
+        slot.connection.as_ref()?;
+        let timeout = self.limits(slot.instance.worker).timeout?;
+        Some(now + timeout)
+    }
+
+    pub(super) fn connection_timed_out(&mut self, now: Mono, index: usize, process: ProcessId) {
+        let instance = self.slots[index].instance;
+        let timeout = self.limits(instance.worker).timeout.unwrap_or_default();
+        self.emit(Event::ConnectionTimedOut {
+            instance,
+            process,
+            timeout,
+        });
+        self.stop_instance(now, index);
+    }
+
+    /// What becomes of a connection that has no process yet. Of several that fail together only the
+    /// first counts, and the others wait as long as it does.
+    pub(super) fn after_launch_failure_of_connection(
+        &mut self,
+        now: Mono,
+        index: usize,
+        failure: LaunchFailure,
+    ) -> Next {
+        let worker = self.slots[index].instance.worker;
+        let known = &mut self.workers[worker.0 as usize];
+        let restart = &known.lifecycle.restart;
+        if let Some(until) = known.connections.held_until.filter(|until| *until > now) {
+            return Next::RestartIn(until.since(now));
+        }
+        let launches = &mut known.connections.launches;
+        let delay = if failure.stage == Stage::Fork {
+            // The machine has no room, which says nothing about the program.
+            launches.delayed(restart)
+        } else {
+            let failed_too_often = restart.limit.map_or(Duration::ZERO, |limit| limit.interval);
+            launches.crashed(now, restart).unwrap_or(failed_too_often)
+        };
+        known.connections.held_until = Some(now + delay);
+        Next::RestartIn(delay)
+    }
+
+    /// Forgets a connection, and what it counted for.
+    pub(super) fn end_connection(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let Some(held) = slot.connection.take() else {
+            return;
+        };
+        let worker = slot.instance.worker;
+        if held.open {
+            let connection = held.id;
+            self.effects.push_back(Effect::Close { connection });
+        }
+        self.become_state(index, State::Stopped);
+        self.vacant.push(index);
+        let connections = &mut self.workers[worker.0 as usize].connections;
+        connections.live -= 1;
+        if let Some(count) = connections.sources.get_mut(&held.source) {
+            *count -= 1;
+            if *count == 0 {
+                connections.sources.remove(&held.source);
+            }
+        }
+        self.touched.push(worker);
+    }
+}

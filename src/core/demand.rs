@@ -1,0 +1,150 @@
+//! Workers that run when there are clients, and not otherwise.
+//!
+//! A client starts all instances at once. Whatever ends an instance, no client is forgotten: when
+//! the last one has ended its sockets are watched again, and a client that waits by then is told of
+//! at once. A crash has this delayed, and too many of them delay it for a while longer; they never
+//! end it. While other instances of the pool run, one that crashed is restarted as an eager one
+//! would be, and one that ended well stays down with nobody the poorer.
+//!
+//! A clean end needs a second look. A worker that gave up for want of work, and one whose client
+//! hung up, have done nothing wrong; one that returns without ever accepting would be started for
+//! the same client for ever. The two are told apart by who waits: if everybody who waited when it
+//! ended the last time still does, it took nobody, and that counts as a crash.
+
+use super::backoff::{self, STABLE_AFTER};
+use super::effect::Effect;
+use super::event::{Event, Next};
+use super::input::{ExitStatus, Waiting};
+use super::instance::State;
+use super::machine::Core;
+use super::time::Mono;
+use crate::config::RestartPolicy;
+use crate::plan::{Activation, ListenerId, WorkerId};
+use std::time::Duration;
+
+/// What a start by the next client is called when there is no delay.
+const AT_NEXT_CLIENT: Next = Next::AtNextClient {
+    not_before: Duration::ZERO,
+};
+
+impl Core {
+    /// Whether clients start this instance.
+    pub(super) fn is_on_demand(&self, index: usize) -> bool {
+        matches!(
+            self.worker(index).lifecycle.activation,
+            Activation::OnDemand { .. }
+        )
+    }
+
+    /// Starts everything of a worker that does not run.
+    pub(super) fn activate(&mut self, now: Mono, worker: WorkerId, at: (ListenerId, u32)) {
+        self.workers[worker.0 as usize].gate.recent.count(now);
+        let (listener, socket) = at;
+        self.emit(Event::Activated {
+            worker,
+            listener,
+            socket,
+        });
+        for index in self.slots_of(worker) {
+            if self.slots[index].state == State::Waiting {
+                self.spawn(now, index);
+            }
+        }
+    }
+
+    /// What becomes of an instance whose process has ended by itself.
+    pub(super) fn after_exit_on_demand(
+        &mut self,
+        now: Mono,
+        index: usize,
+        status: ExitStatus,
+        uptime: Duration,
+    ) -> Next {
+        let slot = &mut self.slots[index];
+        let worker = &self.workers[slot.instance.worker.0 as usize];
+        let restart = &worker.lifecycle.restart;
+        slot.history.ran(uptime, restart);
+        if !backoff::is_failure(status) {
+            if worker.counts.with_process == 1 && uptime < STABLE_AFTER {
+                self.look_for_clients(index);
+            }
+            return AT_NEXT_CLIENT;
+        }
+        let delay = restart.backoff_min;
+        if backoff::is_crash(status) {
+            self.after_crash_on_demand(now, index)
+        } else {
+            self.at_next_client_or_at_once(index, delay)
+        }
+    }
+
+    /// A crash, or a launch that failed.
+    pub(super) fn after_crash_on_demand(&mut self, now: Mono, index: usize) -> Next {
+        match self.after_crash(now, index) {
+            Next::RestartIn(delay) => self.at_next_client_or_at_once(index, delay),
+            failed => failed,
+        }
+    }
+
+    /// While others of the pool run, the restart policy decides, and the delay only; else there has
+    /// to be a client.
+    fn at_next_client_or_at_once(&self, index: usize, delay: Duration) -> Next {
+        let worker = self.worker(index);
+        let others_run = worker.counts.with_process > 1;
+        match worker.lifecycle.restart.policy {
+            RestartPolicy::Always | RestartPolicy::OnFailure if others_run => {
+                Next::RestartIn(delay)
+            }
+            RestartPolicy::Always | RestartPolicy::OnFailure | RestartPolicy::Never => {
+                Next::AtNextClient { not_before: delay }
+            }
+        }
+    }
+
+    /// After its delay or its cool-down an instance joins the others if they run, and else waits
+    /// for a client with them.
+    pub(super) fn rested(&mut self, now: Mono, index: usize) {
+        let worker = self.worker(index);
+        let others_run = worker.counts.with_process > 0;
+        if others_run && worker.lifecycle.restart.policy != RestartPolicy::Never {
+            self.spawn(now, index);
+        } else {
+            self.become_state(index, State::Waiting);
+        }
+    }
+
+    fn look_for_clients(&mut self, index: usize) {
+        let worker = self.slots[index].instance.worker;
+        self.workers[worker.0 as usize].gate.looking = Some(index);
+        self.effects.push_back(Effect::LookForClients { worker });
+    }
+
+    /// Who waits, now that the last instance has ended cleanly.
+    pub(super) fn looked(&mut self, now: Mono, worker: WorkerId, waiting: Waiting) {
+        let known = self.workers.get_mut(worker.0 as usize);
+        let Some(index) = known.and_then(|known| known.gate.looking.take()) else {
+            self.ignored = self.ignored.saturating_add(1);
+            return;
+        };
+        self.touched.push(worker);
+        match waiting {
+            Waiting::Nobody | Waiting::Others => self.slots[index].history.went_well(),
+            Waiting::TheSame => self.nobody_was_taken(now, index),
+        }
+    }
+
+    /// The whole pool has ended and taken nobody: that is a crash of all of it.
+    fn nobody_was_taken(&mut self, now: Mono, index: usize) {
+        if self.slots[index].state != State::Waiting {
+            return;
+        }
+        let next = self.after_crash_on_demand(now, index);
+        let instance = self.slots[index].instance;
+        self.emit(Event::NobodyTaken { instance, next });
+        for one in self.slots_of(instance.worker) {
+            if self.slots[one].state == State::Waiting {
+                self.follow(now, one, next);
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! When clients are listened to: the gate between the sockets of a worker and its instances.
+//!
+//! A socket is watched while somebody would act on a client there. That is never decided ahead for
+//! all sockets of a worker, of which there may be thousands: a client that comes while the gate is
+//! shut has its socket *parked*, so that it is told about once, and the parked sockets are watched
+//! again when the gate opens. What opens and shuts a gate is looked up where it is asked
+//! ([`Core::takes_clients`]), so that there is no flag that could be left wrong: whatever changes,
+//! the worker is noted as touched, and its gate is looked at before the input is done with.
+
+use super::effect::Effect;
+use super::event::Event;
+use super::machine::{Core, Phase};
+use super::time::Mono;
+use super::window::Window;
+use crate::config::{Overflow, Rate};
+use crate::plan::{Activation, ListenerId, WorkerId};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How often one worker's limits are told about.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// What is between a worker and its clients.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gate {
+    /// The sockets at which somebody waits and that are not watched.
+    pub(super) parked: BTreeSet<(ListenerId, u32)>,
+    /// Shut until then, whatever else holds.
+    pub(super) resume_at: Option<Mono>,
+    /// The activations, or the connections, that count towards the rate limit.
+    pub(super) recent: Window,
+    /// It is being looked who waits; the instance that ended.
+    pub(super) looking: Option<usize>,
+    pub(super) told_rate: Told,
+    pub(super) told_full: Told,
+    pub(super) told_exhausted: Told,
+}
+
+/// When something was told last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Told(Option<Mono>);
+
+impl Told {
+    /// Whether it is time to tell it again.
+    pub(super) fn again(&mut self, now: Mono) -> bool {
+        let due = self.0.is_none_or(|last| now.since(last) >= TOLD_EVERY);
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
+}
+
+impl Core {
+    /// Whether a client of this worker would be acted on.
+    pub(super) fn takes_clients(&self, worker: WorkerId) -> bool {
+        let Some(known) = self.workers.get(worker.0 as usize) else {
+            return false;
+        };
+        if self.phase != Phase::Running || known.gate.resume_at.is_some() {
+            return false;
+        }
+        match &known.lifecycle.activation {
+            Activation::Eager => false,
+            Activation::OnDemand { .. } => {
+                let counts = known.counts;
+                counts.waiting > 0
+                    && counts.with_process == 0
+                    && counts.resting == 0
+                    && known.gate.looking.is_none()
+                    && !self.waits_for_a_listener(worker)
+            }
+            Activation::PerConnection(limits) => {
+                let taken = known.connections.live + known.connections.under_way;
+                let room =
+                    limits.overflow == Overflow::Close || limits.max.is_none_or(|max| taken < max);
+                // After a launch that failed, one is tried at a time.
+                let counts = known.counts;
+                let well = known.connections.launches.is_well() || counts.starting == 0;
+                room && well && counts.resting == 0
+            }
+        }
+    }
+
+    /// Somebody waits at a socket.
+    pub(super) fn client_waits(&mut self, now: Mono, listener: ListenerId, socket: u32) {
+        let users = self.users_of(listener);
+        for worker in users.iter().copied() {
+            if self.takes_clients(worker) {
+                self.take_client(now, worker, (listener, socket));
+            }
+        }
+        if !users.iter().any(|worker| self.takes_clients(*worker)) {
+            // Even if it is parked already: a socket that was repaired is watched anew.
+            self.effects.push_back(Effect::Unwatch { listener, socket });
+            for worker in users {
+                if let Some(known) = self.workers.get_mut(worker.0 as usize) {
+                    known.gate.parked.insert((listener, socket));
+                }
+            }
+        }
+    }
+
+    fn take_client(&mut self, now: Mono, worker: WorkerId, at: (ListenerId, u32)) {
+        match self.workers[worker.0 as usize].lifecycle.activation {
+            Activation::Eager => {}
+            Activation::OnDemand { limit } => {
+                if !self.is_too_often(now, worker, limit) {
+                    self.activate(now, worker, at);
+                }
+            }
+            Activation::PerConnection(ref limits) => {
+                let rate = limits.rate;
+                if !self.is_too_often(now, worker, rate) {
+                    self.accept(worker, at);
+                }
+            }
+        }
+    }
+
+    /// Shuts the gate until the limit allows one more, if it does not now.
+    fn is_too_often(&mut self, now: Mono, worker: WorkerId, limit: Option<Rate>) -> bool {
+        let Some(limit) = limit else { return false };
+        let known = &mut self.workers[worker.0 as usize];
+        let under_way = known.connections.under_way;
+        let Some(free_at) = known.gate.recent.full(now, limit, under_way) else {
+            return false;
+        };
+        if known.gate.told_rate.again(now) {
+            self.emit(Event::RateLimited { worker, limit });
+        }
+        self.shut_until(worker, free_at);
+        true
+    }
+
+    /// Shuts a worker's gate for a time.
+    pub(super) fn shut_until(&mut self, worker: WorkerId, at: Mono) {
+        let gate = &mut self.workers[worker.0 as usize].gate;
+        if let Some(before) = gate.resume_at.replace(at) {
+            self.gates_due.remove(&(before, worker));
+        }
+        self.gates_due.insert((at, worker));
+    }
+
+    /// Ends the pauses that are over.
+    pub(super) fn resume_gates(&mut self, now: Mono) {
+        while let Some((at, worker)) = self.gates_due.first().copied() {
+            if at > now {
+                break;
+            }
+            self.gates_due.pop_first();
+            self.workers[worker.0 as usize].gate.resume_at = None;
+            self.touched.push(worker);
+        }
+    }
+
+    /// Watches the parked sockets of the workers that something has happened to, if they take
+    /// clients now.
+    pub(super) fn open_gates(&mut self) {
+        while let Some(worker) = self.touched.pop() {
+            if self.workers[worker.0 as usize].gate.parked.is_empty() || !self.takes_clients(worker)
+            {
+                continue;
+            }
+            let parked = std::mem::take(&mut self.workers[worker.0 as usize].gate.parked);
+            for (listener, socket) in parked {
+                self.effects.push_back(Effect::Watch { listener, socket });
+                for user in self.users_of(listener) {
+                    if let Some(known) = self.workers.get_mut(user.0 as usize) {
+                        known.gate.parked.remove(&(listener, socket));
+                    }
+                }
+            }
+        }
+    }
+}
