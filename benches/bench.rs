@@ -13,10 +13,15 @@
     reason = "a benchmark's output is its result"
 )]
 
+mod connections;
 mod idle;
 mod kill;
+mod load;
 mod machine;
+mod many_listeners;
+mod on_demand;
 mod options;
+mod peers;
 mod process;
 mod spawn;
 mod startup;
@@ -33,12 +38,15 @@ use table::Row;
 type Benchmark = (&'static str, fn(&mut Vec<Row>) -> Result<()>);
 
 /// In the order in which they run.
-const BENCHMARKS: [Benchmark; 5] = [
+const BENCHMARKS: [Benchmark; 8] = [
     ("startup", startup::run),
     ("options", options::run),
     ("idle", idle::run),
     ("spawn", spawn::run),
     ("kill", kill::run),
+    ("on-demand", on_demand::run),
+    ("connections", connections::run),
+    ("many-listeners", many_listeners::run),
 ];
 
 fn main() -> ExitCode {

@@ -5,6 +5,7 @@ use procfs::process::Process as Proc;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Errors are words for the person who runs the benchmarks.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -33,12 +34,17 @@ pub fn target_dir() -> &'static Path {
 
 /// Writes a configuration into a folder of its own, so that no drop-in is beside it.
 pub fn write_config(name: &str, yaml: &str) -> Result<PathBuf> {
+    write_file(name, "listend.yaml", yaml)
+}
+
+/// Writes the configuration of another program into a folder of its own.
+pub fn write_file(folder: &str, name: &str, text: &str) -> Result<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("bench")
-        .join(name);
+        .join(folder);
     std::fs::create_dir_all(&folder)?;
-    let file = folder.join("listend.yaml");
-    std::fs::write(&file, yaml)?;
+    let file = folder.join(name);
+    std::fs::write(&file, text)?;
     Ok(file)
 }
 
@@ -174,6 +180,17 @@ pub fn context_switches(pid: i32) -> Result<u64> {
         let status = task?.status()?;
         sum += status.voluntary_ctxt_switches.unwrap_or_default();
         sum += status.nonvoluntary_ctxt_switches.unwrap_or_default();
+    }
+    Ok(sum)
+}
+
+/// The processor time that the threads of a process have had, without that of its children.
+///
+/// From schedstat, which counts nanoseconds; the ticks of stat are as long as many connections.
+pub fn processor_time(pid: i32) -> Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for task in Proc::new(pid)?.tasks()? {
+        sum += Duration::from_nanos(task?.schedstat()?.sum_exec_runtime);
     }
     Ok(sum)
 }

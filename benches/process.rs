@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
 use std::io::Read;
+use std::net::SocketAddrV4;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -38,6 +39,9 @@ enum Ending {
     Terminate,
     /// By the end of its standard input, as the baselines are.
     EndOfInput,
+    /// By SIGTERM, whatever status that gives: a loop that waits for clients alone, and the
+    /// programs of others.
+    Signal,
 }
 
 /// A running program. Dropping it ends it and whatever it started.
@@ -67,13 +71,29 @@ impl Process {
         Process::start(command, Ending::EndOfInput)
     }
 
+    /// Starts a baseline that serves clients until it is ended, and waits until it listens.
+    pub fn c_loop(name: &str, address: SocketAddrV4, worker: &Path) -> Result<Process> {
+        let mut command = Command::new(machine::compile(name)?);
+        command
+            .args([address.ip().to_string(), address.port().to_string()])
+            .arg(worker);
+        let mut process = Process::start(command, Ending::Signal)?;
+        process.time_until(1, "done", |line| line == "done")?;
+        Ok(process)
+    }
+
+    /// Starts the program of somebody else.
+    pub fn peer(command: Command) -> Result<Process> {
+        Process::start(command, Ending::Signal)
+    }
+
     fn start(mut command: Command, ending: Ending) -> Result<Process> {
         // RUST_LOG and the like would change what is measured.
         command
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .stdin(match ending {
-                Ending::Terminate => Stdio::null(),
+                Ending::Terminate | Ending::Signal => Stdio::null(),
                 Ending::EndOfInput => Stdio::piped(),
             })
             .stdout(Stdio::null())
@@ -145,7 +165,9 @@ impl Process {
         let asked = Instant::now();
         self.ask_to_end();
         match self.wait_for_exit(PATIENCE)? {
-            Some(status) if status.success() => Ok(asked.elapsed()),
+            Some(status) if status.success() || matches!(self.ending, Ending::Signal) => {
+                Ok(asked.elapsed())
+            }
             Some(status) => Err(self.story(&format!("ended with {status}"))),
             None => Err(self.story(&format!(
                 "still runs {PATIENCE:?} after it was asked to end"
@@ -156,7 +178,9 @@ impl Process {
     fn ask_to_end(&mut self) {
         match self.ending {
             // It is our child and has not been waited for: the number cannot be another's.
-            Ending::Terminate => drop(kill(Pid::from_raw(self.pid()), Signal::SIGTERM)),
+            Ending::Terminate | Ending::Signal => {
+                let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
+            }
             Ending::EndOfInput => drop(self.child.stdin.take()),
         }
     }

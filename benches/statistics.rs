@@ -57,6 +57,45 @@ impl Samples {
     }
 }
 
+/// A non-empty list of numbers in the order in which they were measured.
+pub struct Numbers(Vec<f64>);
+
+impl Numbers {
+    /// Panics on an empty list: no benchmark runs zero rounds.
+    pub fn new(numbers: impl IntoIterator<Item = f64>) -> Numbers {
+        let numbers: Vec<f64> = numbers.into_iter().collect();
+        assert!(!numbers.is_empty(), "at least one number");
+        Numbers(numbers)
+    }
+
+    fn sorted(&self) -> Vec<f64> {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        sorted
+    }
+
+    /// The middle one.
+    pub fn median(&self) -> f64 {
+        let sorted = self.sorted();
+        sorted[sorted.len() / 2]
+    }
+
+    /// The median, with the smallest and the largest in brackets.
+    pub fn show(&self, digits: usize, unit: &str) -> String {
+        let sorted = self.sorted();
+        let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
+        let median = self.median();
+        format!("{median:.digits$}{unit} ({least:.digits$}–{most:.digits$})")
+    }
+}
+
+/// The median of the ratios of the rounds. What disturbed one round disturbed both sides of it, so
+/// this moves less than the ratio of the medians.
+pub fn median_ratio(ours: &Numbers, baseline: &Numbers) -> f64 {
+    let ratios = ours.0.iter().zip(&baseline.0).map(|(our, its)| our / its);
+    Numbers::new(ratios).median()
+}
+
 /// Milliseconds with fractions.
 pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3

@@ -31,17 +31,54 @@ enum Verdict {
 
 const NONE: &str = "–";
 
+/// What is asked of a ratio of ours to the baseline.
+#[derive(Clone, Copy)]
+pub enum Target {
+    /// Of times: less is better.
+    AtMost(f64),
+    /// Of speeds: more is better.
+    AtLeast(f64),
+}
+
+impl Target {
+    fn allows(self, ratio: f64) -> bool {
+        match self {
+            Target::AtMost(limit) => ratio <= limit,
+            Target::AtLeast(limit) => ratio >= limit,
+        }
+    }
+
+    fn show(self) -> String {
+        match self {
+            Target::AtMost(limit) => format!("≤ {limit}×"),
+            Target::AtLeast(limit) => format!("≥ {limit}×"),
+        }
+    }
+}
+
 impl Row {
     /// A comparison: the ratio of the medians may be at most `target`.
     pub fn ratio(name: &str, ours: &Samples, baseline: &Samples, target: Option<f64>) -> Row {
         let ratio = ours.median().as_secs_f64() / baseline.median().as_secs_f64();
+        let target = target.map(Target::AtMost);
+        Row::compared(name, ours.show(), baseline.show(), ratio, target)
+    }
+
+    /// A comparison whose ratio has been worked out.
+    pub fn compared(
+        name: &str,
+        ours: String,
+        baseline: String,
+        ratio: f64,
+        target: Option<Target>,
+    ) -> Row {
         Row {
             name: name.to_owned(),
-            ours: ours.show(),
-            baseline: baseline.show(),
+            ours,
+            baseline,
             ratio: format!("{ratio:.2}"),
-            target: target.map_or(NONE.to_owned(), |target| format!("≤ {target}×")),
-            verdict: target.map_or(Verdict::Information, |target| met(ratio <= target)),
+            target: target.map_or(NONE.to_owned(), Target::show),
+            verdict: target.map_or(Verdict::Information, |target| met(target.allows(ratio))),
         }
     }
 
