@@ -4,14 +4,15 @@ use super::turn::Shell;
 use super::watch::SocketId;
 use crate::connection::Ends;
 use crate::core::{ConnectionId, Input, NotAccepted, Waiting};
-use crate::listener::{self, BoundSocket, Waiters};
+use crate::listener::{self, Bound, BoundSocket, Waiters};
 use crate::plan::{Activation, Plan, WorkerId};
 use crate::sys::{self, Tell};
 use crate::worker::Served;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::EpollFlags;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// What is known of clients at the moment.
 pub(super) struct Clients {
@@ -22,6 +23,8 @@ pub(super) struct Clients {
     /// The ends of the socket over which children that could not be launched give connections back:
     /// for reading, and theirs.
     back: (OwnedFd, OwnedFd),
+    /// From which number on there are so many descriptors that a child should not copy them.
+    many_from: Option<RawFd>,
 }
 
 /// An accepted connection.
@@ -34,11 +37,12 @@ pub(super) struct Connection {
 
 impl Clients {
     /// Nobody yet.
-    pub(super) fn new() -> io::Result<Clients> {
+    pub(super) fn new(many_from: Option<RawFd>) -> io::Result<Clients> {
         Ok(Clients {
             connections: HashMap::new(),
             waiters: HashMap::new(),
             back: sys::passing_pair()?,
+            many_from,
         })
     }
 
@@ -60,6 +64,7 @@ impl Clients {
                 back: self.back.1.as_fd(),
                 number: connection.0,
                 connection: fd.as_raw_fd(),
+                many_from: self.many_from,
             },
             None => Tell::ByPipe,
         }
@@ -124,6 +129,42 @@ pub(super) fn roles(plan: &Plan) -> Vec<Role> {
         }
     }
     roles
+}
+
+/// Whether connections are accepted here.
+pub(super) fn accepts(plan: &Plan) -> bool {
+    let mut workers = plan.workers.iter();
+    workers.any(|worker| matches!(worker.lifecycle.activation, Activation::PerConnection(_)))
+}
+
+/// So many sockets are no burden to a child that copies them.
+const FEW_SOCKETS: usize = 500;
+/// Where the sockets go that are more; what a child needs is mostly below.
+const HIGH: RawFd = 2048;
+
+/// Moves the sockets out of the way, if they are so many that they would slow down each launch:
+/// clone(2) copies every descriptor, and exec closes every copy, unless they can be left out as a
+/// range. Answers where that range begins.
+pub(super) fn make_room(bound: &mut Bound) -> Option<RawFd> {
+    let sockets = || {
+        bound
+            .listeners
+            .iter()
+            .flat_map(|listener| &listener.sockets)
+    };
+    if sockets().count() <= FEW_SOCKETS || !sys::can_unshare_descriptors() {
+        return None;
+    }
+    for listener in &mut bound.listeners {
+        for socket in &mut listener.sockets {
+            match fcntl(&socket.fd, FcntlArg::F_DUPFD_CLOEXEC(HIGH)) {
+                Ok(number) => socket.fd = sys::take_descriptor(number).ok()?,
+                // Not as many are allowed. It works with them where they are, but slowly.
+                Err(_) => return None,
+            }
+        }
+    }
+    Some(HIGH)
 }
 
 impl Shell {

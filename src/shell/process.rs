@@ -17,8 +17,8 @@ pub struct Process {
     pub pid: i32,
     /// Whose instance it is.
     pub instance: InstanceId,
-    /// Becomes readable when it exits.
-    pub pidfd: OwnedFd,
+    /// Becomes readable when it exits; `None` for one whose end is told by SIGCHLD alone.
+    pub pidfd: Option<OwnedFd>,
     /// Whom it serves, if that is one connection.
     pub client: Option<End>,
     /// The connection that was closed here because the process has it, if it may yet come back.
@@ -30,14 +30,18 @@ pub struct Process {
 impl Process {
     /// Signals the process alone.
     pub fn signal(&self, number: i32) -> io::Result<()> {
-        sys::send_signal(&self.pidfd, number)
+        match &self.pidfd {
+            Some(pidfd) => sys::send_signal(pidfd, number),
+            // It has not been reaped, so that its number is no other's.
+            None => sys::send_signal_to_child(self.pid, number),
+        }
     }
 
     /// Kills the process and its whole process group. The leader has not been reaped, so neither
     /// number can be anybody else's. A child that has not called setsid(2) yet has no group: that
     /// is why it is signalled by itself as well.
     pub fn kill_group(&self) {
-        let _gone_already = sys::send_signal(&self.pidfd, Signal::SIGKILL as i32);
+        let _gone_already = self.signal(Signal::SIGKILL as i32);
         let _no_group = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
     }
 
@@ -45,7 +49,10 @@ impl Process {
     /// group has left is killed first, while the unreaped leader keeps the group's number from being
     /// given to anybody else.
     pub fn reap(&self) -> ExitStatus {
-        let whom = Whom::Process(self.pidfd.as_fd());
+        let whom = match &self.pidfd {
+            Some(pidfd) => Whom::Process(pidfd.as_fd()),
+            None => Whom::Pid(self.pid),
+        };
         let _none_left = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
         match sys::wait(whom, Then::Reap) {
             Ok(Some(ended)) => match ended.how {

@@ -1,8 +1,9 @@
 //! Signals, as readable events with their sender.
 
 use crate::sys::{self, Origin};
-use nix::sys::signal::SigSet;
-use signal_hook::consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::WithRawSiginfo;
 use std::io;
@@ -31,6 +32,8 @@ fn may_have_strangers() -> bool {
 #[derive(Debug)]
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, WithRawSiginfo>,
+    /// For SIGCHLD.
+    children: Option<SignalFd>,
     /// nohup(1): the terminal's hangup was ignored when listend was started, and stays so.
     nohup: bool,
 }
@@ -45,15 +48,47 @@ impl Signals {
         sys::reset_child_signal();
         let nohup = sys::is_ignored(SIGHUP);
         let (read, write) = UnixStream::pair()?;
-        let mut numbers = vec![SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
-        // Of its own children it hears by their pidfds.
-        if may_have_strangers() {
-            numbers.push(SIGCHLD);
-        }
+        let numbers = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
         let delivery = SignalDelivery::with_pipe(read, write, WithRawSiginfo, numbers)?;
         // Whoever started listend may have had them blocked, and a blocked SIGTERM stops nothing.
-        SigSet::empty().thread_set_mask()?;
-        Ok(Signals { delivery, nohup })
+        // SIGCHLD is read from a descriptor (signalfd(2)), without a handler: there may be thousands
+        // a second.
+        let mut blocked = SigSet::empty();
+        blocked.add(Signal::SIGCHLD);
+        blocked.thread_set_mask()?;
+        Ok(Signals {
+            delivery,
+            children: None,
+            nohup,
+        })
+    }
+
+    /// Starts to tell about children that end, if there may be any that have no pidfd:
+    /// `without_pidfd` says whether there are such of our own.
+    ///
+    /// # Errors
+    ///
+    /// No descriptors are left.
+    pub fn watch_children(&mut self, without_pidfd: bool) -> io::Result<()> {
+        if without_pidfd || may_have_strangers() {
+            let mut wanted = SigSet::empty();
+            wanted.add(Signal::SIGCHLD);
+            let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+            self.children = Some(SignalFd::with_flags(&wanted, flags)?);
+        }
+        Ok(())
+    }
+
+    /// Readable when a child has ended; `None` if that is not told.
+    pub fn children(&self) -> Option<BorrowedFd<'_>> {
+        self.children.as_ref().map(SignalFd::as_fd)
+    }
+
+    /// Takes the news that children have ended. There is one piece of it however many did.
+    pub fn take_children(&self) {
+        if let Some(children) = &self.children {
+            let _none_left = children.read_signal();
+        }
     }
 
     /// Readable when a signal has arrived.

@@ -20,10 +20,10 @@ use crate::sys::{self, Launched, Origin, Prepared, Tell};
 use crate::worker::{self, Inherited, Numbers, Served, Surroundings};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// How many events one turn takes from the kernel; the rest stays for the next.
@@ -58,6 +58,8 @@ pub struct Shell {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
     Signals,
+    /// Children ended of which no other descriptor tells.
+    Children,
     Status(ProcessId),
     Exit(ProcessId),
     /// A listener: that it was shut down, or that a client waits.
@@ -79,6 +81,7 @@ impl Token {
             }
             Token::Paths => 4,
             Token::Addresses => 5,
+            Token::Children => 6,
         }
     }
 
@@ -90,6 +93,7 @@ impl Token {
             3 => Token::Listener((ListenerId((data >> 32) as u32), low >> 3)),
             4 => Token::Paths,
             5 => Token::Addresses,
+            6 => Token::Children,
             _ => Token::Signals,
         }
     }
@@ -103,8 +107,8 @@ impl Shell {
     /// epoll_create1(2) or epoll_ctl(2) failed: no descriptors or no memory left.
     pub fn new(
         plan: Plan,
-        bound: Bound,
-        signals: Signals,
+        mut bound: Bound,
+        mut signals: Signals,
         surroundings: Surroundings,
         when_done: WhenDone,
     ) -> io::Result<Shell> {
@@ -113,6 +117,13 @@ impl Shell {
             signals.fd(),
             EpollEvent::new(EpollFlags::EPOLLIN, Token::Signals.pack()),
         )?;
+        let accepts = clients::accepts(&plan);
+        signals.watch_children(accepts)?;
+        if let Some(children) = signals.children() {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Children.pack());
+            epoll.add(children, event)?;
+        }
+        let many_from = accepts.then(|| clients::make_room(&mut bound)).flatten();
         let watch = Watch::new(clients::roles(&plan));
         let lifecycles = plan.workers.iter().map(|worker| worker.lifecycle.clone());
         let core = Core::new(lifecycles.collect(), when_done).with_listeners(listener_lives(&plan));
@@ -120,7 +131,7 @@ impl Shell {
             plan,
             bound: Some(bound),
             watch,
-            clients: Clients::new()?,
+            clients: Clients::new(many_from)?,
             launching: Vec::new(),
             surroundings,
             core,
@@ -143,8 +154,6 @@ impl Shell {
     pub fn run(mut self, missing: &[BindError]) -> io::Result<u8> {
         self.begin_watching(missing);
         self.feed(Input::Start);
-        // Children that exited before SIGCHLD was handled: those of whoever executed listend.
-        self.reap_strangers();
         loop {
             self.perform_effects();
             if let Some(code) = self.exit {
@@ -177,6 +186,10 @@ impl Shell {
                 self.signal(arrived);
             }
         }
+        if tokens().any(|token| token == Token::Children) {
+            self.signals.take_children();
+            self.reap_children();
+        }
         for token in tokens() {
             if let Token::Exit(process) = token {
                 self.exited(process);
@@ -188,7 +201,7 @@ impl Shell {
                 Token::Listener(socket) => self.socket_event(socket, event.events()),
                 Token::Paths => self.paths_changed(),
                 Token::Addresses => self.addresses_changed(),
-                Token::Signals | Token::Status(_) | Token::Exit(_) => {}
+                Token::Signals | Token::Children | Token::Status(_) | Token::Exit(_) => {}
             }
         }
         self.look_at_launching();
@@ -233,20 +246,17 @@ impl Shell {
     }
 
     fn signal(&mut self, arrived: Arrived) {
-        if arrived.number != SIGCHLD {
-            log::info!("received {}", words::arrival(arrived));
-        }
+        log::info!("received {}", words::arrival(arrived));
         match (arrived.number, arrived.origin) {
             // The kernel sends SIGHUP when the terminal that listend runs on goes away.
             (SIGTERM | SIGINT | SIGQUIT, _) | (SIGHUP, Origin::Kernel) => self.feed(Input::Stop),
             (SIGHUP, Origin::Process { .. }) => self.feed(Input::ReloadRequested),
-            (SIGCHLD, _) => self.reap_strangers(),
             // Handled only because they would end listend, and leave its workers to themselves.
             (number, _) => log::info!("{} means nothing here", words::signal_name(number)),
         }
     }
 
-    fn reap_strangers(&mut self) {
+    fn reap_children(&mut self) {
         while let Some(ours) = self.processes.reap_strangers() {
             self.exited(ours);
         }
@@ -295,6 +305,8 @@ impl Shell {
             return;
         };
         let status = process.reap();
+        // By hand, as in `exec_status`.
+        let _not_watched = process.pidfd.as_ref().map(|pidfd| self.epoll.delete(pidfd));
         let instance = process.instance;
         let had_listeners = process.client.is_none();
         self.processes.remove(id);
@@ -538,21 +550,13 @@ impl Shell {
             (failure, worker::explain_fork(failure.errno))
         };
         let launched = worker::launch(prepared, tell).map_err(|error| fail(&error))?;
-        let watch = |fd: BorrowedFd<'_>, flags: EpollFlags, token: Token| {
-            epoll.add(
-                fd,
-                EpollEvent::new(EpollFlags::EPOLLIN | flags, token.pack()),
-            )
+        let watch = |fd: Option<BorrowedFd<'_>>, token: Token| match fd {
+            Some(fd) => epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.pack())),
+            None => Ok(()),
         };
-        let status = launched.launching.status();
-        let pidfd = launched.pidfd.as_fd();
-        // Told once: it is closed then, but a child that is still on its way to exec may have a copy,
-        // which would keep the event coming (epoll(7)).
-        let watched = status
-            .map_or(Ok(()), |status| {
-                watch(status, EpollFlags::empty(), Token::Status(id))
-            })
-            .and_then(|()| watch(pidfd, EpollFlags::EPOLLONESHOT, Token::Exit(id)));
+        let pidfd = launched.pidfd.as_ref().map(OwnedFd::as_fd);
+        let watched = watch(launched.launching.status(), Token::Status(id));
+        let watched = watched.and_then(|()| watch(pidfd, Token::Exit(id)));
         if let Err(errno) = watched {
             // A child that cannot be watched would never be noticed again.
             let _not_watched = launched

@@ -5,7 +5,7 @@
 //! what the parent laid out in [`Prepared`], writes into the slots that are meant for it and onto
 //! its own stack, and touches nothing else. It leaves by execve or exit, never by returning.
 
-use super::launch::{EnvSlot, Prepared, Stdio, Work};
+use super::launch::{EnvSlot, Prepared, RUNNING, Stdio, Work};
 use super::raw::call;
 use crate::stage::Stage;
 use nix::libc::{self, c_int, c_long};
@@ -62,7 +62,10 @@ struct Failure {
 pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
     // SAFETY: the caller's contract is passed on; `steps` returns only on failure.
     unsafe {
-        let failure = steps(&mut work.prepared);
+        let failure = match own_descriptors(work) {
+            Ok(()) => steps(&mut work.prepared),
+            Err(failure) => failure,
+        };
         let message = failure.message();
         let told = work.prepared.status_fd();
         match work.back {
@@ -77,6 +80,31 @@ pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
         loop {
             call(libc::SYS_exit_group, 127, 0, 0, 0);
         }
+    }
+}
+
+/// Takes a copy of the low descriptors where all are still the parent's, and tells the parent, which
+/// waits for it.
+unsafe fn own_descriptors(work: &Work) -> Result<(), Failure> {
+    let Some(from) = work.unshare_from else {
+        return Ok(());
+    };
+    // SAFETY: plain descriptor calls; the word that futex(2) wakes at is in memory that is kept.
+    unsafe {
+        let flags = libc::CLOSE_RANGE_UNSHARE as usize;
+        let last = u32::MAX as usize;
+        let answer = call(libc::SYS_close_range, from as usize, last, flags, 0);
+        if answer < 0 {
+            return Err(Failure {
+                stage: Stage::Descriptors,
+                detail: 0,
+                errno: -answer as i32,
+            });
+        }
+        work.running.store(RUNNING, Ordering::Release);
+        let word = (&raw const work.running) as usize;
+        call(libc::SYS_futex, word, libc::FUTEX_WAKE as usize, 1, 0);
+        Ok(())
     }
 }
 

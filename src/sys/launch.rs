@@ -2,7 +2,8 @@
 
 use super::child::{self, FdAction, STATUS_LENGTH};
 use crate::stage::{LaunchFailure, Stage};
-use nix::libc::{self, c_char, c_int, c_void};
+use nix::libc::{self, c_char, c_int, c_uint, c_void};
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
@@ -64,7 +65,7 @@ pub enum Tell<'a> {
     /// By a pipe of its own, which can be watched: the daemon hears at once.
     ByPipe,
     /// By the memory that it shares, which costs no system call: the daemon looks when it has a
-    /// reason to. The connection that the child is for is closed here as soon as the child exists,
+    /// reason to. That it has ended is told by SIGCHLD alone. The connection that the child is for is closed here as soon as the child exists,
     /// so that it is over when the child ends it; of a child that fails it comes back over this
     /// socket, with this number. Where memory is not shared, a pipe is used all the same.
     ByMemory {
@@ -74,6 +75,9 @@ pub enum Tell<'a> {
         number: u64,
         /// The connection.
         connection: RawFd,
+        /// From this number on there are so many descriptors that copying them all, only for exec to
+        /// close them, would take longer than the rest of a launch. `None` if there are few.
+        many_from: Option<RawFd>,
     },
 }
 
@@ -183,8 +187,8 @@ impl CStrings {
 pub struct Launched {
     /// Its process id, also its session and process group once it has called setsid(2).
     pub pid: i32,
-    /// Becomes readable when it exits.
-    pub pidfd: OwnedFd,
+    /// Becomes readable when it exits; `None` with [`Tell::ByMemory`].
+    pub pidfd: Option<OwnedFd>,
     /// How its exec goes.
     pub launching: Launching,
 }
@@ -207,12 +211,30 @@ pub(super) struct Work {
     pub(super) back: Option<(RawFd, u64)>,
     /// What went wrong, as the bytes of a message on the pipe; 0 is nothing.
     pub(super) failure: AtomicU64,
-    /// 1 until the child has left this memory, by exec or exit: then the kernel writes 0
-    /// (CLONE_CHILD_CLEARTID, set_tid_address(2)).
-    running: AtomicU32,
+    /// From where on the child gives up descriptors before all else, where it starts with those of
+    /// its parent and not with a copy.
+    pub(super) unshare_from: Option<RawFd>,
+    /// [`SHARING`], then [`RUNNING`] until the child has left this memory, by exec or exit: then the
+    /// kernel writes 0 (CLONE_CHILD_CLEARTID, set_tid_address(2)), and wakes whoever waits for it.
+    pub(super) running: AtomicU32,
     /// The child's stack; it grows down from the end.
-    _stack: Box<[MaybeUninit<u8>]>,
+    stack: Stack,
 }
+
+type Stack = Box<[MaybeUninit<u8>]>;
+
+thread_local! {
+    /// Stacks that were used before: they are warm, and cost nothing to get.
+    static STACKS: RefCell<Vec<Stack>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many stacks are kept: as many as there are children between clone and exec at a time.
+const STACKS_KEPT: usize = 16;
+
+/// The child has its parent's descriptors.
+const SHARING: u32 = 2;
+/// It has its own.
+pub(super) const RUNNING: u32 = 1;
 
 /// Enough for the few small frames of [`child::become_worker`], debug builds included.
 const STACK_SIZE: usize = 32 * 1024;
@@ -297,7 +319,12 @@ impl Drop for Launching {
         // listend itself ends.
         if self.done {
             // SAFETY: `work` came from Box::into_raw, and the child is done with it.
-            drop(unsafe { Box::from_raw(self.work.as_ptr()) });
+            let work = unsafe { Box::from_raw(self.work.as_ptr()) };
+            STACKS.with_borrow_mut(|stacks| {
+                if stacks.len() < STACKS_KEPT {
+                    stacks.push(work.stack);
+                }
+            });
         }
     }
 }
@@ -328,15 +355,19 @@ pub fn launch(
         && prepared.gid.is_none()
         && prepared.groups.is_none()
         && prepared.oom_score_adjust.is_none();
-    let (status, writer, back) = match tell {
+    let (status, writer, back, many_from) = match tell {
         Tell::ByMemory {
             back,
             number,
             connection,
-        } if shares => (None, Writer::Shared(back), Some((connection, number))),
+            many_from,
+        } if shares => {
+            let back_again = Some((connection, number));
+            (None, Writer::Shared(back), back_again, many_from)
+        }
         Tell::ByMemory { .. } | Tell::ByPipe => {
             let (status, writer) = status_pipe()?;
-            (Some(status), Writer::Own(writer), None)
+            (Some(status), Writer::Own(writer), None, None)
         }
     };
     let writer_fd = writer.number();
@@ -344,7 +375,10 @@ pub fn launch(
     prepared.fds.push(writer_fd);
     prepared.argv.seal();
     prepared.environment.seal();
-    let mut stack = Box::new_uninit_slice(STACK_SIZE);
+    let needed = prepared.fds.iter().chain([&writer_fd]).max();
+    let unshare_from = many_from.filter(|from| needed.is_some_and(|needed| needed < from));
+    let used = STACKS.with_borrow_mut(Vec::pop);
+    let mut stack = used.unwrap_or_else(|| Box::new_uninit_slice(STACK_SIZE));
     // The end, aligned down to what the ABIs want.
     let top = stack.as_mut_ptr_range().end;
     let top = top.wrapping_sub(top as usize % 16).cast();
@@ -352,21 +386,39 @@ pub fn launch(
         prepared,
         back,
         failure: AtomicU64::new(0),
-        running: AtomicU32::new(1),
-        _stack: stack,
+        unshare_from,
+        running: AtomicU32::new(match unshare_from {
+            Some(_) => SHARING,
+            None => RUNNING,
+        }),
+        stack,
     });
     // SAFETY: Box::into_raw is never null.
     let work = unsafe { NonNull::new_unchecked(Box::into_raw(work)) };
-    match clone_blocked(work, top, shares) {
-        Ok((pid, pidfd)) => Ok(Launched {
-            pid,
-            pidfd,
-            launching: Launching {
-                status,
-                work,
-                done: false,
-            },
-        }),
+    let flags = if !shares {
+        libc::CLONE_PIDFD
+    } else if status.is_some() {
+        libc::CLONE_PIDFD | libc::CLONE_VM
+    } else if unshare_from.is_none() {
+        libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID
+    } else {
+        libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | libc::CLONE_FILES
+    };
+    match clone_blocked(work, top, flags) {
+        Ok((pid, pidfd)) => {
+            if unshare_from.is_some() {
+                wait_for_own_descriptors(work);
+            }
+            Ok(Launched {
+                pid,
+                pidfd,
+                launching: Launching {
+                    status,
+                    work,
+                    done: false,
+                },
+            })
+        }
         Err(error) => {
             // SAFETY: there is no child, so the memory is ours alone.
             drop(unsafe { Box::from_raw(work.as_ptr()) });
@@ -409,14 +461,9 @@ extern "C" fn enter(work: *mut c_void) -> c_int {
 fn clone_blocked(
     work: NonNull<Work>,
     stack: *mut c_void,
-    shares: bool,
-) -> io::Result<(c_int, OwnedFd)> {
-    let sharing = if shares {
-        libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID
-    } else {
-        0
-    };
-    let flags = sharing | libc::CLONE_PIDFD | libc::SIGCHLD;
+    flags: c_int,
+) -> io::Result<(c_int, Option<OwnedFd>)> {
+    let flags = flags | libc::SIGCHLD;
     let no_tls: *mut c_void = ptr::null_mut();
     let mut pidfd: c_int = -1;
     // SAFETY: the sets are initialised by sigfillset/pthread_sigmask before use. The child runs
@@ -444,8 +491,34 @@ fn clone_blocked(
         if pid == -1 {
             return Err(error);
         }
-        Ok((pid, OwnedFd::from_raw_fd(pidfd)))
+        let is_there = flags & libc::CLONE_PIDFD != 0;
+        Ok((pid, is_there.then(|| OwnedFd::from_raw_fd(pidfd))))
     }
+}
+
+/// Waits until the child has descriptors of its own: until then what is closed here is closed there.
+/// That is the first thing it does, with all signals blocked, or it is gone.
+fn wait_for_own_descriptors(work: NonNull<Work>) {
+    // SAFETY: the child is not reaped, so the memory is there; the word is atomic, and futex(2) only
+    // compares it. An interrupted wait, or one that came too late, looks again.
+    unsafe {
+        let running = &raw const (*work.as_ptr()).running;
+        while (*running).load(Ordering::Acquire) == SHARING {
+            let none = ptr::null::<libc::timespec>();
+            libc::syscall(libc::SYS_futex, running, libc::FUTEX_WAIT, SHARING, none);
+        }
+    }
+}
+
+/// Whether a child can start with its parent's descriptors and take a copy of only some of them:
+/// close_range(2) with CLOSE_RANGE_UNSHARE (Linux 5.9), in whose place older kernels answer ENOSYS.
+pub fn can_unshare_descriptors() -> bool {
+    // SAFETY: nothing has that number, and a process of one thread shares its table with nobody.
+    let answer = unsafe {
+        let last = c_uint::MAX;
+        libc::syscall(libc::SYS_close_range, last, last, libc::CLOSE_RANGE_UNSHARE)
+    };
+    super::raw::BARE && answer == 0
 }
 
 /// Ends a child that cannot be supervised after all.

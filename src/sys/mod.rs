@@ -23,13 +23,14 @@ pub use child::{FdAction, FdSlot};
 pub use environment::forget_variable;
 pub use fd::{close_on_exec_from, has_pidfs, own_pidfd_inode, take_descriptor};
 pub use launch::{
-    CStrings, ContainsNul, EnvSlot, Launched, Launching, Prepared, Stdio, Tell, discard, launch,
+    CStrings, ContainsNul, EnvSlot, Launched, Launching, Prepared, Stdio, Tell,
+    can_unshare_descriptors, discard, launch,
 };
 pub use memory::return_free_memory;
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
 pub use netns::enter_network_namespace;
 pub use passing::{passing_pair, receive_descriptor};
 pub use peek::{Message, bytes_to_read, peek_message};
-pub use pidfd::send_signal;
+pub use pidfd::{send_signal, send_signal_to_child};
 pub use signal::{Origin, changed_signals, is_ignored, origin, reset_child_signal};
 pub use wait::{Ended, How, Then, Whom, wait};

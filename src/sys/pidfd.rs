@@ -38,3 +38,16 @@ pub fn send_signal(pidfd: impl AsFd, signal: c_int) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// kill(2) of a child that has not been waited for.
+///
+/// # Errors
+///
+/// EPERM when it may not be signalled.
+pub fn send_signal_to_child(pid: c_int, signal: c_int) -> io::Result<()> {
+    // SAFETY: a bare system call.
+    if unsafe { libc::kill(pid, signal) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

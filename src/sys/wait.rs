@@ -13,6 +13,8 @@ pub enum Whom<'fd> {
     Anybody,
     /// The process behind this pidfd (Linux 5.4).
     Process(BorrowedFd<'fd>),
+    /// The child with this process id, which nobody has waited for yet, so that it is no other's.
+    Pid(i32),
 }
 
 /// Whether the zombie stays.
@@ -52,6 +54,7 @@ pub enum How {
 pub fn wait(whom: Whom<'_>, then: Then) -> io::Result<Option<Ended>> {
     let (kind, id) = match whom {
         Whom::Anybody => (libc::P_ALL, 0),
+        Whom::Pid(pid) => (libc::P_PID, pid as libc::id_t),
         Whom::Process(pidfd) => (libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t),
     };
     let mut flags: c_int = libc::WEXITED | libc::WNOHANG;
