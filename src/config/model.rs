@@ -602,6 +602,18 @@ pub enum Piece {
     Listend,
 }
 
+impl Piece {
+    /// The listener that it names.
+    pub fn listener(&self) -> Option<&str> {
+        match self {
+            Piece::Fd(socket) | Piece::Address(socket) | Piece::Port(socket) => {
+                Some(&socket.listener)
+            }
+            Piece::Text(_) | Piece::Instance | Piece::Generation | Piece::Listend => None,
+        }
+    }
+}
+
 /// One socket of a listener, as a template names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SocketRef {

@@ -42,7 +42,7 @@ impl History {
         Ok(self.delayed(restart))
     }
 
-    /// Counts a failure that says nothing about the program: the delay grows, the limit is far.
+    /// Counts a failure to which no limit applies: only the delay grows.
     pub(super) fn delayed(&mut self, restart: &Restart) -> Duration {
         let delay = delay(restart, self.consecutive);
         self.consecutive = self.consecutive.saturating_add(1);

@@ -17,7 +17,6 @@ use super::time::Mono;
 use crate::config::{ConnectionLimits, Overflow};
 use crate::connection::Source;
 use crate::plan::{Activation, ListenerId, WorkerId};
-use crate::stage::{LaunchFailure, Stage};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -261,26 +260,15 @@ impl Core {
 
     /// What becomes of a connection that has no process yet. Of several that fail together only the
     /// first counts, and the others wait as long as it does.
-    pub(super) fn after_launch_failure_of_connection(
-        &mut self,
-        now: Mono,
-        index: usize,
-        failure: LaunchFailure,
-    ) -> Next {
+    pub(super) fn after_launch_failure_of_connection(&mut self, now: Mono, index: usize) -> Next {
         let worker = self.slots[index].instance.worker;
         let known = &mut self.workers[worker.0 as usize];
         let restart = &known.lifecycle.restart;
         if let Some(until) = known.connections.held_until.filter(|until| *until > now) {
             return Next::RestartIn(until.since(now));
         }
-        let launches = &mut known.connections.launches;
-        let delay = if failure.stage == Stage::Fork {
-            // The machine has no room, which says nothing about the program.
-            launches.delayed(restart)
-        } else {
-            let failed_too_often = restart.limit.map_or(Duration::ZERO, |limit| limit.interval);
-            launches.crashed(now, restart).unwrap_or(failed_too_often)
-        };
+        // However often: the client waits, and there is nobody to give up for it.
+        let delay = known.connections.launches.delayed(restart);
         known.connections.held_until = Some(now + delay);
         Next::RestartIn(delay)
     }

@@ -23,7 +23,7 @@ use crate::plan::{Activation, ListenerId, WorkerId};
 use std::time::Duration;
 
 /// What a start by the next client is called when there is no delay.
-const AT_NEXT_CLIENT: Next = Next::AtNextClient {
+pub(super) const AT_NEXT_CLIENT: Next = Next::AtNextClient {
     not_before: Duration::ZERO,
 };
 

@@ -1,6 +1,7 @@
 //! What is heard about a process, and what follows from its end.
 
 use super::backoff;
+use super::demand::AT_NEXT_CLIENT;
 use super::event::{Event, FailureReason, Next};
 use super::input::{ExitStatus, ProcessId};
 use super::instance::{Ending, Launch, State};
@@ -160,7 +161,7 @@ impl Core {
         process: ProcessId,
         failure: LaunchFailure,
     ) {
-        let next = self.after_launch_failure(now, index, failure);
+        let next = self.after_launch_failure(now, index);
         let instance = self.slots[index].instance;
         self.emit(Event::LaunchFailed {
             instance,
@@ -209,7 +210,7 @@ impl Core {
         }
     }
 
-    fn after_launch_failure(&mut self, now: Mono, index: usize, failure: LaunchFailure) -> Next {
+    fn after_launch_failure(&mut self, now: Mono, index: usize) -> Next {
         if self.slots[index].state.ending().is_some() {
             return self.after_stop(index);
         }
@@ -217,7 +218,7 @@ impl Core {
             Activation::Eager => {}
             Activation::OnDemand { .. } => return self.after_crash_on_demand(now, index),
             Activation::PerConnection(_) => {
-                return self.after_launch_failure_of_connection(now, index, failure);
+                return self.after_launch_failure_of_connection(now, index);
             }
         }
         match self.worker(index).lifecycle.restart.policy {
@@ -266,10 +267,12 @@ impl Core {
     /// A stop ends in another start only if it was meant to, and listend itself is not stopping.
     fn after_stop(&mut self, index: usize) -> Next {
         let again = std::mem::take(&mut self.slots[index].again);
-        if again && self.phase == Phase::Running {
-            Next::RestartIn(Duration::ZERO)
-        } else {
+        if !again || self.phase != Phase::Running {
             Next::Stopping
+        } else if self.is_on_demand(index) {
+            AT_NEXT_CLIENT
+        } else {
+            Next::RestartIn(Duration::ZERO)
         }
     }
 

@@ -2,10 +2,12 @@
 
 use crate::config::options::OptionSetting;
 use crate::config::{
-    ConnectionLimits, Endpoint, Handoff, Limit, Multicast, Presence, Rate, Restart, Template,
+    ConnectionLimits, Endpoint, Handoff, Limit, Multicast, Output, Piece, Presence, Rate, Restart,
+    Template,
 };
 use crate::report::Place;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +32,22 @@ impl Plan {
     /// The listener with this id. Ids come from the same plan, so they always resolve.
     pub fn listener(&self, id: ListenerId) -> &ListenerPlan {
         &self.listeners[id.0 as usize]
+    }
+
+    /// The listeners of a worker that its templates name: what has to be known of them to fill those
+    /// in.
+    pub fn named_listeners(&self, worker: &WorkerPlan) -> Vec<ListenerId> {
+        let output = match &worker.output {
+            Output::File(path) => Some(path),
+            Output::Inherit | Output::Null => None,
+        };
+        let environment = worker.environment.iter().map(|(_, value)| value);
+        let templates = worker.command.iter().chain(environment);
+        let templates = templates.chain(&worker.working_directory).chain(output);
+        let pieces = templates.flat_map(|template| &template.pieces);
+        let names: BTreeSet<&str> = pieces.filter_map(Piece::listener).collect();
+        let is_named = |id: &ListenerId| names.contains(self.listener(*id).name.as_str());
+        worker.listeners.iter().copied().filter(is_named).collect()
     }
 
     /// The worker with this id. Ids come from the same plan, so they always resolve.

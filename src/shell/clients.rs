@@ -5,7 +5,7 @@ use super::watch::SocketId;
 use crate::connection::Ends;
 use crate::core::{ConnectionId, Input, NotAccepted, Waiting};
 use crate::listener::{self, Bound, BoundSocket, Waiters};
-use crate::plan::{Activation, Plan, WorkerId};
+use crate::plan::{Activation, ListenerId, Plan, WorkerId, WorkerPlan};
 use crate::sys::{self, Tell};
 use crate::worker::Served;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -18,6 +18,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 pub(super) struct Clients {
     /// The connections that are not over as far as the core knows.
     connections: HashMap<ConnectionId, Connection>,
+    /// The listeners that the templates of workers name whose connections are accepted here.
+    named: HashMap<WorkerId, Vec<ListenerId>>,
     /// Who waited when that was asked last.
     waiters: HashMap<WorkerId, Waiters>,
     /// The ends of the socket over which children that could not be launched give connections back:
@@ -37,13 +39,22 @@ pub(super) struct Connection {
 
 impl Clients {
     /// Nobody yet.
-    pub(super) fn new(many_from: Option<RawFd>) -> io::Result<Clients> {
+    pub(super) fn new(
+        named: HashMap<WorkerId, Vec<ListenerId>>,
+        many_from: Option<RawFd>,
+    ) -> io::Result<Clients> {
         Ok(Clients {
             connections: HashMap::new(),
+            named,
             waiters: HashMap::new(),
             back: sys::passing_pair()?,
             many_from,
         })
+    }
+
+    /// The listeners that the templates of a worker name.
+    pub(super) fn named_by(&self, worker: WorkerId) -> &[ListenerId] {
+        self.named.get(&worker).map_or(&[], Vec::as_slice)
     }
 
     /// A connection that is known here.
@@ -131,10 +142,22 @@ pub(super) fn roles(plan: &Plan) -> Vec<Role> {
     roles
 }
 
+/// The listeners that the templates of each worker name whose connections are accepted here.
+pub(super) fn named(plan: &Plan) -> HashMap<WorkerId, Vec<ListenerId>> {
+    let workers = (0..).map(WorkerId).zip(&plan.workers);
+    let accepting = workers.filter(|(_, worker)| is_per_connection(worker));
+    accepting
+        .map(|(id, worker)| (id, plan.named_listeners(worker)))
+        .collect()
+}
+
+fn is_per_connection(worker: &WorkerPlan) -> bool {
+    matches!(worker.lifecycle.activation, Activation::PerConnection(_))
+}
+
 /// Whether connections are accepted here.
 pub(super) fn accepts(plan: &Plan) -> bool {
-    let mut workers = plan.workers.iter();
-    workers.any(|worker| matches!(worker.lifecycle.activation, Activation::PerConnection(_)))
+    plan.workers.iter().any(is_per_connection)
 }
 
 /// So many sockets are no burden to a child that copies them.

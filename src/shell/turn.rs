@@ -124,6 +124,7 @@ impl Shell {
             epoll.add(children, event)?;
         }
         let many_from = accepts.then(|| clients::make_room(&mut bound)).flatten();
+        let clients = Clients::new(clients::named(&plan), many_from)?;
         let watch = Watch::new(clients::roles(&plan));
         let lifecycles = plan.workers.iter().map(|worker| worker.lifecycle.clone());
         let core = Core::new(lifecycles.collect(), when_done).with_listeners(listener_lives(&plan));
@@ -131,7 +132,7 @@ impl Shell {
             plan,
             bound: Some(bound),
             watch,
-            clients: Clients::new(many_from)?,
+            clients,
             launching: Vec::new(),
             surroundings,
             core,
@@ -431,13 +432,12 @@ impl Shell {
         numbers: Numbers,
         connection: Option<ConnectionId>,
     ) {
-        let worker = self.plan.worker(instance.worker);
         let known = connection.and_then(|connection| self.clients.get(connection));
         let client = known.map(|known| known.ends.remote.clone());
         let served = known.and_then(Connection::served);
         let tell = connection.map_or(Tell::ByPipe, |connection| self.clients.tell(connection));
         let outcome = self
-            .prepare(worker, numbers, served)
+            .prepare(instance.worker, numbers, served)
             .and_then(|prepared| Self::launch(&self.epoll, id, prepared, tell));
         match outcome {
             Ok(launched) => {
@@ -503,15 +503,21 @@ impl Shell {
     /// Puts the worker's listeners in order and lays the process out.
     fn prepare(
         &self,
-        worker: &WorkerPlan,
+        id: WorkerId,
         numbers: Numbers,
         served: Option<Served<'_>>,
     ) -> Result<Prepared, (LaunchFailure, String)> {
+        let worker = self.plan.worker(id);
         if served.is_none() {
             self.put_in_order(worker, None);
         }
         let mut sockets = Vec::new();
-        for id in &worker.listeners {
+        // A connection may come at any of thousands of listeners, and needs none of them.
+        let listeners = match served {
+            Some(_) => self.clients.named_by(id),
+            None => &worker.listeners,
+        };
+        for id in listeners {
             let listener = self.plan.listener(*id);
             for socket in self.bound.iter().flat_map(|bound| bound.sockets(*id)) {
                 sockets.push(Inherited {

@@ -96,7 +96,14 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             let level = match (status, next) {
                 // What it says to its client is none of our business.
                 (ExitStatus::Code(_), Next::Done) => Level::Debug,
-                (_, Next::Stopping | Next::RestartIn(Duration::ZERO))
+                (
+                    _,
+                    Next::Stopping
+                    | Next::RestartIn(Duration::ZERO)
+                    | Next::AtNextClient {
+                        not_before: Duration::ZERO,
+                    },
+                )
                 | (ExitStatus::Code(0), _) => Level::Info,
                 (_, Next::Failed(_)) => Level::Error,
                 _ => Level::Warn,

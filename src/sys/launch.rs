@@ -124,6 +124,15 @@ pub struct CStrings {
 pub struct ContainsNul;
 
 impl CStrings {
+    /// With room for so many strings of ordinary length, so that it does not have to grow.
+    pub fn with_room_for(strings: usize) -> CStrings {
+        CStrings {
+            bytes: Vec::with_capacity(strings * 40),
+            starts: Vec::with_capacity(strings),
+            ..CStrings::default()
+        }
+    }
+
     /// Appends what `write` appends to the bytes it is given, as one string.
     ///
     /// # Errors

@@ -127,7 +127,7 @@ pub fn prepare(
         numbers,
         around,
     };
-    let mut argv = CStrings::default();
+    let mut argv = CStrings::with_room_for(worker.command.len());
     for word in &worker.command {
         argv.push(|bytes| filling.write(word, bytes))
             .map_err(|ContainsNul| PrepareError::Nul("the command"))?;
@@ -251,7 +251,8 @@ fn environment(
         listen.iter().any(|(given, _)| *given == name)
             || ends.iter().any(|(given, _)| *given == name)
     };
-    let mut block = CStrings::default();
+    let strings = worker.environment.len() + ends.len() + listen.len();
+    let mut block = CStrings::with_room_for(strings);
     let nul = |ContainsNul| PrepareError::Nul("the environment");
     for (name, value) in &worker.environment {
         if !is_given(name) {
