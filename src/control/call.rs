@@ -205,7 +205,7 @@ pub enum Error {
         /// Its name.
         parameter: String,
     },
-    /// The client may not do this; their credentials decide.
+    /// The client may not do this; see [`super::Access`].
     PermissionDenied,
     /// The method has to be called with `more`.
     ExpectedMore,
