@@ -12,6 +12,7 @@
 //! - [`core`]: decides what happens to workers; no system call, no clock, no descriptor.
 //! - [`handoff`]: how a worker is told which descriptors it got.
 //! - [`worker`]: turns a worker's plan into a prepared process, and its failures into words.
+//! - [`control`]: the language of the control socket: calls, replies, status.
 //! - [`shell`]: the event loop; does what the core decides.
 //! - [`sys`]: the only module with `unsafe`: fork, exec and the calls no crate wraps.
 //! - [`cli`]: the command line. [`sample`]: the sample worker. [`stage`]: the steps of a launch.
@@ -19,6 +20,7 @@
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod control;
 pub mod core;
 pub mod diagnose;
 pub mod handoff;

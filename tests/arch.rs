@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("report", &[]),
     ("stage", &[]),
     ("connection", &[]),
+    ("control", &["report"]),
     ("sample", &[]),
     ("config", &["report"]),
     ("host", &["config", "report", "sys"]),

@@ -1,0 +1,100 @@
+//! Who may do what.
+
+use super::{Error, Request};
+
+/// A client, by the credentials that the kernel vouches for: SO_PEERCRED and SO_PEERGROUPS, as they
+/// were when it connected (unix(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer<'a> {
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+    /// Its supplementary groups.
+    pub groups: &'a [u32],
+}
+
+/// Whose the socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The effective user of the daemon.
+    pub uid: u32,
+    /// The group of the socket's file.
+    pub gid: u32,
+}
+
+/// What a client may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// Nothing: not even learn who answers.
+    Nothing,
+    /// Everything that changes nothing.
+    Look,
+    /// Everything.
+    Act,
+}
+
+impl Access {
+    /// Root and the daemon's own user may act, the group of the socket may look.
+    ///
+    /// The mode of the socket already keeps others out, but not if somebody changes it.
+    pub fn of(peer: Peer, owner: Owner) -> Access {
+        if peer.uid == 0 || peer.uid == owner.uid {
+            Access::Act
+        } else if peer.gid == owner.gid || peer.groups.contains(&owner.gid) {
+            Access::Look
+        } else {
+            Access::Nothing
+        }
+    }
+
+    /// Whether the client may ask this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PermissionDenied`].
+    pub fn permit(self, request: &Request) -> Result<(), Error> {
+        let needed = match request.acts() {
+            true => Access::Act,
+            false => Access::Look,
+        };
+        match self >= needed {
+            true => Ok(()),
+            false => Err(Error::PermissionDenied),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNER: Owner = Owner { uid: 500, gid: 600 };
+
+    fn access(uid: u32, gid: u32, groups: &[u32]) -> Access {
+        Access::of(Peer { uid, gid, groups }, OWNER)
+    }
+
+    #[test]
+    fn credentials_decide() {
+        assert_eq!(access(0, 0, &[]), Access::Act);
+        assert_eq!(access(500, 1, &[]), Access::Act);
+        assert_eq!(access(7, 600, &[]), Access::Look);
+        assert_eq!(access(7, 7, &[1, 600]), Access::Look);
+        assert_eq!(access(7, 7, &[1, 2]), Access::Nothing);
+        // A group is no user, and the group of root is no root.
+        assert_eq!(access(600, 500, &[500]), Access::Nothing);
+        assert_eq!(access(7, 0, &[0]), Access::Nothing);
+    }
+
+    #[test]
+    fn looking_is_not_acting() {
+        let allowed = |access: Access| {
+            let requests = [Request::Status { name: None }, Request::Reopen];
+            requests.map(|request| access.permit(&request).is_ok())
+        };
+        assert_eq!(allowed(Access::Act), [true, true]);
+        assert_eq!(allowed(Access::Look), [true, false]);
+        assert_eq!(allowed(Access::Nothing), [false, false]);
+    }
+}

@@ -1,0 +1,454 @@
+//! What can be asked: calls become typed requests.
+
+use super::{Access, Call, Error, Expects};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// The name of listend's own interface.
+pub const INTERFACE: &str = "io.listend.Manager";
+/// The name of the interface that every varlink service has.
+pub const SERVICE: &str = "org.varlink.service";
+
+/// The interfaces there are, with their definitions.
+const DEFINITIONS: [(&str, &str); 2] = [
+    (
+        SERVICE,
+        include_str!("../../docs/org.varlink.service.varlink"),
+    ),
+    (
+        INTERFACE,
+        include_str!("../../docs/io.listend.Manager.varlink"),
+    ),
+];
+
+/// The definition of an interface: what `GetInterfaceDescription` answers as `description`.
+///
+/// # Errors
+///
+/// [`Error::InterfaceNotFound`].
+pub fn description(interface: &str) -> Result<&'static str, Error> {
+    let mut all = DEFINITIONS.iter();
+    let found = all.find(|(name, _)| *name == interface);
+    found
+        .map(|(_, text)| *text)
+        .ok_or_else(|| Error::InterfaceNotFound {
+            interface: interface.to_owned(),
+        })
+}
+
+/// What `GetInfo` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Info {
+    /// Who made it.
+    pub vendor: &'static str,
+    /// What it is.
+    pub product: &'static str,
+    /// Of the running daemon.
+    pub version: &'static str,
+    /// Where to read about it; empty where there is no such place.
+    pub url: &'static str,
+    /// The names of all interfaces.
+    pub interfaces: [&'static str; 2],
+}
+
+/// See [`Info`].
+pub fn info() -> Info {
+    Info {
+        vendor: "listend",
+        product: "listend",
+        version: env!("CARGO_PKG_VERSION"),
+        url: env!("CARGO_PKG_HOMEPAGE"),
+        interfaces: DEFINITIONS.map(|(name, _)| name),
+    }
+}
+
+/// A call that is understood. The meaning of each is in `docs/io.listend.Manager.varlink`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Answer with [`info`].
+    GetInfo,
+    /// Answer with [`description`].
+    GetInterfaceDescription {
+        /// Of which.
+        interface: String,
+    },
+    /// Listeners and workers.
+    Status {
+        /// Only those with this name, with details.
+        name: Option<String>,
+    },
+    /// Every event from now on; the client takes several replies.
+    Watch,
+    /// Start a worker.
+    Start {
+        /// Which.
+        worker: String,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Stop a worker.
+    Stop {
+        /// Which.
+        worker: String,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Replace the processes of a worker.
+    Restart {
+        /// Which.
+        worker: String,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Read the configuration again.
+    Reload {
+        /// Only say what would change.
+        dry_run: bool,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Set the number of instances.
+    Scale {
+        /// Of which worker.
+        worker: String,
+        /// How many.
+        instances: u32,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Send a signal to the processes of a worker.
+    Signal {
+        /// Which.
+        worker: String,
+        /// As it was written; not checked yet.
+        signal: String,
+    },
+    /// Forget the failures of a worker.
+    Reset {
+        /// Which.
+        worker: String,
+    },
+    /// Lines of the log; the client takes several replies.
+    Logs {
+        /// Of this worker only.
+        worker: Option<String>,
+        /// So many of the past; `None` leaves it to listend.
+        lines: Option<u32>,
+        /// Those to come as well.
+        follow: bool,
+    },
+    /// Open the log files again.
+    Reopen,
+    /// Try the configuration as it is on disk.
+    Check,
+    /// All about a listener.
+    Explain {
+        /// Which.
+        listener: String,
+    },
+}
+
+type Decode = fn(&mut Parameters) -> Result<Request, Error>;
+
+/// Whether a method makes sense without `more`.
+#[derive(PartialEq, Eq)]
+enum Replies {
+    /// It has one answer, and perhaps progress to tell before.
+    One,
+    /// It has any number of them.
+    Several,
+}
+
+const METHODS: [(&str, Replies, Decode); 15] = [
+    ("org.varlink.service.GetInfo", Replies::One, |_| {
+        Ok(Request::GetInfo)
+    }),
+    (
+        "org.varlink.service.GetInterfaceDescription",
+        Replies::One,
+        |given| {
+            let interface = given.text("interface")?;
+            Ok(Request::GetInterfaceDescription { interface })
+        },
+    ),
+    ("io.listend.Manager.Status", Replies::One, |given| {
+        let name = given.optional_text("name")?;
+        Ok(Request::Status { name })
+    }),
+    ("io.listend.Manager.Watch", Replies::Several, |_| {
+        Ok(Request::Watch)
+    }),
+    ("io.listend.Manager.Start", Replies::One, |given| {
+        let (worker, no_wait) = given.worker_and_no_wait()?;
+        Ok(Request::Start { worker, no_wait })
+    }),
+    ("io.listend.Manager.Stop", Replies::One, |given| {
+        let (worker, no_wait) = given.worker_and_no_wait()?;
+        Ok(Request::Stop { worker, no_wait })
+    }),
+    ("io.listend.Manager.Restart", Replies::One, |given| {
+        let (worker, no_wait) = given.worker_and_no_wait()?;
+        Ok(Request::Restart { worker, no_wait })
+    }),
+    ("io.listend.Manager.Reload", Replies::One, |given| {
+        let dry_run = given.flag("dry_run")?;
+        let no_wait = given.flag("no_wait")?;
+        Ok(Request::Reload { dry_run, no_wait })
+    }),
+    ("io.listend.Manager.Scale", Replies::One, |given| {
+        let (worker, no_wait) = given.worker_and_no_wait()?;
+        let instances = given.number("instances")?;
+        Ok(Request::Scale {
+            worker,
+            instances: instances.ok_or_else(|| invalid("instances"))?,
+            no_wait,
+        })
+    }),
+    ("io.listend.Manager.Signal", Replies::One, |given| {
+        let worker = given.text("worker")?;
+        let signal = given.text("signal")?;
+        Ok(Request::Signal { worker, signal })
+    }),
+    ("io.listend.Manager.Reset", Replies::One, |given| {
+        let worker = given.text("worker")?;
+        Ok(Request::Reset { worker })
+    }),
+    ("io.listend.Manager.Logs", Replies::Several, |given| {
+        Ok(Request::Logs {
+            worker: given.optional_text("worker")?,
+            lines: given.number("lines")?,
+            follow: given.flag("follow")?,
+        })
+    }),
+    ("io.listend.Manager.Reopen", Replies::One, |_| {
+        Ok(Request::Reopen)
+    }),
+    ("io.listend.Manager.Check", Replies::One, |_| {
+        Ok(Request::Check)
+    }),
+    ("io.listend.Manager.Explain", Replies::One, |given| {
+        let listener = given.text("listener")?;
+        Ok(Request::Explain { listener })
+    }),
+];
+
+/// The names of all methods, with their interfaces.
+pub fn methods() -> impl Iterator<Item = &'static str> {
+    METHODS.iter().map(|(name, _, _)| *name)
+}
+
+impl Request {
+    /// What a call asks for, if the client may ask it. A client that may do nothing does not learn
+    /// which methods there are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: send it as [`super::Reply::error`].
+    pub fn of(call: Call, access: Access) -> Result<Request, Error> {
+        if access == Access::Nothing {
+            return Err(Error::PermissionDenied);
+        }
+        let mut all = METHODS.iter();
+        let Some((_, replies, decode)) = all.find(|(name, _, _)| *name == call.method) else {
+            return Err(unknown(call.method));
+        };
+        let mut parameters = Parameters(call.parameters);
+        let request = decode(&mut parameters)?;
+        parameters.none_left()?;
+        access.permit(&request)?;
+        if *replies == Replies::Several && call.expects != Expects::Several {
+            return Err(Error::ExpectedMore);
+        }
+        Ok(request)
+    }
+
+    /// Whether it changes anything, and so needs [`Access::Act`]. [`Request::Check`] changes nothing
+    /// that lasts, but it reads files and binds addresses with the rights of the daemon.
+    pub fn acts(&self) -> bool {
+        match self {
+            Request::Start { .. }
+            | Request::Stop { .. }
+            | Request::Restart { .. }
+            | Request::Reload { .. }
+            | Request::Scale { .. }
+            | Request::Signal { .. }
+            | Request::Reset { .. }
+            | Request::Reopen
+            | Request::Check => true,
+            Request::GetInfo
+            | Request::GetInterfaceDescription { .. }
+            | Request::Status { .. }
+            | Request::Watch
+            | Request::Logs { .. }
+            | Request::Explain { .. } => false,
+        }
+    }
+}
+
+fn unknown(method: String) -> Error {
+    match method.rsplit_once('.') {
+        Some((interface, _)) if description(interface).is_err() => Error::InterfaceNotFound {
+            interface: interface.to_owned(),
+        },
+        Some(_) | None => Error::MethodNotFound { method },
+    }
+}
+
+fn invalid(parameter: &str) -> Error {
+    Error::InvalidParameter {
+        parameter: parameter.to_owned(),
+    }
+}
+
+/// The parameters that nobody has taken yet. A null is as good as nothing.
+struct Parameters(Map<String, Value>);
+
+impl Parameters {
+    fn take<T>(
+        &mut self,
+        name: &str,
+        typed: impl FnOnce(Value) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        match self.0.swap_remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => typed(value).map(Some).ok_or_else(|| invalid(name)),
+        }
+    }
+
+    fn optional_text(&mut self, name: &str) -> Result<Option<String>, Error> {
+        self.take(name, |value| match value {
+            Value::String(text) => Some(text),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_) => None,
+        })
+    }
+
+    fn text(&mut self, name: &str) -> Result<String, Error> {
+        self.optional_text(name)?.ok_or_else(|| invalid(name))
+    }
+
+    fn flag(&mut self, name: &str) -> Result<bool, Error> {
+        let flag = self.take(name, |value| value.as_bool())?;
+        Ok(flag.unwrap_or(false))
+    }
+
+    fn number(&mut self, name: &str) -> Result<Option<u32>, Error> {
+        self.take(name, |value| u32::try_from(value.as_u64()?).ok())
+    }
+
+    fn worker_and_no_wait(&mut self) -> Result<(String, bool), Error> {
+        Ok((self.text("worker")?, self.flag("no_wait")?))
+    }
+
+    fn none_left(&self) -> Result<(), Error> {
+        match self.0.keys().next() {
+            Some(name) => Err(invalid(name)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn ask(method: &str, parameters: Value, expects: Expects) -> Result<Request, Error> {
+        let Value::Object(parameters) = parameters else {
+            panic!("parameters are an object");
+        };
+        let call = Call {
+            method: method.to_owned(),
+            parameters,
+            expects,
+        };
+        Request::of(call, Access::Act)
+    }
+
+    #[test]
+    fn parameters_are_typed_and_null_is_nothing() {
+        let scale = |parameters| ask("io.listend.Manager.Scale", parameters, Expects::One);
+        let wanted = Request::Scale {
+            worker: "app".to_owned(),
+            instances: 4,
+            no_wait: false,
+        };
+        assert_eq!(
+            scale(json!({"worker": "app", "instances": 4})),
+            Ok(wanted.clone())
+        );
+        assert_eq!(
+            scale(json!({"no_wait": null, "instances": 4, "worker": "app"})),
+            Ok(wanted)
+        );
+        for (parameters, wrong) in [
+            (json!({"instances": 4}), "worker"),
+            (json!({"worker": null, "instances": 4}), "worker"),
+            (json!({"worker": "app"}), "instances"),
+            (json!({"worker": "app", "instances": -1}), "instances"),
+            (json!({"worker": "app", "instances": 1.5}), "instances"),
+            (json!({"worker": "app", "instances": "4"}), "instances"),
+            (
+                json!({"worker": "app", "instances": 1u64 << 32}),
+                "instances",
+            ),
+            (
+                json!({"worker": "app", "instances": 4, "no_wait": 1}),
+                "no_wait",
+            ),
+            (json!({"worker": "app", "instances": 4, "x": null}), "x"),
+        ] {
+            assert_eq!(
+                scale(parameters.clone()),
+                Err(invalid(wrong)),
+                "{parameters}"
+            );
+        }
+    }
+
+    #[test]
+    fn endless_answers_need_more() {
+        for method in ["io.listend.Manager.Watch", "io.listend.Manager.Logs"] {
+            assert!(ask(method, json!({}), Expects::Several).is_ok());
+            for expects in [Expects::One, Expects::Nothing] {
+                assert_eq!(ask(method, json!({}), expects), Err(Error::ExpectedMore));
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_told_apart() {
+        let error = |method: &str| ask(method, json!({}), Expects::One).map(|_| ());
+        let method = |name: &str| Error::MethodNotFound {
+            method: name.to_owned(),
+        };
+        let interface = Error::InterfaceNotFound {
+            interface: "io.example".to_owned(),
+        };
+        assert_eq!(error("io.example.Status"), Err(interface));
+        for name in [
+            "io.listend.Manager.Fly",
+            "Status",
+            "",
+            "io.listend.Manager.status",
+        ] {
+            assert_eq!(error(name), Err(method(name)));
+        }
+    }
+
+    #[test]
+    fn a_stranger_learns_nothing() {
+        for method in ["org.varlink.service.GetInfo", "io.listend.Manager.Fly"] {
+            let call = Call {
+                method: method.to_owned(),
+                parameters: Map::new(),
+                expects: Expects::One,
+            };
+            let got = Request::of(call, Access::Nothing);
+            assert_eq!(got, Err(Error::PermissionDenied));
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The control socket as far as it needs no socket: varlink, and what listend has to say in it.
+//!
+//! Pure: bytes in, bytes out. [`Inbox`] cuts what a client sends into frames, [`Call::read`] takes a
+//! frame apart, [`Request::of`] makes sense of it within what [`Access`] permits, a [`Reply`] goes
+//! into the [`Outbox`]. `docs/io.listend.Manager.varlink` is the interface. The other end is here as
+//! well: [`Status`] is read as it is written, and [`table`](fn@table) shows it.
+
+mod access;
+mod answer;
+mod call;
+mod interface;
+mod status;
+mod table;
+mod time;
+mod width;
+mod wire;
+
+pub use access::{Access, Owner, Peer};
+pub use answer::{
+    CheckReply, DescriptionReply, Event, ExplainReply, LogLine, LogsReply, Progress, WatchReply,
+};
+pub use call::{Call, Error, Expects, Reject, Reply};
+pub use interface::{INTERFACE, Info, Request, SERVICE, description, info, methods};
+pub use status::{
+    Connections, Detail, Instance, Listener, ListenerState, Queue, Socket, SocketOption, Status,
+    Worker, WorkerState, all_is_well, troubles,
+};
+pub use table::table;
+pub use time::rfc3339;
+pub use wire::{FrameTooLong, Inbox, MAX_FRAME, MAX_WAITING, Outbox, Unread};

@@ -1,0 +1,372 @@
+//! What `Status` answers. The keys and words are stable: more may come, none goes.
+//!
+//! `docs/io.listend.Manager.varlink` describes the same shape; a test compares them.
+
+use serde::{Deserialize, Serialize};
+
+/// Listeners and workers, in the order of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// All, or those with the name that was asked for.
+    pub listeners: Vec<Listener>,
+    /// All, or those with the name that was asked for.
+    pub workers: Vec<Worker>,
+}
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Its sockets, in the order in which workers get them.
+    pub sockets: Vec<Socket>,
+    /// How it is.
+    pub state: ListenerState,
+    /// The names of the workers that take it.
+    pub workers: Vec<String>,
+    /// Only in the answer to a request with a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Detail>,
+}
+
+/// One socket of a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// As in the configuration: `127.0.0.1:8080`, `unix:/run/app.sock`.
+    pub address: String,
+    /// The kind of the address: `tcp`, `unix`, `fifo` and so on.
+    pub kind: String,
+    /// `None` for what has no queue.
+    pub queue: Option<Queue>,
+}
+
+/// What waits at a socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Connections that nobody has accepted yet; `None` where the kernel does not tell.
+    pub depth: Option<u64>,
+    /// How many may wait; `None` where the kernel does not tell.
+    pub limit: Option<u64>,
+    /// Connections or datagrams that the kernel dropped; `None` where it does not count them.
+    pub drops: Option<u64>,
+}
+
+/// How a listener is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerState {
+    /// As it should be.
+    Listening,
+    /// Not bound; tried again.
+    Missing,
+    /// Shut down or without its path; about to be repaired.
+    Damaged,
+    /// Its queue is full: clients are turned away.
+    Full,
+    /// A word of a newer listend.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// A worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its name.
+    pub name: String,
+    /// `eager`, `on-demand` or `per-connection`.
+    pub activation: String,
+    /// How often the set of its instances was replaced.
+    pub generation: u32,
+    /// All in all.
+    pub state: WorkerState,
+    /// Its instances.
+    pub instances: Vec<Instance>,
+    /// The names of its listeners.
+    pub listeners: Vec<String>,
+    /// `None` for a worker that accepts its connections itself.
+    #[serde(default)]
+    pub connections: Option<Connections>,
+    /// Only in the answer to a request with a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Detail>,
+}
+
+/// One instance of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its name.
+    pub name: String,
+    /// `None` where there is no process.
+    pub pid: Option<u32>,
+    /// What it does; never [`WorkerState::Degraded`].
+    pub state: WorkerState,
+    /// Since when, as [`super::rfc3339`] has it.
+    pub since: String,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// How the last process ended, in words; `None` where none has.
+    pub last_exit: Option<String>,
+}
+
+/// How a worker or an instance is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerState {
+    /// The program runs.
+    Running,
+    /// The process is on its way to the program.
+    Starting,
+    /// For a client that starts it, or for a listener.
+    Waiting,
+    /// Crashed; started again soon.
+    Backoff,
+    /// Not started again, because something is wrong.
+    Failed,
+    /// Asked to stop.
+    Stopping,
+    /// Not started again, because nobody wants it to be.
+    Stopped,
+    /// Some instances of the worker have failed, others have not.
+    Degraded,
+    /// A word of a newer listend.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// What a worker with one process for each connection has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// Open now.
+    pub live: u64,
+    /// Accepted since listend started.
+    pub accepted: u64,
+    /// Closed without a process, because a limit was reached.
+    pub refused: u64,
+}
+
+/// More about a listener or a worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detail {
+    /// Where it is written, `file:line`; `None` for what came from the command line.
+    pub place: Option<String>,
+    /// Those that were asked for or are worth knowing; none for a worker.
+    #[serde(default)]
+    pub options: Vec<SocketOption>,
+}
+
+/// A socket option.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketOption {
+    /// Of the socket with this address.
+    pub address: String,
+    /// The key of the configuration.
+    pub name: String,
+    /// `None` where the configuration does not have it.
+    pub asked: Option<String>,
+    /// What the kernel has; `None` where it does not tell.
+    pub effective: Option<String>,
+}
+
+impl ListenerState {
+    /// The word on the wire.
+    pub fn word(&self) -> &str {
+        match self {
+            ListenerState::Listening => "listening",
+            ListenerState::Missing => "missing",
+            ListenerState::Damaged => "damaged",
+            ListenerState::Full => "full",
+            ListenerState::Other(word) => word,
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        match self {
+            ListenerState::Listening => true,
+            ListenerState::Missing
+            | ListenerState::Damaged
+            | ListenerState::Full
+            | ListenerState::Other(_) => false,
+        }
+    }
+}
+
+impl WorkerState {
+    /// The word on the wire.
+    pub fn word(&self) -> &str {
+        match self {
+            WorkerState::Running => "running",
+            WorkerState::Starting => "starting",
+            WorkerState::Waiting => "waiting",
+            WorkerState::Backoff => "backoff",
+            WorkerState::Failed => "failed",
+            WorkerState::Stopping => "stopping",
+            WorkerState::Stopped => "stopped",
+            WorkerState::Degraded => "degraded",
+            WorkerState::Other(word) => word,
+        }
+    }
+
+    /// Stopped is well: somebody wanted it.
+    fn is_well(&self) -> bool {
+        match self {
+            WorkerState::Running
+            | WorkerState::Starting
+            | WorkerState::Waiting
+            | WorkerState::Stopping
+            | WorkerState::Stopped => true,
+            WorkerState::Backoff
+            | WorkerState::Failed
+            | WorkerState::Degraded
+            | WorkerState::Other(_) => false,
+        }
+    }
+}
+
+/// Whether there is nothing to worry about. A state that this version does not know is something to
+/// worry about.
+pub fn all_is_well(status: &Status) -> bool {
+    status.listeners.iter().all(|one| one.state.is_well())
+        && status.workers.iter().all(is_worker_well)
+}
+
+fn is_worker_well(worker: &Worker) -> bool {
+    worker.state.is_well() && worker.instances.iter().all(|one| one.state.is_well())
+}
+
+/// What is wrong, a line each: ``listener `web` is missing``.
+pub fn troubles(status: &Status) -> Vec<String> {
+    let mut lines = Vec::new();
+    for listener in status.listeners.iter().filter(|one| !one.state.is_well()) {
+        let (name, word) = (&listener.name, listener.state.word());
+        lines.push(format!("listener `{name}` is {word}"));
+    }
+    for worker in status.workers.iter().filter(|one| !is_worker_well(one)) {
+        let ill = worker.instances.iter().filter(|one| !one.state.is_well());
+        let before = lines.len();
+        for instance in ill {
+            let whose = match instance.name == worker.name {
+                true => format!("worker `{}`", worker.name),
+                false => format!("instance `{}` of worker `{}`", instance.name, worker.name),
+            };
+            let why = instance.last_exit.as_deref();
+            let why = why.map_or(String::new(), |words| format!(": {words}"));
+            lines.push(format!("{whose}: {}{why}", instance.state.word()));
+        }
+        if lines.len() == before {
+            lines.push(format!("worker `{}`: {}", worker.name, worker.state.word()));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn instance(name: &str, state: WorkerState, last_exit: Option<&str>) -> Instance {
+        Instance {
+            name: name.to_owned(),
+            pid: None,
+            state,
+            since: super::super::rfc3339(0),
+            restarts: 0,
+            last_exit: last_exit.map(str::to_owned),
+        }
+    }
+
+    fn worker(state: WorkerState, instances: Vec<Instance>) -> Worker {
+        Worker {
+            name: "app".to_owned(),
+            activation: "eager".to_owned(),
+            generation: 1,
+            state,
+            instances,
+            listeners: Vec::new(),
+            connections: None,
+            detail: None,
+        }
+    }
+
+    fn listener(state: ListenerState) -> Listener {
+        Listener {
+            name: "web".to_owned(),
+            sockets: Vec::new(),
+            state,
+            workers: Vec::new(),
+            detail: None,
+        }
+    }
+
+    fn with(listener: Listener, worker: Worker) -> Status {
+        Status {
+            listeners: vec![listener],
+            workers: vec![worker],
+        }
+    }
+
+    #[test]
+    fn the_words_are_those_on_the_wire() {
+        for word in ["listening", "missing", "damaged", "full", "melted"] {
+            let state: ListenerState = serde_json::from_value(json!(word)).unwrap();
+            assert_eq!(state.word(), word);
+            assert_eq!(matches!(state, ListenerState::Other(_)), word == "melted");
+            assert_eq!(serde_json::to_value(&state).unwrap(), json!(word));
+        }
+        for word in [
+            "running", "starting", "waiting", "backoff", "failed", "stopping", "stopped",
+            "degraded", "asleep",
+        ] {
+            let state: WorkerState = serde_json::from_value(json!(word)).unwrap();
+            assert_eq!(state.word(), word);
+            assert_eq!(matches!(state, WorkerState::Other(_)), word == "asleep");
+            assert_eq!(serde_json::to_value(&state).unwrap(), json!(word));
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_is_well() {
+        for state in [
+            WorkerState::Running,
+            WorkerState::Waiting,
+            WorkerState::Stopped,
+        ] {
+            let one = instance("app", state.clone(), None);
+            let status = with(listener(ListenerState::Listening), worker(state, vec![one]));
+            assert!(all_is_well(&status));
+            assert_eq!(troubles(&status), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn trouble_is_told_once_where_it_is() {
+        let two = vec![
+            instance("app-1", WorkerState::Running, Some("exit status 0")),
+            instance("app-2", WorkerState::Failed, Some("exit status 3")),
+        ];
+        let status = with(
+            listener(ListenerState::Missing),
+            worker(WorkerState::Degraded, two),
+        );
+        assert!(!all_is_well(&status));
+        assert_eq!(
+            troubles(&status),
+            [
+                "listener `web` is missing",
+                "instance `app-2` of worker `app`: failed: exit status 3"
+            ]
+        );
+        let one = instance("app", WorkerState::Backoff, None);
+        let status = with(
+            listener(ListenerState::Listening),
+            worker(WorkerState::Backoff, vec![one]),
+        );
+        assert_eq!(troubles(&status), ["worker `app`: backoff"]);
+        let unknown = WorkerState::Other("asleep".to_owned());
+        let status = with(
+            listener(ListenerState::Listening),
+            worker(unknown, Vec::new()),
+        );
+        assert_eq!(troubles(&status), ["worker `app`: asleep"]);
+    }
+}
