@@ -26,6 +26,7 @@ pub mod diagnose;
 pub mod handoff;
 pub mod host;
 pub mod listener;
+pub mod metrics;
 pub mod plan;
 pub mod report;
 pub mod sample;

@@ -167,6 +167,7 @@ fn only(plan: &Plan, index: usize) -> (Plan, Configured) {
     let plan = Plan {
         listeners: vec![listener.clone()],
         workers,
+        metrics: None,
     };
     (plan, configured)
 }

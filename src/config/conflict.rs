@@ -143,9 +143,12 @@ struct Taken<'d> {
 }
 
 /// Files one problem for each address that collides with an earlier one.
-pub(super) fn find(listeners: &[DraftListener], report: &mut Report) {
+pub(super) fn find<'d>(
+    listeners: impl Iterator<Item = &'d DraftListener> + Clone,
+    report: &mut Report,
+) {
     let mut taken = Taken::default();
-    for draft in listeners.iter().filter(|draft| !draft.duplicate) {
+    for draft in listeners.clone().filter(|draft| !draft.duplicate) {
         let listener = &draft.listener;
         let sharing = Sharing::of(listener);
         for address in &listener.addresses {
@@ -169,9 +172,13 @@ pub(super) fn find(listeners: &[DraftListener], report: &mut Report) {
 }
 
 /// A symbolic link must not stand where another listener puts something.
-fn links(listeners: &[DraftListener], taken: &Taken, report: &mut Report) {
+fn links<'d>(
+    listeners: impl Iterator<Item = &'d DraftListener>,
+    taken: &Taken,
+    report: &mut Report,
+) {
     let mut seen = HashMap::new();
-    for draft in listeners.iter().filter(|draft| !draft.duplicate) {
+    for draft in listeners.filter(|draft| !draft.duplicate) {
         let listener = &draft.listener;
         for link in &listener.symlinks {
             let path = link.value.as_path();

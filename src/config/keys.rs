@@ -24,6 +24,11 @@ const fn key(name: &'static str, default: &'static str, doc: &'static str) -> Ke
 pub const TOP: &[Key] = &[
     key("listeners", "none", "the sockets to bind, by name"),
     key("workers", "none", "the programs that get them, by name"),
+    key(
+        "metrics",
+        "not served",
+        "where metrics are served: an address, or what a listener may have",
+    ),
     key("silence", "none", "codes of advice not to give"),
 ];
 

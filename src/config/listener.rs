@@ -54,24 +54,42 @@ pub(super) fn decode(entry: &Entry, report: &mut Report) -> DraftListener {
         worker: None,
     };
     out.check(entry.place, scalar::name(entry.name));
+    let name = Located {
+        value: entry.name.to_owned(),
+        place: entry.place,
+    };
+    decode_value(name, entry.value, report)
+}
+
+/// Reads what stands behind the name.
+pub(super) fn decode_value(
+    name: Located<String>,
+    value: &Node,
+    report: &mut Report,
+) -> DraftListener {
+    let mut out = Out {
+        report,
+        listener: Some(&name.value),
+        worker: None,
+    };
     let mut draft = DraftListener {
-        listener: plain(entry.name, entry.place),
+        listener: plain(&name.value, name.place),
         broken: false,
         duplicate: false,
     };
-    match &entry.value.content {
-        Content::Map(_) => long_form(entry.value, &mut draft, &mut out),
+    match &value.content {
+        Content::Map(_) => long_form(value, &mut draft, &mut out),
         Content::Null { .. } => {
             let complaint = Complaint::new(
                 Kind::MissingKey,
-                format!("listener `{}` has no address", entry.name),
+                format!("listener `{}` has no address", name.value),
             );
             let complaint =
-                complaint.hint(format!("write it like `{}: 127.0.0.1:8080`", entry.name));
-            out.add(complaint.at(entry.value.place));
+                complaint.hint(format!("write it like `{}: 127.0.0.1:8080`", name.value));
+            out.add(complaint.at(value.place));
             draft.broken = true;
         }
-        _ => addresses(entry.value, V6::Only, &mut draft, &mut out),
+        _ => addresses(value, V6::Only, &mut draft, &mut out),
     }
     draft
 }

@@ -25,9 +25,23 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// In the order of the files.
     pub workers: Vec<Worker>,
+    /// Where metrics are served: a listener of listend's own, called [`METRICS`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Listener>,
     /// Codes of advice not to give, for the whole configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub silence: Vec<String>,
+}
+
+/// The name of the listener that metrics are served at. It has a colon in it, which the names of
+/// others cannot have.
+pub const METRICS: &str = "listend:metrics";
+
+impl Config {
+    /// Every listener that is to be bound, listend's own last.
+    pub fn every_listener(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners.iter().chain(&self.metrics)
+    }
 }
 
 /// One named entry under `listeners:`.

@@ -3,7 +3,7 @@
 use super::complaint::{Complaint, Out};
 use super::decode::{Entry, Fields, entries, silence};
 use super::listener::{self, DraftListener};
-use super::model::Config;
+use super::model::{Config, Listener, Located, METRICS, SocketKind};
 use super::silence::Silence;
 use super::worker::{self, DraftWorker};
 use super::yaml::{self, Content, Node};
@@ -39,6 +39,7 @@ pub struct Loaded {
 pub(super) struct Draft {
     pub listeners: Vec<DraftListener>,
     pub workers: Vec<DraftWorker>,
+    pub metrics: Option<DraftListener>,
     pub silence: Vec<String>,
     /// A part of the files could not be read, so that a name may be missing for that reason.
     pub incomplete: bool,
@@ -68,13 +69,14 @@ pub fn read(files: Vec<SourceFile>) -> Loaded {
 /// Checks what is between the parts, and takes the drafts' covers off.
 pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> Loaded {
     names_once(&mut draft, &mut report);
-    conflict::find(&draft.listeners, &mut report);
+    conflict::find(draft.listeners.iter().chain(&draft.metrics), &mut report);
     cross::check(&draft, &mut report);
     let listeners = draft.listeners.into_iter().filter(|draft| !draft.duplicate);
     let workers = draft.workers.into_iter().filter(|draft| !draft.duplicate);
     let config = Config {
         listeners: listeners.map(|draft| draft.listener).collect(),
         workers: workers.map(|draft| draft.worker).collect(),
+        metrics: draft.metrics.map(|draft| draft.listener),
         silence: draft.silence,
     };
     Silence::of(&config).apply(&mut report);
@@ -102,6 +104,7 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
     };
     let listeners = fields.take("listeners");
     let workers = fields.take("workers");
+    let served_at = fields.take("metrics");
     let codes = fields.take("silence").filter(|node| !is_null(node));
     draft.silence.extend(silence(codes, &mut out));
     fields.finish();
@@ -120,9 +123,56 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
             draft.listeners.push(listener::decode(entry, report));
         },
     );
+    if let Some(node) = served_at {
+        metrics(node, draft, report);
+    }
     each(workers, "workers", draft, report, |entry, draft, report| {
         draft.workers.push(worker::decode(entry, folder, report));
     });
+}
+
+/// Reads `metrics:`, which is written like a listener.
+fn metrics(node: &Node, draft: &mut Draft, report: &mut Report) {
+    if let Some(first) = &draft.metrics {
+        let complaint = Complaint::new(Kind::DuplicateKey, "`metrics` stands in two files");
+        let problem = complaint.hint("delete one of them").at(node.place);
+        report.add(problem.with_related(first.listener.name.place, "first written here"));
+        return;
+    }
+    let name = Located {
+        value: METRICS.to_owned(),
+        place: node.place,
+    };
+    let decoded = listener::decode_value(name, node, report);
+    can_be_scraped(&decoded.listener, report);
+    draft.metrics = Some(decoded);
+}
+
+/// HTTP wants a stream.
+fn can_be_scraped(listener: &Listener, report: &mut Report) {
+    for address in &listener.addresses {
+        let mut kinds = address
+            .value
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.kind());
+        if kinds.all(|kind| {
+            matches!(
+                kind,
+                SocketKind::Tcp
+                    | SocketKind::Mptcp
+                    | SocketKind::UnixStream
+                    | SocketKind::VsockStream
+            )
+        }) {
+            continue;
+        }
+        let text = &address.value.text;
+        let complaint = Complaint::bad(format!("metrics cannot be served at `{text}`"));
+        let complaint = complaint.hint("write `HOST:PORT` or `unix:/path`; HTTP needs a stream");
+        let problem = complaint.at(address.place).with_address(text);
+        report.add(problem.of_listener(METRICS));
+    }
 }
 
 /// Whether a mapping stands under a key that means nothing at the top of a file.

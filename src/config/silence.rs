@@ -15,7 +15,7 @@ pub struct Silence {
 impl Silence {
     /// Collects the codes of the configuration, its listeners and its workers.
     pub fn of(config: &Config) -> Silence {
-        let listeners = config.listeners.iter();
+        let listeners = config.every_listener();
         let workers = config.workers.iter();
         Silence {
             everywhere: config.silence.clone(),

@@ -95,7 +95,7 @@ pub(super) fn is_crash(status: ExitStatus) -> bool {
 }
 
 /// Whether the restart policy `on-failure` takes this for a failure.
-pub(super) fn is_failure(status: ExitStatus) -> bool {
+pub fn is_failure(status: ExitStatus) -> bool {
     match status {
         ExitStatus::Code(code) => code != 0,
         ExitStatus::Signal { number, .. } => !signals::is_clean(number),

@@ -29,7 +29,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-pub use backoff::STABLE_AFTER;
+pub use backoff::{STABLE_AFTER, is_failure};
 pub use connections::{ConnectionCounts, PAUSE_MAX, PAUSE_MIN};
 pub use effect::{Effect, Scope};
 pub use event::{Event, FailureReason, Next, Refusal};

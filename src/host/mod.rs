@@ -54,7 +54,7 @@ impl Facts {
             uid: nix::unistd::geteuid().as_raw(),
             ..Facts::default()
         };
-        for listener in &config.listeners {
+        for listener in config.every_listener() {
             for user in listener.owner.iter().chain(&listener.directory_owner) {
                 facts.look_up_user(Some(&user.value));
             }
@@ -127,8 +127,7 @@ impl Facts {
     /// The names of /etc/passwd and /etc/group, read only when something has to be suggested.
     fn look_for_suggestions(&mut self, config: &Config) {
         let users = config
-            .listeners
-            .iter()
+            .every_listener()
             .flat_map(|listener| listener.owner.iter().chain(&listener.directory_owner))
             .chain(
                 config
@@ -143,8 +142,7 @@ impl Facts {
             self.known_users = first_fields(Path::new("/etc/passwd"));
         }
         let groups = config
-            .listeners
-            .iter()
+            .every_listener()
             .flat_map(|listener| listener.group.iter().chain(&listener.directory_group))
             .chain(config.workers.iter().flat_map(|worker| {
                 let more = worker.supplementary_groups.iter().flatten();

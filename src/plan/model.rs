@@ -26,6 +26,9 @@ pub struct Plan {
     pub listeners: Vec<ListenerPlan>,
     /// In the order of the configuration; [`WorkerId`] counts them.
     pub workers: Vec<WorkerPlan>,
+    /// The listener that no worker takes, because metrics are served there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<ListenerId>,
 }
 
 impl Plan {

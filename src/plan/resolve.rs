@@ -22,7 +22,10 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
         report: Report::default(),
     };
     let Config {
-        listeners, workers, ..
+        listeners,
+        workers,
+        metrics,
+        ..
     } = config;
     // Taken apart piece by piece: with many thousands of listeners, two whole copies would be the
     // most memory that listend ever needs.
@@ -30,6 +33,10 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
         .into_iter()
         .map(|listener| resolver.listener(listener))
         .collect();
+    let metrics = metrics.map(|listener| {
+        listeners.push(resolver.listener(listener));
+        ListenerId(listeners.len() as u32 - 1)
+    });
     // Collecting in place keeps the room of the larger elements.
     listeners.shrink_to_fit();
     let ids: HashMap<&str, ListenerId> = listeners
@@ -41,7 +48,12 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
         .iter()
         .map(|worker| resolver.worker(worker, &listeners, &ids))
         .collect();
-    (Plan { listeners, workers }, resolver.report)
+    let plan = Plan {
+        listeners,
+        workers,
+        metrics,
+    };
+    (plan, resolver.report)
 }
 
 struct Resolver<'a> {

@@ -1,0 +1,153 @@
+//! What has happened since the start, by worker.
+
+use crate::core::{Event, ExitStatus, Refusal, is_failure};
+use crate::plan::{ListenerId, WorkerId};
+use std::collections::BTreeSet;
+
+/// The counters of all workers, and which listeners are out of order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Indexed by [`WorkerId`].
+    workers: Vec<WorkerCounters>,
+    /// The listeners that are not bound.
+    missing: BTreeSet<ListenerId>,
+    /// The sockets that take no clients.
+    damaged: BTreeSet<(ListenerId, u32)>,
+}
+
+/// What one worker's instances and connections have done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WorkerCounters {
+    /// Processes that reached the program.
+    pub starts: u64,
+    /// Processes that ended.
+    pub exits: Exits,
+    /// Clients that started the worker.
+    pub activations: u64,
+    /// How often the log was told that a limit of starts or accepts was reached; at most once a
+    /// minute ([`Event::RateLimited`]).
+    pub rate_limited: u64,
+    /// Connections closed because of `max_connections`.
+    pub refused_all: u64,
+    /// Connections closed because of `max_connections_per_source`.
+    pub refused_source: u64,
+    /// How often accept(2) found no descriptors or memory.
+    pub accept_pauses: u64,
+    /// Processes that had to be killed, because they did not stop in time.
+    pub stop_timeouts: u64,
+}
+
+/// How processes ended. The codes and signals themselves are in the log: as labels they would be
+/// hundreds of series.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exits {
+    /// With status 0.
+    pub code_ok: u64,
+    /// With another status.
+    pub code_error: u64,
+    /// By a signal that counts as a clean end.
+    pub signal_ok: u64,
+    /// By another signal.
+    pub signal_error: u64,
+    /// Without having reached the program.
+    pub launch: u64,
+}
+
+impl Counters {
+    /// All zero, for so many workers.
+    pub fn new(workers: usize) -> Counters {
+        Counters {
+            workers: vec![WorkerCounters::default(); workers],
+            ..Counters::default()
+        }
+    }
+
+    /// The counters of a worker.
+    pub fn worker(&self, id: WorkerId) -> WorkerCounters {
+        let known = self.workers.get(id.0 as usize);
+        known.copied().unwrap_or_default()
+    }
+
+    /// Whether every socket of a listener is bound and takes clients.
+    pub fn is_up(&self, id: ListenerId) -> bool {
+        let mut of_it = self.damaged.range((id, 0)..=(id, u32::MAX));
+        !self.missing.contains(&id) && of_it.next().is_none()
+    }
+
+    /// Counts what happened.
+    pub fn observe(&mut self, event: &Event) {
+        match event {
+            Event::InstanceStarted { instance, .. } => {
+                self.add(instance.worker, |count| &mut count.starts);
+            }
+            Event::LaunchFailed { instance, .. } => {
+                self.add(instance.worker, |count| &mut count.exits.launch);
+            }
+            Event::InstanceExited {
+                instance, status, ..
+            } => self.add(instance.worker, |count| exit(&mut count.exits, *status)),
+            Event::StopTimedOut { instance, .. } => {
+                self.add(instance.worker, |count| &mut count.stop_timeouts);
+            }
+            Event::Activated { worker, .. } => self.add(*worker, |count| &mut count.activations),
+            Event::RateLimited { worker, .. } => {
+                self.add(*worker, |count| &mut count.rate_limited);
+            }
+            Event::ConnectionRefused { worker, why, .. } => {
+                self.add(*worker, |count| match why {
+                    Refusal::Connections { .. } => &mut count.refused_all,
+                    Refusal::OfSource { .. } => &mut count.refused_source,
+                });
+            }
+            Event::AcceptPaused { worker, .. } => {
+                self.add(*worker, |count| &mut count.accept_pauses);
+            }
+            Event::ListenerAwaited { listener, .. } | Event::ListenerMissing { listener, .. } => {
+                self.missing.insert(*listener);
+            }
+            Event::ListenerBound { listener, .. } => {
+                self.missing.remove(listener);
+            }
+            Event::ListenerDamaged { listener, socket } => {
+                self.damaged.insert((*listener, *socket));
+            }
+            Event::ListenerRepaired {
+                listener, socket, ..
+            } => {
+                self.damaged.remove(&(*listener, *socket));
+            }
+            // Either told by another event as well, or nothing that is counted.
+            Event::InstanceStarting { .. }
+            | Event::InstanceFailed { .. }
+            | Event::WorkerFailed { .. }
+            | Event::StopRequested { .. }
+            | Event::StopHurried { .. }
+            | Event::Stopping { .. }
+            | Event::ListenerOverdue { .. }
+            | Event::InstanceRefreshed { .. }
+            | Event::RepairFailed { .. }
+            | Event::NobodyTaken { .. }
+            | Event::ConnectionsFull { .. }
+            | Event::ConnectionTimedOut { .. }
+            | Event::AllStopped
+            | Event::ReloadUnavailable => {}
+        }
+    }
+
+    fn add(&mut self, worker: WorkerId, which: impl FnOnce(&mut WorkerCounters) -> &mut u64) {
+        if let Some(count) = self.workers.get_mut(worker.0 as usize) {
+            let count = which(count);
+            *count = count.saturating_add(1);
+        }
+    }
+}
+
+/// The counter of an end; what is an error is what the restart policy `on-failure` takes for one.
+fn exit(exits: &mut Exits, status: ExitStatus) -> &mut u64 {
+    match (status, is_failure(status)) {
+        (ExitStatus::Code(_), false) => &mut exits.code_ok,
+        (ExitStatus::Code(_), true) => &mut exits.code_error,
+        (ExitStatus::Signal { .. }, false) => &mut exits.signal_ok,
+        (ExitStatus::Signal { .. }, true) => &mut exits.signal_error,
+    }
+}

@@ -1,0 +1,18 @@
+//! What is counted and measured, as Prometheus reads it.
+//!
+//! Pure: [`Counters`] are fed with what the core tells, a [`Page`] is what was found at one scrape,
+//! and a [`Rendering`] turns it into text piece by piece, since ten thousand listeners are
+//! megabytes. [`http`] knows as much of HTTP as a scrape needs. Nothing here opens, reads or waits.
+//!
+//! Every label comes from the configuration, or from a fixed set: however long the daemon runs and
+//! whatever clients do, the number of series stays what it was at the start.
+
+mod counters;
+mod family;
+pub mod http;
+mod page;
+mod text;
+
+pub use counters::{Counters, Exits, WorkerCounters};
+pub use page::{DaemonRow, ListenerRow, Page, SocketRow, States, WorkerRow};
+pub use text::{Format, Rendering};

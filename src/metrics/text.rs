@@ -1,0 +1,152 @@
+//! A page as text, piece by piece.
+
+use super::family::{FAMILIES, Family, Kind};
+use super::page::Page;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How many rows one piece has at most: well under a millisecond.
+const ROWS: usize = 256;
+
+/// The two texts that Prometheus reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+    /// The text format 0.0.4 of Prometheus, which curl and old scrapers get.
+    Plain,
+}
+
+impl Format {
+    /// What Content-Type says.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// A page on its way to text.
+#[derive(Debug)]
+pub struct Rendering {
+    page: Arc<Page>,
+    format: Format,
+    /// Index into the families, and the next row of that.
+    family: usize,
+    row: usize,
+    text: String,
+}
+
+impl Rendering {
+    /// Nothing is written yet.
+    pub fn new(page: Page, format: Format) -> Rendering {
+        Rendering {
+            page: Arc::new(page),
+            format,
+            family: 0,
+            row: 0,
+            text: String::new(),
+        }
+    }
+
+    /// Writes the next piece; the whole text after the last one.
+    pub fn step(&mut self) -> Option<String> {
+        let mut left = ROWS;
+        while left > 0 {
+            let Some(family) = FAMILIES.get(self.family) else {
+                if self.format == Format::OpenMetrics {
+                    // Writing to a string does not fail.
+                    let _never = encode_eof(&mut self.text);
+                }
+                return Some(std::mem::take(&mut self.text));
+            };
+            let rows = family.rows(&self.page);
+            let end = rows.min(self.row + left);
+            self.piece(family, self.row..end);
+            // A family without rows costs its heading.
+            left -= (end - self.row).max(1);
+            self.row = end;
+            if end == rows {
+                self.family += 1;
+                self.row = 0;
+            }
+        }
+        None
+    }
+
+    /// Appends some rows of a family. The encoder writes a heading above whatever it is given, but
+    /// a family may have only one.
+    fn piece(&mut self, family: &'static Family, rows: Range<usize>) {
+        let is_first = rows.start == 0;
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Piece {
+            page: Arc::clone(&self.page),
+            family,
+            rows,
+        }));
+        let mut piece = String::new();
+        // Writing to a string does not fail.
+        let _never = encode_registry(&mut piece, &registry);
+        let mut series = piece.as_str();
+        while series.starts_with('#') {
+            let (line, rest) = series.split_once('\n').unwrap_or((series, ""));
+            if is_first && let Some(line) = self.heading(family.kind, line) {
+                self.text.push_str(&line);
+                self.text.push('\n');
+            }
+            series = rest;
+        }
+        self.text.push_str(series);
+    }
+
+    /// A line of the heading. The older format knows no units and no infos, and the names in its
+    /// headings are those of the series.
+    fn heading(&self, kind: Kind, line: &str) -> Option<String> {
+        if self.format == Format::OpenMetrics {
+            return Some(line.to_owned());
+        }
+        let mut words = line.splitn(4, ' ');
+        let (_, what) = (words.next()?, words.next()?);
+        let (name, rest) = (words.next()?, words.next()?);
+        let (suffix, rest) = match (kind, what) {
+            (_, "UNIT") => return None,
+            (Kind::Gauge, _) => ("", rest),
+            (Kind::Counter, _) => ("_total", rest),
+            (Kind::Info, "TYPE") => ("_info", "gauge"),
+            (Kind::Info, _) => ("_info", rest),
+        };
+        Some(format!("# {what} {name}{suffix} {rest}"))
+    }
+}
+
+/// Some rows of a family, as the encoder wants them.
+struct Piece {
+    page: Arc<Page>,
+    family: &'static Family,
+    rows: Range<usize>,
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.family.name, self.rows)
+    }
+}
+
+impl Collector for Piece {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let unit = self.family.unit();
+        let mut metric = encoder.encode_descriptor(
+            self.family.name,
+            self.family.help(),
+            unit.as_ref(),
+            self.family.metric_type(),
+        )?;
+        self.family.encode(&self.page, self.rows.clone(), &mut metric)
+    }
+}
