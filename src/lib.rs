@@ -13,6 +13,7 @@
 //! - [`handoff`]: how a worker is told which descriptors it got.
 //! - [`worker`]: turns a worker's plan into a prepared process, and its failures into words.
 //! - [`control`]: the language of the control socket: calls, replies, status.
+//! - [`metrics`]: what is counted and measured, as Prometheus reads it.
 //! - [`shell`]: the event loop; does what the core decides.
 //! - [`sys`]: the only module with `unsafe`: fork, exec and the calls no crate wraps.
 //! - [`cli`]: the command line. [`sample`]: the sample worker. [`stage`]: the steps of a launch.

@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("plan", &["config", "handoff", "host", "report"]),
     ("handoff", &["connection"]),
     ("core", &["config", "connection", "plan", "stage"]),
+    ("metrics", &["core", "plan"]),
     ("sys", &["stage"]),
     (
         "listener",
@@ -49,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "handoff",
             "host",
             "listener",
+            "metrics",
             "plan",
             "report",
             "sample",

@@ -228,10 +228,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Rows::WorkersBy(|row| match row.connections {
             None => Vec::new(),
             Some(_) => vec![
-                (
-                    &[("reason", "max_connections")],
-                    row.counters.refused_all,
-                ),
+                (&[("reason", "max_connections")], row.counters.refused_all),
                 (
                     &[("reason", "max_connections_per_source")],
                     row.counters.refused_source,
@@ -337,9 +334,7 @@ impl Family {
         match self.rows {
             Rows::Daemon(value) => match (self.kind, value(&page.daemon)) {
                 (_, None) => Ok(()),
-                (Kind::Info, Some(_)) => {
-                    to.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
-                }
+                (Kind::Info, Some(_)) => to.encode_info(&[("version", env!("CARGO_PKG_VERSION"))]),
                 (Kind::Gauge | Kind::Counter, Some(value)) => self.one(value, to),
             },
             Rows::Listeners(value) => {

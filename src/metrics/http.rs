@@ -193,9 +193,15 @@ mod tests {
         for (text, why) in [
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", NotFound),
             ("GET /metrics/ HTTP/1.1\r\nHost: a\r\n\r\n", NotFound),
-            ("POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n", MethodNotAllowed),
+            (
+                "POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
+                MethodNotAllowed,
+            ),
             ("GET /metrics HTTP/1.1\r\n\r\n", BadRequest),
-            ("GET /metrics HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", BadRequest),
+            (
+                "GET /metrics HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+                BadRequest,
+            ),
             ("GET /metrics HTTP/2.0\r\n\r\n", BadRequest),
             ("GET /metrics\r\n\r\n", BadRequest),
             ("\u{16}\u{3}\u{1}", BadRequest),
@@ -216,13 +222,25 @@ mod tests {
             ("Accept: */*", Plain),
             ("Accept: application/openmetrics-text", OpenMetrics),
             ("Accept: application/openmetrics-text; version=2.0.0", Plain),
-            ("accept: text/plain;q=0.5, Application/OpenMetrics-Text;version=1.0.0;q=0.6", OpenMetrics),
-            ("Accept: text/plain;q=0.7\r\nAccept: application/openmetrics-text;q=0.6", Plain),
+            (
+                "accept: text/plain;q=0.5, Application/OpenMetrics-Text;version=1.0.0;q=0.6",
+                OpenMetrics,
+            ),
+            (
+                "Accept: text/plain;q=0.7\r\nAccept: application/openmetrics-text;q=0.6",
+                Plain,
+            ),
             ("Accept: application/openmetrics-text;q=0", Plain),
             ("Accept: application/openmetrics-text;q=x", Plain),
             // What Prometheus 2 and 3 send.
-            ("Accept: application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", OpenMetrics),
-            ("Accept: application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1", OpenMetrics),
+            (
+                "Accept: application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                OpenMetrics,
+            ),
+            (
+                "Accept: application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+                OpenMetrics,
+            ),
         ] {
             assert_eq!(format_for(accept), format, "{accept}");
         }

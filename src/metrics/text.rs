@@ -147,6 +147,7 @@ impl Collector for Piece {
             unit.as_ref(),
             self.family.metric_type(),
         )?;
-        self.family.encode(&self.page, self.rows.clone(), &mut metric)
+        self.family
+            .encode(&self.page, self.rows.clone(), &mut metric)
     }
 }

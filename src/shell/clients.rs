@@ -127,6 +127,10 @@ pub(super) enum Role {
 /// The role of every listener, by the activation of those who take it.
 pub(super) fn roles(plan: &Plan) -> Vec<Role> {
     let mut roles = vec![Role::Held; plan.listeners.len()];
+    if let Some(metrics) = plan.metrics {
+        // Taken here, too, though for no worker.
+        roles[metrics.0 as usize] = Role::Accepted { nonblocking: true };
+    }
     for worker in &plan.workers {
         let role = match worker.lifecycle.activation {
             Activation::Eager => continue,
@@ -197,6 +201,8 @@ impl Shell {
         let held = self.held((listener, socket));
         if held.is_some_and(|held| held.endpoint.accepts()) && flags.intersects(ended) {
             self.look_at(listener, socket);
+        } else if self.plan.metrics == Some(listener) {
+            self.take_scraper(listener, socket);
         } else {
             self.feed(Input::ClientWaits { listener, socket });
         }

@@ -2,6 +2,19 @@
 
 use crate::core::Mono;
 use nix::time::{ClockId, clock_gettime};
+use std::time::Duration;
+
+/// CLOCK_REALTIME, since the epoch: for people and for other machines, not to reckon with.
+pub fn wall() -> Duration {
+    // As below: this call does not fail.
+    let time = clock_gettime(ClockId::CLOCK_REALTIME);
+    time.map_or(Duration::ZERO, |time| {
+        Duration::new(
+            u64::try_from(time.tv_sec()).unwrap_or(0),
+            u32::try_from(time.tv_nsec()).unwrap_or(0),
+        )
+    })
+}
 
 /// CLOCK_MONOTONIC: does not jump when somebody sets the wall clock.
 pub fn now() -> Mono {

@@ -7,6 +7,7 @@ mod clients;
 pub mod clock;
 mod listeners;
 pub mod logging;
+mod metrics;
 mod process;
 mod signals;
 mod turn;

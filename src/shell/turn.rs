@@ -5,6 +5,7 @@
 
 use super::clients::{self, Clients, Connection};
 use super::clock;
+use super::metrics::Metrics;
 use super::process::{Process, Processes};
 use super::signals::{Arrived, Signals};
 use super::watch::{SocketId, Watch};
@@ -43,7 +44,8 @@ pub struct Shell {
     /// The processes on their way to exec that tell nobody when they are there.
     launching: Vec<(ProcessId, Mono)>,
     surroundings: Surroundings,
-    core: Core,
+    pub(super) core: Core,
+    pub(super) metrics: Metrics,
     pub(super) epoll: Epoll,
     signals: Signals,
     pub(super) processes: Processes,
@@ -68,32 +70,36 @@ pub(super) enum Token {
     Paths,
     /// The machine's addresses changed.
     Addresses,
+    /// Somebody who asks for the metrics.
+    Scraper(u32),
 }
 
 impl Token {
     pub(super) fn pack(self) -> u64 {
         match self {
             Token::Signals => 0,
-            Token::Status(process) => process.0 << 3 | 1,
-            Token::Exit(process) => process.0 << 3 | 2,
+            Token::Status(process) => process.0 << 4 | 1,
+            Token::Exit(process) => process.0 << 4 | 2,
             Token::Listener((listener, socket)) => {
-                u64::from(listener.0) << 32 | u64::from(socket) << 3 | 3
+                u64::from(listener.0) << 32 | u64::from(socket) << 4 | 3
             }
             Token::Paths => 4,
             Token::Addresses => 5,
             Token::Children => 6,
+            Token::Scraper(number) => u64::from(number) << 4 | 7,
         }
     }
 
     fn unpack(data: u64) -> Token {
         let low = data as u32;
-        match data & 7 {
-            1 => Token::Status(ProcessId(data >> 3)),
-            2 => Token::Exit(ProcessId(data >> 3)),
-            3 => Token::Listener((ListenerId((data >> 32) as u32), low >> 3)),
+        match data & 15 {
+            1 => Token::Status(ProcessId(data >> 4)),
+            2 => Token::Exit(ProcessId(data >> 4)),
+            3 => Token::Listener((ListenerId((data >> 32) as u32), low >> 4)),
             4 => Token::Paths,
             5 => Token::Addresses,
             6 => Token::Children,
+            7 => Token::Scraper((data >> 4) as u32),
             _ => Token::Signals,
         }
     }
@@ -128,6 +134,7 @@ impl Shell {
         let watch = Watch::new(clients::roles(&plan));
         let lifecycles = plan.workers.iter().map(|worker| worker.lifecycle.clone());
         let core = Core::new(lifecycles.collect(), when_done).with_listeners(listener_lives(&plan));
+        let metrics = Metrics::new(&plan);
         Ok(Shell {
             plan,
             bound: Some(bound),
@@ -136,6 +143,7 @@ impl Shell {
             launching: Vec::new(),
             surroundings,
             core,
+            metrics,
             epoll,
             signals,
             processes: Processes::default(),
@@ -202,10 +210,12 @@ impl Shell {
                 Token::Listener(socket) => self.socket_event(socket, event.events()),
                 Token::Paths => self.paths_changed(),
                 Token::Addresses => self.addresses_changed(),
+                Token::Scraper(number) => self.scraper_event(number, event.events()),
                 Token::Signals | Token::Children | Token::Status(_) | Token::Exit(_) => {}
             }
         }
         self.look_at_launching();
+        self.serve_metrics();
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
         }
@@ -234,7 +244,8 @@ impl Shell {
     /// Until the core's deadline, rounded up: a turn that comes too early would only come again.
     fn timeout(&self) -> EpollTimeout {
         let looked_at = self.launching.iter().map(|(_, at)| *at);
-        let Some(deadline) = looked_at.chain(self.core.deadline()).min() else {
+        let deadlines = looked_at.chain(self.core.deadline());
+        let Some(deadline) = deadlines.chain(self.metrics.deadline()).min() else {
             return EpollTimeout::NONE;
         };
         let left = deadline.0.saturating_sub(clock::now().0);
@@ -363,6 +374,7 @@ impl Shell {
     }
 
     fn emit(&mut self, event: &Event) {
+        self.metrics.counters.observe(event);
         // There may be thousands of connections a second, and nobody who reads of each.
         if words::is_detail(event, &self.plan) && !log::log_enabled!(log::Level::Debug) {
             return;
