@@ -20,7 +20,10 @@ const EMFILE: i32 = 24;
 impl Life {
     pub(crate) fn perform(&mut self, effect: Effect, at: Mono) {
         match effect {
-            Effect::Bind { .. } | Effect::Repair { .. } | Effect::WatchAddresses { .. } => {
+            Effect::Bind { .. }
+            | Effect::Repair { .. }
+            | Effect::WatchAddresses { .. }
+            | Effect::Answer { .. } => {
                 panic!("{effect:?}: every listener of this life is whole");
             }
             Effect::Spawn {
