@@ -53,15 +53,15 @@ pub struct SocketRow {
     pub socket: u32,
     /// What it is bound to.
     pub address: String,
-    /// How many connections wait in its accept queue.
-    pub connections: Option<u64>,
+    /// How many connections or messages wait.
+    pub depth: Option<u64>,
     /// How many may.
     pub limit: Option<u64>,
-    /// How many bytes wait in the receive buffer of a socket without connections.
+    /// How many bytes wait, where the kernel counts those.
     pub bytes: Option<u64>,
     /// How many may.
     pub bytes_limit: Option<u64>,
-    /// How many clients or datagrams the kernel has dropped.
+    /// How many packets of clients the kernel has dropped.
     pub drops: Option<u64>,
 }
 

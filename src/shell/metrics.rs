@@ -7,7 +7,7 @@
 use super::clock;
 use super::turn::{Shell, Token};
 use crate::core::{Mono, State};
-use crate::listener::{self, BoundSocket};
+use crate::listener::{self, BoundSocket, DepthReader, Unit};
 use crate::metrics::http::{self, Refused, Request};
 use crate::metrics::{
     Counters, DaemonRow, Format, ListenerRow, Page, Rendering, SocketRow, States, WorkerRow,
@@ -83,8 +83,8 @@ pub(super) struct Job {
 }
 
 enum Making {
-    /// The page, and the next listener to look at.
-    Sampling(Page, u32),
+    /// The page, the next listener to look at, and what reads its queues.
+    Sampling(Page, u32, DepthReader),
     Rendering(Rendering),
 }
 
@@ -115,18 +115,18 @@ impl Job {
     pub(super) fn new(format: Format) -> Job {
         Job {
             format,
-            making: Making::Sampling(Page::default(), 0),
+            making: Making::Sampling(Page::default(), 0, DepthReader::new()),
         }
     }
 
     /// Does the next part; the text after the last one.
     pub(super) fn step(&mut self, shell: &Shell) -> Option<String> {
         match &mut self.making {
-            Making::Sampling(page, next) => {
+            Making::Sampling(page, next, reader) => {
                 let count = shell.plan.listeners.len() as u32;
                 let end = count.min(next.saturating_add(LISTENERS_AT_ONCE as u32));
                 for id in (*next..end).map(ListenerId) {
-                    shell.sample_listener(id, page);
+                    shell.sample_listener(id, page, reader);
                 }
                 *next = end;
                 if end == count {
@@ -326,14 +326,15 @@ impl Shell {
         }
     }
 
-    fn sample_listener(&self, id: ListenerId, page: &mut Page) {
+    fn sample_listener(&self, id: ListenerId, page: &mut Page, reader: &mut DepthReader) {
         let name: Arc<str> = Arc::from(self.plan.listener(id).name.as_str());
         let sockets = self
             .bound
             .as_ref()
             .map_or(&[][..], |bound| bound.sockets(id));
         for (socket, held) in (0..).zip(sockets) {
-            page.sockets.push(sample_socket(&name, socket, held));
+            page.sockets
+                .push(sample_socket(&name, socket, held, reader));
         }
         page.listeners.push(ListenerRow {
             is_up: !sockets.is_empty() && self.metrics.counters.is_up(id),
@@ -389,16 +390,24 @@ impl Shell {
 }
 
 /// What the kernel tells of a socket.
-fn sample_socket(listener: &Arc<str>, socket: u32, held: &BoundSocket) -> SocketRow {
+fn sample_socket(
+    listener: &Arc<str>,
+    socket: u32,
+    held: &BoundSocket,
+    reader: &mut DepthReader,
+) -> SocketRow {
+    let known = reader.depth(held);
+    let is_bytes = known.is_some_and(|known| known.unit == Unit::Bytes);
+    let (depth, limit) = known.map_or((None, None), |known| (known.depth, known.limit));
     SocketRow {
         listener: Arc::clone(listener),
         socket,
         address: held.address.to_string(),
-        connections: None,
-        limit: held.backlog.map(u64::from),
-        bytes: None,
-        bytes_limit: None,
-        drops: None,
+        depth: depth.filter(|_| !is_bytes),
+        limit: limit.filter(|_| !is_bytes),
+        bytes: depth.filter(|_| is_bytes),
+        bytes_limit: limit.filter(|_| is_bytes),
+        drops: known.and_then(|known| known.drops),
     }
 }
 
