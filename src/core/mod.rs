@@ -21,6 +21,7 @@ mod invariants;
 mod listeners;
 mod machine;
 mod process;
+mod queues;
 mod signals;
 mod stopping;
 mod time;
@@ -37,4 +38,8 @@ pub use input::{ConnectionId, ExitStatus, Input, InstanceId, NotAccepted, Proces
 pub use instance::{Ending, Launch, State};
 pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, Repaired};
 pub use machine::{Core, WhenDone};
+pub use queues::{
+    CALM_FOR, FULL_FOR, GROWING_FOR, GROWING_LOOKS, LONGEST_GAP, QueueEvent, QueueNews,
+    QueueSample, QueueTrouble, QueueWatch,
+};
 pub use time::Mono;
