@@ -14,12 +14,14 @@ mod connections;
 mod demand;
 mod effect;
 mod event;
+mod facts;
 mod gate;
 mod input;
 mod instance;
 mod invariants;
 mod listeners;
 mod machine;
+mod operate;
 mod process;
 mod queues;
 mod signals;
@@ -34,10 +36,12 @@ pub use backoff::STABLE_AFTER;
 pub use connections::{ConnectionCounts, PAUSE_MAX, PAUSE_MIN};
 pub use effect::{Effect, Scope};
 pub use event::{Event, FailureReason, Next, Refusal};
+pub use facts::{Facts, LastEnd, ListenerCondition};
 pub use input::{ConnectionId, ExitStatus, Input, InstanceId, NotAccepted, ProcessId, Waiting};
 pub use instance::{Ending, Launch, State};
 pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, Repaired};
 pub use machine::{Core, WhenDone};
+pub use operate::{Answer, Command, Refused, Ticket};
 pub use queues::{
     CALM_FOR, FULL_FOR, GROWING_FOR, GROWING_LOOKS, LONGEST_GAP, QueueEvent, QueueNews,
     QueueSample, QueueTrouble, QueueWatch,
