@@ -8,6 +8,7 @@ pub mod clock;
 mod listeners;
 pub mod logging;
 mod process;
+pub mod queues;
 mod signals;
 mod turn;
 mod watch;
