@@ -9,6 +9,7 @@ mod listeners;
 pub mod logging;
 mod metrics;
 mod process;
+pub mod queues;
 mod signals;
 mod turn;
 mod watch;
