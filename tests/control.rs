@@ -4,9 +4,9 @@
 use listend::control::{
     Access, Call, CheckReply, Connections, DescriptionReply, Detail, Error, Event, Expects,
     ExplainReply, INTERFACE, Inbox, Instance, Listener, ListenerState, LogLine, LogsReply,
-    MAX_FRAME, MetricsReply, Outbox, Progress, Queue, Reply, Request, SERVICE, Socket, SocketOption, Status,
-    WatchReply, Worker, WorkerState, all_is_well, description, info, methods, rfc3339, table,
-    troubles,
+    MAX_FRAME, MetricsReply, Outbox, Progress, Queue, Reply, Request, SERVICE, Socket,
+    SocketOption, Status, WatchReply, Worker, WorkerState, all_is_well, description, info, methods,
+    rfc3339, table, troubles,
 };
 use listend::report::Style;
 use proptest::prelude::*;

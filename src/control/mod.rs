@@ -17,7 +17,8 @@ mod wire;
 
 pub use access::{Access, Owner, Peer};
 pub use answer::{
-    CheckReply, DescriptionReply, Event, ExplainReply, LogLine, LogsReply, MetricsReply, Progress, WatchReply,
+    CheckReply, DescriptionReply, Event, ExplainReply, LogLine, LogsReply, MetricsReply, Progress,
+    WatchReply,
 };
 pub use call::{Call, Error, Expects, Reject, Reply};
 pub use interface::{INTERFACE, Info, Request, SERVICE, description, info, methods};
