@@ -71,12 +71,12 @@ pub fn draw(frame: &mut Frame, top: &Top, now: u64, look: Look) {
         frame.render_widget(Paragraph::new(words), area);
         return;
     }
-    // A third each, and a blank line between; the events take what short lists leave.
+    let (of_listeners, of_workers) = heights(top, area.height);
     let [head, listeners, workers, events, notice, foot] = Layout::vertical([
         Constraint::Length(2),
-        Constraint::Length(height(rows::listener_lines(top), area.height)),
-        Constraint::Length(height(rows::worker_lines(top), area.height)),
-        Constraint::Min(2),
+        Constraint::Length(of_listeners),
+        Constraint::Length(of_workers),
+        Constraint::Min(1),
         Constraint::Length(1),
         Constraint::Length(1),
     ])
@@ -112,13 +112,22 @@ pub fn draw(frame: &mut Frame, top: &Top, now: u64, look: Look) {
     }
 }
 
-/// Of a list with so many lines: its title, at most a third of the screen, and a blank line.
-fn height(lines: usize, screen: u16) -> u16 {
-    let third = (screen.saturating_sub(4) / 3).max(2);
-    u16::try_from(lines.max(1))
-        .unwrap_or(third)
-        .min(third.saturating_sub(2).max(1))
-        + 2
+/// How high the lists are, each with its titles and a blank line. The events have five lines where
+/// there are so many to spare; of the others neither list takes more than half while the other needs
+/// them.
+fn heights(top: &Top, screen: u16) -> (u16, u16) {
+    let around = 4;
+    let room = usize::from(screen).saturating_sub(around);
+    let room = room - (room / 4).min(5);
+    let wants = |lines: usize| lines.max(1) + 2;
+    let listeners = wants(rows::listener_lines(top));
+    let workers = wants(rows::worker_lines(top));
+    let half = room / 2;
+    let first = listeners.min(half.max(room.saturating_sub(workers)));
+    let second = workers.min(room - first);
+    // Both are parts of the height of a screen.
+    let lines = |number: usize| u16::try_from(number).unwrap_or(screen);
+    (lines(first), lines(second))
 }
 
 fn header(frame: &mut Frame, area: Rect, top: &Top, now: u64, look: Look) {

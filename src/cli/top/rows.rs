@@ -77,7 +77,7 @@ pub fn listeners(top: &Top, area: Rect, look: Look) -> (String, Vec<Row>, Range<
         cell("ADDRESS", address, Side::Left),
         cell("QUEUE", 9, Side::Right),
         cell("", BAR, Side::Left),
-        cell("DEPTH", past, Side::Left),
+        cell("DEPTH", past, Side::Right),
         cell("DROPS", 6, Side::Right),
         cell("STATE", 9, Side::Left),
     ];
