@@ -596,6 +596,31 @@ fn bash_completes_names_from_the_daemon_and_without_one_from_the_configuration()
 }
 
 #[test]
+fn the_python_of_the_manual_works() {
+    let Some(python) = require_tool("python3") else {
+        return;
+    };
+    let page = include_str!("../man/listend-control.7");
+    let mut displays = page.split(".Bd -literal -offset indent\n");
+    let program = displays.find(|text| text.starts_with("import json"));
+    let program = program.and_then(|text| text.split(".Ed").next());
+    let program = program.expect("the example").replace("\\e", "\\");
+    let world = World::new();
+    let daemon = daemon(&world, |request, talk| match request {
+        Request::Status { .. } => talk.last(&well()),
+        _ => {
+            talk.step(&progress(1, 2, None));
+            talk.last(&progress(2, 2, None));
+        }
+    });
+    let program = program.replace("/run/listend/control.sock", daemon.path());
+    let output = Command::new(python).args(["-c", &program]).output();
+    let output = output.expect("start python3");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "web listening\n1 of 2\n2 of 2\n", "{output:?}");
+}
+
+#[test]
 fn what_is_no_terminal_has_no_top() {
     let world = World::new();
     let daemon = daemon(&world, |_, talk| talk.last(&well()));
