@@ -163,26 +163,14 @@ impl Core {
         *connections.sources.entry(source).or_default() += 1;
         let live = connections.live;
         let slot = Slot {
-            instance,
-            state: State::Stopped,
-            history: History::default(),
-            again: false,
             connection: Some(Held {
                 id,
                 source,
                 open: true,
             }),
+            ..Slot::new(instance, now)
         };
-        let index = match self.vacant.pop() {
-            Some(index) => {
-                self.slots[index] = slot;
-                index
-            }
-            None => {
-                self.slots.push(slot);
-                self.slots.len() - 1
-            }
-        };
+        let index = self.take_slot(slot);
         self.spawn(now, index);
         let limits = self.limits(worker);
         if let (Some(max), Overflow::Wait) = (limits.max, limits.overflow)

@@ -2,6 +2,7 @@
 
 use super::event::Event;
 use super::input::{ConnectionId, InstanceId, ProcessId};
+use super::operate::{Answer, Ticket};
 use crate::plan::{ListenerId, WorkerId};
 
 /// Something to do, in the order given.
@@ -80,6 +81,13 @@ pub enum Effect {
     WatchAddresses {
         /// Whether somebody waits for an address.
         wanted: bool,
+    },
+    /// Tell whoever asked.
+    Answer {
+        /// What was asked.
+        ticket: Ticket,
+        /// What has come of it.
+        answer: Answer,
     },
     /// Close every listener and remove the unix paths that were made. No process is left.
     CloseListeners,

@@ -1,6 +1,7 @@
 //! What the core is told.
 
 use super::listeners::{Missing, Repaired};
+use super::operate::{Command, Ticket};
 use crate::connection::Source;
 use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
@@ -168,6 +169,15 @@ pub enum Input {
         worker: WorkerId,
         /// Who waits there.
         waiting: Waiting,
+    },
+    /// Somebody asks for something; answered by [`super::Effect::Answer`].
+    Operate {
+        /// What to call the request.
+        ticket: Ticket,
+        /// What to do it with.
+        worker: WorkerId,
+        /// What to do.
+        command: Command,
     },
     /// [`super::Core::deadline`] has passed. Harmless when it has not.
     Tick,

@@ -3,6 +3,7 @@
 use super::backoff::History;
 use super::connections::Held;
 use super::event::FailureReason;
+use super::facts::LastEnd;
 use super::input::{ExitStatus, InstanceId, ProcessId};
 use super::time::Mono;
 use crate::stage::LaunchFailure;
@@ -163,6 +164,36 @@ pub(super) struct Slot {
     pub(super) history: History,
     /// It is being stopped only to be started again.
     pub(super) again: bool,
-    /// What it serves, if it is not one of the worker's own instances.
+    /// Whether it is one of the worker's own instances.
+    pub(super) is_instance: bool,
+    /// What it serves, if it is not.
     pub(super) connection: Option<Held>,
+    /// Since when it is in its state.
+    pub(super) since: Mono,
+    /// How often it was started.
+    pub(super) starts: u64,
+    /// How its last process ended.
+    pub(super) last_end: Option<LastEnd>,
+}
+
+impl Slot {
+    /// A place that nothing has happened in.
+    pub(super) fn new(instance: InstanceId, now: Mono) -> Slot {
+        Slot {
+            instance,
+            state: State::Stopped,
+            history: History::default(),
+            again: false,
+            is_instance: false,
+            connection: None,
+            since: now,
+            starts: 0,
+            last_end: None,
+        }
+    }
+
+    /// Whether it is an instance or a connection; one that is on its way out is neither.
+    pub(super) fn is_taken(&self) -> bool {
+        self.is_instance || self.connection.is_some() || self.state.process().is_some()
+    }
 }

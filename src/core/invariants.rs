@@ -76,8 +76,8 @@ impl Core {
         let mut counts = Counts::default();
         let mut sources = BTreeMap::new();
         let mut live = 0;
-        for (index, slot) in self.slots.iter().enumerate() {
-            if !of_it(&slot) || !self.is_instance(index) && slot.connection.is_none() {
+        for slot in &self.slots {
+            if !of_it(&slot) || !slot.is_taken() {
                 continue;
             }
             counts.change(slot.state, 1);

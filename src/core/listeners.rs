@@ -98,6 +98,17 @@ enum Errand {
     Repair(ListenerId, u32),
 }
 
+impl Listeners {
+    pub(super) fn is_missing(&self, listener: ListenerId) -> bool {
+        self.missing.contains_key(&listener)
+    }
+
+    pub(super) fn is_damaged(&self, listener: ListenerId) -> bool {
+        let sockets = self.damaged.range((listener, 0)..=(listener, u32::MAX));
+        sockets.into_iter().any(|(_, mending)| !mending.whole)
+    }
+}
+
 impl Core {
     /// Tells the core about the listeners; [`ListenerId`] counts them. Without this there are none
     /// to wait for or to repair.

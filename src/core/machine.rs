@@ -8,6 +8,7 @@ use super::gate::Gate;
 use super::input::{ConnectionId, Input, InstanceId, ProcessId};
 use super::instance::{Launch, Slot, State};
 use super::listeners::Listeners;
+use super::operate::Job;
 use super::process::News;
 use super::signals::{SIGCONT, SIGKILL};
 use super::time::Mono;
@@ -26,12 +27,16 @@ const EXIT_STOPPED: u8 = 0;
 #[derive(Debug, Clone)]
 pub struct Core {
     pub(super) workers: Vec<Worker>,
-    /// Every instance, those of one worker next to each other; behind them the connections.
+    /// The time of the last input.
+    pub(super) now: Mono,
+    /// Every instance and every connection.
     pub(super) slots: Vec<Slot>,
-    /// How many of the slots are instances.
-    pub(super) instances: usize,
-    /// The slots of connections that are over.
+    /// The slots of connections that are over, and of instances that are no longer wanted.
     pub(super) vacant: Vec<usize>,
+    /// The commands under way.
+    pub(super) jobs: Vec<Job>,
+    /// The slots that have changed since the jobs were looked at, while there are any.
+    pub(super) changed: Vec<usize>,
     /// The connections that are being accepted, and for whom.
     pub(super) accepting: BTreeMap<ConnectionId, WorkerId>,
     pub(super) next_connection: ConnectionId,
@@ -82,8 +87,10 @@ pub(super) enum Phase {
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
     pub(super) lifecycle: Lifecycle,
-    /// Index of its first instance in [`Core::slots`].
-    first: usize,
+    /// Its instances, as indices into [`Core::slots`].
+    pub(super) slots: Vec<usize>,
+    /// Somebody has stopped it.
+    pub(super) stopped: bool,
     pub(super) generation: u32,
     /// How many of its instances have failed.
     pub(super) failed: u32,
@@ -134,16 +141,15 @@ impl Core {
         for (worker, lifecycle) in (0..).map(WorkerId).zip(lifecycles) {
             let first = slots.len();
             let instances = lifecycle.instances;
-            slots.extend((0..lifecycle.instances).map(|index| Slot {
-                instance: InstanceId { worker, index },
+            slots.extend((0..instances).map(|index| Slot {
                 state: State::Waiting,
-                history: Default::default(),
-                again: false,
-                connection: None,
+                is_instance: true,
+                ..Slot::new(InstanceId { worker, index }, Mono(0))
             }));
             workers.push(Worker {
                 lifecycle,
-                first,
+                slots: (first..slots.len()).collect(),
+                stopped: false,
                 generation: 1,
                 failed: 0,
                 counts: Counts {
@@ -156,8 +162,10 @@ impl Core {
         }
         Core {
             workers,
-            instances: slots.len(),
             slots,
+            now: Mono(0),
+            jobs: Vec::new(),
+            changed: Vec::new(),
             vacant: Vec::new(),
             accepting: BTreeMap::new(),
             next_connection: ConnectionId(0),
@@ -177,6 +185,7 @@ impl Core {
 
     /// Takes in what happened at `now`.
     pub fn handle(&mut self, now: Mono, input: Input) {
+        self.now = now;
         match input {
             Input::Start => self.start(now),
             Input::Spawned { process } => self.hear(now, process, News::Spawned),
@@ -207,8 +216,14 @@ impl Core {
             Input::Accepted { connection, source } => self.accepted(now, connection, source),
             Input::NotAccepted { connection, why } => self.not_accepted(now, connection, why),
             Input::Looked { worker, waiting } => self.looked(now, worker, waiting),
+            Input::Operate {
+                ticket,
+                worker,
+                command,
+            } => self.operate(now, ticket, worker, command),
             Input::Tick => self.tick(now),
         }
+        self.advance_jobs(now);
         self.open_gates();
         self.exit_if_all_stopped();
     }
@@ -228,30 +243,37 @@ impl Core {
 
     /// Every instance and its state, worker by worker; then every connection.
     pub fn instances(&self) -> impl Iterator<Item = (InstanceId, State)> + '_ {
-        let slots = self.slots.iter().enumerate();
-        let taken =
-            slots.filter(|(index, slot)| self.is_instance(*index) || slot.connection.is_some());
-        taken.map(|(_, slot)| (slot.instance, slot.state))
+        let taken = self.slots.iter().filter(|slot| slot.is_taken());
+        taken.map(|slot| (slot.instance, slot.state))
     }
 
-    /// Whether the slot belongs to one of a worker's own instances.
-    pub(super) fn is_instance(&self, index: usize) -> bool {
-        index < self.instances
+    /// Puts a slot into a vacant place, or a new one.
+    pub(super) fn take_slot(&mut self, slot: Slot) -> usize {
+        match self.vacant.pop() {
+            Some(index) => {
+                self.slots[index] = slot;
+                index
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        }
+    }
+
+    /// The place of an instance or of a connection.
+    pub(super) fn find(&self, instance: InstanceId) -> Option<usize> {
+        let worker = self.workers.get(instance.worker.0 as usize)?;
+        if let Activation::PerConnection(_) = worker.lifecycle.activation {
+            let is_it = |slot: &Slot| slot.instance == instance && slot.connection.is_some();
+            return self.slots.iter().position(is_it);
+        }
+        worker.slots.get(instance.index as usize).copied()
     }
 
     /// The state of an instance, if there is such an instance.
     pub fn state(&self, instance: InstanceId) -> Option<State> {
-        let worker = self.workers.get(instance.worker.0 as usize)?;
-        if let Activation::PerConnection(_) = worker.lifecycle.activation {
-            let mut connections = self.slots.get(self.instances..)?.iter();
-            let is_it = |slot: &&Slot| slot.instance == instance && slot.connection.is_some();
-            return connections.find(is_it).map(|slot| slot.state);
-        }
-        if instance.index >= worker.lifecycle.instances {
-            return None;
-        }
-        let slot = self.slots.get(worker.first + instance.index as usize)?;
-        Some(slot.state)
+        self.find(instance).map(|index| self.slots[index].state)
     }
 
     /// How many inputs named a process that is not there, or said what cannot be true of it.
@@ -287,17 +309,16 @@ impl Core {
     }
 
     /// The indices of a worker's instances.
-    pub(super) fn slots_of(&self, worker: WorkerId) -> std::ops::Range<usize> {
+    pub(super) fn slots_of(&self, worker: WorkerId) -> Vec<usize> {
         let worker = self.workers.get(worker.0 as usize);
-        worker.map_or(0..0, |worker| {
-            worker.first..worker.first + worker.lifecycle.instances as usize
-        })
+        worker.map_or(Vec::new(), |worker| worker.slots.clone())
     }
 
     pub(super) fn spawn(&mut self, now: Mono, index: usize) {
         let process = self.next_process;
         // Not exhaustible: at a million a second this takes half a million years.
         self.next_process = ProcessId(process.0.saturating_add(1));
+        self.slots[index].starts = self.slots[index].starts.saturating_add(1);
         let instance = self.slots[index].instance;
         let generation = self.worker(index).generation;
         self.effects.push_back(Effect::Spawn {
@@ -378,6 +399,12 @@ impl Core {
         }
         if let State::Failed { .. } = state {
             worker.failed += 1;
+        }
+        if std::mem::discriminant(&old) != std::mem::discriminant(&state) {
+            slot.since = self.now;
+        }
+        if !self.jobs.is_empty() {
+            self.changed.push(index);
         }
         worker.counts.change(old, -1);
         worker.counts.change(state, 1);

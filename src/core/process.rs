@@ -3,8 +3,9 @@
 use super::backoff;
 use super::demand::AT_NEXT_CLIENT;
 use super::event::{Event, FailureReason, Next};
+use super::facts::LastEnd;
 use super::input::{ExitStatus, ProcessId};
-use super::instance::{Ending, Launch, State};
+use super::instance::{Ending, Launch, Slot, State};
 use super::machine::{Core, Phase};
 use super::time::Mono;
 use crate::config::RestartPolicy;
@@ -124,12 +125,21 @@ impl Core {
         let instance = self.slots[index].instance;
         self.emit(Event::InstanceStarted { instance, process });
         self.is_served(index);
-        let since = now;
+        // Of a connection's process it is known only some time after.
+        let created = match self.slots[index] {
+            Slot {
+                connection: Some(_),
+                state: State::Starting { since, .. },
+                ..
+            } => Some(since),
+            _ => None,
+        };
+        let since = created.unwrap_or(now);
         let state = match ending {
             None => State::Running {
                 process,
                 since,
-                until: self.time_out_at(now, index),
+                until: self.time_out_at(since, index),
             },
             Some(ending) => {
                 if let Ending::Graceful { .. } = ending {
@@ -161,6 +171,7 @@ impl Core {
         process: ProcessId,
         failure: LaunchFailure,
     ) {
+        self.slots[index].last_end = Some(LastEnd::NotLaunched { failure });
         let next = self.after_launch_failure(now, index);
         let instance = self.slots[index].instance;
         self.emit(Event::LaunchFailed {
@@ -183,6 +194,7 @@ impl Core {
         status: ExitStatus,
         uptime: Duration,
     ) {
+        self.slots[index].last_end = Some(LastEnd::Exited { status, uptime });
         let next = self.after_exit(now, index, status, uptime);
         let instance = self.slots[index].instance;
         self.emit(Event::InstanceExited {
@@ -303,18 +315,25 @@ impl Core {
                 let until = now + not_before;
                 self.become_state(index, State::Backoff { until });
             }
-            Next::Failed(reason) => self.failed(now, index, reason),
+            Next::Failed(reason) => self.failed_for_good(now, index, reason),
             Next::Done | Next::StaysStopped | Next::Stopping => {
-                if self.is_instance(index) {
-                    self.become_state(index, State::Stopped);
-                } else {
-                    self.end_connection(index);
-                }
+                self.leave(index);
             }
         }
     }
 
-    fn failed(&mut self, now: Mono, index: usize, reason: FailureReason) {
+    /// Nothing runs in this slot any more, and nothing will by itself.
+    pub(super) fn leave(&mut self, index: usize) {
+        if self.slots[index].connection.is_some() {
+            return self.end_connection(index);
+        }
+        self.become_state(index, State::Stopped);
+        if !self.slots[index].is_instance {
+            self.vacant.push(index);
+        }
+    }
+
+    fn failed_for_good(&mut self, now: Mono, index: usize, reason: FailureReason) {
         let cool_down = match reason {
             FailureReason::CrashLoop { interval, .. } if self.is_on_demand(index) => Some(interval),
             FailureReason::CrashLoop { .. } | FailureReason::NeverLaunched => None,
@@ -328,7 +347,7 @@ impl Core {
             cool_down,
         });
         let worker = self.worker(index);
-        if cool_down.is_none() && worker.failed == worker.lifecycle.instances {
+        if cool_down.is_none() && worker.failed as usize == worker.slots.len() {
             let worker = instance.worker;
             self.emit(Event::WorkerFailed { worker });
         }

@@ -56,6 +56,7 @@ impl Core {
             | Effect::Bind { .. }
             | Effect::Repair { .. }
             | Effect::WatchAddresses { .. }
+            | Effect::Answer { .. }
             | Effect::Watch { .. }
             | Effect::Unwatch { .. }
             | Effect::Close { .. }
@@ -109,8 +110,11 @@ impl Core {
             }
             stopping @ State::Stopping { .. } => stopping,
         };
-        if state == State::Stopped && !self.is_instance(index) {
-            return self.end_connection(index);
+        if state == State::Stopped {
+            if self.slots[index].is_taken() || self.slots[index].state != State::Stopped {
+                self.leave(index);
+            }
+            return;
         }
         self.become_state(index, state);
         if let Some(process) = state.process() {

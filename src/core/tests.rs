@@ -1,6 +1,7 @@
 //! One test for each rule, named after it.
 
 mod listeners;
+mod operate;
 mod stopping;
 
 use super::*;

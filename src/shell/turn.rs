@@ -355,6 +355,7 @@ impl Shell {
                 Effect::Close { connection } => self.clients.close(connection),
                 Effect::LookForClients { worker } => self.look_for_clients(worker),
                 Effect::WatchAddresses { wanted } => self.watch.addresses(&self.epoll, wanted),
+                Effect::Answer { .. } => {}
                 Effect::CloseListeners => self.close_listeners(),
                 Effect::Exit { code } => self.exit = Some(code),
                 Effect::Emit(event) => self.emit(&event),

@@ -230,7 +230,10 @@ impl Life {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Bind { .. } | Effect::Repair { .. } | Effect::WatchAddresses { .. } => {
+            Effect::Bind { .. }
+            | Effect::Repair { .. }
+            | Effect::WatchAddresses { .. }
+            | Effect::Answer { .. } => {
                 panic!("{effect:?}: there are no listeners in this life");
             }
             Effect::Watch { .. }

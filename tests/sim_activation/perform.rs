@@ -20,7 +20,10 @@ const EMFILE: i32 = 24;
 impl Life {
     pub(crate) fn perform(&mut self, effect: Effect, at: Mono) {
         match effect {
-            Effect::Bind { .. } | Effect::Repair { .. } | Effect::WatchAddresses { .. } => {
+            Effect::Bind { .. }
+            | Effect::Repair { .. }
+            | Effect::WatchAddresses { .. }
+            | Effect::Answer { .. } => {
                 panic!("{effect:?}: every listener of this life is whole");
             }
             Effect::Spawn {
@@ -180,7 +183,7 @@ impl Life {
         let overdue = match &lifecycle.activation {
             Activation::PerConnection(limits) => limits
                 .timeout
-                .is_some_and(|timeout| proc.exec_told && proc.exec_told_at + timeout <= at),
+                .is_some_and(|timeout| proc.exec_told && proc.spawned_at + timeout <= at),
             Activation::Eager | Activation::OnDemand { .. } => false,
         };
         if number == SIGKILL {

@@ -1,0 +1,102 @@
+//! What can be told about instances and listeners to whoever asks.
+
+use super::input::{ExitStatus, InstanceId};
+use super::instance::State;
+use super::machine::Core;
+use super::time::Mono;
+use crate::plan::{ListenerId, WorkerId};
+use crate::stage::LaunchFailure;
+use std::time::Duration;
+
+/// An instance, as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// Its state.
+    pub state: State,
+    /// Since when it is in a state of that kind.
+    pub since: Mono,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// How its last process ended.
+    pub last_end: Option<LastEnd>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastEnd {
+    /// It ran its program.
+    Exited {
+        /// How it exited.
+        status: ExitStatus,
+        /// How long it ran.
+        uptime: Duration,
+    },
+    /// It did not get there.
+    NotLaunched {
+        /// Where and why.
+        failure: LaunchFailure,
+    },
+}
+
+/// How a listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerCondition {
+    /// As it should be.
+    Listening,
+    /// Not bound; it is tried again.
+    Missing,
+    /// One of its sockets takes no clients; it is being repaired.
+    Damaged,
+}
+
+impl Core {
+    /// What there is to tell about an instance, or a connection that is open.
+    pub fn facts(&self, instance: InstanceId) -> Option<Facts> {
+        let slot = &self.slots[self.find(instance)?];
+        Some(Facts {
+            state: slot.state,
+            since: slot.since,
+            restarts: slot.starts.saturating_sub(1),
+            last_end: slot.last_end,
+        })
+    }
+
+    /// A worker's own instances, in order, without its connections.
+    pub fn instances_of(&self, worker: WorkerId) -> impl Iterator<Item = InstanceId> + '_ {
+        let known = self.workers.get(worker.0 as usize);
+        let slots = known.map_or(&[][..], |known| known.slots.as_slice());
+        slots.iter().map(|index| self.slots[*index].instance)
+    }
+
+    /// How a listener is.
+    pub fn listener_state(&self, listener: ListenerId) -> ListenerCondition {
+        if self.listeners.is_missing(listener) {
+            ListenerCondition::Missing
+        } else if self.listeners.is_damaged(listener) {
+            ListenerCondition::Damaged
+        } else {
+            ListenerCondition::Listening
+        }
+    }
+
+    /// How many of a worker's instances have failed.
+    pub fn failed(&self, worker: WorkerId) -> u32 {
+        self.workers
+            .get(worker.0 as usize)
+            .map_or(0, |known| known.failed)
+    }
+
+    /// Whether a worker was stopped by [`super::Command::Stop`], and stays so.
+    pub fn is_stopped(&self, worker: WorkerId) -> bool {
+        self.workers
+            .get(worker.0 as usize)
+            .is_some_and(|known| known.stopped)
+    }
+
+    /// The worker's generation, from 1.
+    pub fn generation(&self, worker: WorkerId) -> u32 {
+        self.workers
+            .get(worker.0 as usize)
+            .map_or(0, |known| known.generation)
+    }
+}

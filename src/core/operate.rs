@@ -1,0 +1,444 @@
+//! What people ask for: start, stop, restart, scale, signal, reset.
+//!
+//! A request is a *job* until it is done: a worker's slots are brought to where they are wanted, and
+//! whoever asked hears of each that is there. A worker has one job at a time; a stop takes the place
+//! of whatever is under way, anything else is refused until that is over.
+//!
+//! A worker that was stopped stays so, whatever its restart policy and however many clients come,
+//! until it is started again. Its listeners stay bound: clients wait.
+
+use super::backoff::History;
+use super::effect::{Effect, Scope};
+use super::input::{InstanceId, ProcessId};
+use super::instance::{Slot, State};
+use super::machine::{Core, Phase};
+use super::time::Mono;
+use crate::plan::{Activation, WorkerId};
+use std::collections::{BTreeSet, VecDeque};
+
+/// Which request an answer is to; chosen by whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What is to be done with a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Start what does not run, also what has failed; a worker that clients start waits for them.
+    Start,
+    /// Stop everything, and start nothing until [`Command::Start`] or [`Command::Restart`].
+    Stop,
+    /// Replace the instances one after the other, so that the others go on serving.
+    Restart,
+    /// Run so many instances from now on.
+    Scale(u32),
+    /// Send every process this signal.
+    Signal(i32),
+    /// Forget crashes, and start again what has failed.
+    Reset,
+}
+
+/// What came of a [`Command`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// One more instance is where it is wanted.
+    Progress {
+        /// How many are.
+        done: u32,
+        /// Of how many.
+        of: u32,
+    },
+    /// All is done. Nothing follows.
+    Done,
+    /// This instance did not get to where it is wanted; the rest is left as it is. Nothing follows.
+    Failed {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Nothing was done, or no more will be. Nothing follows.
+    Refused(Refused),
+}
+
+/// Why a command is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such worker.
+    NoSuchWorker,
+    /// listend has not started yet, or is stopping.
+    NotRunning,
+    /// Another command for the worker is under way.
+    Busy,
+    /// A stop has taken its place.
+    Superseded,
+    /// The worker runs one process for each connection, and has no instances.
+    NoInstances,
+    /// The worker has no process that could be signalled.
+    NoProcess,
+    /// The worker waits for a listener that is missing.
+    WaitsForListener,
+}
+
+/// A command under way.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    ticket: Ticket,
+    worker: WorkerId,
+    goal: Goal,
+    /// The slots that are not where they are wanted yet.
+    pending: BTreeSet<usize>,
+    /// Those whose turn comes when none is pending.
+    later: VecDeque<usize>,
+    done: u32,
+    of: u32,
+}
+
+/// Where slots are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    /// Running their program.
+    Up,
+    /// Without a process.
+    Down,
+}
+
+impl Core {
+    pub(super) fn operate(
+        &mut self,
+        now: Mono,
+        ticket: Ticket,
+        worker: WorkerId,
+        command: Command,
+    ) {
+        if let Err(why) = self.try_to_operate(now, ticket, worker, command) {
+            self.answer(ticket, Answer::Refused(why));
+        }
+        self.advance_jobs(now);
+    }
+
+    fn try_to_operate(
+        &mut self,
+        now: Mono,
+        ticket: Ticket,
+        worker: WorkerId,
+        command: Command,
+    ) -> Result<(), Refused> {
+        if self.workers.get(worker.0 as usize).is_none() {
+            return Err(Refused::NoSuchWorker);
+        }
+        if self.phase != Phase::Running {
+            return Err(Refused::NotRunning);
+        }
+        let busy = self.jobs.iter().position(|job| job.worker == worker);
+        match (busy, command) {
+            (Some(at), Command::Stop) => {
+                let job = self.jobs.swap_remove(at);
+                self.answer(job.ticket, Answer::Refused(Refused::Superseded));
+            }
+            (Some(_), Command::Start | Command::Restart | Command::Scale(_) | Command::Reset) => {
+                return Err(Refused::Busy);
+            }
+            (None, _) | (Some(_), Command::Signal(_)) => {}
+        }
+        match command {
+            Command::Start => self.start_worker(now, ticket, worker),
+            Command::Stop => {
+                self.stop_worker(now, ticket, worker);
+                Ok(())
+            }
+            Command::Restart => self.restart_worker(now, ticket, worker),
+            Command::Scale(instances) => self.scale_worker(now, ticket, worker, instances),
+            Command::Signal(number) => self.signal_worker(ticket, worker, number),
+            Command::Reset => {
+                self.reset_worker(now, worker);
+                self.answer(ticket, Answer::Done);
+                Ok(())
+            }
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        self.effects.push_back(Effect::Answer { ticket, answer });
+    }
+
+    fn begin(&mut self, ticket: Ticket, worker: WorkerId, goal: Goal, slots: Vec<usize>) {
+        let of = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        self.changed.extend(&slots);
+        self.jobs.push(Job {
+            ticket,
+            worker,
+            goal,
+            pending: slots.into_iter().collect(),
+            later: VecDeque::new(),
+            done: 0,
+            of,
+        });
+    }
+
+    /// Starts what does not run. Answers which of its slots are to run now.
+    fn rouse(&mut self, now: Mono, worker: WorkerId) -> Vec<usize> {
+        self.workers[worker.0 as usize].stopped = false;
+        self.touched.push(worker);
+        let is_eager = self.is_eager(worker);
+        let mut wanted = Vec::new();
+        for index in self.slots_of(worker) {
+            match self.slots[index].state {
+                State::Running { .. } => {}
+                State::Starting { ending: None, .. } => wanted.push(index),
+                State::Waiting if !is_eager => {}
+                State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
+                    self.slots[index].history = History::default();
+                    if is_eager {
+                        self.spawn(now, index);
+                        wanted.push(index);
+                    } else {
+                        self.become_state(index, State::Waiting);
+                    }
+                }
+                // It is on its way out, and comes back when it is there.
+                State::Starting { .. } | State::Stopping { .. } => {
+                    self.slots[index].again = true;
+                    if is_eager {
+                        wanted.push(index);
+                    }
+                }
+            }
+        }
+        wanted
+    }
+
+    fn start_worker(&mut self, now: Mono, ticket: Ticket, worker: WorkerId) -> Result<(), Refused> {
+        if self.is_eager(worker) && self.waits_for_a_listener(worker) {
+            return Err(Refused::WaitsForListener);
+        }
+        let wanted = self.rouse(now, worker);
+        self.begin(ticket, worker, Goal::Up, wanted);
+        Ok(())
+    }
+
+    fn stop_worker(&mut self, now: Mono, ticket: Ticket, worker: WorkerId) {
+        self.workers[worker.0 as usize].stopped = true;
+        let mut all = self.slots_of(worker);
+        let connections = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.connection.is_some() && slot.instance.worker == worker);
+        all.extend(connections.map(|(index, _)| index));
+        let mut live = Vec::new();
+        for index in all {
+            self.slots[index].again = false;
+            let has_process = self.slots[index].state.process().is_some();
+            self.stop_instance(now, index);
+            if has_process {
+                live.push(index);
+            }
+        }
+        self.begin(ticket, worker, Goal::Down, live);
+    }
+
+    fn restart_worker(
+        &mut self,
+        now: Mono,
+        ticket: Ticket,
+        worker: WorkerId,
+    ) -> Result<(), Refused> {
+        if self.is_eager(worker) && self.waits_for_a_listener(worker) {
+            return Err(Refused::WaitsForListener);
+        }
+        let running = |slot: &Slot| matches!(slot.state, State::Running { .. });
+        let slots = self.slots_of(worker);
+        let later: VecDeque<usize> = slots
+            .into_iter()
+            .filter(|index| running(&self.slots[*index]))
+            .collect();
+        let wanted = self.rouse(now, worker);
+        let more = u32::try_from(later.len()).unwrap_or(u32::MAX);
+        self.begin(ticket, worker, Goal::Up, wanted);
+        if let Some(job) = self.jobs.last_mut() {
+            job.later = later;
+            job.of = job.of.saturating_add(more);
+        }
+        Ok(())
+    }
+
+    fn scale_worker(
+        &mut self,
+        now: Mono,
+        ticket: Ticket,
+        worker: WorkerId,
+        instances: u32,
+    ) -> Result<(), Refused> {
+        let known = &self.workers[worker.0 as usize];
+        if let Activation::PerConnection(_) = known.lifecycle.activation {
+            return Err(Refused::NoInstances);
+        }
+        let before = known.slots.len();
+        let after = instances as usize;
+        // A pool that clients start grows at once only if it runs.
+        let starts = !known.stopped
+            && (self.is_eager(worker) && !self.waits_for_a_listener(worker)
+                || known.counts.with_process > 0);
+        let state = if known.stopped {
+            State::Stopped
+        } else {
+            State::Waiting
+        };
+        self.workers[worker.0 as usize].lifecycle.instances = instances;
+        let mut wanted = Vec::new();
+        for number in before..after {
+            let index = self.add_instance(worker, number as u32, state);
+            if starts {
+                self.spawn(now, index);
+                wanted.push(index);
+            }
+        }
+        if after < before {
+            let leaving = self.workers[worker.0 as usize].slots.split_off(after);
+            for index in leaving {
+                self.slots[index].again = false;
+                let has_process = self.slots[index].state.process().is_some();
+                self.stop_instance(now, index);
+                self.slots[index].is_instance = false;
+                if has_process {
+                    wanted.push(index);
+                } else {
+                    self.vacant.push(index);
+                }
+            }
+        }
+        let goal = if after < before { Goal::Down } else { Goal::Up };
+        self.begin(ticket, worker, goal, wanted);
+        Ok(())
+    }
+
+    /// A slot for one more instance.
+    fn add_instance(&mut self, worker: WorkerId, number: u32, state: State) -> usize {
+        let instance = InstanceId {
+            worker,
+            index: number,
+        };
+        let index = self.take_slot(Slot::new(instance, self.now));
+        self.slots[index].is_instance = true;
+        self.workers[worker.0 as usize].slots.push(index);
+        self.become_state(index, state);
+        index
+    }
+
+    fn signal_worker(
+        &mut self,
+        ticket: Ticket,
+        worker: WorkerId,
+        signal: i32,
+    ) -> Result<(), Refused> {
+        let of_it = self
+            .slots
+            .iter()
+            .filter(|slot| slot.instance.worker == worker);
+        let running: Vec<ProcessId> = of_it
+            .filter_map(|slot| match slot.state {
+                State::Running { process, .. } | State::Stopping { process, .. } => Some(process),
+                State::Waiting
+                | State::Starting { .. }
+                | State::Backoff { .. }
+                | State::Failed { .. }
+                | State::Stopped => None,
+            })
+            .collect();
+        if running.is_empty() {
+            return Err(Refused::NoProcess);
+        }
+        for process in running {
+            let scope = Scope::Process;
+            self.effects.push_back(Effect::Signal {
+                process,
+                signal,
+                scope,
+            });
+        }
+        self.answer(ticket, Answer::Done);
+        Ok(())
+    }
+
+    fn reset_worker(&mut self, now: Mono, worker: WorkerId) {
+        let waits = self.waits_for_a_listener(worker);
+        for index in self.slots_of(worker) {
+            self.slots[index].history = History::default();
+            if let State::Failed { .. } = self.slots[index].state {
+                if self.is_eager(worker) && !waits {
+                    self.spawn(now, index);
+                } else {
+                    self.become_state(index, State::Waiting);
+                }
+            }
+        }
+    }
+
+    /// Looks at the slots that have changed, and goes on with the jobs that they belong to.
+    pub(super) fn advance_jobs(&mut self, now: Mono) {
+        let changed = std::mem::take(&mut self.changed);
+        if self.jobs.is_empty() {
+            return;
+        }
+        let mut jobs = std::mem::take(&mut self.jobs);
+        jobs.retain_mut(|job| self.advance(now, job, &changed));
+        self.jobs = jobs;
+    }
+
+    /// Whether the job goes on.
+    fn advance(&mut self, now: Mono, job: &mut Job, changed: &[usize]) -> bool {
+        for index in changed {
+            if !job.pending.contains(index) {
+                continue;
+            }
+            match self.has_arrived(*index, job.goal) {
+                None => {}
+                Some(true) => {
+                    job.pending.remove(index);
+                    job.done += 1;
+                    let (done, of) = (job.done, job.of);
+                    self.answer(job.ticket, Answer::Progress { done, of });
+                }
+                Some(false) => {
+                    let instance = self.slots[*index].instance;
+                    self.answer(job.ticket, Answer::Failed { instance });
+                    return false;
+                }
+            }
+        }
+        if !job.pending.is_empty() {
+            return true;
+        }
+        if self.phase != Phase::Running {
+            self.answer(job.ticket, Answer::Done);
+            return false;
+        }
+        // The next that still runs; one that has ended meanwhile is new already.
+        while let Some(index) = job.later.pop_front() {
+            if let State::Running { .. } = self.slots[index].state {
+                self.slots[index].again = true;
+                self.stop_instance(now, index);
+                job.pending.insert(index);
+                return true;
+            }
+            job.done += 1;
+        }
+        self.answer(job.ticket, Answer::Done);
+        false
+    }
+
+    /// Whether a slot is where it is wanted; `None` while it is on its way.
+    fn has_arrived(&self, index: usize, goal: Goal) -> Option<bool> {
+        let slot = &self.slots[index];
+        match (goal, slot.state) {
+            (Goal::Down, state) => state.process().is_none().then_some(true),
+            (Goal::Up, State::Running { .. }) => Some(true),
+            (Goal::Up, State::Starting { .. } | State::Stopping { .. }) => None,
+            // At once, because it was asked to come back.
+            (Goal::Up, State::Backoff { until }) if until <= self.now => None,
+            // What clients start is where it should be when it waits for them.
+            (Goal::Up, State::Waiting) => Some(self.is_on_demand(index)),
+            (Goal::Up, State::Backoff { .. } | State::Failed { .. } | State::Stopped) => {
+                Some(false)
+            }
+        }
+    }
+}

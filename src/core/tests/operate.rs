@@ -1,0 +1,235 @@
+//! What people ask for, against a kernel that obeys.
+
+use super::*;
+use crate::plan::Activation;
+use std::collections::BTreeMap;
+
+const APP: WorkerId = WorkerId(0);
+
+/// A core whose processes start when they are spawned and end when they are asked to.
+struct Obedient {
+    core: Core,
+    now: Mono,
+    /// Every answer, by ticket.
+    answers: BTreeMap<Ticket, Vec<Answer>>,
+    spawned: u32,
+    /// Most of the worker's instances that were down at a time since [`Obedient::running`].
+    down: usize,
+    next: u64,
+    launches: bool,
+}
+
+impl Obedient {
+    fn new(instances: u32, activation: Activation) -> Obedient {
+        let lifecycle = Lifecycle {
+            activation,
+            instances,
+            restart: Restart::default(),
+            stop_signal: SIGTERM,
+            stop_timeout: Some(Duration::from_secs(30)),
+        };
+        let mut this = Obedient {
+            core: Core::new(vec![lifecycle], WhenDone::Hold),
+            now: Mono(0),
+            answers: BTreeMap::new(),
+            spawned: 0,
+            down: 0,
+            next: 0,
+            launches: true,
+        };
+        this.give(Input::Start);
+        this
+    }
+
+    fn give(&mut self, input: Input) {
+        self.core.handle(self.now, input);
+        self.core.check_invariants().unwrap();
+        while let Some(effect) = self.core.next_effect() {
+            let count = |state: &State| !matches!(state, State::Running { .. });
+            let states = self.core.instances().map(|(_, state)| state);
+            self.down = self.down.max(states.filter(count).count());
+            match effect {
+                Effect::Spawn { process, .. } => {
+                    self.spawned += 1;
+                    self.core.handle(self.now, Input::Spawned { process });
+                    let failure = failure(Stage::Exec);
+                    if self.launches {
+                        self.core.handle(self.now, Input::ExecSucceeded { process });
+                    } else {
+                        let failed = Input::LaunchFailed { process, failure };
+                        self.core.handle(self.now, failed);
+                        let status = ExitStatus::Code(127);
+                        self.core
+                            .handle(self.now, Input::Exited { process, status });
+                    }
+                }
+                Effect::Signal {
+                    process, signal, ..
+                } if signal == SIGTERM || signal == SIGKILL => {
+                    let status = ExitStatus::Code(0);
+                    self.core
+                        .handle(self.now, Input::Exited { process, status });
+                }
+                Effect::Answer { ticket, answer } => {
+                    self.answers.entry(ticket).or_default().push(answer);
+                }
+                _ => {}
+            }
+            self.core.check_invariants().unwrap();
+        }
+        // What is due at once.
+        if self.core.deadline().is_some_and(|at| at <= self.now) {
+            self.give(Input::Tick);
+        }
+    }
+
+    fn ask(&mut self, command: Command) -> Vec<Answer> {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.down = 0;
+        let worker = APP;
+        self.give(Input::Operate {
+            ticket,
+            worker,
+            command,
+        });
+        self.answers.get(&ticket).cloned().unwrap_or_default()
+    }
+
+    fn running(&self) -> usize {
+        let states = self.core.instances().map(|(_, state)| state);
+        states
+            .filter(|state| matches!(state, State::Running { .. }))
+            .count()
+    }
+}
+
+fn progress(done: u32, of: u32) -> Answer {
+    Answer::Progress { done, of }
+}
+
+#[test]
+fn what_is_stopped_stays_so_until_it_is_started() {
+    let mut app = Obedient::new(2, Activation::Eager);
+    let answers = app.ask(Command::Stop);
+    assert_eq!(answers, [progress(1, 2), progress(2, 2), Answer::Done]);
+    assert_eq!(app.running(), 0);
+    assert!(app.core.is_stopped(APP));
+    app.now = app.now + Duration::from_secs(1000);
+    app.give(Input::Tick);
+    assert_eq!(app.running(), 0);
+    assert_eq!(app.ask(Command::Stop), [Answer::Done]);
+    let answers = app.ask(Command::Start);
+    assert_eq!(answers, [progress(1, 2), progress(2, 2), Answer::Done]);
+    assert_eq!(app.running(), 2);
+    assert_eq!(app.ask(Command::Start), [Answer::Done], "it runs already");
+}
+
+#[test]
+fn a_restart_replaces_one_after_the_other() {
+    let mut app = Obedient::new(3, Activation::Eager);
+    let answers = app.ask(Command::Restart);
+    let expected = [progress(1, 3), progress(2, 3), progress(3, 3), Answer::Done];
+    assert_eq!(answers, expected);
+    assert_eq!(app.spawned, 6);
+    assert_eq!(app.down, 1, "the others go on serving");
+}
+
+#[test]
+fn a_restart_stops_at_the_first_that_does_not_come_back() {
+    let mut app = Obedient::new(3, Activation::Eager);
+    app.launches = false;
+    let answers = app.ask(Command::Restart);
+    assert_eq!(answers, [Answer::Failed { instance: APP_0 }]);
+    assert_eq!(app.running(), 2);
+}
+
+#[test]
+fn scaling_adds_and_takes_away_at_the_end() {
+    let mut app = Obedient::new(2, Activation::Eager);
+    let answers = app.ask(Command::Scale(4));
+    assert_eq!(answers, [progress(1, 2), progress(2, 2), Answer::Done]);
+    assert_eq!(app.running(), 4);
+    let answers = app.ask(Command::Scale(1));
+    assert_eq!(answers.last(), Some(&Answer::Done));
+    assert_eq!(app.running(), 1);
+    assert_eq!(app.core.instances_of(APP).collect::<Vec<_>>(), [APP_0]);
+    app.ask(Command::Scale(3));
+    assert_eq!(app.core.instances().count(), 3, "places are used again");
+}
+
+#[test]
+fn what_has_failed_is_started_again_by_a_reset() {
+    let mut app = Obedient::new(1, Activation::Eager);
+    app.launches = false;
+    for _ in 0..20 {
+        app.ask(Command::Signal(SIGKILL));
+        app.now = app.now + Duration::from_secs(1);
+        app.give(Input::Tick);
+    }
+    let is_failed = |app: &Obedient| matches!(app.core.state(APP_0), Some(State::Failed { .. }));
+    assert!(is_failed(&app));
+    app.launches = true;
+    assert_eq!(app.ask(Command::Reset), [Answer::Done]);
+    assert_eq!(app.running(), 1);
+}
+
+#[test]
+fn a_stopped_worker_takes_no_clients() {
+    let limit = None;
+    let mut app = Obedient::new(1, Activation::OnDemand { limit });
+    assert_eq!(app.ask(Command::Stop), [Answer::Done]);
+    assert!(!app.core.takes_clients(APP));
+    assert_eq!(app.ask(Command::Start), [Answer::Done]);
+    assert!(app.core.takes_clients(APP));
+    assert_eq!(app.running(), 0, "until there is one");
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_with_the_reason() {
+    let limits = crate::config::ConnectionLimits::DEFAULT;
+    let mut app = Obedient::new(0, Activation::PerConnection(limits));
+    let refused = |why| [Answer::Refused(why)];
+    assert_eq!(app.ask(Command::Scale(2)), refused(Refused::NoInstances));
+    assert_eq!(app.ask(Command::Signal(1)), refused(Refused::NoProcess));
+    app.give(Input::Stop);
+    assert_eq!(app.ask(Command::Start), refused(Refused::NotRunning));
+}
+
+// Any commands in any order: each gets exactly one last answer, and places are not lost.
+#[test]
+fn every_command_is_answered_once() {
+    let mut seed = 1_u64;
+    let mut random = |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    for activation in [Activation::Eager, Activation::OnDemand { limit: None }] {
+        let mut app = Obedient::new(3, activation);
+        for _ in 0..3000 {
+            app.launches = random(4) > 0;
+            let command = match random(7) {
+                0 => Command::Start,
+                1 => Command::Stop,
+                2 => Command::Restart,
+                3 | 4 => Command::Scale(1 + random(6) as u32),
+                5 => Command::Signal(SIGTERM),
+                _ => Command::Reset,
+            };
+            app.ask(command);
+            app.now = app.now + Duration::from_millis(random(3000));
+            app.give(Input::Tick);
+        }
+        app.launches = true;
+        app.give(Input::Stop);
+        assert_eq!(app.answers.len() as u64, app.next);
+        for answers in app.answers.values() {
+            let last = |answer: &&Answer| !matches!(answer, Answer::Progress { .. });
+            assert_eq!(answers.iter().filter(last).count(), 1, "{answers:?}");
+            assert!(last(&answers.last().unwrap()), "{answers:?}");
+        }
+        assert!(app.core.instances().count() <= 6);
+    }
+}
