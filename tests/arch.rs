@@ -62,8 +62,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "config", "core", "diagnose", "handoff", "host", "listener", "plan", "report",
-            "sample", "shell", "stage", "sys", "worker",
+            "config", "control", "core", "diagnose", "handoff", "host", "listener", "plan",
+            "report", "sample", "shell", "stage", "sys", "worker",
         ],
     ),
 ];

@@ -4,9 +4,9 @@
 use listend::control::{
     Access, Call, CheckReply, Connections, DescriptionReply, Detail, Error, Event, Expects,
     ExplainReply, INTERFACE, Inbox, Instance, Listener, ListenerState, LogLine, LogsReply,
-    MAX_FRAME, Outbox, Progress, Queue, Reply, Request, SERVICE, Socket, SocketOption, Status,
-    WatchReply, Worker, WorkerState, all_is_well, description, info, methods, rfc3339, table,
-    troubles,
+    MAX_FRAME, MetricsReply, Outbox, Progress, Queue, Reply, Request, SERVICE, Socket,
+    SocketOption, Status, WatchReply, Worker, WorkerState, all_is_well, description, info, methods,
+    rfc3339, table, troubles,
 };
 use listend::report::Style;
 use proptest::prelude::*;
@@ -270,6 +270,7 @@ fn answers_have_the_shapes_that_are_described() {
     };
     is_answer(&value(check), INTERFACE, "Check");
     is_answer(&value(ExplainReply::default()), INTERFACE, "Explain");
+    is_answer(&value(MetricsReply::default()), INTERFACE, "Metrics");
     for method in ["Signal", "Reset", "Reopen"] {
         is_answer(&json!({}), INTERFACE, method);
     }

@@ -206,6 +206,38 @@ fn every_exit_code_is_in_the_manual_and_in_the_readme() {
 }
 
 #[test]
+fn every_method_and_error_of_the_control_socket_is_in_the_manual() {
+    let page = read("man/listend-control.7");
+    let definition = listend::control::description(listend::control::INTERFACE);
+    let definition = definition.expect("it is described");
+    let defined = |keyword: &str| -> Words {
+        let lines = definition
+            .lines()
+            .filter_map(|line| line.strip_prefix(keyword));
+        words(lines.filter_map(|line| line.split([' ', '(']).next()))
+    };
+    let tagged = |title: &str| -> Words {
+        let tags = tags(&section(&page, title), "Ic");
+        words(tags.iter().filter_map(|tag| tag.split(' ').next()))
+    };
+    same("methods", &defined("method "), &tagged("Methods"));
+    same("errors", &defined("error "), &tagged("Errors"));
+    // The fields and the words for a state, wherever they stand.
+    let text = page.replace('"', " ");
+    for field in [
+        "depth",
+        "limit",
+        "drops",
+        "generation",
+        "degraded",
+        "damaged",
+        "effective",
+    ] {
+        assert!(text.contains(field), "{field}");
+    }
+}
+
+#[test]
 fn every_step_of_a_launch_is_in_the_manual() {
     let page = read("man/listend.8");
     let text = section(&page, "When a worker does not start").join(" ");
@@ -365,7 +397,11 @@ fn man_pages_are_clean() {
     let Some(mandoc) = require_tool("mandoc") else {
         return;
     };
-    for page in ["man/listend.8", "man/listend.yaml.5"] {
+    for page in [
+        "man/listend.8",
+        "man/listend.yaml.5",
+        "man/listend-control.7",
+    ] {
         let mut lint = Command::new(&mandoc);
         lint.args(["-T", "lint", "-W", "warning", page]);
         let lint = lint.current_dir(root()).output().expect("start mandoc");

@@ -17,10 +17,11 @@ const STYLES: Styles = Styles::styled()
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done
-  1   the request was refused or failed
+  1   the request was refused or failed, or not all is well
   64  the command line cannot be understood
-  69  a listener could not be bound
+  69  a listener could not be bound, or no daemon answers
   70  something inside listend failed
+  77  the daemon does not permit it
   78  the configuration is bad";
 
 /// Binds and listens first, then launches workers that inherit the sockets.
@@ -58,6 +59,50 @@ pub enum Verb {
     /// could be bound or the listend of this configuration holds it, with 1 if not.
     #[command(after_help = EXIT_CODES)]
     Explain(Explain),
+    /// Show what is bound, what waits, what runs and what has failed
+    ///
+    /// Exits with 0 if all is well and with 1 if not.
+    #[command(after_help = EXIT_CODES)]
+    Status(Status),
+    /// Show the same live, and act on workers by a key
+    #[command(after_help = EXIT_CODES)]
+    Top(Top),
+    /// Start workers that are stopped or have failed
+    #[command(after_help = EXIT_CODES)]
+    Start(Act),
+    /// Stop workers; their listeners stay bound
+    #[command(after_help = EXIT_CODES)]
+    Stop(Act),
+    /// Replace the processes of workers
+    #[command(after_help = EXIT_CODES)]
+    Restart(Act),
+    /// Set the number of instances of a worker, until the next reload
+    #[command(after_help = EXIT_CODES)]
+    Scale(Scale),
+    /// Send a signal to every process of a worker, or have log files opened again
+    #[command(after_help = EXIT_CODES)]
+    Signal(Signal),
+    /// Forget the failures of workers, so that they may start again
+    #[command(after_help = EXIT_CODES)]
+    Reset(Reset),
+    /// Have the daemon read its configuration again and do what is new in it
+    #[command(after_help = EXIT_CODES)]
+    Reload(Reload),
+    /// Show the last lines of the workers' logs
+    #[command(after_help = EXIT_CODES)]
+    Logs(Logs),
+    /// Show what happens, as it happens
+    #[command(after_help = EXIT_CODES)]
+    Events(Events),
+    /// Print the daemon's numbers as OpenMetrics text
+    #[command(after_help = EXIT_CODES)]
+    Metrics(Metrics),
+    /// Print the completions of a shell
+    #[command(after_help = EXIT_CODES)]
+    Completions(Completions),
+    /// What could stand behind these words; called by the completions.
+    #[command(name = "__names", hide = true)]
+    Names(Names),
     /// The sample worker: answers HTTP on every stream listener that it inherits
     HelloWorker,
 }
@@ -87,6 +132,11 @@ impl ConfigPath {
 pub struct Run {
     #[command(flatten)]
     pub config: ConfigPath,
+
+    /// Where to make the control socket, or `none` [default: /run/listend/control.sock for root,
+    /// $XDG_RUNTIME_DIR/listend/control.sock for others]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
 }
 
 /// `listend check`.
@@ -170,4 +220,182 @@ pub enum Policy {
     OnFailure,
     /// Never.
     Never,
+}
+
+/// Which daemon.
+#[derive(Debug, Args)]
+pub struct Control {
+    /// The control socket of the daemon [default: /run/listend/control.sock for root,
+    /// $XDG_RUNTIME_DIR/listend/control.sock for others]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+}
+
+/// `listend status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only the listener or worker with this name, and all about it
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Print the same as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// `listend top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// `listend start`, `stop` and `restart`.
+#[derive(Debug, Args)]
+pub struct Act {
+    /// The workers
+    #[arg(value_name = "WORKER", required = true)]
+    pub workers: Vec<String>,
+
+    /// Do not wait until it is done
+    #[arg(long)]
+    pub no_wait: bool,
+
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// `listend scale`.
+#[derive(Debug, Args)]
+pub struct Scale {
+    /// The worker
+    #[arg(value_name = "WORKER")]
+    pub worker: String,
+
+    /// How many instances it is to have
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub instances: u32,
+
+    /// Do not wait until it is done
+    #[arg(long)]
+    pub no_wait: bool,
+
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// `listend signal`.
+#[derive(Debug, Args)]
+pub struct Signal {
+    /// The worker
+    #[arg(value_name = "WORKER", required_unless_present = "reopen")]
+    pub worker: Option<String>,
+
+    /// The signal by its name, such as HUP
+    #[arg(value_name = "SIGNAL", required_unless_present = "reopen")]
+    pub signal: Option<String>,
+
+    /// Have the daemon open its log files again, after somebody renamed them
+    #[arg(long, conflicts_with_all = ["worker", "signal"])]
+    pub reopen: bool,
+
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// `listend reset`.
+#[derive(Debug, Args)]
+pub struct Reset {
+    /// The workers
+    #[arg(value_name = "WORKER", required = true)]
+    pub workers: Vec<String>,
+
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// `listend reload`.
+#[derive(Debug, Args)]
+pub struct Reload {
+    /// Only say what would change
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Do not wait until it is done
+    #[arg(long, conflicts_with = "dry_run")]
+    pub no_wait: bool,
+
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// `listend logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Only what this worker wrote
+    #[arg(value_name = "WORKER")]
+    pub worker: Option<String>,
+
+    /// So many of the lines that are kept
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<u32>,
+
+    /// Go on with the lines to come
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Print each line as a JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// `listend events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Print each event as a JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// `listend metrics`.
+#[derive(Debug, Args)]
+pub struct Metrics {
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// `listend completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// For which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// The shells that there are completions for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU Bash.
+    Bash,
+    /// The Z shell.
+    Zsh,
+    /// Fish.
+    Fish,
+}
+
+/// `listend __names`.
+#[derive(Debug, Args)]
+pub struct Names {
+    /// The words of the command line up to the one to complete, without `listend`
+    #[arg(last = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
 }

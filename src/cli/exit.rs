@@ -11,10 +11,12 @@ pub enum Exit {
     Refused,
     /// The command line cannot be understood.
     Usage,
-    /// A listener could not be bound.
+    /// A listener could not be bound, or no daemon answers.
     Unavailable,
     /// Something inside listend failed.
     Internal,
+    /// The daemon does not permit it.
+    NotPermitted,
     /// The configuration is bad.
     Configuration,
     /// What the event loop ended with, or the one worker of `exec --restart never`.
@@ -29,6 +31,7 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 64,
             Exit::Unavailable => 69,
             Exit::Internal => 70,
+            Exit::NotPermitted => 77,
             Exit::Configuration => 78,
             Exit::Code(code) => code,
         })

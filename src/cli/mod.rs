@@ -1,14 +1,22 @@
 //! The command line: parse it, run the verb, answer with an exit code.
 
+mod act;
 mod args;
 mod check;
+mod client;
+mod completions;
 mod exec;
 mod exit;
 mod explain;
 mod explain_text;
 mod load;
+mod names;
 mod output;
 mod run;
+mod socket;
+mod status;
+mod stream;
+pub mod top;
 
 use crate::shell::logging::{self, Sink};
 use args::{Arguments, Verb};
@@ -37,6 +45,20 @@ pub fn main() -> ExitCode {
         Verb::Check(arguments) => check::check(&arguments, sink),
         Verb::Exec(arguments) => exec::exec(&arguments, sink),
         Verb::Explain(arguments) => explain::explain(&arguments, sink),
+        Verb::Status(arguments) => status::status(&arguments),
+        Verb::Top(arguments) => top::top(&arguments),
+        Verb::Start(arguments) => act::start(&arguments),
+        Verb::Stop(arguments) => act::stop(&arguments),
+        Verb::Restart(arguments) => act::restart(&arguments),
+        Verb::Scale(arguments) => act::scale(&arguments),
+        Verb::Signal(arguments) => act::signal(&arguments),
+        Verb::Reset(arguments) => act::reset(&arguments),
+        Verb::Reload(arguments) => act::reload(&arguments),
+        Verb::Logs(arguments) => stream::logs(&arguments),
+        Verb::Events(arguments) => stream::events(&arguments),
+        Verb::Metrics(arguments) => stream::metrics(&arguments),
+        Verb::Completions(arguments) => completions::completions(&arguments),
+        Verb::Names(arguments) => names::names(&arguments),
         Verb::HelloWorker => match crate::sample::run() {
             Ok(()) => Exit::Done,
             Err(error) => {

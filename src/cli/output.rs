@@ -1,8 +1,9 @@
 //! Printing what a verb has to say.
 
-use crate::report::{Report, Sources, Style, render};
+use crate::control::clean;
+use crate::report::{Report, Sources, Style, describe, render};
 use crate::shell::logging::{Sink, wants_colour};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 /// Prints errors and advice on standard error: in colour for a person, with priorities for the
 /// journal.
@@ -54,4 +55,45 @@ pub fn count(number: usize, one: &str) -> String {
     } else {
         format!("{number} {one}s")
     }
+}
+
+/// Says on standard error what is wrong.
+pub fn complain(text: &str) {
+    // Nobody reads it? Then there is nobody to tell.
+    let _closed = writeln!(io::stderr().lock(), "listend: {text}");
+}
+
+/// Says what to do about it.
+pub fn hint(text: &str) {
+    let _closed = writeln!(io::stderr().lock(), "  hint: {text}");
+}
+
+/// An error of the system in the words that are used everywhere else.
+pub fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => describe(errno),
+        None => error.to_string(),
+    }
+}
+
+/// What standard output can show: in colour only to a person who has not asked for plain text.
+pub fn style() -> Style {
+    match io::stdout().is_terminal() && wants_colour() {
+        true => Style::Colour,
+        false => Style::Plain,
+    }
+}
+
+/// How many columns standard output has; 80 where nobody knows.
+pub fn columns() -> usize {
+    let known = io::stdout().is_terminal();
+    let size = known.then(crossterm::terminal::size).and_then(Result::ok);
+    // A serial line says that it has none.
+    let size = size.filter(|(columns, _)| *columns > 0);
+    size.map_or(80, |(columns, _)| usize::from(columns))
+}
+
+/// Without what would move the cursor: a worker may have written anything. Tabs stay.
+pub fn shown(text: &str) -> String {
+    text.split('\t').map(clean).collect::<Vec<_>>().join("\t")
 }

@@ -90,3 +90,10 @@ pub struct ExplainReply {
     /// For people, of several lines.
     pub text: String,
 }
+
+/// What `Metrics` answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricsReply {
+    /// OpenMetrics text, up to and including its `# EOF` line.
+    pub text: String,
+}

@@ -146,6 +146,8 @@ pub enum Request {
         /// Which.
         listener: String,
     },
+    /// The numbers for a collector.
+    Metrics,
 }
 
 type Decode = fn(&mut Parameters) -> Result<Request, Error>;
@@ -159,7 +161,7 @@ enum Replies {
     Several,
 }
 
-const METHODS: [(&str, Replies, Decode); 15] = [
+const METHODS: [(&str, Replies, Decode); 16] = [
     ("org.varlink.service.GetInfo", Replies::One, |_| {
         Ok(Request::GetInfo)
     }),
@@ -230,6 +232,9 @@ const METHODS: [(&str, Replies, Decode); 15] = [
         let listener = given.text("listener")?;
         Ok(Request::Explain { listener })
     }),
+    ("io.listend.Manager.Metrics", Replies::One, |_| {
+        Ok(Request::Metrics)
+    }),
 ];
 
 /// The names of all methods, with their interfaces.
@@ -280,7 +285,8 @@ impl Request {
             | Request::Status { .. }
             | Request::Watch
             | Request::Logs { .. }
-            | Request::Explain { .. } => false,
+            | Request::Explain { .. }
+            | Request::Metrics => false,
         }
     }
 }

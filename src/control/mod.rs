@@ -17,7 +17,8 @@ mod wire;
 
 pub use access::{Access, Owner, Peer};
 pub use answer::{
-    CheckReply, DescriptionReply, Event, ExplainReply, LogLine, LogsReply, Progress, WatchReply,
+    CheckReply, DescriptionReply, Event, ExplainReply, LogLine, LogsReply, MetricsReply, Progress,
+    WatchReply,
 };
 pub use call::{Call, Error, Expects, Reject, Reply};
 pub use interface::{INTERFACE, Info, Request, SERVICE, description, info, methods};
@@ -26,5 +27,6 @@ pub use status::{
     Worker, WorkerState, all_is_well, troubles,
 };
 pub use table::table;
-pub use time::rfc3339;
+pub use time::{age, rfc3339};
+pub use width::{clean, cut_end, cut_middle, width};
 pub use wire::{FrameTooLong, Inbox, MAX_FRAME, MAX_WAITING, Outbox, Unread};

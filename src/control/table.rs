@@ -112,8 +112,7 @@ fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
 
 fn instance(name: Cell, generation: Cell, instance: &Instance, now: u64) -> [Cell; 7] {
     // Without a process, `since` is when it ended, which is no uptime.
-    let since = instance.pid.and_then(|_| time::parse(&instance.since));
-    let uptime = since.map(|since| time::short(now.saturating_sub(since)));
+    let uptime = instance.pid.and_then(|_| time::age(&instance.since, now));
     [
         name,
         generation,

@@ -10,6 +10,12 @@ pub fn rfc3339(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// How long ago that was, in the two largest units; `now` is in seconds since 1970. `None` for what
+/// is no point in time.
+pub fn age(since: &str, now: u64) -> Option<String> {
+    parse(since).map(|since| short(now.saturating_sub(since)))
+}
+
 /// The way back, for exactly this shape.
 pub(super) fn parse(text: &str) -> Option<u64> {
     let bytes: &[u8; 20] = text.as_bytes().try_into().ok()?;

@@ -62,12 +62,12 @@ fn of_char(c: char) -> usize {
 }
 
 /// In columns.
-pub(super) fn width(text: &str) -> usize {
+pub fn width(text: &str) -> usize {
     text.chars().map(of_char).sum()
 }
 
 /// Without what would move the cursor, or turn the direction of writing: a path may hold anything.
-pub(super) fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     let shown = |c: char| match c {
         '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{2069}' => '?',
         c if c.is_control() => '?',
@@ -77,7 +77,7 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 /// At most so many columns, with `…` for the middle: start and end tell names apart.
-pub(super) fn cut_middle(text: &str, columns: usize) -> String {
+pub fn cut_middle(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
@@ -89,7 +89,7 @@ pub(super) fn cut_middle(text: &str, columns: usize) -> String {
 }
 
 /// At most so many columns, with `…` for the end.
-pub(super) fn cut_end(text: &str, columns: usize) -> String {
+pub fn cut_end(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }

@@ -13,6 +13,7 @@ pub mod network;
 mod puppet;
 #[path = "../probe/report.rs"]
 pub mod report;
+pub mod standin;
 
 pub use daemon::{Daemon, Finished, Start, Watch};
 pub use puppet::{Puppet, Puppets};

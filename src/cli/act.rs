@@ -1,0 +1,281 @@
+//! The verbs that change something: `start`, `stop`, `restart`, `scale`, `signal`, `reset`, `reload`.
+
+use super::args::{Act, Control, Reload, Reset, Scale, Signal};
+use super::check::finish;
+use super::client::{Client, Failure, Wait};
+use super::exit::Exit;
+use super::output::{print, shown};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io::{self, IsTerminal};
+
+/// So many workers at a time are asked for: each needs a connection, of which the daemon takes only
+/// so many.
+const AT_A_TIME: usize = 32;
+
+/// What is done, to which worker.
+struct Order {
+    method: &'static str,
+    /// What it is done to, as it is called in front of what is said about it.
+    what: String,
+    parameters: Value,
+    /// When all is done: `restarted`.
+    done: &'static str,
+    no_wait: bool,
+}
+
+/// What the daemon answers to any of them: a [`crate::control::Progress`], or nothing.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Step {
+    done: u64,
+    of: u64,
+    message: Option<String>,
+    changes: Option<Vec<String>>,
+}
+
+/// `listend start`.
+pub fn start(arguments: &Act) -> Exit {
+    each(arguments, "Start", "started")
+}
+
+/// `listend stop`.
+pub fn stop(arguments: &Act) -> Exit {
+    each(arguments, "Stop", "stopped")
+}
+
+/// `listend restart`.
+pub fn restart(arguments: &Act) -> Exit {
+    each(arguments, "Restart", "restarted")
+}
+
+fn each(arguments: &Act, method: &'static str, done: &'static str) -> Exit {
+    let no_wait = arguments.no_wait;
+    let order = |worker: &String| Order {
+        method,
+        what: worker.clone(),
+        parameters: json!({ "worker": worker, "no_wait": no_wait }),
+        done,
+        no_wait,
+    };
+    let orders: Vec<Order> = unique(&arguments.workers).map(order).collect();
+    give(&orders, &arguments.control)
+}
+
+/// `listend reset`.
+pub fn reset(arguments: &Reset) -> Exit {
+    let order = |worker: &String| Order {
+        method: "Reset",
+        what: worker.clone(),
+        parameters: json!({ "worker": worker }),
+        done: "its failures are forgotten",
+        no_wait: false,
+    };
+    let orders: Vec<Order> = unique(&arguments.workers).map(order).collect();
+    give(&orders, &arguments.control)
+}
+
+/// `listend scale`.
+pub fn scale(arguments: &Scale) -> Exit {
+    let (worker, instances) = (&arguments.worker, arguments.instances);
+    let no_wait = arguments.no_wait;
+    let order = Order {
+        method: "Scale",
+        what: worker.clone(),
+        parameters: json!({ "worker": worker, "instances": instances, "no_wait": no_wait }),
+        done: "scaled",
+        no_wait,
+    };
+    give(&[order], &arguments.control)
+}
+
+/// `listend signal`.
+pub fn signal(arguments: &Signal) -> Exit {
+    let order = match (&arguments.worker, &arguments.signal) {
+        (Some(worker), Some(signal)) => Order {
+            method: "Signal",
+            what: worker.clone(),
+            parameters: json!({ "worker": worker, "signal": signal }),
+            done: "signalled",
+            no_wait: false,
+        },
+        // The command line lets nothing else through but `--reopen`.
+        (None, _) | (_, None) => Order {
+            method: "Reopen",
+            what: "log files".to_owned(),
+            parameters: json!({}),
+            done: "opened again",
+            no_wait: false,
+        },
+    };
+    give(&[order], &arguments.control)
+}
+
+/// `listend reload`.
+pub fn reload(arguments: &Reload) -> Exit {
+    let (dry_run, no_wait) = (arguments.dry_run, arguments.no_wait);
+    let order = Order {
+        method: "Reload",
+        what: "configuration".to_owned(),
+        parameters: json!({ "dry_run": dry_run, "no_wait": no_wait }),
+        done: match dry_run {
+            true => "nothing was changed",
+            false => "in use",
+        },
+        no_wait,
+    };
+    give(&[order], &arguments.control)
+}
+
+/// A name given twice is one order.
+fn unique(names: &[String]) -> impl Iterator<Item = &String> {
+    let first =
+        |(index, name): &(usize, &String)| !names.iter().take(*index).any(|one| one == *name);
+    names.iter().enumerate().filter(first).map(|(_, name)| name)
+}
+
+/// Gives the orders at the same time, then waits for one after the other. What became of one has no
+/// influence on the others.
+fn give(orders: &[Order], control: &Control) -> Exit {
+    let several = orders.len() > 1;
+    let mut exit = Exit::Done;
+    for some in orders.chunks(AT_A_TIME) {
+        let mut asked = Vec::new();
+        for order in some {
+            let path = control.control.as_deref();
+            let client = Client::connect(path, Wait::Patiently).and_then(|mut client| {
+                client.send(order.method, &order.parameters, !order.no_wait)?;
+                if !order.no_wait {
+                    client.wait(Wait::ForEver)?;
+                }
+                Ok(client)
+            });
+            match client {
+                Ok(client) => asked.push((order, client)),
+                // It is the same for all of them: no daemon, or none that can be reached.
+                Err(failure) => return failure.tell(None),
+            }
+        }
+        for (order, client) in asked {
+            let mut screen = Screen::new();
+            match follow(order, client, &mut screen) {
+                Ok(printed) => exit = worse(exit, finish(printed, Exit::Done)),
+                Err(failure) => {
+                    // Only a line on a terminal is left unfinished.
+                    let _closed = screen.end();
+                    let what = several.then_some(order.what.as_str());
+                    exit = worse(exit, failure.tell(what));
+                }
+            }
+        }
+    }
+    exit
+}
+
+/// The first thing that went wrong counts.
+fn worse(exit: Exit, other: Exit) -> Exit {
+    match exit {
+        Exit::Done => other,
+        Exit::Refused
+        | Exit::Usage
+        | Exit::Unavailable
+        | Exit::Internal
+        | Exit::NotPermitted
+        | Exit::Configuration
+        | Exit::Code(_) => exit,
+    }
+}
+
+/// Shows each step, and the end. Answers whether standard output took it.
+fn follow(
+    order: &Order,
+    mut client: Client,
+    screen: &mut Screen,
+) -> Result<io::Result<()>, Failure> {
+    loop {
+        let answer = client.next::<Step>()?;
+        let progress = &answer.of;
+        let text = match answer.is_last {
+            true => last(order, progress),
+            false => step(order, progress),
+        };
+        // A reader that went away does not stop what was ordered, but there is nothing left to do.
+        let printed = match answer.is_last {
+            true => screen.line(&text),
+            false => screen.passing(&text),
+        };
+        if answer.is_last || printed.is_err() {
+            return Ok(printed);
+        }
+    }
+}
+
+/// `app: 2 of 4: app.1 runs`.
+fn step(order: &Order, progress: &Step) -> String {
+    let (done, of) = (progress.done, progress.of);
+    let message = progress.message.as_deref();
+    let message = message.map_or(String::new(), |words| format!(": {words}"));
+    shown(&format!("{}: {done} of {of}{message}", order.what))
+}
+
+/// What was changed, and that it is done.
+fn last(order: &Order, progress: &Step) -> String {
+    let mut lines = String::new();
+    if let Some(changes) = &progress.changes {
+        for change in changes {
+            lines.push_str(&shown(change));
+            lines.push('\n');
+        }
+        if changes.is_empty() {
+            lines.push_str("no changes\n");
+        }
+    }
+    let end = match (&progress.message, order.no_wait) {
+        (Some(message), _) => message.clone(),
+        (None, true) => "asked for, see `listend status`".to_owned(),
+        (None, false) if progress.of > 1 => {
+            format!("{}, {} of {}", order.done, progress.done, progress.of)
+        }
+        (None, false) => order.done.to_owned(),
+    };
+    lines + &shown(&format!("{}: {end}", order.what))
+}
+
+/// Standard output: on a terminal each step takes the place of the one before.
+struct Screen {
+    rewrites: bool,
+    is_open: bool,
+}
+
+impl Screen {
+    fn new() -> Screen {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Screen {
+            rewrites: io::stdout().is_terminal() && !dumb,
+            is_open: false,
+        }
+    }
+
+    fn passing(&mut self, text: &str) -> io::Result<()> {
+        if !self.rewrites {
+            return self.line(text);
+        }
+        self.is_open = true;
+        // A line that wraps could not be taken back.
+        let fitting: String = text.chars().take(super::output::columns() - 1).collect();
+        print(&format!("\r{fitting}\x1b[K"))
+    }
+
+    fn line(&mut self, text: &str) -> io::Result<()> {
+        let before = if self.is_open { "\r\x1b[K" } else { "" };
+        self.is_open = false;
+        print(&format!("{before}{text}\n"))
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        match std::mem::take(&mut self.is_open) {
+            true => print("\n"),
+            false => Ok(()),
+        }
+    }
+}

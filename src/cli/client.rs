@@ -1,0 +1,407 @@
+//! The client's end of the control socket.
+
+use super::exit::Exit;
+use super::output;
+use super::socket::default_path;
+use crate::control::INTERFACE;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a daemon may be silent that is asked for something it can answer at once.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A reply may be as long as the configuration of the daemon makes it, and a listener has some
+/// hundred bytes in it. What is longer is no daemon's.
+const MAX_REPLY: usize = 256 << 20;
+
+/// How long to wait for the next reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Half a minute.
+    Patiently,
+    /// For as long as it takes; the daemon waits for something itself.
+    ForEver,
+    /// For so long.
+    AtMost(Duration),
+    /// Not at all: what has not come yet is left to poll(2).
+    Never,
+}
+
+/// Why the daemon was not asked, or did not do it.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nobody has a default path here.
+    NoPath,
+    /// Nobody answers there.
+    NoDaemon(PathBuf, io::Error),
+    /// The socket's permissions keep us out.
+    NoEntry(PathBuf),
+    /// It went away, or did not speak in time.
+    Broken(PathBuf, io::Error),
+    /// It speaks something else.
+    Protocol(PathBuf, String),
+    /// It answered with an error.
+    Denied(Denied),
+}
+
+/// An error that the daemon answered with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Denied {
+    /// With its interface.
+    pub error: String,
+    /// What goes with it.
+    pub parameters: Map<String, Value>,
+}
+
+/// What is read of a reply. Unknown members are ignored, as varlink wants it.
+#[derive(Deserialize)]
+struct Members {
+    parameters: Option<Value>,
+    continues: Option<bool>,
+    error: Option<String>,
+}
+
+/// A reply.
+#[derive(Debug)]
+pub struct Answer<T> {
+    /// What it says.
+    pub of: T,
+    /// Whether it is the last one.
+    pub is_last: bool,
+}
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    socket: UnixStream,
+    path: PathBuf,
+    /// What came so far.
+    received: Vec<u8>,
+    /// Where the next frame starts in it; never behind its end.
+    start: usize,
+    /// Up to here the next frame holds no NUL; never before its start.
+    scanned: usize,
+}
+
+impl Client {
+    /// Connects to the daemon at the path, or at the default one.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`], of which only the first three.
+    pub fn connect(control: Option<&Path>, wait: Wait) -> Result<Client, Failure> {
+        let path = control.map(Path::to_owned).or_else(default_path);
+        let path = path.ok_or(Failure::NoPath)?;
+        match open(&path, wait) {
+            Ok(socket) => Ok(Client {
+                socket,
+                path,
+                received: Vec::new(),
+                start: 0,
+                scanned: 0,
+            }),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                Err(Failure::NoEntry(path))
+            }
+            Err(error) => Err(Failure::NoDaemon(path, error)),
+        }
+    }
+
+    /// Asks, and takes the one reply there is.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub fn ask<T: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        parameters: &Value,
+    ) -> Result<T, Failure> {
+        self.send(method, parameters, false)?;
+        Ok(self.next()?.of)
+    }
+
+    /// Asks. With `more` the daemon may answer several times.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Broken`].
+    pub fn send(&mut self, method: &str, parameters: &Value, more: bool) -> Result<(), Failure> {
+        let method = format!("{INTERFACE}.{method}");
+        let mut call = json!({ "method": method, "parameters": parameters });
+        if more {
+            call["more"] = Value::Bool(true);
+        }
+        let mut frame = call.to_string().into_bytes();
+        frame.push(0);
+        let sent = self.socket.write_all(&frame);
+        // A daemon that refuses the connection may have said why before it closed it.
+        match sent {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(self.broken(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// How long [`Client::next`] waits from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Broken`].
+    pub fn wait(&mut self, wait: Wait) -> Result<(), Failure> {
+        apply(&self.socket, wait).map_err(|error| self.broken(error))
+    }
+
+    /// The next reply.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`], of which none of the first three.
+    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Answer<T>, Failure> {
+        match self.poll()? {
+            Some(answer) => Ok(answer),
+            None => Err(self.broken(ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// The next reply, if it came in time.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`], of which none of the first three.
+    pub fn poll<T: DeserializeOwned>(&mut self) -> Result<Option<Answer<T>>, Failure> {
+        let frame = match self.frame() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(self.broken(error)),
+        };
+        let members: Members =
+            serde_json::from_slice(&frame).map_err(|error| self.misunderstood(&error))?;
+        let parameters = members.parameters.unwrap_or_else(|| json!({}));
+        if let Some(error) = members.error {
+            let parameters = parameters.as_object().cloned().unwrap_or_default();
+            return Err(Failure::Denied(Denied { error, parameters }));
+        }
+        Ok(Some(Answer {
+            of: serde_json::from_value(parameters).map_err(|error| self.misunderstood(&error))?,
+            is_last: members.continues != Some(true),
+        }))
+    }
+
+    /// The next frame, without its NUL.
+    fn frame(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            let fresh = self.received.iter().skip(self.scanned);
+            if let Some(found) = fresh.into_iter().position(|byte| *byte == 0) {
+                let end = self.scanned + found;
+                let length = end - self.start;
+                let frame = self.received.iter().skip(self.start).take(length).copied();
+                let frame = frame.collect();
+                self.start = end + 1;
+                self.scanned = self.start;
+                return Ok(Some(frame));
+            }
+            // Once for each read, and not for each of the many frames that one read may bring.
+            self.received.drain(..self.start);
+            self.start = 0;
+            self.scanned = self.received.len();
+            if self.scanned > MAX_REPLY {
+                let long = "the reply does not end";
+                return Err(io::Error::new(ErrorKind::InvalidData, long));
+            }
+            let mut chunk = [0; 65_536];
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                // Never more than the chunk has.
+                Ok(count) => self.received.extend(chunk.iter().take(count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What came makes no sense.
+    pub fn misunderstood(&self, error: &serde_json::Error) -> Failure {
+        Failure::Protocol(self.path.clone(), error.to_string())
+    }
+
+    fn broken(&self, error: io::Error) -> Failure {
+        Failure::Broken(self.path.clone(), error)
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// connect(2) waits for room in the queue of the daemon, for as long as a send may wait.
+fn open(path: &Path, wait: Wait) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let socket = UnixStream::from(std::os::fd::OwnedFd::from(socket));
+    apply(&socket, wait)?;
+    let address = SockAddr::unix(path)?;
+    socket2::SockRef::from(&socket).connect(&address)?;
+    Ok(socket)
+}
+
+fn apply(socket: &UnixStream, wait: Wait) -> io::Result<()> {
+    let limit = match wait {
+        Wait::Patiently => Some(PATIENCE),
+        Wait::AtMost(limit) => Some(limit),
+        Wait::ForEver | Wait::Never => None,
+    };
+    socket.set_nonblocking(wait == Wait::Never)?;
+    socket.set_read_timeout(limit)?;
+    // Calls are short; whoever does not take one in this time never will.
+    socket.set_write_timeout(limit.or(Some(PATIENCE)))
+}
+
+impl Denied {
+    fn parameter(&self, name: &str) -> &str {
+        self.parameters
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or("?")
+    }
+
+    /// In words, and what to do about it.
+    fn words(&self) -> (String, Option<String>) {
+        let (_, error) = self.error.rsplit_once('.').unwrap_or(("", &self.error));
+        match error {
+            "NoSuchThing" => {
+                let name = self.parameter("name");
+                let suggestion = self.parameters.get("suggestion").and_then(Value::as_str);
+                let hint = match suggestion {
+                    Some(other) => format!("did you mean `{other}`?"),
+                    None => "`listend status` lists what there is".to_owned(),
+                };
+                (
+                    format!("no worker or listener is called `{name}` here"),
+                    Some(hint),
+                )
+            }
+            "Refused" | "Failed" => (self.parameter("reason").to_owned(), None),
+            "PermissionDenied" => (
+                "the daemon does not permit this".to_owned(),
+                Some(
+                    "root and the user of the daemon may do everything, the group of its control \
+                     socket may look"
+                        .to_owned(),
+                ),
+            ),
+            "InvalidParameter" => (
+                format!(
+                    "the daemon does not take this {}",
+                    self.parameter("parameter")
+                ),
+                None,
+            ),
+            "MethodNotFound" | "MethodNotImplemented" | "InterfaceNotFound" => (
+                "the daemon cannot do this".to_owned(),
+                Some("its version may be another than that of this command".to_owned()),
+            ),
+            _ => {
+                let mut words = format!("the daemon answered with {}", self.error);
+                if !self.parameters.is_empty() {
+                    // Writing to a String does not fail.
+                    let _written = write!(words, " {}", Value::from(self.parameters.clone()));
+                }
+                (words, None)
+            }
+        }
+    }
+}
+
+impl Failure {
+    /// What the command ends with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Failure::NoPath | Failure::NoDaemon(..) | Failure::Broken(..) => Exit::Unavailable,
+            Failure::NoEntry(_) => Exit::NotPermitted,
+            Failure::Protocol(..) => Exit::Internal,
+            Failure::Denied(denied) if denied.error.ends_with(".PermissionDenied") => {
+                Exit::NotPermitted
+            }
+            Failure::Denied(_) => Exit::Refused,
+        }
+    }
+
+    /// In words, and what to do about it.
+    pub fn words(&self) -> (String, Option<String>) {
+        match self {
+            Failure::NoPath => (
+                "where the control socket is, is not known: XDG_RUNTIME_DIR is not set".to_owned(),
+                Some("name the socket with `--control PATH`".to_owned()),
+            ),
+            Failure::NoDaemon(path, error) => {
+                let why = match error.kind() {
+                    ErrorKind::NotFound => "there is no such socket".to_owned(),
+                    ErrorKind::ConnectionRefused => {
+                        "it is left over, and nobody listens on it".to_owned()
+                    }
+                    ErrorKind::WouldBlock => "it does not take connections any more".to_owned(),
+                    _ => output::reason(error),
+                };
+                (
+                    format!("no daemon answers at {}: {why}", path.display()),
+                    Some(
+                        "start one with `listend run`, or name another socket with \
+                         `--control PATH`"
+                            .to_owned(),
+                    ),
+                )
+            }
+            Failure::NoEntry(path) => (
+                format!("not permitted to connect to {}", path.display()),
+                Some(
+                    "root and the user of the daemon may, and the group of the socket if it has \
+                     one"
+                    .to_owned(),
+                ),
+            ),
+            Failure::Broken(path, error) => {
+                let why = match error.kind() {
+                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
+                        "closed the connection before it had answered".to_owned()
+                    }
+                    ErrorKind::TimedOut => {
+                        format!("has been silent for {} seconds", PATIENCE.as_secs())
+                    }
+                    _ => format!("cannot be spoken to: {}", output::reason(error)),
+                };
+                (
+                    format!("the daemon at {} {why}", path.display()),
+                    Some(
+                        "see with `listend status` whether it is there, and in its log".to_owned(),
+                    ),
+                )
+            }
+            Failure::Protocol(path, why) => (
+                format!("what answers at {} is no listend: {why}", path.display()),
+                None,
+            ),
+            Failure::Denied(denied) => denied.words(),
+        }
+    }
+
+    /// Says it, about `what` if that is one of several, and answers with what to end with.
+    pub fn tell(&self, what: Option<&str>) -> Exit {
+        let (words, hint) = self.words();
+        let of = what.map_or(String::new(), |name| format!("{name}: "));
+        output::complain(&format!("{of}{words}"));
+        if let Some(hint) = hint {
+            output::hint(&hint);
+        }
+        self.exit()
+    }
+}

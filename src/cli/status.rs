@@ -1,0 +1,125 @@
+//! `listend status`.
+
+use super::args::Status as Arguments;
+use super::check::finish;
+use super::client::{Client, Failure, Wait};
+use super::exit::Exit;
+use super::output::{columns, complain, print, shown, style};
+use crate::control::{Detail, SocketOption, Status, all_is_well, table, troubles};
+use crate::shell::clock;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// Asks and prints.
+pub fn status(arguments: &Arguments) -> Exit {
+    match ask(arguments) {
+        Ok(answer) => show(&answer, arguments),
+        Err(failure) => failure.tell(None),
+    }
+}
+
+fn ask(arguments: &Arguments) -> Result<Value, Failure> {
+    let control = arguments.control.control.as_deref();
+    let mut client = Client::connect(control, Wait::Patiently)?;
+    let parameters = match &arguments.name {
+        Some(name) => json!({ "name": name }),
+        None => json!({}),
+    };
+    client.ask("Status", &parameters)
+}
+
+fn show(answer: &Value, arguments: &Arguments) -> Exit {
+    let status = match Status::deserialize(answer) {
+        Ok(status) => status,
+        Err(error) => {
+            complain(&format!("the daemon's answer is not understood: {error}"));
+            return Exit::Internal;
+        }
+    };
+    let exit = match all_is_well(&status) {
+        true => Exit::Done,
+        false => Exit::Refused,
+    };
+    let text = if arguments.json {
+        // As it came: a newer daemon may say more than is known here.
+        format!("{answer:#}\n")
+    } else {
+        let mut text = table(&status, columns(), style(), clock::wall());
+        if text.is_empty() {
+            text = "no listeners, no workers\n".to_owned();
+        }
+        details(&mut text, &status);
+        text
+    };
+    let exit = finish(print(&text), exit);
+    for trouble in troubles(&status) {
+        complain(&shown(&trouble));
+    }
+    exit
+}
+
+/// What is told only about what was asked for by its name.
+fn details(out: &mut String, status: &Status) {
+    let listeners = status.listeners.iter();
+    for (one, detail) in listeners.filter_map(|one| Some((one, one.detail.as_ref()?))) {
+        let others = [("given to", one.workers.join(", "))];
+        section(out, &format!("listener {}", one.name), detail, &others);
+    }
+    let workers = status.workers.iter();
+    for (one, detail) in workers.filter_map(|one| Some((one, one.detail.as_ref()?))) {
+        let others = [
+            ("activation", one.activation.clone()),
+            ("listeners", one.listeners.join(", ")),
+        ];
+        section(out, &format!("worker {}", one.name), detail, &others);
+    }
+}
+
+fn section(out: &mut String, title: &str, detail: &Detail, others: &[(&str, String)]) {
+    let mut line = |words: &str| {
+        // Writing to a String does not fail.
+        let _written = writeln!(out, "{}", shown(words));
+    };
+    line("");
+    line(title);
+    let place = detail.place.as_deref().unwrap_or("the command line");
+    line(&format!("  {:<12}{place}", "written in"));
+    for (name, value) in others {
+        let value = if value.is_empty() { "-" } else { value };
+        line(&format!("  {name:<12}{value}"));
+    }
+    if !detail.options.is_empty() {
+        line("");
+        for row in options(&detail.options) {
+            line(&row);
+        }
+    }
+}
+
+/// A line for each option; the address, which may be long, stands last.
+fn options(options: &[SocketOption]) -> Vec<String> {
+    let heads = ["OPTION", "ASKED", "EFFECTIVE", "SOCKET"];
+    let rows = options.iter().map(|one| {
+        let or_dash = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+        [
+            one.name.clone(),
+            or_dash(&one.asked),
+            or_dash(&one.effective),
+            one.address.clone(),
+        ]
+    });
+    let rows: Vec<[String; 4]> = std::iter::once(heads.map(str::to_owned))
+        .chain(rows)
+        .collect();
+    let widest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..heads.len()).filter_map(widest).collect();
+    let line = |row: &[String; 4]| {
+        let cells = row.iter().zip(&widths);
+        let line: String = cells
+            .map(|(cell, width)| format!("  {cell:<width$}"))
+            .collect();
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}

@@ -1,0 +1,136 @@
+//! The verbs that print what comes: `logs`, `events`, `metrics`.
+
+use super::args::{Events, Logs, Metrics};
+use super::check::finish;
+use super::client::{Client, Failure, Wait};
+use super::exit::Exit;
+use super::output::{print, shown, style};
+use crate::control::{Event, LogLine, LogsReply, MetricsReply, WatchReply};
+use crate::report::Style;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use std::io::{self, IsTerminal};
+
+/// The colours that tell instances apart.
+const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
+
+/// `listend logs`.
+pub fn logs(arguments: &Logs) -> Exit {
+    let mut parameters = Map::new();
+    if let Some(worker) = &arguments.worker {
+        parameters.insert("worker".to_owned(), json!(worker));
+    }
+    if let Some(lines) = arguments.lines {
+        parameters.insert("lines".to_owned(), json!(lines));
+    }
+    parameters.insert("follow".to_owned(), json!(arguments.follow));
+    let style = style();
+    let wait = match arguments.follow {
+        true => Wait::ForEver,
+        false => Wait::Patiently,
+    };
+    let print_line = |reply: Value| {
+        // As it came: a newer daemon may say more than is known here.
+        match (arguments.json, reply.get("line")) {
+            (_, None | Some(Value::Null)) => Ok(String::new()),
+            (true, Some(line)) => Ok(format!("{line}\n")),
+            (false, Some(_)) => {
+                let reply: LogsReply = serde_json::from_value(reply)?;
+                Ok(reply
+                    .line
+                    .map_or(String::new(), |line| log_line(&line, style)))
+            }
+        }
+    };
+    let control = arguments.control.control.as_deref();
+    let client = Client::connect(control, Wait::Patiently);
+    each(client, "Logs", &Value::Object(parameters), wait, print_line)
+}
+
+/// `listend events`.
+pub fn events(arguments: &Events) -> Exit {
+    let print_event = |reply: Value| match (arguments.json, reply.get("event")) {
+        (_, None | Some(Value::Null)) => Ok(String::new()),
+        (true, Some(event)) => Ok(format!("{event}\n")),
+        (false, Some(_)) => {
+            let reply: WatchReply = serde_json::from_value(reply)?;
+            Ok(reply
+                .event
+                .map_or(String::new(), |event| event_line(&event)))
+        }
+    };
+    let control = arguments.control.control.as_deref();
+    let client = Client::connect(control, Wait::Patiently);
+    each(client, "Watch", &json!({}), Wait::ForEver, print_event)
+}
+
+/// `listend metrics`.
+pub fn metrics(arguments: &Metrics) -> Exit {
+    let control = arguments.control.control.as_deref();
+    let client = Client::connect(control, Wait::Patiently);
+    let text = client.and_then(|mut client| client.ask::<MetricsReply>("Metrics", &json!({})));
+    match text {
+        Ok(reply) => finish(print(&reply.text), Exit::Done),
+        Err(failure) => failure.tell(None),
+    }
+}
+
+/// Prints every reply, each at once: whoever follows wants to see it now.
+fn each<T: DeserializeOwned>(
+    client: Result<Client, Failure>,
+    method: &str,
+    parameters: &Value,
+    wait: Wait,
+    text: impl Fn(T) -> Result<String, serde_json::Error>,
+) -> Exit {
+    let run = || -> Result<Exit, Failure> {
+        let mut client = client?;
+        client.send(method, parameters, true)?;
+        client.wait(wait)?;
+        loop {
+            let answer = client.next::<T>()?;
+            let text = match text(answer.of) {
+                Ok(text) => text,
+                Err(error) => return Err(client.misunderstood(&error)),
+            };
+            let printed = print(&text);
+            if answer.is_last || printed.is_err() {
+                return Ok(finish(printed, Exit::Done));
+            }
+        }
+    };
+    run().unwrap_or_else(|failure| failure.tell(None))
+}
+
+/// `2026-01-31T12:00:00Z app.1 text`.
+fn log_line(line: &LogLine, style: Style) -> String {
+    let who = line.instance.as_deref().or(line.worker.as_deref());
+    let who = shown(who.unwrap_or("listend"));
+    // What a worker wrote is for a program as it is, and must not move the cursor of a person.
+    let text = match io::stdout().is_terminal() {
+        true => shown(&line.text),
+        false => line.text.clone(),
+    };
+    let time = &line.time;
+    match style {
+        Style::Colour => {
+            let colour = colour(&who);
+            format!("\x1b[2m{time}\x1b[0m \x1b[{colour}m{who}\x1b[0m {text}\n")
+        }
+        Style::Plain => format!("{time} {who} {text}\n"),
+    }
+}
+
+/// The same for the same name, today and tomorrow.
+fn colour(name: &str) -> &'static str {
+    let sum = name.bytes().fold(0_usize, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(usize::from(byte))
+    });
+    COLOURS[sum % COLOURS.len()]
+}
+
+/// `2026-01-31T12:00:00Z instance-started: app.1: started, pid 4711`.
+fn event_line(event: &Event) -> String {
+    let (time, kind) = (shown(&event.time), shown(&event.kind));
+    format!("{time} {kind}: {}\n", shown(&event.message))
+}

@@ -1,0 +1,264 @@
+//! The screen of `listend top`, as a function of its state.
+
+use super::rows::{self, Row};
+use super::state::{Dialog, Pane, Top};
+use crate::control::{clean, cut_end, rfc3339, troubles, width};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Clear, Paragraph};
+
+/// The least that makes sense; what is smaller says so.
+const SMALLEST: (u16, u16) = (40, 10);
+
+const KEYS: &str = " ↑↓/jk move  Tab lists  r restart  s stop  S start  ? help  q quit";
+
+const HELP: [&str; 10] = [
+    "up, down, k, j     move",
+    "Page Up, Page Down move faster",
+    "Home, End, g, G    first, last",
+    "Tab                listeners or workers",
+    "r                  restart the worker",
+    "s                  stop the worker",
+    "S                  start the worker",
+    "Escape             clear the message",
+    "?, h               this help",
+    "q, Ctrl-C          quit",
+];
+
+/// What the terminal can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Colours are wanted.
+    pub colour: bool,
+    /// Characters beyond ASCII are understood.
+    pub unicode: bool,
+}
+
+/// How a thing is, for its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// Nothing to say.
+    Plain,
+    /// As it should be.
+    Good,
+    /// On its way.
+    Doubtful,
+    /// Somebody should look.
+    Bad,
+}
+
+impl Look {
+    /// Without colours, what is bad is bold.
+    pub fn style(self, mood: Mood) -> Style {
+        match (mood, self.colour) {
+            (Mood::Plain, _) => Style::new(),
+            (Mood::Good, true) => Style::new().fg(Color::Green),
+            (Mood::Doubtful, true) => Style::new().fg(Color::Yellow),
+            (Mood::Bad, true) => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
+            (Mood::Bad, false) => Style::new().add_modifier(Modifier::BOLD),
+            (Mood::Good | Mood::Doubtful, false) => Style::new(),
+        }
+    }
+}
+
+/// Draws everything. `now` is in seconds since 1970.
+pub fn draw(frame: &mut Frame, top: &Top, now: u64, look: Look) {
+    let area = frame.area();
+    if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
+        let words = format!("listend top needs {} by {}", SMALLEST.0, SMALLEST.1);
+        frame.render_widget(Paragraph::new(words), area);
+        return;
+    }
+    let (of_listeners, of_workers) = heights(top, area.height);
+    let [head, listeners, workers, events, notice, foot] = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Length(of_listeners),
+        Constraint::Length(of_workers),
+        Constraint::Min(1),
+        Constraint::Length(1),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    header(frame, head, top, now, look);
+    let (titles, lines, chosen) = rows::listeners(top, listeners, look);
+    list(
+        frame,
+        listeners,
+        &titles,
+        lines,
+        chosen,
+        top.pane == Pane::Listeners,
+    );
+    let (titles, lines, chosen) = rows::workers(top, workers, now, look);
+    list(
+        frame,
+        workers,
+        &titles,
+        lines,
+        chosen,
+        top.pane == Pane::Workers,
+    );
+    events_list(frame, events, top);
+    let words = top.notice.as_deref().unwrap_or("");
+    frame.render_widget(
+        Paragraph::new(format!(" {}", fit(words, notice.width, 1))),
+        notice,
+    );
+    footer(frame, foot, top, look);
+    if top.dialog == Dialog::Help {
+        help(frame, area);
+    }
+}
+
+/// How high the lists are, each with its titles and a blank line. The events have five lines where
+/// there are so many to spare; of the others neither list takes more than half while the other needs
+/// them.
+fn heights(top: &Top, screen: u16) -> (u16, u16) {
+    let around = 4;
+    let room = usize::from(screen).saturating_sub(around);
+    let room = room - (room / 4).min(5);
+    let wants = |lines: usize| lines.max(1) + 2;
+    let listeners = wants(rows::listener_lines(top));
+    let workers = wants(rows::worker_lines(top));
+    let half = room / 2;
+    let first = listeners.min(half.max(room.saturating_sub(workers)));
+    let second = workers.min(room - first);
+    // Both are parts of the height of a screen.
+    let lines = |number: usize| u16::try_from(number).unwrap_or(screen);
+    (lines(first), lines(second))
+}
+
+fn header(frame: &mut Frame, area: Rect, top: &Top, now: u64, look: Look) {
+    let time = rfc3339(now);
+    let time = time.split(['T', 'Z']).nth(1).unwrap_or("").to_owned() + "Z ";
+    let room = area.width.saturating_sub(16);
+    let title = format!(" listend top  {}", fit(&top.daemon, room, 10));
+    let gap = usize::from(area.width).saturating_sub(width(&title) + width(&time));
+    let title = format!("{title}{}{time}", " ".repeat(gap));
+    let (words, mood) = match &top.lost {
+        Some(why) => (why.clone(), Mood::Bad),
+        None => summary(top),
+    };
+    let words = format!(" {}", fit(&words, area.width, 1));
+    let lines = vec![
+        Line::styled(title, Style::new().add_modifier(Modifier::BOLD)),
+        Line::styled(words, look.style(mood)),
+    ];
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn summary(top: &Top) -> (String, Mood) {
+    let count = |number: usize, one: &str| crate::cli::output::count(number, one);
+    let listeners = count(top.status.listeners.len(), "listener");
+    let workers = count(top.status.workers.len(), "worker");
+    match troubles(&top.status).as_slice() {
+        [] => (format!("{listeners}, {workers}, all is well"), Mood::Good),
+        [one] => (format!("{listeners}, {workers}; {one}"), Mood::Bad),
+        [one, others @ ..] => (
+            format!("{listeners}, {workers}; {one}; and {} more", others.len()),
+            Mood::Bad,
+        ),
+    }
+}
+
+/// A list with its titles; the chosen row is in sight, and inverted where the keys move in this list.
+fn list(
+    frame: &mut Frame,
+    area: Rect,
+    titles: &str,
+    lines: Vec<Row>,
+    chosen: std::ops::Range<usize>,
+    has_keys: bool,
+) {
+    let room = usize::from(area.height).saturating_sub(2).max(1);
+    let first = first_line(lines.len(), &chosen, room);
+    let mut shown = vec![Line::styled(
+        titles.to_owned(),
+        Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
+    )];
+    let visible = lines.into_iter().enumerate().skip(first).take(room);
+    for (index, row) in visible {
+        let line = Line::from(row);
+        shown.push(match has_keys && chosen.contains(&index) {
+            true => line.style(Style::new().add_modifier(Modifier::REVERSED)),
+            false => line,
+        });
+    }
+    frame.render_widget(Paragraph::new(shown), area);
+}
+
+/// The chosen lines in the middle, unless there is no more above or below.
+fn first_line(lines: usize, chosen: &std::ops::Range<usize>, room: usize) -> usize {
+    let wanted = chosen.start.saturating_sub(room / 2);
+    wanted.min(lines.saturating_sub(room))
+}
+
+fn events_list(frame: &mut Frame, area: Rect, top: &Top) {
+    let mut lines = vec![Line::styled(
+        format!("{:<1$}", " EVENTS", usize::from(area.width)),
+        Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
+    )];
+    let room = usize::from(area.height).saturating_sub(1);
+    for event in top.events.iter().take(room) {
+        let time = event.time.split(['T', 'Z']).nth(1).unwrap_or("");
+        let words = fit(&event.message, area.width, 11);
+        lines.push(Line::from(format!(" {:<8} {words}", clean(time))));
+    }
+    if top.events.is_empty() {
+        lines.push(Line::from(" none since this was started"));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn footer(frame: &mut Frame, area: Rect, top: &Top, look: Look) {
+    let (words, style) = match &top.dialog {
+        Dialog::Confirm(action, worker) => {
+            let question = format!("{} worker {worker}? y/n", action.verb());
+            let words = format!(" {}", fit(&question, area.width, 1));
+            let style = look.style(Mood::Bad).add_modifier(Modifier::REVERSED);
+            (words, style)
+        }
+        Dialog::None | Dialog::Help => {
+            let keys = match look.unicode {
+                true => KEYS.to_owned(),
+                false => KEYS.replace("↑↓/", ""),
+            };
+            (keys, Style::new().add_modifier(Modifier::DIM))
+        }
+    };
+    let filled = format!("{words:<0$}", usize::from(area.width));
+    frame.render_widget(Paragraph::new(Span::styled(filled, style)), area);
+}
+
+fn help(frame: &mut Frame, area: Rect) {
+    let wanted = HELP.iter().map(|line| line.len()).max().unwrap_or(0);
+    let columns = u16::try_from(wanted + 4).unwrap_or(area.width);
+    let lines = u16::try_from(HELP.len() + 2).unwrap_or(area.height);
+    let [middle] = Layout::vertical([Constraint::Length(lines)])
+        .flex(ratatui::layout::Flex::Center)
+        .areas(area);
+    let [middle] = Layout::horizontal([Constraint::Length(columns)])
+        .flex(ratatui::layout::Flex::Center)
+        .areas(middle);
+    let text: Vec<Line> = HELP
+        .iter()
+        .map(|line| Line::from(format!(" {line}")))
+        .collect();
+    frame.render_widget(Clear, middle);
+    let block = Block::bordered().title(" keys ");
+    frame.render_widget(Paragraph::new(text).block(block), middle);
+}
+
+/// As much of it as fits beside so many columns.
+fn fit(text: &str, columns: u16, beside: usize) -> String {
+    cut_end(&clean(text), usize::from(columns).saturating_sub(beside))
+}
+
+impl From<Row> for Line<'_> {
+    fn from(row: Row) -> Self {
+        let spans = row.0.into_iter();
+        Line::from_iter(spans.map(|(text, style)| Span::styled(text, style)))
+    }
+}

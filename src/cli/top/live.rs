@@ -1,0 +1,241 @@
+//! The loop of `listend top`: keys, signals and what the daemon says.
+
+use super::draw::{Look, draw};
+use super::screen::{self, Screen};
+use super::state::{Action, Top, Wish};
+use crate::cli::client::{Client, Failure, Wait};
+use crate::control::{Progress, Status, WatchReply};
+use crate::core::Mono;
+use crate::shell::clock;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// From one answer of the daemon to the next question.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// So long a daemon may be silent before that is shown.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// What is done to a worker just now.
+struct Act {
+    action: Action,
+    worker: String,
+    client: Client,
+}
+
+/// The state, and the connections that feed it.
+pub struct Live {
+    top: Top,
+    control: Option<PathBuf>,
+    status: Option<Client>,
+    watch: Option<Client>,
+    act: Option<Act>,
+    /// When to ask, or since when there has been no answer.
+    asked: Option<Mono>,
+    next: Mono,
+}
+
+impl Live {
+    /// Of the daemon at the path. Connects when it runs.
+    pub fn new(control: Option<PathBuf>, top: Top) -> Live {
+        Live {
+            top,
+            control,
+            status: None,
+            watch: None,
+            act: None,
+            asked: None,
+            next: clock::now(),
+        }
+    }
+
+    /// Until somebody wants the end; answers with the signal that brought it, if one did.
+    ///
+    /// # Errors
+    ///
+    /// The terminal, or the system.
+    pub fn run(mut self, screen: &mut Screen, look: Look) -> io::Result<Option<i32>> {
+        let mut signals = Vec::new();
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH] {
+            let (ours, theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            signal_hook::low_level::pipe::register(signal, theirs)?;
+            signals.push((signal, ours));
+        }
+        loop {
+            self.ask();
+            let now = clock::wall();
+            screen
+                .terminal
+                .draw(|frame| draw(frame, &self.top, now, look))?;
+            self.pause(&signals)?;
+            for (signal, pipe) in &mut signals {
+                let came = matches!(pipe.read(&mut [0; 64]), Ok(1..));
+                if came && *signal != SIGWINCH {
+                    return Ok(Some(*signal));
+                }
+            }
+            for key in screen::keys()? {
+                match self.top.key(key) {
+                    Wish::Nothing => {}
+                    Wish::Quit => return Ok(None),
+                    Wish::Act(action, worker) => self.start(action, worker),
+                }
+            }
+            self.hear();
+        }
+    }
+
+    /// Until a key, a signal, the daemon, or the next question.
+    fn pause(&self, signals: &[(i32, UnixStream)]) -> io::Result<()> {
+        let stdin = io::stdin();
+        let clients = [&self.status, &self.watch].into_iter().flatten();
+        let acting = self.act.iter().map(|act| &act.client);
+        let mut wanted: Vec<PollFd> = clients
+            .chain(acting)
+            .map(AsFd::as_fd)
+            .chain(signals.iter().map(|(_, pipe)| pipe.as_fd()))
+            .chain([stdin.as_fd()])
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        let until = match self.asked {
+            Some(since) => since + SILENCE,
+            None => self.next,
+        };
+        // Rounded up, so that it is over when it is over; and the clock on the screen goes on.
+        let left = until.since(clock::now()).min(PERIOD) + Duration::from_millis(1);
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut wanted, left) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Connects if it has to, and asks if it is time.
+    fn ask(&mut self) {
+        let now = clock::now();
+        if let Some(since) = self.asked {
+            let silence = now.since(since);
+            if silence >= SILENCE {
+                let seconds = silence.as_secs();
+                self.top.lost = Some(format!("the daemon has been silent for {seconds} s"));
+            }
+            return;
+        }
+        if now < self.next {
+            return;
+        }
+        if let Err(failure) = self.ask_now() {
+            self.lose(&failure);
+        }
+    }
+
+    fn ask_now(&mut self) -> Result<(), Failure> {
+        let mut client = match self.status.take() {
+            Some(client) => client,
+            None => {
+                // The events between two connections are lost, and so would be those before the
+                // first answer if this came second.
+                let mut watch = self.connect()?;
+                watch.send("Watch", &json!({}), true)?;
+                self.watch = Some(watch);
+                self.connect()?
+            }
+        };
+        client.send("Status", &json!({}), false)?;
+        self.status = Some(client);
+        self.asked = Some(clock::now());
+        Ok(())
+    }
+
+    fn connect(&self) -> Result<Client, Failure> {
+        Client::connect(self.control.as_deref(), Wait::Never)
+    }
+
+    /// What was shown stays, with the reason why it gets no newer.
+    fn lose(&mut self, failure: &Failure) {
+        let (words, _) = failure.words();
+        self.top.lost = Some(words);
+        self.status = None;
+        self.watch = None;
+        self.asked = None;
+        self.next = clock::now() + PERIOD;
+    }
+
+    fn start(&mut self, action: Action, worker: String) {
+        let client = self.connect().and_then(|mut client| {
+            let parameters = json!({ "worker": worker });
+            client.send(action.method(), &parameters, true)?;
+            Ok(client)
+        });
+        match client {
+            Ok(client) => {
+                self.act = Some(Act {
+                    action,
+                    worker,
+                    client,
+                });
+            }
+            Err(failure) => self.top.notice = Some(failure.words().0),
+        }
+    }
+
+    /// Takes whatever the daemon has said.
+    fn hear(&mut self) {
+        let mut failed = self.hear_status().err();
+        while let (None, Some(watch)) = (&failed, &mut self.watch) {
+            match watch.poll::<WatchReply>() {
+                Ok(Some(answer)) => {
+                    if let Some(event) = answer.of.event {
+                        self.top.happened(event);
+                    }
+                }
+                Ok(None) => break,
+                Err(failure) => failed = Some(failure),
+            }
+        }
+        if let Some(failure) = failed {
+            self.lose(&failure);
+        }
+        while let Some(mut act) = self.act.take() {
+            match act.client.poll::<Progress>() {
+                Ok(Some(answer)) => {
+                    let (action, is_last) = (act.action, answer.is_last);
+                    self.top.acted(action, &act.worker, &answer.of, is_last);
+                    if is_last {
+                        break;
+                    }
+                }
+                Ok(None) => {
+                    self.act = Some(act);
+                    break;
+                }
+                Err(failure) => {
+                    let (words, hint) = failure.words();
+                    let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
+                    self.top.notice = Some(format!("{}: {words}{hint}", act.worker));
+                    break;
+                }
+            }
+            self.act = Some(act);
+        }
+    }
+
+    fn hear_status(&mut self) -> Result<(), Failure> {
+        let Some(client) = &mut self.status else {
+            return Ok(());
+        };
+        if let Some(answer) = client.poll::<Status>()? {
+            self.top.took(answer.of);
+            self.asked = None;
+            self.next = clock::now() + PERIOD;
+        }
+        Ok(())
+    }
+}

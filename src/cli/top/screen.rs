@@ -1,0 +1,98 @@
+//! The terminal: taken over, and always given back.
+
+use crossterm::cursor::Show;
+use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::execute;
+use crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use std::io::{self, Stdout};
+use std::time::Duration;
+
+use super::state::Key;
+
+/// The terminal in our hands, until it is dropped.
+pub struct Screen {
+    /// Where to draw.
+    pub terminal: Terminal<CrosstermBackend<Stdout>>,
+}
+
+impl Screen {
+    /// Takes it over.
+    ///
+    /// # Errors
+    ///
+    /// It is no terminal, or has gone.
+    pub fn open() -> io::Result<Screen> {
+        let before = std::panic::take_hook();
+        // Where a panic ends the process at once nothing is dropped, and what it says would vanish
+        // with the screen.
+        std::panic::set_hook(Box::new(move |panic| {
+            give_back();
+            before(panic);
+        }));
+        enable_raw_mode()?;
+        let opened = execute!(io::stdout(), EnterAlternateScreen)
+            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
+        match opened {
+            Ok(terminal) => Ok(Screen { terminal }),
+            Err(error) => {
+                give_back();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// Does no harm if it was given back before.
+fn give_back() {
+    // A terminal that has gone needs nothing back.
+    let _gone = execute!(io::stdout(), LeaveAlternateScreen, Show);
+    let _gone = disable_raw_mode();
+}
+
+/// The keys that were pressed and not read yet.
+///
+/// # Errors
+///
+/// The terminal has gone.
+pub fn keys() -> io::Result<Vec<Key>> {
+    let mut keys = Vec::new();
+    while event::poll(Duration::ZERO)? {
+        match event::read()? {
+            // The size is asked for whenever something is drawn, so that a resize needs nothing more.
+            Event::Key(pressed) if pressed.kind != KeyEventKind::Release => {
+                let control = pressed.modifiers.contains(KeyModifiers::CONTROL);
+                keys.extend(key(pressed.code, control));
+            }
+            // The size is asked for whenever something is drawn.
+            _ => {}
+        }
+    }
+    Ok(keys)
+}
+
+fn key(code: KeyCode, control: bool) -> Option<Key> {
+    match (code, control) {
+        (KeyCode::Char('c'), true) => Some(Key::Interrupt),
+        (KeyCode::Char(_), true) => None,
+        (KeyCode::Char(letter), false) => Some(Key::Letter(letter)),
+        (KeyCode::Up, _) => Some(Key::Up),
+        (KeyCode::Down, _) => Some(Key::Down),
+        (KeyCode::PageUp, _) => Some(Key::PageUp),
+        (KeyCode::PageDown, _) => Some(Key::PageDown),
+        (KeyCode::Home, _) => Some(Key::Home),
+        (KeyCode::End, _) => Some(Key::End),
+        (KeyCode::Tab | KeyCode::BackTab, _) => Some(Key::Tab),
+        (KeyCode::Esc, _) => Some(Key::Escape),
+        _ => None,
+    }
+}

@@ -1,0 +1,282 @@
+//! What `listend top` knows and what its keys do. No terminal, no socket, no clock.
+
+use crate::control::{Event, Listener, Progress, Status, Worker};
+use std::collections::{HashMap, VecDeque};
+
+/// So many samples of each queue are kept, a second apart: two minutes.
+const SAMPLES: usize = 120;
+/// So many events are kept, more than any screen has lines.
+const EVENTS: usize = 200;
+/// How far Page Up and Page Down go.
+const PAGE: usize = 10;
+
+/// A key, as far as it means anything here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// One line up.
+    Up,
+    /// One line down.
+    Down,
+    /// Several lines up.
+    PageUp,
+    /// Several lines down.
+    PageDown,
+    /// To the first line.
+    Home,
+    /// To the last line.
+    End,
+    /// To the other list.
+    Tab,
+    /// Away from what was asked.
+    Escape,
+    /// The way out of every program.
+    Interrupt,
+    /// A letter.
+    Letter(char),
+}
+
+/// What is done to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Start it.
+    Start,
+    /// Stop it.
+    Stop,
+    /// Replace its processes.
+    Restart,
+}
+
+impl Action {
+    /// The method of the daemon.
+    pub fn method(self) -> &'static str {
+        match self {
+            Action::Start => "Start",
+            Action::Stop => "Stop",
+            Action::Restart => "Restart",
+        }
+    }
+
+    /// For people.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Action::Start => "start",
+            Action::Stop => "stop",
+            Action::Restart => "restart",
+        }
+    }
+}
+
+/// What a key asks for that the state cannot do itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing.
+    Nothing,
+    /// The end.
+    Quit,
+    /// This, to the worker of this name.
+    Act(Action, String),
+}
+
+/// The list that the keys move in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pane {
+    /// That of the listeners.
+    Listeners,
+    /// That of the workers.
+    Workers,
+}
+
+/// What lies over the lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dialog {
+    /// Nothing.
+    None,
+    /// The keys.
+    Help,
+    /// Whether this is to be done to the worker of this name.
+    Confirm(Action, String),
+}
+
+/// Everything that is shown.
+#[derive(Debug)]
+pub struct Top {
+    /// Which daemon, for the title.
+    pub daemon: String,
+    /// The last answer.
+    pub status: Status,
+    /// Why there is no newer one.
+    pub lost: Option<String>,
+    /// The newest first.
+    pub events: VecDeque<Event>,
+    /// What became of the last action.
+    pub notice: Option<String>,
+    /// The list that the keys move in.
+    pub pane: Pane,
+    /// What lies over the lists.
+    pub dialog: Dialog,
+    /// By name: lists may change while somebody looks at them.
+    worker: Option<String>,
+    listener: Option<String>,
+    /// By listener and address; the newest last.
+    depths: HashMap<(String, String), VecDeque<u64>>,
+}
+
+impl Top {
+    /// With the first answer of the daemon.
+    pub fn new(daemon: String, status: Status) -> Top {
+        let mut top = Top {
+            daemon,
+            status: Status::default(),
+            lost: None,
+            events: VecDeque::new(),
+            notice: None,
+            pane: Pane::Workers,
+            dialog: Dialog::None,
+            worker: None,
+            listener: None,
+            depths: HashMap::new(),
+        };
+        top.took(status);
+        top
+    }
+
+    /// The daemon answered.
+    pub fn took(&mut self, status: Status) {
+        let mut depths = HashMap::new();
+        for listener in &status.listeners {
+            for socket in &listener.sockets {
+                let depth = socket.queue.and_then(|queue| queue.depth).unwrap_or(0);
+                let key = (listener.name.clone(), socket.address.clone());
+                // What is not taken over here was of a socket that is no longer there.
+                let mut samples = self.depths.remove(&key).unwrap_or_default();
+                samples.push_back(depth);
+                while samples.len() > SAMPLES {
+                    samples.pop_front();
+                }
+                depths.insert(key, samples);
+            }
+        }
+        self.depths = depths;
+        self.status = status;
+        self.lost = None;
+    }
+
+    /// Something happened.
+    pub fn happened(&mut self, event: Event) {
+        self.events.push_front(event);
+        self.events.truncate(EVENTS);
+    }
+
+    /// The daemon told how far an action is.
+    pub fn acted(&mut self, action: Action, worker: &str, progress: &Progress, is_last: bool) {
+        let (done, of) = (progress.done, progress.of);
+        let verb = action.verb();
+        let words = match (&progress.message, is_last) {
+            (Some(message), _) => format!("{verb} {worker}: {done} of {of}: {message}"),
+            (None, false) => format!("{verb} {worker}: {done} of {of}"),
+            (None, true) => format!("{verb} {worker}: done"),
+        };
+        self.notice = Some(words);
+    }
+
+    /// How many clients waited at a socket, second by second; the newest last.
+    pub fn samples(&self, listener: &str, address: &str) -> impl DoubleEndedIterator<Item = u64> {
+        let key = (listener.to_owned(), address.to_owned());
+        self.depths.get(&key).into_iter().flatten().copied()
+    }
+
+    /// The worker that the keys act on.
+    pub fn worker(&self) -> Option<&Worker> {
+        self.status.workers.get(self.worker_index())
+    }
+
+    /// Where it is in the list.
+    pub fn worker_index(&self) -> usize {
+        let name = |one: &Worker| Some(&one.name) == self.worker.as_ref();
+        self.status.workers.iter().position(name).unwrap_or(0)
+    }
+
+    /// Where the chosen listener is in the list.
+    pub fn listener_index(&self) -> usize {
+        let name = |one: &Listener| Some(&one.name) == self.listener.as_ref();
+        self.status.listeners.iter().position(name).unwrap_or(0)
+    }
+
+    /// Somebody pressed a key.
+    pub fn key(&mut self, key: Key) -> Wish {
+        if key == Key::Interrupt {
+            return Wish::Quit;
+        }
+        match std::mem::replace(&mut self.dialog, Dialog::None) {
+            Dialog::None => self.command(key),
+            // Any key closes it.
+            Dialog::Help => Wish::Nothing,
+            Dialog::Confirm(action, worker) => match key {
+                Key::Letter('y' | 'Y') => {
+                    self.notice = Some(format!("{} {worker} …", action.verb()));
+                    Wish::Act(action, worker)
+                }
+                Key::Letter('n' | 'N' | 'q') | Key::Escape => Wish::Nothing,
+                _ => {
+                    // Neither yes nor no.
+                    self.dialog = Dialog::Confirm(action, worker);
+                    Wish::Nothing
+                }
+            },
+        }
+    }
+
+    fn command(&mut self, key: Key) -> Wish {
+        match key {
+            Key::Letter('q') | Key::Interrupt => return Wish::Quit,
+            Key::Letter('?' | 'h') => self.dialog = Dialog::Help,
+            Key::Letter('r') => self.confirm(Action::Restart),
+            Key::Letter('s') => self.confirm(Action::Stop),
+            Key::Letter('S') => self.confirm(Action::Start),
+            Key::Up | Key::Letter('k') => self.go(|at, _| at.saturating_sub(1)),
+            Key::Down | Key::Letter('j') => self.go(|at, _| at + 1),
+            Key::PageUp => self.go(|at, _| at.saturating_sub(PAGE)),
+            Key::PageDown => self.go(|at, _| at + PAGE),
+            Key::Home | Key::Letter('g') => self.go(|_, _| 0),
+            Key::End | Key::Letter('G') => self.go(|_, last| last),
+            Key::Tab => {
+                self.pane = match self.pane {
+                    Pane::Listeners => Pane::Workers,
+                    Pane::Workers => Pane::Listeners,
+                }
+            }
+            Key::Escape => self.notice = None,
+            Key::Letter(_) => {}
+        }
+        Wish::Nothing
+    }
+
+    fn confirm(&mut self, action: Action) {
+        match (self.pane, self.worker()) {
+            (Pane::Workers, Some(worker)) => {
+                self.dialog = Dialog::Confirm(action, worker.name.clone());
+            }
+            (Pane::Workers, None) => self.notice = Some("there is no worker".to_owned()),
+            (Pane::Listeners, _) => {
+                let verb = action.verb();
+                self.notice = Some(format!("choose a worker to {verb}: Tab goes to them"));
+            }
+        }
+    }
+
+    /// Moves to the line that is told from this one and the last one.
+    fn go(&mut self, to: impl FnOnce(usize, usize) -> usize) {
+        match self.pane {
+            Pane::Listeners => {
+                let last = self.status.listeners.len().saturating_sub(1);
+                let at = to(self.listener_index(), last).min(last);
+                self.listener = self.status.listeners.get(at).map(|one| one.name.clone());
+            }
+            Pane::Workers => {
+                let last = self.status.workers.len().saturating_sub(1);
+                let at = to(self.worker_index(), last).min(last);
+                self.worker = self.status.workers.get(at).map(|one| one.name.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+use super::draw::{Look, draw};
+use super::state::{Action, Key, Top, Wish};
+use crate::control::{
+    Connections, Event, Instance, Listener, ListenerState, Progress, Queue, Socket, Status, Worker,
+    WorkerState, rfc3339,
+};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::style::Color;
+
+/// Noon of the last of January 2026.
+const NOON: u64 = 1_769_860_800;
+
+const PLAIN: Look = Look {
+    colour: false,
+    unicode: true,
+};
+
+fn listener(name: &str, state: ListenerState, sockets: &[(&str, u64, Option<u64>)]) -> Listener {
+    let socket = |(address, depth, drops): &(&str, u64, Option<u64>)| Socket {
+        address: (*address).to_owned(),
+        kind: "tcp".to_owned(),
+        queue: Some(Queue {
+            depth: Some(*depth),
+            limit: Some(128),
+            drops: *drops,
+        }),
+    };
+    Listener {
+        name: name.to_owned(),
+        sockets: sockets.iter().map(socket).collect(),
+        state,
+        workers: vec!["app".to_owned()],
+        detail: None,
+    }
+}
+
+fn instance(name: &str, pid: Option<u32>, state: WorkerState, last: Option<&str>) -> Instance {
+    Instance {
+        name: name.to_owned(),
+        pid,
+        state,
+        since: rfc3339(NOON - 4000),
+        restarts: 2,
+        last_exit: last.map(str::to_owned),
+    }
+}
+
+fn worker(name: &str, state: WorkerState, instances: Vec<Instance>) -> Worker {
+    Worker {
+        name: name.to_owned(),
+        activation: "eager".to_owned(),
+        generation: 3,
+        state,
+        instances,
+        listeners: vec!["web".to_owned()],
+        connections: None,
+        detail: None,
+    }
+}
+
+fn status(depth: u64) -> Status {
+    let web = [("127.0.0.1:8080", depth, Some(0)), ("[::1]:8080", 0, None)];
+    let mut mail = worker("mail", WorkerState::Waiting, Vec::new());
+    mail.connections = Some(Connections {
+        live: 1,
+        accepted: 4711,
+        refused: 12,
+    });
+    let pool = vec![
+        instance("app.0", Some(4711), WorkerState::Running, None),
+        instance("app.1", None, WorkerState::Failed, Some("exit status 3")),
+    ];
+    let batch = instance("batch", None, WorkerState::Waiting, Some("exit status 0"));
+    Status {
+        listeners: vec![
+            listener("web", ListenerState::Listening, &web),
+            listener(
+                "local",
+                ListenerState::Full,
+                &[("unix:/run/use/a/path/that/is/deep/app.sock", 129, Some(17))],
+            ),
+            listener("evil\u{1b}[2J", ListenerState::Missing, &[]),
+        ],
+        workers: vec![
+            worker("app", WorkerState::Degraded, pool),
+            worker("batch", WorkerState::Waiting, vec![batch]),
+            mail,
+        ],
+    }
+}
+
+fn event(seconds: u64, message: &str) -> Event {
+    Event {
+        time: rfc3339(NOON - seconds),
+        kind: "x".to_owned(),
+        message: message.to_owned(),
+        ..Event::default()
+    }
+}
+
+fn example() -> Top {
+    let mut top = Top::new("/run/listend/control.sock".to_owned(), status(0));
+    for depth in [1, 2, 4, 8, 16, 32, 64, 3] {
+        top.took(status(depth));
+    }
+    top.happened(event(90, "app.1: exited with status 3"));
+    top.happened(event(30, "listener local: its queue is full, 129 of 128"));
+    top
+}
+
+/// The screen as lines.
+fn lines(top: &Top, columns: u16, rows: u16, look: Look) -> Vec<String> {
+    let mut terminal = Terminal::new(TestBackend::new(columns, rows)).expect("a terminal");
+    let drawn = terminal.draw(|frame| draw(frame, top, NOON, look));
+    let buffer = drawn.expect("the backend never fails").buffer;
+    let row = |y| (0..columns).map(move |x| buffer[(x, y)].symbol());
+    let line = |y| row(y).collect::<String>().trim_end().to_owned();
+    (0..rows).map(line).collect()
+}
+
+#[track_caller]
+fn same(lines: &[String], golden: &str) {
+    let screen = lines.join("\n") + "\n";
+    assert!(screen == golden, "\n{screen}\nis not\n{golden}");
+}
+
+#[test]
+fn the_screen_of_24_lines() {
+    same(
+        &lines(&example(), 80, 24, PLAIN),
+        include_str!("../../../tests/golden/top-80x24.txt"),
+    );
+}
+
+#[test]
+fn a_larger_screen_shows_more_of_the_past() {
+    same(
+        &lines(&example(), 120, 40, PLAIN),
+        include_str!("../../../tests/golden/top-120x40.txt"),
+    );
+}
+
+#[test]
+fn without_unicode_all_is_ascii() {
+    let look = Look {
+        colour: false,
+        unicode: false,
+    };
+    let mut top = example();
+    // What is cut has its mark, which is all that is left.
+    top.status.listeners.remove(1);
+    for line in lines(&top, 120, 40, look) {
+        assert!(line.is_ascii(), "{line}");
+    }
+}
+
+#[test]
+fn no_size_is_too_small() {
+    let mut top = example();
+    for dialog in ["", "?", "r"] {
+        dialog.chars().for_each(|key| {
+            top.key(Key::Letter(key));
+        });
+        for columns in 1..100 {
+            for rows in 1..40 {
+                lines(&top, columns, rows, PLAIN);
+            }
+        }
+        top.key(Key::Escape);
+    }
+    assert!(lines(&top, 39, 20, PLAIN)[0].starts_with("listend top needs 40 by 10"));
+}
+
+#[test]
+fn colours_are_used_only_where_they_are_wanted() {
+    for (colour, wanted) in [(true, true), (false, false)] {
+        let look = Look {
+            colour,
+            unicode: true,
+        };
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("a terminal");
+        let drawn = terminal.draw(|frame| draw(frame, &example(), NOON, look));
+        let buffer = drawn.expect("the backend never fails").buffer;
+        let coloured = buffer.content.iter().any(|cell| cell.fg != Color::Reset);
+        assert_eq!(coloured, wanted);
+    }
+}
+
+#[test]
+fn keys_move_and_what_acts_asks_first() {
+    let mut top = example();
+    let chosen = |top: &Top| top.worker().expect("a worker").name.clone();
+    assert_eq!(chosen(&top), "app");
+    assert_eq!(top.key(Key::Letter('j')), Wish::Nothing);
+    assert_eq!(chosen(&top), "batch");
+    top.key(Key::Down);
+    top.key(Key::Down);
+    assert_eq!(chosen(&top), "mail");
+    top.key(Key::Up);
+    assert_eq!(top.key(Key::Letter('r')), Wish::Nothing);
+    let last = |top: &Top| lines(top, 80, 24, PLAIN).pop();
+    assert_eq!(last(&top).as_deref(), Some(" restart worker batch? y/n"));
+    // Neither yes nor no, and then no.
+    assert_eq!(top.key(Key::Letter('x')), Wish::Nothing);
+    assert_eq!(last(&top).as_deref(), Some(" restart worker batch? y/n"));
+    assert_eq!(top.key(Key::Letter('n')), Wish::Nothing);
+    assert_eq!(top.key(Key::Letter('y')), Wish::Nothing);
+    for (letter, action) in [
+        ('r', Action::Restart),
+        ('s', Action::Stop),
+        ('S', Action::Start),
+    ] {
+        assert_eq!(top.key(Key::Letter(letter)), Wish::Nothing);
+        let act = Wish::Act(action, "batch".to_owned());
+        assert_eq!(top.key(Key::Letter('y')), act);
+    }
+    // Acting is for workers.
+    top.key(Key::Tab);
+    top.key(Key::Letter('r'));
+    assert_eq!(top.key(Key::Letter('y')), Wish::Nothing);
+    top.key(Key::Letter('r'));
+    assert_eq!(top.key(Key::Interrupt), Wish::Quit);
+    assert_eq!(top.key(Key::Letter('q')), Wish::Quit);
+}
+
+#[test]
+fn the_worker_that_was_asked_about_is_the_one_that_is_acted_on() {
+    let mut top = example();
+    top.key(Key::End);
+    top.key(Key::Letter('s'));
+    // A reload took it away in the meantime, and put others before it.
+    let mut other = status(0);
+    other.workers.reverse();
+    top.took(other);
+    let wish = top.key(Key::Letter('y'));
+    assert_eq!(wish, Wish::Act(Action::Stop, "mail".to_owned()));
+    assert_eq!(top.worker().expect("a worker").name, "mail");
+    top.took(Status::default());
+    assert_eq!(top.worker(), None);
+    for key in [Key::Down, Key::End, Key::Up, Key::Letter('r')] {
+        assert_eq!(top.key(key), Wish::Nothing);
+        lines(&top, 80, 24, PLAIN);
+    }
+}
+
+#[test]
+fn what_is_chosen_is_in_sight_however_long_the_list_is() {
+    let mut many = Status::default();
+    for number in 0..1000 {
+        let name = format!("w{number:03}");
+        let one = instance(&name, Some(number), WorkerState::Running, None);
+        many.workers
+            .push(worker(&name, WorkerState::Running, vec![one]));
+    }
+    let mut top = Top::new(String::new(), many);
+    let sees = |top: &Top, name: &str| {
+        let start = format!(" {name} ");
+        lines(top, 80, 24, PLAIN)
+            .iter()
+            .any(|line| line.starts_with(&start))
+    };
+    assert!(sees(&top, "w000"));
+    for _ in 0..50 {
+        top.key(Key::PageDown);
+    }
+    assert!(sees(&top, "w500"));
+    top.key(Key::End);
+    assert!(sees(&top, "w999"));
+    top.key(Key::Home);
+    assert!(sees(&top, "w000"));
+}
+
+#[test]
+fn what_becomes_of_an_action_and_of_the_daemon_is_shown() {
+    let mut top = example();
+    let steps = Progress {
+        done: 2,
+        of: 4,
+        ..Progress::default()
+    };
+    let notice = |top: &Top| lines(top, 80, 24, PLAIN)[22].clone();
+    top.acted(Action::Restart, "app", &steps, false);
+    assert_eq!(notice(&top), " restart app: 2 of 4");
+    top.acted(Action::Restart, "app", &steps, true);
+    assert_eq!(notice(&top), " restart app: done");
+    top.key(Key::Escape);
+    assert_eq!(notice(&top), "");
+    top.lost = Some("no daemon answers".to_owned());
+    assert_eq!(lines(&top, 80, 24, PLAIN)[1], " no daemon answers");
+    top.took(status(0));
+    assert!(lines(&top, 80, 24, PLAIN)[1].starts_with(" 3 listeners, 3 workers; "));
+}
