@@ -45,7 +45,7 @@ fn show(answer: &Value, arguments: &Arguments) -> Exit {
         // As it came: a newer daemon may say more than is known here.
         format!("{answer:#}\n")
     } else {
-        let mut text = table(&status, columns(), style(), clock::wall());
+        let mut text = table(&status, columns(), style(), clock::wall().as_secs());
         if text.is_empty() {
             text = "no listeners, no workers\n".to_owned();
         }

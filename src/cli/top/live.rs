@@ -70,7 +70,7 @@ impl Live {
         }
         loop {
             self.ask();
-            let now = clock::wall();
+            let now = clock::wall().as_secs();
             screen
                 .terminal
                 .draw(|frame| draw(frame, &self.top, now, look))?;
