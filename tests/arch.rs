@@ -44,6 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "config",
             "connection",
+            "control",
             "core",
             "diagnose",
             "handoff",
@@ -60,8 +61,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "config", "core", "diagnose", "handoff", "host", "listener", "plan", "report",
-            "sample", "shell", "stage", "sys", "worker",
+            "config", "control", "core", "diagnose", "handoff", "host", "listener", "plan",
+            "report", "sample", "shell", "stage", "sys", "worker",
         ],
     ),
 ];
