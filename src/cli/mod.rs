@@ -9,6 +9,7 @@ mod explain_text;
 mod load;
 mod output;
 mod run;
+mod socket;
 
 use crate::shell::logging::{self, Sink};
 use args::{Arguments, Verb};

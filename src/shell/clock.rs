@@ -12,3 +12,10 @@ pub fn now() -> Mono {
         Mono(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
     })
 }
+
+/// CLOCK_REALTIME in whole seconds since 1970: for people, never for a deadline.
+pub fn wall() -> u64 {
+    // As above; 1970 then.
+    let time = clock_gettime(ClockId::CLOCK_REALTIME);
+    time.map_or(0, |time| u64::try_from(time.tv_sec()).unwrap_or(0))
+}

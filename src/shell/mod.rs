@@ -5,6 +5,7 @@
 
 mod clients;
 pub mod clock;
+mod control;
 mod listeners;
 pub mod logging;
 mod process;
@@ -13,6 +14,7 @@ mod turn;
 mod watch;
 mod words;
 
+pub use control::{Control, ControlSocket, NoControl};
 pub(crate) use listeners::one_line;
 pub use signals::Signals;
 pub use turn::Shell;

@@ -5,6 +5,7 @@
 
 use super::clients::{self, Clients, Connection};
 use super::clock;
+use super::control::{Control, Part};
 use super::process::{Process, Processes};
 use super::signals::{Arrived, Signals};
 use super::watch::{SocketId, Watch};
@@ -43,7 +44,8 @@ pub struct Shell {
     /// The processes on their way to exec that tell nobody when they are there.
     launching: Vec<(ProcessId, Mono)>,
     surroundings: Surroundings,
-    core: Core,
+    pub(super) core: Core,
+    pub(super) control: Control,
     pub(super) epoll: Epoll,
     signals: Signals,
     pub(super) processes: Processes,
@@ -68,6 +70,8 @@ pub(super) enum Token {
     Paths,
     /// The machine's addresses changed.
     Addresses,
+    /// Somebody asks something.
+    Control(Part),
 }
 
 impl Token {
@@ -82,10 +86,11 @@ impl Token {
             Token::Paths => 4,
             Token::Addresses => 5,
             Token::Children => 6,
+            Token::Control(part) => part.pack() << 3 | 7,
         }
     }
 
-    fn unpack(data: u64) -> Token {
+    pub(super) fn unpack(data: u64) -> Token {
         let low = data as u32;
         match data & 7 {
             1 => Token::Status(ProcessId(data >> 3)),
@@ -94,6 +99,7 @@ impl Token {
             4 => Token::Paths,
             5 => Token::Addresses,
             6 => Token::Children,
+            7 => Token::Control(Part::unpack(data >> 3)),
             _ => Token::Signals,
         }
     }
@@ -136,6 +142,7 @@ impl Shell {
             launching: Vec::new(),
             surroundings,
             core,
+            control: Control::default(),
             epoll,
             signals,
             processes: Processes::default(),
@@ -202,9 +209,11 @@ impl Shell {
                 Token::Listener(socket) => self.socket_event(socket, event.events()),
                 Token::Paths => self.paths_changed(),
                 Token::Addresses => self.addresses_changed(),
+                Token::Control(part) => self.control_event(part, event.events()),
                 Token::Signals | Token::Children | Token::Status(_) | Token::Exit(_) => {}
             }
         }
+        self.control_turn();
         self.look_at_launching();
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
@@ -233,8 +242,16 @@ impl Shell {
 
     /// Until the core's deadline, rounded up: a turn that comes too early would only come again.
     fn timeout(&self) -> EpollTimeout {
+        if self.control.has_work() {
+            return EpollTimeout::ZERO;
+        }
         let looked_at = self.launching.iter().map(|(_, at)| *at);
-        let Some(deadline) = looked_at.chain(self.core.deadline()).min() else {
+        let others = self
+            .core
+            .deadline()
+            .into_iter()
+            .chain(self.control.deadline());
+        let Some(deadline) = looked_at.chain(others).min() else {
             return EpollTimeout::NONE;
         };
         let left = deadline.0.saturating_sub(clock::now().0);
@@ -321,7 +338,7 @@ impl Shell {
         });
     }
 
-    fn perform_effects(&mut self) {
+    pub(super) fn perform_effects(&mut self) {
         while let Some(effect) = self.core.next_effect() {
             match effect {
                 Effect::Spawn {
@@ -355,7 +372,7 @@ impl Shell {
                 Effect::Close { connection } => self.clients.close(connection),
                 Effect::LookForClients { worker } => self.look_for_clients(worker),
                 Effect::WatchAddresses { wanted } => self.watch.addresses(&self.epoll, wanted),
-                Effect::Answer { .. } => {}
+                Effect::Answer { ticket, answer } => self.answered(ticket, answer),
                 Effect::CloseListeners => self.close_listeners(),
                 Effect::Exit { code } => self.exit = Some(code),
                 Effect::Emit(event) => self.emit(&event),
@@ -394,6 +411,9 @@ impl Shell {
         };
         let (level, words) = words::describe(event, &context);
         log::log!(level, "{words}");
+        if !words::is_detail(event, &self.plan) {
+            self.tell_watchers(event, words);
+        }
         if let Event::LaunchFailed { process, .. } = event {
             self.reasons.remove(process);
         }
