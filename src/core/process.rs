@@ -5,7 +5,7 @@ use super::demand::AT_NEXT_CLIENT;
 use super::event::{Event, FailureReason, Next};
 use super::facts::LastEnd;
 use super::input::{ExitStatus, ProcessId};
-use super::instance::{Ending, Launch, State};
+use super::instance::{Ending, Launch, Slot, State};
 use super::machine::{Core, Phase};
 use super::time::Mono;
 use crate::config::RestartPolicy;
@@ -125,12 +125,21 @@ impl Core {
         let instance = self.slots[index].instance;
         self.emit(Event::InstanceStarted { instance, process });
         self.is_served(index);
-        let since = now;
+        // Of a connection's process it is known only some time after.
+        let created = match self.slots[index] {
+            Slot {
+                connection: Some(_),
+                state: State::Starting { since, .. },
+                ..
+            } => Some(since),
+            _ => None,
+        };
+        let since = created.unwrap_or(now);
         let state = match ending {
             None => State::Running {
                 process,
                 since,
-                until: self.time_out_at(now, index),
+                until: self.time_out_at(since, index),
             },
             Some(ending) => {
                 if let Ending::Graceful { .. } = ending {

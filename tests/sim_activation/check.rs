@@ -299,7 +299,7 @@ impl Life {
         for (id, proc) in &self.processes {
             let worker = proc.instance.worker;
             let timeout = self.limits(worker).and_then(|limits| limits.timeout);
-            let overdue = timeout.is_some_and(|timeout| proc.exec_told_at + timeout <= self.now);
+            let overdue = timeout.is_some_and(|timeout| proc.spawned_at + timeout <= self.now);
             let killed = self.killed.contains(id);
             if killed || !proc.exec_told || proc.exit_told || proc.exec != Some(Ok(())) {
                 continue;

@@ -183,7 +183,7 @@ impl Life {
         let overdue = match &lifecycle.activation {
             Activation::PerConnection(limits) => limits
                 .timeout
-                .is_some_and(|timeout| proc.exec_told && proc.exec_told_at + timeout <= at),
+                .is_some_and(|timeout| proc.exec_told && proc.spawned_at + timeout <= at),
             Activation::Eager | Activation::OnDemand { .. } => false,
         };
         if number == SIGKILL {
