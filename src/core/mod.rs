@@ -23,6 +23,7 @@ mod listeners;
 mod machine;
 mod operate;
 mod process;
+mod queues;
 mod signals;
 mod stopping;
 mod time;
@@ -41,4 +42,8 @@ pub use instance::{Ending, Launch, State};
 pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, Repaired};
 pub use machine::{Core, WhenDone};
 pub use operate::{Answer, Command, Refused, Ticket};
+pub use queues::{
+    CALM_FOR, FULL_FOR, GROWING_FOR, GROWING_LOOKS, LONGEST_GAP, QueueEvent, QueueNews,
+    QueueSample, QueueTrouble, QueueWatch,
+};
 pub use time::Mono;

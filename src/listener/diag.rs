@@ -1,10 +1,11 @@
-//! Questions to sock_diag(7): who waits in an accept queue, and how much in a UDP socket.
+//! Questions to sock_diag(7): who waits in an accept queue, how many do, and how much in a UDP socket.
 //!
-//! A small reader of the two answers that are needed, and nothing else. Every length comes from the
+//! A small reader of the few answers that are needed, and nothing else. Every length comes from the
 //! kernel and is checked all the same.
 
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -14,7 +15,11 @@ const NETLINK_SOCK_DIAG: i32 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// linux/unix_diag.h.
 const UDIAG_SHOW_ICONS: u32 = 0x8;
+const UDIAG_SHOW_RQLEN: u32 = 0x10;
 const UNIX_DIAG_ICONS: u16 = 3;
+const UNIX_DIAG_RQLEN: u16 = 4;
+/// The bit of TCP_LISTEN, a state that unix sockets have as well (net/tcp_states.h).
+const LISTENING: u32 = 1 << 10;
 /// Bits of the states that a connection can have while nobody has accepted it (net/tcp_states.h):
 /// TCP_ESTABLISHED, and TCP_CLOSE_WAIT once the client has sent its last byte.
 const WAITING_STATES: u32 = 1 << 1 | 1 << 8;
@@ -29,6 +34,15 @@ const UNIX_MESSAGE: usize = 16;
 const BUFFER: usize = 32 * 1024;
 /// More than any accept queue fills.
 const MAX_READS: usize = 1024;
+
+/// A unix listener's accept queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UnixQueue {
+    /// How many clients wait.
+    pub(super) depth: u32,
+    /// How many may: the backlog of listen(2).
+    pub(super) limit: u32,
+}
 
 /// A socket that questions are put to. It shows its own network namespace only.
 pub(super) struct Diag {
@@ -84,14 +98,7 @@ impl Diag {
     /// The inodes of the clients in a unix listener's accept queue; 0 stands for one that has gone.
     pub(super) fn unix_not_accepted(&self, inode: u64) -> io::Result<Vec<u32>> {
         let inode = u32::try_from(inode).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut request = Vec::with_capacity(HEADER + 24);
-        header(&mut request, 24, libc::NLM_F_REQUEST);
-        request.extend([libc::AF_UNIX as u8, 0, 0, 0]);
-        request.extend(0_u32.to_ne_bytes());
-        request.extend(inode.to_ne_bytes());
-        request.extend(UDIAG_SHOW_ICONS.to_ne_bytes());
-        // Any cookie.
-        request.resize(HEADER + 24, 0xff);
+        let request = unix_request(libc::NLM_F_REQUEST, ANY_STATE, inode, UDIAG_SHOW_ICONS);
         let mut clients = Vec::new();
         self.ask(&request, |message| {
             let icons = attribute(message.get(UNIX_MESSAGE..)?, UNIX_DIAG_ICONS)?;
@@ -100,6 +107,33 @@ impl Diag {
             Some(())
         })?;
         Ok(clients)
+    }
+
+    /// The queue of the unix listener with this inode. The kernel looks at one unix socket after the
+    /// other until it finds it: for many, [`Diag::unix_queues`] is the one to ask.
+    pub(super) fn unix_queue(&self, inode: u32) -> io::Result<UnixQueue> {
+        let request = unix_request(libc::NLM_F_REQUEST, ANY_STATE, inode, UDIAG_SHOW_RQLEN);
+        let mut found = None;
+        self.ask(&request, |message| {
+            // Of a socket that does not listen these are other numbers.
+            if u32::from(*message.get(2)?) == LISTENING.trailing_zeros() {
+                found = Some(unix_queue(message)?);
+            }
+            Some(())
+        })?;
+        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The queues of all unix listeners, by inode.
+    pub(super) fn unix_queues(&self) -> io::Result<HashMap<u32, UnixQueue>> {
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+        let request = unix_request(flags, LISTENING, 0, UDIAG_SHOW_RQLEN);
+        let mut queues = HashMap::new();
+        self.ask(&request, |message| {
+            queues.insert(u32_at(message, 4)?, unix_queue(message)?);
+            Some(())
+        })?;
+        Ok(queues)
     }
 
     /// Sends the request, and shows what comes until it is answered. An answer that `read` cannot
@@ -149,6 +183,29 @@ fn inet_request(protocol: i32, states: u32, local: SocketAddr) -> Vec<u8> {
     // The other port, both addresses, the interface and the cookie: any.
     request.resize(HEADER + LENGTH, 0);
     request
+}
+
+/// struct unix_diag_req: for the unix sockets in one of these states, or the one with this inode.
+fn unix_request(flags: i32, states: u32, inode: u32, show: u32) -> Vec<u8> {
+    const LENGTH: usize = 24;
+    let mut request = Vec::with_capacity(HEADER + LENGTH);
+    header(&mut request, LENGTH, flags);
+    request.extend([libc::AF_UNIX as u8, 0, 0, 0]);
+    request.extend(states.to_ne_bytes());
+    request.extend(inode.to_ne_bytes());
+    request.extend(show.to_ne_bytes());
+    // Any cookie.
+    request.resize(HEADER + LENGTH, 0xff);
+    request
+}
+
+/// The queue out of a struct unix_diag_msg and what follows it (struct unix_diag_rqlen).
+fn unix_queue(message: &[u8]) -> Option<UnixQueue> {
+    let lengths = attribute(message.get(UNIX_MESSAGE..)?, UNIX_DIAG_RQLEN)?;
+    Some(UnixQueue {
+        depth: u32_at(lengths, 0)?,
+        limit: u32_at(lengths, 4)?,
+    })
 }
 
 /// struct nlmsghdr in front of so many bytes.

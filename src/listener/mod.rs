@@ -8,6 +8,7 @@ mod accept;
 mod adopt;
 mod bind;
 mod bound;
+mod depth;
 mod diag;
 mod found;
 mod inet;
@@ -35,6 +36,7 @@ pub use bind::{
 pub use bound::{
     Bound, BoundListener, BoundSocket, Disturbed, IoMode, PathIdentity, Traces, prepare_for_spawn,
 };
+pub use depth::{Depth, DepthReader, Unit, depth, depths};
 pub use lock::PathLock;
 pub use option::Effective;
 pub use repair::{Damage, Repair, inspect, repair};

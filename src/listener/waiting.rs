@@ -4,10 +4,10 @@
 //! kernel does not tell who waits, nothing is claimed.
 
 use super::bound::BoundSocket;
+use super::depth::{self, Memory, diag_for};
 use super::diag::Diag;
 use crate::config::{Endpoint, SocketKind};
-use crate::sys::{self, sockopt};
-use nix::libc;
+use crate::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use std::collections::BTreeSet;
@@ -16,10 +16,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-/// SO_NETNS_COOKIE of asm-generic/socket.h (Linux 5.14).
-const SO_NETNS_COOKIE: i32 = 71;
-/// SO_MEMINFO of the same (Linux 4.12).
-const SO_MEMINFO: i32 = 55;
 /// How much of a message is looked at.
 const PEEKED: usize = 512;
 
@@ -107,9 +103,8 @@ fn look(socket: &BoundSocket, diag: &mut Option<Diag>) -> io::Result<Option<(u64
         | SocketKind::UnixDatagram
         | SocketKind::VsockDatagram
         | SocketKind::Netlink => {
-            let memory = sockopt::get_bytes(&socket.fd, libc::SOL_SOCKET, SO_MEMINFO)?;
-            // Its first number is what has been received and not read; the others are limits.
-            Some(vec![message(socket, u32_at_start(&memory))?])
+            let received = Memory::of(socket)?.received;
+            Some(vec![message(socket, Some(received))?])
         }
         SocketKind::Fifo => Some(vec![Waiter::Amount(sys::bytes_to_read(&socket.fd)?)]),
         SocketKind::MessageQueue => Some(vec![Waiter::Amount(sys::queue_length(&socket.fd)?)]),
@@ -132,22 +127,15 @@ fn tcp_clients(
         return Ok(None);
     };
     let cookies = diag.tcp_not_accepted(address)?;
-    let queued = queued(socket)?;
+    let Some((queued, _)) = depth::tcp_queue(socket)? else {
+        return Ok(None);
+    };
     // Those in the queue that are not in the table have hung up and wait to be accepted all the same.
     let gone = u64::from(queued).checked_sub(cookies.len() as u64);
     Ok(gone.map(|gone| {
         let clients = cookies.into_iter().map(Waiter::Client);
         clients.chain((0..gone).map(Waiter::Gone)).collect()
     }))
-}
-
-/// How many clients are in a TCP listener's accept queue: there tcpi_unacked of TCP_INFO counts them
-/// (tcp_get_info in net/ipv4/tcp.c).
-fn queued(socket: &BoundSocket) -> io::Result<u32> {
-    const UNACKED: usize = 24;
-    let info = sockopt::get_bytes(&socket.fd, libc::IPPROTO_TCP, libc::TCP_INFO)?;
-    let number = info.get(UNACKED..).and_then(u32_at_start);
-    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn unix_clients(
@@ -168,21 +156,6 @@ fn unix_clients(
         inode => Waiter::Client(inode.into()),
     });
     Ok(Some(who.collect()))
-}
-
-/// Opens the socket for questions at the first one. `None` for a listener in another network
-/// namespace, of which it knows nothing, or where the kernel is too old to tell.
-fn diag_for<'d>(
-    listener: &BoundSocket,
-    diag: &'d mut Option<Diag>,
-) -> io::Result<Option<&'d Diag>> {
-    let diag = match diag {
-        Some(diag) => diag,
-        None => diag.insert(Diag::new()?),
-    };
-    let here = sockopt::get_u64(diag.socket(), libc::SOL_SOCKET, SO_NETNS_COOKIE);
-    let there = sockopt::get_u64(&listener.fd, libc::SOL_SOCKET, SO_NETNS_COOKIE);
-    Ok((here? == there?).then_some(diag))
 }
 
 /// A client that hears nothing sends the same again, so what lies behind the first datagram counts
@@ -212,10 +185,6 @@ fn message(socket: &BoundSocket, memory: Option<u32>) -> io::Result<Waiter> {
     bytes[..message.length.min(PEEKED)].hash(&mut hasher);
     (message.length, message.sender, memory).hash(&mut hasher);
     Ok(Waiter::Message(hasher.finish()))
-}
-
-fn u32_at_start(bytes: &[u8]) -> Option<u32> {
-    bytes.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]

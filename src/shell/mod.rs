@@ -9,6 +9,7 @@ mod control;
 mod listeners;
 pub mod logging;
 mod process;
+pub mod queues;
 mod signals;
 mod turn;
 mod watch;

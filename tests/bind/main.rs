@@ -7,6 +7,7 @@
 mod accepting;
 mod adopting;
 mod binding;
+mod depth;
 mod explaining;
 mod fixture;
 mod kinds;

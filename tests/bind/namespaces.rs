@@ -4,14 +4,15 @@ use crate::fixture::*;
 use listend::config::{Endpoint, Multicast, Transport};
 use listend::connection::Protocol;
 use listend::listener::{
-    Adopted, BindStep, BoundSocket, Purpose, accept, bind_all, bind_missing, prepare_to_accept,
-    waiters,
+    Adopted, BindStep, BoundSocket, Purpose, accept, bind_all, bind_missing, depth,
+    prepare_to_accept, waiters,
 };
 use listend::plan::{ListenerId, Plan};
 use nix::libc;
 use nix::unistd::read;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -301,4 +302,26 @@ fn who_waits_in_another_namespace_is_not_known() {
     assert!(!waiters(&[socket]).none_was_taken(&before));
     prepare_to_accept(socket).unwrap();
     assert_eq!(accept(socket, false).unwrap().ends.protocol, Protocol::Tcp);
+}
+
+// What is read from the descriptor is known wherever the socket is.
+#[test]
+fn what_waits_in_another_namespace_is_known_but_for_unix_clients() {
+    let Some(namespace) = Namespace::new() else {
+        return;
+    };
+    let folder = Folder::new();
+    let path = folder.join("app.sock");
+    let outcome = bound(&namespace.plan(&[tcp("127.0.0.1:0"), stream(&path)]));
+    let [tcp, unix] = outcome.bound.listeners[0].sockets.as_slice() else {
+        panic!("two sockets")
+    };
+    let found = |socket| depth(socket).map(|one| (one.depth, one.limit, one.drops));
+    assert_eq!(found(tcp), Some((Some(0), Some(16), Some(0))));
+    assert_eq!(found(unix), Some((Some(0), Some(16), None)));
+    let address = ("127.0.0.1", port(tcp));
+    let _tcp = namespace.inside(|| TcpStream::connect(address).unwrap());
+    let _unix = UnixStream::connect(&path).unwrap();
+    assert_eq!(found(tcp), Some((Some(1), Some(16), Some(0))));
+    assert_eq!(found(unix), Some((None, Some(16), None)));
 }
