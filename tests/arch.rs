@@ -45,6 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "config",
             "connection",
+            "control",
             "core",
             "diagnose",
             "handoff",

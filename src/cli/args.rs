@@ -137,6 +137,10 @@ pub struct Run {
     /// $XDG_RUNTIME_DIR/listend/control.sock for others]
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+
+    /// The group whose members may look, but not act, over the control socket
+    #[arg(long, value_name = "GROUP")]
+    pub control_group: Option<String>,
 }
 
 /// `listend check`.
@@ -152,6 +156,11 @@ pub struct Check {
     /// Bind nothing: check only what the files say
     #[arg(long)]
     pub no_bind: bool,
+
+    /// For the daemon, which passes it on to whoever asked: compact, and only what it answers with.
+    /// With fingerprints of another plan on standard input: what is different in this one
+    #[arg(long, hide = true, requires = "json")]
+    pub for_daemon: bool,
 
     /// Print what was understood, with every default filled in, as YAML
     #[arg(long, value_name = "STAGE")]

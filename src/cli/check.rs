@@ -7,10 +7,12 @@ use super::output::{count, print, print_report};
 use crate::diagnose::{self, Machine, Tried};
 use crate::listener::{self, Adopted, Effective, Outcome, Purpose};
 use crate::plan::Plan;
+use crate::plan::fingerprint::Fingerprints;
 use crate::report::{Kind, Report, to_json};
 use crate::shell::logging::Sink;
 use crate::{config, worker};
 use nix::sys::signal::{SigSet, SigmaskHow};
+use std::io::Read;
 use std::path::Path;
 
 /// Checks and prints.
@@ -42,6 +44,9 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
     report.sort();
     if arguments.json {
         let mut json = to_json(&report, &sources);
+        if arguments.for_daemon {
+            return finish(print(&for_daemon(json, &plan)), exit);
+        }
         if !options.is_empty() {
             json["options"] = options.iter().map(OptionReport::to_json).collect();
         }
@@ -69,6 +74,24 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
             Exit::Internal
         }
     }
+}
+
+/// What `Check` answers or, if there is something to compare the plan with, what is different in it.
+/// A plan with errors is not whole, and is compared with nothing.
+fn for_daemon(mut json: serde_json::Value, plan: &Plan) -> String {
+    let mut before = String::new();
+    let read = std::io::stdin().read_to_string(&mut before);
+    let before = read.ok().filter(|length| *length > 0).and_then(|_| {
+        let parsed: Option<Fingerprints> = serde_json::from_str(&before).ok();
+        parsed
+    });
+    if let Some(before) = before {
+        json["advice"] = serde_json::json!([]);
+        if json["errors"].as_array().is_some_and(Vec::is_empty) {
+            json["changes"] = serde_json::json!(before.changes_to(&Fingerprints::of(plan)));
+        }
+    }
+    json.to_string()
 }
 
 fn summary(path: &Path, plan: &Plan, report: &Report) -> String {

@@ -40,7 +40,11 @@ pub fn exec(arguments: &Exec, sink: Sink) -> Exit {
         Policy::Always => WhenDone::Hold,
         Policy::OnFailure | Policy::Never => WhenDone::Exit,
     };
-    run::start(load::resolve(loaded), inherited, when_done, sink, started)
+    let after = run::After {
+        control: None,
+        when_done,
+    };
+    run::start(load::resolve(loaded), inherited, after, sink, started)
 }
 
 fn located<T>(value: T, place: Place) -> Located<T> {

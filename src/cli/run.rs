@@ -4,19 +4,22 @@ use super::args::Run;
 use super::exit::Exit;
 use super::load::{self, Planned};
 use super::output::{count, print_report};
+use super::socket;
 use crate::core::{Mono, WhenDone};
 use crate::diagnose::{self, Machine};
 use crate::handoff::systemd::PidfdInode;
+use crate::host;
 use crate::listener::{self, AdoptError, Adopted, Inherited, Outcome, Purpose};
 use crate::plan::{ListenerId, Plan};
 use crate::report::{Report, Sources};
 use crate::shell::logging::Sink;
-use crate::shell::{Shell, Signals, clock, one_line};
+use crate::shell::{Control, ControlSocket, Shell, Signals, clock, one_line};
 use crate::sys;
 use crate::worker::Surroundings;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 /// Up to this many listeners are logged one by one; more are summed up.
 const LISTENERS_LOGGED: usize = 100;
@@ -26,7 +29,91 @@ pub fn run(arguments: &Run, sink: Sink) -> Exit {
     let started = clock::now();
     let inherited = inherit();
     let planned = load::resolve(load::read_files(arguments.config.path()));
-    start(planned, inherited, WhenDone::Hold, sink, started)
+    let control = match control(arguments) {
+        Ok(control) => control,
+        Err(exit) => return exit,
+    };
+    let after = After {
+        control,
+        when_done: WhenDone::Hold,
+    };
+    start(planned, inherited, after, sink, started)
+}
+
+/// What is different between those who start a daemon.
+pub(super) struct After {
+    /// Where it can be asked, if it can be.
+    pub control: Option<ControlPath>,
+    /// When it ends.
+    pub when_done: WhenDone,
+}
+
+/// Where the daemon is to be asked.
+pub(super) struct ControlPath {
+    path: PathBuf,
+    group: Option<u32>,
+    /// Whether somebody relies on it.
+    is_asked_for: bool,
+    config: PathBuf,
+}
+
+/// What the command line says about the control socket.
+fn control(arguments: &Run) -> Result<Option<ControlPath>, Exit> {
+    let group = match &arguments.control_group {
+        None => None,
+        Some(name) => match host::group_id(name) {
+            Some(group) => Some(group),
+            None => {
+                log::error!("--control-group: there is no group `{name}`");
+                return Err(Exit::Usage);
+            }
+        },
+    };
+    let path = match &arguments.control {
+        Some(none) if none.as_os_str() == "none" => return Ok(None),
+        Some(path) => match std::path::absolute(path) {
+            Ok(path) => path,
+            Err(error) => {
+                log::error!("--control {}: {error}", path.display());
+                return Err(Exit::Usage);
+            }
+        },
+        None => match socket::default_path() {
+            Some(path) => path,
+            None => {
+                log::debug!("no control socket: XDG_RUNTIME_DIR is not set");
+                return Ok(None);
+            }
+        },
+    };
+    Ok(Some(ControlPath {
+        path,
+        group,
+        is_asked_for: arguments.control.is_some(),
+        config: arguments.config.path().to_owned(),
+    }))
+}
+
+/// Makes the control socket, if there is to be one. Nobody has to be able to ask a daemon, unless
+/// somebody has said so.
+fn open_control(wanted: Option<ControlPath>, sources: &Sources) -> Result<Control, Exit> {
+    let Some(wanted) = wanted else {
+        return Ok(Control::default());
+    };
+    match ControlSocket::bind(&wanted.path, wanted.group) {
+        Ok(socket) => Ok(Control::new(socket, wanted.config, sources.names())),
+        Err(why) if wanted.is_asked_for => {
+            log::error!("nothing was started: no control socket: {why}");
+            Err(Exit::Refused)
+        }
+        Err(why) => {
+            log::warn!(
+                "this daemon cannot be asked or told anything, but runs: {why}; give another \
+                 --control PATH, or none"
+            );
+            Ok(Control::default())
+        }
+    }
 }
 
 /// Takes the sockets that listend was started with. Before anything else is opened.
@@ -43,7 +130,7 @@ pub(super) fn inherit() -> Result<Vec<Inherited>, AdoptError> {
 pub fn start(
     planned: Planned,
     inherited: Result<Vec<Inherited>, AdoptError>,
-    when_done: WhenDone,
+    after: After,
     sink: Sink,
     started: Mono,
 ) -> Exit {
@@ -100,6 +187,13 @@ pub fn start(
         report.extend(findings);
         return give_up(report, &sources, sink, Exit::Unavailable);
     }
+    let control = match open_control(after.control, &sources) {
+        Ok(control) => control,
+        Err(exit) => {
+            bound.withdraw();
+            return exit;
+        }
+    };
     for error in &missing {
         let problem = diagnose::explain(error, &plan, &machine);
         log::warn!("{}", one_line(&problem));
@@ -122,8 +216,8 @@ pub fn start(
     // What start-up needed is a multiple of what the loop needs, and the loop may run for years.
     drop((silence, report, sources, machine, fatal, notes));
     sys::return_free_memory();
-    let shell = Shell::new(plan, bound, signals, surroundings, when_done);
-    match shell.and_then(|shell| shell.run(&missing)) {
+    let shell = Shell::new(plan, bound, signals, surroundings, after.when_done);
+    match shell.and_then(|shell| shell.with_control(control).run(&missing)) {
         Ok(0) => Exit::Done,
         Ok(code) => Exit::Code(code),
         Err(error) => internal("the event loop failed", &error),

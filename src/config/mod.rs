@@ -35,5 +35,6 @@ mod yaml;
 pub use arguments::from_arguments;
 pub use model::*;
 pub use read::{Loaded, SourceFile, read};
+pub use scalar::signal_number;
 pub use silence::Silence;
 pub use yaml::to_yaml;

@@ -226,6 +226,18 @@ pub(super) fn limit(resource: Resource, text: &str) -> Parsed<Limit> {
     })
 }
 
+/// A signal as configurations have it, as a number.
+///
+/// # Errors
+///
+/// There is no such signal; in words, with the one that was meant, perhaps.
+pub fn signal_number(text: &str) -> Result<i32, String> {
+    signal(text).map_err(|complaint| match complaint.hint {
+        Some(hint) => format!("{}; {hint}", complaint.message),
+        None => complaint.message,
+    })
+}
+
 /// `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`, as a number.
 pub(super) fn signal(text: &str) -> Parsed<i32> {
     let (first, last) = (nix::libc::SIGRTMIN(), nix::libc::SIGRTMAX());

@@ -146,6 +146,15 @@ impl Reply {
         Reply::success(parameters, false)
     }
 
+    /// The last reply, whose parameters were put together as JSON by the caller.
+    pub fn rendered(parameters: &[u8]) -> Reply {
+        let frame = [br#"{"parameters":"#.as_slice(), parameters, b"}"].concat();
+        Reply {
+            frame,
+            is_last: true,
+        }
+    }
+
     /// The last reply of a method that has nothing to tell.
     pub fn done() -> Reply {
         Reply::last(&Map::new())

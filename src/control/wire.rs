@@ -6,9 +6,9 @@
 
 use std::fmt;
 
-/// No frame of a client may be longer, in bytes and without its NUL. The longest call that means
-/// anything is far shorter.
-pub const MAX_FRAME: usize = 1 << 20;
+/// No call of a client may be longer, in bytes and without its NUL. The longest call that means
+/// anything is far shorter, and thousands of clients may each send one at once.
+pub const MAX_FRAME: usize = 64 << 10;
 
 /// So much may wait for a client that does not read, in bytes. Less than what the clients of
 /// systemd buffer (16 MiB), and enough for the events of a busy minute.
@@ -75,6 +75,11 @@ impl Inbox {
         self.buffer.consume(length + 1);
         self.scanned = 0;
         Ok(Some(frame))
+    }
+
+    /// How many bytes it holds.
+    pub fn held(&self) -> usize {
+        self.buffer.rest().len()
     }
 
     /// Whether to read on from the socket. While a call is being answered its successors have to

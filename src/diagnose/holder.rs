@@ -179,6 +179,7 @@ fn same_file(one: &Path, other: &Path) -> bool {
 /// The files that the arguments of a listend may name as its configuration; `None` if they do
 /// not say `run`.
 fn configurations(arguments: &[OsString]) -> Option<Vec<PathBuf>> {
+    let arguments = &without_control(arguments);
     let run = arguments.iter().skip(1).position(|word| word == "run")? + 1;
     let mut named = Vec::new();
     let mut words = arguments.iter().skip(1);
@@ -203,6 +204,20 @@ fn configurations(arguments: &[OsString]) -> Option<Vec<PathBuf>> {
         named.push(PathBuf::from(DEFAULT_CONFIG));
     }
     Some(named)
+}
+
+/// The arguments without those that say where the control socket is, which is a path as well.
+fn without_control(arguments: &[OsString]) -> Vec<OsString> {
+    let mut words = arguments.iter();
+    let mut left = Vec::new();
+    while let Some(word) = words.next() {
+        if word == "--control" || word == "--control-group" {
+            words.next();
+        } else {
+            left.push(word.clone());
+        }
+    }
+    left
 }
 
 #[cfg(test)]
@@ -273,6 +288,8 @@ mod tests {
         assert_eq!(of("listend run --config /b.yaml"), one("/b.yaml"));
         assert_eq!(of("listend run b.yaml"), one("b.yaml"));
         assert_eq!(of("listend run"), one(DEFAULT_CONFIG));
+        let default = of("listend --control /x.sock run --control-group adm");
+        assert_eq!(default, one(DEFAULT_CONFIG));
         assert_eq!(of("listend check -c a.yaml"), None);
     }
 }

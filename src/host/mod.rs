@@ -117,9 +117,7 @@ impl Facts {
         if self.groups.contains_key(name) {
             return;
         }
-        let by_name = Group::from_name(name).ok().flatten();
-        let gid = by_name.map_or_else(|| id(name), |group| Some(group.gid.as_raw()));
-        if let Some(gid) = gid {
+        if let Some(gid) = group_id(name) {
             self.groups.insert(name.to_owned(), gid);
         }
     }
@@ -155,6 +153,12 @@ impl Facts {
             self.known_groups = first_fields(Path::new("/etc/group"));
         }
     }
+}
+
+/// A group by its name or number; `None` if there is none.
+pub fn group_id(name: &str) -> Option<u32> {
+    let by_name = Group::from_name(name).ok().flatten();
+    by_name.map_or_else(|| id(name), |group| Some(group.gid.as_raw()))
 }
 
 /// A number as a user or group. The highest is none: to setresuid(2), setresgid(2) and chown(2) it

@@ -4,6 +4,7 @@
 //! only what binding decides: descriptors, and ports the kernel chooses.
 
 mod environment_file;
+pub mod fingerprint;
 mod model;
 mod resolve;
 

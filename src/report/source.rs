@@ -57,6 +57,14 @@ impl Sources {
             .map_or("?", |source| source.name.as_str())
     }
 
+    /// The names of all files, by [`FileId`].
+    pub fn names(&self) -> Vec<String> {
+        self.files
+            .iter()
+            .map(|source| source.name.clone())
+            .collect()
+    }
+
     /// The whole text of a file.
     pub fn text(&self, file: FileId) -> &str {
         self.files

@@ -5,6 +5,7 @@
 
 mod clients;
 pub mod clock;
+mod control;
 mod listeners;
 pub mod logging;
 mod metrics;
@@ -15,6 +16,7 @@ mod turn;
 mod watch;
 mod words;
 
+pub use control::{Control, ControlSocket, NoControl};
 pub(crate) use listeners::one_line;
 pub use signals::Signals;
 pub use turn::Shell;

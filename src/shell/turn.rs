@@ -5,6 +5,7 @@
 
 use super::clients::{self, Clients, Connection};
 use super::clock;
+use super::control::{Control, Part};
 use super::metrics::Metrics;
 use super::process::{Process, Processes};
 use super::signals::{Arrived, Signals};
@@ -46,6 +47,7 @@ pub struct Shell {
     surroundings: Surroundings,
     pub(super) core: Core,
     pub(super) metrics: Metrics,
+    pub(super) control: Control,
     pub(super) epoll: Epoll,
     signals: Signals,
     pub(super) processes: Processes,
@@ -72,6 +74,8 @@ pub(super) enum Token {
     Addresses,
     /// Somebody who asks for the metrics.
     Scraper(u32),
+    /// Somebody asks something.
+    Control(Part),
 }
 
 impl Token {
@@ -87,10 +91,11 @@ impl Token {
             Token::Addresses => 5,
             Token::Children => 6,
             Token::Scraper(number) => u64::from(number) << 4 | 7,
+            Token::Control(part) => part.pack() << 4 | 8,
         }
     }
 
-    fn unpack(data: u64) -> Token {
+    pub(super) fn unpack(data: u64) -> Token {
         let low = data as u32;
         match data & 15 {
             1 => Token::Status(ProcessId(data >> 4)),
@@ -100,6 +105,7 @@ impl Token {
             5 => Token::Addresses,
             6 => Token::Children,
             7 => Token::Scraper((data >> 4) as u32),
+            8 => Token::Control(Part::unpack(data >> 4)),
             _ => Token::Signals,
         }
     }
@@ -144,6 +150,7 @@ impl Shell {
             surroundings,
             core,
             metrics,
+            control: Control::default(),
             epoll,
             signals,
             processes: Processes::default(),
@@ -211,9 +218,11 @@ impl Shell {
                 Token::Paths => self.paths_changed(),
                 Token::Addresses => self.addresses_changed(),
                 Token::Scraper(number) => self.scraper_event(number, event.events()),
+                Token::Control(part) => self.control_event(part, event.events()),
                 Token::Signals | Token::Children | Token::Status(_) | Token::Exit(_) => {}
             }
         }
+        self.control_turn();
         self.look_at_launching();
         self.serve_metrics();
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
@@ -243,9 +252,14 @@ impl Shell {
 
     /// Until the core's deadline, rounded up: a turn that comes too early would only come again.
     fn timeout(&self) -> EpollTimeout {
+        if self.control.has_work() {
+            return EpollTimeout::ZERO;
+        }
         let looked_at = self.launching.iter().map(|(_, at)| *at);
-        let deadlines = looked_at.chain(self.core.deadline());
-        let Some(deadline) = deadlines.chain(self.metrics.deadline()).min() else {
+        let others = self.metrics.deadline().into_iter();
+        let others = others.chain(self.control.deadline());
+        let deadlines = looked_at.chain(self.core.deadline()).chain(others);
+        let Some(deadline) = deadlines.min() else {
             return EpollTimeout::NONE;
         };
         let left = deadline.0.saturating_sub(clock::now().0);
@@ -332,7 +346,7 @@ impl Shell {
         });
     }
 
-    fn perform_effects(&mut self) {
+    pub(super) fn perform_effects(&mut self) {
         while let Some(effect) = self.core.next_effect() {
             match effect {
                 Effect::Spawn {
@@ -366,7 +380,7 @@ impl Shell {
                 Effect::Close { connection } => self.clients.close(connection),
                 Effect::LookForClients { worker } => self.look_for_clients(worker),
                 Effect::WatchAddresses { wanted } => self.watch.addresses(&self.epoll, wanted),
-                Effect::Answer { .. } => {}
+                Effect::Answer { ticket, answer } => self.answered(ticket, answer),
                 Effect::CloseListeners => self.close_listeners(),
                 Effect::Exit { code } => self.exit = Some(code),
                 Effect::Emit(event) => self.emit(&event),
@@ -406,6 +420,9 @@ impl Shell {
         };
         let (level, words) = words::describe(event, &context);
         log::log!(level, "{words}");
+        if !words::is_detail(event, &self.plan) {
+            self.tell_watchers(event, words);
+        }
         if let Event::LaunchFailed { process, .. } = event {
             self.reasons.remove(process);
         }

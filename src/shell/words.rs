@@ -450,7 +450,7 @@ fn next_words(next: Next) -> String {
 }
 
 /// `exit status 3`, `killed by SIGSEGV (core dumped)`.
-fn status_words(status: ExitStatus) -> String {
+pub(super) fn status_words(status: ExitStatus) -> String {
     match status {
         ExitStatus::Code(-1) => "exited with a status that somebody else collected".to_owned(),
         ExitStatus::Code(code) => format!("exited with exit status {code}"),

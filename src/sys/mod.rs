@@ -13,6 +13,7 @@ mod mqueue;
 mod netns;
 mod passing;
 mod peek;
+mod peer;
 mod pidfd;
 mod raw;
 mod signal;
@@ -31,6 +32,7 @@ pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits,
 pub use netns::enter_network_namespace;
 pub use passing::{passing_pair, receive_descriptor};
 pub use peek::{Message, bytes_to_read, peek_message};
-pub use pidfd::{send_signal, send_signal_to_child};
+pub use peer::peer_groups;
+pub use pidfd::{open as open_pidfd, send_signal, send_signal_to_child};
 pub use signal::{Origin, changed_signals, is_ignored, origin, reset_child_signal};
 pub use wait::{Ended, How, Then, Whom, wait};

@@ -5,8 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-/// pidfd_open(2) (Linux 5.3).
-pub(super) fn open(pid: c_int) -> io::Result<OwnedFd> {
+/// pidfd_open(2) (Linux 5.3), of a child that has not been waited for or of oneself.
+///
+/// # Errors
+///
+/// ESRCH when there is no such process; no descriptors are left.
+pub fn open(pid: c_int) -> io::Result<OwnedFd> {
     // SAFETY: a bare system call; a descriptor it returns is new and ours (and has FD_CLOEXEC).
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);

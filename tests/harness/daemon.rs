@@ -45,6 +45,11 @@ impl Start {
         self
     }
 
+    /// Whether this word is there.
+    pub fn has_word(&self, word: &str) -> bool {
+        self.words.iter().any(|one| one == word)
+    }
+
     /// Put behind the words of a command that ends in executing it.
     pub fn through<'a>(&mut self, words: impl IntoIterator<Item = &'a str>) -> &mut Start {
         self.through = words.into_iter().map(str::to_owned).collect();

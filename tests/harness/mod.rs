@@ -14,6 +14,7 @@ mod puppet;
 #[path = "../probe/report.rs"]
 pub mod report;
 pub mod standin;
+pub mod varlink;
 
 pub use daemon::{Daemon, Finished, Start, Watch};
 pub use puppet::{Puppet, Puppets};
@@ -142,6 +143,10 @@ impl World {
         let file = self.write("listend.yaml", yaml);
         let mut start = Start::new(["run", "-c", file.to_str().expect("UTF-8")]);
         adjust(&mut start);
+        // All of root's would want the same path.
+        if !start.has_word("--control") {
+            start.words_behind(["--control", "none"]);
+        }
         self.start(start)
     }
 

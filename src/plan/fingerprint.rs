@@ -1,0 +1,111 @@
+//! What tells two plans apart, by name and in short.
+
+use super::model::{ListenerPlan, Plan, WorkerPlan};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// A number for each listener and worker that changes when anything about it does. Comparable only
+/// between processes of the same program.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprints {
+    /// By name.
+    pub listeners: BTreeMap<String, u64>,
+    /// By name.
+    pub workers: BTreeMap<String, u64>,
+}
+
+impl Fingerprints {
+    /// Of a whole plan. Takes its time: where there is none, use [`of_listener`] and [`of_worker`].
+    pub fn of(plan: &Plan) -> Fingerprints {
+        let listeners = plan.listeners.iter();
+        let workers = plan.workers.iter();
+        Fingerprints {
+            listeners: listeners
+                .map(|one| (one.name.clone(), of_listener(one)))
+                .collect(),
+            workers: workers
+                .map(|one| (one.name.clone(), of_worker(one, plan)))
+                .collect(),
+        }
+    }
+
+    /// What is different in another plan, a line each: ``listener `web`: added``.
+    pub fn changes_to(&self, wanted: &Fingerprints) -> Vec<String> {
+        let mut changes = between("listener", &self.listeners, &wanted.listeners);
+        changes.extend(between("worker", &self.workers, &wanted.workers));
+        changes
+    }
+}
+
+fn between(what: &str, now: &BTreeMap<String, u64>, wanted: &BTreeMap<String, u64>) -> Vec<String> {
+    let removed = now.keys().filter(|name| !wanted.contains_key(*name));
+    let mut changes: Vec<String> = removed
+        .map(|name| format!("{what} `{name}`: removed"))
+        .collect();
+    for (name, print) in wanted {
+        match now.get(name) {
+            None => changes.push(format!("{what} `{name}`: added")),
+            Some(before) if before != print => changes.push(format!("{what} `{name}`: changed")),
+            Some(_) => {}
+        }
+    }
+    changes
+}
+
+/// That of a listener. Places are no part of it: what only moved within its file has not changed.
+pub fn of_listener(plan: &ListenerPlan) -> u64 {
+    // Everything in it has a form in JSON, so that there is none without.
+    hash(&serde_json::to_vec(plan).unwrap_or_default())
+}
+
+/// That of a worker. Its listeners count by their names: their numbers change with what stands
+/// before them.
+pub fn of_worker(plan: &WorkerPlan, whole: &Plan) -> u64 {
+    let names = plan.listeners.iter().map(|id| &whole.listener(*id).name);
+    let names: Vec<&String> = names.collect();
+    let without = WorkerPlan {
+        listeners: Vec::new(),
+        ..plan.clone()
+    };
+    hash(&serde_json::to_vec(&(names, without)).unwrap_or_default())
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_change_is_told() {
+        let prints = |pairs: &[(&str, u64)]| {
+            let pairs = pairs
+                .iter()
+                .map(|(name, print)| ((*name).to_owned(), *print));
+            pairs.collect::<BTreeMap<String, u64>>()
+        };
+        let now = Fingerprints {
+            listeners: prints(&[("a", 1), ("b", 2), ("c", 3)]),
+            workers: prints(&[("app", 1)]),
+        };
+        let wanted = Fingerprints {
+            listeners: prints(&[("b", 2), ("c", 4), ("d", 5)]),
+            workers: prints(&[("app", 2)]),
+        };
+        assert_eq!(
+            now.changes_to(&wanted),
+            [
+                "listener `a`: removed",
+                "listener `c`: changed",
+                "listener `d`: added",
+                "worker `app`: changed"
+            ]
+        );
+        assert_eq!(now.changes_to(&now), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,473 @@
+//! From a call to its answer.
+
+use super::client::{ClientId, Gone, UnderWay, WaitsFor};
+use super::errand::Question;
+use super::status::{ended, word_for};
+use super::{Control, Part};
+use crate::config::signal_number;
+use crate::control::{
+    Access, Call, DescriptionReply, Error, LogsReply, MetricsReply, Progress, Reply, Request,
+    WatchReply, description, info,
+};
+use crate::core::{Answer, Command, Input, InstanceId, Refused, Ticket};
+use crate::plan::WorkerId;
+use crate::shell::turn::Shell;
+use crate::shell::{clock, words};
+use nix::sys::epoll::EpollFlags;
+use std::time::Duration;
+
+/// So long clients are served in one turn of the loop; then it is the workers' turn again.
+const SLICE: Duration = Duration::from_millis(2);
+
+/// More instances are no worker's.
+const MOST_INSTANCES: u32 = 10_000;
+
+/// Names beyond these are not compared with one that is not known: that takes its time.
+const NAMES_COMPARED: usize = 1_000;
+
+impl Shell {
+    /// With a control socket.
+    #[must_use]
+    pub fn with_control(mut self, mut control: Control) -> Shell {
+        control.open(&self.epoll);
+        self.control = control;
+        self
+    }
+
+    /// The kernel tells something about the control socket.
+    pub(in crate::shell) fn control_event(&mut self, part: Part, flags: EpollFlags) {
+        match part {
+            Part::Door => self.control.accept(&self.epoll),
+            Part::Client(id) => self.control.client_event(&self.epoll, id, flags),
+            Part::ErrandOutput(id) => self.errand_output(id),
+            Part::ErrandEnd(id) => self.errand_end(id),
+        }
+    }
+
+    /// Serves the clients of the control socket for a while.
+    pub(in crate::shell) fn control_turn(&mut self) {
+        self.control.resume(&self.epoll);
+        if !self.control.has_work() {
+            return;
+        }
+        let end = clock::now() + SLICE;
+        while self.control.has_work() && clock::now() < end {
+            self.take_call();
+            self.advance_portrait();
+            self.advance_survey();
+        }
+    }
+
+    /// Takes the next call of the client whose turn it is.
+    fn take_call(&mut self) {
+        let Some(id) = self.control.queue.pop_front() else {
+            return;
+        };
+        let Some(owner) = self.control.owner() else {
+            return;
+        };
+        let Some(client) = self.control.clients.get_mut(&id) else {
+            return;
+        };
+        client.is_queued = false;
+        let access = client.person.access(owner);
+        let frame = match client.next_frame(clock::now()) {
+            // Whatever a stranger says.
+            _ if access == Access::Nothing => Vec::new(),
+            Ok(Some(frame)) => frame,
+            Ok(None) => return self.control.settle_partial(&self.epoll, id),
+            Err(gone) => return self.control.drop_client(&self.epoll, id, &gone),
+        };
+        if access == Access::Nothing {
+            return self.turn_away(id);
+        }
+        let call = match Call::read(&frame) {
+            Ok(call) => call,
+            Err(reject) => {
+                log::debug!("control socket: closed {}: {reject}", client.person.words());
+                return self.control.drop_client(&self.epoll, id, &Gone::Closed);
+            }
+        };
+        client.call = Some(UnderWay {
+            expects: call.expects,
+            waits_for: WaitsFor::Nothing,
+        });
+        match Request::of(call, access) {
+            Ok(request) => self.carry_out(id, request),
+            Err(error) => self.fail(id, &error),
+        }
+    }
+
+    /// Says that there is nothing here for this client.
+    fn turn_away(&mut self, id: ClientId) {
+        if let Some(client) = self.control.clients.get_mut(&id) {
+            client.is_leaving = true;
+            client.call = Some(UnderWay {
+                expects: crate::control::Expects::One,
+                waits_for: WaitsFor::Nothing,
+            });
+        }
+        self.fail(id, &Error::PermissionDenied);
+    }
+
+    fn succeed(&mut self, id: ClientId, reply: &Reply) {
+        self.control.reply(&self.epoll, id, reply);
+    }
+
+    fn fail(&mut self, id: ClientId, error: &Error) {
+        self.control.reply(&self.epoll, id, &Reply::error(error));
+    }
+
+    fn carry_out(&mut self, id: ClientId, request: Request) {
+        match request {
+            Request::GetInfo => self.succeed(id, &Reply::last(&info())),
+            Request::GetInterfaceDescription { interface } => match description(&interface) {
+                Ok(description) => {
+                    let description = description.to_owned();
+                    self.succeed(id, &Reply::last(&DescriptionReply { description }));
+                }
+                Err(error) => self.fail(id, &error),
+            },
+            Request::Status { name } => self.status(id, name),
+            Request::Watch => {
+                self.control.waits(id, WaitsFor::Events);
+                self.control.watchers.insert(id);
+                self.succeed(id, &Reply::continues(&WatchReply::default()));
+            }
+            Request::Start { worker, no_wait } => {
+                let done = format!("{worker}: started");
+                self.operate(
+                    id,
+                    (&format!("start {worker}"), &worker),
+                    Command::Start,
+                    done,
+                    no_wait,
+                );
+            }
+            Request::Stop { worker, no_wait } => {
+                let done = format!("{worker}: stopped");
+                self.operate(
+                    id,
+                    (&format!("stop {worker}"), &worker),
+                    Command::Stop,
+                    done,
+                    no_wait,
+                );
+            }
+            Request::Restart { worker, no_wait } => {
+                let done = format!("{worker}: restarted");
+                self.operate(
+                    id,
+                    (&format!("restart {worker}"), &worker),
+                    Command::Restart,
+                    done,
+                    no_wait,
+                );
+            }
+            Request::Scale {
+                worker,
+                instances,
+                no_wait,
+            } => self.scale(id, &worker, instances, no_wait),
+            Request::Signal { worker, signal } => match signal_number(&signal) {
+                Ok(number) => {
+                    let what = format!("signal {worker} with {}", words::signal_name(number));
+                    let command = Command::Signal(number);
+                    self.operate(id, (&what, &worker), command, String::new(), false);
+                }
+                Err(reason) => self.fail(id, &Error::Refused { reason }),
+            },
+            Request::Reset { worker } => {
+                self.operate(
+                    id,
+                    (&format!("reset {worker}"), &worker),
+                    Command::Reset,
+                    String::new(),
+                    false,
+                );
+            }
+            Request::Reload { dry_run, .. } => self.reload(id, dry_run),
+            Request::Metrics => {
+                let text = self.metrics_text();
+                self.succeed(id, &Reply::last(&MetricsReply { text }));
+            }
+            Request::Check => self.ask(id, Question::Check, ""),
+            Request::Explain { listener } => self.explain(id, &listener),
+            Request::Logs {
+                worker,
+                lines,
+                follow,
+            } => self.logs(id, worker.as_deref(), lines, follow),
+            Request::Reopen => {
+                self.log_request(id, "reopen the log files");
+                self.reopen();
+                self.succeed(id, &Reply::done());
+            }
+        }
+    }
+
+    /// Who does what, for whoever reads the log later.
+    fn log_request(&self, id: ClientId, what: &str) {
+        if let Some(client) = self.control.clients.get(&id) {
+            log::info!("{}: {what}", client.person.words());
+        }
+    }
+
+    fn status(&mut self, id: ClientId, name: Option<String>) {
+        if self.control.takes_no_reply(id) {
+            return self.succeed(id, &Reply::done());
+        }
+        self.control.waits(id, WaitsFor::Status);
+        let wanted = name.clone().unwrap_or_default();
+        if !self.begin_portrait(id, name) {
+            let listeners = self.plan.listeners.iter().map(|one| one.name.as_str());
+            let workers = self.plan.workers.iter().map(|one| one.name.as_str());
+            let known = workers
+                .take(NAMES_COMPARED)
+                .chain(listeners.take(NAMES_COMPARED));
+            let error = Error::no_such_thing(&wanted, known);
+            self.fail(id, &error);
+        }
+    }
+
+    fn worker_named(&self, name: &str) -> Result<WorkerId, Error> {
+        let mut all = (0..).map(WorkerId).zip(&self.plan.workers);
+        let found = all.find(|(_, worker)| worker.name == name);
+        found.map(|(id, _)| id).ok_or_else(|| {
+            let known = self.plan.workers.iter().map(|one| one.name.as_str());
+            Error::no_such_thing(name, known.take(NAMES_COMPARED))
+        })
+    }
+
+    fn scale(&mut self, id: ClientId, worker: &str, instances: u32, no_wait: bool) {
+        if instances == 0 || instances > MOST_INSTANCES {
+            let parameter = "instances".to_owned();
+            return self.fail(id, &Error::InvalidParameter { parameter });
+        }
+        let done = match instances {
+            1 => format!("{worker}: 1 instance"),
+            more => format!("{worker}: {more} instances"),
+        };
+        let what = format!("scale {worker} to {instances}");
+        let command = Command::Scale(instances);
+        self.operate(id, (&what, worker), command, done, no_wait);
+    }
+
+    /// Hands a command for a worker to the core. `what` is for the log, and `done` is what to say at the end; nothing for a method that has
+    /// nothing to tell.
+    fn operate(
+        &mut self,
+        id: ClientId,
+        (what, name): (&str, &str),
+        command: Command,
+        done: String,
+        no_wait: bool,
+    ) {
+        let worker = match self.worker_named(name) {
+            Ok(worker) => worker,
+            Err(error) => return self.fail(id, &error),
+        };
+        self.log_request(id, what);
+        let ticket = Ticket(self.control.new_id());
+        self.control.tickets.insert(ticket, id);
+        self.control.waits(
+            id,
+            WaitsFor::Operation {
+                ticket,
+                done,
+                progress: (0, 0),
+            },
+        );
+        self.feed(Input::Operate {
+            ticket,
+            worker,
+            command,
+        });
+        // What is refused is refused at once, also to those who do not wait.
+        self.perform_effects();
+        let still_waits = self.control.tickets.contains_key(&ticket);
+        if still_waits && (no_wait || self.control.takes_no_reply(id)) {
+            let progress = self.control.progress_of(id);
+            let message = Some(format!("{name}: under way"));
+            self.succeed(
+                id,
+                &Reply::last(&Progress {
+                    message,
+                    ..progress
+                }),
+            );
+        }
+    }
+
+    /// The core answers.
+    pub(in crate::shell) fn answered(&mut self, ticket: Ticket, answer: Answer) {
+        let Some(id) = self.control.tickets.get(&ticket).copied() else {
+            // Whoever asked has gone, or did not want to wait.
+            return;
+        };
+        let Some(done) = self.control.done_words(id) else {
+            return;
+        };
+        match answer {
+            Answer::Progress { done, of } => {
+                let progress = self.control.note_progress(id, done, of);
+                self.succeed(id, &Reply::continues(&progress));
+            }
+            Answer::Done if done.is_empty() => self.succeed(id, &Reply::done()),
+            Answer::Done => {
+                let message = Some(done);
+                let progress = self.control.progress_of(id);
+                self.succeed(
+                    id,
+                    &Reply::last(&Progress {
+                        message,
+                        ..progress
+                    }),
+                );
+            }
+            Answer::Failed { instance } => {
+                let reason = self.why_failed(instance);
+                self.fail(id, &Error::Failed { reason });
+            }
+            Answer::Refused(why) => {
+                let reason = refusal(why).to_owned();
+                self.fail(id, &Error::Refused { reason });
+            }
+        }
+    }
+
+    fn why_failed(&self, instance: InstanceId) -> String {
+        let name = words::instance_name(&self.plan, instance);
+        let facts = self.core.facts(instance);
+        let state = facts.map_or_else(
+            || "is gone".to_owned(),
+            |facts| format!("is in the state `{}`", word_for(facts.state).word()),
+        );
+        let end = facts.and_then(|facts| facts.last_end);
+        let why = end.map_or_else(String::new, |end| format!(": it {}", ended(&end)));
+        format!("{name} {state}{why}; the rest is left as it is")
+    }
+
+    fn reload(&mut self, id: ClientId, dry_run: bool) {
+        if dry_run {
+            if self.control.takes_no_reply(id) {
+                return self.succeed(id, &Reply::done());
+            }
+            self.control.waits(id, WaitsFor::Status);
+            return self.begin_survey(id);
+        }
+        self.log_request(id, "reload");
+        let reason = "this version cannot apply a changed configuration; restart listend to apply \
+                      it, which keeps nothing (`listend reload --dry-run` shows what is different)";
+        self.fail(
+            id,
+            &Error::Refused {
+                reason: reason.to_owned(),
+            },
+        );
+    }
+
+    fn explain(&mut self, id: ClientId, name: &str) {
+        if self.plan.listeners.iter().any(|one| one.name == name) {
+            return self.ask(id, Question::Explain, name);
+        }
+        let known = self.plan.listeners.iter().map(|one| one.name.as_str());
+        let error = Error::no_such_thing(name, known.take(NAMES_COMPARED));
+        self.fail(id, &error);
+    }
+
+    fn ask(&mut self, id: ClientId, question: Question, about: &str) {
+        if self.control.takes_no_reply(id) {
+            return self.succeed(id, &Reply::done());
+        }
+        self.control.waits(id, WaitsFor::Errand);
+        self.send_out(id, question, about);
+    }
+
+    /// Answers `Logs`.
+    fn logs(&mut self, id: ClientId, worker: Option<&str>, _lines: Option<u32>, _follow: bool) {
+        if let Some(Err(error)) = worker.map(|name| self.worker_named(name)) {
+            return self.fail(id, &error);
+        }
+        self.succeed(id, &Reply::last(&LogsReply::default()));
+    }
+
+    /// Opens the files again that workers log to.
+    fn reopen(&mut self) {}
+}
+
+impl Control {
+    /// What the client's call waits for from now on.
+    pub(super) fn waits(&mut self, id: ClientId, waits_for: WaitsFor) {
+        let client = self.clients.get_mut(&id);
+        if let Some(call) = client.and_then(|client| client.call.as_mut()) {
+            call.waits_for = waits_for;
+        }
+    }
+
+    /// Whether the client does not want to hear what comes of its call.
+    fn takes_no_reply(&self, id: ClientId) -> bool {
+        let call = self
+            .clients
+            .get(&id)
+            .and_then(|client| client.call.as_ref());
+        call.is_none_or(|call| call.expects == crate::control::Expects::Nothing)
+    }
+
+    /// What is to be said when its operation is done.
+    fn done_words(&self, id: ClientId) -> Option<String> {
+        match &self.clients.get(&id)?.call.as_ref()?.waits_for {
+            WaitsFor::Operation { done, .. } => Some(done.clone()),
+            WaitsFor::Nothing | WaitsFor::Status | WaitsFor::Events | WaitsFor::Errand => None,
+        }
+    }
+
+    /// How far its operation is.
+    fn progress_of(&self, id: ClientId) -> Progress {
+        let call = self
+            .clients
+            .get(&id)
+            .and_then(|client| client.call.as_ref());
+        let (done, of) = match call.map(|call| &call.waits_for) {
+            Some(WaitsFor::Operation { progress, .. }) => *progress,
+            Some(WaitsFor::Nothing | WaitsFor::Status | WaitsFor::Events | WaitsFor::Errand)
+            | None => (0, 0),
+        };
+        Progress {
+            done: done.into(),
+            of: of.into(),
+            ..Progress::default()
+        }
+    }
+
+    fn note_progress(&mut self, id: ClientId, done: u32, of: u32) -> Progress {
+        let client = self.clients.get_mut(&id);
+        let call = client.and_then(|client| client.call.as_mut());
+        if let Some(call) = call
+            && let WaitsFor::Operation { progress, .. } = &mut call.waits_for
+        {
+            *progress = (done, of);
+        }
+        self.progress_of(id)
+    }
+}
+
+fn refusal(why: Refused) -> &'static str {
+    match why {
+        Refused::NoSuchWorker => "there is no such worker",
+        Refused::NotRunning => "listend is starting or stopping",
+        Refused::Busy => {
+            "another command for this worker is under way; wait for its end, or stop the worker"
+        }
+        Refused::Superseded => "a stop has taken its place",
+        Refused::NoInstances => {
+            "the worker runs one process for each connection; `max_connections` in the \
+             configuration limits them"
+        }
+        Refused::NoProcess => "the worker has no process that could be signalled",
+        Refused::WaitsForListener => {
+            "the worker waits for a listener that is missing, and starts when that is bound \
+             (`listend status` shows which)"
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! One client of the control socket: bytes in, bytes out, and who it is. Never waits.
+
+use crate::control::{Access, Expects, FrameTooLong, Inbox, Outbox, Owner, Peer, Reply, Unread};
+use crate::core::{Mono, Ticket};
+use crate::sys;
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt::PeerCredentials};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// How much is read at a time; the rest is there in the next turn.
+const READ: usize = 16 << 10;
+
+/// How much is written in a turn, at most.
+const WRITE: usize = 1 << 20;
+
+/// Which client: never used again.
+pub(super) type ClientId = u64;
+
+/// Who it is, as the kernel has it since it connected.
+#[derive(Debug)]
+pub(super) struct Person {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    pid: i32,
+}
+
+impl Person {
+    fn of(socket: BorrowedFd<'_>) -> io::Result<Person> {
+        let credentials = getsockopt(&socket, PeerCredentials)?;
+        Ok(Person {
+            uid: credentials.uid(),
+            gid: credentials.gid(),
+            // Without them it may do less, which is the safe side.
+            groups: sys::peer_groups(socket).unwrap_or_default(),
+            pid: credentials.pid(),
+        })
+    }
+
+    /// What it may do.
+    pub(super) fn access(&self, owner: Owner) -> Access {
+        let peer = Peer {
+            uid: self.uid,
+            gid: self.gid,
+            groups: &self.groups,
+        };
+        Access::of(peer, owner)
+    }
+
+    /// `uid 0, pid 4711 (listend)`, for the log.
+    pub(super) fn words(&self) -> String {
+        let (uid, pid) = (self.uid, self.pid);
+        match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+            Ok(command) => {
+                let command = command.trim_end().replace(char::is_control, "?");
+                format!("uid {uid}, pid {pid} ({command})")
+            }
+            Err(_) => format!("uid {uid}, pid {pid}"),
+        }
+    }
+}
+
+/// A call that is being answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UnderWay {
+    /// How many replies it takes.
+    pub(super) expects: Expects,
+    /// What it waits for.
+    pub(super) waits_for: WaitsFor,
+}
+
+/// What a call waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    /// Nothing: it is answered as soon as it is taken.
+    Nothing,
+    /// Its turn to be told the status.
+    Status,
+    /// Events, for as long as it is there.
+    Events,
+    /// The core.
+    Operation {
+        /// Which.
+        ticket: Ticket,
+        /// What is said when it is done.
+        done: String,
+        /// How far it got.
+        progress: (u32, u32),
+    },
+    /// A process that finds out.
+    Errand,
+}
+
+/// Why a client is closed.
+#[derive(Debug)]
+pub(super) enum Gone {
+    /// It has closed its end, or the connection broke.
+    Closed,
+    /// It sent what is no call.
+    TooLong(FrameTooLong),
+    /// It does not read.
+    Unread(Unread),
+}
+
+/// A client.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: OwnedFd,
+    pub(super) person: Person,
+    inbox: Inbox,
+    outbox: Outbox,
+    pub(super) call: Option<UnderWay>,
+    /// It is closed when all is written.
+    pub(super) is_leaving: bool,
+    /// Nothing more will come from it.
+    has_ended: bool,
+    /// What it is watched for.
+    pub(super) watched: EpollFlags,
+    /// Whether it is in the queue of those whose calls are to be looked at.
+    pub(super) is_queued: bool,
+    /// Whether it has sent a part of a call, and nothing since that was looked at.
+    pub(super) is_waited_for: bool,
+    /// How many bytes it was last known to hold.
+    pub(super) counted: usize,
+    /// When it last took a reply or sent a whole call.
+    pub(super) moved: Mono,
+}
+
+impl Client {
+    /// A connection that has just been accepted.
+    ///
+    /// # Errors
+    ///
+    /// Those of getsockopt(2): it has gone again.
+    pub(super) fn new(socket: OwnedFd, now: Mono) -> io::Result<Client> {
+        Ok(Client {
+            person: Person::of(socket.as_fd())?,
+            socket,
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+            call: None,
+            is_leaving: false,
+            has_ended: false,
+            watched: EpollFlags::empty(),
+            is_queued: false,
+            is_waited_for: false,
+            counted: 0,
+            moved: now,
+        })
+    }
+
+    /// Its socket.
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    /// Takes some of what it has sent.
+    pub(super) fn receive(&mut self) -> Result<(), Gone> {
+        let mut bytes = [0; READ];
+        match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => self.has_ended = true,
+            Ok(count) => {
+                self.is_waited_for = false;
+                self.inbox.receive(&bytes[..count]);
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => return Err(Gone::Closed),
+        }
+        Ok(())
+    }
+
+    /// The next whole call; `None` if there is none yet.
+    pub(super) fn next_frame(&mut self, now: Mono) -> Result<Option<Vec<u8>>, Gone> {
+        let frame = self.inbox.next_frame().map_err(Gone::TooLong)?;
+        if frame.is_some() {
+            self.moved = now;
+        }
+        Ok(frame)
+    }
+
+    /// Queues a reply, if the call that is under way takes it. The last one ends the call.
+    pub(super) fn reply(&mut self, reply: &Reply) -> Result<(), Gone> {
+        let Some(call) = &self.call else {
+            return Ok(());
+        };
+        let queued = match call.expects.frame(reply) {
+            Some(frame) => self.outbox.push(frame).map_err(Gone::Unread),
+            None => Ok(()),
+        };
+        if reply.is_last() {
+            self.call = None;
+        }
+        queued
+    }
+
+    /// Writes as much as the socket takes, within limits.
+    pub(super) fn flush(&mut self, now: Mono) -> Result<(), Gone> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let mut left = WRITE;
+        while !self.outbox.is_empty() && left > 0 {
+            let pending = self.outbox.pending();
+            let part = &pending[..pending.len().min(left)];
+            match send(self.socket.as_raw_fd(), part, flags) {
+                Ok(count) => {
+                    self.outbox.written(count);
+                    left -= count.min(left);
+                    self.moved = now;
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(_) => return Err(Gone::Closed),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes are kept for it.
+    pub(super) fn held(&self) -> usize {
+        self.inbox.held() + self.outbox.pending().len()
+    }
+
+    /// Whether its next call may be looked at: those before it are answered, and it has read that.
+    pub(super) fn is_free(&self) -> bool {
+        self.call.is_none() && self.outbox.is_empty() && !self.is_leaving
+    }
+
+    /// Whether nothing will come of it any more.
+    pub(super) fn is_over(&self) -> bool {
+        let silent = self.call.is_none() && self.outbox.is_empty();
+        silent && (self.is_leaving || (self.has_ended && !self.is_queued))
+    }
+
+    /// What to be told about.
+    pub(super) fn wants(&self) -> EpollFlags {
+        let mut flags = EpollFlags::empty();
+        let listens = self.is_free() && !self.has_ended && self.inbox.has_room();
+        flags.set(EpollFlags::EPOLLIN, listens);
+        flags.set(EpollFlags::EPOLLOUT, !self.outbox.is_empty());
+        flags
+    }
+}

@@ -1,0 +1,143 @@
+//! The core's events for programs: a word for each, and what it is about.
+
+use crate::control::{Event as Told, Reply, WatchReply, rfc3339};
+use crate::core::{Event, InstanceId, ProcessId};
+use crate::plan::{ListenerId, WorkerId};
+use crate::shell::turn::Shell;
+use crate::shell::{clock, words};
+
+/// What an event is about.
+#[derive(Default)]
+struct About {
+    listener: Option<ListenerId>,
+    worker: Option<WorkerId>,
+    instance: Option<InstanceId>,
+    process: Option<ProcessId>,
+}
+
+impl About {
+    fn listener(listener: ListenerId) -> About {
+        About {
+            listener: Some(listener),
+            ..About::default()
+        }
+    }
+
+    fn worker(worker: WorkerId) -> About {
+        About {
+            worker: Some(worker),
+            ..About::default()
+        }
+    }
+
+    fn instance(instance: InstanceId, process: Option<ProcessId>) -> About {
+        About {
+            worker: Some(instance.worker),
+            instance: Some(instance),
+            process,
+            listener: None,
+        }
+    }
+}
+
+/// The word, which never changes its meaning, and what it is about.
+fn outline(event: &Event) -> (&'static str, About) {
+    match *event {
+        Event::InstanceStarting {
+            instance, process, ..
+        } => (
+            "instance-starting",
+            About::instance(instance, Some(process)),
+        ),
+        Event::InstanceStarted { instance, process } => {
+            ("instance-started", About::instance(instance, Some(process)))
+        }
+        Event::LaunchFailed {
+            instance, process, ..
+        } => ("launch-failed", About::instance(instance, Some(process))),
+        Event::InstanceExited {
+            instance, process, ..
+        } => ("instance-exited", About::instance(instance, Some(process))),
+        Event::InstanceFailed { instance, .. } => {
+            ("instance-failed", About::instance(instance, None))
+        }
+        Event::WorkerFailed { worker } => ("worker-failed", About::worker(worker)),
+        Event::StopRequested { .. } => ("stop-requested", About::default()),
+        Event::StopHurried { .. } => ("stop-hurried", About::default()),
+        Event::Stopping {
+            instance, process, ..
+        } => (
+            "instance-stopping",
+            About::instance(instance, Some(process)),
+        ),
+        Event::StopTimedOut {
+            instance, process, ..
+        } => ("stop-timed-out", About::instance(instance, Some(process))),
+        Event::ListenerAwaited { listener, .. } => ("listener-awaited", About::listener(listener)),
+        Event::ListenerOverdue { listener, .. } => ("listener-overdue", About::listener(listener)),
+        Event::ListenerMissing { listener, .. } => ("listener-missing", About::listener(listener)),
+        Event::ListenerBound { listener, .. } => ("listener-bound", About::listener(listener)),
+        Event::InstanceRefreshed { instance } => {
+            ("instance-refreshed", About::instance(instance, None))
+        }
+        Event::ListenerDamaged { listener, .. } => ("listener-damaged", About::listener(listener)),
+        Event::ListenerRepaired { listener, .. } => {
+            ("listener-repaired", About::listener(listener))
+        }
+        Event::RepairFailed { listener, .. } => ("repair-failed", About::listener(listener)),
+        Event::Activated {
+            worker, listener, ..
+        } => {
+            let about = About {
+                listener: Some(listener),
+                ..About::worker(worker)
+            };
+            ("worker-activated", about)
+        }
+        Event::NobodyTaken { instance, .. } => ("nobody-taken", About::instance(instance, None)),
+        Event::RateLimited { worker, .. } => ("rate-limited", About::worker(worker)),
+        Event::ConnectionsFull { worker, .. } => ("connections-full", About::worker(worker)),
+        Event::ConnectionRefused { worker, .. } => ("connection-refused", About::worker(worker)),
+        Event::AcceptPaused { worker, .. } => ("accept-paused", About::worker(worker)),
+        Event::ConnectionTimedOut {
+            instance, process, ..
+        } => (
+            "connection-timed-out",
+            About::instance(instance, Some(process)),
+        ),
+        Event::AllStopped => ("all-stopped", About::default()),
+        Event::ReloadUnavailable => ("reload-unavailable", About::default()),
+    }
+}
+
+impl Shell {
+    /// Tells an event to those who asked for all. `message` is what stands in the log.
+    pub(in crate::shell) fn tell_watchers(&mut self, event: &Event, message: String) {
+        if self.control.watchers.is_empty() {
+            return;
+        }
+        let (kind, about) = outline(event);
+        let told = Told {
+            time: rfc3339(clock::wall().as_secs()),
+            kind: kind.to_owned(),
+            listener: about.listener.map(|id| self.plan.listener(id).name.clone()),
+            worker: about.worker.map(|id| self.plan.worker(id).name.clone()),
+            instance: about
+                .instance
+                .map(|id| words::instance_name(&self.plan, id)),
+            pid: about.process.and_then(|id| self.pid_of(id)),
+            message,
+        };
+        let reply = Reply::continues(&WatchReply { event: Some(told) });
+        let watchers: Vec<_> = self.control.watchers.iter().copied().collect();
+        for client in watchers {
+            self.control.reply(&self.epoll, client, &reply);
+        }
+    }
+
+    /// The pid of a process that has not been reaped.
+    pub(super) fn pid_of(&self, process: ProcessId) -> Option<u32> {
+        let pid = self.processes.get(process)?.pid;
+        u32::try_from(pid).ok()
+    }
+}

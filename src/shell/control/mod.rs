@@ -1,0 +1,422 @@
+//! The control socket: who asks, and what for. Part of the one loop, and never in its way.
+//!
+//! What comes from clients is read as it comes and carried out in slices: so much time in each turn
+//! of the loop, and the workers' turn comes in between. A client that has a call under way, or has
+//! not read the answer to the last, is not read from. Nothing here costs anything while nobody asks.
+
+mod answer;
+mod client;
+mod errand;
+mod events;
+mod socket;
+mod status;
+
+pub use socket::{ControlSocket, NoControl};
+
+use crate::control::{Access, Owner, Reply};
+use crate::core::{Mono, Ticket};
+use crate::shell::clock;
+use crate::shell::turn::Token;
+use client::{Client, ClientId, Gone, WaitsFor};
+use errand::{Errand, ErrandId};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::resource::{Resource, getrlimit};
+use socket2::SockRef;
+use status::{Portrait, Survey};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// So many clients are served at once, if descriptors allow it.
+const MAX_CLIENTS: usize = 2048;
+/// So many of those that may do nothing: they get as far as being told so.
+const MAX_STRANGERS: usize = 64;
+/// So much is kept for all clients together, in bytes. Beyond, those are closed that have not moved
+/// for longest.
+const MAX_HELD: usize = 64 << 20;
+/// So many are accepted in a turn.
+const ACCEPTS_PER_TURN: usize = 16;
+/// How long nobody is accepted after there was no descriptor left.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What an epoll event of the control socket is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Somebody wants to be accepted.
+    Door,
+    /// A client.
+    Client(ClientId),
+    /// The output of a process that finds something out.
+    ErrandOutput(ErrandId),
+    /// Its end.
+    ErrandEnd(ErrandId),
+}
+
+impl Part {
+    pub(super) fn pack(self) -> u64 {
+        match self {
+            Part::Door => 0,
+            Part::Client(id) => id << 2 | 1,
+            Part::ErrandOutput(id) => id << 2 | 2,
+            Part::ErrandEnd(id) => id << 2 | 3,
+        }
+    }
+
+    pub(super) fn unpack(data: u64) -> Part {
+        match data & 3 {
+            1 => Part::Client(data >> 2),
+            2 => Part::ErrandOutput(data >> 2),
+            3 => Part::ErrandEnd(data >> 2),
+            _ => Part::Door,
+        }
+    }
+}
+
+/// Whether clients are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Open,
+    /// Until one leaves.
+    Full,
+    /// Until then: there are no descriptors.
+    Paused(Mono),
+}
+
+/// Everything about the control socket and its clients. The default is that there is none.
+pub struct Control {
+    socket: Option<ControlSocket>,
+    door: Door,
+    max_clients: usize,
+    clients: HashMap<ClientId, Client>,
+    next_id: u64,
+    /// Those whose next call is to be looked at.
+    queue: VecDeque<ClientId>,
+    /// Who is to be told the status, one after the other.
+    portraits: VecDeque<Portrait>,
+    /// Who is to be told what a reload would change.
+    surveys: VecDeque<Survey>,
+    /// Who is to be told every event.
+    watchers: BTreeSet<ClientId>,
+    /// Who waits for which answer of the core.
+    tickets: HashMap<Ticket, ClientId>,
+    errands: HashMap<ErrandId, Errand>,
+    /// How many bytes are kept for all clients.
+    held: usize,
+    /// When it came to be: nothing that is told here is older.
+    since: Mono,
+    /// The configuration, for processes that read it again.
+    config: PathBuf,
+    /// The names of the files that places are in.
+    files: Vec<String>,
+}
+
+impl Default for Control {
+    fn default() -> Control {
+        Control {
+            socket: None,
+            door: Door::Open,
+            max_clients: 0,
+            clients: HashMap::new(),
+            next_id: 0,
+            queue: VecDeque::new(),
+            portraits: VecDeque::new(),
+            surveys: VecDeque::new(),
+            watchers: BTreeSet::new(),
+            tickets: HashMap::new(),
+            errands: HashMap::new(),
+            held: 0,
+            since: clock::now(),
+            config: PathBuf::new(),
+            files: Vec::new(),
+        }
+    }
+}
+
+impl Control {
+    /// Serves this socket. `config` is the configuration that runs, and `files` are the names of
+    /// the files it is made of, by [`crate::report::FileId`].
+    pub fn new(socket: ControlSocket, config: PathBuf, files: Vec<String>) -> Control {
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+        // Most descriptors are for listeners and workers.
+        let allowed = usize::try_from(descriptors / 4).unwrap_or(MAX_CLIENTS);
+        Control {
+            socket: Some(socket),
+            max_clients: allowed.clamp(1, MAX_CLIENTS),
+            config,
+            files,
+            ..Control::default()
+        }
+    }
+
+    /// Begins to listen to clients.
+    pub(super) fn open(&mut self, epoll: &Epoll) {
+        let Some(socket) = self.socket.as_ref().and_then(ControlSocket::socket) else {
+            return;
+        };
+        let token = Token::Control(Part::Door).pack();
+        match epoll.add(&socket.fd, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
+            Ok(()) | Err(Errno::EEXIST) => self.door = Door::Open,
+            Err(errno) => log::warn!("cannot watch the control socket: {}", errno.desc()),
+        }
+    }
+
+    fn close_door(&mut self, epoll: &Epoll, how: Door) {
+        if let Some(socket) = self.socket.as_ref().and_then(ControlSocket::socket) {
+            let _not_watched = epoll.delete(&socket.fd);
+        }
+        self.door = how;
+    }
+
+    fn owner(&self) -> Option<Owner> {
+        self.socket.as_ref().map(ControlSocket::owner)
+    }
+
+    /// A number that nothing else here has.
+    fn new_id(&mut self) -> u64 {
+        self.next_id = self.next_id.wrapping_add(1);
+        self.next_id
+    }
+
+    /// Whether there is something to do without being told by the kernel.
+    pub(super) fn has_work(&self) -> bool {
+        !(self.queue.is_empty() && self.portraits.is_empty() && self.surveys.is_empty())
+    }
+
+    /// When to look again, if nothing else happens before.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        match self.door {
+            Door::Paused(until) => Some(until),
+            Door::Open | Door::Full => None,
+        }
+    }
+
+    /// Listens to clients again if that was put off until now.
+    fn resume(&mut self, epoll: &Epoll) {
+        let is_due = self.deadline().is_some_and(|until| until <= clock::now());
+        if is_due {
+            self.open(epoll);
+        }
+    }
+
+    fn accept(&mut self, epoll: &Epoll) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            if self.clients.len() >= self.max_clients {
+                log::warn!(
+                    "control socket: {} clients, and no more until one leaves",
+                    self.max_clients
+                );
+                return self.close_door(epoll, Door::Full);
+            }
+            let Some(socket) = self.socket.as_ref().and_then(ControlSocket::socket) else {
+                return;
+            };
+            let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+            let accepted = match SockRef::from(&socket.fd).accept4(flags) {
+                Ok((accepted, _)) => accepted,
+                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => {
+                        log::warn!("control socket: cannot accept a client: {error}");
+                        return self.close_door(epoll, Door::Paused(clock::now() + PAUSE));
+                    }
+                    // Gone again, or nobody is left.
+                    _ => return,
+                },
+            };
+            if let Ok(client) = Client::new(accepted.into(), clock::now()) {
+                self.admit(epoll, client);
+            }
+        }
+    }
+
+    fn admit(&mut self, epoll: &Epoll, mut client: Client) {
+        let Some(owner) = self.owner() else { return };
+        let access = client.person.access(owner);
+        // Root finds a place, however many others have come.
+        let places = match access {
+            Access::Act => self.max_clients,
+            Access::Look => self.max_clients / 2,
+            Access::Nothing => MAX_STRANGERS,
+        };
+        let like_it = |one: &&Client| one.person.access(owner) == access;
+        let is_full =
+            access != Access::Act && self.clients.values().filter(like_it).count() >= places;
+        if is_full {
+            log::debug!(
+                "control socket: too many clients like {}",
+                client.person.words()
+            );
+            return;
+        }
+        let id = self.new_id();
+        client.watched = client.wants();
+        let token = Token::Control(Part::Client(id)).pack();
+        match epoll.add(client.socket(), EpollEvent::new(client.watched, token)) {
+            Ok(()) => {
+                self.clients.insert(id, client);
+            }
+            Err(errno) => log::warn!("cannot watch a client: {}", errno.desc()),
+        }
+    }
+
+    /// The kernel tells something about a client.
+    fn client_event(&mut self, epoll: &Epoll, id: ClientId, flags: EpollFlags) {
+        let now = clock::now();
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        let mut outcome = Ok(());
+        if flags.intersects(EpollFlags::EPOLLOUT | EpollFlags::EPOLLERR) {
+            outcome = client.flush(now);
+        }
+        if outcome.is_ok() && flags.contains(EpollFlags::EPOLLIN) {
+            outcome = client.receive();
+        } else if flags.contains(EpollFlags::EPOLLHUP) && !client.is_queued {
+            // Nobody is there to be told, and all that was sent has been read.
+            outcome = Err(Gone::Closed);
+        }
+        match outcome {
+            Ok(()) => self.settle(epoll, id),
+            Err(gone) => self.drop_client(epoll, id, &gone),
+        }
+    }
+
+    /// Sends a reply, and goes on with the client.
+    fn reply(&mut self, epoll: &Epoll, id: ClientId, reply: &Reply) {
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        let before = client.call.take();
+        client.call.clone_from(&before);
+        let sent = client.reply(reply);
+        let sent = sent.and_then(|()| client.flush(clock::now()));
+        if client.call.is_none()
+            && let Some(call) = before
+        {
+            self.forget(id, &call.waits_for);
+        }
+        match sent {
+            Ok(()) => self.settle(epoll, id),
+            Err(gone) => self.drop_client(epoll, id, &gone),
+        }
+    }
+
+    /// Takes a client out of the list of those that wait for something.
+    fn forget(&mut self, id: ClientId, waited_for: &WaitsFor) {
+        match waited_for {
+            WaitsFor::Nothing => {}
+            WaitsFor::Status => {
+                self.portraits.retain(|portrait| portrait.client() != id);
+                self.surveys.retain(|survey| survey.client() != id);
+            }
+            WaitsFor::Events => {
+                self.watchers.remove(&id);
+            }
+            WaitsFor::Operation { ticket, .. } => {
+                self.tickets.remove(ticket);
+            }
+            // Those whose answer has come are not there any more.
+            WaitsFor::Errand => {
+                for errand in self.errands.values_mut() {
+                    errand.abandon(id);
+                }
+            }
+        }
+    }
+
+    /// There was no whole call: the client is looked at again when it has sent more.
+    fn settle_partial(&mut self, epoll: &Epoll, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.is_waited_for = true;
+        }
+        self.settle(epoll, id);
+    }
+
+    /// After anything has happened to a client: what it is to be watched for, whether its next call
+    /// can be looked at, and whether it is over.
+    fn settle(&mut self, epoll: &Epoll, id: ClientId) {
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        let held = client.held();
+        self.held = (self.held + held).saturating_sub(client.counted);
+        client.counted = held;
+        if client.is_free() && held > 0 && !client.is_queued && !client.is_waited_for {
+            client.is_queued = true;
+            self.queue.push_back(id);
+        }
+        if client.is_over() {
+            return self.drop_client(epoll, id, &Gone::Closed);
+        }
+        let wanted = client.wants();
+        if wanted != client.watched {
+            let token = Token::Control(Part::Client(id)).pack();
+            let mut event = EpollEvent::new(wanted, token);
+            match epoll.modify(client.socket(), &mut event) {
+                Ok(()) => client.watched = wanted,
+                Err(errno) => log::warn!("cannot watch a client: {}", errno.desc()),
+            }
+        }
+        if self.held > MAX_HELD {
+            self.make_room(epoll);
+        }
+    }
+
+    /// Closes the client that has not moved for longest, of those for which something is kept.
+    fn make_room(&mut self, epoll: &Epoll) {
+        let holding = self.clients.iter().filter(|(_, client)| client.counted > 0);
+        let slowest = holding.min_by_key(|(_, client)| client.moved);
+        if let Some((id, client)) = slowest.map(|(id, client)| (*id, client)) {
+            log::warn!(
+                "control socket: too much is kept for clients; closed that of {}",
+                client.person.words()
+            );
+            self.drop_client(epoll, id, &Gone::Closed);
+        }
+    }
+
+    fn drop_client(&mut self, epoll: &Epoll, id: ClientId, why: &Gone) {
+        let Some(client) = self.clients.remove(&id) else {
+            return;
+        };
+        // By hand: a child that is still on its way to exec has a copy of it (epoll(7)).
+        let _not_watched = epoll.delete(client.socket());
+        self.held = self.held.saturating_sub(client.counted);
+        match why {
+            Gone::Closed => {}
+            Gone::TooLong(what) => {
+                log::debug!("control socket: closed {}: {what}", client.person.words());
+            }
+            Gone::Unread(what) => {
+                log::warn!("control socket: closed {}: {what}", client.person.words());
+            }
+        }
+        if let Some(call) = &client.call {
+            self.forget(id, &call.waits_for);
+        }
+        if self.door == Door::Full {
+            self.open(epoll);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_back_from_their_numbers() {
+        for part in [
+            Part::Door,
+            Part::Client(0),
+            Part::Client(u64::MAX >> 5),
+            Part::ErrandOutput(7),
+            Part::ErrandEnd(8),
+        ] {
+            assert_eq!(Part::unpack(part.pack()), part);
+            let token = Token::Control(part);
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! What `Status` answers, put together piece by piece: with thousands of listeners it takes longer
+//! than the loop can wait.
+
+use super::client::{ClientId, WaitsFor};
+use super::errand::Question;
+use crate::config::{Endpoint, SocketKind};
+use crate::control::{
+    Connections, Detail, Instance, Listener, ListenerState, Queue, Reply, Socket, SocketOption,
+    Worker, WorkerState, rfc3339,
+};
+use crate::core::{InstanceId, LastEnd, ListenerCondition, Mono, State};
+use crate::listener::{BoundSocket, Effective};
+use crate::plan::{Activation, ListenerId, WorkerId, fingerprint};
+use crate::report::Place;
+use crate::shell::turn::Shell;
+use crate::shell::{clock, words};
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// So many pieces at a time.
+const PIECES: usize = 16;
+
+/// An answer to `Status` that is being made.
+pub(super) struct Portrait {
+    client: ClientId,
+    /// Only what is called so, with details.
+    name: Option<String>,
+    /// What there is of it.
+    json: Vec<u8>,
+    listeners: std::vec::IntoIter<ListenerId>,
+    workers: std::vec::IntoIter<WorkerId>,
+    /// Who takes which listener.
+    takers: HashMap<ListenerId, Vec<WorkerId>>,
+    queues: Queues,
+    /// Whether the listeners are done.
+    is_at_workers: bool,
+}
+
+impl Portrait {
+    /// For whom it is.
+    pub(super) fn client(&self) -> ClientId {
+        self.client
+    }
+
+    /// Adds a piece to a list.
+    fn add(&mut self, piece: &impl Serialize) {
+        if !self.json.ends_with(b"[") {
+            self.json.push(b',');
+        }
+        // Only maps whose keys are no strings have no JSON, and there are none; memory has no end.
+        let _always = serde_json::to_writer(&mut self.json, piece);
+    }
+}
+
+/// The fingerprints of what runs, as JSON, while they are being put together.
+pub(super) struct Survey {
+    client: ClientId,
+    json: String,
+    listeners: std::ops::Range<usize>,
+    workers: std::ops::Range<usize>,
+}
+
+impl Survey {
+    /// For whom they are.
+    pub(super) fn client(&self) -> ClientId {
+        self.client
+    }
+
+    fn add(&mut self, name: &str, print: u64) {
+        if !self.json.ends_with('{') {
+            self.json.push(',');
+        }
+        self.json
+            .push_str(&format!("{}:{print}", serde_json::json!(name)));
+    }
+}
+
+/// Reads queues.
+#[derive(Default)]
+struct Queues;
+
+impl Queues {
+    /// What waits at a socket, and whether the next client is turned away.
+    fn read(&mut self, _socket: &BoundSocket) -> (Option<Queue>, bool) {
+        (None, false)
+    }
+}
+
+impl Shell {
+    /// Begins to answer `Status`. Whether there is anything with that name.
+    pub(super) fn begin_portrait(&mut self, client: ClientId, name: Option<String>) -> bool {
+        let is_meant = |other: &String| name.as_ref().is_none_or(|name| name == other);
+        let listeners = (0..).map(ListenerId).zip(&self.plan.listeners);
+        let listeners = listeners.filter(|(_, one)| is_meant(&one.name));
+        let listeners: Vec<_> = listeners.map(|(id, _)| id).collect();
+        let workers = (0..).map(WorkerId).zip(&self.plan.workers);
+        let meant = workers.clone().filter(|(_, one)| is_meant(&one.name));
+        let meant: Vec<_> = meant.map(|(id, _)| id).collect();
+        if name.is_some() && listeners.is_empty() && meant.is_empty() {
+            return false;
+        }
+        let mut takers: HashMap<_, Vec<_>> = HashMap::new();
+        for (id, worker) in workers {
+            for listener in &worker.listeners {
+                takers.entry(*listener).or_default().push(id);
+            }
+        }
+        self.control.portraits.push_back(Portrait {
+            client,
+            name,
+            json: br#"{"listeners":["#.to_vec(),
+            listeners: listeners.into_iter(),
+            workers: meant.into_iter(),
+            takers,
+            queues: Queues,
+            is_at_workers: false,
+        });
+        true
+    }
+
+    /// Goes on with the oldest answer to `Status`.
+    pub(super) fn advance_portrait(&mut self) {
+        let Some(mut portrait) = self.control.portraits.pop_front() else {
+            return;
+        };
+        for _ in 0..PIECES {
+            if !portrait.is_at_workers {
+                match portrait.listeners.next() {
+                    Some(id) => {
+                        let piece = self.portray_listener(id, &mut portrait);
+                        portrait.add(&piece);
+                    }
+                    None => {
+                        portrait.json.extend_from_slice(br#"],"workers":["#);
+                        portrait.is_at_workers = true;
+                    }
+                }
+                continue;
+            }
+            match portrait.workers.next() {
+                Some(id) => {
+                    let piece = self.portray_worker(id, portrait.name.is_some());
+                    portrait.add(&piece);
+                }
+                None => {
+                    portrait.json.extend_from_slice(b"]}");
+                    let reply = Reply::rendered(&portrait.json);
+                    return self.control.reply(&self.epoll, portrait.client, &reply);
+                }
+            }
+        }
+        self.control.portraits.push_front(portrait);
+    }
+
+    /// Begins to answer what a reload would change.
+    pub(super) fn begin_survey(&mut self, client: ClientId) {
+        let start = match self.plan.listeners.is_empty() {
+            true => r#"{"listeners":{},"workers":{"#,
+            false => r#"{"listeners":{"#,
+        };
+        self.control.surveys.push_back(Survey {
+            client,
+            json: start.to_owned(),
+            listeners: 0..self.plan.listeners.len(),
+            workers: 0..self.plan.workers.len(),
+        });
+    }
+
+    /// Goes on with the oldest of these.
+    pub(super) fn advance_survey(&mut self) {
+        let Some(mut survey) = self.control.surveys.pop_front() else {
+            return;
+        };
+        for _ in 0..PIECES {
+            if let Some(index) = survey.listeners.next() {
+                let one = &self.plan.listeners[index];
+                survey.add(&one.name, fingerprint::of_listener(one));
+                if survey.listeners.is_empty() {
+                    survey.json.push_str(r#"},"workers":{"#);
+                }
+            } else if let Some(index) = survey.workers.next() {
+                let one = &self.plan.workers[index];
+                survey.add(&one.name, fingerprint::of_worker(one, &self.plan));
+            } else {
+                survey.json.push_str("}}");
+                self.control.waits(survey.client, WaitsFor::Errand);
+                return self.send_out(survey.client, Question::DryRun, &survey.json);
+            }
+        }
+        self.control.surveys.push_front(survey);
+    }
+
+    fn portray_listener(&self, id: ListenerId, portrait: &mut Portrait) -> Listener {
+        let plan = self.plan.listener(id);
+        let held = self
+            .bound
+            .as_ref()
+            .map_or(&[][..], |bound| bound.sockets(id));
+        let mut is_full = false;
+        let mut sockets: Vec<Socket> = Vec::with_capacity(plan.sockets.len());
+        for (index, planned) in plan.sockets.iter().enumerate() {
+            let held = held.iter().find(|socket| socket.planned == index);
+            let (queue, full) = held.map_or((None, false), |held| portrait.queues.read(held));
+            is_full |= full;
+            let endpoint = held.map_or(&planned.endpoint, |held| &held.address);
+            sockets.push(Socket {
+                address: spelled(endpoint),
+                kind: endpoint.kind().word().to_owned(),
+                queue,
+            });
+        }
+        let state = match self.core.listener_state(id) {
+            ListenerCondition::Missing => ListenerState::Missing,
+            ListenerCondition::Damaged => ListenerState::Damaged,
+            ListenerCondition::Listening if is_full => ListenerState::Full,
+            ListenerCondition::Listening => ListenerState::Listening,
+        };
+        let takers = portrait.takers.get(&id).into_iter().flatten();
+        let detail = || Detail {
+            place: plan
+                .sockets
+                .first()
+                .and_then(|socket| self.position(socket.place)),
+            options: held.iter().flat_map(options).collect(),
+        };
+        Listener {
+            name: plan.name.clone(),
+            sockets,
+            state,
+            workers: takers
+                .map(|id| self.plan.worker(*id).name.clone())
+                .collect(),
+            detail: portrait.name.is_some().then(detail),
+        }
+    }
+
+    fn portray_worker(&self, id: WorkerId, in_full: bool) -> Worker {
+        let plan = self.plan.worker(id);
+        let (now, wall) = (clock::now(), clock::wall().as_secs());
+        let instances = self.core.instances_of(id);
+        let instances: Vec<Instance> = instances
+            .filter_map(|instance| self.portray_instance(instance, now, wall))
+            .collect();
+        let counts = self.core.connections(id);
+        let (activation, connections) = match plan.lifecycle.activation {
+            Activation::Eager => ("eager", None),
+            Activation::OnDemand { .. } => ("on-demand", None),
+            Activation::PerConnection(_) => {
+                let connections = Connections {
+                    live: counts.live.into(),
+                    accepted: counts.accepted,
+                    refused: counts.refused,
+                };
+                ("per-connection", Some(connections))
+            }
+        };
+        let state = match connections {
+            _ if self.core.is_stopped(id) && instances.iter().all(|one| one.pid.is_none()) => {
+                WorkerState::Stopped
+            }
+            Some(Connections { live: 0, .. }) => WorkerState::Waiting,
+            Some(_) => WorkerState::Running,
+            None => all_in_all(&instances),
+        };
+        let listeners = plan.listeners.iter();
+        let detail = || Detail {
+            place: self.position(plan.place),
+            options: Vec::new(),
+        };
+        Worker {
+            name: plan.name.clone(),
+            activation: activation.to_owned(),
+            generation: self.core.generation(id),
+            state,
+            instances,
+            listeners: listeners
+                .map(|id| self.plan.listener(*id).name.clone())
+                .collect(),
+            connections,
+            detail: in_full.then(detail),
+        }
+    }
+
+    fn portray_instance(&self, id: InstanceId, now: Mono, wall: u64) -> Option<Instance> {
+        let facts = self.core.facts(id)?;
+        // One that has always waited does so since the start.
+        let since = facts.since.max(self.control.since);
+        Some(Instance {
+            name: words::instance_name(&self.plan, id),
+            pid: facts
+                .state
+                .process()
+                .and_then(|process| self.pid_of(process)),
+            state: word_for(facts.state),
+            since: rfc3339(wall.saturating_sub(now.since(since).as_secs())),
+            restarts: facts.restarts,
+            last_exit: facts.last_end.map(|end| ended(&end)),
+        })
+    }
+
+    /// `file:line`.
+    fn position(&self, place: Place) -> Option<String> {
+        let file = self.control.files.get(usize::from(place.file.0))?;
+        Some(format!("{file}:{}", place.line))
+    }
+}
+
+/// How a process ended, in words.
+pub(super) fn ended(end: &LastEnd) -> String {
+    match end {
+        LastEnd::Exited { status, uptime } => {
+            let (status, uptime) = (words::status_words(*status), words::duration(*uptime));
+            format!("{status} after {uptime}")
+        }
+        LastEnd::NotLaunched { failure } => format!(
+            "failed while {}: {}",
+            failure.stage.phrase(),
+            crate::report::describe(failure.errno)
+        ),
+    }
+}
+
+/// The state of an instance.
+pub(super) fn word_for(state: State) -> WorkerState {
+    match state {
+        State::Waiting => WorkerState::Waiting,
+        State::Starting { .. } => WorkerState::Starting,
+        State::Running { .. } => WorkerState::Running,
+        State::Stopping { .. } => WorkerState::Stopping,
+        State::Backoff { .. } => WorkerState::Backoff,
+        State::Failed { .. } => WorkerState::Failed,
+        State::Stopped => WorkerState::Stopped,
+    }
+}
+
+/// What the states of a worker's instances come to.
+fn all_in_all(instances: &[Instance]) -> WorkerState {
+    let is = |state: &WorkerState| instances.iter().any(|one| one.state == *state);
+    let failed = WorkerState::Failed;
+    if is(&failed) {
+        let all = instances.iter().all(|one| one.state == failed);
+        return if all { failed } else { WorkerState::Degraded };
+    }
+    // The first that any of them is in.
+    let order = [
+        WorkerState::Backoff,
+        WorkerState::Starting,
+        WorkerState::Stopping,
+        WorkerState::Running,
+        WorkerState::Waiting,
+    ];
+    let found = order.into_iter().find(is);
+    found.unwrap_or(WorkerState::Stopped)
+}
+
+fn options(socket: &BoundSocket) -> impl Iterator<Item = SocketOption> {
+    let address = spelled(&socket.address);
+    socket.effective.iter().map(move |option| SocketOption {
+        address: address.clone(),
+        name: option.key.to_owned(),
+        asked: Some(option.asked.clone()),
+        effective: (option.effective != Effective::UNKNOWN).then(|| option.effective.clone()),
+    })
+}
+
+/// An address as it could stand in a configuration.
+pub(super) fn spelled(endpoint: &Endpoint) -> String {
+    let kind = endpoint.kind();
+    match kind {
+        SocketKind::Tcp | SocketKind::VsockStream => endpoint.to_string(),
+        SocketKind::Udp | SocketKind::Mptcp | SocketKind::Sctp | SocketKind::UdpLite => {
+            format!("{}://{endpoint}", kind.word())
+        }
+        SocketKind::VsockDatagram | SocketKind::VsockSeqPacket => {
+            let address = endpoint.to_string();
+            let rest = address.strip_prefix("vsock").unwrap_or(&address);
+            format!("{}{rest}", kind.word())
+        }
+        SocketKind::UnixStream
+        | SocketKind::UnixDatagram
+        | SocketKind::UnixSeqPacket
+        | SocketKind::Netlink
+        | SocketKind::Fifo
+        | SocketKind::MessageQueue
+        | SocketKind::Special => format!("{}:{endpoint}", kind.word()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_of_the_instances_is_told() {
+        let worker = |states: &[WorkerState]| {
+            let instance = |state: &WorkerState| Instance {
+                name: String::new(),
+                pid: None,
+                state: state.clone(),
+                since: String::new(),
+                restarts: 0,
+                last_exit: None,
+            };
+            all_in_all(&states.iter().map(instance).collect::<Vec<_>>())
+        };
+        use WorkerState::{Backoff, Degraded, Failed, Running, Stopped, Waiting};
+        assert_eq!(worker(&[Running, Running]), Running);
+        assert_eq!(worker(&[Running, Failed]), Degraded);
+        assert_eq!(worker(&[Failed, Failed]), Failed);
+        assert_eq!(worker(&[Running, Backoff]), Backoff);
+        assert_eq!(worker(&[Stopped, Waiting]), Waiting);
+        assert_eq!(worker(&[Stopped]), Stopped);
+        assert_eq!(worker(&[]), Stopped);
+    }
+}
