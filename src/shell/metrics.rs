@@ -100,13 +100,20 @@ impl Metrics {
         }
     }
 
-    /// When to come back without being asked.
+    /// When to come back without being asked: at once, as long as somebody waits.
     pub(super) fn deadline(&self) -> Option<Mono> {
-        if self.job.is_some() {
+        let mut stages = self.scrapers.values().map(|scraper| &scraper.stage);
+        if stages.any(|stage| matches!(stage, Stage::Waiting { .. })) {
             return Some(Mono(0));
         }
         let times = self.scrapers.values().map(|scraper| scraper.until);
         times.chain(self.paused.iter().map(|(at, _)| *at)).min()
+    }
+
+    /// Whether what is being made is for somebody who is still there.
+    fn is_awaited(&self) -> bool {
+        let mut stages = self.scrapers.values().map(|scraper| &scraper.stage);
+        stages.any(|stage| matches!(stage, Stage::Waiting { joined: true, .. }))
     }
 }
 
@@ -252,11 +259,19 @@ impl Shell {
 
     /// Goes on with what is being made, and gives up who took too long.
     pub(super) fn serve_metrics(&mut self) {
-        if self.metrics.scrapers.is_empty() && self.metrics.paused.is_none() {
+        let Metrics {
+            scrapers,
+            paused,
+            job,
+            ..
+        } = &self.metrics;
+        if scrapers.is_empty() && paused.is_none() && job.is_none() {
             return;
         }
         self.start_job();
-        if let Some(mut job) = self.metrics.job.take() {
+        // Whoever it was for may have left meanwhile.
+        let job = self.metrics.job.take();
+        if let Some(mut job) = job.filter(|_| self.metrics.is_awaited()) {
             match job.step(self) {
                 Some(text) => self.answer_scrapers(&Rc::from(text)),
                 None => self.metrics.job = Some(job),
