@@ -117,6 +117,35 @@ fn the_status_is_that_of_the_processes_and_sockets() {
 }
 
 #[test]
+fn what_waits_in_a_queue_is_counted_and_a_full_one_is_told() {
+    let world = World::new();
+    let daemon = varlink::run(
+        &world,
+        "
+listeners: { deaf: { address: 'unix:$DIR/deaf.sock', backlog: 2 } }
+workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [deaf] } }
+",
+    );
+    let _puppet = world.puppet();
+    daemon.line(&["app.0", "started"]);
+    let mut client = Varlink::connect(&world);
+    let mut look = || client.ask("Status", json!({}))["listeners"][0].take();
+    let connect = || client::unix(&world.path("deaf.sock")).expect("connect");
+    let queue = |depth| json!({ "depth": depth, "limit": 2, "drops": null });
+    assert_eq!(look()["sockets"][0]["queue"], queue(0));
+    let _two = [connect(), connect()];
+    let listener = look();
+    assert_eq!(listener["sockets"][0]["queue"], queue(2));
+    assert_eq!(listener["state"], "listening");
+    // The kernel takes one more than that (unix_recvq_full in net/unix/af_unix.c).
+    let _third = connect();
+    let listener = look();
+    assert_eq!(listener["sockets"][0]["queue"], queue(3));
+    assert_eq!(listener["state"], "full");
+    daemon.stop();
+}
+
+#[test]
 fn one_thing_is_told_in_full() {
     let world = World::new();
     let daemon = varlink::run(&world, YAML);

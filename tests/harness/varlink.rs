@@ -13,7 +13,7 @@ pub struct Varlink {
     rest: Vec<u8>,
 }
 
-/// Where the daemon of this world is asked, if it was started with [`at`].
+/// Where the daemon of this world is asked, if it was started with [`run`].
 pub fn path(world: &World) -> PathBuf {
     world.path("control.sock")
 }

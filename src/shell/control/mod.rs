@@ -16,6 +16,7 @@ pub use socket::{ControlSocket, NoControl};
 use crate::control::{Access, Owner, Reply};
 use crate::core::{Mono, Ticket};
 use crate::shell::clock;
+use crate::shell::queues::QueueLog;
 use crate::shell::turn::Token;
 use client::{Client, ClientId, Gone, WaitsFor};
 use errand::{Errand, ErrandId};
@@ -102,6 +103,8 @@ pub struct Control {
     /// Who waits for which answer of the core.
     tickets: HashMap<Ticket, ClientId>,
     errands: HashMap<ErrandId, Errand>,
+    /// What was found at queues when somebody asked.
+    queue_log: QueueLog,
     /// How many bytes are kept for all clients.
     held: usize,
     /// When it came to be: nothing that is told here is older.
@@ -126,6 +129,7 @@ impl Default for Control {
             watchers: BTreeSet::new(),
             tickets: HashMap::new(),
             errands: HashMap::new(),
+            queue_log: QueueLog::default(),
             held: 0,
             since: clock::now(),
             config: PathBuf::new(),

@@ -9,7 +9,7 @@ use crate::control::{
     Worker, WorkerState, rfc3339,
 };
 use crate::core::{InstanceId, LastEnd, ListenerCondition, Mono, State};
-use crate::listener::{BoundSocket, Effective};
+use crate::listener::{BoundSocket, Depth, DepthReader, Effective};
 use crate::plan::{Activation, ListenerId, WorkerId, fingerprint};
 use crate::report::Place;
 use crate::shell::turn::Shell;
@@ -31,7 +31,9 @@ pub(super) struct Portrait {
     workers: std::vec::IntoIter<WorkerId>,
     /// Who takes which listener.
     takers: HashMap<ListenerId, Vec<WorkerId>>,
-    queues: Queues,
+    queues: DepthReader,
+    /// Which workers have an instance that runs, as far as that was asked.
+    running: HashMap<WorkerId, bool>,
     /// Whether the listeners are done.
     is_at_workers: bool,
 }
@@ -75,17 +77,6 @@ impl Survey {
     }
 }
 
-/// Reads queues.
-#[derive(Default)]
-struct Queues;
-
-impl Queues {
-    /// What waits at a socket, and whether the next client is turned away.
-    fn read(&mut self, _socket: &BoundSocket) -> (Option<Queue>, bool) {
-        (None, false)
-    }
-}
-
 impl Shell {
     /// Begins to answer `Status`. Whether there is anything with that name.
     pub(super) fn begin_portrait(&mut self, client: ClientId, name: Option<String>) -> bool {
@@ -112,7 +103,8 @@ impl Shell {
             listeners: listeners.into_iter(),
             workers: meant.into_iter(),
             takers,
-            queues: Queues,
+            queues: DepthReader::new(),
+            running: HashMap::new(),
             is_at_workers: false,
         });
         true
@@ -190,8 +182,20 @@ impl Shell {
         self.control.surveys.push_front(survey);
     }
 
-    fn portray_listener(&self, id: ListenerId, portrait: &mut Portrait) -> Listener {
+    fn portray_listener(&mut self, id: ListenerId, portrait: &mut Portrait) -> Listener {
         let plan = self.plan.listener(id);
+        let now = clock::now();
+        let takers = portrait.takers.get(&id).map_or(&[][..], Vec::as_slice);
+        let runs = |worker: &WorkerId| {
+            *portrait.running.entry(*worker).or_insert_with(|| {
+                let mut instances = self.core.instances_of(*worker);
+                instances.any(|instance| {
+                    let state = self.core.state(instance);
+                    matches!(state, Some(State::Running { .. }))
+                })
+            })
+        };
+        let is_running = takers.iter().any(runs);
         let held = self
             .bound
             .as_ref()
@@ -200,13 +204,22 @@ impl Shell {
         let mut sockets: Vec<Socket> = Vec::with_capacity(plan.sockets.len());
         for (index, planned) in plan.sockets.iter().enumerate() {
             let held = held.iter().find(|socket| socket.planned == index);
-            let (queue, full) = held.map_or((None, false), |held| portrait.queues.read(held));
-            is_full |= full;
+            let depth = held.and_then(|held| {
+                let depth = portrait.queues.depth(held)?;
+                let log = &mut self.control.queue_log;
+                log.look(now, &self.plan, id, held, &depth, is_running);
+                Some(depth)
+            });
+            is_full |= depth.as_ref().is_some_and(Depth::is_full);
             let endpoint = held.map_or(&planned.endpoint, |held| &held.address);
             sockets.push(Socket {
                 address: spelled(endpoint),
                 kind: endpoint.kind().word().to_owned(),
-                queue,
+                queue: depth.map(|depth| Queue {
+                    depth: depth.depth,
+                    limit: depth.limit,
+                    drops: depth.drops,
+                }),
             });
         }
         let state = match self.core.listener_state(id) {
@@ -215,7 +228,6 @@ impl Shell {
             ListenerCondition::Listening if is_full => ListenerState::Full,
             ListenerCondition::Listening => ListenerState::Listening,
         };
-        let takers = portrait.takers.get(&id).into_iter().flatten();
         let detail = || Detail {
             place: plan
                 .sockets
@@ -228,6 +240,7 @@ impl Shell {
             sockets,
             state,
             workers: takers
+                .iter()
                 .map(|id| self.plan.worker(*id).name.clone())
                 .collect(),
             detail: portrait.name.is_some().then(detail),
