@@ -341,7 +341,9 @@ fn several_workers_are_acted_on_at_once_and_each_step_is_told() {
             talk.step(&progress(1, 2, Some("app.0 runs, pid 4711")));
             talk.last(&progress(2, 2, None));
         }
-        Request::Restart { worker, .. } if worker == "one" => talk.last(&progress(1, 1, None)),
+        Request::Restart { worker, .. } if worker == "one" => {
+            talk.last(&progress(1, 1, Some("one: restarted")));
+        }
         Request::Restart { worker, .. } => {
             talk.error(&Error::no_such_thing(worker, ["app", "one"]));
         }
@@ -630,4 +632,48 @@ fn what_is_no_terminal_has_no_top() {
         "listend: top needs a terminal, for its keys and for its screen\n  hint: `listend status` \
          needs none"
     );
+}
+
+#[test]
+fn fish_and_zsh_complete_names() {
+    let world = World::new();
+    fs::create_dir(world.path("bin")).expect("create a folder");
+    std::os::unix::fs::symlink(listend_path(), world.path("bin/listend")).expect("link listend");
+    let daemon = daemon(&world, |_, talk| talk.last(&well()));
+    let path = world.fill("$DIR/bin:") + &std::env::var("PATH").unwrap_or_default();
+    let run = |shell: &std::path::Path, words: &[&str], script: &str| {
+        // A shell that waits for what never comes is ended.
+        let mut run = Command::new("timeout");
+        run.arg("60")
+            .arg(shell)
+            .args(words)
+            .arg(script)
+            .env("PATH", &path);
+        let output = run.env("TERM", "xterm").output().expect("start the shell");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    if let Some(fish) = require_tool("fish") {
+        let line = format!("listend restart --control {} a", daemon.path());
+        let script = format!("listend completions fish | source; complete -C '{line}'");
+        assert_eq!(run(&fish, &["--no-config", "-c"], &script), "app\n");
+    }
+    if let Some(zsh) = require_tool("zsh") {
+        // A completion function runs only while a line is edited, so another zsh edits one.
+        let script = world.fill(
+            "zmodload zsh/zpty; zpty z zsh -f -i
+            zpty -w z 'fpath=($DIR $fpath); autoload -U compinit; compinit -u -d $DIR/dump'
+            zpty -w z 'bindkey \"^I\" complete-word; show() { print -r -- \"<$BUFFER>\" }'
+            zpty -w z 'zle -N show; bindkey \"^T\" show; print re\"\"ady'
+            zpty -r -m z out '*ready*'
+            zpty -w -n z $'listend restart --control $DIR/control.sock ap\\t\\t^T'
+            zpty -r -m z out '*<listend*>*'; print -r -- ${(V)out}; zpty -d z",
+        );
+        let script = script.replace("^T'\n", "\u{14}'\n");
+        world.write(
+            "_listend",
+            &run(&zsh, &["-f", "-c"], "listend completions zsh"),
+        );
+        let out = run(&zsh, &["-f", "-c"], &script);
+        assert!(out.contains("control.sock app >"), "{out}");
+    }
 }

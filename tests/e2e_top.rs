@@ -3,13 +3,14 @@
 mod harness;
 
 use harness::standin::{StandIn, Talk};
-use harness::{World, eventually, listend_path, require_tool};
+use harness::{DEADLINE, World, eventually, listend_path, require_tool};
 use listend::control::{
     Event, Instance, Listener, ListenerState, Progress, Queue, Request, Socket, Status, WatchReply,
     Worker, WorkerState, rfc3339,
 };
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// A tmux server of its own, ended with the test.
 struct Tmux {
@@ -36,6 +37,8 @@ impl Tmux {
             "24",
             shell,
         ]);
+        // What is typed before its prompt would be shown twice, and shift the lines.
+        tmux.shows(&["$"]);
         tmux
     }
 
@@ -60,12 +63,15 @@ impl Tmux {
     /// Waits until the screen has all of these.
     #[track_caller]
     fn shows(&self, words: &[&str]) -> String {
-        let mut screen = String::new();
-        eventually(&format!("the screen shows {words:?}"), || {
-            screen = self.screen();
-            words.iter().all(|word| screen.contains(word))
-        });
-        screen
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let screen = self.screen();
+            if words.iter().all(|word| screen.contains(word)) {
+                return screen;
+            }
+            assert!(Instant::now() < deadline, "no {words:?} in\n{screen}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

@@ -213,9 +213,19 @@ fn follow(
 /// `app: 2 of 4: app.1 runs`.
 fn step(order: &Order, progress: &Step) -> String {
     let (done, of) = (progress.done, progress.of);
-    let message = progress.message.as_deref();
+    let message = message(order, progress);
     let message = message.map_or(String::new(), |words| format!(": {words}"));
     shown(&format!("{}: {done} of {of}{message}", order.what))
+}
+
+/// What the daemon says, without the name that is in front of it anyway.
+fn message<'a>(order: &Order, progress: &'a Step) -> Option<&'a str> {
+    let message = progress.message.as_deref()?;
+    let rest = message.strip_prefix(&order.what);
+    Some(
+        rest.and_then(|rest| rest.strip_prefix(": "))
+            .unwrap_or(message),
+    )
 }
 
 /// What was changed, and that it is done.
@@ -230,8 +240,8 @@ fn last(order: &Order, progress: &Step) -> String {
             lines.push_str("no changes\n");
         }
     }
-    let end = match (&progress.message, order.no_wait) {
-        (Some(message), _) => message.clone(),
+    let end = match (message(order, progress), order.no_wait) {
+        (Some(message), _) => message.to_owned(),
         (None, true) => "asked for, see `listend status`".to_owned(),
         (None, false) if progress.of > 1 => {
             format!("{}, {} of {}", order.done, progress.done, progress.of)

@@ -16,7 +16,7 @@ mod run;
 mod socket;
 mod status;
 mod stream;
-pub mod top;
+mod top;
 
 use crate::shell::logging::{self, Sink};
 use args::{Arguments, Verb};

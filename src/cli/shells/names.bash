@@ -16,4 +16,4 @@ _listend_with_names() {
     COMPREPLY=("${found[@]}")
 }
 
-complete -F _listend_with_names -o nosort -o bashdefault -o default listend
+complete -F _listend_with_names -o bashdefault -o default listend

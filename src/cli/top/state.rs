@@ -145,11 +145,10 @@ impl Top {
         let mut depths = HashMap::new();
         for listener in &status.listeners {
             for socket in &listener.sockets {
-                let depth = socket.queue.and_then(|queue| queue.depth).unwrap_or(0);
                 let key = (listener.name.clone(), socket.address.clone());
                 // What is not taken over here was of a socket that is no longer there.
                 let mut samples = self.depths.remove(&key).unwrap_or_default();
-                samples.push_back(depth);
+                samples.extend(socket.queue.and_then(|queue| queue.depth));
                 while samples.len() > SAMPLES {
                     samples.pop_front();
                 }
@@ -171,8 +170,15 @@ impl Top {
     pub fn acted(&mut self, action: Action, worker: &str, progress: &Progress, is_last: bool) {
         let (done, of) = (progress.done, progress.of);
         let verb = action.verb();
-        let words = match (&progress.message, is_last) {
-            (Some(message), _) => format!("{verb} {worker}: {done} of {of}: {message}"),
+        let message = progress.message.as_deref().map(|words| {
+            // The name stands in front of it already.
+            let rest = words.strip_prefix(worker);
+            rest.and_then(|rest| rest.strip_prefix(": "))
+                .unwrap_or(words)
+        });
+        let words = match (message, is_last) {
+            (Some(message), true) => format!("{verb} {worker}: {message}"),
+            (Some(message), false) => format!("{verb} {worker}: {done} of {of}: {message}"),
             (None, false) => format!("{verb} {worker}: {done} of {of}"),
             (None, true) => format!("{verb} {worker}: done"),
         };
