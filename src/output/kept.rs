@@ -153,12 +153,13 @@ impl Kept {
         }
     }
 
-    /// The last lines of one process, at most so many, the oldest first.
+    /// The last lines of one process that are not blank, at most so many, the oldest first.
     pub fn of_process(&self, worker: usize, process: u64, count: usize) -> Vec<&Line> {
         let ring = self.rings.get(worker);
         let lines = ring.into_iter().flat_map(|ring| ring.lines.iter().rev());
-        let own = lines.filter(|line| line.process == process).take(count);
-        let mut found: Vec<&Line> = own.collect();
+        let own = lines.filter(|line| line.process == process);
+        let said = own.filter(|line| !line.text.trim_ascii().is_empty());
+        let mut found: Vec<&Line> = said.take(count).collect();
         found.reverse();
         found
     }
@@ -260,10 +261,10 @@ mod tests {
     #[test]
     fn the_last_words_of_a_process_are_its_own() {
         let mut kept = Kept::new(1);
-        for (process, text) in [(7, "a"), (7, "b"), (8, "c"), (7, "d")] {
+        for (process, text) in [(7, "a"), (7, "b"), (8, "c"), (7, " "), (7, "d")] {
             push(&mut kept, 0, process, text);
         }
         let found: Vec<_> = kept.of_process(0, 7, 2).iter().map(|l| l.number).collect();
-        assert_eq!(found, [2, 4]);
+        assert_eq!(found, [2, 5]);
     }
 }

@@ -104,6 +104,7 @@ impl Outlet {
 }
 
 /// A line of a worker, to be shown.
+#[allow(dead_code, reason = "for the control socket")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
     /// When it was read, since 1970.
@@ -119,6 +120,7 @@ pub struct LogLine {
 }
 
 /// The first lines after a point in the log.
+#[allow(dead_code, reason = "for the control socket")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLines {
     /// The oldest first.
@@ -153,6 +155,7 @@ impl Logs {
 
     /// The last lines of one worker or of all, at most so many, the oldest first; and the point in
     /// the log to follow it from with [`Logs::since`].
+    #[allow(dead_code, reason = "for the control socket")]
     pub(super) fn last(&self, worker: Option<WorkerId>, count: usize) -> LogLines {
         let lines = self.kept.last(worker.map(place), count);
         LogLines {
@@ -163,6 +166,7 @@ impl Logs {
     }
 
     /// What came after a point in the log, at most so many lines.
+    #[allow(dead_code, reason = "for the control socket")]
     pub(super) fn since(&self, worker: Option<WorkerId>, point: u64, at_most: usize) -> LogLines {
         let since = self.kept.since(worker.map(place), point, at_most);
         LogLines {
@@ -173,6 +177,7 @@ impl Logs {
     }
 
     /// The point behind the last line: as long as it stays the same, nobody has written anything.
+    #[allow(dead_code, reason = "for the control socket")]
     pub(super) fn newest(&self) -> u64 {
         self.kept.newest()
     }
@@ -219,11 +224,10 @@ impl Logs {
                 let Some(path) = file.filter(|path| can_be_reopened(path)) else {
                     return Ok(None);
                 };
-                self.open_file(&path).map_err(|errno| {
-                    let words =
-                        format!("cannot open {}: {}", path.display(), describe(errno as i32));
-                    failure(errno, words)
-                })?;
+                // The process will fail to open it as well, and tell why.
+                if self.open_file(&path).is_err() {
+                    return Ok(None);
+                }
                 return self.pipe(epoll, process, instance, Sink::File(path));
             }
             Output::Tag => self.style,
@@ -294,6 +298,7 @@ impl Logs {
     /// # Errors
     ///
     /// What could not be opened, in words.
+    #[allow(dead_code, reason = "for the control socket")]
     pub(super) fn reopen(&mut self) -> Result<usize, Vec<String>> {
         let mut failed = Vec::new();
         for (path, known) in &mut self.files {
@@ -523,6 +528,7 @@ fn place(worker: WorkerId) -> usize {
     worker.0 as usize
 }
 
+#[allow(dead_code, reason = "for the control socket")]
 fn shown((worker, line): (usize, &crate::output::Line)) -> LogLine {
     // Workers were counted by their ids.
     let worker = WorkerId(u32::try_from(worker).unwrap_or(u32::MAX));
@@ -547,7 +553,7 @@ fn precise(time: Duration) -> String {
 
 fn failure(errno: Errno, words: String) -> (LaunchFailure, String) {
     let failure = LaunchFailure {
-        stage: Stage::Output,
+        stage: Stage::Prepare,
         errno: errno as i32,
         detail: 0,
     };

@@ -1,6 +1,7 @@
 //! Standard output, written to without ever waiting for whoever reads it.
 
 use super::clock;
+use crate::report::describe;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -100,7 +101,7 @@ impl Stdout {
                 Err(Errno::EAGAIN) => return false,
                 Err(errno) => {
                     self.is_gone = true;
-                    let why = errno.desc();
+                    let why = describe(errno as i32);
                     log::warn!("what workers write is not shown any more: standard output: {why}");
                 }
             }
