@@ -631,3 +631,38 @@ fn journal_stream(identifier: &str) -> nix::Result<Outlet> {
         fd: stream,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn files_are_opened_again_on_request_and_kept_where_that_fails() {
+        let folder = std::env::temp_dir().join(format!("listend-reopen.{}", std::process::id()));
+        let path = folder.join("log");
+        fs::create_dir(&folder).unwrap();
+        let mut logs = Logs::new(&Plan::default());
+        logs.open_file(&path).unwrap();
+        let write = |logs: &mut Logs, text: &str| {
+            let known = logs.files.get_mut(&path).unwrap();
+            known.write(&path, text.as_bytes());
+        };
+        write(&mut logs, "one\n");
+        fs::rename(&path, folder.join("log.1")).unwrap();
+        write(&mut logs, "two\n");
+        assert_eq!(logs.reopen(), Ok(1));
+        write(&mut logs, "three\n");
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+        assert_eq!(
+            (read("log.1").as_str(), read("log").as_str()),
+            ("one\ntwo\n", "three\n")
+        );
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let failed = logs.reopen().unwrap_err();
+        assert!(failed[0].contains("EISDIR"), "{failed:?}");
+        write(&mut logs, "four\n");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
