@@ -321,6 +321,8 @@ workers:
 ",
     );
     let address = daemon.address("web");
+    settled(daemon.pid());
+    let before = descriptors(daemon.pid());
     for number in 0..3 {
         let stream = client::tcp(address).expect("connect");
         client::converse(
@@ -329,9 +331,9 @@ workers:
             &format!("answer {number}\n"),
         );
     }
-    let before = descriptors(daemon.pid());
+    // The epoll set of all pipes stays.
     eventually("their pipes are closed", || {
-        descriptors(daemon.pid()) <= before
+        descriptors(daemon.pid()) == before + 1
     });
     daemon.stop();
     let stdout = daemon.finish().stdout;
