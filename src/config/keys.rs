@@ -229,7 +229,8 @@ pub const WORKER: &[Key] = &[
     key(
         "output",
         "inherit",
-        "`inherit`, `null` or `file:/path` for standard output and error",
+        "where standard output and error go: `inherit`, `null`, `tag`, `tag-json`, `journal` or \
+         `file:/path`",
     ),
     key(
         "restart",

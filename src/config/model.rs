@@ -531,7 +531,7 @@ resources! {
 
 /// Where standard output and error of a worker go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Output {
     /// Where listend's own go.
     Inherit,
@@ -539,6 +539,12 @@ pub enum Output {
     Null,
     /// Appended to a file, which is created with mode 0640 where it does not exist.
     File(Template),
+    /// To the standard output of listend, each line with the name of its instance in front.
+    Tag,
+    /// The same, each line as a JSON object.
+    TagJson,
+    /// To the journal, over a connection of its own (sd_journal_stream_fd(3)).
+    Journal,
 }
 
 /// When an instance that exited is started again.

@@ -403,7 +403,7 @@ fn limits(node: &Node, out: &mut Out) -> Vec<Located<Limit>> {
 }
 
 fn output(node: &Node, mentions: &mut Vec<(Place, Mention)>, out: &mut Out) -> Output {
-    let usage = "write `inherit`, `null` or `file:/path`";
+    let usage = "write `inherit`, `null`, `tag`, `tag-json`, `journal` or `file:/path`";
     if let Content::Null { written } = node.content {
         if !written {
             let complaint = Complaint::new(Kind::WrongType, "`output` has no value");
@@ -430,6 +430,9 @@ fn output(node: &Node, mentions: &mut Vec<(Place, Mention)>, out: &mut Out) -> O
     match text {
         "inherit" => Output::Inherit,
         "null" => Output::Null,
+        "tag" => Output::Tag,
+        "tag-json" => Output::TagJson,
+        "journal" => Output::Journal,
         _ => {
             let complaint = Complaint::bad(format!("`output` does not know `{text}`"));
             let complaint = if text.starts_with('/') {

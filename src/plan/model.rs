@@ -42,7 +42,9 @@ impl Plan {
     pub fn named_listeners(&self, worker: &WorkerPlan) -> Vec<ListenerId> {
         let output = match &worker.output {
             Output::File(path) => Some(path),
-            Output::Inherit | Output::Null => None,
+            Output::Inherit | Output::Null | Output::Tag | Output::TagJson | Output::Journal => {
+                None
+            }
         };
         let environment = worker.environment.iter().map(|(_, value)| value);
         let templates = worker.command.iter().chain(environment);

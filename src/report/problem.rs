@@ -118,6 +118,8 @@ kinds! {
     SeveralSockets = "several-sockets", Advice;
     /// The program is not there, or may not be executed.
     CommandNotFound = "command-not-found", Advice;
+    /// A worker is to write to the journal, and none runs.
+    NoJournal = "no-journal", Advice;
     /// listend, as it runs now, may not do what the worker asks for.
     NeedsPrivilege = "needs-privilege", Advice;
     /// A stale unix socket that a start would replace.

@@ -5,7 +5,6 @@ use log::{Level, LevelFilter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 
 /// What standard error is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,9 +21,14 @@ impl Sink {
     /// Finds out. JOURNAL_STREAM counts only if it names the very stream that standard error is:
     /// a redirected listend inside a service does not write to the journal.
     pub fn detect() -> Sink {
-        if std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_standard_error(&stream)) {
+        Sink::of(&std::io::stderr())
+    }
+
+    /// The same for another descriptor.
+    pub fn of(out: &(impl AsFd + IsTerminal)) -> Sink {
+        if std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_stream(&stream, out)) {
             Sink::Journal
-        } else if std::io::stderr().is_terminal() {
+        } else if out.is_terminal() {
             Sink::Terminal
         } else {
             Sink::Plain
@@ -32,14 +36,15 @@ impl Sink {
     }
 }
 
-fn is_standard_error(stream: &str) -> bool {
-    let Some((device, inode)) = stream.split_once(':') else {
-        return false;
-    };
-    // The metadata of the open descriptor: following the link in /proc leads to it, whatever it is.
-    std::fs::metadata("/proc/self/fd/2").is_ok_and(|metadata| {
-        device.parse() == Ok(metadata.dev()) && inode.parse() == Ok(metadata.ino())
-    })
+fn is_stream(stream: &str, out: &impl AsFd) -> bool {
+    stream_of(out).is_some_and(|own| own == stream)
+}
+
+/// What JOURNAL_STREAM says of a descriptor that is a connection to the journal: its device and
+/// inode (systemd.exec(5)).
+pub(super) fn stream_of(fd: &impl AsFd) -> Option<String> {
+    let stat = nix::sys::stat::fstat(fd).ok()?;
+    Some(format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 /// The syslog priority of a level (sd-daemon(3)).

@@ -7,6 +7,7 @@ use super::clients::{self, Clients, Connection};
 use super::clock;
 use super::control::{Control, Part};
 use super::metrics::Metrics;
+use super::logs::{Logs, Outlet};
 use super::process::{Process, Processes};
 use super::signals::{Arrived, Signals};
 use super::watch::{SocketId, Watch};
@@ -19,7 +20,7 @@ use crate::listener::{self, BindError, Bound, IoMode};
 use crate::plan::{ListenerId, Plan, WorkerId, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Origin, Prepared, Tell};
-use crate::worker::{self, Inherited, Numbers, Served, Surroundings};
+use crate::worker::{self, Inherited, Numbers, Surroundings};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -55,6 +56,8 @@ pub struct Shell {
     reasons: HashMap<ProcessId, String>,
     /// What happened to sockets that were damaged, in words.
     pub(super) damages: HashMap<SocketId, String>,
+    /// What workers write.
+    pub(super) logs: Logs,
     exit: Option<u8>,
 }
 
@@ -76,6 +79,8 @@ pub(super) enum Token {
     Scraper(u32),
     /// Somebody asks something.
     Control(Part),
+    /// Workers have written something, or standard output takes more of it.
+    Output,
 }
 
 impl Token {
@@ -92,6 +97,7 @@ impl Token {
             Token::Children => 6,
             Token::Scraper(number) => u64::from(number) << 4 | 7,
             Token::Control(part) => part.pack() << 4 | 8,
+            Token::Output => 9,
         }
     }
 
@@ -106,6 +112,7 @@ impl Token {
             6 => Token::Children,
             7 => Token::Scraper((data >> 4) as u32),
             8 => Token::Control(Part::unpack(data >> 4)),
+            9 => Token::Output,
             _ => Token::Signals,
         }
     }
@@ -139,6 +146,7 @@ impl Shell {
         let clients = Clients::new(clients::named(&plan), many_from)?;
         let watch = Watch::new(clients::roles(&plan));
         let lifecycles = plan.workers.iter().map(|worker| worker.lifecycle.clone());
+        let logs = Logs::new(&plan);
         let core = Core::new(lifecycles.collect(), when_done).with_listeners(listener_lives(&plan));
         let metrics = Metrics::new(&plan);
         Ok(Shell {
@@ -156,6 +164,7 @@ impl Shell {
             processes: Processes::default(),
             reasons: HashMap::new(),
             damages: HashMap::new(),
+            logs,
             exit: None,
         })
     }
@@ -173,6 +182,7 @@ impl Shell {
         loop {
             self.perform_effects();
             if let Some(code) = self.exit {
+                self.logs.finish();
                 return Ok(code);
             }
             self.turn()?;
@@ -219,7 +229,11 @@ impl Shell {
                 Token::Addresses => self.addresses_changed(),
                 Token::Scraper(number) => self.scraper_event(number, event.events()),
                 Token::Control(part) => self.control_event(part, event.events()),
-                Token::Signals | Token::Children | Token::Status(_) | Token::Exit(_) => {}
+                Token::Signals
+                | Token::Children
+                | Token::Status(_)
+                | Token::Exit(_)
+                | Token::Output => {}
             }
         }
         self.control_turn();
@@ -227,6 +241,10 @@ impl Shell {
         self.serve_metrics();
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
+        }
+        // Last: what is written about may wait, and may be very much.
+        if tokens().any(|token| token == Token::Output) {
+            self.logs.turn(&self.epoll);
         }
         Ok(())
     }
@@ -331,6 +349,7 @@ impl Shell {
             return;
         };
         let status = process.reap();
+        self.logs.catch_up(&self.epoll, id);
         // By hand, as in `exec_status`.
         let _not_watched = process.pidfd.as_ref().map(|pidfd| self.epoll.delete(pidfd));
         let instance = process.instance;
@@ -417,6 +436,9 @@ impl Shell {
                 Some(words::end(client))
             },
             reasons: &self.reasons,
+            last_words: &|process, instance: InstanceId| {
+                self.logs.last_words(instance.worker, process)
+            },
         };
         let (level, words) = words::describe(event, &context);
         log::log!(level, "{words}");
@@ -464,12 +486,7 @@ impl Shell {
     ) {
         let known = connection.and_then(|connection| self.clients.get(connection));
         let client = known.map(|known| known.ends.remote.clone());
-        let served = known.and_then(Connection::served);
-        let tell = connection.map_or(Tell::ByPipe, |connection| self.clients.tell(connection));
-        let outcome = self
-            .prepare(instance.worker, numbers, served)
-            .and_then(|prepared| Self::launch(&self.epoll, id, prepared, tell));
-        match outcome {
+        match self.try_to_spawn(id, instance, numbers, connection) {
             Ok(launched) => {
                 let is_silent = launched.launching.status().is_none();
                 let lent = connection.filter(|_| is_silent);
@@ -530,45 +547,40 @@ impl Shell {
         }
     }
 
-    /// Puts the worker's listeners in order and lays the process out.
-    fn prepare(
-        &self,
-        id: WorkerId,
+    /// Puts the worker's listeners in order, lays the process out and launches it.
+    fn try_to_spawn(
+        &mut self,
+        process: ProcessId,
+        instance: InstanceId,
         numbers: Numbers,
-        served: Option<Served<'_>>,
-    ) -> Result<Prepared, (LaunchFailure, String)> {
-        let worker = self.plan.worker(id);
+        connection: Option<ConnectionId>,
+    ) -> Result<Launched, (LaunchFailure, String)> {
+        let worker = self.plan.worker(instance.worker);
+        let known = connection.and_then(|connection| self.clients.get(connection));
+        let served = known.and_then(Connection::served);
         if served.is_none() {
             self.put_in_order(worker, None);
         }
-        let mut sockets = Vec::new();
         // A connection may come at any of thousands of listeners, and needs none of them.
         let listeners = match served {
-            Some(_) => self.clients.named_by(id),
+            Some(_) => self.clients.named_by(instance.worker),
             None => &worker.listeners,
         };
-        for id in listeners {
-            let listener = self.plan.listener(*id);
-            for socket in self.bound.iter().flat_map(|bound| bound.sockets(*id)) {
-                sockets.push(Inherited {
-                    listener: &listener.name,
-                    fd: socket.fd.as_raw_fd(),
-                    address: &socket.address,
-                });
-            }
-        }
-        let given = worker::Given {
+        let sockets = sockets_of(&self.plan, self.bound.as_ref(), listeners);
+        let mut given = worker::Given {
             sockets: &sockets,
             connection: served,
+            output: None,
         };
-        worker::prepare(worker, given, numbers, &self.surroundings).map_err(|error| {
-            let failure = LaunchFailure {
-                stage: error.stage(),
-                errno: error.errno(),
-                detail: 0,
-            };
-            (failure, error.to_string())
-        })
+        let around = &self.surroundings;
+        let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
+        let logs = &mut self.logs;
+        let outlet = logs.open(&self.epoll, &self.plan, process, instance, file)?;
+        given.output = outlet.as_ref().map(Outlet::as_given);
+        let prepared = worker::prepare(worker, given, numbers, around).map_err(not_prepared)?;
+        let tell = connection.map_or(Tell::ByPipe, |connection| self.clients.tell(connection));
+        // The child has its own copy of the outlet, and only that keeps it open.
+        Self::launch(&self.epoll, process, prepared, tell)
     }
 
     fn launch(
@@ -604,6 +616,35 @@ impl Shell {
         }
         Ok(launched)
     }
+}
+
+/// The sockets of listeners, as a process is given them or told about them.
+fn sockets_of<'a>(
+    plan: &'a Plan,
+    bound: Option<&'a Bound>,
+    listeners: &[ListenerId],
+) -> Vec<Inherited<'a>> {
+    let mut sockets = Vec::new();
+    for id in listeners {
+        let listener = plan.listener(*id);
+        for socket in bound.into_iter().flat_map(|bound| bound.sockets(*id)) {
+            sockets.push(Inherited {
+                listener: &listener.name,
+                fd: socket.fd.as_raw_fd(),
+                address: &socket.address,
+            });
+        }
+    }
+    sockets
+}
+
+fn not_prepared(error: worker::PrepareError) -> (LaunchFailure, String) {
+    let failure = LaunchFailure {
+        stage: error.stage(),
+        errno: error.errno(),
+        detail: 0,
+    };
+    (failure, error.to_string())
 }
 
 /// What the core has to know about the listeners.

@@ -29,6 +29,8 @@ pub(super) struct Context<'a> {
     pub client: &'a dyn Fn(ConnectionId) -> String,
     /// Whom a process serves, if that is one connection.
     pub client_of: &'a dyn Fn(ProcessId) -> Option<String>,
+    /// What a process wrote last, if listend has read it.
+    pub last_words: &'a dyn Fn(ProcessId, InstanceId) -> Option<String>,
     /// Why launches failed.
     pub reasons: &'a HashMap<ProcessId, String>,
 }
@@ -88,10 +90,10 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         }
         Event::InstanceExited {
             instance,
+            process,
             status,
             uptime,
             next,
-            ..
         } => {
             let level = match (status, next) {
                 // What it says to its client is none of our business.
@@ -108,12 +110,17 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 (_, Next::Failed(_)) => Level::Error,
                 _ => Level::Warn,
             };
+            let said = match level {
+                Level::Error | Level::Warn => (context.last_words)(process, instance),
+                Level::Info | Level::Debug | Level::Trace => None,
+            };
             let line = format!(
-                "{}: {} after {}; {}",
+                "{}: {} after {}; {}{}",
                 name(instance),
                 status_words(status),
                 duration(uptime),
-                next_words(next)
+                next_words(next),
+                said.map_or_else(String::new, |said| format!("; its last words: {said}"))
             );
             (level, line)
         }

@@ -344,6 +344,7 @@ unsafe fn standard_streams(prepared: &Prepared) -> isize {
                 let file = open(path, flags, 0o640);
                 (file, if file < 0 { file } else { both(file) })
             }
+            Stdio::Descriptor(fd) => (-1, both(*fd as isize)),
         };
         let answer = if answer < 0 { answer } else { onto(null, 0) };
         // Those are the standard streams themselves where listend was started without some.

@@ -90,6 +90,8 @@ pub enum Stdio {
     Null,
     /// Appended to this file.
     File(CString),
+    /// To what this is in listend; it has to be closed on exec.
+    Descriptor(RawFd),
 }
 
 /// A value that only the child knows.
@@ -384,7 +386,11 @@ pub fn launch(
     prepared.fds.push(writer_fd);
     prepared.argv.seal();
     prepared.environment.seal();
-    let needed = prepared.fds.iter().chain([&writer_fd]).max();
+    let output = match prepared.output {
+        Stdio::Descriptor(fd) => fd,
+        Stdio::Inherit | Stdio::Null | Stdio::File(_) => writer_fd,
+    };
+    let needed = prepared.fds.iter().chain([&writer_fd, &output]).max();
     let unshare_from = many_from.filter(|from| needed.is_some_and(|needed| needed < from));
     let used = STACKS.with_borrow_mut(Vec::pop);
     let mut stack = used.unwrap_or_else(|| Box::new_uninit_slice(STACK_SIZE));

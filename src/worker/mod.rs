@@ -6,7 +6,10 @@ mod outcome;
 mod prepare;
 mod program;
 
-pub use advise::advise;
+pub use advise::{JOURNAL, advise};
 pub use outcome::{explain, explain_fork};
-pub use prepare::{Given, Inherited, Numbers, PrepareError, Served, Surroundings, launch, prepare};
+pub use prepare::{
+    Given, Inherited, Numbers, Outlet, PrepareError, Served, Surroundings, launch, output_file,
+    prepare,
+};
 pub use program::{Missing, find};

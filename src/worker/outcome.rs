@@ -37,7 +37,8 @@ pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared)
         Stage::Output => {
             let target = match &prepared.output {
                 Stdio::File(path) => path.to_string_lossy().into_owned(),
-                Stdio::Inherit | Stdio::Null => "/dev/null".to_owned(),
+                // What is a descriptor already was opened before.
+                Stdio::Inherit | Stdio::Null | Stdio::Descriptor(_) => "/dev/null".to_owned(),
             };
             format!("cannot open {target}: {}", describe(failure.errno))
         }

@@ -7,9 +7,10 @@ use crate::handoff::{FIRST_FD, Value, connection, inetd, systemd};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
 use crate::sys::{CStrings, ContainsNul, EnvSlot, Launched, Prepared, Stdio, Tell};
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 /// A bound socket, as one instance gets it.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,17 @@ pub struct Given<'a> {
     pub sockets: &'a [Inherited<'a>],
     /// The connection that it is for.
     pub connection: Option<Served<'a>>,
+    /// Where its output goes, if listend has opened that already.
+    pub output: Option<Outlet<'a>>,
+}
+
+/// What listend has opened for the standard output and error of a process.
+#[derive(Debug, Clone, Copy)]
+pub struct Outlet<'a> {
+    /// Its number in listend.
+    pub fd: i32,
+    /// The value of JOURNAL_STREAM, if it is a connection to the journal (systemd.exec(5)).
+    pub journal_stream: Option<&'a str>,
 }
 
 /// A connection, as its process gets it.
@@ -120,13 +132,7 @@ pub fn prepare(
     around: &Surroundings,
 ) -> Result<Prepared, PrepareError> {
     let handed = handed_over(worker.handoff, given);
-    let filling = Filling {
-        sockets: given.sockets,
-        is_one: given.connection.is_some() || worker.handoff == Handoff::Inetd,
-        first: handed.first,
-        numbers,
-        around,
-    };
+    let filling = Filling::new(worker, given, handed.first, numbers, around);
     let mut argv = CStrings::with_room_for(worker.command.len());
     for word in &worker.command {
         argv.push(|bytes| filling.write(word, bytes))
@@ -141,12 +147,13 @@ pub fn prepare(
         first_unused: FIRST_FD.max(handed.first + handed.fds.len() as i32),
         fd_actions: Vec::new(),
         fds: handed.fds,
-        output: match &worker.output {
-            Output::Inherit => Stdio::Inherit,
-            Output::Null => Stdio::Null,
-            Output::File(path) => {
-                Stdio::File(c_string(filling.text(path), "the output file's path")?)
+        output: match (given.output, &worker.output) {
+            (Some(outlet), _) => Stdio::Descriptor(outlet.fd),
+            (None, Output::Inherit | Output::Tag | Output::TagJson | Output::Journal) => {
+                Stdio::Inherit
             }
+            (None, Output::Null) => Stdio::Null,
+            (None, Output::File(path)) => Stdio::File(c_string(filling.text(path), OUTPUT_PATH)?),
         },
         limits: limits(worker, around),
         nice: worker.nice,
@@ -165,6 +172,28 @@ pub fn prepare(
         signals: around.signals,
     })
 }
+
+/// The file that the process is to write its output to, if it is to be one.
+///
+/// # Errors
+///
+/// See [`PrepareError`].
+pub fn output_file(
+    worker: &WorkerPlan,
+    given: Given<'_>,
+    numbers: Numbers,
+    around: &Surroundings,
+) -> Result<Option<PathBuf>, PrepareError> {
+    let Output::File(path) = &worker.output else {
+        return Ok(None);
+    };
+    let first = handed_over(worker.handoff, given).first;
+    let filling = Filling::new(worker, given, first, numbers, around);
+    let path = c_string(filling.text(path), OUTPUT_PATH)?;
+    Ok(Some(PathBuf::from(OsString::from_vec(path.into_bytes()))))
+}
+
+const OUTPUT_PATH: &str = "the output file's path";
 
 /// Starts the prepared worker; see [`crate::sys::launch`].
 ///
@@ -247,11 +276,13 @@ fn environment(
     };
     let ends = given.connection.map(|served| served.ends);
     let ends = ends.map_or(Vec::new(), connection::variables);
+    let journal = given.output.and_then(|outlet| outlet.journal_stream);
     let is_given = |name: &str| {
-        listen.iter().any(|(given, _)| *given == name)
+        (name == JOURNAL_STREAM && journal.is_some())
+            || listen.iter().any(|(given, _)| *given == name)
             || ends.iter().any(|(given, _)| *given == name)
     };
-    let strings = worker.environment.len() + ends.len() + listen.len();
+    let strings = worker.environment.len() + ends.len() + listen.len() + 1;
     let mut block = CStrings::with_room_for(strings);
     let nul = |ContainsNul| PrepareError::Nul("the environment");
     for (name, value) in &worker.environment {
@@ -266,6 +297,9 @@ fn environment(
     for (name, value) in &ends {
         push(&mut block, name, value)?;
     }
+    if let Some(stream) = journal {
+        push(&mut block, JOURNAL_STREAM, stream.as_bytes())?;
+    }
     // LISTEN_PIDFDID comes last, and has to (see [`EnvSlot`]).
     for (name, value) in listen {
         match value {
@@ -276,6 +310,8 @@ fn environment(
     }
     Ok(block)
 }
+
+const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 
 fn start(bytes: &mut Vec<u8>, name: &str) {
     bytes.extend_from_slice(name.as_bytes());
@@ -325,7 +361,23 @@ struct Filling<'a> {
     around: &'a Surroundings,
 }
 
-impl Filling<'_> {
+impl<'a> Filling<'a> {
+    fn new(
+        worker: &WorkerPlan,
+        given: Given<'a>,
+        first: i32,
+        numbers: Numbers,
+        around: &'a Surroundings,
+    ) -> Filling<'a> {
+        Filling {
+            sockets: given.sockets,
+            is_one: given.connection.is_some() || worker.handoff == Handoff::Inetd,
+            first,
+            numbers,
+            around,
+        }
+    }
+
     fn text(&self, template: &Template) -> String {
         let mut bytes = Vec::new();
         self.write(template, &mut bytes);

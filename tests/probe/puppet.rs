@@ -75,6 +75,7 @@ pub fn run(report: &Report, path: &str) -> i32 {
             }
             "read" => talk::answer(talk::read(number)),
             "write" => talk::answer(talk::write(number, text)),
+            "line" => talk::answer(talk::write(number, &format!("{text}\n"))),
             "links" => talk::answer(talk::links(number)),
             "serve" => {
                 serve::serve(report, &serve::inherited(), None);

@@ -1,0 +1,668 @@
+//! What workers write: read from their pipes and passed on, or sent to the journal by themselves.
+//!
+//! The rest of the loop comes first, and what one worker writes never holds up another: each turn
+//! reads a little from a few of the pipes that have something, in turn. While standard output takes
+//! no more, no pipe that leads there is read: they fill up, and their workers wait.
+
+use super::stdout::Stdout;
+use super::turn::Token;
+use super::{clock, logging, words};
+use crate::config::Output;
+use crate::control::rfc3339;
+use crate::core::{InstanceId, ProcessId};
+use crate::output::{Kept, Piece, Splitter, Style, Tagger, visible};
+use crate::plan::{Plan, WorkerId};
+use crate::report::describe;
+use crate::stage::{LaunchFailure, Stage};
+use crate::worker::{self, JOURNAL};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, connect, send, setsockopt,
+    shutdown, socket, sockopt,
+};
+use nix::sys::stat::{Mode, stat};
+use nix::unistd::pipe2;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How many pipes a turn reads.
+const PIPES_PER_TURN: usize = 16;
+/// How much it reads of each, in bytes.
+const READ: usize = 8 * 1024;
+/// How many reads it takes to empty a pipe of the usual size (pipe(7)).
+const READS_PER_PIPE: usize = 8;
+/// With so many bytes unwritten, nothing is read ahead, not even the last words of a process.
+const FULL: usize = 256 * 1024;
+/// How many lines are told of a process that ended badly, and how many characters of each.
+const LAST_WORDS: (usize, usize) = (3, 200);
+/// As large as sd_journal_stream_fd(3) wants the buffer, so that a worker waits less often.
+const JOURNAL_BUFFER: usize = 8 * 1024 * 1024;
+
+/// Everything about what workers write.
+pub(super) struct Logs {
+    kept: Kept,
+    sources: HashMap<ProcessId, Source>,
+    /// Pipes that lead to standard output.
+    tagged: Pipes,
+    /// Pipes that lead to files: those are read whoever looks at standard output.
+    filed: Pipes,
+    stdout: Option<Stdout>,
+    style: Style,
+    files: HashMap<PathBuf, OutputFile>,
+}
+
+/// Pipes with an epoll set of their own, which is one descriptor in that of the loop: so they come
+/// last, and can all be left alone at once. The kernel hands out those that are ready in turn.
+#[derive(Default)]
+struct Pipes {
+    /// Made with the first pipe.
+    ready: Option<Epoll>,
+    is_paused: bool,
+}
+
+/// The reading end of what one process and its children write to.
+struct Source {
+    pipe: OwnedFd,
+    instance: InstanceId,
+    splitter: Splitter,
+    sink: Sink,
+}
+
+enum Sink {
+    Tagged(Tagger),
+    File(PathBuf),
+}
+
+struct OutputFile {
+    file: File,
+    /// How many pipes lead to it.
+    users: usize,
+    /// How many bytes could not be written since it was last possible.
+    lost: u64,
+}
+
+/// What a process gets as standard output and error.
+pub(super) struct Outlet {
+    fd: OwnedFd,
+    journal_stream: Option<String>,
+}
+
+impl Outlet {
+    /// As the layout of a process wants it.
+    pub(super) fn as_given(&self) -> worker::Outlet<'_> {
+        worker::Outlet {
+            fd: self.fd.as_raw_fd(),
+            journal_stream: self.journal_stream.as_deref(),
+        }
+    }
+}
+
+/// A line of a worker, to be shown.
+#[allow(dead_code, reason = "for the control socket")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// When it was read, since 1970.
+    pub time: Duration,
+    /// Who wrote it.
+    pub worker: WorkerId,
+    /// Which instance of it.
+    pub instance: InstanceId,
+    /// Without the newline; what is no UTF-8 became U+FFFD. May hold control characters.
+    pub text: String,
+    /// Whether it goes on with the line before, which was too long for one piece.
+    pub is_continued: bool,
+}
+
+/// The first lines after a point in the log.
+#[allow(dead_code, reason = "for the control socket")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLines {
+    /// The oldest first.
+    pub lines: Vec<LogLine>,
+    /// Whether some were lost before them: they came faster than they were asked for.
+    pub has_gap: bool,
+    /// The point behind the last of them.
+    pub next: u64,
+}
+
+impl Logs {
+    pub(super) fn new(plan: &Plan) -> Logs {
+        let outputs = || plan.workers.iter().map(|worker| &worker.output);
+        let is_tagged = |output: &Output| matches!(output, Output::Tag | Output::TagJson);
+        let sink = logging::Sink::of(&std::io::stdout());
+        Logs {
+            kept: Kept::new(plan.workers.len()),
+            sources: HashMap::new(),
+            tagged: Pipes::default(),
+            filed: Pipes::default(),
+            stdout: outputs().any(is_tagged).then(Stdout::new),
+            style: match sink {
+                logging::Sink::Journal => Style::Journal,
+                logging::Sink::Terminal => Style::Terminal {
+                    colours: logging::wants_colour(),
+                },
+                logging::Sink::Plain => Style::Plain,
+            },
+            files: HashMap::new(),
+        }
+    }
+
+    /// The last lines of one worker or of all, at most so many, the oldest first; and the point in
+    /// the log to follow it from with [`Logs::since`].
+    #[allow(dead_code, reason = "for the control socket")]
+    pub(super) fn last(&self, worker: Option<WorkerId>, count: usize) -> LogLines {
+        let lines = self.kept.last(worker.map(place), count);
+        LogLines {
+            lines: lines.into_iter().map(shown).collect(),
+            has_gap: false,
+            next: self.kept.newest(),
+        }
+    }
+
+    /// What came after a point in the log, at most so many lines.
+    #[allow(dead_code, reason = "for the control socket")]
+    pub(super) fn since(&self, worker: Option<WorkerId>, point: u64, at_most: usize) -> LogLines {
+        let since = self.kept.since(worker.map(place), point, at_most);
+        LogLines {
+            lines: since.lines.into_iter().map(shown).collect(),
+            has_gap: since.has_gap,
+            next: since.next,
+        }
+    }
+
+    /// The point behind the last line: as long as it stays the same, nobody has written anything.
+    #[allow(dead_code, reason = "for the control socket")]
+    pub(super) fn newest(&self) -> u64 {
+        self.kept.newest()
+    }
+
+    /// The last lines that a process wrote, for the report about its end; `None` if there are none,
+    /// or its output goes past listend.
+    pub(super) fn last_words(&self, worker: WorkerId, process: ProcessId) -> Option<String> {
+        let (count, length) = LAST_WORDS;
+        let lines = self.kept.of_process(place(worker), process.0, count);
+        let texts = lines.iter().map(|line| line.text.as_slice());
+        let rest = self.sources.get(&process);
+        let rest = rest.map(|source| source.splitter.rest());
+        let texts = texts.chain(rest.filter(|rest| !rest.is_empty()));
+        let texts: Vec<&[u8]> = texts.filter(|text| !text.trim_ascii().is_empty()).collect();
+        let last = texts.iter().skip(texts.len().saturating_sub(count));
+        let quoted = last.map(|text| {
+            let text = visible(text.trim_ascii_end());
+            let mut cut: String = text.chars().take(length).collect();
+            if cut.len() < text.len() {
+                cut.push('…');
+            }
+            format!("\"{cut}\"")
+        });
+        let quoted: Vec<String> = quoted.collect();
+        (!quoted.is_empty()).then(|| quoted.join(", "))
+    }
+
+    /// Makes what a process is to write to. `None`: whatever its plan says, and listend has no part
+    /// in it. `file` is the path behind `file:`.
+    pub(super) fn open(
+        &mut self,
+        epoll: &Epoll,
+        plan: &Plan,
+        process: ProcessId,
+        instance: InstanceId,
+        file: Option<PathBuf>,
+    ) -> Result<Option<Outlet>, (LaunchFailure, String)> {
+        let worker = plan.worker(instance.worker);
+        let name = words::instance_name(plan, instance);
+        let style = match &worker.output {
+            Output::Inherit | Output::Null => return Ok(None),
+            Output::Journal => return Ok(to_journal(&name)),
+            Output::File(_) => {
+                let Some(path) = file.filter(|path| can_be_reopened(path)) else {
+                    return Ok(None);
+                };
+                // The process will fail to open it as well, and tell why.
+                if self.open_file(&path).is_err() {
+                    return Ok(None);
+                }
+                return self.pipe(epoll, process, instance, Sink::File(path));
+            }
+            Output::Tag => self.style,
+            Output::TagJson => Style::Json,
+        };
+        let colour = instance.worker.0.wrapping_add(instance.index);
+        let tagger = Tagger::new(&worker.name, &name, colour, style);
+        self.pipe(epoll, process, instance, Sink::Tagged(tagger))
+    }
+
+    fn pipe(
+        &mut self,
+        epoll: &Epoll,
+        process: ProcessId,
+        instance: InstanceId,
+        sink: Sink,
+    ) -> Result<Option<Outlet>, (LaunchFailure, String)> {
+        let source = |pipe| Source {
+            pipe,
+            instance,
+            splitter: Splitter::default(),
+            sink,
+        };
+        let fail = |errno: Errno| failure(errno, format!("no pipe: {}", describe(errno as i32)));
+        let (reading, writing) = pipe2(OFlag::O_CLOEXEC).map_err(fail)?;
+        let source = source(reading);
+        let pipes = match source.sink {
+            Sink::Tagged(_) => &mut self.tagged,
+            Sink::File(_) => &mut self.filed,
+        };
+        let watched = set_nonblocking(&source.pipe, true)
+            .and_then(|()| pipes.add(epoll, &source.pipe, process));
+        if let Err(errno) = watched {
+            self.release(&source);
+            return Err(fail(errno));
+        }
+        self.sources.insert(process, source);
+        Ok(Some(Outlet {
+            fd: writing,
+            journal_stream: None,
+        }))
+    }
+
+    /// Opens a file of its own accord anew, so that a process that starts after it was renamed
+    /// writes to the one that has the name now. A user more.
+    fn open_file(&mut self, path: &Path) -> nix::Result<()> {
+        let file = append_to(path)?;
+        match self.files.get_mut(path) {
+            Some(known) => {
+                known.file = file;
+                known.users += 1;
+            }
+            None => {
+                let known = OutputFile {
+                    file,
+                    users: 1,
+                    lost: 0,
+                };
+                self.files.insert(path.to_owned(), known);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens every file again, after somebody renamed them. Those that cannot be opened are written
+    /// to as before, wherever they are now.
+    ///
+    /// # Errors
+    ///
+    /// What could not be opened, in words.
+    #[allow(dead_code, reason = "for the control socket")]
+    pub(super) fn reopen(&mut self) -> Result<usize, Vec<String>> {
+        let mut failed = Vec::new();
+        for (path, known) in &mut self.files {
+            match append_to(path) {
+                Ok(file) => known.file = file,
+                Err(errno) => {
+                    let why = describe(errno as i32);
+                    failed.push(format!("cannot open {} again: {why}", path.display()));
+                }
+            }
+        }
+        failed.sort_unstable();
+        if failed.is_empty() {
+            Ok(self.files.len())
+        } else {
+            Err(failed)
+        }
+    }
+
+    /// Something is to be read, or standard output takes more.
+    pub(super) fn turn(&mut self, epoll: &Epoll) {
+        for process in self.filed.ready() {
+            self.read(process);
+        }
+        if self.is_stuck(epoll) {
+            return;
+        }
+        for process in self.tagged.ready() {
+            self.read(process);
+            if self.is_stuck(epoll) {
+                return;
+            }
+        }
+    }
+
+    /// Writes what there is to write. Whether standard output takes no more; then nothing is read
+    /// until it does.
+    fn is_stuck(&mut self, epoll: &Epoll) -> bool {
+        let Some(stdout) = &mut self.stdout else {
+            return false;
+        };
+        let is_stuck = !stdout.flush();
+        if is_stuck != self.tagged.is_paused {
+            let event = EpollEvent::new(EpollFlags::EPOLLOUT, Token::Output.pack());
+            let watched = stdout.watched();
+            let told = match is_stuck {
+                true => epoll.add(watched, event),
+                false => epoll.delete(watched),
+            };
+            let told = told.and_then(|()| self.tagged.pause(epoll, is_stuck));
+            if let Err(errno) = told {
+                log::debug!("cannot watch standard output: {}", errno.desc());
+            }
+        }
+        is_stuck
+    }
+
+    /// Reads what a process that has ended wrote last, so that it is told before the end.
+    pub(super) fn catch_up(&mut self, epoll: &Epoll, process: ProcessId) {
+        for _ in 0..READS_PER_PIPE {
+            let is_full = self.stdout.as_ref().is_some_and(|out| out.left() > FULL);
+            if is_full || !self.read(process) {
+                break;
+            }
+        }
+        self.is_stuck(epoll);
+    }
+
+    /// Reads all that is there, and writes what somebody takes of it: listend ends.
+    pub(super) fn finish(&mut self) {
+        let all: Vec<ProcessId> = self.sources.keys().copied().collect();
+        for process in all {
+            for _ in 0..READS_PER_PIPE {
+                let is_full = self.stdout.as_ref().is_some_and(|out| out.left() > FULL);
+                if is_full || !self.read(process) {
+                    break;
+                }
+            }
+            self.end(process);
+        }
+        if let Some(stdout) = &mut self.stdout {
+            stdout.farewell();
+        }
+    }
+
+    /// Reads once from a pipe. Whether there may be more.
+    fn read(&mut self, process: ProcessId) -> bool {
+        let Some(source) = self.sources.get(&process) else {
+            return false;
+        };
+        let mut buffer = [0u8; READ];
+        match nix::unistd::read(&source.pipe, &mut buffer) {
+            Ok(length) if length > 0 => {
+                let bytes = buffer.get(..length).unwrap_or_default();
+                self.take(process, |splitter, take| splitter.feed(bytes, take));
+                length == READ
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => false,
+            // Nobody has the writing end any more: neither the process nor any child of it.
+            Ok(_) | Err(_) => {
+                self.end(process);
+                false
+            }
+        }
+    }
+
+    fn end(&mut self, process: ProcessId) {
+        self.take(process, |splitter, take| splitter.finish(take));
+        if let Some(source) = self.sources.remove(&process) {
+            // By hand: a child on its way to exec has a copy, which would keep the event coming.
+            match source.sink {
+                Sink::Tagged(_) => self.tagged.remove(&source.pipe),
+                Sink::File(_) => self.filed.remove(&source.pipe),
+            }
+            self.release(&source);
+        }
+    }
+
+    /// One user less of a file.
+    fn release(&mut self, source: &Source) {
+        if let Sink::File(path) = &source.sink
+            && let Some(known) = self.files.get_mut(path)
+        {
+            known.users -= 1;
+            if known.users == 0 {
+                self.files.remove(path);
+            }
+        }
+    }
+
+    /// Keeps and passes on the lines that `split` finds.
+    fn take(
+        &mut self,
+        process: ProcessId,
+        split: impl FnOnce(&mut Splitter, &mut dyn FnMut(Piece<'_>)),
+    ) {
+        let Some(source) = self.sources.get_mut(&process) else {
+            return;
+        };
+        let now = clock::wall();
+        let time = precise(now);
+        let InstanceId { worker, index } = source.instance;
+        let (kept, sink) = (&mut self.kept, &source.sink);
+        let mut text = Vec::new();
+        let mut nowhere = Vec::new();
+        let pending = self.stdout.as_mut().map(Stdout::pending);
+        let out = pending.unwrap_or(&mut nowhere);
+        split(&mut source.splitter, &mut |piece| {
+            kept.push(place(worker), index, process.0, now, piece);
+            match sink {
+                Sink::Tagged(tagger) => tagger.write(piece, &time, out),
+                Sink::File(_) => piece.write_raw(&mut text),
+            }
+        });
+        if let Sink::File(path) = sink
+            && let Some(known) = self.files.get_mut(path)
+        {
+            known.write(path, &text);
+        }
+    }
+}
+
+impl OutputFile {
+    fn write(&mut self, path: &Path, text: &[u8]) {
+        match self.file.write_all(text) {
+            Ok(()) if self.lost > 0 && !text.is_empty() => {
+                let lost = std::mem::take(&mut self.lost);
+                let path = path.display();
+                log::warn!("{path} can be written to again; {lost} bytes of workers were lost");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if self.lost == 0 {
+                    let path = path.display();
+                    log::error!("cannot write to {path}: {error}; what workers write is lost");
+                }
+                self.lost += text.len() as u64;
+            }
+        }
+    }
+}
+
+impl Pipes {
+    fn add(&mut self, epoll: &Epoll, pipe: &OwnedFd, process: ProcessId) -> nix::Result<()> {
+        let ready = match &self.ready {
+            Some(ready) => ready,
+            None => {
+                let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Output.pack());
+                epoll.add(&ready.0, event)?;
+                self.ready.insert(ready)
+            }
+        };
+        ready.add(pipe, EpollEvent::new(EpollFlags::EPOLLIN, process.0))
+    }
+
+    fn remove(&self, pipe: &OwnedFd) {
+        if let Some(ready) = &self.ready {
+            let _not_watched = ready.delete(pipe);
+        }
+    }
+
+    /// Some that have something to be read.
+    fn ready(&self) -> Vec<ProcessId> {
+        let mut events = [EpollEvent::empty(); PIPES_PER_TURN];
+        let ready = self.ready.as_ref();
+        let count = ready.map(|ready| ready.wait(&mut events, EpollTimeout::ZERO));
+        let events = events.iter().take(count.and_then(Result::ok).unwrap_or(0));
+        events.map(|event| ProcessId(event.data())).collect()
+    }
+
+    fn pause(&mut self, epoll: &Epoll, is_paused: bool) -> nix::Result<()> {
+        self.is_paused = is_paused;
+        let Some(ready) = &self.ready else {
+            return Ok(());
+        };
+        let flags = match is_paused {
+            true => EpollFlags::empty(),
+            false => EpollFlags::EPOLLIN,
+        };
+        epoll.modify(&ready.0, &mut EpollEvent::new(flags, Token::Output.pack()))
+    }
+}
+
+/// The place of a worker in the configuration.
+fn place(worker: WorkerId) -> usize {
+    worker.0 as usize
+}
+
+#[allow(dead_code, reason = "for the control socket")]
+fn shown((worker, line): (usize, &crate::output::Line)) -> LogLine {
+    // Workers were counted by their ids.
+    let worker = WorkerId(u32::try_from(worker).unwrap_or(u32::MAX));
+    LogLine {
+        time: line.time,
+        worker,
+        instance: InstanceId {
+            worker,
+            index: line.instance,
+        },
+        text: String::from_utf8_lossy(&line.text).into_owned(),
+        is_continued: !line.is_start,
+    }
+}
+
+/// `2026-01-31T12:00:00.123Z`.
+fn precise(time: Duration) -> String {
+    let seconds = rfc3339(time.as_secs());
+    let seconds = seconds.trim_end_matches('Z');
+    format!("{seconds}.{:03}Z", time.subsec_millis())
+}
+
+fn failure(errno: Errno, words: String) -> (LaunchFailure, String) {
+    let failure = LaunchFailure {
+        stage: Stage::Prepare,
+        errno: errno as i32,
+        detail: 0,
+    };
+    (failure, words)
+}
+
+fn set_nonblocking(fd: &OwnedFd, wanted: bool) -> nix::Result<()> {
+    let flags = match wanted {
+        true => OFlag::O_NONBLOCK,
+        false => OFlag::empty(),
+    };
+    fcntl(fd, FcntlArg::F_SETFL(flags)).map(|_| ())
+}
+
+/// Only a file that is renamed or removed has to be opened again. A FIFO, a terminal and so on are
+/// opened by the process itself, which may have to wait for them.
+fn can_be_reopened(path: &Path) -> bool {
+    match stat(path) {
+        Ok(stat) => stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFREG,
+        // It is made, or the error is told.
+        Err(_) => true,
+    }
+}
+
+fn append_to(path: &Path) -> nix::Result<File> {
+    // O_NONBLOCK for the case that it has become a FIFO meanwhile; for files it means nothing.
+    let flags = OFlag::O_WRONLY
+        | OFlag::O_CREAT
+        | OFlag::O_APPEND
+        | OFlag::O_NOCTTY
+        | OFlag::O_NONBLOCK
+        | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::from_bits_truncate(0o640)).map(File::from)
+}
+
+/// A connection to the journal for one process. Where there is no journal, it writes where listend
+/// does: a worker is worth more than its log.
+fn to_journal(identifier: &str) -> Option<Outlet> {
+    match journal_stream(identifier) {
+        Ok(outlet) => Some(outlet),
+        Err(errno) => {
+            let why = describe(errno as i32);
+            log::warn!(
+                "{identifier}: cannot connect to the journal at {JOURNAL}: {why}; it writes where \
+                 listend does"
+            );
+            None
+        }
+    }
+}
+
+fn journal_stream(identifier: &str) -> nix::Result<Outlet> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    // A journal that hangs has a full queue, which is EAGAIN then.
+    connect(stream.as_raw_fd(), &UnixAddr::new(JOURNAL)?)?;
+    shutdown(stream.as_raw_fd(), Shutdown::Read)?;
+    // It works with a smaller one.
+    let _smaller = setsockopt(&stream, sockopt::SndBuf, &JOURNAL_BUFFER);
+    // What the journal wants to know first, as sd_journal_stream_fd(3) sends it: the identifier, no
+    // unit, the priority of lines that do not tell (6, info), whether lines may tell (`<N>`), and
+    // whether to forward them to syslog, the kernel's log and the console.
+    let header = format!("{identifier}\n\n6\n1\n0\n0\n0\n");
+    let sent = send(
+        stream.as_raw_fd(),
+        header.as_bytes(),
+        MsgFlags::MSG_NOSIGNAL,
+    )?;
+    if sent < header.len() {
+        return Err(Errno::EAGAIN);
+    }
+    set_nonblocking(&stream, false)?;
+    Ok(Outlet {
+        journal_stream: logging::stream_of(&stream.as_fd()),
+        fd: stream,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn files_are_opened_again_on_request_and_kept_where_that_fails() {
+        let folder = std::env::temp_dir().join(format!("listend-reopen.{}", std::process::id()));
+        let path = folder.join("log");
+        fs::create_dir(&folder).unwrap();
+        let mut logs = Logs::new(&Plan::default());
+        logs.open_file(&path).unwrap();
+        let write = |logs: &mut Logs, text: &str| {
+            let known = logs.files.get_mut(&path).unwrap();
+            known.write(&path, text.as_bytes());
+        };
+        write(&mut logs, "one\n");
+        fs::rename(&path, folder.join("log.1")).unwrap();
+        write(&mut logs, "two\n");
+        assert_eq!(logs.reopen(), Ok(1));
+        write(&mut logs, "three\n");
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+        assert_eq!(
+            (read("log.1").as_str(), read("log").as_str()),
+            ("one\ntwo\n", "three\n")
+        );
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let failed = logs.reopen().unwrap_err();
+        assert!(failed[0].contains("EISDIR"), "{failed:?}");
+        write(&mut logs, "four\n");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
