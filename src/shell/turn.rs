@@ -40,8 +40,9 @@ pub struct Shell {
     pub(super) bound: Option<Bound>,
     pub(super) watch: Watch,
     pub(super) clients: Clients,
-    /// The processes on their way to exec that tell nobody when they are there.
-    launching: Vec<(ProcessId, Mono)>,
+    /// The processes on their way to exec that tell nobody when they are there, since when, and when
+    /// they are looked at next.
+    launching: Vec<(ProcessId, Mono, Mono)>,
     surroundings: Surroundings,
     core: Core,
     pub(super) epoll: Epoll,
@@ -220,20 +221,20 @@ impl Shell {
             return;
         }
         let now = clock::now();
-        for (process, at) in std::mem::take(&mut self.launching) {
+        for (process, since, at) in std::mem::take(&mut self.launching) {
             self.exec_status(process);
             let is_launching = |process: &Process| process.launching.is_some();
             if self.processes.get(process).is_some_and(is_launching) {
-                let waited = at.since(now).max(now.since(at)).max(LAUNCH_LOOK);
-                let next = if at > now { at } else { now + waited * 2 };
-                self.launching.push((process, next));
+                let waited = now.since(since).max(LAUNCH_LOOK);
+                let next = if at > now { at } else { now + waited };
+                self.launching.push((process, since, next));
             }
         }
     }
 
     /// Until the core's deadline, rounded up: a turn that comes too early would only come again.
     fn timeout(&self) -> EpollTimeout {
-        let looked_at = self.launching.iter().map(|(_, at)| *at);
+        let looked_at = self.launching.iter().map(|(_, _, at)| *at);
         let Some(deadline) = looked_at.chain(self.core.deadline()).min() else {
             return EpollTimeout::NONE;
         };
@@ -446,7 +447,8 @@ impl Shell {
                 let lent = connection.filter(|_| is_silent);
                 if let Some(connection) = lent {
                     self.clients.lend(connection);
-                    self.launching.push((id, clock::now() + LAUNCH_LOOK));
+                    let now = clock::now();
+                    self.launching.push((id, now, now + LAUNCH_LOOK));
                 }
                 let process = Process {
                     pid: launched.pid,
