@@ -4,7 +4,25 @@ mod harness;
 
 use harness::{World, children, client, context_switches, eventually, state};
 use nix::sys::stat::Mode;
+use socket2::SockAddr;
 use std::time::{Duration, Instant};
+
+const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
+
+/// A worker `app` that clients of `web` start.
+fn on_demand(address: &str, lines: &str) -> String {
+    format!(
+        "
+listeners: {{ web: '{address}' }}
+workers:
+  app:
+    command: {PUPPET}
+    listeners: [web]
+    activation: on-demand
+    {lines}
+"
+    )
+}
 
 // A process of a connection that hangs before exec (here in open(2) of a fifo) was looked at every
 // 20 ms for ever, where the pause was meant to grow.
@@ -37,6 +55,31 @@ workers:
     });
     assert!(looks < 30, "{looks} looks");
     assert_eq!(state(daemon.pid()), Some('S'));
+    drop(client);
+    daemon.stop();
+}
+
+// A unix client chooses its own path, and a line end in it made a line of the log that looked like
+// listend's own.
+#[test]
+fn the_path_of_a_client_cannot_forge_a_line_of_the_log() {
+    let world = World::new();
+    let yaml = on_demand("unix:$DIR/web.sock", "").replace("on-demand", "per-connection");
+    let daemon = world.run_with(&yaml, |start| {
+        start.words_behind(["--log-level", "debug"]);
+    });
+    daemon.line(&["web", "listening on"]);
+    let path = world.path("line\nforged \u{1b}[31m");
+    let source = SockAddr::unix(&path).expect("a path");
+    let client = client::unix_from(&source, &world.path("web.sock")).expect("connect");
+    let mut puppet = world.puppet();
+    let line = daemon.line(&["app.0: serving"]);
+    assert!(
+        line.contains("forged") && !line.contains('\u{1b}'),
+        "{line}"
+    );
+    puppet.tell("exit 0");
+    puppet.wait_for_its_end();
     drop(client);
     daemon.stop();
 }
