@@ -2,9 +2,10 @@
 
 mod harness;
 
-use harness::{World, children, client, context_switches, eventually, state};
+use harness::{World, children, client, context_switches, eventually, network, state};
 use nix::sys::stat::Mode;
 use socket2::SockAddr;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
@@ -22,6 +23,35 @@ workers:
     {lines}
 "
     )
+}
+
+// unix(7) has no way back from shutdown(2): after SHUT_RD every connect(2) is refused. That shows as
+// EPOLLRDHUP only, which nobody had asked for: the worker was started for the same client until it
+// had failed, and no other client ever came in.
+#[test]
+fn a_unix_listener_that_was_shut_down_for_reading_is_bound_again() {
+    for activation in ["eager", "on-demand"] {
+        let world = World::new();
+        let yaml = on_demand("unix:$DIR/web.sock", "");
+        let daemon = world.run(&yaml.replace("on-demand", activation));
+        daemon.line(&["web", "listening on"]);
+        let path = world.path("web.sock");
+        let first = UnixStream::connect(&path).expect("connect");
+        let mut puppet = world.puppet();
+        assert_eq!(puppet.ask("half 3"), "half");
+        daemon.line(&["web.sock was shut down by app.0"]);
+        // Whoever has the old socket is started again.
+        puppet.wait_for_its_end();
+        drop(first);
+        let address = path.to_str().expect("UTF-8").to_owned();
+        eventually("clients get in", || UnixStream::connect(&path).is_ok());
+        let client = std::thread::spawn(move || network::send("unix", &address, "hello"));
+        let mut puppet = world.puppet();
+        // The one that only looked came first.
+        while puppet.ask("read 3") != "hello" {}
+        assert_eq!(client.join().expect("the client").as_deref(), Ok("HELLO"));
+        daemon.stop();
+    }
 }
 
 // A process of a connection that hangs before exec (here in open(2) of a fifo) was looked at every
