@@ -5,6 +5,7 @@ mod harness;
 use harness::{World, children, client, context_switches, eventually, network, state};
 use nix::sys::stat::Mode;
 use socket2::SockAddr;
+use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,31 @@ fn a_unix_listener_that_was_shut_down_for_reading_is_bound_again() {
         // The one that only looked came first.
         while puppet.ask("read 3") != "hello" {}
         assert_eq!(client.join().expect("the client").as_deref(), Ok("HELLO"));
+        daemon.stop();
+    }
+}
+
+// connect(2) of a datagram socket lets only that peer in, and belongs to the socket and not to the
+// descriptor. A worker of inetd's `wait` kind that did so and ended locked everybody else out.
+#[test]
+fn a_worker_that_connects_its_udp_socket_does_not_lock_out_other_clients() {
+    let world = World::new();
+    for address in ["udp://127.0.0.1:0", "udp://0.0.0.0:0"] {
+        let daemon = world.run(&on_demand(address, ""));
+        let address = format!("127.0.0.1:{}", daemon.address("web").port());
+        let first = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        first.send_to(b"hello", &address).expect("send");
+        let mut puppet = world.puppet();
+        assert_eq!(puppet.ask("read 3"), "hello");
+        let client = first.local_addr().expect("an address");
+        assert_eq!(puppet.ask(&format!("connect 3 {client}")), "connect");
+        puppet.tell("exit 0");
+        puppet.wait_for_its_end();
+        daemon.line(&["app.0 connected", &address[9..], "put right"]);
+        let second = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        second.send_to(b"hello", &address).expect("send");
+        let mut puppet = world.puppet();
+        assert_eq!(puppet.ask("read 3"), "hello");
         daemon.stop();
     }
 }

@@ -407,6 +407,9 @@ pub(super) fn disturbance(disturbed: Disturbed, nonblocking: bool) -> Vec<&'stat
     if disturbed.shut_down {
         words.push("shut down");
     }
+    if disturbed.connected {
+        words.push("connected");
+    }
     words
 }
 
