@@ -2,7 +2,8 @@
 
 mod harness;
 
-use harness::{World, children, client, context_switches, eventually, network, state};
+use harness::activation::{has_started, starts};
+use harness::{World, children, client, context_switches, eventually, network, settled, state};
 use nix::sys::stat::Mode;
 use socket2::SockAddr;
 use std::net::UdpSocket;
@@ -78,6 +79,36 @@ fn a_worker_that_connects_its_udp_socket_does_not_lock_out_other_clients() {
         assert_eq!(puppet.ask("read 3"), "hello");
         daemon.stop();
     }
+}
+
+// An error that a worker leaves in the error queue (ip(7), IP_RECVERR) makes a socket ready for
+// ever. It was taken for a client, and the worker was started for nobody, again and again.
+#[test]
+fn an_error_that_nobody_has_read_is_no_client() {
+    let world = World::new();
+    let daemon = world.run(&on_demand("udp://127.0.0.1:0", "trigger_limit: none"));
+    let client = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let send = || {
+        client
+            .send_to(b"hello", daemon.address("web"))
+            .expect("send")
+    };
+    send();
+    for round in 1..=2 {
+        let mut puppet = world.puppet();
+        assert_eq!(puppet.ask("read 3"), "hello");
+        assert_eq!(puppet.ask("complain 3"), "complain");
+        puppet.tell("exit 0");
+        puppet.wait_for_its_end();
+        eventually("it is reaped", || children(daemon.pid()).is_empty());
+        settled(daemon.pid());
+        assert_eq!(starts(&daemon, "app"), round);
+        // A client is one as before.
+        send();
+    }
+    has_started(&daemon, "app", 3);
+    drop(world.puppet());
+    daemon.stop();
 }
 
 // A process of a connection that hangs before exec (here in open(2) of a fifo) was looked at every

@@ -38,4 +38,4 @@ pub use bound::{
 pub use lock::PathLock;
 pub use option::Effective;
 pub use repair::{Damage, Repair, inspect, repair};
-pub use waiting::{Waiters, waiters};
+pub use waiting::{Waiters, forget_errors, waiters};
