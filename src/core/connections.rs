@@ -112,8 +112,9 @@ impl Core {
         let Some(worker) = self.accept_is_over(connection) else {
             return;
         };
+        let rate = self.limits(worker).rate;
         let known = &mut self.workers[worker.0 as usize];
-        known.gate.recent.count(now);
+        known.gate.recent.count(now, rate);
         known.connections.exhausted = 0;
         known.connections.totals.accepted += 1;
         if self.phase != Phase::Running {

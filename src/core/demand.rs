@@ -38,7 +38,10 @@ impl Core {
 
     /// Starts everything of a worker that does not run.
     pub(super) fn activate(&mut self, now: Mono, worker: WorkerId, at: (ListenerId, u32)) {
-        self.workers[worker.0 as usize].gate.recent.count(now);
+        let known = &mut self.workers[worker.0 as usize];
+        if let Activation::OnDemand { limit } = known.lifecycle.activation {
+            known.gate.recent.count(now, limit);
+        }
         let (listener, socket) = at;
         self.emit(Event::Activated {
             worker,

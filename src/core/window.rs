@@ -28,9 +28,11 @@ impl Window {
         Some(oldest + limit.interval)
     }
 
-    /// One more.
-    pub(super) fn count(&mut self, now: Mono) {
-        self.recent.push_back(now);
+    /// One more. Without a limit nobody asks, and nothing would ever be forgotten.
+    pub(super) fn count(&mut self, now: Mono, limit: Option<Rate>) {
+        if limit.is_some() {
+            self.recent.push_back(now);
+        }
     }
 }
 
@@ -48,13 +50,21 @@ mod tests {
         let second = |n: u64| Mono(n * 1_000_000_000);
         let mut window = Window::default();
         assert_eq!(window.full(second(1), limit, 0), None);
-        window.count(second(1));
+        window.count(second(1), Some(limit));
         assert_eq!(window.full(second(4), limit, 0), None);
         assert_eq!(window.full(second(4), limit, 1), Some(second(11)));
-        window.count(second(4));
+        window.count(second(4), Some(limit));
         assert_eq!(window.full(second(5), limit, 0), Some(second(11)));
         assert_eq!(window.full(second(11), limit, 0), None);
-        window.count(second(11));
+        window.count(second(11), Some(limit));
         assert_eq!(window.full(second(11), limit, 0), Some(second(14)));
+    }
+
+    // Connections that nobody limits were remembered for ever, each with its time.
+    #[test]
+    fn without_a_limit_nothing_is_remembered() {
+        let mut window = Window::default();
+        window.count(Mono(1), None);
+        assert!(window.recent.is_empty());
     }
 }

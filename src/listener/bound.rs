@@ -239,14 +239,16 @@ pub struct Disturbed {
     /// The listener was shut down. TCP listens again; a unix socket cannot, and needs
     /// [`super::repair()`].
     pub shut_down: bool,
+    /// A datagram socket was connected to one peer, and heard nobody else.
+    pub connected: bool,
 }
 
 /// Puts a socket back in order before a spawn: the open file description is shared with every
 /// worker that ran before, and those may have changed O_NONBLOCK and the backlog, or have shut
-/// the listener down. Sets O_NONBLOCK and, where clients queue, repeats listen(2). Answers with
-/// what it had to put right.
+/// the listener down, or have connected a datagram socket. Sets O_NONBLOCK and, where clients queue,
+/// repeats listen(2). Answers with what it had to put right.
 ///
-/// Errors are those of fcntl(2), bind(2) and listen(2).
+/// Errors are those of fcntl(2), connect(2), bind(2) and listen(2).
 pub fn prepare_for_spawn(
     socket: &BoundSocket,
     backlog: u32,
@@ -255,6 +257,7 @@ pub fn prepare_for_spawn(
     let mut disturbed = Disturbed {
         nonblocking: set_mode(&socket.fd, mode)?,
         shut_down: false,
+        connected: repair::disconnect(socket)?,
     };
     if socket.endpoint.accepts() {
         disturbed.shut_down = repair::is_shut_down(socket);

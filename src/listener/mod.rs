@@ -40,4 +40,4 @@ pub use depth::{Depth, DepthReader, Unit, depth, depths};
 pub use lock::PathLock;
 pub use option::Effective;
 pub use repair::{Damage, Repair, inspect, repair};
-pub use waiting::{Waiters, waiters};
+pub use waiting::{Waiters, forget_errors, waiters};

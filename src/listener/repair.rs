@@ -11,6 +11,7 @@ use super::bind::{BindError, BindStep, Failure, bind_again};
 use super::bound::{Bound, BoundSocket, PathIdentity, as_backlog, remove_if_ours};
 use crate::config::{Endpoint, UnixName};
 use crate::plan::{ListenerId, Plan};
+use crate::sys;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::lstat;
@@ -36,6 +37,36 @@ pub enum Repair {
     ListenedAgain,
     /// By another socket: workers that run still have the old one.
     Rebound,
+}
+
+/// Undoes connect(2) of a datagram socket: connected, it hears its one peer only. Answers whether it
+/// was.
+///
+/// # Errors
+///
+/// Those of connect(2) and bind(2): another process may have taken the port meanwhile.
+pub(super) fn disconnect(socket: &BoundSocket) -> io::Result<bool> {
+    let has_peers = match &socket.endpoint {
+        Endpoint::Inet { .. } | Endpoint::Unix { .. } => !socket.endpoint.accepts(),
+        Endpoint::Vsock { .. }
+        | Endpoint::Fifo { .. }
+        | Endpoint::MessageQueue { .. }
+        | Endpoint::Special { .. }
+        | Endpoint::Netlink { .. } => false,
+    };
+    let raw = SockRef::from(&socket.fd);
+    if !has_peers || raw.peer_addr().is_err() {
+        return Ok(false);
+    }
+    sys::disconnect(&socket.fd)?;
+    if let Endpoint::Inet { address, .. } = socket.address {
+        // A port that the kernel had chosen is gone with the peer (__udp_disconnect in net/ipv4).
+        let local = raw.local_addr()?.as_socket();
+        if local.is_none_or(|local| local.port() != address.port()) {
+            raw.bind(&address.into())?;
+        }
+    }
+    Ok(true)
 }
 
 /// Looks for damage. Three system calls at most, and none that waits.

@@ -9,12 +9,14 @@ use super::diag::Diag;
 use crate::config::{Endpoint, SocketKind};
 use crate::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::fstat;
+use socket2::SockRef;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// How much of a message is looked at.
 const PEEKED: usize = 512;
@@ -82,6 +84,25 @@ pub fn waiters(sockets: &[&BoundSocket]) -> Waiters {
         }
     }
     waiters
+}
+
+/// Takes the errors of messages that were sent from a UDP socket by somebody who has not read them
+/// (IP_RECVERR, ip(7)): they make it ready for ever, and there is no client behind them. Answers
+/// whether it is such a socket.
+pub fn forget_errors(socket: &BoundSocket) -> bool {
+    let Endpoint::Inet { .. } = &socket.endpoint else {
+        return false;
+    };
+    if socket.endpoint.accepts() {
+        return false;
+    }
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    // Each holds some of the message that was sent.
+    let mut bytes = [0; 1];
+    while recv(socket.fd.as_raw_fd(), &mut bytes, flags).is_ok() {}
+    // Last, because each that is taken leaves its errno here.
+    let _forgotten = SockRef::from(&socket.fd).take_error();
+    true
 }
 
 /// Who waits at a socket that is readable; `None` where the kernel does not tell.

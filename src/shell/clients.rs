@@ -197,12 +197,15 @@ pub(super) fn make_room(bound: &mut Bound) -> Option<RawFd> {
 impl Shell {
     /// Something happened at a socket: a client came, or the socket went.
     pub(super) fn socket_event(&mut self, (listener, socket): SocketId, flags: EpollFlags) {
-        let ended = EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+        let ended = EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLERR;
+        let is_error_alone = flags == EpollFlags::EPOLLERR;
         let held = self.held((listener, socket));
         if held.is_some_and(|held| held.endpoint.accepts()) && flags.intersects(ended) {
             self.look_at(listener, socket);
         } else if self.plan.metrics == Some(listener) {
             self.take_scraper(listener, socket);
+        } else if is_error_alone && held.is_some_and(listener::forget_errors) {
+            log::debug!("forgot an error that a worker has left to a socket");
         } else {
             self.feed(Input::ClientWaits { listener, socket });
         }

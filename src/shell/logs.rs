@@ -104,7 +104,6 @@ impl Outlet {
 }
 
 /// A line of a worker, to be shown.
-#[allow(dead_code, reason = "for the control socket")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
     /// When it was read, since 1970.
@@ -120,7 +119,6 @@ pub struct LogLine {
 }
 
 /// The first lines after a point in the log.
-#[allow(dead_code, reason = "for the control socket")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLines {
     /// The oldest first.
@@ -155,7 +153,6 @@ impl Logs {
 
     /// The last lines of one worker or of all, at most so many, the oldest first; and the point in
     /// the log to follow it from with [`Logs::since`].
-    #[allow(dead_code, reason = "for the control socket")]
     pub(super) fn last(&self, worker: Option<WorkerId>, count: usize) -> LogLines {
         let lines = self.kept.last(worker.map(place), count);
         LogLines {
@@ -166,7 +163,6 @@ impl Logs {
     }
 
     /// What came after a point in the log, at most so many lines.
-    #[allow(dead_code, reason = "for the control socket")]
     pub(super) fn since(&self, worker: Option<WorkerId>, point: u64, at_most: usize) -> LogLines {
         let since = self.kept.since(worker.map(place), point, at_most);
         LogLines {
@@ -177,7 +173,6 @@ impl Logs {
     }
 
     /// The point behind the last line: as long as it stays the same, nobody has written anything.
-    #[allow(dead_code, reason = "for the control socket")]
     pub(super) fn newest(&self) -> u64 {
         self.kept.newest()
     }
@@ -298,7 +293,6 @@ impl Logs {
     /// # Errors
     ///
     /// What could not be opened, in words.
-    #[allow(dead_code, reason = "for the control socket")]
     pub(super) fn reopen(&mut self) -> Result<usize, Vec<String>> {
         let mut failed = Vec::new();
         for (path, known) in &mut self.files {
@@ -528,7 +522,6 @@ fn place(worker: WorkerId) -> usize {
     worker.0 as usize
 }
 
-#[allow(dead_code, reason = "for the control socket")]
 fn shown((worker, line): (usize, &crate::output::Line)) -> LogLine {
     // Workers were counted by their ids.
     let worker = WorkerId(u32::try_from(worker).unwrap_or(u32::MAX));

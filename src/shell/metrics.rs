@@ -150,18 +150,6 @@ impl Job {
 }
 
 impl Shell {
-    /// The metrics as text, all at once: with thousands of listeners that takes a while. Whoever
-    /// has time in between makes a [`Job`] and steps through it.
-    #[allow(dead_code, reason = "the control socket asks for it")]
-    pub(super) fn metrics_text(&self) -> String {
-        let mut job = Job::new(Format::OpenMetrics);
-        loop {
-            if let Some(text) = job.step(self) {
-                return text;
-            }
-        }
-    }
-
     /// A scraper has connected.
     pub(super) fn take_scraper(&mut self, listener: ListenerId, socket: u32) {
         let Some(held) = self.held((listener, socket)) else {

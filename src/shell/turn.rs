@@ -6,8 +6,8 @@
 use super::clients::{self, Clients, Connection};
 use super::clock;
 use super::control::{Control, Part};
-use super::metrics::Metrics;
 use super::logs::{Logs, Outlet};
+use super::metrics::Metrics;
 use super::process::{Process, Processes};
 use super::signals::{Arrived, Signals};
 use super::watch::{SocketId, Watch};
@@ -43,8 +43,9 @@ pub struct Shell {
     pub(super) bound: Option<Bound>,
     pub(super) watch: Watch,
     pub(super) clients: Clients,
-    /// The processes on their way to exec that tell nobody when they are there.
-    launching: Vec<(ProcessId, Mono)>,
+    /// The processes on their way to exec that tell nobody when they are there, since when, and when
+    /// they are looked at next.
+    launching: Vec<(ProcessId, Mono, Mono)>,
     surroundings: Surroundings,
     pub(super) core: Core,
     pub(super) metrics: Metrics,
@@ -246,6 +247,7 @@ impl Shell {
         if tokens().any(|token| token == Token::Output) {
             self.logs.turn(&self.epoll);
         }
+        self.feed_followers();
         Ok(())
     }
 
@@ -257,13 +259,13 @@ impl Shell {
             return;
         }
         let now = clock::now();
-        for (process, at) in std::mem::take(&mut self.launching) {
+        for (process, since, at) in std::mem::take(&mut self.launching) {
             self.exec_status(process);
             let is_launching = |process: &Process| process.launching.is_some();
             if self.processes.get(process).is_some_and(is_launching) {
-                let waited = at.since(now).max(now.since(at)).max(LAUNCH_LOOK);
-                let next = if at > now { at } else { now + waited * 2 };
-                self.launching.push((process, next));
+                let waited = now.since(since).max(LAUNCH_LOOK);
+                let next = if at > now { at } else { now + waited };
+                self.launching.push((process, since, next));
             }
         }
     }
@@ -273,7 +275,7 @@ impl Shell {
         if self.control.has_work() {
             return EpollTimeout::ZERO;
         }
-        let looked_at = self.launching.iter().map(|(_, at)| *at);
+        let looked_at = self.launching.iter().map(|(_, _, at)| *at);
         let others = self.metrics.deadline().into_iter();
         let others = others.chain(self.control.deadline());
         let deadlines = looked_at.chain(self.core.deadline()).chain(others);
@@ -492,7 +494,8 @@ impl Shell {
                 let lent = connection.filter(|_| is_silent);
                 if let Some(connection) = lent {
                     self.clients.lend(connection);
-                    self.launching.push((id, clock::now() + LAUNCH_LOOK));
+                    let now = clock::now();
+                    self.launching.push((id, now, now + LAUNCH_LOOK));
                 }
                 let process = Process {
                     pid: launched.pid,

@@ -2,11 +2,12 @@
 //! removed, that the machine has other addresses.
 //!
 //! Listeners are watched for EPOLLHUP, which is reported without being asked for and says that a
-//! worker has called shutdown(2). Clients are the workers' business and wake nobody here, but where
+//! worker has called shutdown(2); unix ones for EPOLLRDHUP as well. Clients are the workers' business and wake nobody here, but where
 //! a worker is yet to be started for them, or they are accepted here ([`Role`]).
 
 use super::clients::Role;
 use super::turn::Token;
+use crate::config::Endpoint;
 use crate::listener::{self, Bound, BoundSocket};
 use crate::plan::ListenerId;
 use nix::errno::Errno;
@@ -59,9 +60,9 @@ impl Watch {
     /// one that can be shut down.
     pub(super) fn clients(&self, epoll: &Epoll, id: SocketId, socket: &BoundSocket, wanted: bool) {
         let flags = if wanted {
-            EpollFlags::EPOLLIN
+            EpollFlags::EPOLLIN | end_of(socket)
         } else {
-            EpollFlags::empty()
+            end_of(socket)
         };
         let mut event = EpollEvent::new(flags, Token::Listener(id).pack());
         // What has no accept queue could go on to report errors that nobody here can take.
@@ -96,8 +97,8 @@ impl Watch {
         }
         if socket.endpoint.accepts() || role != Role::Held {
             let flags = match role {
-                Role::Held => EpollFlags::empty(),
-                Role::Watched | Role::Accepted { .. } => EpollFlags::EPOLLIN,
+                Role::Held => end_of(socket),
+                Role::Watched | Role::Accepted { .. } => EpollFlags::EPOLLIN | end_of(socket),
             };
             let event = EpollEvent::new(flags, Token::Listener(id).pack());
             match epoll.add(&socket.fd, event) {
@@ -207,6 +208,21 @@ impl Watch {
             recv(routing.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT),
             Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR)
         ) {}
+    }
+}
+
+/// What has to be asked for to hear that a listener was shut down: of a unix socket, on which
+/// SHUT_RD is enough to keep clients out, and is no EPOLLHUP.
+fn end_of(socket: &BoundSocket) -> EpollFlags {
+    match socket.endpoint {
+        Endpoint::Unix { .. } if socket.endpoint.accepts() => EpollFlags::EPOLLRDHUP,
+        Endpoint::Unix { .. }
+        | Endpoint::Inet { .. }
+        | Endpoint::Vsock { .. }
+        | Endpoint::Fifo { .. }
+        | Endpoint::MessageQueue { .. }
+        | Endpoint::Special { .. }
+        | Endpoint::Netlink { .. } => EpollFlags::empty(),
     }
 }
 

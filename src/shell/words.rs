@@ -382,7 +382,11 @@ fn serves_connections(plan: &Plan, worker: WorkerId) -> bool {
 pub(super) fn end(end: &End) -> String {
     match end {
         End::Inet(address) => address.to_string(),
-        End::Path(path) => path.display().to_string(),
+        // A client chooses its own name, and may not write lines of its own here.
+        End::Path(path) => {
+            let path = path.to_string_lossy();
+            path.replace(char::is_control, "\u{fffd}")
+        }
         End::Abstract(name) => {
             let name = String::from_utf8_lossy(name);
             format!("@{}", name.replace(char::is_control, "@"))
@@ -409,6 +413,9 @@ pub(super) fn disturbance(disturbed: Disturbed, nonblocking: bool) -> Vec<&'stat
     }
     if disturbed.shut_down {
         words.push("shut down");
+    }
+    if disturbed.connected {
+        words.push("connected");
     }
     words
 }

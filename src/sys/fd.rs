@@ -2,7 +2,7 @@
 
 use nix::libc::{self, c_uint};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Sets FD_CLOEXEC on every descriptor from `first` on: whatever listend was started with shall
 /// not reach a worker.
@@ -19,6 +19,26 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
             c_uint::MAX,
             libc::CLOSE_RANGE_CLOEXEC,
         )
+    };
+    if done == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Undoes connect(2) of a datagram socket, by an address of the family AF_UNSPEC.
+///
+/// # Errors
+///
+/// Those of connect(2).
+pub fn disconnect(socket: impl AsFd) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed and open; the kernel reads a sockaddr, which is there, and
+    // all zero but for its family.
+    let done = unsafe {
+        let mut nobody: libc::sockaddr = std::mem::zeroed();
+        nobody.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+        let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+        libc::connect(socket.as_fd().as_raw_fd(), &raw const nobody, length)
     };
     if done == -1 {
         return Err(io::Error::last_os_error());

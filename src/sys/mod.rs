@@ -22,7 +22,7 @@ mod wait;
 
 pub use child::{FdAction, FdSlot};
 pub use environment::forget_variable;
-pub use fd::{close_on_exec_from, has_pidfs, own_pidfd_inode, take_descriptor};
+pub use fd::{close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, take_descriptor};
 pub use launch::{
     CStrings, ContainsNul, EnvSlot, Launched, Launching, Prepared, Stdio, Tell,
     can_unshare_descriptors, discard, launch,

@@ -13,6 +13,9 @@
 //! | `orphan` | leaves a process in a session of its own, soon to exit, to PID 1 | its pid |
 //! | `disturb` | leaves the listeners in disorder, see [`crate::serve::disturb`] | `disturb` |
 //! | `shutdown` | shuts every listener down | `shutdown` |
+//! | `half FD` | shuts one listener down for reading only | `half` |
+//! | `connect FD ADDRESS` | connects a datagram socket to one client | `connect` |
+//! | `complain FD` | leaves an error in a UDP socket's error queue | `complain` |
 //! | `flip` | turns O_NONBLOCK of every listener round | `flip` |
 //! | `unlink PATH` | removes a file, as a worker does that takes the path for its own | `unlink` |
 //! | `read FD` | waits for one client or message, see [`crate::talk::read`] | what it read |
@@ -65,6 +68,9 @@ pub fn run(report: &Report, path: &str) -> i32 {
                 serve::shut_down(&serve::inherited()).expect("shut the listeners down");
                 "shutdown".to_owned()
             }
+            "half" => talk::answer(talk::shut_for_reading(number)),
+            "connect" => talk::answer(talk::connect(number, text)),
+            "complain" => talk::answer(talk::complain(number)),
             "flip" => {
                 serve::flip(&serve::inherited()).expect("turn O_NONBLOCK round");
                 "flip".to_owned()

@@ -5,6 +5,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
@@ -109,4 +110,37 @@ pub fn links(number: RawFd) -> io::Result<String> {
     let mut header = [0; 16];
     (&*socket).read_exact(&mut header)?;
     Ok(u16::from_ne_bytes([header[4], header[5]]).to_string())
+}
+
+/// Shuts a socket down for reading only, for everybody who has it.
+pub fn shut_for_reading(number: RawFd) -> io::Result<String> {
+    // SAFETY: nothing in this process closes an inherited descriptor.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    SockRef::from(&fd).shutdown(Shutdown::Read)?;
+    Ok("half".to_owned())
+}
+
+/// Connects a datagram socket, so that it hears nobody else.
+pub fn connect(number: RawFd, address: &str) -> io::Result<String> {
+    // SAFETY: nothing in this process closes an inherited descriptor.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+    SockRef::from(&fd).connect(&address.into())?;
+    Ok("connect".to_owned())
+}
+
+/// Asks for the errors of a UDP socket (IP_RECVERR, ip(7)), causes one and does not read it.
+pub fn complain(number: RawFd) -> io::Result<String> {
+    // SAFETY: nothing in this process closes an inherited descriptor.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::Ipv4RecvErr, &true)?;
+    // Nobody has this port once the socket is closed again.
+    let nobody = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    SockRef::from(&fd).send_to(b"hello", &nobody.into())?;
+    let mut polled = [PollFd::new(fd, PollFlags::empty())];
+    let timeout = PollTimeout::try_from(PATIENCE).map_err(io::Error::other)?;
+    if poll(&mut polled, timeout)? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok("complain".to_owned())
 }

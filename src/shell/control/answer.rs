@@ -1,16 +1,19 @@
 //! From a call to its answer.
 
-use super::client::{ClientId, Gone, UnderWay, WaitsFor};
+use super::client::{Client, ClientId, Gone, UnderWay, WaitsFor};
 use super::errand::Question;
 use super::status::{ended, word_for};
 use super::{Control, Part};
 use crate::config::signal_number;
 use crate::control::{
-    Access, Call, DescriptionReply, Error, LogsReply, MetricsReply, Progress, Reply, Request,
-    WatchReply, description, info,
+    Access, Call, DescriptionReply, Error, LogLine, LogsReply, MetricsReply, Progress, Reply,
+    Request, WatchReply, description, info, rfc3339,
 };
 use crate::core::{Answer, Command, Input, InstanceId, Refused, Ticket};
+use crate::metrics::Format;
 use crate::plan::WorkerId;
+use crate::shell::logs::{self, LogLines};
+use crate::shell::metrics::Job;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
 use nix::sys::epoll::EpollFlags;
@@ -18,6 +21,12 @@ use std::time::Duration;
 
 /// So long clients are served in one turn of the loop; then it is the workers' turn again.
 const SLICE: Duration = Duration::from_millis(2);
+
+/// So many lines are told when nobody says how many.
+const LINES: u32 = 50;
+
+/// So many lines are told to somebody who follows before the next is looked at.
+const LINES_AT_ONCE: usize = 200;
 
 /// More instances are no worker's.
 const MOST_INSTANCES: u32 = 10_000;
@@ -55,6 +64,7 @@ impl Shell {
             self.take_call();
             self.advance_portrait();
             self.advance_survey();
+            self.advance_page();
         }
     }
 
@@ -188,8 +198,10 @@ impl Shell {
             }
             Request::Reload { dry_run, .. } => self.reload(id, dry_run),
             Request::Metrics => {
-                let text = self.metrics_text();
-                self.succeed(id, &Reply::last(&MetricsReply { text }));
+                self.control.waits(id, WaitsFor::Metrics);
+                self.control
+                    .pages
+                    .push_back((id, Job::new(Format::OpenMetrics)));
             }
             Request::Check => self.ask(id, Question::Check, ""),
             Request::Explain { listener } => self.explain(id, &listener),
@@ -200,8 +212,10 @@ impl Shell {
             } => self.logs(id, worker.as_deref(), lines, follow),
             Request::Reopen => {
                 self.log_request(id, "reopen the log files");
-                self.reopen();
-                self.succeed(id, &Reply::done());
+                match self.reopen() {
+                    Ok(()) => self.succeed(id, &Reply::done()),
+                    Err(reason) => self.fail(id, &Error::Failed { reason }),
+                }
             }
         }
     }
@@ -385,15 +399,93 @@ impl Shell {
     }
 
     /// Answers `Logs`.
-    fn logs(&mut self, id: ClientId, worker: Option<&str>, _lines: Option<u32>, _follow: bool) {
-        if let Some(Err(error)) = worker.map(|name| self.worker_named(name)) {
-            return self.fail(id, &error);
+    /// Tells the last lines, and those to come as long as somebody wants to hear them.
+    fn logs(&mut self, id: ClientId, worker: Option<&str>, lines: Option<u32>, follow: bool) {
+        let worker = match worker.map(|name| self.worker_named(name)).transpose() {
+            Ok(worker) => worker,
+            Err(error) => return self.fail(id, &error),
+        };
+        let count = usize::try_from(lines.unwrap_or(LINES)).unwrap_or(usize::MAX);
+        let found = self.logs.last(worker, count);
+        if follow {
+            let next = found.next;
+            self.control.waits(id, WaitsFor::Lines { worker, next });
+            self.control.followers.insert(id);
+            return self.tell_lines(id, &found);
         }
-        self.succeed(id, &Reply::last(&LogsReply::default()));
+        let replies: Vec<LogsReply> = found.lines.iter().map(|line| self.as_reply(line)).collect();
+        let Some((last, others)) = replies.split_last() else {
+            return self.succeed(id, &Reply::last(&LogsReply::default()));
+        };
+        for reply in others {
+            self.succeed(id, &Reply::continues(reply));
+        }
+        self.succeed(id, &Reply::last(last));
+    }
+
+    fn as_reply(&self, line: &logs::LogLine) -> LogsReply {
+        LogsReply {
+            line: Some(LogLine {
+                time: rfc3339(line.time.as_secs()),
+                worker: Some(self.plan.worker(line.worker).name.clone()),
+                instance: Some(words::instance_name(&self.plan, line.instance)),
+                text: line.text.clone(),
+            }),
+        }
+    }
+
+    fn tell_lines(&mut self, id: ClientId, found: &LogLines) {
+        for line in &found.lines {
+            let reply = Reply::continues(&self.as_reply(line));
+            self.succeed(id, &reply);
+        }
+    }
+
+    /// Tells those who follow what was written since, each as fast as it reads.
+    pub(in crate::shell) fn feed_followers(&mut self) {
+        if self.control.followers.is_empty() {
+            return;
+        }
+        let newest = self.logs.newest();
+        for id in self.control.followers.clone() {
+            let Some(WaitsFor::Lines { worker, next }) = self.control.waits_for(id) else {
+                self.control.followers.remove(&id);
+                continue;
+            };
+            if next == newest || !self.control.has_read_all(id) {
+                continue;
+            }
+            let found = self.logs.since(worker, next, LINES_AT_ONCE);
+            let next = found.next;
+            self.control.waits(id, WaitsFor::Lines { worker, next });
+            self.tell_lines(id, &found);
+        }
     }
 
     /// Opens the files again that workers log to.
-    fn reopen(&mut self) {}
+    fn reopen(&mut self) -> Result<(), String> {
+        match self.logs.reopen() {
+            Ok(count) => {
+                log::info!("opened {count} of the workers' output files again");
+                Ok(())
+            }
+            Err(failures) => Err(failures.join("; ")),
+        }
+    }
+
+    /// Collects a little more of the metrics that somebody asked for.
+    fn advance_page(&mut self) {
+        let Some((id, mut job)) = self.control.pages.pop_front() else {
+            return;
+        };
+        match job.step(self) {
+            Some(text) => self.succeed(id, &Reply::last(&MetricsReply { text })),
+            None if self.control.waits_for(id).is_some() => {
+                self.control.pages.push_front((id, job));
+            }
+            None => {}
+        }
+    }
 }
 
 impl Control {
@@ -403,6 +495,17 @@ impl Control {
         if let Some(call) = client.and_then(|client| client.call.as_mut()) {
             call.waits_for = waits_for;
         }
+    }
+
+    /// Whether the client has taken everything that it was told.
+    fn has_read_all(&self, id: ClientId) -> bool {
+        self.clients.get(&id).is_some_and(Client::has_read_all)
+    }
+
+    /// What the client's call waits for; `None` if it has none, or is gone.
+    pub(super) fn waits_for(&self, id: ClientId) -> Option<WaitsFor> {
+        let call = self.clients.get(&id)?.call.as_ref()?;
+        Some(call.waits_for.clone())
     }
 
     /// Whether the client does not want to hear what comes of its call.
@@ -418,7 +521,12 @@ impl Control {
     fn done_words(&self, id: ClientId) -> Option<String> {
         match &self.clients.get(&id)?.call.as_ref()?.waits_for {
             WaitsFor::Operation { done, .. } => Some(done.clone()),
-            WaitsFor::Nothing | WaitsFor::Status | WaitsFor::Events | WaitsFor::Errand => None,
+            WaitsFor::Nothing
+            | WaitsFor::Status
+            | WaitsFor::Metrics
+            | WaitsFor::Events
+            | WaitsFor::Lines { .. }
+            | WaitsFor::Errand => None,
         }
     }
 
@@ -430,7 +538,14 @@ impl Control {
             .and_then(|client| client.call.as_ref());
         let (done, of) = match call.map(|call| &call.waits_for) {
             Some(WaitsFor::Operation { progress, .. }) => *progress,
-            Some(WaitsFor::Nothing | WaitsFor::Status | WaitsFor::Events | WaitsFor::Errand)
+            Some(
+                WaitsFor::Nothing
+                | WaitsFor::Status
+                | WaitsFor::Metrics
+                | WaitsFor::Events
+                | WaitsFor::Lines { .. }
+                | WaitsFor::Errand,
+            )
             | None => (0, 0),
         };
         Progress {

@@ -2,6 +2,7 @@
 
 use crate::control::{Access, Expects, FrameTooLong, Inbox, Outbox, Owner, Peer, Reply, Unread};
 use crate::core::{Mono, Ticket};
+use crate::plan::WorkerId;
 use crate::sys;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
@@ -80,6 +81,15 @@ pub(super) enum WaitsFor {
     Status,
     /// Events, for as long as it is there.
     Events,
+    /// Metrics, which are being collected.
+    Metrics,
+    /// Lines of a worker, or of all, from this point on.
+    Lines {
+        /// Whose.
+        worker: Option<WorkerId>,
+        /// Behind the last line that was told.
+        next: u64,
+    },
     /// The core.
     Operation {
         /// Which.
@@ -219,6 +229,11 @@ impl Client {
     /// How many bytes are kept for it.
     pub(super) fn held(&self) -> usize {
         self.inbox.held() + self.outbox.pending().len()
+    }
+
+    /// Whether it has taken everything that it was told.
+    pub(super) fn has_read_all(&self) -> bool {
+        self.outbox.is_empty()
     }
 
     /// Whether its next call may be looked at: those before it are answered, and it has read that.

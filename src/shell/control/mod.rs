@@ -13,6 +13,7 @@ mod status;
 
 pub use socket::{ControlSocket, NoControl};
 
+use super::metrics::Job;
 use crate::control::{Access, Owner, Reply};
 use crate::core::{Mono, Ticket};
 use crate::shell::clock;
@@ -98,8 +99,12 @@ pub struct Control {
     portraits: VecDeque<Portrait>,
     /// Who is to be told what a reload would change.
     surveys: VecDeque<Survey>,
+    /// Who is to be told the metrics.
+    pages: VecDeque<(ClientId, Job)>,
     /// Who is to be told every event.
     watchers: BTreeSet<ClientId>,
+    /// Who is to be told every line of a worker.
+    followers: BTreeSet<ClientId>,
     /// Who waits for which answer of the core.
     tickets: HashMap<Ticket, ClientId>,
     errands: HashMap<ErrandId, Errand>,
@@ -126,7 +131,9 @@ impl Default for Control {
             queue: VecDeque::new(),
             portraits: VecDeque::new(),
             surveys: VecDeque::new(),
+            pages: VecDeque::new(),
             watchers: BTreeSet::new(),
+            followers: BTreeSet::new(),
             tickets: HashMap::new(),
             errands: HashMap::new(),
             queue_log: QueueLog::default(),
@@ -185,7 +192,10 @@ impl Control {
 
     /// Whether there is something to do without being told by the kernel.
     pub(super) fn has_work(&self) -> bool {
-        !(self.queue.is_empty() && self.portraits.is_empty() && self.surveys.is_empty())
+        !(self.queue.is_empty()
+            && self.portraits.is_empty()
+            && self.surveys.is_empty()
+            && self.pages.is_empty())
     }
 
     /// When to look again, if nothing else happens before.
@@ -316,6 +326,10 @@ impl Control {
             }
             WaitsFor::Events => {
                 self.watchers.remove(&id);
+            }
+            WaitsFor::Metrics => self.pages.retain(|(client, _)| *client != id),
+            WaitsFor::Lines { .. } => {
+                self.followers.remove(&id);
             }
             WaitsFor::Operation { ticket, .. } => {
                 self.tickets.remove(ticket);
