@@ -91,6 +91,18 @@ pub struct Worker {
     pub detail: Option<Detail>,
 }
 
+impl Worker {
+    /// The instance of a worker that has one, and is meant to have no more: the two are shown as
+    /// one.
+    pub fn only_instance(&self) -> Option<&Instance> {
+        let [only] = self.instances.as_slice() else {
+            return None;
+        };
+        let rest = only.name.strip_prefix(&self.name)?;
+        matches!(rest, "" | ".0").then_some(only)
+    }
+}
+
 /// One instance of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {

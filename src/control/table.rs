@@ -82,21 +82,19 @@ fn fill(queue: Queue) -> String {
     }
 }
 
-/// One line for a worker with one instance of its own name; otherwise a line for each instance
+/// One line for a worker with one instance; otherwise a line for each instance
 /// below the worker's. What its connections did has a line of its own.
 fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
     let name = Cell::text(&worker.name);
     let generation = Cell::text(&worker.generation.to_string());
-    match worker.instances.as_slice() {
-        [only] if only.name == worker.name => {
-            sheet.row(instance(name, generation, only, now));
-        }
-        instances => {
+    match worker.only_instance() {
+        Some(only) => sheet.row(instance(name, generation, only, now)),
+        None => {
             let state = Cell::coloured(worker.state.word(), worker_colour(&worker.state));
             let mut row: [Cell; 7] = Default::default();
             [row[0], row[1], row[2]] = [name, generation, state];
             sheet.row(row);
-            for one in instances {
+            for one in &worker.instances {
                 let name = Cell::text(&format!("  {}", one.name));
                 sheet.row(instance(name, Cell::default(), one, now));
             }

@@ -287,6 +287,7 @@ impl Core {
         }
         self.phase = Phase::Running;
         for index in 0..self.slots.len() {
+            self.slots[index].since = now;
             let worker = self.slots[index].instance.worker;
             if self.is_eager(worker) && !self.waits_for_a_listener(worker) {
                 self.spawn(now, index);

@@ -40,7 +40,7 @@ pub enum Command {
 /// What came of a [`Command`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// One more instance is where it is wanted.
+    /// So many instances are where they are wanted; the first time, none.
     Progress {
         /// How many are.
         done: u32,
@@ -111,6 +111,7 @@ impl Core {
         if let Err(why) = self.try_to_operate(now, ticket, worker, command) {
             self.answer(ticket, Answer::Refused(why));
         }
+        self.announce(ticket);
         self.advance_jobs(now);
     }
 
@@ -171,6 +172,14 @@ impl Core {
             done: 0,
             of,
         });
+    }
+
+    /// Says how much there is to do, before any of it is done.
+    fn announce(&mut self, ticket: Ticket) {
+        let job = self.jobs.iter().find(|job| job.ticket == ticket);
+        if let Some(of) = job.map(|job| job.of).filter(|of| *of > 0) {
+            self.answer(ticket, Answer::Progress { done: 0, of });
+        }
     }
 
     /// Starts what does not run. Answers which of its slots are to run now.
@@ -244,6 +253,8 @@ impl Core {
         if self.is_eager(worker) && self.waits_for_a_listener(worker) {
             return Err(Refused::WaitsForListener);
         }
+        let generation = &mut self.workers[worker.0 as usize].generation;
+        *generation = generation.saturating_add(1);
         let running = |slot: &Slot| matches!(slot.state, State::Running { .. });
         let slots = self.slots_of(worker);
         let later: VecDeque<usize> = slots

@@ -10,7 +10,7 @@ use super::machine::{Core, Phase};
 use super::time::Mono;
 use crate::config::RestartPolicy;
 use crate::plan::Activation;
-use crate::stage::{LaunchFailure, Stage};
+use crate::stage::LaunchFailure;
 use std::time::Duration;
 
 /// A shell's exit status for a command that a signal ended is this and the signal's number.
@@ -41,7 +41,8 @@ impl Core {
                 ..
             } => match (launch, news) {
                 (Launch::Forking, News::Spawned) => self.spawned(now, index, process, ending),
-                (Launch::Forking, News::LaunchFailed(failure)) if has_no_process(failure) => {
+                // Whatever the stage: there is no process as long as none was told of.
+                (Launch::Forking, News::LaunchFailed(failure)) => {
                     self.launch_failed(now, index, process, failure);
                 }
                 (Launch::Execing, News::ExecSucceeded) => {
@@ -65,10 +66,7 @@ impl Core {
                 (Launch::Exited { .. }, News::LaunchFailed(failure)) => {
                     self.launch_failed(now, index, process, failure);
                 }
-                (
-                    Launch::Forking,
-                    News::ExecSucceeded | News::LaunchFailed(_) | News::Exited(_),
-                )
+                (Launch::Forking, News::ExecSucceeded | News::Exited(_))
                 | (Launch::Execing, News::Spawned)
                 | (
                     Launch::Failed { .. },
@@ -352,9 +350,4 @@ impl Core {
             self.emit(Event::WorkerFailed { worker });
         }
     }
-}
-
-/// Whether a launch failed before there was a process, so that no exit follows.
-fn has_no_process(failure: LaunchFailure) -> bool {
-    matches!(failure.stage, Stage::Prepare | Stage::Fork)
 }

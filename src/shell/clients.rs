@@ -2,6 +2,7 @@
 
 use super::turn::Shell;
 use super::watch::SocketId;
+use super::words;
 use crate::connection::Ends;
 use crate::core::{ConnectionId, Input, NotAccepted, Waiting};
 use crate::listener::{self, Bound, BoundSocket, Waiters};
@@ -11,6 +12,7 @@ use crate::worker::Served;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::EpollFlags;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -25,6 +27,8 @@ pub(super) struct Clients {
     /// The ends of the socket over which children that could not be launched give connections back:
     /// for reading, and theirs.
     back: (OwnedFd, OwnedFd),
+    /// A descriptor that can be given up for one that comes back.
+    reserve: Option<OwnedFd>,
     /// From which number on there are so many descriptors that a child should not copy them.
     many_from: Option<RawFd>,
 }
@@ -48,6 +52,7 @@ impl Clients {
             named,
             waiters: HashMap::new(),
             back: sys::passing_pair()?,
+            reserve: reserve(),
             many_from,
         })
     }
@@ -90,15 +95,27 @@ impl Clients {
 
     /// Takes back the connection of a child that could not be launched. Whether there is one now.
     pub(super) fn take_back(&mut self, connection: ConnectionId) -> bool {
-        // Of several children each has sent its own.
+        // Of several children each has sent its own. What is accepted here takes no number while a
+        // child has it, so that there may be none left: one is kept for this.
+        self.reserve = None;
         while let Some((number, fd)) = sys::receive_descriptor(&self.back.0) {
-            if let Some(known) = self.connections.get_mut(&ConnectionId(number)) {
-                known.fd = Some(fd);
+            match self.connections.get_mut(&ConnectionId(number)) {
+                Some(known) if fd.is_some() => known.fd = fd,
+                Some(known) => log::warn!(
+                    "lost the connection from {}: no descriptor is left to hold it",
+                    words::end(&known.ends.remote)
+                ),
+                None => {}
             }
         }
+        self.reserve = reserve();
         let known = self.connections.get(&connection);
         known.is_some_and(|known| known.fd.is_some())
     }
+}
+
+fn reserve() -> Option<OwnedFd> {
+    File::open("/dev/null").ok().map(OwnedFd::from)
 }
 
 impl Connection {

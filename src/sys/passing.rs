@@ -21,19 +21,22 @@ pub fn passing_pair() -> nix::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The next descriptor that a child has sent back, and what it calls it; `None` if there is none.
-/// It is CLOEXEC.
-pub fn receive_descriptor(socket: &OwnedFd) -> Option<(u64, OwnedFd)> {
+/// It is CLOEXEC. One that no number was free for is lost, and comes as `None` with its name.
+pub fn receive_descriptor(socket: &OwnedFd) -> Option<(u64, Option<OwnedFd>)> {
     let mut number = [0_u8; 8];
     let mut data = [IoSliceMut::new(&mut number)];
     let mut control = nix::cmsg_space!(RawFd);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut control), flags).ok()?;
-    let descriptor = message.cmsgs().ok()?.find_map(|one| match one {
-        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
-        _ => None,
-    })?;
+    // It answers with an error when some were lost (MSG_CTRUNC, recvmsg(2)).
+    let descriptor = message.cmsgs().ok().and_then(|mut all| {
+        all.find_map(|one| match one {
+            ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+            _ => None,
+        })
+    });
     // SAFETY: the kernel has just made this descriptor for the message; nobody else knows of it,
     // and there is room for one only.
-    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    let descriptor = descriptor.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) });
     Some((u64::from_ne_bytes(number), descriptor))
 }

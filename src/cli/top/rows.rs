@@ -59,9 +59,9 @@ fn lines_of(worker: &Worker) -> usize {
     instances + usize::from(worker.connections.is_some())
 }
 
-/// Whether it has one instance of its own name, and both fit in a line.
+/// Whether it has one instance, and both fit in a line.
 fn is_alone(worker: &Worker) -> bool {
-    matches!(worker.instances.as_slice(), [only] if only.name == worker.name)
+    worker.only_instance().is_some()
 }
 
 /// Titles, lines, and which of the lines are the chosen listener's.

@@ -112,7 +112,10 @@ fn progress(done: u32, of: u32) -> Answer {
 fn what_is_stopped_stays_so_until_it_is_started() {
     let mut app = Obedient::new(2, Activation::Eager);
     let answers = app.ask(Command::Stop);
-    assert_eq!(answers, [progress(1, 2), progress(2, 2), Answer::Done]);
+    assert_eq!(
+        answers,
+        [progress(0, 2), progress(1, 2), progress(2, 2), Answer::Done]
+    );
     assert_eq!(app.running(), 0);
     assert!(app.core.is_stopped(APP));
     app.now = app.now + Duration::from_secs(1000);
@@ -120,7 +123,10 @@ fn what_is_stopped_stays_so_until_it_is_started() {
     assert_eq!(app.running(), 0);
     assert_eq!(app.ask(Command::Stop), [Answer::Done]);
     let answers = app.ask(Command::Start);
-    assert_eq!(answers, [progress(1, 2), progress(2, 2), Answer::Done]);
+    assert_eq!(
+        answers,
+        [progress(0, 2), progress(1, 2), progress(2, 2), Answer::Done]
+    );
     assert_eq!(app.running(), 2);
     assert_eq!(app.ask(Command::Start), [Answer::Done], "it runs already");
 }
@@ -129,7 +135,8 @@ fn what_is_stopped_stays_so_until_it_is_started() {
 fn a_restart_replaces_one_after_the_other() {
     let mut app = Obedient::new(3, Activation::Eager);
     let answers = app.ask(Command::Restart);
-    let expected = [progress(1, 3), progress(2, 3), progress(3, 3), Answer::Done];
+    let steps = (0..=3).map(|done| progress(done, 3));
+    let expected: Vec<Answer> = steps.chain([Answer::Done]).collect();
     assert_eq!(answers, expected);
     assert_eq!(app.spawned, 6);
     assert_eq!(app.down, 1, "the others go on serving");
@@ -140,7 +147,10 @@ fn a_restart_stops_at_the_first_that_does_not_come_back() {
     let mut app = Obedient::new(3, Activation::Eager);
     app.launches = false;
     let answers = app.ask(Command::Restart);
-    assert_eq!(answers, [Answer::Failed { instance: APP_0 }]);
+    assert_eq!(
+        answers,
+        [progress(0, 3), Answer::Failed { instance: APP_0 }]
+    );
     assert_eq!(app.running(), 2);
 }
 
@@ -148,7 +158,10 @@ fn a_restart_stops_at_the_first_that_does_not_come_back() {
 fn scaling_adds_and_takes_away_at_the_end() {
     let mut app = Obedient::new(2, Activation::Eager);
     let answers = app.ask(Command::Scale(4));
-    assert_eq!(answers, [progress(1, 2), progress(2, 2), Answer::Done]);
+    assert_eq!(
+        answers,
+        [progress(0, 2), progress(1, 2), progress(2, 2), Answer::Done]
+    );
     assert_eq!(app.running(), 4);
     let answers = app.ask(Command::Scale(1));
     assert_eq!(answers.last(), Some(&Answer::Done));

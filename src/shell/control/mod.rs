@@ -428,7 +428,7 @@ mod tests {
         for part in [
             Part::Door,
             Part::Client(0),
-            Part::Client(u64::MAX >> 5),
+            Part::Client(u64::MAX >> 6),
             Part::ErrandOutput(7),
             Part::ErrandEnd(8),
         ] {

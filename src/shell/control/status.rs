@@ -323,6 +323,8 @@ pub(super) fn ended(end: &LastEnd) -> String {
     match end {
         LastEnd::Exited { status, uptime } => {
             let (status, uptime) = (words::status_words(*status), words::duration(*uptime));
+            // Half of a narrow table is not for these words.
+            let status = status.strip_prefix("exited with ").unwrap_or(&status);
             format!("{status} after {uptime}")
         }
         LastEnd::NotLaunched { failure } => format!(
