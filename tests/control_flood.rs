@@ -109,7 +109,7 @@ fn pour(stream: &mut UnixStream, bytes: &[u8]) -> bool {
 #[test]
 fn a_thousand_idle_clients_disturb_nobody() {
     let siege = Siege::begin();
-    let before = descriptors(siege.daemon.pid());
+    let before = harness::settled_descriptors(siege.daemon.pid());
     let idle: Vec<UnixStream> = (0..1000).map(|_| siege.connect()).collect();
     eventually("all are accepted", || {
         descriptors(siege.daemon.pid()) >= before + 1000

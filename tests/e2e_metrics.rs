@@ -262,7 +262,7 @@ fn scrapers_that_say_nothing_or_half_or_leave_disturb_nobody() {
         1.0,
     );
     harness::settled(daemon.pid());
-    let before = harness::descriptors(daemon.pid());
+    let before = harness::settled_descriptors(daemon.pid());
     let silent: Vec<TcpStream> = (0..100)
         .map(|number| {
             let mut stream = client::tcp(metrics).expect("connect");

@@ -199,7 +199,7 @@ workers:
     );
     daemon.line(&["app.0", "exited with exit status 0"]);
     let pid = fs::read_to_string(world.path("pid")).expect("a pid");
-    let with_pipe = descriptors(daemon.pid());
+    let with_pipe = harness::settled_descriptors(daemon.pid());
     let mut go = File::options()
         .write(true)
         .open(world.path("go"))
@@ -322,7 +322,7 @@ workers:
     );
     let address = daemon.address("web");
     settled(daemon.pid());
-    let before = descriptors(daemon.pid());
+    let before = harness::settled_descriptors(daemon.pid());
     for number in 0..3 {
         let stream = client::tcp(address).expect("connect");
         client::converse(

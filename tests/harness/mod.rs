@@ -356,6 +356,14 @@ pub fn settled(pid: i32) -> u64 {
     before.unwrap_or_default()
 }
 
+/// How many descriptors a process of one thread has open, once it has nothing to do: those of a
+/// launch, say, come and go.
+#[track_caller]
+pub fn settled_descriptors(pid: i32) -> usize {
+    settled(pid);
+    descriptors(pid)
+}
+
 /// How many descriptors a process has open.
 pub fn descriptors(pid: i32) -> usize {
     let folder = fs::read_dir(format!("/proc/{pid}/fd"));
