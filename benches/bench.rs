@@ -26,6 +26,7 @@ mod process;
 mod spawn;
 mod startup;
 mod statistics;
+mod status;
 mod table;
 
 use machine::Result;
@@ -38,7 +39,7 @@ use table::Row;
 type Benchmark = (&'static str, fn(&mut Vec<Row>) -> Result<()>);
 
 /// In the order in which they run.
-const BENCHMARKS: [Benchmark; 8] = [
+const BENCHMARKS: [Benchmark; 9] = [
     ("startup", startup::run),
     ("options", options::run),
     ("idle", idle::run),
@@ -47,6 +48,7 @@ const BENCHMARKS: [Benchmark; 8] = [
     ("on-demand", on_demand::run),
     ("connections", connections::run),
     ("many-listeners", many_listeners::run),
+    ("status", status::run),
 ];
 
 fn main() -> ExitCode {

@@ -45,15 +45,18 @@ pub fn run(rows: &mut Vec<Row>) -> Result<()> {
     rows.extend(table::memory("idle: ", &memory, MAX_MEMORY_MIB));
 
     // Last, because being traced leaves its own marks on the counters.
-    let name = format!("idle: system calls in {WATCH:?}");
-    rows.push(
-        match system_calls(listend.pid(), &config.with_file_name("strace")) {
-            Ok(calls) => Row::at_most(&name, calls as f64, 0.0, ""),
-            Err(why) => Row::skipped(&name, &why.to_string()),
-        },
-    );
+    rows.push(calls_row("idle", &listend, &config));
     listend.stop()?;
     Ok(())
+}
+
+/// How many system calls it does while it is watched; none are wanted.
+pub fn calls_row(what: &str, listend: &Process, config: &Path) -> Row {
+    let name = format!("{what}: system calls in {WATCH:?}");
+    match system_calls(listend.pid(), &config.with_file_name("strace")) {
+        Ok(calls) => Row::at_most(&name, calls as f64, 0.0, ""),
+        Err(why) => Row::skipped(&name, &why.to_string()),
+    }
 }
 
 /// Every worker takes its share of the listeners, so that none is left over.

@@ -61,6 +61,14 @@ impl Process {
         Process::start(command, Ending::Terminate)
     }
 
+    /// The same with a control socket at a path of its own.
+    pub fn listend_with(config: &Path, control: &Path) -> Result<Process> {
+        let mut command = Command::new(machine::listend());
+        command.args(["run", "-c"]).arg(config);
+        command.arg("--control").arg(control);
+        Process::start(command, Ending::Terminate)
+    }
+
     /// Starts a baseline, which holds what it made until its standard input ends.
     pub fn baseline(
         program: &Path,

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::container;
+use harness::container::{self, Container};
 use harness::varlink::{self, Varlink};
 use harness::{
     Start, World, client, context_switches, descriptors, eventually, listend_path, public_probe,
@@ -10,10 +10,11 @@ use harness::{
 };
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const YAML: &str = "
 listeners:
@@ -644,60 +645,121 @@ fn calls_in_advance_are_answered_in_order_and_those_without_reply_are_carried_ou
     daemon.stop();
 }
 
-/// The interface as systemd's own client has it, in the systemd of the container.
-#[test]
-fn varlinkctl_introspects_and_calls() {
-    let Some(container) = container::boot() else {
-        return;
-    };
-    container.install(listend_path(), "/usr/bin/listend");
-    let yaml = "
-listeners: { web: '127.0.0.1:8080' }
-workers: { app: { command: [/usr/bin/listend, hello-worker], listeners: [web] } }
-";
-    container.write("/etc/listend/listend.yaml", yaml);
-    container.run(["systemd-run", "--unit=control", "/usr/bin/listend", "run"]);
-    let path = "/run/listend/control.sock";
-    eventually("it can be asked", || container.path(path).exists());
-    let interface = "io.listend.Manager";
-    let told = container.run(["varlinkctl", "introspect", path, interface]);
-    assert!(told.contains("method Status"), "{told}");
-    let call = |method: &str, parameters: &str| {
-        let method = format!("{interface}.{method}");
+/// A daemon that is a unit in the container, as systemd's own client sees it.
+struct Inside(Container);
+
+impl Inside {
+    const PATH: &str = "/run/listend/control.sock";
+    const INTERFACE: &str = "io.listend.Manager";
+
+    fn start(container: Container, yaml: &str) -> Inside {
+        container.install(listend_path(), "/usr/bin/listend");
+        container.write("/etc/listend/listend.yaml", yaml);
+        container.run(["systemd-run", "--unit=control", "/usr/bin/listend", "run"]);
+        eventually("it can be asked", || container.path(Inside::PATH).exists());
+        Inside(container)
+    }
+
+    fn introspect(&self, interface: &str) -> String {
+        self.0
+            .run(["varlinkctl", "introspect", Inside::PATH, interface])
+    }
+
+    /// The one reply to a call that succeeds.
+    #[track_caller]
+    fn call(&self, method: &str, parameters: &str) -> Value {
+        let method = format!("{}.{method}", Inside::INTERFACE);
+        let json = "--json=short";
         let words = [
             "varlinkctl",
             "call",
-            "--json=short",
-            path,
+            json,
+            Inside::PATH,
             &method,
             parameters,
         ];
-        let said = container.run(words);
-        serde_json::from_str::<Value>(said.trim()).expect("JSON")
+        let said = self.0.run(words);
+        serde_json::from_str(said.trim()).expect("JSON")
+    }
+
+    /// A call with `--more`.
+    fn more(&self, method: &str, parameters: &str) -> Command {
+        let method = format!("{}.{method}", Inside::INTERFACE);
+        let json = "--json=short";
+        let call = ["call", "--more", json, Inside::PATH, &method, parameters];
+        // It ends by itself, or with the daemon; if not, the container would wait for it.
+        let limit = ["timeout", "60", "varlinkctl"];
+        self.0.command(limit.into_iter().chain(call))
+    }
+}
+
+/// A reply as varlinkctl prints it with `--more`: JSON behind a record separator (RFC 7464).
+fn reply(line: &str) -> Value {
+    let text = line.trim_matches(|c: char| c == '\u{1e}' || c.is_whitespace());
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+}
+
+/// The interface as systemd's own client has it, in the systemd of the container.
+#[test]
+fn varlinkctl_introspects_and_calls_every_method() {
+    let Some(container) = container::boot() else {
+        return;
     };
+    let yaml = "
+listeners: { web: '127.0.0.1:8080' }
+workers: { app: { command: [/usr/bin/listend, hello-worker], listeners: [web], output: tag } }
+";
+    let inside = Inside::start(container, yaml);
+    let told = inside.introspect(Inside::INTERFACE);
+    let method = |line: &&str| line.trim_start().starts_with("method ");
+    let ours = include_str!("../docs/io.listend.Manager.varlink");
+    let methods = ours.lines().filter(method).count();
+    assert_eq!(told.lines().filter(method).count(), methods, "{told}");
+    let told = inside.introspect("org.varlink.service");
+    assert!(told.contains("method GetInterfaceDescription"), "{told}");
+
+    let call = |method: &str, parameters: &str| inside.call(method, parameters);
     eventually("the worker runs", || {
         call("Status", "{}")["workers"][0]["state"] == "running"
     });
+    let mut watching = inside.more("Watch", "{}");
+    let mut watching = watching.stdout(Stdio::piped()).spawn().expect("nsenter");
+    let mut events = BufReader::new(watching.stdout.take().expect("a pipe")).lines();
+    let mut event = || reply(&events.next().expect("an event").expect("read"));
+    assert_eq!(event()["event"], Value::Null);
     for method in ["Restart", "Stop", "Start", "Reset"] {
         call(method, r#"{"worker":"app"}"#);
     }
+    while event()["event"]["kind"] != "instance-started" {}
     call("Scale", r#"{"worker":"app","instances":2}"#);
+    let status = call("Status", r#"{"name":"app"}"#);
+    let instances = status["workers"][0]["instances"].as_array();
+    assert_eq!(instances.map(Vec::len), Some(2), "{status}");
     call("Signal", r#"{"worker":"app","signal":"CONT"}"#);
     call("Reopen", "{}");
     assert_eq!(call("Check", "{}")["errors"], json!([]));
     assert_eq!(call("Reload", r#"{"dry_run":true}"#)["changes"], json!([]));
     let told = call("Explain", r#"{"listener":"web"}"#);
-    assert!(
-        told["text"]
-            .as_str()
-            .expect("text")
-            .contains("127.0.0.1:8080")
-    );
-    let logs = format!("{interface}.Logs");
-    container.run(["varlinkctl", "call", "--more", path, &logs, "{}"]);
-    let log = container.journal("control");
+    assert!(text(&told).contains("127.0.0.1:8080"), "{told}");
+    let told = call("Metrics", "{}");
+    assert!(text(&told).ends_with("# EOF\n"), "{told}");
+    let logs = inside.more("Logs", r#"{"lines":5}"#).output();
+    let logs = logs.expect("nsenter");
+    assert!(logs.status.success(), "{logs:?}");
+    let logs = String::from_utf8(logs.stdout).expect("UTF-8");
+    let lines: Vec<Value> = logs.lines().map(reply).collect();
+    assert!(!lines.is_empty() && lines.len() <= 5, "{lines:?}");
+
+    // Whoever watches is told of the end by the end of the connection.
+    inside.0.run(["systemctl", "stop", "control"]);
+    watching.wait().expect("wait for nsenter");
+    let log = inside.0.journal("control");
     assert!(
         log.contains("uid 0, pid") && log.contains("restart app"),
         "{log}"
     );
+}
+
+fn text(reply: &Value) -> &str {
+    reply["text"].as_str().expect("text")
 }

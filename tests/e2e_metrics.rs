@@ -293,6 +293,37 @@ fn scrapers_that_say_nothing_or_half_or_leave_disturb_nobody() {
     daemon.stop();
 }
 
+// Nobody has to call `status`: whoever scrapes looks at the queues as well.
+#[test]
+fn a_queue_that_stays_full_is_logged_where_only_scrapers_look() {
+    let world = World::new();
+    let daemon = world.run(
+        "
+listeners: { deaf: { address: 'unix:$DIR/deaf.sock', backlog: 1 } }
+workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [deaf] } }
+metrics: 'unix:$DIR/metrics'
+",
+    );
+    let _puppet = world.puppet();
+    daemon.line(&["app.0", "started"]);
+    let look = || {
+        let stream = client::unix(&world.path("metrics")).expect("connect");
+        client::http(stream, "/metrics").expect("an answer")
+    };
+    let told = || daemon.lines_so_far(&["listener deaf", "the queue is full"]);
+    let connect = || client::unix(&world.path("deaf.sock")).expect("connect");
+    let _waiting = [connect(), connect()];
+    assert!(look().contains("listend_listener_queue_depth{listener=\"deaf\""));
+    eventually("it is told", || {
+        look();
+        !told().is_empty()
+    });
+    let line = told().remove(0);
+    assert!(line.contains("clients waiting: 2, limit 1"), "{line}");
+    assert!(line.contains("the worker does not keep up"), "{line}");
+    daemon.stop();
+}
+
 #[test]
 fn a_page_of_thousands_of_listeners_is_complete_for_all_who_want_it() {
     let world = World::new();

@@ -152,6 +152,28 @@ workers:
 }
 
 // The log says which client it was for.
+// `check` looks whether somebody serves at a path, and does not come as a client to find out.
+#[test]
+fn to_check_the_configuration_of_what_runs_starts_nobody() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: 'unix:$DIR/web.sock', packets: 'unix-seqpacket:$DIR/packets.sock' }
+workers:
+  app: { command: [$PROBE, puppet, $EVENTS], listeners: [web, packets], activation: on-demand }
+";
+    let daemon = world.run(yaml);
+    daemon.line(&["2 listeners", "bound"]);
+    let checked = world.check(yaml, &[]);
+    assert_eq!(checked.code, Some(0), "{}", checked.text());
+    let text = checked.text();
+    assert_eq!(text.matches("is already bound").count(), 2, "{text}");
+    rests(&daemon);
+    let client = client::unix(&world.path("web.sock")).expect("connect");
+    let _puppet = world.puppet();
+    drop(client);
+    daemon.stop();
+}
+
 #[test]
 fn the_log_names_worker_and_listener() {
     let world = World::new();

@@ -40,14 +40,17 @@ pub struct Socket {
     pub queue: Option<Queue>,
 }
 
-/// What waits at a socket.
+/// What waits at a socket. Where clients connect depth and limit count connections, in a POSIX
+/// message queue messages, and bytes everywhere else: at datagram sockets (the memory that the
+/// datagrams take, which is more than their length, out of SO_RCVBUF), netlink and FIFOs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {
-    /// Connections that nobody has accepted yet; `None` where the kernel does not tell.
+    /// What nobody has accepted or read yet; `None` where the kernel does not tell.
     pub depth: Option<u64>,
-    /// How many may wait; `None` where the kernel does not tell.
+    /// How much may wait; `None` where the kernel does not tell.
     pub limit: Option<u64>,
-    /// Connections or datagrams that the kernel dropped; `None` where it does not count them.
+    /// Connections or datagrams, never bytes, that the kernel dropped; `None` where it does not
+    /// count them.
     pub drops: Option<u64>,
 }
 

@@ -92,6 +92,33 @@ impl PathLock {
     }
 }
 
+/// Says who holds the lock of a unix path, without taking it or making its file: an error if it is
+/// somebody else. Only where /proc/locks shows the holder, or the file may be opened.
+pub(super) fn refuse_locked(path: &Path) -> Result<(), Failure> {
+    let path = lock_path(path);
+    let Ok(file) = lstat(&path) else {
+        return Ok(());
+    };
+    let pid = holder(&file);
+    if pid.is_none() && !is_locked(&path) {
+        return Ok(());
+    }
+    Err(Failure::new(BindStep::Lock, Errno::EADDRINUSE)
+        .about(path)
+        .because(Obstacle::Locked { pid }))
+}
+
+/// Whether somebody holds a lock, in this process id namespace or another. A shared lock is in the
+/// way of nobody who only asks, and is dropped at once.
+fn is_locked(path: &Path) -> bool {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let Ok(file) = open(path, flags, Mode::empty()) else {
+        return false;
+    };
+    let taken = Flock::lock(file, FlockArg::LockSharedNonblock);
+    matches!(taken, Err((_, Errno::EWOULDBLOCK)))
+}
+
 /// Leaves no lock file behind after a failure, unless a socket that is there still needs it.
 pub(super) fn give_up(lock: &Arc<PathLock>) {
     if Arc::strong_count(lock) == 1 {

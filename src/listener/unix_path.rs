@@ -7,7 +7,7 @@
 
 use super::bind::{BindStep, Failure, Obstacle, Purpose};
 use super::bound::{PathIdentity, is_socket, remove_if_ours};
-use super::lock::{PathLock, give_up};
+use super::lock::{self, PathLock, give_up};
 use super::paths::{Reach, Umask, create_parents};
 use crate::config::UnixKind;
 use crate::plan::Access;
@@ -46,6 +46,9 @@ pub(super) fn bind(
     held: Option<Arc<PathLock>>,
 ) -> Result<Done, Failure> {
     // Before the lock is taken: who serves here says more than who has locked it.
+    if held.is_none() {
+        refuse_held(path)?;
+    }
     let stale = look(kind, path)?.is_some();
     if !stale {
         create_parents(path, access, folders)?;
@@ -80,6 +83,22 @@ fn with_lock(
         remove_stale(path, PathIdentity::of(&found))?;
     }
     bind_here(kind, path, access).map(Some)
+}
+
+/// Refuses a path whose lock another listend holds. Its socket is not connected to: that would be
+/// the client that an on-demand worker waits for.
+fn refuse_held(path: &Path) -> Result<(), Failure> {
+    lock::refuse_locked(path).map_err(|locked| {
+        // A server whose path was removed is still in the table.
+        let answers = lstat(path).is_ok() && !servers_at(path).is_empty();
+        if answers { live(path) } else { locked }
+    })
+}
+
+fn live(path: &Path) -> Failure {
+    Failure::new(BindStep::Probe, Errno::EADDRINUSE)
+        .about(path)
+        .because(Obstacle::LiveServer)
 }
 
 /// What is at the path: nothing, or a stale socket. Everything else is an error.
@@ -134,11 +153,7 @@ fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
     };
     match Errno::from_raw(errno) {
         // Also the answer of a server between its bind(2) and its listen(2).
-        Errno::ECONNREFUSED if bound_without_listening(path) => {
-            Err(Failure::new(BindStep::Probe, Errno::EADDRINUSE)
-                .about(path)
-                .because(Obstacle::LiveServer))
-        }
+        Errno::ECONNREFUSED if bound_without_listening(path) => Err(live(path)),
         Errno::ECONNREFUSED => Ok(()),
         // EPROTOTYPE: bound by a socket of another type. EPERM: a datagram socket that takes
         // from one peer only. Somebody has it open in every case.
@@ -146,9 +161,7 @@ fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
         | Errno::EAGAIN
         | Errno::EINPROGRESS
         | Errno::EPROTOTYPE
-        | Errno::EPERM => Err(Failure::new(BindStep::Probe, Errno::EADDRINUSE)
-            .about(path)
-            .because(Obstacle::LiveServer)),
+        | Errno::EPERM => Err(live(path)),
         // It went away between lstat(2) and connect(2); bind(2) will tell.
         Errno::ENOENT => Ok(()),
         other => Err(Failure::new(BindStep::Probe, other)
@@ -157,30 +170,35 @@ fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
     }
 }
 
-/// Whether a socket is bound to exactly this path and neither listens nor is connected, as far as
-/// this network namespace shows (/proc/net/unix, unix(7)). What was bound through its folder bears
-/// another name there, so that for a long path only the lock keeps two listends apart.
+/// Whether a socket is bound to exactly this path and neither listens nor is connected.
 fn bound_without_listening(path: &Path) -> bool {
+    servers_at(path).contains(&false)
+}
+
+/// The sockets bound to exactly this path that are not connections, each with whether it listens,
+/// as far as this network namespace shows (/proc/net/unix, unix(7)). What was bound through its
+/// folder bears another name there, so that for a long path only the lock keeps two listends apart.
+fn servers_at(path: &Path) -> Vec<bool> {
     /// __SO_ACCEPTCON, among the flags.
     const LISTENS: u32 = 0x1_0000;
     /// SS_UNCONNECTED.
     const UNCONNECTED: &[u8] = b"01";
     let table = std::fs::read("/proc/net/unix").unwrap_or_default();
-    table.split(|byte| *byte == b'\n').any(|row| {
+    let rows = table.split(|byte| *byte == b'\n');
+    let server = |row: &[u8]| {
         // Num RefCount Protocol Flags Type St Inode Path; the path may hold blanks itself.
-        let mut columns = row
-            .splitn(8, |byte| *byte == b' ')
+        let front = row.strip_suffix(path.as_os_str().as_bytes())?;
+        if !front.ends_with(b" ") {
+            return None;
+        }
+        let mut columns = front
+            .split(|byte| *byte == b' ')
             .filter(|one| !one.is_empty());
-        let flags = columns.nth(3).and_then(|flags| str::from_utf8(flags).ok());
-        let flags = flags.and_then(|flags| u32::from_str_radix(flags, 16).ok());
-        let state = columns.nth(1);
-        flags.is_some_and(|flags| flags & LISTENS == 0)
-            && state == Some(UNCONNECTED)
-            && row.ends_with(path.as_os_str().as_bytes())
-            && row
-                .get(..row.len() - path.as_os_str().len())
-                .is_some_and(|front| front.ends_with(b" "))
-    })
+        let flags = str::from_utf8(columns.nth(3)?).ok()?;
+        let flags = u32::from_str_radix(flags, 16).ok()?;
+        (columns.nth(1) == Some(UNCONNECTED)).then_some(flags & LISTENS != 0)
+    };
+    rows.filter_map(server).collect()
 }
 
 /// What it is, with its article; `None` for a socket.

@@ -7,7 +7,7 @@
 use super::clock;
 use super::turn::{Shell, Token};
 use crate::core::{Mono, State};
-use crate::listener::{self, BoundSocket, DepthReader, Unit};
+use crate::listener::{self, BoundSocket, Depth, DepthReader, Unit};
 use crate::metrics::http::{self, Refused, Request};
 use crate::metrics::{
     Counters, DaemonRow, Format, ListenerRow, Page, Rendering, SocketRow, States, WorkerRow,
@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -83,9 +83,19 @@ pub(super) struct Job {
 }
 
 enum Making {
-    /// The page, the next listener to look at, and what reads its queues.
-    Sampling(Page, u32, DepthReader),
+    Sampling(Sampling),
     Rendering(Rendering),
+}
+
+/// A page that is being filled.
+#[derive(Default)]
+struct Sampling {
+    page: Page,
+    /// The next listener to look at.
+    next: u32,
+    queues: DepthReader,
+    /// The listeners that an instance runs for; known as soon as the first has been looked at.
+    served: HashSet<ListenerId>,
 }
 
 impl Metrics {
@@ -122,24 +132,27 @@ impl Job {
     pub(super) fn new(format: Format) -> Job {
         Job {
             format,
-            making: Making::Sampling(Page::default(), 0, DepthReader::new()),
+            making: Making::Sampling(Sampling::default()),
         }
     }
 
     /// Does the next part; the text after the last one.
-    pub(super) fn step(&mut self, shell: &Shell) -> Option<String> {
+    pub(super) fn step(&mut self, shell: &mut Shell) -> Option<String> {
         match &mut self.making {
-            Making::Sampling(page, next, reader) => {
+            Making::Sampling(sampling) => {
                 let count = shell.plan.listeners.len() as u32;
-                let end = count.min(next.saturating_add(LISTENERS_AT_ONCE as u32));
-                for id in (*next..end).map(ListenerId) {
-                    shell.sample_listener(id, page, reader);
+                if sampling.next == 0 {
+                    sampling.served = shell.served_listeners();
                 }
-                *next = end;
+                let end = count.min(sampling.next.saturating_add(LISTENERS_AT_ONCE as u32));
+                for id in (sampling.next..end).map(ListenerId) {
+                    shell.sample_listener(id, sampling);
+                }
+                sampling.next = end;
                 if end == count {
-                    shell.sample_workers(page);
+                    let mut page = std::mem::take(&mut sampling.page);
+                    shell.sample_workers(&mut page);
                     page.daemon = shell.sample_daemon();
-                    let page = std::mem::take(page);
                     self.making = Making::Rendering(Rendering::new(page, self.format));
                 }
                 None
@@ -329,17 +342,36 @@ impl Shell {
         }
     }
 
-    fn sample_listener(&self, id: ListenerId, page: &mut Page, reader: &mut DepthReader) {
+    /// The listeners of the workers of which an instance runs.
+    fn served_listeners(&self) -> HashSet<ListenerId> {
+        let workers = (0..).map(WorkerId).zip(&self.plan.workers);
+        let running = workers.filter(|(id, _)| {
+            let mut instances = self.core.instances_of(*id);
+            instances.any(|one| matches!(self.core.state(one), Some(State::Running { .. })))
+        });
+        let listeners = running.flat_map(|(_, worker)| worker.listeners.iter().copied());
+        listeners.collect()
+    }
+
+    fn sample_listener(&mut self, id: ListenerId, sampling: &mut Sampling) {
         let name: Arc<str> = Arc::from(self.plan.listener(id).name.as_str());
+        let now = clock::now();
         let sockets = self
             .bound
             .as_ref()
             .map_or(&[][..], |bound| bound.sockets(id));
         for (socket, held) in (0..).zip(sockets) {
-            page.sockets
-                .push(sample_socket(&name, socket, held, reader));
+            let depth = sampling.queues.depth(held);
+            if let Some(depth) = &depth {
+                // Where only Prometheus looks, a full queue is to be in the log as well.
+                let is_served = sampling.served.contains(&id);
+                let log = &mut self.control.queue_log;
+                log.look(now, &self.plan, id, held, depth, is_served);
+            }
+            let row = socket_row(&name, socket, held, depth);
+            sampling.page.sockets.push(row);
         }
-        page.listeners.push(ListenerRow {
+        sampling.page.listeners.push(ListenerRow {
             is_up: !sockets.is_empty() && self.metrics.counters.is_up(id),
             name,
         });
@@ -393,13 +425,12 @@ impl Shell {
 }
 
 /// What the kernel tells of a socket.
-fn sample_socket(
+fn socket_row(
     listener: &Arc<str>,
     socket: u32,
     held: &BoundSocket,
-    reader: &mut DepthReader,
+    known: Option<Depth>,
 ) -> SocketRow {
-    let known = reader.depth(held);
     let is_bytes = known.is_some_and(|known| known.unit == Unit::Bytes);
     let (depth, limit) = known.map_or((None, None), |known| (known.depth, known.limit));
     SocketRow {

@@ -109,7 +109,7 @@ pub struct Control {
     tickets: HashMap<Ticket, ClientId>,
     errands: HashMap<ErrandId, Errand>,
     /// What was found at queues when somebody asked.
-    queue_log: QueueLog,
+    pub(super) queue_log: QueueLog,
     /// How many bytes are kept for all clients.
     held: usize,
     /// When it came to be: nothing that is told here is older.
