@@ -106,6 +106,8 @@ impl Outlet {
 /// A line of a worker, to be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
+    /// Counts the lines of all workers.
+    pub number: u64,
     /// When it was read, since 1970.
     pub time: Duration,
     /// Who wrote it.
@@ -123,8 +125,8 @@ pub struct LogLine {
 pub struct LogLines {
     /// The oldest first.
     pub lines: Vec<LogLine>,
-    /// Whether some were lost before them: they came faster than they were asked for.
-    pub has_gap: bool,
+    /// The last line that nobody has any more.
+    pub gone: u64,
     /// The point behind the last of them.
     pub next: u64,
 }
@@ -151,15 +153,11 @@ impl Logs {
         }
     }
 
-    /// The last lines of one worker or of all, at most so many, the oldest first; and the point in
-    /// the log to follow it from with [`Logs::since`].
-    pub(super) fn last(&self, worker: Option<WorkerId>, count: usize) -> LogLines {
+    /// The point in the log behind which the last lines of one worker or of all are, at most so many.
+    pub(super) fn before_last(&self, worker: Option<WorkerId>, count: usize) -> u64 {
         let lines = self.kept.last(worker.map(place), count);
-        LogLines {
-            lines: lines.into_iter().map(shown).collect(),
-            has_gap: false,
-            next: self.kept.newest(),
-        }
+        let first = lines.first().map(|(_, line)| line.number - 1);
+        first.unwrap_or(self.kept.newest())
     }
 
     /// What came after a point in the log, at most so many lines.
@@ -167,7 +165,7 @@ impl Logs {
         let since = self.kept.since(worker.map(place), point, at_most);
         LogLines {
             lines: since.lines.into_iter().map(shown).collect(),
-            has_gap: since.has_gap,
+            gone: since.gone,
             next: since.next,
         }
     }
@@ -526,6 +524,7 @@ fn shown((worker, line): (usize, &crate::output::Line)) -> LogLine {
     // Workers were counted by their ids.
     let worker = WorkerId(u32::try_from(worker).unwrap_or(u32::MAX));
     LogLine {
+        number: line.number,
         time: line.time,
         worker,
         instance: InstanceId {

@@ -272,7 +272,7 @@ impl Shell {
 
     /// Until the core's deadline, rounded up: a turn that comes too early would only come again.
     fn timeout(&self) -> EpollTimeout {
-        if self.control.has_work() {
+        if self.control.has_work() || self.control.owes_lines() {
             return EpollTimeout::ZERO;
         }
         let looked_at = self.launching.iter().map(|(_, _, at)| *at);

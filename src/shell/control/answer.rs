@@ -1,32 +1,21 @@
 //! From a call to its answer.
 
-use super::client::{Client, ClientId, Gone, UnderWay, WaitsFor};
+use super::client::{ClientId, Gone, UnderWay, WaitsFor};
 use super::errand::Question;
 use super::status::{ended, word_for};
-use super::{Control, Part};
+use super::{Control, Part, SLICE};
 use crate::config::signal_number;
 use crate::control::{
-    Access, Call, DescriptionReply, Error, LogLine, LogsReply, MetricsReply, Progress, Reply,
-    Request, WatchReply, description, info, rfc3339,
+    Access, Call, DescriptionReply, Error, MetricsReply, Progress, Reply, Request, WatchReply,
+    description, info,
 };
 use crate::core::{Answer, Command, Input, InstanceId, Refused, Ticket};
 use crate::metrics::Format;
 use crate::plan::WorkerId;
-use crate::shell::logs::{self, LogLines};
 use crate::shell::metrics::Job;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
 use nix::sys::epoll::EpollFlags;
-use std::time::Duration;
-
-/// So long clients are served in one turn of the loop; then it is the workers' turn again.
-const SLICE: Duration = Duration::from_millis(2);
-
-/// So many lines are told when nobody says how many.
-const LINES: u32 = 50;
-
-/// So many lines are told to somebody who follows before the next is looked at.
-const LINES_AT_ONCE: usize = 200;
 
 /// More instances are no worker's.
 const MOST_INSTANCES: u32 = 10_000;
@@ -120,11 +109,11 @@ impl Shell {
         self.fail(id, &Error::PermissionDenied);
     }
 
-    fn succeed(&mut self, id: ClientId, reply: &Reply) {
+    pub(super) fn succeed(&mut self, id: ClientId, reply: &Reply) {
         self.control.reply(&self.epoll, id, reply);
     }
 
-    fn fail(&mut self, id: ClientId, error: &Error) {
+    pub(super) fn fail(&mut self, id: ClientId, error: &Error) {
         self.control.reply(&self.epoll, id, &Reply::error(error));
     }
 
@@ -244,7 +233,7 @@ impl Shell {
         }
     }
 
-    fn worker_named(&self, name: &str) -> Result<WorkerId, Error> {
+    pub(super) fn worker_named(&self, name: &str) -> Result<WorkerId, Error> {
         let mut all = (0..).map(WorkerId).zip(&self.plan.workers);
         let found = all.find(|(_, worker)| worker.name == name);
         found.map(|(id, _)| id).ok_or_else(|| {
@@ -398,70 +387,6 @@ impl Shell {
         self.send_out(id, question, about);
     }
 
-    /// Answers `Logs`.
-    /// Tells the last lines, and those to come as long as somebody wants to hear them.
-    fn logs(&mut self, id: ClientId, worker: Option<&str>, lines: Option<u32>, follow: bool) {
-        let worker = match worker.map(|name| self.worker_named(name)).transpose() {
-            Ok(worker) => worker,
-            Err(error) => return self.fail(id, &error),
-        };
-        let count = usize::try_from(lines.unwrap_or(LINES)).unwrap_or(usize::MAX);
-        let found = self.logs.last(worker, count);
-        if follow {
-            let next = found.next;
-            self.control.waits(id, WaitsFor::Lines { worker, next });
-            self.control.followers.insert(id);
-            return self.tell_lines(id, &found);
-        }
-        let replies: Vec<LogsReply> = found.lines.iter().map(|line| self.as_reply(line)).collect();
-        let Some((last, others)) = replies.split_last() else {
-            return self.succeed(id, &Reply::last(&LogsReply::default()));
-        };
-        for reply in others {
-            self.succeed(id, &Reply::continues(reply));
-        }
-        self.succeed(id, &Reply::last(last));
-    }
-
-    fn as_reply(&self, line: &logs::LogLine) -> LogsReply {
-        LogsReply {
-            line: Some(LogLine {
-                time: rfc3339(line.time.as_secs()),
-                worker: Some(self.plan.worker(line.worker).name.clone()),
-                instance: Some(words::instance_name(&self.plan, line.instance)),
-                text: line.text.clone(),
-            }),
-        }
-    }
-
-    fn tell_lines(&mut self, id: ClientId, found: &LogLines) {
-        for line in &found.lines {
-            let reply = Reply::continues(&self.as_reply(line));
-            self.succeed(id, &reply);
-        }
-    }
-
-    /// Tells those who follow what was written since, each as fast as it reads.
-    pub(in crate::shell) fn feed_followers(&mut self) {
-        if self.control.followers.is_empty() {
-            return;
-        }
-        let newest = self.logs.newest();
-        for id in self.control.followers.clone() {
-            let Some(WaitsFor::Lines { worker, next }) = self.control.waits_for(id) else {
-                self.control.followers.remove(&id);
-                continue;
-            };
-            if next == newest || !self.control.has_read_all(id) {
-                continue;
-            }
-            let found = self.logs.since(worker, next, LINES_AT_ONCE);
-            let next = found.next;
-            self.control.waits(id, WaitsFor::Lines { worker, next });
-            self.tell_lines(id, &found);
-        }
-    }
-
     /// Opens the files again that workers log to.
     fn reopen(&mut self) -> Result<(), String> {
         match self.logs.reopen() {
@@ -497,11 +422,6 @@ impl Control {
         }
     }
 
-    /// Whether the client has taken everything that it was told.
-    fn has_read_all(&self, id: ClientId) -> bool {
-        self.clients.get(&id).is_some_and(Client::has_read_all)
-    }
-
     /// What the client's call waits for; `None` if it has none, or is gone.
     pub(super) fn waits_for(&self, id: ClientId) -> Option<WaitsFor> {
         let call = self.clients.get(&id)?.call.as_ref()?;
@@ -525,7 +445,7 @@ impl Control {
             | WaitsFor::Status
             | WaitsFor::Metrics
             | WaitsFor::Events
-            | WaitsFor::Lines { .. }
+            | WaitsFor::Lines(_)
             | WaitsFor::Errand => None,
         }
     }
@@ -543,7 +463,7 @@ impl Control {
                 | WaitsFor::Status
                 | WaitsFor::Metrics
                 | WaitsFor::Events
-                | WaitsFor::Lines { .. }
+                | WaitsFor::Lines(_)
                 | WaitsFor::Errand,
             )
             | None => (0, 0),

@@ -83,13 +83,8 @@ pub(super) enum WaitsFor {
     Events,
     /// Metrics, which are being collected.
     Metrics,
-    /// Lines of a worker, or of all, from this point on.
-    Lines {
-        /// Whose.
-        worker: Option<WorkerId>,
-        /// Behind the last line that was told.
-        next: u64,
-    },
+    /// Lines of a worker, or of all, from a point on.
+    Lines(Wanted),
     /// The core.
     Operation {
         /// Which.
@@ -101,6 +96,19 @@ pub(super) enum WaitsFor {
     },
     /// A process that finds out.
     Errand,
+}
+
+/// Which lines somebody wants to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Whose.
+    pub(super) worker: Option<WorkerId>,
+    /// Behind the last line that was told.
+    pub(super) next: u64,
+    /// Up to which line; `None` for those who follow.
+    pub(super) end: Option<u64>,
+    /// It is no news that lines up to here are lost.
+    pub(super) lost: u64,
 }
 
 /// Why a client is closed.

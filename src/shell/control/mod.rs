@@ -8,6 +8,7 @@ mod answer;
 mod client;
 mod errand;
 mod events;
+mod lines;
 mod socket;
 mod status;
 
@@ -42,6 +43,9 @@ const MAX_HELD: usize = 64 << 20;
 const ACCEPTS_PER_TURN: usize = 16;
 /// How long nobody is accepted after there was no descriptor left.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// So long clients are served in one turn of the loop; then it is the workers' turn again.
+const SLICE: Duration = Duration::from_millis(2);
 
 /// What an epoll event of the control socket is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +107,12 @@ pub struct Control {
     pages: VecDeque<(ClientId, Job)>,
     /// Who is to be told every event.
     watchers: BTreeSet<ClientId>,
-    /// Who is to be told every line of a worker.
+    /// Who is to be told lines of workers.
     followers: BTreeSet<ClientId>,
+    /// Who of them was told lines last.
+    told_last: ClientId,
+    /// Whether there are lines for somebody who would take them at once.
+    owes_lines: bool,
     /// Who waits for which answer of the core.
     tickets: HashMap<Ticket, ClientId>,
     errands: HashMap<ErrandId, Errand>,
@@ -134,6 +142,8 @@ impl Default for Control {
             pages: VecDeque::new(),
             watchers: BTreeSet::new(),
             followers: BTreeSet::new(),
+            told_last: 0,
+            owes_lines: false,
             tickets: HashMap::new(),
             errands: HashMap::new(),
             queue_log: QueueLog::default(),
@@ -196,6 +206,11 @@ impl Control {
             && self.portraits.is_empty()
             && self.surveys.is_empty()
             && self.pages.is_empty())
+    }
+
+    /// Whether there are lines for somebody who would take them at once.
+    pub(super) fn owes_lines(&self) -> bool {
+        self.owes_lines
     }
 
     /// When to look again, if nothing else happens before.
@@ -328,7 +343,7 @@ impl Control {
                 self.watchers.remove(&id);
             }
             WaitsFor::Metrics => self.pages.retain(|(client, _)| *client != id),
-            WaitsFor::Lines { .. } => {
+            WaitsFor::Lines(_) => {
                 self.followers.remove(&id);
             }
             WaitsFor::Operation { ticket, .. } => {
