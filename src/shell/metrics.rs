@@ -83,7 +83,7 @@ pub(super) struct Job {
 }
 
 enum Making {
-    Sampling(Sampling),
+    Sampling(Box<Sampling>),
     Rendering(Rendering),
 }
 
@@ -132,7 +132,7 @@ impl Job {
     pub(super) fn new(format: Format) -> Job {
         Job {
             format,
-            making: Making::Sampling(Sampling::default()),
+            making: Making::Sampling(Box::default()),
         }
     }
 
