@@ -233,7 +233,7 @@ fn workers_are_started_stopped_and_replaced() {
         .iter()
         .map(|reply| &reply["parameters"]["done"])
         .collect();
-    assert_eq!(steps, [1, 1], "a step, and the end");
+    assert_eq!(steps, [0, 1, 1], "the beginning, a step, and the end");
     assert_eq!(replies[0]["continues"], true);
     assert!(harness::exists(third.pid()));
 
