@@ -124,3 +124,31 @@ fn many_long_lines_are_told_to_a_client_that_reads_slowly() {
     assert_eq!(count, 8 * 16);
     daemon.stop();
 }
+
+// The daemon ended as soon as its last worker had: who followed heard only the first of the last
+// lines, which are those that tell why.
+#[test]
+fn a_follower_hears_what_is_written_at_the_very_end() {
+    let world = World::new();
+    let script = "#!/bin/sh
+sleep infinity >/dev/null 2>&1 &
+trap 'kill $!; i=0; while [ $i -lt 500 ]; do i=$((i+1)); echo $i; done' TERM
+echo ready
+wait
+";
+    world.write_script("worker", script);
+    let yaml = "
+workers:
+  app: { command: [$DIR/worker], output: tag, stop_timeout: 60s }
+";
+    let daemon = varlink::run(&world, yaml);
+    let mut client = Varlink::connect(&world);
+    client.call_with("Logs", json!({ "follow": true }), json!({ "more": true }));
+    let mut next = || client.next().expect("a reply")["parameters"]["line"]["text"].take();
+    assert_eq!(next(), "ready");
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    for number in 1..=500 {
+        assert_eq!(next(), number.to_string());
+    }
+    daemon.finish().expect_code(0);
+}

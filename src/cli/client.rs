@@ -61,12 +61,17 @@ pub struct Denied {
     pub parameters: Map<String, Value>,
 }
 
-/// What is read of a reply. Unknown members are ignored, as varlink wants it.
+/// What a reply is. Unknown members are ignored, as varlink wants it.
 #[derive(Deserialize)]
-struct Members {
-    parameters: Option<Value>,
+struct Head {
     continues: Option<bool>,
     error: Option<String>,
+}
+
+/// What it says.
+#[derive(Deserialize)]
+struct Members<T> {
+    parameters: Option<T>,
 }
 
 /// A reply.
@@ -182,16 +187,23 @@ impl Client {
             Ok(None) => return Ok(None),
             Err(error) => return Err(self.broken(error)),
         };
-        let members: Members =
-            serde_json::from_slice(&frame).map_err(|error| self.misunderstood(&error))?;
-        let parameters = members.parameters.unwrap_or_else(|| json!({}));
-        if let Some(error) = members.error {
-            let parameters = parameters.as_object().cloned().unwrap_or_default();
+        let parse = |error| self.misunderstood(&error);
+        // Not into a tree first: the status of thousands is megabytes.
+        let head: Head = serde_json::from_slice(&frame).map_err(parse)?;
+        if let Some(error) = head.error {
+            let members: Members<Value> = serde_json::from_slice(&frame).map_err(parse)?;
+            let parameters = members.parameters.as_ref().and_then(Value::as_object);
+            let parameters = parameters.cloned().unwrap_or_default();
             return Err(Failure::Denied(Denied { error, parameters }));
         }
+        let members: Members<T> = serde_json::from_slice(&frame).map_err(parse)?;
+        let of = match members.parameters {
+            Some(of) => of,
+            None => serde_json::from_value(json!({})).map_err(parse)?,
+        };
         Ok(Some(Answer {
-            of: serde_json::from_value(parameters).map_err(|error| self.misunderstood(&error))?,
-            is_last: members.continues != Some(true),
+            of,
+            is_last: head.continues != Some(true),
         }))
     }
 

@@ -12,6 +12,7 @@ mod explain_text;
 mod load;
 mod names;
 mod output;
+mod pretty;
 mod run;
 mod socket;
 mod status;

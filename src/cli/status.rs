@@ -5,10 +5,12 @@ use super::check::finish;
 use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
 use super::output::{columns, complain, print, shown, style};
+use super::pretty::pretty;
 use crate::control::{Detail, SocketOption, Status, all_is_well, table, troubles};
 use crate::shell::clock;
-use serde::Deserialize;
-use serde_json::{Value, json};
+
+use serde_json::json;
+use serde_json::value::RawValue;
 use std::fmt::Write;
 
 /// Asks and prints.
@@ -19,7 +21,7 @@ pub fn status(arguments: &Arguments) -> Exit {
     }
 }
 
-fn ask(arguments: &Arguments) -> Result<Value, Failure> {
+fn ask(arguments: &Arguments) -> Result<Box<RawValue>, Failure> {
     let control = arguments.control.control.as_deref();
     let mut client = Client::connect(control, Wait::Patiently)?;
     let parameters = match &arguments.name {
@@ -29,8 +31,8 @@ fn ask(arguments: &Arguments) -> Result<Value, Failure> {
     client.ask("Status", &parameters)
 }
 
-fn show(answer: &Value, arguments: &Arguments) -> Exit {
-    let status = match Status::deserialize(answer) {
+fn show(answer: &RawValue, arguments: &Arguments) -> Exit {
+    let status: Status = match serde_json::from_str(answer.get()) {
         Ok(status) => status,
         Err(error) => {
             complain(&format!("the daemon's answer is not understood: {error}"));
@@ -43,7 +45,7 @@ fn show(answer: &Value, arguments: &Arguments) -> Exit {
     };
     let text = if arguments.json {
         // As it came: a newer daemon may say more than is known here.
-        format!("{answer:#}\n")
+        pretty(answer.get()) + "\n"
     } else {
         let mut text = table(&status, columns(), style(), clock::wall().as_secs());
         if text.is_empty() {

@@ -184,6 +184,7 @@ impl Shell {
             self.perform_effects();
             if let Some(code) = self.exit {
                 self.logs.finish();
+                self.feed_followers_last();
                 return Ok(code);
             }
             self.turn()?;

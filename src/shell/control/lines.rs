@@ -9,12 +9,19 @@ use crate::control::{LogLine, LogsReply, Reply, rfc3339};
 use crate::shell::logs;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::EpollFlags;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 /// So many lines are told when nobody says how many.
 const LINES: u32 = 50;
 
 /// So many lines are told to a client before it is the turn of the next.
 const LINES_AT_ONCE: usize = 64;
+
+/// How long the end of listend may take for those who follow.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 impl Shell {
     /// Tells the last lines, and those to come as long as somebody wants to hear them.
@@ -60,6 +67,34 @@ impl Shell {
             }
             self.control.told_last = id;
             self.control.owes_lines |= self.tell_lines(id);
+        }
+    }
+
+    /// Tells the rest to all who read: listend ends, and says the most important last.
+    pub(in crate::shell) fn feed_followers_last(&mut self) {
+        let end = clock::now() + FAREWELL;
+        while clock::now() < end {
+            self.feed_followers();
+            if self.control.owes_lines {
+                continue;
+            }
+            let followers = self.control.followers.iter().copied();
+            let slow: Vec<_> = followers
+                .filter(|id| !self.control.has_read_all(*id))
+                .collect();
+            let clients = slow.iter().filter_map(|id| self.control.clients.get(id));
+            let mut wanted: Vec<_> = clients
+                .map(|client| PollFd::new(client.socket().as_fd(), PollFlags::POLLOUT))
+                .collect();
+            let left = end.since(clock::now()).as_millis();
+            let left = u16::try_from(left).unwrap_or(u16::MAX);
+            if wanted.is_empty() || poll(&mut wanted, PollTimeout::from(left)).is_err() {
+                return;
+            }
+            for id in slow {
+                self.control
+                    .client_event(&self.epoll, id, EpollFlags::EPOLLOUT);
+            }
         }
     }
 
