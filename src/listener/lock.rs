@@ -100,7 +100,10 @@ pub(super) fn refuse_locked(path: &Path) -> Result<(), Failure> {
         return Ok(());
     };
     let pid = holder(&file);
-    if pid.is_none() && !is_locked(&path) {
+    // Our own is that of another listener, which has the same path by another name.
+    let is_own =
+        pid.is_some_and(|pid| u32::try_from(pid).is_ok_and(|pid| pid == std::process::id()));
+    if is_own || (pid.is_none() && !is_locked(&path)) {
         return Ok(());
     }
     Err(Failure::new(BindStep::Lock, Errno::EADDRINUSE)
