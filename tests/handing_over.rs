@@ -66,12 +66,17 @@ fn worker(events: &str, handoff: Handoff, output: Output) -> WorkerPlan {
         nice: None,
         oom_score_adjust: None,
         output,
+        notify_access: None,
+        fd_store: 0,
+        hooks: listend::config::Hooks::default(),
+        reload_command: None,
         lifecycle: Lifecycle {
             activation: Activation::Eager,
             instances: 1,
             restart: Restart::default(),
             stop_signal: 15,
             stop_timeout: None,
+            ..Lifecycle::default()
         },
     }
 }

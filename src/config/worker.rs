@@ -7,8 +7,8 @@ use super::decode::{
 };
 use super::keys;
 use super::model::{
-    Activation, ConnectionLimits, EnvironmentFile, Handoff, Limit, Located, Output, Piece,
-    Resource, Restart, RestartPolicy, Template, Worker,
+    Activation, ConnectionLimits, EnvironmentFile, Handoff, Hooks, Limit, Located, OnFailure,
+    Output, Piece, Ready, Resource, Restart, RestartPolicy, Rollout, Template, Worker,
 };
 use super::scalar;
 use super::template::Mention;
@@ -35,6 +35,9 @@ pub(super) struct DraftWorker {
 
 /// How long a worker may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an instance may take until it is ready.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A worker without a command and with everything else at its default.
 pub(super) fn plain(name: &str, place: Place) -> Worker {
@@ -71,6 +74,18 @@ pub(super) fn plain(name: &str, place: Place) -> Worker {
         restart: Restart::default(),
         stop_signal: nix::libc::SIGTERM,
         stop_timeout: Some(STOP_TIMEOUT),
+        ready: Located {
+            value: Ready::Started,
+            place,
+        },
+        start_timeout: Some(START_TIMEOUT),
+        watchdog: None,
+        notify_access: None,
+        fd_store: 0,
+        rollout: Rollout::default(),
+        reload: None,
+        on_failure: OnFailure::Hold,
+        hooks: Hooks::default(),
         silence: Vec::new(),
     }
 }

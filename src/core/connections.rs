@@ -154,10 +154,12 @@ impl Core {
     }
 
     fn serve(&mut self, now: Mono, worker: WorkerId, id: ConnectionId, source: Source) {
+        let generation = self.workers[worker.0 as usize].generation;
         let connections = &mut self.workers[worker.0 as usize].connections;
         let instance = InstanceId {
             worker,
             index: connections.next_index,
+            generation,
         };
         connections.next_index = connections.next_index.wrapping_add(1);
         connections.live += 1;

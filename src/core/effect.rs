@@ -1,7 +1,7 @@
 //! What the core wants done.
 
 use super::event::Event;
-use super::input::{ConnectionId, InstanceId, ProcessId};
+use super::input::{ConnectionId, Edition, InstanceId, ProcessId, Task};
 use super::operate::{Answer, Ticket};
 use crate::plan::{ListenerId, WorkerId};
 
@@ -14,8 +14,10 @@ pub enum Effect {
         process: ProcessId,
         /// What it is to be.
         instance: InstanceId,
-        /// The worker's generation, from 1: counts how often its set of instances was replaced.
-        generation: u32,
+        /// By which definition of the worker.
+        edition: Edition,
+        /// What it is for.
+        task: Task,
         /// What it serves instead of listeners.
         connection: Option<ConnectionId>,
     },
@@ -28,6 +30,11 @@ pub enum Effect {
         signal: i32,
         /// To it alone or to more.
         scope: Scope,
+    },
+    /// Look whether a process takes clients; answered by [`super::Input::Evidence`].
+    LookForEvidence {
+        /// Which.
+        process: ProcessId,
     },
     /// Bind a listener that is missing; answered by [`super::Input::ListenerBound`] or
     /// [`super::Input::ListenerMissing`].

@@ -18,8 +18,6 @@ pub enum Event {
         instance: InstanceId,
         /// The process.
         process: ProcessId,
-        /// Of which generation.
-        generation: u32,
     },
     /// The instance runs its program.
     InstanceStarted {

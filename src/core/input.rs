@@ -5,6 +5,7 @@ use super::operate::{Command, Ticket};
 use crate::connection::Source;
 use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
+use std::time::Duration;
 
 /// One instance of a worker, as in `app.0`; or the process of one connection, which are counted
 /// from 0 as they come.
@@ -14,6 +15,8 @@ pub struct InstanceId {
     pub worker: WorkerId,
     /// Which of its instances, from 0.
     pub index: u32,
+    /// Of which generation, from 1: two of them can overlap.
+    pub generation: u32,
 }
 
 /// One attempt to run an instance. Allotted by the core with [`super::Effect::Spawn`] and never
@@ -26,6 +29,64 @@ pub struct ProcessId(pub u64);
 /// and never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
+
+/// One way in which a worker was defined: what it runs, as whom, with which listeners. Counted for
+/// each worker; a reload that changes its definition makes another. Two of them run beside each
+/// other while one takes the other's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Edition(pub u32);
+
+/// What a process is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// To be the instance.
+    Program,
+    /// To run a command beside it.
+    Hook(HookKind),
+}
+
+/// A command around an instance's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookKind {
+    /// Before it starts.
+    BeforeStart,
+    /// When it is ready.
+    AfterReady,
+    /// After it has ended.
+    AfterStop,
+    /// To make it read its own configuration again.
+    Reload,
+}
+
+/// What a process says about itself (sd_notify(3)), as far as the core acts on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// It is ready, or has read its configuration again.
+    Ready,
+    /// It reads its configuration again; ready once more when it says so.
+    Reloading,
+    /// It ends by itself.
+    Stopping,
+    /// It is alive.
+    Alive,
+    /// It is not well, and is to be treated as if it had not said that it is alive.
+    Trigger,
+    /// From now on it says that it is alive at least so often.
+    WatchdogInterval(Duration),
+    /// It needs so much longer, from now on, for what it does: to start, or to stop.
+    ExtendTimeout(Duration),
+}
+
+/// What the kernel shows about whether a process takes clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// It does.
+    Seen,
+    /// It does not do so yet.
+    NotYet,
+    /// It may or may not: what it does cannot be seen.
+    Hidden,
+}
 
 /// Why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +158,20 @@ pub enum Input {
         process: ProcessId,
         /// How.
         status: ExitStatus,
+    },
+    /// The process, or another of its instance that may, has told something about itself.
+    Notified {
+        /// Which.
+        process: ProcessId,
+        /// What.
+        notice: Notice,
+    },
+    /// The answer to [`super::Effect::LookForEvidence`].
+    Evidence {
+        /// Which.
+        process: ProcessId,
+        /// What was seen.
+        evidence: Evidence,
     },
     /// Somebody asks listend to stop (SIGTERM, SIGINT). The second one hurries; any more change
     /// nothing.

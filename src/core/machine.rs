@@ -5,7 +5,7 @@ use super::connections::Connections;
 use super::effect::{Effect, Scope};
 use super::event::Event;
 use super::gate::Gate;
-use super::input::{ConnectionId, Input, InstanceId, ProcessId};
+use super::input::{ConnectionId, Edition, Input, InstanceId, ProcessId, Task};
 use super::instance::{Launch, Slot, State};
 use super::listeners::Listeners;
 use super::operate::Job;
@@ -144,7 +144,14 @@ impl Core {
             slots.extend((0..instances).map(|index| Slot {
                 state: State::Waiting,
                 is_instance: true,
-                ..Slot::new(InstanceId { worker, index }, Mono(0))
+                ..Slot::new(
+                    InstanceId {
+                        worker,
+                        index,
+                        generation: 1,
+                    },
+                    Mono(0),
+                )
             }));
             workers.push(Worker {
                 lifecycle,
@@ -194,6 +201,7 @@ impl Core {
                 self.hear(now, process, News::LaunchFailed(failure));
             }
             Input::Exited { process, status } => self.hear(now, process, News::Exited(status)),
+            Input::Notified { .. } | Input::Evidence { .. } => {}
             Input::Stop => self.stop(now),
             Input::ReloadRequested => {
                 if self.phase != Phase::Exited {
@@ -321,11 +329,11 @@ impl Core {
         self.next_process = ProcessId(process.0.saturating_add(1));
         self.slots[index].starts = self.slots[index].starts.saturating_add(1);
         let instance = self.slots[index].instance;
-        let generation = self.worker(index).generation;
         self.effects.push_back(Effect::Spawn {
             process,
             instance,
-            generation,
+            edition: Edition(1),
+            task: Task::Program,
             connection: self.slots[index].connection.map(|held| held.id),
         });
         self.become_state(

@@ -37,7 +37,10 @@ pub use connections::{ConnectionCounts, PAUSE_MAX, PAUSE_MIN};
 pub use effect::{Effect, Scope};
 pub use event::{Event, FailureReason, Next, Refusal};
 pub use facts::{Facts, LastEnd, ListenerCondition};
-pub use input::{ConnectionId, ExitStatus, Input, InstanceId, NotAccepted, ProcessId, Waiting};
+pub use input::{
+    ConnectionId, Edition, Evidence, ExitStatus, HookKind, Input, InstanceId, NotAccepted, Notice,
+    ProcessId, Task, Waiting,
+};
 pub use instance::{Ending, Launch, State};
 pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, Repaired};
 pub use machine::{Core, WhenDone};

@@ -326,6 +326,7 @@ impl Core {
         let instance = InstanceId {
             worker,
             index: number,
+            generation: self.workers[worker.0 as usize].generation,
         };
         let index = self.take_slot(Slot::new(instance, self.now));
         self.slots[index].is_instance = true;

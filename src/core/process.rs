@@ -93,12 +93,7 @@ impl Core {
 
     fn spawned(&mut self, now: Mono, index: usize, process: ProcessId, ending: Option<Ending>) {
         let instance = self.slots[index].instance;
-        let generation = self.worker(index).generation;
-        self.emit(Event::InstanceStarting {
-            instance,
-            process,
-            generation,
-        });
+        self.emit(Event::InstanceStarting { instance, process });
         if ending == Some(Ending::Killed) {
             self.kill(process);
         }

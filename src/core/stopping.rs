@@ -53,6 +53,7 @@ impl Core {
                 false
             }
             Effect::Signal { .. }
+            | Effect::LookForEvidence { .. }
             | Effect::Bind { .. }
             | Effect::Repair { .. }
             | Effect::WatchAddresses { .. }

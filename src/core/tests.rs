@@ -16,6 +16,7 @@ const SIGSEGV: i32 = 11;
 const APP_0: InstanceId = InstanceId {
     worker: WorkerId(0),
     index: 0,
+    generation: 1,
 };
 
 /// A core with one worker, and what it wanted so far.
@@ -37,6 +38,7 @@ impl Rig {
             restart: Restart::default(),
             stop_signal: SIGTERM,
             stop_timeout: Some(Duration::from_secs(30)),
+            ..Lifecycle::default()
         };
         change(&mut lifecycle);
         Rig {

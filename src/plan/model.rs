@@ -2,8 +2,8 @@
 
 use crate::config::options::OptionSetting;
 use crate::config::{
-    ConnectionLimits, Endpoint, Handoff, Limit, Multicast, Output, Piece, Presence, Rate, Restart,
-    Template,
+    ConnectionLimits, Endpoint, Handoff, Hook, Hooks, Limit, Multicast, NotifyAccess, OnFailure,
+    Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
 };
 use crate::report::Place;
 use serde::Serialize;
@@ -146,6 +146,14 @@ pub struct WorkerPlan {
     pub oom_score_adjust: Option<i32>,
     /// Where standard output and error go.
     pub output: crate::config::Output,
+    /// Who may tell about it (sd_notify(3)); `None` is nobody.
+    pub notify_access: Option<NotifyAccess>,
+    /// How many descriptors an instance may leave for its successor.
+    pub fd_store: u32,
+    /// Commands around an instance's life.
+    pub hooks: Hooks,
+    /// Makes an instance read its own configuration again.
+    pub reload_command: Option<Hook>,
     /// What the core needs to know.
     pub lifecycle: Lifecycle,
 }
@@ -176,6 +184,61 @@ pub struct Lifecycle {
     pub stop_signal: i32,
     /// From there to SIGKILL; `None` waits for ever.
     pub stop_timeout: Option<Duration>,
+    /// When an instance counts as ready.
+    pub ready: Ready,
+    /// How long that may take; `None` waits for ever.
+    pub start_timeout: Option<Duration>,
+    /// The longest time between two signs of life; `None` does not ask for any.
+    pub watchdog: Option<Duration>,
+    /// How a new generation takes the place of an old one.
+    pub rollout: Rollout,
+    /// How an instance is made to read its own configuration again.
+    pub reload: Option<ReloadBy>,
+    /// What happens to the listeners when all instances have failed.
+    pub on_failure: OnFailure,
+    /// Which commands there are around an instance's life, and how long each may take.
+    pub hooks: HookTimes,
+}
+
+impl Default for Lifecycle {
+    /// One instance that runs from the start on, with everything as it is unless written otherwise.
+    fn default() -> Self {
+        Lifecycle {
+            activation: Activation::Eager,
+            instances: 1,
+            restart: Restart::default(),
+            stop_signal: nix::libc::SIGTERM,
+            stop_timeout: Some(Duration::from_secs(30)),
+            ready: Ready::Started,
+            start_timeout: Some(Duration::from_secs(90)),
+            watchdog: None,
+            rollout: Rollout::default(),
+            reload: None,
+            on_failure: OnFailure::Hold,
+            hooks: HookTimes::default(),
+        }
+    }
+}
+
+/// How an instance is made to read its own configuration again, as far as the core decides it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReloadBy {
+    /// By this signal.
+    Signal(i32),
+    /// By a command, which may take so long.
+    Command(Duration),
+}
+
+/// Which commands there are around an instance's life, and how long each may take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct HookTimes {
+    /// Before each start.
+    pub before_start: Option<Duration>,
+    /// When the instance is ready.
+    pub after_ready: Option<Duration>,
+    /// After it has ended.
+    pub after_stop: Option<Duration>,
 }
 
 /// When a worker runs, with the limits that belong to it.

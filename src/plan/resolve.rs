@@ -2,10 +2,10 @@
 
 use super::environment_file;
 use super::model::{
-    Access, Activation, Credentials, Lifecycle, ListenerId, ListenerPlan, Plan, SocketPlan,
-    WorkerPlan,
+    Access, Activation, Credentials, HookTimes, Lifecycle, ListenerId, ListenerPlan, Plan,
+    ReloadBy, SocketPlan, WorkerPlan,
 };
-use crate::config::{self, Config, Located, Output, Template};
+use crate::config::{self, Config, Hook, Hooks, Located, NotifyAccess, Output, Ready, Template};
 use crate::handoff::belongs_to_a_handoff;
 use crate::host::{Facts, UserFacts};
 use crate::report::{Kind, Problem, Report, Sources, describe, did_you_mean};
@@ -151,12 +151,29 @@ impl Resolver<'_> {
             nice: worker.nice.as_ref().map(|nice| nice.value),
             oom_score_adjust: worker.oom_score_adjust.as_ref().map(|score| score.value),
             output: worker.output.clone(),
+            notify_access: notify_access(worker),
+            fd_store: worker.fd_store,
+            hooks: worker.hooks.clone(),
+            reload_command: match &worker.reload {
+                Some(config::Reload::Command(hook)) => Some(hook.clone()),
+                Some(config::Reload::Signal(_)) | None => None,
+            },
             lifecycle: Lifecycle {
                 activation,
                 instances,
                 restart: worker.restart.clone(),
                 stop_signal: worker.stop_signal,
                 stop_timeout: worker.stop_timeout,
+                ready: worker.ready.value,
+                start_timeout: worker.start_timeout,
+                watchdog: worker.watchdog,
+                rollout: worker.rollout,
+                reload: worker.reload.as_ref().map(|reload| match reload {
+                    config::Reload::Signal(number) => ReloadBy::Signal(*number),
+                    config::Reload::Command(hook) => ReloadBy::Command(hook.timeout),
+                }),
+                on_failure: worker.on_failure,
+                hooks: hook_times(&worker.hooks),
             },
         }
     }
@@ -311,6 +328,24 @@ impl Resolver<'_> {
             }
             None => Vec::new(),
         }
+    }
+}
+
+/// Who may tell about a worker: nobody where nothing is asked that could be told.
+fn notify_access(worker: &config::Worker) -> Option<NotifyAccess> {
+    let tells =
+        worker.ready.value == Ready::Notify || worker.watchdog.is_some() || worker.fd_store > 0;
+    worker
+        .notify_access
+        .or_else(|| tells.then_some(NotifyAccess::Main))
+}
+
+fn hook_times(hooks: &Hooks) -> HookTimes {
+    let time = |hook: &Option<Hook>| hook.as_ref().map(|hook| hook.timeout);
+    HookTimes {
+        before_start: time(&hooks.before_start),
+        after_ready: time(&hooks.after_ready),
+        after_stop: time(&hooks.after_stop),
     }
 }
 

@@ -432,7 +432,7 @@ impl Logs {
         };
         let now = clock::wall();
         let time = precise(now);
-        let InstanceId { worker, index } = source.instance;
+        let InstanceId { worker, index, .. } = source.instance;
         let (kept, sink) = (&mut self.kept, &source.sink);
         let mut text = Vec::new();
         let mut nowhere = Vec::new();
@@ -530,6 +530,7 @@ fn shown((worker, line): (usize, &crate::output::Line)) -> LogLine {
         instance: InstanceId {
             worker,
             index: line.instance,
+            generation: 1,
         },
         text: String::from_utf8_lossy(&line.text).into_owned(),
         is_continued: !line.is_start,

@@ -374,12 +374,13 @@ impl Shell {
                 Effect::Spawn {
                     process,
                     instance,
-                    generation,
+                    edition: _,
+                    task: _,
                     connection,
                 } => {
                     let numbers = Numbers {
                         instance: instance.index,
-                        generation,
+                        generation: instance.generation,
                     };
                     self.spawn(process, instance, numbers, connection);
                 }
@@ -388,6 +389,7 @@ impl Shell {
                     signal,
                     scope,
                 } => self.send(process, signal, scope),
+                Effect::LookForEvidence { .. } => {}
                 Effect::Bind { listener } => self.bind(listener),
                 Effect::Repair { listener, socket } => self.repair(listener, socket),
                 Effect::Watch { listener, socket } => self.watch_clients((listener, socket), true),

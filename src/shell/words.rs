@@ -44,16 +44,13 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         pid.map_or_else(String::new, |pid| format!(", pid {pid}"))
     };
     match *event {
-        Event::InstanceStarting {
-            instance,
-            process,
-            generation,
-        } => (
+        Event::InstanceStarting { instance, process } => (
             Level::Debug,
             format!(
-                "{}: starting{}, generation {generation}",
+                "{}: starting{}, generation {}",
                 name(instance),
-                pid(process)
+                pid(process),
+                instance.generation
             ),
         ),
         Event::InstanceStarted { instance, process } => match (context.client_of)(process) {

@@ -230,7 +230,8 @@ impl Life {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Bind { .. }
+            Effect::LookForEvidence { .. }
+            | Effect::Bind { .. }
             | Effect::Repair { .. }
             | Effect::WatchAddresses { .. }
             | Effect::Answer { .. } => {
@@ -246,10 +247,11 @@ impl Life {
             Effect::Spawn {
                 process,
                 instance,
-                generation,
+                edition: _,
+                task: _,
                 connection: _,
             } => {
-                assert_eq!(generation, 1);
+                assert_eq!(instance.generation, 1);
                 assert!(
                     self.started && self.stop_at.is_none(),
                     "spawned after a stop"

@@ -123,6 +123,7 @@ fn ten_thousand_instances_are_handled_without_looking_at_all_of_them() {
         restart: Restart::default(),
         stop_signal: 15,
         stop_timeout: None,
+        ..Lifecycle::default()
     };
     let mut core = Core::new(vec![lifecycle], WhenDone::Hold);
     core.handle(Mono(0), Input::Start);
@@ -147,6 +148,7 @@ fn ten_thousand_instances_are_handled_without_looking_at_all_of_them() {
     let last = InstanceId {
         worker: WorkerId(0),
         index: 9_999,
+        generation: 1,
     };
     assert!(matches!(core.state(last), Some(State::Backoff { .. })));
 }

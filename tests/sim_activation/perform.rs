@@ -20,7 +20,8 @@ const EMFILE: i32 = 24;
 impl Life {
     pub(crate) fn perform(&mut self, effect: Effect, at: Mono) {
         match effect {
-            Effect::Bind { .. }
+            Effect::LookForEvidence { .. }
+            | Effect::Bind { .. }
             | Effect::Repair { .. }
             | Effect::WatchAddresses { .. }
             | Effect::Answer { .. } => {
@@ -29,10 +30,11 @@ impl Life {
             Effect::Spawn {
                 process,
                 instance,
-                generation,
+                edition: _,
+                task: _,
                 connection,
             } => {
-                assert_eq!(generation, 1);
+                assert_eq!(instance.generation, 1);
                 self.spawn(process, instance, connection);
             }
             Effect::Signal {

@@ -55,6 +55,7 @@ impl Rig {
             restart: Restart::default(),
             stop_signal: 15,
             stop_timeout: Some(seconds(30)),
+            ..Lifecycle::default()
         });
         let presence = Presence::Required;
         let core = Core::new(lifecycles.collect(), WhenDone::Hold);

@@ -15,6 +15,7 @@ fn rig(presence: Presence) -> Rig {
         restart: Restart::default(),
         stop_signal: SIGTERM,
         stop_timeout: Some(Duration::from_secs(30)),
+        ..Lifecycle::default()
     };
     let life = |presence, worker| ListenerLife {
         presence,
@@ -139,6 +140,7 @@ fn the_workers_of_an_optional_listener_are_restarted_when_it_has_come() {
     let app = InstanceId {
         worker: WorkerId(1),
         index: 0,
+        generation: 1,
     };
     let process = rig.core.state(app).unwrap().process().unwrap();
     rig.give(Input::Spawned { process });

@@ -27,6 +27,7 @@ impl Obedient {
             restart: Restart::default(),
             stop_signal: SIGTERM,
             stop_timeout: Some(Duration::from_secs(30)),
+            ..Lifecycle::default()
         };
         let mut this = Obedient {
             core: Core::new(vec![lifecycle], WhenDone::Hold),

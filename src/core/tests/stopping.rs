@@ -111,6 +111,7 @@ fn a_spawn_that_was_not_taken_is_taken_back_by_a_stop() {
             restart: Restart::default(),
             stop_signal: SIGTERM,
             stop_timeout: None,
+            ..Lifecycle::default()
         }],
         WhenDone::Hold,
     );
@@ -164,6 +165,7 @@ fn ending_rig(policy: RestartPolicy) -> Rig {
             },
             stop_signal: SIGTERM,
             stop_timeout: None,
+            ..Lifecycle::default()
         }],
         WhenDone::Exit,
     );
