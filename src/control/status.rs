@@ -111,6 +111,9 @@ impl Worker {
 pub struct Instance {
     /// Its name.
     pub name: String,
+    /// Of which generation: two of them overlap while one takes the other's place.
+    #[serde(default)]
+    pub generation: u32,
     /// `None` where there is no process.
     pub pid: Option<u32>,
     /// What it does; never [`WorkerState::Degraded`].
@@ -282,6 +285,7 @@ mod tests {
     fn instance(name: &str, state: WorkerState, last_exit: Option<&str>) -> Instance {
         Instance {
             name: name.to_owned(),
+            generation: 1,
             pid: None,
             state,
             since: super::super::rfc3339(0),

@@ -96,7 +96,11 @@ fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
             sheet.row(row);
             for one in &worker.instances {
                 let name = Cell::text(&format!("  {}", one.name));
-                sheet.row(instance(name, Cell::default(), one, now));
+                let generation = match one.generation {
+                    0 => Cell::default(),
+                    number => Cell::text(&number.to_string()),
+                };
+                sheet.row(instance(name, generation, one, now));
             }
         }
     }

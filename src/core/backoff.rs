@@ -3,7 +3,7 @@
 use super::input::ExitStatus;
 use super::signals;
 use super::time::Mono;
-use crate::config::{Rate, Restart};
+use crate::config::{Rate, Restart, Success};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -31,7 +31,12 @@ impl History {
 
     /// Counts a crash. `Err` holds the number of crashes in the interval if that is too many,
     /// `Ok` the delay before the next start.
-    pub(super) fn crashed(&mut self, now: Mono, restart: &Restart) -> Result<Duration, u32> {
+    pub(super) fn crashed(
+        &mut self,
+        now: Mono,
+        restart: &Restart,
+        salt: u64,
+    ) -> Result<Duration, u32> {
         if let Some(limit) = restart.limit {
             let crashes = self.count(now, limit);
             if crashes > limit.count {
@@ -39,12 +44,12 @@ impl History {
                 return Err(crashes);
             }
         }
-        Ok(self.delayed(restart))
+        Ok(self.delayed(now, restart, salt))
     }
 
     /// Counts a failure to which no limit applies: only the delay grows.
-    pub(super) fn delayed(&mut self, restart: &Restart) -> Duration {
-        let delay = delay(restart, self.consecutive);
+    pub(super) fn delayed(&mut self, now: Mono, restart: &Restart, salt: u64) -> Duration {
+        let delay = delay(restart, self.consecutive, now.0 ^ salt);
         self.consecutive = self.consecutive.saturating_add(1);
         delay
     }
@@ -73,15 +78,26 @@ impl History {
 }
 
 /// `backoff_min` doubled for each crash before this one, at most `backoff_max` (but never less
-/// than `backoff_min`, should the two be the wrong way round). No jitter: instances of one worker
-/// crash independently, and a deterministic delay is one that a log line can promise.
-fn delay(restart: &Restart, crashes_before: u32) -> Duration {
+/// than `backoff_min`, should the two be the wrong way round). From the second on up to a quarter
+/// is taken off, so that what crashed together for a common cause does not come back together.
+fn delay(restart: &Restart, crashes_before: u32, seed: u64) -> Duration {
     let factor = 1_u32.checked_shl(crashes_before).unwrap_or(u32::MAX);
-    restart
+    let whole = restart
         .backoff_min
         .saturating_mul(factor)
         .min(restart.backoff_max)
-        .max(restart.backoff_min)
+        .max(restart.backoff_min);
+    let off = (whole / 4).mul_f64(fraction(seed));
+    whole.saturating_sub(off).max(restart.backoff_min)
+}
+
+/// Something from 0 to 1 that looks random (the finalizer of splitmix64): the core may not ask for
+/// anything that is.
+fn fraction(seed: u64) -> f64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    f64::from((z >> 32) as u32) / f64::from(u32::MAX)
 }
 
 /// Whether the program ended by itself, which counts towards the limit and lets the delay grow.
@@ -95,9 +111,12 @@ pub(super) fn is_crash(status: ExitStatus) -> bool {
 }
 
 /// Whether the restart policy `on-failure` takes this for a failure.
-pub fn is_failure(status: ExitStatus) -> bool {
-    match status {
-        ExitStatus::Code(code) => code != 0,
-        ExitStatus::Signal { number, .. } => !signals::is_clean(number),
-    }
+pub fn is_failure(status: ExitStatus, restart: &Restart) -> bool {
+    let fine = match status {
+        ExitStatus::Code(code) => code == 0 || restart.success.contains(&Success::Code(code)),
+        ExitStatus::Signal { number, .. } => {
+            signals::is_clean(number) || restart.success.contains(&Success::Signal(number))
+        }
+    };
+    !fine
 }

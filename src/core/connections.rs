@@ -18,6 +18,7 @@ use crate::config::{ConnectionLimits, Overflow};
 use crate::connection::Source;
 use crate::plan::{Activation, ListenerId, WorkerId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The first pause after an accept4(2) for which there was no room; it doubles up to
@@ -105,6 +106,7 @@ impl Core {
         };
         self.workers[worker.0 as usize].connections.under_way -= 1;
         self.touched.push(worker);
+        self.is_it_gone(worker);
         Some(worker)
     }
 
@@ -165,13 +167,15 @@ impl Core {
         connections.live += 1;
         *connections.sources.entry(source).or_default() += 1;
         let live = connections.live;
+        let known = &self.workers[worker.0 as usize];
+        let life = Arc::clone(&known.lifecycle);
         let slot = Slot {
             connection: Some(Held {
                 id,
                 source,
                 open: true,
             }),
-            ..Slot::new(instance, now)
+            ..Slot::new(instance, known.edition, life, now)
         };
         let index = self.take_slot(slot);
         self.spawn(now, index);
@@ -259,7 +263,7 @@ impl Core {
             return Next::RestartIn(until.since(now));
         }
         // However often: the client waits, and there is nobody to give up for it.
-        let delay = known.connections.launches.delayed(restart);
+        let delay = known.connections.launches.delayed(now, restart, 0);
         known.connections.held_until = Some(now + delay);
         Next::RestartIn(delay)
     }
@@ -286,5 +290,6 @@ impl Core {
             }
         }
         self.touched.push(worker);
+        self.is_it_gone(worker);
     }
 }

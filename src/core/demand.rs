@@ -31,7 +31,7 @@ impl Core {
     /// Whether clients start this instance.
     pub(super) fn is_on_demand(&self, index: usize) -> bool {
         matches!(
-            self.worker(index).lifecycle.activation,
+            self.slots[index].life.activation,
             Activation::OnDemand { .. }
         )
     }
@@ -65,9 +65,9 @@ impl Core {
     ) -> Next {
         let slot = &mut self.slots[index];
         let worker = &self.workers[slot.instance.worker.0 as usize];
-        let restart = &worker.lifecycle.restart;
+        let restart = &slot.life.restart;
         slot.history.ran(uptime, restart);
-        if !backoff::is_failure(status) {
+        if !backoff::is_failure(status, restart) {
             if worker.counts.with_process == 1 && uptime < STABLE_AFTER {
                 self.look_for_clients(index);
             }
@@ -94,7 +94,7 @@ impl Core {
     fn at_next_client_or_at_once(&self, index: usize, delay: Duration) -> Next {
         let worker = self.worker(index);
         let others_run = worker.counts.with_process > 1;
-        match worker.lifecycle.restart.policy {
+        match self.slots[index].life.restart.policy {
             RestartPolicy::Always | RestartPolicy::OnFailure if others_run => {
                 Next::RestartIn(delay)
             }
@@ -109,7 +109,7 @@ impl Core {
     pub(super) fn rested(&mut self, now: Mono, index: usize) {
         let worker = self.worker(index);
         let others_run = worker.counts.with_process > 0;
-        if others_run && worker.lifecycle.restart.policy != RestartPolicy::Never {
+        if others_run && self.slots[index].life.restart.policy != RestartPolicy::Never {
             self.spawn(now, index);
         } else {
             self.become_state(index, State::Waiting);

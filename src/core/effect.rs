@@ -42,6 +42,23 @@ pub enum Effect {
         /// Which.
         listener: ListenerId,
     },
+    /// Close a listener, so that its clients are refused; [`Effect::Bind`] binds it again.
+    Unbind {
+        /// Which.
+        listener: ListenerId,
+    },
+    /// Of all definitions of the worker only this one is needed any more.
+    Retire {
+        /// Which worker.
+        worker: WorkerId,
+        /// Which definition.
+        edition: Edition,
+    },
+    /// Nothing is left of a worker that was removed: its number may be given to another.
+    Gone {
+        /// Which.
+        worker: WorkerId,
+    },
     /// Make a socket take clients again; answered by [`super::Input::ListenerRepaired`] or
     /// [`super::Input::RepairFailed`].
     Repair {

@@ -1,6 +1,6 @@
 //! What the core tells about.
 
-use super::input::{ConnectionId, ExitStatus, InstanceId, ProcessId};
+use super::input::{ConnectionId, ExitStatus, HookKind, InstanceId, ProcessId};
 use super::listeners::Repaired;
 use crate::config::{Overflow, Rate};
 use crate::connection::Source;
@@ -25,6 +25,109 @@ pub enum Event {
         instance: InstanceId,
         /// The process.
         process: ProcessId,
+    },
+    /// The instance is ready, and was not as soon as it ran its program.
+    InstanceReady {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+        /// How long it has run its program.
+        after: Duration,
+    },
+    /// Whether the instance takes clients cannot be seen; it counts as ready.
+    ReadinessHidden {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+    },
+    /// The instance was not ready in time; it is ended as if it had crashed.
+    StartTimedOut {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+        /// The time it had.
+        timeout: Duration,
+    },
+    /// The instance has given no sign of life in time, or has said that it is not well; SIGABRT goes
+    /// to it.
+    WatchdogTimedOut {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+        /// The time it had.
+        timeout: Duration,
+    },
+    /// The instance says that it ends by itself.
+    SaysStopping {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+    },
+    /// The instance says that it has read its own configuration again.
+    InstanceReloaded {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+    },
+    /// A command around an instance failed.
+    HookFailed {
+        /// Of which instance.
+        instance: InstanceId,
+        /// The command's process.
+        process: ProcessId,
+        /// Which command.
+        kind: HookKind,
+        /// How it ended.
+        end: HookEnd,
+        /// What happens next with the instance, if that follows from it.
+        next: Option<Next>,
+    },
+    /// Every instance that is to run from the start on is ready, or has failed. Comes once.
+    Up,
+    /// The instances of a worker are replaced one after the other.
+    RolloutStarted {
+        /// Of which.
+        worker: WorkerId,
+        /// By this generation.
+        generation: u32,
+        /// How many there are.
+        instances: u32,
+    },
+    /// All of them are replaced.
+    RolloutDone {
+        /// Of which worker.
+        worker: WorkerId,
+        /// By this generation.
+        generation: u32,
+    },
+    /// A new instance was no good: the old definition goes on serving. The worker is degraded until
+    /// a rollout goes well.
+    RolledBack {
+        /// Which worker.
+        worker: WorkerId,
+        /// The new instance.
+        instance: InstanceId,
+        /// How many instances have to be started by the old definition again.
+        again: u32,
+    },
+    /// The configuration that was read again is in force; workers may still be rolling.
+    Replanned,
+    /// Everything that a reload has changed has happened.
+    ReplanDone {
+        /// A new instance that was no good, if there was one.
+        bad: Option<InstanceId>,
+    },
+    /// The listener was closed, because the workers that take it have failed; it is bound again when
+    /// one of them is started again.
+    ListenerRefuses {
+        /// Which.
+        listener: ListenerId,
     },
     /// The instance did not get to its program.
     LaunchFailed {
@@ -216,8 +319,6 @@ pub enum Event {
     },
     /// No process is left; the listeners are closed and listend ends.
     AllStopped,
-    /// A reload was asked for, which this version cannot do; nothing changes.
-    ReloadUnavailable,
 }
 
 /// What happens after an instance ended.
@@ -238,6 +339,28 @@ pub enum Next {
     StaysStopped,
     /// It is not started again, because it was asked to stop.
     Stopping,
+    /// It was new, and the rollout goes back to what it was to replace.
+    RolledBack,
+}
+
+/// How a command around an instance ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookEnd {
+    /// It ran, and exited.
+    Exited {
+        /// How.
+        status: ExitStatus,
+    },
+    /// It did not get to its program.
+    NotLaunched {
+        /// Where and why.
+        failure: LaunchFailure,
+    },
+    /// It took too long, and was killed.
+    TimedOut {
+        /// The time it had.
+        timeout: Duration,
+    },
 }
 
 /// Why an instance is not started again.

@@ -1,7 +1,7 @@
 //! What can be told about instances and listeners to whoever asks.
 
 use super::input::{ExitStatus, InstanceId};
-use super::instance::State;
+use super::instance::{Role, State};
 use super::machine::Core;
 use super::time::Mono;
 use crate::plan::{ListenerId, WorkerId};
@@ -19,6 +19,8 @@ pub struct Facts {
     pub restarts: u64,
     /// How its last process ended.
     pub last_end: Option<LastEnd>,
+    /// What it is to its worker.
+    pub role: Role,
 }
 
 /// How a process ended.
@@ -36,6 +38,8 @@ pub enum LastEnd {
         /// Where and why.
         failure: LaunchFailure,
     },
+    /// The command before its start failed.
+    NotPrepared,
 }
 
 /// How a listener is.
@@ -58,14 +62,18 @@ impl Core {
             since: slot.since,
             restarts: slot.starts.saturating_sub(1),
             last_end: slot.last_end,
+            role: slot.role,
         })
     }
 
-    /// A worker's own instances, in order, without its connections.
+    /// A worker's own instances, in order, without its connections; then the candidates for their
+    /// places, and those on their way out.
     pub fn instances_of(&self, worker: WorkerId) -> impl Iterator<Item = InstanceId> + '_ {
         let known = self.workers.get(worker.0 as usize);
         let slots = known.map_or(&[][..], |known| known.slots.as_slice());
-        slots.iter().map(|index| self.slots[*index].instance)
+        let others = known.map_or(&[][..], |known| known.others.as_slice());
+        let all = slots.iter().chain(others);
+        all.map(|index| self.slots[*index].instance)
     }
 
     /// How a listener is.

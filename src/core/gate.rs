@@ -57,7 +57,11 @@ impl Core {
         let Some(known) = self.workers.get(worker.0 as usize) else {
             return false;
         };
-        if self.phase != Phase::Running || known.gate.resume_at.is_some() || known.stopped {
+        if self.phase != Phase::Running
+            || known.gate.resume_at.is_some()
+            || known.stopped
+            || known.removed
+        {
             return false;
         }
         match &known.lifecycle.activation {

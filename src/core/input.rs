@@ -176,8 +176,6 @@ pub enum Input {
     /// Somebody asks listend to stop (SIGTERM, SIGINT). The second one hurries; any more change
     /// nothing.
     Stop,
-    /// Somebody asks for a reload (SIGHUP). Answered by [`super::Event::ReloadUnavailable`].
-    ReloadRequested,
     /// The listener could not be bound: at the start, before [`Input::Start`], or in answer to
     /// [`super::Effect::Bind`]. Only for one whose configuration allows that.
     ListenerMissing {

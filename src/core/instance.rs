@@ -2,34 +2,41 @@
 
 use super::backoff::History;
 use super::connections::Held;
-use super::event::FailureReason;
+use super::event::{FailureReason, Next};
 use super::facts::LastEnd;
-use super::input::{ExitStatus, InstanceId, ProcessId};
+use super::input::{Edition, ExitStatus, InstanceId, ProcessId};
 use super::time::Mono;
+use crate::plan::Lifecycle;
 use crate::stage::LaunchFailure;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Where an instance is in its life.
 ///
 /// ```text
-///            Start                  exec succeeded
-///  Waiting ─────────▶ Starting ─────────────────────▶ Running
-///                      ▲    │                            │
-///                 Tick │    │ launch failed              │ exited
-///                      │    ▼                            ▼
-///                      │    ├────────────────────────────┤
+///            Start                  exec succeeded              ready
+///  Waiting ─────────▶ Starting ───────────────────▶ Activating ───────▶ Running
+///                      ▲    │                            │                 │
+///                 Tick │    │ launch failed              │ exited          │ exited
+///                      │    ▼                            ▼                 ▼
+///                      │    ├────────────────────────────┴─────────────────┤
 ///                      │    │ again      │ policy        │ too often
 ///                      │    ▼            ▼               ▼
 ///                      └─ Backoff     Stopped          Failed
 ///
 ///  Stop:  Waiting, Backoff, Failed ───────────────────────▶ Stopped
-///         Running ──────▶ Stopping ── exited ─────────────▶ Stopped
+///         Activating, Running ──▶ Stopping ── exited ─────▶ Stopped
 ///         Starting ─ exec succeeded ─▶ Stopping             ▲
 ///             └──────────── launch failed ──────────────────┘
 /// ```
 ///
-/// An instance has at most one process, and has one exactly in `Starting`, `Running` and
-/// `Stopping`. It leaves those only when the process is known to be gone, so that two processes
-/// never run as one instance.
+/// `before_start` puts `Preparing` before `Starting`, and `after_stop` puts `Cleaning` behind the
+/// end of a program that ran. Where nothing is to be waited for (`ready: started`) an instance is
+/// `Running` as soon as it runs its program.
+///
+/// An instance has at most one process, and has one exactly in `Starting`, `Activating`, `Running`
+/// and `Stopping`; the commands around it are not counted. It leaves those only when the process is
+/// known to be gone, so that two processes never run as one instance.
 ///
 /// `Starting` is left when both the fate of the exec and, if that was a failure, the exit are
 /// known. They come on different descriptors (the status pipe and the pidfd) and so in any order;
@@ -51,7 +58,25 @@ pub enum State {
         /// Set if it is to be stopped.
         ending: Option<Ending>,
     },
-    /// The program runs.
+    /// The command before the start runs.
+    Preparing {
+        /// The command's process.
+        hook: ProcessId,
+        /// Whether it is to be started no more.
+        cancelled: bool,
+    },
+    /// The program runs, and is not ready.
+    Activating {
+        /// The process.
+        process: ProcessId,
+        /// Since when it runs the program.
+        since: Mono,
+        /// When it has taken too long; `None` is never.
+        until: Option<Mono>,
+        /// When to look next whether it takes clients, where that is what counts.
+        look_at: Option<Mono>,
+    },
+    /// The program runs, and is ready.
     Running {
         /// The process.
         process: ProcessId,
@@ -68,6 +93,13 @@ pub enum State {
         since: Mono,
         /// How it is being ended.
         ending: Ending,
+    },
+    /// The program has ended, and the command after it runs.
+    Cleaning {
+        /// The command's process.
+        hook: ProcessId,
+        /// What follows.
+        next: Next,
     },
     /// Ended; to be started again.
     Backoff {
@@ -123,10 +155,21 @@ impl State {
     pub fn process(&self) -> Option<ProcessId> {
         match self {
             State::Starting { process, .. }
+            | State::Activating { process, .. }
             | State::Running { process, .. }
             | State::Stopping { process, .. } => Some(*process),
-            State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => None,
+            State::Waiting
+            | State::Preparing { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Stopped => None,
         }
+    }
+
+    /// Whether a process of it runs, be it only a command before or after its program.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, State::Preparing { .. } | State::Cleaning { .. }) || self.process().is_some()
     }
 
     /// When something is to happen by itself.
@@ -137,8 +180,13 @@ impl State {
                 Some(Ending::Graceful { kill_at }) => kill_at,
                 Some(Ending::Killed) | None => None,
             },
+            State::Activating { until, look_at, .. } => {
+                [*until, *look_at].into_iter().flatten().min()
+            }
             State::Running { until, .. } | State::Failed { until, .. } => *until,
-            State::Waiting | State::Stopped => None,
+            State::Waiting | State::Preparing { .. } | State::Cleaning { .. } | State::Stopped => {
+                None
+            }
         }
     }
 
@@ -148,7 +196,10 @@ impl State {
             State::Starting { ending, .. } => *ending,
             State::Stopping { ending, .. } => Some(*ending),
             State::Waiting
+            | State::Preparing { .. }
+            | State::Activating { .. }
             | State::Running { .. }
+            | State::Cleaning { .. }
             | State::Backoff { .. }
             | State::Failed { .. }
             | State::Stopped => None,
@@ -156,17 +207,57 @@ impl State {
     }
 }
 
+/// What a slot is to its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// One of its instances.
+    Instance,
+    /// To take the place of one, if it does well.
+    Candidate,
+    /// On its way out, or a connection; its place is given to another when it is gone.
+    Leaving,
+}
+
+/// Why listend itself ends an instance that nobody has asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It was not ready in time.
+    NotReady,
+    /// It gave no sign of life in time.
+    Silent,
+}
+
+/// The signs of life that an instance gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Watchdog {
+    /// The longest time between two.
+    pub(super) interval: Duration,
+    /// When the next is due.
+    pub(super) due: Mono,
+}
+
 /// The place of one instance: what it is, where it is in its life, and its past.
 #[derive(Debug, Clone)]
 pub(super) struct Slot {
     pub(super) instance: InstanceId,
     pub(super) state: State,
+    pub(super) role: Role,
+    /// By which definition of the worker it runs.
+    pub(super) edition: Edition,
+    /// How it lives, by that definition.
+    pub(super) life: Arc<Lifecycle>,
     pub(super) history: History,
     /// It is being stopped only to be started again.
     pub(super) again: bool,
-    /// Whether it is one of the worker's own instances.
-    pub(super) is_instance: bool,
-    /// What it serves, if it is not.
+    /// It is new, and the rollout goes back if it ends.
+    pub(super) on_trial: bool,
+    /// Why it is being ended, if nobody has asked for that.
+    pub(super) fault: Option<Fault>,
+    /// While it is ready.
+    pub(super) watchdog: Option<Watchdog>,
+    /// It has said that it reads its configuration again, and not yet that it has done so.
+    pub(super) reloading: bool,
+    /// What it serves, if it is no instance.
     pub(super) connection: Option<Held>,
     /// Since when it is in its state.
     pub(super) since: Mono,
@@ -174,26 +265,60 @@ pub(super) struct Slot {
     pub(super) starts: u64,
     /// How its last process ended.
     pub(super) last_end: Option<LastEnd>,
+    /// The deadline that is noted for it.
+    pub(super) due: Option<Mono>,
 }
 
 impl Slot {
     /// A place that nothing has happened in.
-    pub(super) fn new(instance: InstanceId, now: Mono) -> Slot {
+    pub(super) fn new(
+        instance: InstanceId,
+        edition: Edition,
+        life: Arc<Lifecycle>,
+        now: Mono,
+    ) -> Slot {
         Slot {
             instance,
             state: State::Stopped,
+            role: Role::Leaving,
+            edition,
+            life,
             history: History::default(),
             again: false,
-            is_instance: false,
+            on_trial: false,
+            fault: None,
+            watchdog: None,
+            reloading: false,
             connection: None,
             since: now,
             starts: 0,
             last_end: None,
+            due: None,
         }
     }
 
     /// Whether it is an instance or a connection; one that is on its way out is neither.
     pub(super) fn is_taken(&self) -> bool {
-        self.is_instance || self.connection.is_some() || self.state.process().is_some()
+        self.role != Role::Leaving || self.connection.is_some() || self.state.is_busy()
+    }
+
+    /// When something is to happen by itself.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        let watchdog = match self.state {
+            State::Running { .. } => self.watchdog.map(|watchdog| watchdog.due),
+            State::Waiting
+            | State::Preparing { .. }
+            | State::Starting { .. }
+            | State::Activating { .. }
+            | State::Stopping { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Stopped => None,
+        };
+        [self.state.deadline(), watchdog]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -1,6 +1,7 @@
 //! What must hold between any two inputs.
 
-use super::instance::{Slot, State};
+use super::event::Next;
+use super::instance::{Role, Slot, State};
 use super::machine::{Core, Counts, Phase, Worker};
 use crate::plan::WorkerId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,9 +23,14 @@ impl Core {
                     return Err(format!("{process:?} was never allotted"));
                 }
             }
-            deadlines.extend(state.deadline().map(|at| (at, index)));
+            deadlines.extend(slot.deadline().map(|at| (at, index)));
             let wants_to_live = match state {
-                State::Running { .. } | State::Backoff { .. } | State::Waiting => true,
+                State::Activating { .. }
+                | State::Running { .. }
+                | State::Backoff { .. }
+                | State::Waiting => true,
+                State::Preparing { cancelled, .. } => !cancelled,
+                State::Cleaning { next, .. } => !matches!(next, Next::Stopping | Next::Done),
                 State::Starting { ending, .. } => ending.is_none(),
                 State::Stopping { .. } | State::Failed { .. } | State::Stopped => false,
             };
@@ -42,7 +48,7 @@ impl Core {
             return Err(format!("{deadlines:?} is not {:?}", self.deadlines));
         }
         if self.phase >= Phase::Stopping
-            && (self.processes.is_empty() && self.accepting.is_empty())
+            && (self.processes.is_empty() && self.accepting.is_empty() && self.helpers.is_empty())
                 != (self.phase == Phase::Exited)
         {
             return Err(format!("{processes} processes in {:?}", self.phase));
@@ -53,6 +59,7 @@ impl Core {
                 .iter()
                 .filter(|slot| {
                     slot.instance.worker.0 as usize == index
+                        && slot.role == Role::Instance
                         && matches!(slot.state, State::Failed { .. })
                 })
                 .count();
@@ -60,12 +67,37 @@ impl Core {
                 return Err(format!("{failed} have failed, not {}", worker.failed));
             }
             self.check_clients(WorkerId(index as u32), worker)?;
+            self.check_roles(WorkerId(index as u32), worker)?;
         }
         for index in &self.vacant {
             let slot = &self.slots[*index];
-            if slot.connection.is_some() || slot.state != State::Stopped {
+            let is_free = slot.role == Role::Leaving && slot.state == State::Stopped;
+            if slot.connection.is_some() || !is_free {
                 return Err(format!("{slot:?} is vacant"));
             }
+        }
+        Ok(())
+    }
+
+    /// Which slots a worker has, and what they are to it.
+    fn check_roles(&self, id: WorkerId, worker: &Worker) -> Result<(), String> {
+        for index in &worker.slots {
+            let slot = &self.slots[*index];
+            if slot.role != Role::Instance || slot.instance.worker != id {
+                return Err(format!("{slot:?} is an instance of {id:?}"));
+            }
+        }
+        for index in &worker.others {
+            let slot = &self.slots[*index];
+            let is_on_its_way = slot.role == Role::Candidate && self.rollouts.contains_key(&id)
+                || slot.role == Role::Leaving && slot.state.is_busy();
+            if !is_on_its_way || slot.instance.worker != id {
+                return Err(format!("{slot:?} is one more of {id:?}"));
+            }
+        }
+        let on_trial = |slot: &Slot| slot.on_trial && slot.instance.worker == id;
+        if !self.rollouts.contains_key(&id) && self.slots.iter().any(on_trial) {
+            return Err(format!("{id:?} is on trial, and is not rolling"));
         }
         Ok(())
     }

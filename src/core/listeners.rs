@@ -14,7 +14,7 @@ use super::event::Event;
 use super::instance::State;
 use super::machine::{Core, Phase};
 use super::time::Mono;
-use crate::config::Presence;
+use crate::config::{OnFailure, Presence};
 use crate::plan::{ListenerId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub(super) struct Listeners {
     damaged: BTreeMap<(ListenerId, u32), Mending>,
     /// When to do what, besides the deadlines of the instances.
     due: BTreeSet<(Mono, Errand)>,
+    /// Those of the missing that were closed because the workers that take them have failed.
+    refusing: BTreeSet<ListenerId>,
     /// Whether the shell was asked to watch the machine's addresses.
     watching: bool,
 }
@@ -130,6 +132,9 @@ impl Core {
             if let Presence::WaitFor(_) = life.presence {
                 return true;
             }
+            if self.listeners.refusing.contains(listener) {
+                return true;
+            }
             missing += 1;
         }
         let takes = || {
@@ -137,6 +142,81 @@ impl Core {
             lives.filter(|life| life.users.contains(&worker)).count()
         };
         missing > 0 && missing == takes()
+    }
+
+    /// All instances of a worker have failed: where that is what is wanted, the listeners that only
+    /// such workers take are closed, so that clients are refused instead of waiting in vain.
+    pub(super) fn refuse_clients(&mut self, worker: WorkerId) {
+        if self.workers[worker.0 as usize].lifecycle.on_failure != OnFailure::Refuse {
+            return;
+        }
+        let has_failed = |user: &WorkerId| {
+            let known = &self.workers[user.0 as usize];
+            known.failed > 0 && known.failed as usize == known.slots.len()
+        };
+        let all: Vec<ListenerId> = (0..)
+            .map(ListenerId)
+            .zip(&self.listeners.lives)
+            .filter(|(_, life)| life.users.contains(&worker) && life.users.iter().all(has_failed))
+            .map(|(listener, _)| listener)
+            .filter(|listener| !self.listeners.missing.contains_key(listener))
+            .collect();
+        for listener in all {
+            self.forget_sockets(&[listener]);
+            self.listeners.refusing.insert(listener);
+            let absence = Absence {
+                why: Missing::Other,
+                since: self.now,
+                tries: 0,
+                trying: false,
+                again: false,
+            };
+            self.listeners.missing.insert(listener, absence);
+            self.emit(Event::ListenerRefuses { listener });
+            self.effects.push_back(Effect::Unbind { listener });
+        }
+    }
+
+    /// Binds the listeners of a worker that were closed because it had failed.
+    pub(super) fn take_clients_again(&mut self, worker: WorkerId) {
+        let refusing = self.listeners.refusing.iter().copied();
+        let of_it = refusing.filter(|listener| self.users_of(*listener).contains(&worker));
+        for listener in of_it.collect::<Vec<ListenerId>>() {
+            self.try_to_bind(listener);
+        }
+    }
+
+    /// Forgets what is wrong with the sockets of listeners: there are others now.
+    pub(super) fn forget_sockets(&mut self, listeners: &[ListenerId]) {
+        let of_it: BTreeSet<ListenerId> = listeners.iter().copied().collect();
+        if of_it.is_empty() {
+            return;
+        }
+        self.listeners.missing.retain(|id, _| !of_it.contains(id));
+        self.listeners.refusing.retain(|id| !of_it.contains(id));
+        self.listeners
+            .damaged
+            .retain(|(id, _), _| !of_it.contains(id));
+        self.listeners.due.retain(|(_, errand)| match errand {
+            Errand::Retry(id) | Errand::Complain(id) | Errand::Repair(id, _) => !of_it.contains(id),
+        });
+        for known in &mut self.workers {
+            known.gate.parked.retain(|(id, _)| !of_it.contains(id));
+        }
+        self.watch_addresses_as_needed();
+    }
+
+    /// Takes over what a reload says about a listener.
+    pub(super) fn redefine_listener(&mut self, listener: ListenerId, life: ListenerLife) {
+        let nobody = ListenerLife {
+            presence: Presence::Required,
+            users: Vec::new(),
+        };
+        let place = listener.0 as usize;
+        if self.listeners.lives.len() <= place {
+            self.listeners.lives.resize(place + 1, nobody);
+        }
+        self.listeners.lives[place] = life;
     }
 
     /// Who takes a listener.
@@ -200,6 +280,7 @@ impl Core {
             self.ignored = self.ignored.saturating_add(1);
             return;
         };
+        self.listeners.refusing.remove(&listener);
         self.listeners.due.retain(|(_, errand)| {
             !matches!(errand, Errand::Retry(id) | Errand::Complain(id) if *id == listener)
         });
@@ -281,11 +362,15 @@ impl Core {
                 match self.slots[index].state {
                     State::Waiting if !self.is_eager(worker) => {}
                     State::Waiting => self.spawn(now, index),
-                    State::Starting { ending: None, .. } | State::Running { .. } => {
+                    State::Starting { ending: None, .. }
+                    | State::Activating { .. }
+                    | State::Running { .. } => {
                         self.refresh(now, index);
                     }
-                    State::Starting { .. }
+                    State::Preparing { .. }
+                    | State::Starting { .. }
                     | State::Stopping { .. }
+                    | State::Cleaning { .. }
                     | State::Backoff { .. }
                     | State::Failed { .. }
                     | State::Stopped => {}
@@ -344,6 +429,7 @@ impl Core {
         self.listeners.due.clear();
         self.listeners.missing.clear();
         self.listeners.damaged.clear();
+        self.listeners.refusing.clear();
         self.watch_addresses_as_needed();
         self.effects
             .retain(|effect| !matches!(effect, Effect::Bind { .. } | Effect::Repair { .. }));

@@ -1,21 +1,24 @@
 //! The core itself: inputs in, effects out.
 
-use super::backoff::History;
 use super::connections::Connections;
 use super::effect::{Effect, Scope};
 use super::event::Event;
 use super::gate::Gate;
+use super::hooks::Helpers;
 use super::input::{ConnectionId, Edition, Input, InstanceId, ProcessId, Task};
-use super::instance::{Launch, Slot, State};
+use super::instance::{Launch, Role, Slot, State};
 use super::listeners::Listeners;
-use super::operate::Job;
+use super::operate::{Job, Reloading};
 use super::process::News;
+use super::replan::Replanning;
+use super::rollout::{Degraded, Rollout};
 use super::signals::{SIGCONT, SIGKILL};
 use super::time::Mono;
 
 use crate::plan::{Activation, Lifecycle, WorkerId};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// The exit status of a listend that was asked to stop.
 const EXIT_STOPPED: u8 = 0;
@@ -33,8 +36,24 @@ pub struct Core {
     pub(super) slots: Vec<Slot>,
     /// The slots of connections that are over, and of instances that are no longer wanted.
     pub(super) vacant: Vec<usize>,
+    /// The commands around instances that run.
+    pub(super) helpers: Helpers,
+    /// The instances that have to be ready before listend says that it is.
+    pub(super) awaited: BTreeSet<usize>,
+    /// Whether that was told.
+    pub(super) told_up: bool,
+    /// The rollouts under way, by worker.
+    pub(super) rollouts: BTreeMap<WorkerId, Rollout>,
+    /// When which rollout is to be looked at again.
+    pub(super) rollouts_due: BTreeSet<(Mono, WorkerId)>,
+    /// Those of them that something has happened to.
+    pub(super) rolling: BTreeSet<WorkerId>,
+    /// The reload under way.
+    pub(super) replanning: Option<Replanning>,
     /// The commands under way.
     pub(super) jobs: Vec<Job>,
+    /// The instances that read their configuration again.
+    pub(super) reloads: Vec<Reloading>,
     /// The slots that have changed since the jobs were looked at, while there are any.
     pub(super) changed: Vec<usize>,
     /// The connections that are being accepted, and for whom.
@@ -86,12 +105,24 @@ pub(super) enum Phase {
 
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
-    pub(super) lifecycle: Lifecycle,
+    /// How an instance that is started now lives.
+    pub(super) lifecycle: Arc<Lifecycle>,
+    /// By which definition it is started.
+    pub(super) edition: Edition,
     /// Its instances, as indices into [`Core::slots`].
     pub(super) slots: Vec<usize>,
+    /// The candidates for their places, and those on their way out.
+    pub(super) others: Vec<usize>,
     /// Somebody has stopped it.
     pub(super) stopped: bool,
+    /// It is no longer there, but for what is on its way out.
+    pub(super) removed: bool,
+    /// The generation that serves.
     pub(super) generation: u32,
+    /// The latest there was.
+    pub(super) last_generation: u32,
+    /// What went wrong with the last rollout.
+    pub(super) degraded: Option<Degraded>,
     /// How many of its instances have failed.
     pub(super) failed: u32,
     /// How many of its instances and connections are in which states.
@@ -108,9 +139,10 @@ pub(super) struct Worker {
 pub(super) struct Counts {
     /// In [`State::Waiting`].
     pub(super) waiting: u32,
-    /// In [`State::Starting`].
+    /// In [`State::Preparing`] and [`State::Starting`].
     pub(super) starting: u32,
-    /// In [`State::Starting`], [`State::Running`] and [`State::Stopping`].
+    /// In [`State::Starting`], [`State::Activating`], [`State::Running`], [`State::Stopping`], and
+    /// in the two in which a command runs before or after.
     pub(super) with_process: u32,
     /// In [`State::Backoff`].
     pub(super) resting: u32,
@@ -122,11 +154,14 @@ impl Counts {
         let add = |count: &mut u32| *count = count.saturating_add_signed(by);
         match state {
             State::Waiting => add(&mut self.waiting),
-            State::Starting { .. } => {
+            State::Preparing { .. } | State::Starting { .. } => {
                 add(&mut self.starting);
                 add(&mut self.with_process);
             }
-            State::Running { .. } | State::Stopping { .. } => add(&mut self.with_process),
+            State::Activating { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Cleaning { .. } => add(&mut self.with_process),
             State::Backoff { .. } => add(&mut self.resting),
             State::Failed { .. } | State::Stopped => {}
         }
@@ -136,42 +171,28 @@ impl Counts {
 impl Core {
     /// A core for these workers; [`WorkerId`] counts them.
     pub fn new(lifecycles: Vec<Lifecycle>, when_done: WhenDone) -> Core {
-        let mut slots = Vec::new();
-        let mut workers = Vec::new();
+        let mut core = Core::empty(when_done);
         for (worker, lifecycle) in (0..).map(WorkerId).zip(lifecycles) {
-            let first = slots.len();
-            let instances = lifecycle.instances;
-            slots.extend((0..instances).map(|index| Slot {
-                state: State::Waiting,
-                is_instance: true,
-                ..Slot::new(
-                    InstanceId {
-                        worker,
-                        index,
-                        generation: 1,
-                    },
-                    Mono(0),
-                )
-            }));
-            workers.push(Worker {
-                lifecycle,
-                slots: (first..slots.len()).collect(),
-                stopped: false,
-                generation: 1,
-                failed: 0,
-                counts: Counts {
-                    waiting: instances,
-                    ..Counts::default()
-                },
-                gate: Gate::default(),
-                connections: Connections::default(),
-            });
+            core.add_worker(worker, Edition(1), Arc::new(lifecycle));
         }
+        core
+    }
+
+    /// A core without workers.
+    fn empty(when_done: WhenDone) -> Core {
         Core {
-            workers,
-            slots,
+            workers: Vec::new(),
+            slots: Vec::new(),
+            helpers: Helpers::default(),
+            awaited: BTreeSet::new(),
+            told_up: false,
+            rollouts: BTreeMap::new(),
+            rollouts_due: BTreeSet::new(),
+            rolling: BTreeSet::new(),
+            replanning: None,
             now: Mono(0),
             jobs: Vec::new(),
+            reloads: Vec::new(),
             changed: Vec::new(),
             vacant: Vec::new(),
             accepting: BTreeMap::new(),
@@ -190,6 +211,33 @@ impl Core {
         }
     }
 
+    /// Adds a worker with instances that wait, in the next place or in that of one that is gone.
+    pub(super) fn add_worker(&mut self, id: WorkerId, edition: Edition, life: Arc<Lifecycle>) {
+        let instances = life.instances;
+        let fresh = Worker {
+            lifecycle: life,
+            edition,
+            slots: Vec::new(),
+            others: Vec::new(),
+            stopped: false,
+            removed: false,
+            generation: 1,
+            last_generation: 1,
+            degraded: None,
+            failed: 0,
+            counts: Counts::default(),
+            gate: Gate::default(),
+            connections: Connections::default(),
+        };
+        match self.workers.get_mut(id.0 as usize) {
+            Some(place) => *place = fresh,
+            None => self.workers.push(fresh),
+        }
+        for number in 0..instances {
+            self.add_instance(id, number, State::Waiting);
+        }
+    }
+
     /// Takes in what happened at `now`.
     pub fn handle(&mut self, now: Mono, input: Input) {
         self.now = now;
@@ -201,13 +249,9 @@ impl Core {
                 self.hear(now, process, News::LaunchFailed(failure));
             }
             Input::Exited { process, status } => self.hear(now, process, News::Exited(status)),
-            Input::Notified { .. } | Input::Evidence { .. } => {}
+            Input::Notified { process, notice } => self.notified(now, process, notice),
+            Input::Evidence { process, evidence } => self.evidence(now, process, evidence),
             Input::Stop => self.stop(now),
-            Input::ReloadRequested => {
-                if self.phase != Phase::Exited {
-                    self.emit(Event::ReloadUnavailable);
-                }
-            }
             Input::ListenerMissing { listener, why } => self.listener_missing(now, listener, why),
             Input::ListenerBound { listener } => self.listener_bound(now, listener),
             Input::AddressesChanged => self.addresses_changed(),
@@ -231,8 +275,16 @@ impl Core {
             } => self.operate(now, ticket, worker, command),
             Input::Tick => self.tick(now),
         }
-        self.advance_jobs(now);
+        self.settle(now);
+    }
+
+    /// What follows from every input.
+    pub(super) fn settle(&mut self, now: Mono) {
+        self.advance_rollouts(now);
+        self.advance_replanning();
+        self.advance_jobs();
         self.open_gates();
+        self.tell_when_up();
         self.exit_if_all_stopped();
     }
 
@@ -245,7 +297,9 @@ impl Core {
     pub fn deadline(&self) -> Option<Mono> {
         let instances = self.deadlines.first().map(|(at, _)| *at);
         let gates = self.gates_due.first().map(|(at, _)| *at);
-        let all = instances.into_iter().chain(gates);
+        let rollouts = self.rollouts_due.first().map(|(at, _)| *at);
+        let all = instances.into_iter().chain(gates).chain(rollouts);
+        let all = all.chain(self.helpers.deadline());
         all.chain(self.errand_due()).min()
     }
 
@@ -272,11 +326,16 @@ impl Core {
     /// The place of an instance or of a connection.
     pub(super) fn find(&self, instance: InstanceId) -> Option<usize> {
         let worker = self.workers.get(instance.worker.0 as usize)?;
-        if let Activation::PerConnection(_) = worker.lifecycle.activation {
+        let is_it = |index: &usize| self.slots[*index].instance == instance;
+        let in_place = worker.slots.get(instance.index as usize).copied();
+        let known = in_place.filter(is_it);
+        let known = known.or_else(|| worker.others.iter().copied().find(is_it));
+        known.or_else(|| {
             let is_it = |slot: &Slot| slot.instance == instance && slot.connection.is_some();
-            return self.slots.iter().position(is_it);
-        }
-        worker.slots.get(instance.index as usize).copied()
+            let accepts = matches!(worker.lifecycle.activation, Activation::PerConnection(_));
+            let of_it = accepts.then(|| self.slots.iter().position(is_it));
+            of_it.flatten()
+        })
     }
 
     /// The state of an instance, if there is such an instance.
@@ -298,6 +357,7 @@ impl Core {
             self.slots[index].since = now;
             let worker = self.slots[index].instance.worker;
             if self.is_eager(worker) && !self.waits_for_a_listener(worker) {
+                self.awaited.insert(index);
                 self.spawn(now, index);
             }
         }
@@ -323,18 +383,36 @@ impl Core {
         worker.map_or(Vec::new(), |worker| worker.slots.clone())
     }
 
-    pub(super) fn spawn(&mut self, now: Mono, index: usize) {
+    pub(super) fn allot_process(&mut self) -> ProcessId {
         let process = self.next_process;
         // Not exhaustible: at a million a second this takes half a million years.
         self.next_process = ProcessId(process.0.saturating_add(1));
-        self.slots[index].starts = self.slots[index].starts.saturating_add(1);
-        let instance = self.slots[index].instance;
+        process
+    }
+
+    /// Starts an instance, or first the command before it.
+    pub(super) fn spawn(&mut self, now: Mono, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.starts = slot.starts.saturating_add(1);
+        slot.fault = None;
+        slot.reloading = false;
+        slot.watchdog = None;
+        if let (Some(timeout), None) = (slot.life.hooks.before_start, slot.connection) {
+            self.prepare(now, index, timeout);
+        } else {
+            self.launch(now, index);
+        }
+    }
+
+    pub(super) fn launch(&mut self, now: Mono, index: usize) {
+        let process = self.allot_process();
+        let slot = &self.slots[index];
         self.effects.push_back(Effect::Spawn {
             process,
-            instance,
-            edition: Edition(1),
+            instance: slot.instance,
+            edition: slot.edition,
             task: Task::Program,
-            connection: self.slots[index].connection.map(|held| held.id),
+            connection: slot.connection.map(|held| held.id),
         });
         self.become_state(
             index,
@@ -352,6 +430,7 @@ impl Core {
     fn tick(&mut self, now: Mono) {
         self.run_errands(now);
         self.resume_gates(now);
+        self.helpers_timed_out(now);
         while let Some((at, index)) = self.deadlines.first().copied() {
             if at > now {
                 break;
@@ -362,17 +441,22 @@ impl Core {
                 State::Starting { process, .. } | State::Stopping { process, .. } => {
                     self.stop_timed_out(now, index, process);
                 }
-                State::Running { process, .. } => self.connection_timed_out(now, index, process),
-                State::Failed { .. } => {
-                    self.slots[index].history = History::default();
-                    self.rested(now, index);
-                }
+                State::Activating { process, .. } => self.not_ready_yet(now, index, process),
+                State::Running { process, until, .. } => match until {
+                    Some(until) if until <= now => self.connection_timed_out(now, index, process),
+                    Some(_) | None => self.is_silent(now, index, process),
+                },
+                State::Failed { .. } => self.cooled_down(now, index),
                 // Without a deadline, so that none leads here.
-                State::Waiting | State::Stopped => {
+                State::Waiting
+                | State::Preparing { .. }
+                | State::Cleaning { .. }
+                | State::Stopped => {
                     self.deadlines.pop_first();
                 }
             }
         }
+        self.rollouts_are_due(now);
     }
 
     fn exit_if_all_stopped(&mut self) {
@@ -381,7 +465,7 @@ impl Core {
             (Phase::Running, WhenDone::Exit) if self.is_done() => self.verdict,
             (Phase::Idle | Phase::Running | Phase::Exited, _) => return,
         };
-        if !self.processes.is_empty() || !self.accepting.is_empty() {
+        if !self.processes.is_empty() || !self.accepting.is_empty() || !self.helpers.is_empty() {
             return;
         }
         self.phase = Phase::Exited;
@@ -392,9 +476,17 @@ impl Core {
 
     /// Whether no instance runs or will run again.
     fn is_done(&self) -> bool {
-        let over = |slot: &Slot| matches!(slot.state, State::Stopped | State::Failed { .. });
+        let over = |slot: &Slot| {
+            matches!(
+                slot.state,
+                State::Stopped | State::Failed { until: None, .. }
+            )
+        };
         let eager = |worker: &Worker| worker.lifecycle.activation == Activation::Eager;
-        self.processes.is_empty() && self.workers.iter().all(eager) && self.slots.iter().all(over)
+        self.processes.is_empty()
+            && self.helpers.is_empty()
+            && self.workers.iter().all(eager)
+            && self.slots.iter().all(over)
     }
 
     /// The only place where a state changes to one with another process or deadline, so that
@@ -403,16 +495,17 @@ impl Core {
         let slot = &mut self.slots[index];
         let worker = &mut self.workers[slot.instance.worker.0 as usize];
         let old = std::mem::replace(&mut slot.state, state);
-        if let State::Failed { .. } = old {
-            worker.failed -= 1;
-        }
-        if let State::Failed { .. } = state {
-            worker.failed += 1;
+        if slot.role == Role::Instance {
+            worker.failed -= u32::from(matches!(old, State::Failed { .. }));
+            worker.failed += u32::from(matches!(state, State::Failed { .. }));
         }
         if std::mem::discriminant(&old) != std::mem::discriminant(&state) {
             slot.since = self.now;
         }
-        if !self.jobs.is_empty() {
+        if let State::Running { .. } | State::Failed { .. } | State::Stopped = state {
+            self.awaited.remove(&index);
+        }
+        if !self.jobs.is_empty() || !self.rollouts.is_empty() || self.replanning.is_some() {
             self.changed.push(index);
         }
         worker.counts.change(old, -1);
@@ -428,13 +521,35 @@ impl Core {
                 self.processes.insert(process, index);
             }
         }
-        if old.deadline() != state.deadline() {
-            if let Some(at) = old.deadline() {
-                self.deadlines.remove(&(at, index));
+        self.reschedule(index);
+    }
+
+    /// Notes the deadline of a slot, where anything that it follows from has changed.
+    pub(super) fn reschedule(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let at = slot.deadline();
+        let before = std::mem::replace(&mut slot.due, at);
+        if before != at {
+            if let Some(before) = before {
+                self.deadlines.remove(&(before, index));
             }
-            if let Some(at) = state.deadline() {
+            if let Some(at) = at {
                 self.deadlines.insert((at, index));
             }
+        }
+    }
+
+    /// Makes a slot something else to its worker.
+    pub(super) fn become_role(&mut self, index: usize, role: Role) {
+        let slot = &mut self.slots[index];
+        let worker = &mut self.workers[slot.instance.worker.0 as usize];
+        let old = std::mem::replace(&mut slot.role, role);
+        let has_failed = u32::from(matches!(slot.state, State::Failed { .. }));
+        match (old, role) {
+            (Role::Instance, Role::Candidate | Role::Leaving) => worker.failed -= has_failed,
+            (Role::Candidate | Role::Leaving, Role::Instance) => worker.failed += has_failed,
+            (Role::Instance, Role::Instance)
+            | (Role::Candidate | Role::Leaving, Role::Candidate | Role::Leaving) => {}
         }
     }
 
@@ -443,7 +558,7 @@ impl Core {
     }
 
     pub(super) fn ask_to_stop(&mut self, index: usize, process: ProcessId) {
-        let stop = self.worker(index).lifecycle.stop_signal;
+        let stop = self.slots[index].life.stop_signal;
         // A process that is stopped (SIGSTOP, a debugger) acts on no signal until it continues.
         for signal in [stop, SIGCONT] {
             self.effects.push_back(Effect::Signal {

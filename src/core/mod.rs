@@ -16,6 +16,7 @@ mod effect;
 mod event;
 mod facts;
 mod gate;
+mod hooks;
 mod input;
 mod instance;
 mod invariants;
@@ -24,6 +25,9 @@ mod machine;
 mod operate;
 mod process;
 mod queues;
+mod ready;
+mod replan;
+mod rollout;
 mod signals;
 mod stopping;
 mod time;
@@ -35,13 +39,13 @@ mod tests;
 pub use backoff::{STABLE_AFTER, is_failure};
 pub use connections::{ConnectionCounts, PAUSE_MAX, PAUSE_MIN};
 pub use effect::{Effect, Scope};
-pub use event::{Event, FailureReason, Next, Refusal};
+pub use event::{Event, FailureReason, HookEnd, Next, Refusal};
 pub use facts::{Facts, LastEnd, ListenerCondition};
 pub use input::{
     ConnectionId, Edition, Evidence, ExitStatus, HookKind, Input, InstanceId, NotAccepted, Notice,
     ProcessId, Task, Waiting,
 };
-pub use instance::{Ending, Launch, State};
+pub use instance::{Ending, Launch, Role, State};
 pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, Repaired};
 pub use machine::{Core, WhenDone};
 pub use operate::{Answer, Command, Refused, Ticket};
@@ -49,4 +53,7 @@ pub use queues::{
     CALM_FOR, FULL_FOR, GROWING_FOR, GROWING_LOOKS, LONGEST_GAP, QueueEvent, QueueNews,
     QueueSample, QueueTrouble, QueueWatch,
 };
+pub use ready::{LOOK_MAX, LOOK_MIN};
+pub use replan::{Replan, WorkerChange};
+pub use rollout::Degraded;
 pub use time::Mono;

@@ -8,13 +8,17 @@
 //! until it is started again. Its listeners stay bound: clients wait.
 
 use super::backoff::History;
+use super::demand::AT_NEXT_CLIENT;
 use super::effect::{Effect, Scope};
-use super::input::{InstanceId, ProcessId};
-use super::instance::{Slot, State};
+use super::event::Next;
+use super::input::{HookKind, InstanceId, ProcessId};
+use super::instance::{Role, Slot, State};
 use super::machine::{Core, Phase};
 use super::time::Mono;
-use crate::plan::{Activation, WorkerId};
-use std::collections::{BTreeSet, VecDeque};
+use crate::plan::{Activation, ReloadBy, WorkerId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Which request an answer is to; chosen by whoever asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +31,7 @@ pub enum Command {
     Start,
     /// Stop everything, and start nothing until [`Command::Start`] or [`Command::Restart`].
     Stop,
-    /// Replace the instances one after the other, so that the others go on serving.
+    /// Replace the instances as the worker's rollout says, and go back if the new ones are no good.
     Restart,
     /// Run so many instances from now on.
     Scale(u32),
@@ -35,6 +39,8 @@ pub enum Command {
     Signal(i32),
     /// Forget crashes, and start again what has failed.
     Reset,
+    /// Have every instance that is ready read its own configuration again.
+    Reload,
 }
 
 /// What came of a [`Command`].
@@ -54,6 +60,11 @@ pub enum Answer {
         /// Which.
         instance: InstanceId,
     },
+    /// This new instance was no good, and the old definition goes on serving. Nothing follows.
+    RolledBack {
+        /// Which.
+        instance: InstanceId,
+    },
     /// Nothing was done, or no more will be. Nothing follows.
     Refused(Refused),
 }
@@ -65,14 +76,16 @@ pub enum Refused {
     NoSuchWorker,
     /// listend has not started yet, or is stopping.
     NotRunning,
-    /// Another command for the worker is under way.
+    /// Another command for the worker, or a rollout, is under way.
     Busy,
-    /// A stop has taken its place.
+    /// A stop, or a later reload, has taken its place.
     Superseded,
     /// The worker runs one process for each connection, and has no instances.
     NoInstances,
-    /// The worker has no process that could be signalled.
+    /// The worker has no process that could be signalled, or that could read anything again.
     NoProcess,
+    /// The worker has neither `reload_signal` nor `reload_command`.
+    NotReloadable,
     /// The worker waits for a listener that is missing.
     WaitsForListener,
 }
@@ -85,9 +98,16 @@ pub(super) struct Job {
     goal: Goal,
     /// The slots that are not where they are wanted yet.
     pending: BTreeSet<usize>,
-    /// Those whose turn comes when none is pending.
-    later: VecDeque<usize>,
     done: u32,
+    of: u32,
+}
+
+/// Commands under way that have instances read their configuration again.
+#[derive(Debug, Clone)]
+pub(super) struct Reloading {
+    ticket: Ticket,
+    pending: BTreeSet<ProcessId>,
+    failed: Option<InstanceId>,
     of: u32,
 }
 
@@ -112,7 +132,6 @@ impl Core {
             self.answer(ticket, Answer::Refused(why));
         }
         self.announce(ticket);
-        self.advance_jobs(now);
     }
 
     fn try_to_operate(
@@ -122,22 +141,27 @@ impl Core {
         worker: WorkerId,
         command: Command,
     ) -> Result<(), Refused> {
-        if self.workers.get(worker.0 as usize).is_none() {
+        let known = self.workers.get(worker.0 as usize);
+        if known.is_none_or(|known| known.removed) {
             return Err(Refused::NoSuchWorker);
         }
         if self.phase != Phase::Running {
             return Err(Refused::NotRunning);
         }
-        let busy = self.jobs.iter().position(|job| job.worker == worker);
-        match (busy, command) {
-            (Some(at), Command::Stop) => {
-                let job = self.jobs.swap_remove(at);
-                self.answer(job.ticket, Answer::Refused(Refused::Superseded));
+        let job = self.jobs.iter().position(|job| job.worker == worker);
+        let is_busy = job.is_some() || self.is_rolling(worker);
+        match (is_busy, command) {
+            (true, Command::Stop) => {
+                if let Some(at) = job {
+                    let job = self.jobs.swap_remove(at);
+                    self.answer(job.ticket, Answer::Refused(Refused::Superseded));
+                }
+                self.cancel_rollout(worker);
             }
-            (Some(_), Command::Start | Command::Restart | Command::Scale(_) | Command::Reset) => {
+            (true, Command::Start | Command::Restart | Command::Scale(_) | Command::Reset) => {
                 return Err(Refused::Busy);
             }
-            (None, _) | (Some(_), Command::Signal(_)) => {}
+            (false, _) | (true, Command::Signal(_) | Command::Reload) => {}
         }
         match command {
             Command::Start => self.start_worker(now, ticket, worker),
@@ -148,6 +172,7 @@ impl Core {
             Command::Restart => self.restart_worker(now, ticket, worker),
             Command::Scale(instances) => self.scale_worker(now, ticket, worker, instances),
             Command::Signal(number) => self.signal_worker(ticket, worker, number),
+            Command::Reload => self.reload_worker(now, ticket, worker),
             Command::Reset => {
                 self.reset_worker(now, worker);
                 self.answer(ticket, Answer::Done);
@@ -156,7 +181,7 @@ impl Core {
         }
     }
 
-    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) {
         self.effects.push_back(Effect::Answer { ticket, answer });
     }
 
@@ -168,7 +193,6 @@ impl Core {
             worker,
             goal,
             pending: slots.into_iter().collect(),
-            later: VecDeque::new(),
             done: 0,
             of,
         });
@@ -191,20 +215,34 @@ impl Core {
         for index in self.slots_of(worker) {
             match self.slots[index].state {
                 State::Running { .. } => {}
-                State::Starting { ending: None, .. } => wanted.push(index),
+                State::Starting { ending: None, .. }
+                | State::Activating { .. }
+                | State::Preparing {
+                    cancelled: false, ..
+                } => wanted.push(index),
                 State::Waiting if !is_eager => {}
                 State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
-                    self.slots[index].history = History::default();
+                    self.redefine(index);
                     if is_eager {
-                        self.spawn(now, index);
+                        self.start_again(now, index);
                         wanted.push(index);
                     } else {
                         self.become_state(index, State::Waiting);
                     }
                 }
                 // It is on its way out, and comes back when it is there.
-                State::Starting { .. } | State::Stopping { .. } => {
+                State::Starting { .. } | State::Stopping { .. } | State::Preparing { .. } => {
                     self.slots[index].again = true;
+                    if is_eager {
+                        wanted.push(index);
+                    }
+                }
+                State::Cleaning { hook, .. } => {
+                    let next = match is_eager {
+                        true => Next::RestartIn(Duration::ZERO),
+                        false => AT_NEXT_CLIENT,
+                    };
+                    self.become_state(index, State::Cleaning { hook, next });
                     if is_eager {
                         wanted.push(index);
                     }
@@ -226,6 +264,7 @@ impl Core {
     fn stop_worker(&mut self, now: Mono, ticket: Ticket, worker: WorkerId) {
         self.workers[worker.0 as usize].stopped = true;
         let mut all = self.slots_of(worker);
+        all.extend(&self.workers[worker.0 as usize].others);
         let connections = self
             .slots
             .iter()
@@ -235,9 +274,9 @@ impl Core {
         let mut live = Vec::new();
         for index in all {
             self.slots[index].again = false;
-            let has_process = self.slots[index].state.process().is_some();
+            let is_busy = self.slots[index].state.is_busy();
             self.stop_instance(now, index);
-            if has_process {
+            if is_busy {
                 live.push(index);
             }
         }
@@ -253,20 +292,12 @@ impl Core {
         if self.is_eager(worker) && self.waits_for_a_listener(worker) {
             return Err(Refused::WaitsForListener);
         }
-        let generation = &mut self.workers[worker.0 as usize].generation;
-        *generation = generation.saturating_add(1);
-        let running = |slot: &Slot| matches!(slot.state, State::Running { .. });
-        let slots = self.slots_of(worker);
-        let later: VecDeque<usize> = slots
-            .into_iter()
-            .filter(|index| running(&self.slots[*index]))
-            .collect();
-        let wanted = self.rouse(now, worker);
-        let more = u32::try_from(later.len()).unwrap_or(u32::MAX);
-        self.begin(ticket, worker, Goal::Up, wanted);
-        if let Some(job) = self.jobs.last_mut() {
-            job.later = later;
-            job.of = job.of.saturating_add(more);
+        let known = &mut self.workers[worker.0 as usize];
+        known.stopped = false;
+        self.touched.push(worker);
+        let of = self.roll_out(now, worker, Some(ticket), None);
+        if of > 0 {
+            self.answer(ticket, Answer::Progress { done: 0, of });
         }
         Ok(())
     }
@@ -282,6 +313,16 @@ impl Core {
         if let Activation::PerConnection(_) = known.lifecycle.activation {
             return Err(Refused::NoInstances);
         }
+        let grows = instances as usize > known.slots.len();
+        let wanted = self.resize(now, worker, instances);
+        let goal = if grows { Goal::Up } else { Goal::Down };
+        self.begin(ticket, worker, goal, wanted);
+        Ok(())
+    }
+
+    /// Has a worker run so many instances. Answers which slots are on their way to that.
+    pub(super) fn resize(&mut self, now: Mono, worker: WorkerId, instances: u32) -> Vec<usize> {
+        let known = &self.workers[worker.0 as usize];
         let before = known.slots.len();
         let after = instances as usize;
         // A pool that clients start grows at once only if it runs.
@@ -293,7 +334,6 @@ impl Core {
         } else {
             State::Waiting
         };
-        self.workers[worker.0 as usize].lifecycle.instances = instances;
         let mut wanted = Vec::new();
         for number in before..after {
             let index = self.add_instance(worker, number as u32, state);
@@ -303,33 +343,31 @@ impl Core {
             }
         }
         if after < before {
-            let leaving = self.workers[worker.0 as usize].slots.split_off(after);
+            let known = &mut self.workers[worker.0 as usize];
+            let leaving = known.slots.split_off(after);
+            known.others.extend(&leaving);
             for index in leaving {
-                self.slots[index].again = false;
-                let has_process = self.slots[index].state.process().is_some();
-                self.stop_instance(now, index);
-                self.slots[index].is_instance = false;
-                if has_process {
+                if self.slots[index].state.is_busy() {
                     wanted.push(index);
-                } else {
-                    self.vacant.push(index);
                 }
+                self.dismiss(now, index);
             }
         }
-        let goal = if after < before { Goal::Down } else { Goal::Up };
-        self.begin(ticket, worker, goal, wanted);
-        Ok(())
+        wanted
     }
 
     /// A slot for one more instance.
-    fn add_instance(&mut self, worker: WorkerId, number: u32, state: State) -> usize {
+    pub(super) fn add_instance(&mut self, worker: WorkerId, number: u32, state: State) -> usize {
+        let known = &self.workers[worker.0 as usize];
         let instance = InstanceId {
             worker,
             index: number,
-            generation: self.workers[worker.0 as usize].generation,
+            generation: known.generation,
         };
-        let index = self.take_slot(Slot::new(instance, self.now));
-        self.slots[index].is_instance = true;
+        let life = Arc::clone(&known.lifecycle);
+        let slot = Slot::new(instance, known.edition, life, self.now);
+        let index = self.take_slot(slot);
+        self.become_role(index, Role::Instance);
         self.workers[worker.0 as usize].slots.push(index);
         self.become_state(index, state);
         index
@@ -347,9 +385,13 @@ impl Core {
             .filter(|slot| slot.instance.worker == worker);
         let running: Vec<ProcessId> = of_it
             .filter_map(|slot| match slot.state {
-                State::Running { process, .. } | State::Stopping { process, .. } => Some(process),
+                State::Activating { process, .. }
+                | State::Running { process, .. }
+                | State::Stopping { process, .. } => Some(process),
                 State::Waiting
+                | State::Preparing { .. }
                 | State::Starting { .. }
+                | State::Cleaning { .. }
                 | State::Backoff { .. }
                 | State::Failed { .. }
                 | State::Stopped => None,
@@ -370,13 +412,95 @@ impl Core {
         Ok(())
     }
 
+    fn reload_worker(
+        &mut self,
+        now: Mono,
+        ticket: Ticket,
+        worker: WorkerId,
+    ) -> Result<(), Refused> {
+        let Some(by) = self.workers[worker.0 as usize].lifecycle.reload else {
+            return Err(Refused::NotReloadable);
+        };
+        let ready = |index: &usize| match self.slots[*index].state {
+            State::Running { process, .. } => Some((*index, process)),
+            _ => None,
+        };
+        let slots = self.slots_of(worker);
+        let ready: Vec<(usize, ProcessId)> = slots.iter().filter_map(ready).collect();
+        if ready.is_empty() {
+            return Err(Refused::NoProcess);
+        }
+        let of = u32::try_from(ready.len()).unwrap_or(u32::MAX);
+        self.answer(ticket, Answer::Progress { done: 0, of });
+        let mut pending = BTreeSet::new();
+        for (index, process) in ready {
+            match by {
+                ReloadBy::Signal(signal) => {
+                    let scope = Scope::Process;
+                    self.effects.push_back(Effect::Signal {
+                        process,
+                        signal,
+                        scope,
+                    });
+                }
+                ReloadBy::Command(timeout) => {
+                    let hook = self.start_helper(now, index, HookKind::Reload, timeout);
+                    pending.insert(hook);
+                }
+            }
+        }
+        if pending.is_empty() {
+            self.answer(ticket, Answer::Done);
+        } else {
+            self.reloads.push(Reloading {
+                ticket,
+                pending,
+                failed: None,
+                of,
+            });
+        }
+        Ok(())
+    }
+
+    /// The command that has an instance read its configuration again has ended.
+    pub(super) fn reload_ended(&mut self, process: ProcessId, instance: InstanceId, well: bool) {
+        let of_it = |reload: &Reloading| reload.pending.contains(&process);
+        let Some(at) = self.reloads.iter().position(of_it) else {
+            return;
+        };
+        let reload = &mut self.reloads[at];
+        reload.pending.remove(&process);
+        if !well {
+            reload.failed.get_or_insert(instance);
+        }
+        let (ticket, failed, of) = (reload.ticket, reload.failed, reload.of);
+        let left = reload.pending.len() as u32;
+        self.answer(
+            ticket,
+            Answer::Progress {
+                done: of.saturating_sub(left),
+                of,
+            },
+        );
+        if left == 0 {
+            self.reloads.swap_remove(at);
+            self.answer(
+                ticket,
+                match failed {
+                    None => Answer::Done,
+                    Some(instance) => Answer::Failed { instance },
+                },
+            );
+        }
+    }
+
     fn reset_worker(&mut self, now: Mono, worker: WorkerId) {
         let waits = self.waits_for_a_listener(worker);
         for index in self.slots_of(worker) {
             self.slots[index].history = History::default();
             if let State::Failed { .. } = self.slots[index].state {
                 if self.is_eager(worker) && !waits {
-                    self.spawn(now, index);
+                    self.start_again(now, index);
                 } else {
                     self.become_state(index, State::Waiting);
                 }
@@ -385,18 +509,18 @@ impl Core {
     }
 
     /// Looks at the slots that have changed, and goes on with the jobs that they belong to.
-    pub(super) fn advance_jobs(&mut self, now: Mono) {
+    pub(super) fn advance_jobs(&mut self) {
         let changed = std::mem::take(&mut self.changed);
         if self.jobs.is_empty() {
             return;
         }
         let mut jobs = std::mem::take(&mut self.jobs);
-        jobs.retain_mut(|job| self.advance(now, job, &changed));
+        jobs.retain_mut(|job| self.advance(job, &changed));
         self.jobs = jobs;
     }
 
     /// Whether the job goes on.
-    fn advance(&mut self, now: Mono, job: &mut Job, changed: &[usize]) -> bool {
+    fn advance(&mut self, job: &mut Job, changed: &[usize]) -> bool {
         for index in changed {
             if !job.pending.contains(index) {
                 continue;
@@ -419,20 +543,6 @@ impl Core {
         if !job.pending.is_empty() {
             return true;
         }
-        if self.phase != Phase::Running {
-            self.answer(job.ticket, Answer::Done);
-            return false;
-        }
-        // The next that still runs; one that has ended meanwhile is new already.
-        while let Some(index) = job.later.pop_front() {
-            if let State::Running { .. } = self.slots[index].state {
-                self.slots[index].again = true;
-                self.stop_instance(now, index);
-                job.pending.insert(index);
-                return true;
-            }
-            job.done += 1;
-        }
         self.answer(job.ticket, Answer::Done);
         false
     }
@@ -441,13 +551,22 @@ impl Core {
     fn has_arrived(&self, index: usize, goal: Goal) -> Option<bool> {
         let slot = &self.slots[index];
         match (goal, slot.state) {
-            (Goal::Down, state) => state.process().is_none().then_some(true),
+            (Goal::Down, state) => (!state.is_busy()).then_some(true),
             (Goal::Up, State::Running { .. }) => Some(true),
-            (Goal::Up, State::Starting { .. } | State::Stopping { .. }) => None,
+            (
+                Goal::Up,
+                State::Preparing { .. }
+                | State::Starting { .. }
+                | State::Activating { .. }
+                | State::Stopping { .. }
+                | State::Cleaning { .. },
+            ) => None,
             // At once, because it was asked to come back.
             (Goal::Up, State::Backoff { until }) if until <= self.now => None,
-            // What clients start is where it should be when it waits for them.
-            (Goal::Up, State::Waiting) => Some(self.is_on_demand(index)),
+            // What clients start is where it should be when it waits for them; what waits for a
+            // listener that is being bound again is on its way.
+            (Goal::Up, State::Waiting) if self.is_on_demand(index) => Some(true),
+            (Goal::Up, State::Waiting) => None,
             (Goal::Up, State::Backoff { .. } | State::Failed { .. } | State::Stopped) => {
                 Some(false)
             }

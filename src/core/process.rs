@@ -1,11 +1,11 @@
 //! What is heard about a process, and what follows from its end.
 
-use super::backoff;
+use super::backoff::{self, History};
 use super::demand::AT_NEXT_CLIENT;
 use super::event::{Event, FailureReason, Next};
 use super::facts::LastEnd;
 use super::input::{ExitStatus, ProcessId};
-use super::instance::{Ending, Launch, Slot, State};
+use super::instance::{Ending, Launch, Role, Slot, State};
 use super::machine::{Core, Phase};
 use super::time::Mono;
 use crate::config::RestartPolicy;
@@ -30,8 +30,7 @@ pub(super) enum News {
 impl Core {
     pub(super) fn hear(&mut self, now: Mono, process: ProcessId, news: News) {
         let Some(index) = self.processes.get(&process).copied() else {
-            self.ignored = self.ignored.saturating_add(1);
-            return;
+            return self.helper_heard(now, process, news);
         };
         match self.slots[index].state {
             State::Starting {
@@ -74,20 +73,27 @@ impl Core {
                 )
                 | (Launch::Exited { .. }, News::Spawned | News::Exited(_)) => self.ignore(),
             },
-            State::Running { since, .. } | State::Stopping { since, .. } => match news {
+            State::Activating { since, .. }
+            | State::Running { since, .. }
+            | State::Stopping { since, .. } => match news {
                 News::Exited(status) => {
                     self.exited(now, index, process, status, now.since(since));
                 }
                 News::Spawned | News::ExecSucceeded | News::LaunchFailed(_) => self.ignore(),
             },
             // Without a process, so that none leads here.
-            State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
+            State::Waiting
+            | State::Preparing { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Stopped => {
                 self.ignore();
             }
         }
     }
 
-    fn ignore(&mut self) {
+    pub(super) fn ignore(&mut self) {
         self.ignored = self.ignored.saturating_add(1);
     }
 
@@ -128,24 +134,20 @@ impl Core {
             _ => None,
         };
         let since = created.unwrap_or(now);
-        let state = match ending {
-            None => State::Running {
-                process,
-                since,
-                until: self.time_out_at(since, index),
-            },
+        match ending {
+            None => self.runs(now, index, process, since),
             Some(ending) => {
                 if let Ending::Graceful { .. } = ending {
                     self.ask_to_stop(index, process);
                 }
-                State::Stopping {
+                let state = State::Stopping {
                     process,
                     since,
                     ending,
-                }
+                };
+                self.become_state(index, state);
             }
-        };
-        self.become_state(index, state);
+        }
     }
 
     fn launch_is(&mut self, index: usize, launch: Launch) {
@@ -179,6 +181,16 @@ impl Core {
         self.follow(now, index, next);
     }
 
+    /// The command before the start has failed: so has the start.
+    pub(super) fn not_prepared(&mut self, now: Mono, index: usize) -> Next {
+        self.slots[index].last_end = Some(LastEnd::NotPrepared);
+        let next = self.after_launch_failure(now, index);
+        if let Next::Failed(_) = next {
+            self.judge(SHELL_NOT_EXECUTED);
+        }
+        next
+    }
+
     pub(super) fn exited(
         &mut self,
         now: Mono,
@@ -205,7 +217,12 @@ impl Core {
                 }
             });
         }
-        self.follow(now, index, next);
+        match self.slots[index].life.hooks.after_stop {
+            Some(timeout) if self.slots[index].connection.is_none() => {
+                self.clean_up(now, index, next, timeout);
+            }
+            Some(_) | None => self.follow(now, index, next),
+        }
     }
 
     /// Remembers how an instance ended for good.
@@ -219,14 +236,17 @@ impl Core {
         if self.slots[index].state.ending().is_some() {
             return self.after_stop(index);
         }
-        match self.worker(index).lifecycle.activation {
+        if self.slots[index].on_trial {
+            return Next::RolledBack;
+        }
+        match self.slots[index].life.activation {
             Activation::Eager => {}
             Activation::OnDemand { .. } => return self.after_crash_on_demand(now, index),
             Activation::PerConnection(_) => {
                 return self.after_launch_failure_of_connection(now, index);
             }
         }
-        match self.worker(index).lifecycle.restart.policy {
+        match self.slots[index].life.restart.policy {
             RestartPolicy::Always | RestartPolicy::OnFailure => self.after_crash(now, index),
             RestartPolicy::Never => Next::Failed(FailureReason::NeverLaunched),
         }
@@ -239,10 +259,19 @@ impl Core {
         status: ExitStatus,
         uptime: Duration,
     ) -> Next {
-        if self.slots[index].state.ending().is_some() {
+        let fault = self.slots[index].fault.take();
+        if fault.is_none() && self.slots[index].state.ending().is_some() {
             return self.after_stop(index);
         }
-        match self.worker(index).lifecycle.activation {
+        let restart = &self.slots[index].life.restart;
+        let is_fine = self.is_on_demand(index) && !backoff::is_failure(status, restart);
+        if self.slots[index].on_trial && (fault.is_some() || !is_fine) {
+            return Next::RolledBack;
+        }
+        if fault.is_some() {
+            return self.after_fault(now, index);
+        }
+        match self.slots[index].life.activation {
             Activation::Eager => {}
             Activation::OnDemand { .. } => {
                 return self.after_exit_on_demand(now, index, status, uptime);
@@ -250,12 +279,10 @@ impl Core {
             Activation::PerConnection(_) => return Next::Done,
         }
         let slot = &mut self.slots[index];
-        let restart = &self.workers[slot.instance.worker.0 as usize]
-            .lifecycle
-            .restart;
+        let restart = &slot.life.restart;
         let again = match restart.policy {
             RestartPolicy::Always => true,
-            RestartPolicy::OnFailure => backoff::is_failure(status),
+            RestartPolicy::OnFailure => backoff::is_failure(status, restart),
             RestartPolicy::Never => false,
         };
         if !again {
@@ -269,8 +296,21 @@ impl Core {
         }
     }
 
+    /// What becomes of an instance that listend has ended because it was not well, however it took
+    /// that.
+    fn after_fault(&mut self, now: Mono, index: usize) -> Next {
+        match (
+            &self.slots[index].life.activation,
+            self.slots[index].life.restart.policy,
+        ) {
+            (Activation::OnDemand { .. }, _) => self.after_crash_on_demand(now, index),
+            (_, RestartPolicy::Always | RestartPolicy::OnFailure) => self.after_crash(now, index),
+            (_, RestartPolicy::Never) => Next::StaysStopped,
+        }
+    }
+
     /// A stop ends in another start only if it was meant to, and listend itself is not stopping.
-    fn after_stop(&mut self, index: usize) -> Next {
+    pub(super) fn after_stop(&mut self, index: usize) -> Next {
         let again = std::mem::take(&mut self.slots[index].again);
         if !again || self.phase != Phase::Running {
             Next::Stopping
@@ -283,10 +323,9 @@ impl Core {
 
     pub(super) fn after_crash(&mut self, now: Mono, index: usize) -> Next {
         let slot = &mut self.slots[index];
-        let restart = &self.workers[slot.instance.worker.0 as usize]
-            .lifecycle
-            .restart;
-        match slot.history.crashed(now, restart) {
+        let restart = &slot.life.restart;
+        let salt = u64::from(slot.instance.index);
+        match slot.history.crashed(now, restart, salt) {
             Ok(delay) => Next::RestartIn(delay),
             Err(crashes) => Next::Failed(FailureReason::CrashLoop {
                 crashes,
@@ -309,7 +348,7 @@ impl Core {
                 self.become_state(index, State::Backoff { until });
             }
             Next::Failed(reason) => self.failed_for_good(now, index, reason),
-            Next::Done | Next::StaysStopped | Next::Stopping => {
+            Next::Done | Next::StaysStopped | Next::Stopping | Next::RolledBack => {
                 self.leave(index);
             }
         }
@@ -321,15 +360,25 @@ impl Core {
             return self.end_connection(index);
         }
         self.become_state(index, State::Stopped);
-        if !self.slots[index].is_instance {
+        if self.slots[index].role == Role::Leaving {
+            let worker = self.slots[index].instance.worker;
+            self.workers[worker.0 as usize]
+                .others
+                .retain(|other| *other != index);
+            self.slots[index].on_trial = false;
             self.vacant.push(index);
+            self.is_it_gone(worker);
         }
     }
 
     fn failed_for_good(&mut self, now: Mono, index: usize, reason: FailureReason) {
+        let chosen = self.slots[index].life.restart.cool_down;
         let cool_down = match reason {
-            FailureReason::CrashLoop { interval, .. } if self.is_on_demand(index) => Some(interval),
-            FailureReason::CrashLoop { .. } | FailureReason::NeverLaunched => None,
+            FailureReason::CrashLoop { interval, .. } if self.is_on_demand(index) => {
+                Some(chosen.unwrap_or(interval))
+            }
+            FailureReason::CrashLoop { .. } => chosen,
+            FailureReason::NeverLaunched => None,
         };
         let until = cool_down.map(|time| now + time);
         self.become_state(index, State::Failed { reason, until });
@@ -340,9 +389,33 @@ impl Core {
             cool_down,
         });
         let worker = self.worker(index);
-        if cool_down.is_none() && worker.failed as usize == worker.slots.len() {
+        if worker.failed as usize == worker.slots.len() {
             let worker = instance.worker;
-            self.emit(Event::WorkerFailed { worker });
+            if cool_down.is_none() {
+                self.emit(Event::WorkerFailed { worker });
+            }
+            self.refuse_clients(worker);
+        }
+    }
+
+    /// The time for which a failed instance was left alone is over.
+    pub(super) fn cooled_down(&mut self, now: Mono, index: usize) {
+        self.slots[index].history = History::default();
+        if self.is_on_demand(index) {
+            self.rested(now, index);
+        } else {
+            self.start_again(now, index);
+        }
+    }
+
+    /// Starts an instance that has failed, or has it wait for its listeners.
+    pub(super) fn start_again(&mut self, now: Mono, index: usize) {
+        let worker = self.slots[index].instance.worker;
+        self.take_clients_again(worker);
+        if self.waits_for_a_listener(worker) {
+            self.become_state(index, State::Waiting);
+        } else {
+            self.spawn(now, index);
         }
     }
 }

@@ -9,6 +9,8 @@ pub(super) const SIGHUP: i32 = 1;
 pub(super) const SIGINT: i32 = 2;
 /// Ctrl-\.
 pub(super) const SIGQUIT: i32 = 3;
+/// abort(3): ends with a core dump, unless it is caught.
+pub(super) const SIGABRT: i32 = 6;
 /// Cannot be caught or ignored; an operator or the OOM killer sends it.
 pub(super) const SIGKILL: i32 = 9;
 /// For the program's own use.

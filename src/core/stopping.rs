@@ -14,6 +14,8 @@ impl Core {
                 self.phase = Phase::Stopping;
                 self.take_back_spawns();
                 self.forget_listeners();
+                self.forget_rollouts();
+                self.forget_replanning();
                 self.gates_due.clear();
                 self.emit(Event::StopRequested {
                     live: self.processes.len(),
@@ -30,6 +32,7 @@ impl Core {
                 for index in 0..self.slots.len() {
                     self.kill_instance(now, index);
                 }
+                self.kill_helpers();
             }
             Phase::Hurried | Phase::Exited => {}
         }
@@ -54,6 +57,9 @@ impl Core {
             }
             Effect::Signal { .. }
             | Effect::LookForEvidence { .. }
+            | Effect::Unbind { .. }
+            | Effect::Retire { .. }
+            | Effect::Gone { .. }
             | Effect::Bind { .. }
             | Effect::Repair { .. }
             | Effect::WatchAddresses { .. }
@@ -67,6 +73,7 @@ impl Core {
             | Effect::Emit(_) => true,
         });
         for process in taken {
+            self.forget_helper(process);
             if let Some(index) = self.processes.get(&process).copied() {
                 self.follow(Mono(0), index, Next::Stopping);
             }
@@ -82,7 +89,11 @@ impl Core {
     }
 
     pub(super) fn stop_instance(&mut self, now: Mono, index: usize) {
-        let timeout = self.worker(index).lifecycle.stop_timeout;
+        // Whatever it is being ended for, it is not to be started again for that.
+        self.slots[index].fault = None;
+        self.slots[index].on_trial = false;
+        let was_asked = self.slots[index].state.ending().is_some();
+        let timeout = self.slots[index].life.stop_timeout;
         let asked = Ending::Graceful {
             kill_at: timeout.map(|timeout| now + timeout),
         };
@@ -101,7 +112,7 @@ impl Core {
                 launch,
                 ending: ending.or(Some(asked)),
             },
-            State::Running { process, since, .. } => {
+            State::Activating { process, since, .. } | State::Running { process, since, .. } => {
                 self.ask_to_stop(index, process);
                 State::Stopping {
                     process,
@@ -110,6 +121,17 @@ impl Core {
                 }
             }
             stopping @ State::Stopping { .. } => stopping,
+            State::Preparing { hook, .. } => {
+                self.kill_helper(hook);
+                State::Preparing {
+                    hook,
+                    cancelled: true,
+                }
+            }
+            State::Cleaning { hook, .. } => State::Cleaning {
+                hook,
+                next: Next::Stopping,
+            },
         };
         if state == State::Stopped {
             if self.slots[index].is_taken() || self.slots[index].state != State::Stopped {
@@ -118,9 +140,9 @@ impl Core {
             return;
         }
         self.become_state(index, state);
-        if let Some(process) = state.process() {
+        if let Some(process) = state.process().filter(|_| !was_asked) {
             let instance = self.slots[index].instance;
-            let signal = self.worker(index).lifecycle.stop_signal;
+            let signal = self.slots[index].life.stop_signal;
             self.emit(Event::Stopping {
                 instance,
                 process,
@@ -180,7 +202,10 @@ impl Core {
                 );
             }
             State::Waiting
+            | State::Preparing { .. }
+            | State::Activating { .. }
             | State::Running { .. }
+            | State::Cleaning { .. }
             | State::Backoff { .. }
             | State::Failed { .. }
             | State::Stopped => {}
@@ -199,7 +224,7 @@ impl Core {
         );
         if !gone {
             let instance = self.slots[index].instance;
-            let timeout = self.worker(index).lifecycle.stop_timeout;
+            let timeout = self.slots[index].life.stop_timeout;
             self.emit(Event::StopTimedOut {
                 instance,
                 process,

@@ -366,15 +366,6 @@ fn an_exit_before_the_exec_status_waits_for_it_and_a_launch_failure_wins() {
 }
 
 #[test]
-fn a_reload_says_that_there_is_none_and_changes_nothing() {
-    let mut rig = started(RestartPolicy::Always);
-    let before = rig.state();
-    rig.give(Input::ReloadRequested);
-    assert_eq!(rig.effects, [Effect::Emit(Event::ReloadUnavailable)]);
-    assert_eq!(rig.state(), before);
-}
-
-#[test]
 fn news_of_a_process_that_is_gone_or_said_so_already_is_counted_and_ignored() {
     let mut rig = started(RestartPolicy::Always);
     let process = rig.process();

@@ -1,5 +1,6 @@
 //! What has happened since the start, by worker.
 
+use crate::config::Restart;
 use crate::core::{Event, ExitStatus, Refusal, is_failure};
 use crate::plan::{ListenerId, WorkerId};
 use std::collections::BTreeSet;
@@ -9,6 +10,8 @@ use std::collections::BTreeSet;
 pub struct Counters {
     /// Indexed by [`WorkerId`].
     workers: Vec<WorkerCounters>,
+    /// How often the configuration was read again and taken.
+    pub reloads: u64,
     /// The listeners that are not bound.
     missing: BTreeSet<ListenerId>,
     /// The sockets that take no clients.
@@ -35,6 +38,14 @@ pub struct WorkerCounters {
     pub accept_pauses: u64,
     /// Processes that had to be killed, because they did not stop in time.
     pub stop_timeouts: u64,
+    /// Processes that were ended because they were not ready in time.
+    pub start_timeouts: u64,
+    /// Processes that were ended because they gave no sign of life.
+    pub watchdog_timeouts: u64,
+    /// Generations that have taken over.
+    pub rollouts: u64,
+    /// Generations that were given up.
+    pub rollbacks: u64,
 }
 
 /// How processes ended. The codes and signals themselves are in the log: as labels they would be
@@ -102,6 +113,18 @@ impl Counters {
             Event::AcceptPaused { worker, .. } => {
                 self.add(*worker, |count| &mut count.accept_pauses);
             }
+            Event::StartTimedOut { instance, .. } => {
+                self.add(instance.worker, |count| &mut count.start_timeouts);
+            }
+            Event::WatchdogTimedOut { instance, .. } => {
+                self.add(instance.worker, |count| &mut count.watchdog_timeouts);
+            }
+            Event::RolloutDone { worker, .. } => self.add(*worker, |count| &mut count.rollouts),
+            Event::RolledBack { worker, .. } => self.add(*worker, |count| &mut count.rollbacks),
+            Event::Replanned => self.reloads = self.reloads.saturating_add(1),
+            Event::ListenerRefuses { listener } => {
+                self.missing.insert(*listener);
+            }
             Event::ListenerAwaited { listener, .. } | Event::ListenerMissing { listener, .. } => {
                 self.missing.insert(*listener);
             }
@@ -129,8 +152,15 @@ impl Counters {
             | Event::NobodyTaken { .. }
             | Event::ConnectionsFull { .. }
             | Event::ConnectionTimedOut { .. }
-            | Event::AllStopped
-            | Event::ReloadUnavailable => {}
+            | Event::InstanceReady { .. }
+            | Event::ReadinessHidden { .. }
+            | Event::SaysStopping { .. }
+            | Event::InstanceReloaded { .. }
+            | Event::HookFailed { .. }
+            | Event::Up
+            | Event::RolloutStarted { .. }
+            | Event::ReplanDone { .. }
+            | Event::AllStopped => {}
         }
     }
 
@@ -144,7 +174,7 @@ impl Counters {
 
 /// The counter of an end; what is an error is what the restart policy `on-failure` takes for one.
 fn exit(exits: &mut Exits, status: ExitStatus) -> &mut u64 {
-    match (status, is_failure(status)) {
+    match (status, is_failure(status, &Restart::default())) {
         (ExitStatus::Code(_), false) => &mut exits.code_ok,
         (ExitStatus::Code(_), true) => &mut exits.code_error,
         (ExitStatus::Signal { .. }, false) => &mut exits.signal_ok,

@@ -104,9 +104,11 @@ impl States {
     pub fn add(&mut self, state: &State) {
         let count = match state {
             State::Waiting => &mut self.waiting,
-            State::Starting { .. } => &mut self.starting,
+            State::Preparing { .. } | State::Starting { .. } | State::Activating { .. } => {
+                &mut self.starting
+            }
             State::Running { .. } => &mut self.running,
-            State::Stopping { .. } => &mut self.stopping,
+            State::Stopping { .. } | State::Cleaning { .. } => &mut self.stopping,
             State::Backoff { .. } => &mut self.backoff,
             State::Failed { .. } => &mut self.failed,
             State::Stopped => &mut self.stopped,

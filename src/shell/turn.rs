@@ -59,6 +59,8 @@ pub struct Shell {
     pub(super) damages: HashMap<SocketId, String>,
     /// What workers write.
     pub(super) logs: Logs,
+    /// Why rollouts went back, in words, until one goes well.
+    pub(super) setbacks: HashMap<WorkerId, String>,
     exit: Option<u8>,
 }
 
@@ -166,6 +168,7 @@ impl Shell {
             reasons: HashMap::new(),
             damages: HashMap::new(),
             logs,
+            setbacks: HashMap::new(),
             exit: None,
         })
     }
@@ -297,7 +300,7 @@ impl Shell {
         match (arrived.number, arrived.origin) {
             // The kernel sends SIGHUP when the terminal that listend runs on goes away.
             (SIGTERM | SIGINT | SIGQUIT, _) | (SIGHUP, Origin::Kernel) => self.feed(Input::Stop),
-            (SIGHUP, Origin::Process { .. }) => self.feed(Input::ReloadRequested),
+            (SIGHUP, Origin::Process { .. }) => {}
             // Handled only because they would end listend, and leave its workers to themselves.
             (number, _) => log::info!("{} means nothing here", words::signal_name(number)),
         }
@@ -389,7 +392,10 @@ impl Shell {
                     signal,
                     scope,
                 } => self.send(process, signal, scope),
-                Effect::LookForEvidence { .. } => {}
+                Effect::LookForEvidence { .. }
+                | Effect::Unbind { .. }
+                | Effect::Retire { .. }
+                | Effect::Gone { .. } => {}
                 Effect::Bind { listener } => self.bind(listener),
                 Effect::Repair { listener, socket } => self.repair(listener, socket),
                 Effect::Watch { listener, socket } => self.watch_clients((listener, socket), true),

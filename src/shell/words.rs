@@ -4,7 +4,8 @@ use super::signals::Arrived;
 use crate::config::Overflow;
 use crate::connection::End;
 use crate::core::{
-    ConnectionId, Event, ExitStatus, FailureReason, InstanceId, Next, ProcessId, Refusal, Repaired,
+    ConnectionId, Event, ExitStatus, FailureReason, HookEnd, HookKind, InstanceId, Next, ProcessId,
+    Refusal, Repaired,
 };
 use crate::listener::Disturbed;
 use crate::plan::{Activation, ListenerId, Plan, WorkerId};
@@ -42,6 +43,10 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
     let pid = |process| {
         let pid = (context.pid_of)(process);
         pid.map_or_else(String::new, |pid| format!(", pid {pid}"))
+    };
+    let last = |process, instance| {
+        let said = (context.last_words)(process, instance);
+        said.map_or_else(String::new, |said| format!("; its last words: {said}"))
     };
     match *event {
         Event::InstanceStarting { instance, process } => (
@@ -108,16 +113,15 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 _ => Level::Warn,
             };
             let said = match level {
-                Level::Error | Level::Warn => (context.last_words)(process, instance),
-                Level::Info | Level::Debug | Level::Trace => None,
+                Level::Error | Level::Warn => last(process, instance),
+                Level::Info | Level::Debug | Level::Trace => String::new(),
             };
             let line = format!(
-                "{}: {} after {}; {}{}",
+                "{}: {} after {}; {}{said}",
                 name(instance),
                 status_words(status),
                 duration(uptime),
                 next_words(next),
-                said.map_or_else(String::new, |said| format!("; its last words: {said}"))
             );
             (level, line)
         }
@@ -349,11 +353,168 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             Level::Info,
             "all workers stopped; closing the listeners".to_owned(),
         ),
-        Event::ReloadUnavailable => (
-            Level::Warn,
-            "this version cannot reload its configuration; nothing has changed \
-             (restart listend to apply changes)"
-                .to_owned(),
+        Event::InstanceReady {
+            instance, after, ..
+        } => (
+            Level::Info,
+            format!("{}: ready after {}", name(instance), duration(after)),
+        ),
+        Event::ReadinessHidden { instance, process } => (
+            Level::Info,
+            format!(
+                "{}: cannot see whether it takes clients{}; it counts as ready (`ready: accepting` \
+                 in listend.yaml(5) has the reasons)",
+                name(instance),
+                pid(process)
+            ),
+        ),
+        Event::StartTimedOut {
+            instance,
+            process,
+            timeout,
+        } => (
+            Level::Error,
+            format!(
+                "{}: not ready within {}{}; ending it{}",
+                name(instance),
+                duration(timeout),
+                pid(process),
+                last(process, instance)
+            ),
+        ),
+        Event::WatchdogTimedOut {
+            instance,
+            process,
+            timeout: Duration::ZERO,
+        } => (
+            Level::Error,
+            format!(
+                "{}: says that it is not well{}; sending SIGABRT",
+                name(instance),
+                pid(process)
+            ),
+        ),
+        Event::WatchdogTimedOut {
+            instance,
+            process,
+            timeout,
+        } => (
+            Level::Error,
+            format!(
+                "{}: no sign of life for {}{}; sending SIGABRT",
+                name(instance),
+                duration(timeout),
+                pid(process)
+            ),
+        ),
+        Event::SaysStopping { instance, process } => (
+            Level::Debug,
+            format!(
+                "{}: says that it is stopping{}",
+                name(instance),
+                pid(process)
+            ),
+        ),
+        Event::InstanceReloaded { instance, process } => (
+            Level::Info,
+            format!(
+                "{}: has read its configuration again{}",
+                name(instance),
+                pid(process)
+            ),
+        ),
+        Event::HookFailed {
+            instance,
+            process,
+            kind,
+            end,
+            next,
+        } => {
+            let end = match end {
+                HookEnd::Exited { status } => status_words(status),
+                HookEnd::NotLaunched { .. } => {
+                    let reason = context.reasons.get(&process);
+                    reason.map_or_else(|| "could not be started".to_owned(), Clone::clone)
+                }
+                HookEnd::TimedOut { timeout } => {
+                    format!("took longer than {} and was killed", duration(timeout))
+                }
+            };
+            let next = next.map_or_else(String::new, |next| format!("; {}", next_words(next)));
+            (
+                Level::Warn,
+                format!(
+                    "{}: {} {end}{next}{}",
+                    name(instance),
+                    hook_word(kind),
+                    last(process, instance)
+                ),
+            )
+        }
+        Event::Up => (
+            Level::Info,
+            "every worker that starts at once is up".to_owned(),
+        ),
+        Event::RolloutStarted {
+            worker,
+            generation,
+            instances,
+        } => (
+            Level::Info,
+            format!(
+                "{}: rolling out generation {generation}, {} to replace",
+                worker_name(context.plan, worker),
+                count(instances as usize)
+            ),
+        ),
+        Event::RolloutDone { worker, generation } => (
+            Level::Info,
+            format!(
+                "{}: generation {generation} has taken over",
+                worker_name(context.plan, worker)
+            ),
+        ),
+        Event::RolledBack {
+            worker,
+            instance,
+            again,
+        } => {
+            let again = match again {
+                0 => String::new(),
+                more => format!(
+                    "; {} started by the old definition again",
+                    count(more as usize)
+                ),
+            };
+            (
+                Level::Error,
+                format!(
+                    "{}: rolled back, as {} of generation {} was no good; what ran before goes on \
+                     serving{again}",
+                    worker_name(context.plan, worker),
+                    name(instance),
+                    instance.generation
+                ),
+            )
+        }
+        Event::Replanned => (
+            Level::Info,
+            "the configuration was read again, and is in force".to_owned(),
+        ),
+        Event::ReplanDone { bad: None } => (Level::Info, "the reload is done".to_owned()),
+        Event::ReplanDone {
+            bad: Some(instance),
+        } => (
+            Level::Error,
+            format!("the reload is done, but not for {}", name(instance)),
+        ),
+        Event::ListenerRefuses { listener } => (
+            Level::Error,
+            format!(
+                "listener {}: closed, so that clients are refused, as on_failure says; it is bound \
+                 again when a worker that takes it is started again",
+                listener_name(listener)
+            ),
         ),
     }
 }
@@ -390,6 +551,16 @@ pub(super) fn end(end: &End) -> String {
         }
         End::Vsock { cid, port } => format!("vsock:{cid}:{port}"),
         End::Unnamed => "an unnamed client".to_owned(),
+    }
+}
+
+/// The key of a command around an instance.
+pub(super) fn hook_word(kind: HookKind) -> &'static str {
+    match kind {
+        HookKind::BeforeStart => "before_start",
+        HookKind::AfterReady => "after_ready",
+        HookKind::AfterStop => "after_stop",
+        HookKind::Reload => "reload_command",
     }
 }
 
@@ -457,6 +628,7 @@ fn next_words(next: Next) -> String {
         }
         Next::StaysStopped => "not restarting, as its restart policy says".to_owned(),
         Next::Stopping => "stopped as asked".to_owned(),
+        Next::RolledBack => "rolling back".to_owned(),
     }
 }
 

@@ -38,6 +38,7 @@ fn listener(name: &str, state: ListenerState, sockets: &[(&str, u64, Option<u64>
 fn instance(name: &str, pid: Option<u32>, state: WorkerState, last: Option<&str>) -> Instance {
     Instance {
         name: name.to_owned(),
+        generation: 1,
         pid,
         state,
         since: rfc3339(NOON - 4000),

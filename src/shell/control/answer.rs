@@ -332,6 +332,10 @@ impl Shell {
                 let reason = self.why_failed(instance);
                 self.fail(id, &Error::Failed { reason });
             }
+            Answer::RolledBack { instance } => {
+                let reason = self.why_rolled_back(instance);
+                self.fail(id, &Error::Failed { reason });
+            }
             Answer::Refused(why) => {
                 let reason = refusal(why).to_owned();
                 self.fail(id, &Error::Refused { reason });
@@ -349,6 +353,17 @@ impl Shell {
         let end = facts.and_then(|facts| facts.last_end);
         let why = end.map_or_else(String::new, |end| format!(": it {}", ended(&end)));
         format!("{name} {state}{why}; the rest is left as it is")
+    }
+
+    /// What was wrong with a new instance, with the last that it has written.
+    fn why_rolled_back(&self, instance: InstanceId) -> String {
+        let name = words::instance_name(&self.plan, instance);
+        let generation = instance.generation;
+        let setback = self.setbacks.get(&instance.worker);
+        let why = setback.map_or("it ended too soon", String::as_str);
+        format!(
+            "{name} of generation {generation} was no good, and what ran before goes on serving: {why}"
+        )
     }
 
     fn reload(&mut self, id: ClientId, dry_run: bool) {
@@ -494,12 +509,16 @@ fn refusal(why: Refused) -> &'static str {
         Refused::Busy => {
             "another command for this worker is under way; wait for its end, or stop the worker"
         }
-        Refused::Superseded => "a stop has taken its place",
+        Refused::Superseded => "a stop or a later reload has taken its place",
         Refused::NoInstances => {
             "the worker runs one process for each connection; `max_connections` in the \
              configuration limits them"
         }
-        Refused::NoProcess => "the worker has no process that could be signalled",
+        Refused::NoProcess => "the worker has no process that could take it",
+        Refused::NotReloadable => {
+            "the worker has neither `reload_signal` nor `reload_command` in the configuration; \
+             `listend restart` replaces its instances"
+        }
         Refused::WaitsForListener => {
             "the worker waits for a listener that is missing, and starts when that is bound \
              (`listend status` shows which)"

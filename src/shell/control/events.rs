@@ -106,7 +106,39 @@ fn outline(event: &Event) -> (&'static str, About) {
             About::instance(instance, Some(process)),
         ),
         Event::AllStopped => ("all-stopped", About::default()),
-        Event::ReloadUnavailable => ("reload-unavailable", About::default()),
+        Event::InstanceReady {
+            instance, process, ..
+        } => ("instance-ready", About::instance(instance, Some(process))),
+        Event::ReadinessHidden { instance, process } => {
+            ("readiness-hidden", About::instance(instance, Some(process)))
+        }
+        Event::StartTimedOut {
+            instance, process, ..
+        } => ("start-timed-out", About::instance(instance, Some(process))),
+        Event::WatchdogTimedOut {
+            instance, process, ..
+        } => (
+            "watchdog-timed-out",
+            About::instance(instance, Some(process)),
+        ),
+        Event::SaysStopping { instance, process } => (
+            "instance-says-stopping",
+            About::instance(instance, Some(process)),
+        ),
+        Event::InstanceReloaded { instance, process } => (
+            "instance-reloaded",
+            About::instance(instance, Some(process)),
+        ),
+        Event::HookFailed {
+            instance, process, ..
+        } => ("hook-failed", About::instance(instance, Some(process))),
+        Event::Up => ("up", About::default()),
+        Event::RolloutStarted { worker, .. } => ("rollout-started", About::worker(worker)),
+        Event::RolloutDone { worker, .. } => ("rollout-done", About::worker(worker)),
+        Event::RolledBack { instance, .. } => ("rolled-back", About::instance(instance, None)),
+        Event::Replanned => ("reloaded", About::default()),
+        Event::ReplanDone { .. } => ("reload-done", About::default()),
+        Event::ListenerRefuses { listener } => ("listener-refuses", About::listener(listener)),
     }
 }
 

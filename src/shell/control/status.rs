@@ -273,6 +273,7 @@ impl Shell {
             }
             Some(Connections { live: 0, .. }) => WorkerState::Waiting,
             Some(_) => WorkerState::Running,
+            None if self.core.degraded(id).is_some() => WorkerState::Degraded,
             None => all_in_all(&instances),
         };
         let listeners = plan.listeners.iter();
@@ -300,6 +301,7 @@ impl Shell {
         let since = facts.since.max(self.control.since);
         Some(Instance {
             name: words::instance_name(&self.plan, id),
+            generation: id.generation,
             pid: facts
                 .state
                 .process()
@@ -332,6 +334,7 @@ pub(super) fn ended(end: &LastEnd) -> String {
             failure.stage.phrase(),
             crate::report::describe(failure.errno)
         ),
+        LastEnd::NotPrepared => "failed in before_start".to_owned(),
     }
 }
 
@@ -339,9 +342,11 @@ pub(super) fn ended(end: &LastEnd) -> String {
 pub(super) fn word_for(state: State) -> WorkerState {
     match state {
         State::Waiting => WorkerState::Waiting,
-        State::Starting { .. } => WorkerState::Starting,
+        State::Preparing { .. } | State::Starting { .. } | State::Activating { .. } => {
+            WorkerState::Starting
+        }
         State::Running { .. } => WorkerState::Running,
-        State::Stopping { .. } => WorkerState::Stopping,
+        State::Stopping { .. } | State::Cleaning { .. } => WorkerState::Stopping,
         State::Backoff { .. } => WorkerState::Backoff,
         State::Failed { .. } => WorkerState::Failed,
         State::Stopped => WorkerState::Stopped,
@@ -410,6 +415,7 @@ mod tests {
         let worker = |states: &[WorkerState]| {
             let instance = |state: &WorkerState| Instance {
                 name: String::new(),
+                generation: 1,
                 pid: None,
                 state: state.clone(),
                 since: String::new(),

@@ -1,0 +1,243 @@
+//! Commands around an instance: before its start, when it is ready, after its end, and to make it
+//! read its configuration again.
+//!
+//! Each is a process beside the instance's own, killed when its time is over. What they have in
+//! common is here: a table of those that run. Two of them an instance waits for, and is in a state
+//! of its own meanwhile ([`State::Preparing`], [`State::Cleaning`]); the others only have their
+//! failure told.
+
+use super::effect::Effect;
+use super::event::{Event, HookEnd, Next};
+use super::input::{ExitStatus, HookKind, InstanceId, ProcessId, Task};
+use super::instance::State;
+use super::machine::{Core, Phase};
+use super::process::News;
+use super::time::Mono;
+use crate::stage::LaunchFailure;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The commands that run.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Helpers {
+    running: BTreeMap<ProcessId, Helper>,
+    due: BTreeSet<(Mono, ProcessId)>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+struct Helper {
+    /// The slot of the instance that it is for; another's by now if that did not wait for it.
+    index: usize,
+    instance: InstanceId,
+    kind: HookKind,
+    timeout: Duration,
+    /// When its time is over.
+    until: Mono,
+    /// Whether there is a process.
+    exists: bool,
+    failed: Option<LaunchFailure>,
+    /// SIGKILL was sent, or will be as soon as there is a process to send it to.
+    killed: bool,
+    timed_out: bool,
+}
+
+impl Helpers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.due.first().map(|(at, _)| *at)
+    }
+}
+
+impl Core {
+    /// Starts a command for an instance.
+    pub(super) fn start_helper(
+        &mut self,
+        now: Mono,
+        index: usize,
+        kind: HookKind,
+        timeout: Duration,
+    ) -> ProcessId {
+        let process = self.allot_process();
+        let slot = &self.slots[index];
+        let helper = Helper {
+            index,
+            instance: slot.instance,
+            kind,
+            timeout,
+            until: now + timeout,
+            exists: false,
+            failed: None,
+            killed: false,
+            timed_out: false,
+        };
+        self.effects.push_back(Effect::Spawn {
+            process,
+            instance: slot.instance,
+            edition: slot.edition,
+            task: Task::Hook(kind),
+            connection: None,
+        });
+        self.helpers.due.insert((helper.until, process));
+        self.helpers.running.insert(process, helper);
+        process
+    }
+
+    /// Runs the command before the start.
+    pub(super) fn prepare(&mut self, now: Mono, index: usize, timeout: Duration) {
+        let hook = self.start_helper(now, index, HookKind::BeforeStart, timeout);
+        let cancelled = false;
+        self.become_state(index, State::Preparing { hook, cancelled });
+    }
+
+    /// Runs the command after the end; what follows waits for it.
+    pub(super) fn clean_up(&mut self, now: Mono, index: usize, next: Next, timeout: Duration) {
+        // Nothing is started any more once everything was to be killed.
+        if self.phase >= Phase::Hurried {
+            return self.follow(now, index, next);
+        }
+        let hook = self.start_helper(now, index, HookKind::AfterStop, timeout);
+        self.become_state(index, State::Cleaning { hook, next });
+    }
+
+    /// What is heard about a process that is no instance's.
+    pub(super) fn helper_heard(&mut self, now: Mono, process: ProcessId, news: News) {
+        let Some(helper) = self.helpers.running.get_mut(&process) else {
+            return self.ignore();
+        };
+        match news {
+            News::Spawned if !helper.exists => {
+                helper.exists = true;
+                if helper.killed {
+                    self.kill(process);
+                }
+            }
+            News::LaunchFailed(failure) if !helper.exists => {
+                self.helper_ended(now, process, HookEnd::NotLaunched { failure });
+            }
+            News::LaunchFailed(failure) => helper.failed = Some(failure),
+            News::Exited(status) if helper.exists => {
+                let end = match (helper.failed, helper.timed_out) {
+                    (Some(failure), _) => HookEnd::NotLaunched { failure },
+                    (None, true) => HookEnd::TimedOut {
+                        timeout: helper.timeout,
+                    },
+                    (None, false) => HookEnd::Exited { status },
+                };
+                self.helper_ended(now, process, end);
+            }
+            News::ExecSucceeded if helper.exists => {}
+            News::Spawned | News::ExecSucceeded | News::Exited(_) => self.ignore(),
+        }
+    }
+
+    fn take_helper(&mut self, process: ProcessId) -> Option<Helper> {
+        let helper = self.helpers.running.remove(&process)?;
+        self.helpers.due.remove(&(helper.until, process));
+        Some(helper)
+    }
+
+    fn helper_ended(&mut self, now: Mono, process: ProcessId, end: HookEnd) {
+        let Some(helper) = self.take_helper(process) else {
+            return;
+        };
+        let succeeded = end
+            == HookEnd::Exited {
+                status: ExitStatus::Code(0),
+            };
+        let kind = helper.kind;
+        let mut next = None;
+        match (kind, self.slots[helper.index].state) {
+            (HookKind::BeforeStart, State::Preparing { hook, cancelled }) if hook == process => {
+                if cancelled {
+                    next = Some(self.after_stop(helper.index));
+                } else if succeeded {
+                    self.launch(now, helper.index);
+                } else {
+                    next = Some(self.not_prepared(now, helper.index));
+                }
+            }
+            (HookKind::AfterStop, State::Cleaning { hook, next: then }) if hook == process => {
+                next = Some(if self.phase == Phase::Running {
+                    then
+                } else {
+                    Next::Stopping
+                });
+            }
+            (HookKind::Reload, _) => self.reload_ended(process, helper.instance, succeeded),
+            // The instance did not wait for it.
+            (HookKind::BeforeStart | HookKind::AfterReady | HookKind::AfterStop, _) => {}
+        }
+        let is_cancelled = helper.killed && !helper.timed_out;
+        if !succeeded && !is_cancelled {
+            self.emit(Event::HookFailed {
+                instance: helper.instance,
+                process,
+                kind,
+                end,
+                next: next.filter(|_| kind == HookKind::BeforeStart),
+            });
+        }
+        if let Some(next) = next {
+            self.follow(now, helper.index, next);
+        }
+    }
+
+    /// Kills a command, if it still runs.
+    pub(super) fn kill_helper(&mut self, process: ProcessId) {
+        let Some(helper) = self.helpers.running.get_mut(&process) else {
+            return;
+        };
+        let before = std::mem::replace(&mut helper.killed, true);
+        if helper.exists && !before {
+            self.kill(process);
+        }
+    }
+
+    pub(super) fn kill_helpers(&mut self) {
+        let all: Vec<ProcessId> = self.helpers.running.keys().copied().collect();
+        for process in all {
+            self.kill_helper(process);
+        }
+    }
+
+    /// Its spawn was taken back: there will be no process. What waits for it goes on as stopped.
+    pub(super) fn forget_helper(&mut self, process: ProcessId) {
+        let Some(helper) = self.take_helper(process) else {
+            return;
+        };
+        let waits = match self.slots[helper.index].state {
+            State::Preparing { hook, .. } | State::Cleaning { hook, .. } => hook == process,
+            State::Waiting
+            | State::Starting { .. }
+            | State::Activating { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Stopped => false,
+        };
+        if waits {
+            self.follow(Mono(0), helper.index, Next::Stopping);
+        }
+        if helper.kind == HookKind::Reload {
+            self.reload_ended(process, helper.instance, false);
+        }
+    }
+
+    pub(super) fn helpers_timed_out(&mut self, now: Mono) {
+        while let Some((at, process)) = self.helpers.due.first().copied() {
+            if at > now {
+                break;
+            }
+            self.helpers.due.pop_first();
+            if let Some(helper) = self.helpers.running.get_mut(&process) {
+                helper.timed_out = !helper.killed;
+                self.kill_helper(process);
+            }
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! When an instance counts as ready, and what it tells about itself from then on.
+//!
+//! Who is ready is believed only what the worker's configuration says: the instance itself
+//! (`notify`, `fd N`), or the kernel, that shows whether it takes clients (`accepting`). The kernel
+//! has to be asked, which is done at growing intervals and only while an instance starts. One that
+//! is not ready in time, or gives no sign of life later, is ended as if it had crashed.
+
+use super::effect::{Effect, Scope};
+use super::event::Event;
+use super::input::{Evidence, HookKind, Notice, ProcessId};
+use super::instance::{Ending, Fault, State, Watchdog};
+use super::machine::{Core, Phase};
+use super::signals::{SIGABRT, SIGCONT};
+use super::time::Mono;
+use crate::config::Ready;
+use std::time::Duration;
+
+/// The first time between two looks whether an instance takes clients; it grows with the time that
+/// the instance has taken so far, up to [`LOOK_MAX`].
+pub const LOOK_MIN: Duration = Duration::from_millis(10);
+/// The longest time between two such looks.
+pub const LOOK_MAX: Duration = Duration::from_secs(1);
+
+/// Half as long as it has taken so far.
+fn look_after(now: Mono, since: Mono) -> Mono {
+    now + (now.since(since) / 2).clamp(LOOK_MIN, LOOK_MAX)
+}
+
+impl Core {
+    /// An instance runs its program from now on.
+    pub(super) fn runs(&mut self, now: Mono, index: usize, process: ProcessId, since: Mono) {
+        let slot = &self.slots[index];
+        let ready = slot.life.ready;
+        if slot.connection.is_some() || ready == Ready::Started {
+            return self.become_ready(now, index, process, since);
+        }
+        let until = slot.life.start_timeout.map(|timeout| now + timeout);
+        let look_at = match ready {
+            Ready::Accepting(_) => Some(look_after(now, since)),
+            Ready::Started | Ready::Notify | Ready::Fd(_) => None,
+        };
+        let state = State::Activating {
+            process,
+            since,
+            until,
+            look_at,
+        };
+        self.become_state(index, state);
+    }
+
+    fn become_ready(&mut self, now: Mono, index: usize, process: ProcessId, since: Mono) {
+        let until = self.time_out_at(since, index);
+        let slot = &mut self.slots[index];
+        slot.watchdog = slot.life.watchdog.map(|interval| Watchdog {
+            interval,
+            due: now + interval,
+        });
+        let instance = slot.instance;
+        let hook = slot.life.hooks.after_ready;
+        let is_told = slot.life.ready != Ready::Started;
+        let is_connection = slot.connection.is_some();
+        self.become_state(
+            index,
+            State::Running {
+                process,
+                since,
+                until,
+            },
+        );
+        if is_connection {
+            return;
+        }
+        if is_told {
+            let after = now.since(since);
+            self.emit(Event::InstanceReady {
+                instance,
+                process,
+                after,
+            });
+        }
+        if let Some(timeout) = hook {
+            self.start_helper(now, index, HookKind::AfterReady, timeout);
+        }
+    }
+
+    /// The watchdog of an instance that is ready is another now.
+    pub(super) fn new_watchdog(&mut self, now: Mono, index: usize) {
+        let slot = &mut self.slots[index];
+        let interval = slot.life.watchdog;
+        if let State::Running { .. } = slot.state
+            && slot.watchdog.map(|watchdog| watchdog.interval) != interval
+        {
+            // It was told of the interval when it was started: it cannot know of another.
+            slot.watchdog = slot.watchdog.and(interval).map(|interval| Watchdog {
+                interval,
+                due: now + interval,
+            });
+            self.reschedule(index);
+        }
+    }
+
+    /// The time to become ready is over, or it is time to look whether it is.
+    pub(super) fn not_ready_yet(&mut self, now: Mono, index: usize, process: ProcessId) {
+        let State::Activating { since, until, .. } = self.slots[index].state else {
+            return;
+        };
+        if until.is_some_and(|until| until <= now) {
+            let instance = self.slots[index].instance;
+            let timeout = self.slots[index].life.start_timeout.unwrap_or_default();
+            self.emit(Event::StartTimedOut {
+                instance,
+                process,
+                timeout: timeout.max(now.since(since)),
+            });
+            self.slots[index].fault = Some(Fault::NotReady);
+            self.ask_to_stop(index, process);
+            return self.is_being_ended(now, index, process, since);
+        }
+        self.effects.push_back(Effect::LookForEvidence { process });
+        let state = State::Activating {
+            process,
+            since,
+            until,
+            look_at: None,
+        };
+        self.become_state(index, state);
+    }
+
+    fn is_being_ended(&mut self, now: Mono, index: usize, process: ProcessId, since: Mono) {
+        let timeout = self.slots[index].life.stop_timeout;
+        let ending = Ending::Graceful {
+            kill_at: timeout.map(|timeout| now + timeout),
+        };
+        self.become_state(
+            index,
+            State::Stopping {
+                process,
+                since,
+                ending,
+            },
+        );
+    }
+
+    /// What the kernel shows of an instance that starts.
+    pub(super) fn evidence(&mut self, now: Mono, process: ProcessId, evidence: Evidence) {
+        let index = self.processes.get(&process).copied();
+        let Some(index) = index else {
+            return self.ignore();
+        };
+        let State::Activating {
+            since,
+            until,
+            look_at: None,
+            ..
+        } = self.slots[index].state
+        else {
+            return self.ignore();
+        };
+        match evidence {
+            Evidence::Seen => self.become_ready(now, index, process, since),
+            Evidence::Hidden => {
+                let instance = self.slots[index].instance;
+                self.emit(Event::ReadinessHidden { instance, process });
+                self.become_ready(now, index, process, since);
+            }
+            Evidence::NotYet => {
+                let state = State::Activating {
+                    process,
+                    since,
+                    until,
+                    look_at: Some(look_after(now, since)),
+                };
+                self.become_state(index, state);
+            }
+        }
+    }
+
+    /// What an instance tells about itself.
+    pub(super) fn notified(&mut self, now: Mono, process: ProcessId, notice: Notice) {
+        let Some(index) = self.processes.get(&process).copied() else {
+            return self.ignore();
+        };
+        match notice {
+            Notice::Ready => self.says_ready(now, index, process),
+            Notice::Reloading => self.slots[index].reloading = true,
+            Notice::Stopping => {
+                let instance = self.slots[index].instance;
+                self.emit(Event::SaysStopping { instance, process });
+            }
+            Notice::Alive => {
+                if let Some(watchdog) = &mut self.slots[index].watchdog {
+                    watchdog.due = now + watchdog.interval;
+                }
+                self.reschedule(index);
+            }
+            Notice::Trigger => {
+                if let State::Running { .. } = self.slots[index].state {
+                    self.is_silent(now, index, process);
+                }
+            }
+            Notice::WatchdogInterval(interval) => {
+                let watchdog = Watchdog {
+                    interval,
+                    due: now + interval,
+                };
+                let is_on = self.slots[index].watchdog.is_some() && !interval.is_zero();
+                self.slots[index].watchdog = is_on.then_some(watchdog);
+                self.reschedule(index);
+            }
+            Notice::ExtendTimeout(time) => self.extend(index, now + time),
+        }
+    }
+
+    fn says_ready(&mut self, now: Mono, index: usize, process: ProcessId) {
+        let slot = &mut self.slots[index];
+        if std::mem::take(&mut slot.reloading)
+            && let State::Running { .. } = slot.state
+        {
+            let instance = slot.instance;
+            self.emit(Event::InstanceReloaded { instance, process });
+        } else if let (State::Activating { since, .. }, Ready::Notify | Ready::Fd(_)) =
+            (slot.state, slot.life.ready)
+        {
+            self.become_ready(now, index, process, since);
+        }
+    }
+
+    /// Gives an instance until then for what it is doing, if it has not that long anyway.
+    fn extend(&mut self, index: usize, at: Mono) {
+        let later = |before: Option<Mono>| before.map(|before| before.max(at));
+        let mut state = self.slots[index].state;
+        match &mut state {
+            State::Activating { until, .. } => *until = later(*until),
+            State::Stopping {
+                ending: Ending::Graceful { kill_at },
+                ..
+            } => *kill_at = later(*kill_at),
+            State::Waiting
+            | State::Preparing { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Stopped => return,
+        }
+        self.become_state(index, state);
+    }
+
+    /// No sign of life came in time.
+    pub(super) fn is_silent(&mut self, now: Mono, index: usize, process: ProcessId) {
+        let State::Running { since, .. } = self.slots[index].state else {
+            return;
+        };
+        let instance = self.slots[index].instance;
+        let watchdog = self.slots[index].watchdog.take();
+        self.emit(Event::WatchdogTimedOut {
+            instance,
+            process,
+            timeout: watchdog.map_or(Duration::ZERO, |watchdog| watchdog.interval),
+        });
+        self.slots[index].fault = Some(Fault::Silent);
+        for signal in [SIGABRT, SIGCONT] {
+            let scope = Scope::Process;
+            self.effects.push_back(Effect::Signal {
+                process,
+                signal,
+                scope,
+            });
+        }
+        self.is_being_ended(now, index, process, since);
+    }
+
+    /// Tells once that every instance that was to run from the start on is ready, or will not be.
+    pub(super) fn tell_when_up(&mut self) {
+        if self.told_up || self.phase != Phase::Running {
+            return;
+        }
+        if self.awaited.is_empty() {
+            self.told_up = true;
+            self.emit(Event::Up);
+        }
+    }
+}

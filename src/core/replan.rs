@@ -1,0 +1,344 @@
+//! What a reload changes: workers and listeners that come, go, and are defined in another way.
+//!
+//! By the time the core hears of it everything new is bound and nothing can go wrong any more but
+//! the workers themselves. A worker whose definition has changed is rolled ([`super::rollout`]); one
+//! of which only the terms have changed under which it lives goes on under the new ones. One that
+//! is gone is stopped, and forgotten when its last process is.
+
+use super::effect::Effect;
+use super::event::Event;
+use super::input::{Edition, InstanceId};
+use super::instance::{Role, State};
+use super::listeners::ListenerLife;
+use super::machine::{Core, Phase};
+use super::operate::{Answer, Refused, Ticket};
+use super::rollout::Degraded;
+use super::time::Mono;
+use crate::plan::{Lifecycle, ListenerId, WorkerId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What is different from now on.
+#[derive(Debug, Clone, Default)]
+pub struct Replan {
+    /// Who waits until all of it has happened.
+    pub ticket: Option<Ticket>,
+    /// The workers that are others, or are defined in another way.
+    pub workers: Vec<(WorkerId, WorkerChange)>,
+    /// The listeners that are others, or are taken by others; one that is gone is taken by nobody.
+    pub listeners: Vec<(ListenerId, ListenerLife)>,
+    /// Those of them that have other sockets than before.
+    pub touched: Vec<ListenerId>,
+}
+
+/// What is different about a worker.
+#[derive(Debug, Clone)]
+pub enum WorkerChange {
+    /// It is new; its number is that of nobody, or of one that [`Effect::Gone`] was told of.
+    Added {
+        /// Its first definition.
+        edition: Edition,
+        /// How it lives.
+        life: Lifecycle,
+    },
+    /// It is there no more.
+    Removed,
+    /// The terms on which its instances live, and no more than that.
+    Settings {
+        /// The new ones.
+        life: Lifecycle,
+    },
+    /// What it runs.
+    Definition {
+        /// Which definition that is.
+        edition: Edition,
+        /// How it lives.
+        life: Lifecycle,
+    },
+}
+
+/// A reload that is not over.
+#[derive(Debug, Clone)]
+pub(super) struct Replanning {
+    ticket: Option<Ticket>,
+    pending: BTreeSet<WorkerId>,
+    /// Those of them that are new: they are there when their instances are.
+    added: BTreeSet<WorkerId>,
+    bad: Option<InstanceId>,
+    done: u32,
+    of: u32,
+}
+
+impl Core {
+    /// Takes over what a reload has changed, at `now`.
+    pub fn replan(&mut self, now: Mono, replan: Replan) {
+        self.now = now;
+        if self.phase >= Phase::Stopping {
+            if let Some(ticket) = replan.ticket {
+                self.answer(ticket, Answer::Refused(Refused::NotRunning));
+            }
+            return;
+        }
+        let before = self.replanning.take();
+        let mut pending = before.map_or_else(BTreeSet::new, |before| {
+            if let Some(ticket) = before.ticket {
+                self.answer(ticket, Answer::Refused(Refused::Superseded));
+            }
+            before.pending
+        });
+        let changed: BTreeSet<WorkerId> =
+            replan.workers.iter().map(|(worker, _)| *worker).collect();
+        pending.extend(&changed);
+        self.replanning = Some(Replanning {
+            ticket: replan.ticket,
+            of: u32::try_from(pending.len()).unwrap_or(u32::MAX),
+            pending,
+            added: BTreeSet::new(),
+            bad: None,
+            done: 0,
+        });
+        if let Some(ticket) = replan.ticket {
+            let of = u32::try_from(changed.len()).unwrap_or(u32::MAX);
+            self.answer(ticket, Answer::Progress { done: 0, of });
+        }
+        self.forget_sockets(&replan.touched);
+        for (listener, life) in replan.listeners {
+            self.redefine_listener(listener, life);
+        }
+        self.clear_degraded(&changed);
+        for (worker, change) in replan.workers {
+            self.change_worker(now, worker, change);
+        }
+        self.emit(Event::Replanned);
+        self.settle(now);
+    }
+
+    /// What runs is what the configuration says now: nothing is degraded any more.
+    fn clear_degraded(&mut self, changed: &BTreeSet<WorkerId>) {
+        for (worker, known) in (0..).map(WorkerId).zip(&mut self.workers) {
+            if !changed.contains(&worker) && !self.rollouts.contains_key(&worker) {
+                known.degraded = None;
+            }
+        }
+    }
+
+    fn change_worker(&mut self, now: Mono, worker: WorkerId, change: WorkerChange) {
+        match change {
+            WorkerChange::Added { edition, life } => {
+                self.add_worker(worker, edition, Arc::new(life));
+                self.start_added(now, worker);
+            }
+            WorkerChange::Removed => self.remove_worker(now, worker),
+            WorkerChange::Settings { life } => {
+                self.settings_changed(now, worker, &Arc::new(life));
+                self.replanned(worker, None);
+            }
+            WorkerChange::Definition { edition, life } => {
+                let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
+                let known = &self.workers[worker.0 as usize];
+                let to = (edition, Arc::new(life));
+                if kind(&known.lifecycle) != kind(&to.1) {
+                    self.replace_whole(now, worker, to);
+                } else if self.phase == Phase::Running {
+                    self.roll_out(now, worker, None, Some(to));
+                }
+            }
+        }
+    }
+
+    fn start_added(&mut self, now: Mono, worker: WorkerId) {
+        self.touched.push(worker);
+        let starts = self.phase == Phase::Running
+            && self.is_eager(worker)
+            && !self.waits_for_a_listener(worker);
+        if !starts {
+            return self.replanned(worker, None);
+        }
+        if let Some(replanning) = &mut self.replanning {
+            replanning.added.insert(worker);
+        }
+        for index in self.slots_of(worker) {
+            self.spawn(now, index);
+        }
+        if self.slots_of(worker).is_empty() {
+            self.replanned(worker, None);
+        }
+    }
+
+    fn settings_changed(&mut self, now: Mono, worker: WorkerId, life: &Arc<Lifecycle>) {
+        let known = &mut self.workers[worker.0 as usize];
+        let before = std::mem::replace(&mut known.lifecycle, Arc::clone(life));
+        let edition = known.edition;
+        for index in known.slots.iter().chain(&known.others) {
+            let slot = &mut self.slots[*index];
+            if slot.edition == edition {
+                slot.life = Arc::clone(life);
+            }
+        }
+        self.touched.push(worker);
+        for index in self.slots_of(worker) {
+            self.new_watchdog(now, index);
+        }
+        // A rollout that is under way ends with the number that is right by then.
+        if before.instances != life.instances && !self.rollouts.contains_key(&worker) {
+            self.resize(now, worker, life.instances);
+        }
+    }
+
+    /// Another kind of activation: nothing of the old set fits the new one, which starts beside it.
+    fn replace_whole(
+        &mut self,
+        now: Mono,
+        worker: WorkerId,
+        (edition, life): (Edition, Arc<Lifecycle>),
+    ) {
+        self.cancel_rollout(worker);
+        self.dismiss_all(now, worker);
+        let known = &mut self.workers[worker.0 as usize];
+        known.last_generation += 1;
+        known.generation = known.last_generation;
+        known.edition = edition;
+        let instances = life.instances;
+        known.lifecycle = life;
+        known.degraded = None;
+        for number in 0..instances {
+            self.add_instance(worker, number, State::Waiting);
+        }
+        self.start_added(now, worker);
+        self.forget_editions(worker);
+    }
+
+    fn remove_worker(&mut self, now: Mono, worker: WorkerId) {
+        self.cancel_rollout(worker);
+        let known = &mut self.workers[worker.0 as usize];
+        known.removed = true;
+        known.gate.parked.clear();
+        self.dismiss_all(now, worker);
+        self.is_it_gone(worker);
+    }
+
+    /// Stops every process of a worker, none of which is an instance any more.
+    fn dismiss_all(&mut self, now: Mono, worker: WorkerId) {
+        let known = &mut self.workers[worker.0 as usize];
+        let instances = std::mem::take(&mut known.slots);
+        let mut all = known.others.clone();
+        known.others.extend(&instances);
+        all.extend(instances);
+        let connections = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.connection.is_some() && slot.instance.worker == worker);
+        let connections: Vec<usize> = connections.map(|(index, _)| index).collect();
+        for index in all {
+            self.dismiss(now, index);
+        }
+        for index in connections {
+            self.stop_instance(now, index);
+        }
+    }
+
+    /// Stops what is to be no instance any more.
+    pub(super) fn dismiss(&mut self, now: Mono, index: usize) {
+        self.slots[index].again = false;
+        self.become_role(index, Role::Leaving);
+        if self.slots[index].state == State::Stopped {
+            self.leave(index);
+        } else {
+            self.stop_instance(now, index);
+        }
+    }
+
+    /// Tells when nothing is left of a worker that was removed.
+    pub(super) fn is_it_gone(&mut self, worker: WorkerId) {
+        let known = &self.workers[worker.0 as usize];
+        let connections = known.connections.live + known.connections.under_way;
+        if known.removed && known.others.is_empty() && known.slots.is_empty() && connections == 0 {
+            self.effects.push_back(Effect::Gone { worker });
+            self.replanned(worker, None);
+        }
+    }
+
+    /// What a reload wanted of a worker has happened, or will not.
+    pub(super) fn replanned(&mut self, worker: WorkerId, bad: Option<Degraded>) {
+        let Some(replanning) = &mut self.replanning else {
+            return;
+        };
+        if !replanning.pending.remove(&worker) {
+            return;
+        }
+        replanning.added.remove(&worker);
+        replanning.done += 1;
+        replanning.bad = replanning.bad.or(bad.map(|bad| bad.instance));
+        let (done, of) = (replanning.done, replanning.of);
+        if let Some(ticket) = replanning.ticket {
+            self.answer(ticket, Answer::Progress { done, of });
+        }
+    }
+
+    /// Looks whether the workers that a reload has added have started, and whether it is over.
+    pub(super) fn advance_replanning(&mut self) {
+        if self.replanning.is_none() {
+            return;
+        }
+        for at in 0..self.changed.len() {
+            self.look_at_added(self.changed[at]);
+        }
+        let over = |replanning: &Replanning| replanning.pending.is_empty();
+        if !self.replanning.as_ref().is_some_and(over) {
+            return;
+        }
+        let Some(replanning) = self.replanning.take() else {
+            return;
+        };
+        self.emit(Event::ReplanDone {
+            bad: replanning.bad,
+        });
+        if let Some(ticket) = replanning.ticket {
+            self.answer(
+                ticket,
+                match replanning.bad {
+                    None => Answer::Done,
+                    Some(instance) => Answer::RolledBack { instance },
+                },
+            );
+        }
+    }
+
+    fn look_at_added(&mut self, index: usize) {
+        let worker = self.slots[index].instance.worker;
+        let is_added = |replanning: &Replanning| replanning.added.contains(&worker);
+        if !self.replanning.as_ref().is_some_and(is_added) {
+            return;
+        }
+        let mut bad = None;
+        for index in self.slots_of(worker) {
+            match self.slots[index].state {
+                State::Running { .. } => {}
+                State::Preparing { .. }
+                | State::Starting { .. }
+                | State::Activating { .. }
+                | State::Stopping { .. }
+                | State::Cleaning { .. } => return,
+                State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
+                    bad = Some(Degraded {
+                        instance: self.slots[index].instance,
+                        since: self.now,
+                    });
+                }
+            }
+        }
+        self.replanned(worker, bad);
+    }
+
+    /// listend stops: whoever waits is told.
+    pub(super) fn forget_replanning(&mut self) {
+        if let Some(Replanning {
+            ticket: Some(ticket),
+            ..
+        }) = self.replanning.take()
+        {
+            self.answer(ticket, Answer::Refused(Refused::Superseded));
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! Putting a new generation in the place of the old one, and back if it is no good.
+//!
+//! A rollout goes from instance to instance. For each there is a *step*: a new process is started
+//! beside the old one, with the same listeners; when it has been ready for `min_ready` it is
+//! promoted, and the old one is asked to stop and drains. At most `parallel` steps are under way, so
+//! that there are never more processes than that beyond what there is room for. With `stop-first`
+//! the old one ends before the new one starts.
+//!
+//! A new instance is *on trial* until it is promoted. If it ends before, for whatever reason, or is
+//! not ready in time, the rollout turns *back*: what is new and not promoted is stopped, what was
+//! replaced is replaced again by the old definition, in the same steps, and the old instances that
+//! are still there just go on. On the way back nothing is on trial, because there is nothing left to
+//! go back to: the restart policy applies.
+
+use super::backoff::History;
+use super::effect::Effect;
+use super::event::Event;
+use super::input::{Edition, InstanceId};
+use super::instance::{Role, Slot, State};
+use super::machine::Core;
+use super::operate::{Answer, Refused, Ticket};
+use super::time::Mono;
+use crate::config::Order;
+use crate::plan::{Lifecycle, WorkerId};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a worker runs by, and as which generation.
+#[derive(Debug, Clone)]
+pub(super) struct Definition {
+    pub(super) edition: Edition,
+    pub(super) life: Arc<Lifecycle>,
+    pub(super) generation: u32,
+}
+
+/// A rollout under way.
+#[derive(Debug, Clone)]
+pub(super) struct Rollout {
+    /// Who waits for it.
+    ticket: Option<Ticket>,
+    /// What it goes back to.
+    from: Definition,
+    /// Whether it goes back.
+    back: Option<Degraded>,
+    /// The instances that are still to be replaced.
+    todo: VecDeque<u32>,
+    steps: Vec<Step>,
+    /// The instances that have been replaced.
+    replaced: Vec<u32>,
+    done: u32,
+    of: u32,
+}
+
+/// One instance being replaced.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    /// Which.
+    position: u32,
+    /// The slot of the new one.
+    new: usize,
+    /// The slot of the old one, if it has another.
+    old: Option<usize>,
+    at: At,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// The old one is stopping; the new one follows in its place.
+    MakingRoom,
+    /// The new one is on its way.
+    Starting,
+    /// The new one is ready, and relied on from then on.
+    Settling(Mono),
+    /// The new one has taken the place, and the old one drains.
+    Draining,
+}
+
+/// What a step comes to when it is looked at.
+enum Outcome {
+    Wait,
+    Done,
+    Failed,
+}
+
+/// What went wrong with the last rollout of a worker. Kept until one goes well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Degraded {
+    /// The new instance that was no good.
+    pub instance: InstanceId,
+    /// Since when.
+    pub since: Mono,
+}
+
+impl Core {
+    /// Whether a rollout of the worker is under way.
+    pub fn is_rolling(&self, worker: WorkerId) -> bool {
+        self.rollouts.contains_key(&worker)
+    }
+
+    /// What went wrong with the last rollout of a worker, if it did.
+    pub fn degraded(&self, worker: WorkerId) -> Option<Degraded> {
+        self.workers.get(worker.0 as usize)?.degraded
+    }
+
+    fn definition(&self, worker: WorkerId) -> Definition {
+        let known = &self.workers[worker.0 as usize];
+        Definition {
+            edition: known.edition,
+            life: Arc::clone(&known.lifecycle),
+            generation: known.generation,
+        }
+    }
+
+    /// Replaces all instances of a worker by ones of this definition, or of the same one again. How
+    /// many that will be.
+    pub(super) fn roll_out(
+        &mut self,
+        now: Mono,
+        worker: WorkerId,
+        ticket: Option<Ticket>,
+        to: Option<(Edition, Arc<Lifecycle>)>,
+    ) -> u32 {
+        // What has proven itself is gone back to, and not what was being tried.
+        let from = match self.rollouts.remove(&worker) {
+            Some(before) => self.take_over(now, worker, before),
+            None => self.definition(worker),
+        };
+        let known = &mut self.workers[worker.0 as usize];
+        known.last_generation += 1;
+        known.generation = known.last_generation;
+        if let Some((edition, life)) = to {
+            known.edition = edition;
+            known.lifecycle = life;
+        }
+        let generation = known.generation;
+        let positions = known.slots.clone();
+        let mut todo = VecDeque::new();
+        for (position, index) in (0..).zip(positions) {
+            let runs = match self.slots[index].state {
+                State::Waiting => false,
+                State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
+                    self.is_eager(worker) && !self.workers[worker.0 as usize].stopped
+                }
+                State::Preparing { .. }
+                | State::Starting { .. }
+                | State::Activating { .. }
+                | State::Running { .. }
+                | State::Stopping { .. }
+                | State::Cleaning { .. } => true,
+            };
+            if runs {
+                todo.push_back(position);
+                continue;
+            }
+            self.redefine(index);
+            if !self.is_eager(worker) && !self.workers[worker.0 as usize].stopped {
+                self.become_state(index, State::Waiting);
+            }
+        }
+        let of = u32::try_from(todo.len()).unwrap_or(u32::MAX);
+        self.emit(Event::RolloutStarted {
+            worker,
+            generation,
+            instances: of,
+        });
+        let rollout = Rollout {
+            ticket,
+            from,
+            back: None,
+            todo,
+            steps: Vec::new(),
+            replaced: Vec::new(),
+            done: 0,
+            of,
+        };
+        self.rollouts.insert(worker, rollout);
+        self.rollouts_due.insert((now, worker));
+        of
+    }
+
+    /// Ends a rollout whose place another takes: what was on trial is stopped. Answers what the
+    /// other is to go back to.
+    fn take_over(&mut self, now: Mono, worker: WorkerId, before: Rollout) -> Definition {
+        self.give_up_trials(now, &before.steps);
+        if let Some(ticket) = before.ticket {
+            self.answer(ticket, Answer::Refused(Refused::Superseded));
+        }
+        self.replanned(worker, None);
+        before.from
+    }
+
+    /// Stops the new instances that have not been promoted. Those that have taken the slot of the
+    /// old one are stopped in it.
+    fn give_up_trials(&mut self, now: Mono, steps: &[Step]) {
+        for step in steps {
+            match step.at {
+                At::Draining | At::MakingRoom => {}
+                At::Starting | At::Settling(_) => {
+                    self.slots[step.new].on_trial = false;
+                    if step.old.is_some() {
+                        self.dismiss(now, step.new);
+                    } else {
+                        self.stop_instance(now, step.new);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets an instance that does not run be of the worker's present definition from its next start
+    /// on.
+    pub(super) fn redefine(&mut self, index: usize) {
+        let worker = self.slots[index].instance.worker;
+        let now_is = self.definition(worker);
+        let slot = &mut self.slots[index];
+        slot.instance.generation = now_is.generation;
+        slot.edition = now_is.edition;
+        slot.life = now_is.life;
+        slot.history = History::default();
+    }
+
+    /// Notes the rollouts whose time has come, so that they are looked at.
+    pub(super) fn rollouts_are_due(&mut self, now: Mono) {
+        while let Some((at, worker)) = self.rollouts_due.first().copied() {
+            if at > now {
+                break;
+            }
+            self.rollouts_due.pop_first();
+            self.rolling.insert(worker);
+        }
+    }
+
+    /// Takes the rollouts further that anything has happened to.
+    pub(super) fn advance_rollouts(&mut self, now: Mono) {
+        if self.rollouts.is_empty() {
+            self.rollouts_due.clear();
+            self.rolling.clear();
+            return;
+        }
+        self.rollouts_are_due(now);
+        for at in 0..self.changed.len() {
+            let worker = self.slots[self.changed[at]].instance.worker;
+            self.rolling.insert(worker);
+        }
+        while let Some(worker) = self.rolling.pop_first() {
+            if let Some(rollout) = self.rollouts.remove(&worker) {
+                self.advance_rollout(now, worker, rollout);
+            }
+        }
+    }
+
+    /// Goes on until nothing more can be done at this moment.
+    fn advance_rollout(&mut self, now: Mono, worker: WorkerId, mut rollout: Rollout) {
+        loop {
+            let mut goes_on = false;
+            for at in (0..rollout.steps.len()).rev() {
+                let mut step = rollout.steps[at];
+                let outcome = self.advance_step(now, &mut step, rollout.back.is_some());
+                rollout.steps[at] = step;
+                match outcome {
+                    Outcome::Wait => {}
+                    Outcome::Done => {
+                        rollout.steps.swap_remove(at);
+                        self.count_step(&mut rollout, step.position);
+                        goes_on = true;
+                    }
+                    Outcome::Failed => {
+                        self.turn_back(now, worker, &mut rollout, step);
+                        goes_on = true;
+                        break;
+                    }
+                }
+            }
+            let parallel = self.workers[worker.0 as usize].lifecycle.rollout.parallel;
+            while rollout.steps.len() < parallel.max(1) as usize
+                && let Some(position) = rollout.todo.pop_front()
+            {
+                let step = self.begin_step(now, worker, position, rollout.back.is_some());
+                rollout.steps.extend(step);
+                goes_on = true;
+            }
+            if rollout.steps.is_empty() && rollout.todo.is_empty() {
+                return self.finish_rollout(now, worker, rollout);
+            }
+            if !goes_on {
+                break;
+            }
+        }
+        let settle = rollout.steps.iter().filter_map(|step| match step.at {
+            At::Settling(until) => Some(until),
+            At::MakingRoom | At::Starting | At::Draining => None,
+        });
+        if let Some(at) = settle.min() {
+            self.rollouts_due.insert((at, worker));
+        }
+        self.rollouts.insert(worker, rollout);
+    }
+
+    fn count_step(&mut self, rollout: &mut Rollout, position: u32) {
+        if rollout.back.is_some() {
+            return;
+        }
+        rollout.replaced.push(position);
+        rollout.done += 1;
+        if let Some(ticket) = rollout.ticket {
+            let (done, of) = (rollout.done, rollout.of);
+            self.answer(ticket, Answer::Progress { done, of });
+        }
+    }
+
+    /// Begins to replace one instance; `None` if it is not there any more.
+    fn begin_step(
+        &mut self,
+        now: Mono,
+        worker: WorkerId,
+        position: u32,
+        back: bool,
+    ) -> Option<Step> {
+        let known = &self.workers[worker.0 as usize];
+        let old = known.slots.get(position as usize).copied()?;
+        let order = known.lifecycle.rollout.order;
+        let step = |new, old, at| {
+            Some(Step {
+                position,
+                new,
+                old,
+                at,
+            })
+        };
+        if !self.slots[old].state.is_busy() {
+            self.redefine(old);
+            self.take_clients_again(worker);
+            if self.waits_for_a_listener(worker) {
+                self.become_state(old, State::Waiting);
+                return None;
+            }
+            self.slots[old].on_trial = !back;
+            self.spawn(now, old);
+            return step(old, None, At::Starting);
+        }
+        match order {
+            Order::StartFirst => {
+                let new = self.add_candidate(worker, position);
+                self.slots[new].on_trial = !back;
+                self.spawn(now, new);
+                step(new, Some(old), At::Starting)
+            }
+            Order::StopFirst => {
+                self.slots[old].again = false;
+                self.stop_instance(now, old);
+                step(old, None, At::MakingRoom)
+            }
+        }
+    }
+
+    fn add_candidate(&mut self, worker: WorkerId, position: u32) -> usize {
+        let definition = self.definition(worker);
+        let instance = InstanceId {
+            worker,
+            index: position,
+            generation: definition.generation,
+        };
+        let slot = Slot::new(instance, definition.edition, definition.life, self.now);
+        let index = self.take_slot(slot);
+        self.become_role(index, Role::Candidate);
+        self.workers[worker.0 as usize].others.push(index);
+        index
+    }
+
+    fn advance_step(&mut self, now: Mono, step: &mut Step, back: bool) -> Outcome {
+        loop {
+            let state = self.slots[step.new].state;
+            match step.at {
+                At::MakingRoom if state.is_busy() => return Outcome::Wait,
+                At::MakingRoom => {
+                    self.redefine(step.new);
+                    self.slots[step.new].on_trial = !back;
+                    self.spawn(now, step.new);
+                    step.at = At::Starting;
+                }
+                At::Starting => match state {
+                    State::Running { .. } => {
+                        let min_ready = match back {
+                            true => Duration::ZERO,
+                            false => self.slots[step.new].life.rollout.min_ready,
+                        };
+                        step.at = At::Settling(self.slots[step.new].since + min_ready);
+                    }
+                    // It has served whoever was there, and waits for the next.
+                    State::Waiting if self.is_on_demand(step.new) => step.at = At::Settling(now),
+                    State::Backoff { .. } if back => return Outcome::Wait,
+                    state if state.is_busy() => return Outcome::Wait,
+                    _ => return self.no_good(now, step, back),
+                },
+                At::Settling(until) => match state {
+                    State::Running { .. } if until > now => return Outcome::Wait,
+                    State::Waiting if !self.is_on_demand(step.new) => {
+                        return self.no_good(now, step, back);
+                    }
+                    State::Running { .. } | State::Waiting => {
+                        self.promote(now, step);
+                        step.at = At::Draining;
+                    }
+                    // It is being ended, and what it comes to is known when it has.
+                    state if state.is_busy() => return Outcome::Wait,
+                    State::Backoff { .. } if back => return Outcome::Wait,
+                    _ => return self.no_good(now, step, back),
+                },
+                At::Draining => {
+                    let drains = step.old.is_some_and(|old| {
+                        let slot = &self.slots[old];
+                        let same = slot.instance.index == step.position
+                            && slot.role == Role::Leaving
+                            && slot.instance.worker == self.slots[step.new].instance.worker;
+                        same && slot.state.is_busy()
+                    });
+                    return if drains { Outcome::Wait } else { Outcome::Done };
+                }
+            }
+        }
+    }
+
+    /// A new instance has ended. On the way back there is nothing better to be had than what still
+    /// runs.
+    fn no_good(&mut self, now: Mono, step: &Step, back: bool) -> Outcome {
+        if !back {
+            return Outcome::Failed;
+        }
+        if step.old.is_some() {
+            self.dismiss(now, step.new);
+        }
+        Outcome::Done
+    }
+
+    /// The new instance takes the place of the old one, which is asked to stop.
+    fn promote(&mut self, now: Mono, step: &Step) {
+        self.slots[step.new].on_trial = false;
+        let Some(old) = step.old else { return };
+        let worker = self.slots[step.new].instance.worker;
+        let known = &mut self.workers[worker.0 as usize];
+        known.others.retain(|other| *other != step.new);
+        known.others.push(old);
+        known.slots[step.position as usize] = step.new;
+        self.become_role(step.new, Role::Instance);
+        self.dismiss(now, old);
+    }
+
+    /// The rollout goes back: a new instance was no good.
+    fn turn_back(&mut self, now: Mono, worker: WorkerId, rollout: &mut Rollout, failed: Step) {
+        let instance = self.slots[failed.new].instance;
+        let steps = std::mem::take(&mut rollout.steps);
+        self.give_up_trials(now, &steps);
+        let draining = |step: &&Step| step.at == At::Draining;
+        let in_place = |step: &&Step| step.old.is_none() && step.at != At::Draining;
+        let again = steps.iter().filter(in_place).map(|step| step.position);
+        let promoted = steps.iter().filter(draining).map(|step| step.position);
+        let replaced = std::mem::take(&mut rollout.replaced);
+        // Those that nothing runs for come first.
+        let todo: VecDeque<u32> = again.chain(promoted).chain(replaced).collect();
+        let from = &rollout.from;
+        let known = &mut self.workers[worker.0 as usize];
+        known.edition = from.edition;
+        known.lifecycle = Arc::clone(&from.life);
+        known.generation = from.generation;
+        if !todo.is_empty() {
+            // The old number is that of processes which may still be draining.
+            known.last_generation += 1;
+            known.generation = known.last_generation;
+        }
+        // What does not run is to be started by the old definition, too.
+        for index in self.slots_of(worker) {
+            if !self.slots[index].state.is_busy() {
+                self.redefine(index);
+            }
+        }
+        let degraded = Degraded {
+            instance,
+            since: now,
+        };
+        self.workers[worker.0 as usize].degraded = Some(degraded);
+        rollout.back = Some(degraded);
+        self.emit(Event::RolledBack {
+            worker,
+            instance,
+            again: u32::try_from(todo.len()).unwrap_or(u32::MAX),
+        });
+        rollout.todo = todo;
+        self.rollouts_due.insert((now, worker));
+    }
+
+    fn finish_rollout(&mut self, now: Mono, worker: WorkerId, rollout: Rollout) {
+        let known = &mut self.workers[worker.0 as usize];
+        let instances = known.lifecycle.instances;
+        let generation = known.generation;
+        match rollout.back {
+            None => {
+                known.degraded = None;
+                self.emit(Event::RolloutDone { worker, generation });
+                self.resize(now, worker, instances);
+            }
+            Some(_) => {}
+        }
+        if let Some(ticket) = rollout.ticket {
+            self.answer(
+                ticket,
+                match rollout.back {
+                    None => Answer::Done,
+                    Some(Degraded { instance, .. }) => Answer::RolledBack { instance },
+                },
+            );
+        }
+        self.forget_editions(worker);
+        self.replanned(worker, rollout.back);
+    }
+
+    /// Only the present definition of the worker is needed from now on.
+    pub(super) fn forget_editions(&mut self, worker: WorkerId) {
+        let edition = self.workers[worker.0 as usize].edition;
+        self.effects.push_back(Effect::Retire { worker, edition });
+    }
+
+    /// Ends a rollout: the worker is stopped as a whole.
+    pub(super) fn cancel_rollout(&mut self, worker: WorkerId) {
+        let Some(rollout) = self.rollouts.remove(&worker) else {
+            return;
+        };
+        for step in &rollout.steps {
+            self.slots[step.new].on_trial = false;
+            if step.old.is_some() && self.slots[step.new].role == Role::Candidate {
+                self.become_role(step.new, Role::Leaving);
+            }
+        }
+        if let Some(ticket) = rollout.ticket {
+            self.answer(ticket, Answer::Refused(Refused::Superseded));
+        }
+        self.replanned(worker, None);
+    }
+
+    /// listend stops.
+    pub(super) fn forget_rollouts(&mut self) {
+        let workers: Vec<WorkerId> = self.rollouts.keys().copied().collect();
+        for worker in workers {
+            self.cancel_rollout(worker);
+        }
+        self.rollouts_due.clear();
+    }
+}
