@@ -419,6 +419,29 @@ fn keys_of_instances_are_refused_where_each_connection_has_its_process() {
     }
 }
 
+#[test]
+fn variables_that_listend_sets_are_not_set_by_others() {
+    for (keys, name) in [
+        ("ready: notify", "NOTIFY_SOCKET"),
+        ("notify_access: all", "NOTIFY_SOCKET"),
+        ("fd_store: 1", "NOTIFY_SOCKET"),
+        ("watchdog: 1s", "NOTIFY_SOCKET"),
+        ("watchdog: 1s", "WATCHDOG_USEC"),
+        ("watchdog: 1s", "WATCHDOG_PID"),
+    ] {
+        let keys = format!("listeners: tcp, {keys}, environment: {{{name}: x}}");
+        let (kind, text) = only_problem(&keys);
+        assert_eq!(kind, "bad-value");
+        assert!(
+            text.contains(&format!("`{name}` is set by listend")),
+            "{text}"
+        );
+    }
+    // Nobody else sets them for a worker that tells nothing.
+    planned("listeners: tcp, ready: accepting, environment: {NOTIFY_SOCKET: x}");
+    planned("listeners: tcp, ready: notify, environment: {WATCHDOG_USEC: 5}");
+}
+
 /// What could not be read says nothing about what stands beside it.
 #[test]
 fn a_mistake_brings_no_other_with_it() {

@@ -174,8 +174,8 @@ pub(super) fn handoff_fits(draft: &DraftWorker, out: &mut Out) {
     let DraftWorker {
         worker, written, ..
     } = draft;
-    let stored = written.of_instances.iter();
-    let Some((_, place)) = stored.into_iter().find(|(key, _)| *key == "fd_store") else {
+    let mut keys = written.of_instances.iter();
+    let Some((_, place)) = keys.find(|(key, _)| *key == "fd_store") else {
         return;
     };
     match worker.handoff.value {
@@ -188,5 +188,23 @@ pub(super) fn handoff_fits(draft: &DraftWorker, out: &mut Out) {
             let problem = complaint.at(*place);
             out.add(problem.with_related(worker.handoff.place, "the handoff"));
         }
+    }
+}
+
+/// Files variables that listend itself has to set for what the worker may tell.
+pub(super) fn variables_fit(draft: &DraftWorker, out: &mut Out) {
+    let worker = &draft.worker;
+    let tells = worker.ready.value == Ready::Notify
+        || worker.watchdog.is_some()
+        || worker.notify_access.is_some()
+        || worker.fd_store > 0;
+    for (name, value) in &worker.environment {
+        let why = match name.as_str() {
+            "NOTIFY_SOCKET" if tells => "for what the worker tells about itself",
+            "WATCHDOG_USEC" | "WATCHDOG_PID" if worker.watchdog.is_some() => "for the `watchdog`",
+            _ => continue,
+        };
+        let complaint = Complaint::bad(format!("`{name}` is set by listend {why}"));
+        out.add(complaint.hint("delete it").at(value.place));
     }
 }

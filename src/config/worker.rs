@@ -130,6 +130,7 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
             fields.finish();
             activation::instances_fit(&draft, &mut out);
             readiness::handoff_fits(&draft, &mut out);
+            readiness::variables_fit(&draft, &mut out);
         }
     }
     draft
