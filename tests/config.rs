@@ -58,6 +58,7 @@ const CORPUS: &[&str] = &[
     "listeners:\n  é: 'unix:/run/é.sock'\nworkers:\n  w:\n    command: |\n      /bin/sh -c\n      'x'\n    environment: {A: ~, B: \"\\u00e9\"}\n",
     KINDS_AND_KEYS,
     include_str!("golden/activation.yaml"),
+    include_str!("golden/lifecycle.yaml"),
     "silence: [unused-listener]\nlisteners:\n- a\n- - b\n  - c: [d, {e: f}]\n",
 ];
 
@@ -279,6 +280,8 @@ fn the_tables_of_keys_and_the_decoder_agree() {
         (keys::LISTENER, "listeners: {a: {KEY: [[x]]}}\n"),
         (keys::WORKER, "workers: {a: {KEY: [[x]]}}\n"),
         (keys::RESTART, "workers: {a: {restart: {KEY: [[x]]}}}\n"),
+        (keys::ROLLOUT, "workers: {a: {rollout: {KEY: [[x]]}}}\n"),
+        (keys::HOOK, "workers: {a: {after_stop: {KEY: [[x]]}}}\n"),
     ] {
         for key in table {
             let text = path.replace("{KEY}", "KEY").replace("KEY", key.name);

@@ -121,6 +121,8 @@ fn every_key_is_in_the_manual_with_its_default() {
         ("LISTENERS", keys::LISTENER),
         ("WORKERS", keys::WORKER),
         ("RESTART", keys::RESTART),
+        ("ROLLOUT", keys::ROLLOUT),
+        ("HOOKS", keys::HOOK),
     ] {
         let lines = section(&page, title);
         let program = words(keys.iter().map(|key| key.name));
@@ -139,6 +141,42 @@ fn every_key_is_in_the_manual_with_its_default() {
     for resource in Resource::ALL {
         let name = format!(" {} ", resource.key());
         assert!(limits.contains(&name), "limits: {name}");
+    }
+}
+
+#[test]
+fn what_a_reload_does_is_said_of_every_key_of_a_worker() {
+    let page = read("man/listend.yaml.5");
+    let lines = section(&page, "RELOAD");
+    let lists = lines.iter().filter_map(|line| line.strip_prefix(".Ic "));
+    let said = lists.flat_map(|line| line.split([' ', ',', '.']).filter(|word| !word.is_empty()));
+    let mut said: Vec<String> = said.map(str::to_owned).collect();
+    let all = said.len();
+    // A tag of its own.
+    said.push("instances".to_owned());
+    let said: Words = said.into_iter().collect();
+    assert_eq!(said.len(), all + 1, "a key stands there twice: {said:?}");
+    same(
+        "reload",
+        &words(keys::WORKER.iter().map(|key| key.name)),
+        &said,
+    );
+}
+
+#[test]
+fn every_key_is_in_the_full_example() {
+    let example = read("examples/full.yaml");
+    let lines = example
+        .lines()
+        .map(|line| line.trim_start_matches([' ', '#']));
+    let there: Words = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(key, _)| key.to_owned())
+        .collect();
+    for table in [keys::WORKER, keys::RESTART, keys::ROLLOUT] {
+        for key in table {
+            assert!(there.contains(key.name), "{}", key.name);
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! When a worker runs, how it is given its sockets, and the limits that belong to that.
 
 use super::complaint::{Complaint, Out};
-use super::decode::Fields;
+use super::decode::{Fields, Words, choice, unknown};
 use super::fitting::listed;
 use super::model::{Activation, Handoff, Located, Overflow, Rate};
 use super::scalar;
 use super::worker::DraftWorker;
-use crate::report::{Kind, Place, did_you_mean};
+use crate::report::{Kind, Place};
 use std::time::Duration;
 
 /// How often a worker may be started by clients, unless `trigger_limit` says otherwise; as systemd
@@ -26,14 +26,13 @@ pub(super) struct Written {
     pub of_connections: Vec<(&'static str, Place)>,
     /// `trigger_limit:`.
     pub trigger_limit: Option<Place>,
+    /// The keys that are about instances that stay, which the process of a connection does not.
+    pub of_instances: Vec<(&'static str, Place)>,
     /// `activation:` could not be read, so that nothing can be said about what fits it.
     pub activation_broken: bool,
     /// `handoff:` could not be read.
     pub handoff_broken: bool,
 }
-
-/// A word and what it stands for.
-type Words<T> = [(&'static str, T)];
 
 const ACTIVATIONS: &Words<Activation> = &[
     ("eager", Activation::Eager),
@@ -207,28 +206,6 @@ fn handoff(text: &str) -> Result<Handoff, Complaint> {
     choice("handoff", text, HANDOFFS, LIKE_HANDOFFS)
 }
 
-fn unknown(key: &str, text: &str) -> Complaint {
-    Complaint::bad(format!("`{key}` does not know `{text}`"))
-}
-
-/// One of some words; what other programs call it is told from a typing error.
-fn choice<T: Copy>(
-    key: &str,
-    text: &str,
-    words: &Words<T>,
-    like: &Words<&str>,
-) -> Result<T, Complaint> {
-    if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
-        return Ok(*value);
-    }
-    let meant = like.iter().find(|(word, _)| *word == text);
-    let hint = match meant {
-        Some((_, word)) => Some(format!("did you mean `{word}`?")),
-        None => did_you_mean(text, words.iter().map(|(word, _)| *word)),
-    };
-    Err(unknown(key, text).maybe_hint(hint))
-}
-
 /// Files the keys that mean nothing for the activation, whatever the listeners are.
 fn fits(draft: &DraftWorker, instances: Option<&Located<i64>>, out: &mut Out) {
     let DraftWorker {
@@ -261,6 +238,19 @@ fn fits(draft: &DraftWorker, instances: Option<&Located<i64>>, out: &mut Out) {
     }
 }
 
+/// Files the keys that mean nothing for processes of which each has its connection.
+pub(super) fn instances_fit(draft: &DraftWorker, out: &mut Out) {
+    let DraftWorker {
+        worker, written, ..
+    } = draft;
+    let per_connection = worker.activation.value == Activation::PerConnection;
+    if per_connection && !written.activation_broken {
+        for (key, place) in &written.of_instances {
+            out.add(only_for(key, &["eager", "on-demand"], "per-connection").at(*place));
+        }
+    }
+}
+
 fn only_for(key: &str, activations: &[&str], is: &str) -> Complaint {
     let needed: Vec<String> = activations
         .iter()
@@ -268,6 +258,15 @@ fn only_for(key: &str, activations: &[&str], is: &str) -> Complaint {
         .collect();
     let why = match key {
         "trigger_limit" => "no client starts it",
+        "ready" | "start_timeout" => "its processes serve at once",
+        "watchdog" => "`connection_timeout` is what limits its processes",
+        "notify_access" => "nobody waits for what its processes tell",
+        "fd_store" => "its processes have no successors",
+        "rollout" | "reload_signal" | "reload_command" => {
+            "the next connection gets a new process anyway"
+        }
+        "on_failure" => "it never fails for good",
+        "before_start" | "after_ready" | "after_stop" => "it would run for every connection",
         _ => "listend accepts no connections for it",
     };
     Complaint::bad(format!(

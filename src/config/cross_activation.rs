@@ -1,6 +1,7 @@
 //! What a worker's activation and handoff ask of its listeners, and of the other workers there.
 
 use super::complaint::Complaint;
+use super::cross_readiness;
 use super::listener::DraftListener;
 use super::model::{Activation, Endpoint, Handoff, Located};
 use super::worker::DraftWorker;
@@ -30,6 +31,7 @@ pub(super) fn check(
             }
             limits_fit(draft, &sockets, report);
         }
+        cross_readiness::check(draft, &listeners, &sockets, report);
         if worker.handoff.value == Handoff::Inetd && !draft.written.handoff_broken {
             one_socket(draft, &sockets, report);
         }
@@ -43,7 +45,7 @@ fn is_known(draft: &DraftWorker) -> bool {
 }
 
 /// A listener as a worker names it, and what it is.
-type Taken<'d> = (&'d Located<String>, &'d DraftListener);
+pub(super) type Taken<'d> = (&'d Located<String>, &'d DraftListener);
 
 /// The listeners of a worker; `None` if something about them is not known, which has been reported.
 fn all_of<'d>(
@@ -62,12 +64,12 @@ fn all_of<'d>(
 
 /// The sockets of a worker.
 #[derive(Default)]
-struct Sockets<'d> {
-    count: usize,
+pub(super) struct Sockets<'d> {
+    pub count: usize,
     /// The first with connections.
-    accepting: Option<(Taken<'d>, &'d Endpoint)>,
+    pub accepting: Option<(Taken<'d>, &'d Endpoint)>,
     /// The first without.
-    others: Option<(Taken<'d>, &'d Endpoint)>,
+    pub others: Option<(Taken<'d>, &'d Endpoint)>,
 }
 
 impl<'d> Sockets<'d> {

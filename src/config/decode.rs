@@ -1,7 +1,7 @@
 //! Mappings, lists and single values out of the tree, each mistake filed where it stands.
 
 use super::complaint::{Complaint, Out};
-use super::keys::Key;
+use super::keys::{self, Key};
 use super::model::{Located, Template};
 use super::template::{self, Mention};
 use super::yaml::{Content, Node};
@@ -108,7 +108,11 @@ impl<'n> Fields<'n> {
                     Kind::UnknownKey,
                     format!("unknown key `{}` in {what}", entry.name),
                 )
-                .maybe_hint(did_you_mean(entry.name, names));
+                .maybe_hint(
+                    keys::one_level_below(table, entry.name)
+                        .map(|home| format!("write it inside `{home}:`"))
+                        .or_else(|| did_you_mean(entry.name, names)),
+                );
                 out.add(complaint.at(entry.place));
                 continue;
             };
@@ -252,6 +256,32 @@ pub(super) fn texts(node: &Node, key: &str, out: &mut Out) -> Vec<Located<String
         }
     }
     texts
+}
+
+/// A word and what it stands for.
+pub(super) type Words<T> = [(&'static str, T)];
+
+/// What to say about a word that is none of those a key takes.
+pub(super) fn unknown(key: &str, text: &str) -> Complaint {
+    Complaint::bad(format!("`{key}` does not know `{text}`"))
+}
+
+/// One of some words; what other programs call it is told from a typing error.
+pub(super) fn choice<T: Copy>(
+    key: &str,
+    text: &str,
+    words: &Words<T>,
+    like: &Words<&str>,
+) -> Result<T, Complaint> {
+    if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+        return Ok(*value);
+    }
+    let meant = like.iter().find(|(word, _)| *word == text);
+    let hint = match meant {
+        Some((_, word)) => Some(format!("did you mean `{word}`?")),
+        None => did_you_mean(text, words.iter().map(|(word, _)| *word)),
+    };
+    Err(unknown(key, text).maybe_hint(hint))
 }
 
 /// A user's or group's name or number.

@@ -142,7 +142,31 @@ pub const WORKER: &[Key] = &[
         "the listeners it gets, in the order of their descriptors",
     ),
     key("nonblocking", "false", "O_NONBLOCK on what it gets"),
-    key("ready", "started", "when it counts as ready"),
+    key(
+        "ready",
+        "started",
+        "when it counts as ready: `started`, `notify`, `accepting`, `accepting first` or `fd N`",
+    ),
+    key(
+        "start_timeout",
+        "90s",
+        "how long it may take until it is ready; `infinity` waits for ever",
+    ),
+    key(
+        "watchdog",
+        "off",
+        "the longest time between two signs of life (`WATCHDOG=1`), at least 100ms",
+    ),
+    key(
+        "notify_access",
+        "main",
+        "who may tell about it: its `main` process, or `all` of its processes",
+    ),
+    key(
+        "fd_store",
+        "0",
+        "how many descriptors an instance may leave for its successor, 0 to 1024",
+    ),
     key(
         "instances",
         "1",
@@ -233,9 +257,44 @@ pub const WORKER: &[Key] = &[
          `file:/path`",
     ),
     key(
+        "before_start",
+        "none",
+        "a command to run before each start, which waits for it",
+    ),
+    key(
+        "after_ready",
+        "none",
+        "a command to run when an instance is ready",
+    ),
+    key(
+        "after_stop",
+        "none",
+        "a command to run when an instance has ended",
+    ),
+    key(
+        "reload_signal",
+        "none",
+        "the signal that has it read its own configuration again",
+    ),
+    key(
+        "reload_command",
+        "none",
+        "the command that has it read its own configuration again",
+    ),
+    key(
         "restart",
         "always",
-        "a policy, or a mapping of policy, backoff and limit",
+        "a policy, or a mapping of policy, backoff, limit and more",
+    ),
+    key(
+        "rollout",
+        "start-first, 1 at a time",
+        "how a new generation takes the place of an old one",
+    ),
+    key(
+        "on_failure",
+        "hold",
+        "what clients of a failed worker meet: `hold` keeps them waiting, `refuse` turns them away",
     ),
     key("stop_signal", "SIGTERM", "the signal that asks it to stop"),
     key(
@@ -263,4 +322,62 @@ pub const RESTART: &[Key] = &[
         "5 in 60s",
         "more crashes than this in the interval fail the instance",
     ),
+    key(
+        "cool_down",
+        "never",
+        "how long after it has failed an instance is started again",
+    ),
+    key(
+        "success_exit_status",
+        "none",
+        "exit statuses and signals that are no failures",
+    ),
 ];
+
+/// The keys of `rollout:`.
+pub const ROLLOUT: &[Key] = &[
+    key(
+        "order",
+        "start-first",
+        "`start-first`, or `stop-first` for programs that cannot run twice",
+    ),
+    key(
+        "parallel",
+        "1",
+        "how many instances are replaced at a time, 1 to 10000",
+    ),
+    key(
+        "min_ready",
+        "2s",
+        "how long a new instance has to stay ready before it is relied on",
+    ),
+];
+
+/// The keys of `before_start:`, `after_ready:`, `after_stop:` and `reload_command:` in their long
+/// form.
+pub const HOOK: &[Key] = &[
+    key(
+        "command",
+        "",
+        "the program and its arguments; never run by a shell",
+    ),
+    key("timeout", "30s", "how long it may take before it is killed"),
+];
+
+/// Keys that are easily written in a worker and stand in one of its mappings.
+const BELOW: &[(&str, &str)] = &[
+    ("backoff", "restart"),
+    ("cool_down", "restart"),
+    ("policy", "restart"),
+    ("success_exit_status", "restart"),
+    ("min_ready", "rollout"),
+    ("order", "rollout"),
+    ("parallel", "rollout"),
+];
+
+/// The key whose mapping has this one, where it was sought in the mapping around that.
+pub(super) fn one_level_below(table: &[Key], name: &str) -> Option<&'static str> {
+    let (_, home) = BELOW.iter().find(|(key, _)| *key == name)?;
+    let has_it = table.iter().any(|key| key.name == *home);
+    has_it.then_some(*home)
+}

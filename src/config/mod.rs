@@ -6,25 +6,31 @@
 //! `yaml` makes a tree with places; `listener` and `worker` read their mappings out of it with
 //! the help of `decode` and the tables of [`keys`]; `scalar`, `address` and `template` read single
 //! values; `setting` reads the table of [`options`], and `fitting` says which keys mean nothing for
-//! which kind of socket, `activation` which mean nothing for a worker that runs as it does; `conflict`
-//! and `cross` check what the parts say about one another.
+//! which kind of socket, `activation` which mean nothing for a worker that runs as it does; `readiness`
+//! and `lifecycle` read what happens to an instance from its start to its end, and `command` what is
+//! run; `conflict` and `cross` check what the parts say about one another.
 
 mod activation;
 mod address;
 mod address_inet;
 mod address_local;
 mod arguments;
+mod command;
 mod complaint;
 mod conflict;
 mod cross;
 mod cross_activation;
+mod cross_readiness;
 mod decode;
 mod fitting;
 pub mod keys;
+mod life;
+mod lifecycle;
 mod listener;
 mod model;
 pub mod options;
 mod read;
+mod readiness;
 mod scalar;
 mod setting;
 mod silence;
@@ -33,6 +39,7 @@ mod worker;
 mod yaml;
 
 pub use arguments::from_arguments;
+pub use life::*;
 pub use model::*;
 pub use read::{Loaded, SourceFile, read};
 pub use scalar::signal_number;

@@ -1,15 +1,17 @@
 //! `workers:` → [`Worker`].
 
 use super::activation::{self, TRIGGER_LIMIT, Written};
+use super::command;
 use super::complaint::{Complaint, Out};
-use super::decode::{
-    Entry, Fields, account, entries, read_template, silence, text, texts, wrong_type,
-};
+use super::decode::{Entry, Fields, account, entries, read_template, silence, text, texts};
 use super::keys;
+use super::life::{Hooks, OnFailure, Ready, Restart, Rollout};
+use super::lifecycle;
 use super::model::{
-    Activation, ConnectionLimits, EnvironmentFile, Handoff, Hooks, Limit, Located, OnFailure,
-    Output, Piece, Ready, Resource, Restart, RestartPolicy, Rollout, Template, Worker,
+    Activation, ConnectionLimits, EnvironmentFile, Handoff, Limit, Located, Output, Piece,
+    Resource, Template, Worker,
 };
+use super::readiness;
 use super::scalar;
 use super::template::Mention;
 use super::yaml::{Content, Node};
@@ -117,14 +119,18 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
         Some(mut fields) => {
             match fields.take("command") {
                 None => no_command(entry, &mut out),
-                Some(node) => command(node, &mut draft, &mut out),
+                Some(node) => command::of_worker(node, &mut draft, &mut out),
             }
             sockets(&mut fields, &mut draft, &mut out);
+            readiness::decode(&mut fields, &mut draft, &mut out);
             activation::decode(&mut fields, &mut draft, &mut out);
             launch(&mut fields, folder, &mut draft, &mut out);
-            lifecycle(&mut fields, &mut draft.worker, &mut out);
+            lifecycle::decode(&mut fields, &mut draft, &mut out);
             draft.worker.silence = silence(fields.take("silence"), &mut out);
             fields.finish();
+            activation::instances_fit(&draft, &mut out);
+            readiness::handoff_fits(&draft, &mut out);
+            readiness::variables_fit(&draft, &mut out);
         }
     }
     draft
@@ -140,75 +146,6 @@ fn no_command(entry: &Entry, out: &mut Out) {
             .hint("add `command: [/path/to/program, argument]`")
             .at(entry.place),
     );
-}
-
-/// A list of words, or a string that is split as a shell would.
-fn command(node: &Node, draft: &mut DraftWorker, out: &mut Out) {
-    let mut complete = true;
-    let words: Vec<Located<String>> = match &node.content {
-        Content::Null { .. } => return, // Reported as a key without a value.
-        Content::List(items) => {
-            let words = texts(node, "command", out);
-            complete = words.len() == items.len();
-            words
-        }
-        _ => {
-            let Some(text) = text(node, "command", out) else {
-                return;
-            };
-            let Some(words) = shlex::split(text) else {
-                let complaint =
-                    Complaint::bad("`command` ends inside of quotes or behind a backslash");
-                let complaint =
-                    complaint.hint("close the quotes, or write the command as a list of words");
-                return out.add(complaint.at(node.place));
-            };
-            let place = node.place;
-            words
-                .into_iter()
-                .map(|value| Located { value, place })
-                .collect()
-        }
-    };
-    if complete && words.first().is_none_or(|word| word.value.is_empty()) {
-        let place = words.first().map_or(node.place, |word| word.place);
-        let complaint = Complaint::new(
-            Kind::EmptyCommand,
-            format!(
-                "the command of worker `{}` is empty",
-                draft.worker.name.value
-            ),
-        );
-        out.add(
-            complaint
-                .hint("write the program first, like `[/usr/bin/app, --serve]`")
-                .at(place),
-        );
-        return;
-    }
-    draft.worker.command = words
-        .iter()
-        .map(|word| Located {
-            value: whole_or_part(word, node, &mut draft.mentions, out),
-            place: word.place,
-        })
-        .collect();
-}
-
-/// Words that were split out of one string are shown by the whole string.
-fn whole_or_part(
-    word: &Located<String>,
-    node: &Node,
-    mentions: &mut Vec<(Place, Mention)>,
-    out: &mut Out,
-) -> Template {
-    let mut found = Vec::new();
-    let template = read_template(&word.value, word.place, &mut found, out);
-    let split = !matches!(node.content, Content::List(_));
-    for (place, mention) in found {
-        mentions.push((if split { word.place } else { place }, mention));
-    }
-    template
 }
 
 fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
@@ -246,32 +183,6 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
     });
     draft.nonblocking_broken = nonblocking.is_none() && out.report.errors.len() > errors;
     draft.worker.nonblocking = nonblocking;
-    fields.read("ready", out, |text| {
-        word("ready", text, &["started"], &["notify", "accepting"])
-    });
-}
-
-/// One of the words of this version; those of later versions are told apart from mistakes.
-fn word(
-    key: &str,
-    text: &str,
-    now: &'static [&'static str],
-    later: &'static [&'static str],
-) -> Result<&'static str, Complaint> {
-    if let Some(word) = now.iter().find(|word| **word == text) {
-        return Ok(word);
-    }
-    let choices: Vec<String> = now.iter().map(|word| format!("`{word}`")).collect();
-    let choices = choices.join(", ");
-    if later.contains(&text) {
-        return Err(Complaint::new(
-            Kind::Unsupported,
-            format!("`{key}`: this version does not have `{text}`"),
-        )
-        .hint(format!("it has only {choices}, which is the default")));
-    }
-    Err(Complaint::bad(format!("`{key}` does not know `{text}`"))
-        .maybe_hint(did_you_mean(text, now.iter().copied())))
 }
 
 /// What is done to the process before it runs.
@@ -457,66 +368,6 @@ fn output(node: &Node, mentions: &mut Vec<(Place, Mention)>, out: &mut Out) -> O
             };
             out.add(complaint.at(node.place));
             Output::Inherit
-        }
-    }
-}
-
-/// How it is started again and stopped.
-fn lifecycle(fields: &mut Fields, worker: &mut Worker, out: &mut Out) {
-    if let Some(node) = fields.take("restart") {
-        restart(node, &mut worker.restart, out);
-    }
-    if let Some(signal) = fields.read("stop_signal", out, scalar::signal) {
-        worker.stop_signal = signal.value;
-    }
-    let timeout = fields.read("stop_timeout", out, |text| {
-        scalar::duration_or_infinity("stop_timeout", text)
-    });
-    if let Some(timeout) = timeout {
-        worker.stop_timeout = timeout.value;
-    }
-}
-
-fn restart(node: &Node, restart: &mut Restart, out: &mut Out) {
-    match &node.content {
-        Content::Scalar(_) => {
-            if let Some(text) = text(node, "restart", out)
-                && let Some(policy) = out.check(node.place, policy("restart", text))
-            {
-                restart.policy = policy;
-            }
-        }
-        Content::Map(_) => {
-            let Some(mut fields) = Fields::open(node, keys::RESTART, "`restart`", &[], out) else {
-                return;
-            };
-            if let Some(policy) = fields.read("policy", out, |text| policy("policy", text)) {
-                restart.policy = policy.value;
-            }
-            if let Some(backoff) = fields.read("backoff", out, scalar::backoff) {
-                (restart.backoff_min, restart.backoff_max) = backoff.value;
-            }
-            if let Some(limit) = fields.read("limit", out, |text| scalar::rate("limit", text)) {
-                restart.limit = limit.value;
-            }
-            fields.finish();
-        }
-        _ => out.add(wrong_type("`restart`", "a policy or a mapping", node).at(node.place)),
-    }
-}
-
-fn policy(key: &str, text: &str) -> Result<RestartPolicy, Complaint> {
-    match text {
-        "always" => Ok(RestartPolicy::Always),
-        "on-failure" => Ok(RestartPolicy::OnFailure),
-        "never" => Ok(RestartPolicy::Never),
-        _ => {
-            let complaint = Complaint::bad(format!("`{key}` does not know `{text}`"));
-            Err(match text {
-                "no" | "none" | "false" => complaint.hint("write `never`"),
-                "yes" | "true" | "unless-stopped" => complaint.hint("write `always`"),
-                _ => complaint.maybe_hint(did_you_mean(text, ["always", "on-failure", "never"])),
-            })
         }
     }
 }

@@ -1,0 +1,111 @@
+//! What a worker's `ready` asks of its listeners.
+
+use super::complaint::Complaint;
+use super::cross_activation::{Sockets, Taken};
+use super::life::{Every, Ready};
+use super::model::{Activation, Handoff, Located};
+use super::worker::DraftWorker;
+use crate::report::Report;
+
+/// The first descriptor of a worker's own (SD_LISTEN_FDS_START, sd_listen_fds(3)).
+const FIRST_FD: u64 = 3;
+
+/// Files a `ready` that the worker's sockets have no room for, or cannot show.
+pub(super) fn check(
+    draft: &DraftWorker,
+    listeners: &[Taken],
+    sockets: &Sockets,
+    report: &mut Report,
+) {
+    // There nothing but `started` has a meaning, which has been said.
+    if draft.worker.activation.value == Activation::PerConnection {
+        return;
+    }
+    match draft.worker.ready.value {
+        Ready::Started | Ready::Notify => {}
+        Ready::Accepting(every) => can_be_seen(draft, every, listeners, sockets, report),
+        Ready::Fd(number) => is_free(draft, number, sockets, report),
+    }
+}
+
+fn can_be_seen(
+    draft: &DraftWorker,
+    every: Every,
+    listeners: &[Taken],
+    sockets: &Sockets,
+    report: &mut Report,
+) {
+    let Located { place, .. } = draft.worker.ready;
+    let name = &draft.worker.name.value;
+    let Some((first, listener)) = listeners.first() else {
+        let complaint = Complaint::bad(format!(
+            "`ready: accepting`: worker `{name}` has no listeners that it could accept from"
+        ))
+        .hint("add `listeners: [NAME]`, or write `ready: notify` or `started`");
+        return report.add(complaint.at(place).of_worker(name));
+    };
+    if sockets.accepting.is_none() {
+        let complaint = Complaint::bad(format!(
+            "`ready: accepting`: no socket of worker `{name}` has connections to accept"
+        ))
+        .hint("write `ready: notify`, `fd N` or `started`");
+        let problem = complaint.at(place).of_worker(name);
+        return report.add(match sockets.others {
+            Some((_, endpoint)) => problem.with_related(
+                first.place,
+                format!("its first socket is {}", endpoint.kind().word()),
+            ),
+            None => problem,
+        });
+    }
+    match every {
+        Every::All => {}
+        Every::First => {
+            let addresses = listener.listener.addresses.iter();
+            let mut endpoints = addresses.flat_map(|address| &address.value.endpoints);
+            if endpoints.any(|endpoint| endpoint.accepts()) {
+                return;
+            }
+            let complaint = Complaint::bad(format!(
+                "`ready: accepting first`: `{}`, the first listener of worker `{name}`, has no \
+                 connections to accept",
+                first.value
+            ))
+            .hint("put one that has some first, or write `ready: accepting`");
+            let problem = complaint.at(place).of_worker(name);
+            report.add(problem.with_related(first.place, "the first listener"));
+        }
+    }
+}
+
+/// With the handoff of systemd, sockets and what was stored stand from 3 on.
+fn is_free(draft: &DraftWorker, number: i32, sockets: &Sockets, report: &mut Report) {
+    let worker = &draft.worker;
+    if draft.written.handoff_broken || worker.handoff.value == Handoff::Inetd {
+        return;
+    }
+    let taken = sockets.count as u64 + u64::from(worker.fd_store);
+    let free = FIRST_FD + taken;
+    // Numbers below 3 have been refused.
+    let number = u64::try_from(number).unwrap_or(FIRST_FD);
+    if number >= free {
+        return;
+    }
+    let name = &worker.name.value;
+    let whose = match (worker.fd_store, taken) {
+        (0, 1) => "its socket",
+        (0, _) => "its sockets",
+        _ => "its sockets and for what it stores",
+    };
+    let which = match taken {
+        1 => "descriptor 3 is".to_owned(),
+        _ => format!("descriptors 3 to {} are", free - 1),
+    };
+    let complaint = Complaint::bad(format!(
+        "`ready: fd {number}`: in worker `{name}` {which} for {whose}"
+    ))
+    .hint(format!(
+        "write `fd {free}`; every number from there on is free"
+    ));
+    report.add(complaint.at(worker.ready.place).of_worker(name));
+}

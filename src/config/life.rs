@@ -1,0 +1,167 @@
+//! What a configuration says about how the instances of a worker live: when they are ready, replaced,
+//! reloaded and started again.
+
+use super::model::{Rate, Template};
+use serde::Serialize;
+use std::time::Duration;
+
+/// When an instance counts as ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ready {
+    /// When it runs its program.
+    Started,
+    /// When it says so (sd_notify(3), `READY=1`).
+    Notify,
+    /// When the kernel shows that it takes clients.
+    Accepting(Every),
+    /// When it writes a newline to this descriptor, as s6 has it.
+    Fd(i32),
+}
+
+/// Of which of its listeners it has to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Every {
+    /// Of all of them.
+    All,
+    /// Of the first in the list.
+    First,
+}
+
+/// Who may tell about a worker (sd_notify(3)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotifyAccess {
+    /// Its main process.
+    Main,
+    /// Every process of it.
+    All,
+}
+
+/// How a new generation takes the place of an old one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rollout {
+    /// What comes first.
+    pub order: Order,
+    /// How many instances are replaced at a time; at least 1.
+    pub parallel: u32,
+    /// How long a new instance has to stay ready before it is relied on.
+    pub min_ready: Duration,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Rollout {
+            order: Order::StartFirst,
+            parallel: 1,
+            min_ready: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What comes first when an instance is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// The new one starts beside the old one.
+    StartFirst,
+    /// The old one stops; for programs that cannot run twice.
+    StopFirst,
+}
+
+/// How an instance is made to read its own configuration again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reload {
+    /// By this signal.
+    Signal(i32),
+    /// By this command.
+    Command(Hook),
+}
+
+/// What happens to the listeners of a worker of which all instances have failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// They stay: clients wait in the queues.
+    Hold,
+    /// They stop listening, so that clients are refused and load balancers notice.
+    Refuse,
+}
+
+/// Commands around an instance's life.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Hooks {
+    /// Before each start, which waits for it; a failure counts as one of the start.
+    pub before_start: Option<Hook>,
+    /// When the instance is ready; its failure is told and has no other consequence.
+    pub after_ready: Option<Hook>,
+    /// After the instance has ended; what comes next waits for it.
+    pub after_stop: Option<Hook>,
+}
+
+/// A command that runs beside an instance, as its user and in its surroundings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hook {
+    /// The words of the command; never empty.
+    pub command: Vec<Template>,
+    /// How long it may take before it is killed.
+    pub timeout: Duration,
+}
+
+/// When an instance that exited is started again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Restart {
+    /// After which exits.
+    pub policy: RestartPolicy,
+    /// The delay before the first restart; each further crash doubles it.
+    pub backoff_min: Duration,
+    /// The longest delay.
+    pub backoff_max: Duration,
+    /// The crash-loop limit: more than this many crashes in the interval fail the instance.
+    pub limit: Option<Rate>,
+    /// After which time a failed instance is started again; `None` is never, and for a worker that
+    /// clients start the interval of the limit.
+    pub cool_down: Option<Duration>,
+    /// Ends that are no failures, beside those that never are.
+    pub success: Vec<Success>,
+}
+
+/// An end that is no failure (`success_exit_status`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Success {
+    /// An exit status.
+    Code(i32),
+    /// Death by a signal.
+    Signal(i32),
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Restart {
+            policy: RestartPolicy::Always,
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(30),
+            limit: Some(Rate {
+                count: 5,
+                interval: Duration::from_secs(60),
+            }),
+            cool_down: None,
+            success: Vec::new(),
+        }
+    }
+}
+
+/// After which exits an instance is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Any.
+    Always,
+    /// Any but exit status 0 and death by SIGHUP, SIGINT, SIGPIPE or SIGTERM, as systemd has it.
+    OnFailure,
+    /// None.
+    Never,
+}

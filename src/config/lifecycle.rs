@@ -1,0 +1,301 @@
+//! What happens to an instance after its start: the commands around it, reloading, starting again,
+//! replacing and stopping.
+
+use super::command;
+use super::complaint::{Complaint, Out};
+use super::decode::{Fields, Words, choice, text, texts, unknown, wrong_type};
+use super::keys;
+use super::life::{Hook, OnFailure, Order, Reload, Restart, RestartPolicy, Rollout, Success};
+use super::model::Located;
+use super::scalar;
+use super::worker::DraftWorker;
+use super::yaml::{Content, Node};
+use crate::report::{Kind, Place, did_you_mean};
+use nix::libc;
+use std::time::Duration;
+
+const ORDERS: &Words<Order> = &[
+    ("start-first", Order::StartFirst),
+    ("stop-first", Order::StopFirst),
+];
+
+/// What other programs call it.
+const LIKE_ORDERS: &Words<&str> = &[
+    ("blue-green", "start-first"),
+    ("rolling", "start-first"),
+    ("start", "start-first"),
+    ("start_first", "start-first"),
+    ("recreate", "stop-first"),
+    ("stop", "stop-first"),
+    ("stop_first", "stop-first"),
+];
+
+const FAILURES: &Words<OnFailure> = &[("hold", OnFailure::Hold), ("refuse", OnFailure::Refuse)];
+
+const LIKE_FAILURES: &Words<&str> = &[
+    ("keep", "hold"),
+    ("queue", "hold"),
+    ("wait", "hold"),
+    ("close", "refuse"),
+    ("reject", "refuse"),
+    ("unlisten", "refuse"),
+];
+
+/// Reads the commands around an instance, `reload_signal`, `reload_command`, `restart`, `rollout`,
+/// `on_failure`, `stop_signal` and `stop_timeout`.
+pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
+    draft.worker.hooks.before_start = hook(fields, "before_start", draft, out);
+    draft.worker.hooks.after_ready = hook(fields, "after_ready", draft, out);
+    draft.worker.hooks.after_stop = hook(fields, "after_stop", draft, out);
+    let signal = reload(fields, draft, out);
+    if let Some(node) = fields.take("restart") {
+        restart(node, &mut draft.worker.restart, out);
+    }
+    let DraftWorker {
+        worker, written, ..
+    } = draft;
+    let found = &mut written.of_instances;
+    if let Some(node) = fields.take("rollout") {
+        found.push(("rollout", node.place));
+        rollout(node, &mut worker.rollout, out);
+    }
+    let choice = |text: &str| choice("on_failure", text, FAILURES, LIKE_FAILURES);
+    if let Some(what) = fields.read("on_failure", out, choice) {
+        found.push(("on_failure", what.place));
+        worker.on_failure = what.value;
+    }
+    let errors = out.report.errors.len();
+    let stop = fields.read("stop_signal", out, scalar::signal);
+    let stop_broken = out.report.errors.len() > errors;
+    if let Some(stop) = &stop {
+        worker.stop_signal = stop.value;
+    }
+    if let Some(signal) = signal.filter(|_| !stop_broken) {
+        differs_from_stop(&signal, worker.stop_signal, stop.as_ref(), out);
+    }
+    let timeout = fields.read("stop_timeout", out, |text| {
+        scalar::duration_or_infinity("stop_timeout", text)
+    });
+    if let Some(timeout) = timeout {
+        worker.stop_timeout = timeout.value;
+    }
+}
+
+fn hook(
+    fields: &mut Fields,
+    key: &'static str,
+    draft: &mut DraftWorker,
+    out: &mut Out,
+) -> Option<Hook> {
+    let node = fields.take(key)?;
+    draft.written.of_instances.push((key, node.place));
+    command::hook(node, key, &mut draft.mentions, out)
+}
+
+/// Reads `reload_signal` and `reload_command`; the signal, for what else is to be said about it.
+fn reload(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) -> Option<Located<i32>> {
+    let node = fields.take("reload_signal");
+    let signal = node.and_then(|node| {
+        draft
+            .written
+            .of_instances
+            .push(("reload_signal", node.place));
+        let text = text(node, "reload_signal", out)?;
+        let value = out.check(node.place, reload_signal(text))?;
+        let place = node.place;
+        Some(Located { value, place })
+    });
+    let other = fields.take("reload_command");
+    let command = other.and_then(|node| {
+        let key = "reload_command";
+        draft.written.of_instances.push((key, node.place));
+        command::hook(node, key, &mut draft.mentions, out)
+    });
+    if let (Some(signal), Some(command)) = (node, other) {
+        let complaint = Complaint::bad(
+            "`reload_signal` and `reload_command` both say how the worker is reloaded",
+        );
+        let problem = complaint.hint("delete one of them").at(command.place);
+        out.add(problem.with_related(signal.place, "the other"));
+    }
+    draft.worker.reload = match (&signal, command) {
+        (Some(signal), _) => Some(Reload::Signal(signal.value)),
+        (None, Some(command)) => Some(Reload::Command(command)),
+        (None, None) => None,
+    };
+    signal
+}
+
+fn reload_signal(text: &str) -> Result<i32, Complaint> {
+    match scalar::signal(text)? {
+        // signal(7): these cannot be caught.
+        libc::SIGKILL | libc::SIGSTOP => Err(Complaint::bad(format!(
+            "`reload_signal`: no program can do anything on `{text}` but end or stop"
+        ))
+        .hint("write the signal that it reads its configuration on, like `SIGHUP`")),
+        signal => Ok(signal),
+    }
+}
+
+/// One signal cannot mean both.
+fn differs_from_stop(
+    reload: &Located<i32>,
+    stop_signal: i32,
+    stop: Option<&Located<i32>>,
+    out: &mut Out,
+) {
+    if reload.value != stop_signal {
+        return;
+    }
+    let complaint = Complaint::bad(match stop {
+        Some(_) => "`reload_signal` is the worker's `stop_signal`, too",
+        None => "`reload_signal` is what asks the worker to stop: the default of `stop_signal`",
+    });
+    let problem = complaint
+        .hint("write two that differ, like `SIGHUP` to reload and `SIGTERM` to stop")
+        .at(reload.place);
+    out.add(match stop {
+        Some(stop) => problem.with_related(stop.place, "the other"),
+        None => problem,
+    });
+}
+
+fn rollout(node: &Node, rollout: &mut Rollout, out: &mut Out) {
+    if let Content::Scalar(scalar) = &node.content {
+        let complaint = wrong_type("`rollout`", "a mapping", node);
+        let is_order = ORDERS.iter().any(|(word, _)| *word == scalar.text);
+        let complaint = match is_order {
+            true => complaint.hint(format!("write `{{order: {}}}`", scalar.text)),
+            false => complaint.hint("write it like `{order: stop-first, parallel: 2}`"),
+        };
+        return out.add(complaint.at(node.place));
+    }
+    let Some(mut fields) = Fields::open(node, keys::ROLLOUT, "`rollout`", &[], out) else {
+        return;
+    };
+    let choice = |text: &str| choice("order", text, ORDERS, LIKE_ORDERS);
+    if let Some(order) = fields.read("order", out, choice) {
+        rollout.order = order.value;
+    }
+    let parallel = fields.read("parallel", out, |text| {
+        scalar::integer("parallel", text, 1, 10_000)
+    });
+    if let Some(parallel) = parallel {
+        rollout.parallel = u32::try_from(parallel.value).unwrap_or(1); // The bounds are u32.
+    }
+    let time = fields.read("min_ready", out, |text| scalar::duration("min_ready", text));
+    if let Some(time) = time {
+        rollout.min_ready = time.value;
+    }
+    fields.finish();
+}
+
+fn restart(node: &Node, restart: &mut Restart, out: &mut Out) {
+    match &node.content {
+        Content::Scalar(_) => {
+            if let Some(text) = text(node, "restart", out)
+                && let Some(policy) = out.check(node.place, policy("restart", text))
+            {
+                restart.policy = policy;
+            }
+        }
+        Content::Map(_) => {
+            let Some(mut fields) = Fields::open(node, keys::RESTART, "`restart`", &[], out) else {
+                return;
+            };
+            if let Some(policy) = fields.read("policy", out, |text| policy("policy", text)) {
+                restart.policy = policy.value;
+            }
+            if let Some(backoff) = fields.read("backoff", out, scalar::backoff) {
+                (restart.backoff_min, restart.backoff_max) = backoff.value;
+            }
+            if let Some(limit) = fields.read("limit", out, |text| scalar::rate("limit", text)) {
+                restart.limit = limit.value;
+            }
+            if let Some(time) = fields.read("cool_down", out, cool_down) {
+                restart.cool_down = time.value;
+            }
+            if let Some(node) = fields.take("success_exit_status") {
+                restart.success = successes(node, out);
+            }
+            fields.finish();
+        }
+        _ => out.add(wrong_type("`restart`", "a policy or a mapping", node).at(node.place)),
+    }
+}
+
+fn policy(key: &str, text: &str) -> Result<RestartPolicy, Complaint> {
+    match text {
+        "always" => Ok(RestartPolicy::Always),
+        "on-failure" => Ok(RestartPolicy::OnFailure),
+        "never" => Ok(RestartPolicy::Never),
+        _ => {
+            let complaint = unknown(key, text);
+            Err(match text {
+                "no" | "none" | "false" => complaint.hint("write `never`"),
+                "yes" | "true" | "unless-stopped" => complaint.hint("write `always`"),
+                _ => complaint.maybe_hint(did_you_mean(text, ["always", "on-failure", "never"])),
+            })
+        }
+    }
+}
+
+fn cool_down(text: &str) -> Result<Option<Duration>, Complaint> {
+    match text {
+        "never" => return Ok(None),
+        "infinity" | "inf" | "none" | "off" | "false" | "no" | "unlimited" | "forever" => {
+            let complaint = Complaint::bad(format!("`cool_down`: `{text}` is not a duration"));
+            return Err(complaint.hint("write `never`, or delete the key"));
+        }
+        _ => {}
+    }
+    match scalar::duration("cool_down", text)? {
+        Duration::ZERO => Err(Complaint::bad(
+            "a `cool_down` of 0 would go on as if there were no `limit`",
+        )
+        .hint("write `limit: none` for no limit, or a duration, like `10m`")),
+        time => Ok(Some(time)),
+    }
+}
+
+/// `success_exit_status:`, each end once.
+fn successes(node: &Node, out: &mut Out) -> Vec<Success> {
+    let mut ends: Vec<(Success, Place)> = Vec::new();
+    for Located { value, place } in texts(node, "success_exit_status", out) {
+        let Some(end) = out.check(place, success(&value)) else {
+            continue;
+        };
+        if let Some((_, first)) = ends.iter().find(|(other, _)| *other == end) {
+            let message = format!("`{value}` stands twice in `success_exit_status`");
+            let problem = Complaint::bad(message).hint("delete one of them").at(place);
+            out.add(problem.with_related(*first, "first written here"));
+            continue;
+        }
+        ends.push((end, place));
+    }
+    ends.into_iter().map(|(end, _)| end).collect()
+}
+
+/// A number is an exit status, whereas elsewhere it may be that of a signal.
+fn success(text: &str) -> Result<Success, Complaint> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+        let code = scalar::integer("success_exit_status", text, 0, 255)?;
+        return Ok(Success::Code(i32::try_from(code).unwrap_or(0))); // The bounds are i32.
+    }
+    match scalar::signal(text) {
+        Ok(signal) => Ok(Success::Signal(signal)),
+        Err(complaint) => Err(Complaint::new(
+            Kind::UnknownSignal,
+            format!("`success_exit_status`: `{text}` is no signal, and no number from 0 to 255"),
+        )
+        .hint(
+            complaint
+                .hint
+                .filter(|hint| hint.starts_with("did you mean"))
+                .unwrap_or_else(|| {
+                    "write the number of an exit status, or a signal, like `SIGTERM`".to_owned()
+                }),
+        )),
+    }
+}

@@ -1,0 +1,210 @@
+//! When an instance is ready, and what it may tell listend about itself.
+
+use super::complaint::{Complaint, Out};
+use super::decode::{Fields, Words, choice, unknown};
+use super::life::{Every, NotifyAccess, Ready};
+use super::model::Handoff;
+use super::scalar;
+use super::worker::DraftWorker;
+use crate::report::{did_you_mean, nearest};
+use std::time::Duration;
+
+/// The number of the first descriptor that is no standard stream.
+const FIRST_FD: i64 = 3;
+
+/// The highest number that a descriptor can have, unless fs.nr_open has been raised.
+const LAST_FD: i64 = 1_048_575;
+
+/// More descriptors than this nobody keeps for a successor.
+const MOST_STORED: i64 = 1024;
+
+/// A shorter watchdog would hit programs that are only not scheduled for a moment.
+const SHORTEST_WATCHDOG: Duration = Duration::from_millis(100);
+
+const FORMS: [&str; 5] = ["started", "notify", "accepting", "accepting first", "fd 3"];
+
+/// What other programs call it.
+const LIKE_FORMS: &Words<&str> = &[
+    ("exec", "started"),
+    ("simple", "started"),
+    ("sd_notify", "notify"),
+    ("sd-notify", "notify"),
+    ("notify-reload", "notify"),
+    ("systemd", "notify"),
+    ("accept", "accepting"),
+    ("listen", "accepting"),
+    ("listening", "accepting"),
+    ("newline", "fd 3"),
+    ("notification-fd", "fd 3"),
+    ("s6", "fd 3"),
+];
+
+const ACCESSES: &Words<NotifyAccess> = &[("main", NotifyAccess::Main), ("all", NotifyAccess::All)];
+
+const LIKE_ACCESSES: &Words<&str> = &[("exec", "main"), ("any", "all"), ("everybody", "all")];
+
+/// Reads `ready`, `start_timeout`, `watchdog`, `notify_access` and `fd_store`.
+pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
+    let DraftWorker {
+        worker, written, ..
+    } = draft;
+    let found = &mut written.of_instances;
+    if let Some(value) = fields.read("ready", out, ready) {
+        if value.value != Ready::Started {
+            found.push(("ready", value.place));
+        }
+        worker.ready = value;
+    }
+    if let Some(timeout) = fields.read("start_timeout", out, start_timeout) {
+        found.push(("start_timeout", timeout.place));
+        worker.start_timeout = timeout.value;
+    }
+    if let Some(interval) = fields.read("watchdog", out, watchdog) {
+        found.push(("watchdog", interval.place));
+        worker.watchdog = interval.value;
+    }
+    if let Some(access) = fields.read("notify_access", out, notify_access) {
+        found.push(("notify_access", access.place));
+        worker.notify_access = Some(access.value);
+    }
+    let count = fields.read("fd_store", out, |text| {
+        scalar::integer("fd_store", text, 0, MOST_STORED)
+    });
+    if let Some(count) = count {
+        found.push(("fd_store", count.place));
+        worker.fd_store = u32::try_from(count.value).unwrap_or(0); // The bounds are u32.
+    }
+}
+
+fn ready(text: &str) -> Result<Ready, Complaint> {
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    match words.as_slice() {
+        ["started"] => Ok(Ready::Started),
+        ["notify"] => Ok(Ready::Notify),
+        ["accepting"] | ["accepting", "all"] => Ok(Ready::Accepting(Every::All)),
+        ["accepting", "first"] => Ok(Ready::Accepting(Every::First)),
+        ["accepting", ..] => {
+            let which = text.trim_start().trim_start_matches("accepting").trim();
+            let complaint = Complaint::bad(format!("`ready: accepting` does not know `{which}`"));
+            Err(complaint.maybe_hint(did_you_mean(which, ["all", "first"])))
+        }
+        ["fd"] => Err(Complaint::bad("`ready: fd` does not say which descriptor")
+            .hint("write its number, like `fd 3`, or the first behind the worker's own sockets")),
+        ["fd", number] => descriptor(number),
+        _ => Err(no_readiness(text)),
+    }
+}
+
+fn descriptor(number: &str) -> Result<Ready, Complaint> {
+    match number {
+        "0" | "1" | "2" => Err(Complaint::bad(format!(
+            "`ready: fd {number}`: 0, 1 and 2 are standard input, output and error"
+        ))
+        .hint("write a number from 3 on")),
+        _ => {
+            let number = scalar::integer("ready: fd", number, FIRST_FD, LAST_FD)?;
+            // The bounds are i32.
+            Ok(Ready::Fd(i32::try_from(number).unwrap_or(i32::MAX)))
+        }
+    }
+}
+
+fn no_readiness(text: &str) -> Complaint {
+    let complaint = unknown("ready", text);
+    let number = text
+        .strip_prefix("fd")
+        .map(|rest| rest.trim_start_matches([':', '=', ' ', '-']));
+    if let Some(number) = number
+        && !number.is_empty()
+        && number.bytes().all(|b| b.is_ascii_digit())
+    {
+        return complaint.hint(format!("did you mean `fd {number}`?"));
+    }
+    if let "forking" | "fork" | "daemon" = text {
+        return complaint.hint("have the program stay in the foreground, and write `started`");
+    }
+    let like = LIKE_FORMS.iter().find(|(word, _)| *word == text);
+    let meant = like.map(|(_, form)| *form);
+    match meant.or_else(|| nearest(text, FORMS)) {
+        Some(form) => complaint.hint(format!("did you mean `{form}`?")),
+        None => complaint.maybe_hint(did_you_mean(text, FORMS)),
+    }
+}
+
+fn start_timeout(text: &str) -> Result<Option<Duration>, Complaint> {
+    match scalar::duration_or_infinity("start_timeout", text)? {
+        Some(Duration::ZERO) => Err(Complaint::bad(
+            "a `start_timeout` of 0 would end every start at once",
+        )
+        .hint("write `infinity` for no limit; the default is `90s`")),
+        timeout => Ok(timeout),
+    }
+}
+
+fn watchdog(text: &str) -> Result<Option<Duration>, Complaint> {
+    match text {
+        "off" => return Ok(None),
+        "0" | "none" | "never" | "false" | "no" | "infinity" | "inf" => {
+            let complaint = Complaint::bad(format!("`watchdog`: `{text}` is not a duration"));
+            return Err(complaint.hint("write `off` for none, or delete the key"));
+        }
+        _ => {}
+    }
+    let interval = scalar::duration("watchdog", text)?;
+    if interval < SHORTEST_WATCHDOG {
+        return Err(Complaint::bad(format!(
+            "`watchdog`: {text} is too short: a busy machine alone would exceed it"
+        ))
+        .hint("write at least `100ms`, or `off`"));
+    }
+    Ok(Some(interval))
+}
+
+fn notify_access(text: &str) -> Result<NotifyAccess, Complaint> {
+    if text == "none" {
+        return Err(unknown("notify_access", text).hint(
+            "delete the key: nobody may, unless `ready: notify`, `watchdog` or `fd_store` need it",
+        ));
+    }
+    choice("notify_access", text, ACCESSES, LIKE_ACCESSES)
+}
+
+/// Files `fd_store` where the handoff has no place for what was stored.
+pub(super) fn handoff_fits(draft: &DraftWorker, out: &mut Out) {
+    let DraftWorker {
+        worker, written, ..
+    } = draft;
+    let mut keys = written.of_instances.iter();
+    let Some((_, place)) = keys.find(|(key, _)| *key == "fd_store") else {
+        return;
+    };
+    match worker.handoff.value {
+        Handoff::Systemd => {}
+        Handoff::Inetd => {
+            let complaint = Complaint::bad(
+                "`fd_store` is for `handoff: systemd`; inetd has one descriptor, the socket",
+            )
+            .hint("delete the key, or write `handoff: systemd`");
+            let problem = complaint.at(*place);
+            out.add(problem.with_related(worker.handoff.place, "the handoff"));
+        }
+    }
+}
+
+/// Files variables that listend itself has to set for what the worker may tell.
+pub(super) fn variables_fit(draft: &DraftWorker, out: &mut Out) {
+    let worker = &draft.worker;
+    let tells = worker.ready.value == Ready::Notify
+        || worker.watchdog.is_some()
+        || worker.notify_access.is_some()
+        || worker.fd_store > 0;
+    for (name, value) in &worker.environment {
+        let why = match name.as_str() {
+            "NOTIFY_SOCKET" if tells => "for what the worker tells about itself",
+            "WATCHDOG_USEC" | "WATCHDOG_PID" if worker.watchdog.is_some() => "for the `watchdog`",
+            _ => continue,
+        };
+        let complaint = Complaint::bad(format!("`{name}` is set by listend {why}"));
+        out.add(complaint.hint("delete it").at(value.place));
+    }
+}
