@@ -2,7 +2,7 @@
 
 use super::options::OptionSetting;
 use crate::report::Place;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -85,7 +85,7 @@ pub struct Listener {
 }
 
 /// What to do when a listener cannot be bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
     /// Nothing starts.
@@ -100,7 +100,7 @@ pub enum Presence {
 }
 
 /// A multicast group: `239.1.2.3` or `ff02::1%eth0`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Multicast {
     /// The group (ip(7) IP_ADD_MEMBERSHIP, ipv6(7) IPV6_ADD_MEMBERSHIP).
     pub group: std::net::IpAddr,
@@ -119,7 +119,7 @@ pub struct Address {
 }
 
 /// What one socket is bound to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Endpoint {
     /// TCP, UDP and their kin.
@@ -225,7 +225,7 @@ impl SocketKind {
 }
 
 /// The transport of an inet socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// SOCK_STREAM.
@@ -241,7 +241,7 @@ pub enum Transport {
 }
 
 /// The type of a unix socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnixKind {
     /// SOCK_STREAM, `unix:`.
@@ -253,7 +253,7 @@ pub enum UnixKind {
 }
 
 /// The name of a unix socket.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnixName {
     /// An absolute path. One of more than 107 bytes (unix(7)) is bound through the descriptor of
@@ -426,7 +426,7 @@ pub struct Worker {
 }
 
 /// When an instance counts as ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ready {
     /// When it runs its program.
@@ -440,7 +440,7 @@ pub enum Ready {
 }
 
 /// Of which of its listeners it has to be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Every {
     /// Of all of them.
@@ -450,7 +450,7 @@ pub enum Every {
 }
 
 /// Who may tell about a worker (sd_notify(3)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NotifyAccess {
     /// Its main process.
@@ -460,7 +460,7 @@ pub enum NotifyAccess {
 }
 
 /// How a new generation takes the place of an old one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
     /// What comes first.
     pub order: Order,
@@ -481,7 +481,7 @@ impl Default for Rollout {
 }
 
 /// What comes first when an instance is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// The new one starts beside the old one.
@@ -501,7 +501,7 @@ pub enum Reload {
 }
 
 /// What happens to the listeners of a worker of which all instances have failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
     /// They stay: clients wait in the queues.
@@ -511,7 +511,7 @@ pub enum OnFailure {
 }
 
 /// Commands around an instance's life.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hooks {
     /// Before each start, which waits for it; a failure counts as one of the start.
     pub before_start: Option<Hook>,
@@ -522,7 +522,7 @@ pub struct Hooks {
 }
 
 /// A command that runs beside an instance, as its user and in its surroundings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// The words of the command; never empty.
     pub command: Vec<Template>,
@@ -543,7 +543,7 @@ pub enum Activation {
 }
 
 /// How a worker is told which descriptors it got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Handoff {
     /// sd_listen_fds(3): 3, 4, 5 …
@@ -553,7 +553,7 @@ pub enum Handoff {
 }
 
 /// What happens to clients beyond `max_connections`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overflow {
     /// They wait in the accept queue.
@@ -563,7 +563,7 @@ pub enum Overflow {
 }
 
 /// How many connections a worker serves, and how fast they are taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionLimits {
     /// How many at a time; `None` is unlimited.
     pub max: Option<u32>,
@@ -601,7 +601,7 @@ pub struct EnvironmentFile {
 }
 
 /// One resource limit, soft and hard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     /// Which.
     pub resource: Resource,
@@ -614,7 +614,7 @@ pub struct Limit {
 macro_rules! resources {
     ($($name:ident = $key:literal, $constant:ident;)*) => {
         /// A resource of setrlimit(2), named as there in lower case without `RLIMIT_`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "lowercase")]
         #[allow(missing_docs)]
         pub enum Resource { $($name,)* }
@@ -654,7 +654,7 @@ resources! {
 }
 
 /// Where standard output and error of a worker go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Output {
     /// Where listend's own go.
@@ -672,7 +672,7 @@ pub enum Output {
 }
 
 /// When an instance that exited is started again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restart {
     /// After which exits.
     pub policy: RestartPolicy,
@@ -690,7 +690,7 @@ pub struct Restart {
 }
 
 /// An end that is no failure (`success_exit_status`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Success {
     /// An exit status.
@@ -716,7 +716,7 @@ impl Default for Restart {
 }
 
 /// After which exits an instance is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// Any.
@@ -728,7 +728,7 @@ pub enum RestartPolicy {
 }
 
 /// So many in such a time: `5 in 60s`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
     /// How many.
     pub count: u32,
@@ -737,14 +737,14 @@ pub struct Rate {
 }
 
 /// Text with placeholders, filled in when the sockets are bound.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
     /// In order; literal pieces have their `{{` and `}}` already undone.
     pub pieces: Vec<Piece>,
 }
 
 /// A piece of a [`Template`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Piece {
     /// As it stands.
@@ -776,7 +776,7 @@ impl Piece {
 }
 
 /// One socket of a listener, as a template names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketRef {
     /// The listener's name.
     pub listener: String,

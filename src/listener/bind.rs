@@ -37,7 +37,11 @@ pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
     for (number, listener) in plan.listeners.iter().enumerate() {
         // A plan comes from YAML text that fits into memory; it has fewer than 2³² listeners.
         let id = ListenerId(u32::try_from(number).unwrap_or(u32::MAX));
-        let sockets = binder.listener(id, listener, Vec::with_capacity(listener.sockets.len()));
+        let sockets = if plan.removed_listeners.contains(&id) {
+            Vec::new()
+        } else {
+            binder.listener(id, listener, Vec::with_capacity(listener.sockets.len()))
+        };
         let listeners = &mut binder.outcome.bound.listeners;
         listeners.push(BoundListener { sockets });
     }

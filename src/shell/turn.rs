@@ -17,7 +17,7 @@ use crate::core::{
     WhenDone,
 };
 use crate::listener::{self, BindError, Bound, IoMode};
-use crate::plan::{ListenerId, Plan, WorkerId, WorkerPlan};
+use crate::plan::{ListenerId, Plan, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Origin, Prepared, Tell};
 use crate::worker::{self, Inherited, Numbers, Surroundings};
@@ -660,7 +660,7 @@ fn listener_lives(plan: &Plan) -> Vec<ListenerLife> {
         users: Vec::new(),
     });
     let mut lives: Vec<ListenerLife> = lives.collect();
-    for (worker, id) in plan.workers.iter().zip((0..).map(WorkerId)) {
+    for (id, worker) in plan.live_workers() {
         for listener in &worker.listeners {
             lives[listener.0 as usize].users.push(id);
         }
