@@ -5,8 +5,8 @@
 
 use super::model::{ListenerId, ListenerPlan, Plan, SocketPlan, WorkerId, WorkerPlan};
 use super::worker_diff::WorkerDiff;
-use crate::config::Endpoint;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
+use crate::config::{Endpoint, UnixName};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 
@@ -116,7 +116,21 @@ fn key<'p>(listener: &'p ListenerPlan, socket: &SocketPlan) -> Key<'p> {
     if let Endpoint::Inet { optional, .. } = &mut endpoint {
         *optional = false;
     }
-    (listener.network_namespace.as_deref(), endpoint)
+    let namespace = listener.network_namespace.as_deref();
+    (namespace.filter(|_| is_in_namespace(&endpoint)), endpoint)
+}
+
+/// Whether it can be there once in each network namespace. A path or a message queue is the same in
+/// all of them.
+fn is_in_namespace(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Inet { .. } | Endpoint::Netlink { .. } => true,
+        Endpoint::Unix { name, .. } => matches!(name, UnixName::Abstract(_)),
+        Endpoint::Fifo { .. }
+        | Endpoint::MessageQueue { .. }
+        | Endpoint::Special { .. }
+        | Endpoint::Vsock { .. } => false,
+    }
 }
 
 impl Changes {
