@@ -167,7 +167,7 @@ fn only(plan: &Plan, index: usize) -> (Plan, Configured) {
     let plan = Plan {
         listeners: vec![listener.clone()],
         workers,
-        metrics: None,
+        ..Plan::default()
     };
     (plan, configured)
 }

@@ -2,11 +2,11 @@
 //! reloaded and started again.
 
 use super::model::{Rate, Template};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// When an instance counts as ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ready {
     /// When it runs its program.
@@ -20,7 +20,7 @@ pub enum Ready {
 }
 
 /// Of which of its listeners it has to be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Every {
     /// Of all of them.
@@ -30,7 +30,7 @@ pub enum Every {
 }
 
 /// Who may tell about a worker (sd_notify(3)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NotifyAccess {
     /// Its main process.
@@ -40,7 +40,7 @@ pub enum NotifyAccess {
 }
 
 /// How a new generation takes the place of an old one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Rollout {
     /// What comes first.
     pub order: Order,
@@ -61,7 +61,7 @@ impl Default for Rollout {
 }
 
 /// What comes first when an instance is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// The new one starts beside the old one.
@@ -71,7 +71,7 @@ pub enum Order {
 }
 
 /// How an instance is made to read its own configuration again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reload {
     /// By this signal.
@@ -81,7 +81,7 @@ pub enum Reload {
 }
 
 /// What happens to the listeners of a worker of which all instances have failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
     /// They stay: clients wait in the queues.
@@ -91,7 +91,7 @@ pub enum OnFailure {
 }
 
 /// Commands around an instance's life.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Hooks {
     /// Before each start, which waits for it; a failure counts as one of the start.
     pub before_start: Option<Hook>,
@@ -102,7 +102,7 @@ pub struct Hooks {
 }
 
 /// A command that runs beside an instance, as its user and in its surroundings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Hook {
     /// The words of the command; never empty.
     pub command: Vec<Template>,
@@ -111,7 +111,7 @@ pub struct Hook {
 }
 
 /// When an instance that exited is started again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Restart {
     /// After which exits.
     pub policy: RestartPolicy,
@@ -129,7 +129,7 @@ pub struct Restart {
 }
 
 /// An end that is no failure (`success_exit_status`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Success {
     /// An exit status.
@@ -155,7 +155,7 @@ impl Default for Restart {
 }
 
 /// After which exits an instance is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// Any.

@@ -3,7 +3,7 @@
 use super::life::{Hooks, NotifyAccess, OnFailure, Ready, Reload, Restart, Rollout};
 use super::options::OptionSetting;
 use crate::report::Place;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -86,7 +86,7 @@ pub struct Listener {
 }
 
 /// What to do when a listener cannot be bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
     /// Nothing starts.
@@ -101,7 +101,7 @@ pub enum Presence {
 }
 
 /// A multicast group: `239.1.2.3` or `ff02::1%eth0`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Multicast {
     /// The group (ip(7) IP_ADD_MEMBERSHIP, ipv6(7) IPV6_ADD_MEMBERSHIP).
     pub group: std::net::IpAddr,
@@ -120,7 +120,7 @@ pub struct Address {
 }
 
 /// What one socket is bound to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Endpoint {
     /// TCP, UDP and their kin.
@@ -226,7 +226,7 @@ impl SocketKind {
 }
 
 /// The transport of an inet socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// SOCK_STREAM.
@@ -242,7 +242,7 @@ pub enum Transport {
 }
 
 /// The type of a unix socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnixKind {
     /// SOCK_STREAM, `unix:`.
@@ -254,7 +254,7 @@ pub enum UnixKind {
 }
 
 /// The name of a unix socket.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnixName {
     /// An absolute path. One of more than 107 bytes (unix(7)) is bound through the descriptor of
@@ -439,7 +439,7 @@ pub enum Activation {
 }
 
 /// How a worker is told which descriptors it got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Handoff {
     /// sd_listen_fds(3): 3, 4, 5 …
@@ -449,7 +449,7 @@ pub enum Handoff {
 }
 
 /// What happens to clients beyond `max_connections`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overflow {
     /// They wait in the accept queue.
@@ -459,7 +459,7 @@ pub enum Overflow {
 }
 
 /// How many connections a worker serves, and how fast they are taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionLimits {
     /// How many at a time; `None` is unlimited.
     pub max: Option<u32>,
@@ -497,7 +497,7 @@ pub struct EnvironmentFile {
 }
 
 /// One resource limit, soft and hard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     /// Which.
     pub resource: Resource,
@@ -510,7 +510,7 @@ pub struct Limit {
 macro_rules! resources {
     ($($name:ident = $key:literal, $constant:ident;)*) => {
         /// A resource of setrlimit(2), named as there in lower case without `RLIMIT_`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "lowercase")]
         #[allow(missing_docs)]
         pub enum Resource { $($name,)* }
@@ -550,7 +550,7 @@ resources! {
 }
 
 /// Where standard output and error of a worker go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Output {
     /// Where listend's own go.
@@ -568,7 +568,7 @@ pub enum Output {
 }
 
 /// So many in such a time: `5 in 60s`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
     /// How many.
     pub count: u32,
@@ -577,14 +577,14 @@ pub struct Rate {
 }
 
 /// Text with placeholders, filled in when the sockets are bound.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
     /// In order; literal pieces have their `{{` and `}}` already undone.
     pub pieces: Vec<Piece>,
 }
 
 /// A piece of a [`Template`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Piece {
     /// As it stands.
@@ -616,7 +616,7 @@ impl Piece {
 }
 
 /// One socket of a listener, as a template names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketRef {
     /// The listener's name.
     pub listener: String,

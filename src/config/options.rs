@@ -6,7 +6,7 @@
 
 use super::SocketKind;
 use nix::libc::{self, c_int};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One option.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ pub enum How {
 }
 
 /// The value of an option.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OptionValue {
     /// Of a [`ValueKind::Flag`].
@@ -135,6 +135,16 @@ impl Eq for OptionSetting {}
 impl Serialize for OptionSetting {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (self.spec.key, &self.value).serialize(serializer)
+    }
+}
+
+/// From such a pair.
+impl<'de> Deserialize<'de> for OptionSetting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (key, value) = <(String, OptionValue)>::deserialize(deserializer)?;
+        let unknown = || serde::de::Error::custom(format!("there is no option `{key}`"));
+        let spec = by_key(&key).ok_or_else(unknown)?;
+        Ok(OptionSetting { spec, value })
     }
 }
 

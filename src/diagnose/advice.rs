@@ -336,7 +336,7 @@ impl<'p> Adviser<'p> {
 }
 
 fn ports(plan: &Plan) -> impl Iterator<Item = u16> {
-    let sockets = plan.listeners.iter().flat_map(|l| &l.sockets);
+    let sockets = plan.live_listeners().flat_map(|(_, one)| &one.sockets);
     sockets.filter_map(|socket| match &socket.endpoint {
         Endpoint::Inet { address, .. } => Some(address.port()),
         _ => None,

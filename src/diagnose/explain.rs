@@ -279,8 +279,7 @@ fn stop(holder: &Holder) -> String {
 /// Another socket of the same plan that is in the way.
 fn rival(error: &BindError, plan: &Plan) -> Option<(ListenerId, usize)> {
     let asked = &plan.listener(error.listener).sockets[error.socket].endpoint;
-    for (number, listener) in plan.listeners.iter().enumerate() {
-        let id = ListenerId(u32::try_from(number).ok()?);
+    for (id, listener) in plan.live_listeners() {
         let other = |(index, socket): (usize, &crate::plan::SocketPlan)| {
             let itself = id == error.listener && index == error.socket;
             (!itself && collide(asked, &socket.endpoint)).then_some((id, index))
@@ -407,7 +406,8 @@ fn other(problem: Problem, errno: Errno, endpoint: &Endpoint, plan: &Plan) -> Pr
     match errno {
         Errno::EMFILE => {
             let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-            let sockets: usize = plan.listeners.iter().map(|l| l.sockets.len()).sum();
+            let sockets = plan.live_listeners().map(|(_, one)| one.sockets.len());
+            let sockets: usize = sockets.sum();
             problem
                 .with_cause(format!(
                     "this process may have {limit} descriptors open, and the configuration has \

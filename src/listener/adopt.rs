@@ -234,7 +234,7 @@ impl Matching<'_> {
     }
 
     fn place_anywhere(&self, found: &Found) -> Option<(ListenerId, usize)> {
-        let ids = (0..).map(ListenerId).take(self.plan.listeners.len());
+        let ids = self.plan.live_listeners().map(|(id, _)| id);
         let mut places = ids.filter_map(|id| self.place_in(id, found, By::Address));
         places.next()
     }

@@ -9,6 +9,7 @@ use crate::plan::{ListenerId, ListenerPlan, Plan};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(super) use super::outcome::Failure;
@@ -37,7 +38,11 @@ pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
     for (number, listener) in plan.listeners.iter().enumerate() {
         // A plan comes from YAML text that fits into memory; it has fewer than 2³² listeners.
         let id = ListenerId(u32::try_from(number).unwrap_or(u32::MAX));
-        let sockets = binder.listener(id, listener, Vec::with_capacity(listener.sockets.len()));
+        let sockets = if plan.removed_listeners.contains(&id) {
+            Vec::new()
+        } else {
+            binder.listener(id, listener, Vec::with_capacity(listener.sockets.len()))
+        };
         let listeners = &mut binder.outcome.bound.listeners;
         listeners.push(BoundListener { sockets });
     }
@@ -113,7 +118,7 @@ pub(super) fn bind_again(
     result.map_err(failed)
 }
 
-fn read_somaxconn() -> Option<u32> {
+pub(super) fn read_somaxconn() -> Option<u32> {
     let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?;
     text.trim().parse().ok()
 }
@@ -127,19 +132,22 @@ pub(super) struct Binder {
     namespaces: Namespaces,
     /// The lock of the path that is bound again.
     pub(super) held: Option<Arc<PathLock>>,
+    /// The locks of paths that go from one socket of ours to another.
+    pub(super) locks: HashMap<PathBuf, Arc<PathLock>>,
     /// In the network namespace of the moment.
     pub(super) somaxconn: Option<u32>,
     pub(super) outcome: Outcome,
 }
 
 impl Binder {
-    fn new(purpose: Purpose, adopted: Adopted) -> Binder {
+    pub(super) fn new(purpose: Purpose, adopted: Adopted) -> Binder {
         Binder {
             purpose,
             is_late: false,
             adopted,
             namespaces: Namespaces::default(),
             held: None,
+            locks: HashMap::new(),
             somaxconn: read_somaxconn(),
             outcome: Outcome::default(),
         }
@@ -162,6 +170,23 @@ impl Binder {
                 notes,
                 sockets.extract_if(.., |socket| !kept.contains(&socket.planned)),
             );
+        }
+        sockets
+    }
+
+    /// Binds those sockets of a running listener that are not held yet. Of a listener that the plan can
+    /// do without: all of them, or none if one fails.
+    pub(super) fn add(
+        &mut self,
+        id: ListenerId,
+        plan: &ListenerPlan,
+        is_held: impl Fn(usize) -> bool,
+    ) -> Vec<BoundSocket> {
+        let (errors, notes) = (self.outcome.errors.len(), self.outcome.notes.len());
+        let mut sockets = Vec::new();
+        self.bind_inside(id, plan, is_held, &mut sockets);
+        if plan.presence != Presence::Required && self.outcome.errors.len() > errors {
+            self.take_back(id, notes, sockets.drain(..));
         }
         sockets
     }
@@ -203,6 +228,22 @@ impl Binder {
         if (0..plan.sockets.len()).all(is_done) {
             return sockets;
         }
+        self.bind_inside(id, plan, is_done, &mut sockets);
+        if !done.is_empty() {
+            sockets.sort_by_key(|socket| socket.planned);
+            self.outcome.errors[errors..].sort_by_key(|error| error.socket);
+        }
+        sockets
+    }
+
+    /// Binds what is not done yet, in the network namespace of the listener.
+    fn bind_inside(
+        &mut self,
+        id: ListenerId,
+        plan: &ListenerPlan,
+        is_done: impl Fn(usize) -> bool,
+        sockets: &mut Vec<BoundSocket>,
+    ) {
         let inside = match &plan.network_namespace {
             None => self.namespaces.at_home().map(|()| None),
             Some(path) => self.namespaces.enter(path).map(Some),
@@ -213,21 +254,16 @@ impl Binder {
                 let missing = (0..plan.sockets.len()).filter(|index| !is_done(*index));
                 let failures = missing.map(|index| failure.clone().of(id, index));
                 self.outcome.errors.extend(failures);
-                return sockets;
+                return;
             }
         };
         let at_home = self.somaxconn;
         if inside.is_some() {
             self.somaxconn = read_somaxconn();
         }
-        self.bind_rest(id, plan, is_done, &mut sockets);
+        self.bind_rest(id, plan, is_done, sockets);
         drop(inside);
         self.somaxconn = at_home;
-        if !done.is_empty() {
-            sockets.sort_by_key(|socket| socket.planned);
-            self.outcome.errors[errors..].sort_by_key(|error| error.socket);
-        }
-        sockets
     }
 
     /// Adopts what there is to adopt. Answers, by index, which sockets are settled, and with nothing

@@ -101,7 +101,7 @@ impl BoundSocket {
         problems
     }
 
-    fn remove_path(&self) -> Vec<(PathBuf, io::Error)> {
+    pub(super) fn remove_path(&self) -> Vec<(PathBuf, io::Error)> {
         let mut problems = Vec::new();
         if let Some(path) = self.address.path() {
             problems = symlink::remove(path, &self.traces.symlinks);

@@ -137,7 +137,7 @@ pub(super) fn with_scope(address: SocketAddr, scope: Option<&str>) -> Result<Soc
 }
 
 /// A name, or a number as in `fe80::1%2`. Looked up in the network namespace of the moment.
-fn interface_index(interface: &str, what: &'static str) -> Result<u32, Failure> {
+pub(super) fn interface_index(interface: &str, what: &'static str) -> Result<u32, Failure> {
     if let Ok(index) = interface.parse() {
         return Ok(index);
     }

@@ -208,7 +208,7 @@ impl Binder {
         let raw = match name {
             UnixName::Path(path) => {
                 let folders = &mut self.outcome.bound.created_folders;
-                let held = self.held.take();
+                let held = self.held.take().or_else(|| self.locks.remove(path));
                 let done = unix_path::bind(kind, path, &plan.access, self.purpose, folders, held)?;
                 if done.stale {
                     self.outcome.notes.push(match self.purpose {
@@ -245,7 +245,7 @@ impl Binder {
 }
 
 /// The links that lead to this socket: those of the listener lead to its first path.
-fn links_of(plan: &ListenerPlan, index: usize) -> &[PathBuf] {
+pub(super) fn links_of(plan: &ListenerPlan, index: usize) -> &[PathBuf] {
     let is_path = |socket: &SocketPlan| socket.endpoint.path().is_some();
     if plan.sockets.iter().position(is_path) == Some(index) {
         &plan.symlinks

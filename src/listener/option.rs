@@ -55,7 +55,7 @@ pub(super) struct Options<'p> {
 
 /// Which of several names an option has here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub(super) enum Family {
     V4,
     V6,
     /// IPv6 that takes IPv4 as well.
@@ -65,7 +65,7 @@ enum Family {
 }
 
 /// Level and name of an option, and what it is called.
-type Name = ((c_int, c_int), &'static str);
+pub(super) type Name = ((c_int, c_int), &'static str);
 
 impl<'p> Options<'p> {
     /// `endpoint` is what is really bound, which decides the family.
@@ -93,7 +93,7 @@ impl<'p> Options<'p> {
         Ok(())
     }
 
-    fn family(self) -> Family {
+    pub(super) fn family(self) -> Family {
         match self.endpoint {
             Endpoint::Inet { address, .. } if address.is_ipv4() => Family::V4,
             Endpoint::Inet { v6_only: true, .. } => Family::V6,
@@ -130,7 +130,7 @@ fn one(
 }
 
 /// The names that an option has on a socket of this family: two where it takes both families.
-fn names(spec: &'static OptionSpec, family: Family) -> Vec<Name> {
+pub(super) fn names(spec: &'static OptionSpec, family: Family) -> Vec<Name> {
     let call = |index: usize| spec.call.split(", ").nth(index).unwrap_or(spec.call);
     match spec.how {
         How::Int(level, name) => vec![((level, name), spec.call)],

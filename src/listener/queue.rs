@@ -69,7 +69,7 @@ fn refused(name: &str, error: io::Error) -> Failure {
     Failure::new(step, error).about(name)
 }
 
-fn taken(name: &str, words: &'static str) -> Failure {
+pub(super) fn taken(name: &str, words: &'static str) -> Failure {
     Failure::new(BindStep::Open, Errno::EEXIST)
         .about(name)
         .because(Obstacle::NotASocket(words))

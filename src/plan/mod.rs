@@ -3,10 +3,20 @@
 //! Users are numbers, environment files are read, defaults are filled in. What remains open is
 //! only what binding decides: descriptors, and ports the kernel chooses.
 
+mod changes;
 mod environment_file;
 pub mod fingerprint;
+mod merge;
 mod model;
+mod parcel;
 mod resolve;
+mod worker_diff;
 
+pub use changes::{
+    Changes, ListenerChange, OptionChange, Origin, SocketAt, WorkerChange, option_changes,
+};
+pub use merge::{Free, Merge, merge};
 pub use model::*;
+pub use parcel::Parcel;
 pub use resolve::resolve;
+pub use worker_diff::WorkerDiff;

@@ -6,21 +6,21 @@ use crate::config::{
     Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
 };
 use crate::report::Place;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Index into [`Plan::listeners`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ListenerId(pub u32);
 
 /// Index into [`Plan::workers`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId(pub u32);
 
 /// Everything to bind and to run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// In the order of the configuration; [`ListenerId`] counts them.
     pub listeners: Vec<ListenerPlan>,
@@ -29,9 +29,28 @@ pub struct Plan {
     /// The listener that no worker takes, because metrics are served there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<ListenerId>,
+    /// Numbers without a listener: it was there once, and a reload took it away. What it was stays
+    /// in [`Plan::listeners`], for the messages about sockets that are still being drained.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed_listeners: BTreeSet<ListenerId>,
+    /// The same of workers, whose last instances may still be on their way out.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed_workers: BTreeSet<WorkerId>,
 }
 
 impl Plan {
+    /// The listeners that there are, without those that a reload took away.
+    pub fn live_listeners(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> + Clone {
+        let all = (0..).map(ListenerId).zip(&self.listeners);
+        all.filter(|(id, _)| !self.removed_listeners.contains(id))
+    }
+
+    /// The workers that there are, without those that a reload took away.
+    pub fn live_workers(&self) -> impl Iterator<Item = (WorkerId, &WorkerPlan)> + Clone {
+        let all = (0..).map(WorkerId).zip(&self.workers);
+        all.filter(|(id, _)| !self.removed_workers.contains(id))
+    }
+
     /// The listener with this id. Ids come from the same plan, so they always resolve.
     pub fn listener(&self, id: ListenerId) -> &ListenerPlan {
         &self.listeners[id.0 as usize]
@@ -62,7 +81,7 @@ impl Plan {
 }
 
 /// One listener.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerPlan {
     /// Its name.
     pub name: String,
@@ -87,7 +106,7 @@ pub struct ListenerPlan {
 }
 
 /// One socket to bind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketPlan {
     /// What to bind it to.
     pub endpoint: Endpoint,
@@ -97,7 +116,7 @@ pub struct SocketPlan {
 }
 
 /// Who may use a unix path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
     /// uid to own it; `None` leaves listend's own.
     pub owner: Option<u32>,
@@ -114,7 +133,7 @@ pub struct Access {
 }
 
 /// One worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerPlan {
     /// Its name.
     pub name: String,
@@ -159,7 +178,7 @@ pub struct WorkerPlan {
 }
 
 /// Whom a worker runs as.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// Real, effective and saved user id; `None` leaves them.
     pub uid: Option<u32>,
@@ -172,7 +191,7 @@ pub struct Credentials {
 }
 
 /// How a worker lives, as far as the core decides it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lifecycle {
     /// When it runs.
     pub activation: Activation,
@@ -221,7 +240,7 @@ impl Default for Lifecycle {
 }
 
 /// How an instance is made to read its own configuration again, as far as the core decides it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReloadBy {
     /// By this signal.
@@ -231,7 +250,7 @@ pub enum ReloadBy {
 }
 
 /// Which commands there are around an instance's life, and how long each may take.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookTimes {
     /// Before each start.
     pub before_start: Option<Duration>,
@@ -242,7 +261,7 @@ pub struct HookTimes {
 }
 
 /// When a worker runs, with the limits that belong to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
     /// From the start on.

@@ -52,6 +52,7 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
         listeners,
         workers,
         metrics,
+        ..Plan::default()
     };
     (plan, resolver.report)
 }

@@ -148,7 +148,7 @@ pub(super) fn roles(plan: &Plan) -> Vec<Role> {
         // Taken here, too, though for no worker.
         roles[metrics.0 as usize] = Role::Accepted { nonblocking: true };
     }
-    for worker in &plan.workers {
+    for (_, worker) in plan.live_workers() {
         let role = match worker.lifecycle.activation {
             Activation::Eager => continue,
             Activation::OnDemand { .. } => Role::Watched,
@@ -165,8 +165,9 @@ pub(super) fn roles(plan: &Plan) -> Vec<Role> {
 
 /// The listeners that the templates of each worker name whose connections are accepted here.
 pub(super) fn named(plan: &Plan) -> HashMap<WorkerId, Vec<ListenerId>> {
-    let workers = (0..).map(WorkerId).zip(&plan.workers);
-    let accepting = workers.filter(|(_, worker)| is_per_connection(worker));
+    let accepting = plan
+        .live_workers()
+        .filter(|(_, worker)| is_per_connection(worker));
     accepting
         .map(|(id, worker)| (id, plan.named_listeners(worker)))
         .collect()
@@ -178,7 +179,8 @@ fn is_per_connection(worker: &WorkerPlan) -> bool {
 
 /// Whether connections are accepted here.
 pub(super) fn accepts(plan: &Plan) -> bool {
-    plan.workers.iter().any(is_per_connection)
+    plan.live_workers()
+        .any(|(_, worker)| is_per_connection(worker))
 }
 
 /// So many sockets are no burden to a child that copies them.

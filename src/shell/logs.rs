@@ -133,7 +133,7 @@ pub struct LogLines {
 
 impl Logs {
     pub(super) fn new(plan: &Plan) -> Logs {
-        let outputs = || plan.workers.iter().map(|worker| &worker.output);
+        let outputs = || plan.live_workers().map(|(_, worker)| &worker.output);
         let is_tagged = |output: &Output| matches!(output, Output::Tag | Output::TagJson);
         let sink = logging::Sink::of(&std::io::stdout());
         Logs {

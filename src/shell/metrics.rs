@@ -146,6 +146,9 @@ impl Job {
                 }
                 let end = count.min(sampling.next.saturating_add(LISTENERS_AT_ONCE as u32));
                 for id in (sampling.next..end).map(ListenerId) {
+                    if shell.plan.removed_listeners.contains(&id) {
+                        continue;
+                    }
                     shell.sample_listener(id, sampling);
                 }
                 sampling.next = end;
@@ -344,7 +347,7 @@ impl Shell {
 
     /// The listeners of the workers of which an instance runs.
     fn served_listeners(&self) -> HashSet<ListenerId> {
-        let workers = (0..).map(WorkerId).zip(&self.plan.workers);
+        let workers = self.plan.live_workers();
         let running = workers.filter(|(id, _)| {
             let mut instances = self.core.instances_of(*id);
             instances.any(|one| matches!(self.core.state(one), Some(State::Running { .. })))
@@ -392,6 +395,7 @@ impl Shell {
         let workers = (0..).map(WorkerId).zip(&self.plan.workers);
         page.workers = workers
             .zip(found)
+            .filter(|((id, _), _)| !self.plan.removed_workers.contains(id))
             .map(|((id, worker), (states, backoff))| WorkerRow {
                 name: worker.name.clone(),
                 states,

@@ -666,7 +666,7 @@ fn listener_lives(plan: &Plan) -> Vec<ListenerLife> {
         users: Vec::new(),
     });
     let mut lives: Vec<ListenerLife> = lives.collect();
-    for (worker, id) in plan.workers.iter().zip((0..).map(WorkerId)) {
+    for (id, worker) in plan.live_workers() {
         for listener in &worker.listeners {
             lives[listener.0 as usize].users.push(id);
         }

@@ -135,7 +135,7 @@ pub fn plan(listeners: &[&[Endpoint]], access: Access) -> Plan {
     Plan {
         listeners: listeners.iter().enumerate().map(listener).collect(),
         workers: Vec::new(),
-        metrics: None,
+        ..Plan::default()
     }
 }
 

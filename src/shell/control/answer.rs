@@ -11,7 +11,7 @@ use crate::control::{
 };
 use crate::core::{Answer, Command, Input, InstanceId, Refused, Ticket};
 use crate::metrics::Format;
-use crate::plan::WorkerId;
+use crate::plan::{Plan, WorkerId};
 use crate::shell::metrics::Job;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
@@ -223,8 +223,10 @@ impl Shell {
         self.control.waits(id, WaitsFor::Status);
         let wanted = name.clone().unwrap_or_default();
         if !self.begin_portrait(id, name) {
-            let listeners = self.plan.listeners.iter().map(|one| one.name.as_str());
-            let workers = self.plan.workers.iter().map(|one| one.name.as_str());
+            let listeners = self.plan.live_listeners();
+            let listeners = listeners.map(|(_, one)| one.name.as_str());
+            let workers = self.plan.live_workers();
+            let workers = workers.map(|(_, one)| one.name.as_str());
             let known = workers
                 .take(NAMES_COMPARED)
                 .chain(listeners.take(NAMES_COMPARED));
@@ -234,10 +236,11 @@ impl Shell {
     }
 
     pub(super) fn worker_named(&self, name: &str) -> Result<WorkerId, Error> {
-        let mut all = (0..).map(WorkerId).zip(&self.plan.workers);
+        let mut all = self.plan.live_workers();
         let found = all.find(|(_, worker)| worker.name == name);
         found.map(|(id, _)| id).ok_or_else(|| {
-            let known = self.plan.workers.iter().map(|one| one.name.as_str());
+            let known = self.plan.live_workers();
+            let known = known.map(|(_, one)| one.name.as_str());
             Error::no_such_thing(name, known.take(NAMES_COMPARED))
         })
     }
@@ -386,11 +389,15 @@ impl Shell {
     }
 
     fn explain(&mut self, id: ClientId, name: &str) {
-        if self.plan.listeners.iter().any(|one| one.name == name) {
+        let is_known = |plan: &Plan| plan.live_listeners().any(|(_, one)| one.name == name);
+        if is_known(&self.plan) {
             return self.ask(id, Question::Explain, name);
         }
-        let known = self.plan.listeners.iter().map(|one| one.name.as_str());
-        let error = Error::no_such_thing(name, known.take(NAMES_COMPARED));
+        let error = {
+            let known = self.plan.live_listeners();
+            let known = known.map(|(_, one)| one.name.as_str());
+            Error::no_such_thing(name, known.take(NAMES_COMPARED))
+        };
         self.fail(id, &error);
     }
 

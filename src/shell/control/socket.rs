@@ -145,6 +145,6 @@ fn plan(path: &Path, group: Option<u32>) -> Plan {
             presence: Presence::Required,
         }],
         workers: Vec::new(),
-        metrics: None,
+        ..Plan::default()
     }
 }

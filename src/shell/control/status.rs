@@ -81,10 +81,10 @@ impl Shell {
     /// Begins to answer `Status`. Whether there is anything with that name.
     pub(super) fn begin_portrait(&mut self, client: ClientId, name: Option<String>) -> bool {
         let is_meant = |other: &String| name.as_ref().is_none_or(|name| name == other);
-        let listeners = (0..).map(ListenerId).zip(&self.plan.listeners);
+        let listeners = self.plan.live_listeners();
         let listeners = listeners.filter(|(_, one)| is_meant(&one.name));
         let listeners: Vec<_> = listeners.map(|(id, _)| id).collect();
-        let workers = (0..).map(WorkerId).zip(&self.plan.workers);
+        let workers = self.plan.live_workers();
         let meant = workers.clone().filter(|(_, one)| is_meant(&one.name));
         let meant: Vec<_> = meant.map(|(id, _)| id).collect();
         if name.is_some() && listeners.is_empty() && meant.is_empty() {

@@ -1,0 +1,248 @@
+//! Changing a socket that is bound already: what can be given to it without closing it.
+//!
+//! Nothing is taken away before the whole reload is sure to succeed: links and multicast groups that
+//! are no longer wanted go only when it is committed. So to undo a change is to make it backwards.
+
+use super::bound::{BoundSocket, PathIdentity, as_backlog};
+use super::default::take_back;
+use super::one::links_of;
+use super::option::{Act, Effective, Options};
+use super::outcome::{BindStep, Failure, Obstacle};
+use super::{inet, queue, symlink};
+use crate::config::options::{OptionSetting, Phase};
+use crate::config::{Endpoint, Multicast};
+use crate::plan::{Access, ListenerPlan, option_changes};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::libc;
+use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::unistd::{Gid, Uid, fchown, fchownat, getegid, geteuid};
+use socket2::{InterfaceIndexOrAddress, SockRef};
+use std::fs::Permissions;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+/// A socket that is kept, as its listener was and as it is to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Live<'a> {
+    pub(super) socket: &'a BoundSocket,
+    pub(super) before: &'a ListenerPlan,
+    pub(super) after: &'a ListenerPlan,
+    /// Index into the sockets of `after`.
+    pub(super) index: usize,
+}
+
+/// What a kept socket has come to.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub(super) effective: Vec<Effective>,
+    /// The links that it is to keep.
+    pub(super) links: Vec<PathBuf>,
+}
+
+impl<'a> Live<'a> {
+    /// Whether anything about it is different that the kernel or the file system has to be told.
+    pub(super) fn is_touched(&self) -> bool {
+        let (before, after) = (self.before, self.after);
+        before.backlog != after.backlog
+            || before.options != after.options
+            || before.multicast != after.multicast
+            || rights(&before.access) != rights(&after.access)
+            || self.socket.traces.symlinks != self.links()
+    }
+
+    fn links(&self) -> &'a [PathBuf] {
+        match self.socket.address.path() {
+            Some(_) => links_of(self.after, self.index),
+            None => &[],
+        }
+    }
+
+    /// Makes the changes, in the network namespace of the listener. After a failure some may have
+    /// been made: [`Live::undo`] takes them back.
+    pub(super) fn apply(&self, folders: &mut Vec<PathBuf>) -> Result<Changed, Failure> {
+        if self.before.backlog != self.after.backlog {
+            self.listen(self.after)?;
+        }
+        self.options(self.before, self.after)?;
+        self.access(&self.before.access, &self.after.access)?;
+        self.join(&self.before.multicast, &self.after.multicast)?;
+        if let Some(path) = self.socket.address.path() {
+            symlink::make(path, &self.new_links(), &self.after.access, folders)?;
+        }
+        Ok(Changed {
+            effective: self.look()?,
+            links: self.links().to_vec(),
+        })
+    }
+
+    /// Takes back what [`Live::apply`] has done, all of it or a part. What fails has nobody to tell
+    /// but the failure that led here.
+    pub(super) fn undo(&self) {
+        if self.before.backlog != self.after.backlog {
+            let _told = self.listen(self.before);
+        }
+        let _told = self.options(self.after, self.before);
+        let _told = self.access(&self.after.access, &self.before.access);
+        self.leave(&self.after.multicast, &self.before.multicast);
+        if let Some(path) = self.socket.address.path() {
+            let _told = symlink::remove(path, &self.new_links());
+        }
+    }
+
+    /// Takes away what is wanted no more, when the reload is sure to succeed.
+    pub(super) fn finish(&self) {
+        self.leave(&self.before.multicast, &self.after.multicast);
+        if let Some(path) = self.socket.address.path() {
+            for (link, error) in symlink::remove(path, &self.gone_links()) {
+                log::warn!("cannot remove {}: {error}", link.display());
+            }
+        }
+    }
+
+    /// The links that are wanted no more.
+    pub(super) fn gone_links(&self) -> Vec<PathBuf> {
+        let wanted = self.links();
+        let held = self.socket.traces.symlinks.iter();
+        held.filter(|link| !wanted.contains(link))
+            .cloned()
+            .collect()
+    }
+
+    fn new_links(&self) -> Vec<PathBuf> {
+        let held = &self.socket.traces.symlinks;
+        let new = self.links().iter().filter(|link| !held.contains(link));
+        new.cloned().collect()
+    }
+
+    fn listen(&self, plan: &ListenerPlan) -> Result<(), Failure> {
+        if !self.socket.endpoint.accepts() {
+            return Ok(());
+        }
+        // On a listening socket this only sets how many may wait (listen(2)).
+        SockRef::from(&self.socket.fd)
+            .listen(as_backlog(plan.backlog))
+            .map_err(|error| Failure::new(BindStep::Listen, error))
+    }
+
+    fn options(&self, before: &ListenerPlan, after: &ListenerPlan) -> Result<(), Failure> {
+        let (fd, endpoint) = (self.socket.fd.as_fd(), &self.socket.address);
+        let changes = option_changes(before, after);
+        let set: Vec<OptionSetting> = changes
+            .iter()
+            .filter_map(|one| one.after.cloned())
+            .collect();
+        let mut read_back = Vec::new();
+        for phase in [Phase::BeforeBind, Phase::BeforeListen, Phase::AtOpen] {
+            Options::new(&set, endpoint).apply(fd, phase, Act::Set, &mut read_back)?;
+        }
+        for gone in changes.iter().filter(|one| one.after.is_none()) {
+            if let Some(spec) = gone.spec()
+                && spec.kinds.contains(&endpoint.kind())
+            {
+                take_back(fd, endpoint, spec)?;
+            }
+        }
+        if let Endpoint::MessageQueue { name } = endpoint
+            && queue::limits(fd, &set)?.iter().any(|one| !one.is_as_asked)
+        {
+            return Err(queue::taken(name, "a message queue with other limits"));
+        }
+        Ok(())
+    }
+
+    /// What has become of all its options.
+    fn look(&self) -> Result<Vec<Effective>, Failure> {
+        let fd = self.socket.fd.as_fd();
+        let options = Options::new(&self.after.options, &self.socket.address);
+        let mut effective = Vec::new();
+        for phase in [Phase::BeforeBind, Phase::BeforeListen, Phase::AtOpen] {
+            options.apply(fd, phase, Act::Look, &mut effective)?;
+        }
+        if let Endpoint::MessageQueue { .. } = self.socket.address {
+            effective.extend(queue::limits(fd, &self.after.options)?);
+        }
+        Ok(effective)
+    }
+
+    /// Gives the path or queue other rights. Meanwhile nobody has more than before or after.
+    fn access(&self, before: &Access, after: &Access) -> Result<(), Failure> {
+        if rights(before) == rights(after) || !self.socket.created {
+            return Ok(());
+        }
+        let uid = after.owner.map_or_else(geteuid, Uid::from_raw);
+        let gid = after.group.map_or_else(getegid, Gid::from_raw);
+        let uid = (before.owner != after.owner).then_some(uid);
+        let gid = (before.group != after.group).then_some(gid);
+        let narrow = before.mode & after.mode;
+        let no_owner = |errno| Failure::new(BindStep::SetOwner, errno);
+        let no_mode = |errno| Failure::new(BindStep::SetMode, errno);
+        if let Endpoint::MessageQueue { name } = &self.socket.address {
+            let fd = &self.socket.fd;
+            let mode = |bits: u32| Mode::from_bits_truncate(bits as libc::mode_t & 0o7777);
+            fchmod(fd, mode(narrow)).map_err(|errno| no_mode(errno).about(name))?;
+            fchown(fd, uid, gid).map_err(|errno| no_owner(errno).about(name))?;
+            return fchmod(fd, mode(after.mode)).map_err(|errno| no_mode(errno).about(name));
+        }
+        let (Some(path), Some(identity)) = (self.socket.address.path(), self.socket.identity)
+        else {
+            return Ok(());
+        };
+        let failed = |errno| Failure::new(BindStep::ReadBack, errno).about(path);
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let handle = open(path, flags, Mode::empty()).map_err(failed)?;
+        let file = fstat(&handle).map_err(failed)?;
+        if PathIdentity::of(&file) != identity {
+            return Err(failed(Errno::EADDRINUSE).because(Obstacle::Interference));
+        }
+        // fchmod(2) refuses O_PATH handles; their link in /proc leads to the file itself.
+        let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        let set_mode = |bits: u32| {
+            std::fs::set_permissions(&link, Permissions::from_mode(bits & 0o7777))
+                .map_err(|error| Failure::new(BindStep::SetMode, error).about(path))
+        };
+        set_mode(narrow)?;
+        fchownat(&handle, "", uid, gid, AtFlags::AT_EMPTY_PATH)
+            .map_err(|errno| no_owner(errno).about(path))?;
+        set_mode(after.mode)
+    }
+
+    fn join(&self, before: &[Multicast], after: &[Multicast]) -> Result<(), Failure> {
+        let Endpoint::Inet {
+            address, v6_only, ..
+        } = &self.socket.address
+        else {
+            return Ok(());
+        };
+        let new = after.iter().filter(|group| !before.contains(group));
+        let new: Vec<Multicast> = new.cloned().collect();
+        inet::join(SockRef::from(&self.socket.fd), *address, *v6_only, &new)
+    }
+
+    /// Leaves the groups that are in one list and not in the other.
+    fn leave(&self, of: &[Multicast], but: &[Multicast]) {
+        let socket = SockRef::from(&self.socket.fd);
+        for Multicast { group, interface } in of.iter().filter(|one| !but.contains(one)) {
+            let index = interface
+                .as_deref()
+                .map(|name| inet::interface_index(name, "scope"));
+            let Ok(index) = index.unwrap_or(Ok(0)) else {
+                // With the interface its groups have gone.
+                continue;
+            };
+            let _was_no_member = match group {
+                IpAddr::V4(group) => {
+                    socket.leave_multicast_v4_n(group, &InterfaceIndexOrAddress::Index(index))
+                }
+                IpAddr::V6(group) => socket.leave_multicast_v6(group, index),
+            };
+        }
+    }
+}
+
+/// What of it a path or queue has itself.
+fn rights(access: &Access) -> (Option<u32>, Option<u32>, u32) {
+    (access.owner, access.group, access.mode)
+}

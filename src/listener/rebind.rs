@@ -1,0 +1,566 @@
+//! From the sockets of one plan to those of another, whole or not at all.
+//!
+//! First everything that may fail is done beside what runs: new sockets are bound, paths that are in
+//! the way are moved aside, kept sockets are changed. Then [`Prepared::commit`] only moves things
+//! about, or [`Prepared::undo`] puts everything back. A socket of which nothing is different is not
+//! touched at all.
+
+use super::bind::{Adopted, Binder, read_somaxconn};
+use super::bound::{Bound, BoundListener, BoundSocket, PathIdentity, remove_if_ours};
+use super::live::{Changed, Live};
+use super::namespace::{Inside, Namespaces};
+use super::outcome::{BindError, BindStep, Failure, Note, Purpose};
+use super::retired::Retired;
+use super::{overlap, repair};
+use crate::plan::{Changes, ListenerChange, ListenerId, ListenerPlan, Origin, Plan, SocketAt};
+use nix::libc;
+use nix::sys::stat::lstat;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A reload of the listeners of which only what cannot fail is left to do.
+#[derive(Debug)]
+#[must_use = "it is neither committed nor undone"]
+pub struct Prepared<'p> {
+    /// Sockets that could not be bound and that the plan can do without, in the numbers of the merged
+    /// plan.
+    pub missing: Vec<BindError>,
+    /// What went well, but not in the way that was written.
+    pub notes: Vec<Note>,
+    /// Sockets of the running plan whose port could only be had by shutting them down: the clients
+    /// in their queues are lost.
+    pub lost: Vec<SocketAt>,
+    plans: Plans<'p>,
+    fresh: HashMap<SocketAt, BoundSocket>,
+    folders: Vec<PathBuf>,
+    asides: Vec<Aside>,
+    /// Kept sockets that were changed, by where they are in the merged plan.
+    changed: HashMap<SocketAt, (SocketAt, Changed, Option<u32>)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Plans<'p> {
+    running: &'p Plan,
+    merged: &'p Plan,
+    changes: &'p Changes,
+}
+
+/// A path that was moved out of the way of another.
+#[derive(Debug)]
+struct Aside {
+    path: PathBuf,
+    moved_to: PathBuf,
+    identity: PathIdentity,
+}
+
+/// Binds what is new in a merged plan ([`crate::plan::merge()`]) and changes what is kept, so that
+/// only what cannot fail is left. Listeners that the plan can do without are told as missing.
+///
+/// # Errors
+///
+/// Every failure, in the numbers of the merged plan, after everything was put back as it was. After
+/// one at [`BindStep::LeaveNamespace`] the process is in a network namespace that is not its own; it
+/// should end.
+pub fn prepare<'p>(
+    bound: &Bound,
+    running: &'p Plan,
+    merged: &'p Plan,
+    changes: &'p Changes,
+) -> Result<Prepared<'p>, Vec<BindError>> {
+    let plans = Plans {
+        running,
+        merged,
+        changes,
+    };
+    let mut work = Work::new(bound, plans);
+    for (id, change) in &changes.listeners {
+        match change {
+            ListenerChange::Added | ListenerChange::Changed { .. } => work.bind(*id),
+            ListenerChange::Removed => {}
+        }
+    }
+    if work.errors.is_empty() {
+        for (id, change) in &changes.listeners {
+            match change {
+                ListenerChange::Added | ListenerChange::Changed { .. } => work.change(*id),
+                ListenerChange::Removed => {}
+            }
+        }
+    }
+    work.finish()
+}
+
+fn held_at(bound: &Bound, at: SocketAt) -> Option<&BoundSocket> {
+    let mut sockets = bound.sockets(at.listener).iter();
+    sockets.find(|socket| socket.planned == at.socket)
+}
+
+struct Work<'b, 'p> {
+    bound: &'b Bound,
+    binder: Binder,
+    namespaces: Namespaces,
+    /// Paths and links of the running plan that the merged one has no more.
+    leaving: HashMap<PathBuf, Option<&'b BoundSocket>>,
+    errors: Vec<BindError>,
+    prepared: Prepared<'p>,
+}
+
+impl<'b, 'p> Work<'b, 'p> {
+    fn new(bound: &'b Bound, plans: Plans<'p>) -> Work<'b, 'p> {
+        Work {
+            bound,
+            binder: Binder::new(Purpose::Keep, Adopted::default()),
+            namespaces: Namespaces::default(),
+            leaving: leaving(bound, plans),
+            errors: Vec::new(),
+            prepared: Prepared {
+                missing: Vec::new(),
+                notes: Vec::new(),
+                lost: Vec::new(),
+                plans,
+                fresh: HashMap::new(),
+                folders: Vec::new(),
+                asides: Vec::new(),
+                changed: HashMap::new(),
+            },
+        }
+    }
+
+    /// Binds the sockets of a listener that are new.
+    fn bind(&mut self, id: ListenerId) {
+        let plans = self.prepared.plans;
+        let (plan, origins) = (plans.merged.listener(id), plans.changes.origins_of(id));
+        let held = |origin: &Origin| match origin {
+            Origin::Held(at) => held_at(self.bound, *at).is_some(),
+            Origin::New => false,
+        };
+        // What this machine lacks of a listener that is bound is not looked for again: its workers
+        // have what there is.
+        let is_bound = origins.iter().any(held);
+        let done: Vec<bool> = origins
+            .iter()
+            .map(|origin| match origin {
+                Origin::New => false,
+                Origin::Held(_) => is_bound || held(origin),
+            })
+            .collect();
+        if let Err(failure) = self.make_way(plan, &done) {
+            return self.errors.push(failure.of(id, 0));
+        }
+        if done.iter().all(|done| *done) {
+            return;
+        }
+        let rivals = self.rivals(plan, &done);
+        let sockets = match rivals.as_slice() {
+            [] => self.add(id, plan, &done),
+            rivals => self.add_beside(id, plan, &done, rivals),
+        };
+        for socket in sockets {
+            let at = SocketAt {
+                listener: id,
+                socket: socket.planned,
+            };
+            self.prepared.fresh.insert(at, socket);
+        }
+        let errors = std::mem::take(&mut self.binder.outcome.errors);
+        for error in errors {
+            if error.is_tolerated(plans.merged) {
+                self.prepared.missing.push(error);
+            } else {
+                self.errors.push(error);
+            }
+        }
+    }
+
+    fn add(&mut self, id: ListenerId, plan: &ListenerPlan, done: &[bool]) -> Vec<BoundSocket> {
+        let is_held = |index: usize| done.get(index).is_some_and(|done| *done);
+        self.binder.add(id, plan, is_held)
+    }
+
+    /// The sockets that go away and with which the new ones overlap.
+    fn rivals(&self, plan: &ListenerPlan, done: &[bool]) -> Vec<SocketAt> {
+        let plans = self.prepared.plans;
+        let new = plan.sockets.iter().zip(done).filter(|(_, done)| !**done);
+        let new: Vec<_> = new.map(|(socket, _)| &socket.endpoint).collect();
+        let is_rival = |at: &SocketAt| {
+            let namespace = &plans.running.listener(at.listener).network_namespace;
+            let held = held_at(self.bound, *at);
+            *namespace == plan.network_namespace
+                && held.is_some_and(|held| {
+                    let mut new = new.iter();
+                    new.any(|endpoint| overlap::overlap(endpoint, &held.address))
+                })
+        };
+        let retired = plans.changes.retired.iter().copied();
+        retired.filter(is_rival).collect()
+    }
+
+    /// Binds beside sockets that overlap and go away: first so that nobody is lost, and if the kernel
+    /// refuses that, in their place.
+    fn add_beside(
+        &mut self,
+        id: ListenerId,
+        plan: &ListenerPlan,
+        done: &[bool],
+        rivals: &[SocketAt],
+    ) -> Vec<BoundSocket> {
+        let bound = self.bound;
+        let old = || {
+            rivals
+                .iter()
+                .filter_map(move |at| Some((*at, held_at(bound, *at)?)))
+        };
+        for (_, socket) in old() {
+            // If it cannot be set, bind(2) says EADDRINUSE.
+            let _bind_tells = overlap::set(socket, true);
+        }
+        let shared = overlap::shared(plan);
+        let mut sockets = self.add(id, shared.as_ref().unwrap_or(plan), done);
+        for (at, socket) in old() {
+            let plan = self.prepared.plans.running.listener(at.listener);
+            let _it_goes_away = overlap::set(socket, overlap::asks_for_it(plan));
+        }
+        if self.is_in_use() {
+            self.binder.outcome.errors.clear();
+            for (at, socket) in old().filter(|(_, socket)| socket.endpoint.accepts()) {
+                if overlap::stop_listening(socket).is_ok() {
+                    self.prepared.lost.push(at);
+                }
+            }
+            let mut done = done.to_vec();
+            for socket in &sockets {
+                done[socket.planned] = true;
+            }
+            sockets.extend(self.add(id, shared.as_ref().unwrap_or(plan), &done));
+        }
+        if shared.is_some() {
+            let inside = self.inside(plan);
+            for socket in &mut sockets {
+                if let Err(error) = overlap::end(socket, plan) {
+                    log::warn!("cannot clear SO_REUSEPORT on {}: {error}", socket.address);
+                }
+                overlap::forget(socket);
+            }
+            drop(inside);
+        }
+        sockets
+    }
+
+    fn is_in_use(&self) -> bool {
+        let mut errors = self.binder.outcome.errors.iter();
+        errors.any(|error| {
+            error.errno == libc::EADDRINUSE
+                && matches!(error.step, BindStep::Bind | BindStep::Listen)
+        })
+    }
+
+    /// In the namespace of a listener; where it cannot be entered, binding has said so.
+    fn inside(&mut self, plan: &ListenerPlan) -> Option<Inside> {
+        let path = plan.network_namespace.as_ref()?;
+        self.namespaces.enter(path).ok()
+    }
+
+    /// Moves paths and links aside that go away and that something of this listener takes the place
+    /// of. What is moved can be moved back; a socket whose path was unlinked could not.
+    fn make_way(&mut self, plan: &ListenerPlan, done: &[bool]) -> Result<(), Failure> {
+        let sockets = plan.sockets.iter().zip(done);
+        let paths = sockets.filter_map(|(socket, done)| {
+            let path = socket.endpoint.path()?;
+            (!done).then_some(path)
+        });
+        for path in paths.chain(plan.symlinks.iter().map(PathBuf::as_path)) {
+            let Some(leaving) = self.leaving.remove(path) else {
+                continue;
+            };
+            let Ok(found) = lstat(path) else { continue };
+            let identity = PathIdentity::of(&found);
+            if let Some(socket) = leaving {
+                if socket.identity != Some(identity) {
+                    // Somebody else's: binding says what it is.
+                    continue;
+                }
+                if let Some(lock) = &socket.traces.lock {
+                    self.binder.locks.insert(path.to_owned(), lock.clone());
+                }
+            }
+            let mut moved_to = path.as_os_str().to_owned();
+            moved_to.push(format!(".listend-{}", std::process::id()));
+            let moved_to = PathBuf::from(moved_to);
+            std::fs::rename(path, &moved_to)
+                .map_err(|error| Failure::new(BindStep::RemoveStale, error).about(path))?;
+            self.prepared.asides.push(Aside {
+                path: path.to_owned(),
+                moved_to,
+                identity,
+            });
+        }
+        Ok(())
+    }
+
+    /// Changes the kept sockets of a listener.
+    fn change(&mut self, id: ListenerId) {
+        let plans = self.prepared.plans;
+        let after = plans.merged.listener(id);
+        let origins = plans.changes.origins_of(id).iter().enumerate();
+        for (index, origin) in origins {
+            let Origin::Held(from) = *origin else {
+                continue;
+            };
+            let Some(live) = live(self.bound, plans, id, index, from) else {
+                continue;
+            };
+            if !live.is_touched() {
+                continue;
+            }
+            let at = SocketAt {
+                listener: id,
+                socket: index,
+            };
+            let inside = self.inside(after);
+            let limit = read_somaxconn().map(|limit| after.backlog.min(limit));
+            let applied = live.apply(&mut self.binder.outcome.bound.created_folders);
+            if applied.is_err() {
+                live.undo();
+            }
+            drop(inside);
+            match applied {
+                Ok(changed) => {
+                    self.note(at, &live, &changed);
+                    let limit = limit.filter(|_| live.socket.endpoint.accepts());
+                    self.prepared.changed.insert(at, (from, changed, limit));
+                }
+                Err(failure) => self.errors.push(failure.of(id, index)),
+            }
+        }
+    }
+
+    /// What the kernel made something else of, unless that was so before.
+    fn note(&mut self, at: SocketAt, live: &Live, changed: &Changed) {
+        let known = &live.socket.effective;
+        let news = changed.effective.iter();
+        for one in news.filter(|one| !one.is_as_asked && !known.contains(one)) {
+            self.prepared.notes.push(Note::OptionChanged {
+                listener: at.listener,
+                socket: at.socket,
+                key: one.key,
+                asked: one.asked.clone(),
+                effective: one.effective.clone(),
+            });
+        }
+    }
+
+    fn finish(mut self) -> Result<Prepared<'p>, Vec<BindError>> {
+        let mut outcome = self.binder.outcome;
+        self.prepared.folders = std::mem::take(&mut outcome.bound.created_folders);
+        self.prepared.notes.append(&mut outcome.notes);
+        if let Err(failure) = self.namespaces.at_home() {
+            self.errors.push(failure.of(ListenerId(0), 0));
+        }
+        if self.errors.is_empty() {
+            return Ok(self.prepared);
+        }
+        self.prepared.undo(self.bound);
+        self.errors
+            .sort_by_key(|error| (error.listener, error.socket));
+        Err(self.errors)
+    }
+}
+
+fn live<'a>(
+    bound: &'a Bound,
+    plans: Plans<'a>,
+    listener: ListenerId,
+    index: usize,
+    from: SocketAt,
+) -> Option<Live<'a>> {
+    Some(Live {
+        socket: held_at(bound, from)?,
+        before: plans.running.listener(from.listener),
+        after: plans.merged.listener(listener),
+        index,
+    })
+}
+
+/// The paths of sockets that go away, with the socket, and the links that do.
+fn leaving<'b>(bound: &'b Bound, plans: Plans) -> HashMap<PathBuf, Option<&'b BoundSocket>> {
+    let mut leaving = HashMap::new();
+    for at in &plans.changes.retired {
+        let Some(socket) = held_at(bound, *at) else {
+            continue;
+        };
+        let links = socket.traces.symlinks.iter();
+        leaving.extend(links.map(|link| (link.clone(), None)));
+        if let Some(path) = socket.address.path().filter(|_| socket.created) {
+            leaving.insert(path.to_owned(), Some(socket));
+        }
+    }
+    for id in plans.changes.listeners.keys() {
+        for (index, origin) in plans.changes.origins_of(*id).iter().enumerate() {
+            let Origin::Held(from) = *origin else {
+                continue;
+            };
+            if let Some(live) = live(bound, plans, *id, index, from) {
+                let links = live.gone_links();
+                leaving.extend(links.into_iter().map(|link| (link, None)));
+            }
+        }
+    }
+    leaving
+}
+
+impl Prepared<'_> {
+    /// Makes it so: `bound` has the numbers of the merged plan from now on. What is left over still
+    /// listens; the caller closes it when nobody is served at it any more.
+    pub fn commit(mut self, bound: &mut Bound) -> Retired {
+        let Plans {
+            merged, changes, ..
+        } = self.plans;
+        for (at, (from, _, _)) in &self.changed {
+            if let Some(live) = live(bound, self.plans, at.listener, at.socket, *from) {
+                let namespace = live.after.network_namespace.as_ref();
+                let mut namespaces = Namespaces::default();
+                let _inside = namespace.map(|path| namespaces.enter(path));
+                live.finish();
+            }
+        }
+        for aside in &self.asides {
+            // A link is no socket, and is removed as what it is.
+            let is_link = lstat(&aside.moved_to).is_ok_and(|found| is_link(found.st_mode));
+            let removed = if is_link {
+                std::fs::remove_file(&aside.moved_to)
+            } else {
+                remove_if_ours(&aside.moved_to, aside.identity)
+            };
+            if let Err(error) = removed {
+                log::warn!("cannot remove {}: {error}", aside.moved_to.display());
+            }
+        }
+        let mut old = std::mem::take(&mut bound.listeners);
+        let mut listeners = Vec::with_capacity(merged.listeners.len());
+        listeners.resize_with(merged.listeners.len(), BoundListener::default);
+        // Those of which nothing is different keep what they have.
+        for (id, _) in merged.live_listeners() {
+            let number = id.0 as usize;
+            if !changes.listeners.contains_key(&id)
+                && let Some(same) = old.get_mut(number)
+            {
+                listeners[number] = std::mem::take(same);
+            }
+        }
+        for id in changes.listeners.keys() {
+            let plan = merged.listener(*id);
+            for (index, origin) in changes.origins_of(*id).iter().enumerate() {
+                let socket = self.socket(&mut old, plan, (*id, index), *origin);
+                listeners[id.0 as usize].sockets.extend(socket);
+            }
+        }
+        bound.listeners = listeners;
+        bound.created_folders.append(&mut self.folders);
+        renumber(&mut bound.set_aside, merged, changes);
+        let sockets = bound.listeners.iter().flat_map(|one| &one.sockets);
+        let links = sockets.flat_map(|socket| &socket.traces.symlinks);
+        let wanted: HashSet<&Path> = links.map(PathBuf::as_path).collect();
+        let left = old.into_iter().flat_map(|one| one.sockets);
+        Retired::new(left.collect(), &wanted)
+    }
+
+    /// A socket of the merged plan, from where it was.
+    fn socket(
+        &mut self,
+        old: &mut [BoundListener],
+        plan: &ListenerPlan,
+        (listener, index): (ListenerId, usize),
+        origin: Origin,
+    ) -> Option<BoundSocket> {
+        let at = SocketAt {
+            listener,
+            socket: index,
+        };
+        if let Some(fresh) = self.fresh.remove(&at) {
+            return Some(fresh);
+        }
+        let Origin::Held(from) = origin else {
+            return None;
+        };
+        let sockets = &mut old.get_mut(from.listener.0 as usize)?.sockets;
+        let place = sockets.iter().position(|one| one.planned == from.socket)?;
+        let mut socket = sockets.remove(place);
+        socket.planned = index;
+        socket.endpoint = plan.sockets[index].endpoint.clone();
+        socket.traces.stay = !plan.remove_on_stop;
+        if let Some((_, changed, backlog)) = self.changed.remove(&at) {
+            socket.effective = changed.effective;
+            socket.traces.symlinks = changed.links;
+            socket.backlog = backlog;
+        }
+        Some(socket)
+    }
+
+    /// Puts everything back as it was: closes the new sockets, removes what was made for them, and
+    /// takes back what was changed. `bound` is what it was prepared with.
+    pub fn undo(self, bound: &Bound) {
+        for (at, (from, _, _)) in &self.changed {
+            if let Some(live) = live(bound, self.plans, at.listener, at.socket, *from) {
+                let namespace = live.before.network_namespace.as_ref();
+                let mut namespaces = Namespaces::default();
+                let _inside = namespace.map(|path| namespaces.enter(path));
+                live.undo();
+            }
+        }
+        for socket in self.fresh.values() {
+            for (path, error) in socket.remove_path() {
+                log::warn!("cannot remove {}: {error}", path.display());
+            }
+            if let Some(lock) = &socket.traces.lock {
+                super::lock::give_up(lock);
+            }
+        }
+        drop(self.fresh);
+        for aside in self.asides.iter().rev() {
+            if let Err(error) = put_back(aside) {
+                log::warn!("cannot put {} back: {error}", aside.path.display());
+            }
+        }
+        for at in &self.lost {
+            let plan = self.plans.running.listener(at.listener);
+            let held = held_at(bound, *at);
+            let again = held.map(|held| (held, repair::listen_again(held, plan.backlog)));
+            if let Some((held, Err(error))) = again {
+                log::error!("cannot listen again on {}: {error}", held.address);
+            }
+        }
+        for folder in self.folders.iter().rev() {
+            let _in_use_by_others = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+/// Unless somebody else has put something there.
+fn put_back(aside: &Aside) -> io::Result<()> {
+    if lstat(&aside.path).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    std::fs::rename(&aside.moved_to, &aside.path)
+}
+
+fn is_link(mode: libc::mode_t) -> bool {
+    mode & libc::S_IFMT == libc::S_IFLNK
+}
+
+/// Adopted sockets that wait for the rest of their listener go with it.
+fn renumber(set_aside: &mut Adopted, merged: &Plan, changes: &Changes) {
+    let mut before = std::mem::take(set_aside);
+    if before.is_empty() {
+        return;
+    }
+    for (listener, _) in merged.live_listeners() {
+        for (index, origin) in changes.origins_of(listener).iter().enumerate() {
+            if let Origin::Held(from) = origin
+                && let Some(fd) = before.remove(&(from.listener, from.socket))
+            {
+                set_aside.insert((listener, index), fd);
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What is different about a worker, sorted by what it takes to apply it.
+
+use super::model::{Activation, HookTimes, Lifecycle, WorkerPlan};
+use crate::config::{Hooks, Template};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What is different about a worker that stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkerDiff {
+    /// What a running instance cannot be given: it takes another generation. In the words of the
+    /// configuration.
+    pub program: Vec<String>,
+    /// How many instances there were, and how many there are to be.
+    pub instances: Option<(u32, u32)>,
+    /// What only listend goes by: it counts from now on.
+    pub lifecycle: Vec<&'static str>,
+}
+
+impl WorkerDiff {
+    /// `sockets` are those of its listeners that have other sockets than before.
+    pub(super) fn between(before: &WorkerPlan, after: &WorkerPlan, sockets: &[&str]) -> WorkerDiff {
+        let mut diff = WorkerDiff::default();
+        diff.compare_program(before, after);
+        let sockets = sockets.iter().map(|name| format!("sockets of `{name}`"));
+        diff.program.extend(sockets);
+        diff.compare_lifecycle(&before.lifecycle, &after.lifecycle);
+        if hook_times_only(&before.hooks, &after.hooks) {
+            diff.lifecycle.push("hook timeouts");
+        }
+        if before.reload_command != after.reload_command
+            && before.lifecycle.reload == after.lifecycle.reload
+        {
+            diff.lifecycle.push("reload");
+        }
+        diff
+    }
+
+    /// Whether nothing is different.
+    pub fn is_empty(&self) -> bool {
+        self.program.is_empty() && self.instances.is_none() && self.lifecycle.is_empty()
+    }
+
+    /// Whether it takes another generation.
+    pub fn rolls(&self) -> bool {
+        !self.program.is_empty()
+    }
+
+    /// A line for each kind of difference.
+    pub(super) fn words(&self, after: &WorkerPlan) -> Vec<String> {
+        let mut words = Vec::new();
+        let list = self.program.join(", ");
+        match after.lifecycle.activation {
+            _ if list.is_empty() => {}
+            Activation::Eager | Activation::OnDemand { .. } => {
+                words.push(format!("rolls ({list})"));
+            }
+            Activation::PerConnection(_) => {
+                words.push(format!("changes for new connections ({list})"));
+            }
+        }
+        if let Some((before, after)) = self.instances {
+            words.push(format!("instances {before} → {after}"));
+        }
+        if !self.lifecycle.is_empty() {
+            let list = self.lifecycle.join(", ");
+            words.push(format!("{list}, without a restart"));
+        }
+        words
+    }
+
+    fn compare_program(&mut self, before: &WorkerPlan, after: &WorkerPlan) {
+        // Taken apart, so that nobody forgets to compare what is added.
+        let WorkerPlan {
+            name: _,
+            place: _,
+            command,
+            listeners,
+            handoff,
+            nonblocking,
+            environment,
+            working_directory,
+            credentials,
+            umask,
+            limits,
+            nice,
+            oom_score_adjust,
+            output,
+            notify_access,
+            fd_store,
+            hooks,
+            reload_command: _,
+            lifecycle: _,
+        } = after;
+        for (is_other, what) in [
+            (before.command != *command, "command"),
+            (before.listeners != *listeners, "listeners"),
+            (before.handoff != *handoff, "handoff"),
+            (before.nonblocking != *nonblocking, "nonblocking"),
+        ] {
+            self.note_program(is_other, what);
+        }
+        self.program
+            .extend(environment_diff(&before.environment, environment));
+        let other_hooks = before.hooks != *hooks && !hook_times_only(&before.hooks, hooks);
+        for (is_other, what) in [
+            (
+                before.working_directory != *working_directory,
+                "working_directory",
+            ),
+            (before.credentials != *credentials, "user or groups"),
+            (before.umask != *umask, "umask"),
+            (before.limits != *limits, "limits"),
+            (before.nice != *nice, "nice"),
+            (
+                before.oom_score_adjust != *oom_score_adjust,
+                "oom_score_adjust",
+            ),
+            (before.output != *output, "output"),
+            (before.notify_access != *notify_access, "notify_access"),
+            (before.fd_store != *fd_store, "fd_store"),
+            (other_hooks, "hooks"),
+        ] {
+            self.note_program(is_other, what);
+        }
+    }
+
+    fn note_program(&mut self, is_other: bool, what: &str) {
+        if is_other {
+            self.program.push(what.to_owned());
+        }
+    }
+
+    fn compare_lifecycle(&mut self, before: &Lifecycle, after: &Lifecycle) {
+        let Lifecycle {
+            activation,
+            instances,
+            restart,
+            stop_signal,
+            stop_timeout,
+            ready,
+            start_timeout,
+            watchdog,
+            rollout,
+            reload,
+            on_failure,
+            // Which there are, the commands tell.
+            hooks:
+                HookTimes {
+                    before_start: _,
+                    after_ready: _,
+                    after_stop: _,
+                },
+        } = after;
+        if before.instances != *instances {
+            self.instances = Some((before.instances, *instances));
+        }
+        self.note_program(before.ready != *ready, "ready");
+        match activation_diff(&before.activation, activation) {
+            Some("activation") => self.program.push("activation".to_owned()),
+            Some(what) => self.lifecycle.push(what),
+            None => {}
+        }
+        // An instance is told at its start how often it has to give a sign of life.
+        let is_stricter = is_stricter(before.watchdog, *watchdog);
+        self.note_program(is_stricter, "watchdog");
+        for (is_other, what) in [
+            (before.watchdog != *watchdog && !is_stricter, "watchdog"),
+            (before.restart != *restart, "restart"),
+            (before.stop_signal != *stop_signal, "stop_signal"),
+            (before.stop_timeout != *stop_timeout, "stop_timeout"),
+            (before.start_timeout != *start_timeout, "start_timeout"),
+            (before.rollout != *rollout, "rollout"),
+            (before.reload != *reload, "reload"),
+            (before.on_failure != *on_failure, "on_failure"),
+        ] {
+            if is_other {
+                self.lifecycle.push(what);
+            }
+        }
+    }
+}
+
+/// Whether an instance that keeps to the old time may break the new one.
+fn is_stricter(before: Option<Duration>, after: Option<Duration>) -> bool {
+    match (before, after) {
+        (None, Some(_)) => true,
+        (Some(before), Some(after)) => after < before,
+        (_, None) => false,
+    }
+}
+
+/// `activation` where it is of another kind; otherwise what its limits are called.
+fn activation_diff(before: &Activation, after: &Activation) -> Option<&'static str> {
+    match (before, after) {
+        (Activation::Eager, Activation::Eager) => None,
+        (Activation::OnDemand { limit: one }, Activation::OnDemand { limit: other }) => {
+            (one != other).then_some("trigger_limit")
+        }
+        (Activation::PerConnection(one), Activation::PerConnection(other)) => {
+            (one != other).then_some("limits of connections")
+        }
+        (
+            Activation::Eager | Activation::OnDemand { .. } | Activation::PerConnection(_),
+            Activation::Eager | Activation::OnDemand { .. } | Activation::PerConnection(_),
+        ) => Some("activation"),
+    }
+}
+
+/// Whether the commands are the same, and how long they may take is not.
+fn hook_times_only(before: &Hooks, after: &Hooks) -> bool {
+    fn commands(hooks: &Hooks) -> [Option<&[Template]>; 3] {
+        [&hooks.before_start, &hooks.after_ready, &hooks.after_stop]
+            .map(|hook| hook.as_ref().map(|hook| hook.command.as_slice()))
+    }
+    before != after && commands(before) == commands(after)
+}
+
+/// The names of the variables that differ. Their values may be secrets.
+fn environment_diff(before: &[(String, Template)], after: &[(String, Template)]) -> Option<String> {
+    if before == after {
+        return None;
+    }
+    let map = |list: &'_ [(String, Template)]| -> BTreeMap<String, Template> {
+        list.iter().cloned().collect()
+    };
+    let (before, after) = (map(before), map(after));
+    let names = before.keys().chain(after.keys());
+    let mut names: Vec<&str> = names
+        .filter(|name| before.get(*name) != after.get(*name))
+        .map(String::as_str)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    // Only their order: no program can tell.
+    let first = names.first()?;
+    Some(match names.len() {
+        1..=3 => format!("environment {}", names.join(" ")),
+        more => format!("environment {first} and {} more", more - 1),
+    })
+}
