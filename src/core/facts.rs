@@ -1,6 +1,6 @@
 //! What can be told about instances and listeners to whoever asks.
 
-use super::input::{ExitStatus, InstanceId};
+use super::input::{Edition, ExitStatus, InstanceId};
 use super::instance::{Role, State};
 use super::machine::Core;
 use super::time::Mono;
@@ -99,6 +99,12 @@ impl Core {
         self.workers
             .get(worker.0 as usize)
             .is_some_and(|known| known.stopped)
+    }
+
+    /// The definition by which a worker's instances are started; `None` if there is no such worker.
+    pub fn edition(&self, worker: WorkerId) -> Option<Edition> {
+        let known = self.workers.get(worker.0 as usize)?;
+        (!known.removed).then_some(known.edition)
     }
 
     /// The worker's generation, from 1.

@@ -6,6 +6,7 @@
 mod clients;
 pub mod clock;
 mod control;
+mod editions;
 mod listeners;
 pub mod logging;
 mod logs;
