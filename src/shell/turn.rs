@@ -576,7 +576,7 @@ impl Shell {
         let mut given = worker::Given {
             sockets: &sockets,
             connection: served,
-            output: None,
+            ..worker::Given::default()
         };
         let around = &self.surroundings;
         let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
