@@ -47,7 +47,7 @@ mod tests {
             store: 0,
         };
         let socket = ("NOTIFY_SOCKET", text("/run/listend/control.notify"));
-        assert_eq!(variables(asked), [socket.clone()]);
+        assert_eq!(variables(asked), std::slice::from_ref(&socket));
         asked.watchdog = Some(Duration::from_millis(1500));
         asked.store = 7;
         let all = variables(asked);

@@ -311,8 +311,17 @@ mod tests {
 
     fn line() -> impl Strategy<Value = Vec<u8>> {
         let keys = prop::sample::select(vec![
-            "READY", "STATUS", "ERRNO", "WATCHDOG", "WATCHDOG_USEC", "MAINPID", "BARRIER", "FDNAME",
-            "FDPOLL", "EXIT_STATUS", "X",
+            "READY",
+            "STATUS",
+            "ERRNO",
+            "WATCHDOG",
+            "WATCHDOG_USEC",
+            "MAINPID",
+            "BARRIER",
+            "FDNAME",
+            "FDPOLL",
+            "EXIT_STATUS",
+            "X",
         ]);
         let value = prop_oneof![
             Just(b"1".to_vec()),

@@ -6,10 +6,12 @@
 mod clients;
 pub mod clock;
 mod control;
+mod fd_store;
 mod listeners;
 pub mod logging;
 mod logs;
 mod metrics;
+mod notify;
 mod process;
 pub mod queues;
 mod signals;
@@ -20,5 +22,6 @@ mod words;
 
 pub use control::{Control, ControlSocket, NoControl};
 pub(crate) use listeners::one_line;
+pub use notify::{NotifyCounters, Told};
 pub use signals::Signals;
 pub use turn::Shell;

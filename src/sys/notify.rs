@@ -115,6 +115,8 @@ unsafe fn take_control(header: &libc::msghdr, datagram: &mut Datagram) {
         let mut entry = libc::CMSG_FIRSTHDR(header);
         while let Some(cmsg) = entry.as_ref() {
             let data = libc::CMSG_DATA(entry);
+            // The type of the member differs between C libraries.
+            #[allow(clippy::unnecessary_cast)]
             let length = (cmsg.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
             if cmsg.cmsg_level == libc::SOL_SOCKET {
                 match cmsg.cmsg_type {
@@ -223,11 +225,7 @@ mod tests {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         ask_for_senders(&ours).unwrap();
         let file = File::open("/dev/null").unwrap();
-        send(
-            &theirs,
-            b"FDSTORE=1",
-            &[file.as_raw_fd(); MOST_DESCRIPTORS],
-        );
+        send(&theirs, b"FDSTORE=1", &[file.as_raw_fd(); MOST_DESCRIPTORS]);
         let datagram = receive_datagram(&ours, &mut [0; 16]).unwrap();
         assert!(!datagram.is_truncated);
         assert_eq!(datagram.descriptors.len(), MOST_DESCRIPTORS);

@@ -303,10 +303,7 @@ fn first_of(handoff: Handoff) -> i32 {
     }
 }
 
-fn handed_over<'a>(
-    worker: &WorkerPlan,
-    given: Given<'a>,
-) -> Result<HandedOver<'a>, PrepareError> {
+fn handed_over<'a>(worker: &WorkerPlan, given: Given<'a>) -> Result<HandedOver<'a>, PrepareError> {
     let connection = given.connection.map(|served| served.fd);
     let mut fds: Vec<i32> = match worker.handoff {
         Handoff::Systemd => match connection {
