@@ -12,6 +12,7 @@
 //! - [`core`]: decides what happens to workers; no system call, no clock, no descriptor.
 //! - [`handoff`]: how a worker is told which descriptors it got.
 //! - [`worker`]: turns a worker's plan into a prepared process, and its failures into words.
+//! - [`notify`]: what processes say about themselves with sd_notify(3), as plain data.
 //! - [`output`]: what workers write: lines, tags, and the last of them kept.
 //! - [`control`]: the language of the control socket: calls, replies, status.
 //! - [`metrics`]: what is counted and measured, as Prometheus reads it.
@@ -29,6 +30,7 @@ pub mod handoff;
 pub mod host;
 pub mod listener;
 pub mod metrics;
+pub mod notify;
 pub mod output;
 pub mod plan;
 pub mod report;

@@ -208,7 +208,7 @@ fn a_connection_by_systemd_is_descriptor_three_and_nothing_else() {
     let given = Given {
         sockets: &sockets,
         connection: connection.served(),
-        output: None,
+        ..Given::default()
     };
     let report = see(Handoff::Systemd, given, inherit);
     let expected = [
@@ -239,7 +239,7 @@ fn a_connection_by_inetd_is_standard_input_and_output_and_not_standard_error() {
     let given = Given {
         sockets: &sockets,
         connection: connection.served(),
-        output: None,
+        ..Given::default()
     };
     let report = see(Handoff::Inetd, given, inherit);
     let accepted = target(&connection.accepted);
@@ -258,7 +258,7 @@ fn a_socket_by_inetd_is_standard_input_alone() {
     let given = Given {
         sockets: &sockets,
         connection: None,
-        output: None,
+        ..Given::default()
     };
     let report = see(Handoff::Inetd, given, inherit);
     let expected = [(0, target(&connection.listener)), (1, own(1)), (2, own(2))];
@@ -283,7 +283,7 @@ fn sockets_by_systemd_begin_at_three() {
     let given = Given {
         sockets: &sockets,
         connection: None,
-        output: None,
+        ..Given::default()
     };
     let report = see(Handoff::Systemd, given, inherit);
     let expected = [
@@ -314,7 +314,7 @@ fn an_output_file_keeps_standard_error_of_a_connection() {
     let given = Given {
         sockets: &[],
         connection: connection.served(),
-        output: None,
+        ..Given::default()
     };
     let report = see(Handoff::Inetd, given, |dir| {
         path = dir.path().join("log").to_str().expect("UTF-8").to_owned();
@@ -330,7 +330,7 @@ fn without_output_and_without_its_socket_everything_is_dev_null() {
     let given = Given {
         sockets: &[],
         connection: None,
-        output: None,
+        ..Given::default()
     };
     let report = see(Handoff::Inetd, given, |_| Output::Null);
     let null = || "/dev/null".to_owned();
@@ -369,7 +369,7 @@ fn a_client_with_an_odd_name_is_served_like_any_other() {
             fd: file.as_raw_fd(),
             ends: &ends,
         }),
-        output: None,
+        ..Given::default()
     };
     let report = see(Handoff::Systemd, given, inherit);
     // The probe's report is text: what is no UTF-8 is shown as one sign.

@@ -33,6 +33,11 @@ pub fn run(arguments: &Run, sink: Sink) -> Exit {
         Ok(control) => control,
         Err(exit) => return exit,
     };
+    // A worker may name another of its processes as the main one (`MAINPID=`, sd_notify(3)). When
+    // that one's parent ends, this makes it our child, so that its end and its status are told here.
+    if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
+        log::warn!("cannot become the parent of orphans: {errno}");
+    }
     let after = After {
         control,
         when_done: WhenDone::Hold,

@@ -3,6 +3,7 @@
 
 pub mod connection;
 pub mod inetd;
+pub mod notify;
 mod scrub;
 pub mod systemd;
 

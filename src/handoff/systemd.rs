@@ -14,22 +14,17 @@ pub enum PidfdInode {
     Leave,
 }
 
-/// The variables for these sockets, one name per socket, in the order of their descriptors.
+/// The variables for these descriptors, one name each, in their order.
 ///
 /// No sockets, no variables: LISTEN_FDS=0 is an error to sd_listen_fds(3). There are always exactly
 /// as many names as descriptors; several sockets of one listener share its name. LISTEN_PIDFDID
 /// comes last (see [`crate::sys::EnvSlot`]).
-pub fn variables<'a>(
-    names: impl ExactSizeIterator<Item = &'a str>,
-    inode: PidfdInode,
-) -> Vec<(&'static str, Value)> {
-    let count = names.len();
-    if count == 0 {
+pub fn variables(names: &[&str], inode: PidfdInode) -> Vec<(&'static str, Value)> {
+    if names.is_empty() {
         return Vec::new();
     }
-    let names: Vec<&str> = names.collect();
     let mut variables = vec![
-        ("LISTEN_FDS", Value::Text(count.to_string())),
+        ("LISTEN_FDS", Value::Text(names.len().to_string())),
         ("LISTEN_FDNAMES", Value::Text(names.join(":"))),
         ("LISTEN_PID", Value::OwnPid),
     ];
@@ -46,7 +41,7 @@ mod tests {
     #[test]
     fn names_are_as_many_as_descriptors_and_repeat_for_one_listener() {
         let names = ["web", "web", "admin"];
-        let variables = variables(names.into_iter(), PidfdInode::Tell);
+        let variables = variables(&names, PidfdInode::Tell);
         assert_eq!(
             variables,
             [
@@ -60,6 +55,6 @@ mod tests {
 
     #[test]
     fn no_sockets_no_variables() {
-        assert_eq!(variables([].into_iter(), PidfdInode::Tell), []);
+        assert_eq!(variables(&[], PidfdInode::Tell), []);
     }
 }

@@ -1,20 +1,25 @@
 //! The processes that this listend started and has not reaped.
 
+use super::notify::Told;
+use crate::config::NotifyAccess;
 use crate::connection::End;
 use crate::core::{ConnectionId, ExitStatus, InstanceId, ProcessId};
 use crate::sys::{self, How, Launching, Then, Whom};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid, getpgrp, getsid};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// One child.
+/// One child; or, once it has named another process as its main one (`MAINPID=`, sd_notify(3)), that.
 #[derive(Debug)]
 pub struct Process {
     /// Its process id; pinned until it is reaped.
     pub pid: i32,
+    /// The session that it leads, or has led; pinned as long as any process is in it.
+    pub session: i32,
     /// Whose instance it is.
     pub instance: InstanceId,
     /// Becomes readable when it exits; `None` for one whose end is told by SIGCHLD alone.
@@ -25,6 +30,21 @@ pub struct Process {
     pub lent: Option<ConnectionId>,
     /// How its exec goes, until it has succeeded.
     pub launching: Option<Launching>,
+    /// Who may tell about it; `None` is nobody.
+    pub access: Option<NotifyAccess>,
+    /// What it has told for people to read.
+    pub told: Told,
+    /// What is left of the process that was started here, if another is the main one.
+    pub replaced: Option<First>,
+}
+
+/// The process that was started here, after it has named another as the main one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// It has not been reaped: the number of its process group is its own.
+    Unreaped,
+    /// It is gone.
+    Reaped,
 }
 
 impl Process {
@@ -42,19 +62,65 @@ impl Process {
     /// is why it is signalled by itself as well.
     pub fn kill_group(&self) {
         let _gone_already = self.signal(Signal::SIGKILL as i32);
-        let _no_group = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
+        self.kill_rest();
+    }
+
+    /// Kills the process groups whose numbers cannot be anybody else's.
+    fn kill_rest(&self) {
+        let kill = |group: Pid| {
+            let _none_left = killpg(group, Signal::SIGKILL);
+        };
+        match self.replaced {
+            None => kill(Pid::from_raw(self.pid)),
+            Some(first) => {
+                if first == First::Unreaped {
+                    kill(Pid::from_raw(self.session));
+                }
+                // The main process may have made a group of its own. It is in it until it is reaped,
+                // which happens here if it is our child; of another's nothing keeps the number.
+                if self.is_our_child()
+                    && let Ok(group) = getpgid(Some(Pid::from_raw(self.pid)))
+                    && group != getpgrp()
+                {
+                    kill(group);
+                }
+            }
+        }
+    }
+
+    fn is_our_child(&self) -> bool {
+        let whom = self.whom();
+        sys::wait(whom, Then::Leave).is_ok()
+    }
+
+    fn whom(&self) -> Whom<'_> {
+        match &self.pidfd {
+            Some(pidfd) => Whom::Process(pidfd.as_fd()),
+            None => Whom::Pid(self.pid),
+        }
+    }
+
+    /// Whether it has ended, of one of which that was told: the news may be of the process that was
+    /// the main one before.
+    pub fn has_ended(&self) -> bool {
+        match (&self.pidfd, self.replaced) {
+            (Some(pidfd), Some(_)) => {
+                let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+                poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ended| ended > 0)
+            }
+            (None, _) | (_, None) => true,
+        }
     }
 
     /// Reaps it, which has exited: its pidfd was readable, or waitid(2) showed it. What its process
     /// group has left is killed first, while the unreaped leader keeps the group's number from being
     /// given to anybody else.
+    ///
+    /// A main process that has another parent than listend is reaped by that, which alone is told how
+    /// it ended: it counts as a success, as systemd has it.
     pub fn reap(&self) -> ExitStatus {
-        let whom = match &self.pidfd {
-            Some(pidfd) => Whom::Process(pidfd.as_fd()),
-            None => Whom::Pid(self.pid),
-        };
-        let _none_left = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
-        match sys::wait(whom, Then::Reap) {
+        self.kill_rest();
+        match sys::wait(self.whom(), Then::Reap) {
             Ok(Some(ended)) => match ended.how {
                 How::Exited(code) => ExitStatus::Code(code),
                 How::Killed(number) => ExitStatus::Signal {
@@ -66,10 +132,21 @@ impl Process {
                     core_dumped: true,
                 },
             },
+            Ok(None) | Err(_) if self.replaced.is_some() => ExitStatus::Code(0),
             // Somebody else has reaped it: its status is lost, the fact is not.
             Ok(None) | Err(_) => ExitStatus::Code(-1),
         }
     }
+}
+
+/// A child that has ended and waits to be reaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zombie {
+    /// It is the main process of an instance: it is reaped by its own path.
+    Ours(ProcessId),
+    /// Anybody else: orphans, which come to PID 1 and to a subreaper, one that has named another as
+    /// the main process, and children of whatever program executed listend.
+    Other(i32),
 }
 
 /// All of them, by the core's id and by process id.
@@ -77,6 +154,8 @@ impl Process {
 pub struct Processes {
     by_id: HashMap<ProcessId, Process>,
     by_pid: HashMap<i32, ProcessId>,
+    /// Those that were started here, have not been reaped, and are no main processes any more.
+    firsts: HashMap<i32, ProcessId>,
 }
 
 impl Processes {
@@ -111,21 +190,60 @@ impl Processes {
         Some(process)
     }
 
-    /// Reaps every zombie that is not ours: orphans, when listend is PID 1, and children of
-    /// whatever program executed listend. Stops at one of ours: that one is reaped by its own path,
-    /// and the caller comes back for the rest.
-    pub fn reap_strangers(&self) -> Option<ProcessId> {
-        while let Ok(Some(ended)) = sys::wait(Whom::Anybody, Then::Leave) {
-            if let Some(ours) = self.by_pid.get(&ended.pid) {
-                return Some(*ours);
-            }
-            log::debug!("reaped the orphan with pid {}", ended.pid);
-            // The kernel shows the same zombie until it is reaped, so this comes to an end.
-            let stranger = Pid::from_raw(ended.pid);
-            if nix::sys::wait::waitpid(stranger, None).is_err_and(|e| e == Errno::ECHILD) {
-                return None;
-            }
+    /// Whose main process has this number.
+    pub fn by_pid(&self, pid: i32) -> Option<ProcessId> {
+        self.by_pid.get(&pid).copied()
+    }
+
+    /// Whose processes are in this session.
+    pub fn by_session(&self, session: i32) -> Option<ProcessId> {
+        if let Some(leader) = self.by_pid.get(&session).or(self.firsts.get(&session)) {
+            return Some(*leader);
         }
-        None
+        let mut all = self.by_id.iter();
+        let in_it = |(_, process): &(_, &Process)| process.session == session;
+        all.find(in_it).map(|(id, _)| *id)
+    }
+
+    /// Makes another process the main one. Answers with the pidfd of the one that was it before.
+    pub fn replace_main(&mut self, id: ProcessId, pid: i32, pidfd: OwnedFd) -> Option<OwnedFd> {
+        let process = self.by_id.get_mut(&id)?;
+        self.by_pid.remove(&process.pid);
+        self.by_pid.insert(pid, id);
+        if process.replaced.is_none() {
+            self.firsts.insert(process.pid, id);
+            process.replaced = Some(First::Unreaped);
+        }
+        process.pid = pid;
+        process.pidfd.replace(pidfd)
+    }
+
+    /// A child that has ended, if there is one. The same is answered until it is reaped.
+    pub fn zombie(&self) -> Option<Zombie> {
+        let ended = sys::wait(Whom::Anybody, Then::Leave).ok()??;
+        Some(match self.by_pid.get(&ended.pid) {
+            Some(ours) => Zombie::Ours(*ours),
+            None => Zombie::Other(ended.pid),
+        })
+    }
+
+    /// Reaps one of the others; whether it is gone.
+    pub fn reap_other(&mut self, pid: i32) -> bool {
+        if nix::sys::wait::waitpid(Pid::from_raw(pid), None).is_err_and(|e| e == Errno::ECHILD) {
+            return false;
+        }
+        match self.firsts.remove(&pid) {
+            Some(id) => {
+                log::debug!("reaped pid {pid}, which had named another as the main process");
+                if let Some(process) = self.by_id.get_mut(&id) {
+                    process.replaced = Some(First::Reaped);
+                    // The number of its session stays its own only while somebody is in it.
+                    let session = getsid(Some(Pid::from_raw(process.pid)));
+                    process.session = session.map_or(process.pid, Pid::as_raw);
+                }
+            }
+            None => log::debug!("reaped the orphan with pid {pid}"),
+        }
+        true
     }
 }

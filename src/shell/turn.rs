@@ -8,7 +8,8 @@ use super::clock;
 use super::control::{Control, Part};
 use super::logs::{Logs, Outlet};
 use super::metrics::Metrics;
-use super::process::{Process, Processes};
+use super::notify::{self, Notify};
+use super::process::{Process, Processes, Zombie};
 use super::signals::{Arrived, Signals};
 use super::watch::{SocketId, Watch};
 use super::words;
@@ -61,6 +62,8 @@ pub struct Shell {
     pub(super) logs: Logs,
     /// Why rollouts went back, in words, until one goes well.
     pub(super) setbacks: HashMap<WorkerId, String>,
+    /// What workers tell, and leave for their successors.
+    pub(super) notify: Notify,
     exit: Option<u8>,
 }
 
@@ -84,6 +87,8 @@ pub(super) enum Token {
     Control(Part),
     /// Workers have written something, or standard output takes more of it.
     Output,
+    /// A worker tells something (sd_notify(3)).
+    Notify(notify::Part),
 }
 
 impl Token {
@@ -101,6 +106,7 @@ impl Token {
             Token::Scraper(number) => u64::from(number) << 4 | 7,
             Token::Control(part) => part.pack() << 4 | 8,
             Token::Output => 9,
+            Token::Notify(part) => part.pack() << 4 | 10,
         }
     }
 
@@ -116,6 +122,7 @@ impl Token {
             7 => Token::Scraper((data >> 4) as u32),
             8 => Token::Control(Part::unpack(data >> 4)),
             9 => Token::Output,
+            10 => Token::Notify(notify::Part::unpack(data >> 4)),
             _ => Token::Signals,
         }
     }
@@ -169,6 +176,7 @@ impl Shell {
             damages: HashMap::new(),
             logs,
             setbacks: HashMap::new(),
+            notify: Notify::default(),
             exit: None,
         })
     }
@@ -211,6 +219,11 @@ impl Shell {
                 self.exec_status(process);
             }
         }
+        for token in tokens() {
+            if let Token::Notify(part) = token {
+                self.notify_event(part);
+            }
+        }
         // Level-triggered: what this turn does not take is there again in the next.
         if tokens().any(|token| token == Token::Signals) {
             for arrived in self.signals.take() {
@@ -238,6 +251,7 @@ impl Shell {
                 | Token::Children
                 | Token::Status(_)
                 | Token::Exit(_)
+                | Token::Notify(_)
                 | Token::Output => {}
             }
         }
@@ -307,12 +321,26 @@ impl Shell {
     }
 
     fn reap_children(&mut self) {
-        while let Some(ours) = self.processes.reap_strangers() {
-            self.exited(ours);
+        while let Some(zombie) = self.processes.zombie() {
+            match zombie {
+                Zombie::Ours(id) => self.exited(id),
+                Zombie::Other(pid) => {
+                    // Reaped here, its status would be lost to whoever waits for its answer.
+                    if let Some(errand) = self.control.errand_of(pid) {
+                        self.errand_end(errand);
+                        continue;
+                    }
+                    // Whose it was can be looked up only as long as it is a zombie.
+                    self.take_notices();
+                    if !self.processes.reap_other(pid) {
+                        return;
+                    }
+                }
+            }
         }
     }
 
-    fn exec_status(&mut self, id: ProcessId) {
+    pub(super) fn exec_status(&mut self, id: ProcessId) {
         let Some(process) = self.processes.get_mut(id) else {
             return;
         };
@@ -350,10 +378,15 @@ impl Shell {
         // The child is dead, so its end of the status pipe is closed: this does not wait. What
         // follows from it is told while the process still has its pid.
         self.exec_status(id);
+        self.hear_out(id);
         self.perform_effects();
         let Some(process) = self.processes.get(id) else {
             return;
         };
+        if !process.has_ended() {
+            // It has named another as its main process, and is reaped as anybody.
+            return self.reap_children();
+        }
         let status = process.reap();
         self.logs.catch_up(&self.epoll, id);
         // By hand, as in `exec_status`.
@@ -361,6 +394,7 @@ impl Shell {
         let instance = process.instance;
         let had_listeners = process.client.is_none();
         self.processes.remove(id);
+        self.notify.forget_process(&self.epoll, id);
         // At once, and not only before the next start: clients are to find the queue meanwhile.
         if had_listeners {
             self.put_in_order(self.plan.worker(instance.worker), Some(instance));
@@ -508,11 +542,15 @@ impl Shell {
                 }
                 let process = Process {
                     pid: launched.pid,
+                    session: launched.pid,
                     instance,
                     client,
                     lent,
                     pidfd: launched.pidfd,
                     launching: Some(launched.launching),
+                    access: self.plan.worker(instance.worker).notify_access,
+                    told: notify::Told::default(),
+                    replaced: None,
                 };
                 self.processes.insert(id, process);
                 self.feed(Input::Spawned { process: id });
@@ -567,6 +605,7 @@ impl Shell {
         numbers: Numbers,
         connection: Option<ConnectionId>,
     ) -> Result<Launched, (LaunchFailure, String)> {
+        let ways = self.ways_to_tell(instance)?;
         let worker = self.plan.worker(instance.worker);
         let known = connection.and_then(|connection| self.clients.get(connection));
         let served = known.and_then(Connection::served);
@@ -579,9 +618,13 @@ impl Shell {
             None => &worker.listeners,
         };
         let sockets = sockets_of(&self.plan, self.bound.as_ref(), listeners);
+        let stored = self.notify.store.of(instance);
         let mut given = worker::Given {
             sockets: &sockets,
             connection: served,
+            stored: &stored,
+            notify: ways.socket.as_deref(),
+            ready: ways.their_end(),
             output: None,
         };
         let around = &self.surroundings;
@@ -592,7 +635,9 @@ impl Shell {
         let prepared = worker::prepare(worker, given, numbers, around).map_err(not_prepared)?;
         let tell = connection.map_or(Tell::ByPipe, |connection| self.clients.tell(connection));
         // The child has its own copy of the outlet, and only that keeps it open.
-        Self::launch(&self.epoll, process, prepared, tell)
+        let launched = Self::launch(&self.epoll, process, prepared, tell)?;
+        self.notify.listen_for_newline(&self.epoll, process, ways);
+        Ok(launched)
     }
 
     fn launch(

@@ -12,8 +12,8 @@ use nix::libc::{self, c_int, c_long};
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 
-/// Index into the table of descriptors that [`FdAction`]s work on. The listeners come first, in
-/// the order of their targets; the status pipe is the last.
+/// Index into the table of descriptors that [`FdAction`]s work on: those of the worker, then the
+/// status pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FdSlot(pub u16);
 
@@ -423,16 +423,13 @@ unsafe fn place_descriptors(prepared: &mut Prepared) -> isize {
                 return answer;
             }
         }
-        // Everything above the listeners goes at exec, whatever this process inherited. The status
-        // pipe stays until then. Older kernels (< 5.11) lack the flag: every descriptor of ours
-        // has FD_CLOEXEC anyway.
-        call(
-            libc::SYS_close_range,
-            prepared.first_unused as usize,
-            u32::MAX as usize,
-            libc::CLOSE_RANGE_CLOEXEC as usize,
-            0,
-        );
+        // Everything else goes at exec, whatever this process inherited. The status pipe stays until
+        // then. Older kernels (< 5.11) lack the flag: every descriptor of ours has FD_CLOEXEC anyway.
+        let flag = libc::CLOSE_RANGE_CLOEXEC as usize;
+        for (first, last) in &prepared.unused {
+            let (first, last) = (*first as usize, *last as usize);
+            call(libc::SYS_close_range, first, last, flag, 0);
+        }
         0
     }
 }
@@ -457,10 +454,12 @@ unsafe fn fill_slots(prepared: &mut Prepared) {
     // SAFETY: the buffer that statx fills is a local of the right type.
     unsafe {
         let pid = call(libc::SYS_getpid, 0, 0, 0, 0) as usize;
-        if let Some(digits) = prepared.environment.slot_mut(EnvSlot::OwnPid) {
+        let mut written = 0;
+        while let Some(digits) = prepared.environment.slot_mut(EnvSlot::OwnPid, written) {
             write_decimal(digits, pid as u64);
+            written += 1;
         }
-        let Some(digits) = prepared.environment.slot_mut(EnvSlot::OwnPidfdInode) else {
+        let Some(digits) = prepared.environment.slot_mut(EnvSlot::OwnPidfdInode, 0) else {
             return;
         };
         let pidfd = call(libc::SYS_pidfd_open, pid, 0, 0, 0);

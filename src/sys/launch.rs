@@ -24,11 +24,11 @@ pub struct Prepared {
     pub fds: Vec<RawFd>,
     /// How they get to their places.
     pub fd_actions: Vec<FdAction>,
-    /// Where the first of them goes; the others follow it.
-    pub first_target: RawFd,
-    /// The first number that the worker does not get, at least 3: from here on everything is closed
-    /// at exec.
-    pub first_unused: RawFd,
+    /// Where each of them goes.
+    pub targets: Vec<RawFd>,
+    /// The numbers from 3 on that the worker does not get, as ranges (first and last): everything
+    /// there is closed at exec.
+    pub unused: Vec<(c_uint, c_uint)>,
     /// Standard output and error; of what goes there too (a connection), it is replaced.
     pub output: Stdio,
     /// (resource, soft, hard), for setrlimit(2).
@@ -97,7 +97,7 @@ pub enum Stdio {
 /// A value that only the child knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnvSlot {
-    /// getpid(2), in decimal.
+    /// getpid(2), in decimal. Any number of variables may have it.
     OwnPid,
     /// The inode of its own pidfd, in decimal. Has to be the last of the environment, because the
     /// child drops the last where it cannot find out.
@@ -180,9 +180,10 @@ impl CStrings {
         self.pointers.as_ptr()
     }
 
-    /// The space for a slot's digits.
-    pub(super) fn slot_mut(&mut self, wanted: EnvSlot) -> Option<&mut [u8]> {
-        let &(_, start) = self.slots.iter().find(|(slot, _)| *slot == wanted)?;
+    /// The space for a slot's digits; of several alike the one that has so many before it.
+    pub(super) fn slot_mut(&mut self, wanted: EnvSlot, before: usize) -> Option<&mut [u8]> {
+        let mut alike = self.slots.iter().filter(|(slot, _)| *slot == wanted);
+        let &(_, start) = alike.nth(before)?;
         self.bytes.get_mut(start..start + SLOT_LENGTH)
     }
 
@@ -350,7 +351,8 @@ impl Drop for Launching {
 /// beyond it: a process that gives up privileges must not share memory with one that has them, and
 /// the OOM score adjustment belongs to the memory (proc_pid_oom_score_adj(5)).
 ///
-/// `plan` says how the descriptors get to their places, given the number of the status pipe.
+/// `plan` says how the descriptors get to their places: given what they are here, where each goes, and
+/// the number of the status pipe.
 ///
 /// # Errors
 ///
@@ -359,7 +361,7 @@ impl Drop for Launching {
 pub fn launch(
     mut prepared: Prepared,
     tell: Tell<'_>,
-    plan: impl FnOnce(&[RawFd], RawFd) -> Vec<FdAction>,
+    plan: impl FnOnce(&[RawFd], &[RawFd], RawFd) -> Vec<FdAction>,
 ) -> io::Result<Launched> {
     let shares = super::raw::BARE
         && prepared.uid.is_none()
@@ -382,7 +384,7 @@ pub fn launch(
         }
     };
     let writer_fd = writer.number();
-    prepared.fd_actions = plan(&prepared.fds, writer_fd);
+    prepared.fd_actions = plan(&prepared.fds, &prepared.targets, writer_fd);
     prepared.fds.push(writer_fd);
     prepared.argv.seal();
     prepared.environment.seal();

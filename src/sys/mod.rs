@@ -11,6 +11,7 @@ mod launch;
 mod memory;
 mod mqueue;
 mod netns;
+mod notify;
 mod passing;
 mod peek;
 mod peer;
@@ -30,6 +31,7 @@ pub use launch::{
 pub use memory::return_free_memory;
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
 pub use netns::enter_network_namespace;
+pub use notify::{Datagram, Sender, ask_for_senders, is_same_open_file, receive_datagram};
 pub use passing::{passing_pair, receive_descriptor};
 pub use peek::{Message, bytes_to_read, peek_message};
 pub use peer::peer_groups;

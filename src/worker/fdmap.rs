@@ -1,38 +1,41 @@
 //! Which descriptor goes where, decided before the fork.
 //!
-//! The worker wants its listeners at 3, 4, 5 …, or its connection at 0 and 1; in the parent they have
-//! any numbers, some of them in each other's way, and the status pipe may be in the way too. The plan is pure data that the
-//! child follows; the tests run it on a model of a descriptor table.
+//! The worker wants its listeners at 3, 4, 5 …, or its connection at 0 and 1, and may want a pipe
+//! somewhere else; in the parent they have any numbers, some of them in each other's way, and the
+//! status pipe may be in the way too. The plan is pure data that the child follows; the tests run it
+//! on a model of a descriptor table.
 
 use crate::handoff::FIRST_FD;
 use crate::sys::{FdAction, FdSlot};
 
-/// The actions that bring `sources[i]` to `first + i`.
+/// The actions that bring `sources[i]` to `targets[i]`. No target stands there twice.
 ///
-/// `pipe` is the status pipe; its slot is `sources.len()`, and it only has to survive above the
-/// listeners. Everything that sits on a number where something else goes is first moved above, so
+/// `pipe` is the status pipe; its slot is `sources.len()`, and it only has to survive beside the
+/// targets. Everything that sits on a number where something else goes is first moved above, so
 /// that no order of the sources can overwrite one that is still needed. Above means above the
 /// standard streams too, which are in place by then.
-pub fn plan(sources: &[i32], pipe: i32, first: i32) -> Vec<FdAction> {
-    let end = first + sources.len() as i32;
-    let above = end.max(FIRST_FD);
+pub fn plan(sources: &[i32], targets: &[i32], pipe: i32) -> Vec<FdAction> {
+    let mut taken = targets.to_vec();
+    taken.sort_unstable();
+    let is_target = |fd: &i32| taken.binary_search(fd).is_ok();
+    let above = taken.last().map_or(FIRST_FD, |last| FIRST_FD.max(last + 1));
     let mut actions = Vec::with_capacity(sources.len() + 1);
     let mut place = Vec::with_capacity(sources.len());
     // A source may stand twice in the list (a worker that takes a listener twice), so "is in its
     // place" is asked for each occurrence.
-    for (index, source) in sources.iter().enumerate() {
+    for (index, (source, target)) in sources.iter().zip(targets).enumerate() {
         let slot = FdSlot(index as u16);
-        let target = first + index as i32;
-        if *source == target {
+        if source == target {
             place.push(FdAction::Keep { slot });
             continue;
         }
-        if (first..end).contains(source) {
+        if is_target(source) {
             actions.push(FdAction::Relocate { slot, above });
         }
+        let target = *target;
         place.push(FdAction::Place { slot, target });
     }
-    if (first..end).contains(&pipe) {
+    if is_target(&pipe) {
         actions.push(FdAction::Relocate {
             slot: FdSlot(sources.len() as u16),
             above,
@@ -40,6 +43,25 @@ pub fn plan(sources: &[i32], pipe: i32, first: i32) -> Vec<FdAction> {
     }
     actions.append(&mut place);
     actions
+}
+
+/// The numbers from 3 on that are no targets, as ranges (first and last).
+pub fn unused(targets: &[i32]) -> Vec<(u32, u32)> {
+    let mut used: Vec<u32> = targets
+        .iter()
+        .filter_map(|fd| u32::try_from(*fd).ok())
+        .collect();
+    used.sort_unstable();
+    let mut first = FIRST_FD.unsigned_abs();
+    let mut ranges = Vec::with_capacity(2);
+    for target in used {
+        if target > first {
+            ranges.push((first, target - 1));
+        }
+        first = first.max(target + 1);
+    }
+    ranges.push((first, u32::MAX));
+    ranges
 }
 
 #[cfg(test)]
@@ -51,9 +73,14 @@ mod tests {
     type Table = BTreeMap<i32, (String, bool)>;
 
     /// Follows the actions as the child does, and returns the table and where the pipe ended up.
-    fn run(mut table: Table, sources: &[i32], pipe: i32, first: i32) -> (Table, i32) {
+    fn run(table: Table, sources: &[i32], pipe: i32, first: i32) -> (Table, i32) {
+        let targets: Vec<i32> = (first..).take(sources.len()).collect();
+        run_to(table, sources, &targets, pipe)
+    }
+
+    fn run_to(mut table: Table, sources: &[i32], targets: &[i32], pipe: i32) -> (Table, i32) {
         let mut slots: Vec<i32> = sources.iter().copied().chain([pipe]).collect();
-        for action in plan(sources, pipe, first) {
+        for action in plan(sources, targets, pipe) {
             match action {
                 FdAction::Relocate { slot, above } => {
                     let from = slots[usize::from(slot.0)];
@@ -137,6 +164,37 @@ mod tests {
                 "{what} at {fd} would leak: {sources:?}"
             );
         }
+    }
+
+    /// Two listeners and a descriptor that goes somewhere else, each wherever it and the pipe are.
+    #[test]
+    fn one_more_goes_to_any_number_whatever_is_there() {
+        let numbers: Vec<i32> = (3..9).collect();
+        for extra in [0, 2, 5, 6, 9] {
+            let targets = [3, 4, extra];
+            for order in permutations(&numbers) {
+                let (sources, pipe) = (&order[..3], order[3]);
+                let mut table: Table = (0..10).map(|fd| (fd, (format!("{fd}"), true))).collect();
+                table.insert(pipe, ("pipe".to_owned(), true));
+                let (table, pipe) = run_to(table, sources, &targets, pipe);
+                for (source, target) in sources.iter().zip(targets) {
+                    assert_eq!(table[&target], (source.to_string(), false), "{order:?}");
+                }
+                assert_eq!(table[&pipe], ("pipe".to_owned(), true), "{order:?}");
+                let open = table.values().filter(|(_, cloexec)| !cloexec).count();
+                assert_eq!(open, 3, "{order:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn everything_between_and_above_is_closed() {
+        assert_eq!(unused(&[]), [(3, u32::MAX)]);
+        assert_eq!(unused(&[0, 0]), [(3, u32::MAX)]);
+        assert_eq!(unused(&[3, 4]), [(5, u32::MAX)]);
+        assert_eq!(unused(&[3, 4, 9]), [(5, 8), (10, u32::MAX)]);
+        assert_eq!(unused(&[7]), [(3, 6), (8, u32::MAX)]);
+        assert_eq!(unused(&[3, 4, 1]), [(5, u32::MAX)]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod program;
 pub use advise::{JOURNAL, advise};
 pub use outcome::{explain, explain_fork};
 pub use prepare::{
-    Given, Inherited, Numbers, Outlet, PrepareError, Served, Surroundings, launch, output_file,
-    prepare,
+    Given, Inherited, Numbers, Outlet, PrepareError, Served, Stored, Surroundings, launch,
+    output_file, prepare, prepare_hook,
 };
 pub use program::{Missing, find};

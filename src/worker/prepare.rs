@@ -1,9 +1,9 @@
 //! A worker's plan and the bound sockets → everything the child needs, laid out in memory.
 
 use super::{fdmap, program};
-use crate::config::{Endpoint, Handoff, Output, Piece, Resource, SocketRef, Template};
+use crate::config::{Endpoint, Handoff, Hook, Output, Piece, Ready, Resource, SocketRef, Template};
 use crate::connection::Ends;
-use crate::handoff::{FIRST_FD, Value, connection, inetd, systemd};
+use crate::handoff::{FIRST_FD, Value, connection, inetd, notify, systemd};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
 use crate::sys::{CStrings, ContainsNul, EnvSlot, Launched, Prepared, Stdio, Tell};
@@ -23,8 +23,17 @@ pub struct Inherited<'a> {
     pub address: &'a Endpoint,
 }
 
-/// What a process is given.
+/// A descriptor that an instance has left for its successor (`FDSTORE=1`, sd_notify(3)).
 #[derive(Debug, Clone, Copy)]
+pub struct Stored<'a> {
+    /// What it is called.
+    pub name: &'a str,
+    /// Its number in listend.
+    pub fd: i32,
+}
+
+/// What a process is given.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Given<'a> {
     /// Every socket of the worker's listeners: what it inherits, or, where it is given a connection
     /// instead, what the placeholders may name.
@@ -33,6 +42,12 @@ pub struct Given<'a> {
     pub connection: Option<Served<'a>>,
     /// Where its output goes, if listend has opened that already.
     pub output: Option<Outlet<'a>>,
+    /// What follows its sockets.
+    pub stored: &'a [Stored<'a>],
+    /// NOTIFY_SOCKET, if it may tell anything.
+    pub notify: Option<&'a str>,
+    /// With [`Ready::Fd`]: the end that it writes its newline to, by its number in listend.
+    pub ready: Option<i32>,
 }
 
 /// What listend has opened for the standard output and error of a process.
@@ -79,6 +94,8 @@ pub enum PrepareError {
     },
     /// A NUL byte where the system takes none.
     Nul(&'static str),
+    /// `ready: fd N` has the number of something that the worker is given.
+    Occupied(i32),
 }
 
 impl fmt::Display for PrepareError {
@@ -88,6 +105,10 @@ impl fmt::Display for PrepareError {
                 write!(f, "`{program}`: {reason}")
             }
             PrepareError::Nul(what) => write!(f, "{what} contains a NUL byte"),
+            PrepareError::Occupied(fd) => write!(
+                f,
+                "`ready: fd {fd}`: the worker gets a listener at {fd}; take a higher number"
+            ),
         }
     }
 }
@@ -101,7 +122,7 @@ impl PrepareError {
                 program::Missing::NoSuchFile | program::Missing::NotInPath(_) => libc::ENOENT,
                 program::Missing::NotExecutable(_) | program::Missing::NotAFile(_) => libc::EACCES,
             },
-            PrepareError::Nul(_) => libc::EINVAL,
+            PrepareError::Nul(_) | PrepareError::Occupied(_) => libc::EINVAL,
         }
     }
 
@@ -131,22 +152,66 @@ pub fn prepare(
     numbers: Numbers,
     around: &Surroundings,
 ) -> Result<Prepared, PrepareError> {
-    let handed = handed_over(worker.handoff, given);
+    let handed = handed_over(worker, given)?;
     let filling = Filling::new(worker, given, handed.first, numbers, around);
-    let mut argv = CStrings::with_room_for(worker.command.len());
-    for word in &worker.command {
+    let environment = environment(worker, given, &handed, &filling)?;
+    lay_out(
+        worker,
+        &worker.command,
+        handed,
+        environment,
+        given,
+        &filling,
+    )
+}
+
+/// Lays out a command that runs beside an instance: in the worker's surroundings, but without
+/// listeners and without a way to tell anything. Of what is given the sockets are those that its
+/// templates may name, and the output is where it writes to. `main_pid` is the instance's main
+/// process, for MAINPID, if there is one.
+///
+/// # Errors
+///
+/// See [`PrepareError`].
+pub fn prepare_hook(
+    worker: &WorkerPlan,
+    hook: &Hook,
+    given: Given<'_>,
+    numbers: Numbers,
+    main_pid: Option<i32>,
+    around: &Surroundings,
+) -> Result<Prepared, PrepareError> {
+    let handed = HandedOver::nothing();
+    let filling = Filling::new(worker, given, handed.first, numbers, around);
+    let main = main_pid.map(|pid| (notify::MAIN_PID, Value::Text(pid.to_string())));
+    let told: Vec<Variable> = main.into_iter().collect();
+    let environment = environment_with(worker, given, &[], told, &filling)?;
+    lay_out(worker, &hook.command, handed, environment, given, &filling)
+}
+
+fn lay_out(
+    worker: &WorkerPlan,
+    command: &[Template],
+    handed: HandedOver<'_>,
+    environment: CStrings,
+    given: Given<'_>,
+    filling: &Filling<'_>,
+) -> Result<Prepared, PrepareError> {
+    let mut argv = CStrings::with_room_for(command.len());
+    for word in command {
         argv.push(|bytes| filling.write(word, bytes))
             .map_err(|ContainsNul| PrepareError::Nul("the command"))?;
     }
+    let around = filling.around;
     let credentials = worker.credentials.as_ref();
     Ok(Prepared {
-        program: find_program(worker, &filling)?,
+        program: find_program(worker, command, filling)?,
         argv,
-        environment: environment(worker, given, &filling)?,
-        first_target: handed.first,
-        first_unused: FIRST_FD.max(handed.first + handed.fds.len() as i32),
+        environment,
+        unused: fdmap::unused(&handed.targets),
         fd_actions: Vec::new(),
         fds: handed.fds,
+        targets: handed.targets,
         output: match (given.output, &worker.output) {
             (Some(outlet), _) => Stdio::Descriptor(outlet.fd),
             (None, Output::Inherit | Output::Tag | Output::TagJson | Output::Journal) => {
@@ -187,7 +252,7 @@ pub fn output_file(
     let Output::File(path) = &worker.output else {
         return Ok(None);
     };
-    let first = handed_over(worker.handoff, given).first;
+    let first = first_of(worker.handoff);
     let filling = Filling::new(worker, given, first, numbers, around);
     let path = c_string(filling.text(path), OUTPUT_PATH)?;
     Ok(Some(PathBuf::from(OsString::from_vec(path.into_bytes()))))
@@ -201,10 +266,7 @@ const OUTPUT_PATH: &str = "the output file's path";
 ///
 /// As there: no child is left.
 pub fn launch(prepared: Prepared, tell: Tell<'_>) -> std::io::Result<Launched> {
-    let first = prepared.first_target;
-    crate::sys::launch(prepared, tell, |sources, pipe| {
-        fdmap::plan(sources, pipe, first)
-    })
+    crate::sys::launch(prepared, tell, fdmap::plan)
 }
 
 fn c_string(text: String, what: &'static str) -> Result<CString, PrepareError> {
@@ -212,22 +274,41 @@ fn c_string(text: String, what: &'static str) -> Result<CString, PrepareError> {
 }
 
 /// The descriptors that a process gets beside its standard streams, or in their place.
-struct HandedOver {
+struct HandedOver<'a> {
     /// Their numbers in listend.
     fds: Vec<i32>,
+    /// Where each goes.
+    targets: Vec<i32>,
     /// The number of the first in the process.
     first: i32,
+    /// Those that an instance left: not all of them may fit.
+    stored: &'a [Stored<'a>],
 }
 
-fn handed_over(handoff: Handoff, given: Given<'_>) -> HandedOver {
-    let connection = given.connection.map(|served| served.fd);
-    match handoff {
-        Handoff::Systemd => HandedOver {
-            fds: match connection {
-                Some(fd) => vec![fd],
-                None => given.sockets.iter().map(|socket| socket.fd).collect(),
-            },
+impl HandedOver<'_> {
+    fn nothing() -> HandedOver<'static> {
+        HandedOver {
+            fds: Vec::new(),
+            targets: Vec::new(),
             first: FIRST_FD,
+            stored: &[],
+        }
+    }
+}
+
+fn first_of(handoff: Handoff) -> i32 {
+    match handoff {
+        Handoff::Systemd => FIRST_FD,
+        Handoff::Inetd => inetd::FIRST_FD,
+    }
+}
+
+fn handed_over<'a>(worker: &WorkerPlan, given: Given<'a>) -> Result<HandedOver<'a>, PrepareError> {
+    let connection = given.connection.map(|served| served.fd);
+    let mut fds: Vec<i32> = match worker.handoff {
+        Handoff::Systemd => match connection {
+            Some(fd) => vec![fd],
+            None => given.sockets.iter().map(|socket| socket.fd).collect(),
         },
         Handoff::Inetd => {
             let (fd, kind) = match connection {
@@ -239,19 +320,50 @@ fn handed_over(handoff: Handoff, given: Given<'_>) -> HandedOver {
                     (socket.map(|socket| socket.fd), inetd::Kind::Socket)
                 }
             };
-            HandedOver {
-                fds: fd.map_or(Vec::new(), |fd| vec![fd; kind.count()]),
-                first: inetd::FIRST_FD,
-            }
+            fd.map_or(Vec::new(), |fd| vec![fd; kind.count()])
         }
+    };
+    let first = first_of(worker.handoff);
+    // inetd has no way to tell of them, and a connection is nobody's successor.
+    let mut stored = match (worker.handoff, connection) {
+        (Handoff::Systemd, None) => given.stored,
+        (Handoff::Systemd, Some(_)) | (Handoff::Inetd, _) => &[],
+    };
+    let ready = match (worker.lifecycle.ready, given.ready) {
+        (Ready::Fd(target), Some(fd)) => Some((fd, target)),
+        (Ready::Fd(_) | Ready::Started | Ready::Notify | Ready::Accepting(_), _) => None,
+    };
+    let end = first + fds.len() as i32;
+    if let Some((_, target)) = ready
+        && target >= first
+    {
+        // LISTEN_FDS counts from the first without a gap: what would be in the way stays behind.
+        let room = usize::try_from(target - end).map_err(|_| PrepareError::Occupied(target))?;
+        stored = stored.get(..room).unwrap_or(stored);
     }
+    fds.extend(stored.iter().map(|stored| stored.fd));
+    let mut targets: Vec<i32> = (first..).take(fds.len()).collect();
+    if let Some((fd, target)) = ready {
+        fds.push(fd);
+        targets.push(target);
+    }
+    Ok(HandedOver {
+        fds,
+        targets,
+        first,
+        stored,
+    })
 }
 
-fn find_program(worker: &WorkerPlan, filling: &Filling<'_>) -> Result<CString, PrepareError> {
+fn find_program(
+    worker: &WorkerPlan,
+    command: &[Template],
+    filling: &Filling<'_>,
+) -> Result<CString, PrepareError> {
     let named = |(name, _): &&(String, Template)| name == "PATH";
     let path = worker.environment.iter().rfind(named);
     let path = path.map(|(_, value)| filling.text(value));
-    let program = worker.command.first();
+    let program = command.first();
     let program = program.map_or(String::new(), |word| filling.text(word));
     match program::find(&program, path.as_deref()) {
         Ok(found) => CString::new(found.into_os_string().into_vec())
@@ -260,29 +372,55 @@ fn find_program(worker: &WorkerPlan, filling: &Filling<'_>) -> Result<CString, P
     }
 }
 
+/// A variable of a handoff.
+type Variable = (&'static str, Value);
+
 /// The worker's own variables, and those of the handoff, which win.
 fn environment(
     worker: &WorkerPlan,
     given: Given<'_>,
+    handed: &HandedOver<'_>,
     filling: &Filling<'_>,
 ) -> Result<CStrings, PrepareError> {
     let inode = filling.around.inode;
     let listen = match (worker.handoff, given.connection) {
         (Handoff::Inetd, _) => Vec::new(),
-        (Handoff::Systemd, Some(_)) => systemd::variables([systemd::CONNECTION].into_iter(), inode),
+        (Handoff::Systemd, Some(_)) => systemd::variables(&[systemd::CONNECTION], inode),
         (Handoff::Systemd, None) => {
-            systemd::variables(given.sockets.iter().map(|socket| socket.listener), inode)
+            let stored = handed.stored.iter().map(|stored| stored.name);
+            let names = given.sockets.iter().map(|socket| socket.listener);
+            let names: Vec<&str> = names.chain(stored).collect();
+            systemd::variables(&names, inode)
         }
     };
     let ends = given.connection.map(|served| served.ends);
     let ends = ends.map_or(Vec::new(), connection::variables);
+    let told = given.notify.map(|socket| notify::Asked {
+        socket,
+        watchdog: worker.lifecycle.watchdog,
+        store: worker.fd_store,
+    });
+    let mut variables = told.map_or(Vec::new(), notify::variables);
+    // LISTEN_PIDFDID comes last, and has to (see [`EnvSlot`]).
+    variables.extend(listen);
+    environment_with(worker, given, &ends, variables, filling)
+}
+
+/// The worker's own variables, and these, which win and come last.
+fn environment_with(
+    worker: &WorkerPlan,
+    given: Given<'_>,
+    ends: &[(&'static str, Vec<u8>)],
+    told: Vec<Variable>,
+    filling: &Filling<'_>,
+) -> Result<CStrings, PrepareError> {
     let journal = given.output.and_then(|outlet| outlet.journal_stream);
     let is_given = |name: &str| {
         (name == JOURNAL_STREAM && journal.is_some())
-            || listen.iter().any(|(given, _)| *given == name)
+            || told.iter().any(|(given, _)| *given == name)
             || ends.iter().any(|(given, _)| *given == name)
     };
-    let strings = worker.environment.len() + ends.len() + listen.len() + 1;
+    let strings = worker.environment.len() + ends.len() + told.len() + 1;
     let mut block = CStrings::with_room_for(strings);
     let nul = |ContainsNul| PrepareError::Nul("the environment");
     for (name, value) in &worker.environment {
@@ -294,14 +432,13 @@ fn environment(
             block.push(write).map_err(nul)?;
         }
     }
-    for (name, value) in &ends {
+    for (name, value) in ends {
         push(&mut block, name, value)?;
     }
     if let Some(stream) = journal {
         push(&mut block, JOURNAL_STREAM, stream.as_bytes())?;
     }
-    // LISTEN_PIDFDID comes last, and has to (see [`EnvSlot`]).
-    for (name, value) in listen {
+    for (name, value) in told {
         match value {
             Value::Text(text) => push(&mut block, name, text.as_bytes())?,
             Value::OwnPid => block.push_slot(name, EnvSlot::OwnPid),

@@ -45,6 +45,8 @@ pub(super) enum Question {
 pub(super) struct Errand {
     client: ClientId,
     question: Question,
+    /// Not reaped as long as this is here.
+    pid: i32,
     pidfd: OwnedFd,
     output: io::PipeReader,
     said: Vec<u8>,
@@ -98,6 +100,16 @@ struct Compared {
     changes: Option<Vec<String>>,
 }
 
+impl Control {
+    /// Whose process this is, if it is one that finds something out.
+    pub(in crate::shell) fn errand_of(&self, pid: i32) -> Option<ErrandId> {
+        let mut errands = self.errands.iter();
+        errands
+            .find(|(_, errand)| errand.pid == pid)
+            .map(|(id, _)| *id)
+    }
+}
+
 impl Shell {
     /// Starts a process that finds something out. `about` is the listener to explain, or the
     /// fingerprints of what runs.
@@ -143,7 +155,7 @@ impl Shell {
     }
 
     /// The process has ended.
-    pub(super) fn errand_end(&mut self, id: ErrandId) {
+    pub(in crate::shell) fn errand_end(&mut self, id: ErrandId) {
         let Some(mut errand) = self.control.errands.remove(&id) else {
             return;
         };
@@ -254,6 +266,7 @@ fn start(
     Ok(Errand {
         client,
         question,
+        pid: child.id() as i32,
         pidfd,
         output,
         said: Vec::new(),

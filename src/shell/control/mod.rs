@@ -29,7 +29,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use socket2::SockRef;
 use status::{Portrait, Survey};
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// So many clients are served at once, if descriptors allow it.
@@ -188,6 +188,11 @@ impl Control {
             let _not_watched = epoll.delete(&socket.fd);
         }
         self.door = how;
+    }
+
+    /// Where it can be asked.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.socket.as_ref()?.path()
     }
 
     fn owner(&self) -> Option<Owner> {

@@ -1,0 +1,5 @@
+//! What processes say about themselves with sd_notify(3): bytes in, fields out. Pure.
+
+mod parse;
+
+pub use parse::{LONGEST_NAME, LONGEST_STATUS, Message, STORED, Watchdog, parse};

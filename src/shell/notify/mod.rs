@@ -1,0 +1,630 @@
+//! What workers say about themselves (sd_notify(3)), and what follows from it.
+//!
+//! There is one socket for all of them. It is read before any child is reaped, so that what a process
+//! has said last still counts, and so that whoever sent something can still be looked up.
+
+mod socket;
+mod who;
+
+use super::clock;
+use super::fd_store::{FdStore, How};
+use super::turn::{Shell, Token};
+use super::words;
+use crate::config::{NotifyAccess, Ready};
+use crate::core::{Input, InstanceId, Mono, Notice, ProcessId};
+use crate::notify::{self, Message, STORED, Watchdog};
+use crate::output::visible;
+use crate::plan::{Activation, WorkerId};
+use crate::stage::{LaunchFailure, Stage};
+use crate::sys::{self, Datagram, Sender};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::unistd::{pipe2, read};
+use socket::NotifySocket;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// The longest message in bytes, as systemd has it (PIPE_BUF). What is longer is dropped there, too.
+const LONGEST: usize = 4096;
+/// How many messages a turn takes if nobody is to be reaped; the rest stays for the next.
+const PER_TURN: usize = 64;
+/// How many reads of that size it takes to empty a pipe (pipe(7)): whoever writes on and on does not
+/// hold up the loop.
+const READS: usize = 16;
+/// How long nothing is said again about who sends what counts for nothing.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// What an epoll event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Messages wait.
+    Socket,
+    /// A process has written to the descriptor of `ready: fd N`, or has closed it.
+    Newline(ProcessId),
+    /// Nobody is at the other end of a stored descriptor.
+    Stored(u64),
+}
+
+impl Part {
+    pub(super) fn pack(self) -> u64 {
+        match self {
+            Part::Socket => 0,
+            Part::Newline(process) => process.0 << 2 | 1,
+            Part::Stored(id) => id << 2 | 2,
+        }
+    }
+
+    pub(super) fn unpack(data: u64) -> Part {
+        match data & 3 {
+            1 => Part::Newline(ProcessId(data >> 2)),
+            2 => Part::Stored(data >> 2),
+            _ => Part::Socket,
+        }
+    }
+}
+
+/// How many messages there were since listend was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NotifyCounters {
+    /// All of them.
+    pub received: u64,
+    /// Those in which something could not be understood; the rest of them counted.
+    pub malformed: u64,
+    /// Those of processes that may tell nothing. Dropped.
+    pub foreign: u64,
+    /// Those that were too long, or whose descriptors found no room. Dropped.
+    pub truncated: u64,
+}
+
+/// What a process has told for people to read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// `STATUS=`, with control characters made visible.
+    pub status: Option<String>,
+    /// `ERRNO=`.
+    pub errno: Option<i32>,
+    /// `BUSERROR=`, with control characters made visible.
+    pub bus_error: Option<String>,
+    /// `EXIT_STATUS=`.
+    pub exit_status: Option<u8>,
+}
+
+impl Told {
+    fn take(&mut self, message: &Message) {
+        let shown = |text: &String| Some(visible(text.as_bytes())).filter(|text| !text.is_empty());
+        if let Some(status) = &message.status {
+            self.status = shown(status);
+        }
+        if let Some(error) = &message.bus_error {
+            self.bus_error = shown(error);
+        }
+        self.errno = message.errno.or(self.errno);
+        self.exit_status = message.exit_status.or(self.exit_status);
+    }
+}
+
+/// By what a new process can tell something.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    /// NOTIFY_SOCKET.
+    pub(super) socket: Option<String>,
+    /// The reading and the writing end of the pipe for its newline.
+    newline: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Ways {
+    /// The number of the end that it gets.
+    pub(super) fn their_end(&self) -> Option<i32> {
+        self.newline.as_ref().map(|(_, theirs)| theirs.as_raw_fd())
+    }
+}
+
+/// What counts for nothing, and is said once in a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Complaint {
+    Foreign,
+    Malformed,
+    Truncated,
+    NoRoom,
+}
+
+/// About whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum About {
+    Worker(WorkerId),
+    User(u32),
+    Nobody,
+}
+
+/// Everything about it.
+#[derive(Debug, Default)]
+pub(super) struct Notify {
+    socket: Option<NotifySocket>,
+    /// The pipes on which a newline is waited for.
+    newlines: HashMap<ProcessId, OwnedFd>,
+    /// What instances have left.
+    pub(super) store: FdStore,
+    counters: NotifyCounters,
+    /// When it was said last.
+    said: HashMap<(Complaint, About), Mono>,
+}
+
+impl Notify {
+    /// Waits for the newline of a process that exists now. Its end is closed here.
+    pub(super) fn listen_for_newline(&mut self, epoll: &Epoll, process: ProcessId, ways: Ways) {
+        let Some((ours, _theirs)) = ways.newline else {
+            return;
+        };
+        let token = Token::Notify(Part::Newline(process)).pack();
+        match epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
+            Ok(()) => {
+                self.newlines.insert(process, ours);
+            }
+            Err(errno) => log::warn!(
+                "cannot watch for the newline of a worker, which will not count as ready: {}",
+                errno.desc()
+            ),
+        }
+    }
+
+    /// Nothing more is heard of a process.
+    pub(super) fn forget_process(&mut self, epoll: &Epoll, process: ProcessId) {
+        if let Some(pipe) = self.newlines.remove(&process) {
+            // By hand: a child that is still on its way to exec has a copy of it (epoll(7)).
+            let _not_watched = epoll.delete(&pipe);
+        }
+    }
+
+    /// Says something, unless it was said of them lately.
+    fn complain(&mut self, complaint: Complaint, about: About, words: &dyn Fn() -> String) {
+        let now = clock::now();
+        self.said.retain(|_, at| now.since(*at) < QUIET);
+        let level = match self.said.entry((complaint, about)) {
+            Entry::Occupied(_) => log::Level::Debug,
+            Entry::Vacant(unsaid) => {
+                unsaid.insert(now);
+                log::Level::Warn
+            }
+        };
+        if log::log_enabled!(level) {
+            log::log!(level, "{}", words());
+        }
+    }
+}
+
+impl Shell {
+    /// The messages that were received, and those of them that counted for nothing.
+    pub fn notify_counters(&self) -> NotifyCounters {
+        self.notify.counters
+    }
+
+    /// What a process has told for people to read; `None` for one that is not there.
+    pub fn told(&self, process: ProcessId) -> Option<&Told> {
+        self.processes.get(process).map(|process| &process.told)
+    }
+
+    /// Gives up what the instances of a worker have left for their successors: it is stopped for
+    /// good, or there are to be none.
+    pub fn forget_store(&mut self, worker: WorkerId) {
+        self.notify.store.forget(&self.epoll, worker);
+    }
+
+    /// The value of NOTIFY_SOCKET. The socket is made when it is asked for first.
+    ///
+    /// # Errors
+    ///
+    /// socket(2), bind(2) or epoll_ctl(2): no descriptors or no memory are left.
+    pub(super) fn notify_socket(&mut self) -> io::Result<&str> {
+        let socket = match self.notify.socket.take() {
+            Some(socket) => socket,
+            None => {
+                let socket = NotifySocket::new(self.control.path(), &self.plan)?;
+                let token = Token::Notify(Part::Socket).pack();
+                self.epoll
+                    .add(socket.fd(), EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+                log::debug!("workers tell about themselves at {}", socket.address());
+                socket
+            }
+        };
+        Ok(self.notify.socket.insert(socket).address())
+    }
+
+    /// Makes what an instance needs to tell what it is asked to.
+    pub(super) fn ways_to_tell(
+        &mut self,
+        instance: InstanceId,
+    ) -> Result<Ways, (LaunchFailure, String)> {
+        let worker = self.plan.worker(instance.worker);
+        let (access, ready) = (worker.notify_access, worker.lifecycle.ready);
+        let mut ways = Ways::default();
+        if access.is_some() {
+            let socket = self.notify_socket().map(str::to_owned);
+            ways.socket = Some(socket.map_err(|error| no_way("the notify socket", &error))?);
+        }
+        match ready {
+            Ready::Fd(_) => {
+                let pipe = newline_pipe();
+                ways.newline = Some(pipe.map_err(|error| no_way("the readiness pipe", &error))?);
+            }
+            Ready::Started | Ready::Notify | Ready::Accepting(_) => {}
+        }
+        Ok(ways)
+    }
+
+    pub(super) fn notify_event(&mut self, part: Part) {
+        match part {
+            Part::Socket => self.take_some(PER_TURN),
+            Part::Newline(process) => self.newline(process),
+            Part::Stored(id) => self.notify.store.hung_up(&self.epoll, id),
+        }
+    }
+
+    /// Takes everything that a process has said before it ended.
+    pub(super) fn hear_out(&mut self, process: ProcessId) {
+        self.take_notices();
+        self.newline(process);
+    }
+
+    /// Takes every message that is there.
+    pub(super) fn take_notices(&mut self) {
+        if let Some(socket) = &self.notify.socket {
+            self.take_some(socket.most_waiting());
+        }
+    }
+
+    fn take_some(&mut self, at_most: usize) {
+        let mut buffer = [0; LONGEST];
+        for _ in 0..at_most {
+            let Some(socket) = &self.notify.socket else {
+                return;
+            };
+            match sys::receive_datagram(socket.fd(), &mut buffer) {
+                Ok(datagram) => {
+                    let bytes = buffer.get(..datagram.length).unwrap_or_default();
+                    self.take_message(bytes, datagram);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Everything that came with the message and is not kept is closed at the end of this.
+    fn take_message(&mut self, bytes: &[u8], datagram: Datagram) {
+        self.notify.counters.received += 1;
+        let whose = datagram
+            .sender
+            .map_or(About::Nobody, |sender| About::User(sender.uid));
+        if datagram.is_truncated {
+            self.notify.counters.truncated += 1;
+            let sender = describe_sender(datagram.sender);
+            self.notify.complain(Complaint::Truncated, whose, &|| {
+                format!(
+                    "dropped a notification of {sender}: it is longer than {LONGEST} bytes, or no                      descriptors are left"
+                )
+            });
+            return;
+        }
+        let message = notify::parse(bytes);
+        // Whoever it is from: all that was sent before has been taken, and that is all it asks.
+        if message.barrier {
+            return;
+        }
+        let Some(process) = self.sender_of(&datagram) else {
+            self.notify.counters.foreign += 1;
+            let sender = describe_sender(datagram.sender);
+            self.notify.complain(Complaint::Foreign, whose, &|| {
+                format!(
+                    "dropped a notification of {sender}, which may tell nothing: it is no main \
+                     process, nor of a worker with `notify_access: all`; or it had ended before \
+                     it could be looked up"
+                )
+            });
+            return;
+        };
+        self.take_notice(process, &message, datagram);
+    }
+
+    /// Of which process somebody may tell.
+    fn sender_of(&self, datagram: &Datagram) -> Option<ProcessId> {
+        let pid = datagram.sender?.pid;
+        if pid <= 0 || datagram.is_sender_gone {
+            return None;
+        }
+        let (process, is_main) = match self.processes.by_pid(pid) {
+            Some(process) => (process, true),
+            None if self.may_all_tell() => (who::family(pid, &self.processes)?, false),
+            None => return None,
+        };
+        let may = match self.processes.get(process)?.access {
+            None => false,
+            Some(NotifyAccess::Main) => is_main,
+            Some(NotifyAccess::All) => true,
+        };
+        // Only now: whoever has that number at this point has had it all the time.
+        let is_the_same = datagram
+            .pidfd
+            .as_ref()
+            .is_none_or(|pidfd| exists(sys::send_signal(pidfd, 0)));
+        (may && is_the_same).then_some(process)
+    }
+
+    /// Whether others than main processes are worth looking up.
+    fn may_all_tell(&self) -> bool {
+        let may = |access: Option<NotifyAccess>| access == Some(NotifyAccess::All);
+        self.plan
+            .workers
+            .iter()
+            .any(|worker| may(worker.notify_access))
+    }
+
+    fn take_notice(&mut self, id: ProcessId, message: &Message, datagram: Datagram) {
+        // Whatever it says, it runs its program, and that is to be known first.
+        self.exec_status(id);
+        let mut wrong = message.first_malformed.clone();
+        let uid = datagram.sender.map(|sender| sender.uid);
+        if let Some(pid) = message.main_pid
+            && let Err(reason) = self.change_main(id, pid, uid)
+        {
+            wrong.get_or_insert_with(|| format!("MAINPID={pid}: {reason}"));
+        }
+        let Some(process) = self.processes.get_mut(id) else {
+            return;
+        };
+        process.told.take(message);
+        let instance = process.instance;
+        for notice in notices(message) {
+            self.feed(Input::Notified {
+                process: id,
+                notice,
+            });
+        }
+        if message.remove {
+            match &message.name {
+                Some(name) => {
+                    self.notify.store.remove(&self.epoll, instance, name);
+                }
+                None => {
+                    wrong.get_or_insert_with(|| "FDSTOREREMOVE=1 without FDNAME=".to_owned());
+                }
+            }
+        }
+        if message.store {
+            self.store(instance, message, datagram.descriptors);
+        }
+        if let Some(wrong) = wrong {
+            self.notify.counters.malformed += 1;
+            let name = words::instance_name(&self.plan, instance);
+            let about = About::Worker(instance.worker);
+            self.notify.complain(Complaint::Malformed, about, &|| {
+                let wrong = visible(wrong.as_bytes());
+                format!("{name}: ignored `{wrong}`, which it has sent to NOTIFY_SOCKET")
+            });
+        }
+    }
+
+    fn store(&mut self, instance: InstanceId, message: &Message, fds: Vec<OwnedFd>) {
+        let worker = self.plan.worker(instance.worker);
+        let at_most = match worker.lifecycle.activation {
+            Activation::Eager | Activation::OnDemand { .. } => worker.fd_store,
+            // The process of a connection has no successor.
+            Activation::PerConnection(_) => 0,
+        };
+        let name = message.name.as_deref().filter(|name| !name.is_empty());
+        let how = How {
+            name: name.unwrap_or(STORED),
+            polled: !message.unpolled,
+            at_most,
+        };
+        let refused = self.notify.store.add(&self.epoll, instance, fds, how);
+        if refused > 0 {
+            let instance_name = words::instance_name(&self.plan, instance);
+            let about = About::Worker(instance.worker);
+            self.notify.complain(Complaint::NoRoom, about, &|| {
+                format!(
+                    "{instance_name}: closed {refused} of the descriptors that it wanted to leave                      for its successor: there is room for {at_most} (`fd_store`)"
+                )
+            });
+        }
+    }
+
+    /// Makes another process the main one of an instance.
+    fn change_main(&mut self, id: ProcessId, pid: i32, uid: Option<u32>) -> Result<(), String> {
+        let process = self.processes.get(id).ok_or("it is gone")?;
+        if process.pid == pid {
+            return Ok(());
+        }
+        let (before, instance) = (process.pid, process.instance);
+        if self.processes.by_pid(pid).is_some() {
+            return Err("another instance has that process".to_owned());
+        }
+        // First, so that what is found out is about the process that this is then.
+        let pidfd = sys::open_pidfd(pid).map_err(|error| error.to_string())?;
+        self.may_be_main(id, pid, uid)?;
+        if !exists(sys::send_signal(&pidfd, 0)) {
+            return Err("it has ended".to_owned());
+        }
+        let token = Token::Exit(id).pack();
+        self.epoll
+            .add(&pidfd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+            .map_err(|errno| errno.desc().to_owned())?;
+        if let Some(old) = self.processes.replace_main(id, pid, pidfd) {
+            // By hand: a child on its way to exec has a copy (epoll(7)). Its end is told by SIGCHLD.
+            let _not_watched = self.epoll.delete(&old);
+        }
+        log::info!(
+            "{}: pid {pid} is the main process now, in place of {before}",
+            words::instance_name(&self.plan, instance)
+        );
+        Ok(())
+    }
+
+    /// Whether a process is one of the instance's: in its session, or descended from its main
+    /// process. One that has left the session and whose parent has ended has come to listend, which is
+    /// all that is left of its descent: it has to run as whoever names it, or root names it.
+    fn may_be_main(&self, id: ProcessId, pid: i32, uid: Option<u32>) -> Result<(), String> {
+        let own = std::process::id() as i32;
+        if pid == 1 || pid == own {
+            return Err("it is no worker".to_owned());
+        }
+        let found = who::find(pid).ok_or("there is no such process")?;
+        if found.is_dead {
+            return Err("it has ended".to_owned());
+        }
+        match who::family(pid, &self.processes) {
+            Some(family) if family == id => Ok(()),
+            Some(_) => Err("it belongs to another instance".to_owned()),
+            None if found.parent == own && (uid == Some(0) || who::user(pid) == uid) => Ok(()),
+            None => Err("it is no descendant of the worker".to_owned()),
+        }
+    }
+
+    /// Looks for the newline of a process.
+    fn newline(&mut self, id: ProcessId) {
+        let Some(pipe) = self.notify.newlines.get(&id) else {
+            return;
+        };
+        let mut bytes = [0; LONGEST];
+        let mut reads = 0..READS;
+        let is_ready = loop {
+            if reads.next().is_none() {
+                return;
+            }
+            match read(pipe, &mut bytes) {
+                Ok(0) => break false,
+                Ok(count) if bytes.iter().take(count).any(|byte| *byte == b'\n') => break true,
+                // What comes before it has no meaning.
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                Err(_) => break false,
+            }
+        };
+        self.notify.forget_process(&self.epoll, id);
+        self.exec_status(id);
+        let Some(process) = self.processes.get(id) else {
+            return;
+        };
+        if is_ready {
+            self.feed(Input::Notified {
+                process: id,
+                notice: Notice::Ready,
+            });
+            return;
+        }
+        // One that did not reach its program has said so already.
+        if process.launching.is_none() {
+            log::warn!(
+                "{}: closed the descriptor of `ready: fd` without a newline, and so will not count                  as ready",
+                words::instance_name(&self.plan, process.instance)
+            );
+        }
+    }
+}
+
+/// What the core acts on, in the order in which systemd does. Who stops is not ready any more.
+fn notices(message: &Message) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    if message.stopping {
+        notices.push(Notice::Stopping);
+    } else {
+        notices.extend(message.reloading.then_some(Notice::Reloading));
+        notices.extend(message.ready.then_some(Notice::Ready));
+    }
+    notices.extend(message.extend_timeout.map(Notice::ExtendTimeout));
+    notices.extend(message.watchdog_interval.map(Notice::WatchdogInterval));
+    notices.extend(message.watchdog.map(|watchdog| match watchdog {
+        Watchdog::Alive => Notice::Alive,
+        Watchdog::Trigger => Notice::Trigger,
+    }));
+    notices
+}
+
+/// Whether a process is there, be it as a zombie: sending signal 0 says so even where it may not be
+/// sent any (kill(2)).
+fn exists(sent: io::Result<()>) -> bool {
+    sent.map_or_else(|error| error.raw_os_error() != Some(libc::ESRCH), |()| true)
+}
+
+fn describe_sender(sender: Option<Sender>) -> String {
+    match sender {
+        Some(Sender { pid, uid }) => format!("pid {pid} of uid {uid}"),
+        None => "nobody known".to_owned(),
+    }
+}
+
+fn no_way(what: &str, error: &io::Error) -> (LaunchFailure, String) {
+    let failure = LaunchFailure {
+        stage: Stage::Fork,
+        errno: error.raw_os_error().unwrap_or(libc::EIO),
+        detail: 0,
+    };
+    (failure, format!("cannot make {what}: {error}"))
+}
+
+fn newline_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((ours, theirs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_back_from_their_numbers() {
+        for part in [
+            Part::Socket,
+            Part::Newline(ProcessId(0)),
+            Part::Newline(ProcessId(u64::MAX >> 6)),
+            Part::Stored(7),
+        ] {
+            assert_eq!(Part::unpack(part.pack()), part);
+            let token = Token::Notify(part);
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+
+    #[test]
+    fn notices_come_in_systemd_s_order() {
+        let of = |text: &str| notices(&notify::parse(text.as_bytes()));
+        assert_eq!(of("STATUS=x\nMAINPID=1"), []);
+        assert_eq!(of("READY=1\nSTATUS=x"), [Notice::Ready]);
+        let both = [Notice::Reloading, Notice::Ready];
+        assert_eq!(of("READY=1\nRELOADING=1"), both);
+        assert_eq!(of("RELOADING=1\nREADY=1"), both);
+        let time = Duration::from_micros(5);
+        let all = "WATCHDOG=1\nWATCHDOG_USEC=5\nEXTEND_TIMEOUT_USEC=5\nREADY=1\nSTOPPING=1";
+        assert_eq!(
+            of(all),
+            [
+                Notice::Stopping,
+                Notice::ExtendTimeout(time),
+                Notice::WatchdogInterval(time),
+                Notice::Alive
+            ]
+        );
+        assert_eq!(of("WATCHDOG=trigger"), [Notice::Trigger]);
+    }
+
+    #[test]
+    fn what_is_told_stays_until_something_else_is() {
+        let mut told = Told::default();
+        told.take(&notify::parse(b"STATUS=up\x1b[31m\nERRNO=2"));
+        told.take(&notify::parse(b"EXIT_STATUS=3"));
+        let expected = Told {
+            status: Some("up^[[31m".to_owned()),
+            errno: Some(2),
+            bus_error: None,
+            exit_status: Some(3),
+        };
+        assert_eq!(told, expected);
+        told.take(&notify::parse(b"STATUS="));
+        assert_eq!(told.status, None);
+    }
+}

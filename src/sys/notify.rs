@@ -1,0 +1,234 @@
+//! The calls that a socket for sd_notify(3) needs: a message with everything that comes with it, and
+//! whether two descriptors are the same open file.
+
+use super::sockopt;
+use nix::libc::{self, c_int, c_long, c_void};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Linux 6.5 (asm-generic/socket.h); the same on every architecture that Rust's Linux targets have,
+/// but for these two.
+#[cfg(not(any(target_arch = "sparc", target_arch = "sparc64")))]
+const SO_PASSPIDFD: c_int = 76;
+#[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
+const SO_PASSPIDFD: c_int = 0x55;
+/// linux/socket.h (Linux 6.5).
+const SCM_PIDFD: c_int = 4;
+/// linux/fcntl.h (Linux 6.10).
+const F_DUPFD_QUERY: c_int = 1027;
+/// linux/kcmp.h: kcmp(2) compares open files.
+const KCMP_FILE: c_long = 0;
+
+/// The most descriptors that one message can carry (SCM_MAX_FD, unix(7)).
+const MOST_DESCRIPTORS: usize = 253;
+
+/// Room for the credentials, one pidfd and as many descriptors as there can be, in words, so that it
+/// is aligned as cmsg(3) wants it. Each of the three has a header and is padded to a word.
+const CONTROL_WORDS: usize =
+    (3 * (size_of::<libc::cmsghdr>() + 8) + size_of::<libc::ucred>() + 4 * (MOST_DESCRIPTORS + 1))
+        .div_ceil(8);
+
+/// Who sent a message, as the kernel vouches for it (SCM_CREDENTIALS, unix(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sender {
+    /// The process; 0 for one that has no number here (another pid namespace).
+    pub pid: i32,
+    /// Its user.
+    pub uid: u32,
+}
+
+/// One message.
+#[derive(Debug)]
+pub struct Datagram {
+    /// How much of the buffer it fills.
+    pub length: usize,
+    /// Who sent it.
+    pub sender: Option<Sender>,
+    /// Pins the sender's number (Linux 6.5).
+    pub pidfd: Option<OwnedFd>,
+    /// Whether the kernel could give no pidfd although it knows them: the sender is gone and reaped.
+    pub is_sender_gone: bool,
+    /// The descriptors that came with it, CLOEXEC.
+    pub descriptors: Vec<OwnedFd>,
+    /// Whether a part of it is lost: it was longer than the buffer, or no numbers were free for its
+    /// descriptors.
+    pub is_truncated: bool,
+}
+
+/// Asks for the credentials of every sender, and for its pidfd where the kernel has that (Linux 6.5).
+///
+/// # Errors
+///
+/// Those of setsockopt(2), but not for the pidfd.
+pub fn ask_for_senders(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
+    let _before_linux_6_5 = sockopt::set_int(socket, libc::SOL_SOCKET, SO_PASSPIDFD, 1);
+    sockopt::set_int(socket, libc::SOL_SOCKET, libc::SO_PASSCRED, 1)
+}
+
+/// The next message; never waits.
+///
+/// # Errors
+///
+/// Those of recvmsg(2); EAGAIN: there is none.
+pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+    let mut control = [MaybeUninit::<u64>::uninit(); CONTROL_WORDS];
+    let mut piece = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast::<c_void>(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: all zero is a message without a name or anything else.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut piece;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast::<c_void>();
+    // The type differs between C libraries.
+    header.msg_controllen = size_of_val(&control) as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the descriptor is borrowed and open; the header points to locals that outlive the call,
+    // with their lengths.
+    let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let mut datagram = Datagram {
+        length,
+        sender: None,
+        pidfd: None,
+        is_sender_gone: false,
+        descriptors: Vec::new(),
+        is_truncated: header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
+    };
+    // SAFETY: the kernel has just filled `header` and what it points to.
+    unsafe { take_control(&header, &mut datagram) };
+    Ok(datagram)
+}
+
+/// Takes over what came beside the bytes.
+///
+/// # Safety
+///
+/// `header` is as recvmsg(2) left it, its buffers are alive, and nobody else takes the descriptors.
+unsafe fn take_control(header: &libc::msghdr, datagram: &mut Datagram) {
+    // SAFETY: cmsg(3): the macros stay inside the control buffer; the kernel wrote whole entries.
+    // Each descriptor is new and nobody else's. Reads are unaligned, since the data may be.
+    unsafe {
+        let mut entry = libc::CMSG_FIRSTHDR(header);
+        while let Some(cmsg) = entry.as_ref() {
+            let data = libc::CMSG_DATA(entry);
+            // The type of the member differs between C libraries.
+            #[allow(clippy::unnecessary_cast)]
+            let length = (cmsg.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+            if cmsg.cmsg_level == libc::SOL_SOCKET {
+                match cmsg.cmsg_type {
+                    libc::SCM_RIGHTS => {
+                        for index in 0..length / size_of::<RawFd>() {
+                            let fd = data.cast::<RawFd>().add(index).read_unaligned();
+                            datagram.descriptors.push(OwnedFd::from_raw_fd(fd));
+                        }
+                    }
+                    libc::SCM_CREDENTIALS if length >= size_of::<libc::ucred>() => {
+                        let from = data.cast::<libc::ucred>().read_unaligned();
+                        datagram.sender = Some(Sender {
+                            pid: from.pid,
+                            uid: from.uid,
+                        });
+                    }
+                    SCM_PIDFD if length >= size_of::<RawFd>() => {
+                        // Instead of the descriptor it may be an error.
+                        match data.cast::<RawFd>().read_unaligned() {
+                            fd if fd >= 0 => datagram.pidfd = Some(OwnedFd::from_raw_fd(fd)),
+                            error => datagram.is_sender_gone = error == -libc::ESRCH,
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            entry = libc::CMSG_NXTHDR(header, entry);
+        }
+    }
+}
+
+/// Whether two descriptors are the same open file: not only the same file, but duplicates of each
+/// other (F_DUPFD_QUERY of Linux 6.10, or kcmp(2), which not every kernel has). Where nobody knows,
+/// they count as different.
+pub fn is_same_open_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let (one, other) = (one.as_raw_fd(), other.as_raw_fd());
+    // SAFETY: both descriptors are borrowed and open, and neither call changes anything.
+    unsafe {
+        match libc::fcntl(one, F_DUPFD_QUERY, other) {
+            0 => return false,
+            1 => return true,
+            _ => {}
+        }
+        let own = libc::getpid();
+        let (one, other) = (c_long::from(one), c_long::from(other));
+        libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, one, other) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::cmsg_space;
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use std::fs::File;
+    use std::io::IoSlice;
+    use std::os::unix::net::UnixDatagram;
+
+    fn send(socket: &UnixDatagram, text: &[u8], fds: &[RawFd]) {
+        let _room = cmsg_space!([RawFd; 2]);
+        let rights = [ControlMessage::ScmRights(fds)];
+        let control = if fds.is_empty() { &[][..] } else { &rights };
+        let data = [IoSlice::new(text)];
+        sendmsg::<()>(socket.as_raw_fd(), &data, control, MsgFlags::empty(), None).unwrap();
+    }
+
+    #[test]
+    fn a_message_comes_with_its_sender_and_its_descriptors() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ask_for_senders(&ours).unwrap();
+        let (one, two) = (File::open("/dev/null").unwrap(), File::open("/").unwrap());
+        send(&theirs, b"READY=1", &[one.as_raw_fd(), two.as_raw_fd()]);
+        let mut buffer = [0; 16];
+        let datagram = receive_datagram(&ours, &mut buffer).unwrap();
+        assert_eq!(&buffer[..datagram.length], b"READY=1");
+        assert!(!datagram.is_truncated);
+        assert_eq!(
+            datagram.sender.map(|sender| sender.pid),
+            Some(std::process::id() as i32)
+        );
+        assert!(!datagram.is_sender_gone);
+        let same = |at: usize, file: &File| {
+            is_same_open_file(datagram.descriptors[at].as_fd(), file.as_fd())
+        };
+        assert_eq!(datagram.descriptors.len(), 2);
+        assert!(same(0, &one) && same(1, &two) && !same(0, &two));
+        // The same file, opened again, is another open file.
+        assert!(!same(0, &File::open("/dev/null").unwrap()));
+        let none = receive_datagram(&ours, &mut buffer).unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_called_truncated_and_keeps_no_descriptor_open() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let file = File::open("/dev/null").unwrap();
+        send(&theirs, b"0123456789", &[file.as_raw_fd()]);
+        let datagram = receive_datagram(&ours, &mut [0; 4]).unwrap();
+        assert!(datagram.is_truncated);
+        assert_eq!(datagram.length, 4);
+        assert_eq!(datagram.descriptors.len(), 1, "it is there to be closed");
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_descriptors_as_can_come() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ask_for_senders(&ours).unwrap();
+        let file = File::open("/dev/null").unwrap();
+        send(&theirs, b"FDSTORE=1", &[file.as_raw_fd(); MOST_DESCRIPTORS]);
+        let datagram = receive_datagram(&ours, &mut [0; 16]).unwrap();
+        assert!(!datagram.is_truncated);
+        assert_eq!(datagram.descriptors.len(), MOST_DESCRIPTORS);
+        assert!(datagram.sender.is_some());
+    }
+}
