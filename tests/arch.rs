@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("handoff", &["connection"]),
     ("core", &["config", "connection", "plan", "stage"]),
     ("metrics", &["core", "plan"]),
+    ("evidence", &["config"]),
     ("sys", &["stage"]),
     (
         "listener",
@@ -49,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "control",
             "core",
             "diagnose",
+            "evidence",
             "handoff",
             "host",
             "listener",
