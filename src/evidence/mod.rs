@@ -10,6 +10,7 @@
 mod calls;
 mod epoll;
 mod memory;
+mod ring;
 mod search;
 mod tree;
 
@@ -72,7 +73,7 @@ pub enum Why {
         /// Why.
         errno: i32,
     },
-    /// It uses io_uring(7), through which it may accept clients without a system call.
+    /// It waits for something through io_uring(7), and it cannot be seen for what.
     IoUring {
         /// Which process.
         pid: i32,
@@ -98,7 +99,7 @@ impl fmt::Display for Why {
             }
             Why::IoUring { pid } => write!(
                 f,
-                "process {pid} uses io_uring, whose accepts /proc does not show"
+                "process {pid} waits for something through io_uring, and /proc does not show for what"
             ),
             Why::TooMany { what } => write!(f, "it has too many {what} to look at each"),
             Why::ForeignCalls { pid } => write!(

@@ -1,7 +1,7 @@
 //! One look: goes through processes, threads and descriptors until every socket is seen.
 
 use super::calls::{self, Call, Wait};
-use super::{Sight, SocketInode, Why, epoll, memory, tree};
+use super::{Sight, SocketInode, Why, epoll, memory, ring, tree};
 use nix::libc;
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
@@ -216,9 +216,17 @@ impl Search {
             };
             match target.to_str() {
                 Some("anon_inode:[eventpoll]") => self.epoll(pid, &folder, descriptor),
-                Some("anon_inode:[io_uring]") => self.hide(Why::IoUring { pid }),
+                Some("anon_inode:[io_uring]") => self.ring(pid, &folder, descriptor),
                 Some(_) | None => {}
             }
+        }
+    }
+
+    fn ring(&mut self, pid: i32, folder: &str, descriptor: i32) {
+        let text = fs::read_to_string(format!("{folder}/fdinfo/{descriptor}"));
+        let text = self.unless_gone(pid, "fdinfo", text);
+        if text.is_some_and(|text| ring::may_wait(&text)) {
+            self.hide(Why::IoUring { pid });
         }
     }
 

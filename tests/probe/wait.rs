@@ -10,7 +10,7 @@ use nix::sys::select::{FdSet, pselect, select};
 use nix::sys::socket::{MsgFlags, accept, recv};
 use nix::unistd::{ForkResult, dup, fork, read, write};
 use std::ffi::c_int;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 
 /// `wait HOW FD`
 pub fn run(words: &[String]) -> c_int {
@@ -62,16 +62,16 @@ pub fn run(words: &[String]) -> c_int {
             set.insert(copy);
             select(None, &mut set, None, None, None).expect("select");
         }
-        "accept" => drop(accept(number).expect("accept")),
+        "accept" => wait_in_accept(number),
         "thread" => {
-            std::thread::spawn(move || accept(number));
+            std::thread::spawn(move || wait_in_accept(number));
             step();
         }
-        "child" => in_child(|| drop(accept(number))),
-        "grandchild" => in_child(|| in_child(|| drop(accept(number)))),
+        "child" => in_child(|| wait_in_accept(number)),
+        "grandchild" => in_child(|| in_child(|| wait_in_accept(number))),
         "receive" => drop(recv(number, &mut [0; 64], MsgFlags::empty())),
         "read" => drop(read(listener, &mut [0; 64])),
-        "io_uring" => io_uring(),
+        "io_uring" => io_uring(number),
         other => panic!("{other}: no such way"),
     }
     0
@@ -85,6 +85,10 @@ fn step() {
     if read(&control, &mut [0]).expect("read from the test") == 0 {
         std::process::exit(0);
     }
+}
+
+fn wait_in_accept(listener: RawFd) {
+    accept(listener).expect("accept");
 }
 
 fn added(listener: BorrowedFd, events: EpollFlags) -> Epoll {
@@ -128,13 +132,53 @@ fn in_child(serve: impl FnOnce()) {
     }
 }
 
-/// An instance that does nothing; the end with status 77 where there is no io_uring.
-fn io_uring() {
-    let mut parameters = [0_u64; 15];
+/// A ring that does nothing, then one that accepts (io_uring_setup(2)); the end with status 77
+/// where there is none.
+fn io_uring(listener: RawFd) {
+    // Offsets in struct io_uring_params of the ones of the ring's tail and array, and the fixed
+    // ones for mmap(2).
+    const TAIL: usize = 44;
+    const ARRAY: usize = 64;
+    const ENTRIES_AT: libc::off_t = 0x1000_0000;
+    const PAGE: usize = 4096;
+    const ENTRY: usize = 64;
+    const IORING_OP_ACCEPT: u8 = 13;
+    let mut parameters = [0_u32; 30];
     // SAFETY: struct io_uring_params has 120 bytes, and all zero is a valid one.
-    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
-    if fd == -1 {
+    let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
+    if ring == -1 {
         std::process::exit(77);
     }
+    step();
+    let map = |offset| {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping, and what is mapped has a page at least.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                PAGE,
+                protection,
+                libc::MAP_SHARED,
+                ring as c_int,
+                offset,
+            )
+        };
+        assert_ne!(at, libc::MAP_FAILED, "mmap");
+        at.cast::<u8>()
+    };
+    let (queue, entries) = (map(0), map(ENTRIES_AT));
+    let mut entry = [0; ENTRY];
+    entry[0] = IORING_OP_ACCEPT;
+    entry[4..8].copy_from_slice(&listener.to_ne_bytes());
+    let offset = |at: usize| parameters[at / 4] as usize;
+    // SAFETY: the kernel says that the fields are there, inside of the first page since the ring
+    // has one entry, and nobody else has the ring.
+    let submitted = unsafe {
+        entries.cast::<[u8; ENTRY]>().write(entry);
+        queue.add(offset(ARRAY)).cast::<u32>().write(0);
+        queue.add(offset(TAIL)).cast::<u32>().write(1);
+        libc::syscall(libc::SYS_io_uring_enter, ring, 1, 0, 0, 0, 0)
+    };
+    assert_eq!(submitted, 1, "io_uring_enter");
     step();
 }
