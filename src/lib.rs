@@ -8,6 +8,7 @@
 //! - [`plan`]: `Config` × host facts → [`plan::Plan`], with nothing left to look up.
 //! - [`listener`]: `Plan` → bound sockets, all of them or a list of every failure.
 //! - [`diagnose`]: why a bind failed on this machine, and advice about what may surprise.
+//! - [`evidence`]: whether a process takes clients, as /proc shows it.
 //! - [`connection`]: who is at the two ends of an accepted connection.
 //! - [`core`]: decides what happens to workers; no system call, no clock, no descriptor.
 //! - [`handoff`]: how a worker is told which descriptors it got.
@@ -26,6 +27,7 @@ pub mod connection;
 pub mod control;
 pub mod core;
 pub mod diagnose;
+pub mod evidence;
 pub mod handoff;
 pub mod host;
 pub mod listener;

@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("handoff", &["connection"]),
     ("core", &["config", "connection", "plan", "stage"]),
     ("metrics", &["core", "plan"]),
+    ("evidence", &["config"]),
     ("sys", &["stage"]),
     (
         "listener",
@@ -50,6 +51,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "control",
             "core",
             "diagnose",
+            "evidence",
             "handoff",
             "host",
             "listener",

@@ -3,39 +3,15 @@
 
 mod harness;
 
-use harness::{Daemon, World, client, require_tool, skip};
+use harness::servers::{apps, server};
+use harness::{Daemon, World, client, require_tool};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-
-/// A program of the environment that scripts/test-setup makes, or of this machine; skips without.
-fn server(name: &str) -> Option<PathBuf> {
-    let profile = Path::new(env!("CARGO_BIN_EXE_listend")).parent();
-    let target = profile.and_then(Path::parent).expect("target/PROFILE");
-    // A shim of a version manager is there even where the program is not, and an environment
-    // belongs to an interpreter that not everybody may execute.
-    let works = |path: &PathBuf| {
-        let run = std::process::Command::new(path).arg("--version").output();
-        run.is_ok_and(|output| output.status.success())
-    };
-    let ours = target.join("venv/bin").join(name);
-    let found = Some(ours).filter(works);
-    let found = found.or_else(|| harness::tool(name).filter(works));
-    if found.is_none() {
-        skip(&format!("{name} is not installed; see scripts/test-setup"));
-    }
-    found
-}
-
-/// The folder of the small applications.
-fn apps() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
-    path.to_str().expect("UTF-8").to_owned()
-}
+use std::path::Path;
 
 /// Where the applications wait in the middle of a request for `/wait`: they connect, and go on at
 /// end of file.

@@ -14,7 +14,17 @@ function answer(request, response) {
   }
 }
 
-const servers = process.argv.slice(2).map((fd) =>
-  http.createServer(answer).listen({ fd: Number(fd) }));
+let servers = [];
+function serve() {
+  servers = process.argv.slice(2).map((fd) =>
+    http.createServer(answer).listen({ fd: Number(fd) }));
+}
+
+// Where the tests say, it waits until it may start: it connects, and goes on at end of file.
+if (process.env.START) {
+  net.connect(process.env.START).resume().on('end', serve);
+} else {
+  serve();
+}
 
 process.on('SIGTERM', () => servers.forEach((server) => server.close()));

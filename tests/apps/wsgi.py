@@ -3,6 +3,12 @@
 import os
 import socket
 
+# Where the tests say, it waits until it may start: it connects, and goes on at end of file.
+if "START" in os.environ:
+    with socket.socket(socket.AF_UNIX) as start:
+        start.connect(os.environ["START"])
+        start.recv(1)
+
 
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/wait":

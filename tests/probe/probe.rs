@@ -19,6 +19,7 @@ mod send;
 mod serve;
 mod snapshot;
 mod talk;
+mod wait;
 
 use nix::sys::signal::Signal;
 use report::Report;
@@ -54,6 +55,9 @@ fn probe(words: Vec<String>) -> c_int {
     }
     if words.get(1).is_some_and(|verb| verb == "hear") {
         return send::hear(&words[2..]);
+    }
+    if words.get(1).is_some_and(|verb| verb == "wait") {
+        return wait::run(&words[2..]);
     }
     // These are timed, so they look at nothing.
     match (words.get(1).map(String::as_str), words.get(2)) {

@@ -1,0 +1,44 @@
+//! Real servers, and the small applications in tests/apps that they run.
+
+use super::skip;
+use std::path::{Path, PathBuf};
+
+/// The environment of Python that scripts/test-setup makes.
+fn environment() -> PathBuf {
+    let profile = Path::new(env!("CARGO_BIN_EXE_listend")).parent();
+    let target = profile.and_then(Path::parent).expect("target/PROFILE");
+    target.join("venv/bin")
+}
+
+/// A program of the environment that scripts/test-setup makes, or of this machine; skips without.
+pub fn server(name: &str) -> Option<PathBuf> {
+    server_that_says(name, "--version")
+}
+
+/// The same, for a program that tells its version when it is asked in another way.
+pub fn server_that_says(name: &str, version: &str) -> Option<PathBuf> {
+    // A shim of a version manager is there even where the program is not, and an environment
+    // belongs to an interpreter that not everybody may execute.
+    let works = |path: &PathBuf| {
+        let run = std::process::Command::new(path).arg(version).output();
+        run.is_ok_and(|output| output.status.success())
+    };
+    // Where servers are, also for those whose PATH has no such folder.
+    let system = Path::new("/usr/sbin").join(name);
+    let places = [
+        Some(environment().join(name)),
+        super::tool(name),
+        Some(system),
+    ];
+    let found = places.into_iter().flatten().find(works);
+    if found.is_none() {
+        skip(&format!("{name} is not installed; see scripts/test-setup"));
+    }
+    found
+}
+
+/// The folder of the small applications.
+pub fn apps() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
+    path.to_str().expect("UTF-8").to_owned()
+}
