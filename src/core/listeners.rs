@@ -220,6 +220,12 @@ impl Core {
     }
 
     /// Who takes a listener.
+    pub fn takers(&self, listener: ListenerId) -> &[WorkerId] {
+        let life = self.listeners.lives.get(listener.0 as usize);
+        life.map_or(&[], |life| life.users.as_slice())
+    }
+
+    /// Who takes a listener.
     pub(super) fn users_of(&self, listener: ListenerId) -> Vec<WorkerId> {
         let life = self.listeners.lives.get(listener.0 as usize);
         life.map(|life| life.users.clone()).unwrap_or_default()

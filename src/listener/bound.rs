@@ -217,6 +217,8 @@ pub enum IoMode {
     Blocking,
     /// accept(2) answers EAGAIN.
     NonBlocking,
+    /// As whoever has the socket has made it.
+    AsItIs,
 }
 
 impl IoMode {
@@ -270,7 +272,11 @@ pub fn prepare_for_spawn(
 pub(super) fn set_mode(fd: &OwnedFd, mode: IoMode) -> io::Result<bool> {
     let before = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     let mut after = before;
-    after.set(OFlag::O_NONBLOCK, mode == IoMode::NonBlocking);
+    match mode {
+        IoMode::Blocking => after.remove(OFlag::O_NONBLOCK),
+        IoMode::NonBlocking => after.insert(OFlag::O_NONBLOCK),
+        IoMode::AsItIs => {}
+    }
     if after != before {
         fcntl(fd, FcntlArg::F_SETFL(after))?;
     }

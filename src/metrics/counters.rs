@@ -73,6 +73,18 @@ impl Counters {
         }
     }
 
+    /// Makes room for so many workers.
+    pub fn resize(&mut self, workers: usize) {
+        self.workers.resize(workers, WorkerCounters::default());
+    }
+
+    /// Begins anew for a worker that has taken the number of another.
+    pub fn forget(&mut self, worker: WorkerId) {
+        if let Some(counters) = self.workers.get_mut(worker.0 as usize) {
+            *counters = WorkerCounters::default();
+        }
+    }
+
     /// The counters of a worker.
     pub fn worker(&self, id: WorkerId) -> WorkerCounters {
         let known = self.workers.get(id.0 as usize);

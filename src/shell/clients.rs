@@ -57,6 +57,12 @@ impl Clients {
         })
     }
 
+    /// Follows a plan that a reload has brought.
+    pub(super) fn follow(&mut self, plan: &Plan) {
+        self.named = named(plan);
+        self.waiters.clear();
+    }
+
     /// The listeners that the templates of a worker name.
     pub(super) fn named_by(&self, worker: WorkerId) -> &[ListenerId] {
         self.named.get(&worker).map_or(&[], Vec::as_slice)

@@ -11,7 +11,7 @@ use crate::config::Output;
 use crate::control::rfc3339;
 use crate::core::{InstanceId, ProcessId};
 use crate::output::{Kept, Piece, Splitter, Style, Tagger, visible};
-use crate::plan::{Plan, WorkerId};
+use crate::plan::{Plan, WorkerId, WorkerPlan};
 use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
 use crate::worker::{self, JOURNAL};
@@ -203,16 +203,15 @@ impl Logs {
     pub(super) fn open(
         &mut self,
         epoll: &Epoll,
-        plan: &Plan,
+        worker: &WorkerPlan,
+        name: &str,
         process: ProcessId,
         instance: InstanceId,
         file: Option<PathBuf>,
     ) -> Result<Option<Outlet>, (LaunchFailure, String)> {
-        let worker = plan.worker(instance.worker);
-        let name = words::instance_name(plan, instance);
         let style = match &worker.output {
             Output::Inherit | Output::Null => return Ok(None),
-            Output::Journal => return Ok(to_journal(&name)),
+            Output::Journal => return Ok(to_journal(name)),
             Output::File(_) => {
                 let Some(path) = file.filter(|path| can_be_reopened(path)) else {
                     return Ok(None);
@@ -227,7 +226,7 @@ impl Logs {
             Output::TagJson => Style::Json,
         };
         let colour = instance.worker.0.wrapping_add(instance.index);
-        let tagger = Tagger::new(&worker.name, &name, colour, style);
+        let tagger = Tagger::new(&worker.name, name, colour, style);
         self.pipe(epoll, process, instance, Sink::Tagged(tagger))
     }
 

@@ -3,7 +3,8 @@
 use super::notify::Told;
 use crate::config::NotifyAccess;
 use crate::connection::End;
-use crate::core::{ConnectionId, ExitStatus, InstanceId, ProcessId};
+use crate::core::{ConnectionId, Edition, ExitStatus, InstanceId, ProcessId, Task};
+use crate::plan::WorkerId;
 use crate::sys::{self, How, Launching, Then, Whom};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,6 +23,10 @@ pub struct Process {
     pub session: i32,
     /// Whose instance it is.
     pub instance: InstanceId,
+    /// By which definition of the worker it was started.
+    pub edition: Edition,
+    /// What it is for.
+    pub task: Task,
     /// Becomes readable when it exits; `None` for one whose end is told by SIGCHLD alone.
     pub pidfd: Option<OwnedFd>,
     /// Whom it serves, if that is one connection.
@@ -156,13 +161,24 @@ pub struct Processes {
     by_pid: HashMap<i32, ProcessId>,
     /// Those that were started here, have not been reaped, and are no main processes any more.
     firsts: HashMap<i32, ProcessId>,
+    /// How many of each worker have its listeners.
+    with_listeners: HashMap<WorkerId, usize>,
 }
 
 impl Processes {
     /// Registers a child.
     pub fn insert(&mut self, id: ProcessId, process: Process) {
         self.by_pid.insert(process.pid, id);
+        if process.task == Task::Program {
+            let worker = process.instance.worker;
+            *self.with_listeners.entry(worker).or_default() += 1;
+        }
         self.by_id.insert(id, process);
+    }
+
+    /// Whether any process has the listeners of this worker.
+    pub fn has_any(&self, worker: WorkerId) -> bool {
+        self.with_listeners.contains_key(&worker)
     }
 
     /// Whose they are.
@@ -184,6 +200,15 @@ impl Processes {
     pub fn remove(&mut self, id: ProcessId) -> Option<Process> {
         let mut process = self.by_id.remove(&id)?;
         self.by_pid.remove(&process.pid);
+        let worker = process.instance.worker;
+        if process.task == Task::Program
+            && let Some(count) = self.with_listeners.get_mut(&worker)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.with_listeners.remove(&worker);
+            }
+        }
         if let Some(launching) = &mut process.launching {
             launching.reaped();
         }

@@ -35,7 +35,7 @@ const EVENTS_PER_TURN: usize = 256;
 
 /// When a process that tells nobody whether it has reached its program is looked at for the first
 /// time, if nothing else happens before.
-const LAUNCH_LOOK: Duration = Duration::from_millis(10);
+pub(super) const LAUNCH_LOOK: Duration = Duration::from_millis(10);
 
 /// Everything the running daemon has.
 pub struct Shell {
@@ -46,8 +46,8 @@ pub struct Shell {
     pub(super) clients: Clients,
     /// The processes on their way to exec that tell nobody when they are there, since when, and when
     /// they are looked at next.
-    launching: Vec<(ProcessId, Mono, Mono)>,
-    surroundings: Surroundings,
+    pub(super) launching: Vec<(ProcessId, Mono, Mono)>,
+    pub(super) surroundings: Surroundings,
     pub(super) core: Core,
     pub(super) metrics: Metrics,
     pub(super) control: Control,
@@ -55,11 +55,15 @@ pub struct Shell {
     signals: Signals,
     pub(super) processes: Processes,
     /// Why launches failed, in words, until the core's event about it is put into words.
-    reasons: HashMap<ProcessId, String>,
+    pub(super) reasons: HashMap<ProcessId, String>,
     /// What happened to sockets that were damaged, in words.
     pub(super) damages: HashMap<SocketId, String>,
     /// What workers write.
     pub(super) logs: Logs,
+    /// The definitions of workers that a reload has replaced.
+    pub(super) editions: Editions,
+    /// The reload that is being read, and who waits for one.
+    pub(super) reloads: Reloads,
     /// Why rollouts went back, in words, until one goes well.
     pub(super) setbacks: HashMap<WorkerId, String>,
     /// What workers tell, and leave for their successors.
@@ -147,11 +151,7 @@ impl Shell {
             EpollEvent::new(EpollFlags::EPOLLIN, Token::Signals.pack()),
         )?;
         let accepts = clients::accepts(&plan);
-        signals.watch_children(accepts)?;
-        if let Some(children) = signals.children() {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Children.pack());
-            epoll.add(children, event)?;
-        }
+        watch_children(&mut signals, &epoll, accepts)?;
         let many_from = accepts.then(|| clients::make_room(&mut bound)).flatten();
         let clients = Clients::new(clients::named(&plan), many_from)?;
         let watch = Watch::new(clients::roles(&plan));
@@ -175,6 +175,8 @@ impl Shell {
             reasons: HashMap::new(),
             damages: HashMap::new(),
             logs,
+            editions: Editions::default(),
+            reloads: Reloads::default(),
             setbacks: HashMap::new(),
             notify: Notify::default(),
             exit: None,
@@ -314,10 +316,16 @@ impl Shell {
         match (arrived.number, arrived.origin) {
             // The kernel sends SIGHUP when the terminal that listend runs on goes away.
             (SIGTERM | SIGINT | SIGQUIT, _) | (SIGHUP, Origin::Kernel) => self.feed(Input::Stop),
-            (SIGHUP, Origin::Process { .. }) => {}
+            (SIGHUP, Origin::Process { .. }) => self.reload_by_signal(),
             // Handled only because they would end listend, and leave its workers to themselves.
             (number, _) => log::info!("{} means nothing here", words::signal_name(number)),
         }
+    }
+
+    /// Starts to watch for children that have no pidfd, if a reload has brought some.
+    pub(super) fn watch_children(&mut self) -> io::Result<()> {
+        let accepts = clients::accepts(&self.plan);
+        watch_children(&mut self.signals, &self.epoll, accepts)
     }
 
     fn reap_children(&mut self) {
@@ -391,13 +399,13 @@ impl Shell {
         self.logs.catch_up(&self.epoll, id);
         // By hand, as in `exec_status`.
         let _not_watched = process.pidfd.as_ref().map(|pidfd| self.epoll.delete(pidfd));
-        let instance = process.instance;
-        let had_listeners = process.client.is_none();
+        let (instance, edition) = (process.instance, process.edition);
+        let had_listeners = process.client.is_none() && process.task == Task::Program;
         self.processes.remove(id);
         self.notify.forget_process(&self.epoll, id);
         // At once, and not only before the next start: clients are to find the queue meanwhile.
         if had_listeners {
-            self.put_in_order(self.plan.worker(instance.worker), Some(instance));
+            self.put_in_order(instance, edition, Some(instance));
         }
         self.feed(Input::Exited {
             process: id,
@@ -411,25 +419,31 @@ impl Shell {
                 Effect::Spawn {
                     process,
                     instance,
-                    edition: _,
-                    task: _,
+                    edition,
+                    task,
                     connection,
                 } => {
-                    let numbers = Numbers {
-                        instance: instance.index,
-                        generation: instance.generation,
+                    let wanted = Wanted {
+                        process,
+                        instance,
+                        edition,
+                        task,
+                        connection,
                     };
-                    self.spawn(process, instance, numbers, connection);
+                    self.spawn(wanted);
                 }
                 Effect::Signal {
                     process,
                     signal,
                     scope,
                 } => self.send(process, signal, scope),
-                Effect::LookForEvidence { .. }
-                | Effect::Unbind { .. }
-                | Effect::Retire { .. }
-                | Effect::Gone { .. } => {}
+                Effect::LookForEvidence { process } => self.look_for_evidence(process),
+                Effect::Unbind { listener } => self.unbind(listener),
+                Effect::Retire { worker, edition } => self.editions.retire(worker, edition),
+                Effect::Gone { worker } => {
+                    self.forget_store(worker);
+                    self.editions.forget(worker);
+                }
                 Effect::Bind { listener } => self.bind(listener),
                 Effect::Repair { listener, socket } => self.repair(listener, socket),
                 Effect::Watch { listener, socket } => self.watch_clients((listener, socket), true),
@@ -521,191 +535,22 @@ impl Shell {
             log::warn!("cannot remove {}: {error}", path.display());
         }
     }
-
-    fn spawn(
-        &mut self,
-        id: ProcessId,
-        instance: InstanceId,
-        numbers: Numbers,
-        connection: Option<ConnectionId>,
-    ) {
-        let known = connection.and_then(|connection| self.clients.get(connection));
-        let client = known.map(|known| known.ends.remote.clone());
-        match self.try_to_spawn(id, instance, numbers, connection) {
-            Ok(launched) => {
-                let is_silent = launched.launching.status().is_none();
-                let lent = connection.filter(|_| is_silent);
-                if let Some(connection) = lent {
-                    self.clients.lend(connection);
-                    let now = clock::now();
-                    self.launching.push((id, now, now + LAUNCH_LOOK));
-                }
-                let process = Process {
-                    pid: launched.pid,
-                    session: launched.pid,
-                    instance,
-                    client,
-                    lent,
-                    pidfd: launched.pidfd,
-                    launching: Some(launched.launching),
-                    access: self.plan.worker(instance.worker).notify_access,
-                    told: notify::Told::default(),
-                    replaced: None,
-                };
-                self.processes.insert(id, process);
-                self.feed(Input::Spawned { process: id });
-            }
-            Err((failure, reason)) => {
-                self.reasons.insert(id, reason);
-                self.feed(Input::LaunchFailed {
-                    process: id,
-                    failure,
-                });
-            }
-        }
-    }
-
-    /// Puts the worker's listeners in order: whoever ran last may have changed O_NONBLOCK and the
-    /// backlog or shut them down, which belong to the shared open file description and not to the
-    /// descriptor. `culprit` is the instance that has just ended; before a start there is none, and
-    /// O_NONBLOCK that is not as this worker wants it is then nobody's fault.
-    fn put_in_order(&self, worker: &WorkerPlan, culprit: Option<InstanceId>) {
-        let mode = IoMode::from_nonblocking(worker.nonblocking);
-        for id in &worker.listeners {
-            let listener = self.plan.listener(*id);
-            for socket in self.bound.iter().flat_map(|bound| bound.sockets(*id)) {
-                match listener::prepare_for_spawn(socket, listener.backlog, mode) {
-                    Ok(disturbed) => {
-                        let Some(culprit) = culprit else { continue };
-                        for words in words::disturbance(disturbed, worker.nonblocking) {
-                            log::warn!(
-                                "listener {}: {} {words} {}; put right",
-                                listener.name,
-                                words::instance_name(&self.plan, culprit),
-                                socket.address
-                            );
-                        }
-                    }
-                    Err(error) => log::warn!(
-                        "listener {}: cannot put {} in order for {}: {error}",
-                        listener.name,
-                        socket.address,
-                        worker.name
-                    ),
-                }
-            }
-        }
-    }
-
-    /// Puts the worker's listeners in order, lays the process out and launches it.
-    fn try_to_spawn(
-        &mut self,
-        process: ProcessId,
-        instance: InstanceId,
-        numbers: Numbers,
-        connection: Option<ConnectionId>,
-    ) -> Result<Launched, (LaunchFailure, String)> {
-        let ways = self.ways_to_tell(instance)?;
-        let worker = self.plan.worker(instance.worker);
-        let known = connection.and_then(|connection| self.clients.get(connection));
-        let served = known.and_then(Connection::served);
-        if served.is_none() {
-            self.put_in_order(worker, None);
-        }
-        // A connection may come at any of thousands of listeners, and needs none of them.
-        let listeners = match served {
-            Some(_) => self.clients.named_by(instance.worker),
-            None => &worker.listeners,
-        };
-        let sockets = sockets_of(&self.plan, self.bound.as_ref(), listeners);
-        let stored = self.notify.store.of(instance);
-        let mut given = worker::Given {
-            sockets: &sockets,
-            connection: served,
-            stored: &stored,
-            notify: ways.socket.as_deref(),
-            ready: ways.their_end(),
-            output: None,
-        };
-        let around = &self.surroundings;
-        let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
-        let logs = &mut self.logs;
-        let outlet = logs.open(&self.epoll, &self.plan, process, instance, file)?;
-        given.output = outlet.as_ref().map(Outlet::as_given);
-        let prepared = worker::prepare(worker, given, numbers, around).map_err(not_prepared)?;
-        let tell = connection.map_or(Tell::ByPipe, |connection| self.clients.tell(connection));
-        // The child has its own copy of the outlet, and only that keeps it open.
-        let launched = Self::launch(&self.epoll, process, prepared, tell)?;
-        self.notify.listen_for_newline(&self.epoll, process, ways);
-        Ok(launched)
-    }
-
-    fn launch(
-        epoll: &Epoll,
-        id: ProcessId,
-        prepared: Prepared,
-        tell: Tell<'_>,
-    ) -> Result<Launched, (LaunchFailure, String)> {
-        let fail = |error: &io::Error| {
-            let failure = LaunchFailure {
-                stage: Stage::Fork,
-                errno: error.raw_os_error().unwrap_or(nix::libc::EIO),
-                detail: 0,
-            };
-            (failure, worker::explain_fork(failure.errno))
-        };
-        let launched = worker::launch(prepared, tell).map_err(|error| fail(&error))?;
-        let watch = |fd: Option<BorrowedFd<'_>>, token: Token| match fd {
-            Some(fd) => epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.pack())),
-            None => Ok(()),
-        };
-        let pidfd = launched.pidfd.as_ref().map(OwnedFd::as_fd);
-        let watched = watch(launched.launching.status(), Token::Status(id));
-        let watched = watched.and_then(|()| watch(pidfd, Token::Exit(id)));
-        if let Err(errno) = watched {
-            // A child that cannot be watched would never be noticed again.
-            let _not_watched = launched
-                .launching
-                .status()
-                .map(|status| epoll.delete(status));
-            sys::discard(launched);
-            return Err(fail(&errno.into()));
-        }
-        Ok(launched)
-    }
 }
 
-/// The sockets of listeners, as a process is given them or told about them.
-fn sockets_of<'a>(
-    plan: &'a Plan,
-    bound: Option<&'a Bound>,
-    listeners: &[ListenerId],
-) -> Vec<Inherited<'a>> {
-    let mut sockets = Vec::new();
-    for id in listeners {
-        let listener = plan.listener(*id);
-        for socket in bound.into_iter().flat_map(|bound| bound.sockets(*id)) {
-            sockets.push(Inherited {
-                listener: &listener.name,
-                fd: socket.fd.as_raw_fd(),
-                address: &socket.address,
-            });
-        }
+fn watch_children(signals: &mut Signals, epoll: &Epoll, accepts: bool) -> io::Result<()> {
+    if signals.children().is_some() {
+        return Ok(());
     }
-    sockets
-}
-
-fn not_prepared(error: worker::PrepareError) -> (LaunchFailure, String) {
-    let failure = LaunchFailure {
-        stage: error.stage(),
-        errno: error.errno(),
-        detail: 0,
-    };
-    (failure, error.to_string())
+    signals.watch_children(accepts)?;
+    if let Some(children) = signals.children() {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Children.pack());
+        epoll.add(children, event)?;
+    }
+    Ok(())
 }
 
 /// What the core has to know about the listeners.
-fn listener_lives(plan: &Plan) -> Vec<ListenerLife> {
+pub(super) fn listener_lives(plan: &Plan) -> Vec<ListenerLife> {
     let lives = plan.listeners.iter().map(|listener| ListenerLife {
         presence: listener.presence,
         users: Vec::new(),

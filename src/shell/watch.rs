@@ -56,6 +56,26 @@ impl Watch {
         role.copied().unwrap_or(Role::Held)
     }
 
+    /// Clients mean something else from now on.
+    pub(super) fn set_roles(&mut self, roles: Vec<Role>) {
+        self.roles = roles;
+    }
+
+    /// Forgets which folders a listener's paths are in.
+    pub(super) fn forget(&mut self, listener: ListenerId) {
+        let of_it = |id: &SocketId| id.0 == listener;
+        self.sockets.retain(|descriptor, sockets| {
+            sockets.retain(|id| !of_it(id));
+            if sockets.is_empty()
+                && let Some(inotify) = &self.inotify
+            {
+                let _is_gone_with_the_folder = inotify.rm_watch(*descriptor);
+                self.folders.retain(|_, known| known != descriptor);
+            }
+            !sockets.is_empty()
+        });
+    }
+
     /// Starts or stops telling about clients at a socket. It is still watched for its end, if it is
     /// one that can be shut down.
     pub(super) fn clients(&self, epoll: &Epoll, id: SocketId, socket: &BoundSocket, wanted: bool) {

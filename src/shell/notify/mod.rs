@@ -237,10 +237,9 @@ impl Shell {
     /// Makes what an instance needs to tell what it is asked to.
     pub(super) fn ways_to_tell(
         &mut self,
-        instance: InstanceId,
+        access: Option<NotifyAccess>,
+        ready: Ready,
     ) -> Result<Ways, (LaunchFailure, String)> {
-        let worker = self.plan.worker(instance.worker);
-        let (access, ready) = (worker.notify_access, worker.lifecycle.ready);
         let mut ways = Ways::default();
         if access.is_some() {
             let socket = self.notify_socket().map(str::to_owned);

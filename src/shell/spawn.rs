@@ -1,0 +1,369 @@
+//! Starting processes: instances, what serves one connection, and the commands around instances.
+
+use super::clients::Connection;
+use super::clock;
+use super::editions::{Definition, inherited};
+use super::logs::Outlet;
+use super::notify;
+use super::process::Process;
+use super::turn::{LAUNCH_LOOK, Shell, Token};
+use super::words;
+use crate::config::{self, Ready};
+use crate::core::{
+    ConnectionId, Edition, Evidence, HookKind, Input, InstanceId, ProcessId, Task,
+};
+use crate::evidence::{self, Sight, SocketInode};
+use crate::listener::{self, BoundSocket, IoMode};
+use crate::plan::{ListenerId, WorkerPlan};
+use crate::stage::{LaunchFailure, Stage};
+use crate::sys::{self, Launched, Prepared, Tell};
+use crate::worker::{self, Inherited, Numbers};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What the core wants started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) process: ProcessId,
+    pub(super) instance: InstanceId,
+    pub(super) edition: Edition,
+    pub(super) task: Task,
+    pub(super) connection: Option<ConnectionId>,
+}
+
+impl Wanted {
+    fn numbers(&self) -> Numbers {
+        Numbers {
+            instance: self.instance.index,
+            generation: self.instance.generation,
+        }
+    }
+}
+
+impl Shell {
+    pub(super) fn spawn(&mut self, wanted: Wanted) {
+        let id = wanted.process;
+        let connection = wanted.connection;
+        let known = connection.and_then(|connection| self.clients.get(connection));
+        let client = known.map(|known| known.ends.remote.clone());
+        let launched = match wanted.task {
+            Task::Program => self.try_to_spawn(wanted),
+            Task::Hook(kind) => self.try_to_run(wanted, kind),
+        };
+        match launched {
+            Ok(launched) => {
+                let is_silent = launched.launching.status().is_none();
+                let lent = connection.filter(|_| is_silent);
+                if let Some(connection) = lent {
+                    self.clients.lend(connection);
+                    let now = clock::now();
+                    self.launching.push((id, now, now + LAUNCH_LOOK));
+                }
+                let access = match wanted.task {
+                    Task::Program => self.definition(wanted.instance, wanted.edition).plan().notify_access,
+                    Task::Hook(_) => None,
+                };
+                let process = Process {
+                    pid: launched.pid,
+                    session: launched.pid,
+                    instance: wanted.instance,
+                    edition: wanted.edition,
+                    task: wanted.task,
+                    client,
+                    lent,
+                    pidfd: launched.pidfd,
+                    launching: Some(launched.launching),
+                    access,
+                    told: notify::Told::default(),
+                    replaced: None,
+                };
+                self.processes.insert(id, process);
+                self.feed(Input::Spawned { process: id });
+            }
+            Err((failure, reason)) => {
+                self.reasons.insert(id, reason);
+                self.feed(Input::LaunchFailed {
+                    process: id,
+                    failure,
+                });
+            }
+        }
+    }
+
+    pub(super) fn definition(&self, instance: InstanceId, edition: Edition) -> Definition<'_> {
+        let bound = self.bound.as_ref();
+        self.editions
+            .definition(&self.plan, bound, instance.worker, edition)
+    }
+
+    /// The sockets of a definition, with the names of their listeners.
+    fn sockets<'a>(&'a self, definition: &Definition<'a>) -> Vec<(&'a str, &'a BoundSocket)> {
+        match definition {
+            Definition::Former(_, sockets) => sockets.clone(),
+            Definition::Latest(worker) => self.held_sockets(&worker.listeners),
+        }
+    }
+
+    fn held_sockets(&self, listeners: &[ListenerId]) -> Vec<(&str, &BoundSocket)> {
+        let mut sockets = Vec::new();
+        for id in listeners {
+            let name = self.plan.listener(*id).name.as_str();
+            let held = self.bound.iter().flat_map(|bound| bound.sockets(*id));
+            sockets.extend(held.map(|socket| (name, socket)));
+        }
+        sockets
+    }
+
+    /// Puts a worker's listeners in order: whoever ran last may have changed O_NONBLOCK and the
+    /// backlog or shut them down, which belong to the shared open file description and not to the
+    /// descriptor. `culprit` is the instance that has just ended; before a start there is none, and
+    /// O_NONBLOCK that is not as this worker wants it is then nobody's fault.
+    ///
+    /// O_NONBLOCK is not taken away from under a process that has the listener and may have set it:
+    /// its next accept(2) would wait, and all that it serves with it.
+    pub(super) fn put_in_order(
+        &self,
+        instance: InstanceId,
+        edition: Edition,
+        culprit: Option<InstanceId>,
+    ) {
+        let definition = self.definition(instance, edition);
+        let worker = definition.plan();
+        let own = IoMode::from_nonblocking(worker.nonblocking);
+        let alone = worker.listeners.iter().all(|id| {
+            let mut takers = self.core.takers(*id).iter();
+            !takers.any(|taker| self.processes.has_any(*taker))
+        });
+        let alone = alone && !self.processes.has_any(instance.worker);
+        let mode = match own {
+            IoMode::Blocking if !alone => IoMode::AsItIs,
+            IoMode::Blocking | IoMode::NonBlocking | IoMode::AsItIs => own,
+        };
+        for (name, socket) in self.sockets(&definition) {
+            let backlog = self.backlog_of(name);
+            match listener::prepare_for_spawn(socket, backlog, mode) {
+                Ok(disturbed) => {
+                    let Some(culprit) = culprit else { continue };
+                    for words in words::disturbance(disturbed, worker.nonblocking) {
+                        log::warn!(
+                            "listener {name}: {} {words} {}; put right",
+                            words::instance_name(&self.plan, culprit),
+                            socket.address
+                        );
+                    }
+                }
+                Err(error) => log::warn!(
+                    "listener {name}: cannot put {} in order for {}: {error}",
+                    socket.address,
+                    worker.name
+                ),
+            }
+        }
+    }
+
+    /// Puts the worker's listeners in order, lays the process out and launches it.
+    fn try_to_spawn(&mut self, wanted: Wanted) -> Result<Launched, (LaunchFailure, String)> {
+        let Wanted {
+            process,
+            instance,
+            edition,
+            connection,
+            ..
+        } = wanted;
+        let plan = self.definition(instance, edition).plan();
+        let (access, ready) = (plan.notify_access, plan.lifecycle.ready);
+        let ways = self.ways_to_tell(access, ready)?;
+        let known = connection.and_then(|connection| self.clients.get(connection));
+        let served = known.and_then(Connection::served);
+        if served.is_none() {
+            self.put_in_order(instance, edition, None);
+        }
+        let bound = self.bound.as_ref();
+        let definition = self
+            .editions
+            .definition(&self.plan, bound, instance.worker, edition);
+        let worker = definition.plan();
+        // A connection may come at any of thousands of listeners, and needs none of them.
+        let sockets = match (served, &definition) {
+            (Some(_), _) => self.held_sockets(self.clients.named_by(instance.worker)),
+            (None, _) => self.sockets(&definition),
+        };
+        let sockets = as_inherited(sockets);
+        let stored = self.notify.store.of(instance);
+        let mut given = worker::Given {
+            sockets: &sockets,
+            connection: served,
+            stored: &stored,
+            notify: ways.socket.as_deref(),
+            ready: ways.their_end(),
+            output: None,
+        };
+        let numbers = wanted.numbers();
+        let around = &self.surroundings;
+        let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
+        let name = words::instance_name(&self.plan, instance);
+        let logs = &mut self.logs;
+        let outlet = logs.open(&self.epoll, worker, &name, process, instance, file)?;
+        given.output = outlet.as_ref().map(Outlet::as_given);
+        let prepared = worker::prepare(worker, given, numbers, around).map_err(not_prepared)?;
+        let tell = connection.map_or(Tell::ByPipe, |connection| self.clients.tell(connection));
+        // The child has its own copy of the outlet, and only that keeps it open.
+        let launched = launch(&self.epoll, process, prepared, tell)?;
+        self.notify.listen_for_newline(&self.epoll, process, ways);
+        Ok(launched)
+    }
+
+    /// Launches a command around an instance.
+    fn try_to_run(
+        &mut self,
+        wanted: Wanted,
+        kind: HookKind,
+    ) -> Result<Launched, (LaunchFailure, String)> {
+        let Wanted {
+            process,
+            instance,
+            edition,
+            ..
+        } = wanted;
+        let bound = self.bound.as_ref();
+        let definition = self
+            .editions
+            .definition(&self.plan, bound, instance.worker, edition);
+        let worker = definition.plan();
+        let Some(hook) = command_of(worker, kind) else {
+            // The core knows of it, so that the plan has it.
+            let failure = LaunchFailure {
+                stage: Stage::Prepare,
+                errno: nix::libc::ENOENT,
+                detail: 0,
+            };
+            return Err((failure, format!("there is no {}", words::hook_word(kind))));
+        };
+        let sockets = as_inherited(self.sockets(&definition));
+        let mut given = worker::Given {
+            sockets: &sockets,
+            ..worker::Given::default()
+        };
+        let numbers = wanted.numbers();
+        let around = &self.surroundings;
+        let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
+        let name = words::instance_name(&self.plan, instance);
+        let logs = &mut self.logs;
+        let outlet = logs.open(&self.epoll, worker, &name, process, instance, file)?;
+        given.output = outlet.as_ref().map(Outlet::as_given);
+        let main = self.core.state(instance).and_then(|state| state.process());
+        let main = main.and_then(|main| self.processes.get(main)).map(|main| main.pid);
+        let prepared = worker::prepare_hook(worker, hook, given, numbers, main, around);
+        launch(&self.epoll, process, prepared.map_err(not_prepared)?, Tell::ByPipe)
+    }
+
+    /// Looks whether an instance takes clients.
+    pub(super) fn look_for_evidence(&mut self, process: ProcessId) {
+        let evidence = match self.processes.get(process) {
+            None => Evidence::NotYet,
+            Some(known) => {
+                let definition = self.definition(known.instance, known.edition);
+                let sight = match definition.plan().lifecycle.ready {
+                    Ready::Accepting(which) => {
+                        let which = match which {
+                            config::Every::All => evidence::Every::All,
+                            config::Every::First => evidence::Every::First,
+                        };
+                        evidence::look(known.pid, &inodes(&self.sockets(&definition)), which)
+                    }
+                    Ready::Started | Ready::Notify | Ready::Fd(_) => Sight::Seen,
+                };
+                match sight {
+                    Sight::Seen => Evidence::Seen,
+                    Sight::NotYet => Evidence::NotYet,
+                    Sight::Hidden(why) => {
+                        let name = words::instance_name(&self.plan, known.instance);
+                        log::debug!("{name}: {why}");
+                        Evidence::Hidden
+                    }
+                }
+            }
+        };
+        self.feed(Input::Evidence { process, evidence });
+    }
+
+    /// What a listener's backlog is to be; that of one that is gone does not matter.
+    fn backlog_of(&self, name: &str) -> u32 {
+        let mut all = self.plan.listeners.iter();
+        let known = all.find(|listener| listener.name == name);
+        known.map_or(u32::MAX, |listener| listener.backlog)
+    }
+}
+
+/// The sockets of each listener, in order, as the kernel numbers them.
+fn inodes(sockets: &[(&str, &BoundSocket)]) -> Vec<Vec<SocketInode>> {
+    let mut listeners: Vec<(&str, Vec<SocketInode>)> = Vec::new();
+    for (name, socket) in sockets {
+        let Ok(inode) = SocketInode::of(&socket.fd) else {
+            continue;
+        };
+        match listeners.last_mut() {
+            Some((last, inodes)) if last == name => inodes.push(inode),
+            Some(_) | None => listeners.push((name, vec![inode])),
+        }
+    }
+    listeners.into_iter().map(|(_, inodes)| inodes).collect()
+}
+
+fn command_of(worker: &WorkerPlan, kind: HookKind) -> Option<&config::Hook> {
+    match kind {
+        HookKind::BeforeStart => worker.hooks.before_start.as_ref(),
+        HookKind::AfterReady => worker.hooks.after_ready.as_ref(),
+        HookKind::AfterStop => worker.hooks.after_stop.as_ref(),
+        HookKind::Reload => worker.reload_command.as_ref(),
+    }
+}
+
+fn as_inherited<'a>(sockets: Vec<(&'a str, &'a BoundSocket)>) -> Vec<Inherited<'a>> {
+    let sockets = sockets.into_iter();
+    sockets.map(|(name, socket)| inherited(name, socket)).collect()
+}
+
+fn launch(
+    epoll: &Epoll,
+    id: ProcessId,
+    prepared: Prepared,
+    tell: Tell<'_>,
+) -> Result<Launched, (LaunchFailure, String)> {
+    let fail = |error: &io::Error| {
+        let failure = LaunchFailure {
+            stage: Stage::Fork,
+            errno: error.raw_os_error().unwrap_or(nix::libc::EIO),
+            detail: 0,
+        };
+        (failure, worker::explain_fork(failure.errno))
+    };
+    let launched = worker::launch(prepared, tell).map_err(|error| fail(&error))?;
+    let watch = |fd: Option<BorrowedFd<'_>>, token: Token| match fd {
+        Some(fd) => epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.pack())),
+        None => Ok(()),
+    };
+    let pidfd = launched.pidfd.as_ref().map(OwnedFd::as_fd);
+    let watched = watch(launched.launching.status(), Token::Status(id));
+    let watched = watched.and_then(|()| watch(pidfd, Token::Exit(id)));
+    if let Err(errno) = watched {
+        // A child that cannot be watched would never be noticed again.
+        let _not_watched = launched
+            .launching
+            .status()
+            .map(|status| epoll.delete(status));
+        sys::discard(launched);
+        return Err(fail(&errno.into()));
+    }
+    Ok(launched)
+}
+
+fn not_prepared(error: worker::PrepareError) -> (LaunchFailure, String) {
+    let failure = LaunchFailure {
+        stage: error.stage(),
+        errno: error.errno(),
+        detail: 0,
+    };
+    (failure, error.to_string())
+}
