@@ -370,7 +370,7 @@ fn the_configuration_is_checked_and_compared_with_what_runs() {
     let told = client.ask("Reload", json!({ "dry_run": true }));
     let wanted = [
         "worker `lazy`: removed",
-        "worker `app`: changed",
+        "worker `app`: restart applies without a roll",
         "worker `eager`: added",
     ];
     assert_eq!(told["changes"], json!(wanted));
@@ -388,6 +388,7 @@ fn the_configuration_is_checked_and_compared_with_what_runs() {
     let checked = client.ask("Check", json!({}));
     assert_eq!(checked["errors"][0]["listener"], "web");
 
+    world.write("listend.yaml", &other);
     let (error, about) = client.error("Reload", json!({}));
     assert_eq!(error, "Refused");
     assert!(

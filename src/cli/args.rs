@@ -157,10 +157,13 @@ pub struct Check {
     #[arg(long)]
     pub no_bind: bool,
 
-    /// For the daemon, which passes it on to whoever asked: compact, and only what it answers with.
-    /// With fingerprints of another plan on standard input: what is different in this one
+    /// For the daemon, which passes it on to whoever asked: compact, and only what it answers with
     #[arg(long, hide = true, requires = "json")]
     pub for_daemon: bool,
+
+    /// For the daemon, which goes on with it: with the plan, if there are no errors
+    #[arg(long, hide = true, requires = "for_daemon")]
+    pub with_plan: bool,
 
     /// Print what was understood, with every default filled in, as YAML
     #[arg(long, value_name = "STAGE")]

@@ -6,13 +6,11 @@ use super::load::{self, Planned};
 use super::output::{count, print, print_report};
 use crate::diagnose::{self, Machine, Tried};
 use crate::listener::{self, Adopted, Effective, Outcome, Purpose};
-use crate::plan::Plan;
-use crate::plan::fingerprint::Fingerprints;
-use crate::report::{Kind, Report, to_json};
+use crate::plan::{Parcel, Plan};
+use crate::report::{Kind, Report, Sources, Style, render, to_json};
 use crate::shell::logging::Sink;
 use crate::{config, worker};
 use nix::sys::signal::{SigSet, SigmaskHow};
-use std::io::Read;
 use std::path::Path;
 
 /// Checks and prints.
@@ -45,7 +43,14 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
     if arguments.json {
         let mut json = to_json(&report, &sources);
         if arguments.for_daemon {
-            return finish(print(&for_daemon(json, &plan)), exit);
+            let plan = arguments.with_plan.then_some(plan);
+            return match for_daemon(&json, plan, report, &sources) {
+                Ok(text) => finish(print(&text), exit),
+                Err(error) => {
+                    log::error!("cannot pass on the plan: {error}");
+                    Exit::Internal
+                }
+            };
         }
         if !options.is_empty() {
             json["options"] = options.iter().map(OptionReport::to_json).collect();
@@ -76,22 +81,34 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
     }
 }
 
-/// What `Check` answers or, if there is something to compare the plan with, what is different in it.
-/// A plan with errors is not whole, and is compared with nothing.
-fn for_daemon(mut json: serde_json::Value, plan: &Plan) -> String {
-    let mut before = String::new();
-    let read = std::io::stdin().read_to_string(&mut before);
-    let before = read.ok().filter(|length| *length > 0).and_then(|_| {
-        let parsed: Option<Fingerprints> = serde_json::from_str(&before).ok();
-        parsed
-    });
-    if let Some(before) = before {
-        json["advice"] = serde_json::json!([]);
-        if json["errors"].as_array().is_some_and(Vec::is_empty) {
-            json["changes"] = serde_json::json!(before.changes_to(&Fingerprints::of(plan)));
-        }
+/// What `Check` answers; for a reload with the plan, or with the errors as text. A plan with errors is
+/// not whole, and is of no use.
+fn for_daemon(
+    json: &serde_json::Value,
+    plan: Option<Plan>,
+    report: Report,
+    sources: &Sources,
+) -> serde_json::Result<String> {
+    let mut out = json.to_string();
+    let Some(plan) = plan else {
+        return Ok(out);
+    };
+    // By hand, because the plan as a tree of values would take several times its room.
+    out.pop();
+    if report.is_ok() {
+        out.push_str(",\"plan\":");
+        out.push_str(&serde_json::to_string(&Parcel::pack(plan, sources))?);
+    } else {
+        let errors = Report {
+            errors: report.errors,
+            ..Report::default()
+        };
+        let text = render(&errors, sources, Style::Plain);
+        out.push_str(",\"rendered\":");
+        out.push_str(&serde_json::to_string(&text)?);
     }
-    json.to_string()
+    out.push('}');
+    Ok(out)
 }
 
 fn summary(path: &Path, plan: &Plan, report: &Report) -> String {

@@ -64,7 +64,12 @@ impl WorkerDiff {
         }
         if !self.lifecycle.is_empty() {
             let list = self.lifecycle.join(", ");
-            words.push(format!("{list}, without a restart"));
+            let apply = if self.lifecycle.len() == 1 {
+                "applies"
+            } else {
+                "apply"
+            };
+            words.push(format!("{list} {apply} without a roll"));
         }
         words
     }

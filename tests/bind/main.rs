@@ -15,5 +15,6 @@ mod late;
 mod namespaces;
 mod options;
 mod paths;
+mod rebinding;
 mod repairing;
 mod waiting;

@@ -52,7 +52,6 @@ impl Shell {
         while self.control.has_work() && clock::now() < end {
             self.take_call();
             self.advance_portrait();
-            self.advance_survey();
             self.advance_page();
         }
     }
@@ -371,21 +370,11 @@ impl Shell {
 
     fn reload(&mut self, id: ClientId, dry_run: bool) {
         if dry_run {
-            if self.control.takes_no_reply(id) {
-                return self.succeed(id, &Reply::done());
-            }
-            self.control.waits(id, WaitsFor::Status);
-            return self.begin_survey(id);
+            return self.ask(id, Question::DryRun, "");
         }
         self.log_request(id, "reload");
-        let reason = "this version cannot apply a changed configuration; restart listend to apply \
-                      it, which keeps nothing (`listend reload --dry-run` shows what is different)";
-        self.fail(
-            id,
-            &Error::Refused {
-                reason: reason.to_owned(),
-            },
-        );
+        self.control.waits(id, WaitsFor::Errand);
+        self.send_out(Some(id), Question::Reload, "");
     }
 
     fn explain(&mut self, id: ClientId, name: &str) {
@@ -406,7 +395,7 @@ impl Shell {
             return self.succeed(id, &Reply::done());
         }
         self.control.waits(id, WaitsFor::Errand);
-        self.send_out(id, question, about);
+        self.send_out(Some(id), question, about);
     }
 
     /// Opens the files again that workers log to.

@@ -3,17 +3,17 @@
 
 use super::client::ClientId;
 use super::{Control, Part};
-use crate::control::{CheckReply, Error, ExplainReply, Progress, Reply};
+use crate::control::{Error, ExplainReply, Progress, Reply};
+use crate::plan::{self, Free, Parcel, Plan};
+use crate::report::Sources;
 use crate::shell::turn::{Shell, Token};
 use crate::sys::{self, How, Then, Whom};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
-use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
@@ -22,8 +22,8 @@ pub(super) type ErrandId = u64;
 
 /// So many at once; the others are refused.
 const MAX_ERRANDS: usize = 4;
-/// No answer is longer, in bytes.
-const LONGEST: usize = 16 << 20;
+/// No answer is longer, in bytes: a plan takes about half a kilobyte for each listener.
+const LONGEST: usize = 256 << 20;
 /// How much is read in a turn.
 const READ: usize = 64 << 10;
 /// The exit statuses of a `listend` that could not answer: usage, internal, configuration.
@@ -36,6 +36,8 @@ pub(super) enum Question {
     Check,
     /// What a reload would change.
     DryRun,
+    /// What is to run from now on.
+    Reload,
     /// What `Explain` answers.
     Explain,
 }
@@ -43,7 +45,8 @@ pub(super) enum Question {
 /// A process that finds something out for a client. Dropped, it is killed if it still runs.
 #[derive(Debug)]
 pub(super) struct Errand {
-    client: ClientId,
+    /// `None` if nobody waits for it: a signal asked.
+    client: Option<ClientId>,
     question: Question,
     /// Not reaped as long as this is here.
     pid: i32,
@@ -55,7 +58,7 @@ pub(super) struct Errand {
 impl Errand {
     /// Ends it if it is for a client that has gone. It is reaped like any other.
     pub(super) fn abandon(&self, client: ClientId) {
-        if self.client == client {
+        if self.client == Some(client) {
             self.kill();
         }
     }
@@ -92,12 +95,30 @@ impl Drop for Errand {
     }
 }
 
-/// What `check --json` prints when it has something to compare with.
+/// What `check --json --for-daemon --with-plan` prints.
 #[derive(Deserialize)]
-struct Compared {
-    #[serde(flatten)]
-    reply: CheckReply,
-    changes: Option<Vec<String>>,
+struct Arrived {
+    errors: Vec<serde_json::Value>,
+    /// The errors as text.
+    #[serde(default)]
+    rendered: String,
+    plan: Option<Box<Parcel>>,
+}
+
+/// What has become of a configuration that was read again.
+#[derive(Debug)]
+pub(super) enum Fetched {
+    /// It is whole.
+    Plan(Box<Plan>, Sources),
+    /// It is bad, and nothing may change.
+    Bad {
+        /// The errors, as `check --json` has them.
+        errors: Vec<serde_json::Value>,
+        /// The errors as text, with places and source lines, as at the start.
+        rendered: String,
+    },
+    /// The process that was to read it could not; why, in words.
+    Failed(String),
 }
 
 impl Control {
@@ -111,15 +132,14 @@ impl Control {
 }
 
 impl Shell {
-    /// Starts a process that finds something out. `about` is the listener to explain, or the
-    /// fingerprints of what runs.
-    pub(super) fn send_out(&mut self, client: ClientId, question: Question, about: &str) {
+    /// Starts a process that finds something out. `about` is the listener to explain.
+    pub(super) fn send_out(&mut self, client: Option<ClientId>, question: Question, about: &str) {
         if self.control.errands.len() >= MAX_ERRANDS {
             let reason = format!(
                 "{MAX_ERRANDS} others wait for an answer of this kind; try again in a moment"
             );
             let refused = Reply::error(&Error::Refused { reason });
-            return self.control.reply(&self.epoll, client, &refused);
+            return self.tell(client, &refused);
         }
         let id = self.control.new_id();
         match start(&self.control, client, question, about).and_then(|errand| {
@@ -135,8 +155,16 @@ impl Shell {
             Err(error) => {
                 let reason = format!("cannot start a process for it: {error}");
                 let failed = Reply::error(&Error::Failed { reason });
-                self.control.reply(&self.epoll, client, &failed);
+                self.tell(client, &failed);
             }
+        }
+    }
+
+    /// Answers whoever asked, or the log.
+    fn tell(&mut self, client: Option<ClientId>, reply: &Reply) {
+        match client {
+            Some(client) => self.control.reply(&self.epoll, client, reply),
+            None => log::warn!("cannot read the configuration again"),
         }
     }
 
@@ -162,53 +190,92 @@ impl Shell {
         errand.listen(true);
         let _not_watched = self.epoll.delete(&errand.output);
         let _not_watched = self.epoll.delete(&errand.pidfd);
-        let reply = match status_of(&errand) {
-            Some(status) if NO_ANSWER.contains(&status) && errand.question == Question::Explain => {
-                failed(&errand.said)
+        let status = status_of(&errand);
+        let said = &errand.said;
+        let reply = match errand.question {
+            Question::DryRun => self.what_would_change(fetched(said)),
+            Question::Reload => return self.reload_with(errand.client, fetched(said)),
+            Question::Explain if status.is_some_and(|code| NO_ANSWER.contains(&code)) => {
+                failed(said)
             }
-            _ => match errand.question {
-                Question::Explain => Reply::last(&ExplainReply {
-                    text: String::from_utf8_lossy(&errand.said).into_owned(),
-                }),
-                // As it is: to take it apart could take longer than the loop has.
-                Question::Check if is_object(&errand.said) => Reply::rendered(&errand.said),
-                Question::Check => failed(&errand.said),
-                Question::DryRun => match serde_json::from_slice(&errand.said) {
-                    Ok(compared) => what_would_change(compared),
-                    Err(_) => failed(&errand.said),
-                },
-            },
+            Question::Explain => Reply::last(&ExplainReply {
+                text: String::from_utf8_lossy(said).into_owned(),
+            }),
+            // As it is: to take it apart could take longer than the loop has.
+            Question::Check if is_object(said) => Reply::rendered(said),
+            Question::Check => failed(said),
         };
-        self.control.reply(&self.epoll, errand.client, &reply);
+        self.tell(errand.client, &reply);
+    }
+
+    fn what_would_change(&self, fetched: Fetched) -> Reply {
+        let (wanted, _) = match fetched {
+            Fetched::Plan(plan, sources) => (plan, sources),
+            Fetched::Bad { errors, .. } => return Reply::error(&bad(&errors)),
+            Fetched::Failed(reason) => return Reply::error(&Error::Failed { reason }),
+        };
+        let changes = plan::merge(&self.plan, *wanted, &Free::default()).changes;
+        let changes = changes.lines().to_vec();
+        let message = match changes.len() {
+            0 => "nothing would change".to_owned(),
+            1 => "1 change".to_owned(),
+            more => format!("{more} changes"),
+        };
+        Reply::last(&Progress {
+            message: Some(message),
+            changes: Some(changes),
+            ..Progress::default()
+        })
+    }
+
+    /// Goes over to another plan, for a client or, without one, for a signal.
+    fn reload_with(&mut self, client: Option<ClientId>, fetched: Fetched) {
+        let error = match fetched {
+            Fetched::Plan(..) => Error::Refused {
+                reason: "this version cannot apply a changed configuration; restart listend to \
+                         apply it, which keeps nothing (`listend reload --dry-run` shows what is \
+                         different)"
+                    .to_owned(),
+            },
+            Fetched::Bad { errors, rendered } => {
+                log::error!("the configuration is bad, and nothing has changed:\n{rendered}");
+                bad(&errors)
+            }
+            Fetched::Failed(reason) => Error::Failed { reason },
+        };
+        self.tell(client, &Reply::error(&error));
+    }
+}
+
+fn fetched(said: &[u8]) -> Fetched {
+    let Ok(arrived) = serde_json::from_slice::<Arrived>(said) else {
+        return Fetched::Failed(last_words(said));
+    };
+    match arrived.plan {
+        Some(parcel) => {
+            let (plan, sources) = parcel.unpack();
+            Fetched::Plan(Box::new(plan), sources)
+        }
+        None => Fetched::Bad {
+            errors: arrived.errors,
+            rendered: arrived.rendered,
+        },
+    }
+}
+
+fn bad(errors: &[serde_json::Value]) -> Error {
+    let first = errors.first().and_then(|error| error["message"].as_str());
+    Error::Failed {
+        reason: format!(
+            "the configuration is bad, and would not be taken: {} (`listend check` has more)",
+            first.unwrap_or("nobody knows why")
+        ),
     }
 }
 
 /// Whether the process got to the end of what it had to say: it says it all at once.
 fn is_object(said: &[u8]) -> bool {
     said.starts_with(b"{") && said.ends_with(b"}") && !said.contains(&0)
-}
-
-fn what_would_change(compared: Compared) -> Reply {
-    let Some(changes) = compared.changes else {
-        let first = compared.reply.errors.first();
-        let first = first.and_then(|error| error["message"].as_str());
-        return Reply::error(&Error::Failed {
-            reason: format!(
-                "the configuration is bad, and would not be taken: {} (`listend check` has more)",
-                first.unwrap_or("nobody knows why")
-            ),
-        });
-    };
-    let message = match changes.len() {
-        0 => "nothing would change".to_owned(),
-        1 => "1 change".to_owned(),
-        more => format!("{more} changes"),
-    };
-    Reply::last(&Progress {
-        message: Some(message),
-        changes: Some(changes),
-        ..Progress::default()
-    })
 }
 
 /// The exit status; `None` if a signal ended it, or somebody else has reaped it.
@@ -224,19 +291,21 @@ fn status_of(errand: &Errand) -> Option<i32> {
 }
 
 fn failed(said: &[u8]) -> Reply {
+    let reason = last_words(said);
+    Reply::error(&Error::Failed { reason })
+}
+
+fn last_words(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
-    let reason = match said.trim() {
-        "" => "the process that was to find out died",
-        words => words,
-    };
-    Reply::error(&Error::Failed {
-        reason: reason.to_owned(),
-    })
+    match said.trim() {
+        "" => "the process that was to find out died".to_owned(),
+        words => words.to_owned(),
+    }
 }
 
 fn start(
     control: &Control,
-    client: ClientId,
+    client: Option<ClientId>,
     question: Question,
     about: &str,
 ) -> io::Result<Errand> {
@@ -247,19 +316,23 @@ fn start(
     let mut command = Command::new("/proc/self/exe");
     command.args(["--log-level", "off"]);
     match question {
-        Question::Check | Question::DryRun => command.args(["check", "--json", "--for-daemon"]),
+        Question::Check => command.args(["check", "--json", "--for-daemon"]),
+        // What can be bound, the daemon finds out: much of it is bound by the daemon itself.
+        Question::DryRun | Question::Reload => command.args([
+            "check",
+            "--json",
+            "--for-daemon",
+            "--with-plan",
+            "--no-bind",
+        ]),
         Question::Explain => command.args(["explain", about]),
     };
     let errors = match question {
-        Question::Check | Question::DryRun => Stdio::null(),
+        Question::Check | Question::DryRun | Question::Reload => Stdio::null(),
         Question::Explain => Stdio::from(theirs.try_clone()?),
     };
     command.arg("-c").arg(&control.config);
-    let input = match question {
-        Question::Check | Question::Explain => Stdio::null(),
-        Question::DryRun => Stdio::from(in_memory(about)?),
-    };
-    command.stdin(input).stdout(theirs).stderr(errors);
+    command.stdin(Stdio::null()).stdout(theirs).stderr(errors);
     let child = command.spawn()?;
     // It has not been waited for, so the number is its own.
     let pidfd = sys::open_pidfd(child.id() as i32)?;
@@ -271,13 +344,4 @@ fn start(
         output,
         said: Vec::new(),
     })
-}
-
-/// A file that is nowhere, to be read from its start: however much it is, nobody waits for a pipe.
-fn in_memory(text: &str) -> io::Result<File> {
-    let flags = MFdFlags::MFD_CLOEXEC;
-    let mut file = File::from(memfd_create(c"fingerprints", flags)?);
-    file.write_all(text.as_bytes())?;
-    file.rewind()?;
-    Ok(file)
 }

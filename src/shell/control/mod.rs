@@ -27,7 +27,7 @@ use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 use socket2::SockRef;
-use status::{Portrait, Survey};
+use status::Portrait;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -101,8 +101,6 @@ pub struct Control {
     queue: VecDeque<ClientId>,
     /// Who is to be told the status, one after the other.
     portraits: VecDeque<Portrait>,
-    /// Who is to be told what a reload would change.
-    surveys: VecDeque<Survey>,
     /// Who is to be told the metrics.
     pages: VecDeque<(ClientId, Job)>,
     /// Who is to be told every event.
@@ -138,7 +136,6 @@ impl Default for Control {
             next_id: 0,
             queue: VecDeque::new(),
             portraits: VecDeque::new(),
-            surveys: VecDeque::new(),
             pages: VecDeque::new(),
             watchers: BTreeSet::new(),
             followers: BTreeSet::new(),
@@ -207,10 +204,7 @@ impl Control {
 
     /// Whether there is something to do without being told by the kernel.
     pub(super) fn has_work(&self) -> bool {
-        !(self.queue.is_empty()
-            && self.portraits.is_empty()
-            && self.surveys.is_empty()
-            && self.pages.is_empty())
+        !(self.queue.is_empty() && self.portraits.is_empty() && self.pages.is_empty())
     }
 
     /// Whether there are lines for somebody who would take them at once.
@@ -342,7 +336,6 @@ impl Control {
             WaitsFor::Nothing => {}
             WaitsFor::Status => {
                 self.portraits.retain(|portrait| portrait.client() != id);
-                self.surveys.retain(|survey| survey.client() != id);
             }
             WaitsFor::Events => {
                 self.watchers.remove(&id);

@@ -1,8 +1,7 @@
 //! What `Status` answers, put together piece by piece: with thousands of listeners it takes longer
 //! than the loop can wait.
 
-use super::client::{ClientId, WaitsFor};
-use super::errand::Question;
+use super::client::ClientId;
 use crate::config::{Endpoint, SocketKind};
 use crate::control::{
     Connections, Detail, Instance, Listener, ListenerState, Queue, Reply, Socket, SocketOption,
@@ -10,7 +9,7 @@ use crate::control::{
 };
 use crate::core::{InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{BoundSocket, Depth, DepthReader, Effective};
-use crate::plan::{Activation, ListenerId, WorkerId, fingerprint};
+use crate::plan::{Activation, ListenerId, WorkerId};
 use crate::report::Place;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
@@ -51,29 +50,6 @@ impl Portrait {
         }
         // Only maps whose keys are no strings have no JSON, and there are none; memory has no end.
         let _always = serde_json::to_writer(&mut self.json, piece);
-    }
-}
-
-/// The fingerprints of what runs, as JSON, while they are being put together.
-pub(super) struct Survey {
-    client: ClientId,
-    json: String,
-    listeners: std::ops::Range<usize>,
-    workers: std::ops::Range<usize>,
-}
-
-impl Survey {
-    /// For whom they are.
-    pub(super) fn client(&self) -> ClientId {
-        self.client
-    }
-
-    fn add(&mut self, name: &str, print: u64) {
-        if !self.json.ends_with('{') {
-            self.json.push(',');
-        }
-        self.json
-            .push_str(&format!("{}:{print}", serde_json::json!(name)));
     }
 }
 
@@ -142,44 +118,6 @@ impl Shell {
             }
         }
         self.control.portraits.push_front(portrait);
-    }
-
-    /// Begins to answer what a reload would change.
-    pub(super) fn begin_survey(&mut self, client: ClientId) {
-        let start = match self.plan.listeners.is_empty() {
-            true => r#"{"listeners":{},"workers":{"#,
-            false => r#"{"listeners":{"#,
-        };
-        self.control.surveys.push_back(Survey {
-            client,
-            json: start.to_owned(),
-            listeners: 0..self.plan.listeners.len(),
-            workers: 0..self.plan.workers.len(),
-        });
-    }
-
-    /// Goes on with the oldest of these.
-    pub(super) fn advance_survey(&mut self) {
-        let Some(mut survey) = self.control.surveys.pop_front() else {
-            return;
-        };
-        for _ in 0..PIECES {
-            if let Some(index) = survey.listeners.next() {
-                let one = &self.plan.listeners[index];
-                survey.add(&one.name, fingerprint::of_listener(one));
-                if survey.listeners.is_empty() {
-                    survey.json.push_str(r#"},"workers":{"#);
-                }
-            } else if let Some(index) = survey.workers.next() {
-                let one = &self.plan.workers[index];
-                survey.add(&one.name, fingerprint::of_worker(one, &self.plan));
-            } else {
-                survey.json.push_str("}}");
-                self.control.waits(survey.client, WaitsFor::Errand);
-                return self.send_out(survey.client, Question::DryRun, &survey.json);
-            }
-        }
-        self.control.surveys.push_front(survey);
     }
 
     fn portray_listener(&mut self, id: ListenerId, portrait: &mut Portrait) -> Listener {

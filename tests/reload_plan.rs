@@ -1,0 +1,382 @@
+//! What a reload would change: from two configurations to one plan and the differences in it.
+
+use listend::config::{SourceFile, read};
+use listend::host::Facts;
+use listend::plan::fingerprint::Fingerprints;
+use listend::plan::{
+    Free, ListenerId, Merge, Origin, Parcel, Plan, SocketAt, WorkerChange, WorkerId, merge, resolve,
+};
+use listend::report::{Kind, Problem, Report, Sources, Style, render};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn planned(text: &str) -> (Plan, Sources) {
+    let mut loaded = read(vec![SourceFile {
+        name: "listend.yaml".to_owned(),
+        bytes: text.as_bytes().to_vec(),
+        folder: PathBuf::from("/etc/listend"),
+    }]);
+    let shown = render(&loaded.report, &loaded.sources, Style::Plain);
+    assert!(loaded.report.is_ok(), "{shown}\n{text}");
+    let facts = Facts {
+        somaxconn: 4096,
+        ..Facts::default()
+    };
+    let (plan, report) = resolve(loaded.config, &facts, &mut loaded.sources);
+    assert!(report.is_ok());
+    (plan, loaded.sources)
+}
+
+fn plan(text: &str) -> Plan {
+    planned(text).0
+}
+
+/// The differences between two configurations.
+fn lines(before: &str, after: &str) -> Vec<String> {
+    let merged = merge(&plan(before), plan(after), &Free::default());
+    merged.changes.lines().to_vec()
+}
+
+const BASE: &str = "\
+listeners:
+  web: { address: '127.0.0.1:80', backlog: 128 }
+  local: { address: 'unix:/run/x', mode: '0600' }
+workers:
+  app: { command: serve, listeners: [web] }
+";
+
+fn changed(from: &str, to: &str) -> Vec<String> {
+    assert!(BASE.contains(from));
+    lines(BASE, &BASE.replace(from, to))
+}
+
+#[test]
+fn each_difference_is_named() {
+    for (from, to, wanted) in [
+        (
+            "backlog: 128",
+            "backlog: 1024",
+            &["listener `web`: backlog 128 → 1024, live"][..],
+        ),
+        (
+            "backlog: 128",
+            "backlog: 128, no_delay: true",
+            &["listener `web`: no_delay the default → true, live"],
+        ),
+        (
+            "'0600'",
+            "'0660'",
+            &["listener `local`: mode 0600 → 0660, live"],
+        ),
+        (
+            "address: '127.0.0.1:80'",
+            "address: ['127.0.0.1:80', '127.0.0.1:8080']",
+            &[
+                "listener `web`: 127.0.0.1:8080 is bound",
+                "worker `app`: rolls (sockets of `web`)",
+            ],
+        ),
+        (
+            "'127.0.0.1:80'",
+            "'127.0.0.1:81'",
+            &[
+                "listener `web`: 127.0.0.1:81 is bound",
+                "listener `web`: 127.0.0.1:80 is closed",
+                "worker `app`: rolls (sockets of `web`)",
+            ],
+        ),
+        (
+            "command: serve",
+            "command: other",
+            &["worker `app`: rolls (command)"],
+        ),
+        (
+            "command: serve",
+            "command: serve, environment: { A: b }",
+            &["worker `app`: rolls (environment A)"],
+        ),
+        (
+            "command: serve",
+            "command: serve, instances: 3",
+            &["worker `app`: instances 1 → 3"],
+        ),
+        (
+            "command: serve",
+            "command: serve, stop_timeout: 5s, restart: never",
+            &["worker `app`: restart, stop_timeout apply without a roll"],
+        ),
+        (
+            "  local: { address: 'unix:/run/x', mode: '0600' }\n",
+            "",
+            &["listener `local`: removed; /run/x is closed"],
+        ),
+        (
+            "  app:",
+            "  new:",
+            &["worker `app`: removed", "worker `new`: added"],
+        ),
+    ] {
+        assert_eq!(changed(from, to), wanted, "{from} → {to}");
+    }
+    assert_eq!(lines(BASE, BASE), Vec::<String>::new());
+    let with_comment = format!("# only moved\n\n{BASE}");
+    assert_eq!(lines(BASE, &with_comment), Vec::<String>::new());
+}
+
+#[test]
+fn a_watchdog_that_is_stricter_takes_another_generation_and_a_milder_one_does_not() {
+    let with = |seconds: Option<u64>| {
+        let mut plan = plan(BASE);
+        plan.workers[0].lifecycle.watchdog = seconds.map(Duration::from_secs);
+        plan
+    };
+    let words = |before, after| {
+        let merged = merge(&with(before), with(after), &Free::default());
+        merged.changes.lines().to_vec()
+    };
+    for stricter in [(Some(20), Some(10)), (None, Some(10))] {
+        let told = words(stricter.0, stricter.1);
+        assert_eq!(told, ["worker `app`: rolls (watchdog)"]);
+    }
+    for milder in [(Some(10), Some(20)), (Some(10), None)] {
+        let told = words(milder.0, milder.1);
+        assert_eq!(told, ["worker `app`: watchdog applies without a roll"]);
+    }
+}
+
+#[test]
+fn a_renamed_listener_keeps_its_sockets() {
+    let renamed = BASE.replace("web", "www");
+    let before = plan(BASE);
+    let Merge { plan, changes } = merge(&before, plan(&renamed), &Free::default());
+    let (old, new) = (ListenerId(0), ListenerId(2));
+    assert_eq!(plan.listener(new).name, "www");
+    let from = SocketAt {
+        listener: old,
+        socket: 0,
+    };
+    assert_eq!(changes.origins_of(new), [Origin::Held(from)]);
+    assert_eq!(changes.retired, []);
+    assert_eq!(
+        changes.lines(),
+        [
+            "listener `web`: removed",
+            "listener `www`: added",
+            "listener `www`: 127.0.0.1:80 is moved here from listener `web`",
+            "worker `app`: rolls (listeners, sockets of `www`)",
+        ]
+    );
+    let Some(WorkerChange::Changed(diff)) = changes.workers.get(&WorkerId(0)) else {
+        panic!("{changes:?}");
+    };
+    assert!(diff.rolls());
+    // What was there keeps its place, for those who still mean it.
+    assert!(plan.removed_listeners.contains(&old));
+    assert_eq!(plan.listener(old).name, "web");
+    let live: Vec<_> = plan.live_listeners().map(|(id, _)| id).collect();
+    assert_eq!(live, [ListenerId(1), new]);
+}
+
+#[test]
+fn sockets_that_trade_listeners_are_all_kept() {
+    let base = "listeners: { a: '127.0.0.1:80', b: '127.0.0.1:81' }\nworkers: {}\nsilence: unused-listener\n";
+    let swapped = base
+        .replace(":80", ":0x")
+        .replace(":81", ":80")
+        .replace(":0x", ":81");
+    let merged = merge(&plan(base), plan(&swapped), &Free::default());
+    assert_eq!(merged.changes.retired, []);
+    let origins = |id| merged.changes.origins_of(ListenerId(id));
+    let at = |id| {
+        let listener = ListenerId(id);
+        [Origin::Held(SocketAt {
+            listener,
+            socket: 0,
+        })]
+    };
+    assert_eq!((origins(0), origins(1)), (&at(1)[..], &at(0)[..]));
+}
+
+#[test]
+fn a_number_is_given_again_only_when_it_is_free() {
+    let one = |name: &str| {
+        plan(&format!(
+            "listeners: {{ {name}: 'unix:/run/{name}' }}\nworkers: {{ {name}: {{ command: x, listeners: [{name}] }} }}\n"
+        ))
+    };
+    let second = merge(&one("a"), one("b"), &Free::default()).plan;
+    assert_eq!(second.listener(ListenerId(1)).name, "b");
+    // Nobody said that the first is free.
+    let third = merge(&second, one("c"), &Free::default()).plan;
+    assert_eq!(third.listener(ListenerId(2)).name, "c");
+    let free = Free {
+        listeners: [ListenerId(0), ListenerId(1)].into(),
+        workers: [WorkerId(0)].into(),
+    };
+    // The second was there until now: it cannot be free yet, whatever is said.
+    let third = merge(&second, one("c"), &free).plan;
+    assert_eq!(third.listener(ListenerId(0)).name, "c");
+    assert_eq!(third.removed_listeners, [ListenerId(1)].into());
+    assert_eq!(third.worker(WorkerId(0)).listeners, [ListenerId(0)]);
+    assert_eq!(third.removed_workers, [WorkerId(1)].into());
+    // A worker that only kept its place does not seem to have the listener with the old number.
+    let again = merge(&third, one("d"), &free).plan;
+    let gone = again.removed_workers.iter().map(|id| again.worker(*id));
+    let taken = again.live_listeners().map(|(id, _)| id).next().unwrap();
+    assert!(
+        gone.into_iter()
+            .all(|worker| !worker.listeners.contains(&taken) || worker.name == "c")
+    );
+}
+
+#[test]
+fn a_parcel_keeps_the_places_and_the_lines_they_are_on() {
+    let text = "\
+listeners:
+  web: { address: ['127.0.0.1:80', '[::1]:80'], no_delay: true, bind_to_device: lo, keep_alive_time: 5s }
+  wait: { address: 'fifo:/run/f', wait_for_address: 5s }
+workers:
+  app: { command: 'x {port:web}', listeners: [web], limits: { nofile: 5 }, restart: { limit: 3 in 5s } }
+";
+    let text = text.replace("'fifo:/run/f'", "'udp://127.0.0.9:5'");
+    let (plan, sources) = planned(&text);
+    let json = serde_json::to_string(&Parcel::pack(plan.clone(), &sources)).unwrap();
+    let parcel: Parcel = serde_json::from_str(&json).unwrap();
+    let (arrived, lines) = parcel.unpack();
+    assert_eq!(arrived, plan);
+    let show = |sources: &Sources| {
+        let mut report = Report::default();
+        for socket in &plan.listeners[0].sockets {
+            report.add(Problem::new(Kind::LiveSocket, "taken").at(socket.place));
+        }
+        report.add(Problem::new(Kind::LiveSocket, "there").at(plan.workers[0].place));
+        render(&report, sources, Style::Plain)
+    };
+    assert_eq!(show(&lines), show(&sources));
+    assert!(show(&lines).contains("listend.yaml:2:"), "{}", show(&lines));
+}
+
+/// Listeners and workers by the numbers of their names, with something about each that may differ.
+type Shape = (BTreeMap<u8, u8>, BTreeMap<u8, (u8, Vec<u8>)>);
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let listeners = prop::collection::btree_map(0..8u8, 0..12u8, 0..6);
+    let taken = prop::collection::vec(0..8u8, 0..3);
+    let workers = prop::collection::btree_map(0..6u8, (0..3u8, taken), 0..4);
+    (listeners, workers)
+}
+
+fn yaml((listeners, workers): &Shape) -> String {
+    let mut text = "silence: [unused-listener, no-listeners]\nlisteners:\n".to_owned();
+    let mut ports = std::collections::BTreeSet::new();
+    let mut there = Vec::new();
+    for (name, port) in listeners {
+        if ports.insert(port) {
+            text += &format!(
+                "  l{name}: {{ address: '127.0.0.1:{}' }}\n",
+                1000 + u32::from(*port)
+            );
+            there.push(*name);
+        }
+    }
+    if there.is_empty() {
+        text += "  l9: { address: '127.0.0.1:999' }\n";
+    }
+    text += "workers:\n  w9: { command: last }\n";
+    for (name, (command, taken)) in workers {
+        let mut taken: Vec<u8> = taken
+            .iter()
+            .copied()
+            .filter(|id| there.contains(id))
+            .collect();
+        taken.dedup();
+        let unique: std::collections::BTreeSet<_> = taken.into_iter().collect();
+        let list: Vec<String> = unique.iter().map(|id| format!("l{id}")).collect();
+        text += &format!(
+            "  w{name}: {{ command: c{command}, listeners: [{}] }}\n",
+            list.join(", ")
+        );
+    }
+    text
+}
+
+fn listeners(plan: &Plan) -> BTreeMap<&str, ListenerId> {
+    plan.live_listeners()
+        .map(|(id, one)| (one.name.as_str(), id))
+        .collect()
+}
+
+fn workers(plan: &Plan) -> BTreeMap<&str, WorkerId> {
+    plan.live_workers()
+        .map(|(id, one)| (one.name.as_str(), id))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn names_keep_their_numbers_and_nothing_else_changes(
+        shapes in prop::collection::vec((shape(), any::<bool>()), 2..6)
+    ) {
+        let mut running = plan(&yaml(&shapes[0].0));
+        for (shape, frees) in &shapes[1..] {
+            let wanted = plan(&yaml(shape));
+            let free = Free {
+                listeners: running.removed_listeners.iter().copied().filter(|_| *frees).collect(),
+                workers: running.removed_workers.iter().copied().filter(|_| *frees).collect(),
+            };
+            let merged = merge(&running, wanted.clone(), &free);
+            prop_assert_eq!(&merged, &merge(&running, wanted.clone(), &free));
+            prop_assert_eq!(Fingerprints::of(&merged.plan), Fingerprints::of(&wanted));
+            let (before, after) = (listeners(&running), listeners(&merged.plan));
+            for (name, id) in &before {
+                prop_assert!(after.get(name).is_none_or(|now| now == id));
+            }
+            for (name, id) in &workers(&running) {
+                prop_assert!(workers(&merged.plan).get(name).is_none_or(|now| now == id));
+            }
+            // Nobody else has the number of one that has just gone.
+            for id in before.iter().filter(|(name, _)| !after.contains_key(*name)).map(|(_, id)| id) {
+                prop_assert!(merged.plan.removed_listeners.contains(id));
+            }
+            check_sockets(&running, &merged)?;
+            // Once more is nothing at all.
+            let again = merge(&merged.plan, wanted, &Free::default());
+            prop_assert_eq!(&again.plan, &merged.plan);
+            prop_assert!(again.changes.is_empty() && again.changes.lines().is_empty());
+            running = merged.plan;
+        }
+    }
+}
+
+/// Every socket that both plans have is kept, and each only once.
+fn check_sockets(running: &Plan, merged: &Merge) -> Result<(), TestCaseError> {
+    let mut seen: Vec<SocketAt> = merged.changes.retired.clone();
+    for (id, listener) in merged.plan.live_listeners() {
+        let origins = merged.changes.origins_of(id);
+        prop_assert_eq!(origins.len(), listener.sockets.len());
+        for (planned, origin) in listener.sockets.iter().zip(origins) {
+            let was_there = running.live_listeners().flat_map(|(_, one)| &one.sockets);
+            let was_there = was_there
+                .clone()
+                .any(|one| one.endpoint == planned.endpoint);
+            match origin {
+                Origin::Held(at) => {
+                    let from = &running.listener(at.listener).sockets[at.socket];
+                    prop_assert_eq!(&from.endpoint, &planned.endpoint);
+                    seen.push(*at);
+                }
+                Origin::New => prop_assert!(!was_there),
+            }
+        }
+    }
+    seen.sort_unstable();
+    let all = running.live_listeners().flat_map(|(listener, one)| {
+        (0..one.sockets.len()).map(move |socket| SocketAt { listener, socket })
+    });
+    prop_assert_eq!(seen, all.collect::<Vec<_>>());
+    Ok(())
+}
