@@ -114,6 +114,16 @@ pub fn signal(arguments: &Signal) -> Exit {
 /// `listend reload`.
 pub fn reload(arguments: &Reload) -> Exit {
     let (dry_run, no_wait) = (arguments.dry_run, arguments.no_wait);
+    if !arguments.workers.is_empty() {
+        let orders = unique(&arguments.workers).map(|worker| Order {
+            method: "Reload",
+            what: worker.clone(),
+            parameters: json!({ "worker": worker, "no_wait": no_wait }),
+            done: "told to read its configuration again",
+            no_wait,
+        });
+        return give(&orders.collect::<Vec<_>>(), &arguments.control);
+    }
     let order = Order {
         method: "Reload",
         what: "configuration".to_owned(),

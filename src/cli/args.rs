@@ -332,6 +332,10 @@ pub struct Reset {
 /// `listend reload`.
 #[derive(Debug, Args)]
 pub struct Reload {
+    /// Have these workers read their own configuration again, instead
+    #[arg(value_name = "WORKER", conflicts_with = "dry_run")]
+    pub workers: Vec<String>,
+
     /// Only say what would change
     #[arg(long)]
     pub dry_run: bool,

@@ -303,6 +303,10 @@ impl Denied {
                 )
             }
             "Refused" | "Failed" => (self.parameter("reason").to_owned(), None),
+            "NotReloaded" => {
+                let rendered = self.parameter("rendered").trim_end();
+                (format!("{}\n{rendered}", self.parameter("reason")), None)
+            }
             "PermissionDenied" => (
                 "the daemon does not permit this".to_owned(),
                 Some(

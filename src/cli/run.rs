@@ -55,7 +55,8 @@ pub(super) struct After {
 
 /// Where the daemon is to be asked.
 pub(super) struct ControlPath {
-    path: PathBuf,
+    /// `None` is nowhere.
+    path: Option<PathBuf>,
     group: Option<u32>,
     /// Whether somebody relies on it.
     is_asked_for: bool,
@@ -75,19 +76,19 @@ fn control(arguments: &Run) -> Result<Option<ControlPath>, Exit> {
         },
     };
     let path = match &arguments.control {
-        Some(none) if none.as_os_str() == "none" => return Ok(None),
+        Some(none) if none.as_os_str() == "none" => None,
         Some(path) => match std::path::absolute(path) {
-            Ok(path) => path,
+            Ok(path) => Some(path),
             Err(error) => {
                 log::error!("--control {}: {error}", path.display());
                 return Err(Exit::Usage);
             }
         },
         None => match socket::default_path() {
-            Some(path) => path,
+            Some(path) => Some(path),
             None => {
                 log::debug!("no control socket: XDG_RUNTIME_DIR is not set");
-                return Ok(None);
+                None
             }
         },
     };
@@ -105,7 +106,10 @@ fn open_control(wanted: Option<ControlPath>, sources: &Sources) -> Result<Contro
     let Some(wanted) = wanted else {
         return Ok(Control::default());
     };
-    match ControlSocket::bind(&wanted.path, wanted.group) {
+    let Some(path) = wanted.path else {
+        return Ok(Control::silent(wanted.config, sources.names()));
+    };
+    match ControlSocket::bind(&path, wanted.group) {
         Ok(socket) => Ok(Control::new(socket, wanted.config, sources.names())),
         Err(why) if wanted.is_asked_for => {
             log::error!("nothing was started: no control socket: {why}");
@@ -116,7 +120,7 @@ fn open_control(wanted: Option<ControlPath>, sources: &Sources) -> Result<Contro
                 "this daemon cannot be asked or told anything, but runs: {why}; give another \
                  --control PATH, or none"
             );
-            Ok(Control::default())
+            Ok(Control::silent(wanted.config, sources.names()))
         }
     }
 }

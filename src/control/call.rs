@@ -230,6 +230,15 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
+    /// The configuration was not taken; nothing was changed.
+    NotReloaded {
+        /// Why.
+        reason: String,
+        /// Every error as text.
+        rendered: String,
+        /// Every error as `Check` has it.
+        errors: Vec<Value>,
+    },
     /// It was tried and did not succeed.
     Failed {
         /// Why, and what to do.
@@ -257,6 +266,7 @@ impl Error {
             Error::ExpectedMore => "org.varlink.service.ExpectedMore",
             Error::NoSuchThing { .. } => "io.listend.Manager.NoSuchThing",
             Error::Refused { .. } => "io.listend.Manager.Refused",
+            Error::NotReloaded { .. } => "io.listend.Manager.NotReloaded",
             Error::Failed { .. } => "io.listend.Manager.Failed",
         }
     }
@@ -273,6 +283,11 @@ impl Error {
             Error::NoSuchThing { name, suggestion } => {
                 json!({ "name": name, "suggestion": suggestion })
             }
+            Error::NotReloaded {
+                reason,
+                rendered,
+                errors,
+            } => json!({ "reason": reason, "rendered": rendered, "errors": errors }),
             Error::Refused { reason } | Error::Failed { reason } => json!({ "reason": reason }),
         }
     }

@@ -100,8 +100,10 @@ pub enum Request {
         /// Answer at once.
         no_wait: bool,
     },
-    /// Read the configuration again.
+    /// Read the configuration again; or have a worker read its own.
     Reload {
+        /// Which worker.
+        worker: Option<String>,
         /// Only say what would change.
         dry_run: bool,
         /// Answer at once.
@@ -193,9 +195,14 @@ const METHODS: [(&str, Replies, Decode); 16] = [
         Ok(Request::Restart { worker, no_wait })
     }),
     ("io.listend.Manager.Reload", Replies::One, |given| {
+        let worker = given.optional_text("worker")?;
         let dry_run = given.flag("dry_run")?;
         let no_wait = given.flag("no_wait")?;
-        Ok(Request::Reload { dry_run, no_wait })
+        Ok(Request::Reload {
+            worker,
+            dry_run,
+            no_wait,
+        })
     }),
     ("io.listend.Manager.Scale", Replies::One, |given| {
         let (worker, no_wait) = given.worker_and_no_wait()?;

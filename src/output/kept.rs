@@ -90,6 +90,22 @@ impl Kept {
         }
     }
 
+    /// For so many workers from now on.
+    pub fn resize(&mut self, workers: usize) {
+        self.rings.resize_with(workers, Ring::default);
+        self.room = (BYTES_OF_ALL / workers.max(1)).clamp(BYTES_AT_LEAST, BYTES);
+    }
+
+    /// Forgets the lines of a worker.
+    pub fn forget(&mut self, worker: usize) {
+        if let Some(ring) = self.rings.get_mut(worker) {
+            *ring = Ring {
+                gone: self.newest,
+                ..Ring::default()
+            };
+        }
+    }
+
     /// The number of the line that came last; 0 before the first.
     pub fn newest(&self) -> u64 {
         self.newest

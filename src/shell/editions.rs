@@ -9,9 +9,7 @@
 use crate::core::Edition;
 use crate::listener::{Bound, BoundSocket, Retired};
 use crate::plan::{Changes, Origin, Plan, SocketAt, WorkerChange, WorkerId, WorkerPlan};
-use crate::worker::Inherited;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::os::fd::AsRawFd;
 
 /// The first definition of every worker.
 const FIRST: Edition = Edition(1);
@@ -41,6 +39,8 @@ struct Former {
 struct FormerSocket {
     /// What its listener was called.
     listener: String,
+    /// What listen(2) was given.
+    backlog: u32,
     at: At,
 }
 
@@ -54,7 +54,17 @@ enum At {
 /// How a worker is started: by the plan, or by what was before.
 pub(super) enum Definition<'a> {
     Latest(&'a WorkerPlan),
-    Former(&'a WorkerPlan, Vec<(&'a str, &'a BoundSocket)>),
+    Former(&'a WorkerPlan, Vec<Named<'a>>),
+}
+
+/// A socket of a definition.
+#[derive(Clone, Copy)]
+pub(super) struct Named<'a> {
+    /// What its listener is called.
+    pub(super) listener: &'a str,
+    /// What listen(2) is given.
+    pub(super) backlog: u32,
+    pub(super) held: &'a BoundSocket,
 }
 
 impl<'a> Definition<'a> {
@@ -87,7 +97,11 @@ impl Editions {
                 At::Held(at) => find(bound?, at),
                 At::Retired(number) => self.retired.get(&number)?.sockets.first(),
             };
-            Some((socket.listener.as_str(), held?))
+            Some(Named {
+                listener: &socket.listener,
+                backlog: socket.backlog,
+                held: held?,
+            })
         });
         Definition::Former(&former.plan, sockets.collect())
     }
@@ -110,9 +124,10 @@ impl Editions {
     pub(super) fn keep_one(&mut self, plan: &Plan, bound: &Bound, worker: WorkerId) {
         let wanted = plan.worker(worker);
         let sockets = wanted.listeners.iter().flat_map(|id| {
-            let name = &plan.listener(*id).name;
+            let listener = plan.listener(*id);
             bound.sockets(*id).iter().map(move |socket| FormerSocket {
-                listener: name.clone(),
+                listener: listener.name.clone(),
+                backlog: listener.backlog,
                 at: At::Held(SocketAt {
                     listener: *id,
                     socket: socket.planned,
@@ -214,14 +229,5 @@ fn close(retired: Retired) {
     }
     for (path, error) in retired.close() {
         log::warn!("cannot remove {}: {error}", path.display());
-    }
-}
-
-/// A socket as a process inherits it.
-pub(super) fn inherited<'a>(listener: &'a str, socket: &'a BoundSocket) -> Inherited<'a> {
-    Inherited {
-        listener,
-        fd: socket.fd.as_raw_fd(),
-        address: &socket.address,
     }
 }

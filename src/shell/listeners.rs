@@ -123,7 +123,7 @@ impl Shell {
 }
 
 /// Each listener once, and whether it is its address that is missing.
-fn missing_listeners(errors: &[BindError]) -> Vec<(ListenerId, Missing)> {
+pub(super) fn missing_listeners(errors: &[BindError]) -> Vec<(ListenerId, Missing)> {
     let mut missing: Vec<(ListenerId, Missing)> = Vec::new();
     for error in errors {
         let why = match error.errno {

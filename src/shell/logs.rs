@@ -153,6 +153,20 @@ impl Logs {
         }
     }
 
+    /// Makes room for the workers that a reload has brought.
+    pub(super) fn follow(&mut self, plan: &Plan) {
+        self.kept.resize(plan.workers.len());
+        let is_tagged = |output: &Output| matches!(output, Output::Tag | Output::TagJson);
+        if self.stdout.is_none() && plan.live_workers().any(|(_, one)| is_tagged(&one.output)) {
+            self.stdout = Some(Stdout::new());
+        }
+    }
+
+    /// Forgets what was written by a worker whose number another has now.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.kept.forget(place(worker));
+    }
+
     /// The point in the log behind which the last lines of one worker or of all are, at most so many.
     pub(super) fn before_last(&self, worker: Option<WorkerId>, count: usize) -> u64 {
         let lines = self.kept.last(worker.map(place), count);

@@ -15,6 +15,7 @@ use crate::listener::{self, BindError};
 use crate::plan::{self, Changes, Free, ListenerId, Merge, Plan, SocketAt, WorkerId};
 use crate::report::{Problem, Report, Sources};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 /// What a reload came to.
 pub(super) enum Reloaded {
@@ -36,11 +37,13 @@ impl Shell {
             listeners: self.plan.removed_listeners.clone(),
             workers: self.editions.gone.clone(),
         };
-        let Merge { plan, changes } = plan::merge(&self.plan, wanted, &free);
-        let Some(bound) = &mut self.bound else {
+        let running = Rc::clone(&self.plan);
+        let Merge { plan, changes } = plan::merge(&running, wanted, &free);
+        let plan = Rc::new(plan);
+        let Some(bound) = &self.bound else {
             return Reloaded::InForce(Vec::new());
         };
-        let prepared = match listener::prepare(bound, &self.plan, &plan, &changes) {
+        let prepared = match listener::prepare(bound, &running, &plan, &changes) {
             Ok(prepared) => prepared,
             Err(errors) => return Reloaded::NotBound(explain(&errors, &plan)),
         };
@@ -67,21 +70,20 @@ impl Shell {
             .collect();
         let touched = self.touched(&plan, &changes);
         self.stop_watching(&touched);
-        // The borrow of `bound` above has ended with the call.
+        let rolled_back = self.rolled_back(&changes);
         let Some(bound) = &mut self.bound else {
             return Reloaded::InForce(Vec::new());
         };
-        self.editions.keep(&self.plan, bound, &changes);
-        let rolled_back = self.rolled_back(&changes);
+        self.editions.keep(&running, bound, &changes);
         for worker in &rolled_back {
             // What runs is not what the plan had: that was no good, and is given up now.
-            self.editions.keep_one(&self.plan, bound, *worker);
+            self.editions.keep_one(&running, bound, *worker);
         }
         let missing = missing_listeners(&prepared.missing);
         let left = prepared.commit(bound);
         self.editions.follow(&changes, &held, left);
-        let before = std::mem::replace(&mut self.plan, plan);
-        self.follow_plan(&before, &changes, sources);
+        self.plan = Rc::clone(&plan);
+        self.follow_plan(&changes, sources);
         self.watch_again(&touched);
         let replan = self.replan(ticket, &changes, &rolled_back, &lives, &touched);
         for line in changes.lines() {
@@ -139,7 +141,7 @@ impl Shell {
     }
 
     /// Has everything that is made after a plan follow the new one.
-    fn follow_plan(&mut self, before: &Plan, changes: &Changes, sources: &Sources) {
+    fn follow_plan(&mut self, changes: &Changes, sources: &Sources) {
         self.clients.follow(&self.plan);
         if let Err(error) = self.watch_children() {
             log::warn!("cannot watch for children that end: {error}");
@@ -155,7 +157,6 @@ impl Shell {
         }
         self.metrics.counters.resize(self.plan.workers.len());
         self.logs.follow(&self.plan);
-        let _former_plan_is_of_no_more_use = before;
     }
 
     fn replan(

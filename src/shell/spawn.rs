@@ -2,7 +2,7 @@
 
 use super::clients::Connection;
 use super::clock;
-use super::editions::{Definition, inherited};
+use super::editions::{Definition, Named};
 use super::logs::Outlet;
 use super::notify;
 use super::process::Process;
@@ -13,14 +13,14 @@ use crate::core::{
     ConnectionId, Edition, Evidence, HookKind, Input, InstanceId, ProcessId, Task,
 };
 use crate::evidence::{self, Sight, SocketInode};
-use crate::listener::{self, BoundSocket, IoMode};
-use crate::plan::{ListenerId, WorkerPlan};
+use crate::listener::{self, Bound, IoMode};
+use crate::plan::{ListenerId, Plan, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Prepared, Tell};
 use crate::worker::{self, Inherited, Numbers};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What the core wants started.
 #[derive(Debug, Clone, Copy)]
@@ -97,24 +97,6 @@ impl Shell {
             .definition(&self.plan, bound, instance.worker, edition)
     }
 
-    /// The sockets of a definition, with the names of their listeners.
-    fn sockets<'a>(&'a self, definition: &Definition<'a>) -> Vec<(&'a str, &'a BoundSocket)> {
-        match definition {
-            Definition::Former(_, sockets) => sockets.clone(),
-            Definition::Latest(worker) => self.held_sockets(&worker.listeners),
-        }
-    }
-
-    fn held_sockets(&self, listeners: &[ListenerId]) -> Vec<(&str, &BoundSocket)> {
-        let mut sockets = Vec::new();
-        for id in listeners {
-            let name = self.plan.listener(*id).name.as_str();
-            let held = self.bound.iter().flat_map(|bound| bound.sockets(*id));
-            sockets.extend(held.map(|socket| (name, socket)));
-        }
-        sockets
-    }
-
     /// Puts a worker's listeners in order: whoever ran last may have changed O_NONBLOCK and the
     /// backlog or shut them down, which belong to the shared open file description and not to the
     /// descriptor. `culprit` is the instance that has just ended; before a start there is none, and
@@ -140,8 +122,12 @@ impl Shell {
             IoMode::Blocking if !alone => IoMode::AsItIs,
             IoMode::Blocking | IoMode::NonBlocking | IoMode::AsItIs => own,
         };
-        for (name, socket) in self.sockets(&definition) {
-            let backlog = self.backlog_of(name);
+        for Named {
+            listener: name,
+            backlog,
+            held: socket,
+        } in sockets_of(&self.plan, self.bound.as_ref(), &definition)
+        {
             match listener::prepare_for_spawn(socket, backlog, mode) {
                 Ok(disturbed) => {
                     let Some(culprit) = culprit else { continue };
@@ -186,8 +172,8 @@ impl Shell {
         let worker = definition.plan();
         // A connection may come at any of thousands of listeners, and needs none of them.
         let sockets = match (served, &definition) {
-            (Some(_), _) => self.held_sockets(self.clients.named_by(instance.worker)),
-            (None, _) => self.sockets(&definition),
+            (Some(_), _) => held_sockets(&self.plan, bound, self.clients.named_by(instance.worker)),
+            (None, _) => sockets_of(&self.plan, self.bound.as_ref(), &definition),
         };
         let sockets = as_inherited(sockets);
         let stored = self.notify.store.of(instance);
@@ -240,7 +226,7 @@ impl Shell {
             };
             return Err((failure, format!("there is no {}", words::hook_word(kind))));
         };
-        let sockets = as_inherited(self.sockets(&definition));
+        let sockets = as_inherited(sockets_of(&self.plan, self.bound.as_ref(), &definition));
         let mut given = worker::Given {
             sockets: &sockets,
             ..worker::Given::default()
@@ -266,11 +252,7 @@ impl Shell {
                 let definition = self.definition(known.instance, known.edition);
                 let sight = match definition.plan().lifecycle.ready {
                     Ready::Accepting(which) => {
-                        let which = match which {
-                            config::Every::All => evidence::Every::All,
-                            config::Every::First => evidence::Every::First,
-                        };
-                        evidence::look(known.pid, &inodes(&self.sockets(&definition)), which)
+                        evidence::look(known.pid, &inodes(&sockets_of(&self.plan, self.bound.as_ref(), &definition)), which)
                     }
                     Ready::Started | Ready::Notify | Ready::Fd(_) => Sight::Seen,
                 };
@@ -287,25 +269,48 @@ impl Shell {
         };
         self.feed(Input::Evidence { process, evidence });
     }
+}
 
-    /// What a listener's backlog is to be; that of one that is gone does not matter.
-    fn backlog_of(&self, name: &str) -> u32 {
-        let mut all = self.plan.listeners.iter();
-        let known = all.find(|listener| listener.name == name);
-        known.map_or(u32::MAX, |listener| listener.backlog)
+/// The sockets of a definition, with the names of their listeners.
+fn sockets_of<'a>(
+    plan: &'a Plan,
+    bound: Option<&'a Bound>,
+    definition: &Definition<'a>,
+) -> Vec<Named<'a>> {
+    match definition {
+        Definition::Former(_, sockets) => sockets.clone(),
+        Definition::Latest(worker) => held_sockets(plan, bound, &worker.listeners),
     }
 }
 
+fn held_sockets<'a>(
+    plan: &'a Plan,
+    bound: Option<&'a Bound>,
+    listeners: &[ListenerId],
+) -> Vec<Named<'a>> {
+    let mut sockets = Vec::new();
+    for id in listeners {
+        let listener = plan.listener(*id);
+        let held = bound.into_iter().flat_map(|bound| bound.sockets(*id));
+        sockets.extend(held.map(|held| Named {
+            listener: &listener.name,
+            backlog: listener.backlog,
+            held,
+        }));
+    }
+    sockets
+}
+
 /// The sockets of each listener, in order, as the kernel numbers them.
-fn inodes(sockets: &[(&str, &BoundSocket)]) -> Vec<Vec<SocketInode>> {
+fn inodes(sockets: &[Named<'_>]) -> Vec<Vec<SocketInode>> {
     let mut listeners: Vec<(&str, Vec<SocketInode>)> = Vec::new();
-    for (name, socket) in sockets {
-        let Ok(inode) = SocketInode::of(&socket.fd) else {
+    for socket in sockets {
+        let Ok(inode) = SocketInode::of(&socket.held.fd) else {
             continue;
         };
         match listeners.last_mut() {
-            Some((last, inodes)) if last == name => inodes.push(inode),
-            Some(_) | None => listeners.push((name, vec![inode])),
+            Some((last, inodes)) if *last == socket.listener => inodes.push(inode),
+            Some(_) | None => listeners.push((socket.listener, vec![inode])),
         }
     }
     listeners.into_iter().map(|(_, inodes)| inodes).collect()
@@ -320,9 +325,14 @@ fn command_of(worker: &WorkerPlan, kind: HookKind) -> Option<&config::Hook> {
     }
 }
 
-fn as_inherited<'a>(sockets: Vec<(&'a str, &'a BoundSocket)>) -> Vec<Inherited<'a>> {
+fn as_inherited(sockets: Vec<Named<'_>>) -> Vec<Inherited<'_>> {
     let sockets = sockets.into_iter();
-    sockets.map(|(name, socket)| inherited(name, socket)).collect()
+    let inherited = sockets.map(|socket| Inherited {
+        listener: socket.listener,
+        fd: socket.held.fd.as_raw_fd(),
+        address: &socket.held.address,
+    });
+    inherited.collect()
 }
 
 fn launch(

@@ -3,18 +3,20 @@
 //! The order within a turn matters: how an exec went is told before the exit that may have
 //! followed it, and exits before the tick, so that the core sees causes before their consequences.
 
-use super::clients::{self, Clients, Connection};
+use super::clients::{self, Clients};
 use super::clock;
-use super::control::{Control, Part};
-use super::logs::{Logs, Outlet};
+use super::control::{Control, Part, Reloads};
+use super::editions::Editions;
+use super::logs::Logs;
 use super::metrics::Metrics;
 use super::notify::{self, Notify};
 use super::process::{Process, Processes, Zombie};
 use super::signals::{Arrived, Signals};
+use super::spawn::Wanted;
 use super::watch::{SocketId, Watch};
 use super::words;
 use crate::core::{
-    ConnectionId, Core, Effect, Event, Input, InstanceId, ListenerLife, Mono, ProcessId, Scope,
+    ConnectionId, Core, Effect, Event, Input, InstanceId, ListenerLife, Mono, ProcessId, Scope, Task,
     WhenDone,
 };
 use crate::listener::{self, BindError, Bound, IoMode};
@@ -27,6 +29,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::collections::HashMap;
 use std::io;
+use std::rc::Rc;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -39,7 +42,7 @@ pub(super) const LAUNCH_LOOK: Duration = Duration::from_millis(10);
 
 /// Everything the running daemon has.
 pub struct Shell {
-    pub(super) plan: Plan,
+    pub(super) plan: Rc<Plan>,
     /// Gone once the listeners have been closed.
     pub(super) bound: Option<Bound>,
     pub(super) watch: Watch,
@@ -160,7 +163,7 @@ impl Shell {
         let core = Core::new(lifecycles.collect(), when_done).with_listeners(listener_lives(&plan));
         let metrics = Metrics::new(&plan);
         Ok(Shell {
-            plan,
+            plan: Rc::new(plan),
             bound: Some(bound),
             watch,
             clients,

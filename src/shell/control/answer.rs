@@ -184,7 +184,20 @@ impl Shell {
                     false,
                 );
             }
-            Request::Reload { dry_run, .. } => self.reload(id, dry_run),
+            Request::Reload {
+                worker: Some(worker),
+                no_wait,
+                ..
+            } => {
+                let what = format!("reload {worker}");
+                let done = format!("{worker}: told to read its configuration again");
+                self.operate(id, (&what, &worker), Command::Reload, done, no_wait);
+            }
+            Request::Reload {
+                worker: None,
+                dry_run,
+                no_wait,
+            } => self.reload(id, dry_run, no_wait),
             Request::Metrics => {
                 self.control.waits(id, WaitsFor::Metrics);
                 self.control
@@ -322,10 +335,12 @@ impl Shell {
             Answer::Done => {
                 let message = Some(done);
                 let progress = self.control.progress_of(id);
+                let changes = self.control.changes.remove(&ticket);
                 self.succeed(
                     id,
                     &Reply::last(&Progress {
                         message,
+                        changes,
                         ..progress
                     }),
                 );
@@ -368,13 +383,16 @@ impl Shell {
         )
     }
 
-    fn reload(&mut self, id: ClientId, dry_run: bool) {
+    fn reload(&mut self, id: ClientId, dry_run: bool, no_wait: bool) {
         if dry_run {
             return self.ask(id, Question::DryRun, "");
         }
         self.log_request(id, "reload");
         self.control.waits(id, WaitsFor::Errand);
-        self.send_out(Some(id), Question::Reload, "");
+        if no_wait {
+            self.control.no_wait.insert(id);
+        }
+        self.request_reload(Some(id));
     }
 
     fn explain(&mut self, id: ClientId, name: &str) {
@@ -395,7 +413,7 @@ impl Shell {
             return self.succeed(id, &Reply::done());
         }
         self.control.waits(id, WaitsFor::Errand);
-        self.send_out(Some(id), question, about);
+        let _told_if_not = self.send_out(Some(id), question, about);
     }
 
     /// Opens the files again that workers log to.
@@ -440,7 +458,7 @@ impl Control {
     }
 
     /// Whether the client does not want to hear what comes of its call.
-    fn takes_no_reply(&self, id: ClientId) -> bool {
+    pub(super) fn takes_no_reply(&self, id: ClientId) -> bool {
         let call = self
             .clients
             .get(&id)

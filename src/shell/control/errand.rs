@@ -132,14 +132,21 @@ impl Control {
 }
 
 impl Shell {
-    /// Starts a process that finds something out. `about` is the listener to explain.
-    pub(super) fn send_out(&mut self, client: Option<ClientId>, question: Question, about: &str) {
+    /// Starts a process that finds something out. `about` is the listener to explain. Whether it was
+    /// started; if not, whoever asked was told.
+    pub(super) fn send_out(
+        &mut self,
+        client: Option<ClientId>,
+        question: Question,
+        about: &str,
+    ) -> bool {
         if self.control.errands.len() >= MAX_ERRANDS {
             let reason = format!(
                 "{MAX_ERRANDS} others wait for an answer of this kind; try again in a moment"
             );
             let refused = Reply::error(&Error::Refused { reason });
-            return self.tell(client, &refused);
+            self.tell(client, &refused);
+            return false;
         }
         let id = self.control.new_id();
         match start(&self.control, client, question, about).and_then(|errand| {
@@ -151,20 +158,24 @@ impl Shell {
         }) {
             Ok(errand) => {
                 self.control.errands.insert(id, errand);
+                true
             }
             Err(error) => {
                 let reason = format!("cannot start a process for it: {error}");
+                log::warn!("cannot start a process to look something up: {error}");
                 let failed = Reply::error(&Error::Failed { reason });
                 self.tell(client, &failed);
+                false
             }
         }
     }
 
     /// Answers whoever asked, or the log.
-    fn tell(&mut self, client: Option<ClientId>, reply: &Reply) {
+    pub(super) fn tell(&mut self, client: Option<ClientId>, reply: &Reply) {
         match client {
             Some(client) => self.control.reply(&self.epoll, client, reply),
-            None => log::warn!("cannot read the configuration again"),
+            // What there is to say to it is in the log.
+            None => {}
         }
     }
 
@@ -226,24 +237,6 @@ impl Shell {
             changes: Some(changes),
             ..Progress::default()
         })
-    }
-
-    /// Goes over to another plan, for a client or, without one, for a signal.
-    fn reload_with(&mut self, client: Option<ClientId>, fetched: Fetched) {
-        let error = match fetched {
-            Fetched::Plan(..) => Error::Refused {
-                reason: "this version cannot apply a changed configuration; restart listend to \
-                         apply it, which keeps nothing (`listend reload --dry-run` shows what is \
-                         different)"
-                    .to_owned(),
-            },
-            Fetched::Bad { errors, rendered } => {
-                log::error!("the configuration is bad, and nothing has changed:\n{rendered}");
-                bad(&errors)
-            }
-            Fetched::Failed(reason) => Error::Failed { reason },
-        };
-        self.tell(client, &Reply::error(&error));
     }
 }
 

@@ -9,9 +9,11 @@ mod client;
 mod errand;
 mod events;
 mod lines;
+mod reload;
 mod socket;
 mod status;
 
+pub(super) use reload::Reloads;
 pub use socket::{ControlSocket, NoControl};
 
 use super::metrics::Job;
@@ -113,6 +115,10 @@ pub struct Control {
     owes_lines: bool,
     /// Who waits for which answer of the core.
     tickets: HashMap<Ticket, ClientId>,
+    /// What reloads have changed, until they are over.
+    changes: HashMap<Ticket, Vec<String>>,
+    /// Who does not want to wait for the end of a reload.
+    no_wait: BTreeSet<ClientId>,
     errands: HashMap<ErrandId, Errand>,
     /// What was found at queues when somebody asked.
     pub(super) queue_log: QueueLog,
@@ -123,7 +129,7 @@ pub struct Control {
     /// The configuration, for processes that read it again.
     config: PathBuf,
     /// The names of the files that places are in.
-    files: Vec<String>,
+    pub(super) files: Vec<String>,
 }
 
 impl Default for Control {
@@ -142,6 +148,8 @@ impl Default for Control {
             told_last: 0,
             owes_lines: false,
             tickets: HashMap::new(),
+            changes: HashMap::new(),
+            no_wait: BTreeSet::new(),
             errands: HashMap::new(),
             queue_log: QueueLog::default(),
             held: 0,
@@ -153,6 +161,15 @@ impl Default for Control {
 }
 
 impl Control {
+    /// Nobody can ask anything; the configuration can be read again all the same.
+    pub fn silent(config: PathBuf, files: Vec<String>) -> Control {
+        Control {
+            config,
+            files,
+            ..Control::default()
+        }
+    }
+
     /// Serves this socket. `config` is the configuration that runs, and `files` are the names of
     /// the files it is made of, by [`crate::report::FileId`].
     pub fn new(socket: ControlSocket, config: PathBuf, files: Vec<String>) -> Control {
@@ -346,9 +363,11 @@ impl Control {
             }
             WaitsFor::Operation { ticket, .. } => {
                 self.tickets.remove(ticket);
+                self.changes.remove(ticket);
             }
             // Those whose answer has come are not there any more.
             WaitsFor::Errand => {
+                self.no_wait.remove(&id);
                 for errand in self.errands.values_mut() {
                     errand.abandon(id);
                 }
