@@ -9,6 +9,7 @@ mod control;
 mod listeners;
 pub mod logging;
 mod logs;
+mod manager;
 mod metrics;
 mod process;
 pub mod queues;
@@ -20,5 +21,6 @@ mod words;
 
 pub use control::{Control, ControlSocket, NoControl};
 pub(crate) use listeners::one_line;
+pub use manager::{Manager, ReadyWhen, Summary};
 pub use signals::Signals;
 pub use turn::Shell;

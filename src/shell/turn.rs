@@ -7,6 +7,7 @@ use super::clients::{self, Clients, Connection};
 use super::clock;
 use super::control::{Control, Part};
 use super::logs::{Logs, Outlet};
+use super::manager::Manager;
 use super::metrics::Metrics;
 use super::process::{Process, Processes};
 use super::signals::{Arrived, Signals};
@@ -59,6 +60,8 @@ pub struct Shell {
     pub(super) damages: HashMap<SocketId, String>,
     /// What workers write.
     pub(super) logs: Logs,
+    /// Who has to be told how it goes.
+    pub(super) manager: Manager,
     exit: Option<u8>,
 }
 
@@ -166,6 +169,7 @@ impl Shell {
             reasons: HashMap::new(),
             damages: HashMap::new(),
             logs,
+            manager: Manager::default(),
             exit: None,
         })
     }
@@ -179,9 +183,11 @@ impl Shell {
     /// `missing` are the listeners that the start could do without.
     pub fn run(mut self, missing: &[BindError]) -> io::Result<u8> {
         self.begin_watching(missing);
+        self.tell_manager();
         self.feed(Input::Start);
         loop {
             self.perform_effects();
+            self.tell_manager();
             if let Some(code) = self.exit {
                 self.logs.finish();
                 self.feed_followers_last();
@@ -279,6 +285,7 @@ impl Shell {
         let looked_at = self.launching.iter().map(|(_, _, at)| *at);
         let others = self.metrics.deadline().into_iter();
         let others = others.chain(self.control.deadline());
+        let others = others.chain(self.manager.deadline());
         let deadlines = looked_at.chain(self.core.deadline()).chain(others);
         let Some(deadline) = deadlines.min() else {
             return EpollTimeout::NONE;
@@ -414,6 +421,7 @@ impl Shell {
 
     fn emit(&mut self, event: &Event) {
         self.metrics.counters.observe(event);
+        self.manager_hears(event);
         // There may be thousands of connections a second, and nobody who reads of each.
         if words::is_detail(event, &self.plan) && !log::log_enabled!(log::Level::Debug) {
             return;
