@@ -141,6 +141,20 @@ pub struct Run {
     /// The group whose members may look, but not act, over the control socket
     #[arg(long, value_name = "GROUP")]
     pub control_group: Option<String>,
+
+    /// When to tell the service manager that listend is ready (sd_notify): when every worker that
+    /// runs from the start on is, or as soon as every listener is bound
+    #[arg(long, value_name = "WHEN", default_value = "ready")]
+    pub ready_when: ReadyWhen,
+}
+
+/// What has to be there before the service manager is told that listend is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReadyWhen {
+    /// The listeners and the workers.
+    Ready,
+    /// The listeners.
+    Bound,
 }
 
 /// `listend check`.

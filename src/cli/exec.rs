@@ -7,8 +7,8 @@ use super::run;
 use crate::config::{self, Located, RestartPolicy};
 use crate::core::WhenDone;
 use crate::report::Place;
-use crate::shell::clock;
 use crate::shell::logging::Sink;
+use crate::shell::{ReadyWhen, clock};
 
 /// Runs the command until it, or listend, is asked to stop.
 pub fn exec(arguments: &Exec, sink: Sink) -> Exit {
@@ -43,6 +43,7 @@ pub fn exec(arguments: &Exec, sink: Sink) -> Exit {
     let after = run::After {
         control: None,
         when_done,
+        ready_when: ReadyWhen::Ready,
     };
     run::start(load::resolve(loaded), inherited, after, sink, started)
 }

@@ -1,6 +1,6 @@
 //! `listend run`, and what `exec` shares with it: bind everything, then hand over to the loop.
 
-use super::args::Run;
+use super::args::{self, Run};
 use super::exit::Exit;
 use super::load::{self, Planned};
 use super::output::{count, print_report};
@@ -13,7 +13,7 @@ use crate::listener::{self, AdoptError, Adopted, Inherited, Outcome, Purpose};
 use crate::plan::{ListenerId, Plan};
 use crate::report::{Report, Sources};
 use crate::shell::logging::Sink;
-use crate::shell::{Control, ControlSocket, Shell, Signals, clock, one_line};
+use crate::shell::{Control, ControlSocket, Manager, ReadyWhen, Shell, Signals, clock, one_line};
 use crate::sys;
 use crate::worker::Surroundings;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -41,6 +41,10 @@ pub fn run(arguments: &Run, sink: Sink) -> Exit {
     let after = After {
         control,
         when_done: WhenDone::Hold,
+        ready_when: match arguments.ready_when {
+            args::ReadyWhen::Ready => ReadyWhen::Ready,
+            args::ReadyWhen::Bound => ReadyWhen::Bound,
+        },
     };
     start(planned, inherited, after, sink, started)
 }
@@ -51,6 +55,8 @@ pub(super) struct After {
     pub control: Option<ControlPath>,
     /// When it ends.
     pub when_done: WhenDone,
+    /// When it tells its service manager that it is ready.
+    pub ready_when: ReadyWhen,
 }
 
 /// Where the daemon is to be asked.
@@ -226,7 +232,12 @@ pub fn start(
     drop((silence, report, sources, machine, fatal, notes));
     sys::return_free_memory();
     let shell = Shell::new(plan, bound, signals, surroundings, after.when_done);
-    match shell.and_then(|shell| shell.with_control(control).run(&missing)) {
+    let manager = Manager::from_environment();
+    let run = |shell: Shell| {
+        let shell = shell.with_control(control);
+        shell.with_manager(manager, after.ready_when).run(&missing)
+    };
+    match shell.and_then(run) {
         Ok(0) => Exit::Done,
         Ok(code) => Exit::Code(code),
         Err(error) => internal("the event loop failed", &error),

@@ -272,6 +272,11 @@ impl Core {
         self.is_being_ended(now, index, process, since);
     }
 
+    /// Whether every instance that was to run from the start on is ready, or will not be.
+    pub fn is_up(&self) -> bool {
+        self.told_up
+    }
+
     /// Tells once that every instance that was to run from the start on is ready, or will not be.
     pub(super) fn tell_when_up(&mut self) {
         if self.told_up || self.phase != Phase::Running {

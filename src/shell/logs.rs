@@ -6,7 +6,7 @@
 
 use super::stdout::Stdout;
 use super::turn::Token;
-use super::{clock, logging, words};
+use super::{clock, logging};
 use crate::config::Output;
 use crate::control::rfc3339;
 use crate::core::{InstanceId, ProcessId};

@@ -11,6 +11,7 @@ mod fd_store;
 mod listeners;
 pub mod logging;
 mod logs;
+mod manager;
 mod metrics;
 mod notify;
 mod process;
@@ -25,6 +26,7 @@ mod words;
 
 pub use control::{Control, ControlSocket, NoControl};
 pub(crate) use listeners::one_line;
+pub use manager::{Manager, ReadyWhen, Summary};
 pub use notify::{NotifyCounters, Told};
 pub use signals::Signals;
 pub use turn::Shell;

@@ -190,7 +190,9 @@ impl Shell {
             };
             (*id, change)
         });
-        let again = rolled_back.iter().filter(|id| !changes.workers.contains_key(id));
+        let again = rolled_back
+            .iter()
+            .filter(|id| !changes.workers.contains_key(id));
         let again = again.map(|id| {
             let change = WorkerChange::Definition {
                 edition: self.editions.latest(*id),
@@ -238,4 +240,3 @@ fn explain(errors: &[BindError], plan: &Plan) -> Report {
     report.sort();
     report
 }
-

@@ -9,9 +9,7 @@ use super::process::Process;
 use super::turn::{LAUNCH_LOOK, Shell, Token};
 use super::words;
 use crate::config::{self, Ready};
-use crate::core::{
-    ConnectionId, Edition, Evidence, HookKind, Input, InstanceId, ProcessId, Task,
-};
+use crate::core::{ConnectionId, Edition, Evidence, HookKind, Input, InstanceId, ProcessId, Task};
 use crate::evidence::{self, Sight, SocketInode};
 use crate::listener::{self, Bound, IoMode};
 use crate::plan::{ListenerId, Plan, WorkerPlan};
@@ -61,7 +59,11 @@ impl Shell {
                     self.launching.push((id, now, now + LAUNCH_LOOK));
                 }
                 let access = match wanted.task {
-                    Task::Program => self.definition(wanted.instance, wanted.edition).plan().notify_access,
+                    Task::Program => {
+                        self.definition(wanted.instance, wanted.edition)
+                            .plan()
+                            .notify_access
+                    }
                     Task::Hook(_) => None,
                 };
                 let process = Process {
@@ -239,9 +241,16 @@ impl Shell {
         let outlet = logs.open(&self.epoll, worker, &name, process, instance, file)?;
         given.output = outlet.as_ref().map(Outlet::as_given);
         let main = self.core.state(instance).and_then(|state| state.process());
-        let main = main.and_then(|main| self.processes.get(main)).map(|main| main.pid);
+        let main = main
+            .and_then(|main| self.processes.get(main))
+            .map(|main| main.pid);
         let prepared = worker::prepare_hook(worker, hook, given, numbers, main, around);
-        launch(&self.epoll, process, prepared.map_err(not_prepared)?, Tell::ByPipe)
+        launch(
+            &self.epoll,
+            process,
+            prepared.map_err(not_prepared)?,
+            Tell::ByPipe,
+        )
     }
 
     /// Looks whether an instance takes clients.
@@ -251,9 +260,11 @@ impl Shell {
             Some(known) => {
                 let definition = self.definition(known.instance, known.edition);
                 let sight = match definition.plan().lifecycle.ready {
-                    Ready::Accepting(which) => {
-                        evidence::look(known.pid, &inodes(&sockets_of(&self.plan, self.bound.as_ref(), &definition)), which)
-                    }
+                    Ready::Accepting(which) => evidence::look(
+                        known.pid,
+                        &inodes(&sockets_of(&self.plan, self.bound.as_ref(), &definition)),
+                        which,
+                    ),
                     Ready::Started | Ready::Notify | Ready::Fd(_) => Sight::Seen,
                 };
                 match sight {

@@ -8,6 +8,7 @@ use super::clock;
 use super::control::{Control, Part, Reloads};
 use super::editions::Editions;
 use super::logs::Logs;
+use super::manager::Manager;
 use super::metrics::Metrics;
 use super::notify::{self, Notify};
 use super::process::{Process, Processes, Zombie};
@@ -16,21 +17,19 @@ use super::spawn::Wanted;
 use super::watch::{SocketId, Watch};
 use super::words;
 use crate::core::{
-    ConnectionId, Core, Effect, Event, Input, InstanceId, ListenerLife, Mono, ProcessId, Scope, Task,
+    Core, Effect, Event, Input, InstanceId, ListenerLife, Mono, Next, ProcessId, Scope, Task,
     WhenDone,
 };
-use crate::listener::{self, BindError, Bound, IoMode};
-use crate::plan::{ListenerId, Plan, WorkerId, WorkerPlan};
-use crate::stage::{LaunchFailure, Stage};
-use crate::sys::{self, Launched, Origin, Prepared, Tell};
-use crate::worker::{self, Inherited, Numbers, Surroundings};
+use crate::listener::{BindError, Bound};
+use crate::plan::{ListenerId, Plan, WorkerId};
+use crate::sys::Origin;
+use crate::worker::{self, Surroundings};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// How many events one turn takes from the kernel; the rest stays for the next.
@@ -68,9 +67,11 @@ pub struct Shell {
     /// The reload that is being read, and who waits for one.
     pub(super) reloads: Reloads,
     /// Why rollouts went back, in words, until one goes well.
-    pub(super) setbacks: HashMap<WorkerId, String>,
+    pub(super) setbacks: HashMap<WorkerId, (InstanceId, String)>,
     /// What workers tell, and leave for their successors.
     pub(super) notify: Notify,
+    /// Who has to be told how it goes.
+    pub(super) manager: Manager,
     exit: Option<u8>,
 }
 
@@ -182,6 +183,7 @@ impl Shell {
             reloads: Reloads::default(),
             setbacks: HashMap::new(),
             notify: Notify::default(),
+            manager: Manager::default(),
             exit: None,
         })
     }
@@ -195,9 +197,11 @@ impl Shell {
     /// `missing` are the listeners that the start could do without.
     pub fn run(mut self, missing: &[BindError]) -> io::Result<u8> {
         self.begin_watching(missing);
+        self.tell_manager();
         self.feed(Input::Start);
         loop {
             self.perform_effects();
+            self.tell_manager();
             if let Some(code) = self.exit {
                 self.logs.finish();
                 self.feed_followers_last();
@@ -301,6 +305,7 @@ impl Shell {
         let looked_at = self.launching.iter().map(|(_, _, at)| *at);
         let others = self.metrics.deadline().into_iter();
         let others = others.chain(self.control.deadline());
+        let others = others.chain(self.manager.deadline());
         let deadlines = looked_at.chain(self.core.deadline()).chain(others);
         let Some(deadline) = deadlines.min() else {
             return EpollTimeout::NONE;
@@ -471,6 +476,7 @@ impl Shell {
 
     fn emit(&mut self, event: &Event) {
         self.metrics.counters.observe(event);
+        self.manager_hears(event);
         // There may be thousands of connections a second, and nobody who reads of each.
         if words::is_detail(event, &self.plan) && !log::log_enabled!(log::Level::Debug) {
             return;
@@ -504,11 +510,42 @@ impl Shell {
         };
         let (level, words) = words::describe(event, &context);
         log::log!(level, "{words}");
+        self.note_setback(event, &words);
         if !words::is_detail(event, &self.plan) {
             self.tell_watchers(event, words);
         }
         if let Event::LaunchFailed { process, .. } = event {
             self.reasons.remove(process);
+        }
+    }
+
+    /// Keeps what was wrong with a new instance, for whoever asked for the rollout.
+    fn note_setback(&mut self, event: &Event, words: &str) {
+        let instance = match event {
+            Event::StartTimedOut { instance, .. }
+            | Event::WatchdogTimedOut { instance, .. }
+            | Event::LaunchFailed {
+                instance,
+                next: Next::RolledBack,
+                ..
+            }
+            | Event::InstanceExited {
+                instance,
+                next: Next::RolledBack,
+                ..
+            }
+            | Event::HookFailed {
+                instance,
+                next: Some(Next::RolledBack),
+                ..
+            } => *instance,
+            _ => return,
+        };
+        // Of one that was ended, why it was says more than how it took that.
+        let known = self.setbacks.get(&instance.worker);
+        if known.is_none_or(|(of, _)| *of != instance) {
+            let words = words.to_owned();
+            self.setbacks.insert(instance.worker, (instance, words));
         }
     }
 
@@ -534,6 +571,7 @@ impl Shell {
         let Some(bound) = self.bound.take() else {
             return;
         };
+        self.editions.close_all();
         for (path, error) in bound.remove_paths() {
             log::warn!("cannot remove {}: {error}", path.display());
         }

@@ -100,6 +100,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             let level = match (status, next) {
                 // What it says to its client is none of our business.
                 (ExitStatus::Code(_), Next::Done) => Level::Debug,
+                (_, Next::RolledBack) => Level::Error,
                 (
                     _,
                     Next::Stopping

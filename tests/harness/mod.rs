@@ -9,6 +9,7 @@ pub mod activation;
 pub mod client;
 pub mod container;
 mod daemon;
+pub mod load;
 pub mod network;
 mod puppet;
 #[path = "../probe/report.rs"]

@@ -9,6 +9,7 @@
     reason = "looks at its own process below what crates offer"
 )]
 
+mod app;
 mod children;
 mod connection;
 mod launch;
@@ -58,6 +59,9 @@ fn probe(words: Vec<String>) -> c_int {
     }
     if words.get(1).is_some_and(|verb| verb == "wait") {
         return wait::run(&words[2..]);
+    }
+    if words.get(1).is_some_and(|verb| verb == "serve-app") {
+        return app::run(&words[2..]);
     }
     // These are timed, so they look at nothing.
     match (words.get(1).map(String::as_str), words.get(2)) {

@@ -377,7 +377,8 @@ impl Shell {
         let name = words::instance_name(&self.plan, instance);
         let generation = instance.generation;
         let setback = self.setbacks.get(&instance.worker);
-        let why = setback.map_or("it ended too soon", String::as_str);
+        let setback = setback.filter(|(of, _)| *of == instance);
+        let why = setback.map_or("it ended too soon", |(_, words)| words.as_str());
         format!(
             "{name} of generation {generation} was no good, and what ran before goes on serving: {why}"
         )

@@ -1,0 +1,450 @@
+//! What listend tells whoever started it: that it is ready, how it is, that it lives (sd_notify(3)).
+//!
+//! Nothing here waits: a manager that does not read holds nobody up, and what it has not taken is
+//! offered again. Without a manager nothing is kept and nothing comes due.
+//!
+//! By hand, because the crates for it know only paths, open a socket for each message, and wait.
+
+mod telling;
+
+pub use telling::ReadyWhen;
+
+use super::clock;
+use crate::core::Mono;
+use nix::errno::Errno;
+use nix::libc;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::Duration;
+use telling::Phase;
+
+/// A status is told so long after the one before, at the earliest.
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
+/// What could not be sent, because too much is waiting for the manager already, is tried again after
+/// this time.
+const AGAIN: Duration = Duration::from_millis(100);
+/// So many messages wait for a manager that does not read. The oldest goes first.
+const WAITING_MAX: usize = 64;
+/// How long a virtual machine's host may take to accept a connection. It is on the same machine.
+const HOST_TIME: Duration = Duration::from_secs(1);
+/// systemd reads PIPE_BUF bytes of a message (NOTIFY_BUFFER_MAX), and a status is one line of it.
+const STATUS_MAX: usize = 1024;
+/// So many names are in one status.
+const NAMES_MAX: usize = 5;
+
+/// The end of the line to the service manager.
+#[derive(Debug, Default)]
+pub struct Manager {
+    line: Option<Line>,
+    watchdog: Option<Watchdog>,
+    /// What was not sent yet, in order.
+    waiting: VecDeque<Message>,
+    /// When it is tried again.
+    again_at: Option<Mono>,
+    /// The status that was told last, and the earliest time for the next.
+    told: String,
+    next_status: Mono,
+    /// One that came before that time.
+    held_back: Option<String>,
+    /// Something has happened that the status may be about.
+    is_stale: bool,
+    has_complained: bool,
+    /// When it is told that listend is ready, and how far listend is.
+    ready_when: ReadyWhen,
+    phase: Phase,
+}
+
+/// Where messages go.
+#[derive(Debug)]
+struct Line {
+    /// As the variable has it, for the log.
+    name: String,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// A datagram each. The socket is made once, so that a watchdog does not need a descriptor when
+    /// there is none left.
+    Datagrams { socket: Socket, to: SockAddr },
+    /// To the host of a virtual machine: a connection for each message, of the first of these kinds
+    /// that there is.
+    Host {
+        to: SockAddr,
+        kinds: &'static [Type],
+    },
+}
+
+#[derive(Debug)]
+struct Watchdog {
+    every: Duration,
+    next: Mono,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Message {
+    text: String,
+    /// A later one of the same kind makes it worthless.
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Something that happened.
+    News,
+    Status,
+    Alive,
+}
+
+impl Manager {
+    /// What `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` say. They are left in the
+    /// environment, out of which no worker gets them.
+    pub fn from_environment() -> Manager {
+        let line = std::env::var_os("NOTIFY_SOCKET").and_then(|name| match Line::to(&name) {
+            Ok(line) => Some(line),
+            Err(why) => {
+                log::warn!(
+                    "NOTIFY_SOCKET={}: {why}; whoever started listend is told nothing",
+                    name.display()
+                );
+                None
+            }
+        });
+        let text = |name| std::env::var(name).ok();
+        let every = watchdog(
+            text("WATCHDOG_USEC").as_deref(),
+            text("WATCHDOG_PID").as_deref(),
+            std::process::id(),
+        );
+        Manager::new(line, every, clock::now())
+    }
+
+    fn new(line: Option<Line>, every: Option<Duration>, now: Mono) -> Manager {
+        // sd_watchdog_enabled(3): "every half of the time returned here".
+        let every = every.filter(|_| line.is_some()).map(|limit| limit / 2);
+        let watchdog = every.map(|every| Watchdog {
+            every,
+            next: now + every,
+        });
+        Manager {
+            line,
+            watchdog,
+            ..Manager::default()
+        }
+    }
+
+    /// Whether there is anybody to tell anything.
+    pub fn is_there(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// When [`Manager::turn`] has something to do; `None` is never.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.line.as_ref()?;
+        let has_status = self.is_stale || self.held_back.is_some();
+        let status = has_status.then_some(self.next_status);
+        let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.next);
+        status
+            .into_iter()
+            .chain(watchdog)
+            .chain(self.again_at)
+            .min()
+    }
+
+    /// Does what is due: tells a status that was held back, sends what waits, shows that listend
+    /// lives.
+    pub fn turn(&mut self, now: Mono) {
+        if self.next_status <= now
+            && let Some(text) = self.held_back.take()
+        {
+            self.tell_status(text, now);
+        }
+        if self.watchdog.as_ref().is_some_and(|dog| dog.next <= now) {
+            self.alive(now);
+        }
+        if self.again_at.is_some_and(|at| at <= now) {
+            self.send(now);
+        }
+    }
+
+    /// Everything that has to be there is there.
+    pub fn ready(&mut self, status: &str, now: Mono) {
+        self.news("READY=1", Some(status), now);
+    }
+
+    /// Tells how it is, if that is another text than the last, and not sooner than a second after
+    /// it.
+    pub fn status(&mut self, text: &str, now: Mono) {
+        self.is_stale = false;
+        if self.line.is_none() {
+            return;
+        }
+        let text = one_line(text);
+        if text == self.told {
+            // It has changed and changed back in between.
+            self.held_back = None;
+        } else if self.next_status <= now {
+            self.tell_status(text, now);
+        } else {
+            self.held_back = Some(text);
+        }
+    }
+
+    /// The status may be another by now. It is asked for by [`Manager::wants_status`] as soon as it
+    /// may be told, so that nobody has to make a text for each of thousands of events.
+    pub fn something_changed(&mut self) {
+        self.is_stale = self.line.is_some();
+    }
+
+    /// Whether it is time for [`Manager::status`].
+    pub fn wants_status(&self, now: Mono) -> bool {
+        self.is_stale && self.next_status <= now
+    }
+
+    /// The configuration is being read again. Ends with [`Manager::reloaded`], however it went:
+    /// under `Type=notify-reload` systemd waits for that.
+    pub fn reloading(&mut self, now: Mono) {
+        // By which systemd knows whether this is the reload that it has asked for.
+        let text = format!("RELOADING=1\nMONOTONIC_USEC={}", now.0 / 1000);
+        self.news(&text, None, now);
+    }
+
+    /// That has ended.
+    pub fn reloaded(&mut self, status: &str, now: Mono) {
+        self.news("READY=1", Some(status), now);
+    }
+
+    /// listend was asked to stop.
+    pub fn stopping(&mut self, status: &str, now: Mono) {
+        self.news("STOPPING=1", Some(status), now);
+    }
+
+    /// Shows that listend lives. [`Manager::turn`] does it in time.
+    pub fn alive(&mut self, now: Mono) {
+        let Some(watchdog) = &mut self.watchdog else {
+            return;
+        };
+        watchdog.next = now + watchdog.every;
+        self.post(Kind::Alive, "WATCHDOG=1\n".to_owned(), now);
+    }
+
+    /// What goes on, a start, a reload or a stop, takes so long from now on at most
+    /// (`TimeoutStartSec=` and the like of systemd.service(5) are counted anew).
+    pub fn extend_timeout(&mut self, by: Duration, now: Mono) {
+        self.news(
+            &format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()),
+            None,
+            now,
+        );
+    }
+
+    fn news(&mut self, text: &str, status: Option<&str>, now: Mono) {
+        if self.line.is_none() {
+            return;
+        }
+        let mut text = format!("{text}\n");
+        if let Some(status) = status {
+            self.told = one_line(status);
+            self.next_status = now + STATUS_PAUSE;
+            self.held_back = None;
+            text = format!("{text}STATUS={}\n", self.told);
+        }
+        self.post(Kind::News, text, now);
+    }
+
+    fn tell_status(&mut self, text: String, now: Mono) {
+        let message = format!("STATUS={text}\n");
+        self.told = text;
+        self.next_status = now + STATUS_PAUSE;
+        self.post(Kind::Status, message, now);
+    }
+
+    fn post(&mut self, kind: Kind, text: String, now: Mono) {
+        if kind != Kind::News {
+            self.waiting.retain(|message| message.kind != kind);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(Message { text, kind });
+        self.send(now);
+    }
+
+    /// Sends what waits, as far as it is taken.
+    fn send(&mut self, now: Mono) {
+        self.again_at = None;
+        let Some(line) = &self.line else {
+            return;
+        };
+        while let Some(message) = self.waiting.front() {
+            match line.send(message.text.as_bytes()) {
+                Ok(()) => {}
+                Err(error) if is_full(&error) => {
+                    self.again_at = Some(now + AGAIN);
+                    return;
+                }
+                Err(error) if self.has_complained => {
+                    log::debug!("cannot tell the service manager: {error}");
+                }
+                Err(error) => {
+                    self.has_complained = true;
+                    log::warn!(
+                        "cannot tell the service manager at {}: {error}; listend goes on, but may \
+                         be taken for not started, or for dead",
+                        line.name
+                    );
+                }
+            }
+            self.waiting.pop_front();
+        }
+    }
+}
+
+impl Line {
+    /// From a value of `NOTIFY_SOCKET`, as sd_notify(3) has them.
+    fn to(value: &OsStr) -> Result<Line, String> {
+        let name = value.to_string_lossy().into_owned();
+        let bytes = value.as_bytes();
+        let way = match bytes {
+            [b'/', _, ..] => Way::datagrams(bytes.to_vec()),
+            [b'@', rest @ .., _] if !rest.contains(&0) => {
+                let mut abstract_name = bytes.to_vec();
+                abstract_name[0] = 0;
+                Way::datagrams(abstract_name)
+            }
+            _ => Way::host(&name),
+        }?;
+        Ok(Line { name, way })
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        match &self.way {
+            // A datagram goes as a whole or not at all (unix(7)).
+            Way::Datagrams { socket, to } => socket.send_to_with_flags(bytes, to, flags).map(drop),
+            Way::Host { to, kinds } => {
+                let socket = first_of(kinds)?;
+                socket.connect_timeout(to, HOST_TIME)?;
+                // Far less than the buffer of a new connection.
+                socket.send_with_flags(bytes, flags).map(drop)
+            }
+        }
+    }
+}
+
+impl Way {
+    fn datagrams(path: Vec<u8>) -> Result<Way, String> {
+        let path = PathBuf::from(std::ffi::OsString::from_vec(path));
+        let to = SockAddr::unix(path).map_err(|error| error.to_string())?;
+        let socket = Socket::new(Domain::UNIX, Type::DGRAM, None);
+        let socket = socket.map_err(|error| error.to_string())?;
+        Ok(Way::Datagrams { socket, to })
+    }
+
+    fn host(name: &str) -> Result<Way, String> {
+        let (kind, rest) = name.split_once(':').unwrap_or((name, ""));
+        let kinds: &[Type] = match kind {
+            // As libsystemd has it: not every kind of host has datagrams.
+            "vsock" => &[Type::DGRAM, Type::SEQPACKET],
+            "vsock-stream" => &[Type::STREAM],
+            "vsock-dgram" => &[Type::DGRAM],
+            "vsock-seqpacket" => &[Type::SEQPACKET],
+            _ => return Err("neither an absolute path nor @NAME nor vsock:CID:PORT".to_owned()),
+        };
+        let numbers = rest.split_once(':');
+        let numbers = numbers.and_then(|(cid, port)| Some((cid.parse().ok()?, port.parse().ok()?)));
+        let (cid, port) = numbers.ok_or("CID and PORT have to be numbers")?;
+        let to = SockAddr::vsock(cid, port);
+        Ok(Way::Host { to, kinds })
+    }
+}
+
+/// A vsock of the first kind that there is.
+fn first_of(kinds: &[Type]) -> io::Result<Socket> {
+    let mut last = io::Error::from(io::ErrorKind::Unsupported);
+    for kind in kinds {
+        match Socket::new(Domain::VSOCK, *kind, None) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Whether the manager has not read what came before, or there is no memory for the moment.
+fn is_full(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::EINTR)
+    )
+}
+
+/// The interval of sd_watchdog_enabled(3), if it is meant for this process.
+fn watchdog(limit: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration> {
+    let is_meant = pid.is_none_or(|pid| pid.parse() == Ok(own));
+    let micros: u64 = limit?.parse().ok()?;
+    let is_limit = micros != 0 && micros != u64::MAX;
+    (is_meant && is_limit).then(|| Duration::from_micros(micros))
+}
+
+/// A line ends a variable, so that a status is one; and no longer than is read of it.
+fn one_line(text: &str) -> String {
+    let mut line = text.replace(char::is_control, " ");
+    if line.len() > STATUS_MAX {
+        let starts = line.char_indices().map(|(at, _)| at);
+        let end = starts.take_while(|at| *at <= STATUS_MAX - 3).last();
+        line.truncate(end.unwrap_or(0));
+        line.push('…');
+    }
+    line
+}
+
+/// How all of it is, in one line: `3 listeners, 2 of 2 workers ready, 5 instances`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary<'a> {
+    /// How many listeners are bound.
+    pub listeners: usize,
+    /// How many workers there are, without those that somebody has stopped.
+    pub workers: usize,
+    /// How many of them are ready: those that clients start always are.
+    pub ready: usize,
+    /// How many processes run, those of connections included.
+    pub instances: usize,
+    /// The names of listeners and workers that are not as they should be.
+    pub degraded: Vec<&'a str>,
+}
+
+/// What is wrong stands in front: whoever shows the line may cut it.
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.degraded.is_empty() {
+            let shown = self.degraded.len().min(NAMES_MAX);
+            write!(f, "degraded: {}", self.degraded[..shown].join(", "))?;
+            if self.degraded.len() > shown {
+                write!(f, " and {} more", self.degraded.len() - shown)?;
+            }
+            f.write_str("; ")?;
+        }
+        let plural = |number: usize| if number == 1 { "" } else { "s" };
+        write!(
+            f,
+            "{} listener{}, {} of {} worker{} ready, {} instance{}",
+            self.listeners,
+            plural(self.listeners),
+            self.ready,
+            self.workers,
+            plural(self.workers),
+            self.instances,
+            plural(self.instances)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

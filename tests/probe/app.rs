@@ -1,0 +1,194 @@
+//! A small server of HTTP/1.0, with the life of a real one: it takes its time to start, tells when
+//! it is ready, and finishes what it has accepted when it is asked to stop.
+
+use crate::{children, serve};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{sigaction, sigprocmask};
+use nix::sys::time::TimeSpec;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use std::io::{Read, Write};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a client may take to ask, and to take the answer.
+const CLIENT_TIME: Duration = Duration::from_secs(5);
+
+/// What the words of its command say.
+struct App {
+    /// `--version`: the first word of every answer.
+    version: String,
+    /// `--start-delay`: it sleeps so long before it does anything, as one that imports would.
+    start_delay: Duration,
+    /// `--answer-delay`: so long it works on each answer.
+    answer_delay: Duration,
+    /// `--length`: of the body.
+    length: usize,
+    /// `--fd`: instead of what `LISTEN_FDS` says.
+    fds: Vec<RawFd>,
+    /// `--crash-at-start`, after the delay.
+    crashes_at_start: bool,
+    /// `--hang-at-start`, after the delay.
+    hangs_at_start: bool,
+    /// `--crash-after-ready`.
+    crash_after: Option<Duration>,
+}
+
+/// Serves until SIGTERM; the exit status.
+pub fn run(words: &[String]) -> i32 {
+    let app = App::parse(words);
+    children::die_with_parent();
+    children::ignore(Signal::SIGPIPE);
+    std::thread::sleep(app.start_delay);
+    if app.crashes_at_start {
+        return 1;
+    }
+    while app.hangs_at_start {
+        nix::unistd::pause();
+    }
+    app.serve()
+}
+
+impl App {
+    fn parse(words: &[String]) -> App {
+        let mut app = App {
+            version: std::env::var("APP_VERSION").unwrap_or_else(|_| "1".to_owned()),
+            start_delay: Duration::ZERO,
+            answer_delay: Duration::ZERO,
+            length: 256,
+            fds: Vec::new(),
+            crashes_at_start: false,
+            hangs_at_start: false,
+            crash_after: None,
+        };
+        // `--name value` and `--name=value` are the same.
+        let mut words = words.iter().flat_map(|word| word.split('='));
+        while let Some(word) = words.next() {
+            let mut value = || words.next().unwrap_or_else(|| panic!("{word}: no value"));
+            match word {
+                "--version" => app.version = value().to_owned(),
+                "--start-delay" => app.start_delay = duration(value()),
+                "--answer-delay" => app.answer_delay = duration(value()),
+                "--length" => app.length = value().parse().expect("a number"),
+                "--fd" => app.fds.push(value().parse().expect("a number")),
+                "--crash-at-start" => app.crashes_at_start = true,
+                "--hang-at-start" => app.hangs_at_start = true,
+                "--crash-after-ready" => app.crash_after = Some(duration(value())),
+                other => panic!("{other}: no such option"),
+            }
+        }
+        if app.fds.is_empty() {
+            app.fds = serve::inherited();
+        }
+        app
+    }
+
+    fn serve(&self) -> i32 {
+        // SAFETY: nothing in this process closes an inherited descriptor.
+        let listeners = self
+            .fds
+            .iter()
+            .map(|fd| unsafe { BorrowedFd::borrow_raw(*fd) });
+        let listeners: Vec<_> = listeners.collect();
+        for fd in &listeners {
+            // Another generation may be faster, and accept would then wait for the next client.
+            SockRef::from(fd).set_nonblocking(true).expect("O_NONBLOCK");
+        }
+        let while_waiting = catch_the_end();
+        notify("READY=1\n");
+        let crash_at = self.crash_after.map(|after| Instant::now() + after);
+        let mut polled: Vec<PollFd> = listeners
+            .iter()
+            .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
+            .collect();
+        while !ENDS.load(Ordering::Relaxed) {
+            let left = crash_at.map(|at| at.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return 1;
+            }
+            match ppoll(&mut polled, left.map(TimeSpec::from), Some(while_waiting)) {
+                Ok(_) => {}
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => panic!("ppoll: {error}"),
+            }
+            for (fd, entry) in listeners.iter().zip(&polled) {
+                let is_ready = entry.revents().is_some_and(|events| !events.is_empty());
+                if is_ready && let Ok((client, _)) = SockRef::from(fd).accept() {
+                    self.answer(client);
+                }
+            }
+        }
+        notify("STOPPING=1\n");
+        0
+    }
+
+    /// One client, to the end. What becomes of it is its own affair.
+    fn answer(&self, mut client: Socket) {
+        // Accepted sockets do not inherit O_NONBLOCK (accept(2)).
+        let _ = client.set_read_timeout(Some(CLIENT_TIME));
+        let _ = client.set_write_timeout(Some(CLIENT_TIME));
+        let mut request = Vec::new();
+        let mut buffer = [0; 1024];
+        // All of it: closing with something unread would reset the connection.
+        while !request.ends_with(b"\r\n\r\n") {
+            match client.read(&mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(length) => request.extend_from_slice(&buffer[..length]),
+            }
+        }
+        std::thread::sleep(self.answer_delay);
+        let mut body = format!("{} {}\n", self.version, std::process::id());
+        while body.len() < self.length {
+            body.push('.');
+        }
+        let answer = format!(
+            "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let _ = client.write_all(answer.as_bytes());
+    }
+}
+
+static ENDS: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn ends(_: i32) {
+    ENDS.store(true, Ordering::Relaxed);
+}
+
+/// Blocks SIGTERM but while it waits, so that none comes between a look and the wait. The mask for
+/// waiting.
+fn catch_the_end() -> SigSet {
+    let action = SigAction::new(SigHandler::Handler(ends), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler stores one atomic.
+    unsafe { sigaction(Signal::SIGTERM, &action) }.expect("sigaction");
+    let blocked = SigSet::from(Signal::SIGTERM);
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), Some(&mut before)).expect("sigprocmask");
+    before.remove(Signal::SIGTERM);
+    before
+}
+
+/// sd_notify(3), if there is anybody to be told.
+fn notify(message: &str) {
+    let Ok(name) = std::env::var("NOTIFY_SOCKET") else {
+        return;
+    };
+    let address = SockAddr::unix(name.replacen('@', "\0", 1)).expect("NOTIFY_SOCKET");
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None).expect("socket");
+    // A manager that has gone away is no reason not to serve.
+    let _ = socket.send_to_with_flags(message.as_bytes(), &address, libc::MSG_NOSIGNAL);
+}
+
+/// `1s`, `100ms`, or milliseconds.
+fn duration(text: &str) -> Duration {
+    let number = |digits: &str| digits.parse().expect("a duration");
+    if let Some(digits) = text.strip_suffix("ms") {
+        Duration::from_millis(number(digits))
+    } else if let Some(digits) = text.strip_suffix('s') {
+        Duration::from_secs(number(digits))
+    } else {
+        Duration::from_millis(number(text))
+    }
+}
