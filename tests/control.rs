@@ -363,6 +363,7 @@ fn instance(
 ) -> Instance {
     Instance {
         name: name.to_owned(),
+        generation: 1,
         pid,
         state,
         since: rfc3339(NOON - ago),
