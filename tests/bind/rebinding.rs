@@ -98,7 +98,7 @@ fn set(plan: &mut Plan, listener: usize, key: &str, value: OptionValue) {
 fn a_socket_of_which_nothing_is_different_is_not_touched() {
     let (one, other) = (free_port(), free_port());
     let kept = tcp(&format!("127.0.0.1:{one}"));
-    let wanted = plan(&[&[kept.clone()]], ACCESS);
+    let wanted = single(kept.clone());
     let mut running = Running::start(wanted);
     let socket = running.socket("l0");
     let raw = SockRef::from(&socket.fd);
