@@ -5,7 +5,7 @@
 //! about, or [`Prepared::undo`] puts everything back. A socket of which nothing is different is not
 //! touched at all.
 
-use super::bind::{Adopted, Binder, read_somaxconn};
+use super::bind::{Adopted, Binder, port_of, read_somaxconn};
 use super::bound::{Bound, BoundListener, BoundSocket, PathIdentity, remove_if_ours};
 use super::live::{Changed, Live};
 use super::namespace::{Inside, Namespaces};
@@ -102,6 +102,8 @@ struct Work<'b, 'p> {
     namespaces: Namespaces,
     /// Paths and links of the running plan that the merged one has no more.
     leaving: HashMap<PathBuf, Option<&'b BoundSocket>>,
+    /// Internet sockets that go away, by port.
+    retired: HashMap<u16, Vec<SocketAt>>,
     errors: Vec<BindError>,
     prepared: Prepared<'p>,
 }
@@ -113,6 +115,7 @@ impl<'b, 'p> Work<'b, 'p> {
             binder: Binder::new(Purpose::Keep, Adopted::default()),
             namespaces: Namespaces::default(),
             leaving: leaving(bound, plans),
+            retired: retired_ports(bound, plans.changes),
             errors: Vec::new(),
             prepared: Prepared {
                 missing: Vec::new(),
@@ -182,18 +185,22 @@ impl<'b, 'p> Work<'b, 'p> {
     fn rivals(&self, plan: &ListenerPlan, done: &[bool]) -> Vec<SocketAt> {
         let plans = self.prepared.plans;
         let new = plan.sockets.iter().zip(done).filter(|(_, done)| !**done);
-        let new: Vec<_> = new.map(|(socket, _)| &socket.endpoint).collect();
-        let is_rival = |at: &SocketAt| {
-            let namespace = &plans.running.listener(at.listener).network_namespace;
-            let held = held_at(self.bound, *at);
-            *namespace == plan.network_namespace
-                && held.is_some_and(|held| {
-                    let mut new = new.iter();
-                    new.any(|endpoint| overlap::overlap(endpoint, &held.address))
-                })
-        };
-        let retired = plans.changes.retired.iter().copied();
-        retired.filter(is_rival).collect()
+        let mut rivals = Vec::new();
+        for (socket, _) in new {
+            let endpoint = &socket.endpoint;
+            let same_port = port_of(endpoint).and_then(|port| self.retired.get(&port));
+            for at in same_port.into_iter().flatten() {
+                let namespace = &plans.running.listener(at.listener).network_namespace;
+                let held = held_at(self.bound, *at);
+                if *namespace == plan.network_namespace
+                    && held.is_some_and(|held| overlap::overlap(endpoint, &held.address))
+                    && !rivals.contains(at)
+                {
+                    rivals.push(*at);
+                }
+            }
+        }
+        rivals
     }
 
     /// Binds beside sockets that overlap and go away: first so that nobody is lost, and if the kernel
@@ -380,6 +387,16 @@ fn live<'a>(
         after: plans.merged.listener(listener),
         index,
     })
+}
+
+fn retired_ports(bound: &Bound, changes: &Changes) -> HashMap<u16, Vec<SocketAt>> {
+    let mut ports: HashMap<u16, Vec<SocketAt>> = HashMap::new();
+    for at in &changes.retired {
+        if let Some(port) = held_at(bound, *at).and_then(|held| port_of(&held.address)) {
+            ports.entry(port).or_default().push(*at);
+        }
+    }
+    ports
 }
 
 /// The paths of sockets that go away, with the socket, and the links that do.

@@ -273,7 +273,7 @@ impl Changes {
         self.listeners.insert(id, change);
         if sockets {
             self.say_sockets(running, id, &title, after);
-            let closed = self.retired.iter().filter(|at| at.listener == id);
+            let closed = self.retired_of(id).iter();
             let closed = closed.map(|at| before.sockets[at.socket].endpoint.to_string());
             let closed: Vec<String> = closed.collect();
             self.say_list(&title, &closed, "closed");
@@ -307,6 +307,13 @@ impl Changes {
             self.say(&title, &words);
         }
         self.workers.insert(id, WorkerChange::Changed(diff));
+    }
+
+    /// The sockets of one listener that are left over.
+    fn retired_of(&self, listener: ListenerId) -> &[SocketAt] {
+        let start = self.retired.partition_point(|at| at.listener < listener);
+        let end = self.retired.partition_point(|at| at.listener <= listener);
+        &self.retired[start..end]
     }
 
     fn say(&mut self, title: &str, words: &str) {

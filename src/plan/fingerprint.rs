@@ -29,28 +29,6 @@ impl Fingerprints {
                 .collect(),
         }
     }
-
-    /// What is different in another plan, a line each: ``listener `web`: added``.
-    pub fn changes_to(&self, wanted: &Fingerprints) -> Vec<String> {
-        let mut changes = between("listener", &self.listeners, &wanted.listeners);
-        changes.extend(between("worker", &self.workers, &wanted.workers));
-        changes
-    }
-}
-
-fn between(what: &str, now: &BTreeMap<String, u64>, wanted: &BTreeMap<String, u64>) -> Vec<String> {
-    let removed = now.keys().filter(|name| !wanted.contains_key(*name));
-    let mut changes: Vec<String> = removed
-        .map(|name| format!("{what} `{name}`: removed"))
-        .collect();
-    for (name, print) in wanted {
-        match now.get(name) {
-            None => changes.push(format!("{what} `{name}`: added")),
-            Some(before) if before != print => changes.push(format!("{what} `{name}`: changed")),
-            Some(_) => {}
-        }
-    }
-    changes
 }
 
 /// That of a listener. Places are no part of it: what only moved within its file has not changed.
@@ -75,37 +53,4 @@ fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     hasher.finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_of_change_is_told() {
-        let prints = |pairs: &[(&str, u64)]| {
-            let pairs = pairs
-                .iter()
-                .map(|(name, print)| ((*name).to_owned(), *print));
-            pairs.collect::<BTreeMap<String, u64>>()
-        };
-        let now = Fingerprints {
-            listeners: prints(&[("a", 1), ("b", 2), ("c", 3)]),
-            workers: prints(&[("app", 1)]),
-        };
-        let wanted = Fingerprints {
-            listeners: prints(&[("b", 2), ("c", 4), ("d", 5)]),
-            workers: prints(&[("app", 2)]),
-        };
-        assert_eq!(
-            now.changes_to(&wanted),
-            [
-                "listener `a`: removed",
-                "listener `c`: changed",
-                "listener `d`: added",
-                "worker `app`: changed"
-            ]
-        );
-        assert_eq!(now.changes_to(&now), Vec::<String>::new());
-    }
 }

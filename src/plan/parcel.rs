@@ -20,7 +20,7 @@ pub struct Parcel {
 impl Parcel {
     /// Packs a plan that was just resolved.
     pub fn pack(plan: Plan, sources: &Sources) -> Parcel {
-        let places = places(&plan).map(|place| *place);
+        let places = places(&plan).copied();
         Parcel {
             places: places.clone().map(parts).collect(),
             sources: sources.excerpts(places),

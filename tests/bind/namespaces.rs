@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A network namespace with loopback and a veth pair, `va` having fe80::a and 192.0.2.1.
-struct Namespace {
+pub struct Namespace {
     name: String,
 }
 
 impl Namespace {
     /// `None`, and a word about it, where namespaces cannot be made.
-    fn new() -> Option<Namespace> {
+    pub fn new() -> Option<Namespace> {
         let name = unique("ns");
         let made = Command::new("ip").args(["netns", "add", &name]).output();
         if !made.is_ok_and(|made| made.status.success()) {
@@ -51,7 +51,7 @@ impl Namespace {
     }
 
     /// In a thread of its own, which alone enters.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let file = std::fs::File::open(self.path()).unwrap();
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -62,7 +62,7 @@ impl Namespace {
         })
     }
 
-    fn plan(&self, endpoints: &[Endpoint]) -> Plan {
+    pub fn plan(&self, endpoints: &[Endpoint]) -> Plan {
         let mut plan = plan(&[endpoints], ACCESS);
         plan.listeners[0].network_namespace = Some(self.path());
         plan
@@ -76,7 +76,7 @@ impl Drop for Namespace {
     }
 }
 
-fn current() -> PathBuf {
+pub fn current() -> PathBuf {
     std::fs::read_link("/proc/thread-self/ns/net").unwrap()
 }
 

@@ -1,8 +1,9 @@
 //! From the sockets of one plan to those of another, on real sockets.
 
 use crate::fixture::*;
+use crate::namespaces::{Namespace, current};
 use listend::config::options::{OptionValue, by_key};
-use listend::config::{Endpoint, Presence, UnixKind};
+use listend::config::{Endpoint, Multicast, Presence, UnixKind};
 use listend::listener::{
     Adopted, BindError, Bound, BoundSocket, Purpose, Retired, bind_all, depth, prepare,
 };
@@ -98,7 +99,7 @@ fn set(plan: &mut Plan, listener: usize, key: &str, value: OptionValue) {
 fn a_socket_of_which_nothing_is_different_is_not_touched() {
     let (one, other) = (free_port(), free_port());
     let kept = tcp(&format!("127.0.0.1:{one}"));
-    let wanted = plan(&[&[kept.clone()]], ACCESS);
+    let wanted = single(kept.clone());
     let mut running = Running::start(wanted);
     let socket = running.socket("l0");
     let raw = SockRef::from(&socket.fd);
@@ -484,4 +485,64 @@ fn a_reload_that_fails_leaves_nothing_behind_and_one_that_can_do_without_goes_on
     let endpoint: &Endpoint = &running.socket("l1").endpoint;
     assert_eq!(endpoint, &stream(&folder.join("deep/new")));
     running.bound.remove_paths();
+}
+
+#[test]
+fn a_reload_reaches_into_network_namespaces_and_comes_back() {
+    let Some(namespace) = Namespace::new() else {
+        return;
+    };
+    let (here, port) = (current(), free_port());
+    let endpoint = |host: &str| tcp(&format!("{host}:{port}"));
+    let connect = || TcpStream::connect(("127.0.0.1", port));
+    let mut running = Running::start(namespace.plan(&[endpoint("0.0.0.0")]));
+    let queued = namespace.inside(connect).unwrap();
+    // Overlapping inside.
+    let retired = running
+        .reload(namespace.plan(&[endpoint("127.0.0.1")]))
+        .unwrap();
+    assert_eq!(accepted(&retired.sockets[0]), 1);
+    assert!(retired.close().is_empty());
+    let inside = inode(running.socket("l0"));
+    namespace.inside(connect).unwrap();
+    assert_eq!((running.lost.len(), current()), (0, here.clone()));
+    // The same address outside is another socket.
+    let retired = running.reload(single(endpoint("127.0.0.1"))).unwrap();
+    assert_eq!(inode(&retired.sockets[0]), inside);
+    assert!(retired.close().is_empty());
+    connect().unwrap();
+    assert!(namespace.inside(connect).is_err());
+    assert_eq!(current(), here);
+    drop(queued);
+}
+
+#[test]
+fn a_multicast_group_is_joined_and_left_on_the_live_socket() {
+    let Some(namespace) = Namespace::new() else {
+        return;
+    };
+    let plan = |groups: &[&str]| {
+        let mut plan = namespace.plan(&[udp("0.0.0.0:5353")]);
+        let group = |text: &&str| Multicast {
+            group: text.parse().unwrap(),
+            interface: Some("va".to_owned()),
+        };
+        plan.listeners[0].multicast = groups.iter().map(group).collect();
+        plan
+    };
+    let joined = || {
+        namespace.inside(|| {
+            let table = std::fs::read_to_string("/proc/thread-self/net/igmp").unwrap();
+            // As the kernel prints them: in the order of this machine's bytes.
+            let there =
+                |group: [u8; 4]| table.contains(&format!("{:08X}", u32::from_ne_bytes(group)));
+            (there([239, 1, 2, 3]), there([239, 4, 5, 6]))
+        })
+    };
+    let mut running = Running::start(plan(&["239.1.2.3"]));
+    assert_eq!(joined(), (true, false));
+    running.change_mind(plan(&["239.4.5.6"]));
+    assert_eq!(joined(), (true, false));
+    assert!(running.reload(plan(&["239.4.5.6"])).unwrap().is_empty());
+    assert_eq!(joined(), (false, true));
 }
