@@ -39,7 +39,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// How long a command may take. Only a failing one ever takes so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What a shell of its own is, and how it is alone.
 const ALONE: &[&str] = &[
@@ -419,6 +419,21 @@ fn follow_block(
 #[test]
 fn readme() {
     follow("README.md");
+}
+
+#[test]
+fn migrating() {
+    follow("docs/migrating.md");
+}
+
+#[test]
+fn comparison() {
+    follow("docs/comparison.md");
+}
+
+#[test]
+fn troubleshooting() {
+    follow("docs/troubleshooting.md");
 }
 
 #[test]
