@@ -341,11 +341,16 @@ struct Count {
 }
 
 /// Does all that a document says.
-#[expect(clippy::print_stdout, reason = "shown by cargo test -- --show-output")]
 fn follow(document: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{document}: {error}"));
-    let blocks = blocks(&text);
+    follow_text(document, &text);
+}
+
+/// The same of a text that is called so.
+#[expect(clippy::print_stdout, reason = "shown by cargo test -- --show-output")]
+fn follow_text(document: &str, text: &str) {
+    let blocks = blocks(text);
     for block in &blocks {
         for tool in block.comment("needs").unwrap_or("").split_whitespace() {
             if require_tool(tool).is_none() {
@@ -486,4 +491,41 @@ fn a_text_is_compared_but_for_what_differs_at_every_run() {
     ));
     assert!(!is(&["… WARN …", "…"], false));
     assert!(!is(&["the end"], false));
+}
+
+/// A document with a daemon, and this session behind its start.
+fn document(session: &str) -> String {
+    format!(
+        "<!-- file: conf/app.yaml -->\n```yaml\nlisteners: {{ web: 127.0.0.1:8080 }}\nworkers:\n  \
+         app: {{ command: [listend, hello-worker], listeners: [web] }}\n```\n```console\n\
+         $ cd conf\n$ listend run app.yaml &\n{session}```\n"
+    )
+}
+
+#[test]
+fn a_daemon_in_the_background_is_waited_for() {
+    let session = "$ listend status\nLISTENER …\nweb  …  listening\n\nWORKER …\napp …\n\
+                   $ pwd | grep -c conf\n1\n$ kill $! && wait\n$ listend status\n\
+                   listend: no daemon answers …\n…\n$ echo $?\n69\n";
+    follow_text("a document", &document(session));
+}
+
+#[test]
+fn what_is_not_so_is_found() {
+    if Shell::new().is_none() {
+        return;
+    }
+    for wrong in [
+        "$ listend status\nLISTENER …\nweb  …  missing\n…\n",
+        "$ listend restart nobody\n",
+        "$ echo one; echo two\none\n",
+        "$ (exit 3)\n",
+    ] {
+        let text = document(wrong);
+        let found = std::panic::catch_unwind(|| follow_text("a document", &text));
+        assert!(found.is_err(), "{wrong}");
+    }
+    let bad = "```yaml\nlisteners: { web: nowhere }\n```\n";
+    let found = std::panic::catch_unwind(|| follow_text("a document", bad));
+    assert!(found.is_err());
 }

@@ -448,6 +448,29 @@ fn every_yaml_in_the_documentation_is_a_good_configuration() {
 }
 
 #[test]
+fn every_link_between_documents_leads_somewhere() {
+    let mut documents = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    let folder = fs::read_dir(root().join("docs")).expect("list docs");
+    documents.extend(folder.map(|entry| entry.expect("an entry").path()));
+    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let mut count = 0;
+    for document in documents {
+        let text = fs::read_to_string(&document).expect("read a document");
+        let folder = document.parent().expect("a folder");
+        for rest in text.split("](").skip(1) {
+            let (target, _) = rest.split_once(')').expect("an end");
+            let (file, _) = target.split_once('#').unwrap_or((target, ""));
+            if !file.is_empty() && !file.contains("://") {
+                let exists = folder.join(file).exists();
+                assert!(exists, "{}: {target}", document.display());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 0);
+}
+
+#[test]
 fn every_example_is_a_good_configuration() {
     let mut count = 0;
     for entry in fs::read_dir(root().join("examples")).expect("list examples") {
