@@ -83,35 +83,46 @@ fn under<'a>(help: &'a str, heading: &str) -> Vec<&'a str> {
     lines.take_while(indented).collect()
 }
 
-/// `-c` and `--config` from a help text.
-fn flags_of_help(help: &str) -> Words {
-    let mut flags = Words::new();
+/// `-c` and `--config` from a help text, together where they are one.
+fn options_of_help(help: &str) -> Vec<Words> {
+    let mut options = Vec::new();
     for line in under(help, "Options:") {
         let line = line.trim_start();
         // `- always: …` is one of the values of the flag above.
         if line.starts_with('-') && !line.starts_with("- ") {
             let (names, _) = line.split_once("  ").unwrap_or((line, ""));
             let found = names.split([' ', ',']).filter(|word| word.starts_with('-'));
-            flags.extend(found.map(str::to_owned));
+            options.push(words(found));
+        }
+    }
+    options
+}
+
+/// All of them.
+fn flags_of_help(help: &str) -> Words {
+    options_of_help(help).into_iter().flatten().collect()
+}
+
+/// The same from a line of a man page: `.It Fl c , Fl Fl config Ar FILE`.
+fn flags_in(line: &str) -> Words {
+    let mut flags = Words::new();
+    let mut words = line.split(' ').peekable();
+    while let Some(word) = words.next() {
+        if matches!(word, "Fl" | ".Fl") {
+            let long = words.next_if_eq(&"Fl").is_some();
+            let dashes = if long { "--" } else { "-" };
+            if let Some(name) = words.next_if(|word| *word != "Fl") {
+                flags.insert(format!("{dashes}{name}"));
+            }
         }
     }
     flags
 }
 
-/// The same from the tags of a man page: `.It Fl c , Fl Fl config Ar FILE`.
+/// Those of all tags in some lines of a man page.
 fn flags_of_manual(lines: &[&str]) -> Words {
-    let mut flags = Words::new();
-    for line in lines.iter().filter(|line| line.starts_with(".It Fl ")) {
-        let mut words = line.split(' ').skip(1).peekable();
-        while let Some(word) = words.next() {
-            if word == "Fl" {
-                let long = words.next_if_eq(&"Fl").is_some();
-                let dashes = if long { "--" } else { "-" };
-                flags.insert(format!("{dashes}{}", words.next().expect("a flag")));
-            }
-        }
-    }
-    flags
+    let tags = lines.iter().filter(|line| line.starts_with(".It Fl "));
+    tags.flat_map(|line| flags_in(line)).collect()
 }
 
 #[test]
@@ -169,6 +180,48 @@ fn every_verb_and_flag_is_in_the_manual() {
         let manual = flags_of_manual(&entry.copied().collect::<Vec<_>>());
         same(&format!("flags of {verb}"), &program, &manual);
     }
+}
+
+#[test]
+fn every_verb_and_flag_is_in_the_synopsis() {
+    let page = read("man/listend.8");
+    let lines = section(&page, "SYNOPSIS");
+    let mut verbs = Words::new();
+    for usage in lines.split(|line| *line == ".Nm listend").skip(1) {
+        let verb = usage.iter().find_map(|line| line.strip_prefix(".Cm "));
+        let verb = verb.expect("a verb");
+        let shown: Words = usage.iter().flat_map(|line| flags_in(line)).collect();
+        for verb in verb.split(" | ") {
+            verbs.insert(verb.to_owned());
+            if verb == "help" {
+                continue;
+            }
+            let options = options_of_help(&output(&[verb, "--help"]));
+            for flag in &shown {
+                let known = options.iter().any(|names| names.contains(flag));
+                assert!(
+                    known || flag == "--",
+                    "{verb}: {flag} is in the synopsis only"
+                );
+            }
+            // Every verb has these; the synopsis would be long.
+            let everywhere = ["--log-level", "--help"];
+            for names in options {
+                let common = everywhere.iter().any(|name| names.contains(*name));
+                let is_shown = names.iter().any(|name| shown.contains(name));
+                assert!(
+                    common || is_shown,
+                    "{verb}: {names:?} is not in the synopsis"
+                );
+            }
+        }
+    }
+    let help = output(&["--help"]);
+    let program = under(&help, "Commands:");
+    let program = program
+        .iter()
+        .filter_map(|line| line.split_whitespace().next());
+    same("verbs of the synopsis", &words(program), &verbs);
 }
 
 #[test]
