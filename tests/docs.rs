@@ -9,6 +9,7 @@ mod harness;
 
 use harness::{Start, World, client, listend_path, require_tool, skip};
 use listend::config::{Resource, keys};
+use listend::handoff::belongs_to_a_handoff;
 use listend::report::{Kind, Severity};
 use std::collections::BTreeSet;
 use std::fs;
@@ -82,35 +83,46 @@ fn under<'a>(help: &'a str, heading: &str) -> Vec<&'a str> {
     lines.take_while(indented).collect()
 }
 
-/// `-c` and `--config` from a help text.
-fn flags_of_help(help: &str) -> Words {
-    let mut flags = Words::new();
+/// `-c` and `--config` from a help text, together where they are one.
+fn options_of_help(help: &str) -> Vec<Words> {
+    let mut options = Vec::new();
     for line in under(help, "Options:") {
         let line = line.trim_start();
         // `- always: …` is one of the values of the flag above.
         if line.starts_with('-') && !line.starts_with("- ") {
             let (names, _) = line.split_once("  ").unwrap_or((line, ""));
             let found = names.split([' ', ',']).filter(|word| word.starts_with('-'));
-            flags.extend(found.map(str::to_owned));
+            options.push(words(found));
+        }
+    }
+    options
+}
+
+/// All of them.
+fn flags_of_help(help: &str) -> Words {
+    options_of_help(help).into_iter().flatten().collect()
+}
+
+/// The same from a line of a man page: `.It Fl c , Fl Fl config Ar FILE`.
+fn flags_in(line: &str) -> Words {
+    let mut flags = Words::new();
+    let mut words = line.split(' ').peekable();
+    while let Some(word) = words.next() {
+        if matches!(word, "Fl" | ".Fl") {
+            let long = words.next_if_eq(&"Fl").is_some();
+            let dashes = if long { "--" } else { "-" };
+            if let Some(name) = words.next_if(|word| *word != "Fl") {
+                flags.insert(format!("{dashes}{name}"));
+            }
         }
     }
     flags
 }
 
-/// The same from the tags of a man page: `.It Fl c , Fl Fl config Ar FILE`.
+/// Those of all tags in some lines of a man page.
 fn flags_of_manual(lines: &[&str]) -> Words {
-    let mut flags = Words::new();
-    for line in lines.iter().filter(|line| line.starts_with(".It Fl ")) {
-        let mut words = line.split(' ').skip(1).peekable();
-        while let Some(word) = words.next() {
-            if word == "Fl" {
-                let long = words.next_if_eq(&"Fl").is_some();
-                let dashes = if long { "--" } else { "-" };
-                flags.insert(format!("{dashes}{}", words.next().expect("a flag")));
-            }
-        }
-    }
-    flags
+    let tags = lines.iter().filter(|line| line.starts_with(".It Fl "));
+    tags.flat_map(|line| flags_in(line)).collect()
 }
 
 #[test]
@@ -209,6 +221,48 @@ fn every_verb_and_flag_is_in_the_manual() {
 }
 
 #[test]
+fn every_verb_and_flag_is_in_the_synopsis() {
+    let page = read("man/listend.8");
+    let lines = section(&page, "SYNOPSIS");
+    let mut verbs = Words::new();
+    for usage in lines.split(|line| *line == ".Nm listend").skip(1) {
+        let verb = usage.iter().find_map(|line| line.strip_prefix(".Cm "));
+        let verb = verb.expect("a verb");
+        let shown: Words = usage.iter().flat_map(|line| flags_in(line)).collect();
+        for verb in verb.split(" | ") {
+            verbs.insert(verb.to_owned());
+            if verb == "help" {
+                continue;
+            }
+            let options = options_of_help(&output(&[verb, "--help"]));
+            for flag in &shown {
+                let known = options.iter().any(|names| names.contains(flag));
+                assert!(
+                    known || flag == "--",
+                    "{verb}: {flag} is in the synopsis only"
+                );
+            }
+            // Every verb has these; the synopsis would be long.
+            let everywhere = ["--log-level", "--help"];
+            for names in options {
+                let common = everywhere.iter().any(|name| names.contains(*name));
+                let is_shown = names.iter().any(|name| shown.contains(name));
+                assert!(
+                    common || is_shown,
+                    "{verb}: {names:?} is not in the synopsis"
+                );
+            }
+        }
+    }
+    let help = output(&["--help"]);
+    let program = under(&help, "Commands:");
+    let program = program
+        .iter()
+        .filter_map(|line| line.split_whitespace().next());
+    same("verbs of the synopsis", &words(program), &verbs);
+}
+
+#[test]
 fn every_code_is_in_the_manual_and_in_its_place() {
     let page = read("man/listend.8");
     let codes = |title: &str| tags(&section(&page, title), "Cm");
@@ -220,6 +274,37 @@ fn every_code_is_in_the_manual_and_in_its_place() {
     errors.extend(codes("Errors in binding"));
     same("errors", &kinds(Severity::Error), &errors);
     same("advice", &kinds(Severity::Advice), &codes("Advice"));
+}
+
+#[test]
+fn every_code_has_its_cause_and_cure() {
+    let page = read("man/listend-diagnostics.7");
+    let codes = |title: &str| tags(&section(&page, title), "Cm");
+    let kinds = |severity: Severity| -> Words {
+        let kinds = Kind::ALL.iter().filter(|kind| kind.severity() == severity);
+        kinds.map(|kind| kind.code()).collect()
+    };
+    let mut errors = codes("Errors in the configuration");
+    errors.extend(codes("Errors in binding"));
+    same("errors", &kinds(Severity::Error), &errors);
+    same("advice", &kinds(Severity::Advice), &codes("Advice"));
+    let errnos = tags(&section(&page, "Errors in binding"), "Er");
+    for errno in errnos.iter().flat_map(|tag| tag.split(" , ")) {
+        let known = nix::errno::Errno::EPERM as i32..=nix::errno::Errno::EHWPOISON as i32;
+        let known = known
+            .into_iter()
+            .any(|number| Kind::Errno(number).code() == errno);
+        assert!(known, "{errno}");
+    }
+    let launch = section(&page, "When a worker does not start");
+    let steps = launch
+        .iter()
+        .filter_map(|line| line.strip_prefix(".It Em "));
+    let steps: Vec<&str> = steps.flat_map(|line| line.split(" , ")).collect();
+    let stages = listend::stage::Stage::ALL
+        .iter()
+        .map(|stage| stage.phrase());
+    same("steps of a launch", &words(stages), &words(steps));
 }
 
 #[test]
@@ -235,6 +320,10 @@ fn every_exit_code_is_in_the_manual_and_in_the_readme() {
     let tags = section(&page, "EXIT STATUS");
     let tags = tags.iter().filter_map(|line| line.strip_prefix(".It "));
     same("exit codes", &program, &words(tags));
+    let page = read("man/listend-diagnostics.7");
+    let tags = section(&page, "EXIT STATUS");
+    let tags = tags.iter().filter_map(|line| line.strip_prefix(".It "));
+    same("exit codes with their causes", &program, &words(tags));
 
     let readme = read("README.md");
     let rows = readme.lines().filter_map(|line| line.strip_prefix("| "));
@@ -260,6 +349,24 @@ fn every_method_and_error_of_the_control_socket_is_in_the_manual() {
     };
     same("methods", &defined("method "), &tagged("Methods"));
     same("errors", &defined("error "), &tagged("Errors"));
+    for (method, parameters) in parameters_of_definition(definition) {
+        let tag = format!(".It Ic {method} Ns Pq");
+        let lines = section(&page, "Methods");
+        let line = lines.iter().find_map(|line| line.strip_prefix(&tag));
+        let line = line.unwrap_or_else(|| panic!("{method}"));
+        let is_name = |word: &&str| {
+            !word.is_empty() && word.bytes().all(|c| c == b'_' || c.is_ascii_lowercase())
+        };
+        let manual = words(line.split(' ').filter(is_name));
+        same(&format!("parameters of {method}"), &parameters, &manual);
+    }
+    let standard = listend::control::description("org.varlink.service");
+    let standard = standard.expect("it is described").lines();
+    let standard = standard.filter_map(|line| line.strip_prefix("error "));
+    let lines = section(&page, "Errors").join(" ");
+    for error in standard.filter_map(|line| line.split([' ', '(']).next()) {
+        assert!(lines.contains(error), "{error}");
+    }
     // The fields and the words for a state, wherever they stand.
     let text = page.replace('"', " ");
     for field in [
@@ -272,6 +379,72 @@ fn every_method_and_error_of_the_control_socket_is_in_the_manual() {
         "effective",
     ] {
         assert!(text.contains(field), "{field}");
+    }
+}
+
+/// The methods of an interface with the names of what they take.
+fn parameters_of_definition(definition: &str) -> Vec<(&str, Words)> {
+    let lines = definition.lines();
+    let methods = lines.filter_map(|line| line.strip_prefix("method "));
+    let mut found = Vec::new();
+    for line in methods {
+        let (name, rest) = line.split_once('(').expect("parameters");
+        let (parameters, _) = rest.split_once(')').expect("an end");
+        let parameters = parameters
+            .split(", ")
+            .filter_map(|one| one.split(':').next());
+        let parameters = parameters.filter(|name| !name.is_empty());
+        found.push((name, words(parameters)));
+    }
+    found
+}
+
+/// What stands in double quotes in a source file, its tests left out, and is made of such bytes.
+fn literals(source: &str, is_part: fn(u8) -> bool) -> Words {
+    let text = read(source);
+    let code = text.split("#[cfg(test)]").next().expect("a first part");
+    let code = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = code.collect();
+    let quoted = code.split('"').skip(1).step_by(2);
+    words(quoted.filter(|text| !text.is_empty() && text.bytes().all(is_part)))
+}
+
+#[test]
+fn every_event_is_in_the_manual() {
+    let is_part = |byte: u8| byte == b'-' || byte.is_ascii_lowercase();
+    let program = literals("src/shell/control/events.rs", is_part);
+    assert!(program.contains("instance-started"), "{program:?}");
+    let page = read("man/listend-control.7");
+    same("events", &program, &tags(&section(&page, "Events"), "Ic"));
+}
+
+#[test]
+fn every_variable_of_a_handoff_is_in_the_manual() {
+    let is_part = |byte: u8| byte == b'_' || byte.is_ascii_uppercase() || byte.is_ascii_digit();
+    let scrubbed = literals("src/handoff/scrub.rs", is_part);
+    assert!(scrubbed.contains("LISTEN_FDS"), "{scrubbed:?}");
+    let ends = literals("src/handoff/connection.rs", is_part);
+    let ends = ends.into_iter().filter(|name| belongs_to_a_handoff(name));
+    let page = read("man/listend-handoff.7");
+    let mut named = Words::new();
+    for line in page.lines() {
+        let behind = line.split(' ').skip_while(|word| !word.ends_with("Ev"));
+        let is_named = |word: &&str| *word == "," || word.bytes().all(is_part);
+        let names = behind
+            .skip(1)
+            .take_while(is_named)
+            .filter(|word| *word != ",");
+        named.extend(names.map(str::to_owned));
+    }
+    for name in scrubbed.iter().cloned().chain(ends) {
+        assert!(named.contains(&name), "{name} is not in the manual");
+    }
+    for name in named {
+        // Prefixes count as names of their own.
+        let known = belongs_to_a_handoff(&name) || name == "JOURNAL_STREAM" || name == "PATH";
+        assert!(known, "{name} is in the manual only");
     }
 }
 
@@ -349,7 +522,12 @@ fn displays(page: &str) -> Vec<String> {
 fn every_yaml_in_the_documentation_is_a_good_configuration() {
     let world = World::new();
     let mut all = blocks("yaml check");
-    for page in ["man/listend.8", "man/listend.yaml.5"] {
+    for page in [
+        "man/listend.8",
+        "man/listend.yaml.5",
+        "man/listend-diagnostics.7",
+        "man/listend-handoff.7",
+    ] {
         let displays = displays(page);
         assert!(!displays.is_empty(), "no YAML in {page}");
         all.extend(displays.into_iter().map(|text| (0, text)));
@@ -358,6 +536,29 @@ fn every_yaml_in_the_documentation_is_a_good_configuration() {
         let finished = world.check(&yaml, &["--no-bind"]);
         assert_eq!(finished.code, Some(0), "line {line}: {}", finished.text());
     }
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let mut documents = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    let folder = fs::read_dir(root().join("docs")).expect("list docs");
+    documents.extend(folder.map(|entry| entry.expect("an entry").path()));
+    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let mut count = 0;
+    for document in documents {
+        let text = fs::read_to_string(&document).expect("read a document");
+        let folder = document.parent().expect("a folder");
+        for rest in text.split("](").skip(1) {
+            let (target, _) = rest.split_once(')').expect("an end");
+            let (file, _) = target.split_once('#').unwrap_or((target, ""));
+            if !file.is_empty() && !file.contains("://") {
+                let exists = folder.join(file).exists();
+                assert!(exists, "{}: {target}", document.display());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 0);
 }
 
 #[test]
@@ -435,13 +636,10 @@ fn man_pages_are_clean() {
     let Some(mandoc) = require_tool("mandoc") else {
         return;
     };
-    for page in [
-        "man/listend.8",
-        "man/listend.yaml.5",
-        "man/listend-control.7",
-    ] {
+    for page in fs::read_dir(root().join("man")).expect("list man") {
+        let page = page.expect("an entry").path();
         let mut lint = Command::new(&mandoc);
-        lint.args(["-T", "lint", "-W", "warning", page]);
+        lint.args(["-T", "lint", "-W", "warning"]).arg(page);
         let lint = lint.current_dir(root()).output().expect("start mandoc");
         // What it says about its own database of installed pages goes to standard error.
         let said = String::from_utf8_lossy(&lint.stdout).into_owned();
