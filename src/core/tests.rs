@@ -150,6 +150,13 @@ fn started(policy: RestartPolicy) -> Rig {
     rig
 }
 
+/// From the second delay on up to a quarter is taken off, but never so much that it is shorter than
+/// the first.
+fn is_jittered(delay: Option<Duration>, whole: u64) -> bool {
+    let least = (whole - whole / 4).max(100);
+    delay >= millis(least) && delay <= millis(whole)
+}
+
 fn millis(millis: u64) -> Option<Duration> {
     Some(Duration::from_millis(millis))
 }
@@ -230,8 +237,31 @@ fn the_delay_doubles_with_each_crash_up_to_the_maximum() {
         100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000,
     ] {
         rig.exited(ExitStatus::Code(1));
-        assert_eq!(rig.delay(), millis(expected));
+        assert!(is_jittered(rig.delay(), expected), "{:?}", rig.delay());
         rig.again();
+    }
+}
+
+#[test]
+fn what_crashes_together_does_not_come_back_together() {
+    let mut rig = Rig::with(20, |_| {});
+    rig.give(Input::Start);
+    let instances: Vec<InstanceId> = rig.core.instances().map(|(id, _)| id).collect();
+    for crash in 0..2 {
+        for instance in instances.iter().copied() {
+            let process = rig.core.state(instance).unwrap().process().unwrap();
+            rig.give(Input::Spawned { process });
+            rig.give(Input::ExecSucceeded { process });
+            let status = ExitStatus::Code(1);
+            rig.give(Input::Exited { process, status });
+        }
+        let times = rig.core.instances().map(|(_, state)| match state {
+            State::Backoff { until } => until,
+            state => panic!("{state:?}"),
+        });
+        let times: std::collections::BTreeSet<Mono> = times.collect();
+        assert_eq!(times.len() > 10, crash > 0, "{times:?}");
+        rig.pass(Duration::from_millis(100));
     }
 }
 
@@ -242,7 +272,7 @@ fn the_delay_starts_over_after_a_run_of_ten_seconds() {
     rig.again();
     rig.pass(STABLE_AFTER - Duration::from_nanos(1));
     rig.exited(ExitStatus::Code(1));
-    assert_eq!(rig.delay(), millis(200));
+    assert!(is_jittered(rig.delay(), 200));
     rig.again();
     rig.pass(STABLE_AFTER);
     rig.exited(ExitStatus::Code(1));
@@ -362,7 +392,7 @@ fn an_exit_before_the_exec_status_waits_for_it_and_a_launch_failure_wins() {
             })
         ]
     ));
-    assert_eq!(rig.delay(), millis(200));
+    assert!(is_jittered(rig.delay(), 200));
 }
 
 #[test]

@@ -5,8 +5,8 @@ use crate::random::{Rng, SECOND, lifecycle, signal};
 use crate::shadow::{Expected, Shadow};
 use crate::{Seen, Trace};
 use listend::core::{
-    Core, Effect, Ending, Event, FailureReason, Input, InstanceId, Mono, ProcessId, Scope, State,
-    WhenDone,
+    Core, Edition, Effect, Ending, Event, FailureReason, Input, InstanceId, Mono, ProcessId, Scope,
+    State, Task, WhenDone,
 };
 use listend::plan::Lifecycle;
 use listend::stage::{LaunchFailure, Stage};
@@ -98,7 +98,7 @@ impl Life {
             85..90 => self.nonsense(),
             90..91 => {
                 for _ in 0..self.rng.below(20) {
-                    self.give(Input::ReloadRequested);
+                    self.give(Input::AddressesChanged);
                 }
             }
             91..92 => {
@@ -179,7 +179,9 @@ impl Life {
                     expected = Expected::Stopped;
                 }
                 match (expected, state) {
-                    (Expected::BackoffUntil(at), State::Backoff { until }) if at == until => {
+                    (Expected::Backoff { from, to }, State::Backoff { until })
+                        if from <= until && until <= to =>
+                    {
                         self.seen.restarts += 1;
                         let restart = &self.workers[instance.worker.0 as usize].restart;
                         assert!(until >= self.now + restart.backoff_min, "restarts too soon");
@@ -234,7 +236,10 @@ impl Life {
             | Effect::Bind { .. }
             | Effect::Repair { .. }
             | Effect::WatchAddresses { .. }
-            | Effect::Answer { .. } => {
+            | Effect::Answer { .. }
+            | Effect::Unbind { .. }
+            | Effect::Retire { .. }
+            | Effect::Gone { .. } => {
                 panic!("{effect:?}: there are no listeners in this life");
             }
             Effect::Watch { .. }
@@ -247,10 +252,11 @@ impl Life {
             Effect::Spawn {
                 process,
                 instance,
-                edition: _,
-                task: _,
+                edition,
+                task,
                 connection: _,
             } => {
+                assert_eq!((edition, task), (Edition(1), Task::Program));
                 assert_eq!(instance.generation, 1);
                 assert!(
                     self.started && self.stop_at.is_none(),
@@ -390,7 +396,7 @@ impl Life {
             Input::Start,
             Input::Stop,
             Input::Tick,
-            Input::ReloadRequested,
+            Input::AddressesChanged,
         ] {
             self.give(input);
         }

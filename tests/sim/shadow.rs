@@ -16,7 +16,11 @@ pub(crate) struct Shadow {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Expected {
-    BackoffUntil(Mono),
+    /// A restart that is jittered.
+    Backoff {
+        from: Mono,
+        to: Mono,
+    },
     Failed,
     Stopped,
 }
@@ -72,7 +76,13 @@ impl Shadow {
         self.expected = Some(if too_many {
             Expected::Failed
         } else {
-            Expected::BackoffUntil(Mono(now.0 + delay as u64))
+            // Up to a quarter is taken off, but never below the minimum: never off the first.
+            let delay = delay as u64;
+            let least = if crash { delay - delay / 4 } else { delay };
+            Expected::Backoff {
+                from: Mono(now.0 + least.max(min as u64)),
+                to: Mono(now.0 + delay),
+            }
         });
     }
 }

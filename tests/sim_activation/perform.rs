@@ -5,7 +5,8 @@ use crate::life::{Answer, Life, Misery, Mood};
 use crate::random::signal;
 use crate::world::{Connection, Stage, is_fresh};
 use listend::core::{
-    ConnectionId, Effect, Event, InstanceId, Mono, NotAccepted, ProcessId, Scope, Waiting,
+    ConnectionId, Edition, Effect, Event, InstanceId, Mono, NotAccepted, ProcessId, Scope, Task,
+    Waiting,
 };
 use listend::core::{Input, Refusal};
 use listend::plan::{Activation, ListenerId, WorkerId};
@@ -24,16 +25,20 @@ impl Life {
             | Effect::Bind { .. }
             | Effect::Repair { .. }
             | Effect::WatchAddresses { .. }
-            | Effect::Answer { .. } => {
+            | Effect::Answer { .. }
+            | Effect::Unbind { .. }
+            | Effect::Retire { .. }
+            | Effect::Gone { .. } => {
                 panic!("{effect:?}: every listener of this life is whole");
             }
             Effect::Spawn {
                 process,
                 instance,
-                edition: _,
-                task: _,
+                edition,
+                task,
                 connection,
             } => {
+                assert_eq!((edition, task), (Edition(1), Task::Program));
                 assert_eq!(instance.generation, 1);
                 self.spawn(process, instance, connection);
             }

@@ -1,6 +1,7 @@
 //! What people ask for, against a kernel that obeys.
 
 use super::*;
+use crate::config::Rollout;
 use crate::plan::Activation;
 use std::collections::BTreeMap;
 
@@ -13,8 +14,8 @@ struct Obedient {
     /// Every answer, by ticket.
     answers: BTreeMap<Ticket, Vec<Answer>>,
     spawned: u32,
-    /// Most of the worker's instances that were down at a time since [`Obedient::running`].
-    down: usize,
+    /// The fewest instances that were ready at a time since the last request.
+    fewest: usize,
     next: u64,
     launches: bool,
 }
@@ -27,6 +28,10 @@ impl Obedient {
             restart: Restart::default(),
             stop_signal: SIGTERM,
             stop_timeout: Some(Duration::from_secs(30)),
+            rollout: Rollout {
+                min_ready: Duration::ZERO,
+                ..Rollout::default()
+            },
             ..Lifecycle::default()
         };
         let mut this = Obedient {
@@ -34,7 +39,7 @@ impl Obedient {
             now: Mono(0),
             answers: BTreeMap::new(),
             spawned: 0,
-            down: 0,
+            fewest: 0,
             next: 0,
             launches: true,
         };
@@ -46,9 +51,7 @@ impl Obedient {
         self.core.handle(self.now, input);
         self.core.check_invariants().unwrap();
         while let Some(effect) = self.core.next_effect() {
-            let count = |state: &State| !matches!(state, State::Running { .. });
-            let states = self.core.instances().map(|(_, state)| state);
-            self.down = self.down.max(states.filter(count).count());
+            self.fewest = self.fewest.min(self.running());
             match effect {
                 Effect::Spawn { process, .. } => {
                     self.spawned += 1;
@@ -87,7 +90,7 @@ impl Obedient {
     fn ask(&mut self, command: Command) -> Vec<Answer> {
         let ticket = Ticket(self.next);
         self.next += 1;
-        self.down = 0;
+        self.fewest = usize::MAX;
         let worker = APP;
         self.give(Input::Operate {
             ticket,
@@ -140,19 +143,21 @@ fn a_restart_replaces_one_after_the_other() {
     let expected: Vec<Answer> = steps.chain([Answer::Done]).collect();
     assert_eq!(answers, expected);
     assert_eq!(app.spawned, 6);
-    assert_eq!(app.down, 1, "the others go on serving");
+    assert_eq!(app.fewest, 3, "each is replaced by one that is ready");
 }
 
 #[test]
-fn a_restart_stops_at_the_first_that_does_not_come_back() {
+fn a_restart_goes_back_at_the_first_that_does_not_come_up() {
     let mut app = Obedient::new(3, Activation::Eager);
     app.launches = false;
     let answers = app.ask(Command::Restart);
-    assert_eq!(
-        answers,
-        [progress(0, 3), Answer::Failed { instance: APP_0 }]
-    );
-    assert_eq!(app.running(), 2);
+    let instance = InstanceId {
+        generation: 2,
+        ..APP_0
+    };
+    assert_eq!(answers, [progress(0, 3), Answer::RolledBack { instance }]);
+    assert_eq!((app.running(), app.fewest), (3, 3));
+    assert_eq!(app.spawned, 4);
 }
 
 #[test]
