@@ -439,6 +439,18 @@ fn nobody_else_s_process_can_become_the_main_one() {
 
 // --- Real senders -----------------------------------------------------------------------------------
 
+#[test]
+fn the_crate_is_heard_and_what_it_leaves_comes_back() {
+    let world = World::new();
+    let (daemon, mut puppet) = with_puppet(&world, "fd_store: 1");
+    assert_eq!(puppet.ask("crate from rust"), "crate");
+    daemon.line(&["app.0: says [Ready] with status \"from rust\""]);
+    puppet.tell("exit 1");
+    let next = world.puppet();
+    assert_eq!(names(&next.report), ["web", "by-crate"]);
+    daemon.stop();
+}
+
 /// A Python that has this module; the system's own has what Debian packages.
 fn python_with(module: &str) -> Option<&'static str> {
     let found = ["python3", "/usr/bin/python3"].into_iter().find(|python| {

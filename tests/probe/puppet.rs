@@ -22,6 +22,7 @@
 //! | `write FD TEXT` | writes | how many bytes |
 //! | `links FD` | asks a NETLINK_ROUTE socket for the interfaces | the type of the first answer |
 //! | `notify TEXT` | sends it to NOTIFY_SOCKET, each `|` as a newline | `notify` |
+//! | `crate STATUS` | says it by the crate `sd-notify`, and leaves a file | `crate` |
 //! | `barrier` | waits until all it has sent is taken | `barrier` |
 //! | `store NAME` | leaves a file in memory of this name (FDSTORE=1) | `store` |
 //! | `store-socket TEXT` | leaves one end of a socket with this message | `store-socket` |
@@ -91,6 +92,7 @@ pub fn run(report: &Report, path: &str) -> i32 {
             "line" => talk::answer(talk::write(number, &format!("{text}\n"))),
             "links" => talk::answer(talk::links(number)),
             "notify" => talk::answer(notify::send(rest, &[])),
+            "crate" => talk::answer(notify::by_crate(rest)),
             "barrier" => talk::answer(notify::barrier()),
             "store" => talk::answer(notify::store(rest)),
             "store-socket" => talk::answer(notify::store_socket(rest)),
