@@ -5,18 +5,23 @@ mod harness;
 
 use harness::{Puppets, Report, TempDir, probe_path};
 use listend::config::{
-    Endpoint, Handoff, Output, Piece, Restart, SocketRef, Template, Transport, UnixKind, UnixName,
+    Endpoint, Handoff, Hook, Output, Piece, Ready, Restart, SocketRef, Template, Transport,
+    UnixKind, UnixName,
 };
 use listend::connection::{Credentials, End, Ends, Protocol};
 use listend::handoff::systemd::PidfdInode;
 use listend::plan::{Activation, Lifecycle, WorkerPlan};
 use listend::report::{FileId, Place};
-use listend::sys::Tell;
-use listend::worker::{Given, Inherited, Numbers, Served, Surroundings, launch, prepare};
+use listend::sys::{Prepared, Tell};
+use listend::worker::{
+    Given, Inherited, Numbers, PrepareError, Served, Stored, Surroundings, launch, prepare,
+    prepare_hook,
+};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 const NUMBERS: Numbers = Numbers {
     instance: 0,
@@ -83,11 +88,22 @@ fn worker(events: &str, handoff: Handoff, output: Output) -> WorkerPlan {
 
 /// Forks the worker and answers with what it saw.
 fn see(handoff: Handoff, given: Given<'_>, output: impl FnOnce(&TempDir) -> Output) -> Report {
+    see_prepared(handoff, output, |worker| {
+        prepare(worker, given, NUMBERS, &surroundings()).expect("prepare")
+    })
+}
+
+/// The same of a worker that is changed before, and prepared in any way.
+fn see_prepared(
+    handoff: Handoff,
+    output: impl FnOnce(&TempDir) -> Output,
+    prepare: impl FnOnce(&mut WorkerPlan) -> Prepared,
+) -> Report {
     let dir = TempDir::new();
     let events = dir.path().join("events.sock");
     let puppets = Puppets::listen(&events);
-    let worker = worker(events.to_str().expect("UTF-8"), handoff, output(&dir));
-    let prepared = prepare(&worker, given, NUMBERS, &surroundings()).expect("prepare");
+    let mut worker = worker(events.to_str().expect("UTF-8"), handoff, output(&dir));
+    let prepared = prepare(&mut worker);
     let launched = launch(prepared, Tell::ByPipe).expect("launch");
     let pid = launched.pid;
     let puppet = puppets.next(|| !harness::exists(pid));
@@ -380,4 +396,161 @@ fn a_client_with_an_odd_name_is_served_like_any_other() {
     assert_eq!(report.env["UNIXREMOTEEGID"], "3");
     assert_eq!(report.env["UNIXREMOTEPID"], "1");
     assert_eq!(report.env.get("REMOTE_PORT"), None);
+}
+
+fn notified<'a>(stored: &'a [Stored<'a>]) -> Given<'a> {
+    Given {
+        stored,
+        notify: Some("/run/listend/control.notify"),
+        ..Given::default()
+    }
+}
+
+#[test]
+fn what_is_stored_follows_the_sockets_and_has_a_name() {
+    let connection = connection();
+    let (one, two) = (File::open("/dev/zero"), File::open("/dev/full"));
+    let (one, two) = (one.expect("open"), two.expect("open"));
+    let stored = [("one", &one), ("two", &two)].map(|(name, file)| Stored {
+        name,
+        fd: file.as_raw_fd(),
+    });
+    let sockets = [connection.socket()];
+    let given = Given {
+        sockets: &sockets,
+        ..notified(&stored)
+    };
+    let report = see(Handoff::Systemd, given, inherit);
+    let expected = [
+        (0, "/dev/null".to_owned()),
+        (1, own(1)),
+        (2, own(2)),
+        (3, target(&connection.listener)),
+        (4, "/dev/zero".to_owned()),
+        (5, "/dev/full".to_owned()),
+    ];
+    assert_eq!(targets(&report), BTreeMap::from(expected));
+    assert_eq!(report.env["LISTEN_FDS"], "3");
+    assert_eq!(report.env["LISTEN_FDNAMES"], "web:one:two");
+    assert_eq!(report.argv[3], "3", "the listener's number stays");
+    // Without listeners they begin where those would; a connection is nobody's successor.
+    let report = see(Handoff::Systemd, notified(&stored), inherit);
+    assert_eq!(report.env["LISTEN_FDNAMES"], "one:two");
+    let given = Given {
+        connection: connection.served(),
+        ..notified(&stored)
+    };
+    let report = see(Handoff::Systemd, given, inherit);
+    assert_eq!(report.env["LISTEN_FDNAMES"], "connection");
+}
+
+#[test]
+fn only_who_may_tell_is_told_where_to() {
+    let report = see(Handoff::Systemd, Given::default(), inherit);
+    let told = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE"];
+    for name in told.iter().chain(&["LISTEN_FDS", "LISTEN_FDNAMES"]) {
+        assert_eq!(report.env.get(*name), None, "{name}");
+    }
+    let report = see_prepared(Handoff::Systemd, inherit, |worker| {
+        worker.lifecycle.watchdog = Some(Duration::from_millis(2500));
+        worker.fd_store = 3;
+        prepare(worker, notified(&[]), NUMBERS, &surroundings()).expect("prepare")
+    });
+    let pid = report.pid.to_string();
+    let values = told.map(|name| report.env[name].as_str());
+    assert_eq!(
+        values,
+        ["/run/listend/control.notify", "2500000", &pid, "3"]
+    );
+}
+
+#[test]
+fn a_pipe_for_the_newline_goes_where_it_is_wanted_and_nothing_else_does() {
+    let connection = connection();
+    let zero = File::open("/dev/zero").expect("open");
+    let (_ours, theirs) = std::io::pipe().expect("pipe");
+    let sockets = [connection.socket()];
+    let stored = [Stored {
+        name: "zero",
+        fd: zero.as_raw_fd(),
+    }; 3];
+    let given = Given {
+        sockets: &sockets,
+        ready: Some(theirs.as_raw_fd()),
+        ..notified(&stored)
+    };
+    for (number, kept) in [(4, 0), (6, 2), (17, 3)] {
+        let report = see_prepared(Handoff::Systemd, inherit, |worker| {
+            worker.lifecycle.ready = Ready::Fd(number);
+            prepare(worker, given, NUMBERS, &surroundings()).expect("prepare")
+        });
+        let listed: Vec<i32> = report.fds.iter().map(|fd| fd.number).collect();
+        let expected: Vec<i32> = (0..4 + kept).chain([number]).collect();
+        assert_eq!(listed, expected, "what would be in its way stays behind");
+        assert_eq!(targets(&report)[&number], target(&theirs));
+        assert_eq!(report.env["LISTEN_FDS"], (1 + kept).to_string());
+    }
+    let mut worker = worker("/nowhere", Handoff::Systemd, Output::Null);
+    worker.lifecycle.ready = Ready::Fd(3);
+    let refused = prepare(&worker, given, NUMBERS, &surroundings());
+    assert_eq!(refused.err(), Some(PrepareError::Occupied(3)));
+}
+
+#[test]
+fn a_hook_has_the_worker_s_surroundings_and_none_of_its_descriptors() {
+    let connection = connection();
+    let sockets = [connection.socket()];
+    let zero = File::open("/dev/zero").expect("open");
+    let stored = [Stored {
+        name: "zero",
+        fd: zero.as_raw_fd(),
+    }];
+    let given = Given {
+        sockets: &sockets,
+        ready: Some(zero.as_raw_fd()),
+        ..notified(&stored)
+    };
+    for main in [Some(4711), None] {
+        let report = see_prepared(Handoff::Systemd, inherit, |worker| {
+            worker.umask = Some(0o027);
+            worker.lifecycle.watchdog = Some(Duration::from_secs(1));
+            worker.lifecycle.ready = Ready::Fd(9);
+            let mut command = worker.command.clone();
+            command.truncate(3);
+            command.push(Template {
+                pieces: vec![Piece::Port(SocketRef {
+                    listener: "web".to_owned(),
+                    index: None,
+                })],
+            });
+            worker.command = vec![Template::literal("/nowhere")];
+            let hook = Hook {
+                command,
+                timeout: Duration::from_secs(1),
+            };
+            prepare_hook(worker, &hook, given, NUMBERS, main, &surroundings()).expect("prepare")
+        });
+        let open: Vec<i32> = report.fds.iter().map(|fd| fd.number).collect();
+        assert_eq!(open, [0, 1, 2]);
+        assert_eq!(report.umask, 0o027);
+        assert_eq!(report.env["KEPT"], "yes");
+        assert_eq!(
+            report.env.get("MAINPID").cloned(),
+            main.map(|pid| pid.to_string())
+        );
+        for name in [
+            "NOTIFY_SOCKET",
+            "WATCHDOG_USEC",
+            "WATCHDOG_PID",
+            "LISTEN_FDS",
+        ] {
+            assert_eq!(report.env.get(name), None, "{name}");
+        }
+        let port = connection
+            .listener
+            .local_addr()
+            .expect("getsockname")
+            .port();
+        assert_eq!(report.argv[3], port.to_string());
+    }
 }

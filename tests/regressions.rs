@@ -40,8 +40,9 @@ workers:
 ",
     );
     daemon.lines(&["short.", "exited with exit status 0"], 10);
+    // Two descriptors for signals: those to listend, and SIGCHLD.
     eventually("only signals and the child that hangs are watched", || {
-        watched(daemon.pid()) == 3
+        watched(daemon.pid()) == 4
     });
     daemon.stop();
 }

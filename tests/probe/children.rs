@@ -82,6 +82,11 @@ pub fn orphan(strings: &UnixStream) -> i32 {
     }
 }
 
+/// For a puppet that is not tied to its parent: it ends some time all the same.
+pub fn outlive_its_parent() {
+    nix::unistd::alarm::set(LIFETIME_SECONDS);
+}
+
 /// Ties the life of the probe to its parent's, so that a test that fails leaves nothing running.
 pub fn die_with_parent() {
     // SAFETY: PR_SET_PDEATHSIG takes a signal number.

@@ -13,6 +13,7 @@ mod app;
 mod children;
 mod connection;
 mod launch;
+mod notify;
 mod options;
 mod puppet;
 mod report;
@@ -79,7 +80,9 @@ fn probe(words: Vec<String>) -> c_int {
         _ => {}
     }
     let report = snapshot::take(words);
-    children::die_with_parent();
+    if report.argv.get(1).is_none_or(|verb| verb != "heir") {
+        children::die_with_parent();
+    }
     children::ignore(Signal::SIGPIPE);
     run(&report)
 }
@@ -108,6 +111,10 @@ fn run(report: &Report) -> c_int {
         }
         (Some("touch"), Some(path)) => drop(fs::File::create(path).expect("create the file")),
         (Some("puppet"), Some(path)) => return puppet::run(report, path),
+        (Some("heir"), Some(path)) => {
+            children::outlive_its_parent();
+            return puppet::run(report, path);
+        }
         (Some("exit"), Some(code)) => return code.parse().expect("a number"),
         (Some("answer"), Some(fd)) => {
             connection::answer(report, fd.parse().expect("a number"));

@@ -21,10 +21,18 @@
 //! | `read FD` | waits for one client or message, see [`crate::talk::read`] | what it read |
 //! | `write FD TEXT` | writes | how many bytes |
 //! | `links FD` | asks a NETLINK_ROUTE socket for the interfaces | the type of the first answer |
+//! | `notify TEXT` | sends it to NOTIFY_SOCKET, each `|` as a newline | `notify` |
+//! | `crate STATUS` | says it by the crate `sd-notify`, and leaves a file | `crate` |
+//! | `barrier` | waits until all it has sent is taken | `barrier` |
+//! | `store NAME` | leaves a file in memory of this name (FDSTORE=1) | `store` |
+//! | `store-socket TEXT` | leaves one end of a socket with this message | `store-socket` |
+//! | `child TEXT` | lets a child send it that stays | the child's pid |
+//! | `heir WHERE` | starts another puppet that outlives it, `detached` in a session of its own | its pid |
+//! | `close FD` | closes a descriptor | `close` |
 //! | `serve` | serves for ever | |
 
 use crate::report::Report;
-use crate::{children, serve, talk};
+use crate::{children, notify, serve, talk};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
@@ -83,6 +91,14 @@ pub fn run(report: &Report, path: &str) -> i32 {
             "write" => talk::answer(talk::write(number, text)),
             "line" => talk::answer(talk::write(number, &format!("{text}\n"))),
             "links" => talk::answer(talk::links(number)),
+            "notify" => talk::answer(notify::send(rest, &[])),
+            "crate" => talk::answer(notify::by_crate(rest)),
+            "barrier" => talk::answer(notify::barrier()),
+            "store" => talk::answer(notify::store(rest)),
+            "store-socket" => talk::answer(notify::store_socket(rest)),
+            "child" => notify::child(rest, &stream).to_string(),
+            "heir" => notify::heir(path, rest == "detached").to_string(),
+            "close" => talk::answer(notify::close(number)),
             "serve" => {
                 serve::serve(report, &serve::inherited(), None);
                 continue;

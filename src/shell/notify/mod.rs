@@ -258,7 +258,7 @@ impl Shell {
     pub(super) fn notify_event(&mut self, part: Part) {
         match part {
             Part::Socket => self.take_some(PER_TURN),
-            Part::Newline(process) => self.newline(process),
+            Part::Newline(process) => self.newline(process, false),
             Part::Stored(id) => self.notify.store.hung_up(&self.epoll, id),
         }
     }
@@ -266,7 +266,7 @@ impl Shell {
     /// Takes everything that a process has said before it ended.
     pub(super) fn hear_out(&mut self, process: ProcessId) {
         self.take_notices();
-        self.newline(process);
+        self.newline(process, true);
     }
 
     /// Takes every message that is there.
@@ -304,7 +304,8 @@ impl Shell {
             let sender = describe_sender(datagram.sender);
             self.notify.complain(Complaint::Truncated, whose, &|| {
                 format!(
-                    "dropped a notification of {sender}: it is longer than {LONGEST} bytes, or no                      descriptors are left"
+                    "dropped a notification of {sender}: it is longer than {LONGEST} bytes, or no \
+                     descriptors are left"
                 )
             });
             return;
@@ -377,7 +378,12 @@ impl Shell {
         };
         process.told.take(message);
         let instance = process.instance;
-        for notice in notices(message) {
+        let notices = notices(message);
+        if log::log_enabled!(log::Level::Debug) {
+            let name = words::instance_name(&self.plan, instance);
+            log::debug!("{name}: says {notices:?} with {}", shown(message));
+        }
+        for notice in notices {
             self.feed(Input::Notified {
                 process: id,
                 notice,
@@ -426,7 +432,8 @@ impl Shell {
             let about = About::Worker(instance.worker);
             self.notify.complain(Complaint::NoRoom, about, &|| {
                 format!(
-                    "{instance_name}: closed {refused} of the descriptors that it wanted to leave                      for its successor: there is room for {at_most} (`fd_store`)"
+                    "{instance_name}: closed {refused} of the descriptors that it wanted to leave \
+                     for its successor: there is room for {at_most} (`fd_store`)"
                 )
             });
         }
@@ -483,8 +490,8 @@ impl Shell {
         }
     }
 
-    /// Looks for the newline of a process.
-    fn newline(&mut self, id: ProcessId) {
+    /// Looks for the newline of a process, which may have ended.
+    fn newline(&mut self, id: ProcessId, has_ended: bool) {
         let Some(pipe) = self.notify.newlines.get(&id) else {
             return;
         };
@@ -509,16 +516,21 @@ impl Shell {
             return;
         };
         if is_ready {
+            log::debug!(
+                "{}: says [Ready] with a newline",
+                words::instance_name(&self.plan, process.instance)
+            );
             self.feed(Input::Notified {
                 process: id,
                 notice: Notice::Ready,
             });
             return;
         }
-        // One that did not reach its program has said so already.
-        if process.launching.is_none() {
+        // Of one that ended or did not reach its program there is more to say.
+        if !has_ended && process.launching.is_none() {
             log::warn!(
-                "{}: closed the descriptor of `ready: fd` without a newline, and so will not count                  as ready",
+                "{}: closed the descriptor of `ready: fd` without a newline, and so will not count \
+                 as ready",
                 words::instance_name(&self.plan, process.instance)
             );
         }
@@ -541,6 +553,12 @@ fn notices(message: &Message) -> Vec<Notice> {
         Watchdog::Trigger => Notice::Trigger,
     }));
     notices
+}
+
+/// What else there is in a message that people may want to know.
+fn shown(message: &Message) -> String {
+    let status = message.status.as_deref().unwrap_or_default();
+    format!("status \"{}\"", visible(status.as_bytes()))
 }
 
 /// Whether a process is there, be it as a zombie: sending signal 0 says so even where it may not be
