@@ -65,6 +65,7 @@ const CONTENDERS: [Contender; 5] = [
 
 /// Adds the rows of this benchmark.
 pub fn run(rows: &mut Vec<Row>) -> Result<()> {
+    build_worker()?;
     for (name, start, target) in CONTENDERS {
         let name = format!("restart: {name}");
         match start() {
@@ -82,6 +83,25 @@ pub fn run(rows: &mut Vec<Row>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// `cargo bench` builds no examples, and the one that is there may be old.
+fn build_worker() -> Result<()> {
+    let folder = probe_path().ancestors().nth(2).and_then(Path::file_name);
+    let profile = match folder.and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let mut command = Command::new(env!("CARGO"));
+    command.args([
+        "build",
+        "--quiet",
+        "--example",
+        "probe",
+        "--profile",
+        profile,
+    ]);
+    run_to_the_end(command.current_dir(env!("CARGO_MANIFEST_DIR")))
 }
 
 fn measure(
