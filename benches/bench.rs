@@ -14,6 +14,8 @@
 )]
 
 mod connections;
+#[path = "../tests/harness/mod.rs"]
+mod harness;
 mod idle;
 mod kill;
 mod load;
@@ -23,6 +25,8 @@ mod on_demand;
 mod options;
 mod peers;
 mod process;
+mod reload;
+mod restart;
 mod spawn;
 mod startup;
 mod statistics;
@@ -39,7 +43,7 @@ use table::Row;
 type Benchmark = (&'static str, fn(&mut Vec<Row>) -> Result<()>);
 
 /// In the order in which they run.
-const BENCHMARKS: [Benchmark; 9] = [
+const BENCHMARKS: [Benchmark; 11] = [
     ("startup", startup::run),
     ("options", options::run),
     ("idle", idle::run),
@@ -49,6 +53,8 @@ const BENCHMARKS: [Benchmark; 9] = [
     ("connections", connections::run),
     ("many-listeners", many_listeners::run),
     ("status", status::run),
+    ("restart", restart::run),
+    ("reload", reload::run),
 ];
 
 fn main() -> ExitCode {

@@ -36,6 +36,7 @@ fn listener(name: &str, state: ListenerState) -> Listener {
 fn instance(name: &str, state: WorkerState, last_exit: Option<&str>) -> Instance {
     Instance {
         name: name.to_owned(),
+        generation: 1,
         pid: None,
         state,
         since: rfc3339(0),
@@ -423,6 +424,7 @@ fn every_verb_asks_for_what_it_says() {
         (
             "reload --no-wait",
             Request::Reload {
+                worker: None,
                 dry_run: false,
                 no_wait,
             },

@@ -90,6 +90,7 @@ fn status() -> Status {
     };
     let instance = |name: &str| Instance {
         name: name.to_owned(),
+        generation: 1,
         pid: None,
         state: WorkerState::Waiting,
         since: rfc3339(0),

@@ -253,6 +253,8 @@ pub(super) struct Slot {
     pub(super) on_trial: bool,
     /// Why it is being ended, if nobody has asked for that.
     pub(super) fault: Option<Fault>,
+    /// How often in a row it could not be seen whether it takes clients.
+    pub(super) hidden: u32,
     /// While it is ready.
     pub(super) watchdog: Option<Watchdog>,
     /// It has said that it reads its configuration again, and not yet that it has done so.
@@ -287,6 +289,7 @@ impl Slot {
             again: false,
             on_trial: false,
             fault: None,
+            hidden: 0,
             watchdog: None,
             reloading: false,
             connection: None,

@@ -21,6 +21,10 @@ pub const LOOK_MIN: Duration = Duration::from_millis(10);
 /// The longest time between two such looks.
 pub const LOOK_MAX: Duration = Duration::from_secs(1);
 
+/// So many looks in a row have to show nothing before an instance is taken to be ready all the same:
+/// what cannot be read may be of a process that is just ending.
+const HIDDEN_LOOKS: u32 = 3;
+
 /// Half as long as it has taken so far.
 fn look_after(now: Mono, since: Mono) -> Mono {
     now + (now.since(since) / 2).clamp(LOOK_MIN, LOOK_MAX)
@@ -158,21 +162,37 @@ impl Core {
         };
         match evidence {
             Evidence::Seen => self.become_ready(now, index, process, since),
+            Evidence::Hidden if self.slots[index].hidden + 1 < HIDDEN_LOOKS => {
+                self.slots[index].hidden += 1;
+                self.look_again(now, index, process, since, until);
+            }
             Evidence::Hidden => {
                 let instance = self.slots[index].instance;
                 self.emit(Event::ReadinessHidden { instance, process });
                 self.become_ready(now, index, process, since);
             }
             Evidence::NotYet => {
-                let state = State::Activating {
-                    process,
-                    since,
-                    until,
-                    look_at: Some(look_after(now, since)),
-                };
-                self.become_state(index, state);
+                self.slots[index].hidden = 0;
+                self.look_again(now, index, process, since, until);
             }
         }
+    }
+
+    fn look_again(
+        &mut self,
+        now: Mono,
+        index: usize,
+        process: ProcessId,
+        since: Mono,
+        until: Option<Mono>,
+    ) {
+        let state = State::Activating {
+            process,
+            since,
+            until,
+            look_at: Some(look_after(now, since)),
+        };
+        self.become_state(index, state);
     }
 
     /// What an instance tells about itself.

@@ -18,7 +18,7 @@ const CLIENT_TIME: Duration = Duration::from_secs(5);
 
 /// What the words of its command say.
 struct App {
-    /// `--version`: the first word of every answer.
+    /// `--version`: the first word of every answer; `pid` stands for the process id.
     version: String,
     /// `--start-delay`: it sleeps so long before it does anything, as one that imports would.
     start_delay: Duration,
@@ -45,8 +45,10 @@ pub fn run(words: &[String]) -> i32 {
     if app.crashes_at_start {
         return 1;
     }
-    while app.hangs_at_start {
-        nix::unistd::pause();
+    if app.hangs_at_start {
+        loop {
+            nix::unistd::pause();
+        }
     }
     app.serve()
 }
@@ -78,6 +80,9 @@ impl App {
                 "--crash-after-ready" => app.crash_after = Some(duration(value())),
                 other => panic!("{other}: no such option"),
             }
+        }
+        if app.version == "pid" {
+            app.version = std::process::id().to_string();
         }
         if app.fds.is_empty() {
             app.fds = serve::inherited();
