@@ -45,6 +45,13 @@ pub fn session(leader: i32) -> io::Result<Vec<i32>> {
     Ok(numbers(fs::read_dir("/proc")?).filter(is_in_it).collect())
 }
 
+/// Whether a process has ended, and its parent does not know yet.
+pub fn has_ended(pid: i32) -> bool {
+    let process = procfs::process::Process::new(pid);
+    let stat = process.and_then(|process| process.stat());
+    stat.is_ok_and(|stat| matches!(stat.state, 'Z' | 'X'))
+}
+
 /// The entries whose names are numbers.
 pub fn numbers(folder: fs::ReadDir) -> impl Iterator<Item = i32> {
     folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
