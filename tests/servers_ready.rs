@@ -31,7 +31,8 @@ const STANDARD_INPUT: &str = "exec \"$@\"";
 struct Server {
     child: Child,
     listener: TcpListener,
-    world: World,
+    /// Its files, gone when it is.
+    _world: World,
     gate: UnixListener,
     since: Instant,
 }
@@ -72,7 +73,7 @@ impl Server {
         Server {
             child,
             listener,
-            world,
+            _world: world,
             gate,
             since,
         }
@@ -478,7 +479,7 @@ fn php_fpm() {
         return;
     };
     let configuration = "[global]
-error_log = /dev/stderr
+error_log = $DIR/fpm.log
 daemonize = no
 [www]
 listen = $ADDRESS

@@ -45,11 +45,13 @@ pub fn session(leader: i32) -> io::Result<Vec<i32>> {
     Ok(numbers(fs::read_dir("/proc")?).filter(is_in_it).collect())
 }
 
-/// Whether a process has ended, and its parent does not know yet.
+/// Whether a process has ended or is about to: it has given back its memory.
 pub fn has_ended(pid: i32) -> bool {
     let process = procfs::process::Process::new(pid);
-    let stat = process.and_then(|process| process.stat());
-    stat.is_ok_and(|stat| matches!(stat.state, 'Z' | 'X'))
+    match process.and_then(|process| process.stat()) {
+        Ok(stat) => stat.vsize == 0,
+        Err(error) => matches!(error, procfs::ProcError::NotFound(_)),
+    }
 }
 
 /// The entries whose names are numbers.
