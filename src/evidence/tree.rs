@@ -45,6 +45,15 @@ pub fn session(leader: i32) -> io::Result<Vec<i32>> {
     Ok(numbers(fs::read_dir("/proc")?).filter(is_in_it).collect())
 }
 
+/// Whether a process has ended or is about to: it has given back its memory.
+pub fn has_ended(pid: i32) -> bool {
+    let process = procfs::process::Process::new(pid);
+    match process.and_then(|process| process.stat()) {
+        Ok(stat) => stat.vsize == 0,
+        Err(error) => matches!(error, procfs::ProcError::NotFound(_)),
+    }
+}
+
 /// The entries whose names are numbers.
 pub fn numbers(folder: fs::ReadDir) -> impl Iterator<Item = i32> {
     folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
