@@ -203,7 +203,7 @@ impl Core {
             let users = self.users_of(*listener);
             users.iter().any(|user| {
                 let known = &self.workers[user.0 as usize];
-                known.failed as usize != known.slots.len()
+                known.failed == 0 || known.failed as usize != known.slots.len()
             })
         };
         for listener in refusing.filter(is_taken).collect::<Vec<ListenerId>>() {

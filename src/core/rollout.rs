@@ -316,7 +316,8 @@ impl Core {
             At::Settling(until) => Some(until),
             At::MakingRoom | At::Starting | At::Draining => None,
         });
-        if let Some(at) = settle.min() {
+        // What is over and has not led on waits for something else.
+        if let Some(at) = settle.filter(|at| *at > now).min() {
             self.rollouts_due.insert((at, worker));
         }
         self.rollouts.insert(worker, rollout);
