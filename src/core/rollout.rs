@@ -169,6 +169,10 @@ impl Core {
                 | State::Stopping { .. }
                 | State::Cleaning { .. } => true,
             };
+            // A worker that was stopped stays so.
+            if runs && self.workers[worker.0 as usize].stopped {
+                continue;
+            }
             if runs {
                 todo.push_back(position);
                 continue;

@@ -2,11 +2,13 @@
 
 use crate::Trace;
 use crate::life::{Asked, Life};
+use crate::seen::Seen;
 use crate::world::{Definition, WORKERS, Worker, definition, lives, settings};
+use listend::config::Ready;
 use listend::core::{
-    Command, Edition, Input, Mono, Replan, State, Ticket, WorkerChange,
+    Command, Edition, Input, InstanceId, Mono, Replan, State, Ticket, WorkerChange,
 };
-use listend::plan::{Activation, ListenerId, WorkerId};
+use listend::plan::{Activation, HookTimes, Lifecycle, ListenerId, WorkerId};
 use std::collections::BTreeSet;
 
 impl Life {
@@ -130,9 +132,10 @@ impl Life {
     fn change(&mut self, id: WorkerId) -> Option<WorkerChange> {
         let at = id.0 as usize;
         let stops = self.stop_at.is_some();
+        let many = self.workers.len();
         let now = self.now;
         match self.workers.get_mut(at) {
-            None if at == self.workers.len() && self.rng.one_in(8) && !stops => {
+            None if at == many && self.rng.one_in(8) && !stops => {
                 let fresh = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
                 let life = fresh.life().clone();
                 self.workers.push(fresh);
@@ -155,7 +158,11 @@ impl Life {
                         // As a rule what starts it stays what it is.
                         fresh.life.activation = known.life().activation.clone();
                         fresh.life.instances = match fresh.life.activation {
-                            Activation::PerConnection(_) => 0,
+                            Activation::PerConnection(_) => {
+                                fresh.life.hooks = HookTimes::default();
+                                fresh.life.ready = Ready::Started;
+                                0
+                            }
                             Activation::Eager | Activation::OnDemand { .. } => {
                                 fresh.life.instances.max(1)
                             }
@@ -169,13 +176,14 @@ impl Life {
                     known.lessened = Some(now);
                     let current = known.current;
                     known.parallel = known.parallel.max(life.rollout.parallel);
+                    known.min_ready = known.min_ready.min(life.rollout.min_ready);
+                    known.longest = known.longest.max(life.rollout.min_ready);
                     let definition = known.definitions.get_mut(&current).expect("it is there");
                     definition.life = life.clone();
                     Some(WorkerChange::Settings { life })
                 }
                 4 if self.rng.one_in(3) => {
-                    let of_it = |(one, state): (_, State)| {
-                        let one: listend::core::InstanceId = one;
+                    let of_it = |(one, state): (InstanceId, State)| {
                         one.worker == id && state.process().is_some()
                     };
                     self.seen.removed += u64::from(self.core.instances().any(of_it));
@@ -193,15 +201,10 @@ impl Life {
 }
 
 /// Notes another definition of a worker.
-fn define(
-    known: &mut Worker,
-    fresh: Definition,
-    now: Mono,
-    seen: &mut crate::seen::Seen,
-) -> WorkerChange {
+fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> WorkerChange {
     let last = *known.definitions.keys().next_back().expect("one at least");
     let edition = Edition(last.0 + 1);
-    let kind = |life: &listend::plan::Lifecycle| std::mem::discriminant(&life.activation);
+    let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
     let life = fresh.life.clone();
     known.lessened = Some(now);
     known.kept.insert(edition);

@@ -223,7 +223,8 @@ impl Life {
             return;
         }
         let proc = self.processes.remove(&process).expect("it is there");
-        let went_well = proc.exit == Some(ExitStatus::Code(0)) && !matches!(proc.exec, Some(Err(_)));
+        let went_well =
+            proc.exit == Some(ExitStatus::Code(0)) && !matches!(proc.exec, Some(Err(_)));
         if proc.hook() == Some(HookKind::BeforeStart) && went_well {
             self.prepared.insert(proc.instance);
         }

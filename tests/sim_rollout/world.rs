@@ -47,6 +47,12 @@ pub(crate) struct Worker {
     pub(crate) back: bool,
     /// The most instances that may be replaced at a time since the rollout began.
     pub(crate) parallel: u32,
+    /// The shortest time that had to be waited for since the rollout began.
+    pub(crate) min_ready: Duration,
+    /// And the longest.
+    pub(crate) longest: Duration,
+    /// The generation that was on trial before the last input.
+    pub(crate) was_on_trial: Option<u32>,
     pub(crate) degraded: bool,
     pub(crate) removed: bool,
     pub(crate) gone: bool,
@@ -67,6 +73,9 @@ impl Worker {
             kept: BTreeSet::from([first]),
             trial: None,
             back: false,
+            min_ready: Duration::ZERO,
+            longest: Duration::ZERO,
+            was_on_trial: None,
             degraded: false,
             removed: false,
             gone: false,
