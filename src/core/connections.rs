@@ -106,7 +106,6 @@ impl Core {
         };
         self.workers[worker.0 as usize].connections.under_way -= 1;
         self.touched.push(worker);
-        self.is_it_gone(worker);
         Some(worker)
     }
 
@@ -114,12 +113,16 @@ impl Core {
         let Some(worker) = self.accept_is_over(connection) else {
             return;
         };
+        self.is_it_gone(worker);
         let rate = self.limits(worker).rate;
         let known = &mut self.workers[worker.0 as usize];
         known.gate.recent.count(now, rate);
         known.connections.exhausted = 0;
         known.connections.totals.accepted += 1;
-        if self.phase != Phase::Running {
+        let known = &self.workers[worker.0 as usize];
+        // A reload may have taken away who was to serve it.
+        let serves = matches!(known.lifecycle.activation, Activation::PerConnection(_));
+        if self.phase != Phase::Running || known.removed || !serves {
             return self.effects.push_back(Effect::Close { connection });
         }
         let known = &self.workers[worker.0 as usize];
@@ -197,6 +200,7 @@ impl Core {
         let Some(worker) = self.accept_is_over(connection) else {
             return;
         };
+        self.is_it_gone(worker);
         match why {
             NotAccepted::Gone => {}
             NotAccepted::Exhausted { errno } if self.phase == Phase::Running => {

@@ -130,6 +130,10 @@ impl Core {
             return;
         };
         self.touched.push(worker);
+        // Its place may be another's by now.
+        if self.slots[index].instance.worker != worker {
+            return;
+        }
         match waiting {
             Waiting::Nobody | Waiting::Others => self.slots[index].history.went_well(),
             Waiting::TheSame => self.nobody_was_taken(now, index),

@@ -13,6 +13,7 @@ use super::instance::State;
 use super::machine::{Core, Phase};
 use super::process::News;
 use super::time::Mono;
+use crate::plan::WorkerId;
 use crate::stage::LaunchFailure;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -45,6 +46,12 @@ struct Helper {
 impl Helpers {
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty()
+    }
+
+    /// Whether one runs for an instance of this worker.
+    pub(super) fn is_for(&self, worker: WorkerId) -> bool {
+        let mut all = self.running.values();
+        all.any(|helper| helper.instance.worker == worker)
     }
 
     pub(super) fn deadline(&self) -> Option<Mono> {
@@ -184,6 +191,7 @@ impl Core {
         if let Some(next) = next {
             self.follow(now, helper.index, next);
         }
+        self.is_it_gone(helper.instance.worker);
     }
 
     /// Kills a command, if it still runs.

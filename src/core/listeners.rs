@@ -11,7 +11,7 @@
 
 use super::effect::Effect;
 use super::event::Event;
-use super::instance::State;
+use super::instance::{Role, State};
 use super::machine::{Core, Phase};
 use super::time::Mono;
 use crate::config::{OnFailure, Presence};
@@ -123,16 +123,26 @@ impl Core {
     /// Whether the worker has to wait for a listener of its own: one that is waited for, or any
     /// where there is none at all, since a server without a socket can only fail.
     pub(super) fn waits_for_a_listener(&self, worker: WorkerId) -> bool {
+        let mut refusing = self.listeners.refusing.iter();
+        let takes = |listener: &ListenerId| {
+            let life = self.listeners.lives.get(listener.0 as usize);
+            life.is_some_and(|life| life.users.contains(&worker))
+        };
+        refusing.any(takes) || self.lacks_a_listener(worker)
+    }
+
+    /// The same, but for listeners that were closed on purpose: its start binds them again.
+    pub(super) fn lacks_a_listener(&self, worker: WorkerId) -> bool {
         let mut missing = 0;
         for listener in self.listeners.missing.keys() {
             let life = self.listeners.lives.get(listener.0 as usize);
             let Some(life) = life.filter(|life| life.users.contains(&worker)) else {
                 continue;
             };
-            if let Presence::WaitFor(_) = life.presence {
-                return true;
-            }
             if self.listeners.refusing.contains(listener) {
+                continue;
+            }
+            if let Presence::WaitFor(_) = life.presence {
                 return true;
             }
             missing += 1;
@@ -182,6 +192,21 @@ impl Core {
         let refusing = self.listeners.refusing.iter().copied();
         let of_it = refusing.filter(|listener| self.users_of(*listener).contains(&worker));
         for listener in of_it.collect::<Vec<ListenerId>>() {
+            self.try_to_bind(listener);
+        }
+    }
+
+    /// Binds the listeners that were closed for workers that had failed, and that others take now.
+    pub(super) fn bind_what_is_taken(&mut self) {
+        let refusing = self.listeners.refusing.iter().copied();
+        let is_taken = |listener: &ListenerId| {
+            let users = self.users_of(*listener);
+            users.iter().any(|user| {
+                let known = &self.workers[user.0 as usize];
+                known.failed == 0 || known.failed as usize != known.slots.len()
+            })
+        };
+        for listener in refusing.filter(is_taken).collect::<Vec<ListenerId>>() {
             self.try_to_bind(listener);
         }
     }
@@ -364,7 +389,11 @@ impl Core {
                 continue;
             }
             self.touched.push(worker);
-            for index in self.slots_of(worker) {
+            self.rolling.insert(worker);
+            let mut all = self.slots_of(worker);
+            let others = self.workers[worker.0 as usize].others.iter().copied();
+            all.extend(others.filter(|other| self.slots[*other].role == Role::Candidate));
+            for index in all {
                 match self.slots[index].state {
                     State::Waiting if !self.is_eager(worker) => {}
                     State::Waiting => self.spawn(now, index),

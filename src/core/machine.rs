@@ -117,6 +117,12 @@ pub(super) struct Worker {
     pub(super) stopped: bool,
     /// It is no longer there, but for what is on its way out.
     pub(super) removed: bool,
+    /// That nothing is left of it was told.
+    pub(super) gone: bool,
+    /// Definitions before the present one may still be needed, and are to be retired.
+    pub(super) outdated: bool,
+    /// How many instances there are to be when no rollout is under way.
+    pub(super) wanted: u32,
     /// The generation that serves.
     pub(super) generation: u32,
     /// The latest there was.
@@ -221,6 +227,9 @@ impl Core {
             others: Vec::new(),
             stopped: false,
             removed: false,
+            gone: false,
+            outdated: false,
+            wanted: instances,
             generation: 1,
             last_generation: 1,
             degraded: None,
@@ -372,7 +381,7 @@ impl Core {
         lifecycle.is_some_and(|lifecycle| lifecycle.activation == Activation::Eager)
     }
 
-    fn touch_all(&mut self) {
+    pub(super) fn touch_all(&mut self) {
         let workers = (0..).map(WorkerId).take(self.workers.len());
         self.touched.extend(workers);
     }
@@ -392,6 +401,14 @@ impl Core {
 
     /// Starts an instance, or first the command before it.
     pub(super) fn spawn(&mut self, now: Mono, index: usize) {
+        let slot = &self.slots[index];
+        let worker = slot.instance.worker;
+        let is_outdated = slot.edition != self.worker(index).edition;
+        // What a rollout may go back to, or is to replace, goes on as it is meanwhile.
+        let is_one = slot.role == Role::Instance || slot.connection.is_some();
+        if is_one && is_outdated && !self.is_trying(worker) {
+            self.redefine(index);
+        }
         let slot = &mut self.slots[index];
         slot.starts = slot.starts.saturating_add(1);
         slot.fault = None;

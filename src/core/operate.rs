@@ -156,7 +156,11 @@ impl Core {
                     let job = self.jobs.swap_remove(at);
                     self.answer(job.ticket, Answer::Refused(Refused::Superseded));
                 }
-                self.cancel_rollout(worker);
+                if self.is_rolling(worker) {
+                    self.cancel_rollout(worker);
+                    self.workers[worker.0 as usize].outdated = true;
+                    self.replanned(worker, None);
+                }
             }
             (true, Command::Start | Command::Restart | Command::Scale(_) | Command::Reset) => {
                 return Err(Refused::Busy);
@@ -253,7 +257,7 @@ impl Core {
     }
 
     fn start_worker(&mut self, now: Mono, ticket: Ticket, worker: WorkerId) -> Result<(), Refused> {
-        if self.is_eager(worker) && self.waits_for_a_listener(worker) {
+        if self.is_eager(worker) && self.lacks_a_listener(worker) {
             return Err(Refused::WaitsForListener);
         }
         let wanted = self.rouse(now, worker);
@@ -280,6 +284,7 @@ impl Core {
                 live.push(index);
             }
         }
+        self.retire_unused(worker);
         self.begin(ticket, worker, Goal::Down, live);
     }
 
@@ -289,7 +294,7 @@ impl Core {
         ticket: Ticket,
         worker: WorkerId,
     ) -> Result<(), Refused> {
-        if self.is_eager(worker) && self.waits_for_a_listener(worker) {
+        if self.is_eager(worker) && self.lacks_a_listener(worker) {
             return Err(Refused::WaitsForListener);
         }
         let known = &mut self.workers[worker.0 as usize];
@@ -313,6 +318,8 @@ impl Core {
         if let Activation::PerConnection(_) = known.lifecycle.activation {
             return Err(Refused::NoInstances);
         }
+        self.workers[worker.0 as usize].wanted = instances;
+        let known = &self.workers[worker.0 as usize];
         let grows = instances as usize > known.slots.len();
         let wanted = self.resize(now, worker, instances);
         let goal = if grows { Goal::Up } else { Goal::Down };
@@ -326,7 +333,8 @@ impl Core {
         let before = known.slots.len();
         let after = instances as usize;
         // A pool that clients start grows at once only if it runs.
-        let starts = !known.stopped
+        let starts = self.phase == Phase::Running
+            && !known.stopped
             && (self.is_eager(worker) && !self.waits_for_a_listener(worker)
                 || known.counts.with_process > 0);
         let state = if known.stopped {
@@ -358,7 +366,16 @@ impl Core {
 
     /// A slot for one more instance.
     pub(super) fn add_instance(&mut self, worker: WorkerId, number: u32, state: State) -> usize {
-        let known = &self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker.0 as usize];
+        let goes = |index: &usize| {
+            let one = self.slots[*index].instance;
+            (one.index, one.generation) == (number, known.generation)
+        };
+        // One of that name is still on its way out.
+        if known.others.iter().any(goes) {
+            known.last_generation += 1;
+            known.generation = known.last_generation;
+        }
         let instance = InstanceId {
             worker,
             index: number,
@@ -495,6 +512,7 @@ impl Core {
     }
 
     fn reset_worker(&mut self, now: Mono, worker: WorkerId) {
+        self.take_clients_again(worker);
         let waits = self.waits_for_a_listener(worker);
         for index in self.slots_of(worker) {
             self.slots[index].history = History::default();

@@ -304,6 +304,8 @@ impl Core {
             self.slots[index].life.restart.policy,
         ) {
             (Activation::OnDemand { .. }, _) => self.after_crash_on_demand(now, index),
+            // Its connection was given away with it.
+            (Activation::PerConnection(_), _) => Next::Done,
             (_, RestartPolicy::Always | RestartPolicy::OnFailure) => self.after_crash(now, index),
             (_, RestartPolicy::Never) => Next::StaysStopped,
         }
@@ -336,6 +338,7 @@ impl Core {
 
     /// Puts into effect what was decided about an instance whose process is gone.
     pub(super) fn follow(&mut self, now: Mono, index: usize, next: Next) {
+        let worker = self.slots[index].instance.worker;
         match next {
             Next::RestartIn(delay) => {
                 self.become_state(index, State::Backoff { until: now + delay });
@@ -352,6 +355,7 @@ impl Core {
                 self.leave(index);
             }
         }
+        self.retire_unused(worker);
     }
 
     /// Nothing runs in this slot any more, and nothing will by itself.
@@ -367,6 +371,7 @@ impl Core {
                 .retain(|other| *other != index);
             self.slots[index].on_trial = false;
             self.vacant.push(index);
+            self.retire_unused(worker);
             self.is_it_gone(worker);
         }
     }
@@ -401,6 +406,8 @@ impl Core {
     /// The time for which a failed instance was left alone is over.
     pub(super) fn cooled_down(&mut self, now: Mono, index: usize) {
         self.slots[index].history = History::default();
+        let worker = self.slots[index].instance.worker;
+        self.take_clients_again(worker);
         if self.is_on_demand(index) {
             self.rested(now, index);
         } else {

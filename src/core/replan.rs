@@ -79,26 +79,27 @@ impl Core {
             }
             return;
         }
-        let before = self.replanning.take();
-        let mut pending = before.map_or_else(BTreeSet::new, |before| {
+        let (mut pending, mut added) = (BTreeSet::new(), BTreeSet::new());
+        if let Some(before) = self.replanning.take() {
             if let Some(ticket) = before.ticket {
                 self.answer(ticket, Answer::Refused(Refused::Superseded));
             }
-            before.pending
-        });
+            (pending, added) = (before.pending, before.added);
+        }
         let changed: BTreeSet<WorkerId> =
             replan.workers.iter().map(|(worker, _)| *worker).collect();
         pending.extend(&changed);
+        added.retain(|worker| !changed.contains(worker));
+        let of = u32::try_from(pending.len()).unwrap_or(u32::MAX);
         self.replanning = Some(Replanning {
             ticket: replan.ticket,
-            of: u32::try_from(pending.len()).unwrap_or(u32::MAX),
+            of,
             pending,
-            added: BTreeSet::new(),
+            added,
             bad: None,
             done: 0,
         });
         if let Some(ticket) = replan.ticket {
-            let of = u32::try_from(changed.len()).unwrap_or(u32::MAX);
             self.answer(ticket, Answer::Progress { done: 0, of });
         }
         self.forget_sockets(&replan.touched);
@@ -109,8 +110,30 @@ impl Core {
         for (worker, change) in replan.workers {
             self.change_worker(now, worker, change);
         }
+        self.start_what_waits(now);
         self.emit(Event::Replanned);
         self.settle(now);
+    }
+
+    /// Starts what has waited for a listener that it does not take any more, or that is there now.
+    fn start_what_waits(&mut self, now: Mono) {
+        self.bind_what_is_taken();
+        self.rolling.extend(self.rollouts.keys());
+        self.touch_all();
+        if self.phase != Phase::Running {
+            return;
+        }
+        let workers = (0..).map(WorkerId).take(self.workers.len());
+        for worker in workers {
+            if !self.is_eager(worker) || self.waits_for_a_listener(worker) {
+                continue;
+            }
+            for index in self.slots_of(worker) {
+                if self.slots[index].state == State::Waiting {
+                    self.spawn(now, index);
+                }
+            }
+        }
     }
 
     /// What runs is what the configuration says now: nothing is degraded any more.
@@ -131,7 +154,9 @@ impl Core {
             WorkerChange::Removed => self.remove_worker(now, worker),
             WorkerChange::Settings { life } => {
                 self.settings_changed(now, worker, &Arc::new(life));
-                self.replanned(worker, None);
+                if !self.is_rolling(worker) {
+                    self.replanned(worker, None);
+                }
             }
             WorkerChange::Definition { edition, life } => {
                 let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
@@ -141,15 +166,38 @@ impl Core {
                     self.replace_whole(now, worker, to);
                 } else if self.phase == Phase::Running {
                     self.roll_out(now, worker, None, Some(to));
+                } else {
+                    self.define_before_start(now, worker, to);
                 }
             }
         }
+    }
+
+    /// Nothing runs yet: it starts as what it is now.
+    fn define_before_start(
+        &mut self,
+        now: Mono,
+        worker: WorkerId,
+        (edition, life): (Edition, Arc<Lifecycle>),
+    ) {
+        let known = &mut self.workers[worker.0 as usize];
+        known.edition = edition;
+        known.wanted = life.instances;
+        known.lifecycle = life;
+        let wanted = known.wanted;
+        for index in self.slots_of(worker) {
+            self.redefine(index);
+        }
+        self.resize(now, worker, wanted);
+        self.forget_editions(worker);
+        self.replanned(worker, None);
     }
 
     fn start_added(&mut self, now: Mono, worker: WorkerId) {
         self.touched.push(worker);
         let starts = self.phase == Phase::Running
             && self.is_eager(worker)
+            && !self.workers[worker.0 as usize].stopped
             && !self.waits_for_a_listener(worker);
         if !starts {
             return self.replanned(worker, None);
@@ -176,11 +224,18 @@ impl Core {
             }
         }
         self.touched.push(worker);
+        if let Some(rollout) = self.rollouts.get_mut(&worker) {
+            rollout.settings_changed(edition, life);
+        }
         for index in self.slots_of(worker) {
             self.new_watchdog(now, index);
         }
+        if before.instances == life.instances {
+            return;
+        }
+        self.workers[worker.0 as usize].wanted = life.instances;
         // A rollout that is under way ends with the number that is right by then.
-        if before.instances != life.instances && !self.rollouts.contains_key(&worker) {
+        if !self.rollouts.contains_key(&worker) {
             self.resize(now, worker, life.instances);
         }
     }
@@ -200,9 +255,14 @@ impl Core {
         known.edition = edition;
         let instances = life.instances;
         known.lifecycle = life;
+        known.wanted = instances;
         known.degraded = None;
+        let state = match known.stopped {
+            true => State::Stopped,
+            false => State::Waiting,
+        };
         for number in 0..instances {
-            self.add_instance(worker, number, State::Waiting);
+            self.add_instance(worker, number, state);
         }
         self.start_added(now, worker);
         self.forget_editions(worker);
@@ -252,8 +312,13 @@ impl Core {
     /// Tells when nothing is left of a worker that was removed.
     pub(super) fn is_it_gone(&mut self, worker: WorkerId) {
         let known = &self.workers[worker.0 as usize];
+        if !known.removed || known.gone {
+            return;
+        }
         let connections = known.connections.live + known.connections.under_way;
-        if known.removed && known.others.is_empty() && known.slots.is_empty() && connections == 0 {
+        let is_empty = known.others.is_empty() && known.slots.is_empty() && connections == 0;
+        if is_empty && !self.helpers.is_for(worker) {
+            self.workers[worker.0 as usize].gone = true;
             self.effects.push_back(Effect::Gone { worker });
             self.replanned(worker, None);
         }

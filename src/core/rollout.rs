@@ -17,7 +17,7 @@ use super::effect::Effect;
 use super::event::Event;
 use super::input::{Edition, InstanceId};
 use super::instance::{Role, Slot, State};
-use super::machine::Core;
+use super::machine::{Core, Phase};
 use super::operate::{Answer, Refused, Ticket};
 use super::time::Mono;
 use crate::config::Order;
@@ -93,6 +93,15 @@ pub struct Degraded {
     pub since: Mono,
 }
 
+impl Rollout {
+    /// What is gone back to lives on the new terms, too, if it is the same definition.
+    pub(super) fn settings_changed(&mut self, edition: Edition, life: &Arc<Lifecycle>) {
+        if self.from.edition == edition {
+            self.from.life = Arc::clone(life);
+        }
+    }
+}
+
 impl Core {
     /// Whether a rollout of the worker is under way.
     pub fn is_rolling(&self, worker: WorkerId) -> bool {
@@ -102,6 +111,12 @@ impl Core {
     /// What went wrong with the last rollout of a worker, if it did.
     pub fn degraded(&self, worker: WorkerId) -> Option<Degraded> {
         self.workers.get(worker.0 as usize)?.degraded
+    }
+
+    /// Whether a rollout of the worker is under way that has not turned back.
+    pub(super) fn is_trying(&self, worker: WorkerId) -> bool {
+        let rollout = self.rollouts.get(&worker);
+        rollout.is_some_and(|rollout| rollout.back.is_none())
     }
 
     fn definition(&self, worker: WorkerId) -> Definition {
@@ -124,13 +139,17 @@ impl Core {
     ) -> u32 {
         // What has proven itself is gone back to, and not what was being tried.
         let from = match self.rollouts.remove(&worker) {
-            Some(before) => self.take_over(now, worker, before),
+            Some(before) => self.take_over(now, before),
             None => self.definition(worker),
         };
         let known = &mut self.workers[worker.0 as usize];
         known.last_generation += 1;
         known.generation = known.last_generation;
+        known.outdated = false;
         if let Some((edition, life)) = to {
+            if known.lifecycle.instances != life.instances {
+                known.wanted = life.instances;
+            }
             known.edition = edition;
             known.lifecycle = life;
         }
@@ -150,6 +169,10 @@ impl Core {
                 | State::Stopping { .. }
                 | State::Cleaning { .. } => true,
             };
+            // A worker that was stopped stays so.
+            if runs && self.workers[worker.0 as usize].stopped {
+                continue;
+            }
             if runs {
                 todo.push_back(position);
                 continue;
@@ -182,12 +205,11 @@ impl Core {
 
     /// Ends a rollout whose place another takes: what was on trial is stopped. Answers what the
     /// other is to go back to.
-    fn take_over(&mut self, now: Mono, worker: WorkerId, before: Rollout) -> Definition {
+    fn take_over(&mut self, now: Mono, before: Rollout) -> Definition {
         self.give_up_trials(now, &before.steps);
         if let Some(ticket) = before.ticket {
             self.answer(ticket, Answer::Refused(Refused::Superseded));
         }
-        self.replanned(worker, None);
         before.from
     }
 
@@ -274,7 +296,13 @@ impl Core {
                 }
             }
             let parallel = self.workers[worker.0 as usize].lifecycle.rollout.parallel;
-            while rollout.steps.len() < parallel.max(1) as usize
+            if rollout.steps.is_empty() && !rollout.todo.is_empty() {
+                self.take_clients_again(worker);
+            }
+            // A server without its sockets can only fail: what is there goes on until they are.
+            let waits = self.waits_for_a_listener(worker);
+            while !waits
+                && rollout.steps.len() < parallel.max(1) as usize
                 && let Some(position) = rollout.todo.pop_front()
             {
                 let step = self.begin_step(now, worker, position, rollout.back.is_some());
@@ -292,7 +320,8 @@ impl Core {
             At::Settling(until) => Some(until),
             At::MakingRoom | At::Starting | At::Draining => None,
         });
-        if let Some(at) = settle.min() {
+        // What is over and has not led on waits for something else.
+        if let Some(at) = settle.filter(|at| *at > now).min() {
             self.rollouts_due.insert((at, worker));
         }
         self.rollouts.insert(worker, rollout);
@@ -329,13 +358,14 @@ impl Core {
                 at,
             })
         };
+        let slot = &self.slots[old];
+        // It has ended meanwhile, and come back as what it is to be.
+        let is_back = back && slot.instance.generation == known.generation;
+        if slot.state.is_busy() && is_back && slot.edition == known.edition {
+            return None;
+        }
         if !self.slots[old].state.is_busy() {
             self.redefine(old);
-            self.take_clients_again(worker);
-            if self.waits_for_a_listener(worker) {
-                self.become_state(old, State::Waiting);
-                return None;
-            }
             self.slots[old].on_trial = !back;
             self.spawn(now, old);
             return step(old, None, At::Starting);
@@ -374,6 +404,11 @@ impl Core {
             let state = self.slots[step.new].state;
             match step.at {
                 At::MakingRoom if state.is_busy() => return Outcome::Wait,
+                At::MakingRoom
+                    if self.waits_for_a_listener(self.slots[step.new].instance.worker) =>
+                {
+                    return Outcome::Wait;
+                }
                 At::MakingRoom => {
                     self.redefine(step.new);
                     self.slots[step.new].on_trial = !back;
@@ -390,7 +425,10 @@ impl Core {
                     }
                     // It has served whoever was there, and waits for the next.
                     State::Waiting if self.is_on_demand(step.new) => step.at = At::Settling(now),
-                    State::Backoff { .. } if back => return Outcome::Wait,
+                    // Not on the way back: it is started again to get a listener.
+                    State::Backoff { .. } if back || self.slots[step.new].on_trial => {
+                        return Outcome::Wait;
+                    }
                     state if state.is_busy() => return Outcome::Wait,
                     _ => return self.no_good(now, step, back),
                 },
@@ -404,8 +442,9 @@ impl Core {
                         step.at = At::Draining;
                     }
                     // It is being ended, and what it comes to is known when it has.
-                    state if state.is_busy() => return Outcome::Wait,
-                    State::Backoff { .. } if back => return Outcome::Wait,
+                    State::Stopping { .. } | State::Cleaning { .. } => return Outcome::Wait,
+                    state if state.is_busy() => step.at = At::Starting,
+                    State::Backoff { .. } => step.at = At::Starting,
                     _ => return self.no_good(now, step, back),
                 },
                 At::Draining => {
@@ -458,12 +497,14 @@ impl Core {
         let promoted = steps.iter().filter(draining).map(|step| step.position);
         let replaced = std::mem::take(&mut rollout.replaced);
         // Those that nothing runs for come first.
-        let todo: VecDeque<u32> = again.chain(promoted).chain(replaced).collect();
+        let mut todo: VecDeque<u32> = again.chain(promoted).chain(replaced).collect();
+        self.find_others(worker, &rollout.from, &mut todo);
         let from = &rollout.from;
         let known = &mut self.workers[worker.0 as usize];
         known.edition = from.edition;
         known.lifecycle = Arc::clone(&from.life);
         known.generation = from.generation;
+        known.wanted = u32::try_from(known.slots.len()).unwrap_or(u32::MAX);
         if !todo.is_empty() {
             // The old number is that of processes which may still be draining.
             known.last_generation += 1;
@@ -490,9 +531,22 @@ impl Core {
         self.rollouts_due.insert((now, worker));
     }
 
+    /// Adds those that were started by the new definition without a step, such as what had waited
+    /// for a listener.
+    fn find_others(&self, worker: WorkerId, from: &Definition, todo: &mut VecDeque<u32>) {
+        let slots = &self.workers[worker.0 as usize].slots;
+        for (position, index) in (0..).zip(slots) {
+            let slot = &self.slots[*index];
+            let is_other = slot.state.is_busy() && slot.edition != from.edition;
+            if is_other && !todo.contains(&position) {
+                todo.push_back(position);
+            }
+        }
+    }
+
     fn finish_rollout(&mut self, now: Mono, worker: WorkerId, rollout: Rollout) {
         let known = &mut self.workers[worker.0 as usize];
-        let instances = known.lifecycle.instances;
+        let instances = known.wanted;
         let generation = known.generation;
         match rollout.back {
             None => {
@@ -515,9 +569,29 @@ impl Core {
         self.replanned(worker, rollout.back);
     }
 
-    /// Only the present definition of the worker is needed from now on.
+    /// Only the present definition of the worker is needed from now on, but for what still runs by
+    /// another.
     pub(super) fn forget_editions(&mut self, worker: WorkerId) {
-        let edition = self.workers[worker.0 as usize].edition;
+        self.workers[worker.0 as usize].outdated = true;
+        self.retire_unused(worker);
+    }
+
+    /// Tells that only the present definition is needed any more as soon as that is so. What runs by
+    /// another may still have a command to run after its end.
+    pub(super) fn retire_unused(&mut self, worker: WorkerId) {
+        let known = &self.workers[worker.0 as usize];
+        if !known.outdated || known.removed || self.phase > Phase::Running {
+            return;
+        }
+        let edition = known.edition;
+        let needs = |slot: &Slot| {
+            let is_there = slot.state.is_busy() || slot.connection.is_some();
+            is_there && slot.instance.worker == worker && slot.edition != edition
+        };
+        if self.slots.iter().any(needs) {
+            return;
+        }
+        self.workers[worker.0 as usize].outdated = false;
         self.effects.push_back(Effect::Retire { worker, edition });
     }
 
@@ -530,12 +604,14 @@ impl Core {
             self.slots[step.new].on_trial = false;
             if step.old.is_some() && self.slots[step.new].role == Role::Candidate {
                 self.become_role(step.new, Role::Leaving);
+                if self.slots[step.new].state == State::Stopped {
+                    self.leave(step.new);
+                }
             }
         }
         if let Some(ticket) = rollout.ticket {
             self.answer(ticket, Answer::Refused(Refused::Superseded));
         }
-        self.replanned(worker, None);
     }
 
     /// listend stops.

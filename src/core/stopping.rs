@@ -84,8 +84,10 @@ impl Core {
     pub(super) fn refresh(&mut self, now: Mono, index: usize) {
         let instance = self.slots[index].instance;
         self.emit(Event::InstanceRefreshed { instance });
+        let on_trial = self.slots[index].on_trial;
         self.slots[index].again = true;
         self.stop_instance(now, index);
+        self.slots[index].on_trial = on_trial;
     }
 
     pub(super) fn stop_instance(&mut self, now: Mono, index: usize) {
