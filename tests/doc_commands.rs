@@ -427,6 +427,11 @@ fn readme() {
 }
 
 #[test]
+fn tutorial() {
+    follow("docs/tutorial.md");
+}
+
+#[test]
 fn migrating() {
     follow("docs/migrating.md");
 }
