@@ -55,7 +55,8 @@ impl Life {
                     self.check_event(event, wanted, &before);
                 }
                 Effect::Exit { .. } => {
-                    assert!(self.processes.is_empty(), "left: {:?}", self.processes);
+                    let mut all = self.processes.values();
+                    assert!(all.all(|p| p.exit_told), "left: {:?}", self.processes);
                 }
                 _ => {}
             }
@@ -112,7 +113,10 @@ impl Life {
             "{task:?} after a stop"
         );
         assert!(!known.removed || only_after, "{task:?} of a removed worker");
-        let mut others = self.processes.values().filter(|p| p.instance == instance);
+        let mut others = self
+            .processes
+            .values()
+            .filter(|p| p.instance == instance && !p.exit_told);
         match task {
             Task::Program => {
                 let busy = |proc: &Proc| {
@@ -140,7 +144,7 @@ impl Life {
                 let runs = self
                     .processes
                     .values()
-                    .any(|p| p.instance == instance && program(p));
+                    .any(|p| p.instance == instance && !p.exit_told && program(p));
                 let beside = matches!(task, Task::Hook(HookKind::AfterReady | HookKind::Reload));
                 assert_eq!(runs, beside, "{task:?} of {instance:?}");
             }
@@ -258,7 +262,7 @@ impl Life {
         let left = self
             .processes
             .values()
-            .find(|p| p.instance.worker == worker);
+            .find(|p| p.instance.worker == worker && !p.exit_told);
         assert!(left.is_none(), "{worker:?} is gone, but {left:?}");
     }
 
@@ -287,7 +291,10 @@ impl Life {
                 process, timeout, ..
             } => {
                 let proc = &self.processes[&process];
-                assert!(now >= proc.alive_at + timeout, "it is alive: {proc:?}");
+                assert!(
+                    proc.alive_at == Mono(0) || now >= proc.alive_at + timeout,
+                    "it is alive: {proc:?}"
+                );
                 self.will_be_killed(process, None);
             }
             Event::HookFailed { end, .. } => {
@@ -345,7 +352,12 @@ impl Life {
             return;
         };
         let life = &self.workers[proc.instance.worker.0 as usize].definitions[&proc.edition].life;
-        let timeout = timeout.or(life.stop_timeout);
+        // A connection goes on by the settings that it began with.
+        let began = match life.activation {
+            Activation::PerConnection(_) => Some(Duration::ZERO),
+            Activation::Eager | Activation::OnDemand { .. } => life.stop_timeout,
+        };
+        let timeout = timeout.or(began);
         proc.kill_at = Some(timeout.map(|timeout| now + timeout.min(Duration::from_secs(1))));
     }
 
