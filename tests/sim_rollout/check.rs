@@ -399,7 +399,8 @@ impl Life {
         let is_heir = |one: &InstanceId| {
             one.worker == instance.worker
                 && one.index == instance.index
-                && one.generation > instance.generation
+                && one.generation != instance.generation
+                && (known.back || one.generation > instance.generation)
         };
         let (ready, now) = (&self.ready, self.now);
         let settled = ready
