@@ -554,13 +554,12 @@ impl Core {
         let known = &mut self.workers[worker.0 as usize];
         let instances = known.wanted;
         let generation = known.generation;
-        match rollout.back {
-            None => {
-                known.degraded = None;
-                self.emit(Event::RolloutDone { worker, generation });
-                self.resize(now, worker, instances);
-            }
-            Some(_) => {}
+        if rollout.back.is_none() {
+            known.degraded = None;
+            self.emit(Event::RolloutDone { worker, generation });
+            self.resize(now, worker, instances);
+        } else {
+            self.refuse_clients(worker);
         }
         if let Some(ticket) = rollout.ticket {
             self.answer(

@@ -214,3 +214,22 @@ fn what_a_worker_does_not_wait_for_any_more_does_not_keep_it_waiting() {
     crew.take();
     assert_eq!(crew.programs(), Crew::first(&[APP_0]));
 }
+
+// It was closed, and stayed so when the new instance took the place of the one that had failed.
+#[test]
+fn a_listener_is_not_closed_while_somebody_is_to_take_its_clients_in_a_moment() {
+    let mut crew = refusing();
+    crew.ask(Command::Start);
+    let listener = ListenerId(0);
+    crew.give(Input::ListenerBound { listener });
+    crew.ask(Command::Restart);
+    crew.forget();
+    let first = crew.programs()[0].0;
+    let unbind = Effect::Unbind { listener };
+    crew.exits(crew.program(first), ExitStatus::Code(1));
+    assert!(!crew.effects.contains(&unbind));
+    // But when that one is no good either.
+    let second = crew.programs()[0].0;
+    crew.exits(crew.program(second), ExitStatus::Code(1));
+    assert!(crew.effects.contains(&unbind));
+}
