@@ -5,8 +5,8 @@ use crate::life::Life;
 use crate::world::Temper;
 use listend::config::Order;
 use listend::core::{
-    Answer, Edition, Effect, Event, HookEnd, HookKind, InstanceId, Mono, ProcessId, Refused, Role,
-    Scope, State, Task, Ticket,
+    Answer, Edition, Effect, Event, HookEnd, HookKind, InstanceId, Mono, Next, ProcessId, Refused,
+    Role, Scope, State, Task, Ticket,
 };
 use listend::plan::{Activation, Lifecycle, ReloadBy, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -297,6 +297,15 @@ impl Life {
                 );
                 self.will_be_killed(process, None);
             }
+            Event::InstanceExited {
+                instance,
+                next: Next::StaysStopped,
+                ..
+            }
+            | Event::InstanceFailed { instance, .. } => {
+                let known = &mut self.workers[instance.worker.0 as usize];
+                known.gave_up |= known.back;
+            }
             Event::HookFailed { end, .. } => {
                 self.seen.hook_failed += 1;
                 self.seen.hook_timed_out += u64::from(matches!(end, HookEnd::TimedOut { .. }));
@@ -309,6 +318,7 @@ impl Life {
                 let from = *known.from.get_or_insert(known.current);
                 known.trial = Some(generation);
                 known.back = false;
+                known.gave_up = false;
                 let parallel = |edition| known.definitions[edition].life.rollout.parallel;
                 known.parallel = parallel(&from).max(parallel(&known.current));
                 known.min_ready = known.life().rollout.min_ready;

@@ -124,7 +124,7 @@ impl Life {
             let known = &self.workers[id.0 as usize];
             assert_eq!(known.removed, known.gone, "{id:?} is still there");
             // A connection goes on as it began.
-            if known.gone || self.core.connections(id).live > 0 {
+            if known.gone || known.gave_up || self.core.connections(id).live > 0 {
                 continue;
             }
             assert_eq!(
