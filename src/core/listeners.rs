@@ -160,9 +160,11 @@ impl Core {
         if self.workers[worker.0 as usize].lifecycle.on_failure != OnFailure::Refuse {
             return;
         }
+        // Who is being replaced may have somebody who takes clients in a moment.
         let has_failed = |user: &WorkerId| {
             let known = &self.workers[user.0 as usize];
-            known.failed > 0 && known.failed as usize == known.slots.len()
+            let all = known.failed > 0 && known.failed as usize == known.slots.len();
+            all && !self.is_rolling(*user)
         };
         let all: Vec<ListenerId> = (0..)
             .map(ListenerId)

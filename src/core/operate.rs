@@ -214,6 +214,7 @@ impl Core {
     fn rouse(&mut self, now: Mono, worker: WorkerId) -> Vec<usize> {
         self.workers[worker.0 as usize].stopped = false;
         self.touched.push(worker);
+        self.take_clients_again(worker);
         let is_eager = self.is_eager(worker);
         let mut wanted = Vec::new();
         for index in self.slots_of(worker) {
@@ -364,18 +365,24 @@ impl Core {
         wanted
     }
 
-    /// A slot for one more instance.
-    pub(super) fn add_instance(&mut self, worker: WorkerId, number: u32, state: State) -> usize {
+    /// Has the worker be of another generation if one of this number and its present generation is
+    /// still there: on its way out, or in.
+    pub(super) fn find_name(&mut self, worker: WorkerId, number: u32) {
         let known = &mut self.workers[worker.0 as usize];
-        let goes = |index: &usize| {
+        let has_it = |index: &usize| {
             let one = self.slots[*index].instance;
             (one.index, one.generation) == (number, known.generation)
         };
-        // One of that name is still on its way out.
-        if known.others.iter().any(goes) {
+        if known.others.iter().any(has_it) {
             known.last_generation += 1;
             known.generation = known.last_generation;
         }
+    }
+
+    /// A slot for one more instance.
+    pub(super) fn add_instance(&mut self, worker: WorkerId, number: u32, state: State) -> usize {
+        self.find_name(worker, number);
+        let known = &self.workers[worker.0 as usize];
         let instance = InstanceId {
             worker,
             index: number,
@@ -435,22 +442,24 @@ impl Core {
         ticket: Ticket,
         worker: WorkerId,
     ) -> Result<(), Refused> {
-        let Some(by) = self.workers[worker.0 as usize].lifecycle.reload else {
+        if self.workers[worker.0 as usize].lifecycle.reload.is_none() {
             return Err(Refused::NotReloadable);
-        };
-        let ready = |index: &usize| match self.slots[*index].state {
-            State::Running { process, .. } => Some((*index, process)),
+        }
+        // During a rollout each does as its own definition says.
+        let ready = |index: &usize| match (self.slots[*index].state, self.slots[*index].life.reload)
+        {
+            (State::Running { process, .. }, Some(by)) => Some((*index, process, by)),
             _ => None,
         };
         let slots = self.slots_of(worker);
-        let ready: Vec<(usize, ProcessId)> = slots.iter().filter_map(ready).collect();
+        let ready: Vec<(usize, ProcessId, ReloadBy)> = slots.iter().filter_map(ready).collect();
         if ready.is_empty() {
             return Err(Refused::NoProcess);
         }
         let of = u32::try_from(ready.len()).unwrap_or(u32::MAX);
         self.answer(ticket, Answer::Progress { done: 0, of });
         let mut pending = BTreeSet::new();
-        for (index, process) in ready {
+        for (index, process, by) in ready {
             match by {
                 ReloadBy::Signal(signal) => {
                     let scope = Scope::Process;

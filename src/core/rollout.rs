@@ -154,7 +154,10 @@ impl Core {
             known.lifecycle = life;
         }
         let generation = known.generation;
-        let positions = known.slots.clone();
+        if !known.stopped {
+            self.take_clients_again(worker);
+        }
+        let positions = self.slots_of(worker);
         let mut todo = VecDeque::new();
         for (position, index) in (0..).zip(positions) {
             let runs = match self.slots[index].state {
@@ -235,6 +238,9 @@ impl Core {
     /// on.
     pub(super) fn redefine(&mut self, index: usize) {
         let worker = self.slots[index].instance.worker;
+        if self.slots[index].role == Role::Instance {
+            self.find_name(worker, self.slots[index].instance.index);
+        }
         let now_is = self.definition(worker);
         let slot = &mut self.slots[index];
         slot.instance.generation = now_is.generation;
@@ -296,7 +302,7 @@ impl Core {
                 }
             }
             let parallel = self.workers[worker.0 as usize].lifecycle.rollout.parallel;
-            if rollout.steps.is_empty() && !rollout.todo.is_empty() {
+            if !rollout.todo.is_empty() {
                 self.take_clients_again(worker);
             }
             // A server without its sockets can only fail: what is there goes on until they are.
@@ -548,13 +554,12 @@ impl Core {
         let known = &mut self.workers[worker.0 as usize];
         let instances = known.wanted;
         let generation = known.generation;
-        match rollout.back {
-            None => {
-                known.degraded = None;
-                self.emit(Event::RolloutDone { worker, generation });
-                self.resize(now, worker, instances);
-            }
-            Some(_) => {}
+        if rollout.back.is_none() {
+            known.degraded = None;
+            self.emit(Event::RolloutDone { worker, generation });
+            self.resize(now, worker, instances);
+        } else {
+            self.refuse_clients(worker);
         }
         if let Some(ticket) = rollout.ticket {
             self.answer(

@@ -1,7 +1,12 @@
 //! One test for each rule, named after it.
 
+mod crew;
+mod hooks;
 mod listeners;
 mod operate;
+mod ready;
+mod replan;
+mod rollout;
 mod stopping;
 
 use super::*;

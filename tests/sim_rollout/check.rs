@@ -5,8 +5,8 @@ use crate::life::Life;
 use crate::world::Temper;
 use listend::config::Order;
 use listend::core::{
-    Answer, Edition, Effect, Event, HookEnd, HookKind, InstanceId, Mono, ProcessId, Refused, Role,
-    Scope, State, Task, Ticket,
+    Answer, Edition, Effect, Event, HookEnd, HookKind, InstanceId, Mono, Next, ProcessId, Refused,
+    Role, Scope, State, Task, Ticket,
 };
 use listend::plan::{Activation, Lifecycle, ReloadBy, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +55,8 @@ impl Life {
                     self.check_event(event, wanted, &before);
                 }
                 Effect::Exit { .. } => {
-                    assert!(self.processes.is_empty(), "left: {:?}", self.processes);
+                    let mut all = self.processes.values();
+                    assert!(all.all(|p| p.exit_told), "left: {:?}", self.processes);
                 }
                 _ => {}
             }
@@ -112,7 +113,10 @@ impl Life {
             "{task:?} after a stop"
         );
         assert!(!known.removed || only_after, "{task:?} of a removed worker");
-        let mut others = self.processes.values().filter(|p| p.instance == instance);
+        let mut others = self
+            .processes
+            .values()
+            .filter(|p| p.instance == instance && !p.exit_told);
         match task {
             Task::Program => {
                 let busy = |proc: &Proc| {
@@ -140,7 +144,7 @@ impl Life {
                 let runs = self
                     .processes
                     .values()
-                    .any(|p| p.instance == instance && program(p));
+                    .any(|p| p.instance == instance && !p.exit_told && program(p));
                 let beside = matches!(task, Task::Hook(HookKind::AfterReady | HookKind::Reload));
                 assert_eq!(runs, beside, "{task:?} of {instance:?}");
             }
@@ -258,7 +262,7 @@ impl Life {
         let left = self
             .processes
             .values()
-            .find(|p| p.instance.worker == worker);
+            .find(|p| p.instance.worker == worker && !p.exit_told);
         assert!(left.is_none(), "{worker:?} is gone, but {left:?}");
     }
 
@@ -287,8 +291,20 @@ impl Life {
                 process, timeout, ..
             } => {
                 let proc = &self.processes[&process];
-                assert!(now >= proc.alive_at + timeout, "it is alive: {proc:?}");
+                assert!(
+                    proc.alive_at == Mono(0) || now >= proc.alive_at + timeout,
+                    "it is alive: {proc:?}"
+                );
                 self.will_be_killed(process, None);
+            }
+            Event::InstanceExited {
+                instance,
+                next: Next::StaysStopped,
+                ..
+            }
+            | Event::InstanceFailed { instance, .. } => {
+                let known = &mut self.workers[instance.worker.0 as usize];
+                known.gave_up |= known.back;
             }
             Event::HookFailed { end, .. } => {
                 self.seen.hook_failed += 1;
@@ -302,6 +318,7 @@ impl Life {
                 let from = *known.from.get_or_insert(known.current);
                 known.trial = Some(generation);
                 known.back = false;
+                known.gave_up = false;
                 let parallel = |edition| known.definitions[edition].life.rollout.parallel;
                 known.parallel = parallel(&from).max(parallel(&known.current));
                 known.min_ready = known.life().rollout.min_ready;
@@ -345,7 +362,12 @@ impl Life {
             return;
         };
         let life = &self.workers[proc.instance.worker.0 as usize].definitions[&proc.edition].life;
-        let timeout = timeout.or(life.stop_timeout);
+        // A connection goes on by the settings that it began with.
+        let began = match life.activation {
+            Activation::PerConnection(_) => Some(Duration::ZERO),
+            Activation::Eager | Activation::OnDemand { .. } => life.stop_timeout,
+        };
+        let timeout = timeout.or(began);
         proc.kill_at = Some(timeout.map(|timeout| now + timeout.min(Duration::from_secs(1))));
     }
 
@@ -387,7 +409,8 @@ impl Life {
         let is_heir = |one: &InstanceId| {
             one.worker == instance.worker
                 && one.index == instance.index
-                && one.generation > instance.generation
+                && one.generation != instance.generation
+                && (known.back || one.generation > instance.generation)
         };
         let (ready, now) = (&self.ready, self.now);
         let settled = ready

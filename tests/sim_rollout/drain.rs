@@ -1,8 +1,8 @@
 //! The end of a life: calm, in which everything must come to rest, and the stop.
 
 use crate::life::Life;
-use listend::core::{Input, InstanceId, Mono, Notice, State, Task};
-use listend::plan::WorkerId;
+use listend::core::{Input, InstanceId, ListenerLife, Mono, Notice, State, Task};
+use listend::plan::{ListenerId, WorkerId};
 use std::time::Duration;
 
 /// More moments than any wait takes: cool-downs and delays of half a minute, and a look every
@@ -103,7 +103,12 @@ impl Life {
                 State::Running { .. } | State::Waiting | State::Stopped
             ) || matches!(state, State::Failed { until: None, .. })
         };
+        let has_failed = |id: &WorkerId| self.core.failed(*id) > 0 || self.core.is_stopped(*id);
+        let is_open = |(listener, life): (&ListenerId, &ListenerLife)| {
+            self.bound.contains(listener) || life.users.iter().all(has_failed)
+        };
         !hooks
+            && self.listeners.iter().all(is_open)
             && self.due.is_empty()
             && !self.replanning
             && !ids().any(|id| self.core.is_rolling(id))
@@ -115,18 +120,11 @@ impl Life {
         for (ticket, asked) in &self.asked {
             assert!(asked.is_over, "{ticket:?} is not over: {asked:?}");
         }
-        for (listener, life) in &self.listeners {
-            let has_failed = |id: &WorkerId| self.core.failed(*id) > 0;
-            assert!(
-                self.bound.contains(listener) || life.users.iter().all(has_failed),
-                "{listener:?} is left closed"
-            );
-        }
         for id in (0..self.workers.len() as u32).map(WorkerId) {
             let known = &self.workers[id.0 as usize];
             assert_eq!(known.removed, known.gone, "{id:?} is still there");
             // A connection goes on as it began.
-            if known.gone || self.core.connections(id).live > 0 {
+            if known.gone || known.gave_up || self.core.connections(id).live > 0 {
                 continue;
             }
             assert_eq!(
@@ -138,7 +136,7 @@ impl Life {
             for proc in self.processes.values().filter(|p| p.instance.worker == id) {
                 assert_eq!(proc.edition, known.current, "{proc:?} is of the past");
             }
-            let bound = |(listener, life): (&_, &listend::core::ListenerLife)| {
+            let bound = |(listener, life): (&ListenerId, &ListenerLife)| {
                 !life.users.contains(&id) || self.bound.contains(listener)
             };
             if known.is_eager() && self.listeners.iter().all(bound) {

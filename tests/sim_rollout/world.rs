@@ -53,6 +53,8 @@ pub(crate) struct Worker {
     pub(crate) longest: Duration,
     /// The generation that was on trial before the last input.
     pub(crate) was_on_trial: Option<u32>,
+    /// On the way back an instance has ended for good: what it was to replace goes on.
+    pub(crate) gave_up: bool,
     pub(crate) degraded: bool,
     pub(crate) removed: bool,
     pub(crate) gone: bool,
@@ -76,6 +78,7 @@ impl Worker {
             min_ready: Duration::ZERO,
             longest: Duration::ZERO,
             was_on_trial: None,
+            gave_up: false,
             degraded: false,
             removed: false,
             gone: false,

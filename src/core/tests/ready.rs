@@ -1,0 +1,177 @@
+//! The rules of readiness and of signs of life.
+
+use super::crew::*;
+use super::*;
+use crate::config::{Every, Ready};
+
+const SIGABRT: i32 = 6;
+
+fn is_ready(crew: &Crew) -> bool {
+    matches!(crew.state(APP_0), State::Running { .. })
+}
+
+#[test]
+fn who_is_to_say_so_is_ready_when_it_says_so() {
+    for ready in [Ready::Notify, Ready::Fd(3)] {
+        let mut crew = Crew::new(|life| life.ready = ready);
+        assert!(matches!(crew.state(APP_0), State::Activating { .. }));
+        assert!(!crew.told(Event::Up));
+        crew.now = crew.now + seconds(3);
+        crew.says(APP_0, Notice::Ready);
+        assert!(is_ready(&crew) && crew.told(Event::Up));
+        let process = crew.program(APP_0);
+        let after = seconds(3);
+        assert!(crew.told(Event::InstanceReady {
+            instance: APP_0,
+            process,
+            after
+        }));
+    }
+}
+
+#[test]
+fn who_is_to_take_clients_is_looked_at_ever_more_rarely() {
+    let accepting = Ready::Accepting(Every::All);
+    let mut crew = Crew::new(|life| life.ready = accepting);
+    crew.says(APP_0, Notice::Ready);
+    assert!(!is_ready(&crew), "its word does not count");
+    let process = crew.program(APP_0);
+    let mut pauses = Vec::new();
+    for _ in 0..30 {
+        let before = crew.now;
+        crew.now = crew.core.deadline().unwrap();
+        pauses.push(crew.now.since(before));
+        crew.forget();
+        crew.give(Input::Tick);
+        assert_eq!(crew.effects, [Effect::LookForEvidence { process }]);
+        crew.give(Input::Evidence {
+            process,
+            evidence: Evidence::NotYet,
+        });
+    }
+    assert!(pauses.is_sorted(), "{pauses:?}");
+    assert_eq!((pauses[0], *pauses.last().unwrap()), (LOOK_MIN, LOOK_MAX));
+    crew.pass(LOOK_MAX);
+    crew.give(Input::Evidence {
+        process,
+        evidence: Evidence::Seen,
+    });
+    assert!(is_ready(&crew));
+}
+
+#[test]
+fn what_cannot_be_seen_counts_as_ready_and_is_told() {
+    let mut crew = Crew::new(|life| life.ready = Ready::Accepting(Every::All));
+    crew.pass(LOOK_MIN);
+    let (process, instance) = (crew.program(APP_0), APP_0);
+    let evidence = Evidence::Hidden;
+    crew.give(Input::Evidence { process, evidence });
+    assert!(is_ready(&crew));
+    assert!(crew.told(Event::ReadinessHidden { instance, process }));
+}
+
+#[test]
+fn who_is_not_ready_in_time_is_ended_and_that_is_a_crash() {
+    let mut crew = Crew::new(|life| {
+        life.ready = Ready::Notify;
+        life.start_timeout = Some(seconds(5));
+    });
+    let process = crew.program(APP_0);
+    crew.pass(seconds(5) - Duration::from_nanos(1));
+    assert_eq!(crew.signals(process), NONE);
+    crew.pass(Duration::from_nanos(1));
+    assert_eq!(crew.signals(process), [SIGTERM, 18]);
+    crew.pass(seconds(30));
+    assert_eq!(crew.signals(process), [SIGTERM, 18, SIGKILL]);
+    for _ in 0..5 {
+        // However it takes that.
+        crew.exits(crew.program(APP_0), ExitStatus::Code(0));
+        assert!(matches!(crew.state(APP_0), State::Backoff { .. }));
+        crew.pass(seconds(7));
+    }
+    crew.exits(crew.program(APP_0), ExitStatus::Code(0));
+    assert!(matches!(crew.state(APP_0), State::Failed { .. }));
+}
+
+#[test]
+fn it_can_ask_for_more_time() {
+    let mut crew = Crew::new(|life| {
+        life.ready = Ready::Notify;
+        life.start_timeout = Some(seconds(5));
+    });
+    crew.pass(seconds(4));
+    crew.says(APP_0, Notice::ExtendTimeout(seconds(3)));
+    crew.pass(seconds(2));
+    let process = crew.program(APP_0);
+    assert_eq!(crew.signals(process), NONE);
+    crew.pass(seconds(1));
+    assert_eq!(crew.signals(process), [SIGTERM, 18]);
+}
+
+#[test]
+fn who_gives_no_sign_of_life_is_aborted_and_started_again() {
+    let mut crew = Crew::new(|life| life.watchdog = Some(seconds(3)));
+    let process = crew.program(APP_0);
+    for _ in 0..5 {
+        crew.pass(seconds(2));
+        crew.says(APP_0, Notice::Alive);
+    }
+    crew.pass(seconds(3) - Duration::from_nanos(1));
+    assert_eq!(crew.signals(process), NONE);
+    crew.pass(Duration::from_nanos(1));
+    assert_eq!(crew.signals(process), [SIGABRT, 18]);
+    crew.pass(seconds(30));
+    assert_eq!(crew.signals(process), [SIGABRT, 18, SIGKILL]);
+    crew.exits(process, killed_by(SIGKILL));
+    crew.pass(seconds(1));
+    assert!(is_ready(&crew));
+}
+
+#[test]
+fn who_says_that_it_is_not_well_is_aborted_at_once() {
+    let mut crew = Crew::new(|life| life.watchdog = Some(seconds(3)));
+    crew.says(APP_0, Notice::Trigger);
+    assert_eq!(crew.signals(crew.program(APP_0)), [SIGABRT, 18]);
+}
+
+#[test]
+fn the_watchdog_has_no_business_with_who_is_not_ready_yet() {
+    let mut crew = Crew::new(|life| {
+        life.watchdog = Some(seconds(3));
+        life.ready = Ready::Notify;
+    });
+    crew.pass(seconds(50));
+    assert_eq!(crew.signals(crew.program(APP_0)), NONE);
+    crew.says(APP_0, Notice::Ready);
+    crew.pass(seconds(3));
+    assert_eq!(crew.signals(crew.program(APP_0)), [SIGABRT, 18]);
+}
+
+// A connection that was given away with its process has nothing to start again for.
+#[test]
+fn the_process_of_a_connection_is_not_started_again_after_the_watchdog() {
+    use crate::config::{ConnectionLimits, Presence};
+    use crate::plan::{Activation, ListenerId};
+    let per_connection = life(|life| {
+        life.activation = Activation::PerConnection(ConnectionLimits::DEFAULT);
+        life.instances = 0;
+        life.watchdog = Some(seconds(3));
+    });
+    let listener = ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP],
+    };
+    let core = Core::new(vec![per_connection], WhenDone::Hold).with_listeners(vec![listener]);
+    let mut crew = Crew::of(core);
+    let (listener, socket) = (ListenerId(0), 0);
+    crew.give(Input::ClientWaits { listener, socket });
+    let (connection, source) = (ConnectionId(0), crate::connection::Source::Unknown);
+    crew.give(Input::Accepted { connection, source });
+    crew.pass(seconds(3));
+    let process = crew.program(APP_0);
+    assert_eq!(crew.signals(process), [SIGABRT, 18]);
+    crew.exits(process, killed_by(SIGABRT));
+    crew.pass(seconds(100));
+    assert_eq!(crew.programs(), []);
+    assert_eq!(crew.core.connections(APP).live, 0);
+}

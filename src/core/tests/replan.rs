@@ -1,0 +1,235 @@
+//! The rules of a reload.
+
+use super::crew::*;
+use super::*;
+use crate::config::{OnFailure, Presence};
+use crate::plan::{Activation, ListenerId};
+
+const OTHER: WorkerId = WorkerId(1);
+
+fn gone(crew: &Crew, worker: WorkerId) -> usize {
+    crew.count(|effect| *effect == Effect::Gone { worker })
+}
+
+#[test]
+fn a_worker_that_was_removed_is_gone_when_its_last_process_is() {
+    let mut crew = Crew::new(|life| life.hooks.after_stop = Some(seconds(5)));
+    crew.reload(WorkerChange::Removed);
+    crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+    assert_eq!(gone(&crew, APP), 0, "its last command runs");
+    crew.exits(crew.hook(APP_0, HookKind::AfterStop), ExitStatus::Code(0));
+    assert_eq!(gone(&crew, APP), 1);
+    assert_eq!(crew.answers().last(), Some(&Answer::Done));
+}
+
+// It was told twice.
+#[test]
+fn one_without_a_process_is_gone_at_once_and_once() {
+    let limit = None;
+    let mut crew = Crew::new(|life| life.activation = Activation::OnDemand { limit });
+    crew.reload(WorkerChange::Removed);
+    assert_eq!(gone(&crew, APP), 1);
+}
+
+// It was gone, and a command of it still ran.
+#[test]
+fn one_whose_command_runs_is_not_gone() {
+    let mut crew = Crew::new(|life| life.hooks.after_ready = Some(seconds(5)));
+    crew.reload(WorkerChange::Removed);
+    crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+    assert_eq!(gone(&crew, APP), 0);
+    crew.exits(crew.hook(APP_0, HookKind::AfterReady), ExitStatus::Code(0));
+    assert_eq!(gone(&crew, APP), 1);
+}
+
+#[test]
+fn settings_are_in_force_without_a_restart() {
+    let mut crew = Crew::new(|_| {});
+    let life = life(|life| {
+        life.stop_timeout = Some(seconds(1));
+        life.instances = 2;
+    });
+    crew.reload(WorkerChange::Settings { life });
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 1), app(1, 1)]));
+    crew.ask(Command::Stop);
+    let process = crew.program(APP_0);
+    crew.pass(seconds(1));
+    assert_eq!(crew.signals(process).last(), Some(&SIGKILL));
+}
+
+#[test]
+fn another_definition_is_rolled_out_and_the_old_one_retired() {
+    let mut crew = Crew::new(|_| {});
+    let edition = Edition(2);
+    let life = life(|_| {});
+    crew.reload(WorkerChange::Definition { edition, life });
+    assert_eq!(
+        crew.programs(),
+        [(app(0, 1), Edition(1)), (app(0, 2), edition)]
+    );
+    crew.pass(seconds(2));
+    let worker = APP;
+    let retire = |crew: &Crew| crew.count(|e| *e == Effect::Retire { worker, edition });
+    assert_eq!(retire(&crew), 0);
+    crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+    assert_eq!(retire(&crew), 1);
+    assert!(crew.told(Event::ReplanDone { bad: None }));
+    assert_eq!(crew.answers().last(), Some(&Answer::Done));
+}
+
+// Retired was what a command had still to be run by.
+#[test]
+fn a_definition_is_not_retired_while_a_command_of_it_is_to_run() {
+    let mut crew = Crew::new(|life| life.hooks.after_stop = Some(seconds(5)));
+    let edition = Edition(2);
+    let limit = None;
+    let life = life(|life| life.activation = Activation::OnDemand { limit });
+    crew.reload(WorkerChange::Definition { edition, life });
+    let retire = |effect: &Effect| matches!(effect, Effect::Retire { .. });
+    crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+    assert_eq!(crew.count(retire), 0);
+    crew.exits(crew.hook(APP_0, HookKind::AfterStop), ExitStatus::Code(0));
+    assert_eq!(crew.count(retire), 1);
+}
+
+// It was started again, because it was still on its way out.
+#[test]
+fn what_was_stopped_is_not_started_by_a_reload() {
+    for activation in [Activation::Eager, Activation::OnDemand { limit: None }] {
+        let mut crew = Crew::new(|_| {});
+        crew.ask(Command::Stop);
+        let edition = Edition(2);
+        let life = life(|life| life.activation = activation.clone());
+        crew.reload(WorkerChange::Definition { edition, life });
+        crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+        crew.pass(seconds(100));
+        assert_eq!(crew.programs(), []);
+        assert!(crew.core.is_stopped(APP));
+    }
+}
+
+// The second reload forgot what the first had added, and was never over.
+#[test]
+fn a_reload_takes_over_what_another_has_begun() {
+    let mut crew = Crew::new(|_| {});
+    let added = life(|life| life.ready = crate::config::Ready::Notify);
+    let edition = Edition(1);
+    let change = WorkerChange::Added {
+        edition,
+        life: added,
+    };
+    let first = Replan {
+        ticket: Some(Ticket(1)),
+        workers: vec![(OTHER, change)],
+        ..Replan::default()
+    };
+    crew.core.replan(crew.now, first);
+    crew.take();
+    let second = Replan {
+        ticket: Some(Ticket(2)),
+        ..Replan::default()
+    };
+    crew.core.replan(crew.now, second);
+    crew.take();
+    assert!(
+        crew.answers()
+            .contains(&Answer::Refused(Refused::Superseded))
+    );
+    let instance = InstanceId {
+        worker: OTHER,
+        ..APP_0
+    };
+    assert!(!crew.told(Event::ReplanDone { bad: None }));
+    crew.says(instance, Notice::Ready);
+    assert!(crew.told(Event::ReplanDone { bad: None }));
+    assert_eq!(crew.answers().last(), Some(&Answer::Done));
+}
+
+fn refusing() -> Crew {
+    let failing = life(|life| {
+        life.on_failure = OnFailure::Refuse;
+        life.restart.policy = RestartPolicy::OnFailure;
+        life.restart.limit = Some(Rate {
+            count: 0,
+            interval: seconds(60),
+        });
+    });
+    let listener = ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP],
+    };
+    let core = Core::new(vec![failing], WhenDone::Hold).with_listeners(vec![listener]);
+    let mut crew = Crew::of(core);
+    crew.exits(crew.program(APP_0), ExitStatus::Code(1));
+    let listener = ListenerId(0);
+    assert!(crew.effects.contains(&Effect::Unbind { listener }));
+    crew.forget();
+    crew
+}
+
+// All of these waited for the listener, and nobody bound it.
+#[test]
+fn a_listener_that_was_closed_is_bound_by_whatever_starts_its_worker() {
+    for command in [Command::Start, Command::Restart, Command::Reset] {
+        let mut crew = refusing();
+        crew.ask(command);
+        let listener = ListenerId(0);
+        assert!(
+            crew.effects.contains(&Effect::Bind { listener }),
+            "{command:?}"
+        );
+        assert_eq!(crew.programs(), []);
+        crew.give(Input::ListenerBound { listener });
+        assert_eq!(crew.programs().len(), 1, "{command:?}");
+        crew.pass(seconds(2));
+        assert_eq!(crew.answers().last(), Some(&Answer::Done), "{command:?}");
+    }
+}
+
+// It had waited for a listener, and went on doing so.
+#[test]
+fn what_a_worker_does_not_wait_for_any_more_does_not_keep_it_waiting() {
+    let waits = ListenerLife {
+        presence: Presence::WaitFor(seconds(5)),
+        users: vec![APP],
+    };
+    let listener = ListenerId(0);
+    let core = Core::new(vec![life(|_| {})], WhenDone::Hold).with_listeners(vec![waits.clone()]);
+    let mut crew = Crew::of({
+        let mut core = core;
+        let why = Missing::Address;
+        core.handle(Mono(0), Input::ListenerMissing { listener, why });
+        core
+    });
+    assert_eq!(crew.programs(), []);
+    let nobody = ListenerLife {
+        users: Vec::new(),
+        ..waits
+    };
+    let replan = Replan {
+        listeners: vec![(listener, nobody)],
+        ..Replan::default()
+    };
+    crew.core.replan(crew.now, replan);
+    crew.take();
+    assert_eq!(crew.programs(), Crew::first(&[APP_0]));
+}
+
+// It was closed, and stayed so when the new instance took the place of the one that had failed.
+#[test]
+fn a_listener_is_not_closed_while_somebody_is_to_take_its_clients_in_a_moment() {
+    let mut crew = refusing();
+    crew.ask(Command::Start);
+    let listener = ListenerId(0);
+    crew.give(Input::ListenerBound { listener });
+    crew.ask(Command::Restart);
+    crew.forget();
+    let first = crew.programs()[0].0;
+    let unbind = Effect::Unbind { listener };
+    crew.exits(crew.program(first), ExitStatus::Code(1));
+    assert!(!crew.effects.contains(&unbind));
+    // But when that one is no good either.
+    let second = crew.programs()[0].0;
+    crew.exits(crew.program(second), ExitStatus::Code(1));
+    assert!(crew.effects.contains(&unbind));
+}

@@ -1,0 +1,222 @@
+//! The rules of replacing instances.
+
+use super::crew::*;
+use super::*;
+use crate::config::Order;
+
+const CRASH: ExitStatus = ExitStatus::Code(1);
+
+fn rolling(instances: u32, change: impl Fn(&mut Lifecycle)) -> Crew {
+    let mut crew = Crew::new(|life| {
+        life.instances = instances;
+        change(life);
+    });
+    crew.forget();
+    crew.ask(Command::Restart);
+    crew
+}
+
+fn progress(done: u32, of: u32) -> Answer {
+    Answer::Progress { done, of }
+}
+
+#[test]
+fn an_old_instance_is_asked_to_stop_when_the_new_one_has_been_ready_long_enough() {
+    let mut crew = rolling(1, |_| {});
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 1), app(0, 2)]));
+    let old = crew.program(app(0, 1));
+    crew.pass(seconds(2) - Duration::from_nanos(1));
+    assert_eq!(crew.signals(old), NONE);
+    crew.pass(Duration::from_nanos(1));
+    assert_eq!(crew.signals(old)[0], SIGTERM);
+    assert_eq!(crew.answers(), [progress(0, 1)], "the old one drains");
+    crew.exits(old, killed_by(SIGTERM));
+    let all = [progress(0, 1), progress(1, 1), Answer::Done];
+    assert_eq!(crew.answers(), all);
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 2)]));
+    assert!(!crew.core.is_rolling(APP));
+}
+
+#[test]
+fn with_stop_first_the_new_one_starts_when_the_old_one_has_ended() {
+    let mut crew = rolling(1, |life| life.rollout.order = Order::StopFirst);
+    let old = crew.program(app(0, 1));
+    assert_eq!(crew.signals(old)[0], SIGTERM);
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 1)]));
+    crew.exits(old, killed_by(SIGTERM));
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 2)]));
+    crew.pass(seconds(2));
+    assert_eq!(crew.answers().last(), Some(&Answer::Done));
+}
+
+#[test]
+fn at_most_so_many_are_replaced_at_a_time() {
+    for parallel in [1, 2] {
+        let mut crew = rolling(3, |life| life.rollout.parallel = parallel);
+        assert_eq!(crew.programs().len(), 3 + parallel as usize);
+        crew.pass(seconds(2));
+        // The next begins when the old one is gone.
+        assert_eq!(crew.programs().len(), 3 + parallel as usize);
+        crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
+        assert_eq!(crew.programs().len(), 3 + parallel as usize);
+        assert!(crew.find(app(parallel, 2), Task::Program).is_some());
+    }
+}
+
+#[test]
+fn a_new_instance_that_ends_too_soon_leaves_the_old_ones_as_they_are() {
+    let mut crew = rolling(2, |_| {});
+    crew.pass(seconds(1));
+    let instance = app(0, 2);
+    crew.exits(crew.program(instance), CRASH);
+    assert!(crew.told(Event::RolledBack {
+        worker: APP,
+        instance,
+        again: 0
+    }));
+    assert_eq!(
+        crew.answers(),
+        [progress(0, 2), Answer::RolledBack { instance }]
+    );
+    crew.pass(seconds(100));
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 1), app(1, 1)]));
+    let degraded = crew.core.degraded(APP).expect("it went back");
+    assert_eq!(degraded.instance, instance);
+}
+
+#[test]
+fn what_was_replaced_already_is_replaced_back() {
+    let mut crew = Crew::new(|life| life.instances = 2);
+    let edition = Edition(2);
+    let life = life(|life| life.instances = 2);
+    crew.reload(WorkerChange::Definition { edition, life });
+    crew.pass(seconds(2));
+    crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
+    assert_eq!(
+        crew.programs(),
+        [
+            (app(0, 2), edition),
+            (app(1, 1), Edition(1)),
+            (app(1, 2), edition)
+        ]
+    );
+    crew.forget();
+    crew.exits(crew.program(app(1, 2)), CRASH);
+    let first = Edition(1);
+    assert_eq!(
+        crew.programs(),
+        [(app(0, 2), edition), (app(0, 3), first), (app(1, 1), first)]
+    );
+    // At once: it was good before.
+    let old = crew.program(app(0, 2));
+    crew.pass(Duration::from_nanos(1));
+    assert_eq!(crew.signals(old)[0], SIGTERM);
+    crew.exits(old, killed_by(SIGTERM));
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 3), app(1, 1)]));
+    let instance = app(1, 2);
+    assert_eq!(
+        crew.answers(),
+        [progress(1, 1), Answer::RolledBack { instance }]
+    );
+    let retire = Effect::Retire {
+        worker: APP,
+        edition: first,
+    };
+    assert_eq!(crew.count(|effect| *effect == retire), 1);
+}
+
+// It came back by the definition that was no good.
+#[test]
+fn what_crashes_on_the_way_back_comes_back_by_the_old_definition() {
+    let mut crew = Crew::new(|life| life.instances = 3);
+    let edition = Edition(2);
+    let life = life(|life| life.instances = 3);
+    crew.reload(WorkerChange::Definition { edition, life });
+    for index in 0..2 {
+        crew.pass(seconds(2));
+        crew.exits(crew.program(app(index, 1)), killed_by(SIGTERM));
+    }
+    crew.exits(crew.program(app(2, 2)), CRASH);
+    // Both that were replaced are to be replaced again, and one at a time.
+    crew.exits(crew.program(app(1, 2)), CRASH);
+    crew.pass(seconds(1));
+    let of_index_1 = |(one, _): &&(InstanceId, Edition)| one.index == 1;
+    let programs = crew.programs();
+    let editions = programs.iter().filter(of_index_1);
+    assert!(editions.clone().count() > 0);
+    assert!(
+        editions.clone().all(|(_, of)| *of == Edition(1)),
+        "{programs:?}"
+    );
+}
+
+#[test]
+fn a_rollout_that_goes_well_makes_up_for_one_that_did_not() {
+    let mut crew = rolling(1, |_| {});
+    crew.exits(crew.program(app(0, 2)), CRASH);
+    assert!(crew.core.degraded(APP).is_some());
+    crew.ask(Command::Restart);
+    crew.pass(seconds(2));
+    crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
+    assert_eq!(crew.core.degraded(APP), None);
+}
+
+#[test]
+fn a_stop_takes_the_place_of_a_rollout() {
+    let mut crew = rolling(1, |_| {});
+    crew.ask(Command::Restart);
+    assert_eq!(crew.answers().last(), Some(&Answer::Refused(Refused::Busy)));
+    crew.ask(Command::Stop);
+    assert!(
+        crew.answers()
+            .contains(&Answer::Refused(Refused::Superseded))
+    );
+    for (instance, _) in crew.programs() {
+        crew.exits(crew.program(instance), killed_by(SIGTERM));
+    }
+    assert_eq!(crew.answers().last(), Some(&Answer::Done));
+    crew.pass(seconds(100));
+    assert_eq!(crew.programs(), []);
+}
+
+// The next rollout went back to what the configuration says.
+#[test]
+fn a_restart_keeps_the_number_that_somebody_asked_for() {
+    let mut crew = Crew::new(|_| {});
+    crew.ask(Command::Scale(3));
+    crew.ask(Command::Restart);
+    for index in 0..3 {
+        crew.pass(seconds(2));
+        crew.exits(crew.program(app(index, 1)), killed_by(SIGTERM));
+    }
+    assert_eq!(
+        crew.programs(),
+        Crew::first(&[app(0, 2), app(1, 2), app(2, 2)])
+    );
+}
+
+// It was due all the time, and the loop span until the command had ended.
+#[test]
+fn a_new_instance_that_is_cleaned_up_after_is_waited_for_in_peace() {
+    let mut crew = rolling(1, |life| life.hooks.after_stop = Some(seconds(10)));
+    crew.now = crew.now + seconds(2);
+    crew.exits(crew.program(app(0, 2)), CRASH);
+    crew.give(Input::Tick);
+    assert_eq!(crew.core.deadline(), Some(crew.now + seconds(10)));
+}
+
+// Two of one name ran beside each other.
+#[test]
+fn a_name_is_not_given_again_while_its_process_is_there() {
+    let mut crew = Crew::new(|life| life.instances = 2);
+    crew.ask(Command::Scale(1));
+    let old = crew.program(app(1, 1));
+    crew.exits(old, killed_by(SIGTERM));
+    crew.ask(Command::Scale(2));
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 1), app(1, 1)]));
+    let shrink = life(|life| life.instances = 1);
+    crew.reload(WorkerChange::Settings { life: shrink });
+    crew.ask(Command::Scale(2));
+    assert_eq!(crew.programs().len(), 3);
+    assert_ne!(crew.programs()[1].0, crew.programs()[2].0);
+}
