@@ -157,6 +157,7 @@ impl Core {
                     self.answer(job.ticket, Answer::Refused(Refused::Superseded));
                 }
                 self.cancel_rollout(worker);
+                self.replanned(worker, None);
             }
             (true, Command::Start | Command::Restart | Command::Scale(_) | Command::Reset) => {
                 return Err(Refused::Busy);

@@ -80,11 +80,12 @@ impl Core {
             return;
         }
         let before = self.replanning.take();
-        let mut pending = before.map_or_else(BTreeSet::new, |before| {
+        // What it has begun goes on, and is waited for as well.
+        let (mut pending, added) = before.map_or_else(Default::default, |before| {
             if let Some(ticket) = before.ticket {
                 self.answer(ticket, Answer::Refused(Refused::Superseded));
             }
-            before.pending
+            (before.pending, before.added)
         });
         let changed: BTreeSet<WorkerId> =
             replan.workers.iter().map(|(worker, _)| *worker).collect();
@@ -93,7 +94,7 @@ impl Core {
             ticket: replan.ticket,
             of: u32::try_from(pending.len()).unwrap_or(u32::MAX),
             pending,
-            added: BTreeSet::new(),
+            added,
             bad: None,
             done: 0,
         });
@@ -131,7 +132,9 @@ impl Core {
             WorkerChange::Removed => self.remove_worker(now, worker),
             WorkerChange::Settings { life } => {
                 self.settings_changed(now, worker, &Arc::new(life));
-                self.replanned(worker, None);
+                if !self.is_rolling(worker) && !self.is_being_added(worker) {
+                    self.replanned(worker, None);
+                }
             }
             WorkerChange::Definition { edition, life } => {
                 let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
@@ -140,6 +143,9 @@ impl Core {
                 if kind(&known.lifecycle) != kind(&to.1) {
                     self.replace_whole(now, worker, to);
                 } else if self.phase == Phase::Running {
+                    if let Some(replanning) = &mut self.replanning {
+                        replanning.added.remove(&worker);
+                    }
                     self.roll_out(now, worker, None, Some(to));
                 }
             }
@@ -305,10 +311,15 @@ impl Core {
         }
     }
 
+    /// Whether a reload waits for the instances of a worker that it has added.
+    fn is_being_added(&self, worker: WorkerId) -> bool {
+        let is_added = |replanning: &Replanning| replanning.added.contains(&worker);
+        self.replanning.as_ref().is_some_and(is_added)
+    }
+
     fn look_at_added(&mut self, index: usize) {
         let worker = self.slots[index].instance.worker;
-        let is_added = |replanning: &Replanning| replanning.added.contains(&worker);
-        if !self.replanning.as_ref().is_some_and(is_added) {
+        if !self.is_being_added(worker) {
             return;
         }
         let mut bad = None;
