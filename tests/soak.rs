@@ -4,8 +4,13 @@
 
 mod harness;
 
-use harness::{World, activation, client, descriptors, eventually, resident_kib};
+use harness::load::Load;
+use harness::varlink::{self, Varlink};
+use harness::{
+    Daemon, World, activation, client, descriptors, eventually, free_port, resident_kib,
+};
 use nix::sys::signal::Signal;
+use serde_json::json;
 use std::net::TcpStream;
 
 /// So many rounds in a long run.
@@ -127,4 +132,148 @@ workers:
     let grown = resident_kib(daemon.pid()).saturating_sub(before.1);
     assert!(grown < 1024, "{grown} KiB more than before");
     daemon.stop();
+}
+
+/// A worker that is replaced again and again under load, with what it took at first.
+struct Rolling {
+    world: World,
+    daemon: Daemon,
+    load: Load,
+    client: Varlink,
+    before: (usize, u64),
+}
+
+impl Rolling {
+    fn start(yaml: &str) -> Rolling {
+        let world = World::new();
+        world.write("release", "--version one");
+        let daemon = varlink::run(&world, yaml);
+        let load = Load::start(daemon.address("web"), 4);
+        load.wait_for_answers(100);
+        let client = Varlink::connect(&world);
+        Rolling {
+            world,
+            daemon,
+            load,
+            client,
+            before: (0, 0),
+        }
+    }
+
+    /// What is allocated once has been by now.
+    fn settle(&mut self) {
+        self.before = self.takes();
+    }
+
+    /// Descriptors and memory.
+    fn takes(&self) -> (usize, u64) {
+        (
+            descriptors(self.daemon.pid()),
+            resident_kib(self.daemon.pid()),
+        )
+    }
+
+    /// Nobody was lost, and nothing is left behind.
+    #[expect(clippy::print_stdout, reason = "shown by cargo test -- --show-output")]
+    fn end(self, what: &str, rounds: u32) {
+        eventually("as many descriptors as before", || {
+            descriptors(self.daemon.pid()) == self.before.0
+        });
+        let grown = self.takes().1.saturating_sub(self.before.1);
+        let summary = self.load.stop();
+        println!("{rounds} {what}: {summary}; {grown} KiB more");
+        assert_eq!(summary.counts.failed(), 0, "{summary}");
+        assert!(grown < 2048, "{grown} KiB more than before");
+        self.daemon.stop();
+    }
+}
+
+const ROLLING: &str = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [sh, -c, 'exec $PROBE serve-app $(cat $DIR/release)']
+    listeners: [web]
+    nonblocking: true
+    ready: notify
+    output: tag
+    rollout: { min_ready: 10ms }
+";
+
+#[test]
+fn thousands_of_rolling_restarts_lose_nobody() {
+    let mut rolling = Rolling::start(ROLLING);
+    let count = rounds(1_000).max(20);
+    for round in 0..count {
+        if round == 10 {
+            rolling.settle();
+        }
+        rolling.client.ask("Restart", json!({ "worker": "app" }));
+    }
+    let status = rolling.client.ask("Status", json!({ "name": "app" }));
+    assert_eq!(status["workers"][0]["generation"], count + 1);
+    rolling.end("rolling restarts", count);
+}
+
+/// One of two configurations: another environment, and another listener beside.
+fn either(is_one: bool, ports: [u16; 2]) -> String {
+    let (version, port) = match is_one {
+        true => ("one", ports[0]),
+        false => ("two", ports[1]),
+    };
+    let listeners = format!("web: '127.0.0.1:0', beside: '127.0.0.1:{port}'");
+    let yaml = ROLLING.replace("web: '127.0.0.1:0'", &listeners);
+    let yaml = yaml.replace("[web]", "[web, beside]");
+    format!("{yaml}    environment: {{ APP_VERSION: {version} }}\n")
+}
+
+#[test]
+fn thousands_of_reloads_lose_nobody() {
+    let ports = [free_port(), free_port()];
+    let mut rolling = Rolling::start(&either(true, ports));
+    rolling.world.write("release", "");
+    let count = rounds(1_000).max(20);
+    for round in 0..count {
+        if round == 10 {
+            rolling.settle();
+        }
+        let yaml = either(round % 2 == 1, ports);
+        rolling.world.write("listend.yaml", &yaml);
+        rolling.client.ask("Reload", json!({}));
+        let version = if round % 2 == 1 { "one" } else { "two" };
+        rolling.load.wait_for_version(version, 1);
+    }
+    rolling.end("reloads", count);
+}
+
+#[test]
+fn hundreds_of_bad_releases_lose_nobody() {
+    let bad = [
+        "--version bad --say broken --crash-at-start",
+        "--version bad --say broken --hang-at-start",
+        "--version bad --say broken --crash-after-ready 5ms",
+    ];
+    let yaml = ROLLING.replace("min_ready: 10ms", "min_ready: 1s");
+    let yaml = format!("{yaml}    start_timeout: 1s\n");
+    let mut rolling = Rolling::start(&yaml);
+    let pid = |client: &mut Varlink| {
+        let mut status = client.ask("Status", json!({ "name": "app" }));
+        status["workers"][0]["instances"][0]["pid"].take()
+    };
+    let old = pid(&mut rolling.client);
+    let count = rounds(200).max(6);
+    for round in 0..count {
+        if round == 3 {
+            rolling.settle();
+        }
+        rolling
+            .world
+            .write("release", bad[round as usize % bad.len()]);
+        let (error, about) = rolling.client.error("Restart", json!({ "worker": "app" }));
+        let reason = about["reason"].as_str().unwrap_or_default();
+        assert_eq!(error, "Failed", "{about}");
+        assert!(reason.contains("broken"), "{about}");
+        assert_eq!(pid(&mut rolling.client), old);
+    }
+    rolling.end("bad releases", count);
 }

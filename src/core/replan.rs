@@ -154,7 +154,7 @@ impl Core {
             WorkerChange::Removed => self.remove_worker(now, worker),
             WorkerChange::Settings { life } => {
                 self.settings_changed(now, worker, &Arc::new(life));
-                if !self.is_rolling(worker) {
+                if !self.is_rolling(worker) && !self.is_being_added(worker) {
                     self.replanned(worker, None);
                 }
             }
@@ -165,6 +165,9 @@ impl Core {
                 if kind(&known.lifecycle) != kind(&to.1) {
                     self.replace_whole(now, worker, to);
                 } else if self.phase == Phase::Running {
+                    if let Some(replanning) = &mut self.replanning {
+                        replanning.added.remove(&worker);
+                    }
                     self.roll_out(now, worker, None, Some(to));
                 } else {
                     self.define_before_start(now, worker, to);
@@ -370,10 +373,15 @@ impl Core {
         }
     }
 
+    /// Whether a reload waits for the instances of a worker that it has added.
+    fn is_being_added(&self, worker: WorkerId) -> bool {
+        let is_added = |replanning: &Replanning| replanning.added.contains(&worker);
+        self.replanning.as_ref().is_some_and(is_added)
+    }
+
     fn look_at_added(&mut self, index: usize) {
         let worker = self.slots[index].instance.worker;
-        let is_added = |replanning: &Replanning| replanning.added.contains(&worker);
-        if !self.replanning.as_ref().is_some_and(is_added) {
+        if !self.is_being_added(worker) {
             return;
         }
         let mut bad = None;

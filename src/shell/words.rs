@@ -390,9 +390,10 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => (
             Level::Error,
             format!(
-                "{}: says that it is not well{}; sending SIGABRT",
+                "{}: says that it is not well{}; sending SIGABRT{}",
                 name(instance),
-                pid(process)
+                pid(process),
+                last(process, instance)
             ),
         ),
         Event::WatchdogTimedOut {
@@ -402,10 +403,11 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => (
             Level::Error,
             format!(
-                "{}: no sign of life for {}{}; sending SIGABRT",
+                "{}: no sign of life for {}{}; sending SIGABRT{}",
                 name(instance),
                 duration(timeout),
-                pid(process)
+                pid(process),
+                last(process, instance)
             ),
         ),
         Event::SaysStopping { instance, process } => (

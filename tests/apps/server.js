@@ -6,7 +6,8 @@ const net = require('node:net');
 
 function answer(request, response) {
   const body = `pid ${process.pid}\n`;
-  const send = () => response.writeHead(200, { 'Content-Type': 'text/plain' }).end(body);
+  const head = { 'Content-Type': 'text/plain', 'Content-Length': body.length };
+  const send = () => response.writeHead(200, head).end(body);
   if (request.url === '/wait') {
     net.connect(process.env.GATE).resume().on('end', send);
   } else {

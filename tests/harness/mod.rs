@@ -14,6 +14,7 @@ pub mod network;
 mod puppet;
 #[path = "../probe/report.rs"]
 pub mod report;
+pub mod rollout;
 pub mod servers;
 pub mod standin;
 pub mod varlink;

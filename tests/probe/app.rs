@@ -28,12 +28,18 @@ struct App {
     length: usize,
     /// `--fd`: instead of what `LISTEN_FDS` says.
     fds: Vec<RawFd>,
+    /// `--say`: a line on standard error, before anything else.
+    says: Option<String>,
     /// `--crash-at-start`, after the delay.
     crashes_at_start: bool,
     /// `--hang-at-start`, after the delay.
     hangs_at_start: bool,
+    /// `--hang-after-ready`: it takes nobody.
+    hangs_when_ready: bool,
     /// `--crash-after-ready`.
     crash_after: Option<Duration>,
+    /// `--alive`: so often it tells that it is (`WATCHDOG=1`), also when it has nothing to do.
+    alive: Option<Duration>,
 }
 
 /// Serves until SIGTERM; the exit status.
@@ -41,14 +47,16 @@ pub fn run(words: &[String]) -> i32 {
     let app = App::parse(words);
     children::die_with_parent();
     children::ignore(Signal::SIGPIPE);
+    if let Some(line) = &app.says {
+        // All at once: others may write to the same pipe.
+        let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+    }
     std::thread::sleep(app.start_delay);
     if app.crashes_at_start {
         return 1;
     }
     if app.hangs_at_start {
-        loop {
-            nix::unistd::pause();
-        }
+        hang();
     }
     app.serve()
 }
@@ -63,7 +71,10 @@ impl App {
             fds: Vec::new(),
             crashes_at_start: false,
             hangs_at_start: false,
+            hangs_when_ready: false,
             crash_after: None,
+            says: None,
+            alive: None,
         };
         // `--name value` and `--name=value` are the same.
         let mut words = words.iter().flat_map(|word| word.split('='));
@@ -77,7 +88,10 @@ impl App {
                 "--fd" => app.fds.push(value().parse().expect("a number")),
                 "--crash-at-start" => app.crashes_at_start = true,
                 "--hang-at-start" => app.hangs_at_start = true,
+                "--hang-after-ready" => app.hangs_when_ready = true,
                 "--crash-after-ready" => app.crash_after = Some(duration(value())),
+                "--alive" => app.alive = Some(duration(value())),
+                "--say" => app.says = Some(value().to_owned()),
                 other => panic!("{other}: no such option"),
             }
         }
@@ -103,7 +117,11 @@ impl App {
         }
         let while_waiting = catch_the_end();
         notify("READY=1\n");
+        if self.hangs_when_ready {
+            hang();
+        }
         let crash_at = self.crash_after.map(|after| Instant::now() + after);
+        let mut alive_at = self.alive.map(|_| Instant::now());
         let mut polled: Vec<PollFd> = listeners
             .iter()
             .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
@@ -113,7 +131,15 @@ impl App {
             if left == Some(Duration::ZERO) {
                 return 1;
             }
-            match ppoll(&mut polled, left.map(TimeSpec::from), Some(while_waiting)) {
+            if let (Some(at), Some(every)) = (alive_at, self.alive)
+                && at <= Instant::now()
+            {
+                notify("WATCHDOG=1\n");
+                alive_at = Some(Instant::now() + every);
+            }
+            let until_alive = alive_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = left.into_iter().chain(until_alive).min();
+            match ppoll(&mut polled, wait.map(TimeSpec::from), Some(while_waiting)) {
                 Ok(_) => {}
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => panic!("ppoll: {error}"),
@@ -153,6 +179,12 @@ impl App {
             body.len()
         );
         let _ = client.write_all(answer.as_bytes());
+    }
+}
+
+fn hang() -> ! {
+    loop {
+        nix::unistd::pause();
     }
 }
 

@@ -1,0 +1,118 @@
+//! Reloads that have workers replaced: under load, by a signal, and one after the other.
+
+mod harness;
+
+use harness::load::Load;
+use harness::rollout::{
+    APP, NEVER, PUPPET, instances, nobody_is_lost, release, run, running, status, tell, three, with,
+};
+use harness::varlink::Varlink;
+use harness::{World, exists, free_port};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::net::{SocketAddr, TcpStream};
+
+/// A listener beside, to have another plan each time.
+fn two_listeners(version: &str, port: u16) -> String {
+    format!(
+        "{}    environment: {{ APP_VERSION: {version} }}\n    rollout: {{ min_ready: 10ms }}\n\
+         \x20 beside: {{ command: [$PROBE, serve-app, --version, beside], listeners: [beside], nonblocking: true }}\n",
+        APP.replace(
+            "listeners: { web: '127.0.0.1:0' }",
+            &format!("listeners: {{ web: '127.0.0.1:0', beside: '127.0.0.1:{port}' }}")
+        )
+    )
+}
+
+#[test]
+fn a_reload_under_load_replaces_what_has_changed() {
+    let world = World::new();
+    release(&world, "");
+    let (first, second) = (free_port(), free_port());
+    let daemon = run(&world, &two_listeners("one", first));
+    let load = Load::start(daemon.address("web"), 4);
+    load.wait_for_version("one", 50);
+    world.write("listend.yaml", &two_listeners("two", second));
+    tell(&world, &["reload"]).expect_code(0);
+    load.wait_for_version("two", 50);
+    let beside = Load::start(SocketAddr::from(([127, 0, 0, 1], second)), 2);
+    beside.wait_for_version("beside", 20);
+    nobody_is_lost(beside);
+    let gone = TcpStream::connect(("127.0.0.1", first));
+    assert!(gone.is_err(), "nobody listens at the former address");
+    // By a signal as well; the whole has gone by when it is told.
+    world.write("listend.yaml", &two_listeners("three", second));
+    daemon.signal(Signal::SIGHUP);
+    load.wait_for_version("three", 50);
+    nobody_is_lost(load);
+    daemon.stop();
+}
+
+#[test]
+fn a_later_reload_takes_the_place_of_one_that_is_under_way() {
+    let world = World::new();
+    let slow = |version: &str, min_ready: &str| {
+        three(version).replace("min_ready: 20ms", &format!("min_ready: {min_ready}"))
+    };
+    let daemon = run(&world, &slow("one", "20ms"));
+    let load = Load::start(daemon.address("web"), 4);
+    load.wait_for_version("one", 50);
+    let mut client = Varlink::connect(&world);
+    let old = running(&mut client, 1, 3);
+    world.write("listend.yaml", &slow("stuck", NEVER));
+    let mut waits = Varlink::connect(&world);
+    waits.call_with("Reload", json!({}), json!({}));
+    load.wait_for_version("stuck", 20);
+    world.write("listend.yaml", &slow("three", "20ms"));
+    tell(&world, &["reload"]).expect_code(0);
+    let reply = waits.next().expect("an answer");
+    assert_eq!(reply["error"], "io.listend.Manager.Refused", "{reply}");
+    let now = instances(&status(&mut client));
+    assert_eq!(now.len(), 3, "{now:?}");
+    assert!(
+        now.iter().all(|one| one.1 == 3 && one.2 == "running"),
+        "{now:?}"
+    );
+    assert!(old.iter().all(|pid| !exists(*pid)));
+    load.wait_for_version("three", 50);
+    nobody_is_lost(load);
+    daemon.stop();
+}
+
+/// Two workers on strings, or only the first; with another time to stop each time.
+fn perhaps_late(is_there: bool, stop_timeout: &str) -> String {
+    let app = with(PUPPET, &format!("stop_timeout: {stop_timeout}"));
+    let late = "  late: { command: [$PROBE, puppet, $EVENTS], ready: notify }\n";
+    format!("{app}{}", if is_there { late } else { "" })
+}
+
+// The first reload is answered, and the second waits for what it has begun.
+#[test]
+fn a_reload_waits_for_what_an_earlier_one_has_added() {
+    let world = World::new();
+    let daemon = run(&world, &perhaps_late(false, "10s"));
+    let mut app = world.puppet();
+    app.ask("notify READY=1");
+    let mut client = Varlink::connect(&world);
+    running(&mut client, 1, 1);
+    world.write("listend.yaml", &perhaps_late(true, "10s"));
+    client.ask("Reload", json!({ "no_wait": true }));
+    let mut late = world.puppet();
+    world.write("listend.yaml", &perhaps_late(true, "11s"));
+    let mut waits = Varlink::connect(&world);
+    waits.call_with("Reload", json!({}), json!({ "more": true }));
+    assert_eq!(
+        waits.next().expect("what there is to do")["continues"],
+        true
+    );
+    daemon.lines(&["in force"], 2);
+    assert!(daemon.lines_so_far(&["reload is done"]).is_empty());
+    late.ask("notify READY=1");
+    daemon.line(&["the reload is done"]);
+    let mut last = waits.next().expect("an answer");
+    while last["continues"] == true {
+        last = waits.next().expect("an answer");
+    }
+    assert!(last["error"].is_null(), "{last}");
+    daemon.stop();
+}
