@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("plan", &["config", "handoff", "host", "report"]),
     ("handoff", &["connection"]),
     ("core", &["config", "connection", "plan", "stage"]),
-    ("metrics", &["core", "plan"]),
+    ("metrics", &["config", "core", "plan"]),
     ("evidence", &["config"]),
     ("sys", &["stage"]),
     (

@@ -3,8 +3,8 @@
 
 use listend::control::{
     Access, Call, CheckReply, Connections, DescriptionReply, Detail, Error, Event, Expects,
-    ExplainReply, INTERFACE, Inbox, Instance, Listener, ListenerState, LogLine, LogsReply,
-    MAX_FRAME, MetricsReply, Outbox, Progress, Queue, Reply, Request, SERVICE, Socket,
+    ExplainReply, INTERFACE, Inbox, Instance, Life, Listener, ListenerState, LogLine, LogsReply,
+    MAX_FRAME, MetricsReply, Outbox, Progress, Queue, Reply, Request, Rollout, SERVICE, Socket,
     SocketOption, Status, WatchReply, Worker, WorkerState, all_is_well, description, info, methods,
     rfc3339, table, troubles,
 };
@@ -179,6 +179,11 @@ fn errors_are_those_of_the_definitions() {
         },
         Error::Refused { reason: word() },
         Error::Failed { reason: word() },
+        Error::NotReloaded {
+            reason: word(),
+            rendered: word(),
+            errors: Vec::new(),
+        },
     ];
     let mut described = BTreeMap::new();
     for interface in [SERVICE, INTERFACE] {
@@ -212,6 +217,7 @@ fn has_type(value: &Value, of_type: &str, types: &BTreeMap<String, Fields>) {
     match of_type {
         "string" => assert!(value.is_string(), "{value}"),
         "int" => assert!(value.is_u64(), "{value}"),
+        "bool" => assert!(value.is_boolean(), "{value}"),
         "object" => assert!(value.is_object(), "{value}"),
         named => {
             let fields = types.get(named).expect("the type is defined");
@@ -289,6 +295,18 @@ fn detail() -> Option<Detail> {
             asked: Some("1M".to_owned()),
             effective: Some("425984".to_owned()),
         }],
+        life: Some(Life {
+            ready: "notify".to_owned(),
+            rollout: Rollout {
+                order: "start-first".to_owned(),
+                parallel: 1,
+                min_ready: "2 s".to_owned(),
+                under_way: false,
+            },
+            watchdog: Some("10 s".to_owned()),
+            stored: 1,
+            fd_store: 16,
+        }),
     })
 }
 
@@ -299,6 +317,8 @@ fn status_has_the_shape_that_is_described() {
     status.listeners[0].detail = detail();
     status.workers.retain(|worker| worker.name == "mail");
     status.workers[0].detail = detail();
+    status.workers[0].setback = Some("x".to_owned());
+    status.workers[0].instances[0].status = Some("x".to_owned());
     let value = serde_json::to_value(&status).expect("JSON");
     is_answer(&value, INTERFACE, "Status");
     let back: Status = serde_json::from_value(value).expect("it is read as it is written");
@@ -316,8 +336,8 @@ fn what_is_not_asked_for_is_not_there_and_what_is_unknown_is_null() {
             r#"{"listeners":[{"name":"spool","sockets":[{"address":"fifo:/run/spool","#,
             r#""kind":"fifo","queue":null}],"state":"listening","workers":["batch"]}],"#,
             r#""workers":[{"name":"batch","activation":"on-demand","generation":1,"#,
-            r#""state":"waiting","instances":[{"name":"batch","pid":null,"state":"waiting","#,
-            r#""since":"2026-01-31T11:00:00Z","restarts":0,"last_exit":"exit status 0"}],"#,
+            r#""state":"waiting","setback":null,"instances":[{"name":"batch","generation":1,"pid":null,"#,
+            r#""state":"waiting","reloading":false,"status":null,"since":"2026-01-31T11:00:00Z","restarts":0,"last_exit":"exit status 0"}],"#,
             r#""listeners":["spool"],"connections":null}]}"#
         )
     );
@@ -366,6 +386,8 @@ fn instance(
         generation: 1,
         pid,
         state,
+        reloading: false,
+        status: None,
         since: rfc3339(NOON - ago),
         restarts,
         last_exit: last_exit.map(str::to_owned),
@@ -378,6 +400,7 @@ fn worker(name: &str, activation: &str, state: WorkerState, instances: Vec<Insta
         activation: activation.to_owned(),
         generation: 1,
         state,
+        setback: None,
         instances,
         listeners: vec!["spool".to_owned()],
         connections: None,
@@ -414,12 +437,26 @@ fn example() -> Status {
         )],
     );
     rolled.generation = 12;
+    rolled.instances[0].generation = 12;
     let pool = vec![
         instance("app-1", Some(4711), Running, 7 * 86_400 + 3 * 3600, 0, None),
         instance("app-2", None, Failed, 5, 5, Some("exit status 3")),
         instance("app-3", None, Backoff, 1, 2, Some("killed by SIGKILL")),
         instance("app-4", Some(4712), Starting, 0, 1, Some("exit status 1")),
     ];
+    let mut old = instance("api", Some(4713), Running, 86_400, 0, None);
+    let long = "serving 3 clients\u{1b}[2J, ".repeat(6);
+    old.status = Some(long + "and so on");
+    let mut new = instance("api", Some(4714), Starting, 1, 0, None);
+    new.generation = 2;
+    let mut rolling = worker("api", "eager", Starting, vec![old.clone(), new]);
+    rolling.generation = 2;
+    old.name = "web".to_owned();
+    old.reloading = true;
+    let reloading = worker("web", "eager", Running, vec![old.clone()]);
+    old.name = "shop".to_owned();
+    let mut rolled_back = worker("shop", "eager", Degraded, vec![old]);
+    rolled_back.setback = Some("shop: exited with status 3 after 12 ms".to_owned());
     let long = "unix:/run/user/1000/a/folder/that/nobody/wanted/to/be/so/deep/app.sock";
     Status {
         listeners: vec![
@@ -470,6 +507,9 @@ fn example() -> Status {
             worker("app", "eager", Degraded, pool),
             mail,
             rolled,
+            rolling,
+            reloading,
+            rolled_back,
             worker(
                 "off",
                 "eager",
@@ -529,6 +569,7 @@ fn trouble_is_told_in_words() {
             "listener `evil\u{1b}[2J` is melted",
             "instance `app-2` of worker `app`: failed: exit status 3",
             "instance `app-3` of worker `app`: backoff: killed by SIGKILL",
+            "worker `shop`: rolled back: shop: exited with status 3 after 12 ms",
         ]
     );
 }

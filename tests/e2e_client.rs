@@ -5,9 +5,9 @@ mod harness;
 use harness::standin::{StandIn, Talk};
 use harness::{Finished, Start, World, is_root, listend_path, require_tool, skip};
 use listend::control::{
-    Connections, Detail, Error, Event, Instance, Listener, ListenerState, LogLine, LogsReply,
-    MetricsReply, Progress, Queue, Request, Socket, SocketOption, Status, WatchReply, Worker,
-    WorkerState, rfc3339,
+    Connections, Detail, Error, Event, Instance, Life, Listener, ListenerState, LogLine, LogsReply,
+    MetricsReply, Progress, Queue, Request, Rollout, Socket, SocketOption, Status, WatchReply,
+    Worker, WorkerState, rfc3339,
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -39,6 +39,8 @@ fn instance(name: &str, state: WorkerState, last_exit: Option<&str>) -> Instance
         generation: 1,
         pid: None,
         state,
+        reloading: false,
+        status: None,
         since: rfc3339(0),
         restarts: 0,
         last_exit: last_exit.map(str::to_owned),
@@ -51,6 +53,7 @@ fn worker(name: &str, state: WorkerState, last_exit: Option<&str>) -> Worker {
         activation: "eager".to_owned(),
         generation: 1,
         state: state.clone(),
+        setback: None,
         instances: vec![instance(name, state, last_exit)],
         listeners: vec!["web".to_owned()],
         connections: None,
@@ -139,8 +142,23 @@ fn status_of_a_name_tells_all() {
                 option("receive_buffer", Some("1M"), Some("425984")),
                 option("fast_open", Some("5"), None),
             ],
+            life: None,
         });
-        status.workers[0].detail = Some(Detail::default());
+        status.workers[0].detail = Some(Detail {
+            life: Some(Life {
+                ready: "notify".to_owned(),
+                rollout: Rollout {
+                    order: "start-first".to_owned(),
+                    parallel: 2,
+                    min_ready: "5 s".to_owned(),
+                    under_way: true,
+                },
+                watchdog: Some("10 s".to_owned()),
+                stored: 3,
+                fd_store: 16,
+            }),
+            ..Detail::default()
+        });
         status.workers[0].connections = Some(Connections::default());
         talk.last(&status);
     });
@@ -162,6 +180,10 @@ worker app
   written in  the command line
   activation  eager
   listeners   web
+  ready       notify
+  rollout     start-first, 2 at a time, each ready for 5 s; under way
+  watchdog    10 s
+  fd_store    3 kept, at most 16 each
 "
     );
     let name = Some("web".to_owned());

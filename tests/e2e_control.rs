@@ -378,26 +378,23 @@ fn the_configuration_is_checked_and_compared_with_what_runs() {
     world.write("listend.yaml", "listeners: { web: nonsense }");
     let (error, about) = client.error("Reload", json!({ "dry_run": true }));
     assert_eq!(error, "Failed");
-    assert!(
-        about["reason"]
-            .as_str()
-            .expect("words")
-            .contains("nonsense"),
-        "{about}"
-    );
+    let reason = about["reason"].as_str().expect("words");
+    assert!(reason.contains("nonsense"), "{about}");
+    let (error, about) = client.error("Reload", json!({}));
+    assert_eq!(error, "NotReloaded");
+    let rendered = about["rendered"].as_str().expect("words");
+    assert!(rendered.contains("nonsense"), "{about}");
+    assert_eq!(about["errors"][0]["listener"], "web", "{about}");
     let checked = client.ask("Check", json!({}));
     assert_eq!(checked["errors"][0]["listener"], "web");
 
     world.write("listend.yaml", &other);
-    let (error, about) = client.error("Reload", json!({}));
-    assert_eq!(error, "Refused");
-    assert!(
-        about["reason"]
-            .as_str()
-            .expect("words")
-            .contains("restart listend"),
-        "{about}"
-    );
+    let done = client.ask("Reload", json!({}));
+    assert_eq!(done["changes"], json!(wanted));
+    let same = client.ask("Reload", json!({ "dry_run": true }));
+    assert_eq!(same["changes"], json!([]));
+    let (error, _) = client.error("Status", json!({ "name": "lazy" }));
+    assert_eq!(error, "NoSuchThing");
     daemon.stop();
 }
 

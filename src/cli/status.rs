@@ -6,7 +6,7 @@ use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
 use super::output::{columns, complain, print, shown, style};
 use super::pretty::pretty;
-use crate::control::{Detail, SocketOption, Status, all_is_well, table, troubles};
+use crate::control::{Detail, Life, Rollout, SocketOption, Status, all_is_well, table, troubles};
 use crate::shell::clock;
 
 use serde_json::json;
@@ -70,12 +70,41 @@ fn details(out: &mut String, status: &Status) {
     }
     let workers = status.workers.iter();
     for (one, detail) in workers.filter_map(|one| Some((one, one.detail.as_ref()?))) {
-        let others = [
+        let mut others = vec![
             ("activation", one.activation.clone()),
             ("listeners", one.listeners.join(", ")),
         ];
+        if let Some(life) = &detail.life {
+            others.extend(life_lines(life));
+        }
         section(out, &format!("worker {}", one.name), detail, &others);
     }
+}
+
+fn life_lines(life: &Life) -> [(&'static str, String); 4] {
+    let Rollout {
+        order,
+        parallel,
+        min_ready,
+        under_way,
+    } = &life.rollout;
+    let now = match under_way {
+        true => "; under way",
+        false => "",
+    };
+    let watchdog = life.watchdog.as_deref().unwrap_or("none");
+    [
+        ("ready", life.ready.clone()),
+        (
+            "rollout",
+            format!("{order}, {parallel} at a time, each ready for {min_ready}{now}"),
+        ),
+        ("watchdog", watchdog.to_owned()),
+        (
+            "fd_store",
+            format!("{} kept, at most {} each", life.stored, life.fd_store),
+        ),
+    ]
 }
 
 fn section(out: &mut String, title: &str, detail: &Detail, others: &[(&str, String)]) {

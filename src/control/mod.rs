@@ -23,8 +23,8 @@ pub use answer::{
 pub use call::{Call, Error, Expects, Reject, Reply};
 pub use interface::{INTERFACE, Info, Request, SERVICE, description, info, methods};
 pub use status::{
-    Connections, Detail, Instance, Listener, ListenerState, Queue, Socket, SocketOption, Status,
-    Worker, WorkerState, all_is_well, troubles,
+    Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Rollout, Socket,
+    SocketOption, Status, Worker, WorkerState, all_is_well, troubles,
 };
 pub use table::table;
 pub use time::{age, rfc3339};

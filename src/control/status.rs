@@ -82,7 +82,10 @@ pub struct Worker {
     pub generation: u32,
     /// All in all.
     pub state: WorkerState,
-    /// Its instances.
+    /// What was wrong with the last new generation, which was given up; `None` for nothing.
+    #[serde(default)]
+    pub setback: Option<String>,
+    /// Its instances; while one generation takes the place of another, those of both.
     pub instances: Vec<Instance>,
     /// The names of its listeners.
     pub listeners: Vec<String>,
@@ -118,12 +121,28 @@ pub struct Instance {
     pub pid: Option<u32>,
     /// What it does; never [`WorkerState::Degraded`].
     pub state: WorkerState,
+    /// Whether it reads its own configuration again, as it says.
+    #[serde(default)]
+    pub reloading: bool,
+    /// What its process says about itself (`STATUS=` of sd_notify(3)), for people.
+    #[serde(default)]
+    pub status: Option<String>,
     /// Since when, as [`super::rfc3339`] has it.
     pub since: String,
     /// How often it was started again.
     pub restarts: u64,
     /// How the last process ended, in words; `None` where none has.
     pub last_exit: Option<String>,
+}
+
+impl Instance {
+    /// Its state for people: who reads its configuration again runs, and is told apart.
+    pub fn word(&self) -> &str {
+        match (&self.state, self.reloading) {
+            (WorkerState::Running, true) => "reloading",
+            (state, _) => state.word(),
+        }
+    }
 }
 
 /// How a worker or an instance is.
@@ -144,7 +163,7 @@ pub enum WorkerState {
     Stopping,
     /// Not started again, because nobody wants it to be.
     Stopped,
-    /// Some instances of the worker have failed, others have not.
+    /// Some instances of the worker have failed, others have not; or its last rollout went back.
     Degraded,
     /// A word of a newer listend.
     #[serde(untagged)]
@@ -170,6 +189,37 @@ pub struct Detail {
     /// Those that were asked for or are worth knowing; none for a worker.
     #[serde(default)]
     pub options: Vec<SocketOption>,
+    /// How a worker lives; `None` for a listener.
+    #[serde(default)]
+    pub life: Option<Life>,
+}
+
+/// How a worker lives, in words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// When an instance counts as ready: `started`, `notify`, `accepting all`, `fd 3`.
+    pub ready: String,
+    /// How a new generation takes the place of an old one.
+    pub rollout: Rollout,
+    /// The longest time between two signs of life; `None` asks for none.
+    pub watchdog: Option<String>,
+    /// How many descriptors all instances have left for their successors.
+    pub stored: u64,
+    /// How many each may leave.
+    pub fd_store: u64,
+}
+
+/// How a new generation takes the place of an old one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// `start-first` or `stop-first`.
+    pub order: String,
+    /// How many instances at a time.
+    pub parallel: u64,
+    /// How long a new instance has to be ready before it is relied on.
+    pub min_ready: String,
+    /// Whether one is under way.
+    pub under_way: bool,
 }
 
 /// A socket option.
@@ -259,6 +309,10 @@ pub fn troubles(status: &Status) -> Vec<String> {
         lines.push(format!("listener `{name}` is {word}"));
     }
     for worker in status.workers.iter().filter(|one| !is_worker_well(one)) {
+        if let Some(setback) = &worker.setback {
+            let name = &worker.name;
+            lines.push(format!("worker `{name}`: rolled back: {setback}"));
+        }
         let ill = worker.instances.iter().filter(|one| !one.state.is_well());
         let before = lines.len();
         for instance in ill {
@@ -270,7 +324,7 @@ pub fn troubles(status: &Status) -> Vec<String> {
             let why = why.map_or(String::new(), |words| format!(": {words}"));
             lines.push(format!("{whose}: {}{why}", instance.state.word()));
         }
-        if lines.len() == before {
+        if lines.len() == before && worker.setback.is_none() {
             lines.push(format!("worker `{}`: {}", worker.name, worker.state.word()));
         }
     }
@@ -288,6 +342,8 @@ mod tests {
             generation: 1,
             pid: None,
             state,
+            reloading: false,
+            status: None,
             since: super::super::rfc3339(0),
             restarts: 0,
             last_exit: last_exit.map(str::to_owned),
@@ -300,6 +356,7 @@ mod tests {
             activation: "eager".to_owned(),
             generation: 1,
             state,
+            setback: None,
             instances,
             listeners: Vec::new(),
             connections: None,
@@ -374,6 +431,15 @@ mod tests {
                 "listener `web` is missing",
                 "instance `app-2` of worker `app`: failed: exit status 3"
             ]
+        );
+        let one = instance("app", WorkerState::Running, None);
+        let mut rolled_back = worker(WorkerState::Degraded, vec![one]);
+        rolled_back.setback = Some("app: exited with status 3".to_owned());
+        let status = with(listener(ListenerState::Listening), rolled_back);
+        assert!(!all_is_well(&status));
+        assert_eq!(
+            troubles(&status),
+            ["worker `app`: rolled back: app: exited with status 3"]
         );
         let one = instance("app", WorkerState::Backoff, None);
         let status = with(

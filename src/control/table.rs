@@ -83,26 +83,36 @@ fn fill(queue: Queue) -> String {
 }
 
 /// One line for a worker with one instance; otherwise a line for each instance
-/// below the worker's. What its connections did has a line of its own.
+/// below the worker's. What an instance says about itself, why the worker is degraded, and what its
+/// connections did have lines of their own.
 fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
     let name = Cell::text(&worker.name);
-    let generation = Cell::text(&worker.generation.to_string());
+    let generation = || Cell::text(&worker.generation.to_string());
     match worker.only_instance() {
-        Some(only) => sheet.row(instance(name, generation, only, now)),
+        Some(only) => {
+            let generation = generation_of(only).unwrap_or_else(generation);
+            let mut row = instance(name, generation, only, now);
+            // The instance goes on; that the worker is degraded is what is to be seen.
+            if worker.state == WorkerState::Degraded {
+                row[2] = worker_state(worker);
+            }
+            sheet.row(row);
+            says(sheet, "  ", only);
+        }
         None => {
-            let state = Cell::coloured(worker.state.word(), worker_colour(&worker.state));
             let mut row: [Cell; 7] = Default::default();
-            [row[0], row[1], row[2]] = [name, generation, state];
+            [row[0], row[1], row[2]] = [name, generation(), worker_state(worker)];
             sheet.row(row);
             for one in &worker.instances {
                 let name = Cell::text(&format!("  {}", one.name));
-                let generation = match one.generation {
-                    0 => Cell::default(),
-                    number => Cell::text(&number.to_string()),
-                };
+                let generation = generation_of(one).unwrap_or_default();
                 sheet.row(instance(name, generation, one, now));
+                says(sheet, "    ", one);
             }
         }
+    }
+    if let Some(setback) = &worker.setback {
+        sheet.note(format!("  rolled back: {}", clean(setback)));
     }
     if let Some(some) = worker.connections {
         let (live, accepted, refused) = (some.live, some.accepted, some.refused);
@@ -112,13 +122,28 @@ fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
     }
 }
 
+/// Its own: two generations overlap for a while. An older listend does not tell it.
+fn generation_of(instance: &Instance) -> Option<Cell> {
+    (instance.generation > 0).then(|| Cell::text(&instance.generation.to_string()))
+}
+
+fn worker_state(worker: &Worker) -> Cell {
+    Cell::coloured(worker.state.word(), worker_colour(&worker.state))
+}
+
+fn says(sheet: &mut Sheet<7>, indent: &str, instance: &Instance) {
+    if let Some(words) = &instance.status {
+        sheet.note(format!("{indent}says: {}", clean(words)));
+    }
+}
+
 fn instance(name: Cell, generation: Cell, instance: &Instance, now: u64) -> [Cell; 7] {
     // Without a process, `since` is when it ended, which is no uptime.
     let uptime = instance.pid.and_then(|_| time::age(&instance.since, now));
     [
         name,
         generation,
-        Cell::coloured(instance.state.word(), worker_colour(&instance.state)),
+        Cell::coloured(instance.word(), instance_colour(instance)),
         Cell::number(instance.pid),
         uptime.map_or(Cell::dash(), |words| Cell::text(&words)),
         Cell::text(&instance.restarts.to_string()),
@@ -132,6 +157,13 @@ fn listener_colour(state: &ListenerState) -> Colour {
         ListenerState::Missing | ListenerState::Damaged => Colour::Bad,
         ListenerState::Full => Colour::Doubtful,
         ListenerState::Other(_) => Colour::None,
+    }
+}
+
+fn instance_colour(instance: &Instance) -> Colour {
+    match instance.reloading {
+        true => Colour::Doubtful,
+        false => worker_colour(&instance.state),
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Facts {
     pub state: State,
     /// Since when it is in a state of that kind.
     pub since: Mono,
+    /// Whether its process has said that it reads its configuration again, and not yet that it has.
+    pub reloading: bool,
     /// How often it was started again.
     pub restarts: u64,
     /// How its last process ended.
@@ -60,6 +62,7 @@ impl Core {
         Some(Facts {
             state: slot.state,
             since: slot.since,
+            reloading: slot.reloading,
             restarts: slot.starts.saturating_sub(1),
             last_end: slot.last_end,
             role: slot.role,

@@ -2,20 +2,15 @@
 
 use crate::config::Restart;
 use crate::core::{Event, ExitStatus, Refusal, is_failure};
-use crate::plan::{ListenerId, WorkerId};
-use std::collections::BTreeSet;
+use crate::plan::WorkerId;
 
-/// The counters of all workers, and which listeners are out of order.
+/// The counters of all workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Indexed by [`WorkerId`].
     workers: Vec<WorkerCounters>,
     /// How often the configuration was read again and taken.
     pub reloads: u64,
-    /// The listeners that are not bound.
-    missing: BTreeSet<ListenerId>,
-    /// The sockets that take no clients.
-    damaged: BTreeSet<(ListenerId, u32)>,
 }
 
 /// What one worker's instances and connections have done.
@@ -91,12 +86,6 @@ impl Counters {
         known.copied().unwrap_or_default()
     }
 
-    /// Whether every socket of a listener is bound and takes clients.
-    pub fn is_up(&self, id: ListenerId) -> bool {
-        let mut of_it = self.damaged.range((id, 0)..=(id, u32::MAX));
-        !self.missing.contains(&id) && of_it.next().is_none()
-    }
-
     /// Counts what happened.
     pub fn observe(&mut self, event: &Event) {
         match event {
@@ -134,23 +123,6 @@ impl Counters {
             Event::RolloutDone { worker, .. } => self.add(*worker, |count| &mut count.rollouts),
             Event::RolledBack { worker, .. } => self.add(*worker, |count| &mut count.rollbacks),
             Event::Replanned => self.reloads = self.reloads.saturating_add(1),
-            Event::ListenerRefuses { listener } => {
-                self.missing.insert(*listener);
-            }
-            Event::ListenerAwaited { listener, .. } | Event::ListenerMissing { listener, .. } => {
-                self.missing.insert(*listener);
-            }
-            Event::ListenerBound { listener, .. } => {
-                self.missing.remove(listener);
-            }
-            Event::ListenerDamaged { listener, socket } => {
-                self.damaged.insert((*listener, *socket));
-            }
-            Event::ListenerRepaired {
-                listener, socket, ..
-            } => {
-                self.damaged.remove(&(*listener, *socket));
-            }
             // Either told by another event as well, or nothing that is counted.
             Event::InstanceStarting { .. }
             | Event::InstanceFailed { .. }
@@ -158,7 +130,13 @@ impl Counters {
             | Event::StopRequested { .. }
             | Event::StopHurried { .. }
             | Event::Stopping { .. }
+            | Event::ListenerAwaited { .. }
             | Event::ListenerOverdue { .. }
+            | Event::ListenerMissing { .. }
+            | Event::ListenerBound { .. }
+            | Event::ListenerDamaged { .. }
+            | Event::ListenerRepaired { .. }
+            | Event::ListenerRefuses { .. }
             | Event::InstanceRefreshed { .. }
             | Event::RepairFailed { .. }
             | Event::NobodyTaken { .. }

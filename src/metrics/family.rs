@@ -40,6 +40,8 @@ pub(super) enum Kind {
 /// Whose rows of the page have the values.
 enum Rows {
     Daemon(fn(&DaemonRow) -> Option<Value>),
+    /// Several series, with labels of their own.
+    DaemonBy(fn(&DaemonRow) -> Vec<(Further, u64)>),
     Listeners(fn(&ListenerRow) -> Value),
     Sockets(fn(&SocketRow) -> Option<Value>),
     Workers(fn(&WorkerRow) -> Option<Value>),
@@ -47,7 +49,7 @@ enum Rows {
     WorkersBy(fn(&WorkerRow) -> Vec<(Further, u64)>),
 }
 
-/// Labels with fixed values, beside `worker`.
+/// Labels with fixed values, beside `worker` where it is of one.
 type Further = &'static [(&'static str, &'static str)];
 
 #[derive(Clone, Copy)]
@@ -142,7 +144,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         "listend_worker_ready_instances",
         None,
-        "Instances that run their program.",
+        "Instances that run their program and are ready.",
         Rows::Workers(|row| Some(Whole(row.states.running))),
     ),
     family(
@@ -184,6 +186,41 @@ pub(super) const FAMILIES: &[Family] = &[
                 (&[("reason", "launch"), ("result", "error")], exits.launch),
             ]
         }),
+    ),
+    family(
+        Gauge,
+        "listend_worker_degraded",
+        None,
+        "Whether the last rollout of the worker went back to what it was to replace.",
+        Rows::Workers(|row| Some(Whole(u64::from(row.is_degraded)))),
+    ),
+    family(
+        Counter,
+        "listend_worker_rollouts",
+        None,
+        "Generations of the worker that have taken over.",
+        Rows::Workers(|row| Some(Whole(row.counters.rollouts))),
+    ),
+    family(
+        Counter,
+        "listend_worker_rollbacks",
+        None,
+        "Generations of the worker that were given up.",
+        Rows::Workers(|row| Some(Whole(row.counters.rollbacks))),
+    ),
+    family(
+        Counter,
+        "listend_worker_start_timeouts",
+        None,
+        "Processes that were ended, because they were not ready in time.",
+        Rows::Workers(|row| Some(Whole(row.counters.start_timeouts))),
+    ),
+    family(
+        Counter,
+        "listend_worker_watchdog_timeouts",
+        None,
+        "Processes that were ended, because they gave no sign of life in time.",
+        Rows::Workers(|row| Some(Whole(row.counters.watchdog_timeouts))),
     ),
     family(
         Counter,
@@ -244,6 +281,28 @@ pub(super) const FAMILIES: &[Family] = &[
         Rows::Workers(|row| row.connections.map(|_| Whole(row.counters.accept_pauses))),
     ),
     family(
+        Counter,
+        "listend_reloads",
+        None,
+        "How often the configuration was read again and taken.",
+        Rows::Daemon(|row| Some(Whole(row.reloads))),
+    ),
+    family(
+        Counter,
+        "listend_notifications",
+        None,
+        "Messages of workers (sd_notify), by what became of them.",
+        Rows::DaemonBy(|row| {
+            let notices = row.notices;
+            vec![
+                (&[("result", "ok")], notices.taken),
+                (&[("result", "malformed")], notices.malformed),
+                (&[("result", "foreign")], notices.foreign),
+                (&[("result", "truncated")], notices.truncated),
+            ]
+        }),
+    ),
+    family(
         Info,
         "listend_build",
         None,
@@ -298,7 +357,7 @@ impl Family {
     /// How many rows of the page it goes through.
     pub(super) fn rows(&self, page: &Page) -> usize {
         match self.rows {
-            Rows::Daemon(_) => 1,
+            Rows::Daemon(_) | Rows::DaemonBy(_) => 1,
             Rows::Listeners(_) => page.listeners.len(),
             Rows::Sockets(_) => page.sockets.len(),
             Rows::Workers(_) | Rows::WorkersBy(_) => page.workers.len(),
@@ -337,10 +396,21 @@ impl Family {
                 (Kind::Info, Some(_)) => to.encode_info(&[("version", env!("CARGO_PKG_VERSION"))]),
                 (Kind::Gauge | Kind::Counter, Some(value)) => self.one(value, to),
             },
+            Rows::DaemonBy(values) => {
+                for (further, value) in values(&page.daemon) {
+                    let labels = Labels {
+                        first: None,
+                        socket: None,
+                        further,
+                    };
+                    self.one(Whole(value), &mut to.encode_family(&labels)?)?;
+                }
+                Ok(())
+            }
             Rows::Listeners(value) => {
                 for row in page.listeners.get(rows).unwrap_or_default() {
                     let labels = Labels {
-                        first: ("listener", &row.name),
+                        first: Some(("listener", &row.name)),
                         socket: None,
                         further: &[],
                     };
@@ -352,7 +422,7 @@ impl Family {
                 for row in page.sockets.get(rows).unwrap_or_default() {
                     let Some(value) = value(row) else { continue };
                     let labels = Labels {
-                        first: ("listener", &row.listener),
+                        first: Some(("listener", &row.listener)),
                         socket: Some((row.socket, &row.address)),
                         further: &[],
                     };
@@ -386,7 +456,7 @@ impl Family {
         to: &mut MetricEncoder,
     ) -> fmt::Result {
         let labels = Labels {
-            first: ("worker", &row.name),
+            first: Some(("worker", &row.name)),
             socket: None,
             further,
         };
@@ -403,7 +473,7 @@ impl Family {
 
 /// The labels of one series.
 struct Labels<'p> {
-    first: (&'static str, &'p str),
+    first: Option<(&'static str, &'p str)>,
     socket: Option<(u32, &'p str)>,
     further: Further,
 }
@@ -411,7 +481,9 @@ struct Labels<'p> {
 impl EncodeLabelSet for Labels<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder) -> fmt::Result {
         use prometheus_client::encoding::EncodeLabel;
-        self.first.encode(encoder.encode_label())?;
+        if let Some(first) = self.first {
+            first.encode(encoder.encode_label())?;
+        }
         if let Some((socket, address)) = self.socket {
             ("socket", socket).encode(encoder.encode_label())?;
             ("address", address).encode(encoder.encode_label())?;

@@ -5,7 +5,7 @@
 //! megabytes. [`http`] knows as much of HTTP as a scrape needs. Nothing here opens, reads or waits.
 //!
 //! Every label comes from the configuration, or from a fixed set: however long the daemon runs and
-//! whatever clients do, the number of series stays what it was at the start.
+//! whatever clients do, only a reload makes more series.
 
 mod counters;
 mod family;
@@ -14,5 +14,5 @@ mod page;
 mod text;
 
 pub use counters::{Counters, Exits, WorkerCounters};
-pub use page::{DaemonRow, ListenerRow, Page, SocketRow, States, WorkerRow};
+pub use page::{DaemonRow, ListenerRow, Notices, Page, SocketRow, States, WorkerRow};
 pub use text::{Format, Rendering};

@@ -33,6 +33,23 @@ pub struct DaemonRow {
     pub virtual_memory: Option<u64>,
     /// User and system time in seconds.
     pub cpu: Option<f64>,
+    /// How often the configuration was read again and taken.
+    pub reloads: u64,
+    /// What workers have said about themselves.
+    pub notices: Notices,
+}
+
+/// How many messages of workers there were (sd_notify(3)), by what became of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Notices {
+    /// Understood.
+    pub taken: u64,
+    /// Understood in part.
+    pub malformed: u64,
+    /// Dropped: of somebody who may tell nothing.
+    pub foreign: u64,
+    /// Dropped: too long, or without room for its descriptors.
+    pub truncated: u64,
 }
 
 /// A listener.
@@ -78,6 +95,8 @@ pub struct WorkerRow {
     pub counters: WorkerCounters,
     /// Of one whose connections are accepted here.
     pub connections: Option<ConnectionCounts>,
+    /// Whether its last rollout went back.
+    pub is_degraded: bool,
 }
 
 /// How many are in which [`State`].

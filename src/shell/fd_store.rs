@@ -106,6 +106,12 @@ impl FdStore {
         .collect()
     }
 
+    /// How many descriptors all instances of a worker have left.
+    pub(super) fn count(&self, worker: WorkerId) -> usize {
+        let places = (worker, 0)..=(worker, u32::MAX);
+        self.kept.range(places).map(|(_, kept)| kept.len()).sum()
+    }
+
     fn drop_where(&mut self, epoll: &Epoll, is_meant: impl Fn(Place, &Kept) -> bool) -> usize {
         let mut dropped = 0;
         self.kept.retain(|place, kept| {

@@ -6,11 +6,12 @@
 
 use super::clock;
 use super::turn::{Shell, Token};
-use crate::core::{Mono, State};
+use crate::core::{ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Unit};
 use crate::metrics::http::{self, Refused, Request};
 use crate::metrics::{
-    Counters, DaemonRow, Format, ListenerRow, Page, Rendering, SocketRow, States, WorkerRow,
+    Counters, DaemonRow, Format, ListenerRow, Notices, Page, Rendering, SocketRow, States,
+    WorkerRow,
 };
 use crate::plan::{Activation, ListenerId, Plan, WorkerId};
 use nix::errno::Errno;
@@ -375,7 +376,8 @@ impl Shell {
             sampling.page.sockets.push(row);
         }
         sampling.page.listeners.push(ListenerRow {
-            is_up: !sockets.is_empty() && self.metrics.counters.is_up(id),
+            is_up: !sockets.is_empty()
+                && self.core.listener_state(id) == ListenerCondition::Listening,
             name,
         });
     }
@@ -401,12 +403,27 @@ impl Shell {
                 states,
                 backoff,
                 counters: self.metrics.counters.worker(id),
+                is_degraded: self.core.degraded(id).is_some(),
                 connections: match worker.lifecycle.activation {
                     Activation::PerConnection(_) => Some(self.core.connections(id)),
                     Activation::Eager | Activation::OnDemand { .. } => None,
                 },
             })
             .collect();
+    }
+
+    fn sample_notices(&self) -> Notices {
+        let counted = self.notify_counters();
+        let others = [counted.malformed, counted.foreign, counted.truncated];
+        let taken = others
+            .into_iter()
+            .fold(counted.received, u64::saturating_sub);
+        Notices {
+            taken,
+            malformed: counted.malformed,
+            foreign: counted.foreign,
+            truncated: counted.truncated,
+        }
     }
 
     fn sample_daemon(&self) -> DaemonRow {
@@ -424,6 +441,8 @@ impl Shell {
             resident: stat.map(|stat| stat.rss * procfs::page_size()),
             virtual_memory: stat.map(|stat| stat.vsize),
             cpu: stat.map(|stat| (stat.utime + stat.stime) as f64 / ticks as f64),
+            reloads: self.metrics.counters.reloads,
+            notices: self.sample_notices(),
         }
     }
 }

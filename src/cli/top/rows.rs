@@ -56,7 +56,10 @@ fn lines_of(worker: &Worker) -> usize {
         true => 1,
         false => 1 + worker.instances.len(),
     };
-    instances + usize::from(worker.connections.is_some())
+    let says = worker.instances.iter();
+    let says = says.filter(|one| one.status.is_some()).count();
+    let notes = usize::from(worker.setback.is_some()) + usize::from(worker.connections.is_some());
+    instances + says + notes
 }
 
 /// Whether it has one instance, and both fit in a line.
@@ -165,10 +168,10 @@ fn spark(samples: impl DoubleEndedIterator<Item = u64>, columns: usize, look: Lo
 /// Titles, lines, and which of the lines are the chosen worker's.
 pub fn workers(top: &Top, area: Rect, now: u64, look: Look) -> (String, Vec<Row>, Range<usize>) {
     let all = usize::from(area.width);
-    let fixed = 1 + 1 + 4 + 1 + 8 + 1 + 7 + 1 + 7 + 1 + 8 + 1;
+    let fixed = 1 + 1 + 4 + 1 + 9 + 1 + 7 + 1 + 7 + 1 + 8 + 1;
     let room = all.saturating_sub(fixed + 1);
     let (name, last) = (room / 2, room - room / 2);
-    let columns = [name, 4, 8, 7, 7, 8, last];
+    let columns = [name, 4, 9, 7, 7, 8, last];
     let line = |cells: [&str; 7], mood: Mood| {
         let [called, generation, state, pid, uptime, restarts, exit] = cells;
         let [a, b, c, d, e, f, g] = columns;
@@ -207,31 +210,50 @@ pub fn workers(top: &Top, area: Rect, now: u64, look: Look) -> (String, Vec<Row>
         let start = lines.len();
         let called = clean(&one.name);
         let generation = one.generation.to_string();
+        let note = |words: &str| Row(vec![(cell(words, all, Side::Left), Style::new())]);
         if !is_alone(one) {
             let (word, mood) = (clean(one.state.word()), worker_mood(&one.state));
             lines.push(line([&called, &generation, &word, "", "", "", ""], mood));
         }
         for instance in &one.instances {
-            let (called, generation) = match is_alone(one) {
-                true => (called.clone(), generation.as_str()),
-                false => (format!("  {}", clean(&instance.name)), ""),
+            // Its own: two generations overlap for a while. An older listend does not tell it.
+            let of_instance = match (instance.generation, is_alone(one)) {
+                (0, true) => generation.clone(),
+                (0, false) => String::new(),
+                (number, _) => number.to_string(),
             };
+            let (called, indent) = match is_alone(one) {
+                true => (called.clone(), ""),
+                false => (format!("  {}", clean(&instance.name)), "  "),
+            };
+            let is_degraded = is_alone(one) && one.state == WorkerState::Degraded;
             let [word, pid, uptime, restarts, exit] = words(instance, now);
             let cells = [
                 called.as_str(),
-                generation,
-                &word,
+                &of_instance,
+                if is_degraded { one.state.word() } else { &word },
                 &pid,
                 &uptime,
                 &restarts,
                 &exit,
             ];
-            lines.push(line(cells, worker_mood(&instance.state)));
+            let mood = match (is_degraded, instance.reloading) {
+                (true, _) => worker_mood(&one.state),
+                (false, true) => Mood::Doubtful,
+                (false, false) => worker_mood(&instance.state),
+            };
+            lines.push(line(cells, mood));
+            if let Some(words) = &instance.status {
+                lines.push(note(&format!("   {indent}says: {}", clean(words))));
+            }
+        }
+        if let Some(setback) = &one.setback {
+            lines.push(note(&format!("   rolled back: {}", clean(setback))));
         }
         if let Some(some) = one.connections {
             let (live, accepted, refused) = (some.live, some.accepted, some.refused);
             let words = format!("   {live} open, {accepted} accepted, {refused} refused");
-            lines.push(Row(vec![(cell(&words, all, Side::Left), Style::new())]));
+            lines.push(note(&words));
         }
         if index == top.worker_index() {
             chosen = start..lines.len();
@@ -248,7 +270,7 @@ fn words(instance: &Instance, now: u64) -> [String; 5] {
     // Without a process, `since` is when it ended, which is no uptime.
     let uptime = instance.pid.and_then(|_| age(&instance.since, now));
     [
-        clean(instance.state.word()),
+        clean(instance.word()),
         number(instance.pid),
         uptime.unwrap_or_else(|| "-".to_owned()),
         instance.restarts.to_string(),

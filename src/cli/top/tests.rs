@@ -38,9 +38,11 @@ fn listener(name: &str, state: ListenerState, sockets: &[(&str, u64, Option<u64>
 fn instance(name: &str, pid: Option<u32>, state: WorkerState, last: Option<&str>) -> Instance {
     Instance {
         name: name.to_owned(),
-        generation: 1,
+        generation: 3,
         pid,
         state,
+        reloading: false,
+        status: None,
         since: rfc3339(NOON - 4000),
         restarts: 2,
         last_exit: last.map(str::to_owned),
@@ -53,6 +55,7 @@ fn worker(name: &str, state: WorkerState, instances: Vec<Instance>) -> Worker {
         activation: "eager".to_owned(),
         generation: 3,
         state,
+        setback: None,
         instances,
         listeners: vec!["web".to_owned()],
         connections: None,
@@ -124,6 +127,40 @@ fn lines(top: &Top, columns: u16, rows: u16, look: Look) -> Vec<String> {
 fn same(lines: &[String], golden: &str) {
     let screen = lines.join("\n") + "\n";
     assert!(screen == golden, "\n{screen}\nis not\n{golden}");
+}
+
+#[test]
+fn generations_that_overlap_and_one_that_went_back_are_told_apart() {
+    let mut old = instance("app.0", Some(4711), WorkerState::Running, None);
+    old.generation = 1;
+    old.status = Some("serving\u{1b}[2J 3 clients".to_owned());
+    let mut new = instance("app.0", Some(4712), WorkerState::Starting, None);
+    new.generation = 2;
+    let mut rolling = worker("app", WorkerState::Starting, vec![old.clone(), new]);
+    rolling.generation = 2;
+    old.name = "api".to_owned();
+    old.reloading = true;
+    let reloading = worker("api", WorkerState::Running, vec![old.clone()]);
+    let mut rolled_back = worker("api", WorkerState::Degraded, vec![old]);
+    rolled_back.setback = Some("api: not ready after 90 s".to_owned());
+    let status = Status {
+        listeners: Vec::new(),
+        workers: vec![rolling, reloading, rolled_back],
+    };
+    let top = Top::new("x".to_owned(), status);
+    let shown = lines(&top, 80, 24, PLAIN).join("\n");
+    let wanted = [
+        " app                   2 starting",
+        "   app.0               1 running      4711   1h 6m        2 -",
+        "     says: serving?[2J 3 clients",
+        "   app.0               2 starting     4712   1h 6m        2 -",
+        " api                   1 reloading    4711   1h 6m        2 -",
+        "   says: serving?[2J 3 clients",
+        " api                   1 degraded     4711   1h 6m        2 -",
+        "   says: serving?[2J 3 clients",
+        "   rolled back: api: not ready after 90 s",
+    ];
+    assert!(shown.contains(&wanted.join("\n")), "\n{shown}");
 }
 
 #[test]

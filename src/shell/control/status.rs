@@ -2,10 +2,10 @@
 //! than the loop can wait.
 
 use super::client::ClientId;
-use crate::config::{Endpoint, SocketKind};
+use crate::config::{Endpoint, Every, Order, Ready, SocketKind};
 use crate::control::{
-    Connections, Detail, Instance, Listener, ListenerState, Queue, Reply, Socket, SocketOption,
-    Worker, WorkerState, rfc3339,
+    Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout, Socket,
+    SocketOption, Worker, WorkerState, rfc3339,
 };
 use crate::core::{InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{BoundSocket, Depth, DepthReader, Effective};
@@ -172,6 +172,7 @@ impl Shell {
                 .first()
                 .and_then(|socket| self.position(socket.place)),
             options: held.iter().flat_map(options).collect(),
+            life: None,
         };
         Listener {
             name: plan.name.clone(),
@@ -218,12 +219,14 @@ impl Shell {
         let detail = || Detail {
             place: self.position(plan.place),
             options: Vec::new(),
+            life: Some(self.life(id)),
         };
         Worker {
             name: plan.name.clone(),
             activation: activation.to_owned(),
             generation: self.core.generation(id),
             state,
+            setback: self.setback(id),
             instances,
             listeners: listeners
                 .map(|id| self.plan.listener(*id).name.clone())
@@ -233,18 +236,48 @@ impl Shell {
         }
     }
 
+    /// Why a worker is degraded, if a rollout of it went back.
+    fn setback(&self, id: WorkerId) -> Option<String> {
+        let degraded = self.core.degraded(id)?;
+        let (instance, words) = self.setbacks.get(&id)?;
+        // That it was rolled back is said in front of it.
+        let why = words.strip_suffix("; rolling back").unwrap_or(words);
+        (*instance == degraded.instance).then(|| why.to_owned())
+    }
+
+    fn life(&self, id: WorkerId) -> Life {
+        let plan = self.plan.worker(id);
+        let life = &plan.lifecycle;
+        Life {
+            ready: ready_words(life.ready),
+            rollout: Rollout {
+                order: match life.rollout.order {
+                    Order::StartFirst => "start-first".to_owned(),
+                    Order::StopFirst => "stop-first".to_owned(),
+                },
+                parallel: life.rollout.parallel.into(),
+                min_ready: words::duration(life.rollout.min_ready),
+                under_way: self.core.is_rolling(id),
+            },
+            watchdog: life.watchdog.map(words::duration),
+            stored: self.notify.store.count(id) as u64,
+            fd_store: plan.fd_store.into(),
+        }
+    }
+
     fn portray_instance(&self, id: InstanceId, now: Mono, wall: u64) -> Option<Instance> {
         let facts = self.core.facts(id)?;
         // One that has always waited does so since the start.
         let since = facts.since.max(self.control.since);
+        let process = facts.state.process();
+        let told = process.and_then(|process| self.told(process));
         Some(Instance {
             name: words::instance_name(&self.plan, id),
             generation: id.generation,
-            pid: facts
-                .state
-                .process()
-                .and_then(|process| self.pid_of(process)),
+            pid: process.and_then(|process| self.pid_of(process)),
             state: word_for(facts.state),
+            reloading: facts.reloading,
+            status: told.and_then(|told| told.status.clone()),
             since: rfc3339(wall.saturating_sub(now.since(since).as_secs())),
             restarts: facts.restarts,
             last_exit: facts.last_end.map(|end| ended(&end)),
@@ -255,6 +288,17 @@ impl Shell {
     fn position(&self, place: Place) -> Option<String> {
         let file = self.control.files.get(usize::from(place.file.0))?;
         Some(format!("{file}:{}", place.line))
+    }
+}
+
+/// When an instance counts as ready, as the configuration has it.
+fn ready_words(ready: Ready) -> String {
+    match ready {
+        Ready::Started => "started".to_owned(),
+        Ready::Notify => "notify".to_owned(),
+        Ready::Accepting(Every::All) => "accepting all".to_owned(),
+        Ready::Accepting(Every::First) => "accepting first".to_owned(),
+        Ready::Fd(number) => format!("fd {number}"),
     }
 }
 
@@ -356,6 +400,8 @@ mod tests {
                 generation: 1,
                 pid: None,
                 state: state.clone(),
+                reloading: false,
+                status: None,
                 since: String::new(),
                 restarts: 0,
                 last_exit: None,

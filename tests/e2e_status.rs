@@ -1,0 +1,189 @@
+//! What `Status`, `listend status` and the metrics tell of what instances say, of generations that
+//! overlap, and of one that was given up.
+
+mod harness;
+
+use harness::varlink::{self, Varlink};
+use harness::{Daemon, Puppet, World, eventually};
+use serde_json::{Value, json};
+
+const YAML: &str = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [web]
+    ready: notify
+    watchdog: 30s
+    fd_store: 4
+    rollout: { order: start-first, min_ready: 1ms }
+";
+
+/// A daemon whose worker is ready.
+fn ready(world: &World) -> (Daemon, Puppet, Varlink) {
+    let daemon = varlink::run(world, YAML);
+    let mut puppet = world.puppet();
+    puppet.ask("notify READY=1");
+    daemon.line(&["app.0: ready after"]);
+    (daemon, puppet, Varlink::connect(world))
+}
+
+fn app(client: &mut Varlink, parameters: Value) -> Value {
+    client.ask("Status", parameters)["workers"][0].take()
+}
+
+/// What `listend status` prints, whatever it finds.
+fn printed(world: &World, words: &[&str]) -> harness::Finished {
+    let control = varlink::words(world);
+    let control = control.iter().map(String::as_str);
+    world.finish(
+        ["status"]
+            .into_iter()
+            .chain(words.iter().copied())
+            .chain(control),
+    )
+}
+
+/// The value of a series.
+fn value(client: &mut Varlink, series: &str) -> f64 {
+    let text = client.ask("Metrics", json!({}));
+    let text = text["text"].as_str().expect("text");
+    let line = text.lines().find_map(|line| line.strip_prefix(series));
+    let line = line.unwrap_or_else(|| panic!("no {series} in {text}"));
+    line.trim().parse().expect("a number")
+}
+
+#[test]
+fn what_an_instance_says_about_itself_is_shown() {
+    let world = World::new();
+    let (daemon, mut puppet, mut client) = ready(&world);
+    let instance = app(&mut client, json!({}))["instances"][0].take();
+    assert_eq!(instance["status"], Value::Null);
+    assert_eq!(instance["reloading"], false);
+    assert_eq!(instance["generation"], 1);
+
+    puppet.ask("notify STATUS=serving\u{1b}[2J 3 clients|RELOADING=1");
+    eventually("it has been heard", || {
+        app(&mut client, json!({}))["instances"][0]["reloading"] == true
+    });
+    let instance = app(&mut client, json!({}))["instances"][0].take();
+    assert_eq!(instance["status"], "serving^[[2J 3 clients");
+    assert_eq!(instance["state"], "running");
+    let finished = printed(&world, &[]).expect_code(0);
+    let line = |words: &str| finished.stdout.lines().find(|line| line.contains(words));
+    assert!(line("reloading").is_some(), "{finished:?}");
+    assert_eq!(line("says"), Some("  says: serving^[[2J 3 clients"));
+
+    puppet.ask("notify READY=1|STATUS=");
+    eventually("it has read its configuration", || {
+        app(&mut client, json!({}))["instances"][0]["reloading"] == false
+    });
+    assert_eq!(
+        app(&mut client, json!({}))["instances"][0]["status"],
+        Value::Null
+    );
+    assert!(value(&mut client, "listend_notifications_total{result=\"ok\"}") >= 3.0);
+    daemon.stop();
+}
+
+#[test]
+fn how_a_worker_lives_is_told_in_full() {
+    let world = World::new();
+    let (daemon, mut puppet, mut client) = ready(&world);
+    puppet.ask("store thing");
+    let named = || json!({ "name": "app" });
+    eventually("it is kept", || {
+        app(&mut client, named())["detail"]["life"]["stored"] == 1
+    });
+    let rollout = json!({
+        "order": "start-first",
+        "parallel": 1,
+        "min_ready": "1 ms",
+        "under_way": false,
+    });
+    let life = json!({
+        "ready": "notify",
+        "rollout": rollout,
+        "watchdog": "30 s",
+        "stored": 1,
+        "fd_store": 4,
+    });
+    assert_eq!(app(&mut client, named())["detail"]["life"], life);
+    let finished = printed(&world, &["app"]).expect_code(0);
+    for line in [
+        "  ready       notify",
+        "  rollout     start-first, 1 at a time, each ready for 1 ms",
+        "  watchdog    30 s",
+        "  fd_store    1 kept, at most 4 each",
+    ] {
+        assert!(finished.stdout.contains(line), "{finished:?}");
+    }
+    let listener = client.ask("Status", json!({ "name": "web" }))["listeners"][0].take();
+    assert_eq!(listener["detail"]["life"], Value::Null);
+    daemon.stop();
+}
+
+#[test]
+fn generations_that_overlap_are_told_apart_and_one_that_was_given_up_is_explained() {
+    let world = World::new();
+    let (daemon, _first, mut client) = ready(&world);
+    let mut orders = Varlink::connect(&world);
+    let restart = |orders: &mut Varlink| {
+        orders.call_with("Restart", json!({ "worker": "app" }), json!({}));
+    };
+
+    restart(&mut orders);
+    let mut second = world.puppet();
+    daemon.lines(&["app.0: started"], 2);
+    let both = app(&mut client, json!({ "name": "app" }));
+    let told = |key: &str| -> Vec<Value> {
+        let instances = both["instances"].as_array().expect("instances").iter();
+        instances.map(|one| one[key].clone()).collect()
+    };
+    assert_eq!(told("generation"), [1, 2]);
+    assert_eq!(told("state"), ["running", "starting"]);
+    assert_eq!(told("name"), ["app.0", "app.0"]);
+    assert_eq!(both["detail"]["life"]["rollout"]["under_way"], true);
+    assert_eq!(both["setback"], Value::Null);
+
+    second.tell("exit 3");
+    let reply = orders.next().expect("an end");
+    assert_eq!(reply["error"], "io.listend.Manager.Failed");
+    let back = app(&mut client, json!({}));
+    assert_eq!(back["state"], "degraded");
+    let setback = back["setback"].as_str().expect("words");
+    assert!(
+        setback.starts_with("app.0: exited with exit status 3"),
+        "{setback}"
+    );
+    assert!(!setback.contains("rolling back"), "{setback}");
+    assert_eq!(back["instances"].as_array().map(Vec::len), Some(1));
+    assert_eq!(back["instances"][0]["state"], "running");
+    let finished = printed(&world, &[]).expect_code(1);
+    let note = format!("  rolled back: {setback}");
+    assert!(finished.stdout.contains(&note), "{finished:?}");
+    assert!(finished.stderr.contains(setback), "{finished:?}");
+    assert_eq!(
+        value(&mut client, "listend_worker_degraded{worker=\"app\"}"),
+        1.0
+    );
+    let rollbacks = "listend_worker_rollbacks_total{worker=\"app\"}";
+    assert_eq!(value(&mut client, rollbacks), 1.0);
+
+    restart(&mut orders);
+    let mut third = world.puppet();
+    third.ask("notify READY=1");
+    let reply = orders.next().expect("an end");
+    assert!(reply["error"].is_null(), "{reply}");
+    let well = app(&mut client, json!({}));
+    assert_eq!(well["state"], "running");
+    assert_eq!(well["setback"], Value::Null);
+    assert_eq!(
+        value(&mut client, "listend_worker_degraded{worker=\"app\"}"),
+        0.0
+    );
+    let rollouts = "listend_worker_rollouts_total{worker=\"app\"}";
+    assert_eq!(value(&mut client, rollouts), 1.0);
+    printed(&world, &[]).expect_code(0);
+    daemon.stop();
+}
