@@ -401,14 +401,7 @@ impl Core {
 
     /// Starts an instance, or first the command before it.
     pub(super) fn spawn(&mut self, now: Mono, index: usize) {
-        let slot = &self.slots[index];
-        let worker = slot.instance.worker;
-        let is_outdated = slot.edition != self.worker(index).edition;
-        // What a rollout may go back to, or is to replace, goes on as it is meanwhile.
-        let is_one = slot.role == Role::Instance || slot.connection.is_some();
-        if is_one && is_outdated && !self.is_trying(worker) {
-            self.redefine(index);
-        }
+        self.bring_up_to_date(index);
         let slot = &mut self.slots[index];
         slot.starts = slot.starts.saturating_add(1);
         slot.fault = None;

@@ -113,12 +113,6 @@ impl Core {
         self.workers.get(worker.0 as usize)?.degraded
     }
 
-    /// Whether a rollout of the worker is under way that has not turned back.
-    pub(super) fn is_trying(&self, worker: WorkerId) -> bool {
-        let rollout = self.rollouts.get(&worker);
-        rollout.is_some_and(|rollout| rollout.back.is_none())
-    }
-
     fn definition(&self, worker: WorkerId) -> Definition {
         let known = &self.workers[worker.0 as usize];
         Definition {
@@ -246,6 +240,32 @@ impl Core {
         slot.instance.generation = now_is.generation;
         slot.edition = now_is.edition;
         slot.life = now_is.life;
+        slot.history = History::default();
+    }
+
+    /// Lets an instance that is about to start be of the worker's present definition or, while that
+    /// is being tried, of the one that is gone back to. Never of one that was no good.
+    pub(super) fn bring_up_to_date(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        let worker = slot.instance.worker;
+        let is_one = slot.role == Role::Instance || slot.connection.is_some();
+        if !is_one || slot.edition == self.worker(index).edition {
+            return;
+        }
+        let rollout = self.rollouts.get(&worker);
+        let Some(rollout) = rollout.filter(|rollout| rollout.back.is_none()) else {
+            return self.redefine(index);
+        };
+        if rollout.from.edition == slot.edition {
+            return;
+        }
+        let from = rollout.from.clone();
+        let known = &mut self.workers[worker.0 as usize];
+        known.last_generation += 1;
+        let slot = &mut self.slots[index];
+        slot.instance.generation = known.last_generation;
+        slot.edition = from.edition;
+        slot.life = from.life;
         slot.history = History::default();
     }
 

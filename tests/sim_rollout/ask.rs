@@ -211,10 +211,6 @@ fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> 
     if kind(&life) == kind(known.life()) {
         // What goes well is known only when RolloutStarted was told.
         known.from = known.from.or(Some(known.current));
-        // What was to be replaced on the way back goes on until it is replaced on the new way.
-        if known.back {
-            known.allowed.extend(&known.kept);
-        }
         known.allowed.insert(edition);
     } else {
         seen.activation_changed += 1;

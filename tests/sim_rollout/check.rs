@@ -76,7 +76,13 @@ impl Life {
         let arrived = |instance: &InstanceId| {
             !matches!(
                 self.core.state(*instance),
-                None | Some(State::Running { .. } | State::Failed { .. } | State::Stopped)
+                // It can be replaced as soon as it runs.
+                None | Some(
+                    State::Running { .. }
+                        | State::Stopping { .. }
+                        | State::Failed { .. }
+                        | State::Stopped
+                )
             )
         };
         self.awaited.retain(arrived);
@@ -410,7 +416,7 @@ impl Life {
             one.worker == instance.worker
                 && one.index == instance.index
                 && one.generation != instance.generation
-                && (known.back || one.generation > instance.generation)
+                && (known.back || known.trial == Some(one.generation))
         };
         let (ready, now) = (&self.ready, self.now);
         let settled = ready
