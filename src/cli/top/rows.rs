@@ -167,14 +167,56 @@ fn spark(samples: impl DoubleEndedIterator<Item = u64>, columns: usize, look: Lo
 
 /// Titles, lines, and which of the lines are the chosen worker's.
 pub fn workers(top: &Top, area: Rect, now: u64, look: Look) -> (String, Vec<Row>, Range<usize>) {
-    let all = usize::from(area.width);
-    let fixed = 1 + 1 + 4 + 1 + 9 + 1 + 7 + 1 + 7 + 1 + 8 + 1;
-    let room = all.saturating_sub(fixed + 1);
-    let (name, last) = (room / 2, room - room / 2);
-    let columns = [name, 4, 9, 7, 7, 8, last];
-    let line = |cells: [&str; 7], mood: Mood| {
+    let sheet = WorkerSheet::new(usize::from(area.width), now, look);
+    let titles = [
+        "WORKER",
+        "GEN",
+        "STATE",
+        "PID",
+        "UPTIME",
+        "RESTARTS",
+        "LAST EXIT",
+    ];
+    let titles = sheet.line(titles, Mood::Plain).0.into_iter();
+    let mut lines = Vec::new();
+    let mut chosen = 0..0;
+    for (index, one) in top.status.workers.iter().enumerate() {
+        let start = lines.len();
+        sheet.worker(one, &mut lines);
+        if index == top.worker_index() {
+            chosen = start..lines.len();
+        }
+    }
+    if lines.is_empty() {
+        lines.push(Row(vec![(" none".to_owned(), Style::new())]));
+    }
+    (titles.map(|(text, _)| text).collect(), lines, chosen)
+}
+
+/// How the lines of the workers are made.
+struct WorkerSheet {
+    all: usize,
+    columns: [usize; 7],
+    now: u64,
+    look: Look,
+}
+
+impl WorkerSheet {
+    fn new(all: usize, now: u64, look: Look) -> WorkerSheet {
+        let fixed = 1 + 1 + 4 + 1 + 9 + 1 + 7 + 1 + 7 + 1 + 8 + 1;
+        let room = all.saturating_sub(fixed + 1);
+        let (name, last) = (room / 2, room - room / 2);
+        WorkerSheet {
+            all,
+            columns: [name, 4, 9, 7, 7, 8, last],
+            now,
+            look,
+        }
+    }
+
+    fn line(&self, cells: [&str; 7], mood: Mood) -> Row {
         let [called, generation, state, pid, uptime, restarts, exit] = cells;
-        let [a, b, c, d, e, f, g] = columns;
+        let [a, b, c, d, e, f, g] = self.columns;
         let before = [
             cell(&cut_middle(called, a), a, Side::Left),
             cell(generation, b, Side::Right),
@@ -187,82 +229,64 @@ pub fn workers(top: &Top, area: Rect, now: u64, look: Look) -> (String, Vec<Row>
         ];
         Row(vec![
             (format!(" {} ", before.join(" ")), Style::new()),
-            (cell(state, c, Side::Left), look.style(mood)),
+            (cell(state, c, Side::Left), self.look.style(mood)),
             (format!(" {}", behind.join(" ")), Style::new()),
         ])
-    };
-    let titles = line(
-        [
-            "WORKER",
-            "GEN",
-            "STATE",
-            "PID",
-            "UPTIME",
-            "RESTARTS",
-            "LAST EXIT",
-        ],
-        Mood::Plain,
-    );
-    let titles = titles.0.into_iter().map(|(text, _)| text).collect();
-    let mut lines = Vec::new();
-    let mut chosen = 0..0;
-    for (index, one) in top.status.workers.iter().enumerate() {
-        let start = lines.len();
-        let called = clean(&one.name);
-        let generation = one.generation.to_string();
-        let note = |words: &str| Row(vec![(cell(words, all, Side::Left), Style::new())]);
-        if !is_alone(one) {
-            let (word, mood) = (clean(one.state.word()), worker_mood(&one.state));
-            lines.push(line([&called, &generation, &word, "", "", "", ""], mood));
+    }
+
+    /// Words across the columns.
+    fn note(&self, words: &str) -> Row {
+        Row(vec![(cell(words, self.all, Side::Left), Style::new())])
+    }
+
+    fn worker(&self, worker: &Worker, lines: &mut Vec<Row>) {
+        if !is_alone(worker) {
+            let (name, word) = (clean(&worker.name), clean(worker.state.word()));
+            let generation = worker.generation.to_string();
+            let cells = [&name, &generation, &word, "", "", "", ""];
+            lines.push(self.line(cells, worker_mood(&worker.state)));
         }
-        for instance in &one.instances {
-            // Its own: two generations overlap for a while. An older listend does not tell it.
-            let of_instance = match (instance.generation, is_alone(one)) {
-                (0, true) => generation.clone(),
-                (0, false) => String::new(),
-                (number, _) => number.to_string(),
-            };
-            let (called, indent) = match is_alone(one) {
-                true => (called.clone(), ""),
-                false => (format!("  {}", clean(&instance.name)), "  "),
-            };
-            let is_degraded = is_alone(one) && one.state == WorkerState::Degraded;
-            let [word, pid, uptime, restarts, exit] = words(instance, now);
-            let cells = [
-                called.as_str(),
-                &of_instance,
-                if is_degraded { one.state.word() } else { &word },
-                &pid,
-                &uptime,
-                &restarts,
-                &exit,
-            ];
-            let mood = match (is_degraded, instance.reloading) {
-                (true, _) => worker_mood(&one.state),
-                (false, true) => Mood::Doubtful,
-                (false, false) => worker_mood(&instance.state),
-            };
-            lines.push(line(cells, mood));
+        for instance in &worker.instances {
+            lines.push(self.instance(worker, instance));
             if let Some(words) = &instance.status {
-                lines.push(note(&format!("   {indent}says: {}", clean(words))));
+                let indent = if is_alone(worker) { "   " } else { "     " };
+                lines.push(self.note(&format!("{indent}says: {}", clean(words))));
             }
         }
-        if let Some(setback) = &one.setback {
-            lines.push(note(&format!("   rolled back: {}", clean(setback))));
+        if let Some(setback) = &worker.setback {
+            lines.push(self.note(&format!("   rolled back: {}", clean(setback))));
         }
-        if let Some(some) = one.connections {
+        if let Some(some) = worker.connections {
             let (live, accepted, refused) = (some.live, some.accepted, some.refused);
             let words = format!("   {live} open, {accepted} accepted, {refused} refused");
-            lines.push(note(&words));
-        }
-        if index == top.worker_index() {
-            chosen = start..lines.len();
+            lines.push(self.note(&words));
         }
     }
-    if lines.is_empty() {
-        lines.push(Row(vec![(" none".to_owned(), Style::new())]));
+
+    fn instance(&self, worker: &Worker, instance: &Instance) -> Row {
+        // Its own: two generations overlap for a while. An older listend does not tell it.
+        let generation = match (instance.generation, is_alone(worker)) {
+            (0, true) => worker.generation.to_string(),
+            (0, false) => String::new(),
+            (number, _) => number.to_string(),
+        };
+        let called = match is_alone(worker) {
+            true => clean(&worker.name),
+            false => format!("  {}", clean(&instance.name)),
+        };
+        let [mut word, pid, uptime, restarts, exit] = words(instance, self.now);
+        let mut mood = match instance.reloading {
+            true => Mood::Doubtful,
+            false => worker_mood(&instance.state),
+        };
+        // The instance goes on; that the worker is degraded is what is to be seen.
+        if is_alone(worker) && worker.state == WorkerState::Degraded {
+            word = clean(worker.state.word());
+            mood = worker_mood(&worker.state);
+        }
+        let cells = [&called, &generation, &word, &pid, &uptime, &restarts, &exit];
+        self.line(cells.map(String::as_str), mood)
     }
-    (titles, lines, chosen)
 }
 
 /// State, process, uptime, restarts, last exit.
