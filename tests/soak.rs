@@ -201,7 +201,7 @@ workers:
 ";
 
 #[test]
-fn thousands_of_rolling_restarts_lose_nobody() {
+fn a_thousand_rolling_restarts_lose_nobody() {
     let mut rolling = Rolling::start(ROLLING);
     let count = rounds(1_000).max(20);
     for round in 0..count {
@@ -228,7 +228,7 @@ fn either(is_one: bool, ports: [u16; 2]) -> String {
 }
 
 #[test]
-fn thousands_of_reloads_lose_nobody() {
+fn a_thousand_reloads_lose_nobody() {
     let ports = [free_port(), free_port()];
     let mut rolling = Rolling::start(&either(true, ports));
     rolling.world.write("release", "");
