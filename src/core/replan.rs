@@ -9,7 +9,7 @@ use super::effect::Effect;
 use super::event::Event;
 use super::input::{Edition, InstanceId};
 use super::instance::{Role, State};
-use super::listeners::ListenerLife;
+use super::listeners::{ListenerLife, Missing};
 use super::machine::{Core, Phase};
 use super::operate::{Answer, Refused, Ticket};
 use super::rollout::Degraded;
@@ -72,6 +72,11 @@ pub(super) struct Replanning {
 impl Core {
     /// Takes over what a reload has changed, at `now`.
     pub fn replan(&mut self, now: Mono, replan: Replan) {
+        self.replan_without(now, replan, &[]);
+    }
+
+    /// The same, where these listeners could not be bound, and the plan can do without.
+    pub fn replan_without(&mut self, now: Mono, replan: Replan, missing: &[(ListenerId, Missing)]) {
         self.now = now;
         if self.phase >= Phase::Stopping {
             if let Some(ticket) = replan.ticket {
@@ -80,6 +85,19 @@ impl Core {
             return;
         }
         let before = self.replanning.take();
+        // What is under way of a worker that is replaced as a whole ends here, and is not what this
+        // reload wants of it.
+        let ends: Vec<WorkerId> = replan
+            .workers
+            .iter()
+            .filter(|change| self.is_whole(change))
+            .map(|(worker, _)| *worker)
+            .collect();
+        ends.into_iter()
+            .for_each(|worker| self.cancel_rollout(worker));
+        let added = before
+            .as_ref()
+            .map_or_else(BTreeSet::new, |before| before.added.clone());
         let mut pending = before.map_or_else(BTreeSet::new, |before| {
             if let Some(ticket) = before.ticket {
                 self.answer(ticket, Answer::Refused(Refused::Superseded));
@@ -93,21 +111,32 @@ impl Core {
             ticket: replan.ticket,
             of: u32::try_from(pending.len()).unwrap_or(u32::MAX),
             pending,
-            added: BTreeSet::new(),
+            added,
             bad: None,
             done: 0,
         });
         if let Some(ticket) = replan.ticket {
             let of = u32::try_from(changed.len()).unwrap_or(u32::MAX);
-            self.answer(ticket, Answer::Progress { done: 0, of });
+            if of > 0 {
+                self.answer(ticket, Answer::Progress { done: 0, of });
+            }
         }
         self.forget_sockets(&replan.touched);
+        let mut redefined = Vec::new();
         for (listener, life) in replan.listeners {
             self.redefine_listener(listener, life);
+            redefined.push(listener);
+        }
+        self.unpark(&redefined);
+        for (listener, why) in missing {
+            self.listener_missing(now, *listener, *why);
         }
         self.clear_degraded(&changed);
         for (worker, change) in replan.workers {
             self.change_worker(now, worker, change);
+        }
+        for listener in redefined {
+            self.start_those_that_waited(now, listener);
         }
         self.emit(Event::Replanned);
         self.settle(now);
@@ -118,6 +147,38 @@ impl Core {
         for (worker, known) in (0..).map(WorkerId).zip(&mut self.workers) {
             if !changed.contains(&worker) && !self.rollouts.contains_key(&worker) {
                 known.degraded = None;
+            }
+        }
+    }
+
+    /// Whether nothing of a worker stays: it goes, or is activated in another way.
+    fn is_whole(&self, (worker, change): &(WorkerId, WorkerChange)) -> bool {
+        match change {
+            WorkerChange::Removed => true,
+            WorkerChange::Definition { life, .. } => self.is_other_kind(*worker, life),
+            WorkerChange::Added { .. } | WorkerChange::Settings { .. } => false,
+        }
+    }
+
+    fn is_other_kind(&self, worker: WorkerId, life: &Lifecycle) -> bool {
+        let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
+        let known = self.workers.get(worker.0 as usize);
+        known.is_some_and(|known| kind(&known.lifecycle) != kind(life))
+    }
+
+    /// Starts the workers that have waited for a listener and need not do so any more.
+    fn start_those_that_waited(&mut self, now: Mono, listener: ListenerId) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        for worker in self.users_of(listener) {
+            if !self.is_eager(worker) || self.waits_for_a_listener(worker) {
+                continue;
+            }
+            for index in self.slots_of(worker) {
+                if self.slots[index].state == State::Waiting {
+                    self.spawn(now, index);
+                }
             }
         }
     }
@@ -134,10 +195,9 @@ impl Core {
                 self.replanned(worker, None);
             }
             WorkerChange::Definition { edition, life } => {
-                let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
-                let known = &self.workers[worker.0 as usize];
+                let is_other_kind = self.is_other_kind(worker, &life);
                 let to = (edition, Arc::new(life));
-                if kind(&known.lifecycle) != kind(&to.1) {
+                if is_other_kind {
                     self.replace_whole(now, worker, to);
                 } else if self.phase == Phase::Running {
                     self.roll_out(now, worker, None, Some(to));
@@ -192,7 +252,6 @@ impl Core {
         worker: WorkerId,
         (edition, life): (Edition, Arc<Lifecycle>),
     ) {
-        self.cancel_rollout(worker);
         self.dismiss_all(now, worker);
         let known = &mut self.workers[worker.0 as usize];
         known.last_generation += 1;
@@ -209,7 +268,6 @@ impl Core {
     }
 
     fn remove_worker(&mut self, now: Mono, worker: WorkerId) {
-        self.cancel_rollout(worker);
         let known = &mut self.workers[worker.0 as usize];
         known.removed = true;
         known.gate.parked.clear();

@@ -124,7 +124,7 @@ impl Core {
     ) -> u32 {
         // What has proven itself is gone back to, and not what was being tried.
         let from = match self.rollouts.remove(&worker) {
-            Some(before) => self.take_over(now, worker, before),
+            Some(before) => self.take_over(now, before),
             None => self.definition(worker),
         };
         let known = &mut self.workers[worker.0 as usize];
@@ -182,12 +182,12 @@ impl Core {
 
     /// Ends a rollout whose place another takes: what was on trial is stopped. Answers what the
     /// other is to go back to.
-    fn take_over(&mut self, now: Mono, worker: WorkerId, before: Rollout) -> Definition {
+    fn take_over(&mut self, now: Mono, before: Rollout) -> Definition {
         self.give_up_trials(now, &before.steps);
         if let Some(ticket) = before.ticket {
             self.answer(ticket, Answer::Refused(Refused::Superseded));
         }
-        self.replanned(worker, None);
+        // Whoever waits for the reload that it was for waits for this one's end.
         before.from
     }
 
@@ -494,13 +494,10 @@ impl Core {
         let known = &mut self.workers[worker.0 as usize];
         let instances = known.lifecycle.instances;
         let generation = known.generation;
-        match rollout.back {
-            None => {
-                known.degraded = None;
-                self.emit(Event::RolloutDone { worker, generation });
-                self.resize(now, worker, instances);
-            }
-            Some(_) => {}
+        if rollout.back.is_none() {
+            known.degraded = None;
+            self.emit(Event::RolloutDone { worker, generation });
+            self.resize(now, worker, instances);
         }
         if let Some(ticket) = rollout.ticket {
             self.answer(
