@@ -85,6 +85,12 @@ impl Counters {
         }
     }
 
+    /// Nothing is wrong with a listener any more: it has other sockets.
+    pub fn forget_listener(&mut self, listener: ListenerId) {
+        self.missing.remove(&listener);
+        self.damaged.retain(|(id, _)| *id != listener);
+    }
+
     /// The counters of a worker.
     pub fn worker(&self, id: WorkerId) -> WorkerCounters {
         let known = self.workers.get(id.0 as usize);
