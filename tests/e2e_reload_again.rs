@@ -426,12 +426,15 @@ fn an_address_of_datagrams_becomes_more_special_and_less() {
     let daemon = run(&world, &yaml("0.0.0.0"));
     let _first = world.puppet();
     daemon.line(&["app.0", "started"]);
+    // A puppet that is dropped ends, and another would start.
+    let mut puppets = Vec::new();
     for ip in ["127.0.0.1", "0.0.0.0"] {
         reload(&world, &yaml(ip));
         let next = world.puppet();
         let name = format!("{ip}:{port}");
         let has = |fd: &harness::report::Fd| fd.socket.as_ref().is_some_and(|one| one.name == name);
         assert!(next.report.fds.iter().any(has), "{:?}", next.report.fds);
+        puppets.push(next);
     }
     // Nobody else can have it.
     assert!(UdpSocket::bind(address(port)).is_err());
