@@ -2,7 +2,7 @@
 
 use super::input::{Edition, ExitStatus, InstanceId};
 use super::instance::{Role, State};
-use super::machine::Core;
+use super::machine::{Core, Phase};
 use super::time::Mono;
 use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
@@ -88,6 +88,11 @@ impl Core {
         } else {
             ListenerCondition::Listening
         }
+    }
+
+    /// Whether everything is being stopped, or has been.
+    pub fn is_stopping(&self) -> bool {
+        self.phase >= Phase::Stopping
     }
 
     /// How many of a worker's instances have failed.

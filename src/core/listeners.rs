@@ -227,10 +227,19 @@ impl Core {
         self.listeners.due.retain(|(_, errand)| match errand {
             Errand::Retry(id) | Errand::Complain(id) | Errand::Repair(id, _) => !of_it.contains(id),
         });
+        self.unpark(listeners);
+        self.watch_addresses_as_needed();
+    }
+
+    /// Forgets that clients wait at listeners: they are watched anew, and tell.
+    pub(super) fn unpark(&mut self, listeners: &[ListenerId]) {
+        let of_it: BTreeSet<ListenerId> = listeners.iter().copied().collect();
+        if of_it.is_empty() {
+            return;
+        }
         for known in &mut self.workers {
             known.gate.parked.retain(|(id, _)| !of_it.contains(id));
         }
-        self.watch_addresses_as_needed();
     }
 
     /// Takes over what a reload says about a listener.

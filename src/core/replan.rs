@@ -9,7 +9,7 @@ use super::effect::Effect;
 use super::event::Event;
 use super::input::{Edition, InstanceId};
 use super::instance::{Role, State};
-use super::listeners::ListenerLife;
+use super::listeners::{ListenerLife, Missing};
 use super::machine::{Core, Phase};
 use super::operate::{Answer, Refused, Ticket};
 use super::rollout::Degraded;
@@ -72,6 +72,11 @@ pub(super) struct Replanning {
 impl Core {
     /// Takes over what a reload has changed, at `now`.
     pub fn replan(&mut self, now: Mono, replan: Replan) {
+        self.replan_without(now, replan, &[]);
+    }
+
+    /// The same, where these listeners could not be bound, and the plan can do without.
+    pub fn replan_without(&mut self, now: Mono, replan: Replan, missing: &[(ListenerId, Missing)]) {
         self.now = now;
         if self.phase >= Phase::Stopping {
             if let Some(ticket) = replan.ticket {
@@ -100,11 +105,19 @@ impl Core {
             done: 0,
         });
         if let Some(ticket) = replan.ticket {
-            self.answer(ticket, Answer::Progress { done: 0, of });
+            if of > 0 {
+                self.answer(ticket, Answer::Progress { done: 0, of });
+            }
         }
         self.forget_sockets(&replan.touched);
+        let mut redefined = Vec::new();
         for (listener, life) in replan.listeners {
             self.redefine_listener(listener, life);
+            redefined.push(listener);
+        }
+        self.unpark(&redefined);
+        for (listener, why) in missing {
+            self.listener_missing(now, *listener, *why);
         }
         self.clear_degraded(&changed);
         for (worker, change) in replan.workers {
@@ -145,6 +158,12 @@ impl Core {
         }
     }
 
+    fn is_other_kind(&self, worker: WorkerId, life: &Lifecycle) -> bool {
+        let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
+        let known = self.workers.get(worker.0 as usize);
+        known.is_some_and(|known| kind(&known.lifecycle) != kind(life))
+    }
+
     fn change_worker(&mut self, now: Mono, worker: WorkerId, change: WorkerChange) {
         match change {
             WorkerChange::Added { edition, life } => {
@@ -159,10 +178,9 @@ impl Core {
                 }
             }
             WorkerChange::Definition { edition, life } => {
-                let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
-                let known = &self.workers[worker.0 as usize];
+                let is_other_kind = self.is_other_kind(worker, &life);
                 let to = (edition, Arc::new(life));
-                if kind(&known.lifecycle) != kind(&to.1) {
+                if is_other_kind {
                     self.replace_whole(now, worker, to);
                 } else if self.phase == Phase::Running {
                     if let Some(replanning) = &mut self.replanning {
@@ -250,7 +268,6 @@ impl Core {
         worker: WorkerId,
         (edition, life): (Edition, Arc<Lifecycle>),
     ) {
-        self.cancel_rollout(worker);
         self.dismiss_all(now, worker);
         let known = &mut self.workers[worker.0 as usize];
         known.last_generation += 1;
@@ -272,7 +289,6 @@ impl Core {
     }
 
     fn remove_worker(&mut self, now: Mono, worker: WorkerId) {
-        self.cancel_rollout(worker);
         let known = &mut self.workers[worker.0 as usize];
         known.removed = true;
         known.gate.parked.clear();

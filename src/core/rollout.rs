@@ -207,6 +207,7 @@ impl Core {
         if let Some(ticket) = before.ticket {
             self.answer(ticket, Answer::Refused(Refused::Superseded));
         }
+        // Whoever waits for the reload that it was for waits for this one's end.
         before.from
     }
 

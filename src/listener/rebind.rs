@@ -15,7 +15,7 @@ use super::{overlap, repair};
 use crate::plan::{Changes, ListenerChange, ListenerId, ListenerPlan, Origin, Plan, SocketAt};
 use nix::libc;
 use nix::sys::stat::lstat;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +76,8 @@ pub fn prepare<'p>(
     let mut work = Work::new(bound, plans);
     for (id, change) in &changes.listeners {
         match change {
+            // It is tried again when its time has come, or stays closed until its workers start.
+            ListenerChange::Changed { sockets: false } if work.is_as_missing_as_before(*id) => {}
             ListenerChange::Added | ListenerChange::Changed { .. } => work.bind(*id),
             ListenerChange::Removed => {}
         }
@@ -128,6 +130,13 @@ impl<'b, 'p> Work<'b, 'p> {
                 changed: HashMap::new(),
             },
         }
+    }
+
+    /// Whether a listener that stays where it was is not bound, and may go on so.
+    fn is_as_missing_as_before(&self, id: ListenerId) -> bool {
+        let plans = self.prepared.plans;
+        let presence = |plan: &Plan| plan.listener(id).presence;
+        self.bound.sockets(id).is_empty() && presence(plans.running) == presence(plans.merged)
     }
 
     /// Binds the sockets of a listener that are new.
@@ -427,6 +436,11 @@ fn leaving<'b>(bound: &'b Bound, plans: Plans) -> HashMap<PathBuf, Option<&'b Bo
 }
 
 impl Prepared<'_> {
+    /// The listeners of the merged plan that have a socket which was just bound.
+    pub fn bound_anew(&self) -> BTreeSet<ListenerId> {
+        self.fresh.keys().map(|at| at.listener).collect()
+    }
+
     /// Makes it so: `bound` has the numbers of the merged plan from now on. What is left over still
     /// listens; the caller closes it when nobody is served at it any more.
     pub fn commit(mut self, bound: &mut Bound) -> Retired {

@@ -7,8 +7,9 @@
 //! has it is given up.
 
 use crate::core::Edition;
-use crate::listener::{Bound, BoundSocket, Retired};
-use crate::plan::{Changes, Origin, Plan, SocketAt, WorkerChange, WorkerId, WorkerPlan};
+use crate::listener::{self, Bound, BoundListener, BoundSocket, Retired};
+use crate::plan::{Changes, ListenerId, ListenerPlan, Origin, Plan, SocketAt};
+use crate::plan::{WorkerChange, WorkerId, WorkerPlan};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The first definition of every worker.
@@ -20,8 +21,7 @@ pub(super) struct Editions {
     /// Which one the plan has, of the workers of which that is not the first.
     latest: HashMap<WorkerId, Edition>,
     former: BTreeMap<(WorkerId, Edition), Former>,
-    /// One socket each.
-    retired: BTreeMap<u64, Retired>,
+    retired: BTreeMap<u64, LeftOver>,
     next_retired: u64,
     /// Workers that were removed and of which nothing is left.
     pub(super) gone: BTreeSet<WorkerId>,
@@ -42,6 +42,29 @@ struct FormerSocket {
     /// What listen(2) was given.
     backlog: u32,
     at: At,
+}
+
+/// A socket that the plan has no more.
+#[derive(Debug)]
+struct LeftOver {
+    /// Its listener, as it was, with this socket alone.
+    listener: ListenerPlan,
+    socket: BoundSocket,
+}
+
+/// Left over sockets that are among those of the plan while a reload looks for what it wants: where
+/// they are, and what they are known by.
+#[derive(Debug, Default)]
+#[must_use = "they are neither followed nor put back"]
+pub(super) struct BroughtBack {
+    places: Vec<(ListenerId, u64)>,
+    listeners: Vec<ListenerPlan>,
+}
+
+/// What a listener is called of which a socket is left over, in the lines about a reload. No listener
+/// of a configuration has a space in its name.
+fn name_before(name: &str) -> String {
+    format!("{name} (before)")
 }
 
 /// Where a socket is now.
@@ -95,11 +118,16 @@ impl Editions {
         let sockets = former.sockets.iter().filter_map(|socket| {
             let held = match socket.at {
                 At::Held(at) => find(bound?, at),
-                At::Retired(number) => self.retired.get(&number)?.sockets.first(),
+                At::Retired(number) => self.retired.get(&number).map(|left| &left.socket),
+            };
+            // As many may wait as the plan says now: another definition has the socket as well.
+            let backlog = match socket.at {
+                At::Held(at) => plan.listener(at.listener).backlog,
+                At::Retired(_) => socket.backlog,
             };
             Some(Named {
                 listener: &socket.listener,
-                backlog: socket.backlog,
+                backlog,
                 held: held?,
             })
         });
@@ -143,15 +171,86 @@ impl Editions {
         self.latest.insert(worker, Edition(edition.0 + 1));
     }
 
+    /// Puts the sockets that are left over behind those of the plan, each as a listener of its own:
+    /// what a reload wants may be among them, or overlap with one. Answers with the plan that has
+    /// them, for as long as the reload is being prepared.
+    pub(super) fn bring_back(&mut self, plan: &Plan, bound: &mut Bound) -> (Plan, BroughtBack) {
+        let mut plan = plan.clone();
+        let mut brought = BroughtBack::default();
+        bound
+            .listeners
+            .resize_with(plan.listeners.len(), BoundListener::default);
+        for (number, left) in std::mem::take(&mut self.retired) {
+            if listener::inspect(&left.socket).is_some() {
+                // Something else is at its path. Whoever has it can serve who waits, and no more.
+                self.retired.insert(number, left);
+                continue;
+            }
+            // There are fewer than 2³² listeners.
+            let id = ListenerId(u32::try_from(plan.listeners.len()).unwrap_or(u32::MAX));
+            let LeftOver {
+                listener,
+                mut socket,
+            } = left;
+            socket.planned = 0;
+            bound.listeners.push(BoundListener {
+                sockets: vec![socket],
+            });
+            let mut as_another = listener.clone();
+            as_another.name = name_before(&listener.name);
+            plan.listeners.push(as_another);
+            brought.places.push((id, number));
+            brought.listeners.push(listener);
+        }
+        for (listener, number) in &brought.places {
+            let at = At::Held(SocketAt {
+                listener: *listener,
+                socket: 0,
+            });
+            self.is_now(At::Retired(*number), at);
+        }
+        (plan, brought)
+    }
+
+    /// Takes them away again: nothing has come of the reload.
+    pub(super) fn put_back(&mut self, brought: BroughtBack, bound: &mut Bound) {
+        for ((id, number), listener) in brought.places.into_iter().zip(brought.listeners) {
+            let place = bound.listeners.get_mut(id.0 as usize);
+            let socket = place.and_then(|place| place.sockets.pop());
+            if let Some(socket) = socket {
+                self.retired.insert(number, LeftOver { listener, socket });
+            }
+            let at = At::Held(SocketAt {
+                listener: id,
+                socket: 0,
+            });
+            self.is_now(at, At::Retired(number));
+        }
+    }
+
+    fn is_now(&mut self, before: At, at: At) {
+        for socket in self.former.values_mut().flat_map(|one| &mut one.sockets) {
+            if socket.at == before {
+                socket.at = at;
+            }
+        }
+    }
+
     /// Follows the sockets to where a reload has put them. `held` are those that were bound, of what
     /// the running plan had and the merged one has no more; `left` is what became of them.
-    pub(super) fn follow(&mut self, changes: &Changes, held: &[SocketAt], left: Retired) {
+    pub(super) fn follow(
+        &mut self,
+        running: &Plan,
+        changes: &Changes,
+        held: &[SocketAt],
+        left: Retired,
+    ) {
         let mut now: HashMap<SocketAt, At> = HashMap::new();
         if !self.former.is_empty() {
             for (listener, origins) in (0..).zip(&changes.origins) {
                 for (socket, origin) in origins.iter().enumerate() {
                     if let Origin::Held(from) = origin {
-                        let listener = crate::plan::ListenerId(listener);
+                        let listener = ListenerId(listener);
                         now.insert(*from, At::Held(SocketAt { listener, socket }));
                     }
                 }
@@ -160,8 +259,8 @@ impl Editions {
         for (from, socket) in held.iter().zip(left.sockets) {
             let number = self.next_retired;
             self.next_retired += 1;
-            let sockets = vec![socket];
-            self.retired.insert(number, Retired { sockets });
+            let listener = alone(running.listener(from.listener), from.socket, &socket);
+            self.retired.insert(number, LeftOver { listener, socket });
             now.insert(*from, At::Retired(number));
         }
         for socket in self.former.values_mut().flat_map(|one| &mut one.sockets) {
@@ -202,13 +301,20 @@ impl Editions {
             })
             .collect();
         let all = std::mem::take(&mut self.retired);
-        for (number, retired) in all {
+        for (number, left) in all {
             if needed.contains(&number) {
-                self.retired.insert(number, retired);
+                self.retired.insert(number, left);
             } else {
-                close(retired);
+                close(left.socket);
             }
         }
+    }
+
+    /// Whether a line about a reload is for people: not what it says of sockets that were left over
+    /// and still are.
+    pub(super) fn is_for_people(brought: &BroughtBack, line: &str) -> bool {
+        let mut names = brought.listeners.iter().map(|one| name_before(&one.name));
+        !names.any(|name| line.starts_with(&format!("listener `{name}`")))
     }
 
     /// Closes everything: listend ends.
@@ -223,11 +329,24 @@ fn find(bound: &Bound, at: SocketAt) -> Option<&BoundSocket> {
     sockets.find(|socket| socket.planned == at.socket)
 }
 
-fn close(retired: Retired) {
-    for socket in &retired.sockets {
-        log::info!("closed {}, where nobody serves any more", socket.address);
+/// A listener with one of its sockets alone.
+fn alone(listener: &ListenerPlan, index: usize, socket: &BoundSocket) -> ListenerPlan {
+    let name = listener
+        .name
+        .strip_suffix(&name_before(""))
+        .unwrap_or(&listener.name);
+    ListenerPlan {
+        name: name.to_owned(),
+        sockets: listener.sockets.get(index).cloned().into_iter().collect(),
+        symlinks: socket.traces.symlinks.clone(),
+        ..listener.clone()
     }
-    for (path, error) in retired.close() {
+}
+
+fn close(socket: BoundSocket) {
+    log::info!("closed {}, where nobody serves any more", socket.address);
+    let sockets = vec![socket];
+    for (path, error) in (Retired { sockets }).close() {
         log::warn!("cannot remove {}: {error}", path.display());
     }
 }

@@ -38,6 +38,11 @@ impl QueueLog {
         Some(event)
     }
 
+    /// Forgets what was found at a listener: it has other sockets now.
+    pub fn forget(&mut self, listener: ListenerId) {
+        self.watch.forget(listener);
+    }
+
     /// The worst that the last looks at the listener's sockets found.
     pub fn worst(&self, listener: ListenerId) -> Option<QueueTrouble> {
         self.watch.worst(listener)

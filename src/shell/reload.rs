@@ -6,12 +6,13 @@
 //! diagnosis as at the start. Then the new plan takes the place of the old one, which cannot fail,
 //! and the core is told, which has the workers follow.
 
-use super::clients;
+use super::clients::{self, Role};
+use super::editions::Editions;
 use super::listeners::{missing_listeners, one_line};
 use super::turn::{Shell, listener_lives};
 use crate::core::{Input, ListenerLife, Replan, Ticket, WorkerChange};
 use crate::diagnose::{self, Machine};
-use crate::listener::{self, BindError};
+use crate::listener::{self, BindError, Prepared};
 use crate::plan::{self, Changes, Free, ListenerId, Merge, Plan, SocketAt, WorkerId};
 use crate::report::{Problem, Report, Sources};
 use std::collections::BTreeSet;
@@ -23,6 +24,18 @@ pub(super) enum Reloaded {
     InForce(Vec<String>),
     /// Listeners could not be bound; nothing has changed.
     NotBound(Report),
+    /// listend ends, and takes over nothing any more.
+    Ending,
+}
+
+/// The listeners that a reload changes something about.
+struct Touched {
+    /// They have other sockets than before: what was known of these means nothing any more.
+    replaced: BTreeSet<ListenerId>,
+    /// They have the sockets that they had lacked until now.
+    found: BTreeSet<ListenerId>,
+    /// They are watched anew: those, and the ones whose clients mean something else now.
+    watched: BTreeSet<ListenerId>,
 }
 
 impl Shell {
@@ -33,32 +46,38 @@ impl Shell {
         sources: &Sources,
         ticket: Option<Ticket>,
     ) -> Reloaded {
+        // What was decided by the numbers of the running plan is done by them.
+        self.perform_effects();
+        let Some(bound) = self.bound.as_mut().filter(|_| !self.core.is_stopping()) else {
+            return Reloaded::Ending;
+        };
         let free = Free {
             listeners: self.plan.removed_listeners.clone(),
             workers: self.editions.gone.clone(),
         };
-        let running = Rc::clone(&self.plan);
+        let (running, brought) = self.editions.bring_back(&self.plan, bound);
         let Merge { plan, changes } = plan::merge(&running, wanted, &free);
         let plan = Rc::new(plan);
-        let Some(bound) = &self.bound else {
-            return Reloaded::InForce(Vec::new());
-        };
         let prepared = match listener::prepare(bound, &running, &plan, &changes) {
             Ok(prepared) => prepared,
-            Err(errors) => return Reloaded::NotBound(explain(&errors, &plan)),
+            Err(errors) => {
+                self.editions.put_back(brought, bound);
+                return Reloaded::NotBound(explain(&errors, &plan));
+            }
         };
-        for at in &prepared.lost {
-            log::warn!(
-                "listener {}: the clients in its queue are lost: its new address overlaps the old \
-                 one, which had to be closed first",
-                self.plan.listener(at.listener).name
-            );
-        }
-        for error in &prepared.missing {
-            let problem = diagnose::explain(error, &plan, &Machine::new());
-            log::warn!("{}", one_line(&problem));
-        }
-        let lives = listener_lives(&self.plan);
+        let lines = changes.lines().iter();
+        let lines = lines.filter(|line| Editions::is_for_people(&brought, line));
+        let mut lines: Vec<String> = lines.cloned().collect();
+        self.warn_of(&prepared, &running, &plan);
+        let before = listener_lives(&self.plan);
+        let touched = self.touched(&plan, &changes, &before, &prepared.bound_anew());
+        self.stop_watching(&touched.watched);
+        let rolled_back = self.rolled_back(&changes);
+        lines.extend(self.tried_again(&rolled_back));
+        let missing = missing_listeners(&prepared.missing);
+        let Some(bound) = &mut self.bound else {
+            return Reloaded::Ending;
+        };
         let held: Vec<SocketAt> = changes
             .retired
             .iter()
@@ -68,36 +87,57 @@ impl Shell {
                 sockets.any(|socket| socket.planned == at.socket)
             })
             .collect();
-        let touched = self.touched(&plan, &changes);
-        self.stop_watching(&touched);
-        let rolled_back = self.rolled_back(&changes);
-        let Some(bound) = &mut self.bound else {
-            return Reloaded::InForce(Vec::new());
-        };
         self.editions.keep(&running, bound, &changes);
         for worker in &rolled_back {
             // What runs is not what the plan had: that was no good, and is given up now.
             self.editions.keep_one(&running, bound, *worker);
         }
-        let missing = missing_listeners(&prepared.missing);
         let left = prepared.commit(bound);
-        self.editions.follow(&changes, &held, left);
+        self.editions.follow(&running, &changes, &held, left);
         self.plan = Rc::clone(&plan);
         self.follow_plan(&changes, sources);
-        self.watch_again(&touched);
-        let replan = self.replan(ticket, &changes, &rolled_back, &lives, &touched);
-        for line in changes.lines() {
+        self.forget_sockets(&touched);
+        self.watch_again(&touched.watched);
+        let replan = self.replan(ticket, &changes, &rolled_back, &before, &touched);
+        for line in &lines {
             log::info!("reload: {line}");
         }
-        self.core.replan(super::clock::now(), replan);
-        for (listener, why) in missing {
-            self.feed(Input::ListenerMissing { listener, why });
+        self.core
+            .replan_without(super::clock::now(), replan, &missing);
+        for listener in touched.found {
+            self.feed(Input::ListenerBound { listener });
         }
-        Reloaded::InForce(changes.lines().to_vec())
+        self.look_at_all(&touched.watched);
+        Reloaded::InForce(lines)
+    }
+
+    /// Logs what went otherwise than one could think.
+    fn warn_of(&self, prepared: &Prepared<'_>, running: &Plan, plan: &Plan) {
+        for at in &prepared.lost {
+            log::warn!(
+                "listener {}: the clients in its queue are lost: its new address overlaps the old \
+                 one, which had to be closed first",
+                running.listener(at.listener).name
+            );
+        }
+        for error in &prepared.missing {
+            let problem = diagnose::explain(error, plan, &Machine::new());
+            log::warn!("{}", one_line(&problem));
+        }
+    }
+
+    /// Lines about workers that nothing else is said about, and that roll all the same.
+    pub(super) fn tried_again(&self, rolled_back: &[WorkerId]) -> Vec<String> {
+        let name = |worker: &WorkerId| &self.plan.worker(*worker).name;
+        let lines = rolled_back.iter().map(|worker| {
+            let name = name(worker);
+            format!("worker `{name}`: rolls (what was given up last time is tried again)")
+        });
+        lines.collect()
     }
 
     /// The workers whose last definition went back, and is to be tried again.
-    fn rolled_back(&self, changes: &Changes) -> Vec<WorkerId> {
+    pub(super) fn rolled_back(&self, changes: &Changes) -> Vec<WorkerId> {
         let workers = self.plan.live_workers().map(|(id, _)| id);
         let stale = workers.filter(|id| {
             let edition = self.core.edition(*id);
@@ -111,14 +151,56 @@ impl Shell {
         stale.filter(|id| !is_replaced(id)).collect()
     }
 
-    /// The listeners that have other sockets than before, or whose clients mean something else now.
-    fn touched(&self, plan: &Plan, changes: &Changes) -> BTreeSet<ListenerId> {
-        let roles = clients::roles(plan);
-        let all = (0..).map(ListenerId).zip(roles);
-        let other_role = all.filter(|(id, role)| self.watch.role(*id) != *role);
+    /// `before` says who took which listener until now, and `bound_anew` are those that have a socket
+    /// that was just bound.
+    fn touched(
+        &self,
+        plan: &Plan,
+        changes: &Changes,
+        before: &[ListenerLife],
+        bound_anew: &BTreeSet<ListenerId>,
+    ) -> Touched {
         let other_sockets = changes.listeners.keys().copied();
         let other_sockets = other_sockets.filter(|id| changes.has_other_sockets(*id));
-        other_role.map(|(id, _)| id).chain(other_sockets).collect()
+        let replaced: BTreeSet<ListenerId> = other_sockets.collect();
+        let found: BTreeSet<ListenerId> = bound_anew.difference(&replaced).copied().collect();
+        let lives = listener_lives(plan);
+        let all = (0..).map(ListenerId).zip(clients::roles(plan)).zip(&lives);
+        let mean_something_else = all.filter(|((id, role), life)| {
+            // Of several workers that clients start, the one that is gone may have been the one to
+            // watch again.
+            let users = before.get(id.0 as usize).map(|life| &life.users);
+            let other_users = users.is_some_and(|users| *users != life.users);
+            self.watch.role(*id) != *role || (other_users && *role != Role::Held)
+        });
+        let watched = mean_something_else.map(|((id, _), _)| id);
+        let watched = watched.chain(replaced.iter().copied());
+        Touched {
+            watched: watched.chain(found.iter().copied()).collect(),
+            replaced,
+            found,
+        }
+    }
+
+    /// Nothing that was found out about former sockets is true of those that are there now.
+    fn forget_sockets(&mut self, touched: &Touched) {
+        for listener in &touched.replaced {
+            self.control.queue_log.forget(*listener);
+        }
+        self.damages
+            .retain(|(listener, _), _| !touched.replaced.contains(listener));
+    }
+
+    /// A socket that was damaged before may tell nothing of it any more.
+    fn look_at_all(&mut self, listeners: &BTreeSet<ListenerId>) {
+        for listener in listeners {
+            let count = self
+                .bound
+                .as_ref()
+                .map(|bound| bound.sockets(*listener).len());
+            let count = u32::try_from(count.unwrap_or(0)).unwrap_or(u32::MAX);
+            (0..count).for_each(|socket| self.look_at(*listener, socket));
+        }
     }
 
     fn stop_watching(&mut self, touched: &BTreeSet<ListenerId>) {
@@ -165,7 +247,7 @@ impl Shell {
         changes: &Changes,
         rolled_back: &[WorkerId],
         before: &[ListenerLife],
-        touched: &BTreeSet<ListenerId>,
+        touched: &Touched,
     ) -> Replan {
         let workers = changes.workers.iter().map(|(id, change)| {
             let life = || self.plan.worker(*id).lifecycle.clone();
@@ -203,13 +285,13 @@ impl Shell {
         let lives = listener_lives(&self.plan).into_iter();
         let lives = (0..).map(ListenerId).zip(lives);
         let other = |id: &ListenerId, life: &ListenerLife| {
-            touched.contains(id) || before.get(id.0 as usize) != Some(life)
+            touched.watched.contains(id) || before.get(id.0 as usize) != Some(life)
         };
         Replan {
             ticket,
             workers: workers.chain(again).collect(),
             listeners: lives.filter(|(id, life)| other(id, life)).collect(),
-            touched: touched.iter().copied().collect(),
+            touched: touched.replaced.iter().copied().collect(),
         }
     }
 

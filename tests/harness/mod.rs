@@ -12,6 +12,7 @@ mod daemon;
 pub mod load;
 pub mod network;
 mod puppet;
+pub mod reloading;
 #[path = "../probe/report.rs"]
 pub mod report;
 pub mod rollout;

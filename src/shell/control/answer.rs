@@ -517,7 +517,7 @@ impl Control {
     }
 }
 
-fn refusal(why: Refused) -> &'static str {
+pub(super) fn refusal(why: Refused) -> &'static str {
     match why {
         Refused::NoSuchWorker => "there is no such worker",
         Refused::NotRunning => "listend is starting or stopping",

@@ -140,7 +140,9 @@ impl Shell {
         question: Question,
         about: &str,
     ) -> bool {
-        if self.control.errands.len() >= MAX_ERRANDS {
+        // There is only one of those at a time, and it is not to be lost to questions.
+        let is_reload = question == Question::Reload;
+        if self.control.errands.len() >= MAX_ERRANDS && !is_reload {
             let reason = format!(
                 "{MAX_ERRANDS} others wait for an answer of this kind; try again in a moment"
             );
@@ -172,10 +174,9 @@ impl Shell {
 
     /// Answers whoever asked, or the log.
     pub(super) fn tell(&mut self, client: Option<ClientId>, reply: &Reply) {
-        match client {
-            Some(client) => self.control.reply(&self.epoll, client, reply),
-            // What there is to say to it is in the log.
-            None => {}
+        // What there is to say to a signal is in the log.
+        if let Some(client) = client {
+            self.control.reply(&self.epoll, client, reply);
         }
     }
 
@@ -222,11 +223,18 @@ impl Shell {
     fn what_would_change(&self, fetched: Fetched) -> Reply {
         let (wanted, _) = match fetched {
             Fetched::Plan(plan, sources) => (plan, sources),
-            Fetched::Bad { errors, .. } => return Reply::error(&bad(&errors)),
+            Fetched::Bad { errors, rendered } => {
+                return Reply::error(&Error::NotReloaded {
+                    reason: "the configuration is bad, and would not be taken".to_owned(),
+                    rendered,
+                    errors,
+                });
+            }
             Fetched::Failed(reason) => return Reply::error(&Error::Failed { reason }),
         };
         let changes = plan::merge(&self.plan, *wanted, &Free::default()).changes;
-        let changes = changes.lines().to_vec();
+        let again = self.tried_again(&self.rolled_back(&changes));
+        let changes: Vec<String> = changes.lines().iter().cloned().chain(again).collect();
         let message = match changes.len() {
             0 => "nothing would change".to_owned(),
             1 => "1 change".to_owned(),
@@ -253,16 +261,6 @@ fn fetched(said: &[u8]) -> Fetched {
             errors: arrived.errors,
             rendered: arrived.rendered,
         },
-    }
-}
-
-fn bad(errors: &[serde_json::Value]) -> Error {
-    let first = errors.first().and_then(|error| error["message"].as_str());
-    Error::Failed {
-        reason: format!(
-            "the configuration is bad, and would not be taken: {} (`listend check` has more)",
-            first.unwrap_or("nobody knows why")
-        ),
     }
 }
 

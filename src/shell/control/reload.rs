@@ -3,10 +3,12 @@
 //! the end is what was read last.
 
 use super::WaitsFor;
+use super::answer::refusal;
 use super::client::ClientId;
 use super::errand::{Fetched, Question};
 use crate::control::{Error, Progress, Reply};
-use crate::core::Ticket;
+use crate::core::{Refused, Ticket};
+use crate::plan::Plan;
 use crate::report::{self, Report, Sources, Style};
 use crate::shell::reload::Reloaded;
 use crate::shell::turn::Shell;
@@ -34,26 +36,54 @@ impl Shell {
 
     /// Reads the configuration again as soon as nobody else does.
     pub(super) fn request_reload(&mut self, client: Option<ClientId>) {
-        if self.reloads.under_way {
-            if self.reloads.waiting.len() < MOST_WAITING {
-                return self.reloads.waiting.push_back(client);
-            }
-            let reason = format!("{MOST_WAITING} other reloads wait; try again in a moment");
+        if self.core.is_stopping() {
+            let reason = refusal(Refused::NotRunning).to_owned();
             return self.tell(client, &Reply::error(&Error::Refused { reason }));
+        }
+        if self.reloads.under_way {
+            return self.wait_for_reload(client);
         }
         self.manager_reloading();
         self.reloads.under_way = self.send_out(client, Question::Reload, "");
+        if !self.reloads.under_way {
+            self.manager_reloaded();
+        }
+    }
+
+    fn wait_for_reload(&mut self, client: Option<ClientId>) {
+        let waiting = &mut self.reloads.waiting;
+        match client {
+            // What is read for the one signal is what the other is about, too.
+            None if waiting.contains(&None) => {}
+            Some(client) if waiting.len() >= MOST_WAITING => {
+                let reason = format!("{MOST_WAITING} other reloads wait; try again in a moment");
+                self.tell(Some(client), &Reply::error(&Error::Refused { reason }));
+            }
+            Some(_) | None => waiting.push_back(client),
+        }
     }
 
     /// The configuration was read again, for a client or, without one, for a signal.
     pub(super) fn reload_with(&mut self, client: Option<ClientId>, fetched: Fetched) {
         self.reloads.under_way = false;
         match fetched {
+            // A file that is just being written is empty for a moment.
+            Fetched::Plan(wanted, _) if is_empty(&wanted) && !is_empty(&self.plan) => {
+                let reason = "the configuration names neither a listener nor a worker; nothing has \
+                              changed. `listend stop` stops workers, and SIGTERM stops listend";
+                let reason = reason.to_owned();
+                log::error!("{reason}");
+                self.tell(client, &Reply::error(&Error::Refused { reason }));
+            }
             Fetched::Plan(wanted, sources) => {
                 let ticket = client.map(|client| self.ticket_for(client));
                 match self.take_over(*wanted, &sources, ticket) {
                     Reloaded::InForce(changes) => self.is_in_force(client, ticket, changes),
                     Reloaded::NotBound(report) => self.is_not_bound(client, &report, &sources),
+                    Reloaded::Ending => {
+                        let reason = refusal(Refused::NotRunning).to_owned();
+                        self.tell(client, &Reply::error(&Error::Refused { reason }));
+                    }
                 }
             }
             Fetched::Bad { errors, rendered } => {
@@ -69,8 +99,22 @@ impl Shell {
         }
         self.perform_effects();
         self.manager_reloaded();
-        if let Some(next) = self.reloads.waiting.pop_front() {
+        while let Some(next) = self.next_reload() {
             self.request_reload(next);
+        }
+    }
+
+    /// Who is to be served next: nobody, as long as a reload is under way. Who has gone meanwhile
+    /// wants nothing any more.
+    fn next_reload(&mut self) -> Option<Option<ClientId>> {
+        if self.reloads.under_way {
+            return None;
+        }
+        loop {
+            let next = self.reloads.waiting.pop_front()?;
+            if next.is_none_or(|client| self.control.waits_for(client).is_some()) {
+                return Some(next);
+            }
         }
     }
 
@@ -136,4 +180,8 @@ impl Shell {
         };
         self.tell(client, &Reply::error(&error));
     }
+}
+
+fn is_empty(plan: &Plan) -> bool {
+    plan.live_listeners().next().is_none() && plan.live_workers().next().is_none()
 }
