@@ -123,16 +123,26 @@ impl Core {
     /// Whether the worker has to wait for a listener of its own: one that is waited for, or any
     /// where there is none at all, since a server without a socket can only fail.
     pub(super) fn waits_for_a_listener(&self, worker: WorkerId) -> bool {
+        self.refuses_clients(worker) || self.misses_a_listener(worker)
+    }
+
+    /// Whether a listener of a worker is closed because it had failed.
+    pub(super) fn refuses_clients(&self, worker: WorkerId) -> bool {
+        let mut refusing = self.listeners.refusing.iter();
+        refusing.any(|listener| self.users_of(*listener).contains(&worker))
+    }
+
+    /// The same for one that is missing for another reason, so that nobody can say when it comes.
+    pub(super) fn misses_a_listener(&self, worker: WorkerId) -> bool {
         let mut missing = 0;
         for listener in self.listeners.missing.keys() {
             let life = self.listeners.lives.get(listener.0 as usize);
-            let Some(life) = life.filter(|life| life.users.contains(&worker)) else {
+            let is_refusing = self.listeners.refusing.contains(listener);
+            let Some(life) = life.filter(|life| life.users.contains(&worker) && !is_refusing)
+            else {
                 continue;
             };
             if let Presence::WaitFor(_) = life.presence {
-                return true;
-            }
-            if self.listeners.refusing.contains(listener) {
                 return true;
             }
             missing += 1;

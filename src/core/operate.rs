@@ -253,7 +253,8 @@ impl Core {
     }
 
     fn start_worker(&mut self, now: Mono, ticket: Ticket, worker: WorkerId) -> Result<(), Refused> {
-        if self.is_eager(worker) && self.waits_for_a_listener(worker) {
+        self.take_clients_again(worker);
+        if self.is_eager(worker) && self.misses_a_listener(worker) {
             return Err(Refused::WaitsForListener);
         }
         let wanted = self.rouse(now, worker);
@@ -289,6 +290,10 @@ impl Core {
         ticket: Ticket,
         worker: WorkerId,
     ) -> Result<(), Refused> {
+        // All of it has failed, so that there is nothing to replace.
+        if self.refuses_clients(worker) {
+            return self.start_worker(now, ticket, worker);
+        }
         if self.is_eager(worker) && self.waits_for_a_listener(worker) {
             return Err(Refused::WaitsForListener);
         }
@@ -495,6 +500,7 @@ impl Core {
     }
 
     fn reset_worker(&mut self, now: Mono, worker: WorkerId) {
+        self.take_clients_again(worker);
         let waits = self.waits_for_a_listener(worker);
         for index in self.slots_of(worker) {
             self.slots[index].history = History::default();

@@ -402,6 +402,8 @@ impl Core {
     pub(super) fn cooled_down(&mut self, now: Mono, index: usize) {
         self.slots[index].history = History::default();
         if self.is_on_demand(index) {
+            // Or none would come.
+            self.take_clients_again(self.slots[index].instance.worker);
             self.rested(now, index);
         } else {
             self.start_again(now, index);
