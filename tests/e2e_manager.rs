@@ -101,12 +101,19 @@ workers:
 ";
 
 #[test]
-fn it_is_not_ready_while_a_worker_is_not() {
+fn it_is_not_ready_while_a_worker_is_to_be_started_again() {
     let world = World::new();
     let manager = Manager::of(&world);
-    let daemon = world.run_with(NEVER, |start| {
-        start.env("NOTIFY_SOCKET", "$DIR/notify");
-    });
+    let daemon = world.run_with(
+        "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app: { command: [$DIR/nothing], listeners: [web], restart: { backoff: 1h } }
+",
+        |start| {
+            start.env("NOTIFY_SOCKET", "$DIR/notify");
+        },
+    );
     let mut heard = manager.hears_at_last(
         "STATUS=starting; degraded: app; 1 listener, 0 of 1 worker ready, 0 instances\n",
     );
@@ -120,6 +127,54 @@ fn it_is_not_ready_while_a_worker_is_not() {
         heard.last().map(String::as_str),
         Some("STOPPING=1\nSTATUS=stopping\n")
     );
+}
+
+// Or a manager that waits for READY=1 would end the workers that are well for the sake of one.
+#[test]
+fn it_is_ready_without_a_worker_that_has_failed_for_good() {
+    let world = World::new();
+    let manager = Manager::of(&world);
+    let yaml = format!("{NEVER}  well: {{ command: [$PROBE, puppet, $EVENTS], ready: notify }}\n");
+    let daemon = world.run_with(&yaml, |start| {
+        start.env("NOTIFY_SOCKET", "$DIR/notify");
+    });
+    let mut puppet = world.puppet();
+    daemon.line(&["worker app: every instance has failed"]);
+    assert!(manager.rest().iter().all(|one| !one.contains("READY=1")));
+    manager.0.set_nonblocking(false).expect("O_NONBLOCK");
+    puppet.ask("notify READY=1");
+    manager.hears_at_last(
+        "READY=1\nSTATUS=degraded: app; 1 listener, 1 of 2 workers ready, 1 instance\n",
+    );
+    daemon.stop();
+}
+
+// sd_notify(3): RELOADING=1 with MONOTONIC_USEC=, and READY=1 when that is over.
+#[test]
+fn a_reload_is_told_when_it_begins_and_when_it_is_over_however_it_went() {
+    let world = World::new();
+    let manager = Manager::of(&world);
+    let daemon = world.run_with(TWO, |start| {
+        start.env("NOTIFY_SOCKET", "$DIR/notify");
+    });
+    let status = "2 listeners, 2 of 2 workers ready, 2 instances";
+    let ready = format!("READY=1\nSTATUS={status}\n");
+    manager.hears_at_last(&ready);
+    for text in [world.fill(TWO), "workers: {".to_owned()] {
+        world.write("listend.yaml", &text);
+        daemon.signal(Signal::SIGHUP);
+        let heard = manager.hears();
+        let time = heard.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+        let time = time.and_then(|time| time.trim_end().parse::<u64>().ok());
+        assert!(time.is_some_and(|time| time > 0), "{heard:?}");
+        let before = manager.hears_at_last(&ready);
+        assert!(
+            before.iter().all(|one| one.starts_with("STATUS=")),
+            "{before:#?}"
+        );
+    }
+    daemon.stop();
+    manager.hears_at_last("STOPPING=1\nSTATUS=stopping: 2 instances are left\n");
 }
 
 #[test]

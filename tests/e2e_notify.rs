@@ -183,7 +183,8 @@ fn what_is_said_in_one_message_is_taken_in_its_order() {
     let (daemon, mut puppet) = with_puppet(&world, "notify_access: main");
     puppet.ask("notify READY=1|RELOADING=1|STATUS=a\u{1b}b|X_MINE=1");
     daemon.line(&["app.0: says [Reloading, Ready] with status \"a^[b\""]);
-    puppet.ask("notify EXTEND_TIMEOUT_USEC=2|WATCHDOG=trigger|STOPPING=1");
+    // It may be gone before it can answer: it has asked to be ended.
+    puppet.tell("notify EXTEND_TIMEOUT_USEC=2|WATCHDOG=trigger|STOPPING=1");
     daemon.line(&["app.0: says [Stopping, ExtendTimeout(2µs), Trigger]"]);
     assert!(daemon.lines_so_far(&["ignored"]).is_empty());
     daemon.stop();
@@ -367,6 +368,81 @@ fn what_hangs_up_is_given_up_unless_it_is_not_to_be() {
     let last = world.puppet();
     assert_eq!(names(&last.report), ["web", "kept", "stored"]);
     daemon.line(&["app.0: ignored `FDNAME=a:b`"]);
+    daemon.stop();
+}
+
+/// Of a worker with a control socket, in a world of its own.
+fn ask(world: &World, method: &str) {
+    let mut client = harness::varlink::Varlink::connect(world);
+    client.ask(method, serde_json::json!({ "worker": "app" }));
+}
+
+// The successor has them while its predecessor still uses them.
+#[test]
+fn what_is_stored_is_given_to_the_next_generation_and_gone_after_a_stop_for_good() {
+    let world = World::new();
+    let (daemon, mut first) = with_puppet(&world, "fd_store: 4\nrollout: { min_ready: 0s }");
+    first.ask("store db");
+    first.ask("barrier");
+    first.ask("drain");
+    ask_without_waiting(&world, "Restart");
+    let mut second = world.puppet();
+    assert_eq!(names(&second.report), ["web", "db"]);
+    assert_eq!(first.listen().as_deref(), Some("term"));
+    // It drains, and may still leave something and take it back.
+    first.ask("store late");
+    first.ask("barrier");
+    first.tell("exit 0");
+    daemon.line(&["app: generation 2 has taken over"]);
+    second.tell("exit 1");
+    let third = world.puppet();
+    assert_eq!(names(&third.report), ["web", "db", "late"]);
+    daemon.lines(&["app.0: started"], 3);
+    let before = harness::settled_descriptors(daemon.pid());
+    ask(&world, "Stop");
+    assert!(harness::settled_descriptors(daemon.pid()) <= before - 2);
+    ask(&world, "Start");
+    assert_eq!(names(&world.puppet().report), ["web"]);
+    daemon.stop();
+}
+
+fn ask_without_waiting(world: &World, method: &str) {
+    let mut client = harness::varlink::Varlink::connect(world);
+    client.ask(
+        method,
+        serde_json::json!({ "worker": "app", "no_wait": true }),
+    );
+}
+
+#[test]
+fn what_is_stored_stays_with_its_worker_when_a_reload_numbers_them_anew() {
+    let world = World::new();
+    let app = format!("  app: {{ command: {PUPPET}, fd_store: 4, environment: {{ N: app }} }}\n");
+    let zoo = format!("  zoo: {{ command: {PUPPET}, fd_store: 4, environment: {{ N: zoo }} }}\n");
+    let add = format!("  add: {{ command: {PUPPET}, fd_store: 4, environment: {{ N: add }} }}\n");
+    let daemon = world.run(&format!("workers:\n{app}{zoo}"));
+    let mut puppets = world.puppets(2);
+    puppets.sort_by_key(|puppet| puppet.report.env["N"].clone());
+    for (puppet, name) in puppets.iter_mut().zip(["of-app", "of-zoo"]) {
+        puppet.ask(&format!("store {name}"));
+        puppet.ask("barrier");
+    }
+    world.write("listend.yaml", &format!("workers:\n{add}{zoo}"));
+    daemon.signal(Signal::SIGHUP);
+    let added = world.puppet();
+    assert_eq!(names(&added.report), [""; 0]);
+    puppets[0].wait_for_its_end();
+    daemon.line(&["the reload is done"]);
+    puppets[1].tell("exit 1");
+    let next = world.puppet();
+    assert_eq!(env(&next.report, "N"), Some("zoo"));
+    assert_eq!(names(&next.report), ["of-zoo"]);
+    // One of that name that comes later is another.
+    world.write("listend.yaml", &format!("workers:\n{app}{zoo}"));
+    daemon.signal(Signal::SIGHUP);
+    let again = world.puppet();
+    assert_eq!(env(&again.report, "N"), Some("app"));
+    assert_eq!(names(&again.report), [""; 0]);
     daemon.stop();
 }
 

@@ -257,6 +257,9 @@ pub(super) struct Slot {
     pub(super) hidden: u32,
     /// While it is ready.
     pub(super) watchdog: Option<Watchdog>,
+    /// The longest time between two signs of life that it has chosen itself. Also before it is
+    /// ready, when there is no watchdog yet.
+    pub(super) told_interval: Option<Duration>,
     /// It has said that it reads its configuration again, and not yet that it has done so.
     pub(super) reloading: bool,
     /// What it serves, if it is no instance.
@@ -291,6 +294,7 @@ impl Slot {
             fault: None,
             hidden: 0,
             watchdog: None,
+            told_interval: None,
             reloading: false,
             connection: None,
             since: now,

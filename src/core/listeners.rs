@@ -136,12 +136,11 @@ impl Core {
         let mut missing = 0;
         for listener in self.listeners.missing.keys() {
             let life = self.listeners.lives.get(listener.0 as usize);
-            let Some(life) = life.filter(|life| life.users.contains(&worker)) else {
+            let is_refusing = self.listeners.refusing.contains(listener);
+            let Some(life) = life.filter(|life| life.users.contains(&worker) && !is_refusing)
+            else {
                 continue;
             };
-            if self.listeners.refusing.contains(listener) {
-                continue;
-            }
             if let Presence::WaitFor(_) = life.presence {
                 return true;
             }

@@ -407,6 +407,7 @@ impl Core {
         slot.fault = None;
         slot.reloading = false;
         slot.watchdog = None;
+        slot.told_interval = None;
         slot.hidden = 0;
         if let (Some(timeout), None) = (slot.life.hooks.before_start, slot.connection) {
             self.prepare(now, index, timeout);

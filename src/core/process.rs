@@ -409,6 +409,8 @@ impl Core {
         let worker = self.slots[index].instance.worker;
         self.take_clients_again(worker);
         if self.is_on_demand(index) {
+            // Or none would come.
+            self.take_clients_again(self.slots[index].instance.worker);
             self.rested(now, index);
         } else {
             self.start_again(now, index);

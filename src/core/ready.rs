@@ -8,7 +8,7 @@
 use super::effect::{Effect, Scope};
 use super::event::Event;
 use super::input::{Evidence, HookKind, Notice, ProcessId};
-use super::instance::{Ending, Fault, State, Watchdog};
+use super::instance::{Ending, Fault, Slot, State, Watchdog};
 use super::machine::{Core, Phase};
 use super::signals::{SIGABRT, SIGCONT};
 use super::time::Mono;
@@ -28,6 +28,17 @@ const HIDDEN_LOOKS: u32 = 3;
 /// Half as long as it has taken so far.
 fn look_after(now: Mono, since: Mono) -> Mono {
     now + (now.since(since) / 2).clamp(LOOK_MIN, LOOK_MAX)
+}
+
+/// The signs of life that an instance is to give from now on: where its worker has a watchdog, and at
+/// the interval that it has chosen itself, if it has; 0 is none (`WATCHDOG_USEC=`, sd_notify(3)).
+fn watchdog_of(now: Mono, slot: &Slot) -> Option<Watchdog> {
+    let configured = slot.life.watchdog?;
+    let interval = slot.told_interval.unwrap_or(configured);
+    (!interval.is_zero()).then(|| Watchdog {
+        interval,
+        due: now + interval,
+    })
 }
 
 impl Core {
@@ -55,10 +66,7 @@ impl Core {
     fn become_ready(&mut self, now: Mono, index: usize, process: ProcessId, since: Mono) {
         let until = self.time_out_at(since, index);
         let slot = &mut self.slots[index];
-        slot.watchdog = slot.life.watchdog.map(|interval| Watchdog {
-            interval,
-            due: now + interval,
-        });
+        slot.watchdog = watchdog_of(now, slot);
         let instance = slot.instance;
         let hook = slot.life.hooks.after_ready;
         let is_told = slot.life.ready != Ready::Started;
@@ -92,6 +100,7 @@ impl Core {
         let slot = &mut self.slots[index];
         let interval = slot.life.watchdog;
         if let State::Running { .. } = slot.state
+            && slot.told_interval.is_none()
             && slot.watchdog.map(|watchdog| watchdog.interval) != interval
         {
             // It was told of the interval when it was started: it cannot know of another.
@@ -219,13 +228,12 @@ impl Core {
                 }
             }
             Notice::WatchdogInterval(interval) => {
-                let watchdog = Watchdog {
-                    interval,
-                    due: now + interval,
-                };
-                let is_on = self.slots[index].watchdog.is_some() && !interval.is_zero();
-                self.slots[index].watchdog = is_on.then_some(watchdog);
-                self.reschedule(index);
+                let slot = &mut self.slots[index];
+                slot.told_interval = Some(interval);
+                if let State::Running { .. } = slot.state {
+                    slot.watchdog = watchdog_of(now, slot);
+                    self.reschedule(index);
+                }
             }
             Notice::ExtendTimeout(time) => self.extend(index, now + time),
         }

@@ -95,6 +95,13 @@ impl FdStore {
         self.drop_where(epoll, |(whose, _), _| whose == worker);
     }
 
+    /// Whose instances have left anything.
+    pub(super) fn workers(&self) -> Vec<WorkerId> {
+        let mut workers: Vec<WorkerId> = self.kept.keys().map(|(worker, _)| *worker).collect();
+        workers.dedup();
+        workers
+    }
+
     /// What an instance's successor is given, in the order in which it was left.
     pub(super) fn of(&self, instance: InstanceId) -> Vec<Stored<'_>> {
         let kept = self.kept.get(&(instance.worker, instance.index));
@@ -181,8 +188,10 @@ mod tests {
     #[test]
     fn every_generation_of_an_instance_has_the_same_and_nobody_else() {
         let (epoll, mut store) = (epoll(), FdStore::default());
+        assert!(store.workers().is_empty());
         assert_eq!(store.add(&epoll, instance(0, 1, 1), vec![null()], HOW), 0);
         assert_eq!(names(&store, instance(0, 1, 2)), ["db"]);
+        assert_eq!(store.workers(), [WorkerId(0)]);
         assert!(names(&store, instance(0, 0, 1)).is_empty());
         assert!(names(&store, instance(1, 1, 1)).is_empty());
         store.forget(&epoll, WorkerId(1));

@@ -201,6 +201,7 @@ impl Shell {
         self.feed(Input::Start);
         loop {
             self.perform_effects();
+            self.forget_stores_of_stopped();
             self.tell_manager();
             if let Some(code) = self.exit {
                 self.logs.finish();

@@ -214,6 +214,16 @@ impl Shell {
         self.notify.store.forget(&self.epoll, worker);
     }
 
+    /// Gives up what was left by workers that somebody has stopped, as soon as nothing of them runs:
+    /// until then they may leave more.
+    pub(super) fn forget_stores_of_stopped(&mut self) {
+        for worker in self.notify.store.workers() {
+            if self.core.is_stopped(worker) && !self.processes.has_any(worker) {
+                self.forget_store(worker);
+            }
+        }
+    }
+
     /// The value of NOTIFY_SOCKET. The socket is made when it is asked for first.
     ///
     /// # Errors
