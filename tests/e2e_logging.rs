@@ -453,6 +453,26 @@ fn syslog_gets_what_nobody_would_read_and_may_restart() {
 }
 
 #[test]
+fn syslog_gets_why_a_start_failed_where_standard_error_is_closed() {
+    let Some(alone) = alone() else { return };
+    let world = World::new();
+    let syslog = syslog(&world);
+    let daemon = world.run_with("listeners: { web: nonsense }", |start| {
+        let closed = ["sh", "-c", "exec \"$@\" 2>&-", "sh"];
+        start.through([&alone[..], &closed].concat());
+    });
+    daemon.finish().expect_code(78);
+    // A line of its own for each of the explanation.
+    let problem = syslog.until(|line| line.contains("error: "));
+    assert!(
+        problem.starts_with("<27>") && !problem.contains('\n'),
+        "{problem}"
+    );
+    syslog.until(|line| line.contains("hint: "));
+    syslog.until(|line| line.contains("nothing was started"));
+}
+
+#[test]
 fn who_gets_the_log_can_be_chosen_and_has_to_be_there() {
     let Some(alone) = alone() else { return };
     for (choice, path) in [
