@@ -243,7 +243,7 @@ fn every_verb_and_flag_is_in_the_synopsis() {
                 );
             }
             // Every verb has these; the synopsis would be long.
-            let everywhere = ["--log-level", "--help"];
+            let everywhere = ["--log-level", "--log-to", "--help"];
             for names in options {
                 let common = everywhere.iter().any(|name| names.contains(*name));
                 let is_shown = names.iter().any(|name| shown.contains(name));

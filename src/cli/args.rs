@@ -32,9 +32,28 @@ pub struct Arguments {
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log_level: Option<LevelFilter>,
 
+    /// Who gets the log: the journal, the syslog daemon, standard error, or whoever would see what
+    /// is written to standard error
+    #[arg(long, value_name = "WHERE", global = true, default_value = "auto")]
+    pub log_to: LogTo,
+
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// Who gets the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogTo {
+    /// The journal if standard error is connected to it; syslog if a daemon's leads nowhere and
+    /// there is no journal; standard error otherwise.
+    Auto,
+    /// The journal, as entries with fields.
+    Journal,
+    /// The syslog daemon, at /dev/log.
+    Syslog,
+    /// Standard error.
+    Stderr,
 }
 
 /// What to do.

@@ -20,7 +20,7 @@ mod stream;
 mod top;
 
 use crate::shell::logging::{self, Sink};
-use args::{Arguments, Verb};
+use args::{Arguments, LogTo, Verb};
 use clap::Parser;
 use clap::error::ErrorKind;
 use exit::Exit;
@@ -39,9 +39,33 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    let sink = Sink::detect();
+    let sink = match sink(&arguments) {
+        Ok(sink) => sink,
+        Err(why) => {
+            output::complain(&why);
+            return Exit::Unavailable.into();
+        }
+    };
     logging::init(arguments.log_level, sink);
-    let exit = match arguments.verb {
+    let exit = act_on(arguments.verb, sink);
+    logging::settle(sink);
+    exit.into()
+}
+
+/// Who gets the log.
+fn sink(arguments: &Arguments) -> Result<Sink, String> {
+    let wanted = match arguments.log_to {
+        LogTo::Auto => logging::Wanted::Auto,
+        LogTo::Journal => logging::Wanted::Journal,
+        LogTo::Syslog => logging::Wanted::Syslog,
+        LogTo::Stderr => logging::Wanted::Stderr,
+    };
+    let is_daemon = matches!(arguments.verb, Verb::Run(_) | Verb::Exec(_));
+    Sink::choose(wanted, is_daemon)
+}
+
+fn act_on(verb: Verb, sink: Sink) -> Exit {
+    match verb {
         Verb::Run(arguments) => run::run(&arguments, sink),
         Verb::Check(arguments) => check::check(&arguments, sink),
         Verb::Exec(arguments) => exec::exec(&arguments, sink),
@@ -67,6 +91,5 @@ pub fn main() -> ExitCode {
                 Exit::Refused
             }
         },
-    };
-    exit.into()
+    }
 }

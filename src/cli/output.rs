@@ -1,29 +1,76 @@
 //! Printing what a verb has to say.
 
 use crate::control::clean;
-use crate::report::{Report, Sources, Style, describe, render};
-use crate::shell::logging::{Sink, wants_colour};
+use crate::report::{Problem, Report, Sources, Style, describe, render};
+use crate::shell::logging::{self, Entry, Sink, Stream, wants_colour};
 use std::io::{self, IsTerminal, Write};
 
-/// Prints errors and advice on standard error: in colour for a person, with priorities for the
-/// journal.
+/// The syslog priorities of errors and of advice (sd-daemon(3)).
+const PRIORITIES: (u8, u8) = (3, 5);
+
+/// Prints errors and advice where the log goes: in colour for a person, an entry each for the
+/// journal and for syslog.
 pub fn print_report(report: &Report, sources: &Sources, sink: Sink) {
     if report.errors.is_empty() && report.advice.is_empty() {
         return;
     }
-    let style = match sink {
-        Sink::Terminal if wants_colour() => Style::Colour,
-        Sink::Terminal | Sink::Journal | Sink::Plain => Style::Plain,
-    };
-    let mut out = String::new();
     match sink {
-        Sink::Journal => {
-            for (problems, priority) in [(&report.errors, 3), (&report.advice, 5)] {
+        Sink::Journal | Sink::Syslog => {
+            let left = tell_report(report, sources, sink);
+            print_on(Stream::of(&io::stderr()), &left, sources);
+        }
+        Sink::Stderr(stream) => print_on(stream, report, sources),
+    }
+}
+
+/// Sends each problem as an entry; those that could not be sent.
+fn tell_report(report: &Report, sources: &Sources, sink: Sink) -> Report {
+    let tell = |problems: &[Problem], priority| {
+        let untold = problems.iter().filter(|problem| {
+            let mut alone = Report::default();
+            alone.add((*problem).clone());
+            let text = render(&alone, sources, Style::Plain);
+            !logging::tell(sink, &entry(problem, priority, text.trim_end()))
+        });
+        untold.cloned().collect()
+    };
+    Report {
+        errors: tell(&report.errors, PRIORITIES.0),
+        advice: tell(&report.advice, PRIORITIES.1),
+        omitted: report.omitted.clone(),
+    }
+}
+
+fn entry(problem: &Problem, priority: u8, message: &str) -> Entry {
+    let code = problem.kind.code();
+    let fields = [
+        ("problem", Some(&code)),
+        ("listener", problem.listener.as_ref()),
+        ("worker", problem.worker.as_ref()),
+        ("address", problem.address.as_ref()),
+    ];
+    let fields = fields.into_iter().filter_map(|(key, value)| {
+        let value = value?;
+        Some((key.to_owned(), value.clone()))
+    });
+    Entry {
+        priority,
+        message: message.to_owned(),
+        fields: fields.collect(),
+    }
+}
+
+fn print_on(stream: Stream, report: &Report, sources: &Sources) {
+    let mut out = String::new();
+    match stream {
+        Stream::Journal => {
+            let (errors, advice) = PRIORITIES;
+            for (problems, priority) in [(&report.errors, errors), (&report.advice, advice)] {
                 let part = Report {
                     errors: problems.clone(),
                     ..Report::default()
                 };
-                for line in render(&part, sources, style).lines() {
+                for line in render(&part, sources, Style::Plain).lines() {
                     // An empty line would be an empty entry.
                     if !line.is_empty() {
                         out.push_str(&format!("<{priority}>{line}\n"));
@@ -31,7 +78,8 @@ pub fn print_report(report: &Report, sources: &Sources, sink: Sink) {
                 }
             }
         }
-        Sink::Terminal | Sink::Plain => out = render(report, sources, style),
+        Stream::Terminal if wants_colour() => out = render(report, sources, Style::Colour),
+        Stream::Terminal | Stream::Plain => out = render(report, sources, Style::Plain),
     }
     // Nobody reads it? Then there is nobody to tell.
     let _closed = io::stderr().lock().write_all(out.as_bytes());

@@ -135,19 +135,19 @@ impl Logs {
     pub(super) fn new(plan: &Plan) -> Logs {
         let outputs = || plan.live_workers().map(|(_, worker)| &worker.output);
         let is_tagged = |output: &Output| matches!(output, Output::Tag | Output::TagJson);
-        let sink = logging::Sink::of(&std::io::stdout());
+        let stream = logging::Stream::of(&std::io::stdout());
         Logs {
             kept: Kept::new(plan.workers.len()),
             sources: HashMap::new(),
             tagged: Pipes::default(),
             filed: Pipes::default(),
             stdout: outputs().any(is_tagged).then(Stdout::new),
-            style: match sink {
-                logging::Sink::Journal => Style::Journal,
-                logging::Sink::Terminal => Style::Terminal {
+            style: match stream {
+                logging::Stream::Journal => Style::Journal,
+                logging::Stream::Terminal => Style::Terminal {
                     colours: logging::wants_colour(),
                 },
-                logging::Sink::Plain => Style::Plain,
+                logging::Stream::Plain => Style::Plain,
             },
             files: HashMap::new(),
         }

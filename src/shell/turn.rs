@@ -510,7 +510,19 @@ impl Shell {
             },
         };
         let (level, words) = words::describe(event, &context);
-        log::log!(level, "{words}");
+        if log::log_enabled!(level) {
+            let about = self.outline(event);
+            log::log!(
+                level,
+                event = about.kind,
+                listener = about.listener,
+                worker = about.worker,
+                instance = about.instance,
+                generation = about.generation,
+                pid = about.pid;
+                "{words}"
+            );
+        }
         self.note_setback(event, &words);
         if !words::is_detail(event, &self.plan) {
             self.tell_watchers(event, words);

@@ -8,6 +8,7 @@ mod child;
 mod environment;
 mod fd;
 mod launch;
+mod local_time;
 mod memory;
 mod mqueue;
 mod netns;
@@ -19,6 +20,7 @@ mod pidfd;
 mod raw;
 mod signal;
 pub mod sockopt;
+mod unread;
 mod wait;
 
 pub use child::{FdAction, FdSlot};
@@ -28,6 +30,7 @@ pub use launch::{
     CStrings, ContainsNul, EnvSlot, Launched, Launching, Prepared, Stdio, Tell,
     can_unshare_descriptors, discard, launch,
 };
+pub use local_time::{LocalTime, local_time};
 pub use memory::return_free_memory;
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
 pub use netns::enter_network_namespace;
@@ -37,4 +40,5 @@ pub use peek::{Message, bytes_to_read, peek_message};
 pub use peer::peer_groups;
 pub use pidfd::{open as open_pidfd, send_signal, send_signal_to_child};
 pub use signal::{Origin, changed_signals, is_ignored, origin, reset_child_signal};
+pub use unread::bytes_not_received;
 pub use wait::{Ended, How, Then, Whom, wait};

@@ -142,22 +142,44 @@ fn outline(event: &Event) -> (&'static str, About) {
     }
 }
 
+/// The word of an event and the names of what it is about, for those who look for it.
+pub(in crate::shell) struct Outline<'a> {
+    pub kind: &'static str,
+    pub listener: Option<&'a str>,
+    pub worker: Option<&'a str>,
+    pub instance: Option<String>,
+    pub generation: Option<u32>,
+    pub pid: Option<u32>,
+}
+
 impl Shell {
+    /// What an event is about.
+    pub(in crate::shell) fn outline(&self, event: &Event) -> Outline<'_> {
+        let (kind, about) = outline(event);
+        let instance = about.instance;
+        Outline {
+            kind,
+            listener: about.listener.map(|id| &*self.plan.listener(id).name),
+            worker: about.worker.map(|id| &*self.plan.worker(id).name),
+            instance: instance.map(|id| words::instance_name(&self.plan, id)),
+            generation: instance.map(|id| id.generation),
+            pid: about.process.and_then(|id| self.pid_of(id)),
+        }
+    }
+
     /// Tells an event to those who asked for all. `message` is what stands in the log.
     pub(in crate::shell) fn tell_watchers(&mut self, event: &Event, message: String) {
         if self.control.watchers.is_empty() {
             return;
         }
-        let (kind, about) = outline(event);
+        let about = self.outline(event);
         let told = Told {
             time: rfc3339(clock::wall().as_secs()),
-            kind: kind.to_owned(),
-            listener: about.listener.map(|id| self.plan.listener(id).name.clone()),
-            worker: about.worker.map(|id| self.plan.worker(id).name.clone()),
-            instance: about
-                .instance
-                .map(|id| words::instance_name(&self.plan, id)),
-            pid: about.process.and_then(|id| self.pid_of(id)),
+            kind: about.kind.to_owned(),
+            listener: about.listener.map(str::to_owned),
+            worker: about.worker.map(str::to_owned),
+            instance: about.instance,
+            pid: about.pid,
             message,
         };
         let reply = Reply::continues(&WatchReply { event: Some(told) });
