@@ -104,10 +104,10 @@ impl Core {
             bad: None,
             done: 0,
         });
-        if let Some(ticket) = replan.ticket {
-            if of > 0 {
-                self.answer(ticket, Answer::Progress { done: 0, of });
-            }
+        if let Some(ticket) = replan.ticket
+            && of > 0
+        {
+            self.answer(ticket, Answer::Progress { done: 0, of });
         }
         self.forget_sockets(&replan.touched);
         let mut redefined = Vec::new();
@@ -268,6 +268,7 @@ impl Core {
         worker: WorkerId,
         (edition, life): (Edition, Arc<Lifecycle>),
     ) {
+        self.cancel_rollout(worker);
         self.dismiss_all(now, worker);
         let known = &mut self.workers[worker.0 as usize];
         known.last_generation += 1;
@@ -289,6 +290,7 @@ impl Core {
     }
 
     fn remove_worker(&mut self, now: Mono, worker: WorkerId) {
+        self.cancel_rollout(worker);
         let known = &mut self.workers[worker.0 as usize];
         known.removed = true;
         known.gate.parked.clear();

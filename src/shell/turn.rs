@@ -535,9 +535,16 @@ impl Shell {
     /// Keeps what was wrong with a new instance, for whoever asked for the rollout.
     fn note_setback(&mut self, event: &Event, words: &str) {
         let instance = match event {
-            Event::StartTimedOut { instance, .. }
-            | Event::WatchdogTimedOut { instance, .. }
-            | Event::LaunchFailed {
+            Event::RolloutDone { worker, .. } => {
+                self.setbacks.remove(worker);
+                return;
+            }
+            Event::StartTimedOut { instance, .. } | Event::WatchdogTimedOut { instance, .. }
+                if self.core.is_rolling(instance.worker) =>
+            {
+                *instance
+            }
+            Event::LaunchFailed {
                 instance,
                 next: Next::RolledBack,
                 ..

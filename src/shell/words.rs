@@ -1,7 +1,7 @@
 //! The core's events in words. Every line says what happens next.
 
 use super::signals::Arrived;
-use crate::config::Overflow;
+use crate::config::{OnFailure, Overflow};
 use crate::connection::End;
 use crate::core::{
     ConnectionId, Event, ExitStatus, FailureReason, HookEnd, HookKind, InstanceId, Next, ProcessId,
@@ -131,20 +131,29 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             cool_down,
             ..
         } => {
-            let then = match cool_down {
-                Some(time) => format!("; after {} the next one starts it again", duration(time)),
-                None => String::new(),
+            let lifecycle = &context.plan.worker(instance.worker).lifecycle;
+            let clients = match lifecycle.on_failure {
+                OnFailure::Hold => "its listeners stay bound and clients wait in their queues",
+                OnFailure::Refuse => "its listeners are closed when all of the worker has failed",
             };
-            let line = format!(
-                "{}: failed; its listeners stay bound and clients wait in their queues{then}",
-                name(instance)
-            );
-            (Level::Error, line)
+            let then = match (cool_down, &lifecycle.activation) {
+                (None, _) => String::new(),
+                (Some(time), Activation::Eager) => {
+                    format!("; it is started again in {}", duration(time))
+                }
+                (Some(time), Activation::OnDemand { .. } | Activation::PerConnection(_)) => {
+                    format!("; after {} the next one starts it again", duration(time))
+                }
+            };
+            (
+                Level::Error,
+                format!("{}: failed; {clients}{then}", name(instance)),
+            )
         }
         Event::WorkerFailed { worker } => (
             Level::Error,
             format!(
-                "worker {}: every instance has failed; restart listend once the cause is mended",
+                "worker {0}: every instance has failed; `listend start {0}` once the cause is mended",
                 worker_name(context.plan, worker)
             ),
         ),
