@@ -233,3 +233,27 @@ fn a_listener_is_not_closed_while_somebody_is_to_take_its_clients_in_a_moment() 
     crew.exits(crew.program(second), ExitStatus::Code(1));
     assert!(crew.effects.contains(&unbind));
 }
+
+// The second reload was over before what the first had begun.
+#[test]
+fn a_reload_that_changes_settings_is_over_when_the_rollout_under_way_is() {
+    let mut crew = Crew::new(|_| {});
+    let edition = Edition(2);
+    let other = life(|_| {});
+    crew.reload(WorkerChange::Definition {
+        edition,
+        life: other.clone(),
+    });
+    crew.forget();
+    crew.reload(WorkerChange::Settings { life: other });
+    assert!(!crew.told(Event::ReplanDone { bad: None }));
+    let instance = app(0, 2);
+    crew.exits(crew.program(instance), ExitStatus::Code(1));
+    assert!(crew.told(Event::ReplanDone {
+        bad: Some(instance)
+    }));
+    assert_eq!(
+        crew.answers().last(),
+        Some(&Answer::RolledBack { instance })
+    );
+}
