@@ -170,7 +170,12 @@ fn refusing() -> Crew {
 // All of these waited for the listener, and nobody bound it.
 #[test]
 fn a_listener_that_was_closed_is_bound_by_whatever_starts_its_worker() {
-    for command in [Command::Start, Command::Restart, Command::Reset] {
+    for command in [
+        Command::Start,
+        Command::Restart,
+        Command::Reset,
+        Command::Scale(2),
+    ] {
         let mut crew = refusing();
         crew.ask(command);
         let listener = ListenerId(0);
@@ -180,7 +185,7 @@ fn a_listener_that_was_closed_is_bound_by_whatever_starts_its_worker() {
         );
         assert_eq!(crew.programs(), []);
         crew.give(Input::ListenerBound { listener });
-        assert_eq!(crew.programs().len(), 1, "{command:?}");
+        assert!(!crew.programs().is_empty(), "{command:?}");
         crew.pass(seconds(2));
         assert_eq!(crew.answers().last(), Some(&Answer::Done), "{command:?}");
     }
