@@ -238,6 +238,8 @@ impl Core {
             gate: Gate::default(),
             connections: Connections::default(),
         };
+        // Those of whoever had its number before.
+        self.gates_due.retain(|(_, worker)| *worker != id);
         match self.workers.get_mut(id.0 as usize) {
             Some(place) => *place = fresh,
             None => self.workers.push(fresh),

@@ -333,6 +333,10 @@ impl Core {
         let known = &self.workers[worker.0 as usize];
         let before = known.slots.len();
         let after = instances as usize;
+        if after > before && !known.stopped {
+            self.take_clients_again(worker);
+        }
+        let known = &self.workers[worker.0 as usize];
         // A pool that clients start grows at once only if it runs.
         let starts = self.phase == Phase::Running
             && !known.stopped

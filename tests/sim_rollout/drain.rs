@@ -103,7 +103,14 @@ impl Life {
                 State::Running { .. } | State::Waiting | State::Stopped
             ) || matches!(state, State::Failed { until: None, .. })
         };
-        let has_failed = |id: &WorkerId| self.core.failed(*id) > 0 || self.core.is_stopped(*id);
+        // Or there is nobody who could take a client.
+        let has_failed = |id: &WorkerId| {
+            let known = &self.workers[id.0 as usize];
+            let nobody = self.core.instances_of(*id).next().is_none();
+            nobody && !known.serves_connections()
+                || self.core.failed(*id) > 0
+                || self.core.is_stopped(*id)
+        };
         let is_open = |(listener, life): (&ListenerId, &ListenerLife)| {
             self.bound.contains(listener) || life.users.iter().all(has_failed)
         };

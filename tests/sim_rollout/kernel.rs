@@ -109,7 +109,7 @@ impl Life {
                 };
                 true
             }
-            (_, Some(_), None) if proc.asked && !(proc.deaf && !calm) => {
+            (_, Some(_), None) if proc.asked && (calm || !proc.deaf) => {
                 proc.exit = Some(match fate {
                     0..5 => ExitStatus::Code(0),
                     _ => signal(15),

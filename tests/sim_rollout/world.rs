@@ -91,6 +91,10 @@ impl Worker {
         &self.definitions[&self.current].life
     }
 
+    pub(crate) fn serves_connections(&self) -> bool {
+        matches!(self.life().activation, Activation::PerConnection(_))
+    }
+
     pub(crate) fn is_eager(&self) -> bool {
         self.life().activation == Activation::Eager
     }

@@ -170,7 +170,12 @@ fn refusing() -> Crew {
 // All of these waited for the listener, and nobody bound it.
 #[test]
 fn a_listener_that_was_closed_is_bound_by_whatever_starts_its_worker() {
-    for command in [Command::Start, Command::Restart, Command::Reset] {
+    for command in [
+        Command::Start,
+        Command::Restart,
+        Command::Reset,
+        Command::Scale(2),
+    ] {
         let mut crew = refusing();
         crew.ask(command);
         let listener = ListenerId(0);
@@ -180,7 +185,7 @@ fn a_listener_that_was_closed_is_bound_by_whatever_starts_its_worker() {
         );
         assert_eq!(crew.programs(), []);
         crew.give(Input::ListenerBound { listener });
-        assert_eq!(crew.programs().len(), 1, "{command:?}");
+        assert!(!crew.programs().is_empty(), "{command:?}");
         crew.pass(seconds(2));
         assert_eq!(crew.answers().last(), Some(&Answer::Done), "{command:?}");
     }
@@ -232,4 +237,28 @@ fn a_listener_is_not_closed_while_somebody_is_to_take_its_clients_in_a_moment() 
     let second = crew.programs()[0].0;
     crew.exits(crew.program(second), ExitStatus::Code(1));
     assert!(crew.effects.contains(&unbind));
+}
+
+// The second reload was over before what the first had begun.
+#[test]
+fn a_reload_that_changes_settings_is_over_when_the_rollout_under_way_is() {
+    let mut crew = Crew::new(|_| {});
+    let edition = Edition(2);
+    let other = life(|_| {});
+    crew.reload(WorkerChange::Definition {
+        edition,
+        life: other.clone(),
+    });
+    crew.forget();
+    crew.reload(WorkerChange::Settings { life: other });
+    assert!(!crew.told(Event::ReplanDone { bad: None }));
+    let instance = app(0, 2);
+    crew.exits(crew.program(instance), ExitStatus::Code(1));
+    assert!(crew.told(Event::ReplanDone {
+        bad: Some(instance)
+    }));
+    assert_eq!(
+        crew.answers().last(),
+        Some(&Answer::RolledBack { instance })
+    );
 }

@@ -220,3 +220,38 @@ fn a_name_is_not_given_again_while_its_process_is_there() {
     assert_eq!(crew.programs().len(), 3);
     assert_ne!(crew.programs()[1].0, crew.programs()[2].0);
 }
+
+// It was taken for one that is no good; or it was not given the new socket at all.
+#[test]
+fn a_new_instance_that_is_started_again_for_a_listener_is_still_on_trial() {
+    use crate::config::Presence;
+    use crate::plan::ListenerId;
+    let taken = ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP],
+    };
+    let core = Core::new(vec![life(|_| {})], WhenDone::Hold).with_listeners(vec![taken]);
+    let mut crew = Crew::of(core);
+    crew.ask(Command::Restart);
+    crew.pass(seconds(1));
+    let (listener, socket, by) = (ListenerId(0), 0, Repaired::AnotherSocket);
+    crew.give(Input::ListenerDamaged { listener, socket });
+    crew.give(Input::ListenerRepaired {
+        listener,
+        socket,
+        by,
+    });
+    for instance in [app(0, 1), app(0, 2)] {
+        crew.exits(crew.program(instance), killed_by(SIGTERM));
+    }
+    crew.pass(Duration::from_nanos(1));
+    assert_eq!(crew.core.degraded(APP), None);
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 1), app(0, 2)]));
+    crew.forget();
+    // Its time begins again.
+    let old = crew.program(app(0, 1));
+    crew.pass(seconds(2) - Duration::from_nanos(2));
+    assert_eq!(crew.signals(old), NONE);
+    crew.exits(crew.program(app(0, 2)), CRASH);
+    assert!(crew.core.degraded(APP).is_some());
+}
