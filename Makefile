@@ -23,6 +23,7 @@ SYSCONFDIR ?= /etc
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/listend
+DATADIR ?= $(PREFIX)/share/listend
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 USERUNITDIR ?= $(PREFIX)/lib/systemd/user
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
@@ -90,7 +91,8 @@ clean:
 	$(CARGO) clean
 
 # What is written in the units and scripts for a system's own package, put right for this place.
-PLACES = sed -e 's|/usr/bin/listend|$(BINDIR)/listend|g' -e 's|/etc/listend|$(SYSCONFDIR)/listend|g'
+PLACES = sed -e 's|/usr/bin/listend|$(BINDIR)/listend|g' -e 's|/etc/listend|$(SYSCONFDIR)/listend|g' \
+	-e 's|/usr/share/listend|$(DATADIR)|g'
 # $(call place,MODE,FROM,TO)
 place = install -d $(dir $(DESTDIR)$(3)) && $(PLACES) $(2) >$(DESTDIR)$(3) && chmod $(1) $(DESTDIR)$(3)
 
@@ -116,7 +118,9 @@ install:
 		$(DESTDIR)$(FISHCOMPDIR)/listend.fish
 	install -d $(DESTDIR)$(DOCDIR)/examples
 	install -m 644 README.md LICENSE-MIT LICENSE-APACHE docs/*.md $(DESTDIR)$(DOCDIR)
-	install -m 644 examples/*.yaml units/hardened.conf units/examples/* $(DESTDIR)$(DOCDIR)/examples
+	install -m 644 examples/*.yaml $(DESTDIR)$(DOCDIR)/examples
+	install -d $(DESTDIR)$(DATADIR)
+	install -m 644 units/hardened.conf units/examples/* $(DESTDIR)$(DATADIR)
 	install -d $(DESTDIR)$(SYSCONFDIR)/listend/conf.d
 	@# What somebody has written is never replaced.
 	test -e $(DESTDIR)$(SYSCONFDIR)/listend/listend.yaml || \
@@ -147,15 +151,16 @@ uninstall:
 	rm -f $(foreach page,$(MAN_PAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)))
 	rm -f $(DESTDIR)$(BASHCOMPDIR)/listend $(DESTDIR)$(ZSHCOMPDIR)/_listend
 	rm -f $(DESTDIR)$(FISHCOMPDIR)/listend.fish
-	rm -rf $(DESTDIR)$(DOCDIR)
+	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(DATADIR)
 	rm -f $(DESTDIR)$(OPENRCDIR)/listend
 	rm -rf $(DESTDIR)$(RUNITDIR)/listend $(DESTDIR)$(S6DIR)/listend
 
 # What both kinds of packages hold.
 STAGE = target/package
 PACKAGES = target/packages
-# Of cargo-deb, such as `--fast`.
+# Of cargo-deb and cargo-generate-rpm.
 DEB_FLAGS ?=
+RPM_FLAGS ?=
 # Packages are the same from the same sources, whenever they are made.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
@@ -180,4 +185,4 @@ deb: stage
 rpm: stage
 	mkdir -p $(PACKAGES)
 	tool=$$(sh scripts/package-tools cargo-generate-rpm) && \
-		$$tool generate-rpm --output $(PACKAGES)
+		$$tool generate-rpm $(RPM_FLAGS) --output $(PACKAGES)

@@ -117,11 +117,7 @@ impl Container {
             return false;
         };
         self.leader = leader;
-        let words = ["systemctl", "is-system-running", "--wait"];
-        let answer = self.command(words).output().expect("start nsenter");
-        let answer = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
-        // Degraded: some unit that is not ours failed.
-        ["running", "degraded"].contains(&answer.as_str())
+        self.is_up()
     }
 
     /// The last lines of its console.
@@ -204,6 +200,37 @@ impl Container {
         String::from_utf8_lossy(&self.output(words).stdout).into_owned()
     }
 
+    /// Stops all of its user space and starts it anew (systemd-soft-reboot.service(8)), as a boot
+    /// does; waits until it is up. What was written stays.
+    #[track_caller]
+    pub fn soft_reboot(&self) {
+        // Whoever is connected when all of it ends may wait for an answer for ever.
+        let ask = |words: &[&str]| {
+            let patient = ["timeout", "5", "systemctl"].iter().chain(words).copied();
+            String::from_utf8_lossy(&self.output(patient).stdout).into_owned()
+        };
+        let count = || ask(&["show", "-P", "SoftRebootsCount"]);
+        let before = count();
+        ask(&["soft-reboot"]);
+        let deadline = Instant::now() + BOOT;
+        let is_up = || {
+            let now = count();
+            !now.is_empty() && now != before && is_running(&ask(&["is-system-running"]))
+        };
+        while !is_up() {
+            assert!(Instant::now() < deadline, "it does not start anew");
+            // Before systemd answers there is nothing to wait for.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Whether its systemd has started everything; it waits for that.
+    fn is_up(&self) -> bool {
+        let words = ["systemctl", "is-system-running", "--wait"];
+        let answer = self.command(words).output().expect("start nsenter");
+        is_running(&String::from_utf8_lossy(&answer.stdout))
+    }
+
     /// Its PID 1, as seen from here.
     pub fn leader(&self) -> i32 {
         self.leader
@@ -219,6 +246,12 @@ impl Container {
         }
         true
     }
+}
+
+/// Whether an answer of `systemctl is-system-running` means that everything has been started.
+fn is_running(answer: &str) -> bool {
+    // Degraded: some unit that is not ours failed.
+    ["running", "degraded"].contains(&answer.trim())
 }
 
 /// Whether a process is PID 1 of a namespace of its own.

@@ -10,6 +10,7 @@ pub mod client;
 pub mod container;
 mod daemon;
 pub mod network;
+pub mod package;
 mod puppet;
 #[path = "../probe/report.rs"]
 pub mod report;
