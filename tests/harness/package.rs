@@ -46,7 +46,9 @@ fn make(kind: &str, tool: &str, flags: &str) -> Option<Package> {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut find = Command::new("sh");
-    find.args(["scripts/package-tools", tool]).current_dir(root);
+    // It would take longer than a test may.
+    find.args(["scripts/package-tools", tool, "found"])
+        .current_dir(root);
     let found = find.output().expect("start sh");
     let said = String::from_utf8_lossy(&found.stderr).trim().to_owned();
     match found.status.code() {
@@ -88,6 +90,23 @@ pub fn install(container: &Container, package: &Path) -> String {
     container.install(probe_path(), "/opt/probe");
     container.install(package, "/opt/listend.deb");
     container.run(["dpkg", "--install", "/opt/listend.deb"])
+}
+
+/// A Debian booted by OpenRC in which `make` has installed listend, with the scripts for OpenRC,
+/// runit and s6, and a probe at `/opt/probe`.
+pub fn installed_without_systemd() -> Option<Container> {
+    require_tool("make")?;
+    let container = container::boot_openrc()?;
+    container.install(probe_path(), "/opt/probe");
+    let targets = ["install", "install-openrc", "install-runit", "install-s6"];
+    let mut make = Command::new("make");
+    make.arg("--silent").args(targets).arg("PREFIX=/usr");
+    make.arg(format!("LISTEND={}", listend_path().display()));
+    make.arg(format!("DESTDIR={}", container.path("").display()));
+    let made = make.current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let made = made.expect("start make");
+    assert!(made.status.success(), "make install: {made:?}");
+    Some(container)
 }
 
 /// Waits until somebody answers at an address; the answer.
