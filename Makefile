@@ -15,7 +15,7 @@ export LISTEND_TEST_SKIPS = $(CURDIR)/target/skipped-tests.txt
 MAN_PAGES = $(wildcard man/*.[1-8])
 
 .PHONY: all setup test test-all check fmt clippy doc man unit bench clean
-.PHONY: install install-openrc install-runit install-s6 uninstall stage dist deb rpm
+.PHONY: install install-openrc install-runit install-s6 uninstall stage dist deb rpm rpm-tool
 
 # Where things go. Everything is put below DESTDIR, if there is one.
 PREFIX ?= /usr/local
@@ -79,7 +79,11 @@ man:
 		echo "skipped: mandoc is not installed, the man pages were not checked"; \
 	fi
 
-test-all: test
+# Before the tests, which use it only where it is there already.
+rpm-tool:
+	-sh scripts/package-tools cargo-generate-rpm
+
+test-all: rpm-tool test
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test soak -- --nocapture
 	SIM_SEEDS=20000 $(CARGO) test --release --test sim
 	PROPTEST_CASES=20000 $(CARGO) test --release --test config

@@ -268,6 +268,11 @@ fn a_killed_daemon_is_started_again_and_nothing_of_the_old_one_is_left() {
     let Some(container) = started(SERVES) else {
         return;
     };
+    // With cgroups of version 1 systemd in a container may not be told that all of a unit's processes
+    // have gone, and waits so long for them.
+    let drop_in = "/etc/systemd/system/listend.service.d/test.conf";
+    container.write(drop_in, "[Service]\nTimeoutStopSec=2s\n");
+    container.run(["systemctl", "daemon-reload"]);
     answers_http(&container);
     let old = container.run(["pgrep", "listend"]);
     let is_started_again = |times: &str| {
@@ -341,11 +346,9 @@ workers:
     container.run(["dpkg", "--purge", "listend"]);
     let mut left = traces(&container);
     left.retain(|path| !before.contains(path));
-    // Not the package's: somebody has written it.
-    assert_eq!(
-        left,
-        ["/etc/listend", "/etc/listend/other.yaml"].map(|path| path.to_owned())[..1]
-    );
+    // Not the package's: somebody has written what is in it.
+    assert_eq!(left, ["/etc/listend"]);
+    assert!(container.path("/etc/listend/other.yaml").exists());
     container.run(["id", "listend"]);
     assert_eq!(
         container.run([
