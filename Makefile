@@ -1,6 +1,9 @@
 # make            build the release binary
 # make test       everything that has to pass: checks, tests, documentation (CI runs this)
 # make test-all   the same, and the long runs
+# make install    everything in its place: DESTDIR, PREFIX, SYSCONFDIR, UNITDIR … see below
+# make uninstall  the same away again, but for the configuration
+# make deb, rpm   packages, in target/packages
 # make bench      the numbers of docs/performance.md, as ratios measured in one run
 # make setup      install what the tests use: Debian packages when root, Python packages under target/
 
@@ -12,6 +15,31 @@ export LISTEND_TEST_SKIPS = $(CURDIR)/target/skipped-tests.txt
 MAN_PAGES = $(wildcard man/*.[1-8])
 
 .PHONY: all setup test test-all check fmt clippy doc man unit bench clean
+.PHONY: install install-openrc install-runit install-s6 uninstall stage dist deb rpm rpm-tool
+
+# Where things go. Everything is put below DESTDIR, if there is one.
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/listend
+DATADIR ?= $(PREFIX)/share/listend
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+USERUNITDIR ?= $(PREFIX)/lib/systemd/user
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+BASHCOMPDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHCOMPDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHCOMPDIR ?= $(PREFIX)/share/fish/vendor_completions.d
+OPENRCDIR ?= $(SYSCONFDIR)/init.d
+OPENRCCONFDIR ?= $(SYSCONFDIR)/conf.d
+RUNITDIR ?= $(SYSCONFDIR)/sv
+S6DIR ?= $(SYSCONFDIR)/s6/sv
+
+# The program that is installed, and the one that says what the completions are: where listend is
+# built for another machine, the latter has to be one that runs on this.
+LISTEND ?= target/release/listend
+NATIVE_LISTEND ?= $(LISTEND)
 
 all:
 	$(CARGO) build --release
@@ -51,7 +79,11 @@ man:
 		echo "skipped: mandoc is not installed, the man pages were not checked"; \
 	fi
 
-test-all: test
+# Before the tests, which use it only where it is there already.
+rpm-tool:
+	-sh scripts/package-tools cargo-generate-rpm
+
+test-all: rpm-tool test
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test soak -- --nocapture
 	SIM_SEEDS=20000 $(CARGO) test --release --test sim
 	PROPTEST_CASES=20000 $(CARGO) test --release --test config
@@ -61,3 +93,100 @@ bench:
 
 clean:
 	$(CARGO) clean
+
+# What is written in the units and scripts for a system's own package, put right for this place.
+PLACES = sed -e 's|/usr/bin/listend|$(BINDIR)/listend|g' -e 's|/etc/listend|$(SYSCONFDIR)/listend|g' \
+	-e 's|/usr/share/listend|$(DATADIR)|g'
+# $(call place,MODE,FROM,TO)
+place = install -d $(dir $(DESTDIR)$(3)) && $(PLACES) $(2) >$(DESTDIR)$(3) && chmod $(1) $(DESTDIR)$(3)
+
+# Builds nothing, so that root need not run cargo: `make && sudo make install`.
+install:
+	@test -x $(LISTEND) || { echo '$(LISTEND) is not there: run `make` first' >&2; exit 1; }
+	install -d $(DESTDIR)$(BINDIR)
+	install -m 755 $(LISTEND) $(DESTDIR)$(BINDIR)/listend
+	$(call place,644,units/listend.service,$(UNITDIR)/listend.service)
+	$(call place,644,units/listend@.service,$(UNITDIR)/listend@.service)
+	$(call place,644,units/user/listend.service,$(USERUNITDIR)/listend.service)
+	$(call place,644,packaging/sysusers.d/listend.conf,$(SYSUSERSDIR)/listend.conf)
+	$(call place,644,packaging/tmpfiles.d/listend.conf,$(TMPFILESDIR)/listend.conf)
+	install -d $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(MANDIR)/man8
+	install -m 644 man/*.5 $(DESTDIR)$(MANDIR)/man5
+	install -m 644 man/*.7 $(DESTDIR)$(MANDIR)/man7
+	install -m 644 man/*.8 $(DESTDIR)$(MANDIR)/man8
+	install -d $(DESTDIR)$(BASHCOMPDIR) $(DESTDIR)$(ZSHCOMPDIR) $(DESTDIR)$(FISHCOMPDIR)
+	$(NATIVE_LISTEND) completions bash >$(DESTDIR)$(BASHCOMPDIR)/listend
+	$(NATIVE_LISTEND) completions zsh >$(DESTDIR)$(ZSHCOMPDIR)/_listend
+	$(NATIVE_LISTEND) completions fish >$(DESTDIR)$(FISHCOMPDIR)/listend.fish
+	chmod 644 $(DESTDIR)$(BASHCOMPDIR)/listend $(DESTDIR)$(ZSHCOMPDIR)/_listend \
+		$(DESTDIR)$(FISHCOMPDIR)/listend.fish
+	install -d $(DESTDIR)$(DOCDIR)/examples
+	install -m 644 README.md LICENSE-MIT LICENSE-APACHE docs/*.md $(DESTDIR)$(DOCDIR)
+	install -m 644 examples/*.yaml $(DESTDIR)$(DOCDIR)/examples
+	install -d $(DESTDIR)$(DATADIR)
+	install -m 644 units/hardened.conf units/examples/* $(DESTDIR)$(DATADIR)
+	install -d $(DESTDIR)$(SYSCONFDIR)/listend/conf.d
+	@# What somebody has written is never replaced.
+	test -e $(DESTDIR)$(SYSCONFDIR)/listend/listend.yaml || \
+		install -m 644 packaging/listend.yaml $(DESTDIR)$(SYSCONFDIR)/listend/listend.yaml
+
+# For machines without systemd; each beside `make install`.
+install-openrc:
+	$(call place,755,packaging/openrc/listend.initd,$(OPENRCDIR)/listend)
+	test -e $(DESTDIR)$(OPENRCCONFDIR)/listend || \
+		{ $(call place,644,packaging/openrc/listend.confd,$(OPENRCCONFDIR)/listend); }
+
+install-runit:
+	$(call place,755,packaging/runit/listend/run,$(RUNITDIR)/listend/run)
+	$(call place,755,packaging/runit/listend/finish,$(RUNITDIR)/listend/finish)
+	$(call place,755,packaging/runit/listend/control/h,$(RUNITDIR)/listend/control/h)
+
+install-s6:
+	$(call place,755,packaging/s6/listend/run,$(S6DIR)/listend/run)
+	$(call place,755,packaging/s6/listend/finish,$(S6DIR)/listend/finish)
+	$(call place,644,packaging/s6/listend/timeout-kill,$(S6DIR)/listend/timeout-kill)
+
+# The configuration stays, and so does what OpenRC has of it.
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/listend
+	rm -f $(DESTDIR)$(UNITDIR)/listend.service $(DESTDIR)$(UNITDIR)/listend@.service
+	rm -f $(DESTDIR)$(USERUNITDIR)/listend.service
+	rm -f $(DESTDIR)$(SYSUSERSDIR)/listend.conf $(DESTDIR)$(TMPFILESDIR)/listend.conf
+	rm -f $(foreach page,$(MAN_PAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)))
+	rm -f $(DESTDIR)$(BASHCOMPDIR)/listend $(DESTDIR)$(ZSHCOMPDIR)/_listend
+	rm -f $(DESTDIR)$(FISHCOMPDIR)/listend.fish
+	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(DATADIR)
+	rm -f $(DESTDIR)$(OPENRCDIR)/listend
+	rm -rf $(DESTDIR)$(RUNITDIR)/listend $(DESTDIR)$(S6DIR)/listend
+
+# What both kinds of packages hold.
+STAGE = target/package
+PACKAGES = target/packages
+# Of cargo-deb and cargo-generate-rpm.
+DEB_FLAGS ?=
+RPM_FLAGS ?=
+# Packages are the same from the same sources, whenever they are made.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+STRIP ?= strip
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+stage:
+	rm -rf $(STAGE)
+	$(MAKE) install DESTDIR=$(STAGE) PREFIX=/usr
+	$(STRIP) --strip-unneeded $(STAGE)/usr/bin/listend
+
+# What the packages of Alpine and Arch are built from.
+dist:
+	mkdir -p $(PACKAGES)
+	git archive --prefix=listend-$(VERSION)/ -o $(PACKAGES)/listend-$(VERSION).tar.gz HEAD
+
+deb: stage
+	mkdir -p $(PACKAGES)
+	tool=$$(sh scripts/package-tools cargo-deb) && \
+		$$tool deb --no-build --no-strip $(DEB_FLAGS) --output $(PACKAGES)
+
+rpm: stage
+	mkdir -p $(PACKAGES)
+	tool=$$(sh scripts/package-tools cargo-generate-rpm) && \
+		$$tool generate-rpm $(RPM_FLAGS) --output $(PACKAGES)

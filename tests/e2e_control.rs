@@ -253,10 +253,10 @@ fn who_does_not_wait_is_answered_at_once() {
         &world,
         "
 listeners: { web: '127.0.0.1:0' }
-workers: { app: { command: [sh, -c, 'trap : TERM; echo up; while :; do sleep 1; done'], listeners: [web], stop_timeout: 1h } }
+workers: { app: { command: [sh, -c, 'trap : TERM; echo >&4; while :; do sleep 1; done'], listeners: [web], ready: fd 4, stop_timeout: 1h } }
 ",
     );
-    daemon.line(&["app.0", "started"]);
+    daemon.line(&["app.0", "ready"]);
     let mut client = Varlink::connect(&world);
     let answer = client.ask("Stop", json!({ "worker": "app", "no_wait": true }));
     assert_eq!(answer["done"], 0);

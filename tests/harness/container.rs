@@ -18,8 +18,16 @@ const BOOT: Duration = Duration::from_secs(90);
 /// So does a shutdown.
 const POWER_OFF: Duration = Duration::from_secs(10);
 
+/// What the container's PID 1 belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum System {
+    Systemd,
+    OpenRc,
+}
+
 /// It runs until it is dropped.
 pub struct Container {
+    system: System,
     nspawn: Child,
     leader: i32,
     name: String,
@@ -27,20 +35,29 @@ pub struct Container {
     dir: TempDir,
 }
 
-/// Boots one; if this machine cannot, the test is skipped.
+/// Boots one with systemd; if this machine cannot, the test is skipped.
 pub fn boot() -> Option<Container> {
-    let root = root()?;
-    match Container::start(&root) {
+    boot_with(System::Systemd)
+}
+
+/// Boots one with OpenRC, which has runit and s6 too; if this machine cannot, the test is skipped.
+pub fn boot_openrc() -> Option<Container> {
+    boot_with(System::OpenRc)
+}
+
+fn boot_with(system: System) -> Option<Container> {
+    let root = root(system)?;
+    match Container::start(&root, system) {
         Ok(container) => Some(container),
         Err(reason) => {
-            skip(&format!("no systemd boots in a container: {reason}"));
+            skip(&format!("no {system:?} boots in a container: {reason}"));
             None
         }
     }
 }
 
 /// Where the root is, made if it has to be.
-fn root() -> Option<PathBuf> {
+fn root(system: System) -> Option<PathBuf> {
     if !is_root() {
         skip("needs root, for a container");
         return None;
@@ -49,7 +66,12 @@ fn root() -> Option<PathBuf> {
         require_tool(program)?;
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test-root");
-    let output = Command::new("sh").arg(script).output().expect("start sh");
+    let which = match system {
+        System::Systemd => None,
+        System::OpenRc => Some("openrc"),
+    };
+    let output = Command::new("sh").arg(script).args(which).output();
+    let output = output.expect("start sh");
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     match output.status.code() {
         Some(0) => {
@@ -65,7 +87,7 @@ fn root() -> Option<PathBuf> {
 }
 
 impl Container {
-    fn start(root: &Path) -> Result<Container, String> {
+    fn start(root: &Path, system: System) -> Result<Container, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("listend-{}-{number}", std::process::id());
@@ -89,6 +111,7 @@ impl Container {
             .spawn()
             .expect("start setpriv");
         let mut container = Container {
+            system,
             nspawn,
             leader: 0,
             name,
@@ -110,18 +133,21 @@ impl Container {
         }
     }
 
-    /// Whether its systemd has started everything. Waits for it as soon as it answers.
+    /// Whether it has started everything. Waits for it as soon as it answers.
     fn has_booted(&mut self) -> bool {
         let candidates = children(self.nspawn.id() as i32);
         let Some(leader) = candidates.into_iter().find(|pid| is_init(*pid)) else {
             return false;
         };
         self.leader = leader;
-        let words = ["systemctl", "is-system-running", "--wait"];
-        let answer = self.command(words).output().expect("start nsenter");
-        let answer = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
-        // Degraded: some unit that is not ours failed.
-        ["running", "degraded"].contains(&answer.as_str())
+        match self.system {
+            System::Systemd => self.is_up(),
+            // The one when it enters a runlevel, the other when everything in it is started.
+            System::OpenRc => {
+                self.read("/run/openrc/softlevel").as_deref() == Some("default")
+                    && !self.path("/run/openrc/rc.starting").exists()
+            }
+        }
     }
 
     /// The last lines of its console.
@@ -204,6 +230,37 @@ impl Container {
         String::from_utf8_lossy(&self.output(words).stdout).into_owned()
     }
 
+    /// Stops all of its user space and starts it anew (systemd-soft-reboot.service(8)), as a boot
+    /// does; waits until it is up. What was written stays.
+    #[track_caller]
+    pub fn soft_reboot(&self) {
+        // Whoever is connected when all of it ends may wait for an answer for ever.
+        let ask = |words: &[&str]| {
+            let patient = ["timeout", "5", "systemctl"].iter().chain(words).copied();
+            String::from_utf8_lossy(&self.output(patient).stdout).into_owned()
+        };
+        let count = || ask(&["show", "-P", "SoftRebootsCount"]);
+        let before = count();
+        ask(&["soft-reboot"]);
+        let deadline = Instant::now() + BOOT;
+        let is_up = || {
+            let now = count();
+            !now.is_empty() && now != before && is_running(&ask(&["is-system-running"]))
+        };
+        while !is_up() {
+            assert!(Instant::now() < deadline, "it does not start anew");
+            // Before systemd answers there is nothing to wait for.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Whether its systemd has started everything; it waits for that.
+    fn is_up(&self) -> bool {
+        let words = ["systemctl", "is-system-running", "--wait"];
+        let answer = self.command(words).output().expect("start nsenter");
+        is_running(&String::from_utf8_lossy(&answer.stdout))
+    }
+
     /// Its PID 1, as seen from here.
     pub fn leader(&self) -> i32 {
         self.leader
@@ -219,6 +276,12 @@ impl Container {
         }
         true
     }
+}
+
+/// Whether an answer of `systemctl is-system-running` means that everything has been started.
+fn is_running(answer: &str) -> bool {
+    // Degraded: some unit that is not ours failed.
+    ["running", "degraded"].contains(&answer.trim())
 }
 
 /// Whether a process is PID 1 of a namespace of its own.
@@ -242,8 +305,12 @@ impl Drop for Container {
         // Not reaped yet, so the pid is still its own. man systemd-nspawn: SIGTERM "triggers an
         // orderly shutdown".
         if matches!(self.nspawn.try_wait(), Ok(None)) {
-            kill(self.nspawn.id() as i32, Signal::SIGTERM);
-            if !self.ends_within(POWER_OFF) {
+            // Only systemd knows the signal that it passes on.
+            let is_orderly = self.system == System::Systemd && {
+                kill(self.nspawn.id() as i32, Signal::SIGTERM);
+                self.ends_within(POWER_OFF)
+            };
+            if !is_orderly {
                 let _ = self.nspawn.kill();
                 let _ = self.nspawn.wait();
             }

@@ -11,6 +11,7 @@ pub mod container;
 mod daemon;
 pub mod load;
 pub mod network;
+pub mod package;
 mod puppet;
 pub mod reloading;
 #[path = "../probe/report.rs"]

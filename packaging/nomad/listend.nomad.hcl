@@ -1,0 +1,71 @@
+# An example: two allocations, each with a listend that holds the port for its workers.
+# docs/scaling.md says how health checks, draining and updates fit together. listend is installed on
+# the machines.
+
+job "app" {
+  group "app" {
+    count = 2
+
+    # The next one is healthy before one goes away.
+    update {
+      max_parallel     = 1
+      canary           = 1
+      auto_promote     = true
+      auto_revert      = true
+      min_healthy_time = "10s"
+    }
+
+    network {
+      port "web" {}
+    }
+
+    service {
+      name     = "app"
+      port     = "web"
+      provider = "nomad"
+
+      # Not `tcp`: the port answers before a worker serves, since listend holds it.
+      check {
+        type     = "http"
+        path     = "/"
+        interval = "5s"
+        timeout  = "2s"
+      }
+    }
+
+    # It is no longer announced so long before it is stopped.
+    shutdown_delay = "10s"
+
+    task "listend" {
+      driver = "exec"
+      # Above the longest stop_timeout.
+      kill_timeout = "30s"
+      kill_signal  = "SIGTERM"
+
+      config {
+        command = "/usr/bin/listend"
+        args = [
+          "run", "-c", "${NOMAD_TASK_DIR}/listend.yaml",
+          "--control", "${NOMAD_TASK_DIR}/control.sock",
+        ]
+      }
+
+      template {
+        destination = "${NOMAD_TASK_DIR}/listend.yaml"
+        # Changes of the file are applied without closing a socket.
+        change_mode   = "signal"
+        change_signal = "SIGHUP"
+        data          = <<-YAML
+          listeners:
+            web: 0.0.0.0:{{ env "NOMAD_PORT_web" }}
+          workers:
+            app:
+              command: ["{listend}", hello-worker]
+              listeners: [web]
+              instances: 2
+              stop_timeout: 20s
+        YAML
+      }
+    }
+  }
+}

@@ -1,0 +1,137 @@
+//! Packages of this checkout, with the program under test in them, and a booted Debian that has
+//! one installed.
+
+use super::container::{self, Container};
+use super::{DEADLINE, TempDir, listend_path, probe_path, require_tool, skip};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The exit code of `scripts/package-tools` for what this machine cannot do.
+const CANNOT: i32 = 75;
+
+/// A package in a folder of its own.
+pub struct Package {
+    path: PathBuf,
+    _dir: TempDir,
+}
+
+impl Package {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The `.deb`; if it cannot be made here, the test is skipped.
+pub fn deb() -> Option<Package> {
+    require_tool("dpkg-deb")?;
+    // Compressed less, but otherwise the same.
+    make("deb", "cargo-deb", "DEB_FLAGS=--fast")
+}
+
+/// The `.rpm`; if it cannot be made here, the test is skipped.
+pub fn rpm() -> Option<Package> {
+    make(
+        "rpm",
+        "cargo-generate-rpm",
+        "RPM_FLAGS=--payload-compress=none",
+    )
+}
+
+fn make(kind: &str, tool: &str, flags: &str) -> Option<Package> {
+    for program in ["make", "strip", "flock"] {
+        require_tool(program)?;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut find = Command::new("sh");
+    // It would take longer than a test may.
+    find.args(["scripts/package-tools", tool, "found"])
+        .current_dir(root);
+    let found = find.output().expect("start sh");
+    let said = String::from_utf8_lossy(&found.stderr).trim().to_owned();
+    match found.status.code() {
+        Some(0) => {}
+        Some(CANNOT) => {
+            skip(&said);
+            return None;
+        }
+        other => panic!("scripts/package-tools: {other:?}: {said}"),
+    }
+    let dir = TempDir::new();
+    // The tree from which packages are made is in one place; tests run at the same time.
+    let mut command = Command::new("flock");
+    command.arg(root.join("target/package.lock"));
+    command
+        .args(["make", "--silent", kind, flags])
+        .current_dir(root);
+    command.arg(format!("LISTEND={}", listend_path().display()));
+    command.arg(format!("PACKAGES={}", dir.path().display()));
+    let made = command.output().expect("start flock");
+    assert!(made.status.success(), "make {kind}: {made:?}");
+    let entries = fs::read_dir(dir.path()).expect("list the folder");
+    let mut paths = entries.map(|entry| entry.expect("an entry").path());
+    let path = paths.find(|path| path.extension().is_some_and(|is| is == kind));
+    let path = path.unwrap_or_else(|| panic!("make {kind} made no package: {made:?}"));
+    Some(Package { path, _dir: dir })
+}
+
+/// A booted Debian in which the package is installed, and a probe at `/opt/probe`.
+pub fn installed() -> Option<Container> {
+    let package = deb()?;
+    let container = container::boot()?;
+    install(&container, package.path());
+    Some(container)
+}
+
+/// Installs a package in a container; what that said.
+pub fn install(container: &Container, package: &Path) -> String {
+    container.install(probe_path(), "/opt/probe");
+    container.install(package, "/opt/listend.deb");
+    container.run(["dpkg", "--install", "/opt/listend.deb"])
+}
+
+/// A Debian booted by OpenRC in which `make` has installed listend, with the scripts for OpenRC,
+/// runit and s6, and a probe at `/opt/probe`.
+pub fn installed_without_systemd() -> Option<Container> {
+    require_tool("make")?;
+    let container = container::boot_openrc()?;
+    container.install(probe_path(), "/opt/probe");
+    let targets = ["install", "install-openrc", "install-runit", "install-s6"];
+    let mut make = Command::new("make");
+    make.arg("--silent").args(targets).arg("PREFIX=/usr");
+    make.arg(format!("LISTEND={}", listend_path().display()));
+    make.arg(format!("DESTDIR={}", container.path("").display()));
+    let made = make.current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let made = made.expect("start make");
+    assert!(made.status.success(), "make install: {made:?}");
+    Some(container)
+}
+
+/// Waits until somebody answers at an address; the answer.
+#[track_caller]
+pub fn answers(container: &Container, address: &str) -> String {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let words = ["/opt/probe", "send", "tcp", address, "?", "5"];
+        let output = container.output(words);
+        if output.status.success() {
+            return String::from_utf8_lossy(&output.stdout).into_owned();
+        }
+        assert!(
+            Instant::now() < deadline,
+            "nobody answers at {address}\n{}",
+            container.journal("listend*")
+        );
+        // It may be that nobody listens yet, and then there is nothing to wait for.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// One property of a unit, as `systemctl show` has it.
+#[track_caller]
+pub fn property(container: &Container, unit: &str, name: &str) -> String {
+    let said = container.run(["systemctl", "show", "-P", name, unit]);
+    said.trim().to_owned()
+}
