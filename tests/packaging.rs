@@ -80,6 +80,8 @@ const INSTALLED: &[&str] = &[
     "share/listend/listend.socket",
     "share/man/man5/listend.yaml.5",
     "share/man/man7/listend-control.7",
+    "share/man/man7/listend-diagnostics.7",
+    "share/man/man7/listend-handoff.7",
     "share/man/man8/listend.8",
     "share/zsh/site-functions/_listend",
 ];
