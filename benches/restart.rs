@@ -31,7 +31,7 @@ const WINDOW: Duration = Duration::from_secs(4);
 const START_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is asked of the longest wait while the worker is replaced.
-const MAX_RATIO: f64 = 5.0;
+const MAX_RATIO: f64 = 2.0;
 
 /// The worker, as words of a command.
 const APP: [&str; 5] = ["serve-app", "--version", "pid", "--start-delay", "1s"];
