@@ -98,6 +98,8 @@ impl Shell {
             }
         }
         self.perform_effects();
+        // What it took to read a plan is a multiple of what it takes to have one.
+        crate::sys::return_free_memory();
         self.manager_reloaded();
         while let Some(next) = self.next_reload() {
             self.request_reload(next);
