@@ -495,8 +495,14 @@ impl Shell {
         match who::family(pid, &self.processes) {
             Some(family) if family == id => Ok(()),
             Some(_) => Err("it belongs to another instance".to_owned()),
-            None if found.parent == own && (uid == Some(0) || who::user(pid) == uid) => Ok(()),
-            None => Err("it is no descendant of the worker".to_owned()),
+            None => {
+                // Anew: its parent may have ended since, while its family was looked for.
+                let is_ours = who::find(pid).is_some_and(|found| found.parent == own);
+                if is_ours && (uid == Some(0) || who::user(pid) == uid) {
+                    return Ok(());
+                }
+                Err("it is no descendant of the worker".to_owned())
+            }
         }
     }
 
