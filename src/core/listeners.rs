@@ -191,7 +191,7 @@ impl Core {
     /// Binds the listeners of a worker that were closed because it had failed.
     pub(super) fn take_clients_again(&mut self, worker: WorkerId) {
         let refusing = self.listeners.refusing.iter().copied();
-        let of_it = refusing.filter(|listener| self.users_of(*listener).contains(&worker));
+        let of_it = refusing.filter(|listener| self.takers(*listener).contains(&worker));
         for listener in of_it.collect::<Vec<ListenerId>>() {
             self.try_to_bind(listener);
         }
@@ -260,10 +260,9 @@ impl Core {
         life.map_or(&[], |life| life.users.as_slice())
     }
 
-    /// Who takes a listener.
+    /// The same, for a caller that changes something meanwhile.
     pub(super) fn users_of(&self, listener: ListenerId) -> Vec<WorkerId> {
-        let life = self.listeners.lives.get(listener.0 as usize);
-        life.map(|life| life.users.clone()).unwrap_or_default()
+        self.takers(listener).to_vec()
     }
 
     /// The earliest errand.
@@ -392,9 +391,7 @@ impl Core {
 
     /// Gives a listener to the workers that take it and run without it, or with another socket.
     fn refresh_users(&mut self, now: Mono, listener: ListenerId) {
-        let life = self.listeners.lives.get(listener.0 as usize);
-        let users = life.map(|life| life.users.clone()).unwrap_or_default();
-        for worker in users {
+        for worker in self.users_of(listener) {
             if self.waits_for_a_listener(worker) {
                 continue;
             }

@@ -258,11 +258,7 @@ impl Shell {
                     life: life(),
                 },
                 plan::WorkerChange::Removed => WorkerChange::Removed,
-                plan::WorkerChange::Changed(diff) if diff.rolls() => WorkerChange::Definition {
-                    edition,
-                    life: life(),
-                },
-                plan::WorkerChange::Changed(_) if rolled_back.contains(id) => {
+                plan::WorkerChange::Changed(diff) if diff.rolls() || rolled_back.contains(id) => {
                     WorkerChange::Definition {
                         edition,
                         life: life(),

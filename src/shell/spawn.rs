@@ -115,13 +115,14 @@ impl Shell {
         let definition = self.definition(instance, edition);
         let worker = definition.plan();
         let own = IoMode::from_nonblocking(worker.nonblocking);
-        let alone = worker.listeners.iter().all(|id| {
-            let mut takers = self.core.takers(*id).iter();
-            !takers.any(|taker| self.processes.has_any(*taker))
-        });
-        let alone = alone && !self.processes.has_any(instance.worker);
+        // The worker itself first: it may have thousands of listeners.
+        let somebody_has_it = || {
+            let takers = worker.listeners.iter().flat_map(|id| self.core.takers(*id));
+            let mut all = std::iter::once(&instance.worker).chain(takers);
+            all.any(|taker| self.processes.has_any(*taker))
+        };
         let mode = match own {
-            IoMode::Blocking if !alone => IoMode::AsItIs,
+            IoMode::Blocking if somebody_has_it() => IoMode::AsItIs,
             IoMode::Blocking | IoMode::NonBlocking | IoMode::AsItIs => own,
         };
         for Named {
