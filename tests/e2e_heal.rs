@@ -56,6 +56,56 @@ fn a_tcp_listener_that_was_shut_down_listens_again_while_its_workers_run() {
     daemon.stop();
 }
 
+// The second shutdown(2) leaves a mark that outlives listen(2): the kernel closes every client then.
+#[test]
+fn a_listener_that_was_shut_down_twice_serves_the_next_clients() {
+    let world = World::new();
+    let (daemon, mut puppets) = two(&world, "{ web: '127.0.0.1:0' }", "web");
+    let address = daemon.address("web");
+    // As two processes do that each wake up their accept(2) at their end.
+    daemon.pause();
+    puppets[0].ask("shutdown");
+    puppets[1].ask("shutdown");
+    daemon.resume();
+    daemon.line(&["web", "shut down", "listening again"]);
+    assert_eq!(exchange(&mut puppets[1], address).as_deref(), Ok("HELLO"));
+    daemon.stop();
+}
+
+/// What a client gets that says hello, while the puppet serves one.
+fn exchange(puppet: &mut Puppet, address: SocketAddr) -> Result<String, String> {
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| network::send("tcp", &address.to_string(), "hello"));
+        assert_eq!(puppet.ask("read 3"), "hello");
+        client.join().expect("the client")
+    })
+}
+
+// connect(2) between shutdown(2) and the repair: listen(2) is EINVAL then, for ever. Nobody has to
+// restart anything, and the daemon says what became of it.
+#[test]
+fn a_listener_that_a_worker_has_connected_takes_clients_again_while_the_worker_runs() {
+    let world = World::new();
+    let daemon = world.run(
+        "
+listeners: { web: '127.0.0.1:0' }
+workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
+",
+    );
+    let address = daemon.address("web");
+    let mut puppet = world.puppet();
+    let peer = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let theirs = peer.local_addr().expect("its address");
+    daemon.pause();
+    puppet.ask("shutdown");
+    assert_eq!(puppet.ask(&format!("connect 3 {theirs}")), "connect");
+    let (_connection, _) = peer.accept().expect("the listener as a client");
+    daemon.resume();
+    daemon.line(&["web", "again"]);
+    assert_eq!(exchange(&mut puppet, address).as_deref(), Ok("HELLO"));
+    daemon.stop();
+}
+
 #[test]
 fn the_only_worker_that_had_it_is_named() {
     let world = World::new();

@@ -118,6 +118,20 @@ pub(super) fn bind_again(
     result.map_err(failed)
 }
 
+/// Does something in the network namespace of a listener.
+pub(super) fn in_namespace_of<T>(
+    plan: &ListenerPlan,
+    act: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut namespaces = Namespaces::default();
+    let inside = plan.network_namespace.as_ref();
+    let inside = inside.map(|path| namespaces.enter(path)).transpose()?;
+    let done = act();
+    drop(inside);
+    namespaces.at_home()?;
+    done
+}
+
 pub(super) fn read_somaxconn() -> Option<u32> {
     let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?;
     text.trim().parse().ok()

@@ -250,7 +250,7 @@ pub struct Disturbed {
 /// the listener down, or have connected a datagram socket. Sets O_NONBLOCK and, where clients queue,
 /// repeats listen(2). Answers with what it had to put right.
 ///
-/// Errors are those of fcntl(2), connect(2), bind(2) and listen(2).
+/// Errors are those of fcntl(2), connect(2), bind(2) and listen(2): [`super::repair()`] can do more.
 pub fn prepare_for_spawn(
     socket: &BoundSocket,
     backlog: u32,
@@ -262,8 +262,7 @@ pub fn prepare_for_spawn(
         connected: repair::disconnect(socket)?,
     };
     if socket.endpoint.accepts() {
-        disturbed.shut_down = repair::is_shut_down(socket);
-        repair::listen_again(socket, backlog)?;
+        disturbed.shut_down = repair::listen_again(socket, backlog)?;
     }
     Ok(disturbed)
 }

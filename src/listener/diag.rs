@@ -1,4 +1,5 @@
-//! Questions to sock_diag(7): who waits in an accept queue, how many do, and how much in a UDP socket.
+//! Questions to sock_diag(7): who waits in an accept queue, how many do, and how much in a UDP socket;
+//! and whether shutdown(2) was called on a listener.
 //!
 //! A small reader of the few answers that are needed, and nothing else. Every length comes from the
 //! kernel and is checked all the same.
@@ -18,6 +19,8 @@ const UDIAG_SHOW_ICONS: u32 = 0x8;
 const UDIAG_SHOW_RQLEN: u32 = 0x10;
 const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
+/// linux/inet_diag.h.
+const INET_DIAG_SHUTDOWN: u16 = 8;
 /// The bit of TCP_LISTEN, a state that unix sockets have as well (net/tcp_states.h).
 const LISTENING: u32 = 1 << 10;
 /// Bits of the states that a connection can have while nobody has accepted it (net/tcp_states.h):
@@ -79,6 +82,25 @@ impl Diag {
             Some(())
         })?;
         Ok(cookies)
+    }
+
+    /// In which directions shutdown(2) was called on the TCP listener with this address and cookie
+    /// (SO_COOKIE): the bits of `sk_shutdown`. `None` where the kernel shows another socket there, as
+    /// it may where several share the port.
+    pub(super) fn tcp_shutdown(&self, local: SocketAddr, cookie: u64) -> io::Result<Option<u8>> {
+        let request = inet_lookup(libc::IPPROTO_TCP, local, cookie);
+        let mut how = None;
+        self.ask(&request, |message| {
+            how = attribute(message.get(INET_MESSAGE..)?, INET_DIAG_SHUTDOWN)?
+                .first()
+                .copied();
+            Some(())
+        })
+        .or_else(|error| match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ESTALE) => Ok(()),
+            _ => Err(error),
+        })?;
+        Ok(how)
     }
 
     /// How much memory the datagrams take that wait at the UDP socket with this inode; `None` if
@@ -182,6 +204,29 @@ fn inet_request(protocol: i32, states: u32, local: SocketAddr) -> Vec<u8> {
     request.extend(local.port().to_be_bytes());
     // The other port, both addresses, the interface and the cookie: any.
     request.resize(HEADER + LENGTH, 0);
+    request
+}
+
+/// For the one socket of the family that is bound to this address and has this cookie.
+fn inet_lookup(protocol: i32, local: SocketAddr, cookie: u64) -> Vec<u8> {
+    /// struct inet_diag_sockid begins here, behind the family, the protocol and the states.
+    const ID: usize = HEADER + 8;
+    let mut request = inet_request(protocol, ANY_STATE, local);
+    // One answer, and no dump.
+    request[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    match local.ip() {
+        IpAddr::V4(ip) => request[ID + 4..ID + 8].copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => request[ID + 4..ID + 20].copy_from_slice(&ip.octets()),
+    }
+    let interface = match local {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(local) => local.scope_id(),
+    };
+    request[ID + 36..ID + 40].copy_from_slice(&interface.to_ne_bytes());
+    let low = (cookie as u32).to_ne_bytes();
+    let high = ((cookie >> 32) as u32).to_ne_bytes();
+    request[ID + 40..ID + 44].copy_from_slice(&low);
+    request[ID + 44..ID + 48].copy_from_slice(&high);
     request
 }
 

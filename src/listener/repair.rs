@@ -1,23 +1,31 @@
 //! What a worker can do to a listener that it shares, and putting it right.
 //!
-//! A shut-down TCP listener listens again on the same descriptor. A unix socket cannot (Linux
-//! keeps its shutdown for ever), and neither can one whose path is gone be found again: both are
-//! bound anew, at the same path with the same rights. The old socket is kept until the new one
+//! A shut-down TCP listener listens again on the same descriptor, and is then asked whether clients
+//! get through: one that was shut down twice closes each of them (`sk_shutdown` outlives listen(2)),
+//! and one that was connected cannot listen. connect(2) to AF_UNSPEC undoes both. A unix socket
+//! cannot listen again (Linux keeps its shutdown for ever), and neither can one whose path is gone be
+//! found again: both are bound anew, at the same path with the same rights, as is a TCP listener that
+//! a worker has made of no use for good. The old socket is kept until the new one
 //! stands. Who waits in its queue by then is lost to listend, because a queue cannot be moved; but
 //! a worker that still has the old socket may accept them. A worker has to be started again to get
 //! the new socket.
 
-use super::bind::{BindError, BindStep, Failure, bind_again};
+use super::bind::{BindError, BindStep, Failure, bind_again, in_namespace_of};
 use super::bound::{Bound, BoundSocket, PathIdentity, as_backlog, remove_if_ours};
-use crate::config::{Endpoint, UnixName};
+use super::depth;
+use crate::config::{Endpoint, SocketKind, UnixName};
 use crate::plan::{ListenerId, Plan};
-use crate::sys;
+use crate::sys::{self, sockopt};
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::lstat;
 use socket2::{Domain, SockRef, Socket};
 use std::io;
 use std::os::fd::AsFd;
+
+/// How often listen(2) is repeated while somebody shuts the socket down in between.
+const REVIVALS: u32 = 3;
 
 /// What is wrong with a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +77,7 @@ pub(super) fn disconnect(socket: &BoundSocket) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Looks for damage. Three system calls at most, and none that waits.
+/// Looks for damage. A few system calls, and none that waits.
 pub fn inspect(socket: &BoundSocket) -> Option<Damage> {
     if is_shut_down(socket) {
         return Some(Damage::ShutDown);
@@ -86,20 +94,47 @@ pub fn inspect(socket: &BoundSocket) -> Option<Damage> {
 
 /// Whether shutdown(2) keeps clients out.
 ///
-/// Of an internet listener it takes the state of listening. A unix socket stays in that state, and
-/// shows it only to poll(2); so does a datagram socket.
-pub(super) fn is_shut_down(socket: &BoundSocket) -> bool {
+/// Of an internet listener it takes the state of listening, or leaves a mark that outlives listen(2).
+/// A unix socket stays in that state, and shows it only to poll(2); so does a datagram socket.
+fn is_shut_down(socket: &BoundSocket) -> bool {
     match &socket.endpoint {
         Endpoint::Inet { .. } | Endpoint::Vsock { .. } if socket.endpoint.accepts() => {
-            matches!(SockRef::from(&socket.fd).is_listener(), Ok(false))
+            does_not_listen(socket) || closes_clients(socket)
         }
         Endpoint::Inet { .. } | Endpoint::Unix { .. } => hangs_up(socket),
         _ => false,
     }
 }
 
+fn does_not_listen(socket: &BoundSocket) -> bool {
+    matches!(SockRef::from(&socket.fd).is_listener(), Ok(false))
+}
+
+/// Whether a TCP listener listens, and the kernel closes each client before anybody can accept it:
+/// shutdown(2) of a socket that does not listen answers ENOTCONN, and sets `sk_shutdown` nevertheless
+/// (inet_shutdown in net/ipv4/af_inet.c), which every connection inherits.
+///
+/// `false` where the kernel does not tell, as of a listener in another network namespace.
+fn closes_clients(socket: &BoundSocket) -> bool {
+    let Endpoint::Inet { address, .. } = &socket.address else {
+        return false;
+    };
+    if socket.endpoint.kind() != SocketKind::Tcp {
+        return false;
+    }
+    let ask = || {
+        let mut diag = None;
+        let cookie = sockopt::get_u64(&socket.fd, libc::SOL_SOCKET, libc::SO_COOKIE)?;
+        match depth::diag_for(socket, &mut diag)? {
+            Some(diag) => diag.tcp_shutdown(*address, cookie),
+            None => Ok(None),
+        }
+    };
+    matches!(ask(), Ok(Some(how)) if how != 0)
+}
+
 fn hangs_up(socket: &BoundSocket) -> bool {
-    let ended = PollFlags::from_bits_retain(nix::libc::POLLRDHUP) | PollFlags::POLLHUP;
+    let ended = PollFlags::from_bits_retain(libc::POLLRDHUP) | PollFlags::POLLHUP;
     let mut asked = [PollFd::new(socket.fd.as_fd(), ended)];
     let answered = poll(&mut asked, PollTimeout::ZERO).is_ok();
     // POLLRDHUP has no name in `PollFlags`, and so its answer comes as none at all.
@@ -107,26 +142,77 @@ fn hangs_up(socket: &BoundSocket) -> bool {
     answered && asked[0].revents().is_none_or(ended)
 }
 
-/// Repeats listen(2) on the socket, at the port that it had.
+/// Repeats listen(2) on the socket, at the address that it had, after undoing what keeps it from
+/// listening. Answers whether there was something to undo.
 ///
 /// # Errors
 ///
 /// Those of bind(2) and listen(2): another process may have taken the port meanwhile.
-pub(super) fn listen_again(socket: &BoundSocket, backlog: u32) -> io::Result<()> {
+pub(super) fn listen_again(socket: &BoundSocket, backlog: u32) -> io::Result<bool> {
     let raw = SockRef::from(&socket.fd);
-    if let Endpoint::Inet { address: asked, .. } = socket.endpoint
-        && let Endpoint::Inet { address, .. } = socket.address
-        && asked.port() == 0
-        && !raw.is_listener()?
-    {
-        // shutdown(2) took the port away, because the kernel had chosen it; without this,
-        // listen(2) would take another. If it did not, bind(2) answers EINVAL.
-        match raw.bind(&address.into()) {
-            Err(error) if error.raw_os_error() != Some(nix::libc::EINVAL) => return Err(error),
-            _ => {}
+    let was_shut_down = match socket.endpoint {
+        // It cannot be undone, and listen(2) does no harm.
+        Endpoint::Unix { .. } => hangs_up(socket),
+        _ => does_not_listen(socket),
+    };
+    if was_shut_down {
+        reset(socket)?;
+    }
+    raw.listen(as_backlog(backlog))?;
+    Ok(was_shut_down)
+}
+
+/// The same, also of a socket that seems to listen; and proves that clients get through.
+fn revive(socket: &BoundSocket, backlog: u32) -> Result<(), Failure> {
+    let mut done = Ok(false);
+    // Whoever shuts it down between our two calls leaves the same mark again.
+    for _ in 0..REVIVALS {
+        if closes_clients(socket) {
+            let reset = reset(socket);
+            reset.map_err(|error| Failure::new(BindStep::Bind, error))?;
+        }
+        done = listen_again(socket, backlog);
+        if done.is_err() || !is_shut_down(socket) {
+            break;
+        }
+        done = Err(Errno::ESHUTDOWN.into());
+    }
+    done.map_err(|error| Failure::new(BindStep::Listen, error))?;
+    if let Endpoint::Inet { address, .. } = &socket.address {
+        let now = SockRef::from(&socket.fd)
+            .local_addr()
+            .map_err(|error| Failure::new(BindStep::ReadBack, error))?;
+        let now = now.as_socket();
+        // A kernel that had taken the port away would have chosen another one.
+        if now.is_none_or(|now| now.port() != address.port()) {
+            return Err(Failure::new(BindStep::ReadBack, Errno::EADDRINUSE));
+        }
+        if now.is_none_or(|now| now.ip() != address.ip()) {
+            return Err(Failure::new(BindStep::ReadBack, Errno::EADDRNOTAVAIL));
         }
     }
-    raw.listen(as_backlog(backlog))
+    Ok(())
+}
+
+/// Makes of an internet socket what it was between bind(2) and listen(2). A connection is reset: what
+/// it had not sent is gone, so that nothing ever waits for it (SO_LINGER).
+fn reset(socket: &BoundSocket) -> io::Result<()> {
+    let (Endpoint::Inet { address: asked, .. }, Endpoint::Inet { address, .. }) =
+        (&socket.endpoint, &socket.address)
+    else {
+        return Ok(());
+    };
+    // A protocol that has no such thing refuses, and then listen(2) tells what it can.
+    let _listen_tells = sys::disconnect(&socket.fd);
+    if asked.port() != 0 {
+        return Ok(());
+    }
+    // shutdown(2) took the port away, because the kernel had chosen it; without this, listen(2)
+    // would take another. If it did not, bind(2) answers EINVAL.
+    match SockRef::from(&socket.fd).bind(&(*address).into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Puts one socket right, if something is wrong with it; `index` counts
@@ -155,9 +241,19 @@ pub fn repair(
     };
     match &socket.endpoint {
         Endpoint::Inet { .. } | Endpoint::Vsock { .. } if socket.endpoint.accepts() => {
-            let backlog = plan.listener(listener).backlog;
-            revive(socket, backlog).map_err(|failure| failure.of(listener, index))?;
-            return Ok(Some(Repair::ListenedAgain));
+            let entry = plan.listener(listener);
+            let done = in_namespace_of(entry, || revive(socket, entry.backlog));
+            match done.map_err(|failure| failure.of(listener, index)) {
+                Ok(()) => return Ok(Some(Repair::ListenedAgain)),
+                // Another process has the port, and would keep it from a new socket as well.
+                Err(error) if error.errno == libc::EADDRINUSE => return Err(error),
+                // There are things that a socket keeps for ever (TCP_ULP, IPV6_ADDRFORM).
+                Err(_) => {}
+            }
+            // Both are bound to it for a moment, which the kernel permits as long as neither listens.
+            let _bind_tells = SockRef::from(&socket.fd).set_reuse_address(true);
+            // Closed when it is replaced: a connection would wait there for what it has not sent.
+            let _bind_tells = sys::disconnect(&socket.fd);
         }
         Endpoint::Unix {
             name: UnixName::Abstract(_),
@@ -186,21 +282,4 @@ pub fn repair(
     let endpoint = socket.address.clone();
     *socket = bind_again(plan, listener, index, &endpoint, lock)?;
     Ok(Some(Repair::Rebound))
-}
-
-fn revive(socket: &BoundSocket, backlog: u32) -> Result<(), Failure> {
-    listen_again(socket, backlog).map_err(|error| Failure::new(BindStep::Listen, error))?;
-    // A kernel that had taken the port away would have chosen another one.
-    if let Endpoint::Inet { address, .. } = &socket.address {
-        let now = SockRef::from(&socket.fd)
-            .local_addr()
-            .map_err(|error| Failure::new(BindStep::ReadBack, error))?;
-        if now
-            .as_socket()
-            .is_none_or(|now| now.port() != address.port())
-        {
-            return Err(Failure::new(BindStep::ReadBack, Errno::EADDRINUSE));
-        }
-    }
-    Ok(())
 }

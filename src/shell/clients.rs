@@ -222,7 +222,10 @@ pub(super) fn make_room(bound: &mut Bound) -> Option<RawFd> {
 impl Shell {
     /// Something happened at a socket: a client came, or the socket went.
     pub(super) fn socket_event(&mut self, (listener, socket): SocketId, flags: EpollFlags) {
-        let ended = EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLERR;
+        let ended = EpollFlags::EPOLLHUP
+            | EpollFlags::EPOLLRDHUP
+            | EpollFlags::EPOLLERR
+            | EpollFlags::EPOLLOUT;
         let is_error_alone = flags == EpollFlags::EPOLLERR;
         let held = self.held((listener, socket));
         if held.is_some_and(|held| held.endpoint.accepts()) && flags.intersects(ended) {

@@ -6,7 +6,7 @@ use super::words;
 use crate::core::{Input, Missing, Repaired};
 use crate::diagnose::{self, Machine};
 use crate::listener::{self, BindError, Damage, Repair};
-use crate::plan::{ListenerId, Plan};
+use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::report::Problem;
 use nix::libc;
 
@@ -57,7 +57,8 @@ impl Shell {
         }
         let is_whole = whole.is_some();
         self.feed(match outcome {
-            Ok(None) if !is_whole => Input::RepairFailed { listener, socket },
+            // Whatever was done, it takes no clients.
+            Ok(_) if !is_whole => Input::RepairFailed { listener, socket },
             Ok(repair) => Input::ListenerRepaired {
                 listener,
                 socket,
@@ -71,6 +72,19 @@ impl Shell {
                 Input::RepairFailed { listener, socket }
             }
         });
+    }
+
+    /// Looks at all sockets of a worker.
+    pub(super) fn look_at_all_of(&mut self, worker: WorkerId) {
+        for listener in self.plan.worker(worker).listeners.clone() {
+            let sockets = self
+                .bound
+                .as_ref()
+                .map_or(0, |bound| bound.sockets(listener).len());
+            for (socket, _) in (0..).zip(0..sockets) {
+                self.look_at(listener, socket);
+            }
+        }
     }
 
     /// Looks whether a socket still does what it is for.

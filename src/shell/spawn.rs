@@ -106,12 +106,15 @@ impl Shell {
     ///
     /// O_NONBLOCK is not taken away from under a process that has the listener and may have set it:
     /// its next accept(2) would wait, and all that it serves with it.
+    ///
+    /// Answers whether all of them are in order; what is not needs to be repaired.
     pub(super) fn put_in_order(
         &self,
         instance: InstanceId,
         edition: Edition,
         culprit: Option<InstanceId>,
-    ) {
+    ) -> bool {
+        let mut all_well = true;
         let definition = self.definition(instance, edition);
         let worker = definition.plan();
         let own = IoMode::from_nonblocking(worker.nonblocking);
@@ -142,13 +145,17 @@ impl Shell {
                         );
                     }
                 }
-                Err(error) => log::warn!(
-                    "listener {name}: cannot put {} in order for {}: {error}",
-                    socket.address,
-                    worker.name
-                ),
+                Err(error) => {
+                    all_well = false;
+                    log::warn!(
+                        "listener {name}: cannot put {} in order for {}: {error}",
+                        socket.address,
+                        worker.name
+                    );
+                }
             }
         }
+        all_well
     }
 
     /// Puts the worker's listeners in order, lays the process out and launches it.
@@ -166,7 +173,8 @@ impl Shell {
         let known = connection.and_then(|connection| self.clients.get(connection));
         let served = known.and_then(Connection::served);
         if served.is_none() {
-            self.put_in_order(instance, edition, None);
+            // Damage announces itself as well, and is repaired then.
+            let _logged = self.put_in_order(instance, edition, None);
         }
         let bound = self.bound.as_ref();
         let definition = self

@@ -413,8 +413,8 @@ impl Shell {
         self.processes.remove(id);
         self.notify.forget_process(&self.epoll, id);
         // At once, and not only before the next start: clients are to find the queue meanwhile.
-        if had_listeners {
-            self.put_in_order(instance, edition, Some(instance));
+        if had_listeners && !self.put_in_order(instance, edition, Some(instance)) {
+            self.look_at_all_of(instance.worker);
         }
         self.feed(Input::Exited {
             process: id,

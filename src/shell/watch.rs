@@ -231,11 +231,15 @@ impl Watch {
     }
 }
 
-/// What has to be asked for to hear that a listener was shut down: of a unix socket, on which
-/// SHUT_RD is enough to keep clients out, and is no EPOLLHUP.
+/// What has to be asked for to hear that a socket is no listener any more: of a unix socket, on which
+/// SHUT_RD is enough to keep clients out, and is no EPOLLHUP; of an internet socket that a worker has
+/// connected to somebody, which can be written to then. A listener never can.
 fn end_of(socket: &BoundSocket) -> EpollFlags {
     match socket.endpoint {
         Endpoint::Unix { .. } if socket.endpoint.accepts() => EpollFlags::EPOLLRDHUP,
+        Endpoint::Inet { .. } if socket.endpoint.accepts() => {
+            EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLOUT
+        }
         Endpoint::Unix { .. }
         | Endpoint::Inet { .. }
         | Endpoint::Vsock { .. }

@@ -26,7 +26,9 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Undoes connect(2) of a datagram socket, by an address of the family AF_UNSPEC.
+/// Undoes connect(2), by an address of the family AF_UNSPEC: a datagram socket has no peer then. A TCP
+/// connection is reset, and shutdown(2) forgotten (tcp_disconnect in net/ipv4/tcp.c); so is what waits
+/// in a listener's queue.
 ///
 /// # Errors
 ///

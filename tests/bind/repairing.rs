@@ -1,15 +1,22 @@
 //! What a worker does to a shared listener, and how it is put right.
 
 use crate::fixture::*;
-use listend::config::{Endpoint, UnixKind, UnixName};
+use listend::config::{Endpoint, Transport, UnixKind, UnixName};
 use listend::listener::{
     BindError, Bound, Damage, IoMode, Obstacle, Outcome, Repair, inspect, prepare_for_spawn, repair,
 };
 use listend::plan::{Access, ListenerId, Plan};
+use listend::sys::sockopt;
+use nix::libc;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+/// linux/in6.h.
+const IPV6_ADDRFORM: i32 = 1;
 
 fn shut_down(bound: &Bound) {
     let socket = &bound.listeners[0].sockets[0];
@@ -67,6 +74,139 @@ fn a_tcp_listener_listens_again_at_its_port() {
         assert_eq!(damage(&bound), None);
         TcpStream::connect(("127.0.0.1", port)).unwrap();
     }
+}
+
+/// Whether a client is accepted and heard.
+fn serves(bound: &Bound) -> bool {
+    let socket = &bound.listeners[0].sockets[0];
+    let raw = SockRef::from(&socket.fd);
+    raw.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let Ok(mut client) = TcpStream::connect(("127.0.0.1", port(socket))) else {
+        return false;
+    };
+    if client.write_all(b"x").is_err() {
+        return false;
+    }
+    let Ok((mut accepted, _)) = raw.accept() else {
+        return false;
+    };
+    matches!(accepted.read(&mut [0]), Ok(1))
+}
+
+// inet_shutdown in net/ipv4: the second one answers ENOTCONN, and its mark outlives listen(2): each
+// client is closed before anybody can accept it.
+#[test]
+fn a_listener_that_was_shut_down_twice_serves_again() {
+    for transport in [Transport::Tcp, Transport::Mptcp] {
+        let explicit = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+        for address in ["127.0.0.1:0", &explicit.unwrap().to_string()] {
+            let plan = single(inet(transport, address));
+            let Outcome {
+                mut bound, errors, ..
+            } = keep(&plan);
+            if transport == Transport::Mptcp && !errors.is_empty() {
+                skip("no MPTCP");
+                continue;
+            }
+            shut_down(&bound);
+            shut_down(&bound);
+            assert_eq!(
+                put_right(&plan, &mut bound),
+                Ok(Some(Repair::ListenedAgain))
+            );
+            assert_eq!(damage(&bound), None);
+            assert!(serves(&bound), "{transport:?} {address}");
+            // Before a start the same is done without being asked.
+            shut_down(&bound);
+            shut_down(&bound);
+            let socket = &bound.listeners[0].sockets[0];
+            let done = prepare_for_spawn(socket, 16, IoMode::Blocking).unwrap();
+            assert!(done.shut_down && serves(&bound), "{transport:?} {address}");
+        }
+    }
+}
+
+#[test]
+fn a_listener_that_listens_and_closes_every_client_is_damaged() {
+    let plan = single(tcp("127.0.0.1:0"));
+    let mut bound = bind(&plan);
+    let port = port(&bound.listeners[0].sockets[0]);
+    shut_down(&bound);
+    let raw = SockRef::from(&bound.listeners[0].sockets[0].fd);
+    // As a worker might do that means well.
+    let address = format!("127.0.0.1:{port}").parse::<SocketAddr>().unwrap();
+    raw.bind(&address.into()).unwrap();
+    let _ = raw.shutdown(Shutdown::Both);
+    raw.listen(8).unwrap();
+    assert_eq!(damage(&bound), Some(Damage::ShutDown));
+    assert_eq!(
+        put_right(&plan, &mut bound),
+        Ok(Some(Repair::ListenedAgain))
+    );
+    assert!(serves(&bound));
+}
+
+/// Makes a connection with unsent bytes of a listener; closing it would wait for an hour.
+fn turn_into_a_connection(bound: &Bound, peer: &TcpListener) -> TcpStream {
+    shut_down(bound);
+    let raw = SockRef::from(&bound.listeners[0].sockets[0].fd);
+    raw.connect(&peer.local_addr().unwrap().into()).unwrap();
+    let (theirs, _) = peer.accept().unwrap();
+    raw.set_nonblocking(true).unwrap();
+    while raw.send(&[0; 65536]).is_ok() {}
+    raw.set_linger(Some(Duration::from_secs(3600))).unwrap();
+    theirs
+}
+
+#[test]
+fn a_listener_that_a_worker_has_made_a_connection_listens_again() {
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let plan = single(tcp("127.0.0.1:0"));
+    let mut bound = bind(&plan);
+    let _theirs = turn_into_a_connection(&bound, &peer);
+    assert_eq!(damage(&bound), Some(Damage::ShutDown));
+    assert_eq!(
+        put_right(&plan, &mut bound),
+        Ok(Some(Repair::ListenedAgain))
+    );
+    SockRef::from(&bound.listeners[0].sockets[0].fd)
+        .set_nonblocking(false)
+        .unwrap();
+    assert!(serves(&bound));
+    let _theirs = turn_into_a_connection(&bound, &peer);
+    let socket = &bound.listeners[0].sockets[0];
+    let done = prepare_for_spawn(socket, 16, IoMode::Blocking).unwrap();
+    assert!(done.shut_down && serves(&bound));
+}
+
+// Some marks a socket keeps whatever is done to it: here it belongs to IPv4 for ever (IPV6_ADDRFORM of
+// ipv6(7)); with TLS attached (TCP_ULP) listen(2) is EINVAL.
+#[test]
+fn a_listener_that_can_never_be_what_it_was_is_replaced_and_closing_it_does_not_wait() {
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let plan = single(flags(inet(Transport::Tcp, "[::]:0"), false, false));
+    let mut bound = bind(&plan);
+    let socket = &bound.listeners[0].sockets[0];
+    let port = port(socket);
+    shut_down(&bound);
+    let mapped = format!("[::ffff:127.0.0.1]:{}", peer.local_addr().unwrap().port());
+    let raw = SockRef::from(&socket.fd);
+    raw.connect(&mapped.parse::<SocketAddr>().unwrap().into())
+        .unwrap();
+    let (_theirs, _) = peer.accept().unwrap();
+    let (level, v4) = (libc::IPPROTO_IPV6, libc::AF_INET);
+    sockopt::set_int(&socket.fd, level, IPV6_ADDRFORM, v4).unwrap();
+    raw.set_nonblocking(true).unwrap();
+    while raw.send(&[0; 65536]).is_ok() {}
+    raw.set_linger(Some(Duration::from_secs(3600))).unwrap();
+    // Nobody else has it: to close it as it is would wait for an hour.
+    assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::Rebound)));
+    let socket = &bound.listeners[0].sockets[0];
+    assert_eq!(crate::fixture::port(socket), port);
+    let address = SockRef::from(&socket.fd).local_addr().unwrap();
+    assert!(address.as_socket().unwrap().is_ipv6());
+    assert_eq!(damage(&bound), None);
+    assert!(serves(&bound));
 }
 
 #[test]
