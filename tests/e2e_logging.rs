@@ -2,16 +2,20 @@
 
 mod harness;
 
+use harness::varlink::{self, Varlink};
 use harness::{
-    DEADLINE, Finished, World, container, eventually, is_root, listend_path, probe_path,
+    DEADLINE, Daemon, Finished, World, container, eventually, is_root, listend_path, probe_path,
     require_tool, skip,
 };
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use serde_json::json;
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::IoSliceMut;
+use std::fs::{self, File, Permissions};
+use std::io::{IoSliceMut, Read};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -553,4 +557,107 @@ fn journalctl_finds_entries_by_worker_and_by_unit() {
         told.len() == 2,
         "the problem, and that nothing was started: {told:#?}"
     );
+}
+
+// --- A standard error that nobody reads ----------------------------------------------------------
+
+const QUIET: &str = "workers:\n  app: { command: [/bin/sleep, '1000'] }\n";
+
+/// A configuration with so many mistakes that what is said of them is longer than a pipe has room
+/// for at once (PIPE_BUF, pipe(7)).
+fn full_of_mistakes() -> String {
+    let workers = (0..100).map(|number| format!("  w{number}: {{ comand: x }}\n"));
+    QUIET.to_owned() + &workers.collect::<String>()
+}
+
+/// Starts listend behind these words, and has it refuse a reload so many times.
+fn refuses(world: &World, words: &[&str], times: usize) -> (Daemon, Varlink) {
+    let control = varlink::words(world);
+    let daemon = world.run_with(QUIET, |start| {
+        start.through(words.iter().copied());
+        start.words_behind(control.iter().map(String::as_str));
+    });
+    let mut client = Varlink::connect(world);
+    world.write("listend.yaml", &full_of_mistakes());
+    for _ in 0..times {
+        let (error, _) = client.error("Reload", json!({}));
+        assert_eq!(error, "NotReloaded");
+    }
+    (daemon, client)
+}
+
+/// Behind these words, standard error is a pipe, a socket or a terminal that nobody reads.
+const PIPE: &str = "r, w = os.pipe(); os.dup2(w, 2)";
+const SOCKET: &str = "r, w = socket.socketpair(); os.dup2(w.fileno(), 2); r.set_inheritable(True)";
+const TERMINAL: &str = "r, w = pty.openpty(); os.dup2(w, 2); os.set_inheritable(r, True)";
+/// The pipe is another user's, and cannot be opened again.
+const FOREIGN: &str =
+    "r, w = os.pipe(); os.fchmod(w, 0); os.dup2(w, 2); os.setgroups([]); os.setuid(65534)";
+
+// listend(8): "Nothing of this ever holds up the daemon".
+#[test]
+fn standard_error_that_nobody_reads_holds_up_nothing() {
+    require_tool("python3").expect("python3");
+    for stream in [PIPE, SOCKET, TERMINAL, FOREIGN] {
+        if stream == FOREIGN && !is_root() {
+            skip("only root can become another user");
+            continue;
+        }
+        let world = World::new();
+        fs::set_permissions(world.dir(), Permissions::from_mode(0o777)).expect("chmod");
+        let python = format!(
+            "import os, pty, socket, sys\n{stream}\n\
+             os.execv(sys.argv[1], sys.argv[1:])"
+        );
+        let (daemon, mut client) = refuses(&world, &["python3", "-c", &python], 20);
+        assert_eq!(client.ask("Status", json!({}))["workers"][0]["name"], "app");
+        daemon.stop();
+    }
+}
+
+/// Starts listend with this FIFO as standard error, which is open for reading here.
+fn into_fifo(world: &World, times: usize) -> (Daemon, Varlink, File) {
+    let path = world.path("errors");
+    let mode = nix::sys::stat::Mode::S_IRWXU;
+    nix::unistd::mkfifo(&path, mode).expect("mkfifo");
+    let mut options = File::options();
+    // Opening a FIFO waits for the other end (fifo(7)).
+    let options = options.read(true).custom_flags(nix::libc::O_NONBLOCK);
+    let reader = options.open(&path).expect("open the FIFO");
+    nix::fcntl::fcntl(&reader, nix::fcntl::F_SETFL(nix::fcntl::OFlag::empty())).expect("fcntl");
+    let words = ["sh", "-c", "exec \"$0\" \"$@\" 2>$DIR/errors"];
+    let (daemon, client) = refuses(world, &words, times);
+    (daemon, client, reader)
+}
+
+fn all_of(mut reader: File) -> String {
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("read");
+    text
+}
+
+#[test]
+fn a_reader_that_is_slow_misses_nothing() {
+    let world = World::new();
+    // A pipe has room for 64 KiB (pipe(7)); a record is about 30 KiB, with two mistakes a worker.
+    let (daemon, _client, reader) = into_fifo(&world, 3);
+    daemon.signal(Signal::SIGTERM);
+    let text = all_of(reader);
+    assert_eq!(daemon.status().code(), Some(0));
+    for number in 0..100 {
+        let found = text.matches(&format!("w{number}: {{")).count();
+        assert_eq!(found, 6, "w{number}");
+    }
+    assert!(!text.contains("lost"), "{text}");
+}
+
+#[test]
+fn what_nobody_reads_is_counted() {
+    let world = World::new();
+    let (daemon, _client, reader) = into_fifo(&world, 30);
+    let reading = std::thread::spawn(move || all_of(reader));
+    daemon.stop();
+    let text = reading.join().expect("the reader");
+    let told = "log lines were lost here: nobody read them";
+    assert!(text.contains(told), "{text}");
 }

@@ -14,6 +14,7 @@ mod logs;
 mod manager;
 mod metrics;
 mod notify;
+mod outflow;
 mod process;
 pub mod queues;
 mod reload;

@@ -7,6 +7,7 @@ use super::clients::{self, Clients};
 use super::clock;
 use super::control::{Control, Part, Reloads};
 use super::editions::Editions;
+use super::logging;
 use super::logs::Logs;
 use super::manager::Manager;
 use super::metrics::Metrics;
@@ -97,6 +98,8 @@ pub(super) enum Token {
     Output,
     /// A worker tells something (sd_notify(3)).
     Notify(notify::Part),
+    /// Standard error takes more of the log.
+    Log,
 }
 
 impl Token {
@@ -115,6 +118,7 @@ impl Token {
             Token::Control(part) => part.pack() << 4 | 8,
             Token::Output => 9,
             Token::Notify(part) => part.pack() << 4 | 10,
+            Token::Log => 11,
         }
     }
 
@@ -131,6 +135,7 @@ impl Token {
             8 => Token::Control(Part::unpack(data >> 4)),
             9 => Token::Output,
             10 => Token::Notify(notify::Part::unpack(data >> 4)),
+            11 => Token::Log,
             _ => Token::Signals,
         }
     }
@@ -213,6 +218,8 @@ impl Shell {
     }
 
     fn turn(&mut self) -> io::Result<()> {
+        let room = EpollEvent::new(EpollFlags::EPOLLOUT, Token::Log.pack());
+        logging::watch(&self.epoll, room);
         let mut events = [EpollEvent::empty(); EVENTS_PER_TURN];
         let count = match self.epoll.wait(&mut events, self.timeout()) {
             Ok(count) => count,
@@ -262,6 +269,7 @@ impl Shell {
                 | Token::Status(_)
                 | Token::Exit(_)
                 | Token::Notify(_)
+                | Token::Log
                 | Token::Output => {}
             }
         }
@@ -274,6 +282,9 @@ impl Shell {
         // Last: what is written about may wait, and may be very much.
         if tokens().any(|token| token == Token::Output) {
             self.logs.turn(&self.epoll);
+        }
+        if tokens().any(|token| token == Token::Log) {
+            logging::flush();
         }
         self.feed_followers();
         Ok(())

@@ -22,6 +22,7 @@ mod signal;
 pub mod sockopt;
 mod unread;
 mod wait;
+mod write;
 
 pub use child::{FdAction, FdSlot};
 pub use environment::forget_variable;
@@ -42,3 +43,4 @@ pub use pidfd::{open as open_pidfd, send_signal, send_signal_to_child};
 pub use signal::{Origin, changed_signals, is_ignored, origin, reset_child_signal};
 pub use unread::bytes_not_received;
 pub use wait::{Ended, How, Then, Whom, wait};
+pub use write::write_without_waiting;

@@ -3,15 +3,16 @@
 
 mod entry;
 mod journal;
+mod stderr;
 mod syslog;
 
 pub use entry::Entry;
+pub(super) use stderr::{flush, watch};
 
 use crate::report::describe;
 use env_logger::{Builder, Env, Target, WriteStyle};
 use journal::Journal;
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -164,7 +165,7 @@ pub fn init(level: Option<LevelFilter>, sink: Sink) {
             builder.parse_env(Env::default());
         }
     }
-    builder.target(Target::Pipe(Box::new(Patient { dropped: 0 })));
+    builder.target(Target::Pipe(Box::new(stderr::Line)));
     let stream = match sink {
         Sink::Journal | Sink::Syslog => Stream::of(&io::stderr()),
         Sink::Stderr(stream) => stream,
@@ -278,6 +279,7 @@ pub fn tell(sink: Sink, entry: &Entry) -> bool {
 
 /// Waits, but not for long, until the log is where it belongs, before the process ends.
 pub fn settle(sink: Sink) {
+    stderr::farewell();
     match sink {
         Sink::Journal => {
             // Without a socket nothing was sent either.
@@ -286,44 +288,4 @@ pub fn settle(sink: Sink) {
         // Whoever reads these needs nothing of the process any more.
         Sink::Syslog | Sink::Stderr(_) => {}
     }
-}
-
-/// Standard error, for as long as somebody reads it.
-///
-/// A pipe that nobody empties would stop the daemon in the middle of a line, and with it every
-/// worker's restart. A line that does not fit is dropped, and counted.
-struct Patient {
-    dropped: u64,
-}
-
-impl Write for Patient {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut out = io::stderr();
-        if !has_room(&out) {
-            self.dropped += 1;
-            return Ok(line.len());
-        }
-        if self.dropped > 0 {
-            let lines = std::mem::take(&mut self.dropped);
-            writeln!(
-                out,
-                "listend: {lines} log lines were lost here: nobody read them"
-            )?;
-        }
-        out.write_all(line)?;
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Whether a line can be written without waiting: a pipe is writable while it has room for
-/// PIPE_BUF bytes (pipe(7)), which is more than a line has. O_NONBLOCK would say so too, but it
-/// belongs to the open file description, and that one is shared with the workers.
-fn has_room(out: &io::Stderr) -> bool {
-    let mut wanted = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
-    // Where poll(2) itself fails, the write decides.
-    poll(&mut wanted, PollTimeout::ZERO).map_or(true, |ready| ready > 0)
 }
