@@ -1,6 +1,6 @@
 //! A failed bind as a [`Problem`]: what, why on this machine, and what to do.
 
-use super::find::{Finding, find};
+use super::find::{Finding, find, find_socket};
 use super::holder::held_by_listend;
 use super::machine::Machine;
 use super::{kernel, kind_causes, option_causes, unix_causes};
@@ -55,7 +55,7 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
     let socket = &listener.sockets[error.socket];
     let endpoint = &socket.endpoint;
     let kind = match error.obstacle {
-        Some(Obstacle::LiveServer | Obstacle::Locked { .. }) => Kind::LiveSocket,
+        Some(Obstacle::LiveServer { .. }) => Kind::LiveSocket,
         Some(Obstacle::NotASocket(_)) => Kind::NotASocket,
         Some(Obstacle::Unprobed | Obstacle::Interference) | None => Kind::Errno(error.errno),
     };
@@ -87,13 +87,6 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
             let path = error.path.clone().unwrap_or_default();
             let explained = option_causes::namespace(problem, error.errno, &path, machine);
             (explained, Vec::new())
-        }
-        _ if let Some(Obstacle::Locked { pid }) = error.obstacle => {
-            let hint = "stop the other listend, or choose another path";
-            (
-                problem.with_hint(hint.to_owned()),
-                pid.into_iter().collect(),
-            )
         }
         Errno::EADDRINUSE => in_use(problem, error, plan, machine),
         _ if let BindStep::SetOption(call) = error.step => {
@@ -149,7 +142,7 @@ fn message(error: &BindError, name: &str, endpoint: &Endpoint) -> String {
     };
     let reason = describe(error.errno);
     match (error.obstacle, error.step) {
-        (Some(Obstacle::LiveServer), _) => format!("{cannot}: a server answers there"),
+        (Some(Obstacle::LiveServer { .. }), _) => format!("{cannot}: a server answers there"),
         (Some(Obstacle::NotASocket(what)), _) => {
             let wanted = match endpoint.kind() {
                 SocketKind::Fifo | SocketKind::MessageQueue | SocketKind::Special => "",
@@ -165,11 +158,6 @@ fn message(error: &BindError, name: &str, endpoint: &Endpoint) -> String {
         (Some(Obstacle::Interference), _) => {
             format!("{cannot}: somebody else changed the path meanwhile")
         }
-        (Some(Obstacle::Locked { pid }), _) => {
-            let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-            format!("{cannot}: another listend{who} has locked{at}")
-        }
-        (None, BindStep::Lock) => format!("{cannot}: cannot lock{at}: {reason}"),
         (None, BindStep::Symlink) => {
             format!("{cannot}: cannot make the symbolic link{at}: {reason}")
         }
@@ -228,7 +216,12 @@ fn in_use(
         pids,
         causes,
         only_connections,
-    } = find(endpoint, machine);
+    } = match error.obstacle {
+        Some(Obstacle::LiveServer {
+            socket: Some(inode),
+        }) => find_socket(endpoint, inode, machine),
+        _ => find(endpoint, machine),
+    };
     let mut problem = Problem { causes, ..problem };
     let ourselves = i32::try_from(std::process::id()).is_ok_and(|pid| pids.contains(&pid));
     let hint = if only_connections {

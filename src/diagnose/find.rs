@@ -83,8 +83,24 @@ pub(super) fn occupants(endpoint: &Endpoint, machine: &Machine) -> Option<Vec<Oc
 
 /// Says who stands in the way of this socket.
 pub(super) fn find(endpoint: &Endpoint, machine: &Machine) -> Finding {
+    let occupants = occupants(endpoint, machine).unwrap_or_default();
+    found(occupants, endpoint, machine)
+}
+
+/// Says who has the unix socket with this inode.
+pub(super) fn find_socket(endpoint: &Endpoint, inode: u32, machine: &Machine) -> Finding {
+    let pids = machine.processes_of(u64::from(inode)).to_vec();
+    let local = endpoint.to_string();
+    found(
+        vec![unix_occupant(State::Server, local, pids, machine)],
+        endpoint,
+        machine,
+    )
+}
+
+fn found(occupants: Vec<Occupant>, endpoint: &Endpoint, machine: &Machine) -> Finding {
     let mut finding = Finding::default();
-    for occupant in occupants(endpoint, machine).unwrap_or_default() {
+    for occupant in occupants {
         finding.pids.extend_from_slice(&occupant.pids);
         finding.only_connections |= occupant.state != State::Server && occupant.remote.is_some();
         if let Some(cause) = cause(&occupant, endpoint, machine)
@@ -200,20 +216,30 @@ fn unix(name: &UnixName, machine: &Machine) -> Option<Occupant> {
     }
     pids.sort_unstable();
     pids.dedup();
-    Some(Occupant {
-        state: if connected {
-            State::Connection
-        } else {
-            State::Server
-        },
+    let state = if connected {
+        State::Connection
+    } else {
+        State::Server
+    };
+    Some(unix_occupant(
+        state,
+        text.display().to_string(),
+        pids,
+        machine,
+    ))
+}
+
+fn unix_occupant(state: State, local: String, pids: Vec<i32>, machine: &Machine) -> Occupant {
+    Occupant {
+        state,
         certain: true,
-        local: text.display().to_string(),
+        local,
         remote: None,
         user: None,
         person: holder::master(&pids, machine).map(|(person, _)| person),
         pids,
         waiting: None,
-    })
+    }
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {

@@ -149,7 +149,7 @@ fn found(file: &Metadata, index: usize, outcome: &Outcome) -> &'static str {
         |note: &Note| matches!(note, Note::StaleWouldBeReplaced { socket, .. } if *socket == index);
     let kind = file.file_type();
     match obstacle {
-        Some(Obstacle::LiveServer) => "a live socket",
+        Some(Obstacle::LiveServer { .. }) => "a live socket",
         Some(Obstacle::NotASocket(what)) => what,
         _ if outcome.notes.iter().any(is_stale) => "a stale socket",
         _ if kind.is_socket() => "a socket",

@@ -2,15 +2,13 @@
 
 use super::bound::{Bound, BoundListener, BoundSocket};
 use super::inherited;
-use super::lock::PathLock;
 use super::namespace::Namespaces;
+use super::paths::TriedAt;
 use crate::config::{Endpoint, Presence, Transport};
 use crate::plan::{ListenerId, ListenerPlan, Plan};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 pub(super) use super::outcome::Failure;
 pub use super::outcome::{BindError, BindStep, Note, Obstacle, Outcome, Purpose};
@@ -94,17 +92,15 @@ pub fn bind_missing(
     (outcome.errors, outcome.notes)
 }
 
-/// Binds one socket of the plan once more, for one that is damaged beyond repair. `held` is the
-/// lock of its path; `endpoint` is the planned one, or has the port that it had.
+/// Binds one socket of the plan once more, for one that is damaged beyond repair. `endpoint` is the
+/// planned one, or has the port that it had.
 pub(super) fn bind_again(
     plan: &Plan,
     listener: ListenerId,
     socket: usize,
     endpoint: &Endpoint,
-    held: Option<Arc<PathLock>>,
 ) -> Result<BoundSocket, BindError> {
     let mut binder = Binder::new(Purpose::Keep, Adopted::default());
-    binder.held = held;
     let listener_plan = plan.listener(listener);
     let failed = |failure: Failure| failure.of(listener, socket);
     let inside = match &listener_plan.network_namespace {
@@ -144,10 +140,8 @@ pub(super) struct Binder {
     is_late: bool,
     adopted: Adopted,
     namespaces: Namespaces,
-    /// The lock of the path that is bound again.
-    pub(super) held: Option<Arc<PathLock>>,
-    /// The locks of paths that go from one socket of ours to another.
-    pub(super) locks: HashMap<PathBuf, Arc<PathLock>>,
+    /// The places of paths that were only tried.
+    pub(super) tried: HashSet<TriedAt>,
     /// In the network namespace of the moment.
     pub(super) somaxconn: Option<u32>,
     pub(super) outcome: Outcome,
@@ -160,8 +154,7 @@ impl Binder {
             is_late: false,
             adopted,
             namespaces: Namespaces::default(),
-            held: None,
-            locks: HashMap::new(),
+            tried: HashSet::new(),
             somaxconn: read_somaxconn(),
             outcome: Outcome::default(),
         }
@@ -215,7 +208,7 @@ impl Binder {
     ) {
         for socket in sockets {
             // What cannot be removed will be in the way of the next try, which says so.
-            let _ = socket.remove_everything();
+            let _ = socket.remove_path();
             if socket.is_adopted {
                 let set_aside = &mut self.outcome.bound.set_aside;
                 set_aside.insert((id, socket.planned), socket.fd);

@@ -1,7 +1,6 @@
 //! What is held once everything is bound.
 
 use super::bind::Adopted;
-use super::lock::{PathLock, give_up};
 use super::option::Effective;
 use super::{queue, repair, symlink};
 use crate::config::Endpoint;
@@ -11,7 +10,6 @@ use nix::sys::stat::{SFlag, lstat};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// All bound sockets. Dropping it closes them; it removes no path.
 #[derive(Debug, Default)]
@@ -62,45 +60,23 @@ pub struct BoundSocket {
 /// What binding to a path has made beside the path itself.
 #[derive(Debug, Default)]
 pub struct Traces {
-    /// Keeps other listends away from the path, and is held as long as the socket.
-    pub lock: Option<Arc<PathLock>>,
     /// The symbolic links that lead to the path.
     pub symlinks: Vec<PathBuf>,
     /// Whether path and links stay when listend stops (`remove_on_stop: false`).
     pub stay: bool,
 }
 
-impl Traces {
-    /// Removes path, links and lock file of a socket that could not be finished.
-    pub(super) fn take_back(&self, path: Option<&Path>, identity: Option<PathIdentity>) {
-        // The failure that led here is told; what is left is in nobody's way.
-        if let (Some(path), Some(identity)) = (path, identity) {
-            let _left = symlink::remove(path, &self.symlinks);
-            let _left = remove_if_ours(path, identity);
-        }
-        self.lock.iter().for_each(give_up);
-    }
-}
-
 impl BoundSocket {
-    /// Removes what was made in the file system for this socket, if it still is that: links, path
-    /// and, last, the lock file. What is to stay at the end (`remove_on_stop: false`) stays.
-    fn remove_files(&self) -> Vec<(PathBuf, io::Error)> {
-        let mut problems = Vec::new();
-        if !self.traces.stay {
-            problems = self.remove_path();
+    /// Removes what was made in the file system for this socket, if it still is that: links and path.
+    /// What is to stay at the end (`remove_on_stop: false`) stays.
+    pub(super) fn remove_files(&self) -> Vec<(PathBuf, io::Error)> {
+        if self.traces.stay {
+            return Vec::new();
         }
-        problems.extend(self.remove_lock());
-        problems
+        self.remove_path()
     }
 
     /// The same, whatever is to stay at the end: for what was never served.
-    pub(super) fn remove_everything(&self) -> Vec<(PathBuf, io::Error)> {
-        let mut problems = self.remove_path();
-        problems.extend(self.remove_lock());
-        problems
-    }
-
     pub(super) fn remove_path(&self) -> Vec<(PathBuf, io::Error)> {
         let mut problems = Vec::new();
         if let Some(path) = self.address.path() {
@@ -109,17 +85,11 @@ impl BoundSocket {
         problems.extend(remove_file(self).err());
         problems
     }
-
-    fn remove_lock(&self) -> Option<(PathBuf, io::Error)> {
-        let lock = self.traces.lock.as_ref()?;
-        let error = lock.remove_file().err()?;
-        Some((lock.path().to_owned(), error))
-    }
 }
 
 /// Which file a path was when it was bound. The bound socket keeps the inode in use, so that
 /// no other file can get its number as long as the socket is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PathIdentity {
     /// The device, as in stat(2).
     pub dev: u64,
@@ -147,7 +117,7 @@ impl Bound {
     }
 
     /// Removes the unix paths, FIFOs and message queues that are still the files that were made
-    /// here, the symbolic links that still lead there, and the lock files, and nothing else.
+    /// here, and the symbolic links that still lead there, and nothing else.
     ///
     /// To be called while the sockets are open, so that inode numbers mean something. Answers
     /// with the paths that are ours and could not be removed (unlink(2), mq_unlink(3)).
@@ -159,7 +129,7 @@ impl Bound {
     /// The same, whatever is to stay at the end: for what was never served.
     pub(super) fn remove_everything(&self) -> Vec<(PathBuf, io::Error)> {
         let sockets = self.listeners.iter().flat_map(|l| &l.sockets);
-        sockets.flat_map(BoundSocket::remove_everything).collect()
+        sockets.flat_map(BoundSocket::remove_path).collect()
     }
 
     /// Takes everything back after a start that failed: the sockets, their paths, and the folders

@@ -4,6 +4,7 @@
 //! A small reader of the few answers that are needed, and nothing else. Every length comes from the
 //! kernel and is checked all the same.
 
+use super::bound::PathIdentity;
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
@@ -15,8 +16,10 @@ const NETLINK_SOCK_DIAG: i32 = 4;
 /// linux/sock_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// linux/unix_diag.h.
+const UDIAG_SHOW_VFS: u32 = 0x2;
 const UDIAG_SHOW_ICONS: u32 = 0x8;
 const UDIAG_SHOW_RQLEN: u32 = 0x10;
+const UNIX_DIAG_VFS: u16 = 1;
 const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
 /// linux/inet_diag.h.
@@ -26,6 +29,8 @@ const LISTENING: u32 = 1 << 10;
 /// Bits of the states that a connection can have while nobody has accepted it (net/tcp_states.h):
 /// TCP_ESTABLISHED, and TCP_CLOSE_WAIT once the client has sent its last byte.
 const WAITING_STATES: u32 = 1 << 1 | 1 << 8;
+/// TCP_ESTABLISHED: an accepted unix connection bears the file of its listener.
+const CONNECTED: u8 = 1;
 const ANY_STATE: u32 = u32::MAX;
 
 const HEADER: usize = 16;
@@ -156,6 +161,30 @@ impl Diag {
             Some(())
         })?;
         Ok(queues)
+    }
+
+    /// The inode of the socket that is bound to this file, whether it listens or not yet; of a server,
+    /// not of the connections that it has accepted. The kernel names the file by its numbers (struct
+    /// unix_diag_vfs), which nobody can forge, as a name can be in a mount namespace of one's own.
+    /// Where a file system shows other numbers to stat(2) (btrfs, overlayfs) nothing is found.
+    pub(super) fn unix_bound_to(&self, file: PathIdentity) -> io::Result<Option<u32>> {
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+        let request = unix_request(flags, ANY_STATE, 0, UDIAG_SHOW_VFS);
+        // dev_t as it is in the kernel (linux/kdev_t.h), and the lower half of the inode's number.
+        let device =
+            (nix::sys::stat::major(file.dev) << 20 | nix::sys::stat::minor(file.dev)) as u32;
+        let numbers = (file.ino as u32, device);
+        let mut found = None;
+        self.ask(&request, |message| {
+            let is_connection =
+                *message.get(1)? != libc::SOCK_DGRAM as u8 && *message.get(2)? == CONNECTED;
+            let bound = attribute(message.get(UNIX_MESSAGE..)?, UNIX_DIAG_VFS)?;
+            if !is_connection && u32_at(bound, 0).zip(u32_at(bound, 4)) == Some(numbers) {
+                found = u32_at(message, 4);
+            }
+            Some(())
+        })?;
+        Ok(found)
     }
 
     /// Sends the request, and shows what comes until it is answered. An answer that `read` cannot

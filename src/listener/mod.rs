@@ -15,7 +15,6 @@ mod found;
 mod inet;
 mod inherited;
 mod live;
-mod lock;
 mod namespace;
 mod netlink;
 mod one;
@@ -42,7 +41,6 @@ pub use bound::{
     Bound, BoundListener, BoundSocket, Disturbed, IoMode, PathIdentity, Traces, prepare_for_spawn,
 };
 pub use depth::{Depth, DepthReader, Unit, depth, depths};
-pub use lock::PathLock;
 pub use option::Effective;
 pub use rebind::{Prepared, prepare};
 pub use repair::{Damage, Repair, inspect, repair};

@@ -1,19 +1,20 @@
 //! One socket, or other descriptor, of any kind.
 
 use super::bind::{Binder, port_of};
-use super::bound::{BoundSocket, PathIdentity, Traces, as_backlog};
+use super::bound::{BoundSocket, PathIdentity, Traces, as_backlog, remove_if_ours};
 use super::inet::{self, Wanted};
-use super::lock::PathLock;
 use super::option::{Act, Effective, Options};
 use super::outcome::{BindStep, Failure, Note, Purpose};
+use super::paths::TriedAt;
+use super::unix_path::File;
 use super::{inherited, netlink, queue, special, symlink, unix_path, vsock};
 use crate::config::options::Phase;
 use crate::config::{Endpoint, UnixKind, UnixName};
 use crate::plan::{ListenerId, ListenerPlan, SocketPlan};
+use nix::errno::Errno;
 use socket2::Socket;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 /// A descriptor that is bound, open or whatever its kind takes.
 #[derive(Debug)]
@@ -26,8 +27,6 @@ pub(super) struct Ready {
     pub(super) created: bool,
     pub(super) is_adopted: bool,
     pub(super) effective: Vec<Effective>,
-    /// Keeps other listends away from the path.
-    pub(super) lock: Option<Arc<PathLock>>,
 }
 
 impl Ready {
@@ -44,7 +43,6 @@ impl Ready {
             created: false,
             is_adopted: false,
             effective,
-            lock: None,
         }
     }
 }
@@ -112,7 +110,7 @@ impl Binder {
                 Purpose::Try => symlink::check(path, links),
             };
             if let Err(failure) = made {
-                let _this_failure_is_told = bound.remove_everything();
+                let _this_failure_is_told = bound.remove_path();
                 return Err(failure);
             }
             if self.purpose == Purpose::Keep {
@@ -138,7 +136,6 @@ impl Binder {
             is_adopted: ready.is_adopted,
             effective: ready.effective,
             traces: Traces {
-                lock: ready.lock,
                 symlinks: Vec::new(),
                 stay: !plan.remove_on_stop,
             },
@@ -196,6 +193,14 @@ impl Binder {
         Ok(ready)
     }
 
+    /// Two sockets of one plan cannot have one file, by whatever names.
+    pub(super) fn only_once(&mut self, place: TriedAt, path: &Path) -> Result<(), Failure> {
+        if self.tried.insert(place) {
+            return Ok(());
+        }
+        Err(Failure::new(BindStep::Bind, Errno::EADDRINUSE).about(path))
+    }
+
     fn unix(
         &mut self,
         (listener, socket): (ListenerId, usize),
@@ -204,40 +209,36 @@ impl Binder {
         (kind, name): (UnixKind, &UnixName),
     ) -> Result<Option<Ready>, Failure> {
         let mut identity = None;
-        let mut lock = None;
         let raw = match name {
             UnixName::Path(path) => {
                 let folders = &mut self.outcome.bound.created_folders;
-                let held = self.held.take().or_else(|| self.locks.remove(path));
-                let done = unix_path::bind(kind, path, &plan.access, self.purpose, folders, held)?;
+                let done = unix_path::bind(kind, path, &plan.access, self.purpose, folders)?;
                 if done.stale {
                     self.outcome.notes.push(match self.purpose {
                         Purpose::Keep => Note::StaleReplaced { listener, socket },
                         Purpose::Try => Note::StaleWouldBeReplaced { listener, socket },
                     });
                 }
-                let Some((raw, file)) = done.bound else {
-                    return Ok(None);
-                };
-                identity = Some(file);
-                lock = done.lock;
-                raw
+                match done.file {
+                    File::Made(file) => identity = Some(file),
+                    File::Tried(place) => self.only_once(place, path)?,
+                }
+                done.socket
             }
             UnixName::Abstract(name) => unix_path::bind_abstract(kind, name)?,
         };
-        match finish_unix(&raw, endpoint, plan) {
+        // A path is not bound if it is only to be tried.
+        let is_bound = identity.is_some() || matches!(name, UnixName::Abstract(_));
+        match finish_unix(&raw, endpoint, plan, is_bound) {
             Ok(effective) => Ok(Some(Ready {
                 identity,
-                lock,
                 created: identity.is_some(),
                 ..Ready::new(raw, endpoint, effective)
             })),
             Err(failure) => {
-                let traces = Traces {
-                    lock,
-                    ..Traces::default()
-                };
-                traces.take_back(endpoint.path(), identity);
+                if let (Some(path), Some(identity)) = (endpoint.path(), identity) {
+                    let _this_failure_is_told = remove_if_ours(path, identity);
+                }
                 Err(failure)
             }
         }
@@ -259,13 +260,14 @@ fn finish_unix(
     raw: &Socket,
     endpoint: &Endpoint,
     plan: &ListenerPlan,
+    is_bound: bool,
 ) -> Result<Vec<Effective>, Failure> {
     let options = Options::new(&plan.options, endpoint);
     let mut effective = Vec::new();
     for phase in [Phase::BeforeBind, Phase::BeforeListen] {
         options.apply(raw.as_fd(), phase, Act::Set, &mut effective)?;
     }
-    if endpoint.accepts() {
+    if endpoint.accepts() && is_bound {
         raw.listen(as_backlog(plan.backlog))
             .map_err(|error| Failure::new(BindStep::Listen, error))?;
     }

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 pub enum Purpose {
     /// To serve.
     Keep,
-    /// To see whether it would work: leaves no socket, no path and no folder behind, and does
-    /// not touch a stale path.
+    /// To see whether it would work: leaves no socket behind, and neither makes nor removes a path or
+    /// a folder, not even for a moment.
     Try,
 }
 
@@ -59,8 +59,6 @@ pub enum BindStep {
     SetMode,
     /// listen(2).
     Listen,
-    /// open(2) or flock(2) of the lock file of a unix path.
-    Lock,
     /// symlink(2) or rename(2) of a link to a unix path.
     Symlink,
     /// Reading back what was bound: getsockname(2), or stat(2) of a unix path.
@@ -70,8 +68,11 @@ pub enum BindStep {
 /// What stands in the way, where an errno alone would not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
-    /// A server is bound to the unix path and answers.
-    LiveServer,
+    /// A server is bound to the unix path.
+    LiveServer {
+        /// The inode of its socket, where the kernel shows it (sock_diag(7)).
+        socket: Option<u32>,
+    },
     /// The path is taken by something that is no socket, or is not what the listener asks for; in
     /// words, with its article.
     NotASocket(&'static str),
@@ -79,11 +80,6 @@ pub enum Obstacle {
     Unprobed,
     /// Somebody else changed the path in the middle of it.
     Interference,
-    /// Another listend holds the lock of the path.
-    Locked {
-        /// Who, where that can be seen (proc_locks(5)).
-        pid: Option<i32>,
-    },
 }
 
 /// One socket that could not be bound.

@@ -1,15 +1,16 @@
 //! How the kernel is told a unix path, and the folders that lead to it.
 
 use super::bind::{BindStep, Failure};
+use super::bound::PathIdentity;
 use crate::plan::Access;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat, stat, umask};
-use nix::unistd::{Gid, Uid, fchown, geteuid, mkdir};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat, stat, umask};
+use nix::unistd::{AccessFlags, Gid, Uid, eaccess, fchown, geteuid, mkdir};
 use socket2::SockAddr;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -46,18 +47,31 @@ impl Reach {
                 _folder: None,
             });
         }
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Errno::ENAMETOOLONG.into());
-        };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let parent = path.parent().unwrap_or(path);
         let folder = open(parent, flags, Mode::empty())?;
-        let mut text = OsString::from(format!("/proc/self/fd/{}/", folder.as_raw_fd()));
-        text.push(name);
         Ok(Reach {
-            address: SockAddr::unix(text).map_err(too_long)?,
+            address: through(folder.as_raw_fd(), path)?,
             _folder: Some(folder),
         })
     }
+
+    /// Whether a path can be told to the kernel in either way, also if its folder is not there yet.
+    pub(super) fn fits(path: &Path) -> io::Result<()> {
+        if is_long(path) {
+            // The number of a descriptor that is yet to be opened is not known; it is short.
+            through(0, path)?;
+        }
+        Ok(())
+    }
+}
+
+/// The address of a path by the descriptor of its folder.
+fn through(folder: RawFd, path: &Path) -> io::Result<SockAddr> {
+    let too_long = || io::Error::from(Errno::ENAMETOOLONG);
+    let mut text = OsString::from(format!("/proc/self/fd/{folder}/"));
+    text.push(path.file_name().ok_or_else(too_long)?);
+    SockAddr::unix(text).map_err(|_| too_long())
 }
 
 /// Whether the path does not fit into a `sockaddr_un`.
@@ -109,6 +123,73 @@ pub(super) fn create_parents(
         made.map_err(|(step, errno)| Failure::new(step, errno).about(folder))?;
     }
     Ok(())
+}
+
+/// Where a path that is only tried would be made: the innermost folder that is there, and the rest.
+pub(super) type TriedAt = (PathIdentity, PathBuf);
+
+/// Says whether a socket or FIFO could be made there, as far as that can be seen without making
+/// anything that has a name.
+pub(super) fn try_create(path: &Path, access: &Access) -> Result<TriedAt, Failure> {
+    let mut missing = path;
+    let mut folder = path.parent().unwrap_or(path);
+    let holds = loop {
+        match stat(folder) {
+            Ok(found) => break found,
+            Err(Errno::ENOENT) => {
+                missing = folder;
+                folder = folder.parent().unwrap_or(folder);
+            }
+            Err(errno) => return Err(Failure::new(BindStep::CreateFolder, errno).about(folder)),
+        }
+    };
+    let rest = path.strip_prefix(folder).unwrap_or(path);
+    let place = (PathIdentity::of(&holds), rest.to_owned());
+    let step = if missing == path {
+        BindStep::Bind
+    } else {
+        BindStep::CreateFolder
+    };
+    let failed = |step, errno| Failure::new(step, errno).about(missing);
+    Reach::fits(path).map_err(|error| Failure::new(BindStep::Bind, error).about(path))?;
+    eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| failed(step, errno))?;
+    // A file without a name shows what else may be in the way: no room, or an owner that is not ours
+    // to give.
+    let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = match open(folder, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EROFS)) => {
+            return Err(failed(step, errno));
+        }
+        // A file system that has none (open(2)).
+        Err(_) => return Ok(place),
+    };
+    let give = |owner: Option<u32>, group: Option<u32>| {
+        fchown(&file, owner.map(Uid::from_raw), group.map(Gid::from_raw))
+    };
+    if missing != path {
+        give(access.directory_owner, access.directory_group)
+            .map_err(|errno| failed(BindStep::SetOwner, errno))?;
+    }
+    give(access.owner, access.group)
+        .map_err(|errno| Failure::new(BindStep::SetOwner, errno).about(path))?;
+    Ok(place)
+}
+
+/// Says whether the file at the path could be removed, and another be made in its place.
+pub(super) fn try_replace(path: &Path, found: &FileStat) -> Result<TriedAt, Failure> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let refused = |errno| Failure::new(BindStep::RemoveStale, errno).about(path);
+    let holds = stat(folder).map_err(refused)?;
+    let we = geteuid().as_raw();
+    // In a sticky folder such as /tmp only the owner of file or folder may unlink (unlink(2)).
+    let sticky = holds.st_mode & Mode::S_ISVTX.bits() != 0;
+    if sticky && we != 0 && we != found.st_uid && we != holds.st_uid {
+        return Err(refused(Errno::EPERM));
+    }
+    eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(refused)?;
+    let name = path.file_name().unwrap_or_default();
+    Ok((PathIdentity::of(&holds), PathBuf::from(name)))
 }
 
 type Step = (BindStep, Errno);

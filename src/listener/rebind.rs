@@ -296,9 +296,6 @@ impl<'b, 'p> Work<'b, 'p> {
                     // Somebody else's: binding says what it is.
                     continue;
                 }
-                if let Some(lock) = &socket.traces.lock {
-                    self.binder.locks.insert(path.to_owned(), lock.clone());
-                }
             }
             let mut moved_to = path.as_os_str().to_owned();
             moved_to.push(format!(".listend-{}", std::process::id()));
@@ -542,9 +539,6 @@ impl Prepared<'_> {
         for socket in self.fresh.values() {
             for (path, error) in socket.remove_path() {
                 log::warn!("cannot remove {}: {error}", path.display());
-            }
-            if let Some(lock) = &socket.traces.lock {
-                super::lock::give_up(lock);
             }
         }
         drop(self.fresh);

@@ -278,8 +278,7 @@ pub fn repair(
             }
         }
     }
-    let lock = socket.traces.lock.clone();
     let endpoint = socket.address.clone();
-    *socket = bind_again(plan, listener, index, &endpoint, lock)?;
+    *socket = bind_again(plan, listener, index, &endpoint)?;
     Ok(Some(Repair::Rebound))
 }

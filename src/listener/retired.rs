@@ -4,7 +4,6 @@ use super::bound::BoundSocket;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Sockets that the running plan has no more. They still listen: clients that wait in their queues
 /// can be accepted by whoever has them. Dropping it closes them; it removes no path.
@@ -34,19 +33,7 @@ impl Retired {
     /// a path that another socket has taken over stays, and what is to stay (`remove_on_stop:
     /// false`) stays. Answers with the paths that are ours and could not be removed (unlink(2)).
     pub fn close(self) -> Vec<(PathBuf, io::Error)> {
-        let mut problems = Vec::new();
-        for socket in &self.sockets {
-            if !socket.traces.stay {
-                problems.extend(socket.remove_path());
-            }
-            // Another socket that has taken over the path holds the same lock.
-            if let Some(lock) = &socket.traces.lock
-                && Arc::strong_count(lock) == 1
-                && let Err(error) = lock.remove_file()
-            {
-                problems.push((lock.path().to_owned(), error));
-            }
-        }
-        problems
+        let sockets = self.sockets.iter();
+        sockets.flat_map(BoundSocket::remove_files).collect()
     }
 }

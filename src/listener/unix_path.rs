@@ -4,107 +4,104 @@
 //! moment in which a path or folder has more rights than asked for; the umask is restored on
 //! every way out. Sockets are bound at their final path, never renamed into place, because
 //! getsockname(2) would show workers the other name.
+//!
+//! Nothing is kept beside a path to say whose it is. A path is ours while the file there is the one
+//! that our socket is bound to ([`PathIdentity`]): the open socket keeps that inode in use, so no
+//! other file can get its number. Whether another process has it, the kernel is asked
+//! ([`Diag::unix_bound_to`]), and where it cannot tell, connect(2) does.
 
 use super::bind::{BindStep, Failure, Obstacle, Purpose};
 use super::bound::{PathIdentity, is_socket, remove_if_ours};
-use super::lock::{self, PathLock, give_up};
-use super::paths::{Reach, Umask, create_parents};
+use super::diag::Diag;
+use super::paths::{Reach, TriedAt, Umask, create_parents, try_create, try_replace};
 use crate::config::UnixKind;
 use crate::plan::Access;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat, stat};
-use nix::unistd::{AccessFlags, Gid, Uid, eaccess, fchownat, geteuid};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, open, renameat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat};
+use nix::unistd::{Gid, Uid, fchownat, geteuid};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
+/// How many names are tried for a stale path that is moved aside.
+const ATTEMPTS: u32 = 16;
 
 /// What came of a path.
 #[derive(Debug)]
 pub(super) struct Done {
-    /// The socket and its file; `None` if a stale path was only to be tried.
-    pub(super) bound: Option<(Socket, PathIdentity)>,
+    /// Bound, unless the path was only to be tried.
+    pub(super) socket: Socket,
+    pub(super) file: File,
     /// Whether a stale socket is, or was, in the way.
     pub(super) stale: bool,
-    /// What keeps other listends away; `None` where there can be no lock file.
-    pub(super) lock: Option<Arc<PathLock>>,
 }
 
-/// Binds to a path, in this order: what is there, folders, lock, bind, owner, mode. `held` is the
-/// lock, if this path has been bound before and is to be bound anew.
+/// The file of a path.
+#[derive(Debug)]
+pub(super) enum File {
+    Made(PathIdentity),
+    /// It would be made here.
+    Tried(TriedAt),
+}
+
+/// A socket at the path that nobody is bound to. The handle keeps the inode in use, so that no other
+/// file can be taken for it.
+struct Stale {
+    file: FileStat,
+    _handle: OwnedFd,
+}
+
+/// Binds to a path, in this order: what is there, folders, bind, owner, mode. To try it makes and
+/// removes nothing.
 pub(super) fn bind(
     kind: UnixKind,
     path: &Path,
     access: &Access,
     purpose: Purpose,
     folders: &mut Vec<PathBuf>,
-    held: Option<Arc<PathLock>>,
 ) -> Result<Done, Failure> {
-    // Before the lock is taken: who serves here says more than who has locked it.
-    if held.is_none() {
-        refuse_held(path)?;
-    }
-    let stale = look(kind, path)?.is_some();
-    if !stale {
-        create_parents(path, access, folders)?;
-    }
-    let lock = match held {
-        Some(held) => Some(held),
-        None => PathLock::take(path)?.map(Arc::new),
-    };
-    let bound = with_lock(kind, path, access, purpose);
-    if let (Some(lock), true) = (&lock, !matches!(bound, Ok(Some(_)))) {
-        give_up(lock);
-    }
-    Ok(Done {
-        bound: bound?,
-        stale,
-        lock,
-    })
-}
-
-fn with_lock(
-    kind: UnixKind,
-    path: &Path,
-    access: &Access,
-    purpose: Purpose,
-) -> Result<Option<(Socket, PathIdentity)>, Failure> {
-    // Again, because another listend may have bound here until the lock was ours.
-    if let Some(found) = look(kind, path)? {
-        if purpose == Purpose::Try {
-            try_beside(kind, path, &found)?;
-            return Ok(None);
+    let stale = look(kind, path)?;
+    let is_stale = stale.is_some();
+    let (socket, file) = match purpose {
+        Purpose::Try => {
+            let place = match &stale {
+                Some(found) => try_replace(path, &found.file)?,
+                None => try_create(path, access)?,
+            };
+            (new_socket(socket_type(kind))?, File::Tried(place))
         }
-        remove_stale(path, PathIdentity::of(&found))?;
-    }
-    bind_here(kind, path, access).map(Some)
-}
-
-/// Refuses a path whose lock another listend holds. Its socket is not connected to: that would be
-/// the client that an on-demand worker waits for.
-fn refuse_held(path: &Path) -> Result<(), Failure> {
-    lock::refuse_locked(path).map_err(|locked| {
-        // A server whose path was removed is still in the table.
-        let answers = lstat(path).is_ok() && !servers_at(path).is_empty();
-        if answers { live(path) } else { locked }
+        Purpose::Keep => {
+            match stale {
+                Some(found) => remove_stale(path, &found)?,
+                None => create_parents(path, access, folders)?,
+            }
+            let (socket, identity) = bind_here(kind, path, access)?;
+            (socket, File::Made(identity))
+        }
+    };
+    Ok(Done {
+        socket,
+        file,
+        stale: is_stale,
     })
-}
-
-fn live(path: &Path) -> Failure {
-    Failure::new(BindStep::Probe, Errno::EADDRINUSE)
-        .about(path)
-        .because(Obstacle::LiveServer)
 }
 
 /// What is at the path: nothing, or a stale socket. Everything else is an error.
-fn look(kind: UnixKind, path: &Path) -> Result<Option<FileStat>, Failure> {
-    match lstat(path) {
-        Ok(found) => probe(kind, path, &found).map(|()| Some(found)),
+fn look(kind: UnixKind, path: &Path) -> Result<Option<Stale>, Failure> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let found = open(path, flags, Mode::empty()).and_then(|handle| Ok((fstat(&handle)?, handle)));
+    match found {
+        Ok((file, handle)) => {
+            probe(kind, path, &file)?;
+            Ok(Some(Stale {
+                file,
+                _handle: handle,
+            }))
+        }
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => {
             let folder = path.parent().unwrap_or(path);
@@ -137,14 +134,26 @@ fn new_socket(kind: Type) -> Result<Socket, Failure> {
     Socket::new(Domain::UNIX, kind, None).map_err(|error| Failure::new(BindStep::Socket, error))
 }
 
-/// Answers `Ok` only for a socket that nobody is bound to any more.
+/// Answers `Ok` only for a socket that nobody is bound to any more. A server that the kernel shows is
+/// not connected to: that would be the client that an on-demand worker waits for.
 fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
     if let Some(words) = not_a_socket(found) {
         return Err(Failure::new(BindStep::Probe, Errno::EEXIST)
             .about(path)
             .because(Obstacle::NotASocket(words)));
     }
-    // Non-blocking: a server with a full queue would keep us waiting.
+    let live = |socket| {
+        Failure::new(BindStep::Probe, Errno::EADDRINUSE)
+            .about(path)
+            .because(Obstacle::LiveServer { socket })
+    };
+    // It shows a server between its bind(2) and its listen(2), too, which would refuse connect(2).
+    let bound = Diag::new().and_then(|diag| diag.unix_bound_to(PathIdentity::of(found)));
+    if let Ok(Some(socket)) = bound {
+        return Err(live(Some(socket)));
+    }
+    // It may be in another network namespace, or the kernel may lack unix_diag. Non-blocking: a
+    // server with a full queue would keep us waiting.
     let socket = new_socket(socket_type(kind).nonblocking())?;
     let answer = Reach::to(path).and_then(|reach| socket.connect(&reach.address));
     let errno = match answer {
@@ -152,8 +161,6 @@ fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
         Err(error) => error.raw_os_error().unwrap_or(nix::libc::ENAMETOOLONG),
     };
     match Errno::from_raw(errno) {
-        // Also the answer of a server between its bind(2) and its listen(2).
-        Errno::ECONNREFUSED if bound_without_listening(path) => Err(live(path)),
         Errno::ECONNREFUSED => Ok(()),
         // EPROTOTYPE: bound by a socket of another type. EPERM: a datagram socket that takes
         // from one peer only. Somebody has it open in every case.
@@ -161,44 +168,13 @@ fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
         | Errno::EAGAIN
         | Errno::EINPROGRESS
         | Errno::EPROTOTYPE
-        | Errno::EPERM => Err(live(path)),
-        // It went away between lstat(2) and connect(2); bind(2) will tell.
+        | Errno::EPERM => Err(live(None)),
+        // It went away between open(2) and connect(2); bind(2) will tell.
         Errno::ENOENT => Ok(()),
         other => Err(Failure::new(BindStep::Probe, other)
             .about(path)
             .because(Obstacle::Unprobed)),
     }
-}
-
-/// Whether a socket is bound to exactly this path and neither listens nor is connected.
-fn bound_without_listening(path: &Path) -> bool {
-    servers_at(path).contains(&false)
-}
-
-/// The sockets bound to exactly this path that are not connections, each with whether it listens,
-/// as far as this network namespace shows (/proc/net/unix, unix(7)). What was bound through its
-/// folder bears another name there, so that for a long path only the lock keeps two listends apart.
-fn servers_at(path: &Path) -> Vec<bool> {
-    /// __SO_ACCEPTCON, among the flags.
-    const LISTENS: u32 = 0x1_0000;
-    /// SS_UNCONNECTED.
-    const UNCONNECTED: &[u8] = b"01";
-    let table = std::fs::read("/proc/net/unix").unwrap_or_default();
-    let rows = table.split(|byte| *byte == b'\n');
-    let server = |row: &[u8]| {
-        // Num RefCount Protocol Flags Type St Inode Path; the path may hold blanks itself.
-        let front = row.strip_suffix(path.as_os_str().as_bytes())?;
-        if !front.ends_with(b" ") {
-            return None;
-        }
-        let mut columns = front
-            .split(|byte| *byte == b' ')
-            .filter(|one| !one.is_empty());
-        let flags = str::from_utf8(columns.nth(3)?).ok()?;
-        let flags = u32::from_str_radix(flags, 16).ok()?;
-        (columns.nth(1) == Some(UNCONNECTED)).then_some(flags & LISTENS != 0)
-    };
-    rows.filter_map(server).collect()
 }
 
 /// What it is, with its article; `None` for a socket.
@@ -216,54 +192,47 @@ pub(super) fn not_a_socket(found: &FileStat) -> Option<&'static str> {
     })
 }
 
-/// Removes the socket that was probed, and only that one.
-fn remove_stale(path: &Path, probed: PathIdentity) -> Result<(), Failure> {
-    match lstat(path) {
-        Ok(now) if is_socket(now.st_mode) && PathIdentity::of(&now) == probed => {
-            match std::fs::remove_file(path) {
-                Err(error) if error.raw_os_error() != Some(nix::libc::ENOENT) => {
-                    Err(Failure::new(BindStep::RemoveStale, error).about(path))
-                }
-                _ => Ok(()),
+/// Removes the socket that was probed, and only that one. Another process may have put its own in its
+/// place meanwhile, so it is moved aside first, which is one step, and looked at again: what is not
+/// the one that was probed goes back.
+fn remove_stale(path: &Path, probed: &Stale) -> Result<(), Failure> {
+    let failed = |errno: Errno| Failure::new(BindStep::RemoveStale, errno).about(path);
+    let interference = || failed(Errno::EADDRINUSE).because(Obstacle::Interference);
+    let is_probed = |path: &Path| {
+        let identity = PathIdentity::of(&probed.file);
+        lstat(path).is_ok_and(|now| is_socket(now.st_mode) && PathIdentity::of(&now) == identity)
+    };
+    for attempt in 0..ATTEMPTS {
+        let aside = path.with_file_name(format!(".listend-{}-{attempt}", std::process::id()));
+        match rename(path, &aside) {
+            Ok(()) if is_probed(&aside) => return remove(&aside).map_err(failed),
+            Ok(()) => {
+                // If there is something again, the one that was moved has been given up by its owner
+                // or replaced by it: its name is not ours to decide.
+                let _other_in_place = rename(&aside, path);
+                return Err(interference());
             }
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::EEXIST) => {}
+            // A file system that cannot (rename(2)).
+            Err(Errno::EINVAL | Errno::ENOSYS) if is_probed(path) => {
+                return remove(path).map_err(failed);
+            }
+            Err(errno) => return Err(failed(errno)),
         }
-        Err(Errno::ENOENT) => Ok(()),
-        _ => Err(Failure::new(BindStep::RemoveStale, Errno::EADDRINUSE)
-            .about(path)
-            .because(Obstacle::Interference)),
     }
+    Err(interference())
 }
 
-/// Says whether a stale path could be replaced, without touching it: could we unlink it, and
-/// does a bind in its folder work?
-fn try_beside(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let refused = |errno| Failure::new(BindStep::RemoveStale, errno).about(path);
-    let holds = stat(folder).map_err(refused)?;
-    let we = geteuid().as_raw();
-    // In a sticky folder such as /tmp only the owner of file or folder may unlink (unlink(2)).
-    let sticky = holds.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
-        && holds.st_mode & Mode::S_ISVTX.bits() != 0;
-    if sticky && we != 0 && we != found.st_uid && we != holds.st_uid {
-        return Err(refused(Errno::EPERM));
-    }
-    eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(refused)?;
-    let beside = folder.join(format!(".listend-check-{}", std::process::id()));
-    let socket = new_socket(socket_type(kind))?;
-    let bound = {
-        let _mask = Umask::without(0o777);
-        Reach::to(&beside).and_then(|reach| socket.bind(&reach.address))
-    };
-    match bound {
-        Ok(()) => {
-            if let Ok(ours) = lstat(&beside) {
-                let _ = remove_if_ours(&beside, PathIdentity::of(&ours));
-            }
-            Ok(())
-        }
-        // Somebody has even that name; the folder has been shown to be writable.
-        Err(error) if error.raw_os_error() == Some(nix::libc::EADDRINUSE) => Ok(()),
-        Err(error) => Err(Failure::new(BindStep::Bind, error).about(path)),
+/// To a name that is free.
+fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
+    renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)
+}
+
+fn remove(path: &Path) -> Result<(), Errno> {
+    match nix::unistd::unlink(path) {
+        Err(Errno::ENOENT) | Ok(()) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 

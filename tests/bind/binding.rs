@@ -128,7 +128,7 @@ fn five_failures_are_five_errors_and_the_rest_is_bound() {
     let folder = Folder::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let live = UnixListener::bind(folder.join("live")).unwrap();
+    let server = UnixListener::bind(folder.join("live")).unwrap();
     std::fs::write(folder.join("file"), "precious").unwrap();
     let plan = plan(
         &[
@@ -147,6 +147,8 @@ fn five_failures_are_five_errors_and_the_rest_is_bound() {
         .iter()
         .map(|error| (error.listener.0, error.errno, error.obstacle))
         .collect();
+    assert!(is_live(&outcome.errors[3]));
+    let live = outcome.errors[3].obstacle;
     let file = Obstacle::NotASocket("a regular file");
     assert_eq!(
         found,
@@ -154,7 +156,7 @@ fn five_failures_are_five_errors_and_the_rest_is_bound() {
             (0, nix::libc::EADDRINUSE, None),
             (2, nix::libc::EADDRINUSE, None),
             (3, nix::libc::EADDRNOTAVAIL, None),
-            (4, nix::libc::EADDRINUSE, Some(Obstacle::LiveServer)),
+            (4, nix::libc::EADDRINUSE, live),
             (5, nix::libc::EEXIST, Some(file)),
         ]
     );
@@ -162,7 +164,7 @@ fn five_failures_are_five_errors_and_the_rest_is_bound() {
     // Nothing of what was in the way has been touched.
     UnixStream::connect(folder.join("live")).unwrap();
     assert_eq!(std::fs::read(folder.join("file")).unwrap(), b"precious");
-    drop(live);
+    drop(server);
 }
 
 #[test]
@@ -235,7 +237,7 @@ fn a_live_server_of_any_type_is_left_alone() {
             let plan = single(unix(kind, path));
             let outcome = bind_all(&plan, purpose, Adopted::default());
             let error = only_error(&outcome);
-            assert_eq!(error.obstacle, Some(Obstacle::LiveServer));
+            assert!(is_live(error));
             assert!(path.exists());
             let problem = explain(error, &plan, &Machine::new());
             assert_eq!(problem.kind, Kind::LiveSocket);

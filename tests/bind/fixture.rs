@@ -3,7 +3,7 @@
 use listend::config::options::{OptionSetting, OptionValue, by_key};
 use listend::config::{Endpoint, Transport, UnixKind, UnixName};
 use listend::diagnose::Machine;
-use listend::listener::{Adopted, BindError, BoundSocket, Outcome, Purpose, bind_all};
+use listend::listener::{Adopted, BindError, BoundSocket, Obstacle, Outcome, Purpose, bind_all};
 use listend::plan::{Access, ListenerPlan, Plan, SocketPlan};
 use listend::report::{FileId, Place};
 use std::os::unix::fs::MetadataExt;
@@ -167,6 +167,14 @@ pub fn port(socket: &BoundSocket) -> u16 {
 pub fn only_error(outcome: &Outcome) -> &BindError {
     assert_eq!(outcome.errors.len(), 1, "{:?}", outcome.errors);
     &outcome.errors[0]
+}
+
+/// Whether somebody has the path, of whom the kernel has told.
+pub fn is_live(error: &BindError) -> bool {
+    matches!(
+        error.obstacle,
+        Some(Obstacle::LiveServer { socket: Some(_) })
+    )
 }
 
 pub fn mode(path: &Path) -> u32 {

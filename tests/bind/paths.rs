@@ -3,17 +3,16 @@
 use crate::fixture::*;
 use listend::config::{Endpoint, UnixKind};
 use listend::diagnose::{Machine, explain};
-use listend::listener::{BindStep, Bound, Note, Obstacle, Outcome, Purpose, bind_all};
+use listend::listener::{BindStep, Bound, Note, Obstacle, Outcome, Purpose, bind_all, inspect};
 use listend::plan::{Access, Plan};
-use listend::report::Kind;
-use nix::fcntl::{Flock, FlockArg, OFlag, open};
-use nix::sys::stat::Mode;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const KINDS: [UnixKind; 3] = [UnixKind::Stream, UnixKind::Datagram, UnixKind::SeqPacket];
@@ -47,13 +46,18 @@ fn clean(bound: &Bound) {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// The lock of a path as another listend would hold it.
-fn lock(path: &Path) -> Flock<OwnedFd> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC;
-    let file = open(Path::new(&name), flags, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap()
+/// What appeared and went in a folder while `act` ran.
+fn changes_in(folder: &Path, act: impl FnOnce()) -> Vec<String> {
+    let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).unwrap();
+    let seen = AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_MOVE
+        | AddWatchFlags::IN_MODIFY
+        | AddWatchFlags::IN_ATTRIB;
+    watch.add_watch(folder, seen).unwrap();
+    act();
+    let events = watch.read_events().unwrap_or_default();
+    events.iter().map(|event| format!("{event:?}")).collect()
 }
 
 #[test]
@@ -84,7 +88,7 @@ fn a_path_longer_than_107_bytes_is_bound_and_keeps_its_name() {
 
         // Bound, and served: nobody else gets it.
         let again = keep(&plan);
-        assert_eq!(only_error(&again).obstacle, Some(Obstacle::LiveServer));
+        assert!(is_live(only_error(&again)));
 
         // Left behind, it is replaced.
         let before = std::fs::metadata(&path).unwrap().ino();
@@ -177,74 +181,122 @@ fn a_folder_that_cannot_be_given_away_is_an_error_and_does_not_stay() {
 }
 
 #[test]
-fn a_locked_path_is_left_alone_and_its_holder_named() {
+fn a_file_beside_the_path_that_looks_like_a_lock_is_left_alone() {
     let folder = Folder::new();
-    let path = folder.join("s");
-    let theirs = lock(&path);
+    // As PostgreSQL names its own.
+    let path = folder.join(".s.PGSQL.5432");
+    let lock = folder.join(".s.PGSQL.5432.lock");
+    std::fs::write(&lock, "4711\n").unwrap();
+    let before = std::fs::metadata(&lock).unwrap();
     for stale in [false, true] {
-        if stale {
-            leave_stale(&path);
-        }
-        for purpose in [Purpose::Keep, Purpose::Try] {
-            let plan = single(stream(&path));
-            let outcome = bind_all(&plan, purpose, HashMap::new());
-            let error = only_error(&outcome);
-            let Some(Obstacle::Locked { pid }) = error.obstacle else {
-                panic!("{error:?}");
-            };
-            assert!(pid.is_none_or(|pid| pid == std::process::id() as i32));
-            assert_eq!(error.errno, nix::libc::EADDRINUSE);
-            let problem = explain(error, &plan, &Machine::new());
-            assert_eq!(problem.kind, Kind::LiveSocket);
-            let words = &problem.message;
-            assert!(words.contains("another listend"), "{words}");
-            assert!(words.contains("s.lock"), "{words}");
-            assert_eq!(path.exists(), stale);
+        for purpose in [Purpose::Try, Purpose::Keep] {
+            if stale {
+                leave_stale(&path);
+            }
+            let outcome = bind_all(&single(stream(&path)), purpose, HashMap::new());
+            assert_eq!(outcome.errors, []);
+            clean(&outcome.bound);
+            drop(outcome);
+            let _stale = std::fs::remove_file(&path);
+            let now = std::fs::metadata(&lock).unwrap();
+            assert_eq!((now.ino(), now.mtime()), (before.ino(), before.mtime()));
+            assert_eq!(std::fs::read(&lock).unwrap(), b"4711\n");
         }
     }
-    drop(theirs);
-    // What is left of somebody who was killed is in nobody's way.
-    let outcome = bound(&single(stream(&path)));
-    assert_eq!(mode(&folder.join("s.lock")), 0o600);
-    clean(&outcome.bound);
-    assert!(folder.names().is_empty());
+    assert_eq!(folder.names(), [".s.PGSQL.5432.lock"]);
 }
 
 #[test]
-fn a_lock_is_held_as_long_as_the_listener() {
+fn trying_makes_and_removes_nothing_that_can_be_seen() {
     let folder = Folder::new();
     let path = folder.join("s");
-    let outcome = bound(&single(stream(&path)));
-    std::fs::remove_file(&path).unwrap();
-    // Without its path it is still ours to bind again.
-    let plan = single(stream(&path));
+    let links = [folder.join("link")];
+    let attempt = |path: &Path| {
+        let plan = with_links(stream(path), &links);
+        let mut errors = Vec::new();
+        let changes = changes_in(&folder.path, || {
+            errors = bind_all(&plan, Purpose::Try, HashMap::new()).errors;
+        });
+        assert!(changes.is_empty(), "{changes:?}");
+        errors
+    };
+    assert_eq!(attempt(&path), []);
+    assert_eq!(attempt(&folder.join("a/b/s")), []);
+    leave_stale(&path);
+    assert_eq!(attempt(&path), []);
+    let server = UnixListener::bind(folder.join("live")).unwrap();
+    let errors = attempt(&folder.join("live"));
     assert!(matches!(
-        only_error(&keep(&plan)).obstacle,
-        Some(Obstacle::Locked { .. })
+        errors[0].obstacle,
+        Some(Obstacle::LiveServer { socket: Some(_) })
     ));
-    // And what fails does not take the lock away from it.
-    assert!(folder.join("s.lock").exists());
-    clean(&outcome.bound);
-    assert!(folder.names().is_empty());
-    bound(&plan).bound.withdraw();
-    assert!(folder.names().is_empty());
+    // Nor is a server bothered with a client.
+    server.set_nonblocking(true).unwrap();
+    assert_eq!(
+        server.accept().unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock
+    );
 }
 
 #[test]
-fn a_lock_file_that_cannot_be_opened_is_an_error() {
+fn trying_finds_what_would_keep_a_path_from_being_made() {
+    let folder = Folder::new();
+    let long = folder.join(&"n".repeat(120));
+    let tried = bind_all(&single(stream(&long)), Purpose::Try, HashMap::new());
+    assert_eq!(only_error(&tried).errno, nix::libc::ENAMETOOLONG);
+    std::fs::write(folder.join("file"), "").unwrap();
+    let below = single(stream(&folder.join("file/s")));
+    let tried = bind_all(&below, Purpose::Try, HashMap::new());
+    assert_eq!(only_error(&tried).errno, nix::libc::ENOTDIR);
+    // One file under two names.
+    std::fs::create_dir(folder.join("real")).unwrap();
+    symlink(folder.join("real"), folder.join("other")).unwrap();
+    let (real, other) = (folder.join("real/s"), folder.join("other/s"));
+    let twice = plan(&[&[stream(&real)], &[stream(&other)]], ACCESS);
+    for purpose in [Purpose::Try, Purpose::Keep] {
+        let outcome = bind_all(&twice, purpose, HashMap::new());
+        let error = only_error(&outcome);
+        assert_eq!(error.errno, nix::libc::EADDRINUSE, "{error:?}");
+        let problem = explain(error, &twice, &Machine::new());
+        assert_eq!(problem.related.len(), 1, "{problem:?}");
+        outcome.bound.withdraw();
+    }
+    if nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let access = Access {
+        owner: Some(0),
+        ..ACCESS
+    };
+    let plan = plan(&[&[stream(&folder.join("s"))]], access);
+    let tried = bind_all(&plan, Purpose::Try, HashMap::new());
+    assert_eq!(only_error(&tried).step, BindStep::SetOwner);
+}
+
+#[test]
+fn a_stale_path_goes_to_one_of_many_who_want_it() {
+    const RIVALS: usize = 4;
     let folder = Folder::new();
     let path = folder.join("s");
-    symlink("nowhere", folder.join("s.lock")).unwrap();
-    let plan = single(stream(&path));
-    let outcome = keep(&plan);
-    let error = only_error(&outcome);
-    assert_eq!(
-        (error.step, error.errno),
-        (BindStep::Lock, nix::libc::ELOOP)
-    );
-    let words = explain(error, &plan, &Machine::new()).message;
-    assert!(words.contains("cannot lock"), "{words}");
-    assert_eq!(folder.names(), ["s.lock"]);
+    for _ in 0..100 {
+        leave_stale(&path);
+        let start = Barrier::new(RIVALS);
+        let bound: Vec<Bound> = std::thread::scope(|scope| {
+            let rival = || {
+                start.wait();
+                let outcome = keep(&single(stream(&path)));
+                outcome.errors.is_empty().then_some(outcome.bound)
+            };
+            let rivals: Vec<_> = (0..RIVALS).map(|_| scope.spawn(rival)).collect();
+            let bound = rivals.into_iter().map(|rival| rival.join().unwrap());
+            bound.flatten().collect()
+        });
+        // Whoever has bound it has it still: nobody has taken it for the stale one.
+        assert_eq!(bound.len(), 1);
+        assert_eq!(inspect(&bound[0].listeners[0].sockets[0]), None);
+        clean(&bound[0]);
+        assert!(folder.names().is_empty(), "{:?}", folder.names());
+    }
 }
 
 #[test]
@@ -310,7 +362,7 @@ fn what_is_at_the_place_of_a_link_and_is_of_use_is_left_alone() {
 }
 
 #[test]
-fn what_is_to_stay_stays_without_its_lock() {
+fn what_is_to_stay_stays() {
     let folder = Folder::new();
     let path = folder.join("s");
     let mut plan = with_links(stream(&path), &[folder.join("link")]);

@@ -100,11 +100,11 @@ fn file_owner(bound: &Bound, path: &Path) -> Result<Owner, String> {
 fn why_not(error: &BindError, path: &Path, plan: &Plan) -> String {
     let path = path.display();
     match error.obstacle {
-        Some(Obstacle::LiveServer) => format!("{path}: another listend is running there"),
-        Some(Obstacle::Locked { pid: Some(pid) }) => {
-            format!("{path}: another listend is running there, pid {pid}")
+        Some(Obstacle::LiveServer { .. }) => {
+            let holder = diagnose::explain(error, plan, &Machine::new()).holder;
+            let pid = holder.map_or_else(String::new, |holder| format!(", pid {}", holder.pid));
+            format!("{path}: another listend is running there{pid}")
         }
-        Some(Obstacle::Locked { pid: None }) => format!("{path}: another listend is running there"),
         Some(Obstacle::NotASocket(_) | Obstacle::Unprobed | Obstacle::Interference) | None => {
             one_line(&diagnose::explain(error, plan, &Machine::new()))
         }
