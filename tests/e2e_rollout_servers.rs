@@ -154,3 +154,53 @@ workers:
     nobody_is_lost(load);
     daemon.stop();
 }
+
+/// The sample worker drains: over many replacements no client is reset, and a request that was
+/// accepted before the stop is answered after it.
+#[test]
+fn the_sample_worker_drains() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: ['{listend}', hello-worker]
+    listeners: [web]
+    instances: 2
+    ready: accepting
+    rollout: { min_ready: 0, parallel: 2 }
+";
+    let daemon = run(&world, yaml);
+    let address = daemon.address("web");
+    let mut client = Varlink::connect(&world);
+    let old = running(&mut client, 1, 2);
+    let mut half = client::tcp(address).expect("connect");
+    half.write_all(b"GET /half HTTP/1.1\r\n").expect("write");
+    eventually("it is accepted", || harness::queued(address) == 0);
+    let load = Load::start(address, 4);
+    load.wait_for_answers(100);
+    client.ask("Restart", json!({ "worker": "app", "no_wait": true }));
+    daemon.line(&["app.0: stopping with", &format!("pid {}", old[0])]);
+    daemon.line(&["app.1: stopping with", &format!("pid {}", old[1])]);
+    half.write_all(b"\r\n").expect("write");
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains("you asked for /half"), "{answer:?}");
+    let pid: i32 = answer
+        .split_once("pid ")
+        .expect("a pid")
+        .1
+        .split(',')
+        .next()
+        .unwrap_or_default()
+        .parse()
+        .expect("a number");
+    assert!(old.contains(&pid), "{pid} is none of {old:?}");
+    daemon.line(&["app: generation 2 has taken over"]);
+    for generation in 3..13 {
+        tell(&world, &["restart", "app"]).expect_code(0);
+        running(&mut client, generation, 2);
+    }
+    nobody_is_lost(load);
+    daemon.stop();
+}
