@@ -116,6 +116,46 @@ fn a_fresh_install_runs_and_does_nothing_yet() {
     assert!(said.contains("still the version before"), "{said}");
 }
 
+/// The limits of the unit are shorter than those of its workers: nothing is cut by them, neither at
+/// the start, nor in a reload, nor at the stop.
+#[test]
+fn the_limits_of_the_unit_end_nothing() {
+    let Some(container) = installed() else {
+        return;
+    };
+    container.run(["mkdir", "-p", "/etc/systemd/system/listend.service.d"]);
+    container.write(
+        "/etc/systemd/system/listend.service.d/short.conf",
+        "[Service]\nTimeoutStartSec=2\nTimeoutStopSec=2\n",
+    );
+    container.run(["systemctl", "daemon-reload"]);
+    let yaml = "
+listeners: { web: '127.0.0.1:20000' }
+workers:
+  app: { command: ['{listend}', hello-worker], listeners: [web], instances: 2 }
+  never: { command: [sleep, '1000'], ready: notify, start_timeout: 5s, restart: { backoff: 1h } }
+  slow: { command: [sh, -c, 'trap \"sleep 5; exit 0\" TERM; while :; do sleep 0.1; done'] }
+";
+    container.write(CONFIG, yaml);
+    restart(&container);
+    let load = Load::start(&container);
+    let pid = property(&container, UNIT, "MainPID");
+    assert_eq!(property(&container, UNIT, "NRestarts"), "0");
+    let status = property(&container, UNIT, "StatusText");
+    assert!(status.starts_with("degraded: never"), "{status:?}");
+    // The old instance of this worker takes its five seconds.
+    container.write(CONFIG, &yaml.replace("sleep 5;", "sleep 5; :;"));
+    container.run(["systemctl", "reload", UNIT]);
+    assert_eq!(property(&container, UNIT, "MainPID"), pid);
+    let tally = load.stop(&container);
+    assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
+    container.run(["systemctl", "stop", UNIT]);
+    assert_eq!(property(&container, UNIT, "Result"), "success");
+    let journal = container.journal(UNIT);
+    assert!(!journal.contains("timed out. "), "{journal}");
+    assert!(!journal.contains("operation timed out"), "{journal}");
+}
+
 #[test]
 fn it_is_up_after_a_boot_and_serves() {
     let Some(container) = started(SERVES) else {

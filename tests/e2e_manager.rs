@@ -2,10 +2,12 @@
 
 mod harness;
 
+use harness::varlink::Varlink;
 use harness::{
     DEADLINE, World, container, eventually, kill, listend_path, probe_path, require_tool,
 };
 use nix::sys::signal::Signal;
+use serde_json::json;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
@@ -23,12 +25,23 @@ impl Manager {
         Manager(socket)
     }
 
-    /// The next message.
+    /// The next message of any kind.
     #[track_caller]
-    fn hears(&self) -> String {
+    fn hears_any(&self) -> String {
         let mut buffer = [0; 4096];
         let length = self.0.recv(&mut buffer).expect("a message");
         String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    /// The next message but those that ask for more time.
+    #[track_caller]
+    fn hears(&self) -> String {
+        loop {
+            let message = self.hears_any();
+            if !asks_for_time(&message) {
+                return message;
+            }
+        }
     }
 
     /// Waits for this message; what came before it.
@@ -53,8 +66,20 @@ impl Manager {
             let length = self.0.recv(&mut buffer).ok()?;
             Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
         };
-        std::iter::from_fn(next).collect()
+        std::iter::from_fn(next)
+            .filter(|message| !asks_for_time(message))
+            .collect()
     }
+
+    /// Waits until more time is asked for.
+    #[track_caller]
+    fn is_asked_for_time(&self) {
+        while !asks_for_time(&self.hears_any()) {}
+    }
+}
+
+fn asks_for_time(message: &str) -> bool {
+    message == "EXTEND_TIMEOUT_USEC=30000000\n"
 }
 
 const TWO: &str = "
@@ -100,8 +125,9 @@ workers:
     restart: { limit: 1 in 1h, backoff: 1ms }
 ";
 
+// Or the manager's TimeoutStartSec= ends the workers that serve, for the sake of one that does not.
 #[test]
-fn it_is_not_ready_while_a_worker_is_to_be_started_again() {
+fn it_is_ready_although_a_worker_has_failed_and_is_started_again() {
     let world = World::new();
     let manager = Manager::of(&world);
     let daemon = world.run_with(
@@ -114,19 +140,53 @@ workers:
             start.env("NOTIFY_SOCKET", "$DIR/notify");
         },
     );
-    let mut heard = manager.hears_at_last(
-        "STATUS=starting; degraded: app; 1 listener, 0 of 1 worker ready, 0 instances\n",
+    let before = manager.hears_at_last(
+        "READY=1\nSTATUS=degraded: app; 1 listener, 0 of 1 worker ready, 0 instances\n",
     );
-    daemon.stop();
-    heard.extend(manager.rest());
     assert!(
-        heard.iter().all(|one| !one.contains("READY=1")),
-        "{heard:#?}"
+        before
+            .iter()
+            .all(|one| one.starts_with("STATUS=starting; ")),
+        "{before:#?}"
     );
-    assert_eq!(
-        heard.last().map(String::as_str),
-        Some("STOPPING=1\nSTATUS=stopping\n")
+    daemon.line(&["startup complete, but 1 instance failed to start"]);
+    daemon.stop();
+}
+
+// systemd.service(5): TimeoutStartSec= and TimeoutStopSec= count for the whole service. Each worker
+// has its own limits, which may be longer.
+#[test]
+fn it_asks_for_time_for_as_long_as_something_moves() {
+    let world = World::new();
+    let manager = Manager::of(&world);
+    let daemon = world.run_with(
+        "
+listeners: { web: '127.0.0.1:0' }
+workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web], ready: notify } }
+",
+        |start| {
+            start.env("NOTIFY_SOCKET", "$DIR/notify");
+            start.words_behind(["--control", "$DIR/control.sock"]);
+        },
     );
+    // Twice: while it starts, and again ten seconds later, because it is not ready yet.
+    manager.is_asked_for_time();
+    let mut puppet = world.puppet();
+    manager.is_asked_for_time();
+    puppet.ask("notify READY=1");
+    manager.hears_at_last("READY=1\nSTATUS=1 listener, 1 of 1 worker ready, 1 instance\n");
+    // A rollout.
+    let restart = json!({ "worker": "app", "no_wait": true });
+    Varlink::connect(&world).ask("Restart", restart);
+    manager.is_asked_for_time();
+    let mut new = world.puppet();
+    new.ask("notify READY=1");
+    daemon.line(&["app: generation 2 has taken over"]);
+    // A stop.
+    daemon.signal(Signal::SIGTERM);
+    manager.hears_at_last("STOPPING=1\nSTATUS=stopping: 1 instance is left\n");
+    manager.is_asked_for_time();
+    daemon.finish().expect_code(0);
 }
 
 // Or a manager that waits for READY=1 would end the workers that are well for the sake of one.

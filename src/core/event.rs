@@ -88,8 +88,11 @@ pub enum Event {
         /// What happens next with the instance, if that follows from it.
         next: Option<Next>,
     },
-    /// Every instance that is to run from the start on is ready, or has failed. Comes once.
-    Up,
+    /// Every instance that is to run from the start on is ready, or has failed once. Comes once.
+    Up {
+        /// How many have failed, and are not ready by now.
+        failed: usize,
+    },
     /// The instances of a worker are replaced one after the other.
     RolloutStarted {
         /// Of which.

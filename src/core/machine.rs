@@ -516,7 +516,11 @@ impl Core {
         if std::mem::discriminant(&old) != std::mem::discriminant(&state) {
             slot.since = self.now;
         }
-        if let State::Running { .. } | State::Failed { .. } | State::Stopped = state {
+        if let State::Running { .. }
+        | State::Backoff { .. }
+        | State::Failed { .. }
+        | State::Stopped = state
+        {
             self.awaited.remove(&index);
         }
         if !self.jobs.is_empty() || !self.rollouts.is_empty() || self.replanning.is_some() {

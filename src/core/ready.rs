@@ -8,7 +8,7 @@
 use super::effect::{Effect, Scope};
 use super::event::Event;
 use super::input::{Evidence, HookKind, Notice, ProcessId};
-use super::instance::{Ending, Fault, Slot, State, Watchdog};
+use super::instance::{Ending, Fault, Role, Slot, State, Watchdog};
 use super::machine::{Core, Phase};
 use super::signals::{SIGABRT, SIGCONT};
 use super::time::Mono;
@@ -300,19 +300,30 @@ impl Core {
         self.is_being_ended(now, index, process, since);
     }
 
-    /// Whether every instance that was to run from the start on is ready, or will not be.
+    /// Whether every instance that was to run from the start on is ready, or has failed once.
     pub fn is_up(&self) -> bool {
         self.told_up
     }
 
-    /// Tells once that every instance that was to run from the start on is ready, or will not be.
+    /// Whether a rollout, a reload or something that was asked for is under way.
+    pub fn is_changing(&self) -> bool {
+        !self.rollouts.is_empty() || self.replanning.is_some() || !self.jobs.is_empty()
+    }
+
+    /// Tells once that every instance that was to run from the start on is ready, or has failed
+    /// once.
     pub(super) fn tell_when_up(&mut self) {
         if self.told_up || self.phase != Phase::Running {
             return;
         }
         if self.awaited.is_empty() {
             self.told_up = true;
-            self.emit(Event::Up);
+            let has_failed = |slot: &&Slot| {
+                slot.role == Role::Instance
+                    && matches!(slot.state, State::Backoff { .. } | State::Failed { .. })
+            };
+            let failed = self.slots.iter().filter(has_failed).count();
+            self.emit(Event::Up { failed });
         }
     }
 }

@@ -364,7 +364,10 @@ fn a_child_that_failed_to_launch_keeps_its_place_until_it_is_gone() {
     assert_eq!(rig.delay(), millis(100));
     assert!(matches!(
         rig.effects[..],
-        [Effect::Emit(Event::LaunchFailed { .. })]
+        [
+            Effect::Emit(Event::LaunchFailed { .. }),
+            Effect::Emit(Event::Up { failed: 1 })
+        ]
     ));
 }
 
@@ -378,7 +381,10 @@ fn an_exit_before_the_exec_status_waits_for_it_and_a_launch_failure_wins() {
     rig.launch_failed(Stage::User);
     assert!(matches!(
         rig.effects[..],
-        [Effect::Emit(Event::LaunchFailed { .. })]
+        [
+            Effect::Emit(Event::LaunchFailed { .. }),
+            Effect::Emit(Event::Up { failed: 1 })
+        ]
     ));
     assert_eq!(rig.delay(), millis(100));
 

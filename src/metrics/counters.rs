@@ -147,7 +147,7 @@ impl Counters {
             | Event::SaysStopping { .. }
             | Event::InstanceReloaded { .. }
             | Event::HookFailed { .. }
-            | Event::Up
+            | Event::Up { .. }
             | Event::RolloutStarted { .. }
             | Event::ReplanDone { .. }
             | Event::AllStopped => {}

@@ -34,6 +34,11 @@ const WAITING_MAX: usize = 64;
 const HOST_TIME: Duration = Duration::from_secs(1);
 /// systemd reads PIPE_BUF bytes of a message (NOTIFY_BUFFER_MAX), and a status is one line of it.
 const STATUS_MAX: usize = 1024;
+/// While something moves, the manager is asked for so much time again and again. Not above the unit's
+/// `WatchdogSec=`, which systemd extends as well.
+const EXTENSION: Duration = Duration::from_secs(30);
+/// How often that is: two messages may be lost or late.
+const EXTEND_EVERY: Duration = Duration::from_secs(10);
 /// So many names are in one status.
 const NAMES_MAX: usize = 5;
 
@@ -51,6 +56,10 @@ pub struct Manager {
     next_status: Mono,
     /// One that came before that time.
     held_back: Option<String>,
+    /// When more time is asked for, while something moves.
+    extend_at: Option<Mono>,
+    /// A reload has been told, and its end has not.
+    is_reloading: bool,
     /// Something has happened that the status may be about.
     is_stale: bool,
     has_complained: bool,
@@ -99,6 +108,7 @@ enum Kind {
     News,
     Status,
     Alive,
+    Extension,
 }
 
 impl Manager {
@@ -153,6 +163,7 @@ impl Manager {
             .into_iter()
             .chain(watchdog)
             .chain(self.again_at)
+            .chain(self.extend_at)
             .min()
     }
 
@@ -166,6 +177,9 @@ impl Manager {
         }
         if self.watchdog.as_ref().is_some_and(|dog| dog.next <= now) {
             self.alive(now);
+        }
+        if self.extend_at.is_some_and(|at| at <= now) {
+            self.extend_timeout(now);
         }
         if self.again_at.is_some_and(|at| at <= now) {
             self.send(now);
@@ -209,6 +223,7 @@ impl Manager {
     /// The configuration is being read again. Ends with [`Manager::reloaded`], however it went:
     /// under `Type=notify-reload` systemd waits for that.
     pub fn reloading(&mut self, now: Mono) {
+        self.is_reloading = true;
         // By which systemd knows whether this is the reload that it has asked for.
         let text = format!("RELOADING=1\nMONOTONIC_USEC={}", now.0 / 1000);
         self.news(&text, None, now);
@@ -216,6 +231,7 @@ impl Manager {
 
     /// That has ended.
     pub fn reloaded(&mut self, status: &str, now: Mono) {
+        self.is_reloading = false;
         self.news("READY=1", Some(status), now);
     }
 
@@ -233,14 +249,21 @@ impl Manager {
         self.post(Kind::Alive, "WATCHDOG=1\n".to_owned(), now);
     }
 
-    /// What goes on, a start, a reload or a stop, takes so long from now on at most
-    /// (`TimeoutStartSec=` and the like of systemd.service(5) are counted anew).
-    pub fn extend_timeout(&mut self, by: Duration, now: Mono) {
-        self.news(
-            &format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()),
-            None,
-            now,
-        );
+    /// Whether a start, a reload, a rollout or a stop is under way. While one is, the manager's own
+    /// limit for it (`TimeoutStartSec=`, `TimeoutStopSec=` of systemd.service(5)) is extended: every
+    /// step has a limit of its own here, and listend enforces those.
+    pub fn set_moving(&mut self, moving: bool, now: Mono) {
+        match (moving, self.extend_at) {
+            (true, None) => self.extend_timeout(now),
+            (false, Some(_)) => self.extend_at = None,
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    fn extend_timeout(&mut self, now: Mono) {
+        self.extend_at = Some(now + EXTEND_EVERY);
+        let text = format!("EXTEND_TIMEOUT_USEC={}\n", EXTENSION.as_micros());
+        self.post(Kind::Extension, text, now);
     }
 
     fn news(&mut self, text: &str, status: Option<&str>, now: Mono) {

@@ -463,9 +463,16 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 ),
             )
         }
-        Event::Up => (
+        Event::Up { failed: 0 } => (
             Level::Info,
             "every worker that starts at once is up".to_owned(),
+        ),
+        Event::Up { failed } => (
+            Level::Warn,
+            format!(
+                "startup complete, but {failed} instance{} failed to start",
+                if failed == 1 { "" } else { "s" }
+            ),
         ),
         Event::RolloutStarted {
             worker,

@@ -80,6 +80,7 @@ impl Life {
                 None | Some(
                     State::Running { .. }
                         | State::Stopping { .. }
+                        | State::Backoff { .. }
                         | State::Failed { .. }
                         | State::Stopped
                 )
@@ -350,7 +351,7 @@ impl Life {
                 assert!(self.replanning);
                 self.replanning = false;
             }
-            Event::Up => {
+            Event::Up { .. } => {
                 assert!(!self.is_up, "it is told again");
                 assert!(self.awaited.is_empty(), "not up: {:?}", self.awaited);
                 self.is_up = true;

@@ -15,10 +15,10 @@ fn who_is_to_say_so_is_ready_when_it_says_so() {
     for ready in [Ready::Notify, Ready::Fd(3)] {
         let mut crew = Crew::new(|life| life.ready = ready);
         assert!(matches!(crew.state(APP_0), State::Activating { .. }));
-        assert!(!crew.told(Event::Up));
+        assert!(!crew.told(Event::Up { failed: 0 }));
         crew.now = crew.now + seconds(3);
         crew.says(APP_0, Notice::Ready);
-        assert!(is_ready(&crew) && crew.told(Event::Up));
+        assert!(is_ready(&crew) && crew.told(Event::Up { failed: 0 }));
         let process = crew.program(APP_0);
         let after = seconds(3);
         assert!(crew.told(Event::InstanceReady {

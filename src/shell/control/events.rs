@@ -132,7 +132,7 @@ fn outline(event: &Event) -> (&'static str, About) {
         Event::HookFailed {
             instance, process, ..
         } => ("hook-failed", About::instance(instance, Some(process))),
-        Event::Up => ("up", About::default()),
+        Event::Up { .. } => ("up", About::default()),
         Event::RolloutStarted { worker, .. } => ("rollout-started", About::worker(worker)),
         Event::RolloutDone { worker, .. } => ("rollout-done", About::worker(worker)),
         Event::RolledBack { instance, .. } => ("rolled-back", About::instance(instance, None)),

@@ -10,7 +10,8 @@ use crate::shell::turn::Shell;
 /// What has to be there before listend says that it is ready.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ReadyWhen {
-    /// Every listener but the optional ones, and every instance that runs from the start on.
+    /// Every listener but the optional ones, and every instance that runs from the start on, or has
+    /// failed once: one that never gets ready must not hold up the others for ever.
     #[default]
     Ready,
     /// The listeners: clients can connect, and wait for the workers.
@@ -97,6 +98,11 @@ impl Shell {
             };
             self.manager.status(&status, now);
         }
+        let moving = match self.manager.phase {
+            Phase::Starting | Phase::Stopping => true,
+            Phase::Ready => self.manager.is_reloading || self.core.is_changing(),
+        };
+        self.manager.set_moving(moving, now);
         self.manager.turn(now);
     }
 

@@ -47,8 +47,10 @@ fn messages_are_those_of_sd_notify() {
     let mut manager = peer.manager(None);
     manager.ready("all there", Mono(0));
     manager.reloading(Mono(7 * SECOND + 123_456_789));
-    manager.extend_timeout(Duration::from_secs(30), Mono(7 * SECOND));
+    manager.set_moving(true, Mono(7 * SECOND));
+    manager.set_moving(true, Mono(7 * SECOND));
     manager.reloaded("all there again", Mono(8 * SECOND));
+    manager.set_moving(false, Mono(8 * SECOND));
     manager.stopping("stopping", Mono(9 * SECOND));
     let wanted = [
         "READY=1\nSTATUS=all there\n",
@@ -59,6 +61,22 @@ fn messages_are_those_of_sd_notify() {
     ];
     assert_eq!(peer.heard(), wanted);
     assert_eq!(manager.deadline(), None);
+}
+
+#[test]
+fn more_time_is_asked_for_while_something_moves_and_no_longer() {
+    let peer = Peer::new();
+    let mut manager = peer.manager(None);
+    manager.set_moving(true, Mono(0));
+    for seconds in [9, 10, 15, 20, 29, 30] {
+        manager.turn(Mono(seconds * SECOND));
+    }
+    assert_eq!(peer.heard(), ["EXTEND_TIMEOUT_USEC=30000000\n"; 4]);
+    assert_eq!(manager.deadline(), Some(Mono(40 * SECOND)));
+    manager.set_moving(false, Mono(31 * SECOND));
+    assert_eq!(manager.deadline(), None);
+    manager.turn(Mono(60 * SECOND));
+    assert_eq!(peer.heard(), [""; 0]);
 }
 
 #[test]
@@ -238,12 +256,12 @@ fn a_manager_that_does_not_read_holds_nobody_up_and_gets_everything_later() {
     let peer = Peer::new();
     let mut manager = peer.manager(Some(Duration::from_secs(3600)));
     // net.unix.max_dgram_qlen is the number that fits.
-    let fill = |number: u64| format!("EXTEND_TIMEOUT_USEC={number}\n");
+    let fill = |number: u64| format!("RELOADING=1\nMONOTONIC_USEC={number}\n");
     let mut sent = 0;
     while manager.again_at.is_none() {
         sent += 1;
         assert!(sent < 100_000, "there is no end to what is taken");
-        manager.extend_timeout(Duration::from_micros(sent), Mono(0));
+        manager.reloading(Mono(sent * 1000));
     }
     for number in 0..3 {
         manager.alive(Mono(0));
