@@ -9,7 +9,9 @@
 //! A clean end needs a second look. A worker that gave up for want of work, and one whose client
 //! hung up, have done nothing wrong; one that returns without ever accepting would be started for
 //! the same client for ever. The two are told apart by who waits: if everybody who waited when it
-//! ended the last time still does, it took nobody, and that counts as a crash.
+//! ended the last time still does, it took nobody, and that counts as a crash. Only connections that
+//! the kernel identifies are counted; where it tells of none, as of messages, the trigger limit is
+//! what bounds the starts.
 
 use super::backoff::{self, STABLE_AFTER};
 use super::effect::Effect;

@@ -256,15 +256,15 @@ fn message_queue(socket: &BoundSocket) -> io::Result<Numbers> {
 }
 
 /// Of the numbers of SO_MEMINFO (linux/sock_diag.h, SK_MEMINFO_RMEM_ALLOC and following).
-pub(super) struct Memory {
+struct Memory {
     /// What has been received and not read.
-    pub(super) received: u32,
+    received: u32,
     receive_buffer: u32,
     drops: u32,
 }
 
 impl Memory {
-    pub(super) fn of(socket: &BoundSocket) -> io::Result<Memory> {
+    fn of(socket: &BoundSocket) -> io::Result<Memory> {
         let bytes = sockopt::get_bytes(&socket.fd, libc::SOL_SOCKET, SO_MEMINFO)?;
         let number = |index: usize| u32_at(&bytes, index * 4).ok_or(io::ErrorKind::InvalidData);
         Ok(Memory {

@@ -1,5 +1,5 @@
-//! Questions to sock_diag(7): who waits in an accept queue, how many do, and how much in a UDP socket;
-//! and whether shutdown(2) was called on a listener.
+//! Questions to sock_diag(7): who waits in an accept queue, how many do, who has a port, and whether
+//! shutdown(2) was called on a listener.
 //!
 //! A small reader of the few answers that are needed, and nothing else. Every length comes from the
 //! kernel and is checked all the same.
@@ -24,6 +24,7 @@ const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
 /// linux/inet_diag.h.
 const INET_DIAG_SHUTDOWN: u16 = 8;
+const INET_DIAG_SKV6ONLY: u16 = 11;
 /// The bit of TCP_LISTEN, a state that unix sockets have as well (net/tcp_states.h).
 const LISTENING: u32 = 1 << 10;
 /// Bits of the states that a connection can have while nobody has accepted it (net/tcp_states.h):
@@ -32,6 +33,10 @@ const WAITING_STATES: u32 = 1 << 1 | 1 << 8;
 /// TCP_ESTABLISHED: an accepted unix connection bears the file of its listener.
 const CONNECTED: u8 = 1;
 const ANY_STATE: u32 = u32::MAX;
+/// Bits of the states of a socket that has an address and no peer (net/tcp_states.h): TCP_CLOSE,
+/// TCP_LISTEN, and TCP_BOUND_INACTIVE, by which one is shown that was bound and nothing more (Linux
+/// 6.8).
+const BOUND_STATES: u32 = 1 << 7 | LISTENING | 1 << 13;
 
 const HEADER: usize = 16;
 /// struct inet_diag_msg.
@@ -50,6 +55,14 @@ pub(super) struct UnixQueue {
     pub(super) depth: u32,
     /// How many may: the backlog of listen(2).
     pub(super) limit: u32,
+}
+
+/// A socket that is bound to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InetBound {
+    pub(super) inode: u64,
+    pub(super) ip: IpAddr,
+    pub(super) v6_only: bool,
 }
 
 /// A socket that questions are put to. It shows its own network namespace only.
@@ -108,18 +121,24 @@ impl Diag {
         Ok(how)
     }
 
-    /// How much memory the datagrams take that wait at the UDP socket with this inode; `None` if
-    /// there is none at this address.
-    pub(super) fn udp_queued(&self, local: SocketAddr, inode: u64) -> io::Result<Option<u32>> {
-        let mut queued = None;
-        let request = inet_request(libc::IPPROTO_UDP, ANY_STATE, local);
-        self.ask(&request, |message| {
-            if u64::from(u32_at(message, 68)?) == inode {
-                queued = Some(u32_at(message, 56)?);
-            }
-            Some(())
-        })?;
-        Ok(queued)
+    /// The sockets of this protocol that are bound to a port, or listen there.
+    pub(super) fn inet_bound(&self, protocol: i32, port_: u16) -> io::Result<Vec<InetBound>> {
+        let mut found = Vec::new();
+        for any in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
+            let request = inet_request(protocol, BOUND_STATES, SocketAddr::new(any, port_));
+            self.ask(&request, |message| {
+                if port(message)? == port_ {
+                    let v6_only = attribute(message.get(INET_MESSAGE..)?, INET_DIAG_SKV6ONLY)?;
+                    found.push(InetBound {
+                        inode: u32_at(message, 68)?.into(),
+                        ip: address(message)?,
+                        v6_only: v6_only.first().is_some_and(|only| *only != 0),
+                    });
+                }
+                Some(())
+            })?;
+        }
+        Ok(found)
     }
 
     /// The inodes of the clients in a unix listener's accept queue; 0 stands for one that has gone.

@@ -12,11 +12,13 @@
 //! other family at the same port, bound without the flag, makes it forget.
 
 use super::bound::BoundSocket;
+use super::diag::Diag;
 use crate::config::options::{OptionSetting, OptionValue, by_key};
 use crate::config::{Endpoint, Transport};
 use crate::plan::ListenerPlan;
 use crate::sys::sockopt;
 use nix::libc;
+use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -40,6 +42,7 @@ pub(super) fn overlap(one: &Endpoint, other: &Endpoint) -> bool {
     one.covers(&other) || other.covers(&one)
 }
 
+#[derive(Debug, Clone, Copy)]
 struct Place {
     space: Transport,
     ip: IpAddr,
@@ -79,6 +82,39 @@ impl Place {
         let is_dual = self.ip.is_ipv6() && !self.v6_only;
         self.ip == other.ip || (self.ip.is_unspecified() && (same_family || is_dual))
     }
+}
+
+/// Whether a socket that is none of these has the address, or one that overlaps with it, in the
+/// network namespace that the process is in: it would go on having it when these have gone.
+///
+/// # Errors
+///
+/// Those of sock_diag(7): then it is not known.
+pub(super) fn is_taken_by_others(wanted: &Endpoint, ours: &[&BoundSocket]) -> io::Result<bool> {
+    let Some(wanted) = place_of(wanted) else {
+        return Ok(false);
+    };
+    let protocol = match wanted.space {
+        Transport::Tcp | Transport::Mptcp => libc::IPPROTO_TCP,
+        Transport::Sctp => libc::IPPROTO_SCTP,
+        Transport::Udp | Transport::UdpLite => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    let mut inodes = Vec::with_capacity(ours.len());
+    for socket in ours {
+        // The type differs between architectures; the conversion loses nothing.
+        #[allow(clippy::unnecessary_cast)]
+        inodes.push(fstat(&socket.fd)?.st_ino as u64);
+    }
+    let there = Diag::new()?.inet_bound(protocol, wanted.port)?;
+    Ok(there.into_iter().any(|one| {
+        let place = Place {
+            ip: one.ip.to_canonical(),
+            v6_only: one.v6_only,
+            ..wanted
+        };
+        let overlaps = place.covers(&wanted) || wanted.covers(&place);
+        overlaps && !inodes.contains(&one.inode)
+    }))
 }
 
 /// The same listener with SO_REUSEPORT; `None` if it has that anyway.

@@ -1,45 +1,39 @@
 //! Who waits at a socket, so that a worker that has taken nobody can be told from one that has.
 //!
-//! Identities, not numbers: one client may have been served while the next one came. Where the
-//! kernel does not tell who waits, nothing is claimed.
+//! Only what the kernel identifies counts: a connection in an accept queue. Messages have no
+//! identity: two may be the same, byte by byte, and as many as before may be others. Nor has a
+//! client that has hung up. Of those nothing is claimed.
 
 use super::bound::BoundSocket;
-use super::depth::{self, Memory, diag_for};
+use super::depth::{self, diag_for};
 use super::diag::Diag;
+use super::overlap;
 use crate::config::{Endpoint, SocketKind};
-use crate::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::fstat;
 use socket2::SockRef;
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// How much of a message is looked at.
-const PEEKED: usize = 512;
-
 /// Who waited at some sockets at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Waiters {
-    /// The socket's inode, and who it was.
-    known: BTreeSet<(u64, Waiter)>,
+    /// The listener's inode, and the connection: its cookie (SO_COOKIE, socket(7)), or the inode of
+    /// a unix client's socket.
+    known: BTreeSet<(u64, u64)>,
     /// Whether somebody waited of whom nothing is known.
     has_unknown: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Waiter {
-    /// A connection's cookie (SO_COOKIE, socket(7)), or the inode of a unix client's socket.
-    Client(u64),
-    /// The n-th client that has gone while it was in the queue: all of these look the same.
-    Gone(u64),
-    /// The first message, as a hash of what can be seen of it and of what lies behind it.
-    Message(u64),
-    /// How much there is to read: bytes, or messages.
-    Amount(u64),
+/// Who waits at one listener.
+struct Queue {
+    /// Those that the kernel identifies.
+    clients: Vec<u64>,
+    /// Whether there are others.
+    and_others: bool,
 }
 
 impl Waiters {
@@ -73,10 +67,10 @@ pub fn waiters(sockets: &[&BoundSocket]) -> Waiters {
             continue;
         }
         match look(socket, &mut diag) {
-            Ok(Some((inode, who))) => {
-                waiters
-                    .known
-                    .extend(who.into_iter().map(|who| (inode, who)));
+            Ok(Some((inode, queue))) => {
+                let clients = queue.clients.into_iter();
+                waiters.known.extend(clients.map(|client| (inode, client)));
+                waiters.has_unknown |= queue.and_others;
             }
             // Whoever it was has gone meanwhile.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -106,56 +100,53 @@ pub fn forget_errors(socket: &BoundSocket) -> bool {
 }
 
 /// Who waits at a socket that is readable; `None` where the kernel does not tell.
-fn look(socket: &BoundSocket, diag: &mut Option<Diag>) -> io::Result<Option<(u64, Vec<Waiter>)>> {
+fn look(socket: &BoundSocket, diag: &mut Option<Diag>) -> io::Result<Option<(u64, Queue)>> {
     // The type differs between architectures; the conversion loses nothing.
     #[allow(clippy::unnecessary_cast)]
     let inode = fstat(&socket.fd)?.st_ino as u64;
-    let who = match socket.address.kind() {
+    let queue = match socket.address.kind() {
         SocketKind::Tcp | SocketKind::Mptcp => match &socket.address {
             Endpoint::Inet { address, .. } => tcp_clients(socket, *address, diag)?,
             _ => None,
         },
         SocketKind::UnixStream | SocketKind::UnixSeqPacket => unix_clients(socket, inode, diag)?,
-        SocketKind::Udp => match &socket.address {
-            Endpoint::Inet { address, .. } => datagram(socket, inode, *address, diag)?,
-            _ => None,
-        },
-        SocketKind::UdpLite
+        SocketKind::Udp
+        | SocketKind::UdpLite
         | SocketKind::UnixDatagram
         | SocketKind::VsockDatagram
-        | SocketKind::Netlink => {
-            let received = Memory::of(socket)?.received;
-            Some(vec![message(socket, Some(received))?])
-        }
-        SocketKind::Fifo => Some(vec![Waiter::Amount(sys::bytes_to_read(&socket.fd)?)]),
-        SocketKind::MessageQueue => Some(vec![Waiter::Amount(sys::queue_length(&socket.fd)?)]),
-        SocketKind::Sctp
+        | SocketKind::Netlink
+        | SocketKind::Fifo
+        | SocketKind::MessageQueue
+        | SocketKind::Sctp
         | SocketKind::VsockStream
         | SocketKind::VsockSeqPacket
         | SocketKind::Special => None,
     };
-    Ok(who.map(|who| (inode, who)))
+    Ok(queue.map(|queue| (inode, queue)))
 }
 
-/// Connections that no process has, less what cannot be ours: a listener that shares the port may
-/// have clients too, and the kernel does not tell whose they are.
+/// Connections that no process has. Where another listener shares the port, some may be its own, and
+/// the kernel does not tell whose they are.
 fn tcp_clients(
     socket: &BoundSocket,
     address: SocketAddr,
     diag: &mut Option<Diag>,
-) -> io::Result<Option<Vec<Waiter>>> {
+) -> io::Result<Option<Queue>> {
     let Some(diag) = diag_for(socket, diag)? else {
         return Ok(None);
     };
-    let cookies = diag.tcp_not_accepted(address)?;
+    if overlap::is_taken_by_others(&socket.address, &[socket])? {
+        return Ok(None);
+    }
+    let clients = diag.tcp_not_accepted(address)?;
     let Some((queued, _)) = depth::tcp_queue(socket)? else {
         return Ok(None);
     };
     // Those in the queue that are not in the table have hung up and wait to be accepted all the same.
-    let gone = u64::from(queued).checked_sub(cookies.len() as u64);
-    Ok(gone.map(|gone| {
-        let clients = cookies.into_iter().map(Waiter::Client);
-        clients.chain((0..gone).map(Waiter::Gone)).collect()
+    let and_others = u64::from(queued) != clients.len() as u64;
+    Ok(Some(Queue {
+        clients,
+        and_others,
     }))
 }
 
@@ -163,49 +154,17 @@ fn unix_clients(
     socket: &BoundSocket,
     inode: u64,
     diag: &mut Option<Diag>,
-) -> io::Result<Option<Vec<Waiter>>> {
+) -> io::Result<Option<Queue>> {
     let Some(diag) = diag_for(socket, diag)? else {
         return Ok(None);
     };
-    let mut gone = 0;
-    let clients = diag.unix_not_accepted(inode)?.into_iter();
-    let who = clients.map(|client| match client {
-        0 => {
-            gone += 1;
-            Waiter::Gone(gone)
-        }
-        inode => Waiter::Client(inode.into()),
-    });
-    Ok(Some(who.collect()))
-}
-
-/// A client that hears nothing sends the same again, so what lies behind the first datagram counts
-/// too. SO_MEMINFO does not tell, because UDP lets go of memory later than of datagrams.
-fn datagram(
-    socket: &BoundSocket,
-    inode: u64,
-    address: SocketAddr,
-    diag: &mut Option<Diag>,
-) -> io::Result<Option<Vec<Waiter>>> {
-    let Some(diag) = diag_for(socket, diag)? else {
-        return Ok(None);
-    };
-    let queued = diag.udp_queued(address, inode)?;
-    match queued {
-        Some(_) => Ok(Some(vec![message(socket, queued)?])),
-        None => Ok(None),
-    }
-}
-
-/// The first message: its sender, length and first bytes; and how much memory all messages take. On
-/// a unix socket that memory is the sender's, so that there two of the same are one.
-fn message(socket: &BoundSocket, memory: Option<u32>) -> io::Result<Waiter> {
-    let mut bytes = [0; PEEKED];
-    let message = sys::peek_message(&socket.fd, &mut bytes)?;
-    let mut hasher = DefaultHasher::new();
-    bytes[..message.length.min(PEEKED)].hash(&mut hasher);
-    (message.length, message.sender, memory).hash(&mut hasher);
-    Ok(Waiter::Message(hasher.finish()))
+    // 0 is one that has hung up.
+    let queued = diag.unix_not_accepted(inode)?;
+    let known = queued.iter().filter(|client| **client != 0);
+    Ok(Some(Queue {
+        clients: known.map(|client| u64::from(*client)).collect(),
+        and_others: queued.contains(&0),
+    }))
 }
 
 #[cfg(test)]
@@ -213,7 +172,7 @@ mod tests {
     use super::*;
 
     fn of(cookies: &[u64], has_unknown: bool) -> Waiters {
-        let client = |cookie: &u64| (7, Waiter::Client(*cookie));
+        let client = |cookie: &u64| (7, *cookie);
         Waiters {
             known: cookies.iter().map(client).collect(),
             has_unknown,

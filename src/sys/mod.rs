@@ -37,7 +37,7 @@ pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits,
 pub use netns::enter_network_namespace;
 pub use notify::{Datagram, Sender, ask_for_senders, is_same_open_file, receive_datagram};
 pub use passing::{passing_pair, receive_descriptor};
-pub use peek::{Message, bytes_to_read, peek_message};
+pub use peek::bytes_to_read;
 pub use peer::peer_groups;
 pub use pidfd::{open as open_pidfd, send_signal, send_signal_to_child};
 pub use signal::{Origin, changed_signals, is_ignored, origin, reset_child_signal};
