@@ -90,6 +90,7 @@ pub fn prepare<'p>(
             }
         }
     }
+    work.displace();
     work.finish()
 }
 
@@ -106,8 +107,21 @@ struct Work<'b, 'p> {
     leaving: HashMap<PathBuf, Option<&'b BoundSocket>>,
     /// Internet sockets that go away, by port.
     retired: HashMap<u16, Vec<SocketAt>>,
+    /// Those that can be bound only when what goes away has been shut down.
+    crowded: Vec<Crowded>,
     errors: Vec<BindError>,
     prepared: Prepared<'p>,
+}
+
+/// A listener whose new sockets the kernel refuses beside those that go away.
+#[derive(Debug)]
+struct Crowded {
+    listener: ListenerId,
+    /// The sockets that go away and with which it overlaps.
+    rivals: Vec<SocketAt>,
+    /// What is bound, or held, of its sockets.
+    done: Vec<bool>,
+    errors: Vec<BindError>,
 }
 
 impl<'b, 'p> Work<'b, 'p> {
@@ -118,6 +132,7 @@ impl<'b, 'p> Work<'b, 'p> {
             namespaces: Namespaces::default(),
             leaving: leaving(bound, plans),
             retired: retired_ports(bound, plans.changes),
+            crowded: Vec::new(),
             errors: Vec::new(),
             prepared: Prepared {
                 missing: Vec::new(),
@@ -168,21 +183,89 @@ impl<'b, 'p> Work<'b, 'p> {
             [] => self.add(id, plan, &done),
             rivals => self.add_beside(id, plan, &done, rivals),
         };
-        for socket in sockets {
-            let at = SocketAt {
+        if !rivals.is_empty() && self.is_in_use() {
+            let mut done = done;
+            sockets
+                .iter()
+                .for_each(|socket| done[socket.planned] = true);
+            self.crowded.push(Crowded {
                 listener: id,
+                rivals,
+                done,
+                errors: std::mem::take(&mut self.binder.outcome.errors),
+            });
+        }
+        self.keep(id, sockets);
+        let errors = std::mem::take(&mut self.binder.outcome.errors);
+        self.file(errors);
+    }
+
+    fn keep(&mut self, listener: ListenerId, sockets: Vec<BoundSocket>) {
+        let fresh = sockets.into_iter().map(|socket| {
+            let at = SocketAt {
+                listener,
                 socket: socket.planned,
             };
-            self.prepared.fresh.insert(at, socket);
-        }
-        let errors = std::mem::take(&mut self.binder.outcome.errors);
+            (at, socket)
+        });
+        self.prepared.fresh.extend(fresh);
+    }
+
+    fn file(&mut self, errors: Vec<BindError>) {
         for error in errors {
-            if error.is_tolerated(plans.merged) {
+            if error.is_tolerated(self.prepared.plans.merged) {
                 self.prepared.missing.push(error);
             } else {
                 self.errors.push(error);
             }
         }
+    }
+
+    /// Binds in the place of sockets that go away what cannot stand beside them. They are shut down
+    /// for that, which resets who waits in their queues and cannot be undone: so it comes when all
+    /// else has succeeded, and not where the address is taken by somebody who stays.
+    fn displace(&mut self) {
+        let crowded = std::mem::take(&mut self.crowded);
+        let (free, taken): (Vec<Crowded>, Vec<Crowded>) = crowded
+            .into_iter()
+            .partition(|one| self.errors.is_empty() && self.is_free_without(one));
+        for one in taken {
+            self.file(one.errors);
+        }
+        for one in free {
+            if !self.errors.is_empty() {
+                self.file(one.errors);
+                continue;
+            }
+            let plan = self.prepared.plans.merged.listener(one.listener);
+            for at in &one.rivals {
+                let held = held_at(self.bound, *at);
+                if held.is_some_and(|held| overlap::stop_listening(held).is_ok()) {
+                    self.prepared.lost.push(*at);
+                }
+            }
+            let sockets = self.add_beside(one.listener, plan, &one.done, &one.rivals);
+            self.keep(one.listener, sockets);
+            let errors = std::mem::take(&mut self.binder.outcome.errors);
+            self.file(errors);
+        }
+    }
+
+    /// Whether nobody but those that go away is in the way. What cannot be seen counts as taken.
+    fn is_free_without(&mut self, one: &Crowded) -> bool {
+        let plan = self.prepared.plans.merged.listener(one.listener);
+        let rivals = one.rivals.iter();
+        let rivals: Vec<&BoundSocket> = rivals.filter_map(|at| held_at(self.bound, *at)).collect();
+        let inside = self.inside(plan);
+        let sockets = plan.sockets.iter().zip(&one.done);
+        let mut wanted = sockets
+            .filter(|(_, done)| !**done)
+            .map(|(one, _)| &one.endpoint);
+        let is_free = wanted.all(|wanted| {
+            wanted.accepts() && matches!(overlap::is_taken_by_others(wanted, &rivals), Ok(false))
+        });
+        drop(inside);
+        is_free
     }
 
     fn add(&mut self, id: ListenerId, plan: &ListenerPlan, done: &[bool]) -> Vec<BoundSocket> {
@@ -212,8 +295,7 @@ impl<'b, 'p> Work<'b, 'p> {
         rivals
     }
 
-    /// Binds beside sockets that overlap and go away: first so that nobody is lost, and if the kernel
-    /// refuses that, in their place.
+    /// Binds beside sockets that overlap and go away, so that nobody in their queues is lost.
     fn add_beside(
         &mut self,
         id: ListenerId,
@@ -237,19 +319,6 @@ impl<'b, 'p> Work<'b, 'p> {
             let plan = self.prepared.plans.running.listener(at.listener);
             let _it_goes_away = overlap::set(socket, overlap::asks_for_it(plan));
         }
-        if self.is_in_use() {
-            self.binder.outcome.errors.clear();
-            for (at, socket) in old().filter(|(_, socket)| socket.endpoint.accepts()) {
-                if overlap::stop_listening(socket).is_ok() {
-                    self.prepared.lost.push(at);
-                }
-            }
-            let mut done = done.to_vec();
-            for socket in &sockets {
-                done[socket.planned] = true;
-            }
-            sockets.extend(self.add(id, shared.as_ref().unwrap_or(plan), &done));
-        }
         if shared.is_some() {
             let inside = self.inside(plan);
             for socket in &mut sockets {
@@ -263,12 +332,14 @@ impl<'b, 'p> Work<'b, 'p> {
         sockets
     }
 
+    /// Whether there are errors, all of them that an address is in use.
     fn is_in_use(&self) -> bool {
-        let mut errors = self.binder.outcome.errors.iter();
-        errors.any(|error| {
+        let errors = &self.binder.outcome.errors;
+        let in_use = |error: &BindError| {
             error.errno == libc::EADDRINUSE
                 && matches!(error.step, BindStep::Bind | BindStep::Listen)
-        })
+        };
+        !errors.is_empty() && errors.iter().all(in_use)
     }
 
     /// In the namespace of a listener; where it cannot be entered, binding has said so.

@@ -12,7 +12,7 @@ use nix::libc;
 use nix::sys::socket::getsockopt;
 use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -374,17 +374,7 @@ fn what_cannot_stand_side_by_side_is_shut_down_first_and_listens_again_after_a_f
         return skip("needs root, to bind as another user");
     }
     let port = free_port();
-    // The file system user id belongs to a thread, and a socket is its maker's.
-    let theirs = std::thread::spawn(move || {
-        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        let address: SocketAddr = format!("0.0.0.0:{port}").parse().unwrap();
-        socket.bind(&address.into()).unwrap();
-        socket.listen(5).unwrap();
-        socket
-    });
-    let theirs = theirs.join().unwrap();
+    let theirs = of_another_user(SocketAddr::from(([0, 0, 0, 0], port)));
     let first = single(tcp(&format!("0.0.0.0:{port}")));
     let mut adopted = Adopted::default();
     adopted.insert((ListenerId(0), 0), theirs.into());
@@ -408,6 +398,90 @@ fn what_cannot_stand_side_by_side_is_shut_down_first_and_listens_again_after_a_f
     assert_eq!(accepted(running.socket("l0")), 1);
     assert!(TcpStream::connect(("127.0.0.2", port)).is_err());
     drop(client);
+}
+
+/// What the clients in a queue see of a reload that does not come to anything: nothing.
+#[track_caller]
+fn check_that_nobody_is_reset(running: &mut Running, wanted: Plan, client: &TcpStream) {
+    let before = inode(running.socket("l0"));
+    let errors = running.reload(wanted).unwrap_err();
+    assert!(errors.iter().any(|error| error.errno == libc::EADDRINUSE));
+    assert_eq!(inode(running.socket("l0")), before);
+    client.set_nonblocking(true).unwrap();
+    let answer = (&*client).read(&mut [0]).unwrap_err();
+    assert_eq!(answer.kind(), ErrorKind::WouldBlock, "{answer}");
+    assert_eq!(accepted(running.socket("l0")), 1);
+}
+
+#[test]
+fn a_reload_that_is_refused_resets_nobody_in_a_queue() {
+    // Listening, only bound, and with an address of the other family.
+    for (third, listens) in [
+        ("127.0.0.2", true),
+        ("127.0.0.2", false),
+        ("[::ffff:127.0.0.2]", true),
+    ] {
+        let port = free_port();
+        let theirs: SocketAddr = format!("{third}:{port}").parse().unwrap();
+        let domain = Domain::for_address(theirs);
+        let holder = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        holder.set_reuse_address(listens).unwrap();
+        holder.bind(&theirs.into()).unwrap();
+        if listens {
+            holder.listen(1).unwrap();
+        }
+        let mut running = Running::start(single(tcp(&format!("127.0.0.1:{port}"))));
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let wanted = single(tcp(&format!("0.0.0.0:{port}")));
+        check_that_nobody_is_reset(&mut running, wanted, &client);
+    }
+}
+
+/// A listener of another user, as a service manager passes it on: ours cannot stand beside it.
+fn of_another_user(address: SocketAddr) -> Socket {
+    // The file system user id belongs to a thread, and a socket is its maker's.
+    let theirs = std::thread::spawn(move || {
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.listen(5).unwrap();
+        socket
+    });
+    theirs.join().unwrap()
+}
+
+#[test]
+fn nothing_is_shut_down_while_another_process_has_the_address_or_anything_else_fails() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("needs root, to bind as another user");
+    }
+    let port = free_port();
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = tcp(&elsewhere.local_addr().unwrap().to_string());
+    let third = TcpListener::bind(("127.0.0.2", port)).unwrap();
+    let start = || {
+        let theirs = of_another_user(SocketAddr::from(([127, 0, 0, 1], port)));
+        let first = single(tcp(&format!("127.0.0.1:{port}")));
+        let mut adopted = Adopted::default();
+        adopted.insert((ListenerId(0), 0), theirs.into());
+        let outcome = bind_all(&first, Purpose::Keep, adopted);
+        Running::with(first, outcome.bound)
+    };
+    let wide = || tcp(&format!("0.0.0.0:{port}"));
+
+    let mut running = start();
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    check_that_nobody_is_reset(&mut running, single(wide()), &client);
+
+    // It could be had, but another listener of the same reload cannot.
+    drop(third);
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let wanted = plan(&[&[wide()], &[taken]], ACCESS);
+    check_that_nobody_is_reset(&mut running, wanted, &client);
+    let _retired = running.reload(single(wide())).unwrap();
+    assert_eq!(running.lost.len(), 1);
+    TcpStream::connect(("127.0.0.2", port)).unwrap();
 }
 
 #[test]
