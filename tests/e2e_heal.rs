@@ -2,7 +2,9 @@
 
 mod harness;
 
+use harness::varlink::{self, Varlink};
 use harness::{Daemon, Puppet, World, client, context_switches, eventually, free_port, network};
+use serde_json::json;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -292,6 +294,44 @@ workers:
     assert!(!second.report.fds[3].nonblocking, "put in order again");
     let line = daemon.line(&["web", "O_NONBLOCK"]);
     assert!(line.contains("app.0"), "{line}");
+    daemon.stop();
+}
+
+// What a worker changes is changed for everybody: `status` shows it, and the next one finds it as it
+// was asked for.
+#[test]
+fn an_option_that_a_worker_changed_is_shown_and_put_back() {
+    let world = World::new();
+    let daemon = varlink::run(
+        &world,
+        "
+listeners: { web: { address: '127.0.0.1:0', keep_alive: true, receive_buffer: 100K } }
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [web]
+    restart: { backoff: 10ms..50ms, limit: none }
+",
+    );
+    let mut first = world.puppet();
+    let (level, name) = (nix::libc::SOL_SOCKET, nix::libc::SO_KEEPALIVE);
+    assert_eq!(first.ask(&format!("option 3 {level} {name} 0")), "option");
+    let shown = || {
+        let mut client = Varlink::connect(&world);
+        let status = client.ask("Status", json!({ "name": "web" }));
+        let options = &status["listeners"][0]["detail"]["options"];
+        let mut options = options.as_array().expect("a list").iter();
+        let found = options.find(|one| one["name"] == "keep_alive");
+        let effective = &found.expect("the option")["effective"];
+        effective.as_str().expect("text").to_owned()
+    };
+    assert_eq!(shown(), "false");
+    first.tell("exit 1");
+    let line = daemon.line(&["web", "keep_alive", "put right"]);
+    assert!(line.contains("app.0") && line.contains("false"), "{line}");
+    let second = world.puppet();
+    assert_eq!(shown(), "true");
+    drop(second);
     daemon.stop();
 }
 

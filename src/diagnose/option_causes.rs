@@ -132,12 +132,21 @@ pub fn option_changed(
             "the kernel rounds up to a power of two of pages; sysctl fs.pipe-max-size \
                         is the limit"
         }
-        "tcp_fast_open" => "sysctl -w net.ipv4.tcp_fastopen=3 lets servers use it",
+        "tcp_fast_open" if effective == "0" => {
+            "sysctl -w net.ipv4.tcp_fastopen=3 lets servers use it (in the network namespace of \
+             the listener)"
+        }
+        "tcp_fast_open" => "net.core.somaxconn is the most; sysctl -w net.core.somaxconn=NUMBER",
         _ => "ask for a value that the kernel keeps",
     };
     let problem = Problem::new(Kind::OptionChanged, message).of_listener(listener);
     Problem { place, ..problem }
-        .with_cause(format!("{} was read back", spec.call))
+        .with_cause(match spec.key {
+            "tcp_fast_open" if effective == "0" => {
+                "net.ipv4.tcp_fastopen lacks 2, the bit for servers".to_owned()
+            }
+            _ => format!("{} was read back", spec.call),
+        })
         .with_hint(hint.to_owned())
 }
 

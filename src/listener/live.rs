@@ -6,7 +6,7 @@
 use super::bound::{BoundSocket, PathIdentity, as_backlog};
 use super::default::take_back;
 use super::one::links_of;
-use super::option::{Act, Effective, Options};
+use super::option::{Act, Effective, Options, PRIORITY};
 use super::outcome::{BindStep, Failure, Obstacle};
 use super::{inet, queue, symlink};
 use crate::config::options::{OptionSetting, Phase};
@@ -130,20 +130,25 @@ impl<'a> Live<'a> {
     fn options(&self, before: &ListenerPlan, after: &ListenerPlan) -> Result<(), Failure> {
         let (fd, endpoint) = (self.socket.fd.as_fd(), &self.socket.address);
         let changes = option_changes(before, after);
-        let set: Vec<OptionSetting> = changes
-            .iter()
-            .filter_map(|one| one.after.cloned())
-            .collect();
-        let mut read_back = Vec::new();
-        for phase in [Phase::BeforeBind, Phase::BeforeListen, Phase::AtOpen] {
-            Options::new(&set, endpoint).apply(fd, phase, Act::Set, &mut read_back)?;
-        }
         for gone in changes.iter().filter(|one| one.after.is_none()) {
             if let Some(spec) = gone.spec()
                 && spec.kinds.contains(&endpoint.kind())
             {
                 take_back(fd, endpoint, spec)?;
             }
+        }
+        // Behind what is taken back, and with the priority, which may go with another one (ip_tos).
+        let is_set = |one: &&OptionSetting| {
+            let key = one.spec.key;
+            key == PRIORITY
+                || changes
+                    .iter()
+                    .any(|change| change.spec().is_some_and(|spec| spec.key == key))
+        };
+        let set: Vec<OptionSetting> = after.options.iter().filter(is_set).cloned().collect();
+        let mut read_back = Vec::new();
+        for phase in [Phase::BeforeBind, Phase::BeforeListen, Phase::AtOpen] {
+            Options::new(&set, endpoint).apply(fd, phase, Act::Set, &mut read_back)?;
         }
         if let Endpoint::MessageQueue { name } = endpoint
             && queue::limits(fd, &set)?.iter().any(|one| !one.is_as_asked)
@@ -155,16 +160,7 @@ impl<'a> Live<'a> {
 
     /// What has become of all its options.
     fn look(&self) -> Result<Vec<Effective>, Failure> {
-        let fd = self.socket.fd.as_fd();
-        let options = Options::new(&self.after.options, &self.socket.address);
-        let mut effective = Vec::new();
-        for phase in [Phase::BeforeBind, Phase::BeforeListen, Phase::AtOpen] {
-            options.apply(fd, phase, Act::Look, &mut effective)?;
-        }
-        if let Endpoint::MessageQueue { .. } = self.socket.address {
-            effective.extend(queue::limits(fd, &self.after.options)?);
-        }
-        Ok(effective)
+        Options::new(&self.after.options, &self.socket.address).look(self.socket.fd.as_fd())
     }
 
     /// Gives the path or queue other rights. Meanwhile nobody has more than before or after.

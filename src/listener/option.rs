@@ -1,13 +1,20 @@
 //! Socket options: set in their phase, and read back. What was not asked for is left alone.
 
+use super::bind::in_namespace_of;
+use super::bound::BoundSocket;
 use super::outcome::{BindStep, Failure};
+use super::queue;
 use crate::config::Endpoint;
 use crate::config::options::{How, OptionSetting, OptionSpec, OptionValue, Phase, ValueKind};
+use crate::plan::ListenerPlan;
 use crate::sys::sockopt;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, c_int};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+
+pub(super) const PRIORITY: &str = "priority";
+const FAST_OPEN: &str = "tcp_fast_open";
 
 /// What became of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +42,38 @@ impl Effective {
             is_as_asked: got.is_some_and(|got| is_as_asked(spec.how, asked, got)),
         }
     }
+}
+
+/// An option that was changed by whoever had the socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Its key.
+    pub key: &'static str,
+    /// What it was found to be, as in [`Effective::effective`].
+    pub found: String,
+    /// Whether it is what it was before.
+    pub is_put_back: bool,
+}
+
+/// What the options of a socket are now, as the kernel has them; what was known of them where it does
+/// not tell.
+pub fn effective(plan: &ListenerPlan, socket: &BoundSocket) -> Vec<Effective> {
+    let options = Options::new(&plan.options, &socket.address);
+    let asked = in_namespace_of(plan, || options.look(socket.fd.as_fd()));
+    asked.unwrap_or_else(|_| socket.effective.clone())
+}
+
+/// Sets the options again that a worker has changed. Answers with those, and what it has found; with
+/// none where the kernel does not tell.
+pub fn put_options_back(plan: &ListenerPlan, socket: &BoundSocket) -> Vec<Changed> {
+    if socket.effective.is_empty() {
+        return Vec::new();
+    }
+    let options = Options::new(&plan.options, &socket.address);
+    let done = in_namespace_of(plan, || {
+        options.put_back(socket.fd.as_fd(), &socket.effective)
+    });
+    done.unwrap_or_default()
 }
 
 /// Whether options are set, or only looked at.
@@ -73,10 +112,11 @@ impl<'p> Options<'p> {
         Options { settings, endpoint }
     }
 
-    /// Sets and reads back the options of a phase, in their order. Those that do not fit the kind of
-    /// this socket are for another one of the listener's.
+    /// Sets the options of a phase, and reads all of them back when they are set: one may change
+    /// another. Those that do not fit the kind of this socket are for another one of the listener's.
     ///
-    /// Every effective value goes into `effective`; it is an error if the kernel refuses one.
+    /// Every effective value goes into `effective`, in the order of the settings; it is an error if
+    /// the kernel refuses one.
     pub(super) fn apply(
         self,
         fd: BorrowedFd<'_>,
@@ -85,12 +125,79 @@ impl<'p> Options<'p> {
         effective: &mut Vec<Effective>,
     ) -> Result<(), Failure> {
         let kind = self.endpoint.kind();
-        for setting in self.settings {
-            if setting.spec.phase == phase && setting.spec.kinds.contains(&kind) {
-                effective.extend(one(fd, setting, self.family(), act)?);
+        let settings = self
+            .settings
+            .iter()
+            .filter(|setting| setting.spec.phase == phase && setting.spec.kinds.contains(&kind));
+        let family = self.family();
+        if act == Act::Set {
+            // "Setting the IP_TOS field also sets the priority" (SO_PRIORITY in socket(7)).
+            let is_last = |setting: &&OptionSetting| setting.spec.key == PRIORITY;
+            let first = settings.clone().filter(|setting| !is_last(setting));
+            for setting in first.chain(settings.clone().filter(is_last)) {
+                one(fd, setting, family, Act::Set)?;
             }
         }
+        for setting in settings {
+            effective.extend(one(fd, setting, family, Act::Look)?);
+        }
         Ok(())
+    }
+
+    /// What has become of all of them. In the network namespace of the socket.
+    pub(super) fn look(self, fd: BorrowedFd<'_>) -> Result<Vec<Effective>, Failure> {
+        let mut effective = Vec::new();
+        for phase in [Phase::BeforeBind, Phase::BeforeListen, Phase::AtOpen] {
+            self.apply(fd, phase, Act::Look, &mut effective)?;
+        }
+        if let Endpoint::MessageQueue { .. } = self.endpoint {
+            effective.extend(queue::limits(fd, self.settings)?);
+        }
+        Ok(effective)
+    }
+
+    /// Sets those again that are not what they were. Answers with what they were changed to meanwhile,
+    /// and whether they are as before again.
+    pub(super) fn put_back(
+        self,
+        fd: BorrowedFd<'_>,
+        before: &[Effective],
+    ) -> Result<Vec<Changed>, Failure> {
+        let mut changed = Vec::new();
+        let found = self.look(fd)?;
+        let differs = |one: &Effective| {
+            let known = before.iter().find(|known| known.key == one.key);
+            known.is_some_and(|known| known.effective != one.effective)
+        };
+        if !found.iter().any(differs) {
+            return Ok(changed);
+        }
+        for setting in self.settings {
+            if found
+                .iter()
+                .any(|one| one.key == setting.spec.key && differs(one))
+            {
+                // What comes of it is looked at.
+                let _looked_at = one(fd, setting, self.family(), Act::Set);
+            }
+        }
+        // ip_tos may have taken it along.
+        let priority = self.settings.iter().find(|one| one.spec.key == PRIORITY);
+        let _looked_at = priority.map(|setting| one(fd, setting, self.family(), Act::Set));
+        let now = self.look(fd)?;
+        for found in found.into_iter().filter(differs) {
+            let now = now.iter().find(|now| now.key == found.key);
+            // What is not set by whoever has the socket cannot be set here, and is no news: the machine
+            // says so.
+            if now.is_some_and(|now| now.effective != found.effective || differs(now)) {
+                changed.push(Changed {
+                    key: found.key,
+                    is_put_back: !now.is_some_and(differs),
+                    found: found.effective,
+                });
+            }
+        }
+        Ok(changed)
     }
 
     pub(super) fn family(self) -> Family {
@@ -119,7 +226,10 @@ fn one(
     };
     let got = match spec.how {
         How::Int(..) | How::IntByFamily { .. } | How::IntByFamilyOrNetlink { .. } => {
-            ints(fd, spec, &names(spec, family), asked, act)?
+            let got = ints(fd, spec, &names(spec, family), asked, act)?;
+            // The kernel keeps the number, and has no use for it.
+            let is_void = act == Act::Look && spec.key == FAST_OPEN && !lets_servers_fast_open();
+            if is_void { Some(0) } else { got }
         }
         How::Buffer { force, plain } => buffer(fd, spec, (force, plain), asked, act)?,
         How::OneOf(level) => one_of(fd, spec, level, asked, act)?,
@@ -145,6 +255,14 @@ pub(super) fn names(spec: &'static OptionSpec, family: Family) -> Vec<Name> {
         },
         _ => Vec::new(),
     }
+}
+
+/// Whether net.ipv4.tcp_fastopen has the bit for servers (TFO_SERVER_ENABLE), in the network namespace
+/// of the moment. Where it cannot be read nothing is known against it.
+fn lets_servers_fast_open() -> bool {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fastopen").unwrap_or_default();
+    let bits = text.trim().parse::<u32>();
+    bits.map_or(true, |bits| bits & 2 != 0)
 }
 
 fn refused(name: &'static str) -> impl Fn(io::Error) -> Failure {

@@ -87,6 +87,8 @@ pub(super) struct Named<'a> {
     pub(super) listener: &'a str,
     /// What listen(2) is given.
     pub(super) backlog: u32,
+    /// What it is to be; `None` for a socket that a reload has left over.
+    pub(super) plan: Option<&'a ListenerPlan>,
     pub(super) held: &'a BoundSocket,
 }
 
@@ -121,13 +123,14 @@ impl Editions {
                 At::Retired(number) => self.retired.get(&number).map(|left| &left.socket),
             };
             // As many may wait as the plan says now: another definition has the socket as well.
-            let backlog = match socket.at {
-                At::Held(at) => plan.listener(at.listener).backlog,
-                At::Retired(_) => socket.backlog,
+            let plan = match socket.at {
+                At::Held(at) => Some(plan.listener(at.listener)),
+                At::Retired(_) => None,
             };
             Some(Named {
                 listener: &socket.listener,
-                backlog,
+                backlog: plan.map_or(socket.backlog, |plan| plan.backlog),
+                plan,
                 held: held?,
             })
         });

@@ -131,9 +131,29 @@ impl Shell {
         for Named {
             listener: name,
             backlog,
+            plan,
             held: socket,
         } in sockets_of(&self.plan, self.bound.as_ref(), &definition)
         {
+            if let Some(plan) = plan {
+                for changed in listener::put_options_back(plan, socket) {
+                    let who = culprit.map_or_else(
+                        || "somebody who had it".to_owned(),
+                        |culprit| words::instance_name(&self.plan, culprit),
+                    );
+                    log::warn!(
+                        "listener {name}: {who} changed `{}` of {} to {}; {}",
+                        changed.key,
+                        socket.address,
+                        changed.found,
+                        if changed.is_put_back {
+                            "put right"
+                        } else {
+                            "it cannot be set again while it listens"
+                        }
+                    );
+                }
+            }
             match listener::prepare_for_spawn(socket, backlog, mode) {
                 Ok(disturbed) => {
                     let Some(culprit) = culprit else { continue };
@@ -315,6 +335,7 @@ fn held_sockets<'a>(
         sockets.extend(held.map(|held| Named {
             listener: &listener.name,
             backlog: listener.backlog,
+            plan: Some(listener),
             held,
         }));
     }

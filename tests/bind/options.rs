@@ -3,7 +3,9 @@
 use crate::fixture::*;
 use listend::config::options::{How, OPTIONS, OptionSpec, OptionValue, ValueKind, by_key};
 use listend::config::{Endpoint, SocketKind, Transport, UnixKind};
-use listend::listener::{Adopted, BindStep, BoundSocket, Effective, Note, Purpose, bind_all};
+use listend::listener::{
+    Adopted, BindStep, BoundSocket, Effective, Note, Purpose, bind_all, effective, put_options_back,
+};
 use listend::plan::ListenerId;
 use listend::sys::{queue_limits, sockopt};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -162,6 +164,10 @@ fn every_option_is_set_on_every_kind_that_may_have_it() {
                 assert_eq!(outcome.notes.len(), 1, "{what}");
                 continue;
             }
+            if spec.key == "tcp_fast_open" && effective.effective == "0" {
+                tell(&format!("{what}: this machine has it for clients only"));
+                continue;
+            }
             assert!(effective.is_as_asked, "{what}: {effective:?}");
             assert_eq!(outcome.notes, [], "{what}");
             for got in asked_again(spec, &endpoint, &socket.fd) {
@@ -302,6 +308,99 @@ fn several_options_are_all_there_and_none_that_nobody_asked_for() {
     assert_eq!(tried, first(&outcome).effective);
     let outcome = bound(&single(tcp("127.0.0.1:0")));
     assert_eq!(first(&outcome).effective, []);
+}
+
+// ip(7), socket(7): to set IP_TOS is to set the priority as well.
+#[test]
+fn the_priority_that_was_asked_for_survives_the_type_of_service() {
+    let options = [
+        ("priority", OptionValue::Number(5)),
+        ("ip_tos", OptionValue::Number(184)),
+    ];
+    for options in [&options[..], &[options[1].clone(), options[0].clone()]] {
+        let outcome = bound(&with_options(tcp("127.0.0.1:0"), options));
+        let raw = &first(&outcome).fd;
+        let priority = sockopt::get_int(raw, libc::SOL_SOCKET, libc::SO_PRIORITY);
+        assert_eq!(priority.unwrap(), 5);
+        let tos = sockopt::get_int(raw, libc::IPPROTO_IP, libc::IP_TOS);
+        assert_eq!(tos.unwrap(), 184);
+        let told = first(&outcome).effective.iter();
+        let told: Vec<_> = told.map(|one| (one.key, one.effective.as_str())).collect();
+        let asked: Vec<_> = options.iter().map(|(key, _)| *key).collect();
+        assert_eq!(told.iter().map(|(key, _)| *key).collect::<Vec<_>>(), asked);
+        assert!(told.contains(&("priority", "5")) && told.contains(&("ip_tos", "184")));
+    }
+}
+
+#[test]
+fn what_a_worker_changed_is_seen_and_put_back() {
+    let plan = with_options(
+        tcp("127.0.0.1:0"),
+        &[
+            ("keep_alive", OptionValue::Flag(true)),
+            ("priority", OptionValue::Number(5)),
+            ("ip_tos", OptionValue::Number(184)),
+            ("receive_buffer", OptionValue::Number(100_000)),
+        ],
+    );
+    let outcome = bound(&plan);
+    let socket = first(&outcome);
+    let entry = &plan.listeners[0];
+    assert_eq!(effective(entry, socket), socket.effective);
+    assert_eq!(put_options_back(entry, socket), []);
+    for (level, name, value) in [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 0),
+        (libc::IPPROTO_IP, libc::IP_TOS, 0x10),
+        (libc::SOL_SOCKET, libc::SO_RCVBUF, 4096),
+    ] {
+        sockopt::set_int(&socket.fd, level, name, value).unwrap();
+    }
+    let now = effective(entry, socket);
+    let now: Vec<_> = now
+        .iter()
+        .map(|one| (one.key, one.effective.as_str(), one.is_as_asked))
+        .collect();
+    let expected = [
+        ("keep_alive", "false", false),
+        ("priority", "6", false),
+        ("ip_tos", "16", false),
+        ("receive_buffer", "8192", false),
+    ];
+    assert_eq!(now, expected);
+    let changed = put_options_back(entry, socket);
+    assert!(changed.iter().all(|one| one.is_put_back), "{changed:?}");
+    let found: Vec<_> = changed
+        .iter()
+        .map(|one| (one.key, one.found.as_str()))
+        .collect();
+    assert_eq!(found, expected.map(|(key, found, _)| (key, found)));
+    assert_eq!(effective(entry, socket), socket.effective);
+}
+
+// TFO_SERVER_ENABLE is 2 and the default 1: the kernel keeps the number and does nothing with it.
+#[test]
+fn fast_open_without_the_bit_for_servers_is_told_to_be_void() {
+    let path = "/proc/sys/net/ipv4/tcp_fastopen";
+    // In a network namespace of this thread alone, which ends with the test.
+    std::thread::spawn(move || {
+        let fresh = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET);
+        if fresh.is_err() || std::fs::write(path, "1").is_err() {
+            return skip("no network namespace to be had");
+        }
+        let socket = with_options(
+            tcp("0.0.0.0:0"),
+            &[("tcp_fast_open", OptionValue::Number(100))],
+        );
+        let outcome = bound(&socket);
+        let got = only_effective(first(&outcome));
+        assert_eq!((got.effective.as_str(), got.is_as_asked), ("0", false));
+        assert_eq!(outcome.notes.len(), 1);
+        std::fs::write(path, "3").unwrap();
+        let now = effective(&socket.listeners[0], first(&outcome));
+        assert_eq!(now[0].effective, "100");
+    })
+    .join()
+    .unwrap();
 }
 
 #[test]

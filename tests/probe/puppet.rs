@@ -17,6 +17,7 @@
 //! | `connect FD ADDRESS` | connects a datagram socket to one client | `connect` |
 //! | `complain FD` | leaves an error in a UDP socket's error queue | `complain` |
 //! | `flip` | turns O_NONBLOCK of every listener round | `flip` |
+//! | `option FD LEVEL NAME VALUE` | sets a socket option, all numbers | `option` |
 //! | `unlink PATH` | removes a file, as a worker does that takes the path for its own | `unlink` |
 //! | `read FD` | waits for one client or message, see [`crate::talk::read`] | what it read |
 //! | `write FD TEXT` | writes | how many bytes |
@@ -83,6 +84,7 @@ pub fn run(report: &Report, path: &str) -> i32 {
                 serve::flip(&serve::inherited()).expect("turn O_NONBLOCK round");
                 "flip".to_owned()
             }
+            "option" => talk::answer(talk::set_option(number, text)),
             "unlink" => {
                 std::fs::remove_file(rest).expect("remove the file");
                 "unlink".to_owned()

@@ -129,6 +129,26 @@ pub fn connect(number: RawFd, address: &str) -> io::Result<String> {
     Ok("connect".to_owned())
 }
 
+/// Sets a socket option: level, name and value.
+pub fn set_option(number: RawFd, text: &str) -> io::Result<String> {
+    let words = text
+        .split(' ')
+        .map(str::parse)
+        .collect::<Result<Vec<i32>, _>>();
+    let [level, name, value] = words.map_err(io::Error::other)?[..] else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    // SAFETY: the pointer and the length are those of `value`.
+    let done = unsafe {
+        let length = size_of::<i32>() as libc::socklen_t;
+        libc::setsockopt(number, level, name, (&raw const value).cast(), length)
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok("option".to_owned())
+}
+
 /// Asks for the errors of a UDP socket (IP_RECVERR, ip(7)), causes one and does not read it.
 pub fn complain(number: RawFd) -> io::Result<String> {
     // SAFETY: nothing in this process closes an inherited descriptor.

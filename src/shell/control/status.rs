@@ -8,8 +8,8 @@ use crate::control::{
     SocketOption, Worker, WorkerState, rfc3339,
 };
 use crate::core::{InstanceId, LastEnd, ListenerCondition, Mono, State};
-use crate::listener::{BoundSocket, Depth, DepthReader, Effective};
-use crate::plan::{Activation, ListenerId, WorkerId};
+use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
+use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
@@ -171,7 +171,7 @@ impl Shell {
                 .sockets
                 .first()
                 .and_then(|socket| self.position(socket.place)),
-            options: held.iter().flat_map(options).collect(),
+            options: held.iter().flat_map(|held| options(plan, held)).collect(),
             life: None,
         };
         Listener {
@@ -355,13 +355,15 @@ fn all_in_all(instances: &[Instance]) -> WorkerState {
     found.unwrap_or(WorkerState::Stopped)
 }
 
-fn options(socket: &BoundSocket) -> impl Iterator<Item = SocketOption> {
+/// As the kernel has them now: a worker can change them.
+fn options(plan: &ListenerPlan, socket: &BoundSocket) -> impl Iterator<Item = SocketOption> {
     let address = spelled(&socket.address);
-    socket.effective.iter().map(move |option| SocketOption {
+    let options = listener::effective(plan, socket).into_iter();
+    options.map(move |option| SocketOption {
         address: address.clone(),
         name: option.key.to_owned(),
-        asked: Some(option.asked.clone()),
-        effective: (option.effective != Effective::UNKNOWN).then(|| option.effective.clone()),
+        asked: Some(option.asked),
+        effective: Some(option.effective).filter(|known| known != Effective::UNKNOWN),
     })
 }
 
