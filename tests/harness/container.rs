@@ -13,10 +13,14 @@ use std::time::{Duration, Instant};
 
 /// The exit code of `scripts/test-root` for what this machine cannot do.
 const CANNOT: i32 = 75;
-/// A boot takes about a second on an idle machine.
+/// A boot takes about a second on an idle machine, and so does a shutdown.
 const BOOT: Duration = Duration::from_secs(90);
-/// So does a shutdown.
 const POWER_OFF: Duration = Duration::from_secs(10);
+/// A command inside, in seconds: none of them takes long on an idle machine.
+const COMMAND: &str = "90";
+/// A question to its systemd, in seconds. Who is connected when all of it ends or starts anew may
+/// wait for an answer for ever.
+const ASK: &str = "5";
 
 /// What the container's PID 1 belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +32,8 @@ enum System {
 /// It runs until it is dropped.
 pub struct Container {
     system: System,
-    nspawn: Child,
+    /// unshare(1), whose child is systemd-nspawn.
+    outer: Child,
     leader: i32,
     name: String,
     /// Holds what the console said.
@@ -94,15 +99,17 @@ impl Container {
         let dir = TempDir::new();
         let console = fs::File::create(dir.path().join("console")).expect("create a file");
         let mut command = Command::new("setpriv");
-        // A test that is killed takes its container with it: this kills systemd-nspawn, whose
-        // death kills PID 1 of the container.
-        command.args(["--pdeathsig", "KILL", "systemd-nspawn"]);
+        // A test that is killed takes its container with it: the end of systemd-nspawn, which is
+        // PID 1 of a namespace of its own, ends everything in that and in the namespaces below.
+        // Its own PR_SET_PDEATHSIG does not do for every init.
+        command.args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork"]);
+        command.args(["--kill-child=KILL", "--mount-proc", "systemd-nspawn"]);
         command.args(["--quiet", "--register=no", "--keep-unit"]);
         command.args(["--private-network", "--volatile=overlay"]);
         command.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"]);
         command.arg(format!("--machine={name}"));
         command.arg("--directory").arg(root).arg("--boot");
-        let nspawn = command
+        let outer = command
             // Others boot from the same root at the same time; none of them writes to it.
             .env("SYSTEMD_NSPAWN_LOCK", "0")
             .stdin(Stdio::null())
@@ -112,14 +119,14 @@ impl Container {
             .expect("start setpriv");
         let mut container = Container {
             system,
-            nspawn,
+            outer,
             leader: 0,
             name,
             dir,
         };
         let deadline = Instant::now() + BOOT;
         loop {
-            if let Some(status) = container.nspawn.try_wait().expect("wait for nspawn") {
+            if let Some(status) = container.outer.try_wait().expect("wait for nspawn") {
                 return Err(format!("{status}: {}", container.console()));
             }
             if container.has_booted() {
@@ -135,8 +142,9 @@ impl Container {
 
     /// Whether it has started everything. Waits for it as soon as it answers.
     fn has_booted(&mut self) -> bool {
-        let candidates = children(self.nspawn.id() as i32);
-        let Some(leader) = candidates.into_iter().find(|pid| is_init(*pid)) else {
+        let nspawn = children(self.outer.id() as i32);
+        let mut candidates = nspawn.into_iter().flat_map(children);
+        let Some(leader) = candidates.find(|pid| is_init(*pid)) else {
             return false;
         };
         self.leader = leader;
@@ -170,11 +178,41 @@ impl Container {
         command
     }
 
-    /// Runs a command inside until it ends, well or not.
+    /// Runs a command inside until it ends, well or not. One that hangs fails the test, with what
+    /// systemd is doing meanwhile.
+    #[track_caller]
     pub fn output<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Output {
         let words: Vec<&str> = words.into_iter().collect();
-        let output = self.command(words.iter().copied()).output();
-        output.unwrap_or_else(|error| panic!("nsenter {words:?}: {error}"))
+        let Some(output) = self.output_within(COMMAND, &words) else {
+            let ask = |words: &[&str]| {
+                let output = self.output_within(ASK, words);
+                output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+            };
+            let jobs = ask(&["systemctl", "list-jobs"]);
+            let journal = ask(&["journalctl", "--no-pager", "--lines=40"]);
+            panic!(
+                "{words:?} hangs\njobs: {jobs:?}\njournal: {}",
+                journal.unwrap_or_default()
+            );
+        };
+        output
+    }
+
+    /// None if it has not ended by then.
+    fn output_within(&self, time: &str, words: &[&str]) -> Option<Output> {
+        let inside = self.command(words.iter().copied());
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=5", time]);
+        command.arg(inside.get_program()).args(inside.get_args());
+        command.env_clear().envs(
+            inside
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let output = command.stdin(Stdio::null()).output();
+        let output = output.unwrap_or_else(|error| panic!("nsenter {words:?}: {error}"));
+        // timeout(1); 137 is its own death by SIGKILL.
+        (!matches!(output.status.code(), Some(124 | 137))).then_some(output)
     }
 
     /// Runs a command inside that has to succeed; what it said on standard output.
@@ -234,10 +272,12 @@ impl Container {
     /// does; waits until it is up. What was written stays.
     #[track_caller]
     pub fn soft_reboot(&self) {
-        // Whoever is connected when all of it ends may wait for an answer for ever.
         let ask = |words: &[&str]| {
-            let patient = ["timeout", "5", "systemctl"].iter().chain(words).copied();
-            String::from_utf8_lossy(&self.output(patient).stdout).into_owned()
+            let words = [&["systemctl"], words].concat();
+            let output = self.output_within(ASK, &words);
+            output.map_or_else(String::new, |output| {
+                String::from_utf8_lossy(&output.stdout).into_owned()
+            })
         };
         let count = || ask(&["show", "-P", "SoftRebootsCount"]);
         let before = count();
@@ -257,8 +297,8 @@ impl Container {
     /// Whether its systemd has started everything; it waits for that.
     fn is_up(&self) -> bool {
         let words = ["systemctl", "is-system-running", "--wait"];
-        let answer = self.command(words).output().expect("start nsenter");
-        is_running(&String::from_utf8_lossy(&answer.stdout))
+        let answer = self.output_within(ASK, &words);
+        answer.is_some_and(|answer| is_running(&String::from_utf8_lossy(&answer.stdout)))
     }
 
     /// Its PID 1, as seen from here.
@@ -268,7 +308,7 @@ impl Container {
 
     fn ends_within(&mut self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
-        while !matches!(self.nspawn.try_wait(), Ok(Some(_)) | Err(_)) {
+        while !matches!(self.outer.try_wait(), Ok(Some(_)) | Err(_)) {
             if Instant::now() > deadline {
                 return false;
             }
@@ -302,17 +342,19 @@ impl Drop for Container {
         if std::thread::panicking() {
             eprintln!("--- console of the container:\n{}\n---", self.console());
         }
-        // Not reaped yet, so the pid is still its own. man systemd-nspawn: SIGTERM "triggers an
-        // orderly shutdown".
-        if matches!(self.nspawn.try_wait(), Ok(None)) {
-            // Only systemd knows the signal that it passes on.
+        // unshare has not reaped its child yet, so the pid is still its own.
+        if matches!(self.outer.try_wait(), Ok(None)) {
+            // Only systemd knows the signal that is passed on. man systemd-nspawn: SIGTERM
+            // "triggers an orderly shutdown".
             let is_orderly = self.system == System::Systemd && {
-                kill(self.nspawn.id() as i32, Signal::SIGTERM);
+                for nspawn in children(self.outer.id() as i32) {
+                    kill(nspawn, Signal::SIGTERM);
+                }
                 self.ends_within(POWER_OFF)
             };
             if !is_orderly {
-                let _ = self.nspawn.kill();
-                let _ = self.nspawn.wait();
+                let _ = self.outer.kill();
+                let _ = self.outer.wait();
             }
         }
         // It leaves this one behind where it cannot tell what it is on.
