@@ -12,6 +12,9 @@ export RUSTDOCFLAGS = -D warnings
 # Tests that cannot run here say so, and append a line to this file.
 export LISTEND_TEST_SKIPS = $(CURDIR)/target/skipped-tests.txt
 
+# CI tries a test that failed again, and reports it as flaky.
+NEXTEST_FLAGS = $(if $(CI),--profile ci)
+
 MAN_PAGES = $(wildcard man/*.[1-8])
 
 .PHONY: all setup test test-all check fmt clippy doc man unit bench clean
@@ -61,13 +64,16 @@ clippy:
 # it does not run documentation tests.
 unit:
 	@mkdir -p target && : > $(LISTEND_TEST_SKIPS)
+	@# What was skipped is told of a run that failed, too.
+	@status=0; set -x; \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) test --doc && $(CARGO) nextest run --no-fail-fast; \
+		$(CARGO) test --doc && $(CARGO) nextest run --no-fail-fast $(NEXTEST_FLAGS) || status=$$?; \
 	else \
-		$(CARGO) test --no-fail-fast; \
-	fi
-	@skipped=$$(sort -u $(LISTEND_TEST_SKIPS) | wc -l); \
-	echo "skipped on this machine: $$skipped"; sort -u $(LISTEND_TEST_SKIPS) | sed 's/^/  /'
+		$(CARGO) test --no-fail-fast || status=$$?; \
+	fi; set +x; \
+	skipped=$$(sort -u $(LISTEND_TEST_SKIPS) | wc -l); \
+	echo "skipped on this machine: $$skipped"; sort -u $(LISTEND_TEST_SKIPS) | sed 's/^/  /'; \
+	exit $$status
 
 doc:
 	$(CARGO) doc --no-deps --document-private-items
