@@ -348,3 +348,179 @@ fn help_and_version_go_to_standard_output_with_exit_code_0() {
         assert!(finished.stderr.is_empty(), "{words:?}: {finished:#?}");
     }
 }
+
+/// The kinds of all advice.
+fn advice(json: &Value) -> Vec<&str> {
+    let advice = json["advice"].as_array().expect("a list of advice");
+    let kinds = advice
+        .iter()
+        .map(|one| one["kind"].as_str().expect("a kind"));
+    kinds.collect()
+}
+
+// execve(2): MAX_ARG_STRLEN, 32 pages with the NUL, and a quarter of the stack for everything.
+#[test]
+fn what_execve_would_not_take_is_refused_with_its_place() {
+    let world = World::new();
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    let page = usize::try_from(page.expect("sysconf").expect("a number")).expect("positive");
+    let longest = 32 * page;
+    let check = |value: usize, more: &str| {
+        let value = "x".repeat(value);
+        let yaml = format!(
+            "workers:\n  app:\n    command: [/bin/true]\n    silence: no-listeners\n    \
+             environment: {{ BIG: {value} }}\n{more}"
+        );
+        world.check(&yaml, &["--json", "--no-bind"])
+    };
+    // `BIG=` and a NUL are part of it.
+    check(longest - 5, "").expect_code(0);
+    let json = check(longest - 4, "").expect_code(CONFIG).json();
+    assert_eq!(places(&json), [place("bad-value", 5, 25)]);
+    let json = check(longest - 5, "    limits: { stack: 64K }\n");
+    let json = json.expect_code(CONFIG).json();
+    assert_eq!(places(&json), [place("bad-value", 2, 3)]);
+
+    let long = "x".repeat(longest);
+    world.write("variables", &format!("FROM_A_FILE={long}\n"));
+    let yaml = format!(
+        "workers:\n  app:\n    command: [/bin/true, {long}]\n    environment_file: variables\n"
+    );
+    let json = world.check(&yaml, &["--json", "--no-bind"]).json();
+    let expected = [place("bad-value", 3, 26), place("bad-value", 4, 23)];
+    assert_eq!(places(&json), expected);
+}
+
+#[test]
+fn what_only_a_shell_would_understand_is_told() {
+    let world = World::new();
+    let check = |command: &str| {
+        let yaml = format!(
+            "workers:\n  app:\n    silence: [no-listeners, command-not-found]\n    \
+             command: {command}\n"
+        );
+        let json = world.check(&yaml, &["--json"]).expect_code(0).json();
+        advice(&json)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    for command in [
+        "a && b",
+        "'a || b'",
+        "a | b",
+        "a ; b",
+        "a &",
+        "a > c",
+        "a >c",
+        "a 2>/dev/null",
+        "a &> c",
+        "'a < b'",
+        "a $HOME",
+        "[a, $HOME]",
+    ] {
+        assert_eq!(check(command), ["no-shell"], "{command}");
+    }
+    for command in [
+        "sh -c 'a && b > c'",
+        "[a, '&&', '>']",
+        "awk '{{print $1}}'",
+        "[a, '$1', 'x$HOME', '$$']",
+        "a -> b=>c a&b 'daemon off;'",
+    ] {
+        assert_eq!(check(command), [""; 0], "{command}");
+    }
+}
+
+#[test]
+fn a_variable_that_nothing_sets_is_told() {
+    let world = World::new();
+    let yaml = "workers:
+  app:
+    command: [/bin/true, $ONE, 'a${TWO}', '${PATH}', $LISTEN_FDS]
+    after_ready: [/bin/true, $MAINPID, $THREE]
+    expand_environment: true
+    environment: { ONE: '1' }
+    silence: no-listeners
+";
+    let json = world.check(yaml, &["--json"]).expect_code(0).json();
+    assert_eq!(advice(&json), ["unset-variable", "unset-variable"]);
+    let text = json.to_string();
+    assert!(text.contains("$TWO") && text.contains("$THREE"), "{json:#}");
+    assert!(
+        !text.contains("$ONE") && !text.contains("MAINPID"),
+        "{json:#}"
+    );
+}
+
+#[test]
+fn folders_and_programs_of_hooks_that_are_not_there_are_told() {
+    let world = World::new();
+    let check = |lines: &str| {
+        let yaml = format!(
+            "workers:\n  app:\n    command: [/bin/true]\n    silence: no-listeners\n{lines}"
+        );
+        let json = world.check(&yaml, &["--json"]).expect_code(0).json();
+        advice(&json)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    world.write("file", "");
+    for (lines, kind) in [
+        ("    working_directory: $DIR/none", "path-missing"),
+        ("    working_directory: $DIR/file", "path-missing"),
+        ("    output: file:$DIR/none/app.log", "path-missing"),
+        (
+            "    output: 'file:$DIR/none/{instance}.log'",
+            "path-missing",
+        ),
+        ("    before_start: [$DIR/none]", "command-not-found"),
+        (
+            "    after_ready: { command: $DIR/none }",
+            "command-not-found",
+        ),
+        ("    after_stop: [no-such-program]", "command-not-found"),
+        ("    reload_command: [$DIR/file]", "command-not-found"),
+    ] {
+        assert_eq!(check(lines), [kind], "{lines}");
+    }
+    for lines in [
+        "    working_directory: $DIR",
+        "    working_directory: $DIR/none-{instance}",
+        "    output: 'file:$DIR/app-{instance}.log'",
+        "    output: file:/listend-test.log",
+        "    before_start: [/bin/true]",
+    ] {
+        assert_eq!(check(lines), [""; 0], "{lines}");
+    }
+}
+
+// A reload refuses it, because a file that is just being written is empty for a moment.
+#[test]
+fn an_empty_configuration_is_told() {
+    let world = World::new();
+    for yaml in ["", "# nothing\n", "listeners: {}\nworkers: {}\n"] {
+        let json = world.check(yaml, &["--json"]).expect_code(0).json();
+        assert_eq!(advice(&json), ["nothing-configured"], "{yaml:?}");
+    }
+    let yaml = "silence: nothing-configured\n";
+    let json = world.check(yaml, &["--json"]).expect_code(0).json();
+    assert_eq!(advice(&json), [""; 0]);
+}
+
+#[test]
+fn a_drop_in_that_is_not_read_is_told() {
+    let world = World::new();
+    fs::create_dir(world.path("conf.d")).expect("create a folder");
+    world.write("conf.d/web.yml", "listeners: { web: 127.0.0.1:0 }\n");
+    world.write("conf.d/.hidden.yml", "");
+    world.write("conf.d/readme.txt", "");
+    let yaml = "workers: { app: { command: /bin/true, silence: no-listeners } }\n";
+    let json = world.check(yaml, &["--json"]).expect_code(0).json();
+    assert_eq!(advice(&json), ["ignored-file"], "{json:#}");
+    assert!(json.to_string().contains("conf.d/web.yml"), "{json:#}");
+    let yaml = format!("{yaml}silence: ignored-file\n");
+    let json = world.check(&yaml, &["--json"]).expect_code(0).json();
+    assert_eq!(advice(&json), [""; 0]);
+}

@@ -312,6 +312,36 @@ fn the_variables_of_every_other_dialect_are_scrubbed() {
         "TABLEFLIP_HAS_PARENT_7DIU3",
         "ENDLESS_CONTINUE",
         "ENDLESS_SOCKET_ORDER",
+        "MAINPIDFDID",
+        "MANAGERPID",
+        "MANAGERPIDFDID",
+        "INVOCATION_ID",
+        "SYSTEMD_EXEC_PID",
+        "SYSTEMD_ACTIVATION_UNIT",
+        "SYSTEMD_ACTIVATION_SCOPE",
+        "RUNTIME_DIRECTORY",
+        "STATE_DIRECTORY",
+        "CACHE_DIRECTORY",
+        "LOGS_DIRECTORY",
+        "CONFIGURATION_DIRECTORY",
+        "CREDENTIALS_DIRECTORY",
+        "MEMORY_PRESSURE_WATCH",
+        "MEMORY_PRESSURE_WRITE",
+        "PIDFILE",
+        "SERVICE_RESULT",
+        "EXIT_CODE",
+        "EXIT_STATUS",
+        "MONITOR_SERVICE_RESULT",
+        "MONITOR_EXIT_CODE",
+        "MONITOR_EXIT_STATUS",
+        "MONITOR_INVOCATION_ID",
+        "MONITOR_UNIT",
+        "TRIGGER_UNIT",
+        "TRIGGER_PATH",
+        "TRIGGER_TIMER_REALTIME_USEC",
+        "TRIGGER_TIMER_MONOTONIC_USEC",
+        "FDSTORE",
+        "SO_COOKIE",
         "REMOTE_ADDR",
         "REMOTE_PORT",
         "TCPLOCALIP",
@@ -339,6 +369,10 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
             .env("LISTEN_PIDFDID", "1");
         start.env("NGINX_HOME", "/n").env("TCP_TIMEOUT", "5");
         start.env("PROTOCOL", "http").env("MY_LISTEN_FDS", "kept");
+        // Of listend's own unit, and true of its workers as well.
+        for name in ["LANG", "XDG_RUNTIME_DIR", "LOG_NAMESPACE", "TERM"] {
+            start.env(name, "3");
+        }
     });
     let report = world.puppet().report;
     for name in SCRUBBED {
@@ -353,6 +387,9 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
     assert_eq!(env(&report, "TCP_TIMEOUT"), Some("5"));
     assert_eq!(env(&report, "PROTOCOL"), Some("http"));
     assert_eq!(env(&report, "MY_LISTEN_FDS"), Some("kept"));
+    for name in ["LANG", "XDG_RUNTIME_DIR", "LOG_NAMESPACE", "TERM"] {
+        assert_eq!(env(&report, name), Some("3"), "{name}");
+    }
     daemon.stop();
 }
 
@@ -375,14 +412,29 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
     daemon.stop();
 }
 
-// Rule: "default signal dispositions, an empty signal mask".
+// Rule: "default signal dispositions, an empty signal mask"; but for SIGPIPE, which systemd.exec(5)
+// ignores in a service (IgnoreSIGPIPE=), whatever it was in listend.
 #[test]
-fn a_worker_starts_with_no_signal_blocked_ignored_or_caught() {
+fn a_worker_starts_with_no_signal_blocked_or_caught_and_only_sigpipe_ignored() {
+    let sigpipe = Signal::SIGPIPE as i32;
+    signals_of_a_worker("", &[sigpipe]);
+    signals_of_a_worker("ignore_sigpipe: true", &[sigpipe]);
+    signals_of_a_worker("ignore_sigpipe: false", &[]);
+}
+
+#[track_caller]
+fn signals_of_a_worker(line: &str, ignored: &[i32]) {
     let world = World::new();
-    let yaml = "
-listeners: { web: '127.0.0.1:0' }
-workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
-";
+    let yaml = &format!(
+        "
+listeners: {{ web: '127.0.0.1:0' }}
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [web]
+    {line}
+"
+    );
     let number = |signal: Signal| (signal as i32).to_string();
     let (usr1, usr2) = (number(Signal::SIGUSR1), number(Signal::SIGUSR2));
     let (hup, pipe, chld) = (
@@ -400,7 +452,7 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
     let report = world.puppet().report;
     assert_eq!(report.blocked, [0; 0]);
     // Signals 32 and 33 too, which posix_spawn(3) of glibc ignores in whatever it starts.
-    assert_eq!(report.ignored, [0; 0]);
+    assert_eq!(report.ignored, ignored);
     assert_eq!(report.caught, [0; 0]);
     // The daemon itself is not to be deaf either: it was started with SIGTERM and SIGCHLD blocked.
     daemon.stop();
@@ -410,6 +462,9 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
 // `{address:web}`, `{port:web}`, `{instance}`, `{generation}`; `{{` is a brace."
 #[test]
 fn placeholders_are_filled_in_in_command_environment_and_working_directory() {
+    if !require_ipv6() {
+        return;
+    }
     let world = World::new();
     fs::create_dir(world.path("in0")).expect("create a folder");
     fs::create_dir(world.path("in1")).expect("create a folder");
@@ -418,6 +473,7 @@ fn placeholders_are_filled_in_in_command_environment_and_working_directory() {
 listeners:
   sock: unix:$DIR/app.sock
   web: { address: ['127.0.0.1:0', '127.0.0.1:0'] }
+  v6: { address: '[::1]:0' }
 workers:
   app:
     command:
@@ -431,12 +487,14 @@ workers:
       - '{address:sock}'
       - '{instance}.{generation}'
       - '{{literal}}'
+      - '{host:web}/{host:v6}:{port:v6}'
+      - '{supervisor_pid}'
     environment:
       BIND: fd://{fd:sock}
       PORT: '{port:web:1}'
       NAME: app-{instance}
     working_directory: $DIR/in{instance}
-    listeners: [sock, web]
+    listeners: [sock, web, v6]
     instances: 2
 ",
     );
@@ -461,6 +519,8 @@ workers:
                 world.path("app.sock").to_str().unwrap().to_owned(),
                 format!("{instance}.1"),
                 "{literal}".to_owned(),
+                format!("127.0.0.1/::1:{}", port(3)),
+                daemon.pid().to_string(),
             ]
         );
         assert_eq!(env(report, "BIND"), Some("fd://3"));
@@ -470,6 +530,76 @@ workers:
             Some(format!("app-{instance}").as_str())
         );
     }
+    daemon.stop();
+}
+
+// systemd.service(5), COMMAND LINES: "$FOO as a separate word … split at whitespace", "${FOO} as part
+// of a word, or as a word of its own".
+#[test]
+fn variables_in_commands_are_what_systemd_makes_of_them() {
+    let world = World::new();
+    world.write("variables", "OPTS=\"-a 'b c' {instance} \\$HOME\"\nNONE=\n");
+    let daemon = world.run(
+        "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS, $OPTS, '${OPTS}', $NONE, '${NONE}', 'x${PORT}y', x$PORT,
+              '$$PORT', '${LISTEN_FDS}', $UNKNOWN, 'u${UNKNOWN}', '{instance}']
+    expand_environment: true
+    environment_file: variables
+    environment: { PORT: 'p{instance}' }
+    listeners: [web]
+    after_ready: [$PROBE, puppet, $EVENTS, 'main ${MAINPID}', $OPTS]
+",
+    );
+    let app = world.puppet().report;
+    let options = "-a 'b c' {instance} $HOME";
+    assert_eq!(
+        app.argv[3..],
+        [
+            "-a",
+            "b c",
+            "{instance}",
+            "$HOME",
+            options,
+            "",
+            "xp0y",
+            "x$PORT",
+            "$PORT",
+            "1",
+            "u",
+            "0"
+        ]
+    );
+    let hook = world.puppet().report;
+    let main = format!("main {}", app.pid);
+    assert_eq!(hook.argv[3..], [&main, "-a", "b c", "{instance}", "$HOME"]);
+    daemon.stop();
+}
+
+#[test]
+fn without_expand_environment_a_dollar_is_a_letter() {
+    let world = World::new();
+    let yaml = "workers: { app: { command: [$PROBE, puppet, $EVENTS, $HOME, x$HOME, $$] } }";
+    let daemon = world.run(yaml);
+    let report = world.puppet().report;
+    assert_eq!(report.argv[3..], ["$HOME", "x$HOME", "$$"]);
+    daemon.stop();
+}
+
+// tcpd(8): "the tcpd program … runs the appropriate server", which it takes from argv[0].
+#[test]
+fn argv0_is_what_the_program_is_told_that_it_is_called() {
+    let world = World::new();
+    let daemon = world.run(
+        "
+workers: { app: { command: [$PROBE, puppet, $EVENTS], argv0: 'in.app-{instance}' } }
+",
+    );
+    let report = world.puppet().report;
+    assert_eq!(report.argv[0], "in.app-0");
+    assert_eq!(report.argv[1], "puppet");
     daemon.stop();
 }
 

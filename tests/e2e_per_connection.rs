@@ -144,7 +144,8 @@ fn inetd_gives_the_connection_as_input_and_output() {
     is_tcp(&report, here, address);
     has(&report, &[("REMOTE_HOST_OF_MINE", "kept")], &[]);
     assert_eq!(connection(&report, 0).name, address.to_string());
-    assert_eq!((report.blocked, report.ignored), (vec![], vec![]));
+    let sigpipe = nix::sys::signal::Signal::SIGPIPE as i32;
+    assert_eq!((report.blocked, report.ignored), (vec![], vec![sigpipe]));
     assert_eq!(report.pgid, report.pid);
     daemon.stop();
 }

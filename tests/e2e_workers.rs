@@ -227,6 +227,56 @@ fn a_worker_runs_with_the_group_and_supplementary_groups_of_its_entry() {
     daemon.stop();
 }
 
+// initgroups(3) with the group that counts, as systemd has it: the primary group of the user is not
+// among them, unless the user is named as a member of it.
+#[test]
+fn with_another_group_the_users_primary_group_is_given_up() {
+    if !require_root() {
+        return;
+    }
+    let world = World::new();
+    let probe = public_probe(&world);
+    let command = format!("[{}, puppet, $EVENTS]", probe.display());
+    let daemon = world.run(&yaml(&command, "user: nobody\ngroup: daemon"));
+    let report = world.puppet().report;
+    let daemons = Group::from_name("daemon").unwrap().expect("daemon").gid;
+    assert_eq!(report.gids, [daemons.as_raw(); 4]);
+    assert_eq!(report.groups, [daemons.as_raw()]);
+    daemon.stop();
+}
+
+// execve(2): "EAGAIN … the caller … changed its user ID … and … is still above its RLIMIT_NPROC".
+#[test]
+fn a_launch_over_the_limit_on_processes_names_it() {
+    if !require_root() {
+        return;
+    }
+    let world = World::new();
+    let probe = public_probe(&world);
+    let yaml = format!(
+        "
+listeners: {{ web: '127.0.0.1:0' }}
+workers:
+  many: {{ command: [{0}, puppet, $EVENTS], user: 54322, instances: 3 }}
+  few:
+    command: [{0}, puppet, $EVENTS]
+    user: 54322
+    limits: {{ nproc: 2 }}
+    listeners: [web]
+    activation: on-demand
+",
+        probe.display()
+    );
+    let daemon = world.run(&yaml);
+    let _many = world.puppets(3);
+    let _client = client::tcp(daemon.address("web")).expect("connect");
+    let line = daemon.line(&["few", "executing the program"]);
+    for words in ["EAGAIN", "RLIMIT_NPROC", "limit of 2", "nproc"] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+    daemon.stop();
+}
+
 // Privileges are dropped in the worker; the listener was bound before.
 #[test]
 fn an_unprivileged_worker_serves_a_privileged_port_and_a_private_path() {

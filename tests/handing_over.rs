@@ -32,6 +32,7 @@ fn surroundings() -> Surroundings {
     Surroundings {
         signals: listend::sys::changed_signals(),
         listend: "/usr/bin/listend".to_owned(),
+        pid: 7,
         inode: PidfdInode::Leave,
         open_files: (1024, 4096),
     }
@@ -56,6 +57,7 @@ fn worker(events: &str, handoff: Handoff, output: Output) -> WorkerPlan {
             length: 1,
         },
         command: vec![literal(probe), literal("puppet"), literal(events), fd],
+        argv0: None,
         listeners: Vec::new(),
         handoff,
         nonblocking: false,
@@ -70,6 +72,7 @@ fn worker(events: &str, handoff: Handoff, output: Output) -> WorkerPlan {
         limits: Vec::new(),
         nice: None,
         oom_score_adjust: None,
+        ignore_sigpipe: true,
         output,
         notify_access: None,
         fd_store: 0,

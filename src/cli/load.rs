@@ -25,8 +25,15 @@ pub fn read_files(path: &Path) -> Loaded {
     let mut files = Vec::new();
     let mut unreadable = Report::default();
     let mut paths = vec![path.to_owned()];
+    let mut ignored = Vec::new();
     match drop_ins(path) {
-        Ok(found) => paths.extend(found),
+        Ok(found) => {
+            let (read, left): (Vec<_>, Vec<_>) = found
+                .into_iter()
+                .partition(|path| has_extension(path, "yaml"));
+            paths.extend(read);
+            ignored = left;
+        }
         Err((folder, error)) => unreadable.add(cannot_read(&folder, &error)),
     }
     for (index, path) in paths.iter().enumerate() {
@@ -54,7 +61,19 @@ pub fn read_files(path: &Path) -> Loaded {
     }
     unreadable.extend(std::mem::take(&mut loaded.report));
     loaded.report = unreadable;
+    for path in ignored {
+        let message = format!("{} is not read: it does not end in .yaml", path.display());
+        let hint = "give it a name that ends in .yaml, or take it out of the folder";
+        let problem = Problem::new(Kind::IgnoredFile, message).with_hint(hint.to_owned());
+        loaded.report.add(problem);
+    }
+    Silence::of(&loaded.config).apply(&mut loaded.report);
     loaded
+}
+
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == wanted)
 }
 
 /// Resolves what was read, if it can be understood at all.
@@ -89,7 +108,8 @@ fn read(path: &Path) -> io::Result<SourceFile> {
     })
 }
 
-/// `conf.d/*.yaml` beside the file, in the order of their names.
+/// `conf.d/*.yaml` beside the file, in the order of their names, and `*.yml` among them, which was
+/// probably meant to be one.
 fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     let folder = path.with_file_name("conf.d");
     let entries = match fs::read_dir(&folder) {
@@ -109,10 +129,7 @@ fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
         let hidden = path
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        !hidden
-            && path
-                .extension()
-                .is_some_and(|extension| extension == "yaml")
+        !hidden && (has_extension(path, "yaml") || has_extension(path, "yml"))
     });
     found.sort();
     Ok(found)

@@ -224,6 +224,7 @@ pub fn start(
     log_bound(&plan, &bound, started);
     let surroundings = Surroundings {
         listend: own_path(),
+        pid: std::process::id(),
         inode: pidfd_inode(),
         signals: sys::changed_signals(),
         open_files,

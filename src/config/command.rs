@@ -1,12 +1,12 @@
 //! Commands: a worker's own, and those around the life of its instances.
 
 use super::complaint::{Complaint, Out};
-use super::decode::{Fields, read_template, text, texts};
+use super::decode::{Fields, read_with_dollars, text, texts};
 use super::keys;
 use super::life::Hook;
 use super::model::{Located, Template};
 use super::scalar;
-use super::template::Mention;
+use super::template::{Dollar, Mention, is_variable};
 use super::worker::DraftWorker;
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place};
@@ -21,11 +21,21 @@ pub(super) fn of_worker(node: &Node, draft: &mut DraftWorker, out: &mut Out) {
     let Some(words) = words(node, "command", &whose, out) else {
         return;
     };
-    for word in &words {
-        let (value, mentions) = whole_or_part(word, node, out);
+    let dollar = dollar(draft.worker.expand_environment);
+    for (index, word) in words.iter().enumerate() {
+        let (value, mentions) = whole_or_part(word, index, dollar, node, out);
         draft.mentions.extend(mentions);
         let place = word.place;
         draft.worker.command.push(Located { value, place });
+    }
+}
+
+/// What a dollar is in the commands of a worker.
+pub(super) fn dollar(expand_environment: bool) -> Dollar {
+    if expand_environment {
+        Dollar::Variable
+    } else {
+        Dollar::Plain
     }
 }
 
@@ -34,18 +44,19 @@ pub(super) fn of_worker(node: &Node, draft: &mut DraftWorker, out: &mut Out) {
 pub(super) fn hook(
     node: &Node,
     key: &'static str,
+    dollar: Dollar,
     mentions: &mut Vec<(Place, Mention)>,
     out: &mut Out,
 ) -> Option<Hook> {
     let whose = format!("`{key}`");
     let Content::Map(_) = &node.content else {
-        let command = hook_words(node, key, &whose, mentions, out)?;
+        let command = hook_words(node, key, dollar, mentions, out)?;
         let timeout = HOOK_TIMEOUT;
         return Some(Hook { command, timeout });
     };
     let mut fields = Fields::open(node, keys::HOOK, &whose, &[], out)?;
     let command = match fields.take("command") {
-        Some(node) => hook_words(node, key, &whose, mentions, out),
+        Some(node) => hook_words(node, key, dollar, mentions, out),
         None => {
             let complaint = Complaint::new(Kind::MissingKey, format!("{whose} has no `command`"));
             let complaint = complaint.hint("add `command: [/path/to/program, argument]`");
@@ -89,23 +100,28 @@ fn timeout(key: &str, text: &str) -> Result<Duration, Complaint> {
 fn hook_words(
     node: &Node,
     key: &str,
-    whose: &str,
+    dollar: Dollar,
     mentions: &mut Vec<(Place, Mention)>,
     out: &mut Out,
 ) -> Option<Vec<Template>> {
-    let words = words(node, key, whose, out)?;
+    let whose = format!("`{key}`");
+    let words = words(node, key, &whose, out)?;
     let mut command = Vec::with_capacity(words.len());
-    for word in &words {
+    for (index, word) in words.iter().enumerate() {
         // What units of systemd have there.
-        if key == "reload_command" && word.value == "$MAINPID" {
+        let is_plain = dollar == Dollar::Plain;
+        if key == "reload_command" && word.value == "$MAINPID" && is_plain {
             let complaint = Complaint::bad("`reload_command`: `$MAINPID` means nothing here");
-            let complaint = complaint.hint("write `reload_signal: SIGHUP` instead of a command");
+            let complaint = complaint.hint(
+                "write `reload_signal: SIGHUP` instead of a command, or add \
+                 `expand_environment: true`",
+            );
             out.add(complaint.at(word.place));
         }
-        let (template, found) = whole_or_part(word, node, out);
+        let (template, found) = whole_or_part(word, index, dollar, node, out);
         for (place, mention) in found {
             if mention.what == "fd" {
-                out.add(no_descriptor(whose, &mention).at(place));
+                out.add(no_descriptor(&whose, &mention).at(place));
             } else {
                 mentions.push((place, mention));
             }
@@ -161,19 +177,65 @@ fn split(text: &str, node: &Node, key: &str, out: &mut Out) -> Option<Vec<Locate
         out.add(complaint.at(place));
         return None;
     };
+    if let Some(word) = words.iter().find(|word| is_for_a_shell(word)) {
+        let complaint = Complaint::new(
+            Kind::NoShell,
+            format!("`{key}`: `{word}` is an argument like any other: no shell runs this"),
+        );
+        let complaint = complaint.hint(
+            "write `[sh, -c, '…']` for what a shell is to do; `before_start` runs another command \
+             first, and `output` says where the output goes",
+        );
+        out.add(complaint.at(place));
+    }
     let words = words.into_iter().map(|value| Located { value, place });
     Some(words.collect())
+}
+
+/// Whether a word of a command line means something to shells, and hardly anything to programs.
+fn is_for_a_shell(word: &str) -> bool {
+    let redirection = word.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    matches!(word, "&&" | "||" | "|" | ";" | "&" | "<")
+        || word.starts_with("&>")
+        || redirection.starts_with('>')
+}
+
+/// Advises on a variable that stays as it is written.
+fn unexpanded(word: &Located<String>, out: &mut Out) {
+    let name = word
+        .value
+        .strip_prefix('$')
+        .filter(|name| is_variable(name));
+    if let Some(name) = name
+        && name != "MAINPID"
+    {
+        let complaint = Complaint::new(
+            Kind::NoShell,
+            format!("`${name}` is an argument like any other: no shell runs this"),
+        );
+        let complaint = complaint.hint(
+            "write `expand_environment: true` for what systemd makes of it, or `[sh, -c, '…']`",
+        );
+        out.add(complaint.at(word.place));
+    }
 }
 
 /// A word's template, and where it names listeners. Words that were split out of one string are
 /// shown by the whole string.
 fn whole_or_part(
     word: &Located<String>,
+    index: usize,
+    dollar: Dollar,
     node: &Node,
     out: &mut Out,
 ) -> (Template, Vec<(Place, Mention)>) {
     let mut found = Vec::new();
-    let template = read_template(&word.value, word.place, &mut found, out);
+    // The program is what it is called, as systemd has it.
+    let dollar = if index == 0 { Dollar::Plain } else { dollar };
+    if dollar == Dollar::Plain && index > 0 {
+        unexpanded(word, out);
+    }
+    let template = read_with_dollars(&word.value, dollar, word.place, &mut found, out);
     if !matches!(node.content, Content::List(_)) {
         for (place, _) in &mut found {
             *place = word.place;

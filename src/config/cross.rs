@@ -175,11 +175,13 @@ fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), Complaint> {
         )
         .hint(hint));
     };
-    if what == "port" && !matches!(endpoint, Endpoint::Inet { .. }) {
+    if matches!(what, "port" | "host") && !matches!(endpoint, Endpoint::Inet { .. }) {
         let message = match endpoint {
-            Endpoint::Unix { .. } => format!("listener `{name}` is a unix socket and has no port"),
+            Endpoint::Unix { .. } => {
+                format!("listener `{name}` is a unix socket and has no {what}")
+            }
             other => format!(
-                "listener `{name}` is {}, whose port or name is not passed on alone",
+                "listener `{name}` is {}, whose {what} is not passed on alone",
                 other.kind().word()
             ),
         };

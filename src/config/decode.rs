@@ -3,7 +3,7 @@
 use super::complaint::{Complaint, Out};
 use super::keys::{self, Key};
 use super::model::{Located, Template};
-use super::template::{self, Mention};
+use super::template::{self, Dollar, Mention};
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, did_you_mean};
 use std::collections::HashMap;
@@ -329,7 +329,18 @@ pub(super) fn read_template(
     mentions: &mut Vec<(Place, Mention)>,
     out: &mut Out,
 ) -> Template {
-    let (template, mentioned, mistakes) = template::parse(text);
+    read_with_dollars(text, Dollar::Plain, place, mentions, out)
+}
+
+/// The same of a text in which a dollar may mean something.
+pub(super) fn read_with_dollars(
+    text: &str,
+    dollar: Dollar,
+    place: Place,
+    mentions: &mut Vec<(Place, Mention)>,
+    out: &mut Out,
+) -> Template {
+    let (template, mentioned, mistakes) = template::parse(text, dollar);
     if mentioned.is_empty() && mistakes.is_empty() {
         return template;
     }

@@ -137,6 +137,16 @@ pub const WORKER: &[Key] = &[
         "the program and its arguments; never run by a shell",
     ),
     key(
+        "argv0",
+        "the first word of the command",
+        "what the program is told that it is called",
+    ),
+    key(
+        "expand_environment",
+        "false",
+        "whether `$NAME` and `${NAME}` in commands stand for variables",
+    ),
+    key(
         "listeners",
         "none",
         "the listeners it gets, in the order of their descriptors",
@@ -250,6 +260,7 @@ pub const WORKER: &[Key] = &[
         "listend's own score",
         "-1000 (never killed) to 1000",
     ),
+    key("ignore_sigpipe", "true", "whether SIGPIPE is ignored"),
     key(
         "output",
         "inherit",

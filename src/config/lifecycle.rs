@@ -89,7 +89,8 @@ fn hook(
 ) -> Option<Hook> {
     let node = fields.take(key)?;
     draft.written.of_instances.push((key, node.place));
-    command::hook(node, key, &mut draft.mentions, out)
+    let dollar = command::dollar(draft.worker.expand_environment);
+    command::hook(node, key, dollar, &mut draft.mentions, out)
 }
 
 /// Reads `reload_signal` and `reload_command`; the signal, for what else is to be said about it.
@@ -109,7 +110,8 @@ fn reload(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) -> Option
     let command = other.and_then(|node| {
         let key = "reload_command";
         draft.written.of_instances.push((key, node.place));
-        command::hook(node, key, &mut draft.mentions, out)
+        let dollar = command::dollar(draft.worker.expand_environment);
+        command::hook(node, key, dollar, &mut draft.mentions, out)
     });
     if let (Some(signal), Some(command)) = (node, other) {
         let complaint = Complaint::bad(

@@ -360,6 +360,11 @@ pub struct Worker {
     pub name: Located<String>,
     /// The words of the command; never empty.
     pub command: Vec<Located<Template>>,
+    /// What the program is told that it is called (`argv[0]`); the first word of the command unless
+    /// given.
+    pub argv0: Option<Located<Template>>,
+    /// Whether `$NAME` and `${NAME}` in commands stand for variables.
+    pub expand_environment: bool,
     /// The listeners it gets, by name, in the order of their descriptors.
     pub listeners: Vec<Located<String>>,
     /// How many instances.
@@ -392,6 +397,8 @@ pub struct Worker {
     pub limits: Vec<Located<Limit>>,
     /// -20 to 19 (setpriority(2)).
     pub nice: Option<Located<i32>>,
+    /// Whether SIGPIPE is ignored.
+    pub ignore_sigpipe: bool,
     /// -1000 to 1000 (proc_pid_oom_score_adj(5)).
     pub oom_score_adjust: Option<Located<i32>>,
     /// Where standard output and error go.
@@ -595,22 +602,45 @@ pub enum Piece {
     Address(SocketRef),
     /// `{port:web}`: the port that was really bound.
     Port(SocketRef),
+    /// `{host:web}`: the IP address that was really bound, without port and brackets.
+    Host(SocketRef),
     /// `{instance}`: the number of the instance, from 0.
     Instance,
     /// `{generation}`: the number of the generation, from 1.
     Generation,
     /// `{listend}`: the path of the running listend.
     Listend,
+    /// `{supervisor_pid}`: its process id.
+    SupervisorPid,
+    /// `${NAME}`: the value of a variable, with `expand_environment`.
+    Variable(String),
+    /// `$NAME`, which is a word by itself: the value of a variable, split into words.
+    Words(String),
 }
 
 impl Piece {
     /// The listener that it names.
     pub fn listener(&self) -> Option<&str> {
         match self {
-            Piece::Fd(socket) | Piece::Address(socket) | Piece::Port(socket) => {
-                Some(&socket.listener)
-            }
-            Piece::Text(_) | Piece::Instance | Piece::Generation | Piece::Listend => None,
+            Piece::Fd(socket)
+            | Piece::Address(socket)
+            | Piece::Port(socket)
+            | Piece::Host(socket) => Some(&socket.listener),
+            Piece::Text(_)
+            | Piece::Instance
+            | Piece::Generation
+            | Piece::Listend
+            | Piece::SupervisorPid
+            | Piece::Variable(_)
+            | Piece::Words(_) => None,
+        }
+    }
+
+    /// The variable that it names.
+    pub fn variable(&self) -> Option<&str> {
+        match self {
+            Piece::Variable(name) | Piece::Words(name) => Some(name),
+            _ => None,
         }
     }
 }

@@ -71,6 +71,15 @@ pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> 
     names_once(&mut draft, &mut report);
     conflict::find(draft.listeners.iter().chain(&draft.metrics), &mut report);
     cross::check(&draft, &mut report);
+    let is_empty =
+        draft.listeners.is_empty() && draft.workers.is_empty() && draft.metrics.is_none();
+    if is_empty && !draft.incomplete && report.is_ok() {
+        let message = "the configuration names neither a listener nor a worker";
+        let problem = Problem::new(Kind::NothingConfigured, message);
+        let hint = "listend would start and do nothing; one that runs a configuration refuses to \
+                    reload an empty one";
+        report.add(problem.with_hint(hint.to_owned()));
+    }
     let listeners = draft.listeners.into_iter().filter(|draft| !draft.duplicate);
     let workers = draft.workers.into_iter().filter(|draft| !draft.duplicate);
     let config = Config {

@@ -4,7 +4,25 @@ use super::complaint::Complaint;
 use super::model::{Piece, SocketRef, Template};
 use crate::report::{Kind, nearest};
 
-const PLACEHOLDERS: &[&str] = &["fd", "address", "port", "instance", "generation", "listend"];
+const PLACEHOLDERS: &[&str] = &[
+    "fd",
+    "address",
+    "host",
+    "port",
+    "instance",
+    "generation",
+    "listend",
+    "supervisor_pid",
+];
+
+/// What a dollar is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dollar {
+    /// A letter like any other.
+    Plain,
+    /// `${NAME}`, and `$NAME` alone in a word, are variables; `$$` is a dollar.
+    Variable,
+}
 
 /// A mistake, and which characters of the text it is about.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,19 +37,29 @@ pub(super) struct Mistake {
 pub(super) struct Mention {
     pub start: usize,
     pub length: usize,
-    /// `fd`, `address` or `port`.
+    /// `fd`, `address`, `host` or `port`.
     pub what: &'static str,
     pub socket: SocketRef,
 }
 
 /// Reads a template; offsets are in characters.
-pub(super) fn parse(text: &str) -> (Template, Vec<Mention>, Vec<Mistake>) {
+pub(super) fn parse(text: &str, dollar: Dollar) -> (Template, Vec<Mention>, Vec<Mistake>) {
     let mut reader = Reader::default();
-    let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
+    let mut rest = match (dollar, text.strip_prefix('$')) {
+        (Dollar::Variable, Some(name)) if !name.starts_with(['$', '{']) => {
+            reader.words(name);
+            ""
+        }
+        (Dollar::Plain | Dollar::Variable, _) => text,
+    };
+    while let Some(at) = rest
+        .find(|letter| matches!(letter, '{' | '}') || (letter == '$' && dollar == Dollar::Variable))
+    {
         reader.text(&rest[..at]);
         let tail = &rest[at..];
-        rest = if tail.starts_with("{{") || tail.starts_with("}}") {
+        rest = if let Some(behind) = tail.strip_prefix('$') {
+            reader.dollar(behind)
+        } else if tail.starts_with("{{") || tail.starts_with("}}") {
             reader.position += 1;
             reader.text(&tail[..1]);
             &tail[2..]
@@ -90,6 +118,41 @@ impl Reader {
         });
     }
 
+    /// `$NAME`, which is the whole word.
+    fn words(&mut self, name: &str) {
+        if is_variable(name) {
+            self.piece(Piece::Words(name.to_owned()));
+        } else {
+            let complaint = Complaint::new(
+                Kind::BadTemplate,
+                format!("`{name}` cannot be the name of a variable"),
+            );
+            let complaint = complaint.hint("write `$$` for a dollar");
+            self.mistake(name.chars().count() + 1, complaint);
+        }
+    }
+
+    /// Reads what a dollar begins, of which this is behind it; the rest.
+    fn dollar<'t>(&mut self, behind: &'t str) -> &'t str {
+        if let Some(rest) = behind.strip_prefix('$') {
+            self.position += 1;
+            self.text("$");
+            return rest;
+        }
+        let variable = behind
+            .strip_prefix('{')
+            .and_then(|tail| tail.split_once('}'));
+        if let Some((name, rest)) = variable
+            && is_variable(name)
+        {
+            self.piece(Piece::Variable(name.to_owned()));
+            self.position += name.len() + "${}".len();
+            return rest;
+        }
+        self.text("$");
+        behind
+    }
+
     fn placeholder(&mut self, inner: &str) {
         let length = inner.chars().count() + 2;
         match read(inner) {
@@ -109,6 +172,14 @@ impl Reader {
     }
 }
 
+/// Whether this can be the name of a variable.
+pub(super) fn is_variable(name: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(is_letter)
+}
+
 type Read = (Piece, Option<(&'static str, SocketRef)>);
 
 fn read(inner: &str) -> Result<Read, Complaint> {
@@ -125,12 +196,15 @@ fn read(inner: &str) -> Result<Read, Complaint> {
         "instance" => return bare(Piece::Instance),
         "generation" => return bare(Piece::Generation),
         "listend" => return bare(Piece::Listend),
+        "supervisor_pid" => return bare(Piece::SupervisorPid),
         "fd" => "fd",
         "address" => "address",
+        "host" => "host",
         "port" => "port",
         _ => {
-            let known = "known here: `{fd:NAME}`, `{address:NAME}`, `{port:NAME}`, `{instance}`, \
-                         `{generation}`, `{listend}`; write `{{` for a brace";
+            let known = "known here: `{fd:NAME}`, `{address:NAME}`, `{host:NAME}`, `{port:NAME}`, \
+                         `{instance}`, `{generation}`, `{listend}`, `{supervisor_pid}`; write `{{` \
+                         for a brace";
             return Err(bad(format!("`{{{inner}}}` is not a placeholder")).hint(
                 match nearest(word, PLACEHOLDERS.iter().copied()) {
                     Some(right) => format!(
@@ -171,6 +245,7 @@ fn read(inner: &str) -> Result<Read, Complaint> {
     let piece = match what {
         "fd" => Piece::Fd(socket.clone()),
         "address" => Piece::Address(socket.clone()),
+        "host" => Piece::Host(socket.clone()),
         _ => Piece::Port(socket.clone()),
     };
     Ok((piece, Some((what, socket))))
@@ -181,7 +256,11 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        let (template, _, mistakes) = parse(text);
+        shown_with(text, Dollar::Plain)
+    }
+
+    fn shown_with(text: &str, dollar: Dollar) -> String {
+        let (template, _, mistakes) = parse(text, dollar);
         let mut out = String::new();
         for piece in template.pieces {
             match piece {
@@ -212,7 +291,36 @@ mod tests {
         ] {
             assert_eq!(shown(text), want, "{text}");
         }
-        let hint = parse("{adress:web}").2.remove(0).complaint.hint.unwrap();
+        assert_eq!(shown("$A ${{A}} $$"), "$A ${A} $$");
+        let hint = parse("{adress:web}", Dollar::Plain)
+            .2
+            .remove(0)
+            .complaint
+            .hint
+            .unwrap();
         assert!(hint.contains("`{address:web}`"), "{hint}");
+    }
+
+    // systemd.service(5), COMMAND LINES.
+    #[test]
+    fn a_dollar_is_what_systemd_makes_of_it() {
+        for (text, want) in [
+            ("$A", "<Words(\"A\")>"),
+            ("${A}", "<Variable(\"A\")>"),
+            ("-x${A_1}y", "-x<Variable(\"A_1\")>y"),
+            ("-x$A", "-x$A"),
+            ("end$", "end$"),
+            ("$$A", "$A"),
+            ("a$$", "a$"),
+            ("$$${A}", "$<Variable(\"A\")>"),
+            ("{instance}${A}", "<Instance><Variable(\"A\")>"),
+            ("${A}{nope}", "<Variable(\"A\")>!4+6"),
+            ("$1", "!0+2"),
+            ("$", "!0+1"),
+            ("$A-b", "!0+4"),
+            ("${A:-b}", "$!1+6"),
+        ] {
+            assert_eq!(shown_with(text, Dollar::Variable), want, "{text}");
+        }
     }
 }

@@ -49,6 +49,8 @@ pub(super) fn plain(name: &str, place: Place) -> Worker {
             place,
         },
         command: Vec::new(),
+        argv0: None,
+        expand_environment: false,
         listeners: Vec::new(),
         instances: 1,
         handoff: Located {
@@ -71,6 +73,7 @@ pub(super) fn plain(name: &str, place: Place) -> Worker {
         environment_files: Vec::new(),
         limits: Vec::new(),
         nice: None,
+        ignore_sigpipe: true,
         oom_score_adjust: None,
         output: Output::Inherit,
         restart: Restart::default(),
@@ -117,9 +120,19 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
     match Fields::open(entry.value, keys::WORKER, &what, &["output"], &mut out) {
         None => draft.listeners_broken = true,
         Some(mut fields) => {
+            let flag = |text: &str| scalar::boolean("expand_environment", text);
+            let expand = fields.read("expand_environment", &mut out, flag);
+            draft.worker.expand_environment = expand.is_some_and(|expand| expand.value);
             match fields.take("command") {
                 None => no_command(entry, &mut out),
                 Some(node) => command::of_worker(node, &mut draft, &mut out),
+            }
+            if let Some(node) = fields.take("argv0")
+                && let Some(text) = text(node, "argv0", &mut out)
+            {
+                let value = read_template(text, node.place, &mut draft.mentions, &mut out);
+                let place = node.place;
+                draft.worker.argv0 = Some(Located { value, place });
             }
             sockets(&mut fields, &mut draft, &mut out);
             readiness::decode(&mut fields, &mut draft, &mut out);
@@ -221,6 +234,10 @@ fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut
     }
     worker.nice = small(fields, "nice", -20, 19, out);
     worker.oom_score_adjust = small(fields, "oom_score_adjust", -1000, 1000, out);
+    let ignored = fields.read("ignore_sigpipe", out, |text| {
+        scalar::boolean("ignore_sigpipe", text)
+    });
+    worker.ignore_sigpipe = ignored.is_none_or(|ignored| ignored.value);
     if let Some(node) = fields.take("output") {
         worker.output = output(node, &mut draft.mentions, out);
     }

@@ -2,7 +2,9 @@
 
 /// Exact names. Every dialect by which some server takes sockets, readiness or a watchdog: one that
 /// leaks through from listend's own manager makes a worker take descriptors that are not its own,
-/// refuse its listeners, or signal the wrong process.
+/// refuse its listeners, or signal the wrong process. And what systemd.exec(5), "Environment variables
+/// in spawned processes", has about listend's own unit, its folders and its start: a worker that
+/// believes it writes into listend's folders, or reads secrets that are not meant for it.
 const NAMES: &[&str] = &[
     // systemd: sockets, notification, watchdog.
     "LISTEN_PID",
@@ -15,11 +17,26 @@ const NAMES: &[&str] = &[
     "MAINPID",
     "MAINPIDFDID",
     "MANAGERPID",
+    "MANAGERPIDFDID",
     "INVOCATION_ID",
     "FDSTORE",
     "REMOTE_ADDR",
     "REMOTE_PORT",
     "SO_COOKIE",
+    // systemd: the unit, its folders, its secrets and limits, and how it was started or ended before.
+    "SYSTEMD_EXEC_PID",
+    "SYSTEMD_ACTIVATION_UNIT",
+    "SYSTEMD_ACTIVATION_SCOPE",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "CACHE_DIRECTORY",
+    "LOGS_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
+    "PIDFILE",
+    "SERVICE_RESULT",
+    "EXIT_CODE",
+    "EXIT_STATUS",
     // systemfd.
     "LISTEN_FDS_FIRST_FD",
     // upstart, nginx and its fork, Server::Starter.
@@ -53,6 +70,15 @@ const NAMES: &[&str] = &[
 
 /// Families of names.
 const PREFIXES: &[&str] = &[
+    // systemd: the memory pressure of listend's own unit, and which unit or timer started it.
+    "MEMORY_PRESSURE_",
+    "MONITOR_SERVICE_RESULT",
+    "MONITOR_EXIT_",
+    "MONITOR_INVOCATION_ID",
+    "MONITOR_UNIT",
+    "TRIGGER_UNIT",
+    "TRIGGER_PATH",
+    "TRIGGER_TIMER_",
     "EINHORN_",
     "FPM_SOCKETS",
     "PUMA_INHERIT_",

@@ -26,6 +26,36 @@ pub struct Facts {
     pub somaxconn: u32,
     /// The effective user id of listend.
     pub uid: u32,
+    /// What execve(2) takes; `None` where nothing is known.
+    pub execve: Option<ExecveLimits>,
+}
+
+/// How much execve(2) takes ("Limits on size of arguments and environment").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExecveLimits {
+    /// In one string, with its NUL.
+    pub string: u64,
+    /// The soft limit of the stack, a quarter of which all strings and the pointers to them may take.
+    pub stack: u64,
+}
+
+impl ExecveLimits {
+    /// In all strings, with the pointers to them, under such a limit of the stack.
+    pub fn total(stack: u64) -> u64 {
+        // Whatever the stack's limit, never more than 3/4 of 8 MiB (Linux 4.13), nor less than 128 KiB.
+        (stack / 4).clamp(128 << 10, 6 << 20)
+    }
+
+    fn of_this_machine() -> Option<ExecveLimits> {
+        use nix::sys::resource::{Resource, getrlimit};
+        use nix::unistd::{SysconfVar, sysconf};
+        let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten()?;
+        let (stack, _) = getrlimit(Resource::RLIMIT_STACK).ok()?;
+        Some(ExecveLimits {
+            string: u64::try_from(page).ok()? * 32,
+            stack,
+        })
+    }
 }
 
 /// What is known about a user.
@@ -37,7 +67,8 @@ pub struct UserFacts {
     pub uid: u32,
     /// The primary group.
     pub gid: Option<u32>,
-    /// All its groups (getgrouplist(3)).
+    /// The groups that name it as a member (getgrouplist(3)). Those of a bare number are unknown, and
+    /// there are none.
     pub groups: Vec<u32>,
     /// The home folder.
     pub home: String,
@@ -52,6 +83,7 @@ impl Facts {
             environment: own_environment(),
             somaxconn: somaxconn(),
             uid: nix::unistd::geteuid().as_raw(),
+            execve: ExecveLimits::of_this_machine(),
             ..Facts::default()
         };
         for listener in config.every_listener() {
@@ -170,15 +202,20 @@ fn id(text: &str) -> Option<u32> {
 }
 
 fn describe_user(user: &User) -> UserFacts {
-    let groups = CString::new(user.name.as_str())
+    // The call puts the primary group in front of those that name the user as a member. It may be
+    // among those as well: so it is told of one that is none, and that is taken away again.
+    let none = Gid::from_raw(u32::MAX);
+    let groups = CString::new(user.name.as_str());
+    let groups = groups
         .ok()
-        .and_then(|name| nix::unistd::getgrouplist(&name, user.gid).ok())
-        .unwrap_or_else(|| vec![user.gid]);
+        .and_then(|name| nix::unistd::getgrouplist(&name, none).ok())
+        .unwrap_or_default();
+    let groups = groups.into_iter().filter(|group| *group != none);
     UserFacts {
         name: user.name.clone(),
         uid: user.uid.as_raw(),
         gid: Some(user.gid.as_raw()),
-        groups: groups.into_iter().map(Gid::as_raw).collect(),
+        groups: groups.map(Gid::as_raw).collect(),
         home: user.dir.to_string_lossy().into_owned(),
         shell: user.shell.to_string_lossy().into_owned(),
     }

@@ -67,7 +67,10 @@ impl Plan {
         };
         let environment = worker.environment.iter().map(|(_, value)| value);
         let templates = worker.command.iter().chain(environment);
-        let templates = templates.chain(&worker.working_directory).chain(output);
+        let templates = templates
+            .chain(&worker.argv0)
+            .chain(&worker.working_directory);
+        let templates = templates.chain(output);
         let pieces = templates.flat_map(|template| &template.pieces);
         let names: BTreeSet<&str> = pieces.filter_map(Piece::listener).collect();
         let is_named = |id: &ListenerId| names.contains(self.listener(*id).name.as_str());
@@ -142,6 +145,8 @@ pub struct WorkerPlan {
     pub place: Place,
     /// The words of the command; never empty.
     pub command: Vec<Template>,
+    /// `argv[0]`; `None` is the first word of the command.
+    pub argv0: Option<Template>,
     /// The listeners it gets, in the order of their descriptors.
     pub listeners: Vec<ListenerId>,
     /// How it is told which descriptors it got.
@@ -163,6 +168,8 @@ pub struct WorkerPlan {
     pub nice: Option<i32>,
     /// /proc/self/oom_score_adj.
     pub oom_score_adjust: Option<i32>,
+    /// Whether SIGPIPE is ignored.
+    pub ignore_sigpipe: bool,
     /// Where standard output and error go.
     pub output: crate::config::Output,
     /// Who may tell about it (sd_notify(3)); `None` is nobody.

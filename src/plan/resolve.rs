@@ -7,7 +7,7 @@ use super::model::{
 };
 use crate::config::{self, Config, Hook, Hooks, Located, NotifyAccess, Output, Ready, Template};
 use crate::handoff::belongs_to_a_handoff;
-use crate::host::{Facts, UserFacts};
+use crate::host::{ExecveLimits, Facts, UserFacts};
 use crate::report::{Kind, Problem, Report, Sources, describe, did_you_mean};
 use std::collections::HashMap;
 
@@ -122,6 +122,8 @@ impl Resolver<'_> {
     ) -> WorkerPlan {
         let credentials = self.credentials(worker);
         let environment = self.environment(worker);
+        self.variables_are_set(worker, &environment);
+        self.fits_into_execve(worker, &environment);
         // Names were checked when the file was read; one that is missing is an error already.
         let listeners: Vec<ListenerId> = worker
             .listeners
@@ -138,6 +140,7 @@ impl Resolver<'_> {
                 .iter()
                 .map(|word| word.value.clone())
                 .collect(),
+            argv0: worker.argv0.as_ref().map(|name| name.value.clone()),
             listeners,
             handoff: worker.handoff.value,
             nonblocking: worker.nonblocking.as_ref().is_some_and(|wish| wish.value),
@@ -151,6 +154,7 @@ impl Resolver<'_> {
             limits: worker.limits.iter().map(|limit| limit.value).collect(),
             nice: worker.nice.as_ref().map(|nice| nice.value),
             oom_score_adjust: worker.oom_score_adjust.as_ref().map(|score| score.value),
+            ignore_sigpipe: worker.ignore_sigpipe,
             output: worker.output.clone(),
             notify_access: notify_access(worker),
             fd_store: worker.fd_store,
@@ -254,14 +258,16 @@ impl Resolver<'_> {
         {
             return None;
         }
+        let gid = group.or_else(|| user.as_ref().and_then(|user| user.gid));
+        // As initgroups(3) has it with the group that counts: with `group` the user's primary group
+        // is given up.
         let groups = supplementary.or_else(|| {
             let user = user.as_ref()?;
-            // The groups of a bare number are unknown; none is safer than listend's own.
-            Some(user.groups.clone())
+            Some(gid.into_iter().chain(user.groups.iter().copied()).collect())
         });
         Some(Credentials {
             uid,
-            gid: group.or_else(|| user.as_ref().and_then(|user| user.gid)),
+            gid,
             groups,
             user: first.map_or_else(String::new, |name| name.value.clone()),
         })
@@ -300,6 +306,90 @@ impl Resolver<'_> {
         variables.list
     }
 
+    /// Refuses what execve(2) would answer with E2BIG to, as far as lengths are known: what placeholders
+    /// stand for is not counted.
+    fn fits_into_execve(&mut self, worker: &config::Worker, variables: &[(String, Template)]) {
+        let Some(limits) = self.facts.execve else {
+            return;
+        };
+        let mut add = |message: String, place| {
+            let problem = Problem::new(Kind::BadValue, message).at(place);
+            let problem = problem.of_worker(&worker.name.value);
+            let hint = "have the program read it from a file";
+            self.report.add(problem.with_hint(hint.to_owned()));
+        };
+        let mut total = 0;
+        // Each has a NUL at its end, and a pointer to it.
+        let pointer = size_of::<usize>() as u64;
+        for word in &worker.command {
+            let length = literal_length(&word.value) + 1;
+            total += length + pointer;
+            if length > limits.string {
+                let message = format!(
+                    "an argument of {length} bytes: execve(2) takes at most {} in one",
+                    limits.string
+                );
+                add(message, word.place);
+            }
+        }
+        for (name, value) in variables {
+            let length = name.len() as u64 + 1 + literal_length(value) + 1;
+            total += length + pointer;
+            if length > limits.string {
+                let written = worker.environment.iter().rfind(|(known, _)| known == name);
+                let file = worker.environment_files.last();
+                let place = written.map(|(_, value)| value.place);
+                let place = place.or(file.map(|file| file.path.place));
+                let message = format!(
+                    "variable `{name}` has {length} bytes: execve(2) takes at most {} in one",
+                    limits.string
+                );
+                add(message, place.unwrap_or(worker.name.place));
+            }
+        }
+        let stack = worker.limits.iter().map(|limit| &limit.value);
+        let mut stack = stack.filter(|limit| limit.resource == config::Resource::Stack);
+        let stack = stack
+            .next_back()
+            .map_or(limits.stack, |limit| limit.soft.unwrap_or(u64::MAX));
+        let most = ExecveLimits::total(stack);
+        if total > most {
+            let message = format!(
+                "the command and environment of worker `{}` have {total} bytes: execve(2) takes at \
+                 most {most} with this limit on the stack",
+                worker.name.value
+            );
+            add(message, worker.name.place);
+        }
+    }
+
+    /// Advises on variables in commands that nothing sets: systemd warns of them, too.
+    fn variables_are_set(&mut self, worker: &config::Worker, known: &[(String, Template)]) {
+        let own = worker.command.iter().map(|word| (&word.value, word.place));
+        let hooks = &worker.hooks;
+        let reload = match &worker.reload {
+            Some(config::Reload::Command(hook)) => Some(hook),
+            Some(config::Reload::Signal(_)) | None => None,
+        };
+        let hooks = [&hooks.before_start, &hooks.after_ready, &hooks.after_stop];
+        let hooks = hooks.into_iter().flatten().chain(reload);
+        let of_hooks = hooks.flat_map(|hook| &hook.command);
+        let of_hooks = of_hooks.map(|word| (word, worker.name.place));
+        for (word, place) in own.chain(of_hooks) {
+            for name in word.pieces.iter().filter_map(config::Piece::variable) {
+                // What a handoff sets is known at the start.
+                if belongs_to_a_handoff(name) || known.iter().any(|(known, _)| known == name) {
+                    continue;
+                }
+                let message = format!("nothing sets `${name}`: it would be empty");
+                let problem = Problem::new(Kind::UnsetVariable, message).at(place);
+                let hint = "add it to `environment`, or to a file of `environment_file`";
+                let problem = problem.of_worker(&worker.name.value);
+                self.report.add(problem.with_hint(hint.to_owned()));
+            }
+        }
+    }
+
     fn environment_file(&mut self, file: &config::EnvironmentFile) -> Vec<(String, String)> {
         let path = &file.path.value;
         match self.facts.environment_files.get(path) {
@@ -330,6 +420,14 @@ impl Resolver<'_> {
             None => Vec::new(),
         }
     }
+}
+
+fn literal_length(template: &Template) -> u64 {
+    let texts = template.pieces.iter().map(|piece| match piece {
+        config::Piece::Text(text) => text.len() as u64,
+        _ => 0,
+    });
+    texts.sum()
 }
 
 /// Who may tell about a worker: nobody where nothing is asked that could be told.

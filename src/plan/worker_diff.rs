@@ -80,6 +80,7 @@ impl WorkerDiff {
             name: _,
             place: _,
             command,
+            argv0,
             listeners,
             handoff,
             nonblocking,
@@ -90,6 +91,7 @@ impl WorkerDiff {
             limits,
             nice,
             oom_score_adjust,
+            ignore_sigpipe,
             output,
             notify_access,
             fd_store,
@@ -99,6 +101,7 @@ impl WorkerDiff {
         } = after;
         for (is_other, what) in [
             (before.command != *command, "command"),
+            (before.argv0 != *argv0, "argv0"),
             (before.listeners != *listeners, "listeners"),
             (before.handoff != *handoff, "handoff"),
             (before.nonblocking != *nonblocking, "nonblocking"),
@@ -121,6 +124,7 @@ impl WorkerDiff {
                 before.oom_score_adjust != *oom_score_adjust,
                 "oom_score_adjust",
             ),
+            (before.ignore_sigpipe != *ignore_sigpipe, "ignore_sigpipe"),
             (before.output != *output, "output"),
             (before.notify_access != *notify_access, "notify_access"),
             (before.fd_store != *fd_store, "fd_store"),

@@ -108,6 +108,8 @@ kinds! {
     BacklogOverSomaxconn = "backlog-over-somaxconn", Advice;
     /// An address that no interface of this machine has.
     AddressNotHere = "address-not-here", Advice;
+    /// Neither a listener nor a worker.
+    NothingConfigured = "nothing-configured", Advice;
     /// A listener that no worker takes.
     UnusedListener = "unused-listener", Advice;
     /// A worker without listeners.
@@ -118,6 +120,14 @@ kinds! {
     SeveralSockets = "several-sockets", Advice;
     /// The program is not there, or may not be executed.
     CommandNotFound = "command-not-found", Advice;
+    /// A command that holds what only a shell would understand.
+    NoShell = "no-shell", Advice;
+    /// A variable in a command that nothing sets.
+    UnsetVariable = "unset-variable", Advice;
+    /// A folder or file that a worker needs at its start is not there.
+    PathMissing = "path-missing", Advice;
+    /// A drop-in whose name does not end in `.yaml`.
+    IgnoredFile = "ignored-file", Advice;
     /// A worker is to write to the journal, and none runs.
     NoJournal = "no-journal", Advice;
     /// listend, as it runs now, may not do what the worker asks for.

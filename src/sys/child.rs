@@ -215,6 +215,15 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
         // Dispositions first, while all signals are blocked: a handler of the parent that ran here
         // would write into the parent's pipe.
         default_dispositions(prepared.signals);
+        if prepared.ignore_sigpipe {
+            /// As in [`default_dispositions`]; the handler is the first member.
+            const IGNORE: [u64; 8] = [libc::SIG_IGN as u64, 0, 0, 0, 0, 0, 0, 0];
+            let (signal, ignore) = (libc::SIGPIPE as usize, IGNORE.as_ptr() as usize);
+            attempt!(
+                Stage::Signals,
+                call(libc::SYS_rt_sigaction, signal, ignore, 0, SIGNAL_SET)
+            );
+        }
         attempt!(Stage::Session, call(libc::SYS_setsid, 0, 0, 0, 0));
         attempt!(Stage::Output, standard_streams(prepared));
         attempt!(Stage::Descriptors, place_descriptors(prepared));

@@ -49,6 +49,8 @@ pub struct Prepared {
     pub umask: Option<u32>,
     /// The signals whose disposition listend has changed ([`super::changed_signals`]).
     pub signals: u64,
+    /// Whether SIGPIPE is ignored.
+    pub ignore_sigpipe: bool,
 }
 
 impl Prepared {
@@ -164,6 +166,22 @@ impl CStrings {
         let digits = self.bytes.len();
         self.slots.push((slot, digits));
         self.bytes.resize(digits + SLOT_LENGTH, 0);
+    }
+
+    /// What stands behind `NAME=`; `None` if there is no such string, or only the child knows it.
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        let ends = self.starts.iter().skip(1).copied();
+        let ends = ends.chain([self.bytes.len()]);
+        let strings = self.starts.iter().zip(ends);
+        let mut values = strings.filter_map(|(start, end)| {
+            // Without the NUL.
+            let string = self.bytes.get(*start..end)?.strip_suffix(b"\0")?;
+            let value = string.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some((end - 1 - value.len(), value))
+        });
+        let (start, value) = values.next()?;
+        let is_slot = self.slots.iter().any(|(_, slot)| *slot == start);
+        (!is_slot).then_some(value)
     }
 
     /// Lets the pointers point. Nothing may be appended after that.

@@ -1,18 +1,20 @@
 //! What can be said about workers before they are started.
 
 use super::program;
-use crate::config::Output;
-use crate::plan::Plan;
+use crate::config::{Output, Piece, Template};
+use crate::plan::{Plan, WorkerPlan};
 use crate::report::{Kind, Problem};
+use std::io::ErrorKind;
+use std::path::Path;
 
 /// Where the journal listens (systemd-journald.service(8)).
 pub const JOURNAL: &str = "/run/systemd/journal/stdout";
 
-/// Programs and a journal that are not there. Advice and no error: a port is better held without its
+/// Programs, folders and a journal that are not there. Advice and no error: a port is better held without its
 /// program than not at all, and the program may come later.
 pub fn advise(plan: &Plan) -> Vec<Problem> {
     let mut advice = Vec::new();
-    let has_journal = std::path::Path::new(JOURNAL).exists();
+    let has_journal = Path::new(JOURNAL).exists();
     for (_, worker) in plan.live_workers() {
         if worker.output == Output::Journal && !has_journal {
             let message = format!(
@@ -24,36 +26,85 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
                         journal, `output: tag` tells the instances apart";
             advice.push(problem.of_worker(&worker.name).with_hint(hint.to_owned()));
         }
-        let Some(word) = worker.command.first().and_then(|word| word.as_literal()) else {
-            continue;
-        };
-        let path = worker.environment.iter().find(|(name, _)| name == "PATH");
-        let path = path.and_then(|(_, value)| value.as_literal());
-        let folder = match &worker.working_directory {
-            None => "",
-            Some(folder) => match folder.as_literal() {
-                Some(folder) => folder,
-                // Which folder a relative path starts from is known only at the spawn.
-                None if word.contains('/') && !word.starts_with('/') => continue,
-                None => "",
-            },
-        };
-        let found = program::find(word, path)
-            .and_then(|file| program::look(&std::path::Path::new(folder).join(file)));
-        if let Err(reason) = found {
-            advice.push(
-                Problem::new(
-                    Kind::CommandNotFound,
-                    format!("worker `{}` cannot execute `{word}`: {reason}", worker.name),
-                )
-                .at(worker.place)
-                .of_worker(&worker.name)
-                .with_hint(
-                    "it would be tried again with growing delays; its listeners would be held"
-                        .to_owned(),
-                ),
-            );
+        advice.extend(missing_folders(worker));
+        let hooks = [
+            ("before_start", worker.hooks.before_start.as_ref()),
+            ("after_ready", worker.hooks.after_ready.as_ref()),
+            ("after_stop", worker.hooks.after_stop.as_ref()),
+            ("reload_command", worker.reload_command.as_ref()),
+        ];
+        let hooks = hooks.into_iter().filter_map(|(key, hook)| {
+            let reason = missing_program(worker, &hook?.command)?;
+            Some((
+                format!("worker `{}`: `{key}` cannot execute {reason}", worker.name),
+                "each run of it would fail",
+            ))
+        });
+        let own = missing_program(worker, &worker.command).map(|reason| {
+            (
+                format!("worker `{}` cannot execute {reason}", worker.name),
+                "it would be tried again with growing delays; its listeners would be held",
+            )
+        });
+        for (message, hint) in own.into_iter().chain(hooks) {
+            let problem = Problem::new(Kind::CommandNotFound, message).at(worker.place);
+            advice.push(problem.of_worker(&worker.name).with_hint(hint.to_owned()));
         }
     }
     advice
+}
+
+/// The program of a command that cannot be executed, and why; `None` if it can, or cannot be known.
+fn missing_program(worker: &WorkerPlan, command: &[Template]) -> Option<String> {
+    let word = command.first()?.as_literal()?;
+    let path = worker.environment.iter().find(|(name, _)| name == "PATH");
+    let path = path.and_then(|(_, value)| value.as_literal());
+    let folder = match &worker.working_directory {
+        None => "",
+        Some(folder) => match folder.as_literal() {
+            Some(folder) => folder,
+            // Which folder a relative path starts from is known only at the spawn.
+            None if word.contains('/') && !word.starts_with('/') => return None,
+            None => "",
+        },
+    };
+    let found =
+        program::find(word, path).and_then(|file| program::look(&Path::new(folder).join(file)));
+    let reason = found.err()?;
+    Some(format!("`{word}`: {reason}"))
+}
+
+/// The folders that have to be there when the worker starts, as far as their paths are known.
+fn missing_folders(worker: &WorkerPlan) -> Vec<Problem> {
+    let mut folders = Vec::new();
+    if let Some(folder) = worker
+        .working_directory
+        .as_ref()
+        .and_then(Template::as_literal)
+    {
+        folders.push(("`working_directory`", Path::new(folder)));
+    }
+    if let Output::File(file) = &worker.output
+        && let Some(Piece::Text(start)) = file.pieces.first()
+        // Up to the first placeholder at most.
+        && let Some((folder, _)) = start.rsplit_once('/')
+    {
+        let folder = if folder.is_empty() { "/" } else { folder };
+        folders.push(("the folder of `output`", Path::new(folder)));
+    }
+    let missing = folders.into_iter().filter_map(|(what, folder)| {
+        let reason = match std::fs::metadata(folder) {
+            Ok(found) if found.is_dir() => return None,
+            Ok(_) => "is not a folder",
+            Err(error) if error.kind() == ErrorKind::NotFound => "is not there",
+            // What listend may not look at the worker's user may well enter.
+            Err(_) => return None,
+        };
+        let folder = folder.display();
+        let message = format!("worker `{}`: {what}, {folder}, {reason}", worker.name);
+        let problem = Problem::new(Kind::PathMissing, message).at(worker.place);
+        let hint = "each start would fail; make the folder, with the rights that the worker needs";
+        Some(problem.of_worker(&worker.name).with_hint(hint.to_owned()))
+    });
+    missing.collect()
 }

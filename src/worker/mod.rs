@@ -1,7 +1,8 @@
 //! From a worker's plan to a process that is ready to be forked, and from its failures to words.
 
 mod advise;
-pub mod fdmap;
+pub mod expand;
+mod fdmap;
 mod outcome;
 mod prepare;
 mod program;

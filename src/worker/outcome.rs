@@ -9,6 +9,7 @@ use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{Prepared, Stdio};
 use nix::libc;
+use nix::sys::resource::getrlimit;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +29,11 @@ pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared)
             "{}: {}",
             program.display(),
             // A relative path starts where the worker runs, not where listend does.
-            exec_reason(&folder.join(program), failure.errno, &user)
+            match failure.errno {
+                // execve(2): "EAGAIN … RLIMIT_NPROC", which is not looked at before.
+                libc::EAGAIN => process_limit_reason(prepared, &user),
+                errno => exec_reason(&folder.join(program), errno, &user),
+            }
         ),
         Stage::WorkingDirectory => {
             let reason = access_reason(&folder, failure.errno, &user);
@@ -89,6 +94,23 @@ fn limit_reason(failure: LaunchFailure, prepared: &Prepared) -> String {
         );
     }
     format!("`{key}`: {why}")
+}
+
+/// A user with too many processes, for the limit on them.
+fn process_limit_reason(prepared: &Prepared, user: &Identity) -> String {
+    let number = Resource::Nproc.number();
+    let own = prepared.limits.iter().find(|(known, ..)| *known == number);
+    let inherited = || getrlimit(nix::sys::resource::Resource::RLIMIT_NPROC).ok();
+    let soft = own
+        .map(|(_, soft, _)| *soft)
+        .or_else(|| Some(inherited()?.0));
+    let soft = soft.map_or(String::new(), |soft| format!(" of {soft}"));
+    format!(
+        "{}: {} has more processes than the limit{soft} on them allows (RLIMIT_NPROC), all that run \
+         as that user included; raise `nproc` under `limits`, or LimitNPROC= of listend's unit",
+        describe(libc::EAGAIN),
+        user.name
+    )
 }
 
 /// Whom the worker runs as, as far as access to files goes.

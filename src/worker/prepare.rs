@@ -1,6 +1,6 @@
 //! A worker's plan and the bound sockets → everything the child needs, laid out in memory.
 
-use super::{fdmap, program};
+use super::{expand, fdmap, program};
 use crate::config::{Endpoint, Handoff, Hook, Output, Piece, Ready, Resource, SocketRef, Template};
 use crate::connection::Ends;
 use crate::handoff::{FIRST_FD, Value, connection, inetd, notify, systemd};
@@ -73,6 +73,8 @@ pub struct Served<'a> {
 pub struct Surroundings {
     /// The path of the running listend, for `{listend}`.
     pub listend: String,
+    /// Its process id, for `{supervisor_pid}`.
+    pub pid: u32,
     /// Whether LISTEN_PIDFDID can be told.
     pub inode: systemd::PidfdInode,
     /// The signals whose disposition listend has changed ([`crate::sys::changed_signals`]).
@@ -157,7 +159,7 @@ pub fn prepare(
     let environment = environment(worker, given, &handed, &filling)?;
     lay_out(
         worker,
-        &worker.command,
+        (&worker.command, worker.argv0.as_ref()),
         handed,
         environment,
         given,
@@ -186,21 +188,30 @@ pub fn prepare_hook(
     let main = main_pid.map(|pid| (notify::MAIN_PID, Value::Text(pid.to_string())));
     let told: Vec<Variable> = main.into_iter().collect();
     let environment = environment_with(worker, given, &[], told, &filling)?;
-    lay_out(worker, &hook.command, handed, environment, given, &filling)
+    let command = (hook.command.as_slice(), None);
+    lay_out(worker, command, handed, environment, given, &filling)
 }
 
 fn lay_out(
     worker: &WorkerPlan,
-    command: &[Template],
+    (command, argv0): (&[Template], Option<&Template>),
     handed: HandedOver<'_>,
     environment: CStrings,
     given: Given<'_>,
     filling: &Filling<'_>,
 ) -> Result<Prepared, PrepareError> {
     let mut argv = CStrings::with_room_for(command.len());
-    for word in command {
-        argv.push(|bytes| filling.write(word, bytes))
-            .map_err(|ContainsNul| PrepareError::Nul("the command"))?;
+    for (index, word) in command.iter().enumerate() {
+        let word = argv0.filter(|_| index == 0).unwrap_or(word);
+        let pushed = match word.pieces.as_slice() {
+            [Piece::Words(name)] => {
+                let words = expand::split(environment.value(name).unwrap_or_default());
+                let mut words = words.iter();
+                words.try_for_each(|word| argv.push(|bytes| bytes.extend_from_slice(word)))
+            }
+            _ => argv.push(|bytes| filling.write_with(word, &environment, bytes)),
+        };
+        pushed.map_err(|ContainsNul| PrepareError::Nul("the command"))?;
     }
     let around = filling.around;
     let credentials = worker.credentials.as_ref();
@@ -235,6 +246,7 @@ fn lay_out(
             .transpose()?,
         umask: worker.umask,
         signals: around.signals,
+        ignore_sigpipe: worker.ignore_sigpipe,
     })
 }
 
@@ -523,6 +535,11 @@ impl<'a> Filling<'a> {
     }
 
     fn write(&self, template: &Template, out: &mut Vec<u8>) {
+        self.write_with(template, &CStrings::default(), out);
+    }
+
+    /// With these variables, for a command.
+    fn write_with(&self, template: &Template, variables: &CStrings, out: &mut Vec<u8>) {
         let mut put = |text: &str| out.extend_from_slice(text.as_bytes());
         for piece in &template.pieces {
             match piece {
@@ -545,9 +562,25 @@ impl<'a> Filling<'a> {
                         put(&address.port().to_string());
                     }
                 }
+                Piece::Host(reference) => {
+                    if let Some((_, socket)) = lookup(reference, self.sockets)
+                        && let Endpoint::Inet { address, scope, .. } = socket.address
+                    {
+                        put(&address.ip().to_string());
+                        if let Some(scope) = scope {
+                            put("%");
+                            put(scope);
+                        }
+                    }
+                }
                 Piece::Instance => put(&self.numbers.instance.to_string()),
                 Piece::Generation => put(&self.numbers.generation.to_string()),
                 Piece::Listend => put(&self.around.listend),
+                Piece::SupervisorPid => put(&self.around.pid.to_string()),
+                Piece::Variable(name) | Piece::Words(name) => {
+                    let value = variables.value(name).unwrap_or_default();
+                    put(&String::from_utf8_lossy(value));
+                }
             }
         }
     }
