@@ -41,10 +41,14 @@ stages! {
     Nice = "setting the nice value",
     /// setgroups(2).
     Groups = "setting the supplementary groups",
+    /// keyctl(2): a session keyring of its own.
+    Keyring = "leaving listend's session keyring",
     /// setresgid(2).
     Group = "setting the group",
     /// setresuid(2).
     User = "setting the user",
+    /// capset(2).
+    Capabilities = "clearing the inheritable and ambient capabilities",
     /// chdir(2), as the worker's user.
     WorkingDirectory = "changing to the working directory",
     /// Signal dispositions and mask.

@@ -257,12 +257,18 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
             let (length, groups) = (groups.len(), groups.as_ptr() as usize);
             attempt!(Stage::Groups, call(SYS_SETGROUPS, length, groups, 0, 0));
         }
+        let other_user = prepared.uid.is_some();
+        attempt!(Stage::Keyring, own_session_keyring(other_user));
         if let Some(gid) = prepared.gid.map(|gid| gid as usize) {
             attempt!(Stage::Group, call(SYS_SETRESGID, gid, gid, gid, 0));
         }
         if let Some(uid) = prepared.uid.map(|uid| uid as usize) {
             attempt!(Stage::User, call(SYS_SETRESUID, uid, uid, uid, 0));
+            // Another one, which belongs to this user and counts as its. Where there is no room for it
+            // (keyrings(7): 200 keys a user), the one of before will do: that is empty, too.
+            join_session_keyring();
         }
+        attempt!(Stage::Capabilities, give_up_capabilities());
         // After the user is set, so that a folder which that user may not enter is an error here
         // and not a surprise later.
         if let Some(folder) = &prepared.working_directory {
@@ -288,6 +294,62 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
             detail: 0,
             errno: -answer as i32,
         }
+    }
+}
+
+/// A new session keyring in the place of listend's, whose keys the worker would possess, whoever it
+/// runs as (session-keyring(7)). It is not linked to the user's keyring, as with systemd's
+/// `KeyringMode=private`.
+unsafe fn own_session_keyring(other_user: bool) -> isize {
+    // SAFETY: the call's own contract.
+    let answer = unsafe { join_session_keyring() };
+    match -answer as c_int {
+        // A kernel without keyrings, or a sandbox that forbids their use to the worker as well.
+        libc::ENOSYS | libc::EPERM | libc::EACCES => 0,
+        // Quota and memory: listend's own user may have what listend has.
+        _ if answer < 0 && other_user => answer,
+        _ => 0,
+    }
+}
+
+unsafe fn join_session_keyring() -> isize {
+    let join = libc::KEYCTL_JOIN_SESSION_KEYRING as usize;
+    // SAFETY: without a name, which is a null pointer, no memory is read.
+    unsafe { call(libc::SYS_keyctl, join, 0, 0, 0) }
+}
+
+/// struct __user_cap_data_struct of capset(2); there are two of them since Linux 2.6.26.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapabilityHalf {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Clears the inheritable set, and with it the ambient one, which is a subset of it at all times
+/// (capabilities(7)). What is left is dropped by exec, unless it is root that executes.
+unsafe fn give_up_capabilities() -> isize {
+    /// _LINUX_CAPABILITY_VERSION_3, and 0 for the calling process.
+    const HEADER: [u32; 2] = [0x2008_0522, 0];
+    const NONE: CapabilityHalf = CapabilityHalf {
+        effective: 0,
+        permitted: 0,
+        inheritable: 0,
+    };
+    let mut header = HEADER;
+    let mut halves = [NONE; 2];
+    let (version, sets) = (header.as_mut_ptr() as usize, halves.as_mut_ptr() as usize);
+    // SAFETY: both are locals with the layout that the version says.
+    unsafe {
+        let answer = call(libc::SYS_capget, version, sets, 0, 0);
+        if answer < 0 || halves.iter().all(|half| half.inheritable == 0) {
+            return answer;
+        }
+        for half in &mut halves {
+            half.inheritable = 0;
+        }
+        call(libc::SYS_capset, version, sets, 0, 0)
     }
 }
 

@@ -8,10 +8,12 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-/// `[--block N] [--ignore N] [--leak FD] [--umask OCTAL] [--journal] [--give FD,FD…] -- COMMAND…`
+/// `[--block N] [--ignore N] [--leak FD] [--umask OCTAL] [--journal] [--key NAME] [--give FD,FD…] -- COMMAND…`
 ///
 /// `--journal` sets JOURNAL_STREAM to standard error, as systemd.exec(5) has it: "device
 /// and inode numbers of the connection file descriptor, formatted in decimal".
+///
+/// `--key` joins a new session keyring and puts a key of that name into it.
 ///
 /// `--give` hands these open descriptors over as sd_listen_fds(3) has it; what is in LISTEN_FDS
 /// and LISTEN_PID already stays.
@@ -28,6 +30,10 @@ pub fn run(words: &[String]) -> i32 {
         let text = words.next().expect("a value");
         if option == "--give" {
             give(text);
+            continue;
+        }
+        if option == "--key" {
+            key(text);
             continue;
         }
         let number = |radix| i32::from_str_radix(text, radix).expect("a number");
@@ -57,6 +63,25 @@ pub fn run(words: &[String]) -> i32 {
     // Not std's exec, which would put the signal mask and SIGPIPE in order again.
     let error = nix::unistd::execvp(&command[0], &command).expect_err("exec returned");
     panic!("exec: {error}");
+}
+
+fn key(name: &str) {
+    let name = CString::new(name).expect("no NUL");
+    let nothing = std::ptr::null::<u8>();
+    // SAFETY: the strings end with a NUL, and the key's content has the length that is said.
+    let added = unsafe {
+        let join = libc::KEYCTL_JOIN_SESSION_KEYRING;
+        libc::syscall(libc::SYS_keyctl, join, nothing);
+        let (kind, content, ring) = (c"user", c"secret", libc::KEY_SPEC_SESSION_KEYRING);
+        let (kind, content) = (kind.as_ptr(), content.as_ptr());
+        libc::syscall(libc::SYS_add_key, kind, name.as_ptr(), content, 6, ring)
+    };
+    // A kernel without keyrings has none to leak.
+    let errno = nix::errno::Errno::last();
+    assert!(
+        added > 0 || errno == nix::errno::Errno::ENOSYS,
+        "add_key: {errno}"
+    );
 }
 
 fn give(list: &str) {

@@ -42,8 +42,21 @@ pub struct Report {
     pub caught: Vec<i32>,
     /// Open descriptors, in order.
     pub fds: Vec<Fd>,
+    /// /proc/self/status, field by field.
+    pub status: BTreeMap<String, String>,
+    /// The session keyring; `None` where the kernel has none.
+    pub session_keyring: Option<Keyring>,
     /// The inode of the process's own pidfd, where the kernel has pidfs (6.9).
     pub pidfd_inode: Option<u64>,
+}
+
+/// A keyring (keyrings(7)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keyring {
+    /// Type, owner, group, permissions and name (KEYCTL_DESCRIBE).
+    pub description: String,
+    /// How many keys are in it.
+    pub keys: usize,
 }
 
 /// One open descriptor.

@@ -1,7 +1,7 @@
 //! Collects the [`Report`]: descriptors first, before anything else is opened.
 
 use crate::options;
-use crate::report::{Fd, Report, Socket};
+use crate::report::{Fd, Keyring, Report, Socket};
 use nix::libc;
 use socket2::{Domain, SockRef, Type};
 use std::collections::BTreeMap;
@@ -57,8 +57,41 @@ pub fn take(argv: Vec<String>) -> Report {
         ignored: signals(field("SigIgn")),
         caught: signals(field("SigCgt")),
         fds,
+        status: status
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+            .collect(),
+        session_keyring: session_keyring(),
         pidfd_inode: pidfd_inode(),
     }
+}
+
+/// The keyring that is searched first. Asked for as one that need not exist: with 1 the kernel would
+/// make one of a process that has none.
+fn session_keyring() -> Option<Keyring> {
+    const LENGTH: usize = 256;
+    let mut text = [0_u8; LENGTH];
+    // SAFETY: keyctl(2) writes at most the length that it is given; its second call is given none.
+    let (length, bytes) = unsafe {
+        let keyring = libc::KEY_SPEC_SESSION_KEYRING;
+        let id = libc::syscall(libc::SYS_keyctl, libc::KEYCTL_GET_KEYRING_ID, keyring, 0);
+        if id < 0 {
+            return None;
+        }
+        let describe = libc::KEYCTL_DESCRIBE;
+        let length = libc::syscall(libc::SYS_keyctl, describe, id, text.as_mut_ptr(), LENGTH);
+        let nowhere = std::ptr::null::<u8>();
+        let bytes = libc::syscall(libc::SYS_keyctl, libc::KEYCTL_READ, id, nowhere, 0);
+        (length, bytes)
+    };
+    let length = usize::try_from(length).expect("KEYCTL_DESCRIBE");
+    let description = text.get(..length - 1).expect("a short description");
+    Some(Keyring {
+        description: String::from_utf8_lossy(description).into_owned(),
+        // Four bytes for each key.
+        keys: usize::try_from(bytes).expect("KEYCTL_READ") / 4,
+    })
 }
 
 fn nice() -> i32 {
