@@ -18,6 +18,7 @@
 //! - [`control`]: the language of the control socket: calls, replies, status.
 //! - [`metrics`]: what is counted and measured, as Prometheus reads it.
 //! - [`shell`]: the event loop; does what the core decides.
+//! - [`walk`]: opens paths that other users may change, without following them.
 //! - [`sys`]: the only module with `unsafe`: fork, exec and the calls no crate wraps.
 //! - [`cli`]: the command line. [`sample`]: the sample worker. [`stage`]: the steps of a launch.
 
@@ -40,4 +41,5 @@ pub mod sample;
 pub mod shell;
 pub mod stage;
 pub mod sys;
+pub mod walk;
 pub mod worker;

@@ -14,8 +14,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("notify", &[]),
     ("output", &[]),
     ("sample", &[]),
+    ("walk", &[]),
     ("config", &["report"]),
-    ("host", &["config", "report", "sys"]),
+    ("host", &["config", "report", "sys", "walk"]),
     ("plan", &["config", "handoff", "host", "report"]),
     ("handoff", &["connection"]),
     ("core", &["config", "connection", "plan", "stage"]),
@@ -24,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &["stage"]),
     (
         "listener",
-        &["config", "connection", "plan", "report", "sys"],
+        &["config", "connection", "plan", "report", "sys", "walk"],
     ),
     (
         "diagnose",
@@ -63,6 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sample",
             "stage",
             "sys",
+            "walk",
             "worker",
         ],
     ),

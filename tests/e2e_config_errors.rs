@@ -2,9 +2,10 @@
 
 mod harness;
 
-use harness::{Start, World};
+use harness::{Start, World, require_root};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 /// EX_CONFIG of sysexits.h.
 const CONFIG: i32 = 78;
@@ -307,6 +308,43 @@ fn a_missing_environment_file_is_an_error_unless_marked() {
         })
     );
     assert_eq!(json["errors"].as_array().map(Vec::len), Some(1), "{json:#}");
+}
+
+// What a worker's user makes of the path decides neither what root reads nor what it tells.
+#[test]
+fn an_environment_file_of_the_worker_shows_nothing_of_roots() {
+    if !require_root() {
+        return;
+    }
+    const NOBODY: u32 = 65_534;
+    let world = World::new();
+    fs::create_dir(world.path("home")).expect("create a folder");
+    chown(world.path("home"), Some(NOBODY), Some(NOBODY)).expect("chown");
+    let yaml = "workers:
+  app:
+    command: [$PROBE, serve]
+    user: nobody
+    environment_file: $DIR/home/env
+";
+    let secret = world.write("secret", "root:$6$hash:19000\nTOKEN=hidden\n");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("chmod");
+    symlink(&secret, world.path("home/env")).expect("link");
+    let refused = world.check(yaml, &["--dump", "plan"]).expect_code(CONFIG);
+    let text = refused.text();
+    assert!(text.contains("home/env is a symbolic link that"), "{text}");
+    assert!(!text.contains("hash") && !text.contains("hidden"), "{text}");
+    // With what it may read itself it may do as it likes, and still no text is told.
+    let own = world.write("home/own", "A=1\nroot:$6$hash:19000\n");
+    fs::remove_file(world.path("home/env")).expect("remove");
+    symlink(&own, world.path("home/env")).expect("link");
+    let wrong = world.check(yaml, &[]).expect_code(CONFIG).text();
+    assert!(
+        wrong.contains("home/env:2:1") && wrong.contains("no `=`"),
+        "{wrong}"
+    );
+    assert!(!wrong.contains("hash"), "{wrong}");
+    fs::write(&own, "A=1\n").expect("write");
+    world.check(yaml, &["--no-bind"]).expect_code(0);
 }
 
 // Rule: "Exit codes: … 64 usage".

@@ -4,13 +4,13 @@ mod harness;
 
 use harness::{
     Daemon, World, client, container, descriptors, eventually, exists, listend_path, probe_path,
-    resident_kib, settled, skip,
+    require_root, resident_kib, settled, skip,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, chown, symlink};
 use std::path::Path;
 
 const JOURNAL: &str = "/run/systemd/journal/stdout";
@@ -400,6 +400,45 @@ workers:
     eventually("both lines are there", || {
         fs::read_to_string(&path).is_ok_and(|text| text == "text on stdout\ntext on stderr\n")
     });
+    daemon.stop();
+}
+
+// A worker whose user owns the folder of its log decides what is there when it starts again.
+#[test]
+fn a_log_in_a_folder_of_the_worker_is_not_written_through_a_link() {
+    const NOBODY: u32 = 65_534;
+    if !require_root() {
+        return;
+    }
+    let world = World::new();
+    fs::create_dir(world.path("logs")).expect("create a folder");
+    chown(world.path("logs"), Some(NOBODY), Some(NOBODY)).expect("chown");
+    world.write("secret", "root's\n");
+    let daemon = world.run(
+        "
+workers:
+  app:
+    command: [/bin/sh, -c, 'echo text; exit 1']
+    user: nobody
+    output: file:$DIR/logs/app.log
+    restart: { backoff: 20ms..20ms, limit: none }
+",
+    );
+    let log = world.path("logs/app.log");
+    let is_written = || fs::read_to_string(&log).is_ok_and(|log| log.starts_with("text\n"));
+    eventually("it is written", is_written);
+    for target in ["secret", "/dev/zero"] {
+        symlink(world.path(target), world.path("link")).expect("link");
+        fs::rename(world.path("link"), &log).expect("rename");
+        daemon.line(&[
+            "app.0: failed while setting up standard input and output",
+            "logs/app.log is a symbolic link that",
+            "can change, and is not followed",
+        ]);
+        fs::remove_file(&log).expect("remove");
+        eventually("it is written again", is_written);
+    }
+    assert_eq!(fs::read(world.path("secret")).expect("read"), b"root's\n");
     daemon.stop();
 }
 

@@ -14,7 +14,7 @@ use listend::plan::{Activation, Lifecycle, WorkerPlan};
 use listend::report::{FileId, Place};
 use listend::sys::{Prepared, Tell};
 use listend::worker::{
-    Given, Inherited, Numbers, PrepareError, Served, Stored, Surroundings, launch, prepare,
+    Given, Inherited, Numbers, Outlet, PrepareError, Served, Stored, Surroundings, launch, prepare,
     prepare_hook,
 };
 use std::collections::BTreeMap;
@@ -329,16 +329,27 @@ fn sockets_by_systemd_begin_at_three() {
 #[test]
 fn an_output_file_keeps_standard_error_of_a_connection() {
     let connection = connection();
-    let mut path = String::new();
+    let dir = TempDir::new();
+    let log = dir.path().join("log");
+    let listend::walk::Output::File(file) =
+        listend::walk::open_to_append(&log, None).expect("open")
+    else {
+        panic!("a file is a file");
+    };
     let given = Given {
         sockets: &[],
         connection: connection.served(),
+        output: Some(Outlet {
+            fd: file.as_raw_fd(),
+            handle_on: Some(&log),
+            journal_stream: None,
+        }),
         ..Given::default()
     };
-    let report = see(Handoff::Inetd, given, |dir| {
-        path = dir.path().join("log").to_str().expect("UTF-8").to_owned();
-        Output::File(Template::literal(&*path))
+    let report = see(Handoff::Inetd, given, |_| {
+        Output::File(Template::literal(log.to_str().expect("UTF-8")))
     });
+    let path = log.display().to_string();
     let accepted = target(&connection.accepted);
     let expected = [(0, accepted.clone()), (1, accepted), (2, path)];
     assert_eq!(targets(&report), BTreeMap::from(expected));

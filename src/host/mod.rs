@@ -1,10 +1,12 @@
 //! What the plan needs to know about this machine, looked up once and kept as plain data.
 
 use crate::config::Config;
+use crate::walk;
 use nix::unistd::{Gid, Group, User};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The facts that [`crate::plan::resolve`] works on. Tests fill it with users that do not exist.
@@ -20,8 +22,8 @@ pub struct Facts {
     pub known_groups: Vec<String>,
     /// listend's own environment, as far as it is UTF-8.
     pub environment: Vec<(String, String)>,
-    /// The contents of the environment files, or the errno of reading them.
-    pub environment_files: BTreeMap<PathBuf, Result<String, i32>>,
+    /// The contents of the environment files, or why they cannot be read.
+    pub environment_files: BTreeMap<PathBuf, Result<String, Unread>>,
     /// `net.core.somaxconn`: the kernel cuts every backlog to it.
     pub somaxconn: u32,
     /// The effective user id of listend.
@@ -56,6 +58,15 @@ impl ExecveLimits {
             stack,
         })
     }
+}
+
+/// Why a file was not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The errno.
+    pub errno: i32,
+    /// Whether it was for the sake of what other users could make of the path.
+    pub refused: Option<String>,
 }
 
 /// What is known about a user.
@@ -103,11 +114,7 @@ impl Facts {
             for file in &worker.environment_files {
                 let path = &file.path.value;
                 if !facts.environment_files.contains_key(path) {
-                    let content = fs::read_to_string(path).map_err(|error| {
-                        // A file that is not UTF-8 has no errno; EILSEQ says just that.
-                        error.raw_os_error().unwrap_or(nix::libc::EILSEQ)
-                    });
-                    facts.environment_files.insert(path.clone(), content);
+                    facts.environment_files.insert(path.clone(), read(path));
                 }
             }
         }
@@ -185,6 +192,22 @@ impl Facts {
             self.known_groups = first_fields(Path::new("/etc/group"));
         }
     }
+}
+
+/// A file that root reads for a worker. What its user can change is read with that user's rights, so
+/// that no file of root's gets into its environment.
+fn read(path: &Path) -> Result<String, Unread> {
+    let mut file = walk::open_to_read(path).map_err(|refused| Unread {
+        errno: refused.errno as i32,
+        refused: refused.why.map(|_| refused.to_string()),
+    })?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|error| Unread {
+        // A file that is not UTF-8 has no errno; EILSEQ says just that.
+        errno: error.raw_os_error().unwrap_or(nix::libc::EILSEQ),
+        refused: None,
+    })?;
+    Ok(text)
 }
 
 /// A group by its name or number; `None` if there is none.

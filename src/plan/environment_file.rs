@@ -4,7 +4,8 @@ use crate::report::{FileId, Kind, Place, Problem, Report, Sources};
 
 /// Reads the lines: blank lines and those that start with `#` or `;` are skipped, `export ` in front
 /// is ignored, a value may be quoted with `'` (as it stands) or `"` (with `\"`, `\\`, `\$`, `` \` ``
-/// and `\n`). Nothing is expanded. Every line that is none of that is a problem with its place.
+/// and `\n`). Nothing is expanded. Every line that is none of that is a problem with its place, and
+/// without its text: such files hold secrets, and what is told ends in the log.
 pub(super) fn parse(
     name: &str,
     text: &str,
@@ -28,7 +29,7 @@ pub(super) fn parse(
     }
     let mut report = Report::default();
     if !wrong.is_empty() {
-        let file: FileId = sources.add(name, text);
+        let file: FileId = sources.add(name, "");
         for (line, column, length, message) in wrong {
             let place = Place {
                 file,
@@ -56,7 +57,7 @@ fn assignment(line: &str) -> Result<(String, String), String> {
         || !name.chars().all(letter)
         || name.starts_with(|c: char| c.is_ascii_digit())
     {
-        return Err(format!("`{name}` is not a name of a variable"));
+        return Err("what stands before `=` is not a name of a variable".to_owned());
     }
     if matches!(
         name,
@@ -83,7 +84,7 @@ fn unquote(value: &str) -> Result<String, String> {
         if letter == quote {
             return match letters.as_str() {
                 "" => Ok(out),
-                rest => Err(format!("`{rest}` stands behind the closing quote")),
+                _ => Err("something stands behind the closing quote".to_owned()),
             };
         }
         if letter == '\\' && quote == '"' {
@@ -103,6 +104,7 @@ fn unquote(value: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{Style, render};
 
     #[test]
     fn lines_are_read_as_a_shell_would() {
@@ -132,5 +134,11 @@ mod tests {
             .map(|place| (place.line, place.column))
             .collect();
         assert_eq!(places, [(2, 3), (3, 1)]);
+        let told = render(&report, &sources, Style::Plain);
+        assert!(told.contains("f:2:3"), "{told}");
+        assert!(
+            !told.contains("no equals") && !told.contains("open"),
+            "{told}"
+        );
     }
 }

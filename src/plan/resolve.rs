@@ -399,21 +399,23 @@ impl Resolver<'_> {
                 self.report.extend(report);
                 variables
             }
-            Some(Err(nix::libc::ENOENT)) if file.optional => Vec::new(),
-            Some(Err(errno)) => {
+            Some(Err(unread)) if file.optional && unread.errno == nix::libc::ENOENT => Vec::new(),
+            Some(Err(unread)) => {
+                let path = path.display();
+                let why = unread.refused.clone();
+                let why = why.unwrap_or_else(|| describe(unread.errno));
+                let hint = match unread.refused {
+                    Some(_) => {
+                        "let the file and the folders above it belong to root, or name the file \
+                         itself and let its owner be able to read it"
+                    }
+                    None => "a leading `-` makes the file optional: `-/path/to/file`",
+                };
+                let message = format!("cannot read environment file {path}: {why}");
                 self.report.add(
-                    Problem::new(
-                        Kind::EnvironmentFile,
-                        format!(
-                            "cannot read environment file {}: {}",
-                            path.display(),
-                            describe(*errno)
-                        ),
-                    )
-                    .at(file.path.place)
-                    .with_hint(
-                        "a leading `-` makes the file optional: `-/path/to/file`".to_owned(),
-                    ),
+                    Problem::new(Kind::EnvironmentFile, message)
+                        .at(file.path.place)
+                        .with_hint(hint.to_owned()),
                 );
                 Vec::new()
             }

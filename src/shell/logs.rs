@@ -14,15 +14,15 @@ use crate::output::{Kept, Piece, Splitter, Style, Tagger, visible};
 use crate::plan::{Plan, WorkerId, WorkerPlan};
 use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
+use crate::walk::{self, Refused};
 use crate::worker::{self, JOURNAL};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, connect, send, setsockopt,
     shutdown, socket, sockopt,
 };
-use nix::sys::stat::{Mode, stat};
 use nix::unistd::pipe2;
 use std::collections::HashMap;
 use std::fs::File;
@@ -83,6 +83,8 @@ struct OutputFile {
     file: File,
     /// How many pipes lead to it.
     users: usize,
+    /// The user who writes to it, if it is not listend's own.
+    user: Option<u32>,
     /// How many bytes could not be written since it was last possible.
     lost: u64,
 }
@@ -90,6 +92,8 @@ struct OutputFile {
 /// What a process gets as standard output and error.
 pub(super) struct Outlet {
     fd: OwnedFd,
+    /// What it is a handle on, if the process has to open it.
+    handle_on: Option<PathBuf>,
     journal_stream: Option<String>,
 }
 
@@ -98,6 +102,7 @@ impl Outlet {
     pub(super) fn as_given(&self) -> worker::Outlet<'_> {
         worker::Outlet {
             fd: self.fd.as_raw_fd(),
+            handle_on: self.handle_on.as_deref(),
             journal_stream: self.journal_stream.as_deref(),
         }
     }
@@ -227,14 +232,22 @@ impl Logs {
             Output::Inherit | Output::Null => return Ok(None),
             Output::Journal => return Ok(to_journal(name)),
             Output::File(_) => {
-                let Some(path) = file.filter(|path| can_be_reopened(path)) else {
+                let Some(path) = file else {
                     return Ok(None);
                 };
-                // The process will fail to open it as well, and tell why.
-                if self.open_file(&path).is_err() {
-                    return Ok(None);
-                }
-                return self.pipe(epoll, process, instance, Sink::File(path));
+                let user = worker.credentials.as_ref().and_then(|one| one.uid);
+                return match self.open_file(&path, user) {
+                    Ok(None) => self.pipe(epoll, process, instance, Sink::File(path)),
+                    Ok(Some(handle)) => Ok(Some(Outlet {
+                        fd: handle,
+                        handle_on: Some(path),
+                        journal_stream: None,
+                    })),
+                    Err(refused) => {
+                        let (errno, words) = cannot_open(&path, &refused);
+                        Err(failure(Stage::Output, errno, words))
+                    }
+                };
             }
             Output::Tag => self.style,
             Output::TagJson => Style::Json,
@@ -257,7 +270,13 @@ impl Logs {
             splitter: Splitter::default(),
             sink,
         };
-        let fail = |errno: Errno| failure(errno, format!("no pipe: {}", describe(errno as i32)));
+        let fail = |errno: Errno| {
+            failure(
+                Stage::Prepare,
+                errno,
+                format!("no pipe: {}", describe(errno as i32)),
+            )
+        };
         let (reading, writing) = pipe2(OFlag::O_CLOEXEC).map_err(fail)?;
         let source = source(reading);
         let pipes = match source.sink {
@@ -273,14 +292,21 @@ impl Logs {
         self.sources.insert(process, source);
         Ok(Some(Outlet {
             fd: writing,
+            handle_on: None,
             journal_stream: None,
         }))
     }
 
     /// Opens a file of its own accord anew, so that a process that starts after it was renamed
     /// writes to the one that has the name now. A user more.
-    fn open_file(&mut self, path: &Path) -> nix::Result<()> {
-        let file = append_to(path)?;
+    ///
+    /// Only a file that is renamed or removed has to be opened again. A FIFO, a terminal and so on are
+    /// opened by the process itself, which may have to wait for them: of those it is a handle.
+    fn open_file(&mut self, path: &Path, user: Option<u32>) -> Result<Option<OwnedFd>, Refused> {
+        let file = match walk::open_to_append(path, user)? {
+            walk::Output::File(file) => file,
+            walk::Output::Special(handle) => return Ok(Some(handle)),
+        };
         match self.files.get_mut(path) {
             Some(known) => {
                 known.file = file;
@@ -289,13 +315,14 @@ impl Logs {
             None => {
                 let known = OutputFile {
                     file,
+                    user,
                     users: 1,
                     lost: 0,
                 };
                 self.files.insert(path.to_owned(), known);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Opens every file again, after somebody renamed them. Those that cannot be opened are written
@@ -307,12 +334,13 @@ impl Logs {
     pub(super) fn reopen(&mut self) -> Result<usize, Vec<String>> {
         let mut failed = Vec::new();
         for (path, known) in &mut self.files {
-            match append_to(path) {
-                Ok(file) => known.file = file,
-                Err(errno) => {
-                    let why = describe(errno as i32);
-                    failed.push(format!("cannot open {} again: {why}", path.display()));
+            match walk::open_to_append(path, known.user) {
+                Ok(walk::Output::File(file)) => known.file = file,
+                Ok(walk::Output::Special(_)) => {
+                    let path = path.display();
+                    failed.push(format!("cannot open {path} again: it is no file any more"));
                 }
+                Err(refused) => failed.push(cannot_open(path, &refused).1),
             }
         }
         failed.sort_unstable();
@@ -557,9 +585,9 @@ fn precise(time: Duration) -> String {
     format!("{seconds}.{:03}Z", time.subsec_millis())
 }
 
-fn failure(errno: Errno, words: String) -> (LaunchFailure, String) {
+fn failure(stage: Stage, errno: Errno, words: String) -> (LaunchFailure, String) {
     let failure = LaunchFailure {
-        stage: Stage::Prepare,
+        stage,
         errno: errno as i32,
         detail: 0,
     };
@@ -574,25 +602,20 @@ fn set_nonblocking(fd: &OwnedFd, wanted: bool) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFL(flags)).map(|_| ())
 }
 
-/// Only a file that is renamed or removed has to be opened again. A FIFO, a terminal and so on are
-/// opened by the process itself, which may have to wait for them.
-fn can_be_reopened(path: &Path) -> bool {
-    match stat(path) {
-        Ok(stat) => stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFREG,
-        // It is made, or the error is told.
-        Err(_) => true,
-    }
-}
-
-fn append_to(path: &Path) -> nix::Result<File> {
-    // O_NONBLOCK for the case that it has become a FIFO meanwhile; for files it means nothing.
-    let flags = OFlag::O_WRONLY
-        | OFlag::O_CREAT
-        | OFlag::O_APPEND
-        | OFlag::O_NOCTTY
-        | OFlag::O_NONBLOCK
-        | OFlag::O_CLOEXEC;
-    open(path, flags, Mode::from_bits_truncate(0o640)).map(File::from)
+fn cannot_open(path: &Path, refused: &Refused) -> (Errno, String) {
+    let words = match refused.why {
+        None if refused.path == path => describe(refused.errno as i32),
+        None => format!(
+            "{}: {}",
+            refused.path.display(),
+            describe(refused.errno as i32)
+        ),
+        Some(_) => refused.to_string(),
+    };
+    (
+        refused.errno,
+        format!("cannot open {}: {words}", path.display()),
+    )
 }
 
 /// A connection to the journal for one process. Where there is no journal, it writes where listend
@@ -633,6 +656,7 @@ fn journal_stream(identifier: &str) -> nix::Result<Outlet> {
     }
     set_nonblocking(&stream, false)?;
     Ok(Outlet {
+        handle_on: None,
         journal_stream: logging::stream_of(&stream.as_fd()),
         fd: stream,
     })
@@ -649,7 +673,7 @@ mod tests {
         let path = folder.join("log");
         fs::create_dir(&folder).unwrap();
         let mut logs = Logs::new(&Plan::default());
-        logs.open_file(&path).unwrap();
+        logs.open_file(&path, None).unwrap();
         let write = |logs: &mut Logs, text: &str| {
             let known = logs.files.get_mut(&path).unwrap();
             known.write(&path, text.as_bytes());

@@ -410,9 +410,9 @@ unsafe fn standard_streams(prepared: &Prepared) -> isize {
         let (output, answer) = match &prepared.output {
             Stdio::Inherit => (-1, 0),
             Stdio::Null => (-1, both(null)),
-            Stdio::File(path) => {
-                let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NOCTTY;
-                let file = open(path, flags, 0o640);
+            Stdio::File { link, .. } => {
+                let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_NOCTTY;
+                let file = open(link, flags, 0);
                 (file, if file < 0 { file } else { both(file) })
             }
             Stdio::Descriptor(fd) => (-1, both(*fd as isize)),

@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -90,8 +91,15 @@ pub enum Stdio {
     Inherit,
     /// To /dev/null.
     Null,
-    /// Appended to this file.
-    File(CString),
+    /// Appended to what listend has a handle on (O_PATH): the child opens it, and may have to wait.
+    File {
+        /// The handle.
+        handle: RawFd,
+        /// Its name in /proc/self/fd.
+        link: CString,
+        /// What it is a handle on, for whoever explains a failure.
+        path: PathBuf,
+    },
     /// To what this is in listend; it has to be closed on exec.
     Descriptor(RawFd),
 }
@@ -407,8 +415,8 @@ pub fn launch(
     prepared.argv.seal();
     prepared.environment.seal();
     let output = match prepared.output {
-        Stdio::Descriptor(fd) => fd,
-        Stdio::Inherit | Stdio::Null | Stdio::File(_) => writer_fd,
+        Stdio::Descriptor(fd) | Stdio::File { handle: fd, .. } => fd,
+        Stdio::Inherit | Stdio::Null => writer_fd,
     };
     let needed = prepared.fds.iter().chain([&writer_fd, &output]).max();
     let unshare_from = many_from.filter(|from| needed.is_some_and(|needed| needed < from));

@@ -41,7 +41,7 @@ pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared)
         }
         Stage::Output => {
             let target = match &prepared.output {
-                Stdio::File(path) => path.to_string_lossy().into_owned(),
+                Stdio::File { path, .. } => path.display().to_string(),
                 // What is a descriptor already was opened before.
                 Stdio::Inherit | Stdio::Null | Stdio::Descriptor(_) => "/dev/null".to_owned(),
             };

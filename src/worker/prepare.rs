@@ -10,7 +10,7 @@ use crate::sys::{CStrings, ContainsNul, EnvSlot, Launched, Prepared, Stdio, Tell
 use std::ffi::{CString, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A bound socket, as one instance gets it.
 #[derive(Debug, Clone, Copy)]
@@ -55,8 +55,23 @@ pub struct Given<'a> {
 pub struct Outlet<'a> {
     /// Its number in listend.
     pub fd: i32,
+    /// With a path: only a handle on it (O_PATH), which the process opens itself.
+    pub handle_on: Option<&'a Path>,
     /// The value of JOURNAL_STREAM, if it is a connection to the journal (systemd.exec(5)).
     pub journal_stream: Option<&'a str>,
+}
+
+impl Outlet<'_> {
+    fn as_stdio(&self) -> Result<Stdio, PrepareError> {
+        let Some(path) = self.handle_on else {
+            return Ok(Stdio::Descriptor(self.fd));
+        };
+        Ok(Stdio::File {
+            handle: self.fd,
+            link: c_string(format!("/proc/self/fd/{}", self.fd), OUTPUT_PATH)?,
+            path: path.to_owned(),
+        })
+    }
 }
 
 /// A connection, as its process gets it.
@@ -224,12 +239,12 @@ fn lay_out(
         fds: handed.fds,
         targets: handed.targets,
         output: match (given.output, &worker.output) {
-            (Some(outlet), _) => Stdio::Descriptor(outlet.fd),
-            (None, Output::Inherit | Output::Tag | Output::TagJson | Output::Journal) => {
-                Stdio::Inherit
-            }
+            (Some(outlet), _) => outlet.as_stdio()?,
             (None, Output::Null) => Stdio::Null,
-            (None, Output::File(path)) => Stdio::File(c_string(filling.text(path), OUTPUT_PATH)?),
+            (
+                None,
+                Output::Inherit | Output::Tag | Output::TagJson | Output::Journal | Output::File(_),
+            ) => Stdio::Inherit,
         },
         limits: limits(worker, around),
         nice: worker.nice,
