@@ -495,7 +495,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
 }
 
 #[test]
-fn without_being_asked_for_a_control_socket_it_runs_without_one() {
+fn a_user_has_a_control_socket_wherever_there_is_a_place_for_one() {
     if !require_root() || require_tool("setpriv").is_none() {
         return;
     }
@@ -515,15 +515,18 @@ workers: {{ app: {{ command: [{}, puppet, $EVENTS], listeners: [web] }} }}
         probe.display()
     );
     let file = world.write("listend.yaml", &yaml);
-    let start = |runtime: Option<&str>| {
-        let words = ["run", "-c", file.to_str().expect("UTF-8")];
+    // Of a user that nobody has. It has no folder in /run/user.
+    let uid = (2_000_000 + std::process::id()).to_string();
+    let own = std::path::PathBuf::from(format!("/tmp/listend-{uid}"));
+    let start = |runtime: Option<&str>, words: &[&str]| {
+        let words = words.iter().copied();
         let mut start = Start::of(&program, words);
         start.through([
             "setpriv",
             "--reuid",
-            "12345",
+            &uid,
             "--regid",
-            "12345",
+            &uid,
             "--clear-groups",
         ]);
         if let Some(runtime) = runtime {
@@ -534,9 +537,10 @@ workers: {{ app: {{ command: [{}, puppet, $EVENTS], listeners: [web] }} }}
     // The name of this folder is what every user has such a folder for.
     let runtime = world.path("runtime");
     fs::create_dir(&runtime).expect("a folder");
-    std::os::unix::fs::chown(&runtime, Some(12345), Some(12345)).expect("chown");
+    std::os::unix::fs::chown(&runtime, uid.parse().ok(), uid.parse().ok()).expect("chown");
     let runtime = runtime.to_str().expect("UTF-8");
-    let first = start(Some(runtime));
+    let run = ["run", "-c", file.to_str().expect("UTF-8")];
+    let first = start(Some(runtime), &run);
     let _puppet = world.puppet();
     let path = world.path("runtime/listend/control.sock");
     let mut client = Varlink::to(&path);
@@ -544,22 +548,33 @@ workers: {{ app: {{ command: [{}, puppet, $EVENTS], listeners: [web] }} }}
     let folder = fs::metadata(path.parent().expect("a folder")).expect("it is there");
     assert_eq!(folder.mode() & 0o7777, 0o700);
 
-    let second = start(Some(runtime));
+    let second = start(Some(runtime), &run);
     let _puppet = world.puppet();
     second.line(&["WARN", "cannot be asked", "another listend is running"]);
     second.stop();
     client.ask("Status", json!({}));
     first.stop();
 
-    let nobody = start(None);
+    // Without XDG_RUNTIME_DIR, as after su(1): the same for the daemon and whoever asks it.
+    let third = start(None, &run);
     let _puppet = world.puppet();
-    nobody.line(&["app.0", "started"]);
-    assert!(
-        nobody.lines_so_far(&["WARN"]).is_empty(),
-        "{}",
-        nobody.stderr()
-    );
-    nobody.stop();
+    third.line(&["app.0", "started"]);
+    let asked = start(None, &["status"]).finish().expect_code(0);
+    assert!(asked.stdout.contains("app       1  running"), "{asked:?}");
+    let folder = fs::symlink_metadata(&own).expect("a folder");
+    assert_eq!(folder.mode() & 0o7777, 0o700);
+    third.stop();
+
+    // It is another user's: nothing is made in it, and nobody there is believed.
+    std::os::unix::fs::chown(&own, Some(1), Some(1)).expect("chown");
+    let fourth = start(None, &run);
+    let _puppet = world.puppet();
+    fourth.line(&["WARN", "no control socket", "use --control PATH"]);
+    let asked = start(None, &["status"]).finish().expect_code(69);
+    assert!(asked.stderr.contains("not a private folder"), "{asked:?}");
+    fourth.stop();
+    assert_eq!(fs::read_dir(&own).expect("list the folder").count(), 0);
+    fs::remove_dir(&own).expect("remove the folder");
 }
 
 #[test]

@@ -1,12 +1,10 @@
 //! The verbs and their flags.
 
+use crate::host;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
-use std::path::{Path, PathBuf};
-
-/// Where the configuration is unless the command line says otherwise.
-pub const DEFAULT_CONFIG: &str = "/etc/listend/listend.yaml";
+use std::path::PathBuf;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -133,16 +131,17 @@ pub struct ConfigPath {
     #[arg(value_name = "FILE", conflicts_with = "config")]
     file: Option<PathBuf>,
 
-    /// The same, as an option [default: /etc/listend/listend.yaml]
+    /// The same, as an option [default: /etc/listend/listend.yaml; of others than root
+    /// ~/.config/listend/listend.yaml, if it exists]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl ConfigPath {
     /// The path to read.
-    pub fn path(&self) -> &Path {
-        let given = self.config.as_deref().or(self.file.as_deref());
-        given.unwrap_or(Path::new(DEFAULT_CONFIG))
+    pub fn path(&self) -> PathBuf {
+        let given = self.config.as_ref().or(self.file.as_ref());
+        given.cloned().unwrap_or_else(host::default_config)
     }
 }
 
@@ -153,7 +152,7 @@ pub struct Run {
     pub config: ConfigPath,
 
     /// Where to make the control socket, or `none` [default: /run/listend/control.sock for root,
-    /// $XDG_RUNTIME_DIR/listend/control.sock for others]
+    /// $XDG_RUNTIME_DIR/listend/control.sock for others, or /tmp/listend-UID/control.sock]
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 
@@ -247,7 +246,7 @@ pub struct Explain {
     #[arg(value_name = "ADDRESS|LISTENER")]
     pub target: String,
 
-    /// The configuration [default: /etc/listend/listend.yaml]
+    /// The configuration [default: as of `listend check`]
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -271,7 +270,7 @@ pub enum Policy {
 #[derive(Debug, Args)]
 pub struct Control {
     /// The control socket of the daemon [default: /run/listend/control.sock for root,
-    /// $XDG_RUNTIME_DIR/listend/control.sock for others]
+    /// $XDG_RUNTIME_DIR/listend/control.sock for others, or /tmp/listend-UID/control.sock]
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 
 /// Checks and prints.
 pub fn check(arguments: &Check, sink: Sink) -> Exit {
-    let path = arguments.config.path();
+    let path = &arguments.config.path();
     let loaded = load::read_files(path);
     let understood = match arguments.dump {
         Some(Dump::Config) => config::to_yaml(&loaded.config),

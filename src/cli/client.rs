@@ -39,7 +39,7 @@ pub enum Wait {
 #[derive(Debug)]
 pub enum Failure {
     /// Nobody has a default path here.
-    NoPath,
+    NoPath(String),
     /// Nobody answers there.
     NoDaemon(PathBuf, io::Error),
     /// The socket's permissions keep us out.
@@ -103,8 +103,10 @@ impl Client {
     ///
     /// [`Failure`], of which only the first three.
     pub fn connect(control: Option<&Path>, wait: Wait) -> Result<Client, Failure> {
-        let path = control.map(Path::to_owned).or_else(default_path);
-        let path = path.ok_or(Failure::NoPath)?;
+        let path = match control {
+            Some(path) => path.to_owned(),
+            None => default_path().map_err(Failure::NoPath)?,
+        };
         match open(&path, wait) {
             Ok(socket) => Ok(Client {
                 socket,
@@ -342,7 +344,7 @@ impl Failure {
     /// What the command ends with.
     pub fn exit(&self) -> Exit {
         match self {
-            Failure::NoPath | Failure::NoDaemon(..) | Failure::Broken(..) => Exit::Unavailable,
+            Failure::NoPath(_) | Failure::NoDaemon(..) | Failure::Broken(..) => Exit::Unavailable,
             Failure::NoEntry(_) => Exit::NotPermitted,
             Failure::Protocol(..) => Exit::Internal,
             Failure::Denied(denied) if denied.error.ends_with(".PermissionDenied") => {
@@ -355,8 +357,8 @@ impl Failure {
     /// In words, and what to do about it.
     pub fn words(&self) -> (String, Option<String>) {
         match self {
-            Failure::NoPath => (
-                "where the control socket is, is not known: XDG_RUNTIME_DIR is not set".to_owned(),
+            Failure::NoPath(why) => (
+                format!("there is no default path of the control socket: {why}"),
                 Some("name the socket with `--control PATH`".to_owned()),
             ),
             Failure::NoDaemon(path, error) => {

@@ -1,6 +1,6 @@
 //! `listend explain`: everything about one address, or one listener, on this machine.
 
-use super::args::{DEFAULT_CONFIG, Explain};
+use super::args::Explain;
 use super::check::{finish, try_all};
 use super::exit::Exit;
 use super::explain_text::text;
@@ -8,6 +8,7 @@ use super::load::{self, Planned};
 use super::output::{print, print_report};
 use crate::config::{self, Endpoint};
 use crate::diagnose::{self, Facts, Machine, Tried};
+use crate::host;
 use crate::plan::{ListenerId, ListenerPlan, Plan};
 use crate::report::{Kind, Place, Problem, Report, Sources, did_you_mean, to_json};
 use crate::shell::logging::Sink;
@@ -35,10 +36,8 @@ pub(super) struct Explanation {
 
 /// Explains and prints.
 pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
-    let path = arguments
-        .config
-        .as_deref()
-        .unwrap_or(Path::new(DEFAULT_CONFIG));
+    let path = arguments.config.clone();
+    let path = &path.unwrap_or_else(host::default_config);
     let (mut plan, configured, sources) = match target(arguments, path) {
         Ok(found) => found,
         Err((report, sources)) => {

@@ -3,7 +3,7 @@
 //! Names come from the running daemon, and else from the configuration. A key was pressed and
 //! somebody waits: nothing is said about what goes wrong, and the daemon has a second.
 
-use super::args::{Arguments, DEFAULT_CONFIG, Names};
+use super::args::{Arguments, Names};
 use super::check::finish;
 use super::client::{Client, Wait};
 use super::exit::Exit;
@@ -11,6 +11,7 @@ use super::load;
 use super::output::print;
 use crate::config;
 use crate::control::Status;
+use crate::host;
 use clap::{Arg, Command, CommandFactory};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -90,7 +91,7 @@ fn ask(control: Option<&Path>) -> Option<Status> {
 fn configured(path: Option<&Path>) -> (Vec<String>, Vec<String>) {
     let config::Config {
         listeners, workers, ..
-    } = load::read_files(path.unwrap_or(Path::new(DEFAULT_CONFIG))).config;
+    } = load::read_files(&path.map_or_else(host::default_config, Path::to_owned)).config;
     let listeners = listeners.into_iter().map(|one| one.name.value);
     let workers = workers.into_iter().map(|one| one.name.value);
     (listeners.collect(), workers.collect())

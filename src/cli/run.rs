@@ -28,7 +28,7 @@ const LISTENERS_LOGGED: usize = 100;
 pub fn run(arguments: &Run, sink: Sink) -> Exit {
     let started = clock::now();
     let inherited = inherit();
-    let planned = load::resolve(load::read_files(arguments.config.path()));
+    let planned = load::resolve(load::read_files(&arguments.config.path()));
     let control = match control(arguments) {
         Ok(control) => control,
         Err(exit) => return exit,
@@ -90,20 +90,30 @@ fn control(arguments: &Run) -> Result<Option<ControlPath>, Exit> {
                 return Err(Exit::Usage);
             }
         },
-        None => match socket::default_path() {
-            Some(path) => Some(path),
-            None => {
-                log::debug!("no control socket: XDG_RUNTIME_DIR is not set");
-                None
-            }
-        },
+        None => default_control(),
     };
     Ok(Some(ControlPath {
         path,
         group,
         is_asked_for: arguments.control.is_some(),
-        config: arguments.config.path().to_owned(),
+        config: arguments.config.path(),
     }))
+}
+
+/// The default path, in a folder that is there. Without one the daemon runs all the same.
+fn default_control() -> Option<PathBuf> {
+    let found = socket::default_path().and_then(|path| {
+        let made = socket::make_folder(&path);
+        made.map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(path)
+    });
+    if let Err(why) = &found {
+        log::warn!(
+            "no control socket, so status, reload and the other verbs cannot reach this daemon: \
+             {why}; use --control PATH"
+        );
+    }
+    found.ok()
 }
 
 /// Makes the control socket, if there is to be one. Nobody has to be able to ask a daemon, unless

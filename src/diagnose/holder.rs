@@ -1,6 +1,7 @@
 //! Who a process is: command, user, unit or container; and whether it is a listend of ours.
 
 use super::machine::Machine;
+use crate::host;
 use crate::report::Holder;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,7 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The configuration of a listend that is told none.
-const DEFAULT_CONFIG: &str = "/etc/listend/listend.yaml";
 
 /// A process, and the one it comes from.
 #[derive(Debug, Clone)]
@@ -201,7 +201,7 @@ fn configurations(arguments: &[OsString]) -> Option<Vec<PathBuf>> {
     named.extend(arguments[run + 1..].iter().filter(bare).map(PathBuf::from));
     // A bare word may also be the value of an option; then the default is what it runs.
     if !named.iter().any(|path| path.extension().is_some()) {
-        named.push(PathBuf::from(DEFAULT_CONFIG));
+        named.push(host::default_config());
     }
     Some(named)
 }
@@ -287,9 +287,9 @@ mod tests {
         assert_eq!(of("listend run --config=/b.yaml"), one("/b.yaml"));
         assert_eq!(of("listend run --config /b.yaml"), one("/b.yaml"));
         assert_eq!(of("listend run b.yaml"), one("b.yaml"));
-        assert_eq!(of("listend run"), one(DEFAULT_CONFIG));
+        assert_eq!(of("listend run"), Some(vec![host::default_config()]));
         let default = of("listend --control /x.sock run --control-group adm");
-        assert_eq!(default, one(DEFAULT_CONFIG));
+        assert_eq!(default, Some(vec![host::default_config()]));
         assert_eq!(of("listend check -c a.yaml"), None);
     }
 }

@@ -9,6 +9,22 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// The configuration of the system's daemon.
+const OF_ROOT: &str = "/etc/listend/listend.yaml";
+
+/// The configuration that is meant where nobody names one. For others than root it is the one that
+/// the user's unit runs (`%E/listend/listend.yaml`), if there is one.
+pub fn default_config() -> PathBuf {
+    let is_root = nix::unistd::geteuid().is_root();
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    // XDG Base Directory Specification: a relative path is invalid, and to be ignored.
+    let given = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+    let folder = given.or_else(|| Some(variable("HOME")?.join(".config")));
+    let own = folder.map(|folder| folder.join("listend/listend.yaml"));
+    let own = own.filter(|path| !is_root && path.symlink_metadata().is_ok());
+    own.unwrap_or_else(|| PathBuf::from(OF_ROOT))
+}
+
 /// The facts that [`crate::plan::resolve`] works on. Tests fill it with users that do not exist.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {

@@ -29,7 +29,11 @@ pub fn top(arguments: &Arguments) -> Exit {
         hint("`listend status` needs none");
         return Exit::Refused;
     }
-    let control = arguments.control.control.clone().or_else(default_path);
+    let control = arguments
+        .control
+        .control
+        .clone()
+        .or_else(|| default_path().ok());
     // What is wrong from the start is said as every other verb says it.
     let first = Client::connect(control.as_deref(), Wait::Patiently)
         .and_then(|mut client| client.ask::<Status>("Status", &json!({})));
