@@ -242,12 +242,12 @@ fn a_barrier_comes_back_after_everything_before_it() {
 #[test]
 fn a_child_may_tell_only_where_all_may() {
     let world = World::new();
-    let (daemon, mut puppet) = with_puppet(&world, "notify_access: main");
+    let (daemon, mut puppet) = with_puppet(&world, "notify_access: main\nkill_mode: group");
     let pid = puppet.ask("child READY=1");
     daemon.line(&[&format!("dropped a notification of pid {pid}")]);
     daemon.stop();
     let world = World::new();
-    let (daemon, mut puppet) = with_puppet(&world, "notify_access: all");
+    let (daemon, mut puppet) = with_puppet(&world, "notify_access: all\nkill_mode: group");
     puppet.ask("child READY=1");
     daemon.line(&["app.0: says [Ready]"]);
     daemon.stop();
@@ -450,7 +450,7 @@ fn what_is_stored_stays_with_its_worker_when_a_reload_numbers_them_anew() {
 
 fn an_heir_takes_over(how: &str) {
     let world = World::new();
-    let (daemon, mut old) = with_puppet(&world, "notify_access: main");
+    let (daemon, mut old) = with_puppet(&world, "notify_access: main\nstop_timeout: 500ms");
     let pid: i32 = old.ask(&format!("heir {how}")).parse().expect("a pid");
     let mut heir = world.puppet();
     assert_eq!(heir.pid(), pid);
@@ -470,7 +470,7 @@ fn an_heir_takes_over(how: &str) {
     daemon.line(&["app.0", "7"]);
     let mut next = world.puppet();
     eventually("the heir is reaped", || !exists(pid));
-    // The same again; this one is asked to stop.
+    // The same again; this one is asked to stop, and the one before it is killed in the end.
     let pid: i32 = next.ask(&format!("heir {how}")).parse().expect("a pid");
     let _heir = world.puppet();
     next.ask(&format!("notify MAINPID={pid}"));

@@ -116,6 +116,65 @@ fn what_an_obedient_worker_leaves_in_its_process_group_is_killed_too() {
     });
 }
 
+// Rule: "A worker finishes what it has accepted", also where its children serve.
+#[test]
+fn what_is_left_of_a_process_group_finishes_what_it_does() {
+    let world = World::new();
+    let daemon = world.run(YAML);
+    let mut puppet = world.puppet();
+    puppet.ask("heir");
+    let mut heir = world.puppet();
+    let address = daemon.address("web");
+    daemon.signal(Signal::SIGTERM);
+    puppet.wait_for_its_end();
+    daemon.line(&["app.0", "others of its process group go on", "SIGKILL"]);
+    client::tcp(address).expect("the port is open as long as anything of the worker runs");
+    heir.tell("exit 3");
+    // How the main process ended is how the instance did.
+    daemon.line(&["app.0", "killed by SIGTERM", "stopped as asked"]);
+    assert_eq!(daemon.status().code(), Some(0));
+}
+
+#[test]
+fn with_kill_mode_group_the_children_of_a_worker_are_asked_to_stop_as_well() {
+    let world = World::new();
+    let daemon = world.run(&YAML.replace("stop_timeout", "kill_mode: group, stop_timeout"));
+    let mut puppet = world.puppet();
+    puppet.ask("heir");
+    let mut heir = world.puppet();
+    puppet.ask("drain");
+    heir.ask("drain");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(puppet.listen().as_deref(), Some("term"));
+    assert_eq!(heir.listen().as_deref(), Some("term"));
+    for end in [&mut heir, &mut puppet] {
+        // Once: the next that is heard is the end.
+        end.tell("exit 0");
+        assert_eq!(end.listen(), None);
+    }
+    assert_eq!(daemon.status().code(), Some(0));
+}
+
+// As systemd has it. And two generations of one instance never run at a time.
+#[test]
+fn what_a_crash_leaves_behind_is_asked_to_stop_and_the_restart_waits_for_it() {
+    let world = World::new();
+    let daemon = world.run(YAML);
+    let mut puppet = world.puppet();
+    puppet.ask("heir");
+    let mut heir = world.puppet();
+    heir.ask("drain");
+    harness::kill(puppet.pid(), Signal::SIGKILL);
+    assert_eq!(heir.listen().as_deref(), Some("term"));
+    daemon.line(&["app.0", "others of its process group go on"]);
+    assert!(daemon.lines_so_far(&["app.0", "restarting in"]).is_empty());
+    heir.tell("exit 0");
+    daemon.line(&["app.0", "restarting in"]);
+    let again = world.puppet();
+    assert_ne!(again.pid(), puppet.pid());
+    daemon.stop();
+}
+
 // Rule: "a second one hurries".
 #[test]
 fn a_second_sigterm_does_not_wait_for_the_timeout() {

@@ -33,11 +33,6 @@ pub fn run(arguments: &Run, sink: Sink) -> Exit {
         Ok(control) => control,
         Err(exit) => return exit,
     };
-    // A worker may name another of its processes as the main one (`MAINPID=`, sd_notify(3)). When
-    // that one's parent ends, this makes it our child, so that its end and its status are told here.
-    if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
-        log::warn!("cannot become the parent of orphans: {errno}");
-    }
     let after = After {
         control,
         when_done: WhenDone::Hold,
@@ -175,6 +170,12 @@ pub fn start(
             return Exit::Unavailable;
         }
     };
+    // What a worker leaves behind in its process group, and whom it names as its main process
+    // (`MAINPID=`, sd_notify(3)), becomes our child when its parent ends, so that its end and its
+    // status are told here.
+    if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
+        log::warn!("cannot become the parent of orphans: {errno}");
+    }
     let open_files = raise_open_files();
     if let Err(error) = sys::close_on_exec_from(3) {
         log::debug!("cannot mark inherited descriptors: {error}");

@@ -309,6 +309,11 @@ pub const WORKER: &[Key] = &[
     ),
     key("stop_signal", "SIGTERM", "the signal that asks it to stop"),
     key(
+        "kill_mode",
+        "process",
+        "whom that is sent to: `process` is the main process, `group` its process group",
+    ),
+    key(
         "stop_timeout",
         "30s",
         "from there to SIGKILL; `infinity` waits for ever",

@@ -70,6 +70,16 @@ pub enum Order {
     StopFirst,
 }
 
+/// Whom the signal that asks an instance to stop is sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KillMode {
+    /// The main process, which ends its others itself.
+    Process,
+    /// The main process and everything in its process group.
+    Group,
+}
+
 /// How an instance is made to read its own configuration again.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -5,7 +5,9 @@ use super::command;
 use super::complaint::{Complaint, Out};
 use super::decode::{Fields, Words, choice, text, texts, unknown, wrong_type};
 use super::keys;
-use super::life::{Hook, OnFailure, Order, Reload, Restart, RestartPolicy, Rollout, Success};
+use super::life::{
+    Hook, KillMode, OnFailure, Order, Reload, Restart, RestartPolicy, Rollout, Success,
+};
 use super::model::Located;
 use super::scalar;
 use super::worker::DraftWorker;
@@ -41,8 +43,20 @@ const LIKE_FAILURES: &Words<&str> = &[
     ("unlisten", "refuse"),
 ];
 
+const KILL_MODES: &Words<KillMode> = &[("process", KillMode::Process), ("group", KillMode::Group)];
+
+/// systemd's words. `mixed` sends the signal to the main process alone, too.
+const LIKE_KILL_MODES: &Words<&str> = &[
+    ("control-group", "group"),
+    ("control_group", "group"),
+    ("cgroup", "group"),
+    ("all", "group"),
+    ("mixed", "process"),
+    ("main", "process"),
+];
+
 /// Reads the commands around an instance, `reload_signal`, `reload_command`, `restart`, `rollout`,
-/// `on_failure`, `stop_signal` and `stop_timeout`.
+/// `on_failure`, `stop_signal`, `kill_mode` and `stop_timeout`.
 pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
     draft.worker.hooks.before_start = hook(fields, "before_start", draft, out);
     draft.worker.hooks.after_ready = hook(fields, "after_ready", draft, out);
@@ -59,8 +73,8 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out
         found.push(("rollout", node.place));
         rollout(node, &mut worker.rollout, out);
     }
-    let choice = |text: &str| choice("on_failure", text, FAILURES, LIKE_FAILURES);
-    if let Some(what) = fields.read("on_failure", out, choice) {
+    let what = |text: &str| choice("on_failure", text, FAILURES, LIKE_FAILURES);
+    if let Some(what) = fields.read("on_failure", out, what) {
         found.push(("on_failure", what.place));
         worker.on_failure = what.value;
     }
@@ -72,6 +86,10 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out
     }
     if let Some(signal) = signal.filter(|_| !stop_broken) {
         differs_from_stop(&signal, worker.stop_signal, stop.as_ref(), out);
+    }
+    let mode = |text: &str| choice("kill_mode", text, KILL_MODES, LIKE_KILL_MODES);
+    if let Some(mode) = fields.read("kill_mode", out, mode) {
+        worker.kill_mode = mode.value;
     }
     let timeout = fields.read("stop_timeout", out, |text| {
         scalar::duration_or_infinity("stop_timeout", text)

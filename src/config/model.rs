@@ -1,6 +1,6 @@
 //! What a valid configuration says, before anything is looked up on this machine.
 
-use super::life::{Hooks, NotifyAccess, OnFailure, Ready, Reload, Restart, Rollout};
+use super::life::{Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Restart, Rollout};
 use super::options::OptionSetting;
 use crate::report::Place;
 use serde::{Deserialize, Serialize};
@@ -407,6 +407,8 @@ pub struct Worker {
     pub restart: Restart,
     /// The number of the signal that asks the worker to stop.
     pub stop_signal: i32,
+    /// Whom it is sent to.
+    pub kill_mode: KillMode,
     /// How long to wait after it before SIGKILL; `None` waits for ever.
     pub stop_timeout: Option<Duration>,
     /// When an instance counts as ready.

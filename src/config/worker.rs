@@ -5,7 +5,7 @@ use super::command;
 use super::complaint::{Complaint, Out};
 use super::decode::{Entry, Fields, account, entries, read_template, silence, text, texts};
 use super::keys;
-use super::life::{Hooks, OnFailure, Ready, Restart, Rollout};
+use super::life::{Hooks, KillMode, OnFailure, Ready, Restart, Rollout};
 use super::lifecycle;
 use super::model::{
     Activation, ConnectionLimits, EnvironmentFile, Handoff, Limit, Located, Output, Piece,
@@ -78,6 +78,7 @@ pub(super) fn plain(name: &str, place: Place) -> Worker {
         output: Output::Inherit,
         restart: Restart::default(),
         stop_signal: nix::libc::SIGTERM,
+        kill_mode: KillMode::Process,
         stop_timeout: Some(STOP_TIMEOUT),
         ready: Located {
             value: Ready::Started,

@@ -129,7 +129,7 @@ pub enum Effect {
 pub enum Scope {
     /// The process.
     Process,
-    /// The process and its process group. The process also when it has not made its group yet
-    /// (it is a child before setsid(2)).
+    /// The process and its process group, or what is left of that. The process also when it has not
+    /// made its group yet (it is a child before setsid(2)).
     Group,
 }

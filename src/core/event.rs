@@ -61,12 +61,25 @@ pub enum Event {
         /// The time it had.
         timeout: Duration,
     },
-    /// The instance says that it ends by itself.
+    /// The instance says that it ends by itself, without having been asked.
     SaysStopping {
         /// Which.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
+        /// After this time SIGKILL follows; `None` waits for ever.
+        timeout: Option<Duration>,
+    },
+    /// The instance's main process has ended, and others of its process group go on.
+    MainExited {
+        /// Which.
+        instance: InstanceId,
+        /// The process.
+        process: ProcessId,
+        /// How it ended.
+        status: ExitStatus,
+        /// After this time SIGKILL follows; `None` waits for ever.
+        left: Option<Duration>,
     },
     /// The instance says that it has read its own configuration again.
     InstanceReloaded {

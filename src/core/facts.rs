@@ -1,7 +1,7 @@
 //! What can be told about instances and listeners to whoever asks.
 
 use super::input::{Edition, ExitStatus, InstanceId};
-use super::instance::{Role, State};
+use super::instance::{Fault, Role, State};
 use super::machine::{Core, Phase};
 use super::time::Mono;
 use crate::plan::{ListenerId, WorkerId};
@@ -34,6 +34,8 @@ pub enum LastEnd {
         status: ExitStatus,
         /// How long it ran.
         uptime: Duration,
+        /// Why listend had it end or killed it, if it was not well.
+        cause: Option<Fault>,
     },
     /// It did not get there.
     NotLaunched {

@@ -137,7 +137,9 @@ impl Core {
                 self.helper_ended(now, process, end);
             }
             News::ExecSucceeded if helper.exists => {}
-            News::Spawned | News::ExecSucceeded | News::Exited(_) => self.ignore(),
+            News::Spawned | News::ExecSucceeded | News::MainExited(_) | News::Exited(_) => {
+                self.ignore();
+            }
         }
     }
 

@@ -152,11 +152,20 @@ pub enum Input {
         /// Where and why.
         failure: LaunchFailure,
     },
-    /// The process has ended and is reaped. May come before the news of its exec.
-    Exited {
+    /// The process has ended, and others of its process group go on; [`Input::Exited`] follows when
+    /// they have ended as well. Comes after the news of its exec.
+    MainExited {
         /// Which.
         process: ProcessId,
         /// How.
+        status: ExitStatus,
+    },
+    /// The process has ended and is reaped, and nothing is left of its process group. May come
+    /// before the news of its exec.
+    Exited {
+        /// Which.
+        process: ProcessId,
+        /// How the process itself ended.
         status: ExitStatus,
     },
     /// The process, or another of its instance that may, has told something about itself.

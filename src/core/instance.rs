@@ -34,6 +34,9 @@ use std::time::Duration;
 /// end of a program that ran. Where nothing is to be waited for (`ready: started`) an instance is
 /// `Running` as soon as it runs its program.
 ///
+/// An instance is over when its process group is: if its main process ends before the others, it is
+/// `Stopping` until they have ended as well.
+///
 /// An instance has at most one process, and has one exactly in `Starting`, `Activating`, `Running`
 /// and `Stopping`; the commands around it are not counted. It leaves those only when the process is
 /// known to be gone, so that two processes never run as one instance.
@@ -85,7 +88,8 @@ pub enum State {
         /// When it has run long enough (`connection_timeout`); `None` is never.
         until: Option<Mono>,
     },
-    /// The program was asked to stop and has not ended.
+    /// The program was asked to stop or ends by itself, and it or others of its process group have
+    /// not ended.
     Stopping {
         /// The process.
         process: ProcessId,
@@ -225,6 +229,8 @@ pub enum Fault {
     NotReady,
     /// It gave no sign of life in time.
     Silent,
+    /// It did not end in time, whoever had it end.
+    NotStopped,
 }
 
 /// The signs of life that an instance gives.
@@ -253,6 +259,12 @@ pub(super) struct Slot {
     pub(super) on_trial: bool,
     /// Why it is being ended, if nobody has asked for that.
     pub(super) fault: Option<Fault>,
+    /// It is ending by itself: it has said so, or its main process has ended unasked.
+    pub(super) by_itself: bool,
+    /// When its main process ended, while others of its process group go on.
+    pub(super) main_ended: Option<Mono>,
+    /// The time that it had to end is over.
+    pub(super) overdue: bool,
     /// How often in a row it could not be seen whether it takes clients.
     pub(super) hidden: u32,
     /// While it is ready.
@@ -292,6 +304,9 @@ impl Slot {
             again: false,
             on_trial: false,
             fault: None,
+            by_itself: false,
+            main_ended: None,
+            overdue: false,
             hidden: 0,
             watchdog: None,
             told_interval: None,

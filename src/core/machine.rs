@@ -15,6 +15,7 @@ use super::rollout::{Degraded, Rollout};
 use super::signals::{SIGCONT, SIGKILL};
 use super::time::Mono;
 
+use crate::config::KillMode;
 use crate::plan::{Activation, Lifecycle, WorkerId};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -259,6 +260,9 @@ impl Core {
             Input::LaunchFailed { process, failure } => {
                 self.hear(now, process, News::LaunchFailed(failure));
             }
+            Input::MainExited { process, status } => {
+                self.hear(now, process, News::MainExited(status));
+            }
             Input::Exited { process, status } => self.hear(now, process, News::Exited(status)),
             Input::Notified { process, notice } => self.notified(now, process, notice),
             Input::Evidence { process, evidence } => self.evidence(now, process, evidence),
@@ -407,6 +411,9 @@ impl Core {
         let slot = &mut self.slots[index];
         slot.starts = slot.starts.saturating_add(1);
         slot.fault = None;
+        slot.by_itself = false;
+        slot.main_ended = None;
+        slot.overdue = false;
         slot.reloading = false;
         slot.watchdog = None;
         slot.told_interval = None;
@@ -576,13 +583,18 @@ impl Core {
     }
 
     pub(super) fn ask_to_stop(&mut self, index: usize, process: ProcessId) {
-        let stop = self.slots[index].life.stop_signal;
+        let life = &self.slots[index].life;
+        let stop = life.stop_signal;
+        let scope = match (life.kill_mode, self.slots[index].main_ended) {
+            (KillMode::Process, None) => Scope::Process,
+            (KillMode::Group, _) | (_, Some(_)) => Scope::Group,
+        };
         // A process that is stopped (SIGSTOP, a debugger) acts on no signal until it continues.
         for signal in [stop, SIGCONT] {
             self.effects.push_back(Effect::Signal {
                 process,
                 signal,
-                scope: Scope::Process,
+                scope,
             });
         }
     }

@@ -45,7 +45,7 @@ pub use input::{
     ConnectionId, Edition, Evidence, ExitStatus, HookKind, Input, InstanceId, NotAccepted, Notice,
     ProcessId, Task, Waiting,
 };
-pub use instance::{Ending, Launch, Role, State};
+pub use instance::{Ending, Fault, Launch, Role, State};
 pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, Repaired};
 pub use machine::{Core, WhenDone};
 pub use operate::{Answer, Command, Refused, Ticket};

@@ -411,11 +411,17 @@ impl Core {
             .slots
             .iter()
             .filter(|slot| slot.instance.worker == worker);
-        let running: Vec<ProcessId> = of_it
+        let running: Vec<(ProcessId, Scope)> = of_it
             .filter_map(|slot| match slot.state {
                 State::Activating { process, .. }
                 | State::Running { process, .. }
-                | State::Stopping { process, .. } => Some(process),
+                | State::Stopping { process, .. } => Some((
+                    process,
+                    match slot.main_ended {
+                        None => Scope::Process,
+                        Some(_) => Scope::Group,
+                    },
+                )),
                 State::Waiting
                 | State::Preparing { .. }
                 | State::Starting { .. }
@@ -428,8 +434,7 @@ impl Core {
         if running.is_empty() {
             return Err(Refused::NoProcess);
         }
-        for process in running {
-            let scope = Scope::Process;
+        for (process, scope) in running {
             self.effects.push_back(Effect::Signal {
                 process,
                 signal,

@@ -5,10 +5,10 @@ use super::demand::AT_NEXT_CLIENT;
 use super::event::{Event, FailureReason, Next};
 use super::facts::LastEnd;
 use super::input::{ExitStatus, ProcessId};
-use super::instance::{Ending, Launch, Role, Slot, State};
+use super::instance::{Ending, Fault, Launch, Role, Slot, State};
 use super::machine::{Core, Phase};
 use super::time::Mono;
-use crate::config::RestartPolicy;
+use crate::config::{KillMode, RestartPolicy};
 use crate::plan::Activation;
 use crate::stage::LaunchFailure;
 use std::time::Duration;
@@ -24,6 +24,7 @@ pub(super) enum News {
     Spawned,
     ExecSucceeded,
     LaunchFailed(LaunchFailure),
+    MainExited(ExitStatus),
     Exited(ExitStatus),
 }
 
@@ -65,7 +66,8 @@ impl Core {
                 (Launch::Exited { .. }, News::LaunchFailed(failure)) => {
                     self.launch_failed(now, index, process, failure);
                 }
-                (Launch::Forking, News::ExecSucceeded | News::Exited(_))
+                (_, News::MainExited(_))
+                | (Launch::Forking, News::ExecSucceeded | News::Exited(_))
                 | (Launch::Execing, News::Spawned)
                 | (
                     Launch::Failed { .. },
@@ -76,9 +78,14 @@ impl Core {
             State::Activating { since, .. }
             | State::Running { since, .. }
             | State::Stopping { since, .. } => match news {
-                News::Exited(status) => {
-                    self.exited(now, index, process, status, now.since(since));
+                News::MainExited(status) if self.slots[index].main_ended.is_none() => {
+                    self.main_exited(now, index, process, status);
                 }
+                News::Exited(status) => {
+                    let at = self.slots[index].main_ended.unwrap_or(now);
+                    self.exited(now, index, process, status, at.since(since));
+                }
+                News::MainExited(_) => self.ignore(),
                 News::Spawned | News::ExecSucceeded | News::LaunchFailed(_) => self.ignore(),
             },
             // Without a process, so that none leads here.
@@ -191,6 +198,40 @@ impl Core {
         next
     }
 
+    /// The main process has ended, and others of its process group go on. If that was asked for, or
+    /// went well, they finish what they do until `stop_timeout` is over. After a crash nobody leads
+    /// them any more: they are asked to end, as systemd does it.
+    fn main_exited(&mut self, now: Mono, index: usize, process: ProcessId, status: ExitStatus) {
+        let slot = &mut self.slots[index];
+        slot.main_ended = Some(now);
+        let was_ending = slot.state.ending();
+        let was_asked = was_ending.is_some() && !slot.by_itself && slot.fault.is_none();
+        let crashed =
+            slot.fault.is_some() || !was_asked && backoff::is_failure(status, &slot.life.restart);
+        let has_the_signal = match slot.life.kill_mode {
+            KillMode::Process => !crashed,
+            KillMode::Group => was_asked || slot.fault == Some(Fault::NotReady),
+        };
+        let instance = slot.instance;
+        if let State::Activating { since, .. } | State::Running { since, .. } = slot.state {
+            slot.by_itself = true;
+            self.is_being_ended(now, index, process, since);
+        }
+        if was_ending == Some(Ending::Killed) {
+            return;
+        }
+        let kill_at = self.slots[index].state.deadline();
+        self.emit(Event::MainExited {
+            instance,
+            process,
+            status,
+            left: kill_at.map(|at| at.since(now)),
+        });
+        if !has_the_signal {
+            self.ask_to_stop(index, process);
+        }
+    }
+
     pub(super) fn exited(
         &mut self,
         now: Mono,
@@ -199,7 +240,14 @@ impl Core {
         status: ExitStatus,
         uptime: Duration,
     ) {
-        self.slots[index].last_end = Some(LastEnd::Exited { status, uptime });
+        let slot = &mut self.slots[index];
+        let too_late = slot.overdue.then_some(Fault::NotStopped);
+        let cause = slot.fault.or(too_late);
+        slot.last_end = Some(LastEnd::Exited {
+            status,
+            uptime,
+            cause,
+        });
         let next = self.after_exit(now, index, status, uptime);
         let instance = self.slots[index].instance;
         self.emit(Event::InstanceExited {
@@ -259,8 +307,13 @@ impl Core {
         status: ExitStatus,
         uptime: Duration,
     ) -> Next {
-        let fault = self.slots[index].fault.take();
-        if fault.is_none() && self.slots[index].state.ending().is_some() {
+        let slot = &mut self.slots[index];
+        let by_itself = std::mem::take(&mut slot.by_itself);
+        // How its main process ended decides, if it did.
+        let never_ended = by_itself && slot.overdue && slot.main_ended.is_none();
+        let fault = slot.fault.take();
+        let fault = fault.or(never_ended.then_some(Fault::NotStopped));
+        if fault.is_none() && !by_itself && slot.state.ending().is_some() {
             return self.after_stop(index);
         }
         let restart = &self.slots[index].life.restart;

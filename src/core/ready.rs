@@ -139,7 +139,13 @@ impl Core {
         self.become_state(index, state);
     }
 
-    fn is_being_ended(&mut self, now: Mono, index: usize, process: ProcessId, since: Mono) {
+    pub(super) fn is_being_ended(
+        &mut self,
+        now: Mono,
+        index: usize,
+        process: ProcessId,
+        since: Mono,
+    ) {
         let timeout = self.slots[index].life.stop_timeout;
         let ending = Ending::Graceful {
             kill_at: timeout.map(|timeout| now + timeout),
@@ -212,10 +218,7 @@ impl Core {
         match notice {
             Notice::Ready => self.says_ready(now, index, process),
             Notice::Reloading => self.slots[index].reloading = true,
-            Notice::Stopping => {
-                let instance = self.slots[index].instance;
-                self.emit(Event::SaysStopping { instance, process });
-            }
+            Notice::Stopping => self.says_stopping(now, index, process),
             Notice::Alive => {
                 if let Some(watchdog) = &mut self.slots[index].watchdog {
                     watchdog.due = now + watchdog.interval;
@@ -236,6 +239,22 @@ impl Core {
                 }
             }
             Notice::ExtendTimeout(time) => self.extend(index, now + time),
+        }
+    }
+
+    /// It ends by itself, and has as long for that as if it had been asked to.
+    fn says_stopping(&mut self, now: Mono, index: usize, process: ProcessId) {
+        let slot = &mut self.slots[index];
+        if let State::Activating { since, .. } | State::Running { since, .. } = slot.state {
+            slot.by_itself = true;
+            let instance = slot.instance;
+            let timeout = slot.life.stop_timeout;
+            self.emit(Event::SaysStopping {
+                instance,
+                process,
+                timeout,
+            });
+            self.is_being_ended(now, index, process, since);
         }
     }
 

@@ -92,9 +92,12 @@ impl Core {
 
     pub(super) fn stop_instance(&mut self, now: Mono, index: usize) {
         // Whatever it is being ended for, it is not to be started again for that.
-        self.slots[index].fault = None;
-        self.slots[index].on_trial = false;
-        let was_asked = self.slots[index].state.ending().is_some();
+        let slot = &mut self.slots[index];
+        slot.fault = None;
+        slot.on_trial = false;
+        // Who has said that it stops has got no signal yet, and may hang.
+        let says_so = std::mem::take(&mut slot.by_itself) && slot.main_ended.is_none();
+        let was_asked = slot.state.ending().is_some() && !says_so;
         let timeout = self.slots[index].life.stop_timeout;
         let asked = Ending::Graceful {
             kill_at: timeout.map(|timeout| now + timeout),
@@ -122,6 +125,14 @@ impl Core {
                     ending: asked,
                 }
             }
+            stopping @ State::Stopping {
+                process,
+                ending: Ending::Graceful { .. },
+                ..
+            } if says_so => {
+                self.ask_to_stop(index, process);
+                stopping
+            }
             stopping @ State::Stopping { .. } => stopping,
             State::Preparing { hook, .. } => {
                 self.kill_helper(hook);
@@ -145,11 +156,16 @@ impl Core {
         if let Some(process) = state.process().filter(|_| !was_asked) {
             let instance = self.slots[index].instance;
             let signal = self.slots[index].life.stop_signal;
+            // That of a program that has said that it stops is running already.
+            let left = match state.deadline() {
+                Some(at) if says_so => Some(at.since(now)),
+                Some(_) | None => timeout,
+            };
             self.emit(Event::Stopping {
                 instance,
                 process,
                 signal,
-                timeout,
+                timeout: left,
             });
         }
     }
@@ -225,6 +241,7 @@ impl Core {
             }
         );
         if !gone {
+            self.slots[index].overdue = true;
             let instance = self.slots[index].instance;
             let timeout = self.slots[index].life.stop_timeout;
             self.emit(Event::StopTimedOut {

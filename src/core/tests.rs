@@ -10,7 +10,7 @@ mod rollout;
 mod stopping;
 
 use super::*;
-use crate::config::{Rate, Restart, RestartPolicy};
+use crate::config::{KillMode, Rate, Restart, RestartPolicy};
 use crate::plan::{Lifecycle, WorkerId};
 use crate::stage::{LaunchFailure, Stage};
 use std::time::Duration;
@@ -93,6 +93,16 @@ impl Rig {
     fn exited(&mut self, status: ExitStatus) {
         let process = self.process();
         self.give(Input::Exited { process, status });
+    }
+
+    fn main_exited(&mut self, status: ExitStatus) {
+        let process = self.process();
+        self.give(Input::MainExited { process, status });
+    }
+
+    fn says(&mut self, notice: Notice) {
+        let process = self.process();
+        self.give(Input::Notified { process, notice });
     }
 
     fn launch_failed(&mut self, stage: Stage) {

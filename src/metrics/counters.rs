@@ -145,6 +145,7 @@ impl Counters {
             | Event::InstanceReady { .. }
             | Event::ReadinessHidden { .. }
             | Event::SaysStopping { .. }
+            | Event::MainExited { .. }
             | Event::InstanceReloaded { .. }
             | Event::HookFailed { .. }
             | Event::Up { .. }

@@ -2,8 +2,8 @@
 
 use crate::config::options::OptionSetting;
 use crate::config::{
-    ConnectionLimits, Endpoint, Handoff, Hook, Hooks, Limit, Multicast, NotifyAccess, OnFailure,
-    Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
+    ConnectionLimits, Endpoint, Handoff, Hook, Hooks, KillMode, Limit, Multicast, NotifyAccess,
+    OnFailure, Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
 };
 use crate::report::Place;
 use serde::{Deserialize, Serialize};
@@ -208,6 +208,8 @@ pub struct Lifecycle {
     pub restart: Restart,
     /// Asks an instance to stop.
     pub stop_signal: i32,
+    /// Whom that signal is sent to.
+    pub kill_mode: KillMode,
     /// From there to SIGKILL; `None` waits for ever.
     pub stop_timeout: Option<Duration>,
     /// When an instance counts as ready.
@@ -234,6 +236,7 @@ impl Default for Lifecycle {
             instances: 1,
             restart: Restart::default(),
             stop_signal: nix::libc::SIGTERM,
+            kill_mode: KillMode::Process,
             stop_timeout: Some(Duration::from_secs(30)),
             ready: Ready::Started,
             start_timeout: Some(Duration::from_secs(90)),

@@ -168,6 +168,7 @@ impl Resolver<'_> {
                 instances,
                 restart: worker.restart.clone(),
                 stop_signal: worker.stop_signal,
+                kill_mode: worker.kill_mode,
                 stop_timeout: worker.stop_timeout,
                 ready: worker.ready.value,
                 start_timeout: worker.start_timeout,

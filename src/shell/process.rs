@@ -8,7 +8,7 @@ use crate::plan::WorkerId;
 use crate::sys::{self, How, Launching, Then, Whom};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpgid, getpgrp, getsid};
 use std::collections::HashMap;
 use std::io;
@@ -41,6 +41,18 @@ pub struct Process {
     pub told: Told,
     /// What is left of the process that was started here, if another is the main one.
     pub replaced: Option<First>,
+    /// How it ended, if others of its process group go on.
+    pub rest: Option<Rest>,
+}
+
+/// What goes on of an instance whose main process has ended and is reaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rest {
+    /// How the main process ended.
+    pub status: ExitStatus,
+    /// The process groups that still have members. Their numbers are no others' until the last member
+    /// is reaped, which happens here, because it has no parent but listend any more.
+    groups: Vec<i32>,
 }
 
 /// The process that was started here, after it has named another as the main one.
@@ -55,6 +67,9 @@ pub enum First {
 impl Process {
     /// Signals the process alone.
     pub fn signal(&self, number: i32) -> io::Result<()> {
+        if self.rest.is_some() {
+            return Ok(());
+        }
         match &self.pidfd {
             Some(pidfd) => sys::send_signal(pidfd, number),
             // It has not been reaped, so that its number is no other's.
@@ -62,35 +77,48 @@ impl Process {
         }
     }
 
-    /// Kills the process and its whole process group. The leader has not been reaped, so neither
-    /// number can be anybody else's. A child that has not called setsid(2) yet has no group: that
-    /// is why it is signalled by itself as well.
-    pub fn kill_group(&self) {
-        let _gone_already = self.signal(Signal::SIGKILL as i32);
-        self.kill_rest();
-    }
-
-    /// Kills the process groups whose numbers cannot be anybody else's.
-    fn kill_rest(&self) {
-        let kill = |group: Pid| {
-            let _none_left = killpg(group, Signal::SIGKILL);
-        };
-        match self.replaced {
-            None => kill(Pid::from_raw(self.pid)),
-            Some(first) => {
-                if first == First::Unreaped {
-                    kill(Pid::from_raw(self.session));
-                }
-                // The main process may have made a group of its own. It is in it until it is reaped,
-                // which happens here if it is our child; of another's nothing keeps the number.
-                if self.is_our_child()
-                    && let Ok(group) = getpgid(Some(Pid::from_raw(self.pid)))
-                    && group != getpgrp()
-                {
-                    kill(group);
-                }
+    /// Signals the process and its whole process group, or what is left of that. A child that has
+    /// not called setsid(2) yet has no group, and a main process may be in another: what no group has
+    /// is signalled by itself. SIGKILL goes to it first in any case.
+    pub fn signal_group(&self, number: i32) {
+        if self.rest.is_none() && number == Signal::SIGKILL as i32 {
+            let _gone_already = self.signal(number);
+        }
+        let groups = self.groups();
+        for group in &groups {
+            let _none_left = sys::send_signal_to_group(*group, number);
+        }
+        if self.rest.is_none() && number != Signal::SIGKILL as i32 {
+            let own = getpgid(Some(Pid::from_raw(self.pid))).map(Pid::as_raw);
+            if !own.is_ok_and(|own| groups.contains(&own)) {
+                let _gone_already = self.signal(number);
             }
         }
+    }
+
+    /// The process groups that are its, and whose numbers cannot be anybody else's: their leader has
+    /// not been reaped, or a member of them has not.
+    fn groups(&self) -> Vec<i32> {
+        if let Some(rest) = &self.rest {
+            return rest.groups.clone();
+        }
+        let Some(first) = self.replaced else {
+            return vec![self.pid];
+        };
+        let mut groups = Vec::new();
+        if first == First::Unreaped {
+            groups.push(self.session);
+        }
+        // The main process may have made a group of its own. It is in it until it is reaped, which
+        // happens here if it is our child; of another's nothing keeps the number.
+        if self.is_our_child()
+            && let Ok(group) = getpgid(Some(Pid::from_raw(self.pid)))
+            && group != getpgrp()
+            && !groups.contains(&group.as_raw())
+        {
+            groups.push(group.as_raw());
+        }
+        groups
     }
 
     fn is_our_child(&self) -> bool {
@@ -117,14 +145,48 @@ impl Process {
         }
     }
 
-    /// Reaps it, which has exited: its pidfd was readable, or waitid(2) showed it. What its process
-    /// group has left is killed first, while the unreaped leader keeps the group's number from being
-    /// given to anybody else.
+    /// Reaps it, which has exited: its pidfd was readable, or waitid(2) showed it. Others of its
+    /// process group may go on: those are in [`Process::rest`] afterwards, unless it was a command
+    /// around an instance, which leaves nothing behind.
     ///
     /// A main process that has another parent than listend is reaped by that, which alone is told how
     /// it ended: it counts as a success, as systemd has it.
-    pub fn reap(&self) -> ExitStatus {
-        self.kill_rest();
+    pub fn reap(&mut self) -> ExitStatus {
+        if let Task::Hook(_) = self.task {
+            // While the leader keeps the number from being given to anybody else.
+            self.signal_group(Signal::SIGKILL as i32);
+        }
+        let mut groups = self.groups();
+        let status = self.collect();
+        if self.task == Task::Program {
+            groups.retain(|group| has_members(*group));
+            if !groups.is_empty() {
+                self.rest = Some(Rest { status, groups });
+                self.pidfd = None;
+                if let Some(launching) = &mut self.launching {
+                    launching.reaped();
+                }
+            }
+        }
+        status
+    }
+
+    /// How its main process ended, if nothing is left of its process group any more either.
+    pub fn is_over(&mut self) -> Option<ExitStatus> {
+        let rest = self.rest.as_mut()?;
+        rest.groups.retain(|group| has_members(*group));
+        rest.groups.is_empty().then_some(rest.status)
+    }
+
+    /// The same, of one whose group was killed. Of somebody in it whose parent has left it and lives
+    /// the end is told to that parent alone, and is not waited for.
+    pub fn is_over_when_killed(&mut self) -> Option<ExitStatus> {
+        let rest = self.rest.as_mut()?;
+        rest.groups.retain(|group| sys::has_children_in(*group));
+        rest.groups.is_empty().then_some(rest.status)
+    }
+
+    fn collect(&self) -> ExitStatus {
         match sys::wait(self.whom(), Then::Reap) {
             Ok(Some(ended)) => match ended.how {
                 How::Exited(code) => ExitStatus::Code(code),
@@ -144,6 +206,13 @@ impl Process {
     }
 }
 
+/// Whether anybody is in a process group, be it as a zombie.
+fn has_members(group: i32) -> bool {
+    sys::send_signal_to_group(group, 0)
+        .err()
+        .is_none_or(|error| error.raw_os_error() != Some(nix::libc::ESRCH))
+}
+
 /// A child that has ended and waits to be reaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Zombie {
@@ -161,6 +230,8 @@ pub struct Processes {
     by_pid: HashMap<i32, ProcessId>,
     /// Those that were started here, have not been reaped, and are no main processes any more.
     firsts: HashMap<i32, ProcessId>,
+    /// The process groups that go on although the main process has ended and is reaped.
+    with_rest: HashMap<i32, ProcessId>,
     /// How many of each worker have its listeners.
     with_listeners: HashMap<WorkerId, usize>,
 }
@@ -199,7 +270,12 @@ impl Processes {
     /// Forgets one that has been reaped, and closes its descriptors.
     pub fn remove(&mut self, id: ProcessId) -> Option<Process> {
         let mut process = self.by_id.remove(&id)?;
-        self.by_pid.remove(&process.pid);
+        match &process.rest {
+            None => {
+                self.by_pid.remove(&process.pid);
+            }
+            Some(_) => self.with_rest.retain(|_, of| *of != id),
+        }
         let worker = process.instance.worker;
         if process.task == Task::Program
             && let Some(count) = self.with_listeners.get_mut(&worker)
@@ -252,10 +328,30 @@ impl Processes {
         })
     }
 
-    /// Reaps one of the others; whether it is gone.
-    pub fn reap_other(&mut self, pid: i32) -> bool {
-        if nix::sys::wait::waitpid(Pid::from_raw(pid), None).is_err_and(|e| e == Errno::ECHILD) {
-            return false;
+    /// Reaps a main process; how it ended. What is left of its process group is in
+    /// [`Process::rest`]: it is forgotten only when that is over.
+    pub fn reap(&mut self, id: ProcessId) -> Option<ExitStatus> {
+        let process = self.by_id.get_mut(&id)?;
+        let status = process.reap();
+        if let Some(rest) = &process.rest {
+            // The number may be another's from now on.
+            self.by_pid.remove(&process.pid);
+            self.with_rest
+                .extend(rest.groups.iter().map(|group| (*group, id)));
+        }
+        Some(status)
+    }
+
+    /// Reaps one of the others; `None` if it is not there. Answers whose process group it was in, if
+    /// the main process of that has ended before.
+    pub fn reap_other(&mut self, pid: i32) -> Option<Option<ProcessId>> {
+        let child = Pid::from_raw(pid);
+        let group = match self.with_rest.is_empty() {
+            true => None,
+            false => getpgid(Some(child)).ok().map(Pid::as_raw),
+        };
+        if nix::sys::wait::waitpid(child, None).is_err_and(|e| e == Errno::ECHILD) {
+            return None;
         }
         match self.firsts.remove(&pid) {
             Some(id) => {
@@ -269,6 +365,6 @@ impl Processes {
             }
             None => log::debug!("reaped the orphan with pid {pid}"),
         }
-        true
+        Some(group.and_then(|group| self.with_rest.get(&group).copied()))
     }
 }

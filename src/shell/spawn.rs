@@ -79,6 +79,7 @@ impl Shell {
                     access,
                     told: notify::Told::default(),
                     replaced: None,
+                    rest: None,
                 };
                 self.processes.insert(id, process);
                 self.feed(Input::Spawned { process: id });

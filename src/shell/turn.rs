@@ -18,8 +18,8 @@ use super::spawn::Wanted;
 use super::watch::{SocketId, Watch};
 use super::words;
 use crate::core::{
-    Core, Effect, Event, Input, InstanceId, ListenerLife, Mono, Next, ProcessId, Scope, Task,
-    WhenDone,
+    Core, Effect, Event, ExitStatus, Input, InstanceId, ListenerLife, Mono, Next, ProcessId, Scope,
+    Task, WhenDone,
 };
 use crate::listener::{BindError, Bound};
 use crate::plan::{ListenerId, Plan, WorkerId};
@@ -27,7 +27,7 @@ use crate::sys::Origin;
 use crate::worker::{self, Surroundings};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -360,8 +360,10 @@ impl Shell {
                     }
                     // Whose it was can be looked up only as long as it is a zombie.
                     self.take_notices();
-                    if !self.processes.reap_other(pid) {
-                        return;
+                    match self.processes.reap_other(pid) {
+                        None => return,
+                        Some(None) => {}
+                        Some(Some(id)) => self.is_the_rest_over(id),
                     }
                 }
             }
@@ -411,17 +413,44 @@ impl Shell {
         let Some(process) = self.processes.get(id) else {
             return;
         };
+        if process.rest.is_some() {
+            return;
+        }
         if !process.has_ended() {
             // It has named another as its main process, and is reaped as anybody.
             return self.reap_children();
         }
-        let status = process.reap();
-        self.logs.catch_up(&self.epoll, id);
         // By hand, as in `exec_status`.
         let _not_watched = process.pidfd.as_ref().map(|pidfd| self.epoll.delete(pidfd));
+        let Some(status) = self.processes.reap(id) else {
+            return;
+        };
+        self.logs.catch_up(&self.epoll, id);
+        let rest = self.processes.get(id).and_then(|left| left.rest.as_ref());
+        match rest {
+            Some(_) => self.feed(Input::MainExited {
+                process: id,
+                status,
+            }),
+            None => self.is_over(id, status),
+        }
+    }
+
+    /// Somebody of a process group has ended whose main process had before.
+    fn is_the_rest_over(&mut self, id: ProcessId) {
+        let process = self.processes.get_mut(id);
+        if let Some(status) = process.and_then(Process::is_over) {
+            self.is_over(id, status);
+        }
+    }
+
+    /// Nothing is left of a process and its process group.
+    fn is_over(&mut self, id: ProcessId, status: ExitStatus) {
+        let Some(process) = self.processes.remove(id) else {
+            return;
+        };
         let (instance, edition) = (process.instance, process.edition);
         let had_listeners = process.client.is_none() && process.task == Task::Program;
-        self.processes.remove(id);
         self.notify.forget_process(&self.epoll, id);
         // At once, and not only before the next start: clients are to find the queue meanwhile.
         if had_listeners && !self.put_in_order(instance, edition, Some(instance)) {
@@ -580,12 +609,19 @@ impl Shell {
         }
     }
 
-    fn send(&mut self, process: ProcessId, signal: i32, scope: Scope) {
-        let Some(process) = self.processes.get(process) else {
+    fn send(&mut self, id: ProcessId, signal: i32, scope: Scope) {
+        let Some(process) = self.processes.get_mut(id) else {
             return;
         };
         match scope {
-            Scope::Group => process.kill_group(),
+            Scope::Group => {
+                process.signal_group(signal);
+                if signal == SIGKILL
+                    && let Some(status) = process.is_over_when_killed()
+                {
+                    self.is_over(id, status);
+                }
+            }
             Scope::Process => {
                 if let Err(error) = process.signal(signal) {
                     log::warn!(

@@ -175,15 +175,12 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             signal,
             timeout,
         } => {
-            let then = match timeout {
-                Some(timeout) => format!("SIGKILL follows after {}", duration(timeout)),
-                None => "waiting as long as it takes".to_owned(),
-            };
             let line = format!(
-                "{}: stopping with {}{}; {then}",
+                "{}: stopping with {}{}; {}",
                 name(instance),
                 signal_name(signal),
-                pid(process)
+                pid(process),
+                killed_after(timeout)
             );
             (Level::Info, line)
         }
@@ -419,12 +416,32 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 last(process, instance)
             ),
         ),
-        Event::SaysStopping { instance, process } => (
-            Level::Debug,
+        Event::SaysStopping {
+            instance,
+            process,
+            timeout,
+        } => (
+            Level::Info,
             format!(
-                "{}: says that it is stopping{}",
+                "{}: says that it is stopping{}; {}",
                 name(instance),
-                pid(process)
+                pid(process),
+                killed_after(timeout)
+            ),
+        ),
+        Event::MainExited {
+            instance,
+            process,
+            status,
+            left,
+        } => (
+            Level::Info,
+            format!(
+                "{}: main process {}{}, others of its process group go on; {}",
+                name(instance),
+                status_words(status),
+                pid(process),
+                killed_after(left)
             ),
         ),
         Event::InstanceReloaded { instance, process } => (
@@ -536,6 +553,14 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             ),
         ),
     }
+}
+
+/// How long something is waited for that is to end.
+fn killed_after(timeout: Option<Duration>) -> String {
+    timeout.map_or_else(
+        || "waiting as long as it takes".to_owned(),
+        |timeout| format!("SIGKILL follows after {}", duration(timeout)),
+    )
 }
 
 /// Whether the event is told at the level of debugging, and there may be very many of it.

@@ -39,8 +39,8 @@ pub use notify::{Datagram, Sender, ask_for_senders, is_same_open_file, receive_d
 pub use passing::{passing_pair, receive_descriptor};
 pub use peek::bytes_to_read;
 pub use peer::peer_groups;
-pub use pidfd::{open as open_pidfd, send_signal, send_signal_to_child};
+pub use pidfd::{open as open_pidfd, send_signal, send_signal_to_child, send_signal_to_group};
 pub use signal::{Origin, changed_signals, is_ignored, origin, reset_child_signal};
 pub use unread::bytes_not_received;
-pub use wait::{Ended, How, Then, Whom, wait};
+pub use wait::{Ended, How, Then, Whom, has_children_in, wait};
 pub use write::write_without_waiting;

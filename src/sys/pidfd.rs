@@ -43,6 +43,23 @@ pub fn send_signal(pidfd: impl AsFd, signal: c_int) -> io::Result<()> {
     Ok(())
 }
 
+/// kill(2) of a process group whose number is known to be its own.
+///
+/// # Errors
+///
+/// ESRCH when nobody is in it, EPERM when nobody in it may be signalled.
+pub fn send_signal_to_group(group: c_int, signal: c_int) -> io::Result<()> {
+    // 0 is the caller's own, 1 would be everybody.
+    if group <= 1 {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: a bare system call.
+    if unsafe { libc::kill(-group, signal) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// kill(2) of a child that has not been waited for.
 ///
 /// # Errors

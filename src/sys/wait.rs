@@ -46,6 +46,18 @@ pub enum How {
     Dumped(i32),
 }
 
+/// Whether any child that lives, or has ended and was not waited for, is in this process group.
+pub fn has_children_in(group: i32) -> bool {
+    // SAFETY: waitid fills the zeroed siginfo it is given. WNOWAIT leaves everything as it is.
+    let found = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        libc::waitid(libc::P_PGID, group as libc::id_t, &mut info, flags)
+    };
+    // Nothing but ECHILD says that there is none.
+    found == 0
+}
+
 /// A child that has ended, if there is one; never blocks.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! The made-up kernel: what happens to processes, and in which order the core hears of it.
 
 use crate::life::Life;
-use crate::random::signal;
+use crate::random::{is_rest_asked, signal};
 use listend::core::{ExitStatus, Input, InstanceId, Launch, Mono, ProcessId, State};
 use listend::stage::{LaunchFailure, Stage};
 
@@ -20,6 +20,10 @@ pub(crate) struct Proc {
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) exit_told: bool,
     pub(crate) exit_told_at: Mono,
+    /// When it was told that it has ended, and others of its process group go on.
+    pub(crate) main_told: Option<Mono>,
+    /// Those have to be sent the stop signal.
+    pub(crate) rest_due: bool,
     pub(crate) asked: bool,
     pub(crate) killed: bool,
 }
@@ -37,6 +41,8 @@ impl Proc {
             exit: None,
             exit_told: false,
             exit_told_at: now,
+            main_told: None,
+            rest_due: false,
             asked: false,
             killed: false,
         }
@@ -87,7 +93,9 @@ impl Life {
                 // The two descriptors become readable in any order.
                 if !proc.exec_told && (fate < 4 || proc.exit_told) {
                     self.tell_exec(process);
-                } else if !proc.exit_told {
+                } else if !proc.exit_told
+                    && (proc.main_told.is_none() || proc.killed || fate < 3 && !proc.deaf)
+                {
                     self.tell_exit(process, status);
                 }
             }
@@ -110,9 +118,27 @@ impl Life {
 
     fn tell_exit(&mut self, process: ProcessId, status: ExitStatus) {
         let now = self.now;
+        let leaves_others = self.rng.one_in(5);
         let proc = self.processes.get_mut(&process).expect("it is there");
+        let ran = proc.exec_told && proc.exec == Some(Ok(()));
+        if leaves_others && ran && !proc.killed && proc.main_told.is_none() {
+            let was_asked = self
+                .core
+                .state(proc.instance)
+                .is_some_and(|state| state.ending().is_some());
+            let life = &self.workers[proc.instance.worker.0 as usize];
+            proc.main_told = Some(now);
+            proc.rest_due = is_rest_asked(life, was_asked, status);
+            self.seen.rests += 1;
+            self.give(Input::MainExited { process, status });
+            self.take_effects(u64::MAX);
+            let left = self.processes.get(&process);
+            let left = left.is_some_and(|proc| proc.rest_due);
+            assert!(!left, "nobody has asked what is left of {process:?}");
+            return;
+        }
         proc.exit_told = true;
-        proc.exit_told_at = now;
+        proc.exit_told_at = proc.main_told.unwrap_or(now);
         if !proc.exec_told {
             self.seen.exit_first += 1;
         }

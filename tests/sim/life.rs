@@ -1,7 +1,7 @@
 //! One life of a daemon: random steps, and what must hold after each.
 
 use crate::kernel::Proc;
-use crate::random::{Rng, SECOND, lifecycle, signal};
+use crate::random::{Rng, SECOND, lifecycle, signal, stop_scope};
 use crate::shadow::{Expected, Shadow};
 use crate::{Seen, Trace};
 use listend::core::{
@@ -217,7 +217,7 @@ impl Life {
         }
     }
 
-    fn take_effects(&mut self, mut at_most: u64) {
+    pub(crate) fn take_effects(&mut self, mut at_most: u64) {
         while at_most > 0
             && let Some(effect) = self.core.next_effect()
         {
@@ -313,7 +313,6 @@ impl Life {
     }
 
     fn signal(&mut self, process: ProcessId, number: i32, scope: Scope) {
-        let stop_at = self.stop_at.expect("no signal before a stop");
         // It may be gone by the time the effect is taken, but the core must have known it.
         assert!(
             self.gone.contains(&process) || self.processes.get(&process).is_some_and(|p| p.known),
@@ -323,6 +322,8 @@ impl Life {
             return;
         };
         let lifecycle = &self.workers[proc.instance.worker.0 as usize];
+        let since = [self.stop_at, proc.main_told].into_iter().flatten().min();
+        let since = since.expect("no signal before a stop or an end");
         if number == SIGKILL {
             assert_eq!(scope, Scope::Group);
             assert!(!proc.killed, "killed twice");
@@ -330,7 +331,7 @@ impl Life {
                 self.hurried
                     || lifecycle
                         .stop_timeout
-                        .is_some_and(|t| self.now >= stop_at + t),
+                        .is_some_and(|t| self.now >= since + t),
                 "SIGKILL before its time"
             );
             proc.killed = true;
@@ -342,9 +343,11 @@ impl Life {
             assert!(proc.asked, "SIGCONT follows the stop signal");
         } else {
             assert_eq!(number, lifecycle.stop_signal);
-            assert_eq!(scope, Scope::Process);
+            assert_eq!(scope, stop_scope(lifecycle, proc.rest_due));
             assert!(proc.exec_told, "a signal before exec may be lost");
             assert!(!proc.asked, "asked twice");
+            assert!(proc.rest_due || self.stop_at.is_some(), "asked unasked");
+            proc.rest_due = false;
             proc.asked = true;
         }
     }

@@ -52,6 +52,7 @@ fn every_seed_keeps_the_rules() {
         ("ignored inputs", seen.ignored),
         ("stops while starting", seen.stops_while_starting),
         ("failed workers", seen.failed_workers),
+        ("ends that left others of the group", seen.rests),
     ] {
         assert!(count > 20, "only {count} {what}");
     }
@@ -97,6 +98,7 @@ struct Seen {
     ignored: u64,
     stops_while_starting: u64,
     failed_workers: u64,
+    rests: u64,
 }
 
 impl Seen {
@@ -112,6 +114,7 @@ impl Seen {
         self.ignored += other.ignored;
         self.stops_while_starting += other.stops_while_starting;
         self.failed_workers += other.failed_workers;
+        self.rests += other.rests;
     }
 }
 

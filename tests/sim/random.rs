@@ -1,7 +1,7 @@
 //! Random numbers, statuses and workers, all from one seed.
 
-use listend::config::{Rate, Restart, RestartPolicy};
-use listend::core::ExitStatus;
+use listend::config::{KillMode, Rate, Restart, RestartPolicy};
+use listend::core::{ExitStatus, Scope};
 use listend::plan::Lifecycle;
 use std::time::Duration;
 
@@ -37,6 +37,24 @@ pub(crate) fn signal(number: i32) -> ExitStatus {
     }
 }
 
+/// The rules of what is left of a process group whose main process has ended, told again: whether it
+/// is sent the stop signal. `was_asked` is that the instance was to end already.
+pub(crate) fn is_rest_asked(life: &Lifecycle, was_asked: bool, status: ExitStatus) -> bool {
+    let well = match status {
+        ExitStatus::Code(code) => code == 0,
+        ExitStatus::Signal { number, .. } => [1, 2, 13, 15].contains(&number),
+    };
+    !was_asked && (life.kill_mode == KillMode::Group || !well)
+}
+
+/// Whom the stop signal is sent to.
+pub(crate) fn stop_scope(life: &Lifecycle, main_has_ended: bool) -> Scope {
+    match life.kill_mode {
+        KillMode::Process if !main_has_ended => Scope::Process,
+        KillMode::Process | KillMode::Group => Scope::Group,
+    }
+}
+
 pub(crate) fn lifecycle(rng: &mut Rng) -> Lifecycle {
     let policies = [
         RestartPolicy::Always,
@@ -59,6 +77,7 @@ pub(crate) fn lifecycle(rng: &mut Rng) -> Lifecycle {
             ..Restart::default()
         },
         stop_signal: rng.pick(&[15, 2, 3]),
+        kill_mode: rng.pick(&[KillMode::Process, KillMode::Process, KillMode::Group]),
         stop_timeout: rng
             .pick(&[Some(0), Some(1), Some(30), None])
             .map(Duration::from_secs),

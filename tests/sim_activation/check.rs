@@ -304,7 +304,7 @@ impl Life {
             if killed || !proc.exec_told || proc.exit_told || proc.exec != Some(Ok(())) {
                 continue;
             }
-            let asked = self.asked.get(id);
+            let asked = self.asked.get(id).or(proc.main_told.as_ref());
             let late = self.workers[worker.0 as usize].stop_timeout;
             let late = late
                 .zip(asked)

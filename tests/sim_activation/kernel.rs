@@ -1,7 +1,7 @@
 //! The made-up kernel: what happens to processes, and in which order the core hears of it.
 
 use crate::life::{Life, Misery, Mood};
-use crate::random::signal;
+use crate::random::{is_rest_asked, signal};
 use crate::world::{Connection, Stage};
 use listend::core::Waiting;
 use listend::core::{ConnectionId, ExitStatus, Input, InstanceId, Mono, NotAccepted, ProcessId};
@@ -28,6 +28,10 @@ pub(crate) struct Proc {
     pub(crate) exec_told_at: Mono,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) exit_told: bool,
+    /// When it was told that it has ended, and others of its process group go on.
+    pub(crate) main_told: Option<Mono>,
+    /// Those have to be sent the stop signal.
+    pub(crate) rest_due: bool,
     /// When the stop signal was sent.
     pub(crate) asked: Option<Mono>,
     pub(crate) killed: bool,
@@ -53,6 +57,8 @@ impl Proc {
             exec_told_at: now,
             exit: None,
             exit_told: false,
+            main_told: None,
+            rest_due: false,
             asked: None,
             killed: false,
         }
@@ -74,6 +80,7 @@ impl Life {
     /// The next thing happens to this process.
     pub(crate) fn move_on(&mut self, process: ProcessId) {
         let status = self.any_status();
+        let calm = self.mood != Mood::Wild;
         let fate = match self.mood {
             Mood::Wild => self.rng.below(8),
             Mood::Useless => self.rng.pick(&[0, 0, 0, 4]),
@@ -98,7 +105,9 @@ impl Life {
                 // The two descriptors become readable in any order.
                 if !proc.exec_told && (fate < 4 || proc.exit_told) {
                     self.tell_exec(process);
-                } else if !proc.exit_told {
+                } else if !proc.exit_told
+                    && (proc.main_told.is_none() || proc.killed || calm || fate < 3 && !proc.deaf)
+                {
                     self.tell_exit(process, status);
                 }
             }
@@ -185,7 +194,21 @@ impl Life {
     }
 
     fn tell_exit(&mut self, process: ProcessId, status: ExitStatus) {
+        let leaves_others = self.mood == Mood::Wild && self.rng.one_in(5);
+        let now = self.now;
         let proc = self.processes.get_mut(&process).expect("it is there");
+        let ran = proc.exec_told && proc.exec == Some(Ok(()));
+        if leaves_others && ran && !proc.killed && proc.main_told.is_none() {
+            let was_asked = self
+                .core
+                .state(proc.instance)
+                .is_some_and(|state| state.ending().is_some());
+            let life = &self.workers[proc.instance.worker.0 as usize];
+            proc.main_told = Some(now);
+            proc.rest_due = is_rest_asked(life, was_asked, status);
+            self.seen.rests += 1;
+            return self.give(Input::MainExited { process, status });
+        }
         proc.exit_told = true;
         self.seen.exit_first += u64::from(!proc.exec_told);
         self.over(process);

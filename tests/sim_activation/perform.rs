@@ -2,7 +2,7 @@
 
 use crate::kernel::Proc;
 use crate::life::{Answer, Life, Misery, Mood};
-use crate::random::signal;
+use crate::random::{signal, stop_scope};
 use crate::world::{Connection, Stage, is_fresh};
 use listend::core::{
     ConnectionId, Edition, Effect, Event, InstanceId, Mono, NotAccepted, ProcessId, Scope, Task,
@@ -196,7 +196,8 @@ impl Life {
         if number == SIGKILL {
             assert_eq!(scope, Scope::Group);
             assert!(!proc.killed, "killed twice");
-            let since = [proc.asked, self.stop_at].into_iter().flatten().min();
+            let since = [proc.asked, self.stop_at, proc.main_told];
+            let since = since.into_iter().flatten().min();
             let since = since.expect("killed without being asked");
             let late = lifecycle.stop_timeout.is_some_and(|t| at >= since + t);
             assert!(self.hurried || late, "SIGKILL before its time");
@@ -210,8 +211,12 @@ impl Life {
             assert!(proc.asked.is_some(), "SIGCONT follows the stop signal");
         } else {
             assert_eq!(number, lifecycle.stop_signal);
-            assert_eq!(scope, Scope::Process);
-            assert!(self.stop_at.is_some() || overdue, "stopped without reason");
+            assert_eq!(scope, stop_scope(lifecycle, proc.rest_due));
+            assert!(
+                self.stop_at.is_some() || overdue || proc.rest_due,
+                "stopped without reason"
+            );
+            proc.rest_due = false;
             assert!(proc.exec_told, "a signal before exec may be lost");
             assert!(proc.asked.is_none(), "asked twice");
             proc.asked = Some(at);

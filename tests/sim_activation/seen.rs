@@ -40,6 +40,7 @@ seen! {
     looked_same: "workers that took none of their clients",
     looked_others: "workers whose clients were others",
     looked_nobody: "workers that took all their clients",
+    rests: "ends that left others of the process group",
     failed: "workers that crashed too often",
     cooled_down: "workers tried again after a cool-down",
     exit_first: "exits before the news of the exec",

@@ -173,6 +173,10 @@ impl Life {
             exec_told_at: self.now,
             exit: None,
             exit_told: false,
+            main_told: None,
+            rest_due: false,
+            ends: false,
+            unwell: false,
             serves: false,
             alive_at: self.now,
             kill_at: None,
@@ -226,12 +230,15 @@ impl Life {
             assert!(is_told(&it), "SIGABRT for {proc:?}");
             proc.asked = true;
         } else if signal != SIGCONT && !HARMLESS.contains(&signal) {
-            assert_eq!((signal, scope), (life.stop_signal, Scope::Process));
+            let scopes = [false, true].map(|ended| crate::random::stop_scope(life, ended));
+            assert_eq!(signal, life.stop_signal);
+            assert_eq!(scope, scopes[usize::from(proc.main_told.is_some())]);
             assert!(proc.exec_told, "a signal before exec may be lost");
             let it = |event: &Event| matches!(event, Event::Stopping { process: of, .. } if *of == process);
             let told = proc.kill_at.is_some() || is_told(&it);
             assert!(told, "nobody told that {proc:?} stops");
-            assert!(!proc.asked, "asked twice: {proc:?}");
+            let again = std::mem::take(&mut proc.rest_due);
+            assert!(!proc.asked || again, "asked twice: {proc:?}");
             proc.asked = true;
         }
     }
@@ -292,7 +299,7 @@ impl Life {
                 assert!(
                     !proc.asked && now >= proc.exec_told_at + timeout.min(Duration::from_secs(1))
                 );
-                self.will_be_killed(process, None);
+                self.is_unwell(process);
             }
             Event::WatchdogTimedOut {
                 process, timeout, ..
@@ -302,7 +309,14 @@ impl Life {
                     proc.alive_at == Mono(0) || now >= proc.alive_at + timeout,
                     "it is alive: {proc:?}"
                 );
-                self.will_be_killed(process, None);
+                self.is_unwell(process);
+            }
+            Event::SaysStopping { process, .. } | Event::MainExited { process, .. } => {
+                let proc = &self.processes[&process];
+                assert!(proc.ends || proc.main_told.is_some(), "{proc:?}");
+                if proc.kill_at.is_none() {
+                    self.will_be_killed(process, None);
+                }
             }
             Event::InstanceExited {
                 instance,
@@ -359,6 +373,13 @@ impl Life {
             }
             _ => {}
         }
+    }
+
+    fn is_unwell(&mut self, process: ProcessId) {
+        if let Some(proc) = self.processes.get_mut(&process) {
+            proc.unwell = true;
+        }
+        self.will_be_killed(process, None);
     }
 
     /// An instance is being ended. What a fault does to one may be told only with the life that it

@@ -1,7 +1,7 @@
 //! The made-up kernel: what happens to processes, and in which order the core hears of it.
 
 use crate::life::Life;
-use crate::random::signal;
+use crate::random::{is_rest_asked, signal};
 use crate::world::Temper;
 use listend::config::Ready;
 use listend::core::{
@@ -27,6 +27,14 @@ pub(crate) struct Proc {
     pub(crate) exec_told_at: Mono,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) exit_told: bool,
+    /// When it was told that it has ended, and others of its process group go on.
+    pub(crate) main_told: Option<Mono>,
+    /// Those have to be sent the stop signal.
+    pub(crate) rest_due: bool,
+    /// It has said that it ends by itself.
+    pub(crate) ends: bool,
+    /// It was not ready in time, or gave no sign of life.
+    pub(crate) unwell: bool,
     /// It has said that it is ready, or takes clients.
     pub(crate) serves: bool,
     /// It said so last; or triggers the watchdog.
@@ -109,7 +117,7 @@ impl Life {
                 };
                 true
             }
-            (_, Some(_), None) if proc.asked && (calm || !proc.deaf) => {
+            (_, Some(_), None) if (proc.asked || proc.ends) && (calm || !proc.deaf) => {
                 proc.exit = Some(match fate {
                     0..5 => ExitStatus::Code(0),
                     _ => signal(15),
@@ -121,7 +129,9 @@ impl Life {
                 // The two descriptors become readable in any order.
                 if !proc.exec_told && (fate < 5 || proc.exit_told) {
                     self.tell_exec(process)
-                } else if !proc.exit_told {
+                } else if !proc.exit_told
+                    && (proc.main_told.is_none() || proc.killed || calm || fate < 3 && !proc.deaf)
+                {
                     self.tell_exit(process, status)
                 } else {
                     false
@@ -183,9 +193,9 @@ impl Life {
         match notice {
             Notice::Alive => proc.alive_at = now,
             Notice::Trigger => proc.alive_at = Mono(0),
+            Notice::Stopping => proc.ends = true,
             Notice::Ready
             | Notice::Reloading
-            | Notice::Stopping
             | Notice::WatchdogInterval(_)
             | Notice::ExtendTimeout(_) => {}
         }
@@ -209,7 +219,22 @@ impl Life {
     }
 
     fn tell_exit(&mut self, process: ProcessId, status: ExitStatus) -> bool {
+        let leaves_others = !self.calm && self.rng.one_in(5);
+        let now = self.now;
         let proc = self.processes.get_mut(&process).expect("it is there");
+        let ran = proc.exec_told && proc.exec == Some(Ok(())) && proc.hook().is_none();
+        if leaves_others && ran && !proc.killed && proc.main_told.is_none() {
+            let state = self.core.state(proc.instance);
+            let was_asked = state.is_some_and(|state| state.ending().is_some());
+            let known = &self.workers[proc.instance.worker.0 as usize];
+            let life = &known.definitions[&proc.edition].life;
+            proc.main_told = Some(now);
+            // What ends by itself, or was not well, may have been asked to stop after that.
+            proc.rest_due = proc.ends || proc.unwell || is_rest_asked(life, was_asked, status);
+            self.seen.rests += 1;
+            self.give(Input::MainExited { process, status });
+            return true;
+        }
         proc.exit_told = true;
         // The core waits for the exit of a hook only.
         let is_over = proc.exec_told || proc.hook().is_some();

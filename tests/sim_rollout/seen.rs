@@ -25,6 +25,7 @@ seen! {
     start_timed_out: "instances that were not ready in time",
     watchdog: "instances that gave no sign of life",
     stop_timed_out: "instances killed after their stop timeout",
+    rests: "ends that left others of the process group",
     hook_failed: "hooks that failed",
     hook_timed_out: "hooks that took too long",
     hidden: "instances whose readiness cannot be seen",

@@ -255,3 +255,21 @@ fn a_new_instance_that_is_started_again_for_a_listener_is_still_on_trial() {
     crew.exits(crew.program(app(0, 2)), CRASH);
     assert!(crew.core.degraded(APP).is_some());
 }
+
+#[test]
+fn a_new_instance_that_says_it_stops_is_not_relied_on() {
+    let mut crew = Crew::new(|life| life.ready = crate::config::Ready::Notify);
+    crew.says(app(0, 1), Notice::Ready);
+    crew.ask(Command::Restart);
+    crew.says(app(0, 2), Notice::Ready);
+    crew.says(app(0, 2), Notice::Stopping);
+    let (old, new) = (crew.program(app(0, 1)), crew.program(app(0, 2)));
+    crew.pass(seconds(3));
+    assert_eq!(crew.signals(old), NONE);
+    // It does not: it has the time of a stop, and the rollout goes back.
+    crew.pass(seconds(27));
+    assert_eq!(crew.signals(new), [SIGKILL]);
+    crew.exits(new, killed_by(SIGKILL));
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 1)]));
+    assert!(crew.core.degraded(APP).is_some());
+}

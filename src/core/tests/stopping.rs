@@ -223,3 +223,151 @@ fn a_request_to_stop_ends_with_0_whatever_came_before() {
     rig.give(Input::Exited { process, status });
     assert_eq!(exit_code(&rig), Some(0));
 }
+
+/// The rest of a process group.
+const ALL_ASKED: [(i32, Scope); 2] = [(SIGTERM, Scope::Group), (18, Scope::Group)];
+
+#[test]
+fn what_is_left_of_a_group_that_was_asked_has_the_rest_of_the_time() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.give(Input::Stop);
+    rig.pass(Duration::from_secs(10));
+    rig.main_exited(ExitStatus::Code(0));
+    assert_eq!(rig.signals(), [], "it finishes what it does");
+    assert!(!rig.ends());
+    rig.pass(Duration::from_millis(19_999));
+    assert_eq!(rig.signals(), []);
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+    rig.exited(ExitStatus::Code(0));
+    assert!(rig.ends());
+}
+
+#[test]
+fn an_instance_is_over_when_its_group_is() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.give(Input::Stop);
+    rig.main_exited(ExitStatus::Code(0));
+    assert!(!rig.ends());
+    rig.exited(ExitStatus::Code(0));
+    assert!(rig.ends());
+}
+
+#[test]
+fn what_a_crash_leaves_behind_is_asked_to_end_and_the_restart_follows_its_end() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.main_exited(killed_by(SIGSEGV));
+    assert_eq!(rig.signals(), ALL_ASKED);
+    assert_eq!(rig.delay(), None);
+    rig.pass(Duration::from_secs(30));
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+    rig.exited(killed_by(SIGSEGV));
+    assert_eq!(rig.delay(), Some(Duration::from_millis(100)));
+}
+
+#[test]
+fn what_is_left_after_a_good_end_is_not_disturbed() {
+    let mut rig = started(RestartPolicy::OnFailure);
+    rig.main_exited(ExitStatus::Code(0));
+    assert_eq!(rig.signals(), []);
+    assert_eq!(rig.core.deadline(), Some(rig.now + Duration::from_secs(30)));
+    rig.exited(ExitStatus::Code(0));
+    assert_eq!(rig.state(), State::Stopped);
+}
+
+#[test]
+fn how_the_main_process_ended_decides_although_the_rest_was_killed() {
+    let mut rig = started(RestartPolicy::OnFailure);
+    rig.main_exited(ExitStatus::Code(0));
+    rig.pass(Duration::from_secs(30));
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+    rig.exited(ExitStatus::Code(0));
+    assert_eq!(rig.state(), State::Stopped);
+}
+
+#[test]
+fn with_kill_mode_group_everybody_is_asked_once() {
+    let mut rig = Rig::with(1, |life| life.kill_mode = KillMode::Group);
+    rig.give(Input::Start);
+    rig.running();
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), ALL_ASKED);
+    rig.main_exited(ExitStatus::Code(0));
+    assert_eq!(rig.signals(), []);
+}
+
+#[test]
+fn with_kill_mode_group_the_rest_is_asked_however_the_main_process_ended() {
+    let mut rig = Rig::with(1, |life| life.kill_mode = KillMode::Group);
+    rig.give(Input::Start);
+    rig.running();
+    rig.main_exited(ExitStatus::Code(0));
+    assert_eq!(rig.signals(), ALL_ASKED);
+}
+
+#[test]
+fn a_stop_while_the_rest_of_a_crash_ends_is_a_stop() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.main_exited(killed_by(SIGSEGV));
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), []);
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+    rig.exited(killed_by(SIGSEGV));
+    assert!(rig.ends());
+}
+
+#[test]
+fn who_says_that_it_stops_has_the_time_of_a_stop_and_no_more() {
+    let mut rig = started(RestartPolicy::OnFailure);
+    rig.says(Notice::Stopping);
+    assert_eq!(rig.signals(), [], "it knows");
+    assert!(matches!(rig.state(), State::Stopping { .. }));
+    rig.says(Notice::Stopping);
+    assert_eq!(rig.effects, []);
+    rig.pass(Duration::from_secs(30));
+    assert_eq!(rig.signals(), [(SIGKILL, Scope::Group)]);
+    rig.exited(killed_by(SIGKILL));
+    assert!(rig.delay().is_some(), "that is no good end");
+}
+
+#[test]
+fn who_says_that_it_stops_and_does_so_has_ended_by_itself() {
+    for (policy, stays) in [
+        (RestartPolicy::Always, false),
+        (RestartPolicy::OnFailure, true),
+    ] {
+        let mut rig = started(policy);
+        rig.says(Notice::Stopping);
+        rig.exited(ExitStatus::Code(0));
+        assert_eq!(rig.state() == State::Stopped, stays, "{policy:?}");
+    }
+}
+
+#[test]
+fn who_says_that_it_stops_is_asked_all_the_same_when_somebody_wants_it() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.says(Notice::Stopping);
+    let deadline = rig.core.deadline();
+    rig.pass(Duration::from_secs(10));
+    rig.give(Input::Stop);
+    assert_eq!(rig.signals(), ASKED);
+    assert_eq!(
+        rig.core.deadline(),
+        deadline,
+        "it has no more time for that"
+    );
+    rig.exited(ExitStatus::Code(0));
+    assert!(rig.ends());
+}
+
+#[test]
+fn who_says_that_it_stops_may_ask_for_more_time() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.says(Notice::Stopping);
+    rig.says(Notice::ExtendTimeout(Duration::from_secs(100)));
+    assert_eq!(
+        rig.core.deadline(),
+        Some(rig.now + Duration::from_secs(100))
+    );
+}

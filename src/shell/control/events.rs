@@ -121,10 +121,15 @@ fn outline(event: &Event) -> (&'static str, About) {
             "watchdog-timed-out",
             About::instance(instance, Some(process)),
         ),
-        Event::SaysStopping { instance, process } => (
+        Event::SaysStopping {
+            instance, process, ..
+        } => (
             "instance-says-stopping",
             About::instance(instance, Some(process)),
         ),
+        Event::MainExited {
+            instance, process, ..
+        } => ("main-exited", About::instance(instance, Some(process))),
         Event::InstanceReloaded { instance, process } => (
             "instance-reloaded",
             About::instance(instance, Some(process)),
@@ -190,6 +195,13 @@ impl Shell {
     }
 
     /// The pid of a process that has not been reaped.
+    pub(super) fn main_pid_of(&self, process: ProcessId) -> Option<u32> {
+        let known = self.processes.get(process)?;
+        let pid = known.rest.is_none().then_some(known.pid)?;
+        u32::try_from(pid).ok()
+    }
+
+    /// The pid that a process has, or had when others of its process group go on without it.
     pub(super) fn pid_of(&self, process: ProcessId) -> Option<u32> {
         let pid = self.processes.get(process)?.pid;
         u32::try_from(pid).ok()

@@ -7,7 +7,7 @@ use crate::control::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout, Socket,
     SocketOption, Worker, WorkerState, rfc3339,
 };
-use crate::core::{InstanceId, LastEnd, ListenerCondition, Mono, State};
+use crate::core::{Fault, InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
 use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
@@ -274,7 +274,7 @@ impl Shell {
         Some(Instance {
             name: words::instance_name(&self.plan, id),
             generation: id.generation,
-            pid: process.and_then(|process| self.pid_of(process)),
+            pid: process.and_then(|process| self.main_pid_of(process)),
             state: word_for(facts.state),
             reloading: facts.reloading,
             status: told.and_then(|told| told.status.clone()),
@@ -305,11 +305,21 @@ fn ready_words(ready: Ready) -> String {
 /// How a process ended, in words.
 pub(super) fn ended(end: &LastEnd) -> String {
     match end {
-        LastEnd::Exited { status, uptime } => {
+        LastEnd::Exited {
+            status,
+            uptime,
+            cause,
+        } => {
             let (status, uptime) = (words::status_words(*status), words::duration(*uptime));
             // Half of a narrow table is not for these words.
             let status = status.strip_prefix("exited with ").unwrap_or(&status);
-            format!("{status} after {uptime}")
+            let cause = match cause {
+                None => "",
+                Some(Fault::NotReady) => ", not ready in time",
+                Some(Fault::Silent) => ", no sign of life",
+                Some(Fault::NotStopped) => ", did not stop in time",
+            };
+            format!("{status} after {uptime}{cause}")
         }
         LastEnd::NotLaunched { failure } => format!(
             "failed while {}: {}",

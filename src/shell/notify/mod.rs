@@ -452,6 +452,9 @@ impl Shell {
     /// Makes another process the main one of an instance.
     fn change_main(&mut self, id: ProcessId, pid: i32, uid: Option<u32>) -> Result<(), String> {
         let process = self.processes.get(id).ok_or("it is gone")?;
+        if process.rest.is_some() {
+            return Err("its main process has ended".to_owned());
+        }
         if process.pid == pid {
             return Ok(());
         }
