@@ -3,11 +3,16 @@
 mod harness;
 
 use harness::varlink::{self, Varlink};
-use harness::{Daemon, Puppet, World, client, descriptors, eventually, exists, resident_kib};
+use harness::{
+    Daemon, Puppet, World, children, client, descriptors, eventually, exists, require_root,
+    require_tool, resident_kib, skip,
+};
 use serde_json::json;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -246,4 +251,81 @@ fn calls_that_are_too_long_or_never_end_are_bounded() {
 /// Sends all of it.
 fn pour_once(stream: &mut UnixStream, bytes: &[u8]) -> bool {
     stream.write_all(bytes).is_ok()
+}
+
+// A reader whose questions take long, here because the configuration is a FIFO that nobody writes to.
+#[test]
+fn readers_with_questions_are_in_nobodys_way_who_may_act() {
+    let python = Path::new("/usr/bin/python3");
+    if !require_root() || require_tool("setpriv").is_none() {
+        return;
+    }
+    if !python.exists() {
+        return skip("needs /usr/bin/python3");
+    }
+    let world = World::new();
+    let mut words = varlink::words(&world).to_vec();
+    words.extend(["--control-group".to_owned(), "54321".to_owned()]);
+    let daemon = world.run_with(YAML, |start| {
+        start.words_behind(words.iter().map(String::as_str));
+    });
+    let _puppet = world.puppet();
+    let file = world.path("listend.yaml");
+    std::fs::remove_file(&file).expect("remove");
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    let script = world.write(
+        "ask.py",
+        "import socket, sys\n\
+         asked = []\n\
+         for _ in range(6):\n\
+        \x20   s = socket.socket(socket.AF_UNIX)\n\
+        \x20   s.connect(sys.argv[1])\n\
+        \x20   s.sendall(b'{\"method\":\"io.listend.Manager.Explain\",\
+         \"parameters\":{\"listener\":\"web\"}}\\0')\n\
+        \x20   s.settimeout(0.5)\n\
+        \x20   try: print(s.recv(4096).decode())\n\
+        \x20   except TimeoutError: print('waits')\n\
+        \x20   asked.append(s)\n\
+         print('end', flush=True)\n\
+         sys.stdin.read()\n",
+    );
+    let mut reader = Command::new("setpriv")
+        .args(["--reuid", "12345", "--regid", "12345", "--groups", "54321"])
+        .args([python, &script, &varlink::path(&world)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start setpriv");
+    let lines = BufReader::new(reader.stdout.take().expect("a pipe")).lines();
+    let lines: Vec<String> = lines
+        .map(|line| line.expect("UTF-8"))
+        .take_while(|line| line != "end")
+        .collect();
+    assert_eq!(lines.len(), 6, "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| *line == "waits").count(), 2);
+    let refused = |line: &&String| line.contains("Refused") && line.contains("of your user");
+    assert_eq!(lines.iter().filter(refused).count(), 4, "{lines:?}");
+    // Root's question takes as long, but is taken.
+    let mut client = Varlink::connect(&world);
+    client.call_with("Reload", json!({ "dry_run": true }), json!({}));
+    assert_eq!(
+        Varlink::connect(&world).ask("Status", json!({}))["workers"][0]["name"],
+        "app"
+    );
+    let waits = || children(daemon.pid()).len();
+    eventually("all three are asked", || waits() == 5);
+    let text = world.fill(YAML);
+    std::fs::remove_file(&file).expect("remove");
+    std::fs::write(&file, text).expect("write");
+    drop(client);
+    drop(reader.stdin.take());
+    reader.wait().expect("the reader");
+    eventually(
+        "whoever asked has gone, and so have those who were to answer",
+        || waits() == 2,
+    );
+    let mut client = Varlink::connect(&world);
+    let told = client.ask("Reload", json!({ "dry_run": true }));
+    assert_eq!(told["changes"], json!([]));
+    daemon.stop();
 }

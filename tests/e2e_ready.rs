@@ -2,10 +2,10 @@
 
 mod harness;
 
-use harness::servers::{apps, server, server_that_says};
+use harness::servers::{self, apps, server, server_that_says};
 use harness::varlink::{self, Varlink};
 use harness::{
-    Daemon, Puppet, World, client, eventually, public_probe, require_root, require_tool,
+    Daemon, Puppet, World, client, eventually, public_probe, require_root, require_tool, state,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -514,9 +514,10 @@ fn one_that_cannot_be_looked_into_counts_as_ready_after_three_looks() {
     daemon.stop();
 }
 
-// Looks read what each thread waits in; the time between two grows with the time that it takes.
+// Looks read what each thread waits in; the time between two grows with the time that it takes. And who
+// reads it is not the daemon: whatever lies in another process may not answer.
 #[test]
-fn it_is_looked_at_less_often_the_longer_it_takes() {
+fn it_is_looked_at_by_another_and_less_often_the_longer_it_takes() {
     let Some(strace) = require_tool("strace") else {
         return;
     };
@@ -524,16 +525,8 @@ fn it_is_looked_at_less_often_the_longer_it_takes() {
     let lines = "ready: accepting\nstart_timeout: 3s\nrestart: never";
     let daemon = world.run_with(&yaml(PUPPET, lines), |start| {
         let strace = strace.to_str().expect("UTF-8");
-        start.through([
-            strace,
-            "-D",
-            "-qq",
-            "-e",
-            "trace=openat",
-            "-o",
-            "$DIR/trace",
-            "--",
-        ]);
+        let traced = ["-D", "-f", "-qq", "-e", "trace=%file", "-o", "$DIR/trace"];
+        start.through([&[strace][..], &traced, &["--"]].concat());
     });
     let puppet = world.puppet();
     daemon.line(&["app.0: not ready within 3 s"]);
@@ -542,6 +535,49 @@ fn it_is_looked_at_less_often_the_longer_it_takes() {
     let looks = trace.lines().filter(|line| line.contains(&file)).count();
     // 10 ms, and then half as long as it has taken: 300 of them if the time did not grow.
     assert!((5..=30).contains(&looks), "{looks} looks: {trace}");
+    let own = format!("{} ", daemon.pid());
+    let of_puppet = format!("\"/proc/{}/", puppet.pid());
+    let own = trace.lines().filter(|line| line.starts_with(&own));
+    let found: Vec<&str> = own.filter(|line| line.contains(&of_puppet)).collect();
+    assert!(found.is_empty(), "{found:#?}");
+    daemon.stop();
+}
+
+// Reading /proc/PID/mem waits for whatever the memory lies on, and no signal ends that.
+#[test]
+fn a_worker_whose_memory_does_not_answer_holds_up_nobody() {
+    let Some((words, command)) = servers::silent("poll") else {
+        return;
+    };
+    let world = World::new();
+    let control = varlink::words(&world);
+    let lines = "ready: accepting\nstart_timeout: 60s\nstop_timeout: 1s\nrestart: never";
+    let hello = harness::listend_path().display();
+    let others = format!(
+        "  quick: {{ command: [{hello}, hello-worker], listeners: [other], ready: accepting }}"
+    );
+    let both = "web: '127.0.0.1:0', other: '127.0.0.1:0'";
+    let yaml = yaml(&format!("{command}]"), lines).replace("web: '127.0.0.1:0'", both);
+    let yaml = format!("{yaml}\n{others}\n");
+    let daemon = world.run_with(&yaml, |start| {
+        start.through(words);
+        start.words_behind(control.iter().map(String::as_str));
+    });
+    daemon.line(&["the page is gone"]);
+    let mut client = Varlink::connect(&world);
+    daemon.line(&["quick.0: ready after"]);
+    let line = daemon.line(&["app.0: whether it takes clients cannot be seen", "5 s"]);
+    assert!(line.contains("file system that does not answer"), "{line}");
+    assert_eq!(shown(&mut client), "starting");
+    // One that hangs is enough: the next looks are not made, and it is ready as one that cannot be seen.
+    daemon.line(&["app.0", "counts as ready"]);
+    assert_eq!(shown(&mut client), "running");
+    let lost = || {
+        harness::children(daemon.pid())
+            .into_iter()
+            .filter(|pid| state(*pid) == Some('D'))
+    };
+    assert_eq!(lost().count(), 1);
     daemon.stop();
 }
 

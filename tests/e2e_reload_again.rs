@@ -6,11 +6,13 @@ mod harness;
 use harness::reloading::{
     TWO, address, ask, begin, files, filled, good_or_bad, reload, rewrite, run, serves, state_of,
 };
+use harness::varlink::{self, Varlink};
 use harness::{
     Daemon, Start, World, client, descriptors, eventually, exists, free_port, kill, resident_kib,
-    settled, settled_descriptors,
+    servers, settled, settled_descriptors,
 };
 use nix::sys::signal::Signal;
+use serde_json::json;
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::MetadataExt;
@@ -511,5 +513,38 @@ workers:
     assert_eq!(daemon.lines_so_far(&["the reload is done"]).len(), 1);
     new.ask("notify READY=1");
     latter.finish().expect_code(0);
+    daemon.stop();
+}
+
+// Who holds an address is looked up with the names of users, which a name server may have.
+#[test]
+fn a_name_server_that_does_not_answer_does_not_hold_up_a_reload() {
+    let Some((words, command)) = servers::silent("users") else {
+        return;
+    };
+    let world = World::new();
+    let control = varlink::words(&world);
+    let port = free_port();
+    let yaml = format!(
+        "
+listeners: {{ web: '127.0.0.1:0' }}
+workers: {{ app: {{ command: {command}, '{port}'], listeners: [web], restart: never }} }}
+"
+    );
+    let daemon = world.run_with(&yaml, |start| {
+        start.through(words);
+        start.words_behind(control.iter().map(String::as_str));
+    });
+    daemon.line(&["the page is gone"]);
+    let mut client = Varlink::connect(&world);
+    let more = yaml.replace("web: '127.0.0.1:0'", &format!("web: '127.0.0.1:{port}'"));
+    world.write("listend.yaml", &more);
+    client.call_with("Reload", json!({}), json!({}));
+    assert_eq!(state_of(&world, "workers", "app"), "running");
+    let reply = client.next().expect("a reply");
+    assert_eq!(reply["error"], "io.listend.Manager.NotReloaded");
+    let text = reply["parameters"]["rendered"].as_str().expect("a text");
+    assert!(text.contains("address already in use"), "{text}");
+    assert!(text.contains("did not come back"), "{text}");
     daemon.stop();
 }

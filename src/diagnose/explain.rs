@@ -21,7 +21,23 @@ pub fn explain(error: &BindError, plan: &Plan, machine: &Machine) -> Problem {
     explained(error, plan, machine).0
 }
 
-/// The same for `check`: an address held by the listend that runs this very configuration is no
+/// What failed, without asking this machine why.
+pub fn unexplained(error: &BindError, plan: &Plan) -> Problem {
+    let listener = plan.listener(error.listener);
+    let socket = &listener.sockets[error.socket];
+    let endpoint = &socket.endpoint;
+    let kind = match error.obstacle {
+        Some(Obstacle::LiveServer { .. }) => Kind::LiveSocket,
+        Some(Obstacle::NotASocket(_)) => Kind::NotASocket,
+        Some(Obstacle::Unprobed | Obstacle::Interference) | None => Kind::Errno(error.errno),
+    };
+    Problem::new(kind, message(error, &listener.name, endpoint))
+        .at(socket.place)
+        .of_listener(&listener.name)
+        .with_address(endpoint.to_string())
+}
+
+/// As [`explain`], for `check`: an address held by the listend that runs this very configuration is no
 /// error but advice ([`Kind::HeldByListend`]), because people check before they reload.
 pub fn explain_for_check(
     error: &BindError,
@@ -54,15 +70,7 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
     let listener = plan.listener(error.listener);
     let socket = &listener.sockets[error.socket];
     let endpoint = &socket.endpoint;
-    let kind = match error.obstacle {
-        Some(Obstacle::LiveServer { .. }) => Kind::LiveSocket,
-        Some(Obstacle::NotASocket(_)) => Kind::NotASocket,
-        Some(Obstacle::Unprobed | Obstacle::Interference) | None => Kind::Errno(error.errno),
-    };
-    let problem = Problem::new(kind, message(error, &listener.name, endpoint))
-        .at(socket.place)
-        .of_listener(&listener.name)
-        .with_address(endpoint.to_string());
+    let problem = unexplained(error, plan);
     let errno = Errno::from_raw(error.errno);
     match errno {
         _ if matches!(error.obstacle, Some(Obstacle::NotASocket(_))) => {

@@ -23,7 +23,7 @@ mod unix_causes;
 
 pub use adoption::explain_adoption;
 pub use advice::{Tried, advise, note};
-pub use explain::{explain, explain_for_check};
+pub use explain::{explain, explain_for_check, unexplained};
 pub use facts::{Bind, Facts, HolderFacts, PortFacts, QueueFacts, facts};
 pub use holder::held_by_listend;
 pub use machine::{Interface, Machine, Process, Settings};

@@ -5,7 +5,8 @@
 //! watches the listener, or one of its threads sleeps in accept(2), poll(2), select(2) or the like
 //! on it. docs/readiness.md has what real servers show, and what nobody can see.
 //!
-//! One look costs a bounded number of reads in /proc and waits for nothing.
+//! One look costs a bounded number of reads in /proc. It may wait without end for what the process
+//! has mapped or polls, and so is made where nobody minds.
 
 mod calls;
 mod epoll;

@@ -1,14 +1,15 @@
 //! Carrying out what the core decides about listeners: binding one that was missing, repairing one
 //! that was damaged; and telling it what the kernel tells.
 
+use super::looks::Tell;
 use super::turn::Shell;
 use super::words;
 use crate::core::{Input, Missing, Repaired};
-use crate::diagnose::{self, Machine};
 use crate::listener::{self, BindError, Damage, Repair};
-use crate::plan::{ListenerId, Plan, WorkerId};
+use crate::plan::{ListenerId, WorkerId};
 use crate::report::Problem;
 use nix::libc;
+use std::rc::Rc;
 
 impl Shell {
     /// Watches every listener, and tells the core which are missing.
@@ -28,7 +29,8 @@ impl Shell {
         if let Some((listener, why)) = missing.first().copied() {
             // An address that is still not there is no news; why it is waited for was said.
             if why == Missing::Other {
-                log_errors(&errors, &self.plan);
+                let plan = Rc::clone(&self.plan);
+                self.diagnose(&plan, errors, Tell::Log);
             }
             self.feed(Input::ListenerMissing { listener, why });
             return;
@@ -56,7 +58,7 @@ impl Shell {
             self.watch.socket(&self.epoll, (listener, socket), held);
         }
         let is_whole = whole.is_some();
-        self.feed(match outcome {
+        let input = match outcome {
             // Whatever was done, it takes no clients.
             Ok(_) if !is_whole => Input::RepairFailed { listener, socket },
             Ok(repair) => Input::ListenerRepaired {
@@ -68,10 +70,12 @@ impl Shell {
                 },
             },
             Err(error) => {
-                log_errors(&[error], &self.plan);
+                let plan = Rc::clone(&self.plan);
+                self.diagnose(&plan, vec![error], Tell::Log);
                 Input::RepairFailed { listener, socket }
             }
-        });
+        };
+        self.feed(input);
     }
 
     /// Looks at all sockets of a worker.
@@ -151,14 +155,6 @@ pub(super) fn missing_listeners(errors: &[BindError]) -> Vec<(ListenerId, Missin
         }
     }
     missing
-}
-
-/// The whole diagnosis, as at the start, on one line each.
-fn log_errors(errors: &[BindError], plan: &Plan) {
-    let machine = Machine::new();
-    for error in errors {
-        log::warn!("{}", one_line(&diagnose::explain(error, plan, &machine)));
-    }
 }
 
 /// A problem on one line: what, why, and what to do.

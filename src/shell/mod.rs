@@ -11,6 +11,7 @@ mod fd_store;
 mod listeners;
 pub mod logging;
 mod logs;
+mod looks;
 mod manager;
 mod metrics;
 mod notify;

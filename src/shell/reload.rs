@@ -8,13 +8,13 @@
 
 use super::clients::{self, Role};
 use super::editions::Editions;
-use super::listeners::{missing_listeners, one_line};
+use super::listeners::missing_listeners;
+use super::looks::Tell;
 use super::turn::{Shell, listener_lives};
 use crate::core::{Input, ListenerLife, Replan, Ticket, WorkerChange};
-use crate::diagnose::{self, Machine};
 use crate::listener::{self, BindError, Prepared};
 use crate::plan::{self, Changes, Free, ListenerId, Merge, Plan, SocketAt, WorkerId};
-use crate::report::{Problem, Report, Sources};
+use crate::report::Sources;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -23,7 +23,7 @@ pub(super) enum Reloaded {
     /// It is in force; workers may be rolling. The changes, a line each.
     InForce(Vec<String>),
     /// Listeners could not be bound; nothing has changed.
-    NotBound(Report),
+    NotBound(Rc<Plan>, Vec<BindError>),
     /// listend ends, and takes over nothing any more.
     Ending,
 }
@@ -62,7 +62,7 @@ impl Shell {
             Ok(prepared) => prepared,
             Err(errors) => {
                 self.editions.put_back(brought, bound);
-                return Reloaded::NotBound(explain(&errors, &plan));
+                return Reloaded::NotBound(plan, errors);
             }
         };
         let lines = changes.lines().iter();
@@ -112,7 +112,7 @@ impl Shell {
     }
 
     /// Logs what went otherwise than one could think.
-    fn warn_of(&self, prepared: &Prepared<'_>, running: &Plan, plan: &Plan) {
+    fn warn_of(&mut self, prepared: &Prepared<'_>, running: &Plan, plan: &Rc<Plan>) {
         for at in &prepared.lost {
             log::warn!(
                 "listener {}: the clients in its queue are lost: its new address overlaps the old \
@@ -120,9 +120,8 @@ impl Shell {
                 running.listener(at.listener).name
             );
         }
-        for error in &prepared.missing {
-            let problem = diagnose::explain(error, plan, &Machine::new());
-            log::warn!("{}", one_line(&problem));
+        if !prepared.missing.is_empty() {
+            self.diagnose(plan, prepared.missing.clone(), Tell::Log);
         }
     }
 
@@ -306,15 +305,4 @@ impl Shell {
             log::warn!("cannot remove {}: {error}", path.display());
         }
     }
-}
-
-/// The whole diagnosis, as at the start.
-fn explain(errors: &[BindError], plan: &Plan) -> Report {
-    let machine = Machine::new();
-    let mut report = Report::default();
-    let problems = errors.iter();
-    let problems = problems.map(|error| diagnose::explain(error, plan, &machine));
-    problems.for_each(|problem: Problem| report.add(problem));
-    report.sort();
-    report
 }

@@ -8,9 +8,8 @@ use super::notify;
 use super::process::Process;
 use super::turn::{LAUNCH_LOOK, Shell, Token};
 use super::words;
-use crate::config::{self, Ready};
-use crate::core::{ConnectionId, Edition, Evidence, HookKind, Input, InstanceId, ProcessId, Task};
-use crate::evidence::{self, Sight, SocketInode};
+use crate::config;
+use crate::core::{ConnectionId, Edition, HookKind, Input, InstanceId, ProcessId, Task};
 use crate::listener::{self, Bound, IoMode};
 use crate::plan::{ListenerId, Plan, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
@@ -282,38 +281,10 @@ impl Shell {
             Tell::ByPipe,
         )
     }
-
-    /// Looks whether an instance takes clients.
-    pub(super) fn look_for_evidence(&mut self, process: ProcessId) {
-        let evidence = match self.processes.get(process) {
-            None => Evidence::NotYet,
-            Some(known) => {
-                let definition = self.definition(known.instance, known.edition);
-                let sight = match definition.plan().lifecycle.ready {
-                    Ready::Accepting(which) => evidence::look(
-                        known.pid,
-                        &inodes(&sockets_of(&self.plan, self.bound.as_ref(), &definition)),
-                        which,
-                    ),
-                    Ready::Started | Ready::Notify | Ready::Fd(_) => Sight::Seen,
-                };
-                match sight {
-                    Sight::Seen => Evidence::Seen,
-                    Sight::NotYet => Evidence::NotYet,
-                    Sight::Hidden(why) => {
-                        let name = words::instance_name(&self.plan, known.instance);
-                        log::debug!("{name}: {why}");
-                        Evidence::Hidden
-                    }
-                }
-            }
-        };
-        self.feed(Input::Evidence { process, evidence });
-    }
 }
 
 /// The sockets of a definition, with the names of their listeners.
-fn sockets_of<'a>(
+pub(super) fn sockets_of<'a>(
     plan: &'a Plan,
     bound: Option<&'a Bound>,
     definition: &Definition<'a>,
@@ -341,21 +312,6 @@ fn held_sockets<'a>(
         }));
     }
     sockets
-}
-
-/// The sockets of each listener, in order, as the kernel numbers them.
-fn inodes(sockets: &[Named<'_>]) -> Vec<Vec<SocketInode>> {
-    let mut listeners: Vec<(&str, Vec<SocketInode>)> = Vec::new();
-    for socket in sockets {
-        let Ok(inode) = SocketInode::of(&socket.held.fd) else {
-            continue;
-        };
-        match listeners.last_mut() {
-            Some((last, inodes)) if *last == socket.listener => inodes.push(inode),
-            Some(_) | None => listeners.push((socket.listener, vec![inode])),
-        }
-    }
-    listeners.into_iter().map(|(_, inodes)| inodes).collect()
 }
 
 fn command_of(worker: &WorkerPlan, kind: HookKind) -> Option<&config::Hook> {

@@ -9,6 +9,7 @@ use super::control::{Control, Part, Reloads};
 use super::editions::Editions;
 use super::logging;
 use super::logs::Logs;
+use super::looks::Looks;
 use super::manager::Manager;
 use super::metrics::Metrics;
 use super::notify::{self, Notify};
@@ -63,6 +64,8 @@ pub struct Shell {
     pub(super) damages: HashMap<SocketId, String>,
     /// What workers write.
     pub(super) logs: Logs,
+    /// What is to be looked at where it may not answer.
+    pub(super) looks: Looks,
     /// The definitions of workers that a reload has replaced.
     pub(super) editions: Editions,
     /// The reload that is being read, and who waits for one.
@@ -184,6 +187,7 @@ impl Shell {
             reasons: HashMap::new(),
             damages: HashMap::new(),
             logs,
+            looks: Looks::default(),
             editions: Editions::default(),
             reloads: Reloads::default(),
             setbacks: HashMap::new(),
@@ -273,6 +277,7 @@ impl Shell {
                 | Token::Output => {}
             }
         }
+        self.errands_turn();
         self.control_turn();
         self.look_at_launching();
         self.serve_metrics();

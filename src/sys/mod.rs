@@ -7,6 +7,7 @@
 mod child;
 mod environment;
 mod fd;
+mod fork;
 mod launch;
 mod local_time;
 mod memory;
@@ -27,6 +28,7 @@ mod write;
 pub use child::{FdAction, FdSlot};
 pub use environment::forget_variable;
 pub use fd::{close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, take_descriptor};
+pub use fork::{Forked, fork};
 pub use launch::{
     CStrings, ContainsNul, EnvSlot, Launched, Launching, Prepared, Stdio, Tell,
     can_unshare_descriptors, discard, launch,

@@ -42,3 +42,20 @@ pub fn apps() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
     path.to_str().expect("UTF-8").to_owned()
 }
+
+/// The words behind which a worker can mount, and the command of one whose memory does not answer.
+pub fn silent(mode: &str) -> Option<([&'static str; 4], String)> {
+    if !super::require_root()
+        || super::require_tool("python3").is_none()
+        || super::require_tool("unshare").is_none()
+    {
+        return None;
+    }
+    if !Path::new("/dev/fuse").exists() {
+        skip("no /dev/fuse");
+        return None;
+    }
+    let words = ["unshare", "--mount", "--propagation=private", "--"];
+    let script = format!("{}/silent.py", apps());
+    Some((words, format!("[python3, {script}, {mode}, $DIR/mnt")))
+}

@@ -17,12 +17,12 @@ const READ: usize = 16 << 10;
 const WRITE: usize = 1 << 20;
 
 /// Which client: never used again.
-pub(super) type ClientId = u64;
+pub(in crate::shell) type ClientId = u64;
 
 /// Who it is, as the kernel has it since it connected.
 #[derive(Debug)]
 pub(super) struct Person {
-    uid: u32,
+    pub(super) uid: u32,
     gid: u32,
     groups: Vec<u32>,
     pid: i32,

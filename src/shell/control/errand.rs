@@ -1,13 +1,21 @@
 //! Finding something out in a process of its own: what `listend check` and `listend explain` look
-//! at may take long, and the loop cannot wait for a slow disk or name server.
+//! at may take long, and the loop cannot wait for a slow disk or name server. The same is true of
+//! whatever lies in other processes ([`crate::shell::looks`]).
+//!
+//! Each has its time. One that has not answered by then is killed, and not waited for: it may hang in
+//! the kernel for as long as a file server likes.
 
 use super::client::ClientId;
 use super::{Control, Part};
-use crate::control::{Error, ExplainReply, Progress, Reply};
+use crate::control::{Access, Error, ExplainReply, Progress, Reply};
+use crate::core::Mono;
 use crate::plan::{self, Free, Parcel, Plan};
 use crate::report::Sources;
+use crate::shell::clock;
+use crate::shell::looks::Look;
 use crate::shell::turn::{Shell, Token};
-use crate::sys::{self, How, Then, Whom};
+use crate::shell::words::duration;
+use crate::sys::{self, Forked, How, Then, Whom};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
@@ -15,13 +23,22 @@ use nix::sys::signal::Signal;
 use serde::Deserialize;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Which: never used again.
-pub(super) type ErrandId = u64;
+pub(in crate::shell) type ErrandId = u64;
 
-/// So many at once; the others are refused.
+/// So many at once for those who may act, and as many for all who may only look; the others are
+/// refused.
 const MAX_ERRANDS: usize = 4;
+/// So many of these for one user who may only look.
+const MAX_OF_USER: usize = 2;
+/// How long `listend check` and `listend explain` may take: a name server has its own limits.
+const TIME: Duration = Duration::from_secs(120);
+/// So many that were killed and have not ended; with more, nobody is sent out any more.
+pub(in crate::shell) const MAX_LATE: usize = 16;
 /// No answer is longer, in bytes: a plan takes about half a kilobyte for each listener.
 const LONGEST: usize = 256 << 20;
 /// How much is read in a turn.
@@ -42,23 +59,45 @@ pub(super) enum Question {
     Explain,
 }
 
-/// A process that finds something out for a client. Dropped, it is killed if it still runs.
+/// What for.
 #[derive(Debug)]
-pub(super) struct Errand {
+pub(in crate::shell) enum Purpose {
+    /// Somebody asks.
+    Asked(Asked),
+    /// listend looks.
+    Look(Look),
+}
+
+/// Who asks what.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::shell) struct Asked {
     /// `None` if nobody waits for it: a signal asked.
     client: Option<ClientId>,
+    /// Who may only look, and whose user this is.
+    reader: Option<u32>,
     question: Question,
+}
+
+/// A process that finds something out. Dropped, it is killed if it still runs.
+#[derive(Debug)]
+pub(in crate::shell) struct Errand {
+    pub(in crate::shell) purpose: Purpose,
     /// Not reaped as long as this is here.
     pid: i32,
     pidfd: OwnedFd,
-    output: io::PipeReader,
+    output: OwnedFd,
     said: Vec<u8>,
+    until: Mono,
+    /// It has not answered in time, and nobody waits for it any more.
+    pub(in crate::shell) is_late: bool,
 }
 
 impl Errand {
     /// Ends it if it is for a client that has gone. It is reaped like any other.
     pub(super) fn abandon(&self, client: ClientId) {
-        if self.client == Some(client) {
+        if let Purpose::Asked(asked) = &self.purpose
+            && asked.client == Some(client)
+        {
             self.kill();
         }
     }
@@ -122,6 +161,30 @@ pub(super) enum Fetched {
 }
 
 impl Control {
+    /// How many were killed and have not ended, but for those of readers.
+    pub(in crate::shell) fn late_errands(&self) -> usize {
+        let is_readers = |purpose: &Purpose| match purpose {
+            Purpose::Asked(asked) => asked.reader.is_some(),
+            Purpose::Look(_) => false,
+        };
+        let errands = self.errands.values();
+        let late = errands.filter(|errand| errand.is_late && !is_readers(&errand.purpose));
+        late.count()
+    }
+
+    /// When the first has to have answered.
+    pub(super) fn errand_due(&self) -> Option<Mono> {
+        let waited_for = self.errands.values().filter(|errand| !errand.is_late);
+        waited_for.map(|errand| errand.until).min()
+    }
+
+    /// The user behind a client who may only look.
+    fn reader(&self, client: ClientId) -> Option<u32> {
+        let person = &self.clients.get(&client)?.person;
+        let may_act = self.owner().map(|owner| person.access(owner)) == Some(Access::Act);
+        (!may_act).then_some(person.uid)
+    }
+
     /// Whose process this is, if it is one that finds something out.
     pub(in crate::shell) fn errand_of(&self, pid: i32) -> Option<ErrandId> {
         let mut errands = self.errands.iter();
@@ -140,28 +203,19 @@ impl Shell {
         question: Question,
         about: &str,
     ) -> bool {
-        // There is only one of those at a time, and it is not to be lost to questions.
-        let is_reload = question == Question::Reload;
-        if self.control.errands.len() >= MAX_ERRANDS && !is_reload {
-            let reason = format!(
-                "{MAX_ERRANDS} others wait for an answer of this kind; try again in a moment"
-            );
+        let asked = Asked {
+            client,
+            reader: client.and_then(|client| self.control.reader(client)),
+            question,
+        };
+        if let Some(reason) = self.is_too_much(&asked) {
             let refused = Reply::error(&Error::Refused { reason });
             self.tell(client, &refused);
             return false;
         }
-        let id = self.control.new_id();
-        match start(&self.control, client, question, about).and_then(|errand| {
-            let event = |part| EpollEvent::new(EpollFlags::EPOLLIN, Token::Control(part).pack());
-            self.epoll
-                .add(&errand.output, event(Part::ErrandOutput(id)))?;
-            self.epoll.add(&errand.pidfd, event(Part::ErrandEnd(id)))?;
-            Ok(errand)
-        }) {
-            Ok(errand) => {
-                self.control.errands.insert(id, errand);
-                true
-            }
+        let started = start(&self.control.config, question, about);
+        match started.and_then(|started| self.await_errand(started, Purpose::Asked(asked), TIME)) {
+            Ok(()) => true,
             Err(error) => {
                 let reason = format!("cannot start a process for it: {error}");
                 log::warn!("cannot start a process to look something up: {error}");
@@ -170,6 +224,107 @@ impl Shell {
                 false
             }
         }
+    }
+
+    /// Why nobody is sent out for this. Who may only look is in the way neither of those who may act
+    /// nor of other users.
+    fn is_too_much(&self, asked: &Asked) -> Option<String> {
+        // There is only one of those at a time, and it is not to be lost to questions.
+        if asked.question == Question::Reload {
+            return None;
+        }
+        if asked.reader.is_none() && self.control.late_errands() >= MAX_LATE {
+            return Some(format!(
+                "{MAX_LATE} processes that were to look something up were killed and do not end: \
+                 they wait for a file system that does not answer"
+            ));
+        }
+        let errands = self.control.errands.values();
+        let readers = errands.filter_map(|errand| match &errand.purpose {
+            Purpose::Asked(other) if other.question == Question::Reload => None,
+            // What a reader asked stays the reader's until it has ended.
+            Purpose::Asked(other) if !errand.is_late || other.reader.is_some() => {
+                Some(other.reader)
+            }
+            Purpose::Asked(_) | Purpose::Look(_) => None,
+        });
+        let alike = readers.filter(|reader| reader.is_some() == asked.reader.is_some());
+        let alike: Vec<Option<u32>> = alike.collect();
+        let own = alike.iter().filter(|reader| **reader == asked.reader);
+        let (count, whose) = match asked.reader {
+            Some(_) if own.count() >= MAX_OF_USER => (MAX_OF_USER, "of your user "),
+            _ if alike.len() >= MAX_ERRANDS => (MAX_ERRANDS, ""),
+            _ => return None,
+        };
+        Some(format!(
+            "{count} others {whose}wait for an answer of this kind; try again in a moment"
+        ))
+    }
+
+    /// Waits so long for what a process finds out.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be watched, and is killed.
+    pub(in crate::shell) fn await_errand(
+        &mut self,
+        started: Forked,
+        purpose: Purpose,
+        time: Duration,
+    ) -> io::Result<()> {
+        let id = self.control.new_id();
+        let errand = Errand {
+            purpose,
+            pid: started.pid,
+            pidfd: started.pidfd,
+            output: started.output,
+            said: Vec::new(),
+            until: clock::now() + time,
+            is_late: false,
+        };
+        let event = |part| EpollEvent::new(EpollFlags::EPOLLIN, Token::Control(part).pack());
+        let output = event(Part::ErrandOutput(id));
+        let end = event(Part::ErrandEnd(id));
+        let watched = self.epoll.add(&errand.output, output);
+        let watched = watched.and_then(|()| self.epoll.add(&errand.pidfd, end));
+        // Also one that cannot be watched, so that it is reaped as a child of its kind.
+        self.control.errands.insert(id, errand);
+        if let Err(errno) = watched {
+            self.is_late(id);
+            return Err(errno.into());
+        }
+        Ok(())
+    }
+
+    /// Kills those who have not answered in time. Nobody waits for them any more.
+    pub(in crate::shell) fn errands_turn(&mut self) {
+        let now = clock::now();
+        let all = self.control.errands.iter();
+        let late = all.filter(|(_, errand)| !errand.is_late && errand.until <= now);
+        let late: Vec<ErrandId> = late.map(|(id, _)| *id).collect();
+        for id in late {
+            let Some(purpose) = self.is_late(id) else {
+                continue;
+            };
+            match purpose {
+                Purpose::Asked(asked) => self.has_no_answer(asked),
+                Purpose::Look(look) => self.looked(look, None),
+            }
+        }
+    }
+
+    /// Gives one up. What it was for.
+    fn is_late(&mut self, id: ErrandId) -> Option<Purpose> {
+        let errand = self.control.errands.get_mut(&id)?;
+        errand.kill();
+        errand.is_late = true;
+        errand.said = Vec::new();
+        let _not_watched = self.epoll.delete(&errand.output);
+        let rest = match &errand.purpose {
+            Purpose::Asked(asked) => Purpose::Asked(*asked),
+            Purpose::Look(look) => Purpose::Look(look.trace()),
+        };
+        Some(std::mem::replace(&mut errand.purpose, rest))
     }
 
     /// Answers whoever asked, or the log.
@@ -203,10 +358,23 @@ impl Shell {
         let _not_watched = self.epoll.delete(&errand.output);
         let _not_watched = self.epoll.delete(&errand.pidfd);
         let status = status_of(&errand);
-        let said = &errand.said;
-        let reply = match errand.question {
+        if errand.is_late {
+            return log::debug!(
+                "pid {} has ended, which was to look something up",
+                errand.pid
+            );
+        }
+        let purpose = std::mem::replace(&mut errand.purpose, Purpose::Look(Look::Nothing));
+        match purpose {
+            Purpose::Asked(asked) => self.is_answered(asked, status, &errand.said),
+            Purpose::Look(look) => self.looked(look, Some(&errand.said)),
+        }
+    }
+
+    fn is_answered(&mut self, asked: Asked, status: Option<i32>, said: &[u8]) {
+        let reply = match asked.question {
             Question::DryRun => self.what_would_change(fetched(said)),
-            Question::Reload => return self.reload_with(errand.client, fetched(said)),
+            Question::Reload => return self.reload_with(asked.client, fetched(said)),
             Question::Explain if status.is_some_and(|code| NO_ANSWER.contains(&code)) => {
                 failed(said)
             }
@@ -217,7 +385,21 @@ impl Shell {
             Question::Check if is_object(said) => Reply::rendered(said),
             Question::Check => failed(said),
         };
-        self.tell(errand.client, &reply);
+        self.tell(asked.client, &reply);
+    }
+
+    fn has_no_answer(&mut self, asked: Asked) {
+        let reason = format!(
+            "no answer within {}: who reads the configuration waits for a file system or a name \
+             server",
+            duration(TIME)
+        );
+        match asked.question {
+            Question::Reload => self.reload_with(asked.client, Fetched::Failed(reason)),
+            Question::Check | Question::DryRun | Question::Explain => {
+                self.tell(asked.client, &Reply::error(&Error::Failed { reason }));
+            }
+        }
     }
 
     fn what_would_change(&self, fetched: Fetched) -> Reply {
@@ -294,12 +476,7 @@ fn last_words(said: &[u8]) -> String {
     }
 }
 
-fn start(
-    control: &Control,
-    client: Option<ClientId>,
-    question: Question,
-    about: &str,
-) -> io::Result<Errand> {
+fn start(config: &Path, question: Question, about: &str) -> io::Result<Forked> {
     let (output, theirs) = io::pipe()?;
     let flags = OFlag::from_bits_retain(fcntl(&output, FcntlArg::F_GETFL)?);
     fcntl(&output, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -322,17 +499,14 @@ fn start(
         Question::Check | Question::DryRun | Question::Reload => Stdio::null(),
         Question::Explain => Stdio::from(theirs.try_clone()?),
     };
-    command.arg("-c").arg(&control.config);
+    command.arg("-c").arg(config);
     command.stdin(Stdio::null()).stdout(theirs).stderr(errors);
     let child = command.spawn()?;
-    // It has not been waited for, so the number is its own.
-    let pidfd = sys::open_pidfd(child.id() as i32)?;
-    Ok(Errand {
-        client,
-        question,
-        pid: child.id() as i32,
-        pidfd,
-        output,
-        said: Vec::new(),
+    let pid = child.id() as i32;
+    Ok(Forked {
+        pid,
+        // It has not been waited for, so the number is its own.
+        pidfd: sys::open_pidfd(pid)?,
+        output: output.into(),
     })
 }

@@ -5,8 +5,8 @@
 //! not read the answer to the last, is not read from. Nothing here costs anything while nobody asks.
 
 mod answer;
-mod client;
-mod errand;
+pub(super) mod client;
+pub(super) mod errand;
 mod events;
 mod lines;
 mod reload;
@@ -119,7 +119,7 @@ pub struct Control {
     changes: HashMap<Ticket, Vec<String>>,
     /// Who does not want to wait for the end of a reload.
     no_wait: BTreeSet<ClientId>,
-    errands: HashMap<ErrandId, Errand>,
+    pub(super) errands: HashMap<ErrandId, Errand>,
     /// What was found at queues when somebody asked.
     pub(super) queue_log: QueueLog,
     /// How many bytes are kept for all clients.
@@ -231,6 +231,11 @@ impl Control {
 
     /// When to look again, if nothing else happens before.
     pub(super) fn deadline(&self) -> Option<Mono> {
+        let door = self.door_opens().into_iter();
+        door.chain(self.errand_due()).min()
+    }
+
+    fn door_opens(&self) -> Option<Mono> {
         match self.door {
             Door::Paused(until) => Some(until),
             Door::Open | Door::Full => None,
@@ -239,7 +244,7 @@ impl Control {
 
     /// Listens to clients again if that was put off until now.
     fn resume(&mut self, epoll: &Epoll) {
-        let is_due = self.deadline().is_some_and(|until| until <= clock::now());
+        let is_due = self.door_opens().is_some_and(|until| until <= clock::now());
         if is_due {
             self.open(epoll);
         }

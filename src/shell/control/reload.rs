@@ -9,7 +9,7 @@ use super::errand::{Fetched, Question};
 use crate::control::{Error, Progress, Reply};
 use crate::core::{Refused, Ticket};
 use crate::plan::Plan;
-use crate::report::{self, Report, Sources, Style};
+use crate::shell::looks::{Diagnosis, Tell};
 use crate::shell::reload::Reloaded;
 use crate::shell::turn::Shell;
 use std::collections::VecDeque;
@@ -79,7 +79,12 @@ impl Shell {
                 let ticket = client.map(|client| self.ticket_for(client));
                 match self.take_over(*wanted, &sources, ticket) {
                     Reloaded::InForce(changes) => self.is_in_force(client, ticket, changes),
-                    Reloaded::NotBound(report) => self.is_not_bound(client, &report, &sources),
+                    // It is over when it is known why.
+                    Reloaded::NotBound(plan, errors) => {
+                        self.reloads.under_way = true;
+                        let tell = Tell::Reload(client, Box::new(sources));
+                        return self.diagnose(&plan, errors, tell);
+                    }
                     Reloaded::Ending => {
                         let reason = refusal(Refused::NotRunning).to_owned();
                         self.tell(client, &Reply::error(&Error::Refused { reason }));
@@ -97,6 +102,10 @@ impl Shell {
                 self.tell(client, &Reply::error(&Error::Failed { reason }));
             }
         }
+        self.reload_is_over();
+    }
+
+    fn reload_is_over(&mut self) {
         self.perform_effects();
         // What it took to read a plan is a multiple of what it takes to have one.
         crate::sys::return_free_memory();
@@ -159,12 +168,12 @@ impl Shell {
         }
     }
 
-    fn is_not_bound(&mut self, client: Option<ClientId>, report: &Report, sources: &Sources) {
-        let rendered = report::render(report, sources, Style::Plain);
-        let whole = report::to_json(report, sources);
-        let errors = whole["errors"].as_array().cloned().unwrap_or_default();
+    /// Listeners could not be bound, and this is why.
+    pub(in crate::shell) fn is_not_bound(&mut self, client: Option<ClientId>, why: Diagnosis) {
+        self.reloads.under_way = false;
         let reason = "not every listener could be bound; nothing has changed";
-        self.is_refused(client, reason, rendered, errors);
+        self.is_refused(client, reason, why.rendered, why.errors);
+        self.reload_is_over();
     }
 
     fn is_refused(
