@@ -3,6 +3,7 @@
 use super::bound::{BoundSocket, IoMode, set_mode};
 use crate::config::{Endpoint, Transport, UnixName};
 use crate::connection::{Credentials, End, Ends, Protocol};
+use crate::sys::SharedFd;
 use nix::libc;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use socket2::{SockAddr, SockRef};
@@ -14,7 +15,7 @@ use std::os::fd::OwnedFd;
 #[derive(Debug)]
 pub struct Accepted {
     /// Its descriptor: CLOEXEC.
-    pub fd: OwnedFd,
+    pub fd: SharedFd,
     /// Who is at its two ends.
     pub ends: Ends,
 }
@@ -64,7 +65,7 @@ pub fn accept(socket: &BoundSocket, nonblocking: bool) -> Result<Accepted, NotAc
         credentials,
     };
     Ok(Accepted {
-        fd: connection.into(),
+        fd: OwnedFd::from(connection).into(),
         ends,
     })
 }

@@ -211,7 +211,7 @@ impl Binder {
             let _ = socket.remove_path();
             if socket.is_adopted {
                 let set_aside = &mut self.outcome.bound.set_aside;
-                set_aside.insert((id, socket.planned), socket.fd);
+                set_aside.insert((id, socket.planned), socket.fd.into_owned());
             }
         }
         // About sockets that there are not; that a stale path has gone stays true.

@@ -5,6 +5,7 @@ use super::option::Effective;
 use super::{queue, repair, symlink};
 use crate::config::Endpoint;
 use crate::plan::ListenerId;
+use crate::sys::SharedFd;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, lstat};
 use std::io;
@@ -34,7 +35,7 @@ pub struct BoundListener {
 #[derive(Debug)]
 pub struct BoundSocket {
     /// The descriptor itself: CLOEXEC. Sockets that were bound here are blocking until [`prepare_for_spawn`] says otherwise.
-    pub fd: OwnedFd,
+    pub fd: SharedFd,
     /// Index into [`crate::plan::ListenerPlan::sockets`].
     pub planned: usize,
     /// What was asked for.

@@ -123,7 +123,7 @@ impl Binder {
     pub(super) fn bound(&self, plan: &ListenerPlan, index: usize, ready: Ready) -> BoundSocket {
         let endpoint = plan.sockets[index].endpoint.clone();
         BoundSocket {
-            fd: ready.fd,
+            fd: ready.fd.into(),
             planned: index,
             backlog: self
                 .somaxconn

@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::lstat;
 use socket2::{Domain, SockRef, Socket};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// How often listen(2) is repeated while somebody shuts the socket down in between.
 const REVIVALS: u32 = 3;
@@ -265,7 +265,7 @@ pub fn repair(
                 .r#type()
                 .and_then(|kind| Socket::new(Domain::UNIX, kind, None))
                 .map_err(|error| Failure::new(BindStep::Socket, error).of(listener, index))?;
-            socket.fd = unbound.into();
+            socket.fd = OwnedFd::from(unbound).into();
         }
         _ => {
             let (Some(path), Some(identity)) = (socket.address.path(), socket.identity) else {

@@ -7,7 +7,7 @@ use crate::connection::Ends;
 use crate::core::{ConnectionId, Input, NotAccepted, Waiting};
 use crate::listener::{self, Bound, BoundSocket, Waiters};
 use crate::plan::{Activation, ListenerId, Plan, WorkerId, WorkerPlan};
-use crate::sys::{self, Tell};
+use crate::sys::{self, SharedFd, Tell};
 use crate::worker::Served;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::EpollFlags;
@@ -36,7 +36,7 @@ pub(super) struct Clients {
 /// An accepted connection.
 pub(super) struct Connection {
     /// `None` while a process has it that may not have reached its program.
-    fd: Option<OwnedFd>,
+    fd: Option<SharedFd>,
     /// Who is at its ends.
     pub ends: Ends,
 }
@@ -106,7 +106,7 @@ impl Clients {
         self.reserve = None;
         while let Some((number, fd)) = sys::receive_descriptor(&self.back.0) {
             match self.connections.get_mut(&ConnectionId(number)) {
-                Some(known) if fd.is_some() => known.fd = fd,
+                Some(known) if fd.is_some() => known.fd = fd.map(SharedFd::from),
                 Some(known) => log::warn!(
                     "lost the connection from {}: no descriptor is left to hold it",
                     words::end(&known.ends.remote)
@@ -210,7 +210,7 @@ pub(super) fn make_room(bound: &mut Bound) -> Option<RawFd> {
     for listener in &mut bound.listeners {
         for socket in &mut listener.sockets {
             match fcntl(&socket.fd, FcntlArg::F_DUPFD_CLOEXEC(HIGH)) {
-                Ok(number) => socket.fd = sys::take_descriptor(number).ok()?,
+                Ok(number) => socket.fd = sys::take_descriptor(number).ok()?.into(),
                 // Not as many are allowed. It works with them where they are, but slowly.
                 Err(_) => return None,
             }

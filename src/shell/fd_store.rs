@@ -6,12 +6,12 @@ use super::notify::Part;
 use super::turn::Token;
 use crate::core::InstanceId;
 use crate::plan::WorkerId;
-use crate::sys;
+use crate::sys::{self, SharedFd};
 use crate::worker::Stored;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd};
 
 /// Whose they are: every generation of an instance has the same.
 type Place = (WorkerId, u32);
@@ -28,7 +28,7 @@ struct Kept {
     /// Never used again.
     id: u64,
     name: String,
-    fd: OwnedFd,
+    fd: SharedFd,
     is_watched: bool,
 }
 
@@ -50,7 +50,7 @@ impl FdStore {
         &mut self,
         epoll: &Epoll,
         instance: InstanceId,
-        fds: Vec<OwnedFd>,
+        fds: Vec<SharedFd>,
         how: How<'_>,
     ) -> usize {
         let kept = self
@@ -93,6 +93,17 @@ impl FdStore {
     /// Gives up what any instance of a worker has left.
     pub(super) fn forget(&mut self, epoll: &Epoll, worker: WorkerId) {
         self.drop_where(epoll, |(whose, _), _| whose == worker);
+    }
+
+    /// There is room for fewer from now on: what was left first stays. Answers how many were given up.
+    pub(super) fn trim(&mut self, epoll: &Epoll, worker: WorkerId, at_most: u32) -> usize {
+        let places = (worker, 0)..=(worker, u32::MAX);
+        let kept = self
+            .kept
+            .range(places)
+            .flat_map(|(_, kept)| kept.iter().skip(at_most as usize));
+        let too_many: BTreeSet<u64> = kept.map(|one| one.id).collect();
+        self.drop_where(epoll, |_, kept| too_many.contains(&kept.id))
     }
 
     /// Whose instances have left anything.
@@ -139,7 +150,7 @@ impl FdStore {
 
 /// EPOLLHUP and EPOLLERR come without being asked for (epoll_ctl(2)). Whether they will: of a regular
 /// file nothing can be told (EPERM), and it is kept all the same.
-fn watch(epoll: &Epoll, id: u64, fd: &OwnedFd) -> bool {
+fn watch(epoll: &Epoll, id: u64, fd: &SharedFd) -> bool {
     let token = Token::Notify(Part::Stored(id)).pack();
     match epoll.add(fd, EpollEvent::new(EpollFlags::empty(), token)) {
         Ok(()) => true,
@@ -156,6 +167,7 @@ mod tests {
     use super::*;
     use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
     use std::fs::File;
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
     const HOW: How<'_> = How {
@@ -176,8 +188,12 @@ mod tests {
         Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap()
     }
 
-    fn null() -> OwnedFd {
-        File::open("/dev/null").unwrap().into()
+    fn null() -> SharedFd {
+        shared(File::open("/dev/null").unwrap())
+    }
+
+    fn shared(fd: impl Into<OwnedFd>) -> SharedFd {
+        fd.into().into()
     }
 
     fn names(store: &FdStore, instance: InstanceId) -> Vec<&str> {
@@ -204,7 +220,7 @@ mod tests {
     fn one_open_file_is_kept_once_and_no_more_than_there_is_room_for() {
         let (epoll, mut store) = (epoll(), FdStore::default());
         let one = null();
-        let again = one.try_clone().unwrap();
+        let again = shared(one.try_clone().unwrap());
         let all = vec![one, again, null(), null()];
         assert_eq!(store.add(&epoll, instance(0, 0, 1), all, HOW), 1);
         assert_eq!(names(&store, instance(0, 0, 1)), ["db", "db"]);
@@ -214,17 +230,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_left_first_stays_when_there_is_less_room() {
+        let (epoll, mut store) = (epoll(), FdStore::default());
+        for (index, name) in [(0, "one"), (0, "two"), (1, "three")] {
+            let how = How { name, ..HOW };
+            store.add(&epoll, instance(0, index, 1), vec![null()], how);
+        }
+        assert_eq!(store.trim(&epoll, WorkerId(1), 0), 0);
+        assert_eq!(store.trim(&epoll, WorkerId(0), 1), 1);
+        assert_eq!(names(&store, instance(0, 0, 1)), ["one"]);
+        assert_eq!(store.trim(&epoll, WorkerId(0), 0), 2);
+        assert!(store.workers().is_empty());
+    }
+
+    #[test]
     fn what_hangs_up_is_told_unless_it_is_not_to_be() {
         let (epoll, mut store) = (epoll(), FdStore::default());
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (kept, gone) = UnixStream::pair().unwrap();
-        store.add(&epoll, instance(0, 0, 1), vec![ours.into()], HOW);
+        store.add(&epoll, instance(0, 0, 1), vec![shared(ours)], HOW);
         let unpolled = How {
             name: "unpolled",
             polled: false,
             ..HOW
         };
-        store.add(&epoll, instance(0, 0, 1), vec![kept.into()], unpolled);
+        store.add(&epoll, instance(0, 0, 1), vec![shared(kept)], unpolled);
         drop((theirs, gone));
         let mut events = [EpollEvent::empty(); 4];
         let count = epoll.wait(&mut events, EpollTimeout::ZERO).unwrap();
@@ -246,7 +276,7 @@ mod tests {
         let (epoll, mut store) = (epoll(), FdStore::default());
         let file = File::open(std::env::current_exe().unwrap()).unwrap();
         assert_eq!(
-            store.add(&epoll, instance(0, 0, 1), vec![file.into()], HOW),
+            store.add(&epoll, instance(0, 0, 1), vec![shared(file)], HOW),
             0
         );
         assert_eq!(names(&store, instance(0, 0, 1)), ["db"]);

@@ -8,8 +8,12 @@ use crate::core::{Input, Missing, Repaired};
 use crate::listener::{self, BindError, Damage, Repair};
 use crate::plan::{ListenerId, WorkerId};
 use crate::report::Problem;
+use crate::sys;
 use nix::libc;
 use std::rc::Rc;
+
+/// How many milliseconds the loop waits for descriptors to be closed whose addresses are wanted again.
+const CLOSING: u32 = 50;
 
 impl Shell {
     /// Watches every listener, and tells the core which are missing.
@@ -24,6 +28,7 @@ impl Shell {
 
     pub(super) fn bind(&mut self, listener: ListenerId) {
         let Some(bound) = &mut self.bound else { return };
+        sys::close_apart_within(CLOSING);
         let (errors, _notes) = listener::bind_missing(&self.plan, listener, bound);
         let missing = missing_listeners(&errors);
         if let Some((listener, why)) = missing.first().copied() {

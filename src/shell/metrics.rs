@@ -14,12 +14,14 @@ use crate::metrics::{
     WorkerRow,
 };
 use crate::plan::{Activation, ListenerId, Plan, WorkerId};
+use crate::sys::{self, SharedFd};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 use std::collections::{BTreeMap, HashSet};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +53,7 @@ pub(super) struct Metrics {
 
 /// Somebody who asks for the metrics.
 struct Scraper {
-    connection: OwnedFd,
+    connection: SharedFd,
     /// When it is given up.
     until: Mono,
     stage: Stage,
@@ -173,7 +175,11 @@ impl Shell {
             return;
         };
         match listener::accept(held, true) {
-            Ok(accepted) => self.add_scraper(accepted.fd),
+            Ok(accepted) => {
+                // Nobody has anything to hand over here.
+                sys::refuse_descriptors(&accepted.fd);
+                self.add_scraper(accepted.fd);
+            }
             Err(listener::NotAccepted::Gone) => {}
             Err(listener::NotAccepted::Exhausted(errno)) => {
                 log::warn!(
@@ -193,7 +199,7 @@ impl Shell {
         paused.get_or_insert((until, Vec::new())).1.push(socket);
     }
 
-    fn add_scraper(&mut self, connection: OwnedFd) {
+    fn add_scraper(&mut self, connection: SharedFd) {
         let metrics = &mut self.metrics;
         if metrics.scrapers.len() >= SCRAPERS_MAX {
             // Whoever has said least for longest makes room; who is being answered does not.
@@ -480,8 +486,15 @@ fn open_fds() -> Option<u64> {
 }
 
 /// By hand: a child on its way to exec has a copy for a moment, which would keep events coming.
-fn forget(epoll: &Epoll, connection: &OwnedFd) {
+fn forget(epoll: &Epoll, connection: &SharedFd) {
     let _not_watched = epoll.delete(connection);
+}
+
+fn is_momentary(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 impl Scraper {
@@ -492,15 +505,10 @@ impl Scraper {
         };
         let mut buffer = [0; http::HEAD_MAX];
         let room = buffer.len().min(http::HEAD_MAX + 1 - request.len());
-        match recv(
-            self.connection.as_raw_fd(),
-            &mut buffer[..room],
-            MsgFlags::MSG_DONTWAIT,
-        ) {
+        match sys::receive_bytes(&self.connection, &mut buffer[..room]) {
             Ok(0) => return false,
-            Ok(count) => request.extend_from_slice(&buffer[..count]),
-            Err(Errno::EAGAIN | Errno::EINTR) => return true,
-            Err(_) => return false,
+            Ok(count) => request.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            Err(error) => return is_momentary(&error),
         }
         match http::parse(request) {
             None => {}
@@ -553,14 +561,9 @@ impl Scraper {
     /// Throws away what comes after the request.
     fn drain(&self) -> bool {
         let mut buffer = [0; 4096];
-        match recv(
-            self.connection.as_raw_fd(),
-            &mut buffer,
-            MsgFlags::MSG_DONTWAIT,
-        ) {
-            Ok(0) => false,
-            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => true,
-            Err(_) => false,
+        match sys::receive_bytes(&self.connection, &mut buffer) {
+            Ok(count) => count > 0,
+            Err(error) => is_momentary(&error),
         }
     }
 }

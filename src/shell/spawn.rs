@@ -207,7 +207,8 @@ impl Shell {
             (None, _) => sockets_of(&self.plan, self.bound.as_ref(), &definition),
         };
         let sockets = as_inherited(sockets);
-        let stored = self.notify.store.of(instance);
+        let mut stored = self.notify.store.of(instance);
+        stored.truncate(worker.fd_store as usize);
         let mut given = worker::Given {
             sockets: &sockets,
             connection: served,

@@ -24,7 +24,7 @@ use crate::core::{
 };
 use crate::listener::{BindError, Bound};
 use crate::plan::{ListenerId, Plan, WorkerId};
-use crate::sys::Origin;
+use crate::sys::{self, Origin};
 use crate::worker::{self, Surroundings};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -76,6 +76,8 @@ pub struct Shell {
     pub(super) notify: Notify,
     /// Who has to be told how it goes.
     pub(super) manager: Manager,
+    /// When to look after what closes descriptors ([`sys::close_apart`]).
+    closing: Option<Mono>,
     exit: Option<u8>,
 }
 
@@ -193,6 +195,7 @@ impl Shell {
             setbacks: HashMap::new(),
             notify: Notify::default(),
             manager: Manager::default(),
+            closing: None,
             exit: None,
         })
     }
@@ -217,6 +220,7 @@ impl Shell {
                 self.feed_followers_last();
                 return Ok(code);
             }
+            self.closing = sys::close_apart(clock::now().0).map(Mono);
             self.turn()?;
         }
     }
@@ -322,7 +326,7 @@ impl Shell {
         let looked_at = self.launching.iter().map(|(_, _, at)| *at);
         let others = self.metrics.deadline().into_iter();
         let others = others.chain(self.control.deadline());
-        let others = others.chain(self.manager.deadline());
+        let others = others.chain(self.manager.deadline()).chain(self.closing);
         let deadlines = looked_at.chain(self.core.deadline()).chain(others);
         let Some(deadline) = deadlines.min() else {
             return EpollTimeout::NONE;
@@ -493,7 +497,12 @@ impl Shell {
                 } => self.send(process, signal, scope),
                 Effect::LookForEvidence { process } => self.look_for_evidence(process),
                 Effect::Unbind { listener } => self.unbind(listener),
-                Effect::Retire { worker, edition } => self.editions.retire(worker, edition),
+                Effect::Retire { worker, edition } => {
+                    self.editions.retire(worker, edition);
+                    if edition == self.editions.latest(worker) {
+                        self.trim_store(worker);
+                    }
+                }
                 Effect::Gone { worker } => {
                     self.forget_store(worker);
                     self.editions.forget(worker);

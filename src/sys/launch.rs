@@ -275,7 +275,7 @@ const SHARING: u32 = 2;
 pub(super) const RUNNING: u32 = 1;
 
 /// Enough for the few small frames of [`child::become_worker`], debug builds included.
-const STACK_SIZE: usize = 32 * 1024;
+pub(super) const STACK_SIZE: usize = 32 * 1024;
 
 impl Launching {
     /// What to watch; `None` once the outcome is known.

@@ -4,6 +4,7 @@
 //! but [`crate::stage`]. Everything here assumes what the shell guarantees: one thread.
 #![allow(unsafe_code)]
 
+mod apart;
 mod child;
 mod environment;
 mod fd;
@@ -25,6 +26,7 @@ mod unread;
 mod wait;
 mod write;
 
+pub use apart::{SharedFd, close_apart, close_apart_within};
 pub use child::{FdAction, FdSlot};
 pub use environment::forget_variable;
 pub use fd::{close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, take_descriptor};
@@ -37,7 +39,10 @@ pub use local_time::{LocalTime, local_time};
 pub use memory::{forget_code, return_free_memory};
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
 pub use netns::enter_network_namespace;
-pub use notify::{Datagram, Sender, ask_for_senders, is_same_open_file, receive_datagram};
+pub use notify::{
+    Datagram, Sender, ask_for_senders, is_same_open_file, receive_bytes, receive_datagram,
+    refuse_descriptors,
+};
 pub use passing::{passing_pair, receive_descriptor};
 pub use peek::bytes_to_read;
 pub use peer::peer_groups;

@@ -1,6 +1,7 @@
 //! The calls that a socket for sd_notify(3) needs: a message with everything that comes with it, and
 //! whether two descriptors are the same open file.
 
+use super::SharedFd;
 use super::sockopt;
 use nix::libc::{self, c_int, c_long, c_void};
 use std::io;
@@ -13,6 +14,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 const SO_PASSPIDFD: c_int = 76;
 #[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
 const SO_PASSPIDFD: c_int = 0x55;
+/// The same, of Linux 6.16.
+#[cfg(not(any(target_arch = "sparc", target_arch = "sparc64")))]
+const SO_PASSRIGHTS: c_int = 83;
+#[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
+const SO_PASSRIGHTS: c_int = 0x5c;
 /// linux/socket.h (Linux 6.5).
 const SCM_PIDFD: c_int = 4;
 /// linux/fcntl.h (Linux 6.10).
@@ -50,7 +56,7 @@ pub struct Datagram {
     /// Whether the kernel could give no pidfd although it knows them: the sender is gone and reaped.
     pub is_sender_gone: bool,
     /// The descriptors that came with it, CLOEXEC.
-    pub descriptors: Vec<OwnedFd>,
+    pub descriptors: Vec<SharedFd>,
     /// Whether a part of it is lost: it was longer than the buffer, or no numbers were free for its
     /// descriptors.
     pub is_truncated: bool,
@@ -103,6 +109,23 @@ pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Data
     Ok(datagram)
 }
 
+/// Bytes of a connection; never waits. Descriptors that come with them are closed apart
+/// ([`SharedFd`]): recv(2) would have the kernel close them in here.
+///
+/// # Errors
+///
+/// Those of recvmsg(2); EAGAIN: there are none yet.
+pub fn receive_bytes(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    receive_datagram(socket, buffer).map(|received| received.length)
+}
+
+/// Has the kernel refuse descriptors (SCM_RIGHTS) that are sent to a socket, or to a connection that
+/// comes to it from now on: EPERM for the sender. From Linux 6.16 on; before, and of what is no unix
+/// socket, this does nothing.
+pub fn refuse_descriptors(socket: impl AsFd) {
+    let _before_linux_6_16 = sockopt::set_int(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, 0);
+}
+
 /// Takes over what came beside the bytes.
 ///
 /// # Safety
@@ -123,7 +146,7 @@ unsafe fn take_control(header: &libc::msghdr, datagram: &mut Datagram) {
                     libc::SCM_RIGHTS => {
                         for index in 0..length / size_of::<RawFd>() {
                             let fd = data.cast::<RawFd>().add(index).read_unaligned();
-                            datagram.descriptors.push(OwnedFd::from_raw_fd(fd));
+                            datagram.descriptors.push(OwnedFd::from_raw_fd(fd).into());
                         }
                     }
                     libc::SCM_CREDENTIALS if length >= size_of::<libc::ucred>() => {
@@ -172,8 +195,8 @@ mod tests {
     use nix::cmsg_space;
     use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     use std::fs::File;
-    use std::io::IoSlice;
-    use std::os::unix::net::UnixDatagram;
+    use std::io::{IoSlice, Read, Write};
+    use std::os::unix::net::{UnixDatagram, UnixStream};
 
     fn send(socket: &UnixDatagram, text: &[u8], fds: &[RawFd]) {
         let _room = cmsg_space!([RawFd; 2]);
@@ -218,6 +241,41 @@ mod tests {
         assert!(datagram.is_truncated);
         assert_eq!(datagram.length, 4);
         assert_eq!(datagram.descriptors.len(), 1, "it is there to be closed");
+    }
+
+    #[test]
+    fn descriptors_that_come_with_bytes_are_not_kept() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (kept, file) = UnixStream::pair().unwrap();
+        let rights = [file.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&rights)];
+        let data = [IoSlice::new(b"call")];
+        let none = MsgFlags::empty();
+        sendmsg::<()>(theirs.as_raw_fd(), &data, &rights, none, None).unwrap();
+        drop(file);
+        let mut buffer = [0; 16];
+        assert_eq!(receive_bytes(&ours, &mut buffer).unwrap(), 4);
+        // Nobody has its other end any more.
+        kept.set_read_timeout(Some(std::time::Duration::from_secs(60)))
+            .unwrap();
+        assert_eq!((&kept).read(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_socket_that_takes_no_descriptors_still_takes_bytes() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        refuse_descriptors(&ours);
+        let rights = [theirs.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&rights)];
+        let data = [IoSlice::new(b"call")];
+        let none = MsgFlags::empty();
+        match sendmsg::<()>(theirs.as_raw_fd(), &data, &rights, none, None) {
+            Err(errno) => assert_eq!(errno, nix::errno::Errno::EPERM),
+            // Linux before 6.16.
+            Ok(_) => drop(receive_bytes(&ours, &mut [0; 16])),
+        }
+        (&theirs).write_all(b"bytes").unwrap();
+        assert_eq!(receive_bytes(&ours, &mut [0; 16]).unwrap(), 5);
     }
 
     #[test]

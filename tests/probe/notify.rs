@@ -11,10 +11,12 @@ use nix::sys::socket::{
 use nix::unistd::{ForkResult, fork, pause};
 use std::ffi::CString;
 use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 /// Sends a text, in which each `|` is a newline, with descriptors.
 pub fn send(text: &str, fds: &[RawFd]) -> io::Result<String> {
@@ -74,6 +76,18 @@ pub fn store_socket(text: &str) -> io::Result<String> {
     send(text, &[theirs.as_raw_fd()])?;
     let _kept_open = ours.into_raw_fd();
     Ok("store-socket".to_owned())
+}
+
+/// Leaves a connection to this address that has SO_LINGER and more to send than anybody reads: its
+/// last close(2) waits for an hour.
+pub fn store_bomb(address: &str) -> io::Result<String> {
+    let mut connection = TcpStream::connect(address)?;
+    connection.set_nonblocking(true)?;
+    while connection.write(&[b'x'; 65_536]).is_ok() {}
+    let linger = Some(Duration::from_secs(3600));
+    socket2::SockRef::from(&connection).set_linger(linger)?;
+    send("FDSTORE=1|FDNAME=bomb", &[connection.as_raw_fd()])?;
+    Ok("store-bomb".to_owned())
 }
 
 /// Forks a child that sends the text and stays; its pid.

@@ -27,6 +27,7 @@
 //! | `barrier` | waits until all it has sent is taken | `barrier` |
 //! | `store NAME` | leaves a file in memory of this name (FDSTORE=1) | `store` |
 //! | `store-socket TEXT` | leaves one end of a socket with this message | `store-socket` |
+//! | `store-bomb ADDRESS` | leaves a connection whose last close(2) waits for an hour | `store-bomb` |
 //! | `child TEXT` | lets a child send it that stays | the child's pid |
 //! | `heir WHERE` | starts another puppet that outlives it, `detached` in a session of its own | its pid |
 //! | `close FD` | closes a descriptor | `close` |
@@ -98,6 +99,7 @@ pub fn run(report: &Report, path: &str) -> i32 {
             "barrier" => talk::answer(notify::barrier()),
             "store" => talk::answer(notify::store(rest)),
             "store-socket" => talk::answer(notify::store_socket(rest)),
+            "store-bomb" => talk::answer(notify::store_bomb(rest)),
             "child" => notify::child(rest, &stream).to_string(),
             "heir" => notify::heir(path, rest == "detached").to_string(),
             "close" => talk::answer(notify::close(number)),

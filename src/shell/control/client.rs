@@ -3,12 +3,12 @@
 use crate::control::{Access, Expects, FrameTooLong, Inbox, Outbox, Owner, Peer, Reply, Unread};
 use crate::core::{Mono, Ticket};
 use crate::plan::WorkerId;
-use crate::sys;
+use crate::sys::{self, SharedFd};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
-use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt::PeerCredentials};
+use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt::PeerCredentials};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// How much is read at a time; the rest is there in the next turn.
 const READ: usize = 16 << 10;
@@ -122,10 +122,17 @@ pub(super) enum Gone {
     Unread(Unread),
 }
 
+fn is_momentary(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
 /// A client.
 #[derive(Debug)]
 pub(super) struct Client {
-    socket: OwnedFd,
+    socket: SharedFd,
     pub(super) person: Person,
     inbox: Inbox,
     outbox: Outbox,
@@ -152,7 +159,7 @@ impl Client {
     /// # Errors
     ///
     /// Those of getsockopt(2): it has gone again.
-    pub(super) fn new(socket: OwnedFd, now: Mono) -> io::Result<Client> {
+    pub(super) fn new(socket: SharedFd, now: Mono) -> io::Result<Client> {
         Ok(Client {
             person: Person::of(socket.as_fd())?,
             socket,
@@ -170,20 +177,20 @@ impl Client {
     }
 
     /// Its socket.
-    pub(super) fn socket(&self) -> &OwnedFd {
+    pub(super) fn socket(&self) -> &SharedFd {
         &self.socket
     }
 
     /// Takes some of what it has sent.
     pub(super) fn receive(&mut self) -> Result<(), Gone> {
         let mut bytes = [0; READ];
-        match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+        match sys::receive_bytes(&self.socket, &mut bytes) {
             Ok(0) => self.has_ended = true,
             Ok(count) => {
                 self.is_waited_for = false;
-                self.inbox.receive(&bytes[..count]);
+                self.inbox.receive(bytes.get(..count).unwrap_or_default());
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(error) if is_momentary(&error) => {}
             Err(_) => return Err(Gone::Closed),
         }
         Ok(())

@@ -31,6 +31,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use socket2::SockRef;
 use status::Portrait;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -274,7 +275,7 @@ impl Control {
                     _ => return,
                 },
             };
-            if let Ok(client) = Client::new(accepted.into(), clock::now()) {
+            if let Ok(client) = Client::new(OwnedFd::from(accepted).into(), clock::now()) {
                 self.admit(epoll, client);
             }
         }

@@ -8,6 +8,7 @@ use crate::listener::{self, Adopted, BindError, Bound, BoundSocket, Obstacle, Pu
 use crate::plan::{Access, ListenerId, ListenerPlan, Plan, SocketPlan};
 use crate::report::{FileId, Place};
 use crate::shell::one_line;
+use crate::sys;
 use nix::sys::stat::lstat;
 use nix::unistd::geteuid;
 use std::fmt;
@@ -89,6 +90,8 @@ fn file_owner(bound: &Bound, path: &Path) -> Result<Owner, String> {
     let cannot = |what: &dyn fmt::Display| format!("{}: cannot be set up: {what}", path.display());
     if let Some(socket) = bound.sockets(ListenerId(0)).first() {
         listener::prepare_to_accept(socket).map_err(|error| cannot(&error))?;
+        // Nobody has anything to hand over here.
+        sys::refuse_descriptors(&socket.fd);
     }
     let file = lstat(path).map_err(|errno| cannot(&errno))?;
     Ok(Owner {

@@ -16,7 +16,7 @@ use crate::notify::{self, Message, STORED, Watchdog};
 use crate::output::visible;
 use crate::plan::{Activation, WorkerId};
 use crate::stage::{LaunchFailure, Stage};
-use crate::sys::{self, Datagram, Sender};
+use crate::sys::{self, Datagram, Sender, SharedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -212,6 +212,21 @@ impl Shell {
     /// good, or there are to be none.
     pub fn forget_store(&mut self, worker: WorkerId) {
         self.notify.store.forget(&self.epoll, worker);
+    }
+
+    /// Only the definition of a worker that the plan has is needed any more: what its instances have
+    /// left is to fit.
+    pub(super) fn trim_store(&mut self, worker: WorkerId) {
+        let plan = self.plan.worker(worker);
+        let given_up = self.notify.store.trim(&self.epoll, worker, plan.fd_store);
+        if given_up > 0 {
+            log::warn!(
+                "{}: closed {given_up} of the descriptors that its instances had left: there is room \
+                 for {} (`fd_store`)",
+                plan.name,
+                plan.fd_store
+            );
+        }
     }
 
     /// Gives up what was left by workers that somebody has stopped, as soon as nothing of them runs:
@@ -423,7 +438,7 @@ impl Shell {
         }
     }
 
-    fn store(&mut self, instance: InstanceId, message: &Message, fds: Vec<OwnedFd>) {
+    fn store(&mut self, instance: InstanceId, message: &Message, fds: Vec<SharedFd>) {
         let worker = self.plan.worker(instance.worker);
         let at_most = match worker.lifecycle.activation {
             Activation::Eager | Activation::OnDemand { .. } => worker.fd_store,
