@@ -193,6 +193,27 @@ fn an_abstract_name_has_a_holder_and_no_path() {
     assert_eq!(socket["path"], Value::Null);
 }
 
+/// A name may hold the end of a line, which /proc/net/unix shows as it is.
+#[test]
+fn a_name_of_one_socket_says_nothing_of_another() {
+    use std::os::linux::net::SocketAddrExt;
+    let world = World::new();
+    let path = world.path("app.sock");
+    let name = format!(
+        "x\nffff: 00000002 00000000 00000000 0001 01 1 {}",
+        path.display()
+    );
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a name");
+    let _forger = UnixListener::bind_addr(&address).expect("bind");
+    let target = format!("unix:{}", path.display());
+    let json = explained(&world, &target, 0);
+    assert_eq!(
+        json["sockets"][0]["holders"],
+        serde_json::json!([]),
+        "{json}"
+    );
+}
+
 #[test]
 fn a_listener_is_explained_by_name() {
     let world = World::new();

@@ -2,10 +2,13 @@
 
 use super::holder::{self, Person};
 use super::machine::Machine;
-use super::tables::{Conflict, InetRow, State, UnixRow, conflict};
+use super::tables::{Conflict, InetRow, State, conflict};
 use crate::config::{Endpoint, UnixName};
+use crate::listener::UnixSocket;
 use crate::report::Holder;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -192,24 +195,22 @@ fn in_the_way(rows: &[InetRow], asked: SocketAddr, v6_only: bool) -> Vec<(&InetR
 
 /// The sockets that bear the name, taken together.
 fn unix(name: &UnixName, machine: &Machine) -> Option<Occupant> {
-    let text = match name {
-        UnixName::Path(path) => path.clone(),
-        UnixName::Abstract(name) => format!("@{name}").into(),
-    };
-    let mut rows: Vec<&UnixRow> = machine.unix_named(text.as_os_str()).iter().collect();
+    let mut rows: Vec<&UnixSocket> = machine.unix_named(name).iter().collect();
     if rows.is_empty()
         && let UnixName::Path(path) = name
     {
         // The same file under another name: a link among the folders, say.
-        let alike =
-            |row: &&UnixRow| row.name.file_name() == path.file_name() && same_file(&row.name, path);
+        let alike = |row: &&UnixSocket| {
+            let other = Path::new(OsStr::from_bytes(&row.name));
+            other.file_name() == path.file_name() && same_file(other, path)
+        };
         rows = machine.unix().values().flatten().filter(alike).collect();
     }
     // Accepted connections bear the name too, and may be another process's.
-    if rows.iter().any(|row| !row.connected) {
-        rows.retain(|row| !row.connected);
+    if rows.iter().any(|row| !row.is_connected) {
+        rows.retain(|row| !row.is_connected);
     }
-    let connected = rows.first()?.connected;
+    let connected = rows.first()?.is_connected;
     let mut pids: Vec<i32> = Vec::new();
     for row in rows {
         pids.extend_from_slice(machine.processes_of(row.inode));
@@ -223,7 +224,10 @@ fn unix(name: &UnixName, machine: &Machine) -> Option<Occupant> {
     };
     Some(unix_occupant(
         state,
-        text.display().to_string(),
+        match name {
+            UnixName::Path(path) => path.display().to_string(),
+            UnixName::Abstract(name) => format!("@{name}"),
+        },
         pids,
         machine,
     ))

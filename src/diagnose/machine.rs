@@ -3,13 +3,14 @@
 use super::holder::{self, Person};
 use super::kernel::Kernel;
 use super::ports::PortSet;
-use super::tables::{self, InetRow, UnixRow};
-use crate::config::Transport;
+use super::tables::{self, InetRow};
+use crate::config::{Transport, UnixName};
+use crate::listener::{UnixSocket, unix_sockets};
 use nix::unistd::{Gid, Group, Uid, User};
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// CAP_NET_BIND_SERVICE of capabilities(7).
@@ -26,7 +27,7 @@ pub struct Machine {
     udplite: OnceCell<HashMap<u16, Vec<InetRow>>>,
     sctp: OnceCell<HashMap<u16, Vec<InetRow>>>,
     kernel: OnceCell<Kernel>,
-    unix: OnceCell<HashMap<OsString, Vec<UnixRow>>>,
+    unix: OnceCell<HashMap<Vec<u8>, Vec<UnixSocket>>>,
     sockets: OnceCell<HashMap<u64, Vec<i32>>>,
     users: RefCell<HashMap<u32, String>>,
     people: RefCell<HashMap<i32, Option<Person>>>,
@@ -247,18 +248,21 @@ impl Machine {
         person
     }
 
-    /// The unix sockets that bear this name; `@name` for an abstract one.
-    pub(super) fn unix_named(&self, name: &OsStr) -> &[UnixRow] {
-        self.unix().get(name).map_or(&[], Vec::as_slice)
+    /// The unix sockets that bear this name.
+    pub(super) fn unix_named(&self, name: &UnixName) -> &[UnixSocket] {
+        let name = match name {
+            UnixName::Path(path) => path.as_os_str().as_bytes().to_vec(),
+            UnixName::Abstract(name) => [b"\0", name.as_bytes()].concat(),
+        };
+        self.unix().get(&name).map_or(&[], Vec::as_slice)
     }
 
     /// All unix sockets by name.
-    pub(super) fn unix(&self) -> &HashMap<OsString, Vec<UnixRow>> {
+    pub(super) fn unix(&self) -> &HashMap<Vec<u8>, Vec<UnixSocket>> {
         self.unix.get_or_init(|| {
-            let mut by_name: HashMap<OsString, Vec<UnixRow>> = HashMap::new();
-            for row in tables::unix() {
-                let name = row.name.clone().into_os_string();
-                by_name.entry(name).or_default().push(row);
+            let mut by_name: HashMap<Vec<u8>, Vec<UnixSocket>> = HashMap::new();
+            for socket in unix_sockets() {
+                by_name.entry(socket.name.clone()).or_default().push(socket);
             }
             by_name
         })

@@ -3,12 +3,9 @@
 use procfs::FromBufReadSI;
 use procfs::net::{TcpState, UdpNetEntries, UdpNetEntry, UdpState};
 use serde::Serialize;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::BufReader;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
 
 /// One row of /proc/net/{tcp,tcp6,udp,udp6}.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,16 +33,6 @@ pub enum State {
     Connection,
     /// A connection that has ended and is remembered for a minute.
     TimeWait,
-}
-
-/// One row of /proc/net/unix that has a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct UnixRow {
-    pub(super) inode: u64,
-    /// `@name` for an abstract one.
-    pub(super) name: PathBuf,
-    /// Whether it is part of a connection: accepted sockets bear their listener's name.
-    pub(super) connected: bool,
 }
 
 /// The table of TCP sockets of this network namespace; empty where it cannot be read.
@@ -137,38 +124,6 @@ fn parse_sctp(text: &str) -> Vec<InetRow> {
     text.lines().skip(1).filter_map(row).flatten().collect()
 }
 
-/// The table of unix sockets. Not read through procfs: names are bytes and may hold spaces,
-/// and one that is no UTF-8 must not hide the others.
-pub(super) fn unix() -> Vec<UnixRow> {
-    parse_unix(&std::fs::read("/proc/net/unix").unwrap_or_default())
-}
-
-/// `Num RefCount Protocol Flags Type St Inode Path`, see proc_pid_net(5).
-fn parse_unix(text: &[u8]) -> Vec<UnixRow> {
-    /// SS_CONNECTED of linux/net.h.
-    const CONNECTED: &[u8] = b"03";
-    let row = |line: &[u8]| -> Option<UnixRow> {
-        let mut rest = line;
-        let mut fields = [&line[..0]; 7];
-        for field in &mut fields {
-            let start = rest.iter().position(|byte| *byte != b' ')?;
-            let end = rest[start..].iter().position(|byte| *byte == b' ')? + start;
-            *field = &rest[start..end];
-            rest = &rest[end..];
-        }
-        let name = rest.strip_prefix(b" ")?;
-        Some(UnixRow {
-            inode: std::str::from_utf8(fields[6]).ok()?.parse().ok()?,
-            name: PathBuf::from(OsString::from_vec(name.to_vec())),
-            connected: fields[5] == CONNECTED,
-        })
-    };
-    text.split(|byte| *byte == b'\n')
-        .skip(1)
-        .filter_map(row)
-        .collect()
-}
-
 /// How surely one socket keeps another from being bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Conflict {
@@ -253,18 +208,5 @@ mod tests {
         let locals: Vec<String> = rows.iter().map(|row| row.local.to_string()).collect();
         assert_eq!(locals, ["127.0.0.1:5000", "[::1]:5000"]);
         assert_eq!((rows[0].uid, rows[0].inode), (33, 4711));
-    }
-
-    #[test]
-    fn names_with_spaces_and_odd_bytes_are_read_whole() {
-        let text = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 1234 /run/a b.sock\n\
-            0000000000000000: 00000003 00000000 00000000 0001 03    77\n\
-            0000000000000000: 00000003 00000000 00000000 0001 03 78 @\xff\n";
-        let rows = parse_unix(text);
-        assert_eq!(rows.len(), 2);
-        assert_eq!(rows[0].name, PathBuf::from("/run/a b.sock"));
-        assert_eq!((rows[0].inode, rows[0].connected), (1234, false));
-        assert!(rows[1].connected);
     }
 }

@@ -16,9 +16,11 @@ const NETLINK_SOCK_DIAG: i32 = 4;
 /// linux/sock_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// linux/unix_diag.h.
+const UDIAG_SHOW_NAME: u32 = 0x1;
 const UDIAG_SHOW_VFS: u32 = 0x2;
 const UDIAG_SHOW_ICONS: u32 = 0x8;
 const UDIAG_SHOW_RQLEN: u32 = 0x10;
+const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_VFS: u16 = 1;
 const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
@@ -55,6 +57,25 @@ pub(super) struct UnixQueue {
     pub(super) depth: u32,
     /// How many may: the backlog of listen(2).
     pub(super) limit: u32,
+}
+
+/// A unix socket that has a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixSocket {
+    /// Links it to /proc/PID/fd.
+    pub inode: u64,
+    /// A path, as its owner wrote it in its own mount namespace; an abstract name begins with a NUL
+    /// byte.
+    pub name: Vec<u8>,
+    /// Whether it is part of a connection: an accepted socket bears its listener's name.
+    pub is_connected: bool,
+}
+
+/// All unix sockets that have a name, in this network namespace; empty where the kernel does not tell.
+/// Not from /proc/net/unix, where a name may hold the end of a line, and so forge the rows of others.
+pub fn unix_sockets() -> Vec<UnixSocket> {
+    let sockets = Diag::new().and_then(|diag| diag.unix_named());
+    sockets.unwrap_or_default()
 }
 
 /// A socket that is bound to a port.
@@ -180,6 +201,28 @@ impl Diag {
             Some(())
         })?;
         Ok(queues)
+    }
+
+    fn unix_named(&self) -> io::Result<Vec<UnixSocket>> {
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+        let request = unix_request(flags, ANY_STATE, 0, UDIAG_SHOW_NAME);
+        let mut sockets = Vec::new();
+        self.ask(&request, |message| {
+            let name = attribute(message.get(UNIX_MESSAGE..)?, UNIX_DIAG_NAME)?;
+            let name = match name {
+                [] => return Some(()),
+                [0, ..] => name,
+                // A path ends with a NUL byte (unix(7)).
+                path => path.strip_suffix(&[0]).unwrap_or(path),
+            };
+            sockets.push(UnixSocket {
+                inode: u32_at(message, 4)?.into(),
+                name: name.to_vec(),
+                is_connected: *message.get(2)? == CONNECTED,
+            });
+            Some(())
+        })?;
+        Ok(sockets)
     }
 
     /// The inode of the socket that is bound to this file, whether it listens or not yet; of a server,

@@ -41,6 +41,7 @@ pub use bound::{
     Bound, BoundListener, BoundSocket, Disturbed, IoMode, PathIdentity, Traces, prepare_for_spawn,
 };
 pub use depth::{Depth, DepthReader, Unit, depth, depths};
+pub use diag::{UnixSocket, unix_sockets};
 pub use option::{Changed, Effective, effective, put_options_back};
 pub use rebind::{Prepared, prepare};
 pub use repair::{Damage, Repair, inspect, repair};
