@@ -1,8 +1,8 @@
 //! When instances are ready, replaced, reloaded and started again: from the YAML to the plan.
 
 use listend::config::{
-    Every, Hook, Loaded, NotifyAccess, OnFailure, Order, Piece, Ready, Reload, Rollout, SourceFile,
-    Success, Template, read, to_yaml,
+    Every, Hook, Loaded, NotifyAccess, OnFailure, Order, Piece, Rate, Ready, Reload, Rollout,
+    SourceFile, Success, Template, read, to_yaml,
 };
 use listend::host::Facts;
 use listend::plan::{HookTimes, Plan, ReloadBy, resolve};
@@ -97,7 +97,12 @@ fn without_any_key_the_defaults_hold() {
     assert_eq!(life.on_failure, OnFailure::Hold);
     assert_eq!(life.hooks, HookTimes::default());
     assert_eq!((worker.notify_access, worker.fd_store), (None, 0));
-    assert_eq!(given.restart.cool_down, None);
+    assert_eq!(given.restart.cool_down, Some(seconds(60)));
+    let limit = Rate {
+        count: 10,
+        interval: seconds(180),
+    };
+    assert_eq!(given.restart.limit, Some(limit));
     assert!(given.restart.success.is_empty());
 }
 
@@ -158,7 +163,7 @@ fn whoever_has_something_to_tell_may_tell_it() {
 fn times_orders_and_what_a_failure_means_arrive_in_the_plan() {
     let (given, plan) = planned(
         "listeners: tcp, start_timeout: infinity, watchdog: 1m, fd_store: 7, \
-         rollout: {order: stop-first, parallel: 3, min_ready: 0}, on_failure: refuse, \
+         rollout: {order: stop-first, parallel: 3, min_ready: 0, watch: 5s}, on_failure: refuse, \
          restart: {cool_down: 10m, success_exit_status: [0, 255, SIGKILL, USR1, SIGRTMIN+1]}",
     );
     let worker = &plan.workers[0];
@@ -170,6 +175,7 @@ fn times_orders_and_what_a_failure_means_arrive_in_the_plan() {
         order: Order::StopFirst,
         parallel: 3,
         min_ready: Duration::ZERO,
+        watch: seconds(5),
     };
     assert_eq!(life.rollout, rollout);
     assert_eq!(life.on_failure, OnFailure::Refuse);

@@ -128,14 +128,38 @@ restart: { backoff: 1ms..2ms, limit: 1 in 1h, cool_down: 500ms }";
     let daemon = world.run(&text);
     let address = daemon.address("web");
     fail(&world, &daemon);
+    daemon.line(&["it is started again in 500 ms"]);
     daemon.line(&["listener web: closed, so that clients are refused"]);
     let _again = world.puppet();
     client::tcp(address).expect("it is bound again");
-    assert!(
-        daemon
-            .lines_so_far(&["worker app: every instance has failed"])
-            .is_empty()
-    );
+    daemon.stop();
+}
+
+// It waited without a word for as long as somebody else had the address.
+#[test]
+fn a_start_whose_address_was_taken_says_by_whom_and_can_be_asked_again() {
+    let world = World::new();
+    let port = harness::free_port();
+    let text = yaml(PUPPET, &format!("on_failure: refuse\n{FAILS}"))
+        .replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let daemon = harness::varlink::run(&world, &text);
+    fail(&world, &daemon);
+    daemon.line(&["listener web: closed, so that clients are refused"]);
+    let mut taken = None;
+    eventually("the port is free", || {
+        taken = std::net::TcpListener::bind(("127.0.0.1", port)).ok();
+        taken.is_some()
+    });
+    for words in ["start app", "restart app"] {
+        let told = command(&world, words).expect_code(1);
+        let who = format!("pid {}", std::process::id());
+        for part in ["EADDRINUSE", &who, "it is tried again in"] {
+            assert!(told.stderr.contains(part), "{words}: {}", told.stderr);
+        }
+    }
+    drop(taken);
+    command(&world, "start app").expect_code(0);
+    let _up = world.puppet();
     daemon.stop();
 }
 

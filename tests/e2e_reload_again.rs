@@ -37,6 +37,11 @@ fn a_definition_that_was_given_up_is_tried_again_and_can_be_taken_back() {
     }
     let told = ask(&world, "reload --dry-run").expect_code(0);
     assert!(told.stdout.contains("tried again"), "{}", told.stdout);
+    // So does a restart: it is about what the configuration says.
+    let told = ask(&world, "restart app").expect_code(1);
+    assert!(told.stderr.contains("app.0"), "{}", told.stderr);
+    assert_eq!(state_of(&world, "workers", "app"), "degraded");
+    assert!(exists(first.pid()) && world.no_puppet_is_waiting());
     // If it crashes, it is started again with the sockets that it had.
     kill(first.pid(), Signal::SIGKILL);
     let again = world.puppet();

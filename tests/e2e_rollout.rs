@@ -430,18 +430,25 @@ fn halfway(world: &World) -> (Daemon, Varlink, harness::Puppet, harness::Puppet)
 }
 
 #[test]
-fn another_command_meanwhile_is_refused() {
+fn another_size_meanwhile_is_refused_and_a_start_waits() {
     let world = World::new();
     let (daemon, mut client, mut old, mut new) = halfway(&world);
-    for words in [
-        &["restart", "app"][..],
-        &["scale", "app", "2"],
-        &["start", "app"],
-    ] {
+    for words in [&["reset", "app"][..], &["scale", "app", "2"]] {
         let told = tell(&world, words).expect_code(1);
         assert!(told.stderr.contains("under way"), "{told:#?}");
     }
+    let mut other = Varlink::connect(&world);
+    other.call_with(
+        "io.listend.Manager.Start",
+        json!({ "worker": "app" }),
+        json!({ "more": true }),
+    );
+    let first = other.next().expect("how far it is");
+    assert_eq!(first["parameters"]["of"], 1, "{first}");
     new.ask("notify READY=1");
+    let last = std::iter::from_fn(|| other.next()).find(|reply| reply["continues"] != true);
+    let last = last.expect("how it ended");
+    assert_eq!(last["parameters"]["message"], "app: started");
     old.wait_for_its_end();
     assert_eq!(running(&mut client, 2, 1), [new.pid()]);
     daemon.line(&["app: generation 2 has taken over"]);

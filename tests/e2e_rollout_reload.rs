@@ -116,3 +116,86 @@ fn a_reload_waits_for_what_an_earlier_one_has_added() {
     assert!(last["error"].is_null(), "{last}");
     daemon.stop();
 }
+
+// It went on until the last old one was gone, and three new ones had crashed by then.
+#[test]
+fn a_release_that_crashes_later_is_rolled_back_during_the_rollout_and_soon_after_it() {
+    for (instances, waits) in [(3, true), (1, false)] {
+        let world = World::new();
+        let yaml = |version: &str| {
+            let lines = format!("instances: {instances}\nrollout: {{ min_ready: 10ms }}");
+            let named = format!("N: '{{instance}}', APP_VERSION: {version} }}");
+            with(PUPPET, &lines).replace("N: '{instance}' }", &named)
+        };
+        let daemon = run(&world, &yaml("one"));
+        let mut old = world.puppets(instances);
+        old.iter_mut().for_each(|one| _ = one.ask("notify READY=1"));
+        let mut client = Varlink::connect(&world);
+        running(&mut client, 1, instances);
+        world.write("listend.yaml", &yaml("two"));
+        let mut reload = Varlink::connect(&world);
+        reload.call_with("Reload", json!({}), json!({}));
+        let mut new = world.puppet();
+        new.ask("notify READY=1");
+        if !waits {
+            let reply = reload.next().expect("it is over");
+            assert!(reply["error"].is_null(), "{reply}");
+        } else {
+            // The next is on its way.
+            let _trial = world.puppet();
+        }
+        new.tell("exit 1");
+        let mut back = world.puppet();
+        back.ask("notify READY=1");
+        assert_eq!(
+            back.report.env.get("APP_VERSION").map(String::as_str),
+            Some("one")
+        );
+        daemon.line(&["app: rolled back, as app.", "of generation 2"]);
+        if waits {
+            let reply = reload.next().expect("it is over");
+            assert_eq!(reply["error"], "io.listend.Manager.Failed", "{reply}");
+            assert_eq!(old.iter().filter(|one| exists(one.pid())).count(), 2);
+        }
+        let now = status(&mut client);
+        assert_eq!(now["state"], "degraded", "{now}");
+        daemon.stop();
+    }
+}
+
+// It returned before anything had happened.
+#[test]
+fn a_reload_of_the_number_of_instances_waits_for_them() {
+    let world = World::new();
+    let yaml = |instances: usize| with(PUPPET, &format!("instances: {instances}"));
+    let daemon = run(&world, &yaml(1));
+    let mut first = world.puppet();
+    first.ask("notify READY=1");
+    let mut client = Varlink::connect(&world);
+    running(&mut client, 1, 1);
+    let mut reload = Varlink::connect(&world);
+    world.write("listend.yaml", &yaml(2));
+    reload.call_with("Reload", json!({}), json!({}));
+    let mut second = world.puppet();
+    second.ask("notify READY=1");
+    let reply = reload.next().expect("it is over");
+    assert!(reply["error"].is_null(), "{reply}");
+    assert_eq!(running(&mut client, 1, 2), [first.pid(), second.pid()]);
+    // One that is not there is told.
+    world.write("listend.yaml", &yaml(3));
+    reload.call_with("Reload", json!({}), json!({}));
+    world.puppet().tell("exit 3");
+    let reply = reload.next().expect("it is over");
+    assert_eq!(reply["error"], "io.listend.Manager.Failed", "{reply}");
+    let reason = reply["parameters"]["reason"].as_str().expect("words");
+    assert!(
+        reason.contains("app.2") && reason.contains("exit status 3"),
+        "{reason}"
+    );
+    world.write("listend.yaml", &yaml(1));
+    reload.call_with("Reload", json!({}), json!({}));
+    let reply = reload.next().expect("it is over");
+    assert!(reply["error"].is_null(), "{reply}");
+    assert!(!exists(second.pid()), "it has gone by then");
+    daemon.stop();
+}

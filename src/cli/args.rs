@@ -93,7 +93,7 @@ pub enum Verb {
     /// Replace the processes of workers
     #[command(after_help = EXIT_CODES)]
     Restart(Act),
-    /// Set the number of instances of a worker, until the next reload
+    /// Set the number of instances of a worker, until a reload changes its `instances`
     #[command(after_help = EXIT_CODES)]
     Scale(Scale),
     /// Send a signal to every process of a worker, or have log files opened again

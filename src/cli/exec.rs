@@ -22,6 +22,10 @@ pub fn exec(arguments: &Exec, sink: Sink) -> Exit {
             Policy::OnFailure => RestartPolicy::OnFailure,
             Policy::Never => RestartPolicy::Never,
         };
+        if arguments.restart != Policy::Always {
+            // It ends with its command.
+            worker.restart.cool_down = None;
+        }
         if arguments.nonblocking {
             worker.nonblocking = Some(located(true, worker.name.place));
         }

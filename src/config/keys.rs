@@ -335,13 +335,13 @@ pub const RESTART: &[Key] = &[
     ),
     key(
         "limit",
-        "5 in 60s",
-        "more crashes than this in the interval fail the instance",
+        "10 in 3m",
+        "more crashes than this in the interval fail the instance; the default follows from `backoff`",
     ),
     key(
         "cool_down",
-        "never",
-        "how long after it has failed an instance is started again",
+        "1m",
+        "how long after it has failed an instance is started again, or `never`",
     ),
     key(
         "success_exit_status",
@@ -367,6 +367,11 @@ pub const ROLLOUT: &[Key] = &[
         "2s",
         "how long a new instance has to stay ready before it is relied on",
     ),
+    key(
+        "watch",
+        "30s",
+        "how long after it a crash of a new instance still fails the rollout",
+    ),
 ];
 
 /// The keys of `before_start:`, `after_ready:`, `after_stop:` and `reload_command:` in their long
@@ -389,6 +394,7 @@ const BELOW: &[(&str, &str)] = &[
     ("min_ready", "rollout"),
     ("order", "rollout"),
     ("parallel", "rollout"),
+    ("watch", "rollout"),
 ];
 
 /// The key whose mapping has this one, where it was sought in the mapping around that.

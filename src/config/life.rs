@@ -48,6 +48,8 @@ pub struct Rollout {
     pub parallel: u32,
     /// How long a new instance has to stay ready before it is relied on.
     pub min_ready: Duration,
+    /// For how long after all were replaced a crash of a new one still fails the rollout.
+    pub watch: Duration,
 }
 
 impl Default for Rollout {
@@ -56,6 +58,7 @@ impl Default for Rollout {
             order: Order::StartFirst,
             parallel: 1,
             min_ready: Duration::from_secs(2),
+            watch: Duration::from_secs(30),
         }
     }
 }
@@ -150,17 +153,70 @@ pub enum Success {
 
 impl Default for Restart {
     fn default() -> Self {
+        let (backoff_min, backoff_max) = (Duration::from_millis(100), Duration::from_secs(30));
         Restart {
             policy: RestartPolicy::Always,
-            backoff_min: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(30),
-            limit: Some(Rate {
-                count: 5,
-                interval: Duration::from_secs(60),
-            }),
-            cool_down: None,
+            backoff_min,
+            backoff_max,
+            limit: Some(limit_for(backoff_min, backoff_max)),
+            cool_down: Some(cool_down_for(backoff_max)),
             success: Vec::new(),
         }
+    }
+}
+
+/// The limit that goes with a backoff, unless another is chosen: as many crashes as it takes until
+/// the longest delay was waited for, but at least 5, in twice the time of all those delays. Fewer
+/// would end before the delay has grown; in less time it would never be reached.
+pub(super) fn limit_for(min: Duration, max: Duration) -> Rate {
+    let (mut delay, mut whole, mut count) = (Duration::ZERO, Duration::ZERO, 0_u32);
+    while count < 5 || delay < max {
+        delay = delay
+            .saturating_mul(2)
+            .max(min)
+            .max(Duration::from_millis(1))
+            .min(max);
+        whole = whole.saturating_add(delay);
+        count += 1;
+    }
+    let minutes = whole.saturating_mul(2).as_secs().div_ceil(60).max(1);
+    Rate {
+        count,
+        interval: Duration::from_secs(minutes.saturating_mul(60)),
+    }
+}
+
+/// How long a failed instance is left alone, unless something else is chosen: longer than any delay
+/// before.
+pub(super) fn cool_down_for(max: Duration) -> Duration {
+    max.saturating_mul(2).max(Duration::from_secs(60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_lets_the_delay_grow_to_its_longest() {
+        let millis = Duration::from_millis;
+        for (min, max, count, minutes) in [
+            (100, 30_000, 10, 3),
+            (1, 2, 5, 1),
+            (10, 10, 5, 1),
+            (1_000, 30_000, 6, 3),
+            (30_000, 3_600_000, 8, 247),
+            (30_000, 30_000, 5, 5),
+        ] {
+            let limit = limit_for(millis(min), millis(max));
+            assert_eq!(limit.count, count, "{min}..{max}");
+            assert_eq!(limit.interval.as_secs(), minutes * 60, "{min}..{max}");
+        }
+        assert!(limit_for(millis(1), Duration::MAX).count < 100);
+        assert_eq!(cool_down_for(millis(5)), Duration::from_secs(60));
+        assert_eq!(
+            cool_down_for(Duration::from_secs(600)),
+            Duration::from_secs(1200)
+        );
     }
 }
 

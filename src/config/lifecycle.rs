@@ -7,6 +7,7 @@ use super::decode::{Fields, Words, choice, text, texts, unknown, wrong_type};
 use super::keys;
 use super::life::{
     Hook, KillMode, OnFailure, Order, Reload, Restart, RestartPolicy, Rollout, Success,
+    cool_down_for, limit_for,
 };
 use super::model::Located;
 use super::scalar;
@@ -207,6 +208,10 @@ fn rollout(node: &Node, rollout: &mut Rollout, out: &mut Out) {
     if let Some(time) = time {
         rollout.min_ready = time.value;
     }
+    let time = fields.read("watch", out, |text| scalar::duration("watch", text));
+    if let Some(time) = time {
+        rollout.watch = time.value;
+    }
     fields.finish();
 }
 
@@ -229,12 +234,15 @@ fn restart(node: &Node, restart: &mut Restart, out: &mut Out) {
             if let Some(backoff) = fields.read("backoff", out, scalar::backoff) {
                 (restart.backoff_min, restart.backoff_max) = backoff.value;
             }
-            if let Some(limit) = fields.read("limit", out, |text| scalar::rate("limit", text)) {
-                restart.limit = limit.value;
-            }
-            if let Some(time) = fields.read("cool_down", out, cool_down) {
-                restart.cool_down = time.value;
-            }
+            let (min, max) = (restart.backoff_min, restart.backoff_max);
+            restart.limit = match fields.read("limit", out, |text| scalar::rate("limit", text)) {
+                Some(limit) => limit.value,
+                None => Some(limit_for(min, max)),
+            };
+            restart.cool_down = match fields.read("cool_down", out, cool_down) {
+                Some(time) => time.value,
+                None => Some(cool_down_for(max)),
+            };
             if let Some(node) = fields.take("success_exit_status") {
                 restart.success = successes(node, out);
             }
@@ -265,7 +273,7 @@ fn cool_down(text: &str) -> Result<Option<Duration>, Complaint> {
         "never" => return Ok(None),
         "infinity" | "inf" | "none" | "off" | "false" | "no" | "unlimited" | "forever" => {
             let complaint = Complaint::bad(format!("`cool_down`: `{text}` is not a duration"));
-            return Err(complaint.hint("write `never`, or delete the key"));
+            return Err(complaint.hint("write `never`"));
         }
         _ => {}
     }

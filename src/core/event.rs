@@ -178,7 +178,7 @@ pub enum Event {
         /// After which time a client may start it again; `None` is never.
         cool_down: Option<Duration>,
     },
-    /// Every instance of the worker has failed for good. Its listeners stay bound.
+    /// Every instance of the worker has failed.
     WorkerFailed {
         /// Which.
         worker: WorkerId,

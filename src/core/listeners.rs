@@ -297,13 +297,17 @@ impl Core {
             self.listeners.due.insert((at, Errand::Complain(listener)));
             self.emit(Event::ListenerAwaited { listener, limit });
         }
+        let delay = growing(tries);
+        let announces_itself = why == Missing::Address && !matches!(presence, Presence::Optional);
+        if self.listeners.refusing.contains(&listener) && !(announces_itself && again) {
+            self.tell_not_bound(listener, (!announces_itself).then_some(delay));
+        }
         // An address that is waited for announces itself; anything else has to be tried.
-        if why == Missing::Address && !matches!(presence, Presence::Optional) {
+        if announces_itself {
             if again {
                 self.try_to_bind(listener);
             }
         } else {
-            let delay = growing(tries);
             self.listeners
                 .due
                 .insert((now + delay, Errand::Retry(listener)));

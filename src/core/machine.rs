@@ -11,7 +11,7 @@ use super::listeners::Listeners;
 use super::operate::{Job, Reloading};
 use super::process::News;
 use super::replan::Replanning;
-use super::rollout::{Degraded, Rollout};
+use super::rollout::{Degraded, Rollout, Target};
 use super::signals::{SIGCONT, SIGKILL};
 use super::time::Mono;
 
@@ -130,6 +130,8 @@ pub(super) struct Worker {
     pub(super) last_generation: u32,
     /// What went wrong with the last rollout.
     pub(super) degraded: Option<Degraded>,
+    /// What the configuration in force says, if a rollout to it went back.
+    pub(super) given_up: Option<Target>,
     /// How many of its instances have failed.
     pub(super) failed: u32,
     /// How many of its instances and connections are in which states.
@@ -234,6 +236,7 @@ impl Core {
             generation: 1,
             last_generation: 1,
             degraded: None,
+            given_up: None,
             failed: 0,
             counts: Counts::default(),
             gate: Gate::default(),
@@ -296,8 +299,9 @@ impl Core {
     /// What follows from every input.
     pub(super) fn settle(&mut self, now: Mono) {
         self.advance_rollouts(now);
-        self.advance_replanning();
+        self.look_at_what_was_added();
         self.advance_jobs();
+        self.end_replanning();
         self.open_gates();
         self.tell_when_up();
         self.exit_if_all_stopped();

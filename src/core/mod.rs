@@ -31,6 +31,7 @@ mod rollout;
 mod signals;
 mod stopping;
 mod time;
+mod watch;
 mod window;
 
 #[cfg(test)]

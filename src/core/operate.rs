@@ -1,8 +1,9 @@
 //! What people ask for: start, stop, restart, scale, signal, reset.
 //!
 //! A request is a *job* until it is done: a worker's slots are brought to where they are wanted, and
-//! whoever asked hears of each that is there. A worker has one job at a time; a stop takes the place
-//! of whatever is under way, anything else is refused until that is over.
+//! whoever asked hears of each that is there. A command takes the place of the one that is under way
+//! for the worker, so that one that was interrupted can be asked again; a start joins it. While a
+//! rollout is under way its size stays as it is.
 //!
 //! A worker that was stopped stays so, whatever its restart policy and however many clients come,
 //! until it is started again. Its listeners stay bound: clients wait.
@@ -14,8 +15,9 @@ use super::event::Next;
 use super::input::{HookKind, InstanceId, ProcessId};
 use super::instance::{Role, Slot, State};
 use super::machine::{Core, Phase};
+use super::replan::Bad;
 use super::time::Mono;
-use crate::plan::{Activation, ReloadBy, WorkerId};
+use crate::plan::{Activation, ListenerId, ReloadBy, WorkerId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +33,8 @@ pub enum Command {
     Start,
     /// Stop everything, and start nothing until [`Command::Start`] or [`Command::Restart`].
     Stop,
-    /// Replace the instances as the worker's rollout says, and go back if the new ones are no good.
+    /// Replace the instances by ones of the configuration in force, as the worker's rollout says, and
+    /// go back if the new ones are no good.
     Restart,
     /// Run so many instances from now on.
     Scale(u32),
@@ -60,6 +63,14 @@ pub enum Answer {
         /// Which.
         instance: InstanceId,
     },
+    /// This listener could not be bound, which is tried again; the worker starts when it is. Nothing
+    /// follows.
+    NotBound {
+        /// Which.
+        listener: ListenerId,
+        /// When it is tried again; `None` is when its address comes.
+        again_in: Option<Duration>,
+    },
     /// This new instance was no good, and the old definition goes on serving. Nothing follows.
     RolledBack {
         /// Which.
@@ -76,9 +87,9 @@ pub enum Refused {
     NoSuchWorker,
     /// listend has not started yet, or is stopping.
     NotRunning,
-    /// Another command for the worker, or a rollout, is under way.
+    /// A rollout of the worker is under way.
     Busy,
-    /// A stop, or a later reload, has taken its place.
+    /// A later command or reload has taken its place.
     Superseded,
     /// The worker runs one process for each connection, and has no instances.
     NoInstances,
@@ -93,13 +104,21 @@ pub enum Refused {
 /// A command under way.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
-    ticket: Ticket,
+    waiter: Waiter,
     worker: WorkerId,
     goal: Goal,
     /// The slots that are not where they are wanted yet.
     pending: BTreeSet<usize>,
     done: u32,
     of: u32,
+}
+
+/// Who waits for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiter {
+    Asked(Ticket),
+    /// The reload that is under way.
+    Reload,
 }
 
 /// Commands under way that have instances read their configuration again.
@@ -118,6 +137,14 @@ enum Goal {
     Up,
     /// Without a process.
     Down,
+}
+
+/// What was done to give a worker another number of instances: the slots that are on their way.
+#[derive(Debug, Clone)]
+#[must_use = "somebody may wait for it"]
+pub(super) struct Resized {
+    goal: Goal,
+    slots: Vec<usize>,
 }
 
 impl Core {
@@ -148,24 +175,30 @@ impl Core {
         if self.phase != Phase::Running {
             return Err(Refused::NotRunning);
         }
-        let job = self.jobs.iter().position(|job| job.worker == worker);
-        let is_busy = job.is_some() || self.is_rolling(worker);
-        match (is_busy, command) {
-            (true, Command::Stop) => {
-                if let Some(at) = job {
-                    let job = self.jobs.swap_remove(at);
-                    self.answer(job.ticket, Answer::Refused(Refused::Superseded));
-                }
-                if self.is_rolling(worker) {
+        let is_rolling = self.is_rolling(worker);
+        match command {
+            Command::Scale(_) | Command::Reset if is_rolling => return Err(Refused::Busy),
+            Command::Stop => {
+                let reload_waits = self.supersede(worker);
+                if is_rolling {
                     self.cancel_rollout(worker);
                     self.workers[worker.0 as usize].outdated = true;
+                }
+                if reload_waits || is_rolling {
                     self.replanned(worker, None);
                 }
+                self.end_watch(worker);
             }
-            (true, Command::Start | Command::Restart | Command::Scale(_) | Command::Reset) => {
-                return Err(Refused::Busy);
+            Command::Start if is_rolling => {
+                self.join_rollout(worker, ticket);
+                return Ok(());
             }
-            (false, _) | (true, Command::Signal(_) | Command::Reload) => {}
+            Command::Start
+            | Command::Restart
+            | Command::Scale(_)
+            | Command::Signal(_)
+            | Command::Reset
+            | Command::Reload => {}
         }
         match command {
             Command::Start => self.start_worker(now, ticket, worker),
@@ -189,11 +222,76 @@ impl Core {
         self.effects.push_back(Effect::Answer { ticket, answer });
     }
 
-    fn begin(&mut self, ticket: Ticket, worker: WorkerId, goal: Goal, slots: Vec<usize>) {
+    /// Another command or a reload is there for the worker: whoever waits for the one under way is
+    /// told so. Answers whether a reload has waited, which then waits for what follows.
+    pub(super) fn supersede(&mut self, worker: WorkerId) -> bool {
+        let mut told = Vec::new();
+        self.jobs.retain(|job| {
+            let goes_on = job.worker != worker;
+            if !goes_on {
+                told.push(job.waiter);
+            }
+            goes_on
+        });
+        for waiter in &told {
+            if let Waiter::Asked(ticket) = waiter {
+                self.answer(*ticket, Answer::Refused(Refused::Superseded));
+            }
+        }
+        told.contains(&Waiter::Reload)
+    }
+
+    /// A rollout of the worker goes back: a reload that waits for its size waits for that.
+    pub(super) fn size_is_given_up(&mut self, worker: WorkerId) {
+        let goes_on = |job: &Job| job.worker != worker || job.waiter != Waiter::Reload;
+        self.jobs.retain(goes_on);
+    }
+
+    fn join_rollout(&mut self, worker: WorkerId, ticket: Ticket) {
+        let Some(rollout) = self.rollouts.get_mut(&worker) else {
+            return;
+        };
+        rollout.tickets.push(ticket);
+        let (done, of) = (rollout.done, rollout.of);
+        if of > 0 {
+            self.answer(ticket, Answer::Progress { done, of });
+        }
+    }
+
+    /// Has a reload wait until a worker has as many instances as it says.
+    pub(super) fn wait_for_size(&mut self, worker: WorkerId, resized: Resized) {
+        if resized.slots.is_empty() || !self.is_being_replanned(worker) {
+            return self.replanned(worker, None);
+        }
+        self.begin(Waiter::Reload, worker, resized.goal, resized.slots);
+    }
+
+    /// A listener that was closed for its failed workers could not be bound again: whoever waits for
+    /// one to start is told, which it does when the listener is there.
+    pub(super) fn tell_not_bound(&mut self, listener: ListenerId, again_in: Option<Duration>) {
+        let mut told = Vec::new();
+        for worker in self.users_of(listener) {
+            if let Some(rollout) = self.rollouts.get_mut(&worker) {
+                told.append(&mut rollout.tickets);
+            }
+            self.jobs.retain(|job| match job.waiter {
+                Waiter::Asked(ticket) if job.worker == worker && job.goal == Goal::Up => {
+                    told.push(ticket);
+                    false
+                }
+                Waiter::Asked(_) | Waiter::Reload => true,
+            });
+        }
+        for ticket in told {
+            self.answer(ticket, Answer::NotBound { listener, again_in });
+        }
+    }
+
+    fn begin(&mut self, waiter: Waiter, worker: WorkerId, goal: Goal, slots: Vec<usize>) {
         let of = u32::try_from(slots.len()).unwrap_or(u32::MAX);
         self.changed.extend(&slots);
         self.jobs.push(Job {
-            ticket,
+            waiter,
             worker,
             goal,
             pending: slots.into_iter().collect(),
@@ -204,7 +302,8 @@ impl Core {
 
     /// Says how much there is to do, before any of it is done.
     fn announce(&mut self, ticket: Ticket) {
-        let job = self.jobs.iter().find(|job| job.ticket == ticket);
+        let of_it = |job: &&Job| job.waiter == Waiter::Asked(ticket);
+        let job = self.jobs.iter().find(of_it);
         if let Some(of) = job.map(|job| job.of).filter(|of| *of > 0) {
             self.answer(ticket, Answer::Progress { done: 0, of });
         }
@@ -261,9 +360,19 @@ impl Core {
         if self.is_eager(worker) && self.lacks_a_listener(worker) {
             return Err(Refused::WaitsForListener);
         }
+        if self.workers[worker.0 as usize].given_up.is_some() && self.is_down(worker) {
+            return self.restart_worker(now, ticket, worker);
+        }
         let wanted = self.rouse(now, worker);
-        self.begin(ticket, worker, Goal::Up, wanted);
+        self.begin(Waiter::Asked(ticket), worker, Goal::Up, wanted);
         Ok(())
+    }
+
+    /// Whether no instance of a worker has a process.
+    fn is_down(&self, worker: WorkerId) -> bool {
+        let slots = &self.workers[worker.0 as usize].slots;
+        let mut slots = slots.iter().map(|index| &self.slots[*index]);
+        slots.all(|slot| !slot.state.is_busy())
     }
 
     fn stop_worker(&mut self, now: Mono, ticket: Ticket, worker: WorkerId) {
@@ -286,7 +395,7 @@ impl Core {
             }
         }
         self.retire_unused(worker);
-        self.begin(ticket, worker, Goal::Down, live);
+        self.begin(Waiter::Asked(ticket), worker, Goal::Down, live);
     }
 
     fn restart_worker(
@@ -298,10 +407,19 @@ impl Core {
         if self.is_eager(worker) && self.lacks_a_listener(worker) {
             return Err(Refused::WaitsForListener);
         }
+        let to = self.workers[worker.0 as usize].given_up.clone();
+        if to.is_none() && self.is_eager(worker) && self.is_down(worker) && !self.is_rolling(worker)
+        {
+            // There is nothing to go back to.
+            if self.supersede(worker) {
+                self.replanned(worker, None);
+            }
+            return self.start_worker(now, ticket, worker);
+        }
         let known = &mut self.workers[worker.0 as usize];
         known.stopped = false;
         self.touched.push(worker);
-        let of = self.roll_out(now, worker, Some(ticket), None);
+        let of = self.roll_out(now, worker, Some(ticket), to);
         if of > 0 {
             self.answer(ticket, Answer::Progress { done: 0, of });
         }
@@ -319,17 +437,48 @@ impl Core {
         if let Activation::PerConnection(_) = known.lifecycle.activation {
             return Err(Refused::NoInstances);
         }
+        if self.supersede(worker) {
+            self.replanned(worker, None);
+        }
         self.workers[worker.0 as usize].wanted = instances;
-        let known = &self.workers[worker.0 as usize];
-        let grows = instances as usize > known.slots.len();
-        let wanted = self.resize(now, worker, instances);
-        let goal = if grows { Goal::Up } else { Goal::Down };
-        self.begin(ticket, worker, goal, wanted);
+        let mut resized = self.resize(now, worker, instances);
+        if resized.slots.is_empty() {
+            resized = self.on_their_way(worker);
+        }
+        self.begin(Waiter::Asked(ticket), worker, resized.goal, resized.slots);
         Ok(())
     }
 
-    /// Has a worker run so many instances. Answers which slots are on their way to that.
-    pub(super) fn resize(&mut self, now: Mono, worker: WorkerId, instances: u32) -> Vec<usize> {
+    /// What a command before has begun.
+    fn on_their_way(&self, worker: WorkerId) -> Resized {
+        let known = &self.workers[worker.0 as usize];
+        let starts = |index: &usize| match self.slots[*index].state {
+            State::Preparing { cancelled, .. } => !cancelled,
+            State::Starting { ending, .. } => ending.is_none(),
+            State::Activating { .. } => true,
+            State::Waiting
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Stopped => false,
+        };
+        let starting: Vec<usize> = known.slots.iter().copied().filter(starts).collect();
+        match starting.is_empty() {
+            false => Resized {
+                goal: Goal::Up,
+                slots: starting,
+            },
+            true => Resized {
+                goal: Goal::Down,
+                slots: known.others.clone(),
+            },
+        }
+    }
+
+    /// Has a worker run so many instances.
+    pub(super) fn resize(&mut self, now: Mono, worker: WorkerId, instances: u32) -> Resized {
         let known = &self.workers[worker.0 as usize];
         let before = known.slots.len();
         let after = instances as usize;
@@ -366,7 +515,11 @@ impl Core {
                 self.dismiss(now, index);
             }
         }
-        wanted
+        let goal = if after < before { Goal::Down } else { Goal::Up };
+        Resized {
+            goal,
+            slots: wanted,
+        }
     }
 
     /// Has the worker be of another generation if one of this number and its present generation is
@@ -567,11 +720,16 @@ impl Core {
                     job.pending.remove(index);
                     job.done += 1;
                     let (done, of) = (job.done, job.of);
-                    self.answer(job.ticket, Answer::Progress { done, of });
+                    if let Waiter::Asked(ticket) = job.waiter {
+                        self.answer(ticket, Answer::Progress { done, of });
+                    }
                 }
                 Some(false) => {
                     let instance = self.slots[*index].instance;
-                    self.answer(job.ticket, Answer::Failed { instance });
+                    match job.waiter {
+                        Waiter::Asked(ticket) => self.answer(ticket, Answer::Failed { instance }),
+                        Waiter::Reload => self.replanned(job.worker, Some(Bad::NotUp(instance))),
+                    }
                     return false;
                 }
             }
@@ -579,7 +737,10 @@ impl Core {
         if !job.pending.is_empty() {
             return true;
         }
-        self.answer(job.ticket, Answer::Done);
+        match job.waiter {
+            Waiter::Asked(ticket) => self.answer(ticket, Answer::Done),
+            Waiter::Reload => self.replanned(job.worker, None),
+        }
         false
     }
 

@@ -284,7 +284,7 @@ impl Core {
         if self.slots[index].state.ending().is_some() {
             return self.after_stop(index);
         }
-        if self.slots[index].on_trial {
+        if self.slots[index].on_trial || self.fails_rollout(index) {
             return Next::RolledBack;
         }
         match self.slots[index].life.activation {
@@ -319,6 +319,10 @@ impl Core {
         let restart = &self.slots[index].life.restart;
         let is_fine = self.is_on_demand(index) && !backoff::is_failure(status, restart);
         if self.slots[index].on_trial && (fault.is_some() || !is_fine) {
+            return Next::RolledBack;
+        }
+        let crashed = backoff::is_crash(status) && backoff::is_failure(status, restart);
+        if (fault.is_some() || crashed) && self.fails_rollout(index) {
             return Next::RolledBack;
         }
         if fault.is_some() {
@@ -449,9 +453,7 @@ impl Core {
         let worker = self.worker(index);
         if worker.failed as usize == worker.slots.len() {
             let worker = instance.worker;
-            if cool_down.is_none() {
-                self.emit(Event::WorkerFailed { worker });
-            }
+            self.emit(Event::WorkerFailed { worker });
             self.refuse_clients(worker);
         }
     }

@@ -11,8 +11,8 @@ use super::input::{Edition, InstanceId};
 use super::instance::{Role, State};
 use super::listeners::{ListenerLife, Missing};
 use super::machine::{Core, Phase};
-use super::operate::{Answer, Refused, Ticket};
-use super::rollout::Degraded;
+use super::operate::{Answer, Refused, Resized, Ticket};
+use super::rollout::Target;
 use super::time::Mono;
 use crate::plan::{Lifecycle, ListenerId, WorkerId};
 use std::collections::BTreeSet;
@@ -54,7 +54,19 @@ pub enum WorkerChange {
         edition: Edition,
         /// How it lives.
         life: Lifecycle,
+        /// Every socket of the definitions before stays, so that they can still be started when the
+        /// new instances are there.
+        can_go_back: bool,
     },
+}
+
+/// What has gone wrong with a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bad {
+    /// This new instance was no good: the old definition goes on.
+    WentBack(InstanceId),
+    /// This instance is not there, and nothing takes its place.
+    NotUp(InstanceId),
 }
 
 /// A reload that is not over.
@@ -64,7 +76,7 @@ pub(super) struct Replanning {
     pending: BTreeSet<WorkerId>,
     /// Those of them that are new: they are there when their instances are.
     added: BTreeSet<WorkerId>,
-    bad: Option<InstanceId>,
+    bad: Option<Bad>,
     done: u32,
     of: u32,
 }
@@ -172,14 +184,24 @@ impl Core {
             }
             WorkerChange::Removed => self.remove_worker(now, worker),
             WorkerChange::Settings { life } => {
-                self.settings_changed(now, worker, &Arc::new(life));
-                if !self.is_rolling(worker) && !self.is_being_added(worker) {
+                let resized = self.settings_changed(now, worker, &Arc::new(life));
+                if let Some(resized) = resized {
+                    self.wait_for_size(worker, resized);
+                } else if !self.is_rolling(worker) && !self.is_being_added(worker) {
                     self.replanned(worker, None);
                 }
             }
-            WorkerChange::Definition { edition, life } => {
+            WorkerChange::Definition {
+                edition,
+                life,
+                can_go_back,
+            } => {
                 let is_other_kind = self.is_other_kind(worker, &life);
-                let to = (edition, Arc::new(life));
+                let to = Target {
+                    edition,
+                    life: Arc::new(life),
+                    can_go_back,
+                };
                 if is_other_kind {
                     self.replace_whole(now, worker, to);
                 } else if self.phase == Phase::Running {
@@ -195,21 +217,16 @@ impl Core {
     }
 
     /// Nothing runs yet: it starts as what it is now.
-    fn define_before_start(
-        &mut self,
-        now: Mono,
-        worker: WorkerId,
-        (edition, life): (Edition, Arc<Lifecycle>),
-    ) {
+    fn define_before_start(&mut self, now: Mono, worker: WorkerId, to: Target) {
         let known = &mut self.workers[worker.0 as usize];
-        known.edition = edition;
-        known.wanted = life.instances;
-        known.lifecycle = life;
+        known.edition = to.edition;
+        known.wanted = to.life.instances;
+        known.lifecycle = to.life;
         let wanted = known.wanted;
         for index in self.slots_of(worker) {
             self.redefine(index);
         }
-        self.resize(now, worker, wanted);
+        let _nothing_runs = self.resize(now, worker, wanted);
         self.forget_editions(worker);
         self.replanned(worker, None);
     }
@@ -234,7 +251,13 @@ impl Core {
         }
     }
 
-    fn settings_changed(&mut self, now: Mono, worker: WorkerId, life: &Arc<Lifecycle>) {
+    /// Answers what is on its way if the number of instances is another.
+    fn settings_changed(
+        &mut self,
+        now: Mono,
+        worker: WorkerId,
+        life: &Arc<Lifecycle>,
+    ) -> Option<Resized> {
         let known = &mut self.workers[worker.0 as usize];
         let before = std::mem::replace(&mut known.lifecycle, Arc::clone(life));
         let edition = known.edition;
@@ -252,32 +275,35 @@ impl Core {
             self.new_watchdog(now, index);
         }
         if before.instances == life.instances {
-            return;
+            return None;
         }
         self.workers[worker.0 as usize].wanted = life.instances;
-        // A rollout that is under way ends with the number that is right by then.
-        if !self.rollouts.contains_key(&worker) {
-            self.resize(now, worker, life.instances);
+        // A rollout that is under way ends with the number that is right by then, and a worker that
+        // is being added is there when all of it is.
+        if self.is_rolling(worker) {
+            return None;
         }
+        let _what_follows_is_waited_for = self.supersede(worker);
+        let resized = self.resize(now, worker, life.instances);
+        (!self.is_being_added(worker)).then_some(resized)
     }
 
     /// Another kind of activation: nothing of the old set fits the new one, which starts beside it.
-    fn replace_whole(
-        &mut self,
-        now: Mono,
-        worker: WorkerId,
-        (edition, life): (Edition, Arc<Lifecycle>),
-    ) {
+    fn replace_whole(&mut self, now: Mono, worker: WorkerId, to: Target) {
+        let _what_follows_is_waited_for = self.supersede(worker);
         self.cancel_rollout(worker);
         self.dismiss_all(now, worker);
         let known = &mut self.workers[worker.0 as usize];
         known.last_generation += 1;
         known.generation = known.last_generation;
-        known.edition = edition;
-        let instances = life.instances;
-        known.lifecycle = life;
-        known.wanted = instances;
+        known.edition = to.edition;
+        if known.lifecycle.instances != to.life.instances {
+            known.wanted = to.life.instances;
+        }
+        let instances = known.wanted;
+        known.lifecycle = to.life;
         known.degraded = None;
+        known.given_up = None;
         let state = match known.stopped {
             true => State::Stopped,
             false => State::Waiting,
@@ -346,7 +372,7 @@ impl Core {
     }
 
     /// What a reload wanted of a worker has happened, or will not.
-    pub(super) fn replanned(&mut self, worker: WorkerId, bad: Option<Degraded>) {
+    pub(super) fn replanned(&mut self, worker: WorkerId, bad: Option<Bad>) {
         let Some(replanning) = &mut self.replanning else {
             return;
         };
@@ -355,21 +381,25 @@ impl Core {
         }
         replanning.added.remove(&worker);
         replanning.done += 1;
-        replanning.bad = replanning.bad.or(bad.map(|bad| bad.instance));
+        replanning.bad = replanning.bad.or(bad);
         let (done, of) = (replanning.done, replanning.of);
         if let Some(ticket) = replanning.ticket {
             self.answer(ticket, Answer::Progress { done, of });
         }
     }
 
-    /// Looks whether the workers that a reload has added have started, and whether it is over.
-    pub(super) fn advance_replanning(&mut self) {
+    /// Looks whether the workers that a reload has added have started.
+    pub(super) fn look_at_what_was_added(&mut self) {
         if self.replanning.is_none() {
             return;
         }
         for at in 0..self.changed.len() {
             self.look_at_added(self.changed[at]);
         }
+    }
+
+    /// Ends a reload that is over.
+    pub(super) fn end_replanning(&mut self) {
         let over = |replanning: &Replanning| replanning.pending.is_empty();
         if !self.replanning.as_ref().is_some_and(over) {
             return;
@@ -378,17 +408,26 @@ impl Core {
             return;
         };
         self.emit(Event::ReplanDone {
-            bad: replanning.bad,
+            bad: replanning.bad.map(|bad| match bad {
+                Bad::WentBack(instance) | Bad::NotUp(instance) => instance,
+            }),
         });
         if let Some(ticket) = replanning.ticket {
             self.answer(
                 ticket,
                 match replanning.bad {
                     None => Answer::Done,
-                    Some(instance) => Answer::RolledBack { instance },
+                    Some(Bad::WentBack(instance)) => Answer::RolledBack { instance },
+                    Some(Bad::NotUp(instance)) => Answer::Failed { instance },
                 },
             );
         }
+    }
+
+    /// Whether a reload waits for a worker.
+    pub(super) fn is_being_replanned(&self, worker: WorkerId) -> bool {
+        let waits = |replanning: &Replanning| replanning.pending.contains(&worker);
+        self.replanning.as_ref().is_some_and(waits)
     }
 
     /// Whether a reload waits for the instances of a worker that it has added.
@@ -412,10 +451,7 @@ impl Core {
                 | State::Stopping { .. }
                 | State::Cleaning { .. } => return,
                 State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
-                    bad = Some(Degraded {
-                        instance: self.slots[index].instance,
-                        since: self.now,
-                    });
+                    bad = Some(Bad::NotUp(self.slots[index].instance));
                 }
             }
         }

@@ -10,7 +10,10 @@
 //! not ready in time, the rollout turns *back*: what is new and not promoted is stopped, what was
 //! replaced is replaced again by the old definition, in the same steps, and the old instances that
 //! are still there just go on. On the way back nothing is on trial, because there is nothing left to
-//! go back to: the restart policy applies.
+//! go back to: the restart policy applies, and nothing waits for what that comes to.
+//!
+//! A crash of what was promoted fails the rollout as well, while it lasts and for the time `watch`
+//! after it ([`super::watch`]).
 
 use super::backoff::History;
 use super::effect::Effect;
@@ -19,6 +22,7 @@ use super::input::{Edition, InstanceId};
 use super::instance::{Role, Slot, State};
 use super::machine::{Core, Phase};
 use super::operate::{Answer, Refused, Ticket};
+use super::replan::Bad;
 use super::time::Mono;
 use crate::config::Order;
 use crate::plan::{Lifecycle, WorkerId};
@@ -34,22 +38,39 @@ pub(super) struct Definition {
     pub(super) generation: u32,
 }
 
-/// A rollout under way.
+/// What a rollout replaces the instances by.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) edition: Edition,
+    pub(super) life: Arc<Lifecycle>,
+    /// What is replaced can still be started when the rollout is over.
+    pub(super) can_go_back: bool,
+}
+
+/// A rollout under way, or being watched.
 #[derive(Debug, Clone)]
 pub(super) struct Rollout {
     /// Who waits for it.
-    ticket: Option<Ticket>,
+    pub(super) tickets: Vec<Ticket>,
     /// What it goes back to.
-    from: Definition,
+    pub(super) from: Definition,
+    /// Whether it can do so when it is over.
+    pub(super) can_go_back: bool,
+    /// The generation of the first that it has started; later ones have higher numbers.
+    pub(super) generation: u32,
     /// Whether it goes back.
-    back: Option<Degraded>,
+    pub(super) back: Option<Degraded>,
+    /// One that was promoted has crashed.
+    pub(super) crashed: Option<InstanceId>,
+    /// Every instance was replaced, and is watched until then.
+    pub(super) watched: Option<Mono>,
     /// The instances that are still to be replaced.
     todo: VecDeque<u32>,
     steps: Vec<Step>,
     /// The instances that have been replaced.
     replaced: Vec<u32>,
-    done: u32,
-    of: u32,
+    pub(super) done: u32,
+    pub(super) of: u32,
 }
 
 /// One instance being replaced.
@@ -105,7 +126,8 @@ impl Rollout {
 impl Core {
     /// Whether a rollout of the worker is under way.
     pub fn is_rolling(&self, worker: WorkerId) -> bool {
-        self.rollouts.contains_key(&worker)
+        let rollout = self.rollouts.get(&worker);
+        rollout.is_some_and(|rollout| rollout.watched.is_none())
     }
 
     /// What went wrong with the last rollout of a worker, if it did.
@@ -113,7 +135,7 @@ impl Core {
         self.workers.get(worker.0 as usize)?.degraded
     }
 
-    fn definition(&self, worker: WorkerId) -> Definition {
+    pub(super) fn definition(&self, worker: WorkerId) -> Definition {
         let known = &self.workers[worker.0 as usize];
         Definition {
             edition: known.edition,
@@ -129,23 +151,33 @@ impl Core {
         now: Mono,
         worker: WorkerId,
         ticket: Option<Ticket>,
-        to: Option<(Edition, Arc<Lifecycle>)>,
+        to: Option<Target>,
     ) -> u32 {
-        // What has proven itself is gone back to, and not what was being tried.
-        let from = match self.rollouts.remove(&worker) {
+        // What has proven itself is gone back to, and not what was being tried. What is only watched
+        // serves.
+        let before = self.rollouts.remove(&worker);
+        let before = before.filter(|before| before.watched.is_none());
+        let can_go_back = match (&to, &before) {
+            (Some(to), _) => to.can_go_back,
+            (None, Some(before)) => before.can_go_back,
+            (None, None) => false,
+        };
+        let from = match before {
             Some(before) => self.take_over(now, before),
             None => self.definition(worker),
         };
+        let _what_follows_is_waited_for = self.supersede(worker);
         let known = &mut self.workers[worker.0 as usize];
         known.last_generation += 1;
         known.generation = known.last_generation;
         known.outdated = false;
-        if let Some((edition, life)) = to {
-            if known.lifecycle.instances != life.instances {
-                known.wanted = life.instances;
+        if let Some(to) = to {
+            if known.lifecycle.instances != to.life.instances {
+                known.wanted = to.life.instances;
             }
-            known.edition = edition;
-            known.lifecycle = life;
+            known.edition = to.edition;
+            known.lifecycle = to.life;
+            known.given_up = None;
         }
         let generation = known.generation;
         if !known.stopped {
@@ -186,9 +218,13 @@ impl Core {
             instances: of,
         });
         let rollout = Rollout {
-            ticket,
+            tickets: ticket.into_iter().collect(),
             from,
+            can_go_back,
+            generation,
             back: None,
+            crashed: None,
+            watched: None,
             todo,
             steps: Vec::new(),
             replaced: Vec::new(),
@@ -204,7 +240,7 @@ impl Core {
     /// other is to go back to.
     fn take_over(&mut self, now: Mono, before: Rollout) -> Definition {
         self.give_up_trials(now, &before.steps);
-        if let Some(ticket) = before.ticket {
+        for ticket in before.tickets {
             self.answer(ticket, Answer::Refused(Refused::Superseded));
         }
         // Whoever waits for the reload that it was for waits for this one's end.
@@ -254,7 +290,8 @@ impl Core {
             return;
         }
         let rollout = self.rollouts.get(&worker);
-        let Some(rollout) = rollout.filter(|rollout| rollout.back.is_none()) else {
+        let is_tried = |rollout: &&Rollout| rollout.back.is_none() && rollout.watched.is_none();
+        let Some(rollout) = rollout.filter(is_tried) else {
             return self.redefine(index);
         };
         if rollout.from.edition == slot.edition {
@@ -302,6 +339,12 @@ impl Core {
 
     /// Goes on until nothing more can be done at this moment.
     fn advance_rollout(&mut self, now: Mono, worker: WorkerId, mut rollout: Rollout) {
+        if let Some(instance) = rollout.crashed.take() {
+            self.turn_back(now, worker, &mut rollout, instance);
+        }
+        if let Some(until) = rollout.watched {
+            return self.watch_rollout(now, worker, rollout, until);
+        }
         loop {
             let mut goes_on = false;
             for at in (0..rollout.steps.len()).rev() {
@@ -316,7 +359,8 @@ impl Core {
                         goes_on = true;
                     }
                     Outcome::Failed => {
-                        self.turn_back(now, worker, &mut rollout, step);
+                        let instance = self.slots[step.new].instance;
+                        self.turn_back(now, worker, &mut rollout, instance);
                         goes_on = true;
                         break;
                     }
@@ -328,6 +372,10 @@ impl Core {
             }
             // A server without its sockets can only fail: what is there goes on until they are.
             let waits = self.waits_for_a_listener(worker);
+            if !rollout.todo.is_empty() && self.lacks_a_listener(worker) {
+                // As for a worker that is new: nobody knows how long that takes.
+                self.replanned(worker, None);
+            }
             while !waits
                 && rollout.steps.len() < parallel.max(1) as usize
                 && let Some(position) = rollout.todo.pop_front()
@@ -360,7 +408,7 @@ impl Core {
         }
         rollout.replaced.push(position);
         rollout.done += 1;
-        if let Some(ticket) = rollout.ticket {
+        for ticket in rollout.tickets.clone() {
             let (done, of) = (rollout.done, rollout.of);
             self.answer(ticket, Answer::Progress { done, of });
         }
@@ -452,8 +500,8 @@ impl Core {
                     }
                     // It has served whoever was there, and waits for the next.
                     State::Waiting if self.is_on_demand(step.new) => step.at = At::Settling(now),
-                    // Not on the way back: it is started again to get a listener.
-                    State::Backoff { .. } if back || self.slots[step.new].on_trial => {
+                    // It is started again to get a listener.
+                    State::Backoff { .. } if self.slots[step.new].on_trial => {
                         return Outcome::Wait;
                     }
                     state if state.is_busy() => return Outcome::Wait,
@@ -489,7 +537,7 @@ impl Core {
     }
 
     /// A new instance has ended. On the way back there is nothing better to be had than what still
-    /// runs.
+    /// runs, and where nothing does its restart policy decides.
     fn no_good(&mut self, now: Mono, step: &Step, back: bool) -> Outcome {
         if !back {
             return Outcome::Failed;
@@ -514,20 +562,52 @@ impl Core {
     }
 
     /// The rollout goes back: a new instance was no good.
-    fn turn_back(&mut self, now: Mono, worker: WorkerId, rollout: &mut Rollout, failed: Step) {
-        let instance = self.slots[failed.new].instance;
+    fn turn_back(
+        &mut self,
+        now: Mono,
+        worker: WorkerId,
+        rollout: &mut Rollout,
+        instance: InstanceId,
+    ) {
         let steps = std::mem::take(&mut rollout.steps);
         self.give_up_trials(now, &steps);
+        rollout.watched = None;
+        let is_busy = |core: &Core, position: u32| {
+            let slots = &core.workers[worker.0 as usize].slots;
+            let index = slots.get(position as usize);
+            index.is_some_and(|index| core.slots[*index].state.is_busy())
+        };
+        let same = rollout.from.edition == self.workers[worker.0 as usize].edition;
         let draining = |step: &&Step| step.at == At::Draining;
         let in_place = |step: &&Step| step.old.is_none() && step.at != At::Draining;
         let again = steps.iter().filter(in_place).map(|step| step.position);
         let promoted = steps.iter().filter(draining).map(|step| step.position);
-        let replaced = std::mem::take(&mut rollout.replaced);
-        // Those that nothing runs for come first.
-        let mut todo: VecDeque<u32> = again.chain(promoted).chain(replaced).collect();
+        let replaced = std::mem::take(&mut rollout.replaced).into_iter();
+        // What has been replaced by the same definition, and runs, is as good as it can be.
+        let replaced = promoted.chain(replaced);
+        let replaced = replaced.filter(|position| !(same && is_busy(self, *position)));
+        // What did not run when the rollout began was to be started by it.
+        let begun = std::mem::take(&mut rollout.todo).into_iter();
+        let down = begun.filter(|position| !is_busy(self, *position));
+        // One that was promoted, and has crashed.
+        let slots = &self.workers[worker.0 as usize].slots;
+        let place = slots.get(instance.index as usize).copied();
+        let crashed = place.filter(|index| self.slots[*index].instance == instance);
+        let crashed = crashed.map(|_| instance.index);
+        let mut todo: Vec<u32> = again.chain(replaced).chain(down).collect();
+        todo.extend(crashed.filter(|position| !todo.contains(position)));
         self.find_others(worker, &rollout.from, &mut todo);
+        // Those that nothing runs for come first.
+        todo.sort_by_key(|position| is_busy(self, *position));
         let from = &rollout.from;
         let known = &mut self.workers[worker.0 as usize];
+        if !same {
+            known.given_up = Some(Target {
+                edition: known.edition,
+                life: Arc::clone(&known.lifecycle),
+                can_go_back: rollout.can_go_back,
+            });
+        }
         known.edition = from.edition;
         known.lifecycle = Arc::clone(&from.life);
         known.generation = from.generation;
@@ -537,10 +617,15 @@ impl Core {
             known.last_generation += 1;
             known.generation = known.last_generation;
         }
+        self.size_is_given_up(worker);
         // What does not run is to be started by the old definition, too.
+        let old = rollout.from.edition;
         for index in self.slots_of(worker) {
-            if !self.slots[index].state.is_busy() {
-                self.redefine(index);
+            let slot = &self.slots[index];
+            match slot.state {
+                State::Preparing { .. } if slot.edition != old => self.stop_instance(now, index),
+                state if state.is_busy() => {}
+                _ => self.redefine(index),
             }
         }
         let degraded = Degraded {
@@ -554,35 +639,37 @@ impl Core {
             instance,
             again: u32::try_from(todo.len()).unwrap_or(u32::MAX),
         });
-        rollout.todo = todo;
+        rollout.todo = todo.into();
         self.rollouts_due.insert((now, worker));
     }
 
     /// Adds those that were started by the new definition without a step, such as what had waited
     /// for a listener.
-    fn find_others(&self, worker: WorkerId, from: &Definition, todo: &mut VecDeque<u32>) {
+    fn find_others(&self, worker: WorkerId, from: &Definition, todo: &mut Vec<u32>) {
         let slots = &self.workers[worker.0 as usize].slots;
         for (position, index) in (0..).zip(slots) {
             let slot = &self.slots[*index];
             let is_other = slot.state.is_busy() && slot.edition != from.edition;
             if is_other && !todo.contains(&position) {
-                todo.push_back(position);
+                todo.push(position);
             }
         }
     }
 
-    fn finish_rollout(&mut self, now: Mono, worker: WorkerId, rollout: Rollout) {
+    fn finish_rollout(&mut self, now: Mono, worker: WorkerId, mut rollout: Rollout) {
         let known = &mut self.workers[worker.0 as usize];
         let instances = known.wanted;
         let generation = known.generation;
+        let mut resized = None;
         if rollout.back.is_none() {
             known.degraded = None;
+            known.given_up = None;
             self.emit(Event::RolloutDone { worker, generation });
-            self.resize(now, worker, instances);
+            resized = Some(self.resize(now, worker, instances));
         } else {
             self.refuse_clients(worker);
         }
-        if let Some(ticket) = rollout.ticket {
+        for ticket in std::mem::take(&mut rollout.tickets) {
             self.answer(
                 ticket,
                 match rollout.back {
@@ -591,8 +678,14 @@ impl Core {
                 },
             );
         }
-        self.forget_editions(worker);
-        self.replanned(worker, rollout.back);
+        let bad = rollout.back.map(|bad| Bad::WentBack(bad.instance));
+        if bad.is_some() || !self.begin_to_watch(now, worker, rollout) {
+            self.forget_editions(worker);
+        }
+        match resized {
+            Some(resized) => self.wait_for_size(worker, resized),
+            None => self.replanned(worker, bad),
+        }
     }
 
     /// Only the present definition of the worker is needed from now on, but for what still runs by
@@ -635,7 +728,7 @@ impl Core {
                 }
             }
         }
-        if let Some(ticket) = rollout.ticket {
+        for ticket in rollout.tickets {
             self.answer(ticket, Answer::Refused(Refused::Superseded));
         }
     }

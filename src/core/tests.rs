@@ -8,6 +8,7 @@ mod ready;
 mod replan;
 mod rollout;
 mod stopping;
+mod watch;
 
 use super::*;
 use crate::config::{KillMode, Rate, Restart, RestartPolicy};
@@ -31,6 +32,18 @@ struct Rig {
     effects: Vec<Effect>,
 }
 
+/// Five crashes in a minute, and that is it.
+fn strict() -> Restart {
+    Restart {
+        limit: Some(Rate {
+            count: 5,
+            interval: Duration::from_secs(60),
+        }),
+        cool_down: None,
+        ..Restart::default()
+    }
+}
+
 impl Rig {
     fn new(policy: RestartPolicy) -> Rig {
         Rig::with(1, |lifecycle| lifecycle.restart.policy = policy)
@@ -40,7 +53,7 @@ impl Rig {
         let mut lifecycle = Lifecycle {
             activation: crate::plan::Activation::Eager,
             instances,
-            restart: Restart::default(),
+            restart: strict(),
             stop_signal: SIGTERM,
             stop_timeout: Some(Duration::from_secs(30)),
             ..Lifecycle::default()
@@ -324,6 +337,40 @@ fn one_crash_more_than_the_limit_fails_the_instance_and_touches_no_listener() {
             .contains(&Effect::Emit(Event::WorkerFailed { worker }))
     );
     assert_eq!(rig.core.deadline(), None);
+}
+
+// Six crashes in three seconds, and it was failed for ever.
+#[test]
+fn by_default_an_outage_of_minutes_is_over_by_itself() {
+    for outage in [60, 200] {
+        let mut crew = crew::Crew::new(|_| {});
+        let crash = ExitStatus::Code(1);
+        let mut told = 0;
+        while crew.now < Mono(0) + Duration::from_secs(outage) {
+            match crew.core.state(APP_0).unwrap().process() {
+                Some(process) => crew.exits(process, crash),
+                None => crew.pass(Duration::from_millis(50)),
+            }
+            let failed = |effect: &Effect| {
+                matches!(
+                    effect,
+                    Effect::Emit(Event::InstanceFailed {
+                        cool_down: Some(_),
+                        ..
+                    })
+                )
+            };
+            told += crew.count(failed);
+            crew.forget();
+        }
+        assert_eq!(told, u32::from(outage > 100) as usize);
+        // The longest of its delays, and of its pauses.
+        crew.pass(Duration::from_secs(60));
+        assert!(
+            matches!(crew.state(APP_0), State::Running { .. }),
+            "{outage} s"
+        );
+    }
 }
 
 #[test]

@@ -276,6 +276,13 @@ impl Editions {
         self.sweep();
     }
 
+    /// Whether the plan has every socket of the definitions that are kept of a worker.
+    pub(super) fn has_all_sockets(&self, worker: WorkerId) -> bool {
+        let of_it = self.former.iter().filter(|((id, _), _)| *id == worker);
+        let mut sockets = of_it.flat_map(|(_, former)| &former.sockets);
+        sockets.all(|socket| matches!(socket.at, At::Held(_)))
+    }
+
     /// Of all definitions of a worker only this one is needed any more.
     pub(super) fn retire(&mut self, worker: WorkerId, needed: Edition) {
         self.former

@@ -35,7 +35,7 @@ impl Shell {
             // An address that is still not there is no news; why it is waited for was said.
             if why == Missing::Other {
                 let plan = Rc::clone(&self.plan);
-                self.diagnose(&plan, errors, Tell::Log);
+                self.diagnose(&plan, errors, Tell::Start(listener));
             }
             self.feed(Input::ListenerMissing { listener, why });
             return;

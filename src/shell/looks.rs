@@ -12,16 +12,16 @@ use super::spawn::sockets_of;
 use super::turn::Shell;
 use super::words;
 use crate::config::Ready;
-use crate::core::{Evidence, Input, ProcessId};
+use crate::core::{Evidence, Input, ProcessId, Ticket};
 use crate::diagnose::{self, Machine};
 use crate::evidence::{self, Sight, SocketInode};
 use crate::listener::BindError;
-use crate::plan::{Plan, WorkerId};
+use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::report::{self, Problem, Report, Sources, Style};
 use crate::shell::control::client::ClientId;
 use crate::sys;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -55,6 +55,8 @@ pub(in crate::shell) struct Failed {
 pub(in crate::shell) enum Tell {
     /// The log, a line for each.
     Log,
+    /// The log, and whoever has asked for a start that needs this listener.
+    Start(ListenerId),
     /// Who asked for a reload, or the log if that was a signal; with what the places point into.
     Reload(Option<ClientId>, Box<Sources>),
 }
@@ -71,6 +73,10 @@ pub(in crate::shell) struct Diagnosis {
 #[derive(Debug, Default)]
 pub(super) struct Looks {
     waiting: VecDeque<Look>,
+    /// The listeners of which it is being looked why they could not be bound.
+    unbound: BTreeSet<ListenerId>,
+    /// Who is to be told why, and when it is tried again.
+    asked: Vec<(Ticket, ListenerId, Option<Duration>)>,
 }
 
 impl Look {
@@ -95,6 +101,9 @@ impl Shell {
     /// Has somebody find out why listeners could not be bound.
     pub(super) fn diagnose(&mut self, plan: &Rc<Plan>, errors: Vec<BindError>, tell: Tell) {
         let plan = Rc::clone(plan);
+        if let Tell::Start(listener) = tell {
+            self.looks.unbound.insert(listener);
+        }
         let failed = Box::new(Failed { plan, errors, tell });
         self.look(Look::Diagnosis(failed));
     }
@@ -173,6 +182,32 @@ impl Shell {
         }
     }
 
+    /// A start has to do without this listener: whoever asked is told so, as soon as it is known why.
+    pub(super) fn tell_not_bound(
+        &mut self,
+        ticket: Ticket,
+        listener: ListenerId,
+        again_in: Option<Duration>,
+    ) {
+        if self.looks.unbound.contains(&listener) {
+            self.looks.asked.push((ticket, listener, again_in));
+        } else {
+            self.is_not_started(ticket, listener, again_in, None);
+        }
+    }
+
+    fn is_known_why(&mut self, listener: ListenerId, lines: &[String]) {
+        self.looks.unbound.remove(&listener);
+        let asked = std::mem::take(&mut self.looks.asked);
+        for (ticket, of, again_in) in asked {
+            if of == listener {
+                self.is_not_started(ticket, listener, again_in, lines.first());
+            } else {
+                self.looks.asked.push((ticket, of, again_in));
+            }
+        }
+    }
+
     /// Somebody has looked, and says so; or has not come back.
     pub(super) fn looked(&mut self, look: Look, said: Option<&[u8]>) {
         self.has_looked(look, said);
@@ -193,6 +228,10 @@ impl Shell {
                 });
                 match failed.tell {
                     Tell::Log => diagnosis.lines.iter().for_each(|line| log::warn!("{line}")),
+                    Tell::Start(listener) => {
+                        diagnosis.lines.iter().for_each(|line| log::warn!("{line}"));
+                        self.is_known_why(listener, &diagnosis.lines);
+                    }
                     Tell::Reload(client, _) => self.is_not_bound(client, diagnosis),
                 }
             }

@@ -261,6 +261,7 @@ impl Shell {
                     WorkerChange::Definition {
                         edition,
                         life: life(),
+                        can_go_back: self.editions.has_all_sockets(*id),
                     }
                 }
                 plan::WorkerChange::Changed(_) => WorkerChange::Settings { life: life() },
@@ -274,6 +275,7 @@ impl Shell {
             let change = WorkerChange::Definition {
                 edition: self.editions.latest(*id),
                 life: self.plan.worker(*id).lifecycle.clone(),
+                can_go_back: self.editions.has_all_sockets(*id),
             };
             (*id, change)
         });

@@ -594,7 +594,7 @@ impl Shell {
                 return;
             }
             Event::StartTimedOut { instance, .. } | Event::WatchdogTimedOut { instance, .. }
-                if self.core.is_rolling(instance.worker) =>
+                if self.core.is_watched(instance.worker) =>
             {
                 *instance
             }

@@ -153,7 +153,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::WorkerFailed { worker } => (
             Level::Error,
             format!(
-                "worker {0}: every instance has failed; `listend start {0}` once the cause is mended",
+                "worker {0}: every instance has failed; `listend start {0}` starts it again",
                 worker_name(context.plan, worker)
             ),
         ),

@@ -74,6 +74,7 @@ pub(crate) fn lifecycle(rng: &mut Rng) -> Lifecycle {
             backoff_min: Duration::from_millis(rng.pick(&[0, 1, 100, 1000])),
             backoff_max: Duration::from_millis(rng.pick(&[1000, 5000, 30_000])),
             limit: (!rng.one_in(2)).then_some(limit),
+            cool_down: None,
             ..Restart::default()
         },
         stop_signal: rng.pick(&[15, 2, 3]),

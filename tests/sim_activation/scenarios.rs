@@ -237,7 +237,7 @@ fn a_worker_that_takes_nobody_fails_and_is_tried_again() {
     rig.queue.push_back(ME);
     rig.waiting = Waiting::TheSame;
     rig.poll();
-    for _ in 0..5 {
+    for _ in 0..10 {
         rig.exits(WELL);
         assert!(
             matches!(rig.state(), State::Backoff { .. }),

@@ -74,6 +74,7 @@ impl Life {
         if command == Command::Stop && self.stop_at.is_none() && self.started && !known.removed {
             known.from = None;
             known.trial = None;
+            known.watch = None;
             known.back = false;
             known.allowed = BTreeSet::from([known.current]);
         }
@@ -190,6 +191,7 @@ impl Life {
                     known.removed = true;
                     known.lessened = Some(now);
                     known.trial = None;
+                    known.watch = None;
                     known.from = None;
                     known.allowed.clear();
                     Some(WorkerChange::Removed)
@@ -208,6 +210,7 @@ fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> 
     let life = fresh.life.clone();
     known.lessened = Some(now);
     known.kept.insert(edition);
+    known.given_up = None;
     if kind(&life) == kind(known.life()) {
         // What goes well is known only when RolloutStarted was told.
         known.from = known.from.or(Some(known.current));
@@ -216,11 +219,16 @@ fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> 
         seen.activation_changed += 1;
         known.from = None;
         known.trial = None;
+        known.watch = None;
         known.back = false;
         known.degraded = false;
         known.allowed = BTreeSet::from([edition]);
     }
     known.current = edition;
     known.definitions.insert(edition, fresh);
-    WorkerChange::Definition { edition, life }
+    WorkerChange::Definition {
+        edition,
+        life,
+        can_go_back: Worker::can_go_back(edition),
+    }
 }

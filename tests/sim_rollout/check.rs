@@ -2,11 +2,11 @@
 
 use crate::kernel::Proc;
 use crate::life::Life;
-use crate::world::Temper;
+use crate::world::{Temper, Worker};
 use listend::config::Order;
 use listend::core::{
-    Answer, Edition, Effect, Event, HookEnd, HookKind, InstanceId, Mono, Next, ProcessId, Refused,
-    Role, Scope, State, Task, Ticket,
+    Answer, Edition, Effect, Event, ExitStatus, HookEnd, HookKind, InstanceId, Mono, Next,
+    ProcessId, Refused, Role, Scope, State, Task, Ticket,
 };
 use listend::plan::{Activation, Lifecycle, ReloadBy, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +47,7 @@ impl Life {
                     let known = &mut self.workers[worker.0 as usize];
                     assert_eq!(edition, known.current, "{worker:?} runs another");
                     self.seen.retired += u64::from(known.kept.len() > 1);
-                    known.kept = BTreeSet::from([edition]);
+                    known.kept = known.given_up.into_iter().chain([edition]).collect();
                 }
                 Effect::Gone { worker } => self.check_gone(worker),
                 Effect::Emit(event) => {
@@ -263,7 +263,7 @@ impl Life {
             Answer::Refused(_) => self.seen.refused += 1,
             // What a signal comes to nobody hears.
             Answer::Done => assert!(asked.done == asked.of || asked.done == 0, "{ticket:?}"),
-            Answer::Failed { .. } | Answer::RolledBack { .. } => {}
+            Answer::NotBound { .. } | Answer::Failed { .. } | Answer::RolledBack { .. } => {}
         }
         asked.is_over = true;
     }
@@ -320,14 +320,22 @@ impl Life {
             }
             Event::InstanceExited {
                 instance,
-                next: Next::StaysStopped,
+                process,
+                status,
+                next,
                 ..
-            }
-            | Event::InstanceFailed { instance, .. } => {
+            } => {
+                self.check_crash(instance, process, status, next);
                 let known = &mut self.workers[instance.worker.0 as usize];
                 known.gave_up |= known.back;
             }
-            Event::HookFailed { end, .. } => {
+            Event::InstanceFailed { instance, .. } | Event::LaunchFailed { instance, .. } => {
+                let known = &mut self.workers[instance.worker.0 as usize];
+                known.gave_up |= known.back;
+            }
+            Event::HookFailed { end, instance, .. } => {
+                let known = &mut self.workers[instance.worker.0 as usize];
+                known.gave_up |= known.back;
                 self.seen.hook_failed += 1;
                 self.seen.hook_timed_out += u64::from(matches!(end, HookEnd::TimedOut { .. }));
             }
@@ -337,6 +345,12 @@ impl Life {
                 self.seen.rollouts += 1;
                 let known = &mut self.workers[worker.0 as usize];
                 let from = *known.from.get_or_insert(known.current);
+                if let Some(given_up) = known.given_up.take() {
+                    self.seen.tried_again += 1;
+                    known.current = given_up;
+                    known.allowed.insert(given_up);
+                }
+                known.watch = None;
                 known.trial = Some(generation);
                 known.back = false;
                 known.gave_up = false;
@@ -352,14 +366,23 @@ impl Life {
                 self.seen.recovered += u64::from(known.degraded);
                 known.degraded = false;
                 known.trial = None;
-                known.from = None;
+                let from = known.from.take().expect("it was rolling");
+                let watch = known.life().rollout.watch;
+                if from != known.current
+                    && !watch.is_zero()
+                    && !known.serves_connections()
+                    && !self.core.is_stopped(worker)
+                    && Worker::can_go_back(known.current)
+                {
+                    known.watch = Some((from, generation, now + watch));
+                }
                 known.allowed = BTreeSet::from([known.current]);
             }
             Event::RolledBack {
                 worker,
                 instance,
                 again,
-            } => self.check_rolled_back(worker, instance, again, before),
+            } => self.check_rolled_back(worker, instance, again, told, before),
             Event::Replanned => self.replanning = true,
             Event::ReplanDone { .. } => {
                 assert!(self.replanning);
@@ -380,6 +403,35 @@ impl Life {
             proc.unwell = true;
         }
         self.will_be_killed(process, None);
+    }
+
+    /// What has crashed, and was put there by a rollout that is not over for long, is not started
+    /// again: the rollout goes back.
+    fn check_crash(
+        &self,
+        instance: InstanceId,
+        process: ProcessId,
+        status: ExitStatus,
+        next: Next,
+    ) {
+        let known = &self.workers[instance.worker.0 as usize];
+        let Some((_, proc)) = self.ended.as_ref().filter(|(id, _)| *id == process) else {
+            return;
+        };
+        let trial = known.trial.map(|generation| (generation, Mono(u64::MAX)));
+        let watch = known
+            .watch
+            .map(|(_, generation, until)| (generation, until));
+        let of_it = |(generation, until): (u32, Mono)| {
+            instance.generation >= generation && self.now < until && proc.edition == known.current
+        };
+        let crashed = matches!(status, ExitStatus::Code(code) if code != 0) || proc.unwell;
+        if crashed && trial.or(watch).is_some_and(of_it) && (proc.unwell || !proc.asked) {
+            assert!(
+                matches!(next, Next::RolledBack | Next::Stopping | Next::Done),
+                "{instance:?} has crashed, and the rollout goes on: {next:?}"
+            );
+        }
     }
 
     /// An instance is being ended. What a fault does to one may be told only with the life that it
@@ -462,19 +514,68 @@ impl Life {
         worker: WorkerId,
         instance: InstanceId,
         again: u32,
+        told: &[Effect],
         before: &BTreeMap<InstanceId, Mono>,
     ) {
         self.seen.rolled_back += 1;
         self.seen.back_again += u64::from(again > 0);
+        // Of one that was relied on only a crash has it go back.
+        let crashed = told.iter().any(|effect| match *effect {
+            Effect::Emit(Event::InstanceExited {
+                instance: of,
+                process,
+                status,
+                next: Next::RolledBack,
+                ..
+            }) if of == instance => {
+                let it = self.ended.as_ref().filter(|(id, _)| *id == process);
+                status != ExitStatus::Code(0) || it.is_some_and(|(_, proc)| proc.unwell)
+            }
+            Effect::Emit(
+                Event::LaunchFailed {
+                    instance: of,
+                    next: Next::RolledBack,
+                    ..
+                }
+                | Event::HookFailed {
+                    instance: of,
+                    next: Some(Next::RolledBack),
+                    ..
+                },
+            ) => of == instance,
+            _ => false,
+        });
         let known = &mut self.workers[worker.0 as usize];
-        assert_eq!(known.trial.take(), Some(instance.generation));
+        let (from, generation, until) = match known.trial.take() {
+            Some(generation) => (known.from.take(), generation, None),
+            None => {
+                let (from, generation, until) = known.watch.expect("it is watched");
+                (Some(from), generation, Some(until))
+            }
+        };
+        known.watch = None;
+        self.seen.watched += u64::from(until.is_some());
+        assert!(
+            instance.generation >= generation,
+            "{instance:?}: {generation}"
+        );
+        assert!(
+            until.is_none_or(|until| crashed && self.now < until),
+            "{instance:?}: {until:?}"
+        );
         // Whoever was ready long enough is relied on; when exactly, is only known after a tick.
         let settled = before.get(&instance).copied();
+        let relied_on = settled.is_some_and(|since| self.last_tick >= since + known.longest);
+        self.seen.crashed_later += u64::from(relied_on);
         assert!(
-            settled.is_none_or(|since| self.last_tick < since + known.longest),
+            crashed || !relied_on,
             "{instance:?} was ready since {settled:?}"
         );
-        known.current = known.from.take().expect("it was rolling");
+        let from = from.expect("it was rolling");
+        if from != known.current {
+            known.given_up = Some(known.current);
+        }
+        known.current = from;
         known.allowed = BTreeSet::from([known.current]);
         known.back = true;
         known.degraded = true;

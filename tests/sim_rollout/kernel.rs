@@ -253,6 +253,7 @@ impl Life {
         if proc.hook() == Some(HookKind::BeforeStart) && went_well {
             self.prepared.insert(proc.instance);
         }
+        self.ended = Some((process, proc));
     }
 
     pub(crate) fn answer_evidence(&mut self, process: ProcessId) {

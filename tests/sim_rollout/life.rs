@@ -45,6 +45,8 @@ pub(crate) struct Life {
     pub(crate) bound: BTreeSet<ListenerId>,
     pub(crate) watched: BTreeSet<ListenerId>,
     pub(crate) processes: BTreeMap<ProcessId, Proc>,
+    /// The one of which the end was told last.
+    pub(crate) ended: Option<(ProcessId, Proc)>,
     pub(crate) last_process: Option<ProcessId>,
     /// Since when who is ready, as seen from here.
     pub(crate) ready: BTreeMap<InstanceId, Mono>,
@@ -89,6 +91,7 @@ impl Life {
             watched: ids.collect(),
             listeners: all.into_iter().collect(),
             processes: BTreeMap::new(),
+            ended: None,
             last_process: None,
             ready: BTreeMap::new(),
             prepared: BTreeSet::new(),

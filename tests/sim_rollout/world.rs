@@ -43,6 +43,10 @@ pub(crate) struct Worker {
     pub(crate) kept: BTreeSet<Edition>,
     /// The generation that is on trial, while a rollout goes forward.
     pub(crate) trial: Option<u32>,
+    /// What is watched: what it goes back to, from which generation on, and until when.
+    pub(crate) watch: Option<(Edition, u32, Mono)>,
+    /// What a rollout that went back has given up; the configuration says it.
+    pub(crate) given_up: Option<Edition>,
     /// A rollout goes back.
     pub(crate) back: bool,
     /// The most instances that may be replaced at a time since the rollout began.
@@ -74,6 +78,8 @@ impl Worker {
             allowed: BTreeSet::from([first]),
             kept: BTreeSet::from([first]),
             trial: None,
+            watch: None,
+            given_up: None,
             back: false,
             min_ready: Duration::ZERO,
             longest: Duration::ZERO,
@@ -85,6 +91,12 @@ impl Worker {
             lessened: None,
             shares,
         }
+    }
+
+    /// Whether a definition can be gone back from when it has taken over: one in four has taken the
+    /// last one's sockets away.
+    pub(crate) fn can_go_back(edition: Edition) -> bool {
+        edition.0 % 4 != 0
     }
 
     pub(crate) fn life(&self) -> &Lifecycle {
@@ -126,6 +138,7 @@ pub(crate) fn settings(rng: &mut Rng, life: &mut Lifecycle) {
         order: rng.pick(&[Order::StartFirst, Order::StartFirst, Order::StopFirst]),
         parallel: rng.pick(&[1, 1, 2, 3]),
         min_ready: Duration::from_millis(rng.pick(&[0, 500, 2000])),
+        watch: secs(rng.pick(&[0, 5, 30])),
     };
     life.on_failure = rng.pick(&[OnFailure::Hold, OnFailure::Refuse]);
     life.instances = match life.activation {

@@ -16,7 +16,10 @@ fn a_program_starts_when_the_command_before_it_has_gone_well() {
 
 #[test]
 fn if_it_fails_so_has_the_start() {
-    let mut crew = Crew::new(|life| life.hooks.before_start = Some(seconds(5)));
+    let mut crew = Crew::new(|life| {
+        life.hooks.before_start = Some(seconds(5));
+        life.restart = strict();
+    });
     for _ in 0..5 {
         crew.exits(crew.hook(APP_0, HookKind::BeforeStart), BAD);
         assert!(matches!(crew.state(APP_0), State::Backoff { .. }));

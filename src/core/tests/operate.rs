@@ -25,7 +25,7 @@ impl Obedient {
         let lifecycle = Lifecycle {
             activation,
             instances,
-            restart: Restart::default(),
+            restart: strict(),
             stop_signal: SIGTERM,
             stop_timeout: Some(Duration::from_secs(30)),
             rollout: Rollout {

@@ -81,6 +81,7 @@ fn who_is_not_ready_in_time_is_ended_and_that_is_a_crash() {
     let mut crew = Crew::new(|life| {
         life.ready = Ready::Notify;
         life.start_timeout = Some(seconds(5));
+        life.restart = strict();
     });
     let process = crew.program(APP_0);
     crew.pass(seconds(5) - Duration::from_nanos(1));

@@ -62,7 +62,11 @@ fn another_definition_is_rolled_out_and_the_old_one_retired() {
     let mut crew = Crew::new(|_| {});
     let edition = Edition(2);
     let life = life(|_| {});
-    crew.reload(WorkerChange::Definition { edition, life });
+    crew.reload(WorkerChange::Definition {
+        edition,
+        life,
+        can_go_back: true,
+    });
     assert_eq!(
         crew.programs(),
         [(app(0, 1), Edition(1)), (app(0, 2), edition)]
@@ -72,9 +76,13 @@ fn another_definition_is_rolled_out_and_the_old_one_retired() {
     let retire = |crew: &Crew| crew.count(|e| *e == Effect::Retire { worker, edition });
     assert_eq!(retire(&crew), 0);
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
-    assert_eq!(retire(&crew), 1);
     assert!(crew.told(Event::ReplanDone { bad: None }));
     assert_eq!(crew.answers().last(), Some(&Answer::Done));
+    // It can be gone back to as long as the new one is watched.
+    crew.pass(seconds(30) - Duration::from_nanos(1));
+    assert_eq!(retire(&crew), 0);
+    crew.pass(Duration::from_nanos(1));
+    assert_eq!(retire(&crew), 1);
 }
 
 // Retired was what a command had still to be run by.
@@ -84,7 +92,11 @@ fn a_definition_is_not_retired_while_a_command_of_it_is_to_run() {
     let edition = Edition(2);
     let limit = None;
     let life = life(|life| life.activation = Activation::OnDemand { limit });
-    crew.reload(WorkerChange::Definition { edition, life });
+    crew.reload(WorkerChange::Definition {
+        edition,
+        life,
+        can_go_back: true,
+    });
     let retire = |effect: &Effect| matches!(effect, Effect::Retire { .. });
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
     assert_eq!(crew.count(retire), 0);
@@ -100,7 +112,11 @@ fn what_was_stopped_is_not_started_by_a_reload() {
         crew.ask(Command::Stop);
         let edition = Edition(2);
         let life = life(|life| life.activation = activation.clone());
-        crew.reload(WorkerChange::Definition { edition, life });
+        crew.reload(WorkerChange::Definition {
+            edition,
+            life,
+            can_go_back: true,
+        });
         crew.exits(crew.program(APP_0), killed_by(SIGTERM));
         crew.pass(seconds(100));
         assert_eq!(crew.programs(), []);
@@ -246,6 +262,7 @@ fn a_reload_that_changes_settings_is_over_when_the_rollout_under_way_is() {
     let edition = Edition(2);
     let other = life(|_| {});
     crew.reload(WorkerChange::Definition {
+        can_go_back: true,
         edition,
         life: other.clone(),
     });

@@ -89,7 +89,11 @@ fn what_was_replaced_already_is_replaced_back() {
     let mut crew = Crew::new(|life| life.instances = 2);
     let edition = Edition(2);
     let life = life(|life| life.instances = 2);
-    crew.reload(WorkerChange::Definition { edition, life });
+    crew.reload(WorkerChange::Definition {
+        edition,
+        life,
+        can_go_back: true,
+    });
     crew.pass(seconds(2));
     crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
     assert_eq!(
@@ -131,7 +135,11 @@ fn what_crashes_on_the_way_back_comes_back_by_the_old_definition() {
     let mut crew = Crew::new(|life| life.instances = 3);
     let edition = Edition(2);
     let life = life(|life| life.instances = 3);
-    crew.reload(WorkerChange::Definition { edition, life });
+    crew.reload(WorkerChange::Definition {
+        edition,
+        life,
+        can_go_back: true,
+    });
     for index in 0..2 {
         crew.pass(seconds(2));
         crew.exits(crew.program(app(index, 1)), killed_by(SIGTERM));
@@ -164,7 +172,7 @@ fn a_rollout_that_goes_well_makes_up_for_one_that_did_not() {
 #[test]
 fn a_stop_takes_the_place_of_a_rollout() {
     let mut crew = rolling(1, |_| {});
-    crew.ask(Command::Restart);
+    crew.ask(Command::Scale(2));
     assert_eq!(crew.answers().last(), Some(&Answer::Refused(Refused::Busy)));
     crew.ask(Command::Stop);
     assert!(

@@ -11,11 +11,12 @@ use crate::control::{
 };
 use crate::core::{Answer, Command, Input, InstanceId, Refused, Ticket};
 use crate::metrics::Format;
-use crate::plan::{Plan, WorkerId};
+use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::shell::metrics::Job;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
 use nix::sys::epoll::EpollFlags;
+use std::time::Duration;
 
 /// More instances are no worker's.
 const MOST_INSTANCES: u32 = 10_000;
@@ -349,6 +350,9 @@ impl Shell {
                 let reason = self.why_failed(instance);
                 self.fail(id, &Error::Failed { reason });
             }
+            Answer::NotBound { listener, again_in } => {
+                self.tell_not_bound(ticket, listener, again_in);
+            }
             Answer::RolledBack { instance } => {
                 let reason = self.why_rolled_back(instance);
                 self.fail(id, &Error::Failed { reason });
@@ -358,6 +362,28 @@ impl Shell {
                 self.fail(id, &Error::Refused { reason });
             }
         }
+    }
+
+    /// A start has to do without a listener, for this reason if it is known.
+    pub(in crate::shell) fn is_not_started(
+        &mut self,
+        ticket: Ticket,
+        listener: ListenerId,
+        again_in: Option<Duration>,
+        why: Option<&String>,
+    ) {
+        let Some(id) = self.control.tickets.get(&ticket).copied() else {
+            return;
+        };
+        let name = &self.plan.listener(listener).name;
+        let why = why.cloned();
+        let why = why.unwrap_or_else(|| format!("listener `{name}` could not be bound"));
+        let again = again_in.map_or_else(
+            || "it is tried again when its address comes".to_owned(),
+            |time| format!("it is tried again in {}", words::duration(time)),
+        );
+        let reason = format!("{why}; {again}, and the worker starts then");
+        self.fail(id, &Error::Failed { reason });
     }
 
     fn why_failed(&self, instance: InstanceId) -> String {
@@ -522,9 +548,10 @@ pub(super) fn refusal(why: Refused) -> &'static str {
         Refused::NoSuchWorker => "there is no such worker",
         Refused::NotRunning => "listend is starting or stopping",
         Refused::Busy => {
-            "another command for this worker is under way; wait for its end, or stop the worker"
+            "a rollout of this worker is under way; wait for its end (`listend start` does), or stop \
+             the worker"
         }
-        Refused::Superseded => "a stop or a later reload has taken its place",
+        Refused::Superseded => "superseded by a later command or reload",
         Refused::NoInstances => {
             "the worker runs one process for each connection; `max_connections` in the \
              configuration limits them"

@@ -1,0 +1,86 @@
+//! What has been replaced is watched for a while, because most releases that are bad live longer than
+//! `min_ready`.
+//!
+//! While a rollout lasts, and for the time `watch` after it, a crash of an instance that the rollout
+//! has started fails it: a program that ended by itself and not well, that could not be launched, or
+//! that listend had to end. What is only watched counts as done: whoever asked has been answered,
+//! commands for the worker are carried out, and another rollout goes back to it.
+//!
+//! A restart by the same definition is watched as long as it lasts only, and so is a definition whose
+//! predecessor had sockets that are to be closed: there is nothing to go back to.
+
+use super::instance::Role;
+use super::machine::Core;
+use super::rollout::Rollout;
+use super::time::Mono;
+use crate::plan::{Activation, WorkerId};
+
+impl Core {
+    /// Whether a crash of an instance of the worker would fail a rollout, under way or over.
+    pub fn is_watched(&self, worker: WorkerId) -> bool {
+        self.rollouts.contains_key(&worker)
+    }
+
+    /// An instance has crashed. Whether that fails the rollout that has started it.
+    pub(super) fn fails_rollout(&mut self, index: usize) -> bool {
+        let slot = &self.slots[index];
+        let worker = slot.instance.worker;
+        let (edition, now) = (self.worker(index).edition, self.now);
+        let Some(rollout) = self.rollouts.get_mut(&worker) else {
+            return false;
+        };
+        let is_new = slot.role == Role::Instance
+            && slot.edition == edition
+            && slot.instance.generation >= rollout.generation;
+        let is_over = rollout.watched.is_some_and(|until| until <= now);
+        if rollout.back.is_some() || is_over || !is_new {
+            return false;
+        }
+        rollout.crashed.get_or_insert(slot.instance);
+        true
+    }
+
+    /// Every instance was replaced. Whether they are watched from now on.
+    pub(super) fn begin_to_watch(
+        &mut self,
+        now: Mono,
+        worker: WorkerId,
+        mut rollout: Rollout,
+    ) -> bool {
+        let known = &self.workers[worker.0 as usize];
+        let time = known.lifecycle.rollout.watch;
+        let accepts = matches!(known.lifecycle.activation, Activation::PerConnection(_));
+        let is_another = rollout.from.edition != known.edition;
+        if time.is_zero() || known.stopped || accepts || !is_another || !rollout.can_go_back {
+            return false;
+        }
+        rollout.watched = Some(now + time);
+        self.rollouts_due.insert((now + time, worker));
+        self.rollouts.insert(worker, rollout);
+        true
+    }
+
+    /// Goes on watching, or ends that.
+    pub(super) fn watch_rollout(
+        &mut self,
+        now: Mono,
+        worker: WorkerId,
+        rollout: Rollout,
+        until: Mono,
+    ) {
+        if until > now {
+            self.rollouts_due.insert((until, worker));
+            self.rollouts.insert(worker, rollout);
+        } else {
+            self.forget_editions(worker);
+        }
+    }
+
+    /// Ends the watch: the worker is another, or is stopped.
+    pub(super) fn end_watch(&mut self, worker: WorkerId) {
+        if self.is_watched(worker) && !self.is_rolling(worker) {
+            self.rollouts.remove(&worker);
+            self.forget_editions(worker);
+        }
+    }
+}
