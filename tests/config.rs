@@ -147,9 +147,9 @@ fn one_kind_of_mistake_each() {
         )
     };
     for (text, want) in [
-        ("", ""),
-        ("# only a comment\n", ""),
-        ("\u{feff}listeners:\n", ""),
+        ("", "nothing-configured"),
+        ("# only a comment\n", "nothing-configured"),
+        ("\u{feff}listeners:\n", "nothing-configured"),
         ("- a\n", "wrong-type"),
         ("listeners: []\n", "wrong-type"),
         ("a: 1\n---\nb: 2\n", "yaml-syntax"),

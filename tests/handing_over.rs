@@ -67,6 +67,7 @@ fn worker(events: &str, handoff: Handoff, output: Output) -> WorkerPlan {
             ("REMOTE_ADDR".to_owned(), literal("mine")),
         ],
         working_directory: None,
+        runtime_directory: None,
         credentials: None,
         umask: None,
         limits: Vec::new(),

@@ -63,6 +63,7 @@ pub(super) fn check(draft: &Draft, report: &mut Report) {
         mentions_of(worker, &names, draft.incomplete, report);
     }
     nonblocking(draft, &names, report);
+    runtime_directories(draft, report);
     cross_activation::check(&draft.workers, &names.by_name, report);
     // A file or a list that could not be read may well use the listener, and so may a mistake
     // that was not compared with all names.
@@ -264,6 +265,35 @@ fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
             );
             report.add(problem.of_worker(this_name).of_listener(name));
         }
+    }
+}
+
+/// Each is removed when its worker stops, whatever is in it.
+fn runtime_directories(draft: &Draft, report: &mut Report) {
+    let kept = draft.workers.iter().filter(|worker| !worker.duplicate);
+    let written = kept.filter_map(|draft| {
+        let directory = draft.worker.runtime_directory.as_ref()?;
+        Some((directory, &draft.worker.name.value))
+    });
+    let mut written: Vec<_> = written.collect();
+    // Part by part, so that what is in a folder follows it.
+    written.sort_by(|(one, _), (other, _)| one.value.cmp(&other.value));
+    let mut outer = None;
+    for (directory, name) in written {
+        let Some((around, of)) = outer else {
+            outer = Some((directory, name));
+            continue;
+        };
+        if !directory.value.starts_with(&around.value) {
+            outer = Some((directory, name));
+            continue;
+        }
+        let complaint = Complaint::bad(format!(
+            "the runtime directory of worker `{name}` is that of worker `{of}`, or is in it"
+        ))
+        .hint("give each worker one of its own");
+        let problem = complaint.at(directory.place).of_worker(name);
+        report.add(problem.with_related(around.place, format!("that of `{of}`")));
     }
 }
 

@@ -235,6 +235,21 @@ pub const WORKER: &[Key] = &[
         "the folder to run in",
     ),
     key(
+        "runtime_directory",
+        "none",
+        "a folder of its own below /run or $XDG_RUNTIME_DIR, a relative path",
+    ),
+    key(
+        "runtime_directory_mode",
+        "0755",
+        "the permission bits of the runtime directory",
+    ),
+    key(
+        "runtime_directory_preserve",
+        "false",
+        "whether the runtime directory stays when the worker stops",
+    ),
+    key(
         "umask",
         "listend's own umask",
         "the file mode creation mask, in octal",

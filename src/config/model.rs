@@ -387,6 +387,12 @@ pub struct Worker {
     pub supplementary_groups: Option<Vec<Located<String>>>,
     /// Folder to run in.
     pub working_directory: Option<Located<Template>>,
+    /// A folder of its own below /run, relative to that.
+    pub runtime_directory: Option<Located<PathBuf>>,
+    /// Its permission bits.
+    pub runtime_directory_mode: u32,
+    /// Whether it stays when the worker stops.
+    pub runtime_directory_preserve: bool,
     /// The file mode creation mask (umask(2)).
     pub umask: Option<u32>,
     /// Variables to set, in order.
@@ -614,6 +620,8 @@ pub enum Piece {
     Listend,
     /// `{supervisor_pid}`: its process id.
     SupervisorPid,
+    /// `{runtime_dir}`: the path of the worker's runtime directory.
+    RuntimeDir,
     /// `${NAME}`: the value of a variable, with `expand_environment`.
     Variable(String),
     /// `$NAME`, which is a word by itself: the value of a variable, split into words.
@@ -633,6 +641,7 @@ impl Piece {
             | Piece::Generation
             | Piece::Listend
             | Piece::SupervisorPid
+            | Piece::RuntimeDir
             | Piece::Variable(_)
             | Piece::Words(_) => None,
         }

@@ -13,6 +13,7 @@ const PLACEHOLDERS: &[&str] = &[
     "generation",
     "listend",
     "supervisor_pid",
+    "runtime_dir",
 ];
 
 /// What a dollar is.
@@ -197,14 +198,15 @@ fn read(inner: &str) -> Result<Read, Complaint> {
         "generation" => return bare(Piece::Generation),
         "listend" => return bare(Piece::Listend),
         "supervisor_pid" => return bare(Piece::SupervisorPid),
+        "runtime_dir" => return bare(Piece::RuntimeDir),
         "fd" => "fd",
         "address" => "address",
         "host" => "host",
         "port" => "port",
         _ => {
             let known = "known here: `{fd:NAME}`, `{address:NAME}`, `{host:NAME}`, `{port:NAME}`, \
-                         `{instance}`, `{generation}`, `{listend}`, `{supervisor_pid}`; write `{{` \
-                         for a brace";
+                         `{instance}`, `{generation}`, `{listend}`, `{supervisor_pid}`, `{runtime_dir}`; \
+                         write `{{` for a brace";
             return Err(bad(format!("`{{{inner}}}` is not a placeholder")).hint(
                 match nearest(word, PLACEHOLDERS.iter().copied()) {
                     Some(right) => format!(

@@ -5,7 +5,7 @@ use super::command;
 use super::complaint::{Complaint, Out};
 use super::decode::{Entry, Fields, account, entries, read_template, silence, text, texts};
 use super::keys;
-use super::life::{Hooks, KillMode, OnFailure, Ready, Restart, Rollout};
+use super::life::{Hooks, KillMode, OnFailure, Ready, Reload, Restart, Rollout};
 use super::lifecycle;
 use super::model::{
     Activation, ConnectionLimits, EnvironmentFile, Handoff, Limit, Located, Output, Piece,
@@ -17,7 +17,7 @@ use super::template::Mention;
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, Report, did_you_mean};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 /// A worker, and what the checks across the whole configuration must know about it.
@@ -68,6 +68,9 @@ pub(super) fn plain(name: &str, place: Place) -> Worker {
         group: None,
         supplementary_groups: None,
         working_directory: None,
+        runtime_directory: None,
+        runtime_directory_mode: 0o755,
+        runtime_directory_preserve: false,
         umask: None,
         environment: Vec::new(),
         environment_files: Vec::new(),
@@ -142,6 +145,7 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
             lifecycle::decode(&mut fields, &mut draft, &mut out);
             draft.worker.silence = silence(fields.take("silence"), &mut out);
             fields.finish();
+            runtime_dir_fits(&draft.worker, &mut out);
             activation::instances_fit(&draft, &mut out);
             readiness::handoff_fits(&draft, &mut out);
             readiness::variables_fit(&draft, &mut out);
@@ -222,6 +226,7 @@ fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut
             place: node.place,
         });
     }
+    runtime_directory(fields, worker, out);
     let umask = fields.read("umask", out, |text| scalar::mode("umask", text));
     worker.umask = umask.map(|umask| umask.value);
     if let Some(node) = fields.take("environment") {
@@ -244,6 +249,75 @@ fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut
     }
 }
 
+fn runtime_directory(fields: &mut Fields, worker: &mut Worker, out: &mut Out) {
+    worker.runtime_directory = fields.read("runtime_directory", out, |text| {
+        let path = PathBuf::from(text);
+        let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+        if text.is_empty() || text.contains('\0') || !path.components().all(is_plain) {
+            return Err(Complaint::bad(format!(
+                "`runtime_directory`: `{text}` is not a path below /run"
+            ))
+            .hint("write a name, like `app`, or a relative path without `..`"));
+        }
+        Ok(path.components().collect())
+    });
+    let key = "runtime_directory_mode";
+    let mode = fields.read(key, out, |text| scalar::mode(key, text));
+    let key = "runtime_directory_preserve";
+    let preserve = fields.read(key, out, |text| scalar::boolean(key, text));
+    if worker.runtime_directory.is_none() {
+        let mode = mode
+            .as_ref()
+            .map(|mode| ("runtime_directory_mode", mode.place));
+        let preserve = preserve.as_ref().map(|preserve| (key, preserve.place));
+        for (key, place) in mode.into_iter().chain(preserve) {
+            let complaint = Complaint::bad(format!("`{key}` without a `runtime_directory`"));
+            out.add(
+                complaint
+                    .hint("add `runtime_directory: NAME`, or delete it")
+                    .at(place),
+            );
+        }
+    }
+    worker.runtime_directory_mode = mode.map_or(0o755, |mode| mode.value);
+    worker.runtime_directory_preserve = preserve.is_some_and(|preserve| preserve.value);
+}
+
+/// Refuses `{runtime_dir}` in a worker that has none.
+fn runtime_dir_fits(worker: &Worker, out: &mut Out) {
+    if worker.runtime_directory.is_some() {
+        return;
+    }
+    let command = worker.command.iter().chain(&worker.argv0);
+    let variables = worker.environment.iter().map(|(_, value)| value);
+    let written = command.chain(variables).chain(&worker.working_directory);
+    let written = written.map(|template| (&template.value, template.place));
+    let hooks = &worker.hooks;
+    let reload = match &worker.reload {
+        Some(Reload::Command(hook)) => Some(hook),
+        Some(Reload::Signal(_)) | None => None,
+    };
+    let hooks = [&hooks.before_start, &hooks.after_ready, &hooks.after_stop];
+    let hooks = hooks.into_iter().flatten().chain(reload);
+    let output = match &worker.output {
+        Output::File(path) => Some(path),
+        Output::Inherit | Output::Null | Output::Tag | Output::TagJson | Output::Journal => None,
+    };
+    let others = hooks.flat_map(|hook| &hook.command).chain(output);
+    let others = others.map(|template| (template, worker.name.place));
+    for (template, place) in written.chain(others) {
+        if template.pieces.contains(&Piece::RuntimeDir) {
+            let message = "`{runtime_dir}` in a worker without a `runtime_directory`";
+            let complaint = Complaint::new(Kind::BadTemplate, message);
+            out.add(
+                complaint
+                    .hint("add `runtime_directory: NAME` to the worker")
+                    .at(place),
+            );
+        }
+    }
+}
+
 fn small(
     fields: &mut Fields,
     key: &'static str,
@@ -263,6 +337,7 @@ fn small(
 fn absolute(key: &str, template: &Template, text: &str) -> Result<(), Complaint> {
     match template.pieces.first() {
         Some(Piece::Text(start)) if start.starts_with('/') => Ok(()),
+        Some(Piece::RuntimeDir) => Ok(()),
         _ => Err(
             Complaint::bad(format!("`{key}`: `{text}` is not an absolute path"))
                 .hint("write the path from `/` on"),

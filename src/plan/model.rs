@@ -158,6 +158,8 @@ pub struct WorkerPlan {
     pub environment: Vec<(String, Template)>,
     /// Folder to run in; `None` is listend's own.
     pub working_directory: Option<Template>,
+    /// A folder of its own.
+    pub runtime_directory: Option<RuntimeDirectory>,
     /// Whom to run as; `None` changes nothing.
     pub credentials: Option<Credentials>,
     /// umask(2); `None` is listend's own.
@@ -182,6 +184,26 @@ pub struct WorkerPlan {
     pub reload_command: Option<Hook>,
     /// What the core needs to know.
     pub lifecycle: Lifecycle,
+}
+
+/// A folder that is made for a worker (systemd.exec(5), RuntimeDirectory=).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeDirectory {
+    /// /run, or $XDG_RUNTIME_DIR of another user than root.
+    pub base: PathBuf,
+    /// Where it is in there; never empty, and all its parts are names.
+    pub name: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Whether it stays when the worker stops.
+    pub preserve: bool,
+}
+
+impl RuntimeDirectory {
+    /// Its path.
+    pub fn path(&self) -> PathBuf {
+        self.base.join(&self.name)
+    }
 }
 
 /// Whom a worker runs as.

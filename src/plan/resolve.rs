@@ -3,7 +3,7 @@
 use super::environment_file;
 use super::model::{
     Access, Activation, Credentials, HookTimes, Lifecycle, ListenerId, ListenerPlan, Plan,
-    ReloadBy, SocketPlan, WorkerPlan,
+    ReloadBy, RuntimeDirectory, SocketPlan, WorkerPlan,
 };
 use crate::config::{self, Config, Hook, Hooks, Located, NotifyAccess, Output, Ready, Template};
 use crate::handoff::belongs_to_a_handoff;
@@ -121,7 +121,8 @@ impl Resolver<'_> {
         ids: &HashMap<&str, ListenerId>,
     ) -> WorkerPlan {
         let credentials = self.credentials(worker);
-        let environment = self.environment(worker);
+        let runtime_directory = self.runtime_directory(worker);
+        let environment = self.environment(worker, runtime_directory.as_ref());
         self.variables_are_set(worker, &environment);
         self.fits_into_execve(worker, &environment);
         // Names were checked when the file was read; one that is missing is an error already.
@@ -149,6 +150,7 @@ impl Resolver<'_> {
                 .working_directory
                 .as_ref()
                 .map(|folder| folder.value.clone()),
+            runtime_directory,
             credentials,
             umask: worker.umask,
             limits: worker.limits.iter().map(|limit| limit.value).collect(),
@@ -274,9 +276,39 @@ impl Resolver<'_> {
         })
     }
 
-    /// listend's own environment without any handoff's variables; then who the user is; then the
-    /// files; then `environment:`. The last word on a name counts, and each name is there once.
-    fn environment(&mut self, worker: &config::Worker) -> Vec<(String, Template)> {
+    fn runtime_directory(&mut self, worker: &config::Worker) -> Option<RuntimeDirectory> {
+        let name = worker.runtime_directory.as_ref()?;
+        let base = if self.facts.uid == 0 {
+            Some("/run")
+        } else {
+            let mut variables = self.facts.environment.iter();
+            let found = variables.find(|(name, _)| name == "XDG_RUNTIME_DIR");
+            let found = found.map(|(_, value)| value.as_str());
+            found.filter(|path| path.starts_with('/'))
+        };
+        if base.is_none() {
+            let message = "`runtime_directory` is below $XDG_RUNTIME_DIR, which is not set";
+            let problem = Problem::new(Kind::BadValue, message).at(name.place);
+            let problem = problem.of_worker(&worker.name.value);
+            let hint = "start listend in a session of its user, or as a user's service of systemd";
+            self.report.add(problem.with_hint(hint.to_owned()));
+        }
+        Some(RuntimeDirectory {
+            base: base?.into(),
+            name: name.value.clone(),
+            mode: worker.runtime_directory_mode,
+            preserve: worker.runtime_directory_preserve,
+        })
+    }
+
+    /// listend's own environment without any handoff's variables; then who the user is, and its
+    /// runtime directory; then the files; then `environment:`. The last word on a name counts, and
+    /// each name is there once.
+    fn environment(
+        &mut self,
+        worker: &config::Worker,
+        runtime_directory: Option<&RuntimeDirectory>,
+    ) -> Vec<(String, Template)> {
         let mut variables = Variables::default();
         for (name, value) in &self.facts.environment {
             // JOURNAL_STREAM stays true only for a worker that writes to the same stream.
@@ -295,6 +327,10 @@ impl Resolver<'_> {
             ] {
                 variables.set(name, Template::literal(value.as_str()));
             }
+        }
+        if let Some(directory) = runtime_directory {
+            let path = directory.path().to_string_lossy().into_owned();
+            variables.set("RUNTIME_DIRECTORY", Template::literal(path));
         }
         for file in &worker.environment_files {
             for (name, value) in self.environment_file(file) {

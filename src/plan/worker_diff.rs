@@ -86,6 +86,7 @@ impl WorkerDiff {
             nonblocking,
             environment,
             working_directory,
+            runtime_directory,
             credentials,
             umask,
             limits,
@@ -115,6 +116,10 @@ impl WorkerDiff {
             (
                 before.working_directory != *working_directory,
                 "working_directory",
+            ),
+            (
+                before.runtime_directory != *runtime_directory,
+                "runtime_directory",
             ),
             (before.credentials != *credentials, "user or groups"),
             (before.umask != *umask, "umask"),

@@ -8,6 +8,7 @@ pub mod clock;
 mod control;
 mod editions;
 mod fd_store;
+mod folders;
 mod listeners;
 pub mod logging;
 mod logs;

@@ -207,6 +207,7 @@ impl Shell {
             (None, _) => sockets_of(&self.plan, self.bound.as_ref(), &definition),
         };
         let sockets = as_inherited(sockets);
+        Shell::make_folder(&mut self.folders, instance.worker, worker)?;
         let mut stored = self.notify.store.of(instance);
         stored.truncate(worker.fd_store as usize);
         let mut given = worker::Given {
@@ -258,6 +259,7 @@ impl Shell {
             };
             return Err((failure, format!("there is no {}", words::hook_word(kind))));
         };
+        Shell::make_folder(&mut self.folders, instance.worker, worker)?;
         let sockets = as_inherited(sockets_of(&self.plan, self.bound.as_ref(), &definition));
         let mut given = worker::Given {
             sockets: &sockets,

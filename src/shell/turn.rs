@@ -7,6 +7,7 @@ use super::clients::{self, Clients};
 use super::clock;
 use super::control::{Control, Part, Reloads};
 use super::editions::Editions;
+use super::folders::Folders;
 use super::logging;
 use super::logs::Logs;
 use super::looks::Looks;
@@ -68,6 +69,8 @@ pub struct Shell {
     pub(super) looks: Looks,
     /// The definitions of workers that a reload has replaced.
     pub(super) editions: Editions,
+    /// The runtime directories of workers.
+    pub(super) folders: Folders,
     /// The reload that is being read, and who waits for one.
     pub(super) reloads: Reloads,
     /// Why rollouts went back, in words, until one goes well.
@@ -191,6 +194,7 @@ impl Shell {
             logs,
             looks: Looks::default(),
             editions: Editions::default(),
+            folders: Folders::default(),
             reloads: Reloads::default(),
             setbacks: HashMap::new(),
             notify: Notify::default(),
@@ -523,10 +527,14 @@ impl Shell {
                 Effect::WatchAddresses { wanted } => self.watch.addresses(&self.epoll, wanted),
                 Effect::Answer { ticket, answer } => self.answered(ticket, answer),
                 Effect::CloseListeners => self.close_listeners(),
-                Effect::Exit { code } => self.exit = Some(code),
+                Effect::Exit { code } => {
+                    self.folders.remove_all();
+                    self.exit = Some(code);
+                }
                 Effect::Emit(event) => self.emit(&event),
             }
         }
+        self.tidy_folders();
     }
 
     fn emit(&mut self, event: &Event) {

@@ -6,6 +6,7 @@
 
 mod apart;
 mod child;
+mod copy;
 mod environment;
 mod fd;
 mod fork;
@@ -28,6 +29,7 @@ mod write;
 
 pub use apart::{SharedFd, close_apart, close_apart_within};
 pub use child::{FdAction, FdSlot};
+pub use copy::{Wait, do_in_a_copy};
 pub use environment::forget_variable;
 pub use fd::{close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, take_descriptor};
 pub use fork::{Forked, fork};

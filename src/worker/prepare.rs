@@ -523,6 +523,8 @@ struct Filling<'a> {
     first: i32,
     numbers: Numbers,
     around: &'a Surroundings,
+    /// For `{runtime_dir}`.
+    runtime_dir: String,
 }
 
 impl<'a> Filling<'a> {
@@ -539,6 +541,12 @@ impl<'a> Filling<'a> {
             first,
             numbers,
             around,
+            runtime_dir: worker
+                .runtime_directory
+                .as_ref()
+                .map_or(String::new(), |directory| {
+                    directory.path().to_string_lossy().into_owned()
+                }),
         }
     }
 
@@ -591,6 +599,7 @@ impl<'a> Filling<'a> {
                 Piece::Instance => put(&self.numbers.instance.to_string()),
                 Piece::Generation => put(&self.numbers.generation.to_string()),
                 Piece::Listend => put(&self.around.listend),
+                Piece::RuntimeDir => put(&self.runtime_dir),
                 Piece::SupervisorPid => put(&self.around.pid.to_string()),
                 Piece::Variable(name) | Piece::Words(name) => {
                     let value = variables.value(name).unwrap_or_default();

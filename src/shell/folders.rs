@@ -1,0 +1,245 @@
+//! The runtime directories of workers: made before a process of the worker starts, removed when the
+//! worker has come to rest.
+//!
+//! They are in a folder that only root, or the user that listend runs as, can write to, so that nobody
+//! can put a link in the way. What is in them is their worker's, and may be much: a copy of this
+//! process removes it, after the folder has been moved aside in one step.
+
+use super::turn::Shell;
+use crate::core::State;
+use crate::plan::{Activation, RuntimeDirectory, WorkerId, WorkerPlan};
+use crate::report::describe;
+use crate::stage::{LaunchFailure, Stage};
+use crate::sys::{self, Wait};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, open, openat, renameat2};
+use nix::libc::{dev_t, ino_t};
+use nix::sys::stat::{Mode, fchmod, fstat, fstatat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// Those that this listend has made, and is to remove.
+#[derive(Debug, Default)]
+pub(super) struct Folders {
+    made: Vec<Made>,
+    /// How many have been moved aside.
+    moved: u64,
+}
+
+#[derive(Debug)]
+struct Made {
+    worker: WorkerId,
+    directory: RuntimeDirectory,
+    /// Which folder it is.
+    inode: (dev_t, ino_t),
+}
+
+const FOLDER: OFlag = OFlag::O_DIRECTORY
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+impl Shell {
+    /// Makes the runtime directory of a worker that is about to start, if it is to have one.
+    pub(super) fn make_folder(
+        folders: &mut Folders,
+        worker: WorkerId,
+        plan: &WorkerPlan,
+    ) -> Result<(), (LaunchFailure, String)> {
+        let Some(directory) = &plan.runtime_directory else {
+            return Ok(());
+        };
+        let credentials = plan.credentials.as_ref();
+        let uid = credentials.and_then(|credentials| credentials.uid);
+        let gid = credentials.and_then(|credentials| credentials.gid);
+        let made = make(directory, uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        match made {
+            Ok(Some(inode)) if !directory.preserve => folders.made.push(Made {
+                worker,
+                directory: directory.clone(),
+                inode,
+            }),
+            Ok(_) => {}
+            Err((errno, why)) => {
+                let failure = LaunchFailure {
+                    stage: Stage::RuntimeDirectory,
+                    errno: errno as i32,
+                    detail: 0,
+                };
+                let path = directory.path();
+                return Err((failure, format!("{}: {why}", path.display())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes those of workers that have come to rest. While everything is being stopped they wait
+    /// for the end, which does not come before they are gone.
+    pub(super) fn tidy_folders(&mut self) {
+        if self.folders.made.is_empty() || self.core.is_stopping() {
+            return;
+        }
+        let made = std::mem::take(&mut self.folders.made);
+        let (rest, kept) = made
+            .into_iter()
+            .partition(|made| self.is_at_rest(made.worker));
+        self.folders.made = kept;
+        self.folders.remove(rest, Wait::No);
+    }
+
+    fn is_at_rest(&self, worker: WorkerId) -> bool {
+        // The process of each connection would make it again.
+        let plan = self.plan.worker(worker);
+        let removed = self.plan.removed_workers.contains(&worker);
+        if matches!(plan.lifecycle.activation, Activation::PerConnection(_)) && !removed {
+            return false;
+        }
+        let mut states = self.core.instances_of(worker);
+        states.all(|instance| {
+            let state = self.core.state(instance);
+            matches!(
+                state,
+                None | Some(State::Stopped | State::Failed { .. } | State::Waiting)
+            )
+        })
+    }
+}
+
+impl Folders {
+    /// Removes all that are left.
+    pub(super) fn remove_all(&mut self) {
+        let made = std::mem::take(&mut self.made);
+        self.remove(made, Wait::ForIt);
+    }
+
+    fn remove(&mut self, made: Vec<Made>, wait: Wait) {
+        let mut aside = Vec::with_capacity(made.len());
+        for made in made {
+            self.moved += 1;
+            let name = format!(".listend-{}-{}", std::process::id(), self.moved);
+            match made.move_aside(OsStr::new(&name)) {
+                Ok(path) => aside.extend(path),
+                Err(errno) => {
+                    let path = made.directory.path();
+                    let why = describe(errno as i32);
+                    log::warn!("cannot remove {}: {why}", path.display());
+                }
+            }
+        }
+        if aside.is_empty() {
+            return;
+        }
+        let removed = sys::do_in_a_copy(wait, || {
+            for path in &aside {
+                // Does not follow a link that is in there, at any depth.
+                let _what_is_left_stays = std::fs::remove_dir_all(path);
+            }
+        });
+        if let Err(error) = removed {
+            log::warn!("cannot remove {}: {error}", aside[0].display());
+        }
+    }
+}
+
+impl Made {
+    /// Gives it another name in its folder; where it is then, if it is still the one that was made.
+    fn move_aside(&self, name: &OsStr) -> nix::Result<Option<PathBuf>> {
+        let (parent, own) = match reach(&self.directory) {
+            Ok(place) => place,
+            Err((Errno::ENOENT, _)) => return Ok(None),
+            Err((errno, _)) => return Err(errno),
+        };
+        match fstatat(&parent, own, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) if (found.st_dev, found.st_ino) == self.inode => {}
+            Ok(_) | Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(errno),
+        }
+        let free = RenameFlags::RENAME_NOREPLACE;
+        renameat2(&parent, own, &parent, name, free)?;
+        Ok(Some(self.directory.path().with_file_name(name)))
+    }
+}
+
+type Refused = (Errno, String);
+
+fn refused(errno: Errno) -> Refused {
+    (errno, describe(errno as i32))
+}
+
+/// The folder in which it is, which is made if it is missing, and its name there.
+fn reach(directory: &RuntimeDirectory) -> Result<(OwnedFd, &OsStr), Refused> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut folder = open(&directory.base, flags, Mode::empty()).map_err(refused)?;
+    let mut names = directory.name.iter().peekable();
+    while let Some(name) = names.next() {
+        is_private(&folder)?;
+        if names.peek().is_none() {
+            return Ok((folder, name));
+        }
+        match mkdirat(&folder, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(refused(errno)),
+        }
+        folder = openat(&folder, name, FOLDER, Mode::empty()).map_err(refused)?;
+    }
+    // The configuration sees to it that there is a name.
+    Err(refused(Errno::EINVAL))
+}
+
+/// Whether nobody else can change what is in the folder.
+fn is_private(folder: &OwnedFd) -> Result<(), Refused> {
+    let found = fstat(folder).map_err(refused)?;
+    let ours = found.st_uid == 0 || found.st_uid == geteuid().as_raw();
+    let group = found.st_mode & 0o020 != 0 && found.st_gid != 0;
+    let others = found.st_mode & 0o002 != 0;
+    if !ours || group || others {
+        let why = format!(
+            "other users can change the folder that it is in (mode {:04o}, owner uid {})",
+            found.st_mode & 0o7777,
+            found.st_uid
+        );
+        return Err((Errno::EPERM, why));
+    }
+    Ok(())
+}
+
+/// Makes it; which folder it is, if it was not there before.
+fn make(
+    directory: &RuntimeDirectory,
+    uid: Option<Uid>,
+    gid: Option<Gid>,
+) -> Result<Option<(dev_t, ino_t)>, Refused> {
+    let (parent, name) = reach(directory)?;
+    let is_new = match mkdirat(&parent, name, Mode::from_bits_truncate(0o700)) {
+        Ok(()) => true,
+        Err(Errno::EEXIST) => false,
+        Err(errno) => return Err(refused(errno)),
+    };
+    let folder = openat(&parent, name, FOLDER, Mode::empty()).map_err(refused)?;
+    let found = fstat(&folder).map_err(refused)?;
+    let wanted = uid.unwrap_or(geteuid()).as_raw();
+    if !is_new && found.st_uid != wanted {
+        let why = format!(
+            "it is there already and belongs to uid {}, not to the worker's, which is {wanted}",
+            found.st_uid
+        );
+        return Err((Errno::EEXIST, why));
+    }
+    let mode = Mode::from_bits_truncate(directory.mode);
+    let set = match is_new {
+        true => fchown(&folder, uid, gid),
+        false => Ok(()),
+    };
+    let set = set.and_then(|()| match found.st_mode & 0o7777 == directory.mode {
+        true => Ok(()),
+        false => fchmod(&folder, mode),
+    });
+    if let Err(errno) = set {
+        if is_new {
+            let _empty = unlinkat(&parent, name, UnlinkatFlags::RemoveDir);
+        }
+        return Err(refused(errno));
+    }
+    Ok(is_new.then_some((found.st_dev, found.st_ino)))
+}
