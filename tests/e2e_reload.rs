@@ -15,8 +15,10 @@ use harness::{
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 #[test]
 fn what_has_not_changed_is_not_touched() {
@@ -198,6 +200,152 @@ workers:
     let counts = load.stop().counts;
     assert_eq!((counts.refused, counts.timed_out, counts.wrong), (0, 0, 0));
     assert!(counts.failed() <= 4, "{counts:?}");
+    daemon.stop();
+}
+
+/// Whether O_NONBLOCK is set on a socket that a process has, whatever its number.
+fn is_nonblocking(pid: i32, target: &str) -> bool {
+    let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let mut all = folder.filter_map(|entry| Some(entry.ok()?.path()));
+    let path = all.find(|path| fs::read_link(path).is_ok_and(|to| to == Path::new(target)));
+    let number = path.expect("it has the socket");
+    let number = number.file_name().expect("a number").to_string_lossy();
+    let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).expect("it is open");
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = i64::from_str_radix(flags.expect("flags").trim(), 8).expect("octal");
+    flags & i64::from(nix::libc::O_NONBLOCK) != 0
+}
+
+// O_NONBLOCK is what those need who have the listener now, and not what the definition says by which
+// the last one ran that has ended.
+#[test]
+fn o_nonblock_follows_who_has_the_listener() {
+    let world = World::new();
+    let with = |worker: &str| {
+        format!(
+            "\nlisteners: {{ web: '127.0.0.1:0' }}\nworkers:\n  app:\n    {worker}\n    listeners: [web]\n"
+        )
+    };
+    let daemon = run(
+        &world,
+        &with("command: [cat]\n    activation: per-connection\n    handoff: inetd"),
+    );
+    let web = daemon.address("web");
+    // A connection is served, and its process does not have the listener.
+    let mut open = client::tcp(web).expect("connect");
+    open.write_all(b"hello").expect("write");
+    open.read_exact(&mut [0; 5]).expect("an answer");
+
+    reload(&world, &with("$APP"));
+    let mut blocking = world.puppet();
+    assert!(
+        !blocking.report.fds[3].nonblocking,
+        "listend accepts no more"
+    );
+    drop(open);
+
+    // Both may not run at a time: the flag is one. The old one is gone before the new one starts.
+    rewrite(&world, &with("$APP\n    nonblocking: true"));
+    let reloading = begin(&world);
+    blocking.wait_for_its_end();
+    let mut nonblocking = world.puppet();
+    assert!(nonblocking.report.fds[3].nonblocking);
+    reloading.finish().expect_code(0);
+    rewrite(&world, &with("$APP"));
+    let reloading = begin(&world);
+    nonblocking.wait_for_its_end();
+    let mut blocking = world.puppet();
+    assert!(!blocking.report.fds[3].nonblocking);
+    reloading.finish().expect_code(0);
+    // While it drains it goes on with a listener that blocks, and listend accepts there.
+    blocking.ask("deaf");
+    let target = blocking.report.fds[3].target.clone();
+    rewrite(
+        &world,
+        &with("command: [cat]\n    activation: per-connection\n    handoff: inetd"),
+    );
+    let reloading = begin(&world);
+    daemon.line(&["app.0", "stopping with SIGTERM"]);
+    assert!(!is_nonblocking(daemon.pid(), &target));
+    let mut client = client::tcp(web).expect("connect");
+    client.write_all(b"hello").expect("write");
+    client.read_exact(&mut [0; 5]).expect("an answer");
+    assert!(!is_nonblocking(daemon.pid(), &target));
+    kill(blocking.pid(), Signal::SIGKILL);
+    reloading.finish().expect_code(0);
+    eventually("it is as listend wants it", || {
+        is_nonblocking(daemon.pid(), &target)
+    });
+    drop(client);
+    daemon.stop();
+}
+
+// A child that escaped from a worker has the listener for as long as it likes, and does with the flag
+// what it likes.
+#[test]
+fn listend_does_not_wait_for_a_client_that_somebody_else_has_taken() {
+    let Some(python) = require_tool("python3") else {
+        return;
+    };
+    let world = World::new();
+    let script = "
+import os, socket, threading
+listener = socket.socket(fileno=3)
+escaped, here = os.pipe()
+if os.fork():
+    os.close(here)
+    os.read(escaped, 1)
+    os._exit(0)
+os.setsid()
+os.close(here)
+def block():
+    while True: os.set_blocking(3, True)
+threading.Thread(target=block, daemon=True).start()
+open(os.environ['PIDS'], 'w').write(str(os.getpid()))
+while True:
+    try: client, _ = listener.accept()
+    except BlockingIOError: continue
+    client.sendall(b'child')
+    client.close()
+";
+    world.write("grab.py", script);
+    let with = |worker: &str| {
+        format!(
+            "
+listeners: {{ web: '127.0.0.1:0' }}
+workers:
+  app:
+    listeners: [web]
+    {worker}
+"
+        )
+    };
+    let old = format!(
+        "command: [{}, $DIR/grab.py]\n    environment: {{ PIDS: $DIR/pid }}\n    restart: never",
+        python.display()
+    );
+    let daemon = run(&world, &with(&old));
+    let web = daemon.address("web");
+    let mut child = 0;
+    eventually("the child is there", || {
+        let text = fs::read_to_string(world.path("pid")).unwrap_or_default();
+        child = text.parse().unwrap_or_default();
+        child != 0
+    });
+    let new = "command: [/bin/echo, -n, echo]\n    activation: per-connection
+    handoff: inetd\n    accept_rate: none";
+    rewrite(&world, &with(new));
+    ask(&world, "reload").expect_code(0);
+    for _ in 0..150 {
+        let clients: Vec<_> = (0..4).map(|_| client::tcp(web).expect("connect")).collect();
+        for mut client in clients {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).expect("an answer");
+            assert!(["child", "echo"].contains(&answer.as_str()), "{answer:?}");
+        }
+    }
+    ask(&world, "status").expect_code(0);
+    kill(child, Signal::SIGKILL);
     daemon.stop();
 }
 

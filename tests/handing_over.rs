@@ -60,7 +60,6 @@ fn worker(events: &str, handoff: Handoff, output: Output) -> WorkerPlan {
         argv0: None,
         listeners: Vec::new(),
         handoff,
-        nonblocking: false,
         environment: vec![
             ("KEPT".to_owned(), literal("yes")),
             // A handoff's own word wins, and stands there once.

@@ -22,6 +22,7 @@ mod instance;
 mod invariants;
 mod listeners;
 mod machine;
+mod nonblocking;
 mod operate;
 mod process;
 mod queues;
@@ -49,6 +50,7 @@ pub use input::{
 pub use instance::{Ending, Fault, Launch, Role, State};
 pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, Repaired};
 pub use machine::{Core, WhenDone};
+pub use nonblocking::{Flag, Needs, flag};
 pub use operate::{Answer, Command, Refused, Ticket};
 pub use queues::{
     CALM_FOR, FULL_FOR, GROWING_FOR, GROWING_LOOKS, LONGEST_GAP, QueueEvent, QueueNews,

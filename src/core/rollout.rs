@@ -366,7 +366,10 @@ impl Core {
                     }
                 }
             }
-            let parallel = self.workers[worker.0 as usize].lifecycle.rollout.parallel;
+            let parallel = match self.workers[worker.0 as usize].lifecycle.rollout.parallel {
+                _ if self.is_opposed(worker) => u32::MAX,
+                parallel => parallel,
+            };
             if !rollout.todo.is_empty() {
                 self.take_clients_again(worker);
             }
@@ -424,7 +427,11 @@ impl Core {
     ) -> Option<Step> {
         let known = &self.workers[worker.0 as usize];
         let old = known.slots.get(position as usize).copied()?;
-        let order = known.lifecycle.rollout.order;
+        let is_opposed = self.is_opposed(worker);
+        let order = match known.lifecycle.rollout.order {
+            _ if is_opposed => Order::StopFirst,
+            order => order,
+        };
         let step = |new, old, at| {
             Some(Step {
                 position,
@@ -438,6 +445,9 @@ impl Core {
         let is_back = back && slot.instance.generation == known.generation;
         if slot.state.is_busy() && is_back && slot.edition == known.edition {
             return None;
+        }
+        if !self.slots[old].state.is_busy() && is_opposed {
+            return step(old, None, At::MakingRoom);
         }
         if !self.slots[old].state.is_busy() {
             self.redefine(old);
@@ -460,6 +470,23 @@ impl Core {
         }
     }
 
+    /// Whether instances of the worker run that need O_NONBLOCK of their listeners the other way than
+    /// those that are to be started. They share the flag, so that one has to be gone before the other
+    /// comes: all of them, whatever `order` and `parallel` say.
+    fn is_opposed(&self, worker: WorkerId) -> bool {
+        let known = &self.workers[worker.0 as usize];
+        let wanted = known.lifecycle.nonblocking;
+        let mut all = known.slots.iter().chain(&known.others);
+        all.any(|index| {
+            let slot = &self.slots[*index];
+            slot.state.process().is_some() && slot.life.nonblocking != wanted
+        })
+    }
+
+    fn has_to_wait(&self, worker: WorkerId) -> bool {
+        self.waits_for_a_listener(worker) || self.is_opposed(worker)
+    }
+
     fn add_candidate(&mut self, worker: WorkerId, position: u32) -> usize {
         let definition = self.definition(worker);
         let instance = InstanceId {
@@ -479,9 +506,7 @@ impl Core {
             let state = self.slots[step.new].state;
             match step.at {
                 At::MakingRoom if state.is_busy() => return Outcome::Wait,
-                At::MakingRoom
-                    if self.waits_for_a_listener(self.slots[step.new].instance.worker) =>
-                {
+                At::MakingRoom if self.has_to_wait(self.slots[step.new].instance.worker) => {
                     return Outcome::Wait;
                 }
                 At::MakingRoom => {

@@ -1,9 +1,9 @@
 //! Taking one client out of a listener's accept queue.
 
-use super::bound::{BoundSocket, IoMode, set_mode};
+use super::bound::BoundSocket;
 use crate::config::{Endpoint, Transport, UnixName};
 use crate::connection::{Credentials, End, Ends, Protocol};
-use crate::sys::SharedFd;
+use crate::sys::{self, SharedFd};
 use nix::libc;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use socket2::{SockAddr, SockRef};
@@ -31,18 +31,11 @@ pub enum NotAccepted {
     Exhausted(i32),
 }
 
-/// Sets O_NONBLOCK: accept(2) must never hold up the daemon, and a client that poll(2) has shown may
-/// have gone by then.
+/// Accepts one client of a listener. The connection is non-blocking only if `nonblocking` says so:
+/// Linux does not pass O_NONBLOCK on.
 ///
-/// # Errors
-///
-/// Those of fcntl(2).
-pub fn prepare_to_accept(socket: &BoundSocket) -> io::Result<()> {
-    set_mode(&socket.fd, IoMode::NonBlocking).map(|_was_blocking| ())
-}
-
-/// Accepts one client of a listener that [`prepare_to_accept`] has seen. The connection is
-/// non-blocking only if `nonblocking` says so: Linux does not pass O_NONBLOCK on.
+/// It never waits, whatever O_NONBLOCK of the listener says. Everybody who has the listener can clear
+/// it at any moment, and a client that poll(2) has shown may have been taken by somebody else.
 ///
 /// # Errors
 ///
@@ -50,9 +43,10 @@ pub fn prepare_to_accept(socket: &BoundSocket) -> io::Result<()> {
 pub fn accept(socket: &BoundSocket, nonblocking: bool) -> Result<Accepted, NotAccepted> {
     let flags = if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
     let listener = SockRef::from(&socket.fd);
-    let (connection, peer) = listener
-        .accept4(libc::SOCK_CLOEXEC | flags)
-        .map_err(|error| why_not(&error))?;
+    let interrupted = sys::interrupt_soon().map_err(|error| no_timer(&error))?;
+    let accepted = listener.accept4(libc::SOCK_CLOEXEC | flags);
+    drop(interrupted);
+    let (connection, peer) = accepted.map_err(|error| why_not(&error))?;
     let protocol = protocol(&socket.address);
     let credentials = match protocol {
         Protocol::Unix => credentials(&connection),
@@ -68,6 +62,11 @@ pub fn accept(socket: &BoundSocket, nonblocking: bool) -> Result<Accepted, NotAc
         fd: OwnedFd::from(connection).into(),
         ends,
     })
+}
+
+/// A user with too many pending signals has no timer (timer_create(2)).
+fn no_timer(error: &io::Error) -> NotAccepted {
+    NotAccepted::Exhausted(error.raw_os_error().unwrap_or(libc::EAGAIN))
 }
 
 /// accept(2) also reports errors of the connection that it was about to return.

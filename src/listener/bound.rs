@@ -192,17 +192,6 @@ pub enum IoMode {
     AsItIs,
 }
 
-impl IoMode {
-    /// From what a worker's `nonblocking:` says.
-    pub const fn from_nonblocking(nonblocking: bool) -> IoMode {
-        if nonblocking {
-            IoMode::NonBlocking
-        } else {
-            IoMode::Blocking
-        }
-    }
-}
-
 /// What [`prepare_for_spawn`] found changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Disturbed {
@@ -228,7 +217,7 @@ pub fn prepare_for_spawn(
     mode: IoMode,
 ) -> io::Result<Disturbed> {
     let mut disturbed = Disturbed {
-        nonblocking: set_mode(&socket.fd, mode)?,
+        nonblocking: set_mode(socket, mode)?,
         shut_down: false,
         connected: repair::disconnect(socket)?,
     };
@@ -238,8 +227,14 @@ pub fn prepare_for_spawn(
     Ok(disturbed)
 }
 
-/// Of any descriptor: a socket, a FIFO, a message queue, a device. Answers whether it was otherwise.
-pub(super) fn set_mode(fd: &OwnedFd, mode: IoMode) -> io::Result<bool> {
+/// Sets or clears O_NONBLOCK, of anything: a socket, a FIFO, a message queue, a device. Answers whether
+/// it was otherwise.
+///
+/// # Errors
+///
+/// Those of fcntl(2).
+pub fn set_mode(socket: &BoundSocket, mode: IoMode) -> io::Result<bool> {
+    let fd = &socket.fd;
     let before = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     let mut after = before;
     match mode {

@@ -32,13 +32,14 @@ mod unix_path;
 mod vsock;
 mod waiting;
 
-pub use accept::{Accepted, NotAccepted, accept, prepare_to_accept};
+pub use accept::{Accepted, NotAccepted, accept};
 pub use adopt::{AdoptError, AdoptProblem, Inherited, match_up, take_inherited};
 pub use bind::{
     Adopted, BindError, BindStep, Note, Obstacle, Outcome, Purpose, bind_all, bind_missing,
 };
 pub use bound::{
     Bound, BoundListener, BoundSocket, Disturbed, IoMode, PathIdentity, Traces, prepare_for_spawn,
+    set_mode,
 };
 pub use depth::{Depth, DepthReader, Unit, depth, depths};
 pub use diag::{UnixSocket, unix_sockets};

@@ -151,9 +151,6 @@ pub struct WorkerPlan {
     pub listeners: Vec<ListenerId>,
     /// How it is told which descriptors it got.
     pub handoff: Handoff,
-    /// Whether O_NONBLOCK is set on them before every spawn, or cleared. With
-    /// [`Activation::PerConnection`]: on the connections.
-    pub nonblocking: bool,
     /// The whole environment but for the handoff's variables, in order, each name once.
     pub environment: Vec<(String, Template)>,
     /// Folder to run in; `None` is listend's own.
@@ -232,6 +229,9 @@ pub struct Lifecycle {
     pub stop_signal: i32,
     /// Whom that signal is sent to.
     pub kill_mode: KillMode,
+    /// Whether its listeners are to have O_NONBLOCK. With
+    /// [`Activation::PerConnection`]: on the connections.
+    pub nonblocking: bool,
     /// From there to SIGKILL; `None` waits for ever.
     pub stop_timeout: Option<Duration>,
     /// When an instance counts as ready.
@@ -259,6 +259,7 @@ impl Default for Lifecycle {
             restart: Restart::default(),
             stop_signal: nix::libc::SIGTERM,
             kill_mode: KillMode::Process,
+            nonblocking: false,
             stop_timeout: Some(Duration::from_secs(30)),
             ready: Ready::Started,
             start_timeout: Some(Duration::from_secs(90)),

@@ -144,7 +144,6 @@ impl Resolver<'_> {
             argv0: worker.argv0.as_ref().map(|name| name.value.clone()),
             listeners,
             handoff: worker.handoff.value,
-            nonblocking: worker.nonblocking.as_ref().is_some_and(|wish| wish.value),
             environment,
             working_directory: worker
                 .working_directory
@@ -166,6 +165,7 @@ impl Resolver<'_> {
                 Some(config::Reload::Signal(_)) | None => None,
             },
             lifecycle: Lifecycle {
+                nonblocking: worker.nonblocking.as_ref().is_some_and(|wish| wish.value),
                 activation,
                 instances,
                 restart: worker.restart.clone(),

@@ -83,7 +83,6 @@ impl WorkerDiff {
             argv0,
             listeners,
             handoff,
-            nonblocking,
             environment,
             working_directory,
             runtime_directory,
@@ -105,7 +104,6 @@ impl WorkerDiff {
             (before.argv0 != *argv0, "argv0"),
             (before.listeners != *listeners, "listeners"),
             (before.handoff != *handoff, "handoff"),
-            (before.nonblocking != *nonblocking, "nonblocking"),
         ] {
             self.note_program(is_other, what);
         }
@@ -152,6 +150,7 @@ impl WorkerDiff {
             restart,
             stop_signal,
             kill_mode,
+            nonblocking,
             stop_timeout,
             ready,
             start_timeout,
@@ -170,6 +169,7 @@ impl WorkerDiff {
         if before.instances != *instances {
             self.instances = Some((before.instances, *instances));
         }
+        self.note_program(before.nonblocking != *nonblocking, "nonblocking");
         self.note_program(before.ready != *ready, "ready");
         match activation_diff(&before.activation, activation) {
             Some("activation") => self.program.push("activation".to_owned()),

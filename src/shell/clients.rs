@@ -159,7 +159,7 @@ pub(super) fn roles(plan: &Plan) -> Vec<Role> {
             Activation::Eager => continue,
             Activation::OnDemand { .. } => Role::Watched,
             Activation::PerConnection(_) => Role::Accepted {
-                nonblocking: worker.nonblocking,
+                nonblocking: worker.lifecycle.nonblocking,
             },
         };
         for listener in &worker.listeners {
@@ -254,6 +254,7 @@ impl Shell {
 
     pub(super) fn accept(&mut self, id: SocketId, connection: ConnectionId) {
         let nonblocking = self.watch.role(id.0) == Role::Accepted { nonblocking: true };
+        self.prepare_to_accept(id);
         let accepted = match self.held(id) {
             Some(held) => listener::accept(held, nonblocking),
             None => Err(listener::NotAccepted::Gone),

@@ -69,8 +69,10 @@ fn name_before(name: &str) -> String {
 
 /// Where a socket is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+pub(super) enum At {
+    /// In the plan.
     Held(SocketAt),
+    /// Left over, by its number.
     Retired(u64),
 }
 
@@ -89,6 +91,7 @@ pub(super) struct Named<'a> {
     pub(super) backlog: u32,
     /// What it is to be; `None` for a socket that a reload has left over.
     pub(super) plan: Option<&'a ListenerPlan>,
+    pub(super) at: At,
     pub(super) held: &'a BoundSocket,
 }
 
@@ -131,10 +134,22 @@ impl Editions {
                 listener: &socket.listener,
                 backlog: plan.map_or(socket.backlog, |plan| plan.backlog),
                 plan,
+                at: socket.at,
                 held: held?,
             })
         });
         Definition::Former(&former.plan, sockets.collect())
+    }
+
+    /// The definitions that the plan has no more and that have this socket.
+    pub(super) fn former_with(
+        &self,
+        at: At,
+    ) -> impl Iterator<Item = (WorkerId, Edition, &WorkerPlan)> {
+        let has_it = move |former: &Former| former.sockets.iter().any(|socket| socket.at == at);
+        let all = self.former.iter();
+        let with_it = all.filter(move |(_, former)| has_it(former));
+        with_it.map(|((worker, edition), former)| (*worker, *edition, &former.plan))
     }
 
     /// Keeps the definitions that a reload replaces. To be called before its sockets are taken over.

@@ -171,6 +171,7 @@ impl Job {
 impl Shell {
     /// A scraper has connected.
     pub(super) fn take_scraper(&mut self, listener: ListenerId, socket: u32) {
+        self.prepare_to_accept((listener, socket));
         let Some(held) = self.held((listener, socket)) else {
             return;
         };

@@ -65,6 +65,11 @@ pub enum First {
 }
 
 impl Process {
+    /// Whether it has the listeners of its worker: who serves one connection has that alone.
+    pub fn has_listeners(&self) -> bool {
+        self.task == Task::Program && self.client.is_none()
+    }
+
     /// Signals the process alone.
     pub fn signal(&self, number: i32) -> io::Result<()> {
         if self.rest.is_some() {
@@ -232,24 +237,24 @@ pub struct Processes {
     firsts: HashMap<i32, ProcessId>,
     /// The process groups that go on although the main process has ended and is reaped.
     with_rest: HashMap<i32, ProcessId>,
-    /// How many of each worker have its listeners.
-    with_listeners: HashMap<WorkerId, usize>,
+    /// How many of each definition of a worker have its listeners.
+    with_listeners: HashMap<(WorkerId, Edition), usize>,
 }
 
 impl Processes {
     /// Registers a child.
     pub fn insert(&mut self, id: ProcessId, process: Process) {
         self.by_pid.insert(process.pid, id);
-        if process.task == Task::Program {
-            let worker = process.instance.worker;
-            *self.with_listeners.entry(worker).or_default() += 1;
+        if process.has_listeners() {
+            let definition = (process.instance.worker, process.edition);
+            *self.with_listeners.entry(definition).or_default() += 1;
         }
         self.by_id.insert(id, process);
     }
 
-    /// Whether any process has the listeners of this worker.
-    pub fn has_any(&self, worker: WorkerId) -> bool {
-        self.with_listeners.contains_key(&worker)
+    /// Whether any process has the listeners of this definition of the worker.
+    pub fn has_any(&self, worker: WorkerId, edition: Edition) -> bool {
+        self.with_listeners.contains_key(&(worker, edition))
     }
 
     /// Whose they are.
@@ -276,13 +281,13 @@ impl Processes {
             }
             Some(_) => self.with_rest.retain(|_, of| *of != id),
         }
-        let worker = process.instance.worker;
-        if process.task == Task::Program
-            && let Some(count) = self.with_listeners.get_mut(&worker)
+        let definition = (process.instance.worker, process.edition);
+        if process.has_listeners()
+            && let Some(count) = self.with_listeners.get_mut(&definition)
         {
             *count -= 1;
             if *count == 0 {
-                self.with_listeners.remove(&worker);
+                self.with_listeners.remove(&definition);
             }
         }
         if let Some(launching) = &mut process.launching {

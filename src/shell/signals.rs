@@ -46,6 +46,8 @@ impl Signals {
     /// No descriptors are left for the pipe.
     pub fn install() -> io::Result<Signals> {
         sys::reset_child_signal();
+        // Without one, accepting says so.
+        let _accepting_tells = sys::prepare_to_interrupt();
         let nohup = sys::is_ignored(SIGHUP);
         let (read, write) = UnixStream::pair()?;
         let numbers = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];

@@ -1,17 +1,19 @@
 //! Starting processes: instances, what serves one connection, and the commands around instances.
 
-use super::clients::Connection;
+use super::clients::{Connection, Role};
 use super::clock;
-use super::editions::{Definition, Named};
+use super::editions::{At, Definition, Named};
 use super::logs::Outlet;
 use super::notify;
 use super::process::Process;
 use super::turn::{LAUNCH_LOOK, Shell, Token};
+use super::watch::SocketId;
 use super::words;
 use crate::config;
-use crate::core::{ConnectionId, Edition, HookKind, Input, InstanceId, ProcessId, Task};
+use crate::core::{self, ConnectionId, Edition, Flag, HookKind, Input, InstanceId, Needs};
+use crate::core::{ProcessId, Task};
 use crate::listener::{self, Bound, IoMode};
-use crate::plan::{ListenerId, Plan, WorkerPlan};
+use crate::plan::{ListenerId, Plan, SocketAt, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Prepared, Tell};
 use crate::worker::{self, Inherited, Numbers};
@@ -101,11 +103,7 @@ impl Shell {
 
     /// Puts a worker's listeners in order: whoever ran last may have changed O_NONBLOCK and the
     /// backlog or shut them down, which belong to the shared open file description and not to the
-    /// descriptor. `culprit` is the instance that has just ended; before a start there is none, and
-    /// O_NONBLOCK that is not as this worker wants it is then nobody's fault.
-    ///
-    /// O_NONBLOCK is not taken away from under a process that has the listener and may have set it:
-    /// its next accept(2) would wait, and all that it serves with it.
+    /// descriptor. `culprit` is the instance that has just ended; before a start there is none.
     ///
     /// Answers whether all of them are in order; what is not needs to be repaired.
     pub(super) fn put_in_order(
@@ -117,25 +115,13 @@ impl Shell {
         let mut all_well = true;
         let definition = self.definition(instance, edition);
         let worker = definition.plan();
-        let own = IoMode::from_nonblocking(worker.nonblocking);
-        // The worker itself first: it may have thousands of listeners.
-        let somebody_has_it = || {
-            let takers = worker.listeners.iter().flat_map(|id| self.core.takers(*id));
-            let mut all = std::iter::once(&instance.worker).chain(takers);
-            all.any(|taker| self.processes.has_any(*taker))
+        let starting = match culprit {
+            None => Some(Needs::from_nonblocking(worker.lifecycle.nonblocking)),
+            Some(_) => None,
         };
-        let mode = match own {
-            IoMode::Blocking if somebody_has_it() => IoMode::AsItIs,
-            IoMode::Blocking | IoMode::NonBlocking | IoMode::AsItIs => own,
-        };
-        for Named {
-            listener: name,
-            backlog,
-            plan,
-            held: socket,
-        } in sockets_of(&self.plan, self.bound.as_ref(), &definition)
-        {
-            if let Some(plan) = plan {
+        for named in sockets_of(&self.plan, self.bound.as_ref(), &definition) {
+            let (name, socket) = (named.listener, named.held);
+            if let Some(plan) = named.plan {
                 for changed in listener::put_options_back(plan, socket) {
                     let who = culprit.map_or_else(
                         || "somebody who had it".to_owned(),
@@ -154,13 +140,22 @@ impl Shell {
                     );
                 }
             }
-            match listener::prepare_for_spawn(socket, backlog, mode) {
+            let mode = self.mode(named.at, starting);
+            match listener::prepare_for_spawn(socket, named.backlog, mode) {
                 Ok(disturbed) => {
                     let Some(culprit) = culprit else { continue };
-                    for words in words::disturbance(disturbed, worker.nonblocking) {
+                    let who = words::instance_name(&self.plan, culprit);
+                    if disturbed.nonblocking {
+                        // Servers do that to their listeners, and need not undo it.
+                        log::debug!(
+                            "listener {name}: {who} left O_NONBLOCK of {} otherwise than those who \
+                             have it need it; changed",
+                            socket.address
+                        );
+                    }
+                    for words in words::disturbance(disturbed) {
                         log::warn!(
-                            "listener {name}: {} {words} {}; put right",
-                            words::instance_name(&self.plan, culprit),
+                            "listener {name}: {who} {words} {}; put right",
                             socket.address
                         );
                     }
@@ -176,6 +171,44 @@ impl Shell {
             }
         }
         all_well
+    }
+
+    /// What O_NONBLOCK of a socket is to be, now or for who is about to be started with it.
+    fn mode(&self, at: At, starting: Option<Needs>) -> IoMode {
+        let (accepted_here, takers) = match at {
+            At::Held(SocketAt { listener, .. }) => (
+                matches!(self.watch.role(listener), Role::Accepted { .. }),
+                self.core.takers(listener),
+            ),
+            At::Retired(_) => (false, &[][..]),
+        };
+        let by_the_plan = takers.iter().filter_map(|taker| {
+            let is_there = self.processes.has_any(*taker, self.editions.latest(*taker));
+            is_there.then(|| self.plan.worker(*taker).lifecycle.nonblocking)
+        });
+        let by_others = self.editions.former_with(at);
+        let by_others = by_others.filter_map(|(worker, edition, plan)| {
+            let is_there = self.processes.has_any(worker, edition);
+            is_there.then_some(plan.lifecycle.nonblocking)
+        });
+        let running = by_the_plan.chain(by_others).map(Needs::from_nonblocking);
+        match core::flag(accepted_here, starting, running) {
+            Flag::Set => IoMode::NonBlocking,
+            Flag::Clear => IoMode::Blocking,
+            Flag::Leave => IoMode::AsItIs,
+        }
+    }
+
+    /// Puts O_NONBLOCK of a socket right of which listend is about to accept a client.
+    pub(super) fn prepare_to_accept(&self, (listener, socket): SocketId) {
+        let Some(held) = self.held((listener, socket)) else {
+            return;
+        };
+        let socket = held.planned;
+        let mode = self.mode(At::Held(SocketAt { listener, socket }), None);
+        if let Err(error) = listener::set_mode(held, mode) {
+            log::warn!("cannot set O_NONBLOCK on {}: {error}", held.address);
+        }
     }
 
     /// Puts the worker's listeners in order, lays the process out and launches it.
@@ -311,6 +344,10 @@ fn held_sockets<'a>(
             listener: &listener.name,
             backlog: listener.backlog,
             plan: Some(listener),
+            at: At::Held(SocketAt {
+                listener: *id,
+                socket: held.planned,
+            }),
             held,
         }));
     }

@@ -21,7 +21,7 @@ use super::watch::{SocketId, Watch};
 use super::words;
 use crate::core::{
     Core, Effect, Event, ExitStatus, Input, InstanceId, ListenerLife, Mono, Next, ProcessId, Scope,
-    Task, WhenDone,
+    WhenDone,
 };
 use crate::listener::{BindError, Bound};
 use crate::plan::{ListenerId, Plan, WorkerId};
@@ -463,7 +463,7 @@ impl Shell {
             return;
         };
         let (instance, edition) = (process.instance, process.edition);
-        let had_listeners = process.client.is_none() && process.task == Task::Program;
+        let had_listeners = process.has_listeners();
         self.notify.forget_process(&self.epoll, id);
         // At once, and not only before the next start: clients are to find the queue meanwhile.
         if had_listeners && !self.put_in_order(instance, edition, Some(instance)) {

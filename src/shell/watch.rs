@@ -8,7 +8,7 @@
 use super::clients::Role;
 use super::turn::Token;
 use crate::config::Endpoint;
-use crate::listener::{self, Bound, BoundSocket};
+use crate::listener::{Bound, BoundSocket};
 use crate::plan::ListenerId;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -110,11 +110,6 @@ impl Watch {
     /// Watches one socket, new or repaired.
     pub(super) fn socket(&mut self, epoll: &Epoll, id: SocketId, socket: &BoundSocket) {
         let role = self.role(id.0);
-        if let Role::Accepted { .. } = role
-            && let Err(error) = listener::prepare_to_accept(socket)
-        {
-            log::warn!("cannot set O_NONBLOCK on {}: {error}", socket.address);
-        }
         if socket.endpoint.accepts() || role != Role::Held {
             let flags = match role {
                 Role::Held => end_of(socket),

@@ -614,15 +614,8 @@ pub(super) fn instance_name(plan: &Plan, instance: InstanceId) -> String {
 }
 
 /// What an instance did to a socket that it shared, each as a verb that takes the address.
-pub(super) fn disturbance(disturbed: Disturbed, nonblocking: bool) -> Vec<&'static str> {
+pub(super) fn disturbance(disturbed: Disturbed) -> Vec<&'static str> {
     let mut words = Vec::new();
-    if disturbed.nonblocking {
-        words.push(if nonblocking {
-            "cleared O_NONBLOCK of"
-        } else {
-            "left O_NONBLOCK set on"
-        });
-    }
     if disturbed.shut_down {
         words.push("shut down");
     }

@@ -10,6 +10,7 @@ mod copy;
 mod environment;
 mod fd;
 mod fork;
+mod interrupt;
 mod launch;
 mod local_time;
 mod memory;
@@ -33,6 +34,7 @@ pub use copy::{Wait, do_in_a_copy};
 pub use environment::forget_variable;
 pub use fd::{close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, take_descriptor};
 pub use fork::{Forked, fork};
+pub use interrupt::{Interrupted, interrupt_soon, prepare_to_interrupt};
 pub use launch::{
     CStrings, ContainsNul, EnvSlot, Launched, Launching, Prepared, Stdio, Tell,
     can_unshare_descriptors, discard, launch,

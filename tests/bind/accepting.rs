@@ -3,17 +3,16 @@
 use crate::fixture::*;
 use listend::config::{Transport, UnixKind};
 use listend::connection::{Credentials, End, Protocol, Source};
-use listend::listener::{Accepted, BoundSocket, NotAccepted, accept, prepare_to_accept};
+use listend::listener::{Accepted, BoundSocket, NotAccepted, accept};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::unistd::{getegid, geteuid};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 
 /// Accepts the client that waits.
 fn take(socket: &BoundSocket) -> Accepted {
-    prepare_to_accept(socket).unwrap();
     accept(socket, false).unwrap()
 }
 
@@ -141,7 +140,6 @@ fn an_abstract_listener_has_its_name() {
 fn a_connection_is_close_on_exec_and_blocks_unless_asked() {
     let outcome = bound(&single(tcp("127.0.0.1:0")));
     let socket = first(&outcome);
-    prepare_to_accept(socket).unwrap();
     for nonblocking in [false, true] {
         let _client = connect("127.0.0.1", socket);
         let fd = accept(socket, nonblocking).unwrap().fd;
@@ -158,7 +156,6 @@ fn where_nobody_waits_nobody_is_accepted_and_nothing_blocks() {
     let stream = stream(&folder.join("app.sock"));
     let outcome = bound(&plan(&[&[tcp("127.0.0.1:0"), stream]], ACCESS));
     for socket in &outcome.bound.listeners[0].sockets {
-        prepare_to_accept(socket).unwrap();
         assert_eq!(accept(socket, false).unwrap_err(), NotAccepted::Gone);
     }
 }
@@ -167,7 +164,6 @@ fn where_nobody_waits_nobody_is_accepted_and_nothing_blocks() {
 fn a_socket_that_has_no_connections_says_so_at_once() {
     let outcome = bound(&single(udp("127.0.0.1:0")));
     let socket = first(&outcome);
-    prepare_to_accept(socket).unwrap();
     // EOPNOTSUPP: nothing to serve.
     assert_eq!(accept(socket, false).unwrap_err(), NotAccepted::Gone);
 }
@@ -180,4 +176,43 @@ fn closing_what_was_accepted_ends_the_connection() {
     let mut client = UnixStream::connect(&path).unwrap();
     drop(take(first(&outcome)));
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
+
+// Whatever whoever shares the listener does with O_NONBLOCK, and whenever.
+#[test]
+fn accepting_does_not_wait_for_a_client_that_has_gone() {
+    let folder = Folder::new();
+    let outcome = bound(&plan(
+        &[&[tcp("127.0.0.1:0"), stream(&folder.join("app.sock"))]],
+        ACCESS,
+    ));
+    for socket in &outcome.bound.listeners[0].sockets {
+        let flags = OFlag::from_bits_retain(fcntl(&socket.fd, FcntlArg::F_GETFL).unwrap());
+        assert!(!flags.contains(OFlag::O_NONBLOCK));
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    done.send(accept(socket, false).err()).unwrap();
+                }
+            });
+            for _ in 0..20 {
+                // Hardly a moment; for ever is what it was.
+                let answer = is_done.recv_timeout(std::time::Duration::from_secs(10));
+                if answer.is_err() {
+                    // So that the test can end.
+                    SockRef::from(&socket.fd)
+                        .shutdown(std::net::Shutdown::Both)
+                        .unwrap();
+                }
+                assert_eq!(answer, Ok(Some(NotAccepted::Gone)), "{}", socket.address);
+            }
+        });
+    }
+    // Who is there is accepted all the same.
+    let [tcp, _] = outcome.bound.listeners[0].sockets.as_slice() else {
+        panic!("two sockets")
+    };
+    let _client = connect("127.0.0.1", tcp);
+    take(tcp);
 }

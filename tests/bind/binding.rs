@@ -407,5 +407,5 @@ fn a_listener_is_put_back_in_order_before_a_spawn() {
         TcpStream::connect(("127.0.0.1", port(socket))).unwrap();
     }
     let outcome = bound(&single(udp("127.0.0.1:0")));
-    prepare_for_spawn(first(&outcome), 64, IoMode::from_nonblocking(true)).unwrap();
+    prepare_for_spawn(first(&outcome), 64, IoMode::NonBlocking).unwrap();
 }

@@ -3,9 +3,7 @@
 use crate::fixture::*;
 use listend::config::options::OptionValue;
 use listend::config::{Endpoint, Transport, UnixKind};
-use listend::listener::{
-    BoundSocket, Depth, DepthReader, Outcome, Unit, accept, depth, depths, prepare_to_accept,
-};
+use listend::listener::{BoundSocket, Depth, DepthReader, Outcome, Unit, accept, depth, depths};
 use listend::plan::Plan;
 use nix::libc;
 use nix::mqueue::{MQ_OFlag, mq_open, mq_send, mq_unlink};
@@ -36,7 +34,6 @@ fn short(mut plan: Plan) -> Outcome {
 }
 
 fn take(socket: &BoundSocket) {
-    prepare_to_accept(socket).unwrap();
     accept(socket, false).unwrap();
 }
 

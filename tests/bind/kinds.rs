@@ -32,7 +32,16 @@ fn is_nonblocking(socket: &BoundSocket) -> bool {
 /// Whatever it is, it can be put back in order before a spawn.
 fn check_modes(socket: &BoundSocket) {
     for nonblocking in [true, false] {
-        prepare_for_spawn(socket, 16, IoMode::from_nonblocking(nonblocking)).unwrap();
+        prepare_for_spawn(
+            socket,
+            16,
+            if nonblocking {
+                IoMode::NonBlocking
+            } else {
+                IoMode::Blocking
+            },
+        )
+        .unwrap();
         assert_eq!(is_nonblocking(socket), nonblocking);
     }
     assert!(is_close_on_exec(socket));

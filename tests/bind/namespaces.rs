@@ -4,8 +4,7 @@ use crate::fixture::*;
 use listend::config::{Endpoint, Multicast, Transport};
 use listend::connection::Protocol;
 use listend::listener::{
-    Adopted, BindStep, BoundSocket, Purpose, accept, bind_all, bind_missing, depth,
-    prepare_to_accept, waiters,
+    Adopted, BindStep, BoundSocket, Purpose, accept, bind_all, bind_missing, depth, waiters,
 };
 use listend::plan::{ListenerId, Plan};
 use nix::libc;
@@ -300,7 +299,6 @@ fn who_waits_in_another_namespace_is_not_known() {
     let before = waiters(&[socket]);
     assert!(!before.is_empty());
     assert!(!waiters(&[socket]).none_was_taken(&before));
-    prepare_to_accept(socket).unwrap();
     assert_eq!(accept(socket, false).unwrap().ends.protocol, Protocol::Tcp);
 }
 

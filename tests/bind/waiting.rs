@@ -3,7 +3,7 @@
 use crate::fixture::*;
 use listend::config::options::OptionValue;
 use listend::config::{Endpoint, Transport, UnixKind};
-use listend::listener::{BoundSocket, Waiters, accept, prepare_to_accept, waiters};
+use listend::listener::{BoundSocket, Waiters, accept, waiters};
 use nix::mqueue::{MQ_OFlag, mq_open, mq_send, mq_unlink};
 use nix::sys::stat::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -17,7 +17,6 @@ fn now(socket: &BoundSocket) -> Waiters {
 }
 
 fn take(socket: &BoundSocket) -> listend::listener::Accepted {
-    prepare_to_accept(socket).unwrap();
     accept(socket, false).unwrap()
 }
 

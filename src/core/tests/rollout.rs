@@ -49,6 +49,53 @@ fn with_stop_first_the_new_one_starts_when_the_old_one_has_ended() {
     assert_eq!(crew.answers().last(), Some(&Answer::Done));
 }
 
+/// Two instances, and a definition of them that needs O_NONBLOCK the other way.
+fn opposed() -> (Crew, Edition) {
+    let mut crew = Crew::new(|life| life.instances = 2);
+    let edition = Edition(2);
+    let life = life(|life| {
+        life.instances = 2;
+        life.nonblocking = true;
+    });
+    crew.reload(WorkerChange::Definition { edition, life });
+    (crew, edition)
+}
+
+#[test]
+fn who_needs_the_flag_of_the_listeners_otherwise_starts_when_all_before_have_ended() {
+    let (mut crew, edition) = opposed();
+    let old = [app(0, 1), app(1, 1)];
+    assert_eq!(crew.programs(), Crew::first(&old));
+    for instance in old {
+        assert_eq!(crew.signals(crew.program(instance))[0], SIGTERM);
+    }
+    crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
+    assert_eq!(crew.programs(), Crew::first(&[app(1, 1)]));
+    crew.exits(crew.program(app(1, 1)), killed_by(SIGTERM));
+    let new = [(app(0, 2), edition), (app(1, 2), edition)];
+    assert_eq!(crew.programs(), new);
+    crew.pass(seconds(2));
+    assert_eq!(crew.answers().last(), Some(&Answer::Done));
+}
+
+#[test]
+fn on_the_way_back_they_are_not_mixed_either() {
+    let (mut crew, edition) = opposed();
+    for instance in [app(0, 1), app(1, 1)] {
+        crew.exits(crew.program(instance), killed_by(SIGTERM));
+    }
+    crew.exits(crew.program(app(0, 2)), CRASH);
+    let left = crew.program(app(1, 2));
+    assert_eq!(crew.programs(), [(app(1, 2), edition)]);
+    assert_eq!(crew.signals(left)[0], SIGTERM);
+    crew.exits(left, killed_by(SIGTERM));
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 3), app(1, 3)]));
+    crew.pass(seconds(2));
+    let instance = app(0, 2);
+    let all = crew.answers();
+    assert_eq!(all.last(), Some(&Answer::RolledBack { instance }));
+}
+
 #[test]
 fn at_most_so_many_are_replaced_at_a_time() {
     for parallel in [1, 2] {

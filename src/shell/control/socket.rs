@@ -4,7 +4,7 @@
 use crate::config::{Endpoint, Presence, UnixKind, UnixName};
 use crate::control::Owner;
 use crate::diagnose::{self, Machine};
-use crate::listener::{self, Adopted, BindError, Bound, BoundSocket, Obstacle, Purpose};
+use crate::listener::{self, Adopted, BindError, Bound, BoundSocket, IoMode, Obstacle, Purpose};
 use crate::plan::{Access, ListenerId, ListenerPlan, Plan, SocketPlan};
 use crate::report::{FileId, Place};
 use crate::shell::one_line;
@@ -89,7 +89,7 @@ impl Drop for ControlSocket {
 fn file_owner(bound: &Bound, path: &Path) -> Result<Owner, String> {
     let cannot = |what: &dyn fmt::Display| format!("{}: cannot be set up: {what}", path.display());
     if let Some(socket) = bound.sockets(ListenerId(0)).first() {
-        listener::prepare_to_accept(socket).map_err(|error| cannot(&error))?;
+        listener::set_mode(socket, IoMode::NonBlocking).map_err(|error| cannot(&error))?;
         // Nobody has anything to hand over here.
         sys::refuse_descriptors(&socket.fd);
     }

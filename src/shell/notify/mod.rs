@@ -233,7 +233,11 @@ impl Shell {
     /// until then they may leave more.
     pub(super) fn forget_stores_of_stopped(&mut self) {
         for worker in self.notify.store.workers() {
-            if self.core.is_stopped(worker) && !self.processes.has_any(worker) {
+            let runs = || {
+                let mut all = self.processes.instances();
+                all.any(|instance| instance.worker == worker)
+            };
+            if self.core.is_stopped(worker) && !runs() {
                 self.forget_store(worker);
             }
         }
