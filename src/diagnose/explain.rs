@@ -29,7 +29,9 @@ pub fn unexplained(error: &BindError, plan: &Plan) -> Problem {
     let kind = match error.obstacle {
         Some(Obstacle::LiveServer { .. }) => Kind::LiveSocket,
         Some(Obstacle::NotASocket(_)) => Kind::NotASocket,
-        Some(Obstacle::Unprobed | Obstacle::Interference) | None => Kind::Errno(error.errno),
+        Some(Obstacle::Unprobed | Obstacle::Interference | Obstacle::OtherHands(_)) | None => {
+            Kind::Errno(error.errno)
+        }
     };
     Problem::new(kind, message(error, &listener.name, endpoint))
         .at(socket.place)
@@ -89,6 +91,11 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
         }
         _ if matches!(error.obstacle, Some(Obstacle::Interference)) => {
             let hint = "find out who else writes to the folder, and try again";
+            (problem.with_hint(hint.to_owned()), Vec::new())
+        }
+        _ if matches!(error.obstacle, Some(Obstacle::OtherHands(_))) => {
+            let hint = "choose a path whose folders belong to root, or name the folder itself and not \
+                        a link to it";
             (problem.with_hint(hint.to_owned()), Vec::new())
         }
         _ if error.step == BindStep::EnterNamespace => {
@@ -162,6 +169,10 @@ fn message(error: &BindError, name: &str, endpoint: &Endpoint) -> String {
             format!(
                 "{cannot}: a socket is there, and whether it is in use cannot be seen: {reason}"
             )
+        }
+        (Some(Obstacle::OtherHands(why)), _) => {
+            let path = error.path.clone().unwrap_or_default();
+            format!("{cannot}: {}", why.about(&path))
         }
         (Some(Obstacle::Interference), _) => {
             format!("{cannot}: somebody else changed the path meanwhile")

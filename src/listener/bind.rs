@@ -49,9 +49,6 @@ pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
         // Held until here, so that two sockets of one plan are seen to collide. What cannot be
         // removed again is something that somebody else put there meanwhile.
         let _ = outcome.bound.remove_everything();
-        for folder in outcome.bound.created_folders.iter().rev() {
-            let _ = std::fs::remove_dir(folder);
-        }
         let bound = std::mem::take(&mut outcome.bound);
         for (id, listener) in (0..).map(ListenerId).zip(bound.listeners) {
             for socket in listener.sockets {

@@ -6,8 +6,9 @@ use super::{queue, repair, symlink};
 use crate::config::Endpoint;
 use crate::plan::ListenerId;
 use crate::sys::SharedFd;
+use crate::walk::Place;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::stat::{SFlag, lstat};
+use nix::sys::stat::SFlag;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -138,9 +139,7 @@ impl Bound {
     pub fn withdraw(self) {
         // What cannot be removed has nobody to tell but the error that is shown anyway.
         let _left_behind = self.remove_everything();
-        for folder in self.created_folders.iter().rev() {
-            let _in_use_by_others = std::fs::remove_dir(folder);
-        }
+        remove_folders(&self.created_folders);
     }
 }
 
@@ -161,14 +160,31 @@ fn remove_file(socket: &BoundSocket) -> Result<(), (PathBuf, io::Error)> {
 /// Unlinks the path if it still is that socket or FIFO. A path that has gone or has become another
 /// file is no error.
 pub(super) fn remove_if_ours(path: &Path, identity: PathIdentity) -> io::Result<()> {
-    match lstat(path) {
+    match Place::of(path) {
+        Ok(place) => remove_ours(&place, identity),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The same of a place that is known.
+pub(super) fn remove_ours(place: &Place, identity: PathIdentity) -> io::Result<()> {
+    match place.look() {
         Ok(stat)
             if (is_socket(stat.st_mode) || is_fifo(stat.st_mode))
                 && PathIdentity::of(&stat) == identity =>
         {
-            std::fs::remove_file(path)
+            place.remove().map_err(io::Error::from)
         }
         _ => Ok(()),
+    }
+}
+
+/// Removes folders that were made and are empty, the innermost first.
+pub(super) fn remove_folders(made: &[PathBuf]) {
+    for folder in made.iter().rev() {
+        if let Ok(place) = Place::of(folder) {
+            let _in_use_by_others = place.remove_folder();
+        }
     }
 }
 

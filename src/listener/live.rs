@@ -12,10 +12,11 @@ use super::{inet, queue, symlink};
 use crate::config::options::{OptionSetting, Phase};
 use crate::config::{Endpoint, Multicast};
 use crate::plan::{Access, ListenerPlan, option_changes};
+use crate::walk::Place;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open};
+use nix::fcntl::AtFlags;
 use nix::libc;
-use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, fchown, fchownat, getegid, geteuid};
 use socket2::{InterfaceIndexOrAddress, SockRef};
 use std::fs::Permissions;
@@ -187,9 +188,9 @@ impl<'a> Live<'a> {
             return Ok(());
         };
         let failed = |errno| Failure::new(BindStep::ReadBack, errno).about(path);
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let handle = open(path, flags, Mode::empty()).map_err(failed)?;
-        let file = fstat(&handle).map_err(failed)?;
+        let place =
+            Place::of(path).map_err(|refused| Failure::on_the_way(BindStep::ReadBack, refused))?;
+        let (handle, file) = place.handle().map_err(failed)?;
         if PathIdentity::of(&file) != identity {
             return Err(failed(Errno::EADDRINUSE).because(Obstacle::Interference));
         }

@@ -6,6 +6,7 @@ use super::inet::{self, Wanted};
 use super::option::{Act, Effective, Options};
 use super::outcome::{BindStep, Failure, Note, Purpose};
 use super::paths::TriedAt;
+use super::special::Opened;
 use super::unix_path::File;
 use super::{inherited, netlink, queue, special, symlink, unix_path, vsock};
 use crate::config::options::Phase;
@@ -64,11 +65,19 @@ impl Binder {
                 let (kind, name) = (*kind, name);
                 self.unix((id, index), plan, endpoint, (kind, name))?
             }
-            Endpoint::Fifo { path } => special::fifo(endpoint, path, plan, self.purpose, folders)?,
+            Endpoint::Fifo { path } => {
+                match special::fifo(endpoint, path, plan, self.purpose, folders)? {
+                    Opened::Ready(ready) => Some(ready),
+                    Opened::Tried(place) => {
+                        self.only_once(place, path)?;
+                        None
+                    }
+                }
+            }
             Endpoint::Special { path, writable } => {
                 special::special(endpoint, (path, *writable), self.purpose)?
             }
-            Endpoint::MessageQueue { name } => Some(queue::open(endpoint, name, plan)?),
+            Endpoint::MessageQueue { name } => queue::open(endpoint, name, plan, self.purpose)?,
             Endpoint::Netlink {
                 protocol, group, ..
             } => {

@@ -4,6 +4,7 @@ use super::bound::Bound;
 use super::option::Effective;
 use crate::config::{Endpoint, Presence};
 use crate::plan::{ListenerId, Plan};
+use crate::walk::{Refused, Why};
 use std::io;
 use std::path::PathBuf;
 
@@ -80,6 +81,8 @@ pub enum Obstacle {
     Unprobed,
     /// Somebody else changed the path in the middle of it.
     Interference,
+    /// On the way there is something that other users can turn elsewhere.
+    OtherHands(Why),
 }
 
 /// One socket that could not be bound.
@@ -184,6 +187,14 @@ impl Failure {
                 .unwrap_or(nix::libc::ENAMETOOLONG),
             obstacle: None,
             path: None,
+        }
+    }
+
+    /// What keeps the way to a path from being gone.
+    pub(super) fn on_the_way(step: BindStep, refused: Refused) -> Failure {
+        Failure {
+            obstacle: refused.why.map(Obstacle::OtherHands),
+            ..Failure::new(step, refused.errno).about(refused.path)
         }
     }
 

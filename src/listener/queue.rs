@@ -6,7 +6,7 @@
 use super::bound::PathIdentity;
 use super::one::Ready;
 use super::option::Effective;
-use super::outcome::{BindStep, Failure, Obstacle};
+use super::outcome::{BindStep, Failure, Obstacle, Purpose};
 use crate::config::Endpoint;
 use crate::config::options::{How, OptionSetting, OptionValue};
 use crate::plan::{Access, ListenerPlan};
@@ -19,13 +19,21 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Opens the queue, and makes it first where it is not there.
-pub(super) fn open(endpoint: &Endpoint, name: &str, plan: &ListenerPlan) -> Result<Ready, Failure> {
+/// Opens the queue, and makes it first where it is not there; `None` if that was only to be tried.
+pub(super) fn open(
+    endpoint: &Endpoint,
+    name: &str,
+    plan: &ListenerPlan,
+    purpose: Purpose,
+) -> Result<Option<Ready>, Failure> {
     let failed = |errno| Failure::new(BindStep::Open, errno).about(name);
     let call = c_name(name).map_err(|error| Failure::new(BindStep::Open, error).about(name))?;
     let (fd, created) = match sys::open_queue(&call, QueueOpen::Existing) {
         Ok(fd) => (fd, false),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+            if purpose == Purpose::Try {
+                return try_limits(name, plan).map(|()| None);
+            }
             (create(name, &call, plan)?, true)
         }
         Err(error) => return Err(refused(name, error)),
@@ -42,11 +50,11 @@ pub(super) fn open(endpoint: &Endpoint, name: &str, plan: &ListenerPlan) -> Resu
         Ok((PathIdentity::of(&file), effective))
     })();
     match finished {
-        Ok((identity, effective)) => Ok(Ready {
+        Ok((identity, effective)) => Ok(Some(Ready {
             identity: Some(identity),
             created,
             ..Ready::new(fd, endpoint, effective)
-        }),
+        })),
         Err(failure) => {
             if created {
                 let _ = sys::unlink_queue(&call);
@@ -73,6 +81,22 @@ pub(super) fn taken(name: &str, words: &'static str) -> Failure {
     Failure::new(BindStep::Open, Errno::EEXIST)
         .about(name)
         .because(Obstacle::NotASocket(words))
+}
+
+/// Says whether a queue could have the limits that are asked for, without making one that everybody
+/// would see. Root may go beyond those of the system (CAP_SYS_RESOURCE, mq_overview(7)).
+fn try_limits(name: &str, plan: &ListenerPlan) -> Result<(), Failure> {
+    let Some(limits) = asked_limits(&plan.options) else {
+        return Ok(());
+    };
+    let most = |setting| system_setting(setting).filter(|_| !geteuid().is_root());
+    let is_beyond = |asked: i64, most: Option<i64>| most.is_some_and(|most| asked > most);
+    if is_beyond(limits.messages, most("msg_max"))
+        || is_beyond(limits.message_size, most("msgsize_max"))
+    {
+        return Err(Failure::new(BindStep::SetOption("mq_attr"), Errno::EINVAL).about(name));
+    }
+    Ok(())
 }
 
 /// Makes it, with owner and mode.
@@ -142,9 +166,12 @@ fn asked_limits(options: &[OptionSetting]) -> Option<QueueLimits> {
 
 /// `otherwise` is what Linux has unless somebody changed it (mq_overview(7)).
 fn system_default(setting: &str, otherwise: i64) -> i64 {
+    system_setting(setting).unwrap_or(otherwise)
+}
+
+fn system_setting(setting: &str) -> Option<i64> {
     let text = std::fs::read_to_string(format!("/proc/sys/fs/mqueue/{setting}"));
-    let number = text.ok().and_then(|text| text.trim().parse().ok());
-    number.unwrap_or(otherwise)
+    text.ok()?.trim().parse().ok()
 }
 
 /// The limits that were asked for, as they are.

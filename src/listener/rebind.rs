@@ -6,17 +6,18 @@
 //! touched at all.
 
 use super::bind::{Adopted, Binder, port_of, read_somaxconn};
-use super::bound::{Bound, BoundListener, BoundSocket, PathIdentity, remove_if_ours};
+use super::bound::{Bound, BoundListener, BoundSocket, PathIdentity, remove_folders};
 use super::live::{Changed, Live};
 use super::namespace::{Inside, Namespaces};
 use super::outcome::{BindError, BindStep, Failure, Note, Purpose};
 use super::retired::Retired;
 use super::{overlap, repair};
 use crate::plan::{Changes, ListenerChange, ListenerId, ListenerPlan, Origin, Plan, SocketAt};
+use crate::walk::Place;
 use nix::libc;
-use nix::sys::stat::lstat;
+use nix::sys::stat::FileStat;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::io;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// A reload of the listeners of which only what cannot fail is left to do.
@@ -49,9 +50,29 @@ struct Plans<'p> {
 /// A path that was moved out of the way of another.
 #[derive(Debug)]
 struct Aside {
-    path: PathBuf,
-    moved_to: PathBuf,
+    /// Where it is meanwhile, beside where it was.
+    place: Place,
+    /// What it was called.
+    name: OsString,
     identity: PathIdentity,
+}
+
+/// What the merged plan has no more: a socket's path, or a link to it.
+#[derive(Debug, Clone, Copy)]
+struct Leaving<'b> {
+    socket: &'b BoundSocket,
+    is_link: bool,
+}
+
+impl Leaving<'_> {
+    /// Whether it still is what was made.
+    fn is(&self, place: &Place, found: &FileStat) -> bool {
+        if self.is_link {
+            let target = place.target().ok();
+            return target.is_some() && target.as_deref() == self.socket.address.path();
+        }
+        self.socket.identity == Some(PathIdentity::of(found))
+    }
 }
 
 /// Binds what is new in a merged plan ([`crate::plan::merge()`]) and changes what is kept, so that
@@ -104,7 +125,7 @@ struct Work<'b, 'p> {
     binder: Binder,
     namespaces: Namespaces,
     /// Paths and links of the running plan that the merged one has no more.
-    leaving: HashMap<PathBuf, Option<&'b BoundSocket>>,
+    leaving: HashMap<PathBuf, Leaving<'b>>,
     /// Internet sockets that go away, by port.
     retired: HashMap<u16, Vec<SocketAt>>,
     /// Those that can be bound only when what goes away has been shut down.
@@ -360,23 +381,20 @@ impl<'b, 'p> Work<'b, 'p> {
             let Some(leaving) = self.leaving.remove(path) else {
                 continue;
             };
-            let Ok(found) = lstat(path) else { continue };
-            let identity = PathIdentity::of(&found);
-            if let Some(socket) = leaving {
-                if socket.identity != Some(identity) {
-                    // Somebody else's: binding says what it is.
-                    continue;
-                }
+            let failed = |errno| Failure::new(BindStep::RemoveStale, errno).about(path);
+            // What is not ours or has gone: binding says what it is.
+            let Ok(place) = Place::of(path) else { continue };
+            let Ok(found) = place.look() else { continue };
+            if !leaving.is(&place, &found) {
+                continue;
             }
-            let mut moved_to = path.as_os_str().to_owned();
-            moved_to.push(format!(".listend-{}", std::process::id()));
-            let moved_to = PathBuf::from(moved_to);
-            std::fs::rename(path, &moved_to)
-                .map_err(|error| Failure::new(BindStep::RemoveStale, error).about(path))?;
+            let mut aside = place.name().to_owned();
+            aside.push(format!(".listend-{}", std::process::id()));
+            place.rename(&aside).map_err(failed)?;
             self.prepared.asides.push(Aside {
-                path: path.to_owned(),
-                moved_to,
-                identity,
+                name: place.name().to_owned(),
+                place: place.beside(aside).map_err(failed)?,
+                identity: PathIdentity::of(&found),
             });
         }
         Ok(())
@@ -477,16 +495,17 @@ fn retired_ports(bound: &Bound, changes: &Changes) -> HashMap<u16, Vec<SocketAt>
 }
 
 /// The paths of sockets that go away, with the socket, and the links that do.
-fn leaving<'b>(bound: &'b Bound, plans: Plans) -> HashMap<PathBuf, Option<&'b BoundSocket>> {
+fn leaving<'b>(bound: &'b Bound, plans: Plans) -> HashMap<PathBuf, Leaving<'b>> {
     let mut leaving = HashMap::new();
     for at in &plans.changes.retired {
         let Some(socket) = held_at(bound, *at) else {
             continue;
         };
         let links = socket.traces.symlinks.iter();
-        leaving.extend(links.map(|link| (link.clone(), None)));
+        let of = |is_link| Leaving { socket, is_link };
+        leaving.extend(links.map(|link| (link.clone(), of(true))));
         if let Some(path) = socket.address.path().filter(|_| socket.created) {
-            leaving.insert(path.to_owned(), Some(socket));
+            leaving.insert(path.to_owned(), of(false));
         }
     }
     for id in plans.changes.listeners.keys() {
@@ -494,9 +513,15 @@ fn leaving<'b>(bound: &'b Bound, plans: Plans) -> HashMap<PathBuf, Option<&'b Bo
             let Origin::Held(from) = *origin else {
                 continue;
             };
-            if let Some(live) = live(bound, plans, *id, index, from) {
+            if let Some(live) = live(bound, plans, *id, index, from)
+                && let Some(socket) = held_at(bound, from)
+            {
+                let link = Leaving {
+                    socket,
+                    is_link: true,
+                };
                 let links = live.gone_links();
-                leaving.extend(links.into_iter().map(|link| (link, None)));
+                leaving.extend(links.into_iter().map(|path| (path, link)));
             }
         }
     }
@@ -524,15 +549,8 @@ impl Prepared<'_> {
             }
         }
         for aside in &self.asides {
-            // A link is no socket, and is removed as what it is.
-            let is_link = lstat(&aside.moved_to).is_ok_and(|found| is_link(found.st_mode));
-            let removed = if is_link {
-                std::fs::remove_file(&aside.moved_to)
-            } else {
-                remove_if_ours(&aside.moved_to, aside.identity)
-            };
-            if let Err(error) = removed {
-                log::warn!("cannot remove {}: {error}", aside.moved_to.display());
+            if let Err(error) = aside.remove() {
+                log::warn!("cannot remove {}: {error}", aside.place.path().display());
             }
         }
         let mut old = std::mem::take(&mut bound.listeners);
@@ -614,8 +632,8 @@ impl Prepared<'_> {
         }
         drop(self.fresh);
         for aside in self.asides.iter().rev() {
-            if let Err(error) = put_back(aside) {
-                log::warn!("cannot put {} back: {error}", aside.path.display());
+            if let Err(error) = aside.put_back() {
+                log::warn!("cannot put {} back: {error}", aside.place.path().display());
             }
         }
         for at in &self.lost {
@@ -626,22 +644,23 @@ impl Prepared<'_> {
                 log::error!("cannot listen again on {}: {error}", held.address);
             }
         }
-        for folder in self.folders.iter().rev() {
-            let _in_use_by_others = std::fs::remove_dir(folder);
+        remove_folders(&self.folders);
+    }
+}
+
+impl Aside {
+    /// Unless it has become something else.
+    fn remove(&self) -> nix::Result<()> {
+        match self.place.look() {
+            Ok(now) if PathIdentity::of(&now) == self.identity => self.place.remove(),
+            _ => Ok(()),
         }
     }
-}
 
-/// Unless somebody else has put something there.
-fn put_back(aside: &Aside) -> io::Result<()> {
-    if lstat(&aside.path).is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
+    /// Unless somebody else has put something there.
+    fn put_back(&self) -> nix::Result<()> {
+        self.place.rename(&self.name)
     }
-    std::fs::rename(&aside.moved_to, &aside.path)
-}
-
-fn is_link(mode: libc::mode_t) -> bool {
-    mode & libc::S_IFMT == libc::S_IFLNK
 }
 
 /// Adopted sockets that wait for the rest of their listener go with it.

@@ -4,63 +4,80 @@
 //! that there is no moment in which it has more than was asked for. Nothing is opened before it is
 //! known what it is: to open a device may do something already.
 
-use super::bound::{PathIdentity, remove_if_ours};
+use super::bound::{PathIdentity, remove_ours};
 use super::one::Ready;
 use super::option::{Act, Options};
 use super::outcome::{BindStep, Failure, Obstacle, Purpose};
-use super::paths::create_parents;
+use super::paths::{TriedAt, create_parents, reach, try_create, try_replace};
 use super::unix_path::{give_rights, not_a_socket};
 use crate::config::Endpoint;
 use crate::config::options::Phase;
 use crate::plan::{Access, ListenerPlan};
+use crate::walk;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::libc;
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat};
+use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::sys::statfs::{
     CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC,
     TRACEFS_MAGIC, fstatfs,
 };
-use nix::unistd::{AccessFlags, eaccess, geteuid, mkfifo};
+use nix::unistd::{AccessFlags, eaccess, geteuid, mkfifoat};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+/// What came of a FIFO.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Ready(Ready),
+    /// It is, or would be made, here.
+    Tried(TriedAt),
+}
 
 /// Makes a FIFO, or takes the one that is there if it is as the listener asks for. Open for reading
 /// and writing, so that there is always a writer and a reader never sees the end (fifo(7)).
 ///
-/// `None` if one is there and it was only to be tried: to open it would wake whoever waits in
-/// open(2) for the other side.
+/// If it was only to be tried, nothing is made or opened: that would wake whoever waits in open(2) for
+/// the other side.
 pub(super) fn fifo(
     endpoint: &Endpoint,
     path: &Path,
     plan: &ListenerPlan,
     purpose: Purpose,
     folders: &mut Vec<PathBuf>,
-) -> Result<Option<Ready>, Failure> {
+) -> Result<Opened, Failure> {
     let failed = |errno| Failure::new(BindStep::Open, errno).about(path);
     let access = &plan.access;
-    let created = match lstat(path) {
-        Ok(found) => {
-            fits(path, &found, access)?;
+    let (place, missing) = reach(path)?;
+    let found = match missing.as_slice() {
+        [] => place.handle(),
+        _ => Err(Errno::ENOENT),
+    };
+    let (place, created) = match found {
+        Ok((handle, file)) => {
+            fits(path, &file, access)?;
             if purpose == Purpose::Try {
-                eaccess(path, AccessFlags::R_OK | AccessFlags::W_OK).map_err(failed)?;
-                return Ok(None);
+                let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
+                let rights = AccessFlags::R_OK | AccessFlags::W_OK;
+                eaccess(link.as_str(), rights).map_err(failed)?;
+                return Ok(Opened::Tried(try_replace(path, &place, &file)?));
             }
-            false
+            (place, false)
+        }
+        Err(Errno::ENOENT) if purpose == Purpose::Try => {
+            return Ok(Opened::Tried(try_create(path, access)?));
         }
         Err(Errno::ENOENT) => {
-            create_parents(path, access, folders)?;
-            mkfifo(path, Mode::empty()).map_err(failed)?;
-            true
+            let place = create_parents(path, access, folders)?;
+            mkfifoat(place.folder(), place.name(), Mode::empty()).map_err(failed)?;
+            (place, true)
         }
         Err(errno) => {
             let folder = path.parent().unwrap_or(path);
             return Err(Failure::new(BindStep::CreateFolder, errno).about(folder));
         }
     };
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let handle = open(path, flags, Mode::empty()).map_err(failed)?;
-    let file = fstat(&handle).map_err(failed)?;
+    let (handle, file) = place.handle().map_err(failed)?;
     if created {
         born_here(path, &file)?;
     } else {
@@ -68,14 +85,14 @@ pub(super) fn fifo(
     }
     let identity = PathIdentity::of(&file);
     match open_fifo(endpoint, path, plan, (&handle, &file), created) {
-        Ok(ready) => Ok(Some(Ready {
+        Ok(ready) => Ok(Opened::Ready(Ready {
             identity: Some(identity),
             created,
             ..ready
         })),
         Err(failure) => {
             if created {
-                let _ = remove_if_ours(path, identity);
+                let _ = remove_ours(&place, identity);
             }
             Err(failure)
         }
@@ -133,6 +150,7 @@ fn fits(path: &Path, found: &FileStat, access: &Access) -> Result<(), Failure> {
 fn born_here(path: &Path, file: &FileStat) -> Result<(), Failure> {
     let ours = is_a(file, SFlag::S_IFIFO)
         && file.st_uid == geteuid().as_raw()
+        && file.st_nlink == 1
         && file.st_mode & 0o777 == 0;
     if ours {
         return Ok(());
@@ -152,8 +170,8 @@ pub(super) fn special(
     purpose: Purpose,
 ) -> Result<Option<Ready>, Failure> {
     let failed = |errno| Failure::new(BindStep::Open, errno).about(path);
-    let handle = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
-    let file = fstat(&handle).map_err(failed)?;
+    let (handle, file) =
+        walk::find(path).map_err(|refused| Failure::on_the_way(BindStep::Open, refused))?;
     let is_special = is_a(&file, SFlag::S_IFCHR)
         || (is_a(&file, SFlag::S_IFREG) && is_the_kernels(&handle).map_err(failed)?);
     if !is_special {
@@ -189,8 +207,6 @@ fn is_the_kernels(handle: &OwnedFd) -> nix::Result<bool> {
 
 /// Opens the very file that the handle is for.
 fn reopen(handle: &OwnedFd, path: &Path, mode: OFlag) -> Result<OwnedFd, Failure> {
-    let flags = mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
-    open(link.as_str(), flags, Mode::empty())
+    walk::reopen(handle, mode | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
         .map_err(|errno| Failure::new(BindStep::Open, errno).about(path))
 }

@@ -7,16 +7,16 @@
 use super::bind::{BindStep, Failure};
 use super::paths::create_parents;
 use crate::plan::Access;
+use crate::walk::{Hand, Place};
 use nix::errno::Errno;
 use nix::sys::stat::stat;
+use nix::unistd::symlinkat;
 use std::io;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// What is at the place of a link.
-enum Place {
-    /// Nothing.
-    Free,
+enum Found {
+    Nothing,
     /// A link that leads to our path.
     Ours,
     /// A link that leads nowhere.
@@ -32,7 +32,7 @@ pub(super) fn make(
     folders: &mut Vec<PathBuf>,
 ) -> Result<(), Failure> {
     for (done, link) in links.iter().enumerate() {
-        let made = create_parents(link, access, folders).and_then(|()| one(path, link));
+        let made = create_parents(link, access, folders).and_then(|place| one(path, link, &place));
         if let Err(failure) = made {
             let _what_is_left = remove(path, &links[..done]);
             return Err(failure);
@@ -43,52 +43,63 @@ pub(super) fn make(
 
 /// Says whether they could be made, as far as that can be seen without making them.
 pub(super) fn check(path: &Path, links: &[PathBuf]) -> Result<(), Failure> {
-    links.iter().try_for_each(|link| look(path, link).map(drop))
+    links.iter().try_for_each(|link| {
+        let (place, missing) = Place::reach(link)
+            .map_err(|refused| Failure::on_the_way(BindStep::Symlink, refused))?;
+        if missing.is_empty() {
+            look(path, link, &place)?;
+        }
+        Ok(())
+    })
 }
 
 /// Removes the links that still lead to the path. Answers with those that are left against our
 /// will (unlink(2)).
 pub(super) fn remove(path: &Path, links: &[PathBuf]) -> Vec<(PathBuf, io::Error)> {
-    let ours = links.iter().filter(|link| leads_to(link, path));
-    let removed = ours.map(|link| (link.clone(), std::fs::remove_file(link)));
+    let places = links
+        .iter()
+        .filter_map(|link| Some((link, Place::of(link).ok()?)));
+    let ours = places.filter(|(_, place)| place.target().is_ok_and(|target| target == path));
+    let removed = ours.map(|(link, place)| (link.clone(), place.remove()));
     removed
-        .filter_map(|(link, result)| Some((link, result.err()?)))
+        .filter_map(|(link, result)| Some((link, result.err()?.into())))
         .collect()
 }
 
-fn leads_to(link: &Path, path: &Path) -> bool {
-    std::fs::read_link(link).is_ok_and(|target| target == path)
-}
-
-fn one(path: &Path, link: &Path) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::new(BindStep::Symlink, error).about(link);
-    match look(path, link)? {
-        Place::Ours => Ok(()),
-        Place::Free => symlink(path, link).map_err(failed),
-        Place::Dangling => {
-            let mut beside = link.as_os_str().to_owned();
-            beside.push(format!(".listend-{}", std::process::id()));
-            symlink(path, &beside).map_err(failed)?;
-            std::fs::rename(&beside, link).map_err(|error| {
-                let _what_failed_is_told = std::fs::remove_file(&beside);
-                failed(error)
+fn one(path: &Path, link: &Path, place: &Place) -> Result<(), Failure> {
+    let failed = |errno| Failure::new(BindStep::Symlink, errno).about(link);
+    match look(path, link, place)? {
+        Found::Ours => Ok(()),
+        Found::Nothing => symlinkat(path, place.folder(), place.name()).map_err(failed),
+        Found::Dangling => {
+            let mut name = place.name().to_owned();
+            name.push(format!(".listend-{}", std::process::id()));
+            let beside = place.beside(name).map_err(failed)?;
+            symlinkat(path, beside.folder(), beside.name()).map_err(failed)?;
+            beside.replace(place.name()).map_err(|errno| {
+                let _what_failed_is_told = beside.remove();
+                failed(errno)
             })
         }
     }
 }
 
-fn look(path: &Path, link: &Path) -> Result<Place, Failure> {
-    match std::fs::read_link(link) {
-        Ok(target) if target == path => Ok(Place::Ours),
-        Ok(_) if stat(link) == Err(Errno::ENOENT) => Ok(Place::Dangling),
-        Ok(_) => Err(Failure::new(BindStep::Symlink, Errno::EEXIST).about(link)),
-        Err(error) => match error.raw_os_error() {
-            Some(nix::libc::ENOENT) => Ok(Place::Free),
-            // readlink(2): "EINVAL The named file is not a symbolic link".
-            Some(nix::libc::EINVAL) => {
-                Err(Failure::new(BindStep::Symlink, Errno::EEXIST).about(link))
-            }
-            _ => Err(Failure::new(BindStep::Symlink, error).about(link)),
-        },
+fn look(path: &Path, link: &Path, place: &Place) -> Result<Found, Failure> {
+    match place.target() {
+        Ok(target) if target == path => Ok(Found::Ours),
+        // Where others could turn it, it is theirs.
+        Ok(_) if is_ours(place) && stat(link) == Err(Errno::ENOENT) => Ok(Found::Dangling),
+        Err(Errno::ENOENT) => Ok(Found::Nothing),
+        // readlinkat(2): "EINVAL The named file is not a symbolic link".
+        Ok(_) | Err(Errno::EINVAL) => {
+            Err(Failure::new(BindStep::Symlink, Errno::EEXIST).about(link))
+        }
+        Err(errno) => Err(Failure::new(BindStep::Symlink, errno).about(link)),
     }
+}
+
+fn is_ours(place: &Place) -> bool {
+    place
+        .look()
+        .is_ok_and(|link| place.hand(Some(&link)) == Hand::Ours)
 }

@@ -11,17 +11,21 @@
 //! ([`Diag::unix_bound_to`]), and where it cannot tell, connect(2) does.
 
 use super::bind::{BindStep, Failure, Obstacle, Purpose};
-use super::bound::{PathIdentity, is_socket, remove_if_ours};
+use super::bound::{PathIdentity, is_socket, remove_ours};
 use super::diag::Diag;
-use super::paths::{Reach, TriedAt, Umask, create_parents, try_create, try_replace};
+use super::paths::{
+    TriedAt, Umask, create_parents, is_long, plain, reach, through, try_create, try_replace,
+};
 use crate::config::UnixKind;
 use crate::plan::Access;
+use crate::walk::{Hand, Place};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, open, renameat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat};
-use nix::unistd::{Gid, Uid, fchownat, geteuid};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FileStat, SFlag};
+use nix::unistd::{Gid, Uid, fchownat, getegid, geteuid};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
@@ -64,22 +68,29 @@ pub(super) fn bind(
     purpose: Purpose,
     folders: &mut Vec<PathBuf>,
 ) -> Result<Done, Failure> {
-    let stale = look(kind, path)?;
+    let (place, missing) = reach(path)?;
+    let stale = match missing.as_slice() {
+        [] => look(kind, path, &place)?,
+        _ => None,
+    };
     let is_stale = stale.is_some();
     let (socket, file) = match purpose {
         Purpose::Try => {
             let place = match &stale {
-                Some(found) => try_replace(path, &found.file)?,
+                Some(found) => try_replace(path, &place, &found.file)?,
                 None => try_create(path, access)?,
             };
             (new_socket(socket_type(kind))?, File::Tried(place))
         }
         Purpose::Keep => {
-            match stale {
-                Some(found) => remove_stale(path, &found)?,
+            let place = match stale {
+                Some(found) => {
+                    remove_stale(path, &place, &found)?;
+                    place
+                }
                 None => create_parents(path, access, folders)?,
-            }
-            let (socket, identity) = bind_here(kind, path, access)?;
+            };
+            let (socket, identity) = bind_here(kind, path, &place, access)?;
             (socket, File::Made(identity))
         }
     };
@@ -91,12 +102,10 @@ pub(super) fn bind(
 }
 
 /// What is at the path: nothing, or a stale socket. Everything else is an error.
-fn look(kind: UnixKind, path: &Path) -> Result<Option<Stale>, Failure> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let found = open(path, flags, Mode::empty()).and_then(|handle| Ok((fstat(&handle)?, handle)));
-    match found {
-        Ok((file, handle)) => {
-            probe(kind, path, &file)?;
+fn look(kind: UnixKind, path: &Path, place: &Place) -> Result<Option<Stale>, Failure> {
+    match place.handle() {
+        Ok((handle, file)) => {
+            probe(kind, path, place, &file)?;
             Ok(Some(Stale {
                 file,
                 _handle: handle,
@@ -136,7 +145,7 @@ fn new_socket(kind: Type) -> Result<Socket, Failure> {
 
 /// Answers `Ok` only for a socket that nobody is bound to any more. A server that the kernel shows is
 /// not connected to: that would be the client that an on-demand worker waits for.
-fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
+fn probe(kind: UnixKind, path: &Path, place: &Place, found: &FileStat) -> Result<(), Failure> {
     if let Some(words) = not_a_socket(found) {
         return Err(Failure::new(BindStep::Probe, Errno::EEXIST)
             .about(path)
@@ -155,7 +164,12 @@ fn probe(kind: UnixKind, path: &Path, found: &FileStat) -> Result<(), Failure> {
     // It may be in another network namespace, or the kernel may lack unix_diag. Non-blocking: a
     // server with a full queue would keep us waiting.
     let socket = new_socket(socket_type(kind).nonblocking())?;
-    let answer = Reach::to(path).and_then(|reach| socket.connect(&reach.address));
+    let address = if is_long(path) || place.hand_on_folder() != Hand::Ours {
+        through(place)
+    } else {
+        plain(path)
+    };
+    let answer = address.and_then(|address| socket.connect(&address));
     let errno = match answer {
         Ok(()) => 0,
         Err(error) => error.raw_os_error().unwrap_or(nix::libc::ENAMETOOLONG),
@@ -195,92 +209,116 @@ pub(super) fn not_a_socket(found: &FileStat) -> Option<&'static str> {
 /// Removes the socket that was probed, and only that one. Another process may have put its own in its
 /// place meanwhile, so it is moved aside first, which is one step, and looked at again: what is not
 /// the one that was probed goes back.
-fn remove_stale(path: &Path, probed: &Stale) -> Result<(), Failure> {
+fn remove_stale(path: &Path, place: &Place, probed: &Stale) -> Result<(), Failure> {
     let failed = |errno: Errno| Failure::new(BindStep::RemoveStale, errno).about(path);
     let interference = || failed(Errno::EADDRINUSE).because(Obstacle::Interference);
-    let is_probed = |path: &Path| {
-        let identity = PathIdentity::of(&probed.file);
-        lstat(path).is_ok_and(|now| is_socket(now.st_mode) && PathIdentity::of(&now) == identity)
-    };
     for attempt in 0..ATTEMPTS {
-        let aside = path.with_file_name(format!(".listend-{}-{attempt}", std::process::id()));
-        match rename(path, &aside) {
-            Ok(()) if is_probed(&aside) => return remove(&aside).map_err(failed),
+        let name = format!(".listend-{}-{attempt}", std::process::id());
+        let aside = place.beside(name).map_err(failed)?;
+        match place.rename(aside.name()) {
             Ok(()) => {
+                let identity = PathIdentity::of(&probed.file);
+                let moved = aside.look().map_err(failed)?;
+                if PathIdentity::of(&moved) == identity {
+                    return aside.remove().map_err(failed);
+                }
                 // If there is something again, the one that was moved has been given up by its owner
                 // or replaced by it: its name is not ours to decide.
-                let _other_in_place = rename(&aside, path);
+                let _other_in_place = aside.rename(place.name());
                 return Err(interference());
             }
             Err(Errno::ENOENT) => return Ok(()),
             Err(Errno::EEXIST) => {}
-            // A file system that cannot (rename(2)).
-            Err(Errno::EINVAL | Errno::ENOSYS) if is_probed(path) => {
-                return remove(path).map_err(failed);
-            }
             Err(errno) => return Err(failed(errno)),
         }
     }
     Err(interference())
 }
 
-/// To a name that is free.
-fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
-    renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)
-}
-
-fn remove(path: &Path) -> Result<(), Errno> {
-    match nix::unistd::unlink(path) {
-        Err(Errno::ENOENT) | Ok(()) => Ok(()),
-        Err(errno) => Err(errno),
-    }
-}
-
 /// Binds at a path where nothing is, and gives the file its owner and mode.
 fn bind_here(
     kind: UnixKind,
     path: &Path,
+    place: &Place,
     access: &Access,
 ) -> Result<(Socket, PathIdentity), Failure> {
     let socket = new_socket(socket_type(kind))?;
     // With an owner to set, the file is born without any rights: neither the old nor the new
     // owner's class has more than asked at any time. Otherwise it is born with its mode.
     let changes_owner = access.owner.is_some() || access.group.is_some();
-    let born = if changes_owner {
+    let steered = place.hand_on_folder();
+    let born = if changes_owner || steered != Hand::Ours {
         0
     } else {
         access.mode & 0o777
     };
-    {
+    let maker = {
         let _mask = Umask::without(!born & 0o777);
-        Reach::to(path)
-            .and_then(|reach| socket.bind(&reach.address))
-            .map_err(|error| Failure::new(BindStep::Bind, error).about(path))?;
-    }
-    let (handle, file) = open_ours(path, born, changes_owner)?;
+        bind_at(&socket, path, place)
+            .map_err(|error| Failure::new(BindStep::Bind, error).about(path))?
+    };
+    let is_shared = changes_owner || steered != Hand::Ours;
+    let (handle, file) = open_ours(path, place, is_shared.then_some((born, maker)))?;
     let identity = PathIdentity::of(&file);
-    match give_rights(path, access, &handle, &file) {
+    let given = if maker == geteuid().as_raw() {
+        *access
+    } else {
+        // As it would be if it had been made here.
+        Access {
+            owner: access.owner.or(Some(geteuid().as_raw())),
+            group: access.group.or(Some(getegid().as_raw())),
+            ..*access
+        }
+    };
+    match give_rights(path, &given, &handle, &file) {
         Ok(()) => Ok((socket, identity)),
         Err(failure) => {
             // A path without its rights is of no use to anybody.
-            let _ = remove_if_ours(path, identity);
+            let _ = remove_ours(place, identity);
             Err(failure)
         }
     }
 }
 
+/// Binds to the path itself, because that is the name that workers see. Answers with the user who
+/// made the file.
+///
+/// bind(2) follows every link on the way. So where others can change it, it is done with their rights,
+/// and where those are not enough, through the folder.
+fn bind_at(socket: &Socket, path: &Path, place: &Place) -> io::Result<u32> {
+    let us = geteuid().as_raw();
+    if is_long(path) {
+        return socket.bind(&through(place)?).map(|()| us);
+    }
+    let address = plain(path)?;
+    let Hand::Theirs { uid, .. } = place.hand_on_folder() else {
+        return socket.bind(&address).map(|()| us);
+    };
+    match place.hand_on_folder().act(|| socket.bind(&address)) {
+        Some(Ok(())) => return Ok(uid),
+        Some(Err(error)) if error.raw_os_error() == Some(nix::libc::EADDRINUSE) => {
+            return Err(error);
+        }
+        Some(Err(_)) | None => {}
+    }
+    socket.bind(&through(place)?).map(|()| us)
+}
+
 /// A handle on the file just bound. Whoever may write to the folder could have exchanged it, so
-/// what is handed to another owner must look exactly like what was created: a socket of ours
-/// without rights.
-fn open_ours(path: &Path, born: u32, changes_owner: bool) -> Result<(OwnedFd, FileStat), Failure> {
+/// what is handed to another owner must look exactly like what was `born`: a socket of its maker's
+/// with those rights and one name.
+fn open_ours(
+    path: &Path,
+    place: &Place,
+    born: Option<(u32, u32)>,
+) -> Result<(OwnedFd, FileStat), Failure> {
     let failed = |errno| Failure::new(BindStep::ReadBack, errno).about(path);
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let handle = open(path, flags, Mode::empty()).map_err(failed)?;
-    let file = fstat(&handle).map_err(failed)?;
-    let wider = file.st_mode & 0o7777 & !(born as nix::libc::mode_t) != 0;
-    let ours = is_socket(file.st_mode)
-        && (!changes_owner || (file.st_uid == geteuid().as_raw() && !wider));
-    if ours {
+    let (handle, file) = place.handle().map_err(failed)?;
+    let is_as_born = born.is_none_or(|(mode, maker)| {
+        let wider = file.st_mode & 0o7777 & !(mode as nix::libc::mode_t) != 0;
+        file.st_uid == maker && !wider && file.st_nlink == 1
+    });
+    if is_socket(file.st_mode) && is_as_born {
         Ok((handle, file))
     } else {
         Err(failed(Errno::EADDRINUSE).because(Obstacle::Interference))

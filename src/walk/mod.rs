@@ -57,10 +57,13 @@ impl Hand {
 
     /// Of two on one way.
     fn and(self, other: Hand) -> Hand {
+        let same = |one, other| if one == other { one } else { NOBODY };
         match (self, other) {
             (Hand::Ours, hand) | (hand, Hand::Ours) => hand,
-            (one, other) if one == other => one,
-            _ => Hand::ANYBODY,
+            (Hand::Theirs { uid, gid }, Hand::Theirs { uid: u, gid: g }) => Hand::Theirs {
+                uid: same(uid, u),
+                gid: same(gid, g),
+            },
         }
     }
 
@@ -141,27 +144,34 @@ pub enum Why {
     Foreign,
 }
 
+impl Why {
+    /// In words, of what stands in the way.
+    pub fn about(self, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            Why::Link(hand) => {
+                let who = match hand {
+                    Hand::Theirs { uid, .. } if uid != NOBODY => format!("user {uid}"),
+                    _ => "another user".to_owned(),
+                };
+                format!("{path} is a symbolic link that {who} can change, and is not followed")
+            }
+            Why::Special => {
+                format!("{path} is not a regular file, and another user can exchange it")
+            }
+            Why::Foreign => format!(
+                "another user can exchange {path}, and it is a file that this user may not open, or \
+                 has another name"
+            ),
+        }
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
         match self.why {
-            None => write!(f, "{path}: {}", self.errno.desc()),
-            Some(Why::Link(Hand::Theirs { uid, .. })) if uid != NOBODY => write!(
-                f,
-                "{path} is a symbolic link that user {uid} can change, and is not followed"
-            ),
-            Some(Why::Link(_)) => write!(
-                f,
-                "{path} is a symbolic link that other users can change, and is not followed"
-            ),
-            Some(Why::Special) => write!(
-                f,
-                "{path} is not a regular file, and other users can write to its folder"
-            ),
-            Some(Why::Foreign) => write!(
-                f,
-                "other users can write to the folder of {path}, and it is not theirs alone"
-            ),
+            None => write!(f, "{}: {}", self.path.display(), self.errno.desc()),
+            Some(why) => f.write_str(&why.about(&self.path)),
         }
     }
 }
@@ -281,7 +291,18 @@ impl Place {
     /// The same, if nothing has the name.
     pub fn rename(&self, name: &OsStr) -> nix::Result<()> {
         let free = RenameFlags::RENAME_NOREPLACE;
-        renameat2(&self.folder, self.name(), &self.folder, name, free)
+        let (from, to) = (&self.folder, &self.folder);
+        match renameat2(from, self.name(), to, name, free) {
+            // A file system that cannot (rename(2)): looking first is what is left.
+            Err(Errno::EINVAL | Errno::ENOSYS) => {
+                match fstatat(to, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                    Err(Errno::ENOENT) => self.replace(name),
+                    Err(errno) => Err(errno),
+                    Ok(_) => Err(Errno::EEXIST),
+                }
+            }
+            done => done,
+        }
     }
 
     /// Another name in the same folder.
@@ -498,6 +519,22 @@ fn steered(refused: Refused, path: &Path, flags: OFlag) -> Result<OwnedFd, Refus
         Some(Ok(file)) if fstat(&file).is_ok_and(|file| is_regular(&file)) => Ok(file),
         _ => Err(refused),
     }
+}
+
+/// Finds a file that nobody else can exchange, links followed, and gives a handle on it (O_PATH).
+///
+/// # Errors
+///
+/// What is in the way, and which part of the path it is about.
+pub fn find(path: &Path) -> Result<(OwnedFd, FileStat), Refused> {
+    let end = end_of(path)?;
+    let Some((handle, file)) = end.found else {
+        return Err(end.place.refused(Errno::ENOENT));
+    };
+    if end.place.hand(Some(&file)) != Hand::Ours {
+        return Err(end.place.because(Errno::EPERM, Why::Special));
+    }
+    Ok((handle, file))
 }
 
 /// Opens a file to be read. What others can change is read with their rights.

@@ -108,7 +108,9 @@ fn a_hand_is_on_an_entry_of_whoever_may_replace_it() {
     assert_eq!(Hand::on(&sticky, None), Hand::ANYBODY);
     assert_eq!(Hand::Ours.and(THEIRS), THEIRS);
     assert_eq!(THEIRS.and(THEIRS), THEIRS);
-    assert_eq!(THEIRS.and(theirs(THEM + 1, THEM)), Hand::ANYBODY);
+    assert_eq!(THEIRS.and(theirs(THEM + 1, THEM)), theirs(NOBODY, THEM));
+    assert_eq!(THEIRS.and(theirs(THEM, 7)), theirs(THEM, NOBODY));
+    assert_eq!(THEIRS.and(Hand::ANYBODY), Hand::ANYBODY);
 }
 
 #[test]

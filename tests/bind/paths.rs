@@ -3,13 +3,18 @@
 use crate::fixture::*;
 use listend::config::{Endpoint, UnixKind};
 use listend::diagnose::{Machine, explain};
-use listend::listener::{BindStep, Bound, Note, Obstacle, Outcome, Purpose, bind_all, inspect};
-use listend::plan::{Access, Plan};
+use listend::listener::{
+    BindStep, Bound, Note, Obstacle, Outcome, Purpose, bind_all, inspect, repair,
+};
+use listend::plan::{Access, ListenerId, Plan};
+use listend::walk::Why;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::stat::Mode;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::collections::HashMap;
+use std::fs::Permissions;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
@@ -222,6 +227,26 @@ fn trying_makes_and_removes_nothing_that_can_be_seen() {
     };
     assert_eq!(attempt(&path), []);
     assert_eq!(attempt(&folder.join("a/b/s")), []);
+    for folders in ["", "a/b/"] {
+        let path = folder.join(&format!("{folders}fifo"));
+        let fifo = single(Endpoint::Fifo { path });
+        let changes = changes_in(&folder.path, || {
+            let tried = bind_all(&fifo, Purpose::Try, HashMap::new());
+            assert_eq!(tried.errors, []);
+        });
+        assert!(changes.is_empty(), "{changes:?}");
+    }
+    let queues = Path::new("/dev/mqueue");
+    if queues.is_dir() {
+        let name = format!("/{}", unique("queue"));
+        let queue = single(Endpoint::MessageQueue { name: name.clone() });
+        let changes = changes_in(queues, || {
+            let tried = bind_all(&queue, Purpose::Try, HashMap::new());
+            assert_eq!(tried.errors, []);
+        });
+        let ours = changes.iter().any(|change| change.contains(&name[1..]));
+        assert!(!ours, "{changes:?}");
+    }
     leave_stale(&path);
     assert_eq!(attempt(&path), []);
     let server = UnixListener::bind(folder.join("live")).unwrap();
@@ -278,6 +303,8 @@ fn a_stale_path_goes_to_one_of_many_who_want_it() {
     const RIVALS: usize = 4;
     let folder = Folder::new();
     let path = folder.join("s");
+    // It is the process's: of several threads that change it the last one decides what stays.
+    let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     for _ in 0..100 {
         leave_stale(&path);
         let start = Barrier::new(RIVALS);
@@ -297,6 +324,106 @@ fn a_stale_path_goes_to_one_of_many_who_want_it() {
         clean(&bound[0]);
         assert!(folder.names().is_empty(), "{:?}", folder.names());
     }
+    nix::sys::stat::umask(umask);
+}
+
+/// A folder that belongs to somebody else. `None` for who cannot give any away.
+fn theirs(folder: &Folder, name: &str) -> Option<PathBuf> {
+    if !nix::unistd::geteuid().is_root() {
+        skip("only root can give a folder away");
+        return None;
+    }
+    let path = folder.join(name);
+    std::fs::create_dir(&path).unwrap();
+    chown(&path, Some(THEM), Some(THEM)).unwrap();
+    std::fs::set_permissions(&folder.path, Permissions::from_mode(0o755)).unwrap();
+    Some(path)
+}
+
+/// A user that there is not.
+const THEM: u32 = 4_711;
+
+#[test]
+fn who_can_change_the_way_steers_nothing_of_roots() {
+    let folder = Folder::new();
+    let Some(srv) = theirs(&folder, "srv") else {
+        return;
+    };
+    let safe = folder.join("safe");
+    std::fs::create_dir(&safe).unwrap();
+    let access = Access {
+        owner: Some(THEM),
+        mode: 0o640,
+        directory_owner: Some(THEM),
+        ..ACCESS
+    };
+    let path = srv.join("run/sub/s");
+    let mut plan = plan(&[&[stream(&path)]], access);
+    plan.listeners[0].symlinks = vec![srv.join("run/link")];
+    let mut outcome = bound(&plan);
+    // The name that workers see is the path.
+    let name = SockRef::from(&first(&outcome).fd).local_addr().unwrap();
+    assert_eq!(name.as_pathname(), Some(path.as_path()));
+    let file = std::fs::metadata(&path).unwrap();
+    assert_eq!((file.uid(), file.mode() & 0o7777), (THEM, 0o640));
+    assert_eq!(std::fs::metadata(srv.join("run")).unwrap().uid(), THEM);
+
+    // They put a link in the place of a folder.
+    std::fs::rename(srv.join("run"), srv.join("old")).unwrap();
+    symlink(&safe, srv.join("run")).unwrap();
+    std::fs::remove_file(srv.join("old/sub/s")).unwrap();
+    let error = repair(&plan, &mut outcome.bound, ListenerId(0), 0).unwrap_err();
+    assert!(matches!(
+        error.obstacle,
+        Some(Obstacle::OtherHands(Why::Link(_)))
+    ));
+    let words = explain(&error, &plan, &Machine::new()).message;
+    assert!(
+        words.contains("srv/run is a symbolic link that user 4711"),
+        "{words}"
+    );
+    clean(&outcome.bound);
+    assert!(std::fs::read_dir(&safe).unwrap().next().is_none());
+    for purpose in [Purpose::Try, Purpose::Keep] {
+        let again = bind_all(&plan, purpose, HashMap::new());
+        assert!(matches!(
+            only_error(&again).obstacle,
+            Some(Obstacle::OtherHands(_))
+        ));
+    }
+    // What leads away is not removed either, though it bears the name.
+    std::fs::create_dir(safe.join("sub")).unwrap();
+    let other = UnixListener::bind(safe.join("sub/s")).unwrap();
+    drop(outcome);
+    assert!(only_error(&keep(&plan)).obstacle.is_some());
+    assert!(safe.join("sub/s").exists());
+    drop(other);
+}
+
+#[test]
+fn where_their_rights_are_not_enough_a_path_is_bound_through_its_folder() {
+    let folder = Folder::new();
+    let Some(srv) = theirs(&folder, "srv") else {
+        return;
+    };
+    // They can move it, and not write to it.
+    std::fs::create_dir(srv.join("roots")).unwrap();
+    let shared = folder.join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    chown(&shared, None, Some(THEM)).unwrap();
+    std::fs::set_permissions(&shared, Permissions::from_mode(0o2775)).unwrap();
+    for path in [srv.join("roots/s"), shared.join("new/s")] {
+        let outcome = bound(&single(stream(&path)));
+        let name = SockRef::from(&first(&outcome).fd).local_addr().unwrap();
+        let name = name.as_pathname().unwrap().to_path_buf();
+        assert!(name.starts_with("/proc/self/fd"), "{name:?}");
+        UnixStream::connect(&path).unwrap();
+        let file = std::fs::metadata(&path).unwrap();
+        assert_eq!((file.uid(), file.mode() & 0o7777), (0, 0o600));
+        outcome.bound.withdraw();
+        assert!(!path.exists());
+    }
+    assert!(!shared.join("new").exists());
 }
 
 #[test]

@@ -108,9 +108,13 @@ fn why_not(error: &BindError, path: &Path, plan: &Plan) -> String {
             let pid = holder.map_or_else(String::new, |holder| format!(", pid {}", holder.pid));
             format!("{path}: another listend is running there{pid}")
         }
-        Some(Obstacle::NotASocket(_) | Obstacle::Unprobed | Obstacle::Interference) | None => {
-            one_line(&diagnose::explain(error, plan, &Machine::new()))
-        }
+        Some(
+            Obstacle::NotASocket(_)
+            | Obstacle::Unprobed
+            | Obstacle::Interference
+            | Obstacle::OtherHands(_),
+        )
+        | None => one_line(&diagnose::explain(error, plan, &Machine::new())),
     }
 }
 
