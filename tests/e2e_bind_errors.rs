@@ -382,7 +382,34 @@ workers: {{ app: {{ command: [$PROBE, serve], listeners: [web, app] }} }}
     let kinds = advice_kinds(&json);
     assert!(kinds.contains(&"held-by-listend".to_owned()), "{json:#}");
     assert_eq!(client::ask_unix(&world.path("app.sock")).pid, pid);
+    // Whoever starts it again wants its changes.
+    let run = [
+        "run",
+        "--control",
+        "none",
+        "-c",
+        file.to_str().expect("UTF-8"),
+    ];
+    let again = world.finish(run).expect_code(UNBOUND);
+    let hint = format!("(pid {}): `listend reload` applies changes", daemon.pid());
+    assert!(again.stderr.contains(&hint), "{again:#?}");
     daemon.stop();
+}
+
+/// A connection keeps a port for as long as it is open: nobody is told to wait for that.
+#[test]
+fn a_connection_in_the_way_is_named_with_its_process() {
+    let world = World::new();
+    let server = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let connection = std::net::TcpStream::connect(server.local_addr().expect("an address"));
+    let connection = connection.expect("connect");
+    let port = connection.local_addr().expect("an address").port();
+    let yaml = format!("listeners: {{ web: '127.0.0.1:{port}' }}");
+    let json = world.check(&yaml, &["--json"]).expect_code(UNBOUND).json();
+    let hint = errors(&json)[0]["hint"].as_str().expect("a hint");
+    let process = format!("stop process {}", std::process::id());
+    assert!(hint.starts_with(&process), "{hint}");
+    assert!(!hint.contains("minute"), "{hint}");
 }
 
 // Conflicts with somebody else's wildcard socket: the address that is held is another one.

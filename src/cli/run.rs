@@ -19,7 +19,7 @@ use crate::worker::Surroundings;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Up to this many listeners are logged one by one; more are summed up.
 const LISTENERS_LOGGED: usize = 100;
@@ -205,8 +205,11 @@ pub fn start(
     let (missing, fatal): (Vec<_>, Vec<_>) = errors
         .into_iter()
         .partition(|error| error.is_tolerated(&plan));
+    // The first file is the one that the command line names; `exec` has none.
+    let config = sources.names().into_iter().next().unwrap_or_default();
     for error in &fatal {
-        findings.add(diagnose::explain(error, &plan, &machine));
+        let problem = diagnose::explain_for_run(error, &plan, &machine, Path::new(&config));
+        findings.add(problem);
     }
     if !findings.is_ok() {
         bound.withdraw();

@@ -1,13 +1,13 @@
 //! A failed bind as a [`Problem`]: what, why on this machine, and what to do.
 
-use super::find::{Finding, find, find_socket};
+use super::find::{find, find_socket};
 use super::holder::held_by_listend;
 use super::machine::Machine;
-use super::{kernel, kind_causes, option_causes, unix_causes};
+use super::{kernel, kind_causes, option_causes, release, unix_causes};
 use crate::config::{Endpoint, SocketKind, Transport, UnixName};
 use crate::listener::{BindError, BindStep, Obstacle};
 use crate::plan::{ListenerId, Plan};
-use crate::report::{Holder, Kind, Problem, describe};
+use crate::report::{Kind, Problem, describe};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use std::net::{IpAddr, SocketAddr};
@@ -64,6 +64,23 @@ pub fn explain_for_check(
         causes: Vec::new(),
         hint: Some("nothing to do: it could not be tried, and it is bound already".to_owned()),
         ..problem
+    }
+}
+
+/// The same for `run`: somebody who starts the same configuration twice is told how to change the one
+/// that runs.
+pub fn explain_for_run(
+    error: &BindError,
+    plan: &Plan,
+    machine: &Machine,
+    config: &Path,
+) -> Problem {
+    let (problem, pids) = explained(error, plan, machine);
+    match pids.into_iter().find(|pid| held_by_listend(*pid, config)) {
+        None => problem,
+        Some(pid) => problem.with_hint(format!(
+            "listend already runs this configuration (pid {pid}): `listend reload` applies changes"
+        )),
     }
 }
 
@@ -230,32 +247,21 @@ fn in_use(
     machine: &Machine,
 ) -> (Problem, Vec<i32>) {
     let endpoint = &plan.listener(error.listener).sockets[error.socket].endpoint;
-    let Finding {
-        holder,
-        pids,
-        causes,
-        only_connections,
-    } = match error.obstacle {
+    let finding = match error.obstacle {
         Some(Obstacle::LiveServer {
             socket: Some(inode),
         }) => find_socket(endpoint, inode, machine),
         _ => find(endpoint, machine),
     };
+    let pids = &finding.pids;
+    let causes = finding.causes.clone();
     let mut problem = Problem { causes, ..problem };
     let ourselves = i32::try_from(std::process::id()).is_ok_and(|pid| pids.contains(&pid));
-    let hint = if only_connections {
-        match port(endpoint) {
-            Some(port) if machine.settings().is_ephemeral(port) => format!(
-                "try again in a minute; to keep outgoing connections off this port: sysctl -w \
-                 net.ipv4.ip_local_reserved_ports={}",
-                machine.settings().reserved().with([port])
-            ),
-            _ => "try again in a minute".to_owned(),
-        }
-    } else if let Some((id, index)) = (ourselves || (pids.is_empty() && endpoint.path().is_some()))
-        // `check` has released everything again by now, and so nobody is seen to hold it.
-        .then(|| rival(error, plan))
-        .flatten()
+    let hint = if let Some((id, index)) = (ourselves
+        || (pids.is_empty() && endpoint.path().is_some()))
+    // `check` has released everything again by now, and so nobody is seen to hold it.
+    .then(|| rival(error, plan))
+    .flatten()
     {
         if !ourselves {
             problem.causes.clear();
@@ -266,26 +272,10 @@ fn in_use(
         problem = problem.with_related(socket.place, what);
         "give one of the two another address".to_owned()
     } else {
-        match &holder {
-            Some(holder) => stop(holder),
-            None => "stop whoever holds it, or choose another address".to_owned(),
-        }
+        release::hint(&finding, endpoint, machine)
     };
-    problem.holder = holder;
-    (problem.with_hint(hint), pids)
-}
-
-/// How to get the address from its holder.
-fn stop(holder: &Holder) -> String {
-    match &holder.unit {
-        Some(unit) if unit.ends_with(".service") => {
-            format!("stop it (systemctl stop {unit}), or choose another address")
-        }
-        Some(unit) if unit.contains("container ") => {
-            format!("stop that {unit}, or choose another address")
-        }
-        _ => format!("stop process {}, or choose another address", holder.pid),
-    }
+    problem.holder = finding.holders.into_iter().next();
+    (problem.with_hint(hint), finding.pids)
 }
 
 /// Another socket of the same plan that is in the way.

@@ -18,14 +18,16 @@ const SHOWN: usize = 4;
 /// What was found out about an address that is in use.
 #[derive(Debug, Default)]
 pub(super) struct Finding {
-    /// Who to talk to about it.
-    pub(super) holder: Option<Holder>,
+    /// Who to talk to about it: of each server, and not of its workers.
+    pub(super) holders: Vec<Holder>,
     /// Every process that has one of the sockets in the way.
     pub(super) pids: Vec<i32>,
     /// One line for each.
     pub(super) causes: Vec<String>,
-    /// Whether only connections are in the way, which end by themselves.
+    /// Whether only connections are in the way.
     pub(super) only_connections: bool,
+    /// Whether those have ended, and are remembered for a minute.
+    pub(super) only_ended: bool,
 }
 
 /// A socket that has the address or stands in its way, or the several of one unix name.
@@ -105,23 +107,30 @@ fn found(occupants: Vec<Occupant>, endpoint: &Endpoint, machine: &Machine) -> Fi
     let mut finding = Finding::default();
     for occupant in occupants {
         finding.pids.extend_from_slice(&occupant.pids);
-        finding.only_connections |= occupant.state != State::Server && occupant.remote.is_some();
+        // All are of one state: what matters most.
+        finding.only_connections = occupant.state != State::Server && occupant.remote.is_some();
+        finding.only_ended = occupant.state == State::TimeWait;
         if let Some(cause) = cause(&occupant, endpoint, machine)
             && finding.causes.len() < SHOWN
             && !finding.causes.contains(&cause)
         {
             finding.causes.push(cause);
         }
-        if finding.holder.is_none() {
-            finding.holder = occupant.person.map(|person| person.holder);
+        if let Some(person) = occupant.person
+            && finding
+                .holders
+                .iter()
+                .all(|one| one.pid != person.holder.pid)
+        {
+            finding.holders.push(person.holder);
         }
     }
-    settle(finding)
+    settle(finding, machine)
 }
 
 /// One line about an occupant; `None` where there is nothing to say about it.
 fn cause(occupant: &Occupant, endpoint: &Endpoint, machine: &Machine) -> Option<String> {
-    let who = occupant.who()?;
+    let who = occupant.who(machine)?;
     let local = &occupant.local;
     let line = match (occupant.state, occupant.remote) {
         _ if matches!(endpoint, Endpoint::Unix { .. }) => format!("held by {who}"),
@@ -130,10 +139,15 @@ fn cause(occupant: &Occupant, endpoint: &Endpoint, machine: &Machine) -> Option<
             let port = local.rsplit(':').next().and_then(|port| port.parse().ok());
             let outgoing = port.is_some_and(|port| machine.settings().is_ephemeral(port));
             let kind = if outgoing { "an outgoing" } else { "a" };
-            format!(
-                "{kind} connection of {who} to {} uses this port as its source; it ends by itself",
-                remote.map_or_else(String::new, |remote| remote.to_string())
-            )
+            let remote = remote.map_or_else(String::new, |remote| remote.to_string());
+            if endpoint.accepts() {
+                format!(
+                    "{kind} connection of {who} to {remote} uses this port as its source for as \
+                     long as it is open"
+                )
+            } else {
+                format!("held by {who}, bound to {local} and connected to {remote}")
+            }
         }
         (State::TimeWait, remote) => format!(
             "a connection to {} that has ended keeps the port for a minute (TIME_WAIT)",
@@ -154,10 +168,10 @@ pub(super) fn doing(endpoint: &Endpoint) -> &'static str {
 
 impl Occupant {
     /// The process, or whose it is where it cannot be seen; `None` if not even that is known.
-    pub(super) fn who(&self) -> Option<String> {
+    pub(super) fn who(&self, machine: &Machine) -> Option<String> {
         match (&self.person, &self.user) {
             (Some(person), _) => Some(named(&person.holder, self.pids.len().saturating_sub(1))),
-            (None, Some(user)) => Some(hidden(user)),
+            (None, Some(user)) => Some(hidden(user, machine)),
             (None, None) => None,
         }
     }
@@ -254,15 +268,15 @@ fn same_file(one: &Path, other: &Path) -> bool {
     one.is_absolute() && of(one).is_some() && of(one) == of(other)
 }
 
-fn settle(mut finding: Finding) -> Finding {
+fn settle(mut finding: Finding, machine: &Machine) -> Finding {
     finding.pids.sort_unstable();
     finding.pids.dedup();
     if finding.causes.is_empty() {
-        finding.causes.push(
-            "no process visible: run as root to see it, or it is in another network or process \
-             namespace, or its socket is bound without listening"
-                .to_owned(),
-        );
+        finding.causes.push(format!(
+            "no process visible: {}it is in another network or process namespace, or its socket \
+             is bound without listening",
+            as_root(machine)
+        ));
     }
     finding
 }
@@ -285,11 +299,17 @@ fn named(holder: &Holder, others: usize) -> String {
     )
 }
 
-fn hidden(user: &str) -> String {
-    format!(
-        "a process of user {user} (run as root to see it, or it is in another container or \
-         namespace)"
-    )
+fn hidden(user: &str, machine: &Machine) -> String {
+    let root = as_root(machine);
+    format!("a process of user {user} ({root}it is in another container or namespace)")
+}
+
+/// Root is not told to be root.
+fn as_root(machine: &Machine) -> &'static str {
+    match machine.process().uid {
+        0 => "",
+        _ => "run as root to see it, or ",
+    }
 }
 
 #[cfg(test)]
@@ -329,6 +349,7 @@ mod tests {
             command: "nginx".into(),
             user: "root".into(),
             unit: Some("nginx.service".into()),
+            user_unit: false,
         };
         assert_eq!(
             named(&holder, 2),

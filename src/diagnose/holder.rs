@@ -8,8 +8,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The configuration of a listend that is told none.
-
 /// A process, and the one it comes from.
 #[derive(Debug, Clone)]
 pub(super) struct Person {
@@ -70,6 +68,7 @@ pub(super) fn describe(pid: i32, machine: &Machine) -> Option<Person> {
             command: command(stat.comm, &arguments).replace(char::is_control, "?"),
             user: machine.user(uid),
             unit: unit(&cgroup),
+            user_unit: is_of_user_manager(&cgroup),
         },
         started: Started::from_ticks(stat.starttime),
         parent: stat.ppid,
@@ -127,6 +126,17 @@ fn unit(cgroup: &str) -> Option<String> {
     paths()
         .find_map(container)
         .or_else(|| paths().find_map(service))
+}
+
+/// Whether the unit in the text of /proc/PID/cgroup is one of `systemd --user`, which runs in the
+/// unit `user@UID.service` of the system (user@.service(5)).
+fn is_of_user_manager(cgroup: &str) -> bool {
+    let is_manager = |part: &str| part.starts_with("user@") && part.ends_with(".service");
+    cgroup.lines().any(|line| {
+        let mut parts = line.split('/');
+        parts.any(is_manager)
+            && parts.any(|part| part.ends_with(".service") || part.ends_with(".scope"))
+    })
 }
 
 /// Whether the process is a `listend run` of this very configuration file.

@@ -173,6 +173,9 @@ pub struct Holder {
     /// The systemd unit or container, where the cgroup tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// Whether the unit is one of a user's manager: `systemctl --user` knows it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub user_unit: bool,
 }
 
 /// One thing that is wrong, or worth knowing.
