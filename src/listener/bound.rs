@@ -10,7 +10,6 @@ use crate::walk::Place;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::SFlag;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// All bound sockets. Dropping it closes them; it removes no path.

@@ -57,7 +57,11 @@ fn opposed() -> (Crew, Edition) {
         life.instances = 2;
         life.nonblocking = true;
     });
-    crew.reload(WorkerChange::Definition { edition, life });
+    crew.reload(WorkerChange::Definition {
+        edition,
+        life,
+        can_go_back: true,
+    });
     (crew, edition)
 }
 
