@@ -1,5 +1,6 @@
-//! A copy of this process that does something which may take its time.
+//! A copy of this process that does something which may take its time, and has nothing to say.
 
+use super::fork::fork;
 use nix::libc;
 use std::io;
 use std::ptr;
@@ -13,35 +14,23 @@ pub enum Wait {
     No,
 }
 
-/// Has a copy of this process do this. It has none of the descriptors from 3 on, so that it keeps no
-/// listener open.
+/// Has a copy of this process do this; see [`fork`] for what it has.
 ///
 /// # Errors
 ///
-/// fork(2) failed; nothing was done.
+/// Those of [`fork`]; nothing was done.
 pub fn do_in_a_copy(wait: Wait, act: impl FnOnce()) -> io::Result<()> {
-    // SAFETY: there is one thread, so that the copy is whole. It ends by _exit(2), which runs nothing
-    // that belongs to the original. The child is not reaped by anybody else meanwhile.
-    unsafe {
-        match libc::fork() {
-            -1 => return Err(io::Error::last_os_error()),
-            0 => {
-                // Of an orphan's parent only the pid is needed; if the second fork fails, this one
-                // does it, and is waited for.
-                if wait == Wait::No && libc::fork() > 0 {
-                    libc::_exit(0);
-                }
-                libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
-                act();
-                libc::_exit(0);
-            }
-            child => {
-                while libc::waitpid(child, ptr::null_mut(), 0) == -1
-                    && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-                {
-                }
-            }
+    let copy = fork(|| {
+        // SAFETY: the copy has one thread, and its parent here ends by _exit(2). Where there is no
+        // second copy the first does it, and is waited for.
+        if wait == Wait::ForIt || unsafe { libc::fork() } <= 0 {
+            act();
         }
-    }
+        Vec::new()
+    })?;
+    // SAFETY: it is our child, and nobody else has waited for it.
+    while unsafe { libc::waitpid(copy.pid, ptr::null_mut(), 0) } == -1
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
     Ok(())
 }
