@@ -473,3 +473,155 @@ fn it_runs_as_a_unit_of_a_booted_systemd() {
         container.journal("listend.service")
     );
 }
+
+/// Variables, and the words of a command that name them, as both write them.
+const VALUES: &[(&str, &str)] = &[
+    ("OPTS", "-a 'b c' \"d 'e'\" f\\ g ${PORT} $PORT"),
+    ("NONE", ""),
+    ("PORT", "80"),
+    ("QUOTED", "x'y z'w '' \"\" \\' '\\'' end\\"),
+    ("OPEN", " open\t'to  the end"),
+];
+const WORDS: &[&str] = &[
+    "$OPTS",
+    "${OPTS}",
+    "$NONE",
+    "${NONE}",
+    "x${PORT}y",
+    "x$PORT",
+    "$$PORT",
+    "u${UNKNOWN}",
+    "$UNKNOWN",
+    "a$$b",
+    "$QUOTED",
+    "${QUOTED}",
+    "$OPEN",
+    "end$",
+    "${PORT}${PORT}",
+    "$$$PORT",
+    "$$${PORT}",
+    "$${PORT",
+    "$PORT",
+];
+
+#[test]
+fn variables_in_a_command_are_what_a_booted_systemd_makes_of_them() {
+    let Some(container) = container::boot() else {
+        return;
+    };
+    let mut unit = "[Service]\nType=oneshot\nStandardOutput=file:/argv\n".to_owned();
+    for (name, value) in VALUES {
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+        let _ = writeln!(
+            unit,
+            "Environment=\"{name}={}\"",
+            value.replace('\t', "\\t")
+        );
+    }
+    let _ = writeln!(
+        unit,
+        "ExecStart=/usr/bin/printf <%%s>\\n {}",
+        WORDS.join(" ")
+    );
+    container.write(
+        "/run/systemd/system/argv.service",
+        &unit.replace("s>\\n", "s>\\\\n"),
+    );
+    container.run(["systemctl", "start", "argv.service"]);
+    let theirs = container.read("/argv").expect("it has written");
+
+    let world = harness::World::new();
+    let map: serde_json::Map<String, serde_json::Value> = VALUES
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).into()))
+        .collect();
+    let map = serde_json::Value::Object(map).to_string();
+    // Behind `$$` it would begin a placeholder.
+    let brace = |word: &&str| match *word {
+        "$${PORT" => "$${{PORT".to_owned(),
+        word => word.to_owned(),
+    };
+    let words: Vec<String> = WORDS.iter().map(brace).collect();
+    let mut command = vec!["/usr/bin/printf".to_owned(), "<%s>\\n".to_owned()];
+    command.extend(words);
+    let command = serde_json::to_string(&command).expect("JSON");
+    let map = map.replace("${PORT}", "${{PORT}}");
+    let yaml = format!(
+        "workers:\n  app:\n    command: {command}\n    expand_environment: true\n    environment: \
+         {map}\n    output: file:$DIR/argv\n    restart: never\n"
+    );
+    let daemon = world.run(&yaml);
+    daemon.line(&["app.0", "exited"]);
+    daemon.stop();
+    let ours = std::fs::read_to_string(world.path("argv")).expect("it has written");
+    assert_eq!(ours, theirs);
+}
+
+// systemd.exec(5), "Environment variables in spawned processes", with all that a unit can have.
+#[test]
+fn nothing_that_systemd_tells_its_unit_reaches_a_worker() {
+    const UNIT: &str = "[Service]
+Type=notify
+User=nobody
+ExecStart=/usr/bin/listend run --control none -c /etc/listend-env.yaml
+ExecStartPost=/bin/sh -c 'env >/run/env/unit'
+RuntimeDirectory=env
+StateDirectory=env
+CacheDirectory=env
+LogsDirectory=env
+ConfigurationDirectory=env
+SetCredential=key:secret
+WatchdogSec=60
+FileDescriptorStoreMax=8
+MemoryPressureWatch=on
+Environment=OWN=kept
+";
+    // Of the machine and the user, and true of every process of theirs; the last is about standard
+    // error, which the worker shares.
+    const KEPT: &[&str] = &[
+        "PATH",
+        "LANG",
+        "HOME",
+        "LOGNAME",
+        "USER",
+        "SHELL",
+        "OWN",
+        "JOURNAL_STREAM",
+        "PWD",
+        "SHLVL",
+        "_",
+    ];
+    let Some(container) = container::boot() else {
+        return;
+    };
+    container.install(listend_path(), "/usr/bin/listend");
+    container.write(
+        "/etc/listend-env.yaml",
+        "workers:\n  app: { command: [/bin/sh, -c, 'env >/run/env/worker; exec sleep infinity'] }\n",
+    );
+    container.write("/run/systemd/system/env.service", UNIT);
+    container.run(["systemctl", "start", "env.service"]);
+    let names = |path: &str| {
+        let mut text = String::new();
+        eventually(path, || {
+            text = container.read(path).unwrap_or_default();
+            text.contains("OWN=kept")
+        });
+        let names = text.lines().filter_map(|line| line.split_once('='));
+        names.map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+    };
+    let unit = names("/run/env/unit");
+    let of_unit = |name: &str| unit.iter().any(|one| one == name);
+    // What is looked for is there.
+    for name in [
+        "RUNTIME_DIRECTORY",
+        "INVOCATION_ID",
+        "SYSTEMD_EXEC_PID",
+        "CREDENTIALS_DIRECTORY",
+    ] {
+        assert!(of_unit(name), "{name}: {unit:?}");
+    }
+    for name in names("/run/env/worker") {
+        assert!(KEPT.contains(&name.as_str()), "{name} reaches a worker");
+    }
+}
