@@ -268,6 +268,73 @@ fn the_command_after_the_end_runs_after_a_crash_and_before_the_next_start() {
     assert_eq!(daemon.status().code(), Some(0));
 }
 
+// What registers a worker must not go on beside and behind what takes that back.
+#[test]
+fn the_command_when_it_is_ready_ends_before_the_one_after_the_end_is_started() {
+    let world = World::new();
+    let lines =
+        format!("after_ready: {{ command: {HOOK}, timeout: 1h }}\nafter_stop: {HOOK}\n{QUICK}");
+    let daemon = run(&world, &lines);
+    let (mut instance, mut ready) = both(&world);
+    ready.ask("deaf");
+    instance.tell("exit 3");
+    ready.wait_for_its_end();
+    let mut after = hook(&world);
+    assert!(!harness::exists(ready.pid()), "it is reaped by then");
+    after.tell("exit 0");
+    // So it is when listend stops, which it does not hold up.
+    let (_instance, mut ready) = both(&world);
+    ready.ask("deaf");
+    daemon.signal(Signal::SIGTERM);
+    ready.wait_for_its_end();
+    hook(&world).tell("exit 0");
+    assert_eq!(daemon.status().code(), Some(0));
+}
+
+/// An instance, and the command that runs beside it.
+#[track_caller]
+fn both(world: &World) -> (Puppet, Puppet) {
+    let mut both = world.puppets(2);
+    both.sort_by_key(|puppet| is_hook(&puppet.report));
+    let hook = both.pop().expect("a hook");
+    (both.pop().expect("an instance"), hook)
+}
+
+#[test]
+fn the_command_after_the_end_is_told_how_it_was_and_runs_also_without_a_program() {
+    let world = World::new();
+    let lines = format!("before_start: {HOOK}\nafter_stop: {HOOK}\n{QUICK}");
+    let daemon = run(&world, &lines);
+    let told = |puppet: &Puppet| {
+        ["SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"]
+            .map(|name| puppet.report.env.get(name).cloned())
+    };
+    let words = |words: [&str; 3]| words.map(|word| Some(word.to_owned()));
+    hook(&world).tell("exit 4");
+    let mut after = hook(&world);
+    assert_eq!(told(&after), [Some("exit-code".to_owned()), None, None]);
+    after.tell("exit 0");
+    for (end, expected) in [
+        ("exit 3", ["exit-code", "exited", "3"]),
+        ("raise 9", ["signal", "killed", "KILL"]),
+        ("exit 0", ["success", "exited", "0"]),
+    ] {
+        hook(&world).tell("exit 0");
+        program(&world).tell(end);
+        let mut after = hook(&world);
+        assert_eq!(told(&after), words(expected));
+        after.tell("exit 0");
+    }
+    // Before there is a program.
+    let mut before = hook(&world);
+    daemon.signal(Signal::SIGTERM);
+    before.wait_for_its_end();
+    let mut after = hook(&world);
+    assert_eq!(told(&after), [Some("success".to_owned()), None, None]);
+    after.tell("exit 0");
+    assert_eq!(daemon.status().code(), Some(0));
+}
+
 #[test]
 fn a_stop_waits_for_the_command_after_the_end() {
     let world = World::new();

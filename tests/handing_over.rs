@@ -542,7 +542,9 @@ fn a_hook_has_the_worker_s_surroundings_and_none_of_its_descriptors() {
                 command,
                 timeout: Duration::from_secs(1),
             };
-            prepare_hook(worker, &hook, given, NUMBERS, main, &surroundings()).expect("prepare")
+            let told = main.map(|main: i32| ("MAINPID", main.to_string()));
+            let told = told.into_iter().collect();
+            prepare_hook(worker, &hook, given, NUMBERS, told, &surroundings()).expect("prepare")
         });
         let open: Vec<i32> = report.fds.iter().map(|fd| fd.number).collect();
         assert_eq!(open, [0, 1, 2]);

@@ -1,5 +1,6 @@
 //! What can be told about instances and listeners to whoever asks.
 
+use super::event::HookEnd;
 use super::input::{Edition, ExitStatus, InstanceId};
 use super::instance::{Fault, Role, State};
 use super::machine::{Core, Phase};
@@ -43,7 +44,10 @@ pub enum LastEnd {
         failure: LaunchFailure,
     },
     /// The command before its start failed.
-    NotPrepared,
+    NotPrepared {
+        /// How.
+        end: HookEnd,
+    },
 }
 
 /// How a listener is.
@@ -69,6 +73,12 @@ impl Core {
             last_end: slot.last_end,
             role: slot.role,
         })
+    }
+
+    /// How the start of an instance ended whose command after the end runs; `None` if it was
+    /// cancelled before there was a program.
+    pub fn ended(&self, instance: InstanceId) -> Option<LastEnd> {
+        self.slots[self.find(instance)?].this_end
     }
 
     /// A worker's own instances, in order, without its connections; then the candidates for their

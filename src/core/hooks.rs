@@ -43,6 +43,13 @@ struct Helper {
     timed_out: bool,
 }
 
+impl Helper {
+    fn is_beside(&self, index: usize, instance: InstanceId) -> bool {
+        let is_its = self.index == index && self.instance == instance;
+        is_its && matches!(self.kind, HookKind::AfterReady | HookKind::Reload)
+    }
+}
+
 impl Helpers {
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty()
@@ -52,6 +59,20 @@ impl Helpers {
     pub(super) fn is_for(&self, worker: WorkerId) -> bool {
         let mut all = self.running.values();
         all.any(|helper| helper.instance.worker == worker)
+    }
+
+    /// One that runs beside an instance: when it was ready, or to have it read its configuration.
+    fn beside(&self, index: usize, instance: InstanceId) -> Option<ProcessId> {
+        let mut all = self.running.iter();
+        let found = all.find(|(_, helper)| helper.is_beside(index, instance));
+        found.map(|(process, _)| *process)
+    }
+
+    /// The same, one that was not killed.
+    fn lives_beside(&self, index: usize, instance: InstanceId) -> Option<ProcessId> {
+        let mut all = self.running.iter();
+        let found = all.find(|(_, one)| !one.killed && one.is_beside(index, instance));
+        found.map(|(process, _)| *process)
     }
 
     pub(super) fn deadline(&self) -> Option<Mono> {
@@ -100,14 +121,31 @@ impl Core {
         self.become_state(index, State::Preparing { hook, cancelled });
     }
 
-    /// Runs the command after the end; what follows waits for it.
-    pub(super) fn clean_up(&mut self, now: Mono, index: usize, next: Next, timeout: Duration) {
-        // Nothing is started any more once everything was to be killed.
-        if self.phase >= Phase::Hurried {
-            return self.follow(now, index, next);
+    /// Nothing runs of an instance any more but commands around it. What follows waits for them:
+    /// first those beside it are ended, and then the one after its end is run, if its program or the
+    /// command before it has run.
+    pub(super) fn wind_up(&mut self, now: Mono, index: usize, next: Next) {
+        if let Some(hook) = self.helpers.beside(index, self.slots[index].instance) {
+            self.kill_helper(hook);
+            return self.become_state(index, State::Cleaning { hook, next });
         }
-        let hook = self.start_helper(now, index, HookKind::AfterStop, timeout);
-        self.become_state(index, State::Cleaning { hook, next });
+        let slot = &mut self.slots[index];
+        let cleans = std::mem::take(&mut slot.to_clean) && slot.connection.is_none();
+        match slot.life.hooks.after_stop.filter(|_| cleans) {
+            // Nothing is started any more once everything was to be killed.
+            Some(timeout) if self.phase < Phase::Hurried => {
+                let hook = self.start_helper(now, index, HookKind::AfterStop, timeout);
+                self.become_state(index, State::Cleaning { hook, next });
+            }
+            Some(_) | None => self.follow(now, index, next),
+        }
+    }
+
+    /// Ends the commands beside an instance that is ending: none of them outlives it.
+    pub(super) fn end_helpers(&mut self, index: usize) {
+        while let Some(hook) = self.helpers.lives_beside(index, self.slots[index].instance) {
+            self.kill_helper(hook);
+        }
     }
 
     /// What is heard about a process that is no instance's.
@@ -161,12 +199,14 @@ impl Core {
         let mut next = None;
         match (kind, self.slots[helper.index].state) {
             (HookKind::BeforeStart, State::Preparing { hook, cancelled }) if hook == process => {
+                let has_run = !matches!(end, HookEnd::NotLaunched { .. });
+                self.slots[helper.index].to_clean = has_run;
                 if cancelled {
                     next = Some(self.after_stop(helper.index));
                 } else if succeeded {
                     self.launch(now, helper.index);
                 } else {
-                    next = Some(self.not_prepared(now, helper.index));
+                    next = Some(self.not_prepared(now, helper.index, end));
                 }
             }
             (HookKind::AfterStop, State::Cleaning { hook, next: then }) if hook == process => {
@@ -176,9 +216,23 @@ impl Core {
                     Next::Stopping
                 });
             }
-            (HookKind::Reload, _) => self.reload_ended(process, helper.instance, succeeded),
+            // The instance has ended, and waits for it.
+            (HookKind::AfterReady | HookKind::Reload, State::Cleaning { hook, next: then })
+                if hook == process =>
+            {
+                next = Some(then);
+            }
             // The instance did not wait for it.
-            (HookKind::BeforeStart | HookKind::AfterReady | HookKind::AfterStop, _) => {}
+            (
+                HookKind::BeforeStart
+                | HookKind::AfterReady
+                | HookKind::AfterStop
+                | HookKind::Reload,
+                _,
+            ) => {}
+        }
+        if kind == HookKind::Reload {
+            self.reload_ended(process, helper.instance, succeeded);
         }
         let is_cancelled = helper.killed && !helper.timed_out;
         if !succeeded && !is_cancelled {
@@ -191,7 +245,7 @@ impl Core {
             });
         }
         if let Some(next) = next {
-            self.follow(now, helper.index, next);
+            self.wind_up(now, helper.index, next);
         }
         self.is_it_gone(helper.instance.worker);
     }
@@ -231,7 +285,7 @@ impl Core {
             | State::Stopped => false,
         };
         if waits {
-            self.follow(Mono(0), helper.index, Next::Stopping);
+            self.wind_up(self.now, helper.index, Next::Stopping);
         }
         if helper.kind == HookKind::Reload {
             self.reload_ended(process, helper.instance, false);

@@ -280,6 +280,10 @@ pub(super) struct Slot {
     pub(super) since: Mono,
     /// How often it was started.
     pub(super) starts: u64,
+    /// What has to be cleaned up after this start: the command before it has run, or the program.
+    pub(super) to_clean: bool,
+    /// How this start ended, if it has.
+    pub(super) this_end: Option<LastEnd>,
     /// How its last process ended.
     pub(super) last_end: Option<LastEnd>,
     /// The deadline that is noted for it.
@@ -314,9 +318,17 @@ impl Slot {
             connection: None,
             since: now,
             starts: 0,
+            to_clean: false,
+            this_end: None,
             last_end: None,
             due: None,
         }
+    }
+
+    /// A start has come to its end.
+    pub(super) fn ended(&mut self, end: LastEnd) {
+        self.this_end = Some(end);
+        self.last_end = Some(end);
     }
 
     /// Whether it is an instance or a connection; one that is on its way out is neither.

@@ -418,6 +418,8 @@ impl Core {
         slot.by_itself = false;
         slot.main_ended = None;
         slot.overdue = false;
+        slot.to_clean = false;
+        slot.this_end = None;
         slot.reloading = false;
         slot.watchdog = None;
         slot.told_interval = None;

@@ -2,7 +2,7 @@
 
 use super::backoff::{self, History};
 use super::demand::AT_NEXT_CLIENT;
-use super::event::{Event, FailureReason, Next};
+use super::event::{Event, FailureReason, HookEnd, Next};
 use super::facts::LastEnd;
 use super::input::{ExitStatus, ProcessId};
 use super::instance::{Ending, Fault, Launch, Role, Slot, State};
@@ -173,7 +173,7 @@ impl Core {
         process: ProcessId,
         failure: LaunchFailure,
     ) {
-        self.slots[index].last_end = Some(LastEnd::NotLaunched { failure });
+        self.slots[index].ended(LastEnd::NotLaunched { failure });
         let next = self.after_launch_failure(now, index);
         let instance = self.slots[index].instance;
         self.emit(Event::LaunchFailed {
@@ -185,12 +185,12 @@ impl Core {
         if let Next::Failed(_) = next {
             self.judge(SHELL_NOT_EXECUTED);
         }
-        self.follow(now, index, next);
+        self.wind_up(now, index, next);
     }
 
     /// The command before the start has failed: so has the start.
-    pub(super) fn not_prepared(&mut self, now: Mono, index: usize) -> Next {
-        self.slots[index].last_end = Some(LastEnd::NotPrepared);
+    pub(super) fn not_prepared(&mut self, now: Mono, index: usize, end: HookEnd) -> Next {
+        self.slots[index].ended(LastEnd::NotPrepared { end });
         let next = self.after_launch_failure(now, index);
         if let Next::Failed(_) = next {
             self.judge(SHELL_NOT_EXECUTED);
@@ -243,7 +243,8 @@ impl Core {
         let slot = &mut self.slots[index];
         let too_late = slot.overdue.then_some(Fault::NotStopped);
         let cause = slot.fault.or(too_late);
-        slot.last_end = Some(LastEnd::Exited {
+        slot.to_clean = true;
+        slot.ended(LastEnd::Exited {
             status,
             uptime,
             cause,
@@ -265,12 +266,7 @@ impl Core {
                 }
             });
         }
-        match self.slots[index].life.hooks.after_stop {
-            Some(timeout) if self.slots[index].connection.is_none() => {
-                self.clean_up(now, index, next, timeout);
-            }
-            Some(_) | None => self.follow(now, index, next),
-        }
+        self.wind_up(now, index, next);
     }
 
     /// Remembers how an instance ended for good.

@@ -146,6 +146,7 @@ impl Core {
         process: ProcessId,
         since: Mono,
     ) {
+        self.end_helpers(index);
         let timeout = self.slots[index].life.stop_timeout;
         let ending = Ending::Graceful {
             kill_at: timeout.map(|timeout| now + timeout),

@@ -2,7 +2,7 @@
 
 use super::effect::Effect;
 use super::event::{Event, Next};
-use super::input::ProcessId;
+use super::input::{HookKind, ProcessId, Task};
 use super::instance::{Ending, Launch, State};
 use super::machine::{Core, Phase};
 use super::time::Mono;
@@ -12,7 +12,7 @@ impl Core {
         match self.phase {
             Phase::Idle | Phase::Running => {
                 self.phase = Phase::Stopping;
-                self.take_back_spawns();
+                self.take_back_spawns(now);
                 self.forget_listeners();
                 self.forget_rollouts();
                 self.forget_replanning();
@@ -40,11 +40,16 @@ impl Core {
 
     /// Forgets the spawns and accepts that nobody has taken yet: nothing starts after a request to
     /// stop.
-    fn take_back_spawns(&mut self) {
+    fn take_back_spawns(&mut self, now: Mono) {
         let mut taken = Vec::new();
         let accepting = &mut self.accepting;
         let workers = &mut self.workers;
         self.effects.retain(|effect| match effect {
+            // What ran before it is cleaned up all the same.
+            Effect::Spawn {
+                task: Task::Hook(HookKind::AfterStop),
+                ..
+            } => true,
             Effect::Spawn { process, .. } => {
                 taken.push(*process);
                 false
@@ -75,7 +80,7 @@ impl Core {
         for process in taken {
             self.forget_helper(process);
             if let Some(index) = self.processes.get(&process).copied() {
-                self.follow(Mono(0), index, Next::Stopping);
+                self.wind_up(now, index, Next::Stopping);
             }
         }
     }
@@ -119,6 +124,7 @@ impl Core {
             },
             State::Activating { process, since, .. } | State::Running { process, since, .. } => {
                 self.ask_to_stop(index, process);
+                self.end_helpers(index);
                 State::Stopping {
                     process,
                     since,

@@ -7,6 +7,7 @@ mod clients;
 pub mod clock;
 mod control;
 mod editions;
+mod ending;
 mod fd_store;
 mod folders;
 mod listeners;

@@ -3,6 +3,7 @@
 use super::clients::{Connection, Role};
 use super::clock;
 use super::editions::{At, Definition, Named};
+use super::ending;
 use super::logs::Outlet;
 use super::notify;
 use super::process::Process;
@@ -12,6 +13,7 @@ use super::words;
 use crate::config;
 use crate::core::{self, ConnectionId, Edition, Flag, HookKind, Input, InstanceId, Needs};
 use crate::core::{ProcessId, Task};
+use crate::handoff::notify::MAIN_PID;
 use crate::listener::{self, Bound, IoMode};
 use crate::plan::{ListenerId, Plan, SocketAt, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
@@ -309,7 +311,16 @@ impl Shell {
         let main = main
             .and_then(|main| self.processes.get(main))
             .map(|main| main.pid);
-        let prepared = worker::prepare_hook(worker, hook, given, numbers, main, around);
+        let told = match kind {
+            HookKind::AfterStop => {
+                ending::variables(self.core.ended(instance), &worker.lifecycle.restart)
+            }
+            HookKind::BeforeStart | HookKind::AfterReady | HookKind::Reload => main
+                .map(|main| (MAIN_PID, main.to_string()))
+                .into_iter()
+                .collect(),
+        };
+        let prepared = worker::prepare_hook(worker, hook, given, numbers, told, around);
         launch(
             &self.epoll,
             process,

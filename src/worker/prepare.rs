@@ -195,13 +195,13 @@ pub fn prepare_hook(
     hook: &Hook,
     given: Given<'_>,
     numbers: Numbers,
-    main_pid: Option<i32>,
+    told: Vec<(&'static str, String)>,
     around: &Surroundings,
 ) -> Result<Prepared, PrepareError> {
     let handed = HandedOver::nothing();
     let filling = Filling::new(worker, given, handed.first, numbers, around);
-    let main = main_pid.map(|pid| (notify::MAIN_PID, Value::Text(pid.to_string())));
-    let told: Vec<Variable> = main.into_iter().collect();
+    let told = told.into_iter();
+    let told: Vec<Variable> = told.map(|(name, text)| (name, Value::Text(text))).collect();
     let environment = environment_with(worker, given, &[], told, &filling)?;
     let command = (hook.command.as_slice(), None);
     lay_out(worker, command, handed, environment, given, &filling)

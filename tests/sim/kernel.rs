@@ -181,7 +181,7 @@ impl Life {
 
     pub(crate) fn failure(&mut self) -> LaunchFailure {
         self.stage += 1;
-        let child_side = &Stage::ALL[2..];
+        let child_side = &Stage::ALL[3..];
         let stage = child_side[self.stage % child_side.len()];
         LaunchFailure {
             stage,

@@ -270,8 +270,11 @@ impl Life {
                 self.processes
                     .insert(process, Proc::new(instance, deaf, self.now));
                 let answer = if self.rng.one_in(10) {
-                    let (stage, errno) =
-                        self.rng.pick(&[(Stage::Fork, EAGAIN), (Stage::Prepare, 2)]);
+                    let (stage, errno) = self.rng.pick(&[
+                        (Stage::Fork, EAGAIN),
+                        (Stage::Prepare, 2),
+                        (Stage::RuntimeDirectory, 13),
+                    ]);
                     let detail = 0;
                     let failure = LaunchFailure {
                         stage,

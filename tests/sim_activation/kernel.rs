@@ -261,7 +261,7 @@ impl Life {
     }
 
     fn failure(&mut self) -> LaunchFailure {
-        let child_side = &LaunchStage::ALL[2..];
+        let child_side = &LaunchStage::ALL[3..];
         LaunchFailure {
             stage: self.rng.pick(child_side),
             errno: ENOENT,

@@ -57,6 +57,8 @@ impl Life {
                 Effect::Exit { .. } => {
                     let mut all = self.processes.values();
                     assert!(all.all(|p| p.exit_told), "left: {:?}", self.processes);
+                    let uncleaned = !self.hurried && !self.uncleaned.is_empty();
+                    assert!(!uncleaned, "not cleaned up: {:?}", self.uncleaned);
                 }
                 _ => {}
             }
@@ -124,6 +126,32 @@ impl Life {
             .processes
             .values()
             .filter(|p| p.instance == instance && !p.exit_told);
+        if let Task::Program | Task::Hook(HookKind::BeforeStart | HookKind::AfterStop) = task {
+            let beside =
+                |proc: &&Proc| matches!(proc.hook(), Some(HookKind::AfterReady | HookKind::Reload));
+            let left = others.clone().find(beside);
+            assert!(left.is_none(), "{task:?} of {instance:?} with {left:?}");
+            let uncleaned = self.uncleaned.get(&instance).copied();
+            let prepares = known.definitions[&edition].life.hooks.before_start;
+            match task {
+                Task::Hook(HookKind::AfterStop) => {
+                    // One that is gone may be given up before its exec is told.
+                    let gone = |(_, proc): &(&ProcessId, &Proc)| {
+                        let is_it = proc.instance == instance && proc.task == Task::Program;
+                        is_it && proc.exit_told && !proc.exec_told
+                    };
+                    let gone = self.processes.iter().find(gone);
+                    let known = uncleaned.is_some() || gone.is_some();
+                    assert!(known, "nothing to clean up of {instance:?}");
+                    self.cleaned.extend(gone.map(|(process, _)| *process));
+                    self.uncleaned.remove(&instance);
+                    self.seen.cleaned += u64::from(uncleaned == Some(false));
+                }
+                // The command before it has just run.
+                Task::Program if prepares.is_some() => assert_ne!(uncleaned, Some(true)),
+                Task::Program | Task::Hook(_) => assert_eq!(uncleaned, None, "{instance:?}"),
+            }
+        }
         match task {
             Task::Program => {
                 let busy = |proc: &Proc| {
@@ -215,7 +243,14 @@ impl Life {
                             } | State::Stopped
                         )
                     );
-                    kind == HookKind::BeforeStart && cancelled
+                    // None outlives its instance.
+                    let runs =
+                        matches!(self.core.state(proc.instance), Some(State::Running { .. }));
+                    let beside = matches!(kind, HookKind::AfterReady | HookKind::Reload);
+                    let ended = beside && !runs;
+                    self.seen.hook_ended += u64::from(ended);
+                    ended
+                        || kind == HookKind::BeforeStart && cancelled
                         || now >= proc.wanted_at + hook_time(life, kind)
                 }
                 None => proc.kill_at.flatten().is_some_and(|at| now >= at),
@@ -282,6 +317,11 @@ impl Life {
 
     fn check_event(&mut self, event: Event, told: &[Effect], before: &BTreeMap<InstanceId, Mono>) {
         let now = self.now;
+        // It may be started again before anybody looks at its state.
+        if let Event::InstanceExited { instance, .. } | Event::LaunchFailed { instance, .. } = event
+        {
+            self.awaited.remove(&instance);
+        }
         match event {
             Event::Stopping {
                 instance,
@@ -529,7 +569,10 @@ impl Life {
                 ..
             }) if of == instance => {
                 let it = self.ended.as_ref().filter(|(id, _)| *id == process);
-                status != ExitStatus::Code(0) || it.is_some_and(|(_, proc)| proc.unwell)
+                let never_ended =
+                    |proc: &Proc| proc.ends && proc.killed && proc.main_told.is_none();
+                status != ExitStatus::Code(0)
+                    || it.is_some_and(|(_, proc)| proc.unwell || never_ended(proc))
             }
             Effect::Emit(
                 Event::LaunchFailed {

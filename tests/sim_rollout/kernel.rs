@@ -250,8 +250,20 @@ impl Life {
         let proc = self.processes.remove(&process).expect("it is there");
         let went_well =
             proc.exit == Some(ExitStatus::Code(0)) && !matches!(proc.exec, Some(Err(_)));
-        if proc.hook() == Some(HookKind::BeforeStart) && went_well {
+        let known = &self.workers[proc.instance.worker.0 as usize];
+        let cleans = known.definitions[&proc.edition].life.hooks.after_stop;
+        let has_run = !(proc.exec_told && matches!(proc.exec, Some(Err(_))));
+        let prepares = proc.task == Task::Hook(HookKind::BeforeStart);
+        if prepares && went_well {
             self.prepared.insert(proc.instance);
+        }
+        if has_run
+            && cleans.is_some()
+            && (prepares || proc.task == Task::Program)
+            && !self.cleaned.contains(&process)
+        {
+            let ran = proc.task == Task::Program;
+            self.uncleaned.insert(proc.instance, ran);
         }
         self.ended = Some((process, proc));
     }

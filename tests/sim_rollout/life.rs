@@ -52,6 +52,10 @@ pub(crate) struct Life {
     pub(crate) ready: BTreeMap<InstanceId, Mono>,
     /// Whose command before the start went well.
     pub(crate) prepared: BTreeSet<InstanceId>,
+    /// Who is to be cleaned up after; whether its program has run.
+    pub(crate) uncleaned: BTreeMap<InstanceId, bool>,
+    /// What was cleaned up after before all of it was told.
+    pub(crate) cleaned: BTreeSet<ProcessId>,
     /// Who has to get somewhere before everything is up.
     pub(crate) awaited: BTreeSet<InstanceId>,
     pub(crate) due: VecDeque<Due>,
@@ -95,6 +99,8 @@ impl Life {
             last_process: None,
             ready: BTreeMap::new(),
             prepared: BTreeSet::new(),
+            uncleaned: BTreeMap::new(),
+            cleaned: BTreeSet::new(),
             awaited: BTreeSet::new(),
             due: VecDeque::new(),
             asked: BTreeMap::new(),

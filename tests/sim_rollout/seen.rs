@@ -27,6 +27,8 @@ seen! {
     stop_timed_out: "instances killed after their stop timeout",
     rests: "ends that left others of the process group",
     hook_failed: "hooks that failed",
+    hook_ended: "hooks that ended with their instance",
+    cleaned: "starts that were cleaned up after without a program",
     hook_timed_out: "hooks that took too long",
     hidden: "instances whose readiness cannot be seen",
     rollouts: "rollouts",

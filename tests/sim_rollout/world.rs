@@ -158,6 +158,7 @@ pub(crate) fn definition(rng: &mut Rng) -> Definition {
             Ready::Notify,
             Ready::Notify,
             Ready::Accepting(Every::All),
+            Ready::Accepting(Every::First),
             Ready::Fd(3),
         ]);
         life.hooks = HookTimes {

@@ -105,3 +105,134 @@ fn an_instance_is_reloaded_by_its_command_and_the_answer_waits_for_it() {
         assert_eq!(crew.answers().last(), Some(&answer));
     }
 }
+
+#[test]
+fn the_command_when_it_is_ready_ends_before_the_one_after_the_end_begins() {
+    for asked in [false, true] {
+        let mut crew = Crew::new(|life| {
+            life.hooks.after_ready = Some(seconds(5));
+            life.hooks.after_stop = Some(seconds(5));
+        });
+        let slow = crew.hook(APP_0, HookKind::AfterReady);
+        if asked {
+            crew.ask(Command::Stop);
+            assert_eq!(
+                crew.signals(slow),
+                [SIGKILL],
+                "with the stop, and not its end"
+            );
+        }
+        crew.exits(crew.program(APP_0), BAD);
+        assert_eq!(crew.signals(slow), [SIGKILL]);
+        assert!(crew.find(APP_0, Task::Hook(HookKind::AfterStop)).is_none());
+        crew.exits(slow, killed_by(SIGKILL));
+        crew.exits(crew.hook(APP_0, HookKind::AfterStop), FINE);
+        // It was ended, and has not failed.
+        let failed = |effect: &Effect| matches!(effect, Effect::Emit(Event::HookFailed { .. }));
+        assert_eq!(crew.count(failed), 0);
+        assert_eq!(matches!(crew.state(APP_0), State::Stopped), asked);
+    }
+}
+
+#[test]
+fn no_command_beside_an_instance_outlives_it() {
+    use crate::plan::ReloadBy;
+    let mut crew = Crew::new(|life| {
+        life.hooks.after_ready = Some(seconds(500));
+        life.reload = Some(ReloadBy::Command(seconds(500)));
+    });
+    crew.ask(Command::Reload);
+    crew.give(Input::Stop);
+    let hooks = [HookKind::AfterReady, HookKind::Reload].map(|kind| crew.hook(APP_0, kind));
+    crew.exits(crew.program(APP_0), FINE);
+    for hook in hooks {
+        assert_eq!(crew.signals(hook), [SIGKILL]);
+        assert!(!crew.effects.contains(&Effect::Exit { code: 0 }));
+        crew.exits(hook, killed_by(SIGKILL));
+    }
+    assert!(crew.effects.contains(&Effect::Exit { code: 0 }));
+    assert_eq!(
+        crew.answers().last(),
+        Some(&Answer::Failed { instance: APP_0 })
+    );
+}
+
+#[test]
+fn what_ran_before_the_start_is_cleaned_up_although_there_was_no_program() {
+    let both = |life: &mut Lifecycle| {
+        life.hooks.before_start = Some(seconds(5));
+        life.hooks.after_stop = Some(seconds(5));
+    };
+    // It fails.
+    let mut crew = Crew::new(both);
+    crew.exits(crew.hook(APP_0, HookKind::BeforeStart), BAD);
+    let end = HookEnd::Exited { status: BAD };
+    assert_eq!(crew.core.ended(APP_0), Some(LastEnd::NotPrepared { end }));
+    crew.exits(crew.hook(APP_0, HookKind::AfterStop), FINE);
+    assert!(matches!(crew.state(APP_0), State::Backoff { .. }));
+    // It is stopped meanwhile.
+    let mut crew = Crew::new(both);
+    crew.ask(Command::Stop);
+    crew.exits(crew.hook(APP_0, HookKind::BeforeStart), killed_by(SIGKILL));
+    assert_eq!(crew.core.ended(APP_0), None);
+    crew.exits(crew.hook(APP_0, HookKind::AfterStop), FINE);
+    assert_eq!(crew.state(APP_0), State::Stopped);
+    // The whole of listend is.
+    let mut crew = Crew::new(both);
+    crew.give(Input::Stop);
+    crew.exits(crew.hook(APP_0, HookKind::BeforeStart), killed_by(SIGKILL));
+    crew.exits(crew.hook(APP_0, HookKind::AfterStop), FINE);
+    assert!(crew.effects.contains(&Effect::Exit { code: 0 }));
+}
+
+#[test]
+fn a_program_that_cannot_be_launched_leaves_only_what_ran_before_it() {
+    for prepares in [false, true] {
+        let mut rig = Rig::with(1, |life| {
+            life.hooks.before_start = prepares.then_some(seconds(5));
+            life.hooks.after_stop = Some(seconds(5));
+        });
+        rig.give(Input::Start);
+        if let State::Preparing { hook: process, .. } = rig.state() {
+            rig.give(Input::Spawned { process });
+            let status = FINE;
+            rig.give(Input::Exited { process, status });
+        }
+        rig.launch_failed(Stage::Fork);
+        assert_eq!(matches!(rig.state(), State::Cleaning { .. }), prepares);
+        assert_eq!(matches!(rig.state(), State::Backoff { .. }), !prepares);
+    }
+}
+
+#[test]
+fn a_stop_takes_no_cleaning_up_back() {
+    let mut core = Core::new(
+        vec![Lifecycle {
+            hooks: crate::plan::HookTimes {
+                after_stop: Some(seconds(5)),
+                ..crate::plan::HookTimes::default()
+            },
+            ..Lifecycle::default()
+        }],
+        WhenDone::Hold,
+    );
+    core.handle(Mono(0), Input::Start);
+    let process = core.state(APP_0).unwrap().process().unwrap();
+    while core.next_effect().is_some() {}
+    core.handle(Mono(0), Input::Spawned { process });
+    core.handle(Mono(0), Input::ExecSucceeded { process });
+    core.handle(
+        Mono(0),
+        Input::Exited {
+            process,
+            status: BAD,
+        },
+    );
+    core.handle(Mono(0), Input::Stop);
+    let mut effects = std::iter::from_fn(|| core.next_effect());
+    let is_it = |effect: Effect| {
+        let after_stop = Task::Hook(HookKind::AfterStop);
+        matches!(effect, Effect::Spawn { task, .. } if task == after_stop)
+    };
+    assert!(effects.any(is_it));
+}

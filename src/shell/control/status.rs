@@ -326,7 +326,7 @@ pub(super) fn ended(end: &LastEnd) -> String {
             failure.stage.phrase(),
             crate::report::describe(failure.errno)
         ),
-        LastEnd::NotPrepared => "failed in before_start".to_owned(),
+        LastEnd::NotPrepared { .. } => "failed in before_start".to_owned(),
     }
 }
 
