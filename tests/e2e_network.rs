@@ -56,6 +56,87 @@ workers:
     daemon.stop();
 }
 
+/// What is said about a listener is so in its namespace, not in listend's.
+#[test]
+fn a_listener_is_diagnosed_in_its_namespace() {
+    let Some(blue) = Namespace::new() else {
+        return;
+    };
+    let world = World::new();
+    let set = "echo 512 >/proc/sys/net/core/somaxconn; \
+               echo 20000 30000 >/proc/sys/net/ipv4/ip_local_port_range";
+    let mut inside = std::process::Command::new("ip");
+    inside.args(["netns", "exec", blue.name(), "sh", "-c", set]);
+    assert!(inside.status().expect("start ip").success());
+    let yaml = |address: &str| {
+        format!(
+            "
+listeners:
+  it: {{ address: '{address}', backlog: 3000, network_namespace: {} }}
+workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [it] }} }}
+",
+            blue.path().display()
+        )
+    };
+    let kinds = |json: &serde_json::Value, of: &str| -> Vec<String> {
+        let all = json[of].as_array().expect("a list").iter();
+        let kinds = all.map(|one| one["kind"].as_str().expect("a kind").to_owned());
+        kinds.collect()
+    };
+    let json = world.check(&yaml("0.0.0.0:24250"), &["--json"]);
+    let json = json.expect_code(0).json();
+    let wanted = [
+        "backlog-over-somaxconn",
+        "ephemeral-port",
+        "wildcard-address",
+    ];
+    assert_eq!(kinds(&json, "advice"), wanted, "{json:#}");
+    let wildcard = json["advice"][2]["message"].as_str().expect("a message");
+    assert!(wildcard.contains("only loopback now"), "{wildcard}");
+
+    let json = world.check(&yaml("198.51.100.7:24250"), &["--json"]);
+    let json = json.expect_code(69).json();
+    let causes = json["errors"][0]["causes"].to_string();
+    assert!(causes.contains("has 127.0.0.1 (lo)"), "{causes}");
+
+    let text = yaml("127.0.0.1:24251");
+    let daemon = world.run(&text);
+    let _puppet = world.puppet();
+    let json = world.check(&text, &["--json"]).expect_code(0).json();
+    assert_eq!(kinds(&json, "advice")[0], "held-by-listend", "{json:#}");
+    // As somebody else's it is named.
+    let other = text.replace("127.0.0.1:24251", "0.0.0.0:24251");
+    std::fs::write(world.path("other.yaml"), world.fill(&other)).expect("write");
+    let words = ["check", "--json", "-c", "$DIR/other.yaml"];
+    let json = world.finish(words).expect_code(69).json();
+    assert_eq!(json["errors"][0]["holder"]["pid"], daemon.pid(), "{json:#}");
+    daemon.stop();
+}
+
+/// An address may come in another namespace than listend's own.
+#[test]
+fn a_listener_waits_for_an_address_of_its_namespace() {
+    let (Some(blue), Some(other)) = (Namespace::new(), Namespace::new()) else {
+        return;
+    };
+    let world = World::new();
+    blue.veth("one", "two");
+    let yaml = format!(
+        "
+listeners:
+  it: {{ address: '10.9.9.7:24242', wait_for_address: 1h, network_namespace: {} }}
+workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [it] }} }}
+",
+        blue.path().display()
+    );
+    let daemon = run_in(&world, &other, &yaml);
+    daemon.line(&["listener it: waiting for 10.9.9.7:24242"]);
+    blue.ip(&["address", "add", "10.9.9.7/24", "dev", "one"]);
+    daemon.line(&["listener it: listening on 10.9.9.7:24242"]);
+    let _puppet = world.puppet();
+    daemon.stop();
+}
+
 #[test]
 fn a_namespace_that_is_not_there_is_an_error() {
     let world = World::new();

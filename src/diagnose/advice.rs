@@ -11,7 +11,9 @@ use crate::config::{Endpoint, Piece, Template, Transport};
 use crate::listener::Note;
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan};
 use crate::report::{Kind, Problem, Report, describe};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 /// A sysctl line longer than this is no help; it then names one port only.
 const SYSCTL_LENGTH: usize = 400;
@@ -27,9 +29,13 @@ pub enum Tried {
 
 /// All advice about the listeners of a plan, in its order. Does not look at `silence:`.
 pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Report {
-    let adviser = Adviser::new(plan, machine, tried);
+    let mut advisers: BTreeMap<Option<&Path>, Adviser> = BTreeMap::new();
     let mut advice = Report::default();
     for (index, listener) in plan.listeners.iter().enumerate() {
+        let namespace = listener.network_namespace.as_deref();
+        let adviser = advisers
+            .entry(namespace)
+            .or_insert_with(|| Adviser::new(plan, namespace, machine.of(listener), tried));
         adviser.backlog(listener, &mut advice);
         for (number, socket) in listener.sockets.iter().enumerate() {
             let Endpoint::Inet {
@@ -165,10 +171,16 @@ struct Adviser<'p> {
 }
 
 impl<'p> Adviser<'p> {
-    fn new(plan: &Plan, machine: &'p Machine, tried: Tried) -> Adviser<'p> {
+    /// For the listeners in this network namespace, of which `machine` is the view.
+    fn new(
+        plan: &Plan,
+        namespace: Option<&Path>,
+        machine: &'p Machine,
+        tried: Tried,
+    ) -> Adviser<'p> {
         let settings = machine.settings();
         let reserved = settings.reserved();
-        let ephemeral = ports(plan).filter(|port| settings.is_ephemeral(*port));
+        let ephemeral = ports(plan, namespace).filter(|port| settings.is_ephemeral(*port));
         let all_reserved = reserved.with(ephemeral).to_string();
         let wildcard = |ip: IpAddr, v6_only| {
             reach(SocketAddr::new(ip, 0), v6_only, machine.interfaces()).in_words()
@@ -240,8 +252,9 @@ impl<'p> Adviser<'p> {
              from: one of them may have it when listend starts"
         );
         advice.add(asked.problem(Kind::EphemeralPort, message).with_hint(format!(
-            "sysctl -w net.ipv4.ip_local_reserved_ports={line} (and the same in /etc/sysctl.d), or \
-             choose a port outside the range"
+            "{} net.ipv4.ip_local_reserved_ports={line} (and the same in /etc/sysctl.d), or choose a \
+             port outside the range",
+            self.machine.sysctl()
         )));
     }
 
@@ -277,8 +290,9 @@ impl<'p> Adviser<'p> {
             SocketAddr::V6(_) => &self.reach_both,
         };
         let message = format!(
-            "{} is every address of this machine: {reach}",
-            words(&asked.socket.endpoint)
+            "{} is every address of {}: {reach}",
+            words(&asked.socket.endpoint),
+            self.machine.place()
         );
         let port = asked.address.port();
         let scheme = match asked.transport {
@@ -312,7 +326,10 @@ impl<'p> Adviser<'p> {
                     .at(socket.place)
                     .of_listener(&listener.name)
                     .with_address(socket.endpoint.to_string())
-                    .with_hint(format!("sysctl -w net.core.somaxconn={asked}")),
+                    .with_hint(format!(
+                        "{} net.core.somaxconn={asked}",
+                        self.machine.sysctl()
+                    )),
             );
         }
     }
@@ -329,14 +346,20 @@ impl<'p> Adviser<'p> {
             return;
         }
         let (cause, hint) = addresses_here(asked.address, self.machine);
-        let message = format!("no interface of this machine has the address {ip}");
+        let message = format!(
+            "no interface of {} has the address {ip}",
+            self.machine.place()
+        );
         let problem = asked.problem(Kind::AddressNotHere, message);
         advice.add(problem.with_cause(cause).with_hint(hint));
     }
 }
 
-fn ports(plan: &Plan) -> impl Iterator<Item = u16> {
-    let sockets = plan.live_listeners().flat_map(|(_, one)| &one.sockets);
+/// The ports of the listeners in this network namespace.
+fn ports(plan: &Plan, namespace: Option<&Path>) -> impl Iterator<Item = u16> {
+    let listeners = plan.live_listeners().map(|(_, listener)| listener);
+    let listeners = listeners.filter(move |one| one.network_namespace.as_deref() == namespace);
+    let sockets = listeners.flat_map(|listener| &listener.sockets);
     sockets.filter_map(|socket| match &socket.endpoint {
         Endpoint::Inet { address, .. } => Some(address.port()),
         _ => None,

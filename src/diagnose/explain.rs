@@ -87,6 +87,7 @@ pub fn explain_for_run(
 /// The problem, and the processes that have the address.
 fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec<i32>) {
     let listener = plan.listener(error.listener);
+    let machine = machine.of(listener);
     let socket = &listener.sockets[error.socket];
     let endpoint = &socket.endpoint;
     let problem = unexplained(error, plan);
@@ -367,14 +368,15 @@ pub(super) fn addresses_here(asked: SocketAddr, machine: &Machine) -> (String, S
         .filter(|interface| interface.address.is_ipv4() == asked.is_ipv4())
         .map(|interface| format!("{} ({})", interface.address, interface.name))
         .collect();
+    let place = machine.place();
     let cause = match here.len() {
-        0 => format!("this machine has no {family} address at all"),
+        0 => format!("{place} has no {family} address at all"),
         n if n > ADDRESSES_SHOWN => format!(
-            "this machine has {} and {} more",
+            "{place} has {} and {} more",
             here[..ADDRESSES_SHOWN].join(", "),
             n - ADDRESSES_SHOWN
         ),
-        _ => format!("this machine has {}", here.join(", ")),
+        _ => format!("{place} has {}", here.join(", ")),
     };
     let hint = "check the spelling; if the address comes later (DHCP, VRRP, a VPN): `free_bind: \
                 true` binds it at once, `wait_for_address: 30s` when it comes, and with \
@@ -392,8 +394,9 @@ fn forbidden(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Proble
             ))
             .with_hint(format!(
                 "one of: run listend as root; AmbientCapabilities=CAP_NET_BIND_SERVICE in its \
-                 systemd unit; setcap cap_net_bind_service=+ep on the listend binary; sysctl -w \
-                 net.ipv4.ip_unprivileged_port_start={port}"
+                 systemd unit; setcap cap_net_bind_service=+ep on the listend binary; {} \
+                 net.ipv4.ip_unprivileged_port_start={port}",
+                machine.sysctl()
             )),
         _ => problem.with_hint(
             "a security module (SELinux, AppArmor), a seccomp filter or a cgroup program forbids \

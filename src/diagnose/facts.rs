@@ -133,6 +133,7 @@ pub fn facts(
     held: bool,
     machine: &Machine,
 ) -> Facts {
+    let machine = machine.of(listener);
     let endpoint = &listener.sockets[index].endpoint;
     let bind = bind(index, outcome, held);
     let inet = match endpoint {
@@ -144,14 +145,7 @@ pub fn facts(
         } => Some((*address, *v6_only, scope)),
         _ => None,
     };
-    // What this namespace has says nothing about another.
-    let here = listener.network_namespace.is_none();
-    let found = if here {
-        occupants(endpoint, machine)
-    } else {
-        None
-    };
-    let holders = found.map(|all| {
+    let holders = occupants(endpoint, machine).map(|all| {
         // A socket that may or may not be in the way is not, if binding worked.
         let real = all
             .iter()
@@ -167,9 +161,7 @@ pub fn facts(
         bind,
         holders,
         all_visible: machine.process().uid == 0,
-        reach: inet
-            .filter(|_| here)
-            .map(|(address, v6_only, _)| reach(address, v6_only, machine.interfaces())),
+        reach: inet.map(|(address, v6_only, _)| reach(address, v6_only, machine.interfaces())),
         port: inet
             .filter(|(address, ..)| address.port() != 0)
             .map(|(address, ..)| PortFacts::of(address.port(), machine)),

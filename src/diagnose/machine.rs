@@ -5,13 +5,14 @@ use super::kernel::Kernel;
 use super::ports::PortSet;
 use super::tables::{self, InetRow};
 use crate::config::{Transport, UnixName};
-use crate::listener::{UnixSocket, unix_sockets};
+use crate::listener::{UnixSocket, in_network_namespace, unix_sockets};
+use crate::plan::ListenerPlan;
 use nix::unistd::{Gid, Group, Uid, User};
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// CAP_NET_BIND_SERVICE of capabilities(7).
 const CAP_NET_BIND_SERVICE: u32 = 10;
@@ -19,6 +20,10 @@ const CAP_NET_BIND_SERVICE: u32 = 10;
 /// One run's view of the machine. What was read stays as it was: make a new one for a new run.
 #[derive(Debug, Default)]
 pub struct Machine {
+    /// The network namespace whose settings, addresses and sockets these are; `None` is listend's own.
+    namespace: Option<PathBuf>,
+    /// The view of another namespace. That has the next, and so on: there are few.
+    other: OnceCell<Box<Machine>>,
     settings: OnceCell<Settings>,
     interfaces: OnceCell<Vec<Interface>>,
     process: OnceCell<Process>,
@@ -156,6 +161,45 @@ impl Machine {
         Machine::default()
     }
 
+    /// The machine as a listener has it, which may be in another network namespace. One that cannot be
+    /// entered has no addresses and no sockets.
+    pub fn of(&self, listener: &ListenerPlan) -> &Machine {
+        let Some(path) = &listener.network_namespace else {
+            return self;
+        };
+        let mut machine = self;
+        while machine.namespace.as_ref() != Some(path) {
+            machine = machine.other.get_or_init(|| {
+                Box::new(Machine {
+                    namespace: Some(path.clone()),
+                    ..Machine::default()
+                })
+            });
+        }
+        machine
+    }
+
+    /// Where this view was taken: `this machine`, or the namespace.
+    pub(super) fn place(&self) -> String {
+        match &self.namespace {
+            None => "this machine".to_owned(),
+            Some(path) => format!("network namespace {}", path.display()),
+        }
+    }
+
+    /// The command that sets one of the kernel's network settings there.
+    pub(super) fn sysctl(&self) -> String {
+        match &self.namespace {
+            None => "sysctl -w".to_owned(),
+            Some(path) => format!("nsenter --net={} sysctl -w", path.display()),
+        }
+    }
+
+    /// Reads something that each network namespace has.
+    fn read<T: Default>(&self, read: impl FnOnce() -> T) -> T {
+        in_network_namespace(self.namespace.as_deref(), read).unwrap_or_default()
+    }
+
     /// A machine of which these facts are given instead of read, for tests.
     pub fn with(settings: Settings, interfaces: Vec<Interface>, process: Process) -> Machine {
         Machine {
@@ -168,31 +212,12 @@ impl Machine {
 
     /// The kernel settings.
     pub fn settings(&self) -> &Settings {
-        self.settings.get_or_init(Settings::read)
+        self.settings.get_or_init(|| self.read(Settings::read))
     }
 
     /// The addresses of all interfaces (getifaddrs(3)); empty where they cannot be read.
     pub fn interfaces(&self) -> &[Interface] {
-        self.interfaces.get_or_init(|| {
-            let Ok(all) = nix::ifaddrs::getifaddrs() else {
-                return Vec::new();
-            };
-            all.filter_map(|entry| {
-                let address = entry.address?;
-                let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-                    (Some(four), _) => IpAddr::V4(four.ip()),
-                    (_, Some(six)) => IpAddr::V6(six.ip()),
-                    _ => return None,
-                };
-                let whole = if address.is_ipv4() { 32 } else { 128 };
-                Some(Interface {
-                    name: entry.interface_name,
-                    address,
-                    prefix: prefix(entry.netmask).unwrap_or(whole),
-                })
-            })
-            .collect()
-        })
+        self.interfaces.get_or_init(|| self.read(read_interfaces))
     }
 
     /// What this process may do.
@@ -202,7 +227,7 @@ impl Machine {
 
     /// The kernel that runs.
     pub(super) fn kernel(&self) -> &Kernel {
-        self.kernel.get_or_init(Kernel::read)
+        self.kernel.get_or_init(|| self.read(Kernel::read))
     }
 
     /// The name of a user, or the number where it has none.
@@ -230,10 +255,14 @@ impl Machine {
     pub(super) fn sockets_on(&self, transport: Transport, port: u16) -> &[InetRow] {
         let by_port = match transport {
             // MPTCP's ports are TCP's.
-            Transport::Tcp | Transport::Mptcp => self.tcp.get_or_init(|| by_port(tables::tcp())),
-            Transport::Udp => self.udp.get_or_init(|| by_port(tables::udp())),
-            Transport::UdpLite => self.udplite.get_or_init(|| by_port(tables::udplite())),
-            Transport::Sctp => self.sctp.get_or_init(|| by_port(tables::sctp())),
+            Transport::Tcp | Transport::Mptcp => {
+                self.tcp.get_or_init(|| by_port(self.read(tables::tcp)))
+            }
+            Transport::Udp => self.udp.get_or_init(|| by_port(self.read(tables::udp))),
+            Transport::UdpLite => self
+                .udplite
+                .get_or_init(|| by_port(self.read(tables::udplite))),
+            Transport::Sctp => self.sctp.get_or_init(|| by_port(self.read(tables::sctp))),
         };
         by_port.get(&port).map_or(&[], Vec::as_slice)
     }
@@ -261,7 +290,7 @@ impl Machine {
     pub(super) fn unix(&self) -> &HashMap<Vec<u8>, Vec<UnixSocket>> {
         self.unix.get_or_init(|| {
             let mut by_name: HashMap<Vec<u8>, Vec<UnixSocket>> = HashMap::new();
-            for socket in unix_sockets() {
+            for socket in self.read(unix_sockets) {
                 by_name.entry(socket.name.clone()).or_default().push(socket);
             }
             by_name
@@ -275,6 +304,27 @@ impl Machine {
             .get(&inode)
             .map_or(&[], Vec::as_slice)
     }
+}
+
+fn read_interfaces() -> Vec<Interface> {
+    let Ok(all) = nix::ifaddrs::getifaddrs() else {
+        return Vec::new();
+    };
+    all.filter_map(|entry| {
+        let address = entry.address?;
+        let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(four), _) => IpAddr::V4(four.ip()),
+            (_, Some(six)) => IpAddr::V6(six.ip()),
+            _ => return None,
+        };
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        Some(Interface {
+            name: entry.interface_name,
+            address,
+            prefix: prefix(entry.netmask).unwrap_or(whole),
+        })
+    })
+    .collect()
 }
 
 fn by_port(rows: Vec<InetRow>) -> HashMap<u16, Vec<InetRow>> {

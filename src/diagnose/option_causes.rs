@@ -48,7 +48,8 @@ pub(super) fn explain(
             }
             problem
                 .with_cause(format!(
-                    "this machine has the interfaces {}",
+                    "{} has the interfaces {}",
+                    machine.place(),
                     names.join(", ")
                 ))
                 .with_hint(

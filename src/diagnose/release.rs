@@ -63,8 +63,9 @@ fn reserve(hint: &str, endpoint: &Endpoint, machine: &Machine) -> String {
     match endpoint {
         Endpoint::Inet { address, .. } if machine.settings().is_ephemeral(address.port()) => {
             format!(
-                "{hint}; to keep outgoing connections off this port: sysctl -w \
+                "{hint}; to keep outgoing connections off this port: {} \
                  net.ipv4.ip_local_reserved_ports={}",
+                machine.sysctl(),
                 machine.settings().reserved().with([address.port()])
             )
         }

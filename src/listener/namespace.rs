@@ -69,6 +69,20 @@ impl Drop for Inside {
     }
 }
 
+/// Does something in the network namespace with this path, or in listend's own. `None` if that cannot be
+/// entered, or not be left again.
+pub fn in_network_namespace<T>(path: Option<&Path>, act: impl FnOnce() -> T) -> Option<T> {
+    let mut namespaces = Namespaces::default();
+    let inside = match path {
+        None => None,
+        Some(path) => Some(namespaces.enter(path).ok()?),
+    };
+    let done = act();
+    drop(inside);
+    namespaces.at_home().ok()?;
+    Some(done)
+}
+
 fn open_namespace(path: &Path) -> Result<OwnedFd, Failure> {
     // Non-blocking: the path may be anything, even a FIFO.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;

@@ -4,6 +4,7 @@
 use super::looks::Tell;
 use super::turn::Shell;
 use super::words;
+use crate::config::Presence;
 use crate::core::{Input, Missing, Repaired};
 use crate::listener::{self, BindError, Damage, Repair};
 use crate::plan::{ListenerId, WorkerId};
@@ -137,6 +138,14 @@ impl Shell {
         for (listener, socket) in self.watch.sockets_to_look_at() {
             self.look_at(listener, socket);
         }
+    }
+
+    /// Where a listener may be waiting for its address.
+    pub(super) fn watch_addresses(&mut self, wanted: bool) {
+        let listeners = self.plan.live_listeners().map(|(_, listener)| listener);
+        let waiting = listeners.filter(|one| wanted && one.presence != Presence::Required);
+        let namespaces = waiting.map(|one| one.network_namespace.as_deref());
+        self.watch.addresses(&self.epoll, &namespaces.collect());
     }
 
     pub(super) fn addresses_changed(&mut self) {

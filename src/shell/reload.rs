@@ -213,6 +213,9 @@ impl Shell {
 
     fn watch_again(&mut self, touched: &BTreeSet<ListenerId>) {
         self.watch.set_roles(clients::roles(&self.plan));
+        if self.watch.watches_addresses() {
+            self.watch_addresses(true);
+        }
         for listener in touched {
             let sockets = self.bound.iter().flat_map(|bound| bound.sockets(*listener));
             for (index, socket) in (0..).zip(sockets) {

@@ -524,7 +524,7 @@ impl Shell {
                 } => self.accept((listener, socket), connection),
                 Effect::Close { connection } => self.clients.close(connection),
                 Effect::LookForClients { worker } => self.look_for_clients(worker),
-                Effect::WatchAddresses { wanted } => self.watch.addresses(&self.epoll, wanted),
+                Effect::WatchAddresses { wanted } => self.watch_addresses(wanted),
                 Effect::Answer { ticket, answer } => self.answered(ticket, answer),
                 Effect::CloseListeners => self.close_listeners(),
                 Effect::Exit { code } => {

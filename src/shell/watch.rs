@@ -8,7 +8,7 @@
 use super::clients::Role;
 use super::turn::Token;
 use crate::config::Endpoint;
-use crate::listener::{Bound, BoundSocket};
+use crate::listener::{Bound, BoundSocket, in_network_namespace};
 use crate::plan::ListenerId;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -34,8 +34,9 @@ pub(super) struct Watch {
     sockets: HashMap<WatchDescriptor, BTreeSet<SocketId>>,
     /// What clients mean at each listener.
     roles: Vec<Role>,
-    /// A routing socket, while somebody waits for an address.
-    addresses: Option<OwnedFd>,
+    /// Routing sockets, while somebody waits for an address: one in each network namespace where that
+    /// may come.
+    addresses: Vec<OwnedFd>,
 }
 
 impl Watch {
@@ -46,7 +47,7 @@ impl Watch {
             folders: HashMap::new(),
             sockets: HashMap::new(),
             roles,
-            addresses: None,
+            addresses: Vec::new(),
         }
     }
 
@@ -190,39 +191,46 @@ impl Watch {
         found
     }
 
-    /// Starts or stops watching the machine's addresses.
-    pub(super) fn addresses(&mut self, epoll: &Epoll, wanted: bool) {
-        if !wanted {
+    /// Watches the addresses of these network namespaces, and of no others.
+    pub(super) fn addresses(&mut self, epoll: &Epoll, namespaces: &BTreeSet<Option<&Path>>) {
+        for routing in self.addresses.drain(..) {
             // Nobody else has it open, so that closing it removes it from the epoll set; by hand
             // all the same, for a child on its way to exec has a copy for a moment.
-            if let Some(routing) = self.addresses.take() {
-                let _not_watched = epoll.delete(&routing);
-            }
-            return;
+            let _not_watched = epoll.delete(&routing);
         }
-        match routing_socket() {
-            Ok(routing) => {
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Addresses.pack());
-                if let Err(errno) = epoll.add(&routing, event) {
-                    log::warn!("cannot watch for addresses: {}", errno.desc());
+        for namespace in namespaces {
+            let routing = in_network_namespace(*namespace, routing_socket).unwrap_or_else(|| {
+                // It may be made later; binding is tried again at intervals, too.
+                Err(Errno::ENOENT)
+            });
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Addresses.pack());
+            match routing.and_then(|routing| epoll.add(&routing, event).map(|()| routing)) {
+                Ok(routing) => self.addresses.push(routing),
+                Err(errno) => {
+                    let place = namespace.map_or_else(String::new, |path| {
+                        format!(" in network namespace {}", path.display())
+                    });
+                    log::warn!("cannot watch for addresses{place}: {}", errno.desc());
                 }
-                self.addresses = Some(routing);
             }
-            Err(errno) => log::warn!("cannot watch for addresses: {}", errno.desc()),
         }
+    }
+
+    /// Whether some are watched.
+    pub(super) fn watches_addresses(&self) -> bool {
+        !self.addresses.is_empty()
     }
 
     /// Takes the news about addresses. What they say does not matter: binding is tried, and knows.
     pub(super) fn drain_addresses(&self) {
-        let Some(routing) = &self.addresses else {
-            return;
-        };
         let mut buffer = [0u8; 8192];
-        // ENOBUFS says that some were lost, which is news as well.
-        while matches!(
-            recv(routing.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT),
-            Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR)
-        ) {}
+        for routing in &self.addresses {
+            // ENOBUFS says that some were lost, which is news as well.
+            while matches!(
+                recv(routing.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT),
+                Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR)
+            ) {}
+        }
     }
 }
 
