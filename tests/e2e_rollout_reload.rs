@@ -199,3 +199,90 @@ fn a_reload_of_the_number_of_instances_waits_for_them() {
     assert!(!exists(second.pid()), "it has gone by then");
     daemon.stop();
 }
+
+// It said no more than `exit status 1 after 5 ms`.
+#[test]
+fn a_program_that_cannot_run_twice_is_rolled_back_with_the_reason_and_what_to_do() {
+    for (output, reason) in [("tag", "the lock is held"), ("inherit", "`output: tag`")] {
+        let world = World::new();
+        let alone = |version: &str| {
+            format!(
+                "
+listeners: {{ web: '127.0.0.1:0' }}
+workers:
+  app:
+    command: [sh, -c, 'exec 9>$DIR/lock; if ! flock -n 9; then echo the lock is held >&2; exit 7; fi; exec sleep 1000']
+    listeners: [web]
+    output: {output}
+    environment: {{ APP_VERSION: {version} }}
+"
+            )
+        };
+        let daemon = run(&world, &alone("one"));
+        daemon.line(&["app.0", "started"]);
+        world.write("listend.yaml", &alone("two"));
+        let told = tell(&world, &["reload"]).expect_code(1);
+        for part in ["exit status 7", reason, "rollout: { order: stop-first }"] {
+            assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
+        }
+        daemon.line(&["app: rolled back", "rollout: { order: stop-first }"]);
+        let mut client = Varlink::connect(&world);
+        let setback = status(&mut client)["setback"].clone();
+        let setback = setback.as_str().expect("why");
+        assert!(!setback.contains("rolling back"), "{setback}");
+        // As told.
+        let text = alone("two") + "    rollout: { order: stop-first, min_ready: 10ms }\n";
+        world.write("listend.yaml", &text);
+        tell(&world, &["reload"]).expect_code(0);
+        daemon.stop();
+    }
+}
+
+#[test]
+fn what_there_is_is_told_in_the_order_of_the_configuration_also_after_a_reload() {
+    let world = World::new();
+    let entry = |name: &str| {
+        (
+            format!("  {name}: 'unix:$DIR/{name}.sock'\n"),
+            format!("  {name}: {{ command: [sleep, '1000'], listeners: [{name}] }}\n"),
+        )
+    };
+    let yaml = |names: &[&str]| {
+        let all = names.iter().map(|name| entry(name));
+        let (listeners, workers): (String, String) = all.unzip();
+        format!("listeners:\n{listeners}workers:\n{workers}")
+    };
+    let daemon = run(&world, &yaml(&["b", "d"]));
+    daemon.line(&["every worker that starts at once is up"]);
+    for names in [&["a", "b", "c", "d"][..], &["d", "a"]] {
+        world.write("listend.yaml", &yaml(names));
+        tell(&world, &["reload"]).expect_code(0);
+        let mut client = Varlink::connect(&world);
+        let status = client.ask("Status", json!({}));
+        for kind in ["listeners", "workers"] {
+            let all = status[kind].as_array().expect("a list").iter();
+            let told: Vec<&str> = all.filter_map(|one| one["name"].as_str()).collect();
+            assert_eq!(told, names, "{kind}");
+        }
+    }
+    daemon.stop();
+}
+
+// Two were restarted before the third was found not to be there.
+#[test]
+fn of_several_workers_all_have_to_be_there_before_anything_is_done() {
+    let world = World::new();
+    let daemon = run(&world, &perhaps_late(true, "1s"));
+    let mut both = world.puppets(2);
+    both.iter_mut()
+        .for_each(|one| _ = one.ask("notify READY=1"));
+    for verb in ["restart", "stop", "reset"] {
+        let told = tell(&world, &[verb, "app", "late", "nope", "nix"]).expect_code(1);
+        for part in ["`nope`", "`nix`", "nothing was done"] {
+            assert!(told.stderr.contains(part), "{verb}: {}", told.stderr);
+        }
+    }
+    assert!(world.no_puppet_is_waiting());
+    assert!(both.iter().all(|one| exists(one.pid())));
+    daemon.stop();
+}

@@ -6,6 +6,7 @@ use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
 use super::output::{print, shown};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
 
@@ -148,6 +149,9 @@ fn unique(names: &[String]) -> impl Iterator<Item = &String> {
 /// influence on the others.
 fn give(orders: &[Order], control: &Control) -> Exit {
     let several = orders.len() > 1;
+    if several && let Some(exit) = lacks_one(orders, control) {
+        return exit;
+    }
     let mut exit = Exit::Done;
     for some in orders.chunks(AT_A_TIME) {
         let mut asked = Vec::new();
@@ -180,6 +184,29 @@ fn give(orders: &[Order], control: &Control) -> Exit {
         }
     }
     exit
+}
+
+/// Of several workers all have to be there before anything is asked for: what to end with if not.
+fn lacks_one(orders: &[Order], control: &Control) -> Option<Exit> {
+    let mut client = match Client::connect(control.control.as_deref(), Wait::Patiently) {
+        Ok(client) => client,
+        Err(failure) => return Some(failure.tell(None)),
+    };
+    let mut lacking = None;
+    for order in orders {
+        match client.ask::<IgnoredAny>("Status", &json!({ "name": order.what })) {
+            Ok(_) => {}
+            Err(failure @ Failure::Denied(_)) => {
+                let exit = failure.tell(None);
+                lacking.get_or_insert(exit);
+            }
+            Err(failure) => return Some(failure.tell(None)),
+        }
+    }
+    if lacking.is_some() {
+        super::output::hint("nothing was done");
+    }
+    lacking
 }
 
 /// The first thing that went wrong counts.

@@ -8,7 +8,7 @@ use super::stdout::Stdout;
 use super::turn::Token;
 use super::{clock, logging};
 use crate::config::Output;
-use crate::control::rfc3339;
+use crate::control::{cut_middle, rfc3339};
 use crate::core::{InstanceId, ProcessId};
 use crate::output::{Kept, Piece, Splitter, Style, Tagger, visible};
 use crate::plan::{Plan, WorkerId, WorkerPlan};
@@ -207,10 +207,8 @@ impl Logs {
         let last = texts.iter().skip(texts.len().saturating_sub(count));
         let quoted = last.map(|text| {
             let text = visible(text.trim_ascii_end());
-            let mut cut: String = text.chars().take(length).collect();
-            if cut.len() < text.len() {
-                cut.push('…');
-            }
+            // What went wrong stands last, as a rule.
+            let cut = cut_middle(&text, length);
             format!("\"{cut}\"")
         });
         let quoted: Vec<String> = quoted.collect();

@@ -235,7 +235,7 @@ impl Shell {
             if *change == plan::WorkerChange::Added {
                 self.metrics.counters.forget(*worker);
                 self.logs.forget(*worker);
-                self.setbacks.remove(worker);
+                self.setbacks.forget(*worker);
                 self.editions.gone.remove(worker);
             }
         }

@@ -15,16 +15,17 @@ use super::manager::Manager;
 use super::metrics::Metrics;
 use super::notify::{self, Notify};
 use super::process::{Process, Processes, Zombie};
+use super::setbacks::Setbacks;
 use super::signals::{Arrived, Signals};
 use super::spawn::Wanted;
 use super::watch::{SocketId, Watch};
 use super::words;
 use crate::core::{
-    Core, Effect, Event, ExitStatus, Input, InstanceId, ListenerLife, Mono, Next, ProcessId, Scope,
+    Core, Effect, Event, ExitStatus, Input, InstanceId, ListenerLife, Mono, ProcessId, Scope,
     WhenDone,
 };
 use crate::listener::{BindError, Bound};
-use crate::plan::{ListenerId, Plan, WorkerId};
+use crate::plan::{ListenerId, Plan};
 use crate::sys::{self, Origin};
 use crate::worker::{self, Surroundings};
 use nix::errno::Errno;
@@ -73,8 +74,8 @@ pub struct Shell {
     pub(super) folders: Folders,
     /// The reload that is being read, and who waits for one.
     pub(super) reloads: Reloads,
-    /// Why rollouts went back, in words, until one goes well.
-    pub(super) setbacks: HashMap<WorkerId, (InstanceId, String)>,
+    /// Why instances have failed, in words.
+    pub(super) setbacks: Setbacks,
     /// What workers tell, and leave for their successors.
     pub(super) notify: Notify,
     /// Who has to be told how it goes.
@@ -196,7 +197,7 @@ impl Shell {
             editions: Editions::default(),
             folders: Folders::default(),
             reloads: Reloads::default(),
-            setbacks: HashMap::new(),
+            setbacks: Setbacks::default(),
             notify: Notify::default(),
             manager: Manager::default(),
             closing: None,
@@ -571,7 +572,10 @@ impl Shell {
                 self.logs.last_words(instance.worker, process)
             },
         };
-        let (level, words) = words::describe(event, &context);
+        let (level, mut words) = words::describe(event, &context);
+        if let Event::RolledBack { instance, .. } = event {
+            words.push_str(&self.after_setback(*instance));
+        }
         if log::log_enabled!(level) {
             let about = self.outline(event);
             log::log!(
@@ -591,43 +595,6 @@ impl Shell {
         }
         if let Event::LaunchFailed { process, .. } = event {
             self.reasons.remove(process);
-        }
-    }
-
-    /// Keeps what was wrong with a new instance, for whoever asked for the rollout.
-    fn note_setback(&mut self, event: &Event, words: &str) {
-        let instance = match event {
-            Event::RolloutDone { worker, .. } => {
-                self.setbacks.remove(worker);
-                return;
-            }
-            Event::StartTimedOut { instance, .. } | Event::WatchdogTimedOut { instance, .. }
-                if self.core.is_watched(instance.worker) =>
-            {
-                *instance
-            }
-            Event::LaunchFailed {
-                instance,
-                next: Next::RolledBack,
-                ..
-            }
-            | Event::InstanceExited {
-                instance,
-                next: Next::RolledBack,
-                ..
-            }
-            | Event::HookFailed {
-                instance,
-                next: Some(Next::RolledBack),
-                ..
-            } => *instance,
-            _ => return,
-        };
-        // Of one that was ended, why it was says more than how it took that.
-        let known = self.setbacks.get(&instance.worker);
-        if known.is_none_or(|(of, _)| *of != instance) {
-            let words = words.to_owned();
-            self.setbacks.insert(instance.worker, (instance, words));
         }
     }
 

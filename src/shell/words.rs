@@ -575,7 +575,7 @@ pub(super) fn is_detail(event: &Event, plan: &Plan) -> bool {
     }
 }
 
-fn serves_connections(plan: &Plan, worker: WorkerId) -> bool {
+pub(super) fn serves_connections(plan: &Plan, worker: WorkerId) -> bool {
     let activation = &plan.worker(worker).lifecycle.activation;
     matches!(activation, Activation::PerConnection(_))
 }

@@ -387,6 +387,9 @@ impl Shell {
     }
 
     fn why_failed(&self, instance: InstanceId) -> String {
+        if let Some(why) = self.setbacks.end_of(instance) {
+            return format!("{why}; the rest is left as it is");
+        }
         let name = words::instance_name(&self.plan, instance);
         let facts = self.core.facts(instance);
         let state = facts.map_or_else(
@@ -394,20 +397,8 @@ impl Shell {
             |facts| format!("is in the state `{}`", word_for(facts.state).word()),
         );
         let end = facts.and_then(|facts| facts.last_end);
-        let why = end.map_or_else(String::new, |end| format!(": it {}", ended(&end)));
+        let why = end.map_or_else(String::new, |end| format!(": {}", ended(&end)));
         format!("{name} {state}{why}; the rest is left as it is")
-    }
-
-    /// What was wrong with a new instance, with the last that it has written.
-    fn why_rolled_back(&self, instance: InstanceId) -> String {
-        let name = words::instance_name(&self.plan, instance);
-        let generation = instance.generation;
-        let setback = self.setbacks.get(&instance.worker);
-        let setback = setback.filter(|(of, _)| *of == instance);
-        let why = setback.map_or("it ended too soon", |(_, words)| words.as_str());
-        format!(
-            "{name} of generation {generation} was no good, and what ran before goes on serving: {why}"
-        )
     }
 
     fn reload(&mut self, id: ClientId, dry_run: bool, no_wait: bool) {

@@ -59,10 +59,17 @@ impl Shell {
         let is_meant = |other: &String| name.as_ref().is_none_or(|name| name == other);
         let listeners = self.plan.live_listeners();
         let listeners = listeners.filter(|(_, one)| is_meant(&one.name));
-        let listeners: Vec<_> = listeners.map(|(id, _)| id).collect();
+        let mut listeners: Vec<_> = listeners.collect();
         let workers = self.plan.live_workers();
-        let meant = workers.clone().filter(|(_, one)| is_meant(&one.name));
-        let meant: Vec<_> = meant.map(|(id, _)| id).collect();
+        let mut meant: Vec<_> = workers
+            .clone()
+            .filter(|(_, one)| is_meant(&one.name))
+            .collect();
+        // Their numbers are in the order in which they came.
+        listeners.sort_by_key(|(_, one)| one.sockets.first().map(|socket| socket.place));
+        meant.sort_by_key(|(_, one)| one.place);
+        let listeners: Vec<_> = listeners.into_iter().map(|(id, _)| id).collect();
+        let meant: Vec<_> = meant.into_iter().map(|(id, _)| id).collect();
         if name.is_some() && listeners.is_empty() && meant.is_empty() {
             return false;
         }
@@ -239,10 +246,7 @@ impl Shell {
     /// Why a worker is degraded, if a rollout of it went back.
     fn setback(&self, id: WorkerId) -> Option<String> {
         let degraded = self.core.degraded(id)?;
-        let (instance, words) = self.setbacks.get(&id)?;
-        // That it was rolled back is said in front of it.
-        let why = words.strip_suffix("; rolling back").unwrap_or(words);
-        (*instance == degraded.instance).then(|| why.to_owned())
+        self.setbacks.of(degraded.instance).map(str::to_owned)
     }
 
     fn life(&self, id: WorkerId) -> Life {

@@ -1,0 +1,142 @@
+//! Why instances have failed, in the words of the log, for whoever asks later or waits for them.
+
+use super::turn::Shell;
+use super::words;
+use crate::config::{Order, Output};
+use crate::core::{Event, InstanceId, Next};
+use crate::plan::WorkerId;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Why instances have failed.
+#[derive(Debug, Default)]
+pub(super) struct Setbacks {
+    /// Why the last rollout of a worker went back, until one goes well.
+    rollouts: HashMap<WorkerId, Setback>,
+    /// Why instances are not there, until they run their programs again.
+    ends: HashMap<InstanceId, String>,
+}
+
+#[derive(Debug)]
+struct Setback {
+    instance: InstanceId,
+    words: String,
+    /// It has ended by itself.
+    by_itself: bool,
+    /// One that it was to replace ran beside it.
+    beside: bool,
+}
+
+impl Setbacks {
+    /// Why an instance is not there.
+    pub(super) fn end_of(&self, instance: InstanceId) -> Option<&str> {
+        self.ends.get(&instance).map(String::as_str)
+    }
+
+    /// Why a rollout went back, if it was for this instance.
+    pub(super) fn of(&self, instance: InstanceId) -> Option<&str> {
+        let setback = self.rollouts.get(&instance.worker)?;
+        (setback.instance == instance).then_some(setback.words.as_str())
+    }
+
+    /// The worker is another one.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.rollouts.remove(&worker);
+        self.ends.retain(|instance, _| instance.worker != worker);
+    }
+}
+
+impl Shell {
+    /// Keeps what was wrong with an instance.
+    pub(super) fn note_setback(&mut self, event: &Event, words: &str) {
+        let (instance, goes_back) = match *event {
+            Event::RolloutDone { worker, .. } => return self.setbacks.forget(worker),
+            Event::InstanceStarted { instance, .. } => {
+                self.setbacks.ends.remove(&instance);
+                return;
+            }
+            Event::StartTimedOut { instance, .. } | Event::WatchdogTimedOut { instance, .. } => {
+                (instance, self.core.is_watched(instance.worker))
+            }
+            Event::InstanceExited { instance, next, .. }
+            | Event::LaunchFailed { instance, next, .. }
+            | Event::HookFailed {
+                instance,
+                next: Some(next),
+                ..
+            } => match next {
+                Next::RolledBack => (instance, true),
+                Next::RestartIn(Duration::ZERO)
+                | Next::AtNextClient { .. }
+                | Next::Done
+                | Next::Stopping => return,
+                Next::RestartIn(_) | Next::Failed(_) | Next::StaysStopped => (instance, false),
+            },
+            _ => return,
+        };
+        if words::serves_connections(&self.plan, instance.worker) {
+            // Nobody waits for a connection.
+            return;
+        }
+        let by_itself = matches!(event, Event::InstanceExited { .. });
+        // Of one that was ended, why it was says more than how it took that.
+        if goes_back && self.setbacks.of(instance).is_none() {
+            let words = words.replacen("; rolling back", "", 1);
+            let setback = Setback {
+                instance,
+                words,
+                by_itself,
+                beside: self.runs_beside(instance),
+            };
+            self.setbacks.rollouts.insert(instance.worker, setback);
+        }
+        let was_ended = by_itself && self.setbacks.ends.contains_key(&instance);
+        if !was_ended {
+            let words = words.to_owned();
+            self.setbacks.ends.insert(instance, words);
+        }
+    }
+
+    /// Whether an older instance of this number runs.
+    fn runs_beside(&self, instance: InstanceId) -> bool {
+        let mut all = self.core.instances_of(instance.worker);
+        all.any(|one| {
+            let is_older = one.index == instance.index && one.generation < instance.generation;
+            let state = self.core.state(one);
+            is_older && state.is_some_and(|state| state.process().is_some())
+        })
+    }
+
+    /// What to look at, and to try, after a rollout that went back for this instance.
+    pub(super) fn after_setback(&self, instance: InstanceId) -> String {
+        let mut hints = String::new();
+        let setback = self.setbacks.rollouts.get(&instance.worker);
+        let Some(setback) = setback.filter(|one| one.instance == instance && one.by_itself) else {
+            return hints;
+        };
+        let plan = self.plan.worker(instance.worker);
+        if matches!(plan.output, Output::Inherit) {
+            hints.push_str(
+                "; what it wrote is in listend's own output (`output: tag` puts its last lines here)",
+            );
+        }
+        if setback.beside && plan.lifecycle.rollout.order == Order::StartFirst {
+            hints.push_str(
+                "; if it cannot run beside the one it replaces (a lock, a pid file, a port of its \
+                 own): `rollout: { order: stop-first }`",
+            );
+        }
+        hints
+    }
+
+    /// What was wrong with a new instance, with the last that it has written.
+    pub(super) fn why_rolled_back(&self, instance: InstanceId) -> String {
+        let name = words::instance_name(&self.plan, instance);
+        let why = self.setbacks.of(instance).unwrap_or("it ended too soon");
+        format!(
+            "{name} of generation {} was no good, and what ran before goes on serving: {why}{}",
+            instance.generation,
+            self.after_setback(instance)
+        )
+    }
+}
