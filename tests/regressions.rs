@@ -2,15 +2,19 @@
 
 mod harness;
 
+use harness::varlink::{self, Varlink};
 use harness::{Start, World, client, eventually, listend_path, require_root, require_tool};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
+use nix::time::{ClockId, clock_gettime};
+use serde_json::json;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 fn mkfifo(world: &World, name: &str) {
     let path = world.path(name);
@@ -382,4 +386,141 @@ workers:
     });
     harness::kill(child.id() as i32, Signal::SIGTERM);
     assert!(child.wait().expect("wait").success());
+}
+
+// --- Configurations that are only meant to be large -----------------------------------------------
+
+/// What a configuration of this text comes to, and the processor time that it takes to read it.
+fn reading(text: String) -> (listend::config::Loaded, Duration) {
+    let file = listend::config::SourceFile {
+        name: "f".to_owned(),
+        bytes: text.into_bytes(),
+        folder: "/".into(),
+    };
+    let used = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock"));
+    let before = used();
+    let loaded = listend::config::read(vec![file]);
+    (loaded, used() - before)
+}
+
+/// Four times as much takes four times as long, and not sixteen times.
+#[track_caller]
+fn grows_with_its_length(what: &str, text: impl Fn(usize) -> String) {
+    let (small, _) = reading(text(3000));
+    drop(small);
+    let (_, small) = reading(text(3000));
+    let (_, large) = reading(text(12_000));
+    assert!(large < small * 10, "{what}: {small:?}, {large:?}");
+}
+
+fn list(count: usize, one: impl Fn(usize) -> String) -> String {
+    (0..count).map(one).collect::<Vec<String>>().join(", ")
+}
+
+#[test]
+fn a_large_configuration_takes_time_in_proportion() {
+    grows_with_its_length("multicast", |count| {
+        let groups = list(count, |n| format!("239.0.{}.{}", n >> 8, n & 255));
+        format!("listeners: {{ a: {{ address: 'udp://:9', multicast: [{groups}] }} }}")
+    });
+    grows_with_its_length("symlinks", |count| {
+        let links = list(count, |n| format!("/run/l{n}"));
+        format!("listeners: {{ a: {{ address: 'unix:/run/a', symlinks: [{links}] }} }}")
+    });
+    grows_with_its_length("interfaces", |count| {
+        let one = |n| format!("a{n}: {{ address: ':9', bind_to_device: d{n} }}");
+        format!("listeners: {{ {} }}", list(count, one))
+    });
+    grows_with_its_length("placeholders", |count| {
+        let listeners = list(count, |n| format!("a{n}: '127.0.0.1:{}'", n + 1024));
+        let names = list(count, |n| format!("a{n}"));
+        let words = list(count, |n| format!("'{{port:a{n}}}'"));
+        format!(
+            "listeners: {{ {listeners} }}\n\
+             workers: {{ w: {{ command: [/bin/true, {words}], listeners: [{names}] }} }}"
+        )
+    });
+}
+
+#[test]
+fn a_long_name_is_not_compared_with_others() {
+    let long = "a".repeat(3000);
+    let listeners = list(200, |n| format!("{long}{n}: '127.0.0.1:{}'", n + 1024));
+    let workers = list(200, |n| {
+        format!("w{n}: {{ command: x, listeners: [{long}b{n}] }}")
+    });
+    let (_, took) = reading(format!(
+        "listeners: {{ {listeners} }}\nworkers: {{ {workers} }}"
+    ));
+    // Each comparison takes the square of the length: ten million steps, and there are 40,000.
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[test]
+fn of_many_mistakes_so_many_are_told_and_the_rest_is_counted() {
+    let text = "listeners:\n".to_owned() + &"  a: 127.0.0.1:1\n".repeat(20_001);
+    let (loaded, _) = reading(text);
+    let report = loaded.report;
+    assert_eq!(report.errors.len(), listend::report::ERRORS_PER_KIND);
+    assert_eq!(report.error_count(), 20_000);
+    assert!(!report.is_ok());
+    let text = listend::report::render(&report, &loaded.sources, listend::report::Style::Plain);
+    assert!(
+        text.contains("and 19500 more errors [duplicate-key]"),
+        "{text}"
+    );
+    // Long words are another way to the same end.
+    let word = "x".repeat(10_000);
+    let (loaded, _) = reading(format!(
+        "listeners: {{ {} }}",
+        list(1000, |n| format!("a{n}: {word}"))
+    ));
+    let length: usize = loaded
+        .report
+        .errors
+        .iter()
+        .map(|one| one.message.len())
+        .sum();
+    assert!(length < 1 << 20, "{length}");
+    assert_eq!(loaded.report.error_count(), 1000);
+}
+
+// A reload's mistakes are told to whoever asked, to the log, and kept in between.
+#[test]
+fn a_reload_with_a_mistake_in_each_line_costs_the_daemon_little() {
+    let world = World::new();
+    let daemon = varlink::run(
+        &world,
+        "workers: { app: { command: [/bin/sleep, '1000'] } }\n",
+    );
+    let mut client = Varlink::connect(&world);
+    client.ask("Status", json!({}));
+    let before = peak_kib(daemon.pid());
+    let text = "listeners:\n".to_owned() + &"  a: 127.0.0.1:1\n".repeat(50_000);
+    world.write("listend.yaml", &text);
+    let (error, about) = client.error("Reload", json!({}));
+    assert_eq!(error, "NotReloaded");
+    let rendered = about["rendered"].as_str().expect("a text");
+    assert!(rendered.contains("49499 more errors"), "{}", rendered.len());
+    let more = peak_kib(daemon.pid()) - before;
+    assert!(more < 20_000, "{more} KiB");
+    daemon.stop();
+}
+
+/// The most memory that a process has had (proc_pid_status(5)).
+fn peak_kib(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.expect("a line").parse().expect("a number")
+}
+
+#[test]
+fn a_configuration_without_end_is_refused() {
+    let world = World::new();
+    let finished = world.finish(["check", "-c", "/dev/zero"]).expect_code(78);
+    assert!(finished.stderr.contains("EFBIG"), "{}", finished.stderr);
+    let yaml = "workers: { app: { command: [/bin/true], environment_file: /dev/zero } }\n";
+    let finished = world.check(yaml, &["--no-bind"]).expect_code(78);
+    assert!(!finished.stderr.is_empty());
 }

@@ -15,6 +15,10 @@ use std::path::Path;
 
 /// Checks and prints.
 pub fn check(arguments: &Check, sink: Sink) -> Exit {
+    if arguments.for_daemon {
+        // It takes a multiple of what the file takes. Where memory runs out, the daemon is to stay.
+        let _without_proc = std::fs::write("/proc/self/oom_score_adj", "1000");
+    }
     let path = &arguments.config.path();
     let loaded = load::read_files(path);
     let understood = match arguments.dump {
@@ -100,8 +104,8 @@ fn for_daemon(
         out.push_str(&serde_json::to_string(&Parcel::pack(plan, sources))?);
     } else {
         let errors = Report {
-            errors: report.errors,
-            ..Report::default()
+            advice: Vec::new(),
+            ..report
         };
         let text = render(&errors, sources, Style::Plain);
         out.push_str(",\"rendered\":");
@@ -136,7 +140,7 @@ pub(super) fn finish(printed: std::io::Result<()>, exit: Exit) -> Exit {
 }
 
 fn log_summary(report: &Report) {
-    log::error!("{} found", count(report.errors.len(), "error"));
+    log::error!("{} found", count(report.error_count(), "error"));
 }
 
 /// Tries to bind everything, and releases it at once.

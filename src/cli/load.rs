@@ -5,8 +5,11 @@ use crate::host::Facts;
 use crate::plan::{self, Plan};
 use crate::report::{Kind, Problem, Report, Sources, describe};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+/// No file of a configuration is longer, in bytes: what is not one, such as /dev/zero, has no end.
+const LONGEST: u64 = 32 << 20;
 
 /// What a configuration comes to on this machine.
 pub struct Planned {
@@ -103,9 +106,19 @@ fn read(path: &Path) -> io::Result<SourceFile> {
     };
     Ok(SourceFile {
         name: path.display().to_string(),
-        bytes: fs::read(path)?,
+        bytes: read_all(path)?,
         folder: folder.canonicalize()?,
     })
+}
+
+fn read_all(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path)?;
+    file.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(io::Error::from_raw_os_error(nix::libc::EFBIG));
+    }
+    Ok(bytes)
 }
 
 /// `conf.d/*.yaml` beside the file, in the order of their names, and `*.yml` among them, which was

@@ -294,7 +294,7 @@ fn log_adopted(plan: &Plan, bound: &listener::Bound, names: &Names) {
 }
 
 fn give_up(mut report: Report, sources: &Sources, sink: Sink, exit: Exit) -> Exit {
-    let errors = report.errors.len();
+    let errors = report.error_count();
     // Where something is wrong, what merely may surprise would hide it.
     report.advice.clear();
     report.sort();

@@ -101,17 +101,17 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out
     if let Some(instances) = &instances {
         worker.instances = u32::try_from(instances.value).unwrap_or(1); // The bounds are u32.
     }
-    let errors = out.report.errors.len();
+    let errors = out.report.error_count();
     if let Some(value) = fields.read("handoff", out, handoff) {
         worker.handoff = value;
     }
-    draft.written.handoff_broken = out.report.errors.len() > errors;
-    let errors = out.report.errors.len();
+    draft.written.handoff_broken = out.report.error_count() > errors;
+    let errors = out.report.error_count();
     let choice = |text: &str| choice("activation", text, ACTIVATIONS, LIKE_ACTIVATIONS);
     if let Some(value) = fields.read("activation", out, choice) {
         worker.activation = value;
     }
-    draft.written.activation_broken = out.report.errors.len() > errors;
+    draft.written.activation_broken = out.report.error_count() > errors;
     limits(fields, draft, out);
     if !draft.written.activation_broken {
         fits(draft, instances.as_ref(), out);

@@ -61,22 +61,65 @@ impl<'d> Sharing<'d> {
 #[derive(Default)]
 struct Slot<'d> {
     first: Option<Owner<'d>>,
-    others: Vec<Owner<'d>>,
+    others: Option<Box<Others<'d>>>,
+}
+
+/// Those that share with the first, found by what they may share with: there may be an interface for
+/// each.
+#[derive(Default)]
+struct Others<'d> {
+    count: usize,
+    /// By `reuse_port` and `reuse_address`.
+    groups: HashMap<(bool, bool), Group<'d>>,
+}
+
+/// Each with its place in the order.
+#[derive(Default)]
+struct Group<'d> {
+    first: Option<(usize, Owner<'d>)>,
+    without_device: Option<(usize, Owner<'d>)>,
+    by_device: HashMap<&'d str, (usize, Owner<'d>)>,
 }
 
 impl<'d> Slot<'d> {
     /// The first that does not share with this one.
     fn against(&self, owner: Owner<'d>) -> Option<Owner<'d>> {
-        let mut all = self.first.iter().chain(&self.others).copied();
-        all.find(|other| !owner.sharing.with(other.sharing))
+        let first = self.first?;
+        if !owner.sharing.with(first.sharing) {
+            return Some(first);
+        }
+        let groups = self.others.iter().flat_map(|others| &others.groups);
+        let own = owner.sharing;
+        let of_groups = groups.flat_map(|((reuse_port, reuse_address), group)| {
+            if (own.reuse_port && *reuse_port) || (own.reuse_address && *reuse_address) {
+                return [None, None];
+            }
+            match own.device {
+                None => [group.first, None],
+                Some(device) => [group.without_device, group.by_device.get(device).copied()],
+            }
+        });
+        let first = of_groups.flatten().min_by_key(|(place, _)| *place);
+        first.map(|(_, other)| other)
     }
 
     fn add(&mut self, owner: Owner<'d>) {
-        let mut all = self.first.iter().chain(&self.others);
-        if self.first.is_none() {
-            self.first = Some(owner);
-        } else if all.all(|other| other.sharing != owner.sharing) {
-            self.others.push(owner);
+        let own = owner.sharing;
+        match self.first {
+            None => self.first = Some(owner),
+            Some(first) if first.sharing == own => {}
+            Some(_) => {
+                let others = self.others.get_or_insert_default();
+                others.count += 1;
+                let entry = (others.count, owner);
+                let group = (own.reuse_port, own.reuse_address);
+                let group = others.groups.entry(group).or_default();
+                group.first.get_or_insert(entry);
+                match own.device {
+                    None => _ = group.without_device.get_or_insert(entry),
+                    Some(device) => _ = group.by_device.entry(device).or_insert(entry),
+                }
+            }
         }
     }
 }

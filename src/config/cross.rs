@@ -114,12 +114,11 @@ fn listeners_of<'d>(
 
 fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mut Report) {
     let worker = &draft.worker;
+    let listeners = worker.listeners.iter();
+    let all: HashSet<&str> = listeners.map(|listener| listener.value.as_str()).collect();
     for (place, mention) in &draft.mentions {
         let name = mention.socket.listener.as_str();
-        let listed = worker
-            .listeners
-            .iter()
-            .any(|listener| listener.value == name);
+        let listed = all.contains(name);
         let complaint = match names.by_name.get(name) {
             // An unknown listener in the worker's list has been reported there.
             None if listed || incomplete => continue,

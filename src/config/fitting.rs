@@ -214,17 +214,17 @@ fn multicast_fits(listener: &Listener, out: &mut Out) {
     if !all_are("multicast", DATAGRAM, first.place, listener, out) {
         return;
     }
-    let takes = |v4: bool| {
+    let takes = [false, true].map(|v4| {
         endpoints(listener).any(|(_, endpoint)| match endpoint {
             Endpoint::Inet {
                 address, v6_only, ..
             } => address.is_ipv4() == v4 || (v4 && !v6_only),
             _ => false,
         })
-    };
+    });
     for group in &listener.multicast {
         let is_v4 = group.value.group.is_ipv4();
-        if takes(is_v4) {
+        if takes[usize::from(is_v4)] {
             continue;
         }
         let (family, example) = if is_v4 {

@@ -79,9 +79,9 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out
         found.push(("on_failure", what.place));
         worker.on_failure = what.value;
     }
-    let errors = out.report.errors.len();
+    let errors = out.report.error_count();
     let stop = fields.read("stop_signal", out, scalar::signal);
-    let stop_broken = out.report.errors.len() > errors;
+    let stop_broken = out.report.error_count() > errors;
     if let Some(stop) = &stop {
         worker.stop_signal = stop.value;
     }

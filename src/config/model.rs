@@ -101,7 +101,7 @@ pub enum Presence {
 }
 
 /// A multicast group: `239.1.2.3` or `ff02::1%eth0`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Multicast {
     /// The group (ip(7) IP_ADD_MEMBERSHIP, ipv6(7) IPV6_ADD_MEMBERSHIP).
     pub group: std::net::IpAddr,

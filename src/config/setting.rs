@@ -8,6 +8,9 @@ use super::options::{OPTIONS, OptionSetting, OptionSpec, OptionValue, ValueKind}
 use super::scalar;
 use super::yaml::Content;
 use crate::report::{Place, nearest};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -179,44 +182,45 @@ fn absolute(key: &str, text: &str, example: &str) -> Result<PathBuf, Complaint> 
 
 /// `symlinks:`, each once.
 pub(super) fn symlinks(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
-    let Some(node) = fields.take("symlinks") else {
-        return;
-    };
-    for Located { value, place } in texts(node, "symlinks", out) {
-        let path = absolute("symlinks", &value, "/run/app/other.sock");
-        let Some(path) = out.check(place, path) else {
-            continue;
-        };
-        if let Some(first) = listener.symlinks.iter().find(|other| other.value == path) {
-            let complaint = Complaint::bad(format!("`{value}` stands twice in `symlinks`"));
-            let problem = complaint.hint("delete one of them").at(place);
-            out.add(problem.with_related(first.place, "first written here"));
-            continue;
-        }
-        listener.symlinks.push(Located { value: path, place });
-    }
+    listener.symlinks = each_once(fields, "symlinks", out, |text| {
+        absolute("symlinks", text, "/run/app/other.sock")
+    });
 }
 
 /// `multicast:`, each group once.
 pub(super) fn multicast(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
-    let Some(node) = fields.take("multicast") else {
-        return;
+    listener.multicast = each_once(fields, "multicast", out, group);
+}
+
+/// The values of a list, of which each may stand there once.
+fn each_once<T: Clone + Eq + Hash>(
+    fields: &mut Fields,
+    key: &'static str,
+    out: &mut Out,
+    parse: impl Fn(&str) -> Result<T, Complaint>,
+) -> Vec<Located<T>> {
+    let Some(node) = fields.take(key) else {
+        return Vec::new();
     };
-    for Located { value, place } in texts(node, "multicast", out) {
-        let Some(group) = out.check(place, group(&value)) else {
+    let mut values = Vec::new();
+    let mut seen = HashMap::new();
+    for Located { value: text, place } in texts(node, key, out) {
+        let Some(value) = out.check(place, parse(&text)) else {
             continue;
         };
-        if let Some(first) = listener.multicast.iter().find(|other| other.value == group) {
-            let complaint = Complaint::bad(format!("`{value}` stands twice in `multicast`"));
-            let problem = complaint.hint("delete one of them").at(place);
-            out.add(problem.with_related(first.place, "first written here"));
-            continue;
+        match seen.entry(value.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(place);
+                values.push(Located { value, place });
+            }
+            Entry::Occupied(first) => {
+                let complaint = Complaint::bad(format!("`{text}` stands twice in `{key}`"));
+                let problem = complaint.hint("delete one of them").at(place);
+                out.add(problem.with_related(*first.get(), "first written here"));
+            }
         }
-        listener.multicast.push(Located {
-            value: group,
-            place,
-        });
     }
+    values
 }
 
 fn group(text: &str) -> Result<Multicast, Complaint> {

@@ -195,11 +195,11 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
             }
         }
     }
-    let errors = out.report.errors.len();
+    let errors = out.report.error_count();
     let nonblocking = fields.read("nonblocking", out, |text| {
         scalar::boolean("nonblocking", text)
     });
-    draft.nonblocking_broken = nonblocking.is_none() && out.report.errors.len() > errors;
+    draft.nonblocking_broken = nonblocking.is_none() && out.report.error_count() > errors;
     draft.worker.nonblocking = nonblocking;
 }
 

@@ -79,7 +79,7 @@ pub struct CheckReply {
     pub errors: Vec<Value>,
     /// What may surprise.
     pub advice: Vec<Value>,
-    /// How much advice of which kind was left out, where there is too much of it.
+    /// How many of which kind were left out, where there are too many of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted: Option<Value>,
 }

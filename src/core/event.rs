@@ -87,6 +87,8 @@ pub enum Event {
         instance: InstanceId,
         /// The process.
         process: ProcessId,
+        /// How often it has said so before without being told of, because that was too often.
+        untold: u32,
     },
     /// A command around an instance failed.
     HookFailed {

@@ -6,6 +6,7 @@ use super::event::{FailureReason, Next};
 use super::facts::LastEnd;
 use super::input::{Edition, ExitStatus, InstanceId, ProcessId};
 use super::time::Mono;
+use super::window::Window;
 use crate::plan::Lifecycle;
 use crate::stage::LaunchFailure;
 use std::sync::Arc;
@@ -274,6 +275,9 @@ pub(super) struct Slot {
     pub(super) told_interval: Option<Duration>,
     /// It has said that it reads its configuration again, and not yet that it has done so.
     pub(super) reloading: bool,
+    /// When it was told lately that it has done so, and how often it was not told since.
+    pub(super) reloads_told: Window,
+    pub(super) reloads_untold: u32,
     /// What it serves, if it is no instance.
     pub(super) connection: Option<Held>,
     /// Since when it is in its state.
@@ -315,6 +319,8 @@ impl Slot {
             watchdog: None,
             told_interval: None,
             reloading: false,
+            reloads_told: Window::default(),
+            reloads_untold: 0,
             connection: None,
             since: now,
             starts: 0,

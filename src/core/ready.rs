@@ -12,7 +12,7 @@ use super::instance::{Ending, Fault, Role, Slot, State, Watchdog};
 use super::machine::{Core, Phase};
 use super::signals::{SIGABRT, SIGCONT};
 use super::time::Mono;
-use crate::config::Ready;
+use crate::config::{Rate, Ready};
 use std::time::Duration;
 
 /// The first time between two looks whether an instance takes clients; it grows with the time that
@@ -24,6 +24,13 @@ pub const LOOK_MAX: Duration = Duration::from_secs(1);
 /// So many looks in a row have to show nothing before an instance is taken to be ready all the same:
 /// what cannot be read may be of a process that is just ending.
 const HIDDEN_LOOKS: u32 = 3;
+
+/// How often it is told of an instance that it has read its configuration again: it may say so without
+/// end.
+const RELOADS_TOLD: Rate = Rate {
+    count: 5,
+    interval: Duration::from_secs(10),
+};
 
 /// Half as long as it has taken so far.
 fn look_after(now: Mono, since: Mono) -> Mono {
@@ -264,8 +271,18 @@ impl Core {
         if std::mem::take(&mut slot.reloading)
             && let State::Running { .. } = slot.state
         {
+            if slot.reloads_told.full(now, RELOADS_TOLD, 0).is_some() {
+                slot.reloads_untold = slot.reloads_untold.saturating_add(1);
+                return;
+            }
+            slot.reloads_told.count(now, Some(RELOADS_TOLD));
+            let untold = std::mem::take(&mut slot.reloads_untold);
             let instance = slot.instance;
-            self.emit(Event::InstanceReloaded { instance, process });
+            self.emit(Event::InstanceReloaded {
+                instance,
+                process,
+                untold,
+            });
         } else if let (State::Activating { since, .. }, Ready::Notify | Ready::Fd(_)) =
             (slot.state, slot.life.ready)
         {

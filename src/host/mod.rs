@@ -210,6 +210,9 @@ impl Facts {
     }
 }
 
+/// No environment file is longer, in bytes: execve(2) takes less than that.
+const LONGEST: u64 = 16 << 20;
+
 /// A file that root reads for a worker. What its user can change is read with that user's rights, so
 /// that no file of root's gets into its environment.
 fn read(path: &Path) -> Result<String, Unread> {
@@ -218,7 +221,15 @@ fn read(path: &Path) -> Result<String, Unread> {
         refused: refused.why.map(|_| refused.to_string()),
     })?;
     let mut text = String::new();
-    file.read_to_string(&mut text).map_err(|error| Unread {
+    let mut limited = (&mut file).take(LONGEST + 1);
+    let read = limited.read_to_string(&mut text);
+    if text.len() as u64 > LONGEST {
+        return Err(Unread {
+            errno: nix::libc::EFBIG,
+            refused: None,
+        });
+    }
+    read.map_err(|error| Unread {
         // A file that is not UTF-8 has no errno; EILSEQ says just that.
         errno: error.raw_os_error().unwrap_or(nix::libc::EILSEQ),
         refused: None,

@@ -9,7 +9,7 @@ use crate::config::{self, Config, Hook, Hooks, Located, NotifyAccess, Output, Re
 use crate::handoff::belongs_to_a_handoff;
 use crate::host::{ExecveLimits, Facts, UserFacts};
 use crate::report::{Kind, Problem, Report, Sources, describe, did_you_mean};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Resolves everything that the configuration leaves to this machine. All that is missing is
 /// reported at once; the plan is to be used only if the report has no errors.
@@ -412,10 +412,11 @@ impl Resolver<'_> {
         let hooks = hooks.into_iter().flatten().chain(reload);
         let of_hooks = hooks.flat_map(|hook| &hook.command);
         let of_hooks = of_hooks.map(|word| (word, worker.name.place));
+        let known: HashSet<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
         for (word, place) in own.chain(of_hooks) {
             for name in word.pieces.iter().filter_map(config::Piece::variable) {
                 // What a handoff sets is known at the start.
-                if belongs_to_a_handoff(name) || known.iter().any(|(known, _)| known == name) {
+                if belongs_to_a_handoff(name) || known.contains(name) {
                     continue;
                 }
                 let message = format!("nothing sets `${name}`: it would be empty");

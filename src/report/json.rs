@@ -3,8 +3,8 @@
 use super::{Problem, Report, Sources};
 use serde_json::{Map, Value, json};
 
-/// `{"errors":[…],"advice":[…]}`; keys without a value are left out. Where advice was left out, a
-/// third key says how much: `"omitted":{"unused-listener":950}`.
+/// `{"errors":[…],"advice":[…]}`; keys without a value are left out. Where some were left out, a
+/// third key says how many: `"omitted":{"unused-listener":950}`.
 pub fn to_json(report: &Report, sources: &Sources) -> Value {
     let list = |problems: &[Problem]| -> Vec<Value> {
         problems.iter().map(|p| problem(p, sources)).collect()

@@ -269,6 +269,15 @@ impl Problem {
         self
     }
 
+    /// How long its words are.
+    fn length(&self) -> usize {
+        let related = self.related.iter().map(|(_, words)| words);
+        let words = self.causes.iter().chain(&self.hint).chain(related);
+        let names = [&self.listener, &self.worker, &self.address];
+        let words = words.chain(names.into_iter().flatten());
+        self.message.len() + words.map(String::len).sum::<usize>()
+    }
+
     /// Whether it stops the start.
     pub fn is_error(&self) -> bool {
         self.kind.severity() == Severity::Error
@@ -278,31 +287,56 @@ impl Problem {
 /// Everything that was found, errors apart from advice, each in the order of the files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What stops the start.
+    /// What stops the start; at most [`ERRORS_PER_KIND`] of each kind.
     pub errors: Vec<Problem>,
     /// What works, but may surprise; at most [`ADVICE_PER_KIND`] of each kind.
     pub advice: Vec<Problem>,
-    /// How many pieces of advice were left out, of which kind.
+    /// How many problems were left out, of which kind.
     pub omitted: Vec<(Kind, usize)>,
 }
 
 /// Nobody reads thousands of lines that all say the same; and they would be the largest part of
 /// what listend needs to start with thousands of listeners.
 pub const ADVICE_PER_KIND: usize = 50;
+/// Whoever repairs so many looks again for the rest. Without an end a large file with a mistake in each
+/// line would take gigabytes, in the daemon as well, which tells them to whoever asked for a reload.
+pub const ERRORS_PER_KIND: usize = 500;
+/// So many bytes of words: they quote what the file says, which may be long.
+const LONGEST: usize = 512 << 10;
 
 impl Report {
     /// Files the problem under errors or advice, as its kind says.
     pub fn add(&mut self, problem: Problem) {
-        if problem.is_error() {
-            self.errors.push(problem);
+        let same = |other: &&Problem| other.kind == problem.kind;
+        if !problem.is_error() {
+            if self.advice.iter().filter(same).count() < ADVICE_PER_KIND {
+                self.advice.push(problem);
+            } else {
+                self.omit(problem.kind, 1);
+            }
             return;
         }
-        let same = |other: &&Problem| other.kind == problem.kind;
-        if self.advice.iter().filter(same).count() < ADVICE_PER_KIND {
-            self.advice.push(problem);
-        } else {
+        let is_full = || {
+            let length: usize = self.errors.iter().map(Problem::length).sum();
+            let count = self.errors.iter().filter(same).count();
+            count >= ERRORS_PER_KIND || length > LONGEST
+        };
+        if self.omits(problem.kind) || is_full() {
             self.omit(problem.kind, 1);
+        } else {
+            self.errors.push(problem);
         }
+    }
+
+    /// How many errors there are, with those that were left out.
+    pub fn error_count(&self) -> usize {
+        let omitted = self.omitted.iter();
+        let omitted = omitted.filter(|(kind, _)| kind.severity() == Severity::Error);
+        self.errors.len() + omitted.map(|(_, count)| count).sum::<usize>()
+    }
+
+    fn omits(&self, kind: Kind) -> bool {
+        self.omitted.iter().any(|(known, _)| *known == kind)
     }
 
     fn omit(&mut self, kind: Kind, count: usize) {
@@ -314,9 +348,8 @@ impl Report {
 
     /// Takes over all of another report.
     pub fn extend(&mut self, other: Report) {
-        self.errors.extend(other.errors);
-        for advice in other.advice {
-            self.add(advice);
+        for problem in other.errors.into_iter().chain(other.advice) {
+            self.add(problem);
         }
         for (kind, count) in other.omitted {
             self.omit(kind, count);
@@ -325,7 +358,7 @@ impl Report {
 
     /// Whether nothing stops the start.
     pub fn is_ok(&self) -> bool {
-        self.errors.is_empty()
+        self.error_count() == 0
     }
 
     /// Puts both lists into the order of the files, lines and columns.

@@ -1,5 +1,10 @@
 //! "Did you mean …?"
 
+/// Words of more letters are not compared.
+const LONGEST: usize = 64;
+/// So many bytes of choices are listed at most.
+const LISTED: usize = 2000;
+
 /// The candidate nearest to what was written, if one is near enough to be a typing mistake.
 ///
 /// Distance is Damerau-Levenshtein, so that swapped letters count once; case does not count.
@@ -8,10 +13,16 @@ pub fn nearest<'a>(
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     let lower = written.to_lowercase();
+    let length = lower.chars().count();
+    // What is that long was not typed, and comparing takes the square of it.
+    if length > LONGEST {
+        return None;
+    }
     // A third of the letters may differ: `lisners` is near `listeners`, `foo` is near nothing.
-    let allowed = (lower.chars().count().max(3) / 3).min(4);
+    let allowed = (length.max(3) / 3).min(4);
     candidates
         .into_iter()
+        .filter(|candidate| candidate.len() <= 4 * LONGEST)
         .map(|candidate| {
             let other = candidate.to_lowercase();
             (strsim::damerau_levenshtein(&lower, &other), candidate)
@@ -30,7 +41,8 @@ pub fn did_you_mean<'a>(
         return Some(format!("did you mean `{candidate}`?"));
     }
     let mut all: Vec<&str> = candidates.into_iter().take(41).collect();
-    if all.is_empty() || all.len() > 40 {
+    if all.is_empty() || all.len() > 40 || all.iter().map(|name| name.len()).sum::<usize>() > LISTED
+    {
         return None;
     }
     all.sort_unstable();

@@ -51,7 +51,11 @@ pub fn render(report: &Report, sources: &Sources, style: Style) -> String {
         out.push('\n');
     }
     for (kind, count) in &report.omitted {
-        let _ = writeln!(out, "and {count} more pieces of advice [{}]\n", kind.code());
+        let what = match kind.severity() {
+            Severity::Error => "errors",
+            Severity::Advice => "pieces of advice",
+        };
+        let _ = writeln!(out, "and {count} more {what} [{}]\n", kind.code());
     }
     out
 }

@@ -444,12 +444,20 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 killed_after(left)
             ),
         ),
-        Event::InstanceReloaded { instance, process } => (
+        Event::InstanceReloaded {
+            instance,
+            process,
+            untold,
+        } => (
             Level::Info,
             format!(
-                "{}: has read its configuration again{}",
+                "{}: has read its configuration again{}{}",
                 name(instance),
-                pid(process)
+                pid(process),
+                match untold {
+                    0 => String::new(),
+                    times => format!("; and {times} times before, which was not told each time"),
+                }
             ),
         ),
         Event::HookFailed {

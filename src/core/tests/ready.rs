@@ -182,3 +182,28 @@ fn the_process_of_a_connection_is_not_started_again_after_the_watchdog() {
     assert_eq!(crew.programs(), []);
     assert_eq!(crew.core.connections(APP).live, 0);
 }
+
+// It may say so without end, and nobody reads as much.
+#[test]
+fn one_that_reloads_all_the_time_is_told_of_now_and_then() {
+    let mut crew = Crew::new(|life| life.ready = Ready::Notify);
+    crew.says(APP_0, Notice::Ready);
+    let told = |crew: &Crew| {
+        let of_reloads = crew.effects.iter().filter_map(|effect| match effect {
+            Effect::Emit(Event::InstanceReloaded { untold, .. }) => Some(*untold),
+            _ => None,
+        });
+        of_reloads.collect::<Vec<u32>>()
+    };
+    let reload = |crew: &mut Crew| {
+        crew.says(APP_0, Notice::Reloading);
+        crew.says(APP_0, Notice::Ready);
+    };
+    crew.forget();
+    (0..1000).for_each(|_| reload(&mut crew));
+    assert_eq!(told(&crew), [0; 5]);
+    crew.pass(seconds(11));
+    reload(&mut crew);
+    reload(&mut crew);
+    assert_eq!(told(&crew), [0, 0, 0, 0, 0, 995, 0]);
+}

@@ -40,7 +40,9 @@ const TIME: Duration = Duration::from_secs(120);
 /// So many that were killed and have not ended; with more, nobody is sent out any more.
 pub(in crate::shell) const MAX_LATE: usize = 16;
 /// No answer is longer, in bytes: a plan takes about half a kilobyte for each listener.
-const LONGEST: usize = 256 << 20;
+const LONGEST: usize = 64 << 20;
+/// So much of what is no answer is told, in characters.
+const LAST_WORDS: usize = 2000;
 /// How much is read in a turn.
 const READ: usize = 64 << 10;
 /// The exit statuses of a `listend` that could not answer: usage, internal, configuration.
@@ -472,7 +474,16 @@ fn last_words(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
     match said.trim() {
         "" => "the process that was to find out died".to_owned(),
-        words => words.to_owned(),
+        _ if said.len() > LONGEST => {
+            format!("the configuration is too large: its plan takes more than {LONGEST} bytes")
+        }
+        words => {
+            let count = words.chars().count();
+            words
+                .chars()
+                .skip(count.saturating_sub(LAST_WORDS))
+                .collect()
+        }
     }
 }
 

@@ -130,7 +130,9 @@ fn outline(event: &Event) -> (&'static str, About) {
         Event::MainExited {
             instance, process, ..
         } => ("main-exited", About::instance(instance, Some(process))),
-        Event::InstanceReloaded { instance, process } => (
+        Event::InstanceReloaded {
+            instance, process, ..
+        } => (
             "instance-reloaded",
             About::instance(instance, Some(process)),
         ),

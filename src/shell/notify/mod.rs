@@ -131,6 +131,7 @@ enum Complaint {
     Malformed,
     Truncated,
     NoRoom,
+    Main,
 }
 
 /// About whom.
@@ -180,15 +181,25 @@ impl Notify {
         }
     }
 
-    /// Says something, unless it was said of them lately.
+    /// Says something is wrong, unless it was said of them lately.
     fn complain(&mut self, complaint: Complaint, about: About, words: &dyn Fn() -> String) {
+        self.say(log::Level::Warn, complaint, about, words);
+    }
+
+    fn say(
+        &mut self,
+        level: log::Level,
+        complaint: Complaint,
+        about: About,
+        words: &dyn Fn() -> String,
+    ) {
         let now = clock::now();
         self.said.retain(|_, at| now.since(*at) < QUIET);
         let level = match self.said.entry((complaint, about)) {
             Entry::Occupied(_) => log::Level::Debug,
             Entry::Vacant(unsaid) => {
                 unsaid.insert(now);
-                log::Level::Warn
+                level
             }
         };
         if log::log_enabled!(level) {
@@ -495,10 +506,12 @@ impl Shell {
             // By hand: a child on its way to exec has a copy (epoll(7)). Its end is told by SIGCHLD.
             let _not_watched = self.epoll.delete(&old);
         }
-        log::info!(
-            "{}: pid {pid} is the main process now, in place of {before}",
-            words::instance_name(&self.plan, instance)
-        );
+        let name = words::instance_name(&self.plan, instance);
+        let about = About::Worker(instance.worker);
+        self.notify
+            .say(log::Level::Info, Complaint::Main, about, &|| {
+                format!("{name}: pid {pid} is the main process now, in place of {before}")
+            });
         Ok(())
     }
 
