@@ -3,6 +3,8 @@
 //! One table gives each step its number on the status pipe and its words, so that the two cannot
 //! drift apart. This module uses nothing, so that [`crate::sys`] and [`crate::core`] may both use it.
 
+use nix::libc;
+
 macro_rules! stages {
     ($($(#[$doc:meta])* $name:ident = $phrase:literal,)*) => {
         /// A step of a launch; a failure names the step it happened in.
@@ -77,9 +79,29 @@ pub struct LaunchFailure {
     pub detail: u16,
 }
 
+impl LaunchFailure {
+    /// Whether there were no descriptors, processes or memory to be had: that passes, and is nothing
+    /// that is wrong with the program.
+    pub fn is_momentary(self) -> bool {
+        let errnos = [libc::EAGAIN, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+        errnos.contains(&self.errno)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_short_passes_and_what_is_missing_does_not() {
+        let failure = |errno| LaunchFailure {
+            stage: Stage::Fork,
+            errno,
+            detail: 0,
+        };
+        assert!(failure(libc::EMFILE).is_momentary());
+        assert!(!failure(libc::ENOENT).is_momentary());
+    }
 
     #[test]
     fn a_stage_survives_the_status_pipe() {

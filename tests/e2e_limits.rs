@@ -8,8 +8,10 @@ use harness::{
     public_probe, queued, require_root, require_tool, settled,
 };
 use std::fs;
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -336,22 +338,8 @@ fn without_descriptors_it_pauses_and_goes_on() {
     let daemon = world.run(&yaml(PUPPET, lines));
     let address = daemon.address("web");
     settled(daemon.pid());
-    let limit = |count: i32| {
-        let status = Command::new(&prlimit)
-            .args(["--pid", &daemon.pid().to_string()])
-            .arg(format!("--nofile={count}:"))
-            .status();
-        assert!(status.expect("start prlimit").success());
-    };
     // A connection that is served takes none in the daemon; one that is accepted takes one.
-    let open_there = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("list it");
-    let numbers = open_there.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let open: std::collections::BTreeSet<i32> = numbers.collect();
-    limit(
-        (0..)
-            .find(|number| !open.contains(number))
-            .expect("one is free"),
-    );
+    limit(&prlimit, &daemon, first_free(&daemon));
     let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(address)).collect();
     daemon.line(&["oo many open files", "trying again in 100 ms"]);
     let before = context_switches(daemon.pid());
@@ -360,7 +348,7 @@ fn without_descriptors_it_pauses_and_goes_on() {
     assert!(busy < 100, "{busy} context switches");
     assert!(world.no_puppet_is_waiting(), "there was room for one");
     // They were not forgotten, and nobody has to tell it that there is room again.
-    limit(1024);
+    limit(&prlimit, &daemon, 1024);
     for number in 0..CLIENTS {
         let mut puppet = world.puppet();
         assert_ne!(puppet.pid(), 0, "client {number}");
@@ -371,4 +359,55 @@ fn without_descriptors_it_pauses_and_goes_on() {
     assert_eq!(told, 1, "it is told once a minute");
     left(&daemon, 0);
     daemon.stop();
+}
+
+// With the last number taken a child could not even open /dev/null, the connections of several such
+// children came back together, and all but one of them were lost.
+#[test]
+fn no_client_is_lost_for_want_of_descriptors() {
+    const CLIENTS: usize = 12;
+    const EACH: usize = 4;
+    let Some(prlimit) = require_tool("prlimit") else {
+        return;
+    };
+    let world = World::new();
+    let lines = "accept_rate: none\nmax_connections: none\nrestart: { backoff: 10ms..50ms }";
+    let daemon = world.run(&yaml("[/bin/echo, hi]", lines));
+    let address = daemon.address("web");
+    settled(daemon.pid());
+    limit(&prlimit, &daemon, first_free(&daemon) + 1);
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            std::thread::spawn(move || {
+                for _ in 0..EACH {
+                    let mut text = String::new();
+                    let read = connect(address).read_to_string(&mut text);
+                    assert_eq!((text.as_str(), read.ok()), ("hi\n", Some(3)));
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().expect("every client is served");
+    }
+    assert_eq!(daemon.lines_so_far(&["lost the connection"]), [""; 0]);
+    daemon.stop();
+}
+
+/// The lowest number that no descriptor of the daemon has.
+fn first_free(daemon: &Daemon) -> i32 {
+    let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("list it");
+    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let open: std::collections::BTreeSet<i32> = numbers.collect();
+    let free = (0..).find(|number| !open.contains(number));
+    free.expect("one is free")
+}
+
+/// Changes how many descriptors the daemon may have, from outside.
+fn limit(prlimit: &Path, daemon: &Daemon, count: i32) {
+    let status = Command::new(prlimit)
+        .args(["--pid", &daemon.pid().to_string()])
+        .arg(format!("--nofile={count}:"))
+        .status();
+    assert!(status.expect("start prlimit").success());
 }

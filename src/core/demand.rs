@@ -93,7 +93,7 @@ impl Core {
 
     /// While others of the pool run, the restart policy decides, and the delay only; else there has
     /// to be a client.
-    fn at_next_client_or_at_once(&self, index: usize, delay: Duration) -> Next {
+    pub(super) fn at_next_client_or_at_once(&self, index: usize, delay: Duration) -> Next {
         let worker = self.worker(index);
         let others_run = worker.counts.with_process > 1;
         match self.slots[index].life.restart.policy {

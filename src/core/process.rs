@@ -174,7 +174,7 @@ impl Core {
         failure: LaunchFailure,
     ) {
         self.slots[index].ended(LastEnd::NotLaunched { failure });
-        let next = self.after_launch_failure(now, index);
+        let next = self.after_launch_failure(now, index, Some(failure));
         let instance = self.slots[index].instance;
         self.emit(Event::LaunchFailed {
             instance,
@@ -191,7 +191,11 @@ impl Core {
     /// The command before the start has failed: so has the start.
     pub(super) fn not_prepared(&mut self, now: Mono, index: usize, end: HookEnd) -> Next {
         self.slots[index].ended(LastEnd::NotPrepared { end });
-        let next = self.after_launch_failure(now, index);
+        let failure = match end {
+            HookEnd::NotLaunched { failure } => Some(failure),
+            _ => None,
+        };
+        let next = self.after_launch_failure(now, index, failure);
         if let Next::Failed(_) = next {
             self.judge(SHELL_NOT_EXECUTED);
         }
@@ -276,14 +280,28 @@ impl Core {
         }
     }
 
-    fn after_launch_failure(&mut self, now: Mono, index: usize) -> Next {
+    fn after_launch_failure(
+        &mut self,
+        now: Mono,
+        index: usize,
+        failure: Option<LaunchFailure>,
+    ) -> Next {
         if self.slots[index].state.ending().is_some() {
             return self.after_stop(index);
         }
         if self.slots[index].on_trial || self.fails_rollout(index) {
             return Next::RolledBack;
         }
+        // What listend could not do now is nothing that the worker has done, whatever its policy is.
+        let is_momentary = failure.is_some_and(LaunchFailure::is_momentary);
         match self.slots[index].life.activation {
+            Activation::Eager if is_momentary => {
+                return Next::RestartIn(self.delay_of(now, index));
+            }
+            Activation::OnDemand { .. } if is_momentary => {
+                let delay = self.delay_of(now, index);
+                return self.at_next_client_or_at_once(index, delay);
+            }
             Activation::Eager => {}
             Activation::OnDemand { .. } => return self.after_crash_on_demand(now, index),
             Activation::PerConnection(_) => {
@@ -374,6 +392,13 @@ impl Core {
         } else {
             Next::RestartIn(Duration::ZERO)
         }
+    }
+
+    /// The delay before the next start after what does not count towards the limit.
+    fn delay_of(&mut self, now: Mono, index: usize) -> Duration {
+        let slot = &mut self.slots[index];
+        let salt = u64::from(slot.instance.index);
+        slot.history.delayed(now, &slot.life.restart, salt)
     }
 
     pub(super) fn after_crash(&mut self, now: Mono, index: usize) -> Next {

@@ -238,6 +238,27 @@ fn on_failure_restarts_after_a_launch_failure() {
 }
 
 #[test]
+fn what_listend_is_short_of_is_no_crash_of_the_worker() {
+    for policy in [RestartPolicy::Always, RestartPolicy::Never] {
+        let mut rig = Rig::new(policy);
+        rig.give(Input::Start);
+        for _ in 0..20 {
+            let process = rig.process();
+            let failure = LaunchFailure {
+                errno: 24,
+                ..failure(Stage::Fork)
+            };
+            rig.give(Input::LaunchFailed { process, failure });
+            rig.pass(rig.delay().expect("it is tried again"));
+        }
+        // What went before does not count now.
+        rig.launch_failed(Stage::Fork);
+        let is_tried_again = rig.delay().is_some();
+        assert_eq!(is_tried_again, policy == RestartPolicy::Always);
+    }
+}
+
+#[test]
 fn never_stays_stopped_after_an_exit_and_fails_after_a_launch_failure() {
     let mut rig = started(RestartPolicy::Never);
     rig.exited(ExitStatus::Code(1));

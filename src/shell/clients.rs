@@ -12,7 +12,6 @@ use crate::worker::Served;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::EpollFlags;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -27,8 +26,6 @@ pub(super) struct Clients {
     /// The ends of the socket over which children that could not be launched give connections back:
     /// for reading, and theirs.
     back: (OwnedFd, OwnedFd),
-    /// A descriptor that can be given up for one that comes back.
-    reserve: Option<OwnedFd>,
     /// From which number on there are so many descriptors that a child should not copy them.
     many_from: Option<RawFd>,
 }
@@ -52,7 +49,6 @@ impl Clients {
             named,
             waiters: HashMap::new(),
             back: sys::passing_pair()?,
-            reserve: reserve(),
             many_from,
         })
     }
@@ -101,9 +97,7 @@ impl Clients {
 
     /// Takes back the connection of a child that could not be launched. Whether there is one now.
     pub(super) fn take_back(&mut self, connection: ConnectionId) -> bool {
-        // Of several children each has sent its own. What is accepted here takes no number while a
-        // child has it, so that there may be none left: one is kept for this.
-        self.reserve = None;
+        // Of several children each has sent its own.
         while let Some((number, fd)) = sys::receive_descriptor(&self.back.0) {
             match self.connections.get_mut(&ConnectionId(number)) {
                 Some(known) if fd.is_some() => known.fd = fd.map(SharedFd::from),
@@ -114,14 +108,9 @@ impl Clients {
                 None => {}
             }
         }
-        self.reserve = reserve();
         let known = self.connections.get(&connection);
         known.is_some_and(|known| known.fd.is_some())
     }
-}
-
-fn reserve() -> Option<OwnedFd> {
-    File::open("/dev/null").ok().map(OwnedFd::from)
 }
 
 impl Connection {

@@ -21,6 +21,7 @@ mod outflow;
 mod process;
 pub mod queues;
 mod reload;
+mod reserve;
 mod setbacks;
 mod signals;
 mod spawn;

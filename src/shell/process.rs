@@ -37,6 +37,8 @@ pub struct Process {
     pub launching: Option<Launching>,
     /// Who may tell about it; `None` is nobody.
     pub access: Option<NotifyAccess>,
+    /// The user that it was started as.
+    pub uid: u32,
     /// What it has told for people to read.
     pub told: Told,
     /// What is left of the process that was started here, if another is the main one.
@@ -239,12 +241,17 @@ pub struct Processes {
     with_rest: HashMap<i32, ProcessId>,
     /// How many of each definition of a worker have its listeners.
     with_listeners: HashMap<(WorkerId, Edition), usize>,
+    /// How many of those of which all processes may tell were started as a user.
+    told_by_all: HashMap<u32, usize>,
 }
 
 impl Processes {
     /// Registers a child.
     pub fn insert(&mut self, id: ProcessId, process: Process) {
         self.by_pid.insert(process.pid, id);
+        if process.access == Some(NotifyAccess::All) {
+            *self.told_by_all.entry(process.uid).or_default() += 1;
+        }
         if process.has_listeners() {
             let definition = (process.instance.worker, process.edition);
             *self.with_listeners.entry(definition).or_default() += 1;
@@ -260,6 +267,13 @@ impl Processes {
     /// Whose they are.
     pub fn instances(&self) -> impl Iterator<Item = InstanceId> + '_ {
         self.by_id.values().map(|process| process.instance)
+    }
+
+    /// Whether a process of this user may be one of those that may tell something beside the main
+    /// ones: only root's can have become any user.
+    pub fn may_tell_as(&self, uid: u32) -> bool {
+        let users = &self.told_by_all;
+        !users.is_empty() && (uid == 0 || users.contains_key(&0) || users.contains_key(&uid))
     }
 
     /// Looks one up.
@@ -280,6 +294,14 @@ impl Processes {
                 self.by_pid.remove(&process.pid);
             }
             Some(_) => self.with_rest.retain(|_, of| *of != id),
+        }
+        if process.access == Some(NotifyAccess::All)
+            && let Some(count) = self.told_by_all.get_mut(&process.uid)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.told_by_all.remove(&process.uid);
+            }
         }
         let definition = (process.instance.worker, process.edition);
         if process.has_listeners()

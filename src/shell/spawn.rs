@@ -20,6 +20,7 @@ use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Prepared, Tell};
 use crate::worker::{self, Inherited, Numbers};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::unistd::geteuid;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -44,6 +45,7 @@ impl Wanted {
 
 impl Shell {
     pub(super) fn spawn(&mut self, wanted: Wanted) {
+        let _reserve = self.reserve.lend();
         let id = wanted.process;
         let connection = wanted.connection;
         let known = connection.and_then(|connection| self.clients.get(connection));
@@ -61,14 +63,13 @@ impl Shell {
                     let now = clock::now();
                     self.launching.push((id, now, now + LAUNCH_LOOK));
                 }
+                let plan = self.definition(wanted.instance, wanted.edition).plan();
                 let access = match wanted.task {
-                    Task::Program => {
-                        self.definition(wanted.instance, wanted.edition)
-                            .plan()
-                            .notify_access
-                    }
+                    Task::Program => plan.notify_access,
                     Task::Hook(_) => None,
                 };
+                let uid = plan.credentials.as_ref().and_then(|known| known.uid);
+                let uid = uid.unwrap_or_else(|| geteuid().as_raw());
                 let process = Process {
                     pid: launched.pid,
                     session: launched.pid,
@@ -80,6 +81,7 @@ impl Shell {
                     pidfd: launched.pidfd,
                     launching: Some(launched.launching),
                     access,
+                    uid,
                     told: notify::Told::default(),
                     replaced: None,
                     rest: None,

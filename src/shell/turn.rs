@@ -15,6 +15,7 @@ use super::manager::Manager;
 use super::metrics::Metrics;
 use super::notify::{self, Notify};
 use super::process::{Process, Processes, Zombie};
+use super::reserve::Reserve;
 use super::setbacks::Setbacks;
 use super::signals::{Arrived, Signals};
 use super::spawn::Wanted;
@@ -80,6 +81,8 @@ pub struct Shell {
     pub(super) notify: Notify,
     /// Who has to be told how it goes.
     pub(super) manager: Manager,
+    /// Descriptors for what has to be done.
+    pub(super) reserve: Reserve,
     /// When to look after what closes descriptors ([`sys::close_apart`]).
     closing: Option<Mono>,
     exit: Option<u8>,
@@ -200,6 +203,7 @@ impl Shell {
             setbacks: Setbacks::default(),
             notify: Notify::default(),
             manager: Manager::default(),
+            reserve: Reserve::keep(),
             closing: None,
             exit: None,
         })
@@ -397,8 +401,12 @@ impl Shell {
         // By hand, because closing it is not enough: a child that is still on its way to exec, and
         // may hang there, has a copy of every descriptor, which keeps the event coming (epoll(7)).
         let _not_watched = status.map(|status| self.epoll.delete(&status));
+        let reserve = self.reserve;
         // A connection that was lost on the way back is as good as served.
-        let is_lost = |connection| !self.clients.take_back(connection);
+        let is_lost = |connection| {
+            let _reserve = reserve.lend();
+            !self.clients.take_back(connection)
+        };
         let outcome = outcome.filter(|_| !process.lent.is_some_and(is_lost));
         let input = match outcome {
             None => {

@@ -51,10 +51,12 @@ pub fn disconnect(socket: impl AsFd) -> io::Result<()> {
 /// Whether pidfds of this kernel have inodes of their own (pidfs, Linux 6.9), which is what
 /// LISTEN_PIDFDID compares. Before that, all pidfds shared one inode.
 pub fn has_pidfs() -> bool {
+    let pidfd = super::pidfd::open(std::process::id() as i32);
+    pidfd.is_ok_and(|pidfd| is_on_pidfs(&pidfd))
+}
+
+fn is_on_pidfs(pidfd: &OwnedFd) -> bool {
     const PIDFS_MAGIC: i64 = 0x5049_4446;
-    let Ok(pidfd) = super::pidfd::open(std::process::id() as i32) else {
-        return false;
-    };
     // SAFETY: fstatfs fills the zeroed buffer it is given; the descriptor is open.
     unsafe {
         let mut stat: libc::statfs = std::mem::zeroed();
@@ -63,6 +65,18 @@ pub fn has_pidfs() -> bool {
         let magic = |stat: &libc::statfs| stat.f_type as i64;
         libc::fstatfs(pidfd.as_raw_fd(), &mut stat) == 0 && magic(&stat) == PIDFS_MAGIC
     }
+}
+
+/// The inode of a pidfd, which stands for that process and no other as long as the machine runs;
+/// `None` where pidfds have no inodes of their own, or these are shorter than that takes.
+pub fn pidfd_inode(pidfd: &OwnedFd) -> Option<u64> {
+    // An inode number has the width of a word in the kernel.
+    if size_of::<usize>() < 8 || !is_on_pidfs(pidfd) {
+        return None;
+    }
+    let stat = nix::sys::stat::fstat(pidfd).ok()?;
+    #[allow(clippy::unnecessary_cast)]
+    Some(stat.st_ino as u64)
 }
 
 /// The inode of this process's own pidfd, which is what LISTEN_PIDFDID names; `None` where pidfds

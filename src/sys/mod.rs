@@ -32,7 +32,9 @@ pub use apart::{SharedFd, close_apart, close_apart_within};
 pub use child::{FdAction, FdSlot};
 pub use copy::{Wait, do_in_a_copy};
 pub use environment::forget_variable;
-pub use fd::{close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, take_descriptor};
+pub use fd::{
+    close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, pidfd_inode, take_descriptor,
+};
 pub use fork::{Forked, fork};
 pub use interrupt::{Interrupted, interrupt_soon, prepare_to_interrupt};
 pub use launch::{

@@ -23,8 +23,8 @@ use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::unistd::{pipe2, read};
 use socket::NotifySocket;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -36,6 +36,8 @@ const PER_TURN: usize = 64;
 /// How many reads of that size it takes to empty a pipe (pipe(7)): whoever writes on and on does not
 /// hold up the loop.
 const READS: usize = 16;
+/// So many strangers are remembered.
+const MOST_STRANGERS: usize = 4096;
 /// How long nothing is said again about who sends what counts for nothing.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -151,6 +153,8 @@ pub(super) struct Notify {
     /// What instances have left.
     pub(super) store: FdStore,
     counters: NotifyCounters,
+    /// Processes that may tell nothing, by the inodes of their pidfds, which are never used again.
+    strangers: HashSet<u64>,
     /// When it was said last.
     said: HashMap<(Complaint, About), Mono>,
 }
@@ -317,6 +321,7 @@ impl Shell {
     }
 
     fn take_some(&mut self, at_most: usize) {
+        let _reserve = self.reserve.lend();
         let mut buffer = [0; LONGEST];
         for _ in 0..at_most {
             let Some(socket) = &self.notify.socket else {
@@ -370,15 +375,16 @@ impl Shell {
         self.take_notice(process, &message, datagram);
     }
 
-    /// Of which process somebody may tell.
-    fn sender_of(&self, datagram: &Datagram) -> Option<ProcessId> {
-        let pid = datagram.sender?.pid;
+    /// Of which process somebody may tell. What costs little is asked first: any number of strangers
+    /// may send any number of messages.
+    fn sender_of(&mut self, datagram: &Datagram) -> Option<ProcessId> {
+        let Sender { pid, uid } = datagram.sender?;
         if pid <= 0 || datagram.is_sender_gone {
             return None;
         }
         let (process, is_main) = match self.processes.by_pid(pid) {
             Some(process) => (process, true),
-            None if self.may_all_tell() => (who::family(pid, &self.processes)?, false),
+            None if self.processes.may_tell_as(uid) => (self.family_of(pid, datagram)?, false),
             None => return None,
         };
         let may = match self.processes.get(process)?.access {
@@ -394,13 +400,22 @@ impl Shell {
         (may && is_the_same).then_some(process)
     }
 
-    /// Whether others than main processes are worth looking up.
-    fn may_all_tell(&self) -> bool {
-        let may = |access: Option<NotifyAccess>| access == Some(NotifyAccess::All);
-        self.plan
-            .workers
-            .iter()
-            .any(|worker| may(worker.notify_access))
+    /// Of which instance a process is that is no main one. A stranger is looked up once: its family
+    /// does not change, but when an instance names another main process.
+    fn family_of(&mut self, pid: i32, datagram: &Datagram) -> Option<ProcessId> {
+        let inode = datagram.pidfd.as_ref().and_then(sys::pidfd_inode);
+        let strangers = &mut self.notify.strangers;
+        if inode.is_some_and(|inode| strangers.contains(&inode)) {
+            return None;
+        }
+        let family = who::family(pid, &self.processes);
+        if let (None, Some(inode)) = (family, inode) {
+            if strangers.len() >= MOST_STRANGERS {
+                strangers.clear();
+            }
+            strangers.insert(inode);
+        }
+        family
     }
 
     fn take_notice(&mut self, id: ProcessId, message: &Message, datagram: Datagram) {
@@ -502,6 +517,7 @@ impl Shell {
         self.epoll
             .add(&pidfd, EpollEvent::new(EpollFlags::EPOLLIN, token))
             .map_err(|errno| errno.desc().to_owned())?;
+        self.notify.strangers.clear();
         if let Some(old) = self.processes.replace_main(id, pid, pidfd) {
             // By hand: a child on its way to exec has a copy (epoll(7)). Its end is told by SIGCHLD.
             let _not_watched = self.epoll.delete(&old);
