@@ -193,7 +193,7 @@ impl Core {
         self.slots[index].ended(LastEnd::NotPrepared { end });
         let failure = match end {
             HookEnd::NotLaunched { failure } => Some(failure),
-            _ => None,
+            HookEnd::Exited { .. } | HookEnd::TimedOut { .. } => None,
         };
         let next = self.after_launch_failure(now, index, failure);
         if let Next::Failed(_) = next {
@@ -289,11 +289,11 @@ impl Core {
         if self.slots[index].state.ending().is_some() {
             return self.after_stop(index);
         }
-        if self.slots[index].on_trial || self.fails_rollout(index) {
-            return Next::RolledBack;
-        }
         // What listend could not do now is nothing that the worker has done, whatever its policy is.
         let is_momentary = failure.is_some_and(LaunchFailure::is_momentary);
+        if self.slots[index].on_trial || (!is_momentary && self.fails_rollout(index)) {
+            return Next::RolledBack;
+        }
         match self.slots[index].life.activation {
             Activation::Eager if is_momentary => {
                 return Next::RestartIn(self.delay_of(now, index));
