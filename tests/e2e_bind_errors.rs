@@ -476,3 +476,37 @@ workers: { app: { command: [$PROBE, serve], listeners: [web, plain] } }
         .collect();
     assert_eq!(keys, ["receive_buffer", "keep_alive"]);
 }
+
+/// A mistake in the configuration does not hide which addresses are taken.
+#[test]
+fn mistakes_and_taken_addresses_are_told_in_one_run() {
+    let world = World::new();
+    let holder = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = holder.local_addr().expect("an address").port();
+    let yaml = format!(
+        "
+listeners: {{ a: '127.0.0.1:{port}', b: '198.51.100.7:4481', c: '198.51.100.8:nothing' }}
+workers: {{ app: {{ command: [$PROBE, serve], listeners: [a, b], user: nobdy-at-all }} }}
+"
+    );
+    let json = world.check(&yaml, &["--json"]).expect_code(78).json();
+    let mut kinds: Vec<_> = errors(&json)
+        .iter()
+        .map(|one| one["kind"].as_str().expect("a kind").to_owned())
+        .collect();
+    kinds.sort();
+    let wanted = ["EADDRINUSE", "EADDRNOTAVAIL", "bad-address", "unknown-user"];
+    assert_eq!(kinds, wanted, "{json:#}");
+    assert_eq!(
+        errors(&json)[0]["holder"]["pid"],
+        std::process::id(),
+        "{json:#}"
+    );
+    let run = ["run", "--control", "none", "-c", "$DIR/listend.yaml"];
+    let run = world.finish(run).expect_code(78);
+    for kind in ["EADDRINUSE", "EADDRNOTAVAIL", "nobdy-at-all"] {
+        assert!(run.stderr.contains(kind), "{run:#?}");
+    }
+    let only = world.check(&yaml, &["--json", "--no-bind"]);
+    assert_eq!(errors(&only.expect_code(78).json()).len(), 2);
+}

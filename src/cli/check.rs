@@ -5,9 +5,9 @@ use super::exit::Exit;
 use super::load::{self, Planned};
 use super::output::{count, print, print_report};
 use crate::diagnose::{self, Machine, Tried};
-use crate::listener::{self, Adopted, Effective, Outcome, Purpose};
+use crate::listener::{self, Adopted, BindError, BindStep, Effective, Obstacle, Outcome, Purpose};
 use crate::plan::{Parcel, Plan};
-use crate::report::{Kind, Report, Sources, Style, render, to_json};
+use crate::report::{Kind, Problem, Report, Sources, Style, render, to_json};
 use crate::shell::logging::Sink;
 use crate::{config, worker};
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -42,6 +42,8 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
         };
         silence.apply(&mut findings);
         report.extend(findings);
+    } else if !arguments.no_bind && !arguments.for_daemon {
+        add_taken_addresses(&mut report, &plan, path);
     }
     report.sort();
     if arguments.json {
@@ -153,6 +155,27 @@ pub(super) fn try_all(plan: &Plan) -> Outcome {
         let _valid = before.thread_set_mask();
     }
     outcome
+}
+
+/// Adds which addresses cannot be bound to the mistakes of a configuration, so that both are seen in
+/// one run. Only what is so whatever is corrected: of listeners without a mistake, and about the
+/// address itself.
+pub(super) fn add_taken_addresses(report: &mut Report, plan: &Plan, config: &Path) {
+    let machine = Machine::new();
+    let is_about_address = |error: &&BindError| {
+        matches!(error.obstacle, Some(Obstacle::LiveServer { .. }))
+            || matches!(error.step, BindStep::Bind | BindStep::Listen)
+    };
+    let outcome = try_all(plan);
+    let errors = outcome.errors.iter().filter(is_about_address);
+    for error in errors.filter(|error| !error.is_tolerated(plan)) {
+        let problem = diagnose::explain_for_check(error, plan, &machine, config);
+        let is_known =
+            |one: &Problem| one.listener == problem.listener || one.address == problem.address;
+        if problem.is_error() && !report.errors.iter().any(is_known) {
+            report.add(problem);
+        }
+    }
 }
 
 /// A socket option as it was asked for and as the kernel has it.

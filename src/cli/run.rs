@@ -1,6 +1,7 @@
 //! `listend run`, and what `exec` shares with it: bind everything, then hand over to the loop.
 
 use super::args::{self, Run};
+use super::check::add_taken_addresses;
 use super::exit::Exit;
 use super::load::{self, Planned};
 use super::output::{count, print_report};
@@ -11,7 +12,7 @@ use crate::handoff::systemd::PidfdInode;
 use crate::host;
 use crate::listener::{self, AdoptError, Adopted, Inherited, Outcome, Purpose};
 use crate::plan::{ListenerId, Plan};
-use crate::report::{Report, Sources};
+use crate::report::{Kind, Report, Sources};
 use crate::shell::logging::Sink;
 use crate::shell::{Control, ControlSocket, Manager, ReadyWhen, Shell, Signals, clock, one_line};
 use crate::sys;
@@ -160,7 +161,14 @@ pub fn start(
         sources,
         silence,
     } = planned;
+    // The first file is the one that the command line names; `exec` has none.
+    let config = sources.names().into_iter().next().unwrap_or_default();
     if !report.is_ok() {
+        // What was inherited is bound already.
+        if matches!(&inherited, Ok(none) if none.is_empty()) {
+            raise_open_files();
+            add_taken_addresses(&mut report, &plan, Path::new(&config));
+        }
         return give_up(report, &sources, sink, Exit::Configuration);
     }
     let inherited = match inherited {
@@ -205,8 +213,6 @@ pub fn start(
     let (missing, fatal): (Vec<_>, Vec<_>) = errors
         .into_iter()
         .partition(|error| error.is_tolerated(&plan));
-    // The first file is the one that the command line names; `exec` has none.
-    let config = sources.names().into_iter().next().unwrap_or_default();
     for error in &fatal {
         let problem = diagnose::explain_for_run(error, &plan, &machine, Path::new(&config));
         findings.add(problem);
@@ -231,6 +237,10 @@ pub fn start(
         findings.add(diagnose::note(note, &plan));
     }
     findings.extend(diagnose::advise(&plan, &machine, diagnose::Tried::Yes));
+    // Root has bound it, and `check` has told what would be with less.
+    findings
+        .advice
+        .retain(|one| one.kind != Kind::PrivilegedPort);
     silence.apply(&mut findings);
     report.extend(findings);
     log_advice(&report, &sources);
