@@ -8,6 +8,7 @@ use super::default::take_back;
 use super::one::links_of;
 use super::option::{Act, Effective, Options, PRIORITY};
 use super::outcome::{BindStep, Failure, Obstacle};
+use super::special::marked;
 use super::{inet, queue, symlink};
 use crate::config::options::{OptionSetting, Phase};
 use crate::config::{Endpoint, Multicast};
@@ -174,6 +175,10 @@ impl<'a> Live<'a> {
         let uid = (before.owner != after.owner).then_some(uid);
         let gid = (before.group != after.group).then_some(gid);
         let narrow = before.mode & after.mode;
+        let mark = |mode| match &self.socket.address {
+            Endpoint::Fifo { .. } => marked(mode),
+            _ => mode,
+        };
         let no_owner = |errno| Failure::new(BindStep::SetOwner, errno);
         let no_mode = |errno| Failure::new(BindStep::SetMode, errno);
         if let Endpoint::MessageQueue { name } = &self.socket.address {
@@ -200,10 +205,10 @@ impl<'a> Live<'a> {
             std::fs::set_permissions(&link, Permissions::from_mode(bits & 0o7777))
                 .map_err(|error| Failure::new(BindStep::SetMode, error).about(path))
         };
-        set_mode(narrow)?;
+        set_mode(mark(narrow))?;
         fchownat(&handle, "", uid, gid, AtFlags::AT_EMPTY_PATH)
             .map_err(|errno| no_owner(errno).about(path))?;
-        set_mode(after.mode)
+        set_mode(mark(after.mode))
     }
 
     fn join(&self, before: &[Multicast], after: &[Multicast]) -> Result<(), Failure> {

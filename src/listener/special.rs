@@ -53,24 +53,25 @@ pub(super) fn fifo(
         [] => place.handle(),
         _ => Err(Errno::ENOENT),
     };
-    let (place, created) = match found {
+    let (place, origin) = match found {
         Ok((handle, file)) => {
-            fits(path, &file, access)?;
             if purpose == Purpose::Try {
+                fits(path, &file, access)?;
                 let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
                 let rights = AccessFlags::R_OK | AccessFlags::W_OK;
                 eaccess(link.as_str(), rights).map_err(failed)?;
                 return Ok(Opened::Tried(try_replace(path, &place, &file)?));
             }
-            (place, false)
+            let origin = origin(path, &handle, &file, access)?;
+            (place, origin)
         }
         Err(Errno::ENOENT) if purpose == Purpose::Try => {
             return Ok(Opened::Tried(try_create(path, access)?));
         }
         Err(Errno::ENOENT) => {
             let place = create_parents(path, access, folders)?;
-            mkfifoat(place.folder(), place.name(), Mode::empty()).map_err(failed)?;
-            (place, true)
+            mkfifoat(place.folder(), place.name(), Mode::S_ISVTX).map_err(failed)?;
+            (place, Origin::New)
         }
         Err(errno) => {
             let folder = path.parent().unwrap_or(path);
@@ -78,25 +79,67 @@ pub(super) fn fifo(
         }
     };
     let (handle, file) = place.handle().map_err(failed)?;
-    if created {
+    if origin == Origin::New {
         born_here(path, &file)?;
     } else {
         fits(path, &file, access)?;
     }
     let identity = PathIdentity::of(&file);
-    match open_fifo(endpoint, path, plan, (&handle, &file), created) {
+    match open_fifo(endpoint, path, plan, (&handle, &file), origin) {
         Ok(ready) => Ok(Opened::Ready(Ready {
             identity: Some(identity),
-            created,
+            created: origin != Origin::Foreign,
             ..ready
         })),
         Err(failure) => {
-            if created {
+            if origin != Origin::Foreign {
                 let _ = remove_ours(&place, identity);
             }
             Err(failure)
         }
     }
+}
+
+/// Whose a FIFO is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Made just now, or by a listend that was killed before it could give it its rights.
+    New,
+    /// Left behind by a listend that was killed: it is removed in the end, as if it were new.
+    LeftBehind,
+    /// Somebody else's: it stays.
+    Foreign,
+}
+
+/// The sticky bit means nothing for a FIFO (inode(7)), and nobody else sets it: it marks what listend
+/// has made, also after kill -9.
+const MARK: libc::mode_t = libc::S_ISVTX;
+
+/// The mode that a FIFO of this listener's has.
+pub(super) fn marked(mode: u32) -> u32 {
+    mode | 0o1000
+}
+
+fn origin(
+    path: &Path,
+    handle: &OwnedFd,
+    found: &FileStat,
+    access: &Access,
+) -> Result<Origin, Failure> {
+    if is_half_made(found) {
+        return Ok(Origin::New);
+    }
+    fits(path, found, access)?;
+    if found.st_mode & MARK == 0 || access.mode & 0o1000 != 0 {
+        return Ok(Origin::Foreign);
+    }
+    // fifo(7): to open it for writing fails where nobody has it open for reading.
+    Ok(
+        match walk::reopen(handle, OFlag::O_WRONLY | OFlag::O_NONBLOCK) {
+            Err(Errno::ENXIO) => Origin::LeftBehind,
+            _ => Origin::Foreign,
+        },
+    )
 }
 
 /// Rights, if it is new; then the descriptor itself.
@@ -105,10 +148,14 @@ fn open_fifo(
     path: &Path,
     plan: &ListenerPlan,
     (handle, file): (&OwnedFd, &FileStat),
-    created: bool,
+    origin: Origin,
 ) -> Result<Ready, Failure> {
-    if created {
-        give_rights(path, &plan.access, handle, file)?;
+    if origin == Origin::New {
+        let access = Access {
+            mode: marked(plan.access.mode),
+            ..plan.access
+        };
+        give_rights(path, &access, handle, file)?;
     }
     let fd = reopen(handle, path, OFlag::O_RDWR)?;
     let mut effective = Vec::new();
@@ -136,10 +183,13 @@ fn fits(path: &Path, found: &FileStat, access: &Access) -> Result<(), Failure> {
     if !is_a(found, SFlag::S_IFIFO) {
         return Err(taken(not_a_socket(found).unwrap_or("a socket")));
     }
+    if is_half_made(found) {
+        return Ok(());
+    }
     let owner = access.owner.unwrap_or(geteuid().as_raw());
     let group = access.group.unwrap_or(found.st_gid);
-    let mode = access.mode as libc::mode_t & 0o7777;
-    if (found.st_uid, found.st_gid, found.st_mode & 0o7777) != (owner, group, mode) {
+    let mode = access.mode as libc::mode_t & 0o7777 | MARK;
+    if (found.st_uid, found.st_gid, found.st_mode & 0o7777 | MARK) != (owner, group, mode) {
         return Err(taken("a fifo with another owner or mode"));
     }
     Ok(())
@@ -148,16 +198,19 @@ fn fits(path: &Path, found: &FileStat, access: &Access) -> Result<(), Failure> {
 /// Whoever may write to the folder could have exchanged it, so what gets another owner must look
 /// exactly like what was made: a FIFO of ours without rights.
 fn born_here(path: &Path, file: &FileStat) -> Result<(), Failure> {
-    let ours = is_a(file, SFlag::S_IFIFO)
-        && file.st_uid == geteuid().as_raw()
-        && file.st_nlink == 1
-        && file.st_mode & 0o777 == 0;
-    if ours {
+    if is_half_made(file) {
         return Ok(());
     }
     Err(Failure::new(BindStep::Open, Errno::EEXIST)
         .about(path)
         .because(Obstacle::Interference))
+}
+
+fn is_half_made(file: &FileStat) -> bool {
+    is_a(file, SFlag::S_IFIFO)
+        && file.st_uid == geteuid().as_raw()
+        && file.st_nlink == 1
+        && file.st_mode & 0o7777 == MARK
 }
 
 /// Opens a device, or a file that is none but the kernel's: those of /proc, /sys and their kin.

@@ -69,7 +69,8 @@ fn a_fifo_is_made_written_to_and_removed() {
     let socket = first(&outcome);
     let file = std::fs::symlink_metadata(&path).unwrap();
     assert!(file.file_type().is_fifo());
-    assert_eq!(mode(&path), 0o620);
+    // With the mark of what listend made.
+    assert_eq!(mode(&path), 0o1620);
     assert_eq!(socket.identity.unwrap().ino, file.ino());
     assert!(socket.created && socket.backlog.is_none());
     assert_eq!(&socket.address, &socket.endpoint);
@@ -129,6 +130,35 @@ fn a_fifo_that_is_there_is_taken_if_it_is_as_asked_and_left_there() {
 }
 
 #[test]
+fn a_fifo_that_a_killed_listend_left_is_removed_in_the_end() {
+    let folder = Folder::new();
+    let path = folder.join("fifo");
+    let plan = single(fifo(&path));
+    // Closed as the kernel does it: what was made stays.
+    drop(bound(&plan));
+    assert!(path.exists());
+    let outcome = bound(&plan);
+    // While another has it, it is no one's to remove but theirs.
+    let second = bound(&plan);
+    assert!(first(&outcome).created && !first(&second).created);
+    assert!(second.bound.remove_paths().is_empty());
+    assert!(path.exists());
+    drop(second);
+    assert!(outcome.bound.remove_paths().is_empty());
+    assert!(!path.exists());
+    // Killed before it had its rights.
+    nix::unistd::mkfifo(&path, Mode::S_ISVTX).unwrap();
+    for purpose in [Purpose::Try, Purpose::Keep] {
+        let outcome = bind_all(&plan, purpose, Adopted::default());
+        assert_eq!(outcome.errors, []);
+        let expected = [0o1000, 0o1600][usize::from(purpose == Purpose::Keep)];
+        assert_eq!(mode(&path), expected);
+        outcome.bound.withdraw();
+    }
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_fifo_never_has_more_rights_than_asked() {
     let folder = Folder::new();
     let path = folder.join("fifo");
@@ -150,11 +180,11 @@ fn a_fifo_never_has_more_rights_than_asked() {
         });
         for _ in 0..300 {
             let outcome = bound(&plan(&[&[fifo(&path)]], access));
-            assert_eq!(mode(&path), 0o640);
+            assert_eq!(mode(&path), 0o1640);
             outcome.bound.remove_paths();
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(observer.join().unwrap() & !0o640, 0);
+        assert_eq!(observer.join().unwrap() & !0o1640, 0);
     });
     nix::sys::stat::umask(before);
 }
