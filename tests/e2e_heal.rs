@@ -191,7 +191,7 @@ fn connects(scheme: &str, path: &std::path::Path) -> bool {
 
 // FIELD §3.2, gunicorn#965: a worker unlinks the path that the holder owns.
 #[test]
-fn a_path_that_a_worker_unlinked_is_bound_again_with_the_same_mode() {
+fn a_path_that_a_worker_unlinked_comes_back_as_the_same_socket() {
     for (scheme, mode) in [
         ("unix", 0o660),
         ("unix-dgram", 0o622),
@@ -202,11 +202,16 @@ fn a_path_that_a_worker_unlinked_is_bound_again_with_the_same_mode() {
         let (daemon, mut puppets) = two(&world, &format!("{{ app: {listener} }}"), "app");
         let path = world.path("app.sock");
         let before = fs::metadata(&path).expect("the socket").ino();
-        puppets[0].tell(&format!("unlink {}", path.display()));
-        let line = daemon.line(&["listener app", "app.sock", "removed", "bound again"]);
+        puppets[0].ask(&format!("unlink {}", path.display()));
+        let line = daemon.line(&["listener app", "app.sock", "removed", "the same socket"]);
         assert!(line.contains("app.0") && line.contains("app.1"), "{line}");
         let metadata = fs::metadata(&path).expect("it is there again");
         assert!(metadata.file_type().is_socket());
+        assert_eq!(metadata.ino(), before);
+        // Nobody was restarted for it.
+        for puppet in &mut puppets {
+            puppet.ask("flip");
+        }
         assert_eq!(metadata.permissions().mode() & 0o777, mode, "{scheme}");
         assert!(connects(scheme, &path), "{scheme}, was {before}");
         daemon.stop();
@@ -214,15 +219,53 @@ fn a_path_that_a_worker_unlinked_is_bound_again_with_the_same_mode() {
     }
 }
 
-// The workers that run have the old socket, which no client finds any more: they are restarted to
-// get the new one.
+// As php-fpm and some gunicorn settings do it: whoever ends removes the path.
+#[test]
+fn a_worker_that_removes_its_path_whenever_it_ends_is_not_restarted_for_it() {
+    let world = World::new();
+    let daemon = world.run(
+        "
+listeners: { app: 'unix:$DIR/app.sock' }
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [app]
+    instances: 2
+    restart: { backoff: 1ms..1ms, limit: none }
+",
+    );
+    let path = world.path("app.sock");
+    let mut puppets = world.puppets(2);
+    let before = fs::metadata(&path).expect("the socket").ino();
+    for round in 1..=4 {
+        let mut ends = puppets.remove(0);
+        ends.ask(&format!("unlink {}", path.display()));
+        ends.tell("exit 0");
+        ends.wait_for_its_end();
+        daemon.lines(&["listener app", "removed", "the same socket"], round);
+        assert_eq!(fs::metadata(&path).expect("the socket").ino(), before);
+        puppets.push(world.puppet());
+    }
+    assert!(world.no_puppet_is_waiting());
+    assert!(daemon.lines_so_far(&["restarting it"]).is_empty());
+    // Any of them serves who comes there.
+    let early = client::unix(&path).expect("it listens");
+    puppets[1].tell("serve");
+    client::read_report(early).expect("a report");
+    daemon.stop();
+    assert!(!path.exists());
+}
+
+// Its file and its folder are gone, so that there is nothing to put back. The workers that run have the
+// old socket, which no client finds any more: they are restarted to get the new one.
 #[test]
 fn clients_of_a_path_bound_again_reach_the_next_worker() {
     let world = World::new();
-    let (daemon, mut puppets) = two(&world, "{ app: 'unix:$DIR/app.sock' }", "app");
-    let path = world.path("app.sock");
-    // It may be gone before it could answer.
-    puppets[0].tell(&format!("unlink {}", path.display()));
+    let (daemon, mut puppets) = two(&world, "{ app: 'unix:$DIR/deep/app.sock' }", "app");
+    let path = world.path("deep/app.sock");
+    daemon.pause();
+    fs::remove_dir_all(world.path("deep")).expect("remove the folder");
+    daemon.resume();
     daemon.line(&["listener app", "bound again"]);
     let early = client::unix(&path).expect("it waits in the queue");
     for puppet in &mut puppets {
@@ -236,6 +279,122 @@ fn clients_of_a_path_bound_again_reach_the_next_worker() {
         path.to_str().unwrap()
     );
     daemon.stop();
+}
+
+// The workers' old sockets keep the former folder alive, so that nothing is told of its end.
+#[test]
+fn a_folder_that_is_removed_over_and_over_comes_back_each_time() {
+    let world = World::new();
+    let (daemon, puppets) = two(&world, "{ app: 'unix:$DIR/upper/deep/app.sock' }", "app");
+    let path = world.path("upper/deep/app.sock");
+    for round in 1..=4 {
+        daemon.pause();
+        fs::remove_dir_all(world.path("upper")).expect("remove the folder");
+        daemon.resume();
+        let again = if round < 3 {
+            "bound again"
+        } else {
+            "bound after"
+        };
+        daemon.line(&["listener app", again]);
+        eventually("clients connect", || client::unix(&path).is_ok());
+    }
+    // A folder above that is moved takes it along.
+    fs::rename(world.path("upper"), world.path("elsewhere")).expect("move it");
+    eventually("clients connect", || client::unix(&path).is_ok());
+    drop(puppets);
+    daemon.stop();
+}
+
+// Its name is free only when the last of those that have it has ended.
+#[test]
+fn an_abstract_listener_that_was_shut_down_is_bound_when_its_workers_have_ended() {
+    let world = World::new();
+    let name = format!("listend-heal-{}", std::process::id());
+    let (daemon, mut puppets) = two(&world, &format!("{{ app: 'unix:@{name}' }}"), "app");
+    puppets[0].tell("shutdown");
+    let line = daemon.line(&["listener app", "shut down", "stopping all that have it"]);
+    assert!(line.contains("app.0") && line.contains("app.1"), "{line}");
+    for puppet in &mut puppets {
+        puppet.wait_for_its_end();
+    }
+    daemon.line(&["listener app", "bound after"]);
+    let early = client::abstract_unix(&name).expect("it listens");
+    world.puppet().tell("serve");
+    client::read_report(early).expect("a report");
+    daemon.stop();
+}
+
+#[test]
+fn rights_and_links_of_a_path_are_put_back() {
+    let world = World::new();
+    let listener = "{ address: 'unix:$DIR/app.sock', mode: 0600, symlinks: [$DIR/link] }";
+    let (daemon, mut puppets) = two(&world, &format!("{{ app: {listener} }}"), "app");
+    let (path, link) = (world.path("app.sock"), world.path("link"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("chmod");
+    daemon.line(&["listener app", "other rights", "put back"]);
+    let mode = fs::metadata(&path)
+        .expect("the socket")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    fs::remove_file(&link).expect("remove the link");
+    daemon.line(&["listener app", "deprived of a link", "put back"]);
+    assert_eq!(fs::read_link(&link).expect("the link"), path);
+    for puppet in &mut puppets {
+        puppet.ask("flip");
+    }
+    daemon.stop();
+    assert!(fs::symlink_metadata(&link).is_err());
+}
+
+// What cleans up /run does not ask whose it is.
+#[test]
+fn the_sockets_of_listend_itself_come_back() {
+    let world = World::new();
+    let words = ["--control", "$DIR/own/control.sock"].map(|word| world.fill(word));
+    let daemon = world.run_with(
+        "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app: { command: [$PROBE, puppet, $EVENTS], listeners: [web], ready: notify, watchdog: 60s }
+",
+        |start| {
+            start.words_behind(words.iter().map(String::as_str));
+        },
+    );
+    let mut puppet = world.puppet();
+    puppet.ask("notify READY=1");
+    daemon.line(&["app.0", "ready after"]);
+    let (control, notify) = (
+        world.path("own/control.sock"),
+        world.path("own/control.notify"),
+    );
+    let asked = |status: &str| {
+        puppet.ask(&format!("notify STATUS={status}"));
+        eventually("it is told", || {
+            let mut client = Varlink::to(&control);
+            let all = client.ask("Status", json!({})).to_string();
+            all.contains(status)
+        });
+    };
+    let mut asked = asked;
+    asked("first");
+    fs::remove_file(&control).expect("remove the path");
+    daemon.line(&["control socket", "removed", "put right"]);
+    fs::remove_file(&notify).expect("remove the path");
+    daemon.line(&["notify socket", "removed", "put right"]);
+    asked("second");
+    for round in 2..=3 {
+        daemon.pause();
+        fs::remove_dir_all(world.path("own")).expect("remove the folder");
+        daemon.resume();
+        daemon.lines(&["control socket", "removed", "put right"], round);
+        daemon.lines(&["notify socket", "removed", "put right"], round);
+        asked(&format!("round {round}"));
+    }
+    daemon.stop();
+    assert!(!control.exists() && !notify.exists());
 }
 
 #[test]
@@ -266,7 +425,7 @@ fn a_path_that_somebody_else_took_is_left_to_them() {
     // When they leave, it is ours again.
     drop(listener);
     fs::remove_file(&path).expect("remove");
-    daemon.line(&["listener app", "bound again"]);
+    daemon.line(&["listener app", "put back", "the same socket"]);
     client::unix(&path).expect("it is there again");
     puppets.clear();
     daemon.stop();

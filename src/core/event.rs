@@ -264,6 +264,24 @@ pub enum Event {
         /// By which socket.
         by: Repaired,
     },
+    /// It is closed until its workers have ended, and then bound anew.
+    ListenerVacated {
+        /// Which one.
+        listener: ListenerId,
+        /// Which of its sockets is damaged.
+        socket: u32,
+    },
+    /// The same, and it was of no use before: whatever takes it damages it again.
+    RepairFutile {
+        /// Which one.
+        listener: ListenerId,
+        /// Which of its sockets is damaged.
+        socket: u32,
+        /// How often it was bound anew.
+        times: u32,
+        /// When it is bound again.
+        again_in: Duration,
+    },
     /// It could not be repaired.
     RepairFailed {
         /// Of which listener.

@@ -216,6 +216,13 @@ pub enum Input {
         /// By which socket.
         by: Repaired,
     },
+    /// [`super::Effect::Repair`] cannot be done while a worker has the old socket.
+    SocketHeld {
+        /// Of which listener.
+        listener: ListenerId,
+        /// Which of its sockets.
+        socket: u32,
+    },
     /// [`super::Effect::Repair`] could not be done.
     RepairFailed {
         /// Of which listener.

@@ -4,8 +4,12 @@
 //! here. One that is missing is tried again: when the machine's addresses change, if that is what it
 //! waits for, and else with growing delays. The workers that take a listener which is *waited for*
 //! do not start without it; an *optional* one they do without, if they have another, and are started
-//! again when it has come, since a process gets its listeners only when it starts. One that was damaged is repaired at once,
-//! but not more often than [`REPAIR_PAUSE`] allows, should a worker damage it over and over.
+//! again when it has come, since a process gets its listeners only when it starts. One that was damaged
+//! is repaired at once, but not in a loop, should a worker damage it over and over.
+//!
+//! A repair by another socket takes a restart of the workers that have the old one, and some damage
+//! what they share whenever they end. So when it happens again and again all of them end first, then it
+//! is bound, then they start (`vacate`). If not even that lasts, it comes later each time, loudly.
 //!
 //! No wait ever ends for good: `wait_for_address: 30s` says when to complain, not when to give up.
 
@@ -23,8 +27,17 @@ use std::time::Duration;
 pub const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest delay before a missing listener, or a repair, is tried again.
 pub const RETRY_MAX: Duration = Duration::from_secs(30);
-/// The least time between two repairs of one socket.
+/// The least time between two repairs of one socket, when there were [`FREE_REPAIRS`].
 pub const REPAIR_PAUSE: Duration = Duration::from_secs(1);
+/// So many repairs of a socket come at once, until nothing has happened to it for [`QUIET`]: each
+/// instance of a worker may damage it when it ends.
+pub const FREE_REPAIRS: u32 = 8;
+/// After this long without damage nothing is held against a socket any more.
+pub const QUIET: Duration = Duration::from_secs(60);
+/// So many new sockets within [`QUIET`] of each other are not made while workers run.
+pub const FIGHT: u32 = 3;
+/// After so many of them another one would not do better.
+pub const FUTILE: u32 = 5;
 
 /// What the core has to know about a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +62,8 @@ pub enum Missing {
 pub enum Repaired {
     /// The same socket: whoever has it can go on.
     SameSocket,
+    /// The same socket, whose file has its path, rights and links again.
+    PutBack,
     /// A new one at the same place. Workers that run have the old one, which no client finds, and
     /// are started again.
     AnotherSocket,
@@ -64,6 +79,10 @@ pub(super) struct Listeners {
     due: BTreeSet<(Mono, Errand)>,
     /// Those of the missing that were closed because the workers that take them have failed.
     refusing: BTreeSet<ListenerId>,
+    /// Those that were bound anew because of damage, how often, and when last.
+    rebound: BTreeMap<ListenerId, (u32, Mono)>,
+    /// Those of the missing that are bound anew when no worker has the old socket any more.
+    vacated: BTreeSet<ListenerId>,
     /// Whether the shell was asked to watch the machine's addresses.
     watching: bool,
 }
@@ -86,6 +105,10 @@ struct Absence {
 struct Mending {
     /// Failures in a row.
     failures: u32,
+    /// Repairs since it was left alone for [`QUIET`].
+    repairs: u32,
+    /// When it was damaged last.
+    damaged: Mono,
     /// When the next attempt may be made.
     not_before: Mono,
     /// Whether it is whole again, as far as is known.
@@ -141,7 +164,8 @@ impl Core {
             else {
                 continue;
             };
-            if let Presence::WaitFor(_) = life.presence {
+            let is_vacated = self.listeners.vacated.contains(listener);
+            if is_vacated || matches!(life.presence, Presence::WaitFor(_)) {
                 return true;
             }
             missing += 1;
@@ -220,6 +244,7 @@ impl Core {
         }
         self.listeners.missing.retain(|id, _| !of_it.contains(id));
         self.listeners.refusing.retain(|id| !of_it.contains(id));
+        self.listeners.vacated.retain(|id| !of_it.contains(id));
         self.listeners
             .damaged
             .retain(|(id, _), _| !of_it.contains(id));
@@ -325,6 +350,7 @@ impl Core {
             return;
         };
         self.listeners.refusing.remove(&listener);
+        self.listeners.vacated.remove(&listener);
         self.listeners.due.retain(|(_, errand)| {
             !matches!(errand, Errand::Retry(id) | Errand::Complain(id) if *id == listener)
         });
@@ -358,9 +384,20 @@ impl Core {
         self.emit(Event::ListenerDamaged { listener, socket });
         let before = self.listeners.damaged.get(&(listener, socket));
         let wait_until = before.map_or(now, |mending| mending.not_before);
+        let recent = before.filter(|mending| now.since(mending.damaged) < QUIET);
+        let repairs = recent
+            .map_or(0, |mending| mending.repairs)
+            .saturating_add(1);
+        let pause = if repairs < FREE_REPAIRS {
+            Duration::ZERO
+        } else {
+            REPAIR_PAUSE
+        };
         let mending = Mending {
             failures: before.map_or(0, |mending| mending.failures),
-            not_before: now + REPAIR_PAUSE,
+            repairs,
+            damaged: now,
+            not_before: now + pause,
             whole: false,
         };
         self.listeners.damaged.insert((listener, socket), mending);
@@ -389,7 +426,104 @@ impl Core {
             by,
         });
         if by == Repaired::AnotherSocket && self.phase == Phase::Running {
-            self.refresh_users(now, listener);
+            // A worker that removes the path when it ends removes the new one as well.
+            match self.count_rebound(now, listener) {
+                ..FIGHT => self.refresh_users(now, listener),
+                FIGHT.. => self.vacate(now, (listener, socket)),
+            }
+        }
+    }
+
+    /// How often it was bound anew since it was left alone for [`QUIET`].
+    fn count_rebound(&mut self, now: Mono, listener: ListenerId) -> u32 {
+        let known = self.listeners.rebound.entry(listener).or_insert((0, now));
+        let is_recent = now.since(known.1) < QUIET;
+        let times = if is_recent { known.0 } else { 0 }.saturating_add(1);
+        *known = (times, now);
+        times
+    }
+
+    /// A socket can be bound anew only when no worker has the old one any more.
+    pub(super) fn socket_is_held(&mut self, now: Mono, (listener, socket): (ListenerId, u32)) {
+        if self.phase == Phase::Running {
+            self.count_rebound(now, listener);
+            self.vacate(now, (listener, socket));
+        }
+    }
+
+    /// Closes a listener, and ends those that have its sockets; then it is bound, and they start again.
+    /// Where that did not help either, it comes later each time.
+    fn vacate(&mut self, now: Mono, (listener, socket): (ListenerId, u32)) {
+        self.forget_sockets(&[listener]);
+        let absence = Absence {
+            why: Missing::Other,
+            since: now,
+            tries: 0,
+            trying: false,
+            again: false,
+        };
+        self.listeners.missing.insert(listener, absence);
+        self.listeners.vacated.insert(listener);
+        let times = self
+            .listeners
+            .rebound
+            .get(&listener)
+            .map_or(0, |known| known.0);
+        if times >= FUTILE {
+            let again_in = growing(times.saturating_sub(FUTILE).saturating_add(2));
+            let at = now + again_in;
+            self.listeners.due.insert((at, Errand::Retry(listener)));
+            self.emit(Event::RepairFutile {
+                listener,
+                socket,
+                times,
+                again_in,
+            });
+        } else {
+            self.emit(Event::ListenerVacated { listener, socket });
+        }
+        self.effects.push_back(Effect::Unbind { listener });
+        for worker in self.users_of(listener) {
+            self.touched.push(worker);
+            self.rolling.insert(worker);
+            for index in self.holders_of(worker) {
+                if self.slots[index].role != Role::Leaving {
+                    self.refresh(now, index);
+                }
+            }
+        }
+    }
+
+    /// The slots of a worker whose processes have its listeners.
+    fn holders_of(&self, worker: WorkerId) -> Vec<usize> {
+        let mut all = self.slots_of(worker);
+        all.extend(self.workers[worker.0 as usize].others.iter().copied());
+        all.retain(|index| {
+            let slot = &self.slots[*index];
+            slot.connection.is_none() && slot.state.process().is_some()
+        });
+        all
+    }
+
+    /// Binds what was vacated, as soon as nobody has the old sockets. To be called after every input.
+    pub(super) fn bind_what_is_vacant(&mut self) {
+        if self.listeners.vacated.is_empty() {
+            return;
+        }
+        let is_delayed = |listener: &ListenerId| {
+            let mut due = self.listeners.due.iter();
+            due.any(|(_, errand)| *errand == Errand::Retry(*listener))
+        };
+        let is_vacant = |listener: &ListenerId| {
+            let absence = self.listeners.missing.get(listener);
+            let untried = absence.is_some_and(|absence| absence.tries == 0 && !absence.trying);
+            let users = self.takers(*listener).iter();
+            let mut holders = users.flat_map(|worker| self.holders_of(*worker));
+            untried && !is_delayed(listener) && holders.next().is_none()
+        };
+        let vacated = self.listeners.vacated.iter().copied();
+        for listener in vacated.filter(is_vacant).collect::<Vec<_>>() {
+            self.try_to_bind(listener);
         }
     }
 
@@ -476,6 +610,7 @@ impl Core {
         self.listeners.missing.clear();
         self.listeners.damaged.clear();
         self.listeners.refusing.clear();
+        self.listeners.vacated.clear();
         self.watch_addresses_as_needed();
         self.effects
             .retain(|effect| !matches!(effect, Effect::Bind { .. } | Effect::Repair { .. }));

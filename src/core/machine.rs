@@ -281,6 +281,7 @@ impl Core {
                 socket,
                 by,
             } => self.listener_repaired(now, (listener, socket), by),
+            Input::SocketHeld { listener, socket } => self.socket_is_held(now, (listener, socket)),
             Input::RepairFailed { listener, socket } => self.repair_failed(now, listener, socket),
             Input::ClientWaits { listener, socket } => self.client_waits(now, listener, socket),
             Input::Accepted { connection, source } => self.accepted(now, connection, source),
@@ -298,6 +299,7 @@ impl Core {
 
     /// What follows from every input.
     pub(super) fn settle(&mut self, now: Mono) {
+        self.bind_what_is_vacant();
         self.advance_rollouts(now);
         self.look_at_what_was_added();
         self.advance_jobs();
@@ -464,7 +466,7 @@ impl Core {
             }
             match self.slots[index].state {
                 State::Backoff { .. } if self.is_on_demand(index) => self.rested(now, index),
-                State::Backoff { .. } => self.spawn(now, index),
+                State::Backoff { .. } => self.start_again(now, index),
                 State::Starting { process, .. } | State::Stopping { process, .. } => {
                     self.stop_timed_out(now, index, process);
                 }

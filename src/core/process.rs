@@ -493,7 +493,7 @@ impl Core {
         }
     }
 
-    /// Starts an instance that has failed, or has it wait for its listeners.
+    /// Starts an instance once more, or has it wait for its listeners.
     pub(super) fn start_again(&mut self, now: Mono, index: usize) {
         let worker = self.slots[index].instance.worker;
         self.take_clients_again(worker);

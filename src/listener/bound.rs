@@ -2,13 +2,14 @@
 
 use super::bind::Adopted;
 use super::option::Effective;
-use super::{queue, repair, symlink};
+use super::{queue, repair, spare, symlink};
 use crate::config::Endpoint;
 use crate::plan::ListenerId;
 use crate::sys::SharedFd;
 use crate::walk::Place;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{SFlag, lstat};
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -63,8 +64,37 @@ pub struct BoundSocket {
 pub struct Traces {
     /// The symbolic links that lead to the path.
     pub symlinks: Vec<PathBuf>,
+    /// The second name of a unix path's file, with which the path can be brought back.
+    pub spare: Option<PathBuf>,
+    /// The owner, group and mode that path or FIFO was given; `None` where they are not listend's to
+    /// give.
+    pub rights: Option<Rights>,
     /// Whether path and links stay when listend stops (`remove_on_stop: false`).
     pub stay: bool,
+}
+
+/// Who may use a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// The bits of chmod(2).
+    pub mode: u32,
+}
+
+impl Rights {
+    /// Those of a file, from stat(2).
+    pub(super) fn of(stat: &nix::sys::stat::FileStat) -> Rights {
+        Rights {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            // The type differs between systems; the conversion loses nothing.
+            #[allow(clippy::unnecessary_cast)]
+            mode: stat.st_mode as u32 & 0o7777,
+        }
+    }
 }
 
 impl BoundSocket {
@@ -72,9 +102,37 @@ impl BoundSocket {
     /// What is to stay at the end (`remove_on_stop: false`) stays.
     pub(super) fn remove_files(&self) -> Vec<(PathBuf, io::Error)> {
         if self.traces.stay {
-            return Vec::new();
+            return self.remove_spare().into_iter().collect();
         }
         self.remove_path()
+    }
+
+    /// Where it is in the file system: its path, and the links that lead there.
+    pub fn files(&self) -> Vec<Cow<'_, Path>> {
+        if let Endpoint::MessageQueue { name } = &self.address {
+            // mq_overview(7): where the file system is usually mounted.
+            let file = Path::new("/dev/mqueue").join(name.trim_start_matches('/'));
+            return vec![file.into()];
+        }
+        let path = self.address.path().filter(|_| self.identity.is_some());
+        let links = self.traces.symlinks.iter().map(PathBuf::as_path);
+        path.into_iter().chain(links).map(Cow::from).collect()
+    }
+
+    /// Notes the rights that its file has just been given.
+    pub(super) fn note_rights(&mut self) {
+        let (Some(path), Some(identity)) = (self.address.path(), self.identity) else {
+            return;
+        };
+        let found = lstat(path).ok().filter(|_| self.created);
+        let ours = found.filter(|found| PathIdentity::of(found) == identity);
+        self.traces.rights = ours.map(|found| Rights::of(&found));
+    }
+
+    pub(super) fn remove_spare(&self) -> Option<(PathBuf, io::Error)> {
+        let spare = self.traces.spare.as_ref()?;
+        let removed = remove_if_ours(spare, self.identity?);
+        removed.err().map(|error| (spare.clone(), error))
     }
 
     /// The same, whatever is to stay at the end: for what was never served.
@@ -84,6 +142,7 @@ impl BoundSocket {
             problems = symlink::remove(path, &self.traces.symlinks);
         }
         problems.extend(remove_file(self).err());
+        problems.extend(self.remove_spare());
         problems
     }
 }
@@ -236,6 +295,7 @@ pub fn prepare_for_spawn(
         shut_down: false,
         connected: repair::disconnect(socket)?,
     };
+    spare::renew(socket);
     if socket.endpoint.accepts() {
         disturbed.shut_down = repair::listen_again(socket, backlog)?;
     }

@@ -26,6 +26,7 @@ mod queue;
 mod rebind;
 mod repair;
 mod retired;
+mod spare;
 mod special;
 mod symlink;
 mod unix_path;

@@ -8,7 +8,7 @@ use super::outcome::{BindStep, Failure, Note, Purpose};
 use super::paths::TriedAt;
 use super::special::Opened;
 use super::unix_path::File;
-use super::{inherited, netlink, queue, special, symlink, unix_path, vsock};
+use super::{inherited, netlink, queue, spare, special, symlink, unix_path, vsock};
 use crate::config::options::Phase;
 use crate::config::{Endpoint, UnixKind, UnixName};
 use crate::plan::{ListenerId, ListenerPlan, SocketPlan};
@@ -124,6 +124,11 @@ impl Binder {
             }
             if self.purpose == Purpose::Keep {
                 bound.traces.symlinks = links.to_vec();
+                bound.note_rights();
+                bound.traces.spare = match (endpoint, bound.identity) {
+                    (Endpoint::Unix { kind, .. }, Some(file)) => spare::make(*kind, path, file),
+                    _ => None,
+                };
             }
         }
         Ok(Some(bound))
@@ -146,6 +151,8 @@ impl Binder {
             effective: ready.effective,
             traces: Traces {
                 symlinks: Vec::new(),
+                spare: None,
+                rights: None,
                 stay: !plan.remove_on_stop,
             },
         }

@@ -609,6 +609,7 @@ impl Prepared<'_> {
         if let Some((_, changed, backlog)) = self.changed.remove(&at) {
             socket.effective = changed.effective;
             socket.traces.symlinks = changed.links;
+            socket.note_rights();
             socket.backlog = backlog;
         }
         Some(socket)

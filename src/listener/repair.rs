@@ -3,26 +3,29 @@
 //! A shut-down TCP listener listens again on the same descriptor, and is then asked whether clients
 //! get through: one that was shut down twice closes each of them (`sk_shutdown` outlives listen(2)),
 //! and one that was connected cannot listen. connect(2) to AF_UNSPEC undoes both. A unix socket
-//! cannot listen again (Linux keeps its shutdown for ever), and neither can one whose path is gone be
+//! cannot listen again (Linux keeps its shutdown for ever), and neither can one whose file is gone be
 //! found again: both are bound anew, at the same path with the same rights, as is a TCP listener that
-//! a worker has made of no use for good. The old socket is kept until the new one
+//! a worker has made of no use for good. A path that was removed comes back as the same socket, as long
+//! as its file has another name ([`super::spare`]). The old socket is kept until the new one
 //! stands. Who waits in its queue by then is lost to listend, because a queue cannot be moved; but
 //! a worker that still has the old socket may accept them. A worker has to be started again to get
 //! the new socket.
 
 use super::bind::{BindError, BindStep, Failure, bind_again, in_namespace_of};
-use super::bound::{Bound, BoundSocket, PathIdentity, as_backlog, remove_if_ours};
-use super::depth;
+use super::bound::{Bound, BoundSocket, PathIdentity, Rights, as_backlog, remove_if_ours};
+use super::{depth, spare, symlink, unix_path};
 use crate::config::{Endpoint, SocketKind, UnixName};
-use crate::plan::{ListenerId, Plan};
+use crate::plan::{Access, ListenerId, Plan};
 use crate::sys::{self, sockopt};
+use crate::walk::Place;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::lstat;
+use nix::sys::stat::{fstat, lstat};
 use socket2::{Domain, SockRef, Socket};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 /// How often listen(2) is repeated while somebody shuts the socket down in between.
 const REVIVALS: u32 = 3;
@@ -36,6 +39,10 @@ pub enum Damage {
     PathGone,
     /// Something else is at its path.
     PathReplaced,
+    /// Its path has another owner, group or mode than it was given.
+    RightsChanged,
+    /// A symbolic link that leads to its path has been removed or replaced.
+    LinkGone,
 }
 
 /// How it was put right.
@@ -43,6 +50,8 @@ pub enum Damage {
 pub enum Repair {
     /// listen(2) on the same socket: every worker that has it can go on with it.
     ListenedAgain,
+    /// The file has its path, its rights or its links again: it is the same socket.
+    PutBack,
     /// By another socket: workers that run still have the old one.
     Rebound,
 }
@@ -82,9 +91,23 @@ pub fn inspect(socket: &BoundSocket) -> Option<Damage> {
     if is_shut_down(socket) {
         return Some(Damage::ShutDown);
     }
+    if let Endpoint::MessageQueue { .. } = socket.address {
+        let is_unlinked = socket.created && fstat(&socket.fd).is_ok_and(|file| file.st_nlink == 0);
+        return is_unlinked.then_some(Damage::PathGone);
+    }
     let (path, identity) = (socket.address.path()?, socket.identity?);
     match lstat(path) {
-        Ok(now) if PathIdentity::of(&now) == identity => None,
+        Ok(now) if PathIdentity::of(&now) == identity => {
+            let traces = &socket.traces;
+            if traces
+                .rights
+                .is_some_and(|rights| rights != Rights::of(&now))
+            {
+                return Some(Damage::RightsChanged);
+            }
+            let are_there = symlink::all_lead_to(path, &traces.symlinks);
+            (!are_there).then_some(Damage::LinkGone)
+        }
         Ok(_) => Some(Damage::PathReplaced),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Some(Damage::PathGone),
         // It cannot be seen, and so nothing is known.
@@ -267,6 +290,8 @@ pub fn repair(
                 .map_err(|error| Failure::new(BindStep::Socket, error).of(listener, index))?;
             socket.fd = OwnedFd::from(unbound).into();
         }
+        // A queue that was unlinked cannot be named again.
+        Endpoint::MessageQueue { .. } => {}
         _ => {
             let (Some(path), Some(identity)) = (socket.address.path(), socket.identity) else {
                 return Ok(None);
@@ -275,10 +300,78 @@ pub fn repair(
                 // Ours, and of no use. What cannot be removed will be in the way of bind(2),
                 // which says so.
                 let _bind_tells = remove_if_ours(path, identity);
+                let _does_without = socket.remove_spare();
+            } else if put_back(
+                socket,
+                damage,
+                (path, identity),
+                plan.listener(listener).access,
+            ) {
+                return links_again(plan, bound, listener, index);
             }
         }
     }
     let endpoint = socket.address.clone();
     *socket = bind_again(plan, listener, index, &endpoint)?;
     Ok(Some(Repair::Rebound))
+}
+
+/// Gives the file of a unix socket or FIFO its path and its rights again. Answers whether they are as
+/// they were.
+fn put_back(
+    socket: &BoundSocket,
+    damage: Damage,
+    (path, identity): (&Path, PathIdentity),
+    access: Access,
+) -> bool {
+    match damage {
+        Damage::PathGone | Damage::PathReplaced => {
+            let Endpoint::Unix { kind, .. } = &socket.address else {
+                return false;
+            };
+            if socket.traces.spare.is_none() || !spare::put_back(*kind, path, identity) {
+                return false;
+            }
+        }
+        Damage::ShutDown | Damage::RightsChanged | Damage::LinkGone => {}
+    }
+    let Some(rights) = socket.traces.rights else {
+        return true;
+    };
+    let found = Place::of(path).map(|place| spare::handle_on(&place, identity));
+    let Ok(Ok((handle, found))) = found else {
+        return false;
+    };
+    if Rights::of(&found) == rights {
+        return true;
+    }
+    let access = Access {
+        owner: Some(rights.uid),
+        group: Some(rights.gid),
+        mode: rights.mode,
+        ..access
+    };
+    unix_path::give_rights(path, &access, &handle, &found).is_ok()
+}
+
+/// Makes the links to a path again.
+fn links_again(
+    plan: &Plan,
+    bound: &mut Bound,
+    listener: ListenerId,
+    index: usize,
+) -> Result<Option<Repair>, BindError> {
+    let folders = &mut bound.created_folders;
+    let held = bound.listeners.get_mut(listener.0 as usize);
+    let held = held.and_then(|held| held.sockets.iter_mut().find(|one| one.planned == index));
+    let Some(socket) = held else {
+        return Ok(None);
+    };
+    let Some(path) = socket.address.path() else {
+        return Ok(None);
+    };
+    let access = &plan.listener(listener).access;
+    symlink::make(path, &socket.traces.symlinks, access, folders)
+        .map_err(|failure| failure.of(listener, index))?;
+    Ok(Some(Repair::PutBack))
 }

@@ -66,6 +66,14 @@ pub(super) fn remove(path: &Path, links: &[PathBuf]) -> Vec<(PathBuf, io::Error)
         .collect()
 }
 
+/// Whether none of them is missing or leads elsewhere.
+pub(super) fn all_lead_to(path: &Path, links: &[PathBuf]) -> bool {
+    let target = |link: &PathBuf| Place::of(link).ok()?.target().ok();
+    links
+        .iter()
+        .all(|link| target(link).as_deref() == Some(path))
+}
+
 fn one(path: &Path, link: &Path, place: &Place) -> Result<(), Failure> {
     let failed = |errno| Failure::new(BindStep::Symlink, errno).about(link);
     match look(path, link, place)? {

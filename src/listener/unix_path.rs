@@ -101,6 +101,15 @@ pub(super) fn bind(
     })
 }
 
+/// Removes what is there, if it is a socket that nobody is bound to. Everything else is an error.
+pub(super) fn remove_if_stale(kind: UnixKind, place: &Place) -> Result<(), Failure> {
+    let path = place.path();
+    match look(kind, &path, place)? {
+        Some(stale) => remove_stale(&path, place, &stale),
+        None => Ok(()),
+    }
+}
+
 /// What is at the path: nothing, or a stale socket. Everything else is an error.
 fn look(kind: UnixKind, path: &Path, place: &Place) -> Result<Option<Stale>, Failure> {
     match place.handle() {

@@ -137,6 +137,8 @@ impl Counters {
             | Event::ListenerDamaged { .. }
             | Event::ListenerRepaired { .. }
             | Event::ListenerRefuses { .. }
+            | Event::ListenerVacated { .. }
+            | Event::RepairFutile { .. }
             | Event::InstanceRefreshed { .. }
             | Event::RepairFailed { .. }
             | Event::NobodyTaken { .. }

@@ -3,10 +3,11 @@
 
 use super::looks::Tell;
 use super::turn::Shell;
+use super::watch::Owner;
 use super::words;
-use crate::config::Presence;
+use crate::config::{Endpoint, Presence, UnixName};
 use crate::core::{Input, Missing, Repaired};
-use crate::listener::{self, BindError, Damage, Repair};
+use crate::listener::{self, BindError, BoundSocket, Repair};
 use crate::plan::{ListenerId, WorkerId};
 use crate::report::Problem;
 use crate::sys;
@@ -16,11 +17,19 @@ use std::rc::Rc;
 /// How many milliseconds the loop waits for descriptors to be closed whose addresses are wanted again.
 const CLOSING: u32 = 50;
 
+/// How often a socket of listend's own is repaired in a row.
+const REPAIRS: u32 = 3;
+
 impl Shell {
     /// Watches every listener, and tells the core which are missing.
     pub(super) fn begin_watching(&mut self, missing: &[BindError]) {
         if let Some(bound) = &self.bound {
             self.watch.everything(&self.epoll, bound);
+        }
+        self.watch_files_of(Owner::Control);
+        let listeners = (0..).map(ListenerId).zip(&self.plan.listeners);
+        for listener in listeners.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.look_at_paths_of(listener);
         }
         for (listener, why) in missing_listeners(missing) {
             self.feed(Input::ListenerMissing { listener, why });
@@ -47,6 +56,7 @@ impl Shell {
             self.watch.socket(&self.epoll, (listener, index), socket);
         }
         self.feed(Input::ListenerBound { listener });
+        self.look_at_paths_of(listener);
     }
 
     pub(super) fn repair(&mut self, listener: ListenerId, socket: u32) {
@@ -72,9 +82,14 @@ impl Shell {
                 socket,
                 by: match repair {
                     Some(Repair::Rebound) => Repaired::AnotherSocket,
+                    Some(Repair::PutBack) => Repaired::PutBack,
                     Some(Repair::ListenedAgain) | None => Repaired::SameSocket,
                 },
             },
+            // The workers have the name as well, and it is free when the last of them has ended.
+            Err(error) if error.errno == libc::EADDRINUSE && self.is_abstract(&error) => {
+                Input::SocketHeld { listener, socket }
+            }
             Err(error) => {
                 let plan = Rc::clone(&self.plan);
                 self.diagnose(&plan, vec![error], Tell::Log);
@@ -82,6 +97,31 @@ impl Shell {
             }
         };
         self.feed(input);
+        if is_whole {
+            self.look_at_paths_of(listener);
+        }
+    }
+
+    /// Looks at what may have been removed between bind(2) and the beginning of the watch.
+    fn look_at_paths_of(&mut self, listener: ListenerId) {
+        let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
+        let has_path = |(index, held): (u32, &BoundSocket)| held.identity.map(|_| index);
+        let with_path: Vec<u32> = (0..).zip(sockets).filter_map(has_path).collect();
+        for socket in with_path {
+            self.look_at(listener, socket);
+        }
+    }
+
+    fn is_abstract(&self, error: &BindError) -> bool {
+        let sockets = &self.plan.listener(error.listener).sockets;
+        let endpoint = sockets.get(error.socket).map(|socket| &socket.endpoint);
+        matches!(
+            endpoint,
+            Some(Endpoint::Unix {
+                name: UnixName::Abstract(_),
+                ..
+            })
+        )
     }
 
     /// Looks at all sockets of a worker.
@@ -106,11 +146,7 @@ impl Shell {
         if let Some(damage) = listener::inspect(held) {
             // Until it is repaired its event would come for ever.
             self.watch.not(&self.epoll, held);
-            let what = match damage {
-                Damage::ShutDown => "shut down",
-                Damage::PathGone => "removed",
-                Damage::PathReplaced => "replaced",
-            };
+            let what = words::damage(damage);
             let words = format!("{} was {what} by {}", held.address, self.suspects(listener));
             self.damages.insert((listener, socket), words);
             self.feed(Input::ListenerDamaged { listener, socket });
@@ -133,11 +169,46 @@ impl Shell {
         }
     }
 
-    /// Looks at all sockets in whose folders something was removed.
+    /// Looks at everything whose files have changed.
     pub(super) fn paths_changed(&mut self) {
-        for (listener, socket) in self.watch.sockets_to_look_at() {
-            self.look_at(listener, socket);
+        let (changed, moved) = self.watch.changes();
+        for owner in moved {
+            self.watch_files_of(owner);
         }
+        for owner in changed {
+            match owner {
+                Owner::Listener((listener, socket)) => self.look_at(listener, socket),
+                Owner::Control | Owner::Notify => self.repair_own(owner),
+            }
+        }
+    }
+
+    /// Repairs a socket of listend's own, which is watched anew then; until what is watched is sound.
+    fn repair_own(&mut self, owner: Owner) {
+        for _ in 0..REPAIRS {
+            let is_sound = match owner {
+                Owner::Control => self.control.repair(&self.epoll),
+                Owner::Notify => self.repair_notify_socket(),
+                Owner::Listener(_) => true,
+            };
+            if is_sound {
+                break;
+            }
+            self.watch_files_of(owner);
+        }
+    }
+
+    fn watch_files_of(&mut self, owner: Owner) {
+        let files = match owner {
+            Owner::Listener((listener, socket)) => {
+                let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
+                let held = sockets.into_iter().nth(socket as usize);
+                held.map(BoundSocket::files).unwrap_or_default()
+            }
+            Owner::Control => self.control.files(),
+            Owner::Notify => self.notify.files(),
+        };
+        self.watch.files(&self.epoll, owner, &files);
     }
 
     /// Where a listener may be waiting for its address.

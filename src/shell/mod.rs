@@ -18,6 +18,7 @@ mod manager;
 mod metrics;
 mod notify;
 mod outflow;
+mod own_socket;
 mod process;
 pub mod queues;
 mod reload;

@@ -1,5 +1,6 @@
 //! What the kernel tells about the listeners themselves: that one was shut down, that a path was
-//! removed, that the machine has other addresses.
+//! removed, that the machine has other addresses. Whatever was made in the file system is watched, and
+//! every folder that leads there.
 //!
 //! Listeners are watched for EPOLLHUP, which is reported without being asked for and says that a
 //! worker has called shutdown(2); unix ones for EPOLLRDHUP as well. Clients are the workers' business and wake nobody here, but where
@@ -16,27 +17,62 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (rtnetlink(7)).
 const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
 
+/// What is asked about a folder that has files of ours.
+const FILES: AddWatchFlags = AddWatchFlags::IN_DELETE
+    .union(AddWatchFlags::IN_MOVED_FROM)
+    .union(AddWatchFlags::IN_MOVED_TO)
+    .union(AddWatchFlags::IN_ATTRIB)
+    .union(ITSELF);
+/// What is asked about one that leads there.
+const ITSELF: AddWatchFlags = AddWatchFlags::IN_MOVE_SELF.union(AddWatchFlags::IN_DELETE_SELF);
+
 /// A socket, as the core names it.
 pub(super) type SocketId = (ListenerId, u32);
 
+/// Whose files are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owner {
+    Listener(SocketId),
+    /// The socket that `listend status` and its like ask.
+    Control,
+    /// The socket that workers send their messages to.
+    Notify,
+}
+
 /// What is being watched.
 pub(super) struct Watch {
-    /// The folders of unix paths, and which sockets are in which.
     inotify: Option<Inotify>,
-    folders: HashMap<PathBuf, WatchDescriptor>,
-    sockets: HashMap<WatchDescriptor, BTreeSet<SocketId>>,
+    folders: HashMap<WatchDescriptor, Folder>,
     /// What clients mean at each listener.
     roles: Vec<Role>,
     /// Routing sockets, while somebody waits for an address: one in each network namespace where that
     /// may come.
     addresses: Vec<OwnedFd>,
+}
+
+/// A folder that is watched.
+#[derive(Default)]
+struct Folder {
+    /// Whose files have which names in it.
+    names: HashMap<OsString, BTreeSet<Owner>>,
+    /// Whose files are further below: they go when it is moved or removed.
+    below: BTreeSet<Owner>,
+}
+
+impl Folder {
+    fn owners(&self) -> impl Iterator<Item = Owner> {
+        let named = self.names.values().flatten();
+        named.chain(&self.below).copied()
+    }
 }
 
 impl Watch {
@@ -45,7 +81,6 @@ impl Watch {
         Watch {
             inotify: None,
             folders: HashMap::new(),
-            sockets: HashMap::new(),
             roles,
             addresses: Vec::new(),
         }
@@ -62,18 +97,20 @@ impl Watch {
         self.roles = roles;
     }
 
-    /// Forgets which folders a listener's paths are in.
+    /// Forgets where a listener's files are.
     pub(super) fn forget(&mut self, listener: ListenerId) {
-        let of_it = |id: &SocketId| id.0 == listener;
-        self.sockets.retain(|descriptor, sockets| {
-            sockets.retain(|id| !of_it(id));
-            if sockets.is_empty()
-                && let Some(inotify) = &self.inotify
-            {
+        let stays = |owner: &Owner| !matches!(owner, Owner::Listener((id, _)) if *id == listener);
+        self.folders.retain(|descriptor, folder| {
+            folder.names.retain(|_, owners| {
+                owners.retain(stays);
+                !owners.is_empty()
+            });
+            folder.below.retain(stays);
+            let is_needed = folder.owners().next().is_some();
+            if !is_needed && let Some(inotify) = &self.inotify {
                 let _is_gone_with_the_folder = inotify.rm_watch(*descriptor);
-                self.folders.retain(|_, known| known != descriptor);
             }
-            !sockets.is_empty()
+            is_needed
         });
     }
 
@@ -122,11 +159,30 @@ impl Watch {
                 Err(errno) => log::warn!("cannot watch {}: {}", socket.address, errno.desc()),
             }
         }
-        if socket.identity.is_some()
-            && let Some(folder) = socket.address.path().and_then(Path::parent)
-            && let Err(errno) = self.folder(epoll, folder, id)
-        {
-            log::warn!("cannot watch {}: {}", folder.display(), errno.desc());
+        self.files(epoll, Owner::Listener(id), &socket.files());
+    }
+
+    /// Watches files, and every folder that leads to one: what is not watched does not heal.
+    pub(super) fn files(&mut self, epoll: &Epoll, owner: Owner, files: &[Cow<'_, Path>]) {
+        for file in files {
+            let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
+                continue;
+            };
+            let note = |folder: &mut Folder| {
+                let names = &mut folder.names;
+                names.entry(name.to_owned()).or_default().insert(owner);
+            };
+            match self.folder(epoll, folder, FILES, note) {
+                // One that is not there is watched when it has been made again.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => log::warn!("cannot watch {}: {}", folder.display(), errno.desc()),
+            }
+            for above in folder.ancestors().skip(1) {
+                // It may be one that may not be read (inotify(7)): then its end is not told.
+                let _without = self.folder(epoll, above, ITSELF, |folder| {
+                    folder.below.insert(owner);
+                });
+            }
         }
     }
 
@@ -135,7 +191,15 @@ impl Watch {
         let _not_watched = epoll.delete(&socket.fd);
     }
 
-    fn folder(&mut self, epoll: &Epoll, folder: &Path, id: SocketId) -> nix::Result<()> {
+    /// A folder is asked for each time: one that is made anew at the same place is another one, even if
+    /// nothing was told of the end of the former, which lasts as long as anybody has a socket in it.
+    fn folder(
+        &mut self,
+        epoll: &Epoll,
+        path: &Path,
+        news: AddWatchFlags,
+        note: impl FnOnce(&mut Folder),
+    ) -> nix::Result<()> {
         let inotify = match &self.inotify {
             Some(inotify) => inotify,
             None => {
@@ -145,50 +209,46 @@ impl Watch {
                 self.inotify.insert(inotify)
             }
         };
-        let descriptor = match self.folders.get(folder) {
-            Some(descriptor) => *descriptor,
-            None => {
-                let flags = AddWatchFlags::IN_DELETE
-                    | AddWatchFlags::IN_MOVED_FROM
-                    | AddWatchFlags::IN_MOVED_TO
-                    | AddWatchFlags::IN_MOVE_SELF
-                    | AddWatchFlags::IN_DELETE_SELF
-                    | AddWatchFlags::IN_ONLYDIR;
-                let descriptor = inotify.add_watch(folder, flags)?;
-                self.folders.insert(folder.to_owned(), descriptor);
-                descriptor
-            }
-        };
-        self.sockets.entry(descriptor).or_default().insert(id);
+        // One folder may be asked about for two reasons.
+        let add = AddWatchFlags::from_bits_retain(nix::libc::IN_MASK_ADD);
+        let flags = news | AddWatchFlags::IN_ONLYDIR | add;
+        let descriptor = inotify.add_watch(path, flags)?;
+        note(self.folders.entry(descriptor).or_default());
         Ok(())
     }
 
-    /// The sockets in whose folders something was removed or renamed, or whose folder was.
-    pub(super) fn sockets_to_look_at(&mut self) -> BTreeSet<SocketId> {
+    /// Whose files were removed, renamed or given other rights, or whose folder was; and who is to be
+    /// watched anew, because a folder has gone from its place.
+    pub(super) fn changes(&mut self) -> (BTreeSet<Owner>, BTreeSet<Owner>) {
         let mut events = Vec::new();
         if let Some(inotify) = &self.inotify {
             while let Ok(more) = inotify.read_events() {
                 events.extend(more);
             }
         }
-        let mut found = BTreeSet::new();
+        let (mut changed, mut moved) = (BTreeSet::new(), BTreeSet::new());
         for event in events {
-            // An overflow (a negative descriptor) may have swallowed anything.
-            match self.sockets.get(&event.wd) {
-                Some(sockets) => found.extend(sockets),
-                None => found.extend(self.sockets.values().flatten()),
-            }
-            let gone = AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
-            if event.mask.intersects(gone) {
-                // A folder that is made anew at the same place is another one.
-                self.folders.retain(|_, descriptor| *descriptor != event.wd);
-                self.sockets.remove(&event.wd);
+            let gone = AddWatchFlags::IN_MOVE_SELF
+                | AddWatchFlags::IN_DELETE_SELF
+                | AddWatchFlags::IN_UNMOUNT
+                | AddWatchFlags::IN_IGNORED;
+            if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                // It may have swallowed anything.
+                moved.extend(self.folders.values().flat_map(Folder::owners));
+            } else if event.mask.intersects(gone) {
+                let folder = self.folders.remove(&event.wd);
+                moved.extend(folder.iter().flat_map(Folder::owners));
                 if let Some(inotify) = &self.inotify {
                     let _is_gone_with_the_folder = inotify.rm_watch(event.wd);
                 }
+            } else if let Some(name) = &event.name
+                && let Some(folder) = self.folders.get(&event.wd)
+            {
+                changed.extend(folder.names.get(name).into_iter().flatten());
             }
         }
-        found
+        changed.extend(&moved);
+        (changed, moved)
     }
 
     /// Watches the addresses of these network namespaces, and of no others.

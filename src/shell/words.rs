@@ -7,7 +7,7 @@ use crate::core::{
     ConnectionId, Event, ExitStatus, FailureReason, HookEnd, HookKind, InstanceId, Next, ProcessId,
     Refusal, Repaired,
 };
-use crate::listener::Disturbed;
+use crate::listener::{Damage, Disturbed};
 use crate::plan::{Activation, ListenerId, Plan, WorkerId};
 use crate::sys::Origin;
 use log::Level;
@@ -253,12 +253,37 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => {
             let outcome = match by {
                 Repaired::SameSocket => "listening again",
+                Repaired::PutBack => "put back, the same socket",
                 Repaired::AnotherSocket => "bound again",
             };
             let name = listener_name(listener);
             let damage = (context.damage)(listener, socket);
             (Level::Warn, format!("listener {name}: {damage}; {outcome}"))
         }
+        Event::ListenerVacated { listener, socket } => (
+            Level::Warn,
+            format!(
+                "listener {}: {}; stopping all that have it, to bind it when they have ended",
+                listener_name(listener),
+                (context.damage)(listener, socket)
+            ),
+        ),
+        Event::RepairFutile {
+            listener,
+            socket,
+            times,
+            again_in,
+        } => (
+            Level::Error,
+            format!(
+                "listener {}: {}, and was bound {times} times in a row for that: what takes it does \
+                 so whenever it ends (many servers have a setting for it); closed, the next try is \
+                 in {}",
+                listener_name(listener),
+                (context.damage)(listener, socket),
+                duration(again_in)
+            ),
+        ),
         Event::RepairFailed {
             listener,
             socket,
@@ -619,6 +644,17 @@ pub(super) fn hook_word(kind: HookKind) -> &'static str {
 /// `app.0`.
 pub(super) fn instance_name(plan: &Plan, instance: InstanceId) -> String {
     format!("{}.{}", worker_name(plan, instance.worker), instance.index)
+}
+
+/// What was done to a socket or its path, behind `was`.
+pub(super) fn damage(damage: Damage) -> &'static str {
+    match damage {
+        Damage::ShutDown => "shut down",
+        Damage::PathGone => "removed",
+        Damage::PathReplaced => "replaced",
+        Damage::RightsChanged => "given other rights",
+        Damage::LinkGone => "deprived of a link to it",
+    }
 }
 
 /// What an instance did to a socket that it shared, each as a verb that takes the address.

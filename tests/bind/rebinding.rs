@@ -496,7 +496,7 @@ fn a_path_that_gets_another_kind_of_socket_can_be_put_back() {
     running.change_mind(datagram());
     assert_eq!(file(&path), before);
     UnixStream::connect(&path).unwrap();
-    assert_eq!(folder.names(), ["s"]);
+    assert_eq!(folder.names().len(), 2, "with its second name");
 
     let retired = running.reload(datagram()).unwrap();
     assert_ne!(file(&path), before);

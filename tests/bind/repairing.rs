@@ -258,7 +258,7 @@ fn a_unix_socket_that_was_shut_down_is_bound_again_with_the_same_rights() {
         client.send(b"x").unwrap();
         let mut names = folder.names();
         names.sort();
-        assert_eq!(names, ["link", "s"]);
+        assert_eq!(names, [".s.listend", "link", "s"]);
         assert!(bound.remove_paths().is_empty());
         assert!(folder.names().is_empty());
     }
@@ -285,6 +285,155 @@ fn a_path_that_is_gone_is_made_again_and_the_old_queue_stays_with_the_worker() {
 }
 
 #[test]
+fn a_path_that_is_gone_comes_back_as_the_same_socket_with_its_queue() {
+    let folder = Folder::new();
+    let path = folder.join("s");
+    for kind in [UnixKind::Stream, UnixKind::SeqPacket, UnixKind::Datagram] {
+        let access = Access {
+            mode: 0o620,
+            ..ACCESS
+        };
+        let mut plan = plan(&[&[unix(kind, &path)]], access);
+        plan.listeners[0].symlinks = vec![folder.join("link")];
+        let mut bound = bind(&plan);
+        let identity = bound.listeners[0].sockets[0].identity;
+        let early = (kind == UnixKind::Stream).then(|| UnixStream::connect(&path).unwrap());
+        for _ in 0..3 {
+            std::fs::remove_file(&path).unwrap();
+            assert_eq!(damage(&bound), Some(Damage::PathGone), "{kind:?}");
+            assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::PutBack)));
+            assert_eq!(damage(&bound), None);
+        }
+        let socket = &bound.listeners[0].sockets[0];
+        assert_eq!(socket.identity, identity);
+        assert_eq!(mode(&path), 0o620);
+        if early.is_some() {
+            SockRef::from(&socket.fd).accept().unwrap();
+        }
+        // Renamed away, it is the same file at another name, which is not ours to remove.
+        std::fs::rename(&path, folder.join("elsewhere")).unwrap();
+        assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::PutBack)));
+        std::fs::remove_file(folder.join("elsewhere")).unwrap();
+        assert!(bound.remove_paths().is_empty());
+        assert_eq!(folder.names(), [""; 0]);
+    }
+}
+
+#[test]
+fn without_its_second_name_a_path_is_bound_anew_and_the_name_is_made_before_the_next_start() {
+    let folder = Folder::new();
+    let path = folder.join("s");
+    let spare = folder.join(".s.listend");
+    let plan = single(stream(&path));
+    let mut bound = bind(&plan);
+    std::fs::remove_file(&spare).unwrap();
+    // As by `rm -r`, which is not to be held up.
+    assert_eq!(damage(&bound), None);
+    let socket = &bound.listeners[0].sockets[0];
+    prepare_for_spawn(socket, 16, IoMode::Blocking).unwrap();
+    assert_eq!(inode(&spare), inode(&path));
+    std::fs::remove_file(&spare).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::Rebound)));
+    assert_eq!(inode(&spare), inode(&path));
+    // What somebody else has put there is neither taken nor removed.
+    std::fs::remove_file(&spare).unwrap();
+    std::fs::write(&spare, "precious").unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::Rebound)));
+    bound.remove_paths();
+    assert_eq!(folder.names(), [".s.listend"]);
+    let bound = bind(&plan);
+    assert_eq!(bound.listeners[0].sockets[0].traces.spare, None);
+    bound.withdraw();
+    assert_eq!(std::fs::read(&spare).unwrap(), b"precious");
+}
+
+fn inode(path: &std::path::Path) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(&std::fs::symlink_metadata(path).unwrap())
+}
+
+#[test]
+fn what_a_dead_listend_has_left_beside_the_path_is_replaced() {
+    let folder = Folder::new();
+    let path = folder.join("s");
+    let plan = single(stream(&path));
+    // Closed, and nothing is removed.
+    drop(bind(&plan));
+    assert_eq!(folder.names().len(), 2);
+    let bound = bind(&plan);
+    assert_eq!(inode(&folder.join(".s.listend")), inode(&path));
+    // One that lives keeps what it has.
+    let other = folder.join("other");
+    std::fs::rename(folder.join(".s.listend"), &other).unwrap();
+    std::fs::hard_link(&other, folder.join(".s.listend")).unwrap();
+    assert!(is_live(&keep(&plan).errors[0]));
+    assert_eq!(inode(&folder.join(".s.listend")), inode(&path));
+    std::fs::remove_file(other).unwrap();
+    bound.withdraw();
+    assert_eq!(folder.names(), [""; 0]);
+}
+
+#[test]
+fn rights_and_links_are_given_back() {
+    let folder = Folder::new();
+    let path = folder.join("s");
+    let fifo = folder.join("f");
+    for endpoint in [stream(&path), Endpoint::Fifo { path: fifo }] {
+        let access = Access {
+            mode: 0o620,
+            ..ACCESS
+        };
+        let file = endpoint.path().unwrap().to_owned();
+        let mut plan = plan(&[&[endpoint]], access);
+        plan.listeners[0].symlinks = vec![folder.join("deep/link")];
+        let mut bound = bind(&plan);
+        let wider = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&file, wider).unwrap();
+        assert_eq!(damage(&bound), Some(Damage::RightsChanged));
+        assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::PutBack)));
+        assert_eq!(mode(&file), 0o620);
+        std::fs::remove_dir_all(folder.join("deep")).unwrap();
+        assert_eq!(damage(&bound), Some(Damage::LinkGone));
+        assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::PutBack)));
+        assert_eq!(std::fs::read_link(folder.join("deep/link")).unwrap(), file);
+        // What somebody else has put in its place is theirs.
+        std::fs::remove_file(folder.join("deep/link")).unwrap();
+        std::fs::write(folder.join("deep/link"), "precious").unwrap();
+        assert!(put_right(&plan, &mut bound).is_err());
+        assert_eq!(
+            std::fs::read(folder.join("deep/link")).unwrap(),
+            b"precious"
+        );
+        bound.withdraw();
+        std::fs::remove_dir_all(folder.join("deep")).unwrap();
+    }
+}
+
+#[test]
+fn a_message_queue_that_was_unlinked_is_made_again() {
+    let name = format!("/listend-repair-{}", std::process::id());
+    let plan = single(Endpoint::MessageQueue { name: name.clone() });
+    let Outcome {
+        mut bound, errors, ..
+    } = keep(&plan);
+    if !errors.is_empty() {
+        return skip("no message queues");
+    }
+    let file = std::path::Path::new("/dev/mqueue").join(&name[1..]);
+    if !file.exists() {
+        return skip("/dev/mqueue is not mounted");
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(damage(&bound), Some(Damage::PathGone));
+    assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::Rebound)));
+    assert!(file.exists());
+    assert_eq!(damage(&bound), None);
+    bound.withdraw();
+    assert!(!file.exists());
+}
+
+#[test]
 fn whoever_serves_the_path_meanwhile_keeps_it() {
     let folder = Folder::new();
     let path = folder.join("s");
@@ -299,7 +448,7 @@ fn whoever_serves_the_path_meanwhile_keeps_it() {
     UnixStream::connect(&path).unwrap();
     // It is still ours to take when they are gone.
     drop(theirs);
-    assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::Rebound)));
+    assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::PutBack)));
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "precious").unwrap();
     let error = put_right(&plan, &mut bound).unwrap_err();

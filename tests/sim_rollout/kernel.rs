@@ -271,8 +271,8 @@ impl Life {
     pub(crate) fn answer_evidence(&mut self, process: ProcessId) {
         let serves = self.processes.get(&process).map(|proc| proc.serves);
         let evidence = match serves {
-            // It takes more than one look, and of every second nothing is ever seen.
-            Some(_) if !self.calm && process.0.is_multiple_of(2) => Evidence::Hidden,
+            // It takes more than one look, and of two in three nothing is ever seen.
+            Some(_) if !self.calm && !process.0.is_multiple_of(3) => Evidence::Hidden,
             Some(true) => Evidence::Seen,
             Some(false) if !self.calm && self.rng.one_in(50) => Evidence::Hidden,
             Some(false) | None => Evidence::NotYet,

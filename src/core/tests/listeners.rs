@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Presence;
+use crate::core::listeners::{FIGHT, FREE_REPAIRS, FUTILE, QUIET};
 use crate::plan::ListenerId;
 
 const WEB: ListenerId = ListenerId(0);
@@ -189,9 +190,12 @@ fn a_damaged_listener_is_repaired_at_once_but_not_in_a_loop() {
             socket: 0,
         },
     );
-    rig.give(damaged);
-    assert!(rig.effects.contains(&repair));
-    rig.give(repaired);
+    // Each of several instances may damage it when it ends.
+    for _ in 0..FREE_REPAIRS {
+        rig.give(damaged);
+        assert!(rig.effects.contains(&repair));
+        rig.give(repaired);
+    }
     rig.give(damaged);
     assert!(!rig.effects.contains(&repair), "again within a second");
     rig.pass(REPAIR_PAUSE);
@@ -205,6 +209,81 @@ fn a_damaged_listener_is_repaired_at_once_but_not_in_a_loop() {
     }
     rig.give(repaired);
     assert_eq!(rig.core.deadline(), None);
+}
+
+fn rebound() -> [Input; 2] {
+    let (listener, socket) = (WEB, 0);
+    let by = Repaired::AnotherSocket;
+    [
+        Input::ListenerDamaged { listener, socket },
+        Input::ListenerRepaired {
+            listener,
+            socket,
+            by,
+        },
+    ]
+}
+
+// A worker that removes the path whenever it ends removes that of the new socket as well.
+#[test]
+fn a_listener_that_is_damaged_by_every_restart_is_bound_when_all_have_ended() {
+    let mut rig = rig(Presence::Required);
+    let bind = Effect::Bind { listener: WEB };
+    let unbind = Effect::Unbind { listener: WEB };
+    rig.give(Input::Start);
+    rig.running();
+    for _ in 1..FIGHT {
+        rebound().into_iter().for_each(|input| rig.give(input));
+        assert!(!rig.effects.contains(&unbind));
+        assert!(rig.signals().contains(&(SIGTERM, Scope::Process)));
+        rig.exited(ExitStatus::Code(0));
+        rig.pass(Duration::ZERO);
+        assert_eq!(spawned_workers(&rig), [0]);
+        rig.running();
+    }
+    rebound().into_iter().for_each(|input| rig.give(input));
+    assert!(rig.effects.contains(&unbind) && !rig.effects.contains(&bind));
+    assert!(rig.signals().contains(&(SIGTERM, Scope::Process)));
+    rig.exited(ExitStatus::Code(0));
+    assert!(rig.effects.contains(&bind));
+    rig.pass(Duration::ZERO);
+    assert_eq!(rig.state(), State::Waiting);
+    rig.give(Input::ListenerBound { listener: WEB });
+    assert_eq!(spawned_workers(&rig), [0]);
+}
+
+#[test]
+fn what_no_new_socket_helps_is_tried_later_each_time_and_told() {
+    let mut rig = rig(Presence::Required);
+    let bind = Effect::Bind { listener: WEB };
+    rig.give(Input::Start);
+    rig.running();
+    for times in 1..=FUTILE + 1 {
+        let (listener, socket) = (WEB, 0);
+        rig.give(Input::ListenerDamaged { listener, socket });
+        rig.give(Input::SocketHeld { listener, socket });
+        let futile = rig.effects.iter().find_map(|effect| match effect {
+            Effect::Emit(Event::RepairFutile { again_in, .. }) => Some(*again_in),
+            _ => None,
+        });
+        assert_eq!(futile.is_some(), times >= FUTILE, "{times}");
+        rig.exited(ExitStatus::Code(0));
+        if let Some(again_in) = futile {
+            assert!(!rig.effects.contains(&bind));
+            rig.pass(again_in - Duration::from_millis(1));
+            assert!(!rig.effects.contains(&bind));
+            rig.pass(Duration::from_millis(1));
+        }
+        assert!(rig.effects.contains(&bind));
+        rig.pass(Duration::ZERO);
+        rig.give(Input::ListenerBound { listener });
+        assert_eq!(spawned_workers(&rig), [0], "{times} {:?}", rig.effects);
+        rig.running();
+    }
+    // When it was left alone for long enough, nothing is held against it.
+    rig.pass(QUIET);
+    rebound().into_iter().for_each(|input| rig.give(input));
+    assert!(!rig.effects.contains(&Effect::Unbind { listener: WEB }));
 }
 
 #[test]

@@ -84,6 +84,8 @@ fn outline(event: &Event) -> (&'static str, About) {
         Event::ListenerRepaired { listener, .. } => {
             ("listener-repaired", About::listener(listener))
         }
+        Event::ListenerVacated { listener, .. } => ("listener-vacated", About::listener(listener)),
+        Event::RepairFutile { listener, .. } => ("repair-futile", About::listener(listener)),
         Event::RepairFailed { listener, .. } => ("repair-failed", About::listener(listener)),
         Event::Activated {
             worker, listener, ..

@@ -19,9 +19,10 @@ pub use socket::{ControlSocket, NoControl};
 use super::metrics::Job;
 use crate::control::{Access, Owner, Reply};
 use crate::core::{Mono, Ticket};
-use crate::shell::clock;
+use crate::listener::BoundSocket;
 use crate::shell::queues::QueueLog;
 use crate::shell::turn::Token;
+use crate::shell::{clock, words};
 use client::{Client, ClientId, Gone, WaitsFor};
 use errand::{Errand, ErrandId};
 use nix::errno::Errno;
@@ -30,6 +31,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 use socket2::SockRef;
 use status::Portrait;
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -203,6 +205,34 @@ impl Control {
             let _not_watched = epoll.delete(&socket.fd);
         }
         self.door = how;
+    }
+
+    /// Puts the control socket right. Answers whether there was nothing wrong with it.
+    pub(super) fn repair(&mut self, epoll: &Epoll) -> bool {
+        let Some(socket) = &mut self.socket else {
+            return true;
+        };
+        let Some((damage, done)) = socket.repair() else {
+            return true;
+        };
+        let path = socket.path().unwrap_or(Path::new("it")).display();
+        let what = words::damage(damage);
+        match done {
+            Ok(_) => log::warn!("control socket: {path} was {what}; put right"),
+            Err(why) => log::error!(
+                "control socket: {path} was {what}, and cannot be put right: {why}; until then \
+                 nobody can ask there"
+            ),
+        }
+        // It may be another one.
+        self.open(epoll);
+        false
+    }
+
+    /// Where it is in the file system.
+    pub(super) fn files(&self) -> Vec<Cow<'_, Path>> {
+        let socket = self.socket.as_ref().and_then(ControlSocket::socket);
+        socket.map(BoundSocket::files).unwrap_or_default()
     }
 
     /// Where it can be asked.

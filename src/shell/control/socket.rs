@@ -1,26 +1,23 @@
-//! The control socket as a file: made like any other unix listener, so that a stale one is replaced
-//! and a live one is not, and its mode is right from its birth.
+//! The control socket, and who may use it.
 
-use crate::config::{Endpoint, Presence, UnixKind, UnixName};
+use crate::config::UnixKind;
 use crate::control::Owner;
 use crate::diagnose::{self, Machine};
-use crate::listener::{self, Adopted, BindError, Bound, BoundSocket, IoMode, Obstacle, Purpose};
-use crate::plan::{Access, ListenerId, ListenerPlan, Plan, SocketPlan};
-use crate::report::{FileId, Place};
+use crate::listener::{self, BindError, BoundSocket, Damage, IoMode, Obstacle, Repair};
+use crate::plan::Plan;
 use crate::shell::one_line;
+use crate::shell::own_socket::OwnSocket;
 use crate::sys;
 use nix::sys::stat::lstat;
 use nix::unistd::geteuid;
 use std::fmt;
-use std::path::{Path, PathBuf};
-
-/// How many clients may wait to be accepted.
-const BACKLOG: u32 = 128;
+use std::io;
+use std::path::Path;
 
 /// The bound control socket. Dropped, it is closed and its path removed.
 #[derive(Debug)]
 pub struct ControlSocket {
-    bound: Bound,
+    own: OwnSocket,
     owner: Owner,
 }
 
@@ -45,20 +42,18 @@ impl ControlSocket {
     ///
     /// Another listend is asked there, or what keeps any unix listener from being bound.
     pub fn bind(path: &Path, group: Option<u32>) -> Result<ControlSocket, NoControl> {
-        let plan = plan(path, group);
-        let outcome = listener::bind_all(&plan, Purpose::Keep, Adopted::default());
-        let reason = match outcome.errors.first() {
-            None => match file_owner(&outcome.bound, path) {
-                Ok(owner) => {
-                    let bound = outcome.bound;
-                    return Ok(ControlSocket { bound, owner });
-                }
-                Err(reason) => reason,
-            },
-            Some(error) => why_not(error, path, &plan),
-        };
-        outcome.bound.withdraw();
-        Err(NoControl { reason })
+        let mode = if group.is_some() { 0o660 } else { 0o600 };
+        let bound = OwnSocket::bind("control socket", UnixKind::Stream, path, (group, mode));
+        let own = bound.map_err(|(error, plan)| NoControl {
+            reason: why_not(&error, path, &plan),
+        })?;
+        match file_owner(&own, path) {
+            Ok(owner) => Ok(ControlSocket { own, owner }),
+            Err(reason) => {
+                own.withdraw();
+                Err(NoControl { reason })
+            }
+        }
     }
 
     /// Whose it is.
@@ -68,7 +63,17 @@ impl ControlSocket {
 
     /// The socket itself.
     pub(super) fn socket(&self) -> Option<&BoundSocket> {
-        self.bound.sockets(ListenerId(0)).first()
+        self.own.socket()
+    }
+
+    /// Puts it right, if something is wrong with it.
+    pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
+        let done = self.own.repair()?;
+        let again = self.socket().map(set_up).transpose();
+        Some(match again {
+            Ok(_) => done,
+            Err(error) => (done.0, Err(error.to_string())),
+        })
     }
 
     /// Where it is.
@@ -77,21 +82,18 @@ impl ControlSocket {
     }
 }
 
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        for (path, error) in self.bound.remove_paths() {
-            log::warn!("cannot remove {}: {error}", path.display());
-        }
-    }
+fn set_up(socket: &BoundSocket) -> io::Result<()> {
+    listener::set_mode(socket, IoMode::NonBlocking)?;
+    // Nobody has anything to hand over here.
+    sys::refuse_descriptors(&socket.fd);
+    Ok(())
 }
 
 /// The group is read back: a folder with the set-group-id bit gives its own.
-fn file_owner(bound: &Bound, path: &Path) -> Result<Owner, String> {
+fn file_owner(own: &OwnSocket, path: &Path) -> Result<Owner, String> {
     let cannot = |what: &dyn fmt::Display| format!("{}: cannot be set up: {what}", path.display());
-    if let Some(socket) = bound.sockets(ListenerId(0)).first() {
-        listener::set_mode(socket, IoMode::NonBlocking).map_err(|error| cannot(&error))?;
-        // Nobody has anything to hand over here.
-        sys::refuse_descriptors(&socket.fd);
+    if let Some(socket) = own.socket() {
+        set_up(socket).map_err(|error| cannot(&error))?;
     }
     let file = lstat(path).map_err(|errno| cannot(&errno))?;
     Ok(Owner {
@@ -115,43 +117,5 @@ fn why_not(error: &BindError, path: &Path, plan: &Plan) -> String {
             | Obstacle::OtherHands(_),
         )
         | None => one_line(&diagnose::explain(error, plan, &Machine::new())),
-    }
-}
-
-/// A plan of nothing but this socket.
-fn plan(path: &Path, group: Option<u32>) -> Plan {
-    let nowhere = Place {
-        file: FileId(0),
-        line: 1,
-        column: 1,
-        length: 1,
-    };
-    let name = UnixName::Path(PathBuf::from(path));
-    let kind = UnixKind::Stream;
-    Plan {
-        listeners: vec![ListenerPlan {
-            name: "control socket".to_owned(),
-            sockets: vec![SocketPlan {
-                endpoint: Endpoint::Unix { kind, name },
-                place: nowhere,
-            }],
-            backlog: BACKLOG,
-            access: Access {
-                owner: None,
-                group,
-                mode: if group.is_some() { 0o660 } else { 0o600 },
-                directory_mode: if geteuid().is_root() { 0o755 } else { 0o700 },
-                directory_owner: None,
-                directory_group: None,
-            },
-            options: Vec::new(),
-            multicast: Vec::new(),
-            network_namespace: None,
-            symlinks: Vec::new(),
-            remove_on_stop: true,
-            presence: Presence::Required,
-        }],
-        workers: Vec::new(),
-        ..Plan::default()
     }
 }

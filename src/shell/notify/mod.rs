@@ -9,6 +9,7 @@ mod who;
 use super::clock;
 use super::fd_store::{FdStore, How};
 use super::turn::{Shell, Token};
+use super::watch;
 use super::words;
 use crate::config::{NotifyAccess, Ready};
 use crate::core::{Input, InstanceId, Mono, Notice, ProcessId};
@@ -23,10 +24,12 @@ use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::unistd::{pipe2, read};
 use socket::NotifySocket;
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 /// The longest message in bytes, as systemd has it (PIPE_BUF). What is longer is dropped there, too.
@@ -144,6 +147,15 @@ enum About {
     Nobody,
 }
 
+fn watch_socket(epoll: &Epoll, socket: &NotifySocket) -> io::Result<()> {
+    let Some(fd) = socket.fd() else { return Ok(()) };
+    let token = Token::Notify(Part::Socket).pack();
+    match epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Everything about it.
 #[derive(Debug, Default)]
 pub(super) struct Notify {
@@ -160,6 +172,12 @@ pub(super) struct Notify {
 }
 
 impl Notify {
+    /// Where the notify socket is in the file system.
+    pub(super) fn files(&self) -> Vec<Cow<'_, Path>> {
+        let socket = self.socket.as_ref();
+        socket.map(NotifySocket::files).unwrap_or_default()
+    }
+
     /// Waits for the newline of a process that exists now. Its end is closed here.
     pub(super) fn listen_for_newline(&mut self, epoll: &Epoll, process: ProcessId, ways: Ways) {
         let Some((ours, _theirs)) = ways.newline else {
@@ -268,14 +286,37 @@ impl Shell {
             Some(socket) => socket,
             None => {
                 let socket = NotifySocket::new(self.control.path(), &self.plan)?;
-                let token = Token::Notify(Part::Socket).pack();
-                self.epoll
-                    .add(socket.fd(), EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+                watch_socket(&self.epoll, &socket)?;
+                let files = socket.files();
+                self.watch.files(&self.epoll, watch::Owner::Notify, &files);
                 log::debug!("workers tell about themselves at {}", socket.address());
                 socket
             }
         };
         Ok(self.notify.socket.insert(socket).address())
+    }
+
+    /// Puts the notify socket right. Answers whether there was nothing wrong with it.
+    pub(super) fn repair_notify_socket(&mut self) -> bool {
+        let Some(socket) = &mut self.notify.socket else {
+            return true;
+        };
+        let Some((damage, done)) = socket.repair() else {
+            return true;
+        };
+        let (what, address) = (words::damage(damage), socket.address());
+        match done {
+            Ok(_) => log::warn!("notify socket: {address} was {what}; put right"),
+            Err(why) => log::error!(
+                "notify socket: {address} was {what}, and cannot be put right: {why}; until then \
+                 workers cannot tell that they are ready or alive"
+            ),
+        }
+        // It may be another one.
+        if let Err(error) = watch_socket(&self.epoll, socket) {
+            log::error!("cannot watch the notify socket: {error}");
+        }
+        false
     }
 
     /// Makes what an instance needs to tell what it is asked to.
@@ -324,10 +365,10 @@ impl Shell {
         let _reserve = self.reserve.lend();
         let mut buffer = [0; LONGEST];
         for _ in 0..at_most {
-            let Some(socket) = &self.notify.socket else {
+            let Some(socket) = self.notify.socket.as_ref().and_then(NotifySocket::fd) else {
                 return;
             };
-            match sys::receive_datagram(socket.fd(), &mut buffer) {
+            match sys::receive_datagram(socket, &mut buffer) {
                 Ok(datagram) => {
                     let bytes = buffer.get(..datagram.length).unwrap_or_default();
                     self.take_message(bytes, datagram);

@@ -1,17 +1,22 @@
 //! The socket that workers send their messages to.
 
+use crate::config::UnixKind;
+use crate::listener::{BoundSocket, Damage, Repair};
 use crate::plan::Plan;
+use crate::report::describe;
+use crate::shell::own_socket::OwnSocket;
 use crate::sys;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, bind, setsockopt, socket, sockopt,
 };
-use nix::sys::stat::{SFlag, lstat};
+use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Room for messages that have not been read, in bytes, as systemd has it.
@@ -24,32 +29,30 @@ const MOST_WAITING: usize = 10_000;
 /// One for all workers: the kernel vouches for who sent what. Dropped, its path is removed.
 #[derive(Debug)]
 pub(super) struct NotifySocket {
-    fd: OwnedFd,
+    way: Way,
     address: String,
-    /// Its path, and which file that was when it was made.
-    file: Option<(PathBuf, (u64, u64))>,
     most_waiting: usize,
+}
+
+#[derive(Debug)]
+enum Way {
+    Path(OwnSocket),
+    /// An abstract name.
+    Name(OwnedFd),
 }
 
 impl NotifySocket {
     /// Makes it beside the control socket, if there is one that every worker can get at, and with an
-    /// abstract name (unix(7)) otherwise. A socket that is there already is nobody's: the control
-    /// socket is ours alone.
+    /// abstract name (unix(7)) otherwise.
     ///
     /// # Errors
     ///
     /// No descriptors or no memory are left.
     pub(super) fn new(control: Option<&Path>, plan: &Plan) -> io::Result<NotifySocket> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-        sys::ask_for_senders(&fd)?;
-        if setsockopt(&fd, sockopt::RcvBufForce, &BUFFER).is_err() {
-            // Without CAP_NET_ADMIN it is as much as net.core.rmem_max allows.
-            let _as_it_is = setsockopt(&fd, sockopt::RcvBuf, &BUFFER);
-        }
-        let bound = control.and_then(|control| beside(control, plan));
-        let file = bound.and_then(|path| match bind_to_path(&fd, &path) {
-            Ok(file) => Some((path, file)),
+        let path = control.and_then(|control| beside(control, plan));
+        let bound = path.and_then(|path| match at_path(&path) {
+            // It was made of text.
+            Ok(own) => Some((Way::Path(own), path.to_string_lossy().into_owned())),
             Err(error) => {
                 log::warn!(
                     "cannot take messages of workers at {}: {error}; they are told an abstract name",
@@ -58,17 +61,39 @@ impl NotifySocket {
                 None
             }
         });
-        let address = match &file {
-            // It was made of text.
-            Some((path, _)) => path.to_string_lossy().into_owned(),
-            None => bind_to_name(&fd)?,
+        let (way, address) = match bound {
+            Some(bound) => bound,
+            None => {
+                let (fd, address) = at_name()?;
+                (Way::Name(fd), address)
+            }
         };
         Ok(NotifySocket {
-            fd,
+            way,
             address,
-            file,
             most_waiting: most_waiting(),
         })
+    }
+
+    /// Puts its path right, if something is wrong with it.
+    pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
+        let Way::Path(own) = &mut self.way else {
+            return None;
+        };
+        let (damage, done) = own.repair()?;
+        let done = done.and_then(|repair| match own.socket().map(set_up) {
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(())) | None => Ok(repair),
+        });
+        Some((damage, done))
+    }
+
+    /// Where it is in the file system.
+    pub(super) fn files(&self) -> Vec<Cow<'_, Path>> {
+        match &self.way {
+            Way::Path(own) => own.socket().map(BoundSocket::files).unwrap_or_default(),
+            Way::Name(_) => Vec::new(),
+        }
     }
 
     /// The value of NOTIFY_SOCKET.
@@ -76,27 +101,18 @@ impl NotifySocket {
         &self.address
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// The socket; `None` when it could not be had again.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.way {
+            Way::Path(own) => own.socket().map(|socket| socket.fd.as_fd()),
+            Way::Name(fd) => Some(fd.as_fd()),
+        }
     }
 
     /// No more messages than this were sent before a moment and have not been read: the kernel makes
     /// senders wait (net.unix.max_dgram_qlen, unix(7)).
     pub(super) fn most_waiting(&self) -> usize {
         self.most_waiting
-    }
-}
-
-impl Drop for NotifySocket {
-    fn drop(&mut self) {
-        let Some((path, made)) = &self.file else {
-            return;
-        };
-        if identity(path).is_ok_and(|now| now == *made)
-            && let Err(error) = fs::remove_file(path)
-        {
-            log::warn!("cannot remove {}: {error}", path.display());
-        }
     }
 }
 
@@ -124,30 +140,47 @@ fn can_be_entered(path: &Path) -> bool {
     })
 }
 
-fn bind_to_path(fd: &OwnedFd, path: &Path) -> io::Result<(u64, u64)> {
-    if lstat(path).is_ok_and(|found| {
-        SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK
-    }) {
-        fs::remove_file(path)?;
+/// Whoever a worker runs as has to get through; who may tell what is decided by the credentials.
+fn at_path(path: &Path) -> Result<OwnSocket, String> {
+    let bound = OwnSocket::bind("notify socket", UnixKind::Datagram, path, (None, 0o666));
+    let own = bound.map_err(|(error, _)| describe(error.errno))?;
+    match own.socket().map(set_up) {
+        Some(Err(error)) => {
+            own.withdraw();
+            Err(error.to_string())
+        }
+        Some(Ok(())) | None => Ok(own),
     }
-    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-    // Whoever a worker runs as has to get through; who may tell what is decided by the credentials.
-    fs::set_permissions(path, Permissions::from_mode(0o666))?;
-    identity(path)
-}
-
-/// Which file is there.
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Nobody else may have the name first, so that a part of it is random.
-fn bind_to_name(fd: &OwnedFd) -> io::Result<String> {
+fn at_name() -> io::Result<(OwnedFd, String)> {
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    set_up_fd(&fd)?;
     let random = RandomState::new().build_hasher().finish();
     let name = format!("listend/notify/{}-{random:016x}", std::process::id());
     bind(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
-    Ok(format!("@{name}"))
+    Ok((fd, format!("@{name}")))
+}
+
+fn set_up(socket: &BoundSocket) -> io::Result<()> {
+    set_up_fd(&socket.fd)
+}
+
+/// Non-blocking, with the senders' credentials, and with room.
+fn set_up_fd(fd: &OwnedFd) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    sys::ask_for_senders(fd)?;
+    if setsockopt(fd, sockopt::RcvBufForce, &BUFFER).is_err() {
+        // Without CAP_NET_ADMIN it is as much as net.core.rmem_max allows.
+        let _as_it_is = setsockopt(fd, sockopt::RcvBuf, &BUFFER);
+    }
+    Ok(())
 }
 
 /// The setting was in force when the socket was made a moment ago.

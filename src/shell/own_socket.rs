@@ -1,0 +1,115 @@
+//! A unix socket of listend's own that has a path: made, watched, repaired and removed like one of a
+//! listener, so that a stale one is replaced and a live one is not, and its mode is right from its birth.
+
+use crate::config::{Endpoint, Presence, UnixKind, UnixName};
+use crate::listener::{self, Adopted, BindError, Bound, BoundSocket, Damage, Purpose, Repair};
+use crate::plan::{Access, ListenerId, ListenerPlan, Plan, SocketPlan};
+use crate::report::{FileId, Place, describe};
+use nix::unistd::geteuid;
+use std::path::{Path, PathBuf};
+
+/// How many clients may wait to be accepted.
+const BACKLOG: u32 = 128;
+const THE_ONE: ListenerId = ListenerId(0);
+
+/// Dropped, it is closed and its path removed.
+#[derive(Debug)]
+pub(super) struct OwnSocket {
+    /// A plan of nothing but this socket.
+    plan: Plan,
+    bound: Bound,
+}
+
+/// Why it could not be bound, and the plan that this is about.
+pub(super) type NotBound = (BindError, Plan);
+
+impl OwnSocket {
+    /// Binds to an absolute path. Folders that are missing are made, for root with mode 0755 and
+    /// otherwise with 0700.
+    pub(super) fn bind(
+        name: &str,
+        kind: UnixKind,
+        path: &Path,
+        (group, mode): (Option<u32>, u32),
+    ) -> Result<OwnSocket, NotBound> {
+        let plan = plan(name, kind, path, (group, mode));
+        let mut outcome = listener::bind_all(&plan, Purpose::Keep, Adopted::default());
+        if outcome.errors.is_empty() {
+            let bound = outcome.bound;
+            return Ok(OwnSocket { plan, bound });
+        }
+        outcome.bound.withdraw();
+        Err((outcome.errors.swap_remove(0), plan))
+    }
+
+    /// Takes it back, with the folders that were made for it.
+    pub(super) fn withdraw(mut self) {
+        std::mem::take(&mut self.bound).withdraw();
+    }
+
+    pub(super) fn socket(&self) -> Option<&BoundSocket> {
+        self.bound.sockets(THE_ONE).first()
+    }
+
+    /// Puts it right, if something is wrong with it: what was wrong, and how, or why not.
+    pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
+        let damage = listener::inspect(self.socket()?)?;
+        let done = match listener::repair(&self.plan, &mut self.bound, THE_ONE, 0) {
+            Ok(Some(repair))
+                if self
+                    .socket()
+                    .is_some_and(|it| listener::inspect(it).is_none()) =>
+            {
+                Ok(repair)
+            }
+            Ok(_) => Err("it cannot be put right".to_owned()),
+            // A whole diagnosis looks at more than the loop has time for.
+            Err(error) => Err(describe(error.errno)),
+        };
+        Some((damage, done))
+    }
+}
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        for (path, error) in self.bound.remove_paths() {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+}
+
+fn plan(name: &str, kind: UnixKind, path: &Path, (group, mode): (Option<u32>, u32)) -> Plan {
+    let nowhere = Place {
+        file: FileId(0),
+        line: 1,
+        column: 1,
+        length: 1,
+    };
+    let path = UnixName::Path(PathBuf::from(path));
+    Plan {
+        listeners: vec![ListenerPlan {
+            name: name.to_owned(),
+            sockets: vec![SocketPlan {
+                endpoint: Endpoint::Unix { kind, name: path },
+                place: nowhere,
+            }],
+            backlog: BACKLOG,
+            access: Access {
+                owner: None,
+                group,
+                mode,
+                directory_mode: if geteuid().is_root() { 0o755 } else { 0o700 },
+                directory_owner: None,
+                directory_group: None,
+            },
+            options: Vec::new(),
+            multicast: Vec::new(),
+            network_namespace: None,
+            symlinks: Vec::new(),
+            remove_on_stop: true,
+            presence: Presence::Required,
+        }],
+        workers: Vec::new(),
+        ..Plan::default()
+    }
+}
