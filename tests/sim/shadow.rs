@@ -50,7 +50,9 @@ impl Shadow {
             self.expected = Some(Expected::Stopped);
             return;
         }
-        if restart.policy == RestartPolicy::Never {
+        // EAGAIN, ENOMEM, ENFILE, EMFILE: the daemon's, which lets only the delay grow.
+        let is_short = end.is_err_and(|failure| [11, 12, 23, 24].contains(&failure.errno));
+        if restart.policy == RestartPolicy::Never && !is_short {
             self.expected = Some(Expected::Failed);
             return;
         }
@@ -62,12 +64,15 @@ impl Shadow {
         let mut delay = min;
         let mut too_many = false;
         if crash {
-            self.crashes.push(now);
-            too_many = restart.limit.is_some_and(|limit| {
-                let interval = limit.interval.as_nanos() as u64;
-                let inside = |at: &&Mono| now.0 - at.0 <= interval;
-                self.crashes.iter().rev().take_while(inside).count() > limit.count as usize
-            });
+            if !is_short {
+                self.crashes.push(now);
+            }
+            too_many = !is_short
+                && restart.limit.is_some_and(|limit| {
+                    let interval = limit.interval.as_nanos() as u64;
+                    let inside = |at: &&Mono| now.0 - at.0 <= interval;
+                    self.crashes.iter().rev().take_while(inside).count() > limit.count as usize
+                });
             for _ in 0..self.in_a_row {
                 delay = (delay * 2).min(restart.backoff_max.as_nanos().max(min));
             }
