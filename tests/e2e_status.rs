@@ -3,8 +3,9 @@
 
 mod harness;
 
+use harness::reloading::{self, good_or_bad};
 use harness::varlink::{self, Varlink};
-use harness::{Daemon, Puppet, World, eventually};
+use harness::{Daemon, Puppet, World, eventually, free_port};
 use serde_json::{Value, json};
 
 const YAML: &str = "
@@ -185,5 +186,106 @@ fn generations_that_overlap_are_told_apart_and_one_that_was_given_up_is_explaine
     let rollouts = "listend_worker_rollouts_total{worker=\"app\"}";
     assert_eq!(value(&mut client, rollouts), 1.0);
     printed(&world, &[]).expect_code(0);
+    daemon.stop();
+}
+
+/// What status says of each listener: its name, its addresses, its state and who takes it.
+fn listeners(client: &mut Varlink) -> Vec<(String, Vec<String>, String, Vec<String>)> {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let all = client.ask("Status", json!({}))["listeners"].take();
+    let all = all.as_array().expect("a list").iter().map(|one| {
+        let sockets = one["sockets"].as_array().expect("a list").iter();
+        let workers = one["workers"].as_array().expect("a list").iter();
+        (
+            text(&one["name"]),
+            sockets.map(|socket| text(&socket["address"])).collect(),
+            text(&one["state"]),
+            workers.map(text).collect(),
+        )
+    });
+    all.collect()
+}
+
+// After a reload that moved an address and went back three things are true: what the configuration
+// says, what runs, and what is held for it.
+#[test]
+fn what_is_held_for_a_definition_that_was_gone_back_to_is_shown() {
+    let world = World::new();
+    let (old, new) = (free_port(), free_port());
+    let at = |port: u16| format!("127.0.0.1:{port}");
+    let row = |name: &str, port: u16, state: &str| {
+        let workers = vec!["app".to_owned()];
+        (name.to_owned(), vec![at(port)], state.to_owned(), workers)
+    };
+    let daemon = reloading::run(&world, &good_or_bad(&at(old), true));
+    let first = world.puppet();
+    daemon.line(&["app.0", "started"]);
+    let mut client = Varlink::connect(&world);
+    assert_eq!(listeners(&mut client), [row("web", old, "listening")]);
+
+    reloading::rewrite(&world, &good_or_bad(&at(new), false));
+    reloading::ask(&world, "reload").expect_code(1);
+    let both = [
+        row("web", new, "unserved"),
+        row("web (before)", old, "former"),
+    ];
+    assert_eq!(listeners(&mut client), both);
+    let worker = app(&mut client, json!({ "name": "app" }));
+    assert_eq!(worker["instances"][0]["pid"], first.pid());
+    let text = client.ask("Metrics", json!({}))["text"].to_string();
+    assert!(text.contains(&at(old)) && text.contains(&at(new)), "{text}");
+    assert_eq!(
+        value(
+            &mut client,
+            "listend_listener_up{listener=\"web (before)\"}"
+        ),
+        1.0
+    );
+    for words in [&[][..], &["web"]] {
+        let told = printed(&world, words).expect_code(1);
+        for part in [&at(new), "unserved", &at(old), "former"] {
+            assert!(told.stdout.contains(part), "{}", told.stdout);
+        }
+        assert!(told.stderr.contains("`web` is unserved"), "{}", told.stderr);
+    }
+
+    reloading::reload(&world, &good_or_bad(&at(new), true));
+    let _second = world.puppet();
+    eventually("only what the configuration says is held", || {
+        listeners(&mut client) == [row("web", new, "listening")]
+    });
+    let text = client.ask("Metrics", json!({}))["text"].to_string();
+    assert!(!text.contains(&at(old)), "{text}");
+    daemon.stop();
+}
+
+// listend-control(7): listeners and workers are in the order of the configuration.
+#[test]
+fn what_a_reload_adds_stands_where_the_configuration_has_it() {
+    let world = World::new();
+    let yaml = |names: &[&str]| {
+        let mut yaml = "listeners:\n".to_owned();
+        for name in names {
+            yaml += &format!("  {name}: '127.0.0.1:0'\n");
+        }
+        yaml += "workers:\n";
+        for name in names {
+            yaml += &format!("  w-{name}: {{ command: [sleep, '1000'], listeners: {name} }}\n");
+        }
+        yaml
+    };
+    let daemon = reloading::run(&world, &yaml(&["m", "z"]));
+    let mut client = Varlink::connect(&world);
+    let mut names = |part: &str| {
+        let all = client.ask("Status", json!({}))[part].take();
+        let all = all.as_array().expect("a list").iter();
+        let names = all.map(|one| one["name"].as_str().expect("a name").to_owned());
+        names.collect::<Vec<String>>()
+    };
+    for order in [["a", "m", "b", "z"], ["z", "b", "a", "m"]] {
+        reloading::reload(&world, &yaml(&order));
+        assert_eq!(names("listeners"), order);
+        assert_eq!(names("workers"), order.map(|name| format!("w-{name}")));
+    }
     daemon.stop();
 }

@@ -83,7 +83,7 @@ fn each_difference_is_named() {
             "'127.0.0.1:81'",
             &[
                 "listener `web`: 127.0.0.1:81 is bound",
-                "listener `web`: 127.0.0.1:80 is closed",
+                "listener `web`: 127.0.0.1:80 is closed once nobody serves there",
                 "worker `app`: rolls (sockets of `web`)",
             ],
         ),
@@ -110,7 +110,7 @@ fn each_difference_is_named() {
         (
             "  local: { address: 'unix:/run/x', mode: '0600' }\n",
             "",
-            &["listener `local`: removed; /run/x is closed"],
+            &["listener `local`: removed; /run/x is closed once nobody serves there"],
         ),
         (
             "  app:",

@@ -66,6 +66,11 @@ pub enum ListenerState {
     Damaged,
     /// Its queue is full: clients are turned away.
     Full,
+    /// Held, and what runs of the workers that take it runs by a definition that does not have it: its
+    /// clients wait.
+    Unserved,
+    /// Not in the configuration any more, and held for what runs by a definition that has it.
+    Former,
     /// A word of a newer listend.
     #[serde(untagged)]
     Other(String),
@@ -243,16 +248,19 @@ impl ListenerState {
             ListenerState::Missing => "missing",
             ListenerState::Damaged => "damaged",
             ListenerState::Full => "full",
+            ListenerState::Unserved => "unserved",
+            ListenerState::Former => "former",
             ListenerState::Other(word) => word,
         }
     }
 
     fn is_well(&self) -> bool {
         match self {
-            ListenerState::Listening => true,
+            ListenerState::Listening | ListenerState::Former => true,
             ListenerState::Missing
             | ListenerState::Damaged
             | ListenerState::Full
+            | ListenerState::Unserved
             | ListenerState::Other(_) => false,
         }
     }

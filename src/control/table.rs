@@ -155,8 +155,8 @@ fn listener_colour(state: &ListenerState) -> Colour {
     match state {
         ListenerState::Listening => Colour::Good,
         ListenerState::Missing | ListenerState::Damaged => Colour::Bad,
-        ListenerState::Full => Colour::Doubtful,
-        ListenerState::Other(_) => Colour::None,
+        ListenerState::Full | ListenerState::Unserved => Colour::Doubtful,
+        ListenerState::Former | ListenerState::Other(_) => Colour::None,
     }
 }
 

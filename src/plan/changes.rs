@@ -10,6 +10,9 @@ use crate::config::{Endpoint, UnixName};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 
+/// What becomes of a socket that goes away: what still runs by the definition before keeps it.
+const CLOSED: &str = "closed once nobody serves there";
+
 /// A socket of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketAt {
@@ -276,7 +279,7 @@ impl Changes {
             let closed = self.retired_of(id).iter();
             let closed = closed.map(|at| before.sockets[at.socket].endpoint.to_string());
             let closed: Vec<String> = closed.collect();
-            self.say_list(&title, &closed, "closed");
+            self.say_list(&title, &closed, CLOSED);
         }
         for words in attributes {
             self.say(&title, &words);
@@ -340,7 +343,7 @@ impl Changes {
         let closed = closed.map(|socket| before.sockets[socket].endpoint.to_string());
         let closed: Vec<String> = closed.collect();
         match listed(&closed) {
-            Some((list, is)) => self.say(&title, &format!("removed; {list} {is} closed")),
+            Some((list, is)) => self.say(&title, &format!("removed; {list} {is} {CLOSED}")),
             None => self.say(&title, "removed"),
         }
     }

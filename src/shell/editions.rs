@@ -61,9 +61,18 @@ pub(super) struct BroughtBack {
     listeners: Vec<ListenerPlan>,
 }
 
-/// What a listener is called of which a socket is left over, in the lines about a reload. No listener
-/// of a configuration has a space in its name.
-fn name_before(name: &str) -> String {
+/// Sockets of one listener that are left over.
+pub(super) struct Before<'a> {
+    /// What the listener was called.
+    pub(super) listener: &'a str,
+    pub(super) sockets: Vec<&'a BoundSocket>,
+    /// The workers of which a definition before has them.
+    pub(super) workers: BTreeSet<WorkerId>,
+}
+
+/// What a listener is called of which a socket is left over. No listener of a configuration has a space
+/// in its name.
+pub(super) fn name_before(name: &str) -> String {
     format!("{name} (before)")
 }
 
@@ -150,6 +159,23 @@ impl Editions {
         let all = self.former.iter();
         let with_it = all.filter(move |(_, former)| has_it(former));
         with_it.map(|((worker, edition), former)| (*worker, *edition, &former.plan))
+    }
+
+    /// What is held that the plan has no more, by the names that the listeners had.
+    pub(super) fn before(&self) -> Vec<Before<'_>> {
+        let mut all: BTreeMap<&str, Before<'_>> = BTreeMap::new();
+        for (number, left) in &self.retired {
+            let listener = left.listener.name.as_str();
+            let one = all.entry(listener).or_insert_with(|| Before {
+                listener,
+                sockets: Vec::new(),
+                workers: BTreeSet::new(),
+            });
+            one.sockets.push(&left.socket);
+            let users = self.former_with(At::Retired(*number));
+            one.workers.extend(users.map(|(worker, _, _)| worker));
+        }
+        all.into_values().collect()
     }
 
     /// Keeps the definitions that a reload replaces. To be called before its sockets are taken over.

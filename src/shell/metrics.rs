@@ -5,6 +5,7 @@
 //! this runs but the counters.
 
 use super::clock;
+use super::editions::name_before;
 use super::turn::{Shell, Token};
 use crate::core::{ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Unit};
@@ -156,6 +157,7 @@ impl Job {
                 }
                 sampling.next = end;
                 if end == count {
+                    shell.sample_before(sampling);
                     let mut page = std::mem::take(&mut sampling.page);
                     shell.sample_workers(&mut page);
                     page.daemon = shell.sample_daemon();
@@ -387,6 +389,22 @@ impl Shell {
                 && self.core.listener_state(id) == ListenerCondition::Listening,
             name,
         });
+    }
+
+    /// What a reload has left over, under the names that `status` has for it.
+    fn sample_before(&self, sampling: &mut Sampling) {
+        for before in self.editions.before() {
+            let name: Arc<str> = Arc::from(name_before(before.listener));
+            for (socket, held) in (0..).zip(before.sockets) {
+                let depth = sampling.queues.depth(held);
+                let row = socket_row(&name, socket, held, depth);
+                sampling.page.sockets.push(row);
+            }
+            sampling
+                .page
+                .listeners
+                .push(ListenerRow { is_up: true, name });
+        }
     }
 
     fn sample_workers(&self, page: &mut Page) {

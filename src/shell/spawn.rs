@@ -15,7 +15,7 @@ use crate::core::{self, ConnectionId, Edition, Flag, HookKind, Input, InstanceId
 use crate::core::{ProcessId, Task};
 use crate::handoff::notify::MAIN_PID;
 use crate::listener::{self, Bound, IoMode};
-use crate::plan::{ListenerId, Plan, SocketAt, WorkerPlan};
+use crate::plan::{ListenerId, Plan, SocketAt, WorkerId, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Prepared, Tell};
 use crate::worker::{self, Inherited, Numbers};
@@ -201,6 +201,28 @@ impl Shell {
             Flag::Clear => IoMode::Blocking,
             Flag::Leave => IoMode::AsItIs,
         }
+    }
+
+    /// Whether clients of a listener wait although its workers run: by a definition before, which does
+    /// not have it.
+    pub(super) fn is_unserved(&self, listener: ListenerId) -> bool {
+        let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
+        let mut sockets = sockets.map(|held| held.planned).peekable();
+        let takers = self.core.takers(listener);
+        let by_the_plan = |taker: &WorkerId| {
+            let latest = self.editions.latest(*taker);
+            self.processes.has_any(*taker, latest)
+        };
+        let by_others = |socket: usize| {
+            let mut former = self
+                .editions
+                .former_with(At::Held(SocketAt { listener, socket }));
+            former.any(|(worker, edition, _)| self.processes.has_any(worker, edition))
+        };
+        sockets.peek().is_some()
+            && self.watch.role(listener) == Role::Held
+            && !takers.iter().any(by_the_plan)
+            && !sockets.any(by_others)
     }
 
     /// Puts O_NONBLOCK of a socket right of which listend is about to accept a client.

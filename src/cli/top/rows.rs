@@ -305,8 +305,11 @@ fn words(instance: &Instance, now: u64) -> [String; 5] {
 fn listener_mood(state: &ListenerState) -> Mood {
     match state {
         ListenerState::Listening => Mood::Good,
-        ListenerState::Missing | ListenerState::Damaged | ListenerState::Full => Mood::Bad,
-        ListenerState::Other(_) => Mood::Plain,
+        ListenerState::Missing
+        | ListenerState::Damaged
+        | ListenerState::Full
+        | ListenerState::Unserved => Mood::Bad,
+        ListenerState::Former | ListenerState::Other(_) => Mood::Plain,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::core::{Fault, InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
 use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
+use crate::shell::editions::name_before;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
 use serde::Serialize;
@@ -27,6 +28,8 @@ pub(super) struct Portrait {
     /// What there is of it.
     json: Vec<u8>,
     listeners: std::vec::IntoIter<ListenerId>,
+    /// The listeners that the configuration has no more, by name.
+    before: std::vec::IntoIter<String>,
     workers: std::vec::IntoIter<WorkerId>,
     /// Who takes which listener.
     takers: HashMap<ListenerId, Vec<WorkerId>>,
@@ -70,7 +73,10 @@ impl Shell {
         meant.sort_by_key(|(_, one)| one.place);
         let listeners: Vec<_> = listeners.into_iter().map(|(id, _)| id).collect();
         let meant: Vec<_> = meant.into_iter().map(|(id, _)| id).collect();
-        if name.is_some() && listeners.is_empty() && meant.is_empty() {
+        let before = self.editions.before().into_iter();
+        let before = before.map(|one| one.listener.to_owned()).filter(is_meant);
+        let before: Vec<String> = before.collect();
+        if before.is_empty() && name.is_some() && listeners.is_empty() && meant.is_empty() {
             return false;
         }
         let mut takers: HashMap<_, Vec<_>> = HashMap::new();
@@ -84,6 +90,7 @@ impl Shell {
             name,
             json: br#"{"listeners":["#.to_vec(),
             listeners: listeners.into_iter(),
+            before: before.into_iter(),
             workers: meant.into_iter(),
             takers,
             queues: DepthReader::new(),
@@ -105,10 +112,17 @@ impl Shell {
                         let piece = self.portray_listener(id, &mut portrait);
                         portrait.add(&piece);
                     }
-                    None => {
-                        portrait.json.extend_from_slice(br#"],"workers":["#);
-                        portrait.is_at_workers = true;
-                    }
+                    None => match portrait.before.next() {
+                        Some(name) => {
+                            if let Some(piece) = self.portray_before(&name, &mut portrait) {
+                                portrait.add(&piece);
+                            }
+                        }
+                        None => {
+                            portrait.json.extend_from_slice(br#"],"workers":["#);
+                            portrait.is_at_workers = true;
+                        }
+                    },
                 }
                 continue;
             }
@@ -141,6 +155,7 @@ impl Shell {
             })
         };
         let is_running = takers.iter().any(runs);
+        let is_unserved = is_running && self.is_unserved(id);
         let held = self
             .bound
             .as_ref()
@@ -152,25 +167,25 @@ impl Shell {
             let depth = held.and_then(|held| {
                 let depth = portrait.queues.depth(held)?;
                 let log = &mut self.control.queue_log;
-                log.look(now, &self.plan, id, held, &depth, is_running);
+                log.look(
+                    now,
+                    &self.plan,
+                    id,
+                    held,
+                    &depth,
+                    is_running && !is_unserved,
+                );
                 Some(depth)
             });
             is_full |= depth.as_ref().is_some_and(Depth::is_full);
             let endpoint = held.map_or(&planned.endpoint, |held| &held.address);
-            sockets.push(Socket {
-                address: spelled(endpoint),
-                kind: endpoint.kind().word().to_owned(),
-                queue: depth.map(|depth| Queue {
-                    depth: depth.depth,
-                    limit: depth.limit,
-                    drops: depth.drops,
-                }),
-            });
+            sockets.push(socket(endpoint, depth));
         }
         let state = match self.core.listener_state(id) {
             ListenerCondition::Missing => ListenerState::Missing,
             ListenerCondition::Damaged => ListenerState::Damaged,
             ListenerCondition::Listening if is_full => ListenerState::Full,
+            ListenerCondition::Listening if is_unserved => ListenerState::Unserved,
             ListenerCondition::Listening => ListenerState::Listening,
         };
         let detail = || Detail {
@@ -191,6 +206,24 @@ impl Shell {
                 .collect(),
             detail: portrait.name.is_some().then(detail),
         }
+    }
+
+    /// Sockets that a reload has left over; `None` if they have been closed meanwhile.
+    fn portray_before(&self, name: &str, portrait: &mut Portrait) -> Option<Listener> {
+        let mut all = self.editions.before().into_iter();
+        let before = all.find(|one| one.listener == name)?;
+        let sockets = before.sockets.iter();
+        let sockets = sockets.map(|held| socket(&held.address, portrait.queues.depth(held)));
+        let workers = before.workers.iter();
+        Some(Listener {
+            name: name_before(name),
+            sockets: sockets.collect(),
+            state: ListenerState::Former,
+            workers: workers
+                .map(|id| self.plan.worker(*id).name.clone())
+                .collect(),
+            detail: None,
+        })
     }
 
     fn portray_worker(&self, id: WorkerId, in_full: bool) -> Worker {
@@ -292,6 +325,18 @@ impl Shell {
     fn position(&self, place: Place) -> Option<String> {
         let file = self.control.files.get(usize::from(place.file.0))?;
         Some(format!("{file}:{}", place.line))
+    }
+}
+
+fn socket(endpoint: &Endpoint, depth: Option<Depth>) -> Socket {
+    Socket {
+        address: spelled(endpoint),
+        kind: endpoint.kind().word().to_owned(),
+        queue: depth.map(|depth| Queue {
+            depth: depth.depth,
+            limit: depth.limit,
+            drops: depth.drops,
+        }),
     }
 }
 
