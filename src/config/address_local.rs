@@ -182,7 +182,7 @@ pub(super) fn message_queue(text: &str, rest: &str) -> Parsed<Endpoint> {
     })
 }
 
-/// `netlink:FAMILY GROUP`; the group may be left out.
+/// `netlink:FAMILY GROUP`, or `netlink:FAMILY 0xMASK`; the group may be left out.
 pub(super) fn netlink(text: &str, rest: &str) -> Parsed<Endpoint> {
     let mut words = rest.split_ascii_whitespace();
     let (family, group) = (words.next().unwrap_or(""), words.next());
@@ -206,17 +206,25 @@ pub(super) fn netlink(text: &str, rest: &str) -> Parsed<Endpoint> {
             );
         }
     };
-    let group = match group {
-        None => 0,
-        Some(group) => plain_number(group).ok_or_else(|| {
-            bad(format!("`{text}`: `{group}` is not a group"))
-                .hint("write the number of the multicast group, 0 to 4294967295; 0 is none")
-        })?,
+    let bits = |group: &str| u32::from_str_radix(group.strip_prefix("0x")?, 16).ok();
+    let (group, mask) = match group {
+        None => (0, 0),
+        Some(group) => match (bits(group), plain_number(group)) {
+            (Some(mask), _) => (0, mask),
+            (None, Some(group)) => (group, 0),
+            (None, None) => {
+                return Err(bad(format!("`{text}`: `{group}` is not a group")).hint(
+                    "write the number of the multicast group, 0 to 4294967295, where 0 is \
+                         none; or the bits of several, like 0x551",
+                ));
+            }
+        },
     };
     Ok(Endpoint::Netlink {
         family: family.to_owned(),
         protocol,
         group,
+        mask,
     })
 }
 

@@ -169,6 +169,8 @@ pub enum Endpoint {
         protocol: i32,
         /// The multicast group to join; 0 is none.
         group: u32,
+        /// Or several of the first 32, a bit for each (`nl_groups`, netlink(7)); 0 is none.
+        mask: u32,
     },
     /// A vsock, `vsock:CID:PORT` (vsock(7)).
     Vsock {
@@ -336,6 +338,7 @@ impl fmt::Display for Endpoint {
                 write!(f, "{}", path.display())
             }
             Endpoint::MessageQueue { name } => write!(f, "{name}"),
+            Endpoint::Netlink { family, mask, .. } if *mask != 0 => write!(f, "{family} {mask:#x}"),
             Endpoint::Netlink { family, group, .. } => write!(f, "{family} {group}"),
             Endpoint::Vsock { cid, port, .. } => match *cid {
                 u32::MAX => write!(f, "vsock::{port}"),

@@ -246,6 +246,25 @@ impl Core {
         Some(now + timeout)
     }
 
+    /// What is served is given as long as a new connection would be, from its own start on.
+    pub(super) fn new_time_outs(&mut self, worker: WorkerId) {
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let is_one = slot.connection.is_some() && slot.instance.worker == worker;
+            if let State::Running { process, since, .. } = slot.state
+                && is_one
+            {
+                let until = self.time_out_at(since, index);
+                self.slots[index].state = State::Running {
+                    process,
+                    since,
+                    until,
+                };
+                self.reschedule(index);
+            }
+        }
+    }
+
     pub(super) fn connection_timed_out(&mut self, now: Mono, index: usize, process: ProcessId) {
         let instance = self.slots[index].instance;
         let timeout = self.limits(instance.worker).timeout.unwrap_or_default();

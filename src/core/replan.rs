@@ -274,6 +274,7 @@ impl Core {
         for index in self.slots_of(worker) {
             self.new_watchdog(now, index);
         }
+        self.new_time_outs(worker);
         if before.instances == life.instances {
             return None;
         }

@@ -1,9 +1,11 @@
 //! Inherited sockets that no listener can be given, in words.
 
 use super::explain::words;
+use crate::config::Endpoint;
 use crate::listener::AdoptProblem;
-use crate::plan::Plan;
+use crate::plan::{ListenerPlan, Plan};
 use crate::report::{Kind, Problem};
+use std::net::SocketAddr;
 
 /// Addresses beyond these are counted, not listed.
 const ADDRESSES_SHOWN: usize = 4;
@@ -14,7 +16,9 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
         AdoptProblem::Mismatch { listener, found } => {
             let listener = plan.listener(*listener);
             let addresses = listener.sockets.iter();
-            let wanted: Vec<String> = addresses.map(|socket| words(&socket.endpoint)).collect();
+            let wanted: Vec<String> = addresses
+                .map(|socket| wanted_words(&socket.endpoint))
+                .collect();
             let shown = wanted.len().min(ADDRESSES_SHOWN);
             let mut list = wanted[..shown].join(", ");
             if shown < wanted.len() {
@@ -27,11 +31,7 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
             );
             let mut out = Problem::new(Kind::AdoptionMismatch, message)
                 .of_listener(&listener.name)
-                .with_hint(
-                    "make both the same: the address here, and in the .socket unit or the command \
-                     that started listend; a name is given only once for each address"
-                        .to_owned(),
-                );
+                .with_hint(hint(listener));
             if let Some(socket) = listener.sockets.first() {
                 out = out
                     .at(socket.place)
@@ -48,5 +48,41 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
              unit or the command that started listend"
                 .to_owned(),
         ),
+    }
+}
+
+/// With what the address does not show of a wildcard of IPv6, as the inherited socket is told.
+fn wanted_words(endpoint: &Endpoint) -> String {
+    let words = words(endpoint);
+    match v6_only(endpoint) {
+        Some(true) => format!("{words} (IPv6 only)"),
+        Some(false) => format!("{words} (IPv6 and IPv4)"),
+        None => words,
+    }
+}
+
+/// Of the wildcard of IPv6, whether IPv4 is left out.
+fn v6_only(endpoint: &Endpoint) -> Option<bool> {
+    match endpoint {
+        Endpoint::Inet {
+            address: SocketAddr::V6(address),
+            v6_only,
+            ..
+        } if address.ip().is_unspecified() => Some(*v6_only),
+        _ => None,
+    }
+}
+
+fn hint(listener: &ListenerPlan) -> String {
+    let general = "make both the same: the address here, and in the .socket unit or the command that \
+                   started listend; a name is given only once for each address";
+    let mut only = listener.sockets.iter().map(|socket| &socket.endpoint);
+    match only.find(|endpoint| v6_only(endpoint) == Some(true)) {
+        Some(Endpoint::Inet { address, .. }) => format!(
+            "{general}; `:{}` is one socket for IPv6 and IPv4, as ListenStream={} makes it",
+            address.port(),
+            address.port()
+        ),
+        _ => general.to_owned(),
     }
 }

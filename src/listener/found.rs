@@ -93,7 +93,11 @@ fn socket(fd: &OwnedFd) -> Option<FoundSocket> {
         v6_only: (domain == Domain::IPV6)
             .then(|| raw.only_v6().ok())
             .flatten(),
-        peer: raw.peer_addr().ok(),
+        // Of a netlink socket it always answers: with the kernel (netlink(7)).
+        peer: raw
+            .peer_addr()
+            .ok()
+            .filter(|_| domain != Domain::from(nix::libc::AF_NETLINK)),
     })
 }
 
@@ -173,14 +177,19 @@ impl FoundSocket {
                     })
             }
             Endpoint::Netlink {
-                protocol, group, ..
+                protocol,
+                group,
+                mask,
+                ..
             } => {
-                let bit = group.checked_sub(1).and_then(|bit| 1_u32.checked_shl(bit));
+                let wanted = super::netlink::bits(*group, *mask);
                 // Groups beyond 32 are not in the address (netlink(7)).
-                let joined = |bit: u32| self.netlink_groups.is_some_and(|all| all & bit != 0);
+                let joined = self
+                    .netlink_groups
+                    .is_some_and(|all| all & wanted == wanted);
                 self.domain == Domain::from(nix::libc::AF_NETLINK)
                     && self.protocol == Some(Protocol::from(*protocol))
-                    && bit.is_none_or(joined)
+                    && joined
             }
             _ => false,
         }

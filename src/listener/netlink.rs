@@ -17,7 +17,8 @@ const GROUPS_IN_ADDRESS: u32 = 32;
 /// socket, options, bind. Buffers are set before the bind, because messages come from then on.
 pub(super) fn bind(
     endpoint: &Endpoint,
-    (protocol, group): (i32, u32),
+    protocol: i32,
+    (group, mask): (u32, u32),
     plan: &ListenerPlan,
 ) -> Result<(Socket, Vec<Effective>), Failure> {
     let socket = Socket::new(
@@ -31,12 +32,8 @@ pub(super) fn bind(
     for phase in [Phase::BeforeBind, Phase::BeforeListen] {
         options.apply(socket.as_fd(), phase, Act::Set, &mut effective)?;
     }
-    let bit = match group {
-        1..=GROUPS_IN_ADDRESS => 1 << (group - 1),
-        _ => 0,
-    };
     // The kernel chooses the port id: the first socket of a process gets its pid.
-    bind_address(socket.as_raw_fd(), &NetlinkAddr::new(0, bit))
+    bind_address(socket.as_raw_fd(), &NetlinkAddr::new(0, bits(group, mask)))
         .map_err(|errno| Failure::new(BindStep::Bind, errno))?;
     if group > GROUPS_IN_ADDRESS {
         let name = libc::NETLINK_ADD_MEMBERSHIP;
@@ -46,4 +43,12 @@ pub(super) fn bind(
             .map_err(|error| Failure::new(BindStep::SetOption("NETLINK_ADD_MEMBERSHIP"), error))?;
     }
     Ok((socket, effective))
+}
+
+/// The groups that are part of the address: the bits, or the one of a group that has one.
+pub(super) fn bits(group: u32, mask: u32) -> u32 {
+    match group {
+        1..=GROUPS_IN_ADDRESS => mask | 1 << (group - 1),
+        _ => mask,
+    }
 }

@@ -79,9 +79,13 @@ impl Binder {
             }
             Endpoint::MessageQueue { name } => queue::open(endpoint, name, plan, self.purpose)?,
             Endpoint::Netlink {
-                protocol, group, ..
+                protocol,
+                group,
+                mask,
+                ..
             } => {
-                let (raw, effective) = netlink::bind(endpoint, (*protocol, *group), plan)?;
+                let groups = (*group, *mask);
+                let (raw, effective) = netlink::bind(endpoint, *protocol, groups, plan)?;
                 Some(Ready::new(raw, endpoint, effective))
             }
             Endpoint::Vsock { kind, cid, port } => {

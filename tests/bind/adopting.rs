@@ -252,3 +252,46 @@ fn every_kind_of_name_is_compared() {
     assert_eq!(at, all);
     own.bound.withdraw();
 }
+
+// getpeername(2) of a netlink socket always answers.
+#[test]
+fn a_netlink_socket_is_taken() {
+    let endpoint = Endpoint::Netlink {
+        family: "kobject-uevent".to_owned(),
+        protocol: 15,
+        group: 1,
+        mask: 0,
+    };
+    let outcome = keep(&single(endpoint.clone()));
+    if !outcome.errors.is_empty() {
+        return skip("no netlink");
+    }
+    let fd = first(&outcome).fd.try_clone().unwrap();
+    let (at, problems) = places(&single(endpoint), vec![given("l0", fd)]);
+    assert_eq!((at, problems), (vec![(0, 0)], vec![]));
+}
+
+// What ListenStream=PORT makes, and `[::]:PORT` is not.
+#[test]
+fn a_dual_stack_socket_that_is_not_wanted_is_told_from_what_is() {
+    let outcome = keep(&single(flags(tcp("[::]:0"), false, false)));
+    if !outcome.errors.is_empty() {
+        return skip("no IPv6");
+    }
+    let port = port(first(&outcome));
+    let given = || given("l0", first(&outcome).fd.try_clone().unwrap());
+    let plan = single(flags(tcp(&format!("[::]:{port}")), true, false));
+    let (at, problems) = places(&plan, vec![given()]);
+    assert_eq!(at, []);
+    let problem = explain_adoption(&problems[0], &plan);
+    for words in ["(IPv6 and IPv4)", &format!("wants [::]:{port} (IPv6 only)")] {
+        assert!(problem.message.contains(words), "{}", problem.message);
+    }
+    let hint = problem.hint.unwrap_or_default();
+    assert!(
+        hint.contains(&format!("`:{port}` is one socket for IPv6 and IPv4")),
+        "{hint}"
+    );
+    let plan = single(flags(tcp(&format!("[::]:{port}")), false, false));
+    assert_eq!(places(&plan, vec![given()]).0, [(0, 0)]);
+}

@@ -306,7 +306,28 @@ fn netlink(family: &str, protocol: i32, group: u32) -> Endpoint {
         family: family.to_owned(),
         protocol,
         group,
+        mask: 0,
     }
+}
+
+// ListenNetlink=route 1361 of systemd-networkd.socket.
+#[test]
+fn a_netlink_socket_joins_the_groups_of_a_mask() {
+    let Endpoint::Netlink {
+        family, protocol, ..
+    } = netlink("route", libc::NETLINK_ROUTE, 0)
+    else {
+        panic!("netlink")
+    };
+    let outcome = bound(&single(Endpoint::Netlink {
+        family,
+        protocol,
+        group: 0,
+        mask: 0x551,
+    }));
+    use std::os::fd::AsRawFd;
+    let address: NetlinkAddr = getsockname(first(&outcome).fd.as_raw_fd()).unwrap();
+    assert_eq!(address.groups(), 1361);
 }
 
 #[test]

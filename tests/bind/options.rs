@@ -66,6 +66,7 @@ fn endpoints(kind: SocketKind, folder: &Folder) -> Vec<Endpoint> {
             family: "route".to_owned(),
             protocol: libc::NETLINK_ROUTE,
             group: 1,
+            mask: 0,
         }],
         SocketKind::Fifo => vec![Endpoint::Fifo { path }],
         SocketKind::MessageQueue => vec![Endpoint::MessageQueue {

@@ -207,3 +207,40 @@ fn one_that_reloads_all_the_time_is_told_of_now_and_then() {
     reload(&mut crew);
     assert_eq!(told(&crew), [0, 0, 0, 0, 0, 995, 0]);
 }
+
+// listend.yaml(5): the limits of connections count from a reload on, also for what is served.
+#[test]
+fn another_connection_timeout_counts_for_the_connections_that_there_are() {
+    use crate::config::{ConnectionLimits, Presence};
+    use crate::plan::{Activation, ListenerId};
+    let with = |timeout: Option<Duration>| {
+        life(|life| {
+            let limits = ConnectionLimits {
+                timeout,
+                ..ConnectionLimits::DEFAULT
+            };
+            life.activation = Activation::PerConnection(limits);
+            life.instances = 0;
+        })
+    };
+    let listener = ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP],
+    };
+    let core = Core::new(vec![with(None)], WhenDone::Hold).with_listeners(vec![listener]);
+    let mut crew = Crew::of(core);
+    let (listener, socket) = (ListenerId(0), 0);
+    crew.give(Input::ClientWaits { listener, socket });
+    let (connection, source) = (ConnectionId(0), crate::connection::Source::Unknown);
+    crew.give(Input::Accepted { connection, source });
+    let process = crew.program(APP_0);
+    crew.pass(seconds(10));
+    crew.reload(WorkerChange::Settings {
+        life: with(Some(seconds(30))),
+    });
+    crew.pass(seconds(19));
+    assert_eq!(crew.signals(process), NONE);
+    // Since it was accepted, and not since the reload.
+    crew.pass(seconds(2));
+    assert_eq!(crew.signals(process)[0], SIGTERM);
+}
