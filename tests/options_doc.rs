@@ -90,8 +90,8 @@ const KINDS: &[(SocketKind, &str, &[&str], &str)] = &[
     (
         SocketKind::Netlink,
         "netlink",
-        &["netlink:kobject-uevent 1", "netlink:route 0"],
-        "family and multicast groups, as in systemd.socket(5)",
+        &["netlink:kobject-uevent 1", "netlink:route 0x551"],
+        "family and the number of a multicast group, or with `0x` the bit mask that systemd.socket(5) has as a decimal number",
     ),
     (
         SocketKind::Fifo,
