@@ -9,7 +9,6 @@ use listend::plan::ListenerId;
 use listend::report::Kind;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
@@ -169,7 +168,7 @@ fn a_listend_of_the_same_configuration_is_no_error_for_check() {
         .current_dir(&folder.path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(unix.as_fd().try_clone_to_owned().expect("dup"))
+        .stderr(Stdio::from(unix.into_owned()))
         .spawn()
         .unwrap();
     let mut ready = [0; 6];
