@@ -456,7 +456,7 @@ fn a_worker_that_crashes_too_often_fails_while_its_listener_takes_clients() {
     let address = daemon.address("web");
     daemon.line(&["app.0", "failed"]);
     // "more than this many crashes in the interval fail the instance".
-    assert_eq!(daemon.lines_so_far(&["app.0", "started"]).len(), 4);
+    assert_eq!(daemon.lines_so_far(&["app.0: started"]).len(), 4);
     assert_eq!(daemon.lines_so_far(&["restarting in"]).len(), 3);
     client::tcp(address).expect("the queue takes a client");
     assert!(harness::children(daemon.pid()).is_empty());
