@@ -131,7 +131,8 @@ install:
 	install -m 644 examples/*.yaml $(DESTDIR)$(DOCDIR)/examples
 	install -d $(DESTDIR)$(DATADIR)
 	install -m 644 units/hardened.conf units/examples/* $(DESTDIR)$(DATADIR)
-	install -d $(DESTDIR)$(SYSCONFDIR)/listend/conf.d
+	@# Packages have no empty folders, so there is something in it.
+	$(call place,644,packaging/conf.d.README,$(SYSCONFDIR)/listend/conf.d/README)
 	@# What somebody has written is never replaced.
 	test -e $(DESTDIR)$(SYSCONFDIR)/listend/listend.yaml || \
 		install -m 644 packaging/listend.yaml $(DESTDIR)$(SYSCONFDIR)/listend/listend.yaml

@@ -133,7 +133,11 @@ fn what_make_installs_it_takes_away_again_but_for_the_configuration() {
     let left: Vec<String> = files(dir.path()).into_iter().collect();
     assert_eq!(
         left,
-        ["opt/etc/conf.d/listend", "opt/etc/listend/listend.yaml"]
+        [
+            "opt/etc/conf.d/listend",
+            "opt/etc/listend/conf.d/README",
+            "opt/etc/listend/listend.yaml"
+        ]
     );
     assert_eq!(
         fs::read_to_string(&config).expect("read"),
