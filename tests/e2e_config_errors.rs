@@ -548,6 +548,25 @@ fn an_empty_configuration_is_told() {
 }
 
 #[test]
+fn check_says_who_reaches_each_listener() {
+    let world = World::new();
+    let listeners = |count: usize| -> String {
+        let one = |number| format!("  l{number}: 127.0.0.1:0\n");
+        (1..=count).map(one).collect()
+    };
+    let yaml = |count| format!("listeners:\n{}", listeners(count));
+    let out = world.check(&yaml(20), &[]).expect_code(0).stdout;
+    assert!(
+        out.contains("\n  l20: 127.0.0.1:0: this machine only\n"),
+        "{out}"
+    );
+    assert_eq!(out.lines().count(), 21, "{out}");
+    let out = world.check(&yaml(22), &["--no-bind"]).expect_code(0).stdout;
+    assert!(out.ends_with("\n  and 2 listeners more\n"), "{out}");
+    assert_eq!(out.lines().count(), 22, "{out}");
+}
+
+#[test]
 fn a_drop_in_that_is_not_read_is_told() {
     let world = World::new();
     fs::create_dir(world.path("conf.d")).expect("create a folder");

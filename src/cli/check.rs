@@ -13,6 +13,9 @@ use crate::{config, worker};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::path::Path;
 
+/// Who reaches a listener is told for so many of them.
+const REACH_SHOWN: usize = 20;
+
 /// Checks and prints.
 pub fn check(arguments: &Check, sink: Sink) -> Exit {
     if arguments.for_daemon {
@@ -117,18 +120,31 @@ fn for_daemon(
     Ok(out)
 }
 
+/// That all is well, and who reaches each listener.
 fn summary(path: &Path, plan: &Plan, report: &Report) -> String {
     let advice = match report.advice.len() {
         0 => String::new(),
         more => format!(" ({} of advice)", count(more, "piece")),
     };
-    format!(
+    let mut text = format!(
         "{}: {} and {} are fine{advice}\n",
         path.display(),
         count(plan.listeners.len(), "listener"),
         count(plan.workers.len(), "worker"),
-    )
+    );
+    let machine = Machine::new();
+    for listener in plan.listeners.iter().take(REACH_SHOWN) {
+        if let Some(who) = diagnose::who_reaches(listener, &machine) {
+            text.push_str(&format!("  {}: {who}\n", listener.name));
+        }
+    }
+    let more = plan.listeners.len().saturating_sub(REACH_SHOWN);
+    if more > 0 {
+        text.push_str(&format!("  and {} more\n", count(more, "listener")));
+    }
+    text
 }
+
 /// A reader of standard output that went away (`| head`) got what it wanted.
 pub(super) fn finish(printed: std::io::Result<()>, exit: Exit) -> Exit {
     match printed {

@@ -195,16 +195,7 @@ fn age(seconds: u64) -> String {
 }
 
 fn reach(page: &mut Page, reach: &Reach) {
-    page.line(
-        "reach",
-        match reach.who {
-            Audience::Nobody => "nobody: no interface has the address",
-            Audience::ThisMachine => "this machine only",
-            Audience::Link => "whoever is on the same link",
-            Audience::PrivateNetworks => "whoever the private networks reach",
-            Audience::Everybody => "everybody who can route to it",
-        },
-    );
+    page.line("reach", reach.who.words());
     for way in reach.through.iter().take(WAYS_SHOWN) {
         let text = format!(
             "{} ({}, network {})",

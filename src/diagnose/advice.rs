@@ -18,6 +18,9 @@ use std::path::Path;
 /// A sysctl line longer than this is no help; it then names one port only.
 const SYSCTL_LENGTH: usize = 400;
 
+/// What IANA sets apart for outgoing connections, which many know by heart.
+const TEXTBOOK_RANGE: (u16, u16) = (49152, 65535);
+
 /// Whether binding was tried before advice is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tried {
@@ -251,7 +254,15 @@ impl<'p> Adviser<'p> {
             "port {port} is in the range {low}-{high} that outgoing connections take their ports \
              from: one of them may have it when listend starts"
         );
-        advice.add(asked.problem(Kind::EphemeralPort, message).with_hint(format!(
+        let mut problem = asked.problem(Kind::EphemeralPort, message);
+        if (low, high) != TEXTBOOK_RANGE {
+            problem = problem.with_cause(format!(
+                "the range is the setting net.ipv4.ip_local_port_range; Linux does not keep to the \
+                 {}-{} of RFC 6335",
+                TEXTBOOK_RANGE.0, TEXTBOOK_RANGE.1
+            ));
+        }
+        advice.add(problem.with_hint(format!(
             "{} net.ipv4.ip_local_reserved_ports={line} (and the same in /etc/sysctl.d), or choose a \
              port outside the range",
             self.machine.sysctl()

@@ -3,6 +3,7 @@
 use super::find::{find, find_socket};
 use super::holder::held_by_listend;
 use super::machine::Machine;
+use super::reach::{Audience, audience};
 use super::{kernel, kind_causes, option_causes, release, unix_causes};
 use crate::config::{Endpoint, SocketKind, Transport, UnixName};
 use crate::listener::{BindError, BindStep, Obstacle};
@@ -378,10 +379,19 @@ pub(super) fn addresses_here(asked: SocketAddr, machine: &Machine) -> (String, S
         ),
         _ => format!("{place} has {}", here.join(", ")),
     };
-    let hint = "check the spelling; if the address comes later (DHCP, VRRP, a VPN): `free_bind: \
-                true` binds it at once, `wait_for_address: 30s` when it comes, and with \
-                `optional: true` everything else starts without it";
-    (cause, hint.to_owned())
+    // A public IPv6 address is seldom translated.
+    let translated = if asked.is_ipv4() && audience(asked.ip()) == Audience::Everybody {
+        "a public address that NAT translates (in a cloud, behind a router) is not this machine's: \
+         bind its private one, or 0.0.0.0; "
+    } else {
+        ""
+    };
+    let hint = format!(
+        "check the spelling; {translated}if the address comes later (DHCP, VRRP, a VPN): `free_bind: \
+         true` binds it at once, `wait_for_address: 30s` when it comes, and with `optional: true` \
+         everything else starts without it"
+    );
+    (cause, hint)
 }
 
 fn forbidden(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Problem {

@@ -30,6 +30,6 @@ pub use holder::held_by_listend;
 pub use machine::{Interface, Machine, Process, Settings};
 pub use option_causes::{namespace, option_changed};
 pub use path_facts::PathFacts;
-pub use reach::{Audience, Reach};
+pub use reach::{Audience, Reach, who_reaches};
 pub use registry::{Registration, registrations};
 pub use tables::State;

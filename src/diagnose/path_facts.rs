@@ -43,6 +43,19 @@ impl From<&Metadata> for Rights {
     }
 }
 
+impl Rights {
+    /// Those of what listend makes.
+    fn of_new(access: &Access, machine: &Machine) -> Rights {
+        Rights {
+            uid: access.owner.unwrap_or(machine.process().uid),
+            gid: access
+                .group
+                .unwrap_or_else(|| nix::unistd::getegid().as_raw()),
+            mode: access.mode,
+        }
+    }
+}
+
 /// What there is to say about the path of an endpoint that has one, after binding was tried.
 pub(super) fn path_facts(
     endpoint: &Endpoint,
@@ -55,13 +68,7 @@ pub(super) fn path_facts(
     let file = path.symlink_metadata().ok();
     let rights = match &file {
         Some(file) => Rights::from(file),
-        None => Rights {
-            uid: access.owner.unwrap_or(machine.process().uid),
-            gid: access
-                .group
-                .unwrap_or_else(|| nix::unistd::getegid().as_raw()),
-            mode: access.mode,
-        },
+        None => Rights::of_new(access, machine),
     };
     let mut who = vec![who(&rights, needed(endpoint), verb(endpoint), machine)];
     // Outermost first, as the kernel walks them.
@@ -85,6 +92,17 @@ pub(super) fn path_facts(
         mode: format!("{:04o}", rights.mode),
         who,
     })
+}
+
+/// Who may use a path that is made with these rights: `only user root may connect to it`.
+pub(super) fn by_access(endpoint: &Endpoint, access: &Access, machine: &Machine) -> Option<String> {
+    // A special file is there before, with rights of its own.
+    if matches!(endpoint, Endpoint::Special { .. }) {
+        return None;
+    }
+    path_of(endpoint)?;
+    let rights = Rights::of_new(access, machine);
+    Some(who(&rights, needed(endpoint), verb(endpoint), machine))
 }
 
 fn path_of(endpoint: &Endpoint) -> Option<PathBuf> {

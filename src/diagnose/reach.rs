@@ -1,11 +1,18 @@
 //! Through which addresses of this machine a socket can be reached, and so by whom.
 
-use super::machine::Interface;
+use super::explain::words;
+use super::machine::{Interface, Machine};
+use super::path_facts;
+use crate::config::options::OptionValue;
+use crate::config::{Endpoint, UnixName};
+use crate::plan::ListenerPlan;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
 /// Addresses beyond these are counted, not listed.
 const SHOWN: usize = 6;
+/// The same for the addresses of one listener.
+const SOCKETS_SHOWN: usize = 3;
 
 /// Who can reach a socket, as far as addresses tell. Firewalls are not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -21,6 +28,91 @@ pub enum Audience {
     PrivateNetworks,
     /// Whoever reaches a public address.
     Everybody,
+}
+
+impl Audience {
+    /// `this machine only`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Audience::Nobody => "nobody: no interface has the address",
+            Audience::ThisMachine => "this machine only",
+            Audience::Link => "whoever is on the same link",
+            Audience::PrivateNetworks => "whoever the private networks reach",
+            Audience::Everybody => "everybody who can route to it",
+        }
+    }
+}
+
+/// Who can reach a listener, in one line for all its sockets:
+/// `10.0.0.7:80: whoever the private networks reach, but not through 127.0.0.1`. `None` where neither
+/// addresses nor permissions decide it.
+pub fn who_reaches(listener: &ListenerPlan, machine: &Machine) -> Option<String> {
+    let interfaces = machine.of(listener).interfaces();
+    let mut who: Vec<String> = Vec::new();
+    let mut widest = None;
+    // Of each family: whether it has an address, and whether loopback is one.
+    let (mut four, mut six) = ((false, false), (false, false));
+    for socket in &listener.sockets {
+        match &socket.endpoint {
+            Endpoint::Inet {
+                address, v6_only, ..
+            } => {
+                let reach = reach(*address, *v6_only, interfaces);
+                widest = widest.max(Some(reach.who));
+                let ip = address.ip();
+                if !ip.is_multicast() {
+                    let dual = ip.is_ipv6() && ip.is_unspecified() && !v6_only;
+                    let loopback = ip.is_unspecified() || ip.to_canonical().is_loopback();
+                    if ip.to_canonical().is_ipv4() || dual {
+                        four = (true, four.1 || loopback);
+                    }
+                    if ip.to_canonical().is_ipv6() {
+                        six = (true, six.1 || loopback);
+                    }
+                }
+            }
+            Endpoint::Unix {
+                name: UnixName::Abstract(_),
+                ..
+            } => who.push("every user here: it has no permissions".to_owned()),
+            endpoint => {
+                who.extend(path_facts::by_access(endpoint, &listener.access, machine));
+            }
+        }
+    }
+    if let Some(widest) = widest {
+        let device =
+            listener
+                .options
+                .iter()
+                .find_map(|option| match (option.spec.key, &option.value) {
+                    ("bind_to_device", OptionValue::Text(name)) => Some(name),
+                    _ => None,
+                });
+        let shut_out: Vec<&str> = [(four, "127.0.0.1"), (six, "::1")]
+            .into_iter()
+            .filter(|((any, loopback), _)| *any && !loopback)
+            .map(|(_, loopback)| loopback)
+            .collect();
+        let mut words = widest.words().to_owned();
+        if let Some(device) = device {
+            words = format!("{words}, and only through {device}");
+        } else if widest > Audience::ThisMachine && !shut_out.is_empty() {
+            words = format!("{words}, but not through {}", shut_out.join(" or "));
+        }
+        who.insert(0, words);
+    }
+    who.dedup();
+    if who.is_empty() {
+        return None;
+    }
+    let sockets = listener.sockets.iter().take(SOCKETS_SHOWN);
+    let mut addresses: Vec<String> = sockets.map(|socket| words(&socket.endpoint)).collect();
+    let more = listener.sockets.len() - addresses.len();
+    if more > 0 {
+        addresses.push(format!("{more} more"));
+    }
+    Some(format!("{}: {}", addresses.join(", "), who.join("; ")))
 }
 
 /// The addresses a socket covers, and who can reach them.
@@ -81,7 +173,8 @@ fn covered_by_wildcard(wildcard: SocketAddr, v6_only: bool, address: IpAddr) -> 
     }
 }
 
-fn audience(ip: IpAddr) -> Audience {
+/// Who can reach an address of an interface.
+pub(super) fn audience(ip: IpAddr) -> Audience {
     match ip {
         _ if ip.is_loopback() => Audience::ThisMachine,
         IpAddr::V4(four) if four.is_link_local() => Audience::Link,

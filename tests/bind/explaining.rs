@@ -1,9 +1,10 @@
 //! Causes found on this machine, and advice.
 
 use crate::fixture::*;
+use listend::config::options::{OptionSetting, OptionValue, by_key};
 use listend::config::{Endpoint, UnixKind, UnixName};
 use listend::diagnose::{Interface, Machine, Process, Settings, Tried};
-use listend::diagnose::{advise, explain, explain_for_check, held_by_listend};
+use listend::diagnose::{advise, explain, explain_for_check, held_by_listend, who_reaches};
 use listend::listener::{Adopted, BindError, BindStep, Purpose, bind_all};
 use listend::plan::ListenerId;
 use listend::report::Kind;
@@ -304,7 +305,84 @@ fn advice_says_what_may_surprise() {
         hint.contains("ip_local_reserved_ports=40000,50000-50010 "),
         "{hint}"
     );
+    // Which is not the range of the textbooks.
+    let causes = &advice[1].causes;
+    assert!(causes[0].contains("49152-65535"), "{causes:?}");
     assert!(advice[2].message.contains("192.0.2.7 (eth0)"));
     assert!(!advice[2].message.contains("2001:db8::7"));
     assert!(advice[3].message.contains("2001:db8::7 (eth0)"));
+}
+
+#[test]
+fn who_reaches_a_listener_is_one_line() {
+    let path = std::env::temp_dir().join("who-reaches.sock");
+    let name = UnixName::Abstract("name".to_owned());
+    let kind = UnixKind::Datagram;
+    let mut plan = plan(
+        &[
+            &[tcp("127.0.0.1:80"), tcp("[::1]:80")],
+            &[tcp("192.0.2.7:80")],
+            &[tcp("192.0.2.7:80"), tcp("127.0.0.1:80")],
+            &[udp("[2001:db8::7]:53"), tcp("192.0.2.7:53")],
+            &[tcp("0.0.0.0:80")],
+            &[tcp("192.168.3.4:80")],
+            &[stream(&path)],
+            &[Endpoint::Unix { kind, name }],
+            &[udp("239.1.2.3:80")],
+            &[tcp("0.0.0.0:81")],
+            &[
+                tcp("127.0.0.1:1"),
+                tcp("127.0.0.1:2"),
+                tcp("127.0.0.1:3"),
+                tcp("127.0.0.1:4"),
+            ],
+        ],
+        ACCESS,
+    );
+    plan.listeners[9].options.push(OptionSetting {
+        spec: by_key("bind_to_device").unwrap(),
+        value: OptionValue::Text("eth0".to_owned()),
+    });
+    let all = "everybody who can route to it";
+    let expected = [
+        "127.0.0.1:80, [::1]:80: this machine only".to_owned(),
+        // What a newcomer does not expect: this machine's own clients are refused at 127.0.0.1.
+        format!("192.0.2.7:80: {all}, but not through 127.0.0.1"),
+        format!("192.0.2.7:80, 127.0.0.1:80: {all}"),
+        format!("udp [2001:db8::7]:53, 192.0.2.7:53: {all}, but not through 127.0.0.1 or ::1"),
+        format!("0.0.0.0:80: {all}"),
+        "192.168.3.4:80: nobody: no interface has the address".to_owned(),
+        format!(
+            "{}: only root and user nobody may connect to it",
+            path.display()
+        ),
+        "@name: every user here: it has no permissions".to_owned(),
+        "udp 239.1.2.3:80: whoever is on the same link".to_owned(),
+        format!("0.0.0.0:81: {all}, and only through eth0"),
+        "127.0.0.1:1, 127.0.0.1:2, 127.0.0.1:3, 1 more: this machine only".to_owned(),
+    ];
+    let machine = machine();
+    for (listener, expected) in plan.listeners.iter().zip(expected) {
+        assert_eq!(who_reaches(listener, &machine), Some(expected));
+    }
+}
+
+#[test]
+fn a_public_address_that_is_not_here_may_be_that_of_nat() {
+    let hint = |address: &str| {
+        let plan = single(tcp(address));
+        let error = BindError {
+            listener: ListenerId(0),
+            socket: 0,
+            step: BindStep::Bind,
+            errno: nix::libc::EADDRNOTAVAIL,
+            obstacle: None,
+            path: None,
+        };
+        explain(&error, &plan, &machine()).hint.unwrap()
+    };
+    assert!(hint("8.8.8.8:80").contains("bind its private one, or 0.0.0.0"));
+    for address in ["10.1.1.1:80", "[2001:db8::9]:80"] {
+        assert!(!hint(address).contains("NAT"), "{address}");
+    }
 }
