@@ -8,7 +8,8 @@
 mod harness;
 
 use harness::{Start, World, client, listend_path, require_tool, skip};
-use listend::config::{Resource, keys};
+use listend::config::options::OPTIONS;
+use listend::config::{Resource, SocketKind, keys};
 use listend::handoff::belongs_to_a_handoff;
 use listend::report::{Kind, Severity};
 use std::collections::BTreeSet;
@@ -123,6 +124,35 @@ fn flags_in(line: &str) -> Words {
 fn flags_of_manual(lines: &[&str]) -> Words {
     let tags = lines.iter().filter(|line| line.starts_with(".It Fl "));
     tags.flat_map(|line| flags_in(line)).collect()
+}
+
+#[test]
+fn the_manual_says_which_sockets_of_the_internet_an_option_is_for() {
+    let page = read("man/listend.yaml.5");
+    let lines = section(&page, "LISTENERS");
+    for option in OPTIONS {
+        let tag = format!(".It Ic {}", option.key);
+        let at = lines.iter().position(|line| *line == tag).expect("found");
+        let said = lines[at + 1..].iter().find(|line| line.starts_with("For "));
+        let said = said.expect("what it is for").trim_end_matches('.');
+        // What follows a semicolon is about the kernel.
+        let said = said.split(';').next().unwrap_or_default();
+        let is_for = |kind: &SocketKind| match said {
+            "For sockets of every kind" => true,
+            _ => said.split([' ', ',']).any(|word| word == kind.word()),
+        };
+        let inet = [
+            SocketKind::Tcp,
+            SocketKind::Mptcp,
+            SocketKind::Sctp,
+            SocketKind::Udp,
+            SocketKind::UdpLite,
+        ];
+        for kind in inet {
+            let has = option.kinds.contains(&kind);
+            assert_eq!(is_for(&kind), has, "{}: {}", option.key, kind.word());
+        }
+    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub enum Verb {
     /// Set the number of instances of a worker, until a reload changes its `instances`
     #[command(after_help = EXIT_CODES)]
     Scale(Scale),
-    /// Send a signal to every process of a worker, or have log files opened again
+    /// Send a signal to the main processes of a worker, or have log files opened again
     #[command(after_help = EXIT_CODES)]
     Signal(Signal),
     /// Forget the failures of workers, so that they may start again
