@@ -422,8 +422,10 @@ fn the_command_that_reloads_is_waited_for_and_knows_the_main_process() {
     client.call_with("Reload", json!({ "worker": "app" }), json!({}));
     hook(&world).tell("exit 6");
     let reply = client.next().expect("a reply");
-    assert!(!reply["error"].is_null(), "{reply}");
-    daemon.line(&["app.0: reload_command exited with exit status 6"]);
+    let reason = reply["parameters"]["reason"].as_str().expect("a reason");
+    let why = "app.0: reload_command exited with exit status 6";
+    assert!(reason.contains(why), "{reply}");
+    daemon.line(&[why]);
     assert!(harness::exists(instance.pid()));
     daemon.stop();
 }

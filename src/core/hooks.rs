@@ -231,9 +231,6 @@ impl Core {
                 _,
             ) => {}
         }
-        if kind == HookKind::Reload {
-            self.reload_ended(process, helper.instance, succeeded);
-        }
         let is_cancelled = helper.killed && !helper.timed_out;
         if !succeeded && !is_cancelled {
             self.emit(Event::HookFailed {
@@ -243,6 +240,10 @@ impl Core {
                 end,
                 next: next.filter(|_| kind == HookKind::BeforeStart),
             });
+        }
+        // Why it failed is told before that it did.
+        if kind == HookKind::Reload {
+            self.reload_ended(process, helper.instance, succeeded);
         }
         if let Some(next) = next {
             self.wind_up(now, helper.index, next);

@@ -3,7 +3,7 @@
 use super::turn::Shell;
 use super::words;
 use crate::config::{Order, Output};
-use crate::core::{Event, InstanceId, Next};
+use crate::core::{Event, HookKind, InstanceId, Next};
 use crate::plan::WorkerId;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,6 +15,8 @@ pub(super) struct Setbacks {
     rollouts: HashMap<WorkerId, Setback>,
     /// Why instances are not there, until they run their programs again.
     ends: HashMap<InstanceId, String>,
+    /// Why a `reload_command` failed, until the next request for its worker.
+    reloads: HashMap<WorkerId, (InstanceId, String)>,
 }
 
 #[derive(Debug)]
@@ -39,10 +41,21 @@ impl Setbacks {
         (setback.instance == instance).then_some(setback.words.as_str())
     }
 
+    /// Why an instance did not read its configuration again.
+    pub(super) fn of_reload(&self, instance: InstanceId) -> Option<&str> {
+        let (of, words) = self.reloads.get(&instance.worker)?;
+        (*of == instance).then_some(words.as_str())
+    }
+
+    pub(super) fn forget_reload(&mut self, worker: WorkerId) {
+        self.reloads.remove(&worker);
+    }
+
     /// The worker is another one.
     pub(super) fn forget(&mut self, worker: WorkerId) {
         self.rollouts.remove(&worker);
         self.ends.retain(|instance, _| instance.worker != worker);
+        self.reloads.remove(&worker);
     }
 }
 
@@ -50,6 +63,16 @@ impl Shell {
     /// Keeps what was wrong with an instance.
     pub(super) fn note_setback(&mut self, event: &Event, words: &str) {
         let (instance, goes_back) = match *event {
+            Event::HookFailed {
+                instance,
+                kind: HookKind::Reload,
+                ..
+            } => {
+                // The first is the one that is answered.
+                let first = self.setbacks.reloads.entry(instance.worker);
+                first.or_insert_with(|| (instance, words.to_owned()));
+                return;
+            }
             Event::RolloutDone { worker, .. } => return self.setbacks.forget(worker),
             Event::InstanceStarted { instance, .. } => {
                 self.setbacks.ends.remove(&instance);

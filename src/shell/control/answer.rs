@@ -287,6 +287,7 @@ impl Shell {
             Err(error) => return self.fail(id, &error),
         };
         self.log_request(id, what);
+        self.setbacks.forget_reload(worker);
         let ticket = Ticket(self.control.new_id());
         self.control.tickets.insert(ticket, id);
         self.control.waits(
@@ -387,6 +388,9 @@ impl Shell {
     }
 
     fn why_failed(&self, instance: InstanceId) -> String {
+        if let Some(why) = self.setbacks.of_reload(instance) {
+            return format!("{why}; the instance goes on as it was");
+        }
         if let Some(why) = self.setbacks.end_of(instance) {
             return format!("{why}; the rest is left as it is");
         }

@@ -12,6 +12,7 @@ use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
 use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
 use crate::shell::editions::name_before;
+use crate::shell::notify::Told;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
 use serde::Serialize;
@@ -314,7 +315,7 @@ impl Shell {
             pid: process.and_then(|process| self.main_pid_of(process)),
             state: word_for(facts.state),
             reloading: facts.reloading,
-            status: told.and_then(|told| told.status.clone()),
+            status: told.and_then(Told::words),
             since: rfc3339(wall.saturating_sub(now.since(since).as_secs())),
             restarts: facts.restarts,
             last_exit: facts.last_end.map(|end| ended(&end)),

@@ -16,6 +16,7 @@ use crate::core::{Input, InstanceId, Mono, Notice, ProcessId};
 use crate::notify::{self, Message, STORED, Watchdog};
 use crate::output::visible;
 use crate::plan::{Activation, WorkerId};
+use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Datagram, Sender, SharedFd};
 use nix::errno::Errno;
@@ -100,6 +101,22 @@ pub struct Told {
 }
 
 impl Told {
+    /// All of it, as systemctl(1) shows it; `None` if nothing was told.
+    pub(in crate::shell) fn words(&self) -> Option<String> {
+        let errno = self.errno.filter(|errno| *errno != 0);
+        let words = [
+            self.status.clone(),
+            errno.map(|errno| format!("error: {}", describe(errno))),
+            self.bus_error
+                .as_ref()
+                .map(|error| format!("bus error: {error}")),
+            self.exit_status
+                .map(|status| format!("will exit with status {status}")),
+        ];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+
     fn take(&mut self, message: &Message) {
         let shown = |text: &String| Some(visible(text.as_bytes())).filter(|text| !text.is_empty());
         if let Some(status) = &message.status {
@@ -749,6 +766,9 @@ mod tests {
             exit_status: Some(3),
         };
         assert_eq!(told, expected);
+        let words = "up^[[31m; error: no such file or directory (ENOENT); will exit with status 3";
+        assert_eq!(told.words().as_deref(), Some(words));
+        assert_eq!(Told::default().words(), None);
         told.take(&notify::parse(b"STATUS="));
         assert_eq!(told.status, None);
     }
