@@ -422,6 +422,7 @@ fn example() -> Status {
         live: 1,
         accepted: 4711,
         refused: 12,
+        failures: 0,
     });
     let mut rolled = worker(
         "日本語の名前のとても長いワーカー",

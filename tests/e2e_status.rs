@@ -289,3 +289,133 @@ fn what_a_reload_adds_stands_where_the_configuration_has_it() {
     }
     daemon.stop();
 }
+
+/// The only listener, as `listend status` has it.
+fn listener(client: &mut Varlink) -> Value {
+    client.ask("Status", json!({}))["listeners"][0].take()
+}
+
+#[test]
+fn a_worker_that_accepts_nobody_is_told_and_is_not_well() {
+    let world = World::new();
+    let (daemon, mut puppet, mut client) = ready(&world);
+    assert_eq!(listener(&mut client)["state"], "listening");
+    let mut waits = harness::client::tcp(daemon.address("web")).expect("connect");
+    // Nobody has asked for it.
+    daemon.line(&[
+        "listener web",
+        "the same clients have waited for",
+        "clients waiting: 1",
+        "the worker runs and has not accepted any of them",
+    ]);
+    assert_eq!(listener(&mut client)["state"], "unserved");
+    let finished = printed(&world, &[]).expect_code(1);
+    assert!(finished.stdout.contains(" unserved"), "{finished:?}");
+    let why = "listener `web` is unserved: no worker takes its clients";
+    assert!(finished.stderr.contains(why), "{finished:?}");
+
+    std::io::Write::write_all(&mut waits, b"at last").expect("write");
+    assert_eq!(puppet.ask("read 3"), "at last");
+    assert_eq!(listener(&mut client)["state"], "listening");
+    printed(&world, &[]).expect_code(0);
+    daemon.stop();
+}
+
+#[test]
+fn a_listener_that_drops_datagrams_is_not_well() {
+    let world = World::new();
+    let daemon = varlink::run(
+        &world,
+        "
+listeners: { logs: 'udp://127.0.0.1:0' }
+workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [logs] } }
+",
+    );
+    let mut puppet = world.puppet();
+    let mut client = Varlink::connect(&world);
+    assert_eq!(listener(&mut client)["state"], "listening");
+    let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let address = daemon.address("logs");
+    let dropped = |client: &mut Varlink| listener(client)["sockets"][0]["queue"]["drops"].take();
+    // As long as it takes to fill the receive buffer of this machine.
+    eventually("some were dropped", || {
+        for _ in 0..200 {
+            sender.send_to(&[b'x'; 1000], address).expect("send");
+        }
+        dropped(&mut client).as_u64() > Some(0)
+    });
+    daemon.line(&["listener logs", "dropped"]);
+    for _ in 0..20 {
+        assert_eq!(puppet.ask("read 3").len(), 1000);
+    }
+    // There is room now, and what was lost is not forgotten at once.
+    assert_eq!(listener(&mut client)["state"], "dropping");
+    let finished = printed(&world, &[]).expect_code(1);
+    let why = "listener `logs` is dropping: the kernel has dropped some of what clients sent";
+    assert!(finished.stderr.contains(why), "{finished:?}");
+    daemon.stop();
+}
+
+#[test]
+fn a_worker_whose_connections_all_fail_is_degraded() {
+    let world = World::new();
+    let program = world.write("app", "#!/bin/sh\nexit 3\n");
+    let executable = || {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&program, mode).expect("chmod");
+    };
+    executable();
+    let daemon = varlink::run(
+        &world,
+        "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$DIR/app]
+    listeners: [web]
+    activation: per-connection
+    handoff: inetd
+",
+    );
+    let mut client = Varlink::connect(&world);
+    let connect = || harness::client::tcp(daemon.address("web")).expect("connect");
+    let fail = |times: usize| {
+        for _ in 0..times {
+            harness::client::sees_the_end(connect());
+        }
+    };
+    fail(2);
+    eventually("both are over", || {
+        app(&mut client, json!({}))["connections"]["failures"] == 2
+    });
+    assert_eq!(app(&mut client, json!({}))["state"], "waiting");
+    fail(1);
+    daemon.line(&[
+        "worker app: the processes of the last 3 connections have failed",
+        "exit status 3",
+    ]);
+    assert_eq!(app(&mut client, json!({}))["state"], "degraded");
+    let finished = printed(&world, &[]).expect_code(1);
+    let why = "worker `app`: degraded: the processes of the last 3 connections failed";
+    assert!(finished.stderr.contains(why), "{finished:?}");
+
+    client.call("Reset", json!({ "worker": "app" }));
+    assert_eq!(app(&mut client, json!({}))["state"], "waiting");
+
+    // A program that cannot be executed is not well from the first client on.
+    std::fs::remove_file(&program).expect("remove");
+    let waits = connect();
+    daemon.line(&["app.", "app"]);
+    eventually("it is told", || {
+        app(&mut client, json!({}))["state"] == "degraded"
+    });
+    printed(&world, &[]).expect_code(1);
+    world.write("app", "#!/bin/sh\nexit 0\n");
+    executable();
+    harness::client::sees_the_end(waits);
+    eventually("it is well", || {
+        app(&mut client, json!({}))["state"] == "waiting"
+    });
+    printed(&world, &[]).expect_code(0);
+    daemon.stop();
+}

@@ -66,9 +66,11 @@ pub enum ListenerState {
     Damaged,
     /// Its queue is full: clients are turned away.
     Full,
-    /// Held, and what runs of the workers that take it runs by a definition that does not have it: its
-    /// clients wait.
+    /// Clients wait and no worker takes any of them, or what runs of the workers that take it runs by a
+    /// definition that does not have it.
     Unserved,
+    /// The kernel has dropped clients or messages of late.
+    Dropping,
     /// Not in the configuration any more, and held for what runs by a definition that has it.
     Former,
     /// A word of a newer listend.
@@ -184,6 +186,9 @@ pub struct Connections {
     pub accepted: u64,
     /// Closed without a process, because a limit was reached.
     pub refused: u64,
+    /// How many in a row have had a process that failed, up to now.
+    #[serde(default)]
+    pub failures: u64,
 }
 
 /// More about a listener or a worker.
@@ -249,8 +254,23 @@ impl ListenerState {
             ListenerState::Damaged => "damaged",
             ListenerState::Full => "full",
             ListenerState::Unserved => "unserved",
+            ListenerState::Dropping => "dropping",
             ListenerState::Former => "former",
             ListenerState::Other(word) => word,
+        }
+    }
+
+    /// What the word alone does not say.
+    fn meaning(&self) -> &'static str {
+        match self {
+            ListenerState::Unserved => ": no worker takes its clients",
+            ListenerState::Dropping => ": the kernel has dropped some of what clients sent",
+            ListenerState::Listening
+            | ListenerState::Missing
+            | ListenerState::Damaged
+            | ListenerState::Full
+            | ListenerState::Former
+            | ListenerState::Other(_) => "",
         }
     }
 
@@ -261,6 +281,7 @@ impl ListenerState {
             | ListenerState::Damaged
             | ListenerState::Full
             | ListenerState::Unserved
+            | ListenerState::Dropping
             | ListenerState::Other(_) => false,
         }
     }
@@ -314,7 +335,8 @@ pub fn troubles(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
     for listener in status.listeners.iter().filter(|one| !one.state.is_well()) {
         let (name, word) = (&listener.name, listener.state.word());
-        lines.push(format!("listener `{name}` is {word}"));
+        let why = listener.state.meaning();
+        lines.push(format!("listener `{name}` is {word}{why}"));
     }
     for worker in status.workers.iter().filter(|one| !is_worker_well(one)) {
         if let Some(setback) = &worker.setback {
@@ -333,7 +355,13 @@ pub fn troubles(status: &Status) -> Vec<String> {
             lines.push(format!("{whose}: {}{why}", instance.state.word()));
         }
         if lines.len() == before && worker.setback.is_none() {
-            lines.push(format!("worker `{}`: {}", worker.name, worker.state.word()));
+            let why = worker.connections.map_or(0, |some| some.failures);
+            let why = match why {
+                0 => String::new(),
+                many => format!(": the processes of the last {many} connections failed"),
+            };
+            let (name, word) = (&worker.name, worker.state.word());
+            lines.push(format!("worker `{name}`: {word}{why}"));
         }
     }
     lines
@@ -391,7 +419,15 @@ mod tests {
 
     #[test]
     fn the_words_are_those_on_the_wire() {
-        for word in ["listening", "missing", "damaged", "full", "melted"] {
+        for word in [
+            "listening",
+            "missing",
+            "damaged",
+            "full",
+            "unserved",
+            "dropping",
+            "melted",
+        ] {
             let state: ListenerState = serde_json::from_value(json!(word)).unwrap();
             assert_eq!(state.word(), word);
             assert_eq!(matches!(state, ListenerState::Other(_)), word == "melted");

@@ -116,8 +116,12 @@ fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
     }
     if let Some(some) = worker.connections {
         let (live, accepted, refused) = (some.live, some.accepted, some.refused);
+        let failed = match some.failures {
+            0 => String::new(),
+            many => format!("; the last {many} failed"),
+        };
         sheet.note(format!(
-            "  connections: {live} open, {accepted} accepted, {refused} refused"
+            "  connections: {live} open, {accepted} accepted, {refused} refused{failed}"
         ));
     }
 }
@@ -154,8 +158,8 @@ fn instance(name: Cell, generation: Cell, instance: &Instance, now: u64) -> [Cel
 fn listener_colour(state: &ListenerState) -> Colour {
     match state {
         ListenerState::Listening => Colour::Good,
-        ListenerState::Missing | ListenerState::Damaged => Colour::Bad,
-        ListenerState::Full | ListenerState::Unserved => Colour::Doubtful,
+        ListenerState::Missing | ListenerState::Damaged | ListenerState::Unserved => Colour::Bad,
+        ListenerState::Full | ListenerState::Dropping => Colour::Doubtful,
         ListenerState::Former | ListenerState::Other(_) => Colour::None,
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// What an instance's past says about its next start.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct History {
     /// Crashes since the instance last ran long enough; the exponent of the next delay.
     consecutive: u32,

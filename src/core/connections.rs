@@ -10,7 +10,8 @@
 use super::backoff::History;
 use super::effect::Effect;
 use super::event::{Event, Next, Refusal};
-use super::input::{ConnectionId, InstanceId, NotAccepted, ProcessId};
+use super::gate::Told;
+use super::input::{ConnectionId, ExitStatus, InstanceId, NotAccepted, ProcessId};
 use super::instance::{Slot, State};
 use super::machine::{Core, Phase};
 use super::time::Mono;
@@ -26,6 +27,9 @@ use std::time::Duration;
 pub const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest such pause.
 pub const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// So many connections in a row whose processes fail are more than a client's fault.
+pub const FAILING_AFTER: u64 = 3;
 
 /// The connections of one worker.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +60,11 @@ pub struct ConnectionCounts {
     pub accepted: u64,
     /// Of those, closed unserved because of `max_connections` or `max_connections_per_source`.
     pub refused: u64,
+    /// How many in a row have had a process that failed.
+    pub failures: u64,
+    /// Whether something is wrong with the worker: the last process could not be launched, or
+    /// [`FAILING_AFTER`] in a row have failed.
+    pub is_failing: bool,
 }
 
 /// What a slot knows about its connection.
@@ -73,6 +82,8 @@ impl Core {
         let known = self.workers.get(worker.0 as usize);
         known.map_or_else(ConnectionCounts::default, |known| ConnectionCounts {
             live: known.connections.live,
+            is_failing: known.connections.launches != History::default()
+                || known.connections.totals.failures >= FAILING_AFTER,
             ..known.connections.totals
         })
     }
@@ -289,6 +300,39 @@ impl Core {
         let delay = known.connections.launches.delayed(now, restart, 0);
         known.connections.held_until = Some(now + delay);
         Next::RestartIn(delay)
+    }
+
+    /// What the end of a connection's process says about its worker.
+    pub(super) fn connection_ended(
+        &mut self,
+        now: Mono,
+        index: usize,
+        status: ExitStatus,
+        failed: bool,
+    ) {
+        let instance = self.slots[index].instance;
+        let known = &mut self.workers[instance.worker.0 as usize];
+        let failures = &mut known.connections.totals.failures;
+        *failures = if failed {
+            failures.saturating_add(1)
+        } else {
+            0
+        };
+        let failures = *failures;
+        if failures >= FAILING_AFTER && known.gate.told_failing.again(now) {
+            self.emit(Event::ConnectionsFailing {
+                instance,
+                failures,
+                status,
+            });
+        }
+    }
+
+    /// What was wrong is not held against what the worker is from now on.
+    pub(super) fn forgive_connections(&mut self, worker: WorkerId) {
+        let known = &mut self.workers[worker.0 as usize];
+        known.connections.totals.failures = 0;
+        known.gate.told_failing = Told::default();
     }
 
     /// Forgets a connection, and what it counted for.

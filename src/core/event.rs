@@ -353,6 +353,15 @@ pub enum Event {
         /// The time it had.
         timeout: Duration,
     },
+    /// The processes of so many connections in a row have failed.
+    ConnectionsFailing {
+        /// The last of them.
+        instance: InstanceId,
+        /// How many.
+        failures: u64,
+        /// How the last one ended.
+        status: ExitStatus,
+    },
     /// No process is left; the listeners are closed and listend ends.
     AllStopped,
 }

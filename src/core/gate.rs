@@ -34,6 +34,7 @@ pub(super) struct Gate {
     pub(super) told_rate: Told,
     pub(super) told_full: Told,
     pub(super) told_exhausted: Told,
+    pub(super) told_failing: Told,
 }
 
 /// When something was told last.

@@ -53,8 +53,8 @@ pub use machine::{Core, WhenDone};
 pub use nonblocking::{Flag, Needs, flag};
 pub use operate::{Answer, Command, Refused, Ticket};
 pub use queues::{
-    CALM_FOR, FULL_FOR, GROWING_FOR, GROWING_LOOKS, LONGEST_GAP, QueueEvent, QueueNews,
-    QueueSample, QueueTrouble, QueueWatch,
+    CALM_FOR, DROPPING_FOR, FULL_FOR, GROWING_FOR, GROWING_LOOKS, LONGEST_GAP, QueueEvent,
+    QueueNews, QueueSample, QueueTrouble, QueueWatch, UNSERVED_AFTER,
 };
 pub use ready::{LOOK_MAX, LOOK_MIN};
 pub use replan::{Replan, WorkerChange};

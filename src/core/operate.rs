@@ -212,6 +212,7 @@ impl Core {
             Command::Reload => self.reload_worker(now, ticket, worker),
             Command::Reset => {
                 self.reset_worker(now, worker);
+                self.forgive_connections(worker);
                 self.answer(ticket, Answer::Done);
                 Ok(())
             }

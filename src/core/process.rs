@@ -339,6 +339,11 @@ impl Core {
         if (fault.is_some() || crashed) && self.fails_rollout(index) {
             return Next::RolledBack;
         }
+        if let Activation::PerConnection(_) = self.slots[index].life.activation {
+            let restart = &self.slots[index].life.restart;
+            let failed = fault.is_some() || backoff::is_failure(status, restart);
+            self.connection_ended(now, index, status, failed);
+        }
         if fault.is_some() {
             return self.after_fault(now, index);
         }

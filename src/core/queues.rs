@@ -21,6 +21,10 @@ pub const GROWING_FOR: Duration = Duration::from_secs(5);
 pub const GROWING_LOOKS: u32 = 3;
 /// How long nothing has to be wrong until a trouble is over.
 pub const CALM_FOR: Duration = Duration::from_secs(10);
+/// How long the clients that wait have to be the same, none of them taken, to be told about.
+pub const UNSERVED_AFTER: Duration = Duration::from_secs(10);
+/// How long a listener counts as dropping after something was found to be dropped.
+pub const DROPPING_FOR: Duration = Duration::from_secs(60);
 /// Two looks that are further apart do not say that a queue has only grown between them.
 pub const LONGEST_GAP: Duration = Duration::from_secs(120);
 
@@ -35,6 +39,9 @@ pub struct QueueSample {
     pub drops: Option<u64>,
     /// Whether there is no room for more.
     pub is_full: bool,
+    /// For how long the same clients have been seen to wait, and none of them was taken; `None` where
+    /// that is not so or not known.
+    pub unserved: Option<Duration>,
 }
 
 /// What can be wrong with a queue. The later ones are worse.
@@ -46,6 +53,8 @@ pub enum QueueTrouble {
     Dropping,
     /// It is full.
     Full,
+    /// Clients wait, and nobody takes any of them.
+    Unserved,
 }
 
 /// Something worth telling about the queue of one socket.
@@ -85,6 +94,11 @@ pub enum QueueNews {
         /// So long ago.
         time: Duration,
     },
+    /// The clients that wait are the same as before.
+    Unserved {
+        /// For so long.
+        time: Duration,
+    },
     /// Nothing has been wrong for [`CALM_FOR`].
     Recovered {
         /// The worst of what was told.
@@ -115,6 +129,8 @@ struct Seen {
     rise: Option<Rise>,
     /// What the last look found.
     trouble: Option<QueueTrouble>,
+    /// When something was found to be dropped.
+    dropped_at: Option<Mono>,
     /// What was told.
     told: Option<Told>,
 }
@@ -170,10 +186,26 @@ impl QueueWatch {
         self.seen.get(&(listener, socket))?.trouble
     }
 
-    /// The worst that the last looks at the listener's sockets found.
-    pub fn worst(&self, listener: ListenerId) -> Option<QueueTrouble> {
+    /// The worst of the listener's sockets: what the last looks found, and what was dropped lately.
+    pub fn worst(&self, now: Mono, listener: ListenerId) -> Option<QueueTrouble> {
         let sockets = self.seen.range((listener, 0)..=(listener, u32::MAX));
-        sockets.filter_map(|(_, seen)| seen.trouble).max()
+        let found = sockets.filter_map(|(_, seen)| {
+            let lately = |at: Mono| now.since(at) < DROPPING_FOR;
+            let dropping = seen.dropped_at.is_some_and(lately);
+            seen.trouble.max(dropping.then_some(QueueTrouble::Dropping))
+        });
+        found.max()
+    }
+
+    /// Whether a socket was looked at before.
+    pub fn knows(&self, listener: ListenerId, socket: u32) -> bool {
+        self.seen.contains_key(&(listener, socket))
+    }
+
+    /// Whether trouble was told that is not over.
+    pub fn is_told(&self, listener: ListenerId, socket: u32) -> bool {
+        let seen = self.seen.get(&(listener, socket));
+        seen.is_some_and(|seen| seen.told.is_some())
     }
 
     /// Forgets a listener whose sockets are not there any more.
@@ -192,6 +224,7 @@ impl Seen {
             full: None,
             rise: None,
             trouble: None,
+            dropped_at: None,
             told: None,
         }
     }
@@ -207,6 +240,9 @@ impl Seen {
             lost: self.lost,
         };
         self.lost = self.lost.saturating_add(dropped);
+        if dropped > 0 {
+            self.dropped_at = Some(now);
+        }
         self.full = match self.full {
             _ if !sample.is_full => None,
             None => Some(Since { at: now, ..before }),
@@ -220,13 +256,23 @@ impl Seen {
         self.depth = sample.depth;
         self.drops = sample.drops.or(self.drops);
 
-        let found = self.find(now, dropped, before);
+        let unserved = sample.unserved.filter(|time| *time >= UNSERVED_AFTER);
+        let found = match unserved {
+            Some(time) => Some((QueueTrouble::Unserved, QueueNews::Unserved { time })),
+            None => self.find(now, dropped, before),
+        };
         self.trouble = match found {
+            Some((QueueTrouble::Unserved, _)) => Some(QueueTrouble::Unserved),
             _ if sample.is_full => Some(QueueTrouble::Full),
             found => found.map(|(trouble, _)| trouble),
         };
         match found {
-            Some((trouble, news)) => self.tell(trouble, before).then_some(news),
+            Some((trouble, news)) => {
+                let nanoseconds = unserved.map_or(0, |time| time.as_nanos());
+                let start = u64::try_from(nanoseconds).unwrap_or(u64::MAX);
+                let start = unserved.map(|_| Mono(now.0.saturating_sub(start)));
+                self.tell(trouble, before, start).then_some(news)
+            }
             None => self.recover(now),
         }
     }
@@ -271,9 +317,10 @@ impl Seen {
     }
 
     /// Whether this is worse than what was told.
-    fn tell(&mut self, trouble: QueueTrouble, before: Since) -> bool {
+    fn tell(&mut self, trouble: QueueTrouble, before: Since, unserved: Option<Mono>) -> bool {
         let Some(told) = &mut self.told else {
             let start = match (trouble, self.full, self.rise) {
+                (QueueTrouble::Unserved, ..) => unserved.unwrap_or(before.at),
                 (QueueTrouble::Full, Some(full), _) => full.at,
                 (QueueTrouble::Growing, _, Some(rise)) => rise.since,
                 // Between the look before and this one.
@@ -326,6 +373,7 @@ mod tests {
     struct One {
         watch: QueueWatch,
         is_idle: bool,
+        unserved: Option<Duration>,
     }
 
     impl One {
@@ -335,6 +383,7 @@ mod tests {
                 limit: Some(LIMIT),
                 drops: Some(drops),
                 is_full: depth > LIMIT,
+                unserved: self.unserved,
             };
             let (now, is_running) = (Mono(seconds * 1_000_000_000), !self.is_idle);
             let event = self
@@ -431,6 +480,43 @@ mod tests {
     }
 
     #[test]
+    fn clients_that_nobody_takes_are_told_whatever_else_is_wrong() {
+        let mut one = One {
+            unserved: Some(seconds(9)),
+            ..One::default()
+        };
+        assert_eq!(one.look(10, 2, 0), None);
+        one.unserved = Some(seconds(10));
+        let news = QueueNews::Unserved { time: seconds(10) };
+        assert_eq!(one.look(11, 2, 0), Some(news));
+        one.unserved = Some(seconds(40));
+        assert_eq!(one.look(41, 5, 7), None, "told once");
+        assert_eq!(one.trouble(), Some(QueueTrouble::Unserved));
+        one.unserved = None;
+        assert_eq!(one.look(50, 0, 7), None);
+        let recovered = QueueNews::Recovered {
+            from: QueueTrouble::Unserved,
+            time: seconds(49),
+            dropped: 7,
+        };
+        assert_eq!(one.look(61, 0, 7), Some(recovered));
+    }
+
+    // Who looks once an hour is to see what was dropped, and who looks twice to see it twice.
+    #[test]
+    fn a_listener_counts_as_dropping_for_a_while() {
+        let mut one = One::default();
+        let worst = |one: &One, at: u64| one.watch.worst(Mono(at * 1_000_000_000), ListenerId(3));
+        one.look(1, 0, 0);
+        one.look(3600, 0, 5);
+        one.look(3601, 0, 5);
+        assert_eq!(one.trouble(), None);
+        assert_eq!(worst(&one, 3601), Some(QueueTrouble::Dropping));
+        assert_eq!(worst(&one, 3659), Some(QueueTrouble::Dropping));
+        assert_eq!(worst(&one, 3660), None);
+    }
+
+    #[test]
     fn a_queue_that_grows_is_told_if_somebody_should_empty_it() {
         for is_idle in [false, true] {
             let mut one = One {
@@ -485,7 +571,7 @@ mod tests {
             let unknown = QueueSample::default();
             assert_eq!(watch.sample(now, ListenerId(0), 0, unknown, true), None);
         }
-        assert_eq!(watch.worst(ListenerId(0)), None);
+        assert_eq!(watch.worst(Mono(0), ListenerId(0)), None);
     }
 
     #[test]
@@ -501,10 +587,10 @@ mod tests {
             assert_eq!(watch.sample(Mono(1), listener, 0, calm, true), None);
         }
         assert_eq!(watch.sample(Mono(1), ListenerId(2), 9, full, true), None);
-        let worst = [1, 2, 3].map(|listener| watch.worst(ListenerId(listener)));
+        let worst = [1, 2, 3].map(|listener| watch.worst(Mono(0), ListenerId(listener)));
         assert_eq!(worst, [None, Some(QueueTrouble::Full), None]);
         watch.forget(ListenerId(2));
-        assert_eq!(watch.worst(ListenerId(2)), None);
+        assert_eq!(watch.worst(Mono(0), ListenerId(2)), None);
     }
 
     /// What may be told after this, if anything was.
@@ -513,6 +599,7 @@ mod tests {
             QueueNews::Full { .. } => QueueTrouble::Full,
             QueueNews::Dropping { .. } => QueueTrouble::Dropping,
             QueueNews::Growing { .. } => QueueTrouble::Growing,
+            QueueNews::Unserved { .. } => QueueTrouble::Unserved,
             QueueNews::Recovered { from, .. } => {
                 let (worst, since) = told.take().expect("something was told before");
                 assert_eq!(from, worst);
@@ -546,6 +633,7 @@ mod tests {
                     Some(QueueNews::Full { .. }) => prop_assert!(depth > LIMIT),
                     Some(QueueNews::Dropping { dropped, .. }) => prop_assert_eq!(dropped, more / 2),
                     Some(QueueNews::Growing { from, .. }) => prop_assert!(from < depth),
+                    Some(QueueNews::Unserved { .. }) => prop_assert!(false, "never looked for"),
                     Some(QueueNews::Recovered { dropped, .. }) => prop_assert!(dropped <= sum),
                     None => prop_assert!(!is_bad || told.is_some() || depth > LIMIT),
                 }

@@ -294,6 +294,7 @@ impl Core {
         let _what_follows_is_waited_for = self.supersede(worker);
         self.cancel_rollout(worker);
         self.dismiss_all(now, worker);
+        self.forgive_connections(worker);
         let known = &mut self.workers[worker.0 as usize];
         known.last_generation += 1;
         known.generation = known.last_generation;

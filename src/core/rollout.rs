@@ -180,7 +180,9 @@ impl Core {
             known.given_up = None;
         }
         let generation = known.generation;
-        if !known.stopped {
+        let is_stopped = known.stopped;
+        self.forgive_connections(worker);
+        if !is_stopped {
             self.take_clients_again(worker);
         }
         let positions = self.slots_of(worker);

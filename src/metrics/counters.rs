@@ -144,6 +144,7 @@ impl Counters {
             | Event::NobodyTaken { .. }
             | Event::ConnectionsFull { .. }
             | Event::ConnectionTimedOut { .. }
+            | Event::ConnectionsFailing { .. }
             | Event::InstanceReady { .. }
             | Event::ReadinessHidden { .. }
             | Event::SaysStopping { .. }

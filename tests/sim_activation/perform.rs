@@ -235,6 +235,7 @@ impl Life {
                 Activation::Eager => panic!("no client starts {worker:?}"),
             },
             Event::ConnectionsFull { .. } => self.seen.full += 1,
+            Event::ConnectionsFailing { .. } => {}
             Event::ConnectionTimedOut { .. } => self.seen.timed_out += 1,
             _ => {}
         }

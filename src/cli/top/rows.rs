@@ -308,7 +308,8 @@ fn listener_mood(state: &ListenerState) -> Mood {
         ListenerState::Missing
         | ListenerState::Damaged
         | ListenerState::Full
-        | ListenerState::Unserved => Mood::Bad,
+        | ListenerState::Unserved
+        | ListenerState::Dropping => Mood::Bad,
         ListenerState::Former | ListenerState::Other(_) => Mood::Plain,
     }
 }

@@ -70,6 +70,7 @@ fn status(depth: u64) -> Status {
         live: 1,
         accepted: 4711,
         refused: 12,
+        failures: 0,
     });
     let pool = vec![
         instance("app.0", Some(4711), WorkerState::Running, None),

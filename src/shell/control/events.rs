@@ -107,6 +107,9 @@ fn outline(event: &Event) -> (&'static str, About) {
             "connection-timed-out",
             About::instance(instance, Some(process)),
         ),
+        Event::ConnectionsFailing { instance, .. } => {
+            ("connections-failing", About::instance(instance, None))
+        }
         Event::AllStopped => ("all-stopped", About::default()),
         Event::InstanceReady {
             instance, process, ..

@@ -7,7 +7,7 @@ use crate::control::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout, Socket,
     SocketOption, Worker, WorkerState, rfc3339,
 };
-use crate::core::{Fault, InstanceId, LastEnd, ListenerCondition, Mono, State};
+use crate::core::{Fault, InstanceId, LastEnd, ListenerCondition, Mono, QueueTrouble, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
 use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
@@ -182,12 +182,19 @@ impl Shell {
             let endpoint = held.map_or(&planned.endpoint, |held| &held.address);
             sockets.push(socket(endpoint, depth));
         }
+        let trouble = self.control.queue_log.worst(now, id);
         let state = match self.core.listener_state(id) {
             ListenerCondition::Missing => ListenerState::Missing,
             ListenerCondition::Damaged => ListenerState::Damaged,
+            ListenerCondition::Listening if trouble == Some(QueueTrouble::Unserved) => {
+                ListenerState::Unserved
+            }
             ListenerCondition::Listening if is_full => ListenerState::Full,
             ListenerCondition::Listening if is_unserved => ListenerState::Unserved,
-            ListenerCondition::Listening => ListenerState::Listening,
+            ListenerCondition::Listening => match trouble {
+                Some(QueueTrouble::Dropping) => ListenerState::Dropping,
+                _ => ListenerState::Listening,
+            },
         };
         let detail = || Detail {
             place: plan
@@ -243,6 +250,7 @@ impl Shell {
                     live: counts.live.into(),
                     accepted: counts.accepted,
                     refused: counts.refused,
+                    failures: counts.failures,
                 };
                 ("per-connection", Some(connections))
             }
@@ -251,6 +259,7 @@ impl Shell {
             _ if self.core.is_stopped(id) && instances.iter().all(|one| one.pid.is_none()) => {
                 WorkerState::Stopped
             }
+            Some(_) if counts.is_failing => WorkerState::Degraded,
             Some(Connections { live: 0, .. }) => WorkerState::Waiting,
             Some(_) => WorkerState::Running,
             None if self.core.degraded(id).is_some() => WorkerState::Degraded,
