@@ -510,3 +510,32 @@ workers: {{ app: {{ command: [$PROBE, serve], listeners: [a, b], user: nobdy-at-
     let only = world.check(&yaml, &["--json", "--no-bind"]);
     assert_eq!(errors(&only.expect_code(78).json()).len(), 2);
 }
+
+/// What is wrong with an option is shown at its key, not at the address.
+#[test]
+fn a_failure_of_a_key_is_placed_at_the_key() {
+    let world = World::new();
+    let yaml = "
+listeners:
+  a:
+    address: 127.0.0.1:0
+    bind_to_device: no-such-device0
+  b:
+    address: 127.0.0.1:0
+    network_namespace: $DIR/nowhere
+  c:
+    address: 127.0.0.1:0
+    backlog: 2000000000
+";
+    let json = world.check(yaml, &["--json"]).expect_code(UNBOUND).json();
+    let lines: Vec<_> = errors(&json)
+        .iter()
+        .map(|one| one["line"].clone())
+        .collect();
+    assert_eq!(lines, [5, 8], "{json:#}");
+    let advice = json["advice"].as_array().expect("a list");
+    let backlog = advice
+        .iter()
+        .find(|one| one["kind"] == "backlog-over-somaxconn");
+    assert_eq!(backlog.expect("advice")["line"], 11, "{json:#}");
+}

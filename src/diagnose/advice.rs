@@ -128,7 +128,7 @@ pub fn note(note: &Note, plan: &Plan) -> Problem {
         } => {
             let listener = plan.listener(*listener);
             let socket = &listener.sockets[*socket];
-            let place = Some(socket.place);
+            let place = Some(listener.place_of(key).unwrap_or(socket.place));
             // The key comes from the table, so it is found there.
             match by_key(key) {
                 Some(spec) => option_changed(&listener.name, place, spec, asked, effective),
@@ -334,7 +334,7 @@ impl<'p> Adviser<'p> {
             );
             advice.add(
                 Problem::new(Kind::BacklogOverSomaxconn, message)
-                    .at(socket.place)
+                    .at(listener.place_of("backlog").unwrap_or(socket.place))
                     .of_listener(&listener.name)
                     .with_address(socket.endpoint.to_string())
                     .with_hint(format!(

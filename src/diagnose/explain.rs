@@ -7,8 +7,8 @@ use super::reach::{Audience, audience};
 use super::{kernel, kind_causes, option_causes, release, unix_causes};
 use crate::config::{Endpoint, SocketKind, Transport, UnixName};
 use crate::listener::{BindError, BindStep, Obstacle};
-use crate::plan::{ListenerId, Plan};
-use crate::report::{Kind, Problem, describe};
+use crate::plan::{ListenerId, ListenerPlan, Plan};
+use crate::report::{Kind, Place, Problem, describe};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use std::net::{IpAddr, SocketAddr};
@@ -35,7 +35,7 @@ pub fn unexplained(error: &BindError, plan: &Plan) -> Problem {
         }
     };
     Problem::new(kind, message(error, &listener.name, endpoint))
-        .at(socket.place)
+        .at(place(error, listener).unwrap_or(socket.place))
         .of_listener(&listener.name)
         .with_address(endpoint.to_string())
 }
@@ -148,6 +148,22 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
         Errno::EADDRNOTAVAIL => (not_here(problem, endpoint, machine), Vec::new()),
         Errno::EACCES | Errno::EPERM => (forbidden(problem, endpoint, machine), Vec::new()),
         errno => (other(problem, errno, endpoint, plan), Vec::new()),
+    }
+}
+
+/// Where the key was written that the failure is about; `None` if that is the address.
+fn place(error: &BindError, listener: &ListenerPlan) -> Option<Place> {
+    match error.step {
+        BindStep::SetOption("IP_ADD_MEMBERSHIP" | "IPV6_ADD_MEMBERSHIP" | "MCAST_JOIN_GROUP") => {
+            listener.place_of("multicast")
+        }
+        BindStep::SetOption(call) => listener.place_of(option_causes::key(call)),
+        BindStep::EnterNamespace => listener.place_of("network_namespace"),
+        BindStep::SetOwner => listener
+            .place_of("owner")
+            .or_else(|| listener.place_of("group")),
+        BindStep::Symlink => listener.place_of("symlinks"),
+        _ => None,
     }
 }
 

@@ -8,6 +8,11 @@ use crate::report::{Kind, Place, Problem, did_you_mean};
 use nix::errno::Errno;
 use std::path::Path;
 
+/// The key of an option of which this is the kernel's name.
+pub(super) fn key(call: &str) -> &str {
+    spec_of(call).map_or(call, |spec| spec.key)
+}
+
 /// Adds why the kernel refused the option, and what to do. `call` is the kernel's name for it or
 /// its key.
 pub(super) fn explain(
@@ -242,6 +247,7 @@ mod tests {
             symlinks: Vec::new(),
             remove_on_stop: true,
             presence: Presence::Required,
+            places: Vec::new(),
         }
     }
 

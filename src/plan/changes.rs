@@ -406,6 +406,7 @@ fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
         symlinks,
         remove_on_stop,
         presence,
+        places: _,
     } = after;
     let mut words = Vec::new();
     if before.backlog != *backlog {

@@ -106,6 +106,19 @@ pub struct ListenerPlan {
     pub remove_on_stop: bool,
     /// What to do when it cannot be bound.
     pub presence: Presence,
+    /// Where the keys were written that a message can be about.
+    #[serde(skip)]
+    pub places: Vec<(&'static str, Place)>,
+}
+
+impl ListenerPlan {
+    /// Where a key was written, if it was.
+    pub fn place_of(&self, key: &str) -> Option<Place> {
+        let mut places = self.places.iter();
+        places
+            .find(|(name, _)| *name == key)
+            .map(|(_, place)| *place)
+    }
 }
 
 /// One socket to bind.

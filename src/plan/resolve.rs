@@ -8,7 +8,7 @@ use super::model::{
 use crate::config::{self, Config, Hook, Hooks, Located, NotifyAccess, Output, Ready, Template};
 use crate::handoff::belongs_to_a_handoff;
 use crate::host::{ExecveLimits, Facts, UserFacts};
-use crate::report::{Kind, Problem, Report, Sources, describe, did_you_mean};
+use crate::report::{Kind, Place, Problem, Report, Sources, describe, did_you_mean};
 use std::collections::{HashMap, HashSet};
 
 /// Resolves everything that the configuration leaves to this machine. All that is missing is
@@ -84,6 +84,27 @@ impl Resolver<'_> {
                 endpoints.map(move |endpoint| SocketPlan { endpoint, place })
             })
             .collect();
+        let mut places: Vec<(&'static str, Place)> = listener
+            .options
+            .iter()
+            .map(|option| (option.value.spec.key, option.place))
+            .collect();
+        let written = [
+            ("backlog", listener.backlog.as_ref().map(|one| one.place)),
+            ("owner", listener.owner.as_ref().map(|one| one.place)),
+            ("group", listener.group.as_ref().map(|one| one.place)),
+            ("multicast", listener.multicast.first().map(|one| one.place)),
+            ("symlinks", listener.symlinks.first().map(|one| one.place)),
+            (
+                "network_namespace",
+                listener.network_namespace.as_ref().map(|one| one.place),
+            ),
+        ];
+        places.extend(
+            written
+                .into_iter()
+                .filter_map(|(key, place)| Some((key, place?))),
+        );
         // One socket is the rule, and room for four is what it gets.
         sockets.shrink_to_fit();
         ListenerPlan {
@@ -97,6 +118,7 @@ impl Resolver<'_> {
             symlinks: listener.symlinks.into_iter().map(|one| one.value).collect(),
             remove_on_stop: listener.remove_on_stop,
             presence: listener.presence,
+            places,
             name: listener.name.value,
             sockets,
             backlog: listener

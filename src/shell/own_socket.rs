@@ -108,6 +108,7 @@ fn plan(name: &str, kind: UnixKind, path: &Path, (group, mode): (Option<u32>, u3
             symlinks: Vec::new(),
             remove_on_stop: true,
             presence: Presence::Required,
+            places: Vec::new(),
         }],
         workers: Vec::new(),
         ..Plan::default()

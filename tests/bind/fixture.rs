@@ -131,6 +131,7 @@ pub fn plan(listeners: &[&[Endpoint]], access: Access) -> Plan {
         symlinks: Vec::new(),
         remove_on_stop: true,
         presence: listend::config::Presence::Required,
+        places: Vec::new(),
     };
     Plan {
         listeners: listeners.iter().enumerate().map(listener).collect(),
