@@ -396,6 +396,50 @@ workers: {{ app: {{ command: [$PROBE, serve], listeners: [web, app] }} }}
     daemon.stop();
 }
 
+/// The same port on another address of the configuration is a change, which the daemon itself does not
+/// stand in the way of; others do.
+#[test]
+fn check_of_a_changed_address_tells_the_daemon_from_others() {
+    let world = World::new();
+    let port = free_port();
+    let yaml = |address: &str| {
+        format!(
+            "
+listeners: {{ web: '{address}:{port}' }}
+workers: {{ app: {{ command: [sleep, '1000'], listeners: [web] }} }}
+"
+        )
+    };
+    let daemon = world.run_with(&yaml("127.0.0.1"), |start| {
+        start.words_behind(["--control", "$DIR/control.sock"]);
+    });
+    daemon.line(&["started, pid"]);
+    let reload = ["reload", "--control", "$DIR/control.sock"];
+    let file = world.write("listend.yaml", &yaml("0.0.0.0"));
+    let check = ["check", "--json", "-c", file.to_str().expect("UTF-8")];
+    let json = world.finish(check).expect_code(0).json();
+    let advice = json["advice"].as_array().expect("a list of advice");
+    let held = advice.iter().find(|one| one["kind"] == "held-by-listend");
+    let held = held.expect("advice").to_string();
+    let has = format!("is bound to 127.0.0.1:{port}");
+    assert!(held.contains(&has) && !held.contains("already"), "{held}");
+
+    let other = TcpListener::bind(("127.0.0.2", port)).expect("bind");
+    let hint = format!("stop process {}, or choose", std::process::id());
+    let json = world.finish(check).expect_code(UNBOUND).json();
+    let errors = errors(&json);
+    assert_eq!(errors.len(), 1, "{json:#}");
+    let said = errors[0]["hint"].as_str().expect("a hint");
+    assert!(said.contains(&hint), "{said}");
+    let refused = world.finish(reload).expect_code(1);
+    assert!(refused.stderr.contains(&hint), "{refused:#?}");
+    let causes = refused.stderr.matches("cause: ").count();
+    assert_eq!(causes, 1, "{refused:#?}");
+    drop(other);
+    world.finish(reload).expect_code(0);
+    daemon.stop();
+}
+
 /// A connection keeps a port for as long as it is open: nobody is told to wait for that.
 #[test]
 fn a_connection_in_the_way_is_named_with_its_process() {

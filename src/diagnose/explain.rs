@@ -1,6 +1,6 @@
 //! A failed bind as a [`Problem`]: what, why on this machine, and what to do.
 
-use super::find::{find, find_socket};
+use super::find::{Finding, find, find_others, find_socket};
 use super::holder::held_by_listend;
 use super::machine::Machine;
 use super::reach::{Audience, audience};
@@ -19,7 +19,7 @@ const ADDRESSES_SHOWN: usize = 8;
 
 /// Turns a failure into a problem, with its cause on this machine and what to do about it.
 pub fn explain(error: &BindError, plan: &Plan, machine: &Machine) -> Problem {
-    explained(error, plan, machine).0
+    explained(error, plan, machine, own_pid()).0
 }
 
 /// What failed, without asking this machine why.
@@ -40,30 +40,60 @@ pub fn unexplained(error: &BindError, plan: &Plan) -> Problem {
         .with_address(endpoint.to_string())
 }
 
+/// As [`explain`], for what the listend with this pid has tried to bind.
+pub fn explain_for_daemon(
+    error: &BindError,
+    plan: &Plan,
+    machine: &Machine,
+    daemon: i32,
+) -> Problem {
+    explained(error, plan, machine, daemon).0
+}
+
 /// As [`explain`], for `check`: an address held by the listend that runs this very configuration is no
-/// error but advice ([`Kind::HeldByListend`]), because people check before they reload.
+/// error but advice ([`Kind::HeldByListend`]), because people check before they reload. What others
+/// hold beside it is one, as it is for the reload.
 pub fn explain_for_check(
     error: &BindError,
     plan: &Plan,
     machine: &Machine,
     config: &Path,
 ) -> Problem {
-    let (problem, pids) = explained(error, plan, machine);
-    let Some(pid) = pids.into_iter().find(|pid| held_by_listend(*pid, config)) else {
+    let (problem, finding) = explained(error, plan, machine, own_pid());
+    let mut pids = finding.pids.iter();
+    let Some(&pid) = pids.find(|pid| held_by_listend(**pid, config)) else {
         return problem;
     };
+    if finding.sockets.iter().any(|(_, pids)| !pids.contains(&pid)) {
+        return explain_for_daemon(error, plan, machine, pid);
+    }
     let listener = plan.listener(error.listener);
     let endpoint = &listener.sockets[error.socket].endpoint;
+    let (name, asked) = (&listener.name, words(endpoint));
+    let is_inet = matches!(endpoint, Endpoint::Inet { .. });
+    let other = finding.sockets.into_iter().map(|(local, _)| local);
+    let mut other = other.filter(|local| is_inet && *local != endpoint.to_string());
+    let (message, hint) = match other.next() {
+        None => (
+            format!(
+                "listener `{name}` is already bound to {asked} by the listend that runs this \
+                 configuration (pid {pid})"
+            ),
+            "nothing to do: it could not be tried, and it is bound already".to_owned(),
+        ),
+        Some(local) => (
+            format!(
+                "listener `{name}`: {asked} could not be tried, as the listend that runs this \
+                 configuration (pid {pid}) is bound to {local}"
+            ),
+            "`listend reload` binds the one in place of the other".to_owned(),
+        ),
+    };
     Problem {
         kind: Kind::HeldByListend,
-        message: format!(
-            "listener `{}` is already bound to {} by the listend that runs this configuration \
-             (pid {pid})",
-            listener.name,
-            words(endpoint)
-        ),
+        message,
         causes: Vec::new(),
-        hint: Some("nothing to do: it could not be tried, and it is bound already".to_owned()),
+        hint: Some(hint),
         ..problem
     }
 }
@@ -76,8 +106,12 @@ pub fn explain_for_run(
     machine: &Machine,
     config: &Path,
 ) -> Problem {
-    let (problem, pids) = explained(error, plan, machine);
-    match pids.into_iter().find(|pid| held_by_listend(*pid, config)) {
+    let (problem, finding) = explained(error, plan, machine, own_pid());
+    match finding
+        .pids
+        .into_iter()
+        .find(|pid| held_by_listend(*pid, config))
+    {
         None => problem,
         Some(pid) => problem.with_hint(format!(
             "listend already runs this configuration (pid {pid}): `listend reload` applies changes"
@@ -85,8 +119,12 @@ pub fn explain_for_run(
     }
 }
 
-/// The problem, and the processes that have the address.
-fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec<i32>) {
+fn own_pid() -> i32 {
+    std::process::id().cast_signed()
+}
+
+/// The problem, and who has the address; `own` is the process that has tried to bind it.
+fn explained(error: &BindError, plan: &Plan, machine: &Machine, own: i32) -> (Problem, Finding) {
     let listener = plan.listener(error.listener);
     let machine = machine.of(listener);
     let socket = &listener.sockets[error.socket];
@@ -106,48 +144,51 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine) -> (Problem, Vec
                      remove it yourself"
                 }
             };
-            (problem.with_hint(hint.to_owned()), Vec::new())
+            (problem.with_hint(hint.to_owned()), Finding::default())
         }
         _ if matches!(error.obstacle, Some(Obstacle::Interference)) => {
             let hint = "find out who else writes to the folder, and try again";
-            (problem.with_hint(hint.to_owned()), Vec::new())
+            (problem.with_hint(hint.to_owned()), Finding::default())
         }
         _ if matches!(error.obstacle, Some(Obstacle::OtherHands(_))) => {
             let hint = "choose a path whose folders belong to root, or name the folder itself and not \
                         a link to it";
-            (problem.with_hint(hint.to_owned()), Vec::new())
+            (problem.with_hint(hint.to_owned()), Finding::default())
         }
         _ if error.step == BindStep::EnterNamespace => {
             let path = error.path.clone().unwrap_or_default();
             let explained = option_causes::namespace(problem, error.errno, &path, machine);
-            (explained, Vec::new())
+            (explained, Finding::default())
         }
-        Errno::EADDRINUSE => in_use(problem, error, plan, machine),
+        Errno::EADDRINUSE => in_use(problem, error, plan, machine, own),
         _ if let BindStep::SetOption(call) = error.step => {
             let explained = option_causes::explain(problem, call, errno, listener, machine);
-            (explained, Vec::new())
+            (explained, Finding::default())
         }
         _ if is_lacking(errno, error.step, endpoint) => (
             kernel::missing(problem, errno, endpoint, machine.kernel()),
-            Vec::new(),
+            Finding::default(),
         ),
         _ if let Endpoint::MessageQueue { name } = endpoint => (
             kind_causes::message_queue(problem, errno, name, listener, machine),
-            Vec::new(),
+            Finding::default(),
         ),
         _ if let Endpoint::Special { path, .. } = endpoint => {
             let problem = kind_causes::special(problem, errno, path, machine);
             let known = problem.hint.is_some();
             let explain = |problem| unix_causes::explain(problem, error, path, machine);
-            (if known { problem } else { explain(problem) }, Vec::new())
+            (
+                if known { problem } else { explain(problem) },
+                Finding::default(),
+            )
         }
         _ if let Some(path) = error.path.as_deref().or(endpoint.path()) => (
             unix_causes::explain(problem, error, path, machine),
-            Vec::new(),
+            Finding::default(),
         ),
-        Errno::EADDRNOTAVAIL => (not_here(problem, endpoint, machine), Vec::new()),
-        Errno::EACCES | Errno::EPERM => (forbidden(problem, endpoint, machine), Vec::new()),
-        errno => (other(problem, errno, endpoint, plan), Vec::new()),
+        Errno::EADDRNOTAVAIL => (not_here(problem, endpoint, machine), Finding::default()),
+        Errno::EACCES | Errno::EPERM => (forbidden(problem, endpoint, machine), Finding::default()),
+        errno => (other(problem, errno, endpoint, plan), Finding::default()),
     }
 }
 
@@ -263,24 +304,30 @@ fn in_use(
     error: &BindError,
     plan: &Plan,
     machine: &Machine,
-) -> (Problem, Vec<i32>) {
+    own: i32,
+) -> (Problem, Finding) {
     let endpoint = &plan.listener(error.listener).sockets[error.socket].endpoint;
-    let finding = match error.obstacle {
+    let mut finding = match error.obstacle {
         Some(Obstacle::LiveServer {
             socket: Some(inode),
         }) => find_socket(endpoint, inode, machine),
         _ => find(endpoint, machine),
     };
-    let pids = &finding.pids;
-    let causes = finding.causes.clone();
-    let mut problem = Problem { causes, ..problem };
-    let ourselves = i32::try_from(std::process::id()).is_ok_and(|pid| pids.contains(&pid));
-    let hint = if let Some((id, index)) = (ourselves
-        || (pids.is_empty() && endpoint.path().is_some()))
-    // `check` has released everything again by now, and so nobody is seen to hold it.
-    .then(|| rival(error, plan))
-    .flatten()
-    {
+    let ourselves = finding.pids.contains(&own);
+    let nobody = finding.pids.is_empty();
+    let rival = (ourselves || (nobody && endpoint.path().is_some()))
+        // `check` has released everything again by now, and so nobody is seen to hold it.
+        .then(|| rival(error, plan))
+        .flatten();
+    if ourselves && rival.is_none() {
+        // Its own socket is no obstacle to the process that gives it up for the new one.
+        finding = find_others(endpoint, machine, own);
+    }
+    let mut problem = Problem {
+        causes: finding.causes.clone(),
+        ..problem
+    };
+    let hint = if let Some((id, index)) = rival {
         if !ourselves {
             problem.causes.clear();
         }
@@ -292,8 +339,8 @@ fn in_use(
     } else {
         release::hint(&finding, endpoint, machine)
     };
-    problem.holder = finding.holders.into_iter().next();
-    (problem.with_hint(hint), finding.pids)
+    problem.holder = finding.holders.first().cloned();
+    (problem.with_hint(hint), finding)
 }
 
 /// Another socket of the same plan that is in the way.

@@ -22,6 +22,8 @@ pub(super) struct Finding {
     pub(super) holders: Vec<Holder>,
     /// Every process that has one of the sockets in the way.
     pub(super) pids: Vec<i32>,
+    /// What each of those sockets is bound to, and who has it.
+    pub(super) sockets: Vec<(String, Vec<i32>)>,
     /// One line for each.
     pub(super) causes: Vec<String>,
     /// Whether only connections are in the way.
@@ -92,6 +94,16 @@ pub(super) fn find(endpoint: &Endpoint, machine: &Machine) -> Finding {
     found(occupants, endpoint, machine)
 }
 
+/// The same without the sockets of this process, unless there are no others.
+pub(super) fn find_others(endpoint: &Endpoint, machine: &Machine, own: i32) -> Finding {
+    let mut occupants = occupants(endpoint, machine).unwrap_or_default();
+    let is_other = |occupant: &Occupant| !occupant.pids.contains(&own);
+    if occupants.iter().any(is_other) {
+        occupants.retain(is_other);
+    }
+    found(occupants, endpoint, machine)
+}
+
 /// Says who has the unix socket with this inode.
 pub(super) fn find_socket(endpoint: &Endpoint, inode: u32, machine: &Machine) -> Finding {
     let pids = machine.processes_of(u64::from(inode)).to_vec();
@@ -107,6 +119,8 @@ fn found(occupants: Vec<Occupant>, endpoint: &Endpoint, machine: &Machine) -> Fi
     let mut finding = Finding::default();
     for occupant in occupants {
         finding.pids.extend_from_slice(&occupant.pids);
+        let local = occupant.local.clone();
+        finding.sockets.push((local, occupant.pids.clone()));
         // All are of one state: what matters most.
         finding.only_connections = occupant.state != State::Server && occupant.remote.is_some();
         finding.only_ended = occupant.state == State::TimeWait;

@@ -24,7 +24,7 @@ mod unix_causes;
 
 pub use adoption::explain_adoption;
 pub use advice::{Tried, advise, note};
-pub use explain::{explain, explain_for_check, explain_for_run, unexplained};
+pub use explain::{explain, explain_for_check, explain_for_daemon, explain_for_run, unexplained};
 pub use facts::{Bind, Facts, HolderFacts, PortFacts, QueueFacts, facts};
 pub use holder::held_by_listend;
 pub use machine::{Interface, Machine, Process, Settings};

@@ -172,12 +172,17 @@ impl Shell {
                 let (pid, inodes) = (known.pid, inodes(&sockets));
                 alone(|| to_words(evidence::look(pid, &inodes, which)).into_bytes()).map(Some)
             }
-            Look::Diagnosis(failed) => alone(|| {
-                let machine = Machine::new();
-                let explain = |error: &BindError| diagnose::explain(error, &failed.plan, &machine);
-                serde_json::to_vec(&diagnosis(failed, explain)).unwrap_or_default()
-            })
-            .map(Some),
+            Look::Diagnosis(failed) => {
+                let daemon = std::process::id().cast_signed();
+                alone(|| {
+                    let machine = Machine::new();
+                    let explain = |error: &BindError| {
+                        diagnose::explain_for_daemon(error, &failed.plan, &machine, daemon)
+                    };
+                    serde_json::to_vec(&diagnosis(failed, explain)).unwrap_or_default()
+                })
+                .map(Some)
+            }
             Look::Nothing => Ok(None),
         }
     }
