@@ -357,6 +357,12 @@ fn netlink() {
     assert_eq!(socket(&puppet).protocol, 15);
     assert_eq!(socket(&puppet).name, "netlink:1");
     daemon.stop();
+    // What systemd writes in decimal is a mask.
+    let refused = world.check("listeners: { it: 'netlink:route 1361' }", &[]);
+    let said = refused.expect_code(69).text();
+    assert!(said.contains("in hexadecimal: 0x551"), "{said}");
+    let masked = world.check("listeners: { it: 'netlink:route 0x551' }", &[]);
+    masked.expect_code(0);
 }
 
 // netlink(7), NETLINK_KOBJECT_UEVENT: a new interface is a message to group 1.

@@ -2,6 +2,7 @@
 //! queues and namespaces.
 
 use super::machine::Machine;
+use crate::config::Endpoint;
 use crate::config::options::{OPTIONS, OptionSpec, OptionValue};
 use crate::plan::ListenerPlan;
 use crate::report::{Kind, Place, Problem, did_you_mean};
@@ -64,6 +65,12 @@ pub(super) fn explain(
         }
         Errno::ENOENT if call == "TCP_CONGESTION" || name == "tcp_congestion" => {
             congestion(problem, &text)
+        }
+        Errno::EINVAL if let Some(group) = netlink_group(call, listener) => {
+            problem.with_hint(format!(
+                "this family has no group of that number; a bit mask of groups, as systemd has it, \
+                 is written in hexadecimal: {group:#x}"
+            ))
         }
         Errno::EINVAL => problem.with_hint(format!(
             "the kernel does not take this value of `{name}:`; it may depend on the machine's \
@@ -198,6 +205,15 @@ pub fn namespace(problem: Problem, errno: i32, path: &Path, machine: &Machine) -
             ),
         _ => problem,
     }
+}
+
+/// The group that could not be joined, if `call` is that.
+fn netlink_group(call: &str, listener: &ListenerPlan) -> Option<u32> {
+    let mut endpoints = listener.sockets.iter().map(|socket| &socket.endpoint);
+    endpoints.find_map(|endpoint| match endpoint {
+        Endpoint::Netlink { group, .. } if call == "NETLINK_ADD_MEMBERSHIP" => Some(*group),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
