@@ -7,7 +7,7 @@ use super::watch::Owner;
 use super::words;
 use crate::config::{Endpoint, Presence, UnixName};
 use crate::core::{Input, Missing, Repaired};
-use crate::listener::{self, BindError, BoundSocket, Repair};
+use crate::listener::{self, BindError, BoundSocket, Damage, Repair};
 use crate::plan::{ListenerId, WorkerId};
 use crate::report::Problem;
 use crate::sys;
@@ -147,25 +147,33 @@ impl Shell {
             // Until it is repaired its event would come for ever.
             self.watch.not(&self.epoll, held);
             let what = words::damage(damage);
-            let words = format!("{} was {what} by {}", held.address, self.suspects(listener));
+            // shutdown(2) takes the socket, the others only a right to the folder.
+            let anybody = damage != Damage::ShutDown;
+            let by = self.suspects(listener, anybody);
+            let words = format!("{} was {what} by {by}", held.address);
             self.damages.insert((listener, socket), words);
             self.feed(Input::ListenerDamaged { listener, socket });
         }
     }
 
-    /// Who has a listener. Neither shutdown(2) nor unlink(2) leaves a trace of who called it.
-    fn suspects(&self, listener: ListenerId) -> String {
+    /// Who may have done something to a listener: the instances that have it, and `anybody` else.
+    /// Neither shutdown(2) nor unlink(2) leaves a trace of who called it.
+    fn suspects(&self, listener: ListenerId, anybody: bool) -> String {
         let has_it = |worker| self.plan.worker(worker).listeners.contains(&listener);
         let mut running: Vec<_> = self.processes.instances().collect();
         running.retain(|instance| has_it(instance.worker));
         running.sort_unstable();
         let names = running.into_iter();
-        let names: Vec<String> = names
+        let mut names: Vec<String> = names
             .map(|instance| words::instance_name(&self.plan, instance))
             .collect();
-        match names.as_slice() {
-            [] => "somebody who had it".to_owned(),
-            several => several.join(" or "),
+        // In a rollout there are two of one name.
+        names.dedup();
+        match (names.as_slice(), anybody) {
+            ([], true) => "somebody".to_owned(),
+            ([], false) => "somebody who had it".to_owned(),
+            (several, true) => format!("{} or somebody else", several.join(" or ")),
+            (several, false) => several.join(" or "),
         }
     }
 

@@ -667,7 +667,7 @@ pub(super) fn damage(damage: Damage) -> &'static str {
         Damage::PathGone => "removed",
         Damage::PathReplaced => "replaced",
         Damage::RightsChanged => "given other rights",
-        Damage::LinkGone => "deprived of a link to it",
+        Damage::LinkGone => "deprived of a symbolic link",
     }
 }
 
