@@ -337,7 +337,7 @@ fn what_is_not_asked_for_is_not_there_and_what_is_unknown_is_null() {
             r#""kind":"fifo","queue":null}],"state":"listening","workers":["batch"]}],"#,
             r#""workers":[{"name":"batch","activation":"on-demand","generation":1,"#,
             r#""state":"waiting","setback":null,"instances":[{"name":"batch","generation":1,"pid":null,"#,
-            r#""state":"waiting","reloading":false,"status":null,"since":"2026-01-31T11:00:00Z","restarts":0,"last_exit":"exit status 0"}],"#,
+            r#""state":"waiting","reloading":false,"status":null,"since":"2026-01-31T11:00:00Z","restarts":0,"last_exit":"exit status 0","exit_status":null,"exit_signal":null,"next_try":null}],"#,
             r#""listeners":["spool"],"connections":null}]}"#
         )
     );
@@ -391,6 +391,9 @@ fn instance(
         since: rfc3339(NOON - ago),
         restarts,
         last_exit: last_exit.map(str::to_owned),
+        exit_status: None,
+        exit_signal: None,
+        next_try: None,
     }
 }
 

@@ -44,6 +44,9 @@ fn instance(name: &str, state: WorkerState, last_exit: Option<&str>) -> Instance
         since: rfc3339(0),
         restarts: 0,
         last_exit: last_exit.map(str::to_owned),
+        exit_status: None,
+        exit_signal: None,
+        next_try: None,
     }
 }
 
@@ -319,6 +322,11 @@ fn what_speaks_something_else_is_not_believed() {
             b"{\"error\":\"org.example.Odd\",\"parameters\":{\"x\":1}}\0",
             1,
             "org.example.Odd {\"x\":1}",
+        ),
+        (
+            b"{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{\"parameter\":\"instances\"}}\0",
+            1,
+            "the daemon does not accept this value of `instances`",
         ),
         (
             b"{\"error\":\"org.varlink.service.MethodNotFound\"}\0",

@@ -419,3 +419,87 @@ workers:
     printed(&world, &[]).expect_code(0);
     daemon.stop();
 }
+
+// `restart: never` says that nobody starts it again, not that nothing is wrong.
+#[test]
+fn what_ended_badly_and_is_left_so_has_failed() {
+    let world = World::new();
+    let daemon = varlink::run(
+        &world,
+        "
+listeners: { web: '127.0.0.1:0', other: '127.0.0.1:0' }
+workers:
+  bad: { command: [sh, -c, 'exit 3'], listeners: [web], restart: never }
+  good: { command: [sh, -c, 'exit 0'], listeners: [other], restart: never }
+",
+    );
+    daemon.line(&["bad.0: exited with exit status 3"]);
+    daemon.line(&["good.0: exited with exit status 0"]);
+    let mut client = Varlink::connect(&world);
+    let workers = client.ask("Status", json!({}))["workers"].take();
+    assert_eq!(workers[0]["state"], "failed");
+    assert_eq!(workers[0]["instances"][0]["exit_status"], 3);
+    assert_eq!(workers[1]["state"], "stopped");
+    let finished = printed(&world, &[]).expect_code(1);
+    assert!(
+        finished
+            .stderr
+            .contains("of worker `bad`: failed: exit status 3"),
+        "{finished:?}"
+    );
+    assert!(!finished.stderr.contains("good"), "{finished:?}");
+    client.call("Stop", json!({ "worker": "bad" }));
+    assert_eq!(app(&mut client, json!({}))["state"], "stopped");
+    printed(&world, &[]).expect_code(0);
+    daemon.stop();
+}
+
+#[test]
+fn how_a_process_ended_and_when_the_next_begins_is_told_to_programs_and_people() {
+    let world = World::new();
+    let daemon = varlink::run(
+        &world,
+        "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [web]
+    restart: { backoff: 1h..2h }
+",
+    );
+    let puppet = world.puppet();
+    daemon.line(&["app.0: started"]);
+    let mut watch = Varlink::connect(&world);
+    watch.call_with("Watch", json!({}), json!({ "more": true }));
+    assert_eq!(
+        watch.next().expect("the first")["parameters"]["event"],
+        Value::Null
+    );
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(puppet.pid()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .expect("kill");
+    let event = watch.next().expect("an event")["parameters"]["event"].take();
+    assert_eq!(event["kind"], "instance-exited");
+    assert_eq!(event["exit_signal"], "SIGKILL");
+    assert_eq!(event["exit_status"], Value::Null);
+
+    // By the name that is shown as well as by that of the worker.
+    let mut client = Varlink::connect(&world);
+    let instance = app(&mut client, json!({ "name": "app.0" }))["instances"][0].take();
+    assert_eq!(instance["state"], "backoff");
+    assert_eq!(instance["exit_signal"], "SIGKILL");
+    assert!(instance["next_try"].is_string(), "{instance}");
+    let finished = printed(&world, &["app.0"]).expect_code(1);
+    assert!(finished.stdout.contains("\n  next try in "), "{finished:?}");
+    let (error, _) = client.error("Status", json!({ "name": "app.1" }));
+    assert_eq!(error, "NoSuchThing");
+    client.call("Stop", json!({ "worker": "app.0" }));
+    assert_eq!(
+        app(&mut client, json!({}))["instances"][0]["next_try"],
+        Value::Null
+    );
+    daemon.stop();
+}

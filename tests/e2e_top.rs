@@ -98,6 +98,9 @@ fn status() -> Status {
         since: rfc3339(0),
         restarts: 0,
         last_exit: None,
+        exit_status: None,
+        exit_signal: None,
+        next_try: None,
     };
     let worker = |name: &str| Worker {
         name: name.to_owned(),

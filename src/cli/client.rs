@@ -319,7 +319,7 @@ impl Denied {
             ),
             "InvalidParameter" => (
                 format!(
-                    "the daemon does not take this {}",
+                    "the daemon does not accept this value of `{}`",
                     self.parameter("parameter")
                 ),
                 None,

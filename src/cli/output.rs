@@ -134,8 +134,11 @@ pub fn style() -> Style {
 
 /// How many columns standard output has; 80 where nobody knows.
 pub fn columns() -> usize {
-    let known = io::stdout().is_terminal();
-    let size = known.then(crossterm::terminal::size).and_then(Result::ok);
+    if !io::stdout().is_terminal() {
+        // For a file or a program nothing is cut.
+        return usize::MAX;
+    }
+    let size = crossterm::terminal::size().ok();
     // A serial line says that it has none.
     let size = size.filter(|(columns, _)| *columns > 0);
     size.map_or(80, |(columns, _)| usize::from(columns))

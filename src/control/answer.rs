@@ -48,6 +48,12 @@ pub struct Event {
     pub instance: Option<String>,
     /// The process that it is about.
     pub pid: Option<u32>,
+    /// The exit status of a process that has ended; `None` where it has none.
+    #[serde(default)]
+    pub exit_status: Option<i32>,
+    /// The signal that killed it, by name; `None` where none did.
+    #[serde(default)]
+    pub exit_signal: Option<String>,
     /// The same for people, as it stands in the log.
     pub message: String,
 }

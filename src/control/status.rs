@@ -140,6 +140,16 @@ pub struct Instance {
     pub restarts: u64,
     /// How the last process ended, in words; `None` where none has.
     pub last_exit: Option<String>,
+    /// The exit status of that process; `None` where it has none.
+    #[serde(default)]
+    pub exit_status: Option<i32>,
+    /// The signal that killed that process, by name; `None` where none did.
+    #[serde(default)]
+    pub exit_signal: Option<String>,
+    /// When it is started again, or may be, as [`super::rfc3339`] has it; `None` where that is not
+    /// said.
+    #[serde(default)]
+    pub next_try: Option<String>,
 }
 
 impl Instance {
@@ -383,6 +393,9 @@ mod tests {
             since: super::super::rfc3339(0),
             restarts: 0,
             last_exit: last_exit.map(str::to_owned),
+            exit_status: None,
+            exit_signal: None,
+            next_try: None,
         }
     }
 

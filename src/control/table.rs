@@ -97,7 +97,7 @@ fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
                 row[2] = worker_state(worker);
             }
             sheet.row(row);
-            says(sheet, "  ", only);
+            says(sheet, "  ", only, now);
         }
         None => {
             let mut row: [Cell; 7] = Default::default();
@@ -107,7 +107,7 @@ fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
                 let name = Cell::text(&format!("  {}", one.name));
                 let generation = generation_of(one).unwrap_or_default();
                 sheet.row(instance(name, generation, one, now));
-                says(sheet, "    ", one);
+                says(sheet, "    ", one, now);
             }
         }
     }
@@ -135,7 +135,11 @@ fn worker_state(worker: &Worker) -> Cell {
     Cell::coloured(worker.state.word(), worker_colour(&worker.state))
 }
 
-fn says(sheet: &mut Sheet<7>, indent: &str, instance: &Instance) {
+fn says(sheet: &mut Sheet<7>, indent: &str, instance: &Instance, now: u64) {
+    let next = instance.next_try.as_deref();
+    if let Some(left) = next.and_then(|at| time::left(at, now)) {
+        sheet.note(format!("{indent}next try in {left}"));
+    }
     if let Some(words) = &instance.status {
         sheet.note(format!("{indent}says: {}", clean(words)));
     }

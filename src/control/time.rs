@@ -16,6 +16,11 @@ pub fn age(since: &str, now: u64) -> Option<String> {
     parse(since).map(|since| short(now.saturating_sub(since)))
 }
 
+/// How long it is until then, in the two largest units.
+pub(super) fn left(until: &str, now: u64) -> Option<String> {
+    parse(until).map(|until| short(until.saturating_sub(now)))
+}
+
 /// The way back, for exactly this shape.
 pub(super) fn parse(text: &str) -> Option<u64> {
     let bytes: &[u8; 20] = text.as_bytes().try_into().ok()?;

@@ -1,10 +1,12 @@
 //! What can be told about instances and listeners to whoever asks.
 
+use super::backoff::is_failure;
 use super::event::HookEnd;
 use super::input::{Edition, ExitStatus, InstanceId};
-use super::instance::{Fault, Role, State};
+use super::instance::{Fault, Role, Slot, State};
 use super::machine::{Core, Phase};
 use super::time::Mono;
+use crate::config::RestartPolicy;
 use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
 use std::time::Duration;
@@ -22,6 +24,9 @@ pub struct Facts {
     pub restarts: u64,
     /// How its last process ended.
     pub last_end: Option<LastEnd>,
+    /// Whether it has ended badly and is not started again, as its restart policy says and nobody has
+    /// asked for.
+    pub failed: bool,
     /// What it is to its worker.
     pub role: Role,
 }
@@ -71,8 +76,25 @@ impl Core {
             reloading: slot.reloading,
             restarts: slot.starts.saturating_sub(1),
             last_end: slot.last_end,
+            failed: self.is_left_failed(slot),
             role: slot.role,
         })
+    }
+
+    fn is_left_failed(&self, slot: &Slot) -> bool {
+        let restart = &slot.life.restart;
+        let is_left = slot.state == State::Stopped
+            && restart.policy == RestartPolicy::Never
+            && self.phase == Phase::Running
+            && !self.is_stopped(slot.instance.worker);
+        let badly = match slot.last_end {
+            Some(LastEnd::Exited { status, cause, .. }) => {
+                cause.is_some() || is_failure(status, restart)
+            }
+            Some(LastEnd::NotLaunched { .. } | LastEnd::NotPrepared { .. }) => true,
+            None => false,
+        };
+        is_left && badly
     }
 
     /// How the start of an instance ended whose command after the end runs; `None` if it was

@@ -1,19 +1,15 @@
 //! The core's events in words. Every line says what happens next.
 
-use super::signals::Arrived;
 use crate::config::{OnFailure, Overflow};
-use crate::connection::End;
 use crate::core::{
     ConnectionId, Event, ExitStatus, FailureReason, HookEnd, HookKind, InstanceId, Next, ProcessId,
     Refusal, Repaired,
 };
 use crate::listener::{Damage, Disturbed};
 use crate::plan::{Activation, ListenerId, Plan, WorkerId};
-use crate::sys::Origin;
 use log::Level;
 use nix::sys::signal::Signal;
 use std::collections::HashMap;
-use std::fs;
 use std::time::Duration;
 
 /// What the words need besides the event.
@@ -627,24 +623,6 @@ pub(super) fn serves_connections(plan: &Plan, worker: WorkerId) -> bool {
     matches!(activation, Activation::PerConnection(_))
 }
 
-/// Where a client is, as it is shown elsewhere: `127.0.0.1:4711`, `/run/x.sock`, `@name`.
-pub(super) fn end(end: &End) -> String {
-    match end {
-        End::Inet(address) => address.to_string(),
-        // A client chooses its own name, and may not write lines of its own here.
-        End::Path(path) => {
-            let path = path.to_string_lossy();
-            path.replace(char::is_control, "\u{fffd}")
-        }
-        End::Abstract(name) => {
-            let name = String::from_utf8_lossy(name);
-            format!("@{}", name.replace(char::is_control, "@"))
-        }
-        End::Vsock { cid, port } => format!("vsock:{cid}:{port}"),
-        End::Unnamed => "an unnamed client".to_owned(),
-    }
-}
-
 /// The key of a command around an instance.
 pub(super) fn hook_word(kind: HookKind) -> &'static str {
     match kind {
@@ -742,6 +720,22 @@ pub(super) fn status_words(status: ExitStatus) -> String {
     }
 }
 
+/// The exit status, if there is one that is known.
+pub(super) fn exit_code(status: ExitStatus) -> Option<i32> {
+    match status {
+        ExitStatus::Code(-1) | ExitStatus::Signal { .. } => None,
+        ExitStatus::Code(code) => Some(code),
+    }
+}
+
+/// The signal that killed a process, by name.
+pub(super) fn exit_signal(status: ExitStatus) -> Option<String> {
+    match status {
+        ExitStatus::Code(_) => None,
+        ExitStatus::Signal { number, .. } => Some(signal_name(number)),
+    }
+}
+
 /// `SIGTERM`; realtime signals count from SIGRTMIN, as kill(1) has them.
 pub(super) fn signal_name(number: i32) -> String {
     match Signal::try_from(number) {
@@ -770,21 +764,8 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
-/// `SIGTERM from pid 4711 (systemd)`.
-pub(super) fn arrival(arrived: Arrived) -> String {
-    let name = signal_name(arrived.number);
-    match arrived.origin {
-        Origin::Kernel => format!("{name} from the terminal"),
-        Origin::Process { pid: 0, uid } => format!("{name} from outside this container, uid {uid}"),
-        Origin::Process { pid, uid } => match fs::read_to_string(format!("/proc/{pid}/comm")) {
-            Ok(command) => {
-                let command = command.trim_end().replace(char::is_control, "?");
-                format!("{name} from pid {pid} ({command}), uid {uid}")
-            }
-            Err(_) => format!("{name} from pid {pid}, uid {uid}"),
-        },
-    }
-}
-
+mod origin;
 #[cfg(test)]
 mod tests;
+
+pub(super) use origin::{arrival, end};

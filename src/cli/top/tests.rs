@@ -46,6 +46,9 @@ fn instance(name: &str, pid: Option<u32>, state: WorkerState, last: Option<&str>
         since: rfc3339(NOON - 4000),
         restarts: 2,
         last_exit: last.map(str::to_owned),
+        exit_status: None,
+        exit_signal: None,
+        next_try: None,
     }
 }
 

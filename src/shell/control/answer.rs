@@ -235,7 +235,10 @@ impl Shell {
         }
         self.control.waits(id, WaitsFor::Status);
         let wanted = name.clone().unwrap_or_default();
-        if !self.begin_portrait(id, name) {
+        let is_known = self.begin_portrait(id, name);
+        let shown = (!is_known).then(|| self.shown_as(&wanted)).flatten();
+        let shown = shown.map(|id| self.plan.worker(id).name.clone());
+        if !is_known && !shown.is_some_and(|name| self.begin_portrait(id, Some(name))) {
             let listeners = self.plan.live_listeners();
             let listeners = listeners.map(|(_, one)| one.name.as_str());
             let workers = self.plan.live_workers();
@@ -248,10 +251,26 @@ impl Shell {
         }
     }
 
+    /// The worker of the instance that is shown by this name.
+    fn shown_as(&self, name: &str) -> Option<WorkerId> {
+        let (worker, _) = name.rsplit_once('.')?;
+        let mut all = self.plan.live_workers();
+        let (id, _) = all.find(|(_, one)| one.name == worker)?;
+        let mut instances = self.core.instances_of(id);
+        let is_it = |instance| words::instance_name(&self.plan, instance) == name;
+        instances.any(is_it).then_some(id)
+    }
+
     pub(super) fn worker_named(&self, name: &str) -> Result<WorkerId, Error> {
         let mut all = self.plan.live_workers();
         let found = all.find(|(_, worker)| worker.name == name);
-        found.map(|(id, _)| id).ok_or_else(|| {
+        let found = found.map(|(id, _)| id);
+        // As it is shown; one of several is not the worker.
+        let shown = || {
+            self.shown_as(name)
+                .filter(|id| self.core.instances_of(*id).count() == 1)
+        };
+        found.or_else(shown).ok_or_else(|| {
             let known = self.plan.live_workers();
             let known = known.map(|(_, one)| one.name.as_str());
             Error::no_such_thing(name, known.take(NAMES_COMPARED))

@@ -185,6 +185,10 @@ impl Shell {
             return;
         }
         let about = self.outline(event);
+        let status = match *event {
+            Event::InstanceExited { status, .. } | Event::MainExited { status, .. } => Some(status),
+            _ => None,
+        };
         let told = Told {
             time: rfc3339(clock::wall().as_secs()),
             kind: about.kind.to_owned(),
@@ -192,6 +196,8 @@ impl Shell {
             worker: about.worker.map(str::to_owned),
             instance: about.instance,
             pid: about.pid,
+            exit_status: status.and_then(words::exit_code),
+            exit_signal: status.and_then(words::exit_signal),
             message,
         };
         let reply = Reply::continues(&WatchReply { event: Some(told) });

@@ -318,16 +318,34 @@ impl Shell {
         let since = facts.since.max(self.control.since);
         let process = facts.state.process();
         let told = process.and_then(|process| self.told(process));
+        let status = match facts.last_end {
+            Some(LastEnd::Exited { status, .. }) => Some(status),
+            Some(LastEnd::NotLaunched { .. } | LastEnd::NotPrepared { .. }) | None => None,
+        };
+        let next_try = match facts.state {
+            State::Backoff { until } => Some(until),
+            State::Failed { until, .. } => until,
+            _ => None,
+        };
         Some(Instance {
             name: words::instance_name(&self.plan, id),
             generation: id.generation,
             pid: process.and_then(|process| self.main_pid_of(process)),
-            state: word_for(facts.state),
+            state: match facts.failed {
+                true => WorkerState::Failed,
+                false => word_for(facts.state),
+            },
             reloading: facts.reloading,
             status: told.and_then(Told::words),
             since: rfc3339(wall.saturating_sub(now.since(since).as_secs())),
             restarts: facts.restarts,
             last_exit: facts.last_end.map(|end| ended(&end)),
+            exit_status: status.and_then(words::exit_code),
+            exit_signal: status.and_then(words::exit_signal),
+            next_try: next_try.map(|at| {
+                let left = at.since(now).as_millis().div_ceil(1000);
+                rfc3339(wall.saturating_add(u64::try_from(left).unwrap_or(u64::MAX)))
+            }),
         })
     }
 
@@ -476,6 +494,9 @@ mod tests {
                 since: String::new(),
                 restarts: 0,
                 last_exit: None,
+                exit_status: None,
+                exit_signal: None,
+                next_try: None,
             };
             all_in_all(&states.iter().map(instance).collect::<Vec<_>>())
         };
