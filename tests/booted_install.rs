@@ -367,6 +367,8 @@ fn purging_it_leaves_nothing_but_the_user() {
     };
     let before = traces(&container);
     install(&container, package.path());
+    let drop_ins = container.path("/etc/listend/conf.d");
+    assert!(drop_ins.is_dir());
     let yaml = "
 listeners: { web: '127.0.0.1:20000' }
 workers:
@@ -388,6 +390,7 @@ workers:
     left.retain(|path| !before.contains(path));
     // Not the package's: somebody has written what is in it.
     assert_eq!(left, ["/etc/listend"]);
+    assert!(!drop_ins.exists());
     assert!(container.path("/etc/listend/other.yaml").exists());
     container.run(["id", "listend"]);
     let units = container.run([
