@@ -96,10 +96,44 @@ fn an_instance_is_starting_until_it_says_that_it_is_ready() {
     daemon.stop();
 }
 
+// sd_notify(3): RELOADING=1, and READY=1 when that is over.
+#[test]
+fn a_reload_waits_for_who_says_that_it_reads_its_configuration_again() {
+    let world = World::new();
+    let lines = "ready: notify\nreload_command: ['true']\nstart_timeout: 10s";
+    let (daemon, mut puppet) = with_puppet(&world, lines);
+    puppet.ask("notify READY=1");
+    daemon.line(&[UP]);
+    for well in [true, false] {
+        puppet.ask("notify RELOADING=1");
+        heard(&mut puppet);
+        let mut client = Varlink::connect(&world);
+        client.call_with(
+            "Reload",
+            json!({ "worker": "app" }),
+            json!({ "more": true }),
+        );
+        let first = client.next().expect("how much there is to do");
+        assert_eq!(first["parameters"]["done"], 0, "{first}");
+        if well {
+            puppet.ask("notify READY=1");
+        }
+        let last = std::iter::from_fn(|| client.next()).find(|reply| reply["continues"] != true);
+        let last = last.expect("the end");
+        assert_eq!(last["error"].is_null(), well, "{last}");
+        let why = "app.0 has said RELOADING=1, and no READY=1";
+        assert_eq!(last.to_string().contains(why), !well, "{last}");
+    }
+    daemon.stop();
+}
+
 #[test]
 fn only_those_who_may_tell_make_it_ready() {
     let world = World::new();
-    let (daemon, mut puppet) = with_puppet(&world, "ready: notify\nnotify_access: main");
+    let (daemon, mut puppet) = with_puppet(
+        &world,
+        "ready: notify\nnotify_access: main\nkill_mode: group",
+    );
     let socket = puppet.report.env["NOTIFY_SOCKET"].clone();
     let ours = UnixDatagram::unbound().expect("socket");
     ours.send_to(b"READY=1", &socket).expect("send");
@@ -112,7 +146,10 @@ fn only_those_who_may_tell_make_it_ready() {
     assert!(!is_up(&daemon));
     daemon.stop();
     let world = World::new();
-    let (daemon, mut puppet) = with_puppet(&world, "ready: notify\nnotify_access: all");
+    let (daemon, mut puppet) = with_puppet(
+        &world,
+        "ready: notify\nnotify_access: all\nkill_mode: group",
+    );
     puppet.ask("child READY=1");
     daemon.line(&[UP]);
     daemon.stop();

@@ -243,7 +243,7 @@ impl Core {
         }
         // Why it failed is told before that it did.
         if kind == HookKind::Reload {
-            self.reload_ended(process, helper.instance, succeeded);
+            self.reload_ended(now, process, helper.index, helper.instance, succeeded);
         }
         if let Some(next) = next {
             self.wind_up(now, helper.index, next);
@@ -289,7 +289,7 @@ impl Core {
             self.wind_up(self.now, helper.index, Next::Stopping);
         }
         if helper.kind == HookKind::Reload {
-            self.reload_ended(process, helper.instance, false);
+            self.reload_ended(self.now, process, helper.index, helper.instance, false);
         }
     }
 

@@ -5,6 +5,7 @@ use super::connections::Held;
 use super::event::{FailureReason, Next};
 use super::facts::LastEnd;
 use super::input::{Edition, ExitStatus, InstanceId, ProcessId};
+use super::reload::Rereading;
 use super::time::Mono;
 use super::window::Window;
 use crate::plan::Lifecycle;
@@ -275,6 +276,8 @@ pub(super) struct Slot {
     pub(super) told_interval: Option<Duration>,
     /// It has said that it reads its configuration again, and not yet that it has done so.
     pub(super) reloading: bool,
+    /// Somebody waits for it to say so.
+    pub(super) rereading: Option<Rereading>,
     /// When it was told lately that it has done so, and how often it was not told since.
     pub(super) reloads_told: Window,
     pub(super) reloads_untold: u32,
@@ -319,6 +322,7 @@ impl Slot {
             watchdog: None,
             told_interval: None,
             reloading: false,
+            rereading: None,
             reloads_told: Window::default(),
             reloads_untold: 0,
             connection: None,
@@ -342,6 +346,11 @@ impl Slot {
         self.role != Role::Leaving || self.connection.is_some() || self.state.is_busy()
     }
 
+    /// How long it is waited for while it reads its configuration again.
+    pub(super) fn rereads_until(&self) -> Option<Mono> {
+        self.rereading.and_then(|rereading| rereading.until)
+    }
+
     /// When something is to happen by itself.
     pub(super) fn deadline(&self) -> Option<Mono> {
         let watchdog = match self.state {
@@ -356,7 +365,7 @@ impl Slot {
             | State::Failed { .. }
             | State::Stopped => None,
         };
-        [self.state.deadline(), watchdog]
+        [self.state.deadline(), watchdog, self.rereads_until()]
             .into_iter()
             .flatten()
             .min()

@@ -8,8 +8,9 @@ use super::hooks::Helpers;
 use super::input::{ConnectionId, Edition, Input, InstanceId, ProcessId, Task};
 use super::instance::{Launch, Role, Slot, State};
 use super::listeners::Listeners;
-use super::operate::{Job, Reloading};
+use super::operate::Job;
 use super::process::News;
+use super::reload::Reloading;
 use super::replan::Replanning;
 use super::rollout::{Degraded, Rollout, Target};
 use super::signals::{SIGCONT, SIGKILL};
@@ -423,6 +424,7 @@ impl Core {
         slot.to_clean = false;
         slot.this_end = None;
         slot.reloading = false;
+        slot.rereading = None;
         slot.watchdog = None;
         slot.told_interval = None;
         slot.hidden = 0;
@@ -472,6 +474,12 @@ impl Core {
                 }
                 State::Activating { process, .. } => self.not_ready_yet(now, index, process),
                 State::Running { process, until, .. } => match until {
+                    _ if self.slots[index]
+                        .rereads_until()
+                        .is_some_and(|until| until <= now) =>
+                    {
+                        self.rereads_too_long(index);
+                    }
                     Some(until) if until <= now => self.connection_timed_out(now, index, process),
                     Some(_) | None => self.is_silent(now, index, process),
                 },
@@ -555,6 +563,9 @@ impl Core {
             }
         }
         self.reschedule(index);
+        if !matches!(state, State::Running { .. }) {
+            self.has_reread(index, false);
+        }
     }
 
     /// Notes the deadline of a slot, where anything that it follows from has changed.

@@ -27,6 +27,7 @@ mod operate;
 mod process;
 mod queues;
 mod ready;
+mod reload;
 mod replan;
 mod rollout;
 mod signals;

@@ -1,4 +1,4 @@
-//! What people ask for: start, stop, restart, scale, signal, reset.
+//! What people ask for: start, stop, restart, scale, signal, reset. To reload is in `super::reload`.
 //!
 //! A request is a *job* until it is done: a worker's slots are brought to where they are wanted, and
 //! whoever asked hears of each that is there. A command takes the place of the one that is under way
@@ -12,12 +12,12 @@ use super::backoff::History;
 use super::demand::AT_NEXT_CLIENT;
 use super::effect::{Effect, Scope};
 use super::event::Next;
-use super::input::{HookKind, InstanceId, ProcessId};
+use super::input::{InstanceId, ProcessId};
 use super::instance::{Role, Slot, State};
 use super::machine::{Core, Phase};
 use super::replan::Bad;
 use super::time::Mono;
-use crate::plan::{Activation, ListenerId, ReloadBy, WorkerId};
+use crate::plan::{Activation, ListenerId, WorkerId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,15 +119,6 @@ enum Waiter {
     Asked(Ticket),
     /// The reload that is under way.
     Reload,
-}
-
-/// Commands under way that have instances read their configuration again.
-#[derive(Debug, Clone)]
-pub(super) struct Reloading {
-    ticket: Ticket,
-    pending: BTreeSet<ProcessId>,
-    failed: Option<InstanceId>,
-    of: u32,
 }
 
 /// Where slots are wanted.
@@ -597,90 +588,6 @@ impl Core {
         }
         self.answer(ticket, Answer::Done);
         Ok(())
-    }
-
-    fn reload_worker(
-        &mut self,
-        now: Mono,
-        ticket: Ticket,
-        worker: WorkerId,
-    ) -> Result<(), Refused> {
-        if self.workers[worker.0 as usize].lifecycle.reload.is_none() {
-            return Err(Refused::NotReloadable);
-        }
-        // During a rollout each does as its own definition says.
-        let ready = |index: &usize| match (self.slots[*index].state, self.slots[*index].life.reload)
-        {
-            (State::Running { process, .. }, Some(by)) => Some((*index, process, by)),
-            _ => None,
-        };
-        let slots = self.slots_of(worker);
-        let ready: Vec<(usize, ProcessId, ReloadBy)> = slots.iter().filter_map(ready).collect();
-        if ready.is_empty() {
-            return Err(Refused::NoProcess);
-        }
-        let of = u32::try_from(ready.len()).unwrap_or(u32::MAX);
-        self.answer(ticket, Answer::Progress { done: 0, of });
-        let mut pending = BTreeSet::new();
-        for (index, process, by) in ready {
-            match by {
-                ReloadBy::Signal(signal) => {
-                    let scope = Scope::Process;
-                    self.effects.push_back(Effect::Signal {
-                        process,
-                        signal,
-                        scope,
-                    });
-                }
-                ReloadBy::Command(timeout) => {
-                    let hook = self.start_helper(now, index, HookKind::Reload, timeout);
-                    pending.insert(hook);
-                }
-            }
-        }
-        if pending.is_empty() {
-            self.answer(ticket, Answer::Done);
-        } else {
-            self.reloads.push(Reloading {
-                ticket,
-                pending,
-                failed: None,
-                of,
-            });
-        }
-        Ok(())
-    }
-
-    /// The command that has an instance read its configuration again has ended.
-    pub(super) fn reload_ended(&mut self, process: ProcessId, instance: InstanceId, well: bool) {
-        let of_it = |reload: &Reloading| reload.pending.contains(&process);
-        let Some(at) = self.reloads.iter().position(of_it) else {
-            return;
-        };
-        let reload = &mut self.reloads[at];
-        reload.pending.remove(&process);
-        if !well {
-            reload.failed.get_or_insert(instance);
-        }
-        let (ticket, failed, of) = (reload.ticket, reload.failed, reload.of);
-        let left = reload.pending.len() as u32;
-        self.answer(
-            ticket,
-            Answer::Progress {
-                done: of.saturating_sub(left),
-                of,
-            },
-        );
-        if left == 0 {
-            self.reloads.swap_remove(at);
-            self.answer(
-                ticket,
-                match failed {
-                    None => Answer::Done,
-                    Some(instance) => Answer::Failed { instance },
-                },
-            );
-        }
     }
 
     fn reset_worker(&mut self, now: Mono, worker: WorkerId) {

@@ -225,7 +225,7 @@ impl Core {
         };
         match notice {
             Notice::Ready => self.says_ready(now, index, process),
-            Notice::Reloading => self.slots[index].reloading = true,
+            Notice::Reloading => self.says_reloading(now, index),
             Notice::Stopping => self.says_stopping(now, index, process),
             Notice::Alive => {
                 if let Some(watchdog) = &mut self.slots[index].watchdog {
@@ -271,6 +271,8 @@ impl Core {
         if std::mem::take(&mut slot.reloading)
             && let State::Running { .. } = slot.state
         {
+            self.has_reread(index, true);
+            let slot = &mut self.slots[index];
             if slot.reloads_told.full(now, RELOADS_TOLD, 0).is_some() {
                 slot.reloads_untold = slot.reloads_untold.saturating_add(1);
                 return;
@@ -300,10 +302,10 @@ impl Core {
                 ending: Ending::Graceful { kill_at },
                 ..
             } => *kill_at = later(*kill_at),
+            State::Running { .. } => return self.extend_rereading(index, at),
             State::Waiting
             | State::Preparing { .. }
             | State::Starting { .. }
-            | State::Running { .. }
             | State::Stopping { .. }
             | State::Cleaning { .. }
             | State::Backoff { .. }

@@ -2,6 +2,7 @@
 
 use super::crew::*;
 use super::*;
+use crate::core::reload::SAYS_WITHIN;
 
 const FINE: ExitStatus = ExitStatus::Code(0);
 const BAD: ExitStatus = ExitStatus::Code(1);
@@ -104,6 +105,77 @@ fn an_instance_is_reloaded_by_its_command_and_the_answer_waits_for_it() {
         crew.exits(crew.hook(APP_0, HookKind::Reload), status);
         assert_eq!(crew.answers().last(), Some(&answer));
     }
+}
+
+// sd_notify(3): RELOADING=1, and READY=1 when that is over.
+#[test]
+fn who_says_that_it_reads_its_configuration_again_is_waited_for() {
+    use crate::config::Ready;
+    use crate::plan::ReloadBy;
+    let failed = Answer::Failed { instance: APP_0 };
+    let by_command = ReloadBy::Command(seconds(5));
+    for by in [ReloadBy::Signal(1), by_command] {
+        let begun = || {
+            let mut crew = Crew::new(|life| {
+                life.ready = Ready::Notify;
+                life.start_timeout = Some(seconds(30));
+                life.reload = Some(by);
+            });
+            crew.says(APP_0, Notice::Ready);
+            crew.ask(Command::Reload);
+            crew.says(APP_0, Notice::Reloading);
+            if by == by_command {
+                crew.exits(crew.hook(APP_0, HookKind::Reload), FINE);
+            }
+            crew.pass(seconds(29));
+            assert_eq!(crew.answers(), [Answer::Progress { done: 0, of: 1 }]);
+            crew
+        };
+        let mut crew = begun();
+        crew.says(APP_0, Notice::Ready);
+        assert_eq!(crew.answers().last(), Some(&Answer::Done));
+        // Nothing is left to wait for.
+        let told = crew.answers().len();
+        crew.says(APP_0, Notice::Reloading);
+        crew.pass(seconds(100));
+        assert_eq!(crew.answers().len(), told);
+        // It has had its time, and goes on.
+        let mut crew = begun();
+        crew.pass(seconds(2));
+        assert_eq!(crew.answers().last(), Some(&failed));
+        assert!(matches!(crew.state(APP_0), State::Running { .. }));
+        // It asks for more.
+        let mut crew = begun();
+        crew.says(APP_0, Notice::ExtendTimeout(seconds(10)));
+        crew.pass(seconds(9));
+        assert_eq!(crew.answers().len(), 1);
+        crew.pass(seconds(2));
+        assert_eq!(crew.answers().last(), Some(&failed));
+        // It ends.
+        let mut crew = begun();
+        crew.exits(crew.program(APP_0), BAD);
+        assert_eq!(crew.answers().last(), Some(&failed));
+    }
+}
+
+#[test]
+fn who_says_nothing_of_a_signal_is_not_waited_for() {
+    use crate::config::Ready;
+    use crate::plan::ReloadBy;
+    let with = |ready: Ready| {
+        let mut crew = Crew::new(|life| {
+            life.ready = ready;
+            life.reload = Some(ReloadBy::Signal(1));
+        });
+        crew.says(APP_0, Notice::Ready);
+        crew.ask(Command::Reload);
+        crew
+    };
+    assert_eq!(with(Ready::Started).answers().last(), Some(&Answer::Done));
+    let mut crew = with(Ready::Notify);
+    assert_eq!(crew.answers(), [Answer::Progress { done: 0, of: 1 }]);
+    crew.pass(SAYS_WITHIN);
+    assert_eq!(crew.answers().last(), Some(&Answer::Done));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::control::{
     Access, Call, DescriptionReply, Error, MetricsReply, Progress, Reply, Request, WatchReply,
     description, info,
 };
-use crate::core::{Answer, Command, Input, InstanceId, Refused, Ticket};
+use crate::core::{Answer, Command, Input, InstanceId, Refused, State, Ticket};
 use crate::metrics::Format;
 use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::shell::metrics::Job;
@@ -415,6 +415,14 @@ impl Shell {
         }
         let name = words::instance_name(&self.plan, instance);
         let facts = self.core.facts(instance);
+        if facts
+            .is_some_and(|facts| facts.reloading && matches!(facts.state, State::Running { .. }))
+        {
+            return format!(
+                "{name} has said RELOADING=1, and no READY=1 in the time that it has \
+                 (`start_timeout`); it goes on"
+            );
+        }
         let state = facts.map_or_else(
             || "is gone".to_owned(),
             |facts| format!("is in the state `{}`", word_for(facts.state).word()),
