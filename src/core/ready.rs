@@ -346,7 +346,10 @@ impl Core {
 
     /// Whether a rollout, a reload or something that was asked for is under way.
     pub fn is_changing(&self) -> bool {
-        !self.rollouts.is_empty() || self.replanning.is_some() || !self.jobs.is_empty()
+        let mut rollouts = self.rollouts.values();
+        rollouts.any(|rollout| rollout.watched.is_none())
+            || self.replanning.is_some()
+            || !self.jobs.is_empty()
     }
 
     /// Tells once that every instance that was to run from the start on is ready, or has failed

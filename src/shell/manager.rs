@@ -224,6 +224,7 @@ impl Manager {
     /// under `Type=notify-reload` systemd waits for that.
     pub fn reloading(&mut self, now: Mono) {
         self.is_reloading = true;
+        self.extend_at = None;
         // By which systemd knows whether this is the reload that it has asked for.
         let text = format!("RELOADING=1\nMONOTONIC_USEC={}", now.0 / 1000);
         self.news(&text, None, now);
@@ -237,6 +238,8 @@ impl Manager {
 
     /// listend was asked to stop.
     pub fn stopping(&mut self, status: &str, now: Mono) {
+        // The manager counts anew, by another limit.
+        self.extend_at = None;
         self.news("STOPPING=1", Some(status), now);
     }
 
