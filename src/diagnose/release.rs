@@ -108,10 +108,15 @@ fn action(holder: &Holder, endpoint: &Endpoint) -> String {
         return format!("{what}, have it start listend (Service=listend.service), which adopts it");
     }
     match unit {
+        Some(unit) if unit.contains("container ") => format!("stop that {unit}"),
+        // It has other listeners, whose clients need not suffer.
+        _ if holder.command == "listend" => format!(
+            "take it out of the configuration of that listend (pid {}) and reload that",
+            holder.pid
+        ),
         Some(unit) if unit.ends_with(".service") => {
             format!("stop it ({systemctl} stop {unit})")
         }
-        Some(unit) if unit.contains("container ") => format!("stop that {unit}"),
         _ => format!("stop process {}", holder.pid),
     }
 }
@@ -189,6 +194,9 @@ mod tests {
         let proxy = of(&holder(7, "docker-proxy", Some("docker.service"), false));
         assert!(proxy.contains("docker ps --filter publish=8080"), "{proxy}");
         assert!(!proxy.contains("docker.service"), "{proxy}");
+        let listend = of(&holder(7, "listend", Some("listend.service"), false));
+        assert!(listend.contains("(pid 7) and reload"), "{listend}");
+        assert!(!listend.contains("stop"), "{listend}");
         assert_eq!(
             of(&holder(7, "node", Some("app.service"), true)),
             "stop it (systemctl --user, as user alice, stop app.service)"
