@@ -5,6 +5,7 @@ use super::holder::held_by_listend;
 use super::machine::Machine;
 use super::reach::{Audience, audience};
 use super::{kernel, kind_causes, option_causes, release, unix_causes};
+use crate::config::options::OptionValue;
 use crate::config::{Endpoint, SocketKind, Transport, UnixName};
 use crate::listener::{BindError, BindStep, Obstacle};
 use crate::plan::{ListenerId, ListenerPlan, Plan};
@@ -327,6 +328,12 @@ fn in_use(
         causes: finding.causes.clone(),
         ..problem
     };
+    let mut options = plan.listener(error.listener).options.iter();
+    if options.any(|set| set.spec.key == "reuse_port" && set.value == OptionValue::Flag(true)) {
+        let cause = "SO_REUSEPORT shares an address only among sockets that all have it and belong \
+                     to one user (socket(7))";
+        problem = problem.with_cause(cause.to_owned());
+    }
     let hint = if let Some((id, index)) = rival {
         if !ourselves {
             problem.causes.clear();

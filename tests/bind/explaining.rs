@@ -58,6 +58,20 @@ fn the_holder_of_a_port_is_named() {
 }
 
 #[test]
+fn who_asked_to_share_a_port_is_told_who_can() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = tcp(&holder.local_addr().unwrap().to_string());
+    for shared in [true, false] {
+        let options = [("reuse_port", OptionValue::Flag(shared))];
+        let plan = with_options(endpoint.clone(), &options);
+        let outcome = keep(&plan);
+        let problem = explain(only_error(&outcome), &plan, &Machine::new());
+        let told = problem.causes.iter().any(|one| one.contains("one user"));
+        assert_eq!(told, shared, "{problem:?}");
+    }
+}
+
+#[test]
 fn an_abstract_name_that_is_taken_names_its_holder() {
     let name = format!("listend-taken-{}", std::process::id());
     let endpoint = Endpoint::Unix {
