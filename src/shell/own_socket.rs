@@ -21,7 +21,7 @@ pub(super) struct OwnSocket {
 }
 
 /// Why it could not be bound, and the plan that this is about.
-pub(super) type NotBound = (BindError, Plan);
+pub(super) type NotBound = Box<(BindError, Plan)>;
 
 impl OwnSocket {
     /// Binds to an absolute path. Folders that are missing are made, for root with mode 0755 and
@@ -39,7 +39,7 @@ impl OwnSocket {
             return Ok(OwnSocket { plan, bound });
         }
         outcome.bound.withdraw();
-        Err((outcome.errors.swap_remove(0), plan))
+        Err(Box::new((outcome.errors.swap_remove(0), plan)))
     }
 
     /// Takes it back, with the folders that were made for it.

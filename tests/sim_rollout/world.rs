@@ -96,7 +96,7 @@ impl Worker {
     /// Whether a definition can be gone back from when it has taken over: one in four has taken the
     /// last one's sockets away.
     pub(crate) fn can_go_back(edition: Edition) -> bool {
-        edition.0 % 4 != 0
+        !edition.0.is_multiple_of(4)
     }
 
     pub(crate) fn life(&self) -> &Lifecycle {

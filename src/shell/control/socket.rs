@@ -44,8 +44,11 @@ impl ControlSocket {
     pub fn bind(path: &Path, group: Option<u32>) -> Result<ControlSocket, NoControl> {
         let mode = if group.is_some() { 0o660 } else { 0o600 };
         let bound = OwnSocket::bind("control socket", UnixKind::Stream, path, (group, mode));
-        let own = bound.map_err(|(error, plan)| NoControl {
-            reason: why_not(&error, path, &plan),
+        let own = bound.map_err(|failed| {
+            let (error, plan) = *failed;
+            NoControl {
+                reason: why_not(&error, path, &plan),
+            }
         })?;
         match file_owner(&own, path) {
             Ok(owner) => Ok(ControlSocket { own, owner }),

@@ -143,7 +143,7 @@ fn can_be_entered(path: &Path) -> bool {
 /// Whoever a worker runs as has to get through; who may tell what is decided by the credentials.
 fn at_path(path: &Path) -> Result<OwnSocket, String> {
     let bound = OwnSocket::bind("notify socket", UnixKind::Datagram, path, (None, 0o666));
-    let own = bound.map_err(|(error, _)| describe(error.errno))?;
+    let own = bound.map_err(|failed| describe(failed.0.errno))?;
     match own.socket().map(set_up) {
         Some(Err(error)) => {
             own.withdraw();
