@@ -658,6 +658,15 @@ fn a_dry_run_tells_and_does_nothing() {
     rewrite(&world, "listeners: [");
     let told = ask(&world, "reload --dry-run").expect_code(1);
     assert!(told.stderr.contains("listend.yaml:"), "{}", told.stderr);
+    // What a reload would bind is tried.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = taken.local_addr().expect("an address").to_string();
+    let more = format!("listeners:\n  taken: '{address}'");
+    rewrite(&world, &TWO.replacen("listeners:", &more, 1));
+    let told = ask(&world, "reload --dry-run").expect_code(1);
+    let cause = format!("pid {}", std::process::id());
+    assert!(told.stderr.contains("EADDRINUSE"), "{}", told.stderr);
+    assert!(told.stderr.contains(&cause), "{}", told.stderr);
     eventually("all is as before", || sockets(daemon.pid()) == before);
     let mode = fs::metadata(world.path("two.sock"))
         .expect("it is there")

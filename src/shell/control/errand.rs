@@ -409,7 +409,7 @@ impl Shell {
             Fetched::Plan(plan, sources) => (plan, sources),
             Fetched::Bad { errors, rendered } => {
                 return Reply::error(&Error::NotReloaded {
-                    reason: "the configuration is bad, and would not be taken".to_owned(),
+                    reason: "this configuration would not be taken".to_owned(),
                     rendered,
                     errors,
                 });
@@ -496,8 +496,9 @@ fn start(config: &Path, question: Question, about: &str) -> io::Result<Forked> {
     command.args(["--log-level", "off"]);
     match question {
         Question::Check => command.args(["check", "--json", "--for-daemon"]),
+        Question::DryRun => command.args(["check", "--json", "--for-daemon", "--with-plan"]),
         // What can be bound, the daemon finds out: much of it is bound by the daemon itself.
-        Question::DryRun | Question::Reload => command.args([
+        Question::Reload => command.args([
             "check",
             "--json",
             "--for-daemon",
