@@ -81,7 +81,9 @@ workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [it] }} }}
     let kinds = |json: &serde_json::Value, of: &str| -> Vec<String> {
         let all = json[of].as_array().expect("a list").iter();
         let kinds = all.map(|one| one["kind"].as_str().expect("a kind").to_owned());
-        kinds.collect()
+        let mut kinds: Vec<String> = kinds.collect();
+        kinds.sort();
+        kinds
     };
     let json = world.check(&yaml("0.0.0.0:24250"), &["--json"]);
     let json = json.expect_code(0).json();
@@ -91,8 +93,8 @@ workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [it] }} }}
         "wildcard-address",
     ];
     assert_eq!(kinds(&json, "advice"), wanted, "{json:#}");
-    let wildcard = json["advice"][2]["message"].as_str().expect("a message");
-    assert!(wildcard.contains("only loopback now"), "{wildcard}");
+    let told = json["advice"].to_string();
+    assert!(told.contains("only loopback now"), "{told}");
 
     let json = world.check(&yaml("198.51.100.7:24250"), &["--json"]);
     let json = json.expect_code(69).json();
@@ -103,7 +105,8 @@ workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [it] }} }}
     let daemon = world.run(&text);
     let _puppet = world.puppet();
     let json = world.check(&text, &["--json"]).expect_code(0).json();
-    assert_eq!(kinds(&json, "advice")[0], "held-by-listend", "{json:#}");
+    let told = kinds(&json, "advice");
+    assert!(told.contains(&"held-by-listend".to_owned()), "{json:#}");
     // As somebody else's it is named.
     let other = text.replace("127.0.0.1:24251", "0.0.0.0:24251");
     std::fs::write(world.path("other.yaml"), world.fill(&other)).expect("write");

@@ -732,19 +732,26 @@ workers:
     ));
     let path = world.path("app.sock");
     daemon.line(&["app", "listening on"]);
-    let damages = ["shutdown", "unlink $DIR/app.sock"];
-    for (round, damage) in damages.iter().enumerate() {
+    let serve = || {
         let mut client = client::unix(&path).expect("connect");
         client.write_all(b"hello").expect("write");
         let mut puppet = world.puppet();
         assert_eq!(puppet.ask("read 3"), "hello");
         client::hear(client, "HELLO");
-        // It may be stopped before it could answer: it has a socket that nobody can reach.
-        puppet.tell(&world.fill(damage));
-        daemon.lines(&["listener app", "bound again"], round + 1);
-        puppet.wait_for_its_end();
-        rests(&daemon);
-    }
+        puppet
+    };
+    let mut puppet = serve();
+    // It may be stopped before it could answer: it has a socket that nobody can reach.
+    puppet.tell("shutdown");
+    daemon.line(&["listener app", "bound again"]);
+    puppet.wait_for_its_end();
+    rests(&daemon);
+    // The same socket gets its path back, and whoever has it goes on.
+    let mut puppet = serve();
+    puppet.tell(&world.fill("unlink $DIR/app.sock"));
+    daemon.line(&["listener app", "the same socket"]);
+    ends(&mut puppet, "exit 0");
+    rests(&daemon);
     let mut client = client::unix(&path).expect("connect");
     client.write_all(b"hello").expect("write");
     assert_eq!(world.puppet().ask("read 3"), "hello");

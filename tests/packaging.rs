@@ -467,7 +467,10 @@ fn the_deb_has_no_errors_and_holds_what_is_installed() {
         assert!(has, "{wanted} is missing: {packaged:#?}");
     }
     let conffiles = fs::read_to_string(dir.path().join("DEBIAN/conffiles")).expect("read");
-    assert_eq!(conffiles.trim(), "/etc/listend/listend.yaml");
+    let mut conffiles: Vec<&str> = conffiles.lines().collect();
+    conffiles.sort_unstable();
+    let wanted = ["/etc/listend/conf.d/README", "/etc/listend/listend.yaml"];
+    assert_eq!(conffiles, wanted);
     let Some(lintian) = require_tool("lintian") else {
         return;
     };

@@ -7,6 +7,7 @@ use crate::config::{
 };
 use crate::report::Place;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -108,7 +109,7 @@ pub struct ListenerPlan {
     pub presence: Presence,
     /// Where the keys were written that a message can be about.
     #[serde(skip)]
-    pub places: Vec<(&'static str, Place)>,
+    pub places: Vec<(Cow<'static, str>, Place)>,
 }
 
 impl ListenerPlan {

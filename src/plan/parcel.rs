@@ -4,16 +4,19 @@
 //! ([`super::fingerprint`]). Here they travel beside it, in the order in which they stand in the plan,
 //! with the lines that they are on.
 
-use super::model::Plan;
+use super::model::{ListenerPlan, Plan};
 use crate::report::{Excerpts, FileId, Place, Sources};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// A plan, and all that it takes to show where something in it was written.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Parcel {
     plan: Plan,
-    /// File, line, column and length of the sockets, then of the workers.
+    /// File, line, column and length of the sockets, then of the workers, then of the keys.
     places: Vec<(u16, u32, u32, u32)>,
+    /// The keys of each listener whose places are known.
+    keys: Vec<Vec<Cow<'static, str>>>,
     sources: Excerpts,
 }
 
@@ -21,7 +24,12 @@ impl Parcel {
     /// Packs a plan that was just resolved.
     pub fn pack(plan: Plan, sources: &Sources) -> Parcel {
         let places = places(&plan).copied();
+        let keys = |listener: &ListenerPlan| {
+            let keys = listener.places.iter();
+            keys.map(|(key, _)| key.clone()).collect()
+        };
         Parcel {
+            keys: plan.listeners.iter().map(keys).collect(),
             places: places.clone().map(parts).collect(),
             sources: sources.excerpts(places),
             plan,
@@ -30,12 +38,22 @@ impl Parcel {
 
     /// The plan with its places, and what they point into.
     pub fn unpack(mut self) -> (Plan, Sources) {
-        let sockets = self.plan.listeners.iter_mut();
-        let sockets = sockets.flat_map(|listener| &mut listener.sockets);
-        let sockets = sockets.map(|socket| &mut socket.place);
-        let workers = self.plan.workers.iter_mut().map(|worker| &mut worker.place);
-        for (place, from) in sockets.chain(workers).zip(self.places) {
-            *place = whole(from);
+        for (listener, keys) in self.plan.listeners.iter_mut().zip(self.keys) {
+            let keys = keys.into_iter();
+            listener.places = keys.map(|key| (key, Place::default())).collect();
+        }
+        let mut from = self.places.into_iter().map(whole);
+        let listeners = self.plan.listeners.iter_mut();
+        let sockets = listeners.flat_map(|listener| &mut listener.sockets);
+        for (socket, place) in sockets.zip(&mut from) {
+            socket.place = place;
+        }
+        for (worker, place) in self.plan.workers.iter_mut().zip(&mut from) {
+            worker.place = place;
+        }
+        let listeners = self.plan.listeners.iter_mut();
+        for (key, place) in listeners.flat_map(|one| &mut one.places).zip(&mut from) {
+            key.1 = place;
         }
         (self.plan, self.sources.into())
     }
@@ -44,7 +62,11 @@ impl Parcel {
 fn places(plan: &Plan) -> impl Iterator<Item = &Place> + Clone {
     let sockets = plan.listeners.iter().flat_map(|listener| &listener.sockets);
     let workers = plan.workers.iter().map(|worker| &worker.place);
-    sockets.map(|socket| &socket.place).chain(workers)
+    let keys = plan.listeners.iter().flat_map(|listener| &listener.places);
+    sockets
+        .map(|socket| &socket.place)
+        .chain(workers)
+        .chain(keys.map(|(_, place)| place))
 }
 
 fn parts(place: Place) -> (u16, u32, u32, u32) {

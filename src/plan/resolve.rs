@@ -9,6 +9,7 @@ use crate::config::{self, Config, Hook, Hooks, Located, NotifyAccess, Output, Re
 use crate::handoff::belongs_to_a_handoff;
 use crate::host::{ExecveLimits, Facts, UserFacts};
 use crate::report::{Kind, Place, Problem, Report, Sources, describe, did_you_mean};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 /// Resolves everything that the configuration leaves to this machine. All that is missing is
@@ -84,10 +85,10 @@ impl Resolver<'_> {
                 endpoints.map(move |endpoint| SocketPlan { endpoint, place })
             })
             .collect();
-        let mut places: Vec<(&'static str, Place)> = listener
+        let mut places: Vec<(Cow<'static, str>, Place)> = listener
             .options
             .iter()
-            .map(|option| (option.value.spec.key, option.place))
+            .map(|option| (option.value.spec.key.into(), option.place))
             .collect();
         let written = [
             ("backlog", listener.backlog.as_ref().map(|one| one.place)),
@@ -103,7 +104,7 @@ impl Resolver<'_> {
         places.extend(
             written
                 .into_iter()
-                .filter_map(|(key, place)| Some((key, place?))),
+                .filter_map(|(key, place)| Some((key.into(), place?))),
         );
         // One socket is the rule, and room for four is what it gets.
         sockets.shrink_to_fit();
