@@ -104,7 +104,19 @@ pub struct Worker {
     pub detail: Option<Detail>,
 }
 
+impl Listener {
+    /// Whether there is nothing to worry about.
+    pub fn is_well(&self) -> bool {
+        self.state.is_well()
+    }
+}
+
 impl Worker {
+    /// Whether there is nothing to worry about with it and its instances.
+    pub fn is_well(&self) -> bool {
+        self.state.is_well() && self.instances.iter().all(|one| one.state.is_well())
+    }
+
     /// The instance of a worker that has one, and is meant to have no more: the two are shown as
     /// one.
     pub fn only_instance(&self) -> Option<&Instance> {
@@ -332,23 +344,18 @@ impl WorkerState {
 /// Whether there is nothing to worry about. A state that this version does not know is something to
 /// worry about.
 pub fn all_is_well(status: &Status) -> bool {
-    status.listeners.iter().all(|one| one.state.is_well())
-        && status.workers.iter().all(is_worker_well)
-}
-
-fn is_worker_well(worker: &Worker) -> bool {
-    worker.state.is_well() && worker.instances.iter().all(|one| one.state.is_well())
+    status.listeners.iter().all(Listener::is_well) && status.workers.iter().all(Worker::is_well)
 }
 
 /// What is wrong, a line each: ``listener `web` is missing``.
 pub fn troubles(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
-    for listener in status.listeners.iter().filter(|one| !one.state.is_well()) {
+    for listener in status.listeners.iter().filter(|one| !one.is_well()) {
         let (name, word) = (&listener.name, listener.state.word());
         let why = listener.state.meaning();
         lines.push(format!("listener `{name}` is {word}{why}"));
     }
-    for worker in status.workers.iter().filter(|one| !is_worker_well(one)) {
+    for worker in status.workers.iter().filter(|one| !one.is_well()) {
         if let Some(setback) = &worker.setback {
             let name = &worker.name;
             lines.push(format!("worker `{name}`: rolled back: {setback}"));

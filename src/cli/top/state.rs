@@ -141,7 +141,10 @@ impl Top {
     }
 
     /// The daemon answered.
-    pub fn took(&mut self, status: Status) {
+    pub fn took(&mut self, mut status: Status) {
+        // What is wrong stands first, and the rest as in the configuration.
+        status.listeners.sort_by_key(Listener::is_well);
+        status.workers.sort_by_key(Worker::is_well);
         let mut depths = HashMap::new();
         for listener in &status.listeners {
             for socket in &listener.sockets {

@@ -154,15 +154,15 @@ fn generations_that_overlap_and_one_that_went_back_are_told_apart() {
     let top = Top::new("x".to_owned(), status);
     let shown = lines(&top, 80, 24, PLAIN).join("\n");
     let wanted = [
+        " api                   1 degraded     4711   1h 6m        2 -",
+        "   says: serving?[2J 3 clients",
+        "   rolled back: api: not ready after 90 s",
         " app                   2 starting",
         "   app.0               1 running      4711   1h 6m        2 -",
         "     says: serving?[2J 3 clients",
         "   app.0               2 starting     4712   1h 6m        2 -",
         " api                   1 reloading    4711   1h 6m        2 -",
         "   says: serving?[2J 3 clients",
-        " api                   1 degraded     4711   1h 6m        2 -",
-        "   says: serving?[2J 3 clients",
-        "   rolled back: api: not ready after 90 s",
     ];
     assert!(shown.contains(&wanted.join("\n")), "\n{shown}");
 }
@@ -191,7 +191,7 @@ fn without_unicode_all_is_ascii() {
     };
     let mut top = example();
     // What is cut has its mark, which is all that is left.
-    top.status.listeners.remove(1);
+    top.status.listeners.retain(|one| one.name != "local");
     for line in lines(&top, 120, 40, look) {
         assert!(line.is_ascii(), "{line}");
     }
@@ -332,4 +332,22 @@ fn what_becomes_of_an_action_and_of_the_daemon_is_shown() {
     assert_eq!(lines(&top, 80, 24, PLAIN)[1], " no daemon answers");
     top.took(status(0));
     assert!(lines(&top, 80, 24, PLAIN)[1].starts_with(" 3 listeners, 3 workers; "));
+}
+
+#[test]
+fn what_is_wrong_stands_first() {
+    let mut now = status(0);
+    let bad = worker("zoo", WorkerState::Failed, Vec::new());
+    now.workers.push(bad);
+    let order = |top: &Top| -> Vec<String> {
+        let workers = top.status.workers.iter();
+        workers.map(|one| one.name.clone()).collect()
+    };
+    let mut top = Top::new(String::new(), status(0));
+    top.took(now.clone());
+    let well: Vec<_> = now.workers.iter().filter(|one| one.is_well()).collect();
+    let bad = now.workers.iter().filter(|one| !one.is_well());
+    let wanted: Vec<_> = bad.chain(well).map(|one| one.name.clone()).collect();
+    assert_eq!(order(&top), wanted);
+    assert_ne!(order(&top).last().map(String::as_str), Some("zoo"));
 }
