@@ -4,7 +4,8 @@ use listend::config::{SourceFile, read};
 use listend::host::Facts;
 use listend::plan::fingerprint::Fingerprints;
 use listend::plan::{
-    Free, ListenerId, Merge, Origin, Parcel, Plan, SocketAt, WorkerChange, WorkerId, merge, resolve,
+    Free, ListenerId, Merge, Origin, Parcel, Plan, SocketAt, Tense, WorkerChange, WorkerId, merge,
+    resolve,
 };
 use listend::report::{Kind, Problem, Report, Sources, Style, render};
 use proptest::prelude::*;
@@ -36,7 +37,7 @@ fn plan(text: &str) -> Plan {
 /// The differences between two configurations.
 fn lines(before: &str, after: &str) -> Vec<String> {
     let merged = merge(&plan(before), plan(after), &Free::default());
-    merged.changes.lines().to_vec()
+    merged.changes.lines(Tense::Present).collect::<Vec<_>>()
 }
 
 const BASE: &str = "\
@@ -126,6 +127,23 @@ fn each_difference_is_named() {
 }
 
 #[test]
+fn a_dry_run_tells_what_would_happen() {
+    let after = BASE.replace("127.0.0.1:80", "127.0.0.1:81");
+    let after = after.replace("command: serve", "command: other, stop_timeout: 5s");
+    let merged = merge(&plan(BASE), plan(&after), &Free::default());
+    let told: Vec<String> = merged.changes.lines(Tense::Conditional).collect();
+    assert_eq!(
+        told,
+        [
+            "listener `web`: 127.0.0.1:81 would be bound",
+            "listener `web`: 127.0.0.1:80 would be closed once nobody serves there",
+            "worker `app`: would roll (command, sockets of `web`)",
+            "worker `app`: stop_timeout would apply without a roll",
+        ]
+    );
+}
+
+#[test]
 fn a_watchdog_that_is_stricter_takes_another_generation_and_a_milder_one_does_not() {
     let with = |seconds: Option<u64>| {
         let mut plan = plan(BASE);
@@ -134,7 +152,7 @@ fn a_watchdog_that_is_stricter_takes_another_generation_and_a_milder_one_does_no
     };
     let words = |before, after| {
         let merged = merge(&with(before), with(after), &Free::default());
-        merged.changes.lines().to_vec()
+        merged.changes.lines(Tense::Present).collect::<Vec<_>>()
     };
     for stricter in [(Some(20), Some(10)), (None, Some(10))] {
         let told = words(stricter.0, stricter.1);
@@ -160,7 +178,7 @@ fn a_renamed_listener_keeps_its_sockets() {
     assert_eq!(changes.origins_of(new), [Origin::Held(from)]);
     assert_eq!(changes.retired, []);
     assert_eq!(
-        changes.lines(),
+        changes.lines(Tense::Present).collect::<Vec<_>>(),
         [
             "listener `web`: removed",
             "listener `www`: added",
@@ -346,7 +364,7 @@ proptest! {
             // Once more is nothing at all.
             let again = merge(&merged.plan, wanted, &Free::default());
             prop_assert_eq!(&again.plan, &merged.plan);
-            prop_assert!(again.changes.is_empty() && again.changes.lines().is_empty());
+            prop_assert!(again.changes.is_empty() && again.changes.lines(Tense::Present).next().is_none());
             running = merged.plan;
         }
     }

@@ -3,6 +3,7 @@
 //! Sockets are compared by what they are bound to, whichever listener they belong to: a listener
 //! that got another name keeps its sockets, and its clients notice nothing.
 
+use super::line::{Line, Tense, Verb};
 use super::model::{ListenerId, ListenerPlan, Plan, SocketPlan, WorkerId, WorkerPlan};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
@@ -42,7 +43,7 @@ pub struct Changes {
     pub listeners: BTreeMap<ListenerId, ListenerChange>,
     /// The workers of which anything is different.
     pub workers: BTreeMap<WorkerId, WorkerChange>,
-    lines: Vec<String>,
+    lines: Vec<Line>,
 }
 
 /// What is different about a listener.
@@ -173,8 +174,8 @@ impl Changes {
 
     /// What is different, in words, a line for each: listeners before workers, and among them those
     /// that are gone first.
-    pub fn lines(&self) -> &[String] {
-        &self.lines
+    pub fn lines(&self, tense: Tense) -> impl Iterator<Item = String> {
+        self.lines.iter().map(move |line| line.told(tense))
     }
 
     /// Where the sockets of a listener of the merged plan come from.
@@ -306,9 +307,7 @@ impl Changes {
         if diff.is_empty() {
             return;
         }
-        for words in diff.words(after) {
-            self.say(&title, &words);
-        }
+        self.lines.extend(diff.lines(&title, after));
         self.workers.insert(id, WorkerChange::Changed(diff));
     }
 
@@ -320,13 +319,13 @@ impl Changes {
     }
 
     fn say(&mut self, title: &str, words: &str) {
-        self.lines.push(format!("{title}: {words}"));
+        self.lines.push(Line::plain(title, words));
     }
 
     /// `A is bound`, `A, B and 3 more are bound`.
     fn say_list(&mut self, title: &str, items: &[String], done: &str) {
         if let Some((list, is)) = listed(items) {
-            self.say(title, &format!("{list} {is} {done}"));
+            self.lines.push(Line::new(title, &list, is, done));
         }
     }
 
@@ -343,7 +342,10 @@ impl Changes {
         let closed = closed.map(|socket| before.sockets[socket].endpoint.to_string());
         let closed: Vec<String> = closed.collect();
         match listed(&closed) {
-            Some((list, is)) => self.say(&title, &format!("removed; {list} {is} {CLOSED}")),
+            Some((list, is)) => {
+                let subject = format!("removed; {list}");
+                self.lines.push(Line::new(&title, &subject, is, CLOSED));
+            }
             None => self.say(&title, "removed"),
         }
     }
@@ -379,16 +381,16 @@ fn has_same_sockets(before: &ListenerPlan, after: &ListenerPlan) -> bool {
 /// So many are named one by one.
 const NAMED: usize = 4;
 
-fn listed(items: &[String]) -> Option<(String, &'static str)> {
+fn listed(items: &[String]) -> Option<(String, Verb)> {
     let named = &items[..items.len().min(NAMED)];
     match (items.len(), named) {
         (0, _) => None,
-        (1, named) => Some((named.concat(), "is")),
+        (1, named) => Some((named.concat(), Verb::IS)),
         (all, named) if all > NAMED => {
             let more = all - NAMED;
-            Some((format!("{} and {more} more", named.join(", ")), "are"))
+            Some((format!("{} and {more} more", named.join(", ")), Verb::ARE))
         }
-        (_, named) => Some((named.join(", "), "are")),
+        (_, named) => Some((named.join(", "), Verb::ARE)),
     }
 }
 

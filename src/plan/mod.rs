@@ -6,6 +6,7 @@
 mod changes;
 mod environment_file;
 pub mod fingerprint;
+mod line;
 mod merge;
 mod model;
 mod parcel;
@@ -15,6 +16,7 @@ mod worker_diff;
 pub use changes::{
     Changes, ListenerChange, OptionChange, Origin, SocketAt, WorkerChange, option_changes,
 };
+pub use line::{Line, Tense, Verb};
 pub use merge::{Free, Merge, merge};
 pub use model::*;
 pub use parcel::Parcel;

@@ -1,5 +1,6 @@
 //! What is different about a worker, sorted by what it takes to apply it.
 
+use super::line::{Line, Verb};
 use super::model::{Activation, HookTimes, Lifecycle, WorkerPlan};
 use crate::config::{Hooks, Template};
 use std::collections::BTreeMap;
@@ -47,31 +48,32 @@ impl WorkerDiff {
     }
 
     /// A line for each kind of difference.
-    pub(super) fn words(&self, after: &WorkerPlan) -> Vec<String> {
-        let mut words = Vec::new();
+    pub(super) fn lines(&self, title: &str, after: &WorkerPlan) -> Vec<Line> {
+        let mut lines = Vec::new();
         let list = self.program.join(", ");
         match after.lifecycle.activation {
             _ if list.is_empty() => {}
             Activation::Eager | Activation::OnDemand { .. } => {
-                words.push(format!("rolls ({list})"));
+                lines.push(Line::new(title, "", Verb::ROLLS, format!("({list})")));
             }
             Activation::PerConnection(_) => {
-                words.push(format!("changes for new connections ({list})"));
+                let rest = format!("for new connections ({list})");
+                lines.push(Line::new(title, "", Verb::CHANGES, rest));
             }
         }
         if let Some((before, after)) = self.instances {
-            words.push(format!("instances {before} → {after}"));
+            let words = format!("instances {before} → {after}");
+            lines.push(Line::plain(title, &words));
         }
         if !self.lifecycle.is_empty() {
             let list = self.lifecycle.join(", ");
-            let apply = if self.lifecycle.len() == 1 {
-                "applies"
-            } else {
-                "apply"
+            let apply = match self.lifecycle.len() {
+                1 => Verb::APPLIES,
+                _ => Verb::APPLY,
             };
-            words.push(format!("{list} {apply} without a roll"));
+            lines.push(Line::new(title, &list, apply, "without a roll"));
         }
-        words
+        lines
     }
 
     fn compare_program(&mut self, before: &WorkerPlan, after: &WorkerPlan) {

@@ -13,7 +13,9 @@ use super::looks::Tell;
 use super::turn::{Shell, listener_lives};
 use crate::core::{Input, ListenerLife, Replan, Ticket, WorkerChange};
 use crate::listener::{self, BindError, Prepared};
-use crate::plan::{self, Changes, Free, ListenerId, Merge, Plan, SocketAt, WorkerId};
+use crate::plan::{
+    self, Changes, Free, Line, ListenerId, Merge, Plan, SocketAt, Tense, Verb, WorkerId,
+};
 use crate::report::Sources;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -65,15 +67,15 @@ impl Shell {
                 return Reloaded::NotBound(plan, errors);
             }
         };
-        let lines = changes.lines().iter();
+        let lines = changes.lines(Tense::Present);
         let lines = lines.filter(|line| Editions::is_for_people(&brought, line));
-        let mut lines: Vec<String> = lines.cloned().collect();
+        let mut lines: Vec<String> = lines.collect();
         self.warn_of(&prepared, &running, &plan);
         let before = listener_lives(&self.plan);
         let touched = self.touched(&plan, &changes, &before, &prepared.bound_anew());
         self.stop_watching(&touched.watched);
         let rolled_back = self.rolled_back(&changes);
-        lines.extend(self.tried_again(&rolled_back));
+        lines.extend(self.tried_again(&rolled_back, Tense::Present));
         let missing = missing_listeners(&prepared.missing);
         let Some(bound) = &mut self.bound else {
             return Reloaded::Ending;
@@ -126,11 +128,12 @@ impl Shell {
     }
 
     /// Lines about workers that nothing else is said about, and that roll all the same.
-    pub(super) fn tried_again(&self, rolled_back: &[WorkerId]) -> Vec<String> {
+    pub(super) fn tried_again(&self, rolled_back: &[WorkerId], tense: Tense) -> Vec<String> {
         let name = |worker: &WorkerId| &self.plan.worker(*worker).name;
         let lines = rolled_back.iter().map(|worker| {
-            let name = name(worker);
-            format!("worker `{name}`: rolls (what was given up last time is tried again)")
+            let title = format!("worker `{}`", name(worker));
+            let rest = "(what was given up last time is tried again)";
+            Line::new(&title, "", Verb::ROLLS, rest).told(tense)
         });
         lines.collect()
     }

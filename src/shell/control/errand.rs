@@ -9,7 +9,7 @@ use super::client::ClientId;
 use super::{Control, Part};
 use crate::control::{Access, Error, ExplainReply, Progress, Reply};
 use crate::core::Mono;
-use crate::plan::{self, Free, Parcel, Plan};
+use crate::plan::{self, Free, Parcel, Plan, Tense};
 use crate::report::Sources;
 use crate::shell::clock;
 use crate::shell::looks::Look;
@@ -417,8 +417,9 @@ impl Shell {
             Fetched::Failed(reason) => return Reply::error(&Error::Failed { reason }),
         };
         let changes = plan::merge(&self.plan, *wanted, &Free::default()).changes;
-        let again = self.tried_again(&self.rolled_back(&changes));
-        let changes: Vec<String> = changes.lines().iter().cloned().chain(again).collect();
+        let tense = Tense::Conditional;
+        let again = self.tried_again(&self.rolled_back(&changes), tense);
+        let changes: Vec<String> = changes.lines(tense).chain(again).collect();
         let message = match changes.len() {
             0 => "nothing would change".to_owned(),
             1 => "1 change".to_owned(),
