@@ -529,7 +529,7 @@ fn logs_and_events_are_printed_line_by_line() {
             talk.step(&first);
             talk.last(&last);
         }
-        Request::Watch => {
+        Request::Watch { .. } => {
             talk.step(&WatchReply { event: None });
             let event = Event {
                 time: rfc3339(0),
@@ -568,6 +568,10 @@ fn logs_and_events_are_printed_line_by_line() {
         finished.stdout,
         "1970-01-01T00:00:00Z instance-started: app.0: started, pid 4711\n"
     );
+    let watch = |last, no_follow| Some(Request::Watch { last, no_follow });
+    assert_eq!(daemon.requests().pop(), watch(None, false));
+    client(&world, &daemon, "events --last 5 --no-follow").expect_code(0);
+    assert_eq!(daemon.requests().pop(), watch(Some(5), true));
     let finished = client(&world, &daemon, "events --json").expect_code(0);
     assert_eq!(finished.json()["kind"], "instance-started");
     let finished = client(&world, &daemon, "metrics").expect_code(0);

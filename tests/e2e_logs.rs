@@ -1,4 +1,4 @@
-//! What workers wrote, told over the control socket: `logs`, `signal --reopen`, `metrics`.
+//! What was, told over the control socket: `logs`, `events`, `signal --reopen`, `metrics`.
 
 mod harness;
 
@@ -130,5 +130,74 @@ fn metrics_are_printed() {
     let mut client = Varlink::connect(&world);
     let text = &client.ask("Metrics", json!({}))["text"];
     assert!(text.as_str().is_some_and(|text| text.ends_with("# EOF\n")));
+    daemon.stop();
+}
+
+/// The events of the past, the last so many of them.
+fn past(client: &mut Varlink, last: Option<u32>) -> Vec<Value> {
+    let mut replies = client.more("Watch", json!({ "last": last, "no_follow": true }));
+    let events = replies.iter_mut();
+    let events = events.map(|reply| reply["parameters"]["event"].take());
+    events.filter(|event| !event.is_null()).collect()
+}
+
+#[test]
+fn events_of_the_past_are_told_to_those_who_come_later() {
+    let world = World::new();
+    let daemon = varlink::run(&world, YAML);
+    let mut puppet = world.puppet();
+    daemon.line(&["up"]);
+    puppet.tell("exit 3");
+    let next = world.puppet();
+    daemon.lines(&["app.0", "started"], 2);
+    let mut client = Varlink::connect(&world);
+    let all = past(&mut client, None);
+    let [.., crash, start] = all.as_slice() else {
+        panic!("{all:?}");
+    };
+    assert_eq!(crash["kind"], "instance-exited");
+    assert_eq!(
+        (&crash["instance"], &crash["exit_status"]),
+        (&json!("app.0"), &json!(3))
+    );
+    assert_eq!(start["kind"], "instance-started");
+    assert_eq!(start["pid"], next.pid());
+    // So many of them; the same connection goes on.
+    assert_eq!(past(&mut client, Some(2)), [crash.clone(), start.clone()]);
+    assert_eq!(past(&mut client, Some(0)), [Value::Null; 0]);
+    let printed = ask(&world, &["events", "--last", "2", "--no-follow"]).expect_code(0);
+    let lines: Vec<_> = printed.stdout.lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let (time, message) = (&crash["time"], &crash["message"]);
+    let (time, message) = (
+        time.as_str().expect("text"),
+        message.as_str().expect("text"),
+    );
+    assert_eq!(lines[0], format!("{time} instance-exited: {message}"));
+
+    // Those to come are told behind them.
+    let mut watcher = Varlink::connect(&world);
+    watcher.call_with("Watch", json!({ "last": 1 }), json!({ "more": true }));
+    let mut event = || watcher.next().expect("a reply")["parameters"]["event"].take();
+    assert_eq!(event(), Value::Null);
+    assert_eq!(&event(), start);
+    client.ask("Stop", json!({ "worker": "silent" }));
+    assert_eq!(event()["kind"], "instance-stopping");
+
+    // The last hundred are kept, and no more.
+    let scale = |client: &mut Varlink, instances: u32| {
+        client.ask(
+            "Scale",
+            json!({ "worker": "silent", "instances": instances }),
+        );
+    };
+    client.ask("Start", json!({ "worker": "silent" }));
+    for instances in [40, 1] {
+        scale(&mut client, instances);
+    }
+    let kept = past(&mut client, Some(1000));
+    assert_eq!(kept.len(), 100);
+    assert!(!kept.contains(crash), "{kept:?}");
+    assert_eq!(kept[99]["kind"], "instance-exited");
     daemon.stop();
 }

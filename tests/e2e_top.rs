@@ -132,7 +132,7 @@ fn status() -> Status {
 fn answer(request: &Request, talk: &mut Talk) {
     match request {
         Request::Status { .. } => talk.last(&status()),
-        Request::Watch => {
+        Request::Watch { .. } => {
             talk.step(&WatchReply { event: None });
             let event = Event {
                 time: rfc3339(0),

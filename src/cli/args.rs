@@ -406,6 +406,14 @@ pub struct Logs {
 /// `listend events`.
 #[derive(Debug, Args)]
 pub struct Events {
+    /// So many of the last hundred first
+    #[arg(short = 'n', long, value_name = "N")]
+    pub last: Option<u32>,
+
+    /// Only events of the past: all that are kept, or N
+    #[arg(long)]
+    pub no_follow: bool,
+
     /// Print each event as a JSON object
     #[arg(long)]
     pub json: bool,

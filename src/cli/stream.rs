@@ -49,6 +49,18 @@ pub fn logs(arguments: &Logs) -> Exit {
 
 /// `listend events`.
 pub fn events(arguments: &Events) -> Exit {
+    // Nothing that was not asked for: an older daemon refuses parameters that it does not know.
+    let mut parameters = Map::new();
+    if let Some(last) = arguments.last {
+        parameters.insert("last".to_owned(), json!(last));
+    }
+    if arguments.no_follow {
+        parameters.insert("no_follow".to_owned(), json!(true));
+    }
+    let wait = match arguments.no_follow {
+        true => Wait::Patiently,
+        false => Wait::ForEver,
+    };
     let print_event = |reply: Value| match (arguments.json, reply.get("event")) {
         (_, None | Some(Value::Null)) => Ok(String::new()),
         (true, Some(event)) => Ok(format!("{event}\n")),
@@ -61,7 +73,13 @@ pub fn events(arguments: &Events) -> Exit {
     };
     let control = arguments.control.control.as_deref();
     let client = Client::connect(control, Wait::Patiently);
-    each(client, "Watch", &json!({}), Wait::ForEver, print_event)
+    each(
+        client,
+        "Watch",
+        &Value::Object(parameters),
+        wait,
+        print_event,
+    )
 }
 
 /// `listend metrics`.

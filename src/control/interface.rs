@@ -77,8 +77,13 @@ pub enum Request {
         /// Only those with this name, with details.
         name: Option<String>,
     },
-    /// Every event from now on; the client takes several replies.
-    Watch,
+    /// Events; the client takes several replies.
+    Watch {
+        /// So many of the past; `None` is none for those who follow, and else all that are kept.
+        last: Option<u32>,
+        /// Not those to come.
+        no_follow: bool,
+    },
     /// Start a worker.
     Start {
         /// Which.
@@ -179,8 +184,11 @@ const METHODS: [(&str, Replies, Decode); 16] = [
         let name = given.optional_text("name")?;
         Ok(Request::Status { name })
     }),
-    ("io.listend.Manager.Watch", Replies::Several, |_| {
-        Ok(Request::Watch)
+    ("io.listend.Manager.Watch", Replies::Several, |given| {
+        Ok(Request::Watch {
+            last: given.number("last")?,
+            no_follow: given.flag("no_follow")?,
+        })
     }),
     ("io.listend.Manager.Start", Replies::One, |given| {
         let (worker, no_wait) = given.worker_and_no_wait()?;
@@ -290,7 +298,7 @@ impl Request {
             Request::GetInfo
             | Request::GetInterfaceDescription { .. }
             | Request::Status { .. }
-            | Request::Watch
+            | Request::Watch { .. }
             | Request::Logs { .. }
             | Request::Explain { .. }
             | Request::Metrics => false,

@@ -6,8 +6,8 @@ use super::status::{ended, word_for};
 use super::{Control, Part, SLICE};
 use crate::config::signal_number;
 use crate::control::{
-    Access, Call, DescriptionReply, Error, MetricsReply, Progress, Reply, Request, WatchReply,
-    description, info,
+    Access, Call, DescriptionReply, Error, MetricsReply, Progress, Reply, Request, description,
+    info,
 };
 use crate::core::{Answer, Command, Input, InstanceId, Refused, State, Ticket};
 use crate::metrics::Format;
@@ -128,11 +128,7 @@ impl Shell {
                 Err(error) => self.fail(id, &error),
             },
             Request::Status { name } => self.status(id, name),
-            Request::Watch => {
-                self.control.waits(id, WaitsFor::Events);
-                self.control.watchers.insert(id);
-                self.succeed(id, &Reply::continues(&WatchReply::default()));
-            }
+            Request::Watch { last, no_follow } => self.watch_events(id, last, no_follow),
             Request::Start { worker, no_wait } => {
                 let done = format!("{worker}: started");
                 self.operate(

@@ -1,10 +1,14 @@
 //! The core's events for programs: a word for each, and what it is about.
 
+use super::client::{ClientId, WaitsFor};
 use crate::control::{Event as Told, Reply, WatchReply, rfc3339};
 use crate::core::{Event, InstanceId, ProcessId};
 use crate::plan::{ListenerId, WorkerId};
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
+
+/// So many events are kept for those who come later.
+const KEPT: usize = 100;
 
 /// What an event is about.
 #[derive(Default)]
@@ -179,11 +183,28 @@ impl Shell {
         }
     }
 
-    /// Tells an event to those who asked for all. `message` is what stands in the log.
-    pub(in crate::shell) fn tell_watchers(&mut self, event: &Event, message: String) {
-        if self.control.watchers.is_empty() {
-            return;
+    /// Tells events of the past, and those to come unless nobody wants to hear them.
+    pub(super) fn watch_events(&mut self, id: ClientId, last: Option<u32>, no_follow: bool) {
+        if !no_follow {
+            self.control.waits(id, WaitsFor::Events);
+            self.control.watchers.insert(id);
         }
+        self.succeed(id, &Reply::continues(&WatchReply::default()));
+        let unsaid = if no_follow { KEPT } else { 0 };
+        let wanted = last.map_or(unsaid, |last| usize::try_from(last).unwrap_or(KEPT));
+        let past = &self.control.past;
+        let past = past.iter().skip(past.len().saturating_sub(wanted));
+        for event in past.cloned().collect::<Vec<_>>() {
+            let event = Some(event);
+            self.succeed(id, &Reply::continues(&WatchReply { event }));
+        }
+        if no_follow {
+            self.succeed(id, &Reply::last(&WatchReply::default()));
+        }
+    }
+
+    /// Keeps an event, and tells it to those who asked for all. `message` is what stands in the log.
+    pub(in crate::shell) fn tell_watchers(&mut self, event: &Event, message: String) {
         let about = self.outline(event);
         let status = match *event {
             Event::InstanceExited { status, .. } | Event::MainExited { status, .. } => Some(status),
@@ -200,6 +221,13 @@ impl Shell {
             exit_signal: status.and_then(words::exit_signal),
             message,
         };
+        if self.control.past.len() >= KEPT {
+            self.control.past.pop_front();
+        }
+        self.control.past.push_back(told.clone());
+        if self.control.watchers.is_empty() {
+            return;
+        }
         let reply = Reply::continues(&WatchReply { event: Some(told) });
         let watchers: Vec<_> = self.control.watchers.iter().copied().collect();
         for client in watchers {

@@ -17,7 +17,7 @@ pub(super) use reload::Reloads;
 pub use socket::{ControlSocket, NoControl};
 
 use super::metrics::Job;
-use crate::control::{Access, Owner, Reply};
+use crate::control::{Access, Event, Owner, Reply};
 use crate::core::{Mono, Ticket};
 use crate::listener::BoundSocket;
 use crate::shell::queues::QueueLog;
@@ -110,6 +110,8 @@ pub struct Control {
     pages: VecDeque<(ClientId, Job)>,
     /// Who is to be told every event.
     watchers: BTreeSet<ClientId>,
+    /// The last events, for those who come later.
+    past: VecDeque<Event>,
     /// Who is to be told lines of workers.
     followers: BTreeSet<ClientId>,
     /// Who of them was told lines last.
@@ -147,6 +149,7 @@ impl Default for Control {
             portraits: VecDeque::new(),
             pages: VecDeque::new(),
             watchers: BTreeSet::new(),
+            past: VecDeque::new(),
             followers: BTreeSet::new(),
             told_last: 0,
             owes_lines: false,
