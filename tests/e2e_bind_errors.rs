@@ -583,3 +583,24 @@ listeners:
         .find(|one| one["kind"] == "backlog-over-somaxconn");
     assert_eq!(backlog.expect("advice")["line"], 11, "{json:#}");
 }
+
+/// A range of ports is written once, and gets one piece of advice.
+#[test]
+fn a_range_of_ports_gets_one_piece_of_advice() {
+    let world = World::new();
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let range = range.expect("the range");
+    let low: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+    let (first, last) = (low + 7000, low + 7049);
+    let yaml = format!("listeners: {{ pool: '127.0.0.1:{first}-{last}' }}");
+    let json = world
+        .check(&yaml, &["--json", "--no-bind"])
+        .expect_code(0)
+        .json();
+    let advice = json["advice"].as_array().expect("a list").iter();
+    let ephemeral = advice.filter(|one| one["kind"] == "ephemeral-port");
+    let messages: Vec<_> = ephemeral.map(|one| one["message"].to_string()).collect();
+    assert_eq!(messages.len(), 1, "{messages:#?}");
+    let ports = format!("ports {first}-{last} are");
+    assert!(messages[0].contains(&ports), "{messages:#?}");
+}

@@ -11,7 +11,7 @@ use crate::config::{Endpoint, Piece, Template, Transport};
 use crate::listener::Note;
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan};
 use crate::report::{Kind, Problem, Report, describe};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
@@ -61,8 +61,11 @@ pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Report {
             let repeated = number > 0 && same_port(&listener.sockets[number - 1], socket);
             if !repeated && address.port() != 0 {
                 adviser.privileged(&asked, &mut advice);
-                adviser.ephemeral(&asked, &mut advice);
                 adviser.registered(&asked, index, &mut advice);
+            }
+            // A range of ports is one text, and one piece of advice.
+            if number == 0 || listener.sockets[number - 1].place != socket.place {
+                adviser.ephemeral(&asked, &listener.sockets[number..], &mut advice);
             }
             adviser.wildcard(&asked, *v6_only, &mut advice);
             if tried == Tried::No && !optional {
@@ -238,21 +241,35 @@ impl<'p> Adviser<'p> {
         ));
     }
 
-    fn ephemeral(&self, asked: &Asked, advice: &mut Report) {
-        let port = asked.address.port();
+    /// About the ports of one address text: `sockets` begins with the first of it.
+    fn ephemeral(&self, asked: &Asked, sockets: &[SocketPlan], advice: &mut Report) {
         let Some((low, high)) = self.settings.local_ports else {
             return;
         };
-        if !self.settings.is_ephemeral(port) || self.reserved.contains(port) {
+        let ports = sockets
+            .iter()
+            .take_while(|socket| socket.place == asked.socket.place)
+            .filter_map(port_of)
+            .filter(|port| self.settings.is_ephemeral(*port) && !self.reserved.contains(*port));
+        let ports: BTreeSet<u16> = ports.collect();
+        let Some(port) = ports.first().copied() else {
             return;
-        }
+        };
         let line = match &self.all_reserved {
             Some(all) => all.clone(),
-            None => self.reserved.with([port]).to_string(),
+            None => self.reserved.with(ports.iter().copied()).to_string(),
         };
         let message = format!(
-            "port {port} is in the range {low}-{high} that outgoing connections take their ports \
-             from: one of them may have it when listend starts"
+            "{} in the range {low}-{high} that outgoing connections take their ports from: one of \
+             them may have {} when listend starts",
+            match ports.len() {
+                1 => format!("port {port} is"),
+                _ => format!(
+                    "ports {} are",
+                    PortSet::default().with(ports.iter().copied())
+                ),
+            },
+            if ports.len() == 1 { "it" } else { "one" }
         );
         let mut problem = asked.problem(Kind::EphemeralPort, message);
         if (low, high) != TEXTBOOK_RANGE {
@@ -371,10 +388,14 @@ fn ports(plan: &Plan, namespace: Option<&Path>) -> impl Iterator<Item = u16> {
     let listeners = plan.live_listeners().map(|(_, listener)| listener);
     let listeners = listeners.filter(move |one| one.network_namespace.as_deref() == namespace);
     let sockets = listeners.flat_map(|listener| &listener.sockets);
-    sockets.filter_map(|socket| match &socket.endpoint {
+    sockets.filter_map(port_of)
+}
+
+fn port_of(socket: &SocketPlan) -> Option<u16> {
+    match &socket.endpoint {
         Endpoint::Inet { address, .. } => Some(address.port()),
         _ => None,
-    })
+    }
 }
 
 /// Whether both come from one address text: the same place, transport and port.
