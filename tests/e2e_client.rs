@@ -128,6 +128,41 @@ fn status_in_json_is_what_the_daemon_said_even_if_it_is_newer() {
 }
 
 #[test]
+fn status_of_a_worker_shows_the_queues_of_its_listeners() {
+    let world = World::new();
+    let daemon = daemon(&world, |request, talk| {
+        let mut status = well();
+        status.listeners[0].state = ListenerState::Full;
+        let mut other = listener("other", ListenerState::Listening);
+        other.workers = vec!["another".to_owned()];
+        status.listeners.push(other);
+        // As the daemon answers: only what has this name.
+        if let Request::Status { name: Some(name) } = request {
+            status.listeners.retain(|one| one.name == *name);
+            status.workers.retain(|one| one.name == *name);
+        }
+        talk.last(&status);
+    });
+    let finished = client(&world, &daemon, "status app").expect_code(0);
+    assert_eq!(
+        finished.stdout,
+        "\
+LISTENER  ADDRESS          QUEUE  DROPS  STATE
+web       127.0.0.1:8080  3/4096      0  full
+
+WORKER  GEN  STATE    PID  UPTIME  RESTARTS  LAST EXIT
+app       1  waiting    -       -         0  -
+"
+    );
+    // The exit status is that of what was asked for.
+    assert_eq!(finished.stderr, "");
+    let finished = client(&world, &daemon, "status app --json").expect_code(0);
+    assert_eq!(finished.json()["listeners"], json!([]));
+    let finished = client(&world, &daemon, "status web").expect_code(1);
+    assert!(!finished.stdout.contains("WORKER"), "{finished:?}");
+}
+
+#[test]
 fn status_of_a_name_tells_all() {
     let world = World::new();
     let daemon = daemon(&world, |_, talk| {

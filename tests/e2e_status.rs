@@ -112,6 +112,7 @@ fn how_a_worker_lives_is_told_in_full() {
     assert_eq!(app(&mut client, named())["detail"]["life"], life);
     let finished = printed(&world, &["app"]).expect_code(0);
     for line in [
+        "\nweb       127.0.0.1:",
         "  ready       notify",
         "  rollout     start-first, 1 at a time, each ready for 1 ms",
         "  watchdog    30 s",

@@ -6,33 +6,53 @@ use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
 use super::output::{columns, complain, print, shown, style};
 use super::pretty::pretty;
-use crate::control::{Detail, Life, Rollout, SocketOption, Status, all_is_well, table, troubles};
+use crate::control::{
+    Detail, Life, Listener, Rollout, SocketOption, Status, all_is_well, table, troubles,
+};
 use crate::shell::clock;
 
 use serde_json::json;
 use serde_json::value::RawValue;
+use std::collections::HashSet;
 use std::fmt::Write;
 
 /// Asks and prints.
 pub fn status(arguments: &Arguments) -> Exit {
     match ask(arguments) {
-        Ok(answer) => show(&answer, arguments),
+        Ok((mut client, answer)) => show(&mut client, &answer, arguments),
         Err(failure) => failure.tell(None),
     }
 }
 
-fn ask(arguments: &Arguments) -> Result<Box<RawValue>, Failure> {
+fn ask(arguments: &Arguments) -> Result<(Client, Box<RawValue>), Failure> {
     let control = arguments.control.control.as_deref();
     let mut client = Client::connect(control, Wait::Patiently)?;
     let parameters = match &arguments.name {
         Some(name) => json!({ "name": name }),
         None => json!({}),
     };
-    client.ask("Status", &parameters)
+    let answer = client.ask("Status", &parameters)?;
+    Ok((client, answer))
 }
 
-fn show(answer: &RawValue, arguments: &Arguments) -> Exit {
-    let status: Status = match serde_json::from_str(answer.get()) {
+/// The listeners of the workers in this answer that are not in it themselves. One more question,
+/// however many they are.
+fn listeners_of_workers(client: &mut Client, answer: &Status) -> Result<Vec<Listener>, Failure> {
+    let there: HashSet<&String> = answer.listeners.iter().map(|one| &one.name).collect();
+    let taken = answer.workers.iter().flat_map(|one| &one.listeners);
+    let lacking: HashSet<&String> = taken.filter(|name| !there.contains(name)).collect();
+    if lacking.is_empty() {
+        return Ok(Vec::new());
+    }
+    let all: Status = client.ask("Status", &json!({}))?;
+    let listeners = all.listeners.into_iter();
+    Ok(listeners
+        .filter(|one| lacking.contains(&one.name))
+        .collect())
+}
+
+fn show(client: &mut Client, answer: &RawValue, arguments: &Arguments) -> Exit {
+    let mut status: Status = match serde_json::from_str(answer.get()) {
         Ok(status) => status,
         Err(error) => {
             complain(&format!("the daemon's answer is not understood: {error}"));
@@ -43,10 +63,17 @@ fn show(answer: &RawValue, arguments: &Arguments) -> Exit {
         true => Exit::Done,
         false => Exit::Refused,
     };
+    let troubles = troubles(&status);
     let text = if arguments.json {
         // As it came: a newer daemon may say more than is known here.
         pretty(answer.get()) + "\n"
     } else {
+        if arguments.name.is_some() {
+            match listeners_of_workers(client, &status) {
+                Ok(listeners) => status.listeners.extend(listeners),
+                Err(failure) => return failure.tell(None),
+            }
+        }
         let mut text = table(&status, columns(), style(), clock::wall().as_secs());
         if text.is_empty() {
             text = "no listeners, no workers\n".to_owned();
@@ -55,7 +82,7 @@ fn show(answer: &RawValue, arguments: &Arguments) -> Exit {
         text
     };
     let exit = finish(print(&text), exit);
-    for trouble in troubles(&status) {
+    for trouble in troubles {
         complain(&shown(&trouble));
     }
     exit
