@@ -371,7 +371,7 @@ fn the_configuration_is_checked_and_compared_with_what_runs() {
     let told = client.ask("Reload", json!({ "dry_run": true }));
     let wanted = [
         "worker `lazy`: removed",
-        "worker `app`: restart would apply without a roll",
+        "worker `app`: restart.limit 3 in 1m → 4 in 1m would apply without a roll",
         "worker `eager`: added",
     ];
     assert_eq!(told["changes"], json!(wanted));

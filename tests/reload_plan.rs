@@ -105,8 +105,31 @@ fn each_difference_is_named() {
         ),
         (
             "command: serve",
+            "command: serve, nice: 5, umask: '0027'",
+            &["worker `app`: rolls (umask the default → 0027, nice the default → 5)"],
+        ),
+        (
+            "command: serve",
+            "command: serve, stop_signal: INT, kill_mode: group, on_failure: refuse",
+            &[
+                "worker `app`: stop_signal SIGTERM → SIGINT, kill_mode process → group, on_failure \
+                 hold → refuse apply without a roll",
+            ],
+        ),
+        (
+            "command: serve",
+            "command: serve, rollout: { parallel: 2, watch: 1500ms }",
+            &[
+                "worker `app`: rollout.parallel 1 → 2, rollout.watch 30s → 1s500ms apply without a \
+                 roll",
+            ],
+        ),
+        (
+            "command: serve",
             "command: serve, stop_timeout: 5s, restart: never",
-            &["worker `app`: restart, stop_timeout apply without a roll"],
+            &[
+                "worker `app`: restart.policy always → never, stop_timeout 30s → 5s apply without a roll",
+            ],
         ),
         (
             "  local: { address: 'unix:/run/x', mode: '0600' }\n",
@@ -138,7 +161,7 @@ fn a_dry_run_tells_what_would_happen() {
             "listener `web`: 127.0.0.1:81 would be bound",
             "listener `web`: 127.0.0.1:80 would be closed once nobody serves there",
             "worker `app`: would roll (command, sockets of `web`)",
-            "worker `app`: stop_timeout would apply without a roll",
+            "worker `app`: stop_timeout 30s → 5s would apply without a roll",
         ]
     );
 }
@@ -154,13 +177,17 @@ fn a_watchdog_that_is_stricter_takes_another_generation_and_a_milder_one_does_no
         let merged = merge(&with(before), with(after), &Free::default());
         merged.changes.lines(Tense::Present).collect::<Vec<_>>()
     };
-    for stricter in [(Some(20), Some(10)), (None, Some(10))] {
-        let told = words(stricter.0, stricter.1);
-        assert_eq!(told, ["worker `app`: rolls (watchdog)"]);
-    }
-    for milder in [(Some(10), Some(20)), (Some(10), None)] {
-        let told = words(milder.0, milder.1);
-        assert_eq!(told, ["worker `app`: watchdog applies without a roll"]);
+    for (before, after, told) in [
+        (Some(20), Some(10), "rolls (watchdog 20s → 10s)"),
+        (None, Some(10), "rolls (watchdog none → 10s)"),
+        (
+            Some(10),
+            Some(90),
+            "watchdog 10s → 1m30s applies without a roll",
+        ),
+        (Some(10), None, "watchdog 10s → none applies without a roll"),
+    ] {
+        assert_eq!(words(before, after), [format!("worker `app`: {told}")]);
     }
 }
 

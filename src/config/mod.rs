@@ -42,6 +42,6 @@ pub use arguments::from_arguments;
 pub use life::*;
 pub use model::*;
 pub use read::{Loaded, SourceFile, read};
-pub use scalar::signal_number;
+pub use scalar::{signal_name, signal_number};
 pub use silence::Silence;
 pub use yaml::to_yaml;

@@ -226,6 +226,18 @@ pub(super) fn limit(resource: Resource, text: &str) -> Parsed<Limit> {
     })
 }
 
+/// `SIGTERM`; realtime signals count from SIGRTMIN, as kill(1) has them.
+pub fn signal_name(number: i32) -> String {
+    match nix::sys::signal::Signal::try_from(number) {
+        Ok(signal) => signal.as_str().to_owned(),
+        Err(_) => match number - nix::libc::SIGRTMIN() {
+            0 => "SIGRTMIN".to_owned(),
+            above if above > 0 => format!("SIGRTMIN+{above}"),
+            _ => format!("signal {number}"),
+        },
+    }
+}
+
 /// A signal as configurations have it, as a number.
 ///
 /// # Errors

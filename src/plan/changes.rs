@@ -5,6 +5,7 @@
 
 use super::line::{Line, Tense, Verb};
 use super::model::{ListenerId, ListenerPlan, Plan, SocketPlan, WorkerId, WorkerPlan};
+use super::values::{changed, or};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
 use crate::config::{Endpoint, UnixName};
@@ -426,15 +427,19 @@ fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
     if old.mode != new.mode {
         words.push(format!("mode {:04o} → {:04o}, live", old.mode, new.mode));
     }
+    let id = |id: &u32| id.to_string();
+    for other in [
+        changed("owner", &old.owner, &new.owner, or("listend's own", id)),
+        changed("group", &old.group, &new.group, or("listend's own", id)),
+    ] {
+        words.extend(other.map(|other| format!("{other}, live")));
+    }
     let for_folders = (old.directory_mode, old.directory_owner, old.directory_group)
         != (new.directory_mode, new.directory_owner, new.directory_group);
     for (is_other, what) in [
-        (old.owner != new.owner, "owner, live"),
-        (old.group != new.group, "group, live"),
         (for_folders, "rights of folders that are made from now on"),
         (before.multicast != *multicast, "multicast groups, live"),
         (before.symlinks != *symlinks, "symlinks, live"),
-        (before.remove_on_stop != *remove_on_stop, "remove_on_stop"),
         (
             before.presence != *presence,
             "what happens if it is missing",
@@ -444,6 +449,12 @@ fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
             words.push(what.to_owned());
         }
     }
+    words.extend(changed(
+        "remove_on_stop",
+        &before.remove_on_stop,
+        remove_on_stop,
+        bool::to_string,
+    ));
     words
 }
 

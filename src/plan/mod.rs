@@ -11,6 +11,7 @@ mod merge;
 mod model;
 mod parcel;
 mod resolve;
+mod values;
 mod worker_diff;
 
 pub use changes::{

@@ -2,7 +2,8 @@
 
 use super::line::{Line, Verb};
 use super::model::{Activation, HookTimes, Lifecycle, WorkerPlan};
-use crate::config::{Hooks, Template};
+use super::values::{self, changed, duration, or};
+use crate::config::{Hooks, Restart, Rollout, Template, signal_name};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ pub struct WorkerDiff {
     /// How many instances there were, and how many there are to be.
     pub instances: Option<(u32, u32)>,
     /// What only listend goes by: it counts from now on.
-    pub lifecycle: Vec<&'static str>,
+    pub lifecycle: Vec<String>,
 }
 
 impl WorkerDiff {
@@ -27,12 +28,12 @@ impl WorkerDiff {
         diff.program.extend(sockets);
         diff.compare_lifecycle(&before.lifecycle, &after.lifecycle);
         if hook_times_only(&before.hooks, &after.hooks) {
-            diff.lifecycle.push("hook timeouts");
+            diff.lifecycle.push("hook timeouts".to_owned());
         }
         if before.reload_command != after.reload_command
             && before.lifecycle.reload == after.lifecycle.reload
         {
-            diff.lifecycle.push("reload");
+            diff.lifecycle.push("reload".to_owned());
         }
         diff
     }
@@ -122,21 +123,33 @@ impl WorkerDiff {
                 "runtime_directory",
             ),
             (before.credentials != *credentials, "user or groups"),
-            (before.umask != *umask, "umask"),
             (before.limits != *limits, "limits"),
-            (before.nice != *nice, "nice"),
-            (
-                before.oom_score_adjust != *oom_score_adjust,
-                "oom_score_adjust",
-            ),
-            (before.ignore_sigpipe != *ignore_sigpipe, "ignore_sigpipe"),
             (before.output != *output, "output"),
             (before.notify_access != *notify_access, "notify_access"),
-            (before.fd_store != *fd_store, "fd_store"),
             (other_hooks, "hooks"),
         ] {
             self.note_program(is_other, what);
         }
+        let octal = |mask: &u32| format!("{mask:04o}");
+        let number = or("the default", i32::to_string);
+        let short = [
+            changed("umask", &before.umask, umask, or("the default", octal)),
+            changed("nice", &before.nice, nice, &number),
+            changed(
+                "oom_score_adjust",
+                &before.oom_score_adjust,
+                oom_score_adjust,
+                &number,
+            ),
+            changed(
+                "ignore_sigpipe",
+                &before.ignore_sigpipe,
+                ignore_sigpipe,
+                bool::to_string,
+            ),
+            changed("fd_store", &before.fd_store, fd_store, u32::to_string),
+        ];
+        self.program.extend(short.into_iter().flatten());
     }
 
     fn note_program(&mut self, is_other: bool, what: &str) {
@@ -171,32 +184,106 @@ impl WorkerDiff {
         if before.instances != *instances {
             self.instances = Some((before.instances, *instances));
         }
-        self.note_program(before.nonblocking != *nonblocking, "nonblocking");
+        let other = changed(
+            "nonblocking",
+            &before.nonblocking,
+            nonblocking,
+            bool::to_string,
+        );
+        self.program.extend(other);
         self.note_program(before.ready != *ready, "ready");
         match activation_diff(&before.activation, activation) {
-            Some("activation") => self.program.push("activation".to_owned()),
+            Some(what) if what == "activation" => self.program.push(what),
             Some(what) => self.lifecycle.push(what),
             None => {}
         }
         // An instance is told at its start how often it has to give a sign of life.
-        let is_stricter = is_stricter(before.watchdog, *watchdog);
-        self.note_program(is_stricter, "watchdog");
-        for (is_other, what) in [
-            (before.watchdog != *watchdog && !is_stricter, "watchdog"),
-            (before.restart != *restart, "restart"),
-            (before.stop_signal != *stop_signal, "stop_signal"),
-            (before.kill_mode != *kill_mode, "kill_mode"),
-            (before.stop_timeout != *stop_timeout, "stop_timeout"),
-            (before.start_timeout != *start_timeout, "start_timeout"),
-            (before.rollout != *rollout, "rollout"),
-            (before.reload != *reload, "reload"),
-            (before.on_failure != *on_failure, "on_failure"),
-        ] {
-            if is_other {
-                self.lifecycle.push(what);
-            }
+        let other = changed("watchdog", &before.watchdog, watchdog, or("none", duration));
+        match is_stricter(before.watchdog, *watchdog) {
+            true => self.program.extend(other),
+            false => self.lifecycle.extend(other),
         }
+        self.lifecycle
+            .extend(restart_diff(&before.restart, restart));
+        let time = or("infinity", duration);
+        let signal = |number: &i32| signal_name(*number);
+        let short = [
+            changed("stop_signal", &before.stop_signal, stop_signal, signal),
+            changed("kill_mode", &before.kill_mode, kill_mode, values::kill_mode),
+            changed("stop_timeout", &before.stop_timeout, stop_timeout, &time),
+            changed("start_timeout", &before.start_timeout, start_timeout, &time),
+        ];
+        self.lifecycle.extend(short.into_iter().flatten());
+        self.lifecycle
+            .extend(rollout_diff(&before.rollout, rollout));
+        let other = (before.reload != *reload).then(|| "reload".to_owned());
+        self.lifecycle.extend(other);
+        let other = changed(
+            "on_failure",
+            &before.on_failure,
+            on_failure,
+            values::on_failure,
+        );
+        self.lifecycle.extend(other);
     }
+}
+
+fn restart_diff(before: &Restart, after: &Restart) -> impl Iterator<Item = String> {
+    let Restart {
+        policy,
+        backoff_min,
+        backoff_max,
+        limit,
+        cool_down,
+        success,
+    } = after;
+    let backoff =
+        |(min, max): &(Duration, Duration)| format!("{}..{}", duration(min), duration(max));
+    let other_success = before.success != *success;
+    let parts = [
+        changed("restart.policy", &before.policy, policy, values::policy),
+        changed(
+            "restart.backoff",
+            &(before.backoff_min, before.backoff_max),
+            &(*backoff_min, *backoff_max),
+            backoff,
+        ),
+        changed(
+            "restart.limit",
+            &before.limit,
+            limit,
+            or("none", values::rate),
+        ),
+        changed(
+            "restart.cool_down",
+            &before.cool_down,
+            cool_down,
+            or("never", duration),
+        ),
+        other_success.then(|| "restart.success_exit_status".to_owned()),
+    ];
+    parts.into_iter().flatten()
+}
+
+fn rollout_diff(before: &Rollout, after: &Rollout) -> impl Iterator<Item = String> {
+    let Rollout {
+        order,
+        parallel,
+        min_ready,
+        watch,
+    } = after;
+    let parts = [
+        changed("rollout.order", &before.order, order, values::order),
+        changed(
+            "rollout.parallel",
+            &before.parallel,
+            parallel,
+            u32::to_string,
+        ),
+        changed("rollout.min_ready", &before.min_ready, min_ready, duration),
+        changed("rollout.watch", &before.watch, watch, duration),
+    ];
+    parts.into_iter().flatten()
 }
 
 /// Whether an instance that keeps to the old time may break the new one.
@@ -209,19 +296,19 @@ fn is_stricter(before: Option<Duration>, after: Option<Duration>) -> bool {
 }
 
 /// `activation` where it is of another kind; otherwise what its limits are called.
-fn activation_diff(before: &Activation, after: &Activation) -> Option<&'static str> {
+fn activation_diff(before: &Activation, after: &Activation) -> Option<String> {
     match (before, after) {
         (Activation::Eager, Activation::Eager) => None,
         (Activation::OnDemand { limit: one }, Activation::OnDemand { limit: other }) => {
-            (one != other).then_some("trigger_limit")
+            changed("trigger_limit", one, other, or("none", values::rate))
         }
         (Activation::PerConnection(one), Activation::PerConnection(other)) => {
-            (one != other).then_some("limits of connections")
+            (one != other).then(|| "limits of connections".to_owned())
         }
         (
             Activation::Eager | Activation::OnDemand { .. } | Activation::PerConnection(_),
             Activation::Eager | Activation::OnDemand { .. } | Activation::PerConnection(_),
-        ) => Some("activation"),
+        ) => Some("activation".to_owned()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The core's events in words. Every line says what happens next.
 
+pub(super) use crate::config::signal_name;
 use crate::config::{OnFailure, Overflow};
 use crate::core::{
     ConnectionId, Event, ExitStatus, FailureReason, HookEnd, HookKind, InstanceId, Next, ProcessId,
@@ -8,7 +9,6 @@ use crate::core::{
 use crate::listener::{Damage, Disturbed};
 use crate::plan::{Activation, ListenerId, Plan, WorkerId};
 use log::Level;
-use nix::sys::signal::Signal;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -733,18 +733,6 @@ pub(super) fn exit_signal(status: ExitStatus) -> Option<String> {
     match status {
         ExitStatus::Code(_) => None,
         ExitStatus::Signal { number, .. } => Some(signal_name(number)),
-    }
-}
-
-/// `SIGTERM`; realtime signals count from SIGRTMIN, as kill(1) has them.
-pub(super) fn signal_name(number: i32) -> String {
-    match Signal::try_from(number) {
-        Ok(signal) => signal.as_str().to_owned(),
-        Err(_) => match number - nix::libc::SIGRTMIN() {
-            0 => "SIGRTMIN".to_owned(),
-            above if above > 0 => format!("SIGRTMIN+{above}"),
-            _ => format!("signal {number}"),
-        },
     }
 }
 
