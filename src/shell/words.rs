@@ -585,7 +585,11 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             bad: Some(instance),
         } => (
             Level::Error,
-            format!("the reload is done, but not for {}", name(instance)),
+            format!(
+                "the reload is done, but not for {} of generation {}",
+                name(instance),
+                instance.generation
+            ),
         ),
         Event::ListenerRefuses { listener } => (
             Level::Error,
