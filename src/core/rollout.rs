@@ -449,6 +449,9 @@ impl Core {
             return None;
         }
         if !self.slots[old].state.is_busy() && is_opposed {
+            // Or it came back by itself, as what it was, and would never make room.
+            self.slots[old].again = false;
+            self.stop_instance(now, old);
             return step(old, None, At::MakingRoom);
         }
         if !self.slots[old].state.is_busy() {

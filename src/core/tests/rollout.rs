@@ -82,6 +82,30 @@ fn who_needs_the_flag_of_the_listeners_otherwise_starts_when_all_before_have_end
     assert_eq!(crew.answers().last(), Some(&Answer::Done));
 }
 
+// It came back as what it was, and the rollout waited for its end for ever.
+#[test]
+fn what_is_down_does_not_come_back_while_the_others_make_room() {
+    let mut crew = Crew::new(|life| life.instances = 2);
+    crew.exits(crew.program(app(1, 1)), CRASH);
+    let edition = Edition(2);
+    let life = life(|life| {
+        life.instances = 2;
+        life.nonblocking = true;
+    });
+    crew.reload(WorkerChange::Definition {
+        edition,
+        life,
+        can_go_back: true,
+    });
+    crew.pass(seconds(5));
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 1)]));
+    crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
+    let new = [(app(0, 2), edition), (app(1, 2), edition)];
+    assert_eq!(crew.programs(), new);
+    crew.pass(seconds(2));
+    assert_eq!(crew.answers().last(), Some(&Answer::Done));
+}
+
 #[test]
 fn on_the_way_back_they_are_not_mixed_either() {
     let (mut crew, edition) = opposed();
