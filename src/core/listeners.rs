@@ -487,7 +487,9 @@ impl Core {
             self.touched.push(worker);
             self.rolling.insert(worker);
             for index in self.holders_of(worker) {
-                if self.slots[index].role != Role::Leaving {
+                let slot = &self.slots[index];
+                // What is ending already comes back only if it was to.
+                if slot.role != Role::Leaving && slot.state.ending().is_none() {
                     self.refresh(now, index);
                 }
             }

@@ -326,3 +326,25 @@ fn workers_get_the_socket_that_took_a_damaged_ones_place() {
         );
     }
 }
+
+// It was started again, although it had been stopped.
+#[test]
+fn what_was_told_to_stop_is_not_started_again_for_a_socket() {
+    use super::crew::{APP, Crew};
+    let taken = ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP],
+    };
+    let core = Core::new(vec![crew::life(|_| {})], WhenDone::Hold).with_listeners(vec![taken]);
+    let mut crew = Crew::of(core);
+    crew.ask(Command::Stop);
+    let (listener, socket) = (WEB, 0);
+    crew.give(Input::ListenerDamaged { listener, socket });
+    crew.give(Input::SocketHeld { listener, socket });
+    crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+    assert!(crew.effects.contains(&Effect::Bind { listener }));
+    crew.give(Input::ListenerBound { listener });
+    crew.pass(Duration::from_secs(100));
+    assert_eq!(crew.programs(), []);
+    assert_eq!(crew.state(APP_0), State::Stopped);
+}
