@@ -445,7 +445,9 @@ impl Core {
 
     /// A socket can be bound anew only when no worker has the old one any more.
     pub(super) fn socket_is_held(&mut self, now: Mono, (listener, socket): (ListenerId, u32)) {
-        if self.phase == Phase::Running {
+        // Of several sockets of a listener each may be held, and all of them are closed by then.
+        let is_vacated = self.listeners.vacated.contains(&listener);
+        if self.phase == Phase::Running && !is_vacated {
             self.count_rebound(now, listener);
             self.vacate(now, (listener, socket));
         }

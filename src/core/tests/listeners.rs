@@ -348,3 +348,24 @@ fn what_was_told_to_stop_is_not_started_again_for_a_socket() {
     assert_eq!(crew.programs(), []);
     assert_eq!(crew.state(APP_0), State::Stopped);
 }
+
+// Each of its sockets counted, so that one with many was given up after the first time.
+#[test]
+fn a_listener_is_vacated_once_however_many_of_its_sockets_are_held() {
+    let mut rig = rig(Presence::Required);
+    rig.give(Input::Start);
+    rig.running();
+    let listener = WEB;
+    for socket in 0..FUTILE {
+        rig.give(Input::ListenerDamaged { listener, socket });
+    }
+    for socket in 0..FUTILE {
+        rig.give(Input::SocketHeld { listener, socket });
+        let unbind = Effect::Unbind { listener };
+        assert_eq!(rig.effects.contains(&unbind), socket == 0, "{socket}");
+        let futile = |effect: &Effect| matches!(effect, Effect::Emit(Event::RepairFutile { .. }));
+        assert!(!rig.effects.iter().any(futile), "{socket}");
+    }
+    rig.exited(ExitStatus::Code(0));
+    assert!(rig.effects.contains(&Effect::Bind { listener }));
+}
