@@ -460,14 +460,17 @@ impl Core {
             self.spawn(now, old);
             return step(old, None, At::Starting);
         }
+        // What has ended serves nobody any more, and what comes beside it may fail as well: then
+        // nothing would start in its place.
+        let has_ended = back && matches!(self.slots[old].state, State::Cleaning { .. });
         match order {
-            Order::StartFirst => {
+            Order::StartFirst if !has_ended => {
                 let new = self.add_candidate(worker, position);
                 self.slots[new].on_trial = !back;
                 self.spawn(now, new);
                 step(new, Some(old), At::Starting)
             }
-            Order::StopFirst => {
+            Order::StartFirst | Order::StopFirst => {
                 self.slots[old].again = false;
                 self.stop_instance(now, old);
                 step(old, None, At::MakingRoom)

@@ -368,3 +368,26 @@ fn a_start_ends_if_the_listener_cannot_be_bound_again() {
     crew.give(Input::ListenerBound { listener });
     assert_eq!(crew.programs(), Crew::first(&[APP_0]));
 }
+
+// The old definition came beside what was being cleaned up after; when it failed once, the place
+// stayed empty.
+#[test]
+fn what_is_cleaned_up_after_makes_room_on_the_way_back() {
+    let mut crew = replaced(1, 1, |life| life.hooks.after_stop = Some(seconds(5)));
+    let cleaned = |crew: &mut Crew, instance| {
+        let hook = crew.hook(instance, HookKind::AfterStop);
+        crew.exits(hook, ExitStatus::Code(0));
+    };
+    cleaned(&mut crew, app(0, 1));
+    crew.pass(seconds(1));
+    crew.exits(crew.program(app(0, 2)), CRASH);
+    assert_eq!(rolled_back(&crew), 1);
+    assert_eq!(crew.programs(), []);
+    cleaned(&mut crew, app(0, 2));
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 3)]));
+    crew.exits(crew.program(app(0, 3)), CRASH);
+    cleaned(&mut crew, app(0, 3));
+    crew.pass(seconds(1));
+    assert_eq!(crew.programs(), Crew::first(&[app(0, 3)]));
+    assert!(!crew.core.is_rolling(APP));
+}
