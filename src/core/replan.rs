@@ -318,6 +318,7 @@ impl Core {
     }
 
     fn remove_worker(&mut self, now: Mono, worker: WorkerId) {
+        let _what_follows_is_waited_for = self.supersede(worker);
         self.cancel_rollout(worker);
         let known = &mut self.workers[worker.0 as usize];
         known.removed = true;

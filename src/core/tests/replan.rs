@@ -279,3 +279,23 @@ fn a_reload_that_changes_settings_is_over_when_the_rollout_under_way_is() {
         Some(&Answer::RolledBack { instance })
     );
 }
+
+// It was told that the instance had failed; and the place that it waited for may be another's by
+// then.
+#[test]
+fn who_waits_for_a_worker_that_is_removed_is_told_at_once() {
+    let mut crew = Crew::new(|life| life.ready = crate::config::Ready::Notify);
+    crew.says(APP_0, Notice::Ready);
+    crew.ask(Command::Scale(2));
+    crew.forget();
+    crew.reload(WorkerChange::Removed);
+    let refused = Answer::Refused(Refused::Superseded);
+    assert!(crew.answers().contains(&refused));
+    for (instance, _) in crew.programs() {
+        crew.exits(crew.program(instance), killed_by(SIGTERM));
+    }
+    let superseded = crew.answers().iter().filter(|one| **one == refused).count();
+    let failed = |answer: &Answer| matches!(answer, Answer::Failed { .. });
+    assert_eq!((superseded, crew.answers().iter().any(failed)), (1, false));
+    assert_eq!(gone(&crew, APP), 1);
+}
