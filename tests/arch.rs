@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("notify", &[]),
     ("output", &[]),
     ("sample", &[]),
-    ("walk", &[]),
+    ("walk", &["sys"]),
     ("config", &["report"]),
     ("host", &["config", "report", "sys", "walk"]),
     ("plan", &["config", "handoff", "host", "report"]),

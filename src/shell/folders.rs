@@ -191,7 +191,8 @@ fn reach(directory: &RuntimeDirectory) -> Result<(OwnedFd, &OsStr), Refused> {
 fn is_private(folder: &OwnedFd) -> Result<(), Refused> {
     let found = fstat(folder).map_err(refused)?;
     let ours = found.st_uid == 0 || found.st_uid == geteuid().as_raw();
-    let group = found.st_mode & 0o020 != 0 && found.st_gid != 0;
+    // Of a folder with an access control list it is the mask, and whom the list names may write.
+    let group = found.st_mode & 0o020 != 0 && (found.st_gid != 0 || sys::may_have_acl(folder));
     let others = found.st_mode & 0o002 != 0;
     if !ours || group || others {
         let why = format!(
@@ -242,4 +243,38 @@ fn make(
         return Err(refused(errno));
     }
     Ok(is_new.then_some((found.st_dev, found.st_ino)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    #[test]
+    fn a_folder_whose_list_lets_others_write_is_not_private() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let path = std::env::temp_dir().join(format!("listend-private-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o775)).unwrap();
+        let folder = open(&path, FOLDER, Mode::empty()).unwrap();
+        let before = is_private(&folder);
+        let mut setfacl = Command::new("setfacl");
+        let set = setfacl.args(["-m", "u:4711:rwx"]).arg(&path).output();
+        let after = is_private(&folder);
+        std::fs::remove_dir(&path).unwrap();
+        assert_eq!(before, Ok(()));
+        match set {
+            Ok(output) if output.status.success() => {
+                assert_eq!(after.unwrap_err().0, Errno::EPERM);
+            }
+            Ok(output) => {
+                let why = String::from_utf8_lossy(&output.stderr).into_owned();
+                eprintln!("skipped: no access control lists here: {why}");
+            }
+            Err(error) => eprintln!("skipped: no setfacl (package acl): {error}"),
+        }
+    }
 }

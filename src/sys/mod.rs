@@ -4,6 +4,7 @@
 //! but [`crate::stage`]. Everything here assumes what the shell guarantees: one thread.
 #![allow(unsafe_code)]
 
+mod acl;
 mod apart;
 mod child;
 mod copy;
@@ -28,6 +29,7 @@ mod unread;
 mod wait;
 mod write;
 
+pub use acl::may_have_acl;
 pub use apart::{SharedFd, close_apart, close_apart_within};
 pub use child::{FdAction, FdSlot};
 pub use copy::{Wait, do_in_a_copy};

@@ -10,6 +10,7 @@
 //! Where others have a hand in it, files are opened with their rights ([`Hand::act`]), so that the
 //! kernel decides what they could have opened themselves.
 
+use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, open, openat, readlinkat, renameat2};
 use nix::libc;
@@ -68,16 +69,17 @@ impl Hand {
     }
 
     /// Who can replace an entry of a folder; without an entry, who can make one.
-    fn on(folder: &FileStat, entry: Option<&FileStat>) -> Hand {
-        let is_ours = |uid: u32| uid == 0 || uid == geteuid().as_raw();
+    fn on(folder: &FileStat, access: Access, entry: Option<&FileStat>) -> Hand {
         let group = folder.st_gid;
         let is_our_group = group == 0 || group == getegid().as_raw();
         let gid = if is_our_group { NOBODY } else { group };
         if folder.st_mode & 0o002 != 0 && folder.st_mode & libc::S_ISVTX == 0 {
             return Hand::ANYBODY;
         }
-        // An access control list shows its mask here (acl(5)).
-        let by_group = folder.st_mode & 0o020 != 0 && !is_our_group;
+        let is_group_writable = folder.st_mode & 0o020 != 0;
+        let by_group = is_group_writable && !is_our_group;
+        // The bits of the group are the mask then (acl(5)), and whom the list names may write.
+        let by_list = is_group_writable && access == Access::Listed;
         match entry {
             // Only the owners of file and folder (unlink(2)).
             Some(entry) if folder.st_mode & libc::S_ISVTX != 0 && is_ours(folder.st_uid) => {
@@ -90,7 +92,7 @@ impl Hand {
                     }
                 }
             }
-            _ if folder.st_mode & 0o002 != 0 => Hand::ANYBODY,
+            _ if folder.st_mode & 0o002 != 0 || by_list => Hand::ANYBODY,
             _ if by_group => Hand::Theirs { uid: NOBODY, gid },
             _ if is_ours(folder.st_uid) => Hand::Ours,
             _ => Hand::Theirs {
@@ -119,6 +121,30 @@ impl Hand {
         let _same_right = setgroups(&groups);
         answer
     }
+}
+
+/// Where it is said who may write to a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// In its mode.
+    Mode,
+    /// In an access control list, too, or that is not known.
+    Listed,
+}
+
+impl Access {
+    /// Asks only where a list would give somebody a right to write.
+    fn to(folder: &OwnedFd, is: &FileStat) -> Access {
+        if is.st_mode & 0o020 != 0 && sys::may_have_acl(folder) {
+            Access::Listed
+        } else {
+            Access::Mode
+        }
+    }
+}
+
+fn is_ours(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
 }
 
 /// Why a path was not opened.
@@ -183,6 +209,7 @@ impl std::error::Error for Refused {}
 pub struct Place {
     folder: OwnedFd,
     holds: FileStat,
+    access: Access,
     name: OsString,
     /// The folder, as it was found.
     at: PathBuf,
@@ -243,7 +270,7 @@ impl Place {
 
     /// Who can change what is at the place.
     pub fn hand(&self, entry: Option<&FileStat>) -> Hand {
-        self.hand.and(Hand::on(&self.holds, entry))
+        self.hand.and(Hand::on(&self.holds, self.access, entry))
     }
 
     /// What is there (lstat(2)).
@@ -338,6 +365,7 @@ impl Place {
     /// Goes into a folder of this name.
     fn enter(&mut self, name: &OsStr, folder: OwnedFd, hand: Hand) -> nix::Result<()> {
         self.holds = fstat(&folder)?;
+        self.access = Access::to(&folder, &self.holds);
         self.is_proc = fstatfs(&folder)?.filesystem_type() == PROC_SUPER_MAGIC;
         self.folder = folder;
         self.at.push(name);
@@ -353,8 +381,10 @@ impl Place {
         };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let folder = open(from, flags, Mode::empty()).map_err(failed)?;
+        let holds = fstat(&folder).map_err(failed)?;
         Ok(Place {
-            holds: fstat(&folder).map_err(failed)?,
+            holds,
+            access: Access::to(&folder, &holds),
             folder,
             name: OsString::from("."),
             at: from.to_owned(),
@@ -403,7 +433,7 @@ fn walk(path: &Path, follows_last: bool) -> Result<(Place, Vec<OsString>), Refus
         let hand = if place.name == ".." {
             Hand::Ours
         } else {
-            Hand::on(&place.holds, Some(&file))
+            Hand::on(&place.holds, place.access, Some(&file))
         };
         if is_folder {
             let name = place.name.clone();
@@ -420,8 +450,15 @@ fn walk(path: &Path, follows_last: bool) -> Result<(Place, Vec<OsString>), Refus
             }
             return Err(place.refused(Errno::ENOTDIR));
         }
-        if place.hand.and(hand) != Hand::Ours {
-            let hand = place.hand.and(hand);
+        // A link of somebody else's leads where they wanted, whoever can write to the folder by now.
+        let hand = match place.hand.and(hand) {
+            Hand::Ours if !is_ours(file.st_uid) => Hand::Theirs {
+                uid: file.st_uid,
+                gid: NOBODY,
+            },
+            hand => hand,
+        };
+        if hand != Hand::Ours {
             return Err(place.because(Errno::ELOOP, Why::Link(hand)));
         }
         links += 1;

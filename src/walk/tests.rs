@@ -100,12 +100,32 @@ fn a_hand_is_on_an_entry_of_whoever_may_replace_it() {
         (stat(THEM, 7, 0o1777), Hand::ANYBODY),
     ] {
         let mode = folder.st_mode;
-        assert_eq!(Hand::on(&folder, Some(&entry)), expected, "{mode:o}");
+        assert_eq!(
+            Hand::on(&folder, Access::Mode, Some(&entry)),
+            expected,
+            "{mode:o}"
+        );
     }
     let sticky = stat(0, 0, 0o1777);
     let entry = stat(THEM, THEM, 0o644);
-    assert_eq!(Hand::on(&sticky, Some(&entry)), theirs(THEM, NOBODY));
-    assert_eq!(Hand::on(&sticky, None), Hand::ANYBODY);
+    assert_eq!(
+        Hand::on(&sticky, Access::Mode, Some(&entry)),
+        theirs(THEM, NOBODY)
+    );
+    assert_eq!(Hand::on(&sticky, Access::Mode, None), Hand::ANYBODY);
+    // A list gives nobody more than its mask, which is where the bits of the group are.
+    let entry = stat(0, 0, 0o755);
+    for (folder, expected) in [
+        (stat(0, 0, 0o755), Hand::Ours),
+        (stat(0, 0, 0o775), Hand::ANYBODY),
+        (stat(0, 7, 0o775), Hand::ANYBODY),
+        (stat(0, 0, 0o1775), Hand::Ours),
+        (stat(THEM, 7, 0o775), Hand::ANYBODY),
+    ] {
+        let mode = folder.st_mode;
+        let hand = Hand::on(&folder, Access::Listed, Some(&entry));
+        assert_eq!(hand, expected, "{mode:o}");
+    }
     assert_eq!(Hand::Ours.and(THEIRS), THEIRS);
     assert_eq!(THEIRS.and(THEIRS), THEIRS);
     assert_eq!(THEIRS.and(theirs(THEM + 1, THEM)), theirs(NOBODY, THEM));
@@ -242,6 +262,61 @@ fn in_a_sticky_folder_everybody_has_what_is_theirs() {
     assert_eq!(why(ground.read("tmp/theirs")), Some(Why::Link(by_them)));
     ground.append("tmp/log").unwrap();
     assert_eq!(ground.read("tmp/log").unwrap(), "more\n");
+}
+
+#[test]
+fn whom_an_access_control_list_names_has_a_hand_in_the_folder() {
+    let Some(ground) = Ground::new() else { return };
+    fs::create_dir(ground.at("listed")).unwrap();
+    ground.file("secret", "secret\n", 0o600);
+    ground.link("secret", "listed/log");
+    assert_eq!(ground.read("listed/log").unwrap(), "secret\n");
+    let mut setfacl = std::process::Command::new("setfacl");
+    setfacl.args(["-m", &format!("u:{THEM}:rwx")]);
+    match setfacl.arg(ground.at("listed")).output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            eprintln!("skipped: no access control lists here: {why}");
+            return;
+        }
+        Err(error) => {
+            eprintln!("skipped: no setfacl (package acl): {error}");
+            return;
+        }
+    }
+    // It is root's by its owner and group, and yet they can write to it.
+    let by_anybody = Some(Why::Link(Hand::ANYBODY));
+    assert_eq!(why(ground.append("listed/log")), by_anybody);
+    assert_eq!(why(ground.read("listed/log")), by_anybody);
+    assert_eq!(fs::read(ground.at("secret")).unwrap(), b"secret\n");
+    let place = Place::of(&ground.at("listed/log")).unwrap();
+    assert_eq!(place.hand(None), Hand::ANYBODY);
+    // The list of a parent is one of the whole way.
+    fs::create_dir(ground.at("listed/deep")).unwrap();
+    let place = Place::of(&ground.at("listed/deep/log")).unwrap();
+    assert_eq!(place.hand_on_folder(), Hand::ANYBODY);
+}
+
+#[test]
+fn a_link_of_theirs_is_not_followed_where_they_can_write_no_more() {
+    let Some(ground) = Ground::new() else { return };
+    ground.file("secret", "secret\n", 0o600);
+    ground.file("public", "public\n", 0o644);
+    let by_them = Hand::Theirs {
+        uid: THEM,
+        gid: NOBODY,
+    };
+    for to in ["secret", "public"] {
+        let name = format!("to-{to}");
+        ground.link(to, &name);
+        std::os::unix::fs::lchown(ground.at(&name), Some(THEM), Some(THEM)).unwrap();
+        assert_eq!(why(ground.append(&name)), Some(Why::Link(by_them)));
+    }
+    assert_eq!(why(ground.read("to-secret")), Some(Why::Link(by_them)));
+    // With their rights they read what they can read.
+    assert_eq!(ground.read("to-public").unwrap(), "public\n");
+    assert_eq!(why(find(&ground.at("to-public"))), Some(Why::Link(by_them)));
 }
 
 #[test]
