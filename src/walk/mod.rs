@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, open, openat, readlinkat, renameat2};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use nix::unistd::{
     Gid, Uid, UnlinkatFlags, getegid, geteuid, getgroups, setfsgid, setfsuid, setgroups, unlinkat,
 };
@@ -545,6 +545,14 @@ fn as_theirs(hand: Hand, file: &End, handle: &OwnedFd, flags: OFlag) -> Result<O
     })
 }
 
+/// Whether it is a file of proc(5) or sysfs(5), or that cannot be told. What they say, and do, is up to
+/// who opens them: `/proc/self` is this process, whoever made the link to it.
+fn is_of_kernel(file: &OwnedFd) -> bool {
+    fstatfs(file).map_or(true, |system| {
+        [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&system.filesystem_type())
+    })
+}
+
 /// Follows a path with the rights of those who steer it, because ours would not be safe with them.
 fn steered(refused: Refused, path: &Path, flags: OFlag) -> Result<OwnedFd, Refused> {
     let Some(Why::Link(hand)) = refused.why else {
@@ -553,7 +561,11 @@ fn steered(refused: Refused, path: &Path, flags: OFlag) -> Result<OwnedFd, Refus
     let mode = Mode::from_bits_truncate(0o640);
     let opened = hand.act(|| open(path, flags | OFlag::O_CLOEXEC, mode));
     match opened {
-        Some(Ok(file)) if fstat(&file).is_ok_and(|file| is_regular(&file)) => Ok(file),
+        Some(Ok(file))
+            if fstat(&file).is_ok_and(|file| is_regular(&file)) && !is_of_kernel(&file) =>
+        {
+            Ok(file)
+        }
         _ => Err(refused),
     }
 }

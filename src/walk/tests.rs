@@ -320,6 +320,25 @@ fn a_link_of_theirs_is_not_followed_where_they_can_write_no_more() {
 }
 
 #[test]
+fn no_link_of_theirs_leads_to_what_is_listends_own_in_proc() {
+    let Some(ground) = Ground::new() else { return };
+    // Anybody may open these by their mode; whose they are is up to who opens them.
+    let slack = fs::metadata("/proc/self/timerslack_ns").unwrap();
+    assert_eq!(slack.permissions().mode() & 0o777, 0o666);
+    symlink("/proc/self/timerslack_ns", ground.at("theirs/log")).unwrap();
+    assert_eq!(why(ground.append("theirs/log")), Some(Why::Link(THEIRS)));
+    symlink("/proc/self/status", ground.at("theirs/env")).unwrap();
+    assert_eq!(why(ground.read("theirs/env")), Some(Why::Link(THEIRS)));
+    symlink("/proc/self", ground.at("theirs/self")).unwrap();
+    assert_eq!(
+        why(ground.read("theirs/self/status")),
+        Some(Why::Link(THEIRS))
+    );
+    symlink("/sys/kernel/uevent_seqnum", ground.at("theirs/sys")).unwrap();
+    assert_eq!(why(ground.read("theirs/sys")), Some(Why::Link(THEIRS)));
+}
+
+#[test]
 fn their_rights_are_laid_down_again() {
     let Some(ground) = Ground::new() else { return };
     ground.file("secret", "secret\n", 0o600);
