@@ -63,7 +63,7 @@ pub struct ConnectionCounts {
     /// How many in a row have had a process that failed.
     pub failures: u64,
     /// Whether something is wrong with the worker: the last process could not be launched, or
-    /// [`FAILING_AFTER`] in a row have failed.
+    /// `FAILING_AFTER` in a row have failed.
     pub is_failing: bool,
 }
 

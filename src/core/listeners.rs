@@ -27,7 +27,7 @@ use std::time::Duration;
 pub const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest delay before a missing listener, or a repair, is tried again.
 pub const RETRY_MAX: Duration = Duration::from_secs(30);
-/// The least time between two repairs of one socket, when there were [`FREE_REPAIRS`].
+/// The least time between two repairs of one socket, when there were `FREE_REPAIRS`.
 pub const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 /// So many repairs of a socket come at once, until nothing has happened to it for [`QUIET`]: each
 /// instance of a worker may damage it when it ends.
