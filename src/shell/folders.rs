@@ -252,6 +252,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "says why the test was skipped")]
     fn a_folder_whose_list_lets_others_write_is_not_private() {
         if !geteuid().is_root() {
             return;

@@ -265,6 +265,7 @@ fn in_a_sticky_folder_everybody_has_what_is_theirs() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "says why the test was skipped")]
 fn whom_an_access_control_list_names_has_a_hand_in_the_folder() {
     let Some(ground) = Ground::new() else { return };
     fs::create_dir(ground.at("listed")).unwrap();
