@@ -116,6 +116,31 @@ fn what_an_obedient_worker_leaves_in_its_process_group_is_killed_too() {
     });
 }
 
+// A zombie stays in its process group until its parent reaps it, and a parent outside of the group
+// may never do that: nothing of the worker runs any more.
+#[test]
+fn a_zombie_that_is_another_process_s_to_reap_does_not_keep_an_instance_stopping() {
+    for deaf in [true, false] {
+        let world = World::new();
+        let daemon = world.run(&YAML.replace("30s", "300ms"));
+        let mut puppet = world.puppet();
+        let parent: i32 = puppet.ask("neglect").parse().expect("a pid");
+        let mut _next = None;
+        if deaf {
+            puppet.ask("deaf");
+        } else {
+            // The next instance comes once nothing of the last one is left.
+            puppet.tell("raise 9");
+            _next = Some(world.puppet());
+        }
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.status().code(), Some(0));
+        assert!(exists(parent), "it does not belong to the worker's group");
+        let parent = nix::unistd::Pid::from_raw(parent);
+        nix::sys::signal::kill(parent, Signal::SIGKILL).expect("kill");
+    }
+}
+
 // Rule: "A worker finishes what it has accepted", also where its children serve.
 #[test]
 fn what_is_left_of_a_process_group_finishes_what_it_does() {

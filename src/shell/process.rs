@@ -45,6 +45,8 @@ pub struct Process {
     pub replaced: Option<First>,
     /// How it ended, if others of its process group go on.
     pub rest: Option<Rest>,
+    /// SIGKILL went to its process group: whoever is still in it is about to end, or has.
+    pub killed: bool,
 }
 
 /// What goes on of an instance whose main process has ended and is reaped.
@@ -87,15 +89,17 @@ impl Process {
     /// Signals the process and its whole process group, or what is left of that. A child that has
     /// not called setsid(2) yet has no group, and a main process may be in another: what no group has
     /// is signalled by itself. SIGKILL goes to it first in any case.
-    pub fn signal_group(&self, number: i32) {
-        if self.rest.is_none() && number == Signal::SIGKILL as i32 {
+    pub fn signal_group(&mut self, number: i32) {
+        let kills = number == Signal::SIGKILL as i32;
+        self.killed |= kills;
+        if self.rest.is_none() && kills {
             let _gone_already = self.signal(number);
         }
         let groups = self.groups();
         for group in &groups {
             let _none_left = sys::send_signal_to_group(*group, number);
         }
-        if self.rest.is_none() && number != Signal::SIGKILL as i32 {
+        if self.rest.is_none() && !kills {
             let own = getpgid(Some(Pid::from_raw(self.pid))).map(Pid::as_raw);
             if !own.is_ok_and(|own| groups.contains(&own)) {
                 let _gone_already = self.signal(number);
@@ -166,7 +170,7 @@ impl Process {
         let mut groups = self.groups();
         let status = self.collect();
         if self.task == Task::Program {
-            groups.retain(|group| has_members(*group));
+            groups.retain(|group| goes_on(*group, self.killed));
             if !groups.is_empty() {
                 self.rest = Some(Rest { status, groups });
                 self.pidfd = None;
@@ -181,15 +185,7 @@ impl Process {
     /// How its main process ended, if nothing is left of its process group any more either.
     pub fn is_over(&mut self) -> Option<ExitStatus> {
         let rest = self.rest.as_mut()?;
-        rest.groups.retain(|group| has_members(*group));
-        rest.groups.is_empty().then_some(rest.status)
-    }
-
-    /// The same, of one whose group was killed. Of somebody in it whose parent has left it and lives
-    /// the end is told to that parent alone, and is not waited for.
-    pub fn is_over_when_killed(&mut self) -> Option<ExitStatus> {
-        let rest = self.rest.as_mut()?;
-        rest.groups.retain(|group| sys::has_children_in(*group));
+        rest.groups.retain(|group| goes_on(*group, self.killed));
         rest.groups.is_empty().then_some(rest.status)
     }
 
@@ -213,11 +209,16 @@ impl Process {
     }
 }
 
-/// Whether anybody is in a process group, be it as a zombie.
-fn has_members(group: i32) -> bool {
-    sys::send_signal_to_group(group, 0)
-        .err()
-        .is_none_or(|error| error.raw_os_error() != Some(nix::libc::ESRCH))
+/// Whether anybody of a process group is waited for. Of one that was killed these are our children
+/// alone: whoever has a parent elsewhere is that parent's to reap, and it may never do so.
+fn goes_on(group: i32, killed: bool) -> bool {
+    match killed {
+        true => sys::has_children_in(group),
+        // Zombies count, too: they keep the number of the group.
+        false => sys::send_signal_to_group(group, 0)
+            .err()
+            .is_none_or(|error| error.raw_os_error() != Some(nix::libc::ESRCH)),
+    }
 }
 
 /// A child that has ended and waits to be reaped.

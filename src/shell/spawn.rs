@@ -85,6 +85,7 @@ impl Shell {
                     told: notify::Told::default(),
                     replaced: None,
                     rest: None,
+                    killed: false,
                 };
                 self.processes.insert(id, process);
                 self.feed(Input::Spawned { process: id });

@@ -617,7 +617,7 @@ impl Shell {
             Scope::Group => {
                 process.signal_group(signal);
                 if signal == SIGKILL
-                    && let Some(status) = process.is_over_when_killed()
+                    && let Some(status) = process.is_over()
                 {
                     self.is_over(id, status);
                 }

@@ -52,6 +52,40 @@ pub fn stubborn(strings: &UnixStream) -> i32 {
     }
 }
 
+/// Forks twice: a child in a process group of its own, which reaps nobody, and a child of that in the
+/// process group of this process; the pid of the first.
+pub fn neglected(strings: &UnixStream) -> i32 {
+    let (mut ours, theirs) = UnixStream::pair().expect("socketpair");
+    let group = nix::unistd::getpgrp();
+    let stay = |ours: UnixStream, theirs: UnixStream| -> ! {
+        // SAFETY: as in `stubborn`.
+        unsafe { libc::close(strings.as_raw_fd()) };
+        nix::unistd::alarm::set(LIFETIME_SECONDS);
+        let _ = (&theirs).write(b"x");
+        drop((ours, theirs));
+        loop {
+            pause();
+        }
+    };
+    // SAFETY: there is one thread, so the child may do what any process may.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            ours.read_exact(&mut [0; 2]).expect("both are there");
+            child.as_raw()
+        }
+        ForkResult::Child => {
+            let itself = nix::unistd::Pid::from_raw(0);
+            nix::unistd::setpgid(itself, itself).expect("setpgid");
+            // SAFETY: as above.
+            if let ForkResult::Child = unsafe { fork() }.expect("fork") {
+                nix::unistd::setpgid(itself, group).expect("setpgid");
+            }
+            stay(ours, theirs)
+        }
+    }
+}
+
 /// Forks twice: a process in a session of its own whose parent exits, so that it falls to PID 1
 /// of the namespace; its pid. It exits soon.
 pub fn orphan(strings: &UnixStream) -> i32 {

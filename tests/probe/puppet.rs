@@ -10,6 +10,7 @@
 //! | `deaf` | ignores SIGTERM | `deaf` |
 //! | `drain` | says `term` at SIGTERM and lives on | `drain` |
 //! | `fork` | leaves a child in its process group that ignores SIGTERM | the child's pid |
+//! | `neglect` | leaves a child in its process group to a parent outside of it that reaps nobody | the parent's pid |
 //! | `orphan` | leaves a process in a session of its own, soon to exit, to PID 1 | its pid |
 //! | `disturb` | leaves the listeners in disorder, see [`crate::serve::disturb`] | `disturb` |
 //! | `shutdown` | shuts every listener down | `shutdown` |
@@ -69,6 +70,7 @@ pub fn run(report: &Report, path: &str) -> i32 {
                 "drain".to_owned()
             }
             "fork" => children::stubborn(&stream).to_string(),
+            "neglect" => children::neglected(&stream).to_string(),
             "orphan" => children::orphan(&stream).to_string(),
             "disturb" => {
                 serve::disturb(&serve::inherited()).expect("disturb the listeners");
