@@ -130,8 +130,12 @@ impl Shell {
             match started {
                 Ok(None) => {}
                 Ok(Some(started)) => {
-                    // What was not started and what does not answer come to the same.
-                    let _is_late = self.await_errand(started, Purpose::Look(look), TIME);
+                    let awaited = self.await_errand(started, Purpose::Look(look), TIME);
+                    // What is not watched and what does not answer come to the same.
+                    if let Err((error, Some(Purpose::Look(look)))) = awaited {
+                        log::debug!("cannot wait for a look at another process: {error}");
+                        self.has_looked(look, None);
+                    }
                 }
                 Err(error) => {
                     log::debug!("cannot look at another process: {error}");

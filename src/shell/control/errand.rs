@@ -216,7 +216,11 @@ impl Shell {
             return false;
         }
         let started = start(&self.control.config, question, about);
-        match started.and_then(|started| self.await_errand(started, Purpose::Asked(asked), TIME)) {
+        let waited_for = started.and_then(|started| {
+            let waited_for = self.await_errand(started, Purpose::Asked(asked), TIME);
+            waited_for.map_err(|(error, _)| error)
+        });
+        match waited_for {
             Ok(()) => true,
             Err(error) => {
                 let reason = format!("cannot start a process for it: {error}");
@@ -267,13 +271,13 @@ impl Shell {
     ///
     /// # Errors
     ///
-    /// It cannot be watched, and is killed.
+    /// It cannot be watched, and is killed. What it was for comes back, because nothing else answers.
     pub(in crate::shell) fn await_errand(
         &mut self,
         started: Forked,
         purpose: Purpose,
         time: Duration,
-    ) -> io::Result<()> {
+    ) -> Result<(), (io::Error, Option<Purpose>)> {
         let id = self.control.new_id();
         let errand = Errand {
             purpose,
@@ -292,8 +296,7 @@ impl Shell {
         // Also one that cannot be watched, so that it is reaped as a child of its kind.
         self.control.errands.insert(id, errand);
         if let Err(errno) = watched {
-            self.is_late(id);
-            return Err(errno.into());
+            return Err((errno.into(), self.is_late(id)));
         }
         Ok(())
     }
