@@ -79,8 +79,8 @@ pub(super) struct Listeners {
     due: BTreeSet<(Mono, Errand)>,
     /// Those of the missing that were closed because the workers that take them have failed.
     refusing: BTreeSet<ListenerId>,
-    /// Those that were bound anew because of damage, how often, and when last.
-    rebound: BTreeMap<ListenerId, (u32, Mono)>,
+    /// Those that were bound anew because of damage.
+    rebound: BTreeMap<ListenerId, Rebound>,
     /// Those of the missing that are bound anew when no worker has the old socket any more.
     vacated: BTreeSet<ListenerId>,
     /// Whether the shell was asked to watch the machine's addresses.
@@ -113,6 +113,17 @@ struct Mending {
     not_before: Mono,
     /// Whether it is whole again, as far as is known.
     whole: bool,
+}
+
+/// How often a listener was bound anew.
+#[derive(Debug, Clone, Default)]
+struct Rebound {
+    /// So many times. What happens to several of its sockets at once is one time.
+    times: u32,
+    /// The sockets that were bound anew the last time.
+    sockets: BTreeSet<u32>,
+    /// When the last one was.
+    last: Mono,
 }
 
 /// Something to do at a certain time.
@@ -427,7 +438,7 @@ impl Core {
         });
         if by == Repaired::AnotherSocket && self.phase == Phase::Running {
             // A worker that removes the path when it ends removes the new one as well.
-            match self.count_rebound(now, listener) {
+            match self.count_rebound(now, (listener, socket)) {
                 ..FIGHT => self.refresh_users(now, listener),
                 FIGHT.. => self.vacate(now, (listener, socket)),
             }
@@ -435,12 +446,17 @@ impl Core {
     }
 
     /// How often it was bound anew since it was left alone for [`QUIET`].
-    fn count_rebound(&mut self, now: Mono, listener: ListenerId) -> u32 {
-        let known = self.listeners.rebound.entry(listener).or_insert((0, now));
-        let is_recent = now.since(known.1) < QUIET;
-        let times = if is_recent { known.0 } else { 0 }.saturating_add(1);
-        *known = (times, now);
-        times
+    fn count_rebound(&mut self, now: Mono, (listener, socket): (ListenerId, u32)) -> u32 {
+        let known = self.listeners.rebound.entry(listener).or_default();
+        if now.since(known.last) >= QUIET {
+            *known = Rebound::default();
+        }
+        known.last = now;
+        if known.times == 0 || !known.sockets.insert(socket) {
+            known.times = known.times.saturating_add(1);
+            known.sockets = BTreeSet::from([socket]);
+        }
+        known.times
     }
 
     /// A socket can be bound anew only when no worker has the old one any more.
@@ -448,7 +464,7 @@ impl Core {
         // Of several sockets of a listener each may be held, and all of them are closed by then.
         let is_vacated = self.listeners.vacated.contains(&listener);
         if self.phase == Phase::Running && !is_vacated {
-            self.count_rebound(now, listener);
+            self.count_rebound(now, (listener, socket));
             self.vacate(now, (listener, socket));
         }
     }
@@ -470,7 +486,7 @@ impl Core {
             .listeners
             .rebound
             .get(&listener)
-            .map_or(0, |known| known.0);
+            .map_or(0, |known| known.times);
         if times >= FUTILE {
             let again_in = growing(times.saturating_sub(FUTILE).saturating_add(2));
             let at = now + again_in;

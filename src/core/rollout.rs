@@ -533,8 +533,11 @@ impl Core {
                     }
                     // It has served whoever was there, and waits for the next.
                     State::Waiting if self.is_on_demand(step.new) => step.at = At::Settling(now),
-                    // It is started again to get a listener.
+                    // It is started again to get a listener, as soon as that is bound.
                     State::Backoff { .. } if self.slots[step.new].on_trial => {
+                        return Outcome::Wait;
+                    }
+                    State::Waiting if self.tries_without_a_listener(step.new) => {
                         return Outcome::Wait;
                     }
                     state if state.is_busy() => return Outcome::Wait,
@@ -542,6 +545,9 @@ impl Core {
                 },
                 At::Settling(until) => match state {
                     State::Running { .. } if until > now => return Outcome::Wait,
+                    State::Waiting if self.tries_without_a_listener(step.new) => {
+                        step.at = At::Starting;
+                    }
                     State::Waiting if !self.is_on_demand(step.new) => {
                         return self.no_good(now, step, back);
                     }
@@ -567,6 +573,12 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Whether an instance on trial has ended because its listener was taken away to be bound anew.
+    fn tries_without_a_listener(&self, index: usize) -> bool {
+        let slot = &self.slots[index];
+        slot.on_trial && self.waits_for_a_listener(slot.instance.worker)
     }
 
     /// A new instance has ended. On the way back there is nothing better to be had than what still

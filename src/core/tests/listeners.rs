@@ -369,3 +369,63 @@ fn a_listener_is_vacated_once_however_many_of_its_sockets_are_held() {
     rig.exited(ExitStatus::Code(0));
     assert!(rig.effects.contains(&Effect::Bind { listener }));
 }
+
+fn another_socket(rig: &mut Rig, socket: u32) -> bool {
+    let (listener, by) = (WEB, Repaired::AnotherSocket);
+    rig.give(Input::ListenerDamaged { listener, socket });
+    rig.give(Input::ListenerRepaired {
+        listener,
+        socket,
+        by,
+    });
+    rig.effects.contains(&Effect::Unbind { listener })
+}
+
+// Each of its sockets counted, so that one with several was closed at the first damage to all of them.
+#[test]
+fn damage_to_all_sockets_of_a_listener_at_once_counts_once() {
+    let mut rig = rig(Presence::Required);
+    rig.give(Input::Start);
+    rig.running();
+    for round in 1..=FIGHT {
+        for socket in 0..FIGHT {
+            let is_closed = another_socket(&mut rig, socket);
+            assert_eq!(is_closed, round == FIGHT, "{round}, {socket}");
+            if is_closed {
+                return;
+            }
+        }
+    }
+}
+
+// It counted as failed, and the rollout went back.
+#[test]
+fn a_listener_that_is_bound_anew_during_a_rollout_fails_nobody_on_trial() {
+    use super::crew::{APP, Crew, app, seconds};
+    for settles in [false, true] {
+        let taken = ListenerLife {
+            presence: Presence::Required,
+            users: vec![APP],
+        };
+        let core = Core::new(vec![crew::life(|_| {})], WhenDone::Hold).with_listeners(vec![taken]);
+        let mut crew = Crew::of(core);
+        crew.ask(Command::Restart);
+        if settles {
+            crew.pass(seconds(1));
+        }
+        let (listener, socket) = (WEB, 0);
+        crew.give(Input::ListenerDamaged { listener, socket });
+        crew.give(Input::SocketHeld { listener, socket });
+        for instance in [app(0, 1), app(0, 2)] {
+            crew.exits(crew.program(instance), killed_by(SIGTERM));
+        }
+        crew.pass(seconds(1));
+        assert!(crew.effects.contains(&Effect::Bind { listener }));
+        assert!(crew.core.is_rolling(APP), "{:?}", crew.answers());
+        crew.give(Input::ListenerBound { listener });
+        crew.pass(seconds(2));
+        crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
+        assert_eq!(crew.answers().last(), Some(&Answer::Done));
+        assert_eq!(crew.programs(), Crew::first(&[app(0, 2)]));
+    }
+}
