@@ -256,7 +256,6 @@ pub fn start(
     // What start-up needed is a multiple of what the loop needs, and the loop may run for years.
     drop((silence, report, sources, machine, fatal, notes));
     sys::return_free_memory();
-    sys::forget_code();
     let shell = Shell::new(plan, bound, signals, surroundings, after.when_done);
     let manager = Manager::from_environment();
     let run = |shell: Shell| {

@@ -66,8 +66,7 @@ pub enum ListenerState {
     Damaged,
     /// Its queue is full: clients are turned away.
     Full,
-    /// Clients wait and no worker takes any of them, or what runs of the workers that take it runs by a
-    /// definition that does not have it.
+    /// What runs of the workers that take it runs by a definition that does not have it.
     Unserved,
     /// The kernel has dropped clients or messages of late.
     Dropping,

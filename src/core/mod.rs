@@ -25,7 +25,6 @@ mod machine;
 mod nonblocking;
 mod operate;
 mod process;
-mod queues;
 mod ready;
 mod reload;
 mod replan;
@@ -53,10 +52,6 @@ pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, R
 pub use machine::{Core, WhenDone};
 pub use nonblocking::{Flag, Needs, flag};
 pub use operate::{Answer, Command, Refused, Ticket};
-pub use queues::{
-    CALM_FOR, DROPPING_FOR, FULL_FOR, GROWING_FOR, GROWING_LOOKS, LONGEST_GAP, QueueEvent,
-    QueueNews, QueueSample, QueueTrouble, QueueWatch, UNSERVED_AFTER,
-};
 pub use ready::{LOOK_MAX, LOOK_MIN};
 pub use replan::{Replan, WorkerChange};
 pub use rollout::Degraded;

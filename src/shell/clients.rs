@@ -223,8 +223,6 @@ impl Shell {
             self.take_scraper(listener, socket);
         } else if is_error_alone && held.is_some_and(listener::forget_errors) {
             log::debug!("forgot an error that a worker has left to a socket");
-        } else if self.watch.role(listener) == Role::Held {
-            self.first_client((listener, socket));
         } else {
             self.feed(Input::ClientWaits { listener, socket });
         }

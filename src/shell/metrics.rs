@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -98,8 +98,6 @@ struct Sampling {
     /// The next listener to look at.
     next: u32,
     queues: DepthReader,
-    /// The listeners that an instance runs for; known as soon as the first has been looked at.
-    served: HashSet<ListenerId>,
 }
 
 impl Metrics {
@@ -145,9 +143,6 @@ impl Job {
         match &mut self.making {
             Making::Sampling(sampling) => {
                 let count = shell.plan.listeners.len() as u32;
-                if sampling.next == 0 {
-                    sampling.served = shell.served_listeners();
-                }
                 let end = count.min(sampling.next.saturating_add(LISTENERS_AT_ONCE as u32));
                 for id in (sampling.next..end).map(ListenerId) {
                     if shell.plan.removed_listeners.contains(&id) {
@@ -355,17 +350,6 @@ impl Shell {
         }
     }
 
-    /// The listeners of the workers of which an instance runs.
-    fn served_listeners(&self) -> HashSet<ListenerId> {
-        let workers = self.plan.live_workers();
-        let running = workers.filter(|(id, _)| {
-            let mut instances = self.core.instances_of(*id);
-            instances.any(|one| matches!(self.core.state(one), Some(State::Running { .. })))
-        });
-        let listeners = running.flat_map(|(_, worker)| worker.listeners.iter().copied());
-        listeners.collect()
-    }
-
     fn sample_listener(&mut self, id: ListenerId, sampling: &mut Sampling) {
         let name: Arc<str> = Arc::from(self.plan.listener(id).name.as_str());
         let now = clock::now();
@@ -377,9 +361,8 @@ impl Shell {
             let depth = sampling.queues.depth(held);
             if let Some(depth) = &depth {
                 // Where only Prometheus looks, a full queue is to be in the log as well.
-                let is_served = sampling.served.contains(&id);
                 let log = &mut self.control.queue_log;
-                log.look(now, &self.plan, id, held, depth, is_served);
+                log.look(now, (&name, (id, socket)), held, depth);
             }
             let row = socket_row(&name, socket, held, depth);
             sampling.page.sockets.push(row);

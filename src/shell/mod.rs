@@ -20,7 +20,7 @@ mod notify;
 mod outflow;
 mod own_socket;
 mod process;
-pub mod queues;
+mod queues;
 mod reload;
 mod reserve;
 mod setbacks;

@@ -89,16 +89,6 @@ impl Shell {
                 };
                 self.processes.insert(id, process);
                 self.feed(Input::Spawned { process: id });
-                if matches!(wanted.task, Task::Program) && connection.is_none() {
-                    let definition = self.definition(wanted.instance, wanted.edition);
-                    let sockets = sockets_of(&self.plan, self.bound.as_ref(), &definition);
-                    let held = sockets.iter().filter_map(|named| match named.at {
-                        At::Held(at) => Some(at),
-                        At::Retired(_) => None,
-                    });
-                    let held: Vec<_> = held.collect();
-                    self.expect_clients(&held);
-                }
             }
             Err((failure, reason)) => {
                 self.reasons.insert(id, reason);

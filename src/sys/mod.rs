@@ -44,7 +44,7 @@ pub use launch::{
     can_unshare_descriptors, discard, launch,
 };
 pub use local_time::{LocalTime, local_time};
-pub use memory::{forget_code, return_free_memory};
+pub use memory::return_free_memory;
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
 pub use netns::enter_network_namespace;
 pub use notify::{

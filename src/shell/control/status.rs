@@ -7,7 +7,7 @@ use crate::control::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout, Socket,
     SocketOption, Worker, WorkerState, rfc3339,
 };
-use crate::core::{Fault, InstanceId, LastEnd, ListenerCondition, Mono, QueueTrouble, State};
+use crate::core::{Fault, InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
 use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
@@ -168,33 +168,22 @@ impl Shell {
             let depth = held.and_then(|held| {
                 let depth = portrait.queues.depth(held)?;
                 let log = &mut self.control.queue_log;
-                log.look(
-                    now,
-                    &self.plan,
-                    id,
-                    held,
-                    &depth,
-                    is_running && !is_unserved,
-                );
+                log.look(now, (&plan.name, (id, index as u32)), held, &depth);
                 Some(depth)
             });
             is_full |= depth.as_ref().is_some_and(Depth::is_full);
             let endpoint = held.map_or(&planned.endpoint, |held| &held.address);
             sockets.push(socket(endpoint, depth));
         }
-        let trouble = self.control.queue_log.worst(now, id);
         let state = match self.core.listener_state(id) {
             ListenerCondition::Missing => ListenerState::Missing,
             ListenerCondition::Damaged => ListenerState::Damaged,
-            ListenerCondition::Listening if trouble == Some(QueueTrouble::Unserved) => {
-                ListenerState::Unserved
-            }
             ListenerCondition::Listening if is_full => ListenerState::Full,
             ListenerCondition::Listening if is_unserved => ListenerState::Unserved,
-            ListenerCondition::Listening => match trouble {
-                Some(QueueTrouble::Dropping) => ListenerState::Dropping,
-                _ => ListenerState::Listening,
-            },
+            ListenerCondition::Listening if self.control.queue_log.is_dropping(now, id) => {
+                ListenerState::Dropping
+            }
+            ListenerCondition::Listening => ListenerState::Listening,
         };
         let detail = || Detail {
             place: plan
