@@ -1,12 +1,12 @@
 # An example: two allocations, each with a listend that holds the port for its workers.
-# docs/scaling.md says how health checks, draining and updates fit together. listend is installed on
-# the machines.
+# docs/scaling.md explains how health checks, draining and updates fit together. listend must be
+# installed on the machines.
 
 job "app" {
   group "app" {
     count = 2
 
-    # The next one is healthy before one goes away.
+    # The next allocation is healthy before an old one stops.
     update {
       max_parallel     = 1
       canary           = 1
@@ -24,7 +24,7 @@ job "app" {
       port     = "web"
       provider = "nomad"
 
-      # Not `tcp`: the port answers before a worker serves, since listend holds it.
+      # Not `tcp`, which always succeeds, because listend holds the port even without a worker.
       check {
         type     = "http"
         path     = "/"
@@ -33,12 +33,12 @@ job "app" {
       }
     }
 
-    # It is no longer announced so long before it is stopped.
+    # The time between leaving service discovery and the stop.
     shutdown_delay = "10s"
 
     task "listend" {
       driver = "exec"
-      # Above the longest stop_timeout.
+      # Longer than the longest stop_timeout.
       kill_timeout = "30s"
       kill_signal  = "SIGTERM"
 
@@ -52,7 +52,7 @@ job "app" {
 
       template {
         destination = "${NOMAD_TASK_DIR}/listend.yaml"
-        # Changes of the file are applied without closing a socket.
+        # Changes to the file are applied without closing a socket.
         change_mode   = "signal"
         change_signal = "SIGHUP"
         data          = <<-YAML
