@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("output", &[]),
     ("sample", &[]),
     ("walk", &["sys"]),
-    ("config", &["report"]),
+    ("config", &["handoff", "report"]),
     ("host", &["config", "report", "sys", "walk"]),
     ("plan", &["config", "handoff", "host", "report"]),
     ("handoff", &["connection"]),

@@ -1,6 +1,7 @@
 //! When workers run and how they get their sockets: from the YAML to the plan.
 
-use listend::config::{Activation, Handoff, Loaded, Overflow, Rate, SourceFile, read, to_yaml};
+use listend::config::{Activation, Loaded, Overflow, Rate, SourceFile, read, to_yaml};
+use listend::handoff::{Dialect, inetd, systemd};
 use listend::host::Facts;
 use listend::plan::{self, Lifecycle, resolve};
 use listend::report::{Kind, Sources, Style, render};
@@ -69,7 +70,7 @@ fn fine(loaded: Loaded) -> Loaded {
 }
 
 #[track_caller]
-fn planned(loaded: Loaded) -> Vec<(Handoff, Lifecycle)> {
+fn planned(loaded: Loaded) -> Vec<(&'static Dialect, Lifecycle)> {
     let loaded = fine(loaded);
     let (plan, report) = resolve(loaded.config, &Facts::default(), &mut Sources::default());
     assert!(report.is_ok(), "{:?}", report.errors);
@@ -106,7 +107,7 @@ fn a_worker_that_says_nothing_runs_from_the_start() {
     let loaded = fine(workers(&["listeners: tcp"]));
     let worker = &loaded.config.workers[0];
     assert_eq!(worker.activation.value, Activation::Eager);
-    assert_eq!(worker.handoff.value, Handoff::Systemd);
+    assert_eq!(worker.handoff.value, &systemd::DIALECT);
     assert_eq!(worker.trigger_limit, rate(20, 2));
     let limits = &worker.connections;
     assert_eq!((limits.max, limits.max_per_source), (Some(64), None));
@@ -142,8 +143,8 @@ fn limits_of_connections_arrive_as_they_were_meant() {
     assert_eq!(none.timeout, None);
     let wanted = [given.clone(), none.clone()];
     let planned = planned(loaded);
-    assert_eq!(planned[0].0, Handoff::Inetd);
-    assert_eq!(planned[1].0, Handoff::Systemd);
+    assert_eq!(planned[0].0, &inetd::DIALECT);
+    assert_eq!(planned[1].0, &systemd::DIALECT);
     for ((_, lifecycle), limits) in planned.iter().zip(wanted) {
         let activation = plan::Activation::PerConnection(limits);
         assert_eq!(lifecycle.activation, activation);

@@ -5,16 +5,17 @@ mod harness;
 
 use harness::{Puppets, Report, TempDir, probe_path};
 use listend::config::{
-    Endpoint, Handoff, Hook, Output, Piece, Ready, Restart, SocketRef, Template, Transport,
-    UnixKind, UnixName,
+    Endpoint, Hook, Output, Piece, Ready, Restart, SocketRef, Template, Transport, UnixKind,
+    UnixName,
 };
 use listend::connection::{Credentials, End, Ends, Protocol};
-use listend::handoff::systemd::PidfdInode;
+use listend::handoff::systemd::{self, PidfdInode};
+use listend::handoff::{Dialect, Stored, inetd};
 use listend::plan::{Activation, Lifecycle, WorkerPlan};
 use listend::report::{FileId, Place};
 use listend::sys::{Prepared, Tell};
 use listend::worker::{
-    Given, Inherited, Numbers, Outlet, PrepareError, Served, Stored, Surroundings, launch, prepare,
+    Inherited, Numbers, Outlet, PrepareError, Served, SpawnInputs, Surroundings, launch, prepare,
     prepare_hook,
 };
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ fn surroundings() -> Surroundings {
 }
 
 /// The probe on the strings at `events`, with a word that says which `{fd:web}` it was told.
-fn worker(events: &str, handoff: Handoff, output: Output) -> WorkerPlan {
+fn worker(events: &str, handoff: &'static Dialect, output: Output) -> WorkerPlan {
     let literal = |text: &str| Template::literal(text);
     let fd = Template {
         pieces: vec![Piece::Fd(SocketRef {
@@ -90,7 +91,11 @@ fn worker(events: &str, handoff: Handoff, output: Output) -> WorkerPlan {
 }
 
 /// Forks the worker and answers with what it saw.
-fn see(handoff: Handoff, given: Given<'_>, output: impl FnOnce(&TempDir) -> Output) -> Report {
+fn see(
+    handoff: &'static Dialect,
+    given: SpawnInputs<'_>,
+    output: impl FnOnce(&TempDir) -> Output,
+) -> Report {
     see_prepared(handoff, output, |worker| {
         prepare(worker, given, NUMBERS, &surroundings()).expect("prepare")
     })
@@ -98,7 +103,7 @@ fn see(handoff: Handoff, given: Given<'_>, output: impl FnOnce(&TempDir) -> Outp
 
 /// The same of a worker that is changed before, and prepared in any way.
 fn see_prepared(
-    handoff: Handoff,
+    handoff: &'static Dialect,
     output: impl FnOnce(&TempDir) -> Output,
     prepare: impl FnOnce(&mut WorkerPlan) -> Prepared,
 ) -> Report {
@@ -224,12 +229,12 @@ impl Connection {
 fn a_connection_by_systemd_is_descriptor_three_and_nothing_else() {
     let connection = connection();
     let sockets = [connection.socket(), connection.socket()];
-    let given = Given {
+    let given = SpawnInputs {
         sockets: &sockets,
         connection: connection.served(),
-        ..Given::default()
+        ..SpawnInputs::default()
     };
-    let report = see(Handoff::Systemd, given, inherit);
+    let report = see(&systemd::DIALECT, given, inherit);
     let expected = [
         (0, "/dev/null".to_owned()),
         (1, own(1)),
@@ -255,12 +260,12 @@ fn a_connection_by_systemd_is_descriptor_three_and_nothing_else() {
 fn a_connection_by_inetd_is_standard_input_and_output_and_not_standard_error() {
     let connection = connection();
     let sockets = [connection.socket()];
-    let given = Given {
+    let given = SpawnInputs {
         sockets: &sockets,
         connection: connection.served(),
-        ..Given::default()
+        ..SpawnInputs::default()
     };
-    let report = see(Handoff::Inetd, given, inherit);
+    let report = see(&inetd::DIALECT, given, inherit);
     let accepted = target(&connection.accepted);
     let expected = [(0, accepted.clone()), (1, accepted), (2, own(2))];
     assert_eq!(targets(&report), BTreeMap::from(expected));
@@ -274,12 +279,12 @@ fn a_connection_by_inetd_is_standard_input_and_output_and_not_standard_error() {
 fn a_socket_by_inetd_is_standard_input_alone() {
     let connection = connection();
     let sockets = [connection.socket()];
-    let given = Given {
+    let given = SpawnInputs {
         sockets: &sockets,
         connection: None,
-        ..Given::default()
+        ..SpawnInputs::default()
     };
-    let report = see(Handoff::Inetd, given, inherit);
+    let report = see(&inetd::DIALECT, given, inherit);
     let expected = [(0, target(&connection.listener)), (1, own(1)), (2, own(2))];
     assert_eq!(targets(&report), BTreeMap::from(expected));
     assert_eq!(listen_variables(&report), []);
@@ -299,12 +304,12 @@ fn sockets_by_systemd_begin_at_three() {
         ..two.socket()
     };
     let sockets = [other, one.socket()];
-    let given = Given {
+    let given = SpawnInputs {
         sockets: &sockets,
         connection: None,
-        ..Given::default()
+        ..SpawnInputs::default()
     };
-    let report = see(Handoff::Systemd, given, inherit);
+    let report = see(&systemd::DIALECT, given, inherit);
     let expected = [
         (0, "/dev/null".to_owned()),
         (1, own(1)),
@@ -336,7 +341,7 @@ fn an_output_file_keeps_standard_error_of_a_connection() {
     else {
         panic!("a file is a file");
     };
-    let given = Given {
+    let given = SpawnInputs {
         sockets: &[],
         connection: connection.served(),
         output: Some(Outlet {
@@ -344,9 +349,9 @@ fn an_output_file_keeps_standard_error_of_a_connection() {
             handle_on: Some(&log),
             journal_stream: None,
         }),
-        ..Given::default()
+        ..SpawnInputs::default()
     };
-    let report = see(Handoff::Inetd, given, |_| {
+    let report = see(&inetd::DIALECT, given, |_| {
         Output::File(Template::literal(log.to_str().expect("UTF-8")))
     });
     let path = log.display().to_string();
@@ -357,12 +362,12 @@ fn an_output_file_keeps_standard_error_of_a_connection() {
 
 #[test]
 fn without_output_and_without_its_socket_everything_is_dev_null() {
-    let given = Given {
+    let given = SpawnInputs {
         sockets: &[],
         connection: None,
-        ..Given::default()
+        ..SpawnInputs::default()
     };
-    let report = see(Handoff::Inetd, given, |_| Output::Null);
+    let report = see(&inetd::DIALECT, given, |_| Output::Null);
     let null = || "/dev/null".to_owned();
     assert_eq!(
         targets(&report),
@@ -393,15 +398,15 @@ fn a_client_with_an_odd_name_is_served_like_any_other() {
         fd: file.as_raw_fd(),
         address: &address,
     }];
-    let given = Given {
+    let given = SpawnInputs {
         sockets: &sockets,
         connection: Some(Served {
             fd: file.as_raw_fd(),
             ends: &ends,
         }),
-        ..Given::default()
+        ..SpawnInputs::default()
     };
-    let report = see(Handoff::Systemd, given, inherit);
+    let report = see(&systemd::DIALECT, given, inherit);
     // The probe's report is text: what is no UTF-8 is shown as one sign.
     assert_eq!(report.env["REMOTE_ADDR"], "@a@=\n\u{fffd}");
     assert_eq!(report.env["UNIXREMOTEPATH"], "@a@=\n\u{fffd}");
@@ -412,11 +417,11 @@ fn a_client_with_an_odd_name_is_served_like_any_other() {
     assert_eq!(report.env.get("REMOTE_PORT"), None);
 }
 
-fn notified<'a>(stored: &'a [Stored<'a>]) -> Given<'a> {
-    Given {
+fn notified<'a>(stored: &'a [Stored<'a>]) -> SpawnInputs<'a> {
+    SpawnInputs {
         stored,
         notify: Some("/run/listend/control.notify"),
-        ..Given::default()
+        ..SpawnInputs::default()
     }
 }
 
@@ -430,11 +435,11 @@ fn what_is_stored_follows_the_sockets_and_has_a_name() {
         fd: file.as_raw_fd(),
     });
     let sockets = [connection.socket()];
-    let given = Given {
+    let given = SpawnInputs {
         sockets: &sockets,
         ..notified(&stored)
     };
-    let report = see(Handoff::Systemd, given, inherit);
+    let report = see(&systemd::DIALECT, given, inherit);
     let expected = [
         (0, "/dev/null".to_owned()),
         (1, own(1)),
@@ -448,24 +453,24 @@ fn what_is_stored_follows_the_sockets_and_has_a_name() {
     assert_eq!(report.env["LISTEN_FDNAMES"], "web:one:two");
     assert_eq!(report.argv[3], "3", "the listener's number stays");
     // Without listeners they begin where those would; a connection is nobody's successor.
-    let report = see(Handoff::Systemd, notified(&stored), inherit);
+    let report = see(&systemd::DIALECT, notified(&stored), inherit);
     assert_eq!(report.env["LISTEN_FDNAMES"], "one:two");
-    let given = Given {
+    let given = SpawnInputs {
         connection: connection.served(),
         ..notified(&stored)
     };
-    let report = see(Handoff::Systemd, given, inherit);
+    let report = see(&systemd::DIALECT, given, inherit);
     assert_eq!(report.env["LISTEN_FDNAMES"], "connection");
 }
 
 #[test]
 fn only_who_may_tell_is_told_where_to() {
-    let report = see(Handoff::Systemd, Given::default(), inherit);
+    let report = see(&systemd::DIALECT, SpawnInputs::default(), inherit);
     let told = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE"];
     for name in told.iter().chain(&["LISTEN_FDS", "LISTEN_FDNAMES"]) {
         assert_eq!(report.env.get(*name), None, "{name}");
     }
-    let report = see_prepared(Handoff::Systemd, inherit, |worker| {
+    let report = see_prepared(&systemd::DIALECT, inherit, |worker| {
         worker.lifecycle.watchdog = Some(Duration::from_millis(2500));
         worker.fd_store = 3;
         prepare(worker, notified(&[]), NUMBERS, &surroundings()).expect("prepare")
@@ -488,13 +493,13 @@ fn a_pipe_for_the_newline_goes_where_it_is_wanted_and_nothing_else_does() {
         name: "zero",
         fd: zero.as_raw_fd(),
     }; 3];
-    let given = Given {
+    let given = SpawnInputs {
         sockets: &sockets,
         ready: Some(theirs.as_raw_fd()),
         ..notified(&stored)
     };
     for (number, kept) in [(4, 0), (6, 2), (17, 3)] {
-        let report = see_prepared(Handoff::Systemd, inherit, |worker| {
+        let report = see_prepared(&systemd::DIALECT, inherit, |worker| {
             worker.lifecycle.ready = Ready::Fd(number);
             prepare(worker, given, NUMBERS, &surroundings()).expect("prepare")
         });
@@ -504,7 +509,7 @@ fn a_pipe_for_the_newline_goes_where_it_is_wanted_and_nothing_else_does() {
         assert_eq!(targets(&report)[&number], target(&theirs));
         assert_eq!(report.env["LISTEN_FDS"], (1 + kept).to_string());
     }
-    let mut worker = worker("/nowhere", Handoff::Systemd, Output::Null);
+    let mut worker = worker("/nowhere", &systemd::DIALECT, Output::Null);
     worker.lifecycle.ready = Ready::Fd(3);
     let refused = prepare(&worker, given, NUMBERS, &surroundings());
     assert_eq!(refused.err(), Some(PrepareError::Occupied(3)));
@@ -519,13 +524,13 @@ fn a_hook_has_the_worker_s_surroundings_and_none_of_its_descriptors() {
         name: "zero",
         fd: zero.as_raw_fd(),
     }];
-    let given = Given {
+    let given = SpawnInputs {
         sockets: &sockets,
         ready: Some(zero.as_raw_fd()),
         ..notified(&stored)
     };
     for main in [Some(4711), None] {
-        let report = see_prepared(Handoff::Systemd, inherit, |worker| {
+        let report = see_prepared(&systemd::DIALECT, inherit, |worker| {
             worker.umask = Some(0o027);
             worker.lifecycle.watchdog = Some(Duration::from_secs(1));
             worker.lifecycle.ready = Ready::Fd(9);

@@ -3,9 +3,10 @@
 use super::complaint::{Complaint, Out};
 use super::decode::{Fields, Words, choice, unknown};
 use super::fitting::listed;
-use super::model::{Activation, Handoff, Located, Overflow, Rate};
+use super::model::{Activation, Located, Overflow, Rate};
 use super::scalar;
 use super::worker::DraftWorker;
+use crate::handoff::{self, Dialect};
 use crate::report::{Kind, Place};
 use std::time::Duration;
 
@@ -60,20 +61,6 @@ const LIKE_ACTIVATIONS: &Words<&str> = &[
     ("nowait", "per-connection"),
     ("per_connection", "per-connection"),
     ("perconnection", "per-connection"),
-];
-
-const HANDOFFS: &Words<Handoff> = &[("systemd", Handoff::Systemd), ("inetd", Handoff::Inetd)];
-
-const LIKE_HANDOFFS: &Words<&str> = &[
-    ("LISTEN_FDS", "systemd"),
-    ("fd", "systemd"),
-    ("listen_fds", "systemd"),
-    ("sd_listen_fds", "systemd"),
-    ("stdin", "inetd"),
-    ("stdio", "inetd"),
-    ("tcpserver", "inetd"),
-    ("ucspi", "inetd"),
-    ("xinetd", "inetd"),
 ];
 
 /// Handoffs of later versions.
@@ -184,7 +171,7 @@ fn timeout(text: &str) -> Result<Option<Duration>, Complaint> {
     }
 }
 
-fn handoff(text: &str) -> Result<Handoff, Complaint> {
+fn handoff(text: &str) -> Result<&'static Dialect, Complaint> {
     if LATER_HANDOFFS.contains(&text) {
         return Err(Complaint::new(
             Kind::Unsupported,
@@ -203,7 +190,16 @@ fn handoff(text: &str) -> Result<Handoff, Complaint> {
             "did you mean `inetd`? write `activation: {activation}` beside it"
         )));
     }
-    choice("handoff", text, HANDOFFS, LIKE_HANDOFFS)
+    let dialects = handoff::ALL.iter().copied();
+    let words: Vec<_> = dialects
+        .clone()
+        .map(|dialect| (dialect.keyword, dialect))
+        .collect();
+    let synonyms = dialects.flat_map(|dialect| {
+        let synonyms = dialect.synonyms.iter();
+        synonyms.map(|synonym| (*synonym, dialect.keyword))
+    });
+    choice("handoff", text, &words, &synonyms.collect::<Vec<_>>())
 }
 
 /// Files the keys that mean nothing for the activation, whatever the listeners are.

@@ -3,7 +3,7 @@
 use super::complaint::Complaint;
 use super::cross_readiness;
 use super::listener::DraftListener;
-use super::model::{Activation, Endpoint, Handoff, Located};
+use super::model::{Activation, Endpoint, Located};
 use super::worker::DraftWorker;
 use crate::report::{Kind, Place, Problem, Report};
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ pub(super) fn check(
             limits_fit(draft, &sockets, report);
         }
         cross_readiness::check(draft, &listeners, &sockets, report);
-        if worker.handoff.value == Handoff::Inetd && !draft.written.handoff_broken {
+        if worker.handoff.value.one_socket && !draft.written.handoff_broken {
             one_socket(draft, &sockets, report);
         }
     }
@@ -177,7 +177,8 @@ fn one_socket(draft: &DraftWorker, sockets: &Sockets, report: &mut Report) {
         ),
     };
     let complaint = Complaint::bad(format!(
-        "`handoff: inetd` passes on one socket; worker `{name}` has {has}"
+        "`handoff: {}` passes on one socket; worker `{name}` has {has}",
+        worker.handoff.value.keyword
     ))
     .hint(hint);
     let problem = complaint.at(worker.handoff.place).of_worker(name);

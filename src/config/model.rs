@@ -2,6 +2,7 @@
 
 use super::life::{Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Restart, Rollout};
 use super::options::OptionSetting;
+use crate::handoff::Dialect;
 use crate::report::Place;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -373,7 +374,7 @@ pub struct Worker {
     /// How many instances.
     pub instances: u32,
     /// How it is told which descriptors it got.
-    pub handoff: Located<Handoff>,
+    pub handoff: Located<&'static Dialect>,
     /// When it runs.
     pub activation: Located<Activation>,
     /// `activation: on-demand`: how often it may be started; `None` is as often as need be.
@@ -454,16 +455,6 @@ pub enum Activation {
     OnDemand,
     /// One process for each connection, which listend accepts.
     PerConnection,
-}
-
-/// How a worker is told which descriptors it got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Handoff {
-    /// sd_listen_fds(3): 3, 4, 5 …
-    Systemd,
-    /// As inetd(8) does it: a connection on 0 and 1, or the only socket on 0.
-    Inetd,
 }
 
 /// What happens to clients beyond `max_connections`.

@@ -3,7 +3,6 @@
 use super::complaint::{Complaint, Out};
 use super::decode::{Fields, Words, choice, unknown};
 use super::life::{Every, NotifyAccess, Ready};
-use super::model::Handoff;
 use super::scalar;
 use super::worker::DraftWorker;
 use crate::report::{did_you_mean, nearest};
@@ -178,17 +177,17 @@ pub(super) fn handoff_fits(draft: &DraftWorker, out: &mut Out) {
     let Some((_, place)) = keys.find(|(key, _)| *key == "fd_store") else {
         return;
     };
-    match worker.handoff.value {
-        Handoff::Systemd => {}
-        Handoff::Inetd => {
-            let complaint = Complaint::bad(
-                "`fd_store` is for `handoff: systemd`; inetd has one descriptor, the socket",
-            )
-            .hint("delete the key, or write `handoff: systemd`");
-            let problem = complaint.at(*place);
-            out.add(problem.with_related(worker.handoff.place, "the handoff"));
-        }
+    let dialect = worker.handoff.value;
+    if !dialect.one_socket {
+        return;
     }
+    let complaint = Complaint::bad(format!(
+        "`fd_store` is for `handoff: systemd`; {} has one descriptor, the socket",
+        dialect.keyword
+    ))
+    .hint("delete the key, or write `handoff: systemd`");
+    let problem = complaint.at(*place);
+    out.add(problem.with_related(worker.handoff.place, "the handoff"));
 }
 
 /// Files variables that listend itself has to set for what the worker may tell.

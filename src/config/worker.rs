@@ -8,8 +8,8 @@ use super::keys;
 use super::life::{Hooks, KillMode, OnFailure, Ready, Reload, Restart, Rollout};
 use super::lifecycle;
 use super::model::{
-    Activation, ConnectionLimits, EnvironmentFile, Handoff, Limit, Located, Output, Piece,
-    Resource, Template, Worker,
+    Activation, ConnectionLimits, EnvironmentFile, Limit, Located, Output, Piece, Resource,
+    Template, Worker,
 };
 use super::readiness;
 use super::scalar;
@@ -54,7 +54,7 @@ pub(super) fn plain(name: &str, place: Place) -> Worker {
         listeners: Vec::new(),
         instances: 1,
         handoff: Located {
-            value: Handoff::Systemd,
+            value: crate::handoff::ALL[0],
             place,
         },
         activation: Located {

@@ -2,11 +2,13 @@
 //! variables out.
 
 pub mod connection;
+mod dialect;
 pub mod inetd;
 pub mod notify;
 mod scrub;
 pub mod systemd;
 
+pub use dialect::{ALL, Descriptors, Dialect, FdLayout, Socket, Stored};
 pub use scrub::belongs_to_a_handoff;
 
 /// The value of a handoff's variable.

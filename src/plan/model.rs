@@ -2,9 +2,10 @@
 
 use crate::config::options::OptionSetting;
 use crate::config::{
-    ConnectionLimits, Endpoint, Handoff, Hook, Hooks, KillMode, Limit, Multicast, NotifyAccess,
-    OnFailure, Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
+    ConnectionLimits, Endpoint, Hook, Hooks, KillMode, Limit, Multicast, NotifyAccess, OnFailure,
+    Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
 };
+use crate::handoff::Dialect;
 use crate::report::Place;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -164,7 +165,7 @@ pub struct WorkerPlan {
     /// The listeners it gets, in the order of their descriptors.
     pub listeners: Vec<ListenerId>,
     /// How it is told which descriptors it got.
-    pub handoff: Handoff,
+    pub handoff: &'static Dialect,
     /// The whole environment but for the handoff's variables, in order, each name once.
     pub environment: Vec<(String, Template)>,
     /// Folder to run in; `None` is listend's own.

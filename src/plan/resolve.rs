@@ -188,7 +188,10 @@ impl Resolver<'_> {
                 Some(config::Reload::Signal(_)) | None => None,
             },
             lifecycle: Lifecycle {
-                nonblocking: worker.nonblocking.as_ref().is_some_and(|wish| wish.value),
+                nonblocking: worker
+                    .nonblocking
+                    .as_ref()
+                    .map_or(worker.handoff.value.default_nonblocking, |wish| wish.value),
                 activation,
                 instances,
                 restart: worker.restart.clone(),

@@ -5,9 +5,9 @@
 use super::notify::Part;
 use super::turn::Token;
 use crate::core::InstanceId;
+use crate::handoff::Stored;
 use crate::plan::WorkerId;
 use crate::sys::{self, SharedFd};
-use crate::worker::Stored;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use std::collections::{BTreeMap, BTreeSet};

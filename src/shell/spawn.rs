@@ -270,7 +270,7 @@ impl Shell {
         Shell::make_folder(&mut self.folders, instance.worker, worker)?;
         let mut stored = self.notify.store.of(instance);
         stored.truncate(worker.fd_store as usize);
-        let mut given = worker::Given {
+        let mut given = worker::SpawnInputs {
             sockets: &sockets,
             connection: served,
             stored: &stored,
@@ -321,9 +321,9 @@ impl Shell {
         };
         Shell::make_folder(&mut self.folders, instance.worker, worker)?;
         let sockets = as_inherited(sockets_of(&self.plan, self.bound.as_ref(), &definition));
-        let mut given = worker::Given {
+        let mut given = worker::SpawnInputs {
             sockets: &sockets,
-            ..worker::Given::default()
+            ..worker::SpawnInputs::default()
         };
         let numbers = wanted.numbers();
         let around = &self.surroundings;

@@ -10,7 +10,7 @@ mod program;
 pub use advise::{JOURNAL, advise};
 pub use outcome::{explain, explain_fork};
 pub use prepare::{
-    Given, Inherited, Numbers, Outlet, PrepareError, Served, Stored, Surroundings, launch,
+    Inherited, Numbers, Outlet, PrepareError, Served, SpawnInputs, Surroundings, launch,
     output_file, prepare, prepare_hook,
 };
 pub use program::{Missing, find};

@@ -1,12 +1,13 @@
 //! A worker's plan and the bound sockets → everything the child needs, laid out in memory.
 
 use super::{expand, fdmap, program};
-use crate::config::{Endpoint, Handoff, Hook, Output, Piece, Ready, Resource, SocketRef, Template};
+use crate::config::{Endpoint, Hook, Output, Piece, Ready, Resource, SocketRef, Template};
 use crate::connection::Ends;
-use crate::handoff::{FIRST_FD, Value, connection, inetd, notify, systemd};
+use crate::handoff::{self, FdLayout, Stored, Value, connection, notify, systemd};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
 use crate::sys::{CStrings, ContainsNul, EnvSlot, Launched, Prepared, Stdio, Tell};
+use std::borrow::Cow;
 use std::ffi::{CString, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -23,18 +24,9 @@ pub struct Inherited<'a> {
     pub address: &'a Endpoint,
 }
 
-/// A descriptor that an instance has left for its successor (`FDSTORE=1`, sd_notify(3)).
-#[derive(Debug, Clone, Copy)]
-pub struct Stored<'a> {
-    /// What it is called.
-    pub name: &'a str,
-    /// Its number in listend.
-    pub fd: i32,
-}
-
 /// What a process is given.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Given<'a> {
+pub struct SpawnInputs<'a> {
     /// Every socket of the worker's listeners: what it inherits, or, where it is given a connection
     /// instead, what the placeholders may name.
     pub sockets: &'a [Inherited<'a>],
@@ -165,20 +157,20 @@ pub struct Numbers {
 /// See [`PrepareError`].
 pub fn prepare(
     worker: &WorkerPlan,
-    given: Given<'_>,
+    given: SpawnInputs<'_>,
     numbers: Numbers,
     around: &Surroundings,
 ) -> Result<Prepared, PrepareError> {
-    let handed = handed_over(worker, given)?;
-    let filling = Filling::new(worker, given, handed.first, numbers, around);
-    let environment = environment(worker, given, &handed, &filling)?;
+    let layout = layout(worker, given, around)?;
+    let context = TemplateContext::new(worker, given, &layout, numbers, around);
+    let environment = environment(worker, given, &layout, &context)?;
     lay_out(
         worker,
         (&worker.command, worker.argv0.as_ref()),
-        handed,
+        &layout,
         environment,
         given,
-        &filling,
+        &context,
     )
 }
 
@@ -193,27 +185,28 @@ pub fn prepare(
 pub fn prepare_hook(
     worker: &WorkerPlan,
     hook: &Hook,
-    given: Given<'_>,
+    given: SpawnInputs<'_>,
     numbers: Numbers,
     told: Vec<(&'static str, String)>,
     around: &Surroundings,
 ) -> Result<Prepared, PrepareError> {
-    let handed = HandedOver::nothing();
-    let filling = Filling::new(worker, given, handed.first, numbers, around);
+    let layout = FdLayout::default();
+    let context = TemplateContext::new(worker, given, &layout, numbers, around);
     let told = told.into_iter();
-    let told: Vec<Variable> = told.map(|(name, text)| (name, Value::Text(text))).collect();
-    let environment = environment_with(worker, given, &[], told, &filling)?;
+    let told = told.map(|(name, text)| (name.into(), Value::Text(text)));
+    let told: Vec<Variable> = told.collect();
+    let environment = environment_with(worker, given, &[], told, &context)?;
     let command = (hook.command.as_slice(), None);
-    lay_out(worker, command, handed, environment, given, &filling)
+    lay_out(worker, command, &layout, environment, given, &context)
 }
 
 fn lay_out(
     worker: &WorkerPlan,
     (command, argv0): (&[Template], Option<&Template>),
-    handed: HandedOver<'_>,
+    layout: &FdLayout,
     environment: CStrings,
-    given: Given<'_>,
-    filling: &Filling<'_>,
+    given: SpawnInputs<'_>,
+    context: &TemplateContext<'_>,
 ) -> Result<Prepared, PrepareError> {
     let mut argv = CStrings::with_room_for(command.len());
     for (index, word) in command.iter().enumerate() {
@@ -224,20 +217,20 @@ fn lay_out(
                 let mut words = words.iter();
                 words.try_for_each(|word| argv.push(|bytes| bytes.extend_from_slice(word)))
             }
-            _ => argv.push(|bytes| filling.write_with(word, &environment, bytes)),
+            _ => argv.push(|bytes| context.write_with(word, &environment, bytes)),
         };
         pushed.map_err(|ContainsNul| PrepareError::Nul("the command"))?;
     }
-    let around = filling.around;
+    let around = context.around;
     let credentials = worker.credentials.as_ref();
     Ok(Prepared {
-        program: find_program(worker, command, filling)?,
+        program: find_program(worker, command, context)?,
         argv,
         environment,
-        unused: fdmap::unused(&handed.targets),
+        unused: fdmap::unused(&layout.targets),
         fd_actions: Vec::new(),
-        fds: handed.fds,
-        targets: handed.targets,
+        fds: layout.fds.clone(),
+        targets: layout.targets.clone(),
         output: match (given.output, &worker.output) {
             (Some(outlet), _) => outlet.as_stdio()?,
             (None, Output::Null) => Stdio::Null,
@@ -257,7 +250,7 @@ fn lay_out(
         working_directory: worker
             .working_directory
             .as_ref()
-            .map(|folder| c_string(filling.text(folder), "the working directory"))
+            .map(|folder| c_string(context.text(folder), "the working directory"))
             .transpose()?,
         umask: worker.umask,
         signals: around.signals,
@@ -272,16 +265,16 @@ fn lay_out(
 /// See [`PrepareError`].
 pub fn output_file(
     worker: &WorkerPlan,
-    given: Given<'_>,
+    given: SpawnInputs<'_>,
     numbers: Numbers,
     around: &Surroundings,
 ) -> Result<Option<PathBuf>, PrepareError> {
     let Output::File(path) = &worker.output else {
         return Ok(None);
     };
-    let first = first_of(worker.handoff);
-    let filling = Filling::new(worker, given, first, numbers, around);
-    let path = c_string(filling.text(path), OUTPUT_PATH)?;
+    let layout = layout(worker, given, around)?;
+    let context = TemplateContext::new(worker, given, &layout, numbers, around);
+    let path = c_string(context.text(path), OUTPUT_PATH)?;
     Ok(Some(PathBuf::from(OsString::from_vec(path.into_bytes()))))
 }
 
@@ -300,98 +293,47 @@ fn c_string(text: String, what: &'static str) -> Result<CString, PrepareError> {
     CString::new(text).map_err(|_| PrepareError::Nul(what))
 }
 
-/// The descriptors that a process gets beside its standard streams, or in their place.
-struct HandedOver<'a> {
-    /// Their numbers in listend.
-    fds: Vec<i32>,
-    /// Where each goes.
-    targets: Vec<i32>,
-    /// The number of the first in the process.
-    first: i32,
-    /// Those that an instance left: not all of them may fit.
-    stored: &'a [Stored<'a>],
-}
-
-impl HandedOver<'_> {
-    fn nothing() -> HandedOver<'static> {
-        HandedOver {
-            fds: Vec::new(),
-            targets: Vec::new(),
-            first: FIRST_FD,
-            stored: &[],
-        }
-    }
-}
-
-fn first_of(handoff: Handoff) -> i32 {
-    match handoff {
-        Handoff::Systemd => FIRST_FD,
-        Handoff::Inetd => inetd::FIRST_FD,
-    }
-}
-
-fn handed_over<'a>(worker: &WorkerPlan, given: Given<'a>) -> Result<HandedOver<'a>, PrepareError> {
-    let connection = given.connection.map(|served| served.fd);
-    let mut fds: Vec<i32> = match worker.handoff {
-        Handoff::Systemd => match connection {
-            Some(fd) => vec![fd],
-            None => given.sockets.iter().map(|socket| socket.fd).collect(),
-        },
-        Handoff::Inetd => {
-            let (fd, kind) = match connection {
-                Some(fd) => (Some(fd), inetd::Kind::Connection),
-                // The configuration sees to it that there is no second one; there is none at all
-                // while an optional listener is missing, and 0 stays /dev/null.
-                None => {
-                    let socket = given.sockets.first();
-                    (socket.map(|socket| socket.fd), inetd::Kind::Socket)
-                }
-            };
-            fd.map_or(Vec::new(), |fd| vec![fd; kind.count()])
-        }
-    };
-    let first = first_of(worker.handoff);
-    // inetd has no way to tell of them, and a connection is nobody's successor.
-    let mut stored = match (worker.handoff, connection) {
-        (Handoff::Systemd, None) => given.stored,
-        (Handoff::Systemd, Some(_)) | (Handoff::Inetd, _) => &[],
-    };
+/// Assigns numbers to the descriptors of a process beside its standard streams, or in their place.
+fn layout(
+    worker: &WorkerPlan,
+    given: SpawnInputs<'_>,
+    around: &Surroundings,
+) -> Result<FdLayout, PrepareError> {
+    let sockets = given.sockets.iter().map(|socket| handoff::Socket {
+        listener: socket.listener,
+        fd: socket.fd,
+    });
     let ready = match (worker.lifecycle.ready, given.ready) {
         (Ready::Fd(target), Some(fd)) => Some((fd, target)),
         (Ready::Fd(_) | Ready::Started | Ready::Notify | Ready::Accepting(_), _) => None,
     };
-    let end = first + fds.len() as i32;
-    if let Some((_, target)) = ready
-        && target >= first
-    {
-        // LISTEN_FDS counts from the first without a gap: what would be in the way stays behind.
-        let room = usize::try_from(target - end).map_err(|_| PrepareError::Occupied(target))?;
-        stored = stored.get(..room).unwrap_or(stored);
-    }
-    fds.extend(stored.iter().map(|stored| stored.fd));
-    let mut targets: Vec<i32> = (first..).take(fds.len()).collect();
+    let mut layout = (worker.handoff.layout)(&handoff::Descriptors {
+        sockets: &sockets.collect::<Vec<_>>(),
+        connection: given.connection.map(|served| served.fd),
+        stored: given.stored,
+        below: ready.map(|(_, target)| target),
+        inode: around.inode,
+    });
     if let Some((fd, target)) = ready {
-        fds.push(fd);
-        targets.push(target);
+        if layout.targets.contains(&target) {
+            return Err(PrepareError::Occupied(target));
+        }
+        layout.fds.push(fd);
+        layout.targets.push(target);
     }
-    Ok(HandedOver {
-        fds,
-        targets,
-        first,
-        stored,
-    })
+    Ok(layout)
 }
 
 fn find_program(
     worker: &WorkerPlan,
     command: &[Template],
-    filling: &Filling<'_>,
+    context: &TemplateContext<'_>,
 ) -> Result<CString, PrepareError> {
     let named = |(name, _): &&(String, Template)| name == "PATH";
     let path = worker.environment.iter().rfind(named);
-    let path = path.map(|(_, value)| filling.text(value));
+    let path = path.map(|(_, value)| context.text(value));
     let program = command.first();
-    let program = program.map_or(String::new(), |word| filling.text(word));
+    let program = program.map_or(String::new(), |word| context.text(word));
     match program::find(&program, path.as_deref()) {
         Ok(found) => CString::new(found.into_os_string().into_vec())
             .map_err(|_| PrepareError::Nul("the program's path")),
@@ -400,26 +342,15 @@ fn find_program(
 }
 
 /// A variable of a handoff.
-type Variable = (&'static str, Value);
+type Variable = (Cow<'static, str>, Value);
 
 /// The worker's own variables, and those of the handoff, which win.
 fn environment(
     worker: &WorkerPlan,
-    given: Given<'_>,
-    handed: &HandedOver<'_>,
-    filling: &Filling<'_>,
+    given: SpawnInputs<'_>,
+    layout: &FdLayout,
+    context: &TemplateContext<'_>,
 ) -> Result<CStrings, PrepareError> {
-    let inode = filling.around.inode;
-    let listen = match (worker.handoff, given.connection) {
-        (Handoff::Inetd, _) => Vec::new(),
-        (Handoff::Systemd, Some(_)) => systemd::variables(&[systemd::CONNECTION], inode),
-        (Handoff::Systemd, None) => {
-            let stored = handed.stored.iter().map(|stored| stored.name);
-            let names = given.sockets.iter().map(|socket| socket.listener);
-            let names: Vec<&str> = names.chain(stored).collect();
-            systemd::variables(&names, inode)
-        }
-    };
     let ends = given.connection.map(|served| served.ends);
     let ends = ends.map_or(Vec::new(), connection::variables);
     let told = given.notify.map(|socket| notify::Asked {
@@ -427,24 +358,25 @@ fn environment(
         watchdog: worker.lifecycle.watchdog,
         store: worker.fd_store,
     });
-    let mut variables = told.map_or(Vec::new(), notify::variables);
+    let told = told.map_or(Vec::new(), notify::variables).into_iter();
+    let told = told.map(|(name, value)| (name.into(), value));
     // LISTEN_PIDFDID comes last, and has to (see [`EnvSlot`]).
-    variables.extend(listen);
-    environment_with(worker, given, &ends, variables, filling)
+    let variables = told.chain(layout.variables.iter().cloned()).collect();
+    environment_with(worker, given, &ends, variables, context)
 }
 
 /// The worker's own variables, and these, which win and come last.
 fn environment_with(
     worker: &WorkerPlan,
-    given: Given<'_>,
+    given: SpawnInputs<'_>,
     ends: &[(&'static str, Vec<u8>)],
     told: Vec<Variable>,
-    filling: &Filling<'_>,
+    context: &TemplateContext<'_>,
 ) -> Result<CStrings, PrepareError> {
     let journal = given.output.and_then(|outlet| outlet.journal_stream);
     let is_given = |name: &str| {
         (name == JOURNAL_STREAM && journal.is_some())
-            || told.iter().any(|(given, _)| *given == name)
+            || told.iter().any(|(given, _)| given == name)
             || ends.iter().any(|(given, _)| *given == name)
     };
     let strings = worker.environment.len() + ends.len() + told.len() + 1;
@@ -454,7 +386,7 @@ fn environment_with(
         if !is_given(name) {
             let write = |bytes: &mut Vec<u8>| {
                 start(bytes, name);
-                filling.write(value, bytes);
+                context.write(value, bytes);
             };
             block.push(write).map_err(nul)?;
         }
@@ -467,9 +399,9 @@ fn environment_with(
     }
     for (name, value) in told {
         match value {
-            Value::Text(text) => push(&mut block, name, text.as_bytes())?,
-            Value::OwnPid => block.push_slot(name, EnvSlot::OwnPid),
-            Value::OwnPidfdInode => block.push_slot(name, EnvSlot::OwnPidfdInode),
+            Value::Text(text) => push(&mut block, &name, text.as_bytes())?,
+            Value::OwnPid => block.push_slot(&name, EnvSlot::OwnPid),
+            Value::OwnPidfdInode => block.push_slot(&name, EnvSlot::OwnPidfdInode),
         }
     }
     Ok(block)
@@ -515,30 +447,26 @@ fn limits(worker: &WorkerPlan, around: &Surroundings) -> Vec<(u32, u64, u64)> {
 
 /// What the placeholders stand for. Those that name no socket were refused when the configuration
 /// was read; should one get here all the same, it becomes an empty text.
-struct Filling<'a> {
+struct TemplateContext<'a> {
     sockets: &'a [Inherited<'a>],
-    /// Whether every `{fd:…}` is the first: the connection, or the only socket.
-    is_one: bool,
-    /// The number of the first in the process.
-    first: i32,
+    layout: &'a FdLayout,
     numbers: Numbers,
     around: &'a Surroundings,
     /// For `{runtime_dir}`.
     runtime_dir: String,
 }
 
-impl<'a> Filling<'a> {
+impl<'a> TemplateContext<'a> {
     fn new(
         worker: &WorkerPlan,
-        given: Given<'a>,
-        first: i32,
+        given: SpawnInputs<'a>,
+        layout: &'a FdLayout,
         numbers: Numbers,
         around: &'a Surroundings,
-    ) -> Filling<'a> {
-        Filling {
+    ) -> TemplateContext<'a> {
+        TemplateContext {
             sockets: given.sockets,
-            is_one: given.connection.is_some() || worker.handoff == Handoff::Inetd,
-            first,
+            layout,
             numbers,
             around,
             runtime_dir: worker
@@ -568,10 +496,9 @@ impl<'a> Filling<'a> {
             match piece {
                 Piece::Text(text) => put(text),
                 Piece::Fd(reference) => {
-                    if let Some((position, _)) = lookup(reference, self.sockets) {
-                        let position = if self.is_one { 0 } else { position as i32 };
-                        put(&(self.first + position).to_string());
-                    }
+                    let socket = lookup(reference, self.sockets);
+                    let number = socket.and_then(|(at, _)| self.layout.numbers.get(at));
+                    put(&number.map_or(String::new(), i32::to_string));
                 }
                 Piece::Address(reference) => {
                     if let Some((_, socket)) = lookup(reference, self.sockets) {

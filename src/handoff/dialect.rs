@@ -1,0 +1,159 @@
+//! A dialect of socket passing, as one value.
+
+use super::{Value, inetd, systemd};
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::{Serialize, Serializer};
+use std::borrow::Cow;
+use std::fmt;
+
+/// Every dialect there is; the first is the default.
+pub const ALL: &[&Dialect] = &[&systemd::DIALECT, &inetd::DIALECT];
+
+/// How a worker is told which descriptors it got: all that configuration and launch need to know.
+pub struct Dialect {
+    /// The word of `handoff:` in the configuration.
+    pub keyword: &'static str,
+    /// What other programs call it, for the hint at a misspelt word.
+    pub synonyms: &'static [&'static str],
+    /// The number of its first descriptor in the worker.
+    pub first_fd: i32,
+    /// O_NONBLOCK on its listeners, where `nonblocking:` is not written.
+    pub default_nonblocking: bool,
+    /// One socket is passed, and nothing beside it: neither further listeners nor what an instance
+    /// has stored for its successor (`fd_store:`).
+    pub one_socket: bool,
+    /// Assigns a number to each descriptor, and names them in variables.
+    pub layout: fn(&Descriptors<'_>) -> FdLayout,
+}
+
+/// A bound socket, as one instance gets it.
+#[derive(Debug, Clone, Copy)]
+pub struct Socket<'a> {
+    /// The listener's name.
+    pub listener: &'a str,
+    /// Its number in listend.
+    pub fd: i32,
+}
+
+/// A descriptor that an instance has stored for its successor (`FDSTORE=1`, sd_notify(3)).
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a> {
+    /// Its name (`FDNAME=`).
+    pub name: &'a str,
+    /// Its number in listend.
+    pub fd: i32,
+}
+
+/// The descriptors that a dialect lays out.
+#[derive(Debug, Clone, Copy)]
+pub struct Descriptors<'a> {
+    /// The sockets of the worker's listeners.
+    pub sockets: &'a [Socket<'a>],
+    /// The number in listend of the accepted connection that the process serves, in place of the
+    /// sockets.
+    pub connection: Option<i32>,
+    /// What earlier instances have stored.
+    pub stored: &'a [Stored<'a>],
+    /// The first number in the worker that is taken otherwise (`ready: fd N`).
+    pub below: Option<i32>,
+    /// Whether the worker's pidfd inode can be told.
+    pub inode: systemd::PidfdInode,
+}
+
+/// Which descriptor goes where in the worker, and the variables that say so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FdLayout {
+    /// Numbers in listend.
+    pub fds: Vec<i32>,
+    /// The number in the worker of each of them.
+    pub targets: Vec<i32>,
+    /// The number in the worker of each socket, for `{fd:NAME}`; all name the connection if the
+    /// process gets one.
+    pub numbers: Vec<i32>,
+    /// The variables; what [`Value::OwnPidfdInode`] stands for comes last (see
+    /// [`crate::sys::EnvSlot`]).
+    pub variables: Vec<(Cow<'static, str>, Value)>,
+}
+
+impl Dialect {
+    /// The dialect of this keyword.
+    pub fn find(keyword: &str) -> Option<&'static Dialect> {
+        ALL.iter()
+            .copied()
+            .find(|dialect| dialect.keyword == keyword)
+    }
+}
+
+impl PartialEq for Dialect {
+    fn eq(&self, other: &Dialect) -> bool {
+        self.keyword == other.keyword
+    }
+}
+
+impl Eq for Dialect {}
+
+impl fmt::Debug for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.keyword)
+    }
+}
+
+impl Serialize for Dialect {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.keyword)
+    }
+}
+
+impl<'de> Deserialize<'de> for &'static Dialect {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let keyword = Cow::<str>::deserialize(deserializer)?;
+        Dialect::find(&keyword).ok_or_else(|| D::Error::custom(format!("no handoff `{keyword}`")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handoff::belongs_to_a_handoff;
+
+    fn inputs<'a>(sockets: &'a [Socket<'a>], connection: Option<i32>) -> Descriptors<'a> {
+        Descriptors {
+            sockets,
+            connection,
+            stored: &[
+                Stored {
+                    name: "cache",
+                    fd: 40,
+                },
+                Stored {
+                    name: "state",
+                    fd: 41,
+                },
+            ],
+            below: Some(6),
+            inode: systemd::PidfdInode::Tell,
+        }
+    }
+
+    #[test]
+    fn what_every_dialect_lays_out_is_whole_and_scrubbed() {
+        let web = [Socket {
+            listener: "web",
+            fd: 30,
+        }];
+        for dialect in ALL {
+            for (sockets, connection) in [(&web[..], None), (&web[..], Some(50)), (&[], None)] {
+                let layout = (dialect.layout)(&inputs(sockets, connection));
+                assert_eq!(layout.fds.len(), layout.targets.len(), "{dialect:?}");
+                assert_eq!(layout.numbers.len(), sockets.len(), "{dialect:?}");
+                for target in &layout.targets {
+                    assert!(*target >= dialect.first_fd && *target < 6, "{dialect:?}");
+                }
+                for (name, _) in &layout.variables {
+                    assert!(belongs_to_a_handoff(name), "{name} is not scrubbed");
+                }
+            }
+            assert_eq!(Dialect::find(dialect.keyword), Some(*dialect));
+        }
+    }
+}
