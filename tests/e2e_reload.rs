@@ -281,6 +281,30 @@ fn o_nonblock_follows_who_has_the_listener() {
     daemon.stop();
 }
 
+// It was started beside the old one, with O_NONBLOCK as that needs it, and failed at its first accept.
+#[test]
+fn who_takes_over_a_listener_of_a_removed_worker_gets_it_as_it_needs_it() {
+    let world = World::new();
+    let with = |worker: &str| {
+        format!(
+            "\nlisteners: {{ web: '127.0.0.1:0' }}\nworkers:\n  {worker}\n    listeners: [web]\n"
+        )
+    };
+    let daemon = run(&world, &with("old:\n    $APP\n    nonblocking: true"));
+    let mut old = world.puppet();
+    old.ask("deaf");
+    let target = old.report.fds[3].target.clone();
+    rewrite(&world, &with("new:\n    $APP"));
+    let reloading = begin(&world);
+    daemon.line(&["old.0", "stopping with SIGTERM"]);
+    assert!(is_nonblocking(daemon.pid(), &target), "as it needs it");
+    kill(old.pid(), Signal::SIGKILL);
+    let new = world.puppet();
+    assert!(!new.report.fds[3].nonblocking);
+    reloading.finish().expect_code(0);
+    daemon.stop();
+}
+
 // A child that escaped from a worker has the listener for as long as it likes, and does with the flag
 // what it likes.
 #[test]

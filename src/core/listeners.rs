@@ -17,6 +17,7 @@ use super::effect::Effect;
 use super::event::Event;
 use super::instance::{Role, State};
 use super::machine::{Core, Phase};
+use super::opposed::FormerTaker;
 use super::time::Mono;
 use crate::config::{OnFailure, Presence};
 use crate::plan::{ListenerId, WorkerId};
@@ -73,6 +74,8 @@ pub enum Repaired {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Listeners {
     lives: Vec<ListenerLife>,
+    /// Who has one by a definition that the configuration has no more.
+    pub(super) former: Vec<FormerTaker>,
     missing: BTreeMap<ListenerId, Absence>,
     damaged: BTreeMap<(ListenerId, u32), Mending>,
     /// When to do what, besides the deadlines of the instances.
@@ -154,9 +157,15 @@ impl Core {
         self
     }
 
-    /// Whether the worker has to wait for a listener of its own: one that is waited for, or any
-    /// where there is none at all, since a server without a socket can only fail.
+    /// Whether the worker has to wait for a listener of its own: for its socket, or for the end of
+    /// those who need it otherwise.
     pub(super) fn waits_for_a_listener(&self, worker: WorkerId) -> bool {
+        self.lacks_or_has_closed(worker) || self.waits_for_an_end(worker)
+    }
+
+    /// Whether it has to wait for a socket: one that is waited for, or any where there is none at all,
+    /// since a server without a socket can only fail.
+    pub(super) fn lacks_or_has_closed(&self, worker: WorkerId) -> bool {
         let mut refusing = self.listeners.refusing.iter();
         let takes = |listener: &ListenerId| {
             let life = self.listeners.lives.get(listener.0 as usize);

@@ -42,6 +42,8 @@ pub struct Core {
     pub(super) helpers: Helpers,
     /// The instances that have to be ready before listend says that it is.
     pub(super) awaited: BTreeSet<usize>,
+    /// Whose processes have ended that others may have waited for.
+    pub(super) let_go: BTreeSet<(WorkerId, Edition)>,
     /// Whether that was told.
     pub(super) told_up: bool,
     /// The rollouts under way, by worker.
@@ -195,6 +197,7 @@ impl Core {
             slots: Vec::new(),
             helpers: Helpers::default(),
             awaited: BTreeSet::new(),
+            let_go: BTreeSet::new(),
             told_up: false,
             rollouts: BTreeMap::new(),
             rollouts_due: BTreeSet::new(),
@@ -301,7 +304,14 @@ impl Core {
     /// What follows from every input.
     pub(super) fn settle(&mut self, now: Mono) {
         self.bind_what_is_vacant();
-        self.advance_rollouts(now);
+        loop {
+            self.start_what_was_opposed(now);
+            self.advance_rollouts(now);
+            // A rollout that turns back, once, keeps what others have waited for.
+            if self.let_go.is_empty() {
+                break;
+            }
+        }
         self.look_at_what_was_added();
         self.advance_jobs();
         self.end_replanning();
@@ -557,6 +567,10 @@ impl Core {
         if old.process() != state.process() {
             if let Some(process) = old.process() {
                 self.processes.remove(&process);
+            }
+            let is_over = state.process().is_none();
+            if is_over && (slot.role == Role::Leaving || slot.edition != worker.edition) {
+                self.let_go.insert((slot.instance.worker, slot.edition));
             }
             if let Some(process) = state.process() {
                 self.processes.insert(process, index);

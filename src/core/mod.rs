@@ -24,6 +24,7 @@ mod listeners;
 mod machine;
 mod nonblocking;
 mod operate;
+mod opposed;
 mod process;
 mod ready;
 mod reload;
@@ -52,6 +53,7 @@ pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, R
 pub use machine::{Core, WhenDone};
 pub use nonblocking::{Flag, Needs, flag};
 pub use operate::{Answer, Command, Refused, Ticket};
+pub use opposed::FormerTaker;
 pub use ready::{LOOK_MAX, LOOK_MIN};
 pub use replan::{Replan, WorkerChange};
 pub use rollout::Degraded;

@@ -12,6 +12,7 @@ use super::instance::{Role, State};
 use super::listeners::{ListenerLife, Missing};
 use super::machine::{Core, Phase};
 use super::operate::{Answer, Refused, Resized, Ticket};
+use super::opposed::FormerTaker;
 use super::rollout::Target;
 use super::time::Mono;
 use crate::plan::{Lifecycle, ListenerId, WorkerId};
@@ -27,7 +28,9 @@ pub struct Replan {
     pub workers: Vec<(WorkerId, WorkerChange)>,
     /// The listeners that are others, or are taken by others; one that is gone is taken by nobody.
     pub listeners: Vec<(ListenerId, ListenerLife)>,
-    /// Those of them that have other sockets than before.
+    /// Who has a listener by a definition that is no more: all of them.
+    pub former: Vec<FormerTaker>,
+    /// Those of the listeners that have other sockets than before.
     pub touched: Vec<ListenerId>,
 }
 
@@ -131,8 +134,16 @@ impl Core {
         for (listener, why) in missing {
             self.listener_missing(now, *listener, *why);
         }
+        self.listeners.former = replan.former;
         self.clear_degraded(&changed);
-        for (worker, change) in replan.workers {
+        // Who comes may have to wait for who goes, so that is decided first.
+        let mut workers = replan.workers;
+        workers.sort_by_key(|(_, change)| match change {
+            WorkerChange::Removed => 0,
+            WorkerChange::Settings { .. } | WorkerChange::Definition { .. } => 1,
+            WorkerChange::Added { .. } => 2,
+        });
+        for (worker, change) in workers {
             self.change_worker(now, worker, change);
         }
         self.start_what_waits(now);
@@ -150,13 +161,20 @@ impl Core {
         }
         let workers = (0..).map(WorkerId).take(self.workers.len());
         for worker in workers {
-            if !self.is_eager(worker) || self.waits_for_a_listener(worker) {
-                continue;
-            }
-            for index in self.slots_of(worker) {
-                if self.slots[index].state == State::Waiting {
-                    self.spawn(now, index);
-                }
+            self.start_waiting(now, worker);
+        }
+    }
+
+    /// Starts what waits of a worker, unless it has to go on waiting.
+    pub(super) fn start_waiting(&mut self, now: Mono, worker: WorkerId) {
+        self.touched.push(worker);
+        self.rolling.insert(worker);
+        if !self.is_eager(worker) || self.waits_for_a_listener(worker) {
+            return;
+        }
+        for index in self.slots_of(worker) {
+            if self.slots[index].state == State::Waiting {
+                self.spawn(now, index);
             }
         }
     }
@@ -236,16 +254,14 @@ impl Core {
         let starts = self.phase == Phase::Running
             && self.is_eager(worker)
             && !self.workers[worker.0 as usize].stopped
-            && !self.waits_for_a_listener(worker);
+            && !self.lacks_or_has_closed(worker);
         if !starts {
             return self.replanned(worker, None);
         }
         if let Some(replanning) = &mut self.replanning {
             replanning.added.insert(worker);
         }
-        for index in self.slots_of(worker) {
-            self.spawn(now, index);
-        }
+        self.start_waiting(now, worker);
         if self.slots_of(worker).is_empty() {
             self.replanned(worker, None);
         }
@@ -453,6 +469,8 @@ impl Core {
                 | State::Activating { .. }
                 | State::Stopping { .. }
                 | State::Cleaning { .. } => return,
+                // It starts when others have ended.
+                State::Waiting if self.waits_for_an_end(worker) => return,
                 State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
                     bad = Some(Bad::NotUp(self.slots[index].instance));
                 }

@@ -376,7 +376,7 @@ impl Core {
                 self.take_clients_again(worker);
             }
             // A server without its sockets can only fail: what is there goes on until they are.
-            let waits = self.waits_for_a_listener(worker);
+            let waits = self.lacks_or_has_closed(worker) || self.is_opposed_by_leavers(worker);
             if !rollout.todo.is_empty() && self.lacks_a_listener(worker) {
                 // As for a worker that is new: nobody knows how long that takes.
                 self.replanned(worker, None);
@@ -478,21 +478,8 @@ impl Core {
         }
     }
 
-    /// Whether instances of the worker run that need O_NONBLOCK of their listeners the other way than
-    /// those that are to be started. They share the flag, so that one has to be gone before the other
-    /// comes: all of them, whatever `order` and `parallel` say.
-    fn is_opposed(&self, worker: WorkerId) -> bool {
-        let known = &self.workers[worker.0 as usize];
-        let wanted = known.lifecycle.nonblocking;
-        let mut all = known.slots.iter().chain(&known.others);
-        all.any(|index| {
-            let slot = &self.slots[*index];
-            slot.state.process().is_some() && slot.life.nonblocking != wanted
-        })
-    }
-
     fn has_to_wait(&self, worker: WorkerId) -> bool {
-        self.waits_for_a_listener(worker) || self.is_opposed(worker)
+        self.lacks_or_has_closed(worker) || self.is_opposed(worker)
     }
 
     fn add_candidate(&mut self, worker: WorkerId, position: u32) -> usize {
@@ -686,6 +673,8 @@ impl Core {
         });
         rollout.todo = todo.into();
         self.rollouts_due.insert((now, worker));
+        // What runs by it goes on.
+        self.lets_go(instance, rollout.from.edition);
     }
 
     /// Adds those that were started by the new definition without a step, such as what had waited

@@ -6,7 +6,7 @@
 //! sockets that it had. A socket that is in the plan no more is closed when the last definition that
 //! has it is given up.
 
-use crate::core::Edition;
+use crate::core::{Edition, FormerTaker};
 use crate::listener::{self, Bound, BoundListener, BoundSocket, Retired};
 use crate::plan::{Changes, ListenerId, ListenerPlan, Origin, Plan, SocketAt};
 use crate::plan::{WorkerChange, WorkerId, WorkerPlan};
@@ -159,6 +159,19 @@ impl Editions {
         let all = self.former.iter();
         let with_it = all.filter(move |(_, former)| has_it(former));
         with_it.map(|((worker, edition), former)| (*worker, *edition, &former.plan))
+    }
+
+    /// Who has a listener of the plan by a definition that the plan has no more.
+    pub(super) fn former_takers(&self, plan: &Plan) -> Vec<FormerTaker> {
+        let mut all = BTreeSet::new();
+        for (listener, planned) in plan.live_listeners() {
+            for socket in 0..planned.sockets.len() {
+                let at = At::Held(SocketAt { listener, socket });
+                let with_it = self.former_with(at);
+                all.extend(with_it.map(|(worker, edition, _)| (listener, worker, edition)));
+            }
+        }
+        all.into_iter().collect()
     }
 
     /// What is held that the plan has no more, by the names that the listeners had.

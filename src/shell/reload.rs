@@ -294,6 +294,7 @@ impl Shell {
             ticket,
             workers: workers.chain(again).collect(),
             listeners: lives.filter(|(id, life)| other(id, life)).collect(),
+            former: self.editions.former_takers(&self.plan),
             touched: touched.replaced.iter().copied().collect(),
         }
     }

@@ -299,3 +299,158 @@ fn who_waits_for_a_worker_that_is_removed_is_told_at_once() {
     assert_eq!((superseded, crew.answers().iter().any(failed)), (1, false));
     assert_eq!(gone(&crew, APP), 1);
 }
+
+/// A worker with O_NONBLOCK, whose only listener another takes in the same reload, which needs it clear.
+fn taken_over_from(before: WorkerChange, by: WorkerChange) -> Crew {
+    let listener = ListenerId(0);
+    let taken_by = |worker: WorkerId| ListenerLife {
+        presence: Presence::Required,
+        users: vec![worker],
+    };
+    let lives = vec![life(|life| life.nonblocking = true), life(|_| {})];
+    let core = Core::new(lives, WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
+    let mut crew = Crew::of(core);
+    let replan = Replan {
+        ticket: Some(Ticket(2)),
+        workers: vec![(OTHER, by), (APP, before)],
+        listeners: vec![(listener, taken_by(OTHER))],
+        former: vec![(listener, APP, Edition(1))],
+        ..Replan::default()
+    };
+    crew.core.replan(crew.now, replan);
+    crew.take();
+    crew
+}
+
+fn runs_of(crew: &Crew, worker: WorkerId) -> Vec<Edition> {
+    let all = crew.programs().into_iter();
+    let of_it = all.filter(|(instance, _)| instance.worker == worker);
+    of_it.map(|(_, edition)| edition).collect()
+}
+
+fn other_definition(of: impl Fn(&mut Lifecycle)) -> WorkerChange {
+    WorkerChange::Definition {
+        edition: Edition(2),
+        life: life(of),
+        can_go_back: true,
+    }
+}
+
+// It was started beside what drained, with O_NONBLOCK as that needs it, and died of it.
+#[test]
+fn who_needs_the_flag_otherwise_starts_when_those_that_leave_have_ended() {
+    let mut crew = taken_over_from(WorkerChange::Removed, other_definition(|_| {}));
+    // What it ran before goes on until then, and is replaced as usual.
+    assert_eq!(runs_of(&crew, OTHER), [Edition(1)]);
+    crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+    assert_eq!(runs_of(&crew, OTHER), [Edition(1), Edition(2)]);
+
+    let limit = None;
+    for before in [
+        WorkerChange::Removed,
+        other_definition(|life| life.activation = crate::plan::Activation::OnDemand { limit }),
+        other_definition(|life| life.nonblocking = true),
+    ] {
+        let is_rolled =
+            matches!(&before, WorkerChange::Definition { life, .. } if life.nonblocking);
+        let mut crew = taken_over_from(before, other_definition(|_| {}));
+        let old = crew.program(APP_0);
+        if is_rolled {
+            // It may have to wait in turn, so who opposes it ends first.
+            let ours = crew.program(InstanceId {
+                worker: OTHER,
+                ..APP_0
+            });
+            assert_eq!(crew.signals(ours)[0], SIGTERM);
+            crew.exits(ours, killed_by(SIGTERM));
+            assert_eq!(runs_of(&crew, OTHER), []);
+            crew.pass(seconds(2));
+        }
+        crew.exits(old, killed_by(SIGTERM));
+        assert!(runs_of(&crew, OTHER).contains(&Edition(2)));
+        crew.pass(seconds(2));
+        let ours = InstanceId {
+            worker: OTHER,
+            ..APP_0
+        };
+        if let Some(drains) = crew.find(ours, Task::Program) {
+            crew.exits(drains, killed_by(SIGTERM));
+        }
+        assert_eq!(crew.answers().last(), Some(&Answer::Done));
+    }
+}
+
+#[test]
+fn one_that_is_new_waits_for_it_too_and_so_does_the_reload() {
+    let lives = vec![life(|life| life.nonblocking = true)];
+    let listener = ListenerId(0);
+    let taken_by = |worker: WorkerId| ListenerLife {
+        presence: Presence::Required,
+        users: vec![worker],
+    };
+    for before in [
+        WorkerChange::Removed,
+        other_definition(|life| life.nonblocking = true),
+    ] {
+        let core = Core::new(lives.clone(), WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
+        let mut crew = Crew::of(core);
+        let edition = Edition(1);
+        let added = WorkerChange::Added {
+            edition,
+            life: life(|_| {}),
+        };
+        let replan = Replan {
+            ticket: Some(Ticket(2)),
+            workers: vec![(APP, before), (OTHER, added)],
+            listeners: vec![(listener, taken_by(OTHER))],
+            former: vec![(listener, APP, edition)],
+            ..Replan::default()
+        };
+        crew.core.replan(crew.now, replan);
+        crew.take();
+        crew.pass(seconds(2));
+        assert_eq!(runs_of(&crew, OTHER), []);
+        assert!(!crew.answers().contains(&Answer::Done));
+        crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+        assert_eq!(runs_of(&crew, OTHER), [edition]);
+        assert_eq!(crew.answers().last(), Some(&Answer::Done));
+    }
+}
+
+// The listener is taken by an old definition again, for as long as that is so.
+#[test]
+fn nobody_waits_for_what_a_rollback_keeps() {
+    let lives = vec![life(|life| life.nonblocking = true)];
+    let listener = ListenerId(0);
+    let taken_by = |worker: WorkerId| ListenerLife {
+        presence: Presence::Required,
+        users: vec![worker],
+    };
+    let core = Core::new(lives, WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
+    let mut crew = Crew::of(core);
+    let edition = Edition(1);
+    let added = WorkerChange::Added {
+        edition,
+        life: life(|_| {}),
+    };
+    let replan = Replan {
+        ticket: Some(Ticket(2)),
+        workers: vec![
+            (APP, other_definition(|life| life.nonblocking = true)),
+            (OTHER, added),
+        ],
+        listeners: vec![(listener, taken_by(OTHER))],
+        former: vec![(listener, APP, edition)],
+        ..Replan::default()
+    };
+    crew.core.replan(crew.now, replan);
+    crew.take();
+    assert_eq!(runs_of(&crew, OTHER), []);
+    crew.exits(crew.program(app(0, 2)), ExitStatus::Code(1));
+    assert_eq!(runs_of(&crew, OTHER), [edition]);
+    let instance = app(0, 2);
+    assert_eq!(
+        crew.answers().last(),
+        Some(&Answer::RolledBack { instance })
+    );
+}
