@@ -90,9 +90,9 @@ rpm-tool:
 	-sh scripts/package-tools cargo-generate-rpm
 
 test-all: rpm-tool test
-	LISTEND_TEST_LONG=1 $(CARGO) test --release --test soak -- --nocapture
-	SIM_SEEDS=20000 $(CARGO) test --release --test sim
-	PROPTEST_CASES=20000 $(CARGO) test --release --test config
+	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it soak:: -- --nocapture
+	SIM_SEEDS=20000 $(CARGO) test --release --test it sim::workers::
+	PROPTEST_CASES=20000 $(CARGO) test --release --test it config::reading::
 
 bench:
 	$(CARGO) bench --bench bench

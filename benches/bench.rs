@@ -14,7 +14,7 @@
 )]
 
 mod connections;
-#[path = "../tests/harness/mod.rs"]
+#[path = "../tests/it/harness/mod.rs"]
 mod harness;
 mod idle;
 mod kill;

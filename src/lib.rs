@@ -1,6 +1,6 @@
 //! listend binds and listens first, then launches workers that inherit the sockets.
 //!
-//! The map, in the order in which data flows; `tests/arch.rs` enforces who may use whom:
+//! The map, in the order in which data flows; `tests/it/arch.rs` enforces who may use whom:
 //!
 //! - [`report`]: problems with their place in the YAML, rendered as text or JSON.
 //! - [`config`]: YAML text → [`config::Config`], with every mistake found in one pass.

@@ -4,7 +4,7 @@
 //! [`Core::next_effect`] gives what is to be done about it, and [`Core::deadline`] says when to
 //! come back without being asked. There is no system call in here, no clock, no descriptor and no
 //! log line; processes are known by a [`ProcessId`] that the core allots and the shell maps to a
-//! pid. That is what lets `tests/sim.rs` run years of a daemon's life in a second.
+//! pid. That is what lets `tests/it/sim` run years of a daemon's life in a second.
 //!
 //! Nothing in here panics or loops on any sequence of inputs: an input that fits no process, or
 //! comes a second time, is counted and has no other consequence.

@@ -1,0 +1,5 @@
+//! The package, and what it brings, in booted containers.
+
+mod init_systems;
+mod install;
+mod units;

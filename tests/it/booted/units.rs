@@ -1,0 +1,304 @@
+//! The other ways in which systemd runs listend: several of them, of a user, with sockets from
+//! systemd, and with less and less that it may do.
+
+use crate::harness::container::Container;
+use crate::harness::package::{answers, installed, property};
+use crate::harness::{Report, eventually};
+
+const UNIT: &str = "listend.service";
+const CONFIG: &str = "/etc/listend/listend.yaml";
+/// Where the package has what somebody may want to copy.
+const EXAMPLES: &str = "/usr/share/listend";
+
+#[track_caller]
+fn restart(container: &Container, unit: &str) {
+    let restarted = container.output(["systemctl", "restart", unit]);
+    assert!(restarted.status.success(), "{}", container.journal(unit));
+}
+
+/// The report of a worker at an address.
+#[track_caller]
+fn report(container: &Container, address: &str) -> Report {
+    serde_json::from_str(&answers(container, address)).expect("a report")
+}
+
+/// The number of a user inside.
+fn uid(container: &Container, user: &str) -> u32 {
+    let said = container.run(["id", "--user", user]);
+    said.trim().parse().expect("a number")
+}
+
+/// Changes a unit.
+fn drop_in(container: &Container, unit: &str, text: &str) {
+    container.write(&format!("/etc/systemd/system/{unit}.d/test.conf"), text);
+    container.run(["systemctl", "daemon-reload"]);
+}
+
+fn serves_at(address: &str, more: &str) -> String {
+    format!(
+        "listeners: {{ web: '{address}' }}\n\
+         workers: {{ app: {{ command: [/opt/probe, serve], listeners: [web]{more} }} }}\n"
+    )
+}
+
+#[test]
+fn instances_are_daemons_of_their_own() {
+    let Some(container) = installed() else {
+        return;
+    };
+    let places = [("one", "127.0.0.1:20001"), ("two", "127.0.0.1:20002")];
+    for (name, address) in places {
+        container.write(
+            &format!("/etc/listend/{name}.yaml"),
+            &serves_at(address, ""),
+        );
+        restart(&container, &format!("listend@{name}"));
+        answers(&container, address);
+        let control = format!("/run/listend@{name}/control.sock");
+        let status = container.run(["listend", "status", "--control", &control]);
+        assert!(status.contains(address), "{status}");
+    }
+    let (one, two) = ("listend@one.service", "listend@two.service");
+    let before = property(&container, two, "MainPID");
+    container.run(["systemctl", "stop", one]);
+    assert_eq!(container.read("/run/listend@one/control.sock"), None);
+    assert!(!container.path("/run/listend@one").exists());
+    answers(&container, "127.0.0.1:20002");
+    container.run([
+        "listend",
+        "status",
+        "--control",
+        "/run/listend@two/control.sock",
+    ]);
+    assert_eq!(property(&container, two, "MainPID"), before);
+    // Neither is the system's own.
+    container.run(["listend", "status"]);
+}
+
+#[test]
+fn a_user_has_one_of_their_own() {
+    let Some(container) = installed() else {
+        return;
+    };
+    container.run(["useradd", "--create-home", "somebody"]);
+    let number = uid(&container, "somebody").to_string();
+    let config = "/home/somebody/.config/listend/listend.yaml";
+    container.write(config, &serves_at("127.0.0.1:20000", ""));
+    container.run(["chown", "--recursive", "somebody:", "/home/somebody"]);
+    let manager = format!("user@{number}.service");
+    // What pam_systemd does where it is installed.
+    drop_in(
+        &container,
+        "user@.service",
+        "[Service]\nPAMName=\nEnvironment=XDG_RUNTIME_DIR=/run/user/%i\n",
+    );
+    restart(&container, &manager);
+    let runtime = format!("XDG_RUNTIME_DIR=/run/user/{number}");
+    let of_user = |words: &[&str]| {
+        let user = [
+            "setpriv",
+            "--reuid",
+            "somebody",
+            "--regid",
+            "somebody",
+            "--clear-groups",
+        ];
+        let env = ["env", &runtime, "HOME=/home/somebody"];
+        let words = user.into_iter().chain(env).chain(words.iter().copied());
+        let output = container.output(words);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{output:?} {}",
+            container.journal(&manager)
+        );
+        said
+    };
+    of_user(&["systemctl", "--user", "enable", "--now", UNIT]);
+    assert_eq!(
+        report(&container, "127.0.0.1:20000").uids[0],
+        uid(&container, "somebody")
+    );
+    // Where a user's clients look anyway.
+    let status = of_user(&["listend", "status"]);
+    assert!(status.contains("127.0.0.1:20000"), "{status}");
+    of_user(&["systemctl", "--user", "stop", UNIT]);
+    let result = of_user(&["systemctl", "--user", "show", "-P", "Result", UNIT]);
+    assert_eq!(result.trim(), "success");
+}
+
+// The example, as its comments say.
+#[test]
+fn privileged_ports_come_from_systemd_and_stay_open_over_a_restart() {
+    let Some(container) = installed() else {
+        return;
+    };
+    container.run(["systemctl", "stop", UNIT]);
+    let units = "/etc/systemd/system";
+    for (from, to) in [
+        ("listend.socket", "listend.socket"),
+        ("listend.service.conf", "listend.service.d/socket.conf"),
+    ] {
+        container.run([
+            "install",
+            "-D",
+            &format!("{EXAMPLES}/{from}"),
+            &format!("{units}/{to}"),
+        ]);
+    }
+    let yaml = "
+listeners: { web: '0.0.0.0:80', secure: '0.0.0.0:443' }
+workers: { app: { command: [/opt/probe, serve], listeners: [web, secure] } }
+";
+    container.write(CONFIG, yaml);
+    container.run(["systemctl", "daemon-reload"]);
+    container.run(["systemctl", "enable", "--now", "listend.socket", UNIT]);
+    let first = report(&container, "127.0.0.1:80");
+    assert_eq!(first.uids[0], uid(&container, "listend"));
+    assert_eq!(report(&container, "127.0.0.1:443").pid, first.pid);
+    let journal = container.journal(UNIT);
+    assert!(
+        journal.contains("listener web: adopted 0.0.0.0:80"),
+        "{journal}"
+    );
+
+    // The queue is systemd's as well, so that a client who comes meanwhile is served afterwards.
+    container.run(["systemctl", "stop", UNIT]);
+    let mut early = container.command(["/opt/probe", "send", "tcp", "127.0.0.1:80", "?", "15"]);
+    let early = early.output().expect("start nsenter");
+    assert!(early.status.success(), "{}", container.journal(UNIT));
+    // It is this client who had systemd start it.
+    assert_ne!(property(&container, UNIT, "ActiveState"), "inactive");
+    assert_ne!(report(&container, "127.0.0.1:80").pid, first.pid);
+}
+
+#[test]
+fn a_worker_of_another_user_lives_in_the_sandbox_of_the_unit() {
+    let Some(container) = installed() else {
+        return;
+    };
+    container.run(["useradd", "somebody"]);
+    let limits = ", user: somebody, nice: -5, oom_score_adjust: 100, limits: { nofile: 4096 }";
+    let yaml = serves_at("127.0.0.1:80", limits).replace(
+        "listeners: { web:",
+        "listeners: { local: { address: 'unix:/run/app/sock', owner: somebody, mode: 0600 }, web:",
+    );
+    container.write(
+        CONFIG,
+        &yaml.replace("listeners: [web]", "listeners: [web, local]"),
+    );
+    restart(&container, UNIT);
+    let report = report(&container, "127.0.0.1:80");
+    assert_eq!(report.uids[0], uid(&container, "somebody"));
+    let unix = ["/opt/probe", "send", "unix", "/run/app/sock", "?", "5"];
+    // It may have been answered and closed before it has sent anything.
+    let answers_at_the_path = || container.output(unix).status.success();
+    eventually("it answers at the path", answers_at_the_path);
+    // What it could do otherwise.
+    let status = container
+        .read(&format!("/proc/{}/status", report.pid))
+        .expect("it lives");
+    assert!(status.contains("\nSeccomp:\t2\n"), "{status}");
+    container.run(["listend", "restart", "app"]);
+    // A holder that is another user's process is still named.
+    let explained = container.output(["listend", "explain", "127.0.0.1:80"]);
+    let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
+    assert!(explained.contains("listend"), "{explained}");
+    eventually("its successor answers", answers_at_the_path);
+}
+
+#[test]
+fn a_network_namespace_can_be_entered_in_the_sandbox_of_the_unit() {
+    let Some(container) = installed() else {
+        return;
+    };
+    container.run(["ip", "netns", "add", "blue"]);
+    container.run(["ip", "-n", "blue", "link", "set", "lo", "up"]);
+    let yaml = serves_at("127.0.0.1:20000", "").replace(
+        "web: '127.0.0.1:20000'",
+        "web: { address: '127.0.0.1:20000', network_namespace: /run/netns/blue }",
+    );
+    container.write(CONFIG, &yaml);
+    restart(&container, UNIT);
+    let words = [
+        "ip",
+        "netns",
+        "exec",
+        "blue",
+        "/opt/probe",
+        "send",
+        "tcp",
+        "127.0.0.1:20000",
+        "?",
+        "5",
+    ];
+    eventually("it answers there", || {
+        container.output(words).status.success()
+    });
+}
+
+#[test]
+fn hardened_it_serves_on_a_privileged_port_as_nobody_in_particular() {
+    let Some(container) = installed() else {
+        return;
+    };
+    let to = "/etc/systemd/system/listend.service.d/hardened.conf";
+    container.run(["install", "-D", &format!("{EXAMPLES}/hardened.conf"), to]);
+    container.run(["systemctl", "daemon-reload"]);
+    let yaml = serves_at(
+        "0.0.0.0:80",
+        ", output: file:/var/log/listend/app.log, nice: 5",
+    );
+    container.write(CONFIG, &yaml);
+    restart(&container, UNIT);
+    let found = report(&container, "127.0.0.1:80");
+    assert_eq!(found.uids[0], uid(&container, "listend"));
+    // Also who may do everything, over the socket that is where it always is.
+    container.run(["listend", "restart", "app"]);
+    let status = container.run(["listend", "status"]);
+    assert!(status.contains("0.0.0.0:80"), "{status}");
+    assert!(container.path("/var/log/listend/app.log").exists());
+    // From the package's own again.
+    container.run(["rm", to]);
+    container.run(["systemctl", "daemon-reload"]);
+    restart(&container, UNIT);
+    assert_eq!(report(&container, "127.0.0.1:80").uids[0], 0);
+}
+
+// OOMPolicy=continue.
+#[test]
+fn a_worker_that_takes_too_much_memory_takes_nobody_with_it() {
+    let Some(container) = installed() else {
+        return;
+    };
+    if !container
+        .path("/sys/fs/cgroup/system.slice/memory.max")
+        .exists()
+    {
+        crate::harness::skip("no memory controller in the container");
+        return;
+    }
+    drop_in(
+        &container,
+        UNIT,
+        "[Service]\nMemoryMax=100M\nMemorySwapMax=0\n",
+    );
+    let eats = "import os, time\nif not os.path.exists('/run/eaten'):\n open('/run/eaten', 'w').close()\n x = bytearray(10**9)\n\
+                time.sleep(3600)";
+    let yaml = serves_at("127.0.0.1:20000", "").replace(
+        "workers: {",
+        &format!(
+            "workers: {{ eater: {{ command: [python3, -c, {eats:?}], oom_score_adjust: 1000 }},"
+        ),
+    );
+    container.write(CONFIG, &yaml);
+    restart(&container, UNIT);
+    let pid = property(&container, UNIT, "MainPID");
+    eventually("the eater was killed", || {
+        container.journal(UNIT).contains("eater: killed by SIGKILL")
+            || container.journal(UNIT).contains("SIGKILL")
+    });
+    answers(&container, "127.0.0.1:20000");
+    assert_eq!(property(&container, UNIT, "MainPID"), pid);
+    assert_eq!(property(&container, UNIT, "ActiveState"), "active");
+}

@@ -1,0 +1,5 @@
+//! The same as systemd does.
+
+mod activation;
+mod handoff;
+mod units;

@@ -1,0 +1,5 @@
+//! The control socket: its language, its answers, its bad clients.
+
+mod flood;
+mod language;
+mod socket;

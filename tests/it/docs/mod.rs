@@ -1,0 +1,5 @@
+//! The documentation against the program.
+
+mod commands;
+mod manual;
+mod options;

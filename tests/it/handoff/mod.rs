@@ -1,0 +1,6 @@
+//! What a process is given at its start, and what it must not have.
+
+mod inherited;
+mod launch;
+mod servers;
+mod worker;

@@ -1,0 +1,8 @@
+//! Listeners as the daemon opens, keeps and repairs them.
+
+mod adopted;
+mod errors;
+mod heal;
+mod kinds;
+mod network;
+mod served;

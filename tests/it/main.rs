@@ -1,0 +1,35 @@
+//! listend from outside: one program, so that it is linked once, with a module for each subject.
+//!
+//! `cargo test` runs the tests as threads of one process: see [`harness::alone`].
+
+mod arch;
+mod booted;
+mod client;
+mod config;
+mod conformance;
+mod control;
+mod docs;
+mod exec;
+mod explain;
+mod handoff;
+mod harness;
+mod hooks;
+mod listeners;
+mod load;
+mod manager;
+mod metrics;
+mod on_demand;
+mod output;
+mod packaging;
+mod per_connection;
+mod pid1;
+mod readiness;
+mod regressions;
+mod reload;
+mod rollout;
+mod sim;
+mod soak;
+mod status;
+mod threats;
+mod top;
+mod workers;

@@ -1,0 +1,5 @@
+//! What listend and its workers write.
+
+mod history;
+mod logging;
+mod workers;

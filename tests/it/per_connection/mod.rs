@@ -1,0 +1,5 @@
+//! Workers that get one connection each.
+
+mod clients;
+mod limits;
+mod servers;

@@ -1,0 +1,5 @@
+//! What was broken once.
+
+mod activation;
+mod operating;
+mod workers;

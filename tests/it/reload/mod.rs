@@ -1,0 +1,5 @@
+//! Reloads of the configuration.
+
+mod again;
+mod applied;
+mod plan;

@@ -1,0 +1,5 @@
+//! One generation after another.
+
+mod reload;
+mod restart;
+mod servers;

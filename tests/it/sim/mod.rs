@@ -1,0 +1,6 @@
+//! The core against made-up kernels.
+
+mod activation;
+mod random;
+mod rollout;
+mod workers;

@@ -1,0 +1,234 @@
+//! What people ask for: commands and reloads.
+
+use crate::sim::rollout::Trace;
+use crate::sim::rollout::life::{Asked, Life};
+use crate::sim::rollout::seen::Seen;
+use crate::sim::rollout::world::{Definition, WORKERS, Worker, definition, lives, settings};
+use listend::config::Ready;
+use listend::core::{
+    Command, Edition, Input, InstanceId, Mono, Replan, State, Ticket, WorkerChange,
+};
+use listend::plan::{Activation, HookTimes, Lifecycle, ListenerId, WorkerId};
+use std::collections::BTreeSet;
+
+impl Life {
+    pub(crate) fn ticket(&mut self) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.asked.insert(ticket, Asked::default());
+        ticket
+    }
+
+    fn command(&mut self) -> (WorkerId, Command) {
+        // Sometimes one that is not there.
+        let worker = WorkerId(self.rng.below(self.workers.len() as u64 + 1) as u32);
+        let command = match self.rng.below(12) {
+            0 | 1 => Command::Start,
+            2 => Command::Stop,
+            3..7 => Command::Restart,
+            7 | 8 => Command::Scale(self.rng.below(5) as u32),
+            9 => Command::Signal(10),
+            10 => Command::Reset,
+            _ => Command::Reload,
+        };
+        if let (Some(known), Command::Stop | Command::Scale(_)) =
+            (self.workers.get_mut(worker.0 as usize), command)
+        {
+            known.lessened = Some(self.now);
+        }
+        (worker, command)
+    }
+
+    pub(crate) fn operate(&mut self) {
+        let ticket = self.ticket();
+        let (worker, command) = self.command();
+        self.before(worker, command);
+        self.give(Input::Operate {
+            ticket,
+            worker,
+            command,
+        });
+    }
+
+    /// Asks for something, and the shell does nothing about it yet: what follows comes first.
+    pub(crate) fn lazily(&mut self, ticket: Ticket) {
+        let (worker, command) = self.command();
+        self.before(worker, command);
+        let input = Input::Operate {
+            ticket,
+            worker,
+            command,
+        };
+        if self.trace == Trace::Print {
+            println!("{:>16} > {input:?}, and", self.now.0);
+        }
+        self.core.handle(self.now, input);
+    }
+
+    /// Notes what a command means.
+    fn before(&mut self, worker: WorkerId, command: Command) {
+        let Some(known) = self.workers.get_mut(worker.0 as usize) else {
+            return;
+        };
+        // A rollout that it stops does not go back any more.
+        if command == Command::Stop && self.stop_at.is_none() && self.started && !known.removed {
+            known.from = None;
+            known.trial = None;
+            known.watch = None;
+            known.back = false;
+            known.allowed = BTreeSet::from([known.current]);
+        }
+    }
+
+    /// The configuration is read again.
+    pub(crate) fn reload(&mut self) {
+        let mut replan = Replan {
+            ticket: Some(self.ticket()),
+            ..Replan::default()
+        };
+        self.seen.replans += 1;
+        self.seen.replans_at_once += u64::from(self.replanning);
+        for id in (0..WORKERS).map(WorkerId) {
+            if let Some(change) = self.change(id) {
+                replan.workers.push((id, change));
+            }
+        }
+        if self.rng.one_in(2) {
+            let all = lives(&mut self.rng, &self.workers);
+            for (id, life) in all {
+                if self.rng.one_in(2) || life.users != self.listeners[&id].users {
+                    self.listeners.insert(id, life.clone());
+                    replan.listeners.push((id, life));
+                }
+                if self.rng.one_in(8) {
+                    replan.touched.push(id);
+                }
+            }
+        } else {
+            let all = lives(&mut self.rng, &self.workers);
+            for (id, life) in all {
+                if life.users != self.listeners[&id].users {
+                    self.listeners.insert(id, life.clone());
+                    replan.listeners.push((id, life));
+                }
+            }
+        }
+        if self.stop_at.is_none() {
+            self.replanning = true;
+            for id in &replan.touched {
+                self.bound.insert(*id);
+            }
+            // Whoever reads the configuration watches what clients start.
+            self.watched.extend((0..=WORKERS).map(ListenerId));
+        }
+        if self.trace == Trace::Print {
+            println!("{:>16} > {replan:?}", self.now.0);
+        }
+        self.core.replan(self.now, replan);
+        let wanted = self.take("a reload");
+        self.perform_all(wanted);
+    }
+
+    /// What a reload changes about a worker, if it does.
+    fn change(&mut self, id: WorkerId) -> Option<WorkerChange> {
+        let at = id.0 as usize;
+        let stops = self.stop_at.is_some();
+        let many = self.workers.len();
+        let now = self.now;
+        match self.workers.get_mut(at) {
+            None if at == many && self.rng.one_in(8) && !stops => {
+                let fresh = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
+                let life = fresh.life().clone();
+                self.workers.push(fresh);
+                let edition = Edition(1);
+                Some(WorkerChange::Added { edition, life })
+            }
+            None => None,
+            Some(_) if stops => None,
+            Some(known) if known.gone => self.rng.one_in(4).then(|| {
+                *known = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
+                let life = known.life().clone();
+                let edition = Edition(1);
+                WorkerChange::Added { edition, life }
+            }),
+            Some(known) if known.removed => None,
+            Some(known) => match self.rng.below(12) {
+                0..3 => {
+                    let mut fresh = definition(&mut self.rng);
+                    if !self.rng.one_in(4) {
+                        // As a rule what starts it stays what it is.
+                        fresh.life.activation = known.life().activation.clone();
+                        fresh.life.instances = match fresh.life.activation {
+                            Activation::PerConnection(_) => {
+                                fresh.life.hooks = HookTimes::default();
+                                fresh.life.ready = Ready::Started;
+                                0
+                            }
+                            Activation::Eager | Activation::OnDemand { .. } => {
+                                fresh.life.instances.max(1)
+                            }
+                        };
+                    }
+                    Some(define(known, fresh, now, &mut self.seen))
+                }
+                3 => {
+                    let mut life = known.life().clone();
+                    settings(&mut self.rng, &mut life);
+                    known.lessened = Some(now);
+                    let current = known.current;
+                    known.parallel = known.parallel.max(life.rollout.parallel);
+                    known.min_ready = known.min_ready.min(life.rollout.min_ready);
+                    known.longest = known.longest.max(life.rollout.min_ready);
+                    let definition = known.definitions.get_mut(&current).expect("it is there");
+                    definition.life = life.clone();
+                    Some(WorkerChange::Settings { life })
+                }
+                4 if self.rng.one_in(3) => {
+                    let of_it = |(one, state): (InstanceId, State)| {
+                        one.worker == id && state.process().is_some()
+                    };
+                    self.seen.removed += u64::from(self.core.instances().any(of_it));
+                    known.removed = true;
+                    known.lessened = Some(now);
+                    known.trial = None;
+                    known.watch = None;
+                    known.from = None;
+                    known.allowed.clear();
+                    Some(WorkerChange::Removed)
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Notes another definition of a worker.
+fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> WorkerChange {
+    let last = *known.definitions.keys().next_back().expect("one at least");
+    let edition = Edition(last.0 + 1);
+    let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
+    let life = fresh.life.clone();
+    known.lessened = Some(now);
+    known.kept.insert(edition);
+    known.given_up = None;
+    if kind(&life) == kind(known.life()) {
+        // What goes well is known only when RolloutStarted was told.
+        known.from = known.from.or(Some(known.current));
+        known.allowed.insert(edition);
+    } else {
+        seen.activation_changed += 1;
+        known.from = None;
+        known.trial = None;
+        known.watch = None;
+        known.back = false;
+        known.degraded = false;
+        known.allowed = BTreeSet::from([edition]);
+    }
+    known.current = edition;
+    known.definitions.insert(edition, fresh);
+    WorkerChange::Definition {
+        edition,
+        life,
+        can_go_back: Worker::can_go_back(edition),
+    }
+}

@@ -1,0 +1,670 @@
+//! What must hold after each input.
+
+use crate::sim::rollout::kernel::Proc;
+use crate::sim::rollout::life::Life;
+use crate::sim::rollout::world::{Temper, Worker};
+use listend::config::Order;
+use listend::core::{
+    Answer, Edition, Effect, Event, ExitStatus, HookEnd, HookKind, InstanceId, Mono, Next,
+    ProcessId, Refused, Role, Scope, State, Task, Ticket,
+};
+use listend::plan::{Activation, Lifecycle, ReloadBy, WorkerId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+const SIGABRT: i32 = 6;
+const SIGKILL: i32 = 9;
+const SIGCONT: i32 = 18;
+/// What operators send, and what makes a program read its configuration again.
+const HARMLESS: [i32; 2] = [10, 1];
+
+impl Life {
+    pub(crate) fn check(&mut self, wanted: &[Effect]) {
+        let before = self.note_ready();
+        if self.started && !std::mem::replace(&mut self.start_noted, self.started) {
+            self.note_awaited(wanted);
+        }
+        for effect in wanted {
+            assert!(!self.exited, "{effect:?} after Exit");
+            match *effect {
+                Effect::Spawn {
+                    process,
+                    instance,
+                    edition,
+                    task,
+                    connection,
+                } => {
+                    self.seen.connections += u64::from(connection.is_some());
+                    self.check_spawn(process, instance, edition, task);
+                }
+                Effect::Signal {
+                    process,
+                    signal,
+                    scope,
+                } => self.check_signal(process, signal, scope, wanted),
+                Effect::Answer { ticket, answer } => self.check_answer(ticket, answer),
+                Effect::Retire { worker, edition } => {
+                    let known = &mut self.workers[worker.0 as usize];
+                    assert_eq!(edition, known.current, "{worker:?} runs another");
+                    self.seen.retired += u64::from(known.kept.len() > 1);
+                    known.kept = known.given_up.into_iter().chain([edition]).collect();
+                }
+                Effect::Gone { worker } => self.check_gone(worker),
+                Effect::Emit(event) => {
+                    self.count(event);
+                    self.check_event(event, wanted, &before);
+                }
+                Effect::Exit { .. } => {
+                    let mut all = self.processes.values();
+                    assert!(all.all(|p| p.exit_told), "left: {:?}", self.processes);
+                    let uncleaned = !self.hurried && !self.uncleaned.is_empty();
+                    assert!(!uncleaned, "not cleaned up: {:?}", self.uncleaned);
+                }
+                _ => {}
+            }
+        }
+        self.check_rollouts();
+    }
+
+    /// Notes who is ready now; answers who was before.
+    fn note_ready(&mut self) -> BTreeMap<InstanceId, Mono> {
+        let mut ready = BTreeMap::new();
+        for (instance, state) in self.core.instances() {
+            if Life::is_ready(state) {
+                let since = self.ready.get(&instance).copied().unwrap_or(self.now);
+                ready.insert(instance, since);
+            }
+        }
+        let arrived = |instance: &InstanceId| {
+            !matches!(
+                self.core.state(*instance),
+                // It can be replaced as soon as it runs.
+                None | Some(
+                    State::Running { .. }
+                        | State::Stopping { .. }
+                        | State::Backoff { .. }
+                        | State::Failed { .. }
+                        | State::Stopped
+                )
+            )
+        };
+        self.awaited.retain(arrived);
+        std::mem::replace(&mut self.ready, ready)
+    }
+
+    fn note_awaited(&mut self, wanted: &[Effect]) {
+        for effect in wanted {
+            if let Effect::Spawn { instance, .. } = *effect
+                && self.workers[instance.worker.0 as usize].is_eager()
+            {
+                self.awaited.insert(instance);
+            }
+        }
+    }
+
+    fn check_spawn(
+        &mut self,
+        process: ProcessId,
+        instance: InstanceId,
+        edition: Edition,
+        task: Task,
+    ) {
+        let is_fresh = self.last_process.is_none_or(|last| last < process);
+        assert!(is_fresh, "{process:?} comes again");
+        self.last_process = Some(process);
+        let known = &self.workers[instance.worker.0 as usize];
+        assert!(!known.gone, "{instance:?} of a worker that is gone");
+        assert!(known.kept.contains(&edition), "{edition:?} was retired");
+        let only_after = task == Task::Hook(HookKind::AfterStop);
+        let stops = self.stop_at.is_some();
+        assert!(
+            !stops || only_after && !self.hurried,
+            "{task:?} after a stop"
+        );
+        assert!(!known.removed || only_after, "{task:?} of a removed worker");
+        let mut others = self
+            .processes
+            .values()
+            .filter(|p| p.instance == instance && !p.exit_told);
+        if let Task::Program | Task::Hook(HookKind::BeforeStart | HookKind::AfterStop) = task {
+            let beside =
+                |proc: &&Proc| matches!(proc.hook(), Some(HookKind::AfterReady | HookKind::Reload));
+            let left = others.clone().find(beside);
+            assert!(left.is_none(), "{task:?} of {instance:?} with {left:?}");
+            let uncleaned = self.uncleaned.get(&instance).copied();
+            let prepares = known.definitions[&edition].life.hooks.before_start;
+            match task {
+                Task::Hook(HookKind::AfterStop) => {
+                    // One that is gone may be given up before its exec is told.
+                    let gone = |(_, proc): &(&ProcessId, &Proc)| {
+                        let is_it = proc.instance == instance && proc.task == Task::Program;
+                        is_it && proc.exit_told && !proc.exec_told
+                    };
+                    let gone = self.processes.iter().find(gone);
+                    let known = uncleaned.is_some() || gone.is_some();
+                    assert!(known, "nothing to clean up of {instance:?}");
+                    self.cleaned.extend(gone.map(|(process, _)| *process));
+                    self.uncleaned.remove(&instance);
+                    self.seen.cleaned += u64::from(uncleaned == Some(false));
+                }
+                // The command before it has just run.
+                Task::Program if prepares.is_some() => assert_ne!(uncleaned, Some(true)),
+                Task::Program | Task::Hook(_) => assert_eq!(uncleaned, None, "{instance:?}"),
+            }
+        }
+        match task {
+            Task::Program => {
+                let busy = |proc: &Proc| {
+                    proc.task == Task::Program || proc.hook() == Some(HookKind::BeforeStart)
+                };
+                let other = others.find(|proc| busy(proc));
+                assert!(other.is_none(), "{instance:?} is started beside {other:?}");
+                assert!(
+                    known.allowed.contains(&edition),
+                    "{edition:?} is started, and only {:?} may be",
+                    known.allowed
+                );
+                let prepares = known.definitions[&edition].life.hooks.before_start;
+                let prepared = self.prepared.remove(&instance);
+                assert!(prepared || prepares.is_none(), "{instance:?} unprepared");
+            }
+            Task::Hook(_) => {
+                let twice = others.find(|proc| {
+                    proc.task == task
+                        && task != Task::Hook(HookKind::Reload)
+                        && task != Task::Hook(HookKind::AfterReady)
+                });
+                assert!(twice.is_none(), "{task:?} runs beside {twice:?}");
+                let program = |proc: &Proc| proc.task == Task::Program;
+                let runs = self
+                    .processes
+                    .values()
+                    .any(|p| p.instance == instance && !p.exit_told && program(p));
+                let beside = matches!(task, Task::Hook(HookKind::AfterReady | HookKind::Reload));
+                assert_eq!(runs, beside, "{task:?} of {instance:?}");
+            }
+        }
+        let temper = match known.definitions[&edition].temper {
+            Temper::Mixed if self.rng.one_in(2) => Temper::Good,
+            temper => temper,
+        };
+        let proc = Proc {
+            instance,
+            edition,
+            task,
+            temper,
+            wanted_at: self.now,
+            known: false,
+            deaf: self.rng.one_in(6),
+            exec: None,
+            exec_told: false,
+            exec_told_at: self.now,
+            exit: None,
+            exit_told: false,
+            main_told: None,
+            rest_due: false,
+            ends: false,
+            unwell: false,
+            serves: false,
+            alive_at: self.now,
+            kill_at: None,
+            asked: false,
+            killed: false,
+        };
+        self.processes.insert(process, proc);
+    }
+
+    fn check_signal(&mut self, process: ProcessId, signal: i32, scope: Scope, wanted: &[Effect]) {
+        let (now, hurried) = (self.now, self.hurried);
+        assert!(self.last_process >= Some(process), "{process:?} never was");
+        let Some(proc) = self.processes.get_mut(&process) else {
+            return;
+        };
+        assert!(proc.known, "{process:?} does not exist yet");
+        let life = &self.workers[proc.instance.worker.0 as usize].definitions[&proc.edition].life;
+        let is_told = |event: &dyn Fn(&Event) -> bool| {
+            wanted.iter().any(|effect| match effect {
+                Effect::Emit(told) => event(told),
+                _ => false,
+            })
+        };
+        if signal == SIGKILL {
+            assert_eq!(scope, Scope::Group);
+            assert!(!proc.killed, "killed twice: {proc:?}");
+            proc.killed = true;
+            let in_time = match proc.hook() {
+                Some(kind) => {
+                    let cancelled = matches!(
+                        self.core.state(proc.instance),
+                        None | Some(
+                            State::Preparing {
+                                cancelled: true,
+                                ..
+                            } | State::Stopped
+                        )
+                    );
+                    // None outlives its instance.
+                    let runs =
+                        matches!(self.core.state(proc.instance), Some(State::Running { .. }));
+                    let beside = matches!(kind, HookKind::AfterReady | HookKind::Reload);
+                    let ended = beside && !runs;
+                    self.seen.hook_ended += u64::from(ended);
+                    ended
+                        || kind == HookKind::BeforeStart && cancelled
+                        || now >= proc.wanted_at + hook_time(life, kind)
+                }
+                None => proc.kill_at.flatten().is_some_and(|at| now >= at),
+            };
+            assert!(in_time || hurried, "SIGKILL before its time: {proc:?}");
+            if proc.exit.is_none() {
+                proc.exit = Some(crate::sim::random::signal(SIGKILL));
+                proc.exec.get_or_insert(Ok(()));
+            }
+        } else if signal == SIGABRT {
+            let it = |event: &Event| matches!(event, Event::WatchdogTimedOut { process: of, .. } if *of == process);
+            assert!(is_told(&it), "SIGABRT for {proc:?}");
+            proc.asked = true;
+        } else if signal != SIGCONT && !HARMLESS.contains(&signal) {
+            let scopes = [false, true].map(|ended| crate::sim::random::stop_scope(life, ended));
+            assert_eq!(signal, life.stop_signal);
+            assert_eq!(scope, scopes[usize::from(proc.main_told.is_some())]);
+            assert!(proc.exec_told, "a signal before exec may be lost");
+            let it = |event: &Event| matches!(event, Event::Stopping { process: of, .. } if *of == process);
+            let told = proc.kill_at.is_some() || is_told(&it);
+            assert!(told, "nobody told that {proc:?} stops");
+            let again = std::mem::take(&mut proc.rest_due);
+            assert!(!proc.asked || again, "asked twice: {proc:?}");
+            proc.asked = true;
+        }
+    }
+
+    fn check_answer(&mut self, ticket: Ticket, answer: Answer) {
+        let asked = self.asked.get_mut(&ticket).expect("it was asked");
+        assert!(!asked.is_over, "{ticket:?} is answered again: {answer:?}");
+        match answer {
+            Answer::Progress { done, of } => {
+                assert!(
+                    done >= asked.done && done <= of,
+                    "{ticket:?}: {answer:?} after {asked:?}"
+                );
+                assert!(
+                    asked.of == 0 || asked.of == of,
+                    "{ticket:?}: {answer:?} after {asked:?}"
+                );
+                (asked.done, asked.of) = (done, of);
+                return;
+            }
+            Answer::Refused(Refused::Superseded) => self.seen.superseded += 1,
+            Answer::Refused(_) => self.seen.refused += 1,
+            // What a signal comes to nobody hears.
+            Answer::Done => assert!(asked.done == asked.of || asked.done == 0, "{ticket:?}"),
+            Answer::NotBound { .. } | Answer::Failed { .. } | Answer::RolledBack { .. } => {}
+        }
+        asked.is_over = true;
+    }
+
+    fn check_gone(&mut self, worker: WorkerId) {
+        let known = &mut self.workers[worker.0 as usize];
+        assert!(known.removed && !known.gone, "{worker:?} is gone");
+        known.gone = true;
+        self.seen.gone += 1;
+        let left = self
+            .processes
+            .values()
+            .find(|p| p.instance.worker == worker && !p.exit_told);
+        assert!(left.is_none(), "{worker:?} is gone, but {left:?}");
+    }
+
+    fn check_event(&mut self, event: Event, told: &[Effect], before: &BTreeMap<InstanceId, Mono>) {
+        let now = self.now;
+        // It may be started again before anybody looks at its state.
+        if let Event::InstanceExited { instance, .. } | Event::LaunchFailed { instance, .. } = event
+        {
+            self.awaited.remove(&instance);
+        }
+        match event {
+            Event::Stopping {
+                instance,
+                process,
+                timeout,
+                ..
+            } => {
+                self.will_be_killed(process, timeout);
+                self.check_stop(instance, told, before);
+            }
+            Event::StartTimedOut {
+                process, timeout, ..
+            } => {
+                let proc = &self.processes[&process];
+                assert!(
+                    !proc.asked && now >= proc.exec_told_at + timeout.min(Duration::from_secs(1))
+                );
+                self.is_unwell(process);
+            }
+            Event::WatchdogTimedOut {
+                process, timeout, ..
+            } => {
+                let proc = &self.processes[&process];
+                assert!(
+                    proc.alive_at == Mono(0) || now >= proc.alive_at + timeout,
+                    "it is alive: {proc:?}"
+                );
+                self.is_unwell(process);
+            }
+            Event::SaysStopping { process, .. } | Event::MainExited { process, .. } => {
+                let proc = &self.processes[&process];
+                assert!(proc.ends || proc.main_told.is_some(), "{proc:?}");
+                if proc.kill_at.is_none() {
+                    self.will_be_killed(process, None);
+                }
+            }
+            Event::InstanceExited {
+                instance,
+                process,
+                status,
+                next,
+                ..
+            } => {
+                self.check_crash(instance, process, status, next);
+                let known = &mut self.workers[instance.worker.0 as usize];
+                known.gave_up |= known.back;
+            }
+            Event::InstanceFailed { instance, .. } | Event::LaunchFailed { instance, .. } => {
+                let known = &mut self.workers[instance.worker.0 as usize];
+                known.gave_up |= known.back;
+            }
+            Event::HookFailed { end, instance, .. } => {
+                let known = &mut self.workers[instance.worker.0 as usize];
+                known.gave_up |= known.back;
+                self.seen.hook_failed += 1;
+                self.seen.hook_timed_out += u64::from(matches!(end, HookEnd::TimedOut { .. }));
+            }
+            Event::RolloutStarted {
+                worker, generation, ..
+            } => {
+                self.seen.rollouts += 1;
+                let known = &mut self.workers[worker.0 as usize];
+                let from = *known.from.get_or_insert(known.current);
+                if let Some(given_up) = known.given_up.take() {
+                    self.seen.tried_again += 1;
+                    known.current = given_up;
+                    known.allowed.insert(given_up);
+                }
+                known.watch = None;
+                known.trial = Some(generation);
+                known.back = false;
+                known.gave_up = false;
+                let parallel = |edition| known.definitions[edition].life.rollout.parallel;
+                known.parallel = parallel(&from).max(parallel(&known.current));
+                known.min_ready = known.life().rollout.min_ready;
+                known.longest = known.min_ready;
+            }
+            Event::RolloutDone { worker, generation } => {
+                self.seen.rolled_out += 1;
+                let known = &mut self.workers[worker.0 as usize];
+                assert_eq!(known.trial, Some(generation));
+                self.seen.recovered += u64::from(known.degraded);
+                known.degraded = false;
+                known.trial = None;
+                let from = known.from.take().expect("it was rolling");
+                let watch = known.life().rollout.watch;
+                if from != known.current
+                    && !watch.is_zero()
+                    && !known.serves_connections()
+                    && !self.core.is_stopped(worker)
+                    && Worker::can_go_back(known.current)
+                {
+                    known.watch = Some((from, generation, now + watch));
+                }
+                known.allowed = BTreeSet::from([known.current]);
+            }
+            Event::RolledBack {
+                worker,
+                instance,
+                again,
+            } => self.check_rolled_back(worker, instance, again, told, before),
+            Event::Replanned => self.replanning = true,
+            Event::ReplanDone { .. } => {
+                assert!(self.replanning);
+                self.replanning = false;
+            }
+            Event::Up { .. } => {
+                assert!(!self.is_up, "it is told again");
+                assert!(self.awaited.is_empty(), "not up: {:?}", self.awaited);
+                self.is_up = true;
+                self.seen.up += 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn is_unwell(&mut self, process: ProcessId) {
+        if let Some(proc) = self.processes.get_mut(&process) {
+            proc.unwell = true;
+        }
+        self.will_be_killed(process, None);
+    }
+
+    /// What has crashed, and was put there by a rollout that is not over for long, is not started
+    /// again: the rollout goes back.
+    fn check_crash(
+        &self,
+        instance: InstanceId,
+        process: ProcessId,
+        status: ExitStatus,
+        next: Next,
+    ) {
+        let known = &self.workers[instance.worker.0 as usize];
+        let Some((_, proc)) = self.ended.as_ref().filter(|(id, _)| *id == process) else {
+            return;
+        };
+        let trial = known.trial.map(|generation| (generation, Mono(u64::MAX)));
+        let watch = known
+            .watch
+            .map(|(_, generation, until)| (generation, until));
+        let of_it = |(generation, until): (u32, Mono)| {
+            instance.generation >= generation && self.now < until && proc.edition == known.current
+        };
+        let crashed = matches!(status, ExitStatus::Code(code) if code != 0) || proc.unwell;
+        if crashed && trial.or(watch).is_some_and(of_it) && (proc.unwell || !proc.asked) {
+            assert!(
+                matches!(next, Next::RolledBack | Next::Stopping | Next::Done),
+                "{instance:?} has crashed, and the rollout goes on: {next:?}"
+            );
+        }
+    }
+
+    /// An instance is being ended. What a fault does to one may be told only with the life that it
+    /// has, which the settings of a reload can change at any time.
+    fn will_be_killed(&mut self, process: ProcessId, timeout: Option<Duration>) {
+        let now = self.now;
+        let Some(proc) = self.processes.get_mut(&process) else {
+            return;
+        };
+        let life = &self.workers[proc.instance.worker.0 as usize].definitions[&proc.edition].life;
+        // A connection goes on by the settings that it began with.
+        let began = match life.activation {
+            Activation::PerConnection(_) => Some(Duration::ZERO),
+            Activation::Eager | Activation::OnDemand { .. } => life.stop_timeout,
+        };
+        let timeout = timeout.or(began);
+        proc.kill_at = Some(timeout.map(|timeout| now + timeout.min(Duration::from_secs(1))));
+    }
+
+    /// Whether there is a reason to stop an instance that is ready.
+    fn check_stop(
+        &mut self,
+        instance: InstanceId,
+        told: &[Effect],
+        before: &BTreeMap<InstanceId, Mono>,
+    ) {
+        let known = &self.workers[instance.worker.0 as usize];
+        let life = known.life();
+        let asked = self.stop_at.is_some() || known.lessened == Some(self.now) || known.removed;
+        if asked || !before.contains_key(&instance) {
+            return;
+        }
+        let is_told = |events: &dyn Fn(&Event) -> bool| {
+            told.iter().any(|effect| match effect {
+                Effect::Emit(event) => events(event),
+                _ => false,
+            })
+        };
+        let for_a_listener = |event: &Event| matches!(event, Event::InstanceRefreshed { instance: one } if *one == instance);
+        let shrunk = |event: &Event| matches!(event, Event::RolloutDone { worker, .. } if *worker == instance.worker);
+        let given_up = |event: &Event| matches!(event, Event::RolledBack { worker, .. } | Event::RolloutStarted { worker, .. } if *worker == instance.worker);
+        if is_told(&for_a_listener)
+            || is_told(&shrunk) && instance.index >= life.instances
+            || known.was_on_trial == Some(instance.generation) && is_told(&given_up)
+        {
+            return;
+        }
+        assert!(
+            known.trial.is_some() || known.back,
+            "{instance:?} is stopped without a reason"
+        );
+        if life.rollout.order == Order::StopFirst {
+            return;
+        }
+        let is_heir = |one: &InstanceId| {
+            one.worker == instance.worker
+                && one.index == instance.index
+                && one.generation != instance.generation
+                && (known.back || known.trial == Some(one.generation))
+        };
+        let (ready, now) = (&self.ready, self.now);
+        let settled = ready
+            .iter()
+            .filter(|(one, _)| is_heir(one))
+            .any(|(_, since)| known.back || now >= *since + known.min_ready);
+        let waits = matches!(life.activation, Activation::OnDemand { .. })
+            && self
+                .core
+                .instances()
+                .any(|(one, state)| is_heir(&one) && state == State::Waiting);
+        assert!(
+            settled || waits,
+            "{instance:?} is stopped, and nobody has taken its place: {ready:?}"
+        );
+        self.seen.promoted += 1;
+    }
+
+    fn check_rolled_back(
+        &mut self,
+        worker: WorkerId,
+        instance: InstanceId,
+        again: u32,
+        told: &[Effect],
+        before: &BTreeMap<InstanceId, Mono>,
+    ) {
+        self.seen.rolled_back += 1;
+        self.seen.back_again += u64::from(again > 0);
+        // Of one that was relied on only a crash has it go back.
+        let crashed = told.iter().any(|effect| match *effect {
+            Effect::Emit(Event::InstanceExited {
+                instance: of,
+                process,
+                status,
+                next: Next::RolledBack,
+                ..
+            }) if of == instance => {
+                let it = self.ended.as_ref().filter(|(id, _)| *id == process);
+                let never_ended =
+                    |proc: &Proc| proc.ends && proc.killed && proc.main_told.is_none();
+                status != ExitStatus::Code(0)
+                    || it.is_some_and(|(_, proc)| proc.unwell || never_ended(proc))
+            }
+            Effect::Emit(
+                Event::LaunchFailed {
+                    instance: of,
+                    next: Next::RolledBack,
+                    ..
+                }
+                | Event::HookFailed {
+                    instance: of,
+                    next: Some(Next::RolledBack),
+                    ..
+                },
+            ) => of == instance,
+            _ => false,
+        });
+        let known = &mut self.workers[worker.0 as usize];
+        let (from, generation, until) = match known.trial.take() {
+            Some(generation) => (known.from.take(), generation, None),
+            None => {
+                let (from, generation, until) = known.watch.expect("it is watched");
+                (Some(from), generation, Some(until))
+            }
+        };
+        known.watch = None;
+        self.seen.watched += u64::from(until.is_some());
+        assert!(
+            instance.generation >= generation,
+            "{instance:?}: {generation}"
+        );
+        assert!(
+            until.is_none_or(|until| crashed && self.now < until),
+            "{instance:?}: {until:?}"
+        );
+        // Whoever was ready long enough is relied on; when exactly, is only known after a tick.
+        let settled = before.get(&instance).copied();
+        let relied_on = settled.is_some_and(|since| self.last_tick >= since + known.longest);
+        self.seen.crashed_later += u64::from(relied_on);
+        assert!(
+            crashed || !relied_on,
+            "{instance:?} was ready since {settled:?}"
+        );
+        let from = from.expect("it was rolling");
+        if from != known.current {
+            known.given_up = Some(known.current);
+        }
+        known.current = from;
+        known.allowed = BTreeSet::from([known.current]);
+        known.back = true;
+        known.degraded = true;
+    }
+
+    fn check_rollouts(&mut self) {
+        for id in (0..self.workers.len() as u32).map(WorkerId) {
+            let known = &mut self.workers[id.0 as usize];
+            if known.gone {
+                continue;
+            }
+            let is_rolling = self.core.is_rolling(id);
+            if known.back && !is_rolling {
+                known.back = false;
+            }
+            if !is_rolling && self.stop_at.is_none() {
+                assert_eq!(known.trial, None, "{id:?} forgot its rollout");
+            }
+            known.was_on_trial = known.trial;
+            let known = &self.workers[id.0 as usize];
+            let candidates = self.core.instances().filter(|(one, state)| {
+                let is_candidate =
+                    |one| self.core.facts(one).map(|facts| facts.role) == Some(Role::Candidate);
+                one.worker == id && state.process().is_some() && is_candidate(*one)
+            });
+            let many = candidates.count();
+            assert!(
+                many <= known.parallel as usize,
+                "{many} candidates of {id:?}"
+            );
+            if known.back {
+                assert!(self.core.degraded(id).is_some(), "{id:?} went back");
+            }
+        }
+    }
+}
+
+fn hook_time(life: &Lifecycle, kind: HookKind) -> Duration {
+    let time = match kind {
+        HookKind::BeforeStart => life.hooks.before_start,
+        HookKind::AfterReady => life.hooks.after_ready,
+        HookKind::AfterStop => life.hooks.after_stop,
+        HookKind::Reload => match life.reload {
+            Some(ReloadBy::Command(time)) => Some(time),
+            Some(ReloadBy::Signal(_)) | None => None,
+        },
+    };
+    time.expect("there is such a command")
+}

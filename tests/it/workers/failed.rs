@@ -1,0 +1,196 @@
+//! What becomes of a worker whose instances have all failed, of its listeners and their clients.
+
+use crate::harness::{Daemon, World, client, eventually};
+use std::io::ErrorKind::ConnectionRefused;
+use std::io::Write;
+
+const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
+
+/// A worker `app` of this command, with these further lines.
+fn yaml(command: &str, lines: &str) -> String {
+    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "
+listeners: {{ web: '127.0.0.1:0' }}
+workers:
+  app:
+    command: {command}
+    listeners: [web]
+{lines}"
+    )
+}
+
+const FAILS: &str = "restart: { backoff: 1ms..2ms, limit: 1 in 1h }";
+
+/// Two crashes of a puppet, which are one too many.
+#[track_caller]
+fn fail(world: &World, daemon: &Daemon) {
+    world.puppet().tell("exit 1");
+    world.puppet().tell("exit 1");
+    daemon.line(&["app.0: failed"]);
+}
+
+fn command(world: &World, words: &str) -> crate::harness::Finished {
+    let path = crate::harness::varlink::path(world);
+    let socket = path.to_str().expect("UTF-8");
+    world.finish(words.split_whitespace().chain(["--control", socket]))
+}
+
+#[test]
+fn where_clients_are_to_be_refused_the_listeners_close_until_it_is_started_again() {
+    let world = World::new();
+    let port = crate::harness::free_port();
+    let text = format!(
+        "
+listeners: {{ web: '127.0.0.1:{port}', local: 'unix:$DIR/local' }}
+workers:
+  app:
+    command: {PUPPET}
+    listeners: [web, local]
+    on_failure: refuse
+    {FAILS}
+"
+    );
+    let daemon = crate::harness::varlink::run(&world, &text);
+    let address = daemon.address("web");
+    let are_refused = || {
+        let tcp = client::tcp(address).is_err_and(|error| error.kind() == ConnectionRefused);
+        (tcp, client::unix(&world.path("local")).is_err())
+    };
+    for words in ["reset app", "start app", "restart app"] {
+        fail(&world, &daemon);
+        eventually("clients are refused", || are_refused() == (true, true));
+        command(&world, words).expect_code(0);
+        let puppet = world.puppet();
+        assert_eq!(are_refused(), (false, false), "after {words}");
+        let sockets = puppet.report.fds.iter().filter_map(|fd| fd.socket.as_ref());
+        assert_eq!(sockets.filter(|socket| socket.listening).count(), 2);
+        // What has failed before does not count any more.
+        command(&world, "stop app").expect_code(0);
+        command(&world, "reset app").expect_code(0);
+        command(&world, "start app --no-wait").expect_code(0);
+    }
+    daemon.stop();
+}
+
+#[test]
+fn a_reload_that_mends_the_worker_opens_its_listener() {
+    let world = World::new();
+    let port = crate::harness::free_port();
+    let text = |lines: &str| {
+        yaml(PUPPET, &format!("on_failure: refuse\n{FAILS}\n{lines}"))
+            .replace("127.0.0.1:0", &format!("127.0.0.1:{port}"))
+    };
+    let daemon = crate::harness::varlink::run(&world, &text(""));
+    fail(&world, &daemon);
+    daemon.line(&["listener web: closed, so that clients are refused"]);
+    world.write("listend.yaml", &text("environment: { MENDED: yes }"));
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    let puppet = world.puppet();
+    assert_eq!(
+        puppet.report.env.get("LISTEN_FDS").map(String::as_str),
+        Some("1")
+    );
+    client::tcp(daemon.address("web")).expect("it is bound again");
+    daemon.stop();
+}
+
+#[test]
+fn a_listener_that_a_healthy_worker_shares_stays_open() {
+    let world = World::new();
+    let daemon = world.run(&format!(
+        "
+listeners: {{ web: '127.0.0.1:0' }}
+workers:
+  well: {{ command: [$PROBE, serve], listeners: [web] }}
+  app: {{ command: {PUPPET}, listeners: [web], on_failure: refuse, {FAILS} }}
+"
+    ));
+    let address = daemon.address("web");
+    fail(&world, &daemon);
+    daemon.line(&["worker app: every instance has failed"]);
+    for _ in 0..5 {
+        client::ask_tcp(address);
+    }
+    assert!(daemon.lines_so_far(&["closed, so that clients"]).is_empty());
+    daemon.stop();
+}
+
+#[test]
+fn what_has_cooled_down_is_tried_again_and_its_listener_opens() {
+    let world = World::new();
+    let lines = "on_failure: refuse
+restart: { backoff: 1ms..2ms, limit: 1 in 1h, cool_down: 500ms }";
+    let port = crate::harness::free_port();
+    let text = yaml(PUPPET, lines).replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let daemon = world.run(&text);
+    let address = daemon.address("web");
+    fail(&world, &daemon);
+    daemon.line(&["it is started again in 500 ms"]);
+    daemon.line(&["listener web: closed, so that clients are refused"]);
+    let _again = world.puppet();
+    client::tcp(address).expect("it is bound again");
+    daemon.stop();
+}
+
+// It waited without a word for as long as somebody else had the address.
+#[test]
+fn a_start_whose_address_was_taken_says_by_whom_and_can_be_asked_again() {
+    let world = World::new();
+    let port = crate::harness::free_port();
+    let text = yaml(PUPPET, &format!("on_failure: refuse\n{FAILS}"))
+        .replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let daemon = crate::harness::varlink::run(&world, &text);
+    fail(&world, &daemon);
+    daemon.line(&["listener web: closed, so that clients are refused"]);
+    let mut taken = None;
+    eventually("the port is free", || {
+        taken = std::net::TcpListener::bind(("127.0.0.1", port)).ok();
+        taken.is_some()
+    });
+    for words in ["start app", "restart app"] {
+        let told = command(&world, words).expect_code(1);
+        let who = format!("pid {}", std::process::id());
+        for part in ["EADDRINUSE", &who, "it is tried again in"] {
+            assert!(told.stderr.contains(part), "{words}: {}", told.stderr);
+        }
+    }
+    drop(taken);
+    command(&world, "start app").expect_code(0);
+    let _up = world.puppet();
+    daemon.stop();
+}
+
+#[test]
+fn one_that_clients_start_is_tried_by_the_next_after_it_has_cooled_down() {
+    let world = World::new();
+    let lines = "activation: on-demand
+restart: { backoff: 1ms..2ms, limit: 1 in 1h, cool_down: 300ms }";
+    let daemon = world.run(&yaml(PUPPET, lines));
+    let mut client = client::tcp(daemon.address("web")).expect("the queue takes a client");
+    client.write_all(b"still here").expect("write");
+    fail(&world, &daemon);
+    assert_eq!(world.puppet().ask("read 3"), "still here");
+    daemon.stop();
+}
+
+#[test]
+fn an_end_that_is_said_to_be_a_success_is_no_failure() {
+    let world = World::new();
+    let lines =
+        "restart: { policy: on-failure, backoff: 1ms..2ms, success_exit_status: [75, SIGUSR1] }";
+    let daemon = world.run(&yaml(PUPPET, &format!("instances: 2\n{lines}")));
+    for (mut puppet, end) in world.puppets(2).into_iter().zip(["exit 75", "raise 10"]) {
+        puppet.tell(end);
+    }
+    daemon.line(&[
+        "exited with exit status 75",
+        "not restarting, as its restart policy says",
+    ]);
+    daemon.line(&[
+        "killed by SIGUSR1",
+        "not restarting, as its restart policy says",
+    ]);
+    assert!(world.no_puppet_is_waiting());
+    daemon.stop();
+}

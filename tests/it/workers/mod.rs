@@ -1,0 +1,5 @@
+//! Workers: how they run, stop and fail.
+
+mod failed;
+mod run;
+mod stop;
