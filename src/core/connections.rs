@@ -8,12 +8,13 @@
 //! tried again, while no more are taken out of the queue.
 
 use super::backoff::History;
+use super::ctx::Phase;
 use super::effect::Effect;
 use super::event::{Event, Next, Refusal};
 use super::gate::Told;
 use super::input::{ConnectionId, ExitStatus, InstanceId, NotAccepted, ProcessId};
 use super::instance::{Slot, State};
-use super::machine::{Core, Phase};
+use super::machine::Core;
 use super::time::Mono;
 use crate::config::{ConnectionLimits, Overflow};
 use crate::connection::Source;
@@ -79,7 +80,7 @@ pub(super) struct Held {
 impl Core {
     /// The connections of a worker; all 0 for one that accepts its own.
     pub fn connections(&self, worker: WorkerId) -> ConnectionCounts {
-        let known = self.workers.get(worker.0 as usize);
+        let known = self.workers.get(worker);
         known.map_or_else(ConnectionCounts::default, |known| ConnectionCounts {
             live: known.connections.live,
             is_failing: known.connections.launches != History::default()
@@ -89,7 +90,7 @@ impl Core {
     }
 
     fn limits(&self, worker: WorkerId) -> &ConnectionLimits {
-        match &self.workers[worker.0 as usize].lifecycle.activation {
+        match &self.workers[worker].lifecycle.activation {
             Activation::PerConnection(limits) => limits,
             // Asked only of those.
             Activation::Eager | Activation::OnDemand { .. } => &ConnectionLimits::DEFAULT,
@@ -98,11 +99,10 @@ impl Core {
 
     /// Takes one client out of a queue.
     pub(super) fn accept(&mut self, worker: WorkerId, (listener, socket): (ListenerId, u32)) {
-        let connection = self.next_connection;
-        self.next_connection = ConnectionId(connection.0.saturating_add(1));
-        self.workers[worker.0 as usize].connections.under_way += 1;
+        let connection = self.ctx.ids.connection();
+        self.workers[worker].connections.under_way += 1;
         self.accepting.insert(connection, worker);
-        self.effects.push_back(Effect::Accept {
+        self.ctx.outbox.push(Effect::Accept {
             listener,
             socket,
             connection,
@@ -112,66 +112,66 @@ impl Core {
     /// The worker that a connection is being accepted for.
     fn accept_is_over(&mut self, connection: ConnectionId) -> Option<WorkerId> {
         let Some(worker) = self.accepting.remove(&connection) else {
-            self.ignored = self.ignored.saturating_add(1);
+            self.ctx.ignore();
             return None;
         };
-        self.workers[worker.0 as usize].connections.under_way -= 1;
+        self.workers[worker].connections.under_way -= 1;
         self.touched.push(worker);
         Some(worker)
     }
 
-    pub(super) fn accepted(&mut self, now: Mono, connection: ConnectionId, source: Source) {
+    pub(super) fn accepted(&mut self, connection: ConnectionId, source: Source) {
         let Some(worker) = self.accept_is_over(connection) else {
             return;
         };
         self.is_it_gone(worker);
         let rate = self.limits(worker).rate;
-        let known = &mut self.workers[worker.0 as usize];
-        known.gate.recent.count(now, rate);
+        let known = &mut self.workers[worker];
+        known.gate.recent.count(self.ctx.now, rate);
         known.connections.exhausted = 0;
         known.connections.totals.accepted += 1;
-        let known = &self.workers[worker.0 as usize];
+        let known = &self.workers[worker];
         // A reload may have taken away who was to serve it.
         let serves = matches!(known.lifecycle.activation, Activation::PerConnection(_));
-        if self.phase != Phase::Running || known.removed || !serves {
-            return self.effects.push_back(Effect::Close { connection });
+        if self.ctx.phase != Phase::Running || known.removed || !serves {
+            return self.ctx.outbox.push(Effect::Close { connection });
         }
-        let known = &self.workers[worker.0 as usize];
+        let known = &self.workers[worker];
         let of_source = known.connections.sources.get(&source).copied();
         let of_source = of_source.unwrap_or_default();
         let limits = self.limits(worker);
         let why = match (limits.max, limits.max_per_source) {
             (Some(max), _) if known.connections.live >= max => Refusal::Connections { max },
             (_, Some(max)) if of_source >= max => Refusal::OfSource { source, max },
-            _ => return self.serve(now, worker, connection, source),
+            _ => return self.serve(worker, connection, source),
         };
-        self.refuse(now, worker, connection, why);
+        self.refuse(worker, connection, why);
     }
 
-    fn refuse(&mut self, now: Mono, worker: WorkerId, connection: ConnectionId, why: Refusal) {
-        let known = &mut self.workers[worker.0 as usize];
+    fn refuse(&mut self, worker: WorkerId, connection: ConnectionId, why: Refusal) {
+        let known = &mut self.workers[worker];
         known.connections.totals.refused += 1;
         if let Refusal::Connections { max } = why
-            && known.gate.told_full.again(now)
+            && known.gate.told_full.again(self.ctx.now)
         {
             let overflow = Overflow::Close;
-            self.emit(Event::ConnectionsFull {
+            self.ctx.emit(Event::ConnectionsFull {
                 worker,
                 max,
                 overflow,
             });
         }
-        self.emit(Event::ConnectionRefused {
+        self.ctx.emit(Event::ConnectionRefused {
             worker,
             connection,
             why,
         });
-        self.effects.push_back(Effect::Close { connection });
+        self.ctx.outbox.push(Effect::Close { connection });
     }
 
-    fn serve(&mut self, now: Mono, worker: WorkerId, id: ConnectionId, source: Source) {
-        let generation = self.workers[worker.0 as usize].generation;
-        let connections = &mut self.workers[worker.0 as usize].connections;
+    fn serve(&mut self, worker: WorkerId, id: ConnectionId, source: Source) {
+        let generation = self.workers[worker].generation;
+        let connections = &mut self.workers[worker].connections;
         let instance = InstanceId {
             worker,
             index: connections.next_index,
@@ -181,7 +181,7 @@ impl Core {
         connections.live += 1;
         *connections.sources.entry(source).or_default() += 1;
         let live = connections.live;
-        let known = &self.workers[worker.0 as usize];
+        let known = &self.workers[worker];
         let life = Arc::clone(&known.lifecycle);
         let slot = Slot {
             connection: Some(Held {
@@ -189,17 +189,17 @@ impl Core {
                 source,
                 open: true,
             }),
-            ..Slot::new(instance, known.edition, life, now)
+            ..Slot::new(instance, known.edition, life, self.ctx.now)
         };
         let index = self.take_slot(slot);
-        self.spawn(now, index);
+        self.spawn(index);
         let limits = self.limits(worker);
         if let (Some(max), Overflow::Wait) = (limits.max, limits.overflow)
             && live >= max
-            && self.workers[worker.0 as usize].gate.told_full.again(now)
+            && self.workers[worker].gate.told_full.again(self.ctx.now)
         {
             let overflow = Overflow::Wait;
-            self.emit(Event::ConnectionsFull {
+            self.ctx.emit(Event::ConnectionsFull {
                 worker,
                 max,
                 overflow,
@@ -207,27 +207,27 @@ impl Core {
         }
     }
 
-    pub(super) fn not_accepted(&mut self, now: Mono, connection: ConnectionId, why: NotAccepted) {
+    pub(super) fn not_accepted(&mut self, connection: ConnectionId, why: NotAccepted) {
         let Some(worker) = self.accept_is_over(connection) else {
             return;
         };
         self.is_it_gone(worker);
         match why {
             NotAccepted::Gone => {}
-            NotAccepted::Exhausted { errno } if self.phase == Phase::Running => {
-                let known = &mut self.workers[worker.0 as usize];
+            NotAccepted::Exhausted { errno } if self.ctx.phase == Phase::Running => {
+                let known = &mut self.workers[worker];
                 let factor = 1_u32.checked_shl(known.connections.exhausted);
                 let pause = PAUSE_MIN.saturating_mul(factor.unwrap_or(u32::MAX));
                 let again_in = pause.min(PAUSE_MAX);
                 known.connections.exhausted = known.connections.exhausted.saturating_add(1);
-                if known.gate.told_exhausted.again(now) {
-                    self.emit(Event::AcceptPaused {
+                if known.gate.told_exhausted.again(self.ctx.now) {
+                    self.ctx.emit(Event::AcceptPaused {
                         worker,
                         errno,
                         again_in,
                     });
                 }
-                self.shut_until(worker, now + again_in);
+                self.shut_until(worker, self.ctx.now + again_in);
             }
             NotAccepted::Exhausted { .. } => {}
         }
@@ -242,10 +242,10 @@ impl Core {
         let connection = held.id;
         let open = std::mem::take(&mut held.open);
         let worker = slot.instance.worker;
-        self.workers[worker.0 as usize].connections.launches = History::default();
+        self.workers[worker].connections.launches = History::default();
         self.touched.push(worker);
         if open {
-            self.effects.push_back(Effect::Close { connection });
+            self.ctx.outbox.push(Effect::Close { connection });
         }
     }
 
@@ -276,42 +276,40 @@ impl Core {
         }
     }
 
-    pub(super) fn connection_timed_out(&mut self, now: Mono, index: usize, process: ProcessId) {
+    pub(super) fn connection_timed_out(&mut self, index: usize, process: ProcessId) {
         let instance = self.slots[index].instance;
         let timeout = self.limits(instance.worker).timeout.unwrap_or_default();
-        self.emit(Event::ConnectionTimedOut {
+        self.ctx.emit(Event::ConnectionTimedOut {
             instance,
             process,
             timeout,
         });
-        self.stop_instance(now, index);
+        self.stop_instance(index);
     }
 
     /// What becomes of a connection that has no process yet. Of several that fail together only the
     /// first counts, and the others wait as long as it does.
-    pub(super) fn after_launch_failure_of_connection(&mut self, now: Mono, index: usize) -> Next {
+    pub(super) fn after_launch_failure_of_connection(&mut self, index: usize) -> Next {
         let worker = self.slots[index].instance.worker;
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker];
         let restart = &known.lifecycle.restart;
-        if let Some(until) = known.connections.held_until.filter(|until| *until > now) {
-            return Next::RestartIn(until.since(now));
+        if let Some(until) = known
+            .connections
+            .held_until
+            .filter(|until| *until > self.ctx.now)
+        {
+            return Next::RestartIn(until.since(self.ctx.now));
         }
         // However often: the client waits, and there is nobody to give up for it.
-        let delay = known.connections.launches.delayed(now, restart, 0);
-        known.connections.held_until = Some(now + delay);
+        let delay = known.connections.launches.delayed(self.ctx.now, restart, 0);
+        known.connections.held_until = Some(self.ctx.now + delay);
         Next::RestartIn(delay)
     }
 
     /// What the end of a connection's process says about its worker.
-    pub(super) fn connection_ended(
-        &mut self,
-        now: Mono,
-        index: usize,
-        status: ExitStatus,
-        failed: bool,
-    ) {
+    pub(super) fn connection_ended(&mut self, index: usize, status: ExitStatus, failed: bool) {
         let instance = self.slots[index].instance;
-        let known = &mut self.workers[instance.worker.0 as usize];
+        let known = &mut self.workers[instance.worker];
         let failures = &mut known.connections.totals.failures;
         *failures = if failed {
             failures.saturating_add(1)
@@ -319,8 +317,8 @@ impl Core {
             0
         };
         let failures = *failures;
-        if failures >= FAILING_AFTER && known.gate.told_failing.again(now) {
-            self.emit(Event::ConnectionsFailing {
+        if failures >= FAILING_AFTER && known.gate.told_failing.again(self.ctx.now) {
+            self.ctx.emit(Event::ConnectionsFailing {
                 instance,
                 failures,
                 status,
@@ -330,7 +328,7 @@ impl Core {
 
     /// What was wrong is not held against what the worker is from now on.
     pub(super) fn forgive_connections(&mut self, worker: WorkerId) {
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker];
         known.connections.totals.failures = 0;
         known.gate.told_failing = Told::default();
     }
@@ -344,11 +342,11 @@ impl Core {
         let worker = slot.instance.worker;
         if held.open {
             let connection = held.id;
-            self.effects.push_back(Effect::Close { connection });
+            self.ctx.outbox.push(Effect::Close { connection });
         }
         self.become_state(index, State::Stopped);
         self.vacant.push(index);
-        let connections = &mut self.workers[worker.0 as usize].connections;
+        let connections = &mut self.workers[worker].connections;
         connections.live -= 1;
         if let Some(count) = connections.sources.get_mut(&held.source) {
             *count -= 1;

@@ -19,7 +19,6 @@ use super::event::{Event, Next};
 use super::input::{ExitStatus, Waiting};
 use super::instance::State;
 use super::machine::Core;
-use super::time::Mono;
 use crate::config::RestartPolicy;
 use crate::plan::{Activation, ListenerId, WorkerId};
 use std::time::Duration;
@@ -39,20 +38,20 @@ impl Core {
     }
 
     /// Starts everything of a worker that does not run.
-    pub(super) fn activate(&mut self, now: Mono, worker: WorkerId, at: (ListenerId, u32)) {
-        let known = &mut self.workers[worker.0 as usize];
+    pub(super) fn activate(&mut self, worker: WorkerId, at: (ListenerId, u32)) {
+        let known = &mut self.workers[worker];
         if let Activation::OnDemand { limit } = known.lifecycle.activation {
-            known.gate.recent.count(now, limit);
+            known.gate.recent.count(self.ctx.now, limit);
         }
         let (listener, socket) = at;
-        self.emit(Event::Activated {
+        self.ctx.emit(Event::Activated {
             worker,
             listener,
             socket,
         });
         for index in self.slots_of(worker) {
             if self.slots[index].state == State::Waiting {
-                self.spawn(now, index);
+                self.spawn(index);
             }
         }
     }
@@ -60,13 +59,12 @@ impl Core {
     /// What becomes of an instance whose process has ended by itself.
     pub(super) fn after_exit_on_demand(
         &mut self,
-        now: Mono,
         index: usize,
         status: ExitStatus,
         uptime: Duration,
     ) -> Next {
         let slot = &mut self.slots[index];
-        let worker = &self.workers[slot.instance.worker.0 as usize];
+        let worker = &self.workers[slot.instance.worker];
         let restart = &slot.life.restart;
         slot.history.ran(uptime, restart);
         if !backoff::is_failure(status, restart) {
@@ -77,15 +75,15 @@ impl Core {
         }
         let delay = restart.backoff_min;
         if backoff::is_crash(status) {
-            self.after_crash_on_demand(now, index)
+            self.after_crash_on_demand(index)
         } else {
             self.at_next_client_or_at_once(index, delay)
         }
     }
 
     /// A crash, or a launch that failed.
-    pub(super) fn after_crash_on_demand(&mut self, now: Mono, index: usize) -> Next {
-        match self.after_crash(now, index) {
+    pub(super) fn after_crash_on_demand(&mut self, index: usize) -> Next {
+        match self.after_crash(index) {
             Next::RestartIn(delay) => self.at_next_client_or_at_once(index, delay),
             failed => failed,
         }
@@ -108,11 +106,11 @@ impl Core {
 
     /// After its delay or its cool-down an instance joins the others if they run, and else waits
     /// for a client with them.
-    pub(super) fn rested(&mut self, now: Mono, index: usize) {
+    pub(super) fn rested(&mut self, index: usize) {
         let worker = self.worker(index);
         let others_run = worker.counts.with_process > 0;
         if others_run && self.slots[index].life.restart.policy != RestartPolicy::Never {
-            self.spawn(now, index);
+            self.spawn(index);
         } else {
             self.become_state(index, State::Waiting);
         }
@@ -120,15 +118,15 @@ impl Core {
 
     fn look_for_clients(&mut self, index: usize) {
         let worker = self.slots[index].instance.worker;
-        self.workers[worker.0 as usize].gate.looking = Some(index);
-        self.effects.push_back(Effect::LookForClients { worker });
+        self.workers[worker].gate.looking = Some(index);
+        self.ctx.outbox.push(Effect::LookForClients { worker });
     }
 
     /// Who waits, now that the last instance has ended cleanly.
-    pub(super) fn looked(&mut self, now: Mono, worker: WorkerId, waiting: Waiting) {
-        let known = self.workers.get_mut(worker.0 as usize);
+    pub(super) fn looked(&mut self, worker: WorkerId, waiting: Waiting) {
+        let known = self.workers.get_mut(worker);
         let Some(index) = known.and_then(|known| known.gate.looking.take()) else {
-            self.ignored = self.ignored.saturating_add(1);
+            self.ctx.ignore();
             return;
         };
         self.touched.push(worker);
@@ -138,21 +136,21 @@ impl Core {
         }
         match waiting {
             Waiting::Nobody | Waiting::Others => self.slots[index].history.went_well(),
-            Waiting::TheSame => self.nobody_was_taken(now, index),
+            Waiting::TheSame => self.nobody_was_taken(index),
         }
     }
 
     /// The whole pool has ended and taken nobody: that is a crash of all of it.
-    fn nobody_was_taken(&mut self, now: Mono, index: usize) {
+    fn nobody_was_taken(&mut self, index: usize) {
         if self.slots[index].state != State::Waiting {
             return;
         }
-        let next = self.after_crash_on_demand(now, index);
+        let next = self.after_crash_on_demand(index);
         let instance = self.slots[index].instance;
-        self.emit(Event::NobodyTaken { instance, next });
+        self.ctx.emit(Event::NobodyTaken { instance, next });
         for one in self.slots_of(instance.worker) {
             if self.slots[one].state == State::Waiting {
-                self.follow(now, one, next);
+                self.follow(one, next);
             }
         }
     }

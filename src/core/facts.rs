@@ -1,10 +1,11 @@
 //! What can be told about instances and listeners to whoever asks.
 
 use super::backoff::is_failure;
+use super::ctx::Phase;
 use super::event::HookEnd;
 use super::input::{Edition, ExitStatus, InstanceId};
 use super::instance::{Fault, Role, Slot, State};
-use super::machine::{Core, Phase};
+use super::machine::Core;
 use super::time::Mono;
 use crate::config::RestartPolicy;
 use crate::plan::{ListenerId, WorkerId};
@@ -85,7 +86,7 @@ impl Core {
         let restart = &slot.life.restart;
         let is_left = slot.state == State::Stopped
             && restart.policy == RestartPolicy::Never
-            && self.phase == Phase::Running
+            && self.ctx.phase == Phase::Running
             && !self.is_stopped(slot.instance.worker);
         let badly = match slot.last_end {
             Some(LastEnd::Exited { status, cause, .. }) => {
@@ -106,7 +107,7 @@ impl Core {
     /// A worker's own instances, in order, without its connections; then the candidates for their
     /// places, and those on their way out.
     pub fn instances_of(&self, worker: WorkerId) -> impl Iterator<Item = InstanceId> + '_ {
-        let known = self.workers.get(worker.0 as usize);
+        let known = self.workers.get(worker);
         let slots = known.map_or(&[][..], |known| known.slots.as_slice());
         let others = known.map_or(&[][..], |known| known.others.as_slice());
         let all = slots.iter().chain(others);
@@ -126,33 +127,27 @@ impl Core {
 
     /// Whether everything is being stopped, or has been.
     pub fn is_stopping(&self) -> bool {
-        self.phase >= Phase::Stopping
+        self.ctx.phase >= Phase::Stopping
     }
 
     /// How many of a worker's instances have failed.
     pub fn failed(&self, worker: WorkerId) -> u32 {
-        self.workers
-            .get(worker.0 as usize)
-            .map_or(0, |known| known.failed)
+        self.workers.get(worker).map_or(0, |known| known.failed)
     }
 
     /// Whether a worker was stopped by [`super::Command::Stop`], and stays so.
     pub fn is_stopped(&self, worker: WorkerId) -> bool {
-        self.workers
-            .get(worker.0 as usize)
-            .is_some_and(|known| known.stopped)
+        self.workers.get(worker).is_some_and(|known| known.stopped)
     }
 
     /// The definition by which a worker's instances are started; `None` if there is no such worker.
     pub fn edition(&self, worker: WorkerId) -> Option<Edition> {
-        let known = self.workers.get(worker.0 as usize)?;
+        let known = self.workers.get(worker)?;
         (!known.removed).then_some(known.edition)
     }
 
     /// The worker's generation, from 1.
     pub fn generation(&self, worker: WorkerId) -> u32 {
-        self.workers
-            .get(worker.0 as usize)
-            .map_or(0, |known| known.generation)
+        self.workers.get(worker).map_or(0, |known| known.generation)
     }
 }

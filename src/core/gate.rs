@@ -7,9 +7,10 @@
 //! ([`Core::takes_clients`]), so that there is no flag that could be left wrong: whatever changes,
 //! the worker is noted as touched, and its gate is looked at before the input is done with.
 
+use super::ctx::Phase;
 use super::effect::Effect;
 use super::event::Event;
-use super::machine::{Core, Phase};
+use super::machine::Core;
 use super::time::Mono;
 use super::window::Window;
 use crate::config::{Overflow, Rate};
@@ -55,10 +56,10 @@ impl Told {
 impl Core {
     /// Whether a client of this worker would be acted on.
     pub(super) fn takes_clients(&self, worker: WorkerId) -> bool {
-        let Some(known) = self.workers.get(worker.0 as usize) else {
+        let Some(known) = self.workers.get(worker) else {
             return false;
         };
-        if self.phase != Phase::Running
+        if self.ctx.phase != Phase::Running
             || known.gate.resume_at.is_some()
             || known.stopped
             || known.removed
@@ -88,39 +89,39 @@ impl Core {
     }
 
     /// Somebody waits at a socket.
-    pub(super) fn client_waits(&mut self, now: Mono, listener: ListenerId, socket: u32) {
+    pub(super) fn client_waits(&mut self, listener: ListenerId, socket: u32) {
         let users = self.users_of(listener);
-        if users.is_empty() || self.phase == Phase::Exited {
-            self.ignored = self.ignored.saturating_add(1);
+        if users.is_empty() || self.ctx.phase == Phase::Exited {
+            self.ctx.ignore();
             return;
         }
         for worker in users.iter().copied() {
             if self.takes_clients(worker) {
-                self.take_client(now, worker, (listener, socket));
+                self.take_client(worker, (listener, socket));
             }
         }
         if !users.iter().any(|worker| self.takes_clients(*worker)) {
             // Even if it is parked already: a socket that was repaired is watched anew.
-            self.effects.push_back(Effect::Unwatch { listener, socket });
+            self.ctx.outbox.push(Effect::Unwatch { listener, socket });
             for worker in users {
-                if let Some(known) = self.workers.get_mut(worker.0 as usize) {
+                if let Some(known) = self.workers.get_mut(worker) {
                     known.gate.parked.insert((listener, socket));
                 }
             }
         }
     }
 
-    fn take_client(&mut self, now: Mono, worker: WorkerId, at: (ListenerId, u32)) {
-        match self.workers[worker.0 as usize].lifecycle.activation {
+    fn take_client(&mut self, worker: WorkerId, at: (ListenerId, u32)) {
+        match self.workers[worker].lifecycle.activation {
             Activation::Eager => {}
             Activation::OnDemand { limit } => {
-                if !self.is_too_often(now, worker, limit) {
-                    self.activate(now, worker, at);
+                if !self.is_too_often(worker, limit) {
+                    self.activate(worker, at);
                 }
             }
             Activation::PerConnection(ref limits) => {
                 let rate = limits.rate;
-                if !self.is_too_often(now, worker, rate) {
+                if !self.is_too_often(worker, rate) {
                     self.accept(worker, at);
                 }
             }
@@ -128,15 +129,15 @@ impl Core {
     }
 
     /// Shuts the gate until the limit allows one more, if it does not now.
-    fn is_too_often(&mut self, now: Mono, worker: WorkerId, limit: Option<Rate>) -> bool {
+    fn is_too_often(&mut self, worker: WorkerId, limit: Option<Rate>) -> bool {
         let Some(limit) = limit else { return false };
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker];
         let under_way = known.connections.under_way;
-        let Some(free_at) = known.gate.recent.full(now, limit, under_way) else {
+        let Some(free_at) = known.gate.recent.full(self.ctx.now, limit, under_way) else {
             return false;
         };
-        if known.gate.told_rate.again(now) {
-            self.emit(Event::RateLimited { worker, limit });
+        if known.gate.told_rate.again(self.ctx.now) {
+            self.ctx.emit(Event::RateLimited { worker, limit });
         }
         self.shut_until(worker, free_at);
         true
@@ -144,21 +145,21 @@ impl Core {
 
     /// Shuts a worker's gate for a time.
     pub(super) fn shut_until(&mut self, worker: WorkerId, at: Mono) {
-        let gate = &mut self.workers[worker.0 as usize].gate;
+        let gate = &mut self.workers[worker].gate;
         if let Some(before) = gate.resume_at.replace(at) {
-            self.gates_due.remove(&(before, worker));
+            self.ctx.timers.gates.remove(&(before, worker));
         }
-        self.gates_due.insert((at, worker));
+        self.ctx.timers.gates.insert((at, worker));
     }
 
     /// Ends the pauses that are over.
-    pub(super) fn resume_gates(&mut self, now: Mono) {
-        while let Some((at, worker)) = self.gates_due.first().copied() {
-            if at > now {
+    pub(super) fn resume_gates(&mut self) {
+        while let Some((at, worker)) = self.ctx.timers.gates.first().copied() {
+            if at > self.ctx.now {
                 break;
             }
-            self.gates_due.pop_first();
-            self.workers[worker.0 as usize].gate.resume_at = None;
+            self.ctx.timers.gates.pop_first();
+            self.workers[worker].gate.resume_at = None;
             self.touched.push(worker);
         }
     }
@@ -167,15 +168,14 @@ impl Core {
     /// clients now.
     pub(super) fn open_gates(&mut self) {
         while let Some(worker) = self.touched.pop() {
-            if self.workers[worker.0 as usize].gate.parked.is_empty() || !self.takes_clients(worker)
-            {
+            if self.workers[worker].gate.parked.is_empty() || !self.takes_clients(worker) {
                 continue;
             }
-            let parked = std::mem::take(&mut self.workers[worker.0 as usize].gate.parked);
+            let parked = std::mem::take(&mut self.workers[worker].gate.parked);
             for (listener, socket) in parked {
-                self.effects.push_back(Effect::Watch { listener, socket });
+                self.ctx.outbox.push(Effect::Watch { listener, socket });
                 for user in self.users_of(listener) {
-                    if let Some(known) = self.workers.get_mut(user.0 as usize) {
+                    if let Some(known) = self.workers.get_mut(user) {
                         known.gate.parked.remove(&(listener, socket));
                     }
                 }

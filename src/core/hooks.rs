@@ -6,23 +6,23 @@
 //! of its own meanwhile ([`State::Preparing`], [`State::Cleaning`]); the others only have their
 //! failure told.
 
+use super::ctx::Phase;
 use super::effect::Effect;
 use super::event::{Event, HookEnd, Next};
 use super::input::{ExitStatus, HookKind, InstanceId, ProcessId, Task};
 use super::instance::State;
-use super::machine::{Core, Phase};
+use super::machine::Core;
 use super::process::News;
 use super::time::Mono;
 use crate::plan::WorkerId;
 use crate::stage::LaunchFailure;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The commands that run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Helpers {
     running: BTreeMap<ProcessId, Helper>,
-    due: BTreeSet<(Mono, ProcessId)>,
 }
 
 /// One of them.
@@ -74,49 +74,44 @@ impl Helpers {
         let found = all.find(|(_, one)| !one.killed && one.is_beside(index, instance));
         found.map(|(process, _)| *process)
     }
-
-    pub(super) fn deadline(&self) -> Option<Mono> {
-        self.due.first().map(|(at, _)| *at)
-    }
 }
 
 impl Core {
     /// Starts a command for an instance.
     pub(super) fn start_helper(
         &mut self,
-        now: Mono,
         index: usize,
         kind: HookKind,
         timeout: Duration,
     ) -> ProcessId {
-        let process = self.allot_process();
+        let process = self.ctx.ids.process();
         let slot = &self.slots[index];
         let helper = Helper {
             index,
             instance: slot.instance,
             kind,
             timeout,
-            until: now + timeout,
+            until: self.ctx.now + timeout,
             exists: false,
             failed: None,
             killed: false,
             timed_out: false,
         };
-        self.effects.push_back(Effect::Spawn {
+        self.ctx.outbox.push(Effect::Spawn {
             process,
             instance: slot.instance,
             edition: slot.edition,
             task: Task::Hook(kind),
             connection: None,
         });
-        self.helpers.due.insert((helper.until, process));
+        self.ctx.timers.hooks.insert((helper.until, process));
         self.helpers.running.insert(process, helper);
         process
     }
 
     /// Runs the command before the start.
-    pub(super) fn prepare(&mut self, now: Mono, index: usize, timeout: Duration) {
-        let hook = self.start_helper(now, index, HookKind::BeforeStart, timeout);
+    pub(super) fn prepare(&mut self, index: usize, timeout: Duration) {
+        let hook = self.start_helper(index, HookKind::BeforeStart, timeout);
         let cancelled = false;
         self.become_state(index, State::Preparing { hook, cancelled });
     }
@@ -124,7 +119,7 @@ impl Core {
     /// Nothing runs of an instance any more but commands around it. What follows waits for them:
     /// first those beside it are ended, and then the one after its end is run, if its program or the
     /// command before it has run.
-    pub(super) fn wind_up(&mut self, now: Mono, index: usize, next: Next) {
+    pub(super) fn wind_up(&mut self, index: usize, next: Next) {
         if let Some(hook) = self.helpers.beside(index, self.slots[index].instance) {
             self.kill_helper(hook);
             return self.become_state(index, State::Cleaning { hook, next });
@@ -133,11 +128,11 @@ impl Core {
         let cleans = std::mem::take(&mut slot.to_clean) && slot.connection.is_none();
         match slot.life.hooks.after_stop.filter(|_| cleans) {
             // Nothing is started any more once everything was to be killed.
-            Some(timeout) if self.phase < Phase::Hurried => {
-                let hook = self.start_helper(now, index, HookKind::AfterStop, timeout);
+            Some(timeout) if self.ctx.phase < Phase::Hurried => {
+                let hook = self.start_helper(index, HookKind::AfterStop, timeout);
                 self.become_state(index, State::Cleaning { hook, next });
             }
-            Some(_) | None => self.follow(now, index, next),
+            Some(_) | None => self.follow(index, next),
         }
     }
 
@@ -149,19 +144,19 @@ impl Core {
     }
 
     /// What is heard about a process that is no instance's.
-    pub(super) fn helper_heard(&mut self, now: Mono, process: ProcessId, news: News) {
+    pub(super) fn helper_heard(&mut self, process: ProcessId, news: News) {
         let Some(helper) = self.helpers.running.get_mut(&process) else {
-            return self.ignore();
+            return self.ctx.ignore();
         };
         match news {
             News::Spawned if !helper.exists => {
                 helper.exists = true;
                 if helper.killed {
-                    self.kill(process);
+                    self.ctx.kill(process);
                 }
             }
             News::LaunchFailed(failure) if !helper.exists => {
-                self.helper_ended(now, process, HookEnd::NotLaunched { failure });
+                self.helper_ended(process, HookEnd::NotLaunched { failure });
             }
             News::LaunchFailed(failure) => helper.failed = Some(failure),
             News::Exited(status) if helper.exists => {
@@ -172,22 +167,22 @@ impl Core {
                     },
                     (None, false) => HookEnd::Exited { status },
                 };
-                self.helper_ended(now, process, end);
+                self.helper_ended(process, end);
             }
             News::ExecSucceeded if helper.exists => {}
             News::Spawned | News::ExecSucceeded | News::MainExited(_) | News::Exited(_) => {
-                self.ignore();
+                self.ctx.ignore();
             }
         }
     }
 
     fn take_helper(&mut self, process: ProcessId) -> Option<Helper> {
         let helper = self.helpers.running.remove(&process)?;
-        self.helpers.due.remove(&(helper.until, process));
+        self.ctx.timers.hooks.remove(&(helper.until, process));
         Some(helper)
     }
 
-    fn helper_ended(&mut self, now: Mono, process: ProcessId, end: HookEnd) {
+    fn helper_ended(&mut self, process: ProcessId, end: HookEnd) {
         let Some(helper) = self.take_helper(process) else {
             return;
         };
@@ -204,13 +199,13 @@ impl Core {
                 if cancelled {
                     next = Some(self.after_stop(helper.index));
                 } else if succeeded {
-                    self.launch(now, helper.index);
+                    self.launch(helper.index);
                 } else {
-                    next = Some(self.not_prepared(now, helper.index, end));
+                    next = Some(self.not_prepared(helper.index, end));
                 }
             }
             (HookKind::AfterStop, State::Cleaning { hook, next: then }) if hook == process => {
-                next = Some(if self.phase == Phase::Running {
+                next = Some(if self.ctx.phase == Phase::Running {
                     then
                 } else {
                     Next::Stopping
@@ -233,7 +228,7 @@ impl Core {
         }
         let is_cancelled = helper.killed && !helper.timed_out;
         if !succeeded && !is_cancelled {
-            self.emit(Event::HookFailed {
+            self.ctx.emit(Event::HookFailed {
                 instance: helper.instance,
                 process,
                 kind,
@@ -243,10 +238,10 @@ impl Core {
         }
         // Why it failed is told before that it did.
         if kind == HookKind::Reload {
-            self.reload_ended(now, process, helper.index, helper.instance, succeeded);
+            self.reload_ended(process, helper.index, helper.instance, succeeded);
         }
         if let Some(next) = next {
-            self.wind_up(now, helper.index, next);
+            self.wind_up(helper.index, next);
         }
         self.is_it_gone(helper.instance.worker);
     }
@@ -258,7 +253,7 @@ impl Core {
         };
         let before = std::mem::replace(&mut helper.killed, true);
         if helper.exists && !before {
-            self.kill(process);
+            self.ctx.kill(process);
         }
     }
 
@@ -286,19 +281,19 @@ impl Core {
             | State::Stopped => false,
         };
         if waits {
-            self.wind_up(self.now, helper.index, Next::Stopping);
+            self.wind_up(helper.index, Next::Stopping);
         }
         if helper.kind == HookKind::Reload {
-            self.reload_ended(self.now, process, helper.index, helper.instance, false);
+            self.reload_ended(process, helper.index, helper.instance, false);
         }
     }
 
-    pub(super) fn helpers_timed_out(&mut self, now: Mono) {
-        while let Some((at, process)) = self.helpers.due.first().copied() {
-            if at > now {
+    pub(super) fn helpers_timed_out(&mut self) {
+        while let Some((at, process)) = self.ctx.timers.hooks.first().copied() {
+            if at > self.ctx.now {
                 break;
             }
-            self.helpers.due.pop_first();
+            self.ctx.timers.hooks.pop_first();
             if let Some(helper) = self.helpers.running.get_mut(&process) {
                 helper.timed_out = !helper.killed;
                 self.kill_helper(process);

@@ -1,8 +1,9 @@
 //! What must hold between any two inputs.
 
+use super::ctx::Phase;
 use super::event::Next;
 use super::instance::{Role, Slot, State};
-use super::machine::{Core, Counts, Phase, Worker};
+use super::machine::{Core, Counts, Worker};
 use crate::plan::WorkerId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +17,10 @@ impl Core {
             let state = slot.state;
             if let Some(process) = state.process() {
                 processes += 1;
-                if self.processes.get(&process) != Some(&index) {
+                if self.ctx.processes.get(&process) != Some(&index) {
                     return Err(format!("{process:?} does not lead to {:?}", slot.instance));
                 }
-                if process >= self.next_process {
+                if process >= self.ctx.ids.next_process {
                     return Err(format!("{process:?} was never allotted"));
                 }
             }
@@ -34,31 +35,33 @@ impl Core {
                 State::Starting { ending, .. } => ending.is_none(),
                 State::Stopping { .. } | State::Failed { .. } | State::Stopped => false,
             };
-            if wants_to_live && self.phase >= Phase::Stopping {
+            if wants_to_live && self.ctx.phase >= Phase::Stopping {
                 return Err(format!("{:?} is {state:?} after a stop", slot.instance));
             }
         }
-        if processes != self.processes.len() {
+        if processes != self.ctx.processes.len() {
             return Err(format!(
                 "{processes} instances have a process, {} processes have an instance",
-                self.processes.len()
+                self.ctx.processes.len()
             ));
         }
-        if deadlines != self.deadlines {
-            return Err(format!("{deadlines:?} is not {:?}", self.deadlines));
+        if deadlines != self.ctx.timers.runs {
+            return Err(format!("{deadlines:?} is not {:?}", self.ctx.timers.runs));
         }
-        if self.phase >= Phase::Stopping
-            && (self.processes.is_empty() && self.accepting.is_empty() && self.helpers.is_empty())
-                != (self.phase == Phase::Exited)
+        if self.ctx.phase >= Phase::Stopping
+            && (self.ctx.processes.is_empty()
+                && self.accepting.is_empty()
+                && self.helpers.is_empty())
+                != (self.ctx.phase == Phase::Exited)
         {
-            return Err(format!("{processes} processes in {:?}", self.phase));
+            return Err(format!("{processes} processes in {:?}", self.ctx.phase));
         }
-        for (index, worker) in self.workers.iter().enumerate() {
+        for (id, worker) in &self.workers.0 {
             let failed = self
                 .slots
                 .iter()
                 .filter(|slot| {
-                    slot.instance.worker.0 as usize == index
+                    slot.instance.worker == *id
                         && slot.role == Role::Instance
                         && matches!(slot.state, State::Failed { .. })
                 })
@@ -66,8 +69,8 @@ impl Core {
             if failed != worker.failed as usize {
                 return Err(format!("{failed} have failed, not {}", worker.failed));
             }
-            self.check_clients(WorkerId(index as u32), worker)?;
-            self.check_roles(WorkerId(index as u32), worker)?;
+            self.check_clients(*id, worker)?;
+            self.check_roles(*id, worker)?;
         }
         for index in &self.vacant {
             let slot = &self.slots[*index];
@@ -130,8 +133,13 @@ impl Core {
             return Err(format!("not {} are being accepted", connections.under_way));
         }
         let gate = &worker.gate;
-        let due = self.gates_due.iter().find(|(_, worker)| *worker == id);
-        if self.phase == Phase::Running && due.map(|(at, _)| *at) != gate.resume_at {
+        let due = self
+            .ctx
+            .timers
+            .gates
+            .iter()
+            .find(|(_, worker)| *worker == id);
+        if self.ctx.phase == Phase::Running && due.map(|(at, _)| *at) != gate.resume_at {
             return Err(format!("{due:?} is not {:?}", gate.resume_at));
         }
         if !gate.parked.is_empty() && self.takes_clients(id) {

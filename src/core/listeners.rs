@@ -13,10 +13,11 @@
 //!
 //! No wait ever ends for good: `wait_for_address: 30s` says when to complain, not when to give up.
 
+use super::ctx::Phase;
 use super::effect::Effect;
 use super::event::Event;
 use super::instance::{Role, State};
-use super::machine::{Core, Phase};
+use super::machine::Core;
 use super::opposed::FormerTaker;
 use super::time::Mono;
 use crate::config::{OnFailure, Presence};
@@ -200,12 +201,12 @@ impl Core {
     /// All instances of a worker have failed: where that is what is wanted, the listeners that only
     /// such workers take are closed, so that clients are refused instead of waiting in vain.
     pub(super) fn refuse_clients(&mut self, worker: WorkerId) {
-        if self.workers[worker.0 as usize].lifecycle.on_failure != OnFailure::Refuse {
+        if self.workers[worker].lifecycle.on_failure != OnFailure::Refuse {
             return;
         }
         // Who is being replaced may have somebody who takes clients in a moment.
         let has_failed = |user: &WorkerId| {
-            let known = &self.workers[user.0 as usize];
+            let known = &self.workers[*user];
             let all = known.failed > 0 && known.failed as usize == known.slots.len();
             all && !self.is_rolling(*user)
         };
@@ -221,14 +222,14 @@ impl Core {
             self.listeners.refusing.insert(listener);
             let absence = Absence {
                 why: Missing::Other,
-                since: self.now,
+                since: self.ctx.now,
                 tries: 0,
                 trying: false,
                 again: false,
             };
             self.listeners.missing.insert(listener, absence);
-            self.emit(Event::ListenerRefuses { listener });
-            self.effects.push_back(Effect::Unbind { listener });
+            self.ctx.emit(Event::ListenerRefuses { listener });
+            self.ctx.outbox.push(Effect::Unbind { listener });
         }
     }
 
@@ -247,7 +248,7 @@ impl Core {
         let is_taken = |listener: &ListenerId| {
             let users = self.users_of(*listener);
             users.iter().any(|user| {
-                let known = &self.workers[user.0 as usize];
+                let known = &self.workers[*user];
                 known.failed == 0 || known.failed as usize != known.slots.len()
             })
         };
@@ -281,7 +282,7 @@ impl Core {
         if of_it.is_empty() {
             return;
         }
-        for known in &mut self.workers {
+        for known in self.workers.0.values_mut() {
             known.gate.parked.retain(|(id, _)| !of_it.contains(id));
         }
     }
@@ -315,19 +316,19 @@ impl Core {
         self.listeners.due.first().map(|(at, _)| *at)
     }
 
-    pub(super) fn listener_missing(&mut self, now: Mono, listener: ListenerId, why: Missing) {
+    pub(super) fn listener_missing(&mut self, listener: ListenerId, why: Missing) {
         let Some(life) = self.listeners.lives.get(listener.0 as usize) else {
-            self.ignored = self.ignored.saturating_add(1);
+            self.ctx.ignore();
             return;
         };
-        if self.phase >= Phase::Stopping {
+        if self.ctx.phase >= Phase::Stopping {
             return;
         }
         let presence = life.presence;
         let first = !self.listeners.missing.contains_key(&listener);
         let absence = self.listeners.missing.entry(listener).or_insert(Absence {
             why,
-            since: now,
+            since: self.ctx.now,
             tries: 0,
             trying: false,
             again: false,
@@ -338,9 +339,9 @@ impl Core {
         let tries = absence.tries;
         absence.tries = absence.tries.saturating_add(1);
         if first && let Presence::WaitFor(limit) = presence {
-            let at = now + limit;
+            let at = self.ctx.now + limit;
             self.listeners.due.insert((at, Errand::Complain(listener)));
-            self.emit(Event::ListenerAwaited { listener, limit });
+            self.ctx.emit(Event::ListenerAwaited { listener, limit });
         }
         let delay = growing(tries);
         let announces_itself = why == Missing::Address && !matches!(presence, Presence::Optional);
@@ -355,8 +356,8 @@ impl Core {
         } else {
             self.listeners
                 .due
-                .insert((now + delay, Errand::Retry(listener)));
-            self.emit(Event::ListenerMissing {
+                .insert((self.ctx.now + delay, Errand::Retry(listener)));
+            self.ctx.emit(Event::ListenerMissing {
                 listener,
                 again_in: delay,
             });
@@ -364,9 +365,9 @@ impl Core {
         self.watch_addresses_as_needed();
     }
 
-    pub(super) fn listener_bound(&mut self, now: Mono, listener: ListenerId) {
+    pub(super) fn listener_bound(&mut self, listener: ListenerId) {
         let Some(absence) = self.listeners.missing.remove(&listener) else {
-            self.ignored = self.ignored.saturating_add(1);
+            self.ctx.ignore();
             return;
         };
         self.listeners.refusing.remove(&listener);
@@ -374,13 +375,13 @@ impl Core {
         self.listeners.due.retain(|(_, errand)| {
             !matches!(errand, Errand::Retry(id) | Errand::Complain(id) if *id == listener)
         });
-        self.emit(Event::ListenerBound {
+        self.ctx.emit(Event::ListenerBound {
             listener,
-            after: now.since(absence.since),
+            after: self.ctx.now.since(absence.since),
         });
         self.watch_addresses_as_needed();
-        if self.phase == Phase::Running {
-            self.refresh_users(now, listener);
+        if self.ctx.phase == Phase::Running {
+            self.refresh_users(listener);
         }
     }
 
@@ -397,14 +398,14 @@ impl Core {
         }
     }
 
-    pub(super) fn listener_damaged(&mut self, now: Mono, listener: ListenerId, socket: u32) {
-        if self.phase >= Phase::Stopping {
+    pub(super) fn listener_damaged(&mut self, listener: ListenerId, socket: u32) {
+        if self.ctx.phase >= Phase::Stopping {
             return;
         }
-        self.emit(Event::ListenerDamaged { listener, socket });
+        self.ctx.emit(Event::ListenerDamaged { listener, socket });
         let before = self.listeners.damaged.get(&(listener, socket));
-        let wait_until = before.map_or(now, |mending| mending.not_before);
-        let recent = before.filter(|mending| now.since(mending.damaged) < QUIET);
+        let wait_until = before.map_or(self.ctx.now, |mending| mending.not_before);
+        let recent = before.filter(|mending| self.ctx.now.since(mending.damaged) < QUIET);
         let repairs = recent
             .map_or(0, |mending| mending.repairs)
             .saturating_add(1);
@@ -416,22 +417,21 @@ impl Core {
         let mending = Mending {
             failures: before.map_or(0, |mending| mending.failures),
             repairs,
-            damaged: now,
-            not_before: now + pause,
+            damaged: self.ctx.now,
+            not_before: self.ctx.now + pause,
             whole: false,
         };
         self.listeners.damaged.insert((listener, socket), mending);
-        if wait_until > now {
+        if wait_until > self.ctx.now {
             let errand = Errand::Repair(listener, socket);
             self.listeners.due.insert((wait_until, errand));
         } else {
-            self.effects.push_back(Effect::Repair { listener, socket });
+            self.ctx.outbox.push(Effect::Repair { listener, socket });
         }
     }
 
     pub(super) fn listener_repaired(
         &mut self,
-        now: Mono,
         (listener, socket): (ListenerId, u32),
         by: Repaired,
     ) {
@@ -440,27 +440,27 @@ impl Core {
         };
         mending.whole = true;
         mending.failures = 0;
-        self.emit(Event::ListenerRepaired {
+        self.ctx.emit(Event::ListenerRepaired {
             listener,
             socket,
             by,
         });
-        if by == Repaired::AnotherSocket && self.phase == Phase::Running {
+        if by == Repaired::AnotherSocket && self.ctx.phase == Phase::Running {
             // A worker that removes the path when it ends removes the new one as well.
-            match self.count_rebound(now, (listener, socket)) {
-                ..FIGHT => self.refresh_users(now, listener),
-                FIGHT.. => self.vacate(now, (listener, socket)),
+            match self.count_rebound((listener, socket)) {
+                ..FIGHT => self.refresh_users(listener),
+                FIGHT.. => self.vacate((listener, socket)),
             }
         }
     }
 
     /// How often it was bound anew since it was left alone for [`QUIET`].
-    fn count_rebound(&mut self, now: Mono, (listener, socket): (ListenerId, u32)) -> u32 {
+    fn count_rebound(&mut self, (listener, socket): (ListenerId, u32)) -> u32 {
         let known = self.listeners.rebound.entry(listener).or_default();
-        if now.since(known.last) >= QUIET {
+        if self.ctx.now.since(known.last) >= QUIET {
             *known = Rebound::default();
         }
-        known.last = now;
+        known.last = self.ctx.now;
         if known.times == 0 || !known.sockets.insert(socket) {
             known.times = known.times.saturating_add(1);
             known.sockets = BTreeSet::from([socket]);
@@ -469,22 +469,22 @@ impl Core {
     }
 
     /// A socket can be bound anew only when no worker has the old one any more.
-    pub(super) fn socket_is_held(&mut self, now: Mono, (listener, socket): (ListenerId, u32)) {
+    pub(super) fn socket_is_held(&mut self, (listener, socket): (ListenerId, u32)) {
         // Of several sockets of a listener each may be held, and all of them are closed by then.
         let is_vacated = self.listeners.vacated.contains(&listener);
-        if self.phase == Phase::Running && !is_vacated {
-            self.count_rebound(now, (listener, socket));
-            self.vacate(now, (listener, socket));
+        if self.ctx.phase == Phase::Running && !is_vacated {
+            self.count_rebound((listener, socket));
+            self.vacate((listener, socket));
         }
     }
 
     /// Closes a listener, and ends those that have its sockets; then it is bound, and they start again.
     /// Where that did not help either, it comes later each time.
-    fn vacate(&mut self, now: Mono, (listener, socket): (ListenerId, u32)) {
+    fn vacate(&mut self, (listener, socket): (ListenerId, u32)) {
         self.forget_sockets(&[listener]);
         let absence = Absence {
             why: Missing::Other,
-            since: now,
+            since: self.ctx.now,
             tries: 0,
             trying: false,
             again: false,
@@ -498,18 +498,18 @@ impl Core {
             .map_or(0, |known| known.times);
         if times >= FUTILE {
             let again_in = growing(times.saturating_sub(FUTILE).saturating_add(2));
-            let at = now + again_in;
+            let at = self.ctx.now + again_in;
             self.listeners.due.insert((at, Errand::Retry(listener)));
-            self.emit(Event::RepairFutile {
+            self.ctx.emit(Event::RepairFutile {
                 listener,
                 socket,
                 times,
                 again_in,
             });
         } else {
-            self.emit(Event::ListenerVacated { listener, socket });
+            self.ctx.emit(Event::ListenerVacated { listener, socket });
         }
-        self.effects.push_back(Effect::Unbind { listener });
+        self.ctx.outbox.push(Effect::Unbind { listener });
         for worker in self.users_of(listener) {
             self.touched.push(worker);
             self.rolling.insert(worker);
@@ -517,7 +517,7 @@ impl Core {
                 let slot = &self.slots[index];
                 // What is ending already comes back only if it was to.
                 if slot.role != Role::Leaving && slot.state.ending().is_none() {
-                    self.refresh(now, index);
+                    self.refresh(index);
                 }
             }
         }
@@ -526,7 +526,7 @@ impl Core {
     /// The slots of a worker whose processes have its listeners.
     fn holders_of(&self, worker: WorkerId) -> Vec<usize> {
         let mut all = self.slots_of(worker);
-        all.extend(self.workers[worker.0 as usize].others.iter().copied());
+        all.extend(self.workers[worker].others.iter().copied());
         all.retain(|index| {
             let slot = &self.slots[*index];
             slot.connection.is_none() && slot.state.process().is_some()
@@ -557,7 +557,7 @@ impl Core {
     }
 
     /// Gives a listener to the workers that take it and run without it, or with another socket.
-    fn refresh_users(&mut self, now: Mono, listener: ListenerId) {
+    fn refresh_users(&mut self, listener: ListenerId) {
         for worker in self.users_of(listener) {
             if self.waits_for_a_listener(worker) {
                 continue;
@@ -565,16 +565,16 @@ impl Core {
             self.touched.push(worker);
             self.rolling.insert(worker);
             let mut all = self.slots_of(worker);
-            let others = self.workers[worker.0 as usize].others.iter().copied();
+            let others = self.workers[worker].others.iter().copied();
             all.extend(others.filter(|other| self.slots[*other].role == Role::Candidate));
             for index in all {
                 match self.slots[index].state {
                     State::Waiting if !self.is_eager(worker) => {}
-                    State::Waiting => self.spawn(now, index),
+                    State::Waiting => self.spawn(index),
                     State::Starting { ending: None, .. }
                     | State::Activating { .. }
                     | State::Running { .. } => {
-                        self.refresh(now, index);
+                        self.refresh(index);
                     }
                     State::Preparing { .. }
                     | State::Starting { .. }
@@ -588,8 +588,8 @@ impl Core {
         }
     }
 
-    pub(super) fn repair_failed(&mut self, now: Mono, listener: ListenerId, socket: u32) {
-        if self.phase >= Phase::Stopping {
+    pub(super) fn repair_failed(&mut self, listener: ListenerId, socket: u32) {
+        if self.ctx.phase >= Phase::Stopping {
             return;
         }
         let Some(mending) = self.listeners.damaged.get_mut(&(listener, socket)) else {
@@ -597,10 +597,10 @@ impl Core {
         };
         let delay = growing(mending.failures);
         mending.failures = mending.failures.saturating_add(1);
-        mending.not_before = now + delay;
+        mending.not_before = self.ctx.now + delay;
         let errand = Errand::Repair(listener, socket);
-        self.listeners.due.insert((now + delay, errand));
-        self.emit(Event::RepairFailed {
+        self.listeners.due.insert((self.ctx.now + delay, errand));
+        self.ctx.emit(Event::RepairFailed {
             listener,
             socket,
             again_in: delay,
@@ -608,9 +608,9 @@ impl Core {
     }
 
     /// Runs the errands that are due.
-    pub(super) fn run_errands(&mut self, now: Mono) {
+    pub(super) fn run_errands(&mut self) {
         while let Some((at, errand)) = self.listeners.due.first().copied() {
-            if at > now {
+            if at > self.ctx.now {
                 break;
             }
             self.listeners.due.pop_first();
@@ -618,15 +618,15 @@ impl Core {
                 Errand::Retry(listener) => self.try_to_bind(listener),
                 Errand::Complain(listener) => {
                     if let Some(absence) = self.listeners.missing.get(&listener) {
-                        let after = now.since(absence.since);
-                        self.emit(Event::ListenerOverdue { listener, after });
+                        let after = self.ctx.now.since(absence.since);
+                        self.ctx.emit(Event::ListenerOverdue { listener, after });
                     }
                 }
                 Errand::Repair(listener, socket) => {
                     let mending = self.listeners.damaged.get_mut(&(listener, socket));
                     if let Some(mending) = mending.filter(|mending| !mending.whole) {
-                        mending.not_before = now + REPAIR_PAUSE;
-                        self.effects.push_back(Effect::Repair { listener, socket });
+                        mending.not_before = self.ctx.now + REPAIR_PAUSE;
+                        self.ctx.outbox.push(Effect::Repair { listener, socket });
                     }
                 }
             }
@@ -641,7 +641,8 @@ impl Core {
         self.listeners.refusing.clear();
         self.listeners.vacated.clear();
         self.watch_addresses_as_needed();
-        self.effects
+        self.ctx
+            .outbox
             .retain(|effect| !matches!(effect, Effect::Bind { .. } | Effect::Repair { .. }));
     }
 
@@ -656,7 +657,7 @@ impl Core {
         absence.trying = true;
         let retry = |errand: &Errand| matches!(errand, Errand::Retry(id) if *id == listener);
         self.listeners.due.retain(|(_, errand)| !retry(errand));
-        self.effects.push_back(Effect::Bind { listener });
+        self.ctx.outbox.push(Effect::Bind { listener });
     }
 
     fn watch_addresses_as_needed(&mut self) {
@@ -664,7 +665,7 @@ impl Core {
         let wanted = missing.any(|absence| absence.why == Missing::Address);
         if wanted != self.listeners.watching {
             self.listeners.watching = wanted;
-            self.effects.push_back(Effect::WatchAddresses { wanted });
+            self.ctx.outbox.push(Effect::WatchAddresses { wanted });
         }
     }
 }

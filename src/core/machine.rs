@@ -1,6 +1,7 @@
 //! The core itself: inputs in, effects out.
 
 use super::connections::Connections;
+use super::ctx::{Ctx, Phase};
 use super::effect::{Effect, Scope};
 use super::event::Event;
 use super::gate::Gate;
@@ -13,13 +14,12 @@ use super::process::News;
 use super::reload::Reloading;
 use super::replan::Replanning;
 use super::rollout::{Degraded, Rollout, Target};
-use super::signals::{SIGCONT, SIGKILL};
+use super::signals::SIGCONT;
 use super::time::Mono;
-
 use crate::config::KillMode;
 use crate::plan::{Activation, Lifecycle, WorkerId};
-
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 /// The exit status of a listend that was asked to stop.
@@ -31,9 +31,9 @@ const EXIT_STOPPED: u8 = 0;
 /// [`Input::Stop`] and [`Input::Start`], which concern all of them.
 #[derive(Debug, Clone)]
 pub struct Core {
-    pub(super) workers: Vec<Worker>,
-    /// The time of the last input.
-    pub(super) now: Mono,
+    pub(super) workers: Workers,
+    /// What an input is handled with, and what all workers share.
+    pub(super) ctx: Ctx,
     /// Every instance and every connection.
     pub(super) slots: Vec<Slot>,
     /// The slots of connections that are over, and of instances that are no longer wanted.
@@ -48,8 +48,6 @@ pub struct Core {
     pub(super) told_up: bool,
     /// The rollouts under way, by worker.
     pub(super) rollouts: BTreeMap<WorkerId, Rollout>,
-    /// When which rollout is to be looked at again.
-    pub(super) rollouts_due: BTreeSet<(Mono, WorkerId)>,
     /// Those of them that something has happened to.
     pub(super) rolling: BTreeSet<WorkerId>,
     /// The reload under way.
@@ -62,25 +60,13 @@ pub struct Core {
     pub(super) changed: Vec<usize>,
     /// The connections that are being accepted, and for whom.
     pub(super) accepting: BTreeMap<ConnectionId, WorkerId>,
-    pub(super) next_connection: ConnectionId,
-    /// When which gate is to be looked at again.
-    pub(super) gates_due: BTreeSet<(Mono, WorkerId)>,
     /// The workers whose gates may have opened.
     pub(super) touched: Vec<WorkerId>,
-    /// The index into `slots` for every process there is. A tree and not a hash table, whose
-    /// seed would be taken from the operating system.
-    pub(super) processes: BTreeMap<ProcessId, usize>,
-    /// The deadlines of all states, as (when, index into `slots`).
-    pub(super) deadlines: BTreeSet<(Mono, usize)>,
     /// The listeners that are not as they should be.
     pub(super) listeners: Listeners,
-    pub(super) next_process: ProcessId,
-    pub(super) phase: Phase,
     pub(super) when_done: WhenDone,
     /// The exit status that the instances add up to: that of the first that did not end well.
     pub(super) verdict: u8,
-    pub(super) effects: VecDeque<Effect>,
-    pub(super) ignored: u64,
 }
 
 /// What listend does when no instance runs or will run again, without having been asked to stop.
@@ -92,19 +78,38 @@ pub enum WhenDone {
     Exit,
 }
 
-/// How far listend is, in the order in which it gets there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
-    /// Listeners are not bound yet.
-    Idle,
-    /// Workers run.
-    Running,
-    /// Workers were asked to stop.
-    Stopping,
-    /// Workers were killed.
-    Hurried,
-    /// [`Effect::Exit`] was given; nothing follows.
-    Exited,
+/// All workers by their numbers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Workers(pub(super) BTreeMap<WorkerId, Worker>);
+
+impl Workers {
+    pub(super) fn get(&self, id: WorkerId) -> Option<&Worker> {
+        self.0.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.0.get_mut(&id)
+    }
+
+    pub(super) fn ids(&self) -> Vec<WorkerId> {
+        self.0.keys().copied().collect()
+    }
+}
+
+impl Index<WorkerId> for Workers {
+    type Output = Worker;
+
+    fn index(&self, id: WorkerId) -> &Worker {
+        &self.0[&id]
+    }
+}
+
+impl IndexMut<WorkerId> for Workers {
+    fn index_mut(&mut self, id: WorkerId) -> &mut Worker {
+        // A worker is there as long as anything names it, as an element of a vector would be.
+        #[expect(clippy::expect_used, reason = "as indexing does")]
+        self.0.get_mut(&id).expect("a worker that is there")
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -193,34 +198,25 @@ impl Core {
     /// A core without workers.
     fn empty(when_done: WhenDone) -> Core {
         Core {
-            workers: Vec::new(),
+            workers: Workers::default(),
+            ctx: Ctx::new(),
             slots: Vec::new(),
             helpers: Helpers::default(),
             awaited: BTreeSet::new(),
             let_go: BTreeSet::new(),
             told_up: false,
             rollouts: BTreeMap::new(),
-            rollouts_due: BTreeSet::new(),
             rolling: BTreeSet::new(),
             replanning: None,
-            now: Mono(0),
             jobs: Vec::new(),
             reloads: Vec::new(),
             changed: Vec::new(),
             vacant: Vec::new(),
             accepting: BTreeMap::new(),
-            next_connection: ConnectionId(0),
-            gates_due: BTreeSet::new(),
             touched: Vec::new(),
-            processes: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
             listeners: Listeners::default(),
-            next_process: ProcessId(0),
-            phase: Phase::Idle,
             when_done,
             verdict: 0,
-            effects: VecDeque::new(),
-            ignored: 0,
         }
     }
 
@@ -247,11 +243,8 @@ impl Core {
             connections: Connections::default(),
         };
         // Those of whoever had its number before.
-        self.gates_due.retain(|(_, worker)| *worker != id);
-        match self.workers.get_mut(id.0 as usize) {
-            Some(place) => *place = fresh,
-            None => self.workers.push(fresh),
-        }
+        self.ctx.timers.gates.retain(|(_, worker)| *worker != id);
+        self.workers.0.insert(id, fresh);
         for number in 0..instances {
             self.add_instance(id, number, State::Waiting);
         }
@@ -259,54 +252,54 @@ impl Core {
 
     /// Takes in what happened at `now`.
     pub fn handle(&mut self, now: Mono, input: Input) {
-        self.now = now;
+        self.ctx.now = now;
         match input {
-            Input::Start => self.start(now),
-            Input::Spawned { process } => self.hear(now, process, News::Spawned),
-            Input::ExecSucceeded { process } => self.hear(now, process, News::ExecSucceeded),
+            Input::Start => self.start(),
+            Input::Spawned { process } => self.hear(process, News::Spawned),
+            Input::ExecSucceeded { process } => self.hear(process, News::ExecSucceeded),
             Input::LaunchFailed { process, failure } => {
-                self.hear(now, process, News::LaunchFailed(failure));
+                self.hear(process, News::LaunchFailed(failure));
             }
             Input::MainExited { process, status } => {
-                self.hear(now, process, News::MainExited(status));
+                self.hear(process, News::MainExited(status));
             }
-            Input::Exited { process, status } => self.hear(now, process, News::Exited(status)),
-            Input::Notified { process, notice } => self.notified(now, process, notice),
-            Input::Evidence { process, evidence } => self.evidence(now, process, evidence),
-            Input::Stop => self.stop(now),
-            Input::ListenerMissing { listener, why } => self.listener_missing(now, listener, why),
-            Input::ListenerBound { listener } => self.listener_bound(now, listener),
+            Input::Exited { process, status } => self.hear(process, News::Exited(status)),
+            Input::Notified { process, notice } => self.notified(process, notice),
+            Input::Evidence { process, evidence } => self.evidence(process, evidence),
+            Input::Stop => self.stop(),
+            Input::ListenerMissing { listener, why } => self.listener_missing(listener, why),
+            Input::ListenerBound { listener } => self.listener_bound(listener),
             Input::AddressesChanged => self.addresses_changed(),
             Input::ListenerDamaged { listener, socket } => {
-                self.listener_damaged(now, listener, socket);
+                self.listener_damaged(listener, socket);
             }
             Input::ListenerRepaired {
                 listener,
                 socket,
                 by,
-            } => self.listener_repaired(now, (listener, socket), by),
-            Input::SocketHeld { listener, socket } => self.socket_is_held(now, (listener, socket)),
-            Input::RepairFailed { listener, socket } => self.repair_failed(now, listener, socket),
-            Input::ClientWaits { listener, socket } => self.client_waits(now, listener, socket),
-            Input::Accepted { connection, source } => self.accepted(now, connection, source),
-            Input::NotAccepted { connection, why } => self.not_accepted(now, connection, why),
-            Input::Looked { worker, waiting } => self.looked(now, worker, waiting),
+            } => self.listener_repaired((listener, socket), by),
+            Input::SocketHeld { listener, socket } => self.socket_is_held((listener, socket)),
+            Input::RepairFailed { listener, socket } => self.repair_failed(listener, socket),
+            Input::ClientWaits { listener, socket } => self.client_waits(listener, socket),
+            Input::Accepted { connection, source } => self.accepted(connection, source),
+            Input::NotAccepted { connection, why } => self.not_accepted(connection, why),
+            Input::Looked { worker, waiting } => self.looked(worker, waiting),
             Input::Operate {
                 ticket,
                 worker,
                 command,
-            } => self.operate(now, ticket, worker, command),
-            Input::Tick => self.tick(now),
+            } => self.operate(ticket, worker, command),
+            Input::Tick => self.tick(),
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// What follows from every input.
-    pub(super) fn settle(&mut self, now: Mono) {
+    pub(super) fn settle(&mut self) {
         self.bind_what_is_vacant();
         loop {
-            self.start_what_was_opposed(now);
-            self.advance_rollouts(now);
+            self.start_what_was_opposed();
+            self.advance_rollouts();
             // A rollout that turns back, once, keeps what others have waited for.
             if self.let_go.is_empty() {
                 break;
@@ -322,17 +315,13 @@ impl Core {
 
     /// The next thing to do, oldest first. Answers may be handed in before the rest is taken.
     pub fn next_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        self.ctx.outbox.pop()
     }
 
     /// When to hand in [`Input::Tick`] unless something else happens before.
     pub fn deadline(&self) -> Option<Mono> {
-        let instances = self.deadlines.first().map(|(at, _)| *at);
-        let gates = self.gates_due.first().map(|(at, _)| *at);
-        let rollouts = self.rollouts_due.first().map(|(at, _)| *at);
-        let all = instances.into_iter().chain(gates).chain(rollouts);
-        let all = all.chain(self.helpers.deadline());
-        all.chain(self.errand_due()).min()
+        let errands = self.errand_due();
+        errands.into_iter().chain(self.ctx.timers.deadline()).min()
     }
 
     /// Every instance and its state, worker by worker; then every connection.
@@ -357,7 +346,7 @@ impl Core {
 
     /// The place of an instance or of a connection.
     pub(super) fn find(&self, instance: InstanceId) -> Option<usize> {
-        let worker = self.workers.get(instance.worker.0 as usize)?;
+        let worker = self.workers.get(instance.worker)?;
         let is_it = |index: &usize| self.slots[*index].instance == instance;
         let in_place = worker.slots.get(instance.index as usize).copied();
         let known = in_place.filter(is_it);
@@ -377,53 +366,42 @@ impl Core {
 
     /// How many inputs named a process that is not there, or said what cannot be true of it.
     pub fn ignored_inputs(&self) -> u64 {
-        self.ignored
+        self.ctx.ignored
     }
 
-    fn start(&mut self, now: Mono) {
-        if self.phase != Phase::Idle {
+    fn start(&mut self) {
+        if self.ctx.phase != Phase::Idle {
             return;
         }
-        self.phase = Phase::Running;
+        self.ctx.phase = Phase::Running;
         for index in 0..self.slots.len() {
-            self.slots[index].since = now;
+            self.slots[index].since = self.ctx.now;
             let worker = self.slots[index].instance.worker;
             if self.is_eager(worker) && !self.waits_for_a_listener(worker) {
                 self.awaited.insert(index);
-                self.spawn(now, index);
+                self.spawn(index);
             }
         }
         self.touch_all();
     }
 
     pub(super) fn is_eager(&self, worker: WorkerId) -> bool {
-        let lifecycle = self
-            .workers
-            .get(worker.0 as usize)
-            .map(|known| &known.lifecycle);
+        let lifecycle = self.workers.get(worker).map(|known| &known.lifecycle);
         lifecycle.is_some_and(|lifecycle| lifecycle.activation == Activation::Eager)
     }
 
     pub(super) fn touch_all(&mut self) {
-        let workers = (0..).map(WorkerId).take(self.workers.len());
-        self.touched.extend(workers);
+        self.touched.extend(self.workers.ids());
     }
 
     /// The indices of a worker's instances.
     pub(super) fn slots_of(&self, worker: WorkerId) -> Vec<usize> {
-        let worker = self.workers.get(worker.0 as usize);
+        let worker = self.workers.get(worker);
         worker.map_or(Vec::new(), |worker| worker.slots.clone())
     }
 
-    pub(super) fn allot_process(&mut self) -> ProcessId {
-        let process = self.next_process;
-        // Not exhaustible: at a million a second this takes half a million years.
-        self.next_process = ProcessId(process.0.saturating_add(1));
-        process
-    }
-
     /// Starts an instance, or first the command before it.
-    pub(super) fn spawn(&mut self, now: Mono, index: usize) {
+    pub(super) fn spawn(&mut self, index: usize) {
         self.bring_up_to_date(index);
         let slot = &mut self.slots[index];
         slot.starts = slot.starts.saturating_add(1);
@@ -439,16 +417,16 @@ impl Core {
         slot.told_interval = None;
         slot.hidden = 0;
         if let (Some(timeout), None) = (slot.life.hooks.before_start, slot.connection) {
-            self.prepare(now, index, timeout);
+            self.prepare(index, timeout);
         } else {
-            self.launch(now, index);
+            self.launch(index);
         }
     }
 
-    pub(super) fn launch(&mut self, now: Mono, index: usize) {
-        let process = self.allot_process();
+    pub(super) fn launch(&mut self, index: usize) {
+        let process = self.ctx.ids.process();
         let slot = &self.slots[index];
-        self.effects.push_back(Effect::Spawn {
+        self.ctx.outbox.push(Effect::Spawn {
             process,
             instance: slot.instance,
             edition: slot.edition,
@@ -459,7 +437,7 @@ impl Core {
             index,
             State::Starting {
                 process,
-                since: now,
+                since: self.ctx.now,
                 launch: Launch::Forking,
                 ending: None,
             },
@@ -468,57 +446,60 @@ impl Core {
 
     /// Does what is due. Each turn of the loop takes a deadline away and none gives a new one, so
     /// that it ends and the deadline is later than `now` afterwards.
-    fn tick(&mut self, now: Mono) {
-        self.run_errands(now);
-        self.resume_gates(now);
-        self.helpers_timed_out(now);
-        while let Some((at, index)) = self.deadlines.first().copied() {
-            if at > now {
+    fn tick(&mut self) {
+        self.run_errands();
+        self.resume_gates();
+        self.helpers_timed_out();
+        while let Some((at, index)) = self.ctx.timers.runs.first().copied() {
+            if at > self.ctx.now {
                 break;
             }
             match self.slots[index].state {
-                State::Backoff { .. } if self.is_on_demand(index) => self.rested(now, index),
-                State::Backoff { .. } => self.start_again(now, index),
+                State::Backoff { .. } if self.is_on_demand(index) => self.rested(index),
+                State::Backoff { .. } => self.start_again(index),
                 State::Starting { process, .. } | State::Stopping { process, .. } => {
-                    self.stop_timed_out(now, index, process);
+                    self.stop_timed_out(index, process);
                 }
-                State::Activating { process, .. } => self.not_ready_yet(now, index, process),
+                State::Activating { process, .. } => self.not_ready_yet(index, process),
                 State::Running { process, until, .. } => match until {
                     _ if self.slots[index]
                         .rereads_until()
-                        .is_some_and(|until| until <= now) =>
+                        .is_some_and(|until| until <= self.ctx.now) =>
                     {
                         self.rereads_too_long(index);
                     }
-                    Some(until) if until <= now => self.connection_timed_out(now, index, process),
-                    Some(_) | None => self.is_silent(now, index, process),
+                    Some(until) if until <= self.ctx.now => {
+                        self.connection_timed_out(index, process)
+                    }
+                    Some(_) | None => self.is_silent(index, process),
                 },
-                State::Failed { .. } => self.cooled_down(now, index),
+                State::Failed { .. } => self.cooled_down(index),
                 // Without a deadline, so that none leads here.
                 State::Waiting
                 | State::Preparing { .. }
                 | State::Cleaning { .. }
                 | State::Stopped => {
-                    self.deadlines.pop_first();
+                    self.ctx.timers.runs.pop_first();
                 }
             }
         }
-        self.rollouts_are_due(now);
+        self.rollouts_are_due();
     }
 
     fn exit_if_all_stopped(&mut self) {
-        let code = match (self.phase, self.when_done) {
+        let code = match (self.ctx.phase, self.when_done) {
             (Phase::Stopping | Phase::Hurried, _) => EXIT_STOPPED,
             (Phase::Running, WhenDone::Exit) if self.is_done() => self.verdict,
             (Phase::Idle | Phase::Running | Phase::Exited, _) => return,
         };
-        if !self.processes.is_empty() || !self.accepting.is_empty() || !self.helpers.is_empty() {
+        if !self.ctx.processes.is_empty() || !self.accepting.is_empty() || !self.helpers.is_empty()
+        {
             return;
         }
-        self.phase = Phase::Exited;
-        self.effects.push_back(Effect::CloseListeners);
-        self.emit(Event::AllStopped);
-        self.effects.push_back(Effect::Exit { code });
+        self.ctx.phase = Phase::Exited;
+        self.ctx.outbox.push(Effect::CloseListeners);
+        self.ctx.emit(Event::AllStopped);
+        self.ctx.outbox.push(Effect::Exit { code });
     }
 
     /// Whether no instance runs or will run again.
@@ -530,9 +511,9 @@ impl Core {
             )
         };
         let eager = |worker: &Worker| worker.lifecycle.activation == Activation::Eager;
-        self.processes.is_empty()
+        self.ctx.processes.is_empty()
             && self.helpers.is_empty()
-            && self.workers.iter().all(eager)
+            && self.workers.0.values().all(eager)
             && self.slots.iter().all(over)
     }
 
@@ -540,14 +521,14 @@ impl Core {
     /// the indices cannot disagree with the states.
     pub(super) fn become_state(&mut self, index: usize, state: State) {
         let slot = &mut self.slots[index];
-        let worker = &mut self.workers[slot.instance.worker.0 as usize];
+        let worker = &mut self.workers[slot.instance.worker];
         let old = std::mem::replace(&mut slot.state, state);
         if slot.role == Role::Instance {
             worker.failed -= u32::from(matches!(old, State::Failed { .. }));
             worker.failed += u32::from(matches!(state, State::Failed { .. }));
         }
         if std::mem::discriminant(&old) != std::mem::discriminant(&state) {
-            slot.since = self.now;
+            slot.since = self.ctx.now;
         }
         if let State::Running { .. }
         | State::Backoff { .. }
@@ -566,14 +547,14 @@ impl Core {
         }
         if old.process() != state.process() {
             if let Some(process) = old.process() {
-                self.processes.remove(&process);
+                self.ctx.processes.remove(&process);
             }
             let is_over = state.process().is_none();
             if is_over && (slot.role == Role::Leaving || slot.edition != worker.edition) {
                 self.let_go.insert((slot.instance.worker, slot.edition));
             }
             if let Some(process) = state.process() {
-                self.processes.insert(process, index);
+                self.ctx.processes.insert(process, index);
             }
         }
         self.reschedule(index);
@@ -589,10 +570,10 @@ impl Core {
         let before = std::mem::replace(&mut slot.due, at);
         if before != at {
             if let Some(before) = before {
-                self.deadlines.remove(&(before, index));
+                self.ctx.timers.runs.remove(&(before, index));
             }
             if let Some(at) = at {
-                self.deadlines.insert((at, index));
+                self.ctx.timers.runs.insert((at, index));
             }
         }
     }
@@ -600,7 +581,7 @@ impl Core {
     /// Makes a slot something else to its worker.
     pub(super) fn become_role(&mut self, index: usize, role: Role) {
         let slot = &mut self.slots[index];
-        let worker = &mut self.workers[slot.instance.worker.0 as usize];
+        let worker = &mut self.workers[slot.instance.worker];
         let old = std::mem::replace(&mut slot.role, role);
         let has_failed = u32::from(matches!(slot.state, State::Failed { .. }));
         match (old, role) {
@@ -612,7 +593,7 @@ impl Core {
     }
 
     pub(super) fn worker(&self, index: usize) -> &Worker {
-        &self.workers[self.slots[index].instance.worker.0 as usize]
+        &self.workers[self.slots[index].instance.worker]
     }
 
     pub(super) fn ask_to_stop(&mut self, index: usize, process: ProcessId) {
@@ -624,23 +605,11 @@ impl Core {
         };
         // A process that is stopped (SIGSTOP, a debugger) acts on no signal until it continues.
         for signal in [stop, SIGCONT] {
-            self.effects.push_back(Effect::Signal {
+            self.ctx.outbox.push(Effect::Signal {
                 process,
                 signal,
                 scope,
             });
         }
-    }
-
-    pub(super) fn kill(&mut self, process: ProcessId) {
-        self.effects.push_back(Effect::Signal {
-            process,
-            signal: SIGKILL,
-            scope: Scope::Group,
-        });
-    }
-
-    pub(super) fn emit(&mut self, event: Event) {
-        self.effects.push_back(Effect::Emit(event));
     }
 }

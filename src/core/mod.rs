@@ -11,6 +11,7 @@
 
 mod backoff;
 mod connections;
+mod ctx;
 mod demand;
 mod effect;
 mod event;

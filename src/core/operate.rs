@@ -9,14 +9,14 @@
 //! until it is started again. Its listeners stay bound: clients wait.
 
 use super::backoff::History;
+use super::ctx::Phase;
 use super::demand::AT_NEXT_CLIENT;
 use super::effect::{Effect, Scope};
 use super::event::Next;
 use super::input::{InstanceId, ProcessId};
 use super::instance::{Role, Slot, State};
-use super::machine::{Core, Phase};
+use super::machine::Core;
 use super::replan::Bad;
-use super::time::Mono;
 use crate::plan::{Activation, ListenerId, WorkerId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -139,31 +139,24 @@ pub(super) struct Resized {
 }
 
 impl Core {
-    pub(super) fn operate(
-        &mut self,
-        now: Mono,
-        ticket: Ticket,
-        worker: WorkerId,
-        command: Command,
-    ) {
-        if let Err(why) = self.try_to_operate(now, ticket, worker, command) {
-            self.answer(ticket, Answer::Refused(why));
+    pub(super) fn operate(&mut self, ticket: Ticket, worker: WorkerId, command: Command) {
+        if let Err(why) = self.try_to_operate(ticket, worker, command) {
+            self.ctx.answer(ticket, Answer::Refused(why));
         }
         self.announce(ticket);
     }
 
     fn try_to_operate(
         &mut self,
-        now: Mono,
         ticket: Ticket,
         worker: WorkerId,
         command: Command,
     ) -> Result<(), Refused> {
-        let known = self.workers.get(worker.0 as usize);
+        let known = self.workers.get(worker);
         if known.is_none_or(|known| known.removed) {
             return Err(Refused::NoSuchWorker);
         }
-        if self.phase != Phase::Running {
+        if self.ctx.phase != Phase::Running {
             return Err(Refused::NotRunning);
         }
         let is_rolling = self.is_rolling(worker);
@@ -173,7 +166,7 @@ impl Core {
                 let reload_waits = self.supersede(worker);
                 if is_rolling {
                     self.cancel_rollout(worker);
-                    self.workers[worker.0 as usize].outdated = true;
+                    self.workers[worker].outdated = true;
                 }
                 if reload_waits || is_rolling {
                     self.replanned(worker, None);
@@ -192,26 +185,22 @@ impl Core {
             | Command::Reload => {}
         }
         match command {
-            Command::Start => self.start_worker(now, ticket, worker),
+            Command::Start => self.start_worker(ticket, worker),
             Command::Stop => {
-                self.stop_worker(now, ticket, worker);
+                self.stop_worker(ticket, worker);
                 Ok(())
             }
-            Command::Restart => self.restart_worker(now, ticket, worker),
-            Command::Scale(instances) => self.scale_worker(now, ticket, worker, instances),
+            Command::Restart => self.restart_worker(ticket, worker),
+            Command::Scale(instances) => self.scale_worker(ticket, worker, instances),
             Command::Signal(number) => self.signal_worker(ticket, worker, number),
-            Command::Reload => self.reload_worker(now, ticket, worker),
+            Command::Reload => self.reload_worker(ticket, worker),
             Command::Reset => {
-                self.reset_worker(now, worker);
+                self.reset_worker(worker);
                 self.forgive_connections(worker);
-                self.answer(ticket, Answer::Done);
+                self.ctx.answer(ticket, Answer::Done);
                 Ok(())
             }
         }
-    }
-
-    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) {
-        self.effects.push_back(Effect::Answer { ticket, answer });
     }
 
     /// Another command or a reload is there for the worker: whoever waits for the one under way is
@@ -227,7 +216,8 @@ impl Core {
         });
         for waiter in &told {
             if let Waiter::Asked(ticket) = waiter {
-                self.answer(*ticket, Answer::Refused(Refused::Superseded));
+                self.ctx
+                    .answer(*ticket, Answer::Refused(Refused::Superseded));
             }
         }
         told.contains(&Waiter::Reload)
@@ -246,7 +236,7 @@ impl Core {
         rollout.tickets.push(ticket);
         let (done, of) = (rollout.done, rollout.of);
         if of > 0 {
-            self.answer(ticket, Answer::Progress { done, of });
+            self.ctx.answer(ticket, Answer::Progress { done, of });
         }
     }
 
@@ -275,7 +265,8 @@ impl Core {
             });
         }
         for ticket in told {
-            self.answer(ticket, Answer::NotBound { listener, again_in });
+            self.ctx
+                .answer(ticket, Answer::NotBound { listener, again_in });
         }
     }
 
@@ -297,13 +288,13 @@ impl Core {
         let of_it = |job: &&Job| job.waiter == Waiter::Asked(ticket);
         let job = self.jobs.iter().find(of_it);
         if let Some(of) = job.map(|job| job.of).filter(|of| *of > 0) {
-            self.answer(ticket, Answer::Progress { done: 0, of });
+            self.ctx.answer(ticket, Answer::Progress { done: 0, of });
         }
     }
 
     /// Starts what does not run. Answers which of its slots are to run now.
-    fn rouse(&mut self, now: Mono, worker: WorkerId) -> Vec<usize> {
-        self.workers[worker.0 as usize].stopped = false;
+    fn rouse(&mut self, worker: WorkerId) -> Vec<usize> {
+        self.workers[worker].stopped = false;
         self.touched.push(worker);
         self.take_clients_again(worker);
         let is_eager = self.is_eager(worker);
@@ -320,7 +311,7 @@ impl Core {
                 State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
                     self.redefine(index);
                     if is_eager {
-                        self.start_again(now, index);
+                        self.start_again(index);
                         wanted.push(index);
                     } else {
                         self.become_state(index, State::Waiting);
@@ -348,29 +339,29 @@ impl Core {
         wanted
     }
 
-    fn start_worker(&mut self, now: Mono, ticket: Ticket, worker: WorkerId) -> Result<(), Refused> {
+    fn start_worker(&mut self, ticket: Ticket, worker: WorkerId) -> Result<(), Refused> {
         if self.is_eager(worker) && self.lacks_a_listener(worker) {
             return Err(Refused::WaitsForListener);
         }
-        if self.workers[worker.0 as usize].given_up.is_some() && self.is_down(worker) {
-            return self.restart_worker(now, ticket, worker);
+        if self.workers[worker].given_up.is_some() && self.is_down(worker) {
+            return self.restart_worker(ticket, worker);
         }
-        let wanted = self.rouse(now, worker);
+        let wanted = self.rouse(worker);
         self.begin(Waiter::Asked(ticket), worker, Goal::Up, wanted);
         Ok(())
     }
 
     /// Whether no instance of a worker has a process.
     fn is_down(&self, worker: WorkerId) -> bool {
-        let slots = &self.workers[worker.0 as usize].slots;
+        let slots = &self.workers[worker].slots;
         let mut slots = slots.iter().map(|index| &self.slots[*index]);
         slots.all(|slot| !slot.state.is_busy())
     }
 
-    fn stop_worker(&mut self, now: Mono, ticket: Ticket, worker: WorkerId) {
-        self.workers[worker.0 as usize].stopped = true;
+    fn stop_worker(&mut self, ticket: Ticket, worker: WorkerId) {
+        self.workers[worker].stopped = true;
         let mut all = self.slots_of(worker);
-        all.extend(&self.workers[worker.0 as usize].others);
+        all.extend(&self.workers[worker].others);
         let connections = self
             .slots
             .iter()
@@ -381,7 +372,7 @@ impl Core {
         for index in all {
             self.slots[index].again = false;
             let is_busy = self.slots[index].state.is_busy();
-            self.stop_instance(now, index);
+            self.stop_instance(index);
             if is_busy {
                 live.push(index);
             }
@@ -390,50 +381,44 @@ impl Core {
         self.begin(Waiter::Asked(ticket), worker, Goal::Down, live);
     }
 
-    fn restart_worker(
-        &mut self,
-        now: Mono,
-        ticket: Ticket,
-        worker: WorkerId,
-    ) -> Result<(), Refused> {
+    fn restart_worker(&mut self, ticket: Ticket, worker: WorkerId) -> Result<(), Refused> {
         if self.is_eager(worker) && self.lacks_a_listener(worker) {
             return Err(Refused::WaitsForListener);
         }
-        let to = self.workers[worker.0 as usize].given_up.clone();
+        let to = self.workers[worker].given_up.clone();
         if to.is_none() && self.is_eager(worker) && self.is_down(worker) && !self.is_rolling(worker)
         {
             // There is nothing to go back to.
             if self.supersede(worker) {
                 self.replanned(worker, None);
             }
-            return self.start_worker(now, ticket, worker);
+            return self.start_worker(ticket, worker);
         }
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker];
         known.stopped = false;
         self.touched.push(worker);
-        let of = self.roll_out(now, worker, Some(ticket), to);
+        let of = self.roll_out(worker, Some(ticket), to);
         if of > 0 {
-            self.answer(ticket, Answer::Progress { done: 0, of });
+            self.ctx.answer(ticket, Answer::Progress { done: 0, of });
         }
         Ok(())
     }
 
     fn scale_worker(
         &mut self,
-        now: Mono,
         ticket: Ticket,
         worker: WorkerId,
         instances: u32,
     ) -> Result<(), Refused> {
-        let known = &self.workers[worker.0 as usize];
+        let known = &self.workers[worker];
         if let Activation::PerConnection(_) = known.lifecycle.activation {
             return Err(Refused::NoInstances);
         }
         if self.supersede(worker) {
             self.replanned(worker, None);
         }
-        self.workers[worker.0 as usize].wanted = instances;
-        let mut resized = self.resize(now, worker, instances);
+        self.workers[worker].wanted = instances;
+        let mut resized = self.resize(worker, instances);
         if resized.slots.is_empty() {
             resized = self.on_their_way(worker);
         }
@@ -443,7 +428,7 @@ impl Core {
 
     /// What a command before has begun.
     fn on_their_way(&self, worker: WorkerId) -> Resized {
-        let known = &self.workers[worker.0 as usize];
+        let known = &self.workers[worker];
         let starts = |index: &usize| match self.slots[*index].state {
             State::Preparing { cancelled, .. } => !cancelled,
             State::Starting { ending, .. } => ending.is_none(),
@@ -470,16 +455,16 @@ impl Core {
     }
 
     /// Has a worker run so many instances.
-    pub(super) fn resize(&mut self, now: Mono, worker: WorkerId, instances: u32) -> Resized {
-        let known = &self.workers[worker.0 as usize];
+    pub(super) fn resize(&mut self, worker: WorkerId, instances: u32) -> Resized {
+        let known = &self.workers[worker];
         let before = known.slots.len();
         let after = instances as usize;
         if after > before && !known.stopped {
             self.take_clients_again(worker);
         }
-        let known = &self.workers[worker.0 as usize];
+        let known = &self.workers[worker];
         // A pool that clients start grows at once only if it runs.
-        let starts = self.phase == Phase::Running
+        let starts = self.ctx.phase == Phase::Running
             && !known.stopped
             && (self.is_eager(worker) && !self.waits_for_a_listener(worker)
                 || known.counts.with_process > 0);
@@ -492,19 +477,19 @@ impl Core {
         for number in before..after {
             let index = self.add_instance(worker, number as u32, state);
             if starts {
-                self.spawn(now, index);
+                self.spawn(index);
                 wanted.push(index);
             }
         }
         if after < before {
-            let known = &mut self.workers[worker.0 as usize];
+            let known = &mut self.workers[worker];
             let leaving = known.slots.split_off(after);
             known.others.extend(&leaving);
             for index in leaving {
                 if self.slots[index].state.is_busy() {
                     wanted.push(index);
                 }
-                self.dismiss(now, index);
+                self.dismiss(index);
             }
         }
         let goal = if after < before { Goal::Down } else { Goal::Up };
@@ -517,7 +502,7 @@ impl Core {
     /// Has the worker be of another generation if one of this number and its present generation is
     /// still there: on its way out, or in.
     pub(super) fn find_name(&mut self, worker: WorkerId, number: u32) {
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker];
         let has_it = |index: &usize| {
             let one = self.slots[*index].instance;
             (one.index, one.generation) == (number, known.generation)
@@ -531,17 +516,17 @@ impl Core {
     /// A slot for one more instance.
     pub(super) fn add_instance(&mut self, worker: WorkerId, number: u32, state: State) -> usize {
         self.find_name(worker, number);
-        let known = &self.workers[worker.0 as usize];
+        let known = &self.workers[worker];
         let instance = InstanceId {
             worker,
             index: number,
             generation: known.generation,
         };
         let life = Arc::clone(&known.lifecycle);
-        let slot = Slot::new(instance, known.edition, life, self.now);
+        let slot = Slot::new(instance, known.edition, life, self.ctx.now);
         let index = self.take_slot(slot);
         self.become_role(index, Role::Instance);
-        self.workers[worker.0 as usize].slots.push(index);
+        self.workers[worker].slots.push(index);
         self.become_state(index, state);
         index
     }
@@ -580,24 +565,24 @@ impl Core {
             return Err(Refused::NoProcess);
         }
         for (process, scope) in running {
-            self.effects.push_back(Effect::Signal {
+            self.ctx.outbox.push(Effect::Signal {
                 process,
                 signal,
                 scope,
             });
         }
-        self.answer(ticket, Answer::Done);
+        self.ctx.answer(ticket, Answer::Done);
         Ok(())
     }
 
-    fn reset_worker(&mut self, now: Mono, worker: WorkerId) {
+    fn reset_worker(&mut self, worker: WorkerId) {
         self.take_clients_again(worker);
         let waits = self.waits_for_a_listener(worker);
         for index in self.slots_of(worker) {
             self.slots[index].history = History::default();
             if let State::Failed { .. } = self.slots[index].state {
                 if self.is_eager(worker) && !waits {
-                    self.start_again(now, index);
+                    self.start_again(index);
                 } else {
                     self.become_state(index, State::Waiting);
                 }
@@ -629,13 +614,15 @@ impl Core {
                     job.done += 1;
                     let (done, of) = (job.done, job.of);
                     if let Waiter::Asked(ticket) = job.waiter {
-                        self.answer(ticket, Answer::Progress { done, of });
+                        self.ctx.answer(ticket, Answer::Progress { done, of });
                     }
                 }
                 Some(false) => {
                     let instance = self.slots[*index].instance;
                     match job.waiter {
-                        Waiter::Asked(ticket) => self.answer(ticket, Answer::Failed { instance }),
+                        Waiter::Asked(ticket) => {
+                            self.ctx.answer(ticket, Answer::Failed { instance })
+                        }
                         Waiter::Reload => self.replanned(job.worker, Some(Bad::NotUp(instance))),
                     }
                     return false;
@@ -646,7 +633,7 @@ impl Core {
             return true;
         }
         match job.waiter {
-            Waiter::Asked(ticket) => self.answer(ticket, Answer::Done),
+            Waiter::Asked(ticket) => self.ctx.answer(ticket, Answer::Done),
             Waiter::Reload => self.replanned(job.worker, None),
         }
         false
@@ -667,7 +654,7 @@ impl Core {
                 | State::Cleaning { .. },
             ) => None,
             // At once, because it was asked to come back.
-            (Goal::Up, State::Backoff { until }) if until <= self.now => None,
+            (Goal::Up, State::Backoff { until }) if until <= self.ctx.now => None,
             // What clients start is where it should be when it waits for them; what waits for a
             // listener that is being bound again is on its way.
             (Goal::Up, State::Waiting) if self.is_on_demand(index) => Some(true),

@@ -5,10 +5,10 @@
 //! can leave what runs by a definition before beside what it starts. What is on its way out keeps the
 //! flag that it needs until it has ended, and the other starts then.
 
+use super::ctx::Phase;
 use super::input::{Edition, InstanceId};
 use super::instance::{Role, Slot};
-use super::machine::{Core, Phase};
-use super::time::Mono;
+use super::machine::Core;
 use crate::plan::{Activation, ListenerId, WorkerId};
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ pub type FormerTaker = (ListenerId, WorkerId, Edition);
 impl Core {
     /// The processes that need the flag of a listener of the worker otherwise than it does.
     fn opponents(&self, worker: WorkerId) -> impl Iterator<Item = &Slot> {
-        let known = &self.workers[worker.0 as usize];
+        let known = &self.workers[worker];
         let wanted = known.lifecycle.nonblocking;
         // What it starts gets a connection, and listend takes clients with either.
         let shares = !matches!(known.lifecycle.activation, Activation::PerConnection(_));
@@ -41,7 +41,7 @@ impl Core {
 
     /// What a worker runs by this definition and will not go on to run.
     fn going(&self, worker: WorkerId, edition: Edition) -> impl Iterator<Item = usize> {
-        let known = self.workers.get(worker.0 as usize);
+        let known = self.workers.get(worker);
         let all = known.into_iter().flat_map(move |known| {
             let goes = move |slot: &Slot| {
                 known.removed || known.edition != edition || slot.role == Role::Leaving
@@ -77,16 +77,16 @@ impl Core {
     }
 
     /// Starts what has waited for the end of others. To be called after every input.
-    pub(super) fn start_what_was_opposed(&mut self, now: Mono) {
+    pub(super) fn start_what_was_opposed(&mut self) {
         while let Some((worker, edition)) = self.let_go.pop_first() {
             let former = self.listeners.former.iter();
             let of_it = former.filter(|(_, other, of)| (*other, *of) == (worker, edition));
             let waiting = of_it.flat_map(|(listener, ..)| self.takers(*listener));
             let waiting: BTreeSet<WorkerId> = waiting.copied().chain([worker]).collect();
-            if self.phase == Phase::Running {
+            if self.ctx.phase == Phase::Running {
                 waiting
                     .into_iter()
-                    .for_each(|worker| self.start_waiting(now, worker));
+                    .for_each(|worker| self.start_waiting(worker));
             }
         }
     }

@@ -1,13 +1,13 @@
 //! What is heard about a process, and what follows from its end.
 
 use super::backoff::{self, History};
+use super::ctx::Phase;
 use super::demand::AT_NEXT_CLIENT;
 use super::event::{Event, FailureReason, HookEnd, Next};
 use super::facts::LastEnd;
 use super::input::{ExitStatus, ProcessId};
 use super::instance::{Ending, Fault, Launch, Role, Slot, State};
-use super::machine::{Core, Phase};
-use super::time::Mono;
+use super::machine::Core;
 use crate::config::{KillMode, RestartPolicy};
 use crate::plan::Activation;
 use crate::stage::LaunchFailure;
@@ -29,9 +29,9 @@ pub(super) enum News {
 }
 
 impl Core {
-    pub(super) fn hear(&mut self, now: Mono, process: ProcessId, news: News) {
-        let Some(index) = self.processes.get(&process).copied() else {
-            return self.helper_heard(now, process, news);
+    pub(super) fn hear(&mut self, process: ProcessId, news: News) {
+        let Some(index) = self.ctx.processes.get(&process).copied() else {
+            return self.helper_heard(process, news);
         };
         match self.slots[index].state {
             State::Starting {
@@ -40,31 +40,37 @@ impl Core {
                 ending,
                 ..
             } => match (launch, news) {
-                (Launch::Forking, News::Spawned) => self.spawned(now, index, process, ending),
+                (Launch::Forking, News::Spawned) => self.spawned(index, process, ending),
                 // Whatever the stage: there is no process as long as none was told of.
                 (Launch::Forking, News::LaunchFailed(failure)) => {
-                    self.launch_failed(now, index, process, failure);
+                    self.launch_failed(index, process, failure);
                 }
                 (Launch::Execing, News::ExecSucceeded) => {
-                    self.exec_succeeded(now, index, process, ending);
+                    self.exec_succeeded(index, process, ending);
                 }
                 (Launch::Execing, News::LaunchFailed(failure)) => {
                     self.launch_is(index, Launch::Failed { failure });
                 }
                 (Launch::Execing, News::Exited(status)) => {
-                    self.launch_is(index, Launch::Exited { status, at: now });
+                    self.launch_is(
+                        index,
+                        Launch::Exited {
+                            status,
+                            at: self.ctx.now,
+                        },
+                    );
                 }
                 (Launch::Failed { failure }, News::Exited(_)) => {
-                    self.launch_failed(now, index, process, failure);
+                    self.launch_failed(index, process, failure);
                 }
                 (Launch::Exited { status, at }, News::ExecSucceeded) => {
                     let instance = self.slots[index].instance;
-                    self.emit(Event::InstanceStarted { instance, process });
+                    self.ctx.emit(Event::InstanceStarted { instance, process });
                     self.is_served(index);
-                    self.exited(now, index, process, status, at.since(since));
+                    self.exited(index, process, status, at.since(since));
                 }
                 (Launch::Exited { .. }, News::LaunchFailed(failure)) => {
-                    self.launch_failed(now, index, process, failure);
+                    self.launch_failed(index, process, failure);
                 }
                 (_, News::MainExited(_))
                 | (Launch::Forking, News::ExecSucceeded | News::Exited(_))
@@ -73,20 +79,20 @@ impl Core {
                     Launch::Failed { .. },
                     News::Spawned | News::ExecSucceeded | News::LaunchFailed(_),
                 )
-                | (Launch::Exited { .. }, News::Spawned | News::Exited(_)) => self.ignore(),
+                | (Launch::Exited { .. }, News::Spawned | News::Exited(_)) => self.ctx.ignore(),
             },
             State::Activating { since, .. }
             | State::Running { since, .. }
             | State::Stopping { since, .. } => match news {
                 News::MainExited(status) if self.slots[index].main_ended.is_none() => {
-                    self.main_exited(now, index, process, status);
+                    self.main_exited(index, process, status);
                 }
                 News::Exited(status) => {
-                    let at = self.slots[index].main_ended.unwrap_or(now);
-                    self.exited(now, index, process, status, at.since(since));
+                    let at = self.slots[index].main_ended.unwrap_or(self.ctx.now);
+                    self.exited(index, process, status, at.since(since));
                 }
-                News::MainExited(_) => self.ignore(),
-                News::Spawned | News::ExecSucceeded | News::LaunchFailed(_) => self.ignore(),
+                News::MainExited(_) => self.ctx.ignore(),
+                News::Spawned | News::ExecSucceeded | News::LaunchFailed(_) => self.ctx.ignore(),
             },
             // Without a process, so that none leads here.
             State::Waiting
@@ -95,41 +101,31 @@ impl Core {
             | State::Backoff { .. }
             | State::Failed { .. }
             | State::Stopped => {
-                self.ignore();
+                self.ctx.ignore();
             }
         }
     }
 
-    pub(super) fn ignore(&mut self) {
-        self.ignored = self.ignored.saturating_add(1);
-    }
-
-    fn spawned(&mut self, now: Mono, index: usize, process: ProcessId, ending: Option<Ending>) {
+    fn spawned(&mut self, index: usize, process: ProcessId, ending: Option<Ending>) {
         let instance = self.slots[index].instance;
-        self.emit(Event::InstanceStarting { instance, process });
+        self.ctx.emit(Event::InstanceStarting { instance, process });
         if ending == Some(Ending::Killed) {
-            self.kill(process);
+            self.ctx.kill(process);
         }
         self.become_state(
             index,
             State::Starting {
                 process,
-                since: now,
+                since: self.ctx.now,
                 launch: Launch::Execing,
                 ending,
             },
         );
     }
 
-    fn exec_succeeded(
-        &mut self,
-        now: Mono,
-        index: usize,
-        process: ProcessId,
-        ending: Option<Ending>,
-    ) {
+    fn exec_succeeded(&mut self, index: usize, process: ProcessId, ending: Option<Ending>) {
         let instance = self.slots[index].instance;
-        self.emit(Event::InstanceStarted { instance, process });
+        self.ctx.emit(Event::InstanceStarted { instance, process });
         self.is_served(index);
         // Of a connection's process it is known only some time after.
         let created = match self.slots[index] {
@@ -140,9 +136,9 @@ impl Core {
             } => Some(since),
             _ => None,
         };
-        let since = created.unwrap_or(now);
+        let since = created.unwrap_or(self.ctx.now);
         match ending {
-            None => self.runs(now, index, process, since),
+            None => self.runs(index, process, since),
             Some(ending) => {
                 if let Ending::Graceful { .. } = ending {
                     self.ask_to_stop(index, process);
@@ -166,17 +162,11 @@ impl Core {
         }
     }
 
-    fn launch_failed(
-        &mut self,
-        now: Mono,
-        index: usize,
-        process: ProcessId,
-        failure: LaunchFailure,
-    ) {
+    fn launch_failed(&mut self, index: usize, process: ProcessId, failure: LaunchFailure) {
         self.slots[index].ended(LastEnd::NotLaunched { failure });
-        let next = self.after_launch_failure(now, index, Some(failure));
+        let next = self.after_launch_failure(index, Some(failure));
         let instance = self.slots[index].instance;
-        self.emit(Event::LaunchFailed {
+        self.ctx.emit(Event::LaunchFailed {
             instance,
             process,
             failure,
@@ -185,17 +175,17 @@ impl Core {
         if let Next::Failed(_) = next {
             self.judge(SHELL_NOT_EXECUTED);
         }
-        self.wind_up(now, index, next);
+        self.wind_up(index, next);
     }
 
     /// The command before the start has failed: so has the start.
-    pub(super) fn not_prepared(&mut self, now: Mono, index: usize, end: HookEnd) -> Next {
+    pub(super) fn not_prepared(&mut self, index: usize, end: HookEnd) -> Next {
         self.slots[index].ended(LastEnd::NotPrepared { end });
         let failure = match end {
             HookEnd::NotLaunched { failure } => Some(failure),
             HookEnd::Exited { .. } | HookEnd::TimedOut { .. } => None,
         };
-        let next = self.after_launch_failure(now, index, failure);
+        let next = self.after_launch_failure(index, failure);
         if let Next::Failed(_) = next {
             self.judge(SHELL_NOT_EXECUTED);
         }
@@ -205,9 +195,9 @@ impl Core {
     /// The main process has ended, and others of its process group go on. If that was asked for, or
     /// went well, they finish what they do until `stop_timeout` is over. After a crash nobody leads
     /// them any more: they are asked to end, as systemd does it.
-    fn main_exited(&mut self, now: Mono, index: usize, process: ProcessId, status: ExitStatus) {
+    fn main_exited(&mut self, index: usize, process: ProcessId, status: ExitStatus) {
         let slot = &mut self.slots[index];
-        slot.main_ended = Some(now);
+        slot.main_ended = Some(self.ctx.now);
         let was_ending = slot.state.ending();
         let was_asked = was_ending.is_some() && !slot.by_itself && slot.fault.is_none();
         let crashed =
@@ -219,17 +209,17 @@ impl Core {
         let instance = slot.instance;
         if let State::Activating { since, .. } | State::Running { since, .. } = slot.state {
             slot.by_itself = true;
-            self.is_being_ended(now, index, process, since);
+            self.is_being_ended(index, process, since);
         }
         if was_ending == Some(Ending::Killed) {
             return;
         }
         let kill_at = self.slots[index].state.deadline();
-        self.emit(Event::MainExited {
+        self.ctx.emit(Event::MainExited {
             instance,
             process,
             status,
-            left: kill_at.map(|at| at.since(now)),
+            left: kill_at.map(|at| at.since(self.ctx.now)),
         });
         if !has_the_signal {
             self.ask_to_stop(index, process);
@@ -238,7 +228,6 @@ impl Core {
 
     pub(super) fn exited(
         &mut self,
-        now: Mono,
         index: usize,
         process: ProcessId,
         status: ExitStatus,
@@ -253,9 +242,9 @@ impl Core {
             uptime,
             cause,
         });
-        let next = self.after_exit(now, index, status, uptime);
+        let next = self.after_exit(index, status, uptime);
         let instance = self.slots[index].instance;
-        self.emit(Event::InstanceExited {
+        self.ctx.emit(Event::InstanceExited {
             instance,
             process,
             status,
@@ -270,7 +259,7 @@ impl Core {
                 }
             });
         }
-        self.wind_up(now, index, next);
+        self.wind_up(index, next);
     }
 
     /// Remembers how an instance ended for good.
@@ -280,12 +269,7 @@ impl Core {
         }
     }
 
-    fn after_launch_failure(
-        &mut self,
-        now: Mono,
-        index: usize,
-        failure: Option<LaunchFailure>,
-    ) -> Next {
+    fn after_launch_failure(&mut self, index: usize, failure: Option<LaunchFailure>) -> Next {
         if self.slots[index].state.ending().is_some() {
             return self.after_stop(index);
         }
@@ -296,31 +280,25 @@ impl Core {
         }
         match self.slots[index].life.activation {
             Activation::Eager if is_momentary => {
-                return Next::RestartIn(self.delay_of(now, index));
+                return Next::RestartIn(self.delay_of(index));
             }
             Activation::OnDemand { .. } if is_momentary => {
-                let delay = self.delay_of(now, index);
+                let delay = self.delay_of(index);
                 return self.at_next_client_or_at_once(index, delay);
             }
             Activation::Eager => {}
-            Activation::OnDemand { .. } => return self.after_crash_on_demand(now, index),
+            Activation::OnDemand { .. } => return self.after_crash_on_demand(index),
             Activation::PerConnection(_) => {
-                return self.after_launch_failure_of_connection(now, index);
+                return self.after_launch_failure_of_connection(index);
             }
         }
         match self.slots[index].life.restart.policy {
-            RestartPolicy::Always | RestartPolicy::OnFailure => self.after_crash(now, index),
+            RestartPolicy::Always | RestartPolicy::OnFailure => self.after_crash(index),
             RestartPolicy::Never => Next::Failed(FailureReason::NeverLaunched),
         }
     }
 
-    fn after_exit(
-        &mut self,
-        now: Mono,
-        index: usize,
-        status: ExitStatus,
-        uptime: Duration,
-    ) -> Next {
+    fn after_exit(&mut self, index: usize, status: ExitStatus, uptime: Duration) -> Next {
         let slot = &mut self.slots[index];
         let by_itself = std::mem::take(&mut slot.by_itself);
         // How its main process ended decides, if it did.
@@ -342,15 +320,15 @@ impl Core {
         if let Activation::PerConnection(_) = self.slots[index].life.activation {
             let restart = &self.slots[index].life.restart;
             let failed = fault.is_some() || backoff::is_failure(status, restart);
-            self.connection_ended(now, index, status, failed);
+            self.connection_ended(index, status, failed);
         }
         if fault.is_some() {
-            return self.after_fault(now, index);
+            return self.after_fault(index);
         }
         match self.slots[index].life.activation {
             Activation::Eager => {}
             Activation::OnDemand { .. } => {
-                return self.after_exit_on_demand(now, index, status, uptime);
+                return self.after_exit_on_demand(index, status, uptime);
             }
             Activation::PerConnection(_) => return Next::Done,
         }
@@ -366,7 +344,7 @@ impl Core {
         }
         slot.history.ran(uptime, restart);
         if backoff::is_crash(status) {
-            self.after_crash(now, index)
+            self.after_crash(index)
         } else {
             Next::RestartIn(restart.backoff_min)
         }
@@ -374,15 +352,15 @@ impl Core {
 
     /// What becomes of an instance that listend has ended because it was not well, however it took
     /// that.
-    fn after_fault(&mut self, now: Mono, index: usize) -> Next {
+    fn after_fault(&mut self, index: usize) -> Next {
         match (
             &self.slots[index].life.activation,
             self.slots[index].life.restart.policy,
         ) {
-            (Activation::OnDemand { .. }, _) => self.after_crash_on_demand(now, index),
+            (Activation::OnDemand { .. }, _) => self.after_crash_on_demand(index),
             // Its connection was given away with it.
             (Activation::PerConnection(_), _) => Next::Done,
-            (_, RestartPolicy::Always | RestartPolicy::OnFailure) => self.after_crash(now, index),
+            (_, RestartPolicy::Always | RestartPolicy::OnFailure) => self.after_crash(index),
             (_, RestartPolicy::Never) => Next::StaysStopped,
         }
     }
@@ -390,7 +368,7 @@ impl Core {
     /// A stop ends in another start only if it was meant to, and listend itself is not stopping.
     pub(super) fn after_stop(&mut self, index: usize) -> Next {
         let again = std::mem::take(&mut self.slots[index].again);
-        if !again || self.phase != Phase::Running {
+        if !again || self.ctx.phase != Phase::Running {
             Next::Stopping
         } else if self.is_on_demand(index) {
             AT_NEXT_CLIENT
@@ -400,17 +378,17 @@ impl Core {
     }
 
     /// The delay before the next start after what does not count towards the limit.
-    fn delay_of(&mut self, now: Mono, index: usize) -> Duration {
+    fn delay_of(&mut self, index: usize) -> Duration {
         let slot = &mut self.slots[index];
         let salt = u64::from(slot.instance.index);
-        slot.history.delayed(now, &slot.life.restart, salt)
+        slot.history.delayed(self.ctx.now, &slot.life.restart, salt)
     }
 
-    pub(super) fn after_crash(&mut self, now: Mono, index: usize) -> Next {
+    pub(super) fn after_crash(&mut self, index: usize) -> Next {
         let slot = &mut self.slots[index];
         let restart = &slot.life.restart;
         let salt = u64::from(slot.instance.index);
-        match slot.history.crashed(now, restart, salt) {
+        match slot.history.crashed(self.ctx.now, restart, salt) {
             Ok(delay) => Next::RestartIn(delay),
             Err(crashes) => Next::Failed(FailureReason::CrashLoop {
                 crashes,
@@ -420,20 +398,25 @@ impl Core {
     }
 
     /// Puts into effect what was decided about an instance whose process is gone.
-    pub(super) fn follow(&mut self, now: Mono, index: usize, next: Next) {
+    pub(super) fn follow(&mut self, index: usize, next: Next) {
         let worker = self.slots[index].instance.worker;
         match next {
             Next::RestartIn(delay) => {
-                self.become_state(index, State::Backoff { until: now + delay });
+                self.become_state(
+                    index,
+                    State::Backoff {
+                        until: self.ctx.now + delay,
+                    },
+                );
             }
             Next::AtNextClient {
                 not_before: Duration::ZERO,
             } => self.become_state(index, State::Waiting),
             Next::AtNextClient { not_before } => {
-                let until = now + not_before;
+                let until = self.ctx.now + not_before;
                 self.become_state(index, State::Backoff { until });
             }
-            Next::Failed(reason) => self.failed_for_good(now, index, reason),
+            Next::Failed(reason) => self.failed_for_good(index, reason),
             Next::Done | Next::StaysStopped | Next::Stopping | Next::RolledBack => {
                 self.leave(index);
             }
@@ -449,9 +432,7 @@ impl Core {
         self.become_state(index, State::Stopped);
         if self.slots[index].role == Role::Leaving {
             let worker = self.slots[index].instance.worker;
-            self.workers[worker.0 as usize]
-                .others
-                .retain(|other| *other != index);
+            self.workers[worker].others.retain(|other| *other != index);
             self.slots[index].on_trial = false;
             self.vacant.push(index);
             self.retire_unused(worker);
@@ -459,7 +440,7 @@ impl Core {
         }
     }
 
-    fn failed_for_good(&mut self, now: Mono, index: usize, reason: FailureReason) {
+    fn failed_for_good(&mut self, index: usize, reason: FailureReason) {
         let chosen = self.slots[index].life.restart.cool_down;
         let cool_down = match reason {
             FailureReason::CrashLoop { interval, .. } if self.is_on_demand(index) => {
@@ -468,10 +449,10 @@ impl Core {
             FailureReason::CrashLoop { .. } => chosen,
             FailureReason::NeverLaunched => None,
         };
-        let until = cool_down.map(|time| now + time);
+        let until = cool_down.map(|time| self.ctx.now + time);
         self.become_state(index, State::Failed { reason, until });
         let instance = self.slots[index].instance;
-        self.emit(Event::InstanceFailed {
+        self.ctx.emit(Event::InstanceFailed {
             instance,
             reason,
             cool_down,
@@ -479,33 +460,33 @@ impl Core {
         let worker = self.worker(index);
         if worker.failed as usize == worker.slots.len() {
             let worker = instance.worker;
-            self.emit(Event::WorkerFailed { worker });
+            self.ctx.emit(Event::WorkerFailed { worker });
             self.refuse_clients(worker);
         }
     }
 
     /// The time for which a failed instance was left alone is over.
-    pub(super) fn cooled_down(&mut self, now: Mono, index: usize) {
+    pub(super) fn cooled_down(&mut self, index: usize) {
         self.slots[index].history = History::default();
         let worker = self.slots[index].instance.worker;
         self.take_clients_again(worker);
         if self.is_on_demand(index) {
             // Or none would come.
             self.take_clients_again(self.slots[index].instance.worker);
-            self.rested(now, index);
+            self.rested(index);
         } else {
-            self.start_again(now, index);
+            self.start_again(index);
         }
     }
 
     /// Starts an instance once more, or has it wait for its listeners.
-    pub(super) fn start_again(&mut self, now: Mono, index: usize) {
+    pub(super) fn start_again(&mut self, index: usize) {
         let worker = self.slots[index].instance.worker;
         self.take_clients_again(worker);
         if self.waits_for_a_listener(worker) {
             self.become_state(index, State::Waiting);
         } else {
-            self.spawn(now, index);
+            self.spawn(index);
         }
     }
 }

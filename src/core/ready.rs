@@ -5,11 +5,12 @@
 //! has to be asked, which is done at growing intervals and only while an instance starts. One that
 //! is not ready in time, or gives no sign of life later, is ended as if it had crashed.
 
+use super::ctx::Phase;
 use super::effect::{Effect, Scope};
 use super::event::Event;
 use super::input::{Evidence, HookKind, Notice, ProcessId};
 use super::instance::{Ending, Fault, Role, Slot, State, Watchdog};
-use super::machine::{Core, Phase};
+use super::machine::Core;
 use super::signals::{SIGABRT, SIGCONT};
 use super::time::Mono;
 use crate::config::{Rate, Ready};
@@ -50,15 +51,18 @@ fn watchdog_of(now: Mono, slot: &Slot) -> Option<Watchdog> {
 
 impl Core {
     /// An instance runs its program from now on.
-    pub(super) fn runs(&mut self, now: Mono, index: usize, process: ProcessId, since: Mono) {
+    pub(super) fn runs(&mut self, index: usize, process: ProcessId, since: Mono) {
         let slot = &self.slots[index];
         let ready = slot.life.ready;
         if slot.connection.is_some() || ready == Ready::Started {
-            return self.become_ready(now, index, process, since);
+            return self.become_ready(index, process, since);
         }
-        let until = slot.life.start_timeout.map(|timeout| now + timeout);
+        let until = slot
+            .life
+            .start_timeout
+            .map(|timeout| self.ctx.now + timeout);
         let look_at = match ready {
-            Ready::Accepting(_) => Some(look_after(now, since)),
+            Ready::Accepting(_) => Some(look_after(self.ctx.now, since)),
             Ready::Started | Ready::Notify | Ready::Fd(_) => None,
         };
         let state = State::Activating {
@@ -70,10 +74,10 @@ impl Core {
         self.become_state(index, state);
     }
 
-    fn become_ready(&mut self, now: Mono, index: usize, process: ProcessId, since: Mono) {
+    fn become_ready(&mut self, index: usize, process: ProcessId, since: Mono) {
         let until = self.time_out_at(since, index);
         let slot = &mut self.slots[index];
-        slot.watchdog = watchdog_of(now, slot);
+        slot.watchdog = watchdog_of(self.ctx.now, slot);
         let instance = slot.instance;
         let hook = slot.life.hooks.after_ready;
         let is_told = slot.life.ready != Ready::Started;
@@ -90,20 +94,20 @@ impl Core {
             return;
         }
         if is_told {
-            let after = now.since(since);
-            self.emit(Event::InstanceReady {
+            let after = self.ctx.now.since(since);
+            self.ctx.emit(Event::InstanceReady {
                 instance,
                 process,
                 after,
             });
         }
         if let Some(timeout) = hook {
-            self.start_helper(now, index, HookKind::AfterReady, timeout);
+            self.start_helper(index, HookKind::AfterReady, timeout);
         }
     }
 
     /// The watchdog of an instance that is ready is another now.
-    pub(super) fn new_watchdog(&mut self, now: Mono, index: usize) {
+    pub(super) fn new_watchdog(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         let interval = slot.life.watchdog;
         if let State::Running { .. } = slot.state
@@ -113,30 +117,30 @@ impl Core {
             // It was told of the interval when it was started: it cannot know of another.
             slot.watchdog = slot.watchdog.and(interval).map(|interval| Watchdog {
                 interval,
-                due: now + interval,
+                due: self.ctx.now + interval,
             });
             self.reschedule(index);
         }
     }
 
     /// The time to become ready is over, or it is time to look whether it is.
-    pub(super) fn not_ready_yet(&mut self, now: Mono, index: usize, process: ProcessId) {
+    pub(super) fn not_ready_yet(&mut self, index: usize, process: ProcessId) {
         let State::Activating { since, until, .. } = self.slots[index].state else {
             return;
         };
-        if until.is_some_and(|until| until <= now) {
+        if until.is_some_and(|until| until <= self.ctx.now) {
             let instance = self.slots[index].instance;
             let timeout = self.slots[index].life.start_timeout.unwrap_or_default();
-            self.emit(Event::StartTimedOut {
+            self.ctx.emit(Event::StartTimedOut {
                 instance,
                 process,
-                timeout: timeout.max(now.since(since)),
+                timeout: timeout.max(self.ctx.now.since(since)),
             });
             self.slots[index].fault = Some(Fault::NotReady);
             self.ask_to_stop(index, process);
-            return self.is_being_ended(now, index, process, since);
+            return self.is_being_ended(index, process, since);
         }
-        self.effects.push_back(Effect::LookForEvidence { process });
+        self.ctx.outbox.push(Effect::LookForEvidence { process });
         let state = State::Activating {
             process,
             since,
@@ -146,17 +150,11 @@ impl Core {
         self.become_state(index, state);
     }
 
-    pub(super) fn is_being_ended(
-        &mut self,
-        now: Mono,
-        index: usize,
-        process: ProcessId,
-        since: Mono,
-    ) {
+    pub(super) fn is_being_ended(&mut self, index: usize, process: ProcessId, since: Mono) {
         self.end_helpers(index);
         let timeout = self.slots[index].life.stop_timeout;
         let ending = Ending::Graceful {
-            kill_at: timeout.map(|timeout| now + timeout),
+            kill_at: timeout.map(|timeout| self.ctx.now + timeout),
         };
         self.become_state(
             index,
@@ -169,10 +167,10 @@ impl Core {
     }
 
     /// What the kernel shows of an instance that starts.
-    pub(super) fn evidence(&mut self, now: Mono, process: ProcessId, evidence: Evidence) {
-        let index = self.processes.get(&process).copied();
+    pub(super) fn evidence(&mut self, process: ProcessId, evidence: Evidence) {
+        let index = self.ctx.processes.get(&process).copied();
         let Some(index) = index else {
-            return self.ignore();
+            return self.ctx.ignore();
         };
         let State::Activating {
             since,
@@ -181,106 +179,103 @@ impl Core {
             ..
         } = self.slots[index].state
         else {
-            return self.ignore();
+            return self.ctx.ignore();
         };
         match evidence {
-            Evidence::Seen => self.become_ready(now, index, process, since),
+            Evidence::Seen => self.become_ready(index, process, since),
             Evidence::Hidden if self.slots[index].hidden + 1 < HIDDEN_LOOKS => {
                 self.slots[index].hidden += 1;
-                self.look_again(now, index, process, since, until);
+                self.look_again(index, process, since, until);
             }
             Evidence::Hidden => {
                 let instance = self.slots[index].instance;
-                self.emit(Event::ReadinessHidden { instance, process });
-                self.become_ready(now, index, process, since);
+                self.ctx.emit(Event::ReadinessHidden { instance, process });
+                self.become_ready(index, process, since);
             }
             Evidence::NotYet => {
                 self.slots[index].hidden = 0;
-                self.look_again(now, index, process, since, until);
+                self.look_again(index, process, since, until);
             }
         }
     }
 
-    fn look_again(
-        &mut self,
-        now: Mono,
-        index: usize,
-        process: ProcessId,
-        since: Mono,
-        until: Option<Mono>,
-    ) {
+    fn look_again(&mut self, index: usize, process: ProcessId, since: Mono, until: Option<Mono>) {
         let state = State::Activating {
             process,
             since,
             until,
-            look_at: Some(look_after(now, since)),
+            look_at: Some(look_after(self.ctx.now, since)),
         };
         self.become_state(index, state);
     }
 
     /// What an instance tells about itself.
-    pub(super) fn notified(&mut self, now: Mono, process: ProcessId, notice: Notice) {
-        let Some(index) = self.processes.get(&process).copied() else {
-            return self.ignore();
+    pub(super) fn notified(&mut self, process: ProcessId, notice: Notice) {
+        let Some(index) = self.ctx.processes.get(&process).copied() else {
+            return self.ctx.ignore();
         };
         match notice {
-            Notice::Ready => self.says_ready(now, index, process),
-            Notice::Reloading => self.says_reloading(now, index),
-            Notice::Stopping => self.says_stopping(now, index, process),
+            Notice::Ready => self.says_ready(index, process),
+            Notice::Reloading => self.says_reloading(index),
+            Notice::Stopping => self.says_stopping(index, process),
             Notice::Alive => {
                 if let Some(watchdog) = &mut self.slots[index].watchdog {
-                    watchdog.due = now + watchdog.interval;
+                    watchdog.due = self.ctx.now + watchdog.interval;
                 }
                 self.reschedule(index);
             }
             Notice::Trigger => {
                 if let State::Running { .. } = self.slots[index].state {
-                    self.is_silent(now, index, process);
+                    self.is_silent(index, process);
                 }
             }
             Notice::WatchdogInterval(interval) => {
                 let slot = &mut self.slots[index];
                 slot.told_interval = Some(interval);
                 if let State::Running { .. } = slot.state {
-                    slot.watchdog = watchdog_of(now, slot);
+                    slot.watchdog = watchdog_of(self.ctx.now, slot);
                     self.reschedule(index);
                 }
             }
-            Notice::ExtendTimeout(time) => self.extend(index, now + time),
+            Notice::ExtendTimeout(time) => self.extend(index, self.ctx.now + time),
         }
     }
 
     /// It ends by itself, and has as long for that as if it had been asked to.
-    fn says_stopping(&mut self, now: Mono, index: usize, process: ProcessId) {
+    fn says_stopping(&mut self, index: usize, process: ProcessId) {
         let slot = &mut self.slots[index];
         if let State::Activating { since, .. } | State::Running { since, .. } = slot.state {
             slot.by_itself = true;
             let instance = slot.instance;
             let timeout = slot.life.stop_timeout;
-            self.emit(Event::SaysStopping {
+            self.ctx.emit(Event::SaysStopping {
                 instance,
                 process,
                 timeout,
             });
-            self.is_being_ended(now, index, process, since);
+            self.is_being_ended(index, process, since);
         }
     }
 
-    fn says_ready(&mut self, now: Mono, index: usize, process: ProcessId) {
+    fn says_ready(&mut self, index: usize, process: ProcessId) {
         let slot = &mut self.slots[index];
         if std::mem::take(&mut slot.reloading)
             && let State::Running { .. } = slot.state
         {
             self.has_reread(index, true);
             let slot = &mut self.slots[index];
-            if slot.reloads_told.full(now, RELOADS_TOLD, 0).is_some() {
+            if slot
+                .reloads_told
+                .full(self.ctx.now, RELOADS_TOLD, 0)
+                .is_some()
+            {
                 slot.reloads_untold = slot.reloads_untold.saturating_add(1);
                 return;
             }
-            slot.reloads_told.count(now, Some(RELOADS_TOLD));
+            slot.reloads_told.count(self.ctx.now, Some(RELOADS_TOLD));
             let untold = std::mem::take(&mut slot.reloads_untold);
             let instance = slot.instance;
-            self.emit(Event::InstanceReloaded {
+            self.ctx.emit(Event::InstanceReloaded {
                 instance,
                 process,
                 untold,
@@ -288,7 +283,7 @@ impl Core {
         } else if let (State::Activating { since, .. }, Ready::Notify | Ready::Fd(_)) =
             (slot.state, slot.life.ready)
         {
-            self.become_ready(now, index, process, since);
+            self.become_ready(index, process, since);
         }
     }
 
@@ -316,13 +311,13 @@ impl Core {
     }
 
     /// No sign of life came in time.
-    pub(super) fn is_silent(&mut self, now: Mono, index: usize, process: ProcessId) {
+    pub(super) fn is_silent(&mut self, index: usize, process: ProcessId) {
         let State::Running { since, .. } = self.slots[index].state else {
             return;
         };
         let instance = self.slots[index].instance;
         let watchdog = self.slots[index].watchdog.take();
-        self.emit(Event::WatchdogTimedOut {
+        self.ctx.emit(Event::WatchdogTimedOut {
             instance,
             process,
             timeout: watchdog.map_or(Duration::ZERO, |watchdog| watchdog.interval),
@@ -330,13 +325,13 @@ impl Core {
         self.slots[index].fault = Some(Fault::Silent);
         for signal in [SIGABRT, SIGCONT] {
             let scope = Scope::Process;
-            self.effects.push_back(Effect::Signal {
+            self.ctx.outbox.push(Effect::Signal {
                 process,
                 signal,
                 scope,
             });
         }
-        self.is_being_ended(now, index, process, since);
+        self.is_being_ended(index, process, since);
     }
 
     /// Whether every instance that was to run from the start on is ready, or has failed once.
@@ -355,7 +350,7 @@ impl Core {
     /// Tells once that every instance that was to run from the start on is ready, or has failed
     /// once.
     pub(super) fn tell_when_up(&mut self) {
-        if self.told_up || self.phase != Phase::Running {
+        if self.told_up || self.ctx.phase != Phase::Running {
             return;
         }
         if self.awaited.is_empty() {
@@ -365,7 +360,7 @@ impl Core {
                     && matches!(slot.state, State::Backoff { .. } | State::Failed { .. })
             };
             let failed = self.slots.iter().filter(has_failed).count();
-            self.emit(Event::Up { failed });
+            self.ctx.emit(Event::Up { failed });
         }
     }
 }

@@ -46,11 +46,10 @@ pub(super) struct Rereading {
 impl Core {
     pub(super) fn reload_worker(
         &mut self,
-        now: Mono,
         ticket: Ticket,
         worker: WorkerId,
     ) -> Result<(), Refused> {
-        if self.workers[worker.0 as usize].lifecycle.reload.is_none() {
+        if self.workers[worker].lifecycle.reload.is_none() {
             return Err(Refused::NotReloadable);
         }
         // During a rollout each does as its own definition says.
@@ -65,34 +64,34 @@ impl Core {
             return Err(Refused::NoProcess);
         }
         let of = u32::try_from(ready.len()).unwrap_or(u32::MAX);
-        self.answer(ticket, Answer::Progress { done: 0, of });
+        self.ctx.answer(ticket, Answer::Progress { done: 0, of });
         let mut pending = BTreeSet::new();
         for (index, process, by) in ready {
             match by {
                 ReloadBy::Signal(signal) => {
                     let scope = Scope::Process;
-                    self.effects.push_back(Effect::Signal {
+                    self.ctx.outbox.push(Effect::Signal {
                         process,
                         signal,
                         scope,
                     });
                     if self.slots[index].life.ready == Ready::Notify {
                         let until = match self.slots[index].reloading {
-                            true => self.read_until(now, index),
-                            false => Some(now + SAYS_WITHIN),
+                            true => self.read_until(index),
+                            false => Some(self.ctx.now + SAYS_WITHIN),
                         };
                         self.listen_to(index, until);
                         pending.insert(Pending::Slot(index));
                     }
                 }
                 ReloadBy::Command(timeout) => {
-                    let hook = self.start_helper(now, index, HookKind::Reload, timeout);
+                    let hook = self.start_helper(index, HookKind::Reload, timeout);
                     pending.insert(Pending::Command(hook));
                 }
             }
         }
         if pending.is_empty() {
-            self.answer(ticket, Answer::Done);
+            self.ctx.answer(ticket, Answer::Done);
         } else {
             self.reloads.push(Reloading {
                 ticket,
@@ -107,7 +106,6 @@ impl Core {
     /// The command that has an instance read its configuration again has ended.
     pub(super) fn reload_ended(
         &mut self,
-        now: Mono,
         process: ProcessId,
         index: usize,
         instance: InstanceId,
@@ -121,7 +119,7 @@ impl Core {
         if !goes_on {
             return self.is_read(Pending::Command(process), instance, well);
         }
-        let until = self.read_until(now, index);
+        let until = self.read_until(index);
         for reload in &mut self.reloads {
             if reload.pending.remove(&Pending::Command(process)) {
                 reload.pending.insert(Pending::Slot(index));
@@ -131,11 +129,11 @@ impl Core {
     }
 
     /// It has said that it has begun.
-    pub(super) fn says_reloading(&mut self, now: Mono, index: usize) {
+    pub(super) fn says_reloading(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         let before = std::mem::replace(&mut slot.reloading, true);
         if slot.rereading.is_some() && !before {
-            let until = self.read_until(now, index);
+            let until = self.read_until(index);
             self.listen_to(index, until);
         }
     }
@@ -166,9 +164,9 @@ impl Core {
     }
 
     /// It has as long as for a start.
-    fn read_until(&self, now: Mono, index: usize) -> Option<Mono> {
+    fn read_until(&self, index: usize) -> Option<Mono> {
         let timeout = self.slots[index].life.start_timeout;
-        timeout.map(|timeout| now + timeout)
+        timeout.map(|timeout| self.ctx.now + timeout)
     }
 
     fn listen_to(&mut self, index: usize, until: Option<Mono>) {
@@ -188,13 +186,14 @@ impl Core {
             }
             let left = u32::try_from(reload.pending.len()).unwrap_or(u32::MAX);
             let (done, of) = (reload.of.saturating_sub(left), reload.of);
-            self.answer(reload.ticket, Answer::Progress { done, of });
+            self.ctx
+                .answer(reload.ticket, Answer::Progress { done, of });
             if left == 0 {
                 let answer = match reload.failed {
                     None => Answer::Done,
                     Some(instance) => Answer::Failed { instance },
                 };
-                self.answer(reload.ticket, answer);
+                self.ctx.answer(reload.ticket, answer);
             }
             left > 0
         });

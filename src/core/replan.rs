@@ -5,12 +5,13 @@
 //! of which only the terms have changed under which it lives goes on under the new ones. One that
 //! is gone is stopped, and forgotten when its last process is.
 
+use super::ctx::Phase;
 use super::effect::Effect;
 use super::event::Event;
 use super::input::{Edition, InstanceId};
 use super::instance::{Role, State};
 use super::listeners::{ListenerLife, Missing};
-use super::machine::{Core, Phase};
+use super::machine::Core;
 use super::operate::{Answer, Refused, Resized, Ticket};
 use super::opposed::FormerTaker;
 use super::rollout::Target;
@@ -92,17 +93,19 @@ impl Core {
 
     /// The same, where these listeners could not be bound, and the plan can do without.
     pub fn replan_without(&mut self, now: Mono, replan: Replan, missing: &[(ListenerId, Missing)]) {
-        self.now = now;
-        if self.phase >= Phase::Stopping {
+        self.ctx.now = now;
+        if self.ctx.phase >= Phase::Stopping {
             if let Some(ticket) = replan.ticket {
-                self.answer(ticket, Answer::Refused(Refused::NotRunning));
+                self.ctx
+                    .answer(ticket, Answer::Refused(Refused::NotRunning));
             }
             return;
         }
         let (mut pending, mut added) = (BTreeSet::new(), BTreeSet::new());
         if let Some(before) = self.replanning.take() {
             if let Some(ticket) = before.ticket {
-                self.answer(ticket, Answer::Refused(Refused::Superseded));
+                self.ctx
+                    .answer(ticket, Answer::Refused(Refused::Superseded));
             }
             (pending, added) = (before.pending, before.added);
         }
@@ -122,7 +125,7 @@ impl Core {
         if let Some(ticket) = replan.ticket
             && of > 0
         {
-            self.answer(ticket, Answer::Progress { done: 0, of });
+            self.ctx.answer(ticket, Answer::Progress { done: 0, of });
         }
         self.forget_sockets(&replan.touched);
         let mut redefined = Vec::new();
@@ -132,7 +135,7 @@ impl Core {
         }
         self.unpark(&redefined);
         for (listener, why) in missing {
-            self.listener_missing(now, *listener, *why);
+            self.listener_missing(*listener, *why);
         }
         self.listeners.former = replan.former;
         self.clear_degraded(&changed);
@@ -144,29 +147,28 @@ impl Core {
             WorkerChange::Added { .. } => 2,
         });
         for (worker, change) in workers {
-            self.change_worker(now, worker, change);
+            self.change_worker(worker, change);
         }
-        self.start_what_waits(now);
-        self.emit(Event::Replanned);
-        self.settle(now);
+        self.start_what_waits();
+        self.ctx.emit(Event::Replanned);
+        self.settle();
     }
 
     /// Starts what has waited for a listener that it does not take any more, or that is there now.
-    fn start_what_waits(&mut self, now: Mono) {
+    fn start_what_waits(&mut self) {
         self.bind_what_is_taken();
         self.rolling.extend(self.rollouts.keys());
         self.touch_all();
-        if self.phase != Phase::Running {
+        if self.ctx.phase != Phase::Running {
             return;
         }
-        let workers = (0..).map(WorkerId).take(self.workers.len());
-        for worker in workers {
-            self.start_waiting(now, worker);
+        for worker in self.workers.ids() {
+            self.start_waiting(worker);
         }
     }
 
     /// Starts what waits of a worker, unless it has to go on waiting.
-    pub(super) fn start_waiting(&mut self, now: Mono, worker: WorkerId) {
+    pub(super) fn start_waiting(&mut self, worker: WorkerId) {
         self.touched.push(worker);
         self.rolling.insert(worker);
         if !self.is_eager(worker) || self.waits_for_a_listener(worker) {
@@ -174,14 +176,14 @@ impl Core {
         }
         for index in self.slots_of(worker) {
             if self.slots[index].state == State::Waiting {
-                self.spawn(now, index);
+                self.spawn(index);
             }
         }
     }
 
     /// What runs is what the configuration says now: nothing is degraded any more.
     fn clear_degraded(&mut self, changed: &BTreeSet<WorkerId>) {
-        for (worker, known) in (0..).map(WorkerId).zip(&mut self.workers) {
+        for (worker, known) in &mut self.workers.0 {
             if !changed.contains(&worker) && !self.rollouts.contains_key(&worker) {
                 known.degraded = None;
             }
@@ -190,19 +192,19 @@ impl Core {
 
     fn is_other_kind(&self, worker: WorkerId, life: &Lifecycle) -> bool {
         let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
-        let known = self.workers.get(worker.0 as usize);
+        let known = self.workers.get(worker);
         known.is_some_and(|known| kind(&known.lifecycle) != kind(life))
     }
 
-    fn change_worker(&mut self, now: Mono, worker: WorkerId, change: WorkerChange) {
+    fn change_worker(&mut self, worker: WorkerId, change: WorkerChange) {
         match change {
             WorkerChange::Added { edition, life } => {
                 self.add_worker(worker, edition, Arc::new(life));
-                self.start_added(now, worker);
+                self.start_added(worker);
             }
-            WorkerChange::Removed => self.remove_worker(now, worker),
+            WorkerChange::Removed => self.remove_worker(worker),
             WorkerChange::Settings { life } => {
-                let resized = self.settings_changed(now, worker, &Arc::new(life));
+                let resized = self.settings_changed(worker, &Arc::new(life));
                 if let Some(resized) = resized {
                     self.wait_for_size(worker, resized);
                 } else if !self.is_rolling(worker) && !self.is_being_added(worker) {
@@ -221,22 +223,22 @@ impl Core {
                     can_go_back,
                 };
                 if is_other_kind {
-                    self.replace_whole(now, worker, to);
-                } else if self.phase == Phase::Running {
+                    self.replace_whole(worker, to);
+                } else if self.ctx.phase == Phase::Running {
                     if let Some(replanning) = &mut self.replanning {
                         replanning.added.remove(&worker);
                     }
-                    self.roll_out(now, worker, None, Some(to));
+                    self.roll_out(worker, None, Some(to));
                 } else {
-                    self.define_before_start(now, worker, to);
+                    self.define_before_start(worker, to);
                 }
             }
         }
     }
 
     /// Nothing runs yet: it starts as what it is now.
-    fn define_before_start(&mut self, now: Mono, worker: WorkerId, to: Target) {
-        let known = &mut self.workers[worker.0 as usize];
+    fn define_before_start(&mut self, worker: WorkerId, to: Target) {
+        let known = &mut self.workers[worker];
         known.edition = to.edition;
         known.wanted = to.life.instances;
         known.lifecycle = to.life;
@@ -244,16 +246,16 @@ impl Core {
         for index in self.slots_of(worker) {
             self.redefine(index);
         }
-        let _nothing_runs = self.resize(now, worker, wanted);
+        let _nothing_runs = self.resize(worker, wanted);
         self.forget_editions(worker);
         self.replanned(worker, None);
     }
 
-    fn start_added(&mut self, now: Mono, worker: WorkerId) {
+    fn start_added(&mut self, worker: WorkerId) {
         self.touched.push(worker);
-        let starts = self.phase == Phase::Running
+        let starts = self.ctx.phase == Phase::Running
             && self.is_eager(worker)
-            && !self.workers[worker.0 as usize].stopped
+            && !self.workers[worker].stopped
             && !self.lacks_or_has_closed(worker);
         if !starts {
             return self.replanned(worker, None);
@@ -261,20 +263,15 @@ impl Core {
         if let Some(replanning) = &mut self.replanning {
             replanning.added.insert(worker);
         }
-        self.start_waiting(now, worker);
+        self.start_waiting(worker);
         if self.slots_of(worker).is_empty() {
             self.replanned(worker, None);
         }
     }
 
     /// Answers what is on its way if the number of instances is another.
-    fn settings_changed(
-        &mut self,
-        now: Mono,
-        worker: WorkerId,
-        life: &Arc<Lifecycle>,
-    ) -> Option<Resized> {
-        let known = &mut self.workers[worker.0 as usize];
+    fn settings_changed(&mut self, worker: WorkerId, life: &Arc<Lifecycle>) -> Option<Resized> {
+        let known = &mut self.workers[worker];
         let before = std::mem::replace(&mut known.lifecycle, Arc::clone(life));
         let edition = known.edition;
         for index in known.slots.iter().chain(&known.others) {
@@ -288,30 +285,30 @@ impl Core {
             rollout.settings_changed(edition, life);
         }
         for index in self.slots_of(worker) {
-            self.new_watchdog(now, index);
+            self.new_watchdog(index);
         }
         self.new_time_outs(worker);
         if before.instances == life.instances {
             return None;
         }
-        self.workers[worker.0 as usize].wanted = life.instances;
+        self.workers[worker].wanted = life.instances;
         // A rollout that is under way ends with the number that is right by then, and a worker that
         // is being added is there when all of it is.
         if self.is_rolling(worker) {
             return None;
         }
         let _what_follows_is_waited_for = self.supersede(worker);
-        let resized = self.resize(now, worker, life.instances);
+        let resized = self.resize(worker, life.instances);
         (!self.is_being_added(worker)).then_some(resized)
     }
 
     /// Another kind of activation: nothing of the old set fits the new one, which starts beside it.
-    fn replace_whole(&mut self, now: Mono, worker: WorkerId, to: Target) {
+    fn replace_whole(&mut self, worker: WorkerId, to: Target) {
         let _what_follows_is_waited_for = self.supersede(worker);
         self.cancel_rollout(worker);
-        self.dismiss_all(now, worker);
+        self.dismiss_all(worker);
         self.forgive_connections(worker);
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker];
         known.last_generation += 1;
         known.generation = known.last_generation;
         known.edition = to.edition;
@@ -329,23 +326,23 @@ impl Core {
         for number in 0..instances {
             self.add_instance(worker, number, state);
         }
-        self.start_added(now, worker);
+        self.start_added(worker);
         self.forget_editions(worker);
     }
 
-    fn remove_worker(&mut self, now: Mono, worker: WorkerId) {
+    fn remove_worker(&mut self, worker: WorkerId) {
         let _what_follows_is_waited_for = self.supersede(worker);
         self.cancel_rollout(worker);
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker];
         known.removed = true;
         known.gate.parked.clear();
-        self.dismiss_all(now, worker);
+        self.dismiss_all(worker);
         self.is_it_gone(worker);
     }
 
     /// Stops every process of a worker, none of which is an instance any more.
-    fn dismiss_all(&mut self, now: Mono, worker: WorkerId) {
-        let known = &mut self.workers[worker.0 as usize];
+    fn dismiss_all(&mut self, worker: WorkerId) {
+        let known = &mut self.workers[worker];
         let instances = std::mem::take(&mut known.slots);
         let mut all = known.others.clone();
         known.others.extend(&instances);
@@ -357,35 +354,35 @@ impl Core {
             .filter(|(_, slot)| slot.connection.is_some() && slot.instance.worker == worker);
         let connections: Vec<usize> = connections.map(|(index, _)| index).collect();
         for index in all {
-            self.dismiss(now, index);
+            self.dismiss(index);
         }
         for index in connections {
-            self.stop_instance(now, index);
+            self.stop_instance(index);
         }
     }
 
     /// Stops what is to be no instance any more.
-    pub(super) fn dismiss(&mut self, now: Mono, index: usize) {
+    pub(super) fn dismiss(&mut self, index: usize) {
         self.slots[index].again = false;
         self.become_role(index, Role::Leaving);
         if self.slots[index].state == State::Stopped {
             self.leave(index);
         } else {
-            self.stop_instance(now, index);
+            self.stop_instance(index);
         }
     }
 
     /// Tells when nothing is left of a worker that was removed.
     pub(super) fn is_it_gone(&mut self, worker: WorkerId) {
-        let known = &self.workers[worker.0 as usize];
+        let known = &self.workers[worker];
         if !known.removed || known.gone {
             return;
         }
         let connections = known.connections.live + known.connections.under_way;
         let is_empty = known.others.is_empty() && known.slots.is_empty() && connections == 0;
         if is_empty && !self.helpers.is_for(worker) {
-            self.workers[worker.0 as usize].gone = true;
-            self.effects.push_back(Effect::Gone { worker });
+            self.workers[worker].gone = true;
+            self.ctx.outbox.push(Effect::Gone { worker });
             self.replanned(worker, None);
         }
     }
@@ -403,7 +400,7 @@ impl Core {
         replanning.bad = replanning.bad.or(bad);
         let (done, of) = (replanning.done, replanning.of);
         if let Some(ticket) = replanning.ticket {
-            self.answer(ticket, Answer::Progress { done, of });
+            self.ctx.answer(ticket, Answer::Progress { done, of });
         }
     }
 
@@ -426,13 +423,13 @@ impl Core {
         let Some(replanning) = self.replanning.take() else {
             return;
         };
-        self.emit(Event::ReplanDone {
+        self.ctx.emit(Event::ReplanDone {
             bad: replanning.bad.map(|bad| match bad {
                 Bad::WentBack(instance) | Bad::NotUp(instance) => instance,
             }),
         });
         if let Some(ticket) = replanning.ticket {
-            self.answer(
+            self.ctx.answer(
                 ticket,
                 match replanning.bad {
                     None => Answer::Done,
@@ -486,7 +483,8 @@ impl Core {
             ..
         }) = self.replanning.take()
         {
-            self.answer(ticket, Answer::Refused(Refused::Superseded));
+            self.ctx
+                .answer(ticket, Answer::Refused(Refused::Superseded));
         }
     }
 }

@@ -16,11 +16,12 @@
 //! after it ([`super::watch`]).
 
 use super::backoff::History;
+use super::ctx::Phase;
 use super::effect::Effect;
 use super::event::Event;
 use super::input::{Edition, InstanceId};
 use super::instance::{Role, Slot, State};
-use super::machine::{Core, Phase};
+use super::machine::Core;
 use super::operate::{Answer, Refused, Ticket};
 use super::replan::Bad;
 use super::time::Mono;
@@ -132,11 +133,11 @@ impl Core {
 
     /// What went wrong with the last rollout of a worker, if it did.
     pub fn degraded(&self, worker: WorkerId) -> Option<Degraded> {
-        self.workers.get(worker.0 as usize)?.degraded
+        self.workers.get(worker)?.degraded
     }
 
     pub(super) fn definition(&self, worker: WorkerId) -> Definition {
-        let known = &self.workers[worker.0 as usize];
+        let known = &self.workers[worker];
         Definition {
             edition: known.edition,
             life: Arc::clone(&known.lifecycle),
@@ -148,7 +149,6 @@ impl Core {
     /// many that will be.
     pub(super) fn roll_out(
         &mut self,
-        now: Mono,
         worker: WorkerId,
         ticket: Option<Ticket>,
         to: Option<Target>,
@@ -163,11 +163,11 @@ impl Core {
             (None, None) => false,
         };
         let from = match before {
-            Some(before) => self.take_over(now, before),
+            Some(before) => self.take_over(before),
             None => self.definition(worker),
         };
         let _what_follows_is_waited_for = self.supersede(worker);
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker];
         known.last_generation += 1;
         known.generation = known.last_generation;
         known.outdated = false;
@@ -191,7 +191,7 @@ impl Core {
             let runs = match self.slots[index].state {
                 State::Waiting => false,
                 State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
-                    self.is_eager(worker) && !self.workers[worker.0 as usize].stopped
+                    self.is_eager(worker) && !self.workers[worker].stopped
                 }
                 State::Preparing { .. }
                 | State::Starting { .. }
@@ -201,7 +201,7 @@ impl Core {
                 | State::Cleaning { .. } => true,
             };
             // A worker that was stopped stays so.
-            if runs && self.workers[worker.0 as usize].stopped {
+            if runs && self.workers[worker].stopped {
                 continue;
             }
             if runs {
@@ -209,12 +209,12 @@ impl Core {
                 continue;
             }
             self.redefine(index);
-            if !self.is_eager(worker) && !self.workers[worker.0 as usize].stopped {
+            if !self.is_eager(worker) && !self.workers[worker].stopped {
                 self.become_state(index, State::Waiting);
             }
         }
         let of = u32::try_from(todo.len()).unwrap_or(u32::MAX);
-        self.emit(Event::RolloutStarted {
+        self.ctx.emit(Event::RolloutStarted {
             worker,
             generation,
             instances: of,
@@ -234,16 +234,17 @@ impl Core {
             of,
         };
         self.rollouts.insert(worker, rollout);
-        self.rollouts_due.insert((now, worker));
+        self.ctx.timers.rollouts.insert((self.ctx.now, worker));
         of
     }
 
     /// Ends a rollout whose place another takes: what was on trial is stopped. Answers what the
     /// other is to go back to.
-    fn take_over(&mut self, now: Mono, before: Rollout) -> Definition {
-        self.give_up_trials(now, &before.steps);
+    fn take_over(&mut self, before: Rollout) -> Definition {
+        self.give_up_trials(&before.steps);
         for ticket in before.tickets {
-            self.answer(ticket, Answer::Refused(Refused::Superseded));
+            self.ctx
+                .answer(ticket, Answer::Refused(Refused::Superseded));
         }
         // Whoever waits for the reload that it was for waits for this one's end.
         before.from
@@ -251,16 +252,16 @@ impl Core {
 
     /// Stops the new instances that have not been promoted. Those that have taken the slot of the
     /// old one are stopped in it.
-    fn give_up_trials(&mut self, now: Mono, steps: &[Step]) {
+    fn give_up_trials(&mut self, steps: &[Step]) {
         for step in steps {
             match step.at {
                 At::Draining | At::MakingRoom => {}
                 At::Starting | At::Settling(_) => {
                     self.slots[step.new].on_trial = false;
                     if step.old.is_some() {
-                        self.dismiss(now, step.new);
+                        self.dismiss(step.new);
                     } else {
-                        self.stop_instance(now, step.new);
+                        self.stop_instance(step.new);
                     }
                 }
             }
@@ -300,7 +301,7 @@ impl Core {
             return;
         }
         let from = rollout.from.clone();
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker];
         known.last_generation += 1;
         let slot = &mut self.slots[index];
         slot.instance.generation = known.last_generation;
@@ -310,48 +311,48 @@ impl Core {
     }
 
     /// Notes the rollouts whose time has come, so that they are looked at.
-    pub(super) fn rollouts_are_due(&mut self, now: Mono) {
-        while let Some((at, worker)) = self.rollouts_due.first().copied() {
-            if at > now {
+    pub(super) fn rollouts_are_due(&mut self) {
+        while let Some((at, worker)) = self.ctx.timers.rollouts.first().copied() {
+            if at > self.ctx.now {
                 break;
             }
-            self.rollouts_due.pop_first();
+            self.ctx.timers.rollouts.pop_first();
             self.rolling.insert(worker);
         }
     }
 
     /// Takes the rollouts further that anything has happened to.
-    pub(super) fn advance_rollouts(&mut self, now: Mono) {
+    pub(super) fn advance_rollouts(&mut self) {
         if self.rollouts.is_empty() {
-            self.rollouts_due.clear();
+            self.ctx.timers.rollouts.clear();
             self.rolling.clear();
             return;
         }
-        self.rollouts_are_due(now);
+        self.rollouts_are_due();
         for at in 0..self.changed.len() {
             let worker = self.slots[self.changed[at]].instance.worker;
             self.rolling.insert(worker);
         }
         while let Some(worker) = self.rolling.pop_first() {
             if let Some(rollout) = self.rollouts.remove(&worker) {
-                self.advance_rollout(now, worker, rollout);
+                self.advance_rollout(worker, rollout);
             }
         }
     }
 
     /// Goes on until nothing more can be done at this moment.
-    fn advance_rollout(&mut self, now: Mono, worker: WorkerId, mut rollout: Rollout) {
+    fn advance_rollout(&mut self, worker: WorkerId, mut rollout: Rollout) {
         if let Some(instance) = rollout.crashed.take() {
-            self.turn_back(now, worker, &mut rollout, instance);
+            self.turn_back(worker, &mut rollout, instance);
         }
         if let Some(until) = rollout.watched {
-            return self.watch_rollout(now, worker, rollout, until);
+            return self.watch_rollout(worker, rollout, until);
         }
         loop {
             let mut goes_on = false;
             for at in (0..rollout.steps.len()).rev() {
                 let mut step = rollout.steps[at];
-                let outcome = self.advance_step(now, &mut step, rollout.back.is_some());
+                let outcome = self.advance_step(&mut step, rollout.back.is_some());
                 rollout.steps[at] = step;
                 match outcome {
                     Outcome::Wait => {}
@@ -362,13 +363,13 @@ impl Core {
                     }
                     Outcome::Failed => {
                         let instance = self.slots[step.new].instance;
-                        self.turn_back(now, worker, &mut rollout, instance);
+                        self.turn_back(worker, &mut rollout, instance);
                         goes_on = true;
                         break;
                     }
                 }
             }
-            let parallel = match self.workers[worker.0 as usize].lifecycle.rollout.parallel {
+            let parallel = match self.workers[worker].lifecycle.rollout.parallel {
                 _ if self.is_opposed(worker) => u32::MAX,
                 parallel => parallel,
             };
@@ -385,12 +386,12 @@ impl Core {
                 && rollout.steps.len() < parallel.max(1) as usize
                 && let Some(position) = rollout.todo.pop_front()
             {
-                let step = self.begin_step(now, worker, position, rollout.back.is_some());
+                let step = self.begin_step(worker, position, rollout.back.is_some());
                 rollout.steps.extend(step);
                 goes_on = true;
             }
             if rollout.steps.is_empty() && rollout.todo.is_empty() {
-                return self.finish_rollout(now, worker, rollout);
+                return self.finish_rollout(worker, rollout);
             }
             if !goes_on {
                 break;
@@ -401,8 +402,8 @@ impl Core {
             At::MakingRoom | At::Starting | At::Draining => None,
         });
         // What is over and has not led on waits for something else.
-        if let Some(at) = settle.filter(|at| *at > now).min() {
-            self.rollouts_due.insert((at, worker));
+        if let Some(at) = settle.filter(|at| *at > self.ctx.now).min() {
+            self.ctx.timers.rollouts.insert((at, worker));
         }
         self.rollouts.insert(worker, rollout);
     }
@@ -415,19 +416,13 @@ impl Core {
         rollout.done += 1;
         for ticket in rollout.tickets.clone() {
             let (done, of) = (rollout.done, rollout.of);
-            self.answer(ticket, Answer::Progress { done, of });
+            self.ctx.answer(ticket, Answer::Progress { done, of });
         }
     }
 
     /// Begins to replace one instance; `None` if it is not there any more.
-    fn begin_step(
-        &mut self,
-        now: Mono,
-        worker: WorkerId,
-        position: u32,
-        back: bool,
-    ) -> Option<Step> {
-        let known = &self.workers[worker.0 as usize];
+    fn begin_step(&mut self, worker: WorkerId, position: u32, back: bool) -> Option<Step> {
+        let known = &self.workers[worker];
         let old = known.slots.get(position as usize).copied()?;
         let is_opposed = self.is_opposed(worker);
         let order = match known.lifecycle.rollout.order {
@@ -451,13 +446,13 @@ impl Core {
         if !self.slots[old].state.is_busy() && is_opposed {
             // Or it came back by itself, as what it was, and would never make room.
             self.slots[old].again = false;
-            self.stop_instance(now, old);
+            self.stop_instance(old);
             return step(old, None, At::MakingRoom);
         }
         if !self.slots[old].state.is_busy() {
             self.redefine(old);
             self.slots[old].on_trial = !back;
-            self.spawn(now, old);
+            self.spawn(old);
             return step(old, None, At::Starting);
         }
         // What has ended serves nobody any more, and what comes beside it may fail as well: then
@@ -467,12 +462,12 @@ impl Core {
             Order::StartFirst if !has_ended => {
                 let new = self.add_candidate(worker, position);
                 self.slots[new].on_trial = !back;
-                self.spawn(now, new);
+                self.spawn(new);
                 step(new, Some(old), At::Starting)
             }
             Order::StartFirst | Order::StopFirst => {
                 self.slots[old].again = false;
-                self.stop_instance(now, old);
+                self.stop_instance(old);
                 step(old, None, At::MakingRoom)
             }
         }
@@ -489,14 +484,14 @@ impl Core {
             index: position,
             generation: definition.generation,
         };
-        let slot = Slot::new(instance, definition.edition, definition.life, self.now);
+        let slot = Slot::new(instance, definition.edition, definition.life, self.ctx.now);
         let index = self.take_slot(slot);
         self.become_role(index, Role::Candidate);
-        self.workers[worker.0 as usize].others.push(index);
+        self.workers[worker].others.push(index);
         index
     }
 
-    fn advance_step(&mut self, now: Mono, step: &mut Step, back: bool) -> Outcome {
+    fn advance_step(&mut self, step: &mut Step, back: bool) -> Outcome {
         loop {
             let state = self.slots[step.new].state;
             match step.at {
@@ -507,7 +502,7 @@ impl Core {
                 At::MakingRoom => {
                     self.redefine(step.new);
                     self.slots[step.new].on_trial = !back;
-                    self.spawn(now, step.new);
+                    self.spawn(step.new);
                     step.at = At::Starting;
                 }
                 At::Starting => match state {
@@ -519,7 +514,9 @@ impl Core {
                         step.at = At::Settling(self.slots[step.new].since + min_ready);
                     }
                     // It has served whoever was there, and waits for the next.
-                    State::Waiting if self.is_on_demand(step.new) => step.at = At::Settling(now),
+                    State::Waiting if self.is_on_demand(step.new) => {
+                        step.at = At::Settling(self.ctx.now)
+                    }
                     // It is started again to get a listener, as soon as that is bound.
                     State::Backoff { .. } if self.slots[step.new].on_trial => {
                         return Outcome::Wait;
@@ -528,25 +525,25 @@ impl Core {
                         return Outcome::Wait;
                     }
                     state if state.is_busy() => return Outcome::Wait,
-                    _ => return self.no_good(now, step, back),
+                    _ => return self.no_good(step, back),
                 },
                 At::Settling(until) => match state {
-                    State::Running { .. } if until > now => return Outcome::Wait,
+                    State::Running { .. } if until > self.ctx.now => return Outcome::Wait,
                     State::Waiting if self.tries_without_a_listener(step.new) => {
                         step.at = At::Starting;
                     }
                     State::Waiting if !self.is_on_demand(step.new) => {
-                        return self.no_good(now, step, back);
+                        return self.no_good(step, back);
                     }
                     State::Running { .. } | State::Waiting => {
-                        self.promote(now, step);
+                        self.promote(step);
                         step.at = At::Draining;
                     }
                     // It is being ended, and what it comes to is known when it has.
                     State::Stopping { .. } | State::Cleaning { .. } => return Outcome::Wait,
                     state if state.is_busy() => step.at = At::Starting,
                     State::Backoff { .. } => step.at = At::Starting,
-                    _ => return self.no_good(now, step, back),
+                    _ => return self.no_good(step, back),
                 },
                 At::Draining => {
                     let drains = step.old.is_some_and(|old| {
@@ -570,46 +567,40 @@ impl Core {
 
     /// A new instance has ended. On the way back there is nothing better to be had than what still
     /// runs, and where nothing does its restart policy decides.
-    fn no_good(&mut self, now: Mono, step: &Step, back: bool) -> Outcome {
+    fn no_good(&mut self, step: &Step, back: bool) -> Outcome {
         if !back {
             return Outcome::Failed;
         }
         if step.old.is_some() {
-            self.dismiss(now, step.new);
+            self.dismiss(step.new);
         }
         Outcome::Done
     }
 
     /// The new instance takes the place of the old one, which is asked to stop.
-    fn promote(&mut self, now: Mono, step: &Step) {
+    fn promote(&mut self, step: &Step) {
         self.slots[step.new].on_trial = false;
         let Some(old) = step.old else { return };
         let worker = self.slots[step.new].instance.worker;
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker];
         known.others.retain(|other| *other != step.new);
         known.others.push(old);
         known.slots[step.position as usize] = step.new;
         self.become_role(step.new, Role::Instance);
-        self.dismiss(now, old);
+        self.dismiss(old);
     }
 
     /// The rollout goes back: a new instance was no good.
-    fn turn_back(
-        &mut self,
-        now: Mono,
-        worker: WorkerId,
-        rollout: &mut Rollout,
-        instance: InstanceId,
-    ) {
+    fn turn_back(&mut self, worker: WorkerId, rollout: &mut Rollout, instance: InstanceId) {
         let steps = std::mem::take(&mut rollout.steps);
-        self.give_up_trials(now, &steps);
+        self.give_up_trials(&steps);
         rollout.watched = None;
         let is_busy = |core: &Core, position: u32| {
-            let slots = &core.workers[worker.0 as usize].slots;
+            let slots = &core.workers[worker].slots;
             let index = slots.get(position as usize);
             index.is_some_and(|index| core.slots[*index].state.is_busy())
         };
-        let same = rollout.from.edition == self.workers[worker.0 as usize].edition;
+        let same = rollout.from.edition == self.workers[worker].edition;
         let draining = |step: &&Step| step.at == At::Draining;
         let in_place = |step: &&Step| step.old.is_none() && step.at != At::Draining;
         let again = steps.iter().filter(in_place).map(|step| step.position);
@@ -622,7 +613,7 @@ impl Core {
         let begun = std::mem::take(&mut rollout.todo).into_iter();
         let down = begun.filter(|position| !is_busy(self, *position));
         // One that was promoted, and has crashed.
-        let slots = &self.workers[worker.0 as usize].slots;
+        let slots = &self.workers[worker].slots;
         let place = slots.get(instance.index as usize).copied();
         let crashed = place.filter(|index| self.slots[*index].instance == instance);
         let crashed = crashed.map(|_| instance.index);
@@ -632,7 +623,7 @@ impl Core {
         // Those that nothing runs for come first.
         todo.sort_by_key(|position| is_busy(self, *position));
         let from = &rollout.from;
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.workers[worker];
         if !same {
             known.given_up = Some(Target {
                 edition: known.edition,
@@ -655,24 +646,24 @@ impl Core {
         for index in self.slots_of(worker) {
             let slot = &self.slots[index];
             match slot.state {
-                State::Preparing { .. } if slot.edition != old => self.stop_instance(now, index),
+                State::Preparing { .. } if slot.edition != old => self.stop_instance(index),
                 state if state.is_busy() => {}
                 _ => self.redefine(index),
             }
         }
         let degraded = Degraded {
             instance,
-            since: now,
+            since: self.ctx.now,
         };
-        self.workers[worker.0 as usize].degraded = Some(degraded);
+        self.workers[worker].degraded = Some(degraded);
         rollout.back = Some(degraded);
-        self.emit(Event::RolledBack {
+        self.ctx.emit(Event::RolledBack {
             worker,
             instance,
             again: u32::try_from(todo.len()).unwrap_or(u32::MAX),
         });
         rollout.todo = todo.into();
-        self.rollouts_due.insert((now, worker));
+        self.ctx.timers.rollouts.insert((self.ctx.now, worker));
         // What runs by it goes on.
         self.lets_go(instance, rollout.from.edition);
     }
@@ -680,7 +671,7 @@ impl Core {
     /// Adds those that were started by the new definition without a step, such as what had waited
     /// for a listener.
     fn find_others(&self, worker: WorkerId, from: &Definition, todo: &mut Vec<u32>) {
-        let slots = &self.workers[worker.0 as usize].slots;
+        let slots = &self.workers[worker].slots;
         for (position, index) in (0..).zip(slots) {
             let slot = &self.slots[*index];
             let is_other = slot.state.is_busy() && slot.edition != from.edition;
@@ -690,21 +681,21 @@ impl Core {
         }
     }
 
-    fn finish_rollout(&mut self, now: Mono, worker: WorkerId, mut rollout: Rollout) {
-        let known = &mut self.workers[worker.0 as usize];
+    fn finish_rollout(&mut self, worker: WorkerId, mut rollout: Rollout) {
+        let known = &mut self.workers[worker];
         let instances = known.wanted;
         let generation = known.generation;
         let mut resized = None;
         if rollout.back.is_none() {
             known.degraded = None;
             known.given_up = None;
-            self.emit(Event::RolloutDone { worker, generation });
-            resized = Some(self.resize(now, worker, instances));
+            self.ctx.emit(Event::RolloutDone { worker, generation });
+            resized = Some(self.resize(worker, instances));
         } else {
             self.refuse_clients(worker);
         }
         for ticket in std::mem::take(&mut rollout.tickets) {
-            self.answer(
+            self.ctx.answer(
                 ticket,
                 match rollout.back {
                     None => Answer::Done,
@@ -713,7 +704,7 @@ impl Core {
             );
         }
         let bad = rollout.back.map(|bad| Bad::WentBack(bad.instance));
-        if bad.is_some() || !self.begin_to_watch(now, worker, rollout) {
+        if bad.is_some() || !self.begin_to_watch(worker, rollout) {
             self.forget_editions(worker);
         }
         match resized {
@@ -725,15 +716,15 @@ impl Core {
     /// Only the present definition of the worker is needed from now on, but for what still runs by
     /// another.
     pub(super) fn forget_editions(&mut self, worker: WorkerId) {
-        self.workers[worker.0 as usize].outdated = true;
+        self.workers[worker].outdated = true;
         self.retire_unused(worker);
     }
 
     /// Tells that only the present definition is needed any more as soon as that is so. What runs by
     /// another may still have a command to run after its end.
     pub(super) fn retire_unused(&mut self, worker: WorkerId) {
-        let known = &self.workers[worker.0 as usize];
-        if !known.outdated || known.removed || self.phase > Phase::Running {
+        let known = &self.workers[worker];
+        if !known.outdated || known.removed || self.ctx.phase > Phase::Running {
             return;
         }
         let edition = known.edition;
@@ -744,8 +735,8 @@ impl Core {
         if self.slots.iter().any(needs) {
             return;
         }
-        self.workers[worker.0 as usize].outdated = false;
-        self.effects.push_back(Effect::Retire { worker, edition });
+        self.workers[worker].outdated = false;
+        self.ctx.outbox.push(Effect::Retire { worker, edition });
     }
 
     /// Ends a rollout: the worker is stopped as a whole.
@@ -763,7 +754,8 @@ impl Core {
             }
         }
         for ticket in rollout.tickets {
-            self.answer(ticket, Answer::Refused(Refused::Superseded));
+            self.ctx
+                .answer(ticket, Answer::Refused(Refused::Superseded));
         }
     }
 
@@ -773,6 +765,6 @@ impl Core {
         for worker in workers {
             self.cancel_rollout(worker);
         }
-        self.rollouts_due.clear();
+        self.ctx.timers.rollouts.clear();
     }
 }

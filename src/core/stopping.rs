@@ -1,36 +1,36 @@
 //! Ending everything: first asked, then killed.
 
+use super::ctx::Phase;
 use super::effect::Effect;
 use super::event::{Event, Next};
 use super::input::{HookKind, ProcessId, Task};
 use super::instance::{Ending, Launch, State};
-use super::machine::{Core, Phase};
-use super::time::Mono;
+use super::machine::Core;
 
 impl Core {
-    pub(super) fn stop(&mut self, now: Mono) {
-        match self.phase {
+    pub(super) fn stop(&mut self) {
+        match self.ctx.phase {
             Phase::Idle | Phase::Running => {
-                self.phase = Phase::Stopping;
-                self.take_back_spawns(now);
+                self.ctx.phase = Phase::Stopping;
+                self.take_back_spawns();
                 self.forget_listeners();
                 self.forget_rollouts();
                 self.forget_replanning();
-                self.gates_due.clear();
-                self.emit(Event::StopRequested {
-                    live: self.processes.len(),
+                self.ctx.timers.gates.clear();
+                self.ctx.emit(Event::StopRequested {
+                    live: self.ctx.processes.len(),
                 });
                 for index in 0..self.slots.len() {
-                    self.stop_instance(now, index);
+                    self.stop_instance(index);
                 }
             }
             Phase::Stopping => {
-                self.phase = Phase::Hurried;
-                self.emit(Event::StopHurried {
-                    live: self.processes.len(),
+                self.ctx.phase = Phase::Hurried;
+                self.ctx.emit(Event::StopHurried {
+                    live: self.ctx.processes.len(),
                 });
                 for index in 0..self.slots.len() {
-                    self.kill_instance(now, index);
+                    self.kill_instance(index);
                 }
                 self.kill_helpers();
             }
@@ -40,11 +40,11 @@ impl Core {
 
     /// Forgets the spawns and accepts that nobody has taken yet: nothing starts after a request to
     /// stop.
-    fn take_back_spawns(&mut self, now: Mono) {
+    fn take_back_spawns(&mut self) {
         let mut taken = Vec::new();
         let accepting = &mut self.accepting;
         let workers = &mut self.workers;
-        self.effects.retain(|effect| match effect {
+        self.ctx.outbox.retain(|effect| match effect {
             // What ran before it is cleaned up all the same.
             Effect::Spawn {
                 task: Task::Hook(HookKind::AfterStop),
@@ -56,7 +56,7 @@ impl Core {
             }
             Effect::Accept { connection, .. } => {
                 if let Some(worker) = accepting.remove(connection) {
-                    workers[worker.0 as usize].connections.under_way -= 1;
+                    workers[worker].connections.under_way -= 1;
                 }
                 false
             }
@@ -79,23 +79,23 @@ impl Core {
         });
         for process in taken {
             self.forget_helper(process);
-            if let Some(index) = self.processes.get(&process).copied() {
-                self.wind_up(now, index, Next::Stopping);
+            if let Some(index) = self.ctx.processes.get(&process).copied() {
+                self.wind_up(index, Next::Stopping);
             }
         }
     }
 
     /// Stops an instance that has a process, to start it again at once.
-    pub(super) fn refresh(&mut self, now: Mono, index: usize) {
+    pub(super) fn refresh(&mut self, index: usize) {
         let instance = self.slots[index].instance;
-        self.emit(Event::InstanceRefreshed { instance });
+        self.ctx.emit(Event::InstanceRefreshed { instance });
         let on_trial = self.slots[index].on_trial;
         self.slots[index].again = true;
-        self.stop_instance(now, index);
+        self.stop_instance(index);
         self.slots[index].on_trial = on_trial;
     }
 
-    pub(super) fn stop_instance(&mut self, now: Mono, index: usize) {
+    pub(super) fn stop_instance(&mut self, index: usize) {
         // Whatever it is being ended for, it is not to be started again for that.
         let slot = &mut self.slots[index];
         slot.fault = None;
@@ -105,7 +105,7 @@ impl Core {
         let was_asked = slot.state.ending().is_some() && !says_so;
         let timeout = self.slots[index].life.stop_timeout;
         let asked = Ending::Graceful {
-            kill_at: timeout.map(|timeout| now + timeout),
+            kill_at: timeout.map(|timeout| self.ctx.now + timeout),
         };
         let state = match self.slots[index].state {
             State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
@@ -164,10 +164,10 @@ impl Core {
             let signal = self.slots[index].life.stop_signal;
             // That of a program that has said that it stops is running already.
             let left = match state.deadline() {
-                Some(at) if says_so => Some(at.since(now)),
+                Some(at) if says_so => Some(at.since(self.ctx.now)),
                 Some(_) | None => timeout,
             };
-            self.emit(Event::Stopping {
+            self.ctx.emit(Event::Stopping {
                 instance,
                 process,
                 signal,
@@ -177,7 +177,7 @@ impl Core {
     }
 
     /// Sends SIGKILL to an instance that is being stopped, unless that was done.
-    fn kill_instance(&mut self, now: Mono, index: usize) {
+    fn kill_instance(&mut self, index: usize) {
         let ending = Ending::Killed;
         match self.slots[index].state {
             State::Starting {
@@ -196,12 +196,12 @@ impl Core {
             } => match launch {
                 // It is gone; only the report on its exec is missing, and no longer waited for.
                 Launch::Exited { status, at } => {
-                    self.exited(now, index, process, status, at.since(since));
+                    self.exited(index, process, status, at.since(since));
                 }
                 Launch::Forking | Launch::Execing | Launch::Failed { .. } => {
                     // While forking there is nothing to kill yet; see `spawned`.
                     if launch != Launch::Forking {
-                        self.kill(process);
+                        self.ctx.kill(process);
                     }
                     self.become_state(
                         index,
@@ -215,7 +215,7 @@ impl Core {
                 }
             },
             State::Stopping { process, since, .. } => {
-                self.kill(process);
+                self.ctx.kill(process);
                 self.become_state(
                     index,
                     State::Stopping {
@@ -238,7 +238,7 @@ impl Core {
 
     /// The time to stop is over. A process that is gone already, and only its exec not reported,
     /// was in time.
-    pub(super) fn stop_timed_out(&mut self, now: Mono, index: usize, process: ProcessId) {
+    pub(super) fn stop_timed_out(&mut self, index: usize, process: ProcessId) {
         let gone = matches!(
             self.slots[index].state,
             State::Starting {
@@ -250,12 +250,12 @@ impl Core {
             self.slots[index].overdue = true;
             let instance = self.slots[index].instance;
             let timeout = self.slots[index].life.stop_timeout;
-            self.emit(Event::StopTimedOut {
+            self.ctx.emit(Event::StopTimedOut {
                 instance,
                 process,
                 timeout: timeout.unwrap_or_default(),
             });
         }
-        self.kill_instance(now, index);
+        self.kill_instance(index);
     }
 }

@@ -25,7 +25,7 @@ impl Core {
     pub(super) fn fails_rollout(&mut self, index: usize) -> bool {
         let slot = &self.slots[index];
         let worker = slot.instance.worker;
-        let (edition, now) = (self.worker(index).edition, self.now);
+        let (edition, now) = (self.worker(index).edition, self.ctx.now);
         let Some(rollout) = self.rollouts.get_mut(&worker) else {
             return false;
         };
@@ -41,35 +41,27 @@ impl Core {
     }
 
     /// Every instance was replaced. Whether they are watched from now on.
-    pub(super) fn begin_to_watch(
-        &mut self,
-        now: Mono,
-        worker: WorkerId,
-        mut rollout: Rollout,
-    ) -> bool {
-        let known = &self.workers[worker.0 as usize];
+    pub(super) fn begin_to_watch(&mut self, worker: WorkerId, mut rollout: Rollout) -> bool {
+        let known = &self.workers[worker];
         let time = known.lifecycle.rollout.watch;
         let accepts = matches!(known.lifecycle.activation, Activation::PerConnection(_));
         let is_another = rollout.from.edition != known.edition;
         if time.is_zero() || known.stopped || accepts || !is_another || !rollout.can_go_back {
             return false;
         }
-        rollout.watched = Some(now + time);
-        self.rollouts_due.insert((now + time, worker));
+        rollout.watched = Some(self.ctx.now + time);
+        self.ctx
+            .timers
+            .rollouts
+            .insert((self.ctx.now + time, worker));
         self.rollouts.insert(worker, rollout);
         true
     }
 
     /// Goes on watching, or ends that.
-    pub(super) fn watch_rollout(
-        &mut self,
-        now: Mono,
-        worker: WorkerId,
-        rollout: Rollout,
-        until: Mono,
-    ) {
-        if until > now {
-            self.rollouts_due.insert((until, worker));
+    pub(super) fn watch_rollout(&mut self, worker: WorkerId, rollout: Rollout, until: Mono) {
+        if until > self.ctx.now {
+            self.ctx.timers.rollouts.insert((until, worker));
             self.rollouts.insert(worker, rollout);
         } else {
             self.forget_editions(worker);
