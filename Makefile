@@ -17,7 +17,7 @@ NEXTEST_FLAGS = $(if $(CI),--profile ci)
 
 MAN_PAGES = $(wildcard man/*.[1-8])
 
-.PHONY: all setup test test-all check fmt clippy doc man unit bench clean
+.PHONY: all setup test test-all check fmt clippy deny doc man unit bench clean
 .PHONY: install install-openrc install-runit install-s6 uninstall stage dist deb rpm rpm-tool
 
 # Where things go. Everything is put below DESTDIR, if there is one.
@@ -52,13 +52,27 @@ setup:
 
 test: setup check
 
-check: fmt clippy doc man unit
+check: fmt clippy deny doc man unit
 
 fmt:
 	$(CARGO) fmt --check
 
 clippy:
 	$(CARGO) clippy --all-targets -- -D warnings
+
+# Licences, sources and duplicates of the dependencies, from Cargo.lock alone; the list of advisories
+# has to be fetched.
+deny:
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+		echo "skipped: cargo-deny is not installed, the dependencies were not checked"; \
+	else \
+		$(CARGO) deny check bans licenses sources && \
+		if $(CARGO) deny fetch db >/dev/null 2>&1; then \
+			$(CARGO) deny check --disable-fetch advisories; \
+		else \
+			echo "skipped: the list of advisories cannot be fetched"; \
+		fi; \
+	fi
 
 # nextest runs each test in a process of its own, which is what tests of signals and umask want;
 # it does not run documentation tests.
