@@ -568,7 +568,11 @@ fn every_yaml_in_the_documentation_is_a_good_configuration() {
 
 #[test]
 fn every_link_between_documents_leads_somewhere() {
-    let mut documents = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    let mut documents = vec![
+        root().join("README.md"),
+        root().join("CONTRIBUTING.md"),
+        root().join("SECURITY.md"),
+    ];
     let folder = fs::read_dir(root().join("docs")).expect("list docs");
     documents.extend(folder.map(|entry| entry.expect("an entry").path()));
     documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
@@ -587,6 +591,43 @@ fn every_link_between_documents_leads_somewhere() {
         }
     }
     assert!(count > 0);
+}
+
+/// The recipes of CONTRIBUTING.md: how many files each says it takes, and the files that it names.
+fn recipes() -> Vec<(String, usize, Words)> {
+    let text = read("CONTRIBUTING.md");
+    let (_, text) = text.split_once("\n## Recipes\n").expect("recipes");
+    let text = text.split("\n## ").next().expect("a first part");
+    let recipes = text.split("\n\n**").skip(1);
+    let parsed = recipes.map(|recipe| {
+        let (name, rest) = recipe.split_once("** (").expect("a name and a number");
+        let (count, body) = rest.split_once(" files). ").expect("`N files`");
+        let quoted = body.split('`').skip(1).step_by(2);
+        let paths = quoted.filter(|quoted| quoted.contains('/'));
+        let count = count.parse().expect("a number");
+        (name.to_owned(), count, words(paths))
+    });
+    parsed.collect()
+}
+
+#[test]
+fn recipes_name_files_that_exist_and_count_them() {
+    let recipes = recipes();
+    for wanted in [
+        "A key of the YAML",
+        "A launch setting",
+        "A verb",
+        "A socket option",
+        "A dialect of socket passing",
+    ] {
+        assert!(recipes.iter().any(|(name, ..)| name == wanted), "{wanted}");
+    }
+    for (name, count, files) in recipes {
+        assert_eq!(files.len(), count, "{name}: {files:?}");
+        for file in files {
+            assert!(root().join(&file).is_file(), "{name}: no {file}");
+        }
+    }
 }
 
 #[test]
