@@ -1,8 +1,8 @@
 //! How long to wait before the next start, and when to give up.
 
-use super::input::ExitStatus;
 use super::signals;
 use super::time::Mono;
+use super::types::ExitStatus;
 use crate::config::{Rate, Restart, Success};
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -2,12 +2,11 @@
 //!
 //! It is handed down to whatever is concerned. Nothing in here decides anything.
 
-use super::effect::{Effect, Scope};
+use super::effect::Effect;
 use super::event::Event;
-use super::input::{ConnectionId, ProcessId};
-use super::operate::{Answer, Ticket};
 use super::signals::SIGKILL;
 use super::time::Mono;
+use super::types::{Answer, ConnectionId, Phase, ProcessId, Scope, Ticket};
 use crate::plan::WorkerId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -29,21 +28,6 @@ pub(super) struct Ctx {
     pub(super) processes: BTreeMap<ProcessId, usize>,
     /// How many inputs fitted nothing.
     pub(super) ignored: u64,
-}
-
-/// How far listend is, in the order in which it gets there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
-    /// Listeners are not bound yet.
-    Idle,
-    /// Workers run.
-    Running,
-    /// Workers were asked to stop.
-    Stopping,
-    /// Workers were killed.
-    Hurried,
-    /// [`Effect::Exit`] was given; nothing follows.
-    Exited,
 }
 
 /// The effects that the shell has not taken yet.

@@ -15,18 +15,13 @@
 
 use super::backoff::{self, STABLE_AFTER};
 use super::effect::Effect;
-use super::event::{Event, Next};
-use super::input::{ExitStatus, Waiting};
-use super::instance::State;
+use super::event::Event;
 use super::machine::Core;
+use super::state::State;
+use super::types::{AT_NEXT_CLIENT, ExitStatus, Next, Waiting};
 use crate::config::RestartPolicy;
 use crate::plan::{Activation, ListenerId, WorkerId};
 use std::time::Duration;
-
-/// What a start by the next client is called when there is no delay.
-pub(super) const AT_NEXT_CLIENT: Next = Next::AtNextClient {
-    not_before: Duration::ZERO,
-};
 
 impl Core {
     /// Whether clients start this instance.

@@ -1,8 +1,7 @@
 //! What the core wants done.
 
 use super::event::Event;
-use super::input::{ConnectionId, Edition, InstanceId, ProcessId, Task};
-use super::operate::{Answer, Ticket};
+use super::types::{Answer, ConnectionId, Edition, InstanceId, ProcessId, Scope, Task, Ticket};
 use crate::plan::{ListenerId, WorkerId};
 
 /// Something to do, in the order given.
@@ -122,14 +121,4 @@ pub enum Effect {
     },
     /// Tell whoever listens: the log, later the metrics and the control socket.
     Emit(Event),
-}
-
-/// How far a signal reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// The process.
-    Process,
-    /// The process and its process group, or what is left of that. The process also when it has not
-    /// made its group yet (it is a child before setsid(2)).
-    Group,
 }

@@ -1,9 +1,10 @@
 //! What the core tells about.
 
-use super::input::{ConnectionId, ExitStatus, HookKind, InstanceId, ProcessId};
-use super::listeners::Repaired;
+use super::types::{
+    ConnectionId, ExitStatus, FailureReason, HookEnd, HookKind, InstanceId, Next, ProcessId,
+    Refusal, Repaired,
+};
 use crate::config::{Overflow, Rate};
-use crate::connection::Source;
 use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
 use std::time::Duration;
@@ -364,77 +365,4 @@ pub enum Event {
     },
     /// No process is left; the listeners are closed and listend ends.
     AllStopped,
-}
-
-/// What happens after an instance ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// It is started again after this time.
-    RestartIn(Duration),
-    /// The next client starts it again, but not before this time is over.
-    AtNextClient {
-        /// That time.
-        not_before: Duration,
-    },
-    /// It was there for one connection, which is over.
-    Done,
-    /// It is not started again, because something is wrong.
-    Failed(FailureReason),
-    /// It is not started again, because its restart policy says so.
-    StaysStopped,
-    /// It is not started again, because it was asked to stop.
-    Stopping,
-    /// It was new, and the rollout goes back to what it was to replace.
-    RolledBack,
-}
-
-/// How a command around an instance ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HookEnd {
-    /// It ran, and exited.
-    Exited {
-        /// How.
-        status: ExitStatus,
-    },
-    /// It did not get to its program.
-    NotLaunched {
-        /// Where and why.
-        failure: LaunchFailure,
-    },
-    /// It took too long, and was killed.
-    TimedOut {
-        /// The time it had.
-        timeout: Duration,
-    },
-}
-
-/// Why an instance is not started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureReason {
-    /// It crashed more often than its limit allows.
-    CrashLoop {
-        /// How often, the last crash included.
-        crashes: u32,
-        /// In which time.
-        interval: Duration,
-    },
-    /// It did not get to its program, and its restart policy is `never`.
-    NeverLaunched,
-}
-
-/// Of what there are too many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// Connections.
-    Connections {
-        /// How many are allowed.
-        max: u32,
-    },
-    /// Connections of this source.
-    OfSource {
-        /// Which.
-        source: Source,
-        /// How many are allowed.
-        max: u32,
-    },
 }

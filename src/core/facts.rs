@@ -1,16 +1,13 @@
 //! What can be told about instances and listeners to whoever asks.
 
 use super::backoff::is_failure;
-use super::ctx::Phase;
-use super::event::HookEnd;
-use super::input::{Edition, ExitStatus, InstanceId};
-use super::instance::{Fault, Role, Slot, State};
+use super::instance::Slot;
 use super::machine::Core;
+use super::state::State;
 use super::time::Mono;
+use super::types::{Edition, InstanceId, LastEnd, ListenerCondition, Phase, Role};
 use crate::config::RestartPolicy;
 use crate::plan::{ListenerId, WorkerId};
-use crate::stage::LaunchFailure;
-use std::time::Duration;
 
 /// An instance, as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,41 +27,6 @@ pub struct Facts {
     pub failed: bool,
     /// What it is to its worker.
     pub role: Role,
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LastEnd {
-    /// It ran its program.
-    Exited {
-        /// How it exited.
-        status: ExitStatus,
-        /// How long it ran.
-        uptime: Duration,
-        /// Why listend had it end or killed it, if it was not well.
-        cause: Option<Fault>,
-    },
-    /// It did not get there.
-    NotLaunched {
-        /// Where and why.
-        failure: LaunchFailure,
-    },
-    /// The command before its start failed.
-    NotPrepared {
-        /// How.
-        end: HookEnd,
-    },
-}
-
-/// How a listener is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListenerCondition {
-    /// As it should be.
-    Listening,
-    /// Not bound; it is tried again.
-    Missing,
-    /// One of its sockets takes no clients; it is being repaired.
-    Damaged,
 }
 
 impl Core {

@@ -6,75 +6,14 @@
 //! of its own meanwhile ([`State::Preparing`], [`State::Cleaning`]); the others only have their
 //! failure told.
 
-use super::ctx::Phase;
 use super::effect::Effect;
-use super::event::{Event, HookEnd, Next};
-use super::input::{ExitStatus, HookKind, InstanceId, ProcessId, Task};
-use super::instance::State;
+use super::event::Event;
+use super::helpers::Helper;
+use super::input::News;
 use super::machine::Core;
-use super::process::News;
-use super::time::Mono;
-use crate::plan::WorkerId;
-use crate::stage::LaunchFailure;
-use std::collections::BTreeMap;
+use super::state::State;
+use super::types::{ExitStatus, HookEnd, HookKind, Next, Phase, ProcessId, Task};
 use std::time::Duration;
-
-/// The commands that run.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Helpers {
-    running: BTreeMap<ProcessId, Helper>,
-}
-
-/// One of them.
-#[derive(Debug, Clone, Copy)]
-struct Helper {
-    /// The slot of the instance that it is for; another's by now if that did not wait for it.
-    index: usize,
-    instance: InstanceId,
-    kind: HookKind,
-    timeout: Duration,
-    /// When its time is over.
-    until: Mono,
-    /// Whether there is a process.
-    exists: bool,
-    failed: Option<LaunchFailure>,
-    /// SIGKILL was sent, or will be as soon as there is a process to send it to.
-    killed: bool,
-    timed_out: bool,
-}
-
-impl Helper {
-    fn is_beside(&self, index: usize, instance: InstanceId) -> bool {
-        let is_its = self.index == index && self.instance == instance;
-        is_its && matches!(self.kind, HookKind::AfterReady | HookKind::Reload)
-    }
-}
-
-impl Helpers {
-    pub(super) fn is_empty(&self) -> bool {
-        self.running.is_empty()
-    }
-
-    /// Whether one runs for an instance of this worker.
-    pub(super) fn is_for(&self, worker: WorkerId) -> bool {
-        let mut all = self.running.values();
-        all.any(|helper| helper.instance.worker == worker)
-    }
-
-    /// One that runs beside an instance: when it was ready, or to have it read its configuration.
-    fn beside(&self, index: usize, instance: InstanceId) -> Option<ProcessId> {
-        let mut all = self.running.iter();
-        let found = all.find(|(_, helper)| helper.is_beside(index, instance));
-        found.map(|(process, _)| *process)
-    }
-
-    /// The same, one that was not killed.
-    fn lives_beside(&self, index: usize, instance: InstanceId) -> Option<ProcessId> {
-        let mut all = self.running.iter();
-        let found = all.find(|(_, one)| !one.killed && one.is_beside(index, instance));
-        found.map(|(process, _)| *process)
-    }
-}
 
 impl Core {
     /// Starts a command for an instance.

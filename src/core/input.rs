@@ -1,130 +1,12 @@
 //! What the core is told.
 
-use super::listeners::{Missing, Repaired};
-use super::operate::{Command, Ticket};
+use super::types::{
+    Command, ConnectionId, Edition, Evidence, ExitStatus, FormerTaker, ListenerLife, Missing,
+    NotAccepted, Notice, ProcessId, Repaired, Ticket, Waiting,
+};
 use crate::connection::Source;
-use crate::plan::{ListenerId, WorkerId};
+use crate::plan::{Lifecycle, ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
-use std::time::Duration;
-
-/// One instance of a worker, as in `app.0`; or the process of one connection, which are counted
-/// from 0 as they come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InstanceId {
-    /// The worker.
-    pub worker: WorkerId,
-    /// Which of its instances, from 0.
-    pub index: u32,
-    /// Of which generation, from 1: two of them can overlap.
-    pub generation: u32,
-}
-
-/// One attempt to run an instance. Allotted by the core with [`super::Effect::Spawn`] and never
-/// used again, so that news of a process that is gone cannot be taken for news of its successor,
-/// whatever the kernel does with pids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProcessId(pub u64);
-
-/// One connection, from [`super::Effect::Accept`] to [`super::Effect::Close`]. Allotted by the core
-/// and never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub u64);
-
-/// One way in which a worker was defined: what it runs, as whom, with which listeners. Counted for
-/// each worker; a reload that changes its definition makes another. Two of them run beside each
-/// other while one takes the other's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Edition(pub u32);
-
-/// What a process is started for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Task {
-    /// To be the instance.
-    Program,
-    /// To run a command beside it.
-    Hook(HookKind),
-}
-
-/// A command around an instance's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HookKind {
-    /// Before it starts.
-    BeforeStart,
-    /// When it is ready.
-    AfterReady,
-    /// After it has ended.
-    AfterStop,
-    /// To make it read its own configuration again.
-    Reload,
-}
-
-/// What a process says about itself (sd_notify(3)), as far as the core acts on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notice {
-    /// It is ready, or has read its configuration again.
-    Ready,
-    /// It reads its configuration again; ready once more when it says so.
-    Reloading,
-    /// It ends by itself.
-    Stopping,
-    /// It is alive.
-    Alive,
-    /// It is not well, and is to be treated as if it had not said that it is alive.
-    Trigger,
-    /// From now on it says that it is alive at least so often.
-    WatchdogInterval(Duration),
-    /// It needs so much longer, from now on, for what it does: to start, or to stop.
-    ExtendTimeout(Duration),
-}
-
-/// What the kernel shows about whether a process takes clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
-    /// It does.
-    Seen,
-    /// It does not do so yet.
-    NotYet,
-    /// It may or may not: what it does cannot be seen.
-    Hidden,
-}
-
-/// Why there is no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotAccepted {
-    /// Nobody was waiting any more.
-    Gone,
-    /// There is no room for it: EMFILE, ENFILE, ENOBUFS, ENOMEM; or another error that would come
-    /// again at once.
-    Exhausted {
-        /// Which.
-        errno: i32,
-    },
-}
-
-/// Who waits in the queues of a worker that has just ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waiting {
-    /// Nobody.
-    Nobody,
-    /// Only clients that did not wait when this was asked before, or it cannot be known.
-    Others,
-    /// At least one, and all who waited when this was asked before: the worker took none of them.
-    TheSame,
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// It returned from main or called exit(3).
-    Code(i32),
-    /// A signal ended it.
-    Signal {
-        /// The signal's number.
-        number: i32,
-        /// Whether the kernel wrote a core dump.
-        core_dumped: bool,
-    },
-}
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,4 +152,58 @@ pub enum Input {
     },
     /// [`super::Core::deadline`] has passed. Harmless when it has not.
     Tick,
+}
+
+/// What was heard about one process.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum News {
+    Spawned,
+    ExecSucceeded,
+    LaunchFailed(LaunchFailure),
+    MainExited(ExitStatus),
+    Exited(ExitStatus),
+}
+
+/// What is different from now on.
+#[derive(Debug, Clone, Default)]
+pub struct Replan {
+    /// Who waits until all of it has happened.
+    pub ticket: Option<Ticket>,
+    /// The workers that are others, or are defined in another way.
+    pub workers: Vec<(WorkerId, WorkerChange)>,
+    /// The listeners that are others, or are taken by others; one that is gone is taken by nobody.
+    pub listeners: Vec<(ListenerId, ListenerLife)>,
+    /// Who has a listener by a definition that is no more: all of them.
+    pub former: Vec<FormerTaker>,
+    /// Those of the listeners that have other sockets than before.
+    pub touched: Vec<ListenerId>,
+}
+
+/// What is different about a worker.
+#[derive(Debug, Clone)]
+pub enum WorkerChange {
+    /// It is new; its number is that of nobody, or of one that [`Effect::Gone`] was told of.
+    Added {
+        /// Its first definition.
+        edition: Edition,
+        /// How it lives.
+        life: Lifecycle,
+    },
+    /// It is there no more.
+    Removed,
+    /// The terms on which its instances live, and no more than that.
+    Settings {
+        /// The new ones.
+        life: Lifecycle,
+    },
+    /// What it runs.
+    Definition {
+        /// Which definition that is.
+        edition: Edition,
+        /// How it lives.
+        life: Lifecycle,
+        /// Every socket of the definitions before stays, so that they can still be started when the
+        /// new instances are there.
+        can_go_back: bool,
+    },
 }

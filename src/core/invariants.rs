@@ -1,9 +1,10 @@
 //! What must hold between any two inputs.
 
-use super::ctx::Phase;
-use super::event::Next;
-use super::instance::{Role, Slot, State};
-use super::machine::{Core, Counts, Worker};
+use super::instance::Slot;
+use super::machine::Core;
+use super::state::State;
+use super::types::{Next, Phase, Role};
+use super::worker::{Counts, Worker};
 use crate::plan::WorkerId;
 use std::collections::{BTreeMap, BTreeSet};
 

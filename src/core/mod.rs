@@ -10,6 +10,7 @@
 //! comes a second time, is counted and has no other consequence.
 
 mod backoff;
+mod clients;
 mod connections;
 mod ctx;
 mod demand;
@@ -17,10 +18,12 @@ mod effect;
 mod event;
 mod facts;
 mod gate;
+mod helpers;
 mod hooks;
 mod input;
 mod instance;
 mod invariants;
+mod job;
 mod listeners;
 mod machine;
 mod nonblocking;
@@ -29,33 +32,38 @@ mod opposed;
 mod process;
 mod ready;
 mod reload;
+mod repair;
 mod replan;
+mod rolling;
 mod rollout;
+mod serving;
 mod signals;
+mod state;
 mod stopping;
 mod time;
+mod types;
 mod watch;
 mod window;
+mod worker;
 
 #[cfg(test)]
 mod tests;
 
 pub use backoff::{STABLE_AFTER, is_failure};
 pub use connections::{ConnectionCounts, PAUSE_MAX, PAUSE_MIN};
-pub use effect::{Effect, Scope};
-pub use event::{Event, FailureReason, HookEnd, Next, Refusal};
-pub use facts::{Facts, LastEnd, ListenerCondition};
-pub use input::{
-    ConnectionId, Edition, Evidence, ExitStatus, HookKind, Input, InstanceId, NotAccepted, Notice,
-    ProcessId, Task, Waiting,
-};
-pub use instance::{Ending, Fault, Launch, Role, State};
-pub use listeners::{ListenerLife, Missing, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, Repaired};
-pub use machine::{Core, WhenDone};
+pub use effect::Effect;
+pub use event::Event;
+pub use facts::Facts;
+pub use input::{Input, Replan, WorkerChange};
+pub use listeners::{REPAIR_PAUSE, RETRY_MAX, RETRY_MIN};
+pub use machine::Core;
 pub use nonblocking::{Flag, Needs, flag};
-pub use operate::{Answer, Command, Refused, Ticket};
-pub use opposed::FormerTaker;
 pub use ready::{LOOK_MAX, LOOK_MIN};
-pub use replan::{Replan, WorkerChange};
-pub use rollout::Degraded;
+pub use state::{Ending, Launch, State};
 pub use time::Mono;
+pub use types::{
+    Answer, Command, ConnectionId, Degraded, Edition, Evidence, ExitStatus, FailureReason, Fault,
+    FormerTaker, HookEnd, HookKind, InstanceId, LastEnd, ListenerCondition, ListenerLife, Missing,
+    Next, NotAccepted, Notice, ProcessId, Refusal, Refused, Repaired, Role, Scope, Task, Ticket,
+    Waiting, WhenDone,
+};

@@ -9,134 +9,18 @@
 //! until it is started again. Its listeners stay bound: clients wait.
 
 use super::backoff::History;
-use super::ctx::Phase;
-use super::demand::AT_NEXT_CLIENT;
-use super::effect::{Effect, Scope};
-use super::event::Next;
-use super::input::{InstanceId, ProcessId};
-use super::instance::{Role, Slot, State};
+use super::effect::Effect;
+use super::instance::Slot;
+use super::job::{Bad, Goal, Job, Resized, Waiter};
 use super::machine::Core;
-use super::replan::Bad;
+use super::state::State;
+use super::types::{
+    AT_NEXT_CLIENT, Answer, Command, InstanceId, Next, Phase, ProcessId, Refused, Role, Scope,
+    Ticket,
+};
 use crate::plan::{Activation, ListenerId, WorkerId};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Which request an answer is to; chosen by whoever asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
-
-/// What is to be done with a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// Start what does not run, also what has failed; a worker that clients start waits for them.
-    Start,
-    /// Stop everything, and start nothing until [`Command::Start`] or [`Command::Restart`].
-    Stop,
-    /// Replace the instances by ones of the configuration in force, as the worker's rollout says, and
-    /// go back if the new ones are no good.
-    Restart,
-    /// Run so many instances from now on.
-    Scale(u32),
-    /// Send every process this signal.
-    Signal(i32),
-    /// Forget crashes, and start again what has failed.
-    Reset,
-    /// Have every instance that is ready read its own configuration again.
-    Reload,
-}
-
-/// What came of a [`Command`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// So many instances are where they are wanted; the first time, none.
-    Progress {
-        /// How many are.
-        done: u32,
-        /// Of how many.
-        of: u32,
-    },
-    /// All is done. Nothing follows.
-    Done,
-    /// This instance did not get to where it is wanted; the rest is left as it is. Nothing follows.
-    Failed {
-        /// Which.
-        instance: InstanceId,
-    },
-    /// This listener could not be bound, which is tried again; the worker starts when it is. Nothing
-    /// follows.
-    NotBound {
-        /// Which.
-        listener: ListenerId,
-        /// When it is tried again; `None` is when its address comes.
-        again_in: Option<Duration>,
-    },
-    /// This new instance was no good, and the old definition goes on serving. Nothing follows.
-    RolledBack {
-        /// Which.
-        instance: InstanceId,
-    },
-    /// Nothing was done, or no more will be. Nothing follows.
-    Refused(Refused),
-}
-
-/// Why a command is not carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// There is no such worker.
-    NoSuchWorker,
-    /// listend has not started yet, or is stopping.
-    NotRunning,
-    /// A rollout of the worker is under way.
-    Busy,
-    /// A later command or reload has taken its place.
-    Superseded,
-    /// The worker runs one process for each connection, and has no instances.
-    NoInstances,
-    /// The worker has no process that could be signalled, or that could read anything again.
-    NoProcess,
-    /// The worker has neither `reload_signal` nor `reload_command`.
-    NotReloadable,
-    /// The worker waits for a listener that is missing.
-    WaitsForListener,
-}
-
-/// A command under way.
-#[derive(Debug, Clone)]
-pub(super) struct Job {
-    waiter: Waiter,
-    worker: WorkerId,
-    goal: Goal,
-    /// The slots that are not where they are wanted yet.
-    pending: BTreeSet<usize>,
-    done: u32,
-    of: u32,
-}
-
-/// Who waits for a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waiter {
-    Asked(Ticket),
-    /// The reload that is under way.
-    Reload,
-}
-
-/// Where slots are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Goal {
-    /// Running their program.
-    Up,
-    /// Without a process.
-    Down,
-}
-
-/// What was done to give a worker another number of instances: the slots that are on their way.
-#[derive(Debug, Clone)]
-#[must_use = "somebody may wait for it"]
-pub(super) struct Resized {
-    goal: Goal,
-    slots: Vec<usize>,
-}
 
 impl Core {
     pub(super) fn operate(&mut self, ticket: Ticket, worker: WorkerId, command: Command) {

@@ -5,15 +5,11 @@
 //! can leave what runs by a definition before beside what it starts. What is on its way out keeps the
 //! flag that it needs until it has ended, and the other starts then.
 
-use super::ctx::Phase;
-use super::input::{Edition, InstanceId};
-use super::instance::{Role, Slot};
+use super::instance::Slot;
 use super::machine::Core;
-use crate::plan::{Activation, ListenerId, WorkerId};
+use super::types::{Edition, InstanceId, Phase, Role};
+use crate::plan::{Activation, WorkerId};
 use std::collections::BTreeSet;
-
-/// A definition that the configuration has no more, and a listener of which it has a socket.
-pub type FormerTaker = (ListenerId, WorkerId, Edition);
 
 impl Core {
     /// The processes that need the flag of a listener of the worker otherwise than it does.

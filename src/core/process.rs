@@ -1,13 +1,15 @@
 //! What is heard about a process, and what follows from its end.
 
 use super::backoff::{self, History};
-use super::ctx::Phase;
-use super::demand::AT_NEXT_CLIENT;
-use super::event::{Event, FailureReason, HookEnd, Next};
-use super::facts::LastEnd;
-use super::input::{ExitStatus, ProcessId};
-use super::instance::{Ending, Fault, Launch, Role, Slot, State};
+use super::event::Event;
+use super::input::News;
+use super::instance::Slot;
 use super::machine::Core;
+use super::state::{Ending, Launch, State};
+use super::types::{
+    AT_NEXT_CLIENT, ExitStatus, FailureReason, Fault, HookEnd, LastEnd, Next, Phase, ProcessId,
+    Role,
+};
 use crate::config::{KillMode, RestartPolicy};
 use crate::plan::Activation;
 use crate::stage::LaunchFailure;
@@ -17,16 +19,6 @@ use std::time::Duration;
 const SHELL_SIGNAL_BASE: i32 = 128;
 /// A shell's exit status for a command that it could not execute.
 const SHELL_NOT_EXECUTED: u8 = 127;
-
-/// What was heard about one process.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum News {
-    Spawned,
-    ExecSucceeded,
-    LaunchFailed(LaunchFailure),
-    MainExited(ExitStatus),
-    Exited(ExitStatus),
-}
 
 impl Core {
     pub(super) fn hear(&mut self, process: ProcessId, news: News) {

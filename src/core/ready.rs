@@ -5,14 +5,14 @@
 //! has to be asked, which is done at growing intervals and only while an instance starts. One that
 //! is not ready in time, or gives no sign of life later, is ended as if it had crashed.
 
-use super::ctx::Phase;
-use super::effect::{Effect, Scope};
+use super::effect::Effect;
 use super::event::Event;
-use super::input::{Evidence, HookKind, Notice, ProcessId};
-use super::instance::{Ending, Fault, Role, Slot, State, Watchdog};
+use super::instance::{Slot, Watchdog};
 use super::machine::Core;
 use super::signals::{SIGABRT, SIGCONT};
+use super::state::{Ending, State};
 use super::time::Mono;
+use super::types::{Evidence, Fault, HookKind, Notice, Phase, ProcessId, Role, Scope};
 use crate::config::{Rate, Ready};
 use std::time::Duration;
 

@@ -4,12 +4,13 @@
 //! it says `READY=1`. A signal says nothing of its end: an instance with `ready: notify` is given
 //! [`SAYS_WITHIN`] to say that it has begun, and is then waited for in the same way.
 
-use super::effect::{Effect, Scope};
-use super::input::{HookKind, InstanceId, ProcessId};
-use super::instance::State;
+use super::effect::Effect;
+use super::instance::Rereading;
+use super::job::{Pending, Reloading};
 use super::machine::Core;
-use super::operate::{Answer, Refused, Ticket};
+use super::state::State;
 use super::time::Mono;
+use super::types::{Answer, HookKind, InstanceId, ProcessId, Refused, Scope, Ticket};
 use crate::config::Ready;
 use crate::plan::{ReloadBy, WorkerId};
 use std::collections::BTreeSet;
@@ -17,31 +18,6 @@ use std::time::Duration;
 
 /// How long after the signal an instance is expected to say `RELOADING=1`, if it ever does.
 pub const SAYS_WITHIN: Duration = Duration::from_secs(1);
-
-/// A request under way.
-#[derive(Debug, Clone)]
-pub(super) struct Reloading {
-    ticket: Ticket,
-    pending: BTreeSet<Pending>,
-    failed: Option<InstanceId>,
-    of: u32,
-}
-
-/// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Pending {
-    /// The end of a command.
-    Command(ProcessId),
-    /// What the instance in this slot says.
-    Slot(usize),
-}
-
-/// Somebody waits for what an instance says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rereading {
-    /// Until then; `None` is for ever.
-    pub(super) until: Option<Mono>,
-}
 
 impl Core {
     pub(super) fn reload_worker(

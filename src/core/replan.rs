@@ -5,85 +5,18 @@
 //! of which only the terms have changed under which it lives goes on under the new ones. One that
 //! is gone is stopped, and forgotten when its last process is.
 
-use super::ctx::Phase;
 use super::effect::Effect;
 use super::event::Event;
-use super::input::{Edition, InstanceId};
-use super::instance::{Role, State};
-use super::listeners::{ListenerLife, Missing};
+use super::input::{Replan, WorkerChange};
+use super::job::{Bad, Replanning, Resized};
 use super::machine::Core;
-use super::operate::{Answer, Refused, Resized, Ticket};
-use super::opposed::FormerTaker;
 use super::rollout::Target;
+use super::state::State;
 use super::time::Mono;
+use super::types::{Answer, Missing, Phase, Refused, Role};
 use crate::plan::{Lifecycle, ListenerId, WorkerId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// What is different from now on.
-#[derive(Debug, Clone, Default)]
-pub struct Replan {
-    /// Who waits until all of it has happened.
-    pub ticket: Option<Ticket>,
-    /// The workers that are others, or are defined in another way.
-    pub workers: Vec<(WorkerId, WorkerChange)>,
-    /// The listeners that are others, or are taken by others; one that is gone is taken by nobody.
-    pub listeners: Vec<(ListenerId, ListenerLife)>,
-    /// Who has a listener by a definition that is no more: all of them.
-    pub former: Vec<FormerTaker>,
-    /// Those of the listeners that have other sockets than before.
-    pub touched: Vec<ListenerId>,
-}
-
-/// What is different about a worker.
-#[derive(Debug, Clone)]
-pub enum WorkerChange {
-    /// It is new; its number is that of nobody, or of one that [`Effect::Gone`] was told of.
-    Added {
-        /// Its first definition.
-        edition: Edition,
-        /// How it lives.
-        life: Lifecycle,
-    },
-    /// It is there no more.
-    Removed,
-    /// The terms on which its instances live, and no more than that.
-    Settings {
-        /// The new ones.
-        life: Lifecycle,
-    },
-    /// What it runs.
-    Definition {
-        /// Which definition that is.
-        edition: Edition,
-        /// How it lives.
-        life: Lifecycle,
-        /// Every socket of the definitions before stays, so that they can still be started when the
-        /// new instances are there.
-        can_go_back: bool,
-    },
-}
-
-/// What has gone wrong with a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bad {
-    /// This new instance was no good: the old definition goes on.
-    WentBack(InstanceId),
-    /// This instance is not there, and nothing takes its place.
-    NotUp(InstanceId),
-}
-
-/// A reload that is not over.
-#[derive(Debug, Clone)]
-pub(super) struct Replanning {
-    ticket: Option<Ticket>,
-    pending: BTreeSet<WorkerId>,
-    /// Those of them that are new: they are there when their instances are.
-    added: BTreeSet<WorkerId>,
-    bad: Option<Bad>,
-    done: u32,
-    of: u32,
-}
 
 impl Core {
     /// Takes over what a reload has changed, at `now`.

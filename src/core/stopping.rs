@@ -1,11 +1,10 @@
 //! Ending everything: first asked, then killed.
 
-use super::ctx::Phase;
 use super::effect::Effect;
-use super::event::{Event, Next};
-use super::input::{HookKind, ProcessId, Task};
-use super::instance::{Ending, Launch, State};
+use super::event::Event;
 use super::machine::Core;
+use super::state::{Ending, Launch, State};
+use super::types::{HookKind, Next, Phase, ProcessId, Task};
 
 impl Core {
     pub(super) fn stop(&mut self) {

@@ -9,10 +9,10 @@
 //! A restart by the same definition is watched as long as it lasts only, and so is a definition whose
 //! predecessor had sockets that are to be closed: there is nothing to go back to.
 
-use super::instance::Role;
 use super::machine::Core;
 use super::rollout::Rollout;
 use super::time::Mono;
+use super::types::Role;
 use crate::plan::{Activation, WorkerId};
 
 impl Core {

@@ -1,0 +1,81 @@
+//! What is under way because somebody has asked for it.
+
+use super::types::{InstanceId, ProcessId, Ticket};
+use crate::plan::WorkerId;
+use std::collections::BTreeSet;
+
+/// A command under way.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) waiter: Waiter,
+    pub(super) worker: WorkerId,
+    pub(super) goal: Goal,
+    /// The slots that are not where they are wanted yet.
+    pub(super) pending: BTreeSet<usize>,
+    pub(super) done: u32,
+    pub(super) of: u32,
+}
+
+/// Who waits for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiter {
+    Asked(Ticket),
+    /// The reload that is under way.
+    Reload,
+}
+
+/// Where slots are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// Running their program.
+    Up,
+    /// Without a process.
+    Down,
+}
+
+/// What was done to give a worker another number of instances: the slots that are on their way.
+#[derive(Debug, Clone)]
+#[must_use = "somebody may wait for it"]
+pub(super) struct Resized {
+    pub(super) goal: Goal,
+    pub(super) slots: Vec<usize>,
+}
+
+/// A request under way.
+#[derive(Debug, Clone)]
+pub(super) struct Reloading {
+    pub(super) ticket: Ticket,
+    pub(super) pending: BTreeSet<Pending>,
+    pub(super) failed: Option<InstanceId>,
+    pub(super) of: u32,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Pending {
+    /// The end of a command.
+    Command(ProcessId),
+    /// What the instance in this slot says.
+    Slot(usize),
+}
+
+/// What has gone wrong with a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bad {
+    /// This new instance was no good: the old definition goes on.
+    WentBack(InstanceId),
+    /// This instance is not there, and nothing takes its place.
+    NotUp(InstanceId),
+}
+
+/// A reload that is not over.
+#[derive(Debug, Clone)]
+pub(super) struct Replanning {
+    pub(super) ticket: Option<Ticket>,
+    pub(super) pending: BTreeSet<WorkerId>,
+    /// Those of them that are new: they are there when their instances are.
+    pub(super) added: BTreeSet<WorkerId>,
+    pub(super) bad: Option<Bad>,
+    pub(super) done: u32,
+    pub(super) of: u32,
+}

@@ -1,0 +1,205 @@
+//! The states of one instance.
+
+use super::time::Mono;
+use super::types::{ExitStatus, FailureReason, Next, ProcessId};
+use crate::stage::LaunchFailure;
+
+/// Where an instance is in its life.
+///
+/// ```text
+///            Start                  exec succeeded              ready
+///  Waiting ─────────▶ Starting ───────────────────▶ Activating ───────▶ Running
+///                      ▲    │                            │                 │
+///                 Tick │    │ launch failed              │ exited          │ exited
+///                      │    ▼                            ▼                 ▼
+///                      │    ├────────────────────────────┴─────────────────┤
+///                      │    │ again      │ policy        │ too often
+///                      │    ▼            ▼               ▼
+///                      └─ Backoff     Stopped          Failed
+///
+///  Stop:  Waiting, Backoff, Failed ───────────────────────▶ Stopped
+///         Activating, Running ──▶ Stopping ── exited ─────▶ Stopped
+///         Starting ─ exec succeeded ─▶ Stopping             ▲
+///             └──────────── launch failed ──────────────────┘
+/// ```
+///
+/// `before_start` puts `Preparing` before `Starting`, and `after_stop` puts `Cleaning` behind the
+/// end of a program that ran. Where nothing is to be waited for (`ready: started`) an instance is
+/// `Running` as soon as it runs its program.
+///
+/// An instance is over when its process group is: if its main process ends before the others, it is
+/// `Stopping` until they have ended as well.
+///
+/// An instance has at most one process, and has one exactly in `Starting`, `Activating`, `Running`
+/// and `Stopping`; the commands around it are not counted. It leaves those only when the process is
+/// known to be gone, so that two processes never run as one instance.
+///
+/// `Starting` is left when both the fate of the exec and, if that was a failure, the exit are
+/// known. They come on different descriptors (the status pipe and the pidfd) and so in any order;
+/// [`Launch`] holds the half that came first. A stop request that arrives meanwhile is kept in
+/// `ending`: the signal itself waits for the exec, because a child that has not reset its signals
+/// yet may ignore it, but the time until SIGKILL runs from the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not running: waits for its listeners, or for a client that starts it.
+    Waiting,
+    /// A process is on its way to the program.
+    Starting {
+        /// The process.
+        process: ProcessId,
+        /// When it was created, or asked for while there is none.
+        since: Mono,
+        /// How far it got.
+        launch: Launch,
+        /// Set if it is to be stopped.
+        ending: Option<Ending>,
+    },
+    /// The command before the start runs.
+    Preparing {
+        /// The command's process.
+        hook: ProcessId,
+        /// Whether it is to be started no more.
+        cancelled: bool,
+    },
+    /// The program runs, and is not ready.
+    Activating {
+        /// The process.
+        process: ProcessId,
+        /// Since when it runs the program.
+        since: Mono,
+        /// When it has taken too long; `None` is never.
+        until: Option<Mono>,
+        /// When to look next whether it takes clients, where that is what counts.
+        look_at: Option<Mono>,
+    },
+    /// The program runs, and is ready.
+    Running {
+        /// The process.
+        process: ProcessId,
+        /// Since when it runs the program.
+        since: Mono,
+        /// When it has run long enough (`connection_timeout`); `None` is never.
+        until: Option<Mono>,
+    },
+    /// The program was asked to stop or ends by itself, and it or others of its process group have
+    /// not ended.
+    Stopping {
+        /// The process.
+        process: ProcessId,
+        /// Since when it runs the program.
+        since: Mono,
+        /// How it is being ended.
+        ending: Ending,
+    },
+    /// The program has ended, and the command after it runs.
+    Cleaning {
+        /// The command's process.
+        hook: ProcessId,
+        /// What follows.
+        next: Next,
+    },
+    /// Ended; to be started again.
+    Backoff {
+        /// When.
+        until: Mono,
+    },
+    /// Ended; not to be started again, because something is wrong. Its listeners stay bound.
+    Failed {
+        /// What is wrong.
+        reason: FailureReason,
+        /// When that is forgotten, and a client may start it again; `None` is never.
+        until: Option<Mono>,
+    },
+    /// Ended; not to be started again, by its restart policy or because listend stops.
+    Stopped,
+}
+
+/// How far a launch got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Launch {
+    /// [`super::Effect::Spawn`] is not answered yet.
+    Forking,
+    /// The process exists; whether it reaches its program is not known yet.
+    Execing,
+    /// It did not; its exit is not known yet.
+    Failed {
+        /// Where and why.
+        failure: LaunchFailure,
+    },
+    /// It exited; whether it had reached its program is not known yet.
+    Exited {
+        /// How.
+        status: ExitStatus,
+        /// When.
+        at: Mono,
+    },
+}
+
+/// How a process is being ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was asked.
+    Graceful {
+        /// When SIGKILL follows; `None` waits for ever.
+        kill_at: Option<Mono>,
+    },
+    /// SIGKILL was sent, or will be as soon as there is a process to send it to.
+    Killed,
+}
+
+impl State {
+    /// The process, in the states that have one.
+    pub fn process(&self) -> Option<ProcessId> {
+        match self {
+            State::Starting { process, .. }
+            | State::Activating { process, .. }
+            | State::Running { process, .. }
+            | State::Stopping { process, .. } => Some(*process),
+            State::Waiting
+            | State::Preparing { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Stopped => None,
+        }
+    }
+
+    /// Whether a process of it runs, be it only a command before or after its program.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, State::Preparing { .. } | State::Cleaning { .. }) || self.process().is_some()
+    }
+
+    /// When something is to happen by itself.
+    pub fn deadline(&self) -> Option<Mono> {
+        match self {
+            State::Backoff { until } => Some(*until),
+            State::Starting { .. } | State::Stopping { .. } => match self.ending() {
+                Some(Ending::Graceful { kill_at }) => kill_at,
+                Some(Ending::Killed) | None => None,
+            },
+            State::Activating { until, look_at, .. } => {
+                [*until, *look_at].into_iter().flatten().min()
+            }
+            State::Running { until, .. } | State::Failed { until, .. } => *until,
+            State::Waiting | State::Preparing { .. } | State::Cleaning { .. } | State::Stopped => {
+                None
+            }
+        }
+    }
+
+    /// How the process is being ended, if it is.
+    pub fn ending(&self) -> Option<Ending> {
+        match self {
+            State::Starting { ending, .. } => *ending,
+            State::Stopping { ending, .. } => Some(*ending),
+            State::Waiting
+            | State::Preparing { .. }
+            | State::Activating { .. }
+            | State::Running { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Stopped => None,
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The words that the core and those who use it have in common: numbers, reasons, answers.
+
+use super::time::Mono;
+use crate::config::Presence;
+use crate::connection::Source;
+use crate::plan::{ListenerId, WorkerId};
+use crate::stage::LaunchFailure;
+use std::time::Duration;
+
+/// One instance of a worker, as in `app.0`; or the process of one connection, which are counted
+/// from 0 as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Which of its instances, from 0.
+    pub index: u32,
+    /// Of which generation, from 1: two of them can overlap.
+    pub generation: u32,
+}
+
+/// One attempt to run an instance. Allotted by the core with [`super::Effect::Spawn`] and never
+/// used again, so that news of a process that is gone cannot be taken for news of its successor,
+/// whatever the kernel does with pids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId(pub u64);
+
+/// One connection, from [`super::Effect::Accept`] to [`super::Effect::Close`]. Allotted by the core
+/// and never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// One way in which a worker was defined: what it runs, as whom, with which listeners. Counted for
+/// each worker; a reload that changes its definition makes another. Two of them run beside each
+/// other while one takes the other's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Edition(pub u32);
+
+/// Which request an answer is to; chosen by whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// How far listend is, in the order in which it gets there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Listeners are not bound yet.
+    Idle,
+    /// Workers run.
+    Running,
+    /// Workers were asked to stop.
+    Stopping,
+    /// Workers were killed.
+    Hurried,
+    /// [`Effect::Exit`] was given; nothing follows.
+    Exited,
+}
+
+/// What listend does when no instance runs or will run again, without having been asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenDone {
+    /// It keeps holding the listeners: clients wait for whoever repairs the worker.
+    Hold,
+    /// It ends with the exit status of its workers, as a shell would.
+    Exit,
+}
+
+/// What a process is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// To be the instance.
+    Program,
+    /// To run a command beside it.
+    Hook(HookKind),
+}
+
+/// A command around an instance's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookKind {
+    /// Before it starts.
+    BeforeStart,
+    /// When it is ready.
+    AfterReady,
+    /// After it has ended.
+    AfterStop,
+    /// To make it read its own configuration again.
+    Reload,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It returned from main or called exit(3).
+    Code(i32),
+    /// A signal ended it.
+    Signal {
+        /// The signal's number.
+        number: i32,
+        /// Whether the kernel wrote a core dump.
+        core_dumped: bool,
+    },
+}
+
+/// What a process says about itself (sd_notify(3)), as far as the core acts on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// It is ready, or has read its configuration again.
+    Ready,
+    /// It reads its configuration again; ready once more when it says so.
+    Reloading,
+    /// It ends by itself.
+    Stopping,
+    /// It is alive.
+    Alive,
+    /// It is not well, and is to be treated as if it had not said that it is alive.
+    Trigger,
+    /// From now on it says that it is alive at least so often.
+    WatchdogInterval(Duration),
+    /// It needs so much longer, from now on, for what it does: to start, or to stop.
+    ExtendTimeout(Duration),
+}
+
+/// What the kernel shows about whether a process takes clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// It does.
+    Seen,
+    /// It does not do so yet.
+    NotYet,
+    /// It may or may not: what it does cannot be seen.
+    Hidden,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAccepted {
+    /// Nobody was waiting any more.
+    Gone,
+    /// There is no room for it: EMFILE, ENFILE, ENOBUFS, ENOMEM; or another error that would come
+    /// again at once.
+    Exhausted {
+        /// Which.
+        errno: i32,
+    },
+}
+
+/// Who waits in the queues of a worker that has just ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nobody.
+    Nobody,
+    /// Only clients that did not wait when this was asked before, or it cannot be known.
+    Others,
+    /// At least one, and all who waited when this was asked before: the worker took none of them.
+    TheSame,
+}
+
+/// How far a signal reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The process.
+    Process,
+    /// The process and its process group, or what is left of that. The process also when it has not
+    /// made its group yet (it is a child before setsid(2)).
+    Group,
+}
+
+/// What happens after an instance ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It is started again after this time.
+    RestartIn(Duration),
+    /// The next client starts it again, but not before this time is over.
+    AtNextClient {
+        /// That time.
+        not_before: Duration,
+    },
+    /// It was there for one connection, which is over.
+    Done,
+    /// It is not started again, because something is wrong.
+    Failed(FailureReason),
+    /// It is not started again, because its restart policy says so.
+    StaysStopped,
+    /// It is not started again, because it was asked to stop.
+    Stopping,
+    /// It was new, and the rollout goes back to what it was to replace.
+    RolledBack,
+}
+
+/// How a command around an instance ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookEnd {
+    /// It ran, and exited.
+    Exited {
+        /// How.
+        status: ExitStatus,
+    },
+    /// It did not get to its program.
+    NotLaunched {
+        /// Where and why.
+        failure: LaunchFailure,
+    },
+    /// It took too long, and was killed.
+    TimedOut {
+        /// The time it had.
+        timeout: Duration,
+    },
+}
+
+/// Why an instance is not started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureReason {
+    /// It crashed more often than its limit allows.
+    CrashLoop {
+        /// How often, the last crash included.
+        crashes: u32,
+        /// In which time.
+        interval: Duration,
+    },
+    /// It did not get to its program, and its restart policy is `never`.
+    NeverLaunched,
+}
+
+/// Of what there are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Connections.
+    Connections {
+        /// How many are allowed.
+        max: u32,
+    },
+    /// Connections of this source.
+    OfSource {
+        /// Which.
+        source: Source,
+        /// How many are allowed.
+        max: u32,
+    },
+}
+
+/// What a slot is to its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// One of its instances.
+    Instance,
+    /// To take the place of one, if it does well.
+    Candidate,
+    /// On its way out, or a connection; its place is given to another when it is gone.
+    Leaving,
+}
+
+/// Why listend itself ends an instance that nobody has asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It was not ready in time.
+    NotReady,
+    /// It gave no sign of life in time.
+    Silent,
+    /// It did not end in time, whoever had it end.
+    NotStopped,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastEnd {
+    /// It ran its program.
+    Exited {
+        /// How it exited.
+        status: ExitStatus,
+        /// How long it ran.
+        uptime: Duration,
+        /// Why listend had it end or killed it, if it was not well.
+        cause: Option<Fault>,
+    },
+    /// It did not get there.
+    NotLaunched {
+        /// Where and why.
+        failure: LaunchFailure,
+    },
+    /// The command before its start failed.
+    NotPrepared {
+        /// How.
+        end: HookEnd,
+    },
+}
+
+/// How a listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerCondition {
+    /// As it should be.
+    Listening,
+    /// Not bound; it is tried again.
+    Missing,
+    /// One of its sockets takes no clients; it is being repaired.
+    Damaged,
+}
+
+/// What the core has to know about a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerLife {
+    /// What to do while it cannot be bound.
+    pub presence: Presence,
+    /// Who takes it.
+    pub users: Vec<WorkerId>,
+}
+
+/// Why a listener is not bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// The machine does not have its address, or the interface it names.
+    Address,
+    /// Something else, which may pass by itself: another process has it, say.
+    Other,
+}
+
+/// What takes clients in place of a damaged socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repaired {
+    /// The same socket: whoever has it can go on.
+    SameSocket,
+    /// The same socket, whose file has its path, rights and links again.
+    PutBack,
+    /// A new one at the same place. Workers that run have the old one, which no client finds, and
+    /// are started again.
+    AnotherSocket,
+}
+
+/// What is to be done with a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Start what does not run, also what has failed; a worker that clients start waits for them.
+    Start,
+    /// Stop everything, and start nothing until [`Command::Start`] or [`Command::Restart`].
+    Stop,
+    /// Replace the instances by ones of the configuration in force, as the worker's rollout says, and
+    /// go back if the new ones are no good.
+    Restart,
+    /// Run so many instances from now on.
+    Scale(u32),
+    /// Send every process this signal.
+    Signal(i32),
+    /// Forget crashes, and start again what has failed.
+    Reset,
+    /// Have every instance that is ready read its own configuration again.
+    Reload,
+}
+
+/// What came of a [`Command`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// So many instances are where they are wanted; the first time, none.
+    Progress {
+        /// How many are.
+        done: u32,
+        /// Of how many.
+        of: u32,
+    },
+    /// All is done. Nothing follows.
+    Done,
+    /// This instance did not get to where it is wanted; the rest is left as it is. Nothing follows.
+    Failed {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// This listener could not be bound, which is tried again; the worker starts when it is. Nothing
+    /// follows.
+    NotBound {
+        /// Which.
+        listener: ListenerId,
+        /// When it is tried again; `None` is when its address comes.
+        again_in: Option<Duration>,
+    },
+    /// This new instance was no good, and the old definition goes on serving. Nothing follows.
+    RolledBack {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Nothing was done, or no more will be. Nothing follows.
+    Refused(Refused),
+}
+
+/// Why a command is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such worker.
+    NoSuchWorker,
+    /// listend has not started yet, or is stopping.
+    NotRunning,
+    /// A rollout of the worker is under way.
+    Busy,
+    /// A later command or reload has taken its place.
+    Superseded,
+    /// The worker runs one process for each connection, and has no instances.
+    NoInstances,
+    /// The worker has no process that could be signalled, or that could read anything again.
+    NoProcess,
+    /// The worker has neither `reload_signal` nor `reload_command`.
+    NotReloadable,
+    /// The worker waits for a listener that is missing.
+    WaitsForListener,
+}
+
+/// What went wrong with the last rollout of a worker. Kept until one goes well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Degraded {
+    /// The new instance that was no good.
+    pub instance: InstanceId,
+    /// Since when.
+    pub since: Mono,
+}
+
+/// A definition that the configuration has no more, and a listener of which it has a socket.
+pub type FormerTaker = (ListenerId, WorkerId, Edition);
+
+/// What a start by the next client is called when there is no delay.
+pub(super) const AT_NEXT_CLIENT: Next = Next::AtNextClient {
+    not_before: Duration::ZERO,
+};
