@@ -223,6 +223,9 @@ impl Shell {
             self.take_scraper(listener, socket);
         } else if is_error_alone && held.is_some_and(listener::forget_errors) {
             log::debug!("forgot an error that a worker has left to a socket");
+        } else if !flags.contains(EpollFlags::EPOLLIN) {
+            // Comes once from what is not watched for clients now.
+            log::debug!("{flags:?} at a socket that nobody waits at");
         } else {
             self.feed(Input::ClientWaits { listener, socket });
         }

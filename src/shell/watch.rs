@@ -116,20 +116,18 @@ impl Watch {
 
     /// Starts or stops telling about clients at a socket. It is still watched for its end, if it is
     /// one that can be shut down.
+    ///
+    /// It stays in the set: to add what is in a worker's set as well takes a lock that the whole machine
+    /// shares (`epnested_mutex`), and that whoever has it may keep.
     pub(super) fn clients(&self, epoll: &Epoll, id: SocketId, socket: &BoundSocket, wanted: bool) {
-        let flags = if wanted {
-            EpollFlags::EPOLLIN | end_of(socket)
-        } else {
-            end_of(socket)
+        let flags = match (wanted, socket.endpoint.accepts()) {
+            (true, _) => EpollFlags::EPOLLIN | end_of(socket),
+            (false, true) => end_of(socket),
+            // What has no accept queue could go on to report errors that nobody here can take.
+            (false, false) => EpollFlags::EPOLLONESHOT,
         };
         let mut event = EpollEvent::new(flags, Token::Listener(id).pack());
-        // What has no accept queue could go on to report errors that nobody here can take.
-        let done = match (wanted, socket.endpoint.accepts()) {
-            (false, false) => epoll.delete(&socket.fd),
-            (true, false) => epoll.add(&socket.fd, event),
-            (true | false, true) => epoll.modify(&socket.fd, &mut event),
-        };
-        match done {
+        match epoll.modify(&socket.fd, &mut event) {
             // Not there, because it was damaged: it is watched again when it is repaired.
             Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => {}
             Err(errno) => log::warn!("cannot watch {}: {}", socket.address, errno.desc()),
