@@ -12,9 +12,9 @@ use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Wait};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, open, openat, renameat2};
+use nix::fcntl::{OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat, openat2, renameat2};
 use nix::libc::{dev_t, ino_t};
-use nix::sys::stat::{Mode, fchmod, fstat, fstatat, mkdirat};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -35,6 +35,10 @@ struct Made {
     /// Which folder it is.
     inode: (dev_t, ino_t),
 }
+
+/// How long removing may take when listend ends, in milliseconds: a worker may have put into it a file
+/// system that does not answer.
+const LONGEST: i32 = 10_000;
 
 const FOLDER: OFlag = OFlag::O_DIRECTORY
     .union(OFlag::O_NOFOLLOW)
@@ -110,7 +114,7 @@ impl Folders {
     /// Removes all that are left.
     pub(super) fn remove_all(&mut self) {
         let made = std::mem::take(&mut self.made);
-        self.remove(made, Wait::ForIt);
+        self.remove(made, Wait::ForIt(LONGEST));
     }
 
     fn remove(&mut self, made: Vec<Made>, wait: Wait) {
@@ -150,9 +154,9 @@ impl Made {
             Err((Errno::ENOENT, _)) => return Ok(None),
             Err((errno, _)) => return Err(errno),
         };
-        match fstatat(&parent, own, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        match open_folder(&parent, own).and_then(|folder| fstat(&folder)) {
             Ok(found) if (found.st_dev, found.st_ino) == self.inode => {}
-            Ok(_) | Err(Errno::ENOENT) => return Ok(None),
+            Ok(_) | Err(Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => return Ok(None),
             Err(errno) => return Err(errno),
         }
         let free = RenameFlags::RENAME_NOREPLACE;
@@ -217,7 +221,13 @@ fn make(
         Err(Errno::EEXIST) => false,
         Err(errno) => return Err(refused(errno)),
     };
-    let folder = openat(&parent, name, FOLDER, Mode::empty()).map_err(refused)?;
+    let folder = open_folder(&parent, name).map_err(|errno| match errno {
+        Errno::EXDEV => {
+            let why = "a file system is mounted there, which its user may have done; unmount it";
+            (errno, why.to_owned())
+        }
+        _ => refused(errno),
+    })?;
     let found = fstat(&folder).map_err(refused)?;
     let wanted = uid.unwrap_or(geteuid()).as_raw();
     if !is_new && found.st_uid != wanted {
@@ -228,21 +238,52 @@ fn make(
         return Err((Errno::EEXIST, why));
     }
     let mode = Mode::from_bits_truncate(directory.mode);
-    let set = match is_new {
-        true => fchown(&folder, uid, gid),
-        false => Ok(()),
-    };
-    let set = set.and_then(|()| match found.st_mode & 0o7777 == directory.mode {
-        true => Ok(()),
-        false => fchmod(&folder, mode),
-    });
-    if let Err(errno) = set {
-        if is_new {
+    let is_right = found.st_mode & 0o7777 == directory.mode;
+    if is_new {
+        let set = fchown(&folder, uid, gid).and_then(|()| match is_right {
+            true => Ok(()),
+            false => fchmod(&folder, mode),
+        });
+        if let Err(errno) = set {
             let _empty = unlinkat(&parent, name, UnlinkatFlags::RemoveDir);
+            return Err(refused(errno));
         }
-        return Err(refused(errno));
+    } else if !is_right {
+        set_mode_apart(directory, wanted, mode);
     }
     Ok(is_new.then_some((found.st_dev, found.st_ino)))
+}
+
+/// Of a folder that belongs to a worker already, which may have it locked for as long as it likes
+/// (getdents(2) into memory that does not answer): chmod(2) waits for that lock.
+fn set_mode_apart(directory: &RuntimeDirectory, owner: u32, mode: Mode) {
+    let started = sys::do_in_a_copy(Wait::No, || {
+        let Ok((parent, name)) = reach(directory) else {
+            return;
+        };
+        let Ok(folder) = open_folder(&parent, name) else {
+            return;
+        };
+        if fstat(&folder).is_ok_and(|found| found.st_uid == owner) {
+            let _or_it_stays = fchmod(&folder, mode);
+        }
+    });
+    if let Err(error) = started {
+        let path = directory.path();
+        log::warn!("cannot set the mode of {}: {error}", path.display());
+    }
+}
+
+/// The folder itself, and not what a worker may have mounted on its own: that may not answer.
+fn open_folder(parent: &OwnedFd, name: &OsStr) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(FOLDER)
+        .resolve(ResolveFlag::RESOLVE_NO_XDEV);
+    match openat2(parent, name, how) {
+        // Before Linux 5.6, or where a sandbox does not know it.
+        Err(Errno::ENOSYS) => openat(parent, name, FOLDER, Mode::empty()),
+        answer => answer,
+    }
 }
 
 #[cfg(test)]
