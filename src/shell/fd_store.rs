@@ -9,9 +9,12 @@ use crate::handoff::Stored;
 use crate::plan::WorkerId;
 use crate::sys::{self, SharedFd};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 
 /// Whose they are: every generation of an instance has the same.
 type Place = (WorkerId, u32);
@@ -43,36 +46,103 @@ pub(super) struct How<'a> {
     pub at_most: u32,
 }
 
+/// How many descriptors were not kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Because there was no room.
+    pub no_room: usize,
+    /// Because a copy of it could hold up whoever closes that ([`Kind::MayWait`]).
+    pub may_wait: usize,
+}
+
+/// What a descriptor means to who keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Closing a copy and poll(2) ask nobody.
+    Plain,
+    /// poll(2) looks at others, which may be anything: an epoll instance.
+    Unwatched,
+    /// A file whose server is asked by each close(2) (`flush`), as each exec of a child makes it.
+    MayWait,
+}
+
+impl Kind {
+    /// Without a call that would ask the file system.
+    fn of(fd: &SharedFd) -> Kind {
+        let number = fd.as_raw_fd();
+        let link = fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
+        let link = link.as_os_str().as_bytes();
+        if link == b"anon_inode:[eventpoll]" {
+            return Kind::Unwatched;
+        }
+        // What has no path is the kernel's own; only memory has seals (memfd_create(2)).
+        let is_own = !link.is_empty() && !link.starts_with(b"/");
+        if is_own || fcntl(fd, FcntlArg::F_GET_SEALS).is_ok() {
+            return Kind::Plain;
+        }
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+        let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        match mount.and_then(|mount| type_of_mount(&mounts, mount.trim())) {
+            Some(name) if !asks_a_server(name) => Kind::Plain,
+            // One of another mount namespace may be anything.
+            Some(_) | None => Kind::MayWait,
+        }
+    }
+}
+
+/// proc_pid_mountinfo(5): the number stands first, the type behind the lone hyphen.
+fn type_of_mount<'a>(mounts: &'a str, number: &str) -> Option<&'a str> {
+    let mut lines = mounts.lines();
+    let is_it = |line: &&str| line.split(' ').next() == Some(number);
+    let (_, behind) = lines.find(is_it)?.split_once(" - ")?;
+    behind.split(' ').next()
+}
+
+fn asks_a_server(file_system: &str) -> bool {
+    let names = [
+        "fuse", "nfs", "cifs", "smb", "9p", "afs", "ceph", "orangefs",
+    ];
+    let stacked = ["ecryptfs", "autofs"];
+    let mut names = names.iter().chain(&stacked);
+    names.any(|name| file_system.starts_with(name))
+}
+
 impl FdStore {
-    /// Keeps descriptors; one that is kept already is not kept twice. Answers how many were closed
-    /// because there was no room.
+    /// Keeps descriptors; one that is kept already is not kept twice. Answers how many were closed.
     pub(super) fn add(
         &mut self,
         epoll: &Epoll,
         instance: InstanceId,
         fds: Vec<SharedFd>,
         how: How<'_>,
-    ) -> usize {
+    ) -> Refused {
         let kept = self
             .kept
             .entry((instance.worker, instance.index))
             .or_default();
-        let mut refused = 0;
+        let mut refused = Refused::default();
         for fd in fds {
             let is_same = |one: &Kept| sys::is_same_open_file(one.fd.as_fd(), fd.as_fd());
             if kept.iter().any(is_same) {
                 continue;
             }
             if kept.len() >= how.at_most as usize {
-                refused += 1;
+                refused.no_room += 1;
                 continue;
             }
+            let kind = Kind::of(&fd);
+            if kind == Kind::MayWait {
+                refused.may_wait += 1;
+                continue;
+            }
+            let fd = fd.keep();
             self.next_id += 1;
             let id = self.next_id;
             kept.push(Kept {
                 id,
                 name: how.name.to_owned(),
-                is_watched: how.polled && watch(epoll, id, &fd),
+                is_watched: how.polled && kind == Kind::Plain && watch(epoll, id, &fd),
                 fd,
             });
         }
@@ -205,7 +275,8 @@ mod tests {
     fn every_generation_of_an_instance_has_the_same_and_nobody_else() {
         let (epoll, mut store) = (epoll(), FdStore::default());
         assert!(store.workers().is_empty());
-        assert_eq!(store.add(&epoll, instance(0, 1, 1), vec![null()], HOW), 0);
+        let refused = store.add(&epoll, instance(0, 1, 1), vec![null()], HOW);
+        assert_eq!(refused, Refused::default());
         assert_eq!(names(&store, instance(0, 1, 2)), ["db"]);
         assert_eq!(store.workers(), [WorkerId(0)]);
         assert!(names(&store, instance(0, 0, 1)).is_empty());
@@ -222,7 +293,8 @@ mod tests {
         let one = null();
         let again = shared(one.try_clone().unwrap());
         let all = vec![one, again, null(), null()];
-        assert_eq!(store.add(&epoll, instance(0, 0, 1), all, HOW), 1);
+        let refused = store.add(&epoll, instance(0, 0, 1), all, HOW);
+        assert_eq!((refused.no_room, refused.may_wait), (1, 0));
         assert_eq!(names(&store, instance(0, 0, 1)), ["db", "db"]);
         assert_eq!(store.remove(&epoll, instance(0, 0, 1), "other"), 0);
         assert_eq!(store.remove(&epoll, instance(0, 0, 1), "db"), 2);
@@ -272,13 +344,29 @@ mod tests {
     }
 
     #[test]
+    fn the_kind_of_a_descriptor_is_known_without_asking_its_file_system() {
+        let (socket, _other) = UnixStream::pair().unwrap();
+        assert_eq!(Kind::of(&shared(socket)), Kind::Plain);
+        assert_eq!(Kind::of(&null()), Kind::Plain);
+        let memory = c"/proc/self";
+        let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
+        let memory = nix::sys::memfd::memfd_create(memory, flags).unwrap();
+        assert_eq!(Kind::of(&shared(memory)), Kind::Plain);
+        assert_eq!(Kind::of(&shared(epoll().0)), Kind::Unwatched);
+        let mounts = "22 1 0:21 / / rw shared:1 - ext4 /dev/root rw\n\
+                      23 22 0:45 / /mnt rw,nosuid - fuse.sshfs x rw\n";
+        assert_eq!(type_of_mount(mounts, "22"), Some("ext4"));
+        assert_eq!(type_of_mount(mounts, "23"), Some("fuse.sshfs"));
+        assert_eq!(type_of_mount(mounts, "2"), None);
+        assert!(asks_a_server("fuse.sshfs") && asks_a_server("nfs4") && !asks_a_server("ext4"));
+    }
+
+    #[test]
     fn a_regular_file_is_kept_although_nothing_can_be_told_of_it() {
         let (epoll, mut store) = (epoll(), FdStore::default());
         let file = File::open(std::env::current_exe().unwrap()).unwrap();
-        assert_eq!(
-            store.add(&epoll, instance(0, 0, 1), vec![shared(file)], HOW),
-            0
-        );
+        let refused = store.add(&epoll, instance(0, 0, 1), vec![shared(file)], HOW);
+        assert_eq!(refused, Refused::default());
         assert_eq!(names(&store, instance(0, 0, 1)), ["db"]);
     }
 }

@@ -7,6 +7,10 @@
 //! So a number is taken out of the table by a child that shares the table (CLONE_FILES), and whatever
 //! waits then is the child. One that takes long is killed, which ends the wait for SO_LINGER, and what
 //! it had not come to is left to another. No number is closed twice: each is claimed first.
+//!
+//! What came with a message may be a file whose server never answers: nothing ends such a close(2), and
+//! a child that had a copy would wait at its exec as well. It is out of the table before the message is
+//! done with ([`close_foreign`]), so that no child ever has a copy.
 
 use super::launch::STACK_SIZE;
 use super::raw::{BARE, call};
@@ -24,28 +28,57 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 const MILLISECOND: u64 = 1_000_000;
 /// How long one may take before it is killed.
 const PATIENCE: u64 = 100 * MILLISECOND;
-/// How many there are at a time. More than one only while one waits.
+/// How many there are at a time that have not been killed. More than one only while one waits.
 const MOST_CLOSERS: usize = 16;
+/// How many there are with those that were killed and do not end.
+const MOST_LOST: usize = 64;
+/// How long one that was killed may take to end, before it counts as lost.
+const LOST: u64 = 200 * MILLISECOND;
+/// How often it is looked whether descriptors are out of the table, each time for a millisecond, before
+/// whoever has them is left to itself.
+const MOST_LOOKS: u32 = 1000;
 /// One that is killed and does not end is looked at this often.
 const RARELY: u64 = 1000 * MILLISECOND;
 
 /// A descriptor of an open file that others have, or have had. Dropped, it is closed by a process of
 /// its own once [`close_apart`] has been called, and before that as any other.
 #[derive(Debug)]
-pub struct SharedFd(ManuallyDrop<OwnedFd>);
+pub struct SharedFd {
+    fd: ManuallyDrop<OwnedFd>,
+    /// Came with a message: it may be anything, and is closed by [`close_foreign`].
+    is_foreign: bool,
+}
 
 impl From<OwnedFd> for SharedFd {
     fn from(fd: OwnedFd) -> SharedFd {
-        SharedFd(ManuallyDrop::new(fd))
+        SharedFd {
+            fd: ManuallyDrop::new(fd),
+            is_foreign: false,
+        }
     }
 }
 
 impl SharedFd {
+    /// One that came with a message.
+    pub(super) fn foreign(fd: OwnedFd) -> SharedFd {
+        SharedFd {
+            fd: ManuallyDrop::new(fd),
+            is_foreign: true,
+        }
+    }
+
+    /// It is kept: it is no file that asks a server when a copy of it is closed.
+    #[must_use]
+    pub fn keep(mut self) -> SharedFd {
+        self.is_foreign = false;
+        self
+    }
+
     /// As a descriptor that is closed as any other.
     pub fn into_owned(self) -> OwnedFd {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is never dropped, and nothing uses it after this.
-        unsafe { ManuallyDrop::take(&mut this.0) }
+        unsafe { ManuallyDrop::take(&mut this.fd) }
     }
 }
 
@@ -53,38 +86,41 @@ impl Deref for SharedFd {
     type Target = OwnedFd;
 
     fn deref(&self) -> &OwnedFd {
-        &self.0
+        &self.fd
     }
 }
 
 impl AsFd for SharedFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl AsRawFd for SharedFd {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 }
 
 impl Drop for SharedFd {
     fn drop(&mut self) {
         // SAFETY: nothing uses it after this.
-        let fd = unsafe { ManuallyDrop::take(&mut self.0) };
-        // While the thread ends there is nobody to do it, and it is closed here.
-        let _at_the_end = CLOSERS.try_with(|closers| {
-            let mut closers = closers.borrow_mut();
+        let fd = unsafe { ManuallyDrop::take(&mut self.fd) };
+        CLOSERS.with_borrow_mut(|closers| {
             if closers.are_on {
-                closers.pending.push(fd.into_raw_fd());
+                let pending = match self.is_foreign {
+                    true => &mut closers.foreign,
+                    false => &mut closers.pending,
+                };
+                pending.push(fd.into_raw_fd());
             }
         });
     }
 }
 
 thread_local! {
-    static CLOSERS: RefCell<Closers> = RefCell::default();
+    /// Never dropped: when the thread ends, those that wait still use what is theirs.
+    static CLOSERS: RefCell<ManuallyDrop<Closers>> = RefCell::default();
 }
 
 #[derive(Default)]
@@ -95,7 +131,11 @@ struct Closers {
     now: u64,
     /// What listend has not come to when it ends is closed by the kernel, which does not wait then.
     pending: Vec<RawFd>,
+    /// What came with the last message, and is not kept.
+    foreign: Vec<RawFd>,
     at_work: Vec<Closer>,
+    /// Those that close what came with messages.
+    at_foreign: Vec<Closer>,
     /// When there was no process to be had.
     has_failed: bool,
 }
@@ -108,6 +148,20 @@ struct Batch {
 }
 
 impl Batch {
+    fn new(numbers: Vec<RawFd>) -> Arc<Batch> {
+        Arc::new(Batch {
+            numbers,
+            next: AtomicUsize::new(0),
+            parent: std::process::id() as i32,
+        })
+    }
+
+    /// What nobody has claimed, and nobody else can from now on.
+    fn take_back(&self) -> impl Iterator<Item = RawFd> {
+        let from = self.next.swap(usize::MAX / 2, Ordering::AcqRel);
+        self.numbers.iter().skip(from).copied()
+    }
+
     fn is_claimed(&self) -> bool {
         self.next.load(Ordering::Acquire) >= self.numbers.len()
     }
@@ -152,6 +206,41 @@ pub fn close_apart_within(milliseconds: u32) -> bool {
     })
 }
 
+/// Closes what came with messages and was dropped since the last call, and comes back when it is out
+/// of the table. close(2) takes a number out before all else, so that this does not wait for what the
+/// close waits for, but for processes to run.
+pub fn close_foreign() {
+    CLOSERS.with_borrow_mut(|closers| closers.close_foreign());
+}
+
+/// Whether descriptors can be taken from messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// They can.
+    Free,
+    /// Those of a message before are being closed. It takes no time, or there is none.
+    Soon,
+    /// As many are being closed as may be, by processes that nothing ends.
+    None,
+}
+
+/// Whether what comes with a message can be closed apart.
+pub fn room_for_foreign(now: u64) -> Room {
+    CLOSERS.with_borrow_mut(|closers| {
+        let at_foreign = &mut closers.at_foreign;
+        if at_foreign.len() < MOST_LOST {
+            return Room::Free;
+        }
+        at_foreign.retain(|one| !one.is_reaped());
+        let is_lost = |one: &&Closer| now.saturating_sub(one.since) >= LOST;
+        match at_foreign.len() < MOST_LOST {
+            true => Room::Free,
+            false if at_foreign.iter().filter(is_lost).count() < MOST_LOST => Room::Soon,
+            false => Room::None,
+        }
+    })
+}
+
 impl Closers {
     fn turn(&mut self, now: u64) -> Option<u64> {
         self.now = now;
@@ -167,30 +256,31 @@ impl Closers {
             }
             true
         });
-        left.retain(|batch| !batch.is_claimed());
+        self.at_foreign.retain(|one| !one.is_reaped());
         for batch in left {
-            self.start(batch, now);
+            self.pending.extend(batch.take_back());
         }
-        if !self.pending.is_empty() && self.at_work.len() < MOST_CLOSERS {
+        self.close_foreign();
+        let alive = self.at_work.iter().filter(|one| !one.is_killed).count();
+        if !self.pending.is_empty() && alive < MOST_CLOSERS && self.at_work.len() < MOST_LOST {
             let some = if BARE { self.pending.len() } else { 1 };
-            let numbers = self.pending.drain(..some);
-            let batch = Batch {
-                numbers: numbers.collect(),
-                next: AtomicUsize::new(0),
-                parent: std::process::id() as i32,
-            };
-            self.start(Arc::new(batch), now);
+            let batch = Batch::new(self.pending.drain(..some).collect());
+            match self.start(&batch) {
+                Some(closer) => self.at_work.push(closer),
+                None => self.pending.extend(batch.take_back()),
+            }
         }
-        let looks = self.at_work.iter().map(|one| one.look_again(now));
-        let more = (!self.pending.is_empty()).then(|| now + PATIENCE);
-        looks.chain(more).min()
+        let closers = self.at_work.iter().chain(&self.at_foreign);
+        let looks = closers.map(|one| one.look_again(now));
+        let more = !self.pending.is_empty() || !self.foreign.is_empty();
+        looks.chain(more.then(|| now + PATIENCE)).min()
     }
 
-    fn start(&mut self, batch: Arc<Batch>, now: u64) {
-        match start(&batch, now) {
+    fn start(&mut self, batch: &Arc<Batch>) -> Option<Closer> {
+        match start(batch, self.now) {
             Ok(closer) => {
                 self.has_failed = false;
-                self.at_work.push(closer);
+                Some(closer)
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.has_failed, true) {
@@ -198,12 +288,65 @@ impl Closers {
                         "cannot start a process to close descriptors, and try again: {error}"
                     );
                 }
-                // Nobody has claimed these, and nobody else can: they are ours again.
-                let from = batch.next.swap(usize::MAX / 2, Ordering::AcqRel);
-                self.pending.extend(batch.numbers.iter().skip(from));
+                None
             }
         }
     }
+
+    fn close_foreign(&mut self) {
+        let numbers = std::mem::take(&mut self.foreign);
+        let together = if BARE { numbers.len().max(1) } else { 1 };
+        for numbers in numbers.chunks(together) {
+            self.take_out(&Batch::new(numbers.to_vec()));
+        }
+    }
+
+    /// Four times as many processes each time: all at once may be too many for what is closed at once,
+    /// as nearly everything is.
+    fn take_out(&mut self, batch: &Arc<Batch>) {
+        let before = self.at_foreign.len();
+        let mut wanted = 1;
+        for _ in 0..MOST_LOOKS {
+            let missing = wanted - (self.at_foreign.len() - before).min(wanted);
+            for _ in 0..missing {
+                if batch.is_claimed() {
+                    break;
+                }
+                match self.start(batch) {
+                    Some(closer) => self.at_foreign.push(closer),
+                    None => {
+                        self.foreign.extend(batch.take_back());
+                        break;
+                    }
+                }
+            }
+            // Nothing in here opens one meanwhile, so that no number is another's already.
+            let is_left = |number: &&RawFd| is_open(**number) && !self.foreign.contains(number);
+            if !batch.numbers.iter().any(|number| is_left(&number)) {
+                break;
+            }
+            let mine = self.at_foreign.iter().skip(before);
+            match mine.filter(|one| !one.is_done()).last() {
+                Some(one) => one.wait_a_millisecond(),
+                None if batch.is_claimed() => break,
+                None => {}
+            }
+            wanted = (wanted * 4).min(batch.numbers.len());
+        }
+        // It ends what waits for SO_LINGER; of what ended by itself nothing is left to be killed.
+        for one in self.at_foreign.iter_mut().skip(before) {
+            if !one.is_done() {
+                one.kill();
+            }
+        }
+        self.at_foreign
+            .retain(|one| !one.is_done() || !one.is_reaped());
+    }
+}
+
+fn is_open(number: RawFd) -> bool {
+    // SAFETY: asks for flags only.
+    unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
 }
 
 impl Closer {
@@ -287,6 +430,10 @@ fn start(batch: &Arc<Batch>, now: u64) -> io::Result<Closer> {
         }
         pid
     };
+    if !BARE {
+        // It has a copy, and what it claims there is not seen here.
+        batch.next.store(batch.numbers.len(), Ordering::Release);
+    }
     Ok(Closer {
         batch: Arc::clone(batch),
         _stack: stack,
@@ -336,11 +483,6 @@ mod tests {
         let linger = Some(Duration::from_secs(3600));
         socket2::SockRef::from(&ours).set_linger(linger).unwrap();
         (ours.into(), theirs)
-    }
-
-    fn is_open(number: RawFd) -> bool {
-        // SAFETY: asks for flags only.
-        unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
     }
 
     /// A number that no other test is given while this one looks whether it is open.

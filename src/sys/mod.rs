@@ -30,7 +30,7 @@ mod wait;
 mod write;
 
 pub use acl::may_have_acl;
-pub use apart::{SharedFd, close_apart, close_apart_within};
+pub use apart::{Room, SharedFd, close_apart, close_apart_within, close_foreign, room_for_foreign};
 pub use child::{FdAction, FdSlot};
 pub use copy::{Wait, do_in_a_copy};
 pub use environment::forget_variable;
@@ -49,7 +49,7 @@ pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits,
 pub use netns::enter_network_namespace;
 pub use notify::{
     Datagram, Sender, ask_for_senders, is_same_open_file, receive_bytes, receive_datagram,
-    refuse_descriptors,
+    refuse_descriptors, take_descriptors,
 };
 pub use passing::{passing_pair, receive_descriptor};
 pub use peek::bytes_to_read;

@@ -35,6 +35,10 @@ const CONTROL_WORDS: usize =
     (3 * (size_of::<libc::cmsghdr>() + 8) + size_of::<libc::ucred>() + 4 * (MOST_DESCRIPTORS + 1))
         .div_ceil(8);
 
+/// Room for the credentials alone: descriptors come next, and the pidfd last.
+const CONTROL_WITHOUT: usize =
+    size_of::<libc::cmsghdr>() + size_of::<libc::ucred>().next_multiple_of(size_of::<usize>());
+
 /// Who sent a message, as the kernel vouches for it (SCM_CREDENTIALS, unix(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sender {
@@ -73,12 +77,18 @@ pub fn ask_for_senders(socket: impl AsFd) -> io::Result<()> {
     sockopt::set_int(socket, libc::SOL_SOCKET, libc::SO_PASSCRED, 1)
 }
 
-/// The next message; never waits.
+/// The next message; never waits. Once what came with it is dropped, [`super::close_foreign`] has to
+/// be called before anything else is opened or started. Without room for descriptors the kernel drops
+/// them, without asking the servers of files.
 ///
 /// # Errors
 ///
 /// Those of recvmsg(2); EAGAIN: there is none.
-pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+pub fn receive_datagram(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    takes_descriptors: bool,
+) -> io::Result<Datagram> {
     let mut control = [MaybeUninit::<u64>::uninit(); CONTROL_WORDS];
     let mut piece = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast::<c_void>(),
@@ -90,7 +100,15 @@ pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Data
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast::<c_void>();
     // The type differs between C libraries.
-    header.msg_controllen = size_of_val(&control) as _;
+    header.msg_controllen = match takes_descriptors {
+        true => size_of_val(&control),
+        false => CONTROL_WITHOUT,
+    } as _;
+    let cut = match takes_descriptors {
+        true => libc::MSG_TRUNC | libc::MSG_CTRUNC,
+        // The pidfd at least has no room.
+        false => libc::MSG_TRUNC,
+    };
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: the descriptor is borrowed and open; the header points to locals that outlive the call,
     // with their lengths.
@@ -102,7 +120,7 @@ pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Data
         pidfd: None,
         is_sender_gone: false,
         descriptors: Vec::new(),
-        is_truncated: header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
+        is_truncated: header.msg_flags & cut != 0,
     };
     // SAFETY: the kernel has just filled `header` and what it points to.
     unsafe { take_control(&header, &mut datagram) };
@@ -116,14 +134,22 @@ pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Data
 ///
 /// Those of recvmsg(2); EAGAIN: there are none yet.
 pub fn receive_bytes(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
-    receive_datagram(socket, buffer).map(|received| received.length)
+    let received = receive_datagram(socket, buffer, true).map(|received| received.length);
+    super::close_foreign();
+    received
 }
 
 /// Has the kernel refuse descriptors (SCM_RIGHTS) that are sent to a socket, or to a connection that
 /// comes to it from now on: EPERM for the sender. From Linux 6.16 on; before, and of what is no unix
 /// socket, this does nothing.
 pub fn refuse_descriptors(socket: impl AsFd) {
-    let _before_linux_6_16 = sockopt::set_int(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, 0);
+    take_descriptors(socket, false);
+}
+
+/// The same, or not any more.
+pub fn take_descriptors(socket: impl AsFd, wanted: bool) {
+    let value = c_int::from(wanted);
+    let _before_linux_6_16 = sockopt::set_int(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, value);
 }
 
 /// Takes over what came beside the bytes.
@@ -146,7 +172,8 @@ unsafe fn take_control(header: &libc::msghdr, datagram: &mut Datagram) {
                     libc::SCM_RIGHTS => {
                         for index in 0..length / size_of::<RawFd>() {
                             let fd = data.cast::<RawFd>().add(index).read_unaligned();
-                            datagram.descriptors.push(OwnedFd::from_raw_fd(fd).into());
+                            let fd = OwnedFd::from_raw_fd(fd);
+                            datagram.descriptors.push(SharedFd::foreign(fd));
                         }
                     }
                     libc::SCM_CREDENTIALS if length >= size_of::<libc::ucred>() => {
@@ -213,7 +240,7 @@ mod tests {
         let (one, two) = (File::open("/dev/null").unwrap(), File::open("/").unwrap());
         send(&theirs, b"READY=1", &[one.as_raw_fd(), two.as_raw_fd()]);
         let mut buffer = [0; 16];
-        let datagram = receive_datagram(&ours, &mut buffer).unwrap();
+        let datagram = receive_datagram(&ours, &mut buffer, true).unwrap();
         assert_eq!(&buffer[..datagram.length], b"READY=1");
         assert!(!datagram.is_truncated);
         assert_eq!(
@@ -228,7 +255,7 @@ mod tests {
         assert!(same(0, &one) && same(1, &two) && !same(0, &two));
         // The same file, opened again, is another open file.
         assert!(!same(0, &File::open("/dev/null").unwrap()));
-        let none = receive_datagram(&ours, &mut buffer).unwrap_err();
+        let none = receive_datagram(&ours, &mut buffer, true).unwrap_err();
         assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
     }
 
@@ -237,10 +264,21 @@ mod tests {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         let file = File::open("/dev/null").unwrap();
         send(&theirs, b"0123456789", &[file.as_raw_fd()]);
-        let datagram = receive_datagram(&ours, &mut [0; 4]).unwrap();
+        let datagram = receive_datagram(&ours, &mut [0; 4], true).unwrap();
         assert!(datagram.is_truncated);
         assert_eq!(datagram.length, 4);
         assert_eq!(datagram.descriptors.len(), 1, "it is there to be closed");
+    }
+
+    #[test]
+    fn without_room_the_sender_is_known_and_no_descriptor_comes() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ask_for_senders(&ours).unwrap();
+        let file = File::open("/dev/null").unwrap();
+        send(&theirs, b"READY=1", &[file.as_raw_fd(); 3]);
+        let datagram = receive_datagram(&ours, &mut [0; 16], false).unwrap();
+        assert!(datagram.sender.is_some() && !datagram.is_truncated);
+        assert!(datagram.descriptors.is_empty() && datagram.pidfd.is_none());
     }
 
     #[test]
@@ -284,7 +322,7 @@ mod tests {
         ask_for_senders(&ours).unwrap();
         let file = File::open("/dev/null").unwrap();
         send(&theirs, b"FDSTORE=1", &[file.as_raw_fd(); MOST_DESCRIPTORS]);
-        let datagram = receive_datagram(&ours, &mut [0; 16]).unwrap();
+        let datagram = receive_datagram(&ours, &mut [0; 16], true).unwrap();
         assert!(!datagram.is_truncated);
         assert_eq!(datagram.descriptors.len(), MOST_DESCRIPTORS);
         assert!(datagram.sender.is_some());

@@ -2,6 +2,8 @@
 
     silent.py poll FOLDER          the page has the array of a poll(2) that it sleeps in
     silent.py users FOLDER PORT    the file is /etc/passwd; it listens on that port
+    silent.py flush FOLDER         the file is opened many times, and sent to NOTIFY_SOCKET; what does not
+                                   answer is each close(2) of it
 
 As root, in a mount namespace of its own. It says on standard error when the page is gone.
 """
@@ -53,9 +55,9 @@ def serve(device, gone):
         elif operation == 15:  # READ
             if answers:
                 reply(page)
-        elif operation in (18, 25):  # RELEASE, FLUSH
+        elif operation == 18 or operation == 25 and mode != "flush":  # RELEASE, FLUSH
             reply()
-        elif operation not in (2, 42, 36):  # FORGET, BATCH_FORGET, INTERRUPT want no reply
+        elif operation not in (2, 42, 36, 25):  # FORGET, BATCH_FORGET, INTERRUPT want no reply
             reply(error=-38)
 
 
@@ -64,12 +66,30 @@ device = os.open("/dev/fuse", os.O_RDWR)
 options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
 checked(libc.mount(b"silent", folder.encode(), b"fuse", 0, options), "mount")
 hears, tell = os.pipe()
-if os.fork() == 0:
+server = os.fork()
+if server == 0:
+    signal.alarm(300)
     os.close(tell)
     serve(device, hears)
     os._exit(0)
 os.close(device)
 os.close(hears)
+if mode == "flush":
+    def leave(*_):
+        # The file system first: this end closes its files, too.
+        os.kill(server, signal.SIGKILL)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.connect(os.environ["NOTIFY_SOCKET"])
+    for text, count in (b"FDSTORE=1\nFDNAME=file", 3), (b"STATUS=many", 100):
+        files = [os.open(folder + "/file", os.O_RDONLY) for _ in range(count)]
+        socket.send_fds(notify, [text], files)
+    # Each is to be heard, whatever becomes of the files.
+    while True:
+        notify.send(b"STATUS=beats")
+        select.select([], [], [], 0.1)
 file = os.open(folder + "/file", os.O_RDONLY)
 PROT_READ, MAP_SHARED = 1, 1
 if mode == "poll":

@@ -1,7 +1,8 @@
 //! What strangers and workers can do to hold up the daemon: nothing.
 
 use crate::harness::{
-    Daemon, World, eventually, public_probe, require_root, require_tool, varlink,
+    self, Daemon, World, eventually, public_probe, require_root, require_tool, servers, state,
+    varlink,
 };
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
@@ -199,6 +200,49 @@ workers:
     drop(puppet);
     let _puppet = world.puppet();
     answers(&world, &daemon);
+    daemon.stop();
+}
+
+// Each close(2) of such a file waits for its server, also that of a copy that a child has on its way to
+// exec, and no signal ends that.
+#[test]
+fn a_file_whose_server_does_not_answer_holds_up_neither_the_loop_nor_a_start() {
+    let Some((words, command)) = servers::silent("flush") else {
+        return;
+    };
+    let world = World::new();
+    let control = varlink::words(&world);
+    let yaml = format!(
+        "
+listeners: {{ pc: '127.0.0.1:0' }}
+workers:
+  app: {{ command: {command}], fd_store: 200, notify_access: main, silence: no-listeners, restart: never, stop_timeout: 2s }}
+  pc: {{ command: [/bin/echo, hi], listeners: [pc], activation: per-connection, handoff: inetd }}
+  other: {{ command: [/bin/sleep, '1000'], silence: no-listeners }}
+"
+    );
+    let daemon = world.run_with(&yaml, |start| {
+        start.through(words);
+        start.words_behind(control.iter().map(String::as_str));
+    });
+    daemon.line(&["app.0: closed 3 of the descriptors", "may not answer"]);
+    answers(&world, &daemon);
+    // With another hundred there are as many that wait as there may be.
+    daemon.line(&["to the notify socket does not end"]);
+    answers(&world, &daemon);
+    let mut hi = String::new();
+    let mut client = TcpStream::connect(daemon.address("pc")).expect("connect");
+    client.read_to_string(&mut hi).expect("an answer");
+    assert_eq!(hi, "hi\n");
+    Varlink::connect(&world).ask("Restart", json!({ "worker": "other" }));
+    answers(&world, &daemon);
+    eventually("who sends no descriptors is heard", || {
+        let told = Varlink::connect(&world).ask("Status", json!({}));
+        told.to_string().contains("beats")
+    });
+    let lost = harness::children(daemon.pid());
+    let lost = lost.into_iter().filter(|pid| state(*pid) == Some('D'));
+    assert!(lost.count() >= 64);
     daemon.stop();
 }
 

@@ -7,7 +7,7 @@ mod socket;
 mod who;
 
 use super::clock;
-use super::fd_store::{FdStore, How};
+use super::fd_store::{FdStore, How, Refused};
 use super::turn::{Shell, Token};
 use super::watch;
 use super::words;
@@ -153,6 +153,7 @@ enum Complaint {
     Malformed,
     Truncated,
     NoRoom,
+    MayWait,
     Main,
 }
 
@@ -382,13 +383,14 @@ impl Shell {
         let _reserve = self.reserve.lend();
         let mut buffer = [0; LONGEST];
         for _ in 0..at_most {
-            let Some(socket) = self.notify.socket.as_ref().and_then(NotifySocket::fd) else {
+            let Some(socket) = &mut self.notify.socket else {
                 return;
             };
-            match sys::receive_datagram(socket, &mut buffer) {
+            match socket.receive(&mut buffer) {
                 Ok(datagram) => {
                     let bytes = buffer.get(..datagram.length).unwrap_or_default();
                     self.take_message(bytes, datagram);
+                    sys::close_foreign();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
@@ -539,13 +541,24 @@ impl Shell {
             polled: !message.unpolled,
             at_most,
         };
-        let refused = self.notify.store.add(&self.epoll, instance, fds, how);
-        if refused > 0 {
+        let Refused { no_room, may_wait } = self.notify.store.add(&self.epoll, instance, fds, how);
+        if may_wait > 0 {
+            let instance_name = words::instance_name(&self.plan, instance);
+            let about = About::Worker(instance.worker);
+            self.notify.complain(Complaint::MayWait, about, &|| {
+                format!(
+                    "{instance_name}: closed {may_wait} of the descriptors that it wanted to leave \
+                     for its successor: they are files of a file system that may not answer (FUSE, \
+                     NFS and the like), or one that is mounted for others only"
+                )
+            });
+        }
+        if no_room > 0 {
             let instance_name = words::instance_name(&self.plan, instance);
             let about = About::Worker(instance.worker);
             self.notify.complain(Complaint::NoRoom, about, &|| {
                 format!(
-                    "{instance_name}: closed {refused} of the descriptors that it wanted to leave \
+                    "{instance_name}: closed {no_room} of the descriptors that it wanted to leave \
                      for its successor: there is room for {at_most} (`fd_store`)"
                 )
             });

@@ -4,8 +4,9 @@ use crate::config::UnixKind;
 use crate::listener::{BoundSocket, Damage, Repair};
 use crate::plan::Plan;
 use crate::report::describe;
+use crate::shell::clock;
 use crate::shell::own_socket::OwnSocket;
-use crate::sys;
+use crate::sys::{self, Datagram, Room};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, bind, setsockopt, socket, sockopt,
@@ -32,6 +33,8 @@ pub(super) struct NotifySocket {
     way: Way,
     address: String,
     most_waiting: usize,
+    /// Whether no descriptors are taken for now ([`Room::None`]).
+    is_full: bool,
 }
 
 #[derive(Debug)]
@@ -42,6 +45,32 @@ enum Way {
 }
 
 impl NotifySocket {
+    /// The next message. Whoever drops it calls [`sys::close_foreign`] next.
+    ///
+    /// # Errors
+    ///
+    /// Those of recvmsg(2); EAGAIN: there is none, or none can be taken now.
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Datagram> {
+        let takes_descriptors = match sys::room_for_foreign(clock::now().0) {
+            Room::Free => true,
+            Room::Soon => return Err(io::ErrorKind::WouldBlock.into()),
+            Room::None => false,
+        };
+        let is_full = std::mem::replace(&mut self.is_full, !takes_descriptors);
+        let socket = self.fd().ok_or(io::ErrorKind::NotConnected)?;
+        if is_full == takes_descriptors {
+            sys::take_descriptors(socket, takes_descriptors);
+            if !takes_descriptors {
+                log::error!(
+                    "closing files that came to the notify socket does not end: their file system \
+                     does not answer; descriptors that come there are dropped until it does, and \
+                     `fd_store` keeps nothing more"
+                );
+            }
+        }
+        sys::receive_datagram(socket, buffer, takes_descriptors)
+    }
+
     /// Makes it beside the control socket, if there is one that every worker can get at, and with an
     /// abstract name (unix(7)) otherwise.
     ///
@@ -69,6 +98,7 @@ impl NotifySocket {
             }
         };
         Ok(NotifySocket {
+            is_full: false,
             way,
             address,
             most_waiting: most_waiting(),
