@@ -10,6 +10,9 @@ use std::net::SocketAddr;
 /// Addresses beyond these are counted, not listed.
 const ADDRESSES_SHOWN: usize = 4;
 
+/// What is said of a wildcard of IPv6 that takes IPv4 as well.
+const BOTH: &str = "(IPv6 and IPv4)";
+
 /// Turns it into a problem, with what to do about it.
 pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
     match problem {
@@ -43,11 +46,11 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
             Kind::AdoptionUnwanted,
             format!("no listener wants the inherited socket `{name}`, {found}: it is closed"),
         )
-        .with_hint(
+        .with_hint(wants_ipv6_only(plan, found).unwrap_or_else(|| {
             "add a listener with this name and address, or take the socket out of the .socket \
              unit or the command that started listend"
-                .to_owned(),
-        ),
+                .to_owned()
+        })),
     }
 }
 
@@ -56,7 +59,7 @@ fn wanted_words(endpoint: &Endpoint) -> String {
     let words = words(endpoint);
     match v6_only(endpoint) {
         Some(true) => format!("{words} (IPv6 only)"),
-        Some(false) => format!("{words} (IPv6 and IPv4)"),
+        Some(false) => format!("{words} {BOTH}"),
         None => words,
     }
 }
@@ -78,11 +81,30 @@ fn hint(listener: &ListenerPlan) -> String {
                    started listend; a name is given only once for each address";
     let mut only = listener.sockets.iter().map(|socket| &socket.endpoint);
     match only.find(|endpoint| v6_only(endpoint) == Some(true)) {
-        Some(Endpoint::Inet { address, .. }) => format!(
-            "{general}; `:{}` is one socket for IPv6 and IPv4, as ListenStream={} makes it",
-            address.port(),
-            address.port()
-        ),
-        _ => general.to_owned(),
+        Some(endpoint) => format!("{general}; {}", both_families(endpoint)),
+        None => general.to_owned(),
     }
+}
+
+/// What to do where somebody else has bound the address for IPv4, too: that is decided at its bind(2).
+fn both_families(endpoint: &Endpoint) -> String {
+    let port = match endpoint {
+        Endpoint::Inet { address, .. } => address.port(),
+        _ => 0,
+    };
+    format!(
+        "`:{port}` is one socket for IPv6 and IPv4, as ListenStream={port} makes it, and so is \
+         `{endpoint}` with `ipv6_only: false`; BindIPv6Only=ipv6-only in the .socket unit makes one \
+         for IPv6 only"
+    )
+}
+
+/// The same for a socket of that address that bears no listener's name.
+fn wants_ipv6_only(plan: &Plan, found: &str) -> Option<String> {
+    let sockets = plan.live_listeners().flat_map(|(_, one)| &one.sockets);
+    let mut endpoints = sockets.map(|socket| &socket.endpoint);
+    let endpoint = endpoints.find(|endpoint| {
+        v6_only(endpoint) == Some(true) && found.contains(&format!(" {endpoint} {BOTH}"))
+    })?;
+    Some(both_families(endpoint))
 }

@@ -279,9 +279,9 @@ fn a_dual_stack_socket_that_is_not_wanted_is_told_from_what_is() {
         return skip("no IPv6");
     }
     let port = port(first(&outcome));
-    let given = || given("l0", first(&outcome).fd.try_clone().unwrap());
+    let given = |name| given(name, first(&outcome).fd.try_clone().unwrap());
     let plan = single(flags(tcp(&format!("[::]:{port}")), true, false));
-    let (at, problems) = places(&plan, vec![given()]);
+    let (at, problems) = places(&plan, vec![given("l0")]);
     assert_eq!(at, []);
     let problem = explain_adoption(&problems[0], &plan);
     for words in ["(IPv6 and IPv4)", &format!("wants [::]:{port} (IPv6 only)")] {
@@ -292,6 +292,19 @@ fn a_dual_stack_socket_that_is_not_wanted_is_told_from_what_is() {
         hint.contains(&format!("`:{port}` is one socket for IPv6 and IPv4")),
         "{hint}"
     );
+    assert!(hint.contains("BindIPv6Only=ipv6-only"), "{hint}");
+    // What a .socket unit without FileDescriptorName= gives has the unit's name.
+    let nameless = given("listend.socket");
+    let (at, problems) = places(&plan, vec![nameless]);
+    assert_eq!(at, []);
+    let hint = explain_adoption(&problems[0], &plan)
+        .hint
+        .unwrap_or_default();
+    for words in ["`ipv6_only: false`", "BindIPv6Only=ipv6-only"] {
+        assert!(hint.contains(words), "{hint}");
+    }
     let plan = single(flags(tcp(&format!("[::]:{port}")), false, false));
-    assert_eq!(places(&plan, vec![given()]).0, [(0, 0)]);
+    assert_eq!(places(&plan, vec![given("l0")]).0, [(0, 0)]);
+    let nameless = given("listend.socket");
+    assert_eq!(places(&plan, vec![nameless]).0, [(0, 0)]);
 }
