@@ -76,8 +76,8 @@ pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> 
     if is_empty && !draft.incomplete && report.is_ok() {
         let message = "the configuration names neither a listener nor a worker";
         let problem = Problem::new(Kind::NothingConfigured, message);
-        let hint = "listend would start and do nothing; one that runs a configuration refuses to \
-                    reload an empty one";
+        let hint = "listend starts with it and does nothing; one that runs another configuration \
+                    refuses to reload an empty one, as a file that is just being written is empty";
         report.add(problem.with_hint(hint.to_owned()));
     }
     let listeners = draft.listeners.into_iter().filter(|draft| !draft.duplicate);

@@ -6,6 +6,7 @@
 //! the kernel for as long as a file server likes.
 
 use super::client::ClientId;
+use super::reload::{EMPTIED, HOW_TO_STOP};
 use super::{Control, Part};
 use crate::control::{Access, Error, ExplainReply, Progress, Reply};
 use crate::core::Mono;
@@ -419,6 +420,10 @@ impl Shell {
             }
             Fetched::Failed(reason) => return Reply::error(&Error::Failed { reason }),
         };
+        if self.is_emptied(&wanted) {
+            let reason = format!("{EMPTIED}; it would not be taken. {HOW_TO_STOP}");
+            return Reply::error(&Error::Refused { reason });
+        }
         let changes = plan::merge(&self.plan, *wanted, &Free::default()).changes;
         let tense = Tense::Conditional;
         let again = self.tried_again(&self.rolled_back(&changes), tense);

@@ -25,6 +25,11 @@ pub(in crate::shell) struct Reloads {
     waiting: VecDeque<Option<ClientId>>,
 }
 
+/// Why a configuration is refused that [`Shell::is_emptied`] tells of.
+pub(super) const EMPTIED: &str = "the configuration names neither a listener nor a worker";
+/// And what does that on purpose.
+pub(super) const HOW_TO_STOP: &str = "`listend stop` stops workers, and SIGTERM stops listend";
+
 impl Shell {
     /// SIGHUP.
     pub(in crate::shell) fn reload_by_signal(&mut self) {
@@ -67,11 +72,8 @@ impl Shell {
     pub(super) fn reload_with(&mut self, client: Option<ClientId>, fetched: Fetched) {
         self.reloads.under_way = false;
         match fetched {
-            // A file that is just being written is empty for a moment.
-            Fetched::Plan(wanted, _) if is_empty(&wanted) && !is_empty(&self.plan) => {
-                let reason = "the configuration names neither a listener nor a worker; nothing has \
-                              changed. `listend stop` stops workers, and SIGTERM stops listend";
-                let reason = reason.to_owned();
+            Fetched::Plan(wanted, _) if self.is_emptied(&wanted) => {
+                let reason = format!("{EMPTIED}; nothing has changed. {HOW_TO_STOP}");
                 log::error!("{reason}");
                 self.tell(client, &Reply::error(&Error::Refused { reason }));
             }
@@ -190,6 +192,14 @@ impl Shell {
             errors,
         };
         self.tell(client, &Reply::error(&error));
+    }
+}
+
+impl Shell {
+    /// Whether a configuration would take everything away from a daemon that runs something. It is
+    /// refused: a file that is just being written is empty for a moment.
+    pub(super) fn is_emptied(&self, wanted: &Plan) -> bool {
+        is_empty(wanted) && !is_empty(&self.plan)
     }
 }
 

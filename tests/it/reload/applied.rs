@@ -681,6 +681,14 @@ fn a_dry_run_tells_and_does_nothing() {
     rewrite(&world, "listeners: [");
     let told = ask(&world, "reload --dry-run").expect_code(1);
     assert!(told.stderr.contains("listend.yaml:"), "{}", told.stderr);
+    // What a reload refuses, a dry run does not promise.
+    rewrite(&world, "# nothing\n");
+    let would = ask(&world, "reload --dry-run").expect_code(1);
+    let refused = ask(&world, "reload").expect_code(1);
+    for told in [would, refused] {
+        assert!(told.stderr.contains("names neither"), "{}", told.stderr);
+    }
+    assert!(exists(puppet.pid()));
     // What a reload would bind is tried.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = taken.local_addr().expect("an address").to_string();
