@@ -2,8 +2,8 @@
 //! queues and namespaces.
 
 use super::machine::Machine;
-use crate::config::Endpoint;
 use crate::config::options::{OPTIONS, OptionSpec, OptionValue};
+use crate::config::{Endpoint, SocketKind};
 use crate::plan::ListenerPlan;
 use crate::report::{Kind, Place, Problem, did_you_mean};
 use nix::errno::Errno;
@@ -37,11 +37,22 @@ pub(super) fn explain(
         Errno::EPERM | Errno::EACCES => forbidden(problem, call, name, machine),
         Errno::ENOPROTOOPT | Errno::EOPNOTSUPP => {
             let since = spec.map_or_else(String::new, |spec| format!(" (since {})", spec.since));
+            let release = &machine.kernel().release;
+            let mut sockets = listener.sockets.iter();
+            if sockets.any(|socket| socket.endpoint.kind() == SocketKind::Mptcp) {
+                return problem
+                    .with_cause(format!(
+                        "the kernel ({release}) has no {call} for MPTCP sockets"
+                    ))
+                    .with_hint(format!(
+                        "leave out `{name}:`, or write the address with tcp://, where the kernel \
+                         has it"
+                    ));
+            }
             problem
                 .with_cause(format!(
-                    "the kernel ({}) lacks {call}{since}, or does not have it for this kind of \
-                     socket",
-                    machine.kernel().release
+                    "the kernel ({release}) lacks {call}{since}, or does not have it for this kind \
+                     of socket",
                 ))
                 .with_hint(format!("leave out `{name}:`, or use a newer kernel"))
         }
