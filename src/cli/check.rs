@@ -274,6 +274,9 @@ fn on_this_machine(
         Tried::Yes
     };
     findings.extend(diagnose::advise(plan, &machine, mode));
+    for advice in diagnose::shared_addresses(plan, &machine, path) {
+        findings.add(advice);
+    }
     for advice in worker::advise(plan) {
         findings.add(advice);
     }

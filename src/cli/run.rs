@@ -237,6 +237,9 @@ pub fn start(
         findings.add(diagnose::note(note, &plan));
     }
     findings.extend(diagnose::advise(&plan, &machine, diagnose::Tried::Yes));
+    for advice in diagnose::shared_addresses(&plan, &machine, Path::new(&config)) {
+        findings.add(advice);
+    }
     // Root has bound it, and `check` has told what would be with less.
     findings
         .advice

@@ -1,11 +1,10 @@
 //! A failed bind as a [`Problem`]: what, why on this machine, and what to do.
 
 use super::find::{Finding, find, find_others, find_socket};
-use super::holder::held_by_listend;
 use super::machine::Machine;
 use super::reach::{Audience, audience};
+use super::sharing::reuses_port;
 use super::{kernel, kind_causes, option_causes, release, unix_causes};
-use crate::config::options::OptionValue;
 use crate::config::{Endpoint, SocketKind, Transport, UnixName};
 use crate::listener::{BindError, BindStep, Obstacle};
 use crate::plan::{ListenerId, ListenerPlan, Plan};
@@ -61,8 +60,7 @@ pub fn explain_for_check(
     config: &Path,
 ) -> Problem {
     let (problem, finding) = explained(error, plan, machine, own_pid());
-    let mut pids = finding.pids.iter();
-    let Some(&pid) = pids.find(|pid| held_by_listend(**pid, config)) else {
+    let Some(pid) = finding.daemon_of(config) else {
         return problem;
     };
     if finding.sockets.iter().any(|(_, pids)| !pids.contains(&pid)) {
@@ -108,11 +106,7 @@ pub fn explain_for_run(
     config: &Path,
 ) -> Problem {
     let (problem, finding) = explained(error, plan, machine, own_pid());
-    match finding
-        .pids
-        .into_iter()
-        .find(|pid| held_by_listend(*pid, config))
-    {
+    match finding.daemon_of(config) {
         None => problem,
         Some(pid) => problem.with_hint(format!(
             "listend already runs this configuration (pid {pid}): `listend reload` applies changes"
@@ -328,8 +322,7 @@ fn in_use(
         causes: finding.causes.clone(),
         ..problem
     };
-    let mut options = plan.listener(error.listener).options.iter();
-    if options.any(|set| set.spec.key == "reuse_port" && set.value == OptionValue::Flag(true)) {
+    if reuses_port(plan.listener(error.listener)) {
         let cause = "SO_REUSEPORT shares an address only among sockets that all have it and belong \
                      to one user (socket(7))";
         problem = problem.with_cause(cause.to_owned());

@@ -32,6 +32,14 @@ pub(super) struct Finding {
     pub(super) only_ended: bool,
 }
 
+impl Finding {
+    /// The listend among the holders that runs this configuration.
+    pub(super) fn daemon_of(&self, config: &Path) -> Option<i32> {
+        let mut pids = self.pids.iter().copied();
+        pids.find(|pid| holder::held_by_listend(*pid, config))
+    }
+}
+
 /// A socket that has the address or stands in its way, or the several of one unix name.
 #[derive(Debug, Clone)]
 pub(super) struct Occupant {
@@ -102,6 +110,29 @@ pub(super) fn find_others(endpoint: &Endpoint, machine: &Machine, own: i32) -> F
         occupants.retain(is_other);
     }
     found(occupants, endpoint, machine)
+}
+
+/// The servers that share an address with listend by SO_REUSEPORT, apart from this process and from
+/// the listend that runs this configuration.
+pub(super) fn sharers(
+    endpoint: &Endpoint,
+    machine: &Machine,
+    own: i32,
+    config: &Path,
+) -> Vec<String> {
+    let mut occupants = occupants(endpoint, machine).unwrap_or_default();
+    let is_ours = |pid: &i32| *pid == own || holder::held_by_listend(*pid, config);
+    occupants.retain(|occupant| {
+        let shares = occupant.state == State::Server && occupant.local == endpoint.to_string();
+        shares && !occupant.pids.iter().any(is_ours)
+    });
+    let mut all: Vec<String> = Vec::new();
+    for who in occupants.iter().filter_map(|one| one.who(machine)) {
+        if !all.contains(&who) && all.len() < SHOWN {
+            all.push(who);
+        }
+    }
+    all
 }
 
 /// Says who has the unix socket with this inode.

@@ -19,6 +19,7 @@ mod reach;
 mod registry;
 mod release;
 mod services;
+mod sharing;
 mod tables;
 mod unix_causes;
 
@@ -32,4 +33,5 @@ pub use option_causes::{namespace, option_changed};
 pub use path_facts::PathFacts;
 pub use reach::{Audience, Reach, who_reaches};
 pub use registry::{Registration, registrations};
+pub use sharing::shared_addresses;
 pub use tables::State;

@@ -142,6 +142,8 @@ kinds! {
     FamilyMissing = "family-missing", Advice;
     /// The kernel took a socket option, and made something else of it.
     OptionChanged = "option-changed", Advice;
+    /// Another process has a socket on the same address, and the kernel gives it clients, too.
+    SharedAddress = "shared-address", Advice;
     /// An inherited socket that no listener wants.
     AdoptionUnwanted = "adoption-unwanted", Advice;
 }

@@ -604,3 +604,66 @@ fn a_range_of_ports_gets_one_piece_of_advice() {
     let ports = format!("ports {first}-{last} are");
     assert!(messages[0].contains(&ports), "{messages:#?}");
 }
+
+// Clients went to the other one, and nobody said so.
+#[test]
+fn who_shares_an_address_by_so_reuseport_is_named() {
+    let world = World::new();
+    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let other = other.expect("a socket");
+    other.set_reuse_port(true).expect("SO_REUSEPORT");
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    other.bind(&any.into()).expect("bind");
+    other.listen(8).expect("listen");
+    let address = other.local_addr().expect("an address");
+    let address = address.as_socket().expect("of the internet").to_string();
+    let with = |options: &str| {
+        format!(
+            "silence: ephemeral-port\n\
+             listeners: {{ web: {{ address: '{address}'{options} }} }}\n\
+             workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS, app], listeners: [web] }} }}\n"
+        )
+    };
+    let yaml = with(", reuse_port: true");
+    for options in [&["--json"][..], &["--json", "--no-bind"]] {
+        let json = world.check(&yaml, options).expect_code(0).json();
+        assert_eq!(advice_kinds(&json), ["shared-address"], "{json:#}");
+        let message = json["advice"][0]["message"].as_str().expect("text");
+        let pid = format!("(pid {}, user ", std::process::id());
+        assert!(
+            message.contains(&pid) && message.contains(&address),
+            "{message}"
+        );
+    }
+    let daemon = world.run(&yaml);
+    daemon.line(&["advice:", &address, "[shared-address]"]);
+    let _puppet = world.puppet();
+    // Whose sockets are these of the listend that runs the configuration, that one is no other.
+    drop(other);
+    let json = world.check(&yaml, &["--json"]).expect_code(0).json();
+    assert_eq!(advice_kinds(&json), [""; 0], "{json:#}");
+    daemon.stop();
+}
+
+// It named a newer kernel, which has it no more than this one.
+#[test]
+fn an_option_that_mptcp_does_not_have_is_told_with_what_does() {
+    if !require_ipv6() {
+        return;
+    }
+    let world = World::new();
+    let yaml = "listeners:\n  web:\n    address: mptcp://[::1]:0\n    ip_tos: 16\n";
+    let json = world.check(yaml, &["--json"]).json();
+    let Some(error) = errors(&json).first() else {
+        return eprintln!("skipped: this kernel has it");
+    };
+    if error["message"]
+        .as_str()
+        .is_some_and(|text| !text.contains("IPV6_TCLASS"))
+    {
+        return eprintln!("skipped: no MPTCP here");
+    }
+    assert_eq!(error["line"], 4, "{error:#}");
+    let hint = error["hint"].as_str().expect("a hint");
+    assert!(hint.contains("tcp://"), "{hint}");
+}
