@@ -70,8 +70,18 @@ pub fn explain_for_check(
     let endpoint = &listener.sockets[error.socket].endpoint;
     let (name, asked) = (&listener.name, words(endpoint));
     let is_inet = matches!(endpoint, Endpoint::Inet { .. });
-    let other = finding.sockets.into_iter().map(|(local, _)| local);
-    let mut other = other.filter(|local| is_inet && *local != endpoint.to_string());
+    let mptcp = mptcp_listeners_on(endpoint, machine.of(listener));
+    let other = finding.sockets.into_iter().filter_map(|(local, _)| {
+        let address: Option<SocketAddr> = local.parse().ok();
+        let is_mptcp = address.is_some_and(|address| mptcp.contains(&address.ip()));
+        let is_same = is_mptcp == (endpoint.kind() == SocketKind::Mptcp);
+        (!is_same || local != endpoint.to_string()).then(|| match is_mptcp {
+            true => format!("mptcp {local}"),
+            false if endpoint.kind() == SocketKind::Mptcp => format!("tcp {local}"),
+            false => local,
+        })
+    });
+    let mut other = other.filter(|_| is_inet);
     let (message, hint) = match other.next() {
         None => (
             format!(
@@ -111,6 +121,15 @@ pub fn explain_for_run(
         Some(pid) => problem.with_hint(format!(
             "listend already runs this configuration (pid {pid}): `listend reload` applies changes"
         )),
+    }
+}
+
+/// Where MPTCP sockets listen on the port of a stream socket: they and TCP sockets are in each other's
+/// way, and one is not the other.
+fn mptcp_listeners_on(endpoint: &Endpoint, machine: &Machine) -> Vec<IpAddr> {
+    match (endpoint.kind(), port(endpoint)) {
+        (SocketKind::Tcp | SocketKind::Mptcp, Some(port)) => machine.mptcp_listeners(port),
+        _ => Vec::new(),
     }
 }
 

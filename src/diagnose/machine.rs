@@ -267,6 +267,11 @@ impl Machine {
         by_port.get(&port).map_or(&[], Vec::as_slice)
     }
 
+    /// The addresses of this port where MPTCP sockets listen.
+    pub(super) fn mptcp_listeners(&self, port: u16) -> Vec<IpAddr> {
+        self.read(|| crate::listener::mptcp_listeners(port))
+    }
+
     /// Who a process is; `None` if it has gone.
     pub(super) fn person(&self, pid: i32) -> Option<Person> {
         if let Some(known) = self.people.borrow().get(&pid) {

@@ -27,6 +27,10 @@ const UNIX_DIAG_RQLEN: u16 = 4;
 /// linux/inet_diag.h.
 const INET_DIAG_SHUTDOWN: u16 = 8;
 const INET_DIAG_SKV6ONLY: u16 = 11;
+/// Comes with what INET_DIAG_INFO asks for.
+const INET_DIAG_ULP_INFO: u16 = 19;
+const INET_DIAG_INFO: u8 = 2;
+const INET_ULP_INFO_NAME: u16 = 1;
 /// The bit of TCP_LISTEN, a state that unix sockets have as well (net/tcp_states.h).
 const LISTENING: u32 = 1 << 10;
 /// Bits of the states that a connection can have while nobody has accepted it (net/tcp_states.h):
@@ -76,6 +80,13 @@ pub struct UnixSocket {
 pub fn unix_sockets() -> Vec<UnixSocket> {
     let sockets = Diag::new().and_then(|diag| diag.unix_named());
     sockets.unwrap_or_default()
+}
+
+/// The addresses of this TCP port where MPTCP sockets listen, in this network namespace: to the table
+/// of TCP each is a TCP socket as well. Empty where the kernel does not tell.
+pub fn mptcp_listeners(port: u16) -> Vec<IpAddr> {
+    let addresses = Diag::new().and_then(|diag| diag.mptcp_listeners(port));
+    addresses.unwrap_or_default()
 }
 
 /// A socket that is bound to a port.
@@ -155,6 +166,25 @@ impl Diag {
                         ip: address(message)?,
                         v6_only: v6_only.first().is_some_and(|only| *only != 0),
                     });
+                }
+                Some(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    fn mptcp_listeners(&self, port_: u16) -> io::Result<Vec<IpAddr>> {
+        let mut found = Vec::new();
+        for any in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
+            let local = SocketAddr::new(any, port_);
+            let mut request = inet_request(libc::IPPROTO_TCP, LISTENING, local);
+            request[EXTENSIONS] = 1 << (INET_DIAG_INFO - 1);
+            self.ask(&request, |message| {
+                if port(message)? == port_ {
+                    let layer = attribute(message.get(INET_MESSAGE..)?, INET_DIAG_ULP_INFO)?;
+                    if attribute(layer, INET_ULP_INFO_NAME)?.starts_with(b"mptcp") {
+                        found.push(address(message)?);
+                    }
                 }
                 Some(())
             })?;
@@ -278,6 +308,9 @@ impl Diag {
         Err(io::ErrorKind::InvalidData.into())
     }
 }
+
+/// Where a struct inet_diag_req_v2 says what is to be told beyond the ordinary.
+const EXTENSIONS: usize = HEADER + 2;
 
 /// For all sockets of the family in one of these states that have the local port (struct
 /// inet_diag_req_v2).

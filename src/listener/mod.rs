@@ -43,7 +43,7 @@ pub use bound::{
     set_mode,
 };
 pub use depth::{Depth, DepthReader, Unit, depth, depths};
-pub use diag::{UnixSocket, unix_sockets};
+pub use diag::{UnixSocket, mptcp_listeners, unix_sockets};
 pub use namespace::in_network_namespace;
 pub use option::{Changed, Effective, effective, put_options_back};
 pub use rebind::{Prepared, prepare};

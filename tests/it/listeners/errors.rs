@@ -667,3 +667,43 @@ fn an_option_that_mptcp_does_not_have_is_told_with_what_does() {
     let hint = error["hint"].as_str().expect("a hint");
     assert!(hint.contains("tcp://"), "{hint}");
 }
+
+// They are in each other's way, so that it was taken for the one that is bound.
+#[test]
+fn check_tells_tcp_from_mptcp_at_the_running_daemon() {
+    let stream = socket2::Type::STREAM;
+    let protocol = Some(socket2::Protocol::MPTCP);
+    if socket2::Socket::new(socket2::Domain::IPV4, stream, protocol).is_err() {
+        return eprintln!("skipped: no MPTCP");
+    }
+    let port = free_port();
+    let yaml = |scheme: &str| {
+        format!(
+            "listeners: {{ web: '{scheme}127.0.0.1:{port}' }}\n\
+             workers: {{ app: {{ command: [sleep, '1000'], listeners: [web] }} }}\n"
+        )
+    };
+    for (runs, wanted) in [("", "mptcp"), ("mptcp://", "tcp")] {
+        let world = World::new();
+        let daemon = world.run(&yaml(runs));
+        daemon.line(&["started, pid"]);
+        let file = world.path("listend.yaml");
+        let check = ["check", "--json", "-c", file.to_str().expect("UTF-8")];
+        let held = || {
+            let json = world.finish(check).expect_code(0).json();
+            let advice = json["advice"].as_array().expect("a list of advice");
+            let held = advice.iter().find(|one| one["kind"] == "held-by-listend");
+            held.expect("advice")["message"]
+                .as_str()
+                .expect("text")
+                .to_owned()
+        };
+        assert!(held().contains("is already bound"), "{}", held());
+        world.write("listend.yaml", &yaml(&format!("{wanted}://")));
+        let told = held();
+        let other = if wanted == "tcp" { "mptcp" } else { "tcp" };
+        let is_other = told.contains(&format!("is bound to {other} 127.0.0.1:{port}"));
+        assert!(is_other && !told.contains("already"), "{told}");
+        daemon.stop();
+    }
+}
