@@ -88,7 +88,8 @@ pub struct Worker {
     pub generation: u32,
     /// All in all.
     pub state: WorkerState,
-    /// What was wrong with the last new generation, which was given up; `None` for nothing.
+    /// What was wrong with the last new generation, which was given up, or with the processes of
+    /// connections; `None` for nothing.
     #[serde(default)]
     pub setback: Option<String>,
     /// Its instances; while one generation takes the place of another, those of both.
@@ -111,6 +112,14 @@ impl Listener {
 }
 
 impl Worker {
+    /// What its setback is about.
+    pub fn setback_word(&self) -> &'static str {
+        match self.connections {
+            None => "rolled back",
+            Some(_) => "connections fail",
+        }
+    }
+
     /// Whether there is nothing to worry about with it and its instances.
     pub fn is_well(&self) -> bool {
         self.state.is_well() && self.instances.iter().all(|one| one.state.is_well())
@@ -355,9 +364,11 @@ pub fn troubles(status: &Status) -> Vec<String> {
         lines.push(format!("listener `{name}` is {word}{why}"));
     }
     for worker in status.workers.iter().filter(|one| !one.is_well()) {
-        if let Some(setback) = &worker.setback {
-            let name = &worker.name;
-            lines.push(format!("worker `{name}`: rolled back: {setback}"));
+        let setback = worker.setback.as_ref();
+        let accepts = worker.connections.is_some();
+        if let Some(setback) = setback.filter(|_| !accepts) {
+            let (name, what) = (&worker.name, worker.setback_word());
+            lines.push(format!("worker `{name}`: {what}: {setback}"));
         }
         let ill = worker.instances.iter().filter(|one| !one.state.is_well());
         let before = lines.len();
@@ -370,14 +381,15 @@ pub fn troubles(status: &Status) -> Vec<String> {
             let why = why.map_or(String::new(), |words| format!(": {words}"));
             lines.push(format!("{whose}: {}{why}", instance.state.word()));
         }
-        if lines.len() == before && worker.setback.is_none() {
+        if lines.len() == before && (setback.is_none() || accepts) {
             let why = worker.connections.map_or(0, |some| some.failures);
             let why = match why {
                 0 => String::new(),
                 many => format!(": the processes of the last {many} connections failed"),
             };
+            let last = setback.map_or(String::new(), |words| format!(": {words}"));
             let (name, word) = (&worker.name, worker.state.word());
-            lines.push(format!("worker `{name}`: {word}{why}"));
+            lines.push(format!("worker `{name}`: {word}{why}{last}"));
         }
     }
     lines

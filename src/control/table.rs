@@ -112,7 +112,7 @@ fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
         }
     }
     if let Some(setback) = &worker.setback {
-        sheet.note(format!("  rolled back: {}", clean(setback)));
+        sheet.note(format!("  {}: {}", worker.setback_word(), clean(setback)));
     }
     if let Some(some) = worker.connections {
         let (live, accepted, refused) = (some.live, some.accepted, some.refused);

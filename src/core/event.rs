@@ -1,7 +1,7 @@
 //! What the core tells about.
 
 use super::types::{
-    ConnectionId, ExitStatus, FailureReason, HookEnd, HookKind, InstanceId, Next, ProcessId,
+    ConnectionId, ExitStatus, FailureReason, Fault, HookEnd, HookKind, InstanceId, Next, ProcessId,
     Refusal, Repaired,
 };
 use crate::config::{Overflow, Rate};
@@ -124,6 +124,9 @@ pub enum Event {
         worker: WorkerId,
         /// By this generation.
         generation: u32,
+        /// Addresses of the definition before are closed: although it is to be watched, nothing can
+        /// be gone back to.
+        is_final: bool,
     },
     /// A new instance was no good: the old definition goes on serving. The worker is degraded until
     /// a rollout goes well.
@@ -169,6 +172,8 @@ pub enum Event {
         status: ExitStatus,
         /// How long it ran its program.
         uptime: Duration,
+        /// Why listend has ended it, if it was not well.
+        cause: Option<Fault>,
         /// What happens next.
         next: Next,
     },

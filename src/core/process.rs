@@ -241,6 +241,7 @@ impl Core {
             process,
             status,
             uptime,
+            cause,
             next,
         });
         if matches!(next, Next::StaysStopped | Next::Failed(_)) {

@@ -602,7 +602,12 @@ impl Core {
         if rollout.back.is_none() {
             known.degraded = None;
             known.given_up = None;
-            self.ctx.emit(Event::RolloutDone { worker, generation });
+            let is_final = self.cannot_go_back(worker, &rollout);
+            self.ctx.emit(Event::RolloutDone {
+                worker,
+                generation,
+                is_final,
+            });
             resized = Some(self.resize(worker, instances));
         } else {
             self.refuse_clients(worker);

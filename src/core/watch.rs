@@ -40,15 +40,25 @@ impl Core {
         true
     }
 
-    /// Every instance was replaced. Whether they are watched from now on.
-    pub(super) fn begin_to_watch(&mut self, worker: WorkerId, mut rollout: Rollout) -> bool {
+    fn is_to_be_watched(&self, worker: WorkerId, rollout: &Rollout) -> bool {
         let known = &self.workers[worker];
-        let time = known.lifecycle.rollout.watch;
         let accepts = matches!(known.lifecycle.activation, Activation::PerConnection(_));
         let is_another = rollout.from.edition != known.edition;
-        if time.is_zero() || known.stopped || accepts || !is_another || !rollout.can_go_back {
+        !(known.lifecycle.rollout.watch.is_zero() || known.stopped || accepts) && is_another
+    }
+
+    /// Whether what was replaced would be watched, but for the sockets of the definition before, which
+    /// are closed: nobody would take the clients that wait there meanwhile.
+    pub(super) fn cannot_go_back(&self, worker: WorkerId, rollout: &Rollout) -> bool {
+        self.is_to_be_watched(worker, rollout) && !rollout.can_go_back
+    }
+
+    /// Every instance was replaced. Whether they are watched from now on.
+    pub(super) fn begin_to_watch(&mut self, worker: WorkerId, mut rollout: Rollout) -> bool {
+        if !self.is_to_be_watched(worker, &rollout) || !rollout.can_go_back {
             return false;
         }
+        let time = self.workers[worker].lifecycle.rollout.watch;
         rollout.watched = Some(self.ctx.now + time);
         self.ctx
             .timers

@@ -89,6 +89,11 @@ impl Depth {
             Unit::Messages | Unit::Bytes => depth >= limit,
         }
     }
+
+    /// Whether anybody waits, or anything that was sent.
+    pub fn has_clients(&self) -> bool {
+        self.depth.is_some_and(|depth| depth > 0)
+    }
 }
 
 /// Reads the depths of many sockets, one by one, so that whoever asks can do something else in

@@ -191,7 +191,8 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         "listend_worker_degraded",
         None,
-        "Whether the last rollout of the worker went back to what it was to replace.",
+        "Whether the last rollout of the worker went back to what it was to replace, or the processes \
+         of its connections fail.",
         Rows::Workers(|row| Some(Whole(u64::from(row.is_degraded)))),
     ),
     family(

@@ -357,12 +357,13 @@ impl Shell {
             .bound
             .as_ref()
             .map_or(&[][..], |bound| bound.sockets(id));
+        let is_abandoned = self.is_abandoned(id);
         for (socket, held) in (0..).zip(sockets) {
             let depth = sampling.queues.depth(held);
             if let Some(depth) = &depth {
                 // Where only Prometheus looks, a full queue is to be in the log as well.
                 let log = &mut self.control.queue_log;
-                log.look(now, (&name, (id, socket)), held, depth);
+                log.look(now, (&name, (id, socket)), held, depth, is_abandoned);
             }
             let row = socket_row(&name, socket, held, depth);
             sampling.page.sockets.push(row);
@@ -411,7 +412,8 @@ impl Shell {
                 states,
                 backoff,
                 counters: self.metrics.counters.worker(id),
-                is_degraded: self.core.degraded(id).is_some(),
+                is_degraded: self.core.degraded(id).is_some()
+                    || self.core.connections(id).is_failing,
                 connections: match worker.lifecycle.activation {
                     Activation::PerConnection(_) => Some(self.core.connections(id)),
                     Activation::Eager | Activation::OnDemand { .. } => None,

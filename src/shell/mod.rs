@@ -15,6 +15,7 @@ pub mod logging;
 mod logs;
 mod looks;
 mod manager;
+mod memory_events;
 mod metrics;
 mod notify;
 mod outflow;

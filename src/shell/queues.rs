@@ -35,15 +35,24 @@ impl QueueLog {
         (name, id): (&str, SocketId),
         socket: &BoundSocket,
         depth: &Depth,
+        is_abandoned: bool,
     ) {
-        if let Some(words) = self.news(now, id, depth) {
+        if let Some(words) = self.news(now, id, depth, is_abandoned) {
             log::warn!("listener {name} ({}): {words}", socket.address);
         }
     }
 
-    fn news(&mut self, now: Mono, id: SocketId, depth: &Depth) -> Option<String> {
+    /// `is_abandoned` is a listener that nobody takes clients of any more.
+    fn news(
+        &mut self,
+        now: Mono,
+        id: SocketId,
+        depth: &Depth,
+        is_abandoned: bool,
+    ) -> Option<String> {
         let drops = depth.drops.unwrap_or(0);
-        if drops == 0 && !depth.is_full() {
+        let is_unserved = is_abandoned && depth.has_clients();
+        if drops == 0 && !depth.is_full() && !is_unserved {
             return None;
         }
         let seen = self.seen.entry(id).or_default();
@@ -53,11 +62,12 @@ impl QueueLog {
             seen.dropped = Some(now);
         }
         let is_recent = seen.told.is_some_and(|at| now.since(at) < MINUTE);
-        if is_recent || (dropped == 0 && !depth.is_full()) {
+        if is_recent || (dropped == 0 && !depth.is_full() && !is_unserved) {
             return None;
         }
         seen.told = Some(now);
         let what = match depth.is_full() {
+            _ if is_unserved => "no worker runs that takes its clients",
             true => "the queue is full",
             false => "the kernel dropped what clients sent",
         };
@@ -111,7 +121,7 @@ mod tests {
                 drops: Some(drops),
             };
             let now = Mono(second * 1_000_000_000);
-            let words = log.news(now, (ListenerId(0), 0), &depth);
+            let words = log.news(now, (ListenerId(0), 0), &depth, second >= 200);
             (words, log.is_dropping(now, ListenerId(0)))
         };
         let told = |words: &str| Some(words.to_owned());
@@ -126,5 +136,9 @@ mod tests {
         let lost =
             told("the kernel dropped what clients sent: clients waiting: 0, limit 4, 1 dropped");
         assert_eq!(look(122, 0, 10), (lost, true));
+        assert_eq!(look(200, 0, 10), (None, false));
+        let unserved = told("no worker runs that takes its clients: clients waiting: 1, limit 4");
+        assert_eq!(look(201, 1, 10), (unserved, false));
+        assert_eq!(look(202, 1, 10), (None, false));
     }
 }

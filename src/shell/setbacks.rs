@@ -3,10 +3,13 @@
 use super::turn::Shell;
 use super::words;
 use crate::config::{Order, Output};
-use crate::core::{Event, HookKind, InstanceId, Next};
+use crate::core::{Event, ExitStatus, HookKind, InstanceId, Next};
 use crate::plan::WorkerId;
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// A program that cannot get what it needs for itself ends within this time.
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// Why instances have failed.
 #[derive(Debug, Default)]
@@ -15,6 +18,8 @@ pub(super) struct Setbacks {
     rollouts: HashMap<WorkerId, Setback>,
     /// Why instances are not there, until they run their programs again.
     ends: HashMap<InstanceId, String>,
+    /// Why the processes of connections failed last.
+    connections: HashMap<WorkerId, String>,
     /// Why a `reload_command` failed, until the next request for its worker.
     reloads: HashMap<WorkerId, (InstanceId, String)>,
 }
@@ -25,8 +30,8 @@ struct Setback {
     words: String,
     /// It has ended by itself.
     by_itself: bool,
-    /// One that it was to replace ran beside it.
-    beside: bool,
+    /// It looks as if it could not run beside the one that it was to replace.
+    is_exclusive: bool,
 }
 
 impl Setbacks {
@@ -47,6 +52,11 @@ impl Setbacks {
         (*of == instance).then_some(words.as_str())
     }
 
+    /// Why the processes of connections fail.
+    pub(super) fn of_connections(&self, worker: WorkerId) -> Option<&str> {
+        self.connections.get(&worker).map(String::as_str)
+    }
+
     pub(super) fn forget_reload(&mut self, worker: WorkerId) {
         self.reloads.remove(&worker);
     }
@@ -54,6 +64,7 @@ impl Setbacks {
     /// The worker is another one.
     pub(super) fn forget(&mut self, worker: WorkerId) {
         self.rollouts.remove(&worker);
+        self.connections.remove(&worker);
         self.ends.retain(|instance, _| instance.worker != worker);
         self.reloads.remove(&worker);
     }
@@ -62,6 +73,17 @@ impl Setbacks {
 impl Shell {
     /// Keeps what was wrong with an instance.
     pub(super) fn note_setback(&mut self, event: &Event, words: &str) {
+        if let Event::ConnectionsFailing {
+            instance, status, ..
+        } = *event
+        {
+            let (name, end) = (
+                words::instance_name(&self.plan, instance),
+                words::status_words(status),
+            );
+            let why = &mut self.setbacks.connections;
+            why.insert(instance.worker, format!("{name}: {end}"));
+        }
         let (instance, goes_back) = match *event {
             Event::HookFailed {
                 instance,
@@ -99,6 +121,10 @@ impl Shell {
         };
         if words::serves_connections(&self.plan, instance.worker) {
             // Nobody waits for a connection.
+            if matches!(event, Event::LaunchFailed { .. }) {
+                let why = &mut self.setbacks.connections;
+                why.insert(instance.worker, words.to_owned());
+            }
             return;
         }
         let by_itself = matches!(event, Event::InstanceExited { .. });
@@ -109,7 +135,7 @@ impl Shell {
                 instance,
                 words,
                 by_itself,
-                beside: self.runs_beside(instance),
+                is_exclusive: ended_at_once(event) && self.runs_beside(instance),
             };
             self.setbacks.rollouts.insert(instance.worker, setback);
         }
@@ -143,7 +169,7 @@ impl Shell {
                 "; what it wrote is in listend's own output (`output: tag` puts its last lines here)",
             );
         }
-        if setback.beside && plan.lifecycle.rollout.order == Order::StartFirst {
+        if setback.is_exclusive && plan.lifecycle.rollout.order == Order::StartFirst {
             hints.push_str(
                 "; if it cannot run beside the one it replaces (a lock, a pid file, a port of its \
                  own): `rollout: { order: stop-first }`",
@@ -161,5 +187,18 @@ impl Shell {
             instance.generation,
             self.after_setback(instance)
         )
+    }
+}
+
+/// Whether a process has found by itself that it cannot run, as one does that finds a lock taken.
+fn ended_at_once(event: &Event) -> bool {
+    match event {
+        Event::InstanceExited {
+            status: ExitStatus::Code(1..),
+            cause: None,
+            uptime,
+            ..
+        } => *uptime < AT_ONCE,
+        _ => false,
     }
 }

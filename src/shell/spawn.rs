@@ -12,7 +12,7 @@ use super::watch::SocketId;
 use super::words;
 use crate::config;
 use crate::core::{self, ConnectionId, Edition, Flag, HookKind, Input, InstanceId, Needs};
-use crate::core::{ProcessId, Task};
+use crate::core::{ProcessId, State, Task};
 use crate::handoff::notify::MAIN_PID;
 use crate::listener::{self, Bound, IoMode};
 use crate::plan::{ListenerId, Plan, SocketAt, WorkerId, WorkerPlan};
@@ -224,6 +224,21 @@ impl Shell {
             && self.watch.role(listener) == Role::Held
             && !takers.iter().any(by_the_plan)
             && !sockets.any(by_others)
+    }
+
+    /// Whether nobody is going to take the clients of a listener: the workers that have it have ended,
+    /// or failed, and nobody has stopped them.
+    pub(super) fn is_abandoned(&self, listener: ListenerId) -> bool {
+        let takers = self.core.takers(listener);
+        let has_ended = |worker: &WorkerId| {
+            let mut instances = self.core.instances_of(*worker);
+            !self.core.is_stopped(*worker)
+                && instances.all(|instance| {
+                    let state = self.core.state(instance);
+                    matches!(state, Some(State::Stopped | State::Failed { .. }))
+                })
+        };
+        !takers.is_empty() && takers.iter().all(has_ended) && self.is_unserved(listener)
     }
 
     /// Puts O_NONBLOCK of a socket right of which listend is about to accept a client.

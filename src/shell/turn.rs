@@ -12,6 +12,7 @@ use super::logging;
 use super::logs::Logs;
 use super::looks::Looks;
 use super::manager::Manager;
+use super::memory_events::MemoryEvents;
 use super::metrics::Metrics;
 use super::notify::{self, Notify};
 use super::process::{Process, Processes, Zombie};
@@ -81,6 +82,8 @@ pub struct Shell {
     pub(super) notify: Notify,
     /// Who has to be told how it goes.
     pub(super) manager: Manager,
+    /// Whether the kernel kills for want of memory.
+    memory: MemoryEvents,
     /// Descriptors for what has to be done.
     pub(super) reserve: Reserve,
     /// When to look after what closes descriptors ([`sys::close_apart`]).
@@ -203,6 +206,7 @@ impl Shell {
             setbacks: Setbacks::default(),
             notify: Notify::default(),
             manager: Manager::default(),
+            memory: MemoryEvents::new(),
             reserve: Reserve::keep(),
             closing: None,
             exit: None,
@@ -553,6 +557,7 @@ impl Shell {
         if words::is_detail(event, &self.plan) && !log::log_enabled!(log::Level::Debug) {
             return;
         }
+        let out_of_memory = words::is_unexplained_kill(event) && self.memory.has_killed();
         let context = words::Context {
             plan: &self.plan,
             pid_of: &|process| self.processes.get(process).map(|process| process.pid),
@@ -576,6 +581,7 @@ impl Shell {
                 Some(words::end(client))
             },
             reasons: &self.reasons,
+            out_of_memory,
             last_words: &|process, instance: InstanceId| {
                 self.logs.last_words(instance.worker, process)
             },

@@ -30,6 +30,8 @@ pub(super) struct Context<'a> {
     pub last_words: &'a dyn Fn(ProcessId, InstanceId) -> Option<String>,
     /// Why launches failed.
     pub reasons: &'a HashMap<ProcessId, String>,
+    /// The kernel has killed for want of memory.
+    pub out_of_memory: bool,
 }
 
 /// The level and the line for an event.
@@ -91,6 +93,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             process,
             status,
             uptime,
+            cause,
             next,
         } => {
             let level = match (status, next) {
@@ -114,10 +117,14 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 Level::Info | Level::Debug | Level::Trace => String::new(),
             };
             let line = format!(
-                "{}: {} after {}; {}{said}",
+                "{}: {} after {}{}; {}{said}",
                 name(instance),
                 status_words(status),
                 duration(uptime),
+                match is_unexplained_kill(event) {
+                    true => cause::killer(context.out_of_memory),
+                    false => fault(cause),
+                },
                 next_words(next),
             );
             (level, line)
@@ -525,7 +532,16 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         }
         Event::Up { failed: 0 } => (
             Level::Info,
-            "every worker that starts at once is up".to_owned(),
+            match context
+                .plan
+                .live_workers()
+                .any(|(_, one)| cause::starts_blindly(one))
+            {
+                false => "every worker that starts at once is up".to_owned(),
+                true => "every worker that starts at once has started; with `ready: started`, \
+                         readiness is not known"
+                    .to_owned(),
+            },
         ),
         Event::Up { failed } => (
             Level::Warn,
@@ -546,11 +562,21 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 count(instances as usize)
             ),
         ),
-        Event::RolloutDone { worker, generation } => (
+        Event::RolloutDone {
+            worker,
+            generation,
+            is_final,
+        } => (
             Level::Info,
             format!(
-                "{}: generation {generation} has taken over",
-                worker_name(context.plan, worker)
+                "{}: generation {generation} has taken over{}",
+                worker_name(context.plan, worker),
+                match is_final {
+                    false => "",
+                    true =>
+                        "; a crash from now on is not rolled back, because an address of the \
+                             generation before is closed",
+                }
             ),
         ),
         Event::RolledBack {
@@ -756,8 +782,10 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
+mod cause;
 mod origin;
 #[cfg(test)]
 mod tests;
 
+pub(super) use cause::{fault, is_unexplained_kill};
 pub(super) use origin::{arrival, end};

@@ -295,6 +295,35 @@ fn listener(client: &mut Varlink) -> Value {
 }
 
 #[test]
+fn a_client_that_waits_when_the_worker_has_ended_for_good_is_told_and_shown() {
+    let world = World::new();
+    let daemon = varlink::run(&world, &YAML.replace("ready: notify", "restart: never"));
+    let mut client = Varlink::connect(&world);
+    world.puppet().tell("exit 0");
+    daemon.line(&["app.0: exited with exit status 0"]);
+    assert_eq!(listener(&mut client)["state"], "listening");
+    printed(&world, &[]).expect_code(0);
+    let waits = crate::harness::client::tcp(daemon.address("web")).expect("connect");
+    eventually("it is seen", || {
+        listener(&mut client)["state"] == "unserved"
+    });
+    daemon.line(&[
+        "listener web",
+        "no worker runs that takes its clients",
+        "clients waiting: 1",
+    ]);
+    let finished = printed(&world, &[]).expect_code(1);
+    let why = "listener `web` is unserved: no worker takes its clients";
+    assert!(finished.stderr.contains(why), "{finished:?}");
+    // Who has stopped it knows.
+    let mut orders = Varlink::connect(&world);
+    orders.call("Stop", json!({ "worker": "app" }));
+    assert_eq!(listener(&mut client)["state"], "listening");
+    drop(waits);
+    daemon.stop();
+}
+
+#[test]
 fn a_listener_that_drops_datagrams_is_not_well() {
     let world = World::new();
     let daemon = varlink::run(
@@ -369,8 +398,14 @@ workers:
     ]);
     assert_eq!(app(&mut client, json!({}))["state"], "degraded");
     let finished = printed(&world, &[]).expect_code(1);
-    let why = "worker `app`: degraded: the processes of the last 3 connections failed";
+    let why = "worker `app`: degraded: the processes of the last 3 connections failed: app.";
     assert!(finished.stderr.contains(why), "{finished:?}");
+    let last = "exited with exit status 3";
+    assert!(finished.stderr.contains(last), "{finished:?}");
+    let why = "connections fail: app.";
+    assert!(finished.stdout.contains(why), "{finished:?}");
+    let degraded = "listend_worker_degraded{worker=\"app\"}";
+    assert_eq!(value(&mut client, degraded), 1.0);
 
     client.call("Reset", json!({ "worker": "app" }));
     assert_eq!(app(&mut client, json!({}))["state"], "waiting");
@@ -382,7 +417,10 @@ workers:
     eventually("it is told", || {
         app(&mut client, json!({}))["state"] == "degraded"
     });
-    printed(&world, &[]).expect_code(1);
+    let finished = printed(&world, &[]).expect_code(1);
+    for why in ["failed while", "/app"] {
+        assert!(finished.stderr.contains(why), "{finished:?}");
+    }
     world.write("app", "#!/bin/sh\nexit 0\n");
     executable();
     crate::harness::client::sees_the_end(waits);

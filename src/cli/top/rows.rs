@@ -254,7 +254,8 @@ impl WorkerSheet {
             }
         }
         if let Some(setback) = &worker.setback {
-            lines.push(self.note(&format!("   rolled back: {}", clean(setback))));
+            let what = worker.setback_word();
+            lines.push(self.note(&format!("   {what}: {}", clean(setback))));
         }
         if let Some(some) = worker.connections {
             let (live, accepted, refused) = (some.live, some.accepted, some.refused);

@@ -128,6 +128,11 @@ fn what_could_not_serve_any_more_is_not_gone_back_to() {
         };
         crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
         assert_eq!(crew.count(|effect| *effect == retire), 1);
+        assert!(crew.told(Event::RolloutDone {
+            worker: APP,
+            generation: 2,
+            is_final: !can_go_back,
+        }));
         crew.exits(crew.program(app(0, 2)), CRASH);
         assert_eq!(rolled_back(&crew), 0);
     }

@@ -7,7 +7,7 @@ use crate::control::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout, Socket,
     SocketOption, Worker, WorkerState, rfc3339,
 };
-use crate::core::{Fault, InstanceId, LastEnd, ListenerCondition, Mono, State};
+use crate::core::{InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
 use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
@@ -157,20 +157,23 @@ impl Shell {
         };
         let is_running = takers.iter().any(runs);
         let is_unserved = is_running && self.is_unserved(id);
+        let is_abandoned = !is_running && self.is_abandoned(id);
         let held = self
             .bound
             .as_ref()
             .map_or(&[][..], |bound| bound.sockets(id));
-        let mut is_full = false;
+        let (mut is_full, mut waits) = (false, false);
         let mut sockets: Vec<Socket> = Vec::with_capacity(plan.sockets.len());
         for (index, planned) in plan.sockets.iter().enumerate() {
             let held = held.iter().find(|socket| socket.planned == index);
             let depth = held.and_then(|held| {
                 let depth = portrait.queues.depth(held)?;
                 let log = &mut self.control.queue_log;
-                log.look(now, (&plan.name, (id, index as u32)), held, &depth);
+                let place = (plan.name.as_str(), (id, index as u32));
+                log.look(now, place, held, &depth, is_abandoned);
                 Some(depth)
             });
+            waits |= depth.as_ref().is_some_and(Depth::has_clients);
             is_full |= depth.as_ref().is_some_and(Depth::is_full);
             let endpoint = held.map_or(&planned.endpoint, |held| &held.address);
             sockets.push(socket(endpoint, depth));
@@ -179,7 +182,9 @@ impl Shell {
             ListenerCondition::Missing => ListenerState::Missing,
             ListenerCondition::Damaged => ListenerState::Damaged,
             ListenerCondition::Listening if is_full => ListenerState::Full,
-            ListenerCondition::Listening if is_unserved => ListenerState::Unserved,
+            ListenerCondition::Listening if is_unserved || (is_abandoned && waits) => {
+                ListenerState::Unserved
+            }
             ListenerCondition::Listening if self.control.queue_log.is_dropping(now, id) => {
                 ListenerState::Dropping
             }
@@ -265,7 +270,7 @@ impl Shell {
             activation: activation.to_owned(),
             generation: self.core.generation(id),
             state,
-            setback: self.setback(id),
+            setback: self.setback(id, counts.is_failing),
             instances,
             listeners: listeners
                 .map(|id| self.plan.listener(*id).name.clone())
@@ -275,8 +280,11 @@ impl Shell {
         }
     }
 
-    /// Why a worker is degraded, if a rollout of it went back.
-    fn setback(&self, id: WorkerId) -> Option<String> {
+    /// Why a worker is degraded: a rollout of it went back, or the processes of its connections fail.
+    fn setback(&self, id: WorkerId, is_failing: bool) -> Option<String> {
+        if is_failing {
+            return self.setbacks.of_connections(id).map(str::to_owned);
+        }
         let degraded = self.core.degraded(id)?;
         self.setbacks.of(degraded.instance).map(str::to_owned)
     }
@@ -379,13 +387,7 @@ pub(super) fn ended(end: &LastEnd) -> String {
             let (status, uptime) = (words::status_words(*status), words::duration(*uptime));
             // Half of a narrow table is not for these words.
             let status = status.strip_prefix("exited with ").unwrap_or(&status);
-            let cause = match cause {
-                None => "",
-                Some(Fault::NotReady) => ", not ready in time",
-                Some(Fault::Silent) => ", no sign of life",
-                Some(Fault::NotStopped) => ", did not stop in time",
-            };
-            format!("{status} after {uptime}{cause}")
+            format!("{status} after {uptime}{}", words::fault(*cause))
         }
         LastEnd::NotLaunched { failure } => format!(
             "failed while {}: {}",

@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 
 const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
 const QUICK: &str = "restart: { policy: always, backoff: 10ms..20ms, limit: none }";
-const UP: &str = "every worker that starts at once is up";
+const UP: &str = "every worker that starts at once";
 
 /// A worker `app` of this command, with these further lines.
 fn yaml(command: &str, lines: &str) -> String {

@@ -498,7 +498,7 @@ workers:
     let daemon = run(&world, &yaml(1));
     let mut first = world.puppet();
     first.ask("notify READY=1");
-    daemon.line(&["every worker that starts at once is up"]);
+    daemon.line(&["every worker that starts at once"]);
     rewrite(&world, &yaml(2));
     let former = begin(&world);
     let second = world.puppet();

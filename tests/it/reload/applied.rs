@@ -159,6 +159,10 @@ fn who_waits_at_an_address_that_goes_is_served_by_the_generation_that_drains() {
     serves_too(old, first.pid());
     kill(first.pid(), Signal::SIGKILL);
     reloading.finish().expect_code(0);
+    daemon.line(&[
+        "app: generation 2 has taken over",
+        "a crash from now on is not rolled back",
+    ]);
     // Sockets are closed by a process of its own.
     eventually("it is closed", || client::tcp(address(old)).is_err());
     serves(&mut second, address(new));

@@ -399,7 +399,9 @@ impl Life {
                 known.min_ready = known.life().rollout.min_ready;
                 known.longest = known.min_ready;
             }
-            Event::RolloutDone { worker, generation } => {
+            Event::RolloutDone {
+                worker, generation, ..
+            } => {
                 self.seen.rolled_out += 1;
                 let known = &mut self.workers[worker.0 as usize];
                 assert_eq!(known.trial, Some(generation));

@@ -1,0 +1,45 @@
+//! Why a process ended, as far as that is known here.
+
+use crate::config::Ready;
+use crate::core::{Event, ExitStatus, Fault, Next};
+use crate::plan::{Activation, WorkerPlan};
+use signal_hook::consts::SIGKILL;
+
+/// Why listend has ended a process that was not well.
+pub(in crate::shell) fn fault(cause: Option<Fault>) -> &'static str {
+    match cause {
+        None => "",
+        Some(Fault::NotReady) => ", not ready in time",
+        Some(Fault::Silent) => ", no sign of life",
+        Some(Fault::NotStopped) => ", did not stop in time",
+    }
+}
+
+/// Whether a process got a SIGKILL that is not from here.
+pub(in crate::shell) fn is_unexplained_kill(event: &Event) -> bool {
+    match event {
+        Event::InstanceExited {
+            status: ExitStatus::Signal { number, .. },
+            cause: None,
+            next,
+            ..
+        } => *number == SIGKILL && *next != Next::Stopping,
+        _ => false,
+    }
+}
+
+/// Who sent it.
+pub(super) fn killer(out_of_memory: bool) -> &'static str {
+    match out_of_memory {
+        true => {
+            ", probably by the kernel, which has killed in this memory cgroup for want of memory"
+        }
+        false => ", by another process or the kernel",
+    }
+}
+
+/// Whether a worker counts as ready as soon as its program runs.
+pub(super) fn starts_blindly(worker: &WorkerPlan) -> bool {
+    let life = &worker.lifecycle;
+    matches!(life.activation, Activation::Eager) && life.ready == Ready::Started
+}
