@@ -1,39 +1,19 @@
 //! When a worker runs, how it is given its sockets, and the limits that belong to that.
 
 use super::complaint::{Complaint, Out};
-use super::decode::{Fields, Words, choice, unknown};
+use super::decode::{Fields, Words, choice, default, unknown};
+use super::draft::{DraftWorker, Field};
 use super::fitting::listed;
-use super::model::{Activation, Located, Overflow, Rate};
+use super::keys;
+use super::model::{Activation, ConnectionLimits, Overflow};
 use super::scalar;
-use super::worker::DraftWorker;
+use super::values::Located;
 use crate::handoff::{self, Dialect};
 use crate::report::{Kind, Place};
 use std::time::Duration;
 
-/// How often a worker may be started by clients, unless `trigger_limit` says otherwise; as systemd
-/// has it for a socket without `Accept=`.
-pub(super) const TRIGGER_LIMIT: Rate = Rate {
-    count: 20,
-    interval: Duration::from_secs(2),
-};
-
 /// More processes than this no machine has room for.
 const MOST_CONNECTIONS: i64 = 1_000_000;
-
-/// The keys that this part of a worker says, so far as others must know where they stand.
-#[derive(Default)]
-pub(super) struct Written {
-    /// The keys that are about connections, in the order of [`super::keys::WORKER`].
-    pub of_connections: Vec<(&'static str, Place)>,
-    /// `trigger_limit:`.
-    pub trigger_limit: Option<Place>,
-    /// The keys that are about instances that stay, which the process of a connection does not.
-    pub of_instances: Vec<(&'static str, Place)>,
-    /// `activation:` could not be read, so that nothing can be said about what fits it.
-    pub activation_broken: bool,
-    /// `handoff:` could not be read.
-    pub handoff_broken: bool,
-}
 
 const ACTIVATIONS: &Words<Activation> = &[
     ("eager", Activation::Eager),
@@ -85,56 +65,69 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out
     let instances = fields.read("instances", out, |text| {
         scalar::integer("instances", text, 1, 10_000)
     });
-    if let Some(instances) = &instances {
+    if let Field::Set(instances) = &instances {
         worker.instances = u32::try_from(instances.value).unwrap_or(1); // The bounds are u32.
     }
-    let errors = out.report.error_count();
-    if let Some(value) = fields.read("handoff", out, handoff) {
-        worker.handoff = value;
+    draft.handoff = fields.read("handoff", out, handoff);
+    if let Field::Set(value) = &draft.handoff {
+        worker.handoff = value.clone();
     }
-    draft.written.handoff_broken = out.report.error_count() > errors;
-    let errors = out.report.error_count();
-    let choice = |text: &str| choice("activation", text, ACTIVATIONS, LIKE_ACTIVATIONS);
-    if let Some(value) = fields.read("activation", out, choice) {
-        worker.activation = value;
+    draft.activation = fields.read("activation", out, activation);
+    if let Field::Set(value) = &draft.activation {
+        worker.activation = value.clone();
     }
-    draft.written.activation_broken = out.report.error_count() > errors;
     limits(fields, draft, out);
-    if !draft.written.activation_broken {
-        fits(draft, instances.as_ref(), out);
+    if !draft.activation.is_broken() {
+        fits(draft, instances.as_set(), out);
+    }
+}
+
+pub(super) fn activation(text: &str) -> Result<Activation, Complaint> {
+    choice("activation", text, ACTIVATIONS, LIKE_ACTIVATIONS)
+}
+
+fn overflow(text: &str) -> Result<Overflow, Complaint> {
+    choice("overflow", text, OVERFLOWS, LIKE_OVERFLOWS)
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        let most = |key| default(keys::WORKER, key, |text| most(key, text));
+        ConnectionLimits {
+            max: most("max_connections"),
+            max_per_source: most("max_connections_per_source"),
+            overflow: default(keys::WORKER, "overflow", overflow),
+            rate: default(keys::WORKER, "accept_rate", |text| scalar::rate("", text)),
+            timeout: default(keys::WORKER, "connection_timeout", timeout),
+        }
     }
 }
 
 fn limits(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
-    let DraftWorker {
-        worker, written, ..
-    } = draft;
-    let limits = &mut worker.connections;
-    let found = &mut written.of_connections;
+    let limits = &mut draft.worker.connections;
+    let found = &mut draft.of_connections;
     if let Some(most) = number(fields, "max_connections", found, out) {
         limits.max = most;
     }
     if let Some(most) = number(fields, "max_connections_per_source", found, out) {
         limits.max_per_source = most;
     }
-    let choice = |text: &str| choice("overflow", text, OVERFLOWS, LIKE_OVERFLOWS);
-    if let Some(overflow) = fields.read("overflow", out, choice) {
+    if let Field::Set(overflow) = fields.read("overflow", out, overflow) {
         found.push(("overflow", overflow.place));
         limits.overflow = overflow.value;
     }
     let rate = fields.read("accept_rate", out, |text| scalar::rate("accept_rate", text));
-    if let Some(rate) = rate {
+    if let Field::Set(rate) = rate {
         found.push(("accept_rate", rate.place));
         limits.rate = rate.value;
     }
-    let limit = fields.read("trigger_limit", out, |text| {
+    draft.trigger_limit = fields.read("trigger_limit", out, |text| {
         scalar::rate("trigger_limit", text)
     });
-    if let Some(limit) = limit {
-        written.trigger_limit = Some(limit.place);
-        worker.trigger_limit = limit.value;
+    if let Field::Set(limit) = &draft.trigger_limit {
+        draft.worker.trigger_limit = limit.value;
     }
-    if let Some(timeout) = fields.read("connection_timeout", out, timeout) {
+    if let Field::Set(timeout) = fields.read("connection_timeout", out, timeout) {
         found.push(("connection_timeout", timeout.place));
         limits.timeout = timeout.value;
     }
@@ -147,17 +140,21 @@ fn number(
     found: &mut Vec<(&'static str, Place)>,
     out: &mut Out,
 ) -> Option<Option<u32>> {
-    let number = fields.read(key, out, |text| match text {
+    let number = fields.read(key, out, |text| most(key, text)).into_set()?;
+    found.push((key, number.place));
+    Some(number.value)
+}
+
+fn most(key: &str, text: &str) -> Result<Option<u32>, Complaint> {
+    match text {
         "none" => Ok(None),
         "unlimited" | "infinity" | "inf" | "0" | "-1" => Err(Complaint::bad(format!(
             "`{key}` takes a whole number from 1 to {MOST_CONNECTIONS}, or `none`, not `{text}`"
         ))
         .hint("write `none` for no limit")),
-        _ => scalar::integer(key, text, 1, MOST_CONNECTIONS).map(Some),
-    })?;
-    found.push((key, number.place));
-    // The bounds are u32.
-    Some(number.value.and_then(|number| u32::try_from(number).ok()))
+        // The bounds are u32.
+        _ => scalar::integer(key, text, 1, MOST_CONNECTIONS).map(|most| u32::try_from(most).ok()),
+    }
 }
 
 fn timeout(text: &str) -> Result<Option<Duration>, Complaint> {
@@ -171,7 +168,7 @@ fn timeout(text: &str) -> Result<Option<Duration>, Complaint> {
     }
 }
 
-fn handoff(text: &str) -> Result<&'static Dialect, Complaint> {
+pub(super) fn handoff(text: &str) -> Result<&'static Dialect, Complaint> {
     if LATER_HANDOFFS.contains(&text) {
         return Err(Complaint::new(
             Kind::Unsupported,
@@ -204,21 +201,18 @@ fn handoff(text: &str) -> Result<&'static Dialect, Complaint> {
 
 /// Files the keys that mean nothing for the activation, whatever the listeners are.
 fn fits(draft: &DraftWorker, instances: Option<&Located<i64>>, out: &mut Out) {
-    let DraftWorker {
-        worker, written, ..
-    } = draft;
-    match worker.activation.value {
+    match draft.worker.activation.value {
         Activation::Eager => {
-            for (key, place) in &written.of_connections {
+            for (key, place) in &draft.of_connections {
                 out.add(only_for(key, &["per-connection"], "eager").at(*place));
             }
-            if let Some(place) = written.trigger_limit {
+            if let Some(place) = draft.trigger_limit.place() {
                 let needed = ["on-demand", "per-connection"];
                 out.add(only_for("trigger_limit", &needed, "eager").at(place));
             }
         }
         Activation::OnDemand => {
-            for (key, place) in &written.of_connections {
+            for (key, place) in &draft.of_connections {
                 out.add(only_for(key, &["per-connection"], "on-demand").at(*place));
             }
         }
@@ -236,12 +230,9 @@ fn fits(draft: &DraftWorker, instances: Option<&Located<i64>>, out: &mut Out) {
 
 /// Files the keys that mean nothing for processes of which each has its connection.
 pub(super) fn instances_fit(draft: &DraftWorker, out: &mut Out) {
-    let DraftWorker {
-        worker, written, ..
-    } = draft;
-    let per_connection = worker.activation.value == Activation::PerConnection;
-    if per_connection && !written.activation_broken {
-        for (key, place) in &written.of_instances {
+    let per_connection = draft.worker.activation.value == Activation::PerConnection;
+    if per_connection && !draft.activation.is_broken() {
+        for (key, place) in &draft.of_instances {
             out.add(only_for(key, &["eager", "on-demand"], "per-connection").at(*place));
         }
     }

@@ -1,9 +1,10 @@
 //! Addresses: what stands behind `address:` → the sockets it means.
 
+use super::address_parsed::{Parsed, V6, bad};
 use super::complaint::Complaint;
 use super::model::{Endpoint, Transport, UnixKind};
 use super::{address_inet, address_local};
-use crate::report::{Kind, nearest};
+use crate::report::nearest;
 
 const SCHEMES: &[&str] = &[
     "tcp",
@@ -22,19 +23,6 @@ const SCHEMES: &[&str] = &[
     "vsock-dgram",
     "vsock-seqpacket",
 ];
-
-/// Whether the IPv6 sockets of a listener take IPv6 only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum V6 {
-    Only,
-    AndV4,
-}
-
-pub(super) type Parsed<T> = Result<T, Complaint>;
-
-pub(super) fn bad(message: impl Into<String>) -> Complaint {
-    Complaint::new(Kind::BadAddress, message)
-}
 
 /// Reads one address; the result is never empty.
 pub(super) fn parse(text: &str, v6: V6) -> Parsed<Vec<Endpoint>> {

@@ -1,6 +1,6 @@
 //! Addresses of the internet: host, port or range of ports, and interface.
 
-use super::address::{Parsed, V6, bad};
+use super::address_parsed::{Parsed, V6, bad};
 use super::complaint::Complaint;
 use super::model::{Endpoint, Transport};
 use super::scalar;

@@ -1,7 +1,7 @@
 //! Addresses that stay on the machine: unix sockets, FIFOs, message queues, special files,
 //! netlink, and vsock between a machine and its host.
 
-use super::address::{Parsed, bad};
+use super::address_parsed::{Parsed, bad};
 use super::complaint::Complaint;
 use super::model::{Endpoint, UnixKind, UnixName};
 use crate::report::{did_you_mean, nearest};

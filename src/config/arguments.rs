@@ -1,14 +1,15 @@
 //! The same configuration from a command line: `listend exec -l [NAME=]ADDRESS … -- CMD…`.
 
-use super::activation::Written;
-use super::address::V6;
+use super::address_parsed::V6;
 use super::complaint::{Complaint, Out};
 use super::decode::read_template;
-use super::listener::{self, DraftListener};
-use super::model::{Address, Located};
-use super::read::{Draft, Loaded, finish};
+use super::draft::{Draft, DraftListener, DraftWorker};
+use super::listener;
+use super::model::Address;
+use super::read::{Loaded, finish};
 use super::scalar;
-use super::worker::{self, DraftWorker};
+use super::values::Located;
+use super::worker;
 use crate::report::{FileId, Kind, Place, Report, Sources};
 
 /// One listener for each `-l`, and one worker.
@@ -140,9 +141,8 @@ fn only_worker(
     };
     let place = places.first().copied().unwrap_or(first);
     let name = worker_name(command);
-    let mut worker = worker::plain(&name, place);
-    worker.listeners = listeners;
-    let mut mentions = Vec::new();
+    let mut draft = worker::plain(&name, place);
+    draft.worker.listeners = listeners;
     let mut out = Out {
         report,
         listener: None,
@@ -160,17 +160,10 @@ fn only_worker(
         if word.contains('\0') {
             out.add(Complaint::bad("the word has a NUL character in it").at(place));
         }
-        let value = read_template(word, place, &mut mentions, &mut out);
-        worker.command.push(Located { value, place });
+        let value = read_template(word, place, &mut draft.mentions, &mut out);
+        draft.worker.command.push(Located { value, place });
     }
-    DraftWorker {
-        worker,
-        mentions,
-        listeners_broken: false,
-        nonblocking_broken: false,
-        written: Written::default(),
-        duplicate: false,
-    }
+    draft
 }
 
 /// The program's base name, with `-` for what a name may not have.

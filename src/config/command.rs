@@ -1,19 +1,16 @@
 //! Commands: a worker's own, and those around the life of its instances.
 
 use super::complaint::{Complaint, Out};
-use super::decode::{Fields, read_with_dollars, text, texts};
+use super::decode::{Fields, default, read_with_dollars, text, texts};
+use super::draft::DraftWorker;
 use super::keys;
 use super::life::Hook;
-use super::model::{Located, Template};
 use super::scalar;
 use super::template::{Dollar, Mention, is_variable};
-use super::worker::DraftWorker;
+use super::values::{Located, Template};
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place};
 use std::time::Duration;
-
-/// How long a command around an instance's life may take, unless it says otherwise.
-const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads a worker's `command:`.
 pub(super) fn of_worker(node: &Node, draft: &mut DraftWorker, out: &mut Out) {
@@ -51,7 +48,7 @@ pub(super) fn hook(
     let whose = format!("`{key}`");
     let Content::Map(_) = &node.content else {
         let command = hook_words(node, key, dollar, mentions, out)?;
-        let timeout = HOOK_TIMEOUT;
+        let timeout = default_timeout(key);
         return Some(Hook { command, timeout });
     };
     let mut fields = Fields::open(node, keys::HOOK, &whose, &[], out)?;
@@ -68,8 +65,12 @@ pub(super) fn hook(
     fields.finish();
     Some(Hook {
         command: command?,
-        timeout: timeout.map_or(HOOK_TIMEOUT, |timeout| timeout.value),
+        timeout: timeout.value_or(default_timeout(key)),
     })
+}
+
+fn default_timeout(key: &str) -> Duration {
+    default(keys::HOOK, "timeout", |text| timeout(key, text))
 }
 
 fn timeout(key: &str, text: &str) -> Result<Duration, Complaint> {

@@ -4,9 +4,10 @@
 //! loosen them between two sockets that listen. Every socket is compared with the earlier ones
 //! through hash maps, so that ten thousand listeners cost milliseconds.
 
-use super::listener::DraftListener;
-use super::model::{Address, Endpoint, Listener, Located, Transport, UnixKind, UnixName};
+use super::draft::DraftListener;
+use super::model::{Address, Endpoint, Listener, Transport, UnixKind, UnixName};
 use super::options::OptionValue;
+use super::values::Located;
 use crate::report::{Kind, Problem, Report};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

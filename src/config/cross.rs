@@ -2,11 +2,9 @@
 
 use super::complaint::Complaint;
 use super::cross_activation;
-use super::listener::DraftListener;
+use super::draft::{Draft, DraftListener, DraftWorker};
 use super::model::{Activation, Endpoint};
-use super::read::Draft;
 use super::template::Mention;
-use super::worker::DraftWorker;
 use crate::report::{Kind, Place, Report, did_you_mean, nearest};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -68,7 +66,12 @@ pub(super) fn check(draft: &Draft, report: &mut Report) {
     // A file or a list that could not be read may well use the listener, and so may a mistake
     // that was not compared with all names.
     let certain = !draft.incomplete && names.comparisons.get() > 0;
-    if certain && !draft.workers.iter().any(|worker| worker.listeners_broken) {
+    if certain
+        && !draft
+            .workers
+            .iter()
+            .any(|worker| worker.listeners.is_broken())
+    {
         unused(draft, &used, report);
     }
 }
@@ -82,8 +85,8 @@ fn listeners_of<'d>(
 ) {
     let worker = &draft.worker;
     // A worker that waits for clients is refused without a listener, by `cross_activation`.
-    let eager = worker.activation.value == Activation::Eager || draft.written.activation_broken;
-    if eager && worker.listeners.is_empty() && !draft.listeners_broken && !draft.duplicate {
+    let eager = worker.activation.value == Activation::Eager || draft.activation.is_broken();
+    if eager && worker.listeners.is_empty() && !draft.listeners.is_broken() && !draft.duplicate {
         let complaint = Complaint::new(
             Kind::NoListeners,
             format!("worker `{}` has no listeners", worker.name.value),
@@ -127,7 +130,7 @@ fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mu
                 format!("there is no listener `{name}`"),
             )
             .maybe_hint(names.suggest(name).hint),
-            Some(_) if !listed && draft.listeners_broken => continue,
+            Some(_) if !listed && draft.listeners.is_broken() => continue,
             Some(_) if !listed => Complaint::new(
                 Kind::BadTemplate,
                 format!(
@@ -210,8 +213,8 @@ fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
     for this in draft
         .workers
         .iter()
-        .filter(|worker| !worker.duplicate && !worker.nonblocking_broken)
-        .filter(|worker| !worker.written.activation_broken)
+        .filter(|worker| !worker.duplicate && !worker.nonblocking.is_broken())
+        .filter(|worker| !worker.activation.is_broken())
         .filter(|worker| worker.worker.activation.value != Activation::PerConnection)
     {
         for wanted in &this.worker.listeners {

@@ -2,9 +2,8 @@
 
 use super::complaint::Complaint;
 use super::cross_readiness;
-use super::listener::DraftListener;
-use super::model::{Activation, Endpoint, Located};
-use super::worker::DraftWorker;
+use super::draft::{DraftListener, DraftWorker, Sockets, Taken};
+use super::model::{Activation, Endpoint};
 use crate::report::{Kind, Place, Problem, Report};
 use std::collections::HashMap;
 
@@ -32,7 +31,7 @@ pub(super) fn check(
             limits_fit(draft, &sockets, report);
         }
         cross_readiness::check(draft, &listeners, &sockets, report);
-        if worker.handoff.value.one_socket && !draft.written.handoff_broken {
+        if worker.handoff.value.one_socket && !draft.handoff.is_broken() {
             one_socket(draft, &sockets, report);
         }
     }
@@ -41,18 +40,15 @@ pub(super) fn check(
 
 /// Whether it stays in the configuration, and when it runs could be read.
 fn is_known(draft: &DraftWorker) -> bool {
-    !draft.duplicate && !draft.written.activation_broken
+    !draft.duplicate && !draft.activation.is_broken()
 }
-
-/// A listener as a worker names it, and what it is.
-pub(super) type Taken<'d> = (&'d Located<String>, &'d DraftListener);
 
 /// The listeners of a worker; `None` if something about them is not known, which has been reported.
 fn all_of<'d>(
     draft: &'d DraftWorker,
     by_name: &HashMap<&str, &'d DraftListener>,
 ) -> Option<Vec<Taken<'d>>> {
-    if draft.listeners_broken {
+    if draft.listeners.is_broken() {
         return None;
     }
     let listeners = draft.worker.listeners.iter().map(|wanted| {
@@ -62,38 +58,9 @@ fn all_of<'d>(
     listeners.collect()
 }
 
-/// The sockets of a worker.
-#[derive(Default)]
-pub(super) struct Sockets<'d> {
-    pub count: usize,
-    /// The first with connections.
-    pub accepting: Option<(Taken<'d>, &'d Endpoint)>,
-    /// The first without.
-    pub others: Option<(Taken<'d>, &'d Endpoint)>,
-}
-
-impl<'d> Sockets<'d> {
-    fn of(listeners: &[Taken<'d>]) -> Sockets<'d> {
-        let mut sockets = Sockets::default();
-        for taken in listeners.iter().copied() {
-            let addresses = taken.1.listener.addresses.iter();
-            for endpoint in addresses.flat_map(|address| &address.value.endpoints) {
-                sockets.count += 1;
-                let first = if endpoint.accepts() {
-                    &mut sockets.accepting
-                } else {
-                    &mut sockets.others
-                };
-                first.get_or_insert((taken, endpoint));
-            }
-        }
-        sockets
-    }
-}
-
 fn nothing_starts_it(draft: &DraftWorker, report: &mut Report) {
     let worker = &draft.worker;
-    if draft.listeners_broken || worker.activation.value == Activation::Eager {
+    if draft.listeners.is_broken() || worker.activation.value == Activation::Eager {
         return;
     }
     let name = &worker.name.value;
@@ -132,7 +99,7 @@ fn mixed(draft: &DraftWorker, with: First, without: First) -> Problem {
 fn limits_fit(draft: &DraftWorker, sockets: &Sockets, report: &mut Report) {
     let name = &draft.worker.name.value;
     if let (Some(((wanted, _), endpoint)), None) = (sockets.others, sockets.accepting) {
-        for (key, place) in &draft.written.of_connections {
+        for (key, place) in &draft.of_connections {
             let complaint = Complaint::bad(format!(
                 "`{key}`: `{}` is {}, which has no connections; one process at a time gets it",
                 wanted.value,
@@ -149,7 +116,7 @@ fn limits_fit(draft: &DraftWorker, sockets: &Sockets, report: &mut Report) {
     if let (Some(_), None, Some(place)) = (
         sockets.accepting,
         sockets.others,
-        draft.written.trigger_limit,
+        draft.trigger_limit.place(),
     ) {
         let complaint = Complaint::bad(
             "`trigger_limit`: with `activation: per-connection` listend accepts the clients itself",

@@ -1,10 +1,10 @@
 //! What a worker's `ready` asks of its listeners.
 
 use super::complaint::Complaint;
-use super::cross_activation::{Sockets, Taken};
+use super::draft::{DraftWorker, Sockets, Taken};
 use super::life::{Every, Ready};
-use super::model::{Activation, Located};
-use super::worker::DraftWorker;
+use super::model::Activation;
+use super::values::Located;
 use crate::report::Report;
 
 /// The first descriptor of a worker's own (SD_LISTEN_FDS_START, sd_listen_fds(3)).
@@ -81,7 +81,7 @@ fn can_be_seen(
 /// With the handoff of systemd, sockets and what was stored stand from 3 on.
 fn is_free(draft: &DraftWorker, number: i32, sockets: &Sockets, report: &mut Report) {
     let worker = &draft.worker;
-    if draft.written.handoff_broken || worker.handoff.value.one_socket {
+    if draft.handoff.is_broken() || worker.handoff.value.one_socket {
         return;
     }
     let taken = sockets.count as u64 + u64::from(worker.fd_store);

@@ -1,9 +1,10 @@
 //! Mappings, lists and single values out of the tree, each mistake filed where it stands.
 
 use super::complaint::{Complaint, Out};
+use super::draft::Field;
 use super::keys::{self, Key};
-use super::model::{Located, Template};
 use super::template::{self, Dollar, Mention};
+use super::values::{Located, Template};
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, did_you_mean};
 use std::collections::HashMap;
@@ -91,6 +92,17 @@ pub(super) struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
+    /// A mapping without a key.
+    pub fn empty(table: &'static [Key]) -> Fields<'n> {
+        Fields {
+            table,
+            found: vec![None; table.len()],
+            next: 0,
+            #[cfg(debug_assertions)]
+            taken: 0,
+        }
+    }
+
     /// Files unknown keys. A key without a value is filed too and then treated as if it were
     /// not there, except for the keys in `may_be_null`.
     pub fn open(
@@ -100,7 +112,8 @@ impl<'n> Fields<'n> {
         may_be_null: &[&str],
         out: &mut Out,
     ) -> Option<Fields<'n>> {
-        let mut found = vec![None; table.len()];
+        let mut fields = Fields::empty(table);
+        let found = &mut fields.found;
         for entry in entries(node, what, out)? {
             let Some(index) = table.iter().position(|key| key.name == entry.name) else {
                 let names = table.iter().map(|key| key.name);
@@ -136,13 +149,7 @@ impl<'n> Fields<'n> {
             }
             found[index] = Some(entry.value);
         }
-        Some(Fields {
-            table,
-            found,
-            next: 0,
-            #[cfg(debug_assertions)]
-            taken: 0,
-        })
+        Some(fields)
     }
 
     /// The value of a key, if it is there.
@@ -165,19 +172,20 @@ impl<'n> Fields<'n> {
         self.found.get(index?).copied().flatten()
     }
 
-    /// The value of a key, read by `parse` from its text.
+    /// What stands under a key, read by `parse` from its text.
     pub fn read<T>(
         &mut self,
         name: &'static str,
         out: &mut Out,
         parse: impl FnOnce(&str) -> Result<T, Complaint>,
-    ) -> Option<Located<T>> {
-        let node = self.take(name)?;
-        let text = text(node, name, out)?;
-        let value = out.check(node.place, parse(text))?;
-        Some(Located {
-            value,
-            place: node.place,
+    ) -> Field<T> {
+        let Some(node) = self.take(name) else {
+            return Field::Absent;
+        };
+        let place = node.place;
+        let value = text(node, name, out).and_then(|text| out.check(place, parse(text)));
+        value.map_or(Field::Broken(place), |value| {
+            Field::Set(Located { value, place })
         })
     }
 
@@ -189,6 +197,20 @@ impl<'n> Fields<'n> {
             self.table.len(),
             "keys.rs and the decoder disagree"
         );
+    }
+}
+
+/// The default of a key, as its table has it.
+pub(super) fn default<T>(
+    table: &[Key],
+    name: &str,
+    parse: impl FnOnce(&str) -> Result<T, Complaint>,
+) -> T {
+    let key = table.iter().find(|key| key.name == name);
+    match parse(key.map_or("", |key| key.default)) {
+        Ok(value) => value,
+        // Callers name a key of the table, and every reading of a configuration asks for all of them.
+        Err(complaint) => unreachable!("the default of `{name}`: {}", complaint.message),
     }
 }
 

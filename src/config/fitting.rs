@@ -1,7 +1,9 @@
 //! Keys that mean nothing for the addresses of their listener.
 
 use super::complaint::{Complaint, Out};
-use super::model::{Address, Endpoint, Listener, Located, SocketKind, UnixName};
+use super::draft::ListenerKeys;
+use super::model::{Address, Endpoint, Listener, SocketKind, UnixName};
+use super::values::Located;
 use crate::report::Place;
 use SocketKind::{
     MessageQueue, Mptcp, Netlink, Sctp, Special, Tcp, Udp, UdpLite, UnixDatagram, UnixSeqPacket,
@@ -28,20 +30,10 @@ const NETWORK: &[SocketKind] = &[
     Netlink,
 ];
 
-/// Where keys stand that a listener does not keep.
-pub(super) struct Written {
-    pub v6_only: Option<Located<bool>>,
-    pub mode: Option<Place>,
-    pub directory_mode: Option<Place>,
-    pub remove_on_stop: Option<Place>,
-    pub writable: Option<Place>,
-    pub wait_for_address: Option<Place>,
-}
-
 /// Files keys that mean nothing for the listener's addresses.
-pub(super) fn check(listener: &Listener, written: &Written, out: &mut Out) {
+pub(super) fn check(listener: &Listener, written: &ListenerKeys, out: &mut Out) {
     files_only(listener, written, out);
-    if let Some(only) = &written.v6_only {
+    if let Some(only) = written.v6_only.as_set() {
         v6_only_fits(listener, only, out);
     }
     if let Some(backlog) = &listener.backlog
@@ -58,7 +50,7 @@ pub(super) fn check(listener: &Listener, written: &Written, out: &mut Out) {
         };
         out.add(complaint.hint("delete the key").at(backlog.place));
     }
-    if let Some(place) = written.writable {
+    if let Some(place) = written.writable.place() {
         all_are("writable", SPECIAL, place, listener, out);
     }
     if let Some(path) = &listener.network_namespace {
@@ -131,7 +123,7 @@ pub(super) fn listed(words: &[String], and: &str) -> String {
 }
 
 /// Owner, group, mode and the like want something in the file system.
-fn files_only(listener: &Listener, written: &Written, out: &mut Out) {
+fn files_only(listener: &Listener, written: &ListenerKeys, out: &mut Out) {
     let of = |value: &Option<Located<String>>| value.as_ref().map(|value| value.place);
     let has_path = endpoints(listener).any(|(_, endpoint)| endpoint.path().is_some());
     let has_queue = endpoints(listener).any(|(_, endpoint)| endpoint.kind() == MessageQueue);
@@ -140,8 +132,13 @@ fn files_only(listener: &Listener, written: &Written, out: &mut Out) {
     for (key, place, noun, what) in [
         ("owner", of(&listener.owner), "an owner", file),
         ("group", of(&listener.group), "a group", file),
-        ("mode", written.mode, "a mode", file),
-        ("directory_mode", written.directory_mode, "a folder", folder),
+        ("mode", written.mode.place(), "a mode", file),
+        (
+            "directory_mode",
+            written.directory_mode.place(),
+            "a folder",
+            folder,
+        ),
         (
             "directory_owner",
             of(&listener.directory_owner),
@@ -154,7 +151,12 @@ fn files_only(listener: &Listener, written: &Written, out: &mut Out) {
             "a folder",
             folder,
         ),
-        ("remove_on_stop", written.remove_on_stop, "a file", file),
+        (
+            "remove_on_stop",
+            written.remove_on_stop.place(),
+            "a file",
+            file,
+        ),
     ] {
         let Some(place) = place else { continue };
         if has_path || (has_queue && what == file) {

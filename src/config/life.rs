@@ -1,7 +1,7 @@
 //! What a configuration says about how the instances of a worker live: when they are ready, replaced,
 //! reloaded and started again.
 
-use super::model::{Rate, Template};
+use super::values::{Rate, Template};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -50,17 +50,6 @@ pub struct Rollout {
     pub min_ready: Duration,
     /// For how long after all were replaced a crash of a new one still fails the rollout.
     pub watch: Duration,
-}
-
-impl Default for Rollout {
-    fn default() -> Self {
-        Rollout {
-            order: Order::StartFirst,
-            parallel: 1,
-            min_ready: Duration::from_secs(2),
-            watch: Duration::from_secs(30),
-        }
-    }
 }
 
 /// What comes first when an instance is replaced.
@@ -149,20 +138,6 @@ pub enum Success {
     Code(i32),
     /// Death by a signal.
     Signal(i32),
-}
-
-impl Default for Restart {
-    fn default() -> Self {
-        let (backoff_min, backoff_max) = (Duration::from_millis(100), Duration::from_secs(30));
-        Restart {
-            policy: RestartPolicy::Always,
-            backoff_min,
-            backoff_max,
-            limit: Some(limit_for(backoff_min, backoff_max)),
-            cool_down: Some(cool_down_for(backoff_max)),
-            success: Vec::new(),
-        }
-    }
 }
 
 /// The limit that goes with a backoff, unless another is chosen: as many crashes as it takes until

@@ -3,15 +3,15 @@
 
 use super::command;
 use super::complaint::{Complaint, Out};
-use super::decode::{Fields, Words, choice, text, texts, unknown, wrong_type};
+use super::decode::{Fields, Words, choice, default, text, texts, unknown, wrong_type};
+use super::draft::{DraftWorker, Field};
 use super::keys;
 use super::life::{
     Hook, KillMode, OnFailure, Order, Reload, Restart, RestartPolicy, Rollout, Success,
     cool_down_for, limit_for,
 };
-use super::model::Located;
 use super::scalar;
-use super::worker::DraftWorker;
+use super::values::Located;
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, did_you_mean};
 use nix::libc;
@@ -67,36 +67,77 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out
         restart(node, &mut draft.worker.restart, out);
     }
     let DraftWorker {
-        worker, written, ..
+        worker,
+        of_instances: found,
+        ..
     } = draft;
-    let found = &mut written.of_instances;
     if let Some(node) = fields.take("rollout") {
         found.push(("rollout", node.place));
         rollout(node, &mut worker.rollout, out);
     }
-    let what = |text: &str| choice("on_failure", text, FAILURES, LIKE_FAILURES);
-    if let Some(what) = fields.read("on_failure", out, what) {
+    if let Field::Set(what) = fields.read("on_failure", out, on_failure) {
         found.push(("on_failure", what.place));
         worker.on_failure = what.value;
     }
-    let errors = out.report.error_count();
     let stop = fields.read("stop_signal", out, scalar::signal);
-    let stop_broken = out.report.error_count() > errors;
-    if let Some(stop) = &stop {
+    if let Field::Set(stop) = &stop {
         worker.stop_signal = stop.value;
     }
-    if let Some(signal) = signal.filter(|_| !stop_broken) {
-        differs_from_stop(&signal, worker.stop_signal, stop.as_ref(), out);
+    if let Some(signal) = signal.filter(|_| !stop.is_broken()) {
+        differs_from_stop(&signal, worker.stop_signal, stop.as_set(), out);
     }
-    let mode = |text: &str| choice("kill_mode", text, KILL_MODES, LIKE_KILL_MODES);
-    if let Some(mode) = fields.read("kill_mode", out, mode) {
+    if let Field::Set(mode) = fields.read("kill_mode", out, kill_mode) {
         worker.kill_mode = mode.value;
     }
-    let timeout = fields.read("stop_timeout", out, |text| {
-        scalar::duration_or_infinity("stop_timeout", text)
-    });
-    if let Some(timeout) = timeout {
+    if let Field::Set(timeout) = fields.read("stop_timeout", out, stop_timeout) {
         worker.stop_timeout = timeout.value;
+    }
+}
+
+pub(super) fn on_failure(text: &str) -> Result<OnFailure, Complaint> {
+    choice("on_failure", text, FAILURES, LIKE_FAILURES)
+}
+
+pub(super) fn kill_mode(text: &str) -> Result<KillMode, Complaint> {
+    choice("kill_mode", text, KILL_MODES, LIKE_KILL_MODES)
+}
+
+pub(super) fn stop_timeout(text: &str) -> Result<Option<Duration>, Complaint> {
+    scalar::duration_or_infinity("stop_timeout", text)
+}
+
+fn order(text: &str) -> Result<Order, Complaint> {
+    choice("order", text, ORDERS, LIKE_ORDERS)
+}
+
+fn parallel(text: &str) -> Result<u32, Complaint> {
+    let parallel = scalar::integer("parallel", text, 1, 10_000)?;
+    Ok(u32::try_from(parallel).unwrap_or(1)) // The bounds are u32.
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        let time = |key| default(keys::ROLLOUT, key, |text| scalar::duration(key, text));
+        Rollout {
+            order: default(keys::ROLLOUT, "order", order),
+            parallel: default(keys::ROLLOUT, "parallel", parallel),
+            min_ready: time("min_ready"),
+            watch: time("watch"),
+        }
+    }
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        let (backoff_min, backoff_max) = default(keys::RESTART, "backoff", scalar::backoff);
+        Restart {
+            policy: default(keys::RESTART, "policy", |text| policy("policy", text)),
+            backoff_min,
+            backoff_max,
+            limit: Some(limit_for(backoff_min, backoff_max)),
+            cool_down: Some(cool_down_for(backoff_max)),
+            success: Vec::new(),
+        }
     }
 }
 
@@ -107,7 +148,7 @@ fn hook(
     out: &mut Out,
 ) -> Option<Hook> {
     let node = fields.take(key)?;
-    draft.written.of_instances.push((key, node.place));
+    draft.of_instances.push((key, node.place));
     let dollar = command::dollar(draft.worker.expand_environment);
     command::hook(node, key, dollar, &mut draft.mentions, out)
 }
@@ -116,10 +157,7 @@ fn hook(
 fn reload(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) -> Option<Located<i32>> {
     let node = fields.take("reload_signal");
     let signal = node.and_then(|node| {
-        draft
-            .written
-            .of_instances
-            .push(("reload_signal", node.place));
+        draft.of_instances.push(("reload_signal", node.place));
         let text = text(node, "reload_signal", out)?;
         let value = out.check(node.place, reload_signal(text))?;
         let place = node.place;
@@ -128,7 +166,7 @@ fn reload(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) -> Option
     let other = fields.take("reload_command");
     let command = other.and_then(|node| {
         let key = "reload_command";
-        draft.written.of_instances.push((key, node.place));
+        draft.of_instances.push((key, node.place));
         let dollar = command::dollar(draft.worker.expand_environment);
         command::hook(node, key, dollar, &mut draft.mentions, out)
     });
@@ -194,22 +232,18 @@ fn rollout(node: &Node, rollout: &mut Rollout, out: &mut Out) {
     let Some(mut fields) = Fields::open(node, keys::ROLLOUT, "`rollout`", &[], out) else {
         return;
     };
-    let choice = |text: &str| choice("order", text, ORDERS, LIKE_ORDERS);
-    if let Some(order) = fields.read("order", out, choice) {
+    if let Field::Set(order) = fields.read("order", out, order) {
         rollout.order = order.value;
     }
-    let parallel = fields.read("parallel", out, |text| {
-        scalar::integer("parallel", text, 1, 10_000)
-    });
-    if let Some(parallel) = parallel {
-        rollout.parallel = u32::try_from(parallel.value).unwrap_or(1); // The bounds are u32.
+    if let Field::Set(parallel) = fields.read("parallel", out, parallel) {
+        rollout.parallel = parallel.value;
     }
     let time = fields.read("min_ready", out, |text| scalar::duration("min_ready", text));
-    if let Some(time) = time {
+    if let Field::Set(time) = time {
         rollout.min_ready = time.value;
     }
     let time = fields.read("watch", out, |text| scalar::duration("watch", text));
-    if let Some(time) = time {
+    if let Field::Set(time) = time {
         rollout.watch = time.value;
     }
     fields.finish();
@@ -228,20 +262,20 @@ fn restart(node: &Node, restart: &mut Restart, out: &mut Out) {
             let Some(mut fields) = Fields::open(node, keys::RESTART, "`restart`", &[], out) else {
                 return;
             };
-            if let Some(policy) = fields.read("policy", out, |text| policy("policy", text)) {
+            if let Field::Set(policy) = fields.read("policy", out, |text| policy("policy", text)) {
                 restart.policy = policy.value;
             }
-            if let Some(backoff) = fields.read("backoff", out, scalar::backoff) {
+            if let Field::Set(backoff) = fields.read("backoff", out, scalar::backoff) {
                 (restart.backoff_min, restart.backoff_max) = backoff.value;
             }
             let (min, max) = (restart.backoff_min, restart.backoff_max);
             restart.limit = match fields.read("limit", out, |text| scalar::rate("limit", text)) {
-                Some(limit) => limit.value,
-                None => Some(limit_for(min, max)),
+                Field::Set(limit) => limit.value,
+                Field::Absent | Field::Broken(_) => Some(limit_for(min, max)),
             };
             restart.cool_down = match fields.read("cool_down", out, cool_down) {
-                Some(time) => time.value,
-                None => Some(cool_down_for(max)),
+                Field::Set(time) => time.value,
+                Field::Absent | Field::Broken(_) => Some(cool_down_for(max)),
             };
             if let Some(node) = fields.take("success_exit_status") {
                 restart.success = successes(node, out);

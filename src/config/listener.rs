@@ -1,27 +1,23 @@
 //! `listeners:` → [`Listener`].
 
-use super::address::{self, V6};
+use super::address;
+use super::address_parsed::V6;
 use super::complaint::{Complaint, Out};
-use super::decode::{Entry, Fields, account, list, silence, text, wrong_type};
-use super::fitting::{self, Written};
+use super::decode::{Entry, Fields, account, default, list, silence, text, wrong_type};
+use super::draft::{DraftListener, Field, ListenerKeys};
+use super::fitting;
 use super::keys;
-use super::model::{Address, Endpoint, Listener, Located, Presence};
+use super::model::{Address, Endpoint, Listener, Presence};
 use super::scalar;
 use super::setting;
+use super::values::Located;
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, Report};
 
-/// A listener, and what the checks across the whole configuration must know about it.
-pub(super) struct DraftListener {
-    pub listener: Listener,
-    /// An address is missing or wrong, so nothing can be said about its sockets.
-    pub broken: bool,
-    /// The name was taken before; it is left out of the configuration.
-    pub duplicate: bool,
-}
-
 /// A listener with everything at its default.
 pub(super) fn plain(name: &str, place: Place) -> Listener {
+    let flag = |key| default(keys::LISTENER, key, |text| scalar::boolean(key, text));
+    let mode = |key| default(keys::LISTENER, key, |text| scalar::mode(key, text));
     Listener {
         name: Located {
             value: name.to_owned(),
@@ -29,19 +25,19 @@ pub(super) fn plain(name: &str, place: Place) -> Listener {
         },
         addresses: Vec::new(),
         backlog: None,
-        ipv6_only: true,
+        ipv6_only: flag("ipv6_only"),
         owner: None,
         group: None,
-        mode: 0o600,
+        mode: mode("mode"),
         directory_owner: None,
         directory_group: None,
         symlinks: Vec::new(),
-        remove_on_stop: true,
+        remove_on_stop: flag("remove_on_stop"),
         options: Vec::new(),
         multicast: Vec::new(),
         network_namespace: None,
         presence: Presence::Required,
-        directory_mode: 0o755,
+        directory_mode: mode("directory_mode"),
         silence: Vec::new(),
     }
 }
@@ -101,7 +97,9 @@ fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Out) {
         return;
     };
     let v6_only = fields.read("ipv6_only", out, |text| scalar::boolean("ipv6_only", text));
-    draft.listener.ipv6_only = v6_only.as_ref().is_none_or(|only| only.value);
+    if let Field::Set(only) = &v6_only {
+        draft.listener.ipv6_only = only.value;
+    }
     let v6 = if draft.listener.ipv6_only {
         V6::Only
     } else {
@@ -127,7 +125,7 @@ fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Out) {
             draft.broken = true;
         }
     }
-    let written = Written {
+    let written = ListenerKeys {
         v6_only,
         ..settings(&mut fields, &mut draft.listener, out)
     };
@@ -138,32 +136,40 @@ fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Out) {
 }
 
 /// Every key but the addresses.
-fn settings(fields: &mut Fields, listener: &mut Listener, out: &mut Out) -> Written {
+fn settings(fields: &mut Fields, listener: &mut Listener, out: &mut Out) -> ListenerKeys {
     let backlog = fields.read("backlog", out, |text| {
         scalar::integer("backlog", text, 1, i64::from(i32::MAX))
     });
-    listener.backlog = backlog.map(|backlog| Located {
+    listener.backlog = backlog.into_set().map(|backlog| Located {
         value: u32::try_from(backlog.value).unwrap_or(u32::MAX), // The bounds are within u32.
         place: backlog.place,
     });
-    listener.owner = fields.read("owner", out, |text| account("owner", text));
-    listener.group = fields.read("group", out, |text| account("group", text));
+    listener.owner = fields
+        .read("owner", out, |text| account("owner", text))
+        .into_set();
+    listener.group = fields
+        .read("group", out, |text| account("group", text))
+        .into_set();
     let mode = fields.read("mode", out, |text| scalar::mode("mode", text));
     let directory_mode = fields.read("directory_mode", out, |text| {
         scalar::mode("directory_mode", text)
     });
-    listener.mode = mode.as_ref().map_or(listener.mode, |mode| mode.value);
-    listener.directory_mode = directory_mode
-        .as_ref()
-        .map_or(listener.directory_mode, |mode| mode.value);
+    if let Field::Set(mode) = &mode {
+        listener.mode = mode.value;
+    }
+    if let Field::Set(mode) = &directory_mode {
+        listener.directory_mode = mode.value;
+    }
     setting::directory(fields, listener, out);
     setting::symlinks(fields, listener, out);
     let remove = fields.read("remove_on_stop", out, |text| {
         scalar::boolean("remove_on_stop", text)
     });
-    listener.remove_on_stop = remove.as_ref().is_none_or(|remove| remove.value);
+    if let Field::Set(remove) = &remove {
+        listener.remove_on_stop = remove.value;
+    }
     let writable = fields.read("writable", out, |text| scalar::boolean("writable", text));
-    if writable.as_ref().is_some_and(|writable| writable.value) {
+    if writable.as_set().is_some_and(|writable| writable.value) {
         make_writable(listener);
     }
     setting::multicast(fields, listener, out);
@@ -171,12 +177,12 @@ fn settings(fields: &mut Fields, listener: &mut Listener, out: &mut Out) -> Writ
     let wait_for_address = setting::presence(fields, listener, out);
     listener.silence = silence(fields.take("silence"), out);
     setting::options(fields, listener, out);
-    Written {
-        v6_only: None,
-        mode: mode.map(|mode| mode.place),
-        directory_mode: directory_mode.map(|mode| mode.place),
-        remove_on_stop: remove.map(|remove| remove.place),
-        writable: writable.map(|writable| writable.place),
+    ListenerKeys {
+        v6_only: Field::Absent,
+        mode,
+        directory_mode,
+        remove_on_stop: remove,
+        writable,
         wait_for_address,
     }
 }

@@ -2,23 +2,13 @@
 
 use super::life::{Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Restart, Rollout};
 use super::options::OptionSetting;
+use super::values::{Located, Rate, Template};
 use crate::handoff::Dialect;
-use crate::report::Place;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// A value and where it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Located<T> {
-    /// The value.
-    pub value: T,
-    /// Where it stands.
-    #[serde(skip)]
-    pub place: Place,
-}
 
 /// Everything the YAML files say together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -483,15 +473,12 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// 64 at a time, as systemd has it, and 150 in 2 s.
-    pub const DEFAULT: ConnectionLimits = ConnectionLimits {
-        max: Some(64),
+    /// No limit at all.
+    pub const NONE: ConnectionLimits = ConnectionLimits {
+        max: None,
         max_per_source: None,
         overflow: Overflow::Wait,
-        rate: Some(Rate {
-            count: 150,
-            interval: Duration::from_secs(2),
-        }),
+        rate: None,
         timeout: None,
     };
 }
@@ -574,105 +561,4 @@ pub enum Output {
     TagJson,
     /// To the journal, over a connection of its own (sd_journal_stream_fd(3)).
     Journal,
-}
-
-/// So many in such a time: `5 in 60s`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rate {
-    /// How many.
-    pub count: u32,
-    /// In which time.
-    pub interval: Duration,
-}
-
-/// Text with placeholders, filled in when the sockets are bound.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Template {
-    /// In order; literal pieces have their `{{` and `}}` already undone.
-    pub pieces: Vec<Piece>,
-}
-
-/// A piece of a [`Template`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Piece {
-    /// As it stands.
-    Text(String),
-    /// `{fd:web}`: the descriptor's number in the worker. `{fd:web:1}` is the second socket.
-    Fd(SocketRef),
-    /// `{address:web}`: the address that was really bound.
-    Address(SocketRef),
-    /// `{port:web}`: the port that was really bound.
-    Port(SocketRef),
-    /// `{host:web}`: the IP address that was really bound, without port and brackets.
-    Host(SocketRef),
-    /// `{instance}`: the number of the instance, from 0.
-    Instance,
-    /// `{generation}`: the number of the generation, from 1.
-    Generation,
-    /// `{listend}`: the path of the running listend.
-    Listend,
-    /// `{supervisor_pid}`: its process id.
-    SupervisorPid,
-    /// `{runtime_dir}`: the path of the worker's runtime directory.
-    RuntimeDir,
-    /// `${NAME}`: the value of a variable, with `expand_environment`.
-    Variable(String),
-    /// `$NAME`, which is a word by itself: the value of a variable, split into words.
-    Words(String),
-}
-
-impl Piece {
-    /// The listener that it names.
-    pub fn listener(&self) -> Option<&str> {
-        match self {
-            Piece::Fd(socket)
-            | Piece::Address(socket)
-            | Piece::Port(socket)
-            | Piece::Host(socket) => Some(&socket.listener),
-            Piece::Text(_)
-            | Piece::Instance
-            | Piece::Generation
-            | Piece::Listend
-            | Piece::SupervisorPid
-            | Piece::RuntimeDir
-            | Piece::Variable(_)
-            | Piece::Words(_) => None,
-        }
-    }
-
-    /// The variable that it names.
-    pub fn variable(&self) -> Option<&str> {
-        match self {
-            Piece::Variable(name) | Piece::Words(name) => Some(name),
-            _ => None,
-        }
-    }
-}
-
-/// One socket of a listener, as a template names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SocketRef {
-    /// The listener's name.
-    pub listener: String,
-    /// Which of its sockets, from 0; `None` is the first.
-    pub index: Option<u32>,
-}
-
-impl Template {
-    /// A template without placeholders.
-    pub fn literal(text: impl Into<String>) -> Template {
-        Template {
-            pieces: vec![Piece::Text(text.into())],
-        }
-    }
-
-    /// The text, if there is no placeholder in it.
-    pub fn as_literal(&self) -> Option<&str> {
-        match self.pieces.as_slice() {
-            [] => Some(""),
-            [Piece::Text(text)] => Some(text),
-            _ => None,
-        }
-    }
 }

@@ -2,10 +2,12 @@
 
 use super::complaint::{Complaint, Out};
 use super::decode::{Entry, Fields, entries, silence};
-use super::listener::{self, DraftListener};
-use super::model::{Config, Listener, Located, METRICS, SocketKind};
+use super::draft::Draft;
+use super::listener;
+use super::model::{Config, Listener, METRICS, SocketKind};
 use super::silence::Silence;
-use super::worker::{self, DraftWorker};
+use super::values::Located;
+use super::worker;
 use super::yaml::{self, Content, Node};
 use super::{conflict, cross, keys};
 use crate::report::{Kind, Place, Problem, Report, Sources};
@@ -32,17 +34,6 @@ pub struct Loaded {
     pub report: Report,
     /// The texts that the places point into.
     pub sources: Sources,
-}
-
-/// The configuration in the making.
-#[derive(Default)]
-pub(super) struct Draft {
-    pub listeners: Vec<DraftListener>,
-    pub workers: Vec<DraftWorker>,
-    pub metrics: Option<DraftListener>,
-    pub silence: Vec<String>,
-    /// A part of the files could not be read, so that a name may be missing for that reason.
-    pub incomplete: bool,
 }
 
 /// Reads all files: the main file first, then the drop-ins in their order. Never panics.

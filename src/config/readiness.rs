@@ -2,9 +2,9 @@
 
 use super::complaint::{Complaint, Out};
 use super::decode::{Fields, Words, choice, unknown};
+use super::draft::{DraftWorker, Field};
 use super::life::{Every, NotifyAccess, Ready};
 use super::scalar;
-use super::worker::DraftWorker;
 use crate::report::{did_you_mean, nearest};
 use std::time::Duration;
 
@@ -45,37 +45,38 @@ const LIKE_ACCESSES: &Words<&str> = &[("exec", "main"), ("any", "all"), ("everyb
 /// Reads `ready`, `start_timeout`, `watchdog`, `notify_access` and `fd_store`.
 pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
     let DraftWorker {
-        worker, written, ..
+        worker,
+        of_instances: found,
+        ..
     } = draft;
-    let found = &mut written.of_instances;
-    if let Some(value) = fields.read("ready", out, ready) {
+    if let Field::Set(value) = fields.read("ready", out, ready) {
         if value.value != Ready::Started {
             found.push(("ready", value.place));
         }
         worker.ready = value;
     }
-    if let Some(timeout) = fields.read("start_timeout", out, start_timeout) {
+    if let Field::Set(timeout) = fields.read("start_timeout", out, start_timeout) {
         found.push(("start_timeout", timeout.place));
         worker.start_timeout = timeout.value;
     }
-    if let Some(interval) = fields.read("watchdog", out, watchdog) {
+    if let Field::Set(interval) = fields.read("watchdog", out, watchdog) {
         found.push(("watchdog", interval.place));
         worker.watchdog = interval.value;
     }
-    if let Some(access) = fields.read("notify_access", out, notify_access) {
+    if let Field::Set(access) = fields.read("notify_access", out, notify_access) {
         found.push(("notify_access", access.place));
         worker.notify_access = Some(access.value);
     }
     let count = fields.read("fd_store", out, |text| {
         scalar::integer("fd_store", text, 0, MOST_STORED)
     });
-    if let Some(count) = count {
+    if let Field::Set(count) = count {
         found.push(("fd_store", count.place));
         worker.fd_store = u32::try_from(count.value).unwrap_or(0); // The bounds are u32.
     }
 }
 
-fn ready(text: &str) -> Result<Ready, Complaint> {
+pub(super) fn ready(text: &str) -> Result<Ready, Complaint> {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     match words.as_slice() {
         ["started"] => Ok(Ready::Started),
@@ -130,7 +131,7 @@ fn no_readiness(text: &str) -> Complaint {
     }
 }
 
-fn start_timeout(text: &str) -> Result<Option<Duration>, Complaint> {
+pub(super) fn start_timeout(text: &str) -> Result<Option<Duration>, Complaint> {
     match scalar::duration_or_infinity("start_timeout", text)? {
         Some(Duration::ZERO) => Err(Complaint::bad(
             "a `start_timeout` of 0 would end every start at once",
@@ -140,7 +141,7 @@ fn start_timeout(text: &str) -> Result<Option<Duration>, Complaint> {
     }
 }
 
-fn watchdog(text: &str) -> Result<Option<Duration>, Complaint> {
+pub(super) fn watchdog(text: &str) -> Result<Option<Duration>, Complaint> {
     match text {
         "off" => return Ok(None),
         "0" | "none" | "never" | "false" | "no" | "infinity" | "inf" => {
@@ -171,9 +172,11 @@ fn notify_access(text: &str) -> Result<NotifyAccess, Complaint> {
 /// Files `fd_store` where the handoff has no place for what was stored.
 pub(super) fn handoff_fits(draft: &DraftWorker, out: &mut Out) {
     let DraftWorker {
-        worker, written, ..
+        worker,
+        of_instances,
+        ..
     } = draft;
-    let mut keys = written.of_instances.iter();
+    let mut keys = of_instances.iter();
     let Some((_, place)) = keys.find(|(key, _)| *key == "fd_store") else {
         return;
     };

@@ -3,9 +3,10 @@
 use super::address_local::normalise;
 use super::complaint::{Complaint, Out};
 use super::decode::{Fields, account, text, texts, wrong_type};
-use super::model::{Listener, Located, Multicast, Presence};
+use super::model::{Listener, Multicast, Presence};
 use super::options::{OPTIONS, OptionSetting, OptionSpec, OptionValue, ValueKind};
 use super::scalar;
+use super::values::Located;
 use super::yaml::Content;
 use crate::report::{Place, nearest};
 use std::collections::HashMap;
@@ -141,10 +142,11 @@ pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut 
         let group = group.map(|group| account("directory_owner", group));
         Ok((user, group.transpose()?))
     });
-    listener.directory_group = fields.read("directory_group", out, |text| {
+    let group = fields.read("directory_group", out, |text| {
         account("directory_group", text)
     });
-    let Some(Located { value, place }) = owner else {
+    listener.directory_group = group.into_set();
+    let Some(Located { value, place }) = owner.into_set() else {
         return;
     };
     let (user, group) = value;
@@ -258,7 +260,7 @@ fn group(text: &str) -> Result<Multicast, Complaint> {
 
 /// `network_namespace:`.
 pub(super) fn network_namespace(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
-    listener.network_namespace = fields.read("network_namespace", out, |text| {
+    let namespace = fields.read("network_namespace", out, |text| {
         let example = match text {
             "" => "/run/netns/blue".to_owned(),
             name if name.contains('/') => "/run/netns/blue".to_owned(),
@@ -266,6 +268,7 @@ pub(super) fn network_namespace(fields: &mut Fields, listener: &mut Listener, ou
         };
         absolute("network_namespace", text, &example)
     });
+    listener.network_namespace = namespace.into_set();
 }
 
 /// `optional:` and `wait_for_address:`; the place of the latter, if it is in force.
@@ -282,7 +285,8 @@ pub(super) fn presence(
             time => Ok(time),
         }
     });
-    let optional = optional.filter(|optional| optional.value);
+    let optional = optional.into_set().filter(|optional| optional.value);
+    let wait = wait.into_set();
     match (&optional, &wait) {
         (Some(optional), Some(wait)) => {
             let complaint = Complaint::bad(

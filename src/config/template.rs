@@ -1,7 +1,7 @@
 //! `{fd:web}` and its like, in commands, variables and paths.
 
 use super::complaint::Complaint;
-use super::model::{Piece, SocketRef, Template};
+use super::values::{Piece, SocketRef, Template};
 use crate::report::{Kind, nearest};
 
 const PLACEHOLDERS: &[&str] = &[

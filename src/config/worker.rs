@@ -1,101 +1,102 @@
 //! `workers:` → [`Worker`].
 
-use super::activation::{self, TRIGGER_LIMIT, Written};
+use super::activation;
 use super::command;
 use super::complaint::{Complaint, Out};
-use super::decode::{Entry, Fields, account, entries, read_template, silence, text, texts};
-use super::keys;
-use super::life::{Hooks, KillMode, OnFailure, Ready, Reload, Restart, Rollout};
-use super::lifecycle;
-use super::model::{
-    Activation, ConnectionLimits, EnvironmentFile, Limit, Located, Output, Piece, Resource,
-    Template, Worker,
+use super::decode::{
+    Entry, Fields, account, default, entries, read_template, silence, text, texts,
 };
+use super::draft::{DraftWorker, Field};
+use super::keys;
+use super::life::{Hooks, Reload, Restart, Rollout};
+use super::lifecycle;
+use super::model::{ConnectionLimits, EnvironmentFile, Limit, Output, Resource, Worker};
 use super::readiness;
 use super::scalar;
 use super::template::Mention;
+use super::values::{Located, Piece, Template};
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, Report, did_you_mean};
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
-
-/// A worker, and what the checks across the whole configuration must know about it.
-pub(super) struct DraftWorker {
-    pub worker: Worker,
-    /// Where its templates name listeners.
-    pub mentions: Vec<(Place, Mention)>,
-    /// `listeners:` could not be read in full, so it is not known which it takes.
-    pub listeners_broken: bool,
-    /// Whether it wants O_NONBLOCK could not be read.
-    pub nonblocking_broken: bool,
-    /// What it says about how it runs.
-    pub written: Written,
-    /// The name was taken before; it is left out of the configuration.
-    pub duplicate: bool,
-}
-
-/// How long a worker may take to stop.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long an instance may take until it is ready.
-const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A worker without a command and with everything else at its default.
-pub(super) fn plain(name: &str, place: Place) -> Worker {
-    Worker {
+pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
+    fn of<T>(key: &str, parse: impl FnOnce(&str) -> Result<T, Complaint>) -> T {
+        default(keys::WORKER, key, parse)
+    }
+    fn flag(key: &str) -> bool {
+        of(key, |text| scalar::boolean(key, text))
+    }
+    fn number(key: &str) -> u32 {
+        // The tests read every default: it is a u32.
+        of(key, |text| scalar::integer(key, text, 0, 1024)) as u32
+    }
+    let worker = Worker {
         name: Located {
             value: name.to_owned(),
             place,
         },
         command: Vec::new(),
         argv0: None,
-        expand_environment: false,
+        expand_environment: flag("expand_environment"),
         listeners: Vec::new(),
-        instances: 1,
+        instances: number("instances"),
         handoff: Located {
-            value: crate::handoff::ALL[0],
+            value: of("handoff", activation::handoff),
             place,
         },
         activation: Located {
-            value: Activation::Eager,
+            value: of("activation", activation::activation),
             place,
         },
-        trigger_limit: Some(TRIGGER_LIMIT),
-        connections: ConnectionLimits::DEFAULT,
+        trigger_limit: of("trigger_limit", |text| scalar::rate("trigger_limit", text)),
+        connections: ConnectionLimits::default(),
         nonblocking: None,
         user: None,
         group: None,
         supplementary_groups: None,
         working_directory: None,
         runtime_directory: None,
-        runtime_directory_mode: 0o755,
-        runtime_directory_preserve: false,
+        runtime_directory_mode: of("runtime_directory_mode", |text| scalar::mode("", text)),
+        runtime_directory_preserve: flag("runtime_directory_preserve"),
         umask: None,
         environment: Vec::new(),
         environment_files: Vec::new(),
         limits: Vec::new(),
         nice: None,
-        ignore_sigpipe: true,
+        ignore_sigpipe: flag("ignore_sigpipe"),
         oom_score_adjust: None,
         output: Output::Inherit,
         restart: Restart::default(),
-        stop_signal: nix::libc::SIGTERM,
-        kill_mode: KillMode::Process,
-        stop_timeout: Some(STOP_TIMEOUT),
+        stop_signal: of("stop_signal", scalar::signal),
+        kill_mode: of("kill_mode", lifecycle::kill_mode),
+        stop_timeout: of("stop_timeout", lifecycle::stop_timeout),
         ready: Located {
-            value: Ready::Started,
+            value: of("ready", readiness::ready),
             place,
         },
-        start_timeout: Some(START_TIMEOUT),
-        watchdog: None,
+        start_timeout: of("start_timeout", readiness::start_timeout),
+        watchdog: of("watchdog", readiness::watchdog),
         notify_access: None,
-        fd_store: 0,
+        fd_store: number("fd_store"),
         rollout: Rollout::default(),
         reload: None,
-        on_failure: OnFailure::Hold,
+        on_failure: of("on_failure", lifecycle::on_failure),
         hooks: Hooks::default(),
         silence: Vec::new(),
+    };
+    DraftWorker {
+        worker,
+        mentions: Vec::new(),
+        listeners: Field::Absent,
+        nonblocking: Field::Absent,
+        handoff: Field::Absent,
+        activation: Field::Absent,
+        trigger_limit: Field::Absent,
+        of_connections: Vec::new(),
+        of_instances: Vec::new(),
+        duplicate: false,
     }
 }
 
@@ -107,26 +108,19 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
         worker: Some(entry.name),
     };
     out.check(entry.place, scalar::name(entry.name));
-    let mut draft = DraftWorker {
-        worker: plain(entry.name, entry.place),
-        mentions: Vec::new(),
-        listeners_broken: false,
-        nonblocking_broken: false,
-        written: Written::default(),
-        duplicate: false,
-    };
+    let mut draft = plain(entry.name, entry.place);
     if let Content::Null { .. } = entry.value.content {
         no_command(entry, &mut out);
-        draft.listeners_broken = true;
+        draft.listeners = Field::Broken(entry.value.place);
         return draft;
     }
     let what = format!("worker `{}`", entry.name);
     match Fields::open(entry.value, keys::WORKER, &what, &["output"], &mut out) {
-        None => draft.listeners_broken = true,
+        None => draft.listeners = Field::Broken(entry.value.place),
         Some(mut fields) => {
             let flag = |text: &str| scalar::boolean("expand_environment", text);
             let expand = fields.read("expand_environment", &mut out, flag);
-            draft.worker.expand_environment = expand.is_some_and(|expand| expand.value);
+            draft.worker.expand_environment = expand.value_or(false);
             match fields.take("command") {
                 None => no_command(entry, &mut out),
                 Some(node) => command::of_worker(node, &mut draft, &mut out),
@@ -169,10 +163,13 @@ fn no_command(entry: &Entry, out: &mut Out) {
 fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
     if let Some(node) = fields.take("listeners") {
         let listeners = texts(node, "listeners", out);
-        draft.listeners_broken = match &node.content {
+        let is_broken = match &node.content {
             Content::List(items) => items.len() != listeners.len(),
             _ => listeners.is_empty(),
         };
+        if is_broken {
+            draft.listeners = Field::Broken(node.place);
+        }
         let mut seen = HashMap::with_capacity(listeners.len());
         for name in listeners {
             match seen.get(&name.value).copied() {
@@ -195,19 +192,21 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
             }
         }
     }
-    let errors = out.report.error_count();
-    let nonblocking = fields.read("nonblocking", out, |text| {
+    draft.nonblocking = fields.read("nonblocking", out, |text| {
         scalar::boolean("nonblocking", text)
     });
-    draft.nonblocking_broken = nonblocking.is_none() && out.report.error_count() > errors;
-    draft.worker.nonblocking = nonblocking;
+    draft.worker.nonblocking = draft.nonblocking.as_set().cloned();
 }
 
 /// What is done to the process before it runs.
 fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut Out) {
     let worker = &mut draft.worker;
-    worker.user = fields.read("user", out, |text| account("user", text));
-    worker.group = fields.read("group", out, |text| account("group", text));
+    worker.user = fields
+        .read("user", out, |text| account("user", text))
+        .into_set();
+    worker.group = fields
+        .read("group", out, |text| account("group", text))
+        .into_set();
     worker.supplementary_groups = fields.take("supplementary_groups").map(|node| {
         let mut groups = texts(node, "supplementary_groups", out);
         groups.retain(|group| {
@@ -228,7 +227,7 @@ fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut
     }
     runtime_directory(fields, worker, out);
     let umask = fields.read("umask", out, |text| scalar::mode("umask", text));
-    worker.umask = umask.map(|umask| umask.value);
+    worker.umask = umask.into_set().map(|umask| umask.value);
     if let Some(node) = fields.take("environment") {
         environment(node, worker, &mut draft.mentions, out);
     }
@@ -243,14 +242,14 @@ fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut
     let ignored = fields.read("ignore_sigpipe", out, |text| {
         scalar::boolean("ignore_sigpipe", text)
     });
-    worker.ignore_sigpipe = ignored.is_none_or(|ignored| ignored.value);
+    worker.ignore_sigpipe = ignored.value_or(worker.ignore_sigpipe);
     if let Some(node) = fields.take("output") {
         worker.output = output(node, &mut draft.mentions, out);
     }
 }
 
 fn runtime_directory(fields: &mut Fields, worker: &mut Worker, out: &mut Out) {
-    worker.runtime_directory = fields.read("runtime_directory", out, |text| {
+    let folder = fields.read("runtime_directory", out, |text| {
         let path = PathBuf::from(text);
         let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
         if text.is_empty() || text.contains('\0') || !path.components().all(is_plain) {
@@ -261,15 +260,14 @@ fn runtime_directory(fields: &mut Fields, worker: &mut Worker, out: &mut Out) {
         }
         Ok(path.components().collect())
     });
+    worker.runtime_directory = folder.into_set();
     let key = "runtime_directory_mode";
     let mode = fields.read(key, out, |text| scalar::mode(key, text));
     let key = "runtime_directory_preserve";
     let preserve = fields.read(key, out, |text| scalar::boolean(key, text));
     if worker.runtime_directory.is_none() {
-        let mode = mode
-            .as_ref()
-            .map(|mode| ("runtime_directory_mode", mode.place));
-        let preserve = preserve.as_ref().map(|preserve| (key, preserve.place));
+        let mode = mode.place().map(|place| ("runtime_directory_mode", place));
+        let preserve = preserve.place().map(|place| (key, place));
         for (key, place) in mode.into_iter().chain(preserve) {
             let complaint = Complaint::bad(format!("`{key}` without a `runtime_directory`"));
             out.add(
@@ -279,8 +277,8 @@ fn runtime_directory(fields: &mut Fields, worker: &mut Worker, out: &mut Out) {
             );
         }
     }
-    worker.runtime_directory_mode = mode.map_or(0o755, |mode| mode.value);
-    worker.runtime_directory_preserve = preserve.is_some_and(|preserve| preserve.value);
+    worker.runtime_directory_mode = mode.value_or(worker.runtime_directory_mode);
+    worker.runtime_directory_preserve = preserve.value_or(worker.runtime_directory_preserve);
 }
 
 /// Refuses `{runtime_dir}` in a worker that has none.
@@ -327,7 +325,8 @@ fn small(
 ) -> Option<Located<i32>> {
     let number = fields.read(key, out, |text| {
         scalar::integer(key, text, i64::from(min), i64::from(max))
-    })?;
+    });
+    let number = number.into_set()?;
     Some(Located {
         value: i32::try_from(number.value).ok()?, // The bounds are i32.
         place: number.place,

@@ -40,7 +40,7 @@ impl Core {
         match &self.workers[worker].lifecycle.activation {
             Activation::PerConnection(limits) => limits,
             // Asked only of those.
-            Activation::Eager | Activation::OnDemand { .. } => &ConnectionLimits::DEFAULT,
+            Activation::Eager | Activation::OnDemand { .. } => &ConnectionLimits::NONE,
         }
     }
 

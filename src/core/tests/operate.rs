@@ -206,7 +206,7 @@ fn a_stopped_worker_takes_no_clients() {
 
 #[test]
 fn what_cannot_be_done_is_refused_with_the_reason() {
-    let limits = crate::config::ConnectionLimits::DEFAULT;
+    let limits = crate::config::ConnectionLimits::default();
     let mut app = Obedient::new(0, Activation::PerConnection(limits));
     let refused = |why| [Answer::Refused(why)];
     assert_eq!(app.ask(Command::Scale(2)), refused(Refused::NoInstances));

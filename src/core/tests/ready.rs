@@ -160,7 +160,7 @@ fn the_process_of_a_connection_is_not_started_again_after_the_watchdog() {
     use crate::config::{ConnectionLimits, Presence};
     use crate::plan::{Activation, ListenerId};
     let per_connection = life(|life| {
-        life.activation = Activation::PerConnection(ConnectionLimits::DEFAULT);
+        life.activation = Activation::PerConnection(ConnectionLimits::default());
         life.instances = 0;
         life.watchdog = Some(seconds(3));
     });
@@ -217,7 +217,7 @@ fn another_connection_timeout_counts_for_the_connections_that_there_are() {
         life(|life| {
             let limits = ConnectionLimits {
                 timeout,
-                ..ConnectionLimits::DEFAULT
+                ..ConnectionLimits::default()
             };
             life.activation = Activation::PerConnection(limits);
             life.instances = 0;

@@ -119,7 +119,7 @@ fn maybe<T>(rng: &mut Rng, some: T) -> Option<T> {
 pub(crate) fn activation(rng: &mut Rng) -> Activation {
     match rng.below(8) {
         0 | 1 => Activation::OnDemand { limit: None },
-        2 => Activation::PerConnection(ConnectionLimits::DEFAULT),
+        2 => Activation::PerConnection(ConnectionLimits::default()),
         _ => Activation::Eager,
     }
 }

@@ -1,0 +1,131 @@
+//! The configuration in the making: what the decoders read, and what the checks across the whole
+//! configuration must know about it.
+
+use super::model::{Activation, Endpoint, Listener, Worker};
+use super::template::Mention;
+use super::values::{Located, Rate};
+use crate::handoff::Dialect;
+use crate::report::Place;
+
+/// What stands under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Field<T> {
+    /// The key is not written.
+    Absent,
+    /// Its value could not be read, which has been filed.
+    Broken(Place),
+    /// Its value.
+    Set(Located<T>),
+}
+
+impl<T> Field<T> {
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Field::Broken(_))
+    }
+
+    pub fn as_set(&self) -> Option<&Located<T>> {
+        match self {
+            Field::Set(value) => Some(value),
+            Field::Absent | Field::Broken(_) => None,
+        }
+    }
+
+    pub fn into_set(self) -> Option<Located<T>> {
+        match self {
+            Field::Set(value) => Some(value),
+            Field::Absent | Field::Broken(_) => None,
+        }
+    }
+
+    /// Its value, or else this one.
+    pub fn value_or(self, default: T) -> T {
+        self.into_set().map_or(default, |value| value.value)
+    }
+
+    /// Where its value stands, if that could be read.
+    pub fn place(&self) -> Option<Place> {
+        self.as_set().map(|value| value.place)
+    }
+}
+
+/// All files together.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub listeners: Vec<DraftListener>,
+    pub workers: Vec<DraftWorker>,
+    pub metrics: Option<DraftListener>,
+    pub silence: Vec<String>,
+    /// A part of the files could not be read, so that a name may be missing for that reason.
+    pub incomplete: bool,
+}
+
+/// A listener.
+pub(super) struct DraftListener {
+    pub listener: Listener,
+    /// An address is missing or wrong, so nothing can be said about its sockets.
+    pub broken: bool,
+    /// The name was taken before; it is left out of the configuration.
+    pub duplicate: bool,
+}
+
+/// Keys of which a listener does not tell whether they were written.
+pub(super) struct ListenerKeys {
+    pub v6_only: Field<bool>,
+    pub mode: Field<u32>,
+    pub directory_mode: Field<u32>,
+    pub remove_on_stop: Field<bool>,
+    pub writable: Field<bool>,
+    pub wait_for_address: Option<Place>,
+}
+
+/// A worker.
+pub(super) struct DraftWorker {
+    pub worker: Worker,
+    /// Where its templates name listeners.
+    pub mentions: Vec<(Place, Mention)>,
+    /// Broken where it is not known which it takes, in part or at all.
+    pub listeners: Field<()>,
+    pub nonblocking: Field<bool>,
+    pub handoff: Field<&'static Dialect>,
+    pub activation: Field<Activation>,
+    pub trigger_limit: Field<Option<Rate>>,
+    /// The keys that are written and mean something for connections alone.
+    pub of_connections: Vec<(&'static str, Place)>,
+    /// The keys that are written and mean something for instances that stay, but not for the process
+    /// of one connection.
+    pub of_instances: Vec<(&'static str, Place)>,
+    /// The name was taken before; it is left out of the configuration.
+    pub duplicate: bool,
+}
+
+/// A listener as a worker names it, and what it is.
+pub(super) type Taken<'d> = (&'d Located<String>, &'d DraftListener);
+
+/// The sockets of a worker.
+#[derive(Default)]
+pub(super) struct Sockets<'d> {
+    pub count: usize,
+    /// The first with connections.
+    pub accepting: Option<(Taken<'d>, &'d Endpoint)>,
+    /// The first without.
+    pub others: Option<(Taken<'d>, &'d Endpoint)>,
+}
+
+impl<'d> Sockets<'d> {
+    pub fn of(listeners: &[Taken<'d>]) -> Sockets<'d> {
+        let mut sockets = Sockets::default();
+        for taken in listeners.iter().copied() {
+            let addresses = taken.1.listener.addresses.iter();
+            for endpoint in addresses.flat_map(|address| &address.value.endpoints) {
+                sockets.count += 1;
+                let first = if endpoint.accepts() {
+                    &mut sockets.accepting
+                } else {
+                    &mut sockets.others
+                };
+                first.get_or_insert((taken, endpoint));
+            }
+        }
+        sockets
+    }
+}
