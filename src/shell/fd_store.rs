@@ -136,7 +136,6 @@ impl FdStore {
                 refused.may_wait += 1;
                 continue;
             }
-            let fd = fd.keep();
             self.next_id += 1;
             let id = self.next_id;
             kept.push(Kept {
@@ -214,6 +213,7 @@ impl FdStore {
             });
             !kept.is_empty()
         });
+        sys::close_foreign();
         dropped
     }
 }

@@ -67,13 +67,6 @@ impl SharedFd {
         }
     }
 
-    /// It is kept: it is no file that asks a server when a copy of it is closed.
-    #[must_use]
-    pub fn keep(mut self) -> SharedFd {
-        self.is_foreign = false;
-        self
-    }
-
     /// As a descriptor that is closed as any other.
     pub fn into_owned(self) -> OwnedFd {
         let mut this = ManuallyDrop::new(self);
@@ -206,8 +199,8 @@ pub fn close_apart_within(milliseconds: u32) -> bool {
     })
 }
 
-/// Closes what came with messages and was dropped since the last call, and comes back when it is out
-/// of the table. close(2) takes a number out before all else, so that this does not wait for what the
+/// Closes what came with messages and was dropped since the last call, at once or after it was kept, and
+/// comes back when it is out of the table: a child that had a copy could be the last that has it. close(2) takes a number out before all else, so that this does not wait for what the
 /// close waits for, but for processes to run.
 pub fn close_foreign() {
     CLOSERS.with_borrow_mut(|closers| closers.close_foreign());

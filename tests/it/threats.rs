@@ -154,8 +154,9 @@ fn what_a_worker_has_stored_is_closed_elsewhere() {
     let yaml = |most: u32| {
         format!(
             "
-listeners: {{ web: '127.0.0.1:0' }}
+listeners: {{ web: '127.0.0.1:0', od: '127.0.0.1:0' }}
 workers:
+  many: {{ command: [/bin/sleep, '1000'], listeners: [od], activation: on-demand, instances: 8 }}
   app: {{ command: [{probe}, puppet, $EVENTS], listeners: [web], fd_store: {most}, rollout: {{ min_ready: 0s, watch: 0s }} }}
 "
         )
@@ -182,9 +183,16 @@ workers:
     assert_eq!(puppet.report.env["LISTEN_FDNAMES"], "web:first:bomb:bomb");
     puppet.ask("close 5");
     puppet.ask("close 6");
+    // No start in the same turn has a copy, whose exec would be the last that closes it.
+    daemon.pause();
     puppet.ask("notify FDSTOREREMOVE=1|FDNAME=bomb");
+    let _client = TcpStream::connect(daemon.address("od")).expect("connect");
+    daemon.resume();
     puppet.ask("barrier");
     answers(&world, &daemon);
+    for index in 0..8 {
+        daemon.line(&[&format!("many.{index}: started")]);
+    }
 
     // By a reload that leaves less room.
     for name in ["second", "third"] {
