@@ -229,9 +229,17 @@ fn follow(
     mut client: Client,
     screen: &mut Screen,
 ) -> Result<io::Result<()>, Failure> {
+    let mut told = false;
     loop {
         let answer = client.next::<Step>()?;
         let progress = &answer.of;
+        let changes = progress.changes.as_deref().filter(|_| !told);
+        if let Some(changes) = changes {
+            told = true;
+            if let printed @ Err(_) = self::changes(changes, screen) {
+                return Ok(printed);
+            }
+        }
         let text = match answer.is_last {
             true => last(order, progress),
             false => step(order, progress),
@@ -265,18 +273,17 @@ fn message<'a>(order: &Order, progress: &'a Step) -> Option<&'a str> {
     )
 }
 
-/// What was changed, and that it is done.
-fn last(order: &Order, progress: &Step) -> String {
-    let mut lines = String::new();
-    if let Some(changes) = &progress.changes {
-        for change in changes {
-            lines.push_str(&shown(change));
-            lines.push('\n');
-        }
-        if changes.is_empty() {
-            lines.push_str("no changes\n");
-        }
+/// What is changed, or would be.
+fn changes(changes: &[String], screen: &mut Screen) -> io::Result<()> {
+    if changes.is_empty() {
+        return screen.line("no changes");
     }
+    let lines: Vec<_> = changes.iter().map(|change| shown(change)).collect();
+    screen.line(&lines.join("\n"))
+}
+
+/// That it is done.
+fn last(order: &Order, progress: &Step) -> String {
     let end = match (message(order, progress), order.no_wait) {
         (Some(message), _) => message.to_owned(),
         (None, true) => "asked for, see `listend status`".to_owned(),
@@ -285,7 +292,7 @@ fn last(order: &Order, progress: &Step) -> String {
         }
         (None, false) => order.done.to_owned(),
     };
-    lines + &shown(&format!("{}: {end}", order.what))
+    shown(&format!("{}: {end}", order.what))
 }
 
 /// Standard output: on a terminal each step takes the place of the one before.

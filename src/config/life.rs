@@ -3,6 +3,7 @@
 
 use super::values::{Rate, Template};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 /// When an instance counts as ready.
@@ -17,6 +18,19 @@ pub enum Ready {
     Accepting(Every),
     /// When it writes a newline to this descriptor, as s6 has it.
     Fd(i32),
+}
+
+/// In the notation of the configuration.
+impl fmt::Display for Ready {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ready::Started => to.write_str("started"),
+            Ready::Notify => to.write_str("notify"),
+            Ready::Accepting(Every::All) => to.write_str("accepting all"),
+            Ready::Accepting(Every::First) => to.write_str("accepting first"),
+            Ready::Fd(number) => write!(to, "fd {number}"),
+        }
+    }
 }
 
 /// Of which of its listeners it has to be seen.

@@ -3,6 +3,7 @@
 use super::complaint::Complaint;
 use super::values::{Piece, SocketRef, Template};
 use crate::report::{Kind, nearest};
+use std::fmt;
 
 const PLACEHOLDERS: &[&str] = &[
     "fd",
@@ -85,6 +86,33 @@ pub(super) fn parse(text: &str, dollar: Dollar) -> (Template, Vec<Mention>, Vec<
         pieces.push(Piece::Text(reader.literal));
     }
     (Template { pieces }, reader.mentions, reader.mistakes)
+}
+
+/// In the notation of the configuration, but for the `{{` of a brace.
+impl fmt::Display for Template {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let socket = |what: &str, of: &SocketRef| match of.index {
+            None => format!("{{{what}:{}}}", of.listener),
+            Some(index) => format!("{{{what}:{}:{index}}}", of.listener),
+        };
+        for piece in &self.pieces {
+            match piece {
+                Piece::Fd(of) => to.write_str(&socket("fd", of))?,
+                Piece::Address(of) => to.write_str(&socket("address", of))?,
+                Piece::Port(of) => to.write_str(&socket("port", of))?,
+                Piece::Host(of) => to.write_str(&socket("host", of))?,
+                Piece::Text(text) => to.write_str(text)?,
+                Piece::Instance => to.write_str("{instance}")?,
+                Piece::Generation => to.write_str("{generation}")?,
+                Piece::Listend => to.write_str("{listend}")?,
+                Piece::SupervisorPid => to.write_str("{supervisor_pid}")?,
+                Piece::RuntimeDir => to.write_str("{runtime_dir}")?,
+                Piece::Variable(name) => write!(to, "${{{name}}}")?,
+                Piece::Words(name) => write!(to, "${name}")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Default)]

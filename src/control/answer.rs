@@ -21,7 +21,7 @@ pub struct Progress {
     pub of: u64,
     /// What was done last, for people.
     pub message: Option<String>,
-    /// Only at the end of `Reload`: what was or would be changed, a line each.
+    /// Only in the first reply and the last to `Reload`: what was or would be changed, a line each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<String>>,
 }

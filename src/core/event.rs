@@ -5,6 +5,7 @@ use super::types::{
     Refusal, Repaired,
 };
 use crate::config::{Overflow, Rate};
+use crate::connection::Source;
 use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
 use std::time::Duration;
@@ -331,6 +332,16 @@ pub enum Event {
         max: u32,
         /// What happens to the next.
         overflow: Overflow,
+    },
+    /// As many connections of one source are open as allowed, and its next are closed. Told at most
+    /// once a minute for each worker.
+    SourceFull {
+        /// Of which worker.
+        worker: WorkerId,
+        /// Which source.
+        source: Source,
+        /// How many.
+        max: u32,
     },
     /// A connection was closed unserved, because there are too many.
     ConnectionRefused {

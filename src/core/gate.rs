@@ -22,6 +22,7 @@ pub(super) struct Gate {
     pub(super) looking: Option<usize>,
     pub(super) told_rate: Told,
     pub(super) told_full: Told,
+    pub(super) told_source: Told,
     pub(super) told_exhausted: Told,
     pub(super) told_failing: Told,
 }

@@ -329,8 +329,12 @@ impl Core {
             return;
         }
         replanning.added.remove(&worker);
-        replanning.done += 1;
         replanning.bad = replanning.bad.or(bad);
+        if bad.is_some() {
+            // Whoever waits is told at the end.
+            return;
+        }
+        replanning.done += 1;
         let (done, of) = (replanning.done, replanning.of);
         if let Some(ticket) = replanning.ticket {
             self.ctx.answer(ticket, Answer::Progress { done, of });

@@ -98,15 +98,27 @@ impl Core {
     fn refuse(&mut self, worker: WorkerId, connection: ConnectionId, why: Refusal) {
         let known = &mut self.workers[worker];
         known.connections.totals.refused += 1;
-        if let Refusal::Connections { max } = why
-            && known.gate.told_full.again(self.ctx.now)
-        {
-            let overflow = Overflow::Close;
-            self.ctx.emit(Event::ConnectionsFull {
-                worker,
-                max,
-                overflow,
-            });
+        let (gate, now) = (&mut known.gate, self.ctx.now);
+        let full = match why {
+            Refusal::Connections { max } => {
+                let is_told = gate.told_full.again(now);
+                is_told.then_some(Event::ConnectionsFull {
+                    worker,
+                    max,
+                    overflow: Overflow::Close,
+                })
+            }
+            Refusal::OfSource { source, max } => {
+                let is_told = gate.told_source.again(now);
+                is_told.then_some(Event::SourceFull {
+                    worker,
+                    source,
+                    max,
+                })
+            }
+        };
+        if let Some(full) = full {
+            self.ctx.emit(full);
         }
         self.ctx.emit(Event::ConnectionRefused {
             worker,

@@ -143,6 +143,7 @@ impl Counters {
             | Event::RepairFailed { .. }
             | Event::NobodyTaken { .. }
             | Event::ConnectionsFull { .. }
+            | Event::SourceFull { .. }
             | Event::ConnectionTimedOut { .. }
             | Event::ConnectionsFailing { .. }
             | Event::InstanceReady { .. }

@@ -5,12 +5,12 @@
 
 use super::line::{Line, Tense, Verb};
 use super::model::{ListenerId, ListenerPlan, Plan, SocketPlan, WorkerId, WorkerPlan};
-use super::values::{changed, or};
+use super::values::{self, changed, changed_text, or};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
-use crate::config::{Endpoint, UnixName};
+use crate::config::{Endpoint, Multicast, Presence, UnixName};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What becomes of a socket that goes away: what still runs by the definition before keeps it.
 const CLOSED: &str = "closed once nobody serves there";
@@ -163,7 +163,7 @@ impl Changes {
         for (id, after) in merged.live_workers() {
             let is_new = running.removed_workers.contains(&id);
             let before = running.workers.get(id.0 as usize);
-            changes.worker(merged, id, before.filter(|_| !is_new), after);
+            changes.worker((running, merged), id, before.filter(|_| !is_new), after);
         }
         changes
     }
@@ -290,7 +290,7 @@ impl Changes {
 
     fn worker(
         &mut self,
-        merged: &Plan,
+        (running, merged): (&Plan, &Plan),
         id: WorkerId,
         before: Option<&WorkerPlan>,
         after: &WorkerPlan,
@@ -304,7 +304,18 @@ impl Changes {
         let other = other.filter(|listener| self.has_other_sockets(*listener));
         let other = other.map(|listener| merged.listener(listener).name.as_str());
         let other: Vec<&str> = other.collect();
-        let diff = WorkerDiff::between(before, after, &other);
+        let names = |plan: &Plan, worker: &WorkerPlan| {
+            let listeners = worker.listeners.iter();
+            values::list(listeners.map(|id| plan.listener(*id).name.clone()))
+        };
+        // Two listeners may have traded their names.
+        let is_other = before.listeners != after.listeners;
+        let listeners = is_other.then(|| {
+            let (old, new) = (names(running, before), names(merged, after));
+            let told = changed_text("listeners", &old, &new, String::clone);
+            told.unwrap_or_else(|| "listeners".to_owned())
+        });
+        let diff = WorkerDiff::between(before, after, listeners, &other);
         if diff.is_empty() {
             return;
         }
@@ -434,21 +445,57 @@ fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
     ] {
         words.extend(other.map(|other| format!("{other}, live")));
     }
-    let for_folders = (old.directory_mode, old.directory_owner, old.directory_group)
-        != (new.directory_mode, new.directory_owner, new.directory_group);
-    for (is_other, what) in [
-        (for_folders, "rights of folders that are made from now on"),
-        (before.multicast != *multicast, "multicast groups, live"),
-        (before.symlinks != *symlinks, "symlinks, live"),
-        (
-            before.presence != *presence,
-            "what happens if it is missing",
-        ),
+    let mode = |mode: &u32| format!("{mode:04o}");
+    let own = |id: &u32| id.to_string();
+    words.extend(
+        [
+            changed(
+                "directory_mode",
+                &old.directory_mode,
+                &new.directory_mode,
+                mode,
+            ),
+            changed(
+                "directory_owner",
+                &old.directory_owner,
+                &new.directory_owner,
+                or("listend's own", own),
+            ),
+            changed(
+                "directory_group",
+                &old.directory_group,
+                &new.directory_group,
+                or("listend's own", own),
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|other| format!("{other}, for folders that are made from now on")),
+    );
+    let groups = |groups: &Vec<Multicast>| {
+        values::list(groups.iter().map(|one| match &one.interface {
+            Some(interface) => format!("{}%{interface}", one.group),
+            None => one.group.to_string(),
+        }))
+    };
+    let paths = |paths: &Vec<PathBuf>| values::list(paths.iter().map(|path| path.display()));
+    for other in [
+        changed_text("multicast", &before.multicast, multicast, groups),
+        changed_text("symlinks", &before.symlinks, symlinks, paths),
     ] {
-        if is_other {
-            words.push(what.to_owned());
-        }
+        words.extend(other.map(|other| format!("{other}, live")));
     }
+    let if_missing = |presence: &Presence| match presence {
+        Presence::Required => "required".to_owned(),
+        Presence::Optional => "optional".to_owned(),
+        Presence::WaitFor(time) => format!("wait_for_address {}", values::duration(time)),
+    };
+    words.extend(changed(
+        "if missing:",
+        &before.presence,
+        presence,
+        if_missing,
+    ));
     words.extend(changed(
         "remove_on_stop",
         &before.remove_on_stop,

@@ -1,10 +1,13 @@
 //! What is different about a worker, sorted by what it takes to apply it.
 
 use super::line::{Line, Verb};
+use super::model::ReloadBy;
 use super::model::{Activation, HookTimes, Lifecycle, WorkerPlan};
-use super::values::{self, changed, duration, or};
-use crate::config::{Hooks, Restart, Rollout, Template, signal_name};
-use std::collections::BTreeMap;
+use super::values::{self, changed, changed_text, duration, or};
+use crate::config::{
+    ConnectionLimits, Hook, Hooks, Ready, Restart, Rollout, Template, signal_name,
+};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What is different about a worker that stays.
@@ -20,21 +23,32 @@ pub struct WorkerDiff {
 }
 
 impl WorkerDiff {
-    /// `sockets` are those of its listeners that have other sockets than before.
-    pub(super) fn between(before: &WorkerPlan, after: &WorkerPlan, sockets: &[&str]) -> WorkerDiff {
+    /// `listeners` says that it takes others, and `sockets` are those of them that have other sockets
+    /// than before.
+    pub(super) fn between(
+        before: &WorkerPlan,
+        after: &WorkerPlan,
+        listeners: Option<String>,
+        sockets: &[&str],
+    ) -> WorkerDiff {
         let mut diff = WorkerDiff::default();
+        diff.program.extend(listeners);
         diff.compare_program(before, after);
         let sockets = sockets.iter().map(|name| format!("sockets of `{name}`"));
         diff.program.extend(sockets);
         diff.compare_lifecycle(&before.lifecycle, &after.lifecycle);
-        if hook_times_only(&before.hooks, &after.hooks) {
-            diff.lifecycle.push("hook timeouts".to_owned());
-        }
-        if before.reload_command != after.reload_command
-            && before.lifecycle.reload == after.lifecycle.reload
-        {
-            diff.lifecycle.push("reload".to_owned());
-        }
+        diff.compare_hooks(&before.hooks, &after.hooks);
+        let signal = |life: &Lifecycle| match life.reload {
+            Some(ReloadBy::Signal(number)) => Some(number),
+            Some(ReloadBy::Command(_)) | None => None,
+        };
+        let (old, new) = (signal(&before.lifecycle), signal(&after.lifecycle));
+        let name = or("none", |number: &i32| signal_name(*number));
+        let other = changed("reload_signal", &old, &new, name);
+        diff.lifecycle.extend(other);
+        let (old, new) = (&before.reload_command, &after.reload_command);
+        let other = hook_diff("reload_command", old.as_ref(), new.as_ref());
+        diff.lifecycle.extend(other.into_iter().flatten());
         diff
     }
 
@@ -84,7 +98,8 @@ impl WorkerDiff {
             place: _,
             command,
             argv0,
-            listeners,
+            // Their names are in the plan.
+            listeners: _,
             handoff,
             environment,
             working_directory,
@@ -98,38 +113,51 @@ impl WorkerDiff {
             output,
             notify_access,
             fd_store,
-            hooks,
+            hooks: _,
             reload_command: _,
             lifecycle: _,
         } = after;
-        for (is_other, what) in [
-            (before.command != *command, "command"),
-            (before.argv0 != *argv0, "argv0"),
-            (before.listeners != *listeners, "listeners"),
-            (before.handoff != *handoff, "handoff"),
-        ] {
-            self.note_program(is_other, what);
-        }
+        let first = [
+            changed_text("command", &before.command, command, values::command),
+            changed_text(
+                "argv0",
+                &before.argv0,
+                argv0,
+                or("the command", Template::to_string),
+            ),
+            changed("handoff", &before.handoff, handoff, |one| {
+                one.keyword.to_owned()
+            }),
+        ];
+        self.program.extend(first.into_iter().flatten());
         self.program
             .extend(environment_diff(&before.environment, environment));
-        let other_hooks = before.hooks != *hooks && !hook_times_only(&before.hooks, hooks);
-        for (is_other, what) in [
-            (
-                before.working_directory != *working_directory,
-                "working_directory",
-            ),
-            (
-                before.runtime_directory != *runtime_directory,
-                "runtime_directory",
-            ),
-            (before.credentials != *credentials, "user or groups"),
-            (before.limits != *limits, "limits"),
-            (before.output != *output, "output"),
-            (before.notify_access != *notify_access, "notify_access"),
-            (other_hooks, "hooks"),
-        ] {
-            self.note_program(is_other, what);
-        }
+        let other = changed_text(
+            "working_directory",
+            &before.working_directory,
+            working_directory,
+            or("listend's own", Template::to_string),
+        );
+        self.program.extend(other);
+        let other = changed(
+            "runtime_directory",
+            &before.runtime_directory,
+            runtime_directory,
+            or("none", values::runtime_directory),
+        );
+        self.program.extend(other);
+        let (old, new) = (before.credentials.as_ref(), credentials.as_ref());
+        self.program.extend(values::credentials(old, new));
+        self.program.extend(values::limits(&before.limits, limits));
+        let other = changed_text("output", &before.output, output, values::output);
+        self.program.extend(other);
+        let other = changed(
+            "notify_access",
+            &before.notify_access,
+            notify_access,
+            or("none", values::notify_access),
+        );
+        self.program.extend(other);
         let octal = |mask: &u32| format!("{mask:04o}");
         let number = or("the default", i32::to_string);
         let short = [
@@ -152,9 +180,21 @@ impl WorkerDiff {
         self.program.extend(short.into_iter().flatten());
     }
 
-    fn note_program(&mut self, is_other: bool, what: &str) {
-        if is_other {
-            self.program.push(what.to_owned());
+    /// What is run around an instance is part of its definition; how long that may take is not.
+    fn compare_hooks(&mut self, before: &Hooks, after: &Hooks) {
+        let Hooks {
+            before_start,
+            after_ready,
+            after_stop,
+        } = after;
+        for (key, before, after) in [
+            ("before_start", &before.before_start, before_start),
+            ("after_ready", &before.after_ready, after_ready),
+            ("after_stop", &before.after_stop, after_stop),
+        ] {
+            let [command, timeout] = hook_diff(key, before.as_ref(), after.as_ref());
+            self.program.extend(command);
+            self.lifecycle.extend(timeout);
         }
     }
 
@@ -171,7 +211,8 @@ impl WorkerDiff {
             start_timeout,
             watchdog,
             rollout,
-            reload,
+            // With its command.
+            reload: _,
             on_failure,
             // Which there are, the commands tell.
             hooks:
@@ -191,11 +232,21 @@ impl WorkerDiff {
             bool::to_string,
         );
         self.program.extend(other);
-        self.note_program(before.ready != *ready, "ready");
-        match activation_diff(&before.activation, activation) {
-            Some(what) if what == "activation" => self.program.push(what),
-            Some(what) => self.lifecycle.push(what),
-            None => {}
+        let other = changed("ready", &before.ready, ready, Ready::to_string);
+        self.program.extend(other);
+        match (&before.activation, activation) {
+            (Activation::OnDemand { limit: old }, Activation::OnDemand { limit }) => {
+                let other = changed("trigger_limit", old, limit, or("none", values::rate));
+                self.lifecycle.extend(other);
+            }
+            (Activation::PerConnection(old), Activation::PerConnection(limits)) => {
+                self.lifecycle.extend(connections_diff(old, limits));
+            }
+            (old, new) => {
+                let (old, new) = (kind(old), kind(new));
+                let other = changed("activation", &old, &new, |kind| (*kind).to_owned());
+                self.program.extend(other);
+            }
         }
         // An instance is told at its start how often it has to give a sign of life.
         let other = changed("watchdog", &before.watchdog, watchdog, or("none", duration));
@@ -216,8 +267,6 @@ impl WorkerDiff {
         self.lifecycle.extend(short.into_iter().flatten());
         self.lifecycle
             .extend(rollout_diff(&before.rollout, rollout));
-        let other = (before.reload != *reload).then(|| "reload".to_owned());
-        self.lifecycle.extend(other);
         let other = changed(
             "on_failure",
             &before.on_failure,
@@ -239,7 +288,7 @@ fn restart_diff(before: &Restart, after: &Restart) -> impl Iterator<Item = Strin
     } = after;
     let backoff =
         |(min, max): &(Duration, Duration)| format!("{}..{}", duration(min), duration(max));
-    let other_success = before.success != *success;
+    let ends = |ends: &Vec<_>| values::success(ends);
     let parts = [
         changed("restart.policy", &before.policy, policy, values::policy),
         changed(
@@ -260,7 +309,12 @@ fn restart_diff(before: &Restart, after: &Restart) -> impl Iterator<Item = Strin
             cool_down,
             or("never", duration),
         ),
-        other_success.then(|| "restart.success_exit_status".to_owned()),
+        changed(
+            "restart.success_exit_status",
+            &before.success,
+            success,
+            ends,
+        ),
     ];
     parts.into_iter().flatten()
 }
@@ -295,31 +349,69 @@ fn is_stricter(before: Option<Duration>, after: Option<Duration>) -> bool {
     }
 }
 
-/// `activation` where it is of another kind; otherwise what its limits are called.
-fn activation_diff(before: &Activation, after: &Activation) -> Option<String> {
-    match (before, after) {
-        (Activation::Eager, Activation::Eager) => None,
-        (Activation::OnDemand { limit: one }, Activation::OnDemand { limit: other }) => {
-            changed("trigger_limit", one, other, or("none", values::rate))
-        }
-        (Activation::PerConnection(one), Activation::PerConnection(other)) => {
-            (one != other).then(|| "limits of connections".to_owned())
-        }
-        (
-            Activation::Eager | Activation::OnDemand { .. } | Activation::PerConnection(_),
-            Activation::Eager | Activation::OnDemand { .. } | Activation::PerConnection(_),
-        ) => Some("activation".to_owned()),
+fn kind(activation: &Activation) -> &'static str {
+    match activation {
+        Activation::Eager => "eager",
+        Activation::OnDemand { .. } => "on-demand",
+        Activation::PerConnection(_) => "per-connection",
     }
 }
 
-/// Whether the commands are the same, and how long they may take is not.
-fn hook_times_only(before: &Hooks, after: &Hooks) -> bool {
-    fn commands(hooks: &Hooks) -> [Option<&[Template]>; 3] {
-        [&hooks.before_start, &hooks.after_ready, &hooks.after_stop]
-            .map(|hook| hook.as_ref().map(|hook| hook.command.as_slice()))
-    }
-    before != after && commands(before) == commands(after)
+fn connections_diff(
+    before: &ConnectionLimits,
+    after: &ConnectionLimits,
+) -> impl Iterator<Item = String> {
+    let ConnectionLimits {
+        max,
+        max_per_source,
+        overflow,
+        rate,
+        timeout,
+    } = after;
+    let number = or("none", u32::to_string);
+    let parts = [
+        changed("max_connections", &before.max, max, &number),
+        changed(
+            "max_connections_per_source",
+            &before.max_per_source,
+            max_per_source,
+            &number,
+        ),
+        changed("overflow", &before.overflow, overflow, values::overflow),
+        changed("accept_rate", &before.rate, rate, or("none", values::rate)),
+        changed(
+            "connection_timeout",
+            &before.timeout,
+            timeout,
+            or("infinity", duration),
+        ),
+    ];
+    parts.into_iter().flatten()
 }
+
+/// What is run, and how long that may take.
+fn hook_diff(key: &str, before: Option<&Hook>, after: Option<&Hook>) -> [Option<String>; 2] {
+    let command = |hook: Option<&'_ Hook>| hook.map(|hook| hook.command.clone());
+    let timeout = match (before, after) {
+        (Some(before), Some(after)) => {
+            let key = format!("{key}.timeout");
+            changed(&key, &before.timeout, &after.timeout, duration)
+        }
+        (Some(_), None) | (None, _) => None,
+    };
+    [
+        changed_text(
+            key,
+            &command(before),
+            &command(after),
+            or("none", values::command),
+        ),
+        timeout,
+    ]
+}
+
+/// So many variables are named one by one.
+const NAMED: usize = 3;
 
 /// The names of the variables that differ. Their values may be secrets.
 fn environment_diff(before: &[(String, Template)], after: &[(String, Template)]) -> Option<String> {
@@ -330,17 +422,21 @@ fn environment_diff(before: &[(String, Template)], after: &[(String, Template)])
         list.iter().cloned().collect()
     };
     let (before, after) = (map(before), map(after));
-    let names = before.keys().chain(after.keys());
-    let mut names: Vec<&str> = names
-        .filter(|name| before.get(*name) != after.get(*name))
-        .map(String::as_str)
-        .collect();
-    names.sort_unstable();
-    names.dedup();
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let mut differ = names.into_iter().filter_map(|name| {
+        let what = match (before.get(name), after.get(name)) {
+            (None, _) => "added",
+            (Some(_), None) => "removed",
+            (Some(old), Some(new)) if old != new => "changed",
+            (Some(_), Some(_)) => return None,
+        };
+        Some(format!("{name} {what}"))
+    });
+    let named: Vec<String> = differ.by_ref().take(NAMED).collect();
+    let more = match differ.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
     // Only their order: no program can tell.
-    let first = names.first()?;
-    Some(match names.len() {
-        1..=3 => format!("environment {}", names.join(" ")),
-        more => format!("environment {first} and {} more", more - 1),
-    })
+    (!named.is_empty()).then(|| format!("environment {}{more}", named.join(" ")))
 }

@@ -183,7 +183,7 @@ impl Shell {
         let name = words::instance_name(&self.plan, instance);
         let why = self.setbacks.of(instance).unwrap_or("it ended too soon");
         format!(
-            "{name} of generation {} was no good, and what ran before goes on serving: {why}{}",
+            "{name} of generation {} failed; what ran before goes on serving: {why}{}",
             instance.generation,
             self.after_setback(instance)
         )

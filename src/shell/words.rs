@@ -344,6 +344,19 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             let line = format!("worker {name}: max_connections, {max}, reached; {then}");
             (Level::Warn, line)
         }
+        Event::SourceFull {
+            worker,
+            source,
+            max,
+        } => {
+            let line = format!(
+                "worker {}: max_connections_per_source, {max}, reached by {}; its next are closed \
+                 at once",
+                worker_name(context.plan, worker),
+                origin::source(source)
+            );
+            (Level::Info, line)
+        }
         Event::ConnectionRefused {
             worker,
             connection,
@@ -395,7 +408,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                  {} {}",
                 worker_name(context.plan, instance.worker),
                 name(instance),
-                status_words(status)
+                predicate(status)
             ),
         ),
         Event::AllStopped => (
@@ -481,7 +494,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             format!(
                 "{}: main process {}{}, others of its process group go on; {}",
                 name(instance),
-                status_words(status),
+                predicate(status),
                 pid(process),
                 killed_after(left)
             ),
@@ -510,7 +523,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             next,
         } => {
             let end = match end {
-                HookEnd::Exited { status } => status_words(status),
+                HookEnd::Exited { status } => predicate(status),
                 HookEnd::NotLaunched { .. } => {
                     let reason = context.reasons.get(&process);
                     reason.map_or_else(|| "could not be started".to_owned(), Clone::clone)
@@ -594,7 +607,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             (
                 Level::Error,
                 format!(
-                    "{}: rolled back, as {} of generation {} was no good; what ran before goes on \
+                    "{}: rolled back, as {} of generation {} failed; what ran before goes on \
                      serving{again}",
                     worker_name(context.plan, worker),
                     name(instance),
@@ -735,7 +748,7 @@ fn next_words(next: Next) -> String {
     }
 }
 
-/// `exit status 3`, `killed by SIGSEGV (core dumped)`.
+/// `exited with exit status 3`, `killed by SIGSEGV (core dumped)`: behind a name and a colon.
 pub(super) fn status_words(status: ExitStatus) -> String {
     match status {
         ExitStatus::Code(-1) => "exited with a status that somebody else collected".to_owned(),
@@ -747,6 +760,15 @@ pub(super) fn status_words(status: ExitStatus) -> String {
             let core = if core_dumped { " (core dumped)" } else { "" };
             format!("killed by {}{core}", signal_name(number))
         }
+    }
+}
+
+/// The same behind a subject: `was killed by SIGSEGV`.
+pub(super) fn predicate(status: ExitStatus) -> String {
+    let words = status_words(status);
+    match status {
+        ExitStatus::Code(_) => words,
+        ExitStatus::Signal { .. } => format!("was {words}"),
     }
 }
 

@@ -345,7 +345,16 @@ impl Shell {
         };
         match answer {
             Answer::Progress { done, of } => {
-                let progress = self.control.note_progress(id, done, of);
+                let progress = Progress {
+                    // The first step follows the changes; and the end, if it is a failure, has none.
+                    changes: self
+                        .control
+                        .changes
+                        .get(&ticket)
+                        .filter(|_| done == 0)
+                        .cloned(),
+                    ..self.control.note_progress(id, done, of)
+                };
                 self.succeed(id, &Reply::continues(&progress));
             }
             Answer::Done if done.is_empty() => self.succeed(id, &Reply::done()),

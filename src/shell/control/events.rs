@@ -103,6 +103,7 @@ fn outline(event: &Event) -> (&'static str, About) {
         Event::NobodyTaken { instance, .. } => ("nobody-taken", About::instance(instance, None)),
         Event::RateLimited { worker, .. } => ("rate-limited", About::worker(worker)),
         Event::ConnectionsFull { worker, .. } => ("connections-full", About::worker(worker)),
+        Event::SourceFull { worker, .. } => ("source-full", About::worker(worker)),
         Event::ConnectionRefused { worker, .. } => ("connection-refused", About::worker(worker)),
         Event::AcceptPaused { worker, .. } => ("accept-paused", About::worker(worker)),
         Event::ConnectionTimedOut {

@@ -2,7 +2,7 @@
 //! than the loop can wait.
 
 use super::client::ClientId;
-use crate::config::{Endpoint, Every, Order, Ready, SocketKind};
+use crate::config::{Endpoint, Order, SocketKind};
 use crate::control::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout, Socket,
     SocketOption, Worker, WorkerState, rfc3339,
@@ -293,7 +293,7 @@ impl Shell {
         let plan = self.plan.worker(id);
         let life = &plan.lifecycle;
         Life {
-            ready: ready_words(life.ready),
+            ready: life.ready.to_string(),
             rollout: Rollout {
                 order: match life.rollout.order {
                     Order::StartFirst => "start-first".to_owned(),
@@ -366,16 +366,6 @@ fn socket(endpoint: &Endpoint, depth: Option<Depth>) -> Socket {
 }
 
 /// When an instance counts as ready, as the configuration has it.
-fn ready_words(ready: Ready) -> String {
-    match ready {
-        Ready::Started => "started".to_owned(),
-        Ready::Notify => "notify".to_owned(),
-        Ready::Accepting(Every::All) => "accepting all".to_owned(),
-        Ready::Accepting(Every::First) => "accepting first".to_owned(),
-        Ready::Fd(number) => format!("fd {number}"),
-    }
-}
-
 /// How a process ended, in words.
 pub(super) fn ended(end: &LastEnd) -> String {
     match end {

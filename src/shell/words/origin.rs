@@ -1,7 +1,7 @@
 //! Where clients and signals come from.
 
 use super::signal_name;
-use crate::connection::End;
+use crate::connection::{End, Source};
 use crate::shell::signals::Arrived;
 use crate::sys::Origin;
 use std::fs;
@@ -21,6 +21,16 @@ pub(in crate::shell) fn end(end: &End) -> String {
         }
         End::Vsock { cid, port } => format!("vsock:{cid}:{port}"),
         End::Unnamed => "an unnamed client".to_owned(),
+    }
+}
+
+/// What connections are counted by.
+pub(super) fn source(source: Source) -> String {
+    match source {
+        Source::Ip(address) => address.to_string(),
+        Source::User(uid) => format!("uid {uid}"),
+        Source::Cid(cid) => format!("vsock cid {cid}"),
+        Source::Unknown => "unnamed clients".to_owned(),
     }
 }
 

@@ -17,3 +17,14 @@ fn signals_have_names_also_the_realtime_ones() {
     assert_eq!(signal_name(nix::libc::SIGRTMIN() + 3), "SIGRTMIN+3");
     assert_eq!(signal_name(0), "signal 0");
 }
+
+#[test]
+fn an_end_is_a_sentence_behind_a_subject() {
+    let killed = ExitStatus::Signal {
+        number: 15,
+        core_dumped: true,
+    };
+    assert_eq!(predicate(killed), "was killed by SIGTERM (core dumped)");
+    let code = predicate(ExitStatus::Code(3));
+    assert_eq!(code, "exited with exit status 3");
+}

@@ -498,7 +498,7 @@ workers:
     let told = reload(&world, yaml);
     assert!(
         told.stdout
-            .contains("worker `other`: rolls (environment COLOUR)"),
+            .contains("worker `other`: rolls (environment COLOUR changed)"),
         "{}",
         told.stdout
     );

@@ -91,12 +91,12 @@ fn each_difference_is_named() {
         (
             "command: serve",
             "command: other",
-            &["worker `app`: rolls (command)"],
+            &["worker `app`: rolls (command serve → other)"],
         ),
         (
             "command: serve",
             "command: serve, environment: { A: b }",
-            &["worker `app`: rolls (environment A)"],
+            &["worker `app`: rolls (environment A added)"],
         ),
         (
             "command: serve",
@@ -160,10 +160,118 @@ fn a_dry_run_tells_what_would_happen() {
         [
             "listener `web`: 127.0.0.1:81 would be bound",
             "listener `web`: 127.0.0.1:80 would be closed once nobody serves there",
-            "worker `app`: would roll (command, sockets of `web`)",
+            "worker `app`: would roll (command serve → other, sockets of `web`)",
             "worker `app`: stop_timeout 30s → 5s would apply without a roll",
         ]
     );
+}
+
+/// Of two versions of a worker.
+fn worker_changed(from: &str, to: &str) -> String {
+    let with = |keys: &str| {
+        let listeners = match keys.contains("listeners:") {
+            true => "",
+            false => "listeners: [local], ",
+        };
+        format!("{BASE}  it: {{ {listeners}{keys} }}\n")
+    };
+    let lines = lines(&with(from), &with(to));
+    let [line] = lines.as_slice() else {
+        panic!("one line: {lines:?}");
+    };
+    let words = line.strip_prefix("worker `it`: ").expect("about it");
+    words.to_owned()
+}
+
+#[test]
+fn each_value_is_told_as_it_was_and_as_it_is() {
+    for (from, to, told) in [
+        (
+            "command: [sh, -c, 'exec a']",
+            "command: [sh, -c, 'exec {fd:local}']",
+            "rolls (command sh -c 'exec a' → sh -c 'exec {fd:local}')",
+        ),
+        (
+            "command: a, listeners: [local]",
+            "command: a, listeners: [web, local]",
+            "rolls (listeners local → web local)",
+        ),
+        (
+            "command: a, environment: { A: secret, B: b, C: c, D: d, E: e }",
+            "command: a, environment: { A: hidden, C: c, D: x, E: y, F: z }",
+            "rolls (environment A changed B removed D changed and 2 more)",
+        ),
+        (
+            "command: a, limits: { nofile: 1024 }",
+            "command: a, limits: { nofile: '2048:4096', core: 0 }",
+            "rolls (limits.core listend's own → 0, limits.nofile 1024 → 2048:4096)",
+        ),
+        (
+            "command: a, output: 'file:/var/log/a'",
+            "command: a, output: tag, ready: notify",
+            "rolls (output file:/var/log/a → tag, notify_access none → main, ready started → notify)",
+        ),
+        (
+            "command: a, before_start: { command: b, timeout: 3s }",
+            "command: a, before_start: { command: b, timeout: 1m }",
+            "before_start.timeout 3s → 1m applies without a roll",
+        ),
+        (
+            "command: a, reload_signal: HUP",
+            "command: a, reload_command: [b, c]",
+            "reload_signal SIGHUP → none, reload_command none → b c apply without a roll",
+        ),
+        (
+            "command: a, restart: { success_exit_status: [3, TERM] }",
+            "command: a",
+            "restart.success_exit_status 3 SIGTERM → none applies without a roll",
+        ),
+        (
+            "command: a, activation: per-connection, max_connections: 5",
+            "command: a, activation: per-connection, max_connections_per_source: 2, connection_timeout: 90s",
+            "max_connections 5 → 64, max_connections_per_source none → 2, connection_timeout \
+             infinity → 1m30s apply without a roll",
+        ),
+        (
+            "command: a",
+            "command: a, activation: on-demand",
+            "rolls (activation eager → on-demand)",
+        ),
+    ] {
+        assert_eq!(worker_changed(from, to), told, "{from} → {to}");
+    }
+    // What both begin with would hide what is different.
+    let long = "a".repeat(70);
+    let command = |end: &str| format!("command: [run, --all, {long}, '{end}']");
+    let told = worker_changed(&command("one"), &command("two"));
+    assert_eq!(told, "rolls (command … one → … two)");
+    // What is written alike is different all the same.
+    let told = worker_changed("command: ['{{instance}}']", "command: ['{instance}']");
+    assert!(told.starts_with("rolls (command"), "{told}");
+}
+
+#[test]
+fn each_attribute_of_a_listener_is_told_as_it_was_and_as_it_is() {
+    for (from, to, told) in [
+        (
+            "mode: '0600'",
+            "mode: '0600', directory_mode: '0750'",
+            "directory_mode 0755 → 0750, for folders that are made from now on",
+        ),
+        (
+            "mode: '0600'",
+            "mode: '0600', symlinks: [/run/y]",
+            "symlinks none → /run/y, live",
+        ),
+        (
+            "mode: '0600'",
+            "mode: '0600', optional: true",
+            "if missing: required → optional",
+        ),
+    ] {
+        let told = format!("listener `local`: {told}");
+        assert_eq!(changed(from, to), [told], "{from} → {to}");
+    }
 }
 
 #[test]
@@ -210,7 +318,7 @@ fn a_renamed_listener_keeps_its_sockets() {
             "listener `web`: removed",
             "listener `www`: added",
             "listener `www`: 127.0.0.1:80 is moved here from listener `web`",
-            "worker `app`: rolls (listeners, sockets of `www`)",
+            "worker `app`: rolls (listeners web → www, sockets of `www`)",
         ]
     );
     let Some(WorkerChange::Changed(diff)) = changes.workers.get(&WorkerId(0)) else {

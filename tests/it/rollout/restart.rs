@@ -211,7 +211,7 @@ fn goes_back(bad: &Bad<'_>) {
     release(&world, bad.words);
     let told = tell(&world, &["restart", "app"]).expect_code(1);
     let last_words = "broken-release";
-    for word in ["app.0 of generation 2 was no good", bad.reason, last_words] {
+    for word in ["app.0 of generation 2 failed", bad.reason, last_words] {
         assert!(told.stderr.contains(word), "{word}: {told:#?}");
     }
     let now = status(&mut client);
@@ -284,10 +284,7 @@ fn one_that_cannot_be_executed_goes_back() {
     let old = running(&mut client, 1, 1);
     fs::remove_file(world.path("program")).expect("remove the link");
     let told = tell(&world, &["restart", "app"]).expect_code(1);
-    for word in [
-        "app.0 of generation 2 was no good",
-        "no such file or directory",
-    ] {
+    for word in ["app.0 of generation 2 failed", "no such file or directory"] {
         assert!(told.stderr.contains(word), "{word}: {told:#?}");
     }
     assert_eq!(status(&mut client)["state"], "degraded");
@@ -321,9 +318,16 @@ fn what_was_replaced_before_goes_back_as_well() {
     world.write("listend.yaml", &three("two"));
     let told = tell(&world, &["reload"]).expect_code(1);
     assert!(
-        told.stderr.contains("app.1 of generation 2 was no good"),
+        told.stderr.contains("app.1 of generation 2 failed"),
         "{told:#?}"
     );
+    // What was changed comes first, and what failed is not counted as done.
+    let lines: Vec<&str> = told.stdout.lines().collect();
+    assert!(
+        lines[0].starts_with("worker `app`: rolls (environment "),
+        "{told:#?}"
+    );
+    assert_eq!(lines[1..], ["configuration: 0 of 1"], "{told:#?}");
     let now = status(&mut client);
     assert_eq!(now["state"], "degraded");
     let all = instances(&now);
@@ -392,7 +396,7 @@ fn where_the_old_one_stops_first_it_is_started_again() {
     world.write("listend.yaml", &stops("two"));
     let told = tell(&world, &["reload"]).expect_code(1);
     assert!(
-        told.stderr.contains("app.1 of generation 2 was no good"),
+        told.stderr.contains("app.1 of generation 2 failed"),
         "{told:#?}"
     );
     let now = instances(&status(&mut client));

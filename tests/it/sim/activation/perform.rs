@@ -236,6 +236,7 @@ impl Life {
                 Activation::Eager => panic!("no client starts {worker:?}"),
             },
             Event::ConnectionsFull { .. } => self.seen.full += 1,
+            Event::SourceFull { .. } => {}
             Event::ConnectionsFailing { .. } => {}
             Event::ConnectionTimedOut { .. } => self.seen.timed_out += 1,
             _ => {}

@@ -309,6 +309,25 @@ fn beyond_max_connections_clients_are_closed() {
 }
 
 #[test]
+fn a_source_that_has_too_many_is_told_once_a_minute() {
+    let limits = ConnectionLimits {
+        max_per_source: Some(1),
+        ..NO_LIMITS
+    };
+    let mut rig = Rig::per_connection(limits);
+    let full =
+        |event: &Event| matches!(event, Event::SourceFull { source, max: 1, .. } if *source == ME);
+    rig.come(4, ME);
+    assert_eq!(rig.told(full), 1);
+    rig.now = rig.now + seconds(59);
+    rig.come(1, ME);
+    assert_eq!(rig.told(full), 1);
+    rig.now = rig.now + seconds(1);
+    rig.come(1, ME);
+    assert_eq!(rig.told(full), 2);
+}
+
+#[test]
 fn a_source_is_counted_until_its_process_is_gone_whatever_ends_it() {
     let limits = ConnectionLimits {
         max_per_source: Some(1),
