@@ -190,9 +190,17 @@ workers:
     daemon.resume();
     puppet.ask("barrier");
     answers(&world, &daemon);
-    for index in 0..8 {
-        daemon.line(&[&format!("many.{index}: started")]);
-    }
+    let is_sleep = |pid: &i32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name == "sleep\n")
+    };
+    eventually("all of them run", || {
+        harness::children(daemon.pid())
+            .iter()
+            .filter(|pid| is_sleep(pid))
+            .count()
+            == 8
+    });
 
     // By a reload that leaves less room.
     for name in ["second", "third"] {
