@@ -15,6 +15,8 @@ mod late;
 mod namespaces;
 mod options;
 mod paths;
+#[path = "../it/harness/ports.rs"]
+mod ports;
 mod rebinding;
 mod repairing;
 mod waiting;

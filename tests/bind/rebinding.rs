@@ -2,6 +2,7 @@
 
 use crate::fixture::*;
 use crate::namespaces::{Namespace, current};
+use crate::ports::free_port;
 use listend::config::options::{OptionValue, by_key};
 use listend::config::{Endpoint, Multicast, Presence, UnixKind};
 use listend::listener::{
@@ -69,12 +70,6 @@ impl Running {
 
 fn inode(socket: &BoundSocket) -> u64 {
     fstat(&socket.fd).unwrap().st_ino
-}
-
-/// A port of this machine that nobody has.
-fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
 }
 
 fn limit(socket: &BoundSocket) -> u64 {

@@ -12,6 +12,7 @@ mod daemon;
 pub mod load;
 pub mod network;
 pub mod package;
+pub mod ports;
 mod puppet;
 pub mod reloading;
 #[path = "../../probe/report.rs"]
@@ -22,6 +23,7 @@ pub mod standin;
 pub mod varlink;
 
 pub use daemon::{Daemon, Finished, Start, Watch};
+pub use ports::free_port;
 pub use puppet::{Puppet, Puppets};
 pub use report::Report;
 
@@ -314,24 +316,6 @@ pub fn require_tool(name: &str) -> Option<PathBuf> {
         skip(&format!("{name} is not installed"));
     }
     found
-}
-
-/// A port of 127.0.0.1 that nobody has. Outside the ephemeral range, from which other tests that
-/// ask for port 0 are served (ip(7), ip_local_port_range), and never given twice by this process.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 20_000;
-    let start = std::process::id().wrapping_mul(97);
-    for _ in 0..COUNT {
-        let offset = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        let port = (FIRST + offset) as u16;
-        let udp = std::net::UdpSocket::bind(("127.0.0.1", port));
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() && udp.is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port");
 }
 
 /// Whether this machine has `::1`; if not, the test is skipped.
