@@ -318,8 +318,8 @@ impl Closers {
             if !batch.numbers.iter().any(|number| is_left(&number)) {
                 break;
             }
-            let mine = self.at_foreign.iter().skip(before);
-            match mine.filter(|one| !one.is_done()).last() {
+            let mut mine = self.at_foreign.iter().skip(before);
+            match mine.rfind(|one| !one.is_done()) {
                 Some(one) => one.wait_a_millisecond(),
                 None if batch.is_claimed() => break,
                 None => {}
