@@ -19,7 +19,7 @@ pub struct Progress {
     pub done: u64,
     /// Of so many.
     pub of: u64,
-    /// What was done last, for people.
+    /// What was done last, for people; in the first reply, how long all of it takes at most.
     pub message: Option<String>,
     /// Only in the first reply and the last to `Reload`: what was or would be changed, a line each.
     #[serde(default, skip_serializing_if = "Option::is_none")]

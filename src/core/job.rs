@@ -45,6 +45,7 @@ pub(super) struct Resized {
 #[derive(Debug, Clone)]
 pub(super) struct Reloading {
     pub(super) ticket: Ticket,
+    pub(super) worker: WorkerId,
     pub(super) pending: BTreeSet<Pending>,
     pub(super) failed: Option<InstanceId>,
     pub(super) of: u32,

@@ -9,6 +9,7 @@
 //! Nothing in here panics or loops on any sequence of inputs: an input that fits no process, or
 //! comes a second time, is counted and has no other consequence.
 
+mod at_most;
 mod backoff;
 mod clients;
 mod connections;

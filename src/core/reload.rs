@@ -71,6 +71,7 @@ impl Core {
         } else {
             self.reloads.push(Reloading {
                 ticket,
+                worker,
                 pending,
                 failed: None,
                 of,

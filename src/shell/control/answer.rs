@@ -345,7 +345,11 @@ impl Shell {
         };
         match answer {
             Answer::Progress { done, of } => {
+                let limit = self.core.at_most(ticket).filter(|_| done == 0);
+                // Never less than it is.
+                let limit = limit.map(|time| Duration::from_secs(time.as_secs_f64().ceil() as u64));
                 let progress = Progress {
+                    message: limit.map(|time| format!("at most {}", words::duration(time))),
                     // The first step follows the changes; and the end, if it is a failure, has none.
                     changes: self
                         .control

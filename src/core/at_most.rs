@@ -1,0 +1,198 @@
+//! How long a command takes at most, by the worker's own times.
+//!
+//! Each step of a command has a limit that the core enforces; here they are summed. A worker that asks
+//! for more time (`EXTEND_TIMEOUT_USEC`), a listener that has to be bound again, and a process that
+//! the kernel does not end are not foreseen.
+
+use super::job::{Goal, Waiter};
+use super::machine::Core;
+use super::reload::SAYS_WITHIN;
+use super::types::Ticket;
+use crate::config::Ready;
+use crate::plan::{Lifecycle, ReloadBy, WorkerId};
+use std::time::Duration;
+
+/// `None` is for ever.
+type Limit = Option<Duration>;
+
+fn sum(one: Limit, other: Limit) -> Limit {
+    Some(one?.saturating_add(other?))
+}
+
+/// The longest of all; what there is none of takes no time.
+fn longest(limits: impl IntoIterator<Item = Limit>) -> Limit {
+    let mut all = limits.into_iter();
+    all.try_fold(Duration::ZERO, |longest, limit| Some(longest.max(limit?)))
+}
+
+/// Until an instance is ready, or is found not to be.
+fn up(life: &Lifecycle) -> Limit {
+    let ready = match life.ready {
+        Ready::Started => Some(Duration::ZERO),
+        Ready::Notify | Ready::Accepting(_) | Ready::Fd(_) => life.start_timeout,
+    };
+    sum(Some(life.hooks.before_start.unwrap_or_default()), ready)
+}
+
+/// Until nothing of an instance runs.
+fn down(life: &Lifecycle) -> Limit {
+    let after = life.hooks.after_stop.unwrap_or_default();
+    sum(life.stop_timeout, Some(after))
+}
+
+/// Until one has read its own configuration again.
+fn reload(life: &Lifecycle) -> Limit {
+    let command = match life.reload {
+        Some(ReloadBy::Command(timeout)) => timeout,
+        Some(ReloadBy::Signal(_)) | None => SAYS_WITHIN,
+    };
+    match life.ready {
+        Ready::Notify => sum(Some(command), life.start_timeout),
+        Ready::Started | Ready::Accepting(_) | Ready::Fd(_) => Some(command),
+    }
+}
+
+impl Core {
+    /// How long whoever asked has to wait at most, from now on; `None` is without a limit.
+    pub fn at_most(&self, ticket: Ticket) -> Option<Duration> {
+        let replanning = self.replanning.as_ref();
+        if let Some(reload) = replanning.filter(|reload| reload.ticket == Some(ticket)) {
+            let workers = reload.pending.iter();
+            // After a rollout its size may change.
+            let each = workers.map(|worker| sum(self.whole(*worker), self.bring_up(*worker)));
+            return longest(each);
+        }
+        let mut rollouts = self.rollouts.iter();
+        if let Some((worker, _)) = rollouts.find(|(_, one)| one.tickets.contains(&ticket)) {
+            return self.whole(*worker);
+        }
+        let mut jobs = self.jobs.iter();
+        if let Some(job) = jobs.find(|job| job.waiter == Waiter::Asked(ticket)) {
+            return match job.goal {
+                Goal::Up => self.bring_up(job.worker),
+                Goal::Down => longest(self.lives(job.worker).map(down)),
+            };
+        }
+        let mut reloads = self.reloads.iter();
+        let of = reloads.find(|reload| reload.ticket == ticket)?.worker;
+        longest(self.lives(of).map(reload))
+    }
+
+    /// By what the instances and connections of a worker live, or are to live.
+    fn lives(&self, worker: WorkerId) -> impl Iterator<Item = &Lifecycle> {
+        let slots = self.slots.iter();
+        let of_it = slots.filter(move |slot| slot.instance.worker == worker);
+        let present = self.workers.get(worker).map(|known| &*known.lifecycle);
+        let before = self
+            .rollouts
+            .get(&worker)
+            .map(|rollout| &*rollout.from.life);
+        let lives = of_it.map(|slot| &*slot.life);
+        lives.chain(present).chain(before)
+    }
+
+    /// Until each is up that was still on its way out, or has failed and is cleaned up.
+    fn bring_up(&self, worker: WorkerId) -> Limit {
+        let down = longest(self.lives(worker).map(down));
+        sum(sum(down, longest(self.lives(worker).map(up))), down)
+    }
+
+    /// Until every instance is replaced, as many at a time as `parallel` says, and at the worst the
+    /// last one fails and every one is brought back.
+    fn whole(&self, worker: WorkerId) -> Limit {
+        let start = self.bring_up(worker);
+        let (Some(rollout), Some(known)) = (self.rollouts.get(&worker), self.workers.get(worker))
+        else {
+            return start;
+        };
+        let terms = &known.lifecycle.rollout;
+        let rounds = rollout.of.div_ceil(terms.parallel.max(1));
+        let step = start?.saturating_add(terms.min_ready);
+        let back = start?.saturating_mul(rounds);
+        Some(step.saturating_mul(rounds).saturating_add(back))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{Command, Effect, Input, Mono, WhenDone};
+    use crate::plan::HookTimes;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// How long a command takes whose worker has started everything.
+    fn limit(life: &Lifecycle, command: Command) -> Limit {
+        let (now, ticket) = (Mono(0), Ticket(1));
+        let mut core = Core::new(vec![life.clone()], WhenDone::Hold);
+        core.handle(now, Input::Start);
+        while let Some(effect) = core.next_effect() {
+            if let Effect::Spawn { process, .. } = effect {
+                core.handle(now, Input::Spawned { process });
+                core.handle(now, Input::ExecSucceeded { process });
+            }
+        }
+        let worker = WorkerId(0);
+        core.handle(
+            now,
+            Input::Operate {
+                ticket,
+                worker,
+                command,
+            },
+        );
+        core.at_most(ticket)
+    }
+
+    #[test]
+    fn a_command_has_the_sum_of_the_times_of_its_steps() {
+        let life = Lifecycle::default();
+        assert_eq!(limit(&life, Command::Stop), Some(seconds(30)));
+        // 30 to stop what fails; 2 to be ready; and the same on the way back.
+        let restart = |life: &Lifecycle| limit(life, Command::Restart);
+        assert_eq!(restart(&life), Some(seconds(62 + 60)));
+        let mut four = Lifecycle {
+            instances: 4,
+            ..Lifecycle::default()
+        };
+        four.rollout.parallel = 2;
+        assert_eq!(restart(&four), Some(seconds(2 * (62 + 60))));
+        let notify = Lifecycle {
+            ready: Ready::Notify,
+            ..Lifecycle::default()
+        };
+        assert_eq!(restart(&notify), Some(seconds(152 + 150)));
+        let hooks = Lifecycle {
+            hooks: HookTimes {
+                before_start: Some(seconds(3)),
+                after_ready: None,
+                after_stop: Some(seconds(5)),
+            },
+            ..Lifecycle::default()
+        };
+        assert_eq!(limit(&hooks, Command::Stop), Some(seconds(35)));
+        let rereads = Lifecycle {
+            reload: Some(ReloadBy::Command(seconds(7))),
+            ..Lifecycle::default()
+        };
+        assert_eq!(limit(&rereads, Command::Reload), Some(seconds(7)));
+    }
+
+    #[test]
+    fn what_may_take_for_ever_has_no_limit() {
+        let life = Lifecycle {
+            stop_timeout: None,
+            ..Lifecycle::default()
+        };
+        assert_eq!(limit(&life, Command::Stop), None);
+        let life = Lifecycle {
+            ready: Ready::Notify,
+            start_timeout: None,
+            ..Lifecycle::default()
+        };
+        assert_eq!(limit(&life, Command::Restart), None);
+        assert_eq!(limit(&life, Command::Stop), Some(seconds(30)));
+    }
+}
