@@ -20,7 +20,8 @@
 //! - [`shell`]: the event loop; does what the core decides.
 //! - [`walk`]: opens paths that other users may change, without following them.
 //! - [`sys`]: the only module with `unsafe`: fork, exec and the calls no crate wraps.
-//! - [`cli`]: the command line. [`sample`]: the sample worker. [`stage`]: the steps of a launch.
+//! - [`cli`]: the command line. [`sample`]: the sample worker. [`launch_spec`]: how a process is
+//!   set up. [`stage`]: the steps of a launch.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
@@ -33,6 +34,7 @@ pub mod diagnose;
 pub mod evidence;
 pub mod handoff;
 pub mod host;
+pub mod launch_spec;
 pub mod listener;
 pub mod metrics;
 pub mod notify;

@@ -10,6 +10,7 @@ use crate::core::{Mono, WhenDone};
 use crate::diagnose::{self, Machine};
 use crate::handoff::systemd::PidfdInode;
 use crate::host;
+use crate::launch_spec::{self, Limit};
 use crate::listener::{self, AdoptError, Adopted, Inherited, Outcome, Purpose};
 use crate::plan::{ListenerId, Plan};
 use crate::report::{Kind, Report, Sources};
@@ -372,15 +373,19 @@ fn log_bound(plan: &Plan, bound: &listener::Bound, started: Mono) {
 
 /// Raises the soft limit on open files to the hard one, and answers with both as they were: every
 /// listener is a descriptor, and so is every instance.
-pub(super) fn raise_open_files() -> (u64, u64) {
+pub(super) fn raise_open_files() -> Limit {
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,
-        Err(_) => return (1024, 4096),
+        Err(_) => (1024, 4096),
     };
     if let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
         log::warn!("cannot raise the limit on open files from {soft} to {hard}: {errno}");
     }
-    (soft, hard)
+    Limit {
+        resource: launch_spec::Resource::Nofile,
+        soft: Some(soft),
+        hard: Some(hard),
+    }
 }
 
 /// The path of the running binary, for `{listend}`.

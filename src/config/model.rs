@@ -4,6 +4,7 @@ use super::life::{Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Resta
 use super::options::OptionSetting;
 use super::values::{Located, Rate, Template};
 use crate::handoff::Dialect;
+use crate::launch_spec::LaunchSpec;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -379,28 +380,19 @@ pub struct Worker {
     pub group: Option<Located<String>>,
     /// Supplementary groups; the user's own unless given.
     pub supplementary_groups: Option<Vec<Located<String>>>,
-    /// Folder to run in.
-    pub working_directory: Option<Located<Template>>,
     /// A folder of its own below /run, relative to that.
     pub runtime_directory: Option<Located<PathBuf>>,
     /// Its permission bits.
     pub runtime_directory_mode: u32,
     /// Whether it stays when the worker stops.
     pub runtime_directory_preserve: bool,
-    /// The file mode creation mask (umask(2)).
-    pub umask: Option<u32>,
     /// Variables to set, in order.
     pub environment: Vec<(String, Located<Template>)>,
     /// Files of variables, in order; `environment` wins over them.
     pub environment_files: Vec<EnvironmentFile>,
-    /// Resource limits (setrlimit(2)).
-    pub limits: Vec<Located<Limit>>,
-    /// -20 to 19 (setpriority(2)).
-    pub nice: Option<Located<i32>>,
-    /// Whether SIGPIPE is ignored.
-    pub ignore_sigpipe: bool,
-    /// -1000 to 1000 (proc_pid_oom_score_adj(5)).
-    pub oom_score_adjust: Option<Located<i32>>,
+    /// The settings of its process, but for whom it runs as.
+    #[serde(flatten)]
+    pub launch: LaunchSpec<Located<Template>>,
     /// Where standard output and error go.
     pub output: Output,
     /// When to start again.
@@ -490,59 +482,6 @@ pub struct EnvironmentFile {
     pub path: Located<PathBuf>,
     /// Written with a leading `-`: no error when it does not exist.
     pub optional: bool,
-}
-
-/// One resource limit, soft and hard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limit {
-    /// Which.
-    pub resource: Resource,
-    /// `None` is unlimited.
-    pub soft: Option<u64>,
-    /// `None` is unlimited.
-    pub hard: Option<u64>,
-}
-
-macro_rules! resources {
-    ($($name:ident = $key:literal, $constant:ident;)*) => {
-        /// A resource of setrlimit(2), named as there in lower case without `RLIMIT_`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "lowercase")]
-        #[allow(missing_docs)]
-        pub enum Resource { $($name,)* }
-
-        impl Resource {
-            /// Every resource.
-            pub const ALL: &'static [Resource] = &[$(Resource::$name,)*];
-            /// Its key under `limits:`.
-            pub const fn key(self) -> &'static str {
-                match self { $(Resource::$name => $key,)* }
-            }
-            /// The number that setrlimit(2) takes.
-            pub const fn number(self) -> u32 {
-                match self { $(Resource::$name => nix::libc::$constant as u32,)* }
-            }
-        }
-    };
-}
-
-resources! {
-    As = "as", RLIMIT_AS;
-    Core = "core", RLIMIT_CORE;
-    Cpu = "cpu", RLIMIT_CPU;
-    Data = "data", RLIMIT_DATA;
-    Fsize = "fsize", RLIMIT_FSIZE;
-    Locks = "locks", RLIMIT_LOCKS;
-    Memlock = "memlock", RLIMIT_MEMLOCK;
-    Msgqueue = "msgqueue", RLIMIT_MSGQUEUE;
-    Nice = "nice", RLIMIT_NICE;
-    Nofile = "nofile", RLIMIT_NOFILE;
-    Nproc = "nproc", RLIMIT_NPROC;
-    Rss = "rss", RLIMIT_RSS;
-    Rtprio = "rtprio", RLIMIT_RTPRIO;
-    Rttime = "rttime", RLIMIT_RTTIME;
-    Sigpending = "sigpending", RLIMIT_SIGPENDING;
-    Stack = "stack", RLIMIT_STACK;
 }
 
 /// Where standard output and error of a worker go.

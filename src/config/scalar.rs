@@ -3,8 +3,8 @@
 //! Everything is read from the text as it was written, so that `0660` means what it looks like.
 
 use super::complaint::Complaint;
-use super::model::{Limit, Resource};
 use super::values::Rate;
+use crate::launch_spec::{Limit, Resource};
 use crate::report::{Kind, did_you_mean};
 use nix::sys::signal::Signal;
 use std::time::Duration;

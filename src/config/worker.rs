@@ -10,12 +10,13 @@ use super::draft::{DraftWorker, Field};
 use super::keys;
 use super::life::{Hooks, Reload, Restart, Rollout};
 use super::lifecycle;
-use super::model::{ConnectionLimits, EnvironmentFile, Limit, Output, Resource, Worker};
+use super::model::{ConnectionLimits, EnvironmentFile, Output, Worker};
 use super::readiness;
 use super::scalar;
 use super::template::Mention;
 use super::values::{Located, Piece, Template};
 use super::yaml::{Content, Node};
+use crate::launch_spec::{LaunchSpec, Limit, Resource};
 use crate::report::{Kind, Place, Report, did_you_mean};
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -56,17 +57,20 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
         user: None,
         group: None,
         supplementary_groups: None,
-        working_directory: None,
         runtime_directory: None,
         runtime_directory_mode: of("runtime_directory_mode", |text| scalar::mode("", text)),
         runtime_directory_preserve: flag("runtime_directory_preserve"),
-        umask: None,
         environment: Vec::new(),
         environment_files: Vec::new(),
-        limits: Vec::new(),
-        nice: None,
-        ignore_sigpipe: flag("ignore_sigpipe"),
-        oom_score_adjust: None,
+        launch: LaunchSpec {
+            credentials: None,
+            limits: Vec::new(),
+            umask: None,
+            nice: None,
+            oom_score_adjust: None,
+            ignore_sigpipe: flag("ignore_sigpipe"),
+            working_directory: None,
+        },
         output: Output::Inherit,
         restart: Restart::default(),
         stop_signal: of("stop_signal", scalar::signal),
@@ -220,14 +224,14 @@ fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut
     {
         let template = read_template(text, node.place, &mut draft.mentions, out);
         out.check(node.place, absolute("working_directory", &template, text));
-        worker.working_directory = Some(Located {
+        worker.launch.working_directory = Some(Located {
             value: template,
             place: node.place,
         });
     }
     runtime_directory(fields, worker, out);
     let umask = fields.read("umask", out, |text| scalar::mode("umask", text));
-    worker.umask = umask.into_set().map(|umask| umask.value);
+    worker.launch.umask = umask.into_set().map(|umask| umask.value);
     if let Some(node) = fields.take("environment") {
         environment(node, worker, &mut draft.mentions, out);
     }
@@ -235,14 +239,14 @@ fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut
         worker.environment_files = environment_files(node, folder, out);
     }
     if let Some(node) = fields.take("limits") {
-        worker.limits = limits(node, out);
+        worker.launch.limits = limits(node, out);
     }
-    worker.nice = small(fields, "nice", -20, 19, out);
-    worker.oom_score_adjust = small(fields, "oom_score_adjust", -1000, 1000, out);
+    worker.launch.nice = small(fields, "nice", -20, 19, out);
+    worker.launch.oom_score_adjust = small(fields, "oom_score_adjust", -1000, 1000, out);
     let ignored = fields.read("ignore_sigpipe", out, |text| {
         scalar::boolean("ignore_sigpipe", text)
     });
-    worker.ignore_sigpipe = ignored.value_or(worker.ignore_sigpipe);
+    worker.launch.ignore_sigpipe = ignored.value_or(worker.launch.ignore_sigpipe);
     if let Some(node) = fields.take("output") {
         worker.output = output(node, &mut draft.mentions, out);
     }
@@ -288,7 +292,9 @@ fn runtime_dir_fits(worker: &Worker, out: &mut Out) {
     }
     let command = worker.command.iter().chain(&worker.argv0);
     let variables = worker.environment.iter().map(|(_, value)| value);
-    let written = command.chain(variables).chain(&worker.working_directory);
+    let written = command
+        .chain(variables)
+        .chain(&worker.launch.working_directory);
     let written = written.map(|template| (&template.value, template.place));
     let hooks = &worker.hooks;
     let reload = match &worker.reload {
@@ -316,21 +322,11 @@ fn runtime_dir_fits(worker: &Worker, out: &mut Out) {
     }
 }
 
-fn small(
-    fields: &mut Fields,
-    key: &'static str,
-    min: i32,
-    max: i32,
-    out: &mut Out,
-) -> Option<Located<i32>> {
+fn small(fields: &mut Fields, key: &'static str, min: i32, max: i32, out: &mut Out) -> Option<i32> {
     let number = fields.read(key, out, |text| {
         scalar::integer(key, text, i64::from(min), i64::from(max))
     });
-    let number = number.into_set()?;
-    Some(Located {
-        value: i32::try_from(number.value).ok()?, // The bounds are i32.
-        place: number.place,
-    })
+    i32::try_from(number.into_set()?.value).ok() // The bounds are i32.
 }
 
 fn absolute(key: &str, template: &Template, text: &str) -> Result<(), Complaint> {
@@ -393,7 +389,7 @@ fn environment_files(node: &Node, folder: &Path, out: &mut Out) -> Vec<Environme
     files
 }
 
-fn limits(node: &Node, out: &mut Out) -> Vec<Located<Limit>> {
+fn limits(node: &Node, out: &mut Out) -> Vec<Limit> {
     let mut limits = Vec::new();
     for entry in entries(node, "`limits`", out).unwrap_or_default() {
         let known = Resource::ALL
@@ -412,10 +408,7 @@ fn limits(node: &Node, out: &mut Out) -> Vec<Located<Limit>> {
         let Some(text) = text(entry.value, entry.name, out) else {
             continue;
         };
-        if let Some(value) = out.check(entry.value.place, scalar::limit(*resource, text)) {
-            let place = entry.value.place;
-            limits.push(Located { value, place });
-        }
+        limits.extend(out.check(entry.value.place, scalar::limit(*resource, text)));
     }
     limits
 }

@@ -2,10 +2,11 @@
 
 use crate::config::options::OptionSetting;
 use crate::config::{
-    ConnectionLimits, Endpoint, Hook, Hooks, KillMode, Limit, Multicast, NotifyAccess, OnFailure,
-    Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
+    ConnectionLimits, Endpoint, Hook, Hooks, KillMode, Multicast, NotifyAccess, OnFailure, Output,
+    Piece, Presence, Rate, Ready, Restart, Rollout, Template,
 };
 use crate::handoff::Dialect;
+use crate::launch_spec::LaunchSpec;
 use crate::report::Place;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -71,7 +72,7 @@ impl Plan {
         let templates = worker.command.iter().chain(environment);
         let templates = templates
             .chain(&worker.argv0)
-            .chain(&worker.working_directory);
+            .chain(&worker.launch.working_directory);
         let templates = templates.chain(output);
         let pieces = templates.flat_map(|template| &template.pieces);
         let names: BTreeSet<&str> = pieces.filter_map(Piece::listener).collect();
@@ -168,22 +169,10 @@ pub struct WorkerPlan {
     pub handoff: &'static Dialect,
     /// The whole environment but for the handoff's variables, in order, each name once.
     pub environment: Vec<(String, Template)>,
-    /// Folder to run in; `None` is listend's own.
-    pub working_directory: Option<Template>,
     /// A folder of its own.
     pub runtime_directory: Option<RuntimeDirectory>,
-    /// Whom to run as; `None` changes nothing.
-    pub credentials: Option<Credentials>,
-    /// umask(2); `None` is listend's own.
-    pub umask: Option<u32>,
-    /// setrlimit(2).
-    pub limits: Vec<Limit>,
-    /// setpriority(2).
-    pub nice: Option<i32>,
-    /// /proc/self/oom_score_adj.
-    pub oom_score_adjust: Option<i32>,
-    /// Whether SIGPIPE is ignored.
-    pub ignore_sigpipe: bool,
+    /// The settings of its process.
+    pub launch: LaunchSpec<Template>,
     /// Where standard output and error go.
     pub output: crate::config::Output,
     /// Who may tell about it (sd_notify(3)); `None` is nobody.
@@ -216,19 +205,6 @@ impl RuntimeDirectory {
     pub fn path(&self) -> PathBuf {
         self.base.join(&self.name)
     }
-}
-
-/// Whom a worker runs as.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Credentials {
-    /// Real, effective and saved user id; `None` leaves them.
-    pub uid: Option<u32>,
-    /// Real, effective and saved group id; `None` leaves them.
-    pub gid: Option<u32>,
-    /// Supplementary groups; `None` leaves them.
-    pub groups: Option<Vec<u32>>,
-    /// The user's name as it was written, for messages.
-    pub user: String,
 }
 
 /// How a worker lives, as far as the core decides it.

@@ -2,15 +2,17 @@
 
 use super::environment_file;
 use super::model::{
-    Access, Activation, Credentials, HookTimes, Lifecycle, ListenerId, ListenerPlan, Plan,
-    ReloadBy, RuntimeDirectory, SocketPlan, WorkerPlan,
+    Access, Activation, HookTimes, Lifecycle, ListenerId, ListenerPlan, Plan, ReloadBy,
+    RuntimeDirectory, SocketPlan, WorkerPlan,
 };
 use crate::config::{self, Config, Hook, Hooks, Located, NotifyAccess, Output, Ready, Template};
 use crate::handoff::belongs_to_a_handoff;
 use crate::host::{ExecveLimits, Facts, UserFacts};
+use crate::launch_spec::{Credentials, LaunchSpec, Resource};
 use crate::report::{Kind, Place, Problem, Report, Sources, describe, did_you_mean};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 
 /// Resolves everything that the configuration leaves to this machine. All that is missing is
 /// reported at once; the plan is to be used only if the report has no errors.
@@ -156,6 +158,8 @@ impl Resolver<'_> {
             .collect();
         let taken = listeners.iter().filter_map(|id| known.get(id.0 as usize));
         let (activation, instances) = activation(worker, taken);
+        let bare = |text: &Located<Template>| Ok::<_, Infallible>(text.value.clone());
+        let Ok(launch) = worker.launch.try_map(bare);
         WorkerPlan {
             name: worker.name.value.clone(),
             place: worker.name.place,
@@ -168,17 +172,11 @@ impl Resolver<'_> {
             listeners,
             handoff: worker.handoff.value,
             environment,
-            working_directory: worker
-                .working_directory
-                .as_ref()
-                .map(|folder| folder.value.clone()),
             runtime_directory,
-            credentials,
-            umask: worker.umask,
-            limits: worker.limits.iter().map(|limit| limit.value).collect(),
-            nice: worker.nice.as_ref().map(|nice| nice.value),
-            oom_score_adjust: worker.oom_score_adjust.as_ref().map(|score| score.value),
-            ignore_sigpipe: worker.ignore_sigpipe,
+            launch: LaunchSpec {
+                credentials,
+                ..launch
+            },
             output: worker.output.clone(),
             notify_access: notify_access(worker),
             fd_store: worker.fd_store,
@@ -410,8 +408,8 @@ impl Resolver<'_> {
                 add(message, place.unwrap_or(worker.name.place));
             }
         }
-        let stack = worker.limits.iter().map(|limit| &limit.value);
-        let mut stack = stack.filter(|limit| limit.resource == config::Resource::Stack);
+        let stack = worker.launch.limits.iter();
+        let mut stack = stack.filter(|limit| limit.resource == Resource::Stack);
         let stack = stack
             .next_back()
             .map_or(limits.stack, |limit| limit.soft.unwrap_or(u64::MAX));

@@ -1,10 +1,11 @@
 //! Short values in the notation of the configuration, for lines that say old → new.
 
-use super::model::{Credentials, RuntimeDirectory};
+use super::model::RuntimeDirectory;
 use crate::config::{
-    KillMode, Limit, NotifyAccess, OnFailure, Order, Output, Overflow, Rate, Resource,
-    RestartPolicy, Success, Template, signal_name,
+    KillMode, NotifyAccess, OnFailure, Order, Output, Overflow, Rate, RestartPolicy, Success,
+    Template, signal_name,
 };
+use crate::launch_spec::{Credentials, Limit, Resource};
 use std::time::Duration;
 
 /// `key old → new` where the two differ.

@@ -7,6 +7,7 @@ use super::values::{self, changed, changed_text, duration, or};
 use crate::config::{
     ConnectionLimits, Hook, Hooks, Ready, Restart, Rollout, Template, signal_name,
 };
+use crate::launch_spec::LaunchSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -102,14 +103,8 @@ impl WorkerDiff {
             listeners: _,
             handoff,
             environment,
-            working_directory,
+            launch,
             runtime_directory,
-            credentials,
-            umask,
-            limits,
-            nice,
-            oom_score_adjust,
-            ignore_sigpipe,
             output,
             notify_access,
             fd_store,
@@ -132,13 +127,7 @@ impl WorkerDiff {
         self.program.extend(first.into_iter().flatten());
         self.program
             .extend(environment_diff(&before.environment, environment));
-        let other = changed_text(
-            "working_directory",
-            &before.working_directory,
-            working_directory,
-            or("listend's own", Template::to_string),
-        );
-        self.program.extend(other);
+        self.program.extend(launch_diff(&before.launch, launch));
         let other = changed(
             "runtime_directory",
             &before.runtime_directory,
@@ -146,9 +135,6 @@ impl WorkerDiff {
             or("none", values::runtime_directory),
         );
         self.program.extend(other);
-        let (old, new) = (before.credentials.as_ref(), credentials.as_ref());
-        self.program.extend(values::credentials(old, new));
-        self.program.extend(values::limits(&before.limits, limits));
         let other = changed_text("output", &before.output, output, values::output);
         self.program.extend(other);
         let other = changed(
@@ -158,26 +144,8 @@ impl WorkerDiff {
             or("none", values::notify_access),
         );
         self.program.extend(other);
-        let octal = |mask: &u32| format!("{mask:04o}");
-        let number = or("the default", i32::to_string);
-        let short = [
-            changed("umask", &before.umask, umask, or("the default", octal)),
-            changed("nice", &before.nice, nice, &number),
-            changed(
-                "oom_score_adjust",
-                &before.oom_score_adjust,
-                oom_score_adjust,
-                &number,
-            ),
-            changed(
-                "ignore_sigpipe",
-                &before.ignore_sigpipe,
-                ignore_sigpipe,
-                bool::to_string,
-            ),
-            changed("fd_store", &before.fd_store, fd_store, u32::to_string),
-        ];
-        self.program.extend(short.into_iter().flatten());
+        let other = changed("fd_store", &before.fd_store, fd_store, u32::to_string);
+        self.program.extend(other);
     }
 
     /// What is run around an instance is part of its definition; how long that may take is not.
@@ -275,6 +243,49 @@ impl WorkerDiff {
         );
         self.lifecycle.extend(other);
     }
+}
+
+fn launch_diff(
+    before: &LaunchSpec<Template>,
+    after: &LaunchSpec<Template>,
+) -> impl Iterator<Item = String> {
+    let LaunchSpec {
+        credentials,
+        limits,
+        umask,
+        nice,
+        oom_score_adjust,
+        ignore_sigpipe,
+        working_directory,
+    } = after;
+    let octal = |mask: &u32| format!("{mask:04o}");
+    let number = or("the default", i32::to_string);
+    let folder = or("listend's own", Template::to_string);
+    let parts = [
+        changed("umask", &before.umask, umask, or("the default", octal)),
+        changed("nice", &before.nice, nice, &number),
+        changed(
+            "oom_score_adjust",
+            &before.oom_score_adjust,
+            oom_score_adjust,
+            &number,
+        ),
+        changed(
+            "ignore_sigpipe",
+            &before.ignore_sigpipe,
+            ignore_sigpipe,
+            bool::to_string,
+        ),
+        changed_text(
+            "working_directory",
+            &before.working_directory,
+            working_directory,
+            folder,
+        ),
+    ];
+    values::credentials(before.credentials.as_ref(), credentials.as_ref())
+        .chain(values::limits(&before.limits, limits))
+        .chain(parts.into_iter().flatten())
 }
 
 fn restart_diff(before: &Restart, after: &Restart) -> impl Iterator<Item = String> {

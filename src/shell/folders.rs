@@ -54,7 +54,7 @@ impl Shell {
         let Some(directory) = &plan.runtime_directory else {
             return Ok(());
         };
-        let credentials = plan.credentials.as_ref();
+        let credentials = plan.launch.credentials.as_ref();
         let uid = credentials.and_then(|credentials| credentials.uid);
         let gid = credentials.and_then(|credentials| credentials.gid);
         let made = make(directory, uid.map(Uid::from_raw), gid.map(Gid::from_raw));

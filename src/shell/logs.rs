@@ -233,7 +233,7 @@ impl Logs {
                 let Some(path) = file else {
                     return Ok(None);
                 };
-                let user = worker.credentials.as_ref().and_then(|one| one.uid);
+                let user = worker.launch.credentials.as_ref().and_then(|one| one.uid);
                 return match self.open_file(&path, user) {
                     Ok(None) => self.pipe(epoll, process, instance, Sink::File(path)),
                     Ok(Some(handle)) => Ok(Some(Outlet {

@@ -68,7 +68,7 @@ impl Shell {
                     Task::Program => plan.notify_access,
                     Task::Hook(_) => None,
                 };
-                let uid = plan.credentials.as_ref().and_then(|known| known.uid);
+                let uid = plan.launch.credentials.as_ref().and_then(|known| known.uid);
                 let uid = uid.unwrap_or_else(|| geteuid().as_raw());
                 let process = Process {
                     pid: launched.pid,

@@ -215,7 +215,7 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
         // Dispositions first, while all signals are blocked: a handler of the parent that ran here
         // would write into the parent's pipe.
         default_dispositions(prepared.signals);
-        if prepared.ignore_sigpipe {
+        if prepared.spec.ignore_sigpipe {
             /// As in [`default_dispositions`]; the handler is the first member.
             const IGNORE: [u64; 8] = [libc::SIG_IGN as u64, 0, 0, 0, 0, 0, 0, 0];
             let (signal, ignore) = (libc::SIGPIPE as usize, IGNORE.as_ptr() as usize);
@@ -227,42 +227,53 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
         attempt!(Stage::Session, call(libc::SYS_setsid, 0, 0, 0, 0));
         attempt!(Stage::Output, standard_streams(prepared));
         attempt!(Stage::Descriptors, place_descriptors(prepared));
-        if let Some(score) = &prepared.oom_score_adjust {
+        if let Some(score) = prepared.spec.oom_score_adjust {
+            let mut text = [b'-'; 21];
+            let [_, digits @ ..] = &mut text;
+            let length = write_decimal(digits, score.unsigned_abs().into());
+            let sign = usize::from(score >= 0);
             attempt!(
                 Stage::OomScore,
-                write_file(c"/proc/self/oom_score_adj", score)
+                write_file(
+                    c"/proc/self/oom_score_adj",
+                    text.get(sign..=length).unwrap_or_default()
+                )
             );
         }
         fill_slots(prepared);
         // Nothing is opened below here: the child still has every descriptor of the parent, which
         // may be more than the worker's RLIMIT_NOFILE allows.
-        for (index, (resource, soft, hard)) in prepared.limits.iter().enumerate() {
+        for (index, limit) in prepared.spec.limits.iter().enumerate() {
             // The layout of prlimit64(2): two 64-bit numbers on every architecture.
-            let value = [*soft, *hard];
-            let (resource, value) = (*resource as usize, value.as_ptr() as usize);
+            let value = [limit.soft, limit.hard].map(|value| value.unwrap_or(u64::MAX));
+            let resource = limit.resource.number() as usize;
+            let value = value.as_ptr() as usize;
             attempt!(
                 Stage::Limits,
                 index as u16,
                 call(libc::SYS_prlimit64, 0, resource, value, 0)
             );
         }
-        if let Some(nice) = prepared.nice {
+        if let Some(nice) = prepared.spec.nice {
             let which = libc::PRIO_PROCESS as usize;
             attempt!(
                 Stage::Nice,
                 call(libc::SYS_setpriority, which, 0, nice as isize as usize, 0)
             );
         }
-        if let Some(groups) = &prepared.groups {
+        let credentials = prepared.spec.credentials.as_ref();
+        if let Some(groups) = credentials.and_then(|known| known.groups.as_ref()) {
             let (length, groups) = (groups.len(), groups.as_ptr() as usize);
             attempt!(Stage::Groups, call(SYS_SETGROUPS, length, groups, 0, 0));
         }
-        let other_user = prepared.uid.is_some();
+        let uid = credentials.and_then(|known| known.uid);
+        let other_user = uid.is_some();
         attempt!(Stage::Keyring, own_session_keyring(other_user));
-        if let Some(gid) = prepared.gid.map(|gid| gid as usize) {
+        if let Some(gid) = credentials.and_then(|known| known.gid) {
+            let gid = gid as usize;
             attempt!(Stage::Group, call(SYS_SETRESGID, gid, gid, gid, 0));
         }
-        if let Some(uid) = prepared.uid.map(|uid| uid as usize) {
+        if let Some(uid) = uid.map(|uid| uid as usize) {
             attempt!(Stage::User, call(SYS_SETRESUID, uid, uid, uid, 0));
             // Another one, which belongs to this user and counts as its. Where there is no room for it
             // (keyrings(7): 200 keys a user), the one of before will do: that is empty, too.
@@ -271,14 +282,14 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
         attempt!(Stage::Capabilities, give_up_capabilities());
         // After the user is set, so that a folder which that user may not enter is an error here
         // and not a surprise later.
-        if let Some(folder) = &prepared.working_directory {
+        if let Some(folder) = &prepared.spec.working_directory {
             let folder = folder.as_ptr() as usize;
             attempt!(
                 Stage::WorkingDirectory,
                 call(libc::SYS_chdir, folder, 0, 0, 0)
             );
         }
-        if let Some(mask) = prepared.umask {
+        if let Some(mask) = prepared.spec.umask {
             call(libc::SYS_umask, mask as usize, 0, 0, 0);
         }
         attempt!(Stage::Signals, unblock_all_signals());
@@ -527,7 +538,7 @@ unsafe fn fill_slots(prepared: &mut Prepared) {
         let pid = call(libc::SYS_getpid, 0, 0, 0, 0) as usize;
         let mut written = 0;
         while let Some(digits) = prepared.environment.slot_mut(EnvSlot::OwnPid, written) {
-            write_decimal(digits, pid as u64);
+            _ = write_decimal(digits, pid as u64);
             written += 1;
         }
         let Some(digits) = prepared.environment.slot_mut(EnvSlot::OwnPidfdInode, 0) else {
@@ -539,7 +550,7 @@ unsafe fn fill_slots(prepared: &mut Prepared) {
             call(libc::SYS_close, pidfd as usize, 0, 0, 0);
         }
         match inode {
-            Some(inode) => write_decimal(digits, inode),
+            Some(inode) => _ = write_decimal(digits, inode),
             // Better none than a wrong one: libsystemd refuses all descriptors then.
             None => prepared.environment.drop_last(),
         }
@@ -557,8 +568,8 @@ unsafe fn inode(fd: isize) -> Option<u64> {
     }
 }
 
-/// Decimal digits without allocation. The slot has room for the longest u64 and its NUL.
-fn write_decimal(slot: &mut [u8], value: u64) {
+/// Writes decimal digits without allocation; how many. The slot has room for the longest u64 and its NUL.
+fn write_decimal(slot: &mut [u8], value: u64) -> usize {
     let mut length = 1;
     let mut rest = value / 10;
     while rest > 0 {
@@ -571,6 +582,7 @@ fn write_decimal(slot: &mut [u8], value: u64) {
         *digit = b'0' + (value % 10) as u8;
         value /= 10;
     }
+    length
 }
 
 #[cfg(test)]

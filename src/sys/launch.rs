@@ -1,6 +1,7 @@
 //! clone(2) of a prepared worker, and how it tells how its exec went.
 
 use super::child::{self, FdAction, STATUS_LENGTH};
+use crate::launch_spec::LaunchSpec;
 use crate::stage::{LaunchFailure, Stage};
 use nix::libc::{self, c_char, c_int, c_uint, c_void};
 use std::cell::RefCell;
@@ -32,26 +33,10 @@ pub struct Prepared {
     pub unused: Vec<(c_uint, c_uint)>,
     /// Standard output and error; of what goes there too (a connection), it is replaced.
     pub output: Stdio,
-    /// (resource, soft, hard), for setrlimit(2).
-    pub limits: Vec<(u32, u64, u64)>,
-    /// For setpriority(2).
-    pub nice: Option<i32>,
-    /// What is written to /proc/self/oom_score_adj.
-    pub oom_score_adjust: Option<Vec<u8>>,
-    /// For setgroups(2).
-    pub groups: Option<Vec<u32>>,
-    /// For setresgid(2).
-    pub gid: Option<u32>,
-    /// For setresuid(2).
-    pub uid: Option<u32>,
-    /// For chdir(2).
-    pub working_directory: Option<CString>,
-    /// For umask(2).
-    pub umask: Option<u32>,
+    /// Everything else that is set up.
+    pub spec: LaunchSpec<CString>,
     /// The signals whose disposition listend has changed ([`super::changed_signals`]).
     pub signals: u64,
-    /// Whether SIGPIPE is ignored.
-    pub ignore_sigpipe: bool,
 }
 
 impl Prepared {
@@ -390,10 +375,8 @@ pub fn launch(
     plan: impl FnOnce(&[RawFd], &[RawFd], RawFd) -> Vec<FdAction>,
 ) -> io::Result<Launched> {
     let shares = super::raw::BARE
-        && prepared.uid.is_none()
-        && prepared.gid.is_none()
-        && prepared.groups.is_none()
-        && prepared.oom_score_adjust.is_none();
+        && prepared.spec.credentials.is_none()
+        && prepared.spec.oom_score_adjust.is_none();
     let (status, writer, back, many_from) = match tell {
         Tell::ByMemory {
             back,

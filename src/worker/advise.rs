@@ -59,7 +59,7 @@ fn missing_program(worker: &WorkerPlan, command: &[Template]) -> Option<String> 
     let word = command.first()?.as_literal()?;
     let path = worker.environment.iter().find(|(name, _)| name == "PATH");
     let path = path.and_then(|(_, value)| value.as_literal());
-    let folder = match &worker.working_directory {
+    let folder = match &worker.launch.working_directory {
         None => "",
         Some(folder) => match folder.as_literal() {
             Some(folder) => folder,
@@ -78,6 +78,7 @@ fn missing_program(worker: &WorkerPlan, command: &[Template]) -> Option<String> 
 fn missing_folders(worker: &WorkerPlan) -> Vec<Problem> {
     let mut folders = Vec::new();
     if let Some(folder) = worker
+        .launch
         .working_directory
         .as_ref()
         .and_then(Template::as_literal)

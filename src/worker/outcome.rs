@@ -3,7 +3,7 @@
 //! The child reports a stage and an errno; the parent, which may allocate and look around, finds
 //! out what they mean.
 
-use crate::config::Resource;
+use crate::launch_spec::{Limit, Resource};
 use crate::plan::WorkerPlan;
 use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared) -> String {
     let user = Identity::of(worker);
     let program = Path::new(std::ffi::OsStr::from_bytes(prepared.program.as_bytes()));
-    let folder = prepared.working_directory.as_ref();
+    let folder = prepared.spec.working_directory.as_ref();
     let folder = folder.map_or(PathBuf::from("."), |folder| {
         PathBuf::from(std::ffi::OsStr::from_bytes(folder.as_bytes()))
     });
@@ -82,10 +82,8 @@ pub fn explain_fork(errno: i32) -> String {
 }
 
 fn limit_reason(failure: LaunchFailure, prepared: &Prepared) -> String {
-    let limit = prepared.limits.get(usize::from(failure.detail));
-    let key = limit
-        .and_then(|(number, ..)| Resource::ALL.iter().find(|known| known.number() == *number))
-        .map_or("?", |resource| resource.key());
+    let limit = prepared.spec.limits.get(usize::from(failure.detail));
+    let key = limit.map_or("?", |limit| limit.resource.key());
     let why = describe(failure.errno);
     if failure.errno == libc::EPERM {
         return format!(
@@ -98,12 +96,12 @@ fn limit_reason(failure: LaunchFailure, prepared: &Prepared) -> String {
 
 /// A user with too many processes, for the limit on them.
 fn process_limit_reason(prepared: &Prepared, user: &Identity) -> String {
-    let number = Resource::Nproc.number();
-    let own = prepared.limits.iter().find(|(known, ..)| *known == number);
-    let inherited = || getrlimit(nix::sys::resource::Resource::RLIMIT_NPROC).ok();
-    let soft = own
-        .map(|(_, soft, _)| *soft)
-        .or_else(|| Some(inherited()?.0));
+    let is_nproc = |limit: &&Limit| limit.resource == Resource::Nproc;
+    let soft = match prepared.spec.limits.iter().find(is_nproc) {
+        Some(own) => own.soft,
+        None => getrlimit(nix::sys::resource::Resource::RLIMIT_NPROC)
+            .map_or(None, |(soft, _)| Some(soft)),
+    };
     let soft = soft.map_or(String::new(), |soft| format!(" of {soft}"));
     format!(
         "{}: {} has more processes than the limit{soft} on them allows (RLIMIT_NPROC), all that run \
@@ -125,7 +123,7 @@ impl Identity {
         let mut uid = nix::unistd::geteuid().as_raw();
         let mut gids = vec![nix::unistd::getegid().as_raw()];
         let mut name = format!("uid {uid}");
-        if let Some(credentials) = &worker.credentials {
+        if let Some(credentials) = &worker.launch.credentials {
             uid = credentials.uid.unwrap_or(uid);
             gids = credentials.gid.into_iter().chain(gids).take(1).collect();
             gids.extend(credentials.groups.iter().flatten());

@@ -1,9 +1,10 @@
 //! A worker's plan and the bound sockets → everything the child needs, laid out in memory.
 
 use super::{expand, fdmap, program};
-use crate::config::{Endpoint, Hook, Output, Piece, Ready, Resource, SocketRef, Template};
+use crate::config::{Endpoint, Hook, Output, Piece, Ready, SocketRef, Template};
 use crate::connection::Ends;
 use crate::handoff::{self, FdLayout, Stored, Value, connection, notify, systemd};
+use crate::launch_spec::{Limit, Resource};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
 use crate::sys::{CStrings, ContainsNul, EnvSlot, Launched, Prepared, Stdio, Tell};
@@ -86,9 +87,9 @@ pub struct Surroundings {
     pub inode: systemd::PidfdInode,
     /// The signals whose disposition listend has changed ([`crate::sys::changed_signals`]).
     pub signals: u64,
-    /// The open-files limit that listend was started with, soft and hard. It raises its own soft
-    /// limit; programs that use select(2) break when they inherit a high one.
-    pub open_files: (u64, u64),
+    /// The open-files limit that listend was started with. It raises its own soft limit; programs
+    /// that use select(2) break when they inherit a high one.
+    pub open_files: Limit,
 }
 
 /// Why a worker could not even be forked.
@@ -222,7 +223,12 @@ fn lay_out(
         pushed.map_err(|ContainsNul| PrepareError::Nul("the command"))?;
     }
     let around = context.around;
-    let credentials = worker.credentials.as_ref();
+    let folder = |folder: &Template| c_string(context.text(folder), "the working directory");
+    let mut spec = worker.launch.try_map(folder)?;
+    let is_nofile = |limit: &Limit| limit.resource == Resource::Nofile;
+    if !spec.limits.iter().any(is_nofile) {
+        spec.limits.push(around.open_files);
+    }
     Ok(Prepared {
         program: find_program(worker, command, context)?,
         argv,
@@ -239,22 +245,8 @@ fn lay_out(
                 Output::Inherit | Output::Tag | Output::TagJson | Output::Journal | Output::File(_),
             ) => Stdio::Inherit,
         },
-        limits: limits(worker, around),
-        nice: worker.nice,
-        oom_score_adjust: worker
-            .oom_score_adjust
-            .map(|score| score.to_string().into_bytes()),
-        groups: credentials.and_then(|credentials| credentials.groups.clone()),
-        gid: credentials.and_then(|credentials| credentials.gid),
-        uid: credentials.and_then(|credentials| credentials.uid),
-        working_directory: worker
-            .working_directory
-            .as_ref()
-            .map(|folder| c_string(context.text(folder), "the working directory"))
-            .transpose()?,
-        umask: worker.umask,
+        spec,
         signals: around.signals,
-        ignore_sigpipe: worker.ignore_sigpipe,
     })
 }
 
@@ -422,27 +414,6 @@ fn push(block: &mut CStrings, name: &str, value: &[u8]) -> Result<(), PrepareErr
     block
         .push(write)
         .map_err(|ContainsNul| PrepareError::Nul("the environment"))
-}
-
-fn limits(worker: &WorkerPlan, around: &Surroundings) -> Vec<(u32, u64, u64)> {
-    let number = |value: Option<u64>| value.unwrap_or(nix::libc::RLIM_INFINITY);
-    let mut limits: Vec<(u32, u64, u64)> = worker
-        .limits
-        .iter()
-        .map(|limit| {
-            (
-                limit.resource.number(),
-                number(limit.soft),
-                number(limit.hard),
-            )
-        })
-        .collect();
-    let own = |limit: &crate::config::Limit| limit.resource == Resource::Nofile;
-    if !worker.limits.iter().any(own) {
-        let (soft, hard) = around.open_files;
-        limits.push((Resource::Nofile.number(), soft, hard));
-    }
-    limits
 }
 
 /// What the placeholders stand for. Those that name no socket were refused when the configuration

@@ -153,11 +153,11 @@ fn beside(control: &Path, plan: &Plan) -> Option<PathBuf> {
     if !is_text || path.as_os_str().len() > LONGEST_PATH || path == control {
         return None;
     }
-    let has_user = |credentials: &crate::plan::Credentials| credentials.uid.is_some();
+    let has_user = |credentials: &crate::launch_spec::Credentials| credentials.uid.is_some();
     let others = plan
         .workers
         .iter()
-        .any(|worker| worker.credentials.as_ref().is_some_and(has_user));
+        .any(|worker| worker.launch.credentials.as_ref().is_some_and(has_user));
     (!others || can_be_entered(&path)).then_some(path)
 }
 

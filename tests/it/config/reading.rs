@@ -111,13 +111,13 @@ fn values_arrive_as_they_were_meant() {
     assert_eq!(worker.output, Output::Null);
     assert_eq!(worker.stop_timeout, None);
     assert_eq!(worker.supplementary_groups, Some(Vec::new()));
-    assert_eq!(worker.umask, Some(0o027));
+    assert_eq!(worker.launch.umask, Some(0o027));
     assert_eq!(worker.user.as_ref().unwrap().value, "1000");
     assert_eq!(worker.restart.limit, None);
     let files = &worker.environment_files;
     assert!(files[0].optional && files[0].path.value == Path::new("/etc/listend/a.env"));
     assert!(!files[1].optional && files[1].path.value == Path::new("/b.env"));
-    let limit = worker.limits[0].value;
+    let limit = worker.launch.limits[0];
     assert_eq!((limit.soft, limit.hard), (Some(1024), None));
 }
 

@@ -7,8 +7,9 @@
 
 use crate::harness::{Start, World, client, listend_path, require_tool, skip};
 use listend::config::options::OPTIONS;
-use listend::config::{Resource, SocketKind, keys};
+use listend::config::{SocketKind, keys};
 use listend::handoff::belongs_to_a_handoff;
+use listend::launch_spec::Resource;
 use listend::report::{Kind, Severity};
 use std::collections::BTreeSet;
 use std::fs;

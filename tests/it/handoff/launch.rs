@@ -9,6 +9,7 @@ use listend::config::{
 use listend::connection::{Credentials, End, Ends, Protocol};
 use listend::handoff::systemd::{self, PidfdInode};
 use listend::handoff::{Dialect, Stored, inetd};
+use listend::launch_spec::{LaunchSpec, Limit, Resource};
 use listend::plan::{Activation, Lifecycle, WorkerPlan};
 use listend::report::{FileId, Place};
 use listend::sys::{Prepared, Tell};
@@ -33,7 +34,11 @@ fn surroundings() -> Surroundings {
         listend: "/usr/bin/listend".to_owned(),
         pid: 7,
         inode: PidfdInode::Leave,
-        open_files: (1024, 4096),
+        open_files: Limit {
+            resource: Resource::Nofile,
+            soft: Some(1024),
+            hard: Some(4096),
+        },
     }
 }
 
@@ -64,14 +69,16 @@ fn worker(events: &str, handoff: &'static Dialect, output: Output) -> WorkerPlan
             // A handoff's own word wins, and stands there once.
             ("REMOTE_ADDR".to_owned(), literal("mine")),
         ],
-        working_directory: None,
         runtime_directory: None,
-        credentials: None,
-        umask: None,
-        limits: Vec::new(),
-        nice: None,
-        oom_score_adjust: None,
-        ignore_sigpipe: true,
+        launch: LaunchSpec {
+            credentials: None,
+            limits: Vec::new(),
+            umask: None,
+            nice: None,
+            oom_score_adjust: None,
+            ignore_sigpipe: true,
+            working_directory: None,
+        },
         output,
         notify_access: None,
         fd_store: 0,
@@ -529,7 +536,7 @@ fn a_hook_has_the_worker_s_surroundings_and_none_of_its_descriptors() {
     };
     for main in [Some(4711), None] {
         let report = see_prepared(&systemd::DIALECT, inherit, |worker| {
-            worker.umask = Some(0o027);
+            worker.launch.umask = Some(0o027);
             worker.lifecycle.watchdog = Some(Duration::from_secs(1));
             worker.lifecycle.ready = Ready::Fd(9);
             let mut command = worker.command.clone();
