@@ -748,46 +748,6 @@ fn next_words(next: Next) -> String {
     }
 }
 
-/// `exited with exit status 3`, `killed by SIGSEGV (core dumped)`: behind a name and a colon.
-pub(super) fn status_words(status: ExitStatus) -> String {
-    match status {
-        ExitStatus::Code(-1) => "exited with a status that somebody else collected".to_owned(),
-        ExitStatus::Code(code) => format!("exited with exit status {code}"),
-        ExitStatus::Signal {
-            number,
-            core_dumped,
-        } => {
-            let core = if core_dumped { " (core dumped)" } else { "" };
-            format!("killed by {}{core}", signal_name(number))
-        }
-    }
-}
-
-/// The same behind a subject: `was killed by SIGSEGV`.
-pub(super) fn predicate(status: ExitStatus) -> String {
-    let words = status_words(status);
-    match status {
-        ExitStatus::Code(_) => words,
-        ExitStatus::Signal { .. } => format!("was {words}"),
-    }
-}
-
-/// The exit status, if there is one that is known.
-pub(super) fn exit_code(status: ExitStatus) -> Option<i32> {
-    match status {
-        ExitStatus::Code(-1) | ExitStatus::Signal { .. } => None,
-        ExitStatus::Code(code) => Some(code),
-    }
-}
-
-/// The signal that killed a process, by name.
-pub(super) fn exit_signal(status: ExitStatus) -> Option<String> {
-    match status {
-        ExitStatus::Code(_) => None,
-        ExitStatus::Signal { number, .. } => Some(signal_name(number)),
-    }
-}
-
 /// Two digits that matter: `85 ms`, `1.2 s`, `3 min`, `2.5 h`.
 pub(super) fn duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
@@ -805,9 +765,11 @@ pub(super) fn duration(duration: Duration) -> String {
 }
 
 mod cause;
+mod exit;
 mod origin;
 #[cfg(test)]
 mod tests;
 
 pub(super) use cause::{fault, is_unexplained_kill};
+pub(super) use exit::{exit_code, exit_signal, predicate, status_words};
 pub(super) use origin::{arrival, end};
