@@ -230,7 +230,6 @@ fn netlink_group(call: &str, listener: &ListenerPlan) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Presence;
     use crate::config::options::{OptionSetting, by_key};
     use crate::diagnose::{Interface, Process, Settings};
     use crate::plan::Access;
@@ -253,28 +252,18 @@ mod tests {
     }
 
     fn listener(key: &str, value: OptionValue) -> ListenerPlan {
+        let access = Access {
+            owner: None,
+            group: None,
+            mode: 0o600,
+            directory_mode: 0o755,
+            directory_owner: None,
+            directory_group: None,
+        };
+        let spec = by_key(key).unwrap();
         ListenerPlan {
-            name: "web".to_owned(),
-            sockets: Vec::new(),
-            backlog: 1,
-            access: Access {
-                owner: None,
-                group: None,
-                mode: 0o600,
-                directory_mode: 0o755,
-                directory_owner: None,
-                directory_group: None,
-            },
-            options: vec![OptionSetting {
-                spec: by_key(key).unwrap(),
-                value,
-            }],
-            multicast: Vec::new(),
-            network_namespace: None,
-            symlinks: Vec::new(),
-            remove_on_stop: true,
-            presence: Presence::Required,
-            places: Vec::new(),
+            options: vec![OptionSetting { spec, value }],
+            ..ListenerPlan::new("web".to_owned(), Vec::new(), 1, access)
         }
     }
 

@@ -115,6 +115,28 @@ pub struct ListenerPlan {
 }
 
 impl ListenerPlan {
+    /// One with no more than these, and the default of all else.
+    pub fn new(
+        name: String,
+        sockets: Vec<SocketPlan>,
+        backlog: u32,
+        access: Access,
+    ) -> ListenerPlan {
+        ListenerPlan {
+            name,
+            sockets,
+            backlog,
+            access,
+            options: Vec::new(),
+            multicast: Vec::new(),
+            network_namespace: None,
+            symlinks: Vec::new(),
+            remove_on_stop: true,
+            presence: Presence::default(),
+            places: Vec::new(),
+        }
+    }
+
     /// Where a key was written, if it was.
     pub fn place_of(&self, key: &str) -> Option<Place> {
         let mut places = self.places.iter();

@@ -1,7 +1,7 @@
 //! A unix socket of listend's own that has a path: made, watched, repaired and removed like one of a
 //! listener, so that a stale one is replaced and a live one is not, and its mode is right from its birth.
 
-use crate::config::{Endpoint, Presence, UnixKind, UnixName};
+use crate::config::{Endpoint, UnixKind, UnixName};
 use crate::listener::{self, Adopted, BindError, Bound, BoundSocket, Damage, Purpose, Repair};
 use crate::plan::{Access, ListenerId, ListenerPlan, Plan, SocketPlan};
 use crate::report::{FileId, Place, describe};
@@ -87,14 +87,14 @@ fn plan(name: &str, kind: UnixKind, path: &Path, (group, mode): (Option<u32>, u3
     };
     let path = UnixName::Path(PathBuf::from(path));
     Plan {
-        listeners: vec![ListenerPlan {
-            name: name.to_owned(),
-            sockets: vec![SocketPlan {
+        listeners: vec![ListenerPlan::new(
+            name.to_owned(),
+            vec![SocketPlan {
                 endpoint: Endpoint::Unix { kind, name: path },
                 place: nowhere,
             }],
-            backlog: BACKLOG,
-            access: Access {
+            BACKLOG,
+            Access {
                 owner: None,
                 group,
                 mode,
@@ -102,14 +102,7 @@ fn plan(name: &str, kind: UnixKind, path: &Path, (group, mode): (Option<u32>, u3
                 directory_owner: None,
                 directory_group: None,
             },
-            options: Vec::new(),
-            multicast: Vec::new(),
-            network_namespace: None,
-            symlinks: Vec::new(),
-            remove_on_stop: true,
-            presence: Presence::Required,
-            places: Vec::new(),
-        }],
+        )],
         workers: Vec::new(),
         ..Plan::default()
     }

@@ -114,24 +114,12 @@ pub fn place(line: u32) -> Place {
 
 /// One listener for each list of endpoints: `l0`, `l1` …
 pub fn plan(listeners: &[&[Endpoint]], access: Access) -> Plan {
-    let listener = |(index, endpoints): (usize, &&[Endpoint])| ListenerPlan {
-        name: format!("l{index}"),
-        sockets: endpoints
-            .iter()
-            .map(|endpoint| SocketPlan {
-                endpoint: endpoint.clone(),
-                place: place(index as u32 + 1),
-            })
-            .collect(),
-        backlog: 16,
-        access,
-        options: Vec::new(),
-        multicast: Vec::new(),
-        network_namespace: None,
-        symlinks: Vec::new(),
-        remove_on_stop: true,
-        presence: listend::config::Presence::Required,
-        places: Vec::new(),
+    let listener = |(index, endpoints): (usize, &&[Endpoint])| {
+        let sockets = endpoints.iter().map(|endpoint| SocketPlan {
+            endpoint: endpoint.clone(),
+            place: place(index as u32 + 1),
+        });
+        ListenerPlan::new(format!("l{index}"), sockets.collect(), 16, access)
     };
     Plan {
         listeners: listeners.iter().enumerate().map(listener).collect(),
