@@ -3,18 +3,18 @@
 
 use super::container::{self, Container};
 use super::{DEADLINE, TempDir, listend_path, probe_path, require_tool, skip};
+use nix::fcntl::{Flock, FlockArg};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The exit code of `scripts/package-tools` for what this machine cannot do.
 const CANNOT: i32 = 75;
 
-/// A package in a folder of its own.
+/// A package.
 pub struct Package {
     path: PathBuf,
-    _dir: TempDir,
 }
 
 impl Package {
@@ -41,7 +41,7 @@ pub fn rpm() -> Option<Package> {
 }
 
 fn make(kind: &str, tool: &str, flags: &str) -> Option<Package> {
-    for program in ["make", "strip", "flock"] {
+    for program in ["make", "strip"] {
         require_tool(program)?;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -59,22 +59,59 @@ fn make(kind: &str, tool: &str, flags: &str) -> Option<Package> {
         }
         other => panic!("scripts/package-tools: {other:?}: {said}"),
     }
+    let folder = root.join("target/packages-of-tests");
+    fs::create_dir_all(&folder).expect("create a folder");
+    // Tests run at the same time, and the tree from which packages are made is in one place. All
+    // take the one that the first has made.
+    let lock = fs::File::create(folder.join("lock")).expect("create a file");
+    let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error);
+    let _lock = lock.expect("lock a file");
+    let path = folder.join(format!("listend.{kind}"));
+    let made = fs::metadata(&path).and_then(|package| package.modified());
+    if made.is_ok_and(|made| made > last_change(root)) {
+        return Some(Package { path });
+    }
     let dir = TempDir::new();
-    // The tree from which packages are made is in one place; tests run at the same time.
-    let mut command = Command::new("flock");
-    command.arg(root.join("target/package.lock"));
-    command
-        .args(["make", "--silent", kind, flags])
-        .current_dir(root);
+    let mut command = Command::new("make");
+    command.args(["--silent", kind, flags]).current_dir(root);
     command.arg(format!("LISTEND={}", listend_path().display()));
     command.arg(format!("PACKAGES={}", dir.path().display()));
-    let made = command.output().expect("start flock");
+    let made = command.output().expect("start make");
     assert!(made.status.success(), "make {kind}: {made:?}");
     let entries = fs::read_dir(dir.path()).expect("list the folder");
-    let mut paths = entries.map(|entry| entry.expect("an entry").path());
-    let path = paths.find(|path| path.extension().is_some_and(|is| is == kind));
-    let path = path.unwrap_or_else(|| panic!("make {kind} made no package: {made:?}"));
-    Some(Package { path, _dir: dir })
+    let mut files = entries.map(|entry| entry.expect("an entry").path());
+    let file = files.find(|file| file.extension().is_some_and(|is| is == kind));
+    let file = file.unwrap_or_else(|| panic!("make {kind} made no package: {made:?}"));
+    let unfinished = folder.join("unfinished");
+    fs::copy(file, &unfinished).expect("copy the package");
+    fs::rename(unfinished, &path).expect("rename the package");
+    Some(Package { path })
+}
+
+/// When what a package is made of was last changed: the program under test, and all files of the
+/// checkout but those from which that is built.
+fn last_change(root: &Path) -> SystemTime {
+    fn walk(path: &Path, last: &mut SystemTime) {
+        let entry = fs::symlink_metadata(path).expect("look at a file of the checkout");
+        *last = (*last).max(entry.modified().expect("a time of change"));
+        if entry.is_dir() {
+            for entry in fs::read_dir(path).expect("list a folder of the checkout") {
+                walk(&entry.expect("an entry").path(), last);
+            }
+        }
+    }
+    let program = fs::metadata(listend_path()).and_then(|program| program.modified());
+    let mut last = program.expect("look at the program under test");
+    for entry in fs::read_dir(root).expect("list the checkout") {
+        let entry = entry.expect("an entry");
+        if ![".git", "benches", "src", "target", "tests"]
+            .iter()
+            .any(|name| entry.file_name() == *name)
+        {
+            walk(&entry.path(), &mut last);
+        }
+    }
+    last
 }
 
 /// A booted Debian in which the package is installed, and a probe at `/opt/probe`.
