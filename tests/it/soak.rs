@@ -6,6 +6,7 @@ use crate::harness::load::Load;
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
     Daemon, World, activation, client, descriptors, eventually, free_port, resident_kib,
+    settled_descriptors,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -56,7 +57,10 @@ workers:
         crate::harness::kill(ask(&mut refused), Signal::SIGKILL);
     }
     ask(&mut refused);
-    let before = (descriptors(daemon.pid()), resident_kib(daemon.pid()));
+    let before = (
+        settled_descriptors(daemon.pid()),
+        resident_kib(daemon.pid()),
+    );
     for _ in 0..rounds(5_000) {
         crate::harness::kill(ask(&mut refused), Signal::SIGKILL);
     }
@@ -124,7 +128,10 @@ workers:
     eventually("all have ended", || {
         crate::harness::children(daemon.pid()).is_empty()
     });
-    let before = (descriptors(daemon.pid()), resident_kib(daemon.pid()));
+    let before = (
+        settled_descriptors(daemon.pid()),
+        resident_kib(daemon.pid()),
+    );
     connect(rounds(20_000));
     eventually("as many descriptors as before", || {
         descriptors(daemon.pid()) == before.0
