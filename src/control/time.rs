@@ -1,13 +1,17 @@
 //! Points in time as text: RFC 3339 in UTC, whole seconds.
 
+use jiff::Timestamp;
+
 const DAY: u64 = 86_400;
+
+/// The end of the calendar: nothing later can be written.
+const LAST: &str = "9999-12-30T22:00:00Z";
 
 /// Seconds since 1970 as `2026-01-31T12:00:00Z`.
 pub fn rfc3339(seconds: u64) -> String {
-    let (year, month, day) = civil(seconds / DAY);
-    let rest = seconds % DAY;
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let seconds = i64::try_from(seconds).ok();
+    let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| LAST.to_owned(), |time| time.to_string())
 }
 
 /// How long ago that was, in the two largest units; `now` is in seconds since 1970. `None` for what
@@ -23,59 +27,9 @@ pub(super) fn left(until: &str, now: u64) -> Option<String> {
 
 /// The way back, for exactly this shape.
 pub(super) fn parse(text: &str) -> Option<u64> {
-    let bytes: &[u8; 20] = text.as_bytes().try_into().ok()?;
-    let is_shape = |index: usize, byte: u8| match index {
-        4 | 7 => byte == b'-',
-        10 => byte == b'T',
-        13 | 16 => byte == b':',
-        19 => byte == b'Z',
-        _ => byte.is_ascii_digit(),
-    };
-    if !bytes
-        .iter()
-        .enumerate()
-        .all(|(at, byte)| is_shape(at, *byte))
-    {
-        return None;
-    }
-    // All are digits, so every part is a number, and every cut is between two characters.
-    let part = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
-    let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
-    let (hour, minute, second) = (part(11, 13)?, part(14, 16)?, part(17, 19)?);
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    (hour < 24 && minute < 60 && second < 60)
-        .then(|| days(year, month, day) * DAY + hour * 3600 + minute * 60 + second)
-}
-
-// Years that begin in March have the leap day at their end, so that the days before a month do not
-// depend on the year: five months of 153 days each. 719,468 days lie between the first of March of
-// the year 0 and 1970; 146,097 are four hundred years.
-
-/// Year, month and day of a day since 1970.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-/// Days since 1970; the year is not before.
-fn days(year: u64, month: u64, day: u64) -> u64 {
-    let year = year - u64::from(month <= 2);
-    let (era, year_of_era) = (year / 400, year % 400);
-    let from_march = (month + 9) % 12;
-    let of_year = (153 * from_march + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year - 719_468
+    let time = text.parse::<Timestamp>().ok()?;
+    let seconds = u64::try_from(time.as_second()).ok()?;
+    (rfc3339(seconds) == text).then_some(seconds)
 }
 
 /// A duration in two units at most, for people: `12s`, `3m 4s`, `5h 6m`, `7d 8h`.
@@ -110,11 +64,11 @@ mod tests {
     }
 
     #[test]
-    fn every_day_of_four_hundred_years_comes_back() {
-        for day in 0..146_097 {
-            let (year, month, of_month) = civil(day);
-            assert_eq!(days(year, month, of_month), day);
+    fn no_number_of_seconds_is_beyond_the_calendar() {
+        for seconds in [253_402_207_200, 253_402_207_201, u64::MAX] {
+            assert_eq!(rfc3339(seconds), LAST);
         }
+        assert_eq!(parse(LAST), Some(253_402_207_200));
     }
 
     #[test]
@@ -127,6 +81,9 @@ mod tests {
             "2026-13-01T00:00:00Z",
             "2026-00-01T00:00:00Z",
             "2026-01-01T24:00:00Z",
+            "2026-02-30T00:00:00Z",
+            "2026-01-01T00:00:00.5Z",
+            "2026-01-01T01:00:00+01:00",
             "1969-12-31T23:59:59Z",
             "+026-01-01T00:00:00Z",
             "2026-01-01T00:00:0\u{e9}",

@@ -1,69 +1,10 @@
-//! How wide a text is on a terminal, and how it is cut to fit.
-//!
-//! Names in paths may be in any script. The ranges are those that terminals agree on: the wide and
-//! fullwidth blocks of Unicode's EastAsianWidth.txt, and combining marks. A rare character that is
-//! judged wrongly shifts one line of a table by one column.
+//! How a text is made fit for a terminal, and cut to its width.
 
-use std::ops::RangeInclusive;
-
-/// Two columns each.
-const WIDE: [RangeInclusive<u32>; 17] = [
-    0x1100..=0x115F,
-    0x2329..=0x232A,
-    0x2E80..=0x303E,
-    0x3041..=0x33FF,
-    0x3400..=0x4DBF,
-    0x4E00..=0x9FFF,
-    0xA000..=0xA4CF,
-    0xA960..=0xA97C,
-    0xAC00..=0xD7A3,
-    0xF900..=0xFAFF,
-    0xFE10..=0xFE19,
-    0xFE30..=0xFE6F,
-    0xFF01..=0xFF60,
-    0xFFE0..=0xFFE6,
-    0x1F300..=0x1F64F,
-    0x1F680..=0x1FAFF,
-    0x20000..=0x3FFFD,
-];
-
-/// No column of their own.
-const COMBINING: [RangeInclusive<u32>; 16] = [
-    0x0300..=0x036F,
-    0x0483..=0x0489,
-    0x0591..=0x05BD,
-    0x0610..=0x061A,
-    0x064B..=0x065F,
-    0x0941..=0x0948,
-    0x0E34..=0x0E3A,
-    0x0E47..=0x0E4E,
-    0x1AB0..=0x1AFF,
-    0x1DC0..=0x1DFF,
-    0x200B..=0x200F,
-    0x202A..=0x202E,
-    0x2060..=0x2064,
-    0x20D0..=0x20FF,
-    0xFE00..=0xFE0F,
-    0xFE20..=0xFE2F,
-];
-
-fn of_char(c: char) -> usize {
-    let code = u32::from(c);
-    let is_in = |ranges: &[RangeInclusive<u32>]| ranges.iter().any(|range| range.contains(&code));
-    if code < 0x300 {
-        1
-    } else if is_in(&COMBINING) {
-        0
-    } else if is_in(&WIDE) {
-        2
-    } else {
-        1
-    }
-}
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// In columns.
 pub fn width(text: &str) -> usize {
-    text.chars().map(of_char).sum()
+    UnicodeWidthStr::width(text)
 }
 
 /// Without what would move the cursor, or turn the direction of writing: a path may hold anything.
@@ -102,7 +43,7 @@ pub fn cut_end(text: &str, columns: usize) -> String {
 fn take(chars: impl Iterator<Item = char>, columns: usize) -> Vec<char> {
     let mut used = 0;
     let fits = |c: &char| {
-        used += of_char(*c);
+        used += c.width().unwrap_or(1);
         used <= columns
     };
     chars.take_while(fits).collect()
