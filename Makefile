@@ -1,18 +1,19 @@
 # make            build the release binary
-# make test       everything that has to pass: checks, tests, documentation (CI runs this)
-# make test-all   the same, and the long runs
-# make install    everything in its place: DESTDIR, PREFIX, SYSCONFDIR, UNITDIR … see below
-# make uninstall  the same away again, but for the configuration
-# make deb, rpm   packages, in target/packages
-# make bench      the numbers of docs/performance.md, as ratios measured in one run
-# make setup      install what the tests use: Debian packages when root, Python packages under target/
+# make test       everything that must pass: checks, tests, documentation (CI runs this)
+# make test-all   the same, and the long-running tests
+# make install    install everything: DESTDIR, PREFIX, SYSCONFDIR, UNITDIR … see below
+# make uninstall  remove it again, except for the configuration
+# make deb, rpm   build packages in target/packages
+# make deny       check the dependencies with cargo-deny (part of make test)
+# make bench      measure the numbers of docs/performance.md
+# make setup      install what the tests need: Debian packages as root, Python packages under target/
 
 CARGO ?= cargo
 export RUSTDOCFLAGS = -D warnings
-# Tests that cannot run here say so, and append a line to this file.
+# Tests that cannot run on this machine append a line to this file.
 export LISTEND_TEST_SKIPS = $(CURDIR)/target/skipped-tests.txt
 
-# CI tries a test that failed again, and reports it as flaky.
+# CI retries a failed test, and reports it as flaky if it then passes.
 NEXTEST_FLAGS = $(if $(CI),--profile ci)
 
 MAN_PAGES = $(wildcard man/*.[1-8])
@@ -20,7 +21,7 @@ MAN_PAGES = $(wildcard man/*.[1-8])
 .PHONY: all setup test test-all check fmt clippy deny doc man unit bench clean
 .PHONY: install install-openrc install-runit install-s6 uninstall stage dist deb rpm rpm-tool
 
-# Where things go. Everything is put below DESTDIR, if there is one.
+# Installation directories, below DESTDIR if it is set.
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 BINDIR ?= $(PREFIX)/bin
@@ -39,8 +40,8 @@ OPENRCCONFDIR ?= $(SYSCONFDIR)/conf.d
 RUNITDIR ?= $(SYSCONFDIR)/sv
 S6DIR ?= $(SYSCONFDIR)/s6/sv
 
-# The program that is installed, and the one that says what the completions are: where listend is
-# built for another machine, the latter has to be one that runs on this.
+# The program to install, and the one that prints the completions: when listend is cross-compiled, the
+# latter must be able to run on this machine.
 LISTEND ?= target/release/listend
 NATIVE_LISTEND ?= $(LISTEND)
 
@@ -74,11 +75,11 @@ deny:
 		fi; \
 	fi
 
-# nextest runs each test in a process of its own, which is what tests of signals and umask want;
-# it does not run documentation tests.
+# nextest runs each test in its own process, as tests of signals and umask need; it does not run
+# documentation tests.
 unit:
 	@mkdir -p target && : > $(LISTEND_TEST_SKIPS)
-	@# What was skipped is told of a run that failed, too.
+	@# Skipped tests are listed even if the run fails.
 	@status=0; set -x; \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) test --doc && $(CARGO) nextest run --no-fail-fast $(NEXTEST_FLAGS) || status=$$?; \
@@ -99,7 +100,7 @@ man:
 		echo "skipped: mandoc is not installed, the man pages were not checked"; \
 	fi
 
-# Before the tests, which use it only where it is there already.
+# Before the tests, which use it only if it is already installed.
 rpm-tool:
 	-sh scripts/package-tools cargo-generate-rpm
 
@@ -114,13 +115,13 @@ bench:
 clean:
 	$(CARGO) clean
 
-# What is written in the units and scripts for a system's own package, put right for this place.
+# Adapts the paths in units and scripts, which are those of a system package, to this installation.
 PLACES = sed -e 's|/usr/bin/listend|$(BINDIR)/listend|g' -e 's|/etc/listend|$(SYSCONFDIR)/listend|g' \
 	-e 's|/usr/share/listend|$(DATADIR)|g'
 # $(call place,MODE,FROM,TO)
 place = install -d $(dir $(DESTDIR)$(3)) && $(PLACES) $(2) >$(DESTDIR)$(3) && chmod $(1) $(DESTDIR)$(3)
 
-# Builds nothing, so that root need not run cargo: `make && sudo make install`.
+# Builds nothing, so that root does not run cargo: `make && sudo make install`.
 install:
 	@test -x $(LISTEND) || { echo '$(LISTEND) is not there: run `make` first' >&2; exit 1; }
 	install -d $(DESTDIR)$(BINDIR)
@@ -145,13 +146,13 @@ install:
 	install -m 644 examples/*.yaml $(DESTDIR)$(DOCDIR)/examples
 	install -d $(DESTDIR)$(DATADIR)
 	install -m 644 units/hardened.conf units/examples/* $(DESTDIR)$(DATADIR)
-	@# Packages have no empty folders, so there is something in it.
+	@# Packages cannot contain empty directories, so it has a README.
 	$(call place,644,packaging/conf.d.README,$(SYSCONFDIR)/listend/conf.d/README)
-	@# What somebody has written is never replaced.
+	@# An existing configuration is never replaced.
 	test -e $(DESTDIR)$(SYSCONFDIR)/listend/listend.yaml || \
 		install -m 644 packaging/listend.yaml $(DESTDIR)$(SYSCONFDIR)/listend/listend.yaml
 
-# For machines without systemd; each beside `make install`.
+# For machines without systemd; each in addition to `make install`.
 install-openrc:
 	$(call place,755,packaging/openrc/listend.initd,$(OPENRCDIR)/listend)
 	test -e $(DESTDIR)$(OPENRCCONFDIR)/listend || \
@@ -167,7 +168,7 @@ install-s6:
 	$(call place,755,packaging/s6/listend/finish,$(S6DIR)/listend/finish)
 	$(call place,644,packaging/s6/listend/timeout-kill,$(S6DIR)/listend/timeout-kill)
 
-# The configuration stays, and so does what OpenRC has of it.
+# Keeps the configuration, including OpenRC's.
 uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/listend
 	rm -f $(DESTDIR)$(UNITDIR)/listend.service $(DESTDIR)$(UNITDIR)/listend@.service
@@ -180,13 +181,13 @@ uninstall:
 	rm -f $(DESTDIR)$(OPENRCDIR)/listend
 	rm -rf $(DESTDIR)$(RUNITDIR)/listend $(DESTDIR)$(S6DIR)/listend
 
-# What both kinds of packages hold.
+# The content of both kinds of packages.
 STAGE = target/package
 PACKAGES = target/packages
 # Of cargo-deb and cargo-generate-rpm.
 DEB_FLAGS ?=
 RPM_FLAGS ?=
-# Packages are the same from the same sources, whenever they are made.
+# Packages are reproducible: the same sources give the same package.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 STRIP ?= strip
@@ -197,7 +198,7 @@ stage:
 	$(MAKE) install DESTDIR=$(STAGE) PREFIX=/usr
 	$(STRIP) --strip-unneeded $(STAGE)/usr/bin/listend
 
-# What the packages of Alpine and Arch are built from.
+# The source of the packages of Alpine and Arch.
 dist:
 	mkdir -p $(PACKAGES)
 	git archive --prefix=listend-$(VERSION)/ -o $(PACKAGES)/listend-$(VERSION).tar.gz HEAD
