@@ -3,6 +3,7 @@
 use super::args::{Check, Dump};
 use super::exit::Exit;
 use super::load::{self, Planned};
+use super::open_files::raise_open_files;
 use super::output::{count, print, print_report};
 use crate::diagnose::{self, Machine, Tried};
 use crate::listener::{self, Adopted, BindError, BindStep, Effective, Obstacle, Outcome, Purpose};
@@ -251,7 +252,7 @@ fn on_this_machine(
     let mode = if arguments.no_bind {
         Tried::No
     } else {
-        super::run::raise_open_files();
+        raise_open_files();
         let outcome = try_all(plan);
         options.extend(outcome.tried.into_iter().map(|(listener, socket, option)| {
             let listener = plan.listener(listener);

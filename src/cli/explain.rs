@@ -1,38 +1,23 @@
 //! `listend explain`: everything about one address, or one listener, on this machine.
 
+mod facts;
+mod text;
+
 use super::args::Explain;
 use super::check::{finish, try_all};
 use super::exit::Exit;
-use super::explain_text::text;
 use super::load::{self, Planned};
 use super::output::{print, print_report};
 use crate::config::{self, Endpoint};
-use crate::diagnose::{self, Facts, Machine, Tried};
+use crate::diagnose::{self, Machine, Tried};
 use crate::host;
 use crate::plan::{ListenerId, ListenerPlan, Plan};
-use crate::report::{Kind, Place, Problem, Report, Sources, did_you_mean, to_json};
+use crate::report::{Kind, Problem, Report, Sources, did_you_mean, to_json};
 use crate::shell::logging::Sink;
+use facts::{Configured, Explanation};
 use serde_json::{Value, json};
 use std::path::Path;
-
-/// The listener of the configuration that is explained, or that has the address.
-pub(super) struct Configured {
-    pub(super) name: String,
-    /// Where its first address stands.
-    pub(super) place: Option<Place>,
-    /// The workers that take it.
-    pub(super) workers: Vec<String>,
-}
-
-/// All there is to print.
-pub(super) struct Explanation {
-    pub(super) target: String,
-    pub(super) configured: Option<Configured>,
-    /// One for each socket.
-    pub(super) sockets: Vec<Facts>,
-    /// Why it cannot be bound, and advice.
-    pub(super) findings: Report,
-}
+use text::text;
 
 /// Explains and prints.
 pub fn explain(arguments: &Explain, sink: Sink) -> Exit {

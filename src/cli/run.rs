@@ -4,13 +4,13 @@ use super::args::{self, Run};
 use super::check::add_taken_addresses;
 use super::exit::Exit;
 use super::load::{self, Planned};
+use super::open_files::raise_open_files;
 use super::output::{count, print_report};
 use super::socket;
 use crate::core::{Mono, WhenDone};
 use crate::diagnose::{self, Machine};
-use crate::handoff::systemd::PidfdInode;
+use crate::handoff::PidfdInode;
 use crate::host;
-use crate::launch_spec::{self, Limit};
 use crate::listener::{self, AdoptError, Adopted, Inherited, Outcome, Purpose};
 use crate::plan::{ListenerId, Plan};
 use crate::report::{Kind, Report, Sources};
@@ -18,7 +18,6 @@ use crate::shell::logging::Sink;
 use crate::shell::{Control, ControlSocket, Manager, ReadyWhen, Shell, Signals, clock, one_line};
 use crate::sys;
 use crate::worker::Surroundings;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -369,23 +368,6 @@ fn log_bound(plan: &Plan, bound: &listener::Bound, started: Mono) {
         count(sockets, "socket"),
         clock::now().since(started).as_millis()
     );
-}
-
-/// Raises the soft limit on open files to the hard one, and answers with both as they were: every
-/// listener is a descriptor, and so is every instance.
-pub(super) fn raise_open_files() -> Limit {
-    let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok(limits) => limits,
-        Err(_) => (1024, 4096),
-    };
-    if let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        log::warn!("cannot raise the limit on open files from {soft} to {hard}: {errno}");
-    }
-    Limit {
-        resource: launch_spec::Resource::Nofile,
-        soft: Some(soft),
-        hard: Some(hard),
-    }
 }
 
 /// The path of the running binary, for `{listend}`.

@@ -2,7 +2,8 @@
 
 use super::complaint::{Complaint, Out};
 use super::draft::ListenerKeys;
-use super::model::{Address, Endpoint, Listener, SocketKind, UnixName};
+use super::model::{Address, Endpoint, Listener, UnixName};
+use super::socket_kind::SocketKind;
 use super::values::Located;
 use crate::report::Place;
 use SocketKind::{

@@ -2,6 +2,7 @@
 
 use super::life::{Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Restart, Rollout};
 use super::options::OptionSetting;
+use super::socket_kind::SocketKind;
 use super::values::{Located, Rate, Template};
 use crate::handoff::Dialect;
 use crate::launch_spec::LaunchSpec;
@@ -173,50 +174,6 @@ pub enum Endpoint {
         /// The port; `u32::MAX` lets the kernel choose.
         port: u32,
     },
-}
-
-/// Every kind of descriptor that a listener can be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[allow(missing_docs)]
-pub enum SocketKind {
-    Tcp,
-    Udp,
-    Mptcp,
-    Sctp,
-    UdpLite,
-    UnixStream,
-    UnixDatagram,
-    UnixSeqPacket,
-    VsockStream,
-    VsockDatagram,
-    VsockSeqPacket,
-    Netlink,
-    Fifo,
-    MessageQueue,
-    Special,
-}
-
-impl SocketKind {
-    /// What it is called in an address: `tcp`, `unix-dgram`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            SocketKind::Tcp => "tcp",
-            SocketKind::Udp => "udp",
-            SocketKind::Mptcp => "mptcp",
-            SocketKind::Sctp => "sctp",
-            SocketKind::UdpLite => "udplite",
-            SocketKind::UnixStream => "unix",
-            SocketKind::UnixDatagram => "unix-dgram",
-            SocketKind::UnixSeqPacket => "unix-seqpacket",
-            SocketKind::VsockStream => "vsock",
-            SocketKind::VsockDatagram => "vsock-dgram",
-            SocketKind::VsockSeqPacket => "vsock-seqpacket",
-            SocketKind::Netlink => "netlink",
-            SocketKind::Fifo => "fifo",
-            SocketKind::MessageQueue => "mqueue",
-            SocketKind::Special => "special",
-        }
-    }
 }
 
 /// The transport of an inet socket.

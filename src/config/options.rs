@@ -4,7 +4,7 @@
 //! that they cannot disagree. The numbers are the kernel's; the constants that the libc crate lacks
 //! are from include/uapi/ of Linux, with the version that brought them.
 
-use super::SocketKind;
+use super::socket_kind::SocketKind;
 use nix::libc::{self, c_int};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -1,6 +1,6 @@
 //! Who may do what.
 
-use super::{Error, Request};
+use super::Error;
 
 /// A client, by the credentials that the kernel vouches for: SO_PEERCRED and SO_PEERGROUPS, as they
 /// were when it connected (unix(7)).
@@ -48,13 +48,13 @@ impl Access {
         }
     }
 
-    /// Whether the client may ask this.
+    /// Whether the client may ask for something that changes anything, or changes nothing.
     ///
     /// # Errors
     ///
     /// [`Error::PermissionDenied`].
-    pub fn permit(self, request: &Request) -> Result<(), Error> {
-        let needed = match request.acts() {
+    pub fn permit(self, acts: bool) -> Result<(), Error> {
+        let needed = match acts {
             true => Access::Act,
             false => Access::Look,
         };
@@ -68,6 +68,7 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Request;
 
     const OWNER: Owner = Owner { uid: 500, gid: 600 };
 
@@ -91,7 +92,7 @@ mod tests {
     fn looking_is_not_acting() {
         let allowed = |access: Access| {
             let requests = [Request::Status { name: None }, Request::Reopen];
-            requests.map(|request| access.permit(&request).is_ok())
+            requests.map(|request| access.permit(request.acts()).is_ok())
         };
         assert_eq!(allowed(Access::Act), [true, true]);
         assert_eq!(allowed(Access::Look), [true, false]);

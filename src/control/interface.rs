@@ -275,7 +275,7 @@ impl Request {
         let mut parameters = Parameters(call.parameters);
         let request = decode(&mut parameters)?;
         parameters.none_left()?;
-        access.permit(&request)?;
+        access.permit(request.acts())?;
         if *replies == Replies::Several && call.expects != Expects::Several {
             return Err(Error::ExpectedMore);
         }

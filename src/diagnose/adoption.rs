@@ -1,6 +1,6 @@
 //! Inherited sockets that no listener can be given, in words.
 
-use super::explain::words;
+use super::address_text::address_text;
 use crate::config::Endpoint;
 use crate::listener::AdoptProblem;
 use crate::plan::{ListenerPlan, Plan};
@@ -56,7 +56,7 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
 
 /// With what the address does not show of a wildcard of IPv6, as the inherited socket is told.
 fn wanted_words(endpoint: &Endpoint) -> String {
-    let words = words(endpoint);
+    let words = address_text(endpoint);
     match v6_only(endpoint) {
         Some(true) => format!("{words} (IPv6 only)"),
         Some(false) => format!("{words} {BOTH}"),

@@ -1,6 +1,7 @@
 //! What works, but may surprise.
 
-use super::explain::{addresses_here, words};
+use super::address_text::address_text;
+use super::explain::addresses_here;
 use super::machine::{Machine, Settings};
 use super::option_causes::option_changed;
 use super::ports::PortSet;
@@ -319,7 +320,7 @@ impl<'p> Adviser<'p> {
         };
         let message = format!(
             "{} is every address of {}: {reach}",
-            words(&asked.socket.endpoint),
+            address_text(&asked.socket.endpoint),
             self.machine.place()
         );
         let port = asked.address.port();

@@ -1,5 +1,6 @@
 //! A failed bind as a [`Problem`]: what, why on this machine, and what to do.
 
+use super::address_text::address_text;
 use super::find::{Finding, find, find_others, find_socket};
 use super::machine::Machine;
 use super::reach::{Audience, audience};
@@ -68,7 +69,7 @@ pub fn explain_for_check(
     }
     let listener = plan.listener(error.listener);
     let endpoint = &listener.sockets[error.socket].endpoint;
-    let (name, asked) = (&listener.name, words(endpoint));
+    let (name, asked) = (&listener.name, address_text(endpoint));
     let is_inet = matches!(endpoint, Endpoint::Inet { .. });
     let mptcp = mptcp_listeners_on(endpoint, machine.of(listener));
     let other = finding.sockets.into_iter().filter_map(|(local, _)| {
@@ -239,7 +240,7 @@ fn is_lacking(errno: Errno, step: BindStep, endpoint: &Endpoint) -> bool {
 
 /// `cannot bind listener `web` to 127.0.0.1:80: address already in use (EADDRINUSE)`.
 fn message(error: &BindError, name: &str, endpoint: &Endpoint) -> String {
-    let target = words(endpoint);
+    let target = address_text(endpoint);
     let cannot = format!("cannot bind listener `{name}` to {target}");
     let at = match &error.path {
         Some(path) if Some(path.as_path()) != endpoint.path() => format!(" {}", path.display()),
@@ -294,25 +295,6 @@ fn message(error: &BindError, name: &str, endpoint: &Endpoint) -> String {
     }
 }
 
-/// The address, with what it is where that does not go without saying.
-pub(super) fn words(endpoint: &Endpoint) -> String {
-    match endpoint {
-        Endpoint::Inet { transport, .. } => match transport {
-            Transport::Tcp => endpoint.to_string(),
-            Transport::Udp => format!("udp {endpoint}"),
-            Transport::Mptcp => format!("mptcp {endpoint}"),
-            Transport::Sctp => format!("sctp {endpoint}"),
-            Transport::UdpLite => format!("udplite {endpoint}"),
-        },
-        Endpoint::Fifo { .. } => format!("FIFO {endpoint}"),
-        Endpoint::MessageQueue { .. } => format!("message queue {endpoint}"),
-        Endpoint::Netlink { .. } => format!("netlink {endpoint}"),
-        Endpoint::Unix { .. } | Endpoint::Special { .. } | Endpoint::Vsock { .. } => {
-            endpoint.to_string()
-        }
-    }
-}
-
 fn in_use(
     problem: Problem,
     error: &BindError,
@@ -352,7 +334,11 @@ fn in_use(
         }
         let other = plan.listener(id);
         let socket = &other.sockets[index];
-        let what = format!("listener `{}` has {}", other.name, words(&socket.endpoint));
+        let what = format!(
+            "listener `{}` has {}",
+            other.name,
+            address_text(&socket.endpoint)
+        );
         problem = problem.with_related(socket.place, what);
         "give one of the two another address".to_owned()
     } else {

@@ -1,9 +1,9 @@
 //! Everything about one address on this machine, as data: what `listend explain` prints.
 
 use super::find::{Occupant, occupants};
-use super::holder::Started;
 use super::machine::Machine;
 use super::path_facts::{PathFacts, path_facts};
+use super::process_info::Started;
 use super::reach::{Reach, reach};
 use super::registry::{Registration, registrations};
 use super::tables::State;

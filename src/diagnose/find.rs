@@ -1,7 +1,8 @@
 //! Who has an address.
 
-use super::holder::{self, Person};
+use super::holder;
 use super::machine::Machine;
+use super::process_info::ProcessInfo;
 use super::tables::{Conflict, InetRow, State, conflict};
 use crate::config::{Endpoint, UnixName};
 use crate::listener::UnixSocket;
@@ -53,7 +54,7 @@ pub(super) struct Occupant {
     /// The user who created it; `None` for unix sockets.
     pub(super) user: Option<String>,
     /// The process to talk to.
-    pub(super) person: Option<Person>,
+    pub(super) person: Option<ProcessInfo>,
     /// Every process that has it.
     pub(super) pids: Vec<i32>,
     /// What waits in it: connections, or bytes.

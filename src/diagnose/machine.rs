@@ -1,8 +1,8 @@
 //! What this machine is like, read lazily and at most once.
 
-use super::holder::{self, Person};
 use super::kernel::Kernel;
 use super::ports::PortSet;
+use super::process_info::{ProcessInfo, process_info};
 use super::tables::{self, InetRow};
 use crate::config::{Transport, UnixName};
 use crate::listener::{UnixSocket, in_network_namespace, unix_sockets};
@@ -35,7 +35,7 @@ pub struct Machine {
     unix: OnceCell<HashMap<Vec<u8>, Vec<UnixSocket>>>,
     sockets: OnceCell<HashMap<u64, Vec<i32>>>,
     users: RefCell<HashMap<u32, String>>,
-    people: RefCell<HashMap<i32, Option<Person>>>,
+    people: RefCell<HashMap<i32, Option<ProcessInfo>>>,
 }
 
 /// The kernel settings that matter to binding; `None` or empty where they cannot be read.
@@ -273,11 +273,11 @@ impl Machine {
     }
 
     /// Who a process is; `None` if it has gone.
-    pub(super) fn person(&self, pid: i32) -> Option<Person> {
+    pub(super) fn person(&self, pid: i32) -> Option<ProcessInfo> {
         if let Some(known) = self.people.borrow().get(&pid) {
             return known.clone();
         }
-        let person = holder::describe(pid, self);
+        let person = process_info(pid, |uid| self.user(uid));
         self.people.borrow_mut().insert(pid, person.clone());
         person
     }

@@ -3,6 +3,7 @@
 //! Reads the machine and changes nothing. [`Machine`] reads each thing at most once, and only if
 //! a question needs it; everything that decides takes what was read as arguments.
 
+mod address_text;
 mod adoption;
 mod advice;
 mod explain;
@@ -15,6 +16,7 @@ mod machine;
 mod option_causes;
 mod path_facts;
 mod ports;
+mod process_info;
 mod reach;
 mod registry;
 mod release;

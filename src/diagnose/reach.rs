@@ -1,6 +1,6 @@
 //! Through which addresses of this machine a socket can be reached, and so by whom.
 
-use super::explain::words;
+use super::address_text::address_text;
 use super::machine::{Interface, Machine};
 use super::path_facts;
 use crate::config::options::OptionValue;
@@ -107,7 +107,9 @@ pub fn who_reaches(listener: &ListenerPlan, machine: &Machine) -> Option<String>
         return None;
     }
     let sockets = listener.sockets.iter().take(SOCKETS_SHOWN);
-    let mut addresses: Vec<String> = sockets.map(|socket| words(&socket.endpoint)).collect();
+    let mut addresses: Vec<String> = sockets
+        .map(|socket| address_text(&socket.endpoint))
+        .collect();
     let more = listener.sockets.len() - addresses.len();
     if more > 0 {
         addresses.push(format!("{more} more"));

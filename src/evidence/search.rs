@@ -1,7 +1,8 @@
 //! One look: goes through processes, threads and descriptors until every socket is seen.
 
 use super::calls::{self, Call, Wait};
-use super::{Sight, SocketInode, Why, epoll, memory, ring, tree};
+use super::sight::{Sight, SocketInode, Why};
+use super::{epoll, memory, ring, tree};
 use nix::libc;
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};

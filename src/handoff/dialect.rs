@@ -1,13 +1,9 @@
 //! A dialect of socket passing, as one value.
 
-use super::{Value, inetd, systemd};
-use serde::de::{Deserialize, Deserializer, Error};
+use super::Value;
 use serde::ser::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
-
-/// Every dialect there is; the first is the default.
-pub const ALL: &[&Dialect] = &[&systemd::DIALECT, &inetd::DIALECT];
 
 /// How a worker is told which descriptors it got: all that configuration and launch need to know.
 pub struct Dialect {
@@ -44,6 +40,15 @@ pub struct Stored<'a> {
     pub fd: i32,
 }
 
+/// Whether to tell the inode of the worker's pidfd (systemd 259; kernel 6.9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PidfdInode {
+    /// LISTEN_PIDFDID is set.
+    Tell,
+    /// It is left out; libsystemd then checks LISTEN_PID alone.
+    Leave,
+}
+
 /// The descriptors that a dialect lays out.
 #[derive(Debug, Clone, Copy)]
 pub struct Descriptors<'a> {
@@ -57,7 +62,7 @@ pub struct Descriptors<'a> {
     /// The first number in the worker that is taken otherwise (`ready: fd N`).
     pub below: Option<i32>,
     /// Whether the worker's pidfd inode can be told.
-    pub inode: systemd::PidfdInode,
+    pub inode: PidfdInode,
 }
 
 /// Which descriptor goes where in the worker, and the variables that say so.
@@ -73,15 +78,6 @@ pub struct FdLayout {
     /// The variables; what [`Value::OwnPidfdInode`] stands for comes last (see
     /// [`crate::sys::EnvSlot`]).
     pub variables: Vec<(Cow<'static, str>, Value)>,
-}
-
-impl Dialect {
-    /// The dialect of this keyword.
-    pub fn find(keyword: &str) -> Option<&'static Dialect> {
-        ALL.iter()
-            .copied()
-            .find(|dialect| dialect.keyword == keyword)
-    }
 }
 
 impl PartialEq for Dialect {
@@ -101,59 +97,5 @@ impl fmt::Debug for Dialect {
 impl Serialize for Dialect {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.keyword)
-    }
-}
-
-impl<'de> Deserialize<'de> for &'static Dialect {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let keyword = Cow::<str>::deserialize(deserializer)?;
-        Dialect::find(&keyword).ok_or_else(|| D::Error::custom(format!("no handoff `{keyword}`")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::handoff::belongs_to_a_handoff;
-
-    fn inputs<'a>(sockets: &'a [Socket<'a>], connection: Option<i32>) -> Descriptors<'a> {
-        Descriptors {
-            sockets,
-            connection,
-            stored: &[
-                Stored {
-                    name: "cache",
-                    fd: 40,
-                },
-                Stored {
-                    name: "state",
-                    fd: 41,
-                },
-            ],
-            below: Some(6),
-            inode: systemd::PidfdInode::Tell,
-        }
-    }
-
-    #[test]
-    fn what_every_dialect_lays_out_is_whole_and_scrubbed() {
-        let web = [Socket {
-            listener: "web",
-            fd: 30,
-        }];
-        for dialect in ALL {
-            for (sockets, connection) in [(&web[..], None), (&web[..], Some(50)), (&[], None)] {
-                let layout = (dialect.layout)(&inputs(sockets, connection));
-                assert_eq!(layout.fds.len(), layout.targets.len(), "{dialect:?}");
-                assert_eq!(layout.numbers.len(), sockets.len(), "{dialect:?}");
-                for target in &layout.targets {
-                    assert!(*target >= dialect.first_fd && *target < 6, "{dialect:?}");
-                }
-                for (name, _) in &layout.variables {
-                    assert!(belongs_to_a_handoff(name), "{name} is not scrubbed");
-                }
-            }
-            assert_eq!(Dialect::find(dialect.keyword), Some(*dialect));
-        }
     }
 }

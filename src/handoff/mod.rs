@@ -7,9 +7,11 @@ pub mod inetd;
 pub mod notify;
 mod scrub;
 pub mod systemd;
+mod table;
 
-pub use dialect::{ALL, Descriptors, Dialect, FdLayout, Socket, Stored};
+pub use dialect::{Descriptors, Dialect, FdLayout, PidfdInode, Socket, Stored};
 pub use scrub::belongs_to_a_handoff;
+pub use table::ALL;
 
 /// The value of a handoff's variable.
 #[derive(Debug, Clone, PartialEq, Eq)]

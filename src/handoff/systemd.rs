@@ -1,20 +1,11 @@
 //! The protocol of sd_listen_fds(3).
 
-use super::dialect::{Descriptors, Dialect, FdLayout};
+use super::dialect::{Descriptors, Dialect, FdLayout, PidfdInode};
 use super::{FIRST_FD, Value};
 use std::borrow::Cow;
 
 /// The name of an accepted connection in LISTEN_FDNAMES (systemd.socket(5), FileDescriptorName=).
 pub const CONNECTION: &str = "connection";
-
-/// Whether to tell the inode of the worker's pidfd (systemd 259; kernel 6.9).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PidfdInode {
-    /// LISTEN_PIDFDID is set.
-    Tell,
-    /// It is left out; libsystemd then checks LISTEN_PID alone.
-    Leave,
-}
 
 /// Listeners, then stored descriptors, from 3 on without a gap (SD_LISTEN_FDS_START); or the one
 /// connection.

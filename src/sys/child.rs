@@ -5,45 +5,12 @@
 //! what the parent laid out in [`Prepared`], writes into the slots that are meant for it and onto
 //! its own stack, and touches nothing else. It leaves by execve or exit, never by returning.
 
-use super::launch::{EnvSlot, Prepared, RUNNING, Stdio, Work};
+use super::prepared::{EnvSlot, FdAction, Prepared, RUNNING, STATUS_LENGTH, Stdio, Work};
 use super::raw::call;
 use crate::stage::Stage;
 use nix::libc::{self, c_int, c_long};
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
-
-/// Index into the table of descriptors that [`FdAction`]s work on: those of the worker, then the
-/// status pipe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FdSlot(pub u16);
-
-/// One step of putting the descriptors in place. Decided in the parent (`worker::fdmap`), so that
-/// the child follows a list and nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FdAction {
-    /// Duplicate the slot to a free number not below `above`, with FD_CLOEXEC, and go on with that.
-    Relocate {
-        /// What to move.
-        slot: FdSlot,
-        /// The lowest number it may get.
-        above: c_int,
-    },
-    /// dup2(2) the slot to `target`, which clears FD_CLOEXEC.
-    Place {
-        /// What to place.
-        slot: FdSlot,
-        /// Where.
-        target: c_int,
-    },
-    /// The slot is where it belongs: only clear FD_CLOEXEC. dup2(2) onto itself would not.
-    Keep {
-        /// What to keep.
-        slot: FdSlot,
-    },
-}
-
-/// The size of a message on the status pipe: stage, padding, detail, errno.
-pub(super) const STATUS_LENGTH: usize = 8;
 
 /// A step that failed, and the errno of its last call.
 struct Failure {

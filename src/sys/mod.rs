@@ -22,6 +22,7 @@ mod passing;
 mod peek;
 mod peer;
 mod pidfd;
+mod prepared;
 mod raw;
 mod signal;
 pub mod sockopt;
@@ -31,7 +32,6 @@ mod write;
 
 pub use acl::may_have_acl;
 pub use apart::{Room, SharedFd, close_apart, close_apart_within, close_foreign, room_for_foreign};
-pub use child::{FdAction, FdSlot};
 pub use copy::{Wait, do_in_a_copy};
 pub use environment::forget_variable;
 pub use fd::{
@@ -39,10 +39,7 @@ pub use fd::{
 };
 pub use fork::{Forked, fork};
 pub use interrupt::{Interrupted, interrupt_soon, prepare_to_interrupt};
-pub use launch::{
-    CStrings, ContainsNul, EnvSlot, Launched, Launching, Prepared, Stdio, Tell,
-    can_unshare_descriptors, discard, launch,
-};
+pub use launch::{Launched, Launching, Tell, can_unshare_descriptors, discard, launch};
 pub use local_time::{LocalTime, local_time};
 pub use memory::return_free_memory;
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
@@ -55,6 +52,7 @@ pub use passing::{passing_pair, receive_descriptor};
 pub use peek::bytes_to_read;
 pub use peer::peer_groups;
 pub use pidfd::{open as open_pidfd, send_signal, send_signal_to_child, send_signal_to_group};
+pub use prepared::{CStrings, ContainsNul, EnvSlot, FdAction, FdSlot, Prepared, Stdio};
 pub use signal::{Origin, changed_signals, is_ignored, origin, reset_child_signal};
 pub use unread::bytes_not_received;
 pub use wait::{Ended, How, Then, Whom, has_children_in, wait};

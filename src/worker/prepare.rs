@@ -3,7 +3,7 @@
 use super::{expand, fdmap, program};
 use crate::config::{Endpoint, Hook, Output, Piece, Ready, SocketRef, Template};
 use crate::connection::Ends;
-use crate::handoff::{self, FdLayout, Stored, Value, connection, notify, systemd};
+use crate::handoff::{self, FdLayout, PidfdInode, Stored, Value, connection, notify};
 use crate::launch_spec::{Limit, Resource};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
@@ -84,7 +84,7 @@ pub struct Surroundings {
     /// Its process id, for `{supervisor_pid}`.
     pub pid: u32,
     /// Whether LISTEN_PIDFDID can be told.
-    pub inode: systemd::PidfdInode,
+    pub inode: PidfdInode,
     /// The signals whose disposition listend has changed ([`crate::sys::changed_signals`]).
     pub signals: u64,
     /// The open-files limit that listend was started with. It raises its own soft limit; programs

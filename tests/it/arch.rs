@@ -220,7 +220,14 @@ fn bare(text: &str) -> String {
 fn without_tests(code: &str) -> String {
     let mut out = String::with_capacity(code.len());
     let mut rest = code;
-    while let Some(start) = rest.find("#[cfg(test)]") {
+    let next = |code: &str| {
+        let attributes = ["#[cfg(test)]", "#[cfg(all(test,"];
+        let starts = attributes
+            .into_iter()
+            .filter_map(|attribute| code.find(attribute));
+        starts.min()
+    };
+    while let Some(start) = next(rest) {
         out.push_str(&rest[..start]);
         let item = &rest[start..];
         let body = item.find(['{', ';']).unwrap_or(item.len());

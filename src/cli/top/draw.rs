@@ -2,10 +2,11 @@
 
 use super::rows::{self, Row};
 use super::state::{Dialog, Pane, Top};
+use super::style::{Look, Mood};
 use crate::control::{clean, cut_end, rfc3339, troubles, width};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
@@ -26,42 +27,6 @@ const HELP: [&str; 10] = [
     "?, h               this help",
     "q, Ctrl-C          quit",
 ];
-
-/// What the terminal can show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
-    /// Colours are wanted.
-    pub colour: bool,
-    /// Characters beyond ASCII are understood.
-    pub unicode: bool,
-}
-
-/// How a thing is, for its colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
-    /// Nothing to say.
-    Plain,
-    /// As it should be.
-    Good,
-    /// On its way.
-    Doubtful,
-    /// Somebody should look.
-    Bad,
-}
-
-impl Look {
-    /// Without colours, what is bad is bold.
-    pub fn style(self, mood: Mood) -> Style {
-        match (mood, self.colour) {
-            (Mood::Plain, _) => Style::new(),
-            (Mood::Good, true) => Style::new().fg(Color::Green),
-            (Mood::Doubtful, true) => Style::new().fg(Color::Yellow),
-            (Mood::Bad, true) => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
-            (Mood::Bad, false) => Style::new().add_modifier(Modifier::BOLD),
-            (Mood::Good | Mood::Doubtful, false) => Style::new(),
-        }
-    }
-}
 
 /// Draws everything. `now` is in seconds since 1970.
 pub fn draw(frame: &mut Frame, top: &Top, now: u64, look: Look) {

@@ -1,8 +1,9 @@
 //! The loop of `listend top`: keys, signals and what the daemon says.
 
-use super::draw::{Look, draw};
+use super::draw::draw;
 use super::screen::{self, Screen};
 use super::state::{Action, Top, Wish};
+use super::style::Look;
 use crate::cli::client::{Client, Failure, Wait};
 use crate::control::{Progress, Status, WatchReply};
 use crate::core::Mono;

@@ -5,6 +5,7 @@ mod live;
 mod rows;
 mod screen;
 mod state;
+mod style;
 #[cfg(test)]
 mod tests;
 
@@ -15,12 +16,12 @@ use super::output::{complain, hint, reason};
 use super::socket::default_path;
 use crate::control::Status;
 use crate::shell::logging::wants_colour;
-use draw::Look;
 use live::Live;
 use screen::Screen;
 use serde_json::json;
 use state::Top;
 use std::io::{self, IsTerminal};
+use style::Look;
 
 /// Shows until it is ended.
 pub fn top(arguments: &Arguments) -> Exit {

@@ -1,7 +1,7 @@
 //! The lines of the lists of `listend top`.
 
-use super::draw::{Look, Mood};
 use super::state::Top;
+use super::style::{Look, Mood};
 use crate::control::{
     Instance, ListenerState, Queue, Worker, WorkerState, age, clean, cut_end, cut_middle, width,
 };

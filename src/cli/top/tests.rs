@@ -1,5 +1,6 @@
-use super::draw::{Look, draw};
+use super::draw::draw;
 use super::state::{Action, Key, Top, Wish};
+use super::style::Look;
 use crate::control::{
     Connections, Event, Instance, Listener, ListenerState, Progress, Queue, Socket, Status, Worker,
     WorkerState, rfc3339,

@@ -1,8 +1,7 @@
 //! One entry of a log that knows more than text: what it says, how bad that is, what it is about.
 
-use super::priority;
-use log::Record;
 use log::kv::{Error, Key, Value, VisitSource};
+use log::{Level, Record};
 
 /// Who writes, as syslog and the journal call it.
 pub(super) const IDENTIFIER: &str = "listend";
@@ -65,5 +64,15 @@ impl<'v> log::kv::VisitValue<'v> for Told {
 
     fn visit_null(&mut self) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+/// The syslog priority of a level (sd-daemon(3)).
+pub(super) fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
     }
 }

@@ -10,9 +10,10 @@ pub use entry::Entry;
 pub(super) use stderr::{flush, watch};
 
 use crate::report::describe;
+use entry::priority;
 use env_logger::{Builder, Env, Target, WriteStyle};
 use journal::Journal;
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{LevelFilter, Log, Metadata, Record};
 use nix::sys::stat::fstat;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -136,16 +137,6 @@ fn is_stream(stream: &str, out: &impl AsFd) -> bool {
 pub(super) fn stream_of(fd: &impl AsFd) -> Option<String> {
     let stat = fstat(fd).ok()?;
     Some(format!("{}:{}", stat.st_dev, stat.st_ino))
-}
-
-/// The syslog priority of a level (sd-daemon(3)).
-pub fn priority(level: Level) -> u8 {
-    match level {
-        Level::Error => 3,
-        Level::Warn => 4,
-        Level::Info => 6,
-        Level::Debug | Level::Trace => 7,
-    }
 }
 
 /// Whether the person at the terminal has not asked for plain text (no-color.org).

@@ -7,8 +7,8 @@ use listend::config::{
     UnixName,
 };
 use listend::connection::{Credentials, End, Ends, Protocol};
-use listend::handoff::systemd::{self, PidfdInode};
 use listend::handoff::{Dialect, Stored, inetd};
+use listend::handoff::{PidfdInode, systemd};
 use listend::launch_spec::{LaunchSpec, Limit, Resource};
 use listend::plan::{Activation, Lifecycle, WorkerPlan};
 use listend::report::{FileId, Place};

@@ -1,6 +1,6 @@
 //! The report of `listend explain` for people: labels on the left, at most 100 columns.
 
-use super::explain::Explanation;
+use super::facts::Explanation;
 use crate::diagnose::{
     Audience, Bind, Facts, HolderFacts, PathFacts, PortFacts, QueueFacts, Reach, State,
 };

@@ -1,0 +1,96 @@
+//! What a look is about, and what came of it.
+
+use nix::sys::stat::{SFlag, fstat};
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+
+/// Which socket, or other file, a listener is: the same for every descriptor of it, in every
+/// process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketInode {
+    pub(super) device: u64,
+    pub(super) number: u64,
+    /// FIFOs, message queues and devices are listeners too.
+    pub(super) is_socket: bool,
+}
+
+impl SocketInode {
+    /// Of a descriptor that is held.
+    ///
+    /// # Errors
+    ///
+    /// Those of fstat(2).
+    pub fn of(socket: impl AsFd) -> io::Result<SocketInode> {
+        let stat = fstat(socket)?;
+        Ok(SocketInode {
+            device: stat.st_dev,
+            number: stat.st_ino,
+            is_socket: stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits(),
+        })
+    }
+}
+
+/// What was seen of a process and its listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// It takes clients, or did during the look.
+    Seen,
+    /// It does not yet, or was busy during the look; another look may see it.
+    NotYet,
+    /// It was not seen, and it may take clients in a way that cannot be seen.
+    Hidden(Why),
+}
+
+/// Why it cannot be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// A file in /proc cannot be read. EACCES and EPERM mean that the process has another user and
+    /// listend no CAP_SYS_PTRACE (ptrace(2), "Ptrace access mode checking"), or that a security
+    /// module refuses; ENOENT for the main process means that /proc is mounted with `hidepid`
+    /// (proc(5)), or not at all.
+    Unreadable {
+        /// Of which process.
+        pid: i32,
+        /// Which of its files, as it is called in its folder.
+        file: &'static str,
+        /// Why.
+        errno: i32,
+    },
+    /// It waits for something through io_uring(7), and it cannot be seen for what.
+    IoUring {
+        /// Which process.
+        pid: i32,
+    },
+    /// There is more of something than one look goes through.
+    TooMany {
+        /// Of what.
+        what: &'static str,
+    },
+    /// It runs another architecture's program, 32-bit say, whose system calls have other numbers.
+    ForeignCalls {
+        /// Which process.
+        pid: i32,
+    },
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Unreadable { pid, file, errno } => {
+                let error = io::Error::from_raw_os_error(*errno);
+                write!(f, "cannot read /proc/{pid}/{file}: {error}")
+            }
+            Why::IoUring { pid } => write!(
+                f,
+                "process {pid} waits for something through io_uring, and /proc does not show for what"
+            ),
+            Why::TooMany { what } => write!(f, "it has too many {what} to look at each"),
+            Why::ForeignCalls { pid } => write!(
+                f,
+                "process {pid} runs a program of another architecture, whose system calls have \
+                 other numbers"
+            ),
+        }
+    }
+}

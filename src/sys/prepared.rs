@@ -1,0 +1,239 @@
+//! What a child works with between clone and exec, laid out before.
+
+use crate::launch_spec::LaunchSpec;
+use nix::libc::{c_char, c_int, c_uint};
+use std::ffi::CString;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Everything the child needs, laid out before the fork; it owns every byte.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The path that execve(2) gets.
+    pub program: CString,
+    /// argv.
+    pub argv: CStrings,
+    /// The whole environment.
+    pub environment: CStrings,
+    /// The descriptors that [`FdAction`]s speak of; [`super::launch()`] appends the status pipe.
+    pub fds: Vec<RawFd>,
+    /// How they get to their places.
+    pub fd_actions: Vec<FdAction>,
+    /// Where each of them goes.
+    pub targets: Vec<RawFd>,
+    /// The numbers from 3 on that the worker does not get, as ranges (first and last): everything
+    /// there is closed at exec.
+    pub unused: Vec<(c_uint, c_uint)>,
+    /// Standard output and error; of what goes there too (a connection), it is replaced.
+    pub output: Stdio,
+    /// Everything else that is set up.
+    pub spec: LaunchSpec<CString>,
+    /// The signals whose disposition listend has changed ([`super::changed_signals`]).
+    pub signals: u64,
+}
+
+impl Prepared {
+    /// The status pipe, or the socket that takes connections back: the last slot, wherever it has
+    /// been moved to.
+    pub(super) fn status_fd(&self) -> c_int {
+        self.fds.last().copied().unwrap_or(-1)
+    }
+}
+
+/// Where standard output and error go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stdio {
+    /// They stay listend's own.
+    Inherit,
+    /// To /dev/null.
+    Null,
+    /// Appended to what listend has a handle on (O_PATH): the child opens it, and may have to wait.
+    File {
+        /// The handle.
+        handle: RawFd,
+        /// Its name in /proc/self/fd.
+        link: CString,
+        /// What it is a handle on, for whoever explains a failure.
+        path: PathBuf,
+    },
+    /// To what this is in listend; it has to be closed on exec.
+    Descriptor(RawFd),
+}
+
+/// A value that only the child knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnvSlot {
+    /// getpid(2), in decimal. Any number of variables may have it.
+    OwnPid,
+    /// The inode of its own pidfd, in decimal. Has to be the last of the environment, because the
+    /// child drops the last where it cannot find out.
+    OwnPidfdInode,
+}
+
+/// Digits of the longest u64, and a NUL.
+const SLOT_LENGTH: usize = 21;
+
+/// An array of C strings with a NULL at its end, as execve(2) wants it. All of them are in one
+/// piece of memory: a worker may be started for every connection, and has a whole environment.
+#[derive(Debug, Default)]
+pub struct CStrings {
+    /// The strings, each with its NUL.
+    bytes: Vec<u8>,
+    /// Where each begins.
+    starts: Vec<usize>,
+    /// What only the child knows, and where its digits begin.
+    slots: Vec<(EnvSlot, usize)>,
+    /// Made when everything is in place: `bytes` moves as it grows.
+    pointers: Vec<*const c_char>,
+}
+
+/// A NUL byte inside a string, which would end there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContainsNul;
+
+impl CStrings {
+    /// With room for so many strings of ordinary length, so that it does not have to grow.
+    pub fn with_room_for(strings: usize) -> CStrings {
+        CStrings {
+            bytes: Vec::with_capacity(strings * 40),
+            starts: Vec::with_capacity(strings),
+            ..CStrings::default()
+        }
+    }
+
+    /// Appends what `write` appends to the bytes it is given, as one string.
+    ///
+    /// # Errors
+    ///
+    /// It holds a NUL; the array is as it was.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), ContainsNul> {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        if self
+            .bytes
+            .get(start..)
+            .is_none_or(|string| string.contains(&0))
+        {
+            self.bytes.truncate(start);
+            return Err(ContainsNul);
+        }
+        self.bytes.push(0);
+        self.starts.push(start);
+        Ok(())
+    }
+
+    /// Appends `NAME=` with room for a value that the child writes.
+    pub fn push_slot(&mut self, name: &str, slot: EnvSlot) {
+        self.starts.push(self.bytes.len());
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(b'=');
+        let digits = self.bytes.len();
+        self.slots.push((slot, digits));
+        self.bytes.resize(digits + SLOT_LENGTH, 0);
+    }
+
+    /// What stands behind `NAME=`; `None` if there is no such string, or only the child knows it.
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        let ends = self.starts.iter().skip(1).copied();
+        let ends = ends.chain([self.bytes.len()]);
+        let strings = self.starts.iter().zip(ends);
+        let mut values = strings.filter_map(|(start, end)| {
+            // Without the NUL.
+            let string = self.bytes.get(*start..end)?.strip_suffix(b"\0")?;
+            let value = string.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some((end - 1 - value.len(), value))
+        });
+        let (start, value) = values.next()?;
+        let is_slot = self.slots.iter().any(|(_, slot)| *slot == start);
+        (!is_slot).then_some(value)
+    }
+
+    /// Lets the pointers point. Nothing may be appended after that.
+    pub(super) fn seal(&mut self) {
+        let strings = self
+            .starts
+            .iter()
+            .filter_map(|start| self.bytes.get(*start..));
+        let pointers = strings.map(|string| string.as_ptr().cast());
+        self.pointers = pointers.chain([ptr::null()]).collect();
+    }
+
+    pub(super) fn pointers(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+
+    /// The space for a slot's digits; of several alike the one that has so many before it.
+    pub(super) fn slot_mut(&mut self, wanted: EnvSlot, before: usize) -> Option<&mut [u8]> {
+        let mut alike = self.slots.iter().filter(|(slot, _)| *slot == wanted);
+        let &(_, start) = alike.nth(before)?;
+        self.bytes.get_mut(start..start + SLOT_LENGTH)
+    }
+
+    pub(super) fn drop_last(&mut self) {
+        if let [.., last, _null] = self.pointers.as_mut_slice() {
+            *last = ptr::null();
+        }
+    }
+}
+
+/// What parent and child have in common.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) prepared: Prepared,
+    /// The connection to give back, and what to call it.
+    pub(super) back: Option<(RawFd, u64)>,
+    /// What went wrong, as the bytes of a message on the pipe; 0 is nothing.
+    pub(super) failure: AtomicU64,
+    /// From where on the child gives up descriptors before all else, where it starts with those of
+    /// its parent and not with a copy.
+    pub(super) unshare_from: Option<RawFd>,
+    /// [`SHARING`], then [`RUNNING`] until the child has left this memory, by exec or exit: then the
+    /// kernel writes 0 (CLONE_CHILD_CLEARTID, set_tid_address(2)), and wakes whoever waits for it.
+    pub(super) running: AtomicU32,
+    /// The child's stack; it grows down from the end.
+    pub(super) stack: Stack,
+}
+
+pub(super) type Stack = Box<[MaybeUninit<u8>]>;
+
+/// The child has its parent's descriptors.
+pub(super) const SHARING: u32 = 2;
+
+/// It has its own.
+pub(super) const RUNNING: u32 = 1;
+
+/// Index into the table of descriptors that [`FdAction`]s work on: those of the worker, then the
+/// status pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FdSlot(pub u16);
+
+/// One step of putting the descriptors in place. Decided in the parent (`worker::fdmap`), so that
+/// the child follows a list and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FdAction {
+    /// Duplicate the slot to a free number not below `above`, with FD_CLOEXEC, and go on with that.
+    Relocate {
+        /// What to move.
+        slot: FdSlot,
+        /// The lowest number it may get.
+        above: c_int,
+    },
+    /// dup2(2) the slot to `target`, which clears FD_CLOEXEC.
+    Place {
+        /// What to place.
+        slot: FdSlot,
+        /// Where.
+        target: c_int,
+    },
+    /// The slot is where it belongs: only clear FD_CLOEXEC. dup2(2) onto itself would not.
+    Keep {
+        /// What to keep.
+        slot: FdSlot,
+    },
+}
+
+/// The size of a message on the status pipe: stage, padding, detail, errno.
+pub(super) const STATUS_LENGTH: usize = 8;
