@@ -8,8 +8,9 @@ use super::job::{Goal, Waiter};
 use super::machine::Core;
 use super::reload::SAYS_WITHIN;
 use super::types::Ticket;
+use super::worker::Worker;
 use crate::config::Ready;
-use crate::plan::{Lifecycle, ReloadBy, WorkerId};
+use crate::plan::{Lifecycle, ReloadBy};
 use std::time::Duration;
 
 /// `None` is for ever.
@@ -55,57 +56,59 @@ fn reload(life: &Lifecycle) -> Limit {
 impl Core {
     /// How long whoever asked has to wait at most, from now on; `None` is without a limit.
     pub fn at_most(&self, ticket: Ticket) -> Option<Duration> {
-        let replanning = self.replanning.as_ref();
+        let replanning = self.ctx.replanning.as_ref();
         if let Some(reload) = replanning.filter(|reload| reload.ticket == Some(ticket)) {
             let workers = reload.pending.iter();
+            let workers = workers.filter_map(|worker| self.workers.get(worker));
             // After a rollout its size may change.
-            let each = workers.map(|worker| sum(self.whole(*worker), self.bring_up(*worker)));
-            return longest(each);
+            return longest(workers.map(|worker| sum(worker.whole(), worker.bring_up())));
         }
-        let mut rollouts = self.rollouts.iter();
-        if let Some((worker, _)) = rollouts.find(|(_, one)| one.tickets.contains(&ticket)) {
-            return self.whole(*worker);
+        self.workers
+            .values()
+            .find_map(|worker| worker.at_most(ticket))?
+    }
+}
+
+impl Worker {
+    /// The same, if one waits for this worker.
+    fn at_most(&self, ticket: Ticket) -> Option<Limit> {
+        let rollout = self.rollout.as_ref();
+        if rollout.is_some_and(|rollout| rollout.tickets.contains(&ticket)) {
+            return Some(self.whole());
         }
         let mut jobs = self.jobs.iter();
         if let Some(job) = jobs.find(|job| job.waiter == Waiter::Asked(ticket)) {
-            return match job.goal {
-                Goal::Up => self.bring_up(job.worker),
-                Goal::Down => longest(self.lives(job.worker).map(down)),
-            };
+            return Some(match job.goal {
+                Goal::Up => self.bring_up(),
+                Goal::Down => longest(self.lives().map(down)),
+            });
         }
         let mut reloads = self.reloads.iter();
-        let of = reloads.find(|reload| reload.ticket == ticket)?.worker;
-        longest(self.lives(of).map(reload))
+        let waits = reloads.any(|reload| reload.ticket == ticket);
+        waits.then(|| longest(self.lives().map(reload)))
     }
 
-    /// By what the instances and connections of a worker live, or are to live.
-    fn lives(&self, worker: WorkerId) -> impl Iterator<Item = &Lifecycle> {
-        let slots = self.slots.iter();
-        let of_it = slots.filter(move |slot| slot.instance.worker == worker);
-        let present = self.workers.get(worker).map(|known| &*known.lifecycle);
-        let before = self
-            .rollouts
-            .get(&worker)
-            .map(|rollout| &*rollout.from.life);
-        let lives = of_it.map(|slot| &*slot.life);
-        lives.chain(present).chain(before)
+    /// By what its instances and connections live, or are to live.
+    fn lives(&self) -> impl Iterator<Item = &Lifecycle> {
+        let before = self.rollout.as_ref().map(|rollout| &*rollout.from.life);
+        let lives = self.runs.all().map(|run| &*run.life);
+        lives.chain([&*self.lifecycle]).chain(before)
     }
 
     /// Until each is up that was still on its way out, or has failed and is cleaned up.
-    fn bring_up(&self, worker: WorkerId) -> Limit {
-        let down = longest(self.lives(worker).map(down));
-        sum(sum(down, longest(self.lives(worker).map(up))), down)
+    fn bring_up(&self) -> Limit {
+        let down = longest(self.lives().map(down));
+        sum(sum(down, longest(self.lives().map(up))), down)
     }
 
     /// Until every instance is replaced, as many at a time as `parallel` says, and at the worst the
     /// last one fails and every one is brought back.
-    fn whole(&self, worker: WorkerId) -> Limit {
-        let start = self.bring_up(worker);
-        let (Some(rollout), Some(known)) = (self.rollouts.get(&worker), self.workers.get(worker))
-        else {
+    fn whole(&self) -> Limit {
+        let start = self.bring_up();
+        let Some(rollout) = &self.rollout else {
             return start;
         };
-        let terms = &known.lifecycle.rollout;
+        let terms = &self.lifecycle.rollout;
         let rounds = rollout.of.div_ceil(terms.parallel.max(1));
         let step = start?.saturating_add(terms.min_ready);
         let back = start?.saturating_mul(rounds);
@@ -117,7 +120,7 @@ impl Core {
 mod tests {
     use super::*;
     use crate::core::{Command, Effect, Input, Mono, WhenDone};
-    use crate::plan::HookTimes;
+    use crate::plan::{HookTimes, WorkerId};
 
     const fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

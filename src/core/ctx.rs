@@ -4,10 +4,14 @@
 
 use super::effect::Effect;
 use super::event::Event;
+use super::job::{Bad, Replanning};
+use super::listeners::Listeners;
 use super::signals::SIGKILL;
 use super::time::Mono;
-use super::types::{Answer, ConnectionId, Phase, ProcessId, Scope, Ticket};
-use crate::plan::WorkerId;
+use super::types::{
+    Answer, ConnectionId, Edition, HookKind, Phase, ProcessId, RunId, Scope, Task, Ticket,
+};
+use crate::plan::{ListenerId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What is lent to everything that acts on an input.
@@ -23,9 +27,30 @@ pub(super) struct Ctx {
     pub(super) timers: Timers,
     /// The numbers to give out next.
     pub(super) ids: Ids,
-    /// The index into [`super::Core::slots`] for every process there is. A tree and not a hash
-    /// table, whose seed would be taken from the operating system.
-    pub(super) processes: BTreeMap<ProcessId, usize>,
+    /// Whose process is which. A tree and not a hash table, whose seed would be taken from the
+    /// operating system.
+    pub(super) processes: BTreeMap<ProcessId, RunId>,
+    /// Around whose instances which command runs.
+    pub(super) hooks: BTreeMap<ProcessId, WorkerId>,
+    /// The connections that are being accepted, and for whom.
+    pub(super) accepting: BTreeMap<ConnectionId, WorkerId>,
+    /// The listeners, which several workers may share.
+    pub(super) listeners: Listeners,
+    /// The reload under way.
+    pub(super) replanning: Option<Replanning>,
+    /// How the processes of other workers need O_NONBLOCK, of the sockets of the worker that this is
+    /// handed to.
+    pub(super) elsewhere: Elsewhere,
+    /// The workers that something has happened to in this input.
+    pub(super) stirred: BTreeSet<WorkerId>,
+    /// Those of them that have failed entirely, so that clients may have to be refused.
+    pub(super) failing: BTreeSet<WorkerId>,
+    /// Whose processes have ended that others may have waited for.
+    pub(super) let_go: BTreeSet<(WorkerId, Edition)>,
+    /// The instances that have to be ready before listend says that it is.
+    pub(super) awaited: BTreeSet<RunId>,
+    /// The exit status that the instances add up to: that of the first that did not end well.
+    pub(super) verdict: u8,
     /// How many inputs fitted nothing.
     pub(super) ignored: u64,
 }
@@ -37,8 +62,8 @@ pub(super) struct Outbox(VecDeque<Effect>);
 /// When what is due.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Timers {
-    /// The deadlines of all states, as (when, index into [`super::Core::slots`]).
-    pub(super) runs: BTreeSet<(Mono, usize)>,
+    /// The deadlines of all states.
+    pub(super) runs: BTreeSet<(Mono, RunId)>,
     /// When the time of which command around an instance is over.
     pub(super) hooks: BTreeSet<(Mono, ProcessId)>,
     /// When which gate is to be looked at again.
@@ -52,6 +77,30 @@ pub(super) struct Timers {
 pub(super) struct Ids {
     pub(super) next_process: ProcessId,
     next_connection: ConnectionId,
+    next_run: u64,
+}
+
+/// How processes that have a socket need its O_NONBLOCK.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Elsewhere {
+    /// That are to have it set.
+    pub(super) set: Holders,
+    /// That are to have it clear.
+    pub(super) clear: Holders,
+}
+
+/// Whether there are any, and any that are on their way out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Holders {
+    pub(super) any: bool,
+    pub(super) leaving: bool,
+}
+
+impl Elsewhere {
+    /// Those who need it otherwise than this.
+    pub(super) fn opposed_to(&self, nonblocking: bool) -> Holders {
+        if nonblocking { self.clear } else { self.set }
+    }
 }
 
 impl Ctx {
@@ -64,8 +113,19 @@ impl Ctx {
             ids: Ids {
                 next_process: ProcessId(0),
                 next_connection: ConnectionId(0),
+                next_run: 0,
             },
             processes: BTreeMap::new(),
+            hooks: BTreeMap::new(),
+            accepting: BTreeMap::new(),
+            listeners: Listeners::default(),
+            replanning: None,
+            elsewhere: Elsewhere::default(),
+            stirred: BTreeSet::new(),
+            failing: BTreeSet::new(),
+            let_go: BTreeSet::new(),
+            awaited: BTreeSet::new(),
+            verdict: 0,
             ignored: 0,
         }
     }
@@ -89,6 +149,69 @@ impl Ctx {
         });
     }
 
+    /// Has a worker looked at when the input is dealt with.
+    pub(super) fn stir(&mut self, worker: WorkerId) {
+        self.stirred.insert(worker);
+    }
+
+    /// Remembers how an instance ended for good.
+    pub(super) fn judge(&mut self, code: u8) {
+        if self.verdict == 0 {
+            self.verdict = code;
+        }
+    }
+
+    /// Binds the listeners of a worker that were closed because it had failed.
+    pub(super) fn take_clients_again(&mut self, worker: WorkerId) {
+        for listener in self.listeners.refused_by(worker) {
+            self.try_to_bind(listener);
+        }
+    }
+
+    pub(super) fn try_to_bind(&mut self, listener: ListenerId) {
+        if self.listeners.begin_to_bind(listener) {
+            self.outbox.push(Effect::Bind { listener });
+        }
+    }
+
+    /// What a reload wanted of a worker has happened, or will not.
+    pub(super) fn replanned(&mut self, worker: WorkerId, bad: Option<Bad>) {
+        let Some(replanning) = &mut self.replanning else {
+            return;
+        };
+        if !replanning.pending.remove(&worker) {
+            return;
+        }
+        replanning.added.remove(&worker);
+        replanning.bad = replanning.bad.or(bad);
+        if bad.is_some() {
+            // Whoever waits is told at the end.
+            return;
+        }
+        replanning.done += 1;
+        let (done, of) = (replanning.done, replanning.of);
+        if let Some(ticket) = replanning.ticket {
+            self.answer(ticket, Answer::Progress { done, of });
+        }
+    }
+
+    /// Whether a reload waits for a worker.
+    pub(super) fn is_being_replanned(&self, worker: WorkerId) -> bool {
+        let waits = |replanning: &Replanning| replanning.pending.contains(&worker);
+        self.replanning.as_ref().is_some_and(waits)
+    }
+
+    /// Whether a reload waits for the instances of a worker that it has added.
+    pub(super) fn is_being_added(&self, worker: WorkerId) -> bool {
+        let is_added = |replanning: &Replanning| replanning.added.contains(&worker);
+        self.replanning.as_ref().is_some_and(is_added)
+    }
+
+    /// Whether anything runs, or is being accepted.
+    pub(super) fn is_busy(&self) -> bool {
+        !(self.processes.is_empty() && self.accepting.is_empty() && self.hooks.is_empty())
+    }
+
     /// Counts an input that fits nothing.
     pub(super) fn ignore(&mut self) {
         self.ignored = self.ignored.saturating_add(1);
@@ -104,6 +227,43 @@ impl Outbox {
         self.0.pop_front()
     }
 
+    /// Takes back the spawns and the accepts. What cleans up after an end stays: what ran before it
+    /// is cleaned up all the same.
+    pub(super) fn take_back(&mut self) -> (Vec<ProcessId>, Vec<ConnectionId>) {
+        let (mut spawns, mut accepts) = (Vec::new(), Vec::new());
+        self.0.retain(|effect| match effect {
+            Effect::Spawn {
+                task: Task::Hook(HookKind::AfterStop),
+                ..
+            } => true,
+            Effect::Spawn { process, .. } => {
+                spawns.push(*process);
+                false
+            }
+            Effect::Accept { connection, .. } => {
+                accepts.push(*connection);
+                false
+            }
+            Effect::Signal { .. }
+            | Effect::LookForEvidence { .. }
+            | Effect::Unbind { .. }
+            | Effect::Retire { .. }
+            | Effect::Gone { .. }
+            | Effect::Bind { .. }
+            | Effect::Repair { .. }
+            | Effect::WatchAddresses { .. }
+            | Effect::Answer { .. }
+            | Effect::Watch { .. }
+            | Effect::Unwatch { .. }
+            | Effect::Close { .. }
+            | Effect::LookForClients { .. }
+            | Effect::CloseListeners
+            | Effect::Exit { .. }
+            | Effect::Emit(_) => true,
+        });
+        (spawns, accepts)
+    }
+
     /// Takes back what is not wanted any more.
     pub(super) fn retain(&mut self, is_wanted: impl FnMut(&Effect) -> bool) {
         self.0.retain(is_wanted);
@@ -111,6 +271,18 @@ impl Outbox {
 }
 
 impl Timers {
+    /// When a rollout is to be looked at again, if at all.
+    pub(super) fn rollout(&mut self, worker: WorkerId, at: Option<Mono>) {
+        self.rollouts.retain(|(_, one)| *one != worker);
+        self.rollouts.extend(at.map(|at| (at, worker)));
+    }
+
+    /// Nothing is due for a worker any more.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.rollout(worker, None);
+        self.gates.retain(|(_, one)| *one != worker);
+    }
+
     /// The earliest of all.
     pub(super) fn deadline(&self) -> Option<Mono> {
         let runs = self.runs.first().map(|(at, _)| *at);
@@ -133,5 +305,11 @@ impl Ids {
         let connection = self.next_connection;
         self.next_connection = ConnectionId(connection.0.saturating_add(1));
         connection
+    }
+
+    pub(super) fn run(&mut self, worker: WorkerId) -> RunId {
+        let number = self.next_run;
+        self.next_run = number.saturating_add(1);
+        RunId { worker, number }
     }
 }

@@ -14,39 +14,37 @@
 //! what bounds the starts.
 
 use super::backoff::{self, STABLE_AFTER};
+use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::Event;
-use super::machine::Core;
+use super::run::Instance;
 use super::state::State;
-use super::types::{AT_NEXT_CLIENT, ExitStatus, Next, Waiting};
+use super::types::{AT_NEXT_CLIENT, ExitStatus, Next, RunId, Waiting};
+use super::worker::Worker;
 use crate::config::RestartPolicy;
-use crate::plan::{Activation, ListenerId, WorkerId};
+use crate::plan::{Activation, ListenerId};
 use std::time::Duration;
 
-impl Core {
+impl Worker {
     /// Whether clients start this instance.
-    pub(super) fn is_on_demand(&self, index: usize) -> bool {
-        matches!(
-            self.slots[index].life.activation,
-            Activation::OnDemand { .. }
-        )
+    pub(super) fn is_on_demand(&self, id: RunId) -> bool {
+        matches!(self.runs[id].life.activation, Activation::OnDemand { .. })
     }
 
     /// Starts everything of a worker that does not run.
-    pub(super) fn activate(&mut self, worker: WorkerId, at: (ListenerId, u32)) {
-        let known = &mut self.workers[worker];
-        if let Activation::OnDemand { limit } = known.lifecycle.activation {
-            known.gate.recent.count(self.ctx.now, limit);
+    pub(super) fn activate(&mut self, ctx: &mut Ctx, at: (ListenerId, u32)) {
+        if let Activation::OnDemand { limit } = self.lifecycle.activation {
+            self.gate.recent.count(ctx.now, limit);
         }
         let (listener, socket) = at;
-        self.ctx.emit(Event::Activated {
-            worker,
+        ctx.emit(Event::Activated {
+            worker: self.id,
             listener,
             socket,
         });
-        for index in self.slots_of(worker) {
-            if self.slots[index].state == State::Waiting {
-                self.spawn(index);
+        for id in self.runs.placed() {
+            if self.runs[id].state == State::Waiting {
+                self.spawn(ctx, id);
             }
         }
     }
@@ -54,42 +52,43 @@ impl Core {
     /// What becomes of an instance whose process has ended by itself.
     pub(super) fn after_exit_on_demand(
         &mut self,
-        index: usize,
+        ctx: &mut Ctx,
+        id: RunId,
         status: ExitStatus,
         uptime: Duration,
     ) -> Next {
-        let slot = &mut self.slots[index];
-        let worker = &self.workers[slot.instance.worker];
-        let restart = &slot.life.restart;
-        slot.history.ran(uptime, restart);
+        let Some(Instance { run, history, .. }) = self.runs.instance_mut(id) else {
+            return Next::Stopping;
+        };
+        let restart = &run.life.restart;
+        history.ran(uptime, restart);
         if !backoff::is_failure(status, restart) {
-            if worker.counts.with_process == 1 && uptime < STABLE_AFTER {
-                self.look_for_clients(index);
+            if self.counts.with_process == 1 && uptime < STABLE_AFTER {
+                self.look_for_clients(ctx, id);
             }
             return AT_NEXT_CLIENT;
         }
         let delay = restart.backoff_min;
         if backoff::is_crash(status) {
-            self.after_crash_on_demand(index)
+            self.after_crash_on_demand(ctx, id)
         } else {
-            self.at_next_client_or_at_once(index, delay)
+            self.at_next_client_or_at_once(id, delay)
         }
     }
 
     /// A crash, or a launch that failed.
-    pub(super) fn after_crash_on_demand(&mut self, index: usize) -> Next {
-        match self.after_crash(index) {
-            Next::RestartIn(delay) => self.at_next_client_or_at_once(index, delay),
+    pub(super) fn after_crash_on_demand(&mut self, ctx: &mut Ctx, id: RunId) -> Next {
+        match self.after_crash(ctx, id) {
+            Next::RestartIn(delay) => self.at_next_client_or_at_once(id, delay),
             failed => failed,
         }
     }
 
     /// While others of the pool run, the restart policy decides, and the delay only; else there has
     /// to be a client.
-    pub(super) fn at_next_client_or_at_once(&self, index: usize, delay: Duration) -> Next {
-        let worker = self.worker(index);
-        let others_run = worker.counts.with_process > 1;
-        match self.slots[index].life.restart.policy {
+    pub(super) fn at_next_client_or_at_once(&self, id: RunId, delay: Duration) -> Next {
+        let others_run = self.counts.with_process > 1;
+        match self.runs[id].life.restart.policy {
             RestartPolicy::Always | RestartPolicy::OnFailure if others_run => {
                 Next::RestartIn(delay)
             }
@@ -101,51 +100,48 @@ impl Core {
 
     /// After its delay or its cool-down an instance joins the others if they run, and else waits
     /// for a client with them.
-    pub(super) fn rested(&mut self, index: usize) {
-        let worker = self.worker(index);
-        let others_run = worker.counts.with_process > 0;
-        if others_run && self.slots[index].life.restart.policy != RestartPolicy::Never {
-            self.spawn(index);
+    pub(super) fn rested(&mut self, ctx: &mut Ctx, id: RunId) {
+        let others_run = self.counts.with_process > 0;
+        if others_run && self.runs[id].life.restart.policy != RestartPolicy::Never {
+            self.spawn(ctx, id);
         } else {
-            self.become_state(index, State::Waiting);
+            self.become_state(ctx, id, State::Waiting);
         }
     }
 
-    fn look_for_clients(&mut self, index: usize) {
-        let worker = self.slots[index].instance.worker;
-        self.workers[worker].gate.looking = Some(index);
-        self.ctx.outbox.push(Effect::LookForClients { worker });
+    fn look_for_clients(&mut self, ctx: &mut Ctx, id: RunId) {
+        let worker = self.id;
+        self.gate.looking = Some(id);
+        ctx.outbox.push(Effect::LookForClients { worker });
     }
 
     /// Who waits, now that the last instance has ended cleanly.
-    pub(super) fn looked(&mut self, worker: WorkerId, waiting: Waiting) {
-        let known = self.workers.get_mut(worker);
-        let Some(index) = known.and_then(|known| known.gate.looking.take()) else {
-            self.ctx.ignore();
+    pub(super) fn looked(&mut self, ctx: &mut Ctx, waiting: Waiting) {
+        let Some(id) = self.gate.looking.take() else {
+            return ctx.ignore();
+        };
+        ctx.stir(self.id);
+        // It may have left by now.
+        let Some(instance) = self.runs.instance_mut(id) else {
             return;
         };
-        self.touched.push(worker);
-        // Its place may be another's by now.
-        if self.slots[index].instance.worker != worker {
-            return;
-        }
         match waiting {
-            Waiting::Nobody | Waiting::Others => self.slots[index].history.went_well(),
-            Waiting::TheSame => self.nobody_was_taken(index),
+            Waiting::Nobody | Waiting::Others => instance.history.went_well(),
+            Waiting::TheSame => self.nobody_was_taken(ctx, id),
         }
     }
 
     /// The whole pool has ended and taken nobody: that is a crash of all of it.
-    fn nobody_was_taken(&mut self, index: usize) {
-        if self.slots[index].state != State::Waiting {
+    fn nobody_was_taken(&mut self, ctx: &mut Ctx, id: RunId) {
+        if self.runs[id].state != State::Waiting {
             return;
         }
-        let next = self.after_crash_on_demand(index);
-        let instance = self.slots[index].instance;
-        self.ctx.emit(Event::NobodyTaken { instance, next });
-        for one in self.slots_of(instance.worker) {
-            if self.slots[one].state == State::Waiting {
-                self.follow(one, next);
+        let next = self.after_crash_on_demand(ctx, id);
+        let instance = self.runs[id].instance;
+        ctx.emit(Event::NobodyTaken { instance, next });
+        for one in self.runs.placed() {
+            if self.runs[one].state == State::Waiting {
+                self.follow(ctx, one, next);
             }
         }
     }

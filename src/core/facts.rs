@@ -1,11 +1,14 @@
 //! What can be told about instances and listeners to whoever asks.
 
 use super::backoff::is_failure;
-use super::instance::Slot;
+use super::connections::ConnectionCounts;
+use super::ctx::Ctx;
 use super::machine::Core;
+use super::run::Run;
 use super::state::State;
 use super::time::Mono;
-use super::types::{Edition, InstanceId, LastEnd, ListenerCondition, Phase, Role};
+use super::types::{Degraded, Edition, InstanceId, LastEnd, ListenerCondition, Phase, Role};
+use super::worker::Worker;
 use crate::config::RestartPolicy;
 use crate::plan::{ListenerId, WorkerId};
 
@@ -29,28 +32,26 @@ pub struct Facts {
     pub role: Role,
 }
 
-impl Core {
-    /// What there is to tell about an instance, or a connection that is open.
-    pub fn facts(&self, instance: InstanceId) -> Option<Facts> {
-        let slot = &self.slots[self.find(instance)?];
-        Some(Facts {
-            state: slot.state,
-            since: slot.since,
-            reloading: slot.reloading,
-            restarts: slot.starts.saturating_sub(1),
-            last_end: slot.last_end,
-            failed: self.is_left_failed(slot),
-            role: slot.role,
-        })
+impl Worker {
+    fn facts(&self, ctx: &Ctx, run: &Run) -> Facts {
+        Facts {
+            state: run.state,
+            since: run.since,
+            reloading: run.reloading,
+            restarts: run.starts.saturating_sub(1),
+            last_end: run.last_end,
+            failed: self.is_left_failed(ctx, run),
+            role: self.role(run.id),
+        }
     }
 
-    fn is_left_failed(&self, slot: &Slot) -> bool {
-        let restart = &slot.life.restart;
-        let is_left = slot.state == State::Stopped
+    fn is_left_failed(&self, ctx: &Ctx, run: &Run) -> bool {
+        let restart = &run.life.restart;
+        let is_left = run.state == State::Stopped
             && restart.policy == RestartPolicy::Never
-            && self.ctx.phase == Phase::Running
-            && !self.is_stopped(slot.instance.worker);
-        let badly = match slot.last_end {
+            && ctx.phase == Phase::Running
+            && !self.stopped;
+        let badly = match run.last_end {
             Some(LastEnd::Exited { status, cause, .. }) => {
                 cause.is_some() || is_failure(status, restart)
             }
@@ -59,32 +60,65 @@ impl Core {
         };
         is_left && badly
     }
+}
+
+impl Core {
+    fn find(&self, instance: InstanceId) -> Option<(&Worker, &Run)> {
+        let worker = self.workers.get(&instance.worker)?;
+        Some((worker, worker.find(instance)?))
+    }
+
+    /// The state of an instance, if there is such an instance.
+    pub fn state(&self, instance: InstanceId) -> Option<State> {
+        self.find(instance).map(|(_, run)| run.state)
+    }
+
+    /// What there is to tell about an instance, or a connection that is open.
+    pub fn facts(&self, instance: InstanceId) -> Option<Facts> {
+        let (worker, run) = self.find(instance)?;
+        Some(worker.facts(&self.ctx, run))
+    }
 
     /// How the start of an instance ended whose command after the end runs; `None` if it was
     /// cancelled before there was a program.
     pub fn ended(&self, instance: InstanceId) -> Option<LastEnd> {
-        self.slots[self.find(instance)?].this_end
+        self.find(instance)?.1.this_end
+    }
+
+    /// Everything that runs or is to, and its state, worker by worker; connections last of each.
+    pub fn instances(&self) -> impl Iterator<Item = (InstanceId, State)> + '_ {
+        let all = self.workers.values().flat_map(|worker| worker.runs.all());
+        all.map(|run| (run.instance, run.state))
     }
 
     /// A worker's own instances, in order, without its connections; then the candidates for their
     /// places, and those on their way out.
     pub fn instances_of(&self, worker: WorkerId) -> impl Iterator<Item = InstanceId> + '_ {
-        let known = self.workers.get(worker);
-        let slots = known.map_or(&[][..], |known| known.slots.as_slice());
-        let others = known.map_or(&[][..], |known| known.others.as_slice());
-        let all = slots.iter().chain(others);
-        all.map(|index| self.slots[*index].instance)
+        let known = self.workers.get(&worker).into_iter();
+        let all = known.flat_map(|worker| worker.runs.places().chain(worker.runs.others()));
+        all.map(|run| run.instance)
+    }
+
+    /// The connections of a worker; all 0 for one that accepts its own.
+    pub fn connections(&self, worker: WorkerId) -> ConnectionCounts {
+        let known = self.workers.get(&worker);
+        known.map_or_else(ConnectionCounts::default, Worker::connection_counts)
     }
 
     /// How a listener is.
     pub fn listener_state(&self, listener: ListenerId) -> ListenerCondition {
-        if self.listeners.is_missing(listener) {
+        if self.ctx.listeners.is_missing(listener) {
             ListenerCondition::Missing
-        } else if self.listeners.is_damaged(listener) {
+        } else if self.ctx.listeners.is_damaged(listener) {
             ListenerCondition::Damaged
         } else {
             ListenerCondition::Listening
         }
+    }
+
+    /// Who takes a listener.
+    pub fn takers(&self, listener: ListenerId) -> &[WorkerId] {
+        self.ctx.listeners.takers(listener)
     }
 
     /// Whether everything is being stopped, or has been.
@@ -92,24 +126,48 @@ impl Core {
         self.ctx.phase >= Phase::Stopping
     }
 
+    /// Whether a rollout, a reload or something that was asked for is under way.
+    pub fn is_changing(&self) -> bool {
+        let changes = |worker: &Worker| worker.is_rolling() || !worker.jobs.is_empty();
+        self.ctx.replanning.is_some() || self.workers.values().any(changes)
+    }
+
+    /// Whether a rollout of the worker is under way.
+    pub fn is_rolling(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(Worker::is_rolling)
+    }
+
+    /// Whether a crash of an instance of the worker would fail a rollout, under way or over.
+    pub fn is_watched(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(Worker::is_watched)
+    }
+
+    /// What went wrong with the last rollout of a worker, if it did.
+    pub fn degraded(&self, worker: WorkerId) -> Option<Degraded> {
+        self.workers.get(&worker)?.degraded
+    }
+
     /// How many of a worker's instances have failed.
     pub fn failed(&self, worker: WorkerId) -> u32 {
-        self.workers.get(worker).map_or(0, |known| known.failed)
+        let failed = self.workers.get(&worker).map_or(0, Worker::failed);
+        u32::try_from(failed).unwrap_or(u32::MAX)
     }
 
     /// Whether a worker was stopped by [`super::Command::Stop`], and stays so.
     pub fn is_stopped(&self, worker: WorkerId) -> bool {
-        self.workers.get(worker).is_some_and(|known| known.stopped)
+        let known = self.workers.get(&worker);
+        known.is_some_and(|known| known.stopped)
     }
 
     /// The definition by which a worker's instances are started; `None` if there is no such worker.
     pub fn edition(&self, worker: WorkerId) -> Option<Edition> {
-        let known = self.workers.get(worker)?;
+        let known = self.workers.get(&worker)?;
         (!known.removed).then_some(known.edition)
     }
 
     /// The worker's generation, from 1.
     pub fn generation(&self, worker: WorkerId) -> u32 {
-        self.workers.get(worker).map_or(0, |known| known.generation)
+        let known = self.workers.get(&worker);
+        known.map_or(0, |known| known.generation)
     }
 }

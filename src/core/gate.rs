@@ -1,6 +1,7 @@
 //! What is between the sockets of a worker and its instances.
 
 use super::time::Mono;
+use super::types::RunId;
 use super::window::Window;
 use crate::plan::ListenerId;
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ pub(super) struct Gate {
     /// The activations, or the connections, that count towards the rate limit.
     pub(super) recent: Window,
     /// It is being looked who waits; the instance that ended.
-    pub(super) looking: Option<usize>,
+    pub(super) looking: Option<RunId>,
     pub(super) told_rate: Told,
     pub(super) told_full: Told,
     pub(super) told_source: Told,

@@ -1,8 +1,7 @@
 //! The commands around instances that run.
 
 use super::time::Mono;
-use super::types::{HookKind, InstanceId, ProcessId};
-use crate::plan::WorkerId;
+use super::types::{HookKind, InstanceId, ProcessId, RunId};
 use crate::stage::LaunchFailure;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,8 +15,8 @@ pub(super) struct Helpers {
 /// One of them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Helper {
-    /// The slot of the instance that it is for; another's by now if that did not wait for it.
-    pub(super) index: usize,
+    /// The instance that it is for; gone by now if that did not wait for it.
+    pub(super) run: RunId,
     pub(super) instance: InstanceId,
     pub(super) kind: HookKind,
     pub(super) timeout: Duration,
@@ -32,8 +31,8 @@ pub(super) struct Helper {
 }
 
 impl Helper {
-    pub(super) fn is_beside(&self, index: usize, instance: InstanceId) -> bool {
-        let is_its = self.index == index && self.instance == instance;
+    pub(super) fn is_beside(&self, run: RunId, instance: InstanceId) -> bool {
+        let is_its = self.run == run && self.instance == instance;
         is_its && matches!(self.kind, HookKind::AfterReady | HookKind::Reload)
     }
 }
@@ -43,23 +42,17 @@ impl Helpers {
         self.running.is_empty()
     }
 
-    /// Whether one runs for an instance of this worker.
-    pub(super) fn is_for(&self, worker: WorkerId) -> bool {
-        let mut all = self.running.values();
-        all.any(|helper| helper.instance.worker == worker)
-    }
-
     /// One that runs beside an instance: when it was ready, or to have it read its configuration.
-    pub(super) fn beside(&self, index: usize, instance: InstanceId) -> Option<ProcessId> {
+    pub(super) fn beside(&self, run: RunId, instance: InstanceId) -> Option<ProcessId> {
         let mut all = self.running.iter();
-        let found = all.find(|(_, helper)| helper.is_beside(index, instance));
+        let found = all.find(|(_, helper)| helper.is_beside(run, instance));
         found.map(|(process, _)| *process)
     }
 
     /// The same, one that was not killed.
-    pub(super) fn lives_beside(&self, index: usize, instance: InstanceId) -> Option<ProcessId> {
+    pub(super) fn lives_beside(&self, run: RunId, instance: InstanceId) -> Option<ProcessId> {
         let mut all = self.running.iter();
-        let found = all.find(|(_, one)| !one.killed && one.is_beside(index, instance));
+        let found = all.find(|(_, one)| !one.killed && one.is_beside(run, instance));
         found.map(|(process, _)| *process)
     }
 }

@@ -6,96 +6,100 @@
 //! of its own meanwhile ([`State::Preparing`], [`State::Cleaning`]); the others only have their
 //! failure told.
 
+use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::Event;
 use super::helpers::Helper;
 use super::input::News;
-use super::machine::Core;
 use super::state::State;
-use super::types::{ExitStatus, HookEnd, HookKind, Next, Phase, ProcessId, Task};
+use super::types::{ExitStatus, HookEnd, HookKind, Next, Phase, ProcessId, RunId, Task};
+use super::worker::Worker;
 use std::time::Duration;
 
-impl Core {
+impl Worker {
     /// Starts a command for an instance.
     pub(super) fn start_helper(
         &mut self,
-        index: usize,
+        ctx: &mut Ctx,
+        id: RunId,
         kind: HookKind,
         timeout: Duration,
     ) -> ProcessId {
-        let process = self.ctx.ids.process();
-        let slot = &self.slots[index];
+        let process = ctx.ids.process();
+        let run = &self.runs[id];
         let helper = Helper {
-            index,
-            instance: slot.instance,
+            run: id,
+            instance: run.instance,
             kind,
             timeout,
-            until: self.ctx.now + timeout,
+            until: ctx.now + timeout,
             exists: false,
             failed: None,
             killed: false,
             timed_out: false,
         };
-        self.ctx.outbox.push(Effect::Spawn {
+        ctx.outbox.push(Effect::Spawn {
             process,
-            instance: slot.instance,
-            edition: slot.edition,
+            instance: run.instance,
+            edition: run.edition,
             task: Task::Hook(kind),
             connection: None,
         });
-        self.ctx.timers.hooks.insert((helper.until, process));
+        ctx.timers.hooks.insert((helper.until, process));
+        ctx.hooks.insert(process, self.id);
         self.helpers.running.insert(process, helper);
         process
     }
 
     /// Runs the command before the start.
-    pub(super) fn prepare(&mut self, index: usize, timeout: Duration) {
-        let hook = self.start_helper(index, HookKind::BeforeStart, timeout);
+    pub(super) fn prepare(&mut self, ctx: &mut Ctx, id: RunId, timeout: Duration) {
+        let hook = self.start_helper(ctx, id, HookKind::BeforeStart, timeout);
         let cancelled = false;
-        self.become_state(index, State::Preparing { hook, cancelled });
+        self.become_state(ctx, id, State::Preparing { hook, cancelled });
     }
 
     /// Nothing runs of an instance any more but commands around it. What follows waits for them:
     /// first those beside it are ended, and then the one after its end is run, if its program or the
     /// command before it has run.
-    pub(super) fn wind_up(&mut self, index: usize, next: Next) {
-        if let Some(hook) = self.helpers.beside(index, self.slots[index].instance) {
-            self.kill_helper(hook);
-            return self.become_state(index, State::Cleaning { hook, next });
+    pub(super) fn wind_up(&mut self, ctx: &mut Ctx, id: RunId, next: Next) {
+        if let Some(hook) = self.helpers.beside(id, self.runs[id].instance) {
+            self.kill_helper(ctx, hook);
+            return self.become_state(ctx, id, State::Cleaning { hook, next });
         }
-        let slot = &mut self.slots[index];
-        let cleans = std::mem::take(&mut slot.to_clean) && slot.connection.is_none();
-        match slot.life.hooks.after_stop.filter(|_| cleans) {
+        let is_connection = self.runs.is_connection(id);
+        let run = &mut self.runs[id];
+        let cleans = std::mem::take(&mut run.to_clean) && !is_connection;
+        match run.life.hooks.after_stop.filter(|_| cleans) {
             // Nothing is started any more once everything was to be killed.
-            Some(timeout) if self.ctx.phase < Phase::Hurried => {
-                let hook = self.start_helper(index, HookKind::AfterStop, timeout);
-                self.become_state(index, State::Cleaning { hook, next });
+            Some(timeout) if ctx.phase < Phase::Hurried => {
+                let hook = self.start_helper(ctx, id, HookKind::AfterStop, timeout);
+                self.become_state(ctx, id, State::Cleaning { hook, next });
             }
-            Some(_) | None => self.follow(index, next),
+            Some(_) | None => self.follow(ctx, id, next),
         }
     }
 
     /// Ends the commands beside an instance that is ending: none of them outlives it.
-    pub(super) fn end_helpers(&mut self, index: usize) {
-        while let Some(hook) = self.helpers.lives_beside(index, self.slots[index].instance) {
-            self.kill_helper(hook);
+    pub(super) fn end_helpers(&mut self, ctx: &mut Ctx, id: RunId) {
+        while let Some(hook) = self.helpers.lives_beside(id, self.runs[id].instance) {
+            self.kill_helper(ctx, hook);
         }
     }
 
     /// What is heard about a process that is no instance's.
-    pub(super) fn helper_heard(&mut self, process: ProcessId, news: News) {
+    pub(super) fn helper_heard(&mut self, ctx: &mut Ctx, process: ProcessId, news: News) {
         let Some(helper) = self.helpers.running.get_mut(&process) else {
-            return self.ctx.ignore();
+            return ctx.ignore();
         };
         match news {
             News::Spawned if !helper.exists => {
                 helper.exists = true;
                 if helper.killed {
-                    self.ctx.kill(process);
+                    ctx.kill(process);
                 }
             }
             News::LaunchFailed(failure) if !helper.exists => {
-                self.helper_ended(process, HookEnd::NotLaunched { failure });
+                self.helper_ended(ctx, process, HookEnd::NotLaunched { failure });
             }
             News::LaunchFailed(failure) => helper.failed = Some(failure),
             News::Exited(status) if helper.exists => {
@@ -106,23 +110,24 @@ impl Core {
                     },
                     (None, false) => HookEnd::Exited { status },
                 };
-                self.helper_ended(process, end);
+                self.helper_ended(ctx, process, end);
             }
             News::ExecSucceeded if helper.exists => {}
             News::Spawned | News::ExecSucceeded | News::MainExited(_) | News::Exited(_) => {
-                self.ctx.ignore();
+                ctx.ignore();
             }
         }
     }
 
-    fn take_helper(&mut self, process: ProcessId) -> Option<Helper> {
+    fn take_helper(&mut self, ctx: &mut Ctx, process: ProcessId) -> Option<Helper> {
         let helper = self.helpers.running.remove(&process)?;
-        self.ctx.timers.hooks.remove(&(helper.until, process));
+        ctx.hooks.remove(&process);
+        ctx.timers.hooks.remove(&(helper.until, process));
         Some(helper)
     }
 
-    fn helper_ended(&mut self, process: ProcessId, end: HookEnd) {
-        let Some(helper) = self.take_helper(process) else {
+    fn helper_ended(&mut self, ctx: &mut Ctx, process: ProcessId, end: HookEnd) {
+        let Some(helper) = self.take_helper(ctx, process) else {
             return;
         };
         let succeeded = end
@@ -131,20 +136,21 @@ impl Core {
             };
         let kind = helper.kind;
         let mut next = None;
-        match (kind, self.slots[helper.index].state) {
+        let state = self.runs.get(helper.run).map(|run| run.state);
+        match (kind, state.unwrap_or(State::Stopped)) {
             (HookKind::BeforeStart, State::Preparing { hook, cancelled }) if hook == process => {
                 let has_run = !matches!(end, HookEnd::NotLaunched { .. });
-                self.slots[helper.index].to_clean = has_run;
+                self.runs[helper.run].to_clean = has_run;
                 if cancelled {
-                    next = Some(self.after_stop(helper.index));
+                    next = Some(self.after_stop(ctx, helper.run));
                 } else if succeeded {
-                    self.launch(helper.index);
+                    self.launch(ctx, helper.run);
                 } else {
-                    next = Some(self.not_prepared(helper.index, end));
+                    next = Some(self.not_prepared(ctx, helper.run, end));
                 }
             }
             (HookKind::AfterStop, State::Cleaning { hook, next: then }) if hook == process => {
-                next = Some(if self.ctx.phase == Phase::Running {
+                next = Some(if ctx.phase == Phase::Running {
                     then
                 } else {
                     Next::Stopping
@@ -167,7 +173,7 @@ impl Core {
         }
         let is_cancelled = helper.killed && !helper.timed_out;
         if !succeeded && !is_cancelled {
-            self.ctx.emit(Event::HookFailed {
+            ctx.emit(Event::HookFailed {
                 instance: helper.instance,
                 process,
                 kind,
@@ -177,38 +183,39 @@ impl Core {
         }
         // Why it failed is told before that it did.
         if kind == HookKind::Reload {
-            self.reload_ended(process, helper.index, helper.instance, succeeded);
+            self.reload_ended(ctx, process, helper.run, helper.instance, succeeded);
         }
         if let Some(next) = next {
-            self.wind_up(helper.index, next);
+            self.wind_up(ctx, helper.run, next);
         }
-        self.is_it_gone(helper.instance.worker);
+        self.tell_if_gone(ctx);
     }
 
     /// Kills a command, if it still runs.
-    pub(super) fn kill_helper(&mut self, process: ProcessId) {
+    pub(super) fn kill_helper(&mut self, ctx: &mut Ctx, process: ProcessId) {
         let Some(helper) = self.helpers.running.get_mut(&process) else {
             return;
         };
         let before = std::mem::replace(&mut helper.killed, true);
         if helper.exists && !before {
-            self.ctx.kill(process);
+            ctx.kill(process);
         }
     }
 
-    pub(super) fn kill_helpers(&mut self) {
+    pub(super) fn kill_helpers(&mut self, ctx: &mut Ctx) {
         let all: Vec<ProcessId> = self.helpers.running.keys().copied().collect();
         for process in all {
-            self.kill_helper(process);
+            self.kill_helper(ctx, process);
         }
     }
 
     /// Its spawn was taken back: there will be no process. What waits for it goes on as stopped.
-    pub(super) fn forget_helper(&mut self, process: ProcessId) {
-        let Some(helper) = self.take_helper(process) else {
+    pub(super) fn forget_helper(&mut self, ctx: &mut Ctx, process: ProcessId) {
+        let Some(helper) = self.take_helper(ctx, process) else {
             return;
         };
-        let waits = match self.slots[helper.index].state {
+        let state = self.runs.get(helper.run).map(|run| run.state);
+        let waits = match state.unwrap_or(State::Stopped) {
             State::Preparing { hook, .. } | State::Cleaning { hook, .. } => hook == process,
             State::Waiting
             | State::Starting { .. }
@@ -220,23 +227,18 @@ impl Core {
             | State::Stopped => false,
         };
         if waits {
-            self.wind_up(helper.index, Next::Stopping);
+            self.wind_up(ctx, helper.run, Next::Stopping);
         }
         if helper.kind == HookKind::Reload {
-            self.reload_ended(process, helper.index, helper.instance, false);
+            self.reload_ended(ctx, process, helper.run, helper.instance, false);
         }
     }
 
-    pub(super) fn helpers_timed_out(&mut self) {
-        while let Some((at, process)) = self.ctx.timers.hooks.first().copied() {
-            if at > self.ctx.now {
-                break;
-            }
-            self.ctx.timers.hooks.pop_first();
-            if let Some(helper) = self.helpers.running.get_mut(&process) {
-                helper.timed_out = !helper.killed;
-                self.kill_helper(process);
-            }
+    /// The time of a command is over.
+    pub(super) fn helper_timed_out(&mut self, ctx: &mut Ctx, process: ProcessId) {
+        if let Some(helper) = self.helpers.running.get_mut(&process) {
+            helper.timed_out = !helper.killed;
+            self.kill_helper(ctx, process);
         }
     }
 }

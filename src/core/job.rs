@@ -1,6 +1,6 @@
 //! What is under way because somebody has asked for it.
 
-use super::types::{InstanceId, ProcessId, Ticket};
+use super::types::{InstanceId, ProcessId, RunId, Ticket};
 use crate::plan::WorkerId;
 use std::collections::BTreeSet;
 
@@ -8,10 +8,9 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) waiter: Waiter,
-    pub(super) worker: WorkerId,
     pub(super) goal: Goal,
-    /// The slots that are not where they are wanted yet.
-    pub(super) pending: BTreeSet<usize>,
+    /// The runs that are not where they are wanted yet.
+    pub(super) pending: BTreeSet<RunId>,
     pub(super) done: u32,
     pub(super) of: u32,
 }
@@ -33,19 +32,18 @@ pub(super) enum Goal {
     Down,
 }
 
-/// What was done to give a worker another number of instances: the slots that are on their way.
+/// What was done to give a worker another number of instances: the runs that are on their way.
 #[derive(Debug, Clone)]
 #[must_use = "somebody may wait for it"]
 pub(super) struct Resized {
     pub(super) goal: Goal,
-    pub(super) slots: Vec<usize>,
+    pub(super) runs: Vec<RunId>,
 }
 
 /// A request under way.
 #[derive(Debug, Clone)]
 pub(super) struct Reloading {
     pub(super) ticket: Ticket,
-    pub(super) worker: WorkerId,
     pub(super) pending: BTreeSet<Pending>,
     pub(super) failed: Option<InstanceId>,
     pub(super) of: u32,
@@ -57,7 +55,7 @@ pub(super) enum Pending {
     /// The end of a command.
     Command(ProcessId),
     /// What the instance in this slot says.
-    Slot(usize),
+    Run(RunId),
 }
 
 /// What has gone wrong with a worker.

@@ -2,7 +2,8 @@
 
 use super::time::Mono;
 use super::types::{FormerTaker, ListenerLife, Missing};
-use crate::plan::ListenerId;
+use crate::config::Presence;
+use crate::plan::{ListenerId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -103,5 +104,63 @@ impl Listeners {
     pub(super) fn is_damaged(&self, listener: ListenerId) -> bool {
         let sockets = self.damaged.range((listener, 0)..=(listener, u32::MAX));
         sockets.into_iter().any(|(_, mending)| !mending.whole)
+    }
+
+    /// Who takes a listener.
+    pub(super) fn takers(&self, listener: ListenerId) -> &[WorkerId] {
+        let life = self.lives.get(listener.0 as usize);
+        life.map_or(&[], |life| life.users.as_slice())
+    }
+
+    /// Whether a worker has to wait for a socket: one that is waited for, or any where there is none
+    /// at all, since a server without a socket can only fail.
+    pub(super) fn lacks_or_has_closed(&self, worker: WorkerId) -> bool {
+        let mut refusing = self.refusing.iter();
+        refusing.any(|listener| self.takers(*listener).contains(&worker)) || self.lacks(worker)
+    }
+
+    /// The same, but for listeners that were closed on purpose: its start binds them again.
+    pub(super) fn lacks(&self, worker: WorkerId) -> bool {
+        let mut missing = 0;
+        for listener in self.missing.keys() {
+            let life = self.lives.get(listener.0 as usize);
+            let is_refusing = self.refusing.contains(listener);
+            let Some(life) = life.filter(|life| life.users.contains(&worker) && !is_refusing)
+            else {
+                continue;
+            };
+            let is_vacated = self.vacated.contains(listener);
+            if is_vacated || matches!(life.presence, Presence::WaitFor(_)) {
+                return true;
+            }
+            missing += 1;
+        }
+        let takes = || {
+            let lives = self.lives.iter();
+            lives.filter(|life| life.users.contains(&worker)).count()
+        };
+        missing > 0 && missing == takes()
+    }
+
+    /// The listeners of a worker that were closed because it had failed.
+    pub(super) fn refused_by(&self, worker: WorkerId) -> Vec<ListenerId> {
+        let refusing = self.refusing.iter().copied();
+        let of_it = refusing.filter(|listener| self.takers(*listener).contains(&worker));
+        of_it.collect()
+    }
+
+    /// Whether a missing listener is to be bound, which is not being tried already.
+    pub(super) fn begin_to_bind(&mut self, listener: ListenerId) -> bool {
+        let Some(absence) = self.missing.get_mut(&listener) else {
+            return false;
+        };
+        if absence.trying {
+            absence.again = true;
+            return false;
+        }
+        absence.trying = true;
+        let retry = |errand: &Errand| matches!(errand, Errand::Retry(id) if *id == listener);
+        self.due.retain(|(_, errand)| !retry(errand));
+        true
     }
 }

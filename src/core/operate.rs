@@ -9,56 +9,54 @@
 //! until it is started again. Its listeners stay bound: clients wait.
 
 use super::backoff::History;
+use super::ctx::Ctx;
 use super::effect::Effect;
-use super::instance::Slot;
 use super::job::{Bad, Goal, Job, Resized, Waiter};
-use super::machine::Core;
+use super::run::Run;
 use super::state::State;
 use super::types::{
-    AT_NEXT_CLIENT, Answer, Command, InstanceId, Next, Phase, ProcessId, Refused, Role, Scope,
-    Ticket,
+    AT_NEXT_CLIENT, Answer, Command, Next, Phase, ProcessId, Refused, RunId, Scope, Ticket,
 };
-use crate::plan::{Activation, ListenerId, WorkerId};
-use std::sync::Arc;
+use super::worker::Worker;
+use crate::plan::{Activation, ListenerId};
 use std::time::Duration;
 
-impl Core {
-    pub(super) fn operate(&mut self, ticket: Ticket, worker: WorkerId, command: Command) {
-        if let Err(why) = self.try_to_operate(ticket, worker, command) {
-            self.ctx.answer(ticket, Answer::Refused(why));
+impl Worker {
+    pub(super) fn operate(&mut self, ctx: &mut Ctx, ticket: Ticket, command: Command) {
+        if let Err(why) = self.try_to_operate(ctx, ticket, command) {
+            ctx.answer(ticket, Answer::Refused(why));
         }
-        self.announce(ticket);
+        self.announce(ctx, ticket);
     }
 
     fn try_to_operate(
         &mut self,
+        ctx: &mut Ctx,
         ticket: Ticket,
-        worker: WorkerId,
         command: Command,
     ) -> Result<(), Refused> {
-        let known = self.workers.get(worker);
-        if known.is_none_or(|known| known.removed) {
+        if self.removed {
             return Err(Refused::NoSuchWorker);
         }
-        if self.ctx.phase != Phase::Running {
+        if ctx.phase != Phase::Running {
             return Err(Refused::NotRunning);
         }
-        let is_rolling = self.is_rolling(worker);
+        let is_rolling = self.is_rolling();
         match command {
             Command::Scale(_) | Command::Reset if is_rolling => return Err(Refused::Busy),
             Command::Stop => {
-                let reload_waits = self.supersede(worker);
+                let reload_waits = self.supersede(ctx);
                 if is_rolling {
-                    self.cancel_rollout(worker);
-                    self.workers[worker].outdated = true;
+                    self.cancel_rollout(ctx);
+                    self.outdated = true;
                 }
                 if reload_waits || is_rolling {
-                    self.replanned(worker, None);
+                    ctx.replanned(self.id, None);
                 }
-                self.end_watch(worker);
+                self.end_watch(ctx);
             }
             Command::Start if is_rolling => {
-                self.join_rollout(worker, ticket);
+                self.join_rollout(ctx, ticket);
                 return Ok(());
             }
             Command::Start
@@ -69,19 +67,19 @@ impl Core {
             | Command::Reload => {}
         }
         match command {
-            Command::Start => self.start_worker(ticket, worker),
+            Command::Start => self.start_worker(ctx, ticket),
             Command::Stop => {
-                self.stop_worker(ticket, worker);
+                self.stop_worker(ctx, ticket);
                 Ok(())
             }
-            Command::Restart => self.restart_worker(ticket, worker),
-            Command::Scale(instances) => self.scale_worker(ticket, worker, instances),
-            Command::Signal(number) => self.signal_worker(ticket, worker, number),
-            Command::Reload => self.reload_worker(ticket, worker),
+            Command::Restart => self.restart_worker(ctx, ticket),
+            Command::Scale(instances) => self.scale_worker(ctx, ticket, instances),
+            Command::Signal(number) => self.signal_worker(ctx, ticket, number),
+            Command::Reload => self.reload_worker(ctx, ticket),
             Command::Reset => {
-                self.reset_worker(worker);
-                self.forgive_connections(worker);
-                self.ctx.answer(ticket, Answer::Done);
+                self.reset_worker(ctx);
+                self.forgive_connections();
+                ctx.answer(ticket, Answer::Done);
                 Ok(())
             }
         }
@@ -89,123 +87,116 @@ impl Core {
 
     /// Another command or a reload is there for the worker: whoever waits for the one under way is
     /// told so. Answers whether a reload has waited, which then waits for what follows.
-    pub(super) fn supersede(&mut self, worker: WorkerId) -> bool {
-        let mut told = Vec::new();
-        self.jobs.retain(|job| {
-            let goes_on = job.worker != worker;
-            if !goes_on {
-                told.push(job.waiter);
-            }
-            goes_on
-        });
+    pub(super) fn supersede(&mut self, ctx: &mut Ctx) -> bool {
+        let told: Vec<Waiter> = self.jobs.drain(..).map(|job| job.waiter).collect();
         for waiter in &told {
             if let Waiter::Asked(ticket) = waiter {
-                self.ctx
-                    .answer(*ticket, Answer::Refused(Refused::Superseded));
+                ctx.answer(*ticket, Answer::Refused(Refused::Superseded));
             }
         }
         told.contains(&Waiter::Reload)
     }
 
     /// A rollout of the worker goes back: a reload that waits for its size waits for that.
-    pub(super) fn size_is_given_up(&mut self, worker: WorkerId) {
-        let goes_on = |job: &Job| job.worker != worker || job.waiter != Waiter::Reload;
-        self.jobs.retain(goes_on);
+    pub(super) fn size_is_given_up(&mut self) {
+        self.jobs.retain(|job| job.waiter != Waiter::Reload);
     }
 
-    fn join_rollout(&mut self, worker: WorkerId, ticket: Ticket) {
-        let Some(rollout) = self.rollouts.get_mut(&worker) else {
+    fn join_rollout(&mut self, ctx: &mut Ctx, ticket: Ticket) {
+        let Some(rollout) = self.rollout.as_mut() else {
             return;
         };
         rollout.tickets.push(ticket);
         let (done, of) = (rollout.done, rollout.of);
         if of > 0 {
-            self.ctx.answer(ticket, Answer::Progress { done, of });
+            ctx.answer(ticket, Answer::Progress { done, of });
         }
     }
 
     /// Has a reload wait until a worker has as many instances as it says.
-    pub(super) fn wait_for_size(&mut self, worker: WorkerId, resized: Resized) {
-        if resized.slots.is_empty() || !self.is_being_replanned(worker) {
-            return self.replanned(worker, None);
+    pub(super) fn wait_for_size(&mut self, ctx: &mut Ctx, resized: Resized) {
+        if resized.runs.is_empty() || !ctx.is_being_replanned(self.id) {
+            return ctx.replanned(self.id, None);
         }
-        self.begin(Waiter::Reload, worker, resized.goal, resized.slots);
+        self.begin(ctx, Waiter::Reload, resized.goal, resized.runs);
     }
 
     /// A listener that was closed for its failed workers could not be bound again: whoever waits for
     /// one to start is told, which it does when the listener is there.
-    pub(super) fn tell_not_bound(&mut self, listener: ListenerId, again_in: Option<Duration>) {
+    pub(super) fn tell_not_bound(
+        &mut self,
+        ctx: &mut Ctx,
+        listener: ListenerId,
+        again_in: Option<Duration>,
+    ) {
         let mut told = Vec::new();
-        for worker in self.users_of(listener) {
-            if let Some(rollout) = self.rollouts.get_mut(&worker) {
-                told.append(&mut rollout.tickets);
-            }
-            self.jobs.retain(|job| match job.waiter {
-                Waiter::Asked(ticket) if job.worker == worker && job.goal == Goal::Up => {
-                    told.push(ticket);
-                    false
-                }
-                Waiter::Asked(_) | Waiter::Reload => true,
-            });
+        if let Some(rollout) = &mut self.rollout {
+            told.append(&mut rollout.tickets);
         }
+        self.jobs.retain(|job| match job.waiter {
+            Waiter::Asked(ticket) if job.goal == Goal::Up => {
+                told.push(ticket);
+                false
+            }
+            Waiter::Asked(_) | Waiter::Reload => true,
+        });
         for ticket in told {
-            self.ctx
-                .answer(ticket, Answer::NotBound { listener, again_in });
+            ctx.answer(ticket, Answer::NotBound { listener, again_in });
         }
     }
 
-    fn begin(&mut self, waiter: Waiter, worker: WorkerId, goal: Goal, slots: Vec<usize>) {
-        let of = u32::try_from(slots.len()).unwrap_or(u32::MAX);
-        self.changed.extend(&slots);
+    fn begin(&mut self, ctx: &mut Ctx, waiter: Waiter, goal: Goal, runs: Vec<RunId>) {
+        let of = u32::try_from(runs.len()).unwrap_or(u32::MAX);
+        ctx.stir(self.id);
+        self.changed.extend(&runs);
         self.jobs.push(Job {
             waiter,
-            worker,
             goal,
-            pending: slots.into_iter().collect(),
+            pending: runs.into_iter().collect(),
             done: 0,
             of,
         });
     }
 
     /// Says how much there is to do, before any of it is done.
-    fn announce(&mut self, ticket: Ticket) {
+    fn announce(&mut self, ctx: &mut Ctx, ticket: Ticket) {
         let of_it = |job: &&Job| job.waiter == Waiter::Asked(ticket);
         let job = self.jobs.iter().find(of_it);
         if let Some(of) = job.map(|job| job.of).filter(|of| *of > 0) {
-            self.ctx.answer(ticket, Answer::Progress { done: 0, of });
+            ctx.answer(ticket, Answer::Progress { done: 0, of });
         }
     }
 
     /// Starts what does not run. Answers which of its slots are to run now.
-    fn rouse(&mut self, worker: WorkerId) -> Vec<usize> {
-        self.workers[worker].stopped = false;
-        self.touched.push(worker);
-        self.take_clients_again(worker);
-        let is_eager = self.is_eager(worker);
+    fn rouse(&mut self, ctx: &mut Ctx) -> Vec<RunId> {
+        self.stopped = false;
+        ctx.stir(self.id);
+        ctx.take_clients_again(self.id);
+        let is_eager = self.is_eager();
         let mut wanted = Vec::new();
-        for index in self.slots_of(worker) {
-            match self.slots[index].state {
+        for id in self.runs.placed() {
+            match self.runs[id].state {
                 State::Running { .. } => {}
                 State::Starting { ending: None, .. }
                 | State::Activating { .. }
                 | State::Preparing {
                     cancelled: false, ..
-                } => wanted.push(index),
+                } => wanted.push(id),
                 State::Waiting if !is_eager => {}
                 State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
-                    self.redefine(index);
+                    self.redefine(id);
                     if is_eager {
-                        self.start_again(index);
-                        wanted.push(index);
+                        self.start_again(ctx, id);
+                        wanted.push(id);
                     } else {
-                        self.become_state(index, State::Waiting);
+                        self.become_state(ctx, id, State::Waiting);
                     }
                 }
                 // It is on its way out, and comes back when it is there.
                 State::Starting { .. } | State::Stopping { .. } | State::Preparing { .. } => {
-                    self.slots[index].again = true;
+                    self.comes_back(id, true);
                     if is_eager {
-                        wanted.push(index);
+                        wanted.push(id);
                     }
                 }
                 State::Cleaning { hook, .. } => {
@@ -213,9 +204,9 @@ impl Core {
                         true => Next::RestartIn(Duration::ZERO),
                         false => AT_NEXT_CLIENT,
                     };
-                    self.become_state(index, State::Cleaning { hook, next });
+                    self.become_state(ctx, id, State::Cleaning { hook, next });
                     if is_eager {
-                        wanted.push(index);
+                        wanted.push(id);
                     }
                 }
             }
@@ -223,97 +214,85 @@ impl Core {
         wanted
     }
 
-    fn start_worker(&mut self, ticket: Ticket, worker: WorkerId) -> Result<(), Refused> {
-        if self.is_eager(worker) && self.lacks_a_listener(worker) {
+    fn start_worker(&mut self, ctx: &mut Ctx, ticket: Ticket) -> Result<(), Refused> {
+        if self.is_eager() && ctx.listeners.lacks(self.id) {
             return Err(Refused::WaitsForListener);
         }
-        if self.workers[worker].given_up.is_some() && self.is_down(worker) {
-            return self.restart_worker(ticket, worker);
+        if self.given_up.is_some() && self.is_down() {
+            return self.restart_worker(ctx, ticket);
         }
-        let wanted = self.rouse(worker);
-        self.begin(Waiter::Asked(ticket), worker, Goal::Up, wanted);
+        let wanted = self.rouse(ctx);
+        self.begin(ctx, Waiter::Asked(ticket), Goal::Up, wanted);
         Ok(())
     }
 
-    /// Whether no instance of a worker has a process.
-    fn is_down(&self, worker: WorkerId) -> bool {
-        let slots = &self.workers[worker].slots;
-        let mut slots = slots.iter().map(|index| &self.slots[*index]);
-        slots.all(|slot| !slot.state.is_busy())
-    }
-
-    fn stop_worker(&mut self, ticket: Ticket, worker: WorkerId) {
-        self.workers[worker].stopped = true;
-        let mut all = self.slots_of(worker);
-        all.extend(&self.workers[worker].others);
-        let connections = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.connection.is_some() && slot.instance.worker == worker);
-        all.extend(connections.map(|(index, _)| index));
+    fn stop_worker(&mut self, ctx: &mut Ctx, ticket: Ticket) {
+        self.stopped = true;
         let mut live = Vec::new();
-        for index in all {
-            self.slots[index].again = false;
-            let is_busy = self.slots[index].state.is_busy();
-            self.stop_instance(index);
+        for id in self.runs.ids() {
+            self.comes_back(id, false);
+            let is_busy = self.runs[id].state.is_busy();
+            self.stop_instance(ctx, id);
             if is_busy {
-                live.push(index);
+                live.push(id);
             }
         }
-        self.retire_unused(worker);
-        self.begin(Waiter::Asked(ticket), worker, Goal::Down, live);
+        self.retire_unused(ctx);
+        self.begin(ctx, Waiter::Asked(ticket), Goal::Down, live);
     }
 
-    fn restart_worker(&mut self, ticket: Ticket, worker: WorkerId) -> Result<(), Refused> {
-        if self.is_eager(worker) && self.lacks_a_listener(worker) {
+    /// Whether an instance that is being stopped is started again.
+    pub(super) fn comes_back(&mut self, id: RunId, again: bool) {
+        if let Some(instance) = self.runs.instance_mut(id) {
+            instance.again = again;
+        }
+    }
+
+    fn restart_worker(&mut self, ctx: &mut Ctx, ticket: Ticket) -> Result<(), Refused> {
+        if self.is_eager() && ctx.listeners.lacks(self.id) {
             return Err(Refused::WaitsForListener);
         }
-        let to = self.workers[worker].given_up.clone();
-        if to.is_none() && self.is_eager(worker) && self.is_down(worker) && !self.is_rolling(worker)
-        {
+        let to = self.given_up.clone();
+        if to.is_none() && self.is_eager() && self.is_down() && !self.is_rolling() {
             // There is nothing to go back to.
-            if self.supersede(worker) {
-                self.replanned(worker, None);
+            if self.supersede(ctx) {
+                ctx.replanned(self.id, None);
             }
-            return self.start_worker(ticket, worker);
+            return self.start_worker(ctx, ticket);
         }
-        let known = &mut self.workers[worker];
-        known.stopped = false;
-        self.touched.push(worker);
-        let of = self.roll_out(worker, Some(ticket), to);
+        self.stopped = false;
+        ctx.stir(self.id);
+        let of = self.roll_out(ctx, Some(ticket), to);
         if of > 0 {
-            self.ctx.answer(ticket, Answer::Progress { done: 0, of });
+            ctx.answer(ticket, Answer::Progress { done: 0, of });
         }
         Ok(())
     }
 
     fn scale_worker(
         &mut self,
+        ctx: &mut Ctx,
         ticket: Ticket,
-        worker: WorkerId,
         instances: u32,
     ) -> Result<(), Refused> {
-        let known = &self.workers[worker];
-        if let Activation::PerConnection(_) = known.lifecycle.activation {
+        if let Activation::PerConnection(_) = self.lifecycle.activation {
             return Err(Refused::NoInstances);
         }
-        if self.supersede(worker) {
-            self.replanned(worker, None);
+        if self.supersede(ctx) {
+            ctx.replanned(self.id, None);
         }
-        self.workers[worker].wanted = instances;
-        let mut resized = self.resize(worker, instances);
-        if resized.slots.is_empty() {
-            resized = self.on_their_way(worker);
+        self.wanted = instances;
+        let mut resized = self.resize(ctx, instances);
+        if resized.runs.is_empty() {
+            resized = self.on_their_way();
         }
-        self.begin(Waiter::Asked(ticket), worker, resized.goal, resized.slots);
+        self.begin(ctx, Waiter::Asked(ticket), resized.goal, resized.runs);
         Ok(())
     }
 
     /// What a command before has begun.
-    fn on_their_way(&self, worker: WorkerId) -> Resized {
-        let known = &self.workers[worker];
-        let starts = |index: &usize| match self.slots[*index].state {
+    fn on_their_way(&self) -> Resized {
+        let starts = |run: &&Run| match run.state {
             State::Preparing { cancelled, .. } => !cancelled,
             State::Starting { ending, .. } => ending.is_none(),
             State::Activating { .. } => true,
@@ -325,113 +304,66 @@ impl Core {
             | State::Failed { .. }
             | State::Stopped => false,
         };
-        let starting: Vec<usize> = known.slots.iter().copied().filter(starts).collect();
+        let starting = self.runs.places().filter(starts);
+        let starting: Vec<RunId> = starting.map(|run| run.id).collect();
         match starting.is_empty() {
             false => Resized {
                 goal: Goal::Up,
-                slots: starting,
+                runs: starting,
             },
             true => Resized {
                 goal: Goal::Down,
-                slots: known.others.clone(),
+                runs: self.runs.others().map(|run| run.id).collect(),
             },
         }
     }
 
     /// Has a worker run so many instances.
-    pub(super) fn resize(&mut self, worker: WorkerId, instances: u32) -> Resized {
-        let known = &self.workers[worker];
-        let before = known.slots.len();
+    pub(super) fn resize(&mut self, ctx: &mut Ctx, instances: u32) -> Resized {
+        let before = self.runs.len();
         let after = instances as usize;
-        if after > before && !known.stopped {
-            self.take_clients_again(worker);
+        if after > before && !self.stopped {
+            ctx.take_clients_again(self.id);
         }
-        let known = &self.workers[worker];
         // A pool that clients start grows at once only if it runs.
-        let starts = self.ctx.phase == Phase::Running
-            && !known.stopped
-            && (self.is_eager(worker) && !self.waits_for_a_listener(worker)
-                || known.counts.with_process > 0);
-        let state = if known.stopped {
+        let starts = ctx.phase == Phase::Running
+            && !self.stopped
+            && (self.is_eager() && !self.waits_for_a_listener(ctx) || self.counts.with_process > 0);
+        let state = if self.stopped {
             State::Stopped
         } else {
             State::Waiting
         };
         let mut wanted = Vec::new();
         for number in before..after {
-            let index = self.add_instance(worker, number as u32, state);
+            let id = self.add_instance(ctx, number as u32, state);
             if starts {
-                self.spawn(index);
-                wanted.push(index);
+                self.spawn(ctx, id);
+                wanted.push(id);
             }
         }
         if after < before {
-            let known = &mut self.workers[worker];
-            let leaving = known.slots.split_off(after);
-            known.others.extend(&leaving);
-            for index in leaving {
-                if self.slots[index].state.is_busy() {
-                    wanted.push(index);
+            for id in self.runs.cut(after) {
+                if self.runs[id].state.is_busy() {
+                    wanted.push(id);
                 }
-                self.dismiss(index);
+                self.dismiss(ctx, id);
             }
         }
         let goal = if after < before { Goal::Down } else { Goal::Up };
-        Resized {
-            goal,
-            slots: wanted,
-        }
+        Resized { goal, runs: wanted }
     }
 
-    /// Has the worker be of another generation if one of this number and its present generation is
-    /// still there: on its way out, or in.
-    pub(super) fn find_name(&mut self, worker: WorkerId, number: u32) {
-        let known = &mut self.workers[worker];
-        let has_it = |index: &usize| {
-            let one = self.slots[*index].instance;
-            (one.index, one.generation) == (number, known.generation)
-        };
-        if known.others.iter().any(has_it) {
-            known.last_generation += 1;
-            known.generation = known.last_generation;
-        }
-    }
-
-    /// A slot for one more instance.
-    pub(super) fn add_instance(&mut self, worker: WorkerId, number: u32, state: State) -> usize {
-        self.find_name(worker, number);
-        let known = &self.workers[worker];
-        let instance = InstanceId {
-            worker,
-            index: number,
-            generation: known.generation,
-        };
-        let life = Arc::clone(&known.lifecycle);
-        let slot = Slot::new(instance, known.edition, life, self.ctx.now);
-        let index = self.take_slot(slot);
-        self.become_role(index, Role::Instance);
-        self.workers[worker].slots.push(index);
-        self.become_state(index, state);
-        index
-    }
-
-    fn signal_worker(
-        &mut self,
-        ticket: Ticket,
-        worker: WorkerId,
-        signal: i32,
-    ) -> Result<(), Refused> {
-        let of_it = self
-            .slots
-            .iter()
-            .filter(|slot| slot.instance.worker == worker);
-        let running: Vec<(ProcessId, Scope)> = of_it
-            .filter_map(|slot| match slot.state {
+    fn signal_worker(&mut self, ctx: &mut Ctx, ticket: Ticket, signal: i32) -> Result<(), Refused> {
+        let running: Vec<(ProcessId, Scope)> = self
+            .runs
+            .all()
+            .filter_map(|run| match run.state {
                 State::Activating { process, .. }
                 | State::Running { process, .. }
                 | State::Stopping { process, .. } => Some((
                     process,
-                    match slot.main_ended {
+                    match run.main_ended {
                         None => Scope::Process,
                         Some(_) => Scope::Group,
                     },
@@ -449,65 +381,65 @@ impl Core {
             return Err(Refused::NoProcess);
         }
         for (process, scope) in running {
-            self.ctx.outbox.push(Effect::Signal {
+            ctx.outbox.push(Effect::Signal {
                 process,
                 signal,
                 scope,
             });
         }
-        self.ctx.answer(ticket, Answer::Done);
+        ctx.answer(ticket, Answer::Done);
         Ok(())
     }
 
-    fn reset_worker(&mut self, worker: WorkerId) {
-        self.take_clients_again(worker);
-        let waits = self.waits_for_a_listener(worker);
-        for index in self.slots_of(worker) {
-            self.slots[index].history = History::default();
-            if let State::Failed { .. } = self.slots[index].state {
-                if self.is_eager(worker) && !waits {
-                    self.start_again(index);
+    fn reset_worker(&mut self, ctx: &mut Ctx) {
+        ctx.take_clients_again(self.id);
+        let waits = self.waits_for_a_listener(ctx);
+        for id in self.runs.placed() {
+            if let Some(instance) = self.runs.instance_mut(id) {
+                instance.history = History::default();
+            }
+            if let State::Failed { .. } = self.runs[id].state {
+                if self.is_eager() && !waits {
+                    self.start_again(ctx, id);
                 } else {
-                    self.become_state(index, State::Waiting);
+                    self.become_state(ctx, id, State::Waiting);
                 }
             }
         }
     }
 
     /// Looks at the slots that have changed, and goes on with the jobs that they belong to.
-    pub(super) fn advance_jobs(&mut self) {
+    pub(super) fn advance_jobs(&mut self, ctx: &mut Ctx) {
         let changed = std::mem::take(&mut self.changed);
         if self.jobs.is_empty() {
             return;
         }
         let mut jobs = std::mem::take(&mut self.jobs);
-        jobs.retain_mut(|job| self.advance(job, &changed));
+        jobs.retain_mut(|job| self.advance(ctx, job, &changed));
         self.jobs = jobs;
     }
 
     /// Whether the job goes on.
-    fn advance(&mut self, job: &mut Job, changed: &[usize]) -> bool {
-        for index in changed {
-            if !job.pending.contains(index) {
+    fn advance(&mut self, ctx: &mut Ctx, job: &mut Job, changed: &[RunId]) -> bool {
+        for id in changed {
+            if !job.pending.contains(id) {
                 continue;
             }
-            match self.has_arrived(*index, job.goal) {
+            match self.has_arrived(ctx, *id, job.goal) {
                 None => {}
                 Some(true) => {
-                    job.pending.remove(index);
+                    job.pending.remove(id);
                     job.done += 1;
                     let (done, of) = (job.done, job.of);
                     if let Waiter::Asked(ticket) = job.waiter {
-                        self.ctx.answer(ticket, Answer::Progress { done, of });
+                        ctx.answer(ticket, Answer::Progress { done, of });
                     }
                 }
                 Some(false) => {
-                    let instance = self.slots[*index].instance;
+                    let instance = self.runs[*id].instance;
                     match job.waiter {
-                        Waiter::Asked(ticket) => {
-                            self.ctx.answer(ticket, Answer::Failed { instance })
-                        }
-                        Waiter::Reload => self.replanned(job.worker, Some(Bad::NotUp(instance))),
+                        Waiter::Asked(ticket) => ctx.answer(ticket, Answer::Failed { instance }),
+                        Waiter::Reload => ctx.replanned(self.id, Some(Bad::NotUp(instance))),
                     }
                     return false;
                 }
@@ -517,16 +449,16 @@ impl Core {
             return true;
         }
         match job.waiter {
-            Waiter::Asked(ticket) => self.ctx.answer(ticket, Answer::Done),
-            Waiter::Reload => self.replanned(job.worker, None),
+            Waiter::Asked(ticket) => ctx.answer(ticket, Answer::Done),
+            Waiter::Reload => ctx.replanned(self.id, None),
         }
         false
     }
 
-    /// Whether a slot is where it is wanted; `None` while it is on its way.
-    fn has_arrived(&self, index: usize, goal: Goal) -> Option<bool> {
-        let slot = &self.slots[index];
-        match (goal, slot.state) {
+    /// Whether a run is where it is wanted; `None` while it is on its way.
+    fn has_arrived(&self, ctx: &Ctx, id: RunId, goal: Goal) -> Option<bool> {
+        let run = &self.runs[id];
+        match (goal, run.state) {
             (Goal::Down, state) => (!state.is_busy()).then_some(true),
             (Goal::Up, State::Running { .. }) => Some(true),
             (
@@ -538,10 +470,10 @@ impl Core {
                 | State::Cleaning { .. },
             ) => None,
             // At once, because it was asked to come back.
-            (Goal::Up, State::Backoff { until }) if until <= self.ctx.now => None,
+            (Goal::Up, State::Backoff { until }) if until <= ctx.now => None,
             // What clients start is where it should be when it waits for them; what waits for a
             // listener that is being bound again is on its way.
-            (Goal::Up, State::Waiting) if self.is_on_demand(index) => Some(true),
+            (Goal::Up, State::Waiting) if self.is_on_demand(id) => Some(true),
             (Goal::Up, State::Waiting) => None,
             (Goal::Up, State::Backoff { .. } | State::Failed { .. } | State::Stopped) => {
                 Some(false)

@@ -5,84 +5,111 @@
 //! can leave what runs by a definition before beside what it starts. What is on its way out keeps the
 //! flag that it needs until it has ended, and the other starts then.
 
-use super::instance::Slot;
+use super::ctx::{Ctx, Elsewhere, Holders};
 use super::machine::Core;
-use super::types::{Edition, InstanceId, Phase, Role};
+use super::run::Run;
+use super::types::{Edition, Phase};
+use super::worker::Worker;
 use crate::plan::{Activation, WorkerId};
 use std::collections::BTreeSet;
 
-impl Core {
-    /// The processes that need the flag of a listener of the worker otherwise than it does.
-    fn opponents(&self, worker: WorkerId) -> impl Iterator<Item = &Slot> {
-        let known = &self.workers[worker];
-        let wanted = known.lifecycle.nonblocking;
-        // What it starts gets a connection, and listend takes clients with either.
-        let shares = !matches!(known.lifecycle.activation, Activation::PerConnection(_));
-        let own = known.slots.iter().chain(&known.others);
-        let former = self.listeners.former.iter();
-        let former = former.filter(move |(listener, other, _)| {
-            *other != worker && self.takers(*listener).contains(&worker)
-        });
-        let others: BTreeSet<usize> = former
-            .flat_map(|(_, other, edition)| self.going(*other, *edition))
-            .collect();
-        let all = own.copied().chain(others);
-        all.map(|index| &self.slots[index]).filter(move |slot| {
-            shares
-                && slot.connection.is_none()
-                && slot.state.process().is_some()
-                && slot.life.nonblocking != wanted
-        })
+impl Worker {
+    /// Whether it has to wait for a listener of its own: for its socket, or for the end of those who
+    /// need it otherwise.
+    pub(super) fn waits_for_a_listener(&self, ctx: &Ctx) -> bool {
+        ctx.listeners.lacks_or_has_closed(self.id) || self.waits_for_an_end(&ctx.elsewhere)
     }
 
-    /// What a worker runs by this definition and will not go on to run.
-    fn going(&self, worker: WorkerId, edition: Edition) -> impl Iterator<Item = usize> {
-        let known = self.workers.get(worker);
-        let all = known.into_iter().flat_map(move |known| {
-            let goes = move |slot: &Slot| {
-                known.removed || known.edition != edition || slot.role == Role::Leaving
-            };
-            let all = known.slots.iter().chain(&known.others).copied();
-            all.filter(move |index| goes(&self.slots[*index]))
-        });
-        all.filter(move |index| self.slots[*index].edition == edition)
+    /// Whether this needs the flag of its sockets otherwise than what the worker is to run.
+    fn opposes(&self, run: &Run) -> bool {
+        run.state.process().is_some() && run.life.nonblocking != self.lifecycle.nonblocking
+    }
+
+    fn leavers_oppose(&self) -> bool {
+        self.runs.leaving().any(|run| self.opposes(run))
+    }
+
+    fn others_oppose(&self, elsewhere: &Elsewhere) -> Holders {
+        elsewhere.opposed_to(self.lifecycle.nonblocking)
+    }
+
+    /// Whether it needs the flag at all: what is started for a connection gets that, and listend takes
+    /// clients with either.
+    fn needs_the_flag(&self) -> bool {
+        !matches!(self.lifecycle.activation, Activation::PerConnection(_))
     }
 
     /// Whether anything that runs has to be gone before what the worker is to run can start: all of
     /// it, whatever `order` and `parallel` of a rollout say.
-    pub(super) fn is_opposed(&self, worker: WorkerId) -> bool {
-        self.opponents(worker).next().is_some()
+    pub(super) fn is_opposed(&self, ctx: &Ctx) -> bool {
+        let own = || self.runs.holders().any(|run| self.opposes(run));
+        self.needs_the_flag() && (self.others_oppose(&ctx.elsewhere).any || own())
     }
 
     /// Whether some of it ends in any case, so that a rollout can leave the old instances alone until
     /// then.
-    pub(super) fn is_opposed_by_leavers(&self, worker: WorkerId) -> bool {
-        self.opponents(worker)
-            .any(|slot| slot.role == Role::Leaving)
+    pub(super) fn is_opposed_by_leavers(&self, ctx: &Ctx) -> bool {
+        let others = self.others_oppose(&ctx.elsewhere);
+        self.needs_the_flag() && (others.leaving || self.leavers_oppose())
     }
 
     /// The same for a worker that just starts, and waits for the rollouts of others, too.
-    pub(super) fn waits_for_an_end(&self, worker: WorkerId) -> bool {
-        let mut opponents = self.opponents(worker);
-        opponents.any(|slot| slot.instance.worker != worker || slot.role == Role::Leaving)
+    pub(super) fn waits_for_an_end(&self, elsewhere: &Elsewhere) -> bool {
+        let others = self.others_oppose(elsewhere);
+        self.needs_the_flag() && (others.any || self.leavers_oppose())
     }
 
-    /// Notes that a process has ended, or goes on after all, that somebody may have waited for.
-    pub(super) fn lets_go(&mut self, instance: InstanceId, edition: Edition) {
-        self.let_go.insert((instance.worker, edition));
+    /// Notes what it runs by this definition and will not go on to run.
+    fn note_going(&self, edition: Edition, holders: &mut Elsewhere) {
+        let goes_as_a_whole = self.removed || self.edition != edition;
+        let note = |holders: &mut Elsewhere, run: &Run, leaving: bool| {
+            if run.edition != edition || run.state.process().is_none() {
+                return;
+            }
+            let holders = match run.life.nonblocking {
+                true => &mut holders.set,
+                false => &mut holders.clear,
+            };
+            holders.any = true;
+            holders.leaving |= leaving;
+        };
+        for run in self.runs.leaving() {
+            note(holders, run, true);
+        }
+        for run in self.runs.instances().filter(|_| goes_as_a_whole) {
+            note(holders, run, false);
+        }
+    }
+}
+
+impl Core {
+    /// How the processes of other workers, by definitions that are no more, need the sockets of this.
+    pub(super) fn elsewhere(&self, worker: WorkerId) -> Elsewhere {
+        let mut holders = Elsewhere::default();
+        let listeners = &self.ctx.listeners;
+        for (listener, other, edition) in &listeners.former {
+            if *other != worker
+                && listeners.takers(*listener).contains(&worker)
+                && let Some(other) = self.workers.get(other)
+            {
+                other.note_going(*edition, &mut holders);
+            }
+        }
+        holders
     }
 
     /// Starts what has waited for the end of others. To be called after every input.
     pub(super) fn start_what_was_opposed(&mut self) {
-        while let Some((worker, edition)) = self.let_go.pop_first() {
-            let former = self.listeners.former.iter();
+        while let Some((worker, edition)) = self.ctx.let_go.pop_first() {
+            let listeners = &self.ctx.listeners;
+            let former = listeners.former.iter();
             let of_it = former.filter(|(_, other, of)| (*other, *of) == (worker, edition));
-            let waiting = of_it.flat_map(|(listener, ..)| self.takers(*listener));
+            let waiting = of_it.flat_map(|(listener, ..)| listeners.takers(*listener));
             let waiting: BTreeSet<WorkerId> = waiting.copied().chain([worker]).collect();
             if self.ctx.phase == Phase::Running {
-                waiting
-                    .into_iter()
-                    .for_each(|worker| self.start_waiting(worker));
+                for id in waiting {
+                    self.on(id, Worker::start_waiting);
+                }
             }
         }
     }

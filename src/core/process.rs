@@ -1,15 +1,17 @@
 //! What is heard about a process, and what follows from its end.
 
 use super::backoff::{self, History};
+use super::ctx::Ctx;
+use super::effect::Effect;
 use super::event::Event;
 use super::input::News;
-use super::instance::Slot;
-use super::machine::Core;
+use super::run::Instance;
 use super::state::{Ending, Launch, State};
 use super::types::{
     AT_NEXT_CLIENT, ExitStatus, FailureReason, Fault, HookEnd, LastEnd, Next, Phase, ProcessId,
-    Role,
+    RunId, Task,
 };
+use super::worker::Worker;
 use crate::config::{KillMode, RestartPolicy};
 use crate::plan::Activation;
 use crate::stage::LaunchFailure;
@@ -20,49 +22,46 @@ const SHELL_SIGNAL_BASE: i32 = 128;
 /// A shell's exit status for a command that it could not execute.
 const SHELL_NOT_EXECUTED: u8 = 127;
 
-impl Core {
-    pub(super) fn hear(&mut self, process: ProcessId, news: News) {
-        let Some(index) = self.ctx.processes.get(&process).copied() else {
-            return self.helper_heard(process, news);
-        };
-        match self.slots[index].state {
+impl Worker {
+    pub(super) fn hear(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId, news: News) {
+        match self.runs[id].state {
             State::Starting {
                 since,
                 launch,
                 ending,
                 ..
             } => match (launch, news) {
-                (Launch::Forking, News::Spawned) => self.spawned(index, process, ending),
+                (Launch::Forking, News::Spawned) => self.spawned(ctx, id, process, ending),
                 // Whatever the stage: there is no process as long as none was told of.
                 (Launch::Forking, News::LaunchFailed(failure)) => {
-                    self.launch_failed(index, process, failure);
+                    self.launch_failed(ctx, id, process, failure);
                 }
                 (Launch::Execing, News::ExecSucceeded) => {
-                    self.exec_succeeded(index, process, ending);
+                    self.exec_succeeded(ctx, id, process, ending);
                 }
                 (Launch::Execing, News::LaunchFailed(failure)) => {
-                    self.launch_is(index, Launch::Failed { failure });
+                    self.launch_is(id, Launch::Failed { failure });
                 }
                 (Launch::Execing, News::Exited(status)) => {
                     self.launch_is(
-                        index,
+                        id,
                         Launch::Exited {
                             status,
-                            at: self.ctx.now,
+                            at: ctx.now,
                         },
                     );
                 }
                 (Launch::Failed { failure }, News::Exited(_)) => {
-                    self.launch_failed(index, process, failure);
+                    self.launch_failed(ctx, id, process, failure);
                 }
                 (Launch::Exited { status, at }, News::ExecSucceeded) => {
-                    let instance = self.slots[index].instance;
-                    self.ctx.emit(Event::InstanceStarted { instance, process });
-                    self.is_served(index);
-                    self.exited(index, process, status, at.since(since));
+                    let instance = self.runs[id].instance;
+                    ctx.emit(Event::InstanceStarted { instance, process });
+                    self.is_served(ctx, id);
+                    self.exited(ctx, id, process, status, at.since(since));
                 }
                 (Launch::Exited { .. }, News::LaunchFailed(failure)) => {
-                    self.launch_failed(index, process, failure);
+                    self.launch_failed(ctx, id, process, failure);
                 }
                 (_, News::MainExited(_))
                 | (Launch::Forking, News::ExecSucceeded | News::Exited(_))
@@ -71,20 +70,20 @@ impl Core {
                     Launch::Failed { .. },
                     News::Spawned | News::ExecSucceeded | News::LaunchFailed(_),
                 )
-                | (Launch::Exited { .. }, News::Spawned | News::Exited(_)) => self.ctx.ignore(),
+                | (Launch::Exited { .. }, News::Spawned | News::Exited(_)) => ctx.ignore(),
             },
             State::Activating { since, .. }
             | State::Running { since, .. }
             | State::Stopping { since, .. } => match news {
-                News::MainExited(status) if self.slots[index].main_ended.is_none() => {
-                    self.main_exited(index, process, status);
+                News::MainExited(status) if self.runs[id].main_ended.is_none() => {
+                    self.main_exited(ctx, id, process, status);
                 }
                 News::Exited(status) => {
-                    let at = self.slots[index].main_ended.unwrap_or(self.ctx.now);
-                    self.exited(index, process, status, at.since(since));
+                    let at = self.runs[id].main_ended.unwrap_or(ctx.now);
+                    self.exited(ctx, id, process, status, at.since(since));
                 }
-                News::MainExited(_) => self.ctx.ignore(),
-                News::Spawned | News::ExecSucceeded | News::LaunchFailed(_) => self.ctx.ignore(),
+                News::MainExited(_) => ctx.ignore(),
+                News::Spawned | News::ExecSucceeded | News::LaunchFailed(_) => ctx.ignore(),
             },
             // Without a process, so that none leads here.
             State::Waiting
@@ -93,93 +92,102 @@ impl Core {
             | State::Backoff { .. }
             | State::Failed { .. }
             | State::Stopped => {
-                self.ctx.ignore();
+                ctx.ignore();
             }
         }
     }
 
-    fn spawned(&mut self, index: usize, process: ProcessId, ending: Option<Ending>) {
-        let instance = self.slots[index].instance;
-        self.ctx.emit(Event::InstanceStarting { instance, process });
+    fn spawned(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId, ending: Option<Ending>) {
+        let instance = self.runs[id].instance;
+        ctx.emit(Event::InstanceStarting { instance, process });
         if ending == Some(Ending::Killed) {
-            self.ctx.kill(process);
+            ctx.kill(process);
         }
         self.become_state(
-            index,
+            ctx,
+            id,
             State::Starting {
                 process,
-                since: self.ctx.now,
+                since: ctx.now,
                 launch: Launch::Execing,
                 ending,
             },
         );
     }
 
-    fn exec_succeeded(&mut self, index: usize, process: ProcessId, ending: Option<Ending>) {
-        let instance = self.slots[index].instance;
-        self.ctx.emit(Event::InstanceStarted { instance, process });
-        self.is_served(index);
+    fn exec_succeeded(
+        &mut self,
+        ctx: &mut Ctx,
+        id: RunId,
+        process: ProcessId,
+        ending: Option<Ending>,
+    ) {
+        let instance = self.runs[id].instance;
+        ctx.emit(Event::InstanceStarted { instance, process });
+        self.is_served(ctx, id);
         // Of a connection's process it is known only some time after.
-        let created = match self.slots[index] {
-            Slot {
-                connection: Some(_),
-                state: State::Starting { since, .. },
-                ..
-            } => Some(since),
+        let created = match self.runs[id].state {
+            State::Starting { since, .. } if self.runs.is_connection(id) => Some(since),
             _ => None,
         };
-        let since = created.unwrap_or(self.ctx.now);
+        let since = created.unwrap_or(ctx.now);
         match ending {
-            None => self.runs(index, process, since),
+            None => self.runs(ctx, id, process, since),
             Some(ending) => {
                 if let Ending::Graceful { .. } = ending {
-                    self.ask_to_stop(index, process);
+                    self.ask_to_stop(ctx, id, process);
                 }
                 let state = State::Stopping {
                     process,
                     since,
                     ending,
                 };
-                self.become_state(index, state);
+                self.become_state(ctx, id, state);
             }
         }
     }
 
-    fn launch_is(&mut self, index: usize, launch: Launch) {
+    fn launch_is(&mut self, id: RunId, launch: Launch) {
         if let State::Starting {
             launch: current, ..
-        } = &mut self.slots[index].state
+        } = &mut self.runs[id].state
         {
             *current = launch;
         }
     }
 
-    fn launch_failed(&mut self, index: usize, process: ProcessId, failure: LaunchFailure) {
-        self.slots[index].ended(LastEnd::NotLaunched { failure });
-        let next = self.after_launch_failure(index, Some(failure));
-        let instance = self.slots[index].instance;
-        self.ctx.emit(Event::LaunchFailed {
+    fn launch_failed(
+        &mut self,
+        ctx: &mut Ctx,
+        id: RunId,
+        process: ProcessId,
+        failure: LaunchFailure,
+    ) {
+        self.runs[id].ended(LastEnd::NotLaunched { failure });
+        let next = self.after_launch_failure(ctx, id, Some(failure));
+        let instance = self.runs[id].instance;
+        ctx.emit(Event::LaunchFailed {
             instance,
             process,
             failure,
             next,
         });
         if let Next::Failed(_) = next {
-            self.judge(SHELL_NOT_EXECUTED);
+            ctx.judge(SHELL_NOT_EXECUTED);
         }
-        self.wind_up(index, next);
+        self.wind_up(ctx, id, next);
     }
 
     /// The command before the start has failed: so has the start.
-    pub(super) fn not_prepared(&mut self, index: usize, end: HookEnd) -> Next {
-        self.slots[index].ended(LastEnd::NotPrepared { end });
+    pub(super) fn not_prepared(&mut self, ctx: &mut Ctx, id: RunId, end: HookEnd) -> Next {
+        self.runs[id].ended(LastEnd::NotPrepared { end });
         let failure = match end {
             HookEnd::NotLaunched { failure } => Some(failure),
             HookEnd::Exited { .. } | HookEnd::TimedOut { .. } => None,
         };
-        let next = self.after_launch_failure(index, failure);
+        let next = self.after_launch_failure(ctx, id, failure);
         if let Next::Failed(_) = next {
-            self.judge(SHELL_NOT_EXECUTED);
+            ctx.judge(SHELL_NOT_EXECUTED);
         }
         next
     }
@@ -187,56 +195,57 @@ impl Core {
     /// The main process has ended, and others of its process group go on. If that was asked for, or
     /// went well, they finish what they do until `stop_timeout` is over. After a crash nobody leads
     /// them any more: they are asked to end, as systemd does it.
-    fn main_exited(&mut self, index: usize, process: ProcessId, status: ExitStatus) {
-        let slot = &mut self.slots[index];
-        slot.main_ended = Some(self.ctx.now);
-        let was_ending = slot.state.ending();
-        let was_asked = was_ending.is_some() && !slot.by_itself && slot.fault.is_none();
+    fn main_exited(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId, status: ExitStatus) {
+        let run = &mut self.runs[id];
+        run.main_ended = Some(ctx.now);
+        let was_ending = run.state.ending();
+        let was_asked = was_ending.is_some() && !run.by_itself && run.fault.is_none();
         let crashed =
-            slot.fault.is_some() || !was_asked && backoff::is_failure(status, &slot.life.restart);
-        let has_the_signal = match slot.life.kill_mode {
+            run.fault.is_some() || !was_asked && backoff::is_failure(status, &run.life.restart);
+        let has_the_signal = match run.life.kill_mode {
             KillMode::Process => !crashed,
-            KillMode::Group => was_asked || slot.fault == Some(Fault::NotReady),
+            KillMode::Group => was_asked || run.fault == Some(Fault::NotReady),
         };
-        let instance = slot.instance;
-        if let State::Activating { since, .. } | State::Running { since, .. } = slot.state {
-            slot.by_itself = true;
-            self.is_being_ended(index, process, since);
+        let instance = run.instance;
+        if let State::Activating { since, .. } | State::Running { since, .. } = run.state {
+            run.by_itself = true;
+            self.is_being_ended(ctx, id, process, since);
         }
         if was_ending == Some(Ending::Killed) {
             return;
         }
-        let kill_at = self.slots[index].state.deadline();
-        self.ctx.emit(Event::MainExited {
+        let kill_at = self.runs[id].state.deadline();
+        ctx.emit(Event::MainExited {
             instance,
             process,
             status,
-            left: kill_at.map(|at| at.since(self.ctx.now)),
+            left: kill_at.map(|at| at.since(ctx.now)),
         });
         if !has_the_signal {
-            self.ask_to_stop(index, process);
+            self.ask_to_stop(ctx, id, process);
         }
     }
 
     pub(super) fn exited(
         &mut self,
-        index: usize,
+        ctx: &mut Ctx,
+        id: RunId,
         process: ProcessId,
         status: ExitStatus,
         uptime: Duration,
     ) {
-        let slot = &mut self.slots[index];
-        let too_late = slot.overdue.then_some(Fault::NotStopped);
-        let cause = slot.fault.or(too_late);
-        slot.to_clean = true;
-        slot.ended(LastEnd::Exited {
+        let run = &mut self.runs[id];
+        let too_late = run.overdue.then_some(Fault::NotStopped);
+        let cause = run.fault.or(too_late);
+        run.to_clean = true;
+        run.ended(LastEnd::Exited {
             status,
             uptime,
             cause,
         });
-        let next = self.after_exit(index, status, uptime);
-        let instance = self.slots[index].instance;
-        self.ctx.emit(Event::InstanceExited {
+        let next = self.after_exit(ctx, id, status, uptime);
+        let instance = self.runs[id].instance;
+        ctx.emit(Event::InstanceExited {
             instance,
             process,
             status,
@@ -245,88 +254,94 @@ impl Core {
             next,
         });
         if matches!(next, Next::StaysStopped | Next::Failed(_)) {
-            self.judge(match status {
+            ctx.judge(match status {
                 ExitStatus::Code(code) => u8::try_from(code).unwrap_or(u8::MAX),
                 ExitStatus::Signal { number, .. } => {
                     u8::try_from(number.saturating_add(SHELL_SIGNAL_BASE)).unwrap_or(u8::MAX)
                 }
             });
         }
-        self.wind_up(index, next);
+        self.wind_up(ctx, id, next);
     }
 
-    /// Remembers how an instance ended for good.
-    fn judge(&mut self, code: u8) {
-        if self.verdict == 0 {
-            self.verdict = code;
-        }
-    }
-
-    fn after_launch_failure(&mut self, index: usize, failure: Option<LaunchFailure>) -> Next {
-        if self.slots[index].state.ending().is_some() {
-            return self.after_stop(index);
+    fn after_launch_failure(
+        &mut self,
+        ctx: &mut Ctx,
+        id: RunId,
+        failure: Option<LaunchFailure>,
+    ) -> Next {
+        if self.runs[id].state.ending().is_some() {
+            return self.after_stop(ctx, id);
         }
         // What listend could not do now is nothing that the worker has done, whatever its policy is.
         let is_momentary = failure.is_some_and(LaunchFailure::is_momentary);
-        if self.slots[index].on_trial || (!is_momentary && self.fails_rollout(index)) {
+        if self.is_on_trial(id) || (!is_momentary && self.fails_rollout(ctx, id)) {
             return Next::RolledBack;
         }
-        match self.slots[index].life.activation {
+        match self.runs[id].life.activation {
             Activation::Eager if is_momentary => {
-                return Next::RestartIn(self.delay_of(index));
+                return Next::RestartIn(self.delay_of(ctx, id));
             }
             Activation::OnDemand { .. } if is_momentary => {
-                let delay = self.delay_of(index);
-                return self.at_next_client_or_at_once(index, delay);
+                let delay = self.delay_of(ctx, id);
+                return self.at_next_client_or_at_once(id, delay);
             }
             Activation::Eager => {}
-            Activation::OnDemand { .. } => return self.after_crash_on_demand(index),
+            Activation::OnDemand { .. } => return self.after_crash_on_demand(ctx, id),
             Activation::PerConnection(_) => {
-                return self.after_launch_failure_of_connection(index);
+                return self.after_launch_failure_of_connection(ctx);
             }
         }
-        match self.slots[index].life.restart.policy {
-            RestartPolicy::Always | RestartPolicy::OnFailure => self.after_crash(index),
+        match self.runs[id].life.restart.policy {
+            RestartPolicy::Always | RestartPolicy::OnFailure => self.after_crash(ctx, id),
             RestartPolicy::Never => Next::Failed(FailureReason::NeverLaunched),
         }
     }
 
-    fn after_exit(&mut self, index: usize, status: ExitStatus, uptime: Duration) -> Next {
-        let slot = &mut self.slots[index];
-        let by_itself = std::mem::take(&mut slot.by_itself);
+    fn after_exit(
+        &mut self,
+        ctx: &mut Ctx,
+        id: RunId,
+        status: ExitStatus,
+        uptime: Duration,
+    ) -> Next {
+        let run = &mut self.runs[id];
+        let by_itself = std::mem::take(&mut run.by_itself);
         // How its main process ended decides, if it did.
-        let never_ended = by_itself && slot.overdue && slot.main_ended.is_none();
-        let fault = slot.fault.take();
+        let never_ended = by_itself && run.overdue && run.main_ended.is_none();
+        let fault = run.fault.take();
         let fault = fault.or(never_ended.then_some(Fault::NotStopped));
-        if fault.is_none() && !by_itself && slot.state.ending().is_some() {
-            return self.after_stop(index);
+        if fault.is_none() && !by_itself && run.state.ending().is_some() {
+            return self.after_stop(ctx, id);
         }
-        let restart = &self.slots[index].life.restart;
-        let is_fine = self.is_on_demand(index) && !backoff::is_failure(status, restart);
-        if self.slots[index].on_trial && (fault.is_some() || !is_fine) {
+        let restart = &self.runs[id].life.restart;
+        let is_fine = self.is_on_demand(id) && !backoff::is_failure(status, restart);
+        if self.is_on_trial(id) && (fault.is_some() || !is_fine) {
             return Next::RolledBack;
         }
         let crashed = backoff::is_crash(status) && backoff::is_failure(status, restart);
-        if (fault.is_some() || crashed) && self.fails_rollout(index) {
+        if (fault.is_some() || crashed) && self.fails_rollout(ctx, id) {
             return Next::RolledBack;
         }
-        if let Activation::PerConnection(_) = self.slots[index].life.activation {
-            let restart = &self.slots[index].life.restart;
+        if let Activation::PerConnection(_) = self.runs[id].life.activation {
+            let restart = &self.runs[id].life.restart;
             let failed = fault.is_some() || backoff::is_failure(status, restart);
-            self.connection_ended(index, status, failed);
+            self.connection_ended(ctx, id, status, failed);
         }
         if fault.is_some() {
-            return self.after_fault(index);
+            return self.after_fault(ctx, id);
         }
-        match self.slots[index].life.activation {
+        match self.runs[id].life.activation {
             Activation::Eager => {}
             Activation::OnDemand { .. } => {
-                return self.after_exit_on_demand(index, status, uptime);
+                return self.after_exit_on_demand(ctx, id, status, uptime);
             }
             Activation::PerConnection(_) => return Next::Done,
         }
-        let slot = &mut self.slots[index];
-        let restart = &slot.life.restart;
+        let Some(Instance { run, history, .. }) = self.runs.instance_mut(id) else {
+            return Next::Stopping;
+        };
+        let restart = &run.life.restart;
         let again = match restart.policy {
             RestartPolicy::Always => true,
             RestartPolicy::OnFailure => backoff::is_failure(status, restart),
@@ -335,35 +350,40 @@ impl Core {
         if !again {
             return Next::StaysStopped;
         }
-        slot.history.ran(uptime, restart);
+        history.ran(uptime, restart);
+        let delay = restart.backoff_min;
         if backoff::is_crash(status) {
-            self.after_crash(index)
+            self.after_crash(ctx, id)
         } else {
-            Next::RestartIn(restart.backoff_min)
+            Next::RestartIn(delay)
         }
     }
 
     /// What becomes of an instance that listend has ended because it was not well, however it took
     /// that.
-    fn after_fault(&mut self, index: usize) -> Next {
+    fn after_fault(&mut self, ctx: &mut Ctx, id: RunId) -> Next {
         match (
-            &self.slots[index].life.activation,
-            self.slots[index].life.restart.policy,
+            &self.runs[id].life.activation,
+            self.runs[id].life.restart.policy,
         ) {
-            (Activation::OnDemand { .. }, _) => self.after_crash_on_demand(index),
+            (Activation::OnDemand { .. }, _) => self.after_crash_on_demand(ctx, id),
             // Its connection was given away with it.
             (Activation::PerConnection(_), _) => Next::Done,
-            (_, RestartPolicy::Always | RestartPolicy::OnFailure) => self.after_crash(index),
+            (_, RestartPolicy::Always | RestartPolicy::OnFailure) => self.after_crash(ctx, id),
             (_, RestartPolicy::Never) => Next::StaysStopped,
         }
     }
 
     /// A stop ends in another start only if it was meant to, and listend itself is not stopping.
-    pub(super) fn after_stop(&mut self, index: usize) -> Next {
-        let again = std::mem::take(&mut self.slots[index].again);
-        if !again || self.ctx.phase != Phase::Running {
+    pub(super) fn after_stop(&mut self, ctx: &mut Ctx, id: RunId) -> Next {
+        let again = self
+            .runs
+            .instance_mut(id)
+            .map(|one| std::mem::take(&mut one.again));
+        let again = again.unwrap_or_default();
+        if !again || ctx.phase != Phase::Running {
             Next::Stopping
-        } else if self.is_on_demand(index) {
+        } else if self.is_on_demand(id) {
             AT_NEXT_CLIENT
         } else {
             Next::RestartIn(Duration::ZERO)
@@ -371,17 +391,22 @@ impl Core {
     }
 
     /// The delay before the next start after what does not count towards the limit.
-    fn delay_of(&mut self, index: usize) -> Duration {
-        let slot = &mut self.slots[index];
-        let salt = u64::from(slot.instance.index);
-        slot.history.delayed(self.ctx.now, &slot.life.restart, salt)
+    fn delay_of(&mut self, ctx: &mut Ctx, id: RunId) -> Duration {
+        let Some(Instance { run, history, .. }) = self.runs.instance_mut(id) else {
+            return Duration::ZERO;
+        };
+        let salt = u64::from(run.instance.index);
+        history.delayed(ctx.now, &run.life.restart, salt)
     }
 
-    pub(super) fn after_crash(&mut self, index: usize) -> Next {
-        let slot = &mut self.slots[index];
-        let restart = &slot.life.restart;
-        let salt = u64::from(slot.instance.index);
-        match slot.history.crashed(self.ctx.now, restart, salt) {
+    pub(super) fn after_crash(&mut self, ctx: &mut Ctx, id: RunId) -> Next {
+        let Some(Instance { run, history, .. }) = self.runs.instance_mut(id) else {
+            // Others are never restarted.
+            return Next::Stopping;
+        };
+        let restart = &run.life.restart;
+        let salt = u64::from(run.instance.index);
+        match history.crashed(ctx.now, restart, salt) {
             Ok(delay) => Next::RestartIn(delay),
             Err(crashes) => Next::Failed(FailureReason::CrashLoop {
                 crashes,
@@ -391,95 +416,187 @@ impl Core {
     }
 
     /// Puts into effect what was decided about an instance whose process is gone.
-    pub(super) fn follow(&mut self, index: usize, next: Next) {
-        let worker = self.slots[index].instance.worker;
+    pub(super) fn follow(&mut self, ctx: &mut Ctx, id: RunId, next: Next) {
         match next {
             Next::RestartIn(delay) => {
                 self.become_state(
-                    index,
+                    ctx,
+                    id,
                     State::Backoff {
-                        until: self.ctx.now + delay,
+                        until: ctx.now + delay,
                     },
                 );
             }
             Next::AtNextClient {
                 not_before: Duration::ZERO,
-            } => self.become_state(index, State::Waiting),
+            } => self.become_state(ctx, id, State::Waiting),
             Next::AtNextClient { not_before } => {
-                let until = self.ctx.now + not_before;
-                self.become_state(index, State::Backoff { until });
+                let until = ctx.now + not_before;
+                self.become_state(ctx, id, State::Backoff { until });
             }
-            Next::Failed(reason) => self.failed_for_good(index, reason),
+            Next::Failed(reason) => self.failed_for_good(ctx, id, reason),
             Next::Done | Next::StaysStopped | Next::Stopping | Next::RolledBack => {
-                self.leave(index);
+                self.leave(ctx, id);
             }
         }
-        self.retire_unused(worker);
+        self.retire_unused(ctx);
     }
 
-    /// Nothing runs in this slot any more, and nothing will by itself.
-    pub(super) fn leave(&mut self, index: usize) {
-        if self.slots[index].connection.is_some() {
-            return self.end_connection(index);
+    /// Nothing runs in this run any more, and nothing will by itself.
+    pub(super) fn leave(&mut self, ctx: &mut Ctx, id: RunId) {
+        if self.runs.is_connection(id) {
+            return self.end_connection(ctx, id);
         }
-        self.become_state(index, State::Stopped);
-        if self.slots[index].role == Role::Leaving {
-            let worker = self.slots[index].instance.worker;
-            self.workers[worker].others.retain(|other| *other != index);
-            self.slots[index].on_trial = false;
-            self.vacant.push(index);
-            self.retire_unused(worker);
-            self.is_it_gone(worker);
+        self.become_state(ctx, id, State::Stopped);
+        if self.runs.is_leaving(id) {
+            self.runs.finish(id);
+            self.retire_unused(ctx);
+            self.tell_if_gone(ctx);
         }
     }
 
-    fn failed_for_good(&mut self, index: usize, reason: FailureReason) {
-        let chosen = self.slots[index].life.restart.cool_down;
+    fn failed_for_good(&mut self, ctx: &mut Ctx, id: RunId, reason: FailureReason) {
+        let chosen = self.runs[id].life.restart.cool_down;
         let cool_down = match reason {
-            FailureReason::CrashLoop { interval, .. } if self.is_on_demand(index) => {
+            FailureReason::CrashLoop { interval, .. } if self.is_on_demand(id) => {
                 Some(chosen.unwrap_or(interval))
             }
             FailureReason::CrashLoop { .. } => chosen,
             FailureReason::NeverLaunched => None,
         };
-        let until = cool_down.map(|time| self.ctx.now + time);
-        self.become_state(index, State::Failed { reason, until });
-        let instance = self.slots[index].instance;
-        self.ctx.emit(Event::InstanceFailed {
+        let until = cool_down.map(|time| ctx.now + time);
+        self.become_state(ctx, id, State::Failed { reason, until });
+        let instance = self.runs[id].instance;
+        ctx.emit(Event::InstanceFailed {
             instance,
             reason,
             cool_down,
         });
-        let worker = self.worker(index);
-        if worker.failed as usize == worker.slots.len() {
-            let worker = instance.worker;
-            self.ctx.emit(Event::WorkerFailed { worker });
-            self.refuse_clients(worker);
+        if self.has_failed() {
+            let worker = self.id;
+            ctx.emit(Event::WorkerFailed { worker });
+            ctx.failing.insert(self.id);
         }
     }
 
     /// The time for which a failed instance was left alone is over.
-    pub(super) fn cooled_down(&mut self, index: usize) {
-        self.slots[index].history = History::default();
-        let worker = self.slots[index].instance.worker;
-        self.take_clients_again(worker);
-        if self.is_on_demand(index) {
-            // Or none would come.
-            self.take_clients_again(self.slots[index].instance.worker);
-            self.rested(index);
+    pub(super) fn cooled_down(&mut self, ctx: &mut Ctx, id: RunId) {
+        if let Some(instance) = self.runs.instance_mut(id) {
+            instance.history = History::default();
+        }
+        // Or no client would come.
+        ctx.take_clients_again(self.id);
+        if self.is_on_demand(id) {
+            self.rested(ctx, id);
         } else {
-            self.start_again(index);
+            self.start_again(ctx, id);
         }
     }
 
     /// Starts an instance once more, or has it wait for its listeners.
-    pub(super) fn start_again(&mut self, index: usize) {
-        let worker = self.slots[index].instance.worker;
-        self.take_clients_again(worker);
-        if self.waits_for_a_listener(worker) {
-            self.become_state(index, State::Waiting);
+    pub(super) fn start_again(&mut self, ctx: &mut Ctx, id: RunId) {
+        ctx.take_clients_again(self.id);
+        if self.waits_for_a_listener(ctx) {
+            self.become_state(ctx, id, State::Waiting);
         } else {
-            self.spawn(index);
+            self.spawn(ctx, id);
         }
+    }
+
+    /// Starts what waits when listend starts.
+    pub(super) fn start(&mut self, ctx: &mut Ctx) {
+        let starts = self.is_eager() && !self.waits_for_a_listener(ctx);
+        for id in self.runs.placed() {
+            self.runs[id].since = ctx.now;
+            if starts {
+                ctx.awaited.insert(id);
+                self.spawn(ctx, id);
+            }
+        }
+        ctx.stir(self.id);
+    }
+
+    /// Starts what waits, unless it has to go on waiting.
+    pub(super) fn start_waiting(&mut self, ctx: &mut Ctx) {
+        ctx.stir(self.id);
+        if !self.is_eager() || self.waits_for_a_listener(ctx) {
+            return;
+        }
+        for id in self.runs.placed() {
+            if self.runs[id].state == State::Waiting {
+                self.spawn(ctx, id);
+            }
+        }
+    }
+
+    /// Starts an instance, or first the command before it.
+    pub(super) fn spawn(&mut self, ctx: &mut Ctx, id: RunId) {
+        self.bring_up_to_date(id);
+        let run = &mut self.runs[id];
+        run.starts = run.starts.saturating_add(1);
+        run.fault = None;
+        run.by_itself = false;
+        run.main_ended = None;
+        run.overdue = false;
+        run.to_clean = false;
+        run.this_end = None;
+        run.reloading = false;
+        run.rereading = None;
+        run.watchdog = None;
+        run.told_interval = None;
+        run.hidden = 0;
+        let before_start = run.life.hooks.before_start;
+        match before_start {
+            Some(timeout) if !self.runs.is_connection(id) => self.prepare(ctx, id, timeout),
+            Some(_) | None => self.launch(ctx, id),
+        }
+    }
+
+    pub(super) fn launch(&mut self, ctx: &mut Ctx, id: RunId) {
+        let process = ctx.ids.process();
+        let run = &self.runs[id];
+        ctx.outbox.push(Effect::Spawn {
+            process,
+            instance: run.instance,
+            edition: run.edition,
+            task: Task::Program,
+            connection: self.runs.connection(id).map(|one| one.id),
+        });
+        let state = State::Starting {
+            process,
+            since: ctx.now,
+            launch: Launch::Forking,
+            ending: None,
+        };
+        self.become_state(ctx, id, state);
+    }
+
+    /// Its deadline has come. Whether it had one: then it has a later one now, or another at the same
+    /// time, or none.
+    pub(super) fn on_deadline(&mut self, ctx: &mut Ctx, id: RunId) -> bool {
+        let Some(run) = self.runs.get(id) else {
+            return false;
+        };
+        match run.state {
+            State::Backoff { .. } if self.is_on_demand(id) => self.rested(ctx, id),
+            State::Backoff { .. } => self.start_again(ctx, id),
+            State::Starting { process, .. } | State::Stopping { process, .. } => {
+                self.stop_timed_out(ctx, id, process);
+            }
+            State::Activating { process, .. } => self.not_ready_yet(ctx, id, process),
+            State::Running { process, until, .. } => match until {
+                _ if run.rereads_until().is_some_and(|until| until <= ctx.now) => {
+                    self.rereads_too_long(ctx, id);
+                }
+                Some(until) if until <= ctx.now => self.connection_timed_out(ctx, id, process),
+                Some(_) | None => self.is_silent(ctx, id, process),
+            },
+            State::Failed { .. } => self.cooled_down(ctx, id),
+            // Without a deadline, so that none leads here.
+            State::Waiting | State::Preparing { .. } | State::Cleaning { .. } | State::Stopped => {
+                return false;
+            }
+        }
+        true
     }
 }

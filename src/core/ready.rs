@@ -5,14 +5,15 @@
 //! has to be asked, which is done at growing intervals and only while an instance starts. One that
 //! is not ready in time, or gives no sign of life later, is ended as if it had crashed.
 
+use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::Event;
-use super::instance::{Slot, Watchdog};
-use super::machine::Core;
+use super::run::{Run, Watchdog};
 use super::signals::{SIGABRT, SIGCONT};
 use super::state::{Ending, State};
 use super::time::Mono;
-use super::types::{Evidence, Fault, HookKind, Notice, Phase, ProcessId, Role, Scope};
+use super::types::{Evidence, Fault, HookKind, Notice, ProcessId, RunId, Scope};
+use super::worker::Worker;
 use crate::config::{Rate, Ready};
 use std::time::Duration;
 
@@ -40,29 +41,26 @@ fn look_after(now: Mono, since: Mono) -> Mono {
 
 /// The signs of life that an instance is to give from now on: where its worker has a watchdog, and at
 /// the interval that it has chosen itself, if it has; 0 is none (`WATCHDOG_USEC=`, sd_notify(3)).
-fn watchdog_of(now: Mono, slot: &Slot) -> Option<Watchdog> {
-    let configured = slot.life.watchdog?;
-    let interval = slot.told_interval.unwrap_or(configured);
+fn watchdog_of(now: Mono, run: &Run) -> Option<Watchdog> {
+    let configured = run.life.watchdog?;
+    let interval = run.told_interval.unwrap_or(configured);
     (!interval.is_zero()).then(|| Watchdog {
         interval,
         due: now + interval,
     })
 }
 
-impl Core {
+impl Worker {
     /// An instance runs its program from now on.
-    pub(super) fn runs(&mut self, index: usize, process: ProcessId, since: Mono) {
-        let slot = &self.slots[index];
-        let ready = slot.life.ready;
-        if slot.connection.is_some() || ready == Ready::Started {
-            return self.become_ready(index, process, since);
+    pub(super) fn runs(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId, since: Mono) {
+        let run = &self.runs[id];
+        let ready = run.life.ready;
+        if self.runs.is_connection(id) || ready == Ready::Started {
+            return self.become_ready(ctx, id, process, since);
         }
-        let until = slot
-            .life
-            .start_timeout
-            .map(|timeout| self.ctx.now + timeout);
+        let until = run.life.start_timeout.map(|timeout| ctx.now + timeout);
         let look_at = match ready {
-            Ready::Accepting(_) => Some(look_after(self.ctx.now, since)),
+            Ready::Accepting(_) => Some(look_after(ctx.now, since)),
             Ready::Started | Ready::Notify | Ready::Fd(_) => None,
         };
         let state = State::Activating {
@@ -71,93 +69,100 @@ impl Core {
             until,
             look_at,
         };
-        self.become_state(index, state);
+        self.become_state(ctx, id, state);
     }
 
-    fn become_ready(&mut self, index: usize, process: ProcessId, since: Mono) {
-        let until = self.time_out_at(since, index);
-        let slot = &mut self.slots[index];
-        slot.watchdog = watchdog_of(self.ctx.now, slot);
-        let instance = slot.instance;
-        let hook = slot.life.hooks.after_ready;
-        let is_told = slot.life.ready != Ready::Started;
-        let is_connection = slot.connection.is_some();
+    fn become_ready(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId, since: Mono) {
+        let until = self.time_out_at(since, id);
+        let run = &mut self.runs[id];
+        run.watchdog = watchdog_of(ctx.now, run);
+        let instance = run.instance;
+        let hook = run.life.hooks.after_ready;
+        let is_told = run.life.ready != Ready::Started;
         self.become_state(
-            index,
+            ctx,
+            id,
             State::Running {
                 process,
                 since,
                 until,
             },
         );
-        if is_connection {
+        if self.runs.is_connection(id) {
             return;
         }
         if is_told {
-            let after = self.ctx.now.since(since);
-            self.ctx.emit(Event::InstanceReady {
+            let after = ctx.now.since(since);
+            ctx.emit(Event::InstanceReady {
                 instance,
                 process,
                 after,
             });
         }
         if let Some(timeout) = hook {
-            self.start_helper(index, HookKind::AfterReady, timeout);
+            self.start_helper(ctx, id, HookKind::AfterReady, timeout);
         }
     }
 
     /// The watchdog of an instance that is ready is another now.
-    pub(super) fn new_watchdog(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        let interval = slot.life.watchdog;
-        if let State::Running { .. } = slot.state
-            && slot.told_interval.is_none()
-            && slot.watchdog.map(|watchdog| watchdog.interval) != interval
+    pub(super) fn new_watchdog(&mut self, ctx: &mut Ctx, id: RunId) {
+        let run = &mut self.runs[id];
+        let interval = run.life.watchdog;
+        if let State::Running { .. } = run.state
+            && run.told_interval.is_none()
+            && run.watchdog.map(|watchdog| watchdog.interval) != interval
         {
             // It was told of the interval when it was started: it cannot know of another.
-            slot.watchdog = slot.watchdog.and(interval).map(|interval| Watchdog {
+            run.watchdog = run.watchdog.and(interval).map(|interval| Watchdog {
                 interval,
-                due: self.ctx.now + interval,
+                due: ctx.now + interval,
             });
-            self.reschedule(index);
+            self.reschedule(ctx, id);
         }
     }
 
     /// The time to become ready is over, or it is time to look whether it is.
-    pub(super) fn not_ready_yet(&mut self, index: usize, process: ProcessId) {
-        let State::Activating { since, until, .. } = self.slots[index].state else {
+    pub(super) fn not_ready_yet(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
+        let State::Activating { since, until, .. } = self.runs[id].state else {
             return;
         };
-        if until.is_some_and(|until| until <= self.ctx.now) {
-            let instance = self.slots[index].instance;
-            let timeout = self.slots[index].life.start_timeout.unwrap_or_default();
-            self.ctx.emit(Event::StartTimedOut {
+        if until.is_some_and(|until| until <= ctx.now) {
+            let instance = self.runs[id].instance;
+            let timeout = self.runs[id].life.start_timeout.unwrap_or_default();
+            ctx.emit(Event::StartTimedOut {
                 instance,
                 process,
-                timeout: timeout.max(self.ctx.now.since(since)),
+                timeout: timeout.max(ctx.now.since(since)),
             });
-            self.slots[index].fault = Some(Fault::NotReady);
-            self.ask_to_stop(index, process);
-            return self.is_being_ended(index, process, since);
+            self.runs[id].fault = Some(Fault::NotReady);
+            self.ask_to_stop(ctx, id, process);
+            return self.is_being_ended(ctx, id, process, since);
         }
-        self.ctx.outbox.push(Effect::LookForEvidence { process });
+        ctx.outbox.push(Effect::LookForEvidence { process });
         let state = State::Activating {
             process,
             since,
             until,
             look_at: None,
         };
-        self.become_state(index, state);
+        self.become_state(ctx, id, state);
     }
 
-    pub(super) fn is_being_ended(&mut self, index: usize, process: ProcessId, since: Mono) {
-        self.end_helpers(index);
-        let timeout = self.slots[index].life.stop_timeout;
+    pub(super) fn is_being_ended(
+        &mut self,
+        ctx: &mut Ctx,
+        id: RunId,
+        process: ProcessId,
+        since: Mono,
+    ) {
+        self.end_helpers(ctx, id);
+        let timeout = self.runs[id].life.stop_timeout;
         let ending = Ending::Graceful {
-            kill_at: timeout.map(|timeout| self.ctx.now + timeout),
+            kill_at: timeout.map(|timeout| ctx.now + timeout),
         };
         self.become_state(
-            index,
+            ctx,
+            id,
             State::Stopping {
                 process,
                 since,
@@ -167,137 +172,145 @@ impl Core {
     }
 
     /// What the kernel shows of an instance that starts.
-    pub(super) fn evidence(&mut self, process: ProcessId, evidence: Evidence) {
-        let index = self.ctx.processes.get(&process).copied();
-        let Some(index) = index else {
-            return self.ctx.ignore();
-        };
+    pub(super) fn evidence(
+        &mut self,
+        ctx: &mut Ctx,
+        id: RunId,
+        process: ProcessId,
+        evidence: Evidence,
+    ) {
         let State::Activating {
             since,
             until,
             look_at: None,
             ..
-        } = self.slots[index].state
+        } = self.runs[id].state
         else {
-            return self.ctx.ignore();
+            return ctx.ignore();
         };
         match evidence {
-            Evidence::Seen => self.become_ready(index, process, since),
-            Evidence::Hidden if self.slots[index].hidden + 1 < HIDDEN_LOOKS => {
-                self.slots[index].hidden += 1;
-                self.look_again(index, process, since, until);
+            Evidence::Seen => self.become_ready(ctx, id, process, since),
+            Evidence::Hidden if self.runs[id].hidden + 1 < HIDDEN_LOOKS => {
+                self.runs[id].hidden += 1;
+                self.look_again(ctx, id, process, since, until);
             }
             Evidence::Hidden => {
-                let instance = self.slots[index].instance;
-                self.ctx.emit(Event::ReadinessHidden { instance, process });
-                self.become_ready(index, process, since);
+                let instance = self.runs[id].instance;
+                ctx.emit(Event::ReadinessHidden { instance, process });
+                self.become_ready(ctx, id, process, since);
             }
             Evidence::NotYet => {
-                self.slots[index].hidden = 0;
-                self.look_again(index, process, since, until);
+                self.runs[id].hidden = 0;
+                self.look_again(ctx, id, process, since, until);
             }
         }
     }
 
-    fn look_again(&mut self, index: usize, process: ProcessId, since: Mono, until: Option<Mono>) {
+    fn look_again(
+        &mut self,
+        ctx: &mut Ctx,
+        id: RunId,
+        process: ProcessId,
+        since: Mono,
+        until: Option<Mono>,
+    ) {
         let state = State::Activating {
             process,
             since,
             until,
-            look_at: Some(look_after(self.ctx.now, since)),
+            look_at: Some(look_after(ctx.now, since)),
         };
-        self.become_state(index, state);
+        self.become_state(ctx, id, state);
     }
 
     /// What an instance tells about itself.
-    pub(super) fn notified(&mut self, process: ProcessId, notice: Notice) {
-        let Some(index) = self.ctx.processes.get(&process).copied() else {
-            return self.ctx.ignore();
-        };
+    pub(super) fn notified(
+        &mut self,
+        ctx: &mut Ctx,
+        id: RunId,
+        process: ProcessId,
+        notice: Notice,
+    ) {
         match notice {
-            Notice::Ready => self.says_ready(index, process),
-            Notice::Reloading => self.says_reloading(index),
-            Notice::Stopping => self.says_stopping(index, process),
+            Notice::Ready => self.says_ready(ctx, id, process),
+            Notice::Reloading => self.says_reloading(ctx, id),
+            Notice::Stopping => self.says_stopping(ctx, id, process),
             Notice::Alive => {
-                if let Some(watchdog) = &mut self.slots[index].watchdog {
-                    watchdog.due = self.ctx.now + watchdog.interval;
+                if let Some(watchdog) = &mut self.runs[id].watchdog {
+                    watchdog.due = ctx.now + watchdog.interval;
                 }
-                self.reschedule(index);
+                self.reschedule(ctx, id);
             }
             Notice::Trigger => {
-                if let State::Running { .. } = self.slots[index].state {
-                    self.is_silent(index, process);
+                if let State::Running { .. } = self.runs[id].state {
+                    self.is_silent(ctx, id, process);
                 }
             }
             Notice::WatchdogInterval(interval) => {
-                let slot = &mut self.slots[index];
-                slot.told_interval = Some(interval);
-                if let State::Running { .. } = slot.state {
-                    slot.watchdog = watchdog_of(self.ctx.now, slot);
-                    self.reschedule(index);
+                let run = &mut self.runs[id];
+                run.told_interval = Some(interval);
+                if let State::Running { .. } = run.state {
+                    run.watchdog = watchdog_of(ctx.now, run);
+                    self.reschedule(ctx, id);
                 }
             }
-            Notice::ExtendTimeout(time) => self.extend(index, self.ctx.now + time),
+            Notice::ExtendTimeout(time) => self.extend(ctx, id, ctx.now + time),
         }
     }
 
     /// It ends by itself, and has as long for that as if it had been asked to.
-    fn says_stopping(&mut self, index: usize, process: ProcessId) {
-        let slot = &mut self.slots[index];
-        if let State::Activating { since, .. } | State::Running { since, .. } = slot.state {
-            slot.by_itself = true;
-            let instance = slot.instance;
-            let timeout = slot.life.stop_timeout;
-            self.ctx.emit(Event::SaysStopping {
+    fn says_stopping(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
+        let run = &mut self.runs[id];
+        if let State::Activating { since, .. } | State::Running { since, .. } = run.state {
+            run.by_itself = true;
+            let instance = run.instance;
+            let timeout = run.life.stop_timeout;
+            ctx.emit(Event::SaysStopping {
                 instance,
                 process,
                 timeout,
             });
-            self.is_being_ended(index, process, since);
+            self.is_being_ended(ctx, id, process, since);
         }
     }
 
-    fn says_ready(&mut self, index: usize, process: ProcessId) {
-        let slot = &mut self.slots[index];
-        if std::mem::take(&mut slot.reloading)
-            && let State::Running { .. } = slot.state
+    fn says_ready(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
+        let run = &mut self.runs[id];
+        if std::mem::take(&mut run.reloading)
+            && let State::Running { .. } = run.state
         {
-            self.has_reread(index, true);
-            let slot = &mut self.slots[index];
-            if slot
-                .reloads_told
-                .full(self.ctx.now, RELOADS_TOLD, 0)
-                .is_some()
-            {
-                slot.reloads_untold = slot.reloads_untold.saturating_add(1);
+            self.has_reread(ctx, id, true);
+            let run = &mut self.runs[id];
+            if run.reloads_told.full(ctx.now, RELOADS_TOLD, 0).is_some() {
+                run.reloads_untold = run.reloads_untold.saturating_add(1);
                 return;
             }
-            slot.reloads_told.count(self.ctx.now, Some(RELOADS_TOLD));
-            let untold = std::mem::take(&mut slot.reloads_untold);
-            let instance = slot.instance;
-            self.ctx.emit(Event::InstanceReloaded {
+            run.reloads_told.count(ctx.now, Some(RELOADS_TOLD));
+            let untold = std::mem::take(&mut run.reloads_untold);
+            let instance = run.instance;
+            ctx.emit(Event::InstanceReloaded {
                 instance,
                 process,
                 untold,
             });
         } else if let (State::Activating { since, .. }, Ready::Notify | Ready::Fd(_)) =
-            (slot.state, slot.life.ready)
+            (run.state, run.life.ready)
         {
-            self.become_ready(index, process, since);
+            self.become_ready(ctx, id, process, since);
         }
     }
 
     /// Gives an instance until then for what it is doing, if it has not that long anyway.
-    fn extend(&mut self, index: usize, at: Mono) {
+    fn extend(&mut self, ctx: &mut Ctx, id: RunId, at: Mono) {
         let later = |before: Option<Mono>| before.map(|before| before.max(at));
-        let mut state = self.slots[index].state;
+        let mut state = self.runs[id].state;
         match &mut state {
             State::Activating { until, .. } => *until = later(*until),
             State::Stopping {
                 ending: Ending::Graceful { kill_at },
                 ..
             } => *kill_at = later(*kill_at),
-            State::Running { .. } => return self.extend_rereading(index, at),
+            State::Running { .. } => return self.extend_rereading(ctx, id, at),
             State::Waiting
             | State::Preparing { .. }
             | State::Starting { .. }
@@ -307,60 +320,30 @@ impl Core {
             | State::Failed { .. }
             | State::Stopped => return,
         }
-        self.become_state(index, state);
+        self.become_state(ctx, id, state);
     }
 
     /// No sign of life came in time.
-    pub(super) fn is_silent(&mut self, index: usize, process: ProcessId) {
-        let State::Running { since, .. } = self.slots[index].state else {
+    pub(super) fn is_silent(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
+        let State::Running { since, .. } = self.runs[id].state else {
             return;
         };
-        let instance = self.slots[index].instance;
-        let watchdog = self.slots[index].watchdog.take();
-        self.ctx.emit(Event::WatchdogTimedOut {
+        let instance = self.runs[id].instance;
+        let watchdog = self.runs[id].watchdog.take();
+        ctx.emit(Event::WatchdogTimedOut {
             instance,
             process,
             timeout: watchdog.map_or(Duration::ZERO, |watchdog| watchdog.interval),
         });
-        self.slots[index].fault = Some(Fault::Silent);
+        self.runs[id].fault = Some(Fault::Silent);
         for signal in [SIGABRT, SIGCONT] {
             let scope = Scope::Process;
-            self.ctx.outbox.push(Effect::Signal {
+            ctx.outbox.push(Effect::Signal {
                 process,
                 signal,
                 scope,
             });
         }
-        self.is_being_ended(index, process, since);
-    }
-
-    /// Whether every instance that was to run from the start on is ready, or has failed once.
-    pub fn is_up(&self) -> bool {
-        self.told_up
-    }
-
-    /// Whether a rollout, a reload or something that was asked for is under way.
-    pub fn is_changing(&self) -> bool {
-        let mut rollouts = self.rollouts.values();
-        rollouts.any(|rollout| rollout.watched.is_none())
-            || self.replanning.is_some()
-            || !self.jobs.is_empty()
-    }
-
-    /// Tells once that every instance that was to run from the start on is ready, or has failed
-    /// once.
-    pub(super) fn tell_when_up(&mut self) {
-        if self.told_up || self.ctx.phase != Phase::Running {
-            return;
-        }
-        if self.awaited.is_empty() {
-            self.told_up = true;
-            let has_failed = |slot: &&Slot| {
-                slot.role == Role::Instance
-                    && matches!(slot.state, State::Backoff { .. } | State::Failed { .. })
-            };
-            let failed = self.slots.iter().filter(has_failed).count();
-            self.ctx.emit(Event::Up { failed });
-        }
+        self.is_being_ended(ctx, id, process, since);
     }
 }

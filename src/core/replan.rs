@@ -5,6 +5,7 @@
 //! of which only the terms have changed under which it lives goes on under the new ones. One that
 //! is gone is stopped, and forgotten when its last process is.
 
+use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::Event;
 use super::input::{Replan, WorkerChange};
@@ -13,10 +14,207 @@ use super::machine::Core;
 use super::rollout::Target;
 use super::state::State;
 use super::time::Mono;
-use super::types::{Answer, Missing, Phase, Refused, Role};
+use super::types::{Answer, Missing, Phase, Refused, RunId};
+use super::worker::Worker;
 use crate::plan::{Lifecycle, ListenerId, WorkerId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+impl Worker {
+    /// What a reload has changed about it.
+    fn change(&mut self, ctx: &mut Ctx, change: WorkerChange) {
+        match change {
+            // It is there.
+            WorkerChange::Added { .. } => {}
+            WorkerChange::Removed => self.remove(ctx),
+            WorkerChange::Settings { life } => {
+                let resized = self.settings_changed(ctx, &Arc::new(life));
+                if let Some(resized) = resized {
+                    self.wait_for_size(ctx, resized);
+                } else if !self.is_rolling() && !ctx.is_being_added(self.id) {
+                    ctx.replanned(self.id, None);
+                }
+            }
+            WorkerChange::Definition {
+                edition,
+                life,
+                can_go_back,
+            } => {
+                let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
+                let is_other_kind = kind(&self.lifecycle) != kind(&life);
+                let to = Target {
+                    edition,
+                    life: Arc::new(life),
+                    can_go_back,
+                };
+                if is_other_kind {
+                    self.replace_whole(ctx, to);
+                } else if ctx.phase == Phase::Running {
+                    if let Some(replanning) = &mut ctx.replanning {
+                        replanning.added.remove(&self.id);
+                    }
+                    self.roll_out(ctx, None, Some(to));
+                } else {
+                    self.define_before_start(ctx, to);
+                }
+            }
+        }
+    }
+
+    /// Nothing runs yet: it starts as what it is now.
+    fn define_before_start(&mut self, ctx: &mut Ctx, to: Target) {
+        self.edition = to.edition;
+        self.wanted = to.life.instances;
+        self.lifecycle = to.life;
+        for id in self.runs.placed() {
+            self.redefine(id);
+        }
+        let _nothing_runs = self.resize(ctx, self.wanted);
+        self.forget_editions(ctx);
+        ctx.replanned(self.id, None);
+    }
+
+    fn start_added(&mut self, ctx: &mut Ctx) {
+        ctx.stir(self.id);
+        let starts = ctx.phase == Phase::Running
+            && self.is_eager()
+            && !self.stopped
+            && !ctx.listeners.lacks_or_has_closed(self.id);
+        if !starts {
+            return ctx.replanned(self.id, None);
+        }
+        if let Some(replanning) = &mut ctx.replanning {
+            replanning.added.insert(self.id);
+        }
+        self.start_waiting(ctx);
+        if self.runs.len() == 0 {
+            ctx.replanned(self.id, None);
+        }
+    }
+
+    /// Answers what is on its way if the number of instances is another.
+    fn settings_changed(&mut self, ctx: &mut Ctx, life: &Arc<Lifecycle>) -> Option<Resized> {
+        let before = std::mem::replace(&mut self.lifecycle, Arc::clone(life));
+        let edition = self.edition;
+        self.runs.settings_changed(edition, life);
+        ctx.stir(self.id);
+        if let Some(rollout) = &mut self.rollout {
+            rollout.settings_changed(edition, life);
+        }
+        for id in self.runs.placed() {
+            self.new_watchdog(ctx, id);
+        }
+        self.new_time_outs(ctx);
+        if before.instances == life.instances {
+            return None;
+        }
+        self.wanted = life.instances;
+        // A rollout that is under way ends with the number that is right by then, and a worker that
+        // is being added is there when all of it is.
+        if self.is_rolling() {
+            return None;
+        }
+        let _what_follows_is_waited_for = self.supersede(ctx);
+        let resized = self.resize(ctx, life.instances);
+        (!ctx.is_being_added(self.id)).then_some(resized)
+    }
+
+    /// Another kind of activation: nothing of the old set fits the new one, which starts beside it.
+    fn replace_whole(&mut self, ctx: &mut Ctx, to: Target) {
+        let _what_follows_is_waited_for = self.supersede(ctx);
+        self.cancel_rollout(ctx);
+        self.dismiss_all(ctx);
+        self.forgive_connections();
+        self.next_generation();
+        self.edition = to.edition;
+        if self.lifecycle.instances != to.life.instances {
+            self.wanted = to.life.instances;
+        }
+        self.lifecycle = to.life;
+        self.degraded = None;
+        self.given_up = None;
+        let state = match self.stopped {
+            true => State::Stopped,
+            false => State::Waiting,
+        };
+        for number in 0..self.wanted {
+            self.add_instance(ctx, number, state);
+        }
+        self.start_added(ctx);
+        self.forget_editions(ctx);
+    }
+
+    fn remove(&mut self, ctx: &mut Ctx) {
+        let _what_follows_is_waited_for = self.supersede(ctx);
+        self.cancel_rollout(ctx);
+        self.removed = true;
+        self.gate.parked.clear();
+        self.dismiss_all(ctx);
+        self.tell_if_gone(ctx);
+    }
+
+    /// Stops every process, none of which is an instance any more.
+    fn dismiss_all(&mut self, ctx: &mut Ctx) {
+        let mut all: Vec<RunId> = self.runs.others().map(|run| run.id).collect();
+        all.extend(self.runs.cut(0));
+        let connections: Vec<RunId> = self.runs.connections().map(|one| one.run.id).collect();
+        for id in all {
+            self.dismiss(ctx, id);
+        }
+        for id in connections {
+            self.stop_instance(ctx, id);
+        }
+    }
+
+    /// Stops what is to be no instance any more, and has no place.
+    pub(super) fn dismiss(&mut self, ctx: &mut Ctx, id: RunId) {
+        self.runs.send_off(id);
+        if self.runs[id].state == State::Stopped {
+            self.leave(ctx, id);
+        } else {
+            self.stop_instance(ctx, id);
+        }
+    }
+
+    /// Tells when nothing is left of a worker that was removed.
+    pub(super) fn tell_if_gone(&mut self, ctx: &mut Ctx) {
+        if !self.removed || self.gone {
+            return;
+        }
+        let connections = self.connections.live + self.connections.under_way;
+        if self.runs.has_no_instance() && connections == 0 && self.helpers.is_empty() {
+            self.gone = true;
+            ctx.stir(self.id);
+            ctx.timers.forget(self.id);
+            ctx.outbox.push(Effect::Gone { worker: self.id });
+            ctx.replanned(self.id, None);
+        }
+    }
+
+    /// Looks whether it has started, if a reload has added it and something has changed.
+    pub(super) fn look_at_what_was_added(&mut self, ctx: &mut Ctx) {
+        if self.changed.is_empty() || !ctx.is_being_added(self.id) {
+            return;
+        }
+        let mut bad = None;
+        for run in self.runs.places() {
+            match run.state {
+                State::Running { .. } => {}
+                State::Preparing { .. }
+                | State::Starting { .. }
+                | State::Activating { .. }
+                | State::Stopping { .. }
+                | State::Cleaning { .. } => return,
+                // It starts when others have ended.
+                State::Waiting if self.waits_for_an_end(&ctx.elsewhere) => return,
+                State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
+                    bad = Some(Bad::NotUp(run.instance));
+                }
+            }
+        }
+        ctx.replanned(self.id, bad);
+    }
+}
 
 impl Core {
     /// Takes over what a reload has changed, at `now`.
@@ -35,7 +233,7 @@ impl Core {
             return;
         }
         let (mut pending, mut added) = (BTreeSet::new(), BTreeSet::new());
-        if let Some(before) = self.replanning.take() {
+        if let Some(before) = self.ctx.replanning.take() {
             if let Some(ticket) = before.ticket {
                 self.ctx
                     .answer(ticket, Answer::Refused(Refused::Superseded));
@@ -47,7 +245,7 @@ impl Core {
         pending.extend(&changed);
         added.retain(|worker| !changed.contains(worker));
         let of = u32::try_from(pending.len()).unwrap_or(u32::MAX);
-        self.replanning = Some(Replanning {
+        self.ctx.replanning = Some(Replanning {
             ticket: replan.ticket,
             of,
             pending,
@@ -70,7 +268,7 @@ impl Core {
         for (listener, why) in missing {
             self.listener_missing(*listener, *why);
         }
-        self.listeners.former = replan.former;
+        self.ctx.listeners.former = replan.former;
         self.clear_degraded(&changed);
         // Who comes may have to wait for who goes, so that is decided first.
         let mut workers = replan.workers;
@@ -79,8 +277,16 @@ impl Core {
             WorkerChange::Settings { .. } | WorkerChange::Definition { .. } => 1,
             WorkerChange::Added { .. } => 2,
         });
-        for (worker, change) in workers {
-            self.change_worker(worker, change);
+        for (id, change) in workers {
+            if let WorkerChange::Added { edition, life } = change {
+                self.add_worker(id, edition, Arc::new(life));
+                self.on(id, Worker::start_added);
+            } else if self
+                .on(id, |worker, ctx| worker.change(ctx, change))
+                .is_none()
+            {
+                self.ctx.replanned(id, None);
+            }
         }
         self.start_what_waits();
         self.ctx.emit(Event::Replanned);
@@ -90,274 +296,29 @@ impl Core {
     /// Starts what has waited for a listener that it does not take any more, or that is there now.
     fn start_what_waits(&mut self) {
         self.bind_what_is_taken();
-        self.rolling.extend(self.rollouts.keys());
-        self.touch_all();
+        self.stir_all();
         if self.ctx.phase != Phase::Running {
             return;
         }
-        for worker in self.workers.ids() {
-            self.start_waiting(worker);
-        }
-    }
-
-    /// Starts what waits of a worker, unless it has to go on waiting.
-    pub(super) fn start_waiting(&mut self, worker: WorkerId) {
-        self.touched.push(worker);
-        self.rolling.insert(worker);
-        if !self.is_eager(worker) || self.waits_for_a_listener(worker) {
-            return;
-        }
-        for index in self.slots_of(worker) {
-            if self.slots[index].state == State::Waiting {
-                self.spawn(index);
-            }
-        }
+        self.on_all(Worker::start_waiting);
     }
 
     /// What runs is what the configuration says now: nothing is degraded any more.
     fn clear_degraded(&mut self, changed: &BTreeSet<WorkerId>) {
-        for (worker, known) in &mut self.workers.0 {
-            if !changed.contains(&worker) && !self.rollouts.contains_key(&worker) {
+        for (worker, known) in &mut self.workers {
+            if !changed.contains(worker) && known.rollout.is_none() {
                 known.degraded = None;
             }
-        }
-    }
-
-    fn is_other_kind(&self, worker: WorkerId, life: &Lifecycle) -> bool {
-        let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
-        let known = self.workers.get(worker);
-        known.is_some_and(|known| kind(&known.lifecycle) != kind(life))
-    }
-
-    fn change_worker(&mut self, worker: WorkerId, change: WorkerChange) {
-        match change {
-            WorkerChange::Added { edition, life } => {
-                self.add_worker(worker, edition, Arc::new(life));
-                self.start_added(worker);
-            }
-            WorkerChange::Removed => self.remove_worker(worker),
-            WorkerChange::Settings { life } => {
-                let resized = self.settings_changed(worker, &Arc::new(life));
-                if let Some(resized) = resized {
-                    self.wait_for_size(worker, resized);
-                } else if !self.is_rolling(worker) && !self.is_being_added(worker) {
-                    self.replanned(worker, None);
-                }
-            }
-            WorkerChange::Definition {
-                edition,
-                life,
-                can_go_back,
-            } => {
-                let is_other_kind = self.is_other_kind(worker, &life);
-                let to = Target {
-                    edition,
-                    life: Arc::new(life),
-                    can_go_back,
-                };
-                if is_other_kind {
-                    self.replace_whole(worker, to);
-                } else if self.ctx.phase == Phase::Running {
-                    if let Some(replanning) = &mut self.replanning {
-                        replanning.added.remove(&worker);
-                    }
-                    self.roll_out(worker, None, Some(to));
-                } else {
-                    self.define_before_start(worker, to);
-                }
-            }
-        }
-    }
-
-    /// Nothing runs yet: it starts as what it is now.
-    fn define_before_start(&mut self, worker: WorkerId, to: Target) {
-        let known = &mut self.workers[worker];
-        known.edition = to.edition;
-        known.wanted = to.life.instances;
-        known.lifecycle = to.life;
-        let wanted = known.wanted;
-        for index in self.slots_of(worker) {
-            self.redefine(index);
-        }
-        let _nothing_runs = self.resize(worker, wanted);
-        self.forget_editions(worker);
-        self.replanned(worker, None);
-    }
-
-    fn start_added(&mut self, worker: WorkerId) {
-        self.touched.push(worker);
-        let starts = self.ctx.phase == Phase::Running
-            && self.is_eager(worker)
-            && !self.workers[worker].stopped
-            && !self.lacks_or_has_closed(worker);
-        if !starts {
-            return self.replanned(worker, None);
-        }
-        if let Some(replanning) = &mut self.replanning {
-            replanning.added.insert(worker);
-        }
-        self.start_waiting(worker);
-        if self.slots_of(worker).is_empty() {
-            self.replanned(worker, None);
-        }
-    }
-
-    /// Answers what is on its way if the number of instances is another.
-    fn settings_changed(&mut self, worker: WorkerId, life: &Arc<Lifecycle>) -> Option<Resized> {
-        let known = &mut self.workers[worker];
-        let before = std::mem::replace(&mut known.lifecycle, Arc::clone(life));
-        let edition = known.edition;
-        for index in known.slots.iter().chain(&known.others) {
-            let slot = &mut self.slots[*index];
-            if slot.edition == edition {
-                slot.life = Arc::clone(life);
-            }
-        }
-        self.touched.push(worker);
-        if let Some(rollout) = self.rollouts.get_mut(&worker) {
-            rollout.settings_changed(edition, life);
-        }
-        for index in self.slots_of(worker) {
-            self.new_watchdog(index);
-        }
-        self.new_time_outs(worker);
-        if before.instances == life.instances {
-            return None;
-        }
-        self.workers[worker].wanted = life.instances;
-        // A rollout that is under way ends with the number that is right by then, and a worker that
-        // is being added is there when all of it is.
-        if self.is_rolling(worker) {
-            return None;
-        }
-        let _what_follows_is_waited_for = self.supersede(worker);
-        let resized = self.resize(worker, life.instances);
-        (!self.is_being_added(worker)).then_some(resized)
-    }
-
-    /// Another kind of activation: nothing of the old set fits the new one, which starts beside it.
-    fn replace_whole(&mut self, worker: WorkerId, to: Target) {
-        let _what_follows_is_waited_for = self.supersede(worker);
-        self.cancel_rollout(worker);
-        self.dismiss_all(worker);
-        self.forgive_connections(worker);
-        let known = &mut self.workers[worker];
-        known.last_generation += 1;
-        known.generation = known.last_generation;
-        known.edition = to.edition;
-        if known.lifecycle.instances != to.life.instances {
-            known.wanted = to.life.instances;
-        }
-        let instances = known.wanted;
-        known.lifecycle = to.life;
-        known.degraded = None;
-        known.given_up = None;
-        let state = match known.stopped {
-            true => State::Stopped,
-            false => State::Waiting,
-        };
-        for number in 0..instances {
-            self.add_instance(worker, number, state);
-        }
-        self.start_added(worker);
-        self.forget_editions(worker);
-    }
-
-    fn remove_worker(&mut self, worker: WorkerId) {
-        let _what_follows_is_waited_for = self.supersede(worker);
-        self.cancel_rollout(worker);
-        let known = &mut self.workers[worker];
-        known.removed = true;
-        known.gate.parked.clear();
-        self.dismiss_all(worker);
-        self.is_it_gone(worker);
-    }
-
-    /// Stops every process of a worker, none of which is an instance any more.
-    fn dismiss_all(&mut self, worker: WorkerId) {
-        let known = &mut self.workers[worker];
-        let instances = std::mem::take(&mut known.slots);
-        let mut all = known.others.clone();
-        known.others.extend(&instances);
-        all.extend(instances);
-        let connections = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.connection.is_some() && slot.instance.worker == worker);
-        let connections: Vec<usize> = connections.map(|(index, _)| index).collect();
-        for index in all {
-            self.dismiss(index);
-        }
-        for index in connections {
-            self.stop_instance(index);
-        }
-    }
-
-    /// Stops what is to be no instance any more.
-    pub(super) fn dismiss(&mut self, index: usize) {
-        self.slots[index].again = false;
-        self.become_role(index, Role::Leaving);
-        if self.slots[index].state == State::Stopped {
-            self.leave(index);
-        } else {
-            self.stop_instance(index);
-        }
-    }
-
-    /// Tells when nothing is left of a worker that was removed.
-    pub(super) fn is_it_gone(&mut self, worker: WorkerId) {
-        let known = &self.workers[worker];
-        if !known.removed || known.gone {
-            return;
-        }
-        let connections = known.connections.live + known.connections.under_way;
-        let is_empty = known.others.is_empty() && known.slots.is_empty() && connections == 0;
-        if is_empty && !self.helpers.is_for(worker) {
-            self.workers[worker].gone = true;
-            self.ctx.outbox.push(Effect::Gone { worker });
-            self.replanned(worker, None);
-        }
-    }
-
-    /// What a reload wanted of a worker has happened, or will not.
-    pub(super) fn replanned(&mut self, worker: WorkerId, bad: Option<Bad>) {
-        let Some(replanning) = &mut self.replanning else {
-            return;
-        };
-        if !replanning.pending.remove(&worker) {
-            return;
-        }
-        replanning.added.remove(&worker);
-        replanning.bad = replanning.bad.or(bad);
-        if bad.is_some() {
-            // Whoever waits is told at the end.
-            return;
-        }
-        replanning.done += 1;
-        let (done, of) = (replanning.done, replanning.of);
-        if let Some(ticket) = replanning.ticket {
-            self.ctx.answer(ticket, Answer::Progress { done, of });
-        }
-    }
-
-    /// Looks whether the workers that a reload has added have started.
-    pub(super) fn look_at_what_was_added(&mut self) {
-        if self.replanning.is_none() {
-            return;
-        }
-        for at in 0..self.changed.len() {
-            self.look_at_added(self.changed[at]);
         }
     }
 
     /// Ends a reload that is over.
     pub(super) fn end_replanning(&mut self) {
         let over = |replanning: &Replanning| replanning.pending.is_empty();
-        if !self.replanning.as_ref().is_some_and(over) {
+        if !self.ctx.replanning.as_ref().is_some_and(over) {
             return;
         }
-        let Some(replanning) = self.replanning.take() else {
+        let Some(replanning) = self.ctx.replanning.take() else {
             return;
         };
         self.ctx.emit(Event::ReplanDone {
@@ -377,48 +338,12 @@ impl Core {
         }
     }
 
-    /// Whether a reload waits for a worker.
-    pub(super) fn is_being_replanned(&self, worker: WorkerId) -> bool {
-        let waits = |replanning: &Replanning| replanning.pending.contains(&worker);
-        self.replanning.as_ref().is_some_and(waits)
-    }
-
-    /// Whether a reload waits for the instances of a worker that it has added.
-    fn is_being_added(&self, worker: WorkerId) -> bool {
-        let is_added = |replanning: &Replanning| replanning.added.contains(&worker);
-        self.replanning.as_ref().is_some_and(is_added)
-    }
-
-    fn look_at_added(&mut self, index: usize) {
-        let worker = self.slots[index].instance.worker;
-        if !self.is_being_added(worker) {
-            return;
-        }
-        let mut bad = None;
-        for index in self.slots_of(worker) {
-            match self.slots[index].state {
-                State::Running { .. } => {}
-                State::Preparing { .. }
-                | State::Starting { .. }
-                | State::Activating { .. }
-                | State::Stopping { .. }
-                | State::Cleaning { .. } => return,
-                // It starts when others have ended.
-                State::Waiting if self.waits_for_an_end(worker) => return,
-                State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
-                    bad = Some(Bad::NotUp(self.slots[index].instance));
-                }
-            }
-        }
-        self.replanned(worker, bad);
-    }
-
     /// listend stops: whoever waits is told.
     pub(super) fn forget_replanning(&mut self) {
         if let Some(Replanning {
             ticket: Some(ticket),
             ..
-        }) = self.replanning.take()
+        }) = self.ctx.replanning.take()
         {
             self.ctx
                 .answer(ticket, Answer::Refused(Refused::Superseded));

@@ -1,7 +1,7 @@
 //! A rollout as data; what moves it is in [`super::rolling`].
 
 use super::time::Mono;
-use super::types::{Degraded, Edition, InstanceId, Ticket};
+use super::types::{Degraded, Edition, InstanceId, RunId, Ticket};
 use crate::plan::Lifecycle;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,10 +54,10 @@ pub(super) struct Rollout {
 pub(super) struct Step {
     /// Which.
     pub(super) position: u32,
-    /// The slot of the new one.
-    pub(super) new: usize,
-    /// The slot of the old one, if it has another.
-    pub(super) old: Option<usize>,
+    /// The run of the new one.
+    pub(super) new: RunId,
+    /// The run of the old one, if it has another.
+    pub(super) old: Option<RunId>,
     pub(super) at: At,
 }
 
@@ -75,10 +75,26 @@ pub(super) enum At {
 }
 
 impl Rollout {
+    /// Whether this is new and not relied on yet. On the way back nothing is.
+    pub(super) fn tries(&self, id: RunId) -> bool {
+        let is_tried = |step: &Step| step.new == id && step.at.is_before_promotion();
+        self.back.is_none() && self.steps.iter().any(is_tried)
+    }
+
     /// What is gone back to lives on the new terms, too, if it is the same definition.
     pub(super) fn settings_changed(&mut self, edition: Edition, life: &Arc<Lifecycle>) {
         if self.from.edition == edition {
             self.from.life = Arc::clone(life);
+        }
+    }
+}
+
+impl At {
+    /// Whether the new one runs or is on its way, and has not taken the place of the old one.
+    pub(super) fn is_before_promotion(self) -> bool {
+        match self {
+            At::Starting | At::Settling(_) => true,
+            At::MakingRoom | At::Draining => false,
         }
     }
 }

@@ -1,112 +1,35 @@
 //! Ending everything: first asked, then killed.
 
+use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::Event;
-use super::machine::Core;
+use super::signals::SIGCONT;
 use super::state::{Ending, Launch, State};
-use super::types::{HookKind, Next, Phase, ProcessId, Task};
+use super::types::{Next, ProcessId, RunId, Scope};
+use super::worker::Worker;
+use crate::config::KillMode;
 
-impl Core {
-    pub(super) fn stop(&mut self) {
-        match self.ctx.phase {
-            Phase::Idle | Phase::Running => {
-                self.ctx.phase = Phase::Stopping;
-                self.take_back_spawns();
-                self.forget_listeners();
-                self.forget_rollouts();
-                self.forget_replanning();
-                self.ctx.timers.gates.clear();
-                self.ctx.emit(Event::StopRequested {
-                    live: self.ctx.processes.len(),
-                });
-                for index in 0..self.slots.len() {
-                    self.stop_instance(index);
-                }
-            }
-            Phase::Stopping => {
-                self.ctx.phase = Phase::Hurried;
-                self.ctx.emit(Event::StopHurried {
-                    live: self.ctx.processes.len(),
-                });
-                for index in 0..self.slots.len() {
-                    self.kill_instance(index);
-                }
-                self.kill_helpers();
-            }
-            Phase::Hurried | Phase::Exited => {}
-        }
-    }
-
-    /// Forgets the spawns and accepts that nobody has taken yet: nothing starts after a request to
-    /// stop.
-    fn take_back_spawns(&mut self) {
-        let mut taken = Vec::new();
-        let accepting = &mut self.accepting;
-        let workers = &mut self.workers;
-        self.ctx.outbox.retain(|effect| match effect {
-            // What ran before it is cleaned up all the same.
-            Effect::Spawn {
-                task: Task::Hook(HookKind::AfterStop),
-                ..
-            } => true,
-            Effect::Spawn { process, .. } => {
-                taken.push(*process);
-                false
-            }
-            Effect::Accept { connection, .. } => {
-                if let Some(worker) = accepting.remove(connection) {
-                    workers[worker].connections.under_way -= 1;
-                }
-                false
-            }
-            Effect::Signal { .. }
-            | Effect::LookForEvidence { .. }
-            | Effect::Unbind { .. }
-            | Effect::Retire { .. }
-            | Effect::Gone { .. }
-            | Effect::Bind { .. }
-            | Effect::Repair { .. }
-            | Effect::WatchAddresses { .. }
-            | Effect::Answer { .. }
-            | Effect::Watch { .. }
-            | Effect::Unwatch { .. }
-            | Effect::Close { .. }
-            | Effect::LookForClients { .. }
-            | Effect::CloseListeners
-            | Effect::Exit { .. }
-            | Effect::Emit(_) => true,
-        });
-        for process in taken {
-            self.forget_helper(process);
-            if let Some(index) = self.ctx.processes.get(&process).copied() {
-                self.wind_up(index, Next::Stopping);
-            }
-        }
-    }
-
+impl Worker {
     /// Stops an instance that has a process, to start it again at once.
-    pub(super) fn refresh(&mut self, index: usize) {
-        let instance = self.slots[index].instance;
-        self.ctx.emit(Event::InstanceRefreshed { instance });
-        let on_trial = self.slots[index].on_trial;
-        self.slots[index].again = true;
-        self.stop_instance(index);
-        self.slots[index].on_trial = on_trial;
+    pub(super) fn refresh(&mut self, ctx: &mut Ctx, id: RunId) {
+        let instance = self.runs[id].instance;
+        ctx.emit(Event::InstanceRefreshed { instance });
+        self.comes_back(id, true);
+        self.stop_instance(ctx, id);
     }
 
-    pub(super) fn stop_instance(&mut self, index: usize) {
+    pub(super) fn stop_instance(&mut self, ctx: &mut Ctx, id: RunId) {
         // Whatever it is being ended for, it is not to be started again for that.
-        let slot = &mut self.slots[index];
-        slot.fault = None;
-        slot.on_trial = false;
+        let run = &mut self.runs[id];
+        run.fault = None;
         // Who has said that it stops has got no signal yet, and may hang.
-        let says_so = std::mem::take(&mut slot.by_itself) && slot.main_ended.is_none();
-        let was_asked = slot.state.ending().is_some() && !says_so;
-        let timeout = self.slots[index].life.stop_timeout;
+        let says_so = std::mem::take(&mut run.by_itself) && run.main_ended.is_none();
+        let was_asked = run.state.ending().is_some() && !says_so;
+        let timeout = self.runs[id].life.stop_timeout;
         let asked = Ending::Graceful {
-            kill_at: timeout.map(|timeout| self.ctx.now + timeout),
+            kill_at: timeout.map(|timeout| ctx.now + timeout),
         };
-        let state = match self.slots[index].state {
+        let state = match self.runs[id].state {
             State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
                 State::Stopped
             }
@@ -122,8 +45,8 @@ impl Core {
                 ending: ending.or(Some(asked)),
             },
             State::Activating { process, since, .. } | State::Running { process, since, .. } => {
-                self.ask_to_stop(index, process);
-                self.end_helpers(index);
+                self.ask_to_stop(ctx, id, process);
+                self.end_helpers(ctx, id);
                 State::Stopping {
                     process,
                     since,
@@ -135,12 +58,12 @@ impl Core {
                 ending: Ending::Graceful { .. },
                 ..
             } if says_so => {
-                self.ask_to_stop(index, process);
+                self.ask_to_stop(ctx, id, process);
                 stopping
             }
             stopping @ State::Stopping { .. } => stopping,
             State::Preparing { hook, .. } => {
-                self.kill_helper(hook);
+                self.kill_helper(ctx, hook);
                 State::Preparing {
                     hook,
                     cancelled: true,
@@ -152,21 +75,21 @@ impl Core {
             },
         };
         if state == State::Stopped {
-            if self.slots[index].is_taken() || self.slots[index].state != State::Stopped {
-                self.leave(index);
+            if self.runs.is_instance(id) || self.runs[id].state != State::Stopped {
+                self.leave(ctx, id);
             }
             return;
         }
-        self.become_state(index, state);
+        self.become_state(ctx, id, state);
         if let Some(process) = state.process().filter(|_| !was_asked) {
-            let instance = self.slots[index].instance;
-            let signal = self.slots[index].life.stop_signal;
+            let instance = self.runs[id].instance;
+            let signal = self.runs[id].life.stop_signal;
             // That of a program that has said that it stops is running already.
             let left = match state.deadline() {
-                Some(at) if says_so => Some(at.since(self.ctx.now)),
+                Some(at) if says_so => Some(at.since(ctx.now)),
                 Some(_) | None => timeout,
             };
-            self.ctx.emit(Event::Stopping {
+            ctx.emit(Event::Stopping {
                 instance,
                 process,
                 signal,
@@ -176,9 +99,9 @@ impl Core {
     }
 
     /// Sends SIGKILL to an instance that is being stopped, unless that was done.
-    fn kill_instance(&mut self, index: usize) {
+    fn kill_instance(&mut self, ctx: &mut Ctx, id: RunId) {
         let ending = Ending::Killed;
-        match self.slots[index].state {
+        match self.runs[id].state {
             State::Starting {
                 ending: None | Some(Ending::Killed),
                 ..
@@ -195,15 +118,16 @@ impl Core {
             } => match launch {
                 // It is gone; only the report on its exec is missing, and no longer waited for.
                 Launch::Exited { status, at } => {
-                    self.exited(index, process, status, at.since(since));
+                    self.exited(ctx, id, process, status, at.since(since));
                 }
                 Launch::Forking | Launch::Execing | Launch::Failed { .. } => {
                     // While forking there is nothing to kill yet; see `spawned`.
                     if launch != Launch::Forking {
-                        self.ctx.kill(process);
+                        ctx.kill(process);
                     }
                     self.become_state(
-                        index,
+                        ctx,
+                        id,
                         State::Starting {
                             process,
                             since,
@@ -214,9 +138,10 @@ impl Core {
                 }
             },
             State::Stopping { process, since, .. } => {
-                self.ctx.kill(process);
+                ctx.kill(process);
                 self.become_state(
-                    index,
+                    ctx,
+                    id,
                     State::Stopping {
                         process,
                         since,
@@ -237,24 +162,55 @@ impl Core {
 
     /// The time to stop is over. A process that is gone already, and only its exec not reported,
     /// was in time.
-    pub(super) fn stop_timed_out(&mut self, index: usize, process: ProcessId) {
+    pub(super) fn stop_timed_out(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
         let gone = matches!(
-            self.slots[index].state,
+            self.runs[id].state,
             State::Starting {
                 launch: Launch::Exited { .. },
                 ..
             }
         );
         if !gone {
-            self.slots[index].overdue = true;
-            let instance = self.slots[index].instance;
-            let timeout = self.slots[index].life.stop_timeout;
-            self.ctx.emit(Event::StopTimedOut {
+            self.runs[id].overdue = true;
+            let instance = self.runs[id].instance;
+            let timeout = self.runs[id].life.stop_timeout;
+            ctx.emit(Event::StopTimedOut {
                 instance,
                 process,
                 timeout: timeout.unwrap_or_default(),
             });
         }
-        self.kill_instance(index);
+        self.kill_instance(ctx, id);
+    }
+
+    /// Stops everything.
+    pub(super) fn stop_all(&mut self, ctx: &mut Ctx) {
+        for id in self.runs.ids() {
+            self.stop_instance(ctx, id);
+        }
+    }
+
+    /// Kills everything that is being stopped.
+    pub(super) fn kill_all(&mut self, ctx: &mut Ctx) {
+        for id in self.runs.ids() {
+            self.kill_instance(ctx, id);
+        }
+        self.kill_helpers(ctx);
+    }
+
+    pub(super) fn ask_to_stop(&self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
+        let run = &self.runs[id];
+        let scope = match (run.life.kill_mode, run.main_ended) {
+            (KillMode::Process, None) => Scope::Process,
+            (KillMode::Group, _) | (_, Some(_)) => Scope::Group,
+        };
+        // A process that is stopped (SIGSTOP, a debugger) acts on no signal until it continues.
+        for signal in [run.life.stop_signal, SIGCONT] {
+            ctx.outbox.push(Effect::Signal {
+                process,
+                signal,
+                scope,
+            });
+        }
     }
 }

@@ -19,6 +19,14 @@ pub struct InstanceId {
     pub generation: u32,
 }
 
+/// What a worker runs, as one: an instance, or the process of a connection. Allotted by the core and
+/// never used again; what it is called ([`InstanceId`]) may change from one start to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct RunId {
+    pub(super) worker: WorkerId,
+    pub(super) number: u64,
+}
+
 /// One attempt to run an instance. Allotted by the core with [`super::Effect::Spawn`] and never
 /// used again, so that news of a process that is gone cannot be taken for news of its successor,
 /// whatever the kernel does with pids.

@@ -9,80 +9,77 @@
 //! A restart by the same definition is watched as long as it lasts only, and so is a definition whose
 //! predecessor had sockets that are to be closed: there is nothing to go back to.
 
-use super::machine::Core;
+use super::ctx::Ctx;
 use super::rollout::Rollout;
 use super::time::Mono;
-use super::types::Role;
-use crate::plan::{Activation, WorkerId};
+use super::types::RunId;
+use super::worker::Worker;
+use crate::plan::Activation;
 
-impl Core {
+impl Worker {
     /// Whether a crash of an instance of the worker would fail a rollout, under way or over.
-    pub fn is_watched(&self, worker: WorkerId) -> bool {
-        self.rollouts.contains_key(&worker)
+    pub(super) fn is_watched(&self) -> bool {
+        self.rollout.is_some()
     }
 
     /// An instance has crashed. Whether that fails the rollout that has started it.
-    pub(super) fn fails_rollout(&mut self, index: usize) -> bool {
-        let slot = &self.slots[index];
-        let worker = slot.instance.worker;
-        let (edition, now) = (self.worker(index).edition, self.ctx.now);
-        let Some(rollout) = self.rollouts.get_mut(&worker) else {
+    pub(super) fn fails_rollout(&mut self, ctx: &mut Ctx, id: RunId) -> bool {
+        let run = &self.runs[id];
+        let (edition, now) = (self.edition, ctx.now);
+        let Some(rollout) = self.rollout.as_mut() else {
             return false;
         };
-        let is_new = slot.role == Role::Instance
-            && slot.edition == edition
-            && slot.instance.generation >= rollout.generation;
+        let is_new = self.runs.is_placed(id)
+            && run.edition == edition
+            && run.instance.generation >= rollout.generation;
         let is_over = rollout.watched.is_some_and(|until| until <= now);
         if rollout.back.is_some() || is_over || !is_new {
             return false;
         }
-        rollout.crashed.get_or_insert(slot.instance);
+        rollout.crashed.get_or_insert(run.instance);
         true
     }
 
-    fn is_to_be_watched(&self, worker: WorkerId, rollout: &Rollout) -> bool {
-        let known = &self.workers[worker];
-        let accepts = matches!(known.lifecycle.activation, Activation::PerConnection(_));
-        let is_another = rollout.from.edition != known.edition;
-        !(known.lifecycle.rollout.watch.is_zero() || known.stopped || accepts) && is_another
+    fn is_to_be_watched(&self, rollout: &Rollout) -> bool {
+        let accepts = matches!(self.lifecycle.activation, Activation::PerConnection(_));
+        let is_another = rollout.from.edition != self.edition;
+        !(self.lifecycle.rollout.watch.is_zero() || self.stopped || accepts) && is_another
     }
 
     /// Whether what was replaced would be watched, but for the sockets of the definition before, which
     /// are closed: nobody would take the clients that wait there meanwhile.
-    pub(super) fn cannot_go_back(&self, worker: WorkerId, rollout: &Rollout) -> bool {
-        self.is_to_be_watched(worker, rollout) && !rollout.can_go_back
+    pub(super) fn cannot_go_back(&self, rollout: &Rollout) -> bool {
+        self.is_to_be_watched(rollout) && !rollout.can_go_back
     }
 
     /// Every instance was replaced. Whether they are watched from now on.
-    pub(super) fn begin_to_watch(&mut self, worker: WorkerId, mut rollout: Rollout) -> bool {
-        if !self.is_to_be_watched(worker, &rollout) || !rollout.can_go_back {
+    pub(super) fn begin_to_watch(&mut self, ctx: &mut Ctx, mut rollout: Rollout) -> bool {
+        if !self.is_to_be_watched(&rollout) || !rollout.can_go_back {
             return false;
         }
-        let time = self.workers[worker].lifecycle.rollout.watch;
-        rollout.watched = Some(self.ctx.now + time);
-        self.ctx
-            .timers
-            .rollouts
-            .insert((self.ctx.now + time, worker));
-        self.rollouts.insert(worker, rollout);
+        let time = self.lifecycle.rollout.watch;
+        rollout.watched = Some(ctx.now + time);
+        ctx.timers.rollout(self.id, Some(ctx.now + time));
+        self.rollout = Some(rollout);
         true
     }
 
     /// Goes on watching, or ends that.
-    pub(super) fn watch_rollout(&mut self, worker: WorkerId, rollout: Rollout, until: Mono) {
-        if until > self.ctx.now {
-            self.ctx.timers.rollouts.insert((until, worker));
-            self.rollouts.insert(worker, rollout);
+    pub(super) fn watch_rollout(&mut self, ctx: &mut Ctx, rollout: Rollout, until: Mono) {
+        if until > ctx.now {
+            ctx.timers.rollout(self.id, Some(until));
+            self.rollout = Some(rollout);
         } else {
-            self.forget_editions(worker);
+            self.forget_editions(ctx);
         }
     }
 
     /// Ends the watch: the worker is another, or is stopped.
-    pub(super) fn end_watch(&mut self, worker: WorkerId) {
-        if self.is_watched(worker) && !self.is_rolling(worker) {
-            self.rollouts.remove(&worker);
-            self.forget_editions(worker);
+    pub(super) fn end_watch(&mut self, ctx: &mut Ctx) {
+        if self.is_watched() && !self.is_rolling() {
+            self.rollout = None;
+            ctx.timers.rollout(self.id, None);
+            self.forget_editions(ctx);
         }
     }
 }

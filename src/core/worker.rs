@@ -1,59 +1,37 @@
 //! A worker: what it is, and all that is its.
 
 use super::connections::Connections;
+use super::ctx::Ctx;
 use super::gate::Gate;
-use super::rollout::Target;
+use super::helpers::Helpers;
+use super::job::{Job, Reloading};
+use super::rollout::{Rollout, Target};
+use super::run::{Run, Runs};
 use super::state::State;
-use super::types::{Degraded, Edition};
-use crate::plan::{Lifecycle, WorkerId};
-use std::collections::BTreeMap;
-use std::ops::{Index, IndexMut};
+use super::types::{Degraded, Edition, InstanceId, Role, RunId};
+use crate::plan::{Activation, Lifecycle, WorkerId};
 use std::sync::Arc;
 
-/// All workers by their numbers.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Workers(pub(super) BTreeMap<WorkerId, Worker>);
-
-impl Workers {
-    pub(super) fn get(&self, id: WorkerId) -> Option<&Worker> {
-        self.0.get(&id)
-    }
-
-    pub(super) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
-        self.0.get_mut(&id)
-    }
-
-    pub(super) fn ids(&self) -> Vec<WorkerId> {
-        self.0.keys().copied().collect()
-    }
-}
-
-impl Index<WorkerId> for Workers {
-    type Output = Worker;
-
-    fn index(&self, id: WorkerId) -> &Worker {
-        &self.0[&id]
-    }
-}
-
-impl IndexMut<WorkerId> for Workers {
-    fn index_mut(&mut self, id: WorkerId) -> &mut Worker {
-        // A worker is there as long as anything names it, as an element of a vector would be.
-        #[expect(clippy::expect_used, reason = "as indexing does")]
-        self.0.get_mut(&id).expect("a worker that is there")
-    }
-}
-
+/// A worker, and all that it owns. What a method needs besides comes with [`Ctx`].
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
+    pub(super) id: WorkerId,
     /// How an instance that is started now lives.
     pub(super) lifecycle: Arc<Lifecycle>,
     /// By which definition it is started.
     pub(super) edition: Edition,
-    /// Its instances, as indices into [`Core::slots`].
-    pub(super) slots: Vec<usize>,
-    /// The candidates for their places, and those on their way out.
-    pub(super) others: Vec<usize>,
+    /// Its instances, those on their way out, and its connections.
+    pub(super) runs: Runs,
+    /// The commands around its instances that run.
+    pub(super) helpers: Helpers,
+    /// The rollout under way, or being watched.
+    pub(super) rollout: Option<Rollout>,
+    /// The commands under way.
+    pub(super) jobs: Vec<Job>,
+    /// Who waits for instances that read their configuration again.
+    pub(super) reloads: Vec<Reloading>,
+    /// What has changed in this input.
+    pub(super) changed: Vec<RunId>,
     /// Somebody has stopped it.
     pub(super) stopped: bool,
     /// It is no longer there, but for what is on its way out.
@@ -72,18 +50,16 @@ pub(super) struct Worker {
     pub(super) degraded: Option<Degraded>,
     /// What the configuration in force says, if a rollout to it went back.
     pub(super) given_up: Option<Target>,
-    /// How many of its instances have failed.
-    pub(super) failed: u32,
     /// How many of its instances and connections are in which states.
     pub(super) counts: Counts,
     /// What is between it and its clients; without meaning for an eager one.
     pub(super) gate: Gate,
-    /// The connections that listend accepts for it.
+    /// How many connections listend accepts for it.
     pub(super) connections: Connections,
 }
 
 /// How many instances and connections of a worker are in some states; kept by
-/// [`Core::become_state`].
+/// [`Worker::become_state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Counts {
     /// In [`State::Waiting`].
@@ -113,6 +89,193 @@ impl Counts {
             | State::Cleaning { .. } => add(&mut self.with_process),
             State::Backoff { .. } => add(&mut self.resting),
             State::Failed { .. } | State::Stopped => {}
+        }
+    }
+}
+
+impl Worker {
+    /// A worker with instances that wait.
+    pub(super) fn new(
+        ctx: &mut Ctx,
+        id: WorkerId,
+        edition: Edition,
+        life: Arc<Lifecycle>,
+    ) -> Worker {
+        let instances = life.instances;
+        let mut worker = Worker {
+            id,
+            lifecycle: life,
+            edition,
+            runs: Runs::default(),
+            helpers: Helpers::default(),
+            rollout: None,
+            jobs: Vec::new(),
+            reloads: Vec::new(),
+            changed: Vec::new(),
+            stopped: false,
+            removed: false,
+            gone: false,
+            outdated: false,
+            wanted: instances,
+            generation: 1,
+            last_generation: 1,
+            degraded: None,
+            given_up: None,
+            counts: Counts::default(),
+            gate: Gate::default(),
+            connections: Connections::default(),
+        };
+        for number in 0..instances {
+            worker.add_instance(ctx, number, State::Waiting);
+        }
+        worker
+    }
+
+    pub(super) fn is_eager(&self) -> bool {
+        self.lifecycle.activation == Activation::Eager
+    }
+
+    /// Whether all its instances have failed, and there are any.
+    pub(super) fn has_failed(&self) -> bool {
+        self.runs.len() > 0 && self.failed() == self.runs.len()
+    }
+
+    /// How many of its instances have failed.
+    pub(super) fn failed(&self) -> usize {
+        let has_failed = |run: &&Run| matches!(run.state, State::Failed { .. });
+        self.runs.places().filter(has_failed).count()
+    }
+
+    /// Whether no instance of it has a process.
+    pub(super) fn is_down(&self) -> bool {
+        self.runs.places().all(|run| !run.state.is_busy())
+    }
+
+    /// Whether a rollout is under way; one that is only watched is not.
+    pub(super) fn is_rolling(&self) -> bool {
+        let rollout = self.rollout.as_ref();
+        rollout.is_some_and(|rollout| rollout.watched.is_none())
+    }
+
+    /// Whether this is new and not relied on yet, so that its end is the end of the rollout.
+    pub(super) fn is_on_trial(&self, id: RunId) -> bool {
+        let rollout = self.rollout.as_ref();
+        rollout.is_some_and(|rollout| rollout.tries(id))
+    }
+
+    /// What one of its runs is to it.
+    pub(super) fn role(&self, id: RunId) -> Role {
+        if !self.runs.is_instance(id) {
+            Role::Leaving
+        } else if self.runs.is_placed(id) {
+            Role::Instance
+        } else {
+            Role::Candidate
+        }
+    }
+
+    /// An instance or a connection by its name.
+    pub(super) fn find(&self, instance: InstanceId) -> Option<&Run> {
+        let is_it = |run: &&Run| run.instance == instance;
+        let in_place = self
+            .runs
+            .at(instance.index)
+            .and_then(|id| self.runs.get(id));
+        let known = in_place
+            .filter(is_it)
+            .or_else(|| self.runs.others().find(is_it));
+        known.or_else(|| self.runs.connections().map(|one| &one.run).find(is_it))
+    }
+
+    /// Has the worker be of another generation if one of this number and its present generation is
+    /// still there: on its way out, or in.
+    pub(super) fn find_name(&mut self, number: u32) {
+        let name = (number, self.generation);
+        let has_it = |run: &Run| (run.instance.index, run.instance.generation) == name;
+        if self.runs.others().any(has_it) {
+            self.next_generation();
+        }
+    }
+
+    /// What is started from now on is of a generation that nothing else is of.
+    pub(super) fn next_generation(&mut self) {
+        self.last_generation += 1;
+        self.generation = self.last_generation;
+    }
+
+    /// One more instance, by the present definition.
+    pub(super) fn add_instance(&mut self, ctx: &mut Ctx, number: u32, state: State) -> RunId {
+        self.find_name(number);
+        let id = self.add_candidate(ctx, number);
+        self.runs.append(id);
+        self.become_state(ctx, id, state);
+        id
+    }
+
+    /// An instance that has no place yet, by the present definition.
+    pub(super) fn add_candidate(&mut self, ctx: &mut Ctx, number: u32) -> RunId {
+        let instance = InstanceId {
+            worker: self.id,
+            index: number,
+            generation: self.generation,
+        };
+        let id = ctx.ids.run(self.id);
+        let life = Arc::clone(&self.lifecycle);
+        let run = Run::new(id, instance, self.edition, life, ctx.now);
+        self.runs.add(run);
+        id
+    }
+
+    /// The only place where a state changes to one with another process or deadline, so that
+    /// the indices cannot disagree with the states.
+    pub(super) fn become_state(&mut self, ctx: &mut Ctx, id: RunId, state: State) {
+        let run = &mut self.runs[id];
+        let edition = run.edition;
+        let old = std::mem::replace(&mut run.state, state);
+        if std::mem::discriminant(&old) != std::mem::discriminant(&state) {
+            run.since = ctx.now;
+        }
+        if let State::Running { .. }
+        | State::Backoff { .. }
+        | State::Failed { .. }
+        | State::Stopped = state
+        {
+            ctx.awaited.remove(&id);
+        }
+        self.changed.push(id);
+        ctx.stir(self.id);
+        self.counts.change(old, -1);
+        self.counts.change(state, 1);
+        if old.process() != state.process() {
+            if let Some(process) = old.process() {
+                ctx.processes.remove(&process);
+            }
+            let stays = self.runs.is_instance(id) && edition == self.edition;
+            if state.process().is_none() && !stays {
+                ctx.let_go.insert((self.id, edition));
+            }
+            if let Some(process) = state.process() {
+                ctx.processes.insert(process, id);
+            }
+        }
+        self.reschedule(ctx, id);
+        if !matches!(state, State::Running { .. }) {
+            self.has_reread(ctx, id, false);
+        }
+    }
+
+    /// Notes the deadline of a run, where anything that it follows from has changed.
+    pub(super) fn reschedule(&mut self, ctx: &mut Ctx, id: RunId) {
+        let run = &mut self.runs[id];
+        let at = run.deadline();
+        let before = std::mem::replace(&mut run.due, at);
+        if before != at {
+            if let Some(before) = before {
+                ctx.timers.runs.remove(&(before, id));
+            }
+            if let Some(at) = at {
+                ctx.timers.runs.insert((at, id));
+            }
         }
     }
 }
