@@ -175,7 +175,7 @@ impl Rolling {
     /// Descriptors and memory.
     fn takes(&self) -> (usize, u64) {
         (
-            descriptors(self.daemon.pid()),
+            settled_descriptors(self.daemon.pid()),
             resident_kib(self.daemon.pid()),
         )
     }
