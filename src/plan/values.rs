@@ -68,7 +68,7 @@ fn common_words(one: &str, other: &str) -> usize {
 }
 
 /// The words of a command, those with spaces in quotes.
-pub(super) fn command(words: &Vec<Template>) -> String {
+pub(super) fn command(words: &[Template]) -> String {
     let quoted = |word: &Template| {
         let word = word.to_string();
         match word.is_empty() || word.contains(char::is_whitespace) {

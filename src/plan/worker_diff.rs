@@ -113,7 +113,9 @@ impl WorkerDiff {
             lifecycle: _,
         } = after;
         let first = [
-            changed_text("command", &before.command, command, values::command),
+            changed_text("command", &before.command, command, |words| {
+                values::command(words)
+            }),
             changed_text(
                 "argv0",
                 &before.argv0,
@@ -415,7 +417,7 @@ fn hook_diff(key: &str, before: Option<&Hook>, after: Option<&Hook>) -> [Option<
             key,
             &command(before),
             &command(after),
-            or("none", values::command),
+            or("none", |words: &Vec<Template>| values::command(words)),
         ),
         timeout,
     ]

@@ -655,13 +655,13 @@ fn an_option_that_mptcp_does_not_have_is_told_with_what_does() {
     let yaml = "listeners:\n  web:\n    address: mptcp://[::1]:0\n    ip_tos: 16\n";
     let json = world.check(yaml, &["--json"]).json();
     let Some(error) = errors(&json).first() else {
-        return eprintln!("skipped: this kernel has it");
+        return crate::harness::skip("this kernel has it");
     };
     if error["message"]
         .as_str()
         .is_some_and(|text| !text.contains("IPV6_TCLASS"))
     {
-        return eprintln!("skipped: no MPTCP here");
+        return crate::harness::skip("no MPTCP here");
     }
     assert_eq!(error["line"], 4, "{error:#}");
     let hint = error["hint"].as_str().expect("a hint");
@@ -674,7 +674,7 @@ fn check_tells_tcp_from_mptcp_at_the_running_daemon() {
     let stream = socket2::Type::STREAM;
     let protocol = Some(socket2::Protocol::MPTCP);
     if socket2::Socket::new(socket2::Domain::IPV4, stream, protocol).is_err() {
-        return eprintln!("skipped: no MPTCP");
+        return crate::harness::skip("no MPTCP");
     }
     let port = free_port();
     let yaml = |scheme: &str| {
