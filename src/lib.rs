@@ -21,7 +21,7 @@
 //! - [`walk`]: opens paths that other users may change, without following them.
 //! - [`sys`]: the only module with `unsafe`: fork, exec and the calls no crate wraps.
 //! - [`cli`]: the command line. [`sample`]: the sample worker. [`launch_spec`]: how a process is
-//!   set up. [`stage`]: the steps of a launch.
+//!   set up. [`stage`]: the steps of a launch. [`verb`]: the commands for a worker.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
@@ -45,5 +45,6 @@ pub mod sample;
 pub mod shell;
 pub mod stage;
 pub mod sys;
+pub mod verb;
 pub mod walk;
 pub mod worker;

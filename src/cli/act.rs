@@ -1,10 +1,11 @@
 //! The verbs that change something: `start`, `stop`, `restart`, `scale`, `signal`, `reset`, `reload`.
 
-use super::args::{Act, Control, Reload, Reset, Scale, Signal};
+use super::args::{Control, ForWorkers, Reload, Signal, WorkerArguments};
 use super::check::finish;
 use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
 use super::output::{print, shown};
+use crate::verb::{RELOAD, Verb};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -35,71 +36,57 @@ struct Step {
     changes: Option<Vec<String>>,
 }
 
-/// `listend start`.
-pub fn start(arguments: &Act) -> Exit {
-    each(arguments, "Start", "started")
+/// One of the verbs for workers.
+pub fn act(asked: &ForWorkers) -> Exit {
+    let verb = asked.verb;
+    match &asked.arguments {
+        WorkerArguments::Act(behind) => {
+            let orders = each(verb, &behind.workers, behind.no_wait);
+            give(&orders, &behind.control)
+        }
+        WorkerArguments::Reset(behind) => {
+            let orders = each(verb, &behind.workers, false);
+            give(&orders, &behind.control)
+        }
+        WorkerArguments::Scale(behind) => {
+            let mut order = Order::of(verb, &behind.worker, behind.no_wait);
+            order.parameters["instances"] = behind.instances.into();
+            give(&[order], &behind.control)
+        }
+        WorkerArguments::Signal(behind) => give(&[signal(verb, behind)], &behind.control),
+    }
 }
 
-/// `listend stop`.
-pub fn stop(arguments: &Act) -> Exit {
-    each(arguments, "Stop", "stopped")
+impl Order {
+    fn of(verb: &Verb, worker: &str, no_wait: bool) -> Order {
+        let mut parameters = json!({ "worker": worker });
+        if verb.waits {
+            parameters["no_wait"] = no_wait.into();
+        }
+        Order {
+            method: verb.method,
+            what: worker.to_owned(),
+            parameters,
+            done: verb.done,
+            no_wait,
+        }
+    }
 }
 
-/// `listend restart`.
-pub fn restart(arguments: &Act) -> Exit {
-    each(arguments, "Restart", "restarted")
+fn each(verb: &Verb, workers: &[String], no_wait: bool) -> Vec<Order> {
+    let workers = unique(workers);
+    workers
+        .map(|worker| Order::of(verb, worker, no_wait))
+        .collect()
 }
 
-fn each(arguments: &Act, method: &'static str, done: &'static str) -> Exit {
-    let no_wait = arguments.no_wait;
-    let order = |worker: &String| Order {
-        method,
-        what: worker.clone(),
-        parameters: json!({ "worker": worker, "no_wait": no_wait }),
-        done,
-        no_wait,
-    };
-    let orders: Vec<Order> = unique(&arguments.workers).map(order).collect();
-    give(&orders, &arguments.control)
-}
-
-/// `listend reset`.
-pub fn reset(arguments: &Reset) -> Exit {
-    let order = |worker: &String| Order {
-        method: "Reset",
-        what: worker.clone(),
-        parameters: json!({ "worker": worker }),
-        done: "its failures are forgotten",
-        no_wait: false,
-    };
-    let orders: Vec<Order> = unique(&arguments.workers).map(order).collect();
-    give(&orders, &arguments.control)
-}
-
-/// `listend scale`.
-pub fn scale(arguments: &Scale) -> Exit {
-    let (worker, instances) = (&arguments.worker, arguments.instances);
-    let no_wait = arguments.no_wait;
-    let order = Order {
-        method: "Scale",
-        what: worker.clone(),
-        parameters: json!({ "worker": worker, "instances": instances, "no_wait": no_wait }),
-        done: "scaled",
-        no_wait,
-    };
-    give(&[order], &arguments.control)
-}
-
-/// `listend signal`.
-pub fn signal(arguments: &Signal) -> Exit {
-    let order = match (&arguments.worker, &arguments.signal) {
-        (Some(worker), Some(signal)) => Order {
-            method: "Signal",
-            what: worker.clone(),
-            parameters: json!({ "worker": worker, "signal": signal }),
-            done: "signalled",
-            no_wait: false,
-        },
+fn signal(verb: &Verb, behind: &Signal) -> Order {
+    match (&behind.worker, &behind.signal) {
+        (Some(worker), Some(signal)) => {
+            let mut order = Order::of(verb, worker, false);
+            order.parameters["signal"] = signal.as_str().into();
+            order
+        }
         // The command line lets nothing else through but `--reopen`.
         (None, _) | (_, None) => Order {
             method: "Reopen",
@@ -108,25 +95,18 @@ pub fn signal(arguments: &Signal) -> Exit {
             done: "opened again",
             no_wait: false,
         },
-    };
-    give(&[order], &arguments.control)
+    }
 }
 
 /// `listend reload`.
 pub fn reload(arguments: &Reload) -> Exit {
     let (dry_run, no_wait) = (arguments.dry_run, arguments.no_wait);
     if !arguments.workers.is_empty() {
-        let orders = unique(&arguments.workers).map(|worker| Order {
-            method: "Reload",
-            what: worker.clone(),
-            parameters: json!({ "worker": worker, "no_wait": no_wait }),
-            done: "told to read its configuration again",
-            no_wait,
-        });
-        return give(&orders.collect::<Vec<_>>(), &arguments.control);
+        let orders = each(&RELOAD, &arguments.workers, no_wait);
+        return give(&orders, &arguments.control);
     }
     let order = Order {
-        method: "Reload",
+        method: RELOAD.method,
         what: "configuration".to_owned(),
         parameters: json!({ "dry_run": dry_run, "no_wait": no_wait }),
         done: match dry_run {

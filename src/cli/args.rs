@@ -1,8 +1,10 @@
 //! The verbs and their flags.
 
 use crate::host;
+use crate::verb::{self, Takes, VERBS};
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 use std::path::PathBuf;
 
@@ -84,26 +86,10 @@ pub enum Verb {
     /// Show the same live, and act on workers by a key
     #[command(after_help = EXIT_CODES)]
     Top(Top),
-    /// Start workers that are stopped or have failed
-    #[command(after_help = EXIT_CODES)]
-    Start(Act),
-    /// Stop workers; their listeners stay bound
-    #[command(after_help = EXIT_CODES)]
-    Stop(Act),
-    /// Replace the processes of workers
-    #[command(after_help = EXIT_CODES)]
-    Restart(Act),
-    /// Set the number of instances of a worker, until a reload changes its `instances`
-    #[command(after_help = EXIT_CODES)]
-    Scale(Scale),
-    /// Send a signal to the main processes of a worker, or have log files opened again
-    #[command(after_help = EXIT_CODES)]
-    Signal(Signal),
-    /// Forget the failures of workers, so that they may start again
-    #[command(after_help = EXIT_CODES)]
-    Reset(Reset),
-    /// Have the daemon read its configuration again and do what is new in it
-    #[command(after_help = EXIT_CODES)]
+    /// One of `crate::verb`.
+    #[command(flatten)]
+    ForWorkers(ForWorkers),
+    #[command(about = verb::RELOAD.about, after_help = EXIT_CODES)]
     Reload(Reload),
     /// Show the last lines of the workers' logs
     #[command(after_help = EXIT_CODES)]
@@ -297,7 +283,77 @@ pub struct Top {
     pub control: Control,
 }
 
-/// `listend start`, `stop` and `restart`.
+/// A verb for workers, as the table of verbs has it.
+#[derive(Debug)]
+pub struct ForWorkers {
+    /// Which.
+    pub verb: &'static verb::Verb,
+    /// What is behind it.
+    pub arguments: WorkerArguments,
+}
+
+/// What can be behind a verb for workers.
+#[derive(Debug)]
+pub enum WorkerArguments {
+    /// Of a verb that takes time.
+    Act(Act),
+    /// Of one that does not.
+    Reset(Reset),
+    /// Of `scale`.
+    Scale(Scale),
+    /// Of `signal`.
+    Signal(Signal),
+}
+
+impl ForWorkers {
+    fn command(verb: &verb::Verb) -> Command {
+        let command = Command::new(verb.name);
+        let command = match (verb.takes, verb.waits) {
+            (Takes::Nothing(_), true) => Act::augment_args(command),
+            (Takes::Nothing(_), false) => Reset::augment_args(command),
+            (Takes::Instances, _) => Scale::augment_args(command),
+            (Takes::Signal, _) => Signal::augment_args(command),
+        };
+        let command = command.about(verb.about).long_about(None);
+        command.after_help(EXIT_CODES)
+    }
+}
+
+impl Subcommand for ForWorkers {
+    fn augment_subcommands(command: Command) -> Command {
+        command.subcommands(VERBS.iter().map(ForWorkers::command))
+    }
+
+    fn augment_subcommands_for_update(command: Command) -> Command {
+        ForWorkers::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        verb::named(name).is_some()
+    }
+}
+
+impl FromArgMatches for ForWorkers {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<ForWorkers, clap::Error> {
+        let given = matches.subcommand();
+        let given = given.and_then(|(name, behind)| Some((verb::named(name)?, behind)));
+        let (verb, behind) = given.ok_or_else(|| clap::Error::new(ErrorKind::MissingSubcommand))?;
+        let arguments = match (verb.takes, verb.waits) {
+            (Takes::Nothing(_), true) => WorkerArguments::Act(Act::from_arg_matches(behind)?),
+            (Takes::Nothing(_), false) => WorkerArguments::Reset(Reset::from_arg_matches(behind)?),
+            (Takes::Instances, _) => WorkerArguments::Scale(Scale::from_arg_matches(behind)?),
+            (Takes::Signal, _) => WorkerArguments::Signal(Signal::from_arg_matches(behind)?),
+        };
+        Ok(ForWorkers { verb, arguments })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = ForWorkers::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The arguments of `listend start`, `stop` and `restart`.
 #[derive(Debug, Args)]
 pub struct Act {
     /// The workers

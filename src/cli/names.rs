@@ -12,6 +12,7 @@ use super::output::print;
 use crate::config;
 use crate::control::Status;
 use crate::host;
+use crate::verb::{self, Takes};
 use clap::{Arg, Command, CommandFactory};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -153,10 +154,15 @@ fn flag<'a>(verb: Option<&'a Command>, command: &'a Command, word: &str) -> Opti
 
 /// What stands behind a verb with so many words behind it.
 fn wanted(verb: &str, given: usize) -> Option<Wanted> {
+    if let Some(verb) = verb::named(verb) {
+        return match (verb.takes, given) {
+            (Takes::Nothing(_), _) | (_, 0) => Some(Wanted::Workers),
+            (Takes::Signal, 1) => Some(Wanted::Signals),
+            (Takes::Instances | Takes::Signal, _) => None,
+        };
+    }
     match (verb, given) {
-        ("start" | "stop" | "restart" | "reset", _) => Some(Wanted::Workers),
-        ("scale" | "signal" | "logs", 0) => Some(Wanted::Workers),
-        ("signal", 1) => Some(Wanted::Signals),
+        ("reload", _) | ("logs", 0) => Some(Wanted::Workers),
         ("status", 0) => Some(Wanted::Both),
         ("explain", 0) => Some(Wanted::Listeners),
         _ => None,
@@ -180,6 +186,7 @@ mod tests {
             ("restart", Some(Wanted::Workers)),
             ("restart app", Some(Wanted::Workers)),
             ("--log-level debug stop --no-wait", Some(Wanted::Workers)),
+            ("reload app", Some(Wanted::Workers)),
             ("scale", Some(Wanted::Workers)),
             ("scale app", None),
             ("signal app", Some(Wanted::Signals)),

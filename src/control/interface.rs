@@ -1,6 +1,7 @@
 //! What can be asked: calls become typed requests.
 
 use super::{Access, Call, Error, Expects};
+use crate::verb::{self, Command, Takes, VERBS, Verb};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -84,56 +85,23 @@ pub enum Request {
         /// Not those to come.
         no_follow: bool,
     },
-    /// Start a worker.
-    Start {
-        /// Which.
-        worker: String,
-        /// Answer at once.
-        no_wait: bool,
-    },
-    /// Stop a worker.
-    Stop {
-        /// Which.
-        worker: String,
-        /// Answer at once.
-        no_wait: bool,
-    },
-    /// Replace the processes of a worker.
-    Restart {
-        /// Which.
-        worker: String,
-        /// Answer at once.
-        no_wait: bool,
-    },
-    /// Read the configuration again; or have a worker read its own.
-    Reload {
+    /// Do something with a worker.
+    Operate {
+        /// What.
+        verb: &'static Verb,
+        /// What the verb is given, as it takes it.
+        argument: Argument,
         /// Which worker.
-        worker: Option<String>,
+        worker: String,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Read the configuration again.
+    Reload {
         /// Only say what would change.
         dry_run: bool,
         /// Answer at once.
         no_wait: bool,
-    },
-    /// Set the number of instances.
-    Scale {
-        /// Of which worker.
-        worker: String,
-        /// How many.
-        instances: u32,
-        /// Answer at once.
-        no_wait: bool,
-    },
-    /// Send a signal to the processes of a worker.
-    Signal {
-        /// Which.
-        worker: String,
-        /// As it was written; not checked yet.
-        signal: String,
-    },
-    /// Forget the failures of a worker.
-    Reset {
-        /// Which.
-        worker: String,
     },
     /// Lines of the log; the client takes several replies.
     Logs {
@@ -157,10 +125,21 @@ pub enum Request {
     Metrics,
 }
 
+/// What a verb is given besides the worker, for each of [`Takes`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    /// Nothing; the command that it is.
+    Nothing(Command),
+    /// The number of instances.
+    Instances(u32),
+    /// A signal as it was written; not checked yet.
+    Signal(String),
+}
+
 type Decode = fn(&mut Parameters) -> Result<Request, Error>;
 
 /// Whether a method makes sense without `more`.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Replies {
     /// It has one answer, and perhaps progress to tell before.
     One,
@@ -168,93 +147,106 @@ enum Replies {
     Several,
 }
 
-const METHODS: [(&str, Replies, Decode); 16] = [
-    ("org.varlink.service.GetInfo", Replies::One, |_| {
-        Ok(Request::GetInfo)
-    }),
+/// What is not for a worker. [`Access::Look`] is enough for what changes nothing; `Check` changes
+/// nothing that lasts, but it reads files and binds addresses with the rights of the daemon.
+const METHODS: [(&str, Access, Replies, Decode); 10] = [
+    (
+        "org.varlink.service.GetInfo",
+        Access::Look,
+        Replies::One,
+        |_| Ok(Request::GetInfo),
+    ),
     (
         "org.varlink.service.GetInterfaceDescription",
+        Access::Look,
         Replies::One,
         |given| {
             let interface = given.text("interface")?;
             Ok(Request::GetInterfaceDescription { interface })
         },
     ),
-    ("io.listend.Manager.Status", Replies::One, |given| {
-        let name = given.optional_text("name")?;
-        Ok(Request::Status { name })
-    }),
-    ("io.listend.Manager.Watch", Replies::Several, |given| {
-        Ok(Request::Watch {
-            last: given.number("last")?,
-            no_follow: given.flag("no_follow")?,
-        })
-    }),
-    ("io.listend.Manager.Start", Replies::One, |given| {
-        let (worker, no_wait) = given.worker_and_no_wait()?;
-        Ok(Request::Start { worker, no_wait })
-    }),
-    ("io.listend.Manager.Stop", Replies::One, |given| {
-        let (worker, no_wait) = given.worker_and_no_wait()?;
-        Ok(Request::Stop { worker, no_wait })
-    }),
-    ("io.listend.Manager.Restart", Replies::One, |given| {
-        let (worker, no_wait) = given.worker_and_no_wait()?;
-        Ok(Request::Restart { worker, no_wait })
-    }),
-    ("io.listend.Manager.Reload", Replies::One, |given| {
-        let worker = given.optional_text("worker")?;
-        let dry_run = given.flag("dry_run")?;
-        let no_wait = given.flag("no_wait")?;
-        Ok(Request::Reload {
-            worker,
-            dry_run,
-            no_wait,
-        })
-    }),
-    ("io.listend.Manager.Scale", Replies::One, |given| {
-        let (worker, no_wait) = given.worker_and_no_wait()?;
-        let instances = given.number("instances")?;
-        Ok(Request::Scale {
-            worker,
-            instances: instances.ok_or_else(|| invalid("instances"))?,
-            no_wait,
-        })
-    }),
-    ("io.listend.Manager.Signal", Replies::One, |given| {
-        let worker = given.text("worker")?;
-        let signal = given.text("signal")?;
-        Ok(Request::Signal { worker, signal })
-    }),
-    ("io.listend.Manager.Reset", Replies::One, |given| {
-        let worker = given.text("worker")?;
-        Ok(Request::Reset { worker })
-    }),
-    ("io.listend.Manager.Logs", Replies::Several, |given| {
-        Ok(Request::Logs {
-            worker: given.optional_text("worker")?,
-            lines: given.number("lines")?,
-            follow: given.flag("follow")?,
-        })
-    }),
-    ("io.listend.Manager.Reopen", Replies::One, |_| {
-        Ok(Request::Reopen)
-    }),
-    ("io.listend.Manager.Check", Replies::One, |_| {
-        Ok(Request::Check)
-    }),
-    ("io.listend.Manager.Explain", Replies::One, |given| {
-        let listener = given.text("listener")?;
-        Ok(Request::Explain { listener })
-    }),
-    ("io.listend.Manager.Metrics", Replies::One, |_| {
-        Ok(Request::Metrics)
-    }),
+    (
+        "io.listend.Manager.Status",
+        Access::Look,
+        Replies::One,
+        |given| {
+            let name = given.optional_text("name")?;
+            Ok(Request::Status { name })
+        },
+    ),
+    (
+        "io.listend.Manager.Watch",
+        Access::Look,
+        Replies::Several,
+        |given| {
+            Ok(Request::Watch {
+                last: given.number("last")?,
+                no_follow: given.flag("no_follow")?,
+            })
+        },
+    ),
+    (
+        "io.listend.Manager.Reload",
+        Access::Act,
+        Replies::One,
+        |given| {
+            let worker = given.optional_text("worker")?;
+            let dry_run = given.flag("dry_run")?;
+            match worker {
+                Some(worker) => given.operation(&verb::RELOAD, worker),
+                None => Ok(Request::Reload {
+                    dry_run,
+                    no_wait: given.flag("no_wait")?,
+                }),
+            }
+        },
+    ),
+    (
+        "io.listend.Manager.Logs",
+        Access::Look,
+        Replies::Several,
+        |given| {
+            Ok(Request::Logs {
+                worker: given.optional_text("worker")?,
+                lines: given.number("lines")?,
+                follow: given.flag("follow")?,
+            })
+        },
+    ),
+    (
+        "io.listend.Manager.Reopen",
+        Access::Act,
+        Replies::One,
+        |_| Ok(Request::Reopen),
+    ),
+    (
+        "io.listend.Manager.Check",
+        Access::Act,
+        Replies::One,
+        |_| Ok(Request::Check),
+    ),
+    (
+        "io.listend.Manager.Explain",
+        Access::Look,
+        Replies::One,
+        |given| {
+            let listener = given.text("listener")?;
+            Ok(Request::Explain { listener })
+        },
+    ),
+    (
+        "io.listend.Manager.Metrics",
+        Access::Look,
+        Replies::One,
+        |_| Ok(Request::Metrics),
+    ),
 ];
 
 /// The names of all methods, with their interfaces.
-pub fn methods() -> impl Iterator<Item = &'static str> {
-    METHODS.iter().map(|(name, _, _)| *name)
+pub fn methods() -> impl Iterator<Item = String> {
+    let others = METHODS.iter().map(|(name, ..)| (*name).to_owned());
+    let verbs = VERBS.iter();
+    others.chain(verbs.map(|verb| format!("{INTERFACE}.{}", verb.method)))
 }
 
 impl Request {
@@ -268,42 +260,31 @@ impl Request {
         if access == Access::Nothing {
             return Err(Error::PermissionDenied);
         }
-        let mut all = METHODS.iter();
-        let Some((_, replies, decode)) = all.find(|(name, _, _)| *name == call.method) else {
-            return Err(unknown(call.method));
-        };
+        let mut others = METHODS.iter();
         let mut parameters = Parameters(call.parameters);
-        let request = decode(&mut parameters)?;
+        let (request, needed, replies) = match others.find(|(name, ..)| *name == call.method) {
+            Some((_, needed, replies, decode)) => (decode(&mut parameters)?, *needed, *replies),
+            None => {
+                let Some(verb) = verb_of(&call.method) else {
+                    return Err(unknown(call.method));
+                };
+                let worker = parameters.text("worker")?;
+                let request = parameters.operation(verb, worker)?;
+                (request, Access::Act, Replies::One)
+            }
+        };
         parameters.none_left()?;
-        access.permit(request.acts())?;
-        if *replies == Replies::Several && call.expects != Expects::Several {
+        access.permit(needed)?;
+        if replies == Replies::Several && call.expects != Expects::Several {
             return Err(Error::ExpectedMore);
         }
         Ok(request)
     }
+}
 
-    /// Whether it changes anything, and so needs [`Access::Act`]. [`Request::Check`] changes nothing
-    /// that lasts, but it reads files and binds addresses with the rights of the daemon.
-    pub fn acts(&self) -> bool {
-        match self {
-            Request::Start { .. }
-            | Request::Stop { .. }
-            | Request::Restart { .. }
-            | Request::Reload { .. }
-            | Request::Scale { .. }
-            | Request::Signal { .. }
-            | Request::Reset { .. }
-            | Request::Reopen
-            | Request::Check => true,
-            Request::GetInfo
-            | Request::GetInterfaceDescription { .. }
-            | Request::Status { .. }
-            | Request::Watch { .. }
-            | Request::Logs { .. }
-            | Request::Explain { .. }
-            | Request::Metrics => false,
-        }
-    }
+fn verb_of(method: &str) -> Option<&'static Verb> {
+    let name = method.strip_prefix(INTERFACE)?.strip_prefix('.')?;
+    VERBS.iter().find(|verb| verb.method == name)
 }
 
 fn unknown(method: String) -> Error {
@@ -360,8 +341,23 @@ impl Parameters {
         self.take(name, |value| u32::try_from(value.as_u64()?).ok())
     }
 
-    fn worker_and_no_wait(&mut self) -> Result<(String, bool), Error> {
-        Ok((self.text("worker")?, self.flag("no_wait")?))
+    /// What the verb is to do with the worker.
+    fn operation(&mut self, verb: &'static Verb, worker: String) -> Result<Request, Error> {
+        let no_wait = verb.waits && self.flag("no_wait")?;
+        let argument = match verb.takes {
+            Takes::Nothing(command) => Argument::Nothing(command),
+            Takes::Instances => {
+                let instances = self.number("instances")?;
+                Argument::Instances(instances.ok_or_else(|| invalid("instances"))?)
+            }
+            Takes::Signal => Argument::Signal(self.text("signal")?),
+        };
+        Ok(Request::Operate {
+            verb,
+            argument,
+            worker,
+            no_wait,
+        })
     }
 
     fn none_left(&self) -> Result<(), Error> {
@@ -392,9 +388,10 @@ mod tests {
     #[test]
     fn parameters_are_typed_and_null_is_nothing() {
         let scale = |parameters| ask("io.listend.Manager.Scale", parameters, Expects::One);
-        let wanted = Request::Scale {
+        let wanted = Request::Operate {
+            verb: verb::named("scale").unwrap(),
+            argument: Argument::Instances(4),
             worker: "app".to_owned(),
-            instances: 4,
             no_wait: false,
         };
         assert_eq!(

@@ -21,7 +21,7 @@ pub use answer::{
     WatchReply,
 };
 pub use call::{Call, Error, Expects, Reject, Reply};
-pub use interface::{INTERFACE, Info, Request, SERVICE, description, info, methods};
+pub use interface::{Argument, INTERFACE, Info, Request, SERVICE, description, info, methods};
 pub use status::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Rollout, Socket,
     SocketOption, Status, Worker, WorkerState, all_is_well, troubles,

@@ -7,6 +7,8 @@ use crate::plan::{ListenerId, WorkerId};
 use crate::stage::LaunchFailure;
 use std::time::Duration;
 
+pub use crate::verb::Command;
+
 /// One instance of a worker, as in `app.0`; or the process of one connection, which are counted
 /// from 0 as they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -330,26 +332,6 @@ pub enum Repaired {
     /// A new one at the same place. Workers that run have the old one, which no client finds, and
     /// are started again.
     AnotherSocket,
-}
-
-/// What is to be done with a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// Start what does not run, also what has failed; a worker that clients start waits for them.
-    Start,
-    /// Stop everything, and start nothing until [`Command::Start`] or [`Command::Restart`].
-    Stop,
-    /// Replace the instances by ones of the configuration in force, as the worker's rollout says, and
-    /// go back if the new ones are no good.
-    Restart,
-    /// Run so many instances from now on.
-    Scale(u32),
-    /// Send every process this signal.
-    Signal(i32),
-    /// Forget crashes, and start again what has failed.
-    Reset,
-    /// Have every instance that is ready read its own configuration again.
-    Reload,
 }
 
 /// What came of a [`Command`].

@@ -3,10 +3,11 @@
 use crate::harness::standin::{StandIn, Talk};
 use crate::harness::{Finished, Start, World, is_root, listend_path, require_tool, skip};
 use listend::control::{
-    Connections, Detail, Error, Event, Instance, Life, Listener, ListenerState, LogLine, LogsReply,
-    MetricsReply, Progress, Queue, Request, Rollout, Socket, SocketOption, Status, WatchReply,
-    Worker, WorkerState, rfc3339,
+    Argument, Connections, Detail, Error, Event, Instance, Life, Listener, ListenerState, LogLine,
+    LogsReply, MetricsReply, Progress, Queue, Request, Rollout, Socket, SocketOption, Status,
+    WatchReply, Worker, WorkerState, rfc3339,
 };
+use listend::verb::{self, RESTART};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -399,13 +400,18 @@ fn progress(done: u64, of: u64, message: Option<&str>) -> Progress {
 fn several_workers_are_acted_on_at_once_and_each_step_is_told() {
     let world = World::new();
     let daemon = daemon(&world, |request, talk| match request {
-        Request::Restart { worker, no_wait } if worker == "app" => {
+        Request::Operate {
+            verb,
+            worker,
+            no_wait,
+            ..
+        } if *verb == &RESTART && worker == "app" => {
             assert!(!no_wait);
             talk.step(&progress(0, 2, None));
             talk.step(&progress(1, 2, Some("app.0 runs, pid 4711")));
             talk.last(&progress(2, 2, None));
         }
-        Request::Restart { worker, .. } if worker == "one" => {
+        Request::Operate { verb, worker, .. } if *verb == &RESTART && worker == "one" => {
             talk.last(&progress(1, 1, Some("one: restarted")));
         }
         Request::Status { name: Some(name) } if name == "ap" => {
@@ -435,51 +441,50 @@ one: restarted
         "listend: no worker or listener is called `ap` here\n  hint: did you mean `app`?\n  hint: nothing was done"
     );
     let restarts = daemon.requests().into_iter();
-    let restarts = restarts.filter(|one| matches!(one, Request::Restart { .. }));
+    let restarts =
+        restarts.filter(|one| matches!(one, Request::Operate { verb, .. } if *verb == &RESTART));
     assert_eq!(restarts.count(), 2);
+}
+
+/// What is to be done with the worker `app`.
+fn operate(name: &str, argument: Argument, no_wait: bool) -> Request {
+    Request::Operate {
+        verb: verb::named(name).expect("a verb for workers"),
+        argument,
+        worker: "app".to_owned(),
+        no_wait,
+    }
 }
 
 #[test]
 fn every_verb_asks_for_what_it_says() {
     let world = World::new();
     let daemon = daemon(&world, |request, talk| match request {
-        Request::Signal { .. } | Request::Reset { .. } | Request::Reopen => talk.last(&json!({})),
+        Request::Operate { verb, .. } if !verb.waits => talk.last(&json!({})),
+        Request::Reopen => talk.last(&json!({})),
         _ => talk.last(&progress(1, 1, None)),
     });
-    let app = || "app".to_owned();
     let no_wait = true;
+    let plain = Argument::Nothing;
     for (words, wanted, said) in [
         (
             "start app",
-            Request::Start {
-                worker: app(),
-                no_wait: false,
-            },
+            operate("start", plain(verb::Command::Start), false),
             "app: started\n",
         ),
         (
             "stop --no-wait app",
-            Request::Stop {
-                worker: app(),
-                no_wait,
-            },
+            operate("stop", plain(verb::Command::Stop), no_wait),
             "app: asked for, see `listend status`\n",
         ),
         (
             "scale app 4",
-            Request::Scale {
-                worker: app(),
-                instances: 4,
-                no_wait: false,
-            },
+            operate("scale", Argument::Instances(4), false),
             "app: scaled\n",
         ),
         (
             "signal app HUP",
-            Request::Signal {
-                worker: app(),
-                signal: "HUP".to_owned(),
-            },
+            operate("signal", Argument::Signal("HUP".to_owned()), false),
             "app: signalled\n",
         ),
         (
@@ -489,13 +494,12 @@ fn every_verb_asks_for_what_it_says() {
         ),
         (
             "reset app",
-            Request::Reset { worker: app() },
+            operate("reset", plain(verb::Command::Reset), false),
             "app: its failures are forgotten\n",
         ),
         (
             "reload --no-wait",
             Request::Reload {
-                worker: None,
                 dry_run: false,
                 no_wait,
             },

@@ -3,9 +3,10 @@
 use crate::harness::standin::{StandIn, Talk};
 use crate::harness::{DEADLINE, World, eventually, listend_path, require_tool};
 use listend::control::{
-    Event, Instance, Listener, ListenerState, Progress, Queue, Request, Socket, Status, WatchReply,
-    Worker, WorkerState, rfc3339,
+    Argument, Event, Instance, Listener, ListenerState, Progress, Queue, Request, Socket, Status,
+    WatchReply, Worker, WorkerState, rfc3339,
 };
+use listend::verb::{self, RESTART};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -139,7 +140,7 @@ fn answer(request: &Request, talk: &mut Talk) {
             };
             talk.step(&WatchReply { event: Some(event) });
         }
-        Request::Restart { .. } => {
+        Request::Operate { verb, .. } if *verb == &RESTART => {
             let progress = |done| Progress {
                 done,
                 of: 2,
@@ -182,7 +183,9 @@ fn a_person_sees_moves_acts_and_leaves() {
     tmux.shows(&["restart worker batch? y/n"]);
     tmux.keys(&["y"]);
     tmux.shows(&["restart batch: done"]);
-    let wanted = Request::Restart {
+    let wanted = Request::Operate {
+        verb: &RESTART,
+        argument: Argument::Nothing(verb::Command::Restart),
         worker: "batch".to_owned(),
         no_wait: false,
     };

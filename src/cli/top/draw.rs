@@ -179,8 +179,8 @@ fn events_list(frame: &mut Frame, area: Rect, top: &Top) {
 
 fn footer(frame: &mut Frame, area: Rect, top: &Top, look: Look) {
     let (words, style) = match &top.dialog {
-        Dialog::Confirm(action, worker) => {
-            let question = format!("{} worker {worker}? y/n", action.verb());
+        Dialog::Confirm(verb, worker) => {
+            let question = format!("{} worker {worker}? y/n", verb.name);
             let words = format!(" {}", fit(&question, area.width, 1));
             let style = look.style(Mood::Bad).add_modifier(Modifier::REVERSED);
             (words, style)

@@ -2,12 +2,13 @@
 
 use super::draw::draw;
 use super::screen::{self, Screen};
-use super::state::{Action, Top, Wish};
+use super::state::{Top, Wish};
 use super::style::Look;
 use crate::cli::client::{Client, Failure, Wait};
 use crate::control::{Progress, Status, WatchReply};
 use crate::core::Mono;
 use crate::shell::clock;
+use crate::verb::Verb;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
@@ -25,7 +26,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// What is done to a worker just now.
 struct Act {
-    action: Action,
+    verb: &'static Verb,
     worker: String,
     client: Client,
 }
@@ -86,7 +87,7 @@ impl Live {
                 match self.top.key(key) {
                     Wish::Nothing => {}
                     Wish::Quit => return Ok(None),
-                    Wish::Act(action, worker) => self.start(action, worker),
+                    Wish::Act(verb, worker) => self.start(verb, worker),
                 }
             }
             self.hear();
@@ -169,16 +170,16 @@ impl Live {
         self.next = clock::now() + PERIOD;
     }
 
-    fn start(&mut self, action: Action, worker: String) {
+    fn start(&mut self, verb: &'static Verb, worker: String) {
         let client = self.connect().and_then(|mut client| {
             let parameters = json!({ "worker": worker });
-            client.send(action.method(), &parameters, true)?;
+            client.send(verb.method, &parameters, true)?;
             Ok(client)
         });
         match client {
             Ok(client) => {
                 self.act = Some(Act {
-                    action,
+                    verb,
                     worker,
                     client,
                 });
@@ -207,8 +208,8 @@ impl Live {
         while let Some(mut act) = self.act.take() {
             match act.client.poll::<Progress>() {
                 Ok(Some(answer)) => {
-                    let (action, is_last) = (act.action, answer.is_last);
-                    self.top.acted(action, &act.worker, &answer.of, is_last);
+                    let (verb, is_last) = (act.verb, answer.is_last);
+                    self.top.acted(verb, &act.worker, &answer.of, is_last);
                     if is_last {
                         break;
                     }

@@ -1,6 +1,7 @@
 //! What `listend top` knows and what its keys do. No terminal, no socket, no clock.
 
 use crate::control::{Event, Listener, Progress, Status, Worker};
+use crate::verb::{RESTART, START, STOP, Verb};
 use std::collections::{HashMap, VecDeque};
 
 /// So many samples of each queue are kept, a second apart: two minutes.
@@ -35,37 +36,6 @@ pub enum Key {
     Letter(char),
 }
 
-/// What is done to a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Start it.
-    Start,
-    /// Stop it.
-    Stop,
-    /// Replace its processes.
-    Restart,
-}
-
-impl Action {
-    /// The method of the daemon.
-    pub fn method(self) -> &'static str {
-        match self {
-            Action::Start => "Start",
-            Action::Stop => "Stop",
-            Action::Restart => "Restart",
-        }
-    }
-
-    /// For people.
-    pub fn verb(self) -> &'static str {
-        match self {
-            Action::Start => "start",
-            Action::Stop => "stop",
-            Action::Restart => "restart",
-        }
-    }
-}
-
 /// What a key asks for that the state cannot do itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
@@ -74,7 +44,7 @@ pub enum Wish {
     /// The end.
     Quit,
     /// This, to the worker of this name.
-    Act(Action, String),
+    Act(&'static Verb, String),
 }
 
 /// The list that the keys move in.
@@ -94,7 +64,7 @@ pub enum Dialog {
     /// The keys.
     Help,
     /// Whether this is to be done to the worker of this name.
-    Confirm(Action, String),
+    Confirm(&'static Verb, String),
 }
 
 /// Everything that is shown.
@@ -170,9 +140,9 @@ impl Top {
     }
 
     /// The daemon told how far an action is.
-    pub fn acted(&mut self, action: Action, worker: &str, progress: &Progress, is_last: bool) {
+    pub fn acted(&mut self, verb: &Verb, worker: &str, progress: &Progress, is_last: bool) {
         let (done, of) = (progress.done, progress.of);
-        let verb = action.verb();
+        let verb = verb.name;
         let message = progress.message.as_deref().map(|words| {
             // The name stands in front of it already.
             let rest = words.strip_prefix(worker);
@@ -220,15 +190,15 @@ impl Top {
             Dialog::None => self.command(key),
             // Any key closes it.
             Dialog::Help => Wish::Nothing,
-            Dialog::Confirm(action, worker) => match key {
+            Dialog::Confirm(verb, worker) => match key {
                 Key::Letter('y' | 'Y') => {
-                    self.notice = Some(format!("{} {worker} …", action.verb()));
-                    Wish::Act(action, worker)
+                    self.notice = Some(format!("{} {worker} …", verb.name));
+                    Wish::Act(verb, worker)
                 }
                 Key::Letter('n' | 'N' | 'q') | Key::Escape => Wish::Nothing,
                 _ => {
                     // Neither yes nor no.
-                    self.dialog = Dialog::Confirm(action, worker);
+                    self.dialog = Dialog::Confirm(verb, worker);
                     Wish::Nothing
                 }
             },
@@ -239,9 +209,9 @@ impl Top {
         match key {
             Key::Letter('q') | Key::Interrupt => return Wish::Quit,
             Key::Letter('?' | 'h') => self.dialog = Dialog::Help,
-            Key::Letter('r') => self.confirm(Action::Restart),
-            Key::Letter('s') => self.confirm(Action::Stop),
-            Key::Letter('S') => self.confirm(Action::Start),
+            Key::Letter('r') => self.confirm(&RESTART),
+            Key::Letter('s') => self.confirm(&STOP),
+            Key::Letter('S') => self.confirm(&START),
             Key::Up | Key::Letter('k') => self.go(|at, _| at.saturating_sub(1)),
             Key::Down | Key::Letter('j') => self.go(|at, _| at + 1),
             Key::PageUp => self.go(|at, _| at.saturating_sub(PAGE)),
@@ -260,14 +230,14 @@ impl Top {
         Wish::Nothing
     }
 
-    fn confirm(&mut self, action: Action) {
+    fn confirm(&mut self, verb: &'static Verb) {
         match (self.pane, self.worker()) {
             (Pane::Workers, Some(worker)) => {
-                self.dialog = Dialog::Confirm(action, worker.name.clone());
+                self.dialog = Dialog::Confirm(verb, worker.name.clone());
             }
             (Pane::Workers, None) => self.notice = Some("there is no worker".to_owned()),
             (Pane::Listeners, _) => {
-                let verb = action.verb();
+                let verb = verb.name;
                 self.notice = Some(format!("choose a worker to {verb}: Tab goes to them"));
             }
         }

@@ -1,10 +1,11 @@
 use super::draw::draw;
-use super::state::{Action, Key, Top, Wish};
+use super::state::{Key, Top, Wish};
 use super::style::Look;
 use crate::control::{
     Connections, Event, Instance, Listener, ListenerState, Progress, Queue, Socket, Status, Worker,
     WorkerState, rfc3339,
 };
+use crate::verb::{RESTART, START, STOP};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::Color;
@@ -249,13 +250,9 @@ fn keys_move_and_what_acts_asks_first() {
     assert_eq!(last(&top).as_deref(), Some(" restart worker batch? y/n"));
     assert_eq!(top.key(Key::Letter('n')), Wish::Nothing);
     assert_eq!(top.key(Key::Letter('y')), Wish::Nothing);
-    for (letter, action) in [
-        ('r', Action::Restart),
-        ('s', Action::Stop),
-        ('S', Action::Start),
-    ] {
+    for (letter, verb) in [('r', &RESTART), ('s', &STOP), ('S', &START)] {
         assert_eq!(top.key(Key::Letter(letter)), Wish::Nothing);
-        let act = Wish::Act(action, "batch".to_owned());
+        let act = Wish::Act(verb, "batch".to_owned());
         assert_eq!(top.key(Key::Letter('y')), act);
     }
     // Acting is for workers.
@@ -277,7 +274,7 @@ fn the_worker_that_was_asked_about_is_the_one_that_is_acted_on() {
     other.workers.reverse();
     top.took(other);
     let wish = top.key(Key::Letter('y'));
-    assert_eq!(wish, Wish::Act(Action::Stop, "mail".to_owned()));
+    assert_eq!(wish, Wish::Act(&STOP, "mail".to_owned()));
     assert_eq!(top.worker().expect("a worker").name, "mail");
     top.took(Status::default());
     assert_eq!(top.worker(), None);
@@ -323,9 +320,9 @@ fn what_becomes_of_an_action_and_of_the_daemon_is_shown() {
         ..Progress::default()
     };
     let notice = |top: &Top| lines(top, 80, 24, PLAIN)[22].clone();
-    top.acted(Action::Restart, "app", &steps, false);
+    top.acted(&RESTART, "app", &steps, false);
     assert_eq!(notice(&top), " restart app: 2 of 4");
-    top.acted(Action::Restart, "app", &steps, true);
+    top.acted(&RESTART, "app", &steps, true);
     assert_eq!(notice(&top), " restart app: done");
     top.key(Key::Escape);
     assert_eq!(notice(&top), "");

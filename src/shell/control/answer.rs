@@ -6,15 +6,16 @@ use super::status::{ended, word_for};
 use super::{Control, Part, SLICE};
 use crate::config::signal_number;
 use crate::control::{
-    Access, Call, DescriptionReply, Error, MetricsReply, Progress, Reply, Request, description,
-    info,
+    Access, Argument, Call, DescriptionReply, Error, MetricsReply, Progress, Reply, Request,
+    description, info,
 };
-use crate::core::{Answer, Command, Input, InstanceId, Refused, State, Ticket};
+use crate::core::{Answer, Input, InstanceId, Refused, State, Ticket};
 use crate::metrics::Format;
 use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::shell::metrics::Job;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
+use crate::verb::{Command, Verb};
 use nix::sys::epoll::EpollFlags;
 use std::time::Duration;
 
@@ -129,72 +130,13 @@ impl Shell {
             },
             Request::Status { name } => self.status(id, name),
             Request::Watch { last, no_follow } => self.watch_events(id, last, no_follow),
-            Request::Start { worker, no_wait } => {
-                let done = format!("{worker}: started");
-                self.operate(
-                    id,
-                    (&format!("start {worker}"), &worker),
-                    Command::Start,
-                    done,
-                    no_wait,
-                );
-            }
-            Request::Stop { worker, no_wait } => {
-                let done = format!("{worker}: stopped");
-                self.operate(
-                    id,
-                    (&format!("stop {worker}"), &worker),
-                    Command::Stop,
-                    done,
-                    no_wait,
-                );
-            }
-            Request::Restart { worker, no_wait } => {
-                let done = format!("{worker}: restarted");
-                self.operate(
-                    id,
-                    (&format!("restart {worker}"), &worker),
-                    Command::Restart,
-                    done,
-                    no_wait,
-                );
-            }
-            Request::Scale {
+            Request::Operate {
+                verb,
+                argument,
                 worker,
-                instances,
                 no_wait,
-            } => self.scale(id, &worker, instances, no_wait),
-            Request::Signal { worker, signal } => match signal_number(&signal) {
-                Ok(number) => {
-                    let what = format!("signal {worker} with {}", words::signal_name(number));
-                    let command = Command::Signal(number);
-                    self.operate(id, (&what, &worker), command, String::new(), false);
-                }
-                Err(reason) => self.fail(id, &Error::Refused { reason }),
-            },
-            Request::Reset { worker } => {
-                self.operate(
-                    id,
-                    (&format!("reset {worker}"), &worker),
-                    Command::Reset,
-                    String::new(),
-                    false,
-                );
-            }
-            Request::Reload {
-                worker: Some(worker),
-                no_wait,
-                ..
-            } => {
-                let what = format!("reload {worker}");
-                let done = format!("{worker}: told to read its configuration again");
-                self.operate(id, (&what, &worker), Command::Reload, done, no_wait);
-            }
-            Request::Reload {
-                worker: None,
-                dry_run,
-                no_wait,
-            } => self.reload(id, dry_run, no_wait),
+            } => self.operate(id, verb, argument, &worker, no_wait),
+            Request::Reload { dry_run, no_wait } => self.reload(id, dry_run, no_wait),
             Request::Metrics => {
                 self.control.waits(id, WaitsFor::Metrics);
                 self.control
@@ -273,35 +215,28 @@ impl Shell {
         })
     }
 
-    fn scale(&mut self, id: ClientId, worker: &str, instances: u32, no_wait: bool) {
-        if instances == 0 || instances > MOST_INSTANCES {
-            let parameter = "instances".to_owned();
-            return self.fail(id, &Error::InvalidParameter { parameter });
-        }
-        let done = match instances {
-            1 => format!("{worker}: 1 instance"),
-            more => format!("{worker}: {more} instances"),
-        };
-        let what = format!("scale {worker} to {instances}");
-        let command = Command::Scale(instances);
-        self.operate(id, (&what, worker), command, done, no_wait);
-    }
-
-    /// Hands a command for a worker to the core. `what` is for the log, and `done` is what to say at the end; nothing for a method that has
-    /// nothing to tell.
+    /// Hands a command for a worker to the core.
     fn operate(
         &mut self,
         id: ClientId,
-        (what, name): (&str, &str),
-        command: Command,
-        done: String,
+        verb: &Verb,
+        argument: Argument,
+        name: &str,
         no_wait: bool,
     ) {
+        let Order {
+            command,
+            what,
+            done,
+        } = match order(verb, argument, name) {
+            Ok(order) => order,
+            Err(error) => return self.fail(id, &error),
+        };
         let worker = match self.worker_named(name) {
             Ok(worker) => worker,
             Err(error) => return self.fail(id, &error),
         };
-        self.log_request(id, what);
+        self.log_request(id, &what);
         self.setbacks.forget_reload(worker);
         let ticket = Ticket(self.control.new_id());
         self.control.tickets.insert(ticket, id);
@@ -496,6 +431,49 @@ impl Shell {
                 self.control.pages.push_front((id, job));
             }
             None => {}
+        }
+    }
+}
+
+/// A command, and what is said about it.
+struct Order {
+    command: Command,
+    /// In the log.
+    what: String,
+    /// At the end; nothing for a method that has nothing to tell.
+    done: String,
+}
+
+fn order(verb: &Verb, argument: Argument, worker: &str) -> Result<Order, Error> {
+    let what = format!("{} {worker}", verb.name);
+    let done = match verb.waits {
+        true => format!("{worker}: {}", verb.done),
+        false => String::new(),
+    };
+    match argument {
+        Argument::Nothing(command) => Ok(Order {
+            command,
+            what,
+            done,
+        }),
+        Argument::Instances(count @ 1..=MOST_INSTANCES) => Ok(Order {
+            command: Command::Scale(count),
+            what: format!("{what} to {count}"),
+            done: match count {
+                1 => format!("{worker}: 1 instance"),
+                more => format!("{worker}: {more} instances"),
+            },
+        }),
+        Argument::Instances(_) => Err(Error::InvalidParameter {
+            parameter: "instances".to_owned(),
+        }),
+        Argument::Signal(signal) => {
+            let number = signal_number(&signal).map_err(|reason| Error::Refused { reason })?;
+            Ok(Order {
+                command: Command::Signal(number),
+                what: format!("{what} with {}", words::signal_name(number)),
+                done,
+            })
         }
     }
 }

@@ -106,7 +106,7 @@ fn the_methods_are_those_of_the_definitions() {
             methods.map(move |name| format!("{interface}.{name}"))
         })
         .collect();
-    let known: BTreeSet<String> = methods().map(str::to_owned).collect();
+    let known: BTreeSet<String> = methods().collect();
     assert_eq!(described, known);
 }
 
@@ -660,7 +660,7 @@ proptest! {
     #[test]
     fn no_call_is_too_odd_to_be_answered(
         method in prop_oneof![
-            prop::sample::select(methods().collect::<Vec<_>>()).prop_map(str::to_owned),
+            prop::sample::select(methods().collect::<Vec<_>>()),
             ".{0,40}",
         ],
         key in prop_oneof![Just("worker".to_owned()), Just("lines".to_owned()), ".{0,10}"],
