@@ -1,7 +1,7 @@
 //! Clients that listend itself has to do with: those it watches for, and those it accepts.
 
+use super::token::SocketId;
 use super::turn::Shell;
-use super::watch::SocketId;
 use super::words;
 use crate::connection::Ends;
 use crate::core::{ConnectionId, Input, NotAccepted, Waiting};

@@ -2,8 +2,7 @@
 //!
 //! They outlive the process: whoever is started next in its place gets them behind its listeners.
 
-use super::notify::Part;
-use super::turn::Token;
+use super::token::{NotifyPart, Token};
 use crate::core::InstanceId;
 use crate::handoff::Stored;
 use crate::plan::WorkerId;
@@ -221,7 +220,7 @@ impl FdStore {
 /// EPOLLHUP and EPOLLERR come without being asked for (epoll_ctl(2)). Whether they will: of a regular
 /// file nothing can be told (EPERM), and it is kept all the same.
 fn watch(epoll: &Epoll, id: u64, fd: &SharedFd) -> bool {
-    let token = Token::Notify(Part::Stored(id)).pack();
+    let token = Token::Notify(NotifyPart::Stored(id)).pack();
     match epoll.add(fd, EpollEvent::new(EpollFlags::empty(), token)) {
         Ok(()) => true,
         Err(Errno::EPERM) => false,
@@ -334,7 +333,7 @@ mod tests {
             .iter()
             .map(|event| Token::unpack(event.data()))
             .collect();
-        let [Token::Notify(Part::Stored(id))] = tokens[..] else {
+        let [Token::Notify(NotifyPart::Stored(id))] = tokens[..] else {
             panic!("{tokens:?}")
         };
         store.hung_up(&epoll, id);

@@ -5,7 +5,7 @@
 //! no more, no pipe that leads there is read: they fill up, and their workers wait.
 
 use super::stdout::Stdout;
-use super::turn::Token;
+use super::token::Token;
 use super::{clock, logging};
 use crate::config::Output;
 use crate::control::{cut_middle, rfc3339};

@@ -18,7 +18,7 @@ use crate::evidence::{self, Sight, SocketInode};
 use crate::listener::BindError;
 use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::report::{self, Problem, Report, Sources, Style};
-use crate::shell::control::client::ClientId;
+use crate::shell::token::ClientId;
 use crate::sys;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};

@@ -6,7 +6,8 @@
 
 use super::clock;
 use super::editions::name_before;
-use super::turn::{Shell, Token};
+use super::token::Token;
+use super::turn::Shell;
 use crate::core::{ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Unit};
 use crate::metrics::http::{self, Refused, Request};

@@ -28,6 +28,7 @@ mod setbacks;
 mod signals;
 mod spawn;
 mod stdout;
+mod token;
 mod turn;
 mod watch;
 mod words;

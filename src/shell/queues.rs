@@ -1,7 +1,7 @@
 //! A queue in trouble, in the log: one line when a look finds it full or newly dropping, and not more
 //! than one a minute for each socket.
 
-use super::watch::SocketId;
+use super::token::SocketId;
 use crate::core::Mono;
 use crate::listener::{BoundSocket, Depth, Unit};
 use crate::plan::ListenerId;

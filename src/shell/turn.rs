@@ -5,7 +5,7 @@
 
 use super::clients::{self, Clients};
 use super::clock;
-use super::control::{Control, Part, Reloads};
+use super::control::{Control, Reloads};
 use super::editions::Editions;
 use super::folders::Folders;
 use super::logging;
@@ -14,20 +14,21 @@ use super::looks::Looks;
 use super::manager::Manager;
 use super::memory_events::MemoryEvents;
 use super::metrics::Metrics;
-use super::notify::{self, Notify};
+use super::notify::Notify;
 use super::process::{Process, Processes, Zombie};
 use super::reserve::Reserve;
 use super::setbacks::Setbacks;
 use super::signals::{Arrived, Signals};
 use super::spawn::Wanted;
-use super::watch::{SocketId, Watch};
+use super::token::{SocketId, Token};
+use super::watch::Watch;
 use super::words;
 use crate::core::{
     Core, Effect, Event, ExitStatus, Input, InstanceId, ListenerLife, Mono, ProcessId, Scope,
     WhenDone,
 };
 use crate::listener::{BindError, Bound};
-use crate::plan::{ListenerId, Plan};
+use crate::plan::Plan;
 use crate::sys::{self, Origin};
 use crate::worker::{self, Surroundings};
 use nix::errno::Errno;
@@ -89,71 +90,6 @@ pub struct Shell {
     /// When to look after what closes descriptors ([`sys::close_apart`]).
     closing: Option<Mono>,
     exit: Option<u8>,
-}
-
-/// What an epoll event is about; packed into the 64 bits that epoll keeps for us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token {
-    Signals,
-    /// Children ended of which no other descriptor tells.
-    Children,
-    Status(ProcessId),
-    Exit(ProcessId),
-    /// A listener: that it was shut down, or that a client waits.
-    Listener(SocketId),
-    /// Something was removed beside a unix path.
-    Paths,
-    /// The machine's addresses changed.
-    Addresses,
-    /// Somebody who asks for the metrics.
-    Scraper(u32),
-    /// Somebody asks something.
-    Control(Part),
-    /// Workers have written something, or standard output takes more of it.
-    Output,
-    /// A worker tells something (sd_notify(3)).
-    Notify(notify::Part),
-    /// Standard error takes more of the log.
-    Log,
-}
-
-impl Token {
-    pub(super) fn pack(self) -> u64 {
-        match self {
-            Token::Signals => 0,
-            Token::Status(process) => process.0 << 4 | 1,
-            Token::Exit(process) => process.0 << 4 | 2,
-            Token::Listener((listener, socket)) => {
-                u64::from(listener.0) << 32 | u64::from(socket) << 4 | 3
-            }
-            Token::Paths => 4,
-            Token::Addresses => 5,
-            Token::Children => 6,
-            Token::Scraper(number) => u64::from(number) << 4 | 7,
-            Token::Control(part) => part.pack() << 4 | 8,
-            Token::Output => 9,
-            Token::Notify(part) => part.pack() << 4 | 10,
-            Token::Log => 11,
-        }
-    }
-
-    pub(super) fn unpack(data: u64) -> Token {
-        let low = data as u32;
-        match data & 15 {
-            1 => Token::Status(ProcessId(data >> 4)),
-            2 => Token::Exit(ProcessId(data >> 4)),
-            3 => Token::Listener((ListenerId((data >> 32) as u32), low >> 4)),
-            4 => Token::Paths,
-            5 => Token::Addresses,
-            6 => Token::Children,
-            7 => Token::Scraper((data >> 4) as u32),
-            8 => Token::Control(Part::unpack(data >> 4)),
-            9 => Token::Output,
-            10 => Token::Notify(notify::Part::unpack(data >> 4)),
-            11 => Token::Log,
-            _ => Token::Signals,
-        }
-    }
 }
 
 impl Shell {

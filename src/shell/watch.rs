@@ -7,7 +7,7 @@
 //! a worker is yet to be started for them, or they are accepted here ([`Role`]).
 
 use super::clients::Role;
-use super::turn::Token;
+use super::token::{SocketId, Token};
 use crate::config::Endpoint;
 use crate::listener::{Bound, BoundSocket, in_network_namespace};
 use crate::plan::ListenerId;
@@ -34,9 +34,6 @@ const FILES: AddWatchFlags = AddWatchFlags::IN_DELETE
     .union(ITSELF);
 /// What is asked about one that leads there.
 const ITSELF: AddWatchFlags = AddWatchFlags::IN_MOVE_SELF.union(AddWatchFlags::IN_DELETE_SELF);
-
-/// A socket, as the core names it.
-pub(super) type SocketId = (ListenerId, u32);
 
 /// Whose files are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,9 +1,9 @@
 //! From a call to its answer.
 
-use super::client::{ClientId, Gone, UnderWay, WaitsFor};
+use super::client::{Gone, UnderWay, WaitsFor};
 use super::errand::Question;
 use super::status::{ended, word_for};
-use super::{Control, Part, SLICE};
+use super::{Control, SLICE};
 use crate::config::signal_number;
 use crate::control::{
     Access, Argument, Call, DescriptionReply, Error, MetricsReply, Progress, Reply, Request,
@@ -13,6 +13,7 @@ use crate::core::{Answer, Input, InstanceId, Refused, State, Ticket};
 use crate::metrics::Format;
 use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::shell::metrics::Job;
+use crate::shell::token::{ClientId, ControlPart};
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
 use crate::verb::{Command, Verb};
@@ -35,12 +36,12 @@ impl Shell {
     }
 
     /// The kernel tells something about the control socket.
-    pub(in crate::shell) fn control_event(&mut self, part: Part, flags: EpollFlags) {
+    pub(in crate::shell) fn control_event(&mut self, part: ControlPart, flags: EpollFlags) {
         match part {
-            Part::Door => self.control.accept(&self.epoll),
-            Part::Client(id) => self.control.client_event(&self.epoll, id, flags),
-            Part::ErrandOutput(id) => self.errand_output(id),
-            Part::ErrandEnd(id) => self.errand_end(id),
+            ControlPart::Door => self.control.accept(&self.epoll),
+            ControlPart::Client(id) => self.control.client_event(&self.epoll, id, flags),
+            ControlPart::ErrandOutput(id) => self.errand_output(id),
+            ControlPart::ErrandEnd(id) => self.errand_end(id),
         }
     }
 

@@ -16,9 +16,6 @@ const READ: usize = 16 << 10;
 /// How much is written in a turn, at most.
 const WRITE: usize = 1 << 20;
 
-/// Which client: never used again.
-pub(in crate::shell) type ClientId = u64;
-
 /// Who it is, as the kernel has it since it connected.
 #[derive(Debug)]
 pub(super) struct Person {

@@ -5,16 +5,16 @@
 //! Each has its time. One that has not answered by then is killed, and not waited for: it may hang in
 //! the kernel for as long as a file server likes.
 
-use super::client::ClientId;
+use super::Control;
 use super::reload::{EMPTIED, HOW_TO_STOP};
-use super::{Control, Part};
 use crate::control::{Access, Error, ExplainReply, Progress, Reply};
 use crate::core::Mono;
 use crate::plan::{self, Free, Parcel, Plan, Tense};
 use crate::report::Sources;
 use crate::shell::clock;
 use crate::shell::looks::Look;
-use crate::shell::turn::{Shell, Token};
+use crate::shell::token::{ClientId, ControlPart, ErrandId, Token};
+use crate::shell::turn::Shell;
 use crate::shell::words::duration;
 use crate::sys::{self, Forked, How, Then, Whom};
 use nix::errno::Errno;
@@ -27,9 +27,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// Which: never used again.
-pub(in crate::shell) type ErrandId = u64;
 
 /// So many at once for those who may act, and as many for all who may only look; the others are
 /// refused.
@@ -290,8 +287,8 @@ impl Shell {
             is_late: false,
         };
         let event = |part| EpollEvent::new(EpollFlags::EPOLLIN, Token::Control(part).pack());
-        let output = event(Part::ErrandOutput(id));
-        let end = event(Part::ErrandEnd(id));
+        let output = event(ControlPart::ErrandOutput(id));
+        let end = event(ControlPart::ErrandEnd(id));
         let watched = self.epoll.add(&errand.output, output);
         let watched = watched.and_then(|()| self.epoll.add(&errand.pidfd, end));
         // Also one that cannot be watched, so that it is reaped as a child of its kind.

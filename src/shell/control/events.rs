@@ -1,9 +1,10 @@
 //! The core's events for programs: a word for each, and what it is about.
 
-use super::client::{ClientId, WaitsFor};
+use super::client::WaitsFor;
 use crate::control::{Event as Told, Reply, WatchReply, rfc3339};
 use crate::core::{Event, InstanceId, ProcessId};
 use crate::plan::{ListenerId, WorkerId};
+use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
 

@@ -3,10 +3,11 @@
 //! A line is taken from those that are kept only when the client has read the one before, so that
 //! whoever does not read costs one line. What was thrown away meanwhile is told as lost.
 
-use super::client::{Client, ClientId, WaitsFor, Wanted};
+use super::client::{Client, WaitsFor, Wanted};
 use super::{Control, SLICE};
 use crate::control::{LogLine, LogsReply, Reply, rfc3339};
 use crate::shell::logs;
+use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

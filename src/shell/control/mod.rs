@@ -21,10 +21,10 @@ use crate::control::{Access, Event, Owner, Reply};
 use crate::core::{Mono, Ticket};
 use crate::listener::BoundSocket;
 use crate::shell::queues::QueueLog;
-use crate::shell::turn::Token;
+use crate::shell::token::{ClientId, ControlPart, ErrandId, Token};
 use crate::shell::{clock, words};
-use client::{Client, ClientId, Gone, WaitsFor};
-use errand::{Errand, ErrandId};
+use client::{Client, Gone, WaitsFor};
+use errand::Errand;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -51,39 +51,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// So long clients are served in one turn of the loop; then it is the workers' turn again.
 const SLICE: Duration = Duration::from_millis(2);
-
-/// What an epoll event of the control socket is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    /// Somebody wants to be accepted.
-    Door,
-    /// A client.
-    Client(ClientId),
-    /// The output of a process that finds something out.
-    ErrandOutput(ErrandId),
-    /// Its end.
-    ErrandEnd(ErrandId),
-}
-
-impl Part {
-    pub(super) fn pack(self) -> u64 {
-        match self {
-            Part::Door => 0,
-            Part::Client(id) => id << 2 | 1,
-            Part::ErrandOutput(id) => id << 2 | 2,
-            Part::ErrandEnd(id) => id << 2 | 3,
-        }
-    }
-
-    pub(super) fn unpack(data: u64) -> Part {
-        match data & 3 {
-            1 => Part::Client(data >> 2),
-            2 => Part::ErrandOutput(data >> 2),
-            3 => Part::ErrandEnd(data >> 2),
-            _ => Part::Door,
-        }
-    }
-}
 
 /// Whether clients are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,7 +163,7 @@ impl Control {
         let Some(socket) = self.socket.as_ref().and_then(ControlSocket::socket) else {
             return;
         };
-        let token = Token::Control(Part::Door).pack();
+        let token = Token::Control(ControlPart::Door).pack();
         match epoll.add(&socket.fd, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
             Ok(()) | Err(Errno::EEXIST) => self.door = Door::Open,
             Err(errno) => log::warn!("cannot watch the control socket: {}", errno.desc()),
@@ -335,7 +302,7 @@ impl Control {
         }
         let id = self.new_id();
         client.watched = client.wants();
-        let token = Token::Control(Part::Client(id)).pack();
+        let token = Token::Control(ControlPart::Client(id)).pack();
         match epoll.add(client.socket(), EpollEvent::new(client.watched, token)) {
             Ok(()) => {
                 self.clients.insert(id, client);
@@ -440,7 +407,7 @@ impl Control {
         }
         let wanted = client.wants();
         if wanted != client.watched {
-            let token = Token::Control(Part::Client(id)).pack();
+            let token = Token::Control(ControlPart::Client(id)).pack();
             let mut event = EpollEvent::new(wanted, token);
             match epoll.modify(client.socket(), &mut event) {
                 Ok(()) => client.watched = wanted,
@@ -486,26 +453,6 @@ impl Control {
         }
         if self.door == Door::Full {
             self.open(epoll);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_come_back_from_their_numbers() {
-        for part in [
-            Part::Door,
-            Part::Client(0),
-            Part::Client(u64::MAX >> 6),
-            Part::ErrandOutput(7),
-            Part::ErrandEnd(8),
-        ] {
-            assert_eq!(Part::unpack(part.pack()), part);
-            let token = Token::Control(part);
-            assert_eq!(Token::unpack(token.pack()), token);
         }
     }
 }

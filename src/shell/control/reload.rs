@@ -4,13 +4,13 @@
 
 use super::WaitsFor;
 use super::answer::refusal;
-use super::client::ClientId;
 use super::errand::{Fetched, Question};
 use crate::control::{Error, Progress, Reply};
 use crate::core::{Refused, Ticket};
 use crate::plan::Plan;
 use crate::shell::looks::{Diagnosis, Tell};
 use crate::shell::reload::Reloaded;
+use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use std::collections::VecDeque;
 

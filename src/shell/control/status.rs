@@ -1,7 +1,6 @@
 //! What `Status` answers, put together piece by piece: with thousands of listeners it takes longer
 //! than the loop can wait.
 
-use super::client::ClientId;
 use crate::config::{Endpoint, Order, SocketKind};
 use crate::control::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout, Socket,
@@ -13,6 +12,7 @@ use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
 use crate::shell::editions::name_before;
 use crate::shell::notify::Told;
+use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
 use serde::Serialize;

@@ -8,7 +8,8 @@ mod who;
 
 use super::clock;
 use super::fd_store::{FdStore, How, Refused};
-use super::turn::{Shell, Token};
+use super::token::{NotifyPart, Token};
+use super::turn::Shell;
 use super::watch;
 use super::words;
 use crate::config::{NotifyAccess, Ready};
@@ -44,35 +45,6 @@ const READS: usize = 16;
 const MOST_STRANGERS: usize = 4096;
 /// How long nothing is said again about who sends what counts for nothing.
 const QUIET: Duration = Duration::from_secs(60);
-
-/// What an epoll event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    /// Messages wait.
-    Socket,
-    /// A process has written to the descriptor of `ready: fd N`, or has closed it.
-    Newline(ProcessId),
-    /// Nobody is at the other end of a stored descriptor.
-    Stored(u64),
-}
-
-impl Part {
-    pub(super) fn pack(self) -> u64 {
-        match self {
-            Part::Socket => 0,
-            Part::Newline(process) => process.0 << 2 | 1,
-            Part::Stored(id) => id << 2 | 2,
-        }
-    }
-
-    pub(super) fn unpack(data: u64) -> Part {
-        match data & 3 {
-            1 => Part::Newline(ProcessId(data >> 2)),
-            2 => Part::Stored(data >> 2),
-            _ => Part::Socket,
-        }
-    }
-}
 
 /// How many messages there were since listend was started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -167,7 +139,7 @@ enum About {
 
 fn watch_socket(epoll: &Epoll, socket: &NotifySocket) -> io::Result<()> {
     let Some(fd) = socket.fd() else { return Ok(()) };
-    let token = Token::Notify(Part::Socket).pack();
+    let token = Token::Notify(NotifyPart::Socket).pack();
     match epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(errno) => Err(errno.into()),
@@ -201,7 +173,7 @@ impl Notify {
         let Some((ours, _theirs)) = ways.newline else {
             return;
         };
-        let token = Token::Notify(Part::Newline(process)).pack();
+        let token = Token::Notify(NotifyPart::Newline(process)).pack();
         match epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
             Ok(()) => {
                 self.newlines.insert(process, ours);
@@ -358,11 +330,11 @@ impl Shell {
         Ok(ways)
     }
 
-    pub(super) fn notify_event(&mut self, part: Part) {
+    pub(super) fn notify_event(&mut self, part: NotifyPart) {
         match part {
-            Part::Socket => self.take_some(PER_TURN),
-            Part::Newline(process) => self.newline(process, false),
-            Part::Stored(id) => self.notify.store.hung_up(&self.epoll, id),
+            NotifyPart::Socket => self.take_some(PER_TURN),
+            NotifyPart::Newline(process) => self.newline(process, false),
+            NotifyPart::Stored(id) => self.notify.store.hung_up(&self.epoll, id),
         }
     }
 
@@ -730,20 +702,6 @@ fn newline_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parts_come_back_from_their_numbers() {
-        for part in [
-            Part::Socket,
-            Part::Newline(ProcessId(0)),
-            Part::Newline(ProcessId(u64::MAX >> 6)),
-            Part::Stored(7),
-        ] {
-            assert_eq!(Part::unpack(part.pack()), part);
-            let token = Token::Notify(part);
-            assert_eq!(Token::unpack(token.pack()), token);
-        }
-    }
 
     #[test]
     fn notices_come_in_systemd_s_order() {

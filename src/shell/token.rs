@@ -1,0 +1,165 @@
+//! What events are about: the 64 bits that epoll keeps for each descriptor.
+
+use crate::core::ProcessId;
+use crate::plan::ListenerId;
+
+/// A socket, as the core names it.
+pub(super) type SocketId = (ListenerId, u32);
+
+/// Which client: never used again.
+pub(super) type ClientId = u64;
+
+/// Which: never used again.
+pub(super) type ErrandId = u64;
+
+/// What an epoll event is about; packed into the 64 bits that epoll keeps for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token {
+    Signals,
+    /// Children ended of which no other descriptor tells.
+    Children,
+    Status(ProcessId),
+    Exit(ProcessId),
+    /// A listener: that it was shut down, or that a client waits.
+    Listener(SocketId),
+    /// Something was removed beside a unix path.
+    Paths,
+    /// The machine's addresses changed.
+    Addresses,
+    /// Somebody who asks for the metrics.
+    Scraper(u32),
+    /// Somebody asks something.
+    Control(ControlPart),
+    /// Workers have written something, or standard output takes more of it.
+    Output,
+    /// A worker tells something (sd_notify(3)).
+    Notify(NotifyPart),
+    /// Standard error takes more of the log.
+    Log,
+}
+
+impl Token {
+    pub(super) fn pack(self) -> u64 {
+        match self {
+            Token::Signals => 0,
+            Token::Status(process) => process.0 << 4 | 1,
+            Token::Exit(process) => process.0 << 4 | 2,
+            Token::Listener((listener, socket)) => {
+                u64::from(listener.0) << 32 | u64::from(socket) << 4 | 3
+            }
+            Token::Paths => 4,
+            Token::Addresses => 5,
+            Token::Children => 6,
+            Token::Scraper(number) => u64::from(number) << 4 | 7,
+            Token::Control(part) => part.pack() << 4 | 8,
+            Token::Output => 9,
+            Token::Notify(part) => part.pack() << 4 | 10,
+            Token::Log => 11,
+        }
+    }
+
+    pub(super) fn unpack(data: u64) -> Token {
+        let low = data as u32;
+        match data & 15 {
+            1 => Token::Status(ProcessId(data >> 4)),
+            2 => Token::Exit(ProcessId(data >> 4)),
+            3 => Token::Listener((ListenerId((data >> 32) as u32), low >> 4)),
+            4 => Token::Paths,
+            5 => Token::Addresses,
+            6 => Token::Children,
+            7 => Token::Scraper((data >> 4) as u32),
+            8 => Token::Control(ControlPart::unpack(data >> 4)),
+            9 => Token::Output,
+            10 => Token::Notify(NotifyPart::unpack(data >> 4)),
+            11 => Token::Log,
+            _ => Token::Signals,
+        }
+    }
+}
+
+/// What an epoll event of the control socket is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ControlPart {
+    /// Somebody wants to be accepted.
+    Door,
+    /// A client.
+    Client(ClientId),
+    /// The output of a process that finds something out.
+    ErrandOutput(ErrandId),
+    /// Its end.
+    ErrandEnd(ErrandId),
+}
+
+impl ControlPart {
+    pub(super) fn pack(self) -> u64 {
+        match self {
+            ControlPart::Door => 0,
+            ControlPart::Client(id) => id << 2 | 1,
+            ControlPart::ErrandOutput(id) => id << 2 | 2,
+            ControlPart::ErrandEnd(id) => id << 2 | 3,
+        }
+    }
+
+    pub(super) fn unpack(data: u64) -> ControlPart {
+        match data & 3 {
+            1 => ControlPart::Client(data >> 2),
+            2 => ControlPart::ErrandOutput(data >> 2),
+            3 => ControlPart::ErrandEnd(data >> 2),
+            _ => ControlPart::Door,
+        }
+    }
+}
+
+/// What an event about what workers tell is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotifyPart {
+    /// Messages wait.
+    Socket,
+    /// A process has written to the descriptor of `ready: fd N`, or has closed it.
+    Newline(ProcessId),
+    /// Nobody is at the other end of a stored descriptor.
+    Stored(u64),
+}
+
+impl NotifyPart {
+    pub(super) fn pack(self) -> u64 {
+        match self {
+            NotifyPart::Socket => 0,
+            NotifyPart::Newline(process) => process.0 << 2 | 1,
+            NotifyPart::Stored(id) => id << 2 | 2,
+        }
+    }
+
+    pub(super) fn unpack(data: u64) -> NotifyPart {
+        match data & 3 {
+            1 => NotifyPart::Newline(ProcessId(data >> 2)),
+            2 => NotifyPart::Stored(data >> 2),
+            _ => NotifyPart::Socket,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_from_their_numbers() {
+        let control = [
+            ControlPart::Door,
+            ControlPart::Client(7),
+            ControlPart::ErrandOutput(1 << 40),
+            ControlPart::ErrandEnd(u64::MAX >> 6),
+        ];
+        let notify = [
+            NotifyPart::Socket,
+            NotifyPart::Newline(ProcessId(0)),
+            NotifyPart::Newline(ProcessId(u64::MAX >> 6)),
+            NotifyPart::Stored(7),
+        ];
+        let control = control.map(Token::Control).into_iter();
+        for token in control.chain(notify.map(Token::Notify)) {
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+}
