@@ -5,9 +5,8 @@
 //! can put a link in the way. What is in them is their worker's, and may be much: a copy of this
 //! process removes it, after the folder has been moved aside in one step.
 
-use super::turn::Shell;
-use crate::core::State;
-use crate::plan::{Activation, RuntimeDirectory, WorkerId, WorkerPlan};
+use crate::core::{Core, State};
+use crate::plan::{Activation, Plan, RuntimeDirectory, WorkerId, WorkerPlan};
 use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Wait};
@@ -44,10 +43,10 @@ const FOLDER: OFlag = OFlag::O_DIRECTORY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
-impl Shell {
+impl Folders {
     /// Makes the runtime directory of a worker that is about to start, if it is to have one.
-    pub(super) fn make_folder(
-        folders: &mut Folders,
+    pub(super) fn make_for(
+        &mut self,
         worker: WorkerId,
         plan: &WorkerPlan,
     ) -> Result<(), (LaunchFailure, String)> {
@@ -59,7 +58,7 @@ impl Shell {
         let gid = credentials.and_then(|credentials| credentials.gid);
         let made = make(directory, uid.map(Uid::from_raw), gid.map(Gid::from_raw));
         match made {
-            Ok(Some(inode)) if !directory.preserve => folders.made.push(Made {
+            Ok(Some(inode)) if !directory.preserve => self.made.push(Made {
                 worker,
                 directory: directory.clone(),
                 inode,
@@ -80,37 +79,18 @@ impl Shell {
 
     /// Removes those of workers that have come to rest. While everything is being stopped they wait
     /// for the end, which does not come before they are gone.
-    pub(super) fn tidy_folders(&mut self) {
-        if self.folders.made.is_empty() || self.core.is_stopping() {
+    pub(super) fn tidy(&mut self, core: &Core, plan: &Plan) {
+        if self.made.is_empty() || core.is_stopping() {
             return;
         }
-        let made = std::mem::take(&mut self.folders.made);
+        let made = std::mem::take(&mut self.made);
         let (rest, kept) = made
             .into_iter()
-            .partition(|made| self.is_at_rest(made.worker));
-        self.folders.made = kept;
-        self.folders.remove(rest, Wait::No);
+            .partition(|made| is_at_rest(core, plan, made.worker));
+        self.made = kept;
+        self.remove(rest, Wait::No);
     }
 
-    fn is_at_rest(&self, worker: WorkerId) -> bool {
-        // The process of each connection would make it again.
-        let plan = self.plan.worker(worker);
-        let removed = self.plan.removed_workers.contains(&worker);
-        if matches!(plan.lifecycle.activation, Activation::PerConnection(_)) && !removed {
-            return false;
-        }
-        let mut states = self.core.instances_of(worker);
-        states.all(|instance| {
-            let state = self.core.state(instance);
-            matches!(
-                state,
-                None | Some(State::Stopped | State::Failed { .. } | State::Waiting)
-            )
-        })
-    }
-}
-
-impl Folders {
     /// Removes all that are left.
     pub(super) fn remove_all(&mut self) {
         let made = std::mem::take(&mut self.made);
@@ -144,6 +124,23 @@ impl Folders {
             log::warn!("cannot remove {}: {error}", aside[0].display());
         }
     }
+}
+
+fn is_at_rest(core: &Core, plan: &Plan, worker: WorkerId) -> bool {
+    // The process of each connection would make it again.
+    let lifecycle = &plan.worker(worker).lifecycle;
+    let removed = plan.removed_workers.contains(&worker);
+    if matches!(lifecycle.activation, Activation::PerConnection(_)) && !removed {
+        return false;
+    }
+    let mut states = core.instances_of(worker);
+    states.all(|instance| {
+        let state = core.state(instance);
+        matches!(
+            state,
+            None | Some(State::Stopped | State::Failed { .. } | State::Waiting)
+        )
+    })
 }
 
 impl Made {

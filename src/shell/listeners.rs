@@ -9,7 +9,6 @@ use crate::config::{Endpoint, Presence, UnixName};
 use crate::core::{Input, Missing, Repaired};
 use crate::listener::{self, BindError, BoundSocket, Damage, Repair};
 use crate::plan::{ListenerId, WorkerId};
-use crate::report::Problem;
 use crate::sys;
 use nix::libc;
 use std::rc::Rc;
@@ -248,18 +247,4 @@ pub(super) fn missing_listeners(errors: &[BindError]) -> Vec<(ListenerId, Missin
         }
     }
     missing
-}
-
-/// A problem on one line: what, why, and what to do.
-pub(crate) fn one_line(problem: &Problem) -> String {
-    let mut line = problem.message.clone();
-    for cause in &problem.causes {
-        line.push_str("; ");
-        line.push_str(cause);
-    }
-    if let Some(hint) = &problem.hint {
-        line.push_str("; ");
-        line.push_str(hint);
-    }
-    line
 }

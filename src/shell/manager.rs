@@ -7,8 +7,6 @@
 
 mod telling;
 
-pub use telling::ReadyWhen;
-
 use super::clock;
 use crate::core::Mono;
 use nix::errno::Errno;
@@ -21,7 +19,6 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
-use telling::Phase;
 
 /// A status is told so long after the one before, at the earliest.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
@@ -66,6 +63,26 @@ pub struct Manager {
     /// When it is told that listend is ready, and how far listend is.
     ready_when: ReadyWhen,
     phase: Phase,
+}
+
+/// What has to be there before listend says that it is ready.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReadyWhen {
+    /// Every listener but the optional ones, and every instance that runs from the start on, or has
+    /// failed once: one that never gets ready must not hold up the others for ever.
+    #[default]
+    Ready,
+    /// The listeners: clients can connect, and wait for the workers.
+    Bound,
+}
+
+/// How far listend is, as its manager sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Starting,
+    Ready,
+    Stopping,
 }
 
 /// Where messages go.

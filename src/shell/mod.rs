@@ -20,6 +20,7 @@ mod metrics;
 mod notify;
 mod outflow;
 mod own_socket;
+mod problem_line;
 mod process;
 mod queues;
 mod reload;
@@ -34,8 +35,8 @@ mod watch;
 mod words;
 
 pub use control::{Control, ControlSocket, NoControl};
-pub(crate) use listeners::one_line;
 pub use manager::{Manager, ReadyWhen, Summary};
 pub use notify::{NotifyCounters, Told};
+pub(crate) use problem_line::one_line;
 pub use signals::Signals;
 pub use turn::Shell;

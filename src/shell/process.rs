@@ -6,6 +6,7 @@ use crate::connection::End;
 use crate::core::{ConnectionId, Edition, ExitStatus, InstanceId, ProcessId, Task};
 use crate::plan::WorkerId;
 use crate::sys::{self, How, Launching, Then, Whom};
+use crate::worker::Numbers;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -13,6 +14,25 @@ use nix::unistd::{Pid, getpgid, getpgrp, getsid};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// What the core wants started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) process: ProcessId,
+    pub(super) instance: InstanceId,
+    pub(super) edition: Edition,
+    pub(super) task: Task,
+    pub(super) connection: Option<ConnectionId>,
+}
+
+impl Wanted {
+    pub(super) fn numbers(&self) -> Numbers {
+        Numbers {
+            instance: self.instance.index,
+            generation: self.instance.generation,
+        }
+    }
+}
 
 /// One child; or, once it has named another process as its main one (`MAINPID=`, sd_notify(3)), that.
 #[derive(Debug)]

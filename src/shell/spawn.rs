@@ -6,42 +6,23 @@ use super::editions::{At, Definition, Named};
 use super::ending;
 use super::logs::Outlet;
 use super::notify;
-use super::process::Process;
+use super::process::{Process, Wanted};
 use super::token::{SocketId, Token};
 use super::turn::{LAUNCH_LOOK, Shell};
 use super::words;
 use crate::config;
-use crate::core::{self, ConnectionId, Edition, Flag, HookKind, Input, InstanceId, Needs};
+use crate::core::{self, Edition, Flag, HookKind, Input, InstanceId, Needs};
 use crate::core::{ProcessId, State, Task};
 use crate::handoff::notify::MAIN_PID;
 use crate::listener::{self, Bound, IoMode};
 use crate::plan::{ListenerId, Plan, SocketAt, WorkerId, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Prepared, Tell};
-use crate::worker::{self, Inherited, Numbers};
+use crate::worker::{self, Inherited};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::unistd::geteuid;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-
-/// What the core wants started.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
-    pub(super) process: ProcessId,
-    pub(super) instance: InstanceId,
-    pub(super) edition: Edition,
-    pub(super) task: Task,
-    pub(super) connection: Option<ConnectionId>,
-}
-
-impl Wanted {
-    fn numbers(&self) -> Numbers {
-        Numbers {
-            instance: self.instance.index,
-            generation: self.instance.generation,
-        }
-    }
-}
 
 impl Shell {
     pub(super) fn spawn(&mut self, wanted: Wanted) {
@@ -282,7 +263,7 @@ impl Shell {
             (None, _) => sockets_of(&self.plan, self.bound.as_ref(), &definition),
         };
         let sockets = as_inherited(sockets);
-        Shell::make_folder(&mut self.folders, instance.worker, worker)?;
+        self.folders.make_for(instance.worker, worker)?;
         let mut stored = self.notify.store.of(instance);
         stored.truncate(worker.fd_store as usize);
         let mut given = worker::SpawnInputs {
@@ -334,7 +315,7 @@ impl Shell {
             };
             return Err((failure, format!("there is no {}", words::hook_word(kind))));
         };
-        Shell::make_folder(&mut self.folders, instance.worker, worker)?;
+        self.folders.make_for(instance.worker, worker)?;
         let sockets = as_inherited(sockets_of(&self.plan, self.bound.as_ref(), &definition));
         let mut given = worker::SpawnInputs {
             sockets: &sockets,

@@ -15,11 +15,10 @@ use super::manager::Manager;
 use super::memory_events::MemoryEvents;
 use super::metrics::Metrics;
 use super::notify::Notify;
-use super::process::{Process, Processes, Zombie};
+use super::process::{Process, Processes, Wanted, Zombie};
 use super::reserve::Reserve;
 use super::setbacks::Setbacks;
 use super::signals::{Arrived, Signals};
-use super::spawn::Wanted;
 use super::token::{SocketId, Token};
 use super::watch::Watch;
 use super::words;
@@ -483,7 +482,7 @@ impl Shell {
                 Effect::Emit(event) => self.emit(&event),
             }
         }
-        self.tidy_folders();
+        self.folders.tidy(&self.core, &self.plan);
     }
 
     fn emit(&mut self, event: &Event) {

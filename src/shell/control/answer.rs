@@ -1,7 +1,7 @@
 //! From a call to its answer.
 
 use super::client::{Gone, UnderWay, WaitsFor};
-use super::errand::Question;
+use super::helper::Question;
 use super::status::{ended, word_for};
 use super::{Control, SLICE};
 use crate::config::signal_number;

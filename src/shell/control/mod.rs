@@ -8,12 +8,13 @@ mod answer;
 pub(super) mod client;
 pub(super) mod errand;
 mod events;
+pub(super) mod helper;
 mod lines;
+mod portrait;
 mod reload;
 mod socket;
 mod status;
 
-pub(super) use reload::Reloads;
 pub use socket::{ControlSocket, NoControl};
 
 use super::metrics::Job;
@@ -24,13 +25,13 @@ use crate::shell::queues::QueueLog;
 use crate::shell::token::{ClientId, ControlPart, ErrandId, Token};
 use crate::shell::{clock, words};
 use client::{Client, Gone, WaitsFor};
-use errand::Errand;
+use helper::Errand;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
+use portrait::Portrait;
 use socket2::SockRef;
-use status::Portrait;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -102,6 +103,14 @@ pub struct Control {
     config: PathBuf,
     /// The names of the files that places are in.
     pub(super) files: Vec<String>,
+}
+
+/// The reload that is being read, and those that wait.
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    under_way: bool,
+    /// `None` is a signal.
+    waiting: VecDeque<Option<ClientId>>,
 }
 
 impl Default for Control {

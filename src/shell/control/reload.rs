@@ -4,7 +4,7 @@
 
 use super::WaitsFor;
 use super::answer::refusal;
-use super::errand::{Fetched, Question};
+use super::helper::{Fetched, Question};
 use crate::control::{Error, Progress, Reply};
 use crate::core::{Refused, Ticket};
 use crate::plan::Plan;
@@ -12,18 +12,9 @@ use crate::shell::looks::{Diagnosis, Tell};
 use crate::shell::reload::Reloaded;
 use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
-use std::collections::VecDeque;
 
 /// So many wait at most; the others are refused.
 const MOST_WAITING: usize = 8;
-
-/// The reload that is being read, and those that wait.
-#[derive(Debug, Default)]
-pub(in crate::shell) struct Reloads {
-    under_way: bool,
-    /// `None` is a signal.
-    waiting: VecDeque<Option<ClientId>>,
-}
 
 /// Why a configuration is refused that [`Shell::is_emptied`] tells of.
 pub(super) const EMPTIED: &str = "the configuration names neither a listener nor a worker";

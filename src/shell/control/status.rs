@@ -1,6 +1,7 @@
 //! What `Status` answers, put together piece by piece: with thousands of listeners it takes longer
 //! than the loop can wait.
 
+use super::portrait::Portrait;
 use crate::config::{Endpoint, Order, SocketKind};
 use crate::control::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout, Socket,
@@ -15,47 +16,10 @@ use crate::shell::notify::Told;
 use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
-use serde::Serialize;
 use std::collections::HashMap;
 
 /// So many pieces at a time.
 const PIECES: usize = 16;
-
-/// An answer to `Status` that is being made.
-pub(super) struct Portrait {
-    client: ClientId,
-    /// Only what is called so, with details.
-    name: Option<String>,
-    /// What there is of it.
-    json: Vec<u8>,
-    listeners: std::vec::IntoIter<ListenerId>,
-    /// The listeners that the configuration has no more, by name.
-    before: std::vec::IntoIter<String>,
-    workers: std::vec::IntoIter<WorkerId>,
-    /// Who takes which listener.
-    takers: HashMap<ListenerId, Vec<WorkerId>>,
-    queues: DepthReader,
-    /// Which workers have an instance that runs, as far as that was asked.
-    running: HashMap<WorkerId, bool>,
-    /// Whether the listeners are done.
-    is_at_workers: bool,
-}
-
-impl Portrait {
-    /// For whom it is.
-    pub(super) fn client(&self) -> ClientId {
-        self.client
-    }
-
-    /// Adds a piece to a list.
-    fn add(&mut self, piece: &impl Serialize) {
-        if !self.json.ends_with(b"[") {
-            self.json.push(b',');
-        }
-        // Only maps whose keys are no strings have no JSON, and there are none; memory has no end.
-        let _always = serde_json::to_writer(&mut self.json, piece);
-    }
-}
 
 impl Shell {
     /// Begins to answer `Status`. Whether there is anything with that name.

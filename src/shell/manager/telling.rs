@@ -1,31 +1,11 @@
 //! What the daemon has to tell its service manager, and when.
 
-use super::{Manager, Summary};
+use super::{Manager, Phase, ReadyWhen, Summary};
 use crate::config::Presence;
 use crate::core::{Event, ListenerCondition, State};
 use crate::plan::{Activation, WorkerId};
 use crate::shell::clock;
 use crate::shell::turn::Shell;
-
-/// What has to be there before listend says that it is ready.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ReadyWhen {
-    /// Every listener but the optional ones, and every instance that runs from the start on, or has
-    /// failed once: one that never gets ready must not hold up the others for ever.
-    #[default]
-    Ready,
-    /// The listeners: clients can connect, and wait for the workers.
-    Bound,
-}
-
-/// How far listend is, as its manager sees it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Phase {
-    #[default]
-    Starting,
-    Ready,
-    Stopping,
-}
 
 /// How one instance contributes to the whole.
 enum Standing {

@@ -3,36 +3,26 @@
 //! There is one socket for all of them. It is read before any child is reaped, so that what a process
 //! has said last still counts, and so that whoever sent something can still be looked up.
 
-mod socket;
-mod who;
-
-use super::clock;
-use super::fd_store::{FdStore, How, Refused};
-use super::token::{NotifyPart, Token};
-use super::turn::Shell;
-use super::watch;
-use super::words;
+use super::socket::NotifySocket;
+use super::{About, Complaint, NotifyCounters, Told, Ways, watch_socket, who};
 use crate::config::{NotifyAccess, Ready};
-use crate::core::{Input, InstanceId, Mono, Notice, ProcessId};
+use crate::core::{Input, InstanceId, Notice, ProcessId};
 use crate::notify::{self, Message, STORED, Watchdog};
 use crate::output::visible;
 use crate::plan::{Activation, WorkerId};
-use crate::report::describe;
+use crate::shell::fd_store::{How, Refused};
+use crate::shell::token::{NotifyPart, Token};
+use crate::shell::turn::Shell;
+use crate::shell::{watch, words};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Datagram, Sender, SharedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::unistd::{pipe2, read};
-use socket::NotifySocket;
-use std::borrow::Cow;
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
-use std::time::Duration;
+use std::os::fd::OwnedFd;
 
 /// The longest message in bytes, as systemd has it (PIPE_BUF). What is longer is dropped there, too.
 const LONGEST: usize = 4096;
@@ -43,182 +33,6 @@ const PER_TURN: usize = 64;
 const READS: usize = 16;
 /// So many strangers are remembered.
 const MOST_STRANGERS: usize = 4096;
-/// How long nothing is said again about who sends what counts for nothing.
-const QUIET: Duration = Duration::from_secs(60);
-
-/// How many messages there were since listend was started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NotifyCounters {
-    /// All of them.
-    pub received: u64,
-    /// Those in which something could not be understood; the rest of them counted.
-    pub malformed: u64,
-    /// Those of processes that may tell nothing. Dropped.
-    pub foreign: u64,
-    /// Those that were too long, or whose descriptors found no room. Dropped.
-    pub truncated: u64,
-}
-
-/// What a process has told for people to read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
-    /// `STATUS=`, with control characters made visible.
-    pub status: Option<String>,
-    /// `ERRNO=`.
-    pub errno: Option<i32>,
-    /// `BUSERROR=`, with control characters made visible.
-    pub bus_error: Option<String>,
-    /// `EXIT_STATUS=`.
-    pub exit_status: Option<u8>,
-}
-
-impl Told {
-    /// All of it, as systemctl(1) shows it; `None` if nothing was told.
-    pub(in crate::shell) fn words(&self) -> Option<String> {
-        let errno = self.errno.filter(|errno| *errno != 0);
-        let words = [
-            self.status.clone(),
-            errno.map(|errno| format!("error: {}", describe(errno))),
-            self.bus_error
-                .as_ref()
-                .map(|error| format!("bus error: {error}")),
-            self.exit_status
-                .map(|status| format!("will exit with status {status}")),
-        ];
-        let words: Vec<String> = words.into_iter().flatten().collect();
-        (!words.is_empty()).then(|| words.join("; "))
-    }
-
-    fn take(&mut self, message: &Message) {
-        let shown = |text: &String| Some(visible(text.as_bytes())).filter(|text| !text.is_empty());
-        if let Some(status) = &message.status {
-            self.status = shown(status);
-        }
-        if let Some(error) = &message.bus_error {
-            self.bus_error = shown(error);
-        }
-        self.errno = message.errno.or(self.errno);
-        self.exit_status = message.exit_status.or(self.exit_status);
-    }
-}
-
-/// By what a new process can tell something.
-#[derive(Debug, Default)]
-pub(super) struct Ways {
-    /// NOTIFY_SOCKET.
-    pub(super) socket: Option<String>,
-    /// The reading and the writing end of the pipe for its newline.
-    newline: Option<(OwnedFd, OwnedFd)>,
-}
-
-impl Ways {
-    /// The number of the end that it gets.
-    pub(super) fn their_end(&self) -> Option<i32> {
-        self.newline.as_ref().map(|(_, theirs)| theirs.as_raw_fd())
-    }
-}
-
-/// What counts for nothing, and is said once in a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Complaint {
-    Foreign,
-    Malformed,
-    Truncated,
-    NoRoom,
-    MayWait,
-    Main,
-}
-
-/// About whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum About {
-    Worker(WorkerId),
-    User(u32),
-    Nobody,
-}
-
-fn watch_socket(epoll: &Epoll, socket: &NotifySocket) -> io::Result<()> {
-    let Some(fd) = socket.fd() else { return Ok(()) };
-    let token = Token::Notify(NotifyPart::Socket).pack();
-    match epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Everything about it.
-#[derive(Debug, Default)]
-pub(super) struct Notify {
-    socket: Option<NotifySocket>,
-    /// The pipes on which a newline is waited for.
-    newlines: HashMap<ProcessId, OwnedFd>,
-    /// What instances have left.
-    pub(super) store: FdStore,
-    counters: NotifyCounters,
-    /// Processes that may tell nothing, by the inodes of their pidfds, which are never used again.
-    strangers: HashSet<u64>,
-    /// When it was said last.
-    said: HashMap<(Complaint, About), Mono>,
-}
-
-impl Notify {
-    /// Where the notify socket is in the file system.
-    pub(super) fn files(&self) -> Vec<Cow<'_, Path>> {
-        let socket = self.socket.as_ref();
-        socket.map(NotifySocket::files).unwrap_or_default()
-    }
-
-    /// Waits for the newline of a process that exists now. Its end is closed here.
-    pub(super) fn listen_for_newline(&mut self, epoll: &Epoll, process: ProcessId, ways: Ways) {
-        let Some((ours, _theirs)) = ways.newline else {
-            return;
-        };
-        let token = Token::Notify(NotifyPart::Newline(process)).pack();
-        match epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
-            Ok(()) => {
-                self.newlines.insert(process, ours);
-            }
-            Err(errno) => log::warn!(
-                "cannot watch for the newline of a worker, which will not count as ready: {}",
-                errno.desc()
-            ),
-        }
-    }
-
-    /// Nothing more is heard of a process.
-    pub(super) fn forget_process(&mut self, epoll: &Epoll, process: ProcessId) {
-        if let Some(pipe) = self.newlines.remove(&process) {
-            // By hand: a child that is still on its way to exec has a copy of it (epoll(7)).
-            let _not_watched = epoll.delete(&pipe);
-        }
-    }
-
-    /// Says something is wrong, unless it was said of them lately.
-    fn complain(&mut self, complaint: Complaint, about: About, words: &dyn Fn() -> String) {
-        self.say(log::Level::Warn, complaint, about, words);
-    }
-
-    fn say(
-        &mut self,
-        level: log::Level,
-        complaint: Complaint,
-        about: About,
-        words: &dyn Fn() -> String,
-    ) {
-        let now = clock::now();
-        self.said.retain(|_, at| now.since(*at) < QUIET);
-        let level = match self.said.entry((complaint, about)) {
-            Entry::Occupied(_) => log::Level::Debug,
-            Entry::Vacant(unsaid) => {
-                unsaid.insert(now);
-                level
-            }
-        };
-        if log::log_enabled!(level) {
-            log::log!(level, "{}", words());
-        }
-    }
-}
 
 impl Shell {
     /// The messages that were received, and those of them that counted for nothing.
@@ -239,7 +53,7 @@ impl Shell {
 
     /// Only the definition of a worker that the plan has is needed any more: what its instances have
     /// left is to fit.
-    pub(super) fn trim_store(&mut self, worker: WorkerId) {
+    pub(in crate::shell) fn trim_store(&mut self, worker: WorkerId) {
         let plan = self.plan.worker(worker);
         let given_up = self.notify.store.trim(&self.epoll, worker, plan.fd_store);
         if given_up > 0 {
@@ -254,7 +68,7 @@ impl Shell {
 
     /// Gives up what was left by workers that somebody has stopped, as soon as nothing of them runs:
     /// until then they may leave more.
-    pub(super) fn forget_stores_of_stopped(&mut self) {
+    pub(in crate::shell) fn forget_stores_of_stopped(&mut self) {
         for worker in self.notify.store.workers() {
             let runs = || {
                 let mut all = self.processes.instances();
@@ -271,7 +85,7 @@ impl Shell {
     /// # Errors
     ///
     /// socket(2), bind(2) or epoll_ctl(2): no descriptors or no memory are left.
-    pub(super) fn notify_socket(&mut self) -> io::Result<&str> {
+    pub(in crate::shell) fn notify_socket(&mut self) -> io::Result<&str> {
         let socket = match self.notify.socket.take() {
             Some(socket) => socket,
             None => {
@@ -287,7 +101,7 @@ impl Shell {
     }
 
     /// Puts the notify socket right. Answers whether there was nothing wrong with it.
-    pub(super) fn repair_notify_socket(&mut self) -> bool {
+    pub(in crate::shell) fn repair_notify_socket(&mut self) -> bool {
         let Some(socket) = &mut self.notify.socket else {
             return true;
         };
@@ -310,7 +124,7 @@ impl Shell {
     }
 
     /// Makes what an instance needs to tell what it is asked to.
-    pub(super) fn ways_to_tell(
+    pub(in crate::shell) fn ways_to_tell(
         &mut self,
         access: Option<NotifyAccess>,
         ready: Ready,
@@ -330,7 +144,7 @@ impl Shell {
         Ok(ways)
     }
 
-    pub(super) fn notify_event(&mut self, part: NotifyPart) {
+    pub(in crate::shell) fn notify_event(&mut self, part: NotifyPart) {
         match part {
             NotifyPart::Socket => self.take_some(PER_TURN),
             NotifyPart::Newline(process) => self.newline(process, false),
@@ -339,13 +153,13 @@ impl Shell {
     }
 
     /// Takes everything that a process has said before it ended.
-    pub(super) fn hear_out(&mut self, process: ProcessId) {
+    pub(in crate::shell) fn hear_out(&mut self, process: ProcessId) {
         self.take_notices();
         self.newline(process, true);
     }
 
     /// Takes every message that is there.
-    pub(super) fn take_notices(&mut self) {
+    pub(in crate::shell) fn take_notices(&mut self) {
         if let Some(socket) = &self.notify.socket {
             self.take_some(socket.most_waiting());
         }
@@ -702,6 +516,7 @@ fn newline_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn notices_come_in_systemd_s_order() {

@@ -1,0 +1,43 @@
+//! An answer to `Status` while it is made.
+
+use crate::listener::DepthReader;
+use crate::plan::{ListenerId, WorkerId};
+use crate::shell::token::ClientId;
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// An answer to `Status` that is being made.
+pub(super) struct Portrait {
+    pub(super) client: ClientId,
+    /// Only what is called so, with details.
+    pub(super) name: Option<String>,
+    /// What there is of it.
+    pub(super) json: Vec<u8>,
+    pub(super) listeners: std::vec::IntoIter<ListenerId>,
+    /// The listeners that the configuration has no more, by name.
+    pub(super) before: std::vec::IntoIter<String>,
+    pub(super) workers: std::vec::IntoIter<WorkerId>,
+    /// Who takes which listener.
+    pub(super) takers: HashMap<ListenerId, Vec<WorkerId>>,
+    pub(super) queues: DepthReader,
+    /// Which workers have an instance that runs, as far as that was asked.
+    pub(super) running: HashMap<WorkerId, bool>,
+    /// Whether the listeners are done.
+    pub(super) is_at_workers: bool,
+}
+
+impl Portrait {
+    /// For whom it is.
+    pub(super) fn client(&self) -> ClientId {
+        self.client
+    }
+
+    /// Adds a piece to a list.
+    pub(super) fn add(&mut self, piece: &impl Serialize) {
+        if !self.json.ends_with(b"[") {
+            self.json.push(b',');
+        }
+        // Only maps whose keys are no strings have no JSON, and there are none; memory has no end.
+        let _always = serde_json::to_writer(&mut self.json, piece);
+    }
+}

@@ -1,0 +1,158 @@
+//! What workers say about themselves (sd_notify(3)): the socket, the pipes and what is kept of it.
+
+mod serve;
+mod socket;
+mod told;
+mod who;
+
+pub use told::Told;
+
+use super::clock;
+use super::fd_store::FdStore;
+use super::token::{NotifyPart, Token};
+use crate::core::{Mono, ProcessId};
+use crate::plan::WorkerId;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use socket::NotifySocket;
+use std::borrow::Cow;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long nothing is said again about who sends what counts for nothing.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// How many messages there were since listend was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NotifyCounters {
+    /// All of them.
+    pub received: u64,
+    /// Those in which something could not be understood; the rest of them counted.
+    pub malformed: u64,
+    /// Those of processes that may tell nothing. Dropped.
+    pub foreign: u64,
+    /// Those that were too long, or whose descriptors found no room. Dropped.
+    pub truncated: u64,
+}
+
+/// By what a new process can tell something.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    /// NOTIFY_SOCKET.
+    pub(super) socket: Option<String>,
+    /// The reading and the writing end of the pipe for its newline.
+    newline: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Ways {
+    /// The number of the end that it gets.
+    pub(super) fn their_end(&self) -> Option<i32> {
+        self.newline.as_ref().map(|(_, theirs)| theirs.as_raw_fd())
+    }
+}
+
+/// What counts for nothing, and is said once in a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Complaint {
+    Foreign,
+    Malformed,
+    Truncated,
+    NoRoom,
+    MayWait,
+    Main,
+}
+
+/// About whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum About {
+    Worker(WorkerId),
+    User(u32),
+    Nobody,
+}
+
+fn watch_socket(epoll: &Epoll, socket: &NotifySocket) -> io::Result<()> {
+    let Some(fd) = socket.fd() else { return Ok(()) };
+    let token = Token::Notify(NotifyPart::Socket).pack();
+    match epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Everything about it.
+#[derive(Debug, Default)]
+pub(super) struct Notify {
+    socket: Option<NotifySocket>,
+    /// The pipes on which a newline is waited for.
+    newlines: HashMap<ProcessId, OwnedFd>,
+    /// What instances have left.
+    pub(super) store: FdStore,
+    counters: NotifyCounters,
+    /// Processes that may tell nothing, by the inodes of their pidfds, which are never used again.
+    strangers: HashSet<u64>,
+    /// When it was said last.
+    said: HashMap<(Complaint, About), Mono>,
+}
+
+impl Notify {
+    /// Where the notify socket is in the file system.
+    pub(super) fn files(&self) -> Vec<Cow<'_, Path>> {
+        let socket = self.socket.as_ref();
+        socket.map(NotifySocket::files).unwrap_or_default()
+    }
+
+    /// Waits for the newline of a process that exists now. Its end is closed here.
+    pub(super) fn listen_for_newline(&mut self, epoll: &Epoll, process: ProcessId, ways: Ways) {
+        let Some((ours, _theirs)) = ways.newline else {
+            return;
+        };
+        let token = Token::Notify(NotifyPart::Newline(process)).pack();
+        match epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
+            Ok(()) => {
+                self.newlines.insert(process, ours);
+            }
+            Err(errno) => log::warn!(
+                "cannot watch for the newline of a worker, which will not count as ready: {}",
+                errno.desc()
+            ),
+        }
+    }
+
+    /// Nothing more is heard of a process.
+    pub(super) fn forget_process(&mut self, epoll: &Epoll, process: ProcessId) {
+        if let Some(pipe) = self.newlines.remove(&process) {
+            // By hand: a child that is still on its way to exec has a copy of it (epoll(7)).
+            let _not_watched = epoll.delete(&pipe);
+        }
+    }
+
+    /// Says something is wrong, unless it was said of them lately.
+    fn complain(&mut self, complaint: Complaint, about: About, words: &dyn Fn() -> String) {
+        self.say(log::Level::Warn, complaint, about, words);
+    }
+
+    fn say(
+        &mut self,
+        level: log::Level,
+        complaint: Complaint,
+        about: About,
+        words: &dyn Fn() -> String,
+    ) {
+        let now = clock::now();
+        self.said.retain(|_, at| now.since(*at) < QUIET);
+        let level = match self.said.entry((complaint, about)) {
+            Entry::Occupied(_) => log::Level::Debug,
+            Entry::Vacant(unsaid) => {
+                unsaid.insert(now);
+                level
+            }
+        };
+        if log::log_enabled!(level) {
+            log::log!(level, "{}", words());
+        }
+    }
+}

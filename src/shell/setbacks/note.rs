@@ -1,0 +1,144 @@
+//! Which events are setbacks, and the words for them.
+
+use super::Setback;
+use crate::config::{Order, Output};
+use crate::core::{Event, ExitStatus, HookKind, InstanceId, Next};
+use crate::shell::turn::Shell;
+use crate::shell::words;
+use std::time::Duration;
+
+/// A program that cannot get what it needs for itself ends within this time.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+impl Shell {
+    /// Keeps what was wrong with an instance.
+    pub(in crate::shell) fn note_setback(&mut self, event: &Event, words: &str) {
+        if let Event::ConnectionsFailing {
+            instance, status, ..
+        } = *event
+        {
+            let (name, end) = (
+                words::instance_name(&self.plan, instance),
+                words::status_words(status),
+            );
+            let why = &mut self.setbacks.connections;
+            why.insert(instance.worker, format!("{name}: {end}"));
+        }
+        let (instance, goes_back) = match *event {
+            Event::HookFailed {
+                instance,
+                kind: HookKind::Reload,
+                ..
+            } => {
+                // The first is the one that is answered.
+                let first = self.setbacks.reloads.entry(instance.worker);
+                first.or_insert_with(|| (instance, words.to_owned()));
+                return;
+            }
+            Event::RolloutDone { worker, .. } => return self.setbacks.forget(worker),
+            Event::InstanceStarted { instance, .. } => {
+                self.setbacks.ends.remove(&instance);
+                return;
+            }
+            Event::StartTimedOut { instance, .. } | Event::WatchdogTimedOut { instance, .. } => {
+                (instance, self.core.is_watched(instance.worker))
+            }
+            Event::InstanceExited { instance, next, .. }
+            | Event::LaunchFailed { instance, next, .. }
+            | Event::HookFailed {
+                instance,
+                next: Some(next),
+                ..
+            } => match next {
+                Next::RolledBack => (instance, true),
+                Next::RestartIn(Duration::ZERO)
+                | Next::AtNextClient { .. }
+                | Next::Done
+                | Next::Stopping => return,
+                Next::RestartIn(_) | Next::Failed(_) | Next::StaysStopped => (instance, false),
+            },
+            _ => return,
+        };
+        if words::serves_connections(&self.plan, instance.worker) {
+            // Nobody waits for a connection.
+            if matches!(event, Event::LaunchFailed { .. }) {
+                let why = &mut self.setbacks.connections;
+                why.insert(instance.worker, words.to_owned());
+            }
+            return;
+        }
+        let by_itself = matches!(event, Event::InstanceExited { .. });
+        // Of one that was ended, why it was says more than how it took that.
+        if goes_back && self.setbacks.of(instance).is_none() {
+            let words = words.replacen("; rolling back", "", 1);
+            let setback = Setback {
+                instance,
+                words,
+                by_itself,
+                is_exclusive: ended_at_once(event) && self.runs_beside(instance),
+            };
+            self.setbacks.rollouts.insert(instance.worker, setback);
+        }
+        let was_ended = by_itself && self.setbacks.ends.contains_key(&instance);
+        if !was_ended {
+            let words = words.to_owned();
+            self.setbacks.ends.insert(instance, words);
+        }
+    }
+
+    /// Whether an older instance of this number runs.
+    fn runs_beside(&self, instance: InstanceId) -> bool {
+        let mut all = self.core.instances_of(instance.worker);
+        all.any(|one| {
+            let is_older = one.index == instance.index && one.generation < instance.generation;
+            let state = self.core.state(one);
+            is_older && state.is_some_and(|state| state.process().is_some())
+        })
+    }
+
+    /// What to look at, and to try, after a rollout that went back for this instance.
+    pub(in crate::shell) fn after_setback(&self, instance: InstanceId) -> String {
+        let mut hints = String::new();
+        let setback = self.setbacks.rollouts.get(&instance.worker);
+        let Some(setback) = setback.filter(|one| one.instance == instance && one.by_itself) else {
+            return hints;
+        };
+        let plan = self.plan.worker(instance.worker);
+        if matches!(plan.output, Output::Inherit) {
+            hints.push_str(
+                "; what it wrote is in listend's own output (`output: tag` puts its last lines here)",
+            );
+        }
+        if setback.is_exclusive && plan.lifecycle.rollout.order == Order::StartFirst {
+            hints.push_str(
+                "; if it cannot run beside the one it replaces (a lock, a pid file, a port of its \
+                 own): `rollout: { order: stop-first }`",
+            );
+        }
+        hints
+    }
+
+    /// What was wrong with a new instance, with the last that it has written.
+    pub(in crate::shell) fn why_rolled_back(&self, instance: InstanceId) -> String {
+        let name = words::instance_name(&self.plan, instance);
+        let why = self.setbacks.of(instance).unwrap_or("it ended too soon");
+        format!(
+            "{name} of generation {} failed; what ran before goes on serving: {why}{}",
+            instance.generation,
+            self.after_setback(instance)
+        )
+    }
+}
+
+/// Whether a process has found by itself that it cannot run, as one does that finds a lock taken.
+fn ended_at_once(event: &Event) -> bool {
+    match event {
+        Event::InstanceExited {
+            status: ExitStatus::Code(1..),
+            cause: None,
+            uptime,
+            ..
+        } => *uptime < AT_ONCE,
+        _ => false,
+    }
+}
