@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// The settings of a process. `Text` is how a path is written at that stage: with placeholders, or
 /// ready for a system call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchSpec<Text> {
     /// Whom to run as; `None` changes nothing. In the configuration names stand for it.
     pub credentials: Option<Credentials>,

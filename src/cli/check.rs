@@ -134,7 +134,7 @@ fn summary(path: &Path, plan: &Plan, report: &Report) -> String {
         count(plan.workers.len(), "worker"),
     );
     let machine = Machine::new();
-    for listener in plan.listeners.iter().take(REACH_SHOWN) {
+    for listener in plan.listeners.values().take(REACH_SHOWN) {
         if let Some(who) = diagnose::who_reaches(listener, &machine) {
             text.push_str(&format!("  {}: {who}\n", listener.name));
         }

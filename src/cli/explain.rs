@@ -11,7 +11,7 @@ use super::output::{print, print_report};
 use crate::config::{self, Endpoint};
 use crate::diagnose::{self, Machine, Tried};
 use crate::host;
-use crate::plan::{ListenerId, ListenerPlan, Plan};
+use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan, WorkerPlan};
 use crate::report::{Kind, Problem, Report, Sources, did_you_mean, to_json};
 use crate::shell::logging::Sink;
 use facts::{Configured, Explanation};
@@ -23,7 +23,7 @@ use text::text;
 pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
     let path = arguments.config.clone();
     let path = &path.unwrap_or_else(host::default_config);
-    let (mut plan, configured, sources) = match target(arguments, path) {
+    let (plan, configured, sources) = match target(arguments, path) {
         Ok(found) => found,
         Err((report, sources)) => {
             if arguments.json {
@@ -38,7 +38,10 @@ pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
     let outcome = try_all(&plan);
     let machine = Machine::new();
     let mut findings = Report::default();
-    let mut held = vec![false; plan.listeners[0].sockets.len()];
+    let Some((_, listener)) = plan.listeners.first_key_value() else {
+        return Exit::Configuration;
+    };
+    let mut held = vec![false; listener.sockets.len()];
     for error in &outcome.errors {
         let problem = diagnose::explain_for_check(error, &plan, &machine, path);
         held[error.socket] |= problem.kind == Kind::HeldByListend;
@@ -52,10 +55,8 @@ pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
         findings.errors.iter_mut().for_each(unnamed);
         findings.advice.iter_mut().for_each(unnamed);
     }
-    let listener = plan.listeners.swap_remove(0);
-    let facts = |(index, held): (usize, &bool)| {
-        diagnose::facts(&listener, index, &outcome, *held, &machine)
-    };
+    let facts =
+        |(index, held): (usize, &bool)| diagnose::facts(listener, index, &outcome, *held, &machine);
     let explanation = Explanation {
         target: arguments.target.clone(),
         configured,
@@ -107,13 +108,9 @@ fn target(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)> 
         if !report.is_ok() {
             return Err((report, sources));
         }
-        match plan
-            .listeners
-            .iter()
-            .position(|listener| listener.name == *text)
-        {
-            Some(index) => {
-                let (plan, configured) = only(&plan, index);
+        match plan.listeners().find(|(_, one)| one.name == *text) {
+            Some((id, _)) => {
+                let (plan, configured) = only(&plan, id);
                 Ok((plan, Some(configured), sources))
             }
             None => Err((no_such_listener(text, path, &plan), sources)),
@@ -122,7 +119,10 @@ fn target(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)> 
 }
 
 fn no_such_listener(name: &str, path: &Path, plan: &Plan) -> Report {
-    let names = plan.listeners.iter().map(|listener| listener.name.as_str());
+    let names = plan
+        .listeners
+        .values()
+        .map(|listener| listener.name.as_str());
     let message = format!("no listener `{name}` in {}", path.display());
     let mut report = Report::default();
     report.add(Problem::new(Kind::UnknownListener, message).with_hint(
@@ -134,26 +134,22 @@ fn no_such_listener(name: &str, path: &Path, plan: &Plan) -> Report {
 }
 
 /// The plan with nothing but this listener and the workers that take it.
-fn only(plan: &Plan, index: usize) -> (Plan, Configured) {
-    let listener = &plan.listeners[index];
-    let takes = |id: &ListenerId| id.0 as usize == index;
-    let mut workers = plan.workers.clone();
-    workers.retain_mut(|worker| {
-        let taken = worker.listeners.iter().any(takes);
-        worker.listeners = vec![ListenerId(0)];
-        taken
-    });
+fn only(plan: &Plan, id: ListenerId) -> (Plan, Configured) {
+    let listener = plan.listener(id);
+    let takers = plan.workers();
+    let takers = takers.filter(|(_, worker)| worker.listeners.contains(&id));
+    let workers: Vec<WorkerPlan> = takers
+        .map(|(_, worker)| WorkerPlan {
+            listeners: vec![ListenerId(0)],
+            ..worker.clone()
+        })
+        .collect();
     let configured = Configured {
         name: listener.name.clone(),
         place: listener.sockets.first().map(|socket| socket.place),
         workers: workers.iter().map(|worker| worker.name.clone()).collect(),
     };
-    let plan = Plan {
-        listeners: vec![listener.clone()],
-        workers,
-        ..Plan::default()
-    };
-    (plan, configured)
+    (Plan::new([listener.clone()], workers), configured)
 }
 
 /// An address as it could stand in a configuration; if it does stand there, that listener's
@@ -182,7 +178,8 @@ fn address(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)>
         }
         return Ok((plan, None, sources));
     }
-    let wanted = &plan.listeners[0].sockets;
+    let wanted = plan.listeners.values().flat_map(|one| &one.sockets);
+    let wanted: Vec<&SocketPlan> = wanted.collect();
     let is_it = |listener: &ListenerPlan| {
         let has = |endpoint: &Endpoint| {
             listener
@@ -192,13 +189,15 @@ fn address(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)>
         };
         wanted.iter().all(|socket| has(&socket.endpoint))
     };
-    match configured.plan.listeners.iter().position(is_it) {
-        Some(index) => {
-            let (mut whole, found) = only(&configured.plan, index);
+    match configured.plan.listeners().find(|(_, one)| is_it(one)) {
+        Some((id, _)) => {
+            let (mut whole, found) = only(&configured.plan, id);
             // Only what was asked about: the listener may have other addresses.
-            whole.listeners[0]
-                .sockets
-                .retain(|socket| wanted.iter().any(|one| one.endpoint == socket.endpoint));
+            for listener in whole.listeners.values_mut() {
+                listener
+                    .sockets
+                    .retain(|socket| wanted.iter().any(|one| one.endpoint == socket.endpoint));
+            }
             Ok((whole, Some(found), configured.sources))
         }
         None => Ok((plan, None, sources)),

@@ -12,7 +12,7 @@ use crate::diagnose::{self, Machine};
 use crate::handoff::PidfdInode;
 use crate::host;
 use crate::listener::{self, AdoptError, Adopted, Inherited, Outcome, Purpose};
-use crate::plan::{ListenerId, Plan};
+use crate::plan::{Plan, SocketKey};
 use crate::report::{Kind, Report, Sources};
 use crate::shell::logging::Sink;
 use crate::shell::{Control, ControlSocket, Manager, ReadyWhen, Shell, Signals, clock, one_line};
@@ -273,7 +273,7 @@ pub fn start(
 }
 
 /// What each adopted socket was called.
-type Names = HashMap<(ListenerId, usize), String>;
+type Names = HashMap<SocketKey, String>;
 
 /// Gives the inherited sockets to their listeners.
 fn adopt(plan: &Plan, inherited: Vec<Inherited>, findings: &mut Report) -> (Adopted, Names) {
@@ -291,10 +291,10 @@ fn adopt(plan: &Plan, inherited: Vec<Inherited>, findings: &mut Report) -> (Adop
     (adopted, names)
 }
 
-fn log_adopted(plan: &Plan, bound: &listener::Bound, names: &Names) {
-    for (id, listener) in (0..).map(ListenerId).zip(&plan.listeners) {
-        for socket in bound.sockets(id) {
-            if let Some(name) = names.get(&(id, socket.planned)) {
+fn log_adopted(plan: &Plan, bound: &listener::SocketTable, names: &Names) {
+    for listener in plan.listeners.values() {
+        for socket in bound.of(listener) {
+            if let Some(name) = names.get(&socket.key) {
                 log::info!(
                     "listener {}: adopted {} (inherited as `{name}`)",
                     listener.name,
@@ -340,12 +340,12 @@ fn log_advice(report: &Report, sources: &Sources) {
     }
 }
 
-fn log_bound(plan: &Plan, bound: &listener::Bound, started: Mono) {
+fn log_bound(plan: &Plan, bound: &listener::SocketTable, started: Mono) {
     let one_by_one = plan.listeners.len() <= LISTENERS_LOGGED;
     let mut sockets = 0;
-    for (listener, held) in plan.listeners.iter().zip(&bound.listeners) {
-        sockets += held.sockets.len();
-        for socket in &held.sockets {
+    for listener in plan.listeners.values() {
+        for socket in bound.of(listener) {
+            sockets += 1;
             // A port that the kernel chose is known nowhere else.
             if one_by_one || socket.address != socket.endpoint {
                 log::info!(

@@ -442,10 +442,11 @@ pub struct EnvironmentFile {
 }
 
 /// Where standard output and error of a worker go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Output {
     /// Where listend's own go.
+    #[default]
     Inherit,
     /// Nowhere.
     Null,

@@ -24,7 +24,7 @@ pub struct Rate {
 }
 
 /// Text with placeholders, filled in when the sockets are bound.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
     /// In order; literal pieces have their `{{` and `}}` already undone.
     pub pieces: Vec<Piece>,

@@ -32,7 +32,7 @@ pub const FUTILE: u32 = 5;
 /// The listeners that are not as they should be; empty in an ordinary life.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Listeners {
-    pub(super) lives: Vec<ListenerLife>,
+    pub(super) lives: BTreeMap<ListenerId, ListenerLife>,
     /// Who has one by a definition that the configuration has no more.
     pub(super) former: Vec<FormerTaker>,
     pub(super) missing: BTreeMap<ListenerId, Absence>,
@@ -108,7 +108,7 @@ impl Listeners {
 
     /// Who takes a listener.
     pub(super) fn takers(&self, listener: ListenerId) -> &[WorkerId] {
-        let life = self.lives.get(listener.0 as usize);
+        let life = self.lives.get(&listener);
         life.map_or(&[], |life| life.users.as_slice())
     }
 
@@ -123,7 +123,7 @@ impl Listeners {
     pub(super) fn lacks(&self, worker: WorkerId) -> bool {
         let mut missing = 0;
         for listener in self.missing.keys() {
-            let life = self.lives.get(listener.0 as usize);
+            let life = self.lives.get(listener);
             let is_refusing = self.refusing.contains(listener);
             let Some(life) = life.filter(|life| life.users.contains(&worker) && !is_refusing)
             else {
@@ -136,7 +136,7 @@ impl Listeners {
             missing += 1;
         }
         let takes = || {
-            let lives = self.lives.iter();
+            let lives = self.lives.values();
             lives.filter(|life| life.users.contains(&worker)).count()
         };
         missing > 0 && missing == takes()

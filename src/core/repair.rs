@@ -80,7 +80,7 @@ impl Core {
     /// to wait for or to repair.
     #[must_use]
     pub fn with_listeners(mut self, lives: Vec<ListenerLife>) -> Core {
-        self.ctx.listeners.lives = lives;
+        self.ctx.listeners.lives = (0..).map(ListenerId).zip(lives).collect();
         self
     }
 
@@ -104,11 +104,10 @@ impl Core {
             let known = self.workers.get(user);
             known.is_some_and(|known| known.has_failed() && !known.is_rolling())
         };
-        let all: Vec<ListenerId> = (0..)
-            .map(ListenerId)
-            .zip(&self.ctx.listeners.lives)
+        let lives = self.ctx.listeners.lives.iter();
+        let all: Vec<ListenerId> = lives
             .filter(|(_, life)| life.users.contains(&worker) && life.users.iter().all(has_failed))
-            .map(|(listener, _)| listener)
+            .map(|(listener, _)| *listener)
             .filter(|listener| !self.ctx.listeners.missing.contains_key(listener))
             .collect();
         for listener in all {
@@ -176,15 +175,12 @@ impl Core {
 
     /// Takes over what a reload says about a listener.
     pub(super) fn redefine_listener(&mut self, listener: ListenerId, life: ListenerLife) {
-        let nobody = ListenerLife {
-            presence: Presence::Required,
-            users: Vec::new(),
-        };
-        let place = listener.0 as usize;
-        if self.ctx.listeners.lives.len() <= place {
-            self.ctx.listeners.lives.resize(place + 1, nobody);
+        let listeners = &mut self.ctx.listeners;
+        if life == ListenerLife::nobody() && !listeners.is_missing(listener) {
+            listeners.lives.remove(&listener);
+        } else {
+            listeners.lives.insert(listener, life);
         }
-        self.ctx.listeners.lives[place] = life;
     }
 
     /// The same, for a caller that changes something meanwhile.
@@ -193,7 +189,7 @@ impl Core {
     }
 
     pub(super) fn listener_missing(&mut self, listener: ListenerId, why: Missing) {
-        let Some(life) = self.ctx.listeners.lives.get(listener.0 as usize) else {
+        let Some(life) = self.ctx.listeners.lives.get(&listener) else {
             self.ctx.ignore();
             return;
         };

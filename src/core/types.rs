@@ -313,6 +313,16 @@ pub struct ListenerLife {
     pub users: Vec<WorkerId>,
 }
 
+impl ListenerLife {
+    /// That of a listener that is not there any more.
+    pub fn nobody() -> ListenerLife {
+        ListenerLife {
+            presence: Presence::Required,
+            users: Vec::new(),
+        }
+    }
+}
+
 /// Why a listener is not bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {

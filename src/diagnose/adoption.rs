@@ -101,7 +101,7 @@ fn both_families(endpoint: &Endpoint) -> String {
 
 /// The same for a socket of that address that bears no listener's name.
 fn wants_ipv6_only(plan: &Plan, found: &str) -> Option<String> {
-    let sockets = plan.live_listeners().flat_map(|(_, one)| &one.sockets);
+    let sockets = plan.listeners().flat_map(|(_, one)| &one.sockets);
     let mut endpoints = sockets.map(|socket| &socket.endpoint);
     let endpoint = endpoints.find(|endpoint| {
         v6_only(endpoint) == Some(true) && found.contains(&format!(" {endpoint} {BOTH}"))

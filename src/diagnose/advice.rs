@@ -12,7 +12,7 @@ use crate::config::{Endpoint, Piece, Template, Transport};
 use crate::listener::Note;
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan};
 use crate::report::{Kind, Problem, Report, describe};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
@@ -35,7 +35,7 @@ pub enum Tried {
 pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Report {
     let mut advisers: BTreeMap<Option<&Path>, Adviser> = BTreeMap::new();
     let mut advice = Report::default();
-    for (index, listener) in plan.listeners.iter().enumerate() {
+    for (id, listener) in plan.listeners() {
         let namespace = listener.network_namespace.as_deref();
         let adviser = advisers
             .entry(namespace)
@@ -62,7 +62,7 @@ pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Report {
             let repeated = number > 0 && same_port(&listener.sockets[number - 1], socket);
             if !repeated && address.port() != 0 {
                 adviser.privileged(&asked, &mut advice);
-                adviser.registered(&asked, index, &mut advice);
+                adviser.registered(&asked, id, &mut advice);
             }
             // A range of ports is one text, and one piece of advice.
             if number == 0 || listener.sockets[number - 1].place != socket.place {
@@ -172,7 +172,7 @@ struct Adviser<'p> {
     reach6: String,
     reach_both: String,
     /// For each listener, the workers that take it, as indices into `texts`.
-    takers: Vec<Vec<usize>>,
+    takers: HashMap<ListenerId, Vec<usize>>,
     /// For each worker, its name and command in lower case.
     texts: Vec<String>,
 }
@@ -192,10 +192,10 @@ impl<'p> Adviser<'p> {
         let wildcard = |ip: IpAddr, v6_only| {
             reach(SocketAddr::new(ip, 0), v6_only, machine.interfaces()).in_words()
         };
-        let mut takers = vec![Vec::new(); plan.listeners.len()];
-        for (index, worker) in plan.workers.iter().enumerate() {
+        let mut takers: HashMap<ListenerId, Vec<usize>> = HashMap::new();
+        for (index, worker) in plan.workers.values().enumerate() {
             for listener in &worker.listeners {
-                takers[listener.0 as usize].push(index);
+                takers.entry(*listener).or_default().push(index);
             }
         }
         let text = |worker: &crate::plan::WorkerPlan| {
@@ -216,7 +216,7 @@ impl<'p> Adviser<'p> {
             reach6: wildcard(Ipv6Addr::UNSPECIFIED.into(), true),
             reach_both: wildcard(Ipv6Addr::UNSPECIFIED.into(), false),
             takers,
-            texts: plan.workers.iter().map(text).collect(),
+            texts: plan.workers().map(|(_, worker)| text(worker)).collect(),
         }
     }
 
@@ -287,13 +287,16 @@ impl<'p> Adviser<'p> {
         )));
     }
 
-    fn registered(&self, asked: &Asked, index: usize, advice: &mut Report) {
+    fn registered(&self, asked: &Asked, id: ListenerId, advice: &mut Report) {
         let Some(service) = services::at(asked.address.port()) else {
             return;
         };
         let meant = service.is_meant_by(&asked.listener.name.to_lowercase())
-            || self.takers[index]
-                .iter()
+            || self
+                .takers
+                .get(&id)
+                .into_iter()
+                .flatten()
                 .any(|worker| service.is_meant_by(&self.texts[*worker]));
         if !meant {
             let description = registry::description(service.port, service.name)
@@ -386,7 +389,7 @@ impl<'p> Adviser<'p> {
 
 /// The ports of the listeners in this network namespace.
 fn ports(plan: &Plan, namespace: Option<&Path>) -> impl Iterator<Item = u16> {
-    let listeners = plan.live_listeners().map(|(_, listener)| listener);
+    let listeners = plan.listeners().map(|(_, listener)| listener);
     let listeners = listeners.filter(move |one| one.network_namespace.as_deref() == namespace);
     let sockets = listeners.flat_map(|listener| &listener.sockets);
     sockets.filter_map(port_of)

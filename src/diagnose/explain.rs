@@ -351,7 +351,7 @@ fn in_use(
 /// Another socket of the same plan that is in the way.
 fn rival(error: &BindError, plan: &Plan) -> Option<(ListenerId, usize)> {
     let asked = &plan.listener(error.listener).sockets[error.socket].endpoint;
-    for (id, listener) in plan.live_listeners() {
+    for (id, listener) in plan.listeners() {
         let other = |(index, socket): (usize, &crate::plan::SocketPlan)| {
             let itself = id == error.listener && index == error.socket;
             (!itself && collide(asked, &socket.endpoint)).then_some((id, index))
@@ -489,7 +489,7 @@ fn other(problem: Problem, errno: Errno, endpoint: &Endpoint, plan: &Plan) -> Pr
     match errno {
         Errno::EMFILE => {
             let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-            let sockets = plan.live_listeners().map(|(_, one)| one.sockets.len());
+            let sockets = plan.listeners().map(|(_, one)| one.sockets.len());
             let sockets: usize = sockets.sum();
             problem
                 .with_cause(format!(

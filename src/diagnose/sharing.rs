@@ -11,7 +11,7 @@ use std::path::Path;
 /// kernel lets only processes of one user share, so nobody is told about what others may not know.
 pub fn shared_addresses(plan: &Plan, machine: &Machine, config: &Path) -> Vec<Problem> {
     let own = std::process::id().cast_signed();
-    let listeners = plan.listeners.iter().filter(|one| reuses_port(one));
+    let listeners = plan.listeners.values().filter(|one| reuses_port(one));
     let sockets = listeners.flat_map(|one| one.sockets.iter().map(move |socket| (one, socket)));
     let advice = sockets.filter_map(|(listener, socket)| {
         let endpoint = &socket.endpoint;

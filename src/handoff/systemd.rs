@@ -18,6 +18,12 @@ pub static DIALECT: Dialect = Dialect {
     layout,
 };
 
+impl Default for &'static Dialect {
+    fn default() -> Self {
+        &DIALECT
+    }
+}
+
 fn layout(inputs: &Descriptors<'_>) -> FdLayout {
     let sockets = inputs.sockets.iter();
     let first = DIALECT.first_fd;

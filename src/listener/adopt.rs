@@ -5,7 +5,8 @@
 //! and is an error if it is not what the listener wants. All others are matched by what they are.
 
 use super::found::{By, Found, look};
-use crate::plan::{ListenerId, Plan};
+use super::table::Adopted;
+use crate::plan::{ListenerId, Plan, SocketKey};
 use crate::sys;
 use listenfd::ListenFd;
 use nix::sys::resource::{Resource, getrlimit};
@@ -161,15 +162,10 @@ fn names(said: Option<&str>, count: usize) -> Vec<String> {
 
 /// Finds out which inherited socket is which of the plan's: by name first, then by address and
 /// type. What is not wanted is closed.
-pub fn match_up(
-    plan: &Plan,
-    inherited: Vec<Inherited>,
-) -> (HashMap<(ListenerId, usize), OwnedFd>, Vec<AdoptProblem>) {
+pub fn match_up(plan: &Plan, inherited: Vec<Inherited>) -> (Adopted, Vec<AdoptProblem>) {
     let ids: HashMap<&str, ListenerId> = plan
-        .listeners
-        .iter()
-        .zip((0..).map(ListenerId))
-        .map(|(listener, id)| (listener.name.as_str(), id))
+        .listeners()
+        .map(|(id, listener)| (listener.name.as_str(), id))
         .collect();
     let mut matching = Matching {
         plan,
@@ -216,25 +212,25 @@ pub fn match_up(
 
 struct Matching<'a> {
     plan: &'a Plan,
-    taken: HashMap<(ListenerId, usize), OwnedFd>,
+    taken: Adopted,
 }
 
 impl Matching<'_> {
-    fn take(&mut self, place: (ListenerId, usize), fd: OwnedFd) {
-        self.taken.insert(place, fd);
+    fn take(&mut self, key: SocketKey, fd: OwnedFd) {
+        self.taken.insert(key, fd);
     }
 
     /// The listener's first socket that still lacks a descriptor and that this one can be.
-    fn place_in(&self, id: ListenerId, found: &Found, by: By) -> Option<(ListenerId, usize)> {
-        let sockets = self.plan.listener(id).sockets.iter().enumerate();
-        let mut places = sockets.filter(|(_, socket)| found.fits(&socket.endpoint, by));
-        let free = |index: &usize| !self.taken.contains_key(&(id, *index));
-        let index = places.find_map(|(index, _)| Some(index).filter(free))?;
-        Some((id, index))
+    fn place_in(&self, id: ListenerId, found: &Found, by: By) -> Option<SocketKey> {
+        let mut sockets = self.plan.listener(id).sockets.iter();
+        let socket = sockets.find(|socket| {
+            found.fits(&socket.endpoint, by) && !self.taken.contains_key(&socket.key)
+        });
+        socket.map(|socket| socket.key)
     }
 
-    fn place_anywhere(&self, found: &Found) -> Option<(ListenerId, usize)> {
-        let ids = self.plan.live_listeners().map(|(id, _)| id);
+    fn place_anywhere(&self, found: &Found) -> Option<SocketKey> {
+        let ids = self.plan.listeners().map(|(id, _)| id);
         let mut places = ids.filter_map(|id| self.place_in(id, found, By::Address));
         places.next()
     }

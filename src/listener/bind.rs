@@ -1,23 +1,20 @@
 //! Binding everything a plan names, and collecting every failure.
 
-use super::bound::{Bound, BoundListener, BoundSocket};
+use super::bound::BoundSocket;
 use super::inherited;
 use super::namespace::Namespaces;
 use super::paths::TriedAt;
+use super::table::{Adopted, SocketTable};
 use crate::config::{Endpoint, Presence, Transport};
-use crate::plan::{ListenerId, ListenerPlan, Plan};
-use std::collections::{HashMap, HashSet};
+use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey};
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 
 pub(super) use super::outcome::Failure;
 pub use super::outcome::{BindError, BindStep, Note, Obstacle, Outcome, Purpose};
 
 /// How often `localhost:0` looks for a port that is free on both loopbacks.
 const PORT_ATTEMPTS: u32 = 16;
-
-/// Sockets that are bound already, by listener and by index into [`ListenerPlan::sockets`].
-pub type Adopted = HashMap<(ListenerId, usize), OwnedFd>;
 
 /// Binds every socket of the plan and listens on those where clients queue. Goes on after a
 /// failure, so that one run shows them all.
@@ -26,23 +23,15 @@ pub type Adopted = HashMap<(ListenerId, usize), OwnedFd>;
 /// and listen(2) with our backlog.
 ///
 /// The sockets that could be bound are in the outcome also if others failed; a caller that gives
-/// up calls [`Bound::withdraw`]. But a listener that the plan can do without
+/// up calls [`SocketTable::withdraw`]. But a listener that the plan can do without
 /// ([`BindError::is_tolerated`]) is bound in whole or not at all: if one of its sockets fails, the
 /// others are taken back, so that no worker gets half of it; those that were adopted are set aside
 /// for [`bind_missing`]. Its errors are in the outcome too.
 pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
     let mut binder = Binder::new(purpose, adopted);
-    binder.outcome.bound.listeners.reserve(plan.listeners.len());
-    for (number, listener) in plan.listeners.iter().enumerate() {
-        // A plan comes from YAML text that fits into memory; it has fewer than 2³² listeners.
-        let id = ListenerId(u32::try_from(number).unwrap_or(u32::MAX));
-        let sockets = if plan.removed_listeners.contains(&id) {
-            Vec::new()
-        } else {
-            binder.listener(id, listener, Vec::with_capacity(listener.sockets.len()))
-        };
-        let listeners = &mut binder.outcome.bound.listeners;
-        listeners.push(BoundListener { sockets });
+    for (id, listener) in plan.listeners() {
+        let sockets = binder.listener(id, listener, Vec::with_capacity(listener.sockets.len()));
+        binder.outcome.bound.extend(sockets);
     }
     let mut outcome = binder.outcome;
     if purpose == Purpose::Try {
@@ -50,14 +39,12 @@ pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
         // removed again is something that somebody else put there meanwhile.
         let _ = outcome.bound.remove_everything();
         let bound = std::mem::take(&mut outcome.bound);
-        for (id, listener) in (0..).map(ListenerId).zip(bound.listeners) {
-            for socket in listener.sockets {
-                let effective = socket.effective.into_iter();
-                let effective = effective.map(|one| (id, socket.planned, one));
-                outcome.tried.extend(effective);
+        for (id, listener) in plan.listeners() {
+            for (index, key) in listener.keys().enumerate() {
+                let effective = bound.get(key).map(|socket| &socket.effective);
+                let effective = effective.into_iter().flatten().cloned();
+                outcome.tried.extend(effective.map(|one| (id, index, one)));
             }
-            let listeners = &mut outcome.bound.listeners;
-            listeners.push(BoundListener::default());
         }
     }
     outcome
@@ -71,15 +58,14 @@ pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
 pub fn bind_missing(
     plan: &Plan,
     listener: ListenerId,
-    bound: &mut Bound,
+    bound: &mut SocketTable,
 ) -> (Vec<BindError>, Vec<Note>) {
-    let Some(entry) = bound.listeners.get_mut(listener.0 as usize) else {
-        return (Vec::new(), Vec::new());
-    };
     let mut binder = Binder::new(Purpose::Keep, std::mem::take(&mut bound.set_aside));
     binder.is_late = true;
-    let held = std::mem::take(&mut entry.sockets);
-    entry.sockets = binder.listener(listener, plan.listener(listener), held);
+    let entry = plan.listener(listener);
+    let held = entry.keys().filter_map(|key| bound.take(key)).collect();
+    let sockets = binder.listener(listener, entry, held);
+    bound.extend(sockets);
     bound.set_aside = binder.adopted;
     let mut outcome = binder.outcome;
     bound.set_aside.extend(outcome.bound.set_aside.drain());
@@ -165,14 +151,13 @@ impl Binder {
         held: Vec<BoundSocket>,
     ) -> Vec<BoundSocket> {
         let (errors, notes) = (self.outcome.errors.len(), self.outcome.notes.len());
-        let kept: Vec<usize> = held.iter().map(|socket| socket.planned).collect();
+        let kept: Vec<SocketKey> = held.iter().map(|socket| socket.key).collect();
         let all_or_none = self.is_late || plan.presence != Presence::Required;
         let mut sockets = self.sockets(id, plan, held);
         if all_or_none && self.outcome.errors.len() > errors {
             self.take_back(
-                id,
                 notes,
-                sockets.extract_if(.., |socket| !kept.contains(&socket.planned)),
+                sockets.extract_if(.., |socket| !kept.contains(&socket.key)),
             );
         }
         sockets
@@ -190,25 +175,20 @@ impl Binder {
         let mut sockets = Vec::new();
         self.bind_inside(id, plan, is_held, &mut sockets);
         if plan.presence != Presence::Required && self.outcome.errors.len() > errors {
-            self.take_back(id, notes, sockets.drain(..));
+            self.take_back(notes, sockets.drain(..));
         }
         sockets
     }
 
     /// Gives up sockets of a listener that is not bound after all; `notes` is how many there were
     /// before it.
-    fn take_back(
-        &mut self,
-        id: ListenerId,
-        notes: usize,
-        sockets: impl Iterator<Item = BoundSocket>,
-    ) {
+    fn take_back(&mut self, notes: usize, sockets: impl Iterator<Item = BoundSocket>) {
         for socket in sockets {
             // What cannot be removed will be in the way of the next try, which says so.
             let _ = socket.remove_path();
             if socket.is_adopted {
                 let set_aside = &mut self.outcome.bound.set_aside;
-                set_aside.insert((id, socket.planned), socket.fd.into_owned());
+                set_aside.insert(socket.key, socket.fd.into_owned());
             }
         }
         // About sockets that there are not; that a stale path has gone stays true.
@@ -234,7 +214,6 @@ impl Binder {
         }
         self.bind_inside(id, plan, is_done, &mut sockets);
         if !done.is_empty() {
-            sockets.sort_by_key(|socket| socket.planned);
             self.outcome.errors[errors..].sort_by_key(|error| error.socket);
         }
         sockets
@@ -282,13 +261,11 @@ impl Binder {
             return Vec::new();
         }
         let mut done = vec![false; plan.sockets.len()];
-        for socket in sockets.iter() {
-            if let Some(done) = done.get_mut(socket.planned) {
-                *done = true;
-            }
+        for (done, planned) in done.iter_mut().zip(&plan.sockets) {
+            *done = sockets.iter().any(|socket| socket.key == planned.key);
         }
         for (index, planned) in plan.sockets.iter().enumerate() {
-            let Some(fd) = self.adopted.remove(&(id, index)) else {
+            let Some(fd) = self.adopted.remove(&planned.key) else {
                 continue;
             };
             done[index] = true;
@@ -297,10 +274,10 @@ impl Binder {
                 continue;
             }
             let result = match inherited::take_over(fd, &planned.endpoint, plan) {
-                Ok(ready) => Ok(Some(self.bound(plan, index, ready))),
+                Ok(ready) => Ok(Some(self.bound(id, plan, index, ready))),
                 Err((fd, failure)) => {
                     let set_aside = &mut self.outcome.bound.set_aside;
-                    set_aside.insert((id, index), fd);
+                    set_aside.insert(planned.key, fd);
                     Err(failure)
                 }
             };
@@ -354,7 +331,9 @@ impl Binder {
         (there, missing): (usize, usize),
         sockets: &mut Vec<BoundSocket>,
     ) {
-        let there = sockets.iter().find(|socket| socket.planned == there);
+        let there = sockets
+            .iter()
+            .find(|socket| socket.key == plan.sockets[there].key);
         let port = there.and_then(|socket| port_of(&socket.address));
         let wanted = with_port(&plan.sockets[missing].endpoint, port.unwrap_or(0));
         let result = self.socket(id, plan, missing, &wanted);

@@ -1,10 +1,9 @@
 //! What is held once everything is bound.
 
-use super::bind::Adopted;
 use super::option::Effective;
 use super::{queue, repair, spare, symlink};
 use crate::config::Endpoint;
-use crate::plan::ListenerId;
+use crate::plan::{ListenerId, SocketKey};
 use crate::sys::SharedFd;
 use crate::walk::Place;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -13,32 +12,15 @@ use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// All bound sockets. Dropping it closes them; it removes no path.
-#[derive(Debug, Default)]
-pub struct Bound {
-    /// Indexed by [`crate::plan::ListenerId`].
-    pub listeners: Vec<BoundListener>,
-    /// The folders that were created for unix paths, outermost first.
-    pub created_folders: Vec<PathBuf>,
-    /// Adopted sockets of listeners that are not bound, because another of their sockets failed:
-    /// they could not be had again, and wait for [`super::bind_missing`].
-    pub(super) set_aside: Adopted,
-}
-
-/// The sockets of one listener.
-#[derive(Debug, Default)]
-pub struct BoundListener {
-    /// In the order of the plan; fewer than planned where an optional one is missing.
-    pub sockets: Vec<BoundSocket>,
-}
-
 /// One bound socket, or open FIFO, message queue or special file.
 #[derive(Debug)]
 pub struct BoundSocket {
     /// The descriptor itself: CLOEXEC. Sockets that were bound here are blocking until [`prepare_for_spawn`] says otherwise.
     pub fd: SharedFd,
-    /// Index into [`crate::plan::ListenerPlan::sockets`].
-    pub planned: usize,
+    /// Which socket it is.
+    pub key: SocketKey,
+    /// Its listener; of one that the plan has no more, the listener that had it last.
+    pub listener: ListenerId,
     /// What was asked for.
     pub endpoint: Endpoint,
     /// What it is bound to: as asked, with the port the kernel chose for port 0.
@@ -98,9 +80,10 @@ impl Rights {
 }
 
 impl BoundSocket {
-    /// Removes what was made in the file system for this socket, if it still is that: links and path.
-    /// What is to stay at the end (`remove_on_stop: false`) stays.
-    pub(super) fn remove_files(&self) -> Vec<(PathBuf, io::Error)> {
+    /// Removes what was made in the file system for this socket, if it still is that: links and path. A
+    /// path that another socket has taken over stays, and so does what is to stay at the end
+    /// (`remove_on_stop: false`). Answers with what is ours and could not be removed (unlink(2)).
+    pub fn remove_files(&self) -> Vec<(PathBuf, io::Error)> {
         if self.traces.stay {
             return self.remove_spare().into_iter().collect();
         }
@@ -166,38 +149,6 @@ impl PathIdentity {
             dev: stat.st_dev as u64,
             ino: stat.st_ino as u64,
         }
-    }
-}
-
-impl Bound {
-    /// The sockets of one listener, in the order of the plan.
-    pub fn sockets(&self, listener: ListenerId) -> &[BoundSocket] {
-        let listener = self.listeners.get(listener.0 as usize);
-        listener.map_or(&[], |listener| listener.sockets.as_slice())
-    }
-
-    /// Removes the unix paths, FIFOs and message queues that are still the files that were made
-    /// here, and the symbolic links that still lead there, and nothing else.
-    ///
-    /// To be called while the sockets are open, so that inode numbers mean something. Answers
-    /// with the paths that are ours and could not be removed (unlink(2), mq_unlink(3)).
-    pub fn remove_paths(&self) -> Vec<(PathBuf, io::Error)> {
-        let sockets = self.listeners.iter().flat_map(|l| &l.sockets);
-        sockets.flat_map(BoundSocket::remove_files).collect()
-    }
-
-    /// The same, whatever is to stay at the end: for what was never served.
-    pub(super) fn remove_everything(&self) -> Vec<(PathBuf, io::Error)> {
-        let sockets = self.listeners.iter().flat_map(|l| &l.sockets);
-        sockets.flat_map(BoundSocket::remove_path).collect()
-    }
-
-    /// Takes everything back after a start that failed: the sockets, their paths, and the folders
-    /// that were created for them.
-    pub fn withdraw(self) {
-        // What cannot be removed has nobody to tell but the error that is shown anyway.
-        let _left_behind = self.remove_everything();
-        remove_folders(&self.created_folders);
     }
 }
 

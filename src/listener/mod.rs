@@ -1,4 +1,4 @@
-//! `Plan` → bound sockets, all of them or a list of every failure.
+//! `Plan` → bound sockets ([`SocketTable`]), all of them or a list of every failure.
 //!
 //! Binds and listens, and accepts who is asked for: no worker is known here, nothing is logged. Every
 //! descriptor is CLOEXEC from birth, and every socket blocking. The umask changes for the length of one call;
@@ -25,22 +25,19 @@ mod paths;
 mod queue;
 mod rebind;
 mod repair;
-mod retired;
 mod spare;
 mod special;
 mod symlink;
+mod table;
 mod unix_path;
 mod vsock;
 mod waiting;
 
 pub use accept::{Accepted, NotAccepted, accept};
 pub use adopt::{AdoptError, AdoptProblem, Inherited, match_up, take_inherited};
-pub use bind::{
-    Adopted, BindError, BindStep, Note, Obstacle, Outcome, Purpose, bind_all, bind_missing,
-};
+pub use bind::{BindError, BindStep, Note, Obstacle, Outcome, Purpose, bind_all, bind_missing};
 pub use bound::{
-    Bound, BoundListener, BoundSocket, Disturbed, IoMode, PathIdentity, Traces, prepare_for_spawn,
-    set_mode,
+    BoundSocket, Disturbed, IoMode, PathIdentity, Traces, prepare_for_spawn, set_mode,
 };
 pub use depth::{Depth, DepthReader, Unit, depth, depths};
 pub use diag::{UnixSocket, mptcp_listeners, unix_sockets};
@@ -48,5 +45,5 @@ pub use namespace::in_network_namespace;
 pub use option::{Changed, Effective, effective, put_options_back};
 pub use rebind::{Prepared, prepare};
 pub use repair::{Damage, Repair, inspect, repair};
-pub use retired::Retired;
+pub use table::{Adopted, SocketTable};
 pub use waiting::{Waiters, forget_errors, waiters};

@@ -97,14 +97,14 @@ impl Binder {
                 Some(ready)
             }
         };
-        self.with_links(plan, index, endpoint, ready)
+        self.with_links((id, index), plan, endpoint, ready)
     }
 
     /// Makes the links to a path. Behind listen(2): whoever follows a link is to be served.
     fn with_links(
         &mut self,
+        (id, index): (ListenerId, usize),
         plan: &ListenerPlan,
-        index: usize,
         endpoint: &Endpoint,
         ready: Option<Ready>,
     ) -> Result<Option<BoundSocket>, Failure> {
@@ -115,7 +115,7 @@ impl Binder {
             }
             return Ok(None);
         };
-        let mut bound = self.bound(plan, index, ready);
+        let mut bound = self.bound(id, plan, index, ready);
         if let Some(path) = endpoint.path() {
             let folders = &mut self.outcome.bound.created_folders;
             let made = match self.purpose {
@@ -138,11 +138,18 @@ impl Binder {
         Ok(Some(bound))
     }
 
-    pub(super) fn bound(&self, plan: &ListenerPlan, index: usize, ready: Ready) -> BoundSocket {
+    pub(super) fn bound(
+        &self,
+        listener: ListenerId,
+        plan: &ListenerPlan,
+        index: usize,
+        ready: Ready,
+    ) -> BoundSocket {
         let endpoint = plan.sockets[index].endpoint.clone();
         BoundSocket {
             fd: ready.fd.into(),
-            planned: index,
+            key: plan.sockets[index].key,
+            listener,
             backlog: self
                 .somaxconn
                 .filter(|_| endpoint.accepts())

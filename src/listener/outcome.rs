@@ -1,7 +1,7 @@
 //! What binding can come to, in data; words are made of it elsewhere.
 
-use super::bound::Bound;
 use super::option::Effective;
+use super::table::SocketTable;
 use crate::config::{Endpoint, Presence};
 use crate::plan::{ListenerId, Plan};
 use crate::walk::{Refused, Why};
@@ -22,7 +22,7 @@ pub enum Purpose {
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// What was bound, also if there are errors; empty listeners when only tried.
-    pub bound: Bound,
+    pub bound: SocketTable,
     /// Every failure, in the order of the plan.
     pub errors: Vec<BindError>,
     /// What went well, but not in the way that was written.

@@ -5,18 +5,18 @@
 //! about, or [`Prepared::undo`] puts everything back. A socket of which nothing is different is not
 //! touched at all.
 
-use super::bind::{Adopted, Binder, port_of, read_somaxconn};
-use super::bound::{Bound, BoundListener, BoundSocket, PathIdentity, remove_folders};
+use super::bind::{Binder, port_of, read_somaxconn};
+use super::bound::{BoundSocket, PathIdentity, remove_folders};
 use super::live::{Changed, Live};
 use super::namespace::{Inside, Namespaces};
 use super::outcome::{BindError, BindStep, Failure, Note, Purpose};
-use super::retired::Retired;
+use super::table::{Adopted, SocketTable};
 use super::{overlap, repair};
-use crate::plan::{Changes, ListenerChange, ListenerId, ListenerPlan, Origin, Plan, SocketAt};
+use crate::plan::{Changes, ListenerChange, ListenerId, ListenerPlan, Plan, SocketKey};
 use crate::walk::Place;
 use nix::libc;
 use nix::sys::stat::FileStat;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -29,15 +29,15 @@ pub struct Prepared<'p> {
     pub missing: Vec<BindError>,
     /// What went well, but not in the way that was written.
     pub notes: Vec<Note>,
-    /// Sockets of the running plan whose port could only be had by shutting them down: the clients
-    /// in their queues are lost.
-    pub lost: Vec<SocketAt>,
+    /// Sockets that go away and whose port could only be had by shutting them down: the clients in
+    /// their queues are lost.
+    pub lost: Vec<SocketKey>,
     plans: Plans<'p>,
-    fresh: HashMap<SocketAt, BoundSocket>,
+    fresh: BTreeMap<SocketKey, BoundSocket>,
     folders: Vec<PathBuf>,
     asides: Vec<Aside>,
-    /// Kept sockets that were changed, by where they are in the merged plan.
-    changed: HashMap<SocketAt, (SocketAt, Changed, Option<u32>)>,
+    /// Kept sockets that were changed, and how many may wait at each now.
+    changed: BTreeMap<SocketKey, (Changed, Option<u32>)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +57,7 @@ struct Aside {
     identity: PathIdentity,
 }
 
-/// What the merged plan has no more: a socket's path, or a link to it.
+/// What the merged plan has no more: the path of a socket, or a link to it.
 #[derive(Debug, Clone, Copy)]
 struct Leaving<'b> {
     socket: &'b BoundSocket,
@@ -84,7 +84,7 @@ impl Leaving<'_> {
 /// one at [`BindStep::LeaveNamespace`] the process is in a network namespace that is not its own; it
 /// should end.
 pub fn prepare<'p>(
-    bound: &Bound,
+    bound: &SocketTable,
     running: &'p Plan,
     merged: &'p Plan,
     changes: &'p Changes,
@@ -115,44 +115,42 @@ pub fn prepare<'p>(
     work.finish()
 }
 
-fn held_at(bound: &Bound, at: SocketAt) -> Option<&BoundSocket> {
-    let mut sockets = bound.sockets(at.listener).iter();
-    sockets.find(|socket| socket.planned == at.socket)
-}
-
 struct Work<'b, 'p> {
-    bound: &'b Bound,
+    bound: &'b SocketTable,
     binder: Binder,
     namespaces: Namespaces,
     /// Paths and links of the running plan that the merged one has no more.
     leaving: HashMap<PathBuf, Leaving<'b>>,
     /// Internet sockets that go away, by port.
-    retired: HashMap<u16, Vec<SocketAt>>,
+    retired: HashMap<u16, Vec<&'b BoundSocket>>,
     /// Those that can be bound only when what goes away has been shut down.
-    crowded: Vec<Crowded>,
+    crowded: Vec<Crowded<'b>>,
     errors: Vec<BindError>,
     prepared: Prepared<'p>,
 }
 
 /// A listener whose new sockets the kernel refuses beside those that go away.
 #[derive(Debug)]
-struct Crowded {
+struct Crowded<'b> {
     listener: ListenerId,
     /// The sockets that go away and with which it overlaps.
-    rivals: Vec<SocketAt>,
+    rivals: Vec<&'b BoundSocket>,
     /// What is bound, or held, of its sockets.
     done: Vec<bool>,
     errors: Vec<BindError>,
 }
 
 impl<'b, 'p> Work<'b, 'p> {
-    fn new(bound: &'b Bound, plans: Plans<'p>) -> Work<'b, 'p> {
+    fn new(bound: &'b SocketTable, plans: Plans<'p>) -> Work<'b, 'p>
+    where
+        'p: 'b,
+    {
         Work {
             bound,
             binder: Binder::new(Purpose::Keep, Adopted::default()),
             namespaces: Namespaces::default(),
             leaving: leaving(bound, plans),
-            retired: retired_ports(bound, plans.changes),
+            retired: ports(going(bound, plans.merged)),
             crowded: Vec::new(),
             errors: Vec::new(),
             prepared: Prepared {
@@ -160,10 +158,10 @@ impl<'b, 'p> Work<'b, 'p> {
                 notes: Vec::new(),
                 lost: Vec::new(),
                 plans,
-                fresh: HashMap::new(),
+                fresh: BTreeMap::new(),
                 folders: Vec::new(),
                 asides: Vec::new(),
-                changed: HashMap::new(),
+                changed: BTreeMap::new(),
             },
         }
     }
@@ -171,28 +169,25 @@ impl<'b, 'p> Work<'b, 'p> {
     /// Whether a listener that stays where it was is not bound, and may go on so.
     fn is_as_missing_as_before(&self, id: ListenerId) -> bool {
         let plans = self.prepared.plans;
-        let presence = |plan: &Plan| plan.listener(id).presence;
-        self.bound.sockets(id).is_empty() && presence(plans.running) == presence(plans.merged)
+        let after = plans.merged.listener(id);
+        let before = plans.running.listeners.get(&id);
+        self.bound.of(after).next().is_none()
+            && before.is_some_and(|before| before.presence == after.presence)
     }
 
     /// Binds the sockets of a listener that are new.
     fn bind(&mut self, id: ListenerId) {
         let plans = self.prepared.plans;
-        let (plan, origins) = (plans.merged.listener(id), plans.changes.origins_of(id));
-        let held = |origin: &Origin| match origin {
-            Origin::Held(at) => held_at(self.bound, *at).is_some(),
-            Origin::New => false,
+        let plan = plans.merged.listener(id);
+        let was_planned = |key| {
+            let mut before = plans.running.listeners.values();
+            before.any(|before| before.position(key).is_some())
         };
         // What this machine lacks of a listener that is bound is not looked for again: its workers
         // have what there is.
-        let is_bound = origins.iter().any(held);
-        let done: Vec<bool> = origins
-            .iter()
-            .map(|origin| match origin {
-                Origin::New => false,
-                Origin::Held(_) => is_bound || held(origin),
-            })
-            .collect();
+        let is_bound = self.bound.of(plan).next().is_some();
+        let is_done = |key| self.bound.get(key).is_some() || (is_bound && was_planned(key));
+        let done: Vec<bool> = plan.keys().map(is_done).collect();
         if let Err(failure) = self.make_way(plan, &done) {
             return self.errors.push(failure.of(id, 0));
         }
@@ -206,9 +201,9 @@ impl<'b, 'p> Work<'b, 'p> {
         };
         if !rivals.is_empty() && self.is_in_use() {
             let mut done = done;
-            sockets
-                .iter()
-                .for_each(|socket| done[socket.planned] = true);
+            for (done, key) in done.iter_mut().zip(plan.keys()) {
+                *done |= sockets.iter().any(|socket| socket.key == key);
+            }
             self.crowded.push(Crowded {
                 listener: id,
                 rivals,
@@ -216,19 +211,13 @@ impl<'b, 'p> Work<'b, 'p> {
                 errors: std::mem::take(&mut self.binder.outcome.errors),
             });
         }
-        self.keep(id, sockets);
+        self.keep(sockets);
         let errors = std::mem::take(&mut self.binder.outcome.errors);
         self.file(errors);
     }
 
-    fn keep(&mut self, listener: ListenerId, sockets: Vec<BoundSocket>) {
-        let fresh = sockets.into_iter().map(|socket| {
-            let at = SocketAt {
-                listener,
-                socket: socket.planned,
-            };
-            (at, socket)
-        });
+    fn keep(&mut self, sockets: Vec<BoundSocket>) {
+        let fresh = sockets.into_iter().map(|socket| (socket.key, socket));
         self.prepared.fresh.extend(fresh);
     }
 
@@ -247,7 +236,7 @@ impl<'b, 'p> Work<'b, 'p> {
     /// else has succeeded, and not where the address is taken by somebody who stays.
     fn displace(&mut self) {
         let crowded = std::mem::take(&mut self.crowded);
-        let (free, taken): (Vec<Crowded>, Vec<Crowded>) = crowded
+        let (free, taken): (Vec<Crowded<'b>>, Vec<Crowded<'b>>) = crowded
             .into_iter()
             .partition(|one| self.errors.is_empty() && self.is_free_without(one));
         for one in taken {
@@ -259,14 +248,13 @@ impl<'b, 'p> Work<'b, 'p> {
                 continue;
             }
             let plan = self.prepared.plans.merged.listener(one.listener);
-            for at in &one.rivals {
-                let held = held_at(self.bound, *at);
-                if held.is_some_and(|held| overlap::stop_listening(held).is_ok()) {
-                    self.prepared.lost.push(*at);
+            for held in &one.rivals {
+                if overlap::stop_listening(held).is_ok() {
+                    self.prepared.lost.push(held.key);
                 }
             }
             let sockets = self.add_beside(one.listener, plan, &one.done, &one.rivals);
-            self.keep(one.listener, sockets);
+            self.keep(sockets);
             let errors = std::mem::take(&mut self.binder.outcome.errors);
             self.file(errors);
         }
@@ -275,15 +263,14 @@ impl<'b, 'p> Work<'b, 'p> {
     /// Whether nobody but those that go away is in the way. What cannot be seen counts as taken.
     fn is_free_without(&mut self, one: &Crowded) -> bool {
         let plan = self.prepared.plans.merged.listener(one.listener);
-        let rivals = one.rivals.iter();
-        let rivals: Vec<&BoundSocket> = rivals.filter_map(|at| held_at(self.bound, *at)).collect();
         let inside = self.inside(plan);
         let sockets = plan.sockets.iter().zip(&one.done);
         let mut wanted = sockets
             .filter(|(_, done)| !**done)
             .map(|(one, _)| &one.endpoint);
         let is_free = wanted.all(|wanted| {
-            wanted.accepts() && matches!(overlap::is_taken_by_others(wanted, &rivals), Ok(false))
+            wanted.accepts()
+                && matches!(overlap::is_taken_by_others(wanted, &one.rivals), Ok(false))
         });
         drop(inside);
         is_free
@@ -295,21 +282,20 @@ impl<'b, 'p> Work<'b, 'p> {
     }
 
     /// The sockets that go away and with which the new ones overlap.
-    fn rivals(&self, plan: &ListenerPlan, done: &[bool]) -> Vec<SocketAt> {
-        let plans = self.prepared.plans;
+    fn rivals(&self, plan: &ListenerPlan, done: &[bool]) -> Vec<&'b BoundSocket> {
+        let running = self.prepared.plans.running;
         let new = plan.sockets.iter().zip(done).filter(|(_, done)| !**done);
-        let mut rivals = Vec::new();
+        let mut rivals: Vec<&BoundSocket> = Vec::new();
         for (socket, _) in new {
             let endpoint = &socket.endpoint;
             let same_port = port_of(endpoint).and_then(|port| self.retired.get(&port));
-            for at in same_port.into_iter().flatten() {
-                let namespace = &plans.running.listener(at.listener).network_namespace;
-                let held = held_at(self.bound, *at);
-                if *namespace == plan.network_namespace
-                    && held.is_some_and(|held| overlap::overlap(endpoint, &held.address))
-                    && !rivals.contains(at)
+            for held in same_port.into_iter().flatten() {
+                let configured = self.bound.configured(running, held);
+                if configured.is_some_and(|one| one.network_namespace == plan.network_namespace)
+                    && overlap::overlap(endpoint, &held.address)
+                    && !rivals.iter().any(|rival| rival.key == held.key)
                 {
-                    rivals.push(*at);
+                    rivals.push(held);
                 }
             }
         }
@@ -322,23 +308,18 @@ impl<'b, 'p> Work<'b, 'p> {
         id: ListenerId,
         plan: &ListenerPlan,
         done: &[bool],
-        rivals: &[SocketAt],
+        rivals: &[&BoundSocket],
     ) -> Vec<BoundSocket> {
-        let bound = self.bound;
-        let old = || {
-            rivals
-                .iter()
-                .filter_map(move |at| Some((*at, held_at(bound, *at)?)))
-        };
-        for (_, socket) in old() {
+        for socket in rivals {
             // If it cannot be set, bind(2) says EADDRINUSE.
             let _bind_tells = overlap::set(socket, true);
         }
         let shared = overlap::shared(plan);
         let mut sockets = self.add(id, shared.as_ref().unwrap_or(plan), done);
-        for (at, socket) in old() {
-            let plan = self.prepared.plans.running.listener(at.listener);
-            let _it_goes_away = overlap::set(socket, overlap::asks_for_it(plan));
+        for socket in rivals {
+            let configured = self.bound.configured(self.prepared.plans.running, socket);
+            let asks = configured.is_some_and(overlap::asks_for_it);
+            let _it_goes_away = overlap::set(socket, asks);
         }
         if shared.is_some() {
             let inside = self.inside(plan);
@@ -404,21 +385,13 @@ impl<'b, 'p> Work<'b, 'p> {
     fn change(&mut self, id: ListenerId) {
         let plans = self.prepared.plans;
         let after = plans.merged.listener(id);
-        let origins = plans.changes.origins_of(id).iter().enumerate();
-        for (index, origin) in origins {
-            let Origin::Held(from) = *origin else {
-                continue;
-            };
-            let Some(live) = live(self.bound, plans, id, index, from) else {
+        for (index, key) in after.keys().enumerate() {
+            let Some(live) = live(self.bound, plans, id, index) else {
                 continue;
             };
             if !live.is_touched() {
                 continue;
             }
-            let at = SocketAt {
-                listener: id,
-                socket: index,
-            };
             let inside = self.inside(after);
             let limit = read_somaxconn().map(|limit| after.backlog.min(limit));
             let applied = live.apply(&mut self.binder.outcome.bound.created_folders);
@@ -428,9 +401,9 @@ impl<'b, 'p> Work<'b, 'p> {
             drop(inside);
             match applied {
                 Ok(changed) => {
-                    self.note(at, &live, &changed);
+                    self.note((id, index), &live, &changed);
                     let limit = limit.filter(|_| live.socket.endpoint.accepts());
-                    self.prepared.changed.insert(at, (from, changed, limit));
+                    self.prepared.changed.insert(key, (changed, limit));
                 }
                 Err(failure) => self.errors.push(failure.of(id, index)),
             }
@@ -438,13 +411,13 @@ impl<'b, 'p> Work<'b, 'p> {
     }
 
     /// What the kernel made something else of, unless that was so before.
-    fn note(&mut self, at: SocketAt, live: &Live, changed: &Changed) {
+    fn note(&mut self, (listener, socket): (ListenerId, usize), live: &Live, changed: &Changed) {
         let known = &live.socket.effective;
         let news = changed.effective.iter();
         for one in news.filter(|one| !one.is_as_asked && !known.contains(one)) {
             self.prepared.notes.push(Note::OptionChanged {
-                listener: at.listener,
-                socket: at.socket,
+                listener,
+                socket,
                 key: one.key,
                 asked: one.asked.clone(),
                 effective: one.effective.clone(),
@@ -469,38 +442,46 @@ impl<'b, 'p> Work<'b, 'p> {
     }
 }
 
+/// A socket of the merged plan that is held, as it was and as it is to be.
 fn live<'a>(
-    bound: &'a Bound,
+    bound: &'a SocketTable,
     plans: Plans<'a>,
     listener: ListenerId,
     index: usize,
-    from: SocketAt,
 ) -> Option<Live<'a>> {
+    let after = plans.merged.listener(listener);
+    let socket = bound.get(after.sockets.get(index)?.key)?;
     Some(Live {
-        socket: held_at(bound, from)?,
-        before: plans.running.listener(from.listener),
-        after: plans.merged.listener(listener),
+        socket,
+        before: bound.configured(plans.running, socket)?,
+        after,
         index,
     })
 }
 
-fn retired_ports(bound: &Bound, changes: &Changes) -> HashMap<u16, Vec<SocketAt>> {
-    let mut ports: HashMap<u16, Vec<SocketAt>> = HashMap::new();
-    for at in &changes.retired {
-        if let Some(port) = held_at(bound, *at).and_then(|held| port_of(&held.address)) {
-            ports.entry(port).or_default().push(*at);
+/// The held sockets that the merged plan does not have.
+fn going<'b>(bound: &'b SocketTable, merged: &Plan) -> impl Iterator<Item = &'b BoundSocket> {
+    let wanted = merged.listeners.values().flat_map(ListenerPlan::keys);
+    let wanted: HashSet<SocketKey> = wanted.collect();
+    bound
+        .iter()
+        .filter(move |socket| !wanted.contains(&socket.key))
+}
+
+fn ports<'b>(sockets: impl Iterator<Item = &'b BoundSocket>) -> HashMap<u16, Vec<&'b BoundSocket>> {
+    let mut ports: HashMap<u16, Vec<&BoundSocket>> = HashMap::new();
+    for socket in sockets {
+        if let Some(port) = port_of(&socket.address) {
+            ports.entry(port).or_default().push(socket);
         }
     }
     ports
 }
 
 /// The paths of sockets that go away, with the socket, and the links that do.
-fn leaving<'b>(bound: &'b Bound, plans: Plans) -> HashMap<PathBuf, Leaving<'b>> {
+fn leaving<'b>(bound: &'b SocketTable, plans: Plans<'b>) -> HashMap<PathBuf, Leaving<'b>> {
     let mut leaving = HashMap::new();
-    for at in &plans.changes.retired {
-        let Some(socket) = held_at(bound, *at) else {
-            continue;
-        };
+    for socket in going(bound, plans.merged) {
         let links = socket.traces.symlinks.iter();
         let of = |is_link| Leaving { socket, is_link };
         leaving.extend(links.map(|link| (link.clone(), of(true))));
@@ -508,40 +489,36 @@ fn leaving<'b>(bound: &'b Bound, plans: Plans) -> HashMap<PathBuf, Leaving<'b>> 
             leaving.insert(path.to_owned(), of(false));
         }
     }
-    for id in plans.changes.listeners.keys() {
-        for (index, origin) in plans.changes.origins_of(*id).iter().enumerate() {
-            let Origin::Held(from) = *origin else {
-                continue;
-            };
-            if let Some(live) = live(bound, plans, *id, index, from)
-                && let Some(socket) = held_at(bound, from)
-            {
-                let link = Leaving {
-                    socket,
-                    is_link: true,
-                };
-                let links = live.gone_links();
-                leaving.extend(links.into_iter().map(|path| (path, link)));
-            }
-        }
+    for live in kept(bound, plans) {
+        let link = Leaving {
+            socket: live.socket,
+            is_link: true,
+        };
+        let links = live.gone_links();
+        leaving.extend(links.into_iter().map(|path| (path, link)));
     }
     leaving
+}
+
+/// The held sockets of the listeners of which anything is different.
+fn kept<'b>(bound: &'b SocketTable, plans: Plans<'b>) -> impl Iterator<Item = Live<'b>> {
+    let ids = plans.changes.listeners.keys();
+    let wanted = ids.filter_map(move |id| Some((*id, plans.merged.listeners.get(id)?)));
+    let all = wanted.flat_map(|(id, plan)| (0..plan.sockets.len()).map(move |index| (id, index)));
+    all.filter_map(move |(id, index)| live(bound, plans, id, index))
 }
 
 impl Prepared<'_> {
     /// The listeners of the merged plan that have a socket which was just bound.
     pub fn bound_anew(&self) -> BTreeSet<ListenerId> {
-        self.fresh.keys().map(|at| at.listener).collect()
+        self.fresh.values().map(|socket| socket.listener).collect()
     }
 
-    /// Makes it so: `bound` has the numbers of the merged plan from now on. What is left over still
-    /// listens; the caller closes it when nobody is served at it any more.
-    pub fn commit(mut self, bound: &mut Bound) -> Retired {
-        let Plans {
-            merged, changes, ..
-        } = self.plans;
-        for (at, (from, _, _)) in &self.changed {
-            if let Some(live) = live(bound, self.plans, at.listener, at.socket, *from) {
+    /// Makes it so: what the merged plan has no more is held as a former socket from now on, until the
+    /// caller takes it out because nothing can be started with it any more.
+    pub fn commit(mut self, bound: &mut SocketTable) {
+        for live in kept(bound, self.plans) {
+            if self.changed.contains_key(&live.socket.key) {
                 let namespace = live.after.network_namespace.as_ref();
                 let mut namespaces = Namespaces::default();
                 let _inside = namespace.map(|path| namespaces.enter(path));
@@ -553,73 +530,46 @@ impl Prepared<'_> {
                 log::warn!("cannot remove {}: {error}", aside.place.path().display());
             }
         }
-        let mut old = std::mem::take(&mut bound.listeners);
-        let mut listeners = Vec::with_capacity(merged.listeners.len());
-        listeners.resize_with(merged.listeners.len(), BoundListener::default);
-        // Those of which nothing is different keep what they have.
-        for (id, _) in merged.live_listeners() {
-            let number = id.0 as usize;
-            if !changes.listeners.contains_key(&id)
-                && let Some(same) = old.get_mut(number)
-            {
-                listeners[number] = std::mem::take(same);
-            }
-        }
+        let Plans {
+            running,
+            merged,
+            changes,
+        } = self.plans;
+        let going: Vec<SocketKey> = going(bound, merged).map(|socket| socket.key).collect();
+        bound.extend(std::mem::take(&mut self.fresh).into_values());
         for id in changes.listeners.keys() {
-            let plan = merged.listener(*id);
-            for (index, origin) in changes.origins_of(*id).iter().enumerate() {
-                let socket = self.socket(&mut old, plan, (*id, index), *origin);
-                listeners[id.0 as usize].sockets.extend(socket);
+            let Some(plan) = merged.listeners.get(id) else {
+                continue;
+            };
+            for planned in &plan.sockets {
+                bound.former.remove(&planned.key);
+                if let Some(socket) = bound.sockets.get_mut(&planned.key) {
+                    socket.listener = *id;
+                    socket.endpoint = planned.endpoint.clone();
+                    socket.traces.stay = !plan.remove_on_stop;
+                    if let Some((changed, backlog)) = self.changed.remove(&planned.key) {
+                        socket.effective = changed.effective;
+                        socket.traces.symlinks = changed.links;
+                        socket.note_rights();
+                        socket.backlog = backlog;
+                    }
+                }
             }
         }
-        bound.listeners = listeners;
         bound.created_folders.append(&mut self.folders);
-        renumber(&mut bound.set_aside, merged, changes);
-        let sockets = bound.listeners.iter().flat_map(|one| &one.sockets);
-        let links = sockets.flat_map(|socket| &socket.traces.symlinks);
-        let wanted: HashSet<&Path> = links.map(PathBuf::as_path).collect();
-        let left = old.into_iter().flat_map(|one| one.sockets);
-        Retired::new(left.collect(), &wanted)
-    }
-
-    /// A socket of the merged plan, from where it was.
-    fn socket(
-        &mut self,
-        old: &mut [BoundListener],
-        plan: &ListenerPlan,
-        (listener, index): (ListenerId, usize),
-        origin: Origin,
-    ) -> Option<BoundSocket> {
-        let at = SocketAt {
-            listener,
-            socket: index,
-        };
-        if let Some(fresh) = self.fresh.remove(&at) {
-            return Some(fresh);
+        let wanted = merged.listeners.values();
+        let links = wanted.flat_map(|one| one.symlinks.iter().map(PathBuf::as_path));
+        let links: HashSet<&Path> = links.collect();
+        for key in going {
+            bound.leave_over(key, running, &links);
         }
-        let Origin::Held(from) = origin else {
-            return None;
-        };
-        let sockets = &mut old.get_mut(from.listener.0 as usize)?.sockets;
-        let place = sockets.iter().position(|one| one.planned == from.socket)?;
-        let mut socket = sockets.remove(place);
-        socket.planned = index;
-        socket.endpoint = plan.sockets[index].endpoint.clone();
-        socket.traces.stay = !plan.remove_on_stop;
-        if let Some((_, changed, backlog)) = self.changed.remove(&at) {
-            socket.effective = changed.effective;
-            socket.traces.symlinks = changed.links;
-            socket.note_rights();
-            socket.backlog = backlog;
-        }
-        Some(socket)
     }
 
     /// Puts everything back as it was: closes the new sockets, removes what was made for them, and
     /// takes back what was changed. `bound` is what it was prepared with.
-    pub fn undo(self, bound: &Bound) {
-        for (at, (from, _, _)) in &self.changed {
-            if let Some(live) = live(bound, self.plans, at.listener, at.socket, *from) {
+    pub fn undo(self, bound: &SocketTable) {
+        for live in kept(bound, self.plans) {
+            if self.changed.contains_key(&live.socket.key) {
                 let namespace = live.before.network_namespace.as_ref();
                 let mut namespaces = Namespaces::default();
                 let _inside = namespace.map(|path| namespaces.enter(path));
@@ -637,12 +587,11 @@ impl Prepared<'_> {
                 log::warn!("cannot put {} back: {error}", aside.place.path().display());
             }
         }
-        for at in &self.lost {
-            let plan = self.plans.running.listener(at.listener);
-            let held = held_at(bound, *at);
-            let again = held.map(|held| (held, repair::listen_again(held, plan.backlog)));
-            if let Some((held, Err(error))) = again {
-                log::error!("cannot listen again on {}: {error}", held.address);
+        for socket in self.lost.iter().filter_map(|key| bound.get(*key)) {
+            let configured = bound.configured(self.plans.running, socket);
+            let backlog = configured.map_or(0, |listener| listener.backlog);
+            if let Err(error) = repair::listen_again(socket, backlog) {
+                log::error!("cannot listen again on {}: {error}", socket.address);
             }
         }
         remove_folders(&self.folders);
@@ -661,22 +610,5 @@ impl Aside {
     /// Unless somebody else has put something there.
     fn put_back(&self) -> nix::Result<()> {
         self.place.rename(&self.name)
-    }
-}
-
-/// Adopted sockets that wait for the rest of their listener go with it.
-fn renumber(set_aside: &mut Adopted, merged: &Plan, changes: &Changes) {
-    let mut before = std::mem::take(set_aside);
-    if before.is_empty() {
-        return;
-    }
-    for (listener, _) in merged.live_listeners() {
-        for (index, origin) in changes.origins_of(listener).iter().enumerate() {
-            if let Origin::Held(from) = origin
-                && let Some(fd) = before.remove(&(from.listener, from.socket))
-            {
-                set_aside.insert((listener, index), fd);
-            }
-        }
     }
 }

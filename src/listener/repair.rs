@@ -12,10 +12,11 @@
 //! the new socket.
 
 use super::bind::{BindError, BindStep, Failure, bind_again, in_namespace_of};
-use super::bound::{Bound, BoundSocket, PathIdentity, Rights, as_backlog, remove_if_ours};
+use super::bound::{BoundSocket, PathIdentity, Rights, as_backlog, remove_if_ours};
+use super::table::SocketTable;
 use super::{depth, spare, symlink, unix_path};
 use crate::config::{Endpoint, SocketKind, UnixName};
-use crate::plan::{Access, ListenerId, Plan};
+use crate::plan::{Access, Plan, SocketKey};
 use crate::sys::{self, sockopt};
 use crate::walk::Place;
 use nix::errno::Errno;
@@ -238,8 +239,7 @@ fn reset(socket: &BoundSocket) -> io::Result<()> {
     }
 }
 
-/// Puts one socket right, if something is wrong with it; `index` counts
-/// [`crate::plan::ListenerPlan::sockets`]. `None` where nothing is wrong, and where nothing can be
+/// Puts one socket of the plan right, if something is wrong with it. `None` where nothing is wrong, and where nothing can be
 /// done: a UDP socket stays shut down (it receives nevertheless, but poll(2) is never silent
 /// again), and a unix socket that was adopted is for whoever bound it.
 ///
@@ -250,13 +250,16 @@ fn reset(socket: &BoundSocket) -> io::Result<()> {
 /// socket any more: until then it is EADDRINUSE.
 pub fn repair(
     plan: &Plan,
-    bound: &mut Bound,
-    listener: ListenerId,
-    index: usize,
+    bound: &mut SocketTable,
+    key: SocketKey,
 ) -> Result<Option<Repair>, BindError> {
-    let held = bound.listeners.get_mut(listener.0 as usize);
-    let held = held.and_then(|held| held.sockets.iter_mut().find(|one| one.planned == index));
-    let Some(socket) = held else {
+    let Some(socket) = bound.sockets.get_mut(&key) else {
+        return Ok(None);
+    };
+    let listener = socket.listener;
+    let entry = plan.listeners.get(&listener);
+    let Some((entry, index)) = entry.and_then(|entry| Some((entry, entry.position(key)?))) else {
+        // The plan has it no more.
         return Ok(None);
     };
     let Some(damage) = inspect(socket) else {
@@ -264,7 +267,6 @@ pub fn repair(
     };
     match &socket.endpoint {
         Endpoint::Inet { .. } | Endpoint::Vsock { .. } if socket.endpoint.accepts() => {
-            let entry = plan.listener(listener);
             let done = in_namespace_of(entry, || revive(socket, entry.backlog));
             match done.map_err(|failure| failure.of(listener, index)) {
                 Ok(()) => return Ok(Some(Repair::ListenedAgain)),
@@ -301,13 +303,11 @@ pub fn repair(
                 // which says so.
                 let _bind_tells = remove_if_ours(path, identity);
                 let _does_without = socket.remove_spare();
-            } else if put_back(
-                socket,
-                damage,
-                (path, identity),
-                plan.listener(listener).access,
-            ) {
-                return links_again(plan, bound, listener, index);
+            } else if put_back(socket, damage, (path, identity), entry.access) {
+                let links = &socket.traces.symlinks;
+                symlink::make(path, links, &entry.access, &mut bound.created_folders)
+                    .map_err(|failure| failure.of(listener, index))?;
+                return Ok(Some(Repair::PutBack));
             }
         }
     }
@@ -352,26 +352,4 @@ fn put_back(
         ..access
     };
     unix_path::give_rights(path, &access, &handle, &found).is_ok()
-}
-
-/// Makes the links to a path again.
-fn links_again(
-    plan: &Plan,
-    bound: &mut Bound,
-    listener: ListenerId,
-    index: usize,
-) -> Result<Option<Repair>, BindError> {
-    let folders = &mut bound.created_folders;
-    let held = bound.listeners.get_mut(listener.0 as usize);
-    let held = held.and_then(|held| held.sockets.iter_mut().find(|one| one.planned == index));
-    let Some(socket) = held else {
-        return Ok(None);
-    };
-    let Some(path) = socket.address.path() else {
-        return Ok(None);
-    };
-    let access = &plan.listener(listener).access;
-    symlink::make(path, &socket.traces.symlinks, access, folders)
-        .map_err(|failure| failure.of(listener, index))?;
-    Ok(Some(Repair::PutBack))
 }

@@ -3,12 +3,12 @@
 use crate::config::Restart;
 use crate::core::{Event, ExitStatus, Refusal, is_failure};
 use crate::plan::WorkerId;
+use std::collections::BTreeMap;
 
 /// The counters of all workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Indexed by [`WorkerId`].
-    workers: Vec<WorkerCounters>,
+    workers: BTreeMap<WorkerId, WorkerCounters>,
     /// How often the configuration was read again and taken.
     pub reloads: u64,
 }
@@ -60,29 +60,14 @@ pub struct Exits {
 }
 
 impl Counters {
-    /// All zero, for so many workers.
-    pub fn new(workers: usize) -> Counters {
-        Counters {
-            workers: vec![WorkerCounters::default(); workers],
-            ..Counters::default()
-        }
-    }
-
-    /// Makes room for so many workers.
-    pub fn resize(&mut self, workers: usize) {
-        self.workers.resize(workers, WorkerCounters::default());
-    }
-
-    /// Begins anew for a worker that has taken the number of another.
+    /// Nothing is left of a worker.
     pub fn forget(&mut self, worker: WorkerId) {
-        if let Some(counters) = self.workers.get_mut(worker.0 as usize) {
-            *counters = WorkerCounters::default();
-        }
+        self.workers.remove(&worker);
     }
 
     /// The counters of a worker.
     pub fn worker(&self, id: WorkerId) -> WorkerCounters {
-        let known = self.workers.get(id.0 as usize);
+        let known = self.workers.get(&id);
         known.copied().unwrap_or_default()
     }
 
@@ -160,10 +145,8 @@ impl Counters {
     }
 
     fn add(&mut self, worker: WorkerId, which: impl FnOnce(&mut WorkerCounters) -> &mut u64) {
-        if let Some(count) = self.workers.get_mut(worker.0 as usize) {
-            let count = which(count);
-            *count = count.saturating_add(1);
-        }
+        let count = which(self.workers.entry(worker).or_default());
+        *count = count.saturating_add(1);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The last lines of each worker, in memory.
 
 use super::split::Piece;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// The most lines that are kept of a worker.
@@ -59,10 +59,10 @@ impl Ring {
     }
 }
 
-/// The last lines of each worker. A worker is its place in the configuration.
-#[derive(Debug)]
+/// The last lines of each worker. A worker is a number.
+#[derive(Debug, Default)]
 pub struct Kept {
-    rings: Vec<Ring>,
+    rings: BTreeMap<usize, Ring>,
     room: usize,
     newest: u64,
 }
@@ -82,28 +82,22 @@ pub struct Since<'a> {
 impl Kept {
     /// For so many workers.
     pub fn new(workers: usize) -> Kept {
-        let share = BYTES_OF_ALL / workers.max(1);
-        Kept {
-            rings: (0..workers).map(|_| Ring::default()).collect(),
-            room: share.clamp(BYTES_AT_LEAST, BYTES),
-            newest: 0,
+        let mut kept = Kept::default();
+        kept.add(0..workers);
+        kept
+    }
+
+    /// Keeps the lines of these workers, too.
+    pub fn add(&mut self, workers: impl Iterator<Item = usize>) {
+        for worker in workers {
+            self.rings.entry(worker).or_default();
         }
+        self.room = (BYTES_OF_ALL / self.rings.len().max(1)).clamp(BYTES_AT_LEAST, BYTES);
     }
 
-    /// For so many workers from now on.
-    pub fn resize(&mut self, workers: usize) {
-        self.rings.resize_with(workers, Ring::default);
-        self.room = (BYTES_OF_ALL / workers.max(1)).clamp(BYTES_AT_LEAST, BYTES);
-    }
-
-    /// Forgets the lines of a worker.
+    /// Keeps the lines of a worker no longer.
     pub fn forget(&mut self, worker: usize) {
-        if let Some(ring) = self.rings.get_mut(worker) {
-            *ring = Ring {
-                gone: self.newest,
-                ..Ring::default()
-            };
-        }
+        self.rings.remove(&worker);
     }
 
     /// The number of the line that came last; 0 before the first.
@@ -120,7 +114,7 @@ impl Kept {
         time: Duration,
         piece: Piece<'_>,
     ) {
-        let Some(ring) = self.rings.get_mut(worker) else {
+        let Some(ring) = self.rings.get_mut(&worker) else {
             return;
         };
         self.newest += 1;
@@ -168,7 +162,7 @@ impl Kept {
 
     /// The last lines of one process that are not blank, at most so many, the oldest first.
     pub fn of_process(&self, worker: usize, process: u64, count: usize) -> Vec<&Line> {
-        let ring = self.rings.get(worker);
+        let ring = self.rings.get(&worker);
         let lines = ring.into_iter().flat_map(|ring| ring.lines.iter().rev());
         let own = lines.filter(|line| line.process == process);
         let said = own.filter(|line| !line.text.trim_ascii().is_empty());
@@ -178,7 +172,7 @@ impl Kept {
     }
 
     fn of(&self, worker: Option<usize>) -> impl Iterator<Item = (usize, &Ring)> {
-        let all = self.rings.iter().enumerate();
+        let all = self.rings.iter().map(|(index, ring)| (*index, ring));
         all.filter(move |(index, _)| worker.is_none_or(|worker| worker == *index))
     }
 }

@@ -1,45 +1,23 @@
-//! What is different between two plans with the same numbers, in data and in words.
+//! What is different between two plans with the same ids, in data and in words.
 //!
 //! Sockets are compared by what they are bound to, whichever listener they belong to: a listener
 //! that got another name keeps its sockets, and its clients notice nothing.
 
 use super::line::{Line, Tense, Verb};
-use super::model::{ListenerId, ListenerPlan, Plan, SocketPlan, WorkerId, WorkerPlan};
+use super::model::{ListenerId, ListenerPlan, Plan, SocketKey, WorkerId, WorkerPlan};
 use super::values::{self, changed, changed_text, or};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
-use crate::config::{Endpoint, Multicast, Presence, UnixName};
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use crate::config::{Multicast, Presence};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 
 /// What becomes of a socket that goes away: what still runs by the definition before keeps it.
 const CLOSED: &str = "closed once nobody serves there";
 
-/// A socket of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SocketAt {
-    /// Its listener.
-    pub listener: ListenerId,
-    /// Index into [`ListenerPlan::sockets`].
-    pub socket: usize,
-}
-
-/// Where a socket of the merged plan comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// It is this one of the running plan.
-    Held(SocketAt),
-    /// It is to be bound.
-    New,
-}
-
 /// What is different in the merged plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// By [`ListenerId`], one for each of its sockets; empty for one that was removed.
-    pub origins: Vec<Vec<Origin>>,
-    /// The sockets of the running plan that the merged one has no more.
-    pub retired: Vec<SocketAt>,
     /// The listeners of which anything is different.
     pub listeners: BTreeMap<ListenerId, ListenerChange>,
     /// The workers of which anything is different.
@@ -112,58 +90,34 @@ pub fn option_changes<'p>(
     all.filter(|change| change.before != change.after).collect()
 }
 
-/// What a socket is bound to: where two of the running and the wanted plan have it in common, they are
-/// one and the same. That this machine may lack it (`optional`) is no part of it.
-type Key<'p> = (Option<&'p Path>, Endpoint);
-
-fn key<'p>(listener: &'p ListenerPlan, socket: &SocketPlan) -> Key<'p> {
-    let mut endpoint = socket.endpoint.clone();
-    if let Endpoint::Inet { optional, .. } = &mut endpoint {
-        *optional = false;
-    }
-    let namespace = listener.network_namespace.as_deref();
-    (namespace.filter(|_| is_in_namespace(&endpoint)), endpoint)
-}
-
-/// Whether it can be there once in each network namespace. A path or a message queue is the same in
-/// all of them.
-fn is_in_namespace(endpoint: &Endpoint) -> bool {
-    match endpoint {
-        Endpoint::Inet { .. } | Endpoint::Netlink { .. } => true,
-        Endpoint::Unix { name, .. } => matches!(name, UnixName::Abstract(_)),
-        Endpoint::Fifo { .. }
-        | Endpoint::MessageQueue { .. }
-        | Endpoint::Special { .. }
-        | Endpoint::Vsock { .. } => false,
-    }
-}
-
 impl Changes {
-    /// Compares a running plan with one that has its numbers ([`super::merge()`]).
-    pub(super) fn between(running: &Plan, merged: &Plan) -> Changes {
+    /// Compares a running plan with one that has its ids ([`super::merge()`]).
+    pub(super) fn between(
+        running: &Plan,
+        former: &BTreeMap<SocketKey, &ListenerPlan>,
+        merged: &Plan,
+    ) -> Changes {
         let mut changes = Changes::default();
-        changes.follow_sockets(running, merged);
-        for (id, before) in running.live_listeners() {
-            if merged.removed_listeners.contains(&id) {
+        let sockets = Sockets::new(running, former, merged);
+        for (id, before) in running.listeners() {
+            if !merged.listeners.contains_key(&id) {
                 changes.listeners.insert(id, ListenerChange::Removed);
-                changes.say_removed(id, before);
+                changes.say_removed(&sockets, before);
             }
         }
-        for (id, after) in merged.live_listeners() {
-            let is_new = running.removed_listeners.contains(&id);
-            let before = running.listeners.get(id.0 as usize);
-            changes.listener(running, id, before.filter(|_| !is_new), after);
+        for (id, after) in merged.listeners() {
+            let before = running.listeners.get(&id);
+            changes.listener(&sockets, id, before, after);
         }
-        for (id, before) in running.live_workers() {
-            if merged.removed_workers.contains(&id) {
+        for (id, before) in running.workers() {
+            if !merged.workers.contains_key(&id) {
                 changes.workers.insert(id, WorkerChange::Removed);
                 changes.say(&format!("worker `{}`", before.name), "removed");
             }
         }
-        for (id, after) in merged.live_workers() {
-            let is_new = running.removed_workers.contains(&id);
-            let before = running.workers.get(id.0 as usize);
-            changes.worker((running, merged), id, before.filter(|_| !is_new), after);
+        for (id, after) in merged.workers() {
+            let before = running.workers.get(&id);
+            changes.worker((running, merged), id, before.map(|before| &**before), after);
         }
         changes
     }
@@ -179,12 +133,6 @@ impl Changes {
         self.lines.iter().map(move |line| line.told(tense))
     }
 
-    /// Where the sockets of a listener of the merged plan come from.
-    pub fn origins_of(&self, listener: ListenerId) -> &[Origin] {
-        let origins = self.origins.get(listener.0 as usize);
-        origins.map_or(&[], Vec::as_slice)
-    }
-
     /// Whether a listener has other sockets than before.
     pub fn has_other_sockets(&self, listener: ListenerId) -> bool {
         match self.listeners.get(&listener) {
@@ -194,63 +142,9 @@ impl Changes {
         }
     }
 
-    /// First each listener finds its own sockets again, then those of others that are left.
-    fn follow_sockets(&mut self, running: &Plan, merged: &Plan) {
-        let mut left: HashMap<Key, VecDeque<SocketAt>> = HashMap::new();
-        self.origins.resize(merged.listeners.len(), Vec::new());
-        let mut open = Vec::new();
-        for (id, after) in merged.live_listeners() {
-            let before = running.listeners.get(id.0 as usize);
-            let before = before.filter(|_| !running.removed_listeners.contains(&id));
-            let origins = &mut self.origins[id.0 as usize];
-            if before.is_some_and(|before| has_same_sockets(before, after)) {
-                let same = |socket| {
-                    Origin::Held(SocketAt {
-                        listener: id,
-                        socket,
-                    })
-                };
-                *origins = (0..after.sockets.len()).map(same).collect();
-            } else {
-                *origins = vec![Origin::New; after.sockets.len()];
-                open.push((id, after));
-            }
-        }
-        for (listener, before) in running.live_listeners() {
-            let is_settled = merged.listeners.get(listener.0 as usize);
-            let is_settled = is_settled.is_some_and(|after| has_same_sockets(before, after));
-            if is_settled && !merged.removed_listeners.contains(&listener) {
-                continue;
-            }
-            for (socket, planned) in before.sockets.iter().enumerate() {
-                let places = left.entry(key(before, planned)).or_default();
-                places.push_back(SocketAt { listener, socket });
-            }
-        }
-        for only_own in [true, false] {
-            for (id, after) in &open {
-                let origins = &mut self.origins[id.0 as usize];
-                let planned = after.sockets.iter().zip(origins);
-                for (planned, origin) in planned.filter(|(_, origin)| **origin == Origin::New) {
-                    let Some(places) = left.get_mut(&key(after, planned)) else {
-                        continue;
-                    };
-                    let is_meant = |at: &SocketAt| !only_own || at.listener == *id;
-                    if let Some(at) = places.iter().position(is_meant)
-                        && let Some(held) = places.remove(at)
-                    {
-                        *origin = Origin::Held(held);
-                    }
-                }
-            }
-        }
-        self.retired = left.into_values().flatten().collect();
-        self.retired.sort_unstable();
-    }
-
     fn listener(
         &mut self,
-        running: &Plan,
+        known: &Sockets,
         id: ListenerId,
         before: Option<&ListenerPlan>,
         after: &ListenerPlan,
@@ -259,17 +153,9 @@ impl Changes {
         let Some(before) = before else {
             self.listeners.insert(id, ListenerChange::Added);
             self.say(&title, "added");
-            return self.say_sockets(running, id, &title, after);
+            return self.say_sockets(known, id, &title, after);
         };
-        let same = |(socket, origin): (usize, &Origin)| {
-            *origin
-                == Origin::Held(SocketAt {
-                    listener: id,
-                    socket,
-                })
-        };
-        let sockets = before.sockets.len() != after.sockets.len()
-            || !self.origins_of(id).iter().enumerate().all(same);
+        let sockets = !before.keys().eq(after.keys());
         let attributes = attributes(before, after);
         if !sockets && attributes.is_empty() {
             return;
@@ -277,11 +163,8 @@ impl Changes {
         let change = ListenerChange::Changed { sockets };
         self.listeners.insert(id, change);
         if sockets {
-            self.say_sockets(running, id, &title, after);
-            let closed = self.retired_of(id).iter();
-            let closed = closed.map(|at| before.sockets[at.socket].endpoint.to_string());
-            let closed: Vec<String> = closed.collect();
-            self.say_list(&title, &closed, CLOSED);
+            self.say_sockets(known, id, &title, after);
+            self.say_list(&title, &known.left_of(before), CLOSED);
         }
         for words in attributes {
             self.say(&title, &words);
@@ -323,13 +206,6 @@ impl Changes {
         self.workers.insert(id, WorkerChange::Changed(diff));
     }
 
-    /// The sockets of one listener that are left over.
-    fn retired_of(&self, listener: ListenerId) -> &[SocketAt] {
-        let start = self.retired.partition_point(|at| at.listener < listener);
-        let end = self.retired.partition_point(|at| at.listener <= listener);
-        &self.retired[start..end]
-    }
-
     fn say(&mut self, title: &str, words: &str) {
         self.lines.push(Line::plain(title, words));
     }
@@ -341,19 +217,9 @@ impl Changes {
         }
     }
 
-    fn say_removed(&mut self, id: ListenerId, before: &ListenerPlan) {
+    fn say_removed(&mut self, known: &Sockets, before: &ListenerPlan) {
         let title = format!("listener `{}`", before.name);
-        let is_retired = |socket: &usize| {
-            let at = SocketAt {
-                listener: id,
-                socket: *socket,
-            };
-            self.retired.binary_search(&at).is_ok()
-        };
-        let closed = (0..before.sockets.len()).filter(is_retired);
-        let closed = closed.map(|socket| before.sockets[socket].endpoint.to_string());
-        let closed: Vec<String> = closed.collect();
-        match listed(&closed) {
+        match listed(&known.left_of(before)) {
             Some((list, is)) => {
                 let subject = format!("removed; {list}");
                 self.lines.push(Line::new(&title, &subject, is, CLOSED));
@@ -362,32 +228,72 @@ impl Changes {
         }
     }
 
-    fn say_sockets(&mut self, running: &Plan, id: ListenerId, title: &str, after: &ListenerPlan) {
+    fn say_sockets(&mut self, known: &Sockets, id: ListenerId, title: &str, after: &ListenerPlan) {
         let mut bound = Vec::new();
-        let mut moved: BTreeMap<ListenerId, Vec<String>> = BTreeMap::new();
-        for (planned, origin) in after.sockets.iter().zip(self.origins_of(id)) {
-            let address = planned.endpoint.to_string();
-            match origin {
-                Origin::New => bound.push(address),
-                Origin::Held(at) if at.listener != id => {
-                    moved.entry(at.listener).or_default().push(address);
+        let mut moved: BTreeMap<(ListenerId, String), Vec<String>> = BTreeMap::new();
+        for socket in &after.sockets {
+            let address = socket.endpoint.to_string();
+            match known.before.get(&socket.key) {
+                None => bound.push(address),
+                Some((from, _)) if *from == Some(id) => {}
+                Some((Some(from), name)) => {
+                    let from = (*from, (*name).to_owned());
+                    moved.entry(from).or_default().push(address);
                 }
-                Origin::Held(_) => {}
+                Some((None, _)) => self.say_list(title, &[address], "held already"),
             }
         }
-        for (from, addresses) in moved {
-            let done = format!("moved here from listener `{}`", running.listener(from).name);
+        for ((_, name), addresses) in moved {
+            let done = format!("moved here from listener `{name}`");
             self.say_list(title, &addresses, &done);
         }
         self.say_list(title, &bound, "bound");
     }
 }
 
-fn has_same_sockets(before: &ListenerPlan, after: &ListenerPlan) -> bool {
-    let same = |(one, other): (&SocketPlan, &SocketPlan)| one.endpoint == other.endpoint;
-    before.network_namespace == after.network_namespace
-        && before.sockets.len() == after.sockets.len()
-        && before.sockets.iter().zip(&after.sockets).all(same)
+/// Whose the sockets were and are, of the listeners that do not have the same ones as before.
+struct Sockets<'p> {
+    /// Whose each was, with the name; of one that only former definitions have, nobody's.
+    before: HashMap<SocketKey, (Option<ListenerId>, &'p str)>,
+    wanted: HashSet<SocketKey>,
+}
+
+impl<'p> Sockets<'p> {
+    fn new(
+        running: &'p Plan,
+        former: &BTreeMap<SocketKey, &'p ListenerPlan>,
+        merged: &Plan,
+    ) -> Sockets<'p> {
+        let is_other = |id: ListenerId| {
+            let (before, after) = (running.listeners.get(&id), merged.listeners.get(&id));
+            before
+                .zip(after)
+                .is_none_or(|(before, after)| !before.keys().eq(after.keys()))
+        };
+        let mut before = HashMap::new();
+        for (id, listener) in running.listeners() {
+            if is_other(id) {
+                let of_it = (Some(id), listener.name.as_str());
+                before.extend(listener.keys().map(|key| (key, of_it)));
+            }
+        }
+        for (key, listener) in former {
+            before.insert(*key, (None, listener.name.as_str()));
+        }
+        let wanted = merged.listeners();
+        let wanted = wanted.filter(|(id, _)| is_other(*id));
+        Sockets {
+            before,
+            wanted: wanted.flat_map(|(_, one)| one.keys()).collect(),
+        }
+    }
+
+    /// The addresses of a listener that the merged plan has no more.
+    fn left_of(&self, before: &ListenerPlan) -> Vec<String> {
+        let left = before.sockets.iter();
+        let left = left.filter(|socket| !self.wanted.contains(&socket.key));
+        left.map(|socket| socket.endpoint.to_string()).collect()
+    }
 }
 
 /// So many are named one by one.

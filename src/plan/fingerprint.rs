@@ -18,8 +18,8 @@ pub struct Fingerprints {
 impl Fingerprints {
     /// Of a whole plan. Takes its time: where there is none, use [`of_listener`] and [`of_worker`].
     pub fn of(plan: &Plan) -> Fingerprints {
-        let listeners = plan.live_listeners().map(|(_, one)| one);
-        let workers = plan.live_workers().map(|(_, one)| one);
+        let listeners = plan.listeners.values();
+        let workers = plan.workers.values();
         Fingerprints {
             listeners: listeners
                 .map(|one| (one.name.clone(), of_listener(one)))

@@ -1,129 +1,176 @@
 //! The running plan × the wanted plan → the plan to run from now on.
 //!
-//! Everything else in listend knows listeners and workers by number, so a reload must not give the
-//! number of one to another while anybody still means the former. What keeps its name keeps its
-//! number; what is new gets a number that nobody has; what is gone leaves its place empty.
+//! Everything else in listend knows listeners, workers and sockets by their ids, and no id is ever used
+//! twice: what keeps its name keeps its id, what is bound to the same address keeps its key, whichever
+//! listener it belongs to, and what is new gets an id that nobody had before.
 
 use super::changes::Changes;
-use super::model::{ListenerId, Plan, WorkerId};
-use std::collections::{BTreeSet, HashMap};
-
-/// The numbers of removed listeners and workers that nobody means any more: nothing of them runs, is
-/// bound or waits. Numbers that were not removed before are ignored.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Free {
-    /// Of listeners.
-    pub listeners: BTreeSet<ListenerId>,
-    /// Of workers.
-    pub workers: BTreeSet<WorkerId>,
-}
+use super::model::{Ids, ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId};
+use crate::config::{Endpoint, UnixName};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What a reload comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Merge {
-    /// The wanted plan in the numbers of the running one.
+    /// The wanted plan in the ids of the running one.
     pub plan: Plan,
     /// What is different in it.
     pub changes: Changes,
 }
 
-/// Gives a plan that was just resolved the numbers of the one that runs, and says what is different.
+/// Gives a plan that was just resolved the ids of the one that runs, and says what is different.
 ///
-/// A listener or worker with a name that runs keeps its number. Others take those that are free,
-/// from the lowest, and then those behind the last.
-pub fn merge(running: &Plan, wanted: Plan, free: &Free) -> Merge {
-    let listeners = numbers(
-        running.live_listeners().map(|(id, one)| (id.0, &*one.name)),
-        running.removed_listeners.intersection(&free.listeners),
-        running.listeners.len(),
-        wanted.listeners.iter().map(|one| &*one.name),
-    );
-    let workers = numbers(
-        running.live_workers().map(|(id, one)| (id.0, &*one.name)),
-        running.removed_workers.intersection(&free.workers),
-        running.workers.len(),
-        wanted.workers.iter().map(|one| &*one.name),
-    );
-    let renumbered = |id: ListenerId| {
-        let number = listeners.get(id.0 as usize).copied();
-        ListenerId(number.unwrap_or(id.0))
-    };
-    let metrics = wanted.metrics.map(renumbered);
-    let mut wanted_workers = wanted.workers;
-    for worker in &mut wanted_workers {
-        for id in &mut worker.listeners {
-            *id = renumbered(*id);
-        }
+/// `former` are sockets that the running plan has no more and that are held, each with the listener
+/// that it belonged to, as it was, with this socket alone: what is wanted may be among them.
+pub fn merge(running: &Plan, former: &BTreeMap<SocketKey, &ListenerPlan>, wanted: Plan) -> Merge {
+    let mut ids = next_ids(running, former);
+    let mut renumbered = HashMap::new();
+    let known: HashMap<&str, ListenerId> = running
+        .listeners()
+        .map(|(id, one)| (&*one.name, id))
+        .collect();
+    let mut listeners = BTreeMap::new();
+    for (before, listener) in wanted.listeners {
+        let id = known.get(&*listener.name).copied();
+        let id = id.unwrap_or_else(|| ListenerId(next(&mut ids.listener)));
+        renumbered.insert(before, id);
+        listeners.insert(id, listener);
     }
-    let (listeners, removed_listeners) = placed(&running.listeners, &listeners, wanted.listeners);
-    let (mut workers, removed_workers) = placed(&running.workers, &workers, wanted_workers);
-    let removed_listeners: BTreeSet<_> = removed_listeners.into_iter().map(ListenerId).collect();
-    let removed_workers: BTreeSet<_> = removed_workers.into_iter().map(WorkerId).collect();
-    let taken = running.removed_listeners.difference(&removed_listeners);
-    let taken: BTreeSet<ListenerId> = taken.copied().collect();
-    if !taken.is_empty() {
-        // A worker that is no more must not seem to have the listener that took the number.
-        for id in &removed_workers {
-            let worker = &mut workers[id.0 as usize];
-            worker.listeners.retain(|id| !taken.contains(id));
+    give_keys(running, former, &mut listeners, &mut ids);
+    let known: HashMap<&str, WorkerId> = running
+        .workers()
+        .map(|(id, one)| (&*one.name, id))
+        .collect();
+    let mut workers = BTreeMap::new();
+    for mut worker in wanted.workers.into_values() {
+        let id = known.get(&*worker.name).copied();
+        let id = id.unwrap_or_else(|| WorkerId(next(&mut ids.worker)));
+        // Just resolved, and nobody else has it.
+        for listener in &mut Arc::make_mut(&mut worker).listeners {
+            *listener = renumbered.get(listener).copied().unwrap_or(*listener);
         }
+        workers.insert(id, worker);
     }
+    let metrics = wanted.metrics;
     let plan = Plan {
         listeners,
         workers,
-        metrics,
-        removed_listeners,
-        removed_workers,
+        metrics: metrics.and_then(|id| renumbered.get(&id).copied()),
+        ids,
     };
-    let changes = Changes::between(running, &plan);
+    let changes = Changes::between(running, former, &plan);
     Merge { plan, changes }
 }
 
-/// The number of each wanted name.
-fn numbers<'n, I: Copy + Into<u32> + 'n>(
-    running: impl Iterator<Item = (u32, &'n str)>,
-    free: impl Iterator<Item = &'n I>,
-    count: usize,
-    wanted: impl Iterator<Item = &'n str>,
-) -> Vec<u32> {
-    let mut known: HashMap<&str, u32> = running.map(|(number, name)| (name, number)).collect();
-    // A plan comes from YAML text that fits into memory; it has fewer than 2³² of anything.
-    let behind = u32::try_from(count).unwrap_or(u32::MAX)..;
-    let mut unused = free.map(|id| (*id).into()).chain(behind);
-    let mut number = |name| known.remove(name).or_else(|| unused.next());
-    // There is always another number behind the last.
-    wanted
-        .map(|name| number(name).unwrap_or(u32::MAX))
-        .collect()
+fn next(id: &mut u32) -> u32 {
+    let given = *id;
+    // After 2³² of anything in the life of one daemon.
+    *id = id.saturating_add(1);
+    given
 }
 
-/// Everything in its place, and the places in which something was that is wanted no more.
-fn placed<T: Clone>(running: &[T], numbers: &[u32], wanted: Vec<T>) -> (Vec<T>, Vec<u32>) {
-    let end = numbers.iter().map(|number| *number as usize + 1).max();
-    let mut places: Vec<Option<T>> = Vec::new();
-    places.resize_with(running.len().max(end.unwrap_or(0)), || None);
-    for (number, one) in numbers.iter().zip(wanted) {
-        places[*number as usize] = Some(one);
-    }
-    let mut removed = Vec::new();
-    let whole = (0..).zip(places).filter_map(|(number, place)| {
-        place.or_else(|| {
-            removed.push(number);
-            // Numbers behind the running ones are given out without gaps.
-            running.get(number as usize).cloned()
-        })
-    });
-    (whole.collect(), removed)
-}
-
-impl From<ListenerId> for u32 {
-    fn from(id: ListenerId) -> u32 {
-        id.0
+/// A plan that was just resolved has given out what it has itself.
+fn next_ids(running: &Plan, former: &BTreeMap<SocketKey, &ListenerPlan>) -> Ids {
+    let after = |last: Option<u32>| last.map_or(0, |last| last.saturating_add(1));
+    let listener = running.listeners.keys().next_back().map(|id| id.0);
+    let worker = running.workers.keys().next_back().map(|id| id.0);
+    let keys = running.listeners.values().flat_map(ListenerPlan::keys);
+    let socket = keys.chain(former.keys().copied()).max().map(|key| key.0);
+    Ids {
+        listener: running.ids.listener.max(after(listener)),
+        worker: running.ids.worker.max(after(worker)),
+        socket: running.ids.socket.max(after(socket)),
     }
 }
 
-impl From<WorkerId> for u32 {
-    fn from(id: WorkerId) -> u32 {
-        id.0
+/// What a socket is bound to: where two of the running and the wanted plan have it in common, they are
+/// one and the same. That this machine may lack it (`optional`) is no part of it.
+type Address = (Option<PathBuf>, Endpoint);
+
+fn address(listener: &ListenerPlan, socket: &SocketPlan) -> Address {
+    let mut endpoint = socket.endpoint.clone();
+    if let Endpoint::Inet { optional, .. } = &mut endpoint {
+        *optional = false;
     }
+    let namespace = listener.network_namespace.clone();
+    (namespace.filter(|_| is_in_namespace(&endpoint)), endpoint)
+}
+
+/// Whether it can be there once in each network namespace. A path or a message queue is the same in
+/// all of them.
+fn is_in_namespace(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Inet { .. } | Endpoint::Netlink { .. } => true,
+        Endpoint::Unix { name, .. } => matches!(name, UnixName::Abstract(_)),
+        Endpoint::Fifo { .. }
+        | Endpoint::MessageQueue { .. }
+        | Endpoint::Special { .. }
+        | Endpoint::Vsock { .. } => false,
+    }
+}
+
+/// First each listener finds its own sockets again, then those of others that are left, at last those
+/// that only former definitions have.
+fn give_keys(
+    running: &Plan,
+    former: &BTreeMap<SocketKey, &ListenerPlan>,
+    wanted: &mut BTreeMap<ListenerId, ListenerPlan>,
+    ids: &mut Ids,
+) {
+    let mut settled = HashSet::new();
+    for (id, after) in wanted.iter_mut() {
+        let before = running.listeners.get(id);
+        if let Some(before) = before.filter(|before| has_same_sockets(before, after)) {
+            let keys = before.keys();
+            keys.zip(&mut after.sockets)
+                .for_each(|(key, socket)| socket.key = key);
+            settled.insert(*id);
+        }
+    }
+    let mut left: HashMap<Address, VecDeque<(Option<ListenerId>, SocketKey)>> = HashMap::new();
+    let of_plan = running.listeners().filter(|(id, _)| !settled.contains(id));
+    let of_plan = of_plan.map(|(id, listener)| (Some(id), listener));
+    let of_former = former.values().map(|listener| (None, *listener));
+    for (id, listener) in of_plan.chain(of_former) {
+        for socket in &listener.sockets {
+            let places = left.entry(address(listener, socket)).or_default();
+            places.push_back((id, socket.key));
+        }
+    }
+    let mut given: HashSet<(ListenerId, usize)> = HashSet::new();
+    for only_own in [true, false] {
+        for (id, after) in wanted.iter_mut().filter(|(id, _)| !settled.contains(id)) {
+            for index in 0..after.sockets.len() {
+                if given.contains(&(*id, index)) {
+                    continue;
+                }
+                let Some(places) = left.get_mut(&address(after, &after.sockets[index])) else {
+                    continue;
+                };
+                let is_meant = |of: &Option<ListenerId>| !only_own || *of == Some(*id);
+                if let Some(at) = places.iter().position(|(of, _)| is_meant(of))
+                    && let Some((_, key)) = places.remove(at)
+                {
+                    after.sockets[index].key = key;
+                    given.insert((*id, index));
+                }
+            }
+        }
+    }
+    for (id, after) in wanted.iter_mut().filter(|(id, _)| !settled.contains(id)) {
+        for (index, socket) in after.sockets.iter_mut().enumerate() {
+            if !given.contains(&(*id, index)) {
+                socket.key = SocketKey(next(&mut ids.socket));
+            }
+        }
+    }
+}
+
+fn has_same_sockets(before: &ListenerPlan, after: &ListenerPlan) -> bool {
+    let same = |(one, other): (&SocketPlan, &SocketPlan)| one.endpoint == other.endpoint;
+    before.network_namespace == after.network_namespace
+        && before.sockets.len() == after.sockets.len()
+        && before.sockets.iter().zip(&after.sockets).all(same)
 }

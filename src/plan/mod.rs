@@ -14,11 +14,9 @@ mod resolve;
 mod values;
 mod worker_diff;
 
-pub use changes::{
-    Changes, ListenerChange, OptionChange, Origin, SocketAt, WorkerChange, option_changes,
-};
+pub use changes::{Changes, ListenerChange, OptionChange, WorkerChange, option_changes};
 pub use line::{Line, Tense, Verb};
-pub use merge::{Free, Merge, merge};
+pub use merge::{Merge, merge};
 pub use model::*;
 pub use parcel::Parcel;
 pub use resolve::resolve;

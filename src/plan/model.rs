@@ -10,53 +10,121 @@ use crate::launch_spec::LaunchSpec;
 use crate::report::Place;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Index into [`Plan::listeners`].
+/// Names a listener. Of the plans that follow each other in one daemon none gives the id of a listener
+/// to another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ListenerId(pub u32);
 
-/// Index into [`Plan::workers`].
+/// Names a worker, as [`ListenerId`] does a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId(pub u32);
+
+/// Names a socket of a listener, bound or not: the same address of the same listener keeps its key, and
+/// no other socket ever gets it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketKey(pub u32);
+
+/// The ids that have been given out: each number is the next one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub(super) listener: u32,
+    pub(super) worker: u32,
+    pub(super) socket: u32,
+}
 
 /// Everything to bind and to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// In the order of the configuration; [`ListenerId`] counts them.
-    pub listeners: Vec<ListenerPlan>,
-    /// In the order of the configuration; [`WorkerId`] counts them.
-    pub workers: Vec<WorkerPlan>,
+    /// Of a plan that was just resolved, in the order of the configuration.
+    #[serde(with = "as_list")]
+    pub listeners: BTreeMap<ListenerId, ListenerPlan>,
+    /// The same.
+    #[serde(with = "as_list")]
+    pub workers: BTreeMap<WorkerId, Arc<WorkerPlan>>,
     /// The listener that no worker takes, because metrics are served there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<ListenerId>,
-    /// Numbers without a listener: it was there once, and a reload took it away. What it was stays
-    /// in [`Plan::listeners`], for the messages about sockets that are still being drained.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub removed_listeners: BTreeSet<ListenerId>,
-    /// The same of workers, whose last instances may still be on their way out.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub removed_workers: BTreeSet<WorkerId>,
+    #[serde(skip)]
+    pub(super) ids: Ids,
+}
+
+/// In JSON and YAML a plan that was just resolved has lists: its ids count their elements.
+mod as_list {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::collections::BTreeMap;
+
+    pub(super) fn serialize<K, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map.values())
+    }
+
+    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: From<u32> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        let list: Vec<V> = Vec::deserialize(deserializer)?;
+        Ok((0..).map(K::from).zip(list).collect())
+    }
+}
+
+impl From<u32> for ListenerId {
+    fn from(number: u32) -> ListenerId {
+        ListenerId(number)
+    }
+}
+
+impl From<u32> for WorkerId {
+    fn from(number: u32) -> WorkerId {
+        WorkerId(number)
+    }
 }
 
 impl Plan {
-    /// The listeners that there are, without those that a reload took away.
-    pub fn live_listeners(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> + Clone {
-        let all = (0..).map(ListenerId).zip(&self.listeners);
-        all.filter(|(id, _)| !self.removed_listeners.contains(id))
+    /// A plan of these, with ids from 0 on.
+    pub fn new(
+        listeners: impl IntoIterator<Item = ListenerPlan>,
+        workers: impl IntoIterator<Item = WorkerPlan>,
+    ) -> Plan {
+        let workers = workers.into_iter().map(Arc::new);
+        let mut plan = Plan {
+            listeners: (0..).map(ListenerId).zip(listeners).collect(),
+            workers: (0..).map(WorkerId).zip(workers).collect(),
+            ..Plan::default()
+        };
+        plan.number_sockets();
+        plan
     }
 
-    /// The workers that there are, without those that a reload took away.
-    pub fn live_workers(&self) -> impl Iterator<Item = (WorkerId, &WorkerPlan)> + Clone {
-        let all = (0..).map(WorkerId).zip(&self.workers);
-        all.filter(|(id, _)| !self.removed_workers.contains(id))
+    /// Gives keys to the sockets of a plan that was just made.
+    pub(super) fn number_sockets(&mut self) {
+        let sockets = self.listeners.values_mut().flat_map(|one| &mut one.sockets);
+        for (key, socket) in (0..).map(SocketKey).zip(sockets) {
+            socket.key = key;
+        }
+    }
+
+    /// Every listener with its id.
+    pub fn listeners(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> + Clone {
+        self.listeners.iter().map(|(id, listener)| (*id, listener))
+    }
+
+    /// Every worker with its id.
+    pub fn workers(&self) -> impl Iterator<Item = (WorkerId, &WorkerPlan)> + Clone {
+        self.workers.iter().map(|(id, worker)| (*id, &**worker))
     }
 
     /// The listener with this id. Ids come from the same plan, so they always resolve.
     pub fn listener(&self, id: ListenerId) -> &ListenerPlan {
-        &self.listeners[id.0 as usize]
+        &self.listeners[&id]
     }
 
     /// The listeners of a worker that its templates name: what has to be known of them to fill those
@@ -82,7 +150,7 @@ impl Plan {
 
     /// The worker with this id. Ids come from the same plan, so they always resolve.
     pub fn worker(&self, id: WorkerId) -> &WorkerPlan {
-        &self.workers[id.0 as usize]
+        &self.workers[&id]
     }
 }
 
@@ -137,6 +205,16 @@ impl ListenerPlan {
         }
     }
 
+    /// The keys of its sockets, in order.
+    pub fn keys(&self) -> impl Iterator<Item = SocketKey> + '_ {
+        self.sockets.iter().map(|socket| socket.key)
+    }
+
+    /// Which of its sockets that is, from 0.
+    pub fn position(&self, key: SocketKey) -> Option<usize> {
+        self.keys().position(|one| one == key)
+    }
+
     /// Where a key was written, if it was.
     pub fn place_of(&self, key: &str) -> Option<Place> {
         let mut places = self.places.iter();
@@ -149,6 +227,9 @@ impl ListenerPlan {
 /// One socket to bind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketPlan {
+    /// Its key; no part of what a configuration says.
+    #[serde(skip)]
+    pub key: SocketKey,
     /// What to bind it to.
     pub endpoint: Endpoint,
     /// Where the address was written.
@@ -174,7 +255,7 @@ pub struct Access {
 }
 
 /// One worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerPlan {
     /// Its name.
     pub name: String,

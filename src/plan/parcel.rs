@@ -8,6 +8,7 @@ use super::model::{ListenerPlan, Plan};
 use crate::report::{Excerpts, FileId, Place, Sources};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// A plan, and all that it takes to show where something in it was written.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ impl Parcel {
             keys.map(|(key, _)| key.clone()).collect()
         };
         Parcel {
-            keys: plan.listeners.iter().map(keys).collect(),
+            keys: plan.listeners.values().map(keys).collect(),
             places: places.clone().map(parts).collect(),
             sources: sources.excerpts(places),
             plan,
@@ -38,20 +39,22 @@ impl Parcel {
 
     /// The plan with its places, and what they point into.
     pub fn unpack(mut self) -> (Plan, Sources) {
-        for (listener, keys) in self.plan.listeners.iter_mut().zip(self.keys) {
+        self.plan.number_sockets();
+        for (listener, keys) in self.plan.listeners.values_mut().zip(self.keys) {
             let keys = keys.into_iter();
             listener.places = keys.map(|key| (key, Place::default())).collect();
         }
         let mut from = self.places.into_iter().map(whole);
-        let listeners = self.plan.listeners.iter_mut();
+        let listeners = self.plan.listeners.values_mut();
         let sockets = listeners.flat_map(|listener| &mut listener.sockets);
         for (socket, place) in sockets.zip(&mut from) {
             socket.place = place;
         }
-        for (worker, place) in self.plan.workers.iter_mut().zip(&mut from) {
-            worker.place = place;
+        for (worker, place) in self.plan.workers.values_mut().zip(&mut from) {
+            // Just read, and nobody else has it.
+            Arc::make_mut(worker).place = place;
         }
-        let listeners = self.plan.listeners.iter_mut();
+        let listeners = self.plan.listeners.values_mut();
         for (key, place) in listeners.flat_map(|one| &mut one.places).zip(&mut from) {
             key.1 = place;
         }
@@ -60,9 +63,15 @@ impl Parcel {
 }
 
 fn places(plan: &Plan) -> impl Iterator<Item = &Place> + Clone {
-    let sockets = plan.listeners.iter().flat_map(|listener| &listener.sockets);
-    let workers = plan.workers.iter().map(|worker| &worker.place);
-    let keys = plan.listeners.iter().flat_map(|listener| &listener.places);
+    let sockets = plan
+        .listeners
+        .values()
+        .flat_map(|listener| &listener.sockets);
+    let workers = plan.workers.values().map(|worker| &worker.place);
+    let keys = plan
+        .listeners
+        .values()
+        .flat_map(|listener| &listener.places);
     sockets
         .map(|socket| &socket.place)
         .chain(workers)

@@ -3,7 +3,7 @@
 use super::environment_file;
 use super::model::{
     Access, Activation, HookTimes, Lifecycle, ListenerId, ListenerPlan, Plan, ReloadBy,
-    RuntimeDirectory, SocketPlan, WorkerPlan,
+    RuntimeDirectory, SocketKey, SocketPlan, WorkerPlan,
 };
 use crate::config::{self, Config, Hook, Hooks, Located, NotifyAccess, Output, Ready, Template};
 use crate::handoff::belongs_to_a_handoff;
@@ -40,22 +40,17 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
         listeners.push(resolver.listener(listener));
         ListenerId(listeners.len() as u32 - 1)
     });
-    // Collecting in place keeps the room of the larger elements.
-    listeners.shrink_to_fit();
     let ids: HashMap<&str, ListenerId> = listeners
         .iter()
         .zip((0..).map(ListenerId))
         .map(|(listener, id)| (listener.name.as_str(), id))
         .collect();
-    let workers = workers
-        .iter()
-        .map(|worker| resolver.worker(worker, &listeners, &ids))
-        .collect();
+    let workers = workers.iter();
+    let workers = workers.map(|worker| resolver.worker(worker, &listeners, &ids));
+    let workers: Vec<WorkerPlan> = workers.collect();
     let plan = Plan {
-        listeners,
-        workers,
         metrics,
-        ..Plan::default()
+        ..Plan::new(listeners, workers)
     };
     (plan, resolver.report)
 }
@@ -84,7 +79,11 @@ impl Resolver<'_> {
             .flat_map(|address| {
                 let place = address.place;
                 let endpoints = address.value.endpoints.into_iter();
-                endpoints.map(move |endpoint| SocketPlan { endpoint, place })
+                endpoints.map(move |endpoint| SocketPlan {
+                    key: SocketKey::default(),
+                    endpoint,
+                    place,
+                })
             })
             .collect();
         let mut places: Vec<(Cow<'static, str>, Place)> = listener

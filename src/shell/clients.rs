@@ -1,17 +1,16 @@
 //! Clients that listend itself has to do with: those it watches for, and those it accepts.
 
-use super::token::SocketId;
 use super::turn::Shell;
 use super::words;
 use crate::connection::Ends;
 use crate::core::{ConnectionId, Input, NotAccepted, Waiting};
-use crate::listener::{self, Bound, BoundSocket, Waiters};
-use crate::plan::{Activation, ListenerId, Plan, WorkerId, WorkerPlan};
+use crate::listener::{self, BoundSocket, SocketTable, Waiters};
+use crate::plan::{Activation, ListenerId, Plan, SocketKey, WorkerId, WorkerPlan};
 use crate::sys::{self, SharedFd, Tell};
 use crate::worker::Served;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::EpollFlags;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -136,14 +135,15 @@ pub(super) enum Role {
     },
 }
 
-/// The role of every listener, by the activation of those who take it.
-pub(super) fn roles(plan: &Plan) -> Vec<Role> {
-    let mut roles = vec![Role::Held; plan.listeners.len()];
+/// The role of every listener to whose clients listend has something to do, by the activation of the
+/// workers that take it.
+pub(super) fn roles(plan: &Plan) -> BTreeMap<ListenerId, Role> {
+    let mut roles = BTreeMap::new();
     if let Some(metrics) = plan.metrics {
         // Taken here, too, though for no worker.
-        roles[metrics.0 as usize] = Role::Accepted { nonblocking: true };
+        roles.insert(metrics, Role::Accepted { nonblocking: true });
     }
-    for (_, worker) in plan.live_workers() {
+    for (_, worker) in plan.workers() {
         let role = match worker.lifecycle.activation {
             Activation::Eager => continue,
             Activation::OnDemand { .. } => Role::Watched,
@@ -151,9 +151,7 @@ pub(super) fn roles(plan: &Plan) -> Vec<Role> {
                 nonblocking: worker.lifecycle.nonblocking,
             },
         };
-        for listener in &worker.listeners {
-            roles[listener.0 as usize] = role;
-        }
+        roles.extend(worker.listeners.iter().map(|listener| (*listener, role)));
     }
     roles
 }
@@ -161,7 +159,7 @@ pub(super) fn roles(plan: &Plan) -> Vec<Role> {
 /// The listeners that the templates of each worker name whose connections are accepted here.
 pub(super) fn named(plan: &Plan) -> HashMap<WorkerId, Vec<ListenerId>> {
     let accepting = plan
-        .live_workers()
+        .workers()
         .filter(|(_, worker)| is_per_connection(worker));
     accepting
         .map(|(id, worker)| (id, plan.named_listeners(worker)))
@@ -174,8 +172,7 @@ fn is_per_connection(worker: &WorkerPlan) -> bool {
 
 /// Whether connections are accepted here.
 pub(super) fn accepts(plan: &Plan) -> bool {
-    plan.live_workers()
-        .any(|(_, worker)| is_per_connection(worker))
+    plan.workers().any(|(_, worker)| is_per_connection(worker))
 }
 
 /// So many sockets are no burden to a child that copies them.
@@ -186,23 +183,15 @@ const HIGH: RawFd = 2048;
 /// Moves the sockets out of the way, if they are so many that they would slow down each launch:
 /// clone(2) copies every descriptor, and exec closes every copy, unless they can be left out as a
 /// range. Answers where that range begins.
-pub(super) fn make_room(bound: &mut Bound) -> Option<RawFd> {
-    let sockets = || {
-        bound
-            .listeners
-            .iter()
-            .flat_map(|listener| &listener.sockets)
-    };
-    if sockets().count() <= FEW_SOCKETS || !sys::can_unshare_descriptors() {
+pub(super) fn make_room(sockets: &mut SocketTable) -> Option<RawFd> {
+    if sockets.iter().count() <= FEW_SOCKETS || !sys::can_unshare_descriptors() {
         return None;
     }
-    for listener in &mut bound.listeners {
-        for socket in &mut listener.sockets {
-            match fcntl(&socket.fd, FcntlArg::F_DUPFD_CLOEXEC(HIGH)) {
-                Ok(number) => socket.fd = sys::take_descriptor(number).ok()?.into(),
-                // Not as many are allowed. It works with them where they are, but slowly.
-                Err(_) => return None,
-            }
+    for socket in sockets.iter_mut() {
+        match fcntl(&socket.fd, FcntlArg::F_DUPFD_CLOEXEC(HIGH)) {
+            Ok(number) => socket.fd = sys::take_descriptor(number).ok()?.into(),
+            // Not as many are allowed. It works with them where they are, but slowly.
+            Err(_) => return None,
         }
     }
     Some(HIGH)
@@ -210,45 +199,44 @@ pub(super) fn make_room(bound: &mut Bound) -> Option<RawFd> {
 
 impl Shell {
     /// Something happened at a socket: a client came, or the socket went.
-    pub(super) fn socket_event(&mut self, (listener, socket): SocketId, flags: EpollFlags) {
+    pub(super) fn socket_event(&mut self, key: SocketKey, flags: EpollFlags) {
         let ended = EpollFlags::EPOLLHUP
             | EpollFlags::EPOLLRDHUP
             | EpollFlags::EPOLLERR
             | EpollFlags::EPOLLOUT;
         let is_error_alone = flags == EpollFlags::EPOLLERR;
-        let held = self.held((listener, socket));
-        if held.is_some_and(|held| held.endpoint.accepts()) && flags.intersects(ended) {
-            self.look_at(listener, socket);
+        let Some(held) = self.sockets.get(key) else {
+            return;
+        };
+        let listener = held.listener;
+        if held.endpoint.accepts() && flags.intersects(ended) {
+            self.look_at(key);
         } else if self.plan.metrics == Some(listener) {
-            self.take_scraper(listener, socket);
-        } else if is_error_alone && held.is_some_and(listener::forget_errors) {
+            self.take_scraper(key);
+        } else if is_error_alone && listener::forget_errors(held) {
             log::debug!("forgot an error that a worker has left to a socket");
         } else if !flags.contains(EpollFlags::EPOLLIN) {
             // Comes once from what is not watched for clients now.
             log::debug!("{flags:?} at a socket that nobody waits at");
         } else {
+            let socket = key.0;
             self.feed(Input::ClientWaits { listener, socket });
         }
     }
 
-    pub(super) fn held(&self, (listener, socket): SocketId) -> Option<&BoundSocket> {
-        let sockets = self.bound.as_ref()?.sockets(listener);
-        sockets.get(socket as usize)
-    }
-
-    pub(super) fn watch_clients(&mut self, id: SocketId, wanted: bool) {
-        let bound = self.bound.as_ref();
-        let held = bound.and_then(|bound| bound.sockets(id.0).get(id.1 as usize));
-        if let Some(held) = held {
-            self.watch.clients(&self.epoll, id, held, wanted);
+    pub(super) fn watch_clients(&mut self, key: SocketKey, wanted: bool) {
+        if let Some(held) = self.sockets.get(key) {
+            self.watch.clients(&self.epoll, held, wanted);
         }
     }
 
-    pub(super) fn accept(&mut self, id: SocketId, connection: ConnectionId) {
-        let nonblocking = self.watch.role(id.0) == Role::Accepted { nonblocking: true };
-        self.prepare_to_accept(id);
-        let accepted = match self.held(id) {
-            Some(held) => listener::accept(held, nonblocking),
+    pub(super) fn accept(&mut self, key: SocketKey, connection: ConnectionId) {
+        self.prepare_to_accept(key);
+        let accepted = match self.sockets.get(key) {
+            Some(held) => {
+                let role = self.watch.role(held.listener);
+                listener::accept(held, role == Role::Accepted { nonblocking: true })
+            }
             None => Err(listener::NotAccepted::Gone),
         };
         let input = match accepted {
@@ -274,11 +262,9 @@ impl Shell {
     }
 
     pub(super) fn look_for_clients(&mut self, worker: WorkerId) {
-        let listeners = self.plan.worker(worker).listeners.iter();
-        let sockets = listeners.flat_map(|listener| {
-            let bound = self.bound.iter();
-            bound.flat_map(|bound| bound.sockets(*listener))
-        });
+        let listeners = self.definitions.worker(worker).listeners.iter();
+        let listeners = listeners.filter_map(|id| self.plan.listeners.get(id));
+        let sockets = listeners.flat_map(|listener| self.sockets.of(listener));
         let sockets: Vec<&BoundSocket> = sockets.collect();
         let now = listener::waiters(&sockets);
         let before = self.clients.waiters.get(&worker);

@@ -128,9 +128,9 @@ impl Folders {
 
 fn is_at_rest(core: &Core, plan: &Plan, worker: WorkerId) -> bool {
     // The process of each connection would make it again.
-    let lifecycle = &plan.worker(worker).lifecycle;
-    let removed = plan.removed_workers.contains(&worker);
-    if matches!(lifecycle.activation, Activation::PerConnection(_)) && !removed {
+    let wanted = plan.workers.get(&worker);
+    let activation = wanted.map(|worker| &worker.lifecycle.activation);
+    if matches!(activation, Some(Activation::PerConnection(_))) {
         return false;
     }
     let mut states = core.instances_of(worker);

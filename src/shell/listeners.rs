@@ -8,7 +8,7 @@ use super::words;
 use crate::config::{Endpoint, Presence, UnixName};
 use crate::core::{Input, Missing, Repaired};
 use crate::listener::{self, BindError, BoundSocket, Damage, Repair};
-use crate::plan::{ListenerId, WorkerId};
+use crate::plan::{ListenerId, SocketKey, WorkerId};
 use crate::sys;
 use nix::libc;
 use std::rc::Rc;
@@ -22,12 +22,9 @@ const REPAIRS: u32 = 3;
 impl Shell {
     /// Watches every listener, and tells the core which are missing.
     pub(super) fn begin_watching(&mut self, missing: &[BindError]) {
-        if let Some(bound) = &self.bound {
-            self.watch.everything(&self.epoll, bound);
-        }
+        self.watch.everything(&self.epoll, &self.sockets);
         self.watch_files_of(Owner::Control);
-        let listeners = (0..).map(ListenerId).zip(&self.plan.listeners);
-        for listener in listeners.map(|(id, _)| id).collect::<Vec<_>>() {
+        for listener in self.plan.listeners.keys().copied().collect::<Vec<_>>() {
             self.look_at_paths_of(listener);
         }
         for (listener, why) in missing_listeners(missing) {
@@ -36,9 +33,8 @@ impl Shell {
     }
 
     pub(super) fn bind(&mut self, listener: ListenerId) {
-        let Some(bound) = &mut self.bound else { return };
         sys::close_apart_within(CLOSING);
-        let (errors, _notes) = listener::bind_missing(&self.plan, listener, bound);
+        let (errors, _notes) = listener::bind_missing(&self.plan, listener, &mut self.sockets);
         let missing = missing_listeners(&errors);
         if let Some((listener, why)) = missing.first().copied() {
             // An address that is still not there is no news; why it is waited for was said.
@@ -49,29 +45,25 @@ impl Shell {
             self.feed(Input::ListenerMissing { listener, why });
             return;
         }
-        let name = &self.plan.listener(listener).name;
-        for (index, socket) in (0..).zip(bound.sockets(listener)) {
-            log::info!("listener {name}: listening on {}", socket.address);
-            self.watch.socket(&self.epoll, (listener, index), socket);
+        let plan = self.plan.listener(listener);
+        for socket in self.sockets.of(plan) {
+            log::info!("listener {}: listening on {}", plan.name, socket.address);
+            self.watch.socket(&self.epoll, socket);
         }
         self.feed(Input::ListenerBound { listener });
         self.look_at_paths_of(listener);
     }
 
-    pub(super) fn repair(&mut self, listener: ListenerId, socket: u32) {
-        let Some(bound) = &mut self.bound else { return };
-        let index = socket as usize;
-        let Some(planned) = bound.sockets(listener).get(index).map(|held| held.planned) else {
-            return;
-        };
-        let outcome = listener::repair(&self.plan, bound, listener, planned);
+    pub(super) fn repair(&mut self, listener: ListenerId, key: SocketKey) {
+        let outcome = listener::repair(&self.plan, &mut self.sockets, key);
         // What cannot be repaired here, such as an adopted unix socket, is not watched again: its
         // event would come for ever.
-        let held = bound.sockets(listener).get(index);
+        let held = self.sockets.get(key);
         let whole = held.filter(|held| listener::inspect(held).is_none());
         if let Some(held) = whole {
-            self.watch.socket(&self.epoll, (listener, socket), held);
+            self.watch.socket(&self.epoll, held);
         }
+        let socket = key.0;
         let is_whole = whole.is_some();
         let input = match outcome {
             // Whatever was done, it takes no clients.
@@ -103,11 +95,10 @@ impl Shell {
 
     /// Looks at what may have been removed between bind(2) and the beginning of the watch.
     fn look_at_paths_of(&mut self, listener: ListenerId) {
-        let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
-        let has_path = |(index, held): (u32, &BoundSocket)| held.identity.map(|_| index);
-        let with_path: Vec<u32> = (0..).zip(sockets).filter_map(has_path).collect();
-        for socket in with_path {
-            self.look_at(listener, socket);
+        let sockets = self.sockets.of(self.plan.listener(listener));
+        let with_path = sockets.filter(|held| held.identity.is_some());
+        for key in with_path.map(|held| held.key).collect::<Vec<_>>() {
+            self.look_at(key);
         }
     }
 
@@ -125,23 +116,20 @@ impl Shell {
 
     /// Looks at all sockets of a worker.
     pub(super) fn look_at_all_of(&mut self, worker: WorkerId) {
-        for listener in self.plan.worker(worker).listeners.clone() {
-            let sockets = self
-                .bound
-                .as_ref()
-                .map_or(0, |bound| bound.sockets(listener).len());
-            for (socket, _) in (0..).zip(0..sockets) {
-                self.look_at(listener, socket);
-            }
+        let listeners = self.definitions.worker(worker).listeners.iter();
+        let listeners = listeners.filter_map(|id| self.plan.listeners.get(id));
+        let sockets = listeners.flat_map(|listener| self.sockets.of(listener));
+        for key in sockets.map(|held| held.key).collect::<Vec<_>>() {
+            self.look_at(key);
         }
     }
 
-    /// Looks whether a socket still does what it is for.
-    pub(super) fn look_at(&mut self, listener: ListenerId, socket: u32) {
-        let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
-        let Some(held) = sockets.into_iter().nth(socket as usize) else {
+    /// Looks whether a socket of the plan still does what it is for.
+    pub(super) fn look_at(&mut self, key: SocketKey) {
+        let Some(held) = self.sockets.get(key) else {
             return;
         };
+        let listener = held.listener;
         if let Some(damage) = listener::inspect(held) {
             // Until it is repaired its event would come for ever.
             self.watch.not(&self.epoll, held);
@@ -150,7 +138,8 @@ impl Shell {
             let anybody = damage != Damage::ShutDown;
             let by = self.suspects(listener, anybody);
             let words = format!("{} was {what} by {by}", held.address);
-            self.damages.insert((listener, socket), words);
+            self.damages.insert(key, words);
+            let socket = key.0;
             self.feed(Input::ListenerDamaged { listener, socket });
         }
     }
@@ -158,13 +147,18 @@ impl Shell {
     /// Who may have done something to a listener: the instances that have it, and `anybody` else.
     /// Neither shutdown(2) nor unlink(2) leaves a trace of who called it.
     fn suspects(&self, listener: ListenerId, anybody: bool) -> String {
-        let has_it = |worker| self.plan.worker(worker).listeners.contains(&listener);
+        let has_it = |worker| {
+            self.definitions
+                .worker(worker)
+                .listeners
+                .contains(&listener)
+        };
         let mut running: Vec<_> = self.processes.instances().collect();
         running.retain(|instance| has_it(instance.worker));
         running.sort_unstable();
         let names = running.into_iter();
         let mut names: Vec<String> = names
-            .map(|instance| words::instance_name(&self.plan, instance))
+            .map(|instance| words::instance_name(&self.definitions, instance))
             .collect();
         // In a rollout there are two of one name.
         names.dedup();
@@ -184,7 +178,7 @@ impl Shell {
         }
         for owner in changed {
             match owner {
-                Owner::Listener((listener, socket)) => self.look_at(listener, socket),
+                Owner::Socket(key) => self.look_at(key),
                 Owner::Control | Owner::Notify => self.repair_own(owner),
             }
         }
@@ -196,7 +190,7 @@ impl Shell {
             let is_sound = match owner {
                 Owner::Control => self.control.repair(&self.epoll),
                 Owner::Notify => self.repair_notify_socket(),
-                Owner::Listener(_) => true,
+                Owner::Socket(_) => true,
             };
             if is_sound {
                 break;
@@ -207,9 +201,8 @@ impl Shell {
 
     fn watch_files_of(&mut self, owner: Owner) {
         let files = match owner {
-            Owner::Listener((listener, socket)) => {
-                let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
-                let held = sockets.into_iter().nth(socket as usize);
+            Owner::Socket(key) => {
+                let held = self.sockets.get(key);
                 held.map(BoundSocket::files).unwrap_or_default()
             }
             Owner::Control => self.control.files(),
@@ -220,7 +213,7 @@ impl Shell {
 
     /// Where a listener may be waiting for its address.
     pub(super) fn watch_addresses(&mut self, wanted: bool) {
-        let listeners = self.plan.live_listeners().map(|(_, listener)| listener);
+        let listeners = self.plan.listeners().map(|(_, listener)| listener);
         let waiting = listeners.filter(|one| wanted && one.presence != Presence::Required);
         let namespaces = waiting.map(|one| one.network_namespace.as_deref());
         self.watch.addresses(&self.epoll, &namespaces.collect());

@@ -138,7 +138,7 @@ pub struct LogLines {
 
 impl Logs {
     pub(super) fn new(plan: &Plan) -> Logs {
-        let outputs = || plan.live_workers().map(|(_, worker)| &worker.output);
+        let outputs = || plan.workers().map(|(_, worker)| &worker.output);
         let is_tagged = |output: &Output| matches!(output, Output::Tag | Output::TagJson);
         let stream = logging::Stream::of(&std::io::stdout());
         Logs {
@@ -160,14 +160,14 @@ impl Logs {
 
     /// Makes room for the workers that a reload has brought.
     pub(super) fn follow(&mut self, plan: &Plan) {
-        self.kept.resize(plan.workers.len());
+        self.kept.add(plan.workers.keys().copied().map(place));
         let is_tagged = |output: &Output| matches!(output, Output::Tag | Output::TagJson);
-        if self.stdout.is_none() && plan.live_workers().any(|(_, one)| is_tagged(&one.output)) {
+        if self.stdout.is_none() && plan.workers().any(|(_, one)| is_tagged(&one.output)) {
             self.stdout = Some(Stdout::new());
         }
     }
 
-    /// Forgets what was written by a worker whose number another has now.
+    /// Nothing is left of a worker.
     pub(super) fn forget(&mut self, worker: WorkerId) {
         self.kept.forget(place(worker));
     }

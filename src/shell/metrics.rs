@@ -5,7 +5,7 @@
 //! this runs but the counters.
 
 use super::clock;
-use super::editions::name_before;
+use super::definitions::name_before;
 use super::token::Token;
 use super::turn::Shell;
 use crate::core::{ListenerCondition, Mono, State};
@@ -15,7 +15,7 @@ use crate::metrics::{
     Counters, DaemonRow, Format, ListenerRow, Notices, Page, Rendering, SocketRow, States,
     WorkerRow,
 };
-use crate::plan::{Activation, ListenerId, Plan, WorkerId};
+use crate::plan::{Activation, ListenerId, SocketKey, WorkerId};
 use crate::sys::{self, SharedFd};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -50,7 +50,7 @@ pub(super) struct Metrics {
     /// What is being made for those who wait.
     job: Option<Job>,
     /// The sockets that are not accepted from, and until when.
-    paused: Option<(Mono, Vec<(ListenerId, u32)>)>,
+    paused: Option<(Mono, Vec<SocketKey>)>,
 }
 
 /// Somebody who asks for the metrics.
@@ -96,15 +96,15 @@ enum Making {
 #[derive(Default)]
 struct Sampling {
     page: Page,
-    /// The next listener to look at.
+    /// The listeners from this one on are to be looked at.
     next: u32,
     queues: DepthReader,
 }
 
 impl Metrics {
-    pub(super) fn new(plan: &Plan) -> Metrics {
+    pub(super) fn new() -> Metrics {
         Metrics {
-            counters: Counters::new(plan.workers.len()),
+            counters: Counters::default(),
             started: clock::wall(),
             scrapers: BTreeMap::new(),
             next: 0,
@@ -143,16 +143,14 @@ impl Job {
     pub(super) fn step(&mut self, shell: &mut Shell) -> Option<String> {
         match &mut self.making {
             Making::Sampling(sampling) => {
-                let count = shell.plan.listeners.len() as u32;
-                let end = count.min(sampling.next.saturating_add(LISTENERS_AT_ONCE as u32));
-                for id in (sampling.next..end).map(ListenerId) {
-                    if shell.plan.removed_listeners.contains(&id) {
-                        continue;
-                    }
-                    shell.sample_listener(id, sampling);
+                let from = ListenerId(sampling.next);
+                let ids = shell.plan.listeners.range(from..).map(|(id, _)| *id);
+                let ids: Vec<ListenerId> = ids.take(LISTENERS_AT_ONCE).collect();
+                for id in &ids {
+                    shell.sample_listener(*id, sampling);
+                    sampling.next = id.0.saturating_add(1);
                 }
-                sampling.next = end;
-                if end == count {
+                if ids.len() < LISTENERS_AT_ONCE {
                     shell.sample_before(sampling);
                     let mut page = std::mem::take(&mut sampling.page);
                     shell.sample_workers(&mut page);
@@ -168,9 +166,9 @@ impl Job {
 
 impl Shell {
     /// A scraper has connected.
-    pub(super) fn take_scraper(&mut self, listener: ListenerId, socket: u32) {
-        self.prepare_to_accept((listener, socket));
-        let Some(held) = self.held((listener, socket)) else {
+    pub(super) fn take_scraper(&mut self, key: SocketKey) {
+        self.prepare_to_accept(key);
+        let Some(held) = self.sockets.get(key) else {
             return;
         };
         match listener::accept(held, true) {
@@ -185,13 +183,13 @@ impl Shell {
                     "cannot accept who asks for metrics: {}",
                     Errno::from_raw(errno).desc()
                 );
-                self.pause_scrapers((listener, socket));
+                self.pause_scrapers(key);
             }
         }
     }
 
     /// Level-triggered, the event would come again at once.
-    fn pause_scrapers(&mut self, socket: (ListenerId, u32)) {
+    fn pause_scrapers(&mut self, socket: SocketKey) {
         self.watch_clients(socket, false);
         let until = clock::now() + ACCEPT_PAUSE;
         let paused = &mut self.metrics.paused;
@@ -352,33 +350,31 @@ impl Shell {
     }
 
     fn sample_listener(&mut self, id: ListenerId, sampling: &mut Sampling) {
-        let name: Arc<str> = Arc::from(self.plan.listener(id).name.as_str());
+        let plan = self.plan.listener(id);
+        let name: Arc<str> = Arc::from(plan.name.as_str());
         let now = clock::now();
-        let sockets = self
-            .bound
-            .as_ref()
-            .map_or(&[][..], |bound| bound.sockets(id));
         let is_abandoned = self.is_abandoned(id);
-        for (socket, held) in (0..).zip(sockets) {
+        let mut is_held = false;
+        for (socket, held) in (0..).zip(self.sockets.of(plan)) {
+            is_held = true;
             let depth = sampling.queues.depth(held);
             if let Some(depth) = &depth {
                 // Where only Prometheus looks, a full queue is to be in the log as well.
                 let log = &mut self.control.queue_log;
-                log.look(now, (&name, (id, socket)), held, depth, is_abandoned);
+                log.look(now, &name, held, depth, is_abandoned);
             }
             let row = socket_row(&name, socket, held, depth);
             sampling.page.sockets.push(row);
         }
         sampling.page.listeners.push(ListenerRow {
-            is_up: !sockets.is_empty()
-                && self.core.listener_state(id) == ListenerCondition::Listening,
+            is_up: is_held && self.core.listener_state(id) == ListenerCondition::Listening,
             name,
         });
     }
 
     /// What a reload has left over, under the names that `status` has for it.
     fn sample_before(&self, sampling: &mut Sampling) {
-        for before in self.editions.before() {
+        for before in self.definitions.before(&self.sockets) {
             let name: Arc<str> = Arc::from(name_before(before.listener));
             for (socket, held) in (0..).zip(before.sockets) {
                 let depth = sampling.queues.depth(held);
@@ -394,21 +390,18 @@ impl Shell {
 
     fn sample_workers(&self, page: &mut Page) {
         let now = clock::now();
-        let mut found = vec![(States::default(), Duration::ZERO); self.plan.workers.len()];
+        let mut found: BTreeMap<WorkerId, (States, Duration)> = BTreeMap::new();
         for (instance, state) in self.core.instances() {
-            let Some((states, backoff)) = found.get_mut(instance.worker.0 as usize) else {
-                continue;
-            };
+            let (states, backoff) = found.entry(instance.worker).or_default();
             states.add(&state);
             if let State::Backoff { until } = state {
                 *backoff = until.since(now).max(*backoff);
             }
         }
-        let workers = (0..).map(WorkerId).zip(&self.plan.workers);
+        let workers = self.plan.workers();
         page.workers = workers
-            .zip(found)
-            .filter(|((id, _), _)| !self.plan.removed_workers.contains(id))
-            .map(|((id, worker), (states, backoff))| WorkerRow {
+            .map(|(id, worker)| (id, worker, found.remove(&id).unwrap_or_default()))
+            .map(|(id, worker, (states, backoff))| WorkerRow {
                 name: worker.name.clone(),
                 states,
                 backoff,

@@ -6,7 +6,7 @@
 mod clients;
 pub mod clock;
 mod control;
-mod editions;
+mod definitions;
 mod ending;
 mod fd_store;
 mod folders;

@@ -2,22 +2,24 @@
 //! listener, so that a stale one is replaced and a live one is not, and its mode is right from its birth.
 
 use crate::config::{Endpoint, UnixKind, UnixName};
-use crate::listener::{self, Adopted, BindError, Bound, BoundSocket, Damage, Purpose, Repair};
-use crate::plan::{Access, ListenerId, ListenerPlan, Plan, SocketPlan};
+use crate::listener::{
+    self, Adopted, BindError, BoundSocket, Damage, Purpose, Repair, SocketTable,
+};
+use crate::plan::{Access, ListenerPlan, Plan, SocketKey, SocketPlan};
 use crate::report::{FileId, Place, describe};
 use nix::unistd::geteuid;
 use std::path::{Path, PathBuf};
 
 /// How many clients may wait to be accepted.
 const BACKLOG: u32 = 128;
-const THE_ONE: ListenerId = ListenerId(0);
+const THE_ONE: SocketKey = SocketKey(0);
 
 /// Dropped, it is closed and its path removed.
 #[derive(Debug)]
 pub(super) struct OwnSocket {
     /// A plan of nothing but this socket.
     plan: Plan,
-    bound: Bound,
+    bound: SocketTable,
 }
 
 /// Why it could not be bound, and the plan that this is about.
@@ -48,13 +50,13 @@ impl OwnSocket {
     }
 
     pub(super) fn socket(&self) -> Option<&BoundSocket> {
-        self.bound.sockets(THE_ONE).first()
+        self.bound.get(THE_ONE)
     }
 
     /// Puts it right, if something is wrong with it: what was wrong, and how, or why not.
     pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
         let damage = listener::inspect(self.socket()?)?;
-        let done = match listener::repair(&self.plan, &mut self.bound, THE_ONE, 0) {
+        let done = match listener::repair(&self.plan, &mut self.bound, THE_ONE) {
             Ok(Some(repair))
                 if self
                     .socket()
@@ -86,24 +88,22 @@ fn plan(name: &str, kind: UnixKind, path: &Path, (group, mode): (Option<u32>, u3
         length: 1,
     };
     let path = UnixName::Path(PathBuf::from(path));
-    Plan {
-        listeners: vec![ListenerPlan::new(
-            name.to_owned(),
-            vec![SocketPlan {
-                endpoint: Endpoint::Unix { kind, name: path },
-                place: nowhere,
-            }],
-            BACKLOG,
-            Access {
-                owner: None,
-                group,
-                mode,
-                directory_mode: if geteuid().is_root() { 0o755 } else { 0o700 },
-                directory_owner: None,
-                directory_group: None,
-            },
-        )],
-        workers: Vec::new(),
-        ..Plan::default()
-    }
+    let listener = ListenerPlan::new(
+        name.to_owned(),
+        vec![SocketPlan {
+            key: THE_ONE,
+            endpoint: Endpoint::Unix { kind, name: path },
+            place: nowhere,
+        }],
+        BACKLOG,
+        Access {
+            owner: None,
+            group,
+            mode,
+            directory_mode: if geteuid().is_root() { 0o755 } else { 0o700 },
+            directory_owner: None,
+            directory_group: None,
+        },
+    );
+    Plan::new([listener], [])
 }

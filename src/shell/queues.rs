@@ -1,10 +1,9 @@
 //! A queue in trouble, in the log: one line when a look finds it full or newly dropping, and not more
 //! than one a minute for each socket.
 
-use super::token::SocketId;
 use crate::core::Mono;
 use crate::listener::{BoundSocket, Depth, Unit};
-use crate::plan::ListenerId;
+use crate::plan::{ListenerPlan, SocketKey};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What the looks at queues have found.
 #[derive(Debug, Default)]
 pub(super) struct QueueLog {
-    seen: BTreeMap<SocketId, Seen>,
+    seen: BTreeMap<SocketKey, Seen>,
 }
 
 #[derive(Debug, Default)]
@@ -28,17 +27,17 @@ struct Seen {
 }
 
 impl QueueLog {
-    /// One more look at a socket of the listener `name`, which may be worth a line.
+    /// One more look at a socket of a listener, which may be worth a line.
     pub(super) fn look(
         &mut self,
         now: Mono,
-        (name, id): (&str, SocketId),
+        listener: &str,
         socket: &BoundSocket,
         depth: &Depth,
         is_abandoned: bool,
     ) {
-        if let Some(words) = self.news(now, id, depth, is_abandoned) {
-            log::warn!("listener {name} ({}): {words}", socket.address);
+        if let Some(words) = self.news(now, socket.key, depth, is_abandoned) {
+            log::warn!("listener {listener} ({}): {words}", socket.address);
         }
     }
 
@@ -46,7 +45,7 @@ impl QueueLog {
     fn news(
         &mut self,
         now: Mono,
-        id: SocketId,
+        key: SocketKey,
         depth: &Depth,
         is_abandoned: bool,
     ) -> Option<String> {
@@ -55,7 +54,7 @@ impl QueueLog {
         if drops == 0 && !depth.is_full() && !is_unserved {
             return None;
         }
-        let seen = self.seen.entry(id).or_default();
+        let seen = self.seen.entry(key).or_default();
         let dropped = drops.saturating_sub(seen.drops);
         seen.drops = drops;
         if dropped > 0 {
@@ -79,14 +78,16 @@ impl QueueLog {
     }
 
     /// Whether a look has found within the last minute that something was dropped at a listener.
-    pub(super) fn is_dropping(&self, now: Mono, listener: ListenerId) -> bool {
-        let mut sockets = self.seen.range((listener, 0)..=(listener, u32::MAX));
-        sockets.any(|(_, seen)| seen.dropped.is_some_and(|at| now.since(at) < MINUTE))
+    pub(super) fn is_dropping(&self, now: Mono, listener: &ListenerPlan) -> bool {
+        let mut dropped = listener
+            .keys()
+            .filter_map(|key| self.seen.get(&key)?.dropped);
+        dropped.any(|at| now.since(at) < MINUTE)
     }
 
-    /// A listener has other sockets now.
-    pub(super) fn forget(&mut self, listener: ListenerId) {
-        self.seen.retain(|(id, _), _| *id != listener);
+    /// A socket is closed.
+    pub(super) fn forget(&mut self, key: SocketKey) {
+        self.seen.remove(&key);
     }
 }
 
@@ -121,8 +122,9 @@ mod tests {
                 drops: Some(drops),
             };
             let now = Mono(second * 1_000_000_000);
-            let words = log.news(now, (ListenerId(0), 0), &depth, second >= 200);
-            (words, log.is_dropping(now, ListenerId(0)))
+            let words = log.news(now, SocketKey(0), &depth, second >= 200);
+            let dropped = log.seen.get(&SocketKey(0)).and_then(|seen| seen.dropped);
+            (words, dropped.is_some_and(|at| now.since(at) < MINUTE))
         };
         let told = |words: &str| Some(words.to_owned());
         assert_eq!(look(0, 4, 0), (None, false));

@@ -2,20 +2,20 @@
 
 use super::clients::{Connection, Role};
 use super::clock;
-use super::editions::{At, Definition, Named};
+use super::definitions::{Definition, Named, named};
 use super::ending;
 use super::logs::Outlet;
 use super::notify;
 use super::process::{Process, Wanted};
-use super::token::{SocketId, Token};
+use super::token::Token;
 use super::turn::{LAUNCH_LOOK, Shell};
 use super::words;
 use crate::config;
 use crate::core::{self, Edition, Flag, HookKind, Input, InstanceId, Needs};
 use crate::core::{ProcessId, State, Task};
 use crate::handoff::notify::MAIN_PID;
-use crate::listener::{self, Bound, IoMode};
-use crate::plan::{ListenerId, Plan, SocketAt, WorkerId, WorkerPlan};
+use crate::listener::{self, BoundSocket, IoMode};
+use crate::plan::{ListenerId, SocketKey, WorkerId, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Prepared, Tell};
 use crate::worker::{self, Inherited};
@@ -44,7 +44,7 @@ impl Shell {
                     let now = clock::now();
                     self.launching.push((id, now, now + LAUNCH_LOOK));
                 }
-                let plan = self.definition(wanted.instance, wanted.edition).plan();
+                let plan = &self.definition(wanted.instance, wanted.edition).plan;
                 let access = match wanted.task {
                     Task::Program => plan.notify_access,
                     Task::Hook(_) => None,
@@ -81,10 +81,8 @@ impl Shell {
         }
     }
 
-    pub(super) fn definition(&self, instance: InstanceId, edition: Edition) -> Definition<'_> {
-        let bound = self.bound.as_ref();
-        self.editions
-            .definition(&self.plan, bound, instance.worker, edition)
+    pub(super) fn definition(&self, instance: InstanceId, edition: Edition) -> &Definition {
+        self.definitions.get(instance.worker, edition)
     }
 
     /// Puts a worker's listeners in order: whoever ran last may have changed O_NONBLOCK and the
@@ -100,18 +98,18 @@ impl Shell {
     ) -> bool {
         let mut all_well = true;
         let definition = self.definition(instance, edition);
-        let worker = definition.plan();
+        let worker = &definition.plan;
         let starting = match culprit {
             None => Some(Needs::from_nonblocking(worker.lifecycle.nonblocking)),
             Some(_) => None,
         };
-        for named in sockets_of(&self.plan, self.bound.as_ref(), &definition) {
+        for named in definition.sockets(&self.plan, &self.sockets) {
             let (name, socket) = (named.listener, named.held);
             if let Some(plan) = named.plan {
                 for changed in listener::put_options_back(plan, socket) {
                     let who = culprit.map_or_else(
                         || "somebody who had it".to_owned(),
-                        |culprit| words::instance_name(&self.plan, culprit),
+                        |culprit| words::instance_name(&self.definitions, culprit),
                     );
                     log::warn!(
                         "listener {name}: {who} changed `{}` of {} to {}; {}",
@@ -126,11 +124,11 @@ impl Shell {
                     );
                 }
             }
-            let mode = self.mode(named.at, starting);
+            let mode = self.mode(socket, starting);
             match listener::prepare_for_spawn(socket, named.backlog, mode) {
                 Ok(disturbed) => {
                     let Some(culprit) = culprit else { continue };
-                    let who = words::instance_name(&self.plan, culprit);
+                    let who = words::instance_name(&self.definitions, culprit);
                     if disturbed.nonblocking {
                         // Servers do that to their listeners, and need not undo it.
                         log::debug!(
@@ -160,19 +158,21 @@ impl Shell {
     }
 
     /// What O_NONBLOCK of a socket is to be, now or for who is about to be started with it.
-    fn mode(&self, at: At, starting: Option<Needs>) -> IoMode {
-        let (accepted_here, takers) = match at {
-            At::Held(SocketAt { listener, .. }) => (
-                matches!(self.watch.role(listener), Role::Accepted { .. }),
-                self.core.takers(listener),
+    fn mode(&self, socket: &BoundSocket, starting: Option<Needs>) -> IoMode {
+        let (accepted_here, takers) = match self.sockets.is_former(socket.key) {
+            true => (false, &[][..]),
+            false => (
+                matches!(self.watch.role(socket.listener), Role::Accepted { .. }),
+                self.core.takers(socket.listener),
             ),
-            At::Retired(_) => (false, &[][..]),
         };
         let by_the_plan = takers.iter().filter_map(|taker| {
-            let is_there = self.processes.has_any(*taker, self.editions.latest(*taker));
-            is_there.then(|| self.plan.worker(*taker).lifecycle.nonblocking)
+            let is_there = self
+                .processes
+                .has_any(*taker, self.definitions.latest(*taker));
+            is_there.then(|| self.definitions.worker(*taker).lifecycle.nonblocking)
         });
-        let by_others = self.editions.former_with(at);
+        let by_others = self.definitions.former_with(socket.key);
         let by_others = by_others.filter_map(|(worker, edition, plan)| {
             let is_there = self.processes.has_any(worker, edition);
             is_there.then_some(plan.lifecycle.nonblocking)
@@ -188,17 +188,14 @@ impl Shell {
     /// Whether clients of a listener wait although its workers run: by a definition before, which does
     /// not have it.
     pub(super) fn is_unserved(&self, listener: ListenerId) -> bool {
-        let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
-        let mut sockets = sockets.map(|held| held.planned).peekable();
+        let mut sockets = self.sockets.of(self.plan.listener(listener)).peekable();
         let takers = self.core.takers(listener);
         let by_the_plan = |taker: &WorkerId| {
-            let latest = self.editions.latest(*taker);
+            let latest = self.definitions.latest(*taker);
             self.processes.has_any(*taker, latest)
         };
-        let by_others = |socket: usize| {
-            let mut former = self
-                .editions
-                .former_with(At::Held(SocketAt { listener, socket }));
+        let by_others = |socket: &BoundSocket| {
+            let mut former = self.definitions.former_with(socket.key);
             former.any(|(worker, edition, _)| self.processes.has_any(worker, edition))
         };
         sockets.peek().is_some()
@@ -223,12 +220,11 @@ impl Shell {
     }
 
     /// Puts O_NONBLOCK of a socket right of which listend is about to accept a client.
-    pub(super) fn prepare_to_accept(&self, (listener, socket): SocketId) {
-        let Some(held) = self.held((listener, socket)) else {
+    pub(super) fn prepare_to_accept(&self, key: SocketKey) {
+        let Some(held) = self.sockets.get(key) else {
             return;
         };
-        let socket = held.planned;
-        let mode = self.mode(At::Held(SocketAt { listener, socket }), None);
+        let mode = self.mode(held, None);
         if let Err(error) = listener::set_mode(held, mode) {
             log::warn!("cannot set O_NONBLOCK on {}: {error}", held.address);
         }
@@ -243,7 +239,7 @@ impl Shell {
             connection,
             ..
         } = wanted;
-        let plan = self.definition(instance, edition).plan();
+        let plan = &self.definition(instance, edition).plan;
         let (access, ready) = (plan.notify_access, plan.lifecycle.ready);
         let ways = self.ways_to_tell(access, ready)?;
         let known = connection.and_then(|connection| self.clients.get(connection));
@@ -252,15 +248,18 @@ impl Shell {
             // Damage announces itself as well, and is repaired then.
             let _logged = self.put_in_order(instance, edition, None);
         }
-        let bound = self.bound.as_ref();
-        let definition = self
-            .editions
-            .definition(&self.plan, bound, instance.worker, edition);
-        let worker = definition.plan();
+        let definition = self.definitions.get(instance.worker, edition);
+        let worker = &*definition.plan;
         // A connection may come at any of thousands of listeners, and needs none of them.
-        let sockets = match (served, &definition) {
-            (Some(_), _) => held_sockets(&self.plan, bound, self.clients.named_by(instance.worker)),
-            (None, _) => sockets_of(&self.plan, self.bound.as_ref(), &definition),
+        let sockets = match served {
+            Some(_) => {
+                let listeners = self.clients.named_by(instance.worker).iter();
+                let listeners = listeners.filter_map(|id| self.plan.listeners.get(id));
+                listeners
+                    .flat_map(|one| named(one, &self.sockets))
+                    .collect()
+            }
+            None => definition.sockets(&self.plan, &self.sockets),
         };
         let sockets = as_inherited(sockets);
         self.folders.make_for(instance.worker, worker)?;
@@ -277,7 +276,7 @@ impl Shell {
         let numbers = wanted.numbers();
         let around = &self.surroundings;
         let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
-        let name = words::instance_name(&self.plan, instance);
+        let name = words::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
         let outlet = logs.open(&self.epoll, worker, &name, process, instance, file)?;
         given.output = outlet.as_ref().map(Outlet::as_given);
@@ -301,11 +300,8 @@ impl Shell {
             edition,
             ..
         } = wanted;
-        let bound = self.bound.as_ref();
-        let definition = self
-            .editions
-            .definition(&self.plan, bound, instance.worker, edition);
-        let worker = definition.plan();
+        let definition = self.definitions.get(instance.worker, edition);
+        let worker = &*definition.plan;
         let Some(hook) = command_of(worker, kind) else {
             // The core knows of it, so that the plan has it.
             let failure = LaunchFailure {
@@ -316,7 +312,7 @@ impl Shell {
             return Err((failure, format!("there is no {}", words::hook_word(kind))));
         };
         self.folders.make_for(instance.worker, worker)?;
-        let sockets = as_inherited(sockets_of(&self.plan, self.bound.as_ref(), &definition));
+        let sockets = as_inherited(definition.sockets(&self.plan, &self.sockets));
         let mut given = worker::SpawnInputs {
             sockets: &sockets,
             ..worker::SpawnInputs::default()
@@ -324,7 +320,7 @@ impl Shell {
         let numbers = wanted.numbers();
         let around = &self.surroundings;
         let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
-        let name = words::instance_name(&self.plan, instance);
+        let name = words::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
         let outlet = logs.open(&self.epoll, worker, &name, process, instance, file)?;
         given.output = outlet.as_ref().map(Outlet::as_given);
@@ -349,41 +345,6 @@ impl Shell {
             Tell::ByPipe,
         )
     }
-}
-
-/// The sockets of a definition, with the names of their listeners.
-pub(super) fn sockets_of<'a>(
-    plan: &'a Plan,
-    bound: Option<&'a Bound>,
-    definition: &Definition<'a>,
-) -> Vec<Named<'a>> {
-    match definition {
-        Definition::Former(_, sockets) => sockets.clone(),
-        Definition::Latest(worker) => held_sockets(plan, bound, &worker.listeners),
-    }
-}
-
-fn held_sockets<'a>(
-    plan: &'a Plan,
-    bound: Option<&'a Bound>,
-    listeners: &[ListenerId],
-) -> Vec<Named<'a>> {
-    let mut sockets = Vec::new();
-    for id in listeners {
-        let listener = plan.listener(*id);
-        let held = bound.into_iter().flat_map(|bound| bound.sockets(*id));
-        sockets.extend(held.map(|held| Named {
-            listener: &listener.name,
-            backlog: listener.backlog,
-            plan: Some(listener),
-            at: At::Held(SocketAt {
-                listener: *id,
-                socket: held.planned,
-            }),
-            held,
-        }));
-    }
-    sockets
 }
 
 fn command_of(worker: &WorkerPlan, kind: HookKind) -> Option<&config::Hook> {

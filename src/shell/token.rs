@@ -1,10 +1,7 @@
 //! What events are about: the 64 bits that epoll keeps for each descriptor.
 
 use crate::core::ProcessId;
-use crate::plan::ListenerId;
-
-/// A socket, as the core names it.
-pub(super) type SocketId = (ListenerId, u32);
+use crate::plan::SocketKey;
 
 /// Which client: never used again.
 pub(super) type ClientId = u64;
@@ -21,7 +18,7 @@ pub(super) enum Token {
     Status(ProcessId),
     Exit(ProcessId),
     /// A listener: that it was shut down, or that a client waits.
-    Listener(SocketId),
+    Socket(SocketKey),
     /// Something was removed beside a unix path.
     Paths,
     /// The machine's addresses changed.
@@ -44,9 +41,7 @@ impl Token {
             Token::Signals => 0,
             Token::Status(process) => process.0 << 4 | 1,
             Token::Exit(process) => process.0 << 4 | 2,
-            Token::Listener((listener, socket)) => {
-                u64::from(listener.0) << 32 | u64::from(socket) << 4 | 3
-            }
+            Token::Socket(key) => u64::from(key.0) << 4 | 3,
             Token::Paths => 4,
             Token::Addresses => 5,
             Token::Children => 6,
@@ -59,11 +54,10 @@ impl Token {
     }
 
     pub(super) fn unpack(data: u64) -> Token {
-        let low = data as u32;
         match data & 15 {
             1 => Token::Status(ProcessId(data >> 4)),
             2 => Token::Exit(ProcessId(data >> 4)),
-            3 => Token::Listener((ListenerId((data >> 32) as u32), low >> 4)),
+            3 => Token::Socket(SocketKey((data >> 4) as u32)),
             4 => Token::Paths,
             5 => Token::Addresses,
             6 => Token::Children,

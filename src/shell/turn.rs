@@ -6,7 +6,7 @@
 use super::clients::{self, Clients};
 use super::clock;
 use super::control::{Control, Reloads};
-use super::editions::Editions;
+use super::definitions::Definitions;
 use super::folders::Folders;
 use super::logging;
 use super::logs::Logs;
@@ -19,21 +19,21 @@ use super::process::{Process, Processes, Wanted, Zombie};
 use super::reserve::Reserve;
 use super::setbacks::Setbacks;
 use super::signals::{Arrived, Signals};
-use super::token::{SocketId, Token};
+use super::token::Token;
 use super::watch::Watch;
 use super::words;
 use crate::core::{
     Core, Effect, Event, ExitStatus, Input, InstanceId, ListenerLife, Mono, ProcessId, Scope,
     WhenDone,
 };
-use crate::listener::{BindError, Bound};
-use crate::plan::Plan;
+use crate::listener::{BindError, SocketTable};
+use crate::plan::{ListenerId, Plan, SocketKey};
 use crate::sys::{self, Origin};
 use crate::worker::{self, Surroundings};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -48,8 +48,8 @@ pub(super) const LAUNCH_LOOK: Duration = Duration::from_millis(10);
 /// Everything the running daemon has.
 pub struct Shell {
     pub(super) plan: Rc<Plan>,
-    /// Gone once the listeners have been closed.
-    pub(super) bound: Option<Bound>,
+    /// Every socket that is held.
+    pub(super) sockets: SocketTable,
     pub(super) watch: Watch,
     pub(super) clients: Clients,
     /// The processes on their way to exec that tell nobody when they are there, since when, and when
@@ -65,13 +65,13 @@ pub struct Shell {
     /// Why launches failed, in words, until the core's event about it is put into words.
     pub(super) reasons: HashMap<ProcessId, String>,
     /// What happened to sockets that were damaged, in words.
-    pub(super) damages: HashMap<SocketId, String>,
+    pub(super) damages: HashMap<SocketKey, String>,
     /// What workers write.
     pub(super) logs: Logs,
     /// What is to be looked at where it may not answer.
     pub(super) looks: Looks,
-    /// The definitions of workers that a reload has replaced.
-    pub(super) editions: Editions,
+    /// Every definition of a worker from which something may still be started.
+    pub(super) definitions: Definitions,
     /// The runtime directories of workers.
     pub(super) folders: Folders,
     /// The reload that is being read, and who waits for one.
@@ -99,7 +99,7 @@ impl Shell {
     /// epoll_create1(2) or epoll_ctl(2) failed: no descriptors or no memory left.
     pub fn new(
         plan: Plan,
-        mut bound: Bound,
+        mut sockets: SocketTable,
         mut signals: Signals,
         surroundings: Surroundings,
         when_done: WhenDone,
@@ -111,16 +111,18 @@ impl Shell {
         )?;
         let accepts = clients::accepts(&plan);
         watch_children(&mut signals, &epoll, accepts)?;
-        let many_from = accepts.then(|| clients::make_room(&mut bound)).flatten();
+        let many_from = accepts.then(|| clients::make_room(&mut sockets)).flatten();
         let clients = Clients::new(clients::named(&plan), many_from)?;
         let watch = Watch::new(clients::roles(&plan));
-        let lifecycles = plan.workers.iter().map(|worker| worker.lifecycle.clone());
+        let lifecycles = plan.workers.values().map(|worker| worker.lifecycle.clone());
+        let definitions = Definitions::new(&plan);
         let logs = Logs::new(&plan);
-        let core = Core::new(lifecycles.collect(), when_done).with_listeners(listener_lives(&plan));
-        let metrics = Metrics::new(&plan);
+        let core = Core::new(lifecycles.collect(), when_done)
+            .with_listeners(listener_lives(&plan).into_values().collect());
+        let metrics = Metrics::new();
         Ok(Shell {
             plan: Rc::new(plan),
-            bound: Some(bound),
+            sockets,
             watch,
             clients,
             launching: Vec::new(),
@@ -135,7 +137,7 @@ impl Shell {
             damages: HashMap::new(),
             logs,
             looks: Looks::default(),
-            editions: Editions::default(),
+            definitions,
             folders: Folders::default(),
             reloads: Reloads::default(),
             setbacks: Setbacks::default(),
@@ -215,7 +217,7 @@ impl Shell {
         // After the exits: of a worker that damaged a listener and ended, the end is told first.
         for event in &events[..count] {
             match Token::unpack(event.data()) {
-                Token::Listener(socket) => self.socket_event(socket, event.events()),
+                Token::Socket(key) => self.socket_event(key, event.events()),
                 Token::Paths => self.paths_changed(),
                 Token::Addresses => self.addresses_changed(),
                 Token::Scraper(number) => self.scraper_event(number, event.events()),
@@ -353,7 +355,7 @@ impl Shell {
                 Input::ExecSucceeded { process: id }
             }
             Some(failure) => {
-                let worker = self.plan.worker(process.instance.worker);
+                let worker = self.definitions.worker(process.instance.worker);
                 let reason = worker::explain(failure, worker, launching.prepared());
                 self.reasons.insert(id, reason);
                 Input::LaunchFailed {
@@ -450,26 +452,27 @@ impl Shell {
                 Effect::LookForEvidence { process } => self.look_for_evidence(process),
                 Effect::Unbind { listener } => self.unbind(listener),
                 Effect::Retire { worker, edition } => {
-                    self.editions.retire(worker, edition);
-                    if edition == self.editions.latest(worker) {
+                    self.definitions.retire(worker, edition);
+                    self.close_what_nobody_has();
+                    if edition == self.definitions.latest(worker) {
                         self.trim_store(worker);
                     }
                 }
                 Effect::Gone { worker } => {
                     self.forget_store(worker);
-                    self.editions.forget(worker);
+                    self.metrics.counters.forget(worker);
+                    self.logs.forget(worker);
+                    self.setbacks.forget(worker);
+                    self.definitions.forget(worker);
+                    self.close_what_nobody_has();
                 }
                 Effect::Bind { listener } => self.bind(listener),
-                Effect::Repair { listener, socket } => self.repair(listener, socket),
-                Effect::Watch { listener, socket } => self.watch_clients((listener, socket), true),
-                Effect::Unwatch { listener, socket } => {
-                    self.watch_clients((listener, socket), false);
-                }
+                Effect::Repair { listener, socket } => self.repair(listener, SocketKey(socket)),
+                Effect::Watch { socket, .. } => self.watch_clients(SocketKey(socket), true),
+                Effect::Unwatch { socket, .. } => self.watch_clients(SocketKey(socket), false),
                 Effect::Accept {
-                    listener,
-                    socket,
-                    connection,
-                } => self.accept((listener, socket), connection),
+                    socket, connection, ..
+                } => self.accept(SocketKey(socket), connection),
                 Effect::Close { connection } => self.clients.close(connection),
                 Effect::LookForClients { worker } => self.look_for_clients(worker),
                 Effect::WatchAddresses { wanted } => self.watch_addresses(wanted),
@@ -489,22 +492,20 @@ impl Shell {
         self.metrics.counters.observe(event);
         self.manager_hears(event);
         // There may be thousands of connections a second, and nobody who reads of each.
-        if words::is_detail(event, &self.plan) && !log::log_enabled!(log::Level::Debug) {
+        if words::is_detail(event, &self.definitions) && !log::log_enabled!(log::Level::Debug) {
             return;
         }
         let out_of_memory = words::is_unexplained_kill(event) && self.memory.has_killed();
         let context = words::Context {
             plan: &self.plan,
+            definitions: &self.definitions,
             pid_of: &|process| self.processes.get(process).map(|process| process.pid),
-            damage: &|listener, socket| {
-                let words = self.damages.get(&(listener, socket));
-                words
-                    .cloned()
-                    .unwrap_or_else(|| "it was damaged".to_owned())
+            damage: &|key| {
+                let words = self.damages.get(&key).cloned();
+                words.unwrap_or_else(|| "it was damaged".to_owned())
             },
-            address: &|listener, socket| {
-                let sockets = self.bound.iter().flat_map(|bound| bound.sockets(listener));
-                let held = sockets.into_iter().nth(socket as usize);
+            address: &|key| {
+                let held = self.sockets.get(key);
                 held.map_or_else(String::new, |held| held.address.to_string())
             },
             client: &|connection| {
@@ -539,7 +540,7 @@ impl Shell {
             );
         }
         self.note_setback(event, &words);
-        if !words::is_detail(event, &self.plan) {
+        if !words::is_detail(event, &self.definitions) {
             self.tell_watchers(event, words);
         }
         if let Event::LaunchFailed { process, .. } = event {
@@ -573,12 +574,8 @@ impl Shell {
     }
 
     fn close_listeners(&mut self) {
-        let Some(bound) = self.bound.take() else {
-            return;
-        };
-        self.editions.close_all();
-        for (path, error) in bound.remove_paths() {
-            log::warn!("cannot remove {}: {error}", path.display());
+        for socket in self.sockets.take_all() {
+            self.close_socket(socket);
         }
     }
 }
@@ -596,15 +593,20 @@ fn watch_children(signals: &mut Signals, epoll: &Epoll, accepts: bool) -> io::Re
 }
 
 /// What the core has to know about the listeners.
-pub(super) fn listener_lives(plan: &Plan) -> Vec<ListenerLife> {
-    let lives = plan.listeners.iter().map(|listener| ListenerLife {
-        presence: listener.presence,
-        users: Vec::new(),
+pub(super) fn listener_lives(plan: &Plan) -> BTreeMap<ListenerId, ListenerLife> {
+    let lives = plan.listeners().map(|(id, listener)| {
+        let life = ListenerLife {
+            presence: listener.presence,
+            users: Vec::new(),
+        };
+        (id, life)
     });
-    let mut lives: Vec<ListenerLife> = lives.collect();
-    for (id, worker) in plan.live_workers() {
+    let mut lives: BTreeMap<ListenerId, ListenerLife> = lives.collect();
+    for (id, worker) in plan.workers() {
         for listener in &worker.listeners {
-            lives[listener.0 as usize].users.push(id);
+            if let Some(life) = lives.get_mut(listener) {
+                life.users.push(id);
+            }
         }
     }
     lives

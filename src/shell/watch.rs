@@ -7,10 +7,10 @@
 //! a worker is yet to be started for them, or they are accepted here ([`Role`]).
 
 use super::clients::Role;
-use super::token::{SocketId, Token};
+use super::token::Token;
 use crate::config::Endpoint;
-use crate::listener::{Bound, BoundSocket, in_network_namespace};
-use crate::plan::ListenerId;
+use crate::listener::{BoundSocket, SocketTable, in_network_namespace};
+use crate::plan::{ListenerId, SocketKey};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
@@ -18,7 +18,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -38,7 +38,7 @@ const ITSELF: AddWatchFlags = AddWatchFlags::IN_MOVE_SELF.union(AddWatchFlags::I
 /// Whose files are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
-    Listener(SocketId),
+    Socket(SocketKey),
     /// The socket that `listend status` and its like ask.
     Control,
     /// The socket that workers send their messages to.
@@ -49,8 +49,8 @@ pub(super) enum Owner {
 pub(super) struct Watch {
     inotify: Option<Inotify>,
     folders: HashMap<WatchDescriptor, Folder>,
-    /// What clients mean at each listener.
-    roles: Vec<Role>,
+    /// What clients mean at a listener, where that is something.
+    roles: BTreeMap<ListenerId, Role>,
     /// Routing sockets, while somebody waits for an address: one in each network namespace where that
     /// may come.
     addresses: Vec<OwnedFd>,
@@ -74,7 +74,7 @@ impl Folder {
 
 impl Watch {
     /// Nothing is watched yet.
-    pub(super) fn new(roles: Vec<Role>) -> Watch {
+    pub(super) fn new(roles: BTreeMap<ListenerId, Role>) -> Watch {
         Watch {
             inotify: None,
             folders: HashMap::new(),
@@ -85,18 +85,22 @@ impl Watch {
 
     /// What clients mean at a listener.
     pub(super) fn role(&self, listener: ListenerId) -> Role {
-        let role = self.roles.get(listener.0 as usize);
+        let role = self.roles.get(&listener);
         role.copied().unwrap_or(Role::Held)
     }
 
     /// Clients mean something else from now on.
-    pub(super) fn set_roles(&mut self, roles: Vec<Role>) {
+    pub(super) fn set_roles(&mut self, roles: BTreeMap<ListenerId, Role>) {
         self.roles = roles;
     }
 
-    /// Forgets where a listener's files are.
-    pub(super) fn forget(&mut self, listener: ListenerId) {
-        let stays = |owner: &Owner| !matches!(owner, Owner::Listener((id, _)) if *id == listener);
+    /// Stops watching these sockets, and their files.
+    pub(super) fn forget(&mut self, epoll: &Epoll, sockets: &[&BoundSocket]) {
+        let keys: BTreeSet<SocketKey> = sockets.iter().map(|socket| socket.key).collect();
+        for socket in sockets {
+            self.not(epoll, socket);
+        }
+        let stays = |owner: &Owner| !matches!(owner, Owner::Socket(key) if keys.contains(key));
         self.folders.retain(|descriptor, folder| {
             folder.names.retain(|_, owners| {
                 owners.retain(stays);
@@ -116,14 +120,14 @@ impl Watch {
     ///
     /// It stays in the set: to add what is in a worker's set as well takes a lock that the whole machine
     /// shares (`epnested_mutex`), and that whoever has it may keep.
-    pub(super) fn clients(&self, epoll: &Epoll, id: SocketId, socket: &BoundSocket, wanted: bool) {
+    pub(super) fn clients(&self, epoll: &Epoll, socket: &BoundSocket, wanted: bool) {
         let flags = match (wanted, socket.endpoint.accepts()) {
             (true, _) => EpollFlags::EPOLLIN | end_of(socket),
             (false, true) => end_of(socket),
             // What has no accept queue could go on to report errors that nobody here can take.
             (false, false) => EpollFlags::EPOLLONESHOT,
         };
-        let mut event = EpollEvent::new(flags, Token::Listener(id).pack());
+        let mut event = EpollEvent::new(flags, Token::Socket(socket.key).pack());
         match epoll.modify(&socket.fd, &mut event) {
             // Not there, because it was damaged: it is watched again when it is repaired.
             Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => {}
@@ -132,29 +136,27 @@ impl Watch {
     }
 
     /// Watches every socket. What cannot be watched is logged: it works, but does not heal.
-    pub(super) fn everything(&mut self, epoll: &Epoll, bound: &Bound) {
-        for (id, listener) in (0..).map(ListenerId).zip(&bound.listeners) {
-            for (index, socket) in (0..).zip(&listener.sockets) {
-                self.socket(epoll, (id, index), socket);
-            }
+    pub(super) fn everything(&mut self, epoll: &Epoll, sockets: &SocketTable) {
+        for socket in sockets.iter() {
+            self.socket(epoll, socket);
         }
     }
 
     /// Watches one socket, new or repaired.
-    pub(super) fn socket(&mut self, epoll: &Epoll, id: SocketId, socket: &BoundSocket) {
-        let role = self.role(id.0);
+    pub(super) fn socket(&mut self, epoll: &Epoll, socket: &BoundSocket) {
+        let role = self.role(socket.listener);
         if socket.endpoint.accepts() || role != Role::Held {
             let flags = match role {
                 Role::Held => end_of(socket),
                 Role::Watched | Role::Accepted { .. } => EpollFlags::EPOLLIN | end_of(socket),
             };
-            let event = EpollEvent::new(flags, Token::Listener(id).pack());
+            let event = EpollEvent::new(flags, Token::Socket(socket.key).pack());
             match epoll.add(&socket.fd, event) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => log::warn!("cannot watch {}: {}", socket.address, errno.desc()),
             }
         }
-        self.files(epoll, Owner::Listener(id), &socket.files());
+        self.files(epoll, Owner::Socket(socket.key), &socket.files());
     }
 
     /// Watches files, and every folder that leads to one: what is not watched does not heal.

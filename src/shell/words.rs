@@ -1,5 +1,6 @@
 //! The core's events in words. Every line says what happens next.
 
+use super::definitions::Definitions;
 pub(super) use crate::config::signal_name;
 use crate::config::{OnFailure, Overflow};
 use crate::core::{
@@ -7,7 +8,7 @@ use crate::core::{
     Refusal, Repaired,
 };
 use crate::listener::{Damage, Disturbed};
-use crate::plan::{Activation, ListenerId, Plan, WorkerId};
+use crate::plan::{Activation, ListenerId, Plan, SocketKey, WorkerId};
 use log::Level;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,12 +17,13 @@ use std::time::Duration;
 pub(super) struct Context<'a> {
     /// For the names.
     pub plan: &'a Plan,
+    pub definitions: &'a Definitions,
     /// The pid of a process that has one.
     pub pid_of: &'a dyn Fn(ProcessId) -> Option<i32>,
     /// What happened to a socket, and who may have done it: `… was shut down by app.0`.
-    pub damage: &'a dyn Fn(ListenerId, u32) -> String,
+    pub damage: &'a dyn Fn(SocketKey) -> String,
     /// What a socket is really bound to.
-    pub address: &'a dyn Fn(ListenerId, u32) -> String,
+    pub address: &'a dyn Fn(SocketKey) -> String,
     /// Who is at the other end of a connection.
     pub client: &'a dyn Fn(ConnectionId) -> String,
     /// Whom a process serves, if that is one connection.
@@ -36,7 +38,7 @@ pub(super) struct Context<'a> {
 
 /// The level and the line for an event.
 pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) {
-    let name = |instance| instance_name(context.plan, instance);
+    let name = |instance| instance_name(context.definitions, instance);
     let listener_name = |listener| context.plan.listener(listener).name.as_str();
     let pid = |process| {
         let pid = (context.pid_of)(process);
@@ -74,7 +76,9 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => {
             let reason = context.reasons.get(&process).cloned();
             let then = match next {
-                Next::RestartIn(delay) if serves_connections(context.plan, instance.worker) => {
+                Next::RestartIn(delay)
+                    if serves_connections(context.definitions, instance.worker) =>
+                {
                     let delay = duration(delay);
                     format!("the connection is held, and the launch tried again in {delay}")
                 }
@@ -134,7 +138,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             cool_down,
             ..
         } => {
-            let lifecycle = &context.plan.worker(instance.worker).lifecycle;
+            let lifecycle = &context.definitions.worker(instance.worker).lifecycle;
             let clients = match lifecycle.on_failure {
                 OnFailure::Hold => "its listeners stay bound and clients wait in their queues",
                 OnFailure::Refuse => "its listeners are closed when all of the worker has failed",
@@ -157,7 +161,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             Level::Error,
             format!(
                 "worker {0}: every instance has failed; `listend start {0}` starts it again",
-                worker_name(context.plan, worker)
+                worker_name(context.definitions, worker)
             ),
         ),
         Event::StopRequested { live: 0 } => (Level::Info, "stopping".to_owned()),
@@ -246,7 +250,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             format!(
                 "listener {}: {}",
                 listener_name(listener),
-                (context.damage)(listener, socket)
+                (context.damage)(SocketKey(socket))
             ),
         ),
         Event::ListenerRepaired {
@@ -260,7 +264,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 Repaired::AnotherSocket => "bound again",
             };
             let name = listener_name(listener);
-            let damage = (context.damage)(listener, socket);
+            let damage = (context.damage)(SocketKey(socket));
             (Level::Warn, format!("listener {name}: {damage}; {outcome}"))
         }
         Event::ListenerVacated { listener, socket } => (
@@ -268,7 +272,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             format!(
                 "listener {}: {}; stopping all that have it, to bind it when they have ended",
                 listener_name(listener),
-                (context.damage)(listener, socket)
+                (context.damage)(SocketKey(socket))
             ),
         ),
         Event::RepairFutile {
@@ -283,7 +287,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                  so whenever it ends (many servers have a setting for it); closed, the next try is \
                  in {}",
                 listener_name(listener),
-                (context.damage)(listener, socket),
+                (context.damage)(SocketKey(socket)),
                 duration(again_in)
             ),
         ),
@@ -296,7 +300,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             format!(
                 "listener {}: {}, and cannot be repaired; trying again in {}",
                 listener_name(listener),
-                (context.damage)(listener, socket),
+                (context.damage)(SocketKey(socket)),
                 duration(again_in)
             ),
         ),
@@ -308,9 +312,9 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             Level::Info,
             format!(
                 "worker {}: a client at {} ({}): starting",
-                worker_name(context.plan, worker),
+                worker_name(context.definitions, worker),
                 listener_name(listener),
-                (context.address)(listener, socket)
+                (context.address)(SocketKey(socket))
             ),
         ),
         Event::NobodyTaken { instance, next } => (
@@ -326,7 +330,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             format!(
                 "worker {}: {} in {} reached; clients wait in the queues, and it goes on as that \
                  allows",
-                worker_name(context.plan, worker),
+                worker_name(context.definitions, worker),
                 limit.count,
                 duration(limit.interval)
             ),
@@ -340,7 +344,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 Overflow::Wait => "the next wait in the accept queue",
                 Overflow::Close => "the next are closed at once",
             };
-            let name = worker_name(context.plan, worker);
+            let name = worker_name(context.definitions, worker);
             let line = format!("worker {name}: max_connections, {max}, reached; {then}");
             (Level::Warn, line)
         }
@@ -352,7 +356,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             let line = format!(
                 "worker {}: max_connections_per_source, {max}, reached by {}; its next are closed \
                  at once",
-                worker_name(context.plan, worker),
+                worker_name(context.definitions, worker),
                 origin::source(source)
             );
             (Level::Info, line)
@@ -368,7 +372,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             };
             let line = format!(
                 "worker {}: closed the connection from {}: {limit}",
-                worker_name(context.plan, worker),
+                worker_name(context.definitions, worker),
                 (context.client)(connection)
             );
             (Level::Debug, line)
@@ -382,7 +386,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             format!(
                 "worker {}: cannot accept a connection: {}; it waits in the queue, trying again \
                  in {}",
-                worker_name(context.plan, worker),
+                worker_name(context.definitions, worker),
                 crate::report::describe(errno),
                 duration(again_in)
             ),
@@ -406,7 +410,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             format!(
                 "worker {}: the processes of the last {failures} connections have failed; that of \
                  {} {}",
-                worker_name(context.plan, instance.worker),
+                worker_name(context.definitions, instance.worker),
                 name(instance),
                 predicate(status)
             ),
@@ -547,7 +551,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             Level::Info,
             match context
                 .plan
-                .live_workers()
+                .workers()
                 .any(|(_, one)| cause::starts_blindly(one))
             {
                 false => "every worker that starts at once is up".to_owned(),
@@ -571,7 +575,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             Level::Info,
             format!(
                 "{}: rolling out generation {generation}, {} to replace",
-                worker_name(context.plan, worker),
+                worker_name(context.definitions, worker),
                 count(instances as usize)
             ),
         ),
@@ -583,7 +587,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             Level::Info,
             format!(
                 "{}: generation {generation} has taken over{}",
-                worker_name(context.plan, worker),
+                worker_name(context.definitions, worker),
                 match is_final {
                     false => "",
                     true =>
@@ -609,7 +613,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 format!(
                     "{}: rolled back, as {} of generation {} failed; what ran before goes on \
                      serving{again}",
-                    worker_name(context.plan, worker),
+                    worker_name(context.definitions, worker),
                     name(instance),
                     instance.generation
                 ),
@@ -650,10 +654,10 @@ fn killed_after(timeout: Option<Duration>) -> String {
 }
 
 /// Whether the event is told at the level of debugging, and there may be very many of it.
-pub(super) fn is_detail(event: &Event, plan: &Plan) -> bool {
+pub(super) fn is_detail(event: &Event, definitions: &Definitions) -> bool {
     match event {
         Event::InstanceStarting { .. } | Event::ConnectionRefused { .. } => true,
-        Event::InstanceStarted { instance, .. } => serves_connections(plan, instance.worker),
+        Event::InstanceStarted { instance, .. } => serves_connections(definitions, instance.worker),
         Event::InstanceExited { status, next, .. } => {
             matches!((status, next), (ExitStatus::Code(_), Next::Done))
         }
@@ -661,8 +665,8 @@ pub(super) fn is_detail(event: &Event, plan: &Plan) -> bool {
     }
 }
 
-pub(super) fn serves_connections(plan: &Plan, worker: WorkerId) -> bool {
-    let activation = &plan.worker(worker).lifecycle.activation;
+pub(super) fn serves_connections(definitions: &Definitions, worker: WorkerId) -> bool {
+    let activation = &definitions.worker(worker).lifecycle.activation;
     matches!(activation, Activation::PerConnection(_))
 }
 
@@ -677,8 +681,12 @@ pub(super) fn hook_word(kind: HookKind) -> &'static str {
 }
 
 /// `app.0`.
-pub(super) fn instance_name(plan: &Plan, instance: InstanceId) -> String {
-    format!("{}.{}", worker_name(plan, instance.worker), instance.index)
+pub(super) fn instance_name(definitions: &Definitions, instance: InstanceId) -> String {
+    format!(
+        "{}.{}",
+        worker_name(definitions, instance.worker),
+        instance.index
+    )
 }
 
 /// What was done to a socket or its path, behind `was`.
@@ -711,8 +719,8 @@ fn addresses(plan: &Plan, listener: ListenerId) -> String {
     addresses.join(", ")
 }
 
-fn worker_name(plan: &Plan, worker: WorkerId) -> &str {
-    &plan.worker(worker).name
+fn worker_name(definitions: &Definitions, worker: WorkerId) -> &str {
+    &definitions.worker(worker).name
 }
 
 fn count(live: usize) -> String {

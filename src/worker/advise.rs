@@ -15,7 +15,7 @@ pub const JOURNAL: &str = "/run/systemd/journal/stdout";
 pub fn advise(plan: &Plan) -> Vec<Problem> {
     let mut advice = Vec::new();
     let has_journal = Path::new(JOURNAL).exists();
-    for (_, worker) in plan.live_workers() {
+    for (_, worker) in plan.workers() {
         if worker.output == Output::Journal && !has_journal {
             let message = format!(
                 "worker `{}` is to write to the journal, and none runs: there is no {JOURNAL}",

@@ -155,7 +155,7 @@ fn where_nobody_waits_nobody_is_accepted_and_nothing_blocks() {
     let folder = Folder::new();
     let stream = stream(&folder.join("app.sock"));
     let outcome = bound(&plan(&[&[tcp("127.0.0.1:0"), stream]], ACCESS));
-    for socket in &outcome.bound.listeners[0].sockets {
+    for socket in outcome.bound.at(0) {
         assert_eq!(accept(socket, false).unwrap_err(), NotAccepted::Gone);
     }
 }
@@ -186,7 +186,7 @@ fn accepting_does_not_wait_for_a_client_that_has_gone() {
         &[&[tcp("127.0.0.1:0"), stream(&folder.join("app.sock"))]],
         ACCESS,
     ));
-    for socket in &outcome.bound.listeners[0].sockets {
+    for socket in outcome.bound.at(0) {
         let flags = OFlag::from_bits_retain(fcntl(&socket.fd, FcntlArg::F_GETFL).unwrap());
         assert!(!flags.contains(OFlag::O_NONBLOCK));
         let (done, is_done) = std::sync::mpsc::channel();
@@ -210,7 +210,7 @@ fn accepting_does_not_wait_for_a_client_that_has_gone() {
         });
     }
     // Who is there is accepted all the same.
-    let [tcp, _] = outcome.bound.listeners[0].sockets.as_slice() else {
+    let [tcp, _] = outcome.bound.at(0)[..] else {
         panic!("two sockets")
     };
     let _client = connect("127.0.0.1", tcp);

@@ -32,7 +32,12 @@ fn tcp_listener() -> (TcpListener, String) {
 /// The indices of what was matched, sorted.
 fn places(plan: &Plan, inherited: Vec<Inherited>) -> (Vec<(u32, usize)>, Vec<AdoptProblem>) {
     let (taken, problems) = match_up(plan, inherited);
-    let mut places: Vec<_> = taken.keys().map(|(id, index)| (id.0, *index)).collect();
+    let listeners = plan.listeners();
+    let place = |key| {
+        let mut of_it = listeners.clone();
+        of_it.find_map(|(id, one)| Some((id.0, one.position(key)?)))
+    };
+    let mut places: Vec<_> = taken.keys().filter_map(|key| place(*key)).collect();
     places.sort_unstable();
     (places, problems)
 }
@@ -61,7 +66,10 @@ fn names_come_first_then_addresses() {
     ];
     let (taken, problems) = match_up(&plan, inherited);
     assert_eq!(problems, []);
-    let at = |id, index| inode(&taken[&(ListenerId(id), index)]);
+    let at = |id, index: usize| {
+        let listener = plan.listener(ListenerId(id));
+        inode(&taken[&listener.sockets[index].key])
+    };
     assert_eq!(
         [at(0, 1), at(1, 0), at(0, 0)],
         [inodes[0], inodes[1], inodes[2]]
@@ -99,16 +107,16 @@ fn an_adopted_socket_is_not_bound_again_and_its_clients_are_kept() {
     assert_eq!(problems, []);
     let outcome = bind_all(&plan, Purpose::Keep, taken);
     assert_eq!(outcome.errors, []);
-    let [web, unix_socket, quiet] = &outcome.bound.listeners[..] else {
+    let [web, unix_socket, quiet] = outcome.bound.iter().collect::<Vec<_>>()[..] else {
         panic!("{outcome:?}");
     };
-    assert_eq!(inode(&web.sockets[0].fd), before);
-    assert_eq!(web.sockets[0].address.to_string(), address);
-    assert_eq!(web.sockets[0].backlog, Some(16));
-    SockRef::from(&web.sockets[0].fd).accept().unwrap();
-    assert!(SockRef::from(&quiet.sockets[0].fd).is_listener().unwrap());
+    assert_eq!(inode(&web.fd), before);
+    assert_eq!(web.address.to_string(), address);
+    assert_eq!(web.backlog, Some(16));
+    SockRef::from(&web.fd).accept().unwrap();
+    assert!(SockRef::from(&quiet.fd).is_listener().unwrap());
     // The path is whoever bound it's.
-    assert_eq!(unix_socket.sockets[0].identity, None);
+    assert_eq!(unix_socket.identity, None);
     assert!(outcome.bound.remove_paths().is_empty());
     assert_eq!(folder.names(), ["s"]);
 }
@@ -232,8 +240,8 @@ fn every_kind_of_name_is_compared() {
     ));
     let mut endpoints = Vec::new();
     let mut inherited = Vec::new();
-    for listener in own.bound.listeners.iter().rev() {
-        let socket = &listener.sockets[0];
+    let sockets: Vec<_> = own.bound.iter().collect();
+    for socket in sockets.into_iter().rev() {
         endpoints.push(vec![socket.address.clone()]);
         inherited.push(given("x", socket.fd.try_clone().unwrap()));
     }

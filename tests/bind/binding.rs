@@ -38,8 +38,7 @@ fn every_kind_is_bound_close_on_exec_blocking_and_listening() {
     let lists: Vec<&[Endpoint]> = endpoints.iter().map(std::slice::from_ref).collect();
     let outcome = bound(&plan(&lists, ACCESS));
     assert_eq!(outcome.notes, []);
-    for (listener, endpoint) in outcome.bound.listeners.iter().zip(&endpoints) {
-        let socket = &listener.sockets[0];
+    for (socket, endpoint) in outcome.bound.iter().zip(&endpoints) {
         let raw = SockRef::from(&socket.fd);
         let fd_flags = fcntl(&socket.fd, FcntlArg::F_GETFD).unwrap();
         assert!(FdFlag::from_bits_retain(fd_flags).contains(FdFlag::FD_CLOEXEC));
@@ -68,7 +67,7 @@ fn every_kind_is_bound_close_on_exec_blocking_and_listening() {
         }
     }
     for four in ["127.0.0.1", "::1"] {
-        let dual = port(&outcome.bound.listeners[2].sockets[0]);
+        let dual = port(outcome.bound.at(2)[0]);
         TcpStream::connect((four, dual)).expect("the dual-stack socket takes both families");
     }
     UnixStream::connect(folder.join("stream")).unwrap();
@@ -91,7 +90,7 @@ fn both_halves_of_localhost_get_one_port() {
         let six = flags(inet(transport, "[::1]:0"), true, true);
         for pair in [[four.clone(), six.clone()], [six, four]] {
             let outcome = bound(&plan(&[&pair], ACCESS));
-            let sockets = &outcome.bound.listeners[0].sockets;
+            let sockets = outcome.bound.at(0);
             assert_eq!(sockets.len(), 2);
             assert_eq!(port(&sockets[0]), port(&sockets[1]));
         }
@@ -103,7 +102,7 @@ fn an_optional_address_that_is_missing_is_left_out_with_a_note() {
     let missing = flags(tcp("[2001:db8::1]:0"), true, true);
     let plan = plan(&[&[tcp("127.0.0.1:0"), missing]], ACCESS);
     let outcome = bound(&plan);
-    assert_eq!(outcome.bound.listeners[0].sockets.len(), 1);
+    assert_eq!(outcome.bound.at(0).len(), 1);
     let [
         Note::FamilyMissing {
             socket: 1,
@@ -160,7 +159,7 @@ fn five_failures_are_five_errors_and_the_rest_is_bound() {
             (5, nix::libc::EEXIST, Some(file)),
         ]
     );
-    assert_eq!(outcome.bound.listeners[1].sockets.len(), 1);
+    assert_eq!(outcome.bound.at(1).len(), 1);
     // Nothing of what was in the way has been touched.
     UnixStream::connect(folder.join("live")).unwrap();
     assert_eq!(std::fs::read(folder.join("file")).unwrap(), b"precious");
@@ -368,8 +367,7 @@ fn trying_leaves_nothing_behind() {
     );
     let outcome = bind_all(&plan, Purpose::Try, Adopted::default());
     assert_eq!(only_error(&outcome).listener, ListenerId(3));
-    assert_eq!(outcome.bound.listeners.len(), 4);
-    assert!(outcome.bound.listeners.iter().all(|l| l.sockets.is_empty()));
+    assert!(outcome.bound.iter().next().is_none());
     assert!(folder.names().is_empty());
     TcpListener::bind(free).unwrap();
 }

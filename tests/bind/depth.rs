@@ -29,7 +29,7 @@ fn now(socket: &BoundSocket) -> Depth {
 }
 
 fn short(mut plan: Plan) -> Outcome {
-    plan.listeners[0].backlog = BACKLOG;
+    listener(&mut plan, 0).backlog = BACKLOG;
     keep(&plan)
 }
 
@@ -202,7 +202,7 @@ fn sockets_of_all_kinds_are_read_in_one_round() {
         writable: false,
     });
     let outcome = bound(&plan(&[&endpoints], ACCESS));
-    let sockets = &outcome.bound.listeners[0].sockets;
+    let sockets = outcome.bound.at(0);
     let clients = |n: usize| n % 4;
     let mut kept = Vec::new();
     for (n, path) in paths.iter().enumerate() {
@@ -213,7 +213,7 @@ fn sockets_of_all_kinds_are_read_in_one_round() {
             .unwrap()
             .into(),
     );
-    let mut found = depths(sockets.iter());
+    let mut found = depths(sockets.iter().copied());
     assert_eq!(found.len(), sockets.len());
     assert_eq!(found.pop(), Some(None), "a device has no queue");
     let mut found: Vec<_> = found

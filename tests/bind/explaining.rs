@@ -174,8 +174,8 @@ fn a_listend_of_the_same_configuration_is_no_error_for_check() {
     let path = folder.join("s");
     let plan = plan(&[&[tcp("127.0.0.1:0")], &[stream(&path)]], ACCESS);
     let mut outcome = bound(&plan);
-    let real = outcome.bound.listeners[0].sockets[0].address.clone();
-    let mut sockets = outcome.bound.listeners.drain(..).flat_map(|l| l.sockets);
+    let real = outcome.bound.at(0)[0].address.clone();
+    let mut sockets = outcome.bound.take_all().into_iter();
     let (inherited, unix) = (sockets.next().unwrap().fd, sockets.next().unwrap().fd);
     drop(sockets);
     let mut child = Command::new(folder.join("listend"))
@@ -287,8 +287,8 @@ fn advice_says_what_may_surprise() {
         ],
         ACCESS,
     );
-    plan.listeners[1].name = "postgres-proxy".to_owned();
-    plan.listeners[7].backlog = 10_000;
+    listener(&mut plan, 1).name = "postgres-proxy".to_owned();
+    listener(&mut plan, 7).backlog = 10_000;
     let codes = |tried| -> Vec<(String, String)> {
         let advice = advise(&plan, &machine(), tried).advice;
         let code = |problem: listend::report::Problem| {
@@ -353,7 +353,7 @@ fn who_reaches_a_listener_is_one_line() {
         ],
         ACCESS,
     );
-    plan.listeners[9].options.push(OptionSetting {
+    listener(&mut plan, 9).options.push(OptionSetting {
         spec: by_key("bind_to_device").unwrap(),
         value: OptionValue::Text("eth0".to_owned()),
     });
@@ -376,7 +376,7 @@ fn who_reaches_a_listener_is_one_line() {
         "127.0.0.1:1, 127.0.0.1:2, 127.0.0.1:3, 1 more: this machine only".to_owned(),
     ];
     let machine = machine();
-    for (listener, expected) in plan.listeners.iter().zip(expected) {
+    for (listener, expected) in plan.listeners.values().zip(expected) {
         assert_eq!(who_reaches(listener, &machine), Some(expected));
     }
 }

@@ -3,8 +3,10 @@
 use listend::config::options::{OptionSetting, OptionValue, by_key};
 use listend::config::{Endpoint, Transport, UnixKind, UnixName};
 use listend::diagnose::Machine;
-use listend::listener::{Adopted, BindError, BoundSocket, Obstacle, Outcome, Purpose, bind_all};
-use listend::plan::{Access, ListenerPlan, Plan, SocketPlan};
+use listend::listener::{
+    Adopted, BindError, BoundSocket, Obstacle, Outcome, Purpose, SocketTable, bind_all,
+};
+use listend::plan::{Access, ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan};
 use listend::report::{FileId, Place};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
@@ -116,15 +118,29 @@ pub fn place(line: u32) -> Place {
 pub fn plan(listeners: &[&[Endpoint]], access: Access) -> Plan {
     let listener = |(index, endpoints): (usize, &&[Endpoint])| {
         let sockets = endpoints.iter().map(|endpoint| SocketPlan {
+            key: SocketKey::default(),
             endpoint: endpoint.clone(),
             place: place(index as u32 + 1),
         });
         ListenerPlan::new(format!("l{index}"), sockets.collect(), 16, access)
     };
-    Plan {
-        listeners: listeners.iter().enumerate().map(listener).collect(),
-        workers: Vec::new(),
-        ..Plan::default()
+    Plan::new(listeners.iter().enumerate().map(listener), [])
+}
+
+/// The listener of a plan with this number.
+pub fn listener(plan: &mut Plan, number: u32) -> &mut ListenerPlan {
+    plan.listeners.get_mut(&ListenerId(number)).unwrap()
+}
+
+/// What is held of the listener with this number, in the order of its keys.
+pub trait HeldOf {
+    fn at(&self, listener: u32) -> Vec<&BoundSocket>;
+}
+
+impl HeldOf for SocketTable {
+    fn at(&self, listener: u32) -> Vec<&BoundSocket> {
+        let of_it = |socket: &&BoundSocket| socket.listener == ListenerId(listener);
+        self.iter().filter(of_it).collect()
     }
 }
 
@@ -143,7 +159,7 @@ pub fn bound(plan: &Plan) -> Outcome {
 }
 
 pub fn first(outcome: &Outcome) -> &BoundSocket {
-    &outcome.bound.listeners[0].sockets[0]
+    outcome.bound.at(0)[0]
 }
 
 pub fn port(socket: &BoundSocket) -> u16 {
@@ -182,7 +198,7 @@ pub fn user() -> String {
 /// The plan of one listener with these options.
 pub fn with_options(endpoint: Endpoint, options: &[(&str, OptionValue)]) -> Plan {
     let mut plan = single(endpoint);
-    plan.listeners[0].options = options
+    listener(&mut plan, 0).options = options
         .iter()
         .map(|(key, value)| OptionSetting {
             spec: by_key(key).unwrap(),

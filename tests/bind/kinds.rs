@@ -5,7 +5,7 @@ use listend::config::{Endpoint, Transport, UnixKind};
 use listend::listener::{
     Adopted, BindStep, BoundSocket, IoMode, Obstacle, Purpose, bind_all, prepare_for_spawn,
 };
-use listend::plan::Access;
+use listend::plan::{Access, ListenerId};
 use listend::sys::sockopt;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
@@ -222,14 +222,14 @@ fn a_message_queue_is_made_sent_to_and_removed() {
     assert!(again.bound.remove_paths().is_empty());
     assert!(!gone(&name));
     let mut other = plan.clone();
-    other.listeners[0].access.mode = 0o600;
+    listener(&mut other, 0).access.mode = 0o600;
     let words = "a message queue with another owner or mode";
     let refused = keep(&other);
     let obstacle = only_error(&refused).obstacle;
     assert_eq!(obstacle, Some(Obstacle::NotASocket(words)));
     let mut other = plan.clone();
     let option = ("message_queue_max_messages", 3);
-    other.listeners[0].options = numbers(&[option]);
+    listener(&mut other, 0).options = numbers(&[option]);
     let words = "a message queue with other limits";
     let refused = keep(&other);
     let obstacle = only_error(&refused).obstacle;
@@ -253,7 +253,7 @@ fn numbers(options: &[(&str, i64)]) -> Vec<listend::config::options::OptionSetti
         .map(|(key, number)| (*key, OptionValue::Number(*number)))
         .collect();
     let plan = with_options(tcp("127.0.0.1:0"), &options);
-    plan.listeners[0].options.clone()
+    plan.listener(ListenerId(0)).options.clone()
 }
 
 fn special(path: &Path, writable: bool) -> Endpoint {
@@ -342,14 +342,14 @@ fn a_netlink_socket_joins_its_group_and_hears_the_kernel() {
         ACCESS,
     );
     let outcome = bound(&plan);
-    let sockets = outcome.bound.listeners.iter().map(|one| &one.sockets[0]);
+    let sockets = outcome.bound.iter();
     for (socket, groups) in sockets.zip([1, 0b1_0000, 0, 0]) {
         check_modes(socket);
         use std::os::fd::AsRawFd;
         let address: NetlinkAddr = getsockname(socket.fd.as_raw_fd()).unwrap();
         assert_eq!(address.groups(), groups);
     }
-    let beyond = &outcome.bound.listeners[2].sockets[0];
+    let beyond = outcome.bound.at(2)[0];
     let list = libc::NETLINK_LIST_MEMBERSHIPS;
     let groups = sockopt::get_bytes(&beyond.fd, libc::SOL_NETLINK, list).unwrap();
     assert_eq!(groups[4..8], 1_u32.to_ne_bytes());
@@ -360,10 +360,10 @@ fn a_netlink_socket_joins_its_group_and_hears_the_kernel() {
     request.extend(18_u16.to_ne_bytes());
     request.extend(0x301_u16.to_ne_bytes());
     request.extend([0; 12]);
-    let raw = SockRef::from(&outcome.bound.listeners[3].sockets[0].fd);
+    let raw = SockRef::from(&outcome.bound.at(3)[0].fd);
     raw.send(&request).unwrap();
     let mut answer = [0; 8192];
-    let length = read(&outcome.bound.listeners[3].sockets[0].fd, &mut answer).unwrap();
+    let length = read(&outcome.bound.at(3)[0].fd, &mut answer).unwrap();
     // RTM_NEWLINK: the first interface.
     assert!(length > 20);
     assert_eq!(answer[4..6], 16_u16.to_ne_bytes());
@@ -409,7 +409,7 @@ fn a_vsock_is_bound_and_its_port_read_back() {
     }
     // Nobody has to be able to send datagrams; but it is never silent.
     let outcome = keep(&single(of_kind(UnixKind::Datagram)));
-    let sockets = outcome.bound.listeners[0].sockets.len();
+    let sockets = outcome.bound.at(0).len();
     assert_eq!(outcome.errors.len() + sockets, 1);
 }
 

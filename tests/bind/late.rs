@@ -6,7 +6,7 @@ use listend::config::{Endpoint, Presence};
 use listend::listener::{
     Adopted, BindStep, Note, Outcome, Purpose, bind_all, bind_missing, prepare_for_spawn,
 };
-use listend::plan::{ListenerId, Plan};
+use listend::plan::{ListenerId, Plan, SocketKey};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use socket2::SockRef;
@@ -18,7 +18,7 @@ use std::time::Duration;
 const FIRST: ListenerId = ListenerId(0);
 
 fn with_presence(mut plan: Plan, presence: Presence) -> Plan {
-    plan.listeners[0].presence = presence;
+    listener(&mut plan, 0).presence = presence;
     plan
 }
 
@@ -86,18 +86,18 @@ fn a_listener_that_may_be_missing_is_bound_in_whole_or_not_at_all() {
     } = keep(&plan);
     assert_eq!(errors.len(), 1);
     assert_eq!((errors[0].listener, errors[0].socket), (FIRST, 1));
-    assert!(bound.sockets(FIRST).is_empty() && folder.names().is_empty());
-    assert_eq!(bound.sockets(ListenerId(1)).len(), 1);
+    assert!(bound.at(0).is_empty() && folder.names().is_empty());
+    assert_eq!(bound.at(1).len(), 1);
 
     // Still taken: a retry leaves nothing either.
     let (errors, notes) = bind_missing(&plan, FIRST, &mut bound);
     assert_eq!((errors.len(), notes.len()), (1, 0));
-    assert!(bound.sockets(FIRST).is_empty() && folder.names().is_empty());
+    assert!(bound.at(0).is_empty() && folder.names().is_empty());
 
     drop(taken);
     let (errors, notes) = bind_missing(&plan, FIRST, &mut bound);
     assert_eq!((errors.len(), notes.len()), (0, 0));
-    let order: Vec<_> = bound.sockets(FIRST).iter().map(|s| s.planned).collect();
+    let order: Vec<_> = bound.at(0).iter().map(|s| s.key.0).collect();
     assert_eq!(order, [0, 1, 2]);
     UnixStream::connect(&paths[1]).unwrap();
     // Nothing is missing: nothing happens.
@@ -106,8 +106,8 @@ fn a_listener_that_may_be_missing_is_bound_in_whole_or_not_at_all() {
     assert_eq!((errors.len(), fds(&bound, FIRST)), (0, before));
 }
 
-fn fds(bound: &listend::listener::Bound, listener: ListenerId) -> Vec<i32> {
-    let sockets = bound.sockets(listener).iter();
+fn fds(bound: &listend::listener::SocketTable, listener: ListenerId) -> Vec<i32> {
+    let sockets = bound.at(listener.0).into_iter();
     sockets.map(|socket| socket.fd.as_raw_fd()).collect()
 }
 
@@ -121,20 +121,22 @@ fn only_what_is_missing_is_bound_and_in_its_place() {
     let plan = plan(&[&pair], ACCESS);
     for gone in 0..3 {
         let Outcome { mut bound, .. } = bound(&plan);
-        let same = port(&bound.sockets(FIRST)[0]);
-        drop(bound.listeners[0].sockets.remove(gone));
+        let same = port(bound.at(0)[0]);
+        drop(bound.take(SocketKey(gone)));
         let (errors, _) = bind_missing(&plan, FIRST, &mut bound);
         assert_eq!(errors, []);
-        let sockets = bound.sockets(FIRST);
-        let order: Vec<_> = sockets.iter().map(|one| one.planned).collect();
+        let sockets = bound.at(0);
+        let order: Vec<_> = sockets.iter().map(|one| one.key.0).collect();
         assert_eq!(order, [0, 1, 2]);
-        assert_eq!((port(&sockets[0]), port(&sockets[1])), (same, same));
+        assert_eq!((port(sockets[0]), port(sockets[1])), (same, same));
     }
 }
 
 fn adopt(plan: &Plan, fds: Vec<OwnedFd>) -> Outcome {
     let fds = fds.into_iter().enumerate();
-    let adopted: Adopted = fds.map(|(index, fd)| ((FIRST, index), fd)).collect();
+    let adopted: Adopted = fds
+        .map(|(index, fd)| (SocketKey(index as u32), fd))
+        .collect();
     bind_all(plan, Purpose::Keep, adopted)
 }
 
@@ -152,7 +154,7 @@ fn an_adopted_socket_goes_on_with_our_options_and_backlog() {
     let outcome = adopt(&plan, vec![theirs.into()]);
     assert_eq!(outcome.errors, []);
     let socket = first(&outcome);
-    assert_eq!((socket.planned, port(socket)), (0, address.port()));
+    assert_eq!((socket.key, port(socket)), (SocketKey(0), address.port()));
     assert_eq!(socket.backlog, Some(16));
     let flags = fcntl(&socket.fd, FcntlArg::F_GETFD).unwrap();
     assert!(FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC));
@@ -198,8 +200,8 @@ fn the_other_half_of_localhost_gets_the_port_of_the_adopted_one() {
     let wanted = theirs.local_addr().unwrap().port();
     let outcome = adopt(&plan(&[&pair], ACCESS), vec![theirs.into()]);
     assert_eq!(outcome.errors, []);
-    let sockets = &outcome.bound.listeners[0].sockets;
-    let ports: Vec<_> = sockets.iter().map(port).collect();
+    let sockets = outcome.bound.at(0);
+    let ports: Vec<_> = sockets.into_iter().map(port).collect();
     assert_eq!(ports, [wanted, wanted]);
 }
 
@@ -214,12 +216,12 @@ fn an_adopted_socket_waits_for_the_rest_of_its_listener() {
     let Outcome {
         mut bound, errors, ..
     } = adopt(&plan, vec![theirs.into()]);
-    assert_eq!((errors.len(), bound.sockets(FIRST).len()), (1, 0));
+    assert_eq!((errors.len(), bound.at(0).len()), (1, 0));
     let (errors, _) = bind_missing(&plan, FIRST, &mut bound);
-    assert_eq!((errors.len(), bound.sockets(FIRST).len()), (1, 0));
+    assert_eq!((errors.len(), bound.at(0).len()), (1, 0));
     TcpStream::connect(address).expect("its clients wait meanwhile");
     drop(taken);
     let (errors, _) = bind_missing(&plan, FIRST, &mut bound);
-    assert_eq!((errors.len(), bound.sockets(FIRST).len()), (0, 2));
-    assert!(bound.sockets(FIRST)[0].is_adopted && !bound.sockets(FIRST)[1].is_adopted);
+    assert_eq!((errors.len(), bound.at(0).len()), (0, 2));
+    assert!(bound.at(0)[0].is_adopted && !bound.at(0)[1].is_adopted);
 }

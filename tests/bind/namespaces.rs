@@ -6,7 +6,7 @@ use listend::connection::Protocol;
 use listend::listener::{
     Adopted, BindStep, BoundSocket, Purpose, accept, bind_all, bind_missing, depth, waiters,
 };
-use listend::plan::{ListenerId, Plan};
+use listend::plan::{ListenerId, Plan, SocketKey};
 use nix::libc;
 use nix::unistd::read;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
@@ -63,7 +63,7 @@ impl Namespace {
 
     pub fn plan(&self, endpoints: &[Endpoint]) -> Plan {
         let mut plan = plan(&[endpoints], ACCESS);
-        plan.listeners[0].network_namespace = Some(self.path());
+        listener(&mut plan, 0).network_namespace = Some(self.path());
         plan
     }
 }
@@ -94,8 +94,9 @@ fn sockets_are_bound_inside_and_we_stay_outside() {
     // The very same addresses, and one that only the namespace has.
     let endpoints = [tcp(&address), abstract_name(&name), udp("192.0.2.1:0")];
     let mut plan = namespace.plan(&endpoints);
-    plan.listeners
-        .push(single(tcp("127.0.0.1:0")).listeners[0].clone());
+    let mut other = single(tcp("127.0.0.1:0")).listener(ListenerId(0)).clone();
+    other.sockets[0].key = SocketKey(3);
+    plan.listeners.insert(ListenerId(1), other);
     for purpose in [Purpose::Try, Purpose::Keep] {
         let outcome = bind_all(&plan, purpose, Adopted::default());
         assert_eq!(outcome.errors, []);
@@ -103,7 +104,7 @@ fn sockets_are_bound_inside_and_we_stay_outside() {
         if purpose == Purpose::Try {
             continue;
         }
-        let sockets = outcome.bound.sockets(ListenerId(0));
+        let sockets = outcome.bound.at(0);
         assert_eq!(sockets.len(), 3);
         namespace.inside(|| TcpStream::connect(&address)).unwrap();
         SockRef::from(&sockets[0].fd).accept().unwrap();
@@ -114,13 +115,13 @@ fn sockets_are_bound_inside_and_we_stay_outside() {
         });
         SockRef::from(&sockets[1].fd).accept().unwrap();
         // The listener behind it is ours again.
-        TcpStream::connect(outcome.bound.sockets(ListenerId(1))[0].address.to_string()).unwrap();
+        TcpStream::connect(outcome.bound.at(1)[0].address.to_string()).unwrap();
     }
     let mut held = bound(&plan).bound;
-    let udp = held.listeners[0].sockets.pop().unwrap();
-    drop(udp);
+    let udp = held.at(0)[2].key;
+    drop(held.take(udp).unwrap());
     let (errors, _) = bind_missing(&plan, ListenerId(0), &mut held);
-    assert_eq!((errors.len(), held.sockets(ListenerId(0)).len()), (0, 3));
+    assert_eq!((errors.len(), held.at(0).len()), (0, 3));
     assert_eq!(current(), here);
 }
 
@@ -146,10 +147,10 @@ fn a_namespace_that_cannot_be_entered_is_an_error_of_each_of_its_sockets() {
             ],
             ACCESS,
         );
-        plan.listeners[0].network_namespace = Some(path.clone());
+        listener(&mut plan, 0).network_namespace = Some(path.clone());
         let outcome = keep(&plan);
         assert_eq!(current(), here);
-        assert_eq!(outcome.bound.sockets(ListenerId(1)).len(), 1);
+        assert_eq!(outcome.bound.at(1).len(), 1);
         if errno == 0 {
             assert_eq!(outcome.errors, []);
             continue;
@@ -201,7 +202,7 @@ fn a_link_local_address_is_bound_on_its_interface() {
 
 fn with_groups(endpoint: Endpoint, groups: &[(&str, Option<&str>)]) -> Plan {
     let mut plan = single(endpoint);
-    plan.listeners[0].multicast = groups
+    listener(&mut plan, 0).multicast = groups
         .iter()
         .map(|(group, interface)| Multicast {
             group: group.parse().unwrap(),
@@ -259,7 +260,7 @@ fn a_socket_joins_the_groups_of_its_families() {
         (dual, true, true),
     ] {
         let mut plan = with_groups(endpoint, &groups);
-        plan.listeners[0].network_namespace = Some(namespace.path());
+        listener(&mut plan, 0).network_namespace = Some(namespace.path());
         let outcome = bound(&plan);
         let socket = first(&outcome);
         for (joins, (group, _), words) in
@@ -311,7 +312,7 @@ fn what_waits_in_another_namespace_is_known_but_for_unix_clients() {
     let folder = Folder::new();
     let path = folder.join("app.sock");
     let outcome = bound(&namespace.plan(&[tcp("127.0.0.1:0"), stream(&path)]));
-    let [tcp, unix] = outcome.bound.listeners[0].sockets.as_slice() else {
+    let [tcp, unix] = outcome.bound.at(0)[..] else {
         panic!("two sockets")
     };
     let found = |socket| depth(socket).map(|one| (one.depth, one.limit, one.drops));

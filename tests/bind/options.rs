@@ -277,7 +277,7 @@ fn what_the_kernel_refuses_is_an_error_with_the_calls_name() {
             (error.step, error.errno),
             (BindStep::SetOption(call), errno)
         );
-        assert_eq!(outcome.bound.listeners[0].sockets.len(), 0);
+        assert_eq!(outcome.bound.at(0).len(), 0);
     }
 }
 
@@ -346,7 +346,7 @@ fn what_a_worker_changed_is_seen_and_put_back() {
     );
     let outcome = bound(&plan);
     let socket = first(&outcome);
-    let entry = &plan.listeners[0];
+    let entry = plan.listener(ListenerId(0));
     assert_eq!(effective(entry, socket), socket.effective);
     assert_eq!(put_options_back(entry, socket), []);
     for (level, name, value) in [
@@ -397,7 +397,7 @@ fn fast_open_without_the_bit_for_servers_is_told_to_be_void() {
         assert_eq!((got.effective.as_str(), got.is_as_asked), ("0", false));
         assert_eq!(outcome.notes.len(), 1);
         std::fs::write(path, "3").unwrap();
-        let now = effective(&socket.listeners[0], first(&outcome));
+        let now = effective(socket.listener(ListenerId(0)), first(&outcome));
         assert_eq!(now[0].effective, "100");
     })
     .join()
@@ -412,9 +412,9 @@ fn a_listener_with_several_kinds_gives_each_what_it_can_have() {
         spec: by_key(key).unwrap(),
         value: OptionValue::Flag(true),
     };
-    plan.listeners[0].options = vec![setting("no_delay"), setting("pass_credentials")];
+    listener(&mut plan, 0).options = vec![setting("no_delay"), setting("pass_credentials")];
     let outcome = bound(&plan);
-    let sockets = &outcome.bound.listeners[0].sockets;
+    let sockets = outcome.bound.at(0);
     assert_eq!(only_effective(&sockets[0]).key, "no_delay");
     assert_eq!(only_effective(&sockets[1]).key, "pass_credentials");
 }

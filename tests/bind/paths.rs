@@ -4,9 +4,9 @@ use crate::fixture::*;
 use listend::config::{Endpoint, UnixKind};
 use listend::diagnose::{Machine, explain};
 use listend::listener::{
-    BindStep, Bound, Note, Obstacle, Outcome, Purpose, bind_all, inspect, repair,
+    BindStep, Note, Obstacle, Outcome, Purpose, SocketTable, bind_all, inspect, repair,
 };
-use listend::plan::{Access, ListenerId, Plan};
+use listend::plan::{Access, Plan, SocketKey};
 use listend::walk::Why;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::Mode;
@@ -42,11 +42,11 @@ fn connect(kind: UnixKind, path: &Path) -> std::io::Result<Socket> {
 
 fn with_links(endpoint: Endpoint, links: &[PathBuf]) -> Plan {
     let mut plan = single(endpoint);
-    plan.listeners[0].symlinks = links.to_vec();
+    listener(&mut plan, 0).symlinks = links.to_vec();
     plan
 }
 
-fn clean(bound: &Bound) {
+fn clean(bound: &SocketTable) {
     let left: Vec<_> = bound.remove_paths();
     assert!(left.is_empty(), "{left:?}");
 }
@@ -91,7 +91,7 @@ fn a_path_longer_than_107_bytes_is_bound_and_keeps_its_name() {
         assert!(name.starts_with("/proc/self/fd/"), "{name}");
         assert!(name.ends_with("/s"), "{name}");
 
-        // Bound, and served: nobody else gets it.
+        // SocketTable, and served: nobody else gets it.
         let again = keep(&plan);
         assert!(is_live(only_error(&again)));
 
@@ -308,7 +308,7 @@ fn a_stale_path_goes_to_one_of_many_who_want_it() {
     for _ in 0..100 {
         leave_stale(&path);
         let start = Barrier::new(RIVALS);
-        let bound: Vec<Bound> = std::thread::scope(|scope| {
+        let bound: Vec<SocketTable> = std::thread::scope(|scope| {
             let rival = || {
                 start.wait();
                 let outcome = keep(&single(stream(&path)));
@@ -320,7 +320,7 @@ fn a_stale_path_goes_to_one_of_many_who_want_it() {
         });
         // Whoever has bound it has it still: nobody has taken it for the stale one.
         assert_eq!(bound.len(), 1);
-        assert_eq!(inspect(&bound[0].listeners[0].sockets[0]), None);
+        assert_eq!(inspect(bound[0].at(0)[0]), None);
         clean(&bound[0]);
         assert!(folder.names().is_empty(), "{:?}", folder.names());
     }
@@ -359,7 +359,7 @@ fn who_can_change_the_way_steers_nothing_of_roots() {
     };
     let path = srv.join("run/sub/s");
     let mut plan = plan(&[&[stream(&path)]], access);
-    plan.listeners[0].symlinks = vec![srv.join("run/link")];
+    listener(&mut plan, 0).symlinks = vec![srv.join("run/link")];
     let mut outcome = bound(&plan);
     // The name that workers see is the path.
     let name = SockRef::from(&first(&outcome).fd).local_addr().unwrap();
@@ -372,7 +372,7 @@ fn who_can_change_the_way_steers_nothing_of_roots() {
     std::fs::rename(srv.join("run"), srv.join("old")).unwrap();
     symlink(&safe, srv.join("run")).unwrap();
     std::fs::remove_file(srv.join("old/sub/s")).unwrap();
-    let error = repair(&plan, &mut outcome.bound, ListenerId(0), 0).unwrap_err();
+    let error = repair(&plan, &mut outcome.bound, SocketKey(0)).unwrap_err();
     assert!(matches!(
         error.obstacle,
         Some(Obstacle::OtherHands(Why::Link(_)))
@@ -493,7 +493,7 @@ fn what_is_to_stay_stays() {
     let folder = Folder::new();
     let path = folder.join("s");
     let mut plan = with_links(stream(&path), &[folder.join("link")]);
-    plan.listeners[0].remove_on_stop = false;
+    listener(&mut plan, 0).remove_on_stop = false;
     let tried = bind_all(&plan, Purpose::Try, HashMap::new());
     assert_eq!(tried.errors, []);
     assert!(folder.names().is_empty());

@@ -6,13 +6,14 @@ use crate::ports::free_port;
 use listend::config::options::{OptionValue, by_key};
 use listend::config::{Endpoint, Multicast, Presence, UnixKind};
 use listend::listener::{
-    Adopted, BindError, Bound, BoundSocket, Purpose, Retired, bind_all, depth, prepare,
+    Adopted, BindError, BoundSocket, Purpose, SocketTable, bind_all, depth, prepare,
 };
-use listend::plan::{Free, ListenerId, Merge, Plan, SocketAt, merge};
+use listend::plan::{ListenerId, Merge, Plan, SocketKey, merge};
 use nix::libc;
 use nix::sys::socket::getsockopt;
 use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -23,8 +24,8 @@ use std::path::Path;
 /// A daemon of nothing but its listeners.
 struct Running {
     plan: Plan,
-    bound: Bound,
-    lost: Vec<SocketAt>,
+    bound: SocketTable,
+    lost: Vec<SocketKey>,
     missing: Vec<BindError>,
 }
 
@@ -34,7 +35,7 @@ impl Running {
         Running::with(plan, bound)
     }
 
-    fn with(plan: Plan, bound: Bound) -> Running {
+    fn with(plan: Plan, bound: SocketTable) -> Running {
         Running {
             plan,
             bound,
@@ -43,28 +44,32 @@ impl Running {
         }
     }
 
-    fn reload(&mut self, wanted: Plan) -> Result<Retired, Vec<BindError>> {
-        let Merge { plan, changes } = merge(&self.plan, wanted, &Free::default());
+    /// Answers with the sockets that the plan has no more.
+    fn reload(&mut self, wanted: Plan) -> Result<Vec<BoundSocket>, Vec<BindError>> {
+        let Merge { plan, changes } = merge(&self.plan, &BTreeMap::new(), wanted);
         let mut prepared = prepare(&self.bound, &self.plan, &plan, &changes)?;
         self.lost = std::mem::take(&mut prepared.lost);
         self.missing = std::mem::take(&mut prepared.missing);
-        let retired = prepared.commit(&mut self.bound);
+        prepared.commit(&mut self.bound);
         self.plan = plan;
-        Ok(retired)
+        let former = self.bound.former().map(|(_, socket)| socket.key);
+        let former: Vec<SocketKey> = former.collect();
+        let former = former.into_iter().filter_map(|key| self.bound.take(key));
+        Ok(former.collect())
     }
 
     /// Prepares a reload and takes it back.
     fn change_mind(&self, wanted: Plan) {
-        let Merge { plan, changes } = merge(&self.plan, wanted, &Free::default());
+        let Merge { plan, changes } = merge(&self.plan, &BTreeMap::new(), wanted);
         let prepared = prepare(&self.bound, &self.plan, &plan, &changes).unwrap();
         prepared.undo(&self.bound);
     }
 
     /// The first socket of the listener with this name.
     fn socket(&self, name: &str) -> &BoundSocket {
-        let mut all = self.plan.live_listeners();
+        let mut all = self.plan.listeners();
         let (id, _) = all.find(|(_, one)| one.name == name).unwrap();
-        &self.bound.sockets(id)[0]
+        self.bound.at(id.0)[0]
     }
 }
 
@@ -82,11 +87,11 @@ fn accepted(socket: &BoundSocket) -> usize {
     std::iter::from_fn(|| raw.accept().ok()).count()
 }
 
-fn set(plan: &mut Plan, listener: usize, key: &str, value: OptionValue) {
-    plan.listeners[listener].options = with_options(tcp("127.0.0.1:0"), &[(key, value)])
-        .listeners
-        .remove(0)
-        .options;
+fn set(plan: &mut Plan, number: u32, key: &str, value: OptionValue) {
+    listener(plan, number).options = with_options(tcp("127.0.0.1:0"), &[(key, value)])
+        .listener(ListenerId(0))
+        .options
+        .clone();
     assert!(by_key(key).is_some());
 }
 
@@ -122,17 +127,16 @@ fn a_renamed_listener_keeps_its_socket_and_what_is_gone_is_closed_later() {
     let mut running = Running::start(plan(&[&[endpoint(one)], &[endpoint(other)]], ACCESS));
     let before = inode(running.socket("l0"));
     let mut wanted = plan(&[&[endpoint(one)]], ACCESS);
-    wanted.listeners[0].name = "new".to_owned();
-    wanted.listeners[0].backlog = 9;
+    listener(&mut wanted, 0).name = "new".to_owned();
+    listener(&mut wanted, 0).backlog = 9;
     let retired = running.reload(wanted).unwrap();
     let socket = running.socket("new");
-    assert_eq!((inode(socket), socket.planned), (before, 0));
+    assert_eq!((inode(socket), socket.key), (before, SocketKey(0)));
     assert_eq!((limit(socket), socket.backlog), (9, Some(9)));
-    assert_eq!(running.bound.listeners.len(), 3);
-    assert_eq!(retired.sockets.len(), 1);
+    assert_eq!(retired.len(), 1);
     // Until it is closed, clients find it.
     TcpStream::connect(("127.0.0.1", other)).unwrap();
-    assert!(retired.close().is_empty());
+    assert!(retired.into_iter().all(|one| one.remove_files().is_empty()));
     let refused = TcpStream::connect(("127.0.0.1", other)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
@@ -153,10 +157,10 @@ fn attributes_are_changed_on_the_live_socket_and_taken_back_if_something_fails()
     let mut running = Running::start(base());
     let other = || {
         let mut plan = base();
-        plan.listeners[0].backlog = 5;
+        listener(&mut plan, 0).backlog = 5;
         set(&mut plan, 0, "no_delay", OptionValue::Flag(true));
-        plan.listeners[1].access.mode = 0o666;
-        plan.listeners[1].symlinks = vec![folder.join("link")];
+        listener(&mut plan, 1).access.mode = 0o666;
+        listener(&mut plan, 1).symlinks = vec![folder.join("link")];
         plan
     };
     let look = |running: &Running| {
@@ -178,8 +182,9 @@ fn attributes_are_changed_on_the_live_socket_and_taken_back_if_something_fails()
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut bad = other();
     let blocked = plan(&[&[tcp(&taken.local_addr().unwrap().to_string())]], ACCESS);
-    bad.listeners.extend(blocked.listeners);
-    bad.listeners[2].name = "blocked".to_owned();
+    let blocked = blocked.listener(ListenerId(0)).clone();
+    bad.listeners.insert(ListenerId(2), blocked);
+    listener(&mut bad, 2).name = "blocked".to_owned();
     let errors = running.reload(bad).unwrap_err();
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert_eq!(errors[0].listener, ListenerId(2));
@@ -294,7 +299,7 @@ fn addresses_that_overlap_are_exchanged_without_losing_anybody() {
         let retired = running.reload(single(endpoint(new))).unwrap();
         assert_eq!(running.lost, []);
         let later = TcpStream::connect(&client).unwrap();
-        let old_socket = &retired.sockets[0];
+        let old_socket = &retired[0];
         let counts = (accepted(old_socket), accepted(running.socket("l0")));
         let wanted = if goes_to_new { (1, 1) } else { (2, 0) };
         assert_eq!(counts, wanted, "{old} → {new}");
@@ -306,7 +311,7 @@ fn addresses_that_overlap_are_exchanged_without_losing_anybody() {
         for shared in [false, true] {
             assert!(!others_can_bind(address, true, shared), "{old} → {new}");
         }
-        assert!(retired.close().is_empty());
+        assert!(retired.into_iter().all(|one| one.remove_files().is_empty()));
         let now = TcpStream::connect(&client).unwrap();
         assert_eq!(accepted(running.socket("l0")), 1);
         for shared in [false, true] {
@@ -324,8 +329,8 @@ fn ipv4_joins_and_leaves_a_dual_stack_socket_without_losing_anybody() {
         let mut running = Running::start(single(endpoint(before)));
         let queued = TcpStream::connect(format!("[::1]:{port}")).unwrap();
         let retired = running.reload(single(endpoint(after))).unwrap();
-        assert_eq!(accepted(&retired.sockets[0]), 1);
-        assert!(retired.close().is_empty());
+        assert_eq!(accepted(&retired[0]), 1);
+        assert!(retired.into_iter().all(|one| one.remove_files().is_empty()));
         let now = TcpStream::connect(format!("[::1]:{port}")).unwrap();
         assert_eq!(accepted(running.socket("l0")), 1);
         assert_eq!(TcpStream::connect(("127.0.0.1", port)).is_ok(), !after);
@@ -356,7 +361,7 @@ fn datagrams_that_wait_survive_an_exchange_of_addresses() {
             let count = socket.recv(&mut bytes).unwrap();
             String::from_utf8(bytes[..count].to_vec()).unwrap()
         };
-        assert_eq!(receive(&retired.sockets[0]), "old");
+        assert_eq!(receive(&retired[0]), "old");
         assert_eq!(receive(running.socket("l0")), "new");
         assert!(UdpSocket::bind(format!("{new}:{port}")).is_err());
     }
@@ -372,7 +377,7 @@ fn what_cannot_stand_side_by_side_is_shut_down_first_and_listens_again_after_a_f
     let theirs = of_another_user(SocketAddr::from(([0, 0, 0, 0], port)));
     let first = single(tcp(&format!("0.0.0.0:{port}")));
     let mut adopted = Adopted::default();
-    adopted.insert((ListenerId(0), 0), theirs.into());
+    adopted.insert(SocketKey(0), theirs.into());
     let outcome = bind_all(&first, Purpose::Keep, adopted);
     let mut running = Running::with(first, outcome.bound);
     let before = inode(running.socket("l0"));
@@ -383,12 +388,8 @@ fn what_cannot_stand_side_by_side_is_shut_down_first_and_listens_again_after_a_f
     TcpStream::connect(("127.0.0.2", port)).unwrap();
 
     let retired = running.reload(wanted()).unwrap();
-    let lost = SocketAt {
-        listener: ListenerId(0),
-        socket: 0,
-    };
-    assert_eq!(running.lost, [lost]);
-    assert_eq!(retired.sockets.len(), 1);
+    assert_eq!(running.lost, [SocketKey(0)]);
+    assert_eq!(retired.len(), 1);
     let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
     assert_eq!(accepted(running.socket("l0")), 1);
     assert!(TcpStream::connect(("127.0.0.2", port)).is_err());
@@ -459,7 +460,7 @@ fn nothing_is_shut_down_while_another_process_has_the_address_or_anything_else_f
         let theirs = of_another_user(SocketAddr::from(([127, 0, 0, 1], port)));
         let first = single(tcp(&format!("127.0.0.1:{port}")));
         let mut adopted = Adopted::default();
-        adopted.insert((ListenerId(0), 0), theirs.into());
+        adopted.insert(SocketKey(0), theirs.into());
         let outcome = bind_all(&first, Purpose::Keep, adopted);
         Running::with(first, outcome.bound)
     };
@@ -495,7 +496,7 @@ fn a_path_that_gets_another_kind_of_socket_can_be_put_back() {
 
     let retired = running.reload(datagram()).unwrap();
     assert_ne!(file(&path), before);
-    assert!(retired.close().is_empty());
+    assert!(retired.into_iter().all(|one| one.remove_files().is_empty()));
     UnixDatagram::unbound().unwrap().connect(&path).unwrap();
     assert_eq!(folder.names(), ["s"]);
     running.bound.remove_paths();
@@ -508,12 +509,12 @@ fn a_path_becomes_a_link_to_another_and_the_old_socket_goes() {
     let (old, new) = (folder.join("old"), folder.join("new"));
     let mut running = Running::start(single(stream(&old)));
     let mut wanted = single(stream(&new));
-    wanted.listeners[0].symlinks = vec![old.clone()];
+    listener(&mut wanted, 0).symlinks = vec![old.clone()];
     running.change_mind(wanted.clone());
     UnixStream::connect(&old).unwrap();
     assert!(!new.exists());
     let retired = running.reload(wanted).unwrap();
-    assert!(retired.close().is_empty());
+    assert!(retired.into_iter().all(|one| one.remove_files().is_empty()));
     assert_eq!(std::fs::read_link(&old).unwrap(), new);
     UnixStream::connect(&old).unwrap();
     assert_eq!(accepted(running.socket("l0")), 1);
@@ -541,12 +542,12 @@ fn a_reload_that_fails_leaves_nothing_behind_and_one_that_can_do_without_goes_on
     UnixStream::connect(folder.join("kept")).unwrap();
 
     let mut wanted = wanted();
-    wanted.listeners[2].presence = Presence::Optional;
+    listener(&mut wanted, 2).presence = Presence::Optional;
     assert!(running.reload(wanted).unwrap().is_empty());
     assert_eq!(running.missing.len(), 1);
     assert_eq!(running.missing[0].listener, ListenerId(2));
     UnixStream::connect(folder.join("deep/new")).unwrap();
-    assert!(running.bound.sockets(ListenerId(2)).is_empty());
+    assert!(running.bound.at(2).is_empty());
     let endpoint: &Endpoint = &running.socket("l1").endpoint;
     assert_eq!(endpoint, &stream(&folder.join("deep/new")));
     running.bound.remove_paths();
@@ -566,15 +567,15 @@ fn a_reload_reaches_into_network_namespaces_and_comes_back() {
     let retired = running
         .reload(namespace.plan(&[endpoint("127.0.0.1")]))
         .unwrap();
-    assert_eq!(accepted(&retired.sockets[0]), 1);
-    assert!(retired.close().is_empty());
+    assert_eq!(accepted(&retired[0]), 1);
+    assert!(retired.into_iter().all(|one| one.remove_files().is_empty()));
     let inside = inode(running.socket("l0"));
     namespace.inside(connect).unwrap();
     assert_eq!((running.lost.len(), current()), (0, here.clone()));
     // The same address outside is another socket.
     let retired = running.reload(single(endpoint("127.0.0.1"))).unwrap();
-    assert_eq!(inode(&retired.sockets[0]), inside);
-    assert!(retired.close().is_empty());
+    assert_eq!(inode(&retired[0]), inside);
+    assert!(retired.into_iter().all(|one| one.remove_files().is_empty()));
     connect().unwrap();
     assert!(namespace.inside(connect).is_err());
     assert_eq!(current(), here);
@@ -592,7 +593,7 @@ fn a_multicast_group_is_joined_and_left_on_the_live_socket() {
             group: text.parse().unwrap(),
             interface: Some("va".to_owned()),
         };
-        plan.listeners[0].multicast = groups.iter().map(group).collect();
+        listener(&mut plan, 0).multicast = groups.iter().map(group).collect();
         plan
     };
     let joined = || {

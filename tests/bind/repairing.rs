@@ -3,9 +3,10 @@
 use crate::fixture::*;
 use listend::config::{Endpoint, Transport, UnixKind, UnixName};
 use listend::listener::{
-    BindError, Bound, Damage, IoMode, Obstacle, Outcome, Repair, inspect, prepare_for_spawn, repair,
+    BindError, Damage, IoMode, Obstacle, Outcome, Repair, SocketTable, inspect, prepare_for_spawn,
+    repair,
 };
-use listend::plan::{Access, ListenerId, Plan};
+use listend::plan::{Access, Plan, SocketKey};
 use listend::sys::sockopt;
 use nix::libc;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
@@ -18,21 +19,21 @@ use std::time::Duration;
 /// linux/in6.h.
 const IPV6_ADDRFORM: i32 = 1;
 
-fn shut_down(bound: &Bound) {
-    let socket = &bound.listeners[0].sockets[0];
+fn shut_down(bound: &SocketTable) {
+    let socket = bound.at(0)[0];
     // For a datagram socket it answers ENOTCONN, and does it all the same.
     let _ = SockRef::from(&socket.fd).shutdown(Shutdown::Both);
 }
 
-fn damage(bound: &Bound) -> Option<Damage> {
-    inspect(&bound.listeners[0].sockets[0])
+fn damage(bound: &SocketTable) -> Option<Damage> {
+    inspect(bound.at(0)[0])
 }
 
-fn put_right(plan: &Plan, bound: &mut Bound) -> Result<Option<Repair>, BindError> {
-    repair(plan, bound, ListenerId(0), 0)
+fn put_right(plan: &Plan, bound: &mut SocketTable) -> Result<Option<Repair>, BindError> {
+    repair(plan, bound, SocketKey(0))
 }
 
-fn bind(plan: &Plan) -> Bound {
+fn bind(plan: &Plan) -> SocketTable {
     let Outcome { bound, errors, .. } = keep(plan);
     assert_eq!(errors, []);
     bound
@@ -52,7 +53,7 @@ fn nothing_is_done_to_what_is_sound() {
         let mut bound = bind(&plan);
         assert_eq!(damage(&bound), None, "{endpoint}");
         assert_eq!(put_right(&plan, &mut bound), Ok(None), "{endpoint}");
-        assert_eq!(repair(&plan, &mut bound, ListenerId(0), 7), Ok(None));
+        assert_eq!(repair(&plan, &mut bound, SocketKey(7)), Ok(None));
         bound.withdraw();
     }
 }
@@ -63,7 +64,7 @@ fn a_tcp_listener_listens_again_at_its_port() {
     for address in ["127.0.0.1:0", &explicit.unwrap().to_string()] {
         let plan = single(tcp(address));
         let mut bound = bind(&plan);
-        let port = port(&bound.listeners[0].sockets[0]);
+        let port = port(bound.at(0)[0]);
         shut_down(&bound);
         assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
         assert_eq!(damage(&bound), Some(Damage::ShutDown));
@@ -77,8 +78,8 @@ fn a_tcp_listener_listens_again_at_its_port() {
 }
 
 /// Whether a client is accepted and heard.
-fn serves(bound: &Bound) -> bool {
-    let socket = &bound.listeners[0].sockets[0];
+fn serves(bound: &SocketTable) -> bool {
+    let socket = bound.at(0)[0];
     let raw = SockRef::from(&socket.fd);
     raw.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let Ok(mut client) = TcpStream::connect(("127.0.0.1", port(socket))) else {
@@ -119,7 +120,7 @@ fn a_listener_that_was_shut_down_twice_serves_again() {
             // Before a start the same is done without being asked.
             shut_down(&bound);
             shut_down(&bound);
-            let socket = &bound.listeners[0].sockets[0];
+            let socket = bound.at(0)[0];
             let done = prepare_for_spawn(socket, 16, IoMode::Blocking).unwrap();
             assert!(done.shut_down && serves(&bound), "{transport:?} {address}");
         }
@@ -130,9 +131,9 @@ fn a_listener_that_was_shut_down_twice_serves_again() {
 fn a_listener_that_listens_and_closes_every_client_is_damaged() {
     let plan = single(tcp("127.0.0.1:0"));
     let mut bound = bind(&plan);
-    let port = port(&bound.listeners[0].sockets[0]);
+    let port = port(bound.at(0)[0]);
     shut_down(&bound);
-    let raw = SockRef::from(&bound.listeners[0].sockets[0].fd);
+    let raw = SockRef::from(&bound.at(0)[0].fd);
     // As a worker might do that means well.
     let address = format!("127.0.0.1:{port}").parse::<SocketAddr>().unwrap();
     raw.bind(&address.into()).unwrap();
@@ -147,9 +148,9 @@ fn a_listener_that_listens_and_closes_every_client_is_damaged() {
 }
 
 /// Makes a connection with unsent bytes of a listener; closing it would wait for an hour.
-fn turn_into_a_connection(bound: &Bound, peer: &TcpListener) -> TcpStream {
+fn turn_into_a_connection(bound: &SocketTable, peer: &TcpListener) -> TcpStream {
     shut_down(bound);
-    let raw = SockRef::from(&bound.listeners[0].sockets[0].fd);
+    let raw = SockRef::from(&bound.at(0)[0].fd);
     raw.connect(&peer.local_addr().unwrap().into()).unwrap();
     let (theirs, _) = peer.accept().unwrap();
     raw.set_nonblocking(true).unwrap();
@@ -169,12 +170,12 @@ fn a_listener_that_a_worker_has_made_a_connection_listens_again() {
         put_right(&plan, &mut bound),
         Ok(Some(Repair::ListenedAgain))
     );
-    SockRef::from(&bound.listeners[0].sockets[0].fd)
+    SockRef::from(&bound.at(0)[0].fd)
         .set_nonblocking(false)
         .unwrap();
     assert!(serves(&bound));
     let _theirs = turn_into_a_connection(&bound, &peer);
-    let socket = &bound.listeners[0].sockets[0];
+    let socket = bound.at(0)[0];
     let done = prepare_for_spawn(socket, 16, IoMode::Blocking).unwrap();
     assert!(done.shut_down && serves(&bound));
 }
@@ -186,7 +187,7 @@ fn a_listener_that_can_never_be_what_it_was_is_replaced_and_closing_it_does_not_
     let peer = TcpListener::bind("127.0.0.1:0").unwrap();
     let plan = single(flags(inet(Transport::Tcp, "[::]:0"), false, false));
     let mut bound = bind(&plan);
-    let socket = &bound.listeners[0].sockets[0];
+    let socket = bound.at(0)[0];
     let port = port(socket);
     shut_down(&bound);
     let mapped = format!("[::ffff:127.0.0.1]:{}", peer.local_addr().unwrap().port());
@@ -201,7 +202,7 @@ fn a_listener_that_can_never_be_what_it_was_is_replaced_and_closing_it_does_not_
     raw.set_linger(Some(Duration::from_secs(3600))).unwrap();
     // Nobody else has it: to close it as it is would wait for an hour.
     assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::Rebound)));
-    let socket = &bound.listeners[0].sockets[0];
+    let socket = bound.at(0)[0];
     assert_eq!(crate::fixture::port(socket), port);
     let address = SockRef::from(&socket.fd).local_addr().unwrap();
     assert!(address.as_socket().unwrap().is_ipv6());
@@ -213,7 +214,7 @@ fn a_listener_that_can_never_be_what_it_was_is_replaced_and_closing_it_does_not_
 fn a_port_that_somebody_took_meanwhile_is_theirs() {
     let plan = single(tcp("127.0.0.1:0"));
     let mut bound = bind(&plan);
-    let port = port(&bound.listeners[0].sockets[0]);
+    let port = port(bound.at(0)[0]);
     shut_down(&bound);
     let theirs = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let error = put_right(&plan, &mut bound).unwrap_err();
@@ -237,10 +238,10 @@ fn a_unix_socket_that_was_shut_down_is_bound_again_with_the_same_rights() {
             ..ACCESS
         };
         let mut plan = plan(&[&[unix(kind, &path)]], access);
-        plan.listeners[0].symlinks = vec![folder.join("link")];
+        listener(&mut plan, 0).symlinks = vec![folder.join("link")];
         let mut bound = bind(&plan);
         // A worker that still runs has it too.
-        let _worker = bound.listeners[0].sockets[0].fd.try_clone().unwrap();
+        let _worker = bound.at(0)[0].fd.try_clone().unwrap();
         shut_down(&bound);
         assert_eq!(damage(&bound), Some(Damage::ShutDown), "{kind:?}");
         assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::Rebound)));
@@ -270,7 +271,7 @@ fn a_path_that_is_gone_is_made_again_and_the_old_queue_stays_with_the_worker() {
     let path = folder.join("a/b/s");
     let plan = single(stream(&path));
     let mut bound = bind(&plan);
-    let worker = bound.listeners[0].sockets[0].fd.try_clone().unwrap();
+    let worker = bound.at(0)[0].fd.try_clone().unwrap();
     let early = UnixStream::connect(&path).unwrap();
     // Not only the socket: its folders too.
     std::fs::remove_dir_all(folder.join("a")).unwrap();
@@ -294,9 +295,9 @@ fn a_path_that_is_gone_comes_back_as_the_same_socket_with_its_queue() {
             ..ACCESS
         };
         let mut plan = plan(&[&[unix(kind, &path)]], access);
-        plan.listeners[0].symlinks = vec![folder.join("link")];
+        listener(&mut plan, 0).symlinks = vec![folder.join("link")];
         let mut bound = bind(&plan);
-        let identity = bound.listeners[0].sockets[0].identity;
+        let identity = bound.at(0)[0].identity;
         let early = (kind == UnixKind::Stream).then(|| UnixStream::connect(&path).unwrap());
         for _ in 0..3 {
             std::fs::remove_file(&path).unwrap();
@@ -304,7 +305,7 @@ fn a_path_that_is_gone_comes_back_as_the_same_socket_with_its_queue() {
             assert_eq!(put_right(&plan, &mut bound), Ok(Some(Repair::PutBack)));
             assert_eq!(damage(&bound), None);
         }
-        let socket = &bound.listeners[0].sockets[0];
+        let socket = bound.at(0)[0];
         assert_eq!(socket.identity, identity);
         assert_eq!(mode(&path), 0o620);
         if early.is_some() {
@@ -329,7 +330,7 @@ fn without_its_second_name_a_path_is_bound_anew_and_the_name_is_made_before_the_
     std::fs::remove_file(&spare).unwrap();
     // As by `rm -r`, which is not to be held up.
     assert_eq!(damage(&bound), None);
-    let socket = &bound.listeners[0].sockets[0];
+    let socket = bound.at(0)[0];
     prepare_for_spawn(socket, 16, IoMode::Blocking).unwrap();
     assert_eq!(inode(&spare), inode(&path));
     std::fs::remove_file(&spare).unwrap();
@@ -344,7 +345,7 @@ fn without_its_second_name_a_path_is_bound_anew_and_the_name_is_made_before_the_
     bound.remove_paths();
     assert_eq!(folder.names(), [".s.listend"]);
     let bound = bind(&plan);
-    assert_eq!(bound.listeners[0].sockets[0].traces.spare, None);
+    assert_eq!(bound.at(0)[0].traces.spare, None);
     bound.withdraw();
     assert_eq!(std::fs::read(&spare).unwrap(), b"precious");
 }
@@ -386,7 +387,7 @@ fn rights_and_links_are_given_back() {
         };
         let file = endpoint.path().unwrap().to_owned();
         let mut plan = plan(&[&[endpoint]], access);
-        plan.listeners[0].symlinks = vec![folder.join("deep/link")];
+        listener(&mut plan, 0).symlinks = vec![folder.join("deep/link")];
         let mut bound = bind(&plan);
         let before = mode(&file);
         let wider = std::os::unix::fs::PermissionsExt::from_mode(0o777);
@@ -470,7 +471,7 @@ fn an_abstract_name_is_free_only_when_no_worker_has_it() {
         name: UnixName::Abstract(name.clone()),
     });
     let mut bound = bind(&plan);
-    let worker = bound.listeners[0].sockets[0].fd.try_clone().unwrap();
+    let worker = bound.at(0)[0].fd.try_clone().unwrap();
     shut_down(&bound);
     assert_eq!(damage(&bound), Some(Damage::ShutDown));
     let error = put_right(&plan, &mut bound).unwrap_err();
@@ -489,13 +490,13 @@ fn an_abstract_name_is_free_only_when_no_worker_has_it() {
 fn a_udp_socket_that_was_shut_down_is_seen_and_still_receives() {
     let plan = single(udp("127.0.0.1:0"));
     let mut bound = bind(&plan);
-    let port = port(&bound.listeners[0].sockets[0]);
+    let port = port(bound.at(0)[0]);
     shut_down(&bound);
     assert_eq!(damage(&bound), Some(Damage::ShutDown));
     assert_eq!(put_right(&plan, &mut bound), Ok(None));
     let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     client.send_to(b"x", ("127.0.0.1", port)).unwrap();
-    let raw = SockRef::from(&bound.listeners[0].sockets[0].fd);
+    let raw = SockRef::from(&bound.at(0)[0].fd);
     let mut buffer = [std::mem::MaybeUninit::uninit(); 8];
     assert_eq!(raw.recv(&mut buffer).unwrap(), 1);
 }
@@ -505,7 +506,7 @@ fn preparing_for_a_spawn_says_what_was_changed() {
     let folder = Folder::new();
     let plan = single(stream(&folder.join("s")));
     let bound = bind(&plan);
-    let socket = &bound.listeners[0].sockets[0];
+    let socket = bound.at(0)[0];
     let calm = prepare_for_spawn(socket, 16, IoMode::Blocking).unwrap();
     assert!(!calm.nonblocking && !calm.shut_down);
     SockRef::from(&socket.fd).set_nonblocking(true).unwrap();

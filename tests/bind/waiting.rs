@@ -129,7 +129,7 @@ fn of_clients_that_hung_up_nothing_is_claimed() {
     let folder = Folder::new();
     let path = folder.join("app.sock");
     let outcome = bound(&plan(&[&[tcp("127.0.0.1:0"), stream(&path)]], ACCESS));
-    let [tcp, unix] = outcome.bound.listeners[0].sockets.as_slice() else {
+    let [tcp, unix] = outcome.bound.at(0)[..] else {
         panic!("two sockets")
     };
     let connect = || Socket::from(TcpStream::connect(("127.0.0.1", port(tcp))).unwrap());
@@ -186,7 +186,7 @@ fn whoever_waits_at_one_of_two_sockets_can_be_taken() {
     let folder = Folder::new();
     let path = folder.join("app.sock");
     let outcome = bound(&plan(&[&[tcp("127.0.0.1:0"), stream(&path)]], ACCESS));
-    let sockets: Vec<&BoundSocket> = outcome.bound.listeners[0].sockets.iter().collect();
+    let sockets: Vec<&BoundSocket> = outcome.bound.at(0);
     let _one = TcpStream::connect(("127.0.0.1", port(sockets[0]))).unwrap();
     let _two = UnixStream::connect(&path).unwrap();
     let before = waiters(&sockets);

@@ -176,11 +176,11 @@ impl Shell {
         let wanted = name.clone().unwrap_or_default();
         let is_known = self.begin_portrait(id, name);
         let shown = (!is_known).then(|| self.shown_as(&wanted)).flatten();
-        let shown = shown.map(|id| self.plan.worker(id).name.clone());
+        let shown = shown.map(|id| self.definitions.worker(id).name.clone());
         if !is_known && !shown.is_some_and(|name| self.begin_portrait(id, Some(name))) {
-            let listeners = self.plan.live_listeners();
+            let listeners = self.plan.listeners();
             let listeners = listeners.map(|(_, one)| one.name.as_str());
-            let workers = self.plan.live_workers();
+            let workers = self.plan.workers();
             let workers = workers.map(|(_, one)| one.name.as_str());
             let known = workers
                 .take(NAMES_COMPARED)
@@ -193,15 +193,15 @@ impl Shell {
     /// The worker of the instance that is shown by this name.
     fn shown_as(&self, name: &str) -> Option<WorkerId> {
         let (worker, _) = name.rsplit_once('.')?;
-        let mut all = self.plan.live_workers();
+        let mut all = self.plan.workers();
         let (id, _) = all.find(|(_, one)| one.name == worker)?;
         let mut instances = self.core.instances_of(id);
-        let is_it = |instance| words::instance_name(&self.plan, instance) == name;
+        let is_it = |instance| words::instance_name(&self.definitions, instance) == name;
         instances.any(is_it).then_some(id)
     }
 
     pub(super) fn worker_named(&self, name: &str) -> Result<WorkerId, Error> {
-        let mut all = self.plan.live_workers();
+        let mut all = self.plan.workers();
         let found = all.find(|(_, worker)| worker.name == name);
         let found = found.map(|(id, _)| id);
         // As it is shown; one of several is not the worker.
@@ -210,7 +210,7 @@ impl Shell {
                 .filter(|id| self.core.instances_of(*id).count() == 1)
         };
         found.or_else(shown).ok_or_else(|| {
-            let known = self.plan.live_workers();
+            let known = self.plan.workers();
             let known = known.map(|(_, one)| one.name.as_str());
             Error::no_such_thing(name, known.take(NAMES_COMPARED))
         })
@@ -358,7 +358,7 @@ impl Shell {
         if let Some(why) = self.setbacks.end_of(instance) {
             return format!("{why}; the rest is left as it is");
         }
-        let name = words::instance_name(&self.plan, instance);
+        let name = words::instance_name(&self.definitions, instance);
         let facts = self.core.facts(instance);
         if facts
             .is_some_and(|facts| facts.reloading && matches!(facts.state, State::Running { .. }))
@@ -390,12 +390,12 @@ impl Shell {
     }
 
     fn explain(&mut self, id: ClientId, name: &str) {
-        let is_known = |plan: &Plan| plan.live_listeners().any(|(_, one)| one.name == name);
+        let is_known = |plan: &Plan| plan.listeners().any(|(_, one)| one.name == name);
         if is_known(&self.plan) {
             return self.ask(id, Question::Explain, name);
         }
         let error = {
-            let known = self.plan.live_listeners();
+            let known = self.plan.listeners();
             let known = known.map(|(_, one)| one.name.as_str());
             Error::no_such_thing(name, known.take(NAMES_COMPARED))
         };

@@ -13,7 +13,7 @@ use super::helper::{
 use super::reload::{EMPTIED, HOW_TO_STOP};
 use crate::control::{Access, Error, ExplainReply, Progress, Reply};
 use crate::core::Mono;
-use crate::plan::{self, Free, Tense};
+use crate::plan::{self, Tense};
 use crate::shell::clock;
 use crate::shell::looks::Look;
 use crate::shell::token::{ClientId, ControlPart, ErrandId, Token};
@@ -297,7 +297,7 @@ impl Shell {
             let reason = format!("{EMPTIED}; it would not be taken. {HOW_TO_STOP}");
             return Reply::error(&Error::Refused { reason });
         }
-        let changes = plan::merge(&self.plan, *wanted, &Free::default()).changes;
+        let changes = plan::merge(&self.plan, &self.sound_former(), *wanted).changes;
         let tense = Tense::Conditional;
         let again = self.tried_again(&self.rolled_back(&changes), tense);
         let changes: Vec<String> = changes.lines(tense).chain(again).collect();

@@ -178,8 +178,8 @@ impl Shell {
         Outline {
             kind,
             listener: about.listener.map(|id| &*self.plan.listener(id).name),
-            worker: about.worker.map(|id| &*self.plan.worker(id).name),
-            instance: instance.map(|id| words::instance_name(&self.plan, id)),
+            worker: about.worker.map(|id| &*self.definitions.worker(id).name),
+            instance: instance.map(|id| words::instance_name(&self.definitions, id)),
             generation: instance.map(|id| id.generation),
             pid: about.process.and_then(|id| self.pid_of(id)),
         }

@@ -146,8 +146,8 @@ impl Shell {
         LogsReply {
             line: Some(LogLine {
                 time: rfc3339(line.time.as_secs()),
-                worker: Some(self.plan.worker(line.worker).name.clone()),
-                instance: Some(words::instance_name(&self.plan, line.instance)),
+                worker: Some(self.definitions.worker(line.worker).name.clone()),
+                instance: Some(words::instance_name(&self.definitions, line.instance)),
                 text: line.text.clone(),
             }),
         }

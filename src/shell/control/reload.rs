@@ -195,5 +195,5 @@ impl Shell {
 }
 
 fn is_empty(plan: &Plan) -> bool {
-    plan.live_listeners().next().is_none() && plan.live_workers().next().is_none()
+    plan.listeners.is_empty() && plan.workers.is_empty()
 }

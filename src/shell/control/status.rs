@@ -11,7 +11,7 @@ use crate::core::{InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
 use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
-use crate::shell::editions::name_before;
+use crate::shell::definitions::name_before;
 use crate::shell::notify::Told;
 use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
@@ -25,10 +25,10 @@ impl Shell {
     /// Begins to answer `Status`. Whether there is anything with that name.
     pub(super) fn begin_portrait(&mut self, client: ClientId, name: Option<String>) -> bool {
         let is_meant = |other: &String| name.as_ref().is_none_or(|name| name == other);
-        let listeners = self.plan.live_listeners();
+        let listeners = self.plan.listeners();
         let listeners = listeners.filter(|(_, one)| is_meant(&one.name));
         let mut listeners: Vec<_> = listeners.collect();
-        let workers = self.plan.live_workers();
+        let workers = self.plan.workers();
         let mut meant: Vec<_> = workers
             .clone()
             .filter(|(_, one)| is_meant(&one.name))
@@ -38,7 +38,7 @@ impl Shell {
         meant.sort_by_key(|(_, one)| one.place);
         let listeners: Vec<_> = listeners.into_iter().map(|(id, _)| id).collect();
         let meant: Vec<_> = meant.into_iter().map(|(id, _)| id).collect();
-        let before = self.editions.before().into_iter();
+        let before = self.definitions.before(&self.sockets).into_iter();
         let before = before.map(|one| one.listener.to_owned()).filter(is_meant);
         let before: Vec<String> = before.collect();
         if before.is_empty() && name.is_some() && listeners.is_empty() && meant.is_empty() {
@@ -122,19 +122,14 @@ impl Shell {
         let is_running = takers.iter().any(runs);
         let is_unserved = is_running && self.is_unserved(id);
         let is_abandoned = !is_running && self.is_abandoned(id);
-        let held = self
-            .bound
-            .as_ref()
-            .map_or(&[][..], |bound| bound.sockets(id));
         let (mut is_full, mut waits) = (false, false);
         let mut sockets: Vec<Socket> = Vec::with_capacity(plan.sockets.len());
-        for (index, planned) in plan.sockets.iter().enumerate() {
-            let held = held.iter().find(|socket| socket.planned == index);
+        for planned in &plan.sockets {
+            let held = self.sockets.get(planned.key);
             let depth = held.and_then(|held| {
                 let depth = portrait.queues.depth(held)?;
                 let log = &mut self.control.queue_log;
-                let place = (plan.name.as_str(), (id, index as u32));
-                log.look(now, place, held, &depth, is_abandoned);
+                log.look(now, &plan.name, held, &depth, is_abandoned);
                 Some(depth)
             });
             waits |= depth.as_ref().is_some_and(Depth::has_clients);
@@ -149,7 +144,7 @@ impl Shell {
             ListenerCondition::Listening if is_unserved || (is_abandoned && waits) => {
                 ListenerState::Unserved
             }
-            ListenerCondition::Listening if self.control.queue_log.is_dropping(now, id) => {
+            ListenerCondition::Listening if self.control.queue_log.is_dropping(now, plan) => {
                 ListenerState::Dropping
             }
             ListenerCondition::Listening => ListenerState::Listening,
@@ -159,7 +154,11 @@ impl Shell {
                 .sockets
                 .first()
                 .and_then(|socket| self.position(socket.place)),
-            options: held.iter().flat_map(|held| options(plan, held)).collect(),
+            options: self
+                .sockets
+                .of(plan)
+                .flat_map(|held| options(plan, held))
+                .collect(),
             life: None,
         };
         Listener {
@@ -168,7 +167,7 @@ impl Shell {
             state,
             workers: takers
                 .iter()
-                .map(|id| self.plan.worker(*id).name.clone())
+                .map(|id| self.definitions.worker(*id).name.clone())
                 .collect(),
             detail: portrait.name.is_some().then(detail),
         }
@@ -176,7 +175,7 @@ impl Shell {
 
     /// Sockets that a reload has left over; `None` if they have been closed meanwhile.
     fn portray_before(&self, name: &str, portrait: &mut Portrait) -> Option<Listener> {
-        let mut all = self.editions.before().into_iter();
+        let mut all = self.definitions.before(&self.sockets).into_iter();
         let before = all.find(|one| one.listener == name)?;
         let sockets = before.sockets.iter();
         let sockets = sockets.map(|held| socket(&held.address, portrait.queues.depth(held)));
@@ -186,14 +185,14 @@ impl Shell {
             sockets: sockets.collect(),
             state: ListenerState::Former,
             workers: workers
-                .map(|id| self.plan.worker(*id).name.clone())
+                .map(|id| self.definitions.worker(*id).name.clone())
                 .collect(),
             detail: None,
         })
     }
 
     fn portray_worker(&self, id: WorkerId, in_full: bool) -> Worker {
-        let plan = self.plan.worker(id);
+        let plan = self.definitions.worker(id);
         let (now, wall) = (clock::now(), clock::wall().as_secs());
         let instances = self.core.instances_of(id);
         let instances: Vec<Instance> = instances
@@ -254,7 +253,7 @@ impl Shell {
     }
 
     fn life(&self, id: WorkerId) -> Life {
-        let plan = self.plan.worker(id);
+        let plan = self.definitions.worker(id);
         let life = &plan.lifecycle;
         Life {
             ready: life.ready.to_string(),
@@ -289,7 +288,7 @@ impl Shell {
             _ => None,
         };
         Some(Instance {
-            name: words::instance_name(&self.plan, id),
+            name: words::instance_name(&self.definitions, id),
             generation: id.generation,
             pid: process.and_then(|process| self.main_pid_of(process)),
             state: match facts.failed {

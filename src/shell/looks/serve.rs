@@ -15,9 +15,8 @@ use crate::plan::{ListenerId, Plan};
 use crate::report::{self, Problem, Report, Style};
 use crate::shell::control::errand::MAX_LATE;
 use crate::shell::control::helper::Purpose;
-use crate::shell::editions::Named;
+use crate::shell::definitions::Named;
 use crate::shell::problem_line::one_line;
-use crate::shell::spawn::sockets_of;
 use crate::shell::turn::Shell;
 use crate::shell::words;
 use crate::sys;
@@ -115,10 +114,10 @@ impl Shell {
                     return Ok(None);
                 };
                 let definition = self.definition(known.instance, known.edition);
-                let Ready::Accepting(which) = definition.plan().lifecycle.ready else {
+                let Ready::Accepting(which) = definition.plan.lifecycle.ready else {
                     return Ok(None);
                 };
-                let sockets = sockets_of(&self.plan, self.bound.as_ref(), &definition);
+                let sockets = definition.sockets(&self.plan, &self.sockets);
                 let (pid, inodes) = (known.pid, inodes(&sockets));
                 alone(|| to_words(evidence::look(pid, &inodes, which)).into_bytes()).map(Some)
             }
@@ -203,7 +202,7 @@ impl Shell {
             Some(SEEN) => Evidence::Seen,
             Some(NOT_YET) => Evidence::NotYet,
             said => {
-                let name = words::instance_name(&self.plan, known.instance);
+                let name = words::instance_name(&self.definitions, known.instance);
                 let why = said.and_then(|said| said.strip_prefix(HIDDEN));
                 match why {
                     Some(why) => log::debug!("{name}: {why}"),

@@ -6,6 +6,7 @@ use crate::core::{Event, ListenerCondition, State};
 use crate::plan::{Activation, WorkerId};
 use crate::shell::clock;
 use crate::shell::turn::Shell;
+use std::collections::BTreeMap;
 
 /// How one instance contributes to the whole.
 enum Standing {
@@ -103,7 +104,7 @@ impl Shell {
 
     /// Whether everything is there that has to be.
     fn is_ready(&self) -> bool {
-        let listeners = self.plan.live_listeners();
+        let listeners = self.plan.listeners();
         let mut needed = listeners.filter(|(_, listener)| listener.presence != Presence::Optional);
         let is_bound = |id| self.core.listener_state(id) != ListenerCondition::Missing;
         needed.all(|(id, _)| is_bound(id))
@@ -118,18 +119,18 @@ impl Shell {
         if self.core.is_stopped(id) {
             return true;
         }
-        match &self.plan.worker(id).lifecycle.activation {
+        match &self.definitions.worker(id).lifecycle.activation {
             Activation::Eager => tally.not_yet + tally.ill == 0,
             Activation::OnDemand { .. } | Activation::PerConnection(_) => tally.ill == 0,
         }
     }
 
-    fn tallies(&self) -> Vec<Tally> {
-        let mut tallies = vec![Tally::default(); self.plan.workers.len()];
+    fn tallies(&self) -> BTreeMap<WorkerId, Tally> {
+        let workers = self.plan.workers.keys();
+        let mut tallies: BTreeMap<WorkerId, Tally> =
+            workers.map(|id| (*id, Tally::default())).collect();
         for (instance, state) in self.core.instances() {
-            let Some(tally) = tallies.get_mut(instance.worker.0 as usize) else {
-                continue;
-            };
+            let tally = tallies.entry(instance.worker).or_default();
             tally.processes += usize::from(state.process().is_some());
             match standing(state) {
                 Standing::Ready | Standing::Over => {}
@@ -142,7 +143,7 @@ impl Shell {
 
     fn summary(&self) -> Summary<'_> {
         let mut summary = Summary::default();
-        for (id, listener) in self.plan.live_listeners() {
+        for (id, listener) in self.plan.listeners() {
             match self.core.listener_state(id) {
                 ListenerCondition::Listening => summary.listeners += 1,
                 ListenerCondition::Missing | ListenerCondition::Damaged => {
@@ -150,22 +151,22 @@ impl Shell {
                 }
             }
         }
-        for (id, tally) in (0..).map(WorkerId).zip(self.tallies()) {
+        for (id, tally) in self.tallies() {
             summary.instances += tally.processes;
-            if self.core.is_stopped(id) || self.plan.removed_workers.contains(&id) {
+            if self.core.is_stopped(id) || !self.plan.workers.contains_key(&id) {
                 continue;
             }
             summary.workers += 1;
             summary.ready += usize::from(self.is_worker_ready(id, &tally));
             if tally.ill > 0 || self.core.degraded(id).is_some() {
-                summary.degraded.push(&self.plan.worker(id).name);
+                summary.degraded.push(&self.definitions.worker(id).name);
             }
         }
         summary
     }
 
     fn stopping_status(&self) -> String {
-        let left = self.tallies().iter().map(|tally| tally.processes).sum();
+        let left = self.tallies().values().map(|tally| tally.processes).sum();
         match left {
             0 => "stopping".to_owned(),
             1 => "stopping: 1 instance is left".to_owned(),

@@ -54,7 +54,7 @@ impl Shell {
     /// Only the definition of a worker that the plan has is needed any more: what its instances have
     /// left is to fit.
     pub(in crate::shell) fn trim_store(&mut self, worker: WorkerId) {
-        let plan = self.plan.worker(worker);
+        let plan = self.definitions.worker(worker);
         let given_up = self.notify.store.trim(&self.epoll, worker, plan.fd_store);
         if given_up > 0 {
             log::warn!(
@@ -281,7 +281,7 @@ impl Shell {
         let instance = process.instance;
         let notices = notices(message);
         if log::log_enabled!(log::Level::Debug) {
-            let name = words::instance_name(&self.plan, instance);
+            let name = words::instance_name(&self.definitions, instance);
             log::debug!("{name}: says {notices:?} with {}", shown(message));
         }
         for notice in notices {
@@ -305,7 +305,7 @@ impl Shell {
         }
         if let Some(wrong) = wrong {
             self.notify.counters.malformed += 1;
-            let name = words::instance_name(&self.plan, instance);
+            let name = words::instance_name(&self.definitions, instance);
             let about = About::Worker(instance.worker);
             self.notify.complain(Complaint::Malformed, about, &|| {
                 let wrong = visible(wrong.as_bytes());
@@ -315,7 +315,7 @@ impl Shell {
     }
 
     fn store(&mut self, instance: InstanceId, message: &Message, fds: Vec<SharedFd>) {
-        let worker = self.plan.worker(instance.worker);
+        let worker = self.definitions.worker(instance.worker);
         let at_most = match worker.lifecycle.activation {
             Activation::Eager | Activation::OnDemand { .. } => worker.fd_store,
             // The process of a connection has no successor.
@@ -329,7 +329,7 @@ impl Shell {
         };
         let Refused { no_room, may_wait } = self.notify.store.add(&self.epoll, instance, fds, how);
         if may_wait > 0 {
-            let instance_name = words::instance_name(&self.plan, instance);
+            let instance_name = words::instance_name(&self.definitions, instance);
             let about = About::Worker(instance.worker);
             self.notify.complain(Complaint::MayWait, about, &|| {
                 format!(
@@ -340,7 +340,7 @@ impl Shell {
             });
         }
         if no_room > 0 {
-            let instance_name = words::instance_name(&self.plan, instance);
+            let instance_name = words::instance_name(&self.definitions, instance);
             let about = About::Worker(instance.worker);
             self.notify.complain(Complaint::NoRoom, about, &|| {
                 format!(
@@ -379,7 +379,7 @@ impl Shell {
             // By hand: a child on its way to exec has a copy (epoll(7)). Its end is told by SIGCHLD.
             let _not_watched = self.epoll.delete(&old);
         }
-        let name = words::instance_name(&self.plan, instance);
+        let name = words::instance_name(&self.definitions, instance);
         let about = About::Worker(instance.worker);
         self.notify
             .say(log::Level::Info, Complaint::Main, about, &|| {
@@ -442,7 +442,7 @@ impl Shell {
         if is_ready {
             log::debug!(
                 "{}: says [Ready] with a newline",
-                words::instance_name(&self.plan, process.instance)
+                words::instance_name(&self.definitions, process.instance)
             );
             self.feed(Input::Notified {
                 process: id,
@@ -455,7 +455,7 @@ impl Shell {
             log::warn!(
                 "{}: closed the descriptor of `ready: fd` without a newline, and so will not count \
                  as ready",
-                words::instance_name(&self.plan, process.instance)
+                words::instance_name(&self.definitions, process.instance)
             );
         }
     }

@@ -156,7 +156,7 @@ fn beside(control: &Path, plan: &Plan) -> Option<PathBuf> {
     let has_user = |credentials: &crate::launch_spec::Credentials| credentials.uid.is_some();
     let others = plan
         .workers
-        .iter()
+        .values()
         .any(|worker| worker.launch.credentials.as_ref().is_some_and(has_user));
     (!others || can_be_entered(&path)).then_some(path)
 }

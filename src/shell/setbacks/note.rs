@@ -18,7 +18,7 @@ impl Shell {
         } = *event
         {
             let (name, end) = (
-                words::instance_name(&self.plan, instance),
+                words::instance_name(&self.definitions, instance),
                 words::status_words(status),
             );
             let why = &mut self.setbacks.connections;
@@ -59,7 +59,7 @@ impl Shell {
             },
             _ => return,
         };
-        if words::serves_connections(&self.plan, instance.worker) {
+        if words::serves_connections(&self.definitions, instance.worker) {
             // Nobody waits for a connection.
             if matches!(event, Event::LaunchFailed { .. }) {
                 let why = &mut self.setbacks.connections;
@@ -103,7 +103,7 @@ impl Shell {
         let Some(setback) = setback.filter(|one| one.instance == instance && one.by_itself) else {
             return hints;
         };
-        let plan = self.plan.worker(instance.worker);
+        let plan = self.definitions.worker(instance.worker);
         if matches!(plan.output, Output::Inherit) {
             hints.push_str(
                 "; what it wrote is in listend's own output (`output: tag` puts its last lines here)",
@@ -120,7 +120,7 @@ impl Shell {
 
     /// What was wrong with a new instance, with the last that it has written.
     pub(in crate::shell) fn why_rolled_back(&self, instance: InstanceId) -> String {
-        let name = words::instance_name(&self.plan, instance);
+        let name = words::instance_name(&self.definitions, instance);
         let why = self.setbacks.of(instance).unwrap_or("it ended too soon");
         format!(
             "{name} of generation {} failed; what ran before goes on serving: {why}{}",

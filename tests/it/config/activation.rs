@@ -76,9 +76,9 @@ fn planned(loaded: Loaded) -> Vec<(&'static Dialect, Lifecycle)> {
     assert!(report.is_ok(), "{:?}", report.errors);
     // What `check --dump` prints.
     to_yaml(&plan).expect("YAML of the plan");
-    let workers = plan.workers.into_iter();
+    let workers = plan.workers.into_values();
     workers
-        .map(|worker| (worker.handoff, worker.lifecycle))
+        .map(|worker| (worker.handoff, worker.lifecycle.clone()))
         .collect()
 }
 

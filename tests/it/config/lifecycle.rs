@@ -5,7 +5,7 @@ use listend::config::{
     SourceFile, Success, Template, read, to_yaml,
 };
 use listend::host::Facts;
-use listend::plan::{HookTimes, Plan, ReloadBy, resolve};
+use listend::plan::{HookTimes, Plan, ReloadBy, WorkerId, resolve};
 use listend::report::{Sources, Style, render};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -87,7 +87,7 @@ fn every_mistake_is_reported_at_once() {
 #[test]
 fn without_any_key_the_defaults_hold() {
     let (given, plan) = planned("listeners: tcp");
-    let worker = &plan.workers[0];
+    let worker = plan.worker(WorkerId(0));
     let life = &worker.lifecycle;
     assert_eq!(life.ready, Ready::Started);
     assert_eq!(life.start_timeout, Some(seconds(90)));
@@ -129,7 +129,7 @@ fn every_form_of_readiness_is_understood() {
     ] {
         let silence = "silence: no-listeners";
         let (_, plan) = planned(&format!("listeners: {listeners}, ready: {text}, {silence}"));
-        assert_eq!(plan.workers[0].lifecycle.ready, want, "{text}");
+        assert_eq!(plan.worker(WorkerId(0)).lifecycle.ready, want, "{text}");
     }
     // What has no effect on a process that serves at once is no error.
     planned("listeners: tcp, activation: per-connection, ready: started");
@@ -155,7 +155,7 @@ fn whoever_has_something_to_tell_may_tell_it() {
         ("handoff: inetd, watchdog: 5s", main),
     ] {
         let (_, plan) = planned(&format!("listeners: tcp, {keys}"));
-        assert_eq!(plan.workers[0].notify_access, access, "{keys}");
+        assert_eq!(plan.worker(WorkerId(0)).notify_access, access, "{keys}");
     }
 }
 
@@ -166,7 +166,7 @@ fn times_orders_and_what_a_failure_means_arrive_in_the_plan() {
          rollout: {order: stop-first, parallel: 3, min_ready: 0, watch: 5s}, on_failure: refuse, \
          restart: {cool_down: 10m, success_exit_status: [0, 255, SIGKILL, USR1, SIGRTMIN+1]}",
     );
-    let worker = &plan.workers[0];
+    let worker = plan.worker(WorkerId(0));
     let life = &worker.lifecycle;
     assert_eq!(life.start_timeout, None);
     assert_eq!(life.watchdog, Some(seconds(60)));
@@ -197,7 +197,7 @@ fn single_values_and_words_for_nothing_are_taken() {
         "listeners: tcp, start_timeout: 1h, watchdog: off, rollout: {parallel: 10000}, \
          on_failure: hold, restart: {cool_down: never, success_exit_status: 15}",
     );
-    let life = &plan.workers[0].lifecycle;
+    let life = &plan.worker(WorkerId(0)).lifecycle;
     assert_eq!(life.start_timeout, Some(seconds(3600)));
     assert_eq!(life.rollout.parallel, 10_000);
     assert_eq!(life.rollout.order, Order::StartFirst);
@@ -227,7 +227,7 @@ fn commands_around_an_instance_have_words_and_a_time() {
         timeout: seconds(300),
     };
     assert_eq!(given.hooks.after_stop, Some(stop.clone()));
-    let worker = &plan.workers[0];
+    let worker = plan.worker(WorkerId(0));
     assert_eq!(worker.hooks.after_stop, Some(stop));
     let times = HookTimes {
         before_start: Some(seconds(30)),
@@ -242,7 +242,7 @@ fn a_worker_is_reloaded_by_a_signal_or_a_command() {
     let (given, plan) = planned("listeners: tcp, reload_signal: HUP");
     let hangup = nix::libc::SIGHUP;
     assert_eq!(given.reload, Some(Reload::Signal(hangup)));
-    let worker = &plan.workers[0];
+    let worker = plan.worker(WorkerId(0));
     assert_eq!(worker.lifecycle.reload, Some(ReloadBy::Signal(hangup)));
     assert_eq!(worker.reload_command, None);
     for (text, time) in [
@@ -256,7 +256,7 @@ fn a_worker_is_reloaded_by_a_signal_or_a_command() {
             timeout: seconds(time),
         };
         assert_eq!(given.reload, Some(Reload::Command(hook.clone())));
-        let worker = &plan.workers[0];
+        let worker = plan.worker(WorkerId(0));
         let by = ReloadBy::Command(hook.timeout);
         assert_eq!(worker.lifecycle.reload, Some(by));
         assert_eq!(worker.reload_command, Some(hook));

@@ -4,7 +4,7 @@ use listend::config::{SourceFile, read};
 use listend::host::Facts;
 use listend::plan::fingerprint::Fingerprints;
 use listend::plan::{
-    Free, ListenerId, Merge, Origin, Parcel, Plan, SocketAt, Tense, WorkerChange, WorkerId, merge,
+    ListenerId, ListenerPlan, Merge, Parcel, Plan, SocketKey, Tense, WorkerChange, WorkerId,
     resolve,
 };
 use listend::report::{Kind, Problem, Report, Sources, Style, render};
@@ -34,9 +34,21 @@ fn plan(text: &str) -> Plan {
     planned(text).0
 }
 
+/// Nothing is held but what the running plan has.
+fn merge(running: &Plan, wanted: Plan) -> Merge {
+    listend::plan::merge(running, &BTreeMap::new(), wanted)
+}
+
+fn keys(plan: &Plan) -> Vec<SocketKey> {
+    plan.listeners
+        .values()
+        .flat_map(ListenerPlan::keys)
+        .collect()
+}
+
 /// The differences between two configurations.
 fn lines(before: &str, after: &str) -> Vec<String> {
-    let merged = merge(&plan(before), plan(after), &Free::default());
+    let merged = merge(&plan(before), plan(after));
     merged.changes.lines(Tense::Present).collect::<Vec<_>>()
 }
 
@@ -153,7 +165,7 @@ fn each_difference_is_named() {
 fn a_dry_run_tells_what_would_happen() {
     let after = BASE.replace("127.0.0.1:80", "127.0.0.1:81");
     let after = after.replace("command: serve", "command: other, stop_timeout: 5s");
-    let merged = merge(&plan(BASE), plan(&after), &Free::default());
+    let merged = merge(&plan(BASE), plan(&after));
     let told: Vec<String> = merged.changes.lines(Tense::Conditional).collect();
     assert_eq!(
         told,
@@ -278,11 +290,12 @@ fn each_attribute_of_a_listener_is_told_as_it_was_and_as_it_is() {
 fn a_watchdog_that_is_stricter_takes_another_generation_and_a_milder_one_does_not() {
     let with = |seconds: Option<u64>| {
         let mut plan = plan(BASE);
-        plan.workers[0].lifecycle.watchdog = seconds.map(Duration::from_secs);
+        let worker = plan.workers.get_mut(&WorkerId(0)).unwrap();
+        std::sync::Arc::make_mut(worker).lifecycle.watchdog = seconds.map(Duration::from_secs);
         plan
     };
     let words = |before, after| {
-        let merged = merge(&with(before), with(after), &Free::default());
+        let merged = merge(&with(before), with(after));
         merged.changes.lines(Tense::Present).collect::<Vec<_>>()
     };
     for (before, after, told) in [
@@ -303,15 +316,11 @@ fn a_watchdog_that_is_stricter_takes_another_generation_and_a_milder_one_does_no
 fn a_renamed_listener_keeps_its_sockets() {
     let renamed = BASE.replace("web", "www");
     let before = plan(BASE);
-    let Merge { plan, changes } = merge(&before, plan(&renamed), &Free::default());
+    let Merge { plan, changes } = merge(&before, plan(&renamed));
     let (old, new) = (ListenerId(0), ListenerId(2));
     assert_eq!(plan.listener(new).name, "www");
-    let from = SocketAt {
-        listener: old,
-        socket: 0,
-    };
-    assert_eq!(changes.origins_of(new), [Origin::Held(from)]);
-    assert_eq!(changes.retired, []);
+    let (was, is) = (before.listener(old), plan.listener(new));
+    assert!(was.keys().eq(is.keys()));
     assert_eq!(
         changes.lines(Tense::Present).collect::<Vec<_>>(),
         [
@@ -325,10 +334,7 @@ fn a_renamed_listener_keeps_its_sockets() {
         panic!("{changes:?}");
     };
     assert!(diff.rolls());
-    // What was there keeps its place, for those who still mean it.
-    assert!(plan.removed_listeners.contains(&old));
-    assert_eq!(plan.listener(old).name, "web");
-    let live: Vec<_> = plan.live_listeners().map(|(id, _)| id).collect();
+    let live: Vec<_> = plan.listeners().map(|(id, _)| id).collect();
     assert_eq!(live, [ListenerId(1), new]);
 }
 
@@ -339,48 +345,47 @@ fn sockets_that_trade_listeners_are_all_kept() {
         .replace(":80", ":0x")
         .replace(":81", ":80")
         .replace(":0x", ":81");
-    let merged = merge(&plan(base), plan(&swapped), &Free::default());
-    assert_eq!(merged.changes.retired, []);
-    let origins = |id| merged.changes.origins_of(ListenerId(id));
-    let at = |id| {
-        let listener = ListenerId(id);
-        [Origin::Held(SocketAt {
-            listener,
-            socket: 0,
-        })]
+    let merged = merge(&plan(base), plan(&swapped));
+    let before = plan(base);
+    let trades = |id, with| {
+        let (after, before) = (merged.plan.listener(id), before.listener(with));
+        assert!(after.keys().eq(before.keys()));
     };
-    assert_eq!((origins(0), origins(1)), (&at(1)[..], &at(0)[..]));
+    trades(ListenerId(0), ListenerId(1));
+    trades(ListenerId(1), ListenerId(0));
 }
 
 #[test]
-fn a_number_is_given_again_only_when_it_is_free() {
+fn no_id_is_given_twice() {
     let one = |name: &str| {
         plan(&format!(
             "listeners: {{ {name}: 'unix:/run/{name}' }}\nworkers: {{ {name}: {{ command: x, listeners: [{name}] }} }}\n"
         ))
     };
-    let second = merge(&one("a"), one("b"), &Free::default()).plan;
-    assert_eq!(second.listener(ListenerId(1)).name, "b");
-    // Nobody said that the first is free.
-    let third = merge(&second, one("c"), &Free::default()).plan;
-    assert_eq!(third.listener(ListenerId(2)).name, "c");
-    let free = Free {
-        listeners: [ListenerId(0), ListenerId(1)].into(),
-        workers: [WorkerId(0)].into(),
+    let mut running = one("a");
+    for (number, name) in [(1, "b"), (2, "a"), (3, "b")] {
+        running = merge(&running, one(name)).plan;
+        assert_eq!(running.listener(ListenerId(number)).name, name);
+        assert_eq!(running.worker(WorkerId(number)).name, name);
+        assert_eq!(keys(&running), [SocketKey(number)]);
+    }
+}
+
+#[test]
+fn a_socket_that_is_still_held_is_taken_up_again() {
+    let one = |port: u16| {
+        plan(&format!(
+            "listeners: {{ web: '127.0.0.1:{port}' }}\nworkers: {{ app: {{ command: x, listeners: [web] }} }}\n"
+        ))
     };
-    // The second was there until now: it cannot be free yet, whatever is said.
-    let third = merge(&second, one("c"), &free).plan;
-    assert_eq!(third.listener(ListenerId(0)).name, "c");
-    assert_eq!(third.removed_listeners, [ListenerId(1)].into());
-    assert_eq!(third.worker(WorkerId(0)).listeners, [ListenerId(0)]);
-    assert_eq!(third.removed_workers, [WorkerId(1)].into());
-    // A worker that only kept its place does not seem to have the listener with the old number.
-    let again = merge(&third, one("d"), &free).plan;
-    let gone = again.removed_workers.iter().map(|id| again.worker(*id));
-    let taken = again.live_listeners().map(|(id, _)| id).next().unwrap();
-    assert!(
-        gone.into_iter()
-            .all(|worker| !worker.listeners.contains(&taken) || worker.name == "c")
+    let first = one(80);
+    let second = merge(&first, one(81)).plan;
+    let former = BTreeMap::from([(SocketKey(0), first.listener(ListenerId(0)))]);
+    let third = listend::plan::merge(&second, &former, one(80));
+    assert_eq!(keys(&third.plan), [SocketKey(0)]);
+    assert_eq!(
+        third.changes.lines(Tense::Present).next().as_deref(),
+        Some("listener `web`: 127.0.0.1:80 is held already")
     );
 }
 
@@ -401,10 +406,10 @@ workers:
     assert_eq!(arrived, plan);
     let show = |sources: &Sources| {
         let mut report = Report::default();
-        for socket in &plan.listeners[0].sockets {
+        for socket in &plan.listener(ListenerId(0)).sockets {
             report.add(Problem::new(Kind::LiveSocket, "taken").at(socket.place));
         }
-        report.add(Problem::new(Kind::LiveSocket, "there").at(plan.workers[0].place));
+        report.add(Problem::new(Kind::LiveSocket, "there").at(plan.worker(WorkerId(0)).place));
         render(&report, sources, Style::Plain)
     };
     assert_eq!(show(&lines), show(&sources));
@@ -456,13 +461,13 @@ fn yaml((listeners, workers): &Shape) -> String {
 }
 
 fn listeners(plan: &Plan) -> BTreeMap<&str, ListenerId> {
-    plan.live_listeners()
+    plan.listeners()
         .map(|(id, one)| (one.name.as_str(), id))
         .collect()
 }
 
 fn workers(plan: &Plan) -> BTreeMap<&str, WorkerId> {
-    plan.live_workers()
+    plan.workers()
         .map(|(id, one)| (one.name.as_str(), id))
         .collect()
 }
@@ -472,17 +477,13 @@ proptest! {
 
     #[test]
     fn names_keep_their_numbers_and_nothing_else_changes(
-        shapes in prop::collection::vec((shape(), any::<bool>()), 2..6)
+        shapes in prop::collection::vec(shape(), 2..6)
     ) {
-        let mut running = plan(&yaml(&shapes[0].0));
-        for (shape, frees) in &shapes[1..] {
+        let mut running = plan(&yaml(&shapes[0]));
+        for shape in &shapes[1..] {
             let wanted = plan(&yaml(shape));
-            let free = Free {
-                listeners: running.removed_listeners.iter().copied().filter(|_| *frees).collect(),
-                workers: running.removed_workers.iter().copied().filter(|_| *frees).collect(),
-            };
-            let merged = merge(&running, wanted.clone(), &free);
-            prop_assert_eq!(&merged, &merge(&running, wanted.clone(), &free));
+            let merged = merge(&running, wanted.clone());
+            prop_assert_eq!(&merged, &merge(&running, wanted.clone()));
             prop_assert_eq!(Fingerprints::of(&merged.plan), Fingerprints::of(&wanted));
             let (before, after) = (listeners(&running), listeners(&merged.plan));
             for (name, id) in &before {
@@ -491,13 +492,13 @@ proptest! {
             for (name, id) in &workers(&running) {
                 prop_assert!(workers(&merged.plan).get(name).is_none_or(|now| now == id));
             }
-            // Nobody else has the number of one that has just gone.
+            // Nobody else has the id of one that has just gone.
             for id in before.iter().filter(|(name, _)| !after.contains_key(*name)).map(|(_, id)| id) {
-                prop_assert!(merged.plan.removed_listeners.contains(id));
+                prop_assert!(!merged.plan.listeners.contains_key(id));
             }
             check_sockets(&running, &merged)?;
             // Once more is nothing at all.
-            let again = merge(&merged.plan, wanted, &Free::default());
+            let again = merge(&merged.plan, wanted);
             prop_assert_eq!(&again.plan, &merged.plan);
             prop_assert!(again.changes.is_empty() && again.changes.lines(Tense::Present).next().is_none());
             running = merged.plan;
@@ -507,29 +508,16 @@ proptest! {
 
 /// Every socket that both plans have is kept, and each only once.
 fn check_sockets(running: &Plan, merged: &Merge) -> Result<(), TestCaseError> {
-    let mut seen: Vec<SocketAt> = merged.changes.retired.clone();
-    for (id, listener) in merged.plan.live_listeners() {
-        let origins = merged.changes.origins_of(id);
-        prop_assert_eq!(origins.len(), listener.sockets.len());
-        for (planned, origin) in listener.sockets.iter().zip(origins) {
-            let was_there = running.live_listeners().flat_map(|(_, one)| &one.sockets);
-            let was_there = was_there
-                .clone()
-                .any(|one| one.endpoint == planned.endpoint);
-            match origin {
-                Origin::Held(at) => {
-                    let from = &running.listener(at.listener).sockets[at.socket];
-                    prop_assert_eq!(&from.endpoint, &planned.endpoint);
-                    seen.push(*at);
-                }
-                Origin::New => prop_assert!(!was_there),
-            }
+    let before = running.listeners.values().flat_map(|one| &one.sockets);
+    let mut seen = Vec::new();
+    for socket in merged.plan.listeners.values().flat_map(|one| &one.sockets) {
+        let same = before.clone().find(|one| one.key == socket.key);
+        match same {
+            Some(same) => prop_assert_eq!(&same.endpoint, &socket.endpoint),
+            None => prop_assert!(before.clone().all(|one| one.endpoint != socket.endpoint)),
         }
+        prop_assert!(!seen.contains(&socket.key));
+        seen.push(socket.key);
     }
-    seen.sort_unstable();
-    let all = running.live_listeners().flat_map(|(listener, one)| {
-        (0..one.sockets.len()).map(move |socket| SocketAt { listener, socket })
-    });
-    prop_assert_eq!(seen, all.collect::<Vec<_>>());
     Ok(())
 }

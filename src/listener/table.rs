@@ -1,0 +1,129 @@
+//! The one table of all sockets that are held, whoever wants them.
+
+use super::bound::{BoundSocket, remove_folders};
+use crate::plan::{ListenerPlan, Plan, SocketKey};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// Sockets that are bound already, by the planned one that each is.
+pub type Adopted = HashMap<SocketKey, OwnedFd>;
+
+/// All sockets that are held, by their keys. Dropping it closes them; it removes no path.
+#[derive(Debug, Default)]
+pub struct SocketTable {
+    pub(super) sockets: BTreeMap<SocketKey, BoundSocket>,
+    /// Of the sockets that the plan has no more: the listener as it was, with this socket alone.
+    pub(super) former: BTreeMap<SocketKey, ListenerPlan>,
+    /// The folders that were created for unix paths, outermost first.
+    pub created_folders: Vec<PathBuf>,
+    /// Adopted sockets of listeners that are not bound, because another of their sockets failed:
+    /// they could not be had again, and wait for [`super::bind_missing`].
+    pub(super) set_aside: Adopted,
+}
+
+impl SocketTable {
+    /// The socket with this key, if it is held.
+    pub fn get(&self, key: SocketKey) -> Option<&BoundSocket> {
+        self.sockets.get(&key)
+    }
+
+    /// Every socket that is held.
+    pub fn iter(&self) -> impl Iterator<Item = &BoundSocket> {
+        self.sockets.values()
+    }
+
+    /// The same, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut BoundSocket> {
+        self.sockets.values_mut()
+    }
+
+    /// What is held of a listener, in the order of the plan; fewer than planned where an optional one
+    /// is missing.
+    pub fn of<'a>(&'a self, listener: &'a ListenerPlan) -> impl Iterator<Item = &'a BoundSocket> {
+        listener.keys().filter_map(|key| self.get(key))
+    }
+
+    /// The sockets that the plan has no more, each with its listener as it was.
+    pub fn former(&self) -> impl Iterator<Item = (&ListenerPlan, &BoundSocket)> {
+        let all = self.former.iter();
+        all.filter_map(|(key, listener)| Some((listener, self.get(*key)?)))
+    }
+
+    /// Whether the plan has it no more.
+    pub fn is_former(&self, key: SocketKey) -> bool {
+        self.former.contains_key(&key)
+    }
+
+    /// How a socket is configured at the moment.
+    pub(super) fn configured<'a>(
+        &'a self,
+        running: &'a Plan,
+        socket: &BoundSocket,
+    ) -> Option<&'a ListenerPlan> {
+        let former = self.former.get(&socket.key);
+        former.or_else(|| running.listeners.get(&socket.listener))
+    }
+
+    /// The plan has a socket no more. Links that a socket of the new plan has taken over are not its own.
+    pub(super) fn leave_over(&mut self, key: SocketKey, running: &Plan, taken: &HashSet<&Path>) {
+        let Some(socket) = self.sockets.get_mut(&key) else {
+            return;
+        };
+        let links = &mut socket.traces.symlinks;
+        links.retain(|link| !taken.contains(link.as_path()));
+        let links = links.clone();
+        if let Some(former) = self.former.get_mut(&key) {
+            former.symlinks = links;
+        } else if let Some(listener) = running.listeners.get(&socket.listener) {
+            let own = listener.sockets.iter().filter(|one| one.key == key);
+            let former = ListenerPlan {
+                sockets: own.cloned().collect(),
+                symlinks: links,
+                ..listener.clone()
+            };
+            self.former.insert(key, former);
+        }
+    }
+
+    /// Takes a socket out, to be closed. It still listens: clients in its queue can be accepted by the
+    /// workers that have it.
+    pub fn take(&mut self, key: SocketKey) -> Option<BoundSocket> {
+        self.former.remove(&key);
+        self.sockets.remove(&key)
+    }
+
+    /// Takes out all of them: listend ends.
+    pub fn take_all(&mut self) -> Vec<BoundSocket> {
+        let table = std::mem::take(self);
+        table.sockets.into_values().collect()
+    }
+
+    /// Removes the unix paths, FIFOs and message queues that are still the files that were made
+    /// here, and the symbolic links that still lead there, and nothing else.
+    ///
+    /// To be called while the sockets are open, so that inode numbers mean something. Answers
+    /// with the paths that are ours and could not be removed (unlink(2), mq_unlink(3)).
+    pub fn remove_paths(&self) -> Vec<(PathBuf, io::Error)> {
+        self.iter().flat_map(BoundSocket::remove_files).collect()
+    }
+
+    /// The same, whatever is to stay at the end: for what was never served.
+    pub(super) fn remove_everything(&self) -> Vec<(PathBuf, io::Error)> {
+        self.iter().flat_map(BoundSocket::remove_path).collect()
+    }
+
+    /// Takes everything back after a start that failed: the sockets, their paths, and the folders
+    /// that were created for them.
+    pub fn withdraw(self) {
+        // What cannot be removed has nobody to tell but the error that is shown anyway.
+        let _left_behind = self.remove_everything();
+        remove_folders(&self.created_folders);
+    }
+
+    pub(super) fn extend(&mut self, sockets: impl IntoIterator<Item = BoundSocket>) {
+        let sockets = sockets.into_iter().map(|socket| (socket.key, socket));
+        self.sockets.extend(sockets);
+    }
+}

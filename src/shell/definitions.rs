@@ -1,0 +1,295 @@
+//! Every definition of a worker from which something may still be started: the one that the
+//! configuration has, and those that it has replaced.
+//!
+//! While a rollout is under way, and after one that was rolled back, instances run by an earlier
+//! definition, and are started again by it when they crash: with the sockets that it had. A socket that
+//! is not in the plan any more is closed when the last definition that has it goes.
+
+use super::turn::Shell;
+use crate::core::{Edition, FormerTaker};
+use crate::listener::{self, BoundSocket, SocketTable};
+use crate::plan::{Changes, ListenerPlan, Plan, SocketKey, WorkerChange, WorkerId, WorkerPlan};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The first definition of every worker.
+const FIRST: Edition = Edition(1);
+
+/// Every definition, by worker and by which of the worker's it is.
+#[derive(Debug, Default)]
+pub(super) struct Definitions {
+    all: BTreeMap<(WorkerId, Edition), Definition>,
+    /// Which one the configuration has; of a worker that was removed, had last.
+    latest: BTreeMap<WorkerId, Edition>,
+    /// Workers of which nothing is left. They can still be named until the next reload.
+    gone: BTreeSet<WorkerId>,
+    /// What is known of a worker of which nothing is.
+    nobody: Definition,
+}
+
+/// How a worker is started.
+#[derive(Debug, Default)]
+pub(super) struct Definition {
+    pub(super) plan: Arc<WorkerPlan>,
+    /// `None` for the one that the configuration has: whatever its listeners have.
+    sockets: Option<Vec<FormerSocket>>,
+}
+
+/// A socket as a definition that was replaced has it.
+#[derive(Debug)]
+struct FormerSocket {
+    key: SocketKey,
+    /// What its listener was called.
+    listener: String,
+    /// What listen(2) was given.
+    backlog: u32,
+}
+
+/// Sockets of one listener that the configuration has no more.
+pub(super) struct Before<'a> {
+    /// What the listener was called.
+    pub(super) listener: &'a str,
+    pub(super) sockets: Vec<&'a BoundSocket>,
+    /// The workers of which a definition before has them.
+    pub(super) workers: BTreeSet<WorkerId>,
+}
+
+/// What a listener is called of which a socket is left over. No listener of a configuration has a space
+/// in its name.
+pub(super) fn name_before(name: &str) -> String {
+    format!("{name} (before)")
+}
+
+/// A socket of a definition.
+#[derive(Clone, Copy)]
+pub(super) struct Named<'a> {
+    /// What its listener is called.
+    pub(super) listener: &'a str,
+    /// What listen(2) is given.
+    pub(super) backlog: u32,
+    /// What it is to be; `None` for a socket that the configuration has no more.
+    pub(super) plan: Option<&'a ListenerPlan>,
+    pub(super) held: &'a BoundSocket,
+}
+
+impl Definitions {
+    /// The first definition of every worker of a plan.
+    pub(super) fn new(plan: &Plan) -> Definitions {
+        let mut definitions = Definitions::default();
+        definitions.follow(plan);
+        definitions
+    }
+
+    /// Which definition of a worker the configuration has.
+    pub(super) fn latest(&self, worker: WorkerId) -> Edition {
+        self.latest.get(&worker).copied().unwrap_or(FIRST)
+    }
+
+    /// A worker as the configuration has it, or had it last.
+    pub(super) fn worker(&self, worker: WorkerId) -> &WorkerPlan {
+        &self.get(worker, self.latest(worker)).plan
+    }
+
+    /// How a worker is started by one of its definitions. Where that was given up, the latest.
+    pub(super) fn get(&self, worker: WorkerId, edition: Edition) -> &Definition {
+        let known = self.all.get(&(worker, edition));
+        let known = known.or_else(|| self.all.get(&(worker, self.latest(worker))));
+        known.unwrap_or(&self.nobody)
+    }
+
+    /// The definitions that were replaced and that have this socket.
+    pub(super) fn former_with(
+        &self,
+        key: SocketKey,
+    ) -> impl Iterator<Item = (WorkerId, Edition, &WorkerPlan)> {
+        let with_it = self.all.iter().filter(move |(_, one)| one.names(key));
+        with_it.map(|((worker, edition), one)| (*worker, *edition, &*one.plan))
+    }
+
+    /// Who has a listener of the plan by a definition that was replaced.
+    pub(super) fn former_takers(&self, table: &SocketTable) -> Vec<FormerTaker> {
+        let mut all = BTreeSet::new();
+        for ((worker, edition), definition) in &self.all {
+            for socket in definition.sockets.iter().flatten() {
+                let held = table
+                    .get(socket.key)
+                    .filter(|_| !table.is_former(socket.key));
+                all.extend(held.map(|held| (held.listener, *worker, *edition)));
+            }
+        }
+        all.into_iter().collect()
+    }
+
+    /// What is held that the configuration has no more, by the names that the listeners had.
+    pub(super) fn before<'a>(&self, table: &'a SocketTable) -> Vec<Before<'a>> {
+        let mut all: BTreeMap<&str, Before<'_>> = BTreeMap::new();
+        for (listener, socket) in table.former() {
+            let listener = listener.name.as_str();
+            let one = all.entry(listener).or_insert_with(|| Before {
+                listener,
+                sockets: Vec::new(),
+                workers: BTreeSet::new(),
+            });
+            one.sockets.push(socket);
+            let users = self.former_with(socket.key);
+            one.workers.extend(users.map(|(worker, _, _)| worker));
+        }
+        all.into_values().collect()
+    }
+
+    /// Keeps the definitions that a reload replaces, with the sockets that they have in `plan`; those of
+    /// `again` are replaced by the same.
+    pub(super) fn keep(
+        &mut self,
+        plan: &Plan,
+        table: &SocketTable,
+        changes: &Changes,
+        again: &[WorkerId],
+    ) {
+        for worker in std::mem::take(&mut self.gone) {
+            self.all.retain(|(id, _), _| *id != worker);
+            self.latest.remove(&worker);
+        }
+        let replaced = changes.workers.iter().filter(|(_, change)| match change {
+            WorkerChange::Added => false,
+            WorkerChange::Removed => true,
+            WorkerChange::Changed(diff) => diff.rolls(),
+        });
+        let replaced = replaced.map(|(worker, _)| *worker);
+        for worker in replaced.chain(again.iter().copied()) {
+            let edition = self.latest(worker);
+            let Some(known) = self.all.get_mut(&(worker, edition)) else {
+                continue;
+            };
+            let listeners = known.plan.listeners.iter().map(|id| plan.listener(*id));
+            let sockets = listeners.flat_map(|listener| {
+                table.of(listener).map(|socket| FormerSocket {
+                    key: socket.key,
+                    listener: listener.name.clone(),
+                    backlog: listener.backlog,
+                })
+            });
+            known.sockets = Some(sockets.collect());
+            if changes.workers.get(&worker) != Some(&WorkerChange::Removed) {
+                self.latest.insert(worker, Edition(edition.0 + 1));
+            }
+        }
+    }
+
+    /// Files the definitions that a plan has.
+    pub(super) fn follow(&mut self, plan: &Plan) {
+        for (worker, plan) in &plan.workers {
+            let latest = *self.latest.entry(*worker).or_insert(FIRST);
+            let definition = Definition {
+                plan: Arc::clone(plan),
+                sockets: None,
+            };
+            self.all.insert((*worker, latest), definition);
+        }
+    }
+
+    /// Whether the plan has every socket of the definitions that are kept of a worker.
+    pub(super) fn has_all_sockets(&self, worker: WorkerId, table: &SocketTable) -> bool {
+        let of_it = self
+            .all
+            .range((worker, Edition(0))..=(worker, Edition(u32::MAX)));
+        let mut sockets = of_it.filter_map(|(_, one)| one.sockets.as_ref()).flatten();
+        sockets.all(|socket| !table.is_former(socket.key))
+    }
+
+    /// Of the definitions of a worker that were replaced only this one is needed any more.
+    pub(super) fn retire(&mut self, worker: WorkerId, needed: Edition) {
+        let latest = self.latest(worker);
+        self.all
+            .retain(|(id, edition), _| *id != worker || *edition == needed || *edition == latest);
+    }
+
+    /// Nothing is left of a worker that was removed.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.retire(worker, self.latest(worker));
+        if let Some(last) = self.all.get_mut(&(worker, self.latest(worker))) {
+            last.sockets = Some(Vec::new());
+        }
+        self.gone.insert(worker);
+    }
+}
+
+impl Definition {
+    /// Whether it was replaced and has this socket.
+    fn names(&self, key: SocketKey) -> bool {
+        let mut sockets = self.sockets.iter().flatten();
+        sockets.any(|socket| socket.key == key)
+    }
+
+    /// Its sockets, as far as they are held.
+    pub(super) fn sockets<'a>(&'a self, plan: &'a Plan, table: &'a SocketTable) -> Vec<Named<'a>> {
+        let Some(sockets) = &self.sockets else {
+            let listeners = self.plan.listeners.iter();
+            let listeners = listeners.map(|id| plan.listener(*id));
+            return listeners.flat_map(|one| named(one, table)).collect();
+        };
+        let sockets = sockets.iter().filter_map(|socket| {
+            let held = table.get(socket.key)?;
+            // As many may wait as the plan says now: another definition has the socket as well.
+            let plan = match table.is_former(socket.key) {
+                true => None,
+                false => plan.listeners.get(&held.listener),
+            };
+            Some(Named {
+                listener: &socket.listener,
+                backlog: plan.map_or(socket.backlog, |plan| plan.backlog),
+                plan,
+                held,
+            })
+        });
+        sockets.collect()
+    }
+}
+
+/// What is held of a listener of the plan.
+pub(super) fn named<'a>(
+    listener: &'a ListenerPlan,
+    table: &'a SocketTable,
+) -> impl Iterator<Item = Named<'a>> {
+    table.of(listener).map(|held| Named {
+        listener: &listener.name,
+        backlog: listener.backlog,
+        plan: Some(listener),
+        held,
+    })
+}
+
+impl Shell {
+    /// Closes the sockets that neither the plan nor a definition has any more.
+    pub(super) fn close_what_nobody_has(&mut self) {
+        let former = self.sockets.former().map(|(_, socket)| socket.key);
+        let is_needed = |key: &SocketKey| self.definitions.former_with(*key).next().is_some();
+        let unneeded: Vec<SocketKey> = former.filter(|key| !is_needed(key)).collect();
+        for key in unneeded {
+            let Some(socket) = self.sockets.take(key) else {
+                continue;
+            };
+            log::info!("closed {}, where nobody serves any more", socket.address);
+            self.close_socket(socket);
+        }
+    }
+
+    /// Closes a socket, and removes what was made for it.
+    pub(super) fn close_socket(&mut self, socket: BoundSocket) {
+        self.control.queue_log.forget(socket.key);
+        self.damages.remove(&socket.key);
+        for (path, error) in socket.remove_files() {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+
+    /// The sockets that are left over and that a reload may take up again. Where something else is at
+    /// the path of one, it can serve the clients that wait, and no more.
+    pub(super) fn sound_former(&self) -> BTreeMap<SocketKey, &ListenerPlan> {
+        let former = self.sockets.former();
+        let sound = former.filter(|(_, socket)| listener::inspect(socket).is_none());
+        sound
+            .map(|(listener, socket)| (socket.key, listener))
+            .collect()
+    }
+}
