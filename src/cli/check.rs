@@ -281,5 +281,10 @@ fn on_this_machine(
     for advice in worker::advise(plan) {
         findings.add(advice);
     }
+    if !arguments.for_daemon {
+        for advice in diagnose::unit_limits(plan, path, Path::new("/")) {
+            findings.add(advice);
+        }
+    }
     findings
 }

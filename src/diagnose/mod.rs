@@ -23,6 +23,7 @@ mod release;
 mod services;
 mod sharing;
 mod tables;
+mod unit;
 mod unix_causes;
 
 pub use adoption::explain_adoption;
@@ -37,3 +38,4 @@ pub use reach::{Audience, Reach, who_reaches};
 pub use registry::{Registration, registrations};
 pub use sharing::shared_addresses;
 pub use tables::State;
+pub use unit::unit_limits;

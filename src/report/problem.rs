@@ -144,6 +144,8 @@ kinds! {
     OptionChanged = "option-changed", Advice;
     /// Another process has a socket on the same address, and the kernel gives it clients, too.
     SharedAddress = "shared-address", Advice;
+    /// A unit kills listend before a worker's `stop_timeout` has passed.
+    UnitTimeout = "unit-timeout", Advice;
     /// An inherited socket that no listener wants.
     AdoptionUnwanted = "adoption-unwanted", Advice;
 }

@@ -1,5 +1,6 @@
 //! When instances are ready, replaced, reloaded and started again: from the YAML to the plan.
 
+use crate::harness::TempDir;
 use listend::config::{
     Every, Hook, Loaded, NotifyAccess, OnFailure, Order, Piece, Rate, Ready, Reload, Rollout,
     SourceFile, Success, Template, read, to_yaml,
@@ -7,7 +8,8 @@ use listend::config::{
 use listend::host::Facts;
 use listend::plan::{HookTimes, Plan, ReloadBy, WorkerId, resolve};
 use listend::report::{Sources, Style, render};
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const LISTENERS: &str = "\
@@ -491,4 +493,45 @@ fn two_mistakes_are_shown_with_both_places() {
         assert_eq!(problem.related.len(), 1, "{keys}");
         assert_ne!(problem.place, Some(problem.related[0].0), "{keys}");
     }
+}
+
+// systemd.unit(5): a drop-in wins over the unit, and the unit of an important directory over others.
+#[test]
+fn a_unit_that_cuts_a_stop_timeout_short_is_told() {
+    let (_, plan) = planned("listeners: [tcp], stop_timeout: 20s");
+    let root = TempDir::new();
+    let write = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("make a directory");
+        fs::write(path, text).expect("write a unit");
+    };
+    let advice = || {
+        let config = Path::new("/srv/app.yaml");
+        let problems = listend::diagnose::unit_limits(&plan, config, root.path());
+        let messages = problems.into_iter().map(|problem| problem.message);
+        messages.collect::<Vec<_>>()
+    };
+    let start = "[Service]\nExecStart=/usr/bin/listend run -c /srv/app.yaml\n";
+    write(
+        "usr/lib/systemd/system/app.service",
+        &format!("{start}Type=exec\nTimeoutStopSec=10\n"),
+    );
+    write(
+        "usr/lib/systemd/system/other.service",
+        "[Service]\nExecStart=/bin/true\n",
+    );
+    let [only] = &advice()[..] else {
+        panic!("{:?}", advice());
+    };
+    assert!(
+        only.starts_with("app.service kills listend 10 s after"),
+        "{only}"
+    );
+    let drop_in = "etc/systemd/system/app.service.d/stop.conf";
+    write(drop_in, "[Service]\nTimeoutStopSec=1min\n");
+    assert_eq!(advice(), [""; 0]);
+    write(drop_in, "[Service]\nType=notify\n");
+    assert_eq!(advice(), [""; 0]);
+    write(drop_in, "[Service]\nNotifyAccess=none\n");
+    assert_eq!(advice().len(), 1);
 }
