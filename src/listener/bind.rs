@@ -3,15 +3,28 @@
 use super::bound::BoundSocket;
 use super::inherited;
 use super::namespace::Namespaces;
+use super::outcome::{BindError, BindStep, Failure, Note, Purpose};
 use super::paths::TriedAt;
+use super::read_back::Effective;
 use super::table::{Adopted, SocketTable};
 use crate::config::{Endpoint, Presence, Transport};
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-pub(super) use super::outcome::Failure;
-pub use super::outcome::{BindError, BindStep, Note, Obstacle, Outcome, Purpose};
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What was bound, also if there are errors; empty listeners when only tried.
+    pub bound: SocketTable,
+    /// Every failure, in the order of the plan.
+    pub errors: Vec<BindError>,
+    /// What went well, but not in the way that was written.
+    pub notes: Vec<Note>,
+    /// What became of the options, when it was only tried: by listener, and by index into
+    /// [`crate::plan::ListenerPlan::sockets`]. Otherwise the sockets have it.
+    pub tried: Vec<(ListenerId, usize, Effective)>,
+}
 
 /// How often `localhost:0` looks for a port that is free on both loopbacks.
 const PORT_ATTEMPTS: u32 = 16;
@@ -95,20 +108,6 @@ pub(super) fn bind_again(
     let missing = Failure::new(BindStep::Bind, nix::errno::Errno::EADDRNOTAVAIL);
     let result = result.and_then(|bound| bound.ok_or(missing));
     result.map_err(failed)
-}
-
-/// Does something in the network namespace of a listener.
-pub(super) fn in_namespace_of<T>(
-    plan: &ListenerPlan,
-    act: impl FnOnce() -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    let mut namespaces = Namespaces::default();
-    let inside = plan.network_namespace.as_ref();
-    let inside = inside.map(|path| namespaces.enter(path)).transpose()?;
-    let done = act();
-    drop(inside);
-    namespaces.at_home()?;
-    done
 }
 
 pub(super) fn read_somaxconn() -> Option<u32> {

@@ -4,7 +4,7 @@
 //! A small reader of the few answers that are needed, and nothing else. Every length comes from the
 //! kernel and is checked all the same.
 
-use super::bound::PathIdentity;
+use super::identity::PathIdentity;
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;

@@ -102,7 +102,7 @@ fn socket(fd: &OwnedFd) -> Option<FoundSocket> {
 }
 
 fn identity(file: &nix::sys::stat::FileStat) -> (u64, u64) {
-    let identity = super::bound::PathIdentity::of(file);
+    let identity = super::identity::PathIdentity::of(file);
     (identity.dev, identity.ino)
 }
 

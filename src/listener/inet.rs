@@ -1,8 +1,9 @@
 //! TCP, UDP and their kin.
 
-use super::bound::as_backlog;
-use super::option::{Act, Effective, Options};
+use super::backlog::as_backlog;
+use super::option::{Act, Options};
 use super::outcome::{BindStep, Failure};
+use super::read_back::Effective;
 use crate::config::options::Phase;
 use crate::config::{Endpoint, Multicast, Transport};
 use crate::plan::ListenerPlan;

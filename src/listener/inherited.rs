@@ -1,9 +1,11 @@
 //! Sockets that were bound by whoever started us, and are only put in order.
 
-use super::bound::{PathIdentity, as_backlog};
-use super::one::Ready;
-use super::option::{Act, Effective, Options};
+use super::backlog::as_backlog;
+use super::identity::PathIdentity;
+use super::option::{Act, Options};
 use super::outcome::{BindStep, Failure};
+use super::read_back::Effective;
+use super::ready::Ready;
 use super::{inet, queue};
 use crate::config::Endpoint;
 use crate::config::options::Phase;

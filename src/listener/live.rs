@@ -3,11 +3,14 @@
 //! Nothing is taken away before the whole reload is sure to succeed: links and multicast groups that
 //! are no longer wanted go only when it is committed. So to undo a change is to make it backwards.
 
-use super::bound::{BoundSocket, PathIdentity, as_backlog};
+use super::backlog::as_backlog;
+use super::bound::BoundSocket;
 use super::default::take_back;
+use super::identity::PathIdentity;
 use super::one::links_of;
-use super::option::{Act, Effective, Options, PRIORITY};
+use super::option::{Act, Options, PRIORITY};
 use super::outcome::{BindStep, Failure, Obstacle};
+use super::read_back::Effective;
 use super::special::marked;
 use super::{inet, queue, symlink};
 use crate::config::options::{OptionSetting, Phase};

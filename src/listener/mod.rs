@@ -6,12 +6,15 @@
 
 mod accept;
 mod adopt;
+mod backlog;
+mod before_spawn;
 mod bind;
 mod bound;
 mod default;
 mod depth;
 mod diag;
 mod found;
+mod identity;
 mod inet;
 mod inherited;
 mod live;
@@ -23,7 +26,10 @@ mod outcome;
 mod overlap;
 mod paths;
 mod queue;
+mod read_back;
+mod ready;
 mod rebind;
+mod remove;
 mod repair;
 mod spare;
 mod special;
@@ -35,14 +41,16 @@ mod waiting;
 
 pub use accept::{Accepted, NotAccepted, accept};
 pub use adopt::{AdoptError, AdoptProblem, Inherited, match_up, take_inherited};
-pub use bind::{BindError, BindStep, Note, Obstacle, Outcome, Purpose, bind_all, bind_missing};
-pub use bound::{
-    BoundSocket, Disturbed, IoMode, PathIdentity, Traces, prepare_for_spawn, set_mode,
-};
+pub use before_spawn::{Disturbed, IoMode, prepare_for_spawn, set_mode};
+pub use bind::{Outcome, bind_all, bind_missing};
+pub use bound::{BoundSocket, Traces};
 pub use depth::{Depth, DepthReader, Unit, depth, depths};
 pub use diag::{UnixSocket, mptcp_listeners, unix_sockets};
+pub use identity::PathIdentity;
 pub use namespace::in_network_namespace;
-pub use option::{Changed, Effective, effective, put_options_back};
+pub use option::{Changed, effective, put_options_back};
+pub use outcome::{BindError, BindStep, Note, Obstacle, Purpose};
+pub use read_back::Effective;
 pub use rebind::{Prepared, prepare};
 pub use repair::{Damage, Repair, inspect, repair};
 pub use table::{Adopted, SocketTable};

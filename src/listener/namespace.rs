@@ -1,6 +1,7 @@
 //! Binding in another network namespace, and always coming back.
 
 use super::outcome::{BindStep, Failure};
+use crate::plan::ListenerPlan;
 use crate::sys;
 use nix::fcntl::{OFlag, open};
 use nix::libc;
@@ -81,6 +82,20 @@ pub fn in_network_namespace<T>(path: Option<&Path>, act: impl FnOnce() -> T) -> 
     drop(inside);
     namespaces.at_home().ok()?;
     Some(done)
+}
+
+/// Does something in the network namespace of a listener.
+pub(super) fn in_namespace_of<T>(
+    plan: &ListenerPlan,
+    act: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut namespaces = Namespaces::default();
+    let inside = plan.network_namespace.as_ref();
+    let inside = inside.map(|path| namespaces.enter(path)).transpose()?;
+    let done = act();
+    drop(inside);
+    namespaces.at_home()?;
+    done
 }
 
 fn open_namespace(path: &Path) -> Result<OwnedFd, Failure> {

@@ -1,11 +1,15 @@
 //! One socket, or other descriptor, of any kind.
 
+use super::backlog::as_backlog;
 use super::bind::{Binder, port_of};
-use super::bound::{BoundSocket, PathIdentity, Traces, as_backlog, remove_if_ours};
+use super::bound::{BoundSocket, Traces};
+use super::identity::remove_if_ours;
 use super::inet::{self, Wanted};
-use super::option::{Act, Effective, Options};
+use super::option::{Act, Options};
 use super::outcome::{BindStep, Failure, Note, Purpose};
 use super::paths::TriedAt;
+use super::read_back::Effective;
+use super::ready::Ready;
 use super::special::Opened;
 use super::unix_path::File;
 use super::{inherited, netlink, queue, spare, special, symlink, unix_path, vsock};
@@ -14,39 +18,8 @@ use crate::config::{Endpoint, UnixKind, UnixName};
 use crate::plan::{ListenerId, ListenerPlan, SocketPlan};
 use nix::errno::Errno;
 use socket2::Socket;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-
-/// A descriptor that is bound, open or whatever its kind takes.
-#[derive(Debug)]
-pub(super) struct Ready {
-    pub(super) fd: OwnedFd,
-    /// As asked, with what the kernel chose.
-    pub(super) address: Endpoint,
-    pub(super) identity: Option<PathIdentity>,
-    /// Whether its file or queue is of our making.
-    pub(super) created: bool,
-    pub(super) is_adopted: bool,
-    pub(super) effective: Vec<Effective>,
-}
-
-impl Ready {
-    /// Of what has no file.
-    pub(super) fn new(
-        fd: impl Into<OwnedFd>,
-        address: &Endpoint,
-        effective: Vec<Effective>,
-    ) -> Ready {
-        Ready {
-            fd: fd.into(),
-            address: address.clone(),
-            identity: None,
-            created: false,
-            is_adopted: false,
-            effective,
-        }
-    }
-}
 
 impl Binder {
     /// Binds one socket; `None` is one that this machine lacks and the plan can do without, or that

@@ -1,7 +1,5 @@
 //! What binding can come to, in data; words are made of it elsewhere.
 
-use super::option::Effective;
-use super::table::SocketTable;
 use crate::config::{Endpoint, Presence};
 use crate::plan::{ListenerId, Plan};
 use crate::walk::{Refused, Why};
@@ -16,20 +14,6 @@ pub enum Purpose {
     /// To see whether it would work: leaves no socket behind, and neither makes nor removes a path or
     /// a folder, not even for a moment.
     Try,
-}
-
-/// What came of it.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// What was bound, also if there are errors; empty listeners when only tried.
-    pub bound: SocketTable,
-    /// Every failure, in the order of the plan.
-    pub errors: Vec<BindError>,
-    /// What went well, but not in the way that was written.
-    pub notes: Vec<Note>,
-    /// What became of the options, when it was only tried: by listener, and by index into
-    /// [`crate::plan::ListenerPlan::sockets`]. Otherwise the sockets have it.
-    pub tried: Vec<(ListenerId, usize, Effective)>,
 }
 
 /// The steps of binding one socket.

@@ -153,7 +153,7 @@ pub(super) fn end(socket: &mut BoundSocket, plan: &ListenerPlan) -> io::Result<(
     let asked = plan.options.iter().any(|one| one.spec.key == REUSE_PORT);
     socket.effective.retain(|one| one.key != REUSE_PORT);
     if asked && let Some(spec) = by_key(REUSE_PORT) {
-        let is_off = super::option::Effective::of_number(spec, 0, Some(0));
+        let is_off = super::read_back::Effective::of_number(spec, 0, Some(0));
         socket.effective.push(is_off);
     }
     Ok(())

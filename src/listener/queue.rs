@@ -3,10 +3,10 @@
 //! A queue is born without any rights; owner and mode follow through its descriptor. How much fits
 //! into it is settled then for good, so one that is there already is taken only if it fits.
 
-use super::bound::PathIdentity;
-use super::one::Ready;
-use super::option::Effective;
+use super::identity::PathIdentity;
 use super::outcome::{BindStep, Failure, Obstacle, Purpose};
+use super::read_back::Effective;
+use super::ready::Ready;
 use crate::config::Endpoint;
 use crate::config::options::{How, OptionSetting, OptionValue};
 use crate::plan::{Access, ListenerPlan};

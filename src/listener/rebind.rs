@@ -6,7 +6,8 @@
 //! touched at all.
 
 use super::bind::{Binder, port_of, read_somaxconn};
-use super::bound::{BoundSocket, PathIdentity, remove_folders};
+use super::bound::BoundSocket;
+use super::identity::{PathIdentity, remove_folders};
 use super::live::{Changed, Live};
 use super::namespace::{Inside, Namespaces};
 use super::outcome::{BindError, BindStep, Failure, Note, Purpose};

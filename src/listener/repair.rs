@@ -11,8 +11,12 @@
 //! a worker that still has the old socket may accept them. A worker has to be started again to get
 //! the new socket.
 
-use super::bind::{BindError, BindStep, Failure, bind_again, in_namespace_of};
-use super::bound::{BoundSocket, PathIdentity, Rights, as_backlog, remove_if_ours};
+use super::backlog::as_backlog;
+use super::bind::bind_again;
+use super::bound::BoundSocket;
+use super::identity::{PathIdentity, Rights, remove_if_ours};
+use super::namespace::in_namespace_of;
+use super::outcome::{BindError, BindStep, Failure};
 use super::table::SocketTable;
 use super::{depth, spare, symlink, unix_path};
 use crate::config::{Endpoint, SocketKind, UnixName};

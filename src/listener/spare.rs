@@ -9,7 +9,8 @@
 //! Where there can be no such link (the file system has none, something else has the name, the name
 //! is too long), the listener does without.
 
-use super::bound::{BoundSocket, PathIdentity};
+use super::bound::BoundSocket;
+use super::identity::PathIdentity;
 use super::unix_path;
 use crate::config::{Endpoint, UnixKind};
 use crate::walk::Place;

@@ -1,6 +1,7 @@
 //! The one table of all sockets that are held, whoever wants them.
 
-use super::bound::{BoundSocket, remove_folders};
+use super::bound::BoundSocket;
+use super::identity::remove_folders;
 use crate::plan::{ListenerPlan, Plan, SocketKey};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;

@@ -1,8 +1,9 @@
 //! Sockets between virtual machines and their host (vsock(7)).
 
-use super::bound::as_backlog;
-use super::option::{Act, Effective, Options};
+use super::backlog::as_backlog;
+use super::option::{Act, Options};
 use super::outcome::{BindStep, Failure};
+use super::read_back::Effective;
 use crate::config::options::Phase;
 use crate::config::{Endpoint, UnixKind};
 use crate::plan::ListenerPlan;

@@ -1,0 +1,92 @@
+//! Which file a path is, who may use it, and removing what is still ours.
+
+use crate::walk::Place;
+use nix::sys::stat::SFlag;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Who may use a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// The bits of chmod(2).
+    pub mode: u32,
+}
+
+impl Rights {
+    /// Those of a file, from stat(2).
+    pub(super) fn of(stat: &nix::sys::stat::FileStat) -> Rights {
+        Rights {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            // The type differs between systems; the conversion loses nothing.
+            #[allow(clippy::unnecessary_cast)]
+            mode: stat.st_mode as u32 & 0o7777,
+        }
+    }
+}
+
+/// Which file a path was when it was bound. The bound socket keeps the inode in use, so that
+/// no other file can get its number as long as the socket is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PathIdentity {
+    /// The device, as in stat(2).
+    pub dev: u64,
+    /// The inode number.
+    pub ino: u64,
+}
+
+impl PathIdentity {
+    /// The identity of a file, from stat(2).
+    pub fn of(stat: &nix::sys::stat::FileStat) -> PathIdentity {
+        // The types differ between architectures; the conversions lose nothing.
+        #[allow(clippy::unnecessary_cast)]
+        PathIdentity {
+            dev: stat.st_dev as u64,
+            ino: stat.st_ino as u64,
+        }
+    }
+}
+
+/// Unlinks the path if it still is that socket or FIFO. A path that has gone or has become another
+/// file is no error.
+pub(super) fn remove_if_ours(path: &Path, identity: PathIdentity) -> io::Result<()> {
+    match Place::of(path) {
+        Ok(place) => remove_ours(&place, identity),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The same of a place that is known.
+pub(super) fn remove_ours(place: &Place, identity: PathIdentity) -> io::Result<()> {
+    match place.look() {
+        Ok(stat)
+            if (is_socket(stat.st_mode) || is_fifo(stat.st_mode))
+                && PathIdentity::of(&stat) == identity =>
+        {
+            place.remove().map_err(io::Error::from)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes folders that were made and are empty, the innermost first.
+pub(super) fn remove_folders(made: &[PathBuf]) {
+    for folder in made.iter().rev() {
+        if let Ok(place) = Place::of(folder) {
+            let _in_use_by_others = place.remove_folder();
+        }
+    }
+}
+
+fn is_fifo(mode: nix::libc::mode_t) -> bool {
+    mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits()
+}
+
+/// Whether a mode of stat(2) is that of a socket.
+pub(super) fn is_socket(mode: nix::libc::mode_t) -> bool {
+    mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits()
+}

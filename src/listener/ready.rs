@@ -1,0 +1,37 @@
+//! What binding one socket gives, before it is known whose it is.
+
+use super::identity::PathIdentity;
+use super::read_back::Effective;
+use crate::config::Endpoint;
+use std::os::fd::OwnedFd;
+
+/// A descriptor that is bound, open or whatever its kind takes.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) fd: OwnedFd,
+    /// As asked, with what the kernel chose.
+    pub(super) address: Endpoint,
+    pub(super) identity: Option<PathIdentity>,
+    /// Whether its file or queue is of our making.
+    pub(super) created: bool,
+    pub(super) is_adopted: bool,
+    pub(super) effective: Vec<Effective>,
+}
+
+impl Ready {
+    /// Of what has no file.
+    pub(super) fn new(
+        fd: impl Into<OwnedFd>,
+        address: &Endpoint,
+        effective: Vec<Effective>,
+    ) -> Ready {
+        Ready {
+            fd: fd.into(),
+            address: address.clone(),
+            identity: None,
+            created: false,
+            is_adopted: false,
+            effective,
+        }
+    }
+}
