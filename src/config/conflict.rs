@@ -1,17 +1,18 @@
 //! Sockets that the kernel would not let stand side by side, found without a system call.
 //!
-//! The rules are those of `inet_rcv_saddr_equal` and of unix(7) in Linux; SO_REUSEADDR does not
+//! The rules are those of `super::overlap` and of unix(7) in Linux; SO_REUSEADDR does not
 //! loosen them between two sockets that listen. Every socket is compared with the earlier ones
 //! through hash maps, so that ten thousand listeners cost milliseconds.
 
 use super::draft::DraftListener;
 use super::model::{Address, Endpoint, Listener, Transport, UnixKind, UnixName};
 use super::options::OptionValue;
+use super::overlap::Coverage;
 use super::values::Located;
 use crate::report::{Kind, Problem, Report};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 /// An address of the configuration.
@@ -140,27 +141,6 @@ struct Port<'d> {
     v6: Slot<'d>,
 }
 
-/// Transports that share their port numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Space {
-    /// A multipath socket is a TCP socket to the kernel's table.
-    Tcp,
-    Udp,
-    UdpLite,
-    Sctp,
-}
-
-impl Space {
-    fn of(transport: Transport) -> Space {
-        match transport {
-            Transport::Tcp | Transport::Mptcp => Space::Tcp,
-            Transport::Udp => Space::Udp,
-            Transport::UdpLite => Space::UdpLite,
-            Transport::Sctp => Space::Sctp,
-        }
-    }
-}
-
 /// What has been taken of a port of vsock.
 #[derive(Default)]
 struct VsockPort<'d> {
@@ -174,8 +154,8 @@ type Namespace<'d> = Option<&'d Path>;
 
 #[derive(Default)]
 struct Taken<'d> {
-    ports: HashMap<(Namespace<'d>, Space, u16), Port<'d>>,
-    exact: HashMap<(Namespace<'d>, Space, u16, IpAddr), Slot<'d>>,
+    ports: HashMap<(Namespace<'d>, Transport, u16), Port<'d>>,
+    exact: HashMap<(Namespace<'d>, Transport, u16, IpAddr), Slot<'d>>,
     /// The kernel hashes abstract names together with the type of the socket, so one name can
     /// stand once per type.
     abstract_names: HashMap<(Namespace<'d>, UnixKind, &'d str), Owner<'d>>,
@@ -313,67 +293,59 @@ impl<'d> Taken<'d> {
         endpoint: &'d Endpoint,
         mut owner: Owner<'d>,
     ) -> Option<Owner<'d>> {
-        let Endpoint::Inet {
-            transport,
-            address,
-            v6_only,
-            scope,
-            ..
-        } = endpoint
-        else {
+        let Endpoint::Inet { scope, .. } = endpoint else {
             return None;
         };
-        if address.port() == 0 {
+        let ((ports, number), coverage) = endpoint.coverage()?;
+        if number == 0 {
             return None;
         }
         // A link-local address ties its socket to the interface.
         owner.sharing.device = owner.sharing.device.or(scope.as_deref());
-        let ip = match address.ip() {
-            IpAddr::V6(ip) if !v6_only => ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4),
-            ip => ip,
-        };
-        let (space, number) = (Space::of(*transport), address.port());
-        let port = self.ports.entry((namespace, space, number)).or_default();
-        let exact = self
-            .exact
-            .entry((namespace, space, number, ip))
-            .or_default();
-        let earlier = port.enter(ip, *v6_only, owner);
-        let earlier = exact.against(owner).or(earlier);
+        let port = self.ports.entry((namespace, ports, number)).or_default();
+        let exact = (namespace, ports, number, coverage.ip());
+        let exact = self.exact.entry(exact).or_default();
+        let earlier = exact.against(owner);
+        let earlier = earlier.or_else(|| port.against(coverage, owner));
         exact.add(owner);
+        port.add(coverage, owner);
         earlier
     }
 }
 
 impl<'d> Port<'d> {
-    /// Collisions that involve a wildcard; those of equal addresses are found by hash.
-    fn enter(&mut self, ip: IpAddr, v6_only: bool, owner: Owner<'d>) -> Option<Owner<'d>> {
-        let any_v4 = ip == Ipv4Addr::UNSPECIFIED;
-        let any_v6 = ip == Ipv6Addr::UNSPECIFIED;
-        let (near, far) = match ip {
-            IpAddr::V4(_) if any_v4 => (&self.v4, Some(&self.dual_any)),
-            IpAddr::V4(_) => (&self.v4_any, Some(&self.dual_any)),
-            IpAddr::V6(_) if any_v6 && !v6_only => (&self.v6, Some(&self.v4)),
-            IpAddr::V6(_) if any_v6 => (&self.v6, None),
-            IpAddr::V6(_) => (&self.v6_any, None),
+    /// The collision that involves a wildcard, if any; those of equal addresses are found by hash.
+    fn against(&self, coverage: Coverage, owner: Owner<'d>) -> Option<Owner<'d>> {
+        let v4 = (Coverage::V4, &self.v4_any, &self.v4);
+        let v6 = (Coverage::V6, &self.v6_any, &self.v6);
+        let ((wildcard, wildcards, all), (other, _, others)) = match coverage.ip() {
+            IpAddr::V4(_) => (v4, v6),
+            IpAddr::V6(_) => (v6, v4),
         };
-        let far = far.and_then(|slot| slot.against(owner));
-        let earlier = near.against(owner).or(far);
-        if ip.is_ipv4() {
-            self.v4.add(owner);
-        } else {
-            self.v6.add(owner);
+        let slots = [
+            (coverage.covers(wildcard.ip()), all),
+            (wildcard.covers(coverage.ip()), wildcards),
+            (Coverage::DUAL.covers(coverage.ip()), &self.dual_any),
+            (coverage.covers(other.ip()), others),
+        ];
+        let mut slots = slots.into_iter().filter(|(overlaps, _)| *overlaps);
+        slots.find_map(|(_, slot)| slot.against(owner))
+    }
+
+    fn add(&mut self, coverage: Coverage, owner: Owner<'d>) {
+        match coverage.ip() {
+            IpAddr::V4(_) => self.v4.add(owner),
+            IpAddr::V6(_) => self.v6.add(owner),
         }
-        if any_v4 {
-            self.v4_any.add(owner);
+        match coverage {
+            Coverage::V4 => self.v4_any.add(owner),
+            Coverage::V6 => self.v6_any.add(owner),
+            Coverage::DUAL => {
+                self.v6_any.add(owner);
+                self.dual_any.add(owner);
+            }
+            _ => {}
         }
-        if any_v6 {
-            self.v6_any.add(owner);
-        }
-        if any_v6 && !v6_only {
-            self.dual_any.add(owner);
-        }
-        earlier
     }
 }
 

@@ -6,7 +6,7 @@ use super::machine::Machine;
 use super::reach::{Audience, audience};
 use super::sharing::reuses_port;
 use super::{kernel, kind_causes, option_causes, release, unix_causes};
-use crate::config::{Endpoint, SocketKind, Transport, UnixName};
+use crate::config::{Endpoint, SocketKind, UnixName};
 use crate::listener::{BindError, BindStep, Obstacle};
 use crate::plan::{ListenerId, ListenerPlan, Plan};
 use crate::report::{Kind, Place, Problem, describe};
@@ -365,22 +365,6 @@ fn rival(error: &BindError, plan: &Plan) -> Option<(ListenerId, usize)> {
 
 fn collide(one: &Endpoint, other: &Endpoint) -> bool {
     match (one, other) {
-        (
-            Endpoint::Inet {
-                transport,
-                address,
-                v6_only,
-                ..
-            },
-            Endpoint::Inet {
-                transport: theirs,
-                address: held,
-                ..
-            },
-        ) => {
-            same_ports(*transport, *theirs)
-                && super::tables::conflict(*address, *v6_only, *held).is_some()
-        }
         (Endpoint::Unix { name: one, .. }, Endpoint::Unix { name: other, .. }) => {
             match (one, other) {
                 // Byte by byte: comparing paths part by part is slow where there are thousands.
@@ -390,7 +374,7 @@ fn collide(one: &Endpoint, other: &Endpoint) -> bool {
                 _ => one == other,
             }
         }
-        _ => false,
+        _ => one.overlaps(other),
     }
 }
 
@@ -406,15 +390,6 @@ fn port(endpoint: &Endpoint) -> Option<u16> {
         Endpoint::Inet { address, .. } => Some(address.port()),
         _ => None,
     }
-}
-
-/// Whether the ports of the two are the same ports: MPTCP's are TCP's.
-fn same_ports(one: Transport, other: Transport) -> bool {
-    let ports = |transport| match transport {
-        Transport::Mptcp => Transport::Tcp,
-        other => other,
-    };
-    ports(one) == ports(other)
 }
 
 fn not_here(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Problem {

@@ -5,6 +5,7 @@ use super::ports::PortSet;
 use super::process_info::{ProcessInfo, process_info};
 use super::tables::{self, InetRow};
 use crate::config::{Transport, UnixName};
+use crate::host::somaxconn;
 use crate::listener::{UnixSocket, in_network_namespace, unix_sockets};
 use crate::plan::ListenerPlan;
 use nix::unistd::{Gid, Group, Uid, User};
@@ -69,7 +70,7 @@ impl Settings {
                 .trim()
                 .parse()
                 .unwrap_or(1024),
-            somaxconn: read("core/somaxconn").trim().parse().ok(),
+            somaxconn: somaxconn(),
         }
     }
 

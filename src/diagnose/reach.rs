@@ -4,7 +4,7 @@ use super::address_text::address_text;
 use super::machine::{Interface, Machine};
 use super::path_facts;
 use crate::config::options::OptionValue;
-use crate::config::{Endpoint, UnixName};
+use crate::config::{Coverage, Endpoint, UnixName};
 use crate::plan::ListenerPlan;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
@@ -140,13 +140,8 @@ pub struct Way {
 /// What a socket bound to this address covers.
 pub(super) fn reach(address: SocketAddr, v6_only: bool, interfaces: &[Interface]) -> Reach {
     let ip = address.ip().to_canonical();
-    let covers = |interface: &&Interface| {
-        if ip.is_unspecified() {
-            covered_by_wildcard(address, v6_only, interface.address)
-        } else {
-            interface.address == ip
-        }
-    };
+    let coverage = Coverage::of(ip, v6_only);
+    let covers = |interface: &&Interface| coverage.covers(interface.address);
     let through: Vec<Way> = interfaces
         .iter()
         .filter(covers)
@@ -165,14 +160,6 @@ pub(super) fn reach(address: SocketAddr, v6_only: bool, interfaces: &[Interface]
         None => Audience::Nobody,
     };
     Reach { who, through }
-}
-
-/// Whether a wildcard of this family covers the address.
-fn covered_by_wildcard(wildcard: SocketAddr, v6_only: bool, address: IpAddr) -> bool {
-    match wildcard {
-        SocketAddr::V4(_) => address.is_ipv4(),
-        SocketAddr::V6(_) => address.is_ipv6() || !v6_only,
-    }
 }
 
 /// Who can reach an address of an interface.

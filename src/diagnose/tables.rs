@@ -1,11 +1,12 @@
 //! The kernel's socket tables, as far as an address is concerned.
 
+use crate::config::Coverage;
 use procfs::FromBufReadSI;
 use procfs::net::{TcpState, UdpNetEntries, UdpNetEntry, UdpState};
 use serde::Serialize;
 use std::fs::File;
 use std::io::BufReader;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 /// One row of /proc/net/{tcp,tcp6,udp,udp6}.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,25 +139,15 @@ pub(super) fn conflict(asked: SocketAddr, v6_only: bool, held: SocketAddr) -> Op
     if asked.port() != held.port() {
         return None;
     }
-    match (asked.ip(), held.ip()) {
-        (a, b) if a.is_ipv4() == b.is_ipv4() => {
-            (a == b || a.is_unspecified() || b.is_unspecified()).then_some(Conflict::Certain)
-        }
-        (IpAddr::V4(asked), IpAddr::V6(held)) => dual(held, asked.is_unspecified(), asked.into()),
-        (IpAddr::V6(asked), IpAddr::V4(held)) if !v6_only => {
-            dual(asked, held.is_unspecified(), held.into())
-        }
-        _ => None,
+    let held = |v6_only| Coverage::of(held.ip(), v6_only);
+    let asked = |v6_only| Coverage::of(asked.ip(), v6_only);
+    if asked(true).overlaps(held(true)) {
+        Some(Conflict::Certain)
+    } else if asked(v6_only).overlaps(held(false)) {
+        Some(Conflict::IfDualStack)
+    } else {
+        None
     }
-}
-
-fn dual(six: Ipv6Addr, four_is_any: bool, four: IpAddr) -> Option<Conflict> {
-    if six.is_unspecified() {
-        return Some(Conflict::IfDualStack);
-    }
-    let mapped = six.to_ipv4_mapped()?;
-    (IpAddr::V4(mapped) == four || mapped.is_unspecified() || four_is_any)
-        .then_some(Conflict::Certain)
 }
 
 #[cfg(test)]

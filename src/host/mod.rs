@@ -108,7 +108,8 @@ impl Facts {
     pub fn gather(config: &Config) -> Facts {
         let mut facts = Facts {
             environment: own_environment(),
-            somaxconn: somaxconn(),
+            // The default since Linux 5.4.
+            somaxconn: somaxconn().unwrap_or(4096),
             uid: nix::unistd::geteuid().as_raw(),
             execve: ExecveLimits::of_this_machine(),
             ..Facts::default()
@@ -294,10 +295,9 @@ fn own_environment() -> Vec<(String, String)> {
         .collect()
 }
 
-/// `net.core.somaxconn`; 4096 (the default since Linux 5.4) where /proc cannot be read.
-pub fn somaxconn() -> u32 {
-    fs::read_to_string("/proc/sys/net/core/somaxconn")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(4096)
+/// `net.core.somaxconn` of the network namespace that the process is in; `None` where /proc cannot be
+/// read.
+pub fn somaxconn() -> Option<u32> {
+    let text = fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?;
+    text.trim().parse().ok()
 }

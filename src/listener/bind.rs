@@ -8,6 +8,7 @@ use super::paths::TriedAt;
 use super::read_back::Effective;
 use super::table::{Adopted, SocketTable};
 use crate::config::{Endpoint, Presence, Transport};
+use crate::host::somaxconn;
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey};
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -110,11 +111,6 @@ pub(super) fn bind_again(
     result.map_err(failed)
 }
 
-pub(super) fn read_somaxconn() -> Option<u32> {
-    let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?;
-    text.trim().parse().ok()
-}
-
 /// Binds listener after listener; [`super::one`] has what it does for a single socket.
 pub(super) struct Binder {
     pub(super) purpose: Purpose,
@@ -137,7 +133,7 @@ impl Binder {
             adopted,
             namespaces: Namespaces::default(),
             tried: HashSet::new(),
-            somaxconn: read_somaxconn(),
+            somaxconn: somaxconn(),
             outcome: Outcome::default(),
         }
     }
@@ -241,7 +237,7 @@ impl Binder {
         };
         let at_home = self.somaxconn;
         if inside.is_some() {
-            self.somaxconn = read_somaxconn();
+            self.somaxconn = somaxconn();
         }
         self.bind_rest(id, plan, is_done, sockets);
         drop(inside);

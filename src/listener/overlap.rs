@@ -14,7 +14,7 @@
 use super::bound::BoundSocket;
 use super::diag::Diag;
 use crate::config::options::{OptionSetting, OptionValue, by_key};
-use crate::config::{Endpoint, Transport};
+use crate::config::{Coverage, Endpoint, Transport};
 use crate::plan::ListenerPlan;
 use crate::sys::sockopt;
 use nix::libc;
@@ -30,60 +30,6 @@ const OTHER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254));
 /// The discard prefix (RFC 6666), which no machine has.
 const OTHER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1));
 
-/// Whether the kernel would not let both stand side by side, were it not for SO_REUSEPORT. Of two
-/// sockets in one network namespace.
-pub(super) fn overlap(one: &Endpoint, other: &Endpoint) -> bool {
-    let (Some(one), Some(other)) = (place_of(one), place_of(other)) else {
-        return false;
-    };
-    if (one.space, one.port) != (other.space, other.port) || one.port == 0 {
-        return false;
-    }
-    one.covers(&other) || other.covers(&one)
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    space: Transport,
-    ip: IpAddr,
-    port: u16,
-    v6_only: bool,
-}
-
-fn place_of(endpoint: &Endpoint) -> Option<Place> {
-    match endpoint {
-        Endpoint::Inet {
-            transport,
-            address,
-            v6_only,
-            ..
-        } => Some(Place {
-            // A multipath socket is a TCP socket to the kernel's table.
-            space: match transport {
-                Transport::Mptcp => Transport::Tcp,
-                other => *other,
-            },
-            ip: address.ip().to_canonical(),
-            port: address.port(),
-            v6_only: *v6_only,
-        }),
-        Endpoint::Unix { .. }
-        | Endpoint::Fifo { .. }
-        | Endpoint::MessageQueue { .. }
-        | Endpoint::Special { .. }
-        | Endpoint::Netlink { .. }
-        | Endpoint::Vsock { .. } => None,
-    }
-}
-
-impl Place {
-    fn covers(&self, other: &Place) -> bool {
-        let same_family = self.ip.is_ipv4() == other.ip.is_ipv4();
-        let is_dual = self.ip.is_ipv6() && !self.v6_only;
-        self.ip == other.ip || (self.ip.is_unspecified() && (same_family || is_dual))
-    }
-}
-
 /// Whether a socket that is none of these has the address, or one that overlaps with it, in the
 /// network namespace that the process is in: it would go on having it when these have gone.
 ///
@@ -91,10 +37,10 @@ impl Place {
 ///
 /// Those of sock_diag(7): then it is not known.
 pub(super) fn is_taken_by_others(wanted: &Endpoint, ours: &[&BoundSocket]) -> io::Result<bool> {
-    let Some(wanted) = place_of(wanted) else {
+    let Some(((transport, port), wanted)) = wanted.coverage() else {
         return Ok(false);
     };
-    let protocol = match wanted.space {
+    let protocol = match transport {
         Transport::Tcp | Transport::Mptcp => libc::IPPROTO_TCP,
         Transport::Sctp => libc::IPPROTO_SCTP,
         Transport::Udp | Transport::UdpLite => return Err(io::ErrorKind::Unsupported.into()),
@@ -105,14 +51,9 @@ pub(super) fn is_taken_by_others(wanted: &Endpoint, ours: &[&BoundSocket]) -> io
         #[allow(clippy::unnecessary_cast)]
         inodes.push(fstat(&socket.fd)?.st_ino as u64);
     }
-    let there = Diag::new()?.inet_bound(protocol, wanted.port)?;
+    let there = Diag::new()?.inet_bound(protocol, port)?;
     Ok(there.into_iter().any(|one| {
-        let place = Place {
-            ip: one.ip.to_canonical(),
-            v6_only: one.v6_only,
-            ..wanted
-        };
-        let overlaps = place.covers(&wanted) || wanted.covers(&place);
+        let overlaps = Coverage::of(one.ip, one.v6_only).overlaps(wanted);
         overlaps && !inodes.contains(&one.inode)
     }))
 }
@@ -198,35 +139,4 @@ fn bind_and_close(address: SocketAddr) -> io::Result<()> {
 /// Those of shutdown(2).
 pub(super) fn stop_listening(socket: &BoundSocket) -> io::Result<()> {
     SockRef::from(&socket.fd).shutdown(std::net::Shutdown::Both)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tcp(address: &str, v6_only: bool) -> Endpoint {
-        Endpoint::Inet {
-            transport: Transport::Tcp,
-            address: address.parse().unwrap(),
-            v6_only,
-            optional: false,
-            scope: None,
-        }
-    }
-
-    #[test]
-    fn only_addresses_that_include_one_another_overlap() {
-        for (one, other, wanted) in [
-            (tcp("0.0.0.0:80", true), tcp("127.0.0.1:80", true), true),
-            (tcp("[::]:80", true), tcp("[::1]:80", true), true),
-            (tcp("[::]:80", true), tcp("127.0.0.1:80", true), false),
-            (tcp("[::]:80", false), tcp("127.0.0.1:80", true), true),
-            (tcp("[::]:80", false), tcp("[::]:80", true), true),
-            (tcp("127.0.0.1:80", true), tcp("127.0.0.2:80", true), false),
-            (tcp("0.0.0.0:80", true), tcp("127.0.0.1:81", true), false),
-        ] {
-            assert_eq!(overlap(&one, &other), wanted, "{one} {other}");
-            assert_eq!(overlap(&other, &one), wanted, "{other} {one}");
-        }
-    }
 }

@@ -5,7 +5,7 @@
 //! about, or [`Prepared::undo`] puts everything back. A socket of which nothing is different is not
 //! touched at all.
 
-use super::bind::{Binder, port_of, read_somaxconn};
+use super::bind::{Binder, port_of};
 use super::bound::BoundSocket;
 use super::identity::{PathIdentity, remove_folders};
 use super::live::{Changed, Live};
@@ -13,6 +13,7 @@ use super::namespace::{Inside, Namespaces};
 use super::outcome::{BindError, BindStep, Failure, Note, Purpose};
 use super::table::{Adopted, SocketTable};
 use super::{overlap, repair};
+use crate::host::somaxconn;
 use crate::plan::{Changes, ListenerChange, ListenerId, ListenerPlan, Plan, SocketKey};
 use crate::walk::Place;
 use nix::libc;
@@ -293,7 +294,7 @@ impl<'b, 'p> Work<'b, 'p> {
             for held in same_port.into_iter().flatten() {
                 let configured = self.bound.configured(running, held);
                 if configured.is_some_and(|one| one.network_namespace == plan.network_namespace)
-                    && overlap::overlap(endpoint, &held.address)
+                    && endpoint.overlaps(&held.address)
                     && !rivals.iter().any(|rival| rival.key == held.key)
                 {
                     rivals.push(held);
@@ -394,7 +395,7 @@ impl<'b, 'p> Work<'b, 'p> {
                 continue;
             }
             let inside = self.inside(after);
-            let limit = read_somaxconn().map(|limit| after.backlog.min(limit));
+            let limit = somaxconn().map(|limit| after.backlog.min(limit));
             let applied = live.apply(&mut self.binder.outcome.bound.created_folders);
             if applied.is_err() {
                 live.undo();

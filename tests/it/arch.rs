@@ -32,7 +32,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &["launch_spec", "stage"]),
     (
         "listener",
-        &["config", "connection", "plan", "report", "sys", "walk"],
+        &[
+            "config",
+            "connection",
+            "host",
+            "plan",
+            "report",
+            "sys",
+            "walk",
+        ],
     ),
     (
         "diagnose",
