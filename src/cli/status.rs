@@ -7,8 +7,10 @@ use super::exit::Exit;
 use super::output::{columns, complain, print, shown, style};
 use super::pretty::pretty;
 use crate::control::{
-    Detail, Life, Listener, Rollout, SocketOption, Status, all_is_well, table, troubles,
+    Cell, Column, Detail, Fit, Life, Listener, Rollout, Sheet, SocketOption, Status, all_is_well,
+    or_dash, table, troubles,
 };
+use crate::report::Style;
 use crate::shell::clock;
 
 use serde_json::json;
@@ -149,35 +151,32 @@ fn section(out: &mut String, title: &str, detail: &Detail, others: &[(&str, Stri
     }
     if !detail.options.is_empty() {
         line("");
-        for row in options(&detail.options) {
-            line(&row);
+        for row in options(&detail.options).lines() {
+            line(&format!("  {row}"));
         }
     }
 }
 
-/// A line for each option; the address, which may be long, stands last.
-fn options(options: &[SocketOption]) -> Vec<String> {
-    let heads = ["OPTION", "ASKED", "EFFECTIVE", "SOCKET"];
-    let rows = options.iter().map(|one| {
-        let or_dash = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-        [
-            one.name.clone(),
-            or_dash(&one.asked),
-            or_dash(&one.effective),
-            one.address.clone(),
-        ]
-    });
-    let rows: Vec<[String; 4]> = std::iter::once(heads.map(str::to_owned))
-        .chain(rows)
-        .collect();
-    let widest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..heads.len()).filter_map(widest).collect();
-    let line = |row: &[String; 4]| {
-        let cells = row.iter().zip(&widths);
-        let line: String = cells
-            .map(|(cell, width)| format!("  {cell:<width$}"))
-            .collect();
-        line.trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
+/// The address, which may be long, stands last.
+const OPTION_COLUMNS: [Column; 4] = [
+    Column::new("OPTION", Fit::Left),
+    Column::new("ASKED", Fit::Left),
+    Column::new("EFFECTIVE", Fit::Left),
+    Column::new("SOCKET", Fit::Left),
+];
+
+/// A line for each option.
+fn options(options: &[SocketOption]) -> String {
+    let mut sheet = Sheet::new(&OPTION_COLUMNS);
+    for one in options {
+        sheet.row([
+            Cell::text(&one.name),
+            Cell::text(&or_dash(one.asked.as_deref())),
+            Cell::text(&or_dash(one.effective.as_deref())),
+            Cell::text(&one.address),
+        ]);
+    }
+    let mut out = String::new();
+    sheet.print(&mut out, usize::MAX, Style::Plain);
+    out
 }

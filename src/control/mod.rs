@@ -8,6 +8,7 @@
 mod access;
 mod answer;
 mod call;
+mod columns;
 mod interface;
 mod status;
 mod table;
@@ -21,12 +22,13 @@ pub use answer::{
     WatchReply,
 };
 pub use call::{Call, Error, Expects, Reject, Reply};
+pub use columns::{Cell, Column, Fit, Severity, Sheet, fitted};
 pub use interface::{Argument, INTERFACE, Info, Request, SERVICE, description, info, methods};
 pub use status::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Rollout, Socket,
     SocketOption, Status, Worker, WorkerState, all_is_well, troubles,
 };
-pub use table::table;
+pub use table::{WORKER_COLUMNS, WorkerRow, or_dash, table};
 pub use time::{age, rfc3339};
 pub use width::{clean, cut_end, cut_middle, width};
 pub use wire::{FrameTooLong, Inbox, MAX_FRAME, MAX_WAITING, Outbox, Unread};

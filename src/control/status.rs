@@ -172,6 +172,18 @@ pub struct Instance {
     pub next_try: Option<String>,
 }
 
+impl Queue {
+    /// `3/4096`, and `-` for what is unknown.
+    pub fn fill(self) -> String {
+        match (self.depth, self.limit) {
+            (None, None) => "-".to_owned(),
+            (Some(depth), None) => depth.to_string(),
+            (Some(depth), Some(limit)) => format!("{depth}/{limit}"),
+            (None, Some(limit)) => format!("-/{limit}"),
+        }
+    }
+}
+
 impl Instance {
     /// Its state for people: who reads its configuration again runs, and is told apart.
     pub fn word(&self) -> &str {

@@ -2,8 +2,8 @@
 
 use super::rows::{self, Row};
 use super::state::{Dialog, Pane, Top};
-use super::style::{Look, Mood};
-use crate::control::{clean, cut_end, rfc3339, troubles, width};
+use super::style::Look;
+use crate::control::{Severity, clean, cut_end, rfc3339, troubles, width};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
@@ -102,28 +102,31 @@ fn header(frame: &mut Frame, area: Rect, top: &Top, now: u64, look: Look) {
     let title = format!(" listend top  {}", fit(&top.daemon, room, 10));
     let gap = usize::from(area.width).saturating_sub(width(&title) + width(&time));
     let title = format!("{title}{}{time}", " ".repeat(gap));
-    let (words, mood) = match &top.lost {
-        Some(why) => (why.clone(), Mood::Bad),
+    let (words, severity) = match &top.lost {
+        Some(why) => (why.clone(), Severity::Bad),
         None => summary(top),
     };
     let words = format!(" {}", fit(&words, area.width, 1));
     let lines = vec![
         Line::styled(title, Style::new().add_modifier(Modifier::BOLD)),
-        Line::styled(words, look.style(mood)),
+        Line::styled(words, look.style(severity)),
     ];
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn summary(top: &Top) -> (String, Mood) {
+fn summary(top: &Top) -> (String, Severity) {
     let count = |number: usize, one: &str| crate::cli::output::count(number, one);
     let listeners = count(top.status.listeners.len(), "listener");
     let workers = count(top.status.workers.len(), "worker");
     match troubles(&top.status).as_slice() {
-        [] => (format!("{listeners}, {workers}, all is well"), Mood::Good),
-        [one] => (format!("{listeners}, {workers}; {one}"), Mood::Bad),
+        [] => (
+            format!("{listeners}, {workers}, all is well"),
+            Severity::Good,
+        ),
+        [one] => (format!("{listeners}, {workers}; {one}"), Severity::Bad),
         [one, others @ ..] => (
             format!("{listeners}, {workers}; {one}; and {} more", others.len()),
-            Mood::Bad,
+            Severity::Bad,
         ),
     }
 }
@@ -182,7 +185,7 @@ fn footer(frame: &mut Frame, area: Rect, top: &Top, look: Look) {
         Dialog::Confirm(verb, worker) => {
             let question = format!("{} worker {worker}? y/n", verb.name);
             let words = format!(" {}", fit(&question, area.width, 1));
-            let style = look.style(Mood::Bad).add_modifier(Modifier::REVERSED);
+            let style = look.style(Severity::Bad).add_modifier(Modifier::REVERSED);
             (words, style)
         }
         Dialog::None | Dialog::Help => {

@@ -1,9 +1,9 @@
 //! The lines of the lists of `listend top`.
 
 use super::state::Top;
-use super::style::{Look, Mood};
+use super::style::Look;
 use crate::control::{
-    Instance, ListenerState, Queue, Worker, WorkerState, age, clean, cut_end, cut_middle, width,
+    Fit, ListenerState, Queue, Severity, WORKER_COLUMNS, Worker, WorkerRow, fitted, or_dash,
 };
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -18,23 +18,6 @@ const ASCII_LEVELS: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];
 
 /// A line: texts, each in its style.
 pub struct Row(pub Vec<(String, Style)>);
-
-/// On which side of its column a text stands.
-#[derive(Clone, Copy)]
-enum Side {
-    Left,
-    Right,
-}
-
-/// What stands in a column: padded, and cut if it has to be.
-fn cell(text: &str, columns: usize, side: Side) -> String {
-    let text = cut_end(text, columns);
-    let padding = " ".repeat(columns.saturating_sub(width(&text)));
-    match side {
-        Side::Left => text + &padding,
-        Side::Right => padding + &text,
-    }
-}
 
 /// How many lines the listeners have: one for each socket, and one for what has none.
 pub fn listener_lines(top: &Top) -> usize {
@@ -76,20 +59,20 @@ pub fn listeners(top: &Top, area: Rect, look: Look) -> (String, Vec<Row>, Range<
     let room = all.saturating_sub(fixed + 1);
     let (name, address) = (room * 2 / 5, room - room * 2 / 5);
     let titles = [
-        cell("LISTENER", name, Side::Left),
-        cell("ADDRESS", address, Side::Left),
-        cell("QUEUE", 9, Side::Right),
-        cell("", BAR, Side::Left),
-        cell("DEPTH", past, Side::Right),
-        cell("DROPS", 6, Side::Right),
-        cell("STATE", 9, Side::Left),
+        fitted("LISTENER", name, Fit::Left),
+        fitted("ADDRESS", address, Fit::Left),
+        fitted("QUEUE", 9, Fit::Right),
+        fitted("", BAR, Fit::Left),
+        fitted("DEPTH", past, Fit::Right),
+        fitted("DROPS", 6, Fit::Right),
+        fitted("STATE", 9, Fit::Left),
     ];
     let mut lines = Vec::new();
     let mut chosen = 0..0;
     for (index, one) in top.status.listeners.iter().enumerate() {
         let start = lines.len();
-        let mood = listener_mood(&one.state);
-        let mut first = Some((clean(&one.name), one.state.word()));
+        let severity = listener_severity(&one.state);
+        let mut first = Some((one.name.as_str(), one.state.word()));
         let sockets = one.sockets.iter();
         let none = one.sockets.is_empty().then_some(None);
         for socket in sockets.map(Some).chain(none) {
@@ -98,17 +81,17 @@ pub fn listeners(top: &Top, area: Rect, look: Look) -> (String, Vec<Row>, Range<
             let at = socket.map_or("", |socket| &socket.address);
             let samples = top.samples(&one.name, at);
             let plain = [
-                cell(&cut_middle(&called, name), name, Side::Left),
-                cell(&cut_middle(&clean(at), address), address, Side::Left),
-                cell(&fill(queue), 9, Side::Right),
+                fitted(called, name, Fit::CutMiddle),
+                fitted(at, address, Fit::CutMiddle),
+                fitted(&queue.fill(), 9, Fit::Right),
                 bar(queue, look),
                 spark(samples, past, look),
-                cell(&number(queue.drops), 6, Side::Right),
+                fitted(&or_dash(queue.drops), 6, Fit::Right),
             ];
-            let state = cell(&clean(state), 9, Side::Left);
+            let state = fitted(state, 9, Fit::Left);
             lines.push(Row(vec![
                 (format!(" {} ", plain.join(" ")), Style::new()),
-                (state, look.style(mood)),
+                (state, look.style(severity)),
             ]));
         }
         if index == top.listener_index() {
@@ -119,19 +102,6 @@ pub fn listeners(top: &Top, area: Rect, look: Look) -> (String, Vec<Row>, Range<
         lines.push(Row(vec![(" none".to_owned(), Style::new())]));
     }
     (format!(" {}", titles.join(" ")), lines, chosen)
-}
-
-fn number(number: Option<impl ToString>) -> String {
-    number.map_or("-".to_owned(), |number| number.to_string())
-}
-
-/// `3/4096`, and `-` for what is unknown.
-fn fill(queue: Queue) -> String {
-    match (queue.depth, queue.limit) {
-        (None, None) => "-".to_owned(),
-        (Some(depth), None) => depth.to_string(),
-        (depth, Some(limit)) => format!("{}/{limit}", number(depth)),
-    }
 }
 
 /// How full the queue is. Whoever waits makes at least one mark.
@@ -162,22 +132,14 @@ fn spark(samples: impl DoubleEndedIterator<Item = u64>, columns: usize, look: Lo
         levels[usize::try_from(level).unwrap_or(7).min(7)]
     };
     let marks: String = samples.iter().rev().map(mark).collect();
-    cell(&marks, columns, Side::Right)
+    fitted(&marks, columns, Fit::Right)
 }
 
 /// Titles, lines, and which of the lines are the chosen worker's.
 pub fn workers(top: &Top, area: Rect, now: u64, look: Look) -> (String, Vec<Row>, Range<usize>) {
     let sheet = WorkerSheet::new(usize::from(area.width), now, look);
-    let titles = [
-        "WORKER",
-        "GEN",
-        "STATE",
-        "PID",
-        "UPTIME",
-        "RESTARTS",
-        "LAST EXIT",
-    ];
-    let titles = sheet.line(titles, Mood::Plain).0.into_iter();
+    let titles = WORKER_COLUMNS.each_ref().map(|column| column.title);
+    let titles = sheet.line(titles, Severity::Plain).0.into_iter();
     let mut lines = Vec::new();
     let mut chosen = 0..0;
     for (index, one) in top.status.workers.iter().enumerate() {
@@ -214,48 +176,44 @@ impl WorkerSheet {
         }
     }
 
-    fn line(&self, cells: [&str; 7], mood: Mood) -> Row {
-        let [called, generation, state, pid, uptime, restarts, exit] = cells;
-        let [a, b, c, d, e, f, g] = self.columns;
-        let before = [
-            cell(&cut_middle(called, a), a, Side::Left),
-            cell(generation, b, Side::Right),
-        ];
-        let behind = [
-            cell(pid, d, Side::Right),
-            cell(uptime, e, Side::Right),
-            cell(restarts, f, Side::Right),
-            cell(exit, g, Side::Left),
-        ];
+    fn line(&self, cells: [&str; 7], severity: Severity) -> Row {
+        let columns = self.columns.iter().zip(&WORKER_COLUMNS);
+        let cells = cells.iter().zip(columns);
+        let cells = cells.map(|(text, (columns, of))| fitted(text, *columns, of.fit));
+        let cells: Vec<String> = cells.collect();
+        // There are seven.
+        let (before, rest) = cells.split_at(2);
+        let (state, behind) = rest.split_at(1);
         Row(vec![
             (format!(" {} ", before.join(" ")), Style::new()),
-            (cell(state, c, Side::Left), self.look.style(mood)),
+            (state.concat(), self.look.style(severity)),
             (format!(" {}", behind.join(" ")), Style::new()),
         ])
     }
 
+    fn row(&self, row: &WorkerRow) -> Row {
+        self.line(row.cells.each_ref().map(String::as_str), row.severity)
+    }
+
     /// Words across the columns.
     fn note(&self, words: &str) -> Row {
-        Row(vec![(cell(words, self.all, Side::Left), Style::new())])
+        Row(vec![(fitted(words, self.all, Fit::Left), Style::new())])
     }
 
     fn worker(&self, worker: &Worker, lines: &mut Vec<Row>) {
         if !is_alone(worker) {
-            let (name, word) = (clean(&worker.name), clean(worker.state.word()));
-            let generation = worker.generation.to_string();
-            let cells = [&name, &generation, &word, "", "", "", ""];
-            lines.push(self.line(cells, worker_mood(&worker.state)));
+            lines.push(self.row(&WorkerRow::worker(worker)));
         }
         for instance in &worker.instances {
-            lines.push(self.instance(worker, instance));
+            lines.push(self.row(&WorkerRow::instance(worker, instance, self.now)));
             if let Some(words) = &instance.status {
                 let indent = if is_alone(worker) { "   " } else { "     " };
-                lines.push(self.note(&format!("{indent}says: {}", clean(words))));
+                lines.push(self.note(&format!("{indent}says: {words}")));
             }
         }
         if let Some(setback) = &worker.setback {
             let what = worker.setback_word();
-            lines.push(self.note(&format!("   {what}: {}", clean(setback))));
+            lines.push(self.note(&format!("   {what}: {setback}")));
         }
         if let Some(some) = worker.connections {
             let (live, accepted, refused) = (some.live, some.accepted, some.refused);
@@ -263,63 +221,16 @@ impl WorkerSheet {
             lines.push(self.note(&words));
         }
     }
-
-    fn instance(&self, worker: &Worker, instance: &Instance) -> Row {
-        // Its own: two generations overlap for a while. An older listend does not tell it.
-        let generation = match (instance.generation, is_alone(worker)) {
-            (0, true) => worker.generation.to_string(),
-            (0, false) => String::new(),
-            (number, _) => number.to_string(),
-        };
-        let called = match is_alone(worker) {
-            true => clean(&worker.name),
-            false => format!("  {}", clean(&instance.name)),
-        };
-        let [mut word, pid, uptime, restarts, exit] = words(instance, self.now);
-        let mut mood = match instance.reloading {
-            true => Mood::Doubtful,
-            false => worker_mood(&instance.state),
-        };
-        // The instance goes on; that the worker is degraded is what is to be seen.
-        if is_alone(worker) && worker.state == WorkerState::Degraded {
-            word = clean(worker.state.word());
-            mood = worker_mood(&worker.state);
-        }
-        let cells = [&called, &generation, &word, &pid, &uptime, &restarts, &exit];
-        self.line(cells.map(String::as_str), mood)
-    }
 }
 
-/// State, process, uptime, restarts, last exit.
-fn words(instance: &Instance, now: u64) -> [String; 5] {
-    // Without a process, `since` is when it ended, which is no uptime.
-    let uptime = instance.pid.and_then(|_| age(&instance.since, now));
-    [
-        clean(instance.word()),
-        number(instance.pid),
-        uptime.unwrap_or_else(|| "-".to_owned()),
-        instance.restarts.to_string(),
-        clean(instance.last_exit.as_deref().unwrap_or("-")),
-    ]
-}
-
-fn listener_mood(state: &ListenerState) -> Mood {
+fn listener_severity(state: &ListenerState) -> Severity {
     match state {
-        ListenerState::Listening => Mood::Good,
+        ListenerState::Listening => Severity::Good,
         ListenerState::Missing
         | ListenerState::Damaged
         | ListenerState::Full
         | ListenerState::Unserved
-        | ListenerState::Dropping => Mood::Bad,
-        ListenerState::Former | ListenerState::Other(_) => Mood::Plain,
-    }
-}
-
-fn worker_mood(state: &WorkerState) -> Mood {
-    match state {
-        WorkerState::Running => Mood::Good,
-        WorkerState::Starting | WorkerState::Stopping | WorkerState::Backoff => Mood::Doubtful,
-        WorkerState::Failed | WorkerState::Degraded => Mood::Bad,
-        WorkerState::Waiting | WorkerState::Stopped | WorkerState::Other(_) => Mood::Plain,
+        | ListenerState::Dropping => Severity::Bad,
+        ListenerState::Former | ListenerState::Other(_) => Severity::Plain,
     }
 }
