@@ -3,33 +3,13 @@
 use super::complaint::{Complaint, Out};
 use super::draft::ListenerKeys;
 use super::model::{Address, Endpoint, Listener, UnixName};
-use super::socket_kind::SocketKind;
+use super::socket_kind::{DATAGRAM, INET, SOCKETS, SocketKind};
 use super::values::Located;
 use crate::report::Place;
-use SocketKind::{
-    MessageQueue, Mptcp, Netlink, Sctp, Special, Tcp, Udp, UdpLite, UnixDatagram, UnixSeqPacket,
-    UnixStream, VsockDatagram, VsockSeqPacket, VsockStream,
-};
+use SocketKind::{MessageQueue, Special, UnixDatagram, VsockDatagram};
 use std::net::SocketAddr;
 
 const SPECIAL: &[SocketKind] = &[Special];
-const DATAGRAM: &[SocketKind] = &[Udp, UdpLite];
-const INET: &[SocketKind] = &[Tcp, Udp, Mptcp, Sctp, UdpLite];
-/// What lives in a network namespace.
-const NETWORK: &[SocketKind] = &[
-    Tcp,
-    Udp,
-    Mptcp,
-    Sctp,
-    UdpLite,
-    UnixStream,
-    UnixDatagram,
-    UnixSeqPacket,
-    VsockStream,
-    VsockDatagram,
-    VsockSeqPacket,
-    Netlink,
-];
 
 /// Files keys that mean nothing for the listener's addresses.
 pub(super) fn check(listener: &Listener, written: &ListenerKeys, out: &mut Out) {
@@ -55,7 +35,7 @@ pub(super) fn check(listener: &Listener, written: &ListenerKeys, out: &mut Out) 
         all_are("writable", SPECIAL, place, listener, out);
     }
     if let Some(path) = &listener.network_namespace {
-        all_are("network_namespace", NETWORK, path.place, listener, out);
+        all_are("network_namespace", SOCKETS, path.place, listener, out);
     }
     for option in &listener.options {
         let spec = option.value.spec;

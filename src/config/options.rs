@@ -4,7 +4,7 @@
 //! that they cannot disagree. The numbers are the kernel's; the constants that the libc crate lacks
 //! are from include/uapi/ of Linux, with the version that brought them.
 
-use super::socket_kind::SocketKind;
+use super::socket_kind::{DATAGRAM, INET, SOCKETS, SocketKind};
 use nix::libc::{self, c_int};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -155,7 +155,7 @@ pub fn by_key(key: &str) -> Option<&'static OptionSpec> {
 
 use SocketKind::{
     Fifo, MessageQueue, Mptcp, Netlink, Sctp, Tcp, Udp, UdpLite, UnixDatagram, UnixSeqPacket,
-    UnixStream, VsockDatagram, VsockSeqPacket, VsockStream,
+    UnixStream,
 };
 
 const TCP: &[SocketKind] = &[Tcp, Mptcp];
@@ -163,26 +163,10 @@ const STREAM: &[SocketKind] = &[Tcp, Mptcp, Sctp];
 /// Not on MPTCP, which does not hand them to its TCP connections (up to Linux 6.18).
 const PLAIN_TCP: &[SocketKind] = &[Tcp];
 const HOPS: &[SocketKind] = &[Tcp, Sctp, Udp, UdpLite];
-const DATAGRAM: &[SocketKind] = &[Udp, UdpLite];
-const INET: &[SocketKind] = &[Tcp, Mptcp, Sctp, Udp, UdpLite];
 const UNIX: &[SocketKind] = &[UnixStream, UnixDatagram, UnixSeqPacket];
 const UNIX_OR_NETLINK: &[SocketKind] = &[UnixStream, UnixDatagram, UnixSeqPacket, Netlink];
 const INET_OR_NETLINK: &[SocketKind] = &[Udp, UdpLite, Netlink];
 const TIMESTAMPED: &[SocketKind] = &[Udp, UdpLite, UnixDatagram, Netlink];
-const SOCKETS: &[SocketKind] = &[
-    Tcp,
-    Mptcp,
-    Sctp,
-    Udp,
-    UdpLite,
-    UnixStream,
-    UnixDatagram,
-    UnixSeqPacket,
-    VsockStream,
-    VsockDatagram,
-    VsockSeqPacket,
-    Netlink,
-];
 
 /// Linux 6.5.
 const SO_PASSPIDFD: c_int = 76;

@@ -23,6 +23,31 @@ pub enum SocketKind {
     Special,
 }
 
+use SocketKind::{
+    Mptcp, Netlink, Sctp, Tcp, Udp, UdpLite, UnixDatagram, UnixSeqPacket, UnixStream,
+    VsockDatagram, VsockSeqPacket, VsockStream,
+};
+
+/// Datagrams of the internet.
+pub(super) const DATAGRAM: &[SocketKind] = &[Udp, UdpLite];
+/// What has an address of the internet.
+pub(super) const INET: &[SocketKind] = &[Tcp, Mptcp, Sctp, Udp, UdpLite];
+/// Sockets, all of which live in a network namespace.
+pub(super) const SOCKETS: &[SocketKind] = &[
+    Tcp,
+    Mptcp,
+    Sctp,
+    Udp,
+    UdpLite,
+    UnixStream,
+    UnixDatagram,
+    UnixSeqPacket,
+    VsockStream,
+    VsockDatagram,
+    VsockSeqPacket,
+    Netlink,
+];
+
 impl SocketKind {
     /// What it is called in an address: `tcp`, `unix-dgram`.
     pub const fn word(self) -> &'static str {

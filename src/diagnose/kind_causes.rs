@@ -5,7 +5,6 @@ use crate::plan::ListenerPlan;
 use crate::report::Problem;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Adds why mq_open(3) failed, with the limits of mq_overview(7).
@@ -26,14 +25,7 @@ pub(super) fn message_queue(
             let path = Path::new("/dev/mqueue").join(name.trim_start_matches('/'));
             let owner = path.symlink_metadata().map_or_else(
                 |_| "the queue is there already, and belongs to somebody else".to_owned(),
-                |file| {
-                    format!(
-                        "the queue is there already and belongs to {}:{} with mode {:04o}",
-                        machine.user(file.uid()),
-                        machine.group(file.gid()),
-                        file.mode() & 0o7777
-                    )
-                },
+                |file| format!("the queue is there already and {}", machine.owner(&file)),
             );
             problem
                 .with_cause(format!("{owner}; listend runs as {us}"))
@@ -99,14 +91,7 @@ pub(super) fn special(problem: Problem, errno: Errno, path: &Path, machine: &Mac
             let us = machine.user(machine.process().uid);
             let owner = path.metadata().map_or_else(
                 |_| format!("{shown} cannot be looked at"),
-                |file| {
-                    format!(
-                        "{shown} belongs to {}:{} with mode {:04o}",
-                        machine.user(file.uid()),
-                        machine.group(file.gid()),
-                        file.mode() & 0o7777
-                    )
-                },
+                |file| format!("{shown} {}", machine.owner(&file)),
             );
             problem
                 .with_cause(format!("{owner}; listend runs as {us}"))

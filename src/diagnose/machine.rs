@@ -11,8 +11,10 @@ use crate::plan::ListenerPlan;
 use nix::unistd::{Gid, Group, Uid, User};
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::fs::Metadata;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// CAP_NET_BIND_SERVICE of capabilities(7).
@@ -249,6 +251,16 @@ impl Machine {
             Ok(Some(group)) => group.name,
             _ => gid.to_string(),
         }
+    }
+
+    /// Whose a file is, and who may do what with it: `belongs to root:root with mode 0755`.
+    pub(super) fn owner(&self, file: &Metadata) -> String {
+        format!(
+            "belongs to {}:{} with mode {:04o}",
+            self.user(file.uid()),
+            self.group(file.gid()),
+            file.mode() & 0o7777
+        )
     }
 
     /// The sockets of a transport whose local port is this one: of 10,000 listeners that are

@@ -5,7 +5,6 @@ use crate::listener::{BindError, BindStep};
 use crate::report::Problem;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, eaccess};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Adds cause and hint for an errno that a path or folder caused.
@@ -112,13 +111,7 @@ fn culprit(path: &Path) -> &Path {
 
 fn folder_in_words(folder: &Path, machine: &Machine) -> String {
     match folder.metadata() {
-        Ok(stat) => format!(
-            "{} belongs to {}:{} with mode {:04o}",
-            folder.display(),
-            machine.user(stat.uid()),
-            machine.group(stat.gid()),
-            stat.mode() & 0o7777
-        ),
+        Ok(stat) => format!("{} {}", folder.display(), machine.owner(&stat)),
         Err(_) => format!("{} cannot be looked at", folder.display()),
     }
 }

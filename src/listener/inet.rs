@@ -9,7 +9,7 @@ use crate::config::{Endpoint, Multicast, Transport};
 use crate::plan::ListenerPlan;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockRef, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 
@@ -63,11 +63,25 @@ pub(super) fn bind(
             .set_reuse_address(true)
             .map_err(|error| Failure::new(BindStep::SetOption("SO_REUSEADDR"), error))?;
     }
+    let effective = bind_and_listen(&socket, &address.into(), endpoint, plan)?;
+    if !endpoint.accepts() {
+        join(SockRef::from(&socket), address, v6_only, &plan.multicast)?;
+    }
+    Ok((socket, effective))
+}
+
+/// Options, bind and, for what accepts, listen.
+pub(super) fn bind_and_listen(
+    socket: &Socket,
+    address: &SockAddr,
+    endpoint: &Endpoint,
+    plan: &ListenerPlan,
+) -> Result<Vec<Effective>, Failure> {
     let options = Options::new(&plan.options, endpoint);
     let mut effective = Vec::new();
     options.apply(socket.as_fd(), Phase::BeforeBind, Act::Set, &mut effective)?;
     socket
-        .bind(&address.into())
+        .bind(address)
         .map_err(|error| Failure::new(BindStep::Bind, error))?;
     options.apply(
         socket.as_fd(),
@@ -79,10 +93,8 @@ pub(super) fn bind(
         socket
             .listen(as_backlog(plan.backlog))
             .map_err(|error| Failure::new(BindStep::Listen, error))?;
-    } else {
-        join(SockRef::from(&socket), address, v6_only, &plan.multicast)?;
     }
-    Ok((socket, effective))
+    Ok(effective)
 }
 
 /// Joins the multicast groups of the socket's family, or of both if it takes both. A group that was

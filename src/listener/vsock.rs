@@ -1,14 +1,11 @@
 //! Sockets between virtual machines and their host (vsock(7)).
 
-use super::backlog::as_backlog;
-use super::option::{Act, Options};
+use super::inet::bind_and_listen;
 use super::outcome::{BindStep, Failure};
 use super::read_back::Effective;
-use crate::config::options::Phase;
 use crate::config::{Endpoint, UnixKind};
 use crate::plan::ListenerPlan;
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::os::fd::AsFd;
 
 /// VMADDR_PORT_ANY.
 pub(super) const ANY_PORT: u32 = u32::MAX;
@@ -26,22 +23,7 @@ pub(super) fn bind(
     };
     let socket = Socket::new(Domain::VSOCK, of_type, None)
         .map_err(|error| Failure::new(BindStep::Socket, error))?;
-    let options = Options::new(&plan.options, endpoint);
-    let mut effective = Vec::new();
-    options.apply(socket.as_fd(), Phase::BeforeBind, Act::Set, &mut effective)?;
-    socket
-        .bind(&SockAddr::vsock(cid, port))
-        .map_err(|error| Failure::new(BindStep::Bind, error))?;
-    options.apply(
-        socket.as_fd(),
-        Phase::BeforeListen,
-        Act::Set,
-        &mut effective,
-    )?;
-    if endpoint.accepts() {
-        socket
-            .listen(as_backlog(plan.backlog))
-            .map_err(|error| Failure::new(BindStep::Listen, error))?;
-    }
+    let address = SockAddr::vsock(cid, port);
+    let effective = bind_and_listen(&socket, &address, endpoint, plan)?;
     Ok((socket, effective))
 }

@@ -212,15 +212,8 @@ impl Resolver<'_> {
     fn user(&mut self, name: &Located<String>) -> Option<UserFacts> {
         let found = self.facts.users.get(&name.value).cloned();
         if found.is_none() {
-            let known = self.facts.known_users.iter().map(String::as_str);
-            self.report.add(
-                Problem::new(
-                    Kind::UnknownUser,
-                    format!("there is no user `{}` on this machine", name.value),
-                )
-                .at(name.place)
-                .with_hint(did_you_mean(&name.value, known)),
-            );
+            let known = &self.facts.known_users;
+            self.unknown((Kind::UnknownUser, "user"), name, known);
         }
         found
     }
@@ -228,17 +221,17 @@ impl Resolver<'_> {
     fn group(&mut self, name: &Located<String>) -> Option<u32> {
         let found = self.facts.groups.get(&name.value).copied();
         if found.is_none() {
-            let known = self.facts.known_groups.iter().map(String::as_str);
-            self.report.add(
-                Problem::new(
-                    Kind::UnknownGroup,
-                    format!("there is no group `{}` on this machine", name.value),
-                )
-                .at(name.place)
-                .with_hint(did_you_mean(&name.value, known)),
-            );
+            let known = &self.facts.known_groups;
+            self.unknown((Kind::UnknownGroup, "group"), name, known);
         }
         found
+    }
+
+    fn unknown(&mut self, (kind, what): (Kind, &str), name: &Located<String>, known: &[String]) {
+        let message = format!("there is no {what} `{}` on this machine", name.value);
+        let hint = did_you_mean(&name.value, known.iter().map(String::as_str));
+        let problem = Problem::new(kind, message);
+        self.report.add(problem.at(name.place).with_hint(hint));
     }
 
     fn credentials(&mut self, worker: &config::Worker) -> Option<Credentials> {

@@ -1,39 +1,20 @@
 //! The commands around an instance, and what has it read its own configuration again.
 
+use crate::harness::app::{PUPPET, yaml};
+use crate::harness::reloading::ask;
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
-    Daemon, Finished, Puppet, Report, World, eventually, public_probe, require_root, state,
+    Daemon, Puppet, Report, World, eventually, public_probe, require_root, state,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::fs;
 
-const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
 const HOOK: &str = "[$PROBE, puppet, $EVENTS, hook]";
 const QUICK: &str = "restart: { policy: always, backoff: 10ms..20ms, limit: none }";
 
-/// A worker `app` of this command, with these further lines.
-fn yaml(command: &str, lines: &str) -> String {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    format!(
-        "
-listeners: {{ web: '127.0.0.1:0' }}
-workers:
-  app:
-    command: {command}
-    listeners: [web]
-{lines}"
-    )
-}
-
 fn run(world: &World, lines: &str) -> Daemon {
     varlink::run(world, &yaml(PUPPET, lines))
-}
-
-fn listend(world: &World, words: &str) -> Finished {
-    let path = varlink::path(world);
-    let socket = path.to_str().expect("UTF-8");
-    world.finish(words.split_whitespace().chain(["--control", socket]))
 }
 
 fn is_hook(report: &Report) -> bool {
@@ -396,7 +377,7 @@ fn a_worker_is_reloaded_by_its_signal() {
         "[sh, -c, 'exec >&2; trap \"echo heard\" USR2; echo set; while :; do sleep 0.05; done']";
     let daemon = varlink::run(&world, &yaml(command, "reload_signal: SIGUSR2"));
     daemon.line(&["set"]);
-    listend(&world, "reload app").expect_code(0);
+    ask(&world, "reload app").expect_code(0);
     daemon.line(&["heard"]);
     assert_eq!(daemon.lines_so_far(&["app.0", "started"]).len(), 1);
     daemon.signal(Signal::SIGTERM);
@@ -434,9 +415,9 @@ fn who_cannot_be_reloaded_is_named_with_the_reason() {
     let daemon = run(&world, "");
     let _instance = program(&world);
     daemon.line(&["app.0: started"]);
-    let finished = listend(&world, "reload app").expect_code(1);
+    let finished = ask(&world, "reload app").expect_code(1);
     assert!(finished.stderr.contains("reload_signal"), "{finished:#?}");
-    let finished = listend(&world, "reload ap");
+    let finished = ask(&world, "reload ap");
     assert_ne!(finished.code, Some(0));
     assert!(finished.stderr.contains("app"), "{finished:#?}");
     daemon.stop();

@@ -2,6 +2,7 @@
 //! it has ended.
 
 use crate::harness::activation::{has_started, race_with_idle_exits, starts};
+use crate::harness::app::{self, PUPPET};
 use crate::harness::network;
 use crate::harness::{
     Daemon, Puppet, World, children, client, context_switches, eventually, exists, free_port, kill,
@@ -12,22 +13,11 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
 const QUICK: &str = "restart: { backoff: 1ms..5ms, limit: none }\ntrigger_limit: none";
 
 /// A worker `app` that clients of `web` start, with these further lines.
 fn yaml(command: &str, lines: &str) -> String {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    format!(
-        "
-listeners: {{ web: '127.0.0.1:0' }}
-workers:
-  app:
-    command: {command}
-    listeners: [web]
-    activation: on-demand
-{lines}"
-    )
+    app::yaml(command, &format!("activation: on-demand\n{lines}"))
 }
 
 /// A client that has said hello.

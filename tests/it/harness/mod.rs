@@ -6,6 +6,7 @@
 #![allow(unused_imports, reason = "the benchmarks use a part of this")]
 
 pub mod activation;
+pub mod app;
 pub mod client;
 pub mod container;
 mod daemon;

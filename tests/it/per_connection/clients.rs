@@ -1,6 +1,7 @@
 //! `activation: per-connection`: listend accepts, and each connection has its own process.
 
 use crate::harness::activation::has_started;
+use crate::harness::app::{self, PUPPET};
 use crate::harness::report::Socket;
 use crate::harness::{
     Daemon, Puppet, Report, World, children, client, descriptors, eventually, network, queued,
@@ -13,21 +14,10 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
-
 /// A worker `app` with a process for each connection at this address, and these further lines.
 fn yaml(address: &str, command: &str, lines: &str) -> String {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    format!(
-        "
-listeners: {{ web: {address} }}
-workers:
-  app:
-    command: {command}
-    listeners: [web]
-    activation: per-connection
-{lines}"
-    )
+    let lines = format!("activation: per-connection\n{lines}");
+    app::yaml_at(address, command, &lines)
 }
 
 const WEB: &str = "'127.0.0.1:0'";

@@ -1,6 +1,7 @@
 //! How many connections a worker serves, and how fast they are taken: no limit loses a client that
 //! it was not told to close, and none is for ever.
 
+use crate::harness::app::{self, PUPPET};
 use crate::harness::{
     Daemon, Puppet, World, children, client, context_switches, descriptors, eventually,
     public_probe, queued, require_root, require_tool, settled,
@@ -13,22 +14,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
-
 /// A worker `app` with a process for each connection, and these further lines.
 fn yaml(command: &str, lines: &str) -> String {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    format!(
-        "
-listeners: {{ web: '127.0.0.1:0' }}
-workers:
-  app:
-    command: {command}
-    listeners: [web]
-    activation: per-connection
-    handoff: inetd
-{lines}"
-    )
+    let lines = format!("activation: per-connection\nhandoff: inetd\n{lines}");
+    app::yaml(command, &lines)
 }
 
 fn connect(address: SocketAddr) -> TcpStream {

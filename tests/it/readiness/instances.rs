@@ -1,5 +1,6 @@
 //! When an instance counts as ready, and what becomes of one that is not or gives no sign of life.
 
+use crate::harness::app::{PUPPET, yaml};
 use crate::harness::servers::{self, apps, server, server_that_says};
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
@@ -9,23 +10,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 
-const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
 const QUICK: &str = "restart: { policy: always, backoff: 10ms..20ms, limit: none }";
 const UP: &str = "every worker that starts at once";
-
-/// A worker `app` of this command, with these further lines.
-fn yaml(command: &str, lines: &str) -> String {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    format!(
-        "
-listeners: {{ web: '127.0.0.1:0' }}
-workers:
-  app:
-    command: {command}
-    listeners: [web]
-{lines}"
-    )
-}
 
 /// A daemon that says everything, with a control socket.
 fn run(world: &World, command: &str, lines: &str) -> Daemon {

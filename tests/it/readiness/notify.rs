@@ -1,5 +1,6 @@
 //! What workers tell with sd_notify(3), and what they leave for their successors.
 
+use crate::harness::app::PUPPET;
 use crate::harness::{
     Daemon, Puppet, Report, World, eventually, exists, public_probe, require_root, require_tool,
     skip, state,
@@ -13,7 +14,6 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::Command;
 
-const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
 const QUICK: &str = "restart: { policy: always, backoff: 10ms..50ms, limit: none }";
 
 /// A worker `app` of this command, with these further lines, and a daemon that says everything.

@@ -1,6 +1,7 @@
 //! What was broken once in workers that clients start.
 
 use crate::harness::activation::{has_started, starts};
+use crate::harness::app::PUPPET;
 use crate::harness::{
     World, children, client, context_switches, eventually, network, settled, state,
 };
@@ -9,8 +10,6 @@ use socket2::SockAddr;
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-
-const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
 
 /// A worker `app` that clients of `web` start.
 fn on_demand(address: &str, lines: &str) -> String {

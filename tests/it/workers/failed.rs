@@ -1,24 +1,10 @@
 //! What becomes of a worker whose instances have all failed, of its listeners and their clients.
 
+use crate::harness::app::{PUPPET, yaml};
+use crate::harness::reloading::ask;
 use crate::harness::{Daemon, World, client, eventually};
 use std::io::ErrorKind::ConnectionRefused;
 use std::io::Write;
-
-const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
-
-/// A worker `app` of this command, with these further lines.
-fn yaml(command: &str, lines: &str) -> String {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    format!(
-        "
-listeners: {{ web: '127.0.0.1:0' }}
-workers:
-  app:
-    command: {command}
-    listeners: [web]
-{lines}"
-    )
-}
 
 const FAILS: &str = "restart: { backoff: 1ms..2ms, limit: 1 in 1h }";
 
@@ -28,12 +14,6 @@ fn fail(world: &World, daemon: &Daemon) {
     world.puppet().tell("exit 1");
     world.puppet().tell("exit 1");
     daemon.line(&["app.0: failed"]);
-}
-
-fn command(world: &World, words: &str) -> crate::harness::Finished {
-    let path = crate::harness::varlink::path(world);
-    let socket = path.to_str().expect("UTF-8");
-    world.finish(words.split_whitespace().chain(["--control", socket]))
 }
 
 #[test]
@@ -60,15 +40,15 @@ workers:
     for words in ["reset app", "start app", "restart app"] {
         fail(&world, &daemon);
         eventually("clients are refused", || are_refused() == (true, true));
-        command(&world, words).expect_code(0);
+        ask(&world, words).expect_code(0);
         let puppet = world.puppet();
         assert_eq!(are_refused(), (false, false), "after {words}");
         let sockets = puppet.report.fds.iter().filter_map(|fd| fd.socket.as_ref());
         assert_eq!(sockets.filter(|socket| socket.listening).count(), 2);
         // What has failed before does not count any more.
-        command(&world, "stop app").expect_code(0);
-        command(&world, "reset app").expect_code(0);
-        command(&world, "start app --no-wait").expect_code(0);
+        ask(&world, "stop app").expect_code(0);
+        ask(&world, "reset app").expect_code(0);
+        ask(&world, "start app --no-wait").expect_code(0);
     }
     daemon.stop();
 }
@@ -149,14 +129,14 @@ fn a_start_whose_address_was_taken_says_by_whom_and_can_be_asked_again() {
         taken.is_some()
     });
     for words in ["start app", "restart app"] {
-        let told = command(&world, words).expect_code(1);
+        let told = ask(&world, words).expect_code(1);
         let who = format!("pid {}", std::process::id());
         for part in ["EADDRINUSE", &who, "it is tried again in"] {
             assert!(told.stderr.contains(part), "{words}: {}", told.stderr);
         }
     }
     drop(taken);
-    command(&world, "start app").expect_code(0);
+    ask(&world, "start app").expect_code(0);
     let _up = world.puppet();
     daemon.stop();
 }

@@ -1,5 +1,6 @@
 //! How workers are run: their process, their restarts, their failures.
 
+use crate::harness::app::{PUPPET, yaml};
 use crate::harness::{
     Daemon, Puppet, World, client, eventually, exists, public_probe, require_root, skip,
 };
@@ -10,21 +11,6 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
-/// A worker `app` of this command, with these further lines.
-fn yaml(command: &str, lines: &str) -> String {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    format!(
-        "
-listeners: {{ web: '127.0.0.1:0' }}
-workers:
-  app:
-    command: {command}
-    listeners: [web]
-{lines}"
-    )
-}
-
-const PUPPET: &str = "[$PROBE, puppet, $EVENTS]";
 const QUICK: &str = "restart: { policy: always, backoff: 10ms..50ms, limit: none }";
 
 fn puppet_with(world: &World, lines: &str) -> (Daemon, Puppet) {
