@@ -18,6 +18,7 @@
 //! - [`control`]: the language of the control socket: calls, replies, status.
 //! - [`metrics`]: what is counted and measured, as Prometheus reads it.
 //! - [`shell`]: the event loop; does what the core decides.
+//! - [`web`]: answers HTTP in a process of its own: the worker of `metrics:`.
 //! - [`walk`]: opens paths that other users may change, without following them.
 //! - [`sys`]: the only module with `unsafe`: fork, exec and the calls no crate wraps.
 //! - [`cli`]: the command line. [`sample`]: the sample worker. [`launch_spec`]: how a process is
@@ -47,4 +48,5 @@ pub mod stage;
 pub mod sys;
 pub mod verb;
 pub mod walk;
+pub mod web;
 pub mod worker;

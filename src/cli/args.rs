@@ -106,6 +106,8 @@ pub enum Verb {
     /// What could stand behind these words; called by the completions.
     #[command(name = "__names", hide = true)]
     Names(Names),
+    /// The worker of `metrics`, which the daemon starts itself
+    Web,
     /// The sample worker: answers HTTP on every stream listener that it inherits
     HelloWorker,
 }

@@ -131,7 +131,13 @@ fn summary(path: &Path, plan: &Plan, report: &Report) -> String {
         "{}: {} and {} are fine{advice}\n",
         path.display(),
         count(plan.listeners.len(), "listener"),
-        count(plan.workers.len(), "worker"),
+        count(
+            plan.workers
+                .values()
+                .filter(|one| !one.is_built_in())
+                .count(),
+            "worker"
+        ),
     );
     let machine = Machine::new();
     for listener in plan.listeners.values().take(REACH_SHOWN) {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -108,17 +108,32 @@ impl Client {
             None => default_path().map_err(Failure::NoPath)?,
         };
         match open(&path, wait) {
-            Ok(socket) => Ok(Client {
-                socket,
-                path,
-                received: Vec::new(),
-                start: 0,
-                scanned: 0,
-            }),
+            Ok(socket) => Ok(Client::over(socket, path)),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 Err(Failure::NoEntry(path))
             }
             Err(error) => Err(Failure::NoDaemon(path, error)),
+        }
+    }
+
+    /// A connection that the daemon has given to this process.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Broken`].
+    pub fn inherited(socket: OwnedFd, wait: Wait) -> Result<Client, Failure> {
+        let mut client = Client::over(socket.into(), PathBuf::from("the other end"));
+        client.wait(wait)?;
+        Ok(client)
+    }
+
+    fn over(socket: UnixStream, path: PathBuf) -> Client {
+        Client {
+            socket,
+            path,
+            received: Vec::new(),
+            start: 0,
+            scanned: 0,
         }
     }
 
@@ -261,7 +276,7 @@ impl AsFd for Client {
 /// connect(2) waits for room in the queue of the daemon, for as long as a send may wait.
 fn open(path: &Path, wait: Wait) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    let socket = UnixStream::from(std::os::fd::OwnedFd::from(socket));
+    let socket = UnixStream::from(OwnedFd::from(socket));
     apply(&socket, wait)?;
     let address = SockAddr::unix(path)?;
     socket2::SockRef::from(&socket).connect(&address)?;

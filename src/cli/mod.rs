@@ -18,6 +18,7 @@ mod socket;
 mod status;
 mod stream;
 mod top;
+mod web;
 
 use crate::shell::logging::{self, Sink};
 use args::{Arguments, LogTo, Verb};
@@ -79,6 +80,7 @@ fn act_on(verb: Verb, sink: Sink) -> Exit {
         Verb::Metrics(arguments) => stream::metrics(&arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),
         Verb::Names(arguments) => names::names(&arguments),
+        Verb::Web => web::web(),
         Verb::HelloWorker => match crate::sample::run() {
             Ok(()) => Exit::Done,
             Err(error) => {

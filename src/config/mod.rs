@@ -52,4 +52,5 @@ pub use scalar::{signal_name, signal_number};
 pub use silence::Silence;
 pub use socket_kind::SocketKind;
 pub use values::*;
+pub use worker::web_worker;
 pub use yaml::to_yaml;

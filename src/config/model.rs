@@ -19,7 +19,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// In the order of the files.
     pub workers: Vec<Worker>,
-    /// Where metrics are served: a listener of listend's own, called [`METRICS`].
+    /// Where metrics are served: a listener of listend's own, called [`METRICS`] like the worker that
+    /// serves them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Listener>,
     /// Codes of advice not to give, for the whole configuration.
@@ -27,8 +28,8 @@ pub struct Config {
     pub silence: Vec<String>,
 }
 
-/// The name of the listener that metrics are served at. It has a colon in it, which the names of
-/// others cannot have.
+/// The name of the listener that metrics are served at, and of the worker. It has a colon in it, which
+/// the names of others cannot have.
 pub const METRICS: &str = "listend:metrics";
 
 impl Config {

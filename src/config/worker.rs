@@ -10,7 +10,7 @@ use super::draft::{DraftWorker, Field};
 use super::keys;
 use super::life::{Hooks, Reload, Restart, Rollout};
 use super::lifecycle;
-use super::model::{ConnectionLimits, EnvironmentFile, Output, Worker};
+use super::model::{Activation, ConnectionLimits, EnvironmentFile, Listener, Output, Worker};
 use super::readiness;
 use super::scalar;
 use super::template::Mention;
@@ -20,6 +20,7 @@ use crate::launch_spec::{LaunchSpec, Limit, Resource};
 use crate::report::{Kind, Place, Report, did_you_mean};
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 /// A worker without a command and with everything else at its default.
 pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
@@ -102,6 +103,29 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
         of_instances: Vec::new(),
         duplicate: false,
     }
+}
+
+/// The worker that answers at the listener of `metrics:`, with every setting that is not named here at
+/// its default.
+pub fn web_worker(listener: &Listener) -> Worker {
+    let name = &listener.name;
+    let mut worker = plain(&name.value, name.place).worker;
+    let word = |piece| Located {
+        value: Template {
+            pieces: vec![piece],
+        },
+        place: name.place,
+    };
+    worker.command = vec![word(Piece::Listend), word(Piece::Text("web".to_owned()))];
+    worker.listeners = vec![name.clone()];
+    worker.activation.value = Activation::OnDemand;
+    worker.restart.limit = None;
+    worker.restart.backoff_min = Duration::from_secs(1);
+    worker.nonblocking = Some(Located {
+        value: true,
+        place: name.place,
+    });
+    worker
 }
 
 /// Reads one entry of `workers:`; relative paths are resolved against `folder`.

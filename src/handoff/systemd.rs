@@ -60,15 +60,17 @@ fn layout(inputs: &Descriptors<'_>) -> FdLayout {
 /// The variables for these descriptors, one name each, in their order.
 ///
 /// No sockets, no variables: LISTEN_FDS=0 is an error to sd_listen_fds(3). There are always exactly
-/// as many names as descriptors; several sockets of one listener share its name. LISTEN_PIDFDID
+/// as many names as descriptors; several sockets of one listener share its name. A colon, which only
+/// the names of listend's own listeners have, would make two of one. LISTEN_PIDFDID
 /// comes last (see [`crate::sys::EnvSlot`]).
 fn variables(names: &[&str], inode: PidfdInode) -> Vec<(Cow<'static, str>, Value)> {
     if names.is_empty() {
         return Vec::new();
     }
+    let listed: Vec<String> = names.iter().map(|name| name.replace(':', ".")).collect();
     let mut variables = vec![
         ("LISTEN_FDS".into(), Value::Text(names.len().to_string())),
-        ("LISTEN_FDNAMES".into(), Value::Text(names.join(":"))),
+        ("LISTEN_FDNAMES".into(), Value::Text(listed.join(":"))),
         ("LISTEN_PID".into(), Value::OwnPid),
     ];
     if inode == PidfdInode::Tell {

@@ -18,7 +18,7 @@ pub(super) struct Family {
     /// Without the unit, and without what the encoder adds for the kind.
     pub name: &'static str,
     unit: Option<Base>,
-    pub kind: Kind,
+    kind: Kind,
     help: &'static str,
     rows: Rows,
 }
@@ -31,7 +31,7 @@ enum Base {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+enum Kind {
     Gauge,
     Counter,
     Info,

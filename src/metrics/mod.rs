@@ -2,17 +2,16 @@
 //!
 //! Pure: [`Counters`] are fed with what the core tells, a [`Page`] is what was found at one scrape,
 //! and a [`Rendering`] turns it into text piece by piece, since ten thousand listeners are
-//! megabytes. [`http`] knows as much of HTTP as a scrape needs. Nothing here opens, reads or waits.
+//! megabytes. Nothing here opens, reads or waits.
 //!
 //! Every label comes from the configuration, or from a fixed set: however long the daemon runs and
 //! whatever clients do, only a reload makes more series.
 
 mod counters;
 mod family;
-pub mod http;
 mod page;
 mod text;
 
 pub use counters::{Counters, Exits, WorkerCounters};
 pub use page::{DaemonRow, ListenerRow, Notices, Page, SocketRow, States, WorkerRow};
-pub use text::{Format, Rendering};
+pub use text::{Rendering, plain};

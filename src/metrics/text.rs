@@ -1,42 +1,22 @@
-//! A page as text, piece by piece.
+//! A page as OpenMetrics text, piece by piece.
 
-use super::family::{FAMILIES, Family, Kind};
+use super::family::{FAMILIES, Family};
 use super::page::Page;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// How many rows one piece has at most: well under a millisecond.
 const ROWS: usize = 256;
 
-/// The two texts that Prometheus reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// OpenMetrics 1.0.0.
-    OpenMetrics,
-    /// The text format 0.0.4 of Prometheus, which curl and old scrapers get.
-    Plain,
-}
-
-impl Format {
-    /// What Content-Type says.
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Format::Plain => "text/plain; version=0.0.4; charset=utf-8",
-        }
-    }
-}
-
 /// A page on its way to text.
 #[derive(Debug)]
 pub struct Rendering {
     page: Arc<Page>,
-    format: Format,
     /// Index into the families, and the next row of that.
     family: usize,
     row: usize,
@@ -45,10 +25,9 @@ pub struct Rendering {
 
 impl Rendering {
     /// Nothing is written yet.
-    pub fn new(page: Page, format: Format) -> Rendering {
+    pub fn new(page: Page) -> Rendering {
         Rendering {
             page: Arc::new(page),
-            format,
             family: 0,
             row: 0,
             text: String::new(),
@@ -60,10 +39,8 @@ impl Rendering {
         let mut left = ROWS;
         while left > 0 {
             let Some(family) = FAMILIES.get(self.family) else {
-                if self.format == Format::OpenMetrics {
-                    // Writing to a string does not fail.
-                    let _never = encode_eof(&mut self.text);
-                }
+                // Writing to a string does not fail.
+                let _never = encode_eof(&mut self.text);
                 return Some(std::mem::take(&mut self.text));
             };
             let rows = family.rows(&self.page);
@@ -96,33 +73,48 @@ impl Rendering {
         let mut series = piece.as_str();
         while series.starts_with('#') {
             let (line, rest) = series.split_once('\n').unwrap_or((series, ""));
-            if is_first && let Some(line) = self.heading(family.kind, line) {
-                self.text.push_str(&line);
+            if is_first {
+                self.text.push_str(line);
                 self.text.push('\n');
             }
             series = rest;
         }
         self.text.push_str(series);
     }
+}
 
-    /// A line of the heading. The older format knows no units and no infos, and the names in its
-    /// headings are those of the series.
-    fn heading(&self, kind: Kind, line: &str) -> Option<String> {
-        if self.format == Format::OpenMetrics {
-            return Some(line.to_owned());
-        }
+/// OpenMetrics text in the text format 0.0.4 of Prometheus, which has no units, no infos and no end,
+/// and names the series in its headings.
+pub fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    // The help of a family stands before its type, which decides its name.
+    let mut help = "";
+    for line in text.lines() {
         let mut words = line.splitn(4, ' ');
-        let (_, what) = (words.next()?, words.next()?);
-        let (name, rest) = (words.next()?, words.next()?);
-        let (suffix, rest) = match (kind, what) {
-            (_, "UNIT") => return None,
-            (Kind::Gauge, _) => ("", rest),
-            (Kind::Counter, _) => ("_total", rest),
-            (Kind::Info, "TYPE") => ("_info", "gauge"),
-            (Kind::Info, _) => ("_info", rest),
+        let heading = [words.next(), words.next(), words.next(), words.next()];
+        let added = match heading.map(Option::unwrap_or_default) {
+            ["#", "HELP", _, text] => {
+                help = text;
+                continue;
+            }
+            ["#", "TYPE", name, kind] => {
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", kind),
+                    "info" => ("_info", "gauge"),
+                    _ => ("", kind),
+                };
+                writeln!(
+                    plain,
+                    "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}"
+                )
+            }
+            ["#", ..] => continue,
+            _ => writeln!(plain, "{line}"),
         };
-        Some(format!("# {what} {name}{suffix} {rest}"))
+        // Writing to a string does not fail.
+        let _never = added;
     }
+    plain
 }
 
 /// Some rows of a family, as the encoder wants them.

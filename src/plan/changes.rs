@@ -112,7 +112,10 @@ impl Changes {
         for (id, before) in running.workers() {
             if !merged.workers.contains_key(&id) {
                 changes.workers.insert(id, WorkerChange::Removed);
-                changes.say(&format!("worker `{}`", before.name), "removed");
+                // What its listener has to say is enough.
+                if !before.is_built_in() {
+                    changes.say(&format!("worker `{}`", before.name), "removed");
+                }
             }
         }
         for (id, after) in merged.workers() {
@@ -181,7 +184,10 @@ impl Changes {
         let title = format!("worker `{}`", after.name);
         let Some(before) = before else {
             self.workers.insert(id, WorkerChange::Added);
-            return self.say(&title, "added");
+            if !after.is_built_in() {
+                self.say(&title, "added");
+            }
+            return;
         };
         let other = after.listeners.iter().copied();
         let other = other.filter(|listener| self.has_other_sockets(*listener));
@@ -202,7 +208,9 @@ impl Changes {
         if diff.is_empty() {
             return;
         }
-        self.lines.extend(diff.lines(&title, after));
+        if !after.is_built_in() {
+            self.lines.extend(diff.lines(&title, after));
+        }
         self.workers.insert(id, WorkerChange::Changed(diff));
     }
 

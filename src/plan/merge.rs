@@ -53,11 +53,9 @@ pub fn merge(running: &Plan, former: &BTreeMap<SocketKey, &ListenerPlan>, wanted
         }
         workers.insert(id, worker);
     }
-    let metrics = wanted.metrics;
     let plan = Plan {
         listeners,
         workers,
-        metrics: metrics.and_then(|id| renumbered.get(&id).copied()),
         ids,
     };
     let changes = Changes::between(running, former, &plan);

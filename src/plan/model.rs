@@ -2,8 +2,8 @@
 
 use crate::config::options::OptionSetting;
 use crate::config::{
-    ConnectionLimits, Endpoint, Hook, Hooks, KillMode, Multicast, NotifyAccess, OnFailure, Output,
-    Piece, Presence, Rate, Ready, Restart, Rollout, Template,
+    ConnectionLimits, Endpoint, Hook, Hooks, KillMode, METRICS, Multicast, NotifyAccess, OnFailure,
+    Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
 };
 use crate::handoff::Dialect;
 use crate::launch_spec::LaunchSpec;
@@ -46,9 +46,6 @@ pub struct Plan {
     /// The same.
     #[serde(with = "as_list")]
     pub workers: BTreeMap<WorkerId, Arc<WorkerPlan>>,
-    /// The listener that no worker takes, because metrics are served there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub metrics: Option<ListenerId>,
     #[serde(skip)]
     pub(super) ids: Ids,
 }
@@ -288,6 +285,13 @@ pub struct WorkerPlan {
     pub reload_command: Option<Hook>,
     /// What the core needs to know.
     pub lifecycle: Lifecycle,
+}
+
+impl WorkerPlan {
+    /// Whether it is the worker of `metrics:`, of which the configuration says no more than that.
+    pub fn is_built_in(&self) -> bool {
+        self.name == METRICS
+    }
 }
 
 /// A folder that is made for a worker (systemd.exec(5), RuntimeDirectory=).

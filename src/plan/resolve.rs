@@ -36,22 +36,20 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
         .into_iter()
         .map(|listener| resolver.listener(listener))
         .collect();
-    let metrics = metrics.map(|listener| {
+    let web = metrics.map(|listener| {
+        let worker = config::web_worker(&listener);
         listeners.push(resolver.listener(listener));
-        ListenerId(listeners.len() as u32 - 1)
+        worker
     });
     let ids: HashMap<&str, ListenerId> = listeners
         .iter()
         .zip((0..).map(ListenerId))
         .map(|(listener, id)| (listener.name.as_str(), id))
         .collect();
-    let workers = workers.iter();
+    let workers = workers.iter().chain(&web);
     let workers = workers.map(|worker| resolver.worker(worker, &listeners, &ids));
     let workers: Vec<WorkerPlan> = workers.collect();
-    let plan = Plan {
-        metrics,
-        ..Plan::new(listeners, workers)
-    };
+    let plan = Plan::new(listeners, workers);
     (plan, resolver.report)
 }
 

@@ -139,10 +139,6 @@ pub(super) enum Role {
 /// workers that take it.
 pub(super) fn roles(plan: &Plan) -> BTreeMap<ListenerId, Role> {
     let mut roles = BTreeMap::new();
-    if let Some(metrics) = plan.metrics {
-        // Taken here, too, though for no worker.
-        roles.insert(metrics, Role::Accepted { nonblocking: true });
-    }
     for (_, worker) in plan.workers() {
         let role = match worker.lifecycle.activation {
             Activation::Eager => continue,
@@ -208,18 +204,15 @@ impl Shell {
         let Some(held) = self.sockets.get(key) else {
             return;
         };
-        let listener = held.listener;
         if held.endpoint.accepts() && flags.intersects(ended) {
             self.look_at(key);
-        } else if self.plan.metrics == Some(listener) {
-            self.take_scraper(key);
         } else if is_error_alone && listener::forget_errors(held) {
             log::debug!("forgot an error that a worker has left to a socket");
         } else if !flags.contains(EpollFlags::EPOLLIN) {
             // Comes once from what is not watched for clients now.
             log::debug!("{flags:?} at a socket that nobody waits at");
         } else {
-            let socket = key.0;
+            let (listener, socket) = (held.listener, key.0);
             self.feed(Input::ClientWaits { listener, socket });
         }
     }

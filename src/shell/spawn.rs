@@ -13,6 +13,7 @@ use super::words;
 use crate::config;
 use crate::core::{self, Edition, Flag, HookKind, Input, InstanceId, Needs};
 use crate::core::{ProcessId, State, Task};
+use crate::handoff::Stored;
 use crate::handoff::notify::MAIN_PID;
 use crate::listener::{self, BoundSocket, IoMode};
 use crate::plan::{ListenerId, SocketKey, WorkerId, WorkerPlan};
@@ -265,6 +266,15 @@ impl Shell {
         self.folders.make_for(instance.worker, worker)?;
         let mut stored = self.notify.store.of(instance);
         stored.truncate(worker.fd_store as usize);
+        let control = worker.is_built_in();
+        let control = control
+            .then(|| self.control.connect(&self.epoll))
+            .transpose();
+        let control = control.map_err(not_connected)?;
+        stored.extend(control.as_ref().map(|end| Stored {
+            name: "control",
+            fd: end.as_raw_fd(),
+        }));
         let mut given = worker::SpawnInputs {
             sockets: &sockets,
             connection: served,
@@ -398,6 +408,18 @@ fn launch(
         return Err(fail(&errno.into()));
     }
     Ok(launched)
+}
+
+fn not_connected(error: io::Error) -> (LaunchFailure, String) {
+    let failure = LaunchFailure {
+        stage: Stage::Fork,
+        errno: error.raw_os_error().unwrap_or(nix::libc::EIO),
+        detail: 0,
+    };
+    (
+        failure,
+        format!("cannot make a control connection: {error}"),
+    )
 }
 
 fn not_prepared(error: worker::PrepareError) -> (LaunchFailure, String) {

@@ -23,8 +23,6 @@ pub(super) enum Token {
     Paths,
     /// The machine's addresses changed.
     Addresses,
-    /// Somebody who asks for the metrics.
-    Scraper(u32),
     /// Somebody asks something.
     Control(ControlPart),
     /// Workers have written something, or standard output takes more of it.
@@ -45,7 +43,6 @@ impl Token {
             Token::Paths => 4,
             Token::Addresses => 5,
             Token::Children => 6,
-            Token::Scraper(number) => u64::from(number) << 4 | 7,
             Token::Control(part) => part.pack() << 4 | 8,
             Token::Output => 9,
             Token::Notify(part) => part.pack() << 4 | 10,
@@ -61,7 +58,6 @@ impl Token {
             4 => Token::Paths,
             5 => Token::Addresses,
             6 => Token::Children,
-            7 => Token::Scraper((data >> 4) as u32),
             8 => Token::Control(ControlPart::unpack(data >> 4)),
             9 => Token::Output,
             10 => Token::Notify(NotifyPart::unpack(data >> 4)),

@@ -220,7 +220,6 @@ impl Shell {
                 Token::Socket(key) => self.socket_event(key, event.events()),
                 Token::Paths => self.paths_changed(),
                 Token::Addresses => self.addresses_changed(),
-                Token::Scraper(number) => self.scraper_event(number, event.events()),
                 Token::Control(part) => self.control_event(part, event.events()),
                 Token::Signals
                 | Token::Children
@@ -234,7 +233,6 @@ impl Shell {
         self.errands_turn();
         self.control_turn();
         self.look_at_launching();
-        self.serve_metrics();
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
         }
@@ -274,8 +272,7 @@ impl Shell {
             return EpollTimeout::ZERO;
         }
         let looked_at = self.launching.iter().map(|(_, _, at)| *at);
-        let others = self.metrics.deadline().into_iter();
-        let others = others.chain(self.control.deadline());
+        let others = self.control.deadline().into_iter();
         let others = others.chain(self.manager.deadline()).chain(self.closing);
         let deadlines = looked_at.chain(self.core.deadline()).chain(others);
         let Some(deadline) = deadlines.min() else {

@@ -1,6 +1,8 @@
 //! The metrics: what they say, who may take them down, and whether Prometheus reads them.
 
+use crate::harness::varlink::{self, Varlink};
 use crate::harness::{Daemon, World, client, eventually, free_port, require_tool};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
@@ -319,6 +321,71 @@ metrics: 'unix:$DIR/metrics'
     let line = told().remove(0);
     assert!(line.contains("clients waiting: 2, limit 1"), "{line}");
     daemon.stop();
+}
+
+/// What `Status` has of the built-in worker.
+fn built_in(control: &mut Varlink, parameters: serde_json::Value) -> serde_json::Value {
+    let status = control.ask("Status", parameters);
+    let workers = status["workers"].as_array().expect("workers");
+    let mut workers = workers.iter();
+    let found = workers.find(|worker| worker["name"] == "listend:metrics");
+    found.cloned().unwrap_or_default()
+}
+
+// The configuration has no such worker; one that fails is no secret all the same.
+#[test]
+fn the_built_in_worker_is_shown_by_name_and_when_it_fails() {
+    let world = World::new();
+    let daemon = varlink::run(&world, ALL);
+    let mut control = Varlink::connect(&world);
+    let text = scrape(address(&daemon));
+    assert!(!text.contains("worker=\"listend:metrics\""), "{text}");
+    assert!(built_in(&mut control, json!({})).is_null());
+    let by_name = json!({ "name": "listend:metrics" });
+    let pid =
+        |control: &mut Varlink| built_in(control, by_name.clone())["instances"][0]["pid"].as_i64();
+    let first = pid(&mut control).expect("a pid");
+    let listener = &control.ask("Status", by_name.clone())["listeners"][0];
+    assert_eq!(listener["workers"], json!([]), "{listener}");
+    let status = fs::read_to_string(format!("/proc/{first}/status")).expect("a status");
+    let line = |name: &str| {
+        let mut lines = status.lines().filter_map(|line| line.strip_prefix(name));
+        lines.next().map(str::to_owned).expect(name)
+    };
+    assert_eq!(line("NoNewPrivs:"), "\t1");
+    if crate::harness::is_root() {
+        assert_eq!(line("Uid:"), "\t65534\t65534\t65534\t65534");
+        assert_eq!(line("Groups:").trim(), "");
+        assert_eq!(line("CapEff:"), "\t0000000000000000");
+    }
+
+    crate::harness::kill(first as i32, nix::sys::signal::Signal::SIGABRT);
+    eventually("it is told", || {
+        built_in(&mut control, json!({}))["state"] == "backoff"
+    });
+    // Whoever comes meanwhile waits for the next one.
+    assert!(scrape(address(&daemon)).contains("listend_build_info"));
+    assert!(pid(&mut control).is_some_and(|second| second != first));
+    assert!(built_in(&mut control, json!({})).is_null());
+    daemon.stop();
+}
+
+// It has a connection of its own, so that the path of the control socket does not matter.
+#[test]
+fn scrapes_need_no_control_socket_and_end_with_the_daemon() {
+    let world = World::new();
+    let daemon = varlink::run(&world, ALL);
+    let metrics = address(&daemon);
+    let _app = world.puppet();
+    fs::remove_file(varlink::path(&world)).expect("unlink");
+    assert!(scrape(metrics).contains("listend_build_info"));
+    let children = crate::harness::children(daemon.pid());
+    let is_it = |pid: &&i32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"\0web\0"))
+    };
+    let web = *children.iter().find(is_it).expect("the worker");
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    eventually("it is gone", || !crate::harness::exists(web));
 }
 
 #[test]

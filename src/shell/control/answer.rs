@@ -10,7 +10,6 @@ use crate::control::{
     description, info,
 };
 use crate::core::{Answer, Input, InstanceId, Refused, State, Ticket};
-use crate::metrics::Format;
 use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::shell::metrics::Job;
 use crate::shell::token::{ClientId, ControlPart};
@@ -64,9 +63,7 @@ impl Shell {
         let Some(id) = self.control.queue.pop_front() else {
             return;
         };
-        let Some(owner) = self.control.owner() else {
-            return;
-        };
+        let owner = self.control.owner();
         let Some(client) = self.control.clients.get_mut(&id) else {
             return;
         };
@@ -140,9 +137,7 @@ impl Shell {
             Request::Reload { dry_run, no_wait } => self.reload(id, dry_run, no_wait),
             Request::Metrics => {
                 self.control.waits(id, WaitsFor::Metrics);
-                self.control
-                    .pages
-                    .push_back((id, Job::new(Format::OpenMetrics)));
+                self.control.pages.push_back((id, Job::new()));
             }
             Request::Check => self.ask(id, Question::Check, ""),
             Request::Explain { listener } => self.explain(id, &listener),

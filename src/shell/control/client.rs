@@ -23,6 +23,8 @@ pub(super) struct Person {
     gid: u32,
     groups: Vec<u32>,
     pid: i32,
+    /// Whether it is a worker of listend's own, which was given its connection: it may look.
+    pub(super) built_in: bool,
 }
 
 impl Person {
@@ -34,11 +36,19 @@ impl Person {
             // Without them it may do less, which is the safe side.
             groups: sys::peer_groups(socket).unwrap_or_default(),
             pid: credentials.pid(),
+            built_in: false,
         })
     }
 
-    /// What it may do.
-    pub(super) fn access(&self, owner: Owner) -> Access {
+    /// What it may do at a socket of this owner; without one there is no way in but to be given a
+    /// connection.
+    pub(super) fn access(&self, owner: Option<Owner>) -> Access {
+        if self.built_in {
+            return Access::Look;
+        }
+        let Some(owner) = owner else {
+            return Access::Nothing;
+        };
         let peer = Peer {
             uid: self.uid,
             gid: self.gid,
@@ -173,6 +183,17 @@ impl Client {
         })
     }
 
+    /// The daemon's end of a connection that a worker of its own was given.
+    ///
+    /// # Errors
+    ///
+    /// See [`Client::new`].
+    pub(super) fn built_in(socket: SharedFd, now: Mono) -> io::Result<Client> {
+        let mut client = Client::new(socket, now)?;
+        client.person.built_in = true;
+        Ok(client)
+    }
+
     /// Its socket.
     pub(super) fn socket(&self) -> &SharedFd {
         &self.socket
@@ -266,5 +287,32 @@ impl Client {
         flags.set(EpollFlags::EPOLLIN, listens);
         flags.set(EpollFlags::EPOLLOUT, !self.outbox.is_empty());
         flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    // The credentials of the connection are the daemon's own, which may act.
+    #[test]
+    fn a_worker_of_our_own_may_only_look() {
+        let owner = Owner {
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: 0,
+        };
+        let ours = || {
+            let (ours, _theirs) = UnixStream::pair().expect("a pair");
+            SharedFd::from(OwnedFd::from(ours))
+        };
+        let other = Client::new(ours(), Mono(0)).expect("a client");
+        assert_eq!(other.person.access(Some(owner)), Access::Act);
+        assert_eq!(other.person.access(None), Access::Nothing);
+        let built_in = Client::built_in(ours(), Mono(0)).expect("a client");
+        for owner in [Some(owner), None] {
+            assert_eq!(built_in.person.access(owner), Access::Look);
+        }
     }
 }

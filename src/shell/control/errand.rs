@@ -57,7 +57,7 @@ impl Control {
     /// The user behind a client who may only look.
     fn reader(&self, client: ClientId) -> Option<u32> {
         let person = &self.clients.get(&client)?.person;
-        let may_act = self.owner().map(|owner| person.access(owner)) == Some(Access::Act);
+        let may_act = person.access(self.owner()) == Access::Act;
         (!may_act).then_some(person.uid)
     }
 

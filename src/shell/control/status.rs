@@ -32,6 +32,8 @@ impl Shell {
         let mut meant: Vec<_> = workers
             .clone()
             .filter(|(_, one)| is_meant(&one.name))
+            // One that nobody has configured is shown to who asks for it, or when it fails.
+            .filter(|(id, one)| !one.is_built_in() || name.is_some() || self.is_ill(*id))
             .collect();
         // Their numbers are in the order in which they came.
         listeners.sort_by_key(|(_, one)| one.sockets.first().map(|socket| socket.place));
@@ -63,6 +65,14 @@ impl Shell {
             is_at_workers: false,
         });
         true
+    }
+
+    /// Whether an instance of a worker has failed or waits after a crash, or its rollout went back.
+    fn is_ill(&self, worker: WorkerId) -> bool {
+        let mut instances = self.core.instances_of(worker);
+        let is_ill = |state| matches!(state, State::Backoff { .. } | State::Failed { .. });
+        self.core.degraded(worker).is_some()
+            || instances.any(|instance| self.core.state(instance).is_some_and(is_ill))
     }
 
     /// Goes on with the oldest answer to `Status`.
@@ -167,7 +177,9 @@ impl Shell {
             state,
             workers: takers
                 .iter()
-                .map(|id| self.definitions.worker(*id).name.clone())
+                .map(|id| self.definitions.worker(*id))
+                .filter(|worker| !worker.is_built_in())
+                .map(|worker| worker.name.clone())
                 .collect(),
             detail: portrait.name.is_some().then(detail),
         }

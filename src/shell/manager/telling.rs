@@ -152,14 +152,19 @@ impl Shell {
             }
         }
         for (id, tally) in self.tallies() {
+            let is_ill = tally.ill > 0 || self.core.degraded(id).is_some();
+            let worker = self.definitions.worker(id);
+            if worker.is_built_in() && !is_ill {
+                continue;
+            }
             summary.instances += tally.processes;
             if self.core.is_stopped(id) || !self.plan.workers.contains_key(&id) {
                 continue;
             }
             summary.workers += 1;
             summary.ready += usize::from(self.is_worker_ready(id, &tally));
-            if tally.ill > 0 || self.core.degraded(id).is_some() {
-                summary.degraded.push(&self.definitions.worker(id).name);
+            if is_ill {
+                summary.degraded.push(&worker.name);
             }
         }
         summary

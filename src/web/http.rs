@@ -1,12 +1,28 @@
 //! As much of HTTP/1.1 (RFC 9112) as a scrape needs: one request on each connection, no body.
 
-use super::text::Format;
-
 /// A longer head is refused.
 pub const HEAD_MAX: usize = 8 * 1024;
 
 /// How many fields a head may have; Prometheus sends seven.
 const FIELDS_MAX: usize = 64;
+
+/// The two texts that Prometheus reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+    /// The text format 0.0.4 of Prometheus, which curl and old scrapers get.
+    Plain,
+}
+
+impl Format {
+    const fn content_type(self) -> &'static str {
+        match self {
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// What a client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
