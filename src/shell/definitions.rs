@@ -5,9 +5,10 @@
 //! definition, and are started again by it when they crash: with the sockets that it had. A socket that
 //! is not in the plan any more is closed when the last definition that has it goes.
 
-use super::turn::Shell;
+mod close;
+
 use crate::core::{Edition, FormerTaker};
-use crate::listener::{self, BoundSocket, SocketTable};
+use crate::listener::{BoundSocket, SocketTable};
 use crate::plan::{Changes, ListenerPlan, Plan, SocketKey, WorkerChange, WorkerId, WorkerPlan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -257,39 +258,4 @@ pub(super) fn named<'a>(
         plan: Some(listener),
         held,
     })
-}
-
-impl Shell {
-    /// Closes the sockets that neither the plan nor a definition has any more.
-    pub(super) fn close_what_nobody_has(&mut self) {
-        let former = self.sockets.former().map(|(_, socket)| socket.key);
-        let is_needed = |key: &SocketKey| self.definitions.former_with(*key).next().is_some();
-        let unneeded: Vec<SocketKey> = former.filter(|key| !is_needed(key)).collect();
-        for key in unneeded {
-            let Some(socket) = self.sockets.take(key) else {
-                continue;
-            };
-            log::info!("closed {}, where nobody serves any more", socket.address);
-            self.close_socket(socket);
-        }
-    }
-
-    /// Closes a socket, and removes what was made for it.
-    pub(super) fn close_socket(&mut self, socket: BoundSocket) {
-        self.control.queue_log.forget(socket.key);
-        self.damages.remove(&socket.key);
-        for (path, error) in socket.remove_files() {
-            log::warn!("cannot remove {}: {error}", path.display());
-        }
-    }
-
-    /// The sockets that are left over and that a reload may take up again. Where something else is at
-    /// the path of one, it can serve the clients that wait, and no more.
-    pub(super) fn sound_former(&self) -> BTreeMap<SocketKey, &ListenerPlan> {
-        let former = self.sockets.former();
-        let sound = former.filter(|(_, socket)| listener::inspect(socket).is_none());
-        sound
-            .map(|(listener, socket)| (socket.key, listener))
-            .collect()
-    }
 }

@@ -111,6 +111,29 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The files of the shell that know all of it, because they carry out what takes several of its parts. Every
+/// other file is a part, and gets what it needs as arguments.
+const KNOW_THE_SHELL: &[&str] = &[
+    "clients/serve",
+    "control/answer",
+    "control/errand",
+    "control/events",
+    "control/lines",
+    "control/reload",
+    "control/status",
+    "definitions/close",
+    "listeners",
+    "looks/serve",
+    "manager/telling",
+    "metrics/sample",
+    "mod",
+    "notify/serve",
+    "reload",
+    "setbacks/note",
+    "spawn",
+    "turn",
+];
+
 /// No file is longer, tests included.
 const LONGEST_FILE: usize = 800;
 
@@ -422,6 +445,23 @@ fn the_core_touches_nothing() {
         }
     }
     expect_none(&offences, "src/core decides, and does nothing");
+}
+
+#[test]
+fn the_parts_of_the_shell_do_not_know_it() {
+    let sources = sources("src");
+    let of_shell = sources.iter().filter(|source| source.room == "shell");
+    let name = |source: &Source| {
+        let path = source.path.trim_start_matches("src/shell/");
+        path.trim_end_matches(".rs").to_owned()
+    };
+    let know_it = of_shell.filter(|source| !lines_with(&source.code, "Shell").is_empty());
+    let mut found: Vec<String> = know_it.map(name).collect();
+    found.sort();
+    assert_eq!(
+        found, KNOW_THE_SHELL,
+        "give a part what it needs as arguments"
+    );
 }
 
 #[test]

@@ -421,7 +421,7 @@ impl Shell {
         let Some((id, mut job)) = self.control.pages.pop_front() else {
             return;
         };
-        match job.step(self) {
+        match self.advance_sample(&mut job) {
             Some(text) => self.succeed(id, &Reply::last(&MetricsReply { text })),
             None if self.control.waits_for(id).is_some() => {
                 self.control.pages.push_front((id, job));

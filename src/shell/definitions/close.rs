@@ -1,0 +1,41 @@
+//! Closing the sockets that no definition has any more.
+
+use crate::listener::{self, BoundSocket};
+use crate::plan::{ListenerPlan, SocketKey};
+use crate::shell::turn::Shell;
+use std::collections::BTreeMap;
+
+impl Shell {
+    /// Closes the sockets that neither the plan nor a definition has any more.
+    pub(in crate::shell) fn close_what_nobody_has(&mut self) {
+        let former = self.sockets.former().map(|(_, socket)| socket.key);
+        let is_needed = |key: &SocketKey| self.definitions.former_with(*key).next().is_some();
+        let unneeded: Vec<SocketKey> = former.filter(|key| !is_needed(key)).collect();
+        for key in unneeded {
+            let Some(socket) = self.sockets.take(key) else {
+                continue;
+            };
+            log::info!("closed {}, where nobody serves any more", socket.address);
+            self.close_socket(socket);
+        }
+    }
+
+    /// Closes a socket, and removes what was made for it.
+    pub(in crate::shell) fn close_socket(&mut self, socket: BoundSocket) {
+        self.control.queue_log.forget(socket.key);
+        self.damages.remove(&socket.key);
+        for (path, error) in socket.remove_files() {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+
+    /// The sockets that are left over and that a reload may take up again. Where something else is at
+    /// the path of one, it can serve the clients that wait, and no more.
+    pub(in crate::shell) fn sound_former(&self) -> BTreeMap<SocketKey, &ListenerPlan> {
+        let former = self.sockets.former();
+        let sound = former.filter(|(_, socket)| listener::inspect(socket).is_none());
+        sound
+            .map(|(listener, socket)| (socket.key, listener))
+            .collect()
+    }
+}
