@@ -147,99 +147,63 @@ enum Replies {
     Several,
 }
 
+use Access::{Act, Look};
+use Replies::{One, Several};
+
 /// What is not for a worker. [`Access::Look`] is enough for what changes nothing; `Check` changes
 /// nothing that lasts, but it reads files and binds addresses with the rights of the daemon.
 const METHODS: [(&str, Access, Replies, Decode); 10] = [
-    (
-        "org.varlink.service.GetInfo",
-        Access::Look,
-        Replies::One,
-        |_| Ok(Request::GetInfo),
-    ),
+    ("org.varlink.service.GetInfo", Look, One, |_| {
+        Ok(Request::GetInfo)
+    }),
     (
         "org.varlink.service.GetInterfaceDescription",
-        Access::Look,
-        Replies::One,
+        Look,
+        One,
         |given| {
             let interface = given.text("interface")?;
             Ok(Request::GetInterfaceDescription { interface })
         },
     ),
-    (
-        "io.listend.Manager.Status",
-        Access::Look,
-        Replies::One,
-        |given| {
-            let name = given.optional_text("name")?;
-            Ok(Request::Status { name })
-        },
-    ),
-    (
-        "io.listend.Manager.Watch",
-        Access::Look,
-        Replies::Several,
-        |given| {
-            Ok(Request::Watch {
-                last: given.number("last")?,
-                no_follow: given.flag("no_follow")?,
-            })
-        },
-    ),
-    (
-        "io.listend.Manager.Reload",
-        Access::Act,
-        Replies::One,
-        |given| {
-            let worker = given.optional_text("worker")?;
-            let dry_run = given.flag("dry_run")?;
-            match worker {
-                Some(worker) => given.operation(&verb::RELOAD, worker),
-                None => Ok(Request::Reload {
-                    dry_run,
-                    no_wait: given.flag("no_wait")?,
-                }),
-            }
-        },
-    ),
-    (
-        "io.listend.Manager.Logs",
-        Access::Look,
-        Replies::Several,
-        |given| {
-            Ok(Request::Logs {
-                worker: given.optional_text("worker")?,
-                lines: given.number("lines")?,
-                follow: given.flag("follow")?,
-            })
-        },
-    ),
-    (
-        "io.listend.Manager.Reopen",
-        Access::Act,
-        Replies::One,
-        |_| Ok(Request::Reopen),
-    ),
-    (
-        "io.listend.Manager.Check",
-        Access::Act,
-        Replies::One,
-        |_| Ok(Request::Check),
-    ),
-    (
-        "io.listend.Manager.Explain",
-        Access::Look,
-        Replies::One,
-        |given| {
-            let listener = given.text("listener")?;
-            Ok(Request::Explain { listener })
-        },
-    ),
-    (
-        "io.listend.Manager.Metrics",
-        Access::Look,
-        Replies::One,
-        |_| Ok(Request::Metrics),
-    ),
+    ("io.listend.Manager.Status", Look, One, |given| {
+        let name = given.optional_text("name")?;
+        Ok(Request::Status { name })
+    }),
+    ("io.listend.Manager.Watch", Look, Several, |given| {
+        Ok(Request::Watch {
+            last: given.number("last")?,
+            no_follow: given.flag("no_follow")?,
+        })
+    }),
+    ("io.listend.Manager.Reload", Act, One, |given| {
+        let worker = given.optional_text("worker")?;
+        let dry_run = given.flag("dry_run")?;
+        match worker {
+            Some(worker) => given.operation(&verb::RELOAD, worker),
+            None => Ok(Request::Reload {
+                dry_run,
+                no_wait: given.flag("no_wait")?,
+            }),
+        }
+    }),
+    ("io.listend.Manager.Logs", Look, Several, |given| {
+        Ok(Request::Logs {
+            worker: given.optional_text("worker")?,
+            lines: given.number("lines")?,
+            follow: given.flag("follow")?,
+        })
+    }),
+    ("io.listend.Manager.Reopen", Act, One, |_| {
+        Ok(Request::Reopen)
+    }),
+    ("io.listend.Manager.Check", Act, One, |_| Ok(Request::Check)),
+    ("io.listend.Manager.Explain", Look, One, |given| {
+        let listener = given.text("listener")?;
+        Ok(Request::Explain { listener })
+    }),
+    ("io.listend.Manager.Metrics", Look, One, |_| {
+        Ok(Request::Metrics)
+    }),
 ];
 
 /// The names of all methods, with their interfaces.
@@ -270,12 +234,12 @@ impl Request {
                 };
                 let worker = parameters.text("worker")?;
                 let request = parameters.operation(verb, worker)?;
-                (request, Access::Act, Replies::One)
+                (request, Act, One)
             }
         };
         parameters.none_left()?;
         access.permit(needed)?;
-        if replies == Replies::Several && call.expects != Expects::Several {
+        if replies == Several && call.expects != Expects::Several {
             return Err(Error::ExpectedMore);
         }
         Ok(request)
@@ -373,16 +337,53 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn ask(method: &str, parameters: Value, expects: Expects) -> Result<Request, Error> {
+    fn call(method: &str, parameters: Value, expects: Expects) -> Call {
         let Value::Object(parameters) = parameters else {
             panic!("parameters are an object");
         };
-        let call = Call {
+        Call {
             method: method.to_owned(),
             parameters,
             expects,
+        }
+    }
+
+    fn ask(method: &str, parameters: Value, expects: Expects) -> Result<Request, Error> {
+        Request::of(call(method, parameters, expects), Access::Act)
+    }
+
+    #[test]
+    fn a_reader_may_query_and_change_nothing() {
+        let read = |method: &String| {
+            let parameters = match method.rsplit('.').next() {
+                Some("GetInterfaceDescription") => json!({"interface": INTERFACE}),
+                Some("Start" | "Stop" | "Restart" | "Reset") => json!({"worker": "app"}),
+                Some("Scale") => json!({"worker": "app", "instances": 1}),
+                Some("Signal") => json!({"worker": "app", "signal": "HUP"}),
+                Some("Explain") => json!({"listener": "web"}),
+                _ => json!({}),
+            };
+            let call = call(method, parameters, Expects::Several);
+            match Request::of(call, Access::Look) {
+                Ok(_) => true,
+                Err(error) => {
+                    assert_eq!(error, Error::PermissionDenied, "{method}");
+                    false
+                }
+            }
         };
-        Request::of(call, Access::Act)
+        let may: Vec<String> = methods().filter(read).collect();
+        let names = may.iter().filter_map(|name| name.rsplit('.').next());
+        let wanted = [
+            "GetInfo",
+            "GetInterfaceDescription",
+            "Status",
+            "Watch",
+            "Logs",
+            "Explain",
+            "Metrics",
+        ];
+        assert_eq!(names.collect::<Vec<_>>(), wanted);
     }
 
     #[test]
