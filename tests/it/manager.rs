@@ -1,9 +1,7 @@
 //! What listend tells the service manager that started it (sd_notify(3)).
 
 use crate::harness::varlink::Varlink;
-use crate::harness::{
-    DEADLINE, World, container, eventually, kill, listend_path, probe_path, require_tool,
-};
+use crate::harness::{DEADLINE, World, container, eventually, kill, require_tool};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::os::unix::net::UnixDatagram;
@@ -318,23 +316,10 @@ fn a_booted_systemd_takes_it_as_type_notify() {
     if require_tool("systemd-nspawn").is_none() {
         return;
     }
-    let Some(container) = container::boot() else {
+    let Some(container) = container::boot_with_listend() else {
         return;
     };
-    container.install(probe_path(), "/opt/probe");
-    container.install(listend_path(), "/opt/listend");
-    container.write(
-        "/run/test/listend.yaml",
-        "listeners: { web: '127.0.0.1:20000' }\n\
-         workers: { app: { command: [/opt/probe, serve], listeners: [web] } }\n",
-    );
-    container.write(
-        "/run/systemd/system/listend.service",
-        "[Service]\nType=notify\nWatchdogSec=2\n\
-         ExecStart=/opt/listend run -c /run/test/listend.yaml\n",
-    );
-    container.run(["systemctl", "daemon-reload"]);
-    container.run(["systemctl", "start", "listend.service"]);
+    container.start_unit("Type=notify\nWatchdogSec=2\n");
     let show = |property| {
         let words = ["systemctl", "show", "-P", property, "listend.service"];
         container.run(words).trim().to_owned()

@@ -7,8 +7,8 @@
 
 use crate::harness::container::{self, Container};
 use crate::harness::{
-    Daemon, Report, Start, World, children, client, eventually, free_port, listend_path,
-    probe_path, require_ipv6, require_tool,
+    Daemon, Report, Start, World, children, client, eventually, free_port, probe_path,
+    require_ipv6, require_tool,
 };
 use std::collections::BTreeSet;
 use std::fs;
@@ -315,9 +315,7 @@ const CASES: &[Case] = &[
 ];
 
 fn boot() -> Option<Container> {
-    let container = container::boot()?;
-    container.install(probe_path(), "/opt/probe");
-    container.install(listend_path(), "/opt/listend");
+    let container = container::boot_with_listend()?;
     fs::create_dir_all(container.path("/run/t")).expect("create a folder");
     Some(container)
 }

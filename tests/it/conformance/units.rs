@@ -7,7 +7,7 @@
 
 use crate::harness::container::{self, Container};
 use crate::harness::report::Setting;
-use crate::harness::{DEADLINE, Report, eventually, listend_path, probe_path};
+use crate::harness::{DEADLINE, Report, eventually, listend_path};
 use listend::config::SocketKind;
 use listend::config::options::{How, OPTIONS, OptionSpec, ValueKind};
 use std::collections::BTreeMap;
@@ -410,11 +410,9 @@ fn as_asked(case: &Case) -> Option<Setting> {
 // systemd.socket(5): every directive of the table.
 #[test]
 fn options_read_back_the_same_from_a_systemd_unit_and_from_listend() {
-    let Some(container) = container::boot() else {
+    let Some(container) = container::boot_with_listend() else {
         return;
     };
-    container.install(probe_path(), "/opt/probe");
-    container.install(listend_path(), "/opt/listend");
     let cases = cases();
     let (systemd, unknown) = with_systemd(&container, &cases);
     // The reference first: where it does not do what it is told, that is known.
@@ -441,22 +439,10 @@ fn options_read_back_the_same_from_a_systemd_unit_and_from_listend() {
 // A unit of listend in a real systemd, from start to stop.
 #[test]
 fn it_runs_as_a_unit_of_a_booted_systemd() {
-    let Some(container) = container::boot() else {
+    let Some(container) = container::boot_with_listend() else {
         return;
     };
-    container.install(probe_path(), "/opt/probe");
-    container.install(listend_path(), "/opt/listend");
-    container.write(
-        "/run/test/listend.yaml",
-        "listeners: { web: '127.0.0.1:20000' }\n\
-         workers: { app: { command: [/opt/probe, serve], listeners: [web] } }\n",
-    );
-    container.write(
-        "/run/systemd/system/listend.service",
-        "[Service]\nExecStart=/opt/listend run -c /run/test/listend.yaml\n",
-    );
-    container.run(["systemctl", "daemon-reload"]);
-    container.run(["systemctl", "start", "listend.service"]);
+    container.start_unit("");
     eventually("the worker answers", || {
         let words = ["/opt/probe", "send", "tcp", "127.0.0.1:20000", "?", "5"];
         container.output(words).status.success()

@@ -45,6 +45,14 @@ pub fn boot() -> Option<Container> {
     boot_with(System::Systemd)
 }
 
+/// The same, with listend and the probe in `/opt`.
+pub fn boot_with_listend() -> Option<Container> {
+    let container = boot()?;
+    container.install(super::probe_path(), "/opt/probe");
+    container.install(super::listend_path(), "/opt/listend");
+    Some(container)
+}
+
 /// Boots one with OpenRC, which has runit and s6 too; if this machine cannot, the test is skipped.
 pub fn boot_openrc() -> Option<Container> {
     boot_with(System::OpenRc)
@@ -250,6 +258,21 @@ impl Container {
     /// The text of a file inside, if it is there.
     pub fn read(&self, inside: &str) -> Option<String> {
         fs::read_to_string(self.path(inside)).ok()
+    }
+
+    /// Starts listend as a unit, with these lines of `[Service]` and a worker at 127.0.0.1:20000. It
+    /// has to be in `/opt`.
+    pub fn start_unit(&self, service: &str) {
+        self.write(
+            "/run/test/listend.yaml",
+            "listeners: { web: '127.0.0.1:20000' }\n\
+             workers: { app: { command: [/opt/probe, serve], listeners: [web] } }\n",
+        );
+        let start = "ExecStart=/opt/listend run -c /run/test/listend.yaml";
+        let unit = format!("[Service]\n{service}{start}\n");
+        self.write("/run/systemd/system/listend.service", &unit);
+        self.run(["systemctl", "daemon-reload"]);
+        self.run(["systemctl", "start", "listend.service"]);
     }
 
     /// Copies a program in, to be executed there. By another process, see `World::write`.

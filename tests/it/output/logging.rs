@@ -2,8 +2,7 @@
 
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
-    DEADLINE, Daemon, Finished, World, container, eventually, is_root, listend_path, probe_path,
-    require_tool, skip,
+    DEADLINE, Daemon, Finished, World, container, eventually, is_root, require_tool, skip,
 };
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -508,11 +507,9 @@ fn who_gets_the_log_can_be_chosen_and_has_to_be_there() {
 // that has ended at once.
 #[test]
 fn journalctl_finds_entries_by_worker_and_by_unit() {
-    let Some(container) = container::boot() else {
+    let Some(container) = container::boot_with_listend() else {
         return;
     };
-    container.install(listend_path(), "/opt/listend");
-    container.install(probe_path(), "/opt/probe");
     container.write(
         "/etc/good.yaml",
         "workers: { app: { command: [/opt/probe, exit, 3], restart: { limit: 1 in 1h } } }",

@@ -1,8 +1,8 @@
 //! Where what workers write goes: `output`.
 
 use crate::harness::{
-    Daemon, World, client, container, descriptors, eventually, exists, listend_path, probe_path,
-    require_root, resident_kib, settled, skip,
+    Daemon, World, client, container, descriptors, eventually, exists, require_root, resident_kib,
+    settled, skip,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -468,11 +468,9 @@ workers:
 // sd_journal_stream_fd(3) and systemd.exec(5), by a real journal.
 #[test]
 fn the_journal_gets_lines_with_their_priority_and_the_instance_as_their_identifier() {
-    let Some(container) = container::boot() else {
+    let Some(container) = container::boot_with_listend() else {
         return;
     };
-    container.install(listend_path(), "/opt/listend");
-    container.install(probe_path(), "/opt/probe");
     container.write(
         "/etc/listend.yaml",
         "
