@@ -28,7 +28,7 @@ stages! {
     /// The parent looks the program up in PATH and lays everything out.
     Prepare = "finding the program",
     /// mkdir(2) of the worker's runtime directory.
-    RuntimeDirectory = "making the runtime directory",
+    RuntimeDirectory = "creating the runtime directory",
     /// fork(2), and the pipe that reports what follows it.
     Fork = "creating the process",
     /// setsid(2).

@@ -98,7 +98,7 @@ pub static VERBS: [Verb; 6] = [
     Verb {
         method: "Signal",
         name: "signal",
-        about: "Send a signal to the main processes of a worker, or have log files opened again",
+        about: "Send a signal to the main processes of a worker, or make the daemon reopen its log files",
         takes: Takes::Signal,
         waits: false,
         done: "signalled",
@@ -106,10 +106,10 @@ pub static VERBS: [Verb; 6] = [
     Verb {
         method: "Reset",
         name: "reset",
-        about: "Forget the failures of workers, so that they may start again",
+        about: "Clear the failures of workers, so that they can be started again",
         takes: Takes::Nothing(Command::Reset),
         waits: false,
-        done: "its failures are forgotten",
+        done: "its failures are cleared",
     },
 ];
 
@@ -118,10 +118,10 @@ pub static VERBS: [Verb; 6] = [
 pub static RELOAD: Verb = Verb {
     method: "Reload",
     name: "reload",
-    about: "Have the daemon read its configuration again and do what is new in it",
+    about: "Make the daemon read its configuration again and apply the changes",
     takes: Takes::Nothing(Command::Reload),
     waits: true,
-    done: "told to read its configuration again",
+    done: "told to reload its configuration",
 };
 
 /// The verb for workers that the command line calls so.

@@ -92,7 +92,7 @@ fn signal(verb: &Verb, behind: &Signal) -> Order {
             method: "Reopen",
             what: "log files".to_owned(),
             parameters: json!({}),
-            done: "opened again",
+            done: "reopened",
             no_wait: false,
         },
     }
@@ -266,7 +266,7 @@ fn changes(changes: &[String], screen: &mut Screen) -> io::Result<()> {
 fn last(order: &Order, progress: &Step) -> String {
     let end = match (message(order, progress), order.no_wait) {
         (Some(message), _) => message.to_owned(),
-        (None, true) => "asked for, see `listend status`".to_owned(),
+        (None, true) => "requested; see `listend status`".to_owned(),
         (None, false) if progress.of > 1 => {
             format!("{}, {} of {}", order.done, progress.done, progress.of)
         }

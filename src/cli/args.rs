@@ -16,13 +16,13 @@ const STYLES: Styles = Styles::styled()
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0   done
-  1   the request was refused or failed, or not all is well
-  64  the command line cannot be understood
+  0   success
+  1   the request was refused or failed, or `status` found a problem
+  64  the command line is invalid
   69  a listener could not be bound, or no daemon answers
-  70  something inside listend failed
-  77  the daemon does not permit it
-  78  the configuration is bad";
+  70  internal error
+  77  the daemon does not permit the request
+  78  the configuration is invalid";
 
 /// Binds and listens first, then launches workers that inherit the sockets.
 #[derive(Debug, Parser)]
@@ -32,8 +32,7 @@ pub struct Arguments {
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log_level: Option<LevelFilter>,
 
-    /// Who gets the log: the journal, the syslog daemon, standard error, or whoever would see what
-    /// is written to standard error
+    /// Where the log goes: the journal, syslog, standard error, or chosen automatically
     #[arg(long, value_name = "WHERE", global = true, default_value = "auto")]
     pub log_to: LogTo,
 
@@ -42,11 +41,11 @@ pub struct Arguments {
     pub verb: Verb,
 }
 
-/// Who gets the log.
+/// Where the log goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogTo {
-    /// The journal if standard error is connected to it; syslog if a daemon's leads nowhere and
-    /// there is no journal; standard error otherwise.
+    /// The journal if standard error is connected to it; syslog if standard error is closed or
+    /// /dev/null and there is no journal; standard error otherwise.
     Auto,
     /// The journal, as entries with fields.
     Journal,
@@ -62,28 +61,28 @@ pub enum Verb {
     /// Run the daemon in the foreground: bind every listener, then start the workers
     #[command(after_help = EXIT_CODES)]
     Run(Run),
-    /// Say what is wrong with a configuration on this machine, and change nothing
+    /// Check a configuration on this machine, without changing anything
     ///
-    /// Parses and validates the configuration, tries every bind and listen and releases it at
-    /// once, and prints every error and every piece of advice.
+    /// Parses and validates the configuration, binds every address for real, then releases it,
+    /// and prints every error and every piece of advice.
     #[command(after_help = EXIT_CODES)]
     Check(Check),
-    /// Bind, hand over and supervise one command, without a configuration
+    /// Bind listeners, pass them to one command and supervise it, without a configuration
     #[command(after_help = EXIT_CODES)]
     Exec(Exec),
-    /// Tell everything about one address or listener on this machine
+    /// Show everything about an address or listener on this machine
     ///
-    /// Changes nothing. Who holds it, whether it could be bound and why not, who could reach it,
-    /// what is special about its port or path, and how many clients may wait. Exits with 0 if it
-    /// could be bound or the listend of this configuration holds it, with 1 if not.
+    /// Changes nothing. Shows who holds it, whether it can be bound and why not, who could reach
+    /// it, what is special about its port or path, and how many clients may wait. Exits with 0 if
+    /// it can be bound or the listend of this configuration holds it, with 1 if not.
     #[command(after_help = EXIT_CODES)]
     Explain(Explain),
-    /// Show what is bound, what waits, what runs and what has failed
+    /// Show listeners, accept queues, workers and failures
     ///
-    /// Exits with 0 if all is well and with 1 if not.
+    /// Exits with 0 if everything is in order and with 1 if not.
     #[command(after_help = EXIT_CODES)]
     Status(Status),
-    /// Show the same live, and act on workers by a key
+    /// Show the status live, and control workers by key
     #[command(after_help = EXIT_CODES)]
     Top(Top),
     /// One of `crate::verb`.
@@ -94,16 +93,16 @@ pub enum Verb {
     /// Show the last lines of the workers' logs
     #[command(after_help = EXIT_CODES)]
     Logs(Logs),
-    /// Show what happens, as it happens
+    /// Print events as they happen
     #[command(after_help = EXIT_CODES)]
     Events(Events),
-    /// Print the daemon's numbers as OpenMetrics text
+    /// Print the metrics of the daemon as OpenMetrics text
     #[command(after_help = EXIT_CODES)]
     Metrics(Metrics),
     /// Print the completions of a shell
     #[command(after_help = EXIT_CODES)]
     Completions(Completions),
-    /// What could stand behind these words; called by the completions.
+    /// The candidates to complete a command line with; called by the completions.
     #[command(name = "__names", hide = true)]
     Names(Names),
     /// The worker of `metrics`, which the daemon starts itself
@@ -115,12 +114,12 @@ pub enum Verb {
 /// Which configuration.
 #[derive(Debug, Args)]
 pub struct ConfigPath {
-    /// The configuration; `conf.d/*.yaml` beside it are read too
+    /// The configuration; `conf.d/*.yaml` beside it is read as well
     #[arg(value_name = "FILE", conflicts_with = "config")]
     file: Option<PathBuf>,
 
-    /// The same, as an option [default: /etc/listend/listend.yaml; of others than root
-    /// ~/.config/listend/listend.yaml, if it exists]
+    /// The same, as an option [default: /etc/listend/listend.yaml; for users other than
+    /// root ~/.config/listend/listend.yaml, if it exists]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -139,22 +138,22 @@ pub struct Run {
     #[command(flatten)]
     pub config: ConfigPath,
 
-    /// Where to make the control socket, or `none` [default: /run/listend/control.sock for root,
+    /// The path of the control socket, or `none` [default: /run/listend/control.sock for root,
     /// $XDG_RUNTIME_DIR/listend/control.sock for others, or /tmp/listend-UID/control.sock]
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 
-    /// The group whose members may look, but not act, over the control socket
+    /// The group whose members may query the daemon, but not control it
     #[arg(long, value_name = "GROUP")]
     pub control_group: Option<String>,
 
-    /// When to tell the service manager that listend is ready (sd_notify): when every worker that
-    /// runs from the start on is, or as soon as every listener is bound
+    /// When to notify the service manager that listend is ready (sd_notify): when every worker
+    /// that is started at once is ready, or as soon as every listener is bound
     #[arg(long, value_name = "WHEN", default_value = "ready")]
     pub ready_when: ReadyWhen,
 }
 
-/// What has to be there before the service manager is told that listend is ready.
+/// What must be ready before listend reports readiness to the service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ReadyWhen {
     /// The listeners and the workers.
@@ -177,7 +176,7 @@ pub struct Check {
     #[arg(long)]
     pub no_bind: bool,
 
-    /// For the daemon, which passes it on to whoever asked: compact, and only what it answers with
+    /// For the daemon, which passes it on to the client: compact, and only what it answers with
     #[arg(long, hide = true, requires = "json")]
     pub for_daemon: bool,
 
@@ -185,7 +184,7 @@ pub struct Check {
     #[arg(long, hide = true, requires = "for_daemon")]
     pub with_plan: bool,
 
-    /// Print what was understood, with every default filled in, as YAML
+    /// Print the configuration as read, with every default filled in, as YAML
     #[arg(long, value_name = "STAGE")]
     pub dump: Option<Dump>,
 }
@@ -210,7 +209,7 @@ pub struct Exec {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub instances: u32,
 
-    /// When to start the command again; where it is not, listend ends with its exit status
+    /// When to restart the command; if it is not restarted, listend exits with its exit status
     #[arg(long, value_name = "POLICY", default_value = "always")]
     pub restart: Policy,
 
@@ -222,7 +221,7 @@ pub struct Exec {
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
 
-    /// The command and its arguments; `{fd:NAME}`, `{address:NAME}` and `{port:NAME}` are filled in
+    /// The command and its arguments; `{fd:NAME}`, `{address:NAME}` and `{port:NAME}` are expanded
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
@@ -266,7 +265,7 @@ pub struct Control {
 /// `listend status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// Only the listener or worker with this name, and all about it
+    /// Show only the listener or worker with this name, in detail
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
 
@@ -362,7 +361,7 @@ pub struct Act {
     #[arg(value_name = "WORKER", required = true)]
     pub workers: Vec<String>,
 
-    /// Do not wait until it is done
+    /// Do not wait for completion
     #[arg(long)]
     pub no_wait: bool,
 
@@ -377,11 +376,11 @@ pub struct Scale {
     #[arg(value_name = "WORKER")]
     pub worker: String,
 
-    /// How many instances it is to have
+    /// The number of instances
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub instances: u32,
 
-    /// Do not wait until it is done
+    /// Do not wait for completion
     #[arg(long)]
     pub no_wait: bool,
 
@@ -400,7 +399,7 @@ pub struct Signal {
     #[arg(value_name = "SIGNAL", required_unless_present = "reopen")]
     pub signal: Option<String>,
 
-    /// Have the daemon open its log files again, after somebody renamed them
+    /// Make the daemon reopen its log files, after they were renamed
     #[arg(long, conflicts_with_all = ["worker", "signal"])]
     pub reopen: bool,
 
@@ -422,15 +421,15 @@ pub struct Reset {
 /// `listend reload`.
 #[derive(Debug, Args)]
 pub struct Reload {
-    /// Have these workers read their own configuration again, instead
+    /// Make these workers reload their own configuration instead
     #[arg(value_name = "WORKER", conflicts_with = "dry_run")]
     pub workers: Vec<String>,
 
-    /// Only say what would change
+    /// Only print what would change
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Do not wait until it is done
+    /// Do not wait for completion
     #[arg(long, conflicts_with = "dry_run")]
     pub no_wait: bool,
 
@@ -441,15 +440,15 @@ pub struct Reload {
 /// `listend logs`.
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Only what this worker wrote
+    /// Only the output of this worker
     #[arg(value_name = "WORKER")]
     pub worker: Option<String>,
 
-    /// So many of the lines that are kept
+    /// The number of past lines to print
     #[arg(short = 'n', long, value_name = "N")]
     pub lines: Option<u32>,
 
-    /// Go on with the lines to come
+    /// Keep printing new lines
     #[arg(short, long)]
     pub follow: bool,
 
@@ -464,11 +463,11 @@ pub struct Logs {
 /// `listend events`.
 #[derive(Debug, Args)]
 pub struct Events {
-    /// So many of the last hundred first
+    /// The number of past events to print first, at most 100
     #[arg(short = 'n', long, value_name = "N")]
     pub last: Option<u32>,
 
-    /// Only events of the past: all that are kept, or N
+    /// Print only past events: all that are kept, or N
     #[arg(long)]
     pub no_follow: bool,
 
@@ -490,7 +489,7 @@ pub struct Metrics {
 /// `listend completions`.
 #[derive(Debug, Args)]
 pub struct Completions {
-    /// For which shell
+    /// The shell
     #[arg(value_name = "SHELL")]
     pub shell: Shell,
 }

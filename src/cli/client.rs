@@ -328,7 +328,7 @@ impl Denied {
                 "the daemon does not permit this".to_owned(),
                 Some(
                     "root and the user of the daemon may do everything, the group of its control \
-                     socket may look"
+                     socket may only query it"
                         .to_owned(),
                 ),
             ),
@@ -341,7 +341,7 @@ impl Denied {
             ),
             "MethodNotFound" | "MethodNotImplemented" | "InterfaceNotFound" => (
                 "the daemon cannot do this".to_owned(),
-                Some("its version may be another than that of this command".to_owned()),
+                Some("its version may differ from that of this command".to_owned()),
             ),
             _ => {
                 let mut words = format!("the daemon answered with {}", self.error);
@@ -379,10 +379,8 @@ impl Failure {
             Failure::NoDaemon(path, error) => {
                 let why = match error.kind() {
                     ErrorKind::NotFound => "there is no such socket".to_owned(),
-                    ErrorKind::ConnectionRefused => {
-                        "it is left over, and nobody listens on it".to_owned()
-                    }
-                    ErrorKind::WouldBlock => "it does not take connections any more".to_owned(),
+                    ErrorKind::ConnectionRefused => "it is stale: nothing listens on it".to_owned(),
+                    ErrorKind::WouldBlock => "it no longer accepts connections".to_owned(),
                     _ => output::reason(error),
                 };
                 (
@@ -405,22 +403,20 @@ impl Failure {
             Failure::Broken(path, error) => {
                 let why = match error.kind() {
                     ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
-                        "closed the connection before it had answered".to_owned()
+                        "closed the connection before answering".to_owned()
                     }
                     ErrorKind::TimedOut => {
                         format!("has been silent for {} seconds", PATIENCE.as_secs())
                     }
-                    _ => format!("cannot be spoken to: {}", output::reason(error)),
+                    _ => format!("cannot be reached: {}", output::reason(error)),
                 };
                 (
                     format!("the daemon at {} {why}", path.display()),
-                    Some(
-                        "see with `listend status` whether it is there, and in its log".to_owned(),
-                    ),
+                    Some("check `listend status` and its log".to_owned()),
                 )
             }
             Failure::Protocol(path, why) => (
-                format!("what answers at {} is no listend: {why}", path.display()),
+                format!("what answers at {} is not listend: {why}", path.display()),
                 None,
             ),
             Failure::Denied(denied) => denied.words(),

@@ -2,22 +2,22 @@
 
 use std::process::ExitCode;
 
-/// How `listend` ends.
+/// The exit code of `listend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// Success.
     Done,
     /// The request was refused or failed.
     Refused,
-    /// The command line cannot be understood.
+    /// The command line is invalid.
     Usage,
     /// A listener could not be bound, or no daemon answers.
     Unavailable,
-    /// Something inside listend failed.
+    /// An internal error.
     Internal,
-    /// The daemon does not permit it.
+    /// The daemon does not permit the request.
     NotPermitted,
-    /// The configuration is bad.
+    /// The configuration is invalid.
     Configuration,
     /// What the event loop ended with, or the one worker of `exec --restart never`.
     Code(u8),

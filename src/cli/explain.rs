@@ -127,7 +127,7 @@ fn no_such_listener(name: &str, path: &Path, plan: &Plan) -> Report {
     let mut report = Report::default();
     report.add(Problem::new(Kind::UnknownListener, message).with_hint(
         did_you_mean(name, names).or_else(|| {
-            Some("an address has a colon in it, like 127.0.0.1:8080 or :8080".to_owned())
+            Some("an address contains a colon, like 127.0.0.1:8080 or :8080".to_owned())
         }),
     ));
     report

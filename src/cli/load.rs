@@ -47,7 +47,7 @@ pub fn read_files(path: &Path) -> Loaded {
                 if index > 0 {
                     // A drop-in was not given on the command line but found, such as a link to
                     // nowhere.
-                    problem.hint = Some("mend it, or take it out of the folder".to_owned());
+                    problem.hint = Some("fix it, or remove it from the directory".to_owned());
                 }
                 unreadable.add(problem);
             }
@@ -66,7 +66,7 @@ pub fn read_files(path: &Path) -> Loaded {
     loaded.report = unreadable;
     for path in ignored {
         let message = format!("{} is not read: it does not end in .yaml", path.display());
-        let hint = "give it a name that ends in .yaml, or take it out of the folder";
+        let hint = "rename it to end in .yaml, or remove it from the directory";
         let problem = Problem::new(Kind::IgnoredFile, message).with_hint(hint.to_owned());
         loaded.report.add(problem);
     }

@@ -129,8 +129,7 @@ fn open_control(wanted: Option<ControlPath>, sources: &Sources) -> Result<Contro
         }
         Err(why) => {
             log::warn!(
-                "this daemon cannot be asked or told anything, but runs: {why}; give another \
-                 --control PATH, or none"
+                "running without a control socket: {why}; give another --control PATH, or none"
             );
             Ok(Control::silent(wanted.config, sources.names()))
         }
@@ -182,7 +181,7 @@ pub fn start(
     // (`MAINPID=`, sd_notify(3)), becomes our child when its parent ends, so that its end and its
     // status are told here.
     if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
-        log::warn!("cannot become the parent of orphans: {errno}");
+        log::warn!("cannot become a child subreaper: {errno}");
     }
     let open_files = raise_open_files();
     if let Err(error) = sys::close_on_exec_from(3) {
@@ -313,7 +312,7 @@ fn give_up(mut report: Report, sources: &Sources, sink: Sink, exit: Exit) -> Exi
     print_report(&report, sources, sink);
     let what = match exit {
         Exit::Unavailable => "nothing was started: not every listener could be bound",
-        _ => "nothing was started: the configuration is bad",
+        _ => "nothing was started: the configuration is invalid",
     };
     log::error!("{what} ({})", count(errors, "error"));
     exit

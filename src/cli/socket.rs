@@ -68,7 +68,7 @@ fn is_private(folder: &Path, uid: Uid) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::other(
-            "it is not a private folder of this user (mode 0700)",
+            "it is not a private directory of this user (mode 0700)",
         ))
     }
 }

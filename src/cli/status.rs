@@ -57,7 +57,7 @@ fn show(client: &mut Client, answer: &RawValue, arguments: &Arguments) -> Exit {
     let mut status: Status = match serde_json::from_str(answer.get()) {
         Ok(status) => status,
         Err(error) => {
-            complain(&format!("the daemon's answer is not understood: {error}"));
+            complain(&format!("cannot parse the daemon's reply: {error}"));
             return Exit::Internal;
         }
     };
@@ -94,7 +94,7 @@ fn show(client: &mut Client, answer: &RawValue, arguments: &Arguments) -> Exit {
 fn details(out: &mut String, status: &Status) {
     let listeners = status.listeners.iter();
     for (one, detail) in listeners.filter_map(|one| Some((one, one.detail.as_ref()?))) {
-        let others = [("given to", one.workers.join(", "))];
+        let others = [("workers", one.workers.join(", "))];
         section(out, &format!("listener {}", one.name), detail, &others);
     }
     let workers = status.workers.iter();
@@ -118,7 +118,7 @@ fn life_lines(life: &Life) -> [(&'static str, String); 4] {
         under_way,
     } = &life.rollout;
     let now = match under_way {
-        true => "; under way",
+        true => "; in progress",
         false => "",
     };
     let watchdog = life.watchdog.as_deref().unwrap_or("none");
@@ -131,7 +131,7 @@ fn life_lines(life: &Life) -> [(&'static str, String); 4] {
         ("watchdog", watchdog.to_owned()),
         (
             "fd_store",
-            format!("{} kept, at most {} each", life.stored, life.fd_store),
+            format!("{} stored, at most {} each", life.stored, life.fd_store),
         ),
     ]
 }

@@ -172,9 +172,9 @@ pub(super) fn handoff(text: &str) -> Result<&'static Dialect, Complaint> {
     if LATER_HANDOFFS.contains(&text) {
         return Err(Complaint::new(
             Kind::Unsupported,
-            format!("`handoff`: this version does not have `{text}`"),
+            format!("`handoff`: this version does not support `{text}`"),
         )
-        .hint("it has `systemd`, which is the default, and `inetd`"));
+        .hint("it supports `systemd`, the default, and `inetd`"));
     }
     // inetd.conf(5) says both in one word.
     if let "inetd-wait" | "inetd_wait" | "inetd-nowait" | "inetd_nowait" = text {
@@ -247,12 +247,12 @@ fn only_for(key: &str, activations: &[&str], is: &str) -> Complaint {
         "trigger_limit" => "no client starts it",
         "ready" | "start_timeout" => "its processes serve at once",
         "watchdog" => "`connection_timeout` is what limits its processes",
-        "notify_access" => "nobody waits for what its processes tell",
+        "notify_access" => "its processes cannot send notifications",
         "fd_store" => "its processes have no successors",
         "rollout" | "reload_signal" | "reload_command" => {
             "the next connection gets a new process anyway"
         }
-        "on_failure" => "it never fails for good",
+        "on_failure" => "it never fails permanently",
         "before_start" | "after_ready" | "after_stop" => "it would run for every connection",
         _ => "listend accepts no connections for it",
     };

@@ -40,14 +40,14 @@ pub(super) fn parse(text: &str, v6: V6) -> Parsed<Vec<Endpoint>> {
         return endpoint.map(|endpoint| vec![endpoint]);
     }
     if text.starts_with('/') || text.starts_with('@') {
-        return Err(bad(format!("`{text}` is no address")).hint(format!("write `unix:{text}`")));
+        return Err(bad(format!("`{text}` is not an address")).hint(format!("write `unix:{text}`")));
     }
     if text.starts_with("./") || text.starts_with("~/") {
-        return Err(bad(format!("`{text}` is no address"))
+        return Err(bad(format!("`{text}` is not an address"))
             .hint("write `unix:` and the absolute path of the socket"));
     }
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(bad(format!("`{text}` has a space in it"))
+        return Err(bad(format!("`{text}` contains a space"))
             .hint("write one address, or a list: [\"127.0.0.1:8080\", \"[::1]:8080\"]"));
     }
     if let Some(host) = rest.strip_prefix("://") {
@@ -109,10 +109,10 @@ fn other_scheme(text: &str, scheme: &str, rest: &str) -> Complaint {
     let rest = rest.trim_start_matches('/');
     match scheme {
         _ if transport(scheme).is_some() => {
-            bad(format!("`{text}` is no address")).hint(format!("write `{scheme}://{rest}`"))
+            bad(format!("`{text}` is not an address")).hint(format!("write `{scheme}://{rest}`"))
         }
         "http" | "https" => bad(format!("`{scheme}` is not a kind of socket")).hint(format!(
-            "listend hands over bare TCP sockets; write `{}`",
+            "listend passes plain TCP sockets; write `{}`",
             rest.trim_end_matches('/')
         )),
         "tcp4" | "tcp6" | "udp4" | "udp6" => bad(format!("`{scheme}` is not a kind of socket"))

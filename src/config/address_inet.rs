@@ -113,7 +113,7 @@ fn host_and_port<'a>(text: &str, scheme: &str, rest: &'a str) -> Parsed<(&'a str
         return Err(if rest.is_empty() || rest.parse::<Ipv4Addr>().is_ok() {
             no_port(rest)
         } else {
-            bad(format!("`{text}` is no address"))
+            bad(format!("`{text}` is not an address"))
                 .hint("write `HOST:PORT` with the address of the host, `:PORT`, or `unix:/path`")
         });
     };
@@ -154,10 +154,10 @@ fn ports(text: &str, port: &str) -> Parsed<RangeInclusive<u16>> {
             .hint("0 lets the kernel choose a port; write it alone, or start at 1"));
     }
     if first > last {
-        return Err(bad(format!(
-            "`{text}`: the range of ports ends below its beginning"
-        ))
-        .hint(format!("write `{to}-{from}`")));
+        return Err(
+            bad(format!("`{text}`: the range of ports ends below its start"))
+                .hint(format!("write `{to}-{from}`")),
+        );
     }
     let count = usize::from(last - first) + 1;
     if count > RANGE_MAX {
@@ -211,12 +211,12 @@ fn ipv6(
     };
     // bind(2) refuses a v4-mapped address on a socket that takes IPv6 only.
     if let (Some(v4), V6::Only) = (ip.to_ipv4_mapped(), v6) {
-        return Err(bad(format!("`{text}` is an IPv4 address in IPv6 dress"))
+        return Err(bad(format!("`{text}` is an IPv4-mapped address"))
             .hint(format!("write `{scheme}{v4}:{port}`")));
     }
     match scope {
         None if is_link_local(ip) => Err(bad(format!(
-            "`{text}`: a link-local address is one on each interface"
+            "`{text}`: a link-local address needs an interface"
         ))
         .hint(format!(
             "write `{scheme}[{address}%IFACE]:{port}` with the name of the interface"
@@ -230,7 +230,7 @@ fn ipv6(
         ))),
         Some(scope) => match scalar::interface(scope) {
             Ok(()) => Ok((ip, Some(scope.to_owned()))),
-            Err(why) => Err(bad(format!("`{text}`: `{scope}` is no interface: {why}"))
+            Err(why) => Err(bad(format!("`{text}`: `{scope}` is not an interface: {why}"))
                 .hint(format!("write it like `{scheme}[{address}%eth0]:{port}`"))),
         },
     }
@@ -262,7 +262,7 @@ fn no_host(text: &str, scheme: &str, host: &str, port: &str) -> Complaint {
         };
     }
     if host.eq_ignore_ascii_case("localhost") {
-        return bad(format!("`{text}` is no address"))
+        return bad(format!("`{text}` is not an address"))
             .hint(format!("write `{scheme}localhost:{port}`"));
     }
     bad(format!("`{text}`: host names are not resolved")).hint(format!(

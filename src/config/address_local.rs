@@ -50,7 +50,7 @@ const CIDS: &[(&str, u32)] = &[
 /// `/path` or `@name`.
 pub(super) fn unix(text: &str, scheme: &str, kind: UnixKind, rest: &str) -> Parsed<Endpoint> {
     if rest.contains('\0') {
-        return Err(bad("a unix socket's name may not have a NUL in it"));
+        return Err(bad("a unix socket's name may not contain a NUL"));
     }
     if let Some(name) = rest.strip_prefix('@') {
         return match name.len() {
@@ -71,12 +71,11 @@ pub(super) fn unix(text: &str, scheme: &str, kind: UnixKind, rest: &str) -> Pars
     let last = path.rsplit('/').next().unwrap_or("").len();
     if path.len() > UNIX_NAME_MAX && last > LAST_MAX {
         let shown = beginning(text);
-        return Err(bad(format!(
-            "`{shown}`: the name in the folder has {last} bytes"
-        ))
-        .hint(format!(
-            "a path of more than {UNIX_NAME_MAX} bytes may end in a name of at most {LAST_MAX}"
-        )));
+        return Err(
+            bad(format!("`{shown}`: the last component has {last} bytes")).hint(format!(
+                "a path of more than {UNIX_NAME_MAX} bytes may end in a name of at most {LAST_MAX}"
+            )),
+        );
     }
     Ok(Endpoint::Unix {
         kind,
@@ -102,7 +101,7 @@ pub(super) fn special(text: &str, rest: &str) -> Parsed<Endpoint> {
 /// An absolute path that can be that of a file, without `//` and `/./`.
 fn file(text: &str, scheme: &str, what: &str, example: &str, rest: &str) -> Parsed<String> {
     if rest.contains('\0') {
-        return Err(bad("a path may not have a NUL in it"));
+        return Err(bad("a path may not contain a NUL"));
     }
     if !rest.starts_with('/') {
         return Err(bad(format!("`{text}`: the path is not absolute"))
@@ -111,7 +110,7 @@ fn file(text: &str, scheme: &str, what: &str, example: &str, rest: &str) -> Pars
     if rest.ends_with('/') || rest.ends_with("/.") || rest.ends_with("/..") {
         let what_it_is = what.split_once(' ').map_or(what, |(_, noun)| noun);
         return Err(
-            bad(format!("`{text}` is a folder, not {what}")).hint(format!(
+            bad(format!("`{text}` is a directory, not {what}")).hint(format!(
                 "add the name of the {what_it_is}, like `{scheme}:{}/{example}`",
                 { rest.trim_end_matches(['/', '.']) }
             )),
@@ -134,7 +133,7 @@ fn too_long(text: &str, what: &str, length: usize, most: usize) -> Complaint {
         "`{}`: the {what} has {length} bytes",
         beginning(text)
     ))
-    .hint(format!("the kernel takes at most {most} ({manual}(7))"))
+    .hint(format!("the kernel allows at most {most} ({manual}(7))"))
 }
 
 /// As much of a long text as a message can bear.
@@ -243,9 +242,8 @@ pub(super) fn vsock(text: &str, scheme: &str, kind: UnixKind, rest: &str) -> Par
         );
     };
     if inner != rest {
-        return Err(
-            bad(format!("`{text}` is no address")).hint(format!("write `{scheme}:{cid}:{port}`"))
-        );
+        return Err(bad(format!("`{text}` is not an address"))
+            .hint(format!("write `{scheme}:{cid}:{port}`")));
     }
     let named = CIDS.iter().find(|(name, _)| *name == cid);
     let cid = match (cid, named) {

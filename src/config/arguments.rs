@@ -83,7 +83,7 @@ fn add_listener(
     }
     let endpoints = if text.contains('\0') {
         out.add(
-            Complaint::new(Kind::BadAddress, "the address has a NUL character in it")
+            Complaint::new(Kind::BadAddress, "the address contains a NUL character")
                 .at(address_place),
         );
         None
@@ -152,13 +152,13 @@ fn only_worker(
         let complaint = Complaint::new(Kind::EmptyCommand, "there is no command");
         out.add(
             complaint
-                .hint("write it behind `--`, like `-- /usr/bin/app --serve`")
+                .hint("write it after `--`, like `-- /usr/bin/app --serve`")
                 .at(place),
         );
     }
     for (word, place) in command.iter().zip(places) {
         if word.contains('\0') {
-            out.add(Complaint::bad("the word has a NUL character in it").at(place));
+            out.add(Complaint::bad("the word contains a NUL character").at(place));
         }
         let value = read_template(word, place, &mut draft.mentions, &mut out);
         draft.worker.command.push(Located { value, place });

@@ -171,9 +171,7 @@ fn words(node: &Node, key: &str, whose: &str, out: &mut Out) -> Option<Vec<Locat
 fn split(text: &str, node: &Node, key: &str, out: &mut Out) -> Option<Vec<Located<String>>> {
     let place = node.place;
     let Some(words) = shlex::split(text) else {
-        let complaint = Complaint::bad(format!(
-            "`{key}` ends inside of quotes or behind a backslash"
-        ));
+        let complaint = Complaint::bad(format!("`{key}` ends inside quotes or after a backslash"));
         let complaint = complaint.hint("close the quotes, or write the command as a list of words");
         out.add(complaint.at(place));
         return None;
@@ -181,11 +179,11 @@ fn split(text: &str, node: &Node, key: &str, out: &mut Out) -> Option<Vec<Locate
     if let Some(word) = words.iter().find(|word| is_for_a_shell(word)) {
         let complaint = Complaint::new(
             Kind::NoShell,
-            format!("`{key}`: `{word}` is an argument like any other: no shell runs this"),
+            format!("`{key}`: `{word}` is passed as an argument: no shell runs this"),
         );
         let complaint = complaint.hint(
-            "write `[sh, -c, '…']` for what a shell is to do; `before_start` runs another command \
-             first, and `output` says where the output goes",
+            "write `[sh, -c, '…']` to use a shell; `before_start` runs another command first, and \
+             `output` says where the output goes",
         );
         out.add(complaint.at(place));
     }
@@ -212,10 +210,10 @@ fn unexpanded(word: &Located<String>, out: &mut Out) {
     {
         let complaint = Complaint::new(
             Kind::NoShell,
-            format!("`${name}` is an argument like any other: no shell runs this"),
+            format!("`${name}` is passed as an argument: no shell runs this"),
         );
         let complaint = complaint.hint(
-            "write `expand_environment: true` for what systemd makes of it, or `[sh, -c, '…']`",
+            "write `expand_environment: true` to expand it as systemd does, or `[sh, -c, '…']`",
         );
         out.add(complaint.at(word.place));
     }

@@ -217,7 +217,7 @@ fn links<'d>(
             };
             let (this, other) = (&listener.name.value, &earlier.0.name.value);
             let message = format!(
-                "listeners `{other}` and `{this}` both want `{}`",
+                "listeners `{other}` and `{this}` both use `{}`",
                 path.display()
             );
             let problem = Problem::new(Kind::DuplicateAddress, message)
@@ -240,7 +240,7 @@ fn collision(owner: Owner, earlier: Owner, endpoint: &Endpoint) -> Problem {
     let (message, hint) = if endpoint.path().is_some() || this == other {
         (
             format!("{whose} the same address `{this}`"),
-            "give one of them another address, or let several workers take one listener",
+            "give one of them another address, or let several workers use one listener",
         )
     } else {
         (

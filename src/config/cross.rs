@@ -134,7 +134,7 @@ fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mu
             Some(_) if !listed => Complaint::new(
                 Kind::BadTemplate,
                 format!(
-                    "worker `{}` does not get listener `{name}`",
+                    "worker `{}` does not use listener `{name}`",
                     worker.name.value
                 ),
             )
@@ -263,7 +263,7 @@ fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
             .hint("give both the same `nonblocking`; the default is `false`");
             let problem = complaint.at(place).with_related(
                 other_place,
-                format!("`{other_name}` wants it {}", says(other)),
+                format!("`{other_name}` needs it {}", says(other)),
             );
             report.add(problem.of_worker(this_name).of_listener(name));
         }
@@ -293,7 +293,7 @@ fn runtime_directories(draft: &Draft, report: &mut Report) {
         let complaint = Complaint::bad(format!(
             "the runtime directory of worker `{name}` is that of worker `{of}`, or is in it"
         ))
-        .hint("give each worker one of its own");
+        .hint("give each worker its own");
         let problem = complaint.at(directory.place).of_worker(name);
         report.add(problem.with_related(around.place, format!("that of `{of}`")));
     }
@@ -312,7 +312,7 @@ fn unused(draft: &Draft, used: &HashSet<&str>, report: &mut Report) {
         }
         let complaint = Complaint::new(
             Kind::UnusedListener,
-            format!("no worker takes listener `{}`", name.value),
+            format!("no worker uses listener `{}`", name.value),
         )
         .hint(format!(
             "add `{}` to the `listeners` of a worker",

@@ -65,7 +65,7 @@ fn nothing_starts_it(draft: &DraftWorker, report: &mut Report) {
     }
     let name = &worker.name.value;
     let complaint = Complaint::bad(format!(
-        "worker `{name}` has no listeners, so that no client ever starts it"
+        "worker `{name}` has no listeners, so no client ever starts it"
     ))
     .hint("add `listeners: [NAME]`");
     report.add(complaint.at(worker.activation.place).of_worker(name));
@@ -202,13 +202,14 @@ fn competing(listener: &str, takers: &[Taker], report: &mut Report) {
     let complaint = Complaint::new(
         Kind::SharedPerConnection,
         format!(
-            "listener `{listener}` of the per-connection worker `{name}` is taken by `{other}` as well: they would compete for its clients"
+            "listener `{listener}` of the per-connection worker `{name}` is used by `{other}` as \
+             well: they would compete for its clients"
         ),
     )
-    .hint("give each worker a listener of its own");
+    .hint("give each worker its own listener");
     let problem = complaint
         .at(*place)
-        .with_related(*other_place, format!("`{other}` takes it here"));
+        .with_related(*other_place, format!("`{other}` uses it here"));
     report.add(problem.of_worker(name).of_listener(listener));
 }
 
@@ -227,13 +228,14 @@ fn also_eager(listener: &str, takers: &[Taker], report: &mut Report) {
         let complaint = Complaint::new(
             Kind::SharedOnDemand,
             format!(
-                "listener `{listener}` of the on-demand worker `{name}` is taken by `{eager}` as well, which always runs: clients start `{name}`, also those that `{eager}` serves"
+                "listener `{listener}` of the on-demand worker `{name}` is used by `{eager}` as \
+                 well, which always runs: clients start `{name}`, even those that `{eager}` serves"
             ),
         )
-        .hint("give each worker a listener of its own, or make both `on-demand`");
+        .hint("give each worker its own listener, or make both `on-demand`");
         let problem = complaint
             .at(*place)
-            .with_related(*eager_place, format!("`{eager}` takes it here"));
+            .with_related(*eager_place, format!("`{eager}` uses it here"));
         report.add(problem.of_worker(name).of_listener(listener));
     }
 }

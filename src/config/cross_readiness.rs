@@ -39,7 +39,7 @@ fn can_be_seen(
     let name = &draft.worker.name.value;
     let Some((first, listener)) = listeners.first() else {
         let complaint = Complaint::bad(format!(
-            "`ready: accepting`: worker `{name}` has no listeners that it could accept from"
+            "`ready: accepting`: worker `{name}` has no listeners to accept from"
         ))
         .hint("add `listeners: [NAME]`, or write `ready: notify` or `started`");
         return report.add(complaint.at(place).of_worker(name));
@@ -71,7 +71,7 @@ fn can_be_seen(
                  connections to accept",
                 first.value
             ))
-            .hint("put one that has some first, or write `ready: accepting`");
+            .hint("put one with connections first, or write `ready: accepting`");
             let problem = complaint.at(place).of_worker(name);
             report.add(problem.with_related(first.place, "the first listener"));
         }

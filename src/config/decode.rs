@@ -61,7 +61,7 @@ pub(super) fn entries<'n>(node: &'n Node, what: &str, out: &mut Out) -> Option<V
         if let Some(first) = first {
             let problem = Complaint::new(
                 Kind::DuplicateKey,
-                format!("`{name}` stands twice in {what}"),
+                format!("`{name}` occurs twice in {what}"),
             )
             .hint("delete one of them")
             .at(key.place)
@@ -134,7 +134,7 @@ impl<'n> Fields<'n> {
                 let complaint =
                     Complaint::new(Kind::WrongType, format!("`{}` has no value", entry.name)).hint(
                         match table[index].default {
-                            "" => "write a value behind it".to_owned(),
+                            "" => "write a value after it".to_owned(),
                             default => format!(
                                 "write a value, or delete the line for the default ({default})"
                             ),
@@ -242,10 +242,10 @@ pub(super) fn wrong_type(what: &str, expected: &str, node: &Node) -> Complaint {
 pub(super) fn text<'n>(node: &'n Node, key: &str, out: &mut Out) -> Option<&'n str> {
     match &node.content {
         Content::Scalar(scalar) if scalar.text.contains('\0') => {
-            let complaint = Complaint::bad(format!("`{key}`: the value has a NUL character in it"));
+            let complaint = Complaint::bad(format!("`{key}`: the value contains a NUL character"));
             out.add(
                 complaint
-                    .hint("the kernel takes text only up to a NUL; delete it")
+                    .hint("the kernel reads text only up to a NUL; delete it")
                     .at(node.place),
             );
             None
@@ -285,7 +285,7 @@ pub(super) type Words<T> = [(&'static str, T)];
 
 /// What to say about a word that is none of those a key takes.
 pub(super) fn unknown(key: &str, text: &str) -> Complaint {
-    Complaint::bad(format!("`{key}` does not know `{text}`"))
+    Complaint::bad(format!("`{key}`: unknown value `{text}`"))
 }
 
 /// One of some words; what other programs call it is told from a typing error.
@@ -331,7 +331,7 @@ pub(super) fn silence(node: Option<&Node>, out: &mut Out) -> Vec<String> {
         let is_error = Kind::ALL.iter().any(|kind| kind.code() == code.value);
         let complaint = if is_error {
             Complaint::bad(format!(
-                "`{}` is an error; only advice can be silenced",
+                "`{}` is an error; only advice can be suppressed",
                 code.value
             ))
         } else {

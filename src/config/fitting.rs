@@ -80,9 +80,7 @@ fn all_are(
         Complaint::bad(format!(
             "`{key}` is for {words}; `{text}` of `{name}` is {word}"
         ))
-        .hint(format!(
-            "give `{text}` a listener of its own, or delete the key"
-        ))
+        .hint(format!("give `{text}` its own listener, or delete the key"))
     } else {
         Complaint::bad(format!("`{key}` is for {words}; `{name}` is {word}")).hint("delete the key")
     };
@@ -161,7 +159,7 @@ fn no_file(listener: &Listener) -> &'static str {
     if endpoints(listener).any(|(_, endpoint)| is_abstract(endpoint)) {
         "an abstract name is open to every process in the network namespace; delete the key, or use a path"
     } else if endpoints(listener).any(|(_, endpoint)| INET.contains(&endpoint.kind())) {
-        "delete the key; who may connect to a port is the firewall's and the worker's business"
+        "delete the key; the firewall and the worker decide who may connect to a port"
     } else {
         "delete the key"
     }
@@ -181,10 +179,10 @@ fn symlinks_fit(listener: &Listener, out: &mut Out) {
             }
             return;
         }
-        (None, _) => Complaint::bad("`symlinks`: the listener has no path to lead to")
+        (None, _) => Complaint::bad("`symlinks`: the listener has no path to link to")
             .hint("delete the key; only a unix path and a FIFO have links"),
         (Some(_), Some(_)) => Complaint::bad("`symlinks`: the listener has several paths")
-            .hint("give the path with the links a listener of its own"),
+            .hint("give the path with the links its own listener"),
     };
     out.add(complaint.at(first.place));
 }
@@ -264,7 +262,7 @@ fn v6_only_fits(listener: &Listener, only: &Located<bool>, out: &mut Out) {
         Some(address) if only.value => {
             let port = address.value.text.rsplit(':').next().unwrap_or("");
             let complaint = Complaint::bad(format!(
-                "`ipv6_only: true`, but `{}` takes IPv4 as well",
+                "`ipv6_only: true`, but `{}` accepts IPv4 as well",
                 address.value.text
             ));
             let complaint = complaint.hint(format!("write the address as \"[::]:{port}\""));

@@ -8,11 +8,11 @@ use super::options::OPTIONS;
 /// One key of a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
-    /// As it is written.
+    /// The name in the YAML.
     pub name: &'static str,
-    /// What it does, in one line.
+    /// The meaning, in one line.
     pub doc: &'static str,
-    /// What holds where it is not written; empty where it must be.
+    /// The default; empty if the key is required.
     pub default: &'static str,
 }
 
@@ -23,13 +23,13 @@ const fn key(name: &'static str, default: &'static str, doc: &'static str) -> Ke
 /// The keys of a file.
 pub const TOP: &[Key] = &[
     key("listeners", "none", "the sockets to bind, by name"),
-    key("workers", "none", "the programs that get them, by name"),
+    key("workers", "none", "the programs that use them, by name"),
     key(
         "metrics",
         "not served",
-        "where metrics are served: an address, or what a listener may have",
+        "where metrics are served: an address, or the keys of a listener",
     ),
-    key("silence", "none", "codes of advice not to give"),
+    key("silence", "none", "codes of advice to suppress"),
 ];
 
 /// The keys of a listener in its long form: these, and one for each socket option.
@@ -39,7 +39,7 @@ const OF_LISTENER: &[Key] = &[
     key(
         "ipv6_only",
         "true",
-        "whether `[ADDRESS]:PORT` takes IPv6 only",
+        "whether `[ADDRESS]:PORT` accepts IPv6 only",
     ),
     key("address", "", "one address, or a list of them"),
     key(
@@ -57,31 +57,27 @@ const OF_LISTENER: &[Key] = &[
         "listend's own group",
         "the group of the unix path, FIFO or message queue",
     ),
-    key("mode", "0600", "its permission bits, in octal"),
+    key("mode", "0600", "the permission bits of the path, in octal"),
     key(
         "directory_mode",
         "0755",
-        "the permission bits of parent folders that are created",
+        "the permission bits of created parent directories",
     ),
     key(
         "directory_owner",
         "listend's own user",
-        "the user, or `USER:GROUP`, that owns parent folders that are created",
+        "the user, or `USER:GROUP`, that owns created parent directories",
     ),
     key(
         "directory_group",
         "listend's own group",
-        "the group of parent folders that are created",
+        "the group of created parent directories",
     ),
-    key(
-        "symlinks",
-        "none",
-        "symbolic links to make that lead to the path",
-    ),
+    key("symlinks", "none", "symbolic links to create to the path"),
     key(
         "remove_on_stop",
         "true",
-        "whether what was made in the file system is removed at the end",
+        "whether created files are removed on stop",
     ),
     key(
         "writable",
@@ -102,16 +98,16 @@ const OF_LISTENER: &[Key] = &[
     key(
         "wait_for_address",
         "not at all",
-        "how long an address that this machine lacks is waited for without an error",
+        "how long to wait for a missing address without an error",
     ),
     key(
         "silence",
         "none",
-        "codes of advice not to give about this listener",
+        "codes of advice to suppress about this listener",
     ),
 ];
 
-/// The default of every socket option: it is not touched.
+/// The default of every socket option: it is not set.
 const UNTOUCHED: &str = "the kernel's";
 
 const WITH_OPTIONS: [Key; OF_LISTENER.len() + OPTIONS.len()] = {
@@ -139,19 +135,23 @@ pub const WORKER: &[Key] = &[
     key(
         "argv0",
         "the first word of the command",
-        "what the program is told that it is called",
+        "the program's argv[0]",
     ),
     key(
         "expand_environment",
         "false",
-        "whether `$NAME` and `${NAME}` in commands stand for variables",
+        "whether `$NAME` and `${NAME}` in commands are expanded",
     ),
     key(
         "listeners",
         "none",
-        "the listeners it gets, in the order of their descriptors",
+        "the listeners it uses, in the order of their descriptors",
     ),
-    key("nonblocking", "false", "O_NONBLOCK on what it gets"),
+    key(
+        "nonblocking",
+        "false",
+        "whether its sockets have O_NONBLOCK",
+    ),
     key(
         "ready",
         "started",
@@ -160,22 +160,22 @@ pub const WORKER: &[Key] = &[
     key(
         "start_timeout",
         "90s",
-        "how long it may take until it is ready; `infinity` waits for ever",
+        "how long it may take to become ready; `infinity` is no limit",
     ),
     key(
         "watchdog",
         "off",
-        "the longest time between two signs of life (`WATCHDOG=1`), at least 100ms",
+        "the longest time between two keep-alives (`WATCHDOG=1`), at least 100ms",
     ),
     key(
         "notify_access",
         "main",
-        "who may tell about it: its `main` process, or `all` of its processes",
+        "which processes may send notifications: `main`, or `all` of its processes",
     ),
     key(
         "fd_store",
         "0",
-        "how many descriptors an instance may leave for its successor, 0 to 1024",
+        "how many descriptors an instance may store for its successor, 0 to 1024",
     ),
     key(
         "instances",
@@ -200,22 +200,22 @@ pub const WORKER: &[Key] = &[
     key(
         "max_connections_per_source",
         "none",
-        "how many of one address or user; further ones are closed",
+        "how many connections of one address or user; more are closed",
     ),
     key(
         "overflow",
         "wait",
-        "what clients beyond `max_connections` do: `wait`, or `close`",
+        "what happens to clients beyond `max_connections`: `wait` or `close`",
     ),
     key(
         "accept_rate",
         "150 in 2s",
-        "how many connections are accepted in which time, or `none`",
+        "how many connections are accepted in an interval, or `none`",
     ),
     key(
         "trigger_limit",
         "20 in 2s",
-        "how often clients may start it in which time, or `none`",
+        "how often clients may start it in an interval, or `none`",
     ),
     key(
         "connection_timeout",
@@ -227,17 +227,17 @@ pub const WORKER: &[Key] = &[
     key(
         "supplementary_groups",
         "the user's own groups",
-        "further groups; `[]` is none",
+        "additional groups; `[]` is none",
     ),
     key(
         "working_directory",
-        "listend's own folder",
-        "the folder to run in",
+        "listend's own directory",
+        "the directory to run in",
     ),
     key(
         "runtime_directory",
         "none",
-        "a folder of its own below /run or $XDG_RUNTIME_DIR, a relative path",
+        "its own directory below /run or $XDG_RUNTIME_DIR, a relative path",
     ),
     key(
         "runtime_directory_mode",
@@ -247,7 +247,7 @@ pub const WORKER: &[Key] = &[
     key(
         "runtime_directory_preserve",
         "false",
-        "whether the runtime directory stays when the worker stops",
+        "whether the runtime directory is kept when the worker stops",
     ),
     key(
         "umask",
@@ -295,17 +295,17 @@ pub const WORKER: &[Key] = &[
     key(
         "after_stop",
         "none",
-        "a command to run when an instance has ended",
+        "a command to run when an instance has exited",
     ),
     key(
         "reload_signal",
         "none",
-        "the signal that has it read its own configuration again",
+        "the signal that makes it reload its own configuration",
     ),
     key(
         "reload_command",
         "none",
-        "the command that has it read its own configuration again",
+        "the command that makes it reload its own configuration",
     ),
     key(
         "restart",
@@ -315,28 +315,28 @@ pub const WORKER: &[Key] = &[
     key(
         "rollout",
         "start-first, 1 at a time",
-        "how a new generation takes the place of an old one",
+        "how a new generation replaces an old one",
     ),
     key(
         "on_failure",
         "hold",
-        "what clients of a failed worker meet: `hold` keeps them waiting, `refuse` turns them away",
+        "what happens to clients of a failed worker: `hold` keeps them waiting, `refuse` rejects them",
     ),
-    key("stop_signal", "SIGTERM", "the signal that asks it to stop"),
+    key("stop_signal", "SIGTERM", "the signal that tells it to stop"),
     key(
         "kill_mode",
         "process",
-        "whom that is sent to: `process` is the main process, `group` its process group",
+        "which processes get it: `process` is the main process, `group` its process group",
     ),
     key(
         "stop_timeout",
         "30s",
-        "from there to SIGKILL; `infinity` waits for ever",
+        "the time until SIGKILL; `infinity` is no limit",
     ),
     key(
         "silence",
         "none",
-        "codes of advice not to give about this worker",
+        "codes of advice to suppress about this worker",
     ),
 ];
 
@@ -356,12 +356,12 @@ pub const RESTART: &[Key] = &[
     key(
         "cool_down",
         "1m",
-        "how long after it has failed an instance is started again, or `never`",
+        "how long after its failure an instance is restarted, or `never`",
     ),
     key(
         "success_exit_status",
         "none",
-        "exit statuses and signals that are no failures",
+        "exit statuses and signals that are not failures",
     ),
 ];
 
@@ -380,12 +380,12 @@ pub const ROLLOUT: &[Key] = &[
     key(
         "min_ready",
         "2s",
-        "how long a new instance has to stay ready before it is relied on",
+        "how long a new instance must stay ready before the rollout continues",
     ),
     key(
         "watch",
         "30s",
-        "how long after it a crash of a new instance still fails the rollout",
+        "how long after that a crash of a new instance still fails the rollout",
     ),
 ];
 
@@ -400,7 +400,7 @@ pub const HOOK: &[Key] = &[
     key("timeout", "30s", "how long it may take before it is killed"),
 ];
 
-/// Keys that are easily written in a worker and stand in one of its mappings.
+/// Keys that are easily written in a worker but belong in one of its mappings, and which.
 const BELOW: &[(&str, &str)] = &[
     ("backoff", "restart"),
     ("cool_down", "restart"),
@@ -412,7 +412,7 @@ const BELOW: &[(&str, &str)] = &[
     ("watch", "rollout"),
 ];
 
-/// The key whose mapping has this one, where it was sought in the mapping around that.
+/// The key of `table` whose mapping has the key `name`, which was written one level above.
 pub(super) fn one_level_below(table: &[Key], name: &str) -> Option<&'static str> {
     let (_, home) = BELOW.iter().find(|(key, _)| *key == name)?;
     let has_it = table.iter().any(|key| key.name == *home);

@@ -189,7 +189,7 @@ fn reload_signal(text: &str) -> Result<i32, Complaint> {
     match scalar::signal(text)? {
         // signal(7): these cannot be caught.
         libc::SIGKILL | libc::SIGSTOP => Err(Complaint::bad(format!(
-            "`reload_signal`: no program can do anything on `{text}` but end or stop"
+            "`reload_signal`: no program can handle `{text}`"
         ))
         .hint("write the signal that it reads its configuration on, like `SIGHUP`")),
         signal => Ok(signal),
@@ -208,7 +208,7 @@ fn differs_from_stop(
     }
     let complaint = Complaint::bad(match stop {
         Some(_) => "`reload_signal` is the worker's `stop_signal`, too",
-        None => "`reload_signal` is what asks the worker to stop: the default of `stop_signal`",
+        None => "`reload_signal` is what stops the worker: the default of `stop_signal`",
     });
     let problem = complaint
         .hint("write two that differ, like `SIGHUP` to reload and `SIGTERM` to stop")
@@ -313,7 +313,7 @@ fn cool_down(text: &str) -> Result<Option<Duration>, Complaint> {
     }
     match scalar::duration("cool_down", text)? {
         Duration::ZERO => Err(Complaint::bad(
-            "a `cool_down` of 0 would go on as if there were no `limit`",
+            "a `cool_down` of 0 would act as if there were no `limit`",
         )
         .hint("write `limit: none` for no limit, or a duration, like `10m`")),
         time => Ok(Some(time)),
@@ -328,7 +328,7 @@ fn successes(node: &Node, out: &mut Out) -> Vec<Success> {
             continue;
         };
         if let Some((_, first)) = ends.iter().find(|(other, _)| *other == end) {
-            let message = format!("`{value}` stands twice in `success_exit_status`");
+            let message = format!("`{value}` occurs twice in `success_exit_status`");
             let problem = Complaint::bad(message).hint("delete one of them").at(place);
             out.add(problem.with_related(*first, "first written here"));
             continue;
@@ -349,7 +349,10 @@ fn success(text: &str) -> Result<Success, Complaint> {
         Ok(signal) => Ok(Success::Signal(signal)),
         Err(complaint) => Err(Complaint::new(
             Kind::UnknownSignal,
-            format!("`success_exit_status`: `{text}` is no signal, and no number from 0 to 255"),
+            format!(
+                "`success_exit_status`: `{text}` is neither a signal nor a number from 0 to \
+                     255"
+            ),
         )
         .hint(
             complaint

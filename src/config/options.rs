@@ -226,7 +226,7 @@ pub static OPTIONS: &[OptionSpec] = &[
             v4: (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
             v6: (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT)
         },
-        "take connections to addresses that are not this machine's (needs CAP_NET_ADMIN)"
+        "accept connections to addresses that are not this machine's (needs CAP_NET_ADMIN)"
     ),
     option!(
         "reuse_port",
@@ -248,7 +248,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         ValueKind::Text(15),
         BeforeBind,
         Text(libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
-        "take only what comes in on this interface, or is in this VRF"
+        "accept only what arrives on this interface, or in this VRF"
     ),
     option!(
         "mark",
@@ -342,7 +342,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         Number(1, 127),
         BeforeListen,
         Int(libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
-        "how many probes go unanswered before the connection is given up"
+        "how many probes go unanswered before the connection is closed"
     ),
     option!(
         "no_delay",
@@ -397,7 +397,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         Milliseconds(0, MAX),
         BeforeListen,
         Int(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
-        "how long sent data may stay unacknowledged before the connection is given up"
+        "how long sent data may stay unacknowledged before the connection is closed"
     ),
     option!(
         "tcp_max_segment",
@@ -462,7 +462,7 @@ pub static OPTIONS: &[OptionSpec] = &[
             v6: (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
             netlink: (SOL_NETLINK, NETLINK_PKTINFO),
         },
-        "tell the worker with each datagram where it came in"
+        "report with each datagram where it arrived"
     ),
     option!(
         "timestamping",
@@ -477,7 +477,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         ]),
         BeforeListen,
         OneOf(libc::SOL_SOCKET),
-        "tell the worker with each datagram when it came in"
+        "report with each datagram when it arrived"
     ),
     option!(
         "pass_credentials",
@@ -488,7 +488,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         Flag,
         BeforeListen,
         Int(libc::SOL_SOCKET, libc::SO_PASSCRED),
-        "tell the worker who sent a message"
+        "report who sent a message"
     ),
     option!(
         "pass_pidfd",
@@ -499,7 +499,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         Flag,
         BeforeListen,
         Int(libc::SOL_SOCKET, SO_PASSPIDFD),
-        "give the worker a pidfd of the sender"
+        "pass a pidfd of the sender"
     ),
     option!(
         "pass_security",
@@ -510,7 +510,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         Flag,
         BeforeListen,
         Int(libc::SOL_SOCKET, libc::SO_PASSSEC),
-        "tell the worker the sender's security label"
+        "report the sender's security label"
     ),
     option!(
         "accept_file_descriptors",
@@ -521,7 +521,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         Flag,
         BeforeListen,
         Int(libc::SOL_SOCKET, SO_PASSRIGHTS),
-        "let clients pass descriptors (SCM_RIGHTS); `false` has the kernel refuse them"
+        "let clients pass descriptors (SCM_RIGHTS); `false` makes the kernel refuse them"
     ),
     option!(
         "pipe_size",

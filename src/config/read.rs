@@ -68,8 +68,8 @@ pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> 
     if is_empty && !draft.incomplete && report.is_ok() {
         let message = "the configuration names neither a listener nor a worker";
         let problem = Problem::new(Kind::NothingConfigured, message);
-        let hint = "listend starts with it and does nothing; one that runs another configuration \
-                    refuses to reload an empty one, as a file that is just being written is empty";
+        let hint = "listend starts with it and does nothing; a reload refuses it, because a file \
+                    that is just being written is empty";
         report.add(problem.with_hint(hint.to_owned()));
     }
     let listeners = draft.listeners.into_iter().filter(|draft| !draft.duplicate);
@@ -135,7 +135,7 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
 /// Reads `metrics:`, which is written like a listener.
 fn metrics(node: &Node, draft: &mut Draft, report: &mut Report) {
     if let Some(first) = &draft.metrics {
-        let complaint = Complaint::new(Kind::DuplicateKey, "`metrics` stands in two files");
+        let complaint = Complaint::new(Kind::DuplicateKey, "`metrics` occurs in two files");
         let problem = complaint.hint("delete one of them").at(node.place);
         report.add(problem.with_related(first.listener.name.place, "first written here"));
         return;

@@ -85,11 +85,11 @@ pub(super) fn ready(text: &str) -> Result<Ready, Complaint> {
         ["accepting", "first"] => Ok(Ready::Accepting(Every::First)),
         ["accepting", ..] => {
             let which = text.trim_start().trim_start_matches("accepting").trim();
-            let complaint = Complaint::bad(format!("`ready: accepting` does not know `{which}`"));
+            let complaint = Complaint::bad(format!("`ready: accepting`: unknown value `{which}`"));
             Err(complaint.maybe_hint(did_you_mean(which, ["all", "first"])))
         }
         ["fd"] => Err(Complaint::bad("`ready: fd` does not say which descriptor")
-            .hint("write its number, like `fd 3`, or the first behind the worker's own sockets")),
+            .hint("write its number, like `fd 3`, or the first after the worker's own sockets")),
         ["fd", number] => descriptor(number),
         _ => Err(no_readiness(text)),
     }
@@ -121,7 +121,7 @@ fn no_readiness(text: &str) -> Complaint {
         return complaint.hint(format!("did you mean `fd {number}`?"));
     }
     if let "forking" | "fork" | "daemon" = text {
-        return complaint.hint("have the program stay in the foreground, and write `started`");
+        return complaint.hint("make the program stay in the foreground, and write `started`");
     }
     let like = LIKE_FORMS.iter().find(|(word, _)| *word == text);
     let meant = like.map(|(_, form)| *form);
@@ -163,7 +163,8 @@ pub(super) fn watchdog(text: &str) -> Result<Option<Duration>, Complaint> {
 fn notify_access(text: &str) -> Result<NotifyAccess, Complaint> {
     if text == "none" {
         return Err(unknown("notify_access", text).hint(
-            "delete the key: nobody may, unless `ready: notify`, `watchdog` or `fd_store` need it",
+            "delete the key: without it no process may, unless `ready: notify`, `watchdog` or \
+             `fd_store` needs it",
         ));
     }
     choice("notify_access", text, ACCESSES, LIKE_ACCESSES)
@@ -202,7 +203,7 @@ pub(super) fn variables_fit(draft: &DraftWorker, out: &mut Out) {
         || worker.fd_store > 0;
     for (name, value) in &worker.environment {
         let why = match name.as_str() {
-            "NOTIFY_SOCKET" if tells => "for what the worker tells about itself",
+            "NOTIFY_SOCKET" if tells => "for notifications",
             "WATCHDOG_USEC" | "WATCHDOG_PID" if worker.watchdog.is_some() => "for the `watchdog`",
             _ => continue,
         };

@@ -59,7 +59,7 @@ pub(super) fn mode(key: &str, text: &str) -> Parsed<u32> {
     let complain =
         |why: &str| Complaint::bad(format!("`{key}` takes octal digits: `{text}` {why}"));
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(complain("is no number").hint("write it like `0660`"));
+        return Err(complain("is not a number").hint("write it like `0660`"));
     }
     if digits.contains(['8', '9']) {
         return Err(complain("has a digit above 7").hint("write it like `0660`"));
@@ -125,7 +125,7 @@ pub(super) fn duration_or_infinity(key: &str, text: &str) -> Parsed<Option<Durat
         "unlimited" | "never" | "none" | "forever" | "inf" => Err(Complaint::bad(format!(
             "`{key}`: `{text}` is not a duration"
         ))
-        .hint("write `infinity` to wait for ever")),
+        .hint("write `infinity` for no limit")),
         _ => duration(key, text).map(Some),
     }
 }
@@ -143,7 +143,7 @@ pub(super) fn backoff(text: &str) -> Parsed<(Duration, Duration)> {
     }
     if low > high {
         return Err(
-            Complaint::bad(format!("`backoff`: `{text}` ends below its beginning"))
+            Complaint::bad(format!("`backoff`: `{text}` ends below its start"))
                 .hint("write the shorter delay first, like `100ms..30s`"),
         );
     }
@@ -318,10 +318,10 @@ pub(super) fn name(text: &str) -> Parsed<()> {
         .find(|c| !c.is_ascii_graphic() || matches!(c, ':' | '=' | '/' | '{' | '}'))
     {
         None => Ok(()),
-        Some(' ') => Err(complain("it has a space in it".to_owned())),
-        Some(c) if c.is_control() => Err(complain("it has a control character in it".to_owned())),
+        Some(' ') => Err(complain("it contains a space".to_owned())),
+        Some(c) if c.is_control() => Err(complain("it contains a control character".to_owned())),
         Some(c) if !c.is_ascii() => Err(complain(format!("`{c}` is not ASCII"))),
-        Some(c) => Err(complain(format!("it has a `{c}` in it"))),
+        Some(c) => Err(complain(format!("it contains a `{c}`"))),
     }
 }
 
@@ -357,7 +357,7 @@ pub(super) fn variable(text: &str) -> Parsed<()> {
         "LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES" | "LISTEN_PIDFDID"
     ) {
         return Err(Complaint::bad(format!(
-            "`{text}` is set by listend for the sockets it hands over"
+            "`{text}` is set by listend for the sockets it passes"
         ))
         .hint("delete it; `{fd:NAME}` gives the number of a descriptor to other variables"));
     }

@@ -82,7 +82,7 @@ fn value(spec: &OptionSpec, text: &str) -> Result<OptionValue, Complaint> {
             None => {
                 let meant = nearest(text, words.iter().map(|(word, _)| *word));
                 let hint = meant.map(|word| format!("did you mean `{word}`?"));
-                Err(Complaint::bad(format!("`{key}` has no choice `{text}`")).maybe_hint(hint))
+                Err(Complaint::bad(format!("`{key}`: unknown value `{text}`")).maybe_hint(hint))
             }
         },
     }
@@ -154,7 +154,7 @@ pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut 
     match (group, &listener.directory_group) {
         (Some(_), Some(other)) => {
             let complaint =
-                Complaint::bad("`directory_owner` and `directory_group` both say a group")
+                Complaint::bad("`directory_owner` and `directory_group` both set a group")
                     .hint("delete one of them");
             out.add(complaint.at(other.place).with_related(place, "the other"));
         }
@@ -174,7 +174,7 @@ fn absolute(key: &str, text: &str, example: &str) -> Result<PathBuf, Complaint> 
         return Err(complain("is not absolute"));
     }
     if text.ends_with('/') || text.ends_with("/.") || text.ends_with("/..") {
-        return Err(complain("is a folder"));
+        return Err(complain("is a directory"));
     }
     if text.len() > 4095 {
         return Err(complain("is longer than 4095 bytes"));
@@ -216,7 +216,7 @@ fn each_once<T: Clone + Eq + Hash>(
                 values.push(Located { value, place });
             }
             Entry::Occupied(first) => {
-                let complaint = Complaint::bad(format!("`{text}` stands twice in `{key}`"));
+                let complaint = Complaint::bad(format!("`{text}` occurs twice in `{key}`"));
                 let problem = complaint.hint("delete one of them").at(place);
                 out.add(problem.with_related(*first.get(), "first written here"));
             }
@@ -247,10 +247,10 @@ fn group(text: &str) -> Result<Multicast, Complaint> {
     if let Some(interface) = interface
         && let Err(why) = scalar::interface(interface)
     {
-        return Err(
-            Complaint::bad(format!("`multicast`: `{interface}` is no interface: {why}"))
-                .hint(usage),
-        );
+        return Err(Complaint::bad(format!(
+            "`multicast`: `{interface}` is not an interface: {why}"
+        ))
+        .hint(usage));
     }
     Ok(Multicast {
         group,
@@ -280,7 +280,7 @@ pub(super) fn presence(
     let optional = fields.read("optional", out, |text| scalar::boolean("optional", text));
     let wait = fields.read("wait_for_address", out, |text| {
         match scalar::duration("wait_for_address", text)? {
-            Duration::ZERO => Err(Complaint::bad("`wait_for_address`: 0 is no time to wait")
+            Duration::ZERO => Err(Complaint::bad("`wait_for_address` cannot be 0")
                 .hint("write a duration, like `30s`, or delete the key")),
             time => Ok(time),
         }
@@ -292,7 +292,7 @@ pub(super) fn presence(
             let complaint = Complaint::bad(
                 "`wait_for_address` and `optional` both say what happens without the address",
             );
-            let complaint = complaint.hint("delete one of them; `optional` tries again, too");
+            let complaint = complaint.hint("delete one of them; `optional` retries as well");
             out.add(
                 complaint
                     .at(wait.place)

@@ -218,7 +218,7 @@ fn read(inner: &str) -> Result<Read, Complaint> {
     let (listener, index) = (words.next(), words.next());
     let bare = |piece: Piece| match listener {
         None => Ok((piece, None)),
-        Some(_) => Err(bad(format!("`{{{word}}}` takes nothing behind a colon"))
+        Some(_) => Err(bad(format!("`{{{word}}}` takes nothing after a colon"))
             .hint(format!("write `{{{word}}}`"))),
     };
     let what = match word {
@@ -248,7 +248,7 @@ fn read(inner: &str) -> Result<Read, Complaint> {
     };
     let listener = listener.unwrap_or("");
     if listener.is_empty() {
-        return Err(bad(format!("`{{{inner}}}` does not say of which listener"))
+        return Err(bad(format!("`{{{inner}}}` does not name a listener"))
             .hint(format!("write `{{{what}:NAME}}`")));
     }
     let index = match index {

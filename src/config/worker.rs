@@ -207,7 +207,7 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
                 }
                 Some(first) => {
                     let complaint = Complaint::bad(format!(
-                        "listener `{}` stands twice in the list",
+                        "listener `{}` occurs twice in the list",
                         name.value
                     ))
                     .hint("delete one of them");
@@ -359,7 +359,7 @@ fn absolute(key: &str, template: &Template, text: &str) -> Result<(), Complaint>
         Some(Piece::RuntimeDir) => Ok(()),
         _ => Err(
             Complaint::bad(format!("`{key}`: `{text}` is not an absolute path"))
-                .hint("write the path from `/` on"),
+                .hint("write the path from `/`"),
         ),
     }
 }
@@ -469,7 +469,7 @@ fn output(node: &Node, mentions: &mut Vec<(Place, Mention)>, out: &mut Out) -> O
         "tag-json" => Output::TagJson,
         "journal" => Output::Journal,
         _ => {
-            let complaint = Complaint::bad(format!("`output` does not know `{text}`"));
+            let complaint = Complaint::bad(format!("`output`: unknown value `{text}`"));
             let complaint = if text.starts_with('/') {
                 complaint.hint(format!("write `file:{text}`"))
             } else {

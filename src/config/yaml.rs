@@ -157,7 +157,10 @@ fn forbidden_character(file: FileId, text: &str) -> Option<Problem> {
             }
             '\t' | '\n' | '\r' | '\u{85}' => continue,
             c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => {
-                format!("the character U+{:04X} may not stand in YAML", u32::from(c))
+                format!(
+                    "the character U+{:04X} is not allowed in YAML",
+                    u32::from(c)
+                )
             }
             _ => continue,
         };
@@ -210,9 +213,8 @@ impl Builder<'_> {
                     documents += 1;
                     if documents > 1 {
                         let place = self.place(span);
-                        return Err(fail("a second document in one file", place).hint(
-                            "put it into a file of its own under conf.d, or delete the `---`",
-                        ));
+                        return Err(fail("a second document in one file", place)
+                            .hint("put it into its own file under conf.d, or delete the `---`"));
                     }
                 }
                 Event::StreamEnd => break,
@@ -243,7 +245,7 @@ impl Builder<'_> {
     fn refuse_tag(&self, tagged: bool, span: Span) -> Result<(), Box<Problem>> {
         if tagged {
             return Err(
-                fail("a tag such as `!name` means nothing here", self.place(span))
+                fail("a tag such as `!name` is not supported", self.place(span))
                     .hint("delete the tag; to keep a value that begins with `!`, quote it"),
             );
         }
@@ -327,9 +329,7 @@ impl Builder<'_> {
     fn alias(&mut self, anchor: usize, span: Span) -> Result<Node, Box<Problem>> {
         let place = self.place(span);
         let Some(target) = self.anchors.get(&anchor) else {
-            return Err(
-                fail("an alias inside of what it stands for", place).hint("write the value out")
-            );
+            return Err(fail("an alias inside its own anchor", place).hint("write the value out"));
         };
         let (weight, height) = target.weight_and_height();
         if self.open.len() + height > MAX_DEPTH {
@@ -411,7 +411,7 @@ fn syntax_hint(info: &str, line: &str) -> Option<&'static str> {
     } else if line.contains("={") {
         Some("quote a word that contains a `{`, as in \"--fd={fd:web}\"")
     } else if value.starts_with(['%', '`', '@', '|', '>', '&', '*', '!']) {
-        Some("quote a value that begins with a sign of punctuation")
+        Some("quote a value that begins with punctuation")
     } else if info.contains("mapping values are not allowed") {
         Some("check the indentation, and quote a value that contains `: `")
     } else if info.contains("expected") || info.contains("indent") {

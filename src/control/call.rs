@@ -57,7 +57,11 @@ pub enum Reject {
 impl fmt::Display for Reject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reject::Malformed(words) => write!(f, "the client sent no varlink call: {words}"),
+            Reject::Malformed(words) => write!(
+                f,
+                "the client sent an invalid varlink call: \
+                                                   {words}"
+            ),
             Reject::UnknownMember(name) => {
                 write!(f, "the client sent a call with an unknown member {name:?}")
             }
@@ -65,7 +69,7 @@ impl fmt::Display for Reject {
                 "the client sent a call with more than one of `more`, `oneway` and `upgrade`",
             ),
             Reject::Upgrade => {
-                f.write_str("the client asked for `upgrade`, which no method of listend can do")
+                f.write_str("the client asked for `upgrade`, which no method of listend supports")
             }
         }
     }

@@ -305,7 +305,7 @@ impl ListenerState {
     /// What the word alone does not say.
     fn meaning(&self) -> &'static str {
         match self {
-            ListenerState::Unserved => ": no worker takes its clients",
+            ListenerState::Unserved => ": no worker accepts its clients",
             ListenerState::Dropping => ": the kernel has dropped some of what clients sent",
             ListenerState::Listening
             | ListenerState::Missing

@@ -168,10 +168,10 @@ fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
 fn says(sheet: &mut Sheet<7>, indent: &str, instance: &Instance, now: u64) {
     let next = instance.next_try.as_deref();
     if let Some(left) = next.and_then(|at| time::left(at, now)) {
-        sheet.note(format!("{indent}next try in {left}"));
+        sheet.note(format!("{indent}retry in {left}"));
     }
     if let Some(words) = &instance.status {
-        sheet.note(format!("{indent}says: {}", clean(words)));
+        sheet.note(format!("{indent}status: {}", clean(words)));
     }
 }
 

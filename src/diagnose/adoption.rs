@@ -28,8 +28,8 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
                 list = format!("{list} or {} more", wanted.len() - shown);
             }
             let message = format!(
-                "listener `{}` cannot have the inherited socket of its name: that is {found}, and \
-                 the listener wants {list}",
+                "listener `{}` cannot use the inherited socket of its name: that is {found}, and \
+                 the listener needs {list}",
                 listener.name
             );
             let mut out = Problem::new(Kind::AdoptionMismatch, message)
@@ -44,10 +44,10 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
         }
         AdoptProblem::Unwanted { name, found } => Problem::new(
             Kind::AdoptionUnwanted,
-            format!("no listener wants the inherited socket `{name}`, {found}: it is closed"),
+            format!("the inherited socket `{name}`, {found}, matches no listener: it is closed"),
         )
         .with_hint(wants_ipv6_only(plan, found).unwrap_or_else(|| {
-            "add a listener with this name and address, or take the socket out of the .socket \
+            "add a listener with this name and address, or remove the socket from the .socket \
              unit or the command that started listend"
                 .to_owned()
         })),

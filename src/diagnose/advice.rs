@@ -94,15 +94,17 @@ pub fn note(note: &Note, plan: &Plan) -> Problem {
     match note {
         Note::StaleReplaced { listener, socket } => {
             let (name, endpoint) = named(*listener, *socket);
-            let message =
-                format!("listener `{name}`: replaced a socket at {endpoint} that nobody had open");
+            let message = format!(
+                "listener `{name}`: replaced a stale socket at {endpoint} (no process had \
+                         it open)"
+            );
             about(*listener, *socket, Kind::StaleSocket, message)
         }
         Note::StaleWouldBeReplaced { listener, socket } => {
             let (name, endpoint) = named(*listener, *socket);
             let message = format!(
-                "listener `{name}`: a socket is left at {endpoint} that nobody has open; a start \
-                 replaces it"
+                "listener `{name}`: a stale socket is at {endpoint} (no process has it open); a \
+                 start replaces it"
             );
             about(*listener, *socket, Kind::StaleSocket, message)
         }
@@ -230,8 +232,7 @@ impl<'p> Adviser<'p> {
         }
         let message = if may {
             format!(
-                "port {port} is privileged (below {start}): a listend that has given up root, or \
-                 runs as another user, could not bind it"
+                "port {port} is privileged (below {start}): listend could not bind it without root"
             )
         } else {
             format!("port {port} is privileged (below {start}), and this user may not bind it")
@@ -303,7 +304,7 @@ impl<'p> Adviser<'p> {
                 .map_or_else(String::new, |words| format!(" ({words})"));
             let message = format!(
                 "port {} is the well-known port of {}{description}; clients, scanners and \
-                 firewalls take it for that",
+                 firewalls expect that there",
                 service.port, service.name
             );
             let hint = "choose another port, unless that is what this listener is for";
@@ -335,8 +336,8 @@ impl<'p> Adviser<'p> {
             Transport::Udp => "udp://",
         };
         advice.add(asked.problem(Kind::WildcardAddress, message).with_hint(format!(
-            "if only this machine shall reach it: {scheme}localhost:{port}; otherwise see to it \
-             that a firewall or the worker decides who may"
+            "if only this machine should reach it: {scheme}localhost:{port}; otherwise a firewall \
+             or the worker must decide who may"
         )));
     }
 

@@ -89,14 +89,14 @@ pub fn explain_for_check(
                 "listener `{name}` is already bound to {asked} by the listend that runs this \
                  configuration (pid {pid})"
             ),
-            "nothing to do: it could not be tried, and it is bound already".to_owned(),
+            "nothing to do: it is bound already, so it could not be tested".to_owned(),
         ),
         Some(local) => (
             format!(
-                "listener `{name}`: {asked} could not be tried, as the listend that runs this \
-                 configuration (pid {pid}) is bound to {local}"
+                "listener `{name}`: {asked} could not be tested, because the listend that runs \
+                 this configuration (pid {pid}) is bound to {local}"
             ),
-            "`listend reload` binds the one in place of the other".to_owned(),
+            "`listend reload` binds the one and releases the other".to_owned(),
         ),
     };
     Problem {
@@ -151,23 +151,23 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine, own: i32) -> (Pr
             let hint = match endpoint.kind() {
                 SocketKind::Fifo | SocketKind::MessageQueue => {
                     "give it the owner, group and mode of the configuration, or remove it, and \
-                     listend makes it anew"
+                     listend creates it"
                 }
                 SocketKind::Special => "only devices, and files of /proc and /sys, can be held",
                 _ => {
-                    "listend removes only sockets that nobody listens on; choose another path, or \
-                     remove it yourself"
+                    "listend removes only sockets that no process listens on; choose another \
+                     path, or remove it yourself"
                 }
             };
             (problem.with_hint(hint.to_owned()), Finding::default())
         }
         _ if matches!(error.obstacle, Some(Obstacle::Interference)) => {
-            let hint = "find out who else writes to the folder, and try again";
+            let hint = "find the other process that writes to the directory, and retry";
             (problem.with_hint(hint.to_owned()), Finding::default())
         }
         _ if matches!(error.obstacle, Some(Obstacle::OtherHands(_))) => {
-            let hint = "choose a path whose folders belong to root, or name the folder itself and not \
-                        a link to it";
+            let hint = "choose a path whose directories belong to root, or name the directory \
+                        itself and not a link to it";
             (problem.with_hint(hint.to_owned()), Finding::default())
         }
         _ if error.step == BindStep::EnterNamespace => {
@@ -266,12 +266,12 @@ fn message(error: &BindError, name: &str, endpoint: &Endpoint) -> String {
             format!("{cannot}: {}", why.about(&path))
         }
         (Some(Obstacle::Interference), _) => {
-            format!("{cannot}: somebody else changed the path meanwhile")
+            format!("{cannot}: another process changed the path meanwhile")
         }
         (None, BindStep::Symlink) => {
-            format!("{cannot}: cannot make the symbolic link{at}: {reason}")
+            format!("{cannot}: cannot create the symbolic link{at}: {reason}")
         }
-        (None, BindStep::CreateFolder) => format!("{cannot}: folder{at}: {reason}"),
+        (None, BindStep::CreateFolder) => format!("{cannot}: directory{at}: {reason}"),
         (None, BindStep::Probe) => format!("{cannot}: cannot see what is there: {reason}"),
         (None, BindStep::RemoveStale) => {
             format!("{cannot}: cannot replace the stale socket there: {reason}")

@@ -158,8 +158,8 @@ pub(super) fn missing(
     let kind = endpoint.kind();
     if kind == SocketKind::Mptcp && kernel.mptcp_enabled == Some(false) {
         return problem
-            .with_cause("MPTCP is switched off (net.mptcp.enabled=0)")
-            .with_hint("switch it on: sysctl -w net.mptcp.enabled=1, or use tcp://".to_owned());
+            .with_cause("MPTCP is disabled (net.mptcp.enabled=0)")
+            .with_hint("enable it: sysctl -w net.mptcp.enabled=1, or use tcp://".to_owned());
     }
     if kind == SocketKind::VsockDatagram && kernel.protocols.contains("AF_VSOCK") {
         return problem
@@ -184,22 +184,22 @@ pub(super) fn missing(
     match endpoint {
         Endpoint::Inet { .. } if six && errno == Errno::EAFNOSUPPORT => problem
             .with_cause(
-                "this kernel has no IPv6: it is switched off (ipv6.disable=1 on the kernel's \
-                 command line) or not built in",
+                "this kernel has no IPv6: it is disabled (ipv6.disable=1 on the kernel's command \
+                 line) or not built in",
             )
-            .with_hint("use an IPv4 address, or switch IPv6 on".to_owned()),
+            .with_hint("use an IPv4 address, or enable IPv6".to_owned()),
         Endpoint::Netlink { family, .. } => problem
             .with_cause(format!(
                 "the kernel ({}) has no netlink family `{family}`",
                 kernel.release
             ))
-            .with_hint("load the module that serves it, or correct the family".to_owned()),
+            .with_hint("load the module that provides it, or correct the family".to_owned()),
         _ => problem
             .with_cause(
                 "this kernel, or a sandbox around listend, does not offer this kind of socket",
             )
             .with_hint(
-                "look at RestrictAddressFamilies= in its systemd unit, at seccomp filters, and at \
+                "check RestrictAddressFamilies= in its systemd unit, at seccomp filters, and at \
                  the kernel's modules"
                     .to_owned(),
             ),
@@ -235,7 +235,7 @@ fn lacks(problem: Problem, part: &Part, kernel: &Kernel) -> Problem {
                 "the module `{module}` is loaded, but {words} is not offered here"
             ))
             .with_hint(
-                "look at RestrictAddressFamilies= in the systemd unit and at seccomp filters"
+                "check RestrictAddressFamilies= in the systemd unit and at seccomp filters"
                     .to_owned(),
             );
     }
@@ -244,8 +244,8 @@ fn lacks(problem: Problem, part: &Part, kernel: &Kernel) -> Problem {
     } else if kernel.loadable.is_empty() {
         "is not loaded"
     } else {
-        "is not loaded and not under /lib/modules; some distributions have it in a package of its \
-         own (linux-modules-extra, kernel-modules-extra)"
+        "is not loaded and not under /lib/modules; some distributions have it in a separate \
+         package (linux-modules-extra, kernel-modules-extra)"
     };
     problem
         .with_cause(format!(

@@ -24,7 +24,7 @@ pub(super) fn message_queue(
         Errno::EACCES => {
             let path = Path::new("/dev/mqueue").join(name.trim_start_matches('/'));
             let owner = path.symlink_metadata().map_or_else(
-                |_| "the queue is there already, and belongs to somebody else".to_owned(),
+                |_| "the queue exists and belongs to another user".to_owned(),
                 |file| format!("the queue is there already and {}", machine.owner(&file)),
             );
             problem
@@ -82,15 +82,15 @@ pub(super) fn special(problem: Problem, errno: Errno, path: &Path, machine: &Mac
             .with_cause(format!("there is no device behind {shown}"))
             .with_hint("load its driver, or correct the path".to_owned()),
         Errno::EBUSY => problem
-            .with_cause(format!("somebody else has {shown} open for himself alone"))
+            .with_cause(format!("another process has {shown} open exclusively"))
             .with_hint(format!("fuser -v {shown} shows who")),
         Errno::EISDIR => problem
-            .with_cause(format!("{shown} is a folder"))
+            .with_cause(format!("{shown} is a directory"))
             .with_hint("choose a file".to_owned()),
         Errno::EACCES | Errno::EPERM if path.symlink_metadata().is_ok() => {
             let us = machine.user(machine.process().uid);
             let owner = path.metadata().map_or_else(
-                |_| format!("{shown} cannot be looked at"),
+                |_| format!("{shown} cannot be examined"),
                 |file| format!("{shown} {}", machine.owner(&file)),
             );
             problem

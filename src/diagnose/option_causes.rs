@@ -84,7 +84,7 @@ pub(super) fn explain(
             ))
         }
         Errno::EINVAL => problem.with_hint(format!(
-            "the kernel does not take this value of `{name}:`; it may depend on the machine's \
+            "the kernel does not accept this value of `{name}:`; it may depend on the machine's \
              settings (ip(7), socket(7), tcp(7))"
         )),
         _ => problem,
@@ -160,7 +160,7 @@ pub fn option_changed(
             "sysctl -w net.ipv4.tcp_fastopen=3 lets servers use it (in the network namespace of \
              the listener)"
         }
-        "tcp_fast_open" => "net.core.somaxconn is the most; sysctl -w net.core.somaxconn=NUMBER",
+        "tcp_fast_open" => "net.core.somaxconn is the maximum; sysctl -w net.core.somaxconn=NUMBER",
         _ => "ask for a value that the kernel keeps",
     };
     let problem = Problem::new(Kind::OptionChanged, message).of_listener(listener);
@@ -208,7 +208,7 @@ pub fn namespace(problem: Problem, errno: i32, path: &Path, machine: &Machine) -
                 "run listend as root, or start it in the namespace: ip netns exec".to_owned(),
             ),
         Errno::EINVAL => problem
-            .with_cause(format!("{} is no network namespace", path.display()))
+            .with_cause(format!("{} is not a network namespace", path.display()))
             .with_hint(
                 "after `ip netns add` it is a file under /run/netns; of a process it is \
                  /proc/PID/ns/net"

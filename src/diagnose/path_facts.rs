@@ -78,7 +78,7 @@ pub(super) fn path_facts(
             && found.mode() & 0o001 == 0
         {
             let rights = Rights::from(&found);
-            let verb = format!("get through the folder {}", folder.display());
+            let verb = format!("search the directory {}", folder.display());
             who.push(self::who(&rights, 0o1, &verb, machine));
         }
     }

@@ -34,11 +34,11 @@ impl Audience {
     /// `this machine only`.
     pub fn words(self) -> &'static str {
         match self {
-            Audience::Nobody => "nobody: no interface has the address",
+            Audience::Nobody => "no client: no interface has the address",
             Audience::ThisMachine => "this machine only",
-            Audience::Link => "whoever is on the same link",
-            Audience::PrivateNetworks => "whoever the private networks reach",
-            Audience::Everybody => "everybody who can route to it",
+            Audience::Link => "clients on the same link",
+            Audience::PrivateNetworks => "clients in the private networks",
+            Audience::Everybody => "any client with a route to it",
         }
     }
 }
@@ -207,8 +207,8 @@ impl Reach {
     /// The same as a sentence about a wildcard.
     pub(super) fn in_words(&self) -> String {
         match self.outside() {
-            None => "only loopback now, and whatever comes later".to_owned(),
-            Some(ways) => format!("whoever reaches {ways} can connect"),
+            None => "only loopback now, and any interface added later".to_owned(),
+            Some(ways) => format!("any client that reaches {ways} can connect"),
         }
     }
 }

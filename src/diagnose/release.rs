@@ -105,13 +105,16 @@ fn action(holder: &Holder, endpoint: &Endpoint) -> String {
                 several.join(", ")
             ),
         };
-        return format!("{what}, have it start listend (Service=listend.service), which adopts it");
+        return format!(
+            "{what}, or make it start listend (Service=listend.service), which adopts \
+                        it"
+        );
     }
     match unit {
         Some(unit) if unit.contains("container ") => format!("stop that {unit}"),
         // It has other listeners, whose clients need not suffer.
         _ if holder.command == "listend" => format!(
-            "take it out of the configuration of that listend (pid {}) and reload that",
+            "remove it from the configuration of that listend (pid {}) and reload that",
             holder.pid
         ),
         Some(unit) if unit.ends_with(".service") => {

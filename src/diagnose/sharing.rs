@@ -20,11 +20,12 @@ pub fn shared_addresses(plan: &Plan, machine: &Machine, config: &Path) -> Vec<Pr
             return None;
         }
         let message = format!(
-            "listener `{}`: {endpoint} is shared with {}: the kernel gives it a part of the clients",
+            "listener `{}`: {endpoint} is shared with {}: the kernel gives it some of the clients",
             listener.name,
             others.join(", ")
         );
-        let hint = "stop that process, or leave out `reuse_port` if no other is to have the address";
+        let hint =
+            "stop that process, or leave out `reuse_port` if no other is to have the address";
         let problem = Problem::new(Kind::SharedAddress, message).of_listener(&listener.name);
         let problem = problem.at(socket.place).with_address(endpoint.to_string());
         Some(problem.with_hint(hint.to_owned()))

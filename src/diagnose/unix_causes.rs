@@ -20,7 +20,7 @@ pub(super) fn explain(
     match (Errno::from_raw(error.errno), error.step) {
         (Errno::EPERM | Errno::EACCES, BindStep::SetOwner) => problem
             .with_cause(format!(
-                "listend runs as {us}, and only root may give a file away"
+                "listend runs as {us}, and only root may change the owner of a file"
             ))
             .with_hint(
                 "run listend as root (or with CAP_CHOWN), or leave out `owner:`; `group:` may be \
@@ -35,7 +35,8 @@ pub(super) fn explain(
         // it nor the file is ours.
         (Errno::EPERM, BindStep::RemoveStale) => {
             problem.with_cause(about_folder).with_hint(format!(
-                "remove {} as its owner or as root, or choose a path in a folder of {us}'s own",
+                "remove {} as its owner or as root, or choose a path in a directory that belongs \
+                 to {us}",
                 path.display()
             ))
         }
@@ -45,13 +46,13 @@ pub(super) fn explain(
                 folder_in_words(closed, machine)
             ))
             .with_hint(format!(
-                "let {us} get through {}, or choose a folder such as /run/NAME made by \
+                "let {us} search {}, or choose a directory such as /run/NAME created by \
                  RuntimeDirectory=NAME in the systemd unit",
                 closed.display()
             )),
         (Errno::EACCES | Errno::EPERM, _) => problem.with_cause(about_folder).with_hint(format!(
-            "let {us} write to {}, or choose a folder such as /run/NAME made by \
-                 RuntimeDirectory=NAME in the systemd unit",
+            "let {us} write to {}, or choose a directory such as /run/NAME created by \
+             RuntimeDirectory=NAME in the systemd unit",
             folder.display()
         )),
         (Errno::EROFS, _) => problem
@@ -65,7 +66,7 @@ pub(super) fn explain(
                     .to_owned(),
             ),
         (Errno::ENOTDIR, _) => problem
-            .with_cause(format!("{} is not a folder", culprit(path).display()))
+            .with_cause(format!("{} is not a directory", culprit(path).display()))
             .with_hint("choose another path".to_owned()),
         (Errno::ENOENT, _) => {
             problem.with_cause(format!("the path goes only as far as {}", folder.display()))
@@ -76,10 +77,10 @@ pub(super) fn explain(
         ),
         (Errno::ENOSPC | Errno::EDQUOT, _) => problem
             .with_cause(format!(
-                "no room on the file system of {}",
+                "no space left on the file system of {}",
                 folder.display()
             ))
-            .with_hint("choose a path under /run, or make room".to_owned()),
+            .with_hint("choose a path under /run, or free some space".to_owned()),
         _ => problem,
     }
 }
@@ -112,6 +113,6 @@ fn culprit(path: &Path) -> &Path {
 fn folder_in_words(folder: &Path, machine: &Machine) -> String {
     match folder.metadata() {
         Ok(stat) => format!("{} {}", folder.display(), machine.owner(&stat)),
-        Err(_) => format!("{} cannot be looked at", folder.display()),
+        Err(_) => format!("{} cannot be examined", folder.display()),
     }
 }

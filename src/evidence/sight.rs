@@ -85,7 +85,7 @@ impl fmt::Display for Why {
                 f,
                 "process {pid} waits for something through io_uring, and /proc does not show for what"
             ),
-            Why::TooMany { what } => write!(f, "it has too many {what} to look at each"),
+            Why::TooMany { what } => write!(f, "it has too many {what} to examine"),
             Why::ForeignCalls { pid } => write!(
                 f,
                 "process {pid} runs a program of another architecture, whose system calls have \

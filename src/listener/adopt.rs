@@ -57,16 +57,16 @@ impl fmt::Display for AdoptError {
             AdoptError::BadCount(text) => {
                 write!(
                     f,
-                    "LISTEN_FDS is `{text}`, which is no number of descriptors"
+                    "LISTEN_FDS is `{text}`, which is not a number of descriptors"
                 )
             }
             AdoptError::BadFirst(text) => write!(
                 f,
-                "LISTEN_FDS_FIRST_FD is `{text}`, which is no number of a descriptor from {FIRST} \
-                 on"
+                "LISTEN_FDS_FIRST_FD is `{text}`, which is not the number of a descriptor from \
+                 {FIRST} on"
             ),
             AdoptError::NotOpen(fd, error) => {
-                write!(f, "LISTEN_FDS promises descriptor {fd}: {error}")
+                write!(f, "LISTEN_FDS names descriptor {fd}: {error}")
             }
         }
     }

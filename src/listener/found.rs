@@ -252,7 +252,7 @@ impl fmt::Display for Found {
         match self {
             Found::Socket(socket) => socket.fmt(f),
             Found::MessageQueue(name) => write!(f, "the message queue {}", name.display()),
-            Found::Unknown => f.write_str("a descriptor that cannot be looked at"),
+            Found::Unknown => f.write_str("a descriptor that cannot be examined"),
             Found::File { kind, .. } => f.write_str(match *kind {
                 SFlag::S_IFIFO => "a pipe or FIFO",
                 SFlag::S_IFREG => "a regular file",

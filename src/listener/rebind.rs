@@ -586,7 +586,7 @@ impl Prepared<'_> {
         drop(self.fresh);
         for aside in self.asides.iter().rev() {
             if let Err(error) = aside.put_back() {
-                log::warn!("cannot put {} back: {error}", aside.place.path().display());
+                log::warn!("cannot restore {}: {error}", aside.place.path().display());
             }
         }
         for socket in self.lost.iter().filter_map(|key| bound.get(*key)) {

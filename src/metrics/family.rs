@@ -84,7 +84,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         "listend_listener_up",
         None,
-        "Whether every socket of the listener is bound and takes clients.",
+        "Whether every socket of the listener is bound and accepts clients.",
         Rows::Listeners(|row| Whole(u64::from(row.is_up))),
     ),
     family(
@@ -98,7 +98,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         "listend_listener_queue_limit",
         None,
-        "How many connections or messages may wait; of connections the kernel takes one more.",
+        "How many connections or messages may wait; of connections the kernel accepts one more.",
         Rows::Sockets(|row| row.limit.map(Whole)),
     ),
     family(
@@ -151,28 +151,28 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         "listend_worker_failed_instances",
         None,
-        "Instances that are not started again, because something is wrong.",
+        "Instances that have failed and are not restarted.",
         Rows::Workers(|row| Some(Whole(row.states.failed))),
     ),
     family(
         Gauge,
         "listend_worker_restart_backoff",
         Some(Seconds),
-        "The longest time until a crashed instance is started again.",
+        "The longest time until a crashed instance is restarted.",
         Rows::Workers(|row| Some(Real(row.backoff.as_secs_f64()))),
     ),
     family(
         Counter,
         "listend_worker_starts",
         None,
-        "Processes that reached the program.",
+        "Processes that executed the program.",
         Rows::Workers(|row| Some(Whole(row.counters.starts))),
     ),
     family(
         Counter,
         "listend_worker_exits",
         None,
-        "Processes that ended; an error is what the restart policy on-failure takes for one.",
+        "Processes that exited; an error is a failure by the restart policy on-failure.",
         Rows::WorkersBy(|row| {
             let exits = row.counters.exits;
             vec![
@@ -191,43 +191,43 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         "listend_worker_degraded",
         None,
-        "Whether the last rollout of the worker went back to what it was to replace, or the processes \
-         of its connections fail.",
+        "Whether the last rollout of the worker was rolled back, or the processes of its \
+         connections fail.",
         Rows::Workers(|row| Some(Whole(u64::from(row.is_degraded)))),
     ),
     family(
         Counter,
         "listend_worker_rollouts",
         None,
-        "Generations of the worker that have taken over.",
+        "Rollouts of the worker that succeeded.",
         Rows::Workers(|row| Some(Whole(row.counters.rollouts))),
     ),
     family(
         Counter,
         "listend_worker_rollbacks",
         None,
-        "Generations of the worker that were given up.",
+        "Rollouts of the worker that were rolled back.",
         Rows::Workers(|row| Some(Whole(row.counters.rollbacks))),
     ),
     family(
         Counter,
         "listend_worker_start_timeouts",
         None,
-        "Processes that were ended, because they were not ready in time.",
+        "Processes that were stopped because they were not ready in time.",
         Rows::Workers(|row| Some(Whole(row.counters.start_timeouts))),
     ),
     family(
         Counter,
         "listend_worker_watchdog_timeouts",
         None,
-        "Processes that were ended, because they gave no sign of life in time.",
+        "Processes that were stopped because they sent no keep-alive in time.",
         Rows::Workers(|row| Some(Whole(row.counters.watchdog_timeouts))),
     ),
     family(
         Counter,
         "listend_worker_stop_timeouts",
         None,
-        "Processes that were killed, because they did not stop in time.",
+        "Processes that were killed because they did not stop in time.",
         Rows::Workers(|row| Some(Whole(row.counters.stop_timeouts))),
     ),
     family(
@@ -248,7 +248,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         "listend_worker_connections",
         None,
-        "Connections that are open now, of a worker that gets each by itself.",
+        "Open connections of a per-connection worker.",
         Rows::Workers(|row| Some(Whole(u64::from(row.connections?.live)))),
     ),
     family(
@@ -262,7 +262,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Counter,
         "listend_worker_connections_refused",
         None,
-        "Connections closed unserved, by the limit that said so.",
+        "Connections closed unserved, by the limit that was reached.",
         Rows::WorkersBy(|row| match row.connections {
             None => Vec::new(),
             Some(_) => vec![
@@ -278,21 +278,21 @@ pub(super) const FAMILIES: &[Family] = &[
         Counter,
         "listend_worker_accept_pauses",
         None,
-        "How often connections could not be accepted for want of descriptors or memory.",
+        "How often connections could not be accepted for lack of descriptors or memory.",
         Rows::Workers(|row| row.connections.map(|_| Whole(row.counters.accept_pauses))),
     ),
     family(
         Counter,
         "listend_reloads",
         None,
-        "How often the configuration was read again and taken.",
+        "Successful reloads of the configuration.",
         Rows::Daemon(|row| Some(Whole(row.reloads))),
     ),
     family(
         Counter,
         "listend_notifications",
         None,
-        "Messages of workers (sd_notify), by what became of them.",
+        "Messages of workers (sd_notify), by result.",
         Rows::DaemonBy(|row| {
             let notices = row.notices;
             vec![
@@ -307,7 +307,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Info,
         "listend_build",
         None,
-        "Which listend this is.",
+        "The version of listend.",
         Rows::Daemon(|_| Some(Whole(1))),
     ),
     family(

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 /// What becomes of a socket that goes away: what still runs by the definition before keeps it.
-const CLOSED: &str = "closed once nobody serves there";
+const CLOSED: &str = "closed once no process, nor a rollback, can need it";
 
 /// What is different in the merged plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -384,7 +384,7 @@ fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
         ]
         .into_iter()
         .flatten()
-        .map(|other| format!("{other}, for folders that are made from now on")),
+        .map(|other| format!("{other}, for directories created from now on")),
     );
     let groups = |groups: &Vec<Multicast>| {
         values::list(groups.iter().map(|one| match &one.interface {

@@ -57,7 +57,7 @@ fn assignment(line: &str) -> Result<(String, String), String> {
         || !name.chars().all(letter)
         || name.starts_with(|c: char| c.is_ascii_digit())
     {
-        return Err("what stands before `=` is not a name of a variable".to_owned());
+        return Err("the text before `=` is not the name of a variable".to_owned());
     }
     if matches!(
         name,
@@ -65,7 +65,7 @@ fn assignment(line: &str) -> Result<(String, String), String> {
     ) {
         // As in `environment:`. Two of one name would leave it to the worker which one counts.
         return Err(format!(
-            "`{name}` is set by listend for the sockets it hands over"
+            "`{name}` is set by listend for the sockets it passes"
         ));
     }
     if value.contains('\0') {
@@ -84,7 +84,7 @@ fn unquote(value: &str) -> Result<String, String> {
         if letter == quote {
             return match letters.as_str() {
                 "" => Ok(out),
-                _ => Err("something stands behind the closing quote".to_owned()),
+                _ => Err("there is text after the closing quote".to_owned()),
             };
         }
         if letter == '\\' && quote == '"' {

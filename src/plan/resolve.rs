@@ -458,8 +458,8 @@ impl Resolver<'_> {
                 let why = why.unwrap_or_else(|| describe(unread.errno));
                 let hint = match unread.refused {
                     Some(_) => {
-                        "let the file and the folders above it belong to root, or name the file \
-                         itself and let its owner be able to read it"
+                        "let the file and the directories above it belong to root, or name the \
+                         file itself and let its owner be able to read it"
                     }
                     None => "a leading `-` makes the file optional: `-/path/to/file`",
                 };

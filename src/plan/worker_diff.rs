@@ -87,7 +87,7 @@ impl WorkerDiff {
                 1 => Verb::APPLIES,
                 _ => Verb::APPLY,
             };
-            lines.push(Line::new(title, &list, apply, "without a roll"));
+            lines.push(Line::new(title, &list, apply, "without a rollout"));
         }
         lines
     }

@@ -197,7 +197,7 @@ fn is_private(folder: &OwnedFd) -> Result<(), Refused> {
     let others = found.st_mode & 0o002 != 0;
     if !ours || group || others {
         let why = format!(
-            "other users can change the folder that it is in (mode {:04o}, owner uid {})",
+            "other users can change the directory that it is in (mode {:04o}, owner uid {})",
             found.st_mode & 0o7777,
             found.st_uid
         );
@@ -229,7 +229,7 @@ fn make(
     let wanted = uid.unwrap_or(geteuid()).as_raw();
     if !is_new && found.st_uid != wanted {
         let why = format!(
-            "it is there already and belongs to uid {}, not to the worker's, which is {wanted}",
+            "it exists and belongs to uid {}, not to the worker's uid, {wanted}",
             found.st_uid
         );
         return Err((Errno::EEXIST, why));

@@ -164,8 +164,8 @@ impl Shell {
         names.dedup();
         match (names.as_slice(), anybody) {
             ([], true) => "somebody".to_owned(),
-            ([], false) => "somebody who had it".to_owned(),
-            (several, true) => format!("{} or somebody else", several.join(" or ")),
+            ([], false) => "an unknown process".to_owned(),
+            (several, true) => format!("{} or another process", several.join(" or ")),
             (several, false) => several.join(" or "),
         }
     }

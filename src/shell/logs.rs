@@ -336,7 +336,7 @@ impl Logs {
                 Ok(walk::Output::File(file)) => known.file = file,
                 Ok(walk::Output::Special(_)) => {
                     let path = path.display();
-                    failed.push(format!("cannot open {path} again: it is no file any more"));
+                    failed.push(format!("cannot reopen {path}: it is no longer a file"));
                 }
                 Err(refused) => failed.push(cannot_open(path, &refused).1),
             }
@@ -498,7 +498,7 @@ impl OutputFile {
             Ok(()) if self.lost > 0 && !text.is_empty() => {
                 let lost = std::mem::take(&mut self.lost);
                 let path = path.display();
-                log::warn!("{path} can be written to again; {lost} bytes of workers were lost");
+                log::warn!("{path} is writable again; {lost} bytes of workers were lost");
             }
             Ok(()) => {}
             Err(error) => {

@@ -136,7 +136,7 @@ impl Manager {
             Ok(line) => Some(line),
             Err(why) => {
                 log::warn!(
-                    "NOTIFY_SOCKET={}: {why}; whoever started listend is told nothing",
+                    "NOTIFY_SOCKET={}: {why}; the service manager is not notified",
                     name.display()
                 );
                 None
@@ -332,13 +332,13 @@ impl Manager {
                     return;
                 }
                 Err(error) if self.has_complained => {
-                    log::debug!("cannot tell the service manager: {error}");
+                    log::debug!("cannot notify the service manager: {error}");
                 }
                 Err(error) => {
                     self.has_complained = true;
                     log::warn!(
-                        "cannot tell the service manager at {}: {error}; listend goes on, but may \
-                         be taken for not started, or for dead",
+                        "cannot notify the service manager at {}: {error}; listend continues, but \
+                         may count as not started, or dead",
                         line.name
                     );
                 }

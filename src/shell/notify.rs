@@ -116,7 +116,7 @@ impl Notify {
                 self.newlines.insert(process, ours);
             }
             Err(errno) => log::warn!(
-                "cannot watch for the newline of a worker, which will not count as ready: {}",
+                "cannot watch the readiness pipe of a worker, which will not count as ready: {}",
                 errno.desc()
             ),
         }

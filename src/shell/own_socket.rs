@@ -64,7 +64,7 @@ impl OwnSocket {
             {
                 Ok(repair)
             }
-            Ok(_) => Err("it cannot be put right".to_owned()),
+            Ok(_) => Err("it cannot be restored".to_owned()),
             // A whole diagnosis looks at more than the loop has time for.
             Err(error) => Err(describe(error.errno)),
         };

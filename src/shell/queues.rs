@@ -66,7 +66,7 @@ impl QueueLog {
         }
         seen.told = Some(now);
         let what = match depth.is_full() {
-            _ if is_unserved => "no worker runs that takes its clients",
+            _ if is_unserved => "no worker is running that accepts its clients",
             true => "the queue is full",
             false => "the kernel dropped what clients sent",
         };
@@ -139,7 +139,10 @@ mod tests {
             told("the kernel dropped what clients sent: clients waiting: 0, limit 4, 1 dropped");
         assert_eq!(look(122, 0, 10), (lost, true));
         assert_eq!(look(200, 0, 10), (None, false));
-        let unserved = told("no worker runs that takes its clients: clients waiting: 1, limit 4");
+        let unserved = told(
+            "no worker is running that accepts its clients: clients waiting: 1, \
+                             limit 4",
+        );
         assert_eq!(look(201, 1, 10), (unserved, false));
         assert_eq!(look(202, 1, 10), (None, false));
     }

@@ -107,7 +107,7 @@ impl Shell {
         let name = |worker: &WorkerId| &self.definitions.worker(*worker).name;
         let lines = rolled_back.iter().map(|worker| {
             let title = format!("worker `{}`", name(worker));
-            let rest = "(what was given up last time is tried again)";
+            let rest = "(retrying what was rolled back last time)";
             Line::new(&title, "", Verb::ROLLS, rest).told(tense)
         });
         lines.collect()
@@ -193,7 +193,7 @@ impl Shell {
     fn follow_plan(&mut self, sources: &Sources) {
         self.clients.follow(&self.plan);
         if let Err(error) = self.watch_children() {
-            log::warn!("cannot watch for children that end: {error}");
+            log::warn!("cannot watch for children that exit: {error}");
         }
         self.control.files = sources.names();
         self.logs.follow(&self.plan);

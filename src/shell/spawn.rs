@@ -109,7 +109,7 @@ impl Shell {
             if let Some(plan) = named.plan {
                 for changed in listener::put_options_back(plan, socket) {
                     let who = culprit.map_or_else(
-                        || "somebody who had it".to_owned(),
+                        || "an unknown process".to_owned(),
                         |culprit| words::instance_name(&self.definitions, culprit),
                     );
                     log::warn!(
@@ -118,7 +118,7 @@ impl Shell {
                         socket.address,
                         changed.found,
                         if changed.is_put_back {
-                            "put right"
+                            "restored"
                         } else {
                             "it cannot be set again while it listens"
                         }
@@ -133,14 +133,14 @@ impl Shell {
                     if disturbed.nonblocking {
                         // Servers do that to their listeners, and need not undo it.
                         log::debug!(
-                            "listener {name}: {who} left O_NONBLOCK of {} otherwise than those who \
-                             have it need it; changed",
+                            "listener {name}: {who} changed O_NONBLOCK of {}; restored for its \
+                             workers",
                             socket.address
                         );
                     }
                     for words in words::disturbance(disturbed) {
                         log::warn!(
-                            "listener {name}: {who} {words} {}; put right",
+                            "listener {name}: {who} {words} {}; restored",
                             socket.address
                         );
                     }
@@ -148,7 +148,7 @@ impl Shell {
                 Err(error) => {
                     all_well = false;
                     log::warn!(
-                        "listener {name}: cannot put {} in order for {}: {error}",
+                        "listener {name}: cannot repair {} for {}: {error}",
                         socket.address,
                         worker.name
                     );

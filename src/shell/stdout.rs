@@ -60,7 +60,7 @@ impl Stdout {
             Flushed::All => {}
             Flushed::Stuck => {
                 let left = self.left();
-                log::warn!("{left} bytes of what workers wrote were lost: nobody read them");
+                log::warn!("{left} bytes of what workers wrote were lost: no reader");
             }
             Flushed::Failed(errno) => self.has_gone(errno),
         }
@@ -69,6 +69,6 @@ impl Stdout {
     fn has_gone(&mut self, errno: Errno) {
         self.is_gone = true;
         let why = describe(errno as i32);
-        log::warn!("what workers write is not shown any more: standard output: {why}");
+        log::warn!("output of workers is no longer shown: standard output: {why}");
     }
 }

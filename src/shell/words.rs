@@ -46,7 +46,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
     };
     let last = |process, instance| {
         let said = (context.last_words)(process, instance);
-        said.map_or_else(String::new, |said| format!("; its last words: {said}"))
+        said.map_or_else(String::new, |said| format!("; its last output: {said}"))
     };
     match *event {
         Event::InstanceStarting { instance, process } => (
@@ -80,7 +80,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                     if serves_connections(context.definitions, instance.worker) =>
                 {
                     let delay = duration(delay);
-                    format!("the connection is held, and the launch tried again in {delay}")
+                    format!("the connection is held, and the launch is retried in {delay}")
                 }
                 next => next_words(next),
             };
@@ -146,7 +146,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             let then = match (cool_down, &lifecycle.activation) {
                 (None, _) => String::new(),
                 (Some(time), Activation::Eager) => {
-                    format!("; it is started again in {}", duration(time))
+                    format!("; it is restarted in {}", duration(time))
                 }
                 (Some(time), Activation::OnDemand { .. } | Activation::PerConnection(_)) => {
                     format!("; after {} the next one starts it again", duration(time))
@@ -174,7 +174,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         ),
         Event::StopHurried { live } => (
             Level::Warn,
-            format!("hurrying: killing {} with SIGKILL", count(live)),
+            format!("stopping now: killing {} with SIGKILL", count(live)),
         ),
         Event::Stopping {
             instance,
@@ -204,7 +204,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::ListenerAwaited { listener, limit } => (
             Level::Info,
             format!(
-                "listener {}: waiting for {}; it is an error after {}, and waited for all the same",
+                "listener {}: waiting for {}; it is an error after {}, and still waited for",
                 listener_name(listener),
                 addresses(context.plan, listener),
                 duration(limit)
@@ -213,8 +213,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::ListenerOverdue { listener, after } => (
             Level::Error,
             format!(
-                "listener {}: {} has not come after {}; still waiting, and so do the workers that \
-                 take it",
+                "listener {}: {} is still missing after {}; still waiting, as are the workers \
+                 that use it",
                 listener_name(listener),
                 addresses(context.plan, listener),
                 duration(after)
@@ -223,7 +223,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::ListenerMissing { listener, again_in } => (
             Level::Warn,
             format!(
-                "listener {}: cannot be bound to {}; trying again in {}",
+                "listener {}: cannot be bound to {}; retrying in {}",
                 listener_name(listener),
                 addresses(context.plan, listener),
                 duration(again_in)
@@ -240,7 +240,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::InstanceRefreshed { instance } => (
             Level::Info,
             format!(
-                "{}: restarting it, to hand over a socket that it does not have",
+                "{}: restarting it to pass a socket that it lacks",
                 name(instance)
             ),
         ),
@@ -260,7 +260,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => {
             let outcome = match by {
                 Repaired::SameSocket => "listening again",
-                Repaired::PutBack => "put back, the same socket",
+                Repaired::PutBack => "restored (same socket)",
                 Repaired::AnotherSocket => "bound again",
             };
             let name = listener_name(listener);
@@ -270,7 +270,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::ListenerVacated { listener, socket } => (
             Level::Warn,
             format!(
-                "listener {}: {}; stopping all that have it, to bind it when they have ended",
+                "listener {}: {}; stopping all instances that have it; it is bound again after \
+                 they have exited",
                 listener_name(listener),
                 (context.damage)(SocketKey(socket))
             ),
@@ -283,9 +284,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => (
             Level::Error,
             format!(
-                "listener {}: {}, and was bound {times} times in a row for that: what takes it does \
-                 so whenever it ends (many servers have a setting for it); closed, the next try is \
-                 in {}",
+                "listener {}: {}, and was bound again {times} times in a row: a process damages \
+                 it whenever it exits (many servers have a setting for it); closed, retrying in {}",
                 listener_name(listener),
                 (context.damage)(SocketKey(socket)),
                 duration(again_in)
@@ -298,7 +298,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => (
             Level::Error,
             format!(
-                "listener {}: {}, and cannot be repaired; trying again in {}",
+                "listener {}: {}, and cannot be repaired; retrying in {}",
                 listener_name(listener),
                 (context.damage)(SocketKey(socket)),
                 duration(again_in)
@@ -320,7 +320,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::NobodyTaken { instance, next } => (
             Level::Warn,
             format!(
-                "{}: ended without taking any of the clients that wait; {}",
+                "{}: exited without accepting any of the waiting clients; {}",
                 name(instance),
                 next_words(next)
             ),
@@ -328,8 +328,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::RateLimited { worker, limit } => (
             Level::Warn,
             format!(
-                "worker {}: {} in {} reached; clients wait in the queues, and it goes on as that \
-                 allows",
+                "worker {}: {} in {} reached; clients wait in the accept queues until the limit \
+                 allows more",
                 worker_name(context.definitions, worker),
                 limit.count,
                 duration(limit.interval)
@@ -341,8 +341,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             overflow,
         } => {
             let then = match overflow {
-                Overflow::Wait => "the next wait in the accept queue",
-                Overflow::Close => "the next are closed at once",
+                Overflow::Wait => "further clients wait in the accept queue",
+                Overflow::Close => "further clients are closed at once",
             };
             let name = worker_name(context.definitions, worker);
             let line = format!("worker {name}: max_connections, {max}, reached; {then}");
@@ -354,8 +354,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             max,
         } => {
             let line = format!(
-                "worker {}: max_connections_per_source, {max}, reached by {}; its next are closed \
-                 at once",
+                "worker {}: max_connections_per_source, {max}, reached by {}; its further \
+                 connections are closed at once",
                 worker_name(context.definitions, worker),
                 origin::source(source)
             );
@@ -384,8 +384,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => (
             Level::Warn,
             format!(
-                "worker {}: cannot accept a connection: {}; it waits in the queue, trying again \
-                 in {}",
+                "worker {}: cannot accept a connection: {}; it waits in the accept queue, \
+                 retrying in {}",
                 worker_name(context.definitions, worker),
                 crate::report::describe(errno),
                 duration(again_in)
@@ -428,8 +428,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::ReadinessHidden { instance, process } => (
             Level::Info,
             format!(
-                "{}: cannot see whether it takes clients{}; it counts as ready (`ready: accepting` \
-                 in listend.yaml(5) has the reasons)",
+                "{}: cannot detect whether it accepts clients{}; it counts as ready (`ready: \
+                 accepting` in listend.yaml(5) has the reasons)",
                 name(instance),
                 pid(process)
             ),
@@ -441,7 +441,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => (
             Level::Error,
             format!(
-                "{}: not ready within {}{}; ending it{}",
+                "{}: not ready within {}{}; stopping it{}",
                 name(instance),
                 duration(timeout),
                 pid(process),
@@ -455,7 +455,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => (
             Level::Error,
             format!(
-                "{}: says that it is not well{}; sending SIGABRT{}",
+                "{}: reports a failure{}; sending SIGABRT{}",
                 name(instance),
                 pid(process),
                 last(process, instance)
@@ -468,7 +468,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => (
             Level::Error,
             format!(
-                "{}: no sign of life for {}{}; sending SIGABRT{}",
+                "{}: no keep-alive for {}{}; sending SIGABRT{}",
                 name(instance),
                 duration(timeout),
                 pid(process),
@@ -482,7 +482,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => (
             Level::Info,
             format!(
-                "{}: says that it is stopping{}; {}",
+                "{}: reports that it is stopping{}; {}",
                 name(instance),
                 pid(process),
                 killed_after(timeout)
@@ -496,7 +496,7 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => (
             Level::Info,
             format!(
-                "{}: main process {}{}, others of its process group go on; {}",
+                "{}: main process {}{}; other processes of its group continue; {}",
                 name(instance),
                 predicate(status),
                 pid(process),
@@ -510,12 +510,12 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         } => (
             Level::Info,
             format!(
-                "{}: has read its configuration again{}{}",
+                "{}: has reloaded its configuration{}{}",
                 name(instance),
                 pid(process),
                 match untold {
                     0 => String::new(),
-                    times => format!("; and {times} times before, which was not told each time"),
+                    times => format!("; and {times} times before, not logged each time"),
                 }
             ),
         ),
@@ -554,9 +554,9 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 .workers()
                 .any(|(_, one)| cause::starts_blindly(one))
             {
-                false => "every worker that starts at once is up".to_owned(),
-                true => "every worker that starts at once has started; with `ready: started`, \
-                         readiness is not known"
+                false => "every eager worker is ready".to_owned(),
+                true => "every eager worker has started; with `ready: started`, readiness is not \
+                         known"
                     .to_owned(),
             },
         ),
@@ -591,8 +591,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
                 match is_final {
                     false => "",
                     true =>
-                        "; a crash from now on is not rolled back, because an address of the \
-                             generation before is closed",
+                        "; a crash from now on is not rolled back, because an address of the old \
+                         generation is closed",
                 }
             ),
         ),
@@ -604,15 +604,15 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
             let again = match again {
                 0 => String::new(),
                 more => format!(
-                    "; {} started by the old definition again",
+                    "; {} restarted with the old definition",
                     count(more as usize)
                 ),
             };
             (
                 Level::Error,
                 format!(
-                    "{}: rolled back, as {} of generation {} failed; what ran before goes on \
-                     serving{again}",
+                    "{}: rolled back, because {} of generation {} failed; the old generation \
+                     keeps serving{again}",
                     worker_name(context.definitions, worker),
                     name(instance),
                     instance.generation
@@ -621,15 +621,15 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         }
         Event::Replanned => (
             Level::Info,
-            "the configuration was read again, and is in force".to_owned(),
+            "reloaded: the new configuration is in effect".to_owned(),
         ),
-        Event::ReplanDone { bad: None } => (Level::Info, "the reload is done".to_owned()),
+        Event::ReplanDone { bad: None } => (Level::Info, "the reload is complete".to_owned()),
         Event::ReplanDone {
             bad: Some(instance),
         } => (
             Level::Error,
             format!(
-                "the reload is done, but not for {} of generation {}",
+                "the reload is complete, except for {} of generation {}",
                 name(instance),
                 instance.generation
             ),
@@ -637,8 +637,8 @@ pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) 
         Event::ListenerRefuses { listener } => (
             Level::Error,
             format!(
-                "listener {}: closed, so that clients are refused, as on_failure says; it is bound \
-                 again when a worker that takes it is started again",
+                "listener {}: closed, so that clients are refused (`on_failure`); it is bound \
+                 again when a worker that uses it is restarted",
                 listener_name(listener)
             ),
         ),
@@ -695,8 +695,8 @@ pub(super) fn damage(damage: Damage) -> &'static str {
         Damage::ShutDown => "shut down",
         Damage::PathGone => "removed",
         Damage::PathReplaced => "replaced",
-        Damage::RightsChanged => "given other rights",
-        Damage::LinkGone => "deprived of a symbolic link",
+        Damage::RightsChanged => "given other permissions",
+        Damage::LinkGone => "stripped of a symbolic link",
     }
 }
 
@@ -751,7 +751,7 @@ fn next_words(next: Next) -> String {
             "not restarting, as its restart policy says".to_owned()
         }
         Next::StaysStopped => "not restarting, as its restart policy says".to_owned(),
-        Next::Stopping => "stopped as asked".to_owned(),
+        Next::Stopping => "stopped as requested".to_owned(),
         Next::RolledBack => "rolling back".to_owned(),
     }
 }

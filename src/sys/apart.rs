@@ -277,9 +277,7 @@ impl Closers {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.has_failed, true) {
-                    log::warn!(
-                        "cannot start a process to close descriptors, and try again: {error}"
-                    );
+                    log::warn!("cannot start a process to close descriptors, retrying: {error}");
                 }
                 None
             }

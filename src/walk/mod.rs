@@ -183,11 +183,11 @@ impl Why {
                 format!("{path} is a symbolic link that {who} can change, and is not followed")
             }
             Why::Special => {
-                format!("{path} is not a regular file, and another user can exchange it")
+                format!("{path} is not a regular file, and another user can replace it")
             }
             Why::Foreign => format!(
-                "another user can exchange {path}, and it is a file that this user may not open, or \
-                 has another name"
+                "another user can replace {path}, and it is a file that this user may not open, \
+                 or has another hard link"
             ),
         }
     }

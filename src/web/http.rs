@@ -147,7 +147,7 @@ impl Refused {
     /// The whole answer.
     pub fn answer(self) -> Vec<u8> {
         let (status, further, words) = match self {
-            Refused::BadRequest => ("400 Bad Request", "", "This is no HTTP request.\n"),
+            Refused::BadRequest => ("400 Bad Request", "", "This is not an HTTP request.\n"),
             Refused::NotFound => ("404 Not Found", "", "Metrics are at /metrics.\n"),
             Refused::MethodNotAllowed => (
                 "405 Method Not Allowed",

@@ -18,11 +18,12 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
     for (_, worker) in plan.workers() {
         if worker.output == Output::Journal && !has_journal {
             let message = format!(
-                "worker `{}` is to write to the journal, and none runs: there is no {JOURNAL}",
+                "worker `{}` is configured to write to the journal, but none is running: there is \
+                 no {JOURNAL}",
                 worker.name
             );
             let problem = Problem::new(Kind::NoJournal, message).at(worker.place);
-            let hint = "it would be started all the same, and write where listend does; without a \
+            let hint = "it would be started nevertheless, and write where listend does; without a \
                         journal, `output: tag` tells the instances apart";
             advice.push(problem.of_worker(&worker.name).with_hint(hint.to_owned()));
         }
@@ -43,7 +44,7 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
         let own = missing_program(worker, &worker.command).map(|reason| {
             (
                 format!("worker `{}` cannot execute {reason}", worker.name),
-                "it would be tried again with growing delays; its listeners would be held",
+                "it would be retried with growing delays; its listeners would be held",
             )
         });
         for (message, hint) in own.into_iter().chain(hooks) {
@@ -91,7 +92,7 @@ fn missing_folders(worker: &WorkerPlan) -> Vec<Problem> {
         && let Some((folder, _)) = start.rsplit_once('/')
     {
         let folder = if folder.is_empty() { "/" } else { folder };
-        folders.push(("the folder of `output`", Path::new(folder)));
+        folders.push(("the directory of `output`", Path::new(folder)));
     }
     let missing = folders.into_iter().filter_map(|(what, folder)| {
         let reason = match std::fs::metadata(folder) {
@@ -104,7 +105,8 @@ fn missing_folders(worker: &WorkerPlan) -> Vec<Problem> {
         let folder = folder.display();
         let message = format!("worker `{}`: {what}, {folder}, {reason}", worker.name);
         let problem = Problem::new(Kind::PathMissing, message).at(worker.place);
-        let hint = "each start would fail; make the folder, with the rights that the worker needs";
+        let hint = "each start would fail; create the directory, with the permissions that the \
+                    worker needs";
         Some(problem.of_worker(&worker.name).with_hint(hint.to_owned()))
     });
     missing.collect()

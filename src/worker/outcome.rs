@@ -60,7 +60,7 @@ pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared)
             describe(failure.errno)
         ),
         Stage::Nice if matches!(failure.errno, libc::EACCES | libc::EPERM) => format!(
-            "{}: a value below the present one needs CAP_SYS_NICE, which listend does not have",
+            "{}: a value below the current one needs CAP_SYS_NICE, which listend does not have",
             describe(failure.errno)
         ),
         _ => describe(failure.errno),
@@ -212,7 +212,7 @@ fn access_reason(path: &Path, errno: i32, user: &Identity) -> String {
             return format!("{words}: there is no {}", folder.display());
         };
         if !metadata.is_dir() {
-            return format!("{words}: {} is not a folder", folder.display());
+            return format!("{words}: {} is not a directory", folder.display());
         }
         if errno == libc::EACCES && !user.may(&metadata, 1) {
             return format!(

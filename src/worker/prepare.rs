@@ -117,7 +117,7 @@ impl fmt::Display for PrepareError {
             PrepareError::Nul(what) => write!(f, "{what} contains a NUL byte"),
             PrepareError::Occupied(fd) => write!(
                 f,
-                "`ready: fd {fd}`: the worker gets a listener at {fd}; take a higher number"
+                "`ready: fd {fd}`: the worker gets a listener at {fd}; use a higher number"
             ),
         }
     }

@@ -148,7 +148,7 @@ fn a_folder_that_cannot_be_is_explained() {
     let problem = explain(only_error(&outcome), &plan, &Machine::new());
     assert_eq!(problem.kind.code(), "ENOTDIR");
     assert!(
-        problem.causes[0].contains("file is not a folder"),
+        problem.causes[0].contains("file is not a directory"),
         "{problem:?}"
     );
     if nix::unistd::geteuid().is_root() {
@@ -357,7 +357,7 @@ fn who_reaches_a_listener_is_one_line() {
         spec: by_key("bind_to_device").unwrap(),
         value: OptionValue::Text("eth0".to_owned()),
     });
-    let all = "everybody who can route to it";
+    let all = "any client with a route to it";
     let expected = [
         "127.0.0.1:80, [::1]:80: this machine only".to_owned(),
         // What a newcomer does not expect: this machine's own clients are refused at 127.0.0.1.
@@ -365,13 +365,13 @@ fn who_reaches_a_listener_is_one_line() {
         format!("192.0.2.7:80, 127.0.0.1:80: {all}"),
         format!("udp [2001:db8::7]:53, 192.0.2.7:53: {all}, but not through 127.0.0.1 or ::1"),
         format!("0.0.0.0:80: {all}"),
-        "192.168.3.4:80: nobody: no interface has the address".to_owned(),
+        "192.168.3.4:80: no client: no interface has the address".to_owned(),
         format!(
             "{}: only root and user nobody may connect to it",
             path.display()
         ),
         "@name: every user here: it has no permissions".to_owned(),
-        "udp 239.1.2.3:80: whoever is on the same link".to_owned(),
+        "udp 239.1.2.3:80: clients on the same link".to_owned(),
         format!("0.0.0.0:81: {all}, and only through eth0"),
         "127.0.0.1:1, 127.0.0.1:2, 127.0.0.1:3, 1 more: this machine only".to_owned(),
     ];

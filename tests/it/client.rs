@@ -206,7 +206,7 @@ fn status_of_a_name_tells_all() {
         "
 listener web
   written in  /etc/listend/listend.yaml:3
-  given to    app
+  workers     app
 
   OPTION          ASKED  EFFECTIVE  SOCKET
   backlog         -      4096       127.0.0.1:8080
@@ -218,9 +218,9 @@ worker app
   activation  eager
   listeners   web
   ready       notify
-  rollout     start-first, 2 at a time, each ready for 5 s; under way
+  rollout     start-first, 2 at a time, each ready for 5 s; in progress
   watchdog    10 s
-  fd_store    3 kept, at most 16 each
+  fd_store    3 stored, at most 16 each
 "
     );
     let name = Some("web".to_owned());
@@ -266,7 +266,9 @@ fn without_a_daemon_it_is_said_where_one_was_looked_for() {
     drop(UnixListener::bind(path).expect("bind"));
     let finished = world.finish(["status", "--control", path]).expect_code(69);
     assert!(
-        finished.stderr.contains("nobody listens on it"),
+        finished
+            .stderr
+            .contains("it is stale: nothing listens on it"),
         "{finished:?}"
     );
     let finished = world.finish(["status", "--control", "/x/".repeat(99).as_str()]);
@@ -339,19 +341,19 @@ fn what_speaks_something_else_is_not_believed() {
         (
             &b"HTTP/1.1 400 Bad Request\r\n\r\n\0"[..],
             70,
-            "is no listend",
+            "is not listend",
         ),
         (
             b"{\"parameters\":{\"listeners\":1}}\0",
             70,
-            "is not understood",
+            "cannot parse the daemon's reply",
         ),
         (
             b"{\"parameters\":",
             69,
-            "closed the connection before it had answered",
+            "closed the connection before answering",
         ),
-        (b"", 69, "closed the connection before it had answered"),
+        (b"", 69, "closed the connection before answering"),
         (
             b"{\"error\":\"org.example.Odd\",\"parameters\":{\"x\":1}}\0",
             1,
@@ -365,7 +367,7 @@ fn what_speaks_something_else_is_not_believed() {
         (
             b"{\"error\":\"org.varlink.service.MethodNotFound\"}\0",
             1,
-            "its version may be another",
+            "its version may differ",
         ),
     ] {
         let path = world.path("other.sock");
@@ -475,7 +477,7 @@ fn every_verb_asks_for_what_it_says() {
         (
             "stop --no-wait app",
             operate("stop", plain(verb::Command::Stop), no_wait),
-            "app: asked for, see `listend status`\n",
+            "app: requested; see `listend status`\n",
         ),
         (
             "scale app 4",
@@ -487,15 +489,11 @@ fn every_verb_asks_for_what_it_says() {
             operate("signal", Argument::Signal("HUP".to_owned()), false),
             "app: signalled\n",
         ),
-        (
-            "signal --reopen",
-            Request::Reopen,
-            "log files: opened again\n",
-        ),
+        ("signal --reopen", Request::Reopen, "log files: reopened\n"),
         (
             "reset app",
             operate("reset", plain(verb::Command::Reset), false),
-            "app: its failures are forgotten\n",
+            "app: its failures are cleared\n",
         ),
         (
             "reload --no-wait",
@@ -503,7 +501,7 @@ fn every_verb_asks_for_what_it_says() {
                 dry_run: false,
                 no_wait,
             },
-            "configuration: asked for, see `listend status`\n",
+            "configuration: requested; see `listend status`\n",
         ),
     ] {
         let finished = client(&world, &daemon, words).expect_code(0);
@@ -710,7 +708,7 @@ fn what_is_no_terminal_has_no_top() {
     let finished = client(&world, &daemon, "top").expect_code(1);
     assert_eq!(
         finished.stderr,
-        "listend: top needs a terminal, for its keys and for its screen\n  hint: `listend status` \
+        "listend: top needs a terminal for input and output\n  hint: `listend status` \
          needs none"
     );
 }

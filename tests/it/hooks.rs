@@ -123,10 +123,14 @@ fn a_start_waits_for_the_command_before_it_and_shows_as_starting() {
     let status = client.ask("Status", json!({ "name": "app" }));
     assert_eq!(status["workers"][0]["state"], "starting");
     assert!(world.no_puppet_is_waiting());
-    assert!(daemon.lines_so_far(&["every worker", "is up"]).is_empty());
+    assert!(
+        daemon
+            .lines_so_far(&["every eager worker", "is ready"])
+            .is_empty()
+    );
     before.tell("exit 0");
     let _instance = program(&world);
-    daemon.line(&["every worker that starts at once"]);
+    daemon.line(&["every eager worker"]);
     daemon.stop();
 }
 
@@ -219,7 +223,7 @@ fn the_command_for_readiness_waits_for_it_and_nobody_waits_for_the_command() {
     assert!(world.no_puppet_is_waiting());
     instance.ask("notify READY=1");
     let mut ready = hook(&world);
-    daemon.line(&["every worker that starts at once"]);
+    daemon.line(&["every eager worker"]);
     assert_eq!(ready.report.env["MAINPID"], instance.pid().to_string());
     ready.tell("exit 5");
     daemon.line(&["WARN", "app.0: after_ready exited with exit status 5"]);

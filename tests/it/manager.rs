@@ -302,10 +302,10 @@ fn a_manager_that_is_not_there_is_complained_about_once() {
     let daemon = world.run_with(TWO, |start| {
         start.env("NOTIFY_SOCKET", "$DIR/nobody");
     });
-    daemon.line(&["cannot tell the service manager", "nobody"]);
+    daemon.line(&["cannot notify the service manager", "nobody"]);
     let _puppets = world.puppets(2);
     daemon.stop();
-    let complaints = daemon.lines_so_far(&["cannot tell the service manager"]);
+    let complaints = daemon.lines_so_far(&["cannot notify the service manager"]);
     assert_eq!(complaints.len(), 1, "{complaints:#?}");
 }
 

@@ -548,7 +548,7 @@ workers:
         }
         let mut puppet = world.puppet();
         assert_eq!(puppet.ask("read 3"), "beat", "{kind}");
-        let complaints = daemon.lines_so_far(&["without taking"]);
+        let complaints = daemon.lines_so_far(&["without accepting"]);
         assert!(complaints.is_empty(), "{kind}: {complaints:#?}");
         daemon.stop();
     }
@@ -669,7 +669,7 @@ workers:
 ",
         free_port()
     ));
-    daemon.line(&["opt", "cannot be bound", "trying again"]);
+    daemon.line(&["opt", "cannot be bound", "retrying"]);
     let client = hello(daemon.address("web"));
     let mut puppet = world.puppet();
     assert_eq!(puppet.report.env["LISTEN_FDNAMES"], "web");
@@ -737,7 +737,7 @@ workers:
     // The same socket gets its path back, and whoever has it goes on.
     let mut puppet = serve();
     puppet.tell(&world.fill("unlink $DIR/app.sock"));
-    daemon.line(&["listener app", "the same socket"]);
+    daemon.line(&["listener app", "same socket"]);
     ends(&mut puppet, "exit 0");
     rests(&daemon);
     let mut client = client::unix(&path).expect("connect");

@@ -71,7 +71,7 @@ fn what_an_instance_says_about_itself_is_shown() {
     let finished = printed(&world, &[]).expect_code(0);
     let line = |words: &str| finished.stdout.lines().find(|line| line.contains(words));
     assert!(line("reloading").is_some(), "{finished:?}");
-    assert_eq!(line("says"), Some("  says: serving^[[2J 3 clients"));
+    assert_eq!(line("status"), Some("  status: serving^[[2J 3 clients"));
 
     puppet.ask("notify READY=1|STATUS=");
     eventually("it has read its configuration", || {
@@ -114,7 +114,7 @@ fn how_a_worker_lives_is_told_in_full() {
         "  ready       notify",
         "  rollout     start-first, 1 at a time, each ready for 1 ms",
         "  watchdog    30 s",
-        "  fd_store    1 kept, at most 4 each",
+        "  fd_store    1 stored, at most 4 each",
     ] {
         assert!(finished.stdout.contains(line), "{finished:?}");
     }
@@ -309,11 +309,11 @@ fn a_client_that_waits_when_the_worker_has_ended_for_good_is_told_and_shown() {
     });
     daemon.line(&[
         "listener web",
-        "no worker runs that takes its clients",
+        "no worker is running that accepts its clients",
         "clients waiting: 1",
     ]);
     let finished = printed(&world, &[]).expect_code(1);
-    let why = "listener `web` is unserved: no worker takes its clients";
+    let why = "listener `web` is unserved: no worker accepts its clients";
     assert!(finished.stderr.contains(why), "{finished:?}");
     // Who has stopped it knows.
     let mut orders = Varlink::connect(&world);
@@ -504,7 +504,7 @@ workers:
     assert_eq!(instance["exit_signal"], "SIGKILL");
     assert!(instance["next_try"].is_string(), "{instance}");
     let finished = printed(&world, &["app.0"]).expect_code(1);
-    assert!(finished.stdout.contains("\n  next try in "), "{finished:?}");
+    assert!(finished.stdout.contains("\n  retry in "), "{finished:?}");
     let (error, _) = client.error("Status", json!({ "name": "app.1" }));
     assert_eq!(error, "NoSuchThing");
     client.call("Stop", json!({ "worker": "app.0" }));

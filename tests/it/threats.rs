@@ -102,7 +102,7 @@ workers:
         daemon.resume();
         peers.push(peer);
     }
-    daemon.line(&["dropped a notification of", "which may tell nothing"]);
+    daemon.line(&["dropped a notification of", "which may not send any"]);
     answers(&world, &daemon);
 
     for name in ["control.sock", "metrics.sock"] {
@@ -244,7 +244,7 @@ workers:
     daemon.line(&["app.0: closed 3 of the descriptors", "may not answer"]);
     answers(&world, &daemon);
     // With another hundred there are as many that wait as there may be.
-    daemon.line(&["to the notify socket does not end"]);
+    daemon.line(&["received at the notify socket blocks"]);
     answers(&world, &daemon);
     let mut hi = String::new();
     let mut client = TcpStream::connect(daemon.address("pc")).expect("connect");

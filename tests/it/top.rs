@@ -250,6 +250,6 @@ fn a_terminal_without_a_cursor_is_refused() {
     let daemon = StandIn::listen(&world.path("control.sock"), answer);
     let tmux = Tmux::start(tmux, &world);
     tmux.keys(&[&command(&daemon, "TERM=dumb"), "Enter"]);
-    tmux.shows(&["TERM says that it is dumb", "ended with 1, and back"]);
+    tmux.shows(&["TERM is `dumb`", "ended with 1, and back"]);
     assert_eq!(daemon.requests(), []);
 }

@@ -25,7 +25,7 @@ pub(super) fn text(explanation: &Explanation, sources: &Sources) -> String {
             page.line("", sources.line(place).unwrap_or("").trim());
         }
         let workers = match configured.workers.len() {
-            0 => "no worker takes it".to_owned(),
+            0 => "no worker uses it".to_owned(),
             _ => configured.workers.join(", "),
         };
         page.line("workers", &workers);
@@ -79,7 +79,7 @@ fn socket(page: &mut Page, facts: &Facts, taken: bool) {
     page.line(
         "bind",
         match facts.bind {
-            Bind::Possible => "would work (tried, and released at once)",
+            Bind::Possible => "would work (bound, then released)",
             Bind::Impossible => "would fail",
             Bind::HeldByListend => "is held by the listend that runs this configuration",
             Bind::LeftOut => "would be left out: this machine does not have it",
@@ -128,17 +128,14 @@ fn what(facts: &Facts) -> String {
 
 fn holders(page: &mut Page, facts: &Facts, taken: bool) {
     let Some(holders) = &facts.holders else {
-        page.line(
-            "held by",
-            "cannot be told: the kernel has no table of it here",
-        );
+        page.line("held by", "unknown: the kernel has no table of it here");
         return;
     };
     if holders.is_empty() {
         let text = match (taken, facts.all_visible) {
             (false, _) => "nobody",
-            (_, true) => "nobody visible: it may be in another network or process namespace",
-            (_, false) => "nobody visible: run as root to see the processes of other users",
+            (_, true) => "no process visible: it may be in another network or process namespace",
+            (_, false) => "no process visible: run as root to see the processes of other users",
         };
         page.line("held by", text);
     }
@@ -176,7 +173,7 @@ fn holder(holder: &HolderFacts, facts: &Facts) -> String {
         State::Server if facts.queue.is_some() => format!("{who}, listening on {local}"),
         State::Server => format!("{who}, bound to {local}"),
         State::Connection => format!("{who}, a connection from {local} to {remote}"),
-        State::TimeWait => format!("nobody any more: a connection to {remote} in TIME_WAIT"),
+        State::TimeWait => format!("no process: a connection to {remote} in TIME_WAIT"),
     }
 }
 
@@ -208,7 +205,7 @@ fn reach(page: &mut Page, reach: &Reach) {
         page.line("", &format!("and {more} more addresses"));
     }
     if reach.who > Audience::ThisMachine {
-        page.line("", "firewalls were not looked at");
+        page.line("", "firewalls were not checked");
     }
 }
 
@@ -231,7 +228,7 @@ fn port(page: &mut Page, port: &PortFacts) {
         ),
     );
     if port.registered.is_empty() {
-        page.line("registered", "by nobody with IANA");
+        page.line("registered", "not with IANA");
     }
     for entry in &port.registered {
         let about = match entry.description {
@@ -267,8 +264,8 @@ fn path(page: &mut Page, path: &PathFacts) {
         owner, group, mode, ..
     } = path;
     let found = match path.found {
-        "nothing" => format!("nothing is there; it would be {owner}:{group} with mode {mode}"),
-        found => format!("{found} is there: {owner}:{group} with mode {mode}"),
+        "nothing" => format!("does not exist; it would be {owner}:{group} with mode {mode}"),
+        found => format!("{found} exists: {owner}:{group} with mode {mode}"),
     };
     page.line("path", &found);
     for (index, who) in path.who.iter().enumerate() {

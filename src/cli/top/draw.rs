@@ -120,7 +120,7 @@ fn summary(top: &Top) -> (String, Severity) {
     let workers = count(top.status.workers.len(), "worker");
     match troubles(&top.status).as_slice() {
         [] => (
-            format!("{listeners}, {workers}, all is well"),
+            format!("{listeners}, {workers}, no problems"),
             Severity::Good,
         ),
         [one] => (format!("{listeners}, {workers}; {one}"), Severity::Bad),

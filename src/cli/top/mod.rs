@@ -64,12 +64,12 @@ pub fn top(arguments: &Arguments) -> Exit {
 /// Whether there is a terminal on which a cursor can be moved.
 fn terminal() -> Result<(), &'static str> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-        return Err("top needs a terminal, for its keys and for its screen");
+        return Err("top needs a terminal for input and output");
     }
     match std::env::var_os("TERM") {
         None => Err("top cannot move the cursor of this terminal: TERM is not set"),
         Some(term) if term == "dumb" || term.is_empty() => {
-            Err("top cannot move the cursor of this terminal: TERM says that it is dumb")
+            Err("top cannot move the cursor of this terminal: TERM is `dumb`")
         }
         Some(_) => Ok(()),
     }

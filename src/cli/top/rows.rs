@@ -208,7 +208,7 @@ impl WorkerSheet {
             lines.push(self.row(&WorkerRow::instance(worker, instance, self.now)));
             if let Some(words) = &instance.status {
                 let indent = if is_alone(worker) { "   " } else { "     " };
-                lines.push(self.note(&format!("{indent}says: {words}")));
+                lines.push(self.note(&format!("{indent}status: {words}")));
             }
         }
         if let Some(setback) = &worker.setback {

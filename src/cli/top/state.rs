@@ -238,7 +238,7 @@ impl Top {
             (Pane::Workers, None) => self.notice = Some("there is no worker".to_owned()),
             (Pane::Listeners, _) => {
                 let verb = verb.name;
-                self.notice = Some(format!("choose a worker to {verb}: Tab goes to them"));
+                self.notice = Some(format!("select a worker to {verb}: Tab switches to them"));
             }
         }
     }

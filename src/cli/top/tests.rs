@@ -157,14 +157,14 @@ fn generations_that_overlap_and_one_that_went_back_are_told_apart() {
     let shown = lines(&top, 80, 24, PLAIN).join("\n");
     let wanted = [
         " api                   1 degraded     4711   1h 6m        2 -",
-        "   says: serving?[2J 3 clients",
+        "   status: serving?[2J 3 clients",
         "   rolled back: api: not ready after 90 s",
         " app                   2 starting",
         "   app.0               1 running      4711   1h 6m        2 -",
-        "     says: serving?[2J 3 clients",
+        "     status: serving?[2J 3 clients",
         "   app.0               2 starting     4712   1h 6m        2 -",
         " api                   1 reloading    4711   1h 6m        2 -",
-        "   says: serving?[2J 3 clients",
+        "   status: serving?[2J 3 clients",
     ];
     assert!(shown.contains(&wanted.join("\n")), "\n{shown}");
 }

@@ -21,7 +21,7 @@ impl Shell {
         if held.endpoint.accepts() && flags.intersects(ended) {
             self.look_at(key);
         } else if is_error_alone && listener::forget_errors(held) {
-            log::debug!("forgot an error that a worker has left to a socket");
+            log::debug!("cleared an error that a worker left on a socket");
         } else if !flags.contains(EpollFlags::EPOLLIN) {
             // Comes once from what is not watched for clients now.
             log::debug!("{flags:?} at a socket that nobody waits at");

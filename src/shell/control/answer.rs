@@ -254,7 +254,7 @@ impl Shell {
         let still_waits = self.control.tickets.contains_key(&ticket);
         if still_waits && (no_wait || self.control.takes_no_reply(id)) {
             let progress = self.control.progress_of(id);
-            let message = Some(format!("{name}: under way"));
+            let message = Some(format!("{name}: in progress"));
             self.succeed(
                 id,
                 &Reply::last(&Progress {
@@ -339,8 +339,8 @@ impl Shell {
         let why = why.cloned();
         let why = why.unwrap_or_else(|| format!("listener `{name}` could not be bound"));
         let again = again_in.map_or_else(
-            || "it is tried again when its address comes".to_owned(),
-            |time| format!("it is tried again in {}", words::duration(time)),
+            || "it is retried when its address appears".to_owned(),
+            |time| format!("it is retried in {}", words::duration(time)),
         );
         let reason = format!("{why}; {again}, and the worker starts then");
         self.fail(id, &Error::Failed { reason });
@@ -348,7 +348,7 @@ impl Shell {
 
     fn why_failed(&self, instance: InstanceId) -> String {
         if let Some(why) = self.setbacks.of_reload(instance) {
-            return format!("{why}; the instance goes on as it was");
+            return format!("{why}; the instance continues as before");
         }
         if let Some(why) = self.setbacks.end_of(instance) {
             return format!("{why}; the rest is left as it is");
@@ -359,8 +359,7 @@ impl Shell {
             .is_some_and(|facts| facts.reloading && matches!(facts.state, State::Running { .. }))
         {
             return format!(
-                "{name} has said RELOADING=1, and no READY=1 in the time that it has \
-                 (`start_timeout`); it goes on"
+                "{name} has sent RELOADING=1, but no READY=1 within `start_timeout`; it continues"
             );
         }
         let state = facts.map_or_else(
@@ -409,7 +408,7 @@ impl Shell {
     fn reopen(&mut self) -> Result<(), String> {
         match self.logs.reopen() {
             Ok(count) => {
-                log::info!("opened {count} of the workers' output files again");
+                log::info!("reopened {count} of the workers' output files");
                 Ok(())
             }
             Err(failures) => Err(failures.join("; ")),
@@ -553,15 +552,15 @@ pub(super) fn refusal(why: Refused) -> &'static str {
         Refused::NoSuchWorker => "there is no such worker",
         Refused::NotRunning => "listend is starting or stopping",
         Refused::Busy => {
-            "a rollout of this worker is under way; wait for its end (`listend start` does), or stop \
-             the worker"
+            "a rollout of this worker is in progress; wait for its end (`listend start` does), or \
+             stop the worker"
         }
         Refused::Superseded => "superseded by a later command or reload",
         Refused::NoInstances => {
             "the worker runs one process for each connection; `max_connections` in the \
              configuration limits them"
         }
-        Refused::NoProcess => "the worker has no process that could take it",
+        Refused::NoProcess => "the worker has no process to signal",
         Refused::NotReloadable => {
             "the worker has neither `reload_signal` nor `reload_command` in the configuration; \
              `listend restart` replaces its instances"

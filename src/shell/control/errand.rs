@@ -97,8 +97,8 @@ impl Shell {
         match waited_for {
             Ok(()) => true,
             Err(error) => {
-                let reason = format!("cannot start a process for it: {error}");
-                log::warn!("cannot start a process to look something up: {error}");
+                let reason = format!("cannot start a helper process: {error}");
+                log::warn!("cannot start a helper process: {error}");
                 let failed = Reply::error(&Error::Failed { reason });
                 self.tell(client, &failed);
                 false
@@ -115,8 +115,8 @@ impl Shell {
         }
         if asked.reader.is_none() && self.control.late_errands() >= MAX_LATE {
             return Some(format!(
-                "{MAX_LATE} processes that were to look something up were killed and do not end: \
-                 they wait for a file system that does not answer"
+                "{MAX_LATE} helper processes were killed and do not exit: they wait for a file \
+                 system that does not answer"
             ));
         }
         let errands = self.control.errands.values();
@@ -137,7 +137,7 @@ impl Shell {
             _ => return None,
         };
         Some(format!(
-            "{count} others {whose}wait for an answer of this kind; try again in a moment"
+            "{count} other requests {whose}of this kind are pending; retry in a moment"
         ))
     }
 
@@ -238,10 +238,7 @@ impl Shell {
         let _not_watched = self.epoll.delete(&errand.pidfd);
         let status = status_of(&errand);
         if errand.is_late {
-            return log::debug!(
-                "pid {} has ended, which was to look something up",
-                errand.pid
-            );
+            return log::debug!("helper process {} has exited", errand.pid);
         }
         let purpose = std::mem::replace(&mut errand.purpose, Purpose::Look(Look::Nothing));
         match purpose {
@@ -269,8 +266,8 @@ impl Shell {
 
     fn has_no_answer(&mut self, asked: Asked) {
         let reason = format!(
-            "no answer within {}: who reads the configuration waits for a file system or a name \
-             server",
+            "no answer within {}: the helper process that reads the configuration waits for a \
+             file system or a name server",
             duration(TIME)
         );
         match asked.question {
@@ -286,7 +283,7 @@ impl Shell {
             Fetched::Plan(plan, sources) => (plan, sources),
             Fetched::Bad { errors, rendered } => {
                 return Reply::error(&Error::NotReloaded {
-                    reason: "this configuration would not be taken".to_owned(),
+                    reason: "this configuration would be refused".to_owned(),
                     rendered,
                     errors,
                 });
@@ -294,7 +291,7 @@ impl Shell {
             Fetched::Failed(reason) => return Reply::error(&Error::Failed { reason }),
         };
         if self.is_emptied(&wanted) {
-            let reason = format!("{EMPTIED}; it would not be taken. {HOW_TO_STOP}");
+            let reason = format!("{EMPTIED}; it would be refused. {HOW_TO_STOP}");
             return Reply::error(&Error::Refused { reason });
         }
         let changes = plan::merge(&self.plan, &self.sound_former(), *wanted).changes;

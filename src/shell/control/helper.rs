@@ -180,7 +180,7 @@ pub(super) fn failed(said: &[u8]) -> Reply {
 fn last_words(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
     match said.trim() {
-        "" => "the process that was to find out died".to_owned(),
+        "" => "the helper process died".to_owned(),
         _ if said.len() > LONGEST => {
             format!("the configuration is too large: its plan takes more than {LONGEST} bytes")
         }

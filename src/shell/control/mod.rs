@@ -199,9 +199,9 @@ impl Control {
         let path = socket.path().unwrap_or(Path::new("it")).display();
         let what = words::damage(damage);
         match done {
-            Ok(_) => log::warn!("control socket: {path} was {what}; put right"),
+            Ok(_) => log::warn!("control socket: {path} was {what}; restored"),
             Err(why) => log::error!(
-                "control socket: {path} was {what}, and cannot be put right: {why}; until then \
+                "control socket: {path} was {what}, and cannot be restored: {why}; until then \
                  nobody can ask there"
             ),
         }
@@ -266,7 +266,7 @@ impl Control {
         for _ in 0..ACCEPTS_PER_TURN {
             if self.clients.len() >= self.max_clients {
                 log::warn!(
-                    "control socket: {} clients, and no more until one leaves",
+                    "control socket: {} clients, and no more until one disconnects",
                     self.max_clients
                 );
                 return self.close_door(epoll, Door::Full);
@@ -444,7 +444,7 @@ impl Control {
         let slowest = holding.min_by_key(|(_, client)| client.moved);
         if let Some((id, client)) = slowest.map(|(id, client)| (*id, client)) {
             log::warn!(
-                "control socket: too much is kept for clients; closed that of {}",
+                "control socket: too much is buffered for clients; closed that of {}",
                 client.person.words()
             );
             self.drop_client(epoll, id, &Gone::Closed);

@@ -25,7 +25,7 @@ impl Shell {
     /// SIGHUP.
     pub(in crate::shell) fn reload_by_signal(&mut self) {
         if self.control.config.as_os_str().is_empty() {
-            return log::info!("there is no file to read again: nothing changes");
+            return log::info!("there is no file to reload: nothing changes");
         }
         self.request_reload(None);
     }
@@ -52,7 +52,7 @@ impl Shell {
             // What is read for the one signal is what the other is about, too.
             None if waiting.contains(&None) => {}
             Some(client) if waiting.len() >= MOST_WAITING => {
-                let reason = format!("{MOST_WAITING} other reloads wait; try again in a moment");
+                let reason = format!("{MOST_WAITING} other reloads are pending; retry in a moment");
                 self.tell(Some(client), &Reply::error(&Error::Refused { reason }));
             }
             Some(_) | None => waiting.push_back(client),
@@ -85,12 +85,12 @@ impl Shell {
                 }
             }
             Fetched::Bad { errors, rendered } => {
-                let reason = "the configuration is bad; nothing has changed";
+                let reason = "the configuration is invalid; nothing has changed";
                 self.is_refused(client, reason, rendered, errors);
             }
             Fetched::Failed(reason) => {
                 if client.is_none() {
-                    log::error!("cannot read the configuration again: {reason}");
+                    log::error!("cannot reload the configuration: {reason}");
                 }
                 self.tell(client, &Reply::error(&Error::Failed { reason }));
             }
@@ -129,7 +129,7 @@ impl Shell {
             client,
             WaitsFor::Operation {
                 ticket,
-                done: "in force".to_owned(),
+                done: "in effect".to_owned(),
                 progress: (0, 0),
             },
         );
@@ -150,7 +150,7 @@ impl Shell {
         self.perform_effects();
         let no_wait = self.control.no_wait.remove(&client) || self.control.takes_no_reply(client);
         if no_wait && self.control.tickets.contains_key(&ticket) {
-            let message = Some("in force; workers follow".to_owned());
+            let message = Some("in effect; workers follow".to_owned());
             let changes = self.control.changes.remove(&ticket);
             let progress = Progress {
                 message,

@@ -15,7 +15,7 @@ impl Shell {
             let Some(socket) = self.sockets.take(key) else {
                 continue;
             };
-            log::info!("closed {}, where nobody serves any more", socket.address);
+            log::info!("closed {}: no process serves it any more", socket.address);
             self.close_socket(socket);
         }
     }

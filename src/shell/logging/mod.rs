@@ -99,8 +99,8 @@ impl Sink {
             Wanted::Syslog => match Syslog::probe() {
                 Ok(()) => Ok(Sink::Syslog),
                 Err(error) => Err(format!(
-                    "--log-to syslog: no syslog daemon takes datagrams at {}: {}; start one, give \
-                     the container that path, or choose auto",
+                    "--log-to syslog: no syslog daemon accepts datagrams at {}: {}; start one, \
+                     give the container that path, or choose auto",
                     syslog::SOCKET,
                     reason(&error)
                 )),

@@ -58,7 +58,7 @@ impl Stderr {
         let dropped = std::mem::take(&mut self.dropped);
         let why = match self.error.take() {
             Some(errno) => describe(errno as i32),
-            None => "nobody read them".to_owned(),
+            None => "no reader".to_owned(),
         };
         if dropped > 0 {
             let words = format!("listend: {dropped} log lines were lost here: {why}\n");

@@ -67,7 +67,7 @@ impl Syslog {
             lost => {
                 self.line(
                     WARNING,
-                    &format!("{lost} log entries were lost here: nobody took them"),
+                    &format!("{lost} log entries were lost here: not accepted"),
                 )?;
                 self.lost.store(0, Ordering::Relaxed);
                 Ok(())

@@ -78,12 +78,12 @@ impl Shell {
                     let awaited = self.await_errand(started, Purpose::Look(look), TIME);
                     // What is not watched and what does not answer come to the same.
                     if let Err((error, Some(Purpose::Look(look)))) = awaited {
-                        log::debug!("cannot wait for a look at another process: {error}");
+                        log::debug!("cannot watch the helper process: {error}");
                         self.has_looked(look, None);
                     }
                 }
                 Err(error) => {
-                    log::debug!("cannot look at another process: {error}");
+                    log::debug!("cannot start a helper process: {error}");
                     self.has_looked(look, None);
                 }
             }
@@ -93,7 +93,7 @@ impl Shell {
     /// Why nobody is sent to look: one who does not come back is enough.
     fn is_pointless(&self, look: &Look) -> Option<&'static str> {
         if self.control.late_errands() >= MAX_LATE {
-            return Some("too many who looked before have not come back");
+            return Some("too many helper processes have not returned");
         }
         let Look::Evidence(_, worker) = look else {
             return None;
@@ -103,7 +103,7 @@ impl Shell {
             Purpose::Look(Look::Evidence(_, of)) => one.is_late && of == worker,
             Purpose::Look(_) | Purpose::Asked(_) => false,
         });
-        is_lost.then_some("who looked at this worker before has not come back")
+        is_lost.then_some("the last helper process for this worker has not returned")
     }
 
     fn start_look(&self, look: &Look) -> io::Result<Option<sys::Forked>> {
@@ -175,8 +175,8 @@ impl Shell {
                 let said = said.and_then(|said| serde_json::from_slice(said).ok());
                 let diagnosis = said.unwrap_or_else(|| {
                     diagnosis(&failed, |error| {
-                        let cause = "why could not be seen: who looked for the reason did not come \
-                                     back; `listend check` may say more";
+                        let cause = "the cause is not known: the helper process did not return; \
+                                     `listend check` may say more";
                         diagnose::unexplained(error, &failed.plan).with_cause(cause)
                     })
                 });
@@ -207,9 +207,9 @@ impl Shell {
                 match why {
                     Some(why) => log::debug!("{name}: {why}"),
                     None => log::warn!(
-                        "{name}: whether it takes clients cannot be seen: who looked into \
-                         /proc/{} did not come back within {}; its memory or its files may lie on \
-                         a file system that does not answer",
+                        "{name}: cannot detect whether it accepts clients: reading /proc/{} took \
+                         longer than {}; its memory or its files may lie on a file system that \
+                         does not answer",
                         known.pid,
                         words::duration(TIME)
                     ),

@@ -58,8 +58,8 @@ impl Shell {
         let given_up = self.notify.store.trim(&self.epoll, worker, plan.fd_store);
         if given_up > 0 {
             log::warn!(
-                "{}: closed {given_up} of the descriptors that its instances had left: there is room \
-                 for {} (`fd_store`)",
+                "{}: closed {given_up} of the descriptors that its instances had stored: there is \
+                 room for {} (`fd_store`)",
                 plan.name,
                 plan.fd_store
             );
@@ -93,7 +93,7 @@ impl Shell {
                 watch_socket(&self.epoll, &socket)?;
                 let files = socket.files();
                 self.watch.files(&self.epoll, watch::Owner::Notify, &files);
-                log::debug!("workers tell about themselves at {}", socket.address());
+                log::debug!("workers send notifications to {}", socket.address());
                 socket
             }
         };
@@ -110,9 +110,9 @@ impl Shell {
         };
         let (what, address) = (words::damage(damage), socket.address());
         match done {
-            Ok(_) => log::warn!("notify socket: {address} was {what}; put right"),
+            Ok(_) => log::warn!("notify socket: {address} was {what}; restored"),
             Err(why) => log::error!(
-                "notify socket: {address} was {what}, and cannot be put right: {why}; until then \
+                "notify socket: {address} was {what}, and cannot be restored: {why}; until then \
                  workers cannot tell that they are ready or alive"
             ),
         }
@@ -211,8 +211,8 @@ impl Shell {
             let sender = describe_sender(datagram.sender);
             self.notify.complain(Complaint::Foreign, whose, &|| {
                 format!(
-                    "dropped a notification of {sender}, which may tell nothing: it is no main \
-                     process, nor of a worker with `notify_access: all`; or it had ended before \
+                    "dropped a notification of {sender}, which may not send any: it is neither a \
+                     main process nor of a worker with `notify_access: all`, or it exited before \
                      it could be looked up"
                 )
             });
@@ -282,7 +282,7 @@ impl Shell {
         let notices = notices(message);
         if log::log_enabled!(log::Level::Debug) {
             let name = words::instance_name(&self.definitions, instance);
-            log::debug!("{name}: says {notices:?} with {}", shown(message));
+            log::debug!("{name}: sent {notices:?} with {}", shown(message));
         }
         for notice in notices {
             self.feed(Input::Notified {
@@ -333,9 +333,9 @@ impl Shell {
             let about = About::Worker(instance.worker);
             self.notify.complain(Complaint::MayWait, about, &|| {
                 format!(
-                    "{instance_name}: closed {may_wait} of the descriptors that it wanted to leave \
-                     for its successor: they are files of a file system that may not answer (FUSE, \
-                     NFS and the like), or one that is mounted for others only"
+                    "{instance_name}: closed {may_wait} of the descriptors that it wanted to \
+                     store: they are on a file system that may not answer (FUSE, NFS and the \
+                     like), or on one mounted for others only"
                 )
             });
         }
@@ -344,8 +344,8 @@ impl Shell {
             let about = About::Worker(instance.worker);
             self.notify.complain(Complaint::NoRoom, about, &|| {
                 format!(
-                    "{instance_name}: closed {no_room} of the descriptors that it wanted to leave \
-                     for its successor: there is room for {at_most} (`fd_store`)"
+                    "{instance_name}: closed {no_room} of the descriptors that it wanted to \
+                     store: there is room for {at_most} (`fd_store`)"
                 )
             });
         }
@@ -355,7 +355,7 @@ impl Shell {
     fn change_main(&mut self, id: ProcessId, pid: i32, uid: Option<u32>) -> Result<(), String> {
         let process = self.processes.get(id).ok_or("it is gone")?;
         if process.rest.is_some() {
-            return Err("its main process has ended".to_owned());
+            return Err("its main process has exited".to_owned());
         }
         if process.pid == pid {
             return Ok(());
@@ -368,7 +368,7 @@ impl Shell {
         let pidfd = sys::open_pidfd(pid).map_err(|error| error.to_string())?;
         self.may_be_main(id, pid, uid)?;
         if !exists(sys::send_signal(&pidfd, 0)) {
-            return Err("it has ended".to_owned());
+            return Err("it has exited".to_owned());
         }
         let token = Token::Exit(id).pack();
         self.epoll
@@ -383,7 +383,7 @@ impl Shell {
         let about = About::Worker(instance.worker);
         self.notify
             .say(log::Level::Info, Complaint::Main, about, &|| {
-                format!("{name}: pid {pid} is the main process now, in place of {before}")
+                format!("{name}: pid {pid} is the main process now, replacing {before}")
             });
         Ok(())
     }
@@ -394,11 +394,11 @@ impl Shell {
     fn may_be_main(&self, id: ProcessId, pid: i32, uid: Option<u32>) -> Result<(), String> {
         let own = std::process::id() as i32;
         if pid == 1 || pid == own {
-            return Err("it is no worker".to_owned());
+            return Err("it is not a worker".to_owned());
         }
         let found = who::find(pid).ok_or("there is no such process")?;
         if found.is_dead {
-            return Err("it has ended".to_owned());
+            return Err("it has exited".to_owned());
         }
         match who::family(pid, &self.processes) {
             Some(family) if family == id => Ok(()),
@@ -409,7 +409,7 @@ impl Shell {
                 if is_ours && (uid == Some(0) || who::user(pid) == uid) {
                     return Ok(());
                 }
-                Err("it is no descendant of the worker".to_owned())
+                Err("it is not a descendant of the worker".to_owned())
             }
         }
     }
@@ -441,7 +441,7 @@ impl Shell {
         };
         if is_ready {
             log::debug!(
-                "{}: says [Ready] with a newline",
+                "{}: sent [Ready] with a newline",
                 words::instance_name(&self.definitions, process.instance)
             );
             self.feed(Input::Notified {
@@ -494,7 +494,7 @@ fn exists(sent: io::Result<()>) -> bool {
 fn describe_sender(sender: Option<Sender>) -> String {
     match sender {
         Some(Sender { pid, uid }) => format!("pid {pid} of uid {uid}"),
-        None => "nobody known".to_owned(),
+        None => "an unknown process".to_owned(),
     }
 }
 

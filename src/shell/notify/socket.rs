@@ -62,9 +62,9 @@ impl NotifySocket {
             sys::take_descriptors(socket, takes_descriptors);
             if !takes_descriptors {
                 log::error!(
-                    "closing files that came to the notify socket does not end: their file system \
-                     does not answer; descriptors that come there are dropped until it does, and \
-                     `fd_store` keeps nothing more"
+                    "closing files received at the notify socket blocks: their file system does \
+                     not answer; until it does, further descriptors are dropped, and `fd_store` \
+                     stores nothing"
                 );
             }
         }
@@ -84,7 +84,7 @@ impl NotifySocket {
             Ok(own) => Some((Way::Path(own), path.to_string_lossy().into_owned())),
             Err(error) => {
                 log::warn!(
-                    "cannot take messages of workers at {}: {error}; they are told an abstract name",
+                    "cannot receive notifications at {}: {error}; using an abstract name",
                     path.display()
                 );
                 None

@@ -111,8 +111,8 @@ impl Shell {
         }
         if setback.is_exclusive && plan.lifecycle.rollout.order == Order::StartFirst {
             hints.push_str(
-                "; if it cannot run beside the one it replaces (a lock, a pid file, a port of its \
-                 own): `rollout: { order: stop-first }`",
+                "; if it cannot run beside the one it replaces (a lock, a pid file, its own \
+                 port): `rollout: { order: stop-first }`",
             );
         }
         hints
@@ -121,9 +121,9 @@ impl Shell {
     /// What was wrong with a new instance, with the last that it has written.
     pub(in crate::shell) fn why_rolled_back(&self, instance: InstanceId) -> String {
         let name = words::instance_name(&self.definitions, instance);
-        let why = self.setbacks.of(instance).unwrap_or("it ended too soon");
+        let why = self.setbacks.of(instance).unwrap_or("it exited too soon");
         format!(
-            "{name} of generation {} failed; what ran before goes on serving: {why}{}",
+            "{name} of generation {} failed; the old generation keeps serving: {why}{}",
             instance.generation,
             self.after_setback(instance)
         )

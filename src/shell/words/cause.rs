@@ -10,7 +10,7 @@ pub(in crate::shell) fn fault(cause: Option<Fault>) -> &'static str {
     match cause {
         None => "",
         Some(Fault::NotReady) => ", not ready in time",
-        Some(Fault::Silent) => ", no sign of life",
+        Some(Fault::Silent) => ", no keep-alive",
         Some(Fault::NotStopped) => ", did not stop in time",
     }
 }
@@ -32,7 +32,7 @@ pub(in crate::shell) fn is_unexplained_kill(event: &Event) -> bool {
 pub(super) fn killer(out_of_memory: bool) -> &'static str {
     match out_of_memory {
         true => {
-            ", probably by the kernel, which has killed in this memory cgroup for want of memory"
+            ", probably by the kernel, which has killed in this memory cgroup for lack of memory"
         }
         false => ", by another process or the kernel",
     }

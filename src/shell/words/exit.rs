@@ -6,7 +6,7 @@ use crate::core::ExitStatus;
 /// `exited with exit status 3`, `killed by SIGSEGV (core dumped)`: behind a name and a colon.
 pub(in crate::shell) fn status_words(status: ExitStatus) -> String {
     match status {
-        ExitStatus::Code(-1) => "exited with a status that somebody else collected".to_owned(),
+        ExitStatus::Code(-1) => "exited (its status was reaped by another process)".to_owned(),
         ExitStatus::Code(code) => format!("exited with exit status {code}"),
         ExitStatus::Signal {
             number,

@@ -321,7 +321,7 @@ fn a_value_that_is_wrong_is_told_what_was_meant() {
         ("restart", "{cooldown: 5s}", "did you mean `cool_down`?"),
         ("restart", "{success_exit_status: -1}", "from 0 to 255"),
         ("restart", "{success_exit_status: [1, 01]}", "write `1`"),
-        ("restart", "{success_exit_status: [1, 1]}", "stands twice"),
+        ("restart", "{success_exit_status: [1, 1]}", "occurs twice"),
         (
             "restart",
             "{success_exit_status: SIGTRM}",
@@ -366,12 +366,12 @@ fn a_value_that_is_wrong_is_told_what_was_meant() {
             "'  '",
             "the command of `after_ready` is empty",
         ),
-        ("after_ready", "{command: }", "write a value behind it"),
+        ("after_ready", "{command: }", "write a value after it"),
         ("after_ready", "[x, '{fd:tcp}']", "write `{address:tcp}`"),
         (
             "after_ready",
             "[x, '{address:both}']",
-            "does not get listener",
+            "does not use listener",
         ),
         (
             "after_ready",

@@ -79,7 +79,7 @@ fn the_example_of_the_design_is_understood() {
     let loaded = load(DESIGN);
     assert_eq!(
         shown(&loaded),
-        "listend.yaml:8:3: advice: no worker takes listener `app` [unused-listener]\n  8 |   app:\n    |   ^^^\n  hint: add `app` to the `listeners` of a worker\n\n"
+        "listend.yaml:8:3: advice: no worker uses listener `app` [unused-listener]\n  8 |   app:\n    |   ^^^\n  hint: add `app` to the `listeners` of a worker\n\n"
     );
     let config = &loaded.config;
     assert_eq!(config.listeners[1].addresses.len(), 2);
@@ -555,7 +555,7 @@ fn keys_that_do_not_fit_are_refused_where_they_stand() {
         ),
         ("fifo:/run/a", "symlinks", "/run//a", "the path itself"),
         ("fifo:/run/a", "symlinks", "run/b", "not absolute"),
-        ("fifo:/run/a", "symlinks", "/run/b/", "is a folder"),
+        ("fifo:/run/a", "symlinks", "/run/b/", "is a directory"),
         (
             "fifo:/run/a",
             "directory_owner",
@@ -574,7 +574,7 @@ fn keys_that_do_not_fit_are_refused_where_they_stand() {
         ("udp://[::]:80", "multicast", "239.1.2.3", "no IPv4 socket"),
         (tcp, "network_namespace", "blue", "`/run/netns/blue`"),
         (tcp, "wait_for_address", "30", "no unit"),
-        (tcp, "wait_for_address", "0", "no time"),
+        (tcp, "wait_for_address", "0", "cannot be 0"),
         (":80", "wait_for_address", "30s", "every interface"),
         ("unix:/a", "wait_for_address", "30s", "`a` is unix"),
         (tcp, "optional", "maybe", "`true` or `false`"),

@@ -273,7 +273,7 @@ workers: { app: { command: [sh, -c, 'trap : TERM; echo >&4; while :; do sleep 1;
         i32::try_from(pid.as_i64().expect("a pid")).expect("a pid"),
         nix::sys::signal::Signal::SIGKILL,
     );
-    daemon.line(&["app.0", "stopped as asked"]);
+    daemon.line(&["app.0", "stopped as requested"]);
     daemon.stop();
 }
 
@@ -373,7 +373,7 @@ fn the_configuration_is_checked_and_compared_with_what_runs() {
     let told = client.ask("Reload", json!({ "dry_run": true }));
     let wanted = [
         "worker `lazy`: removed",
-        "worker `app`: restart.limit 3 in 1m → 4 in 1m would apply without a roll",
+        "worker `app`: restart.limit 3 in 1m → 4 in 1m would apply without a rollout",
         "worker `eager`: added",
     ];
     assert_eq!(told["changes"], json!(wanted));
@@ -557,7 +557,11 @@ workers: {{ app: {{ command: [{}, puppet, $EVENTS], listeners: [web] }} }}
 
     let second = start(Some(runtime), &run);
     let _puppet = world.puppet();
-    second.line(&["WARN", "cannot be asked", "another listend is running"]);
+    second.line(&[
+        "WARN",
+        "without a control socket",
+        "another listend is running",
+    ]);
     second.stop();
     client.ask("Status", json!({}));
     first.stop();
@@ -578,7 +582,10 @@ workers: {{ app: {{ command: [{}, puppet, $EVENTS], listeners: [web] }} }}
     let _puppet = world.puppet();
     fourth.line(&["WARN", "no control socket", "use --control PATH"]);
     let asked = start(None, &["status"]).finish().expect_code(69);
-    assert!(asked.stderr.contains("not a private folder"), "{asked:?}");
+    assert!(
+        asked.stderr.contains("not a private directory"),
+        "{asked:?}"
+    );
     fourth.stop();
     assert_eq!(fs::read_dir(&own).expect("list the folder").count(), 0);
     fs::remove_dir(&own).expect("remove the folder");
@@ -657,7 +664,7 @@ fn calls_in_advance_are_answered_in_order_and_those_without_reply_are_carried_ou
     );
     drop(client);
     puppet.wait_for_its_end();
-    daemon.line(&["app.0", "stopped as asked"]);
+    daemon.line(&["app.0", "stopped as requested"]);
     let address = daemon.address("web");
     drop(client::tcp(address).expect("its listeners stay bound"));
     daemon.stop();

@@ -470,7 +470,7 @@ fn what_is_not_the_workers_own_is_never_its_runtime_directory() {
     }
     let daemon = world.run(&yaml);
     for (name, _, why) in cases {
-        let line = daemon.line(&[&format!("{name}.0"), "making the runtime directory"]);
+        let line = daemon.line(&[&format!("{name}.0"), "creating the runtime directory"]);
         assert!(line.contains(why), "{line}");
     }
     daemon.stop();

@@ -203,7 +203,7 @@ fn a_path_that_a_worker_unlinked_comes_back_as_the_same_socket() {
         let path = world.path("app.sock");
         let before = fs::metadata(&path).expect("the socket").ino();
         puppets[0].ask(&format!("unlink {}", path.display()));
-        let line = daemon.line(&["listener app", "app.sock", "removed", "the same socket"]);
+        let line = daemon.line(&["listener app", "app.sock", "removed", "same socket"]);
         assert!(line.contains("app.0") && line.contains("app.1"), "{line}");
         let metadata = fs::metadata(&path).expect("it is there again");
         assert!(metadata.file_type().is_socket());
@@ -242,7 +242,7 @@ workers:
         ends.ask(&format!("unlink {}", path.display()));
         ends.tell("exit 0");
         ends.wait_for_its_end();
-        daemon.lines(&["listener app", "removed", "the same socket"], round);
+        daemon.lines(&["listener app", "removed", "same socket"], round);
         assert_eq!(fs::metadata(&path).expect("the socket").ino(), before);
         puppets.push(world.puppet());
     }
@@ -313,7 +313,11 @@ fn an_abstract_listener_that_was_shut_down_is_bound_when_its_workers_have_ended(
     let name = format!("listend-heal-{}", std::process::id());
     let (daemon, mut puppets) = two(&world, &format!("{{ app: 'unix:@{name}' }}"), "app");
     puppets[0].tell("shutdown");
-    let line = daemon.line(&["listener app", "shut down", "stopping all that have it"]);
+    let line = daemon.line(&[
+        "listener app",
+        "shut down",
+        "stopping all instances that have it",
+    ]);
     assert!(line.contains("app.0") && line.contains("app.1"), "{line}");
     for puppet in &mut puppets {
         puppet.wait_for_its_end();
@@ -332,7 +336,7 @@ fn rights_and_links_of_a_path_are_put_back() {
     let (daemon, mut puppets) = two(&world, &format!("{{ app: {listener} }}"), "app");
     let (path, link) = (world.path("app.sock"), world.path("link"));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("chmod");
-    daemon.line(&["listener app", "other rights", "put back"]);
+    daemon.line(&["listener app", "other permissions", "restored"]);
     let mode = fs::metadata(&path)
         .expect("the socket")
         .permissions()
@@ -340,8 +344,8 @@ fn rights_and_links_of_a_path_are_put_back() {
     assert_eq!(mode & 0o777, 0o600);
     fs::remove_file(&link).expect("remove the link");
     // Whoever may write to the folder can do that, and none of those that have the socket has.
-    let line = daemon.line(&["listener app", "deprived of a symbolic link", "put back"]);
-    assert!(line.contains("or somebody else"), "{line}");
+    let line = daemon.line(&["listener app", "stripped of a symbolic link", "restored"]);
+    assert!(line.contains("or another process"), "{line}");
     assert_eq!(fs::read_link(&link).expect("the link"), path);
     for puppet in &mut puppets {
         puppet.ask("flip");
@@ -383,16 +387,16 @@ workers:
     let mut asked = asked;
     asked("first");
     fs::remove_file(&control).expect("remove the path");
-    daemon.line(&["control socket", "removed", "put right"]);
+    daemon.line(&["control socket", "removed", "restored"]);
     fs::remove_file(&notify).expect("remove the path");
-    daemon.line(&["notify socket", "removed", "put right"]);
+    daemon.line(&["notify socket", "removed", "restored"]);
     asked("second");
     for round in 2..=3 {
         daemon.pause();
         fs::remove_dir_all(world.path("own")).expect("remove the folder");
         daemon.resume();
-        daemon.lines(&["control socket", "removed", "put right"], round);
-        daemon.lines(&["notify socket", "removed", "put right"], round);
+        daemon.lines(&["control socket", "removed", "restored"], round);
+        daemon.lines(&["notify socket", "removed", "restored"], round);
         asked(&format!("round {round}"));
     }
     daemon.stop();
@@ -422,12 +426,12 @@ fn a_path_that_somebody_else_took_is_left_to_them() {
     let listener = std::os::unix::net::UnixListener::bind(&theirs).expect("bind");
     let before = fs::metadata(&theirs).expect("theirs").ino();
     fs::rename(&theirs, &path).expect("rename");
-    daemon.line(&["app.sock", "trying again"]);
+    daemon.line(&["app.sock", "retrying"]);
     assert_eq!(fs::metadata(&path).expect("theirs").ino(), before);
     // When they leave, it is ours again.
     drop(listener);
     fs::remove_file(&path).expect("remove");
-    daemon.line(&["listener app", "put back", "the same socket"]);
+    daemon.line(&["listener app", "restored", "same socket"]);
     client::unix(&path).expect("it is there again");
     puppets.clear();
     daemon.stop();
@@ -489,7 +493,7 @@ workers:
     };
     assert_eq!(shown(), "false");
     first.tell("exit 1");
-    let line = daemon.line(&["web", "keep_alive", "put right"]);
+    let line = daemon.line(&["web", "keep_alive", "restored"]);
     assert!(line.contains("app.0") && line.contains("false"), "{line}");
     let second = world.puppet();
     assert_eq!(shown(), "true");
@@ -528,13 +532,13 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [app] } }
         nix::fcntl::RenameFlags::RENAME_EXCHANGE,
     )
     .expect("exchange the two");
-    daemon.line(&["listener app", "trying again"]);
+    daemon.line(&["listener app", "retrying"]);
     let before = context_switches(daemon.pid());
     // No event shows that nothing happens.
     std::thread::sleep(Duration::from_millis(500));
     let after = context_switches(daemon.pid());
     assert!(after - before < 50, "{before} {after}");
-    let said = daemon.lines_so_far(&["trying again"]).len();
+    let said = daemon.lines_so_far(&["retrying"]).len();
     assert!(said <= 4, "{said} times: {}", daemon.stderr());
     assert!(daemon.is_running());
     fs::remove_file(world.path("deep")).expect("remove");
@@ -566,7 +570,7 @@ workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [web] }} }}
     let thief = take(address);
     let before = context_switches(daemon.pid());
     daemon.resume();
-    daemon.line(&["web", "shut down", "trying again"]);
+    daemon.line(&["web", "shut down", "retrying"]);
     std::thread::sleep(Duration::from_millis(500));
     let after = context_switches(daemon.pid());
     assert!(after - before < 50, "{before} {after}");

@@ -338,7 +338,7 @@ workers:
   more: {{ command: [$PROBE, puppet, $EVENTS], listeners: [opt] }}
 "
     ));
-    daemon.line(&["opt", "cannot be bound", "trying again"]);
+    daemon.line(&["opt", "cannot be bound", "retrying"]);
     let mut app = world.puppet();
     assert_eq!(app.report.env["LISTEN_FDNAMES"], "web");
     app.tell("serve");

@@ -653,6 +653,6 @@ fn what_nobody_reads_is_counted() {
     let reading = std::thread::spawn(move || all_of(reader));
     daemon.stop();
     let text = reading.join().expect("the reader");
-    let told = "log lines were lost here: nobody read them";
+    let told = "log lines were lost here: no reader";
     assert!(text.contains(told), "{text}");
 }

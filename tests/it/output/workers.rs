@@ -165,12 +165,12 @@ workers:
     assert!(
         !daemon
             .line(&["quiet.0", "exit status 5"])
-            .contains("last words")
+            .contains("last output")
     );
     assert!(
         !daemon
             .line(&["well.0", "exit status 0"])
-            .contains("last words")
+            .contains("last output")
     );
     daemon.stop();
 }
@@ -294,7 +294,7 @@ workers:
     let mut puppet = world.puppet();
     drop(reader);
     puppet.ask("line 1 to nobody");
-    daemon.line(&["not shown any more", "EPIPE"]);
+    daemon.line(&["no longer shown", "EPIPE"]);
     puppet.ask("line 1 last");
     puppet.tell("exit 3");
     daemon.line(&["exit status 3", "last words: \"to nobody\", \"last\""]);

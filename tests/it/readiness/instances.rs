@@ -11,7 +11,7 @@ use serde_json::json;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 
 const QUICK: &str = "restart: { policy: always, backoff: 10ms..20ms, limit: none }";
-const UP: &str = "every worker that starts at once";
+const UP: &str = "every eager worker";
 
 /// A daemon that says everything, with a control socket.
 fn run(world: &World, command: &str, lines: &str) -> Daemon {
@@ -71,12 +71,12 @@ fn an_instance_is_starting_until_it_says_that_it_is_ready() {
     // That was its first start, and no reload.
     assert!(
         daemon
-            .lines_so_far(&["read its configuration again"])
+            .lines_so_far(&["reloaded its configuration"])
             .is_empty()
     );
     puppet.ask("notify RELOADING=1");
     puppet.ask("notify READY=1");
-    daemon.line(&["app.0: has read its configuration again"]);
+    daemon.line(&["app.0: has reloaded its configuration"]);
     daemon.stop();
 }
 
@@ -521,7 +521,7 @@ fn one_that_cannot_be_looked_into_counts_as_ready_after_three_looks() {
     let _puppet = world.puppet();
     daemon.line(&[
         "INFO",
-        "app.0: cannot see whether it takes clients",
+        "app.0: cannot detect whether it accepts clients",
         "counts as ready",
     ]);
     daemon.line(&[UP]);
@@ -617,11 +617,11 @@ fn silence_after_it_was_ready_is_a_crash_and_before_it_is_not() {
     eventually("more than the interval is over", || {
         began.elapsed() > std::time::Duration::from_millis(600)
     });
-    assert!(daemon.lines_so_far(&["sign of life"]).is_empty());
+    assert!(daemon.lines_so_far(&["no keep-alive"]).is_empty());
     puppet.ask("notify READY=1");
     daemon.line(&[
         "ERROR",
-        "app.0: no sign of life for 400 ms",
+        "app.0: no keep-alive for 400 ms",
         "sending SIGABRT",
     ]);
     daemon.line(&["app.0", "killed by SIGABRT", "restarting in"]);
@@ -634,7 +634,7 @@ fn silence_after_it_was_ready_is_a_crash_and_before_it_is_not() {
         heard(&mut next);
         began.elapsed() > std::time::Duration::from_millis(1300)
     });
-    assert_eq!(daemon.lines_so_far(&["sign of life"]).len(), 1);
+    assert_eq!(daemon.lines_so_far(&["no keep-alive"]).len(), 1);
     daemon.stop();
 }
 
@@ -648,7 +648,7 @@ fn one_that_says_that_it_is_not_well_is_ended() {
     let mut next = world.puppet();
     // Another interval counts from then on, whether it was told before or with READY=1.
     next.ask("notify WATCHDOG_USEC=200000");
-    daemon.line(&["app.0: no sign of life for 200 ms"]);
+    daemon.line(&["app.0: no keep-alive for 200 ms"]);
     next.wait_for_its_end();
     daemon.stop();
 }
@@ -659,7 +659,7 @@ fn another_interval_may_be_told_before_it_is_ready() {
     let (daemon, mut puppet) = with_puppet(&world, "ready: notify\nwatchdog: 1h\nrestart: never");
     puppet.ask("notify WATCHDOG_USEC=200000");
     puppet.ask("notify READY=1");
-    daemon.line(&["app.0: no sign of life for 200 ms"]);
+    daemon.line(&["app.0: no keep-alive for 200 ms"]);
     puppet.wait_for_its_end();
     daemon.stop();
 }
@@ -676,13 +676,13 @@ fn the_interval_that_it_has_chosen_outlives_a_reload() {
         &yaml(PUPPET, "watchdog: 300ms\nrestart: on-failure"),
     );
     daemon.signal(Signal::SIGHUP);
-    daemon.line(&["the reload is done"]);
+    daemon.line(&["the reload is complete"]);
     let began = std::time::Instant::now();
     eventually("the configured interval is over", || {
         began.elapsed() > std::time::Duration::from_millis(500)
     });
     heard(&mut puppet);
-    assert!(daemon.lines_so_far(&["sign of life"]).is_empty());
+    assert!(daemon.lines_so_far(&["no keep-alive"]).is_empty());
     daemon.stop();
 }
 

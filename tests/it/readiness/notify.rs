@@ -214,7 +214,7 @@ fn strangers_and_what_is_too_long_are_dropped() {
         .expect("a socket")
         .to_owned();
     intrude(&socket, b"READY=1");
-    daemon.line(&["WARN", "dropped a notification of pid", "may tell nothing"]);
+    daemon.line(&["WARN", "dropped a notification of pid", "may not send any"]);
     intrude(&socket, &[b'x'; 5000]);
     daemon.line(&["WARN", "dropped a notification of pid", "longer than 4096"]);
     puppet.ask(&format!("notify STATUS={}", "y".repeat(5000)));
@@ -281,7 +281,7 @@ fn a_newline_on_the_descriptor_says_ready() {
     assert_eq!(env(&puppet.report, "NOTIFY_SOCKET"), None);
     puppet.ask("write 7 not yet");
     puppet.ask("line 7 now");
-    daemon.line(&["app.0: says [Ready] with a newline"]);
+    daemon.line(&["app.0: sent [Ready] with a newline"]);
     daemon.stop();
 }
 
@@ -433,7 +433,7 @@ fn what_is_stored_stays_with_its_worker_when_a_reload_numbers_them_anew() {
     let added = world.puppet();
     assert_eq!(names(&added.report), [""; 0]);
     puppets[0].wait_for_its_end();
-    daemon.line(&["the reload is done"]);
+    daemon.line(&["the reload is complete"]);
     puppets[1].tell("exit 1");
     let next = world.puppet();
     assert_eq!(env(&next.report, "N"), Some("zoo"));
@@ -521,7 +521,7 @@ fn the_crate_is_heard_and_what_it_leaves_comes_back() {
     let world = World::new();
     let (daemon, mut puppet) = with_puppet(&world, "fd_store: 1");
     assert_eq!(puppet.ask("crate from rust"), "crate");
-    daemon.line(&["app.0: says [Ready] with status \"from rust\""]);
+    daemon.line(&["app.0: sent [Ready] with status \"from rust\""]);
     puppet.tell("exit 1");
     let next = world.puppet();
     assert_eq!(names(&next.report), ["web", "by-crate"]);
@@ -550,7 +550,7 @@ fn hears_of_python(module: &str, lines: &str) {
     let script = world.write("worker.py", lines);
     let command = format!("[{python}, {}]", script.display());
     let daemon = run(&world, &command, "notify_access: main");
-    daemon.line(&["app.0: says [Ready] with status \"from python\""]);
+    daemon.line(&["app.0: sent [Ready] with status \"from python\""]);
     daemon.stop();
 }
 
@@ -590,7 +590,7 @@ fn systemd_notify_is_heard_where_all_may_tell() {
     let Some((_world, daemon)) = systemd_notify("notify_access: all", script) else {
         return;
     };
-    daemon.line(&["app.0: says [Ready] with status \"from a script\""]);
+    daemon.line(&["app.0: sent [Ready] with status \"from a script\""]);
     daemon.signal(Signal::SIGTERM);
     daemon.signal(Signal::SIGTERM);
     daemon.status();
@@ -606,7 +606,7 @@ fn systemd_notify_is_heard_in_the_name_of_the_main_process() {
     let Some((_world, daemon)) = systemd_notify("notify_access: main", script) else {
         return;
     };
-    daemon.line(&["app.0: says [Ready] with status \"from a script\""]);
+    daemon.line(&["app.0: sent [Ready] with status \"from a script\""]);
     daemon.signal(Signal::SIGTERM);
     daemon.signal(Signal::SIGTERM);
     daemon.status();

@@ -71,7 +71,7 @@ fn a_worker_that_connects_its_udp_socket_does_not_lock_out_other_clients() {
         assert_eq!(puppet.ask(&format!("connect 3 {client}")), "connect");
         puppet.tell("exit 0");
         puppet.wait_for_its_end();
-        daemon.line(&["app.0 connected", &address[9..], "put right"]);
+        daemon.line(&["app.0 connected", &address[9..], "restored"]);
         let second = UdpSocket::bind("127.0.0.1:0").expect("bind");
         second.send_to(b"hello", &address).expect("send");
         let mut puppet = world.puppet();

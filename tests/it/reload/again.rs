@@ -34,7 +34,7 @@ fn a_definition_that_was_given_up_is_tried_again_and_can_be_taken_back() {
         client::tcp(address(old)).expect("somebody listens");
     }
     let told = ask(&world, "reload --dry-run").expect_code(0);
-    assert!(told.stdout.contains("tried again"), "{}", told.stdout);
+    assert!(told.stdout.contains("retrying"), "{}", told.stdout);
     // So does a restart: it is about what the configuration says.
     let told = ask(&world, "restart app").expect_code(1);
     assert!(told.stderr.contains("app.0"), "{}", told.stderr);
@@ -383,7 +383,7 @@ fn listend_exec_has_nothing_to_read_again_and_a_signal_needs_no_control_socket()
     rewrite(&world, &TWO.replace("two.sock", "other.sock"));
     daemon.signal(Signal::SIGHUP);
     let _second = world.puppet();
-    daemon.line(&["the reload is done"]);
+    daemon.line(&["the reload is complete"]);
     assert!(world.path("other.sock").exists() && !world.path("two.sock").exists());
     rewrite(&world, "listeners: [");
     daemon.signal(Signal::SIGHUP);
@@ -498,7 +498,7 @@ workers:
     let daemon = run(&world, &yaml(1));
     let mut first = world.puppet();
     first.ask("notify READY=1");
-    daemon.line(&["every worker that starts at once"]);
+    daemon.line(&["every eager worker"]);
     rewrite(&world, &yaml(2));
     let former = begin(&world);
     let second = world.puppet();
@@ -507,7 +507,7 @@ workers:
     former.finish().expect_code(1);
     let mut third = world.puppet();
     eventually("the second is given up", || !exists(second.pid()));
-    assert_eq!(daemon.lines_so_far(&["the reload is done"]).len(), 0);
+    assert_eq!(daemon.lines_so_far(&["the reload is complete"]).len(), 0);
     third.ask("notify READY=1");
     latter.finish().expect_code(0);
     assert!(!exists(first.pid()) && exists(third.pid()));
@@ -519,7 +519,7 @@ workers:
     let mut new = world.puppet();
     let latter = begin(&world);
     former.finish().expect_code(1);
-    assert_eq!(daemon.lines_so_far(&["the reload is done"]).len(), 1);
+    assert_eq!(daemon.lines_so_far(&["the reload is complete"]).len(), 1);
     new.ask("notify READY=1");
     latter.finish().expect_code(0);
     daemon.stop();
@@ -554,6 +554,6 @@ workers: {{ app: {{ command: {command}, '{port}'], listeners: [web], restart: ne
     assert_eq!(reply["error"], "io.listend.Manager.NotReloaded");
     let text = reply["parameters"]["rendered"].as_str().expect("a text");
     assert!(text.contains("address already in use"), "{text}");
-    assert!(text.contains("did not come back"), "{text}");
+    assert!(text.contains("did not return"), "{text}");
     daemon.stop();
 }

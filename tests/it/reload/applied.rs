@@ -26,9 +26,9 @@ fn what_has_not_changed_is_not_touched() {
     daemon.line(&["app.0", "started"]);
     let before = sockets(daemon.pid());
     let told = ask(&world, "reload").expect_code(0);
-    assert_eq!(told.stdout, "no changes\nconfiguration: in force\n");
+    assert_eq!(told.stdout, "no changes\nconfiguration: in effect\n");
     daemon.signal(Signal::SIGHUP);
-    daemon.lines(&["the reload is done"], 2);
+    daemon.lines(&["the reload is complete"], 2);
     eventually("the client of the reload is gone", || {
         sockets(daemon.pid()) == before
     });
@@ -65,7 +65,7 @@ fn of_ten_thousand_listeners_only_the_one_that_changes_costs_system_calls() {
     let before = calls().len();
     reload(&world, &yaml(20));
     daemon.line(&["backlog 10 → 20, live"]);
-    daemon.line(&["the reload is done"]);
+    daemon.line(&["the reload is complete"]);
     let since = calls()[before..].to_owned();
     let of = |name: &str| since.lines().filter(|line| line.contains(name)).count();
     assert_eq!((of("bind("), of("listen(")), (0, 1), "{since}");
@@ -457,7 +457,7 @@ fn terms_that_only_listend_goes_by_change_without_a_process_noticing() {
             "    stop_timeout: 4s\n    restart: { limit: none }\n    rollout: { order: stop-first }\n",
         ),
     );
-    assert!(told.stdout.contains("without a roll"), "{}", told.stdout);
+    assert!(told.stdout.contains("without a rollout"), "{}", told.stdout);
     assert!(exists(puppet.pid()) && world.no_puppet_is_waiting());
     // More of them, and fewer, are no roll either.
     reload(&world, &yaml("    instances: 3\n"));

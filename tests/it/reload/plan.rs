@@ -96,7 +96,8 @@ fn each_difference_is_named() {
             "'127.0.0.1:81'",
             &[
                 "listener `web`: 127.0.0.1:81 is bound",
-                "listener `web`: 127.0.0.1:80 is closed once nobody serves there",
+                "listener `web`: 127.0.0.1:80 is closed once no process, nor a rollback, can need \
+                 it",
                 "worker `app`: rolls (sockets of `web`)",
             ],
         ),
@@ -125,7 +126,7 @@ fn each_difference_is_named() {
             "command: serve, stop_signal: INT, kill_mode: group, on_failure: refuse",
             &[
                 "worker `app`: stop_signal SIGTERM → SIGINT, kill_mode process → group, on_failure \
-                 hold → refuse apply without a roll",
+                 hold → refuse apply without a rollout",
             ],
         ),
         (
@@ -140,13 +141,16 @@ fn each_difference_is_named() {
             "command: serve",
             "command: serve, stop_timeout: 5s, restart: never",
             &[
-                "worker `app`: restart.policy always → never, stop_timeout 30s → 5s apply without a roll",
+                "worker `app`: restart.policy always → never, stop_timeout 30s → 5s apply without a rollout",
             ],
         ),
         (
             "  local: { address: 'unix:/run/x', mode: '0600' }\n",
             "",
-            &["listener `local`: removed; /run/x is closed once nobody serves there"],
+            &[
+                "listener `local`: removed; /run/x is closed once no process, nor a rollback, can \
+               need it",
+            ],
         ),
         (
             "  app:",
@@ -171,9 +175,10 @@ fn a_dry_run_tells_what_would_happen() {
         told,
         [
             "listener `web`: 127.0.0.1:81 would be bound",
-            "listener `web`: 127.0.0.1:80 would be closed once nobody serves there",
+            "listener `web`: 127.0.0.1:80 would be closed once no process, nor a rollback, can \
+             need it",
             "worker `app`: would roll (command serve → other, sockets of `web`)",
-            "worker `app`: stop_timeout 30s → 5s would apply without a roll",
+            "worker `app`: stop_timeout 30s → 5s would apply without a rollout",
         ]
     );
 }
@@ -226,23 +231,23 @@ fn each_value_is_told_as_it_was_and_as_it_is() {
         (
             "command: a, before_start: { command: b, timeout: 3s }",
             "command: a, before_start: { command: b, timeout: 1m }",
-            "before_start.timeout 3s → 1m applies without a roll",
+            "before_start.timeout 3s → 1m applies without a rollout",
         ),
         (
             "command: a, reload_signal: HUP",
             "command: a, reload_command: [b, c]",
-            "reload_signal SIGHUP → none, reload_command none → b c apply without a roll",
+            "reload_signal SIGHUP → none, reload_command none → b c apply without a rollout",
         ),
         (
             "command: a, restart: { success_exit_status: [3, TERM] }",
             "command: a",
-            "restart.success_exit_status 3 SIGTERM → none applies without a roll",
+            "restart.success_exit_status 3 SIGTERM → none applies without a rollout",
         ),
         (
             "command: a, activation: per-connection, max_connections: 5",
             "command: a, activation: per-connection, max_connections_per_source: 2, connection_timeout: 90s",
             "max_connections 5 → 64, max_connections_per_source none → 2, connection_timeout \
-             infinity → 1m30s apply without a roll",
+             infinity → 1m30s apply without a rollout",
         ),
         (
             "command: a",
@@ -268,7 +273,7 @@ fn each_attribute_of_a_listener_is_told_as_it_was_and_as_it_is() {
         (
             "mode: '0600'",
             "mode: '0600', directory_mode: '0750'",
-            "directory_mode 0755 → 0750, for folders that are made from now on",
+            "directory_mode 0755 → 0750, for directories created from now on",
         ),
         (
             "mode: '0600'",
@@ -304,9 +309,13 @@ fn a_watchdog_that_is_stricter_takes_another_generation_and_a_milder_one_does_no
         (
             Some(10),
             Some(90),
-            "watchdog 10s → 1m30s applies without a roll",
+            "watchdog 10s → 1m30s applies without a rollout",
         ),
-        (Some(10), None, "watchdog 10s → none applies without a roll"),
+        (
+            Some(10),
+            None,
+            "watchdog 10s → none applies without a rollout",
+        ),
     ] {
         assert_eq!(words(before, after), [format!("worker `app`: {told}")]);
     }

@@ -105,10 +105,10 @@ fn a_reload_waits_for_what_an_earlier_one_has_added() {
         waits.next().expect("what there is to do")["continues"],
         true
     );
-    daemon.lines(&["in force"], 2);
-    assert!(daemon.lines_so_far(&["reload is done"]).is_empty());
+    daemon.lines(&["in effect"], 2);
+    assert!(daemon.lines_so_far(&["reload is complete"]).is_empty());
     late.ask("notify READY=1");
-    daemon.line(&["the reload is done"]);
+    daemon.line(&["the reload is complete"]);
     let mut last = waits.next().expect("an answer");
     while last["continues"] == true {
         last = waits.next().expect("an answer");
@@ -151,7 +151,7 @@ fn a_release_that_crashes_later_is_rolled_back_during_the_rollout_and_soon_after
             back.report.env.get("APP_VERSION").map(String::as_str),
             Some("one")
         );
-        daemon.line(&["app: rolled back, as app.", "of generation 2"]);
+        daemon.line(&["app: rolled back, because app.", "of generation 2"]);
         if waits {
             let reply = reload.next().expect("it is over");
             assert_eq!(reply["error"], "io.listend.Manager.Failed", "{reply}");
@@ -288,7 +288,7 @@ fn what_there_is_is_told_in_the_order_of_the_configuration_also_after_a_reload()
         format!("listeners:\n{listeners}workers:\n{workers}")
     };
     let daemon = run(&world, &yaml(&["b", "d"]));
-    daemon.line(&["every worker that starts at once"]);
+    daemon.line(&["every eager worker"]);
     for names in [&["a", "b", "c", "d"][..], &["d", "a"]] {
         world.write("listend.yaml", &yaml(names));
         tell(&world, &["reload"]).expect_code(0);

@@ -452,7 +452,7 @@ fn another_size_meanwhile_is_refused_and_a_start_waits() {
     let (daemon, mut client, mut old, mut new) = halfway(&world);
     for words in [&["reset", "app"][..], &["scale", "app", "2"]] {
         let told = tell(&world, words).expect_code(1);
-        assert!(told.stderr.contains("under way"), "{told:#?}");
+        assert!(told.stderr.contains("in progress"), "{told:#?}");
     }
     let mut other = Varlink::connect(&world);
     other.call_with(

@@ -131,7 +131,7 @@ fn a_start_whose_address_was_taken_says_by_whom_and_can_be_asked_again() {
     for words in ["start app", "restart app"] {
         let told = ask(&world, words).expect_code(1);
         let who = format!("pid {}", std::process::id());
-        for part in ["EADDRINUSE", &who, "it is tried again in"] {
+        for part in ["EADDRINUSE", &who, "it is retried in"] {
             assert!(told.stderr.contains(part), "{words}: {}", told.stderr);
         }
     }

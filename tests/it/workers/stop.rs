@@ -150,11 +150,11 @@ fn what_is_left_of_a_process_group_finishes_what_it_does() {
     let address = daemon.address("web");
     daemon.signal(Signal::SIGTERM);
     puppet.wait_for_its_end();
-    daemon.line(&["app.0", "others of its process group go on", "SIGKILL"]);
+    daemon.line(&["app.0", "other processes of its group continue", "SIGKILL"]);
     client::tcp(address).expect("the port is open as long as anything of the worker runs");
     heir.tell("exit 3");
     // How the main process ended is how the instance did.
-    daemon.line(&["app.0", "killed by SIGTERM", "stopped as asked"]);
+    daemon.line(&["app.0", "killed by SIGTERM", "stopped as requested"]);
     assert_eq!(daemon.status().code(), Some(0));
 }
 
@@ -189,7 +189,7 @@ fn what_a_crash_leaves_behind_is_asked_to_stop_and_the_restart_waits_for_it() {
     heir.ask("drain");
     crate::harness::kill(puppet.pid(), Signal::SIGKILL);
     assert_eq!(heir.listen().as_deref(), Some("term"));
-    daemon.line(&["app.0", "others of its process group go on"]);
+    daemon.line(&["app.0", "other processes of its group continue"]);
     assert!(daemon.lines_so_far(&["app.0", "restarting in"]).is_empty());
     heir.tell("exit 0");
     daemon.line(&["app.0", "restarting in"]);
