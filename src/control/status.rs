@@ -66,7 +66,8 @@ pub enum ListenerState {
     Damaged,
     /// Its queue is full: clients are turned away.
     Full,
-    /// What runs of the workers that take it runs by a definition that does not have it.
+    /// Clients wait and none was accepted for 10 seconds, or what runs of its workers runs by a
+    /// definition that does not have it.
     Unserved,
     /// The kernel has dropped clients or messages of late.
     Dropping,

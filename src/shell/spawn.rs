@@ -71,6 +71,12 @@ impl Shell {
                 };
                 self.processes.insert(id, process);
                 self.feed(Input::Spawned { process: id });
+                if matches!(wanted.task, Task::Program) && connection.is_none() {
+                    let definition = self.definition(wanted.instance, wanted.edition);
+                    let sockets = definition.sockets(&self.plan, &self.sockets);
+                    let keys: Vec<SocketKey> = sockets.iter().map(|named| named.held.key).collect();
+                    self.expect_clients(&keys);
+                }
             }
             Err((failure, reason)) => {
                 self.reasons.insert(id, reason);

@@ -233,6 +233,7 @@ impl Shell {
         self.errands_turn();
         self.control_turn();
         self.look_at_launching();
+        self.look_at_queues();
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
         }
@@ -273,6 +274,7 @@ impl Shell {
         }
         let looked_at = self.launching.iter().map(|(_, _, at)| *at);
         let others = self.control.deadline().into_iter();
+        let others = others.chain(self.control.queue_log.deadline());
         let others = others.chain(self.manager.deadline()).chain(self.closing);
         let deadlines = looked_at.chain(self.core.deadline()).chain(others);
         let Some(deadline) = deadlines.min() else {

@@ -128,6 +128,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "metrics/sample",
     "mod",
     "notify/serve",
+    "queues/look",
     "reload",
     "setbacks/note",
     "spawn",

@@ -295,6 +295,31 @@ fn listener(client: &mut Varlink) -> Value {
 }
 
 #[test]
+fn a_worker_that_accepts_nobody_is_told_and_shown() {
+    let world = World::new();
+    let (daemon, mut puppet, mut client) = ready(&world);
+    assert_eq!(listener(&mut client)["state"], "listening");
+    let mut waits = crate::harness::client::tcp(daemon.address("web")).expect("connect");
+    // Nobody has asked for it.
+    daemon.line(&[
+        "listener web",
+        "the worker is running but has accepted none of its clients for 10 seconds",
+        "clients waiting: 1",
+    ]);
+    assert_eq!(listener(&mut client)["state"], "unserved");
+    let finished = printed(&world, &[]).expect_code(1);
+    assert!(finished.stdout.contains(" unserved"), "{finished:?}");
+    let why = "listener `web` is unserved: no worker takes its clients";
+    assert!(finished.stderr.contains(why), "{finished:?}");
+
+    std::io::Write::write_all(&mut waits, b"at last").expect("write");
+    assert_eq!(puppet.ask("read 3"), "at last");
+    assert_eq!(listener(&mut client)["state"], "listening");
+    printed(&world, &[]).expect_code(0);
+    daemon.stop();
+}
+
+#[test]
 fn a_client_that_waits_when_the_worker_has_ended_for_good_is_told_and_shown() {
     let world = World::new();
     let daemon = varlink::run(&world, &YAML.replace("ready: notify", "restart: never"));

@@ -25,6 +25,8 @@ impl Shell {
         } else if !flags.contains(EpollFlags::EPOLLIN) {
             // Comes once from what is not watched for clients now.
             log::debug!("{flags:?} at a socket that nobody waits at");
+        } else if self.watch.role(held.listener) == Role::Held {
+            self.first_client(key);
         } else {
             let (listener, socket) = (held.listener, key.0);
             self.feed(Input::ClientWaits { listener, socket });

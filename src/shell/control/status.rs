@@ -13,6 +13,7 @@ use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
 use crate::shell::definitions::name_before;
 use crate::shell::notify::Told;
+use crate::shell::queues::Takers;
 use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, words};
@@ -131,18 +132,21 @@ impl Shell {
         };
         let is_running = takers.iter().any(runs);
         let is_unserved = is_running && self.is_unserved(id);
-        let is_abandoned = !is_running && self.is_abandoned(id);
-        let (mut is_full, mut waits) = (false, false);
+        let served = match is_running {
+            true => Takers::Run,
+            false if self.is_abandoned(id) => Takers::Ended,
+            false => Takers::Wait,
+        };
+        let (mut is_full, mut nobody_accepts) = (false, false);
         let mut sockets: Vec<Socket> = Vec::with_capacity(plan.sockets.len());
         for planned in &plan.sockets {
             let held = self.sockets.get(planned.key);
             let depth = held.and_then(|held| {
                 let depth = portrait.queues.depth(held)?;
                 let log = &mut self.control.queue_log;
-                log.look(now, &plan.name, held, &depth, is_abandoned);
+                nobody_accepts |= log.look(now, &plan.name, held, &depth, served);
                 Some(depth)
             });
-            waits |= depth.as_ref().is_some_and(Depth::has_clients);
             is_full |= depth.as_ref().is_some_and(Depth::is_full);
             let endpoint = held.map_or(&planned.endpoint, |held| &held.address);
             sockets.push(socket(endpoint, depth));
@@ -150,10 +154,9 @@ impl Shell {
         let state = match self.core.listener_state(id) {
             ListenerCondition::Missing => ListenerState::Missing,
             ListenerCondition::Damaged => ListenerState::Damaged,
+            ListenerCondition::Listening if nobody_accepts => ListenerState::Unserved,
             ListenerCondition::Listening if is_full => ListenerState::Full,
-            ListenerCondition::Listening if is_unserved || (is_abandoned && waits) => {
-                ListenerState::Unserved
-            }
+            ListenerCondition::Listening if is_unserved => ListenerState::Unserved,
             ListenerCondition::Listening if self.control.queue_log.is_dropping(now, plan) => {
                 ListenerState::Dropping
             }

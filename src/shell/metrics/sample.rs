@@ -47,7 +47,7 @@ impl Shell {
         let plan = self.plan.listener(id);
         let name: Arc<str> = Arc::from(plan.name.as_str());
         let now = clock::now();
-        let is_abandoned = self.is_abandoned(id);
+        let takers = self.takers_of(id);
         let mut is_held = false;
         for (socket, held) in (0..).zip(self.sockets.of(plan)) {
             is_held = true;
@@ -55,7 +55,7 @@ impl Shell {
             if let Some(depth) = &depth {
                 // Where only Prometheus looks, a full queue is to be in the log as well.
                 let log = &mut self.control.queue_log;
-                log.look(now, &name, held, depth, is_abandoned);
+                log.look(now, &name, held, depth, takers);
             }
             let row = socket_row(&name, socket, held, depth);
             sampling.page.sockets.push(row);
