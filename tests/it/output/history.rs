@@ -144,7 +144,7 @@ fn events_of_the_past_are_told_to_those_who_come_later() {
     let world = World::new();
     let daemon = varlink::run(&world, YAML);
     let mut puppet = world.puppet();
-    daemon.line(&["up"]);
+    daemon.line(&["every eager worker"]);
     puppet.tell("exit 3");
     let next = world.puppet();
     daemon.lines(&["app.0", "started"], 2);

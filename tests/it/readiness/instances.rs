@@ -634,7 +634,7 @@ fn silence_after_it_was_ready_is_a_crash_and_before_it_is_not() {
         heard(&mut next);
         began.elapsed() > std::time::Duration::from_millis(1300)
     });
-    assert_eq!(daemon.lines_so_far(&["no keep-alive"]).len(), 1);
+    assert_eq!(daemon.lines_so_far(&["no keep-alive for"]).len(), 1);
     daemon.stop();
 }
 
