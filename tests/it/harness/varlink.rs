@@ -89,6 +89,8 @@ impl Varlink {
                 Ok(0) => return None,
                 Ok(count) => self.rest.extend_from_slice(&bytes[..count]),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
+                // With a time limit, recv(2) is not restarted after a SIGSTOP and SIGCONT (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("no reply within {DEADLINE:?}: {error}"),
             }
         }
