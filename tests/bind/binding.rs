@@ -92,7 +92,7 @@ fn both_halves_of_localhost_get_one_port() {
             let outcome = bound(&plan(&[&pair], ACCESS));
             let sockets = outcome.bound.at(0);
             assert_eq!(sockets.len(), 2);
-            assert_eq!(port(&sockets[0]), port(&sockets[1]));
+            assert_eq!(port(sockets[0]), port(sockets[1]));
         }
     }
 }

@@ -209,7 +209,7 @@ fn sockets_of_all_kinds_are_read_in_one_round() {
         kept.extend((0..clients(n)).map(|_| unix_client(Type::STREAM, path).unwrap()));
     }
     kept.push(
-        TcpStream::connect(("127.0.0.1", port(&sockets[3])))
+        TcpStream::connect(("127.0.0.1", port(sockets[3])))
             .unwrap()
             .into(),
     );

@@ -415,6 +415,6 @@ fn a_listener_with_several_kinds_gives_each_what_it_can_have() {
     listener(&mut plan, 0).options = vec![setting("no_delay"), setting("pass_credentials")];
     let outcome = bound(&plan);
     let sockets = outcome.bound.at(0);
-    assert_eq!(only_effective(&sockets[0]).key, "no_delay");
-    assert_eq!(only_effective(&sockets[1]).key, "pass_credentials");
+    assert_eq!(only_effective(sockets[0]).key, "no_delay");
+    assert_eq!(only_effective(sockets[1]).key, "pass_credentials");
 }

@@ -147,7 +147,7 @@ fn a_start_whose_command_fails_has_failed_and_is_tried_again() {
         "restarting in",
     ]);
     hook(&world).tell("raise 9");
-    daemon.line(&["app.0: before_start killed by SIGKILL", "restarting in"]);
+    daemon.line(&["app.0: before_start was killed by SIGKILL", "restarting in"]);
     hook(&world).tell("exit 0");
     let _instance = program(&world);
     daemon.stop();
