@@ -24,7 +24,7 @@ const NOBODY: u32 = 65534;
 pub fn web() -> Exit {
     if let Err(errno) = give_up_rights() {
         log::warn!(
-            "cannot become uid {NOBODY}: {}; goes on as before",
+            "cannot become uid {NOBODY}: {}; continuing as before",
             errno.desc()
         );
     }

@@ -37,7 +37,7 @@ impl Complaint {
         self
     }
 
-    /// Says where.
+    /// Adds the place in the configuration.
     pub fn at(self, place: Place) -> Problem {
         Problem::new(self.kind, self.message)
             .at(place)

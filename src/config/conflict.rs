@@ -66,8 +66,8 @@ struct Slot<'d> {
     others: Option<Box<Others<'d>>>,
 }
 
-/// Those that share with the first, found by what they may share with: there may be an interface for
-/// each.
+/// The sockets that share an address with the first one, by what they may share it with; there may
+/// be one for each interface.
 #[derive(Default)]
 struct Others<'d> {
     count: usize,

@@ -288,7 +288,7 @@ pub(super) fn unknown(key: &str, text: &str) -> Complaint {
     Complaint::bad(format!("`{key}`: unknown value `{text}`"))
 }
 
-/// One of some words; what other programs call it is told from a typing error.
+/// Reads one of a set of words, and tells a word of another program from a typing error.
 pub(super) fn choice<T: Copy>(
     key: &str,
     text: &str,

@@ -12,9 +12,9 @@ use crate::report::Place;
 pub(super) enum Field<T> {
     /// The key is not written.
     Absent,
-    /// Its value could not be read, which has been filed.
+    /// The value is invalid; the error has been filed.
     Broken(Place),
-    /// Its value.
+    /// The value as written, with its place.
     Set(Located<T>),
 }
 
@@ -37,7 +37,7 @@ impl<T> Field<T> {
         }
     }
 
-    /// Its value, or else this one.
+    /// The value as written, or else `default`.
     pub fn value_or(self, default: T) -> T {
         self.into_set().map_or(default, |value| value.value)
     }
@@ -59,7 +59,7 @@ pub(super) struct Draft {
     pub incomplete: bool,
 }
 
-/// A listener.
+/// A listener of the YAML, while it is checked.
 pub(super) struct DraftListener {
     pub listener: Listener,
     /// An address is missing or wrong, so nothing can be said about its sockets.
@@ -78,7 +78,7 @@ pub(super) struct ListenerKeys {
     pub wait_for_address: Option<Place>,
 }
 
-/// A worker.
+/// A worker of the YAML, while it is checked.
 pub(super) struct DraftWorker {
     pub worker: Worker,
     /// Where its templates name listeners.

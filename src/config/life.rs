@@ -43,11 +43,11 @@ pub enum Every {
     First,
 }
 
-/// Who may tell about a worker (sd_notify(3)).
+/// The processes that may send notifications for a worker (sd_notify(3)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NotifyAccess {
-    /// Its main process.
+    /// The main process of an instance.
     Main,
     /// Every process of it.
     All,
@@ -76,7 +76,7 @@ pub enum Order {
     StopFirst,
 }
 
-/// Whom the signal that asks an instance to stop is sent to.
+/// The processes that get the stop signal of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KillMode {
@@ -100,9 +100,9 @@ pub enum Reload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
-    /// They stay: clients wait in the queues.
+    /// The listeners stay bound: clients wait in the accept queues.
     Hold,
-    /// They stop listening, so that clients are refused and load balancers notice.
+    /// The listeners are closed, so that clients are refused and load balancers notice.
     Refuse,
 }
 
@@ -209,14 +209,14 @@ mod tests {
     }
 }
 
-/// After which exits an instance is started again.
+/// The exits after which an instance is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
-    /// Any.
+    /// Every exit.
     Always,
     /// Any but exit status 0 and death by SIGHUP, SIGINT, SIGPIPE or SIGTERM, as systemd has it.
     OnFailure,
-    /// None.
+    /// No exit.
     Never,
 }

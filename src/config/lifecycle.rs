@@ -46,7 +46,7 @@ const LIKE_FAILURES: &Words<&str> = &[
 
 const KILL_MODES: &Words<KillMode> = &[("process", KillMode::Process), ("group", KillMode::Group)];
 
-/// systemd's words. `mixed` sends the signal to the main process alone, too.
+/// systemd's words for the kill modes. `mixed` sends the signal to the main process alone, too.
 const LIKE_KILL_MODES: &Words<&str> = &[
     ("control-group", "group"),
     ("control_group", "group"),
@@ -196,7 +196,7 @@ fn reload_signal(text: &str) -> Result<i32, Complaint> {
     }
 }
 
-/// One signal cannot mean both.
+/// Refuses a reload signal that is the stop signal, too.
 fn differs_from_stop(
     reload: &Located<i32>,
     stop_signal: i32,

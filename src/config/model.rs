@@ -39,12 +39,12 @@ impl Config {
     }
 }
 
-/// One named entry under `listeners:`.
+/// A named entry under `listeners:`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Listener {
     /// Obeys the rules of LISTEN_FDNAMES (see sd_listen_fds(3)).
     pub name: Located<String>,
-    /// One for each `address:`, in order; each may stand for several sockets.
+    /// The addresses under `address:`, in order; each may stand for several sockets.
     pub addresses: Vec<Located<Address>>,
     /// The length of the accept queue; `None` is the kernel's `net.core.somaxconn`.
     pub backlog: Option<Located<u32>>,
@@ -83,7 +83,7 @@ pub struct Listener {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
-    /// Nothing starts.
+    /// The listener is required: without it nothing starts.
     #[default]
     Required,
     /// `optional: true`: everything else starts; it is tried again with growing delays.
@@ -103,7 +103,7 @@ pub struct Multicast {
     pub interface: Option<String>,
 }
 
-/// One address as it was written, and the sockets it stands for.
+/// An address as written, and the sockets it stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Address {
     /// As written in the YAML.
@@ -119,7 +119,7 @@ pub struct Address {
 pub enum Endpoint {
     /// TCP, UDP and their kin.
     Inet {
-        /// Which.
+        /// The transport protocol of the socket.
         transport: Transport,
         /// Address and port; port 0 lets the kernel choose.
         address: SocketAddr,
@@ -159,7 +159,7 @@ pub enum Endpoint {
     Netlink {
         /// The family's name, as systemd has it.
         family: String,
-        /// Its number.
+        /// The protocol number for socket(2), NETLINK_….
         protocol: i32,
         /// The multicast group to join; 0 is none.
         group: u32,
@@ -181,9 +181,9 @@ pub enum Endpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// SOCK_STREAM.
+    /// TCP, SOCK_STREAM.
     Tcp,
-    /// SOCK_DGRAM.
+    /// UDP, SOCK_DGRAM.
     Udp,
     /// TCP over several paths, `mptcp://` (Linux 5.6).
     Mptcp,
@@ -197,11 +197,11 @@ pub enum Transport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnixKind {
-    /// SOCK_STREAM, `unix:`.
+    /// `unix:`, SOCK_STREAM.
     Stream,
-    /// SOCK_DGRAM, `unix-dgram:`.
+    /// `unix-dgram:`, SOCK_DGRAM.
     Datagram,
-    /// SOCK_SEQPACKET, `unix-seqpacket:`.
+    /// `unix-seqpacket:`, SOCK_SEQPACKET.
     SeqPacket,
 }
 
@@ -306,10 +306,10 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// One named entry under `workers:`.
+/// A named entry under `workers:`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Worker {
-    /// Its name; the same rules as a listener's.
+    /// The name of the worker; the rules are those of a listener's.
     pub name: Located<String>,
     /// The words of the command; never empty.
     pub command: Vec<Located<Template>>,
@@ -322,7 +322,7 @@ pub struct Worker {
     pub listeners: Vec<Located<String>>,
     /// How many instances.
     pub instances: u32,
-    /// How it is told which descriptors it got.
+    /// The protocol by which the descriptors are passed to it, `handoff:`.
     pub handoff: Located<&'static Dialect>,
     /// When it runs.
     pub activation: Located<Activation>,
@@ -340,9 +340,9 @@ pub struct Worker {
     pub supplementary_groups: Option<Vec<Located<String>>>,
     /// A folder of its own below /run, relative to that.
     pub runtime_directory: Option<Located<PathBuf>>,
-    /// Its permission bits.
+    /// The permission bits of the runtime directory.
     pub runtime_directory_mode: u32,
-    /// Whether it stays when the worker stops.
+    /// Whether the runtime directory is kept when the worker stops.
     pub runtime_directory_preserve: bool,
     /// Variables to set, in order.
     pub environment: Vec<(String, Located<Template>)>,
@@ -357,7 +357,7 @@ pub struct Worker {
     pub restart: Restart,
     /// The number of the signal that asks the worker to stop.
     pub stop_signal: i32,
-    /// Whom it is sent to.
+    /// The processes that get the stop signal.
     pub kill_mode: KillMode,
     /// How long to wait after it before SIGKILL; `None` waits for ever.
     pub stop_timeout: Option<Duration>,
@@ -367,8 +367,8 @@ pub struct Worker {
     pub start_timeout: Option<Duration>,
     /// The longest time between two signs of life (`WATCHDOG=1`); `None` does not ask for any.
     pub watchdog: Option<Duration>,
-    /// Who may tell about the worker (sd_notify(3)); `None` is [`NotifyAccess::Main`], for a worker
-    /// that tells anything at all.
+    /// The processes that may send notifications (sd_notify(3)); `None` is [`NotifyAccess::Main`]
+    /// for a worker that uses notifications at all.
     pub notify_access: Option<NotifyAccess>,
     /// How many descriptors an instance may leave for its successor (`FDSTORE=1`).
     pub fd_store: u32,
@@ -393,7 +393,7 @@ pub enum Activation {
     Eager,
     /// From the first client on, and again from the next after it has ended.
     OnDemand,
-    /// One process for each connection, which listend accepts.
+    /// `per-connection`: listend accepts, and starts a process for each connection.
     PerConnection,
 }
 
@@ -401,9 +401,9 @@ pub enum Activation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overflow {
-    /// They wait in the accept queue.
+    /// Further clients wait in the accept queue.
     Wait,
-    /// They are accepted and closed at once.
+    /// Further connections are accepted and closed at once.
     Close,
 }
 
@@ -436,7 +436,7 @@ impl ConnectionLimits {
 /// A file of variables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EnvironmentFile {
-    /// Its path, absolute, or relative to the folder of the YAML file.
+    /// The path of the file, absolute, or relative to the directory of the YAML file.
     pub path: Located<PathBuf>,
     /// Written with a leading `-`: no error when it does not exist.
     pub optional: bool,
@@ -449,7 +449,7 @@ pub enum Output {
     /// Where listend's own go.
     #[default]
     Inherit,
-    /// Nowhere.
+    /// /dev/null.
     Null,
     /// Appended to a file, which is created with mode 0640 where it does not exist.
     File(Template),

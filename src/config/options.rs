@@ -8,12 +8,12 @@ use super::socket_kind::{DATAGRAM, INET, SOCKETS, SocketKind};
 use nix::libc::{self, c_int};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One option.
+/// A socket option that a listener may have.
 #[derive(Debug)]
 pub struct OptionSpec {
-    /// Its key in a listener.
+    /// The name of the key in a listener.
     pub key: &'static str,
-    /// What it does, in one line.
+    /// The meaning, in one line.
     pub doc: &'static str,
     /// The directive of systemd.socket(5) with the same meaning.
     pub systemd: Option<&'static str>,
@@ -21,13 +21,13 @@ pub struct OptionSpec {
     pub call: &'static str,
     /// The first version of Linux that has it.
     pub since: &'static str,
-    /// What it may be set on.
+    /// The kinds of socket that have the option.
     pub kinds: &'static [SocketKind],
     /// What values it takes.
     pub value: ValueKind,
     /// When it has to be set.
     pub phase: Phase,
-    /// How it is set and read back.
+    /// The call that sets the option and reads it back.
     pub how: How,
 }
 
@@ -46,7 +46,7 @@ pub enum ValueKind {
     Milliseconds(i64, i64),
     /// A name of at most so many bytes.
     Text(usize),
-    /// One of these words.
+    /// One of these words, each with its number.
     Choice(&'static [(&'static str, i64)]),
 }
 
@@ -92,9 +92,9 @@ pub enum How {
     },
     /// With a text: level and name.
     Text(c_int, c_int),
-    /// One of two flags, or none: the value is the name to set (SO_TIMESTAMP, SO_TIMESTAMPNS).
+    /// Either of two flags, or none: the value is the name to set (SO_TIMESTAMP, SO_TIMESTAMPNS).
     OneOf(c_int),
-    /// fcntl(2) F_SETPIPE_SZ.
+    /// The capacity of a FIFO, fcntl(2) F_SETPIPE_SZ.
     PipeSize,
     /// An attribute for mq_open(3).
     QueueMaxMessages,
@@ -117,9 +117,9 @@ pub enum OptionValue {
 /// An option and what it is set to.
 #[derive(Debug, Clone)]
 pub struct OptionSetting {
-    /// Which.
+    /// The option that is set.
     pub spec: &'static OptionSpec,
-    /// To what.
+    /// The value it is set to.
     pub value: OptionValue,
 }
 
@@ -168,9 +168,9 @@ const UNIX_OR_NETLINK: &[SocketKind] = &[UnixStream, UnixDatagram, UnixSeqPacket
 const INET_OR_NETLINK: &[SocketKind] = &[Udp, UdpLite, Netlink];
 const TIMESTAMPED: &[SocketKind] = &[Udp, UdpLite, UnixDatagram, Netlink];
 
-/// Linux 6.5.
+/// SO_PASSPIDFD, since Linux 6.5.
 const SO_PASSPIDFD: c_int = 76;
-/// Linux 6.16.
+/// SO_PASSRIGHTS, since Linux 6.16.
 const SO_PASSRIGHTS: c_int = 83;
 const SOL_NETLINK: c_int = 270;
 const NETLINK_PKTINFO: c_int = 3;

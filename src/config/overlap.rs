@@ -16,7 +16,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// `0.0.0.0`.
+    /// Every IPv4 address, `0.0.0.0`.
     pub const V4: Coverage = Coverage {
         ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         v6_only: true,
@@ -58,7 +58,7 @@ impl Coverage {
 }
 
 impl Transport {
-    /// Whose ports it has: a multipath socket is a TCP socket to the kernel's table.
+    /// The transport whose port numbers it shares: to the kernel an MPTCP socket is a TCP socket.
     pub fn ports(self) -> Transport {
         match self {
             Transport::Tcp | Transport::Mptcp => Transport::Tcp,

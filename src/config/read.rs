@@ -15,7 +15,7 @@ use crate::report::{Kind, Place, Problem, Report, Sources};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// One file as read by the caller; bytes, because nothing says that they are UTF-8.
+/// A file as read by the caller; in bytes, because it may not be UTF-8.
 #[derive(Debug, Clone)]
 pub struct SourceFile {
     /// As messages show it.

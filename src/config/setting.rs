@@ -131,7 +131,7 @@ fn accepted(value: ValueKind) -> String {
     }
 }
 
-/// Who owns folders that are created: two keys, one of which can say both.
+/// Reads the owner and group of created directories: two keys, one of which may have both.
 pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
     let owner = fields.read("directory_owner", out, |text| {
         let (user, group) = match text.split_once(':') {
@@ -258,7 +258,7 @@ fn group(text: &str) -> Result<Multicast, Complaint> {
     })
 }
 
-/// `network_namespace:`.
+/// Reads `network_namespace:`.
 pub(super) fn network_namespace(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
     let namespace = fields.read("network_namespace", out, |text| {
         let example = match text {

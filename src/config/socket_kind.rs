@@ -49,7 +49,7 @@ pub(super) const SOCKETS: &[SocketKind] = &[
 ];
 
 impl SocketKind {
-    /// What it is called in an address: `tcp`, `unix-dgram`.
+    /// The scheme of the kind in an address: `tcp`, `unix-dgram`.
     pub const fn word(self) -> &'static str {
         match self {
             SocketKind::Tcp => "tcp",

@@ -7,17 +7,17 @@ use std::time::Duration;
 /// A value and where it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Located<T> {
-    /// The value.
+    /// The value as read.
     pub value: T,
-    /// Where it stands.
+    /// The place in the YAML.
     #[serde(skip)]
     pub place: Place,
 }
 
-/// So many in such a time: `5 in 60s`.
+/// A number of events in a time: `5 in 60s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
-    /// How many.
+    /// The number of events.
     pub count: u32,
     /// In which time.
     pub interval: Duration,
@@ -34,7 +34,7 @@ pub struct Template {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Piece {
-    /// As it stands.
+    /// Literal text.
     Text(String),
     /// `{fd:web}`: the descriptor's number in the worker. `{fd:web:1}` is the second socket.
     Fd(SocketRef),
@@ -88,12 +88,12 @@ impl Piece {
     }
 }
 
-/// One socket of a listener, as a template names it.
+/// A socket of a listener, as a template names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketRef {
     /// The listener's name.
     pub listener: String,
-    /// Which of its sockets, from 0; `None` is the first.
+    /// The index of the socket in the listener, from 0; `None` is the first.
     pub index: Option<u32>,
 }
 

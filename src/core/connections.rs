@@ -39,7 +39,7 @@ pub(super) struct Connections {
 /// How many connections a worker has had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ConnectionCounts {
-    /// Open now.
+    /// The number of open connections.
     pub live: u32,
     /// Taken out of the accept queue since the start.
     pub accepted: u64,

@@ -9,21 +9,21 @@ use crate::plan::{ListenerId, WorkerId};
 pub enum Effect {
     /// Start a process; answered by [`super::Input::Spawned`] or [`super::Input::LaunchFailed`].
     Spawn {
-        /// What to call it from now on.
+        /// The number of the new process.
         process: ProcessId,
-        /// What it is to be.
+        /// The instance to start.
         instance: InstanceId,
-        /// By which definition of the worker.
+        /// The definition of the worker to start.
         edition: Edition,
-        /// What it is for.
+        /// The task of the process: the program of the worker, or a hook.
         task: Task,
-        /// What it serves instead of listeners.
+        /// The connection to serve, instead of the listeners.
         connection: Option<ConnectionId>,
     },
     /// Send a signal. The process is one that was [`super::Input::Spawned`] and has not been
     /// [`super::Input::Exited`]; that it may be gone by now is no error.
     Signal {
-        /// To which.
+        /// The process that gets the signal.
         process: ProcessId,
         /// The signal's number.
         signal: i32,
@@ -32,30 +32,30 @@ pub enum Effect {
     },
     /// Look whether a process takes clients; answered by [`super::Input::Evidence`].
     LookForEvidence {
-        /// Which.
+        /// The process.
         process: ProcessId,
     },
     /// Bind a listener that is missing; answered by [`super::Input::ListenerBound`] or
     /// [`super::Input::ListenerMissing`].
     Bind {
-        /// Which.
+        /// The listener.
         listener: ListenerId,
     },
     /// Close a listener, so that its clients are refused; [`Effect::Bind`] binds it again.
     Unbind {
-        /// Which.
+        /// The listener.
         listener: ListenerId,
     },
     /// Of all definitions of the worker only this one is needed any more.
     Retire {
-        /// Which worker.
+        /// The worker.
         worker: WorkerId,
-        /// Which definition.
+        /// The definition of the worker.
         edition: Edition,
     },
     /// Nothing is left of a worker that was removed: its number may be given to another.
     Gone {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
     /// Make a socket take clients again; answered by [`super::Input::ListenerRepaired`] or
@@ -63,7 +63,7 @@ pub enum Effect {
     Repair {
         /// Of which listener.
         listener: ListenerId,
-        /// Which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
     },
     /// Tell [`super::Input::ClientWaits`] of this socket. Every socket of a worker that clients
@@ -71,33 +71,33 @@ pub enum Effect {
     Watch {
         /// Of which listener.
         listener: ListenerId,
-        /// Which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
     },
     /// Do not tell it any more.
     Unwatch {
         /// Of which listener.
         listener: ListenerId,
-        /// Which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
     },
     /// Accept one client; answered by [`super::Input::Accepted`] or [`super::Input::NotAccepted`].
     Accept {
         /// At which listener.
         listener: ListenerId,
-        /// At which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
         /// What to call the connection from now on.
         connection: ConnectionId,
     },
     /// Close listend's own descriptor of a connection: its process has it, or nobody will.
     Close {
-        /// Which.
+        /// The connection.
         connection: ConnectionId,
     },
     /// Look who waits for a worker that has just ended; answered by [`super::Input::Looked`].
     LookForClients {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
     /// Start or stop telling about [`super::Input::AddressesChanged`].

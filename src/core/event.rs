@@ -23,14 +23,14 @@ pub enum Event {
     },
     /// The instance runs its program.
     InstanceStarted {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
     },
     /// The instance is ready, and was not as soon as it ran its program.
     InstanceReady {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
@@ -39,14 +39,14 @@ pub enum Event {
     },
     /// Whether the instance takes clients cannot be seen; it counts as ready.
     ReadinessHidden {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
     },
     /// The instance was not ready in time; it is ended as if it had crashed.
     StartTimedOut {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
@@ -56,7 +56,7 @@ pub enum Event {
     /// The instance has given no sign of life in time, or has said that it is not well; SIGABRT goes
     /// to it.
     WatchdogTimedOut {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
@@ -65,7 +65,7 @@ pub enum Event {
     },
     /// The instance says that it ends by itself, without having been asked.
     SaysStopping {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
@@ -74,18 +74,18 @@ pub enum Event {
     },
     /// The instance's main process has ended, and others of its process group go on.
     MainExited {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
-        /// How it ended.
+        /// The exit status.
         status: ExitStatus,
         /// After this time SIGKILL follows; `None` waits for ever.
         left: Option<Duration>,
     },
     /// The instance says that it has read its own configuration again.
     InstanceReloaded {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
@@ -98,9 +98,9 @@ pub enum Event {
         instance: InstanceId,
         /// The command's process.
         process: ProcessId,
-        /// Which command.
+        /// The hook.
         kind: HookKind,
-        /// How it ended.
+        /// The result of the hook.
         end: HookEnd,
         /// What happens next with the instance, if that follows from it.
         next: Option<Next>,
@@ -112,7 +112,7 @@ pub enum Event {
     },
     /// The instances of a worker are replaced one after the other.
     RolloutStarted {
-        /// Of which.
+        /// The worker of the hook.
         worker: WorkerId,
         /// By this generation.
         generation: u32,
@@ -132,7 +132,7 @@ pub enum Event {
     /// A new instance was no good: the old definition goes on serving. The worker is degraded until
     /// a rollout goes well.
     RolledBack {
-        /// Which worker.
+        /// The worker.
         worker: WorkerId,
         /// The new instance.
         instance: InstanceId,
@@ -149,12 +149,12 @@ pub enum Event {
     /// The listener was closed, because the workers that take it have failed; it is bound again when
     /// one of them is started again.
     ListenerRefuses {
-        /// Which.
+        /// The listener.
         listener: ListenerId,
     },
     /// The instance did not get to its program.
     LaunchFailed {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process, or what would have become one.
         process: ProcessId,
@@ -165,11 +165,11 @@ pub enum Event {
     },
     /// The instance's process ended.
     InstanceExited {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
-        /// How.
+        /// The exit status.
         status: ExitStatus,
         /// How long it ran its program.
         uptime: Duration,
@@ -180,16 +180,16 @@ pub enum Event {
     },
     /// The instance is not started again. Follows the event that has [`Next::Failed`].
     InstanceFailed {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
-        /// Why.
+        /// The reason.
         reason: FailureReason,
         /// After which time a client may start it again; `None` is never.
         cool_down: Option<Duration>,
     },
     /// Every instance of the worker has failed.
     WorkerFailed {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
     /// The first request to stop.
@@ -204,7 +204,7 @@ pub enum Event {
     },
     /// The instance is asked to stop, at once or, if it has not reached its program yet, then.
     Stopping {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
@@ -215,7 +215,7 @@ pub enum Event {
     },
     /// The instance did not stop in time: SIGKILL goes to its process group.
     StopTimedOut {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
@@ -224,87 +224,87 @@ pub enum Event {
     },
     /// A listener waits for its address; the workers that take it wait with it.
     ListenerAwaited {
-        /// Which.
+        /// The listener.
         listener: ListenerId,
         /// After which time that is an error.
         limit: Duration,
     },
-    /// That time is over. It is waited for all the same.
+    /// The address of the listener is still missing after the limit; it is still waited for.
     ListenerOverdue {
-        /// Which.
+        /// The listener.
         listener: ListenerId,
         /// How long it has been waited for.
         after: Duration,
     },
     /// A listener could not be bound.
     ListenerMissing {
-        /// Which.
+        /// The listener.
         listener: ListenerId,
         /// When it is tried again.
         again_in: Duration,
     },
     /// A listener that was missing is bound.
     ListenerBound {
-        /// Which.
+        /// The listener.
         listener: ListenerId,
         /// After which time.
         after: Duration,
     },
     /// An instance is restarted to get a listener that it was started without.
     InstanceRefreshed {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
     },
     /// A socket takes no clients any more.
     ListenerDamaged {
         /// Of which listener.
         listener: ListenerId,
-        /// Which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
     },
-    /// It does again.
+    /// The damaged listener accepts clients again.
     ListenerRepaired {
         /// Of which listener.
         listener: ListenerId,
-        /// Which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
         /// By which socket.
         by: Repaired,
     },
-    /// It is closed until its workers have ended, and then bound anew.
+    /// The damaged listener is closed until its workers have exited, and then bound again.
     ListenerVacated {
-        /// Which one.
+        /// The listener.
         listener: ListenerId,
-        /// Which of its sockets is damaged.
+        /// The index of the damaged socket in the listener, from 0.
         socket: u32,
     },
-    /// The same, and it was of no use before: whatever takes it damages it again.
+    /// The listener was bound again several times, and a process damages it each time.
     RepairFutile {
-        /// Which one.
+        /// The listener.
         listener: ListenerId,
-        /// Which of its sockets is damaged.
+        /// The index of the damaged socket in the listener, from 0.
         socket: u32,
         /// How often it was bound anew.
         times: u32,
         /// When it is bound again.
         again_in: Duration,
     },
-    /// It could not be repaired.
+    /// The damaged listener could not be repaired.
     RepairFailed {
         /// Of which listener.
         listener: ListenerId,
-        /// Which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
         /// When it is tried again.
         again_in: Duration,
     },
     /// A client starts a worker.
     Activated {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
         /// At which listener it waits.
         listener: ListenerId,
-        /// At which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
     },
     /// All instances of a worker that clients start have ended without taking any of those who
@@ -318,9 +318,9 @@ pub enum Event {
     /// A worker is started or connections are accepted as often as allowed: clients wait. Told at
     /// most once a minute for each worker.
     RateLimited {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
-        /// The limit.
+        /// The limit that was reached.
         limit: Rate,
     },
     /// As many connections are open as allowed: clients wait or are closed. Told at most once a
@@ -328,7 +328,7 @@ pub enum Event {
     ConnectionsFull {
         /// Of which worker.
         worker: WorkerId,
-        /// How many.
+        /// The limit.
         max: u32,
         /// What happens to the next.
         overflow: Overflow,
@@ -338,16 +338,16 @@ pub enum Event {
     SourceFull {
         /// Of which worker.
         worker: WorkerId,
-        /// Which source.
+        /// The source of the connections.
         source: Source,
-        /// How many.
+        /// The limit.
         max: u32,
     },
     /// A connection was closed unserved, because there are too many.
     ConnectionRefused {
         /// Of which worker.
         worker: WorkerId,
-        /// Which.
+        /// The connection.
         connection: ConnectionId,
         /// Too many of what.
         why: Refusal,
@@ -363,7 +363,7 @@ pub enum Event {
     },
     /// A connection's process took longer than `connection_timeout`; it is stopped.
     ConnectionTimedOut {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
         /// The process.
         process: ProcessId,
@@ -374,7 +374,7 @@ pub enum Event {
     ConnectionsFailing {
         /// The last of them.
         instance: InstanceId,
-        /// How many.
+        /// The number of failed connections in a row.
         failures: u64,
         /// How the last one ended.
         status: ExitStatus,

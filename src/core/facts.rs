@@ -15,7 +15,7 @@ use crate::plan::{ListenerId, WorkerId};
 /// An instance, as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// Its state.
+    /// The state of the instance.
     pub state: State,
     /// Since when it is in a state of that kind.
     pub since: Mono,
@@ -28,7 +28,7 @@ pub struct Facts {
     /// Whether it has ended badly and is not started again, as its restart policy says and nobody has
     /// asked for.
     pub failed: bool,
-    /// What it is to its worker.
+    /// The role of the instance in its worker.
     pub role: Role,
 }
 
@@ -116,7 +116,7 @@ impl Core {
         }
     }
 
-    /// Who takes a listener.
+    /// The workers that use a listener.
     pub fn takers(&self, listener: ListenerId) -> &[WorkerId] {
         self.ctx.listeners.takers(listener)
     }

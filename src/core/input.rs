@@ -15,12 +15,12 @@ pub enum Input {
     Start,
     /// [`super::Effect::Spawn`] was done: the process exists.
     Spawned {
-        /// Which.
+        /// The process.
         process: ProcessId,
     },
     /// The process runs its program now (the status pipe closed without a failure).
     ExecSucceeded {
-        /// Which.
+        /// The process.
         process: ProcessId,
     },
     /// The process did not get to its program.
@@ -29,7 +29,7 @@ pub enum Input {
     /// [`crate::stage::Stage::Fork`]) comes instead of [`Input::Spawned`], and nothing follows
     /// it. Any other comes after `Spawned`, and an [`Input::Exited`] follows or came before.
     LaunchFailed {
-        /// Which.
+        /// The process.
         process: ProcessId,
         /// Where and why.
         failure: LaunchFailure,
@@ -37,29 +37,29 @@ pub enum Input {
     /// The process has ended, and others of its process group go on; [`Input::Exited`] follows when
     /// they have ended as well. Comes after the news of its exec.
     MainExited {
-        /// Which.
+        /// The process.
         process: ProcessId,
-        /// How.
+        /// The exit status.
         status: ExitStatus,
     },
     /// The process has ended and is reaped, and nothing is left of its process group. May come
     /// before the news of its exec.
     Exited {
-        /// Which.
+        /// The process.
         process: ProcessId,
         /// How the process itself ended.
         status: ExitStatus,
     },
     /// The process, or another of its instance that may, has told something about itself.
     Notified {
-        /// Which.
+        /// The process.
         process: ProcessId,
-        /// What.
+        /// The notification.
         notice: Notice,
     },
     /// The answer to [`super::Effect::LookForEvidence`].
     Evidence {
-        /// Which.
+        /// The process.
         process: ProcessId,
         /// What was seen.
         evidence: Evidence,
@@ -70,14 +70,14 @@ pub enum Input {
     /// The listener could not be bound: at the start, before [`Input::Start`], or in answer to
     /// [`super::Effect::Bind`]. Only for one whose configuration allows that.
     ListenerMissing {
-        /// Which.
+        /// The listener.
         listener: ListenerId,
-        /// Why.
+        /// The reason.
         why: Missing,
     },
     /// [`super::Effect::Bind`] was done: the listener is bound.
     ListenerBound {
-        /// Which.
+        /// The listener.
         listener: ListenerId,
     },
     /// The machine has other addresses than before.
@@ -86,14 +86,14 @@ pub enum Input {
     ListenerDamaged {
         /// Of which listener.
         listener: ListenerId,
-        /// Which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
     },
     /// [`super::Effect::Repair`] was done.
     ListenerRepaired {
         /// Of which listener.
         listener: ListenerId,
-        /// Which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
         /// By which socket.
         by: Repaired,
@@ -102,14 +102,14 @@ pub enum Input {
     SocketHeld {
         /// Of which listener.
         listener: ListenerId,
-        /// Which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
     },
     /// [`super::Effect::Repair`] could not be done.
     RepairFailed {
         /// Of which listener.
         listener: ListenerId,
-        /// Which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
     },
     /// A client, a datagram or a message waits at a socket that is watched
@@ -117,28 +117,28 @@ pub enum Input {
     ClientWaits {
         /// At which listener.
         listener: ListenerId,
-        /// At which of its sockets.
+        /// The index of the socket in the listener, from 0.
         socket: u32,
     },
     /// [`super::Effect::Accept`] was done.
     Accepted {
-        /// Which.
+        /// The connection.
         connection: ConnectionId,
-        /// Who it is from.
+        /// The source of the connection.
         source: Source,
     },
     /// [`super::Effect::Accept`] could not be done.
     NotAccepted {
-        /// Which.
+        /// The connection.
         connection: ConnectionId,
-        /// Why.
+        /// The reason.
         why: NotAccepted,
     },
     /// The answer to [`super::Effect::LookForClients`].
     Looked {
         /// At whose listeners.
         worker: WorkerId,
-        /// Who waits there.
+        /// The clients that wait there.
         waiting: Waiting,
     },
     /// Somebody asks for something; answered by [`super::Effect::Answer`].
@@ -184,12 +184,12 @@ pub struct Replan {
 pub enum WorkerChange {
     /// It is new; its number is that of nobody, or of one that [`Effect::Gone`] was told of.
     Added {
-        /// Its first definition.
+        /// The number of the first definition.
         edition: Edition,
-        /// How it lives.
+        /// The life cycle of its instances.
         life: Lifecycle,
     },
-    /// It is there no more.
+    /// The worker is removed.
     Removed,
     /// The terms on which its instances live, and no more than that.
     Settings {
@@ -198,9 +198,9 @@ pub enum WorkerChange {
     },
     /// What it runs.
     Definition {
-        /// Which definition that is.
+        /// The number of the definition.
         edition: Edition,
-        /// How it lives.
+        /// The life cycle of its instances.
         life: Lifecycle,
         /// Every socket of the definitions before stays, so that they can still be started when the
         /// new instances are there.

@@ -15,7 +15,7 @@ pub(super) struct Job {
     pub(super) of: u32,
 }
 
-/// Who waits for a job.
+/// A client that waits for a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiter {
     Asked(Ticket),
@@ -61,9 +61,9 @@ pub(super) enum Pending {
 /// What has gone wrong with a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bad {
-    /// This new instance was no good: the old definition goes on.
+    /// This new instance failed: the old definition is kept.
     WentBack(InstanceId),
-    /// This instance is not there, and nothing takes its place.
+    /// This instance is not running, and nothing replaces it.
     NotUp(InstanceId),
 }
 

@@ -106,7 +106,7 @@ impl Listeners {
         sockets.into_iter().any(|(_, mending)| !mending.whole)
     }
 
-    /// Who takes a listener.
+    /// The workers that use a listener.
     pub(super) fn takers(&self, listener: ListenerId) -> &[WorkerId] {
         let life = self.lives.get(&listener);
         life.map_or(&[], |life| life.users.as_slice())

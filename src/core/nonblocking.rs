@@ -6,9 +6,9 @@
 /// What a worker needs (`nonblocking:`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// Its accept(2) is to wait. A program may set O_NONBLOCK all the same, for itself.
+    /// The worker needs O_NONBLOCK clear: its accept(2) waits. A program may still set it.
     Blocking,
-    /// Its accept(2) is to answer EAGAIN.
+    /// The worker needs O_NONBLOCK set: its accept(2) returns EAGAIN.
     NonBlocking,
 }
 
@@ -26,9 +26,9 @@ impl Needs {
 /// What to do about the flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
-    /// Set it.
+    /// Set O_NONBLOCK.
     Set,
-    /// Clear it.
+    /// Clear O_NONBLOCK.
     Clear,
     /// It is as somebody who has the socket wants it.
     Leave,

@@ -26,11 +26,11 @@ pub(super) struct Target {
 /// A rollout under way, or being watched.
 #[derive(Debug, Clone)]
 pub(super) struct Rollout {
-    /// Who waits for it.
+    /// The requests that wait for the rollout.
     pub(super) tickets: Vec<Ticket>,
-    /// What it goes back to.
+    /// The definition that a rollback restores.
     pub(super) from: Definition,
-    /// Whether it can do so when it is over.
+    /// Whether a rollback is still possible after the rollout.
     pub(super) can_go_back: bool,
     /// The generation of the first that it has started; later ones have higher numbers.
     pub(super) generation: u32,
@@ -52,7 +52,7 @@ pub(super) struct Rollout {
 /// One instance being replaced.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
-    /// Which.
+    /// The index of the instance.
     pub(super) position: u32,
     /// The run of the new one.
     pub(super) new: RunId,

@@ -37,12 +37,12 @@ pub(super) struct Rereading {
 #[derive(Debug, Clone)]
 pub(super) struct Run {
     pub(super) id: RunId,
-    /// What it is called.
+    /// The instance.
     pub(super) instance: InstanceId,
     pub(super) state: State,
     /// By which definition of the worker it runs.
     pub(super) edition: Edition,
-    /// How it lives, by that definition.
+    /// The life cycle, by that definition.
     pub(super) life: Arc<Lifecycle>,
     /// Why it is being ended, if nobody has asked for that.
     pub(super) fault: Option<Fault>,
@@ -151,7 +151,7 @@ impl Run {
 #[derive(Debug, Clone)]
 pub(super) struct Instance {
     pub(super) run: Run,
-    /// Its crashes.
+    /// The crashes of the instance.
     pub(super) history: History,
     /// It is being stopped only to be started again.
     pub(super) again: bool,

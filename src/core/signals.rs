@@ -21,7 +21,7 @@ pub(super) const SIGUSR2: i32 = 12;
 pub(super) const SIGPIPE: i32 = 13;
 /// A timer (alarm(2)).
 pub(super) const SIGALRM: i32 = 14;
-/// Please stop.
+/// The default stop signal.
 pub(super) const SIGTERM: i32 = 15;
 /// Continues a stopped process.
 pub(super) const SIGCONT: i32 = 18;

@@ -58,7 +58,7 @@ pub enum State {
     Preparing {
         /// The command's process.
         hook: ProcessId,
-        /// Whether it is to be started no more.
+        /// Whether the start is cancelled.
         cancelled: bool,
     },
     /// The program runs, and is not ready.
@@ -88,19 +88,19 @@ pub enum State {
         process: ProcessId,
         /// Since when it runs the program.
         since: Mono,
-        /// How it is being ended.
+        /// The way in which it is being stopped.
         ending: Ending,
     },
     /// The program has ended, and the command after it runs.
     Cleaning {
         /// The command's process.
         hook: ProcessId,
-        /// What follows.
+        /// The next step.
         next: Next,
     },
     /// Ended; to be started again.
     Backoff {
-        /// When.
+        /// The time of the next step.
         until: Mono,
     },
     /// Ended; not to be started again, because something is wrong. Its listeners stay bound.
@@ -128,9 +128,9 @@ pub enum Launch {
     },
     /// It exited; whether it had reached its program is not known yet.
     Exited {
-        /// How.
+        /// The exit status.
         status: ExitStatus,
-        /// When.
+        /// The time of the exit.
         at: Mono,
     },
 }

@@ -183,7 +183,7 @@ impl Worker {
         self.kill_instance(ctx, id);
     }
 
-    /// Stops everything.
+    /// Stops every worker.
     pub(super) fn stop_all(&mut self, ctx: &mut Ctx) {
         for id in self.runs.ids() {
             self.stop_instance(ctx, id);

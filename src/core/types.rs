@@ -13,9 +13,9 @@ pub use crate::verb::Command;
 /// from 0 as they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId {
-    /// The worker.
+    /// The worker of the instance.
     pub worker: WorkerId,
-    /// Which of its instances, from 0.
+    /// The index of the instance in the worker, from 0.
     pub index: u32,
     /// Of which generation, from 1: two of them can overlap.
     pub generation: u32,
@@ -46,7 +46,7 @@ pub struct ConnectionId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Edition(pub u32);
 
-/// Which request an answer is to; chosen by whoever asks.
+/// The number of a request, chosen by the client, by which its answer is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
@@ -55,7 +55,7 @@ pub struct Ticket(pub u64);
 pub(super) enum Phase {
     /// Listeners are not bound yet.
     Idle,
-    /// Workers run.
+    /// The workers run.
     Running,
     /// Workers were asked to stop.
     Stopping,
@@ -68,9 +68,9 @@ pub(super) enum Phase {
 /// What listend does when no instance runs or will run again, without having been asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenDone {
-    /// It keeps holding the listeners: clients wait for whoever repairs the worker.
+    /// The daemon keeps its listeners: clients wait until the worker is repaired.
     Hold,
-    /// It ends with the exit status of its workers, as a shell would.
+    /// The daemon exits with the exit status of its workers, as a shell would.
     Exit,
 }
 
@@ -99,7 +99,7 @@ pub enum HookKind {
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// It returned from main or called exit(3).
+    /// The exit status, from main or exit(3).
     Code(i32),
     /// A signal ended it.
     Signal {
@@ -113,30 +113,30 @@ pub enum ExitStatus {
 /// What a process says about itself (sd_notify(3)), as far as the core acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
-    /// It is ready, or has read its configuration again.
+    /// The worker is ready, or has reloaded its configuration.
     Ready,
-    /// It reads its configuration again; ready once more when it says so.
+    /// The worker reloads its configuration, until it reports readiness again.
     Reloading,
-    /// It ends by itself.
+    /// The worker stops by itself.
     Stopping,
-    /// It is alive.
+    /// A keep-alive.
     Alive,
-    /// It is not well, and is to be treated as if it had not said that it is alive.
+    /// The worker reports a failure; treated as a missing keep-alive.
     Trigger,
     /// From now on it says that it is alive at least so often.
     WatchdogInterval(Duration),
-    /// It needs so much longer, from now on, for what it does: to start, or to stop.
+    /// The time, from now on, that the worker needs to start or to stop.
     ExtendTimeout(Duration),
 }
 
 /// What the kernel shows about whether a process takes clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// It does.
+    /// The process accepts clients.
     Seen,
-    /// It does not do so yet.
+    /// The process does not accept clients yet.
     NotYet,
-    /// It may or may not: what it does cannot be seen.
+    /// Whether the process accepts clients cannot be detected.
     Hidden,
 }
 
@@ -148,15 +148,15 @@ pub enum NotAccepted {
     /// There is no room for it: EMFILE, ENFILE, ENOBUFS, ENOMEM; or another error that would come
     /// again at once.
     Exhausted {
-        /// Which.
+        /// The error number, errno(3).
         errno: i32,
     },
 }
 
-/// Who waits in the queues of a worker that has just ended.
+/// The clients in the accept queues of a worker whose last instance has exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
-    /// Nobody.
+    /// No client.
     Nobody,
     /// Only clients that did not wait when this was asked before, or it cannot be known.
     Others,
@@ -177,39 +177,39 @@ pub enum Scope {
 /// What happens after an instance ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// It is started again after this time.
+    /// The instance is restarted after this time.
     RestartIn(Duration),
     /// The next client starts it again, but not before this time is over.
     AtNextClient {
-        /// That time.
+        /// The time before which no client starts it.
         not_before: Duration,
     },
-    /// It was there for one connection, which is over.
+    /// Nothing: the process served one connection, which is over.
     Done,
-    /// It is not started again, because something is wrong.
+    /// The instance has failed, and is not restarted.
     Failed(FailureReason),
-    /// It is not started again, because its restart policy says so.
+    /// The instance is not restarted, by its restart policy.
     StaysStopped,
-    /// It is not started again, because it was asked to stop.
+    /// The instance is not restarted, because it was told to stop.
     Stopping,
-    /// It was new, and the rollout goes back to what it was to replace.
+    /// The instance was new, and its rollout is rolled back.
     RolledBack,
 }
 
 /// How a command around an instance ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookEnd {
-    /// It ran, and exited.
+    /// The program ran, and exited.
     Exited {
-        /// How.
+        /// The exit status.
         status: ExitStatus,
     },
-    /// It did not get to its program.
+    /// The program was not executed.
     NotLaunched {
         /// Where and why.
         failure: LaunchFailure,
     },
-    /// It took too long, and was killed.
+    /// The hook took longer than its timeout, and was killed.
     TimedOut {
         /// The time it had.
         timeout: Duration,
@@ -219,14 +219,14 @@ pub enum HookEnd {
 /// Why an instance is not started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureReason {
-    /// It crashed more often than its limit allows.
+    /// The instance crashed more often than its limit allows.
     CrashLoop {
         /// How often, the last crash included.
         crashes: u32,
         /// In which time.
         interval: Duration,
     },
-    /// It did not get to its program, and its restart policy is `never`.
+    /// The program was not executed, and the restart policy is `never`.
     NeverLaunched,
 }
 
@@ -240,7 +240,7 @@ pub enum Refusal {
     },
     /// Connections of this source.
     OfSource {
-        /// Which.
+        /// The source of the connections.
         source: Source,
         /// How many are allowed.
         max: u32,
@@ -261,34 +261,34 @@ pub enum Role {
 /// Why listend itself ends an instance that nobody has asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It was not ready in time.
+    /// The instance was not ready in time.
     NotReady,
-    /// It gave no sign of life in time.
+    /// The instance sent no keep-alive in time.
     Silent,
-    /// It did not end in time, whoever had it end.
+    /// The instance did not exit in time after it was told to stop.
     NotStopped,
 }
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastEnd {
-    /// It ran its program.
+    /// The program ran.
     Exited {
-        /// How it exited.
+        /// The exit status.
         status: ExitStatus,
         /// How long it ran.
         uptime: Duration,
         /// Why listend had it end or killed it, if it was not well.
         cause: Option<Fault>,
     },
-    /// It did not get there.
+    /// The program was not executed.
     NotLaunched {
         /// Where and why.
         failure: LaunchFailure,
     },
     /// The command before its start failed.
     NotPrepared {
-        /// How.
+        /// The result of the hook.
         end: HookEnd,
     },
 }
@@ -296,7 +296,7 @@ pub enum LastEnd {
 /// How a listener is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerCondition {
-    /// As it should be.
+    /// Every socket is bound and listens.
     Listening,
     /// Not bound; it is tried again.
     Missing,
@@ -309,7 +309,7 @@ pub enum ListenerCondition {
 pub struct ListenerLife {
     /// What to do while it cannot be bound.
     pub presence: Presence,
-    /// Who takes it.
+    /// The workers that use the listener.
     pub users: Vec<WorkerId>,
 }
 
@@ -335,9 +335,9 @@ pub enum Missing {
 /// What takes clients in place of a damaged socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repaired {
-    /// The same socket: whoever has it can go on.
+    /// The same socket listens again: every process that has it continues.
     SameSocket,
-    /// The same socket, whose file has its path, rights and links again.
+    /// The same socket, with its path, permissions and links restored.
     PutBack,
     /// A new one at the same place. Workers that run have the old one, which no client finds, and
     /// are started again.
@@ -356,22 +356,22 @@ pub enum Answer {
     },
     /// All is done. Nothing follows.
     Done,
-    /// This instance did not get to where it is wanted; the rest is left as it is. Nothing follows.
+    /// This instance did not reach the requested state; the others are unchanged. The last answer.
     Failed {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
     },
-    /// This listener could not be bound, which is tried again; the worker starts when it is. Nothing
-    /// follows.
+    /// This listener could not be bound, which is retried; the worker starts when it is bound. The
+    /// last answer.
     NotBound {
-        /// Which.
+        /// The listener.
         listener: ListenerId,
         /// When it is tried again; `None` is when its address comes.
         again_in: Option<Duration>,
     },
-    /// This new instance was no good, and the old definition goes on serving. Nothing follows.
+    /// This new instance failed, and the old definition keeps serving. The last answer.
     RolledBack {
-        /// Which.
+        /// The instance.
         instance: InstanceId,
     },
     /// Nothing was done, or no more will be. Nothing follows.
@@ -404,7 +404,7 @@ pub enum Refused {
 pub struct Degraded {
     /// The new instance that was no good.
     pub instance: InstanceId,
-    /// Since when.
+    /// The time since which it holds.
     pub since: Mono,
 }
 

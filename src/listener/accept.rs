@@ -14,9 +14,9 @@ use std::os::fd::OwnedFd;
 /// An accepted connection.
 #[derive(Debug)]
 pub struct Accepted {
-    /// Its descriptor: CLOEXEC.
+    /// The descriptor, close-on-exec.
     pub fd: SharedFd,
-    /// Who is at its two ends.
+    /// The addresses of its two ends.
     pub ends: Ends,
 }
 

@@ -79,16 +79,16 @@ impl std::error::Error for AdoptError {}
 pub enum AdoptProblem {
     /// A socket with a listener's name that is none of the listener's sockets.
     Mismatch {
-        /// Whose name it bears.
+        /// The listener whose name the socket has.
         listener: ListenerId,
-        /// What it is, in words with an article.
+        /// The socket as found, in words with an article.
         found: String,
     },
     /// A socket that no listener wants. It has been closed.
     Unwanted {
-        /// Its name.
+        /// The name under which it was inherited.
         name: String,
-        /// What it is, in words with an article.
+        /// The socket as found, in words with an article.
         found: String,
     },
 }

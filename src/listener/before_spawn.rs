@@ -8,7 +8,7 @@ use std::io;
 /// O_NONBLOCK or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IoMode {
-    /// accept(2) waits.
+    /// O_NONBLOCK is clear: accept(2) waits.
     Blocking,
     /// accept(2) answers EAGAIN.
     NonBlocking,

@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 pub struct BoundSocket {
     /// The descriptor itself: CLOEXEC. Sockets that were bound here are blocking until [`super::prepare_for_spawn`] says otherwise.
     pub fd: SharedFd,
-    /// Which socket it is.
+    /// The key of the socket in the table.
     pub key: SocketKey,
-    /// Its listener; of one that the plan has no more, the listener that had it last.
+    /// The listener of the socket, or the one that had it last.
     pub listener: ListenerId,
     /// What was asked for.
     pub endpoint: Endpoint,
-    /// What it is bound to: as asked, with the port the kernel chose for port 0.
+    /// The address as configured, with the port that the kernel chose for port 0.
     pub address: Endpoint,
     /// How many clients may wait: the backlog cut to `net.core.somaxconn` as listen(2) does.
     /// `None` for datagrams, and where the limit cannot be read.
@@ -30,7 +30,7 @@ pub struct BoundSocket {
     /// Whether that file was made here, and so is to be removed. A FIFO or queue that was there, and
     /// a socket that was inherited, belong to somebody else.
     pub created: bool,
-    /// Whether it was bound by whoever started us ([`super::Adopted`]).
+    /// Whether the socket was inherited ([`super::Adopted`]).
     pub is_adopted: bool,
     /// What became of the options that were asked for.
     pub effective: Vec<Effective>,

@@ -71,7 +71,7 @@ pub struct UnixSocket {
     /// A path, as its owner wrote it in its own mount namespace; an abstract name begins with a NUL
     /// byte.
     pub name: Vec<u8>,
-    /// Whether it is part of a connection: an accepted socket bears its listener's name.
+    /// Whether the socket is a connection: an accepted socket has its listener's address.
     pub is_connected: bool,
 }
 

@@ -37,7 +37,7 @@ pub(super) enum Found {
         writable: bool,
     },
     MessageQueue(PathBuf),
-    /// It cannot be looked at.
+    /// The descriptor cannot be examined.
     Unknown,
 }
 

@@ -5,12 +5,12 @@ use nix::sys::stat::SFlag;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Who may use a file.
+/// The owner, group and mode of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rights {
-    /// Its owner.
+    /// The owner's user id.
     pub uid: u32,
-    /// Its group.
+    /// The group id.
     pub gid: u32,
     /// The bits of chmod(2).
     pub mode: u32,

@@ -20,11 +20,11 @@ const FAST_OPEN: &str = "tcp_fast_open";
 /// An option that was changed by whoever had the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// Its key.
+    /// The key of the option in the YAML.
     pub key: &'static str,
     /// What it was found to be, as in [`Effective::effective`].
     pub found: String,
-    /// Whether it is what it was before.
+    /// Whether the option was restored.
     pub is_put_back: bool,
 }
 

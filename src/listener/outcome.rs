@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// What binding is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To serve.
+    /// The sockets are kept, to serve.
     Keep,
     /// To see whether it would work: leaves no socket behind, and neither makes nor removes a path or
     /// a folder, not even for a moment.
@@ -36,13 +36,13 @@ pub enum BindStep {
     Open,
     /// setsockopt(2) of the named option; or `scope`: there is no such interface (ENODEV).
     SetOption(&'static str),
-    /// bind(2).
+    /// Bind the address, bind(2).
     Bind,
     /// chown(2) of a unix path.
     SetOwner,
     /// chmod(2) of a unix path.
     SetMode,
-    /// listen(2).
+    /// Listen, listen(2).
     Listen,
     /// symlink(2) or rename(2) of a link to a unix path.
     Symlink,
@@ -76,7 +76,7 @@ pub struct BindError {
     pub listener: ListenerId,
     /// Index into [`crate::plan::ListenerPlan::sockets`].
     pub socket: usize,
-    /// What failed.
+    /// The step that failed.
     pub step: BindStep,
     /// What the system call answered; EADDRINUSE or EEXIST where there was an obstacle instead.
     pub errno: i32,
@@ -103,7 +103,7 @@ pub enum Note {
         /// Index into [`crate::plan::ListenerPlan::sockets`].
         socket: usize,
     },
-    /// This machine has no IPv6, or no ::1, and the address can do without.
+    /// This machine has no IPv6, or no ::1, and the address does not need it.
     FamilyMissing {
         /// Of which listener.
         listener: ListenerId,

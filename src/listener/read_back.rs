@@ -6,7 +6,7 @@ use nix::libc;
 /// What became of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effective {
-    /// Its key.
+    /// The key of the option in the YAML.
     pub key: &'static str,
     /// What was asked for, in the unit that the kernel takes: `30s`, `500ms`, bytes.
     pub asked: String,

@@ -52,9 +52,9 @@ struct Plans<'p> {
 /// A path that was moved out of the way of another.
 #[derive(Debug)]
 struct Aside {
-    /// Where it is meanwhile, beside where it was.
+    /// The path to which it was moved, beside the old one.
     place: Place,
-    /// What it was called.
+    /// The old name.
     name: OsString,
     identity: PathIdentity,
 }

@@ -40,17 +40,17 @@ const REVIVALS: u32 = 3;
 pub enum Damage {
     /// shutdown(2) was called on it: no client gets in any more.
     ShutDown,
-    /// Its path has been unlinked or renamed: no client finds it.
+    /// The path of the socket was unlinked or renamed: no client finds it.
     PathGone,
     /// Something else is at its path.
     PathReplaced,
-    /// Its path has another owner, group or mode than it was given.
+    /// The owner, group or mode of the path was changed.
     RightsChanged,
     /// A symbolic link that leads to its path has been removed or replaced.
     LinkGone,
 }
 
-/// How it was put right.
+/// The way in which a listener was repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repair {
     /// listen(2) on the same socket: every worker that has it can go on with it.

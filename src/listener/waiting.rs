@@ -18,7 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Who waited at some sockets at one moment.
+/// The clients that waited at some sockets at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Waiters {
     /// The listener's inode, and the connection: its cookie (SO_COOKIE, socket(7)), or the inode of
@@ -28,7 +28,7 @@ pub struct Waiters {
     has_unknown: bool,
 }
 
-/// Who waits at one listener.
+/// The clients that wait at one listener.
 struct Queue {
     /// Those that the kernel identifies.
     clients: Vec<u64>,
@@ -50,7 +50,7 @@ impl Waiters {
     }
 }
 
-/// Who waits at these sockets. One poll(2) if nobody does; never waits itself.
+/// The clients that wait at these sockets. One poll(2) if there are none; never blocks.
 pub fn waiters(sockets: &[&BoundSocket]) -> Waiters {
     let descriptors = sockets.iter().map(|socket| socket.fd.as_fd());
     let asked = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN));

@@ -28,13 +28,13 @@ pub struct Changes {
 /// What is different about a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenerChange {
-    /// It is new.
+    /// Only the new plan has it.
     Added,
-    /// It is gone.
+    /// Only the old plan has it.
     Removed,
-    /// It stays, with other sockets or other attributes.
+    /// Both plans have it, with different sockets or attributes.
     Changed {
-        /// Whether it has other sockets, or the same in another order.
+        /// Whether its sockets, or their order, have changed.
         sockets: bool,
     },
 }
@@ -42,25 +42,25 @@ pub enum ListenerChange {
 /// What is different about a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerChange {
-    /// It is new.
+    /// Only the new plan has it.
     Added,
-    /// It is gone.
+    /// Only the old plan has it.
     Removed,
-    /// It stays, and something about it is different.
+    /// Both plans have it, with differences.
     Changed(WorkerDiff),
 }
 
 /// An option that is set otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptionChange<'p> {
-    /// As it was; `None` was the kernel's default.
+    /// The old setting; `None` is the kernel's default.
     pub before: Option<&'p OptionSetting>,
-    /// As it is to be; `None` is the kernel's default.
+    /// The new setting; `None` is the kernel's default.
     pub after: Option<&'p OptionSetting>,
 }
 
 impl OptionChange<'_> {
-    /// Which option; `None` never, for one of the two is there.
+    /// The option; never `None`, because one of the two settings exists.
     pub fn spec(&self) -> Option<&'static OptionSpec> {
         let setting = self.after.or(self.before)?;
         Some(setting.spec)
@@ -259,7 +259,7 @@ impl Changes {
     }
 }
 
-/// Whose the sockets were and are, of the listeners that do not have the same ones as before.
+/// The owners, in both plans, of the sockets of listeners whose sockets have changed.
 struct Sockets<'p> {
     /// Whose each was, with the name; of one that only former definitions have, nobody's.
     before: HashMap<SocketKey, (Option<ListenerId>, &'p str)>,

@@ -9,9 +9,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// between processes of the same program.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprints {
-    /// By name.
+    /// The fingerprints of the listeners, by name.
     pub listeners: BTreeMap<String, u64>,
-    /// By name.
+    /// The fingerprints of the workers, by name.
     pub workers: BTreeMap<String, u64>,
 }
 
@@ -31,14 +31,15 @@ impl Fingerprints {
     }
 }
 
-/// That of a listener. Places are no part of it: what only moved within its file has not changed.
+/// The fingerprint of a listener. Places are not part of it: a listener that only moved within its
+/// file has not changed.
 pub fn of_listener(plan: &ListenerPlan) -> u64 {
     // Everything in it has a form in JSON, so that there is none without.
     hash(&serde_json::to_vec(plan).unwrap_or_default())
 }
 
-/// That of a worker. Its listeners count by their names: their numbers change with what stands
-/// before them.
+/// The fingerprint of a worker. Its listeners count by name: their numbers change with those before
+/// them.
 pub fn of_worker(plan: &WorkerPlan, whole: &Plan) -> u64 {
     let names = plan.listeners.iter().map(|id| &whole.listener(*id).name);
     let names: Vec<&String> = names.collect();

@@ -96,8 +96,7 @@ fn address(listener: &ListenerPlan, socket: &SocketPlan) -> Address {
     (namespace.filter(|_| is_in_namespace(&endpoint)), endpoint)
 }
 
-/// Whether it can be there once in each network namespace. A path or a message queue is the same in
-/// all of them.
+/// Whether the address belongs to a network namespace; a path or a message queue does not.
 fn is_in_namespace(endpoint: &Endpoint) -> bool {
     match endpoint {
         Endpoint::Inet { .. } | Endpoint::Netlink { .. } => true,

@@ -43,7 +43,7 @@ pub struct Plan {
     /// Of a plan that was just resolved, in the order of the configuration.
     #[serde(with = "as_list")]
     pub listeners: BTreeMap<ListenerId, ListenerPlan>,
-    /// The same.
+    /// The workers; in a plan that was just resolved, in the order of the configuration.
     #[serde(with = "as_list")]
     pub workers: BTreeMap<WorkerId, Arc<WorkerPlan>>,
     #[serde(skip)]
@@ -151,7 +151,7 @@ impl Plan {
     }
 }
 
-/// One listener.
+/// A listener as resolved on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerPlan {
     /// Its name.
@@ -160,7 +160,7 @@ pub struct ListenerPlan {
     pub sockets: Vec<SocketPlan>,
     /// What listen(2) is given.
     pub backlog: u32,
-    /// Who may use a unix path.
+    /// The owner, group and mode of a path.
     pub access: Access,
     /// Socket options, in the order of [`crate::config::options::OPTIONS`].
     pub options: Vec<OptionSetting>,
@@ -207,7 +207,7 @@ impl ListenerPlan {
         self.sockets.iter().map(|socket| socket.key)
     }
 
-    /// Which of its sockets that is, from 0.
+    /// The index, from 0, of the socket with this key.
     pub fn position(&self, key: SocketKey) -> Option<usize> {
         self.keys().position(|one| one == key)
     }
@@ -221,10 +221,10 @@ impl ListenerPlan {
     }
 }
 
-/// One socket to bind.
+/// A socket to bind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketPlan {
-    /// Its key; no part of what a configuration says.
+    /// The key of the socket in the table of held sockets; not from the configuration.
     #[serde(skip)]
     pub key: SocketKey,
     /// What to bind it to.
@@ -234,7 +234,7 @@ pub struct SocketPlan {
     pub place: Place,
 }
 
-/// Who may use a unix path.
+/// The owner, group and mode of a unix path, FIFO or message queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
     /// uid to own it; `None` leaves listend's own.
@@ -251,7 +251,7 @@ pub struct Access {
     pub directory_group: Option<u32>,
 }
 
-/// One worker.
+/// A worker as resolved on this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerPlan {
     /// Its name.
@@ -265,7 +265,7 @@ pub struct WorkerPlan {
     pub argv0: Option<Template>,
     /// The listeners it gets, in the order of their descriptors.
     pub listeners: Vec<ListenerId>,
-    /// How it is told which descriptors it got.
+    /// The protocol by which the descriptors are passed to it.
     pub handoff: &'static Dialect,
     /// The whole environment but for the handoff's variables, in order, each name once.
     pub environment: Vec<(String, Template)>,
@@ -275,7 +275,7 @@ pub struct WorkerPlan {
     pub launch: LaunchSpec<Template>,
     /// Where standard output and error go.
     pub output: crate::config::Output,
-    /// Who may tell about it (sd_notify(3)); `None` is nobody.
+    /// The processes that may send notifications (sd_notify(3)); `None` is no process.
     pub notify_access: Option<NotifyAccess>,
     /// How many descriptors an instance may leave for its successor.
     pub fd_store: u32,
@@ -288,7 +288,7 @@ pub struct WorkerPlan {
 }
 
 impl WorkerPlan {
-    /// Whether it is the worker of `metrics:`, of which the configuration says no more than that.
+    /// Whether it is the worker of `metrics:`, which is not in the configuration by name.
     pub fn is_built_in(&self) -> bool {
         self.name == METRICS
     }
@@ -303,7 +303,7 @@ pub struct RuntimeDirectory {
     pub name: PathBuf,
     /// Its permission bits.
     pub mode: u32,
-    /// Whether it stays when the worker stops.
+    /// Whether the directory is kept when the worker stops.
     pub preserve: bool,
 }
 
@@ -325,7 +325,7 @@ pub struct Lifecycle {
     pub restart: Restart,
     /// Asks an instance to stop.
     pub stop_signal: i32,
-    /// Whom that signal is sent to.
+    /// The processes that get the stop signal.
     pub kill_mode: KillMode,
     /// Whether its listeners are to have O_NONBLOCK. With
     /// [`Activation::PerConnection`]: on the connections.
@@ -344,7 +344,7 @@ pub struct Lifecycle {
     pub reload: Option<ReloadBy>,
     /// What happens to the listeners when all instances have failed.
     pub on_failure: OnFailure,
-    /// Which commands there are around an instance's life, and how long each may take.
+    /// The hooks of an instance, with their timeouts.
     pub hooks: HookTimes,
 }
 
@@ -380,7 +380,7 @@ pub enum ReloadBy {
     Command(Duration),
 }
 
-/// Which commands there are around an instance's life, and how long each may take.
+/// The hooks of an instance, with their timeouts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookTimes {
     /// Before each start.
@@ -402,6 +402,7 @@ pub enum Activation {
         /// How often that may be; `None` is unlimited.
         limit: Option<Rate>,
     },
-    /// One process for each connection. All listeners of the worker have connections.
+    /// listend accepts, and starts a process for each connection. All listeners of the worker have
+    /// connections.
     PerConnection(ConnectionLimits),
 }

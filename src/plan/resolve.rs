@@ -484,7 +484,7 @@ fn literal_length(template: &Template) -> u64 {
     texts.sum()
 }
 
-/// Who may tell about a worker: nobody where nothing is asked that could be told.
+/// The processes that may send notifications; `None` if the worker uses none.
 fn notify_access(worker: &config::Worker) -> Option<NotifyAccess> {
     let tells =
         worker.ready.value == Ready::Notify || worker.watchdog.is_some() || worker.fd_store > 0;

@@ -195,7 +195,7 @@ pub(super) fn runtime_directory(folder: &RuntimeDirectory) -> String {
     format!("{} (mode {:04o}{preserved})", path.display(), folder.mode)
 }
 
-/// Whom a worker runs as, where that is different.
+/// The differences in user, group and supplementary groups.
 pub(super) fn credentials(
     before: Option<&Credentials>,
     after: Option<&Credentials>,

@@ -58,7 +58,7 @@ impl WorkerDiff {
         self.program.is_empty() && self.instances.is_none() && self.lifecycle.is_empty()
     }
 
-    /// Whether it takes another generation.
+    /// Whether the difference needs a rollout of a new generation.
     pub fn rolls(&self) -> bool {
         !self.program.is_empty()
     }

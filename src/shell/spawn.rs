@@ -424,7 +424,7 @@ fn not_connected(error: io::Error) -> (LaunchFailure, String) {
     };
     (
         failure,
-        format!("cannot make a control connection: {error}"),
+        format!("cannot create a control connection: {error}"),
     )
 }
 

@@ -97,8 +97,8 @@ fn missing_folders(worker: &WorkerPlan) -> Vec<Problem> {
     let missing = folders.into_iter().filter_map(|(what, folder)| {
         let reason = match std::fs::metadata(folder) {
             Ok(found) if found.is_dir() => return None,
-            Ok(_) => "is not a folder",
-            Err(error) if error.kind() == ErrorKind::NotFound => "is not there",
+            Ok(_) => "is not a directory",
+            Err(error) if error.kind() == ErrorKind::NotFound => "does not exist",
             // What listend may not look at the worker's user may well enter.
             Err(_) => return None,
         };

@@ -24,7 +24,7 @@ impl Shell {
             log::debug!("cleared an error that a worker left on a socket");
         } else if !flags.contains(EpollFlags::EPOLLIN) {
             // Comes once from what is not watched for clients now.
-            log::debug!("{flags:?} at a socket that nobody waits at");
+            log::debug!("{flags:?} at a socket that is not watched");
         } else if self.watch.role(held.listener) == Role::Held {
             self.first_client(key);
         } else {

@@ -201,8 +201,8 @@ impl Control {
         match done {
             Ok(_) => log::warn!("control socket: {path} was {what}; restored"),
             Err(why) => log::error!(
-                "control socket: {path} was {what}, and cannot be restored: {why}; until then \
-                 nobody can ask there"
+                "control socket: {path} was {what}, and cannot be restored: {why}; until then no \
+                 client can connect"
             ),
         }
         // It may be another one.

@@ -113,7 +113,7 @@ impl Shell {
             Ok(_) => log::warn!("notify socket: {address} was {what}; restored"),
             Err(why) => log::error!(
                 "notify socket: {address} was {what}, and cannot be restored: {why}; until then \
-                 workers cannot tell that they are ready or alive"
+                 workers cannot send notifications"
             ),
         }
         // It may be another one.
@@ -504,7 +504,7 @@ fn no_way(what: &str, error: &io::Error) -> (LaunchFailure, String) {
         errno: error.raw_os_error().unwrap_or(libc::EIO),
         detail: 0,
     };
-    (failure, format!("cannot make {what}: {error}"))
+    (failure, format!("cannot create {what}: {error}"))
 }
 
 fn newline_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
