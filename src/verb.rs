@@ -98,7 +98,7 @@ pub static VERBS: [Verb; 6] = [
     Verb {
         method: "Signal",
         name: "signal",
-        about: "Send a signal to the main processes of a worker, or make the daemon reopen its log files",
+        about: "Send a signal to the main processes of a worker, or reopen the log files",
         takes: Takes::Signal,
         waits: false,
         done: "signalled",

@@ -569,7 +569,7 @@ fn keys_that_do_not_fit_are_refused_where_they_stand() {
             "not a multicast address",
         ),
         ("udp://:80", "multicast", "mdns", "not an address"),
-        ("udp://:80", "multicast", "239.1.2.3%", "no interface"),
+        ("udp://:80", "multicast", "239.1.2.3%", "not an interface"),
         ("udp://0.0.0.0:80", "multicast", "ff02::1", "no IPv6 socket"),
         ("udp://[::]:80", "multicast", "239.1.2.3", "no IPv4 socket"),
         (tcp, "network_namespace", "blue", "`/run/netns/blue`"),

@@ -134,7 +134,7 @@ fn each_difference_is_named() {
             "command: serve, rollout: { parallel: 2, watch: 1500ms }",
             &[
                 "worker `app`: rollout.parallel 1 → 2, rollout.watch 30s → 1s500ms apply without a \
-                 roll",
+                 rollout",
             ],
         ),
         (
