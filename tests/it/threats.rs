@@ -174,7 +174,7 @@ workers:
         daemon.resume();
         peers.push(never_reads.accept().expect("accept"));
     }
-    daemon.line(&["app.0: closed 1 of the descriptors that it wanted to leave"]);
+    daemon.line(&["app.0: closed 1 of the descriptors that it wanted to store"]);
     answers(&world, &daemon);
 
     // By name, while the worker has none of them any more.
