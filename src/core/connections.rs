@@ -19,11 +19,11 @@ pub const FAILING_AFTER: u64 = 3;
 /// The connections of one worker.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Connections {
-    /// How many have a slot.
+    /// How many there are.
     pub(super) live: u32,
     /// How many are being accepted.
     pub(super) under_way: u32,
-    /// How many have a slot, by source; none is counted with 0.
+    /// How many there are, by source; none is counted with 0.
     pub(super) sources: BTreeMap<Source, u32>,
     /// What the past launches say about the next.
     pub(super) launches: History,

@@ -7,10 +7,12 @@ use super::machine::Core;
 use super::run::Run;
 use super::state::State;
 use super::time::Mono;
-use super::types::{Degraded, Edition, InstanceId, LastEnd, ListenerCondition, Phase, Role};
+use super::types::{
+    Degraded, Edition, Health, InstanceId, LastEnd, ListenerCondition, Phase, Role,
+};
 use super::worker::Worker;
 use crate::config::RestartPolicy;
-use crate::plan::{ListenerId, WorkerId};
+use crate::plan::{Activation, ListenerId, WorkerId};
 
 /// An instance, as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +27,8 @@ pub struct Facts {
     pub restarts: u64,
     /// How its last process ended.
     pub last_end: Option<LastEnd>,
-    /// Whether it has ended badly and is not started again, as its restart policy says and nobody has
-    /// asked for.
-    pub failed: bool,
+    /// How it is, all in all.
+    pub health: Health,
     /// The role of the instance in its worker.
     pub role: Role,
 }
@@ -40,8 +41,57 @@ impl Worker {
             reloading: run.reloading,
             restarts: run.starts.saturating_sub(1),
             last_end: run.last_end,
-            failed: self.is_left_failed(ctx, run),
+            health: self.health_of(ctx, run),
             role: self.role(run.id),
+        }
+    }
+
+    fn health_of(&self, ctx: &Ctx, run: &Run) -> Health {
+        match run.state {
+            _ if self.is_left_failed(ctx, run) => Health::Failed,
+            State::Waiting => Health::Waiting,
+            State::Preparing { .. } | State::Starting { .. } | State::Activating { .. } => {
+                Health::Starting
+            }
+            State::Running { .. } => Health::Running,
+            State::Stopping { .. } | State::Cleaning { .. } => Health::Stopping,
+            State::Backoff { .. } => Health::Backoff,
+            State::Failed { .. } => Health::Failed,
+            State::Stopped => Health::Stopped,
+        }
+    }
+
+    /// Whether all of it is as it is to be. What clients start is ready without a process, as long as
+    /// nothing is wrong with it.
+    fn is_ready(&self, ctx: &Ctx) -> bool {
+        let is_well = |health: Health| match health {
+            Health::Running | Health::Stopped => true,
+            Health::Waiting | Health::Starting | Health::Stopping => !self.is_eager(),
+            Health::Backoff | Health::Degraded | Health::Failed => false,
+        };
+        let mut all = self.runs.all();
+        self.stopped || all.all(|run| is_well(self.health_of(ctx, run)))
+    }
+
+    /// Whether a rollout went back, or the processes of its connections fail.
+    fn is_degraded(&self) -> bool {
+        self.degraded.is_some() || self.connection_counts().is_failing
+    }
+
+    fn health(&self, ctx: &Ctx) -> Health {
+        let has_process = |run: &Run| run.state.process().is_some();
+        let accepts = matches!(self.lifecycle.activation, Activation::PerConnection(_));
+        if self.stopped && !self.runs.holders().any(has_process) {
+            Health::Stopped
+        } else if self.is_degraded() {
+            Health::Degraded
+        } else if accepts && self.connections.live == 0 {
+            Health::Waiting
+        } else if accepts {
+            Health::Running
+        } else {
+            let all = self.runs.holders().map(|run| self.health_of(ctx, run));
+            all_in_all(&all.collect::<Vec<Health>>())
         }
     }
 
@@ -142,6 +192,23 @@ impl Core {
         self.workers.get(&worker).is_some_and(Worker::is_watched)
     }
 
+    /// How a worker is; one that is not there counts as stopped.
+    pub fn health(&self, worker: WorkerId) -> Health {
+        let known = self.workers.get(&worker);
+        known.map_or(Health::Stopped, |known| known.health(&self.ctx))
+    }
+
+    /// Whether everything of a worker is as it is to be.
+    pub fn is_ready(&self, worker: WorkerId) -> bool {
+        let known = self.workers.get(&worker);
+        known.is_none_or(|known| known.is_ready(&self.ctx))
+    }
+
+    /// Whether a rollout of a worker went back, or the processes of its connections fail.
+    pub fn is_degraded(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(Worker::is_degraded)
+    }
+
     /// What went wrong with the last rollout of a worker, if it did.
     pub fn degraded(&self, worker: WorkerId) -> Option<Degraded> {
         self.workers.get(&worker)?.degraded
@@ -169,5 +236,48 @@ impl Core {
     pub fn generation(&self, worker: WorkerId) -> u32 {
         let known = self.workers.get(&worker);
         known.map_or(0, |known| known.generation)
+    }
+}
+
+/// What the instances of a worker come to, with what is on its way in or out.
+fn all_in_all(instances: &[Health]) -> Health {
+    if instances.contains(&Health::Failed) {
+        let has_failed = |health: &Health| *health == Health::Failed;
+        return match instances.iter().all(has_failed) {
+            true => Health::Failed,
+            false => Health::Degraded,
+        };
+    }
+    // The first that any of them is in.
+    let order = [
+        Health::Backoff,
+        Health::Starting,
+        Health::Stopping,
+        Health::Running,
+        Health::Waiting,
+    ];
+    let found = order.into_iter().find(|health| instances.contains(health));
+    found.unwrap_or(Health::Stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_health_of_a_worker_follows_from_its_instances() {
+        use Health::{Backoff, Degraded, Failed, Running, Starting, Stopped, Waiting};
+        for (instances, expected) in [
+            (&[][..], Stopped),
+            (&[Stopped, Running], Running),
+            (&[Running, Waiting], Running),
+            (&[Running, Starting], Starting),
+            (&[Running, Backoff], Backoff),
+            (&[Failed, Failed], Failed),
+            (&[Failed, Running], Degraded),
+            (&[Failed, Stopped], Degraded),
+        ] {
+            assert_eq!(all_in_all(instances), expected, "{instances:?}");
+        }
     }
 }

@@ -23,7 +23,7 @@ pub(super) enum Waiter {
     Reload,
 }
 
-/// Where slots are wanted.
+/// Where runs are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Goal {
     /// Running their program.
@@ -54,7 +54,7 @@ pub(super) struct Reloading {
 pub(super) enum Pending {
     /// The end of a command.
     Command(ProcessId),
-    /// What the instance in this slot says.
+    /// What this instance says.
     Run(RunId),
 }
 

@@ -64,7 +64,7 @@ pub use state::{Ending, Launch, State};
 pub use time::Mono;
 pub use types::{
     Answer, Command, ConnectionId, Degraded, Edition, Evidence, ExitStatus, FailureReason, Fault,
-    FormerTaker, HookEnd, HookKind, InstanceId, LastEnd, ListenerCondition, ListenerLife, Missing,
-    Next, NotAccepted, Notice, ProcessId, Refusal, Refused, Repaired, Role, Scope, Task, Ticket,
-    Waiting, WhenDone,
+    FormerTaker, Health, HookEnd, HookKind, InstanceId, LastEnd, ListenerCondition, ListenerLife,
+    Missing, Next, NotAccepted, Notice, ProcessId, Refusal, Refused, Repaired, Role, Scope, Task,
+    Ticket, Waiting, WhenDone,
 };

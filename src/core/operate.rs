@@ -1,6 +1,6 @@
 //! What people ask for: start, stop, restart, scale, signal, reset. To reload is in `super::reload`.
 //!
-//! A request is a *job* until it is done: a worker's slots are brought to where they are wanted, and
+//! A request is a *job* until it is done: a worker's instances are brought to where they are wanted, and
 //! whoever asked hears of each that is there. A command takes the place of the one that is under way
 //! for the worker, so that one that was interrupted can be asked again; a start joins it. While a
 //! rollout is under way its size stays as it is.
@@ -167,7 +167,7 @@ impl Worker {
         }
     }
 
-    /// Starts what does not run. Answers which of its slots are to run now.
+    /// Starts what does not run. Answers which of its instances are to run now.
     fn rouse(&mut self, ctx: &mut Ctx) -> Vec<RunId> {
         self.stopped = false;
         ctx.stir(self.id);
@@ -408,7 +408,7 @@ impl Worker {
         }
     }
 
-    /// Looks at the slots that have changed, and goes on with the jobs that they belong to.
+    /// Looks at what has changed, and goes on with the jobs that they belong to.
     pub(super) fn advance_jobs(&mut self, ctx: &mut Ctx) {
         let changed = std::mem::take(&mut self.changed);
         if self.jobs.is_empty() {

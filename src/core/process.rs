@@ -57,7 +57,7 @@ impl Worker {
                 (Launch::Exited { status, at }, News::ExecSucceeded) => {
                     let instance = self.runs[id].instance;
                     ctx.emit(Event::InstanceStarted { instance, process });
-                    self.is_served(ctx, id);
+                    self.note_served(ctx, id);
                     self.exited(ctx, id, process, status, at.since(since));
                 }
                 (Launch::Exited { .. }, News::LaunchFailed(failure)) => {
@@ -124,7 +124,7 @@ impl Worker {
     ) {
         let instance = self.runs[id].instance;
         ctx.emit(Event::InstanceStarted { instance, process });
-        self.is_served(ctx, id);
+        self.note_served(ctx, id);
         // Of a connection's process it is known only some time after.
         let created = match self.runs[id].state {
             State::Starting { since, .. } if self.runs.is_connection(id) => Some(since),
@@ -132,7 +132,7 @@ impl Worker {
         };
         let since = created.unwrap_or(ctx.now);
         match ending {
-            None => self.runs(ctx, id, process, since),
+            None => self.program_runs(ctx, id, process, since),
             Some(ending) => {
                 if let Ending::Graceful { .. } = ending {
                     self.ask_to_stop(ctx, id, process);
@@ -209,7 +209,7 @@ impl Worker {
         let instance = run.instance;
         if let State::Activating { since, .. } | State::Running { since, .. } = run.state {
             run.by_itself = true;
-            self.is_being_ended(ctx, id, process, since);
+            self.begin_ending(ctx, id, process, since);
         }
         if was_ending == Some(Ending::Killed) {
             return;
@@ -275,7 +275,7 @@ impl Worker {
         }
         // What listend could not do now is nothing that the worker has done, whatever its policy is.
         let is_momentary = failure.is_some_and(LaunchFailure::is_momentary);
-        if self.is_on_trial(id) || (!is_momentary && self.fails_rollout(ctx, id)) {
+        if self.is_on_trial(id) || (!is_momentary && self.note_crash(ctx, id)) {
             return Next::RolledBack;
         }
         match self.runs[id].life.activation {
@@ -320,7 +320,7 @@ impl Worker {
             return Next::RolledBack;
         }
         let crashed = backoff::is_crash(status) && backoff::is_failure(status, restart);
-        if (fault.is_some() || crashed) && self.fails_rollout(ctx, id) {
+        if (fault.is_some() || crashed) && self.note_crash(ctx, id) {
             return Next::RolledBack;
         }
         if let Activation::PerConnection(_) = self.runs[id].life.activation {
@@ -589,7 +589,7 @@ impl Worker {
                     self.rereads_too_long(ctx, id);
                 }
                 Some(until) if until <= ctx.now => self.connection_timed_out(ctx, id, process),
-                Some(_) | None => self.is_silent(ctx, id, process),
+                Some(_) | None => self.fell_silent(ctx, id, process),
             },
             State::Failed { .. } => self.cooled_down(ctx, id),
             // Without a deadline, so that none leads here.

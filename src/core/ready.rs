@@ -52,7 +52,13 @@ fn watchdog_of(now: Mono, run: &Run) -> Option<Watchdog> {
 
 impl Worker {
     /// An instance runs its program from now on.
-    pub(super) fn runs(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId, since: Mono) {
+    pub(super) fn program_runs(
+        &mut self,
+        ctx: &mut Ctx,
+        id: RunId,
+        process: ProcessId,
+        since: Mono,
+    ) {
         let run = &self.runs[id];
         let ready = run.life.ready;
         if self.runs.is_connection(id) || ready == Ready::Started {
@@ -136,7 +142,7 @@ impl Worker {
             });
             self.runs[id].fault = Some(Fault::NotReady);
             self.ask_to_stop(ctx, id, process);
-            return self.is_being_ended(ctx, id, process, since);
+            return self.begin_ending(ctx, id, process, since);
         }
         ctx.outbox.push(Effect::LookForEvidence { process });
         let state = State::Activating {
@@ -148,7 +154,7 @@ impl Worker {
         self.become_state(ctx, id, state);
     }
 
-    pub(super) fn is_being_ended(
+    pub(super) fn begin_ending(
         &mut self,
         ctx: &mut Ctx,
         id: RunId,
@@ -243,7 +249,7 @@ impl Worker {
             }
             Notice::Trigger => {
                 if let State::Running { .. } = self.runs[id].state {
-                    self.is_silent(ctx, id, process);
+                    self.fell_silent(ctx, id, process);
                 }
             }
             Notice::WatchdogInterval(interval) => {
@@ -270,7 +276,7 @@ impl Worker {
                 process,
                 timeout,
             });
-            self.is_being_ended(ctx, id, process, since);
+            self.begin_ending(ctx, id, process, since);
         }
     }
 
@@ -324,7 +330,7 @@ impl Worker {
     }
 
     /// No sign of life came in time.
-    pub(super) fn is_silent(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
+    pub(super) fn fell_silent(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
         let State::Running { since, .. } = self.runs[id].state else {
             return;
         };
@@ -344,6 +350,6 @@ impl Worker {
                 scope,
             });
         }
-        self.is_being_ended(ctx, id, process, since);
+        self.begin_ending(ctx, id, process, since);
     }
 }

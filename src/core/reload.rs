@@ -89,7 +89,7 @@ impl Worker {
         };
         let goes_on = well && self.runs.get(id).is_some_and(reloads);
         if !goes_on {
-            return self.is_read(ctx, Pending::Command(process), instance, well);
+            return self.note_read(ctx, Pending::Command(process), instance, well);
         }
         let until = self.read_until(ctx, id);
         for reload in &mut self.reloads {
@@ -116,7 +116,7 @@ impl Worker {
         let instance = run.instance;
         if run.rereading.take().is_some() {
             self.reschedule(ctx, id);
-            self.is_read(ctx, Pending::Run(id), instance, well);
+            self.note_read(ctx, Pending::Run(id), instance, well);
         }
     }
 
@@ -147,7 +147,7 @@ impl Worker {
     }
 
     /// One is not waited for any more, by none of those who did.
-    fn is_read(&mut self, ctx: &mut Ctx, what: Pending, instance: InstanceId, well: bool) {
+    fn note_read(&mut self, ctx: &mut Ctx, what: Pending, instance: InstanceId, well: bool) {
         let mut reloads = std::mem::take(&mut self.reloads);
         reloads.retain_mut(|reload| {
             if !reload.pending.remove(&what) {

@@ -173,7 +173,7 @@ impl Worker {
     }
 
     /// The process has the connection now: listend has no more to do with it.
-    pub(super) fn is_served(&mut self, ctx: &mut Ctx, id: RunId) {
+    pub(super) fn note_served(&mut self, ctx: &mut Ctx, id: RunId) {
         let Some(held) = self.runs.connection_mut(id) else {
             return;
         };

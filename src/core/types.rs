@@ -247,7 +247,7 @@ pub enum Refusal {
     },
 }
 
-/// What a slot is to its worker.
+/// What a run is to its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// One of its instances.
@@ -415,3 +415,40 @@ pub type FormerTaker = (ListenerId, WorkerId, Edition);
 pub(super) const AT_NEXT_CLIENT: Next = Next::AtNextClient {
     not_before: Duration::ZERO,
 };
+
+/// How an instance or a worker is, all in all. The one statement of it: the status, the metrics and
+/// what the service manager is told all read this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing runs, or is to.
+    Stopped,
+    /// It waits for clients, or for a listener.
+    Waiting,
+    /// It runs its program, and is ready.
+    Running,
+    /// It is on its way there.
+    Starting,
+    /// It is on its way out.
+    Stopping,
+    /// It has ended, and is started again after a delay.
+    Backoff,
+    /// Of a worker: some instances have failed, a rollout went back, or the processes of its
+    /// connections fail.
+    Degraded,
+    /// It has ended badly, and is not started again; of a worker, all instances have.
+    Failed,
+}
+
+impl Health {
+    /// Whether something is wrong.
+    pub fn is_ill(self) -> bool {
+        match self {
+            Health::Backoff | Health::Degraded | Health::Failed => true,
+            Health::Stopped
+            | Health::Waiting
+            | Health::Running
+            | Health::Starting
+            | Health::Stopping => false,
+        }
+    }
+}

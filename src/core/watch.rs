@@ -23,7 +23,7 @@ impl Worker {
     }
 
     /// An instance has crashed. Whether that fails the rollout that has started it.
-    pub(super) fn fails_rollout(&mut self, ctx: &mut Ctx, id: RunId) -> bool {
+    pub(super) fn note_crash(&mut self, ctx: &mut Ctx, id: RunId) -> bool {
         let run = &self.runs[id];
         let (edition, now) = (self.edition, ctx.now);
         let Some(rollout) = self.rollout.as_mut() else {

@@ -364,7 +364,7 @@ impl Shell {
         }
         let state = facts.map_or_else(
             || "is gone".to_owned(),
-            |facts| format!("is in the state `{}`", word_for(facts.state).word()),
+            |facts| format!("is in the state `{}`", word_for(facts.health).word()),
         );
         let end = facts.and_then(|facts| facts.last_end);
         let why = end.map_or_else(String::new, |end| format!(": {}", ended(&end)));

@@ -7,7 +7,7 @@ use crate::control::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout, Socket,
     SocketOption, Worker, WorkerState, rfc3339,
 };
-use crate::core::{InstanceId, LastEnd, ListenerCondition, Mono, State};
+use crate::core::{Health, InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
 use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
@@ -227,16 +227,6 @@ impl Shell {
                 ("per-connection", Some(connections))
             }
         };
-        let state = match connections {
-            _ if self.core.is_stopped(id) && instances.iter().all(|one| one.pid.is_none()) => {
-                WorkerState::Stopped
-            }
-            Some(_) if counts.is_failing => WorkerState::Degraded,
-            Some(Connections { live: 0, .. }) => WorkerState::Waiting,
-            Some(_) => WorkerState::Running,
-            None if self.core.degraded(id).is_some() => WorkerState::Degraded,
-            None => all_in_all(&instances),
-        };
         let listeners = plan.listeners.iter();
         let detail = || Detail {
             place: self.position(plan.place),
@@ -247,7 +237,7 @@ impl Shell {
             name: plan.name.clone(),
             activation: activation.to_owned(),
             generation: self.core.generation(id),
-            state,
+            state: word_for(self.core.health(id)),
             setback: self.setback(id, counts.is_failing),
             instances,
             listeners: listeners
@@ -306,10 +296,7 @@ impl Shell {
             name: words::instance_name(&self.definitions, id),
             generation: id.generation,
             pid: process.and_then(|process| self.main_pid_of(process)),
-            state: match facts.failed {
-                true => WorkerState::Failed,
-                false => word_for(facts.state),
-            },
+            state: word_for(facts.health),
             reloading: facts.reloading,
             status: told.and_then(Told::words),
             since: rfc3339(wall.saturating_sub(now.since(since).as_secs())),
@@ -366,39 +353,18 @@ pub(super) fn ended(end: &LastEnd) -> String {
     }
 }
 
-/// The state of an instance.
-pub(super) fn word_for(state: State) -> WorkerState {
-    match state {
-        State::Waiting => WorkerState::Waiting,
-        State::Preparing { .. } | State::Starting { .. } | State::Activating { .. } => {
-            WorkerState::Starting
-        }
-        State::Running { .. } => WorkerState::Running,
-        State::Stopping { .. } | State::Cleaning { .. } => WorkerState::Stopping,
-        State::Backoff { .. } => WorkerState::Backoff,
-        State::Failed { .. } => WorkerState::Failed,
-        State::Stopped => WorkerState::Stopped,
+/// How an instance or a worker is.
+pub(super) fn word_for(health: Health) -> WorkerState {
+    match health {
+        Health::Stopped => WorkerState::Stopped,
+        Health::Waiting => WorkerState::Waiting,
+        Health::Running => WorkerState::Running,
+        Health::Starting => WorkerState::Starting,
+        Health::Stopping => WorkerState::Stopping,
+        Health::Backoff => WorkerState::Backoff,
+        Health::Degraded => WorkerState::Degraded,
+        Health::Failed => WorkerState::Failed,
     }
-}
-
-/// What the states of a worker's instances come to.
-fn all_in_all(instances: &[Instance]) -> WorkerState {
-    let is = |state: &WorkerState| instances.iter().any(|one| one.state == *state);
-    let failed = WorkerState::Failed;
-    if is(&failed) {
-        let all = instances.iter().all(|one| one.state == failed);
-        return if all { failed } else { WorkerState::Degraded };
-    }
-    // The first that any of them is in.
-    let order = [
-        WorkerState::Backoff,
-        WorkerState::Starting,
-        WorkerState::Stopping,
-        WorkerState::Running,
-        WorkerState::Waiting,
-    ];
-    let found = order.into_iter().find(is);
-    found.unwrap_or(WorkerState::Stopped)
 }
 
 /// As the kernel has them now: a worker can change them.
@@ -433,39 +399,5 @@ pub(super) fn spelled(endpoint: &Endpoint) -> String {
         | SocketKind::Fifo
         | SocketKind::MessageQueue
         | SocketKind::Special => format!("{}:{endpoint}", kind.word()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_worst_of_the_instances_is_told() {
-        let worker = |states: &[WorkerState]| {
-            let instance = |state: &WorkerState| Instance {
-                name: String::new(),
-                generation: 1,
-                pid: None,
-                state: state.clone(),
-                reloading: false,
-                status: None,
-                since: String::new(),
-                restarts: 0,
-                last_exit: None,
-                exit_status: None,
-                exit_signal: None,
-                next_try: None,
-            };
-            all_in_all(&states.iter().map(instance).collect::<Vec<_>>())
-        };
-        use WorkerState::{Backoff, Degraded, Failed, Running, Stopped, Waiting};
-        assert_eq!(worker(&[Running, Running]), Running);
-        assert_eq!(worker(&[Running, Failed]), Degraded);
-        assert_eq!(worker(&[Failed, Failed]), Failed);
-        assert_eq!(worker(&[Running, Backoff]), Backoff);
-        assert_eq!(worker(&[Stopped, Waiting]), Waiting);
-        assert_eq!(worker(&[Stopped]), Stopped);
-        assert_eq!(worker(&[]), Stopped);
     }
 }

@@ -2,43 +2,11 @@
 
 use super::{Manager, Phase, ReadyWhen, Summary};
 use crate::config::Presence;
-use crate::core::{Event, ListenerCondition, State};
-use crate::plan::{Activation, WorkerId};
+use crate::core::{Event, ListenerCondition};
+use crate::plan::WorkerId;
 use crate::shell::clock;
 use crate::shell::turn::Shell;
 use std::collections::BTreeMap;
-
-/// How one instance contributes to the whole.
-enum Standing {
-    Ready,
-    NotYet,
-    /// Something is wrong with it.
-    Ill,
-    /// It has ended, and that is well.
-    Over,
-}
-
-fn standing(state: State) -> Standing {
-    match state {
-        State::Running { .. } => Standing::Ready,
-        State::Waiting
-        | State::Preparing { .. }
-        | State::Starting { .. }
-        | State::Activating { .. }
-        | State::Stopping { .. }
-        | State::Cleaning { .. } => Standing::NotYet,
-        State::Backoff { .. } | State::Failed { .. } => Standing::Ill,
-        State::Stopped => Standing::Over,
-    }
-}
-
-/// What the instances of one worker come to.
-#[derive(Debug, Clone, Default)]
-struct Tally {
-    processes: usize,
-    not_yet: usize,
-    ill: usize,
-}
 
 impl Shell {
     /// With somebody to be told how it goes.
@@ -114,31 +82,15 @@ impl Shell {
             }
     }
 
-    /// Those that clients start are ready without a process, as long as nothing is wrong with them.
-    fn is_worker_ready(&self, id: WorkerId, tally: &Tally) -> bool {
-        if self.core.is_stopped(id) {
-            return true;
-        }
-        match &self.definitions.worker(id).lifecycle.activation {
-            Activation::Eager => tally.not_yet + tally.ill == 0,
-            Activation::OnDemand { .. } | Activation::PerConnection(_) => tally.ill == 0,
-        }
-    }
-
-    fn tallies(&self) -> BTreeMap<WorkerId, Tally> {
+    /// How many instances and connections of each worker have a process.
+    fn processes(&self) -> BTreeMap<WorkerId, usize> {
         let workers = self.plan.workers.keys();
-        let mut tallies: BTreeMap<WorkerId, Tally> =
-            workers.map(|id| (*id, Tally::default())).collect();
+        let mut processes: BTreeMap<WorkerId, usize> = workers.map(|id| (*id, 0)).collect();
         for (instance, state) in self.core.instances() {
-            let tally = tallies.entry(instance.worker).or_default();
-            tally.processes += usize::from(state.process().is_some());
-            match standing(state) {
-                Standing::Ready | Standing::Over => {}
-                Standing::NotYet => tally.not_yet += 1,
-                Standing::Ill => tally.ill += 1,
-            }
+            let count = processes.entry(instance.worker).or_default();
+            *count += usize::from(state.process().is_some());
         }
-        tallies
+        processes
     }
 
     fn summary(&self) -> Summary<'_> {
@@ -151,18 +103,18 @@ impl Shell {
                 }
             }
         }
-        for (id, tally) in self.tallies() {
-            let is_ill = tally.ill > 0 || self.core.degraded(id).is_some();
+        for (id, processes) in self.processes() {
+            let is_ill = self.core.health(id).is_ill();
             let worker = self.definitions.worker(id);
             if worker.is_built_in() && !is_ill {
                 continue;
             }
-            summary.instances += tally.processes;
+            summary.instances += processes;
             if self.core.is_stopped(id) || !self.plan.workers.contains_key(&id) {
                 continue;
             }
             summary.workers += 1;
-            summary.ready += usize::from(self.is_worker_ready(id, &tally));
+            summary.ready += usize::from(self.core.is_ready(id));
             if is_ill {
                 summary.degraded.push(&worker.name);
             }
@@ -171,8 +123,7 @@ impl Shell {
     }
 
     fn stopping_status(&self) -> String {
-        let left = self.tallies().values().map(|tally| tally.processes).sum();
-        match left {
+        match self.processes().values().sum::<usize>() {
             0 => "stopping".to_owned(),
             1 => "stopping: 1 instance is left".to_owned(),
             more => format!("stopping: {more} instances are left"),

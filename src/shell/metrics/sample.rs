@@ -102,8 +102,7 @@ impl Shell {
                 states,
                 backoff,
                 counters: self.metrics.counters.worker(id),
-                is_degraded: self.core.degraded(id).is_some()
-                    || self.core.connections(id).is_failing,
+                is_degraded: self.core.is_degraded(id),
                 connections: match worker.lifecycle.activation {
                     Activation::PerConnection(_) => Some(self.core.connections(id)),
                     Activation::Eager | Activation::OnDemand { .. } => None,
