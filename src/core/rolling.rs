@@ -363,14 +363,14 @@ impl Worker {
                         };
                         step.at = At::Settling(self.runs[step.new].since + min_ready);
                     }
-                    // It has served whoever was there, and waits for the next.
-                    State::Waiting if self.is_on_demand(step.new) => {
-                        step.at = At::Settling(ctx.now)
-                    }
                     // It is started again to get a listener, as soon as that is bound.
                     State::Backoff { .. } if !back => return Outcome::Wait,
                     State::Waiting if !back && self.waits_for_a_listener(ctx) => {
                         return Outcome::Wait;
+                    }
+                    // It has served whoever was there, and waits for the next.
+                    State::Waiting if self.is_on_demand(step.new) => {
+                        step.at = At::Settling(ctx.now)
                     }
                     state if state.is_busy() => return Outcome::Wait,
                     _ => return self.no_good(ctx, step, back),

@@ -429,3 +429,28 @@ fn a_listener_that_is_bound_anew_during_a_rollout_fails_nobody_on_trial() {
         assert_eq!(crew.programs(), Crew::first(&[app(0, 2)]));
     }
 }
+
+// The step went from one stage to the other and back for ever.
+#[test]
+fn a_worker_that_clients_start_waits_in_a_rollout_for_its_listener() {
+    use super::crew::{APP, Crew, app};
+    let taken = ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP],
+    };
+    let limit = None;
+    let life = crew::life(|life| life.activation = crate::plan::Activation::OnDemand { limit });
+    let core = Core::new(vec![life], WhenDone::Hold).with_listeners(vec![taken]);
+    let mut crew = Crew::of(core);
+    let (listener, socket) = (WEB, 0);
+    crew.give(Input::ClientWaits { listener, socket });
+    crew.ask(Command::Restart);
+    crew.give(Input::ListenerDamaged { listener, socket });
+    crew.give(Input::SocketHeld { listener, socket });
+    for instance in [app(0, 1), app(0, 2)] {
+        crew.exits(crew.program(instance), killed_by(SIGTERM));
+    }
+    assert!(crew.core.is_rolling(APP));
+    crew.give(Input::ListenerBound { listener });
+    assert_eq!(crew.answers().last(), Some(&Answer::Done));
+}
