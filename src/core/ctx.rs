@@ -6,6 +6,7 @@ use super::effect::Effect;
 use super::event::Event;
 use super::job::{Bad, Replanning};
 use super::listeners::Listeners;
+use super::picture::Drawn;
 use super::signals::SIGKILL;
 use super::time::Mono;
 use super::types::{
@@ -51,6 +52,8 @@ pub(super) struct Ctx {
     pub(super) awaited: BTreeSet<RunId>,
     /// The exit status that the instances add up to: that of the first that did not end well.
     pub(super) verdict: u8,
+    /// Whether everything was as the pictures show it.
+    pub(super) drawn: Drawn,
     /// How many inputs fitted nothing.
     pub(super) ignored: u64,
 }
@@ -126,6 +129,7 @@ impl Ctx {
             let_go: BTreeSet::new(),
             awaited: BTreeSet::new(),
             verdict: 0,
+            drawn: Drawn::default(),
             ignored: 0,
         }
     }

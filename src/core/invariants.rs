@@ -12,6 +12,9 @@ impl Core {
     /// Checks that the indices agree with the states, by looking at everything that runs; for tests.
     /// `Err` says what is wrong, which is a mistake in this module and never in the input.
     pub fn check_invariants(&self) -> Result<(), String> {
+        if let Some(missing) = &self.ctx.drawn.missing {
+            return Err(missing.clone());
+        }
         let mut deadlines = BTreeSet::new();
         let mut processes = 0;
         for (worker, run) in self.runs() {

@@ -29,6 +29,7 @@ mod machine;
 mod nonblocking;
 mod operate;
 mod opposed;
+mod picture;
 mod process;
 mod ready;
 mod reload;

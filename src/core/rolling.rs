@@ -20,7 +20,7 @@ use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::Event;
 use super::job::Bad;
-use super::rollout::{At, Definition, Rollout, Step, Target};
+use super::rollout::{At, Course, Definition, Rollout, Stage, Step, Target};
 use super::run::Run;
 use super::state::State;
 use super::types::{Answer, Degraded, InstanceId, Phase, Refused, Role, RunId, Ticket};
@@ -57,6 +57,9 @@ impl Worker {
         // What has proven itself is gone back to, and not what was being tried. What is only watched
         // serves.
         let before = self.rollout.take();
+        if let Some(before) = &before {
+            ctx.drawn.hold(before.course(), Course::Over);
+        }
         let before = before.filter(|before| before.watched.is_none());
         let can_go_back = match (&to, &before) {
             (Some(to), _) => to.can_go_back,
@@ -152,6 +155,7 @@ impl Worker {
     /// old one are stopped in it.
     fn give_up_trials(&mut self, ctx: &mut Ctx, steps: &[Step]) {
         for step in steps {
+            ctx.drawn.hold(step.at.stage(), Stage::GivenUp);
             if !step.at.is_before_promotion() {
                 continue;
             }
@@ -222,14 +226,17 @@ impl Worker {
                 let mut step = rollout.steps[at];
                 let outcome = self.advance_step(ctx, &mut step, rollout.back.is_some());
                 rollout.steps[at] = step;
+                let stage = step.at.stage();
                 match outcome {
                     Outcome::Wait => {}
                     Outcome::Done => {
+                        ctx.drawn.hold(stage, Stage::Done);
                         rollout.steps.swap_remove(at);
                         self.count_step(ctx, &mut rollout, step.position);
                         goes_on = true;
                     }
                     Outcome::Failed => {
+                        ctx.drawn.hold(stage, Stage::Failed);
                         let instance = self.runs[step.new].instance;
                         self.turn_back(ctx, &mut rollout, instance);
                         goes_on = true;
@@ -353,7 +360,7 @@ impl Worker {
                 At::MakingRoom => {
                     self.redefine(step.new);
                     self.spawn(ctx, step.new);
-                    step.at = At::Starting;
+                    step.reach(&mut ctx.drawn, At::Starting);
                 }
                 At::Starting => match state {
                     State::Running { .. } => {
@@ -361,7 +368,10 @@ impl Worker {
                             true => Duration::ZERO,
                             false => self.runs[step.new].life.rollout.min_ready,
                         };
-                        step.at = At::Settling(self.runs[step.new].since + min_ready);
+                        step.reach(
+                            &mut ctx.drawn,
+                            At::Settling(self.runs[step.new].since + min_ready),
+                        );
                     }
                     // It is started again to get a listener, as soon as that is bound.
                     State::Backoff { .. } if !back => return Outcome::Wait,
@@ -370,7 +380,7 @@ impl Worker {
                     }
                     // It has served whoever was there, and waits for the next.
                     State::Waiting if self.is_on_demand(step.new) => {
-                        step.at = At::Settling(ctx.now)
+                        step.reach(&mut ctx.drawn, At::Settling(ctx.now))
                     }
                     state if state.is_busy() => return Outcome::Wait,
                     _ => return self.no_good(ctx, step, back),
@@ -378,19 +388,19 @@ impl Worker {
                 At::Settling(until) => match state {
                     State::Running { .. } if until > ctx.now => return Outcome::Wait,
                     State::Waiting if !back && self.waits_for_a_listener(ctx) => {
-                        step.at = At::Starting;
+                        step.reach(&mut ctx.drawn, At::Starting);
                     }
                     State::Waiting if !self.is_on_demand(step.new) => {
                         return self.no_good(ctx, step, back);
                     }
                     State::Running { .. } | State::Waiting => {
                         self.promote(ctx, step);
-                        step.at = At::Draining;
+                        step.reach(&mut ctx.drawn, At::Draining);
                     }
                     // It is being ended, and what it comes to is known when it has.
                     State::Stopping { .. } | State::Cleaning { .. } => return Outcome::Wait,
-                    state if state.is_busy() => step.at = At::Starting,
-                    State::Backoff { .. } => step.at = At::Starting,
+                    state if state.is_busy() => step.reach(&mut ctx.drawn, At::Starting),
+                    State::Backoff { .. } => step.reach(&mut ctx.drawn, At::Starting),
                     _ => return self.no_good(ctx, step, back),
                 },
                 At::Draining => {
@@ -425,6 +435,7 @@ impl Worker {
 
     /// The rollout goes back: a new instance was no good.
     fn turn_back(&mut self, ctx: &mut Ctx, rollout: &mut Rollout, instance: InstanceId) {
+        ctx.drawn.hold(rollout.course(), Course::Back);
         let steps = std::mem::take(&mut rollout.steps);
         self.give_up_trials(ctx, &steps);
         rollout.watched = None;
@@ -508,6 +519,7 @@ impl Worker {
     }
 
     fn finish_rollout(&mut self, ctx: &mut Ctx, mut rollout: Rollout) {
+        let course = rollout.course();
         let instances = self.wanted;
         let generation = self.generation;
         let mut resized = None;
@@ -535,6 +547,7 @@ impl Worker {
         }
         let bad = rollout.back.map(|bad| Bad::WentBack(bad.instance));
         if bad.is_some() || !self.begin_to_watch(ctx, rollout) {
+            ctx.drawn.hold(course, Course::Over);
             self.forget_editions(ctx);
         }
         match resized {
@@ -575,6 +588,7 @@ impl Worker {
         let Some(rollout) = self.rollout.take() else {
             return;
         };
+        ctx.drawn.hold(rollout.course(), Course::Over);
         ctx.timers.rollout(self.id, None);
         for step in &rollout.steps {
             if step.old.is_some() && self.role(step.new) == Role::Candidate {

@@ -1,5 +1,6 @@
 //! A rollout as data; what moves it is in [`super::rolling`].
 
+use super::picture::{Drawn, Picture};
 use super::time::Mono;
 use super::types::{Degraded, Edition, InstanceId, RunId, Ticket};
 use crate::plan::Lifecycle;
@@ -89,12 +90,143 @@ impl Rollout {
     }
 }
 
+impl Step {
+    pub(super) fn reach(&mut self, drawn: &mut Drawn, at: At) {
+        drawn.hold(self.at.stage(), at.stage());
+        self.at = at;
+    }
+}
+
 impl At {
     /// Whether the new one runs or is on its way, and has not taken the place of the old one.
     pub(super) fn is_before_promotion(self) -> bool {
         match self {
             At::Starting | At::Settling(_) => true,
             At::MakingRoom | At::Draining => false,
+        }
+    }
+}
+
+/// Where a rollout is.
+///
+/// ```text
+///  Forward ── every instance is replaced ──▶ Watched ── the time is over ──▶ Over
+///     │  └──── and nothing is to be watched ────│──────────────────────────▶ Over
+///     │ a new one has ended                     │ one has crashed
+///     ▼                                         ▼
+///    Back ── what was replaced is replaced again ─────────────────────────▶ Over
+///
+///  Another rollout, or a stop of the worker, ends it wherever it is.
+/// ```
+///
+/// In full:
+///
+/// ```text
+/// Forward    → Watched, Back, Over
+/// Watched    → Back, Over
+/// Back       → Over
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Course {
+    /// Instances are being replaced.
+    Forward,
+    /// All are, and a crash still fails it.
+    Watched,
+    /// What was replaced is being replaced again.
+    Back,
+    /// There is none any more.
+    Over,
+}
+
+/// Where one instance of it is: [`At`], and how that ends.
+///
+/// ```text
+///  stop-first                       start-first
+///      │                                │
+///      ▼                                ▼
+///  MakingRoom ── the old has ended ─▶ Starting ◀── not ready any more ──┐
+///                                       │ ready                         │
+///                                       ▼                               │
+///                                    Settling ──────────────────────────┘
+///                                       │ ready for `min_ready`
+///                                       ▼
+///                                    Draining ── the old has ended ──▶ Done
+///
+///  Starting, Settling ── ended ──▶ Failed: the rollout goes back. On the way back, where nothing
+///  settles, it is Done.
+///  What is not Done when a rollout goes back, or another takes over, is GivenUp.
+/// ```
+///
+/// In full:
+///
+/// ```text
+/// MakingRoom → Starting, GivenUp
+/// Starting   → Settling, Done, Failed, GivenUp
+/// Settling   → Starting, Draining, Failed, GivenUp
+/// Draining   → Done, GivenUp
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    MakingRoom,
+    Starting,
+    Settling,
+    Draining,
+    Done,
+    Failed,
+    GivenUp,
+}
+
+impl Rollout {
+    pub(super) fn course(&self) -> Course {
+        match (self.back, self.watched) {
+            (Some(_), _) => Course::Back,
+            (None, Some(_)) => Course::Watched,
+            (None, None) => Course::Forward,
+        }
+    }
+}
+
+impl At {
+    pub(super) fn stage(self) -> Stage {
+        match self {
+            At::MakingRoom => Stage::MakingRoom,
+            At::Starting => Stage::Starting,
+            At::Settling(_) => Stage::Settling,
+            At::Draining => Stage::Draining,
+        }
+    }
+}
+
+impl Picture for Course {
+    const NAME: &'static str = "Course";
+
+    fn next(self) -> &'static [Course] {
+        match self {
+            Course::Forward => &[Course::Watched, Course::Back, Course::Over],
+            Course::Watched => &[Course::Back, Course::Over],
+            Course::Back => &[Course::Over],
+            Course::Over => &[],
+        }
+    }
+}
+
+impl Picture for Stage {
+    const NAME: &'static str = "Stage";
+
+    fn next(self) -> &'static [Stage] {
+        match self {
+            Stage::MakingRoom => &[Stage::Starting, Stage::GivenUp],
+            Stage::Starting => &[Stage::Settling, Stage::Done, Stage::Failed, Stage::GivenUp],
+            Stage::Settling => &[
+                Stage::Starting,
+                Stage::Draining,
+                Stage::Failed,
+                Stage::GivenUp,
+            ],
+            Stage::Draining => &[Stage::Done, Stage::GivenUp],
+            Stage::Done => &[],
+            Stage::Failed => &[],
+            Stage::GivenUp => &[],
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The states of one instance.
 
+use super::picture::Picture;
 use super::time::Mono;
 use super::types::{ExitStatus, FailureReason, Next, ProcessId};
 use crate::stage::LaunchFailure;
@@ -200,6 +201,124 @@ impl State {
             | State::Backoff { .. }
             | State::Failed { .. }
             | State::Stopped => None,
+        }
+    }
+
+    /// Which state it is, without what is in it.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            State::Waiting => Kind::Waiting,
+            State::Starting { .. } => Kind::Starting,
+            State::Preparing { .. } => Kind::Preparing,
+            State::Activating { .. } => Kind::Activating,
+            State::Running { .. } => Kind::Running,
+            State::Stopping { .. } => Kind::Stopping,
+            State::Cleaning { .. } => Kind::Cleaning,
+            State::Backoff { .. } => Kind::Backoff,
+            State::Failed { .. } => Kind::Failed,
+            State::Stopped => Kind::Stopped,
+        }
+    }
+}
+
+/// A [`State`] without what is in it.
+///
+/// What may follow what, `before_start`, `after_stop` and every way to end included:
+///
+/// ```text
+/// Waiting    → Preparing, Starting, Backoff, Failed, Stopped
+/// Preparing  → Starting, Cleaning, Backoff, Waiting, Failed, Stopped
+/// Starting   → Activating, Running, Stopping, Cleaning, Backoff, Waiting, Failed, Stopped
+/// Activating → Running, Stopping, Cleaning, Backoff, Waiting, Failed, Stopped
+/// Running    → Stopping, Cleaning, Backoff, Waiting, Failed, Stopped
+/// Stopping   → Cleaning, Backoff, Waiting, Failed, Stopped
+/// Cleaning   → Backoff, Waiting, Failed, Stopped
+/// Backoff    → Preparing, Starting, Waiting, Stopped
+/// Failed     → Preparing, Starting, Waiting, Stopped
+/// Stopped    → Preparing, Starting, Waiting
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Waiting,
+    Preparing,
+    Starting,
+    Activating,
+    Running,
+    Stopping,
+    Cleaning,
+    Backoff,
+    Failed,
+    Stopped,
+}
+
+impl Picture for Kind {
+    const NAME: &'static str = "Kind";
+
+    fn next(self) -> &'static [Kind] {
+        match self {
+            Kind::Waiting => &[
+                Kind::Preparing,
+                Kind::Starting,
+                Kind::Backoff,
+                Kind::Failed,
+                Kind::Stopped,
+            ],
+            Kind::Preparing => &[
+                Kind::Starting,
+                Kind::Cleaning,
+                Kind::Backoff,
+                Kind::Waiting,
+                Kind::Failed,
+                Kind::Stopped,
+            ],
+            Kind::Starting => &[
+                Kind::Activating,
+                Kind::Running,
+                Kind::Stopping,
+                Kind::Cleaning,
+                Kind::Backoff,
+                Kind::Waiting,
+                Kind::Failed,
+                Kind::Stopped,
+            ],
+            Kind::Activating => &[
+                Kind::Running,
+                Kind::Stopping,
+                Kind::Cleaning,
+                Kind::Backoff,
+                Kind::Waiting,
+                Kind::Failed,
+                Kind::Stopped,
+            ],
+            Kind::Running => &[
+                Kind::Stopping,
+                Kind::Cleaning,
+                Kind::Backoff,
+                Kind::Waiting,
+                Kind::Failed,
+                Kind::Stopped,
+            ],
+            Kind::Stopping => &[
+                Kind::Cleaning,
+                Kind::Backoff,
+                Kind::Waiting,
+                Kind::Failed,
+                Kind::Stopped,
+            ],
+            Kind::Cleaning => &[Kind::Backoff, Kind::Waiting, Kind::Failed, Kind::Stopped],
+            Kind::Backoff => &[
+                Kind::Preparing,
+                Kind::Starting,
+                Kind::Waiting,
+                Kind::Stopped,
+            ],
+            Kind::Failed => &[
+                Kind::Preparing,
+                Kind::Starting,
+                Kind::Waiting,
+                Kind::Stopped,
+            ],
+            Kind::Stopped => &[Kind::Preparing, Kind::Starting, Kind::Waiting],
         }
     }
 }

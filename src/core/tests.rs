@@ -4,6 +4,7 @@ mod crew;
 mod hooks;
 mod listeners;
 mod operate;
+mod pictures;
 mod ready;
 mod replan;
 mod rollout;

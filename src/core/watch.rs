@@ -10,7 +10,7 @@
 //! predecessor had sockets that are to be closed: there is nothing to go back to.
 
 use super::ctx::Ctx;
-use super::rollout::Rollout;
+use super::rollout::{Course, Rollout};
 use super::time::Mono;
 use super::types::RunId;
 use super::worker::Worker;
@@ -58,6 +58,7 @@ impl Worker {
             return false;
         }
         let time = self.lifecycle.rollout.watch;
+        ctx.drawn.hold(rollout.course(), Course::Watched);
         rollout.watched = Some(ctx.now + time);
         ctx.timers.rollout(self.id, Some(ctx.now + time));
         self.rollout = Some(rollout);
@@ -70,6 +71,7 @@ impl Worker {
             ctx.timers.rollout(self.id, Some(until));
             self.rollout = Some(rollout);
         } else {
+            ctx.drawn.hold(rollout.course(), Course::Over);
             self.forget_editions(ctx);
         }
     }
@@ -78,6 +80,7 @@ impl Worker {
     pub(super) fn end_watch(&mut self, ctx: &mut Ctx) {
         if self.is_watched() && !self.is_rolling() {
             self.rollout = None;
+            ctx.drawn.hold(Course::Watched, Course::Over);
             ctx.timers.rollout(self.id, None);
             self.forget_editions(ctx);
         }

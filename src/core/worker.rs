@@ -232,6 +232,7 @@ impl Worker {
         let run = &mut self.runs[id];
         let edition = run.edition;
         let old = std::mem::replace(&mut run.state, state);
+        ctx.drawn.hold(old.kind(), state.kind());
         if std::mem::discriminant(&old) != std::mem::discriminant(&state) {
             run.since = ctx.now;
         }
