@@ -309,7 +309,7 @@ fn a_worker_that_accepts_nobody_is_told_and_shown() {
     assert_eq!(listener(&mut client)["state"], "unserved");
     let finished = printed(&world, &[]).expect_code(1);
     assert!(finished.stdout.contains(" unserved"), "{finished:?}");
-    let why = "listener `web` is unserved: no worker takes its clients";
+    let why = "listener `web` is unserved: no worker accepts its clients";
     assert!(finished.stderr.contains(why), "{finished:?}");
 
     std::io::Write::write_all(&mut waits, b"at last").expect("write");
