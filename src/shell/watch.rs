@@ -54,6 +54,9 @@ pub(super) struct Watch {
     /// Routing sockets, while somebody waits for an address: one in each network namespace where that
     /// may come.
     addresses: Vec<OwnedFd>,
+    /// Sockets without an accept queue that clients mean nothing at for now: their errors are the
+    /// worker's.
+    parked: BTreeSet<SocketKey>,
 }
 
 /// A folder that is watched.
@@ -80,7 +83,13 @@ impl Watch {
             folders: HashMap::new(),
             roles,
             addresses: Vec::new(),
+            parked: BTreeSet::new(),
         }
+    }
+
+    /// Whether clients mean nothing at a socket for now.
+    pub(super) fn is_parked(&self, key: SocketKey) -> bool {
+        self.parked.contains(&key)
     }
 
     /// What clients mean at a listener.
@@ -99,6 +108,7 @@ impl Watch {
         let keys: BTreeSet<SocketKey> = sockets.iter().map(|socket| socket.key).collect();
         for socket in sockets {
             self.not(epoll, socket);
+            self.parked.remove(&socket.key);
         }
         let stays = |owner: &Owner| !matches!(owner, Owner::Socket(key) if keys.contains(key));
         self.folders.retain(|descriptor, folder| {
@@ -120,12 +130,16 @@ impl Watch {
     ///
     /// It stays in the set: to add what is in a worker's set as well takes a lock that the whole machine
     /// shares (`epnested_mutex`), and that whoever has it may keep.
-    pub(super) fn clients(&self, epoll: &Epoll, socket: &BoundSocket, wanted: bool) {
+    pub(super) fn clients(&mut self, epoll: &Epoll, socket: &BoundSocket, wanted: bool) {
         let flags = match (wanted, socket.endpoint.accepts()) {
             (true, _) => EpollFlags::EPOLLIN | end_of(socket),
             (false, true) => end_of(socket),
             // What has no accept queue could go on to report errors that nobody here can take.
             (false, false) => EpollFlags::EPOLLONESHOT,
+        };
+        match flags == EpollFlags::EPOLLONESHOT {
+            true => self.parked.insert(socket.key),
+            false => self.parked.remove(&socket.key),
         };
         let mut event = EpollEvent::new(flags, Token::Socket(socket.key).pack());
         match epoll.modify(&socket.fd, &mut event) {
@@ -150,6 +164,7 @@ impl Watch {
                 Role::Held => end_of(socket),
                 Role::Watched | Role::Accepted { .. } => EpollFlags::EPOLLIN | end_of(socket),
             };
+            self.parked.remove(&socket.key);
             let event = EpollEvent::new(flags, Token::Socket(socket.key).pack());
             match epoll.add(&socket.fd, event) {
                 Ok(()) | Err(Errno::EEXIST) => {}

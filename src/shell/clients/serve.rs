@@ -20,11 +20,11 @@ impl Shell {
         };
         if held.endpoint.accepts() && flags.intersects(ended) {
             self.look_at(key);
+        } else if self.watch.is_parked(key) {
+            // An event comes once from what is not watched for clients now.
+            log::debug!("{flags:?} at a socket that its worker serves");
         } else if is_error_alone && listener::forget_errors(held) {
             log::debug!("cleared an error that a worker left on a socket");
-        } else if !flags.contains(EpollFlags::EPOLLIN) {
-            // Comes once from what is not watched for clients now.
-            log::debug!("{flags:?} at a socket that is not watched");
         } else if self.watch.role(held.listener) == Role::Held {
             self.first_client(key);
         } else {
