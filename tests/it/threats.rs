@@ -212,7 +212,7 @@ workers:
     control.call_with("Reload", json!({}), json!({ "more": true }));
     let puppet = world.puppet();
     assert_eq!(puppet.report.env["LISTEN_FDNAMES"], "web:first:second");
-    daemon.line(&["app: closed 1 of the descriptors that its instances had left"]);
+    daemon.line(&["app: closed 1 of the descriptors that its instances had stored"]);
     drop(puppet);
     let _puppet = world.puppet();
     answers(&world, &daemon);

@@ -279,8 +279,8 @@ fn an_adopted_unix_socket_that_was_shut_down_is_not_called_repaired() {
     let daemon = give(&world, &[app.as_fd()], start);
     let mut puppet = world.puppet();
     puppet.ask("shutdown");
-    daemon.line(&["listener app", "cannot be repaired", "trying again in 1 s"]);
-    daemon.line(&["listener app", "cannot be repaired", "trying again in 2 s"]);
+    daemon.line(&["listener app", "cannot be repaired", "retrying in 1 s"]);
+    daemon.line(&["listener app", "cannot be repaired", "retrying in 2 s"]);
     assert!(daemon.lines_so_far(&["listening again"]).is_empty());
     daemon.stop();
 }

@@ -158,10 +158,10 @@ workers:
   well: { command: [sh, -c, 'echo fine'], output: tag, restart: never }
 ",
     );
-    let words = "last words: \"2\", \"3\", \"no^[newline\"";
+    let words = "last output: \"2\", \"3\", \"no^[newline\"";
     daemon.line(&["app.0", "exit status 3", "restarting in", words]);
     daemon.line(&["app.0", "exit status 3", "not restarting", words]);
-    daemon.line(&["file.0", "exit status 4", "last words: \"kept\""]);
+    daemon.line(&["file.0", "exit status 4", "last output: \"kept\""]);
     assert!(
         !daemon
             .line(&["quiet.0", "exit status 5"])
@@ -297,7 +297,7 @@ workers:
     daemon.line(&["no longer shown", "EPIPE"]);
     puppet.ask("line 1 last");
     puppet.tell("exit 3");
-    daemon.line(&["exit status 3", "last words: \"to nobody\", \"last\""]);
+    daemon.line(&["exit status 3", "last output: \"to nobody\", \"last\""]);
     world.puppet();
     daemon.stop();
 }

@@ -329,7 +329,7 @@ fn without_descriptors_it_pauses_and_goes_on() {
     // A connection that is served takes none in the daemon; one that is accepted takes one.
     limit(&prlimit, &daemon, first_free(&daemon));
     let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(address)).collect();
-    daemon.line(&["oo many open files", "trying again in 100 ms"]);
+    daemon.line(&["oo many open files", "retrying in 100 ms"]);
     let before = context_switches(daemon.pid());
     std::thread::sleep(Duration::from_secs(1));
     let busy = context_switches(daemon.pid()) - before;

@@ -105,7 +105,7 @@ fn a_reload_waits_for_who_says_that_it_reads_its_configuration_again() {
         let last = std::iter::from_fn(|| client.next()).find(|reply| reply["continues"] != true);
         let last = last.expect("the end");
         assert_eq!(last["error"].is_null(), well, "{last}");
-        let why = "app.0 has said RELOADING=1, and no READY=1";
+        let why = "app.0 has sent RELOADING=1, but no READY=1";
         assert_eq!(last.to_string().contains(why), !well, "{last}");
     }
     daemon.stop();
@@ -588,7 +588,7 @@ fn a_worker_whose_memory_does_not_answer_holds_up_nobody() {
     // holds up the worker as well.
     let mut client = Varlink::connect(&world);
     daemon.line(&["quick.0: ready after"]);
-    let line = daemon.line(&["app.0: whether it takes clients cannot be seen", "5 s"]);
+    let line = daemon.line(&["app.0: cannot detect whether it accepts clients", "5 s"]);
     assert!(line.contains("file system that does not answer"), "{line}");
     assert_eq!(shown(&mut client), "starting");
     // One that hangs is enough: the next looks are not made, and it is ready as one that cannot be seen.
@@ -693,7 +693,7 @@ fn one_that_does_not_end_at_sigabrt_is_killed() {
     let lines = "watchdog: 200ms\nstop_timeout: 200ms\nrestart: never";
     let command = "[sh, -c, 'trap \"\" ABRT; while :; do sleep 0.05; done']";
     let daemon = run(&world, command, lines);
-    daemon.line(&["app.0: no sign of life"]);
+    daemon.line(&["app.0: no keep-alive"]);
     daemon.line(&["app.0", "SIGKILL"]);
     daemon.line(&["app.0", "killed by SIGKILL"]);
     daemon.stop();

@@ -152,7 +152,7 @@ fn a_folder_that_a_worker_cannot_enter_is_no_place_for_it() {
     let name = env(&puppet.report, "NOTIFY_SOCKET").expect("a socket");
     assert!(name.starts_with("@listend/notify/"), "{name}");
     assert_eq!(puppet.ask("notify STATUS=here"), "notify");
-    daemon.line(&["app.0: says", "\"here\""]);
+    daemon.line(&["app.0: sent", "\"here\""]);
     daemon.stop();
 }
 
@@ -169,7 +169,7 @@ fn another_user_can_write_to_the_path() {
     let path = world.path("control.notify");
     assert_eq!(env(&puppet.report, "NOTIFY_SOCKET"), path.to_str());
     assert_eq!(puppet.ask("notify READY=1"), "notify");
-    daemon.line(&["app.0: says [Ready]"]);
+    daemon.line(&["app.0: sent [Ready]"]);
     daemon.stop();
 }
 
@@ -180,10 +180,10 @@ fn what_is_said_in_one_message_is_taken_in_its_order() {
     let world = World::new();
     let (daemon, mut puppet) = with_puppet(&world, "notify_access: main");
     puppet.ask("notify READY=1|RELOADING=1|STATUS=a\u{1b}b|X_MINE=1");
-    daemon.line(&["app.0: says [Reloading, Ready] with status \"a^[b\""]);
+    daemon.line(&["app.0: sent [Reloading, Ready] with status \"a^[b\""]);
     // It may be gone before it can answer: it has asked to be ended.
     puppet.tell("notify EXTEND_TIMEOUT_USEC=2|WATCHDOG=trigger|STOPPING=1");
-    daemon.line(&["app.0: says [Stopping, ExtendTimeout(2µs), Trigger]"]);
+    daemon.line(&["app.0: sent [Stopping, ExtendTimeout(2µs), Trigger]"]);
     assert!(daemon.lines_so_far(&["ignored"]).is_empty());
     daemon.stop();
 }
@@ -197,11 +197,11 @@ fn what_cannot_be_understood_is_said_once_and_the_rest_counts() {
     }
     puppet.ask("notify READY=1|BARRIER=1");
     puppet.ask("barrier");
-    daemon.lines(&["app.0: says [Ready]"], 3);
+    daemon.lines(&["app.0: sent [Ready]"], 3);
     let wrong = daemon.lines(&["app.0: ignored `WATCHDOG_USEC=soon`"], 3);
     let warned = wrong.iter().filter(|line| line.contains("WARN")).count();
     assert_eq!(warned, 1, "{wrong:#?}");
-    daemon.line(&["app.0: says [] with"]);
+    daemon.line(&["app.0: sent [] with"]);
     daemon.line(&["app.0: ignored `BARRIER=1`"]);
     daemon.stop();
 }
@@ -219,7 +219,7 @@ fn strangers_and_what_is_too_long_are_dropped() {
     daemon.line(&["WARN", "dropped a notification of pid", "longer than 4096"]);
     puppet.ask(&format!("notify STATUS={}", "y".repeat(5000)));
     puppet.ask("barrier");
-    assert!(daemon.lines_so_far(&["says"]).is_empty());
+    assert!(daemon.lines_so_far(&["sent ["]).is_empty());
     daemon.stop();
 }
 
@@ -232,7 +232,7 @@ fn a_barrier_comes_back_after_everything_before_it() {
         puppet.ask(&format!("notify STATUS=number {number}"));
     }
     assert_eq!(puppet.ask("barrier"), "barrier");
-    daemon.lines(&["says [] with status \"number"], 20);
+    daemon.lines(&["sent [] with status \"number"], 20);
     assert_eq!(crate::harness::settled_descriptors(daemon.pid()), before);
     daemon.stop();
 }
@@ -247,7 +247,7 @@ fn a_child_may_tell_only_where_all_may() {
     let world = World::new();
     let (daemon, mut puppet) = with_puppet(&world, "notify_access: all\nkill_mode: group");
     puppet.ask("child READY=1");
-    daemon.line(&["app.0: says [Ready]"]);
+    daemon.line(&["app.0: sent [Ready]"]);
     daemon.stop();
 }
 
@@ -261,7 +261,7 @@ fn the_last_words_of_a_process_count() {
     puppet.tell("exit 3");
     puppet.wait_for_its_end();
     daemon.resume();
-    daemon.line(&["app.0: says [] with status \"farewell\""]);
+    daemon.line(&["app.0: sent [] with status \"farewell\""]);
     world.puppet();
     assert!(daemon.lines_so_far(&["dropped"]).is_empty());
     daemon.stop();
@@ -296,7 +296,7 @@ fn a_descriptor_that_is_closed_without_a_newline_is_said_once() {
         crate::harness::settled_descriptors(daemon.pid()),
         before - 1
     );
-    assert!(daemon.lines_so_far(&["says"]).is_empty());
+    assert!(daemon.lines_so_far(&["sent ["]).is_empty());
     daemon.stop();
 }
 
@@ -465,7 +465,7 @@ fn an_heir_takes_over(how: &str) {
     eventually("the old one is reaped", || !exists(old.pid()));
     assert!(exists(pid), "its session was not killed with it");
     assert_eq!(heir.ask("notify READY=1"), "notify");
-    daemon.line(&["app.0: says [Ready]"]);
+    daemon.line(&["app.0: sent [Ready]"]);
     assert!(world.no_puppet_is_waiting(), "the instance goes on");
     heir.tell("exit 7");
     daemon.line(&["app.0", "7"]);

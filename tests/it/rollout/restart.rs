@@ -263,7 +263,7 @@ fn one_that_gives_no_sign_of_life_goes_back() {
     goes_back(&Bad {
         words: "--say broken-release --hang-after-ready",
         lines: "watchdog: 500ms\nrollout: { min_ready: 5s }",
-        reason: "no sign of life for 500 ms",
+        reason: "no keep-alive for 500 ms",
     });
 }
 

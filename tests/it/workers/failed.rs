@@ -106,7 +106,7 @@ restart: { backoff: 1ms..2ms, limit: 1 in 1h, cool_down: 500ms }";
     let daemon = world.run(&text);
     let address = daemon.address("web");
     fail(&world, &daemon);
-    daemon.line(&["it is started again in 500 ms"]);
+    daemon.line(&["it is restarted in 500 ms"]);
     daemon.line(&["listener web: closed, so that clients are refused"]);
     let _again = world.puppet();
     client::tcp(address).expect("it is bound again");
