@@ -1,7 +1,7 @@
 //! The listeners that are not there, or not whole; empty in an ordinary life.
 
 use super::time::Mono;
-use super::types::{FormerTaker, ListenerLife, Missing};
+use super::types::{Edition, FormerTaker, ListenerLife, Missing};
 use crate::config::Presence;
 use crate::plan::{ListenerId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +35,8 @@ pub(super) struct Listeners {
     pub(super) lives: BTreeMap<ListenerId, ListenerLife>,
     /// Who has one by a definition that the configuration has no more.
     pub(super) former: Vec<FormerTaker>,
+    /// The same for each worker that takes one of those listeners: the definitions of others.
+    pub(super) rivals: BTreeMap<WorkerId, BTreeSet<(WorkerId, Edition)>>,
     pub(super) missing: BTreeMap<ListenerId, Absence>,
     pub(super) damaged: BTreeMap<(ListenerId, u32), Mending>,
     /// When to do what, besides the deadlines of the instances.
@@ -104,6 +106,23 @@ impl Listeners {
     pub(super) fn is_damaged(&self, listener: ListenerId) -> bool {
         let sockets = self.damaged.range((listener, 0)..=(listener, u32::MAX));
         sockets.into_iter().any(|(_, mending)| !mending.whole)
+    }
+
+    /// Notes who has which listener by a definition that is no more. To be called when it is known who
+    /// takes which by the present ones.
+    pub(super) fn set_former(&mut self, former: Vec<FormerTaker>) {
+        let mut rivals: BTreeMap<WorkerId, BTreeSet<(WorkerId, Edition)>> = BTreeMap::new();
+        for (listener, other, edition) in &former {
+            for taker in self
+                .takers(*listener)
+                .iter()
+                .filter(|taker| *taker != other)
+            {
+                rivals.entry(*taker).or_default().insert((*other, *edition));
+            }
+        }
+        self.former = former;
+        self.rivals = rivals;
     }
 
     /// The workers that use a listener.

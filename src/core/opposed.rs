@@ -86,12 +86,9 @@ impl Core {
     /// How the processes of other workers, by definitions that are no more, need the sockets of this.
     pub(super) fn elsewhere(&self, worker: WorkerId) -> Elsewhere {
         let mut holders = Elsewhere::default();
-        let listeners = &self.ctx.listeners;
-        for (listener, other, edition) in &listeners.former {
-            if *other != worker
-                && listeners.takers(*listener).contains(&worker)
-                && let Some(other) = self.workers.get(other)
-            {
+        let rivals = self.ctx.listeners.rivals.get(&worker);
+        for (other, edition) in rivals.into_iter().flatten() {
+            if let Some(other) = self.workers.get(other) {
                 other.note_going(*edition, &mut holders);
             }
         }

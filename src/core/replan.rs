@@ -268,7 +268,7 @@ impl Core {
         for (listener, why) in missing {
             self.listener_missing(*listener, *why);
         }
-        self.ctx.listeners.former = replan.former;
+        self.ctx.listeners.set_former(replan.former);
         self.clear_degraded(&changed);
         // Who comes may have to wait for who goes, so that is decided first.
         let mut workers = replan.workers;
