@@ -7,7 +7,7 @@ use super::open_files::raise_open_files;
 use super::output::{count, print, print_report};
 use crate::diagnose::{self, Machine, Tried};
 use crate::listener::{self, Adopted, BindError, BindStep, Effective, Obstacle, Outcome, Purpose};
-use crate::plan::{Parcel, Plan};
+use crate::plan::{Plan, PlanTransfer};
 use crate::report::{Kind, Problem, Report, Sources, Style, render, to_json};
 use crate::shell::logging::Sink;
 use crate::{config, worker};
@@ -107,7 +107,7 @@ fn for_daemon(
     out.pop();
     if report.is_ok() {
         out.push_str(",\"plan\":");
-        out.push_str(&serde_json::to_string(&Parcel::pack(plan, sources))?);
+        out.push_str(&serde_json::to_string(&PlanTransfer::pack(plan, sources))?);
     } else {
         let errors = Report {
             advice: Vec::new(),

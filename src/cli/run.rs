@@ -17,7 +17,7 @@ use crate::report::{Kind, Report, Sources};
 use crate::shell::logging::Sink;
 use crate::shell::{Control, ControlSocket, Manager, ReadyWhen, Shell, Signals, clock, one_line};
 use crate::sys;
-use crate::worker::Surroundings;
+use crate::worker::DaemonContext;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -248,7 +248,7 @@ pub fn start(
     log_advice(&report, &sources);
     log_adopted(&plan, &bound, &names);
     log_bound(&plan, &bound, started);
-    let surroundings = Surroundings {
+    let daemon_context = DaemonContext {
         listend: own_path(),
         pid: std::process::id(),
         inode: pidfd_inode(),
@@ -258,7 +258,7 @@ pub fn start(
     // What start-up needed is a multiple of what the loop needs, and the loop may run for years.
     drop((silence, report, sources, machine, fatal, notes));
     sys::return_free_memory();
-    let shell = Shell::new(plan, bound, signals, surroundings, after.when_done);
+    let shell = Shell::new(plan, bound, signals, daemon_context, after.when_done);
     let manager = Manager::from_environment();
     let run = |shell: Shell| {
         let shell = shell.with_control(control);

@@ -1,12 +1,12 @@
 //! When a worker runs, how it is given its sockets, and the limits that belong to that.
 
-use super::complaint::{Complaint, Out};
 use super::decode::{Fields, Words, choice, default, unknown};
 use super::draft::{DraftWorker, Field};
 use super::fitting::listed;
 use super::keys;
 use super::model::{Activation, ConnectionLimits, Overflow};
 use super::scalar;
+use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use crate::handoff::{self, Dialect};
 use crate::report::{Kind, Place};
@@ -60,7 +60,7 @@ const LIKE_OVERFLOWS: &Words<&str> = &[
 ];
 
 /// Reads `handoff`, `activation`, `instances` and every limit of clients and connections.
-pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
+pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) {
     let worker = &mut draft.worker;
     let instances = fields.read("instances", out, |text| {
         scalar::integer("instances", text, 1, 10_000)
@@ -82,11 +82,11 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out
     }
 }
 
-pub(super) fn activation(text: &str) -> Result<Activation, Complaint> {
+pub(super) fn activation(text: &str) -> Result<Activation, ValueError> {
     choice("activation", text, ACTIVATIONS, LIKE_ACTIVATIONS)
 }
 
-fn overflow(text: &str) -> Result<Overflow, Complaint> {
+fn overflow(text: &str) -> Result<Overflow, ValueError> {
     choice("overflow", text, OVERFLOWS, LIKE_OVERFLOWS)
 }
 
@@ -103,7 +103,7 @@ impl Default for ConnectionLimits {
     }
 }
 
-fn limits(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
+fn limits(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) {
     let limits = &mut draft.worker.connections;
     let found = &mut draft.of_connections;
     if let Some(most) = number(fields, "max_connections", found, out) {
@@ -138,17 +138,17 @@ fn number(
     fields: &mut Fields,
     key: &'static str,
     found: &mut Vec<(&'static str, Place)>,
-    out: &mut Out,
+    out: &mut Diagnostics,
 ) -> Option<Option<u32>> {
     let number = fields.read(key, out, |text| most(key, text)).into_set()?;
     found.push((key, number.place));
     Some(number.value)
 }
 
-fn most(key: &str, text: &str) -> Result<Option<u32>, Complaint> {
+fn most(key: &str, text: &str) -> Result<Option<u32>, ValueError> {
     match text {
         "none" => Ok(None),
-        "unlimited" | "infinity" | "inf" | "0" | "-1" => Err(Complaint::bad(format!(
+        "unlimited" | "infinity" | "inf" | "0" | "-1" => Err(ValueError::bad(format!(
             "`{key}` takes a whole number from 1 to {MOST_CONNECTIONS}, or `none`, not `{text}`"
         ))
         .hint("write `none` for no limit")),
@@ -157,10 +157,10 @@ fn most(key: &str, text: &str) -> Result<Option<u32>, Complaint> {
     }
 }
 
-fn timeout(text: &str) -> Result<Option<Duration>, Complaint> {
+fn timeout(text: &str) -> Result<Option<Duration>, ValueError> {
     let key = "connection_timeout";
     match scalar::duration_or_infinity(key, text)? {
-        Some(Duration::ZERO) => Err(Complaint::bad(format!(
+        Some(Duration::ZERO) => Err(ValueError::bad(format!(
             "a `{key}` of 0 would end every connection at once"
         ))
         .hint("write `infinity` for no limit")),
@@ -168,9 +168,9 @@ fn timeout(text: &str) -> Result<Option<Duration>, Complaint> {
     }
 }
 
-pub(super) fn handoff(text: &str) -> Result<&'static Dialect, Complaint> {
+pub(super) fn handoff(text: &str) -> Result<&'static Dialect, ValueError> {
     if LATER_HANDOFFS.contains(&text) {
-        return Err(Complaint::new(
+        return Err(ValueError::new(
             Kind::Unsupported,
             format!("`handoff`: this version does not support `{text}`"),
         )
@@ -200,7 +200,7 @@ pub(super) fn handoff(text: &str) -> Result<&'static Dialect, Complaint> {
 }
 
 /// Files the keys that mean nothing for the activation, whatever the listeners are.
-fn fits(draft: &DraftWorker, instances: Option<&Located<i64>>, out: &mut Out) {
+fn fits(draft: &DraftWorker, instances: Option<&Located<i64>>, out: &mut Diagnostics) {
     match draft.worker.activation.value {
         Activation::Eager => {
             for (key, place) in &draft.of_connections {
@@ -218,18 +218,18 @@ fn fits(draft: &DraftWorker, instances: Option<&Located<i64>>, out: &mut Out) {
         }
         Activation::PerConnection => {
             if let Some(instances) = instances.filter(|instances| instances.value > 1) {
-                let complaint = Complaint::bad(
+                let value_error = ValueError::bad(
                     "`instances`: with `activation: per-connection` every connection is an instance",
                 )
                 .hint("delete the key; `max_connections` limits how many there are");
-                out.add(complaint.at(instances.place));
+                out.add(value_error.at(instances.place));
             }
         }
     }
 }
 
 /// Files the keys that mean nothing for processes of which each has its connection.
-pub(super) fn instances_fit(draft: &DraftWorker, out: &mut Out) {
+pub(super) fn instances_fit(draft: &DraftWorker, out: &mut Diagnostics) {
     let per_connection = draft.worker.activation.value == Activation::PerConnection;
     if per_connection && !draft.activation.is_broken() {
         for (key, place) in &draft.of_instances {
@@ -238,7 +238,7 @@ pub(super) fn instances_fit(draft: &DraftWorker, out: &mut Out) {
     }
 }
 
-fn only_for(key: &str, activations: &[&str], is: &str) -> Complaint {
+fn only_for(key: &str, activations: &[&str], is: &str) -> ValueError {
     let needed: Vec<String> = activations
         .iter()
         .map(|word| format!("`activation: {word}`"))
@@ -256,7 +256,7 @@ fn only_for(key: &str, activations: &[&str], is: &str) -> Complaint {
         "before_start" | "after_ready" | "after_stop" => "it would run for every connection",
         _ => "listend accepts no connections for it",
     };
-    Complaint::bad(format!(
+    ValueError::bad(format!(
         "`{key}` is for {}; the worker is {is}, so {why}",
         listed(&needed, "or")
     ))

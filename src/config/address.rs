@@ -1,8 +1,8 @@
 //! Addresses: what stands behind `address:` → the sockets it means.
 
 use super::address_parsed::{Parsed, V6, bad};
-use super::complaint::Complaint;
 use super::model::{Endpoint, Transport, UnixKind};
+use super::value_error::ValueError;
 use super::{address_inet, address_local};
 use crate::report::nearest;
 
@@ -105,7 +105,7 @@ fn is_scheme_mistake(word: &str, rest: &str) -> bool {
     !hexadecimal && !port && nearest(word, SCHEMES.iter().copied()).is_some()
 }
 
-fn other_scheme(text: &str, scheme: &str, rest: &str) -> Complaint {
+fn other_scheme(text: &str, scheme: &str, rest: &str) -> ValueError {
     let rest = rest.trim_start_matches('/');
     match scheme {
         _ if transport(scheme).is_some() => {
@@ -163,10 +163,10 @@ mod tests {
                     .collect();
                 words.join(", ")
             }
-            Err(complaint) => format!(
+            Err(value_error) => format!(
                 "{:?}: {}",
-                complaint.kind,
-                complaint.hint.unwrap_or_default()
+                value_error.kind,
+                value_error.hint.unwrap_or_default()
             ),
         }
     }

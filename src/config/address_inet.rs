@@ -1,9 +1,9 @@
 //! Addresses of the internet: host, port or range of ports, and interface.
 
 use super::address_parsed::{Parsed, V6, bad};
-use super::complaint::Complaint;
 use super::model::{Endpoint, Transport};
 use super::scalar;
+use super::value_error::ValueError;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
@@ -198,15 +198,15 @@ fn ipv6(
         None => (inner, None),
     };
     let Ok(ip) = address.parse::<Ipv6Addr>() else {
-        let complaint = bad(format!("`{text}`: `{inner}` is not an IPv6 address"));
+        let value_error = bad(format!("`{text}`: `{inner}` is not an IPv6 address"));
         return Err(if inner.is_empty() {
-            complaint.hint(format!(
+            value_error.hint(format!(
                 "write `{scheme}[::]:{port}` for every IPv6 interface"
             ))
         } else if inner.parse::<Ipv4Addr>().is_ok() {
-            complaint.hint(format!("write `{scheme}{inner}:{port}`"))
+            value_error.hint(format!("write `{scheme}{inner}:{port}`"))
         } else {
-            complaint
+            value_error
         });
     };
     // bind(2) refuses a v4-mapped address on a socket that takes IPv6 only.
@@ -242,9 +242,9 @@ fn is_link_local(ip: Ipv6Addr) -> bool {
     first & 0xffc0 == 0xfe80 || matches!(first & 0xff0f, 0xff01 | 0xff02)
 }
 
-fn no_host(text: &str, scheme: &str, host: &str, port: &str) -> Complaint {
+fn no_host(text: &str, scheme: &str, host: &str, port: &str) -> ValueError {
     if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        let complaint = bad(format!("`{text}`: `{host}` is not an IPv4 address"));
+        let value_error = bad(format!("`{text}`: `{host}` is not an IPv4 address"));
         let decimal: Vec<&str> = host
             .split('.')
             .map(|part| match part.trim_start_matches('0') {
@@ -254,11 +254,11 @@ fn no_host(text: &str, scheme: &str, host: &str, port: &str) -> Complaint {
             .collect();
         let decimal = decimal.join(".");
         return if decimal != host && decimal.parse::<Ipv4Addr>().is_ok() {
-            complaint.hint(format!(
+            value_error.hint(format!(
                 "write `{scheme}{decimal}:{port}`; some programs read leading zeros as octal"
             ))
         } else {
-            complaint.hint("an IPv4 address is four numbers from 0 to 255, like `127.0.0.1`")
+            value_error.hint("an IPv4 address is four numbers from 0 to 255, like `127.0.0.1`")
         };
     }
     if host.eq_ignore_ascii_case("localhost") {

@@ -2,8 +2,8 @@
 //! netlink, and vsock between a machine and its host.
 
 use super::address_parsed::{Parsed, bad};
-use super::complaint::Complaint;
 use super::model::{Endpoint, UnixKind, UnixName};
+use super::value_error::ValueError;
 use crate::report::{did_you_mean, nearest};
 use std::path::PathBuf;
 
@@ -123,7 +123,7 @@ fn file(text: &str, scheme: &str, what: &str, example: &str, rest: &str) -> Pars
     Ok(path)
 }
 
-fn too_long(text: &str, what: &str, length: usize, most: usize) -> Complaint {
+fn too_long(text: &str, what: &str, length: usize, most: usize) -> ValueError {
     let manual = if most == PATH_MAX {
         "path_resolution"
     } else {
@@ -259,7 +259,7 @@ pub(super) fn vsock(text: &str, scheme: &str, kind: UnixKind, rest: &str) -> Par
     Ok(Endpoint::Vsock { kind, cid, port })
 }
 
-fn no_cid(text: &str, cid: &str) -> Complaint {
+fn no_cid(text: &str, cid: &str) -> ValueError {
     let hint = match nearest(cid, CIDS.iter().map(|(name, _)| *name)) {
         Some(name) => format!("did you mean `{name}`?"),
         None => "write a number from 0 to 4294967295, or `any`, `hypervisor`, `local` or `host`"

@@ -1,6 +1,6 @@
 //! What reading an address comes to.
 
-use super::complaint::Complaint;
+use super::value_error::ValueError;
 use crate::report::Kind;
 
 /// Whether the IPv6 sockets of a listener take IPv6 only.
@@ -10,8 +10,8 @@ pub(super) enum V6 {
     AndV4,
 }
 
-pub(super) type Parsed<T> = Result<T, Complaint>;
+pub(super) type Parsed<T> = Result<T, ValueError>;
 
-pub(super) fn bad(message: impl Into<String>) -> Complaint {
-    Complaint::new(Kind::BadAddress, message)
+pub(super) fn bad(message: impl Into<String>) -> ValueError {
+    ValueError::new(Kind::BadAddress, message)
 }

@@ -1,13 +1,13 @@
 //! The same configuration from a command line: `listend exec -l [NAME=]ADDRESS … -- CMD…`.
 
 use super::address_parsed::V6;
-use super::complaint::{Complaint, Out};
 use super::decode::read_template;
 use super::draft::{Draft, DraftListener, DraftWorker};
 use super::listener;
 use super::model::Address;
 use super::read::{Loaded, finish};
 use super::scalar;
+use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use super::worker;
 use crate::report::{FileId, Kind, Place, Report, Sources};
@@ -72,7 +72,7 @@ fn add_listener(
     let (given, text) = split(argument);
     let name = given.map_or_else(|| format!("socket-{}", index + 1), str::to_owned);
     let start = given.map_or(0, |name| name.chars().count() + 1);
-    let mut out = Out {
+    let mut out = Diagnostics {
         report,
         listener: Some(&name),
         worker: None,
@@ -83,7 +83,7 @@ fn add_listener(
     }
     let endpoints = if text.contains('\0') {
         out.add(
-            Complaint::new(Kind::BadAddress, "the address contains a NUL character")
+            ValueError::new(Kind::BadAddress, "the address contains a NUL character")
                 .at(address_place),
         );
         None
@@ -143,22 +143,22 @@ fn only_worker(
     let name = worker_name(command);
     let mut draft = worker::plain(&name, place);
     draft.worker.listeners = listeners;
-    let mut out = Out {
+    let mut out = Diagnostics {
         report,
         listener: None,
         worker: Some(&name),
     };
     if command.first().is_none_or(String::is_empty) {
-        let complaint = Complaint::new(Kind::EmptyCommand, "there is no command");
+        let value_error = ValueError::new(Kind::EmptyCommand, "there is no command");
         out.add(
-            complaint
+            value_error
                 .hint("write it after `--`, like `-- /usr/bin/app --serve`")
                 .at(place),
         );
     }
     for (word, place) in command.iter().zip(places) {
         if word.contains('\0') {
-            out.add(Complaint::bad("the word contains a NUL character").at(place));
+            out.add(ValueError::bad("the word contains a NUL character").at(place));
         }
         let value = read_template(word, place, &mut draft.mentions, &mut out);
         draft.worker.command.push(Located { value, place });

@@ -1,19 +1,19 @@
 //! Commands: a worker's own, and those around the life of its instances.
 
-use super::complaint::{Complaint, Out};
 use super::decode::{Fields, default, read_with_dollars, text, texts};
 use super::draft::DraftWorker;
 use super::keys;
 use super::life::Hook;
 use super::scalar;
 use super::template::{Dollar, Mention, is_variable};
+use super::value_error::{Diagnostics, ValueError};
 use super::values::{Located, Template};
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place};
 use std::time::Duration;
 
 /// Reads a worker's `command:`.
-pub(super) fn of_worker(node: &Node, draft: &mut DraftWorker, out: &mut Out) {
+pub(super) fn of_worker(node: &Node, draft: &mut DraftWorker, out: &mut Diagnostics) {
     let whose = format!("worker `{}`", draft.worker.name.value);
     let Some(words) = words(node, "command", &whose, out) else {
         return;
@@ -43,7 +43,7 @@ pub(super) fn hook(
     key: &'static str,
     dollar: Dollar,
     mentions: &mut Vec<(Place, Mention)>,
-    out: &mut Out,
+    out: &mut Diagnostics,
 ) -> Option<Hook> {
     let whose = format!("`{key}`");
     let Content::Map(_) = &node.content else {
@@ -55,9 +55,10 @@ pub(super) fn hook(
     let command = match fields.take("command") {
         Some(node) => hook_words(node, key, dollar, mentions, out),
         None => {
-            let complaint = Complaint::new(Kind::MissingKey, format!("{whose} has no `command`"));
-            let complaint = complaint.hint("add `command: [/path/to/program, argument]`");
-            out.add(complaint.at(node.place));
+            let value_error =
+                ValueError::new(Kind::MissingKey, format!("{whose} has no `command`"));
+            let value_error = value_error.hint("add `command: [/path/to/program, argument]`");
+            out.add(value_error.at(node.place));
             None
         }
     };
@@ -73,7 +74,7 @@ fn default_timeout(key: &str) -> Duration {
     default(keys::HOOK, "timeout", |text| timeout(key, text))
 }
 
-fn timeout(key: &str, text: &str) -> Result<Duration, Complaint> {
+fn timeout(key: &str, text: &str) -> Result<Duration, ValueError> {
     let usage = "write the longest time that it may take, like `5m`; the default is `30s`";
     let waits = match key {
         "before_start" => "a start",
@@ -83,13 +84,13 @@ fn timeout(key: &str, text: &str) -> Result<Duration, Complaint> {
     };
     match text {
         "infinity" | "unlimited" | "never" | "none" | "forever" | "inf" | "off" => {
-            Err(Complaint::bad(format!(
+            Err(ValueError::bad(format!(
                 "`timeout` of `{key}` cannot be `{text}`: {waits} could hang for ever"
             ))
             .hint(usage))
         }
         _ => match scalar::duration("timeout", text)? {
-            Duration::ZERO => Err(Complaint::bad(format!(
+            Duration::ZERO => Err(ValueError::bad(format!(
                 "a `timeout` of 0 would kill the command of `{key}` at once"
             ))
             .hint(usage)),
@@ -103,7 +104,7 @@ fn hook_words(
     key: &str,
     dollar: Dollar,
     mentions: &mut Vec<(Place, Mention)>,
-    out: &mut Out,
+    out: &mut Diagnostics,
 ) -> Option<Vec<Template>> {
     let whose = format!("`{key}`");
     let words = words(node, key, &whose, out)?;
@@ -112,12 +113,12 @@ fn hook_words(
         // What units of systemd have there.
         let is_plain = dollar == Dollar::Plain;
         if key == "reload_command" && word.value == "$MAINPID" && is_plain {
-            let complaint = Complaint::bad("`reload_command`: `$MAINPID` means nothing here");
-            let complaint = complaint.hint(
+            let value_error = ValueError::bad("`reload_command`: `$MAINPID` means nothing here");
+            let value_error = value_error.hint(
                 "write `reload_signal: SIGHUP` instead of a command, or add \
                  `expand_environment: true`",
             );
-            out.add(complaint.at(word.place));
+            out.add(value_error.at(word.place));
         }
         let (template, found) = whole_or_part(word, index, dollar, node, out);
         for (place, mention) in found {
@@ -132,9 +133,9 @@ fn hook_words(
     Some(command)
 }
 
-fn no_descriptor(whose: &str, mention: &Mention) -> Complaint {
+fn no_descriptor(whose: &str, mention: &Mention) -> ValueError {
     let name = &mention.socket.listener;
-    Complaint::new(
+    ValueError::new(
         Kind::BadTemplate,
         format!("{whose} gets no listeners, so `{name}` has no descriptor in it"),
     )
@@ -144,7 +145,12 @@ fn no_descriptor(whose: &str, mention: &Mention) -> Complaint {
 }
 
 /// The words of a command: a list, or a string that is split as a shell would. `None` is filed.
-fn words(node: &Node, key: &str, whose: &str, out: &mut Out) -> Option<Vec<Located<String>>> {
+fn words(
+    node: &Node,
+    key: &str,
+    whose: &str,
+    out: &mut Diagnostics,
+) -> Option<Vec<Located<String>>> {
     let mut complete = true;
     let words: Vec<Located<String>> = match &node.content {
         Content::Null { .. } => return None, // Reported as a key without a value.
@@ -157,35 +163,43 @@ fn words(node: &Node, key: &str, whose: &str, out: &mut Out) -> Option<Vec<Locat
     };
     if complete && words.first().is_none_or(|word| word.value.is_empty()) {
         let place = words.first().map_or(node.place, |word| word.place);
-        let complaint = Complaint::new(
+        let value_error = ValueError::new(
             Kind::EmptyCommand,
             format!("the command of {whose} is empty"),
         );
-        let complaint = complaint.hint("write the program first, like `[/usr/bin/app, --serve]`");
-        out.add(complaint.at(place));
+        let value_error =
+            value_error.hint("write the program first, like `[/usr/bin/app, --serve]`");
+        out.add(value_error.at(place));
         return None;
     }
     Some(words)
 }
 
-fn split(text: &str, node: &Node, key: &str, out: &mut Out) -> Option<Vec<Located<String>>> {
+fn split(
+    text: &str,
+    node: &Node,
+    key: &str,
+    out: &mut Diagnostics,
+) -> Option<Vec<Located<String>>> {
     let place = node.place;
     let Some(words) = shlex::split(text) else {
-        let complaint = Complaint::bad(format!("`{key}` ends inside quotes or after a backslash"));
-        let complaint = complaint.hint("close the quotes, or write the command as a list of words");
-        out.add(complaint.at(place));
+        let value_error =
+            ValueError::bad(format!("`{key}` ends inside quotes or after a backslash"));
+        let value_error =
+            value_error.hint("close the quotes, or write the command as a list of words");
+        out.add(value_error.at(place));
         return None;
     };
     if let Some(word) = words.iter().find(|word| is_for_a_shell(word)) {
-        let complaint = Complaint::new(
+        let value_error = ValueError::new(
             Kind::NoShell,
             format!("`{key}`: `{word}` is passed as an argument: no shell runs this"),
         );
-        let complaint = complaint.hint(
+        let value_error = value_error.hint(
             "write `[sh, -c, '…']` to use a shell; `before_start` runs another command first, and \
              `output` says where the output goes",
         );
-        out.add(complaint.at(place));
+        out.add(value_error.at(place));
     }
     let words = words.into_iter().map(|value| Located { value, place });
     Some(words.collect())
@@ -200,7 +214,7 @@ fn is_for_a_shell(word: &str) -> bool {
 }
 
 /// Advises on a variable that stays as it is written.
-fn unexpanded(word: &Located<String>, out: &mut Out) {
+fn unexpanded(word: &Located<String>, out: &mut Diagnostics) {
     let name = word
         .value
         .strip_prefix('$')
@@ -208,14 +222,14 @@ fn unexpanded(word: &Located<String>, out: &mut Out) {
     if let Some(name) = name
         && name != "MAINPID"
     {
-        let complaint = Complaint::new(
+        let value_error = ValueError::new(
             Kind::NoShell,
             format!("`${name}` is passed as an argument: no shell runs this"),
         );
-        let complaint = complaint.hint(
+        let value_error = value_error.hint(
             "write `expand_environment: true` to expand it as systemd does, or `[sh, -c, '…']`",
         );
-        out.add(complaint.at(word.place));
+        out.add(value_error.at(word.place));
     }
 }
 
@@ -226,7 +240,7 @@ fn whole_or_part(
     index: usize,
     dollar: Dollar,
     node: &Node,
-    out: &mut Out,
+    out: &mut Diagnostics,
 ) -> (Template, Vec<(Place, Mention)>) {
     let mut found = Vec::new();
     // The program is what it is called, as systemd has it.

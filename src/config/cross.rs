@@ -1,10 +1,10 @@
 //! What can only be checked when all files have been read: who names whom.
 
-use super::complaint::Complaint;
 use super::cross_activation;
 use super::draft::{Draft, DraftListener, DraftWorker};
 use super::model::{Activation, Endpoint};
 use super::template::Mention;
+use super::value_error::ValueError;
 use crate::report::{Kind, Place, Report, did_you_mean, nearest};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -87,13 +87,13 @@ fn listeners_of<'d>(
     // A worker that waits for clients is refused without a listener, by `cross_activation`.
     let eager = worker.activation.value == Activation::Eager || draft.activation.is_broken();
     if eager && worker.listeners.is_empty() && !draft.listeners.is_broken() && !draft.duplicate {
-        let complaint = Complaint::new(
+        let value_error = ValueError::new(
             Kind::NoListeners,
             format!("worker `{}` has no listeners", worker.name.value),
         )
         .hint("add `listeners: [NAME]`, or run it under another supervisor");
         report.add(
-            complaint
+            value_error
                 .at(worker.name.place)
                 .of_worker(&worker.name.value),
         );
@@ -106,12 +106,12 @@ fn listeners_of<'d>(
         let suggestion = names.suggest(&wanted.value);
         // The listener that was probably meant is not called unused on top of it.
         used.extend(suggestion.meant);
-        let complaint = Complaint::new(
+        let value_error = ValueError::new(
             Kind::UnknownListener,
             format!("there is no listener `{}`", wanted.value),
         )
         .maybe_hint(suggestion.hint);
-        report.add(complaint.at(wanted.place).of_worker(&worker.name.value));
+        report.add(value_error.at(wanted.place).of_worker(&worker.name.value));
     }
 }
 
@@ -122,16 +122,16 @@ fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mu
     for (place, mention) in &draft.mentions {
         let name = mention.socket.listener.as_str();
         let listed = all.contains(name);
-        let complaint = match names.by_name.get(name) {
+        let value_error = match names.by_name.get(name) {
             // An unknown listener in the worker's list has been reported there.
             None if listed || incomplete => continue,
-            None => Complaint::new(
+            None => ValueError::new(
                 Kind::UnknownListener,
                 format!("there is no listener `{name}`"),
             )
             .maybe_hint(names.suggest(name).hint),
             Some(_) if !listed && draft.listeners.is_broken() => continue,
-            Some(_) if !listed => Complaint::new(
+            Some(_) if !listed => ValueError::new(
                 Kind::BadTemplate,
                 format!(
                     "worker `{}` does not use listener `{name}`",
@@ -142,17 +142,17 @@ fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mu
             Some(listener) if listener.broken => continue,
             Some(listener) => match socket(mention, listener) {
                 Ok(()) => continue,
-                Err(complaint) => complaint,
+                Err(value_error) => value_error,
             },
         };
-        let mut problem = complaint.at(*place).of_worker(&worker.name.value);
+        let mut problem = value_error.at(*place).of_worker(&worker.name.value);
         problem.listener = names.by_name.get(name).map(|_| name.to_owned());
         report.add(problem);
     }
 }
 
 /// Whether the listener has the socket, and the socket what is asked of it.
-fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), Complaint> {
+fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), ValueError> {
     let (name, what) = (&mention.socket.listener, mention.what);
     let sockets: Vec<&Endpoint> = draft
         .listener
@@ -172,7 +172,7 @@ fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), Complaint> {
                 many - 1
             ),
         };
-        return Err(Complaint::new(
+        return Err(ValueError::new(
             Kind::BadTemplate,
             format!("listener `{name}` has no socket {index}"),
         )
@@ -189,11 +189,11 @@ fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), Complaint> {
             ),
         };
         return Err(
-            Complaint::new(Kind::BadTemplate, message).hint(format!("write `{{address:{name}}}`"))
+            ValueError::new(Kind::BadTemplate, message).hint(format!("write `{{address:{name}}}`"))
         );
     }
     if mention.socket.index.is_none() && sockets.len() > 1 {
-        return Err(Complaint::new(
+        return Err(ValueError::new(
             Kind::SeveralSockets,
             format!(
                 "listener `{name}` has {} sockets; this is the first, `{endpoint}`",
@@ -252,7 +252,7 @@ fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
                     "blocking"
                 }
             };
-            let complaint = Complaint::new(
+            let value_error = ValueError::new(
                 Kind::NonblockingConflict,
                 format!(
                     "workers `{other_name}` and `{this_name}` share listener `{name}`, which cannot be both {} and {}",
@@ -261,7 +261,7 @@ fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
                 ),
             )
             .hint("give both the same `nonblocking`; the default is `false`");
-            let problem = complaint.at(place).with_related(
+            let problem = value_error.at(place).with_related(
                 other_place,
                 format!("`{other_name}` needs it {}", says(other)),
             );
@@ -290,11 +290,11 @@ fn runtime_directories(draft: &Draft, report: &mut Report) {
             outer = Some((directory, name));
             continue;
         }
-        let complaint = Complaint::bad(format!(
+        let value_error = ValueError::bad(format!(
             "the runtime directory of worker `{name}` is that of worker `{of}`, or is in it"
         ))
         .hint("give each worker its own");
-        let problem = complaint.at(directory.place).of_worker(name);
+        let problem = value_error.at(directory.place).of_worker(name);
         report.add(problem.with_related(around.place, format!("that of `{of}`")));
     }
 }
@@ -310,7 +310,7 @@ fn unused(draft: &Draft, used: &HashSet<&str>, report: &mut Report) {
         if *duplicate || used.contains(name.value.as_str()) {
             continue;
         }
-        let complaint = Complaint::new(
+        let value_error = ValueError::new(
             Kind::UnusedListener,
             format!("no worker uses listener `{}`", name.value),
         )
@@ -318,6 +318,6 @@ fn unused(draft: &Draft, used: &HashSet<&str>, report: &mut Report) {
             "add `{}` to the `listeners` of a worker",
             name.value
         ));
-        report.add(complaint.at(name.place).of_listener(&name.value));
+        report.add(value_error.at(name.place).of_listener(&name.value));
     }
 }

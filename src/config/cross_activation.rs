@@ -1,9 +1,9 @@
 //! What a worker's activation and handoff ask of its listeners, and of the other workers there.
 
-use super::complaint::Complaint;
 use super::cross_readiness;
 use super::draft::{DraftListener, DraftWorker, Sockets, Taken};
 use super::model::{Activation, Endpoint};
+use super::value_error::ValueError;
 use crate::report::{Kind, Place, Problem, Report};
 use std::collections::HashMap;
 
@@ -64,11 +64,11 @@ fn nothing_starts_it(draft: &DraftWorker, report: &mut Report) {
         return;
     }
     let name = &worker.name.value;
-    let complaint = Complaint::bad(format!(
+    let value_error = ValueError::bad(format!(
         "worker `{name}` has no listeners, so no client ever starts it"
     ))
     .hint("add `listeners: [NAME]`");
-    report.add(complaint.at(worker.activation.place).of_worker(name));
+    report.add(value_error.at(worker.activation.place).of_worker(name));
 }
 
 type First<'d> = (Taken<'d>, &'d Endpoint);
@@ -79,13 +79,13 @@ fn mixed(draft: &DraftWorker, with: First, without: First) -> Problem {
         let word = endpoint.kind().word();
         format!("`{endpoint}` of `{}` ({word})", wanted.value)
     };
-    let complaint = Complaint::bad(format!(
+    let value_error = ValueError::bad(format!(
         "worker `{name}` is per-connection and mixes sockets: {} has connections, {} has none",
         said(with),
         said(without),
     ))
     .hint("write one worker for each");
-    let problem = complaint
+    let problem = value_error
         .at(draft.worker.activation.place)
         .of_worker(name)
         .with_related(with.0.0.place, "with connections");
@@ -100,16 +100,16 @@ fn limits_fit(draft: &DraftWorker, sockets: &Sockets, report: &mut Report) {
     let name = &draft.worker.name.value;
     if let (Some(((wanted, _), endpoint)), None) = (sockets.others, sockets.accepting) {
         for (key, place) in &draft.of_connections {
-            let complaint = Complaint::bad(format!(
+            let value_error = ValueError::bad(format!(
                 "`{key}`: `{}` is {}, which has no connections; one process at a time gets it",
                 wanted.value,
                 endpoint.kind().word()
             ));
-            let complaint = complaint.hint(match *key {
+            let value_error = value_error.hint(match *key {
                 "accept_rate" => "delete the key; `trigger_limit` is how often it may be started",
                 _ => "delete the key",
             });
-            let problem = complaint.at(*place).of_worker(name);
+            let problem = value_error.at(*place).of_worker(name);
             report.add(problem.with_related(wanted.place, "the listener"));
         }
     }
@@ -118,11 +118,11 @@ fn limits_fit(draft: &DraftWorker, sockets: &Sockets, report: &mut Report) {
         sockets.others,
         draft.trigger_limit.place(),
     ) {
-        let complaint = Complaint::bad(
+        let value_error = ValueError::bad(
             "`trigger_limit`: with `activation: per-connection` listend accepts the clients itself",
         )
         .hint("write `accept_rate` instead");
-        report.add(complaint.at(place).of_worker(name));
+        report.add(value_error.at(place).of_worker(name));
     }
 }
 
@@ -143,12 +143,12 @@ fn one_socket(draft: &DraftWorker, sockets: &Sockets, report: &mut Report) {
             "write one worker for each, or `handoff: systemd`; `localhost:PORT` is two sockets",
         ),
     };
-    let complaint = Complaint::bad(format!(
+    let value_error = ValueError::bad(format!(
         "`handoff: {}` passes on one socket; worker `{name}` has {has}",
         worker.handoff.value.keyword
     ))
     .hint(hint);
-    let problem = complaint.at(worker.handoff.place).of_worker(name);
+    let problem = value_error.at(worker.handoff.place).of_worker(name);
     report.add(match worker.listeners.get(1) {
         Some(second) => problem.with_related(second.place, "the second listener"),
         None => problem,
@@ -199,7 +199,7 @@ fn competing(listener: &str, takers: &[Taker], report: &mut Report) {
         return;
     };
     let (name, other) = (&this.worker.name.value, &other.worker.name.value);
-    let complaint = Complaint::new(
+    let value_error = ValueError::new(
         Kind::SharedPerConnection,
         format!(
             "listener `{listener}` of the per-connection worker `{name}` is used by `{other}` as \
@@ -207,7 +207,7 @@ fn competing(listener: &str, takers: &[Taker], report: &mut Report) {
         ),
     )
     .hint("give each worker its own listener");
-    let problem = complaint
+    let problem = value_error
         .at(*place)
         .with_related(*other_place, format!("`{other}` uses it here"));
     report.add(problem.of_worker(name).of_listener(listener));
@@ -225,7 +225,7 @@ fn also_eager(listener: &str, takers: &[Taker], report: &mut Report) {
         .filter(|taker| runs(taker, Activation::OnDemand))
     {
         let name = &draft.worker.name.value;
-        let complaint = Complaint::new(
+        let value_error = ValueError::new(
             Kind::SharedOnDemand,
             format!(
                 "listener `{listener}` of the on-demand worker `{name}` is used by `{eager}` as \
@@ -233,7 +233,7 @@ fn also_eager(listener: &str, takers: &[Taker], report: &mut Report) {
             ),
         )
         .hint("give each worker its own listener, or make both `on-demand`");
-        let problem = complaint
+        let problem = value_error
             .at(*place)
             .with_related(*eager_place, format!("`{eager}` uses it here"));
         report.add(problem.of_worker(name).of_listener(listener));

@@ -1,9 +1,9 @@
 //! What a worker's `ready` asks of its listeners.
 
-use super::complaint::Complaint;
 use super::draft::{DraftWorker, Sockets, Taken};
 use super::life::{Every, Ready};
 use super::model::Activation;
+use super::value_error::ValueError;
 use super::values::Located;
 use crate::report::Report;
 
@@ -38,18 +38,18 @@ fn can_be_seen(
     let Located { place, .. } = draft.worker.ready;
     let name = &draft.worker.name.value;
     let Some((first, listener)) = listeners.first() else {
-        let complaint = Complaint::bad(format!(
+        let value_error = ValueError::bad(format!(
             "`ready: accepting`: worker `{name}` has no listeners to accept from"
         ))
         .hint("add `listeners: [NAME]`, or write `ready: notify` or `started`");
-        return report.add(complaint.at(place).of_worker(name));
+        return report.add(value_error.at(place).of_worker(name));
     };
     if sockets.accepting.is_none() {
-        let complaint = Complaint::bad(format!(
+        let value_error = ValueError::bad(format!(
             "`ready: accepting`: no socket of worker `{name}` has connections to accept"
         ))
         .hint("write `ready: notify`, `fd N` or `started`");
-        let problem = complaint.at(place).of_worker(name);
+        let problem = value_error.at(place).of_worker(name);
         return report.add(match sockets.others {
             Some((_, endpoint)) => problem.with_related(
                 first.place,
@@ -66,13 +66,13 @@ fn can_be_seen(
             if endpoints.any(|endpoint| endpoint.accepts()) {
                 return;
             }
-            let complaint = Complaint::bad(format!(
+            let value_error = ValueError::bad(format!(
                 "`ready: accepting first`: `{}`, the first listener of worker `{name}`, has no \
                  connections to accept",
                 first.value
             ))
             .hint("put one with connections first, or write `ready: accepting`");
-            let problem = complaint.at(place).of_worker(name);
+            let problem = value_error.at(place).of_worker(name);
             report.add(problem.with_related(first.place, "the first listener"));
         }
     }
@@ -101,11 +101,11 @@ fn is_free(draft: &DraftWorker, number: i32, sockets: &Sockets, report: &mut Rep
         1 => "descriptor 3 is".to_owned(),
         _ => format!("descriptors 3 to {} are", free - 1),
     };
-    let complaint = Complaint::bad(format!(
+    let value_error = ValueError::bad(format!(
         "`ready: fd {number}`: in worker `{name}` {which} for {whose}"
     ))
     .hint(format!(
         "write `fd {free}`; every number from there on is free"
     ));
-    report.add(complaint.at(worker.ready.place).of_worker(name));
+    report.add(value_error.at(worker.ready.place).of_worker(name));
 }

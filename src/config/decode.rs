@@ -1,9 +1,9 @@
 //! Mappings, lists and single values out of the tree, each mistake filed where it stands.
 
-use super::complaint::{Complaint, Out};
 use super::draft::Field;
 use super::keys::{self, Key};
 use super::template::{self, Dollar, Mention};
+use super::value_error::{Diagnostics, ValueError};
 use super::values::{Located, Template};
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, did_you_mean};
@@ -19,7 +19,11 @@ pub(super) struct Entry<'n> {
 /// The entries of a mapping, each name once. Filed and left out: names that are not text, merge
 /// keys, and every further entry of a name. `None` is not a mapping, also filed. `what` is the
 /// mapping in words that a message can hold.
-pub(super) fn entries<'n>(node: &'n Node, what: &str, out: &mut Out) -> Option<Vec<Entry<'n>>> {
+pub(super) fn entries<'n>(
+    node: &'n Node,
+    what: &str,
+    out: &mut Diagnostics,
+) -> Option<Vec<Entry<'n>>> {
     let pairs = match &node.content {
         Content::Map(pairs) => pairs,
         _ => {
@@ -33,21 +37,21 @@ pub(super) fn entries<'n>(node: &'n Node, what: &str, out: &mut Out) -> Option<V
     let mut entries: Vec<Entry> = Vec::with_capacity(pairs.len());
     for (key, value) in pairs {
         let Content::Scalar(scalar) = &key.content else {
-            let complaint = Complaint::new(
+            let value_error = ValueError::new(
                 Kind::WrongType,
                 format!("{} cannot be a name in {what}", key.what()),
             );
-            let complaint = complaint.hint("write a word, or quote it");
-            out.add(complaint.at(key.place));
+            let value_error = value_error.hint("write a word, or quote it");
+            out.add(value_error.at(key.place));
             continue;
         };
         let name = scalar.text.as_str();
         if name == "<<" && scalar.plain {
-            let complaint =
-                Complaint::new(Kind::Unsupported, "merge keys (`<<`) are not supported");
-            let complaint =
-                complaint.hint("YAML 1.2 has none; repeat the keys, or use an alias for one value");
-            out.add(complaint.at(key.place));
+            let value_error =
+                ValueError::new(Kind::Unsupported, "merge keys (`<<`) are not supported");
+            let value_error = value_error
+                .hint("YAML 1.2 has none; repeat the keys, or use an alias for one value");
+            out.add(value_error.at(key.place));
             continue;
         }
         let first = if is_small {
@@ -59,7 +63,7 @@ pub(super) fn entries<'n>(node: &'n Node, what: &str, out: &mut Out) -> Option<V
             seen.get(name).copied()
         };
         if let Some(first) = first {
-            let problem = Complaint::new(
+            let problem = ValueError::new(
                 Kind::DuplicateKey,
                 format!("`{name}` occurs twice in {what}"),
             )
@@ -110,14 +114,14 @@ impl<'n> Fields<'n> {
         table: &'static [Key],
         what: &str,
         may_be_null: &[&str],
-        out: &mut Out,
+        out: &mut Diagnostics,
     ) -> Option<Fields<'n>> {
         let mut fields = Fields::empty(table);
         let found = &mut fields.found;
         for entry in entries(node, what, out)? {
             let Some(index) = table.iter().position(|key| key.name == entry.name) else {
                 let names = table.iter().map(|key| key.name);
-                let complaint = Complaint::new(
+                let value_error = ValueError::new(
                     Kind::UnknownKey,
                     format!("unknown key `{}` in {what}", entry.name),
                 )
@@ -126,21 +130,20 @@ impl<'n> Fields<'n> {
                         .map(|home| format!("write it inside `{home}:`"))
                         .or_else(|| did_you_mean(entry.name, names)),
                 );
-                out.add(complaint.at(entry.place));
+                out.add(value_error.at(entry.place));
                 continue;
             };
             let null = matches!(entry.value.content, Content::Null { .. });
             if null && !may_be_null.contains(&entry.name) {
-                let complaint =
-                    Complaint::new(Kind::WrongType, format!("`{}` has no value", entry.name)).hint(
-                        match table[index].default {
+                let value_error =
+                    ValueError::new(Kind::WrongType, format!("`{}` has no value", entry.name))
+                        .hint(match table[index].default {
                             "" => "write a value after it".to_owned(),
                             default => format!(
                                 "write a value, or delete the line for the default ({default})"
                             ),
-                        },
-                    );
-                out.add(complaint.at(entry.value.place));
+                        });
+                out.add(value_error.at(entry.value.place));
                 // What must be there but is empty has been reported, so it is not missing, too.
                 if table[index].default.is_empty() {
                     found[index] = Some(entry.value);
@@ -176,8 +179,8 @@ impl<'n> Fields<'n> {
     pub fn read<T>(
         &mut self,
         name: &'static str,
-        out: &mut Out,
-        parse: impl FnOnce(&str) -> Result<T, Complaint>,
+        out: &mut Diagnostics,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
     ) -> Field<T> {
         let Some(node) = self.take(name) else {
             return Field::Absent;
@@ -204,19 +207,19 @@ impl<'n> Fields<'n> {
 pub(super) fn default<T>(
     table: &[Key],
     name: &str,
-    parse: impl FnOnce(&str) -> Result<T, Complaint>,
+    parse: impl FnOnce(&str) -> Result<T, ValueError>,
 ) -> T {
     let key = table.iter().find(|key| key.name == name);
     match parse(key.map_or("", |key| key.default)) {
         Ok(value) => value,
         // Callers name a key of the table, and every reading of a configuration asks for all of them.
-        Err(complaint) => unreachable!("the default of `{name}`: {}", complaint.message),
+        Err(value_error) => unreachable!("the default of `{name}`: {}", value_error.message),
     }
 }
 
 /// What to say where the wrong kind of node stands.
-pub(super) fn wrong_type(what: &str, expected: &str, node: &Node) -> Complaint {
-    let complaint = Complaint::new(
+pub(super) fn wrong_type(what: &str, expected: &str, node: &Node) -> ValueError {
+    let value_error = ValueError::new(
         Kind::WrongType,
         format!("{what} takes {expected}, not {}", node.what()),
     );
@@ -225,26 +228,27 @@ pub(super) fn wrong_type(what: &str, expected: &str, node: &Node) -> Complaint {
         && let [(only, value)] = pairs.as_slice()
         && let (Content::Scalar(word), Content::Null { .. }) = (&only.content, &value.content)
     {
-        return complaint.hint(format!(
+        return value_error.hint(format!(
             "quote a word with a placeholder: \"{{{}}}\"",
             word.text
         ));
     }
     match (&node.content, expected) {
         (Content::Null { .. }, _) => {
-            complaint.hint("write a value; quote it if it is a word like `null`")
+            value_error.hint("write a value; quote it if it is a word like `null`")
         }
-        _ => complaint,
+        _ => value_error,
     }
 }
 
 /// The text of a single value.
-pub(super) fn text<'n>(node: &'n Node, key: &str, out: &mut Out) -> Option<&'n str> {
+pub(super) fn text<'n>(node: &'n Node, key: &str, out: &mut Diagnostics) -> Option<&'n str> {
     match &node.content {
         Content::Scalar(scalar) if scalar.text.contains('\0') => {
-            let complaint = Complaint::bad(format!("`{key}`: the value contains a NUL character"));
+            let value_error =
+                ValueError::bad(format!("`{key}`: the value contains a NUL character"));
             out.add(
-                complaint
+                value_error
                     .hint("the kernel reads text only up to a NUL; delete it")
                     .at(node.place),
             );
@@ -267,7 +271,7 @@ pub(super) fn list(node: &Node) -> &[Node] {
 }
 
 /// The texts of a list or of a single value; what is no text is filed.
-pub(super) fn texts(node: &Node, key: &str, out: &mut Out) -> Vec<Located<String>> {
+pub(super) fn texts(node: &Node, key: &str, out: &mut Diagnostics) -> Vec<Located<String>> {
     let mut texts = Vec::new();
     for item in list(node) {
         if let Some(text) = text(item, key, out) {
@@ -284,8 +288,8 @@ pub(super) fn texts(node: &Node, key: &str, out: &mut Out) -> Vec<Located<String
 pub(super) type Words<T> = [(&'static str, T)];
 
 /// What to say about a word that is none of those a key takes.
-pub(super) fn unknown(key: &str, text: &str) -> Complaint {
-    Complaint::bad(format!("`{key}`: unknown value `{text}`"))
+pub(super) fn unknown(key: &str, text: &str) -> ValueError {
+    ValueError::bad(format!("`{key}`: unknown value `{text}`"))
 }
 
 /// Reads one of a set of words, and tells a word of another program from a typing error.
@@ -294,7 +298,7 @@ pub(super) fn choice<T: Copy>(
     text: &str,
     words: &Words<T>,
     like: &Words<&str>,
-) -> Result<T, Complaint> {
+) -> Result<T, ValueError> {
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
         return Ok(*value);
     }
@@ -307,10 +311,10 @@ pub(super) fn choice<T: Copy>(
 }
 
 /// A user's or group's name or number.
-pub(super) fn account(key: &str, text: &str) -> Result<String, Complaint> {
+pub(super) fn account(key: &str, text: &str) -> Result<String, ValueError> {
     if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c == ':') {
         return Err(
-            Complaint::bad(format!("`{key}`: `{text}` cannot be a name"))
+            ValueError::bad(format!("`{key}`: `{text}` cannot be a name"))
                 .hint("write a name or a number"),
         );
     }
@@ -318,7 +322,7 @@ pub(super) fn account(key: &str, text: &str) -> Result<String, Complaint> {
 }
 
 /// `silence:`, at any level.
-pub(super) fn silence(node: Option<&Node>, out: &mut Out) -> Vec<String> {
+pub(super) fn silence(node: Option<&Node>, out: &mut Diagnostics) -> Vec<String> {
     let mut codes = Vec::new();
     for code in node
         .map(|node| texts(node, "silence", out))
@@ -329,17 +333,17 @@ pub(super) fn silence(node: Option<&Node>, out: &mut Out) -> Vec<String> {
             continue;
         }
         let is_error = Kind::ALL.iter().any(|kind| kind.code() == code.value);
-        let complaint = if is_error {
-            Complaint::bad(format!(
+        let value_error = if is_error {
+            ValueError::bad(format!(
                 "`{}` is an error; only advice can be suppressed",
                 code.value
             ))
         } else {
             let known: Vec<String> = Kind::silenceable().map(Kind::code).collect();
-            Complaint::bad(format!("there is no advice `{}`", code.value))
+            ValueError::bad(format!("there is no advice `{}`", code.value))
                 .maybe_hint(did_you_mean(&code.value, known.iter().map(String::as_str)))
         };
-        out.add(complaint.at(code.place));
+        out.add(value_error.at(code.place));
     }
     codes
 }
@@ -349,7 +353,7 @@ pub(super) fn read_template(
     text: &str,
     place: Place,
     mentions: &mut Vec<(Place, Mention)>,
-    out: &mut Out,
+    out: &mut Diagnostics,
 ) -> Template {
     read_with_dollars(text, Dollar::Plain, place, mentions, out)
 }
@@ -360,7 +364,7 @@ pub(super) fn read_with_dollars(
     dollar: Dollar,
     place: Place,
     mentions: &mut Vec<(Place, Mention)>,
-    out: &mut Out,
+    out: &mut Diagnostics,
 ) -> Template {
     let (template, mentioned, mistakes) = template::parse(text, dollar);
     if mentioned.is_empty() && mistakes.is_empty() {
@@ -369,7 +373,7 @@ pub(super) fn read_with_dollars(
     let width = text.chars().count();
     for mistake in mistakes {
         let place = within(place, width, mistake.start, mistake.length);
-        out.add(mistake.complaint.at(place));
+        out.add(mistake.value_error.at(place));
     }
     for mention in mentioned {
         mentions.push((within(place, width, mention.start, mention.length), mention));

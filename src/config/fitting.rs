@@ -1,9 +1,9 @@
 //! Keys that mean nothing for the addresses of their listener.
 
-use super::complaint::{Complaint, Out};
 use super::draft::ListenerKeys;
 use super::model::{Address, Endpoint, Listener, UnixName};
 use super::socket_kind::{DATAGRAM, INET, SOCKETS, SocketKind};
+use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use crate::report::Place;
 use SocketKind::{MessageQueue, Special, UnixDatagram, VsockDatagram};
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 const SPECIAL: &[SocketKind] = &[Special];
 
 /// Files keys that mean nothing for the listener's addresses.
-pub(super) fn check(listener: &Listener, written: &ListenerKeys, out: &mut Out) {
+pub(super) fn check(listener: &Listener, written: &ListenerKeys, out: &mut Diagnostics) {
     files_only(listener, written, out);
     if let Some(only) = written.v6_only.as_set() {
         v6_only_fits(listener, only, out);
@@ -24,12 +24,12 @@ pub(super) fn check(listener: &Listener, written: &ListenerKeys, out: &mut Out) 
             let kind = endpoint.kind();
             DATAGRAM.contains(&kind) || matches!(kind, UnixDatagram | VsockDatagram)
         });
-        let complaint = if datagrams {
-            Complaint::bad("`backlog`: datagram sockets have no accept queue")
+        let value_error = if datagrams {
+            ValueError::bad("`backlog`: datagram sockets have no accept queue")
         } else {
-            Complaint::bad("`backlog`: nothing here has an accept queue")
+            ValueError::bad("`backlog`: nothing here has an accept queue")
         };
-        out.add(complaint.hint("delete the key").at(backlog.place));
+        out.add(value_error.hint("delete the key").at(backlog.place));
     }
     if let Some(place) = written.writable.place() {
         all_are("writable", SPECIAL, place, listener, out);
@@ -64,7 +64,7 @@ fn all_are(
     kinds: &[SocketKind],
     place: Place,
     listener: &Listener,
-    out: &mut Out,
+    out: &mut Diagnostics,
 ) -> bool {
     let fits = |endpoint: &Endpoint| kinds.contains(&endpoint.kind());
     let Some((address, endpoint)) = endpoints(listener).find(|(_, endpoint)| !fits(endpoint))
@@ -75,17 +75,18 @@ fn all_are(
     let word = endpoint.kind().word();
     let words: Vec<String> = kinds.iter().map(|kind| kind.word().to_owned()).collect();
     let words = listed(&words, "and");
-    let complaint = if endpoints(listener).any(|(_, endpoint)| fits(endpoint)) {
+    let value_error = if endpoints(listener).any(|(_, endpoint)| fits(endpoint)) {
         let text = &address.value.text;
-        Complaint::bad(format!(
+        ValueError::bad(format!(
             "`{key}` is for {words}; `{text}` of `{name}` is {word}"
         ))
         .hint(format!("give `{text}` its own listener, or delete the key"))
     } else {
-        Complaint::bad(format!("`{key}` is for {words}; `{name}` is {word}")).hint("delete the key")
+        ValueError::bad(format!("`{key}` is for {words}; `{name}` is {word}"))
+            .hint("delete the key")
     };
     out.add(
-        complaint
+        value_error
             .at(place)
             .with_related(address.place, "the address"),
     );
@@ -102,7 +103,7 @@ pub(super) fn listed(words: &[String], and: &str) -> String {
 }
 
 /// Owner, group, mode and the like want something in the file system.
-fn files_only(listener: &Listener, written: &ListenerKeys, out: &mut Out) {
+fn files_only(listener: &Listener, written: &ListenerKeys, out: &mut Diagnostics) {
     let of = |value: &Option<Located<String>>| value.as_ref().map(|value| value.place);
     let has_path = endpoints(listener).any(|(_, endpoint)| endpoint.path().is_some());
     let has_queue = endpoints(listener).any(|(_, endpoint)| endpoint.kind() == MessageQueue);
@@ -141,8 +142,8 @@ fn files_only(listener: &Listener, written: &ListenerKeys, out: &mut Out) {
         if has_path || (has_queue && what == file) {
             continue;
         }
-        let complaint = Complaint::bad(format!("`{key}`: only a {what} has {noun}"));
-        out.add(complaint.hint(no_file(listener)).at(place));
+        let value_error = ValueError::bad(format!("`{key}`: only a {what} has {noun}"));
+        out.add(value_error.hint(no_file(listener)).at(place));
     }
 }
 
@@ -166,29 +167,29 @@ fn no_file(listener: &Listener) -> &'static str {
 }
 
 /// Symbolic links lead to one path.
-fn symlinks_fit(listener: &Listener, out: &mut Out) {
+fn symlinks_fit(listener: &Listener, out: &mut Diagnostics) {
     let Some(first) = listener.symlinks.first() else {
         return;
     };
     let mut paths = endpoints(listener).filter_map(|(_, endpoint)| endpoint.path());
-    let complaint = match (paths.next(), paths.next()) {
+    let value_error = match (paths.next(), paths.next()) {
         (Some(path), None) => {
             if let Some(link) = listener.symlinks.iter().find(|link| link.value == path) {
-                let complaint = Complaint::bad("`symlinks`: the link is the path itself");
-                out.add(complaint.hint("delete it").at(link.place));
+                let value_error = ValueError::bad("`symlinks`: the link is the path itself");
+                out.add(value_error.hint("delete it").at(link.place));
             }
             return;
         }
-        (None, _) => Complaint::bad("`symlinks`: the listener has no path to link to")
+        (None, _) => ValueError::bad("`symlinks`: the listener has no path to link to")
             .hint("delete the key; only a unix path and a FIFO have links"),
-        (Some(_), Some(_)) => Complaint::bad("`symlinks`: the listener has several paths")
+        (Some(_), Some(_)) => ValueError::bad("`symlinks`: the listener has several paths")
             .hint("give the path with the links its own listener"),
     };
-    out.add(complaint.at(first.place));
+    out.add(value_error.at(first.place));
 }
 
 /// A group is joined by the sockets of its family.
-fn multicast_fits(listener: &Listener, out: &mut Out) {
+fn multicast_fits(listener: &Listener, out: &mut Diagnostics) {
     let Some(first) = listener.multicast.first() else {
         return;
     };
@@ -213,33 +214,33 @@ fn multicast_fits(listener: &Listener, out: &mut Out) {
         } else {
             ("IPv6", "[::]")
         };
-        let complaint = Complaint::bad(format!(
+        let value_error = ValueError::bad(format!(
             "`multicast`: the listener has no {family} socket to join `{}` with",
             group.value.group
         ));
-        let complaint = complaint.hint(format!("add an address like `udp://{example}:PORT`"));
-        out.add(complaint.at(group.place));
+        let value_error = value_error.hint(format!("add an address like `udp://{example}:PORT`"));
+        out.add(value_error.at(group.place));
     }
 }
 
 /// `0.0.0.0` and `[::]` are there always, so nothing can be waited for.
-fn all_are_specific(listener: &Listener, place: Place, out: &mut Out) {
+fn all_are_specific(listener: &Listener, place: Place, out: &mut Diagnostics) {
     let wildcard = endpoints(listener).find(|(_, endpoint)| {
         matches!(endpoint, Endpoint::Inet { address, .. } if address.ip().is_unspecified())
     });
     if let Some((address, _)) = wildcard {
-        let complaint = Complaint::bad(format!(
+        let value_error = ValueError::bad(format!(
             "`wait_for_address`: `{}` is every interface, which is always there",
             address.value.text
         ));
-        let problem = complaint
+        let problem = value_error
             .hint("delete the key, or write the address of the interface")
             .at(place);
         out.add(problem.with_related(address.place, "the address"));
     }
 }
 
-fn v6_only_fits(listener: &Listener, only: &Located<bool>, out: &mut Out) {
+fn v6_only_fits(listener: &Listener, only: &Located<bool>, out: &mut Diagnostics) {
     let mut explicit = false;
     let mut dual = None;
     for address in &listener.addresses {
@@ -261,20 +262,20 @@ fn v6_only_fits(listener: &Listener, only: &Located<bool>, out: &mut Out) {
     match dual {
         Some(address) if only.value => {
             let port = address.value.text.rsplit(':').next().unwrap_or("");
-            let complaint = Complaint::bad(format!(
+            let value_error = ValueError::bad(format!(
                 "`ipv6_only: true`, but `{}` accepts IPv4 as well",
                 address.value.text
             ));
-            let complaint = complaint.hint(format!("write the address as \"[::]:{port}\""));
+            let value_error = value_error.hint(format!("write the address as \"[::]:{port}\""));
             out.add(
-                complaint
+                value_error
                     .at(only.place)
                     .with_related(address.place, "the address"),
             );
         }
         None if !explicit => {
-            let complaint = Complaint::bad("`ipv6_only`: the listener has no IPv6 address");
-            out.add(complaint.hint("delete the key").at(only.place));
+            let value_error = ValueError::bad("`ipv6_only`: the listener has no IPv6 address");
+            out.add(value_error.hint("delete the key").at(only.place));
         }
         _ => {}
     }

@@ -2,7 +2,6 @@
 //! replacing and stopping.
 
 use super::command;
-use super::complaint::{Complaint, Out};
 use super::decode::{Fields, Words, choice, default, text, texts, unknown, wrong_type};
 use super::draft::{DraftWorker, Field};
 use super::keys;
@@ -11,6 +10,7 @@ use super::life::{
     cool_down_for, limit_for,
 };
 use super::scalar;
+use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, did_you_mean};
@@ -58,7 +58,7 @@ const LIKE_KILL_MODES: &Words<&str> = &[
 
 /// Reads the commands around an instance, `reload_signal`, `reload_command`, `restart`, `rollout`,
 /// `on_failure`, `stop_signal`, `kill_mode` and `stop_timeout`.
-pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
+pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) {
     draft.worker.hooks.before_start = hook(fields, "before_start", draft, out);
     draft.worker.hooks.after_ready = hook(fields, "after_ready", draft, out);
     draft.worker.hooks.after_stop = hook(fields, "after_stop", draft, out);
@@ -94,23 +94,23 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out
     }
 }
 
-pub(super) fn on_failure(text: &str) -> Result<OnFailure, Complaint> {
+pub(super) fn on_failure(text: &str) -> Result<OnFailure, ValueError> {
     choice("on_failure", text, FAILURES, LIKE_FAILURES)
 }
 
-pub(super) fn kill_mode(text: &str) -> Result<KillMode, Complaint> {
+pub(super) fn kill_mode(text: &str) -> Result<KillMode, ValueError> {
     choice("kill_mode", text, KILL_MODES, LIKE_KILL_MODES)
 }
 
-pub(super) fn stop_timeout(text: &str) -> Result<Option<Duration>, Complaint> {
+pub(super) fn stop_timeout(text: &str) -> Result<Option<Duration>, ValueError> {
     scalar::duration_or_infinity("stop_timeout", text)
 }
 
-fn order(text: &str) -> Result<Order, Complaint> {
+fn order(text: &str) -> Result<Order, ValueError> {
     choice("order", text, ORDERS, LIKE_ORDERS)
 }
 
-fn parallel(text: &str) -> Result<u32, Complaint> {
+fn parallel(text: &str) -> Result<u32, ValueError> {
     let parallel = scalar::integer("parallel", text, 1, 10_000)?;
     Ok(u32::try_from(parallel).unwrap_or(1)) // The bounds are u32.
 }
@@ -145,7 +145,7 @@ fn hook(
     fields: &mut Fields,
     key: &'static str,
     draft: &mut DraftWorker,
-    out: &mut Out,
+    out: &mut Diagnostics,
 ) -> Option<Hook> {
     let node = fields.take(key)?;
     draft.of_instances.push((key, node.place));
@@ -154,7 +154,11 @@ fn hook(
 }
 
 /// Reads `reload_signal` and `reload_command`; the signal, for what else is to be said about it.
-fn reload(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) -> Option<Located<i32>> {
+fn reload(
+    fields: &mut Fields,
+    draft: &mut DraftWorker,
+    out: &mut Diagnostics,
+) -> Option<Located<i32>> {
     let node = fields.take("reload_signal");
     let signal = node.and_then(|node| {
         draft.of_instances.push(("reload_signal", node.place));
@@ -171,10 +175,10 @@ fn reload(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) -> Option
         command::hook(node, key, dollar, &mut draft.mentions, out)
     });
     if let (Some(signal), Some(command)) = (node, other) {
-        let complaint = Complaint::bad(
+        let value_error = ValueError::bad(
             "`reload_signal` and `reload_command` both say how the worker is reloaded",
         );
-        let problem = complaint.hint("delete one of them").at(command.place);
+        let problem = value_error.hint("delete one of them").at(command.place);
         out.add(problem.with_related(signal.place, "the other"));
     }
     draft.worker.reload = match (&signal, command) {
@@ -185,10 +189,10 @@ fn reload(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) -> Option
     signal
 }
 
-fn reload_signal(text: &str) -> Result<i32, Complaint> {
+fn reload_signal(text: &str) -> Result<i32, ValueError> {
     match scalar::signal(text)? {
         // signal(7): these cannot be caught.
-        libc::SIGKILL | libc::SIGSTOP => Err(Complaint::bad(format!(
+        libc::SIGKILL | libc::SIGSTOP => Err(ValueError::bad(format!(
             "`reload_signal`: no program can handle `{text}`"
         ))
         .hint("write the signal that it reads its configuration on, like `SIGHUP`")),
@@ -201,16 +205,16 @@ fn differs_from_stop(
     reload: &Located<i32>,
     stop_signal: i32,
     stop: Option<&Located<i32>>,
-    out: &mut Out,
+    out: &mut Diagnostics,
 ) {
     if reload.value != stop_signal {
         return;
     }
-    let complaint = Complaint::bad(match stop {
+    let value_error = ValueError::bad(match stop {
         Some(_) => "`reload_signal` is the worker's `stop_signal`, too",
         None => "`reload_signal` is what stops the worker: the default of `stop_signal`",
     });
-    let problem = complaint
+    let problem = value_error
         .hint("write two that differ, like `SIGHUP` to reload and `SIGTERM` to stop")
         .at(reload.place);
     out.add(match stop {
@@ -219,15 +223,15 @@ fn differs_from_stop(
     });
 }
 
-fn rollout(node: &Node, rollout: &mut Rollout, out: &mut Out) {
+fn rollout(node: &Node, rollout: &mut Rollout, out: &mut Diagnostics) {
     if let Content::Scalar(scalar) = &node.content {
-        let complaint = wrong_type("`rollout`", "a mapping", node);
+        let value_error = wrong_type("`rollout`", "a mapping", node);
         let is_order = ORDERS.iter().any(|(word, _)| *word == scalar.text);
-        let complaint = match is_order {
-            true => complaint.hint(format!("write `{{order: {}}}`", scalar.text)),
-            false => complaint.hint("write it like `{order: stop-first, parallel: 2}`"),
+        let value_error = match is_order {
+            true => value_error.hint(format!("write `{{order: {}}}`", scalar.text)),
+            false => value_error.hint("write it like `{order: stop-first, parallel: 2}`"),
         };
-        return out.add(complaint.at(node.place));
+        return out.add(value_error.at(node.place));
     }
     let Some(mut fields) = Fields::open(node, keys::ROLLOUT, "`rollout`", &[], out) else {
         return;
@@ -249,7 +253,7 @@ fn rollout(node: &Node, rollout: &mut Rollout, out: &mut Out) {
     fields.finish();
 }
 
-fn restart(node: &Node, restart: &mut Restart, out: &mut Out) {
+fn restart(node: &Node, restart: &mut Restart, out: &mut Diagnostics) {
     match &node.content {
         Content::Scalar(_) => {
             if let Some(text) = text(node, "restart", out)
@@ -286,33 +290,33 @@ fn restart(node: &Node, restart: &mut Restart, out: &mut Out) {
     }
 }
 
-fn policy(key: &str, text: &str) -> Result<RestartPolicy, Complaint> {
+fn policy(key: &str, text: &str) -> Result<RestartPolicy, ValueError> {
     match text {
         "always" => Ok(RestartPolicy::Always),
         "on-failure" => Ok(RestartPolicy::OnFailure),
         "never" => Ok(RestartPolicy::Never),
         _ => {
-            let complaint = unknown(key, text);
+            let value_error = unknown(key, text);
             Err(match text {
-                "no" | "none" | "false" => complaint.hint("write `never`"),
-                "yes" | "true" | "unless-stopped" => complaint.hint("write `always`"),
-                _ => complaint.maybe_hint(did_you_mean(text, ["always", "on-failure", "never"])),
+                "no" | "none" | "false" => value_error.hint("write `never`"),
+                "yes" | "true" | "unless-stopped" => value_error.hint("write `always`"),
+                _ => value_error.maybe_hint(did_you_mean(text, ["always", "on-failure", "never"])),
             })
         }
     }
 }
 
-fn cool_down(text: &str) -> Result<Option<Duration>, Complaint> {
+fn cool_down(text: &str) -> Result<Option<Duration>, ValueError> {
     match text {
         "never" => return Ok(None),
         "infinity" | "inf" | "none" | "off" | "false" | "no" | "unlimited" | "forever" => {
-            let complaint = Complaint::bad(format!("`cool_down`: `{text}` is not a duration"));
-            return Err(complaint.hint("write `never`"));
+            let value_error = ValueError::bad(format!("`cool_down`: `{text}` is not a duration"));
+            return Err(value_error.hint("write `never`"));
         }
         _ => {}
     }
     match scalar::duration("cool_down", text)? {
-        Duration::ZERO => Err(Complaint::bad(
+        Duration::ZERO => Err(ValueError::bad(
             "a `cool_down` of 0 would act as if there were no `limit`",
         )
         .hint("write `limit: none` for no limit, or a duration, like `10m`")),
@@ -321,7 +325,7 @@ fn cool_down(text: &str) -> Result<Option<Duration>, Complaint> {
 }
 
 /// `success_exit_status:`, each end once.
-fn successes(node: &Node, out: &mut Out) -> Vec<Success> {
+fn successes(node: &Node, out: &mut Diagnostics) -> Vec<Success> {
     let mut ends: Vec<(Success, Place)> = Vec::new();
     for Located { value, place } in texts(node, "success_exit_status", out) {
         let Some(end) = out.check(place, success(&value)) else {
@@ -329,7 +333,9 @@ fn successes(node: &Node, out: &mut Out) -> Vec<Success> {
         };
         if let Some((_, first)) = ends.iter().find(|(other, _)| *other == end) {
             let message = format!("`{value}` occurs twice in `success_exit_status`");
-            let problem = Complaint::bad(message).hint("delete one of them").at(place);
+            let problem = ValueError::bad(message)
+                .hint("delete one of them")
+                .at(place);
             out.add(problem.with_related(*first, "first written here"));
             continue;
         }
@@ -339,7 +345,7 @@ fn successes(node: &Node, out: &mut Out) -> Vec<Success> {
 }
 
 /// A number is an exit status, whereas elsewhere it may be that of a signal.
-fn success(text: &str) -> Result<Success, Complaint> {
+fn success(text: &str) -> Result<Success, ValueError> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
         let code = scalar::integer("success_exit_status", text, 0, 255)?;
@@ -347,7 +353,7 @@ fn success(text: &str) -> Result<Success, Complaint> {
     }
     match scalar::signal(text) {
         Ok(signal) => Ok(Success::Signal(signal)),
-        Err(complaint) => Err(Complaint::new(
+        Err(value_error) => Err(ValueError::new(
             Kind::UnknownSignal,
             format!(
                 "`success_exit_status`: `{text}` is neither a signal nor a number from 0 to \
@@ -355,7 +361,7 @@ fn success(text: &str) -> Result<Success, Complaint> {
             ),
         )
         .hint(
-            complaint
+            value_error
                 .hint
                 .filter(|hint| hint.starts_with("did you mean"))
                 .unwrap_or_else(|| {

@@ -2,7 +2,6 @@
 
 use super::address;
 use super::address_parsed::V6;
-use super::complaint::{Complaint, Out};
 use super::decode::{Entry, Fields, account, default, list, silence, text, wrong_type};
 use super::draft::{DraftListener, Field, ListenerKeys};
 use super::fitting;
@@ -10,6 +9,7 @@ use super::keys;
 use super::model::{Address, Endpoint, Listener, Presence};
 use super::scalar;
 use super::setting;
+use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, Report};
@@ -44,7 +44,7 @@ pub(super) fn plain(name: &str, place: Place) -> Listener {
 
 /// Reads one entry of `listeners:`.
 pub(super) fn decode(entry: &Entry, report: &mut Report) -> DraftListener {
-    let mut out = Out {
+    let mut out = Diagnostics {
         report,
         listener: Some(entry.name),
         worker: None,
@@ -63,7 +63,7 @@ pub(super) fn decode_value(
     value: &Node,
     report: &mut Report,
 ) -> DraftListener {
-    let mut out = Out {
+    let mut out = Diagnostics {
         report,
         listener: Some(&name.value),
         worker: None,
@@ -76,13 +76,13 @@ pub(super) fn decode_value(
     match &value.content {
         Content::Map(_) => long_form(value, &mut draft, &mut out),
         Content::Null { .. } => {
-            let complaint = Complaint::new(
+            let value_error = ValueError::new(
                 Kind::MissingKey,
                 format!("listener `{}` has no address", name.value),
             );
-            let complaint =
-                complaint.hint(format!("write it like `{}: 127.0.0.1:8080`", name.value));
-            out.add(complaint.at(value.place));
+            let value_error =
+                value_error.hint(format!("write it like `{}: 127.0.0.1:8080`", name.value));
+            out.add(value_error.at(value.place));
             draft.broken = true;
         }
         _ => addresses(value, V6::Only, &mut draft, &mut out),
@@ -90,7 +90,7 @@ pub(super) fn decode_value(
     draft
 }
 
-fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Out) {
+fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Diagnostics) {
     let what = format!("listener `{}`", draft.listener.name.value);
     let Some(mut fields) = Fields::open(node, keys::LISTENER, &what, &[], out) else {
         draft.broken = true;
@@ -113,12 +113,12 @@ fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Out) {
         Some(node) => addresses(node, v6, draft, out),
         None => {
             let name = &draft.listener.name;
-            let complaint = Complaint::new(
+            let value_error = ValueError::new(
                 Kind::MissingKey,
                 format!("listener `{}` has no `address`", name.value),
             );
             out.add(
-                complaint
+                value_error
                     .hint("add `address: 127.0.0.1:8080`")
                     .at(name.place),
             );
@@ -136,7 +136,7 @@ fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Out) {
 }
 
 /// Every key but the addresses.
-fn settings(fields: &mut Fields, listener: &mut Listener, out: &mut Out) -> ListenerKeys {
+fn settings(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics) -> ListenerKeys {
     let backlog = fields.read("backlog", out, |text| {
         scalar::integer("backlog", text, 1, i64::from(i32::MAX))
     });
@@ -197,10 +197,10 @@ fn make_writable(listener: &mut Listener) {
 }
 
 /// Reads one address or a list of them.
-fn addresses(node: &Node, v6: V6, draft: &mut DraftListener, out: &mut Out) {
+fn addresses(node: &Node, v6: V6, draft: &mut DraftListener, out: &mut Diagnostics) {
     let items = list(node);
     if items.is_empty() {
-        let complaint = Complaint::new(
+        let value_error = ValueError::new(
             Kind::MissingKey,
             format!(
                 "listener `{}` has an empty list of addresses",
@@ -208,7 +208,7 @@ fn addresses(node: &Node, v6: V6, draft: &mut DraftListener, out: &mut Out) {
             ),
         );
         out.add(
-            complaint
+            value_error
                 .hint("write at least one, like `127.0.0.1:8080`")
                 .at(node.place),
         );
@@ -239,11 +239,16 @@ fn addresses(node: &Node, v6: V6, draft: &mut DraftListener, out: &mut Out) {
 }
 
 /// Reads an address; a problem with it carries its text.
-pub(super) fn checked(place: Place, text: &str, v6: V6, out: &mut Out) -> Option<Vec<Endpoint>> {
+pub(super) fn checked(
+    place: Place,
+    text: &str,
+    v6: V6,
+    out: &mut Diagnostics,
+) -> Option<Vec<Endpoint>> {
     match address::parse(text, v6) {
         Ok(endpoints) => Some(endpoints),
-        Err(complaint) => {
-            out.add(complaint.at(place).with_address(text));
+        Err(value_error) => {
+            out.add(value_error.at(place).with_address(text));
             None
         }
     }

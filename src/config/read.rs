@@ -1,12 +1,12 @@
 //! All files together: reads each, joins them, and checks what they say about one another.
 
-use super::complaint::{Complaint, Out};
 use super::decode::{Entry, Fields, entries, silence};
 use super::draft::Draft;
 use super::listener;
 use super::model::{Config, Listener, METRICS};
 use super::silence::Silence;
 use super::socket_kind::SocketKind;
+use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use super::worker;
 use super::yaml::{self, Content, Node};
@@ -93,7 +93,7 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
     if let Content::Null { .. } = root.content {
         return;
     }
-    let mut out = Out {
+    let mut out = Diagnostics {
         report,
         listener: None,
         worker: None,
@@ -135,8 +135,8 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
 /// Reads `metrics:`, which is written like a listener.
 fn metrics(node: &Node, draft: &mut Draft, report: &mut Report) {
     if let Some(first) = &draft.metrics {
-        let complaint = Complaint::new(Kind::DuplicateKey, "`metrics` occurs in two files");
-        let problem = complaint.hint("delete one of them").at(node.place);
+        let value_error = ValueError::new(Kind::DuplicateKey, "`metrics` occurs in two files");
+        let problem = value_error.hint("delete one of them").at(node.place);
         report.add(problem.with_related(first.listener.name.place, "first written here"));
         return;
     }
@@ -169,9 +169,10 @@ fn can_be_scraped(listener: &Listener, report: &mut Report) {
             continue;
         }
         let text = &address.value.text;
-        let complaint = Complaint::bad(format!("metrics cannot be served at `{text}`"));
-        let complaint = complaint.hint("write `HOST:PORT` or `unix:/path`; HTTP needs a stream");
-        let problem = complaint.at(address.place).with_address(text);
+        let value_error = ValueError::bad(format!("metrics cannot be served at `{text}`"));
+        let value_error =
+            value_error.hint("write `HOST:PORT` or `unix:/path`; HTTP needs a stream");
+        let problem = value_error.at(address.place).with_address(text);
         report.add(problem.of_listener(METRICS));
     }
 }
@@ -204,7 +205,7 @@ fn each(
     let Some(node) = node.filter(|node| !is_null(node)) else {
         return;
     };
-    let mut out = Out {
+    let mut out = Diagnostics {
         report,
         listener: None,
         worker: None,
@@ -254,7 +255,7 @@ fn names_once(draft: &mut Draft, report: &mut Report) {
 }
 
 fn twice(what: &str, name: &str, place: Place, first: Place) -> Problem {
-    Complaint::new(
+    ValueError::new(
         Kind::DuplicateName,
         format!("{what} `{name}` is defined twice"),
     )

@@ -1,10 +1,10 @@
 //! When an instance is ready, and what it may tell listend about itself.
 
-use super::complaint::{Complaint, Out};
 use super::decode::{Fields, Words, choice, unknown};
 use super::draft::{DraftWorker, Field};
 use super::life::{Every, NotifyAccess, Ready};
 use super::scalar;
+use super::value_error::{Diagnostics, ValueError};
 use crate::report::{did_you_mean, nearest};
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ const ACCESSES: &Words<NotifyAccess> = &[("main", NotifyAccess::Main), ("all", N
 const LIKE_ACCESSES: &Words<&str> = &[("exec", "main"), ("any", "all"), ("everybody", "all")];
 
 /// Reads `ready`, `start_timeout`, `watchdog`, `notify_access` and `fd_store`.
-pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
+pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) {
     let DraftWorker {
         worker,
         of_instances: found,
@@ -76,7 +76,7 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out
     }
 }
 
-pub(super) fn ready(text: &str) -> Result<Ready, Complaint> {
+pub(super) fn ready(text: &str) -> Result<Ready, ValueError> {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     match words.as_slice() {
         ["started"] => Ok(Ready::Started),
@@ -85,19 +85,20 @@ pub(super) fn ready(text: &str) -> Result<Ready, Complaint> {
         ["accepting", "first"] => Ok(Ready::Accepting(Every::First)),
         ["accepting", ..] => {
             let which = text.trim_start().trim_start_matches("accepting").trim();
-            let complaint = Complaint::bad(format!("`ready: accepting`: unknown value `{which}`"));
-            Err(complaint.maybe_hint(did_you_mean(which, ["all", "first"])))
+            let value_error =
+                ValueError::bad(format!("`ready: accepting`: unknown value `{which}`"));
+            Err(value_error.maybe_hint(did_you_mean(which, ["all", "first"])))
         }
-        ["fd"] => Err(Complaint::bad("`ready: fd` does not say which descriptor")
+        ["fd"] => Err(ValueError::bad("`ready: fd` does not say which descriptor")
             .hint("write its number, like `fd 3`, or the first after the worker's own sockets")),
         ["fd", number] => descriptor(number),
         _ => Err(no_readiness(text)),
     }
 }
 
-fn descriptor(number: &str) -> Result<Ready, Complaint> {
+fn descriptor(number: &str) -> Result<Ready, ValueError> {
     match number {
-        "0" | "1" | "2" => Err(Complaint::bad(format!(
+        "0" | "1" | "2" => Err(ValueError::bad(format!(
             "`ready: fd {number}`: 0, 1 and 2 are standard input, output and error"
         ))
         .hint("write a number from 3 on")),
@@ -109,8 +110,8 @@ fn descriptor(number: &str) -> Result<Ready, Complaint> {
     }
 }
 
-fn no_readiness(text: &str) -> Complaint {
-    let complaint = unknown("ready", text);
+fn no_readiness(text: &str) -> ValueError {
+    let value_error = unknown("ready", text);
     let number = text
         .strip_prefix("fd")
         .map(|rest| rest.trim_start_matches([':', '=', ' ', '-']));
@@ -118,22 +119,22 @@ fn no_readiness(text: &str) -> Complaint {
         && !number.is_empty()
         && number.bytes().all(|b| b.is_ascii_digit())
     {
-        return complaint.hint(format!("did you mean `fd {number}`?"));
+        return value_error.hint(format!("did you mean `fd {number}`?"));
     }
     if let "forking" | "fork" | "daemon" = text {
-        return complaint.hint("make the program stay in the foreground, and write `started`");
+        return value_error.hint("make the program stay in the foreground, and write `started`");
     }
     let like = LIKE_FORMS.iter().find(|(word, _)| *word == text);
     let meant = like.map(|(_, form)| *form);
     match meant.or_else(|| nearest(text, FORMS)) {
-        Some(form) => complaint.hint(format!("did you mean `{form}`?")),
-        None => complaint.maybe_hint(did_you_mean(text, FORMS)),
+        Some(form) => value_error.hint(format!("did you mean `{form}`?")),
+        None => value_error.maybe_hint(did_you_mean(text, FORMS)),
     }
 }
 
-pub(super) fn start_timeout(text: &str) -> Result<Option<Duration>, Complaint> {
+pub(super) fn start_timeout(text: &str) -> Result<Option<Duration>, ValueError> {
     match scalar::duration_or_infinity("start_timeout", text)? {
-        Some(Duration::ZERO) => Err(Complaint::bad(
+        Some(Duration::ZERO) => Err(ValueError::bad(
             "a `start_timeout` of 0 would end every start at once",
         )
         .hint("write `infinity` for no limit; the default is `90s`")),
@@ -141,18 +142,18 @@ pub(super) fn start_timeout(text: &str) -> Result<Option<Duration>, Complaint> {
     }
 }
 
-pub(super) fn watchdog(text: &str) -> Result<Option<Duration>, Complaint> {
+pub(super) fn watchdog(text: &str) -> Result<Option<Duration>, ValueError> {
     match text {
         "off" => return Ok(None),
         "0" | "none" | "never" | "false" | "no" | "infinity" | "inf" => {
-            let complaint = Complaint::bad(format!("`watchdog`: `{text}` is not a duration"));
-            return Err(complaint.hint("write `off` for none, or delete the key"));
+            let value_error = ValueError::bad(format!("`watchdog`: `{text}` is not a duration"));
+            return Err(value_error.hint("write `off` for none, or delete the key"));
         }
         _ => {}
     }
     let interval = scalar::duration("watchdog", text)?;
     if interval < SHORTEST_WATCHDOG {
-        return Err(Complaint::bad(format!(
+        return Err(ValueError::bad(format!(
             "`watchdog`: {text} is too short: a busy machine alone would exceed it"
         ))
         .hint("write at least `100ms`, or `off`"));
@@ -160,7 +161,7 @@ pub(super) fn watchdog(text: &str) -> Result<Option<Duration>, Complaint> {
     Ok(Some(interval))
 }
 
-fn notify_access(text: &str) -> Result<NotifyAccess, Complaint> {
+fn notify_access(text: &str) -> Result<NotifyAccess, ValueError> {
     if text == "none" {
         return Err(unknown("notify_access", text).hint(
             "delete the key: without it no process may, unless `ready: notify`, `watchdog` or \
@@ -171,7 +172,7 @@ fn notify_access(text: &str) -> Result<NotifyAccess, Complaint> {
 }
 
 /// Files `fd_store` where the handoff has no place for what was stored.
-pub(super) fn handoff_fits(draft: &DraftWorker, out: &mut Out) {
+pub(super) fn handoff_fits(draft: &DraftWorker, out: &mut Diagnostics) {
     let DraftWorker {
         worker,
         of_instances,
@@ -185,17 +186,17 @@ pub(super) fn handoff_fits(draft: &DraftWorker, out: &mut Out) {
     if !dialect.one_socket {
         return;
     }
-    let complaint = Complaint::bad(format!(
+    let value_error = ValueError::bad(format!(
         "`fd_store` is for `handoff: systemd`; {} has one descriptor, the socket",
         dialect.keyword
     ))
     .hint("delete the key, or write `handoff: systemd`");
-    let problem = complaint.at(*place);
+    let problem = value_error.at(*place);
     out.add(problem.with_related(worker.handoff.place, "the handoff"));
 }
 
 /// Files variables that listend itself has to set for what the worker may tell.
-pub(super) fn variables_fit(draft: &DraftWorker, out: &mut Out) {
+pub(super) fn variables_fit(draft: &DraftWorker, out: &mut Diagnostics) {
     let worker = &draft.worker;
     let tells = worker.ready.value == Ready::Notify
         || worker.watchdog.is_some()
@@ -207,7 +208,7 @@ pub(super) fn variables_fit(draft: &DraftWorker, out: &mut Out) {
             "WATCHDOG_USEC" | "WATCHDOG_PID" if worker.watchdog.is_some() => "for the `watchdog`",
             _ => continue,
         };
-        let complaint = Complaint::bad(format!("`{name}` is set by listend {why}"));
-        out.add(complaint.hint("delete it").at(value.place));
+        let value_error = ValueError::bad(format!("`{name}` is set by listend {why}"));
+        out.add(value_error.hint("delete it").at(value.place));
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! Everything is read from the text as it was written, so that `0660` means what it looks like.
 
-use super::complaint::Complaint;
+use super::value_error::ValueError;
 use super::values::Rate;
 use crate::launch_spec::{Limit, Resource};
 use crate::report::{Kind, did_you_mean};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-type Parsed<T> = Result<T, Complaint>;
+type Parsed<T> = Result<T, ValueError>;
 
 /// Longer durations are a mistake, and would overflow the clock's arithmetic one day.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// A whole number in decimal digits, within bounds that are part of the message.
 pub(super) fn integer(key: &str, text: &str, min: i64, max: i64) -> Parsed<i64> {
     let complain = || {
-        Complaint::bad(format!(
+        ValueError::bad(format!(
             "`{key}` takes a whole number from {min} to {max}, not `{text}`"
         ))
     };
@@ -45,11 +45,11 @@ pub(super) fn boolean(key: &str, text: &str) -> Parsed<bool> {
         "false" => return Ok(false),
         _ => {}
     }
-    let complaint = Complaint::bad(format!("`{key}` takes `true` or `false`, not `{text}`"));
+    let value_error = ValueError::bad(format!("`{key}` takes `true` or `false`, not `{text}`"));
     Err(match text.to_ascii_lowercase().as_str() {
-        "yes" | "on" | "true" | "1" | "y" => complaint.hint("write `true`"),
-        "no" | "off" | "false" | "0" | "n" => complaint.hint("write `false`"),
-        _ => complaint,
+        "yes" | "on" | "true" | "1" | "y" => value_error.hint("write `true`"),
+        "no" | "off" | "false" | "0" | "n" => value_error.hint("write `false`"),
+        _ => value_error,
     })
 }
 
@@ -57,7 +57,7 @@ pub(super) fn boolean(key: &str, text: &str) -> Parsed<bool> {
 pub(super) fn mode(key: &str, text: &str) -> Parsed<u32> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let complain =
-        |why: &str| Complaint::bad(format!("`{key}` takes octal digits: `{text}` {why}"));
+        |why: &str| ValueError::bad(format!("`{key}` takes octal digits: `{text}` {why}"));
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(complain("is not a number").hint("write it like `0660`"));
     }
@@ -73,13 +73,13 @@ pub(super) fn mode(key: &str, text: &str) -> Parsed<u32> {
 
 /// `500ms`, `30s`, `5m`, `1h30m`, `2d`, and `0`.
 pub(super) fn duration(key: &str, text: &str) -> Parsed<Duration> {
-    let complain = || Complaint::bad(format!("`{key}`: `{text}` is not a duration"));
+    let complain = || ValueError::bad(format!("`{key}`: `{text}` is not a duration"));
     if text == "0" {
         return Ok(Duration::ZERO);
     }
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(
-            Complaint::bad(format!("`{key}`: `{text}` has no unit")).hint(format!(
+            ValueError::bad(format!("`{key}`: `{text}` has no unit")).hint(format!(
                 "write `{text}s` for seconds or `{text}ms` for milliseconds"
             )),
         );
@@ -109,7 +109,7 @@ pub(super) fn duration(key: &str, text: &str) -> Parsed<Duration> {
             .and_then(|count| count.checked_mul(millis))
             .and_then(|millis| total.checked_add(Duration::from_millis(millis)))
             .filter(|total| *total <= LONGEST)
-            .ok_or_else(|| Complaint::bad(format!("`{key}`: `{text}` is more than ten years")))?;
+            .ok_or_else(|| ValueError::bad(format!("`{key}`: `{text}` is more than ten years")))?;
         rest = tail;
     }
     if text.is_empty() {
@@ -122,7 +122,7 @@ pub(super) fn duration(key: &str, text: &str) -> Parsed<Duration> {
 pub(super) fn duration_or_infinity(key: &str, text: &str) -> Parsed<Option<Duration>> {
     match text {
         "infinity" => Ok(None),
-        "unlimited" | "never" | "none" | "forever" | "inf" => Err(Complaint::bad(format!(
+        "unlimited" | "never" | "none" | "forever" | "inf" => Err(ValueError::bad(format!(
             "`{key}`: `{text}` is not a duration"
         ))
         .hint("write `infinity` for no limit")),
@@ -136,14 +136,14 @@ pub(super) fn backoff(text: &str) -> Parsed<(Duration, Duration)> {
     let low = duration("backoff", low.trim())?;
     let high = duration("backoff", high.trim())?;
     if low.is_zero() {
-        return Err(Complaint::bad(
+        return Err(ValueError::bad(
             "a `backoff` of 0 would restart a broken worker without a pause",
         )
         .hint("write at least `1ms`; the default is `100ms..30s`"));
     }
     if low > high {
         return Err(
-            Complaint::bad(format!("`backoff`: `{text}` ends below its start"))
+            ValueError::bad(format!("`backoff`: `{text}` ends below its start"))
                 .hint("write the shorter delay first, like `100ms..30s`"),
         );
     }
@@ -156,14 +156,16 @@ pub(super) fn rate(key: &str, text: &str) -> Parsed<Option<Rate>> {
         return Ok(None);
     }
     let Some((count, interval)) = text.split_once(" in ") else {
-        return Err(Complaint::bad(format!("`{key}`: `{text}` is not a rate"))
+        return Err(ValueError::bad(format!("`{key}`: `{text}` is not a rate"))
             .hint("write it like `5 in 60s`, or `none`"));
     };
     let count = integer(key, count.trim(), 1, 1_000_000)?;
     let interval = duration(key, interval.trim())?;
     if interval.is_zero() {
-        return Err(Complaint::bad(format!("`{key}` needs an interval above 0"))
-            .hint("write it like `5 in 60s`, or `none`"));
+        return Err(
+            ValueError::bad(format!("`{key}` needs an interval above 0"))
+                .hint("write it like `5 in 60s`, or `none`"),
+        );
     }
     Ok(Some(Rate {
         count: u32::try_from(count).unwrap_or(u32::MAX),
@@ -175,7 +177,7 @@ pub(super) fn rate(key: &str, text: &str) -> Parsed<Option<Rate>> {
 pub(super) fn size(key: &str, text: &str) -> Parsed<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (count, suffix) = text.split_at(digits);
-    let complain = || Complaint::bad(format!("`{key}`: `{text}` is not a number or size"));
+    let complain = || ValueError::bad(format!("`{key}`: `{text}` is not a number or size"));
     let usage = "write digits, and `K`, `M`, `G` or `T` for powers of 1024, like `64K`";
     let shift = match suffix {
         "" => 0,
@@ -201,7 +203,7 @@ pub(super) fn limit(resource: Resource, text: &str) -> Parsed<Limit> {
     let key = resource.key();
     let one = |text: &str| match text {
         "unlimited" => Ok(None),
-        "infinity" | "none" | "inf" | "-1" => Err(Complaint::bad(format!(
+        "infinity" | "none" | "inf" | "-1" => Err(ValueError::bad(format!(
             "`{key}`: `{text}` is not a number or size"
         ))
         .hint("write `unlimited`")),
@@ -215,7 +217,7 @@ pub(super) fn limit(resource: Resource, text: &str) -> Parsed<Limit> {
         }
     };
     if soft.unwrap_or(u64::MAX) > hard.unwrap_or(u64::MAX) {
-        return Err(Complaint::bad(format!(
+        return Err(ValueError::bad(format!(
             "`{key}`: the soft limit of `{text}` is above the hard"
         ))
         .hint("write the soft limit first: `SOFT:HARD`"));
@@ -245,9 +247,9 @@ pub fn signal_name(number: i32) -> String {
 ///
 /// There is no such signal; in words, with the one that was meant, perhaps.
 pub fn signal_number(text: &str) -> Result<i32, String> {
-    signal(text).map_err(|complaint| match complaint.hint {
-        Some(hint) => format!("{}; {hint}", complaint.message),
-        None => complaint.message,
+    signal(text).map_err(|value_error| match value_error.hint {
+        Some(hint) => format!("{}; {hint}", value_error.message),
+        None => value_error.message,
     })
 }
 
@@ -260,7 +262,7 @@ pub(super) fn signal(text: &str) -> Parsed<i32> {
                 Ok(number)
             }
             _ => Err(
-                Complaint::new(Kind::UnknownSignal, format!("there is no signal `{text}`"))
+                ValueError::new(Kind::UnknownSignal, format!("there is no signal `{text}`"))
                     .hint(format!("signals are 1 to 31 and {first} to {last}")),
             ),
         };
@@ -294,7 +296,7 @@ pub(super) fn signal(text: &str) -> Parsed<i32> {
         } else {
             format!("SIG{text}")
         };
-        Complaint::new(Kind::UnknownSignal, format!("there is no signal `{text}`"))
+        ValueError::new(Kind::UnknownSignal, format!("there is no signal `{text}`"))
             .maybe_hint(did_you_mean(&full, names))
     })
 }
@@ -304,7 +306,7 @@ pub(super) fn signal(text: &str) -> Parsed<i32> {
 pub(super) fn name(text: &str) -> Parsed<()> {
     let shown: String = text.chars().take(80).collect();
     let complain = |why: String| {
-        Complaint::new(Kind::BadName, format!("`{shown}` cannot be a name: {why}"))
+        ValueError::new(Kind::BadName, format!("`{shown}` cannot be a name: {why}"))
             .hint("use letters, digits, `-`, `_` and `.`")
     };
     if text.is_empty() {
@@ -346,7 +348,7 @@ pub(super) fn variable(text: &str) -> Parsed<()> {
         .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && letters.all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if !good {
-        return Err(Complaint::new(
+        return Err(ValueError::new(
             Kind::BadName,
             format!("`{text}` cannot be the name of a variable"),
         )
@@ -356,7 +358,7 @@ pub(super) fn variable(text: &str) -> Parsed<()> {
         text,
         "LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES" | "LISTEN_PIDFDID"
     ) {
-        return Err(Complaint::bad(format!(
+        return Err(ValueError::bad(format!(
             "`{text}` is set by listend for the sockets it passes"
         ))
         .hint("delete it; `{fd:NAME}` gives the number of a descriptor to other variables"));

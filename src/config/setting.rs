@@ -1,11 +1,11 @@
 //! Socket options by their table, and the other keys of a listener that are not plain values.
 
 use super::address_local::normalise;
-use super::complaint::{Complaint, Out};
 use super::decode::{Fields, account, text, texts, wrong_type};
 use super::model::{Listener, Multicast, Presence};
 use super::options::{OPTIONS, OptionSetting, OptionSpec, OptionValue, ValueKind};
 use super::scalar;
+use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use super::yaml::Content;
 use crate::report::{Place, nearest};
@@ -17,20 +17,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Reads every option of the table that is there.
-pub(super) fn options(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
+pub(super) fn options(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics) {
     for spec in OPTIONS {
         let Some(node) = fields.take(spec.key) else {
             continue;
         };
         if !matches!(node.content, Content::Scalar(_)) {
-            let complaint = wrong_type(&format!("`{}`", spec.key), "a single value", node);
-            out.add(with_accepted(complaint, spec).at(node.place));
+            let value_error = wrong_type(&format!("`{}`", spec.key), "a single value", node);
+            out.add(with_accepted(value_error, spec).at(node.place));
             continue;
         }
         let Some(text) = text(node, spec.key, out) else {
             continue;
         };
-        let value = value(spec, text).map_err(|complaint| with_accepted(complaint, spec));
+        let value = value(spec, text).map_err(|value_error| with_accepted(value_error, spec));
         if let Some(value) = out.check(node.place, value) {
             listener.options.push(Located {
                 value: OptionSetting { spec, value },
@@ -40,13 +40,13 @@ pub(super) fn options(fields: &mut Fields, listener: &mut Listener, out: &mut Ou
     }
 }
 
-fn value(spec: &OptionSpec, text: &str) -> Result<OptionValue, Complaint> {
+fn value(spec: &OptionSpec, text: &str) -> Result<OptionValue, ValueError> {
     let key = spec.key;
     let within = |number: Option<i64>, min: i64, max: i64| {
         number
             .filter(|number| (min..=max).contains(number))
             .map(OptionValue::Number)
-            .ok_or_else(|| Complaint::bad(format!("`{key}`: `{text}` is not allowed")))
+            .ok_or_else(|| ValueError::bad(format!("`{key}`: `{text}` is not allowed")))
     };
     match spec.value {
         ValueKind::Flag => scalar::boolean(key, text).map(OptionValue::Flag),
@@ -73,7 +73,7 @@ fn value(spec: &OptionSpec, text: &str) -> Result<OptionValue, Complaint> {
         ValueKind::Text(most) if is_word(text, most) => Ok(OptionValue::Text(text.to_owned())),
         ValueKind::Text(_) => {
             let shown: String = text.chars().take(80).collect();
-            Err(Complaint::bad(format!(
+            Err(ValueError::bad(format!(
                 "`{key}`: `{shown}` cannot be a name"
             )))
         }
@@ -82,7 +82,7 @@ fn value(spec: &OptionSpec, text: &str) -> Result<OptionValue, Complaint> {
             None => {
                 let meant = nearest(text, words.iter().map(|(word, _)| *word));
                 let hint = meant.map(|word| format!("did you mean `{word}`?"));
-                Err(Complaint::bad(format!("`{key}`: unknown value `{text}`")).maybe_hint(hint))
+                Err(ValueError::bad(format!("`{key}`: unknown value `{text}`")).maybe_hint(hint))
             }
         },
     }
@@ -97,16 +97,16 @@ fn is_word(text: &str, most: usize) -> bool {
 }
 
 /// Adds which values the option takes, unless the message says it already.
-fn with_accepted(mut complaint: Complaint, spec: &OptionSpec) -> Complaint {
+fn with_accepted(mut value_error: ValueError, spec: &OptionSpec) -> ValueError {
     let accepted = accepted(spec.value);
-    if !complaint.message.contains(&accepted) {
-        complaint.hint = Some(match complaint.hint {
+    if !value_error.message.contains(&accepted) {
+        value_error.hint = Some(match value_error.hint {
             Some(hint) if hint.ends_with('?') => format!("{hint} It takes {accepted}"),
             Some(hint) => format!("{hint}; it takes {accepted}"),
             None => format!("it takes {accepted}"),
         });
     }
-    complaint
+    value_error
 }
 
 /// The values of an option in words.
@@ -132,7 +132,7 @@ fn accepted(value: ValueKind) -> String {
 }
 
 /// Reads the owner and group of created directories: two keys, one of which may have both.
-pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
+pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics) {
     let owner = fields.read("directory_owner", out, |text| {
         let (user, group) = match text.split_once(':') {
             Some((user, group)) => (user, Some(group)),
@@ -153,10 +153,10 @@ pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut 
     listener.directory_owner = Some(Located { value: user, place });
     match (group, &listener.directory_group) {
         (Some(_), Some(other)) => {
-            let complaint =
-                Complaint::bad("`directory_owner` and `directory_group` both set a group")
+            let value_error =
+                ValueError::bad("`directory_owner` and `directory_group` both set a group")
                     .hint("delete one of them");
-            out.add(complaint.at(other.place).with_related(place, "the other"));
+            out.add(value_error.at(other.place).with_related(place, "the other"));
         }
         (Some(value), None) => listener.directory_group = Some(Located { value, place }),
         (None, _) => {}
@@ -164,10 +164,10 @@ pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut 
 }
 
 /// An absolute path that is not a folder's.
-fn absolute(key: &str, text: &str, example: &str) -> Result<PathBuf, Complaint> {
+fn absolute(key: &str, text: &str, example: &str) -> Result<PathBuf, ValueError> {
     let shown: String = text.chars().take(200).collect();
     let complain = |why: &str| {
-        Complaint::bad(format!("`{key}`: `{shown}` {why}"))
+        ValueError::bad(format!("`{key}`: `{shown}` {why}"))
             .hint(format!("write an absolute path, like `{example}`"))
     };
     if !text.starts_with('/') {
@@ -183,14 +183,14 @@ fn absolute(key: &str, text: &str, example: &str) -> Result<PathBuf, Complaint> 
 }
 
 /// `symlinks:`, each once.
-pub(super) fn symlinks(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
+pub(super) fn symlinks(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics) {
     listener.symlinks = each_once(fields, "symlinks", out, |text| {
         absolute("symlinks", text, "/run/app/other.sock")
     });
 }
 
 /// `multicast:`, each group once.
-pub(super) fn multicast(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
+pub(super) fn multicast(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics) {
     listener.multicast = each_once(fields, "multicast", out, group);
 }
 
@@ -198,8 +198,8 @@ pub(super) fn multicast(fields: &mut Fields, listener: &mut Listener, out: &mut 
 fn each_once<T: Clone + Eq + Hash>(
     fields: &mut Fields,
     key: &'static str,
-    out: &mut Out,
-    parse: impl Fn(&str) -> Result<T, Complaint>,
+    out: &mut Diagnostics,
+    parse: impl Fn(&str) -> Result<T, ValueError>,
 ) -> Vec<Located<T>> {
     let Some(node) = fields.take(key) else {
         return Vec::new();
@@ -216,8 +216,8 @@ fn each_once<T: Clone + Eq + Hash>(
                 values.push(Located { value, place });
             }
             Entry::Occupied(first) => {
-                let complaint = Complaint::bad(format!("`{text}` occurs twice in `{key}`"));
-                let problem = complaint.hint("delete one of them").at(place);
+                let value_error = ValueError::bad(format!("`{text}` occurs twice in `{key}`"));
+                let problem = value_error.hint("delete one of them").at(place);
                 out.add(problem.with_related(*first.get(), "first written here"));
             }
         }
@@ -225,7 +225,7 @@ fn each_once<T: Clone + Eq + Hash>(
     values
 }
 
-fn group(text: &str) -> Result<Multicast, Complaint> {
+fn group(text: &str) -> Result<Multicast, ValueError> {
     let usage = "write a group, like `239.1.2.3`, `239.1.2.3%eth0` or `ff02::1%eth0`";
     let (address, interface) = match text.split_once('%') {
         Some((address, interface)) => (address, Some(interface)),
@@ -233,11 +233,11 @@ fn group(text: &str) -> Result<Multicast, Complaint> {
     };
     let Ok(group) = address.parse::<IpAddr>() else {
         return Err(
-            Complaint::bad(format!("`multicast`: `{address}` is not an address")).hint(usage),
+            ValueError::bad(format!("`multicast`: `{address}` is not an address")).hint(usage),
         );
     };
     if !group.is_multicast() {
-        return Err(Complaint::bad(format!(
+        return Err(ValueError::bad(format!(
             "`multicast`: `{address}` is not a multicast address"
         ))
         .hint(format!(
@@ -247,7 +247,7 @@ fn group(text: &str) -> Result<Multicast, Complaint> {
     if let Some(interface) = interface
         && let Err(why) = scalar::interface(interface)
     {
-        return Err(Complaint::bad(format!(
+        return Err(ValueError::bad(format!(
             "`multicast`: `{interface}` is not an interface: {why}"
         ))
         .hint(usage));
@@ -259,7 +259,11 @@ fn group(text: &str) -> Result<Multicast, Complaint> {
 }
 
 /// Reads `network_namespace:`.
-pub(super) fn network_namespace(fields: &mut Fields, listener: &mut Listener, out: &mut Out) {
+pub(super) fn network_namespace(
+    fields: &mut Fields,
+    listener: &mut Listener,
+    out: &mut Diagnostics,
+) {
     let namespace = fields.read("network_namespace", out, |text| {
         let example = match text {
             "" => "/run/netns/blue".to_owned(),
@@ -275,12 +279,12 @@ pub(super) fn network_namespace(fields: &mut Fields, listener: &mut Listener, ou
 pub(super) fn presence(
     fields: &mut Fields,
     listener: &mut Listener,
-    out: &mut Out,
+    out: &mut Diagnostics,
 ) -> Option<Place> {
     let optional = fields.read("optional", out, |text| scalar::boolean("optional", text));
     let wait = fields.read("wait_for_address", out, |text| {
         match scalar::duration("wait_for_address", text)? {
-            Duration::ZERO => Err(Complaint::bad("`wait_for_address` cannot be 0")
+            Duration::ZERO => Err(ValueError::bad("`wait_for_address` cannot be 0")
                 .hint("write a duration, like `30s`, or delete the key")),
             time => Ok(time),
         }
@@ -289,12 +293,12 @@ pub(super) fn presence(
     let wait = wait.into_set();
     match (&optional, &wait) {
         (Some(optional), Some(wait)) => {
-            let complaint = Complaint::bad(
+            let value_error = ValueError::bad(
                 "`wait_for_address` and `optional` both say what happens without the address",
             );
-            let complaint = complaint.hint("delete one of them; `optional` retries as well");
+            let value_error = value_error.hint("delete one of them; `optional` retries as well");
             out.add(
-                complaint
+                value_error
                     .at(wait.place)
                     .with_related(optional.place, "the other"),
             );

@@ -1,6 +1,6 @@
 //! `{fd:web}` and its like, in commands, variables and paths.
 
-use super::complaint::Complaint;
+use super::value_error::ValueError;
 use super::values::{Piece, SocketRef, Template};
 use crate::report::{Kind, nearest};
 use std::fmt;
@@ -31,7 +31,7 @@ pub(super) enum Dollar {
 pub(super) struct Mistake {
     pub start: usize,
     pub length: usize,
-    pub complaint: Complaint,
+    pub value_error: ValueError,
 }
 
 /// Where a template names a socket.
@@ -74,7 +74,7 @@ pub(super) fn parse(text: &str, dollar: Dollar) -> (Template, Vec<Mention>, Vec<
         } else {
             reader.mistake(
                 tail.chars().count(),
-                Complaint::new(Kind::BadTemplate, format!("`{tail}` has no closing brace"))
+                ValueError::new(Kind::BadTemplate, format!("`{tail}` has no closing brace"))
                     .hint("write `{{` for a brace, or close the placeholder with `}`"),
             );
             ""
@@ -139,11 +139,11 @@ impl Reader {
         self.pieces.push(piece);
     }
 
-    fn mistake(&mut self, length: usize, complaint: Complaint) {
+    fn mistake(&mut self, length: usize, value_error: ValueError) {
         self.mistakes.push(Mistake {
             start: self.position,
             length,
-            complaint,
+            value_error,
         });
     }
 
@@ -152,12 +152,12 @@ impl Reader {
         if is_variable(name) {
             self.piece(Piece::Words(name.to_owned()));
         } else {
-            let complaint = Complaint::new(
+            let value_error = ValueError::new(
                 Kind::BadTemplate,
                 format!("`{name}` cannot be the name of a variable"),
             );
-            let complaint = complaint.hint("write `$$` for a dollar");
-            self.mistake(name.chars().count() + 1, complaint);
+            let value_error = value_error.hint("write `$$` for a dollar");
+            self.mistake(name.chars().count() + 1, value_error);
         }
     }
 
@@ -195,7 +195,7 @@ impl Reader {
                 });
                 self.piece(piece);
             }
-            Err(complaint) => self.mistake(length, complaint),
+            Err(value_error) => self.mistake(length, value_error),
         }
         self.position += length;
     }
@@ -211,8 +211,8 @@ pub(super) fn is_variable(name: &str) -> bool {
 
 type Read = (Piece, Option<(&'static str, SocketRef)>);
 
-fn read(inner: &str) -> Result<Read, Complaint> {
-    let bad = |message: String| Complaint::new(Kind::BadTemplate, message);
+fn read(inner: &str) -> Result<Read, ValueError> {
+    let bad = |message: String| ValueError::new(Kind::BadTemplate, message);
     let mut words = inner.split(':');
     let word = words.next().unwrap_or("");
     let (listener, index) = (words.next(), words.next());
@@ -325,7 +325,7 @@ mod tests {
         let hint = parse("{adress:web}", Dollar::Plain)
             .2
             .remove(0)
-            .complaint
+            .value_error
             .hint
             .unwrap();
         assert!(hint.contains("`{address:web}`"), "{hint}");

@@ -2,7 +2,6 @@
 
 use super::activation;
 use super::command;
-use super::complaint::{Complaint, Out};
 use super::decode::{
     Entry, Fields, account, default, entries, read_template, silence, text, texts,
 };
@@ -14,6 +13,7 @@ use super::model::{Activation, ConnectionLimits, EnvironmentFile, Listener, Outp
 use super::readiness;
 use super::scalar;
 use super::template::Mention;
+use super::value_error::{Diagnostics, ValueError};
 use super::values::{Located, Piece, Template};
 use super::yaml::{Content, Node};
 use crate::launch_spec::{LaunchSpec, Limit, Resource};
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 /// A worker without a command and with everything else at its default.
 pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
-    fn of<T>(key: &str, parse: impl FnOnce(&str) -> Result<T, Complaint>) -> T {
+    fn of<T>(key: &str, parse: impl FnOnce(&str) -> Result<T, ValueError>) -> T {
         default(keys::WORKER, key, parse)
     }
     fn flag(key: &str) -> bool {
@@ -130,7 +130,7 @@ pub fn web_worker(listener: &Listener) -> Worker {
 
 /// Reads one entry of `workers:`; relative paths are resolved against `folder`.
 pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> DraftWorker {
-    let mut out = Out {
+    let mut out = Diagnostics {
         report,
         listener: None,
         worker: Some(entry.name),
@@ -176,19 +176,19 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
     draft
 }
 
-fn no_command(entry: &Entry, out: &mut Out) {
-    let complaint = Complaint::new(
+fn no_command(entry: &Entry, out: &mut Diagnostics) {
+    let value_error = ValueError::new(
         Kind::MissingKey,
         format!("worker `{}` has no `command`", entry.name),
     );
     out.add(
-        complaint
+        value_error
             .hint("add `command: [/path/to/program, argument]`")
             .at(entry.place),
     );
 }
 
-fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
+fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) {
     if let Some(node) = fields.take("listeners") {
         let listeners = texts(node, "listeners", out);
         let is_broken = match &node.content {
@@ -206,13 +206,13 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
                     draft.worker.listeners.push(name);
                 }
                 Some(first) => {
-                    let complaint = Complaint::bad(format!(
+                    let value_error = ValueError::bad(format!(
                         "listener `{}` occurs twice in the list",
                         name.value
                     ))
                     .hint("delete one of them");
                     out.add(
-                        complaint
+                        value_error
                             .at(name.place)
                             .with_related(first, "first written here"),
                     );
@@ -227,7 +227,7 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Out) {
 }
 
 /// What is done to the process before it runs.
-fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut Out) {
+fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut Diagnostics) {
     let worker = &mut draft.worker;
     worker.user = fields
         .read("user", out, |text| account("user", text))
@@ -276,12 +276,12 @@ fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut
     }
 }
 
-fn runtime_directory(fields: &mut Fields, worker: &mut Worker, out: &mut Out) {
+fn runtime_directory(fields: &mut Fields, worker: &mut Worker, out: &mut Diagnostics) {
     let folder = fields.read("runtime_directory", out, |text| {
         let path = PathBuf::from(text);
         let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
         if text.is_empty() || text.contains('\0') || !path.components().all(is_plain) {
-            return Err(Complaint::bad(format!(
+            return Err(ValueError::bad(format!(
                 "`runtime_directory`: `{text}` is not a path below /run"
             ))
             .hint("write a name, like `app`, or a relative path without `..`"));
@@ -297,9 +297,9 @@ fn runtime_directory(fields: &mut Fields, worker: &mut Worker, out: &mut Out) {
         let mode = mode.place().map(|place| ("runtime_directory_mode", place));
         let preserve = preserve.place().map(|place| (key, place));
         for (key, place) in mode.into_iter().chain(preserve) {
-            let complaint = Complaint::bad(format!("`{key}` without a `runtime_directory`"));
+            let value_error = ValueError::bad(format!("`{key}` without a `runtime_directory`"));
             out.add(
-                complaint
+                value_error
                     .hint("add `runtime_directory: NAME`, or delete it")
                     .at(place),
             );
@@ -310,7 +310,7 @@ fn runtime_directory(fields: &mut Fields, worker: &mut Worker, out: &mut Out) {
 }
 
 /// Refuses `{runtime_dir}` in a worker that has none.
-fn runtime_dir_fits(worker: &Worker, out: &mut Out) {
+fn runtime_dir_fits(worker: &Worker, out: &mut Diagnostics) {
     if worker.runtime_directory.is_some() {
         return;
     }
@@ -336,9 +336,9 @@ fn runtime_dir_fits(worker: &Worker, out: &mut Out) {
     for (template, place) in written.chain(others) {
         if template.pieces.contains(&Piece::RuntimeDir) {
             let message = "`{runtime_dir}` in a worker without a `runtime_directory`";
-            let complaint = Complaint::new(Kind::BadTemplate, message);
+            let value_error = ValueError::new(Kind::BadTemplate, message);
             out.add(
-                complaint
+                value_error
                     .hint("add `runtime_directory: NAME` to the worker")
                     .at(place),
             );
@@ -346,19 +346,25 @@ fn runtime_dir_fits(worker: &Worker, out: &mut Out) {
     }
 }
 
-fn small(fields: &mut Fields, key: &'static str, min: i32, max: i32, out: &mut Out) -> Option<i32> {
+fn small(
+    fields: &mut Fields,
+    key: &'static str,
+    min: i32,
+    max: i32,
+    out: &mut Diagnostics,
+) -> Option<i32> {
     let number = fields.read(key, out, |text| {
         scalar::integer(key, text, i64::from(min), i64::from(max))
     });
     i32::try_from(number.into_set()?.value).ok() // The bounds are i32.
 }
 
-fn absolute(key: &str, template: &Template, text: &str) -> Result<(), Complaint> {
+fn absolute(key: &str, template: &Template, text: &str) -> Result<(), ValueError> {
     match template.pieces.first() {
         Some(Piece::Text(start)) if start.starts_with('/') => Ok(()),
         Some(Piece::RuntimeDir) => Ok(()),
         _ => Err(
-            Complaint::bad(format!("`{key}`: `{text}` is not an absolute path"))
+            ValueError::bad(format!("`{key}`: `{text}` is not an absolute path"))
                 .hint("write the path from `/`"),
         ),
     }
@@ -368,7 +374,7 @@ fn environment(
     node: &Node,
     worker: &mut Worker,
     mentions: &mut Vec<(Place, Mention)>,
-    out: &mut Out,
+    out: &mut Diagnostics,
 ) {
     for entry in entries(node, "`environment`", out).unwrap_or_default() {
         out.check(entry.place, scalar::variable(entry.name));
@@ -386,7 +392,7 @@ fn environment(
     }
 }
 
-fn environment_files(node: &Node, folder: &Path, out: &mut Out) -> Vec<EnvironmentFile> {
+fn environment_files(node: &Node, folder: &Path, out: &mut Diagnostics) -> Vec<EnvironmentFile> {
     let mut files = Vec::new();
     for file in texts(node, "environment_file", out) {
         let (path, optional) = match file.value.strip_prefix('-') {
@@ -394,9 +400,9 @@ fn environment_files(node: &Node, folder: &Path, out: &mut Out) -> Vec<Environme
             None => (file.value.as_str(), false),
         };
         if path.is_empty() {
-            let complaint = Complaint::bad("`environment_file`: the path is empty");
+            let value_error = ValueError::bad("`environment_file`: the path is empty");
             out.add(
-                complaint
+                value_error
                     .hint("write a path, or delete the line")
                     .at(file.place),
             );
@@ -413,7 +419,7 @@ fn environment_files(node: &Node, folder: &Path, out: &mut Out) -> Vec<Environme
     files
 }
 
-fn limits(node: &Node, out: &mut Out) -> Vec<Limit> {
+fn limits(node: &Node, out: &mut Diagnostics) -> Vec<Limit> {
     let mut limits = Vec::new();
     for entry in entries(node, "`limits`", out).unwrap_or_default() {
         let known = Resource::ALL
@@ -421,12 +427,12 @@ fn limits(node: &Node, out: &mut Out) -> Vec<Limit> {
             .find(|resource| resource.key() == entry.name);
         let Some(resource) = known else {
             let names = Resource::ALL.iter().map(|resource| resource.key());
-            let complaint = Complaint::new(
+            let value_error = ValueError::new(
                 Kind::UnknownKey,
                 format!("there is no resource `{}`", entry.name),
             )
             .maybe_hint(did_you_mean(entry.name, names));
-            out.add(complaint.at(entry.place));
+            out.add(value_error.at(entry.place));
             continue;
         };
         let Some(text) = text(entry.value, entry.name, out) else {
@@ -437,12 +443,12 @@ fn limits(node: &Node, out: &mut Out) -> Vec<Limit> {
     limits
 }
 
-fn output(node: &Node, mentions: &mut Vec<(Place, Mention)>, out: &mut Out) -> Output {
+fn output(node: &Node, mentions: &mut Vec<(Place, Mention)>, out: &mut Diagnostics) -> Output {
     let usage = "write `inherit`, `null`, `tag`, `tag-json`, `journal` or `file:/path`";
     if let Content::Null { written } = node.content {
         if !written {
-            let complaint = Complaint::new(Kind::WrongType, "`output` has no value");
-            out.add(complaint.hint(usage).at(node.place));
+            let value_error = ValueError::new(Kind::WrongType, "`output` has no value");
+            out.add(value_error.hint(usage).at(node.place));
         }
         return Output::Null;
     }
@@ -469,13 +475,13 @@ fn output(node: &Node, mentions: &mut Vec<(Place, Mention)>, out: &mut Out) -> O
         "tag-json" => Output::TagJson,
         "journal" => Output::Journal,
         _ => {
-            let complaint = Complaint::bad(format!("`output`: unknown value `{text}`"));
-            let complaint = if text.starts_with('/') {
-                complaint.hint(format!("write `file:{text}`"))
+            let value_error = ValueError::bad(format!("`output`: unknown value `{text}`"));
+            let value_error = if text.starts_with('/') {
+                value_error.hint(format!("write `file:{text}`"))
             } else {
-                complaint.hint(usage)
+                value_error.hint(usage)
             };
-            out.add(complaint.at(node.place));
+            out.add(value_error.at(node.place));
             Output::Inherit
         }
     }

@@ -9,8 +9,8 @@ pub mod fingerprint;
 mod line;
 mod merge;
 mod model;
-mod parcel;
 mod resolve;
+mod transfer;
 mod values;
 mod worker_diff;
 
@@ -18,6 +18,6 @@ pub use changes::{Changes, ListenerChange, OptionChange, WorkerChange, option_ch
 pub use line::{Line, Tense, Verb};
 pub use merge::{Merge, merge};
 pub use model::*;
-pub use parcel::Parcel;
 pub use resolve::resolve;
+pub use transfer::PlanTransfer;
 pub use worker_diff::WorkerDiff;

@@ -63,7 +63,7 @@ pub(super) fn name_before(name: &str) -> String {
 
 /// A socket of a definition.
 #[derive(Clone, Copy)]
-pub(super) struct Named<'a> {
+pub(super) struct HeldSocket<'a> {
     /// What its listener is called.
     pub(super) listener: &'a str,
     /// What listen(2) is given.
@@ -223,7 +223,11 @@ impl Definition {
     }
 
     /// Its sockets, as far as they are held.
-    pub(super) fn sockets<'a>(&'a self, plan: &'a Plan, table: &'a SocketTable) -> Vec<Named<'a>> {
+    pub(super) fn sockets<'a>(
+        &'a self,
+        plan: &'a Plan,
+        table: &'a SocketTable,
+    ) -> Vec<HeldSocket<'a>> {
         let Some(sockets) = &self.sockets else {
             let listeners = self.plan.listeners.iter();
             let listeners = listeners.map(|id| plan.listener(*id));
@@ -236,7 +240,7 @@ impl Definition {
                 true => None,
                 false => plan.listeners.get(&held.listener),
             };
-            Some(Named {
+            Some(HeldSocket {
                 listener: &socket.listener,
                 backlog: plan.map_or(socket.backlog, |plan| plan.backlog),
                 plan,
@@ -251,8 +255,8 @@ impl Definition {
 pub(super) fn named<'a>(
     listener: &'a ListenerPlan,
     table: &'a SocketTable,
-) -> impl Iterator<Item = Named<'a>> {
-    table.of(listener).map(|held| Named {
+) -> impl Iterator<Item = HeldSocket<'a>> {
+    table.of(listener).map(|held| HeldSocket {
         listener: &listener.name,
         backlog: listener.backlog,
         plan: Some(listener),

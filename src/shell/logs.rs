@@ -90,17 +90,17 @@ struct OutputFile {
 }
 
 /// What a process gets as standard output and error.
-pub(super) struct Outlet {
+pub(super) struct OutputTarget {
     fd: OwnedFd,
     /// What it is a handle on, if the process has to open it.
     handle_on: Option<PathBuf>,
     journal_stream: Option<String>,
 }
 
-impl Outlet {
+impl OutputTarget {
     /// As the layout of a process wants it.
-    pub(super) fn as_given(&self) -> worker::Outlet<'_> {
-        worker::Outlet {
+    pub(super) fn as_given(&self) -> worker::OutputTarget<'_> {
+        worker::OutputTarget {
             fd: self.fd.as_raw_fd(),
             handle_on: self.handle_on.as_deref(),
             journal_stream: self.journal_stream.as_deref(),
@@ -225,7 +225,7 @@ impl Logs {
         process: ProcessId,
         instance: InstanceId,
         file: Option<PathBuf>,
-    ) -> Result<Option<Outlet>, (LaunchFailure, String)> {
+    ) -> Result<Option<OutputTarget>, (LaunchFailure, String)> {
         let style = match &worker.output {
             Output::Inherit | Output::Null => return Ok(None),
             Output::Journal => return Ok(to_journal(name)),
@@ -236,7 +236,7 @@ impl Logs {
                 let user = worker.launch.credentials.as_ref().and_then(|one| one.uid);
                 return match self.open_file(&path, user) {
                     Ok(None) => self.pipe(epoll, process, instance, Sink::File(path)),
-                    Ok(Some(handle)) => Ok(Some(Outlet {
+                    Ok(Some(handle)) => Ok(Some(OutputTarget {
                         fd: handle,
                         handle_on: Some(path),
                         journal_stream: None,
@@ -261,7 +261,7 @@ impl Logs {
         process: ProcessId,
         instance: InstanceId,
         sink: Sink,
-    ) -> Result<Option<Outlet>, (LaunchFailure, String)> {
+    ) -> Result<Option<OutputTarget>, (LaunchFailure, String)> {
         let source = |pipe| Source {
             pipe,
             instance,
@@ -288,7 +288,7 @@ impl Logs {
             return Err(fail(errno));
         }
         self.sources.insert(process, source);
-        Ok(Some(Outlet {
+        Ok(Some(OutputTarget {
             fd: writing,
             handle_on: None,
             journal_stream: None,
@@ -618,9 +618,9 @@ fn cannot_open(path: &Path, refused: &Refused) -> (Errno, String) {
 
 /// A connection to the journal for one process. Where there is no journal, it writes where listend
 /// does: a worker is worth more than its log.
-fn to_journal(identifier: &str) -> Option<Outlet> {
+fn to_journal(identifier: &str) -> Option<OutputTarget> {
     match journal_stream(identifier) {
-        Ok(outlet) => Some(outlet),
+        Ok(target) => Some(target),
         Err(errno) => {
             let why = describe(errno as i32);
             log::warn!(
@@ -632,7 +632,7 @@ fn to_journal(identifier: &str) -> Option<Outlet> {
     }
 }
 
-fn journal_stream(identifier: &str) -> nix::Result<Outlet> {
+fn journal_stream(identifier: &str) -> nix::Result<OutputTarget> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     // A journal that hangs has a full queue, which is EAGAIN then.
@@ -653,7 +653,7 @@ fn journal_stream(identifier: &str) -> nix::Result<Outlet> {
         return Err(Errno::EAGAIN);
     }
     set_nonblocking(&stream, false)?;
-    Ok(Outlet {
+    Ok(OutputTarget {
         handle_on: None,
         journal_stream: logging::stream_of(&stream.as_fd()),
         fd: stream,

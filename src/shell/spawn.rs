@@ -2,9 +2,9 @@
 
 use super::clients::{Connection, Role};
 use super::clock;
-use super::definitions::{Definition, Named, named};
+use super::definitions::{Definition, HeldSocket, named};
 use super::ending;
-use super::logs::Outlet;
+use super::logs::OutputTarget;
 use super::notify;
 use super::process::{Process, Wanted};
 use super::token::Token;
@@ -19,7 +19,7 @@ use crate::listener::{self, BoundSocket, IoMode};
 use crate::plan::{ListenerId, SocketKey, WorkerId, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Prepared, Tell};
-use crate::worker::{self, Inherited};
+use crate::worker::{self, InheritedSocket};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::unistd::geteuid;
 use std::io;
@@ -268,7 +268,7 @@ impl Shell {
             }
             None => definition.sockets(&self.plan, &self.sockets),
         };
-        let sockets = as_inherited(sockets);
+        let sockets = to_inherit(sockets);
         self.folders.make_for(instance.worker, worker)?;
         let mut stored = self.notify.store.of(instance);
         stored.truncate(worker.fd_store as usize);
@@ -290,15 +290,15 @@ impl Shell {
             output: None,
         };
         let numbers = wanted.numbers();
-        let around = &self.surroundings;
+        let around = &self.daemon_context;
         let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
         let name = words::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
-        let outlet = logs.open(&self.epoll, worker, &name, process, instance, file)?;
-        given.output = outlet.as_ref().map(Outlet::as_given);
+        let target = logs.open(&self.epoll, worker, &name, process, instance, file)?;
+        given.output = target.as_ref().map(OutputTarget::as_given);
         let prepared = worker::prepare(worker, given, numbers, around).map_err(not_prepared)?;
         let tell = connection.map_or(Tell::ByPipe, |connection| self.clients.tell(connection));
-        // The child has its own copy of the outlet, and only that keeps it open.
+        // The child has its own copy of the target, and only that keeps it open.
         let launched = launch(&self.epoll, process, prepared, tell)?;
         self.notify.listen_for_newline(&self.epoll, process, ways);
         Ok(launched)
@@ -328,18 +328,18 @@ impl Shell {
             return Err((failure, format!("there is no {}", words::hook_word(kind))));
         };
         self.folders.make_for(instance.worker, worker)?;
-        let sockets = as_inherited(definition.sockets(&self.plan, &self.sockets));
+        let sockets = to_inherit(definition.sockets(&self.plan, &self.sockets));
         let mut given = worker::SpawnInputs {
             sockets: &sockets,
             ..worker::SpawnInputs::default()
         };
         let numbers = wanted.numbers();
-        let around = &self.surroundings;
+        let around = &self.daemon_context;
         let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
         let name = words::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
-        let outlet = logs.open(&self.epoll, worker, &name, process, instance, file)?;
-        given.output = outlet.as_ref().map(Outlet::as_given);
+        let target = logs.open(&self.epoll, worker, &name, process, instance, file)?;
+        given.output = target.as_ref().map(OutputTarget::as_given);
         let main = self.core.state(instance).and_then(|state| state.process());
         let main = main
             .and_then(|main| self.processes.get(main))
@@ -372,9 +372,9 @@ fn command_of(worker: &WorkerPlan, kind: HookKind) -> Option<&config::Hook> {
     }
 }
 
-fn as_inherited(sockets: Vec<Named<'_>>) -> Vec<Inherited<'_>> {
+fn to_inherit(sockets: Vec<HeldSocket<'_>>) -> Vec<InheritedSocket<'_>> {
     let sockets = sockets.into_iter();
-    let inherited = sockets.map(|socket| Inherited {
+    let inherited = sockets.map(|socket| InheritedSocket {
         listener: socket.listener,
         fd: socket.held.fd.as_raw_fd(),
         address: &socket.held.address,

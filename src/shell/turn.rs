@@ -29,7 +29,7 @@ use crate::core::{
 use crate::listener::{BindError, SocketTable};
 use crate::plan::{ListenerId, Plan, SocketKey};
 use crate::sys::{self, Origin};
-use crate::worker::{self, Surroundings};
+use crate::worker::{self, DaemonContext};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
@@ -55,7 +55,7 @@ pub struct Shell {
     /// The processes on their way to exec that tell nobody when they are there, since when, and when
     /// they are looked at next.
     pub(super) launching: Vec<(ProcessId, Mono, Mono)>,
-    pub(super) surroundings: Surroundings,
+    pub(super) daemon_context: DaemonContext,
     pub(super) core: Core,
     pub(super) metrics: Metrics,
     pub(super) control: Control,
@@ -101,7 +101,7 @@ impl Shell {
         plan: Plan,
         mut sockets: SocketTable,
         mut signals: Signals,
-        surroundings: Surroundings,
+        daemon_context: DaemonContext,
         when_done: WhenDone,
     ) -> io::Result<Shell> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -126,7 +126,7 @@ impl Shell {
             watch,
             clients,
             launching: Vec::new(),
-            surroundings,
+            daemon_context,
             core,
             metrics,
             control: Control::default(),

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// A bound socket, as one instance gets it.
 #[derive(Debug, Clone, Copy)]
-pub struct Inherited<'a> {
+pub struct InheritedSocket<'a> {
     /// The listener's name.
     pub listener: &'a str,
     /// Its number in listend.
@@ -30,11 +30,11 @@ pub struct Inherited<'a> {
 pub struct SpawnInputs<'a> {
     /// Every socket of the worker's listeners: what it inherits, or, where it is given a connection
     /// instead, what the placeholders may name.
-    pub sockets: &'a [Inherited<'a>],
+    pub sockets: &'a [InheritedSocket<'a>],
     /// The connection that it is for.
     pub connection: Option<Served<'a>>,
     /// Where its output goes, if listend has opened that already.
-    pub output: Option<Outlet<'a>>,
+    pub output: Option<OutputTarget<'a>>,
     /// What follows its sockets.
     pub stored: &'a [Stored<'a>],
     /// NOTIFY_SOCKET, if it may tell anything.
@@ -45,7 +45,7 @@ pub struct SpawnInputs<'a> {
 
 /// What listend has opened for the standard output and error of a process.
 #[derive(Debug, Clone, Copy)]
-pub struct Outlet<'a> {
+pub struct OutputTarget<'a> {
     /// Its number in listend.
     pub fd: i32,
     /// With a path: only a handle on it (O_PATH), which the process opens itself.
@@ -54,7 +54,7 @@ pub struct Outlet<'a> {
     pub journal_stream: Option<&'a str>,
 }
 
-impl Outlet<'_> {
+impl OutputTarget<'_> {
     fn as_stdio(&self) -> Result<Stdio, PrepareError> {
         let Some(path) = self.handle_on else {
             return Ok(Stdio::Descriptor(self.fd));
@@ -78,7 +78,7 @@ pub struct Served<'a> {
 
 /// What every worker of this listend has around it.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
+pub struct DaemonContext {
     /// The path of the running listend, for `{listend}`.
     pub listend: String,
     /// Its process id, for `{supervisor_pid}`.
@@ -160,7 +160,7 @@ pub fn prepare(
     worker: &WorkerPlan,
     given: SpawnInputs<'_>,
     numbers: Numbers,
-    around: &Surroundings,
+    around: &DaemonContext,
 ) -> Result<Prepared, PrepareError> {
     let layout = layout(worker, given, around)?;
     let context = TemplateContext::new(worker, given, &layout, numbers, around);
@@ -189,7 +189,7 @@ pub fn prepare_hook(
     given: SpawnInputs<'_>,
     numbers: Numbers,
     told: Vec<(&'static str, String)>,
-    around: &Surroundings,
+    around: &DaemonContext,
 ) -> Result<Prepared, PrepareError> {
     let layout = FdLayout::default();
     let context = TemplateContext::new(worker, given, &layout, numbers, around);
@@ -238,7 +238,7 @@ fn lay_out(
         fds: layout.fds.clone(),
         targets: layout.targets.clone(),
         output: match (given.output, &worker.output) {
-            (Some(outlet), _) => outlet.as_stdio()?,
+            (Some(target), _) => target.as_stdio()?,
             (None, Output::Null) => Stdio::Null,
             (
                 None,
@@ -259,7 +259,7 @@ pub fn output_file(
     worker: &WorkerPlan,
     given: SpawnInputs<'_>,
     numbers: Numbers,
-    around: &Surroundings,
+    around: &DaemonContext,
 ) -> Result<Option<PathBuf>, PrepareError> {
     let Output::File(path) = &worker.output else {
         return Ok(None);
@@ -289,7 +289,7 @@ fn c_string(text: String, what: &'static str) -> Result<CString, PrepareError> {
 fn layout(
     worker: &WorkerPlan,
     given: SpawnInputs<'_>,
-    around: &Surroundings,
+    around: &DaemonContext,
 ) -> Result<FdLayout, PrepareError> {
     let sockets = given.sockets.iter().map(|socket| handoff::Socket {
         listener: socket.listener,
@@ -365,7 +365,7 @@ fn environment_with(
     told: Vec<Variable>,
     context: &TemplateContext<'_>,
 ) -> Result<CStrings, PrepareError> {
-    let journal = given.output.and_then(|outlet| outlet.journal_stream);
+    let journal = given.output.and_then(|target| target.journal_stream);
     let is_given = |name: &str| {
         (name == JOURNAL_STREAM && journal.is_some())
             || told.iter().any(|(given, _)| given == name)
@@ -419,10 +419,10 @@ fn push(block: &mut CStrings, name: &str, value: &[u8]) -> Result<(), PrepareErr
 /// What the placeholders stand for. Those that name no socket were refused when the configuration
 /// was read; should one get here all the same, it becomes an empty text.
 struct TemplateContext<'a> {
-    sockets: &'a [Inherited<'a>],
+    sockets: &'a [InheritedSocket<'a>],
     layout: &'a FdLayout,
     numbers: Numbers,
-    around: &'a Surroundings,
+    around: &'a DaemonContext,
     /// For `{runtime_dir}`.
     runtime_dir: String,
 }
@@ -433,7 +433,7 @@ impl<'a> TemplateContext<'a> {
         given: SpawnInputs<'a>,
         layout: &'a FdLayout,
         numbers: Numbers,
-        around: &'a Surroundings,
+        around: &'a DaemonContext,
     ) -> TemplateContext<'a> {
         TemplateContext {
             sockets: given.sockets,
@@ -510,8 +510,8 @@ impl<'a> TemplateContext<'a> {
 
 fn lookup<'a, 'b>(
     reference: &SocketRef,
-    sockets: &'a [Inherited<'b>],
-) -> Option<(usize, &'a Inherited<'b>)> {
+    sockets: &'a [InheritedSocket<'b>],
+) -> Option<(usize, &'a InheritedSocket<'b>)> {
     sockets
         .iter()
         .enumerate()

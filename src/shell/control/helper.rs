@@ -2,7 +2,7 @@
 
 use crate::control::{Error, Reply};
 use crate::core::Mono;
-use crate::plan::{Parcel, Plan};
+use crate::plan::{Plan, PlanTransfer};
 use crate::report::Sources;
 use crate::shell::looks::Look;
 use crate::shell::token::ClientId;
@@ -120,7 +120,7 @@ struct Arrived {
     /// The errors as text.
     #[serde(default)]
     rendered: String,
-    plan: Option<Box<Parcel>>,
+    plan: Option<Box<PlanTransfer>>,
 }
 
 /// What has become of a configuration that was read again.
@@ -144,8 +144,8 @@ pub(super) fn fetched(said: &[u8]) -> Fetched {
         return Fetched::Failed(last_words(said));
     };
     match arrived.plan {
-        Some(parcel) => {
-            let (plan, sources) = parcel.unpack();
+        Some(transfer) => {
+            let (plan, sources) = transfer.unpack();
             Fetched::Plan(Box::new(plan), sources)
         }
         None => Fetched::Bad {

@@ -10,10 +10,10 @@ pub(super) mod errand;
 mod events;
 pub(super) mod helper;
 mod lines;
-mod portrait;
 mod reload;
 mod socket;
 mod status;
+mod status_reply;
 
 pub use socket::{ControlSocket, NoControl};
 
@@ -30,8 +30,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit};
-use portrait::Portrait;
 use socket2::SockRef;
+use status_reply::StatusReply;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -75,7 +75,7 @@ pub struct Control {
     /// Those whose next call is to be looked at.
     queue: VecDeque<ClientId>,
     /// Who is to be told the status, one after the other.
-    portraits: VecDeque<Portrait>,
+    status_replies: VecDeque<StatusReply>,
     /// Who is to be told the metrics.
     pages: VecDeque<(ClientId, Job)>,
     /// Who is to be told every event.
@@ -124,7 +124,7 @@ impl Default for Control {
             clients: HashMap::new(),
             next_id: 0,
             queue: VecDeque::new(),
-            portraits: VecDeque::new(),
+            status_replies: VecDeque::new(),
             pages: VecDeque::new(),
             watchers: BTreeSet::new(),
             past: VecDeque::new(),
@@ -233,7 +233,7 @@ impl Control {
 
     /// Whether there is something to do without being told by the kernel.
     pub(super) fn has_work(&self) -> bool {
-        !(self.queue.is_empty() && self.portraits.is_empty() && self.pages.is_empty())
+        !(self.queue.is_empty() && self.status_replies.is_empty() && self.pages.is_empty())
     }
 
     /// Whether there are lines for somebody who would take them at once.
@@ -377,7 +377,7 @@ impl Control {
         match waited_for {
             WaitsFor::Nothing => {}
             WaitsFor::Status => {
-                self.portraits.retain(|portrait| portrait.client() != id);
+                self.status_replies.retain(|reply| reply.client() != id);
             }
             WaitsFor::Events => {
                 self.watchers.remove(&id);

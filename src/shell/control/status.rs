@@ -1,7 +1,7 @@
 //! What `Status` answers, put together piece by piece: with thousands of listeners it takes longer
 //! than the loop can wait.
 
-use super::portrait::Portrait;
+use super::status_reply::StatusReply;
 use crate::config::{Endpoint, Order, SocketKind};
 use crate::control::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout, Socket,
@@ -53,7 +53,7 @@ impl Shell {
                 takers.entry(*listener).or_default().push(id);
             }
         }
-        self.control.portraits.push_back(Portrait {
+        self.control.status_replies.push_back(StatusReply {
             client,
             name,
             json: br#"{"listeners":["#.to_vec(),
@@ -78,51 +78,51 @@ impl Shell {
 
     /// Goes on with the oldest answer to `Status`.
     pub(super) fn advance_portrait(&mut self) {
-        let Some(mut portrait) = self.control.portraits.pop_front() else {
+        let Some(mut reply) = self.control.status_replies.pop_front() else {
             return;
         };
         for _ in 0..PIECES {
-            if !portrait.is_at_workers {
-                match portrait.listeners.next() {
+            if !reply.is_at_workers {
+                match reply.listeners.next() {
                     Some(id) => {
-                        let piece = self.portray_listener(id, &mut portrait);
-                        portrait.add(&piece);
+                        let piece = self.render_listener(id, &mut reply);
+                        reply.add(&piece);
                     }
-                    None => match portrait.before.next() {
+                    None => match reply.before.next() {
                         Some(name) => {
-                            if let Some(piece) = self.portray_before(&name, &mut portrait) {
-                                portrait.add(&piece);
+                            if let Some(piece) = self.render_before(&name, &mut reply) {
+                                reply.add(&piece);
                             }
                         }
                         None => {
-                            portrait.json.extend_from_slice(br#"],"workers":["#);
-                            portrait.is_at_workers = true;
+                            reply.json.extend_from_slice(br#"],"workers":["#);
+                            reply.is_at_workers = true;
                         }
                     },
                 }
                 continue;
             }
-            match portrait.workers.next() {
+            match reply.workers.next() {
                 Some(id) => {
-                    let piece = self.portray_worker(id, portrait.name.is_some());
-                    portrait.add(&piece);
+                    let piece = self.render_worker(id, reply.name.is_some());
+                    reply.add(&piece);
                 }
                 None => {
-                    portrait.json.extend_from_slice(b"]}");
-                    let reply = Reply::rendered(&portrait.json);
-                    return self.control.reply(&self.epoll, portrait.client, &reply);
+                    reply.json.extend_from_slice(b"]}");
+                    let rendered = Reply::rendered(&reply.json);
+                    return self.control.reply(&self.epoll, reply.client, &rendered);
                 }
             }
         }
-        self.control.portraits.push_front(portrait);
+        self.control.status_replies.push_front(reply);
     }
 
-    fn portray_listener(&mut self, id: ListenerId, portrait: &mut Portrait) -> Listener {
+    fn render_listener(&mut self, id: ListenerId, reply: &mut StatusReply) -> Listener {
         let plan = self.plan.listener(id);
         let now = clock::now();
-        let takers = portrait.takers.get(&id).map_or(&[][..], Vec::as_slice);
+        let takers = reply.takers.get(&id).map_or(&[][..], Vec::as_slice);
         let runs = |worker: &WorkerId| {
-            *portrait.running.entry(*worker).or_insert_with(|| {
+            *reply.running.entry(*worker).or_insert_with(|| {
                 let mut instances = self.core.instances_of(*worker);
                 instances.any(|instance| {
                     let state = self.core.state(instance);
@@ -142,7 +142,7 @@ impl Shell {
         for planned in &plan.sockets {
             let held = self.sockets.get(planned.key);
             let depth = held.and_then(|held| {
-                let depth = portrait.queues.depth(held)?;
+                let depth = reply.queues.depth(held)?;
                 let log = &mut self.control.queue_log;
                 nobody_accepts |= log.look(now, &plan.name, held, &depth, served);
                 Some(depth)
@@ -184,16 +184,16 @@ impl Shell {
                 .filter(|worker| !worker.is_built_in())
                 .map(|worker| worker.name.clone())
                 .collect(),
-            detail: portrait.name.is_some().then(detail),
+            detail: reply.name.is_some().then(detail),
         }
     }
 
     /// Sockets that a reload has left over; `None` if they have been closed meanwhile.
-    fn portray_before(&self, name: &str, portrait: &mut Portrait) -> Option<Listener> {
+    fn render_before(&self, name: &str, reply: &mut StatusReply) -> Option<Listener> {
         let mut all = self.definitions.before(&self.sockets).into_iter();
         let before = all.find(|one| one.listener == name)?;
         let sockets = before.sockets.iter();
-        let sockets = sockets.map(|held| socket(&held.address, portrait.queues.depth(held)));
+        let sockets = sockets.map(|held| socket(&held.address, reply.queues.depth(held)));
         let workers = before.workers.iter();
         Some(Listener {
             name: name_before(name),
@@ -206,7 +206,7 @@ impl Shell {
         })
     }
 
-    fn portray_worker(&self, id: WorkerId, in_full: bool) -> Worker {
+    fn render_worker(&self, id: WorkerId, in_full: bool) -> Worker {
         let plan = self.definitions.worker(id);
         let (now, wall) = (clock::now(), clock::wall().as_secs());
         let instances = self.core.instances_of(id);

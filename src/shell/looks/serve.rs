@@ -15,7 +15,7 @@ use crate::plan::{ListenerId, Plan};
 use crate::report::{self, Problem, Report, Style};
 use crate::shell::control::errand::MAX_LATE;
 use crate::shell::control::helper::Purpose;
-use crate::shell::definitions::Named;
+use crate::shell::definitions::HeldSocket;
 use crate::shell::problem_line::one_line;
 use crate::shell::turn::Shell;
 use crate::shell::words;
@@ -262,7 +262,7 @@ fn diagnosis(failed: &Failed, explain: impl Fn(&BindError) -> Problem) -> Diagno
 }
 
 /// The sockets of each listener, in order, as the kernel numbers them.
-fn inodes(sockets: &[Named<'_>]) -> Vec<Vec<SocketInode>> {
+fn inodes(sockets: &[HeldSocket<'_>]) -> Vec<Vec<SocketInode>> {
     let mut listeners: Vec<(&str, Vec<SocketInode>)> = Vec::new();
     for socket in sockets {
         let Ok(inode) = SocketInode::of(&socket.held.fd) else {

@@ -14,8 +14,8 @@ use listend::plan::{Activation, Lifecycle, WorkerPlan};
 use listend::report::{FileId, Place};
 use listend::sys::{Prepared, Tell};
 use listend::worker::{
-    Inherited, Numbers, Outlet, PrepareError, Served, SpawnInputs, Surroundings, launch, prepare,
-    prepare_hook,
+    DaemonContext, InheritedSocket, Numbers, OutputTarget, PrepareError, Served, SpawnInputs,
+    launch, prepare, prepare_hook,
 };
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -28,8 +28,8 @@ const NUMBERS: Numbers = Numbers {
     generation: 1,
 };
 
-fn surroundings() -> Surroundings {
-    Surroundings {
+fn daemon_context() -> DaemonContext {
+    DaemonContext {
         signals: listend::sys::changed_signals(),
         listend: "/usr/bin/listend".to_owned(),
         pid: 7,
@@ -102,7 +102,7 @@ fn see(
     output: impl FnOnce(&TempDir) -> Output,
 ) -> Report {
     see_prepared(handoff, output, |worker| {
-        prepare(worker, given, NUMBERS, &surroundings()).expect("prepare")
+        prepare(worker, given, NUMBERS, &daemon_context()).expect("prepare")
     })
 }
 
@@ -187,8 +187,8 @@ fn connection() -> Connection {
 }
 
 impl Connection {
-    fn socket(&self) -> Inherited<'_> {
-        Inherited {
+    fn socket(&self) -> InheritedSocket<'_> {
+        InheritedSocket {
             listener: "web",
             fd: self.listener.as_raw_fd(),
             address: &self.address,
@@ -304,7 +304,7 @@ fn a_socket_by_inetd_is_standard_input_alone() {
 #[test]
 fn sockets_by_systemd_begin_at_three() {
     let (one, two) = (connection(), connection());
-    let other = Inherited {
+    let other = InheritedSocket {
         listener: "admin",
         ..two.socket()
     };
@@ -349,7 +349,7 @@ fn an_output_file_keeps_standard_error_of_a_connection() {
     let given = SpawnInputs {
         sockets: &[],
         connection: connection.served(),
-        output: Some(Outlet {
+        output: Some(OutputTarget {
             fd: file.as_raw_fd(),
             handle_on: Some(&log),
             journal_stream: None,
@@ -398,7 +398,7 @@ fn a_client_with_an_odd_name_is_served_like_any_other() {
             gid: 3,
         }),
     };
-    let sockets = [Inherited {
+    let sockets = [InheritedSocket {
         listener: "web",
         fd: file.as_raw_fd(),
         address: &address,
@@ -478,7 +478,7 @@ fn only_who_may_tell_is_told_where_to() {
     let report = see_prepared(&systemd::DIALECT, inherit, |worker| {
         worker.lifecycle.watchdog = Some(Duration::from_millis(2500));
         worker.fd_store = 3;
-        prepare(worker, notified(&[]), NUMBERS, &surroundings()).expect("prepare")
+        prepare(worker, notified(&[]), NUMBERS, &daemon_context()).expect("prepare")
     });
     let pid = report.pid.to_string();
     let values = told.map(|name| report.env[name].as_str());
@@ -506,7 +506,7 @@ fn a_pipe_for_the_newline_goes_where_it_is_wanted_and_nothing_else_does() {
     for (number, kept) in [(4, 0), (6, 2), (17, 3)] {
         let report = see_prepared(&systemd::DIALECT, inherit, |worker| {
             worker.lifecycle.ready = Ready::Fd(number);
-            prepare(worker, given, NUMBERS, &surroundings()).expect("prepare")
+            prepare(worker, given, NUMBERS, &daemon_context()).expect("prepare")
         });
         let listed: Vec<i32> = report.fds.iter().map(|fd| fd.number).collect();
         let expected: Vec<i32> = (0..4 + kept).chain([number]).collect();
@@ -516,7 +516,7 @@ fn a_pipe_for_the_newline_goes_where_it_is_wanted_and_nothing_else_does() {
     }
     let mut worker = worker("/nowhere", &systemd::DIALECT, Output::Null);
     worker.lifecycle.ready = Ready::Fd(3);
-    let refused = prepare(&worker, given, NUMBERS, &surroundings());
+    let refused = prepare(&worker, given, NUMBERS, &daemon_context());
     assert_eq!(refused.err(), Some(PrepareError::Occupied(3)));
 }
 
@@ -554,7 +554,7 @@ fn a_hook_has_the_worker_s_surroundings_and_none_of_its_descriptors() {
             };
             let told = main.map(|main: i32| ("MAINPID", main.to_string()));
             let told = told.into_iter().collect();
-            prepare_hook(worker, &hook, given, NUMBERS, told, &surroundings()).expect("prepare")
+            prepare_hook(worker, &hook, given, NUMBERS, told, &daemon_context()).expect("prepare")
         });
         let open: Vec<i32> = report.fds.iter().map(|fd| fd.number).collect();
         assert_eq!(open, [0, 1, 2]);

@@ -4,7 +4,7 @@ use listend::config::{SourceFile, read};
 use listend::host::Facts;
 use listend::plan::fingerprint::Fingerprints;
 use listend::plan::{
-    ListenerId, ListenerPlan, Merge, Parcel, Plan, SocketKey, Tense, WorkerChange, WorkerId,
+    ListenerId, ListenerPlan, Merge, Plan, PlanTransfer, SocketKey, Tense, WorkerChange, WorkerId,
     resolve,
 };
 use listend::report::{Kind, Problem, Report, Sources, Style, render};
@@ -409,9 +409,9 @@ workers:
 ";
     let text = text.replace("'fifo:/run/f'", "'udp://127.0.0.9:5'");
     let (plan, sources) = planned(&text);
-    let json = serde_json::to_string(&Parcel::pack(plan.clone(), &sources)).unwrap();
-    let parcel: Parcel = serde_json::from_str(&json).unwrap();
-    let (arrived, lines) = parcel.unpack();
+    let json = serde_json::to_string(&PlanTransfer::pack(plan.clone(), &sources)).unwrap();
+    let transfer: PlanTransfer = serde_json::from_str(&json).unwrap();
+    let (arrived, lines) = transfer.unpack();
     assert_eq!(arrived, plan);
     let show = |sources: &Sources| {
         let mut report = Report::default();

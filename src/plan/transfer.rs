@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// A plan, and all that it takes to show where something in it was written.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Parcel {
+pub struct PlanTransfer {
     plan: Plan,
     /// File, line, column and length of the sockets, then of the workers, then of the keys.
     places: Vec<(u16, u32, u32, u32)>,
@@ -21,15 +21,15 @@ pub struct Parcel {
     sources: Excerpts,
 }
 
-impl Parcel {
+impl PlanTransfer {
     /// Packs a plan that was just resolved.
-    pub fn pack(plan: Plan, sources: &Sources) -> Parcel {
+    pub fn pack(plan: Plan, sources: &Sources) -> PlanTransfer {
         let places = places(&plan).copied();
         let keys = |listener: &ListenerPlan| {
             let keys = listener.places.iter();
             keys.map(|(key, _)| key.clone()).collect()
         };
-        Parcel {
+        PlanTransfer {
             keys: plan.listeners.values().map(keys).collect(),
             places: places.clone().map(parts).collect(),
             sources: sources.excerpts(places),

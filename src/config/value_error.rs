@@ -4,16 +4,16 @@ use crate::report::{Kind, Place, Problem, Report};
 
 /// A problem without a place: what the parsers of single values return.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Complaint {
+pub(super) struct ValueError {
     pub kind: Kind,
     pub message: String,
     pub hint: Option<String>,
 }
 
-impl Complaint {
+impl ValueError {
     /// Of any kind.
-    pub fn new(kind: Kind, message: impl Into<String>) -> Complaint {
-        Complaint {
+    pub fn new(kind: Kind, message: impl Into<String>) -> ValueError {
+        ValueError {
             kind,
             message: message.into(),
             hint: None,
@@ -21,18 +21,18 @@ impl Complaint {
     }
 
     /// The right type, but a value that is not allowed.
-    pub fn bad(message: impl Into<String>) -> Complaint {
-        Complaint::new(Kind::BadValue, message)
+    pub fn bad(message: impl Into<String>) -> ValueError {
+        ValueError::new(Kind::BadValue, message)
     }
 
     /// Says what to write instead.
-    pub fn hint(mut self, hint: impl Into<String>) -> Complaint {
+    pub fn hint(mut self, hint: impl Into<String>) -> ValueError {
         self.hint = Some(hint.into());
         self
     }
 
     /// The hint that `did_you_mean` found, if any.
-    pub fn maybe_hint(mut self, hint: Option<String>) -> Complaint {
+    pub fn maybe_hint(mut self, hint: Option<String>) -> ValueError {
         self.hint = hint;
         self
     }
@@ -46,13 +46,13 @@ impl Complaint {
 }
 
 /// Collects problems, and says whom they concern.
-pub(super) struct Out<'r> {
+pub(super) struct Diagnostics<'r> {
     pub report: &'r mut Report,
     pub listener: Option<&'r str>,
     pub worker: Option<&'r str>,
 }
 
-impl Out<'_> {
+impl Diagnostics<'_> {
     /// Files a problem under its listener or worker.
     pub fn add(&mut self, mut problem: Problem) {
         problem.listener = problem.listener.or(self.listener.map(str::to_owned));
@@ -60,12 +60,12 @@ impl Out<'_> {
         self.report.add(problem);
     }
 
-    /// The value, or its complaint filed and `None`.
-    pub fn check<T>(&mut self, place: Place, result: Result<T, Complaint>) -> Option<T> {
+    /// The value, or its value_error filed and `None`.
+    pub fn check<T>(&mut self, place: Place, result: Result<T, ValueError>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
-            Err(complaint) => {
-                self.add(complaint.at(place));
+            Err(value_error) => {
+                self.add(value_error.at(place));
                 None
             }
         }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::collections::HashMap;
 
 /// An answer to `Status` that is being made.
-pub(super) struct Portrait {
+pub(super) struct StatusReply {
     pub(super) client: ClientId,
     /// Only what is called so, with details.
     pub(super) name: Option<String>,
@@ -26,7 +26,7 @@ pub(super) struct Portrait {
     pub(super) is_at_workers: bool,
 }
 
-impl Portrait {
+impl StatusReply {
     /// For whom it is.
     pub(super) fn client(&self) -> ClientId {
         self.client
