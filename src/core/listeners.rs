@@ -38,7 +38,7 @@ pub(super) struct Listeners {
     /// The same for each worker that takes one of those listeners: the definitions of others.
     pub(super) rivals: BTreeMap<WorkerId, BTreeSet<(WorkerId, Edition)>>,
     pub(super) missing: BTreeMap<ListenerId, Absence>,
-    pub(super) damaged: BTreeMap<(ListenerId, u32), Mending>,
+    pub(super) damaged: BTreeMap<(ListenerId, u32), RepairState>,
     /// When to do what, besides the deadlines of the instances.
     pub(super) due: BTreeSet<(Mono, Errand)>,
     /// Those of the missing that were closed because the workers that take them have failed.
@@ -66,7 +66,7 @@ pub(super) struct Absence {
 
 /// A socket that is being repaired, or was a moment ago.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Mending {
+pub(super) struct RepairState {
     /// Failures in a row.
     pub(super) failures: u32,
     /// Repairs since it was left alone for [`QUIET`].
@@ -105,7 +105,7 @@ impl Listeners {
 
     pub(super) fn is_damaged(&self, listener: ListenerId) -> bool {
         let sockets = self.damaged.range((listener, 0)..=(listener, u32::MAX));
-        sockets.into_iter().any(|(_, mending)| !mending.whole)
+        sockets.into_iter().any(|(_, repair)| !repair.whole)
     }
 
     /// Notes who has which listener by a definition that is no more. To be called when it is known who

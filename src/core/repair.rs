@@ -17,8 +17,8 @@ use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::Event;
 use super::listeners::{
-    Absence, Errand, FIGHT, FREE_REPAIRS, FUTILE, Mending, QUIET, REPAIR_PAUSE, RETRY_MAX,
-    RETRY_MIN, Rebound,
+    Absence, Errand, FIGHT, FREE_REPAIRS, FUTILE, QUIET, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN,
+    Rebound, RepairState,
 };
 use super::machine::Core;
 use super::run::Run;
@@ -291,18 +291,16 @@ impl Core {
         }
         self.ctx.emit(Event::ListenerDamaged { listener, socket });
         let before = self.ctx.listeners.damaged.get(&(listener, socket));
-        let wait_until = before.map_or(self.ctx.now, |mending| mending.not_before);
-        let recent = before.filter(|mending| self.ctx.now.since(mending.damaged) < QUIET);
-        let repairs = recent
-            .map_or(0, |mending| mending.repairs)
-            .saturating_add(1);
+        let wait_until = before.map_or(self.ctx.now, |repair| repair.not_before);
+        let recent = before.filter(|repair| self.ctx.now.since(repair.damaged) < QUIET);
+        let repairs = recent.map_or(0, |repair| repair.repairs).saturating_add(1);
         let pause = if repairs < FREE_REPAIRS {
             Duration::ZERO
         } else {
             REPAIR_PAUSE
         };
-        let mending = Mending {
-            failures: before.map_or(0, |mending| mending.failures),
+        let repair = RepairState {
+            failures: before.map_or(0, |repair| repair.failures),
             repairs,
             damaged: self.ctx.now,
             not_before: self.ctx.now + pause,
@@ -311,7 +309,7 @@ impl Core {
         self.ctx
             .listeners
             .damaged
-            .insert((listener, socket), mending);
+            .insert((listener, socket), repair);
         if wait_until > self.ctx.now {
             let errand = Errand::Repair(listener, socket);
             self.ctx.listeners.due.insert((wait_until, errand));
@@ -325,11 +323,11 @@ impl Core {
         (listener, socket): (ListenerId, u32),
         by: Repaired,
     ) {
-        let Some(mending) = self.ctx.listeners.damaged.get_mut(&(listener, socket)) else {
+        let Some(repair) = self.ctx.listeners.damaged.get_mut(&(listener, socket)) else {
             return;
         };
-        mending.whole = true;
-        mending.failures = 0;
+        repair.whole = true;
+        repair.failures = 0;
         self.ctx.emit(Event::ListenerRepaired {
             listener,
             socket,
@@ -439,12 +437,12 @@ impl Core {
         if self.ctx.phase >= Phase::Stopping {
             return;
         }
-        let Some(mending) = self.ctx.listeners.damaged.get_mut(&(listener, socket)) else {
+        let Some(repair) = self.ctx.listeners.damaged.get_mut(&(listener, socket)) else {
             return;
         };
-        let delay = growing(mending.failures);
-        mending.failures = mending.failures.saturating_add(1);
-        mending.not_before = self.ctx.now + delay;
+        let delay = growing(repair.failures);
+        repair.failures = repair.failures.saturating_add(1);
+        repair.not_before = self.ctx.now + delay;
         let errand = Errand::Repair(listener, socket);
         self.ctx
             .listeners
@@ -473,9 +471,9 @@ impl Core {
                     }
                 }
                 Errand::Repair(listener, socket) => {
-                    let mending = self.ctx.listeners.damaged.get_mut(&(listener, socket));
-                    if let Some(mending) = mending.filter(|mending| !mending.whole) {
-                        mending.not_before = self.ctx.now + REPAIR_PAUSE;
+                    let repair = self.ctx.listeners.damaged.get_mut(&(listener, socket));
+                    if let Some(repair) = repair.filter(|repair| !repair.whole) {
+                        repair.not_before = self.ctx.now + REPAIR_PAUSE;
                         self.ctx.outbox.push(Effect::Repair { listener, socket });
                     }
                 }

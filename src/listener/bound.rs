@@ -35,12 +35,12 @@ pub struct BoundSocket {
     /// What became of the options that were asked for.
     pub effective: Vec<Effective>,
     /// What else was made in the file system.
-    pub traces: Traces,
+    pub artifacts: FsArtifacts,
 }
 
 /// What binding to a path has made beside the path itself.
 #[derive(Debug, Default)]
-pub struct Traces {
+pub struct FsArtifacts {
     /// The symbolic links that lead to the path.
     pub symlinks: Vec<PathBuf>,
     /// The second name of a unix path's file, with which the path can be brought back.
@@ -61,7 +61,7 @@ impl BoundSocket {
             return vec![file.into()];
         }
         let path = self.address.path().filter(|_| self.identity.is_some());
-        let links = self.traces.symlinks.iter().map(PathBuf::as_path);
+        let links = self.artifacts.symlinks.iter().map(PathBuf::as_path);
         path.into_iter().chain(links).map(Cow::from).collect()
     }
 
@@ -72,6 +72,6 @@ impl BoundSocket {
         };
         let found = lstat(path).ok().filter(|_| self.created);
         let ours = found.filter(|found| PathIdentity::of(found) == identity);
-        self.traces.rights = ours.map(|found| Rights::of(&found));
+        self.artifacts.rights = ours.map(|found| Rights::of(&found));
     }
 }

@@ -55,7 +55,7 @@ impl<'a> Live<'a> {
             || before.options != after.options
             || before.multicast != after.multicast
             || rights(&before.access) != rights(&after.access)
-            || self.socket.traces.symlinks != self.links()
+            || self.socket.artifacts.symlinks != self.links()
     }
 
     fn links(&self) -> &'a [PathBuf] {
@@ -110,14 +110,14 @@ impl<'a> Live<'a> {
     /// The links that are wanted no more.
     pub(super) fn gone_links(&self) -> Vec<PathBuf> {
         let wanted = self.links();
-        let held = self.socket.traces.symlinks.iter();
+        let held = self.socket.artifacts.symlinks.iter();
         held.filter(|link| !wanted.contains(link))
             .cloned()
             .collect()
     }
 
     fn new_links(&self) -> Vec<PathBuf> {
-        let held = &self.socket.traces.symlinks;
+        let held = &self.socket.artifacts.symlinks;
         let new = self.links().iter().filter(|link| !held.contains(link));
         new.cloned().collect()
     }

@@ -43,7 +43,7 @@ pub use accept::{Accepted, NotAccepted, accept};
 pub use adopt::{AdoptError, AdoptProblem, Inherited, match_up, take_inherited};
 pub use before_spawn::{Disturbed, IoMode, prepare_for_spawn, set_mode};
 pub use bind::{Outcome, bind_all, bind_missing};
-pub use bound::{BoundSocket, Traces};
+pub use bound::{BoundSocket, FsArtifacts};
 pub use depth::{Depth, DepthReader, Unit, depth, depths};
 pub use diag::{UnixSocket, mptcp_listeners, unix_sockets};
 pub use identity::PathIdentity;

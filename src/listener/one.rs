@@ -2,7 +2,7 @@
 
 use super::backlog::as_backlog;
 use super::bind::{Binder, port_of};
-use super::bound::{BoundSocket, Traces};
+use super::bound::{BoundSocket, FsArtifacts};
 use super::identity::remove_if_ours;
 use super::inet::{self, Wanted};
 use super::option::{Act, Options};
@@ -100,9 +100,9 @@ impl Binder {
                 return Err(failure);
             }
             if self.purpose == Purpose::Keep {
-                bound.traces.symlinks = links.to_vec();
+                bound.artifacts.symlinks = links.to_vec();
                 bound.note_rights();
-                bound.traces.spare = match (endpoint, bound.identity) {
+                bound.artifacts.spare = match (endpoint, bound.identity) {
                     (Endpoint::Unix { kind, .. }, Some(file)) => spare::make(*kind, path, file),
                     _ => None,
                 };
@@ -133,7 +133,7 @@ impl Binder {
             created: ready.created,
             is_adopted: ready.is_adopted,
             effective: ready.effective,
-            traces: Traces {
+            artifacts: FsArtifacts {
                 symlinks: Vec::new(),
                 spare: None,
                 rights: None,

@@ -37,7 +37,7 @@ pub struct Prepared<'p> {
     plans: Plans<'p>,
     fresh: BTreeMap<SocketKey, BoundSocket>,
     folders: Vec<PathBuf>,
-    asides: Vec<Aside>,
+    moved_paths: Vec<MovedPath>,
     /// Kept sockets that were changed, and how many may wait at each now.
     changed: BTreeMap<SocketKey, (Changed, Option<u32>)>,
 }
@@ -51,7 +51,7 @@ struct Plans<'p> {
 
 /// A path that was moved out of the way of another.
 #[derive(Debug)]
-struct Aside {
+struct MovedPath {
     /// The path to which it was moved, beside the old one.
     place: Place,
     /// The old name.
@@ -162,7 +162,7 @@ impl<'b, 'p> Work<'b, 'p> {
                 plans,
                 fresh: BTreeMap::new(),
                 folders: Vec::new(),
-                asides: Vec::new(),
+                moved_paths: Vec::new(),
                 changed: BTreeMap::new(),
             },
         }
@@ -374,7 +374,7 @@ impl<'b, 'p> Work<'b, 'p> {
             let mut aside = place.name().to_owned();
             aside.push(format!(".listend-{}", std::process::id()));
             place.rename(&aside).map_err(failed)?;
-            self.prepared.asides.push(Aside {
+            self.prepared.moved_paths.push(MovedPath {
                 name: place.name().to_owned(),
                 place: place.beside(aside).map_err(failed)?,
                 identity: PathIdentity::of(&found),
@@ -484,7 +484,7 @@ fn ports<'b>(sockets: impl Iterator<Item = &'b BoundSocket>) -> HashMap<u16, Vec
 fn leaving<'b>(bound: &'b SocketTable, plans: Plans<'b>) -> HashMap<PathBuf, Leaving<'b>> {
     let mut leaving = HashMap::new();
     for socket in going(bound, plans.merged) {
-        let links = socket.traces.symlinks.iter();
+        let links = socket.artifacts.symlinks.iter();
         let of = |is_link| Leaving { socket, is_link };
         leaving.extend(links.map(|link| (link.clone(), of(true))));
         if let Some(path) = socket.address.path().filter(|_| socket.created) {
@@ -527,7 +527,7 @@ impl Prepared<'_> {
                 live.finish();
             }
         }
-        for aside in &self.asides {
+        for aside in &self.moved_paths {
             if let Err(error) = aside.remove() {
                 log::warn!("cannot remove {}: {error}", aside.place.path().display());
             }
@@ -548,10 +548,10 @@ impl Prepared<'_> {
                 if let Some(socket) = bound.sockets.get_mut(&planned.key) {
                     socket.listener = *id;
                     socket.endpoint = planned.endpoint.clone();
-                    socket.traces.stay = !plan.remove_on_stop;
+                    socket.artifacts.stay = !plan.remove_on_stop;
                     if let Some((changed, backlog)) = self.changed.remove(&planned.key) {
                         socket.effective = changed.effective;
-                        socket.traces.symlinks = changed.links;
+                        socket.artifacts.symlinks = changed.links;
                         socket.note_rights();
                         socket.backlog = backlog;
                     }
@@ -584,7 +584,7 @@ impl Prepared<'_> {
             }
         }
         drop(self.fresh);
-        for aside in self.asides.iter().rev() {
+        for aside in self.moved_paths.iter().rev() {
             if let Err(error) = aside.put_back() {
                 log::warn!("cannot restore {}: {error}", aside.place.path().display());
             }
@@ -600,7 +600,7 @@ impl Prepared<'_> {
     }
 }
 
-impl Aside {
+impl MovedPath {
     /// Unless it has become something else.
     fn remove(&self) -> nix::Result<()> {
         match self.place.look() {

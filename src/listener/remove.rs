@@ -12,7 +12,7 @@ impl BoundSocket {
     /// path that another socket has taken over stays, and so does what is to stay at the end
     /// (`remove_on_stop: false`). Answers with what is ours and could not be removed (unlink(2)).
     pub fn remove_files(&self) -> Vec<(PathBuf, io::Error)> {
-        if self.traces.stay {
+        if self.artifacts.stay {
             return self.remove_spare().into_iter().collect();
         }
         self.remove_path()
@@ -22,7 +22,7 @@ impl BoundSocket {
     pub(super) fn remove_path(&self) -> Vec<(PathBuf, io::Error)> {
         let mut problems = Vec::new();
         if let Some(path) = self.address.path() {
-            problems = symlink::remove(path, &self.traces.symlinks);
+            problems = symlink::remove(path, &self.artifacts.symlinks);
         }
         problems.extend(remove_file(self).err());
         problems.extend(self.remove_spare());
@@ -31,7 +31,7 @@ impl BoundSocket {
 
     /// Removes the second name of its file.
     pub(super) fn remove_spare(&self) -> Option<(PathBuf, io::Error)> {
-        let spare = self.traces.spare.as_ref()?;
+        let spare = self.artifacts.spare.as_ref()?;
         let removed = remove_if_ours(spare, self.identity?);
         removed.err().map(|error| (spare.clone(), error))
     }

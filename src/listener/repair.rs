@@ -103,14 +103,14 @@ pub fn inspect(socket: &BoundSocket) -> Option<Damage> {
     let (path, identity) = (socket.address.path()?, socket.identity?);
     match lstat(path) {
         Ok(now) if PathIdentity::of(&now) == identity => {
-            let traces = &socket.traces;
-            if traces
+            let artifacts = &socket.artifacts;
+            if artifacts
                 .rights
                 .is_some_and(|rights| rights != Rights::of(&now))
             {
                 return Some(Damage::RightsChanged);
             }
-            let are_there = symlink::all_lead_to(path, &traces.symlinks);
+            let are_there = symlink::all_lead_to(path, &artifacts.symlinks);
             (!are_there).then_some(Damage::LinkGone)
         }
         Ok(_) => Some(Damage::PathReplaced),
@@ -308,7 +308,7 @@ pub fn repair(
                 let _bind_tells = remove_if_ours(path, identity);
                 let _does_without = socket.remove_spare();
             } else if put_back(socket, damage, (path, identity), entry.access) {
-                let links = &socket.traces.symlinks;
+                let links = &socket.artifacts.symlinks;
                 symlink::make(path, links, &entry.access, &mut bound.created_folders)
                     .map_err(|failure| failure.of(listener, index))?;
                 return Ok(Some(Repair::PutBack));
@@ -333,13 +333,13 @@ fn put_back(
             let Endpoint::Unix { kind, .. } = &socket.address else {
                 return false;
             };
-            if socket.traces.spare.is_none() || !spare::put_back(*kind, path, identity) {
+            if socket.artifacts.spare.is_none() || !spare::put_back(*kind, path, identity) {
                 return false;
             }
         }
         Damage::ShutDown | Damage::RightsChanged | Damage::LinkGone => {}
     }
-    let Some(rights) = socket.traces.rights else {
+    let Some(rights) = socket.artifacts.rights else {
         return true;
     };
     let found = Place::of(path).map(|place| spare::handle_on(&place, identity));

@@ -37,7 +37,7 @@ pub(super) fn renew(socket: &BoundSocket) {
         &socket.address,
         socket.address.path(),
         socket.identity,
-        &socket.traces.spare,
+        &socket.artifacts.spare,
     ) && lstat(spare).is_err()
     {
         let _does_without = make(*kind, path, identity);

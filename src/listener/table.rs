@@ -72,7 +72,7 @@ impl SocketTable {
         let Some(socket) = self.sockets.get_mut(&key) else {
             return;
         };
-        let links = &mut socket.traces.symlinks;
+        let links = &mut socket.artifacts.symlinks;
         links.retain(|link| !taken.contains(link.as_path()));
         let links = links.clone();
         if let Some(former) = self.former.get_mut(&key) {

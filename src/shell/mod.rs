@@ -36,7 +36,7 @@ mod words;
 
 pub use control::{Control, ControlSocket, NoControl};
 pub use manager::{Manager, ReadyWhen, Summary};
-pub use notify::{NotifyCounters, Told};
+pub use notify::{NotifyCounters, WorkerStatus};
 pub(crate) use problem_line::one_line;
 pub use signals::Signals;
 pub use turn::Shell;

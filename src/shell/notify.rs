@@ -2,10 +2,10 @@
 
 mod serve;
 mod socket;
-mod told;
 mod who;
+mod worker_status;
 
-pub use told::Told;
+pub use worker_status::WorkerStatus;
 
 use super::clock;
 use super::fd_store::FdStore;

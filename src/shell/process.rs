@@ -1,6 +1,6 @@
 //! The processes that this listend started and has not reaped.
 
-use super::notify::Told;
+use super::notify::WorkerStatus;
 use crate::config::NotifyAccess;
 use crate::connection::End;
 use crate::core::{ConnectionId, Edition, ExitStatus, InstanceId, ProcessId, Task};
@@ -60,7 +60,7 @@ pub struct Process {
     /// The user that it was started as.
     pub uid: u32,
     /// What it has told for people to read.
-    pub told: Told,
+    pub told: WorkerStatus,
     /// What is left of the process that was started here, if another is the main one.
     pub replaced: Option<First>,
     /// How it ended, if others of its process group go on.

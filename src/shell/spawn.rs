@@ -64,7 +64,7 @@ impl Shell {
                     launching: Some(launched.launching),
                     access,
                     uid,
-                    told: notify::Told::default(),
+                    told: notify::WorkerStatus::default(),
                     replaced: None,
                     rest: None,
                     killed: false,

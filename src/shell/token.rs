@@ -71,7 +71,7 @@ impl Token {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ControlPart {
     /// Somebody wants to be accepted.
-    Door,
+    Accept,
     /// A client.
     Client(ClientId),
     /// The output of a process that finds something out.
@@ -83,7 +83,7 @@ pub(super) enum ControlPart {
 impl ControlPart {
     pub(super) fn pack(self) -> u64 {
         match self {
-            ControlPart::Door => 0,
+            ControlPart::Accept => 0,
             ControlPart::Client(id) => id << 2 | 1,
             ControlPart::ErrandOutput(id) => id << 2 | 2,
             ControlPart::ErrandEnd(id) => id << 2 | 3,
@@ -95,7 +95,7 @@ impl ControlPart {
             1 => ControlPart::Client(data >> 2),
             2 => ControlPart::ErrandOutput(data >> 2),
             3 => ControlPart::ErrandEnd(data >> 2),
-            _ => ControlPart::Door,
+            _ => ControlPart::Accept,
         }
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn tokens_come_back_from_their_numbers() {
         let control = [
-            ControlPart::Door,
+            ControlPart::Accept,
             ControlPart::Client(7),
             ControlPart::ErrandOutput(1 << 40),
             ControlPart::ErrandEnd(u64::MAX >> 6),

@@ -345,7 +345,7 @@ fn without_its_second_name_a_path_is_bound_anew_and_the_name_is_made_before_the_
     bound.remove_paths();
     assert_eq!(folder.names(), [".s.listend"]);
     let bound = bind(&plan);
-    assert_eq!(bound.at(0)[0].traces.spare, None);
+    assert_eq!(bound.at(0)[0].artifacts.spare, None);
     bound.withdraw();
     assert_eq!(std::fs::read(&spare).unwrap(), b"precious");
 }

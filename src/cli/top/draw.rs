@@ -2,7 +2,7 @@
 
 use super::rows::{self, Row};
 use super::state::{Dialog, Pane, Top};
-use super::style::Look;
+use super::style::Theme;
 use crate::control::{Severity, clean, cut_end, rfc3339, troubles, width};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -29,7 +29,7 @@ const HELP: [&str; 10] = [
 ];
 
 /// Draws everything. `now` is in seconds since 1970.
-pub fn draw(frame: &mut Frame, top: &Top, now: u64, look: Look) {
+pub fn draw(frame: &mut Frame, top: &Top, now: u64, theme: Theme) {
     let area = frame.area();
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         let words = format!("listend top needs {} by {}", SMALLEST.0, SMALLEST.1);
@@ -46,8 +46,8 @@ pub fn draw(frame: &mut Frame, top: &Top, now: u64, look: Look) {
         Constraint::Length(1),
     ])
     .areas(area);
-    header(frame, head, top, now, look);
-    let (titles, lines, chosen) = rows::listeners(top, listeners, look);
+    header(frame, head, top, now, theme);
+    let (titles, lines, chosen) = rows::listeners(top, listeners, theme);
     list(
         frame,
         listeners,
@@ -56,7 +56,7 @@ pub fn draw(frame: &mut Frame, top: &Top, now: u64, look: Look) {
         chosen,
         top.pane == Pane::Listeners,
     );
-    let (titles, lines, chosen) = rows::workers(top, workers, now, look);
+    let (titles, lines, chosen) = rows::workers(top, workers, now, theme);
     list(
         frame,
         workers,
@@ -71,7 +71,7 @@ pub fn draw(frame: &mut Frame, top: &Top, now: u64, look: Look) {
         Paragraph::new(format!(" {}", fit(words, notice.width, 1))),
         notice,
     );
-    footer(frame, foot, top, look);
+    footer(frame, foot, top, theme);
     if top.dialog == Dialog::Help {
         help(frame, area);
     }
@@ -95,7 +95,7 @@ fn heights(top: &Top, screen: u16) -> (u16, u16) {
     (lines(first), lines(second))
 }
 
-fn header(frame: &mut Frame, area: Rect, top: &Top, now: u64, look: Look) {
+fn header(frame: &mut Frame, area: Rect, top: &Top, now: u64, theme: Theme) {
     let time = rfc3339(now);
     let time = time.split(['T', 'Z']).nth(1).unwrap_or("").to_owned() + "Z ";
     let room = area.width.saturating_sub(16);
@@ -109,7 +109,7 @@ fn header(frame: &mut Frame, area: Rect, top: &Top, now: u64, look: Look) {
     let words = format!(" {}", fit(&words, area.width, 1));
     let lines = vec![
         Line::styled(title, Style::new().add_modifier(Modifier::BOLD)),
-        Line::styled(words, look.style(severity)),
+        Line::styled(words, theme.style(severity)),
     ];
     frame.render_widget(Paragraph::new(lines), area);
 }
@@ -180,16 +180,16 @@ fn events_list(frame: &mut Frame, area: Rect, top: &Top) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn footer(frame: &mut Frame, area: Rect, top: &Top, look: Look) {
+fn footer(frame: &mut Frame, area: Rect, top: &Top, theme: Theme) {
     let (words, style) = match &top.dialog {
         Dialog::Confirm(verb, worker) => {
             let question = format!("{} worker {worker}? y/n", verb.name);
             let words = format!(" {}", fit(&question, area.width, 1));
-            let style = look.style(Severity::Bad).add_modifier(Modifier::REVERSED);
+            let style = theme.style(Severity::Bad).add_modifier(Modifier::REVERSED);
             (words, style)
         }
         Dialog::None | Dialog::Help => {
-            let keys = match look.unicode {
+            let keys = match theme.unicode {
                 true => KEYS.to_owned(),
                 false => KEYS.replace("↑↓/", ""),
             };

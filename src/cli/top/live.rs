@@ -3,7 +3,7 @@
 use super::draw::draw;
 use super::screen::{self, Screen};
 use super::state::{Top, Wish};
-use super::style::Look;
+use super::style::Theme;
 use crate::cli::client::{Client, Failure, Wait};
 use crate::control::{Progress, Status, WatchReply};
 use crate::core::Mono;
@@ -62,7 +62,7 @@ impl Live {
     /// # Errors
     ///
     /// The terminal, or the system.
-    pub fn run(mut self, screen: &mut Screen, look: Look) -> io::Result<Option<i32>> {
+    pub fn run(mut self, screen: &mut Screen, theme: Theme) -> io::Result<Option<i32>> {
         let mut signals = Vec::new();
         for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH] {
             let (ours, theirs) = UnixStream::pair()?;
@@ -75,7 +75,7 @@ impl Live {
             let now = clock::wall().as_secs();
             screen
                 .terminal
-                .draw(|frame| draw(frame, &self.top, now, look))?;
+                .draw(|frame| draw(frame, &self.top, now, theme))?;
             self.pause(&signals)?;
             for (signal, pipe) in &mut signals {
                 let came = matches!(pipe.read(&mut [0; 64]), Ok(1..));

@@ -21,7 +21,7 @@ use screen::Screen;
 use serde_json::json;
 use state::Top;
 use std::io::{self, IsTerminal};
-use style::Look;
+use style::Theme;
 
 /// Shows until it is ended.
 pub fn top(arguments: &Arguments) -> Exit {
@@ -44,12 +44,12 @@ pub fn top(arguments: &Arguments) -> Exit {
     };
     let daemon = control.as_ref().map(|path| path.display().to_string());
     let top = Top::new(daemon.unwrap_or_default(), status);
-    let look = Look {
+    let theme = Theme {
         colour: wants_colour(),
         unicode: speaks_utf8(),
     };
     let ended =
-        Screen::open().and_then(|mut screen| Live::new(control, top).run(&mut screen, look));
+        Screen::open().and_then(|mut screen| Live::new(control, top).run(&mut screen, theme));
     match ended {
         Ok(None) => Exit::Done,
         // As a shell has it for a program that a signal ended.

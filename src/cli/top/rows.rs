@@ -1,7 +1,7 @@
 //! The lines of the lists of `listend top`.
 
 use super::state::Top;
-use super::style::Look;
+use super::style::Theme;
 use crate::control::{
     Fit, ListenerState, Queue, Severity, WORKER_COLUMNS, Worker, WorkerRow, fitted, or_dash,
 };
@@ -51,7 +51,7 @@ fn is_alone(worker: &Worker) -> bool {
 }
 
 /// Titles, lines, and which of the lines are the chosen listener's.
-pub fn listeners(top: &Top, area: Rect, look: Look) -> (String, Vec<Row>, Range<usize>) {
+pub fn listeners(top: &Top, area: Rect, theme: Theme) -> (String, Vec<Row>, Range<usize>) {
     let all = usize::from(area.width);
     // What a wide screen has to spare shows more of the past.
     let past = (10 + all.saturating_sub(80) / 4).min(40);
@@ -84,14 +84,14 @@ pub fn listeners(top: &Top, area: Rect, look: Look) -> (String, Vec<Row>, Range<
                 fitted(called, name, Fit::CutMiddle),
                 fitted(at, address, Fit::CutMiddle),
                 fitted(&queue.fill(), 9, Fit::Right),
-                bar(queue, look),
-                spark(samples, past, look),
+                bar(queue, theme),
+                spark(samples, past, theme),
                 fitted(&or_dash(queue.drops), 6, Fit::Right),
             ];
             let state = fitted(state, 9, Fit::Left);
             lines.push(Row(vec![
                 (format!(" {} ", plain.join(" ")), Style::new()),
-                (state, look.style(severity)),
+                (state, theme.style(severity)),
             ]));
         }
         if index == top.listener_index() {
@@ -105,13 +105,13 @@ pub fn listeners(top: &Top, area: Rect, look: Look) -> (String, Vec<Row>, Range<
 }
 
 /// How full the queue is. Whoever waits makes at least one mark.
-fn bar(queue: Queue, look: Look) -> String {
+fn bar(queue: Queue, theme: Theme) -> String {
     let (Some(depth), Some(limit @ 1..)) = (queue.depth, queue.limit) else {
         return " ".repeat(BAR);
     };
     let share = depth.min(limit).saturating_mul(BAR as u64).div_ceil(limit);
     let marks = usize::try_from(share).unwrap_or(BAR).min(BAR);
-    let (full, empty) = match look.unicode {
+    let (full, empty) = match theme.unicode {
         true => ("█", "░"),
         false => ("#", "."),
     };
@@ -119,10 +119,10 @@ fn bar(queue: Queue, look: Look) -> String {
 }
 
 /// The last samples, as high as the highest of them; the newest stands last.
-fn spark(samples: impl DoubleEndedIterator<Item = u64>, columns: usize, look: Look) -> String {
+fn spark(samples: impl DoubleEndedIterator<Item = u64>, columns: usize, theme: Theme) -> String {
     let samples: Vec<u64> = samples.rev().take(columns).collect();
     let highest = samples.iter().copied().max().unwrap_or(0).max(1);
-    let levels = match look.unicode {
+    let levels = match theme.unicode {
         true => LEVELS,
         false => ASCII_LEVELS,
     };
@@ -136,8 +136,8 @@ fn spark(samples: impl DoubleEndedIterator<Item = u64>, columns: usize, look: Lo
 }
 
 /// Titles, lines, and which of the lines are the chosen worker's.
-pub fn workers(top: &Top, area: Rect, now: u64, look: Look) -> (String, Vec<Row>, Range<usize>) {
-    let sheet = WorkerSheet::new(usize::from(area.width), now, look);
+pub fn workers(top: &Top, area: Rect, now: u64, theme: Theme) -> (String, Vec<Row>, Range<usize>) {
+    let sheet = WorkerSheet::new(usize::from(area.width), now, theme);
     let titles = WORKER_COLUMNS.each_ref().map(|column| column.title);
     let titles = sheet.line(titles, Severity::Plain).0.into_iter();
     let mut lines = Vec::new();
@@ -160,11 +160,11 @@ struct WorkerSheet {
     all: usize,
     columns: [usize; 7],
     now: u64,
-    look: Look,
+    theme: Theme,
 }
 
 impl WorkerSheet {
-    fn new(all: usize, now: u64, look: Look) -> WorkerSheet {
+    fn new(all: usize, now: u64, theme: Theme) -> WorkerSheet {
         let fixed = 1 + 1 + 4 + 1 + 9 + 1 + 7 + 1 + 7 + 1 + 8 + 1;
         let room = all.saturating_sub(fixed + 1);
         let (name, last) = (room / 2, room - room / 2);
@@ -172,7 +172,7 @@ impl WorkerSheet {
             all,
             columns: [name, 4, 9, 7, 7, 8, last],
             now,
-            look,
+            theme,
         }
     }
 
@@ -186,7 +186,7 @@ impl WorkerSheet {
         let (state, behind) = rest.split_at(1);
         Row(vec![
             (format!(" {} ", before.join(" ")), Style::new()),
-            (state.concat(), self.look.style(severity)),
+            (state.concat(), self.theme.style(severity)),
             (format!(" {}", behind.join(" ")), Style::new()),
         ])
     }

@@ -5,14 +5,14 @@ use ratatui::style::{Color, Modifier, Style};
 
 /// What the terminal can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub struct Theme {
     /// Colours are wanted.
     pub colour: bool,
     /// Characters beyond ASCII are understood.
     pub unicode: bool,
 }
 
-impl Look {
+impl Theme {
     /// Without colours, what is bad is bold.
     pub fn style(self, severity: Severity) -> Style {
         match (severity, self.colour) {

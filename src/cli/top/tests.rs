@@ -1,6 +1,6 @@
 use super::draw::draw;
 use super::state::{Key, Top, Wish};
-use super::style::Look;
+use super::style::Theme;
 use crate::control::{
     Connections, Event, Instance, Listener, ListenerState, Progress, Queue, Socket, Status, Worker,
     WorkerState, rfc3339,
@@ -13,7 +13,7 @@ use ratatui::style::Color;
 /// Noon of the last of January 2026.
 const NOON: u64 = 1_769_860_800;
 
-const PLAIN: Look = Look {
+const PLAIN: Theme = Theme {
     colour: false,
     unicode: true,
 };
@@ -120,9 +120,9 @@ fn example() -> Top {
 }
 
 /// The screen as lines.
-fn lines(top: &Top, columns: u16, rows: u16, look: Look) -> Vec<String> {
+fn lines(top: &Top, columns: u16, rows: u16, theme: Theme) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(columns, rows)).expect("a terminal");
-    let drawn = terminal.draw(|frame| draw(frame, top, NOON, look));
+    let drawn = terminal.draw(|frame| draw(frame, top, NOON, theme));
     let buffer = drawn.expect("the backend never fails").buffer;
     let row = |y| (0..columns).map(move |x| buffer[(x, y)].symbol());
     let line = |y| row(y).collect::<String>().trim_end().to_owned();
@@ -187,14 +187,14 @@ fn a_larger_screen_shows_more_of_the_past() {
 
 #[test]
 fn without_unicode_all_is_ascii() {
-    let look = Look {
+    let theme = Theme {
         colour: false,
         unicode: false,
     };
     let mut top = example();
     // What is cut has its mark, which is all that is left.
     top.status.listeners.retain(|one| one.name != "local");
-    for line in lines(&top, 120, 40, look) {
+    for line in lines(&top, 120, 40, theme) {
         assert!(line.is_ascii(), "{line}");
     }
 }
@@ -219,12 +219,12 @@ fn no_size_is_too_small() {
 #[test]
 fn colours_are_used_only_where_they_are_wanted() {
     for (colour, wanted) in [(true, true), (false, false)] {
-        let look = Look {
+        let theme = Theme {
             colour,
             unicode: true,
         };
         let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("a terminal");
-        let drawn = terminal.draw(|frame| draw(frame, &example(), NOON, look));
+        let drawn = terminal.draw(|frame| draw(frame, &example(), NOON, theme));
         let buffer = drawn.expect("the backend never fails").buffer;
         let coloured = buffer.content.iter().any(|cell| cell.fg != Color::Reset);
         assert_eq!(coloured, wanted);

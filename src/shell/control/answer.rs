@@ -37,7 +37,7 @@ impl Shell {
     /// The kernel tells something about the control socket.
     pub(in crate::shell) fn control_event(&mut self, part: ControlPart, flags: EpollFlags) {
         match part {
-            ControlPart::Door => self.control.accept(&self.epoll),
+            ControlPart::Accept => self.control.accept(&self.epoll),
             ControlPart::Client(id) => self.control.client_event(&self.epoll, id, flags),
             ControlPart::ErrandOutput(id) => self.errand_output(id),
             ControlPart::ErrandEnd(id) => self.errand_end(id),
@@ -53,7 +53,7 @@ impl Shell {
         let end = clock::now() + SLICE;
         while self.control.has_work() && clock::now() < end {
             self.take_call();
-            self.advance_portrait();
+            self.advance_status();
             self.advance_page();
         }
     }
@@ -68,7 +68,7 @@ impl Shell {
             return;
         };
         client.is_queued = false;
-        let access = client.person.access(owner);
+        let access = client.peer.access(owner);
         let frame = match client.next_frame(clock::now()) {
             // Whatever a stranger says.
             _ if access == Access::Nothing => Vec::new(),
@@ -82,7 +82,7 @@ impl Shell {
         let call = match Call::read(&frame) {
             Ok(call) => call,
             Err(reject) => {
-                log::debug!("control socket: closed {}: {reject}", client.person.words());
+                log::debug!("control socket: closed {}: {reject}", client.peer.words());
                 return self.control.drop_client(&self.epoll, id, &Gone::Closed);
             }
         };
@@ -159,7 +159,7 @@ impl Shell {
     /// Who does what, for whoever reads the log later.
     fn log_request(&self, id: ClientId, what: &str) {
         if let Some(client) = self.control.clients.get(&id) {
-            log::info!("{}: {what}", client.person.words());
+            log::info!("{}: {what}", client.peer.words());
         }
     }
 
@@ -169,10 +169,10 @@ impl Shell {
         }
         self.control.waits(id, WaitsFor::Status);
         let wanted = name.clone().unwrap_or_default();
-        let is_known = self.begin_portrait(id, name);
+        let is_known = self.begin_status(id, name);
         let shown = (!is_known).then(|| self.shown_as(&wanted)).flatten();
         let shown = shown.map(|id| self.definitions.worker(id).name.clone());
-        if !is_known && !shown.is_some_and(|name| self.begin_portrait(id, Some(name))) {
+        if !is_known && !shown.is_some_and(|name| self.begin_status(id, Some(name))) {
             let listeners = self.plan.listeners();
             let listeners = listeners.map(|(_, one)| one.name.as_str());
             let workers = self.plan.workers();

@@ -1,6 +1,6 @@
 //! One client of the control socket: bytes in, bytes out, and who it is. Never waits.
 
-use crate::control::{Access, Expects, FrameTooLong, Inbox, Outbox, Owner, Peer, Reply, Unread};
+use crate::control::{self, Access, Expects, FrameTooLong, Inbox, Outbox, Owner, Reply, Unread};
 use crate::core::{Mono, Ticket};
 use crate::plan::WorkerId;
 use crate::sys::{self, SharedFd};
@@ -18,7 +18,7 @@ const WRITE: usize = 1 << 20;
 
 /// Who it is, as the kernel has it since it connected.
 #[derive(Debug)]
-pub(super) struct Person {
+pub(super) struct Peer {
     pub(super) uid: u32,
     gid: u32,
     groups: Vec<u32>,
@@ -27,10 +27,10 @@ pub(super) struct Person {
     pub(super) built_in: bool,
 }
 
-impl Person {
-    fn of(socket: BorrowedFd<'_>) -> io::Result<Person> {
+impl Peer {
+    fn of(socket: BorrowedFd<'_>) -> io::Result<Peer> {
         let credentials = getsockopt(&socket, PeerCredentials)?;
-        Ok(Person {
+        Ok(Peer {
             uid: credentials.uid(),
             gid: credentials.gid(),
             // Without them it may do less, which is the safe side.
@@ -49,7 +49,7 @@ impl Person {
         let Some(owner) = owner else {
             return Access::Nothing;
         };
-        let peer = Peer {
+        let peer = control::Peer {
             uid: self.uid,
             gid: self.gid,
             groups: &self.groups,
@@ -140,7 +140,7 @@ fn is_momentary(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub(super) struct Client {
     socket: SharedFd,
-    pub(super) person: Person,
+    pub(super) peer: Peer,
     inbox: Inbox,
     outbox: Outbox,
     pub(super) call: Option<UnderWay>,
@@ -168,7 +168,7 @@ impl Client {
     /// Those of getsockopt(2): it has gone again.
     pub(super) fn new(socket: SharedFd, now: Mono) -> io::Result<Client> {
         Ok(Client {
-            person: Person::of(socket.as_fd())?,
+            peer: Peer::of(socket.as_fd())?,
             socket,
             inbox: Inbox::default(),
             outbox: Outbox::default(),
@@ -190,7 +190,7 @@ impl Client {
     /// See [`Client::new`].
     pub(super) fn built_in(socket: SharedFd, now: Mono) -> io::Result<Client> {
         let mut client = Client::new(socket, now)?;
-        client.person.built_in = true;
+        client.peer.built_in = true;
         Ok(client)
     }
 
@@ -308,11 +308,11 @@ mod tests {
             SharedFd::from(OwnedFd::from(ours))
         };
         let other = Client::new(ours(), Mono(0)).expect("a client");
-        assert_eq!(other.person.access(Some(owner)), Access::Act);
-        assert_eq!(other.person.access(None), Access::Nothing);
+        assert_eq!(other.peer.access(Some(owner)), Access::Act);
+        assert_eq!(other.peer.access(None), Access::Nothing);
         let built_in = Client::built_in(ours(), Mono(0)).expect("a client");
         for owner in [Some(owner), None] {
-            assert_eq!(built_in.person.access(owner), Access::Look);
+            assert_eq!(built_in.peer.access(owner), Access::Look);
         }
     }
 }

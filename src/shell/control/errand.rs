@@ -56,9 +56,9 @@ impl Control {
 
     /// The user behind a client who may only look.
     fn reader(&self, client: ClientId) -> Option<u32> {
-        let person = &self.clients.get(&client)?.person;
-        let may_act = person.access(self.owner()) == Access::Act;
-        (!may_act).then_some(person.uid)
+        let peer = &self.clients.get(&client)?.peer;
+        let may_act = peer.access(self.owner()) == Access::Act;
+        (!may_act).then_some(peer.uid)
     }
 
     /// Whose process this is, if it is one that finds something out.

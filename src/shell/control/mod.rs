@@ -43,7 +43,7 @@ use std::time::Duration;
 /// So many clients are served at once, if descriptors allow it.
 const MAX_CLIENTS: usize = 2048;
 /// So many of those that may do nothing: they get as far as being told so.
-const MAX_STRANGERS: usize = 64;
+const MAX_UNAUTHORIZED: usize = 64;
 /// So much is kept for all clients together, in bytes. Beyond, those are closed that have not moved
 /// for longest.
 const MAX_HELD: usize = 64 << 20;
@@ -57,7 +57,7 @@ const SLICE: Duration = Duration::from_millis(2);
 
 /// Whether clients are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
+enum AcceptState {
     Open,
     /// Until one leaves.
     Full,
@@ -68,7 +68,7 @@ enum Door {
 /// Everything about the control socket and its clients. The default is that there is none.
 pub struct Control {
     socket: Option<ControlSocket>,
-    door: Door,
+    accept_state: AcceptState,
     max_clients: usize,
     clients: HashMap<ClientId, Client>,
     next_id: u64,
@@ -119,7 +119,7 @@ impl Default for Control {
     fn default() -> Control {
         Control {
             socket: None,
-            door: Door::Open,
+            accept_state: AcceptState::Open,
             max_clients: 0,
             clients: HashMap::new(),
             next_id: 0,
@@ -174,18 +174,18 @@ impl Control {
         let Some(socket) = self.socket.as_ref().and_then(ControlSocket::socket) else {
             return;
         };
-        let token = Token::Control(ControlPart::Door).pack();
+        let token = Token::Control(ControlPart::Accept).pack();
         match epoll.add(&socket.fd, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
-            Ok(()) | Err(Errno::EEXIST) => self.door = Door::Open,
+            Ok(()) | Err(Errno::EEXIST) => self.accept_state = AcceptState::Open,
             Err(errno) => log::warn!("cannot watch the control socket: {}", errno.desc()),
         }
     }
 
-    fn close_door(&mut self, epoll: &Epoll, how: Door) {
+    fn stop_accepting(&mut self, epoll: &Epoll, how: AcceptState) {
         if let Some(socket) = self.socket.as_ref().and_then(ControlSocket::socket) {
             let _not_watched = epoll.delete(&socket.fd);
         }
-        self.door = how;
+        self.accept_state = how;
     }
 
     /// Puts the control socket right. Answers whether there was nothing wrong with it.
@@ -243,20 +243,22 @@ impl Control {
 
     /// When to look again, if nothing else happens before.
     pub(super) fn deadline(&self) -> Option<Mono> {
-        let door = self.door_opens().into_iter();
-        door.chain(self.errand_due()).min()
+        let accept_state = self.accepts_again().into_iter();
+        accept_state.chain(self.errand_due()).min()
     }
 
-    fn door_opens(&self) -> Option<Mono> {
-        match self.door {
-            Door::Paused(until) => Some(until),
-            Door::Open | Door::Full => None,
+    fn accepts_again(&self) -> Option<Mono> {
+        match self.accept_state {
+            AcceptState::Paused(until) => Some(until),
+            AcceptState::Open | AcceptState::Full => None,
         }
     }
 
     /// Listens to clients again if that was put off until now.
     fn resume(&mut self, epoll: &Epoll) {
-        let is_due = self.door_opens().is_some_and(|until| until <= clock::now());
+        let is_due = self
+            .accepts_again()
+            .is_some_and(|until| until <= clock::now());
         if is_due {
             self.open(epoll);
         }
@@ -269,7 +271,7 @@ impl Control {
                     "control socket: {} clients, and no more until one disconnects",
                     self.max_clients
                 );
-                return self.close_door(epoll, Door::Full);
+                return self.stop_accepting(epoll, AcceptState::Full);
             }
             let Some(socket) = self.socket.as_ref().and_then(ControlSocket::socket) else {
                 return;
@@ -280,7 +282,8 @@ impl Control {
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                     Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => {
                         log::warn!("control socket: cannot accept a client: {error}");
-                        return self.close_door(epoll, Door::Paused(clock::now() + PAUSE));
+                        return self
+                            .stop_accepting(epoll, AcceptState::Paused(clock::now() + PAUSE));
                     }
                     // Gone again, or nobody is left.
                     _ => return,
@@ -302,20 +305,20 @@ impl Control {
 
     fn admit(&mut self, epoll: &Epoll, mut client: Client) {
         let owner = self.owner();
-        let access = client.person.access(owner);
+        let access = client.peer.access(owner);
         // Root finds a place, however many others have come.
         let places = match access {
             Access::Act => self.max_clients,
             Access::Look => self.max_clients / 2,
-            Access::Nothing => MAX_STRANGERS,
+            Access::Nothing => MAX_UNAUTHORIZED,
         };
-        let like_it = |one: &&Client| one.person.access(owner) == access;
-        let is_bounded = access != Access::Act && !client.person.built_in;
+        let like_it = |one: &&Client| one.peer.access(owner) == access;
+        let is_bounded = access != Access::Act && !client.peer.built_in;
         let is_full = is_bounded && self.clients.values().filter(like_it).count() >= places;
         if is_full {
             log::debug!(
                 "control socket: too many clients like {}",
-                client.person.words()
+                client.peer.words()
             );
             return;
         }
@@ -445,7 +448,7 @@ impl Control {
         if let Some((id, client)) = slowest.map(|(id, client)| (*id, client)) {
             log::warn!(
                 "control socket: too much is buffered for clients; closed that of {}",
-                client.person.words()
+                client.peer.words()
             );
             self.drop_client(epoll, id, &Gone::Closed);
         }
@@ -461,16 +464,16 @@ impl Control {
         match why {
             Gone::Closed => {}
             Gone::TooLong(what) => {
-                log::debug!("control socket: closed {}: {what}", client.person.words());
+                log::debug!("control socket: closed {}: {what}", client.peer.words());
             }
             Gone::Unread(what) => {
-                log::warn!("control socket: closed {}: {what}", client.person.words());
+                log::warn!("control socket: closed {}: {what}", client.peer.words());
             }
         }
         if let Some(call) = &client.call {
             self.forget(id, &call.waits_for);
         }
-        if self.door == Door::Full {
+        if self.accept_state == AcceptState::Full {
             self.open(epoll);
         }
     }

@@ -12,7 +12,7 @@ use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
 use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
 use crate::shell::definitions::name_before;
-use crate::shell::notify::Told;
+use crate::shell::notify::WorkerStatus;
 use crate::shell::queues::Takers;
 use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
@@ -24,7 +24,7 @@ const PIECES: usize = 16;
 
 impl Shell {
     /// Begins to answer `Status`. Whether there is anything with that name.
-    pub(super) fn begin_portrait(&mut self, client: ClientId, name: Option<String>) -> bool {
+    pub(super) fn begin_status(&mut self, client: ClientId, name: Option<String>) -> bool {
         let is_meant = |other: &String| name.as_ref().is_none_or(|name| name == other);
         let listeners = self.plan.listeners();
         let listeners = listeners.filter(|(_, one)| is_meant(&one.name));
@@ -77,7 +77,7 @@ impl Shell {
     }
 
     /// Goes on with the oldest answer to `Status`.
-    pub(super) fn advance_portrait(&mut self) {
+    pub(super) fn advance_status(&mut self) {
         let Some(mut reply) = self.control.status_replies.pop_front() else {
             return;
         };
@@ -298,7 +298,7 @@ impl Shell {
             pid: process.and_then(|process| self.main_pid_of(process)),
             state: word_for(facts.health),
             reloading: facts.reloading,
-            status: told.and_then(Told::words),
+            status: told.and_then(WorkerStatus::words),
             since: rfc3339(wall.saturating_sub(now.since(since).as_secs())),
             restarts: facts.restarts,
             last_exit: facts.last_end.map(|end| ended(&end)),

@@ -4,7 +4,7 @@
 //! has said last still counts, and so that whoever sent something can still be looked up.
 
 use super::socket::NotifySocket;
-use super::{About, Complaint, NotifyCounters, Told, Ways, watch_socket, who};
+use super::{About, Complaint, NotifyCounters, Ways, WorkerStatus, watch_socket, who};
 use crate::config::{NotifyAccess, Ready};
 use crate::core::{Input, InstanceId, Notice, ProcessId};
 use crate::notify::{self, Message, STORED, Watchdog};
@@ -41,7 +41,7 @@ impl Shell {
     }
 
     /// What a process has told for people to read; `None` for one that is not there.
-    pub fn told(&self, process: ProcessId) -> Option<&Told> {
+    pub fn told(&self, process: ProcessId) -> Option<&WorkerStatus> {
         self.processes.get(process).map(|process| &process.told)
     }
 
@@ -542,10 +542,10 @@ mod tests {
 
     #[test]
     fn what_is_told_stays_until_something_else_is() {
-        let mut told = Told::default();
+        let mut told = WorkerStatus::default();
         told.take(&notify::parse(b"STATUS=up\x1b[31m\nERRNO=2"));
         told.take(&notify::parse(b"EXIT_STATUS=3"));
-        let expected = Told {
+        let expected = WorkerStatus {
             status: Some("up^[[31m".to_owned()),
             errno: Some(2),
             bus_error: None,
@@ -554,7 +554,7 @@ mod tests {
         assert_eq!(told, expected);
         let words = "up^[[31m; error: no such file or directory (ENOENT); will exit with status 3";
         assert_eq!(told.words().as_deref(), Some(words));
-        assert_eq!(Told::default().words(), None);
+        assert_eq!(WorkerStatus::default().words(), None);
         told.take(&notify::parse(b"STATUS="));
         assert_eq!(told.status, None);
     }

@@ -399,7 +399,7 @@ fn a_socket_that_is_still_held_is_taken_up_again() {
 }
 
 #[test]
-fn a_parcel_keeps_the_places_and_the_lines_they_are_on() {
+fn a_transfer_keeps_the_places_and_the_lines_they_are_on() {
     let text = "\
 listeners:
   web: { address: ['127.0.0.1:80', '[::1]:80'], no_delay: true, bind_to_device: lo, keep_alive_time: 5s }

@@ -6,7 +6,7 @@ use crate::report::describe;
 
 /// What a process has told for people to read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct WorkerStatus {
     /// `STATUS=`, with control characters made visible.
     pub status: Option<String>,
     /// `ERRNO=`.
@@ -17,7 +17,7 @@ pub struct Told {
     pub exit_status: Option<u8>,
 }
 
-impl Told {
+impl WorkerStatus {
     /// All of it, as systemctl(1) shows it; `None` if nothing was told.
     pub(in crate::shell) fn words(&self) -> Option<String> {
         let errno = self.errno.filter(|errno| *errno != 0);
