@@ -10,7 +10,7 @@ use super::picture::Drawn;
 use super::signals::SIGKILL;
 use super::time::Mono;
 use super::types::{
-    Answer, ConnectionId, Edition, HookKind, Phase, ProcessId, RunId, Scope, Task, Ticket,
+    Answer, ConnectionId, HookKind, Phase, ProcessId, Revision, RunId, Scope, Task, Ticket,
 };
 use crate::plan::{ListenerId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,7 +47,7 @@ pub(super) struct Ctx {
     /// Those of them that have failed entirely, so that clients may have to be refused.
     pub(super) failing: BTreeSet<WorkerId>,
     /// Whose processes have ended that others may have waited for.
-    pub(super) let_go: BTreeSet<(WorkerId, Edition)>,
+    pub(super) let_go: BTreeSet<(WorkerId, Revision)>,
     /// The instances that have to be ready before listend says that it is.
     pub(super) awaited: BTreeSet<RunId>,
     /// The exit status that the instances add up to: that of the first that did not end well.

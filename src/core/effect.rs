@@ -1,7 +1,7 @@
 //! What the core wants done.
 
 use super::event::Event;
-use super::types::{Answer, ConnectionId, Edition, InstanceId, ProcessId, Scope, Task, Ticket};
+use super::types::{Answer, ConnectionId, InstanceId, ProcessId, Revision, Scope, Task, Ticket};
 use crate::plan::{ListenerId, WorkerId};
 
 /// Something to do, in the order given.
@@ -14,7 +14,7 @@ pub enum Effect {
         /// The instance to start.
         instance: InstanceId,
         /// The definition of the worker to start.
-        edition: Edition,
+        revision: Revision,
         /// The task of the process: the program of the worker, or a hook.
         task: Task,
         /// The connection to serve, instead of the listeners.
@@ -51,7 +51,7 @@ pub enum Effect {
         /// The worker.
         worker: WorkerId,
         /// The definition of the worker.
-        edition: Edition,
+        revision: Revision,
     },
     /// Nothing is left of a worker that was removed: its number may be given to another.
     Gone {

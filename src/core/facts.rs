@@ -8,7 +8,7 @@ use super::run::Run;
 use super::state::State;
 use super::time::Mono;
 use super::types::{
-    Degraded, Edition, Health, InstanceId, LastEnd, ListenerCondition, Phase, Role,
+    Degraded, Health, InstanceId, LastEnd, ListenerCondition, Phase, Revision, Role,
 };
 use super::worker::Worker;
 use crate::config::RestartPolicy;
@@ -227,9 +227,9 @@ impl Core {
     }
 
     /// The definition by which a worker's instances are started; `None` if there is no such worker.
-    pub fn edition(&self, worker: WorkerId) -> Option<Edition> {
+    pub fn revision(&self, worker: WorkerId) -> Option<Revision> {
         let known = self.workers.get(&worker)?;
-        (!known.removed).then_some(known.edition)
+        (!known.removed).then_some(known.revision)
     }
 
     /// The worker's generation, from 1.

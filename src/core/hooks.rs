@@ -41,7 +41,7 @@ impl Worker {
         ctx.outbox.push(Effect::Spawn {
             process,
             instance: run.instance,
-            edition: run.edition,
+            revision: run.revision,
             task: Task::Hook(kind),
             connection: None,
         });

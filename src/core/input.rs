@@ -1,8 +1,8 @@
 //! What the core is told.
 
 use super::types::{
-    Command, ConnectionId, Edition, Evidence, ExitStatus, FormerTaker, ListenerLife, Missing,
-    NotAccepted, Notice, ProcessId, Repaired, Ticket, Waiting,
+    Command, ConnectionId, Evidence, ExitStatus, FormerTaker, ListenerLife, Missing, NotAccepted,
+    Notice, ProcessId, Repaired, Revision, Ticket, Waiting,
 };
 use crate::connection::Source;
 use crate::plan::{Lifecycle, ListenerId, WorkerId};
@@ -185,7 +185,7 @@ pub enum WorkerChange {
     /// It is new; its number is that of nobody, or of one that [`Effect::Gone`] was told of.
     Added {
         /// The number of the first definition.
-        edition: Edition,
+        revision: Revision,
         /// The life cycle of its instances.
         life: Lifecycle,
     },
@@ -199,7 +199,7 @@ pub enum WorkerChange {
     /// What it runs.
     Definition {
         /// The number of the definition.
-        edition: Edition,
+        revision: Revision,
         /// The life cycle of its instances.
         life: Lifecycle,
         /// Every socket of the definitions before stays, so that they can still be started when the

@@ -1,7 +1,7 @@
 //! The listeners that are not there, or not whole; empty in an ordinary life.
 
 use super::time::Mono;
-use super::types::{Edition, FormerTaker, ListenerLife, Missing};
+use super::types::{FormerTaker, ListenerLife, Missing, Revision};
 use crate::config::Presence;
 use crate::plan::{ListenerId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,11 +36,11 @@ pub(super) struct Listeners {
     /// Who has one by a definition that the configuration has no more.
     pub(super) former: Vec<FormerTaker>,
     /// The same for each worker that takes one of those listeners: the definitions of others.
-    pub(super) rivals: BTreeMap<WorkerId, BTreeSet<(WorkerId, Edition)>>,
+    pub(super) rivals: BTreeMap<WorkerId, BTreeSet<(WorkerId, Revision)>>,
     pub(super) missing: BTreeMap<ListenerId, Absence>,
     pub(super) damaged: BTreeMap<(ListenerId, u32), RepairState>,
     /// When to do what, besides the deadlines of the instances.
-    pub(super) due: BTreeSet<(Mono, Errand)>,
+    pub(super) due: BTreeSet<(Mono, ListenerTimer)>,
     /// Those of the missing that were closed because the workers that take them have failed.
     pub(super) refusing: BTreeSet<ListenerId>,
     /// Those that were bound anew because of damage.
@@ -92,7 +92,7 @@ pub(super) struct Rebound {
 
 /// Something to do at a certain time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Errand {
+pub(super) enum ListenerTimer {
     Retry(ListenerId),
     Complain(ListenerId),
     Repair(ListenerId, u32),
@@ -111,14 +111,17 @@ impl Listeners {
     /// Notes who has which listener by a definition that is no more. To be called when it is known who
     /// takes which by the present ones.
     pub(super) fn set_former(&mut self, former: Vec<FormerTaker>) {
-        let mut rivals: BTreeMap<WorkerId, BTreeSet<(WorkerId, Edition)>> = BTreeMap::new();
-        for (listener, other, edition) in &former {
+        let mut rivals: BTreeMap<WorkerId, BTreeSet<(WorkerId, Revision)>> = BTreeMap::new();
+        for (listener, other, revision) in &former {
             for taker in self
                 .takers(*listener)
                 .iter()
                 .filter(|taker| *taker != other)
             {
-                rivals.entry(*taker).or_default().insert((*other, *edition));
+                rivals
+                    .entry(*taker)
+                    .or_default()
+                    .insert((*other, *revision));
             }
         }
         self.former = former;
@@ -178,8 +181,9 @@ impl Listeners {
             return false;
         }
         absence.trying = true;
-        let retry = |errand: &Errand| matches!(errand, Errand::Retry(id) if *id == listener);
-        self.due.retain(|(_, errand)| !retry(errand));
+        let retry =
+            |timer: &ListenerTimer| matches!(timer, ListenerTimer::Retry(id) if *id == listener);
+        self.due.retain(|(_, timer)| !retry(timer));
         true
     }
 }

@@ -7,7 +7,7 @@ use super::input::{Input, News};
 use super::run::Run;
 use super::state::State;
 use super::time::Mono;
-use super::types::{Answer, Edition, Next, Phase, ProcessId, Refused, RunId, WhenDone};
+use super::types::{Answer, Next, Phase, ProcessId, Refused, Revision, RunId, WhenDone};
 use super::worker::Worker;
 use crate::plan::{Lifecycle, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,14 +40,14 @@ impl Core {
             when_done,
         };
         for (worker, lifecycle) in (0..).map(WorkerId).zip(lifecycles) {
-            core.add_worker(worker, Edition(1), Arc::new(lifecycle));
+            core.add_worker(worker, Revision(1), Arc::new(lifecycle));
         }
         core
     }
 
     /// Adds a worker with instances that wait.
-    pub(super) fn add_worker(&mut self, id: WorkerId, edition: Edition, life: Arc<Lifecycle>) {
-        let worker = Worker::new(&mut self.ctx, id, edition, life);
+    pub(super) fn add_worker(&mut self, id: WorkerId, revision: Revision, life: Arc<Lifecycle>) {
+        let worker = Worker::new(&mut self.ctx, id, revision, life);
         self.workers.insert(id, worker);
     }
 
@@ -191,8 +191,8 @@ impl Core {
 
     /// When to hand in [`Input::Tick`] unless something else happens before.
     pub fn deadline(&self) -> Option<Mono> {
-        let errands = self.ctx.listeners.due.first().map(|(at, _)| *at);
-        errands.into_iter().chain(self.ctx.timers.deadline()).min()
+        let timers = self.ctx.listeners.due.first().map(|(at, _)| *at);
+        timers.into_iter().chain(self.ctx.timers.deadline()).min()
     }
 
     fn start(&mut self) {
@@ -257,7 +257,7 @@ impl Core {
     /// that it ends and the deadline is later than `now` afterwards.
     fn tick(&mut self) {
         let now = self.ctx.now;
-        self.run_errands();
+        self.run_listener_timers();
         while let Some(id) = pop_due(&mut self.ctx.timers.gates, now) {
             self.on(id, Worker::resume_gate);
         }

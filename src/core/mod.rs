@@ -64,8 +64,8 @@ pub use ready::{LOOK_MAX, LOOK_MIN};
 pub use state::{Ending, Launch, State};
 pub use time::Mono;
 pub use types::{
-    Answer, Command, ConnectionId, Degraded, Edition, Evidence, ExitStatus, FailureReason, Fault,
+    Answer, Command, ConnectionId, Degraded, Evidence, ExitStatus, FailureReason, Fault,
     FormerTaker, Health, HookEnd, HookKind, InstanceId, LastEnd, ListenerCondition, ListenerLife,
-    Missing, Next, NotAccepted, Notice, ProcessId, Refusal, Refused, Repaired, Role, Scope, Task,
-    Ticket, Waiting, WhenDone,
+    Missing, Next, NotAccepted, Notice, ProcessId, Refusal, Refused, Repaired, Revision, Role,
+    Scope, Task, Ticket, Waiting, WhenDone,
 };

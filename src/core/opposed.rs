@@ -8,7 +8,7 @@
 use super::ctx::{Ctx, Elsewhere, Holders};
 use super::machine::Core;
 use super::run::Run;
-use super::types::{Edition, Phase};
+use super::types::{Phase, Revision};
 use super::worker::Worker;
 use crate::plan::{Activation, WorkerId};
 use std::collections::BTreeSet;
@@ -60,10 +60,10 @@ impl Worker {
     }
 
     /// Notes what it runs by this definition and will not go on to run.
-    fn note_going(&self, edition: Edition, holders: &mut Elsewhere) {
-        let goes_as_a_whole = self.removed || self.edition != edition;
+    fn note_going(&self, revision: Revision, holders: &mut Elsewhere) {
+        let goes_as_a_whole = self.removed || self.revision != revision;
         let note = |holders: &mut Elsewhere, run: &Run, leaving: bool| {
-            if run.edition != edition || run.state.process().is_none() {
+            if run.revision != revision || run.state.process().is_none() {
                 return;
             }
             let holders = match run.life.nonblocking {
@@ -87,9 +87,9 @@ impl Core {
     pub(super) fn elsewhere(&self, worker: WorkerId) -> Elsewhere {
         let mut holders = Elsewhere::default();
         let rivals = self.ctx.listeners.rivals.get(&worker);
-        for (other, edition) in rivals.into_iter().flatten() {
+        for (other, revision) in rivals.into_iter().flatten() {
             if let Some(other) = self.workers.get(other) {
-                other.note_going(*edition, &mut holders);
+                other.note_going(*revision, &mut holders);
             }
         }
         holders
@@ -97,10 +97,10 @@ impl Core {
 
     /// Starts what has waited for the end of others. To be called after every input.
     pub(super) fn start_what_was_opposed(&mut self) {
-        while let Some((worker, edition)) = self.ctx.let_go.pop_first() {
+        while let Some((worker, revision)) = self.ctx.let_go.pop_first() {
             let listeners = &self.ctx.listeners;
             let former = listeners.former.iter();
-            let of_it = former.filter(|(_, other, of)| (*other, *of) == (worker, edition));
+            let of_it = former.filter(|(_, other, of)| (*other, *of) == (worker, revision));
             let waiting = of_it.flat_map(|(listener, ..)| listeners.takers(*listener));
             let waiting: BTreeSet<WorkerId> = waiting.copied().chain([worker]).collect();
             if self.ctx.phase == Phase::Running {

@@ -558,7 +558,7 @@ impl Worker {
         ctx.outbox.push(Effect::Spawn {
             process,
             instance: run.instance,
-            edition: run.edition,
+            revision: run.revision,
             task: Task::Program,
             connection: self.runs.connection(id).map(|one| one.id),
         });

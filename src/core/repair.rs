@@ -17,7 +17,7 @@ use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::Event;
 use super::listeners::{
-    Absence, Errand, FIGHT, FREE_REPAIRS, FUTILE, QUIET, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN,
+    Absence, FIGHT, FREE_REPAIRS, FUTILE, ListenerTimer, QUIET, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN,
     Rebound, RepairState,
 };
 use super::machine::Core;
@@ -155,8 +155,10 @@ impl Core {
             .listeners
             .damaged
             .retain(|(id, _), _| !of_it.contains(id));
-        self.ctx.listeners.due.retain(|(_, errand)| match errand {
-            Errand::Retry(id) | Errand::Complain(id) | Errand::Repair(id, _) => !of_it.contains(id),
+        self.ctx.listeners.due.retain(|(_, timer)| match timer {
+            ListenerTimer::Retry(id)
+            | ListenerTimer::Complain(id)
+            | ListenerTimer::Repair(id, _) => !of_it.contains(id),
         });
         self.unpark(listeners);
         self.watch_addresses_as_needed();
@@ -220,7 +222,7 @@ impl Core {
             self.ctx
                 .listeners
                 .due
-                .insert((at, Errand::Complain(listener)));
+                .insert((at, ListenerTimer::Complain(listener)));
             self.ctx.emit(Event::ListenerAwaited { listener, limit });
         }
         let delay = growing(tries);
@@ -242,7 +244,7 @@ impl Core {
             self.ctx
                 .listeners
                 .due
-                .insert((self.ctx.now + delay, Errand::Retry(listener)));
+                .insert((self.ctx.now + delay, ListenerTimer::Retry(listener)));
             self.ctx.emit(Event::ListenerMissing {
                 listener,
                 again_in: delay,
@@ -258,8 +260,8 @@ impl Core {
         };
         self.ctx.listeners.refusing.remove(&listener);
         self.ctx.listeners.vacated.remove(&listener);
-        self.ctx.listeners.due.retain(|(_, errand)| {
-            !matches!(errand, Errand::Retry(id) | Errand::Complain(id) if *id == listener)
+        self.ctx.listeners.due.retain(|(_, timer)| {
+            !matches!(timer, ListenerTimer::Retry(id) | ListenerTimer::Complain(id) if *id == listener)
         });
         self.ctx.emit(Event::ListenerBound {
             listener,
@@ -311,8 +313,8 @@ impl Core {
             .damaged
             .insert((listener, socket), repair);
         if wait_until > self.ctx.now {
-            let errand = Errand::Repair(listener, socket);
-            self.ctx.listeners.due.insert((wait_until, errand));
+            let timer = ListenerTimer::Repair(listener, socket);
+            self.ctx.listeners.due.insert((wait_until, timer));
         } else {
             self.ctx.outbox.push(Effect::Repair { listener, socket });
         }
@@ -388,7 +390,10 @@ impl Core {
         if times >= FUTILE {
             let again_in = growing(times.saturating_sub(FUTILE).saturating_add(2));
             let at = self.ctx.now + again_in;
-            self.ctx.listeners.due.insert((at, Errand::Retry(listener)));
+            self.ctx
+                .listeners
+                .due
+                .insert((at, ListenerTimer::Retry(listener)));
             self.ctx.emit(Event::RepairFutile {
                 listener,
                 socket,
@@ -411,7 +416,7 @@ impl Core {
         }
         let is_delayed = |listener: &ListenerId| {
             let mut due = self.ctx.listeners.due.iter();
-            due.any(|(_, errand)| *errand == Errand::Retry(*listener))
+            due.any(|(_, timer)| *timer == ListenerTimer::Retry(*listener))
         };
         let is_vacant = |listener: &ListenerId| {
             let absence = self.ctx.listeners.missing.get(listener);
@@ -443,11 +448,8 @@ impl Core {
         let delay = growing(repair.failures);
         repair.failures = repair.failures.saturating_add(1);
         repair.not_before = self.ctx.now + delay;
-        let errand = Errand::Repair(listener, socket);
-        self.ctx
-            .listeners
-            .due
-            .insert((self.ctx.now + delay, errand));
+        let timer = ListenerTimer::Repair(listener, socket);
+        self.ctx.listeners.due.insert((self.ctx.now + delay, timer));
         self.ctx.emit(Event::RepairFailed {
             listener,
             socket,
@@ -455,22 +457,22 @@ impl Core {
         });
     }
 
-    /// Runs the errands that are due.
-    pub(super) fn run_errands(&mut self) {
-        while let Some((at, errand)) = self.ctx.listeners.due.first().copied() {
+    /// Runs the timers that are due.
+    pub(super) fn run_listener_timers(&mut self) {
+        while let Some((at, timer)) = self.ctx.listeners.due.first().copied() {
             if at > self.ctx.now {
                 break;
             }
             self.ctx.listeners.due.pop_first();
-            match errand {
-                Errand::Retry(listener) => self.ctx.try_to_bind(listener),
-                Errand::Complain(listener) => {
+            match timer {
+                ListenerTimer::Retry(listener) => self.ctx.try_to_bind(listener),
+                ListenerTimer::Complain(listener) => {
                     if let Some(absence) = self.ctx.listeners.missing.get(&listener) {
                         let after = self.ctx.now.since(absence.since);
                         self.ctx.emit(Event::ListenerOverdue { listener, after });
                     }
                 }
-                Errand::Repair(listener, socket) => {
+                ListenerTimer::Repair(listener, socket) => {
                     let repair = self.ctx.listeners.damaged.get_mut(&(listener, socket));
                     if let Some(repair) = repair.filter(|repair| !repair.whole) {
                         repair.not_before = self.ctx.now + REPAIR_PAUSE;

@@ -36,14 +36,14 @@ impl Worker {
                 }
             }
             WorkerChange::Definition {
-                edition,
+                revision,
                 life,
                 can_go_back,
             } => {
                 let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
                 let is_other_kind = kind(&self.lifecycle) != kind(&life);
                 let to = Target {
-                    edition,
+                    revision,
                     life: Arc::new(life),
                     can_go_back,
                 };
@@ -63,14 +63,14 @@ impl Worker {
 
     /// Nothing runs yet: it starts as what it is now.
     fn define_before_start(&mut self, ctx: &mut Ctx, to: Target) {
-        self.edition = to.edition;
+        self.revision = to.revision;
         self.wanted = to.life.instances;
         self.lifecycle = to.life;
         for id in self.runs.placed() {
             self.redefine(id);
         }
         let _nothing_runs = self.resize(ctx, self.wanted);
-        self.forget_editions(ctx);
+        self.forget_revisions(ctx);
         ctx.replanned(self.id, None);
     }
 
@@ -95,11 +95,11 @@ impl Worker {
     /// Answers what is on its way if the number of instances is another.
     fn settings_changed(&mut self, ctx: &mut Ctx, life: &Arc<Lifecycle>) -> Option<Resized> {
         let before = std::mem::replace(&mut self.lifecycle, Arc::clone(life));
-        let edition = self.edition;
-        self.runs.settings_changed(edition, life);
+        let revision = self.revision;
+        self.runs.settings_changed(revision, life);
         ctx.stir(self.id);
         if let Some(rollout) = &mut self.rollout {
-            rollout.settings_changed(edition, life);
+            rollout.settings_changed(revision, life);
         }
         for id in self.runs.placed() {
             self.new_watchdog(ctx, id);
@@ -126,7 +126,7 @@ impl Worker {
         self.dismiss_all(ctx);
         self.forgive_connections();
         self.next_generation();
-        self.edition = to.edition;
+        self.revision = to.revision;
         if self.lifecycle.instances != to.life.instances {
             self.wanted = to.life.instances;
         }
@@ -141,7 +141,7 @@ impl Worker {
             self.add_instance(ctx, number, state);
         }
         self.start_added(ctx);
-        self.forget_editions(ctx);
+        self.forget_revisions(ctx);
     }
 
     fn remove(&mut self, ctx: &mut Ctx) {
@@ -278,8 +278,8 @@ impl Core {
             WorkerChange::Added { .. } => 2,
         });
         for (id, change) in workers {
-            if let WorkerChange::Added { edition, life } = change {
-                self.add_worker(id, edition, Arc::new(life));
+            if let WorkerChange::Added { revision, life } = change {
+                self.add_worker(id, revision, Arc::new(life));
                 self.on(id, Worker::start_added);
             } else if self
                 .on(id, |worker, ctx| worker.change(ctx, change))

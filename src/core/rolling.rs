@@ -40,7 +40,7 @@ enum Outcome {
 impl Worker {
     pub(super) fn definition(&self) -> Definition {
         Definition {
-            edition: self.edition,
+            revision: self.revision,
             life: Arc::clone(&self.lifecycle),
             generation: self.generation,
         }
@@ -77,7 +77,7 @@ impl Worker {
             if self.lifecycle.instances != to.life.instances {
                 self.wanted = to.life.instances;
             }
-            self.edition = to.edition;
+            self.revision = to.revision;
             self.lifecycle = to.life;
             self.given_up = None;
         }
@@ -180,7 +180,7 @@ impl Worker {
     fn define(&mut self, id: RunId, by: Definition) {
         let run = &mut self.runs[id];
         run.instance.generation = by.generation;
-        run.edition = by.edition;
+        run.revision = by.revision;
         run.life = by.life;
         if let Some(instance) = self.runs.instance_mut(id) {
             instance.history = History::default();
@@ -190,16 +190,16 @@ impl Worker {
     /// Lets an instance that is about to start be of the worker's present definition or, while that
     /// is being tried, of the one that is gone back to. Never of one that was no good.
     pub(super) fn bring_up_to_date(&mut self, id: RunId) {
-        let edition = self.runs[id].edition;
+        let revision = self.runs[id].revision;
         let is_one = self.runs.is_placed(id) || self.runs.is_connection(id);
-        if !is_one || edition == self.edition {
+        if !is_one || revision == self.revision {
             return;
         }
         let is_tried = |rollout: &&Rollout| rollout.back.is_none() && rollout.watched.is_none();
         let Some(rollout) = self.rollout.as_ref().filter(is_tried) else {
             return self.redefine(id);
         };
-        if rollout.from.edition == edition {
+        if rollout.from.revision == revision {
             return;
         }
         let from = rollout.from.clone();
@@ -314,7 +314,7 @@ impl Worker {
         let run = &self.runs[old];
         // It has ended meanwhile, and come back as what it is to be.
         let is_back = back && run.instance.generation == self.generation;
-        if run.state.is_busy() && is_back && run.edition == self.edition {
+        if run.state.is_busy() && is_back && run.revision == self.revision {
             return None;
         }
         if !self.runs[old].state.is_busy() && is_opposed {
@@ -443,7 +443,7 @@ impl Worker {
             let id = worker.runs.at(position);
             id.is_some_and(|id| worker.runs[id].state.is_busy())
         };
-        let same = rollout.from.edition == self.edition;
+        let same = rollout.from.revision == self.revision;
         let draining = |step: &&Step| step.at == At::Draining;
         let in_place = |step: &&Step| step.old.is_none() && step.at != At::Draining;
         let again = steps.iter().filter(in_place).map(|step| step.position);
@@ -467,12 +467,12 @@ impl Worker {
         let from = &rollout.from;
         if !same {
             self.given_up = Some(Target {
-                edition: self.edition,
+                revision: self.revision,
                 life: Arc::clone(&self.lifecycle),
                 can_go_back: rollout.can_go_back,
             });
         }
-        self.edition = from.edition;
+        self.revision = from.revision;
         self.lifecycle = Arc::clone(&from.life);
         self.generation = from.generation;
         self.wanted = u32::try_from(self.runs.len()).unwrap_or(u32::MAX);
@@ -482,11 +482,11 @@ impl Worker {
         }
         self.size_is_given_up();
         // What does not run is to be started by the old definition, too.
-        let old = rollout.from.edition;
+        let old = rollout.from.revision;
         for id in self.runs.placed() {
             let run = &self.runs[id];
             match run.state {
-                State::Preparing { .. } if run.edition != old => self.stop_instance(ctx, id),
+                State::Preparing { .. } if run.revision != old => self.stop_instance(ctx, id),
                 state if state.is_busy() => {}
                 _ => self.redefine(id),
             }
@@ -504,14 +504,14 @@ impl Worker {
         });
         rollout.todo = todo.into();
         // What runs by it goes on.
-        ctx.let_go.insert((self.id, rollout.from.edition));
+        ctx.let_go.insert((self.id, rollout.from.revision));
     }
 
     /// Adds those that were started by the new definition without a step, such as what had waited
     /// for a listener.
     fn find_others(&self, from: &Definition, todo: &mut Vec<u32>) {
         for (position, run) in (0..).zip(self.runs.places()) {
-            let is_other = run.state.is_busy() && run.edition != from.edition;
+            let is_other = run.state.is_busy() && run.revision != from.revision;
             if is_other && !todo.contains(&position) {
                 todo.push(position);
             }
@@ -548,7 +548,7 @@ impl Worker {
         let bad = rollout.back.map(|bad| Bad::WentBack(bad.instance));
         if bad.is_some() || !self.begin_to_watch(ctx, rollout) {
             ctx.drawn.hold(course, Course::Over);
-            self.forget_editions(ctx);
+            self.forget_revisions(ctx);
         }
         match resized {
             Some(resized) => self.wait_for_size(ctx, resized),
@@ -558,7 +558,7 @@ impl Worker {
 
     /// Only the present definition of the worker is needed from now on, but for what still runs by
     /// another.
-    pub(super) fn forget_editions(&mut self, ctx: &mut Ctx) {
+    pub(super) fn forget_revisions(&mut self, ctx: &mut Ctx) {
         self.outdated = true;
         self.retire_unused(ctx);
     }
@@ -569,8 +569,8 @@ impl Worker {
         if !self.outdated || self.removed || ctx.phase > Phase::Running {
             return;
         }
-        let edition = self.edition;
-        let is_other = |run: &Run| run.edition != edition;
+        let revision = self.revision;
+        let is_other = |run: &Run| run.revision != revision;
         let mut busy = self.runs.all().filter(|run| run.state.is_busy());
         let mut connections = self.runs.connections();
         if busy.any(is_other) || connections.any(|one| is_other(&one.run)) {
@@ -579,7 +579,7 @@ impl Worker {
         self.outdated = false;
         ctx.outbox.push(Effect::Retire {
             worker: self.id,
-            edition,
+            revision,
         });
     }
 

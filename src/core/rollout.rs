@@ -2,7 +2,7 @@
 
 use super::picture::{Drawn, Picture};
 use super::time::Mono;
-use super::types::{Degraded, Edition, InstanceId, RunId, Ticket};
+use super::types::{Degraded, InstanceId, Revision, RunId, Ticket};
 use crate::plan::Lifecycle;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// What a worker runs by, and as which generation.
 #[derive(Debug, Clone)]
 pub(super) struct Definition {
-    pub(super) edition: Edition,
+    pub(super) revision: Revision,
     pub(super) life: Arc<Lifecycle>,
     pub(super) generation: u32,
 }
@@ -18,7 +18,7 @@ pub(super) struct Definition {
 /// What a rollout replaces the instances by.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
-    pub(super) edition: Edition,
+    pub(super) revision: Revision,
     pub(super) life: Arc<Lifecycle>,
     /// What is replaced can still be started when the rollout is over.
     pub(super) can_go_back: bool,
@@ -83,8 +83,8 @@ impl Rollout {
     }
 
     /// What is gone back to lives on the new terms, too, if it is the same definition.
-    pub(super) fn settings_changed(&mut self, edition: Edition, life: &Arc<Lifecycle>) {
-        if self.from.edition == edition {
+    pub(super) fn settings_changed(&mut self, revision: Revision, life: &Arc<Lifecycle>) {
+        if self.from.revision == revision {
             self.from.life = Arc::clone(life);
         }
     }

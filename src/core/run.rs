@@ -8,7 +8,7 @@
 use super::backoff::History;
 use super::state::State;
 use super::time::Mono;
-use super::types::{ConnectionId, Edition, Fault, InstanceId, LastEnd, RunId};
+use super::types::{ConnectionId, Fault, InstanceId, LastEnd, Revision, RunId};
 use super::window::Window;
 use crate::connection::Source;
 use crate::plan::Lifecycle;
@@ -41,7 +41,7 @@ pub(super) struct Run {
     pub(super) instance: InstanceId,
     pub(super) state: State,
     /// By which definition of the worker it runs.
-    pub(super) edition: Edition,
+    pub(super) revision: Revision,
     /// The life cycle, by that definition.
     pub(super) life: Arc<Lifecycle>,
     /// Why it is being ended, if nobody has asked for that.
@@ -85,7 +85,7 @@ impl Run {
     pub(super) fn new(
         id: RunId,
         instance: InstanceId,
-        edition: Edition,
+        revision: Revision,
         life: Arc<Lifecycle>,
         now: Mono,
     ) -> Run {
@@ -93,7 +93,7 @@ impl Run {
             id,
             instance,
             state: State::Stopped,
-            edition,
+            revision,
             life,
             fault: None,
             by_itself: false,
@@ -294,11 +294,11 @@ impl Runs {
     }
 
     /// What is of this definition lives on other terms from now on; connections keep theirs.
-    pub(super) fn settings_changed(&mut self, edition: Edition, life: &Arc<Lifecycle>) {
+    pub(super) fn settings_changed(&mut self, revision: Revision, life: &Arc<Lifecycle>) {
         let instances = self.instances.values_mut().map(|one| &mut one.run);
         let leaving = self.leaving.values_mut().map(|one| &mut one.run);
         for run in instances.chain(leaving) {
-            if run.edition == edition {
+            if run.revision == revision {
                 run.life = Arc::clone(life);
             }
         }

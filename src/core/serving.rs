@@ -127,7 +127,7 @@ impl Worker {
         let life = Arc::clone(&self.lifecycle);
         let id = ctx.ids.run(self.id);
         self.runs.connect(Connection {
-            run: Run::new(id, instance, self.edition, life, ctx.now),
+            run: Run::new(id, instance, self.revision, life, ctx.now),
             id: connection,
             source,
             open: true,

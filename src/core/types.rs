@@ -44,7 +44,7 @@ pub struct ConnectionId(pub u64);
 /// each worker; a reload that changes its definition makes another. Two of them run beside each
 /// other while one takes the other's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Edition(pub u32);
+pub struct Revision(pub u32);
 
 /// The number of a request, chosen by the client, by which its answer is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -409,7 +409,7 @@ pub struct Degraded {
 }
 
 /// A definition that the configuration has no more, and a listener of which it has a socket.
-pub type FormerTaker = (ListenerId, WorkerId, Edition);
+pub type FormerTaker = (ListenerId, WorkerId, Revision);
 
 /// What a start by the next client is called when there is no delay.
 pub(super) const AT_NEXT_CLIENT: Next = Next::AtNextClient {

@@ -25,12 +25,12 @@ impl Worker {
     /// An instance has crashed. Whether that fails the rollout that has started it.
     pub(super) fn note_crash(&mut self, ctx: &mut Ctx, id: RunId) -> bool {
         let run = &self.runs[id];
-        let (edition, now) = (self.edition, ctx.now);
+        let (revision, now) = (self.revision, ctx.now);
         let Some(rollout) = self.rollout.as_mut() else {
             return false;
         };
         let is_new = self.runs.is_placed(id)
-            && run.edition == edition
+            && run.revision == revision
             && run.instance.generation >= rollout.generation;
         let is_over = rollout.watched.is_some_and(|until| until <= now);
         if rollout.back.is_some() || is_over || !is_new {
@@ -42,7 +42,7 @@ impl Worker {
 
     fn is_to_be_watched(&self, rollout: &Rollout) -> bool {
         let accepts = matches!(self.lifecycle.activation, Activation::PerConnection(_));
-        let is_another = rollout.from.edition != self.edition;
+        let is_another = rollout.from.revision != self.revision;
         !(self.lifecycle.rollout.watch.is_zero() || self.stopped || accepts) && is_another
     }
 
@@ -72,7 +72,7 @@ impl Worker {
             self.rollout = Some(rollout);
         } else {
             ctx.drawn.hold(rollout.course(), Course::Over);
-            self.forget_editions(ctx);
+            self.forget_revisions(ctx);
         }
     }
 
@@ -82,7 +82,7 @@ impl Worker {
             self.rollout = None;
             ctx.drawn.hold(Course::Watched, Course::Over);
             ctx.timers.rollout(self.id, None);
-            self.forget_editions(ctx);
+            self.forget_revisions(ctx);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::job::{Job, Reloading};
 use super::rollout::{Rollout, Target};
 use super::run::{Run, Runs};
 use super::state::State;
-use super::types::{Degraded, Edition, InstanceId, Role, RunId};
+use super::types::{Degraded, InstanceId, Revision, Role, RunId};
 use crate::plan::{Activation, Lifecycle, WorkerId};
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) struct Worker {
     /// How an instance that is started now lives.
     pub(super) lifecycle: Arc<Lifecycle>,
     /// By which definition it is started.
-    pub(super) edition: Edition,
+    pub(super) revision: Revision,
     /// Its instances, those on their way out, and its connections.
     pub(super) runs: Runs,
     /// The commands around its instances that run.
@@ -98,14 +98,14 @@ impl Worker {
     pub(super) fn new(
         ctx: &mut Ctx,
         id: WorkerId,
-        edition: Edition,
+        revision: Revision,
         life: Arc<Lifecycle>,
     ) -> Worker {
         let instances = life.instances;
         let mut worker = Worker {
             id,
             lifecycle: life,
-            edition,
+            revision,
             runs: Runs::default(),
             helpers: Helpers::default(),
             rollout: None,
@@ -221,7 +221,7 @@ impl Worker {
         };
         let id = ctx.ids.run(self.id);
         let life = Arc::clone(&self.lifecycle);
-        let run = Run::new(id, instance, self.edition, life, ctx.now);
+        let run = Run::new(id, instance, self.revision, life, ctx.now);
         self.runs.add(run);
         id
     }
@@ -230,7 +230,7 @@ impl Worker {
     /// the indices cannot disagree with the states.
     pub(super) fn become_state(&mut self, ctx: &mut Ctx, id: RunId, state: State) {
         let run = &mut self.runs[id];
-        let edition = run.edition;
+        let revision = run.revision;
         let old = std::mem::replace(&mut run.state, state);
         ctx.drawn.hold(old.kind(), state.kind());
         if std::mem::discriminant(&old) != std::mem::discriminant(&state) {
@@ -251,9 +251,9 @@ impl Worker {
             if let Some(process) = old.process() {
                 ctx.processes.remove(&process);
             }
-            let stays = self.runs.is_instance(id) && edition == self.edition;
+            let stays = self.runs.is_instance(id) && revision == self.revision;
             if state.process().is_none() && !stays {
-                ctx.let_go.insert((self.id, edition));
+                ctx.let_go.insert((self.id, revision));
             }
             if let Some(process) = state.process() {
                 ctx.processes.insert(process, id);

@@ -7,21 +7,21 @@
 
 mod close;
 
-use crate::core::{Edition, FormerTaker};
+use crate::core::{FormerTaker, Revision};
 use crate::listener::{BoundSocket, SocketTable};
 use crate::plan::{Changes, ListenerPlan, Plan, SocketKey, WorkerChange, WorkerId, WorkerPlan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The first definition of every worker.
-const FIRST: Edition = Edition(1);
+const FIRST: Revision = Revision(1);
 
 /// Every definition, by worker and by which of the worker's it is.
 #[derive(Debug, Default)]
 pub(super) struct Definitions {
-    all: BTreeMap<(WorkerId, Edition), Definition>,
+    all: BTreeMap<(WorkerId, Revision), Definition>,
     /// Which one the configuration has; of a worker that was removed, had last.
-    latest: BTreeMap<WorkerId, Edition>,
+    latest: BTreeMap<WorkerId, Revision>,
     /// Workers of which nothing is left. They can still be named until the next reload.
     gone: BTreeSet<WorkerId>,
     /// What is known of a worker of which nothing is.
@@ -82,7 +82,7 @@ impl Definitions {
     }
 
     /// Which definition of a worker the configuration has.
-    pub(super) fn latest(&self, worker: WorkerId) -> Edition {
+    pub(super) fn latest(&self, worker: WorkerId) -> Revision {
         self.latest.get(&worker).copied().unwrap_or(FIRST)
     }
 
@@ -92,8 +92,8 @@ impl Definitions {
     }
 
     /// How a worker is started by one of its definitions. Where that was given up, the latest.
-    pub(super) fn get(&self, worker: WorkerId, edition: Edition) -> &Definition {
-        let known = self.all.get(&(worker, edition));
+    pub(super) fn get(&self, worker: WorkerId, revision: Revision) -> &Definition {
+        let known = self.all.get(&(worker, revision));
         let known = known.or_else(|| self.all.get(&(worker, self.latest(worker))));
         known.unwrap_or(&self.nobody)
     }
@@ -102,20 +102,20 @@ impl Definitions {
     pub(super) fn former_with(
         &self,
         key: SocketKey,
-    ) -> impl Iterator<Item = (WorkerId, Edition, &WorkerPlan)> {
+    ) -> impl Iterator<Item = (WorkerId, Revision, &WorkerPlan)> {
         let with_it = self.all.iter().filter(move |(_, one)| one.names(key));
-        with_it.map(|((worker, edition), one)| (*worker, *edition, &*one.plan))
+        with_it.map(|((worker, revision), one)| (*worker, *revision, &*one.plan))
     }
 
     /// Who has a listener of the plan by a definition that was replaced.
     pub(super) fn former_takers(&self, table: &SocketTable) -> Vec<FormerTaker> {
         let mut all = BTreeSet::new();
-        for ((worker, edition), definition) in &self.all {
+        for ((worker, revision), definition) in &self.all {
             for socket in definition.sockets.iter().flatten() {
                 let held = table
                     .get(socket.key)
                     .filter(|_| !table.is_former(socket.key));
-                all.extend(held.map(|held| (held.listener, *worker, *edition)));
+                all.extend(held.map(|held| (held.listener, *worker, *revision)));
             }
         }
         all.into_iter().collect()
@@ -158,8 +158,8 @@ impl Definitions {
         });
         let replaced = replaced.map(|(worker, _)| *worker);
         for worker in replaced.chain(again.iter().copied()) {
-            let edition = self.latest(worker);
-            let Some(known) = self.all.get_mut(&(worker, edition)) else {
+            let revision = self.latest(worker);
+            let Some(known) = self.all.get_mut(&(worker, revision)) else {
                 continue;
             };
             let listeners = known.plan.listeners.iter().map(|id| plan.listener(*id));
@@ -172,7 +172,7 @@ impl Definitions {
             });
             known.sockets = Some(sockets.collect());
             if changes.workers.get(&worker) != Some(&WorkerChange::Removed) {
-                self.latest.insert(worker, Edition(edition.0 + 1));
+                self.latest.insert(worker, Revision(revision.0 + 1));
             }
         }
     }
@@ -193,16 +193,17 @@ impl Definitions {
     pub(super) fn has_all_sockets(&self, worker: WorkerId, table: &SocketTable) -> bool {
         let of_it = self
             .all
-            .range((worker, Edition(0))..=(worker, Edition(u32::MAX)));
+            .range((worker, Revision(0))..=(worker, Revision(u32::MAX)));
         let mut sockets = of_it.filter_map(|(_, one)| one.sockets.as_ref()).flatten();
         sockets.all(|socket| !table.is_former(socket.key))
     }
 
     /// Of the definitions of a worker that were replaced only this one is needed any more.
-    pub(super) fn retire(&mut self, worker: WorkerId, needed: Edition) {
+    pub(super) fn retire(&mut self, worker: WorkerId, needed: Revision) {
         let latest = self.latest(worker);
-        self.all
-            .retain(|(id, edition), _| *id != worker || *edition == needed || *edition == latest);
+        self.all.retain(|(id, revision), _| {
+            *id != worker || *revision == needed || *revision == latest
+        });
     }
 
     /// Nothing is left of a worker that was removed.

@@ -1,7 +1,7 @@
 //! How an instance has ended, as the command after its end is told (systemd.exec(5), "Environment
 //! variables set or propagated by the service manager").
 
-use super::words;
+use super::event_text;
 use crate::config::Restart;
 use crate::core::{ExitStatus, Fault, HookEnd, LastEnd, is_failure};
 
@@ -44,7 +44,7 @@ pub(super) fn variables(end: Option<LastEnd>, restart: &Restart) -> Vec<(&'stati
                 number,
                 core_dumped,
             } => {
-                let name = words::signal_name(number);
+                let name = event_text::signal_name(number);
                 let short = name.strip_prefix("SIG").unwrap_or(&name).to_owned();
                 (if core_dumped { "dumped" } else { "killed" }, short)
             }

@@ -1,10 +1,10 @@
 //! Carrying out what the core decides about listeners: binding one that was missing, repairing one
 //! that was damaged; and telling it what the kernel tells.
 
+use super::event_text;
 use super::looks::Tell;
 use super::turn::Shell;
 use super::watch::Owner;
-use super::words;
 use crate::config::{Endpoint, Presence, UnixName};
 use crate::core::{Input, Missing, Repaired};
 use crate::listener::{self, BindError, BoundSocket, Damage, Repair};
@@ -133,7 +133,7 @@ impl Shell {
         if let Some(damage) = listener::inspect(held) {
             // Until it is repaired its event would come for ever.
             self.watch.not(&self.epoll, held);
-            let what = words::damage(damage);
+            let what = event_text::damage(damage);
             // shutdown(2) takes the socket, the others only a right to the folder.
             let anybody = damage != Damage::ShutDown;
             let by = self.suspects(listener, anybody);
@@ -158,7 +158,7 @@ impl Shell {
         running.sort_unstable();
         let names = running.into_iter();
         let mut names: Vec<String> = names
-            .map(|instance| words::instance_name(&self.definitions, instance))
+            .map(|instance| event_text::instance_name(&self.definitions, instance))
             .collect();
         // In a rollout there are two of one name.
         names.dedup();

@@ -5,7 +5,7 @@
 //!
 //! By hand, because the crates for it know only paths, open a socket for each message, and wait.
 
-mod telling;
+mod manager_status;
 
 use super::clock;
 use crate::core::Mono;

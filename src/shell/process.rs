@@ -3,7 +3,7 @@
 use super::notify::WorkerStatus;
 use crate::config::NotifyAccess;
 use crate::connection::End;
-use crate::core::{ConnectionId, Edition, ExitStatus, InstanceId, ProcessId, Task};
+use crate::core::{ConnectionId, ExitStatus, InstanceId, ProcessId, Revision, Task};
 use crate::plan::WorkerId;
 use crate::sys::{self, How, Launching, Then, Whom};
 use crate::worker::Numbers;
@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(super) struct Wanted {
     pub(super) process: ProcessId,
     pub(super) instance: InstanceId,
-    pub(super) edition: Edition,
+    pub(super) revision: Revision,
     pub(super) task: Task,
     pub(super) connection: Option<ConnectionId>,
 }
@@ -44,7 +44,7 @@ pub struct Process {
     /// Whose instance it is.
     pub instance: InstanceId,
     /// By which definition of the worker it was started.
-    pub edition: Edition,
+    pub revision: Revision,
     /// What it is for.
     pub task: Task,
     /// Becomes readable when it exits; `None` for one whose end is told by SIGCHLD alone.
@@ -261,7 +261,7 @@ pub struct Processes {
     /// The process groups that go on although the main process has ended and is reaped.
     with_rest: HashMap<i32, ProcessId>,
     /// How many of each definition of a worker have its listeners.
-    with_listeners: HashMap<(WorkerId, Edition), usize>,
+    with_listeners: HashMap<(WorkerId, Revision), usize>,
     /// How many of those of which all processes may tell were started as a user.
     told_by_all: HashMap<u32, usize>,
 }
@@ -274,15 +274,15 @@ impl Processes {
             *self.told_by_all.entry(process.uid).or_default() += 1;
         }
         if process.has_listeners() {
-            let definition = (process.instance.worker, process.edition);
+            let definition = (process.instance.worker, process.revision);
             *self.with_listeners.entry(definition).or_default() += 1;
         }
         self.by_id.insert(id, process);
     }
 
     /// Whether any process has the listeners of this definition of the worker.
-    pub fn has_any(&self, worker: WorkerId, edition: Edition) -> bool {
-        self.with_listeners.contains_key(&(worker, edition))
+    pub fn has_any(&self, worker: WorkerId, revision: Revision) -> bool {
+        self.with_listeners.contains_key(&(worker, revision))
     }
 
     /// Whose they are.
@@ -324,7 +324,7 @@ impl Processes {
                 self.told_by_all.remove(&process.uid);
             }
         }
-        let definition = (process.instance.worker, process.edition);
+        let definition = (process.instance.worker, process.revision);
         if process.has_listeners()
             && let Some(count) = self.with_listeners.get_mut(&definition)
         {

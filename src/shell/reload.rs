@@ -117,8 +117,8 @@ impl Shell {
     pub(super) fn rolled_back(&self, changes: &Changes) -> Vec<WorkerId> {
         let workers = self.plan.workers.keys().copied();
         let stale = workers.filter(|id| {
-            let edition = self.core.edition(*id);
-            edition.is_some_and(|edition| edition != self.definitions.latest(*id))
+            let revision = self.core.revision(*id);
+            revision.is_some_and(|revision| revision != self.definitions.latest(*id))
         });
         let is_replaced = |id: &WorkerId| match changes.workers.get(id) {
             Some(plan::WorkerChange::Added | plan::WorkerChange::Removed) => true,
@@ -209,16 +209,16 @@ impl Shell {
     ) -> Replan {
         let workers = changes.workers.iter().map(|(id, change)| {
             let life = || self.definitions.worker(*id).lifecycle.clone();
-            let edition = self.definitions.latest(*id);
+            let revision = self.definitions.latest(*id);
             let change = match change {
                 plan::WorkerChange::Added => WorkerChange::Added {
-                    edition,
+                    revision,
                     life: life(),
                 },
                 plan::WorkerChange::Removed => WorkerChange::Removed,
                 plan::WorkerChange::Changed(diff) if diff.rolls() || rolled_back.contains(id) => {
                     WorkerChange::Definition {
-                        edition,
+                        revision,
                         life: life(),
                         can_go_back: self.definitions.has_all_sockets(*id, &self.sockets),
                     }
@@ -232,7 +232,7 @@ impl Shell {
             .filter(|id| !changes.workers.contains_key(id));
         let again = again.map(|id| {
             let change = WorkerChange::Definition {
-                edition: self.definitions.latest(*id),
+                revision: self.definitions.latest(*id),
                 life: self.definitions.worker(*id).lifecycle.clone(),
                 can_go_back: self.definitions.has_all_sockets(*id, &self.sockets),
             };

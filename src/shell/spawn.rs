@@ -4,14 +4,14 @@ use super::clients::{Connection, Role};
 use super::clock;
 use super::definitions::{Definition, HeldSocket, named};
 use super::ending;
+use super::event_text;
 use super::logs::OutputTarget;
 use super::notify;
 use super::process::{Process, Wanted};
 use super::token::Token;
 use super::turn::{LAUNCH_LOOK, Shell};
-use super::words;
 use crate::config;
-use crate::core::{self, Edition, Flag, HookKind, Input, InstanceId, Needs};
+use crate::core::{self, Flag, HookKind, Input, InstanceId, Needs, Revision};
 use crate::core::{ProcessId, State, Task};
 use crate::handoff::Stored;
 use crate::handoff::notify::MAIN_PID;
@@ -45,7 +45,7 @@ impl Shell {
                     let now = clock::now();
                     self.launching.push((id, now, now + LAUNCH_LOOK));
                 }
-                let plan = &self.definition(wanted.instance, wanted.edition).plan;
+                let plan = &self.definition(wanted.instance, wanted.revision).plan;
                 let access = match wanted.task {
                     Task::Program => plan.notify_access,
                     Task::Hook(_) => None,
@@ -56,7 +56,7 @@ impl Shell {
                     pid: launched.pid,
                     session: launched.pid,
                     instance: wanted.instance,
-                    edition: wanted.edition,
+                    revision: wanted.revision,
                     task: wanted.task,
                     client,
                     lent,
@@ -72,7 +72,7 @@ impl Shell {
                 self.processes.insert(id, process);
                 self.feed(Input::Spawned { process: id });
                 if matches!(wanted.task, Task::Program) && connection.is_none() {
-                    let definition = self.definition(wanted.instance, wanted.edition);
+                    let definition = self.definition(wanted.instance, wanted.revision);
                     let sockets = definition.sockets(&self.plan, &self.sockets);
                     let keys: Vec<SocketKey> = sockets.iter().map(|named| named.held.key).collect();
                     self.expect_clients(&keys);
@@ -88,8 +88,8 @@ impl Shell {
         }
     }
 
-    pub(super) fn definition(&self, instance: InstanceId, edition: Edition) -> &Definition {
-        self.definitions.get(instance.worker, edition)
+    pub(super) fn definition(&self, instance: InstanceId, revision: Revision) -> &Definition {
+        self.definitions.get(instance.worker, revision)
     }
 
     /// Puts a worker's listeners in order: whoever ran last may have changed O_NONBLOCK and the
@@ -100,11 +100,11 @@ impl Shell {
     pub(super) fn put_in_order(
         &self,
         instance: InstanceId,
-        edition: Edition,
+        revision: Revision,
         culprit: Option<InstanceId>,
     ) -> bool {
         let mut all_well = true;
-        let definition = self.definition(instance, edition);
+        let definition = self.definition(instance, revision);
         let worker = &definition.plan;
         let starting = match culprit {
             None => Some(Needs::from_nonblocking(worker.lifecycle.nonblocking)),
@@ -116,7 +116,7 @@ impl Shell {
                 for changed in listener::put_options_back(plan, socket) {
                     let who = culprit.map_or_else(
                         || "an unknown process".to_owned(),
-                        |culprit| words::instance_name(&self.definitions, culprit),
+                        |culprit| event_text::instance_name(&self.definitions, culprit),
                     );
                     log::warn!(
                         "listener {name}: {who} changed `{}` of {} to {}; {}",
@@ -135,7 +135,7 @@ impl Shell {
             match listener::prepare_for_spawn(socket, named.backlog, mode) {
                 Ok(disturbed) => {
                     let Some(culprit) = culprit else { continue };
-                    let who = words::instance_name(&self.definitions, culprit);
+                    let who = event_text::instance_name(&self.definitions, culprit);
                     if disturbed.nonblocking {
                         // Servers do that to their listeners, and need not undo it.
                         log::debug!(
@@ -144,7 +144,7 @@ impl Shell {
                             socket.address
                         );
                     }
-                    for words in words::disturbance(disturbed) {
+                    for words in event_text::disturbance(disturbed) {
                         log::warn!(
                             "listener {name}: {who} {words} {}; restored",
                             socket.address
@@ -180,8 +180,8 @@ impl Shell {
             is_there.then(|| self.definitions.worker(*taker).lifecycle.nonblocking)
         });
         let by_others = self.definitions.former_with(socket.key);
-        let by_others = by_others.filter_map(|(worker, edition, plan)| {
-            let is_there = self.processes.has_any(worker, edition);
+        let by_others = by_others.filter_map(|(worker, revision, plan)| {
+            let is_there = self.processes.has_any(worker, revision);
             is_there.then_some(plan.lifecycle.nonblocking)
         });
         let running = by_the_plan.chain(by_others).map(Needs::from_nonblocking);
@@ -203,7 +203,7 @@ impl Shell {
         };
         let by_others = |socket: &BoundSocket| {
             let mut former = self.definitions.former_with(socket.key);
-            former.any(|(worker, edition, _)| self.processes.has_any(worker, edition))
+            former.any(|(worker, revision, _)| self.processes.has_any(worker, revision))
         };
         sockets.peek().is_some()
             && self.watch.role(listener) == Role::Held
@@ -242,20 +242,20 @@ impl Shell {
         let Wanted {
             process,
             instance,
-            edition,
+            revision,
             connection,
             ..
         } = wanted;
-        let plan = &self.definition(instance, edition).plan;
+        let plan = &self.definition(instance, revision).plan;
         let (access, ready) = (plan.notify_access, plan.lifecycle.ready);
         let ways = self.ways_to_tell(access, ready)?;
         let known = connection.and_then(|connection| self.clients.get(connection));
         let served = known.and_then(Connection::served);
         if served.is_none() {
             // Damage announces itself as well, and is repaired then.
-            let _logged = self.put_in_order(instance, edition, None);
+            let _logged = self.put_in_order(instance, revision, None);
         }
-        let definition = self.definitions.get(instance.worker, edition);
+        let definition = self.definitions.get(instance.worker, revision);
         let worker = &*definition.plan;
         // A connection may come at any of thousands of listeners, and needs none of them.
         let sockets = match served {
@@ -292,7 +292,7 @@ impl Shell {
         let numbers = wanted.numbers();
         let around = &self.daemon_context;
         let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
-        let name = words::instance_name(&self.definitions, instance);
+        let name = event_text::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
         let target = logs.open(&self.epoll, worker, &name, process, instance, file)?;
         given.output = target.as_ref().map(OutputTarget::as_given);
@@ -313,10 +313,10 @@ impl Shell {
         let Wanted {
             process,
             instance,
-            edition,
+            revision,
             ..
         } = wanted;
-        let definition = self.definitions.get(instance.worker, edition);
+        let definition = self.definitions.get(instance.worker, revision);
         let worker = &*definition.plan;
         let Some(hook) = command_of(worker, kind) else {
             // The core knows of it, so that the plan has it.
@@ -325,7 +325,10 @@ impl Shell {
                 errno: nix::libc::ENOENT,
                 detail: 0,
             };
-            return Err((failure, format!("there is no {}", words::hook_word(kind))));
+            return Err((
+                failure,
+                format!("there is no {}", event_text::hook_word(kind)),
+            ));
         };
         self.folders.make_for(instance.worker, worker)?;
         let sockets = to_inherit(definition.sockets(&self.plan, &self.sockets));
@@ -336,7 +339,7 @@ impl Shell {
         let numbers = wanted.numbers();
         let around = &self.daemon_context;
         let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
-        let name = words::instance_name(&self.definitions, instance);
+        let name = event_text::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
         let target = logs.open(&self.epoll, worker, &name, process, instance, file)?;
         given.output = target.as_ref().map(OutputTarget::as_given);

@@ -7,7 +7,7 @@ use crate::plan::SocketKey;
 pub(super) type ClientId = u64;
 
 /// Which: never used again.
-pub(super) type ErrandId = u64;
+pub(super) type QueryId = u64;
 
 /// What an epoll event is about; packed into the 64 bits that epoll keeps for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,9 +75,9 @@ pub(super) enum ControlPart {
     /// A client.
     Client(ClientId),
     /// The output of a process that finds something out.
-    ErrandOutput(ErrandId),
+    QueryOutput(QueryId),
     /// Its end.
-    ErrandEnd(ErrandId),
+    QueryEnd(QueryId),
 }
 
 impl ControlPart {
@@ -85,16 +85,16 @@ impl ControlPart {
         match self {
             ControlPart::Accept => 0,
             ControlPart::Client(id) => id << 2 | 1,
-            ControlPart::ErrandOutput(id) => id << 2 | 2,
-            ControlPart::ErrandEnd(id) => id << 2 | 3,
+            ControlPart::QueryOutput(id) => id << 2 | 2,
+            ControlPart::QueryEnd(id) => id << 2 | 3,
         }
     }
 
     pub(super) fn unpack(data: u64) -> ControlPart {
         match data & 3 {
             1 => ControlPart::Client(data >> 2),
-            2 => ControlPart::ErrandOutput(data >> 2),
-            3 => ControlPart::ErrandEnd(data >> 2),
+            2 => ControlPart::QueryOutput(data >> 2),
+            3 => ControlPart::QueryEnd(data >> 2),
             _ => ControlPart::Accept,
         }
     }
@@ -138,8 +138,8 @@ mod tests {
         let control = [
             ControlPart::Accept,
             ControlPart::Client(7),
-            ControlPart::ErrandOutput(1 << 40),
-            ControlPart::ErrandEnd(u64::MAX >> 6),
+            ControlPart::QueryOutput(1 << 40),
+            ControlPart::QueryEnd(u64::MAX >> 6),
         ];
         let notify = [
             NotifyPart::Socket,

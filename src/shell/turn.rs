@@ -7,6 +7,7 @@ use super::clients::{self, Clients};
 use super::clock;
 use super::control::{Control, Reloads};
 use super::definitions::Definitions;
+use super::event_text;
 use super::folders::Folders;
 use super::logging;
 use super::logs::Logs;
@@ -17,11 +18,10 @@ use super::metrics::Metrics;
 use super::notify::Notify;
 use super::process::{Process, Processes, Wanted, Zombie};
 use super::reserve::Reserve;
-use super::setbacks::Setbacks;
+use super::rollback_reasons::RollbackReasons;
 use super::signals::{Arrived, Signals};
 use super::token::Token;
 use super::watch::Watch;
-use super::words;
 use crate::core::{
     Core, Effect, Event, ExitStatus, Input, InstanceId, ListenerLife, Mono, ProcessId, Scope,
     WhenDone,
@@ -77,7 +77,7 @@ pub struct Shell {
     /// The reload that is being read, and who waits for one.
     pub(super) reloads: Reloads,
     /// Why instances have failed, in words.
-    pub(super) setbacks: Setbacks,
+    pub(super) rollback_reasons: RollbackReasons,
     /// What workers tell, and leave for their successors.
     pub(super) notify: Notify,
     /// Who has to be told how it goes.
@@ -140,7 +140,7 @@ impl Shell {
             definitions,
             folders: Folders::default(),
             reloads: Reloads::default(),
-            setbacks: Setbacks::default(),
+            rollback_reasons: RollbackReasons::default(),
             notify: Notify::default(),
             manager: Manager::default(),
             memory: MemoryEvents::new(),
@@ -230,7 +230,7 @@ impl Shell {
                 | Token::Output => {}
             }
         }
-        self.errands_turn();
+        self.queries_turn();
         self.control_turn();
         self.look_at_launching();
         self.look_at_queues();
@@ -290,13 +290,13 @@ impl Shell {
     }
 
     fn signal(&mut self, arrived: Arrived) {
-        log::info!("received {}", words::arrival(arrived));
+        log::info!("received {}", event_text::arrival(arrived));
         match (arrived.number, arrived.origin) {
             // The kernel sends SIGHUP when the terminal that listend runs on goes away.
             (SIGTERM | SIGINT | SIGQUIT, _) | (SIGHUP, Origin::Kernel) => self.feed(Input::Stop),
             (SIGHUP, Origin::Process { .. }) => self.reload_by_signal(),
             // Handled only because they would end listend, and leave its workers to themselves.
-            (number, _) => log::info!("{} means nothing here", words::signal_name(number)),
+            (number, _) => log::info!("{} means nothing here", event_text::signal_name(number)),
         }
     }
 
@@ -312,8 +312,8 @@ impl Shell {
                 Zombie::Ours(id) => self.exited(id),
                 Zombie::Other(pid) => {
                     // Reaped here, its status would be lost to whoever waits for its answer.
-                    if let Some(errand) = self.control.errand_of(pid) {
-                        self.errand_end(errand);
+                    if let Some(query) = self.control.query_of(pid) {
+                        self.query_end(query);
                         continue;
                     }
                     // Whose it was can be looked up only as long as it is a zombie.
@@ -411,11 +411,11 @@ impl Shell {
         let Some(process) = self.processes.remove(id) else {
             return;
         };
-        let (instance, edition) = (process.instance, process.edition);
+        let (instance, revision) = (process.instance, process.revision);
         let had_listeners = process.has_listeners();
         self.notify.forget_process(&self.epoll, id);
         // At once, and not only before the next start: clients are to find the queue meanwhile.
-        if had_listeners && !self.put_in_order(instance, edition, Some(instance)) {
+        if had_listeners && !self.put_in_order(instance, revision, Some(instance)) {
             self.look_at_all_of(instance.worker);
         }
         self.feed(Input::Exited {
@@ -430,14 +430,14 @@ impl Shell {
                 Effect::Spawn {
                     process,
                     instance,
-                    edition,
+                    revision,
                     task,
                     connection,
                 } => {
                     let wanted = Wanted {
                         process,
                         instance,
-                        edition,
+                        revision,
                         task,
                         connection,
                     };
@@ -450,10 +450,10 @@ impl Shell {
                 } => self.send(process, signal, scope),
                 Effect::LookForEvidence { process } => self.look_for_evidence(process),
                 Effect::Unbind { listener } => self.unbind(listener),
-                Effect::Retire { worker, edition } => {
-                    self.definitions.retire(worker, edition);
+                Effect::Retire { worker, revision } => {
+                    self.definitions.retire(worker, revision);
                     self.close_what_nobody_has();
-                    if edition == self.definitions.latest(worker) {
+                    if revision == self.definitions.latest(worker) {
                         self.trim_store(worker);
                     }
                 }
@@ -461,7 +461,7 @@ impl Shell {
                     self.forget_store(worker);
                     self.metrics.counters.forget(worker);
                     self.logs.forget(worker);
-                    self.setbacks.forget(worker);
+                    self.rollback_reasons.forget(worker);
                     self.definitions.forget(worker);
                     self.close_what_nobody_has();
                 }
@@ -491,11 +491,12 @@ impl Shell {
         self.metrics.counters.observe(event);
         self.manager_hears(event);
         // There may be thousands of connections a second, and nobody who reads of each.
-        if words::is_detail(event, &self.definitions) && !log::log_enabled!(log::Level::Debug) {
+        if event_text::is_detail(event, &self.definitions) && !log::log_enabled!(log::Level::Debug)
+        {
             return;
         }
-        let out_of_memory = words::is_unexplained_kill(event) && self.memory.has_killed();
-        let context = words::Context {
+        let out_of_memory = event_text::is_unexplained_kill(event) && self.memory.has_killed();
+        let context = event_text::Context {
             plan: &self.plan,
             definitions: &self.definitions,
             pid_of: &|process| self.processes.get(process).map(|process| process.pid),
@@ -509,11 +510,13 @@ impl Shell {
             },
             client: &|connection| {
                 let accepted = self.clients.get(connection);
-                accepted.map_or_else(String::new, |accepted| words::end(&accepted.ends.remote))
+                accepted.map_or_else(String::new, |accepted| {
+                    event_text::end(&accepted.ends.remote)
+                })
             },
             client_of: &|process| {
                 let client = self.processes.get(process)?.client.as_ref()?;
-                Some(words::end(client))
+                Some(event_text::end(client))
             },
             reasons: &self.reasons,
             out_of_memory,
@@ -521,9 +524,9 @@ impl Shell {
                 self.logs.last_words(instance.worker, process)
             },
         };
-        let (level, mut words) = words::describe(event, &context);
+        let (level, mut words) = event_text::event_text(event, &context);
         if let Event::RolledBack { instance, .. } = event {
-            words.push_str(&self.after_setback(*instance));
+            words.push_str(&self.after_rollback(*instance));
         }
         if log::log_enabled!(level) {
             let about = self.outline(event);
@@ -538,8 +541,8 @@ impl Shell {
                 "{words}"
             );
         }
-        self.note_setback(event, &words);
-        if !words::is_detail(event, &self.definitions) {
+        self.note_rollback_reason(event, &words);
+        if !event_text::is_detail(event, &self.definitions) {
             self.tell_watchers(event, words);
         }
         if let Event::LaunchFailed { process, .. } = event {
@@ -564,7 +567,7 @@ impl Shell {
                 if let Err(error) = process.signal(signal) {
                     log::warn!(
                         "cannot send {} to pid {}: {error}",
-                        words::signal_name(signal),
+                        event_text::signal_name(signal),
                         process.pid
                     );
                 }

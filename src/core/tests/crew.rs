@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 /// No signals.
 pub(super) const NONE: [i32; 0] = [];
 pub(super) const APP: WorkerId = WorkerId(0);
-const FIRST: Edition = Edition(1);
+const FIRST: Revision = Revision(1);
 
 /// What runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Process {
     pub(super) instance: InstanceId,
-    pub(super) edition: Edition,
+    pub(super) revision: Revision,
     pub(super) task: Task,
 }
 
@@ -72,14 +72,14 @@ impl Crew {
             if let Effect::Spawn {
                 process,
                 instance,
-                edition,
+                revision,
                 task,
                 ..
             } = effect
             {
                 let new = Process {
                     instance,
-                    edition,
+                    revision,
                     task,
                 };
                 self.processes.insert(process, new);
@@ -162,16 +162,16 @@ impl Crew {
     }
 
     /// The instances whose programs run, with what they run by.
-    pub(super) fn programs(&self) -> Vec<(InstanceId, Edition)> {
+    pub(super) fn programs(&self) -> Vec<(InstanceId, Revision)> {
         let all = self.processes.values();
         let programs = all.filter(|one| one.task == Task::Program);
-        let mut programs: Vec<_> = programs.map(|one| (one.instance, one.edition)).collect();
+        let mut programs: Vec<_> = programs.map(|one| (one.instance, one.revision)).collect();
         programs.sort();
         programs
     }
 
     /// Those of the first definition.
-    pub(super) fn first(instances: &[InstanceId]) -> Vec<(InstanceId, Edition)> {
+    pub(super) fn first(instances: &[InstanceId]) -> Vec<(InstanceId, Revision)> {
         instances.iter().map(|one| (*one, FIRST)).collect()
     }
 

@@ -222,20 +222,20 @@ fn what_happens_is_what_the_pictures_show() {
         let life = any_life(random);
         let core = Core::new(vec![life.clone()], WhenDone::Hold);
         let mut core = core.with_listeners(lives);
-        let (mut now, mut edition, mut accepts) = (Mono(0), Edition(1), Vec::new());
+        let (mut now, mut revision, mut accepts) = (Mono(0), Revision(1), Vec::new());
         core.handle(now, Input::Start);
         for _ in 0..80 {
             match random.below(200) {
                 0 => core.handle(now, Input::Stop),
                 1..=6 => {
-                    edition = Edition(edition.0 + 1);
+                    revision = Revision(revision.0 + 1);
                     let life = match random.yes() {
                         true => any_life(random),
                         false => life.clone(),
                     };
                     let can_go_back = random.yes();
                     let change = WorkerChange::Definition {
-                        edition,
+                        revision,
                         life,
                         can_go_back,
                     };

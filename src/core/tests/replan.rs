@@ -60,20 +60,20 @@ fn settings_are_in_force_without_a_restart() {
 #[test]
 fn another_definition_is_rolled_out_and_the_old_one_retired() {
     let mut crew = Crew::new(|_| {});
-    let edition = Edition(2);
+    let revision = Revision(2);
     let life = life(|_| {});
     crew.reload(WorkerChange::Definition {
-        edition,
+        revision,
         life,
         can_go_back: true,
     });
     assert_eq!(
         crew.programs(),
-        [(app(0, 1), Edition(1)), (app(0, 2), edition)]
+        [(app(0, 1), Revision(1)), (app(0, 2), revision)]
     );
     crew.pass(seconds(2));
     let worker = APP;
-    let retire = |crew: &Crew| crew.count(|e| *e == Effect::Retire { worker, edition });
+    let retire = |crew: &Crew| crew.count(|e| *e == Effect::Retire { worker, revision });
     assert_eq!(retire(&crew), 0);
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
     assert!(crew.told(Event::ReplanDone { bad: None }));
@@ -89,11 +89,11 @@ fn another_definition_is_rolled_out_and_the_old_one_retired() {
 #[test]
 fn a_definition_is_not_retired_while_a_command_of_it_is_to_run() {
     let mut crew = Crew::new(|life| life.hooks.after_stop = Some(seconds(5)));
-    let edition = Edition(2);
+    let revision = Revision(2);
     let limit = None;
     let life = life(|life| life.activation = Activation::OnDemand { limit });
     crew.reload(WorkerChange::Definition {
-        edition,
+        revision,
         life,
         can_go_back: true,
     });
@@ -110,10 +110,10 @@ fn what_was_stopped_is_not_started_by_a_reload() {
     for activation in [Activation::Eager, Activation::OnDemand { limit: None }] {
         let mut crew = Crew::new(|_| {});
         crew.ask(Command::Stop);
-        let edition = Edition(2);
+        let revision = Revision(2);
         let life = life(|life| life.activation = activation.clone());
         crew.reload(WorkerChange::Definition {
-            edition,
+            revision,
             life,
             can_go_back: true,
         });
@@ -129,9 +129,9 @@ fn what_was_stopped_is_not_started_by_a_reload() {
 fn a_reload_takes_over_what_another_has_begun() {
     let mut crew = Crew::new(|_| {});
     let added = life(|life| life.ready = crate::config::Ready::Notify);
-    let edition = Edition(1);
+    let revision = Revision(1);
     let change = WorkerChange::Added {
-        edition,
+        revision,
         life: added,
     };
     let first = Replan {
@@ -259,11 +259,11 @@ fn a_listener_is_not_closed_while_somebody_is_to_take_its_clients_in_a_moment() 
 #[test]
 fn a_reload_that_changes_settings_is_over_when_the_rollout_under_way_is() {
     let mut crew = Crew::new(|_| {});
-    let edition = Edition(2);
+    let revision = Revision(2);
     let other = life(|_| {});
     crew.reload(WorkerChange::Definition {
         can_go_back: true,
-        edition,
+        revision,
         life: other.clone(),
     });
     crew.forget();
@@ -314,7 +314,7 @@ fn taken_over_from(before: WorkerChange, by: WorkerChange) -> Crew {
         ticket: Some(Ticket(2)),
         workers: vec![(OTHER, by), (APP, before)],
         listeners: vec![(listener, taken_by(OTHER))],
-        former: vec![(listener, APP, Edition(1))],
+        former: vec![(listener, APP, Revision(1))],
         ..Replan::default()
     };
     crew.core.replan(crew.now, replan);
@@ -322,15 +322,15 @@ fn taken_over_from(before: WorkerChange, by: WorkerChange) -> Crew {
     crew
 }
 
-fn runs_of(crew: &Crew, worker: WorkerId) -> Vec<Edition> {
+fn runs_of(crew: &Crew, worker: WorkerId) -> Vec<Revision> {
     let all = crew.programs().into_iter();
     let of_it = all.filter(|(instance, _)| instance.worker == worker);
-    of_it.map(|(_, edition)| edition).collect()
+    of_it.map(|(_, revision)| revision).collect()
 }
 
 fn other_definition(of: impl Fn(&mut Lifecycle)) -> WorkerChange {
     WorkerChange::Definition {
-        edition: Edition(2),
+        revision: Revision(2),
         life: life(of),
         can_go_back: true,
     }
@@ -341,9 +341,9 @@ fn other_definition(of: impl Fn(&mut Lifecycle)) -> WorkerChange {
 fn who_needs_the_flag_otherwise_starts_when_those_that_leave_have_ended() {
     let mut crew = taken_over_from(WorkerChange::Removed, other_definition(|_| {}));
     // What it ran before goes on until then, and is replaced as usual.
-    assert_eq!(runs_of(&crew, OTHER), [Edition(1)]);
+    assert_eq!(runs_of(&crew, OTHER), [Revision(1)]);
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
-    assert_eq!(runs_of(&crew, OTHER), [Edition(1), Edition(2)]);
+    assert_eq!(runs_of(&crew, OTHER), [Revision(1), Revision(2)]);
 
     let limit = None;
     for before in [
@@ -367,7 +367,7 @@ fn who_needs_the_flag_otherwise_starts_when_those_that_leave_have_ended() {
             crew.pass(seconds(2));
         }
         crew.exits(old, killed_by(SIGTERM));
-        assert!(runs_of(&crew, OTHER).contains(&Edition(2)));
+        assert!(runs_of(&crew, OTHER).contains(&Revision(2)));
         crew.pass(seconds(2));
         let ours = InstanceId {
             worker: OTHER,
@@ -394,16 +394,16 @@ fn one_that_is_new_waits_for_it_too_and_so_does_the_reload() {
     ] {
         let core = Core::new(lives.clone(), WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
         let mut crew = Crew::of(core);
-        let edition = Edition(1);
+        let revision = Revision(1);
         let added = WorkerChange::Added {
-            edition,
+            revision,
             life: life(|_| {}),
         };
         let replan = Replan {
             ticket: Some(Ticket(2)),
             workers: vec![(APP, before), (OTHER, added)],
             listeners: vec![(listener, taken_by(OTHER))],
-            former: vec![(listener, APP, edition)],
+            former: vec![(listener, APP, revision)],
             ..Replan::default()
         };
         crew.core.replan(crew.now, replan);
@@ -412,7 +412,7 @@ fn one_that_is_new_waits_for_it_too_and_so_does_the_reload() {
         assert_eq!(runs_of(&crew, OTHER), []);
         assert!(!crew.answers().contains(&Answer::Done));
         crew.exits(crew.program(APP_0), killed_by(SIGTERM));
-        assert_eq!(runs_of(&crew, OTHER), [edition]);
+        assert_eq!(runs_of(&crew, OTHER), [revision]);
         assert_eq!(crew.answers().last(), Some(&Answer::Done));
     }
 }
@@ -428,9 +428,9 @@ fn nobody_waits_for_what_a_rollback_keeps() {
     };
     let core = Core::new(lives, WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
     let mut crew = Crew::of(core);
-    let edition = Edition(1);
+    let revision = Revision(1);
     let added = WorkerChange::Added {
-        edition,
+        revision,
         life: life(|_| {}),
     };
     let replan = Replan {
@@ -440,14 +440,14 @@ fn nobody_waits_for_what_a_rollback_keeps() {
             (OTHER, added),
         ],
         listeners: vec![(listener, taken_by(OTHER))],
-        former: vec![(listener, APP, edition)],
+        former: vec![(listener, APP, revision)],
         ..Replan::default()
     };
     crew.core.replan(crew.now, replan);
     crew.take();
     assert_eq!(runs_of(&crew, OTHER), []);
     crew.exits(crew.program(app(0, 2)), ExitStatus::Code(1));
-    assert_eq!(runs_of(&crew, OTHER), [edition]);
+    assert_eq!(runs_of(&crew, OTHER), [revision]);
     let instance = app(0, 2);
     assert_eq!(
         crew.answers().last(),

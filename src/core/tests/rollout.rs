@@ -50,24 +50,24 @@ fn with_stop_first_the_new_one_starts_when_the_old_one_has_ended() {
 }
 
 /// Two instances, and a definition of them that needs O_NONBLOCK the other way.
-fn opposed() -> (Crew, Edition) {
+fn opposed() -> (Crew, Revision) {
     let mut crew = Crew::new(|life| life.instances = 2);
-    let edition = Edition(2);
+    let revision = Revision(2);
     let life = life(|life| {
         life.instances = 2;
         life.nonblocking = true;
     });
     crew.reload(WorkerChange::Definition {
-        edition,
+        revision,
         life,
         can_go_back: true,
     });
-    (crew, edition)
+    (crew, revision)
 }
 
 #[test]
 fn who_needs_the_flag_of_the_listeners_otherwise_starts_when_all_before_have_ended() {
-    let (mut crew, edition) = opposed();
+    let (mut crew, revision) = opposed();
     let old = [app(0, 1), app(1, 1)];
     assert_eq!(crew.programs(), Crew::first(&old));
     for instance in old {
@@ -76,7 +76,7 @@ fn who_needs_the_flag_of_the_listeners_otherwise_starts_when_all_before_have_end
     crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
     assert_eq!(crew.programs(), Crew::first(&[app(1, 1)]));
     crew.exits(crew.program(app(1, 1)), killed_by(SIGTERM));
-    let new = [(app(0, 2), edition), (app(1, 2), edition)];
+    let new = [(app(0, 2), revision), (app(1, 2), revision)];
     assert_eq!(crew.programs(), new);
     crew.pass(seconds(2));
     assert_eq!(crew.answers().last(), Some(&Answer::Done));
@@ -87,20 +87,20 @@ fn who_needs_the_flag_of_the_listeners_otherwise_starts_when_all_before_have_end
 fn what_is_down_does_not_come_back_while_the_others_make_room() {
     let mut crew = Crew::new(|life| life.instances = 2);
     crew.exits(crew.program(app(1, 1)), CRASH);
-    let edition = Edition(2);
+    let revision = Revision(2);
     let life = life(|life| {
         life.instances = 2;
         life.nonblocking = true;
     });
     crew.reload(WorkerChange::Definition {
-        edition,
+        revision,
         life,
         can_go_back: true,
     });
     crew.pass(seconds(5));
     assert_eq!(crew.programs(), Crew::first(&[app(0, 1)]));
     crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
-    let new = [(app(0, 2), edition), (app(1, 2), edition)];
+    let new = [(app(0, 2), revision), (app(1, 2), revision)];
     assert_eq!(crew.programs(), new);
     crew.pass(seconds(2));
     assert_eq!(crew.answers().last(), Some(&Answer::Done));
@@ -108,13 +108,13 @@ fn what_is_down_does_not_come_back_while_the_others_make_room() {
 
 #[test]
 fn on_the_way_back_they_are_not_mixed_either() {
-    let (mut crew, edition) = opposed();
+    let (mut crew, revision) = opposed();
     for instance in [app(0, 1), app(1, 1)] {
         crew.exits(crew.program(instance), killed_by(SIGTERM));
     }
     crew.exits(crew.program(app(0, 2)), CRASH);
     let left = crew.program(app(1, 2));
-    assert_eq!(crew.programs(), [(app(1, 2), edition)]);
+    assert_eq!(crew.programs(), [(app(1, 2), revision)]);
     assert_eq!(crew.signals(left)[0], SIGTERM);
     crew.exits(left, killed_by(SIGTERM));
     assert_eq!(crew.programs(), Crew::first(&[app(0, 3), app(1, 3)]));
@@ -162,10 +162,10 @@ fn a_new_instance_that_ends_too_soon_leaves_the_old_ones_as_they_are() {
 #[test]
 fn what_was_replaced_already_is_replaced_back() {
     let mut crew = Crew::new(|life| life.instances = 2);
-    let edition = Edition(2);
+    let revision = Revision(2);
     let life = life(|life| life.instances = 2);
     crew.reload(WorkerChange::Definition {
-        edition,
+        revision,
         life,
         can_go_back: true,
     });
@@ -174,17 +174,21 @@ fn what_was_replaced_already_is_replaced_back() {
     assert_eq!(
         crew.programs(),
         [
-            (app(0, 2), edition),
-            (app(1, 1), Edition(1)),
-            (app(1, 2), edition)
+            (app(0, 2), revision),
+            (app(1, 1), Revision(1)),
+            (app(1, 2), revision)
         ]
     );
     crew.forget();
     crew.exits(crew.program(app(1, 2)), CRASH);
-    let first = Edition(1);
+    let first = Revision(1);
     assert_eq!(
         crew.programs(),
-        [(app(0, 2), edition), (app(0, 3), first), (app(1, 1), first)]
+        [
+            (app(0, 2), revision),
+            (app(0, 3), first),
+            (app(1, 1), first)
+        ]
     );
     // At once: it was good before.
     let old = crew.program(app(0, 2));
@@ -197,7 +201,7 @@ fn what_was_replaced_already_is_replaced_back() {
     assert_eq!(crew.answers(), [Answer::RolledBack { instance }]);
     let retire = Effect::Retire {
         worker: APP,
-        edition: first,
+        revision: first,
     };
     assert_eq!(crew.count(|effect| *effect == retire), 1);
 }
@@ -206,10 +210,10 @@ fn what_was_replaced_already_is_replaced_back() {
 #[test]
 fn what_crashes_on_the_way_back_comes_back_by_the_old_definition() {
     let mut crew = Crew::new(|life| life.instances = 3);
-    let edition = Edition(2);
+    let revision = Revision(2);
     let life = life(|life| life.instances = 3);
     crew.reload(WorkerChange::Definition {
-        edition,
+        revision,
         life,
         can_go_back: true,
     });
@@ -221,12 +225,12 @@ fn what_crashes_on_the_way_back_comes_back_by_the_old_definition() {
     // Both that were replaced are to be replaced again, and one at a time.
     crew.exits(crew.program(app(1, 2)), CRASH);
     crew.pass(seconds(1));
-    let of_index_1 = |(one, _): &&(InstanceId, Edition)| one.index == 1;
+    let of_index_1 = |(one, _): &&(InstanceId, Revision)| one.index == 1;
     let programs = crew.programs();
-    let editions = programs.iter().filter(of_index_1);
-    assert!(editions.clone().count() > 0);
+    let revisions = programs.iter().filter(of_index_1);
+    assert!(revisions.clone().count() > 0);
     assert!(
-        editions.clone().all(|(_, of)| *of == Edition(1)),
+        revisions.clone().all(|(_, of)| *of == Revision(1)),
         "{programs:?}"
     );
 }

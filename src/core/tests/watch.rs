@@ -5,8 +5,8 @@ use super::*;
 use crate::plan::ListenerId;
 
 const CRASH: ExitStatus = ExitStatus::Code(1);
-const OLD: Edition = Edition(1);
-const NEW: Edition = Edition(2);
+const OLD: Revision = Revision(1);
+const NEW: Revision = Revision(2);
 
 /// A worker with so many instances, of which the first so many have been replaced by a new
 /// definition; the rollout goes on.
@@ -17,7 +17,7 @@ fn replaced(instances: u32, count: u32, change: impl Fn(&mut Lifecycle)) -> Crew
     };
     let mut crew = Crew::new(life);
     crew.reload(WorkerChange::Definition {
-        edition: NEW,
+        revision: NEW,
         life: super::crew::life(life),
         can_go_back: true,
     });
@@ -32,10 +32,10 @@ fn progress(done: u32, of: u32) -> Answer {
     Answer::Progress { done, of }
 }
 
-fn editions(crew: &Crew) -> Vec<Edition> {
+fn revisions(crew: &Crew) -> Vec<Revision> {
     crew.programs()
         .iter()
-        .map(|(_, edition)| *edition)
+        .map(|(_, revision)| *revision)
         .collect()
 }
 
@@ -48,7 +48,7 @@ fn rolled_back(crew: &Crew) -> usize {
 fn a_crash_of_what_was_promoted_fails_the_rollout_while_it_lasts() {
     let mut crew = replaced(4, 1, |_| {});
     crew.pass(seconds(1));
-    assert_eq!(editions(&crew), [NEW, OLD, NEW, OLD, OLD]);
+    assert_eq!(revisions(&crew), [NEW, OLD, NEW, OLD, OLD]);
     crew.exits(crew.program(app(0, 2)), CRASH);
     assert_eq!(rolled_back(&crew), 1);
     let instance = app(0, 2);
@@ -87,7 +87,7 @@ fn a_crash_soon_after_the_rollout_has_it_go_back_by_itself() {
     crew.pass(seconds(1));
     crew.exits(crew.program(app(0, 2)), killed_by(SIGTERM));
     crew.pass(seconds(100));
-    assert_eq!(editions(&crew), [OLD, OLD]);
+    assert_eq!(revisions(&crew), [OLD, OLD]);
     assert!(crew.core.degraded(APP).is_some());
 }
 
@@ -108,7 +108,7 @@ fn what_is_no_crash_or_comes_too_late_is_answered_by_the_restart_policy() {
         crew.exits(crew.program(app(0, 2)), status);
         assert_eq!(rolled_back(&crew), 0, "{status:?} after {after} s");
         crew.pass(seconds(1));
-        assert_eq!(editions(&crew), [NEW]);
+        assert_eq!(revisions(&crew), [NEW]);
     }
 }
 
@@ -117,14 +117,14 @@ fn what_could_not_serve_any_more_is_not_gone_back_to() {
     for (watch, can_go_back) in [(0, true), (30, false)] {
         let mut crew = Crew::new(|_| {});
         crew.reload(WorkerChange::Definition {
-            edition: NEW,
+            revision: NEW,
             life: life(|life| life.rollout.watch = seconds(watch)),
             can_go_back,
         });
         crew.pass(seconds(2));
         let retire = Effect::Retire {
             worker: APP,
-            edition: NEW,
+            revision: NEW,
         };
         crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
         assert_eq!(crew.count(|effect| *effect == retire), 1);
@@ -162,10 +162,10 @@ fn a_restart_that_goes_wrong_stops_and_leaves_what_runs() {
 fn a_restart_after_a_rollback_is_by_the_configuration_in_force() {
     let mut crew = replaced(1, 0, |_| {});
     crew.exits(crew.program(app(0, 2)), CRASH);
-    assert_eq!(editions(&crew), [OLD]);
+    assert_eq!(revisions(&crew), [OLD]);
     crew.forget();
     crew.ask(Command::Restart);
-    assert_eq!(editions(&crew), [OLD, NEW]);
+    assert_eq!(revisions(&crew), [OLD, NEW]);
     let new = crew.programs()[1].0;
     crew.exits(crew.program(new), CRASH);
     assert_eq!(
@@ -176,7 +176,7 @@ fn a_restart_after_a_rollback_is_by_the_configuration_in_force() {
     crew.ask(Command::Restart);
     crew.pass(seconds(2));
     crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
-    assert_eq!(editions(&crew), [NEW]);
+    assert_eq!(revisions(&crew), [NEW]);
     assert_eq!(crew.answers().last(), Some(&Answer::Done));
     assert_eq!(crew.core.degraded(APP), None);
     // And so is a start, if nothing is left of the old one.
@@ -185,7 +185,7 @@ fn a_restart_after_a_rollback_is_by_the_configuration_in_force() {
     crew.ask(Command::Stop);
     crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
     crew.ask(Command::Start);
-    assert_eq!(editions(&crew), [NEW]);
+    assert_eq!(revisions(&crew), [NEW]);
     crew.pass(seconds(2));
     assert_eq!(crew.core.degraded(APP), None);
 }
@@ -269,7 +269,7 @@ fn a_reload_waits_for_the_instances_that_it_adds_and_takes_away() {
 fn a_reload_waits_for_the_instances_that_it_adds_when_it_rolls() {
     let mut crew = Crew::new(|_| {});
     crew.reload(WorkerChange::Definition {
-        edition: NEW,
+        revision: NEW,
         life: life(|life| {
             life.instances = 2;
             life.ready = crate::config::Ready::Notify;

@@ -14,7 +14,7 @@ use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::shell::metrics::Job;
 use crate::shell::token::{ClientId, ControlPart};
 use crate::shell::turn::Shell;
-use crate::shell::{clock, words};
+use crate::shell::{clock, event_text};
 use crate::verb::{Command, Verb};
 use nix::sys::epoll::EpollFlags;
 use std::time::Duration;
@@ -39,8 +39,8 @@ impl Shell {
         match part {
             ControlPart::Accept => self.control.accept(&self.epoll),
             ControlPart::Client(id) => self.control.client_event(&self.epoll, id, flags),
-            ControlPart::ErrandOutput(id) => self.errand_output(id),
-            ControlPart::ErrandEnd(id) => self.errand_end(id),
+            ControlPart::QueryOutput(id) => self.query_output(id),
+            ControlPart::QueryEnd(id) => self.query_end(id),
         }
     }
 
@@ -191,7 +191,7 @@ impl Shell {
         let mut all = self.plan.workers();
         let (id, _) = all.find(|(_, one)| one.name == worker)?;
         let mut instances = self.core.instances_of(id);
-        let is_it = |instance| words::instance_name(&self.definitions, instance) == name;
+        let is_it = |instance| event_text::instance_name(&self.definitions, instance) == name;
         instances.any(is_it).then_some(id)
     }
 
@@ -233,7 +233,7 @@ impl Shell {
             Err(error) => return self.fail(id, &error),
         };
         self.log_request(id, &what);
-        self.setbacks.forget_reload(worker);
+        self.rollback_reasons.forget_reload(worker);
         let ticket = Ticket(self.control.new_id());
         self.control.tickets.insert(ticket, id);
         self.control.waits(
@@ -280,7 +280,7 @@ impl Shell {
                 // Never less than it is.
                 let limit = limit.map(|time| Duration::from_secs(time.as_secs_f64().ceil() as u64));
                 let progress = Progress {
-                    message: limit.map(|time| format!("at most {}", words::duration(time))),
+                    message: limit.map(|time| format!("at most {}", event_text::duration(time))),
                     // The first step follows the changes; and the end, if it is a failure, has none.
                     changes: self
                         .control
@@ -340,20 +340,20 @@ impl Shell {
         let why = why.unwrap_or_else(|| format!("listener `{name}` could not be bound"));
         let again = again_in.map_or_else(
             || "it is retried when its address appears".to_owned(),
-            |time| format!("it is retried in {}", words::duration(time)),
+            |time| format!("it is retried in {}", event_text::duration(time)),
         );
         let reason = format!("{why}; {again}, and the worker starts then");
         self.fail(id, &Error::Failed { reason });
     }
 
     fn why_failed(&self, instance: InstanceId) -> String {
-        if let Some(why) = self.setbacks.of_reload(instance) {
+        if let Some(why) = self.rollback_reasons.of_reload(instance) {
             return format!("{why}; the instance continues as before");
         }
-        if let Some(why) = self.setbacks.end_of(instance) {
+        if let Some(why) = self.rollback_reasons.end_of(instance) {
             return format!("{why}; the rest is left as it is");
         }
-        let name = words::instance_name(&self.definitions, instance);
+        let name = event_text::instance_name(&self.definitions, instance);
         let facts = self.core.facts(instance);
         if facts
             .is_some_and(|facts| facts.reloading && matches!(facts.state, State::Running { .. }))
@@ -376,7 +376,7 @@ impl Shell {
             return self.ask(id, Question::DryRun, "");
         }
         self.log_request(id, "reload");
-        self.control.waits(id, WaitsFor::Errand);
+        self.control.waits(id, WaitsFor::HelperQuery);
         if no_wait {
             self.control.no_wait.insert(id);
         }
@@ -400,7 +400,7 @@ impl Shell {
         if self.control.takes_no_reply(id) {
             return self.succeed(id, &Reply::done());
         }
-        self.control.waits(id, WaitsFor::Errand);
+        self.control.waits(id, WaitsFor::HelperQuery);
         let _told_if_not = self.send_out(Some(id), question, about);
     }
 
@@ -466,7 +466,7 @@ fn order(verb: &Verb, argument: Argument, worker: &str) -> Result<Order, Error> 
             let number = signal_number(&signal).map_err(|reason| Error::Refused { reason })?;
             Ok(Order {
                 command: Command::Signal(number),
-                what: format!("{what} with {}", words::signal_name(number)),
+                what: format!("{what} with {}", event_text::signal_name(number)),
                 done,
             })
         }
@@ -506,7 +506,7 @@ impl Control {
             | WaitsFor::Metrics
             | WaitsFor::Events
             | WaitsFor::Lines(_)
-            | WaitsFor::Errand => None,
+            | WaitsFor::HelperQuery => None,
         }
     }
 
@@ -524,7 +524,7 @@ impl Control {
                 | WaitsFor::Metrics
                 | WaitsFor::Events
                 | WaitsFor::Lines(_)
-                | WaitsFor::Errand,
+                | WaitsFor::HelperQuery,
             )
             | None => (0, 0),
         };

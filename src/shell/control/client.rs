@@ -102,7 +102,7 @@ pub(super) enum WaitsFor {
         progress: (u32, u32),
     },
     /// A process that finds out.
-    Errand,
+    HelperQuery,
 }
 
 /// Which lines somebody wants to be told.

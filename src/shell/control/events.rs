@@ -6,7 +6,7 @@ use crate::core::{Event, InstanceId, ProcessId};
 use crate::plan::{ListenerId, WorkerId};
 use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
-use crate::shell::{clock, words};
+use crate::shell::{clock, event_text};
 
 /// So many events are kept for those who come later.
 const KEPT: usize = 100;
@@ -179,7 +179,7 @@ impl Shell {
             kind,
             listener: about.listener.map(|id| &*self.plan.listener(id).name),
             worker: about.worker.map(|id| &*self.definitions.worker(id).name),
-            instance: instance.map(|id| words::instance_name(&self.definitions, id)),
+            instance: instance.map(|id| event_text::instance_name(&self.definitions, id)),
             generation: instance.map(|id| id.generation),
             pid: about.process.and_then(|id| self.pid_of(id)),
         }
@@ -219,8 +219,8 @@ impl Shell {
             worker: about.worker.map(str::to_owned),
             instance: about.instance,
             pid: about.pid,
-            exit_status: status.and_then(words::exit_code),
-            exit_signal: status.and_then(words::exit_signal),
+            exit_status: status.and_then(event_text::exit_code),
+            exit_signal: status.and_then(event_text::exit_signal),
             message,
         };
         if self.control.past.len() >= KEPT {

@@ -59,7 +59,7 @@ pub(in crate::shell) struct Asked {
 
 /// A process that finds something out. Dropped, it is killed if it still runs.
 #[derive(Debug)]
-pub(in crate::shell) struct Errand {
+pub(in crate::shell) struct HelperQuery {
     pub(in crate::shell) purpose: Purpose,
     /// Not reaped as long as this is here.
     pub(super) pid: i32,
@@ -71,7 +71,7 @@ pub(in crate::shell) struct Errand {
     pub(in crate::shell) is_late: bool,
 }
 
-impl Errand {
+impl HelperQuery {
     /// Ends it if it is for a client that has gone. It is reaped like any other.
     pub(super) fn abandon(&self, client: ClientId) {
         if let Purpose::Asked(asked) = &self.purpose
@@ -106,7 +106,7 @@ impl Errand {
     }
 }
 
-impl Drop for Errand {
+impl Drop for HelperQuery {
     fn drop(&mut self) {
         // It would outlive listend.
         self.kill();
@@ -161,9 +161,9 @@ pub(super) fn is_object(said: &[u8]) -> bool {
 }
 
 /// The exit status; `None` if a signal ended it, or somebody else has reaped it.
-pub(super) fn status_of(errand: &Errand) -> Option<i32> {
+pub(super) fn status_of(query: &HelperQuery) -> Option<i32> {
     use std::os::fd::AsFd;
-    match sys::wait(Whom::Process(errand.pidfd.as_fd()), Then::Reap) {
+    match sys::wait(Whom::Process(query.pidfd.as_fd()), Then::Reap) {
         Ok(Some(ended)) => match ended.how {
             How::Exited(code) => Some(code),
             How::Killed(_) | How::Dumped(_) => None,

@@ -9,7 +9,7 @@ use crate::control::{LogLine, LogsReply, Reply, rfc3339};
 use crate::shell::logs;
 use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
-use crate::shell::{clock, words};
+use crate::shell::{clock, event_text};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::EpollFlags;
 use std::os::fd::AsFd;
@@ -147,7 +147,7 @@ impl Shell {
             line: Some(LogLine {
                 time: rfc3339(line.time.as_secs()),
                 worker: Some(self.definitions.worker(line.worker).name.clone()),
-                instance: Some(words::instance_name(&self.definitions, line.instance)),
+                instance: Some(event_text::instance_name(&self.definitions, line.instance)),
                 text: line.text.clone(),
             }),
         }

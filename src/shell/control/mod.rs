@@ -6,9 +6,9 @@
 
 mod answer;
 pub(super) mod client;
-pub(super) mod errand;
 mod events;
 pub(super) mod helper;
+pub(super) mod helper_query;
 mod lines;
 mod reload;
 mod socket;
@@ -22,10 +22,10 @@ use crate::control::{Access, Event, Owner, Reply};
 use crate::core::{Mono, Ticket};
 use crate::listener::BoundSocket;
 use crate::shell::queues::QueueLog;
-use crate::shell::token::{ClientId, ControlPart, ErrandId, Token};
-use crate::shell::{clock, words};
+use crate::shell::token::{ClientId, ControlPart, QueryId, Token};
+use crate::shell::{clock, event_text};
 use client::{Client, Gone, WaitsFor};
-use helper::Errand;
+use helper::HelperQuery;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -94,7 +94,7 @@ pub struct Control {
     changes: HashMap<Ticket, Vec<String>>,
     /// Who does not want to wait for the end of a reload.
     no_wait: BTreeSet<ClientId>,
-    pub(super) errands: HashMap<ErrandId, Errand>,
+    pub(super) queries: HashMap<QueryId, HelperQuery>,
     /// What was found at queues when somebody asked.
     pub(super) queue_log: QueueLog,
     /// How many bytes are kept for all clients.
@@ -134,7 +134,7 @@ impl Default for Control {
             tickets: HashMap::new(),
             changes: HashMap::new(),
             no_wait: BTreeSet::new(),
-            errands: HashMap::new(),
+            queries: HashMap::new(),
             queue_log: QueueLog::default(),
             held: 0,
             since: clock::now(),
@@ -197,7 +197,7 @@ impl Control {
             return true;
         };
         let path = socket.path().unwrap_or(Path::new("it")).display();
-        let what = words::damage(damage);
+        let what = event_text::damage(damage);
         match done {
             Ok(_) => log::warn!("control socket: {path} was {what}; restored"),
             Err(why) => log::error!(
@@ -244,7 +244,7 @@ impl Control {
     /// When to look again, if nothing else happens before.
     pub(super) fn deadline(&self) -> Option<Mono> {
         let accept_state = self.accepts_again().into_iter();
-        accept_state.chain(self.errand_due()).min()
+        accept_state.chain(self.query_due()).min()
     }
 
     fn accepts_again(&self) -> Option<Mono> {
@@ -394,10 +394,10 @@ impl Control {
                 self.changes.remove(ticket);
             }
             // Those whose answer has come are not there any more.
-            WaitsFor::Errand => {
+            WaitsFor::HelperQuery => {
                 self.no_wait.remove(&id);
-                for errand in self.errands.values_mut() {
-                    errand.abandon(id);
+                for query in self.queries.values_mut() {
+                    query.abandon(id);
                 }
             }
         }

@@ -16,7 +16,7 @@ use crate::shell::notify::WorkerStatus;
 use crate::shell::queues::Takers;
 use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
-use crate::shell::{clock, words};
+use crate::shell::{clock, event_text};
 use std::collections::HashMap;
 
 /// So many pieces at a time.
@@ -238,7 +238,7 @@ impl Shell {
             activation: activation.to_owned(),
             generation: self.core.generation(id),
             state: word_for(self.core.health(id)),
-            setback: self.setback(id, counts.is_failing),
+            setback: self.rollback_reason(id, counts.is_failing),
             instances,
             listeners: listeners
                 .map(|id| self.plan.listener(*id).name.clone())
@@ -249,12 +249,14 @@ impl Shell {
     }
 
     /// Why a worker is degraded: a rollout of it went back, or the processes of its connections fail.
-    fn setback(&self, id: WorkerId, is_failing: bool) -> Option<String> {
+    fn rollback_reason(&self, id: WorkerId, is_failing: bool) -> Option<String> {
         if is_failing {
-            return self.setbacks.of_connections(id).map(str::to_owned);
+            return self.rollback_reasons.of_connections(id).map(str::to_owned);
         }
         let degraded = self.core.degraded(id)?;
-        self.setbacks.of(degraded.instance).map(str::to_owned)
+        self.rollback_reasons
+            .of(degraded.instance)
+            .map(str::to_owned)
     }
 
     fn life(&self, id: WorkerId) -> Life {
@@ -268,10 +270,10 @@ impl Shell {
                     Order::StopFirst => "stop-first".to_owned(),
                 },
                 parallel: life.rollout.parallel.into(),
-                min_ready: words::duration(life.rollout.min_ready),
+                min_ready: event_text::duration(life.rollout.min_ready),
                 under_way: self.core.is_rolling(id),
             },
-            watchdog: life.watchdog.map(words::duration),
+            watchdog: life.watchdog.map(event_text::duration),
             stored: self.notify.store.count(id) as u64,
             fd_store: plan.fd_store.into(),
         }
@@ -293,7 +295,7 @@ impl Shell {
             _ => None,
         };
         Some(Instance {
-            name: words::instance_name(&self.definitions, id),
+            name: event_text::instance_name(&self.definitions, id),
             generation: id.generation,
             pid: process.and_then(|process| self.main_pid_of(process)),
             state: word_for(facts.health),
@@ -302,8 +304,8 @@ impl Shell {
             since: rfc3339(wall.saturating_sub(now.since(since).as_secs())),
             restarts: facts.restarts,
             last_exit: facts.last_end.map(|end| ended(&end)),
-            exit_status: status.and_then(words::exit_code),
-            exit_signal: status.and_then(words::exit_signal),
+            exit_status: status.and_then(event_text::exit_code),
+            exit_signal: status.and_then(event_text::exit_signal),
             next_try: next_try.map(|at| {
                 let left = at.since(now).as_millis().div_ceil(1000);
                 rfc3339(wall.saturating_add(u64::try_from(left).unwrap_or(u64::MAX)))
@@ -339,10 +341,13 @@ pub(super) fn ended(end: &LastEnd) -> String {
             uptime,
             cause,
         } => {
-            let (status, uptime) = (words::status_words(*status), words::duration(*uptime));
+            let (status, uptime) = (
+                event_text::status_words(*status),
+                event_text::duration(*uptime),
+            );
             // Half of a narrow table is not for these words.
             let status = status.strip_prefix("exited with ").unwrap_or(&status);
-            format!("{status} after {uptime}{}", words::fault(*cause))
+            format!("{status} after {uptime}{}", event_text::fault(*cause))
         }
         LastEnd::NotLaunched { failure } => format!(
             "failed while {}: {}",

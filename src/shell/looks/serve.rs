@@ -13,12 +13,12 @@ use crate::evidence::{self, Sight, SocketInode};
 use crate::listener::BindError;
 use crate::plan::{ListenerId, Plan};
 use crate::report::{self, Problem, Report, Style};
-use crate::shell::control::errand::MAX_LATE;
 use crate::shell::control::helper::Purpose;
+use crate::shell::control::helper_query::MAX_LATE;
 use crate::shell::definitions::HeldSocket;
+use crate::shell::event_text;
 use crate::shell::problem_line::one_line;
 use crate::shell::turn::Shell;
-use crate::shell::words;
 use crate::sys;
 use std::io;
 use std::rc::Rc;
@@ -60,9 +60,9 @@ impl Shell {
 
     fn start_looks(&mut self) {
         let looks = |shell: &Shell| {
-            let errands = shell.control.errands.values();
+            let queries = shell.control.queries.values();
             let looks =
-                errands.filter(|one| !one.is_late && matches!(one.purpose, Purpose::Look(_)));
+                queries.filter(|one| !one.is_late && matches!(one.purpose, Purpose::Look(_)));
             looks.count()
         };
         while looks(self) < MOST
@@ -75,7 +75,7 @@ impl Shell {
             match started {
                 Ok(None) => {}
                 Ok(Some(started)) => {
-                    let awaited = self.await_errand(started, Purpose::Look(look), TIME);
+                    let awaited = self.await_query(started, Purpose::Look(look), TIME);
                     // What is not watched and what does not answer come to the same.
                     if let Err((error, Some(Purpose::Look(look)))) = awaited {
                         log::debug!("cannot watch the helper process: {error}");
@@ -92,14 +92,14 @@ impl Shell {
 
     /// Why nobody is sent to look: one who does not come back is enough.
     fn is_pointless(&self, look: &Look) -> Option<&'static str> {
-        if self.control.late_errands() >= MAX_LATE {
+        if self.control.late_queries() >= MAX_LATE {
             return Some("too many helper processes have not returned");
         }
         let Look::Evidence(_, worker) = look else {
             return None;
         };
-        let mut errands = self.control.errands.values();
-        let is_lost = errands.any(|one| match &one.purpose {
+        let mut queries = self.control.queries.values();
+        let is_lost = queries.any(|one| match &one.purpose {
             Purpose::Look(Look::Evidence(_, of)) => one.is_late && of == worker,
             Purpose::Look(_) | Purpose::Asked(_) => false,
         });
@@ -113,7 +113,7 @@ impl Shell {
                 let Some(known) = self.processes.get(*process) else {
                     return Ok(None);
                 };
-                let definition = self.definition(known.instance, known.edition);
+                let definition = self.definition(known.instance, known.revision);
                 let Ready::Accepting(which) = definition.plan.lifecycle.ready else {
                     return Ok(None);
                 };
@@ -202,7 +202,7 @@ impl Shell {
             Some(SEEN) => Evidence::Seen,
             Some(NOT_YET) => Evidence::NotYet,
             said => {
-                let name = words::instance_name(&self.definitions, known.instance);
+                let name = event_text::instance_name(&self.definitions, known.instance);
                 let why = said.and_then(|said| said.strip_prefix(HIDDEN));
                 match why {
                     Some(why) => log::debug!("{name}: {why}"),
@@ -211,7 +211,7 @@ impl Shell {
                          longer than {}; its memory or its files may lie on a file system that \
                          does not answer",
                         known.pid,
-                        words::duration(TIME)
+                        event_text::duration(TIME)
                     ),
                 }
                 Evidence::Hidden

@@ -13,7 +13,7 @@ use crate::plan::{Activation, WorkerId};
 use crate::shell::fd_store::{How, Refused};
 use crate::shell::token::{NotifyPart, Token};
 use crate::shell::turn::Shell;
-use crate::shell::{watch, words};
+use crate::shell::{event_text, watch};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Datagram, Sender, SharedFd};
 use nix::errno::Errno;
@@ -108,7 +108,7 @@ impl Shell {
         let Some((damage, done)) = socket.repair() else {
             return true;
         };
-        let (what, address) = (words::damage(damage), socket.address());
+        let (what, address) = (event_text::damage(damage), socket.address());
         match done {
             Ok(_) => log::warn!("notify socket: {address} was {what}; restored"),
             Err(why) => log::error!(
@@ -281,7 +281,7 @@ impl Shell {
         let instance = process.instance;
         let notices = notices(message);
         if log::log_enabled!(log::Level::Debug) {
-            let name = words::instance_name(&self.definitions, instance);
+            let name = event_text::instance_name(&self.definitions, instance);
             log::debug!("{name}: sent {notices:?} with {}", shown(message));
         }
         for notice in notices {
@@ -305,7 +305,7 @@ impl Shell {
         }
         if let Some(wrong) = wrong {
             self.notify.counters.malformed += 1;
-            let name = words::instance_name(&self.definitions, instance);
+            let name = event_text::instance_name(&self.definitions, instance);
             let about = About::Worker(instance.worker);
             self.notify.complain(Complaint::Malformed, about, &|| {
                 let wrong = visible(wrong.as_bytes());
@@ -329,7 +329,7 @@ impl Shell {
         };
         let Refused { no_room, may_wait } = self.notify.store.add(&self.epoll, instance, fds, how);
         if may_wait > 0 {
-            let instance_name = words::instance_name(&self.definitions, instance);
+            let instance_name = event_text::instance_name(&self.definitions, instance);
             let about = About::Worker(instance.worker);
             self.notify.complain(Complaint::MayWait, about, &|| {
                 format!(
@@ -340,7 +340,7 @@ impl Shell {
             });
         }
         if no_room > 0 {
-            let instance_name = words::instance_name(&self.definitions, instance);
+            let instance_name = event_text::instance_name(&self.definitions, instance);
             let about = About::Worker(instance.worker);
             self.notify.complain(Complaint::NoRoom, about, &|| {
                 format!(
@@ -379,7 +379,7 @@ impl Shell {
             // By hand: a child on its way to exec has a copy (epoll(7)). Its end is told by SIGCHLD.
             let _not_watched = self.epoll.delete(&old);
         }
-        let name = words::instance_name(&self.definitions, instance);
+        let name = event_text::instance_name(&self.definitions, instance);
         let about = About::Worker(instance.worker);
         self.notify
             .say(log::Level::Info, Complaint::Main, about, &|| {
@@ -442,7 +442,7 @@ impl Shell {
         if is_ready {
             log::debug!(
                 "{}: sent [Ready] with a newline",
-                words::instance_name(&self.definitions, process.instance)
+                event_text::instance_name(&self.definitions, process.instance)
             );
             self.feed(Input::Notified {
                 process: id,
@@ -455,7 +455,7 @@ impl Shell {
             log::warn!(
                 "{}: closed the descriptor of `ready: fd` without a newline, and so will not count \
                  as ready",
-                words::instance_name(&self.definitions, process.instance)
+                event_text::instance_name(&self.definitions, process.instance)
             );
         }
     }

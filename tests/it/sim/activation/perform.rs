@@ -5,7 +5,7 @@ use crate::sim::activation::life::{Answer, Life, Misery, Mood};
 use crate::sim::activation::world::{Connection, Stage, is_fresh};
 use crate::sim::random::{signal, stop_scope};
 use listend::core::{
-    ConnectionId, Edition, Effect, Event, InstanceId, Mono, NotAccepted, ProcessId, Scope, Task,
+    ConnectionId, Effect, Event, InstanceId, Mono, NotAccepted, ProcessId, Revision, Scope, Task,
     Waiting,
 };
 use listend::core::{Input, Refusal};
@@ -34,11 +34,11 @@ impl Life {
             Effect::Spawn {
                 process,
                 instance,
-                edition,
+                revision,
                 task,
                 connection,
             } => {
-                assert_eq!((edition, task), (Edition(1), Task::Program));
+                assert_eq!((revision, task), (Revision(1), Task::Program));
                 assert_eq!(instance.generation, 1);
                 self.spawn(process, instance, connection);
             }

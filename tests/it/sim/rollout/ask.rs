@@ -6,7 +6,7 @@ use crate::sim::rollout::seen::Seen;
 use crate::sim::rollout::world::{Definition, WORKERS, Worker, definition, lives, settings};
 use listend::config::Ready;
 use listend::core::{
-    Command, Edition, Input, InstanceId, Mono, Replan, State, Ticket, WorkerChange,
+    Command, Input, InstanceId, Mono, Replan, Revision, State, Ticket, WorkerChange,
 };
 use listend::plan::{Activation, HookTimes, Lifecycle, ListenerId, WorkerId};
 use std::collections::BTreeSet;
@@ -140,16 +140,16 @@ impl Life {
                 let fresh = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
                 let life = fresh.life().clone();
                 self.workers.push(fresh);
-                let edition = Edition(1);
-                Some(WorkerChange::Added { edition, life })
+                let revision = Revision(1);
+                Some(WorkerChange::Added { revision, life })
             }
             None => None,
             Some(_) if stops => None,
             Some(known) if known.gone => self.rng.one_in(4).then(|| {
                 *known = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
                 let life = known.life().clone();
-                let edition = Edition(1);
-                WorkerChange::Added { edition, life }
+                let revision = Revision(1);
+                WorkerChange::Added { revision, life }
             }),
             Some(known) if known.removed => None,
             Some(known) => match self.rng.below(12) {
@@ -205,16 +205,16 @@ impl Life {
 /// Notes another definition of a worker.
 fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> WorkerChange {
     let last = *known.definitions.keys().next_back().expect("one at least");
-    let edition = Edition(last.0 + 1);
+    let revision = Revision(last.0 + 1);
     let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
     let life = fresh.life.clone();
     known.lessened = Some(now);
-    known.kept.insert(edition);
+    known.kept.insert(revision);
     known.given_up = None;
     if kind(&life) == kind(known.life()) {
         // What goes well is known only when RolloutStarted was told.
         known.from = known.from.or(Some(known.current));
-        known.allowed.insert(edition);
+        known.allowed.insert(revision);
     } else {
         seen.activation_changed += 1;
         known.from = None;
@@ -222,13 +222,13 @@ fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> 
         known.watch = None;
         known.back = false;
         known.degraded = false;
-        known.allowed = BTreeSet::from([edition]);
+        known.allowed = BTreeSet::from([revision]);
     }
-    known.current = edition;
-    known.definitions.insert(edition, fresh);
+    known.current = revision;
+    known.definitions.insert(revision, fresh);
     WorkerChange::Definition {
-        edition,
+        revision,
         life,
-        can_go_back: Worker::can_go_back(edition),
+        can_go_back: Worker::can_go_back(revision),
     }
 }

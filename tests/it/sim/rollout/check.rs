@@ -5,8 +5,8 @@ use crate::sim::rollout::life::Life;
 use crate::sim::rollout::world::{Temper, Worker};
 use listend::config::Order;
 use listend::core::{
-    Answer, Edition, Effect, Event, ExitStatus, HookEnd, HookKind, InstanceId, Mono, Next,
-    ProcessId, Refused, Role, Scope, State, Task, Ticket,
+    Answer, Effect, Event, ExitStatus, HookEnd, HookKind, InstanceId, Mono, Next, ProcessId,
+    Refused, Revision, Role, Scope, State, Task, Ticket,
 };
 use listend::plan::{Activation, Lifecycle, ReloadBy, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,12 +30,12 @@ impl Life {
                 Effect::Spawn {
                     process,
                     instance,
-                    edition,
+                    revision,
                     task,
                     connection,
                 } => {
                     self.seen.connections += u64::from(connection.is_some());
-                    self.check_spawn(process, instance, edition, task);
+                    self.check_spawn(process, instance, revision, task);
                 }
                 Effect::Signal {
                     process,
@@ -43,11 +43,11 @@ impl Life {
                     scope,
                 } => self.check_signal(process, signal, scope, wanted),
                 Effect::Answer { ticket, answer } => self.check_answer(ticket, answer),
-                Effect::Retire { worker, edition } => {
+                Effect::Retire { worker, revision } => {
                     let known = &mut self.workers[worker.0 as usize];
-                    assert_eq!(edition, known.current, "{worker:?} runs another");
+                    assert_eq!(revision, known.current, "{worker:?} runs another");
                     self.seen.retired += u64::from(known.kept.len() > 1);
-                    known.kept = known.given_up.into_iter().chain([edition]).collect();
+                    known.kept = known.given_up.into_iter().chain([revision]).collect();
                 }
                 Effect::Gone { worker } => self.check_gone(worker),
                 Effect::Emit(event) => {
@@ -106,7 +106,7 @@ impl Life {
         &mut self,
         process: ProcessId,
         instance: InstanceId,
-        edition: Edition,
+        revision: Revision,
         task: Task,
     ) {
         let is_fresh = self.last_process.is_none_or(|last| last < process);
@@ -114,7 +114,7 @@ impl Life {
         self.last_process = Some(process);
         let known = &self.workers[instance.worker.0 as usize];
         assert!(!known.gone, "{instance:?} of a worker that is gone");
-        assert!(known.kept.contains(&edition), "{edition:?} was retired");
+        assert!(known.kept.contains(&revision), "{revision:?} was retired");
         let only_after = task == Task::Hook(HookKind::AfterStop);
         let stops = self.stop_at.is_some();
         assert!(
@@ -132,7 +132,7 @@ impl Life {
             let left = others.clone().find(beside);
             assert!(left.is_none(), "{task:?} of {instance:?} with {left:?}");
             let uncleaned = self.uncleaned.get(&instance).copied();
-            let prepares = known.definitions[&edition].life.hooks.before_start;
+            let prepares = known.definitions[&revision].life.hooks.before_start;
             match task {
                 Task::Hook(HookKind::AfterStop) => {
                     // One that is gone may be given up before its exec is told.
@@ -160,11 +160,11 @@ impl Life {
                 let other = others.find(|proc| busy(proc));
                 assert!(other.is_none(), "{instance:?} is started beside {other:?}");
                 assert!(
-                    known.allowed.contains(&edition),
-                    "{edition:?} is started, and only {:?} may be",
+                    known.allowed.contains(&revision),
+                    "{revision:?} is started, and only {:?} may be",
                     known.allowed
                 );
-                let prepares = known.definitions[&edition].life.hooks.before_start;
+                let prepares = known.definitions[&revision].life.hooks.before_start;
                 let prepared = self.prepared.remove(&instance);
                 assert!(prepared || prepares.is_none(), "{instance:?} unprepared");
             }
@@ -184,13 +184,13 @@ impl Life {
                 assert_eq!(runs, beside, "{task:?} of {instance:?}");
             }
         }
-        let temper = match known.definitions[&edition].temper {
+        let temper = match known.definitions[&revision].temper {
             Temper::Mixed if self.rng.one_in(2) => Temper::Good,
             temper => temper,
         };
         let proc = Proc {
             instance,
-            edition,
+            revision,
             task,
             temper,
             wanted_at: self.now,
@@ -221,7 +221,7 @@ impl Life {
             return;
         };
         assert!(proc.known, "{process:?} does not exist yet");
-        let life = &self.workers[proc.instance.worker.0 as usize].definitions[&proc.edition].life;
+        let life = &self.workers[proc.instance.worker.0 as usize].definitions[&proc.revision].life;
         let is_told = |event: &dyn Fn(&Event) -> bool| {
             wanted.iter().any(|effect| match effect {
                 Effect::Emit(told) => event(told),
@@ -394,7 +394,7 @@ impl Life {
                 known.trial = Some(generation);
                 known.back = false;
                 known.gave_up = false;
-                let parallel = |edition| known.definitions[edition].life.rollout.parallel;
+                let parallel = |revision| known.definitions[revision].life.rollout.parallel;
                 known.parallel = parallel(&from).max(parallel(&known.current));
                 known.min_ready = known.life().rollout.min_ready;
                 known.longest = known.min_ready;
@@ -465,7 +465,7 @@ impl Life {
             .watch
             .map(|(_, generation, until)| (generation, until));
         let of_it = |(generation, until): (u32, Mono)| {
-            instance.generation >= generation && self.now < until && proc.edition == known.current
+            instance.generation >= generation && self.now < until && proc.revision == known.current
         };
         let crashed = matches!(status, ExitStatus::Code(code) if code != 0) || proc.unwell;
         if crashed && trial.or(watch).is_some_and(of_it) && (proc.unwell || !proc.asked) {
@@ -483,7 +483,7 @@ impl Life {
         let Some(proc) = self.processes.get_mut(&process) else {
             return;
         };
-        let life = &self.workers[proc.instance.worker.0 as usize].definitions[&proc.edition].life;
+        let life = &self.workers[proc.instance.worker.0 as usize].definitions[&proc.revision].life;
         // A connection goes on by the settings that it began with.
         let began = match life.activation {
             Activation::PerConnection(_) => Some(Duration::ZERO),

@@ -141,7 +141,7 @@ impl Life {
                 known.kept
             );
             for proc in self.processes.values().filter(|p| p.instance.worker == id) {
-                assert_eq!(proc.edition, known.current, "{proc:?} is of the past");
+                assert_eq!(proc.revision, known.current, "{proc:?} is of the past");
             }
             let bound = |(listener, life): (&ListenerId, &ListenerLife)| {
                 !life.users.contains(&id) || self.bound.contains(listener)

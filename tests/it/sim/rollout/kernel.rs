@@ -5,7 +5,7 @@ use crate::sim::rollout::life::Life;
 use crate::sim::rollout::world::Temper;
 use listend::config::Ready;
 use listend::core::{
-    Edition, Evidence, ExitStatus, HookKind, Input, InstanceId, Mono, Notice, ProcessId, Task,
+    Evidence, ExitStatus, HookKind, Input, InstanceId, Mono, Notice, ProcessId, Revision, Task,
 };
 use listend::stage::{LaunchFailure, Stage};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub(crate) struct Proc {
     pub(crate) instance: InstanceId,
-    pub(crate) edition: Edition,
+    pub(crate) revision: Revision,
     pub(crate) task: Task,
     pub(crate) temper: Temper,
     pub(crate) wanted_at: Mono,
@@ -157,7 +157,7 @@ impl Life {
             }
             proc.serves = true;
             let worker = &self.workers[proc.instance.worker.0 as usize];
-            let ready = worker.definitions[&proc.edition].life.ready;
+            let ready = worker.definitions[&proc.revision].life.ready;
             if let Ready::Notify | Ready::Fd(_) = ready {
                 let notice = Notice::Ready;
                 self.give(Input::Notified { process, notice });
@@ -227,7 +227,7 @@ impl Life {
             let state = self.core.state(proc.instance);
             let was_asked = state.is_some_and(|state| state.ending().is_some());
             let known = &self.workers[proc.instance.worker.0 as usize];
-            let life = &known.definitions[&proc.edition].life;
+            let life = &known.definitions[&proc.revision].life;
             proc.main_told = Some(now);
             // What ends by itself, or was not well, may have been asked to stop after that.
             proc.rest_due = proc.ends || proc.unwell || is_rest_asked(life, was_asked, status);
@@ -251,7 +251,7 @@ impl Life {
         let went_well =
             proc.exit == Some(ExitStatus::Code(0)) && !matches!(proc.exec, Some(Err(_)));
         let known = &self.workers[proc.instance.worker.0 as usize];
-        let cleans = known.definitions[&proc.edition].life.hooks.after_stop;
+        let cleans = known.definitions[&proc.revision].life.hooks.after_stop;
         let has_run = !(proc.exec_told && matches!(proc.exec, Some(Err(_))));
         let prepares = proc.task == Task::Hook(HookKind::BeforeStart);
         if prepares && went_well {

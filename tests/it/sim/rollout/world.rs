@@ -2,7 +2,7 @@
 
 use crate::sim::random::{Rng, lifecycle};
 use listend::config::{ConnectionLimits, Every, OnFailure, Order, Presence, Ready, Rollout};
-use listend::core::{Edition, ListenerLife, Mono};
+use listend::core::{ListenerLife, Mono, Revision};
 use listend::plan::{Activation, HookTimes, Lifecycle, ListenerId, ReloadBy, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,21 +32,21 @@ pub(crate) struct Definition {
 /// What is known of a worker from what was told and asked.
 #[derive(Debug, Clone)]
 pub(crate) struct Worker {
-    pub(crate) definitions: BTreeMap<Edition, Definition>,
+    pub(crate) definitions: BTreeMap<Revision, Definition>,
     /// What it is to run by.
-    pub(crate) current: Edition,
+    pub(crate) current: Revision,
     /// What a rollout under way goes back to.
-    pub(crate) from: Option<Edition>,
+    pub(crate) from: Option<Revision>,
     /// Which definitions may be started now.
-    pub(crate) allowed: BTreeSet<Edition>,
+    pub(crate) allowed: BTreeSet<Revision>,
     /// Which ones were not retired.
-    pub(crate) kept: BTreeSet<Edition>,
+    pub(crate) kept: BTreeSet<Revision>,
     /// The generation that is on trial, while a rollout goes forward.
     pub(crate) trial: Option<u32>,
     /// What is watched: what it goes back to, from which generation on, and until when.
-    pub(crate) watch: Option<(Edition, u32, Mono)>,
+    pub(crate) watch: Option<(Revision, u32, Mono)>,
     /// What a rollout that went back has given up; the configuration says it.
-    pub(crate) given_up: Option<Edition>,
+    pub(crate) given_up: Option<Revision>,
     /// A rollout goes back.
     pub(crate) back: bool,
     /// The most instances that may be replaced at a time since the rollout began.
@@ -69,7 +69,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(definition: Definition, shares: bool) -> Worker {
-        let first = Edition(1);
+        let first = Revision(1);
         Worker {
             parallel: definition.life.rollout.parallel,
             definitions: BTreeMap::from([(first, definition)]),
@@ -95,8 +95,8 @@ impl Worker {
 
     /// Whether a definition can be gone back from when it has taken over: one in four has taken the
     /// last one's sockets away.
-    pub(crate) fn can_go_back(edition: Edition) -> bool {
-        !edition.0.is_multiple_of(4)
+    pub(crate) fn can_go_back(revision: Revision) -> bool {
+        !revision.0.is_multiple_of(4)
     }
 
     pub(crate) fn life(&self) -> &Lifecycle {

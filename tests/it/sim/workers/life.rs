@@ -5,8 +5,8 @@ use crate::sim::workers::kernel::Proc;
 use crate::sim::workers::shadow::{Expected, Shadow};
 use crate::sim::workers::{Seen, Trace};
 use listend::core::{
-    Core, Edition, Effect, Ending, Event, FailureReason, Input, InstanceId, Mono, ProcessId, Scope,
-    State, Task, WhenDone,
+    Core, Effect, Ending, Event, FailureReason, Input, InstanceId, Mono, ProcessId, Revision,
+    Scope, State, Task, WhenDone,
 };
 use listend::plan::Lifecycle;
 use listend::stage::{LaunchFailure, Stage};
@@ -252,11 +252,11 @@ impl Life {
             Effect::Spawn {
                 process,
                 instance,
-                edition,
+                revision,
                 task,
                 connection: _,
             } => {
-                assert_eq!((edition, task), (Edition(1), Task::Program));
+                assert_eq!((revision, task), (Revision(1), Task::Program));
                 assert_eq!(instance.generation, 1);
                 assert!(
                     self.started && self.stop_at.is_none(),

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 
 /// Why instances have failed.
 #[derive(Debug, Default)]
-pub(super) struct Setbacks {
+pub(super) struct RollbackReasons {
     /// Why the last rollout of a worker went back, until one goes well.
-    rollouts: HashMap<WorkerId, Setback>,
+    rollouts: HashMap<WorkerId, RollbackReason>,
     /// Why instances are not there, until they run their programs again.
     ends: HashMap<InstanceId, String>,
     /// Why the processes of connections failed last.
@@ -20,7 +20,7 @@ pub(super) struct Setbacks {
 }
 
 #[derive(Debug)]
-struct Setback {
+struct RollbackReason {
     instance: InstanceId,
     words: String,
     /// It has ended by itself.
@@ -29,7 +29,7 @@ struct Setback {
     is_exclusive: bool,
 }
 
-impl Setbacks {
+impl RollbackReasons {
     /// Why an instance is not there.
     pub(super) fn end_of(&self, instance: InstanceId) -> Option<&str> {
         self.ends.get(&instance).map(String::as_str)
@@ -37,8 +37,8 @@ impl Setbacks {
 
     /// Why a rollout went back, if it was for this instance.
     pub(super) fn of(&self, instance: InstanceId) -> Option<&str> {
-        let setback = self.rollouts.get(&instance.worker)?;
-        (setback.instance == instance).then_some(setback.words.as_str())
+        let rollback_reason = self.rollouts.get(&instance.worker)?;
+        (rollback_reason.instance == instance).then_some(rollback_reason.words.as_str())
     }
 
     /// Why an instance did not read its configuration again.

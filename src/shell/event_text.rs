@@ -37,7 +37,7 @@ pub(super) struct Context<'a> {
 }
 
 /// The level and the line for an event.
-pub(super) fn describe(event: &Event, context: &Context<'_>) -> (Level, String) {
+pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String) {
     let name = |instance| instance_name(context.definitions, instance);
     let listener_name = |listener| context.plan.listener(listener).name.as_str();
     let pid = |process| {

@@ -1,10 +1,10 @@
-//! Which events are setbacks, and the words for them.
+//! Which events are rollback_reasons, and the words for them.
 
-use super::Setback;
+use super::RollbackReason;
 use crate::config::{Order, Output};
 use crate::core::{Event, ExitStatus, HookKind, InstanceId, Next};
+use crate::shell::event_text;
 use crate::shell::turn::Shell;
-use crate::shell::words;
 use std::time::Duration;
 
 /// A program that cannot get what it needs for itself ends within this time.
@@ -12,16 +12,16 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 
 impl Shell {
     /// Keeps what was wrong with an instance.
-    pub(in crate::shell) fn note_setback(&mut self, event: &Event, words: &str) {
+    pub(in crate::shell) fn note_rollback_reason(&mut self, event: &Event, words: &str) {
         if let Event::ConnectionsFailing {
             instance, status, ..
         } = *event
         {
             let (name, end) = (
-                words::instance_name(&self.definitions, instance),
-                words::status_words(status),
+                event_text::instance_name(&self.definitions, instance),
+                event_text::status_words(status),
             );
-            let why = &mut self.setbacks.connections;
+            let why = &mut self.rollback_reasons.connections;
             why.insert(instance.worker, format!("{name}: {end}"));
         }
         let (instance, goes_back) = match *event {
@@ -31,13 +31,13 @@ impl Shell {
                 ..
             } => {
                 // The first is the one that is answered.
-                let first = self.setbacks.reloads.entry(instance.worker);
+                let first = self.rollback_reasons.reloads.entry(instance.worker);
                 first.or_insert_with(|| (instance, words.to_owned()));
                 return;
             }
-            Event::RolloutDone { worker, .. } => return self.setbacks.forget(worker),
+            Event::RolloutDone { worker, .. } => return self.rollback_reasons.forget(worker),
             Event::InstanceStarted { instance, .. } => {
-                self.setbacks.ends.remove(&instance);
+                self.rollback_reasons.ends.remove(&instance);
                 return;
             }
             Event::StartTimedOut { instance, .. } | Event::WatchdogTimedOut { instance, .. } => {
@@ -59,30 +59,32 @@ impl Shell {
             },
             _ => return,
         };
-        if words::serves_connections(&self.definitions, instance.worker) {
+        if event_text::serves_connections(&self.definitions, instance.worker) {
             // Nobody waits for a connection.
             if matches!(event, Event::LaunchFailed { .. }) {
-                let why = &mut self.setbacks.connections;
+                let why = &mut self.rollback_reasons.connections;
                 why.insert(instance.worker, words.to_owned());
             }
             return;
         }
         let by_itself = matches!(event, Event::InstanceExited { .. });
         // Of one that was ended, why it was says more than how it took that.
-        if goes_back && self.setbacks.of(instance).is_none() {
+        if goes_back && self.rollback_reasons.of(instance).is_none() {
             let words = words.replacen("; rolling back", "", 1);
-            let setback = Setback {
+            let rollback_reason = RollbackReason {
                 instance,
                 words,
                 by_itself,
                 is_exclusive: ended_at_once(event) && self.runs_beside(instance),
             };
-            self.setbacks.rollouts.insert(instance.worker, setback);
+            self.rollback_reasons
+                .rollouts
+                .insert(instance.worker, rollback_reason);
         }
-        let was_ended = by_itself && self.setbacks.ends.contains_key(&instance);
+        let was_ended = by_itself && self.rollback_reasons.ends.contains_key(&instance);
         if !was_ended {
             let words = words.to_owned();
-            self.setbacks.ends.insert(instance, words);
+            self.rollback_reasons.ends.insert(instance, words);
         }
     }
 
@@ -97,10 +99,12 @@ impl Shell {
     }
 
     /// What to look at, and to try, after a rollout that went back for this instance.
-    pub(in crate::shell) fn after_setback(&self, instance: InstanceId) -> String {
+    pub(in crate::shell) fn after_rollback(&self, instance: InstanceId) -> String {
         let mut hints = String::new();
-        let setback = self.setbacks.rollouts.get(&instance.worker);
-        let Some(setback) = setback.filter(|one| one.instance == instance && one.by_itself) else {
+        let rollback_reason = self.rollback_reasons.rollouts.get(&instance.worker);
+        let Some(rollback_reason) =
+            rollback_reason.filter(|one| one.instance == instance && one.by_itself)
+        else {
             return hints;
         };
         let plan = self.definitions.worker(instance.worker);
@@ -109,7 +113,7 @@ impl Shell {
                 "; what it wrote is in listend's own output (`output: tag` puts its last lines here)",
             );
         }
-        if setback.is_exclusive && plan.lifecycle.rollout.order == Order::StartFirst {
+        if rollback_reason.is_exclusive && plan.lifecycle.rollout.order == Order::StartFirst {
             hints.push_str(
                 "; if it cannot run beside the one it replaces (a lock, a pid file, its own \
                  port): `rollout: { order: stop-first }`",
@@ -120,12 +124,15 @@ impl Shell {
 
     /// What was wrong with a new instance, with the last that it has written.
     pub(in crate::shell) fn why_rolled_back(&self, instance: InstanceId) -> String {
-        let name = words::instance_name(&self.definitions, instance);
-        let why = self.setbacks.of(instance).unwrap_or("it exited too soon");
+        let name = event_text::instance_name(&self.definitions, instance);
+        let why = self
+            .rollback_reasons
+            .of(instance)
+            .unwrap_or("it exited too soon");
         format!(
             "{name} of generation {} failed; the old generation keeps serving: {why}{}",
             instance.generation,
-            self.after_setback(instance)
+            self.after_rollback(instance)
         )
     }
 }

@@ -7,7 +7,7 @@
 
 use super::Control;
 use super::helper::{
-    Asked, Errand, Fetched, LONGEST, Purpose, Question, failed, fetched, is_object, start,
+    Asked, Fetched, HelperQuery, LONGEST, Purpose, Question, failed, fetched, is_object, start,
     status_of,
 };
 use super::reload::{EMPTIED, HOW_TO_STOP};
@@ -15,10 +15,10 @@ use crate::control::{Access, Error, ExplainReply, Progress, Reply};
 use crate::core::Mono;
 use crate::plan::{self, Tense};
 use crate::shell::clock;
+use crate::shell::event_text::duration;
 use crate::shell::looks::Look;
-use crate::shell::token::{ClientId, ControlPart, ErrandId, Token};
+use crate::shell::token::{ClientId, ControlPart, QueryId, Token};
 use crate::shell::turn::Shell;
-use crate::shell::words::duration;
 use crate::sys::Forked;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::io;
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// So many at once for those who may act, and as many for all who may only look; the others are
 /// refused.
-const MAX_ERRANDS: usize = 4;
+const MAX_QUERIES: usize = 4;
 /// So many of these for one user who may only look.
 const MAX_OF_USER: usize = 2;
 /// How long `listend check` and `listend explain` may take: a name server has its own limits.
@@ -38,20 +38,20 @@ const NO_ANSWER: [i32; 3] = [64, 70, 78];
 
 impl Control {
     /// How many were killed and have not ended, but for those of readers.
-    pub(in crate::shell) fn late_errands(&self) -> usize {
+    pub(in crate::shell) fn late_queries(&self) -> usize {
         let is_readers = |purpose: &Purpose| match purpose {
             Purpose::Asked(asked) => asked.reader.is_some(),
             Purpose::Look(_) => false,
         };
-        let errands = self.errands.values();
-        let late = errands.filter(|errand| errand.is_late && !is_readers(&errand.purpose));
+        let queries = self.queries.values();
+        let late = queries.filter(|query| query.is_late && !is_readers(&query.purpose));
         late.count()
     }
 
     /// When the first has to have answered.
-    pub(super) fn errand_due(&self) -> Option<Mono> {
-        let waited_for = self.errands.values().filter(|errand| !errand.is_late);
-        waited_for.map(|errand| errand.until).min()
+    pub(super) fn query_due(&self) -> Option<Mono> {
+        let waited_for = self.queries.values().filter(|query| !query.is_late);
+        waited_for.map(|query| query.until).min()
     }
 
     /// The user behind a client who may only look.
@@ -62,10 +62,10 @@ impl Control {
     }
 
     /// Whose process this is, if it is one that finds something out.
-    pub(in crate::shell) fn errand_of(&self, pid: i32) -> Option<ErrandId> {
-        let mut errands = self.errands.iter();
-        errands
-            .find(|(_, errand)| errand.pid == pid)
+    pub(in crate::shell) fn query_of(&self, pid: i32) -> Option<QueryId> {
+        let mut queries = self.queries.iter();
+        queries
+            .find(|(_, query)| query.pid == pid)
             .map(|(id, _)| *id)
     }
 }
@@ -91,7 +91,7 @@ impl Shell {
         }
         let started = start(&self.control.config, question, about);
         let waited_for = started.and_then(|started| {
-            let waited_for = self.await_errand(started, Purpose::Asked(asked), TIME);
+            let waited_for = self.await_query(started, Purpose::Asked(asked), TIME);
             waited_for.map_err(|(error, _)| error)
         });
         match waited_for {
@@ -113,19 +113,17 @@ impl Shell {
         if asked.question == Question::Reload {
             return None;
         }
-        if asked.reader.is_none() && self.control.late_errands() >= MAX_LATE {
+        if asked.reader.is_none() && self.control.late_queries() >= MAX_LATE {
             return Some(format!(
                 "{MAX_LATE} helper processes were killed and do not exit: they wait for a file \
                  system that does not answer"
             ));
         }
-        let errands = self.control.errands.values();
-        let readers = errands.filter_map(|errand| match &errand.purpose {
+        let queries = self.control.queries.values();
+        let readers = queries.filter_map(|query| match &query.purpose {
             Purpose::Asked(other) if other.question == Question::Reload => None,
             // What a reader asked stays the reader's until it has ended.
-            Purpose::Asked(other) if !errand.is_late || other.reader.is_some() => {
-                Some(other.reader)
-            }
+            Purpose::Asked(other) if !query.is_late || other.reader.is_some() => Some(other.reader),
             Purpose::Asked(_) | Purpose::Look(_) => None,
         });
         let alike = readers.filter(|reader| reader.is_some() == asked.reader.is_some());
@@ -133,7 +131,7 @@ impl Shell {
         let own = alike.iter().filter(|reader| **reader == asked.reader);
         let (count, whose) = match asked.reader {
             Some(_) if own.count() >= MAX_OF_USER => (MAX_OF_USER, "of your user "),
-            _ if alike.len() >= MAX_ERRANDS => (MAX_ERRANDS, ""),
+            _ if alike.len() >= MAX_QUERIES => (MAX_QUERIES, ""),
             _ => return None,
         };
         Some(format!(
@@ -146,14 +144,14 @@ impl Shell {
     /// # Errors
     ///
     /// It cannot be watched, and is killed. What it was for comes back, because nothing else answers.
-    pub(in crate::shell) fn await_errand(
+    pub(in crate::shell) fn await_query(
         &mut self,
         started: Forked,
         purpose: Purpose,
         time: Duration,
     ) -> Result<(), (io::Error, Option<Purpose>)> {
         let id = self.control.new_id();
-        let errand = Errand {
+        let query = HelperQuery {
             purpose,
             pid: started.pid,
             pidfd: started.pidfd,
@@ -163,12 +161,12 @@ impl Shell {
             is_late: false,
         };
         let event = |part| EpollEvent::new(EpollFlags::EPOLLIN, Token::Control(part).pack());
-        let output = event(ControlPart::ErrandOutput(id));
-        let end = event(ControlPart::ErrandEnd(id));
-        let watched = self.epoll.add(&errand.output, output);
-        let watched = watched.and_then(|()| self.epoll.add(&errand.pidfd, end));
+        let output = event(ControlPart::QueryOutput(id));
+        let end = event(ControlPart::QueryEnd(id));
+        let watched = self.epoll.add(&query.output, output);
+        let watched = watched.and_then(|()| self.epoll.add(&query.pidfd, end));
         // Also one that cannot be watched, so that it is reaped as a child of its kind.
-        self.control.errands.insert(id, errand);
+        self.control.queries.insert(id, query);
         if let Err(errno) = watched {
             return Err((errno.into(), self.is_late(id)));
         }
@@ -176,11 +174,11 @@ impl Shell {
     }
 
     /// Kills those who have not answered in time. Nobody waits for them any more.
-    pub(in crate::shell) fn errands_turn(&mut self) {
+    pub(in crate::shell) fn queries_turn(&mut self) {
         let now = clock::now();
-        let all = self.control.errands.iter();
-        let late = all.filter(|(_, errand)| !errand.is_late && errand.until <= now);
-        let late: Vec<ErrandId> = late.map(|(id, _)| *id).collect();
+        let all = self.control.queries.iter();
+        let late = all.filter(|(_, query)| !query.is_late && query.until <= now);
+        let late: Vec<QueryId> = late.map(|(id, _)| *id).collect();
         for id in late {
             let Some(purpose) = self.is_late(id) else {
                 continue;
@@ -193,17 +191,17 @@ impl Shell {
     }
 
     /// Gives one up. What it was for.
-    fn is_late(&mut self, id: ErrandId) -> Option<Purpose> {
-        let errand = self.control.errands.get_mut(&id)?;
-        errand.kill();
-        errand.is_late = true;
-        errand.said = Vec::new();
-        let _not_watched = self.epoll.delete(&errand.output);
-        let rest = match &errand.purpose {
+    fn is_late(&mut self, id: QueryId) -> Option<Purpose> {
+        let query = self.control.queries.get_mut(&id)?;
+        query.kill();
+        query.is_late = true;
+        query.said = Vec::new();
+        let _not_watched = self.epoll.delete(&query.output);
+        let rest = match &query.purpose {
             Purpose::Asked(asked) => Purpose::Asked(*asked),
             Purpose::Look(look) => Purpose::Look(look.trace()),
         };
-        Some(std::mem::replace(&mut errand.purpose, rest))
+        Some(std::mem::replace(&mut query.purpose, rest))
     }
 
     /// Answers whoever asked, or the log.
@@ -215,35 +213,35 @@ impl Shell {
     }
 
     /// The process has said something.
-    pub(super) fn errand_output(&mut self, id: ErrandId) {
-        let Some(errand) = self.control.errands.get_mut(&id) else {
+    pub(super) fn query_output(&mut self, id: QueryId) {
+        let Some(query) = self.control.queries.get_mut(&id) else {
             return;
         };
-        if !errand.listen(false) {
+        if !query.listen(false) {
             // Its end comes on its own.
-            let _not_watched = self.epoll.delete(&errand.output);
+            let _not_watched = self.epoll.delete(&query.output);
         }
-        if errand.said.len() > LONGEST {
-            errand.kill();
+        if query.said.len() > LONGEST {
+            query.kill();
         }
     }
 
     /// The process has ended.
-    pub(in crate::shell) fn errand_end(&mut self, id: ErrandId) {
-        let Some(mut errand) = self.control.errands.remove(&id) else {
+    pub(in crate::shell) fn query_end(&mut self, id: QueryId) {
+        let Some(mut query) = self.control.queries.remove(&id) else {
             return;
         };
-        errand.listen(true);
-        let _not_watched = self.epoll.delete(&errand.output);
-        let _not_watched = self.epoll.delete(&errand.pidfd);
-        let status = status_of(&errand);
-        if errand.is_late {
-            return log::debug!("helper process {} has exited", errand.pid);
+        query.listen(true);
+        let _not_watched = self.epoll.delete(&query.output);
+        let _not_watched = self.epoll.delete(&query.pidfd);
+        let status = status_of(&query);
+        if query.is_late {
+            return log::debug!("helper process {} has exited", query.pid);
         }
-        let purpose = std::mem::replace(&mut errand.purpose, Purpose::Look(Look::Nothing));
+        let purpose = std::mem::replace(&mut query.purpose, Purpose::Look(Look::Nothing));
         match purpose {
-            Purpose::Asked(asked) => self.is_answered(asked, status, &errand.said),
-            Purpose::Look(look) => self.looked(look, Some(&errand.said)),
+            Purpose::Asked(asked) => self.is_answered(asked, status, &query.said),
+            Purpose::Look(look) => self.looked(look, Some(&query.said)),
         }
     }
 
