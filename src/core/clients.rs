@@ -16,7 +16,7 @@ use super::types::{ConnectionId, NotAccepted, Phase, Waiting};
 use super::worker::Worker;
 use crate::config::{Overflow, Rate};
 use crate::connection::Source;
-use crate::plan::{Activation, ListenerId, WorkerId};
+use crate::plan::{Activation, ListenerId, SocketKey, WorkerId};
 
 impl Worker {
     /// Whether a client of this worker would be acted on.
@@ -47,7 +47,7 @@ impl Worker {
         }
     }
 
-    fn take_client(&mut self, ctx: &mut Ctx, at: (ListenerId, u32)) {
+    fn take_client(&mut self, ctx: &mut Ctx, at: (ListenerId, SocketKey)) {
         match self.lifecycle.activation {
             Activation::Eager => {}
             Activation::OnDemand { limit } => {
@@ -101,7 +101,7 @@ impl Core {
     }
 
     /// Somebody waits at a socket.
-    pub(super) fn client_waits(&mut self, listener: ListenerId, socket: u32) {
+    pub(super) fn client_waits(&mut self, listener: ListenerId, socket: SocketKey) {
         let users = self.users_of(listener);
         if users.is_empty() || self.ctx.phase == Phase::Exited {
             return self.ctx.ignore();

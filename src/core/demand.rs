@@ -22,7 +22,7 @@ use super::state::State;
 use super::types::{AT_NEXT_CLIENT, ExitStatus, Next, RunId, Waiting};
 use super::worker::Worker;
 use crate::config::RestartPolicy;
-use crate::plan::{Activation, ListenerId};
+use crate::plan::{Activation, ListenerId, SocketKey};
 use std::time::Duration;
 
 impl Worker {
@@ -32,7 +32,7 @@ impl Worker {
     }
 
     /// Starts everything of a worker that does not run.
-    pub(super) fn activate(&mut self, ctx: &mut Ctx, at: (ListenerId, u32)) {
+    pub(super) fn activate(&mut self, ctx: &mut Ctx, at: (ListenerId, SocketKey)) {
         if let Activation::OnDemand { limit } = self.lifecycle.activation {
             self.gate.recent.count(ctx.now, limit);
         }

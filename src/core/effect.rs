@@ -2,7 +2,7 @@
 
 use super::event::Event;
 use super::types::{Answer, ConnectionId, InstanceId, ProcessId, Revision, Scope, Task, Ticket};
-use crate::plan::{ListenerId, WorkerId};
+use crate::plan::{ListenerId, SocketKey, WorkerId};
 
 /// Something to do, in the order given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub enum Effect {
         /// The definition of the worker.
         revision: Revision,
     },
-    /// Nothing is left of a worker that was removed: its number may be given to another.
+    /// Nothing is left of a worker that was removed: its number is given to nobody any more.
     Gone {
         /// The worker.
         worker: WorkerId,
@@ -63,30 +63,30 @@ pub enum Effect {
     Repair {
         /// Of which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
     },
     /// Tell [`super::Input::ClientWaits`] of this socket. Every socket of a worker that clients
     /// start is watched from when it is bound or repaired.
     Watch {
         /// Of which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
     },
     /// Do not tell it any more.
     Unwatch {
         /// Of which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
     },
     /// Accept one client; answered by [`super::Input::Accepted`] or [`super::Input::NotAccepted`].
     Accept {
         /// At which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
         /// What to call the connection from now on.
         connection: ConnectionId,
     },

@@ -6,7 +6,7 @@ use super::types::{
 };
 use crate::config::{Overflow, Rate};
 use crate::connection::Source;
-use crate::plan::{ListenerId, WorkerId};
+use crate::plan::{ListenerId, SocketKey, WorkerId};
 use crate::stage::LaunchFailure;
 use std::time::Duration;
 
@@ -259,15 +259,15 @@ pub enum Event {
     ListenerDamaged {
         /// Of which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
     },
     /// The damaged listener accepts clients again.
     ListenerRepaired {
         /// Of which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
         /// By which socket.
         by: Repaired,
     },
@@ -276,14 +276,14 @@ pub enum Event {
         /// The listener.
         listener: ListenerId,
         /// The index of the damaged socket in the listener, from 0.
-        socket: u32,
+        socket: SocketKey,
     },
     /// The listener was bound again several times, and a process damages it each time.
     RepairFutile {
         /// The listener.
         listener: ListenerId,
         /// The index of the damaged socket in the listener, from 0.
-        socket: u32,
+        socket: SocketKey,
         /// How often it was bound anew.
         times: u32,
         /// When it is bound again.
@@ -293,8 +293,8 @@ pub enum Event {
     RepairFailed {
         /// Of which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
         /// When it is tried again.
         again_in: Duration,
     },
@@ -304,8 +304,8 @@ pub enum Event {
         worker: WorkerId,
         /// At which listener it waits.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
     },
     /// All instances of a worker that clients start have ended without taking any of those who
     /// wait, which counts as a crash.

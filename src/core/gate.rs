@@ -3,7 +3,7 @@
 use super::time::Mono;
 use super::types::RunId;
 use super::window::Window;
-use crate::plan::ListenerId;
+use crate::plan::{ListenerId, SocketKey};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(super) const TOLD_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gate {
     /// The sockets at which somebody waits and that are not watched.
-    pub(super) parked: BTreeSet<(ListenerId, u32)>,
+    pub(super) parked: BTreeSet<(ListenerId, SocketKey)>,
     /// Shut until then, whatever else holds.
     pub(super) resume_at: Option<Mono>,
     /// The activations, or the connections, that count towards the rate limit.

@@ -5,7 +5,7 @@ use super::types::{
     Notice, ProcessId, Repaired, Revision, Ticket, Waiting,
 };
 use crate::connection::Source;
-use crate::plan::{Lifecycle, ListenerId, WorkerId};
+use crate::plan::{Lifecycle, ListenerId, SocketKey, WorkerId};
 use crate::stage::LaunchFailure;
 
 /// Something that happened.
@@ -86,15 +86,15 @@ pub enum Input {
     ListenerDamaged {
         /// Of which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
     },
     /// [`super::Effect::Repair`] was done.
     ListenerRepaired {
         /// Of which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
         /// By which socket.
         by: Repaired,
     },
@@ -102,23 +102,23 @@ pub enum Input {
     SocketHeld {
         /// Of which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
     },
     /// [`super::Effect::Repair`] could not be done.
     RepairFailed {
         /// Of which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
     },
     /// A client, a datagram or a message waits at a socket that is watched
     /// ([`super::Effect::Watch`]). Told as long as it is so.
     ClientWaits {
         /// At which listener.
         listener: ListenerId,
-        /// The index of the socket in the listener, from 0.
-        socket: u32,
+        /// Its socket.
+        socket: SocketKey,
     },
     /// [`super::Effect::Accept`] was done.
     Accepted {

@@ -3,7 +3,7 @@
 use super::time::Mono;
 use super::types::{FormerTaker, ListenerLife, Missing, Revision};
 use crate::config::Presence;
-use crate::plan::{ListenerId, WorkerId};
+use crate::plan::{ListenerId, SocketKey, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(super) struct Listeners {
     /// The same for each worker that takes one of those listeners: the definitions of others.
     pub(super) rivals: BTreeMap<WorkerId, BTreeSet<(WorkerId, Revision)>>,
     pub(super) missing: BTreeMap<ListenerId, Absence>,
-    pub(super) damaged: BTreeMap<(ListenerId, u32), RepairState>,
+    pub(super) damaged: BTreeMap<(ListenerId, SocketKey), RepairState>,
     /// When to do what, besides the deadlines of the instances.
     pub(super) due: BTreeSet<(Mono, ListenerTimer)>,
     /// Those of the missing that were closed because the workers that take them have failed.
@@ -85,7 +85,7 @@ pub(super) struct Rebound {
     /// So many times. What happens to several of its sockets at once is one time.
     pub(super) times: u32,
     /// The sockets that were bound anew the last time.
-    pub(super) sockets: BTreeSet<u32>,
+    pub(super) sockets: BTreeSet<SocketKey>,
     /// When the last one was.
     pub(super) last: Mono,
 }
@@ -95,7 +95,7 @@ pub(super) struct Rebound {
 pub(super) enum ListenerTimer {
     Retry(ListenerId),
     Complain(ListenerId),
-    Repair(ListenerId, u32),
+    Repair(ListenerId, SocketKey),
 }
 
 impl Listeners {
@@ -104,8 +104,10 @@ impl Listeners {
     }
 
     pub(super) fn is_damaged(&self, listener: ListenerId) -> bool {
-        let sockets = self.damaged.range((listener, 0)..=(listener, u32::MAX));
-        sockets.into_iter().any(|(_, repair)| !repair.whole)
+        let sockets = self
+            .damaged
+            .range((listener, SocketKey(0))..=(listener, SocketKey(u32::MAX)));
+        sockets.into_iter().any(|(_, mending)| !mending.whole)
     }
 
     /// Notes who has which listener by a definition that is no more. To be called when it is known who

@@ -26,7 +26,7 @@ use super::state::State;
 use super::types::{ListenerLife, Missing, Phase, Repaired, RunId};
 use super::worker::Worker;
 use crate::config::{OnFailure, Presence};
-use crate::plan::{ListenerId, WorkerId};
+use crate::plan::{ListenerId, SocketKey, WorkerId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -287,7 +287,7 @@ impl Core {
         }
     }
 
-    pub(super) fn listener_damaged(&mut self, listener: ListenerId, socket: u32) {
+    pub(super) fn listener_damaged(&mut self, listener: ListenerId, socket: SocketKey) {
         if self.ctx.phase >= Phase::Stopping {
             return;
         }
@@ -322,7 +322,7 @@ impl Core {
 
     pub(super) fn listener_repaired(
         &mut self,
-        (listener, socket): (ListenerId, u32),
+        (listener, socket): (ListenerId, SocketKey),
         by: Repaired,
     ) {
         let Some(repair) = self.ctx.listeners.damaged.get_mut(&(listener, socket)) else {
@@ -345,7 +345,7 @@ impl Core {
     }
 
     /// How often it was bound anew since it was left alone for [`QUIET`].
-    fn count_rebound(&mut self, (listener, socket): (ListenerId, u32)) -> u32 {
+    fn count_rebound(&mut self, (listener, socket): (ListenerId, SocketKey)) -> u32 {
         let known = self.ctx.listeners.rebound.entry(listener).or_default();
         if self.ctx.now.since(known.last) >= QUIET {
             *known = Rebound::default();
@@ -359,7 +359,7 @@ impl Core {
     }
 
     /// A socket can be bound anew only when no worker has the old one any more.
-    pub(super) fn socket_is_held(&mut self, (listener, socket): (ListenerId, u32)) {
+    pub(super) fn socket_is_held(&mut self, (listener, socket): (ListenerId, SocketKey)) {
         // Of several sockets of a listener each may be held, and all of them are closed by then.
         let is_vacated = self.ctx.listeners.vacated.contains(&listener);
         if self.ctx.phase == Phase::Running && !is_vacated {
@@ -370,7 +370,7 @@ impl Core {
 
     /// Closes a listener, and ends those that have its sockets; then it is bound, and they start again.
     /// Where that did not help either, it comes later each time.
-    fn vacate(&mut self, (listener, socket): (ListenerId, u32)) {
+    fn vacate(&mut self, (listener, socket): (ListenerId, SocketKey)) {
         self.forget_sockets(&[listener]);
         let absence = Absence {
             why: Missing::Other,
@@ -438,7 +438,7 @@ impl Core {
         }
     }
 
-    pub(super) fn repair_failed(&mut self, listener: ListenerId, socket: u32) {
+    pub(super) fn repair_failed(&mut self, listener: ListenerId, socket: SocketKey) {
         if self.ctx.phase >= Phase::Stopping {
             return;
         }

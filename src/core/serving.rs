@@ -22,7 +22,7 @@ use super::types::{
 use super::worker::Worker;
 use crate::config::{ConnectionLimits, Overflow};
 use crate::connection::Source;
-use crate::plan::{Activation, ListenerId};
+use crate::plan::{Activation, ListenerId, SocketKey};
 use std::sync::Arc;
 
 impl Worker {
@@ -45,7 +45,7 @@ impl Worker {
     }
 
     /// Takes one client out of a queue.
-    pub(super) fn accept(&mut self, ctx: &mut Ctx, (listener, socket): (ListenerId, u32)) {
+    pub(super) fn accept(&mut self, ctx: &mut Ctx, (listener, socket): (ListenerId, SocketKey)) {
         let connection = ctx.ids.connection();
         self.connections.under_way += 1;
         ctx.accepting.insert(connection, self.id);

@@ -24,8 +24,8 @@ pub struct ListenerId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId(pub u32);
 
-/// Names a socket of a listener, bound or not: the same address of the same listener keeps its key, and
-/// no other socket ever gets it.
+/// Names a socket of a listener, bound or not: the same address keeps its key, whichever listener it
+/// belongs to, and no other socket ever gets it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketKey(pub u32);
 

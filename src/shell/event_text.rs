@@ -250,7 +250,7 @@ pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String
             format!(
                 "listener {}: {}",
                 listener_name(listener),
-                (context.damage)(SocketKey(socket))
+                (context.damage)(socket)
             ),
         ),
         Event::ListenerRepaired {
@@ -264,7 +264,7 @@ pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String
                 Repaired::AnotherSocket => "bound again",
             };
             let name = listener_name(listener);
-            let damage = (context.damage)(SocketKey(socket));
+            let damage = (context.damage)(socket);
             (Level::Warn, format!("listener {name}: {damage}; {outcome}"))
         }
         Event::ListenerVacated { listener, socket } => (
@@ -273,7 +273,7 @@ pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String
                 "listener {}: {}; stopping all instances that have it; it is bound again after \
                  they have exited",
                 listener_name(listener),
-                (context.damage)(SocketKey(socket))
+                (context.damage)(socket)
             ),
         ),
         Event::RepairFutile {
@@ -287,7 +287,7 @@ pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String
                 "listener {}: {}, and was bound again {times} times in a row: a process damages \
                  it whenever it exits (many servers have a setting for it); closed, retrying in {}",
                 listener_name(listener),
-                (context.damage)(SocketKey(socket)),
+                (context.damage)(socket),
                 duration(again_in)
             ),
         ),
@@ -300,7 +300,7 @@ pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String
             format!(
                 "listener {}: {}, and cannot be repaired; retrying in {}",
                 listener_name(listener),
-                (context.damage)(SocketKey(socket)),
+                (context.damage)(socket),
                 duration(again_in)
             ),
         ),
@@ -314,7 +314,7 @@ pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String
                 "worker {}: a client at {} ({}): starting",
                 worker_name(context.definitions, worker),
                 listener_name(listener),
-                (context.address)(SocketKey(socket))
+                (context.address)(socket)
             ),
         ),
         Event::NobodyTaken { instance, next } => (

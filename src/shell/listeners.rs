@@ -63,7 +63,7 @@ impl Shell {
         if let Some(held) = whole {
             self.watch.socket(&self.epoll, held);
         }
-        let socket = key.0;
+        let socket = key;
         let is_whole = whole.is_some();
         let input = match outcome {
             // Whatever was done, it takes no clients.
@@ -139,7 +139,7 @@ impl Shell {
             let by = self.suspects(listener, anybody);
             let words = format!("{} was {what} by {by}", held.address);
             self.damages.insert(key, words);
-            let socket = key.0;
+            let socket = key;
             self.feed(Input::ListenerDamaged { listener, socket });
         }
     }

@@ -466,12 +466,12 @@ impl Shell {
                     self.close_what_nobody_has();
                 }
                 Effect::Bind { listener } => self.bind(listener),
-                Effect::Repair { listener, socket } => self.repair(listener, SocketKey(socket)),
-                Effect::Watch { socket, .. } => self.watch_clients(SocketKey(socket), true),
-                Effect::Unwatch { socket, .. } => self.watch_clients(SocketKey(socket), false),
+                Effect::Repair { listener, socket } => self.repair(listener, socket),
+                Effect::Watch { socket, .. } => self.watch_clients(socket, true),
+                Effect::Unwatch { socket, .. } => self.watch_clients(socket, false),
                 Effect::Accept {
                     socket, connection, ..
-                } => self.accept(SocketKey(socket), connection),
+                } => self.accept(socket, connection),
                 Effect::Close { connection } => self.clients.close(connection),
                 Effect::LookForClients { worker } => self.look_for_clients(worker),
                 Effect::WatchAddresses { wanted } => self.watch_addresses(wanted),

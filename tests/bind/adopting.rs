@@ -292,7 +292,7 @@ fn a_dual_stack_socket_that_is_not_wanted_is_told_from_what_is() {
     let (at, problems) = places(&plan, vec![given("l0")]);
     assert_eq!(at, []);
     let problem = explain_adoption(&problems[0], &plan);
-    for words in ["(IPv6 and IPv4)", &format!("wants [::]:{port} (IPv6 only)")] {
+    for words in ["(IPv6 and IPv4)", &format!("needs [::]:{port} (IPv6 only)")] {
         assert!(problem.message.contains(words), "{}", problem.message);
     }
     let hint = problem.hint.unwrap_or_default();

@@ -2,6 +2,7 @@ use super::*;
 use crate::config::Presence;
 use crate::core::listeners::{FIGHT, FREE_REPAIRS, FUTILE, QUIET};
 use crate::plan::ListenerId;
+use crate::plan::SocketKey;
 
 const WEB: ListenerId = ListenerId(0);
 const LATE: ListenerId = ListenerId(1);
@@ -174,20 +175,20 @@ fn a_damaged_listener_is_repaired_at_once_but_not_in_a_loop() {
     let (damaged, repaired, failed, repair) = (
         Input::ListenerDamaged {
             listener: WEB,
-            socket: 0,
+            socket: SocketKey(0),
         },
         Input::ListenerRepaired {
             listener: WEB,
-            socket: 0,
+            socket: SocketKey(0),
             by: Repaired::SameSocket,
         },
         Input::RepairFailed {
             listener: WEB,
-            socket: 0,
+            socket: SocketKey(0),
         },
         Effect::Repair {
             listener: WEB,
-            socket: 0,
+            socket: SocketKey(0),
         },
     );
     // Each of several instances may damage it when it ends.
@@ -215,10 +216,13 @@ fn rebound() -> [Input; 2] {
     let (listener, socket) = (WEB, 0);
     let by = Repaired::AnotherSocket;
     [
-        Input::ListenerDamaged { listener, socket },
+        Input::ListenerDamaged {
+            listener,
+            socket: SocketKey(socket),
+        },
         Input::ListenerRepaired {
             listener,
-            socket,
+            socket: SocketKey(socket),
             by,
         },
     ]
@@ -260,8 +264,14 @@ fn what_no_new_socket_helps_is_tried_later_each_time_and_told() {
     rig.running();
     for times in 1..=FUTILE + 1 {
         let (listener, socket) = (WEB, 0);
-        rig.give(Input::ListenerDamaged { listener, socket });
-        rig.give(Input::SocketHeld { listener, socket });
+        rig.give(Input::ListenerDamaged {
+            listener,
+            socket: SocketKey(socket),
+        });
+        rig.give(Input::SocketHeld {
+            listener,
+            socket: SocketKey(socket),
+        });
         let futile = rig.effects.iter().find_map(|effect| match effect {
             Effect::Emit(Event::RepairFutile { again_in, .. }) => Some(*again_in),
             _ => None,
@@ -294,7 +304,7 @@ fn nothing_is_bound_or_repaired_after_a_stop() {
     rig.give(Input::Stop);
     rig.give(Input::ListenerDamaged {
         listener: WEB,
-        socket: 0,
+        socket: SocketKey(0),
     });
     assert_eq!(rig.effects, []);
     rig.give(missing(Missing::Other));
@@ -313,11 +323,11 @@ fn workers_get_the_socket_that_took_a_damaged_ones_place() {
         rig.running();
         rig.give(Input::ListenerDamaged {
             listener: WEB,
-            socket: 0,
+            socket: SocketKey(0),
         });
         rig.give(Input::ListenerRepaired {
             listener: WEB,
-            socket: 0,
+            socket: SocketKey(0),
             by,
         });
         assert_eq!(
@@ -339,8 +349,14 @@ fn what_was_told_to_stop_is_not_started_again_for_a_socket() {
     let mut crew = Crew::of(core);
     crew.ask(Command::Stop);
     let (listener, socket) = (WEB, 0);
-    crew.give(Input::ListenerDamaged { listener, socket });
-    crew.give(Input::SocketHeld { listener, socket });
+    crew.give(Input::ListenerDamaged {
+        listener,
+        socket: SocketKey(socket),
+    });
+    crew.give(Input::SocketHeld {
+        listener,
+        socket: SocketKey(socket),
+    });
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
     assert!(crew.effects.contains(&Effect::Bind { listener }));
     crew.give(Input::ListenerBound { listener });
@@ -357,10 +373,16 @@ fn a_listener_is_vacated_once_however_many_of_its_sockets_are_held() {
     rig.running();
     let listener = WEB;
     for socket in 0..FUTILE {
-        rig.give(Input::ListenerDamaged { listener, socket });
+        rig.give(Input::ListenerDamaged {
+            listener,
+            socket: SocketKey(socket),
+        });
     }
     for socket in 0..FUTILE {
-        rig.give(Input::SocketHeld { listener, socket });
+        rig.give(Input::SocketHeld {
+            listener,
+            socket: SocketKey(socket),
+        });
         let unbind = Effect::Unbind { listener };
         assert_eq!(rig.effects.contains(&unbind), socket == 0, "{socket}");
         let futile = |effect: &Effect| matches!(effect, Effect::Emit(Event::RepairFutile { .. }));
@@ -370,7 +392,7 @@ fn a_listener_is_vacated_once_however_many_of_its_sockets_are_held() {
     assert!(rig.effects.contains(&Effect::Bind { listener }));
 }
 
-fn another_socket(rig: &mut Rig, socket: u32) -> bool {
+fn another_socket(rig: &mut Rig, socket: SocketKey) -> bool {
     let (listener, by) = (WEB, Repaired::AnotherSocket);
     rig.give(Input::ListenerDamaged { listener, socket });
     rig.give(Input::ListenerRepaired {
@@ -389,7 +411,7 @@ fn damage_to_all_sockets_of_a_listener_at_once_counts_once() {
     rig.running();
     for round in 1..=FIGHT {
         for socket in 0..FIGHT {
-            let is_closed = another_socket(&mut rig, socket);
+            let is_closed = another_socket(&mut rig, SocketKey(socket));
             assert_eq!(is_closed, round == FIGHT, "{round}, {socket}");
             if is_closed {
                 return;
@@ -414,8 +436,14 @@ fn a_listener_that_is_bound_anew_during_a_rollout_fails_nobody_on_trial() {
             crew.pass(seconds(1));
         }
         let (listener, socket) = (WEB, 0);
-        crew.give(Input::ListenerDamaged { listener, socket });
-        crew.give(Input::SocketHeld { listener, socket });
+        crew.give(Input::ListenerDamaged {
+            listener,
+            socket: SocketKey(socket),
+        });
+        crew.give(Input::SocketHeld {
+            listener,
+            socket: SocketKey(socket),
+        });
         for instance in [app(0, 1), app(0, 2)] {
             crew.exits(crew.program(instance), killed_by(SIGTERM));
         }
@@ -443,10 +471,19 @@ fn a_worker_that_clients_start_waits_in_a_rollout_for_its_listener() {
     let core = Core::new(vec![life], WhenDone::Hold).with_listeners(vec![taken]);
     let mut crew = Crew::of(core);
     let (listener, socket) = (WEB, 0);
-    crew.give(Input::ClientWaits { listener, socket });
+    crew.give(Input::ClientWaits {
+        listener,
+        socket: SocketKey(socket),
+    });
     crew.ask(Command::Restart);
-    crew.give(Input::ListenerDamaged { listener, socket });
-    crew.give(Input::SocketHeld { listener, socket });
+    crew.give(Input::ListenerDamaged {
+        listener,
+        socket: SocketKey(socket),
+    });
+    crew.give(Input::SocketHeld {
+        listener,
+        socket: SocketKey(socket),
+    });
     for instance in [app(0, 1), app(0, 2)] {
         crew.exits(crew.program(instance), killed_by(SIGTERM));
     }

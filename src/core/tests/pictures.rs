@@ -6,6 +6,7 @@ use crate::core::picture::Picture;
 use crate::core::rollout::{Course, Stage};
 use crate::core::state::Kind;
 use crate::plan::Activation;
+use crate::plan::SocketKey;
 use std::collections::BTreeSet;
 
 const KINDS: [Kind; 10] = [
@@ -175,7 +176,12 @@ fn any_input(random: &mut Random, core: &Core, accepts: &[ConnectionId]) -> Inpu
             2 => Command::Scale(random.below(3) as u32),
             3 => Command::Reset,
             4 | 5 => Command::Restart,
-            _ => return Input::ClientWaits { listener, socket },
+            _ => {
+                return Input::ClientWaits {
+                    listener,
+                    socket: SocketKey(socket),
+                };
+            }
         };
         let ticket = Ticket(1);
         return Input::Operate {
@@ -248,8 +254,20 @@ fn what_happens_is_what_the_pictures_show() {
                 }
                 7..=12 => {
                     let (listener, socket) = (WEB, 0);
-                    core.handle(now, Input::ListenerDamaged { listener, socket });
-                    core.handle(now, Input::SocketHeld { listener, socket });
+                    core.handle(
+                        now,
+                        Input::ListenerDamaged {
+                            listener,
+                            socket: SocketKey(socket),
+                        },
+                    );
+                    core.handle(
+                        now,
+                        Input::SocketHeld {
+                            listener,
+                            socket: SocketKey(socket),
+                        },
+                    );
                 }
                 // Asked once the last instance of a pool has ended cleanly.
                 21..=30 => core.handle(

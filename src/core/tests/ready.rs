@@ -3,6 +3,7 @@
 use super::crew::*;
 use super::*;
 use crate::config::{Every, Ready};
+use crate::plan::SocketKey;
 
 const SIGABRT: i32 = 6;
 
@@ -171,7 +172,10 @@ fn the_process_of_a_connection_is_not_started_again_after_the_watchdog() {
     let core = Core::new(vec![per_connection], WhenDone::Hold).with_listeners(vec![listener]);
     let mut crew = Crew::of(core);
     let (listener, socket) = (ListenerId(0), 0);
-    crew.give(Input::ClientWaits { listener, socket });
+    crew.give(Input::ClientWaits {
+        listener,
+        socket: SocketKey(socket),
+    });
     let (connection, source) = (ConnectionId(0), crate::connection::Source::Unknown);
     crew.give(Input::Accepted { connection, source });
     crew.pass(seconds(3));
@@ -230,7 +234,10 @@ fn another_connection_timeout_counts_for_the_connections_that_there_are() {
     let core = Core::new(vec![with(None)], WhenDone::Hold).with_listeners(vec![listener]);
     let mut crew = Crew::of(core);
     let (listener, socket) = (ListenerId(0), 0);
-    crew.give(Input::ClientWaits { listener, socket });
+    crew.give(Input::ClientWaits {
+        listener,
+        socket: SocketKey(socket),
+    });
     let (connection, source) = (ConnectionId(0), crate::connection::Source::Unknown);
     crew.give(Input::Accepted { connection, source });
     let process = crew.program(APP_0);

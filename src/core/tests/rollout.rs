@@ -3,6 +3,7 @@
 use super::crew::*;
 use super::*;
 use crate::config::Order;
+use crate::plan::SocketKey;
 
 const CRASH: ExitStatus = ExitStatus::Code(1);
 
@@ -320,10 +321,13 @@ fn a_new_instance_that_is_started_again_for_a_listener_is_still_on_trial() {
     crew.ask(Command::Restart);
     crew.pass(seconds(1));
     let (listener, socket, by) = (ListenerId(0), 0, Repaired::AnotherSocket);
-    crew.give(Input::ListenerDamaged { listener, socket });
+    crew.give(Input::ListenerDamaged {
+        listener,
+        socket: SocketKey(socket),
+    });
     crew.give(Input::ListenerRepaired {
         listener,
-        socket,
+        socket: SocketKey(socket),
         by,
     });
     for instance in [app(0, 1), app(0, 2)] {

@@ -28,7 +28,7 @@ impl Shell {
         } else if self.watch.role(held.listener) == Role::Held {
             self.first_client(key);
         } else {
-            let (listener, socket) = (held.listener, key.0);
+            let (listener, socket) = (held.listener, key);
             self.feed(Input::ClientWaits { listener, socket });
         }
     }

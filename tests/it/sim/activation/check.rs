@@ -270,7 +270,7 @@ impl Life {
             else {
                 continue;
             };
-            let worker = self.sockets[self.socket(listener, socket)].users[0];
+            let worker = self.sockets[self.socket(listener, socket.0)].users[0];
             let mut held = before.iter().filter(|(i, _)| i.worker == worker);
             let held = held.find(|(_, state)| matches!(state, State::Backoff { .. }));
             assert_eq!(held, None, "{effect:?} while one is held");

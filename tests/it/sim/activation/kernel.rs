@@ -311,7 +311,7 @@ impl Life {
             },
             _ => Input::ClientWaits {
                 listener: ListenerId(99),
-                socket: 0,
+                socket: listend::plan::SocketKey(0),
             },
         };
         self.give(input);

@@ -248,7 +248,10 @@ impl Life {
             listener, index, ..
         } = self.sockets[socket];
         let socket = index;
-        self.give(Input::ClientWaits { listener, socket });
+        self.give(Input::ClientWaits {
+            listener,
+            socket: listend::plan::SocketKey(socket),
+        });
     }
 
     pub(crate) fn give(&mut self, input: Input) {

@@ -48,11 +48,11 @@ impl Life {
                 scope,
             } => self.signal(process, signal, scope, at),
             Effect::Watch { listener, socket } => {
-                let socket = self.socket(listener, socket);
+                let socket = self.socket(listener, socket.0);
                 self.sockets[socket].watched = true;
             }
             Effect::Unwatch { listener, socket } => {
-                let socket = self.socket(listener, socket);
+                let socket = self.socket(listener, socket.0);
                 self.sockets[socket].watched = false;
             }
             Effect::Accept {
@@ -60,7 +60,7 @@ impl Life {
                 socket,
                 connection,
             } => {
-                let socket = self.socket(listener, socket);
+                let socket = self.socket(listener, socket.0);
                 self.accept(socket, connection, at);
             }
             Effect::Close { connection } => self.close(connection),

@@ -153,7 +153,10 @@ impl Rig {
             if !self.watched || self.queue.is_empty() {
                 return;
             }
-            self.give(Input::ClientWaits { listener, socket });
+            self.give(Input::ClientWaits {
+                listener,
+                socket: listend::plan::SocketKey(socket),
+            });
         }
         panic!("it spins: {:#?}", self.core);
     }

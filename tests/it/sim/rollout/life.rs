@@ -254,7 +254,7 @@ impl Life {
                 assert!(self.bound.remove(&listener), "{listener:?} is not bound");
             }
             Effect::Repair { listener, socket } => {
-                self.due.push_back(Due::Repair(listener, socket));
+                self.due.push_back(Due::Repair(listener, socket.0));
             }
             Effect::Watch { listener, .. } => drop(self.watched.insert(listener)),
             Effect::Unwatch { listener, .. } => drop(self.watched.remove(&listener)),
@@ -291,7 +291,10 @@ impl Life {
                 self.give(Input::ListenerBound { listener });
             }
             Due::Repair(listener, socket) if fails => {
-                self.give(Input::RepairFailed { listener, socket });
+                self.give(Input::RepairFailed {
+                    listener,
+                    socket: listend::plan::SocketKey(socket),
+                });
             }
             Due::Repair(listener, socket) => {
                 let by = self
@@ -299,7 +302,7 @@ impl Life {
                     .pick(&[Repaired::SameSocket, Repaired::AnotherSocket]);
                 self.give(Input::ListenerRepaired {
                     listener,
-                    socket,
+                    socket: listend::plan::SocketKey(socket),
                     by,
                 });
             }
@@ -331,7 +334,7 @@ impl Life {
         if bound.contains(&listener) && watched.contains(&listener) && !self.closed {
             self.give(Input::ClientWaits {
                 listener,
-                socket: 0,
+                socket: listend::plan::SocketKey(0),
             });
         }
     }
@@ -343,7 +346,10 @@ impl Life {
             self.give(Input::AddressesChanged);
         } else if self.bound.contains(&listener) {
             let socket = 0;
-            self.give(Input::ListenerDamaged { listener, socket });
+            self.give(Input::ListenerDamaged {
+                listener,
+                socket: listend::plan::SocketKey(socket),
+            });
         }
     }
 
