@@ -4,7 +4,7 @@
 //! sd_listen_fds(3). Names come first: a socket with a listener's name belongs to that listener,
 //! and is an error if it is not what the listener wants. All others are matched by what they are.
 
-use super::found::{By, Found, look};
+use super::inherited_fd::{By, Found, look};
 use super::table::Adopted;
 use crate::plan::{ListenerId, Plan, SocketKey};
 use crate::sys;

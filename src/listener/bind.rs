@@ -1,9 +1,9 @@
 //! Binding everything a plan names, and collecting every failure.
 
+use super::bind_error::{BindError, BindStep, Failure, Note, Purpose};
 use super::bound::BoundSocket;
 use super::inherited;
 use super::namespace::Namespaces;
-use super::outcome::{BindError, BindStep, Failure, Note, Purpose};
 use super::paths::TriedAt;
 use super::read_back::Effective;
 use super::table::{Adopted, SocketTable};
@@ -111,7 +111,7 @@ pub(super) fn bind_again(
     result.map_err(failed)
 }
 
-/// Binds listener after listener; [`super::one`] has what it does for a single socket.
+/// Binds listener after listener; [`super::bind_socket`] has what it does for a single socket.
 pub(super) struct Binder {
     pub(super) purpose: Purpose,
     /// Whether sockets are bound after the start, for one listener.

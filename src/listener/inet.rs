@@ -1,8 +1,8 @@
 //! TCP, UDP and their kin.
 
 use super::backlog::as_backlog;
+use super::bind_error::{BindStep, Failure};
 use super::option::{Act, Options};
-use super::outcome::{BindStep, Failure};
 use super::read_back::Effective;
 use crate::config::options::Phase;
 use crate::config::{Endpoint, Multicast, Transport};

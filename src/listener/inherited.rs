@@ -1,12 +1,12 @@
 //! Sockets that were bound by whoever started us, and are only put in order.
 
 use super::backlog::as_backlog;
+use super::bind_error::{BindStep, Failure};
 use super::identity::PathIdentity;
 use super::option::{Act, Options};
-use super::outcome::{BindStep, Failure};
 use super::read_back::Effective;
 use super::ready::Ready;
-use super::{inet, queue};
+use super::{inet, mqueue};
 use crate::config::Endpoint;
 use crate::config::options::Phase;
 use crate::plan::ListenerPlan;
@@ -67,7 +67,7 @@ fn put_in_order(
             inet::join(SockRef::from(fd), *address, *v6_only, &plan.multicast)?;
         }
         Endpoint::MessageQueue { .. } => {
-            effective.extend(queue::limits(fd, &plan.options)?);
+            effective.extend(mqueue::limits(fd, &plan.options)?);
             identity = Some(PathIdentity::of(&fstat(fd).map_err(read_back)?));
         }
         // A path is whoever bound it's: it is neither removed nor repaired here.

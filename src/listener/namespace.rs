@@ -1,6 +1,6 @@
 //! Binding in another network namespace, and always coming back.
 
-use super::outcome::{BindStep, Failure};
+use super::bind_error::{BindStep, Failure};
 use crate::plan::ListenerPlan;
 use crate::sys;
 use nix::fcntl::{OFlag, open};

@@ -1,7 +1,7 @@
 //! Netlink sockets: messages from the kernel (netlink(7)).
 
+use super::bind_error::{BindStep, Failure};
 use super::option::{Act, Options};
-use super::outcome::{BindStep, Failure};
 use super::read_back::Effective;
 use crate::config::Endpoint;
 use crate::config::options::Phase;

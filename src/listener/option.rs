@@ -1,9 +1,9 @@
 //! Socket options: set in their phase, and read back. What was not asked for is left alone.
 
+use super::bind_error::{BindStep, Failure};
 use super::bound::BoundSocket;
+use super::mqueue;
 use super::namespace::in_namespace_of;
-use super::outcome::{BindStep, Failure};
-use super::queue;
 use super::read_back::Effective;
 use crate::config::Endpoint;
 use crate::config::options::{How, OptionSetting, OptionSpec, OptionValue, Phase, ValueKind};
@@ -124,7 +124,7 @@ impl<'p> Options<'p> {
             self.apply(fd, phase, Act::Look, &mut effective)?;
         }
         if let Endpoint::MessageQueue { .. } = self.endpoint {
-            effective.extend(queue::limits(fd, self.settings)?);
+            effective.extend(mqueue::limits(fd, self.settings)?);
         }
         Ok(effective)
     }

@@ -1,7 +1,7 @@
 //! How the kernel is told a unix path, and the folders that lead to it.
 
+use super::bind_error::{BindStep, Failure, Obstacle};
 use super::identity::PathIdentity;
-use super::outcome::{BindStep, Failure, Obstacle};
 use crate::plan::Access;
 use crate::walk::Place;
 use nix::errno::Errno;

@@ -6,11 +6,11 @@
 //! touched at all.
 
 use super::bind::{Binder, port_of};
+use super::bind_error::{BindError, BindStep, Failure, Note, Purpose};
 use super::bound::BoundSocket;
 use super::identity::{PathIdentity, remove_folders};
-use super::live::{Changed, Live};
 use super::namespace::{Inside, Namespaces};
-use super::outcome::{BindError, BindStep, Failure, Note, Purpose};
+use super::reconfigure::{Changed, Live};
 use super::table::{Adopted, SocketTable};
 use super::{overlap, repair};
 use crate::host::somaxconn;

@@ -2,7 +2,7 @@
 
 use super::bound::BoundSocket;
 use super::identity::remove_if_ours;
-use super::{queue, symlink};
+use super::{mqueue, symlink};
 use crate::config::Endpoint;
 use std::io;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ fn remove_file(socket: &BoundSocket) -> Result<(), (PathBuf, io::Error)> {
         return Ok(());
     };
     if let Endpoint::MessageQueue { name } = &socket.address {
-        return queue::remove(&socket.fd, name).map_err(|error| (PathBuf::from(name), error));
+        return mqueue::remove(&socket.fd, name).map_err(|error| (PathBuf::from(name), error));
     }
     match socket.address.path() {
         Some(path) => remove_if_ours(path, identity).map_err(|error| (path.to_owned(), error)),

@@ -13,12 +13,12 @@
 
 use super::backlog::as_backlog;
 use super::bind::bind_again;
+use super::bind_error::{BindError, BindStep, Failure};
 use super::bound::BoundSocket;
 use super::identity::{PathIdentity, Rights, remove_if_ours};
 use super::namespace::in_namespace_of;
-use super::outcome::{BindError, BindStep, Failure};
 use super::table::SocketTable;
-use super::{depth, spare, symlink, unix_path};
+use super::{accept_queue, spare, symlink, unix_path};
 use crate::config::{Endpoint, SocketKind, UnixName};
 use crate::plan::{Access, Plan, SocketKey};
 use crate::sys::{self, sockopt};
@@ -153,7 +153,7 @@ fn closes_clients(socket: &BoundSocket) -> bool {
     let ask = || {
         let mut diag = None;
         let cookie = sockopt::get_u64(&socket.fd, libc::SOL_SOCKET, libc::SO_COOKIE)?;
-        match depth::diag_for(socket, &mut diag)? {
+        match accept_queue::diag_for(socket, &mut diag)? {
             Some(diag) => diag.tcp_shutdown(*address, cookie),
             None => Ok(None),
         }

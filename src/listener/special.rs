@@ -4,9 +4,9 @@
 //! that there is no moment in which it has more than was asked for. Nothing is opened before it is
 //! known what it is: to open a device may do something already.
 
+use super::bind_error::{BindStep, Failure, Obstacle, Purpose};
 use super::identity::{PathIdentity, remove_ours};
 use super::option::{Act, Options};
-use super::outcome::{BindStep, Failure, Obstacle, Purpose};
 use super::paths::{TriedAt, create_parents, reach, try_create, try_replace};
 use super::ready::Ready;
 use super::unix_path::{give_rights, not_a_socket};

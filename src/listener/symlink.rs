@@ -4,7 +4,7 @@
 //! that takes another's place by rename(2). Only a link that leads nowhere, or to our path
 //! already, is replaced; everything else may be somebody's.
 
-use super::outcome::{BindStep, Failure};
+use super::bind_error::{BindStep, Failure};
 use super::paths::create_parents;
 use crate::plan::Access;
 use crate::walk::{Hand, Place};

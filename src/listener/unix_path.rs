@@ -10,9 +10,9 @@
 //! other file can get its number. Whether another process has it, the kernel is asked
 //! ([`Diag::unix_bound_to`]), and where it cannot tell, connect(2) does.
 
+use super::bind_error::{BindStep, Failure, Obstacle, Purpose};
 use super::diag::Diag;
 use super::identity::{PathIdentity, is_socket, remove_ours};
-use super::outcome::{BindStep, Failure, Obstacle, Purpose};
 use super::paths::{
     TriedAt, Umask, create_parents, is_long, plain, reach, through, try_create, try_replace,
 };

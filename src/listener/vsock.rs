@@ -1,7 +1,7 @@
 //! Sockets between virtual machines and their host (vsock(7)).
 
+use super::bind_error::{BindStep, Failure};
 use super::inet::bind_and_listen;
-use super::outcome::{BindStep, Failure};
 use super::read_back::Effective;
 use crate::config::{Endpoint, UnixKind};
 use crate::plan::ListenerPlan;

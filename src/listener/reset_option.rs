@@ -3,8 +3,8 @@
 //! Most defaults are settings of the machine or of the network namespace, so a socket that has just
 //! been made is asked for them.
 
+use super::bind_error::{BindStep, Failure};
 use super::option::{Act, Options, names};
-use super::outcome::{BindStep, Failure};
 use crate::config::Endpoint;
 use crate::config::options::{How, OptionSetting, OptionSpec, OptionValue};
 use crate::sys::sockopt;

@@ -3,8 +3,8 @@
 //! A queue is born without any rights; owner and mode follow through its descriptor. How much fits
 //! into it is settled then for good, so one that is there already is taken only if it fits.
 
+use super::bind_error::{BindStep, Failure, Obstacle, Purpose};
 use super::identity::PathIdentity;
-use super::outcome::{BindStep, Failure, Obstacle, Purpose};
 use super::read_back::Effective;
 use super::ready::Ready;
 use crate::config::Endpoint;

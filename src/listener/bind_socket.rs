@@ -2,17 +2,17 @@
 
 use super::backlog::as_backlog;
 use super::bind::{Binder, port_of};
+use super::bind_error::{BindStep, Failure, Note, Purpose};
 use super::bound::{BoundSocket, FsArtifacts};
 use super::identity::remove_if_ours;
 use super::inet::{self, Wanted};
 use super::option::{Act, Options};
-use super::outcome::{BindStep, Failure, Note, Purpose};
 use super::paths::TriedAt;
 use super::read_back::Effective;
 use super::ready::Ready;
 use super::special::Opened;
 use super::unix_path::File;
-use super::{inherited, netlink, queue, spare, special, symlink, unix_path, vsock};
+use super::{inherited, mqueue, netlink, spare, special, symlink, unix_path, vsock};
 use crate::config::options::Phase;
 use crate::config::{Endpoint, UnixKind, UnixName};
 use crate::plan::{ListenerId, ListenerPlan, SocketPlan};
@@ -50,7 +50,7 @@ impl Binder {
             Endpoint::Special { path, writable } => {
                 special::special(endpoint, (path, *writable), self.purpose)?
             }
-            Endpoint::MessageQueue { name } => queue::open(endpoint, name, plan, self.purpose)?,
+            Endpoint::MessageQueue { name } => mqueue::open(endpoint, name, plan, self.purpose)?,
             Endpoint::Netlink {
                 protocol,
                 group,

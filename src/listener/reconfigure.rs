@@ -4,15 +4,15 @@
 //! are no longer wanted go only when it is committed. So to undo a change is to make it backwards.
 
 use super::backlog::as_backlog;
+use super::bind_error::{BindStep, Failure, Obstacle};
+use super::bind_socket::links_of;
 use super::bound::BoundSocket;
-use super::default::take_back;
 use super::identity::PathIdentity;
-use super::one::links_of;
 use super::option::{Act, Options, PRIORITY};
-use super::outcome::{BindStep, Failure, Obstacle};
 use super::read_back::Effective;
+use super::reset_option::take_back;
 use super::special::marked;
-use super::{inet, queue, symlink};
+use super::{inet, mqueue, symlink};
 use crate::config::options::{OptionSetting, Phase};
 use crate::config::{Endpoint, Multicast};
 use crate::plan::{Access, ListenerPlan, option_changes};
@@ -156,9 +156,9 @@ impl<'a> Live<'a> {
             Options::new(&set, endpoint).apply(fd, phase, Act::Set, &mut read_back)?;
         }
         if let Endpoint::MessageQueue { name } = endpoint
-            && queue::limits(fd, &set)?.iter().any(|one| !one.is_as_asked)
+            && mqueue::limits(fd, &set)?.iter().any(|one| !one.is_as_asked)
         {
-            return Err(queue::taken(name, "a message queue with other limits"));
+            return Err(mqueue::taken(name, "a message queue with other limits"));
         }
         Ok(())
     }

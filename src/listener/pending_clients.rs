@@ -4,8 +4,8 @@
 //! identity: two may be the same, byte by byte, and as many as before may be others. Nor has a
 //! client that has hung up. Of those nothing is claimed.
 
+use super::accept_queue::{self, diag_for};
 use super::bound::BoundSocket;
-use super::depth::{self, diag_for};
 use super::diag::Diag;
 use super::overlap;
 use crate::config::{Endpoint, SocketKind};
@@ -139,7 +139,7 @@ fn tcp_clients(
         return Ok(None);
     }
     let clients = diag.tcp_not_accepted(address)?;
-    let Some((queued, _)) = depth::tcp_queue(socket)? else {
+    let Some((queued, _)) = accept_queue::tcp_queue(socket)? else {
         return Ok(None);
     };
     // Those in the queue that are not in the table have hung up and wait to be accepted all the same.
