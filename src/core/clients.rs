@@ -153,19 +153,19 @@ impl Core {
     }
 
     pub(super) fn accepted(&mut self, connection: ConnectionId, source: Source) {
-        if let Some(id) = self.accept_is_over(connection) {
+        if let Some(id) = self.end_accept(connection) {
             self.on(id, |worker, ctx| worker.accepted(ctx, connection, source));
         }
     }
 
     pub(super) fn not_accepted(&mut self, connection: ConnectionId, why: NotAccepted) {
-        if let Some(id) = self.accept_is_over(connection) {
+        if let Some(id) = self.end_accept(connection) {
             self.on(id, |worker, ctx| worker.not_accepted(ctx, why));
         }
     }
 
     /// The worker that a connection was being accepted for.
-    fn accept_is_over(&mut self, connection: ConnectionId) -> Option<WorkerId> {
+    fn end_accept(&mut self, connection: ConnectionId) -> Option<WorkerId> {
         let worker = self.ctx.accepting.remove(&connection);
         if worker.is_none() {
             self.ctx.ignore();

@@ -74,9 +74,11 @@ impl Core {
     }
 
     /// The same with the worker of a process; commands around instances are told apart.
-    fn hear(&mut self, process: ProcessId, news: News) {
+    fn on_process_event(&mut self, process: ProcessId, news: News) {
         if let Some(id) = self.ctx.processes.get(&process).copied() {
-            self.on(id.worker, |worker, ctx| worker.hear(ctx, id, process, news));
+            self.on(id.worker, |worker, ctx| {
+                worker.on_process_event(ctx, id, process, news)
+            });
         } else if let Some(id) = self.ctx.hooks.get(&process).copied() {
             self.on(id, |worker, ctx| worker.helper_heard(ctx, process, news));
         } else {
@@ -99,15 +101,17 @@ impl Core {
         self.ctx.now = now;
         match input {
             Input::Start => self.start(),
-            Input::Spawned { process } => self.hear(process, News::Spawned),
-            Input::ExecSucceeded { process } => self.hear(process, News::ExecSucceeded),
+            Input::Spawned { process } => self.on_process_event(process, News::Spawned),
+            Input::ExecSucceeded { process } => self.on_process_event(process, News::ExecSucceeded),
             Input::LaunchFailed { process, failure } => {
-                self.hear(process, News::LaunchFailed(failure));
+                self.on_process_event(process, News::LaunchFailed(failure));
             }
             Input::MainExited { process, status } => {
-                self.hear(process, News::MainExited(status));
+                self.on_process_event(process, News::MainExited(status));
             }
-            Input::Exited { process, status } => self.hear(process, News::Exited(status)),
+            Input::Exited { process, status } => {
+                self.on_process_event(process, News::Exited(status))
+            }
             Input::Notified { process, notice } => {
                 self.of_process(process, |worker, ctx, id| {
                     worker.notified(ctx, id, process, notice);
@@ -130,7 +134,7 @@ impl Core {
                 socket,
                 by,
             } => self.listener_repaired((listener, socket), by),
-            Input::SocketHeld { listener, socket } => self.socket_is_held((listener, socket)),
+            Input::SocketHeld { listener, socket } => self.on_socket_held((listener, socket)),
             Input::RepairFailed { listener, socket } => self.repair_failed(listener, socket),
             Input::ClientWaits { listener, socket } => self.client_waits(listener, socket),
             Input::Accepted { connection, source } => self.accepted(connection, source),
@@ -155,7 +159,7 @@ impl Core {
     /// What follows from every input.
     pub(super) fn settle(&mut self) {
         self.refuse_clients();
-        self.bind_what_is_vacant();
+        self.bind_vacant();
         loop {
             self.start_what_was_opposed();
             for id in self.stirred() {

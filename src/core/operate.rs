@@ -98,7 +98,7 @@ impl Worker {
     }
 
     /// A rollout of the worker goes back: a reload that waits for its size waits for that.
-    pub(super) fn size_is_given_up(&mut self) {
+    pub(super) fn give_up_size(&mut self) {
         self.jobs.retain(|job| job.waiter != Waiter::Reload);
     }
 
@@ -168,7 +168,7 @@ impl Worker {
     }
 
     /// Starts what does not run. Answers which of its instances are to run now.
-    fn rouse(&mut self, ctx: &mut Ctx) -> Vec<RunId> {
+    fn start_all(&mut self, ctx: &mut Ctx) -> Vec<RunId> {
         self.stopped = false;
         ctx.stir(self.id);
         ctx.take_clients_again(self.id);
@@ -221,7 +221,7 @@ impl Worker {
         if self.given_up.is_some() && self.is_down() {
             return self.restart_worker(ctx, ticket);
         }
-        let wanted = self.rouse(ctx);
+        let wanted = self.start_all(ctx);
         self.begin(ctx, Waiter::Asked(ticket), Goal::Up, wanted);
         Ok(())
     }
@@ -347,7 +347,7 @@ impl Worker {
                 if self.runs[id].state.is_busy() {
                     wanted.push(id);
                 }
-                self.dismiss(ctx, id);
+                self.retire(ctx, id);
             }
         }
         let goal = if after < before { Goal::Down } else { Goal::Up };

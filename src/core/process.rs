@@ -23,7 +23,13 @@ const SHELL_SIGNAL_BASE: i32 = 128;
 const SHELL_NOT_EXECUTED: u8 = 127;
 
 impl Worker {
-    pub(super) fn hear(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId, news: News) {
+    pub(super) fn on_process_event(
+        &mut self,
+        ctx: &mut Ctx,
+        id: RunId,
+        process: ProcessId,
+        news: News,
+    ) {
         match self.runs[id].state {
             State::Starting {
                 since,

@@ -127,7 +127,7 @@ impl Core {
     }
 
     /// Binds the listeners that were closed for workers that had failed, and that others take now.
-    pub(super) fn bind_what_is_taken(&mut self) {
+    pub(super) fn bind_taken(&mut self) {
         let refusing = self.ctx.listeners.refusing.iter().copied();
         let is_taken = |listener: &ListenerId| {
             let users = self.users_of(*listener);
@@ -359,7 +359,7 @@ impl Core {
     }
 
     /// A socket can be bound anew only when no worker has the old one any more.
-    pub(super) fn socket_is_held(&mut self, (listener, socket): (ListenerId, SocketKey)) {
+    pub(super) fn on_socket_held(&mut self, (listener, socket): (ListenerId, SocketKey)) {
         // Of several sockets of a listener each may be held, and all of them are closed by then.
         let is_vacated = self.ctx.listeners.vacated.contains(&listener);
         if self.ctx.phase == Phase::Running && !is_vacated {
@@ -410,7 +410,7 @@ impl Core {
     }
 
     /// Binds what was vacated, as soon as nobody has the old sockets. To be called after every input.
-    pub(super) fn bind_what_is_vacant(&mut self) {
+    pub(super) fn bind_vacant(&mut self) {
         if self.ctx.listeners.vacated.is_empty() {
             return;
         }

@@ -123,7 +123,7 @@ impl Worker {
     fn replace_whole(&mut self, ctx: &mut Ctx, to: Target) {
         let _what_follows_is_waited_for = self.supersede(ctx);
         self.cancel_rollout(ctx);
-        self.dismiss_all(ctx);
+        self.retire_all(ctx);
         self.forgive_connections();
         self.next_generation();
         self.revision = to.revision;
@@ -149,17 +149,17 @@ impl Worker {
         self.cancel_rollout(ctx);
         self.removed = true;
         self.gate.parked.clear();
-        self.dismiss_all(ctx);
+        self.retire_all(ctx);
         self.tell_if_gone(ctx);
     }
 
     /// Stops every process, none of which is an instance any more.
-    fn dismiss_all(&mut self, ctx: &mut Ctx) {
+    fn retire_all(&mut self, ctx: &mut Ctx) {
         let mut all: Vec<RunId> = self.runs.others().map(|run| run.id).collect();
         all.extend(self.runs.cut(0));
         let connections: Vec<RunId> = self.runs.connections().map(|one| one.run.id).collect();
         for id in all {
-            self.dismiss(ctx, id);
+            self.retire(ctx, id);
         }
         for id in connections {
             self.stop_instance(ctx, id);
@@ -167,7 +167,7 @@ impl Worker {
     }
 
     /// Stops what is to be no instance any more, and has no place.
-    pub(super) fn dismiss(&mut self, ctx: &mut Ctx, id: RunId) {
+    pub(super) fn retire(&mut self, ctx: &mut Ctx, id: RunId) {
         self.runs.send_off(id);
         if self.runs[id].state == State::Stopped {
             self.leave(ctx, id);
@@ -295,7 +295,7 @@ impl Core {
 
     /// Starts what has waited for a listener that it does not take any more, or that is there now.
     fn start_what_waits(&mut self) {
-        self.bind_what_is_taken();
+        self.bind_taken();
         self.stir_all();
         if self.ctx.phase != Phase::Running {
             return;

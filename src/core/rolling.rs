@@ -160,7 +160,7 @@ impl Worker {
                 continue;
             }
             if step.old.is_some() {
-                self.dismiss(ctx, step.new);
+                self.retire(ctx, step.new);
             } else {
                 self.stop_instance(ctx, step.new);
             }
@@ -419,7 +419,7 @@ impl Worker {
             return Outcome::Failed;
         }
         if step.old.is_some() {
-            self.dismiss(ctx, step.new);
+            self.retire(ctx, step.new);
         }
         Outcome::Done
     }
@@ -429,7 +429,7 @@ impl Worker {
         if step.old.is_some()
             && let Some(old) = self.runs.promote(step.new)
         {
-            self.dismiss(ctx, old);
+            self.retire(ctx, old);
         }
     }
 
@@ -480,7 +480,7 @@ impl Worker {
             // The old number is that of processes which may still be draining.
             self.next_generation();
         }
-        self.size_is_given_up();
+        self.give_up_size();
         // What does not run is to be started by the old definition, too.
         let old = rollout.from.revision;
         for id in self.runs.placed() {

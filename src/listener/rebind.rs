@@ -240,7 +240,7 @@ impl<'b, 'p> Work<'b, 'p> {
         let crowded = std::mem::take(&mut self.crowded);
         let (free, taken): (Vec<Crowded<'b>>, Vec<Crowded<'b>>) = crowded
             .into_iter()
-            .partition(|one| self.errors.is_empty() && self.is_free_without(one));
+            .partition(|one| self.errors.is_empty() && self.check_free_without(one));
         for one in taken {
             self.file(one.errors);
         }
@@ -263,7 +263,7 @@ impl<'b, 'p> Work<'b, 'p> {
     }
 
     /// Whether nobody but those that go away is in the way. What cannot be seen counts as taken.
-    fn is_free_without(&mut self, one: &Crowded) -> bool {
+    fn check_free_without(&mut self, one: &Crowded) -> bool {
         let plan = self.prepared.plans.merged.listener(one.listener);
         let inside = self.inside(plan);
         let sockets = plan.sockets.iter().zip(&one.done);

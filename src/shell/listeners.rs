@@ -132,7 +132,7 @@ impl Shell {
         let listener = held.listener;
         if let Some(damage) = listener::inspect(held) {
             // Until it is repaired its event would come for ever.
-            self.watch.not(&self.epoll, held);
+            self.watch.unwatch(&self.epoll, held);
             let what = event_text::damage(damage);
             // shutdown(2) takes the socket, the others only a right to the folder.
             let anybody = damage != Damage::ShutDown;

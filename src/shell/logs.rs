@@ -354,12 +354,12 @@ impl Logs {
         for process in self.filed.ready() {
             self.read(process);
         }
-        if self.is_stuck(epoll) {
+        if self.flush_or_pause(epoll) {
             return;
         }
         for process in self.tagged.ready() {
             self.read(process);
-            if self.is_stuck(epoll) {
+            if self.flush_or_pause(epoll) {
                 return;
             }
         }
@@ -367,7 +367,7 @@ impl Logs {
 
     /// Writes what there is to write. Whether standard output takes no more; then nothing is read
     /// until it does.
-    fn is_stuck(&mut self, epoll: &Epoll) -> bool {
+    fn flush_or_pause(&mut self, epoll: &Epoll) -> bool {
         let Some(stdout) = &mut self.stdout else {
             return false;
         };
@@ -395,7 +395,7 @@ impl Logs {
                 break;
             }
         }
-        self.is_stuck(epoll);
+        self.flush_or_pause(epoll);
     }
 
     /// Reads all that is there, and writes what somebody takes of it: listend ends.

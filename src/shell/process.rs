@@ -203,7 +203,7 @@ impl Process {
     }
 
     /// How its main process ended, if nothing is left of its process group any more either.
-    pub fn is_over(&mut self) -> Option<ExitStatus> {
+    pub fn poll_ended(&mut self) -> Option<ExitStatus> {
         let rest = self.rest.as_mut()?;
         rest.groups.retain(|group| goes_on(*group, self.killed));
         rest.groups.is_empty().then_some(rest.status)

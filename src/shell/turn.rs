@@ -321,7 +321,7 @@ impl Shell {
                     match self.processes.reap_other(pid) {
                         None => return,
                         Some(None) => {}
-                        Some(Some(id)) => self.is_the_rest_over(id),
+                        Some(Some(id)) => self.check_rest_ended(id),
                     }
                 }
             }
@@ -370,7 +370,7 @@ impl Shell {
         // The child is dead, so its end of the status pipe is closed: this does not wait. What
         // follows from it is told while the process still has its pid.
         self.exec_status(id);
-        self.hear_out(id);
+        self.drain_notifications(id);
         self.perform_effects();
         let Some(process) = self.processes.get(id) else {
             return;
@@ -394,20 +394,20 @@ impl Shell {
                 process: id,
                 status,
             }),
-            None => self.is_over(id, status),
+            None => self.process_ended(id, status),
         }
     }
 
     /// Somebody of a process group has ended whose main process had before.
-    fn is_the_rest_over(&mut self, id: ProcessId) {
+    fn check_rest_ended(&mut self, id: ProcessId) {
         let process = self.processes.get_mut(id);
-        if let Some(status) = process.and_then(Process::is_over) {
-            self.is_over(id, status);
+        if let Some(status) = process.and_then(Process::poll_ended) {
+            self.process_ended(id, status);
         }
     }
 
     /// Nothing is left of a process and its process group.
-    fn is_over(&mut self, id: ProcessId, status: ExitStatus) {
+    fn process_ended(&mut self, id: ProcessId, status: ExitStatus) {
         let Some(process) = self.processes.remove(id) else {
             return;
         };
@@ -558,9 +558,9 @@ impl Shell {
             Scope::Group => {
                 process.signal_group(signal);
                 if signal == SIGKILL
-                    && let Some(status) = process.is_over()
+                    && let Some(status) = process.poll_ended()
                 {
-                    self.is_over(id, status);
+                    self.process_ended(id, status);
                 }
             }
             Scope::Process => {

@@ -107,7 +107,7 @@ impl Watch {
     pub(super) fn forget(&mut self, epoll: &Epoll, sockets: &[&BoundSocket]) {
         let keys: BTreeSet<SocketKey> = sockets.iter().map(|socket| socket.key).collect();
         for socket in sockets {
-            self.not(epoll, socket);
+            self.unwatch(epoll, socket);
             self.parked.remove(&socket.key);
         }
         let stays = |owner: &Owner| !matches!(owner, Owner::Socket(key) if keys.contains(key));
@@ -199,7 +199,7 @@ impl Watch {
     }
 
     /// Stops watching a socket until it has been repaired: its event would come for ever.
-    pub(super) fn not(&self, epoll: &Epoll, socket: &BoundSocket) {
+    pub(super) fn unwatch(&self, epoll: &Epoll, socket: &BoundSocket) {
         let _not_watched = epoll.delete(&socket.fd);
     }
 

@@ -325,7 +325,7 @@ impl Shell {
     }
 
     /// A start has to do without a listener, for this reason if it is known.
-    pub(in crate::shell) fn is_not_started(
+    pub(in crate::shell) fn fail_start(
         &mut self,
         ticket: Ticket,
         listener: ListenerId,

@@ -168,7 +168,7 @@ impl Shell {
         // Also one that cannot be watched, so that it is reaped as a child of its kind.
         self.control.queries.insert(id, query);
         if let Err(errno) = watched {
-            return Err((errno.into(), self.is_late(id)));
+            return Err((errno.into(), self.give_up_query(id)));
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Shell {
         let late = all.filter(|(_, query)| !query.is_late && query.until <= now);
         let late: Vec<QueryId> = late.map(|(id, _)| *id).collect();
         for id in late {
-            let Some(purpose) = self.is_late(id) else {
+            let Some(purpose) = self.give_up_query(id) else {
                 continue;
             };
             match purpose {
@@ -191,7 +191,7 @@ impl Shell {
     }
 
     /// Gives one up. What it was for.
-    fn is_late(&mut self, id: QueryId) -> Option<Purpose> {
+    fn give_up_query(&mut self, id: QueryId) -> Option<Purpose> {
         let query = self.control.queries.get_mut(&id)?;
         query.kill();
         query.is_late = true;
@@ -240,12 +240,12 @@ impl Shell {
         }
         let purpose = std::mem::replace(&mut query.purpose, Purpose::Look(Look::Nothing));
         match purpose {
-            Purpose::Asked(asked) => self.is_answered(asked, status, &query.said),
+            Purpose::Asked(asked) => self.handle_answer(asked, status, &query.said),
             Purpose::Look(look) => self.looked(look, Some(&query.said)),
         }
     }
 
-    fn is_answered(&mut self, asked: Asked, status: Option<i32>, said: &[u8]) {
+    fn handle_answer(&mut self, asked: Asked, status: Option<i32>, said: &[u8]) {
         let reply = match asked.question {
             Question::DryRun => self.what_would_change(fetched(said)),
             Question::Reload => return self.reload_with(asked.client, fetched(said)),

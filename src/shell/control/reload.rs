@@ -71,7 +71,7 @@ impl Shell {
             Fetched::Plan(wanted, sources) => {
                 let ticket = client.map(|client| self.ticket_for(client));
                 match self.take_over(*wanted, &sources, ticket) {
-                    Reloaded::InForce(changes) => self.is_in_force(client, ticket, changes),
+                    Reloaded::InForce(changes) => self.accept_reload(client, ticket, changes),
                     // It is over when it is known why.
                     Reloaded::NotBound(plan, errors) => {
                         self.reloads.under_way = true;
@@ -86,7 +86,7 @@ impl Shell {
             }
             Fetched::Bad { errors, rendered } => {
                 let reason = "the configuration is invalid; nothing has changed";
-                self.is_refused(client, reason, rendered, errors);
+                self.refuse_reload(client, reason, rendered, errors);
             }
             Fetched::Failed(reason) => {
                 if client.is_none() {
@@ -95,10 +95,10 @@ impl Shell {
                 self.tell(client, &Reply::error(&Error::Failed { reason }));
             }
         }
-        self.reload_is_over();
+        self.finish_reload();
     }
 
-    fn reload_is_over(&mut self) {
+    fn finish_reload(&mut self) {
         self.perform_effects();
         // What it took to read a plan is a multiple of what it takes to have one.
         crate::sys::return_free_memory();
@@ -136,7 +136,7 @@ impl Shell {
         ticket
     }
 
-    fn is_in_force(
+    fn accept_reload(
         &mut self,
         client: Option<ClientId>,
         ticket: Option<Ticket>,
@@ -162,14 +162,14 @@ impl Shell {
     }
 
     /// Listeners could not be bound, and this is why.
-    pub(in crate::shell) fn is_not_bound(&mut self, client: Option<ClientId>, why: Diagnosis) {
+    pub(in crate::shell) fn refuse_unbound(&mut self, client: Option<ClientId>, why: Diagnosis) {
         self.reloads.under_way = false;
         let reason = "not every listener could be bound; nothing has changed";
-        self.is_refused(client, reason, why.rendered, why.errors);
-        self.reload_is_over();
+        self.refuse_reload(client, reason, why.rendered, why.errors);
+        self.finish_reload();
     }
 
-    fn is_refused(
+    fn refuse_reload(
         &mut self,
         client: Option<ClientId>,
         reason: &str,

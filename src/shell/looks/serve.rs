@@ -146,16 +146,16 @@ impl Shell {
         if self.looks.unbound.contains(&listener) {
             self.looks.asked.push((ticket, listener, again_in));
         } else {
-            self.is_not_started(ticket, listener, again_in, None);
+            self.fail_start(ticket, listener, again_in, None);
         }
     }
 
-    fn is_known_why(&mut self, listener: ListenerId, lines: &[String]) {
+    fn explain_to_waiting(&mut self, listener: ListenerId, lines: &[String]) {
         self.looks.unbound.remove(&listener);
         let asked = std::mem::take(&mut self.looks.asked);
         for (ticket, of, again_in) in asked {
             if of == listener {
-                self.is_not_started(ticket, listener, again_in, lines.first());
+                self.fail_start(ticket, listener, again_in, lines.first());
             } else {
                 self.looks.asked.push((ticket, of, again_in));
             }
@@ -184,9 +184,9 @@ impl Shell {
                     Tell::Log => diagnosis.lines.iter().for_each(|line| log::warn!("{line}")),
                     Tell::Start(listener) => {
                         diagnosis.lines.iter().for_each(|line| log::warn!("{line}"));
-                        self.is_known_why(listener, &diagnosis.lines);
+                        self.explain_to_waiting(listener, &diagnosis.lines);
                     }
-                    Tell::Reload(client, _) => self.is_not_bound(client, diagnosis),
+                    Tell::Reload(client, _) => self.refuse_unbound(client, diagnosis),
                 }
             }
             Look::Nothing => {}

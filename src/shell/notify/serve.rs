@@ -153,7 +153,7 @@ impl Shell {
     }
 
     /// Takes everything that a process has said before it ended.
-    pub(in crate::shell) fn hear_out(&mut self, process: ProcessId) {
+    pub(in crate::shell) fn drain_notifications(&mut self, process: ProcessId) {
         self.take_notices();
         self.newline(process, true);
     }
