@@ -151,7 +151,7 @@ fn give(orders: &[Order], control: &Control) -> Exit {
             }
         }
         for (order, client) in asked {
-            let mut screen = Screen::new();
+            let mut screen = StepPrinter::new();
             match follow(order, client, &mut screen) {
                 Ok(printed) => exit = worse(exit, finish(printed, Exit::Done)),
                 Err(failure) => {
@@ -207,7 +207,7 @@ fn worse(exit: Exit, other: Exit) -> Exit {
 fn follow(
     order: &Order,
     mut client: Client,
-    screen: &mut Screen,
+    screen: &mut StepPrinter,
 ) -> Result<io::Result<()>, Failure> {
     let mut told = false;
     loop {
@@ -254,7 +254,7 @@ fn message<'a>(order: &Order, progress: &'a Step) -> Option<&'a str> {
 }
 
 /// What is changed, or would be.
-fn changes(changes: &[String], screen: &mut Screen) -> io::Result<()> {
+fn changes(changes: &[String], screen: &mut StepPrinter) -> io::Result<()> {
     if changes.is_empty() {
         return screen.line("no changes");
     }
@@ -276,15 +276,15 @@ fn last(order: &Order, progress: &Step) -> String {
 }
 
 /// Standard output: on a terminal each step takes the place of the one before.
-struct Screen {
+struct StepPrinter {
     rewrites: bool,
     is_open: bool,
 }
 
-impl Screen {
-    fn new() -> Screen {
+impl StepPrinter {
+    fn new() -> StepPrinter {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Screen {
+        StepPrinter {
             rewrites: io::stdout().is_terminal() && !dumb,
             is_open: false,
         }

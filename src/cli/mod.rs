@@ -56,10 +56,10 @@ pub fn main() -> ExitCode {
 /// Who gets the log.
 fn sink(arguments: &Arguments) -> Result<Sink, String> {
     let wanted = match arguments.log_to {
-        LogTo::Auto => logging::Wanted::Auto,
-        LogTo::Journal => logging::Wanted::Journal,
-        LogTo::Syslog => logging::Wanted::Syslog,
-        LogTo::Stderr => logging::Wanted::Stderr,
+        LogTo::Auto => logging::LogTarget::Auto,
+        LogTo::Journal => logging::LogTarget::Journal,
+        LogTo::Syslog => logging::LogTarget::Syslog,
+        LogTo::Stderr => logging::LogTarget::Stderr,
     };
     let is_daemon = matches!(arguments.verb, Verb::Run(_) | Verb::Exec(_));
     Sink::choose(wanted, is_daemon)

@@ -272,10 +272,10 @@ pub fn start(
 }
 
 /// What each adopted socket was called.
-type Names = HashMap<SocketKey, String>;
+type SocketNames = HashMap<SocketKey, String>;
 
 /// Gives the inherited sockets to their listeners.
-fn adopt(plan: &Plan, inherited: Vec<Inherited>, findings: &mut Report) -> (Adopted, Names) {
+fn adopt(plan: &Plan, inherited: Vec<Inherited>, findings: &mut Report) -> (Adopted, SocketNames) {
     let called: HashMap<RawFd, String> = inherited
         .iter()
         .map(|one| (one.fd.as_raw_fd(), one.name.clone()))
@@ -290,7 +290,7 @@ fn adopt(plan: &Plan, inherited: Vec<Inherited>, findings: &mut Report) -> (Adop
     (adopted, names)
 }
 
-fn log_adopted(plan: &Plan, bound: &listener::SocketTable, names: &Names) {
+fn log_adopted(plan: &Plan, bound: &listener::SocketTable, names: &SocketNames) {
     for listener in plan.listeners.values() {
         for socket in bound.of(listener) {
             if let Some(name) = names.get(&socket.key) {

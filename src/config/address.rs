@@ -1,6 +1,6 @@
 //! Addresses: what stands behind `address:` → the sockets it means.
 
-use super::address_parsed::{Parsed, V6, bad};
+use super::address_parsed::{AddressResult, V6, bad};
 use super::model::{Endpoint, Transport, UnixKind};
 use super::value_error::ValueError;
 use super::{address_inet, address_local};
@@ -25,7 +25,7 @@ const SCHEMES: &[&str] = &[
 ];
 
 /// Reads one address; the result is never empty.
-pub(super) fn parse(text: &str, v6: V6) -> Parsed<Vec<Endpoint>> {
+pub(super) fn parse(text: &str, v6: V6) -> AddressResult<Vec<Endpoint>> {
     if text.is_empty() {
         return Err(bad("the address is empty").hint("write it like `127.0.0.1:8080`"));
     }
@@ -66,7 +66,7 @@ pub(super) fn parse(text: &str, v6: V6) -> Parsed<Vec<Endpoint>> {
 }
 
 /// Addresses that are not of the internet; `None` is another scheme.
-fn local(text: &str, scheme: &str, rest: &str) -> Option<Parsed<Endpoint>> {
+fn local(text: &str, scheme: &str, rest: &str) -> Option<AddressResult<Endpoint>> {
     use UnixKind::{Datagram, SeqPacket, Stream};
     Some(match scheme {
         "unix" => address_local::unix(text, scheme, Stream, rest),

@@ -1,6 +1,6 @@
 //! Addresses of the internet: host, port or range of ports, and interface.
 
-use super::address_parsed::{Parsed, V6, bad};
+use super::address_parsed::{AddressResult, V6, bad};
 use super::model::{Endpoint, Transport};
 use super::scalar;
 use super::value_error::ValueError;
@@ -37,7 +37,7 @@ pub(super) fn parse(
     transport: Transport,
     rest: &str,
     v6: V6,
-) -> Parsed<Vec<Endpoint>> {
+) -> AddressResult<Vec<Endpoint>> {
     let (host, port) = host_and_port(text, scheme, rest)?;
     let ports = ports(text, port)?;
     let hosts = hosts(text, scheme, host, port, v6)?;
@@ -54,7 +54,7 @@ pub(super) fn parse(
     Ok(endpoints)
 }
 
-fn hosts(text: &str, scheme: &str, host: &str, port: &str, v6: V6) -> Parsed<Vec<Host>> {
+fn hosts(text: &str, scheme: &str, host: &str, port: &str, v6: V6) -> AddressResult<Vec<Host>> {
     Ok(match host {
         "" | "*" => vec![Host {
             v6: V6::AndV4,
@@ -84,7 +84,7 @@ fn hosts(text: &str, scheme: &str, host: &str, port: &str, v6: V6) -> Parsed<Vec
 }
 
 /// Splits at the last colon; a host with brackets keeps them.
-fn host_and_port<'a>(text: &str, scheme: &str, rest: &'a str) -> Parsed<(&'a str, &'a str)> {
+fn host_and_port<'a>(text: &str, scheme: &str, rest: &'a str) -> AddressResult<(&'a str, &'a str)> {
     let no_port = |host: &str| {
         bad(format!("`{text}` has no port")).hint(format!("write `{scheme}{host}:8080`"))
     };
@@ -139,7 +139,7 @@ fn host_and_port<'a>(text: &str, scheme: &str, rest: &'a str) -> Parsed<(&'a str
 }
 
 /// `80`, or `9000-9003`.
-fn ports(text: &str, port: &str) -> Parsed<RangeInclusive<u16>> {
+fn ports(text: &str, port: &str) -> AddressResult<RangeInclusive<u16>> {
     let Some((from, to)) = port.split_once('-') else {
         let port = port_number(text, port)?;
         return Ok(port..=port);
@@ -167,7 +167,7 @@ fn ports(text: &str, port: &str) -> Parsed<RangeInclusive<u16>> {
     Ok(first..=last)
 }
 
-fn port_number(text: &str, port: &str) -> Parsed<u16> {
+fn port_number(text: &str, port: &str) -> AddressResult<u16> {
     if !port.bytes().all(|b| b.is_ascii_digit()) {
         return Err(bad(format!("`{text}`: `{port}` is not a port"))
             .hint("write the port as a number from 0 to 65535"));
@@ -192,7 +192,7 @@ fn ipv6(
     inner: &str,
     port: &str,
     v6: V6,
-) -> Parsed<(Ipv6Addr, Option<String>)> {
+) -> AddressResult<(Ipv6Addr, Option<String>)> {
     let (address, scope) = match inner.split_once('%') {
         Some((address, scope)) => (address, Some(scope)),
         None => (inner, None),

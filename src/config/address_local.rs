@@ -1,7 +1,7 @@
 //! Addresses that stay on the machine: unix sockets, FIFOs, message queues, special files,
 //! netlink, and vsock between a machine and its host.
 
-use super::address_parsed::{Parsed, bad};
+use super::address_parsed::{AddressResult, bad};
 use super::model::{Endpoint, UnixKind, UnixName};
 use super::value_error::ValueError;
 use crate::report::{did_you_mean, nearest};
@@ -48,7 +48,12 @@ const CIDS: &[(&str, u32)] = &[
 ];
 
 /// `/path` or `@name`.
-pub(super) fn unix(text: &str, scheme: &str, kind: UnixKind, rest: &str) -> Parsed<Endpoint> {
+pub(super) fn unix(
+    text: &str,
+    scheme: &str,
+    kind: UnixKind,
+    rest: &str,
+) -> AddressResult<Endpoint> {
     if rest.contains('\0') {
         return Err(bad("a unix socket's name may not contain a NUL"));
     }
@@ -84,13 +89,13 @@ pub(super) fn unix(text: &str, scheme: &str, kind: UnixKind, rest: &str) -> Pars
 }
 
 /// `fifo:/path`.
-pub(super) fn fifo(text: &str, rest: &str) -> Parsed<Endpoint> {
+pub(super) fn fifo(text: &str, rest: &str) -> AddressResult<Endpoint> {
     let path = file(text, "fifo", "a FIFO", "listend.fifo", rest)?;
     Ok(Endpoint::Fifo { path: path.into() })
 }
 
 /// `special:/dev/…`; whether it is writable is said by a key.
-pub(super) fn special(text: &str, rest: &str) -> Parsed<Endpoint> {
+pub(super) fn special(text: &str, rest: &str) -> AddressResult<Endpoint> {
     let path = file(text, "special", "a special file", "device", rest)?;
     Ok(Endpoint::Special {
         path: path.into(),
@@ -99,7 +104,7 @@ pub(super) fn special(text: &str, rest: &str) -> Parsed<Endpoint> {
 }
 
 /// An absolute path that can be that of a file, without `//` and `/./`.
-fn file(text: &str, scheme: &str, what: &str, example: &str, rest: &str) -> Parsed<String> {
+fn file(text: &str, scheme: &str, what: &str, example: &str, rest: &str) -> AddressResult<String> {
     if rest.contains('\0') {
         return Err(bad("a path may not contain a NUL"));
     }
@@ -154,7 +159,7 @@ pub(super) fn normalise(path: &str) -> String {
 }
 
 /// `mqueue:/name`, by the rules of mq_overview(7).
-pub(super) fn message_queue(text: &str, rest: &str) -> Parsed<Endpoint> {
+pub(super) fn message_queue(text: &str, rest: &str) -> AddressResult<Endpoint> {
     let name = rest.trim_start_matches('/');
     let complain = |why: &str| bad(format!("`{}`: {why}", beginning(text)));
     if rest != format!("/{name}") {
@@ -182,7 +187,7 @@ pub(super) fn message_queue(text: &str, rest: &str) -> Parsed<Endpoint> {
 }
 
 /// `netlink:FAMILY GROUP`, or `netlink:FAMILY 0xMASK`; the group may be left out.
-pub(super) fn netlink(text: &str, rest: &str) -> Parsed<Endpoint> {
+pub(super) fn netlink(text: &str, rest: &str) -> AddressResult<Endpoint> {
     let mut words = rest.split_ascii_whitespace();
     let (family, group) = (words.next().unwrap_or(""), words.next());
     let usage = "write a family and the number of a group, like `netlink:kobject-uevent 1`";
@@ -228,7 +233,12 @@ pub(super) fn netlink(text: &str, rest: &str) -> Parsed<Endpoint> {
 }
 
 /// `vsock:CID:PORT`; without the CID, or with `any`, it is every CID of this machine.
-pub(super) fn vsock(text: &str, scheme: &str, kind: UnixKind, rest: &str) -> Parsed<Endpoint> {
+pub(super) fn vsock(
+    text: &str,
+    scheme: &str,
+    kind: UnixKind,
+    rest: &str,
+) -> AddressResult<Endpoint> {
     let inner = rest.strip_prefix("//").unwrap_or(rest);
     let Some((cid, port)) = inner.split_once(':') else {
         let port = match inner {

@@ -10,7 +10,7 @@ pub(super) enum V6 {
     AndV4,
 }
 
-pub(super) type Parsed<T> = Result<T, ValueError>;
+pub(super) type AddressResult<T> = Result<T, ValueError>;
 
 pub(super) fn bad(message: impl Into<String>) -> ValueError {
     ValueError::new(Kind::BadAddress, message)

@@ -153,7 +153,7 @@ struct VsockPort<'d> {
 type Namespace<'d> = Option<&'d Path>;
 
 #[derive(Default)]
-struct Taken<'d> {
+struct Occupied<'d> {
     ports: HashMap<(Namespace<'d>, Transport, u16), Port<'d>>,
     exact: HashMap<(Namespace<'d>, Transport, u16, IpAddr), Slot<'d>>,
     /// The kernel hashes abstract names together with the type of the socket, so one name can
@@ -171,7 +171,7 @@ pub(super) fn find<'d>(
     listeners: impl Iterator<Item = &'d DraftListener> + Clone,
     report: &mut Report,
 ) {
-    let mut taken = Taken::default();
+    let mut taken = Occupied::default();
     for draft in listeners.clone().filter(|draft| !draft.duplicate) {
         let listener = &draft.listener;
         let sharing = Sharing::of(listener);
@@ -198,7 +198,7 @@ pub(super) fn find<'d>(
 /// A symbolic link must not stand where another listener puts something.
 fn links<'d>(
     listeners: impl Iterator<Item = &'d DraftListener>,
-    taken: &Taken,
+    taken: &Occupied,
     report: &mut Report,
 ) {
     let mut seen = HashMap::new();
@@ -256,7 +256,7 @@ fn collision(owner: Owner, earlier: Owner, endpoint: &Endpoint) -> Problem {
         .with_address(this)
 }
 
-impl<'d> Taken<'d> {
+impl<'d> Occupied<'d> {
     /// Enters a socket; the earlier one that it collides with, if any.
     fn enter(&mut self, endpoint: &'d Endpoint, owner: Owner<'d>) -> Option<Owner<'d>> {
         let namespace = owner.listener.network_namespace.as_ref();

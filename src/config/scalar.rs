@@ -9,13 +9,13 @@ use crate::report::{Kind, did_you_mean};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-type Parsed<T> = Result<T, ValueError>;
+type ScalarResult<T> = Result<T, ValueError>;
 
 /// Longer durations are a mistake, and would overflow the clock's arithmetic one day.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A whole number in decimal digits, within bounds that are part of the message.
-pub(super) fn integer(key: &str, text: &str, min: i64, max: i64) -> Parsed<i64> {
+pub(super) fn integer(key: &str, text: &str, min: i64, max: i64) -> ScalarResult<i64> {
     let complain = || {
         ValueError::bad(format!(
             "`{key}` takes a whole number from {min} to {max}, not `{text}`"
@@ -39,7 +39,7 @@ pub(super) fn integer(key: &str, text: &str, min: i64, max: i64) -> Parsed<i64> 
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(key: &str, text: &str) -> Parsed<bool> {
+pub(super) fn boolean(key: &str, text: &str) -> ScalarResult<bool> {
     match text {
         "true" => return Ok(true),
         "false" => return Ok(false),
@@ -54,7 +54,7 @@ pub(super) fn boolean(key: &str, text: &str) -> Parsed<bool> {
 }
 
 /// Permission bits in octal: `0660`, `660` or `0o660`.
-pub(super) fn mode(key: &str, text: &str) -> Parsed<u32> {
+pub(super) fn mode(key: &str, text: &str) -> ScalarResult<u32> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let complain =
         |why: &str| ValueError::bad(format!("`{key}` takes octal digits: `{text}` {why}"));
@@ -72,7 +72,7 @@ pub(super) fn mode(key: &str, text: &str) -> Parsed<u32> {
 }
 
 /// `500ms`, `30s`, `5m`, `1h30m`, `2d`, and `0`.
-pub(super) fn duration(key: &str, text: &str) -> Parsed<Duration> {
+pub(super) fn duration(key: &str, text: &str) -> ScalarResult<Duration> {
     let complain = || ValueError::bad(format!("`{key}`: `{text}` is not a duration"));
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -119,7 +119,7 @@ pub(super) fn duration(key: &str, text: &str) -> Parsed<Duration> {
 }
 
 /// A duration, or `infinity` as `None`.
-pub(super) fn duration_or_infinity(key: &str, text: &str) -> Parsed<Option<Duration>> {
+pub(super) fn duration_or_infinity(key: &str, text: &str) -> ScalarResult<Option<Duration>> {
     match text {
         "infinity" => Ok(None),
         "unlimited" | "never" | "none" | "forever" | "inf" => Err(ValueError::bad(format!(
@@ -131,7 +131,7 @@ pub(super) fn duration_or_infinity(key: &str, text: &str) -> Parsed<Option<Durat
 }
 
 /// `100ms..30s`, or one duration for both ends.
-pub(super) fn backoff(text: &str) -> Parsed<(Duration, Duration)> {
+pub(super) fn backoff(text: &str) -> ScalarResult<(Duration, Duration)> {
     let (low, high) = text.split_once("..").unwrap_or((text, text));
     let low = duration("backoff", low.trim())?;
     let high = duration("backoff", high.trim())?;
@@ -151,7 +151,7 @@ pub(super) fn backoff(text: &str) -> Parsed<(Duration, Duration)> {
 }
 
 /// `5 in 60s`, or `none`.
-pub(super) fn rate(key: &str, text: &str) -> Parsed<Option<Rate>> {
+pub(super) fn rate(key: &str, text: &str) -> ScalarResult<Option<Rate>> {
     if text == "none" {
         return Ok(None);
     }
@@ -174,7 +174,7 @@ pub(super) fn rate(key: &str, text: &str) -> Parsed<Option<Rate>> {
 }
 
 /// A number with an optional `K`, `M`, `G` or `T` (powers of 1024).
-pub(super) fn size(key: &str, text: &str) -> Parsed<u64> {
+pub(super) fn size(key: &str, text: &str) -> ScalarResult<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (count, suffix) = text.split_at(digits);
     let complain = || ValueError::bad(format!("`{key}`: `{text}` is not a number or size"));
@@ -199,7 +199,7 @@ pub(super) fn size(key: &str, text: &str) -> Parsed<u64> {
 }
 
 /// The value of a resource limit: `SIZE`, `unlimited` or `SOFT:HARD`.
-pub(super) fn limit(resource: Resource, text: &str) -> Parsed<Limit> {
+pub(super) fn limit(resource: Resource, text: &str) -> ScalarResult<Limit> {
     let key = resource.key();
     let one = |text: &str| match text {
         "unlimited" => Ok(None),
@@ -254,7 +254,7 @@ pub fn signal_number(text: &str) -> Result<i32, String> {
 }
 
 /// `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`, as a number.
-pub(super) fn signal(text: &str) -> Parsed<i32> {
+pub(super) fn signal(text: &str) -> ScalarResult<i32> {
     let (first, last) = (nix::libc::SIGRTMIN(), nix::libc::SIGRTMAX());
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return match text.parse::<i32>() {
@@ -303,7 +303,7 @@ pub(super) fn signal(text: &str) -> Parsed<i32> {
 
 /// The rules of LISTEN_FDNAMES (systemd's `fdname_is_valid`), and none of the signs that
 /// templates, `NAME=ADDRESS` and file names give a meaning to.
-pub(super) fn name(text: &str) -> Parsed<()> {
+pub(super) fn name(text: &str) -> ScalarResult<()> {
     let shown: String = text.chars().take(80).collect();
     let complain = |why: String| {
         ValueError::new(Kind::BadName, format!("`{shown}` cannot be a name: {why}"))
@@ -341,7 +341,7 @@ pub(super) fn interface(text: &str) -> Result<(), &'static str> {
 }
 
 /// The name of an environment variable, and not one that the handoff sets.
-pub(super) fn variable(text: &str) -> Parsed<()> {
+pub(super) fn variable(text: &str) -> ScalarResult<()> {
     let mut letters = text.bytes();
     let good = letters
         .next()

@@ -60,7 +60,7 @@ impl Diagnostics<'_> {
         self.report.add(problem);
     }
 
-    /// The value, or its value_error filed and `None`.
+    /// The value, or its error filed and `None`.
     pub fn check<T>(&mut self, place: Place, result: Result<T, ValueError>) -> Option<T> {
         match result {
             Ok(value) => Some(value),

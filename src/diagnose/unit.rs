@@ -28,7 +28,7 @@ pub fn unit_limits(plan: &Plan, config: &Path, root: &Path) -> Vec<Problem> {
     let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
     let mut advice = Vec::new();
     for name in names(root) {
-        let settings = Settings::read(root, &name);
+        let settings = ServiceSection::read(root, &name);
         let Some(limit) = settings.stops_within().filter(|_| settings.runs(&config)) else {
             continue;
         };
@@ -62,10 +62,10 @@ fn names(root: &Path) -> BTreeSet<String> {
 }
 
 /// What the `[Service]` section says in the end: the last value of each key.
-struct Settings(BTreeMap<String, String>);
+struct ServiceSection(BTreeMap<String, String>);
 
-impl Settings {
-    fn read(root: &Path, name: &str) -> Settings {
+impl ServiceSection {
+    fn read(root: &Path, name: &str) -> ServiceSection {
         let mut all = BTreeMap::new();
         let places = DIRECTORIES.iter().map(|directory| root.join(directory));
         let unit = places
@@ -73,7 +73,7 @@ impl Settings {
             .find_map(|place| fs::read_to_string(place.join(name)).ok());
         // Most units are not listend's, and have no further files of interest.
         let Some(unit) = unit.filter(|text| text.contains("listend")) else {
-            return Settings(all);
+            return ServiceSection(all);
         };
         let mut drop_ins: BTreeMap<_, PathBuf> = BTreeMap::new();
         for place in places {
@@ -98,7 +98,7 @@ impl Settings {
                 }
             }
         }
-        Settings(all)
+        ServiceSection(all)
     }
 
     fn get(&self, key: &str) -> &str {
@@ -180,9 +180,9 @@ fn time_span(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn settings(text: &str) -> Settings {
+    fn settings(text: &str) -> ServiceSection {
         let pairs = text.lines().filter_map(|line| line.split_once('='));
-        Settings(
+        ServiceSection(
             pairs
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),

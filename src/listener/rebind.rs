@@ -10,7 +10,7 @@ use super::bind_error::{BindError, BindStep, Failure, Note, Purpose};
 use super::bound::BoundSocket;
 use super::identity::{PathIdentity, remove_folders};
 use super::namespace::{Inside, Namespaces};
-use super::reconfigure::{Changed, Live};
+use super::reconfigure::{Live, Reconfigured};
 use super::table::{Adopted, SocketTable};
 use super::{overlap, repair};
 use crate::host::somaxconn;
@@ -39,7 +39,7 @@ pub struct Prepared<'p> {
     folders: Vec<PathBuf>,
     moved_paths: Vec<MovedPath>,
     /// Kept sockets that were changed, and how many may wait at each now.
-    changed: BTreeMap<SocketKey, (Changed, Option<u32>)>,
+    changed: BTreeMap<SocketKey, (Reconfigured, Option<u32>)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -413,7 +413,12 @@ impl<'b, 'p> Work<'b, 'p> {
     }
 
     /// What the kernel made something else of, unless that was so before.
-    fn note(&mut self, (listener, socket): (ListenerId, usize), live: &Live, changed: &Changed) {
+    fn note(
+        &mut self,
+        (listener, socket): (ListenerId, usize),
+        live: &Live,
+        changed: &Reconfigured,
+    ) {
         let known = &live.socket.effective;
         let news = changed.effective.iter();
         for one in news.filter(|one| !one.is_as_asked && !known.contains(one)) {

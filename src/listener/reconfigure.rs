@@ -41,7 +41,7 @@ pub(super) struct Live<'a> {
 
 /// What a kept socket has come to.
 #[derive(Debug)]
-pub(super) struct Changed {
+pub(super) struct Reconfigured {
     pub(super) effective: Vec<Effective>,
     /// The links that it is to keep.
     pub(super) links: Vec<PathBuf>,
@@ -67,7 +67,7 @@ impl<'a> Live<'a> {
 
     /// Makes the changes, in the network namespace of the listener. After a failure some may have
     /// been made: [`Live::undo`] takes them back.
-    pub(super) fn apply(&self, folders: &mut Vec<PathBuf>) -> Result<Changed, Failure> {
+    pub(super) fn apply(&self, folders: &mut Vec<PathBuf>) -> Result<Reconfigured, Failure> {
         if self.before.backlog != self.after.backlog {
             self.listen(self.after)?;
         }
@@ -77,7 +77,7 @@ impl<'a> Live<'a> {
         if let Some(path) = self.socket.address.path() {
             symlink::make(path, &self.new_links(), &self.after.access, folders)?;
         }
-        Ok(Changed {
+        Ok(Reconfigured {
             effective: self.look()?,
             links: self.links().to_vec(),
         })

@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What is at the place of a link.
-enum Found {
+enum LinkState {
     Nothing,
     /// A link that leads to our path.
     Ours,
@@ -77,9 +77,9 @@ pub(super) fn all_lead_to(path: &Path, links: &[PathBuf]) -> bool {
 fn one(path: &Path, link: &Path, place: &Place) -> Result<(), Failure> {
     let failed = |errno| Failure::new(BindStep::Symlink, errno).about(link);
     match look(path, link, place)? {
-        Found::Ours => Ok(()),
-        Found::Nothing => symlinkat(path, place.folder(), place.name()).map_err(failed),
-        Found::Dangling => {
+        LinkState::Ours => Ok(()),
+        LinkState::Nothing => symlinkat(path, place.folder(), place.name()).map_err(failed),
+        LinkState::Dangling => {
             let mut name = place.name().to_owned();
             name.push(format!(".listend-{}", std::process::id()));
             let beside = place.beside(name).map_err(failed)?;
@@ -92,12 +92,12 @@ fn one(path: &Path, link: &Path, place: &Place) -> Result<(), Failure> {
     }
 }
 
-fn look(path: &Path, link: &Path, place: &Place) -> Result<Found, Failure> {
+fn look(path: &Path, link: &Path, place: &Place) -> Result<LinkState, Failure> {
     match place.target() {
-        Ok(target) if target == path => Ok(Found::Ours),
+        Ok(target) if target == path => Ok(LinkState::Ours),
         // Where others could turn it, it is theirs.
-        Ok(_) if is_ours(place) && stat(link) == Err(Errno::ENOENT) => Ok(Found::Dangling),
-        Err(Errno::ENOENT) => Ok(Found::Nothing),
+        Ok(_) if is_ours(place) && stat(link) == Err(Errno::ENOENT) => Ok(LinkState::Dangling),
+        Err(Errno::ENOENT) => Ok(LinkState::Nothing),
         // readlinkat(2): "EINVAL The named file is not a symbolic link".
         Ok(_) | Err(Errno::EINVAL) => {
             Err(Failure::new(BindStep::Symlink, Errno::EEXIST).about(link))

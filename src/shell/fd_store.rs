@@ -47,16 +47,16 @@ pub(super) struct How<'a> {
 
 /// How many descriptors were not kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct RefusedFds {
     /// Because there was no room.
     pub no_room: usize,
-    /// Because a copy of it could hold up whoever closes that ([`Kind::MayWait`]).
+    /// Because a copy of it could hold up whoever closes that ([`FdKind::MayWait`]).
     pub may_wait: usize,
 }
 
 /// What a descriptor means to who keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FdKind {
     /// Closing a copy and poll(2) ask nobody.
     Plain,
     /// poll(2) looks at others, which may be anything: an epoll instance.
@@ -65,27 +65,27 @@ enum Kind {
     MayWait,
 }
 
-impl Kind {
+impl FdKind {
     /// Without a call that would ask the file system.
-    fn of(fd: &SharedFd) -> Kind {
+    fn of(fd: &SharedFd) -> FdKind {
         let number = fd.as_raw_fd();
         let link = fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
         let link = link.as_os_str().as_bytes();
         if link == b"anon_inode:[eventpoll]" {
-            return Kind::Unwatched;
+            return FdKind::Unwatched;
         }
         // What has no path is the kernel's own; only memory has seals (memfd_create(2)).
         let is_own = !link.is_empty() && !link.starts_with(b"/");
         if is_own || fcntl(fd, FcntlArg::F_GET_SEALS).is_ok() {
-            return Kind::Plain;
+            return FdKind::Plain;
         }
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
         let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         match mount.and_then(|mount| type_of_mount(&mounts, mount.trim())) {
-            Some(name) if !asks_a_server(name) => Kind::Plain,
+            Some(name) if !asks_a_server(name) => FdKind::Plain,
             // One of another mount namespace may be anything.
-            Some(_) | None => Kind::MayWait,
+            Some(_) | None => FdKind::MayWait,
         }
     }
 }
@@ -115,12 +115,12 @@ impl FdStore {
         instance: InstanceId,
         fds: Vec<SharedFd>,
         how: How<'_>,
-    ) -> Refused {
+    ) -> RefusedFds {
         let kept = self
             .kept
             .entry((instance.worker, instance.index))
             .or_default();
-        let mut refused = Refused::default();
+        let mut refused = RefusedFds::default();
         for fd in fds {
             let is_same = |one: &Kept| sys::is_same_open_file(one.fd.as_fd(), fd.as_fd());
             if kept.iter().any(is_same) {
@@ -130,8 +130,8 @@ impl FdStore {
                 refused.no_room += 1;
                 continue;
             }
-            let kind = Kind::of(&fd);
-            if kind == Kind::MayWait {
+            let kind = FdKind::of(&fd);
+            if kind == FdKind::MayWait {
                 refused.may_wait += 1;
                 continue;
             }
@@ -140,7 +140,7 @@ impl FdStore {
             kept.push(Kept {
                 id,
                 name: how.name.to_owned(),
-                is_watched: how.polled && kind == Kind::Plain && watch(epoll, id, &fd),
+                is_watched: how.polled && kind == FdKind::Plain && watch(epoll, id, &fd),
                 fd,
             });
         }
@@ -275,7 +275,7 @@ mod tests {
         let (epoll, mut store) = (epoll(), FdStore::default());
         assert!(store.workers().is_empty());
         let refused = store.add(&epoll, instance(0, 1, 1), vec![null()], HOW);
-        assert_eq!(refused, Refused::default());
+        assert_eq!(refused, RefusedFds::default());
         assert_eq!(names(&store, instance(0, 1, 2)), ["db"]);
         assert_eq!(store.workers(), [WorkerId(0)]);
         assert!(names(&store, instance(0, 0, 1)).is_empty());
@@ -345,13 +345,13 @@ mod tests {
     #[test]
     fn the_kind_of_a_descriptor_is_known_without_asking_its_file_system() {
         let (socket, _other) = UnixStream::pair().unwrap();
-        assert_eq!(Kind::of(&shared(socket)), Kind::Plain);
-        assert_eq!(Kind::of(&null()), Kind::Plain);
+        assert_eq!(FdKind::of(&shared(socket)), FdKind::Plain);
+        assert_eq!(FdKind::of(&null()), FdKind::Plain);
         let memory = c"/proc/self";
         let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
         let memory = nix::sys::memfd::memfd_create(memory, flags).unwrap();
-        assert_eq!(Kind::of(&shared(memory)), Kind::Plain);
-        assert_eq!(Kind::of(&shared(epoll().0)), Kind::Unwatched);
+        assert_eq!(FdKind::of(&shared(memory)), FdKind::Plain);
+        assert_eq!(FdKind::of(&shared(epoll().0)), FdKind::Unwatched);
         let mounts = "22 1 0:21 / / rw shared:1 - ext4 /dev/root rw\n\
                       23 22 0:45 / /mnt rw,nosuid - fuse.sshfs x rw\n";
         assert_eq!(type_of_mount(mounts, "22"), Some("ext4"));
@@ -365,7 +365,7 @@ mod tests {
         let (epoll, mut store) = (epoll(), FdStore::default());
         let file = File::open(std::env::current_exe().unwrap()).unwrap();
         let refused = store.add(&epoll, instance(0, 0, 1), vec![shared(file)], HOW);
-        assert_eq!(refused, Refused::default());
+        assert_eq!(refused, RefusedFds::default());
         assert_eq!(names(&store, instance(0, 0, 1)), ["db"]);
     }
 }

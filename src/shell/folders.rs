@@ -162,14 +162,14 @@ impl Made {
     }
 }
 
-type Refused = (Errno, String);
+type FolderError = (Errno, String);
 
-fn refused(errno: Errno) -> Refused {
+fn refused(errno: Errno) -> FolderError {
     (errno, describe(errno as i32))
 }
 
 /// The folder in which it is, which is made if it is missing, and its name there.
-fn reach(directory: &RuntimeDirectory) -> Result<(OwnedFd, &OsStr), Refused> {
+fn reach(directory: &RuntimeDirectory) -> Result<(OwnedFd, &OsStr), FolderError> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut folder = open(&directory.base, flags, Mode::empty()).map_err(refused)?;
     let mut names = directory.name.iter().peekable();
@@ -189,7 +189,7 @@ fn reach(directory: &RuntimeDirectory) -> Result<(OwnedFd, &OsStr), Refused> {
 }
 
 /// Whether nobody else can change what is in the folder.
-fn is_private(folder: &OwnedFd) -> Result<(), Refused> {
+fn is_private(folder: &OwnedFd) -> Result<(), FolderError> {
     let found = fstat(folder).map_err(refused)?;
     let ours = found.st_uid == 0 || found.st_uid == geteuid().as_raw();
     // Of a folder with an access control list it is the mask, and whom the list names may write.
@@ -211,7 +211,7 @@ fn make(
     directory: &RuntimeDirectory,
     uid: Option<Uid>,
     gid: Option<Gid>,
-) -> Result<Option<(dev_t, ino_t)>, Refused> {
+) -> Result<Option<(dev_t, ino_t)>, FolderError> {
     let (parent, name) = reach(directory)?;
     let is_new = match mkdirat(&parent, name, Mode::from_bits_truncate(0o700)) {
         Ok(()) => true,

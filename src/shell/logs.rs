@@ -71,10 +71,10 @@ struct Source {
     pipe: OwnedFd,
     instance: InstanceId,
     splitter: Splitter,
-    sink: Sink,
+    sink: OutputSink,
 }
 
-enum Sink {
+enum OutputSink {
     Tagged(Tagger),
     File(PathBuf),
 }
@@ -235,7 +235,7 @@ impl Logs {
                 };
                 let user = worker.launch.credentials.as_ref().and_then(|one| one.uid);
                 return match self.open_file(&path, user) {
-                    Ok(None) => self.pipe(epoll, process, instance, Sink::File(path)),
+                    Ok(None) => self.pipe(epoll, process, instance, OutputSink::File(path)),
                     Ok(Some(handle)) => Ok(Some(OutputTarget {
                         fd: handle,
                         handle_on: Some(path),
@@ -252,7 +252,7 @@ impl Logs {
         };
         let colour = instance.worker.0.wrapping_add(instance.index);
         let tagger = Tagger::new(&worker.name, name, colour, style);
-        self.pipe(epoll, process, instance, Sink::Tagged(tagger))
+        self.pipe(epoll, process, instance, OutputSink::Tagged(tagger))
     }
 
     fn pipe(
@@ -260,7 +260,7 @@ impl Logs {
         epoll: &Epoll,
         process: ProcessId,
         instance: InstanceId,
-        sink: Sink,
+        sink: OutputSink,
     ) -> Result<Option<OutputTarget>, (LaunchFailure, String)> {
         let source = |pipe| Source {
             pipe,
@@ -278,8 +278,8 @@ impl Logs {
         let (reading, writing) = pipe2(OFlag::O_CLOEXEC).map_err(fail)?;
         let source = source(reading);
         let pipes = match source.sink {
-            Sink::Tagged(_) => &mut self.tagged,
-            Sink::File(_) => &mut self.filed,
+            OutputSink::Tagged(_) => &mut self.tagged,
+            OutputSink::File(_) => &mut self.filed,
         };
         let watched = set_nonblocking(&source.pipe, true)
             .and_then(|()| pipes.add(epoll, &source.pipe, process));
@@ -441,8 +441,8 @@ impl Logs {
         if let Some(source) = self.sources.remove(&process) {
             // By hand: a child on its way to exec has a copy, which would keep the event coming.
             match source.sink {
-                Sink::Tagged(_) => self.tagged.remove(&source.pipe),
-                Sink::File(_) => self.filed.remove(&source.pipe),
+                OutputSink::Tagged(_) => self.tagged.remove(&source.pipe),
+                OutputSink::File(_) => self.filed.remove(&source.pipe),
             }
             self.release(&source);
         }
@@ -450,7 +450,7 @@ impl Logs {
 
     /// One user less of a file.
     fn release(&mut self, source: &Source) {
-        if let Sink::File(path) = &source.sink
+        if let OutputSink::File(path) = &source.sink
             && let Some(known) = self.files.get_mut(path)
         {
             known.users -= 1;
@@ -480,11 +480,11 @@ impl Logs {
         split(&mut source.splitter, &mut |piece| {
             kept.push(place(worker), index, process.0, now, piece);
             match sink {
-                Sink::Tagged(tagger) => tagger.write(piece, &time, out),
-                Sink::File(_) => piece.write_raw(&mut text),
+                OutputSink::Tagged(tagger) => tagger.write(piece, &time, out),
+                OutputSink::File(_) => piece.write_raw(&mut text),
             }
         });
-        if let Sink::File(path) = sink
+        if let OutputSink::File(path) = sink
             && let Some(known) = self.files.get_mut(path)
         {
             known.write(path, &text);

@@ -42,7 +42,7 @@ const NAMES_MAX: usize = 5;
 /// The end of the line to the service manager.
 #[derive(Debug, Default)]
 pub struct Manager {
-    line: Option<Line>,
+    line: Option<ManagerAddress>,
     watchdog: Option<Watchdog>,
     /// What was not sent yet, in order.
     waiting: VecDeque<Message>,
@@ -87,14 +87,14 @@ enum Phase {
 
 /// Where messages go.
 #[derive(Debug)]
-struct Line {
+struct ManagerAddress {
     /// As the variable has it, for the log.
     name: String,
-    way: Way,
+    way: ManagerTransport,
 }
 
 #[derive(Debug)]
-enum Way {
+enum ManagerTransport {
     /// A datagram each. The socket is made once, so that a watchdog does not need a descriptor when
     /// there is none left.
     Datagrams { socket: Socket, to: SockAddr },
@@ -116,11 +116,11 @@ struct Watchdog {
 struct Message {
     text: String,
     /// A later one of the same kind makes it worthless.
-    kind: Kind,
+    kind: MessageKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MessageKind {
     /// Something that happened.
     News,
     Status,
@@ -132,16 +132,17 @@ impl Manager {
     /// What `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` say. They are left in the
     /// environment, out of which no worker gets them.
     pub fn from_environment() -> Manager {
-        let line = std::env::var_os("NOTIFY_SOCKET").and_then(|name| match Line::to(&name) {
-            Ok(line) => Some(line),
-            Err(why) => {
-                log::warn!(
-                    "NOTIFY_SOCKET={}: {why}; the service manager is not notified",
-                    name.display()
-                );
-                None
-            }
-        });
+        let line =
+            std::env::var_os("NOTIFY_SOCKET").and_then(|name| match ManagerAddress::to(&name) {
+                Ok(line) => Some(line),
+                Err(why) => {
+                    log::warn!(
+                        "NOTIFY_SOCKET={}: {why}; the service manager is not notified",
+                        name.display()
+                    );
+                    None
+                }
+            });
         let text = |name| std::env::var(name).ok();
         let every = watchdog(
             text("WATCHDOG_USEC").as_deref(),
@@ -151,7 +152,7 @@ impl Manager {
         Manager::new(line, every, clock::now())
     }
 
-    fn new(line: Option<Line>, every: Option<Duration>, now: Mono) -> Manager {
+    fn new(line: Option<ManagerAddress>, every: Option<Duration>, now: Mono) -> Manager {
         // sd_watchdog_enabled(3): "every half of the time returned here".
         let every = every.filter(|_| line.is_some()).map(|limit| limit / 2);
         let watchdog = every.map(|every| Watchdog {
@@ -266,7 +267,7 @@ impl Manager {
             return;
         };
         watchdog.next = now + watchdog.every;
-        self.post(Kind::Alive, "WATCHDOG=1\n".to_owned(), now);
+        self.post(MessageKind::Alive, "WATCHDOG=1\n".to_owned(), now);
     }
 
     /// Whether a start, a reload, a rollout or a stop is under way. While one is, the manager's own
@@ -283,7 +284,7 @@ impl Manager {
     fn extend_timeout(&mut self, now: Mono) {
         self.extend_at = Some(now + EXTEND_EVERY);
         let text = format!("EXTEND_TIMEOUT_USEC={}\n", EXTENSION.as_micros());
-        self.post(Kind::Extension, text, now);
+        self.post(MessageKind::Extension, text, now);
     }
 
     fn news(&mut self, text: &str, status: Option<&str>, now: Mono) {
@@ -297,18 +298,18 @@ impl Manager {
             self.held_back = None;
             text = format!("{text}STATUS={}\n", self.told);
         }
-        self.post(Kind::News, text, now);
+        self.post(MessageKind::News, text, now);
     }
 
     fn tell_status(&mut self, text: String, now: Mono) {
         let message = format!("STATUS={text}\n");
         self.told = text;
         self.next_status = now + STATUS_PAUSE;
-        self.post(Kind::Status, message, now);
+        self.post(MessageKind::Status, message, now);
     }
 
-    fn post(&mut self, kind: Kind, text: String, now: Mono) {
-        if kind != Kind::News {
+    fn post(&mut self, kind: MessageKind, text: String, now: Mono) {
+        if kind != MessageKind::News {
             self.waiting.retain(|message| message.kind != kind);
         }
         if self.waiting.len() >= WAITING_MAX {
@@ -348,29 +349,31 @@ impl Manager {
     }
 }
 
-impl Line {
+impl ManagerAddress {
     /// From a value of `NOTIFY_SOCKET`, as sd_notify(3) has them.
-    fn to(value: &OsStr) -> Result<Line, String> {
+    fn to(value: &OsStr) -> Result<ManagerAddress, String> {
         let name = value.to_string_lossy().into_owned();
         let bytes = value.as_bytes();
         let way = match bytes {
-            [b'/', _, ..] => Way::datagrams(bytes.to_vec()),
+            [b'/', _, ..] => ManagerTransport::datagrams(bytes.to_vec()),
             [b'@', rest @ .., _] if !rest.contains(&0) => {
                 let mut abstract_name = bytes.to_vec();
                 abstract_name[0] = 0;
-                Way::datagrams(abstract_name)
+                ManagerTransport::datagrams(abstract_name)
             }
-            _ => Way::host(&name),
+            _ => ManagerTransport::host(&name),
         }?;
-        Ok(Line { name, way })
+        Ok(ManagerAddress { name, way })
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         match &self.way {
             // A datagram goes as a whole or not at all (unix(7)).
-            Way::Datagrams { socket, to } => socket.send_to_with_flags(bytes, to, flags).map(drop),
-            Way::Host { to, kinds } => {
+            ManagerTransport::Datagrams { socket, to } => {
+                socket.send_to_with_flags(bytes, to, flags).map(drop)
+            }
+            ManagerTransport::Host { to, kinds } => {
                 let socket = first_of(kinds)?;
                 socket.connect_timeout(to, HOST_TIME)?;
                 // Far less than the buffer of a new connection.
@@ -380,16 +383,16 @@ impl Line {
     }
 }
 
-impl Way {
-    fn datagrams(path: Vec<u8>) -> Result<Way, String> {
+impl ManagerTransport {
+    fn datagrams(path: Vec<u8>) -> Result<ManagerTransport, String> {
         let path = PathBuf::from(std::ffi::OsString::from_vec(path));
         let to = SockAddr::unix(path).map_err(|error| error.to_string())?;
         let socket = Socket::new(Domain::UNIX, Type::DGRAM, None);
         let socket = socket.map_err(|error| error.to_string())?;
-        Ok(Way::Datagrams { socket, to })
+        Ok(ManagerTransport::Datagrams { socket, to })
     }
 
-    fn host(name: &str) -> Result<Way, String> {
+    fn host(name: &str) -> Result<ManagerTransport, String> {
         let (kind, rest) = name.split_once(':').unwrap_or((name, ""));
         let kinds: &[Type] = match kind {
             // As libsystemd has it: not every kind of host has datagrams.
@@ -403,7 +406,7 @@ impl Way {
         let numbers = numbers.and_then(|(cid, port)| Some((cid.parse().ok()?, port.parse().ok()?)));
         let (cid, port) = numbers.ok_or("CID and PORT have to be numbers")?;
         let to = SockAddr::vsock(cid, port);
-        Ok(Way::Host { to, kinds })
+        Ok(ManagerTransport::Host { to, kinds })
     }
 }
 

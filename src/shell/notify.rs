@@ -66,9 +66,9 @@ enum Complaint {
     Main,
 }
 
-/// About whom.
+/// Whom a complaint is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum About {
+enum ComplaintSubject {
     Worker(WorkerId),
     User(u32),
     Nobody,
@@ -95,7 +95,7 @@ pub(super) struct Notify {
     /// Processes that may tell nothing, by the inodes of their pidfds, which are never used again.
     strangers: HashSet<u64>,
     /// When it was said last.
-    said: HashMap<(Complaint, About), Mono>,
+    said: HashMap<(Complaint, ComplaintSubject), Mono>,
 }
 
 impl Notify {
@@ -131,7 +131,12 @@ impl Notify {
     }
 
     /// Says something is wrong, unless it was said of them lately.
-    fn complain(&mut self, complaint: Complaint, about: About, words: &dyn Fn() -> String) {
+    fn complain(
+        &mut self,
+        complaint: Complaint,
+        about: ComplaintSubject,
+        words: &dyn Fn() -> String,
+    ) {
         self.say(log::Level::Warn, complaint, about, words);
     }
 
@@ -139,7 +144,7 @@ impl Notify {
         &mut self,
         level: log::Level,
         complaint: Complaint,
-        about: About,
+        about: ComplaintSubject,
         words: &dyn Fn() -> String,
     ) {
         let now = clock::now();

@@ -20,7 +20,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// How to write without waiting. O_NONBLOCK on the descriptor itself would do, but it belongs to
 /// the open file description, which is shared with the shell that started listend, with the other
 /// streams and with workers.
-enum Way {
+enum WriteMode {
     /// Another open file description of the same pipe or terminal, with O_NONBLOCK.
     Another(OwnedFd),
     /// With MSG_DONTWAIT.
@@ -32,22 +32,22 @@ enum Way {
     File,
 }
 
-impl Way {
-    fn find(out: BorrowedFd<'_>) -> Way {
+impl WriteMode {
+    fn find(out: BorrowedFd<'_>) -> WriteMode {
         let kind = fstat(out).map_or(SFlag::S_IFREG, |stat| {
             SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
         });
         match kind {
-            SFlag::S_IFSOCK => Way::Socket,
+            SFlag::S_IFSOCK => WriteMode::Socket,
             SFlag::S_IFIFO | SFlag::S_IFCHR => {
                 let path = format!("/proc/self/fd/{}", out.as_raw_fd());
                 let flags =
                     OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
                 let another = open(path.as_str(), flags, Mode::empty());
-                another.map_or(Way::Ask, Way::Another)
+                another.map_or(WriteMode::Ask, WriteMode::Another)
             }
             // Opened again, it would have a position of its own, and write over what others wrote.
-            _ => Way::File,
+            _ => WriteMode::File,
         }
     }
 }
@@ -66,7 +66,7 @@ pub(super) enum Flushed {
 /// A stream and what is still to be written there.
 pub(super) struct Outflow {
     out: Box<dyn AsFd + Send>,
-    way: Way,
+    way: WriteMode,
     pending: Vec<u8>,
     /// How much of `pending` has been written.
     written: usize,
@@ -75,7 +75,7 @@ pub(super) struct Outflow {
 impl Outflow {
     pub(super) fn new(out: impl AsFd + Send + 'static) -> Outflow {
         Outflow {
-            way: Way::find(out.as_fd()),
+            way: WriteMode::find(out.as_fd()),
             out: Box::new(out),
             pending: Vec::new(),
             written: 0,
@@ -85,8 +85,8 @@ impl Outflow {
     /// What to watch for EPOLLOUT while not all is written.
     pub(super) fn watched(&self) -> BorrowedFd<'_> {
         match &self.way {
-            Way::Another(fd) => fd.as_fd(),
-            Way::Socket | Way::Ask | Way::File => (*self.out).as_fd(),
+            WriteMode::Another(fd) => fd.as_fd(),
+            WriteMode::Socket | WriteMode::Ask | WriteMode::File => (*self.out).as_fd(),
         }
     }
 
@@ -149,13 +149,13 @@ impl Outflow {
     fn write(&self, bytes: &[u8]) -> nix::Result<usize> {
         let out = (*self.out).as_fd();
         match &self.way {
-            Way::Another(fd) => nix::unistd::write(fd, bytes),
-            Way::File => nix::unistd::write(out, bytes),
-            Way::Socket => {
+            WriteMode::Another(fd) => nix::unistd::write(fd, bytes),
+            WriteMode::File => nix::unistd::write(out, bytes),
+            WriteMode::Socket => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
                 send(out.as_raw_fd(), bytes, flags)
             }
-            Way::Ask => match sys::write_without_waiting(out, bytes) {
+            WriteMode::Ask => match sys::write_without_waiting(out, bytes) {
                 // Pipes know the flag since Linux 6.4, terminals never.
                 Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => ask_and_write(out, bytes),
                 written => written,

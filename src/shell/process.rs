@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// What the core wants started.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct SpawnRequest {
     pub(super) process: ProcessId,
     pub(super) instance: InstanceId,
     pub(super) revision: Revision,
@@ -25,7 +25,7 @@ pub(super) struct Wanted {
     pub(super) connection: Option<ConnectionId>,
 }
 
-impl Wanted {
+impl SpawnRequest {
     pub(super) fn numbers(&self) -> Numbers {
         Numbers {
             instance: self.instance.index,

@@ -7,7 +7,7 @@ use super::ending;
 use super::event_text;
 use super::logs::OutputTarget;
 use super::notify;
-use super::process::{Process, Wanted};
+use super::process::{Process, SpawnRequest};
 use super::token::Token;
 use super::turn::{LAUNCH_LOOK, Shell};
 use crate::config;
@@ -26,7 +26,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 impl Shell {
-    pub(super) fn spawn(&mut self, wanted: Wanted) {
+    pub(super) fn spawn(&mut self, wanted: SpawnRequest) {
         let _reserve = self.reserve.lend();
         let id = wanted.process;
         let connection = wanted.connection;
@@ -238,8 +238,8 @@ impl Shell {
     }
 
     /// Puts the worker's listeners in order, lays the process out and launches it.
-    fn try_to_spawn(&mut self, wanted: Wanted) -> Result<Launched, (LaunchFailure, String)> {
-        let Wanted {
+    fn try_to_spawn(&mut self, wanted: SpawnRequest) -> Result<Launched, (LaunchFailure, String)> {
+        let SpawnRequest {
             process,
             instance,
             revision,
@@ -307,10 +307,10 @@ impl Shell {
     /// Launches a command around an instance.
     fn try_to_run(
         &mut self,
-        wanted: Wanted,
+        wanted: SpawnRequest,
         kind: HookKind,
     ) -> Result<Launched, (LaunchFailure, String)> {
-        let Wanted {
+        let SpawnRequest {
             process,
             instance,
             revision,

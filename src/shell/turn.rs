@@ -16,7 +16,7 @@ use super::manager::Manager;
 use super::memory_events::MemoryEvents;
 use super::metrics::Metrics;
 use super::notify::Notify;
-use super::process::{Process, Processes, Wanted, Zombie};
+use super::process::{Process, Processes, SpawnRequest, Zombie};
 use super::reserve::Reserve;
 use super::rollback_reasons::RollbackReasons;
 use super::signals::{Arrived, Signals};
@@ -434,7 +434,7 @@ impl Shell {
                     task,
                     connection,
                 } => {
-                    let wanted = Wanted {
+                    let wanted = SpawnRequest {
                         process,
                         instance,
                         revision,

@@ -1,7 +1,7 @@
 //! The screen of `listend top`, as a function of its state.
 
 use super::rows::{self, Row};
-use super::state::{Dialog, Pane, Top};
+use super::state::{Dialog, Pane, TopState};
 use super::style::Theme;
 use crate::control::{Severity, clean, cut_end, rfc3339, troubles, width};
 use ratatui::Frame;
@@ -29,7 +29,7 @@ const HELP: [&str; 10] = [
 ];
 
 /// Draws everything. `now` is in seconds since 1970.
-pub fn draw(frame: &mut Frame, top: &Top, now: u64, theme: Theme) {
+pub fn draw(frame: &mut Frame, top: &TopState, now: u64, theme: Theme) {
     let area = frame.area();
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         let words = format!("listend top needs {} by {}", SMALLEST.0, SMALLEST.1);
@@ -80,7 +80,7 @@ pub fn draw(frame: &mut Frame, top: &Top, now: u64, theme: Theme) {
 /// How high the lists are, each with its titles and a blank line. The events have five lines where
 /// there are so many to spare; of the others neither list takes more than half while the other needs
 /// them.
-fn heights(top: &Top, screen: u16) -> (u16, u16) {
+fn heights(top: &TopState, screen: u16) -> (u16, u16) {
     let around = 4;
     let room = usize::from(screen).saturating_sub(around);
     let room = room - (room / 4).min(5);
@@ -95,7 +95,7 @@ fn heights(top: &Top, screen: u16) -> (u16, u16) {
     (lines(first), lines(second))
 }
 
-fn header(frame: &mut Frame, area: Rect, top: &Top, now: u64, theme: Theme) {
+fn header(frame: &mut Frame, area: Rect, top: &TopState, now: u64, theme: Theme) {
     let time = rfc3339(now);
     let time = time.split(['T', 'Z']).nth(1).unwrap_or("").to_owned() + "Z ";
     let room = area.width.saturating_sub(16);
@@ -114,7 +114,7 @@ fn header(frame: &mut Frame, area: Rect, top: &Top, now: u64, theme: Theme) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn summary(top: &Top) -> (String, Severity) {
+fn summary(top: &TopState) -> (String, Severity) {
     let count = |number: usize, one: &str| crate::cli::output::count(number, one);
     let listeners = count(top.status.listeners.len(), "listener");
     let workers = count(top.status.workers.len(), "worker");
@@ -163,7 +163,7 @@ fn first_line(lines: usize, chosen: &std::ops::Range<usize>, room: usize) -> usi
     wanted.min(lines.saturating_sub(room))
 }
 
-fn events_list(frame: &mut Frame, area: Rect, top: &Top) {
+fn events_list(frame: &mut Frame, area: Rect, top: &TopState) {
     let mut lines = vec![Line::styled(
         format!("{:<1$}", " EVENTS", usize::from(area.width)),
         Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
@@ -180,7 +180,7 @@ fn events_list(frame: &mut Frame, area: Rect, top: &Top) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn footer(frame: &mut Frame, area: Rect, top: &Top, theme: Theme) {
+fn footer(frame: &mut Frame, area: Rect, top: &TopState, theme: Theme) {
     let (words, style) = match &top.dialog {
         Dialog::Confirm(verb, worker) => {
             let question = format!("{} worker {worker}? y/n", verb.name);

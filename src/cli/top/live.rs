@@ -2,7 +2,7 @@
 
 use super::draw::draw;
 use super::screen::{self, Screen};
-use super::state::{Top, Wish};
+use super::state::{TopState, Wish};
 use super::style::Theme;
 use crate::cli::client::{Client, Failure, Wait};
 use crate::control::{Progress, Status, WatchReply};
@@ -25,7 +25,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// What is done to a worker just now.
-struct Act {
+struct PendingAction {
     verb: &'static Verb,
     worker: String,
     client: Client,
@@ -33,11 +33,11 @@ struct Act {
 
 /// The state, and the connections that feed it.
 pub struct Live {
-    top: Top,
+    top: TopState,
     control: Option<PathBuf>,
     status: Option<Client>,
     watch: Option<Client>,
-    act: Option<Act>,
+    act: Option<PendingAction>,
     /// When to ask, or since when there has been no answer.
     asked: Option<Mono>,
     next: Mono,
@@ -45,7 +45,7 @@ pub struct Live {
 
 impl Live {
     /// Of the daemon at the path. Connects when it runs.
-    pub fn new(control: Option<PathBuf>, top: Top) -> Live {
+    pub fn new(control: Option<PathBuf>, top: TopState) -> Live {
         Live {
             top,
             control,
@@ -178,7 +178,7 @@ impl Live {
         });
         match client {
             Ok(client) => {
-                self.act = Some(Act {
+                self.act = Some(PendingAction {
                     verb,
                     worker,
                     client,

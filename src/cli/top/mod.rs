@@ -19,7 +19,7 @@ use crate::shell::logging::wants_colour;
 use live::Live;
 use screen::Screen;
 use serde_json::json;
-use state::Top;
+use state::TopState;
 use std::io::{self, IsTerminal};
 use style::Theme;
 
@@ -43,7 +43,7 @@ pub fn top(arguments: &Arguments) -> Exit {
         Err(failure) => return failure.tell(None),
     };
     let daemon = control.as_ref().map(|path| path.display().to_string());
-    let top = Top::new(daemon.unwrap_or_default(), status);
+    let top = TopState::new(daemon.unwrap_or_default(), status);
     let theme = Theme {
         colour: wants_colour(),
         unicode: speaks_utf8(),

@@ -1,6 +1,6 @@
 //! The lines of the lists of `listend top`.
 
-use super::state::Top;
+use super::state::TopState;
 use super::style::Theme;
 use crate::control::{
     Fit, ListenerState, Queue, Severity, WORKER_COLUMNS, Worker, WorkerRow, fitted, or_dash,
@@ -20,7 +20,7 @@ const ASCII_LEVELS: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];
 pub struct Row(pub Vec<(String, Style)>);
 
 /// How many lines the listeners have: one for each socket, and one for what has none.
-pub fn listener_lines(top: &Top) -> usize {
+pub fn listener_lines(top: &TopState) -> usize {
     let sockets = top
         .status
         .listeners
@@ -30,7 +30,7 @@ pub fn listener_lines(top: &Top) -> usize {
 }
 
 /// How many lines the workers have.
-pub fn worker_lines(top: &Top) -> usize {
+pub fn worker_lines(top: &TopState) -> usize {
     top.status.workers.iter().map(lines_of).sum()
 }
 
@@ -51,7 +51,7 @@ fn is_alone(worker: &Worker) -> bool {
 }
 
 /// Titles, lines, and which of the lines are the chosen listener's.
-pub fn listeners(top: &Top, area: Rect, theme: Theme) -> (String, Vec<Row>, Range<usize>) {
+pub fn listeners(top: &TopState, area: Rect, theme: Theme) -> (String, Vec<Row>, Range<usize>) {
     let all = usize::from(area.width);
     // What a wide screen has to spare shows more of the past.
     let past = (10 + all.saturating_sub(80) / 4).min(40);
@@ -136,7 +136,12 @@ fn spark(samples: impl DoubleEndedIterator<Item = u64>, columns: usize, theme: T
 }
 
 /// Titles, lines, and which of the lines are the chosen worker's.
-pub fn workers(top: &Top, area: Rect, now: u64, theme: Theme) -> (String, Vec<Row>, Range<usize>) {
+pub fn workers(
+    top: &TopState,
+    area: Rect,
+    now: u64,
+    theme: Theme,
+) -> (String, Vec<Row>, Range<usize>) {
     let sheet = WorkerSheet::new(usize::from(area.width), now, theme);
     let titles = WORKER_COLUMNS.each_ref().map(|column| column.title);
     let titles = sheet.line(titles, Severity::Plain).0.into_iter();

@@ -69,7 +69,7 @@ pub enum Dialog {
 
 /// Everything that is shown.
 #[derive(Debug)]
-pub struct Top {
+pub struct TopState {
     /// Which daemon, for the title.
     pub daemon: String,
     /// The last answer.
@@ -91,10 +91,10 @@ pub struct Top {
     depths: HashMap<(String, String), VecDeque<u64>>,
 }
 
-impl Top {
+impl TopState {
     /// With the first answer of the daemon.
-    pub fn new(daemon: String, status: Status) -> Top {
-        let mut top = Top {
+    pub fn new(daemon: String, status: Status) -> TopState {
+        let mut top = TopState {
             daemon,
             status: Status::default(),
             lost: None,

@@ -1,5 +1,5 @@
 use super::draw::draw;
-use super::state::{Key, Top, Wish};
+use super::state::{Key, TopState, Wish};
 use super::style::Theme;
 use crate::control::{
     Connections, Event, Instance, Listener, ListenerState, Progress, Queue, Socket, Status, Worker,
@@ -109,8 +109,8 @@ fn event(seconds: u64, message: &str) -> Event {
     }
 }
 
-fn example() -> Top {
-    let mut top = Top::new("/run/listend/control.sock".to_owned(), status(0));
+fn example() -> TopState {
+    let mut top = TopState::new("/run/listend/control.sock".to_owned(), status(0));
     for depth in [1, 2, 4, 8, 16, 32, 64, 3] {
         top.took(status(depth));
     }
@@ -120,7 +120,7 @@ fn example() -> Top {
 }
 
 /// The screen as lines.
-fn lines(top: &Top, columns: u16, rows: u16, theme: Theme) -> Vec<String> {
+fn lines(top: &TopState, columns: u16, rows: u16, theme: Theme) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(columns, rows)).expect("a terminal");
     let drawn = terminal.draw(|frame| draw(frame, top, NOON, theme));
     let buffer = drawn.expect("the backend never fails").buffer;
@@ -153,7 +153,7 @@ fn generations_that_overlap_and_one_that_went_back_are_told_apart() {
         listeners: Vec::new(),
         workers: vec![rolling, reloading, rolled_back],
     };
-    let top = Top::new("x".to_owned(), status);
+    let top = TopState::new("x".to_owned(), status);
     let shown = lines(&top, 80, 24, PLAIN).join("\n");
     let wanted = [
         " api                   1 degraded     4711   1h 6m        2 -",
@@ -234,7 +234,7 @@ fn colours_are_used_only_where_they_are_wanted() {
 #[test]
 fn keys_move_and_what_acts_asks_first() {
     let mut top = example();
-    let chosen = |top: &Top| top.worker().expect("a worker").name.clone();
+    let chosen = |top: &TopState| top.worker().expect("a worker").name.clone();
     assert_eq!(chosen(&top), "app");
     assert_eq!(top.key(Key::Letter('j')), Wish::Nothing);
     assert_eq!(chosen(&top), "batch");
@@ -243,7 +243,7 @@ fn keys_move_and_what_acts_asks_first() {
     assert_eq!(chosen(&top), "mail");
     top.key(Key::Up);
     assert_eq!(top.key(Key::Letter('r')), Wish::Nothing);
-    let last = |top: &Top| lines(top, 80, 24, PLAIN).pop();
+    let last = |top: &TopState| lines(top, 80, 24, PLAIN).pop();
     assert_eq!(last(&top).as_deref(), Some(" restart worker batch? y/n"));
     // Neither yes nor no, and then no.
     assert_eq!(top.key(Key::Letter('x')), Wish::Nothing);
@@ -293,8 +293,8 @@ fn what_is_chosen_is_in_sight_however_long_the_list_is() {
         many.workers
             .push(worker(&name, WorkerState::Running, vec![one]));
     }
-    let mut top = Top::new(String::new(), many);
-    let sees = |top: &Top, name: &str| {
+    let mut top = TopState::new(String::new(), many);
+    let sees = |top: &TopState, name: &str| {
         let start = format!(" {name} ");
         lines(top, 80, 24, PLAIN)
             .iter()
@@ -319,7 +319,7 @@ fn what_becomes_of_an_action_and_of_the_daemon_is_shown() {
         of: 4,
         ..Progress::default()
     };
-    let notice = |top: &Top| lines(top, 80, 24, PLAIN)[22].clone();
+    let notice = |top: &TopState| lines(top, 80, 24, PLAIN)[22].clone();
     top.acted(&RESTART, "app", &steps, false);
     assert_eq!(notice(&top), " restart app: 2 of 4");
     top.acted(&RESTART, "app", &steps, true);
@@ -337,11 +337,11 @@ fn what_is_wrong_stands_first() {
     let mut now = status(0);
     let bad = worker("zoo", WorkerState::Failed, Vec::new());
     now.workers.push(bad);
-    let order = |top: &Top| -> Vec<String> {
+    let order = |top: &TopState| -> Vec<String> {
         let workers = top.status.workers.iter();
         workers.map(|one| one.name.clone()).collect()
     };
-    let mut top = Top::new(String::new(), status(0));
+    let mut top = TopState::new(String::new(), status(0));
     top.took(now.clone());
     let well: Vec<_> = now.workers.iter().filter(|one| one.is_well()).collect();
     let bad = now.workers.iter().filter(|one| !one.is_well());

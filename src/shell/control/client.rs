@@ -91,7 +91,7 @@ pub(super) enum WaitsFor {
     /// Metrics, which are being collected.
     Metrics,
     /// Lines of a worker, or of all, from a point on.
-    Lines(Wanted),
+    Lines(LineRange),
     /// The core.
     Operation {
         /// Which.
@@ -107,7 +107,7 @@ pub(super) enum WaitsFor {
 
 /// Which lines somebody wants to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct LineRange {
     /// Whose.
     pub(super) worker: Option<WorkerId>,
     /// Behind the last line that was told.

@@ -13,30 +13,30 @@ const KEPT: usize = 100;
 
 /// What an event is about.
 #[derive(Default)]
-struct About {
+struct EventSubject {
     listener: Option<ListenerId>,
     worker: Option<WorkerId>,
     instance: Option<InstanceId>,
     process: Option<ProcessId>,
 }
 
-impl About {
-    fn listener(listener: ListenerId) -> About {
-        About {
+impl EventSubject {
+    fn listener(listener: ListenerId) -> EventSubject {
+        EventSubject {
             listener: Some(listener),
-            ..About::default()
+            ..EventSubject::default()
         }
     }
 
-    fn worker(worker: WorkerId) -> About {
-        About {
+    fn worker(worker: WorkerId) -> EventSubject {
+        EventSubject {
             worker: Some(worker),
-            ..About::default()
+            ..EventSubject::default()
         }
     }
 
-    fn instance(instance: InstanceId, process: Option<ProcessId>) -> About {
-        About {
+    fn instance(instance: InstanceId, process: Option<ProcessId>) -> EventSubject {
+        EventSubject {
             worker: Some(instance.worker),
             instance: Some(instance),
             process,
@@ -46,117 +46,161 @@ impl About {
 }
 
 /// The word, which never changes its meaning, and what it is about.
-fn outline(event: &Event) -> (&'static str, About) {
+fn outline(event: &Event) -> (&'static str, EventSubject) {
     match *event {
         Event::InstanceStarting {
             instance, process, ..
         } => (
             "instance-starting",
-            About::instance(instance, Some(process)),
+            EventSubject::instance(instance, Some(process)),
         ),
-        Event::InstanceStarted { instance, process } => {
-            ("instance-started", About::instance(instance, Some(process)))
-        }
+        Event::InstanceStarted { instance, process } => (
+            "instance-started",
+            EventSubject::instance(instance, Some(process)),
+        ),
         Event::LaunchFailed {
             instance, process, ..
-        } => ("launch-failed", About::instance(instance, Some(process))),
+        } => (
+            "launch-failed",
+            EventSubject::instance(instance, Some(process)),
+        ),
         Event::InstanceExited {
             instance, process, ..
-        } => ("instance-exited", About::instance(instance, Some(process))),
+        } => (
+            "instance-exited",
+            EventSubject::instance(instance, Some(process)),
+        ),
         Event::InstanceFailed { instance, .. } => {
-            ("instance-failed", About::instance(instance, None))
+            ("instance-failed", EventSubject::instance(instance, None))
         }
-        Event::WorkerFailed { worker } => ("worker-failed", About::worker(worker)),
-        Event::StopRequested { .. } => ("stop-requested", About::default()),
-        Event::StopHurried { .. } => ("stop-hurried", About::default()),
+        Event::WorkerFailed { worker } => ("worker-failed", EventSubject::worker(worker)),
+        Event::StopRequested { .. } => ("stop-requested", EventSubject::default()),
+        Event::StopHurried { .. } => ("stop-hurried", EventSubject::default()),
         Event::Stopping {
             instance, process, ..
         } => (
             "instance-stopping",
-            About::instance(instance, Some(process)),
+            EventSubject::instance(instance, Some(process)),
         ),
         Event::StopTimedOut {
             instance, process, ..
-        } => ("stop-timed-out", About::instance(instance, Some(process))),
-        Event::ListenerAwaited { listener, .. } => ("listener-awaited", About::listener(listener)),
-        Event::ListenerOverdue { listener, .. } => ("listener-overdue", About::listener(listener)),
-        Event::ListenerMissing { listener, .. } => ("listener-missing", About::listener(listener)),
-        Event::ListenerBound { listener, .. } => ("listener-bound", About::listener(listener)),
+        } => (
+            "stop-timed-out",
+            EventSubject::instance(instance, Some(process)),
+        ),
+        Event::ListenerAwaited { listener, .. } => {
+            ("listener-awaited", EventSubject::listener(listener))
+        }
+        Event::ListenerOverdue { listener, .. } => {
+            ("listener-overdue", EventSubject::listener(listener))
+        }
+        Event::ListenerMissing { listener, .. } => {
+            ("listener-missing", EventSubject::listener(listener))
+        }
+        Event::ListenerBound { listener, .. } => {
+            ("listener-bound", EventSubject::listener(listener))
+        }
         Event::InstanceRefreshed { instance } => {
-            ("instance-refreshed", About::instance(instance, None))
+            ("instance-refreshed", EventSubject::instance(instance, None))
         }
-        Event::ListenerDamaged { listener, .. } => ("listener-damaged", About::listener(listener)),
+        Event::ListenerDamaged { listener, .. } => {
+            ("listener-damaged", EventSubject::listener(listener))
+        }
         Event::ListenerRepaired { listener, .. } => {
-            ("listener-repaired", About::listener(listener))
+            ("listener-repaired", EventSubject::listener(listener))
         }
-        Event::ListenerVacated { listener, .. } => ("listener-vacated", About::listener(listener)),
-        Event::RepairFutile { listener, .. } => ("repair-futile", About::listener(listener)),
-        Event::RepairFailed { listener, .. } => ("repair-failed", About::listener(listener)),
+        Event::ListenerVacated { listener, .. } => {
+            ("listener-vacated", EventSubject::listener(listener))
+        }
+        Event::RepairFutile { listener, .. } => ("repair-futile", EventSubject::listener(listener)),
+        Event::RepairFailed { listener, .. } => ("repair-failed", EventSubject::listener(listener)),
         Event::Activated {
             worker, listener, ..
         } => {
-            let about = About {
+            let about = EventSubject {
                 listener: Some(listener),
-                ..About::worker(worker)
+                ..EventSubject::worker(worker)
             };
             ("worker-activated", about)
         }
-        Event::NobodyTaken { instance, .. } => ("nobody-taken", About::instance(instance, None)),
-        Event::RateLimited { worker, .. } => ("rate-limited", About::worker(worker)),
-        Event::ConnectionsFull { worker, .. } => ("connections-full", About::worker(worker)),
-        Event::SourceFull { worker, .. } => ("source-full", About::worker(worker)),
-        Event::ConnectionRefused { worker, .. } => ("connection-refused", About::worker(worker)),
-        Event::AcceptPaused { worker, .. } => ("accept-paused", About::worker(worker)),
+        Event::NobodyTaken { instance, .. } => {
+            ("nobody-taken", EventSubject::instance(instance, None))
+        }
+        Event::RateLimited { worker, .. } => ("rate-limited", EventSubject::worker(worker)),
+        Event::ConnectionsFull { worker, .. } => ("connections-full", EventSubject::worker(worker)),
+        Event::SourceFull { worker, .. } => ("source-full", EventSubject::worker(worker)),
+        Event::ConnectionRefused { worker, .. } => {
+            ("connection-refused", EventSubject::worker(worker))
+        }
+        Event::AcceptPaused { worker, .. } => ("accept-paused", EventSubject::worker(worker)),
         Event::ConnectionTimedOut {
             instance, process, ..
         } => (
             "connection-timed-out",
-            About::instance(instance, Some(process)),
+            EventSubject::instance(instance, Some(process)),
         ),
-        Event::ConnectionsFailing { instance, .. } => {
-            ("connections-failing", About::instance(instance, None))
-        }
-        Event::AllStopped => ("all-stopped", About::default()),
+        Event::ConnectionsFailing { instance, .. } => (
+            "connections-failing",
+            EventSubject::instance(instance, None),
+        ),
+        Event::AllStopped => ("all-stopped", EventSubject::default()),
         Event::InstanceReady {
             instance, process, ..
-        } => ("instance-ready", About::instance(instance, Some(process))),
-        Event::ReadinessHidden { instance, process } => {
-            ("readiness-hidden", About::instance(instance, Some(process)))
-        }
+        } => (
+            "instance-ready",
+            EventSubject::instance(instance, Some(process)),
+        ),
+        Event::ReadinessHidden { instance, process } => (
+            "readiness-hidden",
+            EventSubject::instance(instance, Some(process)),
+        ),
         Event::StartTimedOut {
             instance, process, ..
-        } => ("start-timed-out", About::instance(instance, Some(process))),
+        } => (
+            "start-timed-out",
+            EventSubject::instance(instance, Some(process)),
+        ),
         Event::WatchdogTimedOut {
             instance, process, ..
         } => (
             "watchdog-timed-out",
-            About::instance(instance, Some(process)),
+            EventSubject::instance(instance, Some(process)),
         ),
         Event::SaysStopping {
             instance, process, ..
         } => (
             "instance-says-stopping",
-            About::instance(instance, Some(process)),
+            EventSubject::instance(instance, Some(process)),
         ),
         Event::MainExited {
             instance, process, ..
-        } => ("main-exited", About::instance(instance, Some(process))),
+        } => (
+            "main-exited",
+            EventSubject::instance(instance, Some(process)),
+        ),
         Event::InstanceReloaded {
             instance, process, ..
         } => (
             "instance-reloaded",
-            About::instance(instance, Some(process)),
+            EventSubject::instance(instance, Some(process)),
         ),
         Event::HookFailed {
             instance, process, ..
-        } => ("hook-failed", About::instance(instance, Some(process))),
-        Event::Up { .. } => ("up", About::default()),
-        Event::RolloutStarted { worker, .. } => ("rollout-started", About::worker(worker)),
-        Event::RolloutDone { worker, .. } => ("rollout-done", About::worker(worker)),
-        Event::RolledBack { instance, .. } => ("rolled-back", About::instance(instance, None)),
-        Event::Replanned => ("reloaded", About::default()),
-        Event::ReplanDone { .. } => ("reload-done", About::default()),
-        Event::ListenerRefuses { listener } => ("listener-refuses", About::listener(listener)),
+        } => (
+            "hook-failed",
+            EventSubject::instance(instance, Some(process)),
+        ),
+        Event::Up { .. } => ("up", EventSubject::default()),
+        Event::RolloutStarted { worker, .. } => ("rollout-started", EventSubject::worker(worker)),
+        Event::RolloutDone { worker, .. } => ("rollout-done", EventSubject::worker(worker)),
+        Event::RolledBack { instance, .. } => {
+            ("rolled-back", EventSubject::instance(instance, None))
+        }
+        Event::Replanned => ("reloaded", EventSubject::default()),
+        Event::ReplanDone { .. } => ("reload-done", EventSubject::default()),
+        Event::ListenerRefuses { listener } => {
+            ("listener-refuses", EventSubject::listener(listener))
+        }
     }
 }
 

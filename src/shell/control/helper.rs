@@ -115,7 +115,7 @@ impl Drop for HelperQuery {
 
 /// What `check --json --for-daemon --with-plan` prints.
 #[derive(Deserialize)]
-struct Arrived {
+struct CheckOutput {
     errors: Vec<serde_json::Value>,
     /// The errors as text.
     #[serde(default)]
@@ -140,7 +140,7 @@ pub(super) enum Fetched {
 }
 
 pub(super) fn fetched(said: &[u8]) -> Fetched {
-    let Ok(arrived) = serde_json::from_slice::<Arrived>(said) else {
+    let Ok(arrived) = serde_json::from_slice::<CheckOutput>(said) else {
         return Fetched::Failed(last_words(said));
     };
     match arrived.plan {

@@ -3,7 +3,7 @@
 //! A line is taken from those that are kept only when the client has read the one before, so that
 //! whoever does not read costs one line. What was thrown away meanwhile is told as lost.
 
-use super::client::{Client, WaitsFor, Wanted};
+use super::client::{Client, LineRange, WaitsFor};
 use super::{Control, SLICE};
 use crate::control::{LogLine, LogsReply, Reply, rfc3339};
 use crate::shell::logs;
@@ -39,7 +39,7 @@ impl Shell {
         };
         let count = usize::try_from(lines.unwrap_or(LINES)).unwrap_or(usize::MAX);
         let newest = self.logs.newest();
-        let wanted = Wanted {
+        let wanted = LineRange {
             worker,
             next: self.logs.before_last(worker, count),
             end: (!follow).then_some(newest),

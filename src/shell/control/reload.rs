@@ -1,5 +1,5 @@
 //! Reloads, from the request to the answer. The file is read by a process of its own
-//! ([`super::query`]), one at a time and in the order of the requests, so that what is in force in
+//! ([`super::helper_query`]), one at a time and in the order of the requests, so that what is in force in
 //! the end is what was read last.
 
 use super::WaitsFor;

@@ -23,7 +23,7 @@ use syslog::Syslog;
 
 /// Who is to get the log, as `--log-to` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum LogTarget {
     /// Whoever would see what is written to standard error.
     Auto,
     /// The journal.
@@ -77,17 +77,17 @@ impl Sink {
     /// # Errors
     ///
     /// Who is wanted cannot be reached; says what to do.
-    pub fn choose(wanted: Wanted, is_daemon: bool) -> Result<Sink, String> {
+    pub fn choose(wanted: LogTarget, is_daemon: bool) -> Result<Sink, String> {
         let stderr = io::stderr();
         let stream = Stream::of(&stderr);
         match wanted {
-            Wanted::Auto if stream == Stream::Journal => Ok(Sink::Journal),
+            LogTarget::Auto if stream == Stream::Journal => Ok(Sink::Journal),
             // A daemon that is started first may find its log later: it is looked for each time.
-            Wanted::Auto if is_daemon && leads_nowhere(&stderr) && !has_journal() => {
+            LogTarget::Auto if is_daemon && leads_nowhere(&stderr) && !has_journal() => {
                 Ok(Sink::Syslog)
             }
-            Wanted::Auto | Wanted::Stderr => Ok(Sink::Stderr(stream)),
-            Wanted::Journal => match Journal::probe() {
+            LogTarget::Auto | LogTarget::Stderr => Ok(Sink::Stderr(stream)),
+            LogTarget::Journal => match Journal::probe() {
                 Ok(()) => Ok(Sink::Journal),
                 Err(error) => Err(format!(
                     "--log-to journal: no journal can be reached at {}: {}; start \
@@ -96,7 +96,7 @@ impl Sink {
                     reason(&error)
                 )),
             },
-            Wanted::Syslog => match Syslog::probe() {
+            LogTarget::Syslog => match Syslog::probe() {
                 Ok(()) => Ok(Sink::Syslog),
                 Err(error) => Err(format!(
                     "--log-to syslog: no syslog daemon accepts datagrams at {}: {}; start one, \
@@ -156,7 +156,7 @@ pub fn init(level: Option<LevelFilter>, sink: Sink) {
             builder.parse_env(Env::default());
         }
     }
-    builder.target(Target::Pipe(Box::new(stderr::Line)));
+    builder.target(Target::Pipe(Box::new(stderr::StderrWriter)));
     let stream = match sink {
         Sink::Journal | Sink::Syslog => Stream::of(&io::stderr()),
         Sink::Stderr(stream) => stream,

@@ -98,9 +98,9 @@ pub(super) fn farewell() {
 }
 
 /// Where the logger writes its records, each at once.
-pub(super) struct Line;
+pub(super) struct StderrWriter;
 
-impl Write for Line {
+impl Write for StderrWriter {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         lock().take(record);
         Ok(record.len())

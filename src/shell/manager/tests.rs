@@ -26,7 +26,7 @@ impl Peer {
     }
 
     fn manager(&self, watchdog: Option<Duration>) -> Manager {
-        let line = Line::to(OsStr::new(&self.name)).expect("an address");
+        let line = ManagerAddress::to(OsStr::new(&self.name)).expect("an address");
         Manager::new(Some(line), watchdog, Mono(0))
     }
 
@@ -85,7 +85,7 @@ fn a_path_is_an_address_too() {
     std::fs::create_dir_all(&folder).expect("a folder");
     let path = folder.join("notify");
     let socket = UnixDatagram::bind(&path).expect("bind");
-    let line = Line::to(path.as_os_str()).expect("an address");
+    let line = ManagerAddress::to(path.as_os_str()).expect("an address");
     let mut manager = Manager::new(Some(line), None, Mono(0));
     manager.ready("here", Mono(0));
     let mut buffer = [0; 64];
@@ -108,7 +108,7 @@ fn the_host_of_a_virtual_machine_is_called_anew_for_each_message() {
         return;
     }
     let name = format!("vsock:{LOCAL}:{port}");
-    let line = Line::to(OsStr::new(&name)).expect("an address");
+    let line = ManagerAddress::to(OsStr::new(&name)).expect("an address");
     let mut manager = Manager::new(Some(line), None, Mono(0));
     manager.ready("here", Mono(0));
     manager.reloading(Mono(0));
@@ -132,17 +132,17 @@ fn what_is_no_address_is_said_to_be_none() {
         "vsock:2:x",
         "vsocket:2:3",
     ] {
-        assert!(Line::to(OsStr::new(name)).is_err(), "{name:?}");
+        assert!(ManagerAddress::to(OsStr::new(name)).is_err(), "{name:?}");
     }
     let long = format!("/{}", "x".repeat(108));
-    assert!(Line::to(OsStr::new(&long)).is_err());
+    assert!(ManagerAddress::to(OsStr::new(&long)).is_err());
     for name in [
         "vsock:2:3",
         "vsock-stream:2:3",
         "vsock-dgram:2:3",
         "vsock-seqpacket:2:3",
     ] {
-        assert!(Line::to(OsStr::new(name)).is_ok(), "{name}");
+        assert!(ManagerAddress::to(OsStr::new(name)).is_ok(), "{name}");
     }
 }
 

@@ -4,13 +4,13 @@
 //! has said last still counts, and so that whoever sent something can still be looked up.
 
 use super::socket::NotifySocket;
-use super::{About, Complaint, NotifyCounters, Ways, WorkerStatus, watch_socket, who};
+use super::{Complaint, ComplaintSubject, NotifyCounters, Ways, WorkerStatus, watch_socket, who};
 use crate::config::{NotifyAccess, Ready};
 use crate::core::{Input, InstanceId, Notice, ProcessId};
 use crate::notify::{self, Message, STORED, Watchdog};
 use crate::output::visible;
 use crate::plan::{Activation, WorkerId};
-use crate::shell::fd_store::{How, Refused};
+use crate::shell::fd_store::{How, RefusedFds};
 use crate::shell::token::{NotifyPart, Token};
 use crate::shell::turn::Shell;
 use crate::shell::{event_text, watch};
@@ -187,9 +187,9 @@ impl Shell {
     /// Everything that came with the message and is not kept is closed at the end of this.
     fn take_message(&mut self, bytes: &[u8], datagram: Datagram) {
         self.notify.counters.received += 1;
-        let whose = datagram
-            .sender
-            .map_or(About::Nobody, |sender| About::User(sender.uid));
+        let whose = datagram.sender.map_or(ComplaintSubject::Nobody, |sender| {
+            ComplaintSubject::User(sender.uid)
+        });
         if datagram.is_truncated {
             self.notify.counters.truncated += 1;
             let sender = describe_sender(datagram.sender);
@@ -306,7 +306,7 @@ impl Shell {
         if let Some(wrong) = wrong {
             self.notify.counters.malformed += 1;
             let name = event_text::instance_name(&self.definitions, instance);
-            let about = About::Worker(instance.worker);
+            let about = ComplaintSubject::Worker(instance.worker);
             self.notify.complain(Complaint::Malformed, about, &|| {
                 let wrong = visible(wrong.as_bytes());
                 format!("{name}: ignored `{wrong}`, which it has sent to NOTIFY_SOCKET")
@@ -327,10 +327,11 @@ impl Shell {
             polled: !message.unpolled,
             at_most,
         };
-        let Refused { no_room, may_wait } = self.notify.store.add(&self.epoll, instance, fds, how);
+        let RefusedFds { no_room, may_wait } =
+            self.notify.store.add(&self.epoll, instance, fds, how);
         if may_wait > 0 {
             let instance_name = event_text::instance_name(&self.definitions, instance);
-            let about = About::Worker(instance.worker);
+            let about = ComplaintSubject::Worker(instance.worker);
             self.notify.complain(Complaint::MayWait, about, &|| {
                 format!(
                     "{instance_name}: closed {may_wait} of the descriptors that it wanted to \
@@ -341,7 +342,7 @@ impl Shell {
         }
         if no_room > 0 {
             let instance_name = event_text::instance_name(&self.definitions, instance);
-            let about = About::Worker(instance.worker);
+            let about = ComplaintSubject::Worker(instance.worker);
             self.notify.complain(Complaint::NoRoom, about, &|| {
                 format!(
                     "{instance_name}: closed {no_room} of the descriptors that it wanted to \
@@ -380,7 +381,7 @@ impl Shell {
             let _not_watched = self.epoll.delete(&old);
         }
         let name = event_text::instance_name(&self.definitions, instance);
-        let about = About::Worker(instance.worker);
+        let about = ComplaintSubject::Worker(instance.worker);
         self.notify
             .say(log::Level::Info, Complaint::Main, about, &|| {
                 format!("{name}: pid {pid} is the main process now, replacing {before}")

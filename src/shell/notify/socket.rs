@@ -30,7 +30,7 @@ const MOST_WAITING: usize = 10_000;
 /// One for all workers: the kernel vouches for who sent what. Dropped, its path is removed.
 #[derive(Debug)]
 pub(super) struct NotifySocket {
-    way: Way,
+    way: SocketPlace,
     address: String,
     most_waiting: usize,
     /// Whether no descriptors are taken for now ([`Room::None`]).
@@ -38,7 +38,7 @@ pub(super) struct NotifySocket {
 }
 
 #[derive(Debug)]
-enum Way {
+enum SocketPlace {
     Path(OwnSocket),
     /// An abstract name.
     Name(OwnedFd),
@@ -81,7 +81,7 @@ impl NotifySocket {
         let path = control.and_then(|control| beside(control, plan));
         let bound = path.and_then(|path| match at_path(&path) {
             // It was made of text.
-            Ok(own) => Some((Way::Path(own), path.to_string_lossy().into_owned())),
+            Ok(own) => Some((SocketPlace::Path(own), path.to_string_lossy().into_owned())),
             Err(error) => {
                 log::warn!(
                     "cannot receive notifications at {}: {error}; using an abstract name",
@@ -94,7 +94,7 @@ impl NotifySocket {
             Some(bound) => bound,
             None => {
                 let (fd, address) = at_name()?;
-                (Way::Name(fd), address)
+                (SocketPlace::Name(fd), address)
             }
         };
         Ok(NotifySocket {
@@ -107,7 +107,7 @@ impl NotifySocket {
 
     /// Puts its path right, if something is wrong with it.
     pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
-        let Way::Path(own) = &mut self.way else {
+        let SocketPlace::Path(own) = &mut self.way else {
             return None;
         };
         let (damage, done) = own.repair()?;
@@ -121,8 +121,8 @@ impl NotifySocket {
     /// Where it is in the file system.
     pub(super) fn files(&self) -> Vec<Cow<'_, Path>> {
         match &self.way {
-            Way::Path(own) => own.socket().map(BoundSocket::files).unwrap_or_default(),
-            Way::Name(_) => Vec::new(),
+            SocketPlace::Path(own) => own.socket().map(BoundSocket::files).unwrap_or_default(),
+            SocketPlace::Name(_) => Vec::new(),
         }
     }
 
@@ -134,8 +134,8 @@ impl NotifySocket {
     /// The socket; `None` when it could not be had again.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.way {
-            Way::Path(own) => own.socket().map(|socket| socket.fd.as_fd()),
-            Way::Name(fd) => Some(fd.as_fd()),
+            SocketPlace::Path(own) => own.socket().map(|socket| socket.fd.as_fd()),
+            SocketPlace::Name(fd) => Some(fd.as_fd()),
         }
     }
 

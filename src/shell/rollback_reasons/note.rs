@@ -1,4 +1,4 @@
-//! Which events are rollback_reasons, and the words for them.
+//! Which events are reasons for a rollback or a failure, and the words for them.
 
 use super::RollbackReason;
 use crate::config::{Order, Output};
