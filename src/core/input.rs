@@ -182,7 +182,7 @@ pub struct Replan {
 /// What is different about a worker.
 #[derive(Debug, Clone)]
 pub enum WorkerChange {
-    /// It is new; its number is that of nobody, or of one that [`Effect::Gone`] was told of.
+    /// It is new; no other worker ever had its number.
     Added {
         /// The number of the first definition.
         revision: Revision,

@@ -2,7 +2,7 @@
 //!
 //! A connection is an instance for as long as it lasts: it has a run, goes through the same states
 //! and is stopped like any other. Its run is given back when its process is gone. All paths end in
-//! [`Core::end_connection`], which is why no count can be left behind.
+//! `Worker::end_connection`, which is why no count can be left behind.
 //!
 //! What was accepted is not given up: a connection whose process cannot be launched is held, and
 //! tried again, while no more are taken out of the queue.

@@ -61,7 +61,7 @@ pub(super) enum Phase {
     Stopping,
     /// Workers were killed.
     Hurried,
-    /// [`Effect::Exit`] was given; nothing follows.
+    /// [`super::Effect::Exit`] was given; nothing follows.
     Exited,
 }
 

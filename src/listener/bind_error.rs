@@ -124,7 +124,7 @@ pub enum Note {
         key: &'static str,
         /// What was asked for.
         asked: String,
-        /// What reading back gives; [`Effective::UNKNOWN`] if the kernel does not tell.
+        /// What reading back gives; `Effective::UNKNOWN` if the kernel does not tell.
         effective: String,
     },
 }
