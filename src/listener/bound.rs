@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 /// One bound socket, or open FIFO, message queue or special file.
 #[derive(Debug)]
 pub struct BoundSocket {
-    /// The descriptor itself: CLOEXEC. Sockets that were bound here are blocking until [`super::prepare_for_spawn`] says otherwise.
+    /// The descriptor itself: CLOEXEC. Sockets that were bound here are blocking until
+    /// [`super::prepare_for_spawn`] says otherwise.
     pub fd: SharedFd,
     /// The key of the socket in the table.
     pub key: SocketKey,

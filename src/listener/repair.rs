@@ -243,9 +243,9 @@ fn reset(socket: &BoundSocket) -> io::Result<()> {
     }
 }
 
-/// Puts one socket of the plan right, if something is wrong with it. `None` where nothing is wrong, and where nothing can be
-/// done: a UDP socket stays shut down (it receives nevertheless, but poll(2) is never silent
-/// again), and a unix socket that was adopted is for whoever bound it.
+/// Puts one socket of the plan right, if something is wrong with it. `None` where nothing is wrong, and
+/// where nothing can be done: a UDP socket stays shut down (it receives nevertheless, but poll(2) is
+/// never silent again), and a unix socket that was adopted is for whoever bound it.
 ///
 /// # Errors
 ///

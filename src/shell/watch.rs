@@ -2,9 +2,9 @@
 //! removed, that the machine has other addresses. Whatever was made in the file system is watched, and
 //! every folder that leads there.
 //!
-//! Listeners are watched for EPOLLHUP, which is reported without being asked for and says that a
-//! worker has called shutdown(2); unix ones for EPOLLRDHUP as well. Clients are the workers' business and wake nobody here, but where
-//! a worker is yet to be started for them, or they are accepted here ([`Role`]).
+//! Listeners are watched for EPOLLHUP, which is reported without being asked for and says that a worker
+//! has called shutdown(2); unix ones for EPOLLRDHUP as well. Clients are the workers' business and wake
+//! nobody here, but where a worker is yet to be started for them, or they are accepted here ([`Role`]).
 
 use super::clients::Role;
 use super::token::Token;

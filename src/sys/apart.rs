@@ -199,9 +199,10 @@ pub fn close_apart_within(milliseconds: u32) -> bool {
     })
 }
 
-/// Closes what came with messages and was dropped since the last call, at once or after it was kept, and
-/// comes back when it is out of the table: a child that had a copy could be the last that has it. close(2) takes a number out before all else, so that this does not wait for what the
-/// close waits for, but for processes to run.
+/// Closes what came with messages and was dropped since the last call, at once or after it was kept,
+/// and comes back when it is out of the table: a child that had a copy could be the last that has it.
+/// close(2) takes a number out before all else, so that this does not wait for what the close waits
+/// for, but for processes to run.
 pub fn close_foreign() {
     CLOSERS.with_borrow_mut(|closers| closers.close_foreign());
 }

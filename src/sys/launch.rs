@@ -15,10 +15,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub enum Tell<'a> {
     /// By a pipe of its own, which can be watched: the daemon hears at once.
     ByPipe,
-    /// By the memory that it shares, which costs no system call: the daemon looks when it has a
-    /// reason to. That it has ended is told by SIGCHLD alone. The connection that the child is for is closed here as soon as the child exists,
-    /// so that it is over when the child ends it; of a child that fails it comes back over this
-    /// socket, with this number. Where memory is not shared, a pipe is used all the same.
+    /// By the memory that it shares, which costs no system call: the daemon looks when it has a reason
+    /// to. That it has ended is told by SIGCHLD alone. The connection that the child is for is closed
+    /// here as soon as the child exists, so that it is over when the child ends it; of a child that
+    /// fails it comes back over this socket, with this number. Where memory is not shared, a pipe is
+    /// used all the same.
     ByMemory {
         /// The writing end.
         back: BorrowedFd<'a>,
