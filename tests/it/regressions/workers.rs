@@ -373,17 +373,23 @@ workers:
     let mut child = Command::new(listend_path())
         .arg("run")
         .arg(&yaml)
+        .arg("--control")
+        .arg(world.path("control"))
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .expect("start listend");
     // Stays open and is not read. Its 64 KiB are full after some 300 runs of two lines each.
     let _unread = child.stderr.take().expect("piped");
-    eventually("it goes on for a thousand runs", || {
-        fs::metadata(&runs).is_ok_and(|file| file.len() > 1000)
+    let waited = std::panic::catch_unwind(|| {
+        eventually("it goes on for a thousand runs", || {
+            fs::metadata(&runs).is_ok_and(|file| file.len() > 1000)
+        });
     });
+    // Also if it does not: nothing outlives a test.
     crate::harness::kill(child.id() as i32, Signal::SIGTERM);
     assert!(child.wait().expect("wait").success());
+    assert!(waited.is_ok(), "it stood still");
 }
 
 // --- Configurations that are only meant to be large -----------------------------------------------
