@@ -20,8 +20,9 @@ use crate::config::UnixKind;
 use crate::plan::Access;
 use crate::walk::{Hand, Place};
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::sys::stat::{FileStat, SFlag};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
+use nix::poll::poll;
+use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::{Gid, Uid, fchownat, getegid, geteuid};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::ffi::OsString;
@@ -33,6 +34,10 @@ use std::path::{Path, PathBuf};
 
 /// How many names are tried for a stale path that is moved aside.
 const ATTEMPTS: u32 = 16;
+
+/// How often a folder that another process has locked is tried, and the milliseconds between two tries.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: u8 = 5;
 
 /// What came of a path.
 #[derive(Debug)]
@@ -84,8 +89,8 @@ pub(super) fn bind(
         }
         Purpose::Keep => {
             let place = match stale {
-                Some(found) => {
-                    remove_stale(path, &place, &found)?;
+                Some(_) => {
+                    remove_if_stale(kind, &place)?;
                     place
                 }
                 None => create_parents(path, access, folders)?,
@@ -102,12 +107,32 @@ pub(super) fn bind(
 }
 
 /// Removes what is there, if it is a socket that nobody is bound to. Everything else is an error.
+///
+/// While one process looks and removes, no other one of listend does so in the same folder: it could
+/// move aside what the first has bound meanwhile, and a third bind where that was.
 pub(super) fn remove_if_stale(kind: UnixKind, place: &Place) -> Result<(), Failure> {
+    let _alone = lock(place);
     let path = place.path();
     match look(kind, &path, place)? {
         Some(stale) => remove_stale(&path, place, &stale),
         None => Ok(()),
     }
+}
+
+/// Locks the folder (flock(2)) against others that replace stale sockets in it. Whoever may read a folder
+/// may lock it, for ever: after a tenth of a second it goes on without.
+fn lock(place: &Place) -> Option<Flock<OwnedFd>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut folder = openat(place.folder(), ".", flags, Mode::empty()).ok()?;
+    for _ in 0..LOCK_TRIES {
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(lock),
+            Err((unlocked, Errno::EWOULDBLOCK)) => folder = unlocked,
+            Err(_) => return None,
+        }
+        let _pause = poll(&mut [], LOCK_PAUSE);
+    }
+    None
 }
 
 /// What is at the path: nothing, or a stale socket. Everything else is an error.
