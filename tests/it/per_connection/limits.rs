@@ -82,7 +82,9 @@ fn each_end_lets_one_more_in_and_the_queue_wakes_nobody() {
         let (_, mut first) = served.remove(0);
         first.tell("exit 0");
         served.push((stream, world.puppet()));
-        assert_eq!(children(daemon.pid()).len(), 2);
+        eventually("who has ended is reaped", || {
+            children(daemon.pid()).len() == 2
+        });
     }
     daemon.stop();
 }
