@@ -2,9 +2,10 @@
 
 use crate::sim::activation::kernel::Proc;
 use crate::sim::activation::seen::Seen;
+use crate::sim::activation::world;
 use crate::sim::activation::world::{Connection, Past, Socket, World};
-use crate::sim::activation::{Trace, world};
 use crate::sim::random::{Rng, SECOND};
+use crate::sim::seeds::Trace;
 use listend::core::{
     ConnectionId, Core, Effect, Event, ExitStatus, Input, InstanceId, Mono, ProcessId, State,
     WhenDone,

@@ -1,24 +1,6 @@
 //! How often the interesting things happened.
 
-macro_rules! seen {
-    ($($name:ident: $what:literal,)*) => {
-        /// How often the interesting things happened.
-        #[derive(Debug, Default)]
-        pub(crate) struct Seen {
-            $(pub(crate) $name: u64,)*
-        }
-
-        impl Seen {
-            pub(crate) fn add(&mut self, other: &Seen) {
-                $(self.$name += other.$name;)*
-            }
-
-            pub(crate) fn list(&self) -> Vec<(&'static str, u64)> {
-                vec![$(($what, self.$name),)*]
-            }
-        }
-    };
-}
+use crate::sim::seeds::seen;
 
 seen! {
     activations: "activations",

@@ -1,9 +1,9 @@
 //! What people ask for: commands and reloads.
 
-use crate::sim::rollout::Trace;
 use crate::sim::rollout::life::{Asked, Life};
 use crate::sim::rollout::seen::Seen;
 use crate::sim::rollout::world::{Definition, WORKERS, Worker, definition, lives, settings};
+use crate::sim::seeds::Trace;
 use listend::config::Ready;
 use listend::core::{
     Command, Input, InstanceId, Mono, Replan, Revision, State, Ticket, WorkerChange,

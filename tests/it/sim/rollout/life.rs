@@ -1,10 +1,10 @@
 //! One life of a daemon: random steps, and the made-up shell that does what the core wants.
 
 use crate::sim::random::{Rng, SECOND};
-use crate::sim::rollout::Trace;
 use crate::sim::rollout::kernel::Proc;
 use crate::sim::rollout::seen::Seen;
 use crate::sim::rollout::world::{SHARED, WORKERS, Worker, definition, lives};
+use crate::sim::seeds::Trace;
 use listend::config::Presence;
 use listend::connection::Source;
 use listend::core::{

@@ -1,9 +1,10 @@
 //! One life of a daemon: random steps, and what must hold after each.
 
 use crate::sim::random::{Rng, SECOND, lifecycle, signal, stop_scope};
+use crate::sim::seeds::Trace;
+use crate::sim::workers::Seen;
 use crate::sim::workers::kernel::Proc;
 use crate::sim::workers::shadow::{Expected, Shadow};
-use crate::sim::workers::{Seen, Trace};
 use listend::core::{
     Core, Effect, Ending, Event, FailureReason, Input, InstanceId, Mono, ProcessId, Revision,
     Scope, State, Task, WhenDone,

@@ -1,60 +1,25 @@
 //! The core against a made-up kernel: random lives of a daemon, with the time made up as well.
 //!
 //! A shadow of the rules (restart policy, delay, crash-loop limit) is kept here independently and
-//! compared after each step. `SIM_SEED=n cargo test --test it sim::workers:: -- --nocapture` replays one seed
-//! and prints every step of it; `SIM_SEEDS=n` tries n seeds.
-
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a trace is for whoever runs the test"
-)]
+//! compared after each step.
 
 mod kernel;
 mod life;
 mod shadow;
 
 use crate::sim::random::{Rng, SECOND};
+use crate::sim::seeds::{Tally, Trace, every};
 use life::Life;
 use listend::config::Restart;
 use listend::core::{Core, Effect, ExitStatus, Input, InstanceId, Mono, State, WhenDone};
 use listend::plan::{Lifecycle, WorkerId};
 use listend::stage::Stage;
 
-const SEEDS: u64 = 300;
 const STEPS: u32 = 2000;
 
 #[test]
 fn every_seed_keeps_the_rules() {
-    if let Ok(seed) = std::env::var("SIM_SEED") {
-        let seed = seed.parse().expect("SIM_SEED is a number");
-        run(seed, Trace::Print);
-        return;
-    }
-    let mut seen = Seen::default();
-    let seeds = std::env::var("SIM_SEEDS")
-        .map_or(SEEDS, |seeds| seeds.parse().expect("SIM_SEEDS is a number"));
-    for seed in 0..seeds {
-        let guard = NameTheSeed(seed);
-        seen.add(&run(seed, Trace::Quiet));
-        std::mem::forget(guard);
-    }
-    println!("{seen:?}");
-    // A simulation that never gets to the interesting places proves nothing.
-    assert!(seen.stages.iter().all(|count| *count > 0), "{seen:?}");
-    for (what, count) in [
-        ("crash loops", seen.crash_loops),
-        ("timeouts", seen.timeouts),
-        ("hurried stops", seen.hurried),
-        ("exits before the exec status", seen.exit_first),
-        ("restarts", seen.restarts),
-        ("ignored inputs", seen.ignored),
-        ("stops while starting", seen.stops_while_starting),
-        ("failed workers", seen.failed_workers),
-        ("ends that left others of the group", seen.rests),
-    ] {
-        assert!(count > 20, "only {count} {what}");
-    }
+    every(run);
 }
 
 /// The steps of one seed, in as many lives as they last for.
@@ -67,22 +32,6 @@ fn run(seed: u64, trace: Trace) -> Seen {
         (steps, rng) = (left, next);
     }
     seen
-}
-
-/// Says which seed to replay when a check fails.
-struct NameTheSeed(u64);
-
-impl Drop for NameTheSeed {
-    fn drop(&mut self) {
-        eprintln!("replay with SIM_SEED={}", self.0);
-    }
-}
-
-/// Whether every step is printed.
-#[derive(Clone, Copy, PartialEq)]
-enum Trace {
-    Print,
-    Quiet,
 }
 
 /// How often the interesting things happened.
@@ -100,7 +49,7 @@ struct Seen {
     rests: u64,
 }
 
-impl Seen {
+impl Tally for Seen {
     fn add(&mut self, other: &Seen) {
         for (mine, theirs) in self.stages.iter_mut().zip(other.stages) {
             *mine += theirs;
@@ -114,6 +63,27 @@ impl Seen {
         self.stops_while_starting += other.stops_while_starting;
         self.failed_workers += other.failed_workers;
         self.rests += other.rests;
+    }
+
+    fn list(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("crash loops", self.crash_loops),
+            ("timeouts", self.timeouts),
+            ("hurried stops", self.hurried),
+            ("exits before the exec status", self.exit_first),
+            ("restarts", self.restarts),
+            ("ignored inputs", self.ignored),
+            ("stops while starting", self.stops_while_starting),
+            ("failed workers", self.failed_workers),
+            ("ends that left others of the group", self.rests),
+        ]
+    }
+
+    fn check(&self, _seeds: u64) {
+        assert!(self.stages.iter().all(|count| *count > 0), "{self:?}");
+        for (what, count) in self.list() {
+            assert!(count > 20, "only {count} {what}");
+        }
     }
 }
 
