@@ -8,7 +8,7 @@ use super::values::Located;
 use crate::report::Report;
 
 /// The first descriptor of a worker's own (SD_LISTEN_FDS_START, sd_listen_fds(3)).
-const FIRST_FD: u64 = 3;
+const FIRST_FD: u64 = crate::handoff::FIRST_FD as u64;
 
 /// Files a `ready` that the worker's sockets have no room for, or cannot show.
 pub(super) fn check(

@@ -150,30 +150,11 @@ impl ServiceSection {
 
 /// `45`, `1min 30s` (systemd.time(7)); `None` is for ever, or nothing that is known here.
 fn time_span(text: &str) -> Option<Duration> {
-    let mut total = Duration::ZERO;
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let (number, behind) = rest.split_at(end);
-        let number: u32 = number.parse().ok()?;
-        let behind = behind.trim_start();
-        let end = behind
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(behind.len());
-        let (unit, behind) = behind.split_at(end);
-        let unit = match unit {
-            "ms" | "msec" => Duration::from_millis(1),
-            "" | "s" | "sec" | "second" | "seconds" => Duration::from_secs(1),
-            "m" | "min" | "minute" | "minutes" => Duration::from_secs(60),
-            "h" | "hr" | "hour" | "hours" => Duration::from_secs(3600),
-            _ => return None,
-        };
-        total += unit.checked_mul(number)?;
-        rest = behind.trim_start();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
     }
-    Some(total)
+    let span: jiff::SignedDuration = text.parse().ok()?;
+    Duration::try_from(span).ok()
 }
 
 #[cfg(test)]
