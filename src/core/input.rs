@@ -9,7 +9,7 @@ use crate::plan::{Lifecycle, ListenerId, SocketKey, WorkerId};
 use crate::stage::LaunchFailure;
 
 /// Something that happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// The listeners are bound; workers may start. Only the first one counts.
     Start,
@@ -150,6 +150,8 @@ pub enum Input {
         /// What to do.
         command: Command,
     },
+    /// The configuration was read again, and is in force: everything new in it is bound.
+    Configure(Box<Configuration>),
     /// [`super::Core::deadline`] has passed. Harmless when it has not.
     Tick,
 }
@@ -164,9 +166,9 @@ pub(super) enum News {
     Exited(ExitStatus),
 }
 
-/// What is different from now on.
-#[derive(Debug, Clone, Default)]
-pub struct Replan {
+/// What a reload changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Configuration {
     /// Who waits until all of it has happened.
     pub ticket: Option<Ticket>,
     /// The workers that are others, or are defined in another way.
@@ -177,10 +179,12 @@ pub struct Replan {
     pub former: Vec<FormerTaker>,
     /// Those of the listeners that have other sockets than before.
     pub touched: Vec<ListenerId>,
+    /// The listeners that could not be bound, and that the plan can do without.
+    pub missing: Vec<(ListenerId, Missing)>,
 }
 
 /// What is different about a worker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerChange {
     /// It is new; no other worker ever had its number.
     Added {

@@ -151,13 +151,14 @@ impl Core {
                     self.ctx.answer(ticket, refused);
                 }
             }
+            Input::Configure(configuration) => self.configure(*configuration),
             Input::Tick => self.tick(),
         }
         self.settle();
     }
 
     /// What follows from every input.
-    pub(super) fn settle(&mut self) {
+    fn settle(&mut self) {
         self.refuse_clients();
         self.bind_vacant();
         loop {

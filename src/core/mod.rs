@@ -56,7 +56,7 @@ pub use connections::{ConnectionCounts, PAUSE_MAX, PAUSE_MIN};
 pub use effect::Effect;
 pub use event::Event;
 pub use facts::Facts;
-pub use input::{Input, Replan, WorkerChange};
+pub use input::{Configuration, Input, WorkerChange};
 pub use listeners::{REPAIR_PAUSE, RETRY_MAX, RETRY_MIN};
 pub use machine::Core;
 pub use nonblocking::{Flag, Needs, flag};

@@ -8,15 +8,14 @@
 use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::Event;
-use super::input::{Replan, WorkerChange};
+use super::input::{Configuration, WorkerChange};
 use super::job::{Bad, Replanning, Resized};
 use super::machine::Core;
 use super::rollout::Target;
 use super::state::State;
-use super::time::Mono;
-use super::types::{Answer, Missing, Phase, Refused, RunId};
+use super::types::{Answer, Phase, Refused, RunId};
 use super::worker::Worker;
-use crate::plan::{Lifecycle, ListenerId, WorkerId};
+use crate::plan::{Lifecycle, WorkerId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -217,16 +216,10 @@ impl Worker {
 }
 
 impl Core {
-    /// Takes over what a reload has changed, at `now`.
-    pub fn replan(&mut self, now: Mono, replan: Replan) {
-        self.replan_without(now, replan, &[]);
-    }
-
-    /// The same, where these listeners could not be bound, and the plan can do without.
-    pub fn replan_without(&mut self, now: Mono, replan: Replan, missing: &[(ListenerId, Missing)]) {
-        self.ctx.now = now;
+    /// Puts what a reload has changed into effect.
+    pub(super) fn configure(&mut self, new: Configuration) {
         if self.ctx.phase >= Phase::Stopping {
-            if let Some(ticket) = replan.ticket {
+            if let Some(ticket) = new.ticket {
                 self.ctx
                     .answer(ticket, Answer::Refused(Refused::NotRunning));
             }
@@ -240,38 +233,37 @@ impl Core {
             }
             (pending, added) = (before.pending, before.added);
         }
-        let changed: BTreeSet<WorkerId> =
-            replan.workers.iter().map(|(worker, _)| *worker).collect();
+        let changed: BTreeSet<WorkerId> = new.workers.iter().map(|(worker, _)| *worker).collect();
         pending.extend(&changed);
         added.retain(|worker| !changed.contains(worker));
         let of = u32::try_from(pending.len()).unwrap_or(u32::MAX);
         self.ctx.replanning = Some(Replanning {
-            ticket: replan.ticket,
+            ticket: new.ticket,
             of,
             pending,
             added,
             bad: None,
             done: 0,
         });
-        if let Some(ticket) = replan.ticket
+        if let Some(ticket) = new.ticket
             && of > 0
         {
             self.ctx.answer(ticket, Answer::Progress { done: 0, of });
         }
-        self.forget_sockets(&replan.touched);
+        self.forget_sockets(&new.touched);
         let mut redefined = Vec::new();
-        for (listener, life) in replan.listeners {
+        for (listener, life) in new.listeners {
             self.redefine_listener(listener, life);
             redefined.push(listener);
         }
         self.unpark(&redefined);
-        for (listener, why) in missing {
-            self.listener_missing(*listener, *why);
+        for (listener, why) in new.missing {
+            self.listener_missing(listener, why);
         }
-        self.ctx.listeners.set_former(replan.former);
+        self.ctx.listeners.set_former(new.former);
         self.clear_degraded(&changed);
         // Who comes may have to wait for who goes, so that is decided first.
-        let mut workers = replan.workers;
+        let mut workers = new.workers;
         workers.sort_by_key(|(_, change)| match change {
             WorkerChange::Removed => 0,
             WorkerChange::Settings { .. } | WorkerChange::Definition { .. } => 1,
@@ -290,7 +282,6 @@ impl Core {
         }
         self.start_what_waits();
         self.ctx.emit(Event::Replanned);
-        self.settle();
     }
 
     /// Starts what has waited for a listener that it does not take any more, or that is there now.

@@ -10,7 +10,7 @@ use super::clients::{self, Role};
 use super::listeners::missing_listeners;
 use super::looks::Tell;
 use super::turn::{Shell, listener_lives};
-use crate::core::{Input, ListenerLife, Replan, Ticket, WorkerChange};
+use crate::core::{Configuration, Input, ListenerLife, Ticket, WorkerChange};
 use crate::listener::{self, BindError, BoundSocket, Prepared};
 use crate::plan::{self, Changes, Line, ListenerId, Merge, Plan, SocketKey, Tense, Verb, WorkerId};
 use crate::report::Sources;
@@ -73,12 +73,12 @@ impl Shell {
         self.close_what_nobody_has();
         self.follow_plan(sources);
         self.watch_again(&touched.watched);
-        let replan = self.replan(ticket, &changes, &rolled_back, &before, &touched);
+        let mut new = self.configuration(ticket, &changes, &rolled_back, &before, &touched);
+        new.missing = missing;
         for line in &lines {
             log::info!("reload: {line}");
         }
-        self.core
-            .replan_without(super::clock::now(), replan, &missing);
+        self.feed(Input::Configure(Box::new(new)));
         for listener in touched.found {
             self.feed(Input::ListenerBound { listener });
         }
@@ -199,14 +199,14 @@ impl Shell {
         self.logs.follow(&self.plan);
     }
 
-    fn replan(
+    fn configuration(
         &self,
         ticket: Option<Ticket>,
         changes: &Changes,
         rolled_back: &[WorkerId],
         before: &BTreeMap<ListenerId, ListenerLife>,
         touched: &Touched,
-    ) -> Replan {
+    ) -> Configuration {
         let workers = changes.workers.iter().map(|(id, change)| {
             let life = || self.definitions.worker(*id).lifecycle.clone();
             let revision = self.definitions.latest(*id);
@@ -246,12 +246,13 @@ impl Shell {
         let other = |id: &ListenerId, life: &ListenerLife| {
             touched.watched.contains(id) || before.get(id) != Some(life)
         };
-        Replan {
+        Configuration {
             ticket,
             workers: workers.chain(again).collect(),
             listeners: lives.filter(|(id, life)| other(id, life)).collect(),
             former: self.definitions.former_takers(&self.sockets),
             touched: touched.replaced.iter().copied().collect(),
+            missing: Vec::new(),
         }
     }
 

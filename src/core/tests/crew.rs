@@ -114,13 +114,12 @@ impl Crew {
     }
 
     pub(super) fn reload(&mut self, change: WorkerChange) {
-        let replan = Replan {
+        let configuration = Configuration {
             ticket: Some(Ticket(2)),
             workers: vec![(APP, change)],
-            ..Replan::default()
+            ..Configuration::default()
         };
-        self.core.replan(self.now, replan);
-        self.take();
+        self.give(Input::Configure(Box::new(configuration)));
     }
 
     /// The process that runs for an instance.

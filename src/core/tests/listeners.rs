@@ -193,16 +193,16 @@ fn a_damaged_listener_is_repaired_at_once_but_not_in_a_loop() {
     );
     // Each of several instances may damage it when it ends.
     for _ in 0..FREE_REPAIRS {
-        rig.give(damaged);
+        rig.give(damaged.clone());
         assert!(rig.effects.contains(&repair));
-        rig.give(repaired);
+        rig.give(repaired.clone());
     }
     rig.give(damaged);
     assert!(!rig.effects.contains(&repair), "again within a second");
     rig.pass(REPAIR_PAUSE);
     assert!(rig.effects.contains(&repair));
     for seconds in [1, 2, 4] {
-        rig.give(failed);
+        rig.give(failed.clone());
         rig.pass(Duration::from_secs(seconds) - Duration::from_millis(1));
         assert!(!rig.effects.contains(&repair));
         rig.pass(Duration::from_millis(1));

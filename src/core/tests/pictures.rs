@@ -246,11 +246,11 @@ fn what_happens_is_what_the_pictures_show() {
                         can_go_back,
                     };
                     let workers = vec![(APP, change)];
-                    let replan = Replan {
+                    let configuration = Configuration {
                         workers,
-                        ..Replan::default()
+                        ..Configuration::default()
                     };
-                    core.replan(now, replan);
+                    core.handle(now, Input::Configure(Box::new(configuration)));
                 }
                 7..=12 => {
                     let (listener, socket) = (WEB, 0);

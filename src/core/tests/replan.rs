@@ -134,19 +134,17 @@ fn a_reload_takes_over_what_another_has_begun() {
         revision,
         life: added,
     };
-    let first = Replan {
+    let first = Configuration {
         ticket: Some(Ticket(1)),
         workers: vec![(OTHER, change)],
-        ..Replan::default()
+        ..Configuration::default()
     };
-    crew.core.replan(crew.now, first);
-    crew.take();
-    let second = Replan {
+    crew.give(Input::Configure(Box::new(first)));
+    let second = Configuration {
         ticket: Some(Ticket(2)),
-        ..Replan::default()
+        ..Configuration::default()
     };
-    crew.core.replan(crew.now, second);
-    crew.take();
+    crew.give(Input::Configure(Box::new(second)));
     assert!(
         crew.answers()
             .contains(&Answer::Refused(Refused::Superseded))
@@ -227,12 +225,11 @@ fn what_a_worker_does_not_wait_for_any_more_does_not_keep_it_waiting() {
         users: Vec::new(),
         ..waits
     };
-    let replan = Replan {
+    let configuration = Configuration {
         listeners: vec![(listener, nobody)],
-        ..Replan::default()
+        ..Configuration::default()
     };
-    crew.core.replan(crew.now, replan);
-    crew.take();
+    crew.give(Input::Configure(Box::new(configuration)));
     assert_eq!(crew.programs(), Crew::first(&[APP_0]));
 }
 
@@ -310,15 +307,14 @@ fn taken_over_from(before: WorkerChange, by: WorkerChange) -> Crew {
     let lives = vec![life(|life| life.nonblocking = true), life(|_| {})];
     let core = Core::new(lives, WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
     let mut crew = Crew::of(core);
-    let replan = Replan {
+    let configuration = Configuration {
         ticket: Some(Ticket(2)),
         workers: vec![(OTHER, by), (APP, before)],
         listeners: vec![(listener, taken_by(OTHER))],
         former: vec![(listener, APP, Revision(1))],
-        ..Replan::default()
+        ..Configuration::default()
     };
-    crew.core.replan(crew.now, replan);
-    crew.take();
+    crew.give(Input::Configure(Box::new(configuration)));
     crew
 }
 
@@ -399,15 +395,14 @@ fn one_that_is_new_waits_for_it_too_and_so_does_the_reload() {
             revision,
             life: life(|_| {}),
         };
-        let replan = Replan {
+        let configuration = Configuration {
             ticket: Some(Ticket(2)),
             workers: vec![(APP, before), (OTHER, added)],
             listeners: vec![(listener, taken_by(OTHER))],
             former: vec![(listener, APP, revision)],
-            ..Replan::default()
+            ..Configuration::default()
         };
-        crew.core.replan(crew.now, replan);
-        crew.take();
+        crew.give(Input::Configure(Box::new(configuration)));
         crew.pass(seconds(2));
         assert_eq!(runs_of(&crew, OTHER), []);
         assert!(!crew.answers().contains(&Answer::Done));
@@ -433,7 +428,7 @@ fn nobody_waits_for_what_a_rollback_keeps() {
         revision,
         life: life(|_| {}),
     };
-    let replan = Replan {
+    let configuration = Configuration {
         ticket: Some(Ticket(2)),
         workers: vec![
             (APP, other_definition(|life| life.nonblocking = true)),
@@ -441,10 +436,9 @@ fn nobody_waits_for_what_a_rollback_keeps() {
         ],
         listeners: vec![(listener, taken_by(OTHER))],
         former: vec![(listener, APP, revision)],
-        ..Replan::default()
+        ..Configuration::default()
     };
-    crew.core.replan(crew.now, replan);
-    crew.take();
+    crew.give(Input::Configure(Box::new(configuration)));
     assert_eq!(runs_of(&crew, OTHER), []);
     crew.exits(crew.program(app(0, 2)), ExitStatus::Code(1));
     assert_eq!(runs_of(&crew, OTHER), [revision]);

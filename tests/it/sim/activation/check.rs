@@ -11,7 +11,7 @@ const SIGKILL: i32 = 9;
 
 impl Life {
     /// Notes what the input means, before the core hears of it.
-    pub(crate) fn before(&mut self, input: Input) {
+    pub(crate) fn before(&mut self, input: &Input) {
         match input {
             Input::Stop if self.stop_at.is_none() => {
                 self.stop_at = Some(self.now);
@@ -36,20 +36,20 @@ impl Life {
 
     pub(crate) fn check(
         &mut self,
-        input: Input,
+        input: &Input,
         before: &[(InstanceId, State)],
         wanted: &[Effect],
     ) {
         if let Err(wrong) = self.core.check_invariants() {
             panic!("after {input:?}: {wrong}");
         }
-        if input == Input::Tick {
+        if *input == Input::Tick {
             assert!(
                 self.core.deadline().is_none_or(|at| at > self.now),
                 "still due after Tick: the loop would spin"
             );
         }
-        if let Input::Accepted { connection, source } = input
+        if let Input::Accepted { connection, source } = *input
             && self
                 .connections
                 .get(&connection)
@@ -76,7 +76,7 @@ impl Life {
         self.check_starts(before, wanted);
         self.check_accepts(before, wanted);
         self.note_signals(wanted);
-        if input == Input::Tick {
+        if *input == Input::Tick {
             self.check_timeouts();
         }
     }
@@ -165,7 +165,7 @@ impl Life {
         }
     }
 
-    fn check_event(&mut self, input: Input, event: Event, before: &[(InstanceId, State)]) {
+    fn check_event(&mut self, input: &Input, event: Event, before: &[(InstanceId, State)]) {
         match event {
             Event::Activated { worker, .. } => {
                 assert!(self.stop_at.is_none(), "{worker:?} is started after a stop");

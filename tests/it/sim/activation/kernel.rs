@@ -314,7 +314,7 @@ impl Life {
                 socket: listend::plan::SocketKey(0),
             },
         };
-        self.give(input);
+        self.give(input.clone());
         assert_eq!(self.core.ignored_inputs(), before + 1, "{input:?} counts");
     }
 }

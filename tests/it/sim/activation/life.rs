@@ -260,8 +260,8 @@ impl Life {
             println!("{:>16} > {input:?}", self.now.0);
         }
         let before: Vec<(InstanceId, State)> = self.core.instances().collect();
-        self.before(input);
-        self.core.handle(self.now, input);
+        self.before(&input);
+        self.core.handle(self.now, input.clone());
         let lazy = self.mood == Mood::Wild && self.rng.one_in(6);
         let mut wanted = Vec::new();
         if lazy {
@@ -296,7 +296,7 @@ impl Life {
                 println!("{:>16}   < {effect:?}", self.now.0);
             }
         }
-        self.check(input, &before, &wanted[new..]);
+        self.check(&input, &before, &wanted[new..]);
         if !lazy {
             self.todo
                 .extend(wanted.into_iter().zip(self.stamps.drain(..)));

@@ -6,7 +6,7 @@ use crate::sim::rollout::world::{Definition, WORKERS, Worker, definition, lives,
 use crate::sim::seeds::Trace;
 use listend::config::Ready;
 use listend::core::{
-    Command, Input, InstanceId, Mono, Replan, Revision, State, Ticket, WorkerChange,
+    Command, Configuration, Input, InstanceId, Mono, Revision, State, Ticket, WorkerChange,
 };
 use listend::plan::{Activation, HookTimes, Lifecycle, ListenerId, WorkerId};
 use std::collections::BTreeSet;
@@ -82,15 +82,15 @@ impl Life {
 
     /// The configuration is read again.
     pub(crate) fn reload(&mut self) {
-        let mut replan = Replan {
+        let mut configuration = Configuration {
             ticket: Some(self.ticket()),
-            ..Replan::default()
+            ..Configuration::default()
         };
         self.seen.replans += 1;
         self.seen.replans_at_once += u64::from(self.replanning);
         for id in (0..WORKERS).map(WorkerId) {
             if let Some(change) = self.change(id) {
-                replan.workers.push((id, change));
+                configuration.workers.push((id, change));
             }
         }
         if self.rng.one_in(2) {
@@ -98,10 +98,10 @@ impl Life {
             for (id, life) in all {
                 if self.rng.one_in(2) || life.users != self.listeners[&id].users {
                     self.listeners.insert(id, life.clone());
-                    replan.listeners.push((id, life));
+                    configuration.listeners.push((id, life));
                 }
                 if self.rng.one_in(8) {
-                    replan.touched.push(id);
+                    configuration.touched.push(id);
                 }
             }
         } else {
@@ -109,22 +109,23 @@ impl Life {
             for (id, life) in all {
                 if life.users != self.listeners[&id].users {
                     self.listeners.insert(id, life.clone());
-                    replan.listeners.push((id, life));
+                    configuration.listeners.push((id, life));
                 }
             }
         }
         if self.stop_at.is_none() {
             self.replanning = true;
-            for id in &replan.touched {
+            for id in &configuration.touched {
                 self.bound.insert(*id);
             }
             // Whoever reads the configuration watches what clients start.
             self.watched.extend((0..=WORKERS).map(ListenerId));
         }
         if self.trace == Trace::Print {
-            println!("{:>16} > {replan:?}", self.now.0);
+            println!("{:>16} > {configuration:?}", self.now.0);
         }
-        self.core.replan(self.now, replan);
+        self.core
+            .handle(self.now, Input::Configure(Box::new(configuration)));
         let wanted = self.take("a reload");
         self.perform_all(wanted);
     }

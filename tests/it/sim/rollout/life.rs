@@ -198,7 +198,7 @@ impl Life {
         if input == Input::Start {
             self.started = true;
         }
-        self.core.handle(self.now, input);
+        self.core.handle(self.now, input.clone());
         let wanted = self.take(&format!("{input:?}"));
         self.perform_all(wanted);
         if input == Input::Tick {

@@ -161,11 +161,11 @@ impl Life {
             }
             _ => {}
         }
-        self.core.handle(self.now, input);
-        self.check(input);
+        self.core.handle(self.now, input.clone());
+        self.check(&input);
     }
 
-    fn check(&mut self, input: Input) {
+    fn check(&mut self, input: &Input) {
         if let Err(wrong) = self.core.check_invariants() {
             panic!("after {input:?}: {wrong}");
         }
@@ -210,7 +210,7 @@ impl Life {
             }
         }
         assert_eq!(self.core.deadline(), earliest);
-        if input == Input::Tick {
+        if *input == Input::Tick {
             assert!(
                 self.core.deadline().is_none_or(|at| at > self.now),
                 "still due after Tick: the loop would spin"
