@@ -20,92 +20,44 @@ const fn key(name: &'static str, default: &'static str, doc: &'static str) -> Ke
     Key { name, doc, default }
 }
 
+/// One row for each key: its name, its default and its meaning.
+macro_rules! keys {
+    ($($name:ident = $default:literal, $doc:literal;)*) => {
+        &[$(key(stringify!($name), $default, $doc),)*]
+    };
+}
+
 /// The keys of a file.
-pub const TOP: &[Key] = &[
-    key("listeners", "none", "the sockets to bind, by name"),
-    key("workers", "none", "the programs that use them, by name"),
-    key(
-        "metrics",
-        "not served",
-        "where metrics are served: an address, or the keys of a listener",
-    ),
-    key("silence", "none", "codes of advice to suppress"),
-];
+pub const TOP: &[Key] = keys! {
+    listeners = "none", "the sockets to bind, by name";
+    workers = "none", "the programs that use them, by name";
+    metrics = "not served", "where metrics are served: an address, or the keys of a listener";
+    silence = "none", "codes of advice to suppress";
+};
 
 /// The keys of a listener in its long form: these, and one for each socket option.
 pub const LISTENER: &[Key] = &WITH_OPTIONS;
 
-const OF_LISTENER: &[Key] = &[
-    key(
-        "ipv6_only",
-        "true",
-        "whether `[ADDRESS]:PORT` accepts IPv6 only",
-    ),
-    key("address", "", "one address, or a list of them"),
-    key(
-        "backlog",
-        "net.core.somaxconn",
-        "the length of the accept queue, 1 to 2147483647",
-    ),
-    key(
-        "owner",
-        "listend's own user",
-        "the user that owns the unix path, FIFO or message queue",
-    ),
-    key(
-        "group",
-        "listend's own group",
-        "the group of the unix path, FIFO or message queue",
-    ),
-    key("mode", "0600", "the permission bits of the path, in octal"),
-    key(
-        "directory_mode",
-        "0755",
-        "the permission bits of created parent directories",
-    ),
-    key(
-        "directory_owner",
-        "listend's own user",
-        "the user, or `USER:GROUP`, that owns created parent directories",
-    ),
-    key(
-        "directory_group",
-        "listend's own group",
-        "the group of created parent directories",
-    ),
-    key("symlinks", "none", "symbolic links to create to the path"),
-    key(
-        "remove_on_stop",
-        "true",
-        "whether created files are removed on stop",
-    ),
-    key(
-        "writable",
-        "false",
-        "whether a special file is opened for writing, too",
-    ),
-    key("multicast", "none", "multicast groups to join"),
-    key(
-        "network_namespace",
-        "listend's own",
-        "the network namespace to bind in, a path",
-    ),
-    key(
-        "optional",
-        "false",
-        "whether everything else starts without it",
-    ),
-    key(
-        "wait_for_address",
-        "not at all",
-        "how long to wait for a missing address without an error",
-    ),
-    key(
-        "silence",
-        "none",
-        "codes of advice to suppress about this listener",
-    ),
-];
+const OF_LISTENER: &[Key] = keys! {
+    ipv6_only = "true", "whether `[ADDRESS]:PORT` accepts IPv6 only";
+    address = "", "one address, or a list of them";
+    backlog = "net.core.somaxconn", "the length of the accept queue, 1 to 2147483647";
+    owner = "listend's own user", "the user that owns the unix path, FIFO or message queue";
+    group = "listend's own group", "the group of the unix path, FIFO or message queue";
+    mode = "0600", "the permission bits of the path, in octal";
+    directory_mode = "0755", "the permission bits of created parent directories";
+    directory_owner = "listend's own user",
+        "the user, or `USER:GROUP`, that owns created parent directories";
+    directory_group = "listend's own group", "the group of created parent directories";
+    symlinks = "none", "symbolic links to create to the path";
+    remove_on_stop = "true", "whether created files are removed on stop";
+    writable = "false", "whether a special file is opened for writing, too";
+    multicast = "none", "multicast groups to join";
+    network_namespace = "listend's own", "the network namespace to bind in, a path";
+    optional = "false", "whether everything else starts without it";
+    wait_for_address = "not at all", "how long to wait for a missing address without an error";
+    silence = "none", "codes of advice to suppress about this listener";
+};
 
 /// The default of every socket option: it is not set.
 const UNTOUCHED: &str = "the kernel's";
@@ -126,279 +78,83 @@ const WITH_OPTIONS: [Key; OF_LISTENER.len() + OPTIONS.len()] = {
 };
 
 /// The keys of a worker.
-pub const WORKER: &[Key] = &[
-    key(
-        "command",
-        "",
-        "the program and its arguments; never run by a shell",
-    ),
-    key(
-        "argv0",
-        "the first word of the command",
-        "the program's argv[0]",
-    ),
-    key(
-        "expand_environment",
-        "false",
-        "whether `$NAME` and `${NAME}` in commands are expanded",
-    ),
-    key(
-        "listeners",
-        "none",
-        "the listeners it uses, in the order of their descriptors",
-    ),
-    key(
-        "nonblocking",
-        "false",
-        "whether its sockets have O_NONBLOCK",
-    ),
-    key(
-        "ready",
-        "started",
-        "when it counts as ready: `started`, `notify`, `accepting`, `accepting first` or `fd N`",
-    ),
-    key(
-        "start_timeout",
-        "90s",
-        "how long it may take to become ready; `infinity` is no limit",
-    ),
-    key(
-        "watchdog",
-        "off",
-        "the longest time between two keep-alives (`WATCHDOG=1`), at least 100ms",
-    ),
-    key(
-        "notify_access",
-        "main",
-        "which processes may send notifications: `main`, or `all` of its processes",
-    ),
-    key(
-        "fd_store",
-        "0",
-        "how many descriptors an instance may store for its successor, 0 to 1024",
-    ),
-    key(
-        "instances",
-        "1",
-        "how many processes, 1 to 10000; not with `per-connection`",
-    ),
-    key(
-        "handoff",
-        "systemd",
-        "how it gets its descriptors: `systemd` or `inetd`",
-    ),
-    key(
-        "activation",
-        "eager",
-        "when it runs: `eager`, `on-demand` or `per-connection`",
-    ),
-    key(
-        "max_connections",
-        "64",
-        "how many connections are served at a time, or `none`",
-    ),
-    key(
-        "max_connections_per_source",
-        "none",
-        "how many connections of one address or user; more are closed",
-    ),
-    key(
-        "overflow",
-        "wait",
-        "what happens to clients beyond `max_connections`: `wait` or `close`",
-    ),
-    key(
-        "accept_rate",
-        "150 in 2s",
-        "how many connections are accepted in an interval, or `none`",
-    ),
-    key(
-        "trigger_limit",
-        "20 in 2s",
-        "how often clients may start it in an interval, or `none`",
-    ),
-    key(
-        "connection_timeout",
-        "infinity",
-        "how long a connection's process may run before it is stopped",
-    ),
-    key("user", "listend's own user", "the user to run as"),
-    key("group", "the user's own group", "the group to run as"),
-    key(
-        "supplementary_groups",
-        "the user's own groups",
-        "additional groups; `[]` is none",
-    ),
-    key(
-        "working_directory",
-        "listend's own directory",
-        "the directory to run in",
-    ),
-    key(
-        "runtime_directory",
-        "none",
-        "its own directory below /run or $XDG_RUNTIME_DIR, a relative path",
-    ),
-    key(
-        "runtime_directory_mode",
-        "0755",
-        "the permission bits of the runtime directory",
-    ),
-    key(
-        "runtime_directory_preserve",
-        "false",
-        "whether the runtime directory is kept when the worker stops",
-    ),
-    key(
-        "umask",
-        "listend's own umask",
-        "the file mode creation mask, in octal",
-    ),
-    key("environment", "none", "variables to set"),
-    key(
-        "environment_file",
-        "none",
-        "files of variables; a leading `-` allows a missing one",
-    ),
-    key(
-        "limits",
-        "listend's own limits",
-        "resource limits, each `SIZE`, `unlimited` or `SOFT:HARD`",
-    ),
-    key(
-        "nice",
-        "listend's own niceness",
-        "scheduling priority, -20 to 19",
-    ),
-    key(
-        "oom_score_adjust",
-        "listend's own score",
-        "-1000 (never killed) to 1000",
-    ),
-    key("ignore_sigpipe", "true", "whether SIGPIPE is ignored"),
-    key(
-        "output",
-        "inherit",
-        "where standard output and error go: `inherit`, `null`, `tag`, `tag-json`, `journal` or \
-         `file:/path`",
-    ),
-    key(
-        "before_start",
-        "none",
-        "a command to run before each start, which waits for it",
-    ),
-    key(
-        "after_ready",
-        "none",
-        "a command to run when an instance is ready",
-    ),
-    key(
-        "after_stop",
-        "none",
-        "a command to run when an instance has exited",
-    ),
-    key(
-        "reload_signal",
-        "none",
-        "the signal that makes it reload its own configuration",
-    ),
-    key(
-        "reload_command",
-        "none",
-        "the command that makes it reload its own configuration",
-    ),
-    key(
-        "restart",
-        "always",
-        "a policy, or a mapping of policy, backoff, limit and more",
-    ),
-    key(
-        "rollout",
-        "start-first, 1 at a time",
-        "how a new generation replaces an old one",
-    ),
-    key(
-        "on_failure",
-        "hold",
-        "what happens to clients of a failed worker: `hold` keeps them waiting, `refuse` rejects them",
-    ),
-    key("stop_signal", "SIGTERM", "the signal that tells it to stop"),
-    key(
-        "kill_mode",
-        "process",
-        "which processes get it: `process` is the main process, `group` its process group",
-    ),
-    key(
-        "stop_timeout",
-        "30s",
-        "the time until SIGKILL; `infinity` is no limit",
-    ),
-    key(
-        "silence",
-        "none",
-        "codes of advice to suppress about this worker",
-    ),
-];
+pub const WORKER: &[Key] = keys! {
+    command = "", "the program and its arguments; never run by a shell";
+    argv0 = "the first word of the command", "the program's argv[0]";
+    expand_environment = "false", "whether `$NAME` and `${NAME}` in commands are expanded";
+    listeners = "none", "the listeners it uses, in the order of their descriptors";
+    nonblocking = "false", "whether its sockets have O_NONBLOCK";
+    ready = "started",
+        "when it counts as ready: `started`, `notify`, `accepting`, `accepting first` or `fd N`";
+    start_timeout = "90s", "how long it may take to become ready; `infinity` is no limit";
+    watchdog = "off", "the longest time between two keep-alives (`WATCHDOG=1`), at least 100ms";
+    notify_access = "main", "which processes may send notifications: `main`, or `all` of its processes";
+    fd_store = "0", "how many descriptors an instance may store for its successor, 0 to 1024";
+    instances = "1", "how many processes, 1 to 10000; not with `per-connection`";
+    handoff = "systemd", "how it gets its descriptors: `systemd` or `inetd`";
+    activation = "eager", "when it runs: `eager`, `on-demand` or `per-connection`";
+    max_connections = "64", "how many connections are served at a time, or `none`";
+    max_connections_per_source = "none", "how many connections of one address or user; more are closed";
+    overflow = "wait", "what happens to clients beyond `max_connections`: `wait` or `close`";
+    accept_rate = "150 in 2s", "how many connections are accepted in an interval, or `none`";
+    trigger_limit = "20 in 2s", "how often clients may start it in an interval, or `none`";
+    connection_timeout = "infinity", "how long a connection's process may run before it is stopped";
+    user = "listend's own user", "the user to run as";
+    group = "the user's own group", "the group to run as";
+    supplementary_groups = "the user's own groups", "additional groups; `[]` is none";
+    working_directory = "listend's own directory", "the directory to run in";
+    runtime_directory = "none", "its own directory below /run or $XDG_RUNTIME_DIR, a relative path";
+    runtime_directory_mode = "0755", "the permission bits of the runtime directory";
+    runtime_directory_preserve = "false", "whether the runtime directory is kept when the worker stops";
+    umask = "listend's own umask", "the file mode creation mask, in octal";
+    environment = "none", "variables to set";
+    environment_file = "none", "files of variables; a leading `-` allows a missing one";
+    limits = "listend's own limits", "resource limits, each `SIZE`, `unlimited` or `SOFT:HARD`";
+    nice = "listend's own niceness", "scheduling priority, -20 to 19";
+    oom_score_adjust = "listend's own score", "-1000 (never killed) to 1000";
+    ignore_sigpipe = "true", "whether SIGPIPE is ignored";
+    output = "inherit",
+        "where standard output and error go: `inherit`, `null`, `tag`, `tag-json`, `journal` or `file:/path`";
+    before_start = "none", "a command to run before each start, which waits for it";
+    after_ready = "none", "a command to run when an instance is ready";
+    after_stop = "none", "a command to run when an instance has exited";
+    reload_signal = "none", "the signal that makes it reload its own configuration";
+    reload_command = "none", "the command that makes it reload its own configuration";
+    restart = "always", "a policy, or a mapping of policy, backoff, limit and more";
+    rollout = "start-first, 1 at a time", "how a new generation replaces an old one";
+    on_failure = "hold",
+        "what happens to clients of a failed worker: `hold` keeps them waiting, `refuse` rejects them";
+    stop_signal = "SIGTERM", "the signal that tells it to stop";
+    kill_mode = "process",
+        "which processes get it: `process` is the main process, `group` its process group";
+    stop_timeout = "30s", "the time until SIGKILL; `infinity` is no limit";
+    silence = "none", "codes of advice to suppress about this worker";
+};
 
 /// The keys of `restart:` in its long form.
-pub const RESTART: &[Key] = &[
-    key("policy", "always", "`always`, `on-failure` or `never`"),
-    key(
-        "backoff",
-        "100ms..30s",
-        "the first and the longest delay before a restart",
-    ),
-    key(
-        "limit",
-        "10 in 3m",
-        "more crashes than this in the interval fail the instance; the default follows from `backoff`",
-    ),
-    key(
-        "cool_down",
-        "1m",
-        "how long after its failure an instance is restarted, or `never`",
-    ),
-    key(
-        "success_exit_status",
-        "none",
-        "exit statuses and signals that are not failures",
-    ),
-];
+pub const RESTART: &[Key] = keys! {
+    policy = "always", "`always`, `on-failure` or `never`";
+    backoff = "100ms..30s", "the first and the longest delay before a restart";
+    limit = "10 in 3m",
+        "more crashes than this in the interval fail the instance; the default follows from `backoff`";
+    cool_down = "1m", "how long after its failure an instance is restarted, or `never`";
+    success_exit_status = "none", "exit statuses and signals that are not failures";
+};
 
 /// The keys of `rollout:`.
-pub const ROLLOUT: &[Key] = &[
-    key(
-        "order",
-        "start-first",
-        "`start-first`, or `stop-first` for programs that cannot run twice",
-    ),
-    key(
-        "parallel",
-        "1",
-        "how many instances are replaced at a time, 1 to 10000",
-    ),
-    key(
-        "min_ready",
-        "2s",
-        "how long a new instance must stay ready before the rollout continues",
-    ),
-    key(
-        "watch",
-        "30s",
-        "how long after that a crash of a new instance still fails the rollout",
-    ),
-];
+pub const ROLLOUT: &[Key] = keys! {
+    order = "start-first", "`start-first`, or `stop-first` for programs that cannot run twice";
+    parallel = "1", "how many instances are replaced at a time, 1 to 10000";
+    min_ready = "2s", "how long a new instance must stay ready before the rollout continues";
+    watch = "30s", "how long after that a crash of a new instance still fails the rollout";
+};
 
 /// The keys of `before_start:`, `after_ready:`, `after_stop:` and `reload_command:` in their long
 /// form.
-pub const HOOK: &[Key] = &[
-    key(
-        "command",
-        "",
-        "the program and its arguments; never run by a shell",
-    ),
-    key("timeout", "30s", "how long it may take before it is killed"),
-];
+pub const HOOK: &[Key] = keys! {
+    command = "", "the program and its arguments; never run by a shell";
+    timeout = "30s", "how long it may take before it is killed";
+};
 
 /// Keys that are easily written in a worker but belong in one of its mappings, and which.
 const BELOW: &[(&str, &str)] = &[

@@ -178,11 +178,14 @@ const NETLINK_PKTINFO: c_int = 3;
 const MAX: i64 = i32::MAX as i64;
 const DAY: i64 = 86_400;
 
-macro_rules! option {
-    ($key:literal, $systemd:expr, $call:literal, $since:literal, $kinds:expr, $value:expr,
-     $phase:ident, $how:expr, $doc:literal) => {
-        OptionSpec {
-            key: $key,
+/// One entry for each option: key and meaning; the directive of systemd, the kernel's name, the first
+/// version of Linux, the kinds of socket, the values and the phase; and the call.
+macro_rules! options {
+    ($($key:ident: $doc:literal,
+        $systemd:expr, $call:literal, $since:literal, $kinds:expr, $value:expr, $phase:ident,
+        $how:expr;)*) => {
+        &[$(OptionSpec {
+            key: stringify!($key),
             doc: $doc,
             systemd: $systemd,
             call: $call,
@@ -191,372 +194,133 @@ macro_rules! option {
             value: $value,
             phase: Phase::$phase,
             how: $how,
-        }
+        },)*]
     };
 }
 
-use How::{Buffer, Int, IntByFamily, IntByFamilyOrNetlink, OneOf, Text};
+const fn of_socket(name: c_int) -> How {
+    How::Int(libc::SOL_SOCKET, name)
+}
+
+const fn of_tcp(name: c_int) -> How {
+    How::Int(libc::IPPROTO_TCP, name)
+}
+
+const fn by_family(v4: c_int, v6: c_int) -> How {
+    How::IntByFamily {
+        v4: (libc::IPPROTO_IP, v4),
+        v6: (libc::IPPROTO_IPV6, v6),
+    }
+}
+
+use How::{Buffer, IntByFamilyOrNetlink, OneOf, Text};
 use ValueKind::{Choice, Flag, Milliseconds, Number, Seconds, Size};
 
 /// All options, in the order in which they are set within their phase.
-pub static OPTIONS: &[OptionSpec] = &[
-    option!(
-        "free_bind",
-        Some("FreeBind="),
-        "IP_FREEBIND, IPV6_FREEBIND",
-        "2.4 (IPv6: 4.15)",
-        INET,
-        Flag,
-        BeforeBind,
-        IntByFamily {
-            v4: (libc::IPPROTO_IP, libc::IP_FREEBIND),
-            v6: (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND)
-        },
-        "bind an address that this machine does not have, or not yet"
-    ),
-    option!(
-        "transparent",
-        Some("Transparent="),
-        "IP_TRANSPARENT, IPV6_TRANSPARENT",
-        "2.6.24",
-        INET,
-        Flag,
-        BeforeBind,
-        IntByFamily {
-            v4: (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
-            v6: (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT)
-        },
-        "accept connections to addresses that are not this machine's (needs CAP_NET_ADMIN)"
-    ),
-    option!(
-        "reuse_port",
-        Some("ReusePort="),
-        "SO_REUSEPORT",
-        "3.9",
-        INET,
-        Flag,
-        BeforeBind,
-        Int(libc::SOL_SOCKET, libc::SO_REUSEPORT),
-        "let other sockets of the same user bind the same address; the kernel spreads clients over them"
-    ),
-    option!(
-        "bind_to_device",
-        Some("BindToDevice="),
-        "SO_BINDTODEVICE",
-        "2.0",
-        INET,
-        ValueKind::Text(15),
-        BeforeBind,
-        Text(libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
-        "accept only what arrives on this interface, or in this VRF"
-    ),
-    option!(
-        "mark",
-        Some("Mark="),
-        "SO_MARK",
-        "2.6.25",
-        SOCKETS,
-        Number(0, u32::MAX as i64),
-        BeforeBind,
-        Int(libc::SOL_SOCKET, libc::SO_MARK),
-        "the firewall mark of outgoing packets (needs CAP_NET_ADMIN)"
-    ),
-    option!(
-        "priority",
-        Some("Priority="),
-        "SO_PRIORITY",
-        "2.0",
-        SOCKETS,
-        Number(0, MAX),
-        BeforeListen,
-        Int(libc::SOL_SOCKET, libc::SO_PRIORITY),
-        "the queueing priority of outgoing packets (above 6 needs CAP_NET_ADMIN)"
-    ),
-    option!(
-        "receive_buffer",
-        Some("ReceiveBuffer="),
-        "SO_RCVBUF",
-        "2.0",
-        SOCKETS,
-        Size(1, MAX / 2),
-        BeforeListen,
-        Buffer {
-            force: libc::SO_RCVBUFFORCE,
-            plain: libc::SO_RCVBUF
-        },
-        "the receive buffer; above net.core.rmem_max needs CAP_NET_ADMIN"
-    ),
-    option!(
-        "send_buffer",
-        Some("SendBuffer="),
-        "SO_SNDBUF",
-        "2.0",
-        SOCKETS,
-        Size(1, MAX / 2),
-        BeforeListen,
-        Buffer {
-            force: libc::SO_SNDBUFFORCE,
-            plain: libc::SO_SNDBUF
-        },
-        "the send buffer; above net.core.wmem_max needs CAP_NET_ADMIN"
-    ),
-    option!(
-        "keep_alive",
-        Some("KeepAlive="),
-        "SO_KEEPALIVE",
-        "2.0",
-        STREAM,
-        Flag,
-        BeforeListen,
-        Int(libc::SOL_SOCKET, libc::SO_KEEPALIVE),
-        "probe idle connections, so that a dead peer is noticed"
-    ),
-    option!(
-        "keep_alive_time",
-        Some("KeepAliveTimeSec="),
-        "TCP_KEEPIDLE",
-        "2.4",
-        TCP,
-        Seconds(1, 32_767),
-        BeforeListen,
-        Int(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
-        "how long a connection is idle before the first probe"
-    ),
-    option!(
-        "keep_alive_interval",
-        Some("KeepAliveIntervalSec="),
-        "TCP_KEEPINTVL",
-        "2.4",
-        TCP,
-        Seconds(1, 32_767),
-        BeforeListen,
-        Int(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
-        "the time between probes"
-    ),
-    option!(
-        "keep_alive_probes",
-        Some("KeepAliveProbes="),
-        "TCP_KEEPCNT",
-        "2.4",
-        TCP,
-        Number(1, 127),
-        BeforeListen,
-        Int(libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
-        "how many probes go unanswered before the connection is closed"
-    ),
-    option!(
-        "no_delay",
-        Some("NoDelay="),
-        "TCP_NODELAY",
-        "2.0",
-        TCP,
-        Flag,
-        BeforeListen,
-        Int(libc::IPPROTO_TCP, libc::TCP_NODELAY),
-        "send small segments at once (no Nagle); accepted connections inherit it"
-    ),
-    option!(
-        "defer_accept",
-        Some("DeferAcceptSec="),
-        "TCP_DEFER_ACCEPT",
-        "2.4",
-        TCP,
-        Seconds(0, DAY),
-        BeforeListen,
-        Int(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
-        "wake the worker only when the client has sent something, or after this time"
-    ),
-    option!(
-        "tcp_congestion",
-        Some("TCPCongestion="),
-        "TCP_CONGESTION",
-        "2.6.13",
-        TCP,
-        ValueKind::Text(15),
-        BeforeListen,
-        Text(libc::IPPROTO_TCP, libc::TCP_CONGESTION),
-        "the congestion control algorithm (net.ipv4.tcp_available_congestion_control)"
-    ),
-    option!(
-        "tcp_fast_open",
-        None,
-        "TCP_FASTOPEN",
-        "3.7",
-        TCP,
-        Number(0, MAX),
-        BeforeListen,
-        Int(libc::IPPROTO_TCP, libc::TCP_FASTOPEN),
-        "how many connections with data in their SYN may wait (net.ipv4.tcp_fastopen must have bit 2)"
-    ),
-    option!(
-        "tcp_user_timeout",
-        None,
-        "TCP_USER_TIMEOUT",
-        "2.6.37",
-        PLAIN_TCP,
-        Milliseconds(0, MAX),
-        BeforeListen,
-        Int(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
-        "how long sent data may stay unacknowledged before the connection is closed"
-    ),
-    option!(
-        "tcp_max_segment",
-        None,
-        "TCP_MAXSEG",
-        "2.0",
-        PLAIN_TCP,
-        Number(88, 32_767),
-        BeforeListen,
-        Int(libc::IPPROTO_TCP, libc::TCP_MAXSEG),
-        "the largest segment that is announced"
-    ),
-    option!(
-        "ip_tos",
-        Some("IPTOS="),
-        "IP_TOS, IPV6_TCLASS",
-        "2.0",
-        INET,
-        Number(0, 255),
-        BeforeListen,
-        IntByFamily {
-            v4: (libc::IPPROTO_IP, libc::IP_TOS),
-            v6: (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
-        },
-        "the type-of-service byte (DSCP and ECN) of outgoing packets"
-    ),
-    option!(
-        "ip_ttl",
-        Some("IPTTL="),
-        "IP_TTL, IPV6_UNICAST_HOPS",
-        "2.0",
-        HOPS,
-        Number(1, 255),
-        BeforeListen,
-        IntByFamily {
-            v4: (libc::IPPROTO_IP, libc::IP_TTL),
-            v6: (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
-        },
-        "the time to live, or hop limit, of outgoing packets"
-    ),
-    option!(
-        "broadcast",
-        Some("Broadcast="),
-        "SO_BROADCAST",
-        "2.0",
-        DATAGRAM,
-        Flag,
-        BeforeBind,
-        Int(libc::SOL_SOCKET, libc::SO_BROADCAST),
-        "allow datagrams to broadcast addresses"
-    ),
-    option!(
-        "pass_packet_info",
-        Some("PassPacketInfo="),
-        "IP_PKTINFO, IPV6_RECVPKTINFO, NETLINK_PKTINFO",
-        "2.2",
-        INET_OR_NETLINK,
-        Flag,
-        BeforeListen,
+pub static OPTIONS: &[OptionSpec] = options! {
+    free_bind: "bind an address that this machine does not have, or not yet",
+        Some("FreeBind="), "IP_FREEBIND, IPV6_FREEBIND", "2.4 (IPv6: 4.15)", INET, Flag, BeforeBind,
+        by_family(libc::IP_FREEBIND, libc::IPV6_FREEBIND);
+    transparent: "accept connections to addresses that are not this machine's (needs CAP_NET_ADMIN)",
+        Some("Transparent="), "IP_TRANSPARENT, IPV6_TRANSPARENT", "2.6.24", INET, Flag, BeforeBind,
+        by_family(libc::IP_TRANSPARENT, libc::IPV6_TRANSPARENT);
+    reuse_port:
+        "let other sockets of the same user bind the same address; the kernel spreads clients over them",
+        Some("ReusePort="), "SO_REUSEPORT", "3.9", INET, Flag, BeforeBind,
+        of_socket(libc::SO_REUSEPORT);
+    bind_to_device: "accept only what arrives on this interface, or in this VRF",
+        Some("BindToDevice="), "SO_BINDTODEVICE", "2.0", INET, ValueKind::Text(15), BeforeBind,
+        Text(libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+    mark: "the firewall mark of outgoing packets (needs CAP_NET_ADMIN)",
+        Some("Mark="), "SO_MARK", "2.6.25", SOCKETS, Number(0, u32::MAX as i64), BeforeBind,
+        of_socket(libc::SO_MARK);
+    priority: "the queueing priority of outgoing packets (above 6 needs CAP_NET_ADMIN)",
+        Some("Priority="), "SO_PRIORITY", "2.0", SOCKETS, Number(0, MAX), BeforeListen,
+        of_socket(libc::SO_PRIORITY);
+    receive_buffer: "the receive buffer; above net.core.rmem_max needs CAP_NET_ADMIN",
+        Some("ReceiveBuffer="), "SO_RCVBUF", "2.0", SOCKETS, Size(1, MAX / 2), BeforeListen,
+        Buffer { force: libc::SO_RCVBUFFORCE, plain: libc::SO_RCVBUF };
+    send_buffer: "the send buffer; above net.core.wmem_max needs CAP_NET_ADMIN",
+        Some("SendBuffer="), "SO_SNDBUF", "2.0", SOCKETS, Size(1, MAX / 2), BeforeListen,
+        Buffer { force: libc::SO_SNDBUFFORCE, plain: libc::SO_SNDBUF };
+    keep_alive: "probe idle connections, so that a dead peer is noticed",
+        Some("KeepAlive="), "SO_KEEPALIVE", "2.0", STREAM, Flag, BeforeListen,
+        of_socket(libc::SO_KEEPALIVE);
+    keep_alive_time: "how long a connection is idle before the first probe",
+        Some("KeepAliveTimeSec="), "TCP_KEEPIDLE", "2.4", TCP, Seconds(1, 32_767), BeforeListen,
+        of_tcp(libc::TCP_KEEPIDLE);
+    keep_alive_interval: "the time between probes",
+        Some("KeepAliveIntervalSec="), "TCP_KEEPINTVL", "2.4", TCP, Seconds(1, 32_767), BeforeListen,
+        of_tcp(libc::TCP_KEEPINTVL);
+    keep_alive_probes: "how many probes go unanswered before the connection is closed",
+        Some("KeepAliveProbes="), "TCP_KEEPCNT", "2.4", TCP, Number(1, 127), BeforeListen,
+        of_tcp(libc::TCP_KEEPCNT);
+    no_delay: "send small segments at once (no Nagle); accepted connections inherit it",
+        Some("NoDelay="), "TCP_NODELAY", "2.0", TCP, Flag, BeforeListen,
+        of_tcp(libc::TCP_NODELAY);
+    defer_accept: "wake the worker only when the client has sent something, or after this time",
+        Some("DeferAcceptSec="), "TCP_DEFER_ACCEPT", "2.4", TCP, Seconds(0, DAY), BeforeListen,
+        of_tcp(libc::TCP_DEFER_ACCEPT);
+    tcp_congestion: "the congestion control algorithm (net.ipv4.tcp_available_congestion_control)",
+        Some("TCPCongestion="), "TCP_CONGESTION", "2.6.13", TCP, ValueKind::Text(15), BeforeListen,
+        Text(libc::IPPROTO_TCP, libc::TCP_CONGESTION);
+    tcp_fast_open:
+        "how many connections with data in their SYN may wait (net.ipv4.tcp_fastopen must have bit 2)",
+        None, "TCP_FASTOPEN", "3.7", TCP, Number(0, MAX), BeforeListen,
+        of_tcp(libc::TCP_FASTOPEN);
+    tcp_user_timeout: "how long sent data may stay unacknowledged before the connection is closed",
+        None, "TCP_USER_TIMEOUT", "2.6.37", PLAIN_TCP, Milliseconds(0, MAX), BeforeListen,
+        of_tcp(libc::TCP_USER_TIMEOUT);
+    tcp_max_segment: "the largest segment that is announced",
+        None, "TCP_MAXSEG", "2.0", PLAIN_TCP, Number(88, 32_767), BeforeListen,
+        of_tcp(libc::TCP_MAXSEG);
+    ip_tos: "the type-of-service byte (DSCP and ECN) of outgoing packets",
+        Some("IPTOS="), "IP_TOS, IPV6_TCLASS", "2.0", INET, Number(0, 255), BeforeListen,
+        by_family(libc::IP_TOS, libc::IPV6_TCLASS);
+    ip_ttl: "the time to live, or hop limit, of outgoing packets",
+        Some("IPTTL="), "IP_TTL, IPV6_UNICAST_HOPS", "2.0", HOPS, Number(1, 255), BeforeListen,
+        by_family(libc::IP_TTL, libc::IPV6_UNICAST_HOPS);
+    broadcast: "allow datagrams to broadcast addresses",
+        Some("Broadcast="), "SO_BROADCAST", "2.0", DATAGRAM, Flag, BeforeBind,
+        of_socket(libc::SO_BROADCAST);
+    pass_packet_info: "report with each datagram where it arrived",
+        Some("PassPacketInfo="), "IP_PKTINFO, IPV6_RECVPKTINFO, NETLINK_PKTINFO", "2.2", INET_OR_NETLINK,
+        Flag, BeforeListen,
         IntByFamilyOrNetlink {
             v4: (libc::IPPROTO_IP, libc::IP_PKTINFO),
             v6: (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
             netlink: (SOL_NETLINK, NETLINK_PKTINFO),
-        },
-        "report with each datagram where it arrived"
-    ),
-    option!(
-        "timestamping",
-        Some("Timestamping="),
-        "SO_TIMESTAMP, SO_TIMESTAMPNS",
-        "2.6.22",
-        TIMESTAMPED,
-        Choice(&[
-            ("off", 0),
-            ("us", libc::SO_TIMESTAMP as i64),
-            ("ns", libc::SO_TIMESTAMPNS as i64)
-        ]),
+        };
+    timestamping: "report with each datagram when it arrived",
+        Some("Timestamping="), "SO_TIMESTAMP, SO_TIMESTAMPNS", "2.6.22", TIMESTAMPED,
+        Choice(&[("off", 0), ("us", libc::SO_TIMESTAMP as i64), ("ns", libc::SO_TIMESTAMPNS as i64)]),
         BeforeListen,
-        OneOf(libc::SOL_SOCKET),
-        "report with each datagram when it arrived"
-    ),
-    option!(
-        "pass_credentials",
-        Some("PassCredentials="),
-        "SO_PASSCRED",
-        "2.2",
-        UNIX_OR_NETLINK,
-        Flag,
-        BeforeListen,
-        Int(libc::SOL_SOCKET, libc::SO_PASSCRED),
-        "report who sent a message"
-    ),
-    option!(
-        "pass_pidfd",
-        Some("PassPIDFD="),
-        "SO_PASSPIDFD",
-        "6.5",
-        UNIX,
-        Flag,
-        BeforeListen,
-        Int(libc::SOL_SOCKET, SO_PASSPIDFD),
-        "pass a pidfd of the sender"
-    ),
-    option!(
-        "pass_security",
-        Some("PassSecurity="),
-        "SO_PASSSEC",
-        "2.6.18",
-        UNIX_OR_NETLINK,
-        Flag,
-        BeforeListen,
-        Int(libc::SOL_SOCKET, libc::SO_PASSSEC),
-        "report the sender's security label"
-    ),
-    option!(
-        "accept_file_descriptors",
-        Some("AcceptFileDescriptors="),
-        "SO_PASSRIGHTS",
-        "6.16",
-        UNIX,
-        Flag,
-        BeforeListen,
-        Int(libc::SOL_SOCKET, SO_PASSRIGHTS),
-        "let clients pass descriptors (SCM_RIGHTS); `false` makes the kernel refuse them"
-    ),
-    option!(
-        "pipe_size",
-        Some("PipeSize="),
-        "F_SETPIPE_SZ",
-        "2.6.35",
-        &[Fifo],
-        Size(1, MAX),
-        AtOpen,
-        How::PipeSize,
-        "the capacity of a FIFO; the kernel rounds it up to pages"
-    ),
-    option!(
-        "message_queue_max_messages",
-        Some("MessageQueueMaxMessages="),
-        "mq_attr.mq_maxmsg",
-        "2.6.6",
-        &[MessageQueue],
-        Number(1, MAX),
-        AtOpen,
-        How::QueueMaxMessages,
-        "how many messages a queue holds (fs.mqueue.msg_max)"
-    ),
-    option!(
-        "message_queue_message_size",
-        Some("MessageQueueMessageSize="),
-        "mq_attr.mq_msgsize",
-        "2.6.6",
-        &[MessageQueue],
-        Size(1, MAX),
-        AtOpen,
-        How::QueueMessageSize,
-        "how long a message may be (fs.mqueue.msgsize_max)"
-    ),
-];
+        OneOf(libc::SOL_SOCKET);
+    pass_credentials: "report who sent a message",
+        Some("PassCredentials="), "SO_PASSCRED", "2.2", UNIX_OR_NETLINK, Flag, BeforeListen,
+        of_socket(libc::SO_PASSCRED);
+    pass_pidfd: "pass a pidfd of the sender",
+        Some("PassPIDFD="), "SO_PASSPIDFD", "6.5", UNIX, Flag, BeforeListen,
+        of_socket(SO_PASSPIDFD);
+    pass_security: "report the sender's security label",
+        Some("PassSecurity="), "SO_PASSSEC", "2.6.18", UNIX_OR_NETLINK, Flag, BeforeListen,
+        of_socket(libc::SO_PASSSEC);
+    accept_file_descriptors:
+        "let clients pass descriptors (SCM_RIGHTS); `false` makes the kernel refuse them",
+        Some("AcceptFileDescriptors="), "SO_PASSRIGHTS", "6.16", UNIX, Flag, BeforeListen,
+        of_socket(SO_PASSRIGHTS);
+    pipe_size: "the capacity of a FIFO; the kernel rounds it up to pages",
+        Some("PipeSize="), "F_SETPIPE_SZ", "2.6.35", &[Fifo], Size(1, MAX), AtOpen,
+        How::PipeSize;
+    message_queue_max_messages: "how many messages a queue holds (fs.mqueue.msg_max)",
+        Some("MessageQueueMaxMessages="), "mq_attr.mq_maxmsg", "2.6.6", &[MessageQueue],
+        Number(1, MAX), AtOpen,
+        How::QueueMaxMessages;
+    message_queue_message_size: "how long a message may be (fs.mqueue.msgsize_max)",
+        Some("MessageQueueMessageSize="), "mq_attr.mq_msgsize", "2.6.6", &[MessageQueue],
+        Size(1, MAX), AtOpen,
+        How::QueueMessageSize;
+};
 
 #[cfg(test)]
 mod tests {

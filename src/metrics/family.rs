@@ -58,76 +58,49 @@ enum Value {
     Real(f64),
 }
 
-const fn family(
-    kind: Kind,
-    name: &'static str,
-    unit: Option<Base>,
-    help: &'static str,
-    rows: Rows,
-) -> Family {
-    Family {
-        name,
-        unit,
-        kind,
-        help,
-        rows,
-    }
+/// One entry for each metric: kind, name, unit if it has one, meaning, and where the values are.
+macro_rules! families {
+    ($($kind:ident $name:ident $(in $unit:ident)?: $help:literal, $rows:expr;)*) => {
+        &[$(Family {
+            name: stringify!($name),
+            unit: unit!($($unit)?),
+            kind: Kind::$kind,
+            help: $help,
+            rows: $rows,
+        },)*]
+    };
 }
 
-use Base::{Bytes, Seconds};
-use Kind::{Counter, Gauge, Info};
+macro_rules! unit {
+    () => {
+        None
+    };
+    ($unit:ident) => {
+        Some(Base::$unit)
+    };
+}
+
+use Rows::{Daemon, DaemonBy, Listeners, Sockets, Workers, WorkersBy};
 use Value::{Real, Whole};
 
-/// In the order in which they are shown.
-pub(super) const FAMILIES: &[Family] = &[
-    family(
-        Gauge,
-        "listend_listener_up",
-        None,
-        "Whether every socket of the listener is bound and accepts clients.",
-        Rows::Listeners(|row| Whole(u64::from(row.is_up))),
-    ),
-    family(
-        Gauge,
-        "listend_listener_queue_depth",
-        None,
-        "Connections or messages that wait.",
-        Rows::Sockets(|row| row.depth.map(Whole)),
-    ),
-    family(
-        Gauge,
-        "listend_listener_queue_limit",
-        None,
+/// All metrics, in the order in which they are shown.
+pub(super) const FAMILIES: &[Family] = families! {
+    Gauge listend_listener_up: "Whether every socket of the listener is bound and accepts clients.",
+        Listeners(|row| Whole(u64::from(row.is_up)));
+    Gauge listend_listener_queue_depth: "Connections or messages that wait.",
+        Sockets(|row| row.depth.map(Whole));
+    Gauge listend_listener_queue_limit:
         "How many connections or messages may wait; of connections the kernel accepts one more.",
-        Rows::Sockets(|row| row.limit.map(Whole)),
-    ),
-    family(
-        Gauge,
-        "listend_listener_queue",
-        Some(Bytes),
+        Sockets(|row| row.limit.map(Whole));
+    Gauge listend_listener_queue in Bytes:
         "Bytes that wait, where the kernel counts those: datagrams, FIFOs.",
-        Rows::Sockets(|row| row.bytes.map(Whole)),
-    ),
-    family(
-        Gauge,
-        "listend_listener_queue_limit",
-        Some(Bytes),
-        "How many bytes may wait.",
-        Rows::Sockets(|row| row.bytes_limit.map(Whole)),
-    ),
-    family(
-        Counter,
-        "listend_listener_queue_drops",
-        None,
-        "Packets of clients that the kernel dropped at this socket.",
-        Rows::Sockets(|row| row.drops.map(Whole)),
-    ),
-    family(
-        Gauge,
-        "listend_worker_instances",
-        None,
-        "Instances of the worker, and processes of its connections, by state.",
-        Rows::WorkersBy(|row| {
+        Sockets(|row| row.bytes.map(Whole));
+    Gauge listend_listener_queue_limit in Bytes: "How many bytes may wait.",
+        Sockets(|row| row.bytes_limit.map(Whole));
+    Counter listend_listener_queue_drops: "Packets of clients that the kernel dropped at this socket.",
+        Sockets(|row| row.drops.map(Whole));
+    Gauge listend_worker_instances: "Instances of the worker, and processes of its connections, by state.",
+        WorkersBy(|row| {
             let states = row.states;
             vec![
                 (&[("state", "waiting")], states.waiting),
@@ -138,162 +111,69 @@ pub(super) const FAMILIES: &[Family] = &[
                 (&[("state", "failed")], states.failed),
                 (&[("state", "stopped")], states.stopped),
             ]
-        }),
-    ),
-    family(
-        Gauge,
-        "listend_worker_ready_instances",
-        None,
-        "Instances that run their program and are ready.",
-        Rows::Workers(|row| Some(Whole(row.states.running))),
-    ),
-    family(
-        Gauge,
-        "listend_worker_failed_instances",
-        None,
-        "Instances that have failed and are not restarted.",
-        Rows::Workers(|row| Some(Whole(row.states.failed))),
-    ),
-    family(
-        Gauge,
-        "listend_worker_restart_backoff",
-        Some(Seconds),
+        });
+    Gauge listend_worker_ready_instances: "Instances that run their program and are ready.",
+        Workers(|row| Some(Whole(row.states.running)));
+    Gauge listend_worker_failed_instances: "Instances that have failed and are not restarted.",
+        Workers(|row| Some(Whole(row.states.failed)));
+    Gauge listend_worker_restart_backoff in Seconds:
         "The longest time until a crashed instance is restarted.",
-        Rows::Workers(|row| Some(Real(row.backoff.as_secs_f64()))),
-    ),
-    family(
-        Counter,
-        "listend_worker_starts",
-        None,
-        "Processes that executed the program.",
-        Rows::Workers(|row| Some(Whole(row.counters.starts))),
-    ),
-    family(
-        Counter,
-        "listend_worker_exits",
-        None,
+        Workers(|row| Some(Real(row.backoff.as_secs_f64())));
+    Counter listend_worker_starts: "Processes that executed the program.",
+        Workers(|row| Some(Whole(row.counters.starts)));
+    Counter listend_worker_exits:
         "Processes that exited; an error is a failure by the restart policy on-failure.",
-        Rows::WorkersBy(|row| {
+        WorkersBy(|row| {
             let exits = row.counters.exits;
             vec![
                 (&[("reason", "exit"), ("result", "ok")], exits.code_ok),
                 (&[("reason", "exit"), ("result", "error")], exits.code_error),
                 (&[("reason", "signal"), ("result", "ok")], exits.signal_ok),
-                (
-                    &[("reason", "signal"), ("result", "error")],
-                    exits.signal_error,
-                ),
+                (&[("reason", "signal"), ("result", "error")], exits.signal_error),
                 (&[("reason", "launch"), ("result", "error")], exits.launch),
             ]
-        }),
-    ),
-    family(
-        Gauge,
-        "listend_worker_degraded",
-        None,
-        "Whether the last rollout of the worker was rolled back, or the processes of its \
-         connections fail.",
-        Rows::Workers(|row| Some(Whole(u64::from(row.is_degraded)))),
-    ),
-    family(
-        Counter,
-        "listend_worker_rollouts",
-        None,
-        "Rollouts of the worker that succeeded.",
-        Rows::Workers(|row| Some(Whole(row.counters.rollouts))),
-    ),
-    family(
-        Counter,
-        "listend_worker_rollbacks",
-        None,
-        "Rollouts of the worker that were rolled back.",
-        Rows::Workers(|row| Some(Whole(row.counters.rollbacks))),
-    ),
-    family(
-        Counter,
-        "listend_worker_start_timeouts",
-        None,
+        });
+    Gauge listend_worker_degraded:
+        "Whether the last rollout of the worker was rolled back, or the processes of its connections fail.",
+        Workers(|row| Some(Whole(u64::from(row.is_degraded))));
+    Counter listend_worker_rollouts: "Rollouts of the worker that succeeded.",
+        Workers(|row| Some(Whole(row.counters.rollouts)));
+    Counter listend_worker_rollbacks: "Rollouts of the worker that were rolled back.",
+        Workers(|row| Some(Whole(row.counters.rollbacks)));
+    Counter listend_worker_start_timeouts:
         "Processes that were stopped because they were not ready in time.",
-        Rows::Workers(|row| Some(Whole(row.counters.start_timeouts))),
-    ),
-    family(
-        Counter,
-        "listend_worker_watchdog_timeouts",
-        None,
+        Workers(|row| Some(Whole(row.counters.start_timeouts)));
+    Counter listend_worker_watchdog_timeouts:
         "Processes that were stopped because they sent no keep-alive in time.",
-        Rows::Workers(|row| Some(Whole(row.counters.watchdog_timeouts))),
-    ),
-    family(
-        Counter,
-        "listend_worker_stop_timeouts",
-        None,
-        "Processes that were killed because they did not stop in time.",
-        Rows::Workers(|row| Some(Whole(row.counters.stop_timeouts))),
-    ),
-    family(
-        Counter,
-        "listend_worker_activations",
-        None,
-        "How often a client started the worker.",
-        Rows::Workers(|row| Some(Whole(row.counters.activations))),
-    ),
-    family(
-        Counter,
-        "listend_worker_rate_limited",
-        None,
+        Workers(|row| Some(Whole(row.counters.watchdog_timeouts)));
+    Counter listend_worker_stop_timeouts: "Processes that were killed because they did not stop in time.",
+        Workers(|row| Some(Whole(row.counters.stop_timeouts)));
+    Counter listend_worker_activations: "How often a client started the worker.",
+        Workers(|row| Some(Whole(row.counters.activations)));
+    Counter listend_worker_rate_limited:
         "How often a limit of starts or accepts was reported as reached, at most once a minute.",
-        Rows::Workers(|row| Some(Whole(row.counters.rate_limited))),
-    ),
-    family(
-        Gauge,
-        "listend_worker_connections",
-        None,
-        "Open connections of a per-connection worker.",
-        Rows::Workers(|row| Some(Whole(u64::from(row.connections?.live)))),
-    ),
-    family(
-        Counter,
-        "listend_worker_connections_accepted",
-        None,
+        Workers(|row| Some(Whole(row.counters.rate_limited)));
+    Gauge listend_worker_connections: "Open connections of a per-connection worker.",
+        Workers(|row| Some(Whole(u64::from(row.connections?.live))));
+    Counter listend_worker_connections_accepted:
         "Connections taken out of the accept queue for the worker.",
-        Rows::Workers(|row| Some(Whole(row.connections?.accepted))),
-    ),
-    family(
-        Counter,
-        "listend_worker_connections_refused",
-        None,
+        Workers(|row| Some(Whole(row.connections?.accepted)));
+    Counter listend_worker_connections_refused:
         "Connections closed unserved, by the limit that was reached.",
-        Rows::WorkersBy(|row| match row.connections {
+        WorkersBy(|row| match row.connections {
             None => Vec::new(),
             Some(_) => vec![
                 (&[("reason", "max_connections")], row.counters.refused_all),
-                (
-                    &[("reason", "max_connections_per_source")],
-                    row.counters.refused_source,
-                ),
+                (&[("reason", "max_connections_per_source")], row.counters.refused_source),
             ],
-        }),
-    ),
-    family(
-        Counter,
-        "listend_worker_accept_pauses",
-        None,
+        });
+    Counter listend_worker_accept_pauses:
         "How often connections could not be accepted for lack of descriptors or memory.",
-        Rows::Workers(|row| row.connections.map(|_| Whole(row.counters.accept_pauses))),
-    ),
-    family(
-        Counter,
-        "listend_reloads",
-        None,
-        "Successful reloads of the configuration.",
-        Rows::Daemon(|row| Some(Whole(row.reloads))),
-    ),
-    family(
-        Counter,
-        "listend_notifications",
-        None,
-        "Messages of workers (sd_notify), by result.",
-        Rows::DaemonBy(|row| {
+        Workers(|row| row.connections.map(|_| Whole(row.counters.accept_pauses)));
+    Counter listend_reloads: "Successful reloads of the configuration.",
+        Daemon(|row| Some(Whole(row.reloads)));
+    Counter listend_notifications: "Messages of workers (sd_notify), by result.",
+        DaemonBy(|row| {
             let notices = row.notices;
             vec![
                 (&[("result", "ok")], notices.taken),
@@ -301,58 +181,22 @@ pub(super) const FAMILIES: &[Family] = &[
                 (&[("result", "foreign")], notices.foreign),
                 (&[("result", "truncated")], notices.truncated),
             ]
-        }),
-    ),
-    family(
-        Info,
-        "listend_build",
-        None,
-        "The version of listend.",
-        Rows::Daemon(|_| Some(Whole(1))),
-    ),
-    family(
-        Gauge,
-        "listend_start_time",
-        Some(Seconds),
-        "When listend started, since the epoch.",
-        Rows::Daemon(|row| Some(Real(row.started.as_secs_f64()))),
-    ),
-    family(
-        Gauge,
-        "process_open_fds",
-        None,
-        "Descriptors that listend has open.",
-        Rows::Daemon(|row| row.open_fds.map(Whole)),
-    ),
-    family(
-        Gauge,
-        "process_max_fds",
-        None,
-        "Descriptors that listend may have open.",
-        Rows::Daemon(|row| row.max_fds.map(Whole)),
-    ),
-    family(
-        Gauge,
-        "process_resident_memory",
-        Some(Bytes),
-        "Resident memory of listend.",
-        Rows::Daemon(|row| row.resident.map(Whole)),
-    ),
-    family(
-        Gauge,
-        "process_virtual_memory",
-        Some(Bytes),
-        "Virtual memory of listend.",
-        Rows::Daemon(|row| row.virtual_memory.map(Whole)),
-    ),
-    family(
-        Counter,
-        "process_cpu",
-        Some(Seconds),
-        "User and system time of listend.",
-        Rows::Daemon(|row| row.cpu.map(Real)),
-    ),
-];
+        });
+    Info listend_build: "The version of listend.",
+        Daemon(|_| Some(Whole(1)));
+    Gauge listend_start_time in Seconds: "When listend started, since the epoch.",
+        Daemon(|row| Some(Real(row.started.as_secs_f64())));
+    Gauge process_open_fds: "Descriptors that listend has open.",
+        Daemon(|row| row.open_fds.map(Whole));
+    Gauge process_max_fds: "Descriptors that listend may have open.",
+        Daemon(|row| row.max_fds.map(Whole));
+    Gauge process_resident_memory in Bytes: "Resident memory of listend.",
+        Daemon(|row| row.resident.map(Whole));
+    Gauge process_virtual_memory in Bytes: "Virtual memory of listend.",
+        Daemon(|row| row.virtual_memory.map(Whole));
+    Counter process_cpu in Seconds: "User and system time of listend.",
+        Daemon(|row| row.cpu.map(Real));
+};
 
 impl Family {
     /// How many rows of the page it goes through.
