@@ -1,6 +1,6 @@
 //! When a worker runs, how it is given its sockets, and the limits that belong to that.
 
-use super::decode::{Fields, Words, choice, default, unknown};
+use super::decode::{Fields, Words, choice, default, unknown, words};
 use super::draft::{DraftWorker, Field};
 use super::fitting::listed;
 use super::keys;
@@ -9,64 +9,34 @@ use super::scalar;
 use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use crate::handoff::{self, Dialect};
-use crate::report::{Kind, Place};
+use crate::report::Kind;
 use std::time::Duration;
 
 /// More processes than this no machine has room for.
 const MOST_CONNECTIONS: i64 = 1_000_000;
 
-const ACTIVATIONS: &Words<Activation> = &[
-    ("eager", Activation::Eager),
-    ("on-demand", Activation::OnDemand),
-    ("per-connection", Activation::PerConnection),
-];
-
-/// What other programs call it.
-const LIKE_ACTIVATIONS: &Words<&str> = &[
-    ("always", "eager"),
-    ("boot", "eager"),
-    ("immediate", "eager"),
-    ("start", "eager"),
-    ("false", "eager"),
-    ("demand", "on-demand"),
-    ("lazy", "on-demand"),
-    ("on_demand", "on-demand"),
-    ("ondemand", "on-demand"),
-    ("socket", "on-demand"),
-    ("true", "on-demand"),
-    ("wait", "on-demand"),
-    ("accept", "per-connection"),
-    ("connection", "per-connection"),
-    ("inetd", "per-connection"),
-    ("nowait", "per-connection"),
-    ("per_connection", "per-connection"),
-    ("perconnection", "per-connection"),
-];
+const ACTIVATIONS: &Words<Activation> = words! {
+    "eager" = Activation::Eager, "always", "boot", "immediate", "start", "false";
+    "on-demand" = Activation::OnDemand, "demand", "lazy", "on_demand", "ondemand", "socket", "true", "wait";
+    "per-connection" = Activation::PerConnection, "accept", "connection", "inetd", "nowait", "per_connection", "perconnection";
+};
 
 /// Handoffs of later versions.
 const LATER_HANDOFFS: &[&str] = &["nginx", "fastcgi"];
 
-const OVERFLOWS: &Words<Overflow> = &[("wait", Overflow::Wait), ("close", Overflow::Close)];
-
-const LIKE_OVERFLOWS: &Words<&str> = &[
-    ("block", "wait"),
-    ("hold", "wait"),
-    ("queue", "wait"),
-    ("deny", "close"),
-    ("drop", "close"),
-    ("refuse", "close"),
-    ("reject", "close"),
-    ("reset", "close"),
-];
+const OVERFLOWS: &Words<Overflow> = words! {
+    "wait" = Overflow::Wait, "block", "hold", "queue";
+    "close" = Overflow::Close, "deny", "drop", "refuse", "reject", "reset";
+};
 
 /// Reads `handoff`, `activation`, `instances` and every limit of clients and connections.
 pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) {
     let worker = &mut draft.worker;
-    let instances = fields.read("instances", out, |text| {
-        scalar::integer("instances", text, 1, 10_000)
+    let instances = fields.read("instances", out, |key, text| {
+        scalar::integer(key, text, 1, 10_000)
     });
     if let Field::Set(instances) = &instances {
-        worker.instances = u32::try_from(instances.value).unwrap_or(1); // The bounds are u32.
+        worker.instances = instances.value;
     }
     draft.handoff = fields.read("handoff", out, handoff);
     if let Field::Set(value) = &draft.handoff {
@@ -82,22 +52,22 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Dia
     }
 }
 
-pub(super) fn activation(text: &str) -> Result<Activation, ValueError> {
-    choice("activation", text, ACTIVATIONS, LIKE_ACTIVATIONS)
+pub(super) fn activation(key: &str, text: &str) -> Result<Activation, ValueError> {
+    choice(key, text, ACTIVATIONS)
 }
 
-fn overflow(text: &str) -> Result<Overflow, ValueError> {
-    choice("overflow", text, OVERFLOWS, LIKE_OVERFLOWS)
+fn overflow(key: &str, text: &str) -> Result<Overflow, ValueError> {
+    choice(key, text, OVERFLOWS)
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        let most = |key| default(keys::WORKER, key, |text| most(key, text));
+        let most = |key| default(keys::WORKER, key, most);
         ConnectionLimits {
             max: most("max_connections"),
             max_per_source: most("max_connections_per_source"),
             overflow: default(keys::WORKER, "overflow", overflow),
-            rate: default(keys::WORKER, "accept_rate", |text| scalar::rate("", text)),
+            rate: default(keys::WORKER, "accept_rate", scalar::rate),
             timeout: default(keys::WORKER, "connection_timeout", timeout),
         }
     }
@@ -106,43 +76,16 @@ impl Default for ConnectionLimits {
 fn limits(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) {
     let limits = &mut draft.worker.connections;
     let found = &mut draft.of_connections;
-    if let Some(most) = number(fields, "max_connections", found, out) {
-        limits.max = most;
-    }
-    if let Some(most) = number(fields, "max_connections_per_source", found, out) {
-        limits.max_per_source = most;
-    }
-    if let Field::Set(overflow) = fields.read("overflow", out, overflow) {
-        found.push(("overflow", overflow.place));
-        limits.overflow = overflow.value;
-    }
-    let rate = fields.read("accept_rate", out, |text| scalar::rate("accept_rate", text));
-    if let Field::Set(rate) = rate {
-        found.push(("accept_rate", rate.place));
-        limits.rate = rate.value;
-    }
-    draft.trigger_limit = fields.read("trigger_limit", out, |text| {
-        scalar::rate("trigger_limit", text)
-    });
+    found.extend(fields.set("max_connections", &mut limits.max, out, most));
+    let key = "max_connections_per_source";
+    found.extend(fields.set(key, &mut limits.max_per_source, out, most));
+    found.extend(fields.set("overflow", &mut limits.overflow, out, overflow));
+    found.extend(fields.set("accept_rate", &mut limits.rate, out, scalar::rate));
+    draft.trigger_limit = fields.read("trigger_limit", out, scalar::rate);
     if let Field::Set(limit) = &draft.trigger_limit {
         draft.worker.trigger_limit = limit.value;
     }
-    if let Field::Set(timeout) = fields.read("connection_timeout", out, timeout) {
-        found.push(("connection_timeout", timeout.place));
-        limits.timeout = timeout.value;
-    }
-}
-
-/// A number of connections, or `none` as `Some(None)`.
-fn number(
-    fields: &mut Fields,
-    key: &'static str,
-    found: &mut Vec<(&'static str, Place)>,
-    out: &mut Diagnostics,
-) -> Option<Option<u32>> {
-    let number = fields.read(key, out, |text| most(key, text)).into_set()?;
-    found.push((key, number.place));
-    Some(number.value)
+    found.extend(fields.set("connection_timeout", &mut limits.timeout, out, timeout));
 }
 
 fn most(key: &str, text: &str) -> Result<Option<u32>, ValueError> {
@@ -152,13 +95,11 @@ fn most(key: &str, text: &str) -> Result<Option<u32>, ValueError> {
             "`{key}` takes a whole number from 1 to {MOST_CONNECTIONS}, or `none`, not `{text}`"
         ))
         .hint("write `none` for no limit")),
-        // The bounds are u32.
-        _ => scalar::integer(key, text, 1, MOST_CONNECTIONS).map(|most| u32::try_from(most).ok()),
+        _ => scalar::integer(key, text, 1, MOST_CONNECTIONS).map(Some),
     }
 }
 
-fn timeout(text: &str) -> Result<Option<Duration>, ValueError> {
-    let key = "connection_timeout";
+fn timeout(key: &str, text: &str) -> Result<Option<Duration>, ValueError> {
     match scalar::duration_or_infinity(key, text)? {
         Some(Duration::ZERO) => Err(ValueError::bad(format!(
             "a `{key}` of 0 would end every connection at once"
@@ -168,7 +109,7 @@ fn timeout(text: &str) -> Result<Option<Duration>, ValueError> {
     }
 }
 
-pub(super) fn handoff(text: &str) -> Result<&'static Dialect, ValueError> {
+pub(super) fn handoff(key: &str, text: &str) -> Result<&'static Dialect, ValueError> {
     if LATER_HANDOFFS.contains(&text) {
         return Err(ValueError::new(
             Kind::Unsupported,
@@ -183,24 +124,17 @@ pub(super) fn handoff(text: &str) -> Result<&'static Dialect, ValueError> {
         } else {
             "on-demand"
         };
-        return Err(unknown("handoff", text).hint(format!(
+        return Err(unknown(key, text).hint(format!(
             "did you mean `inetd`? write `activation: {activation}` beside it"
         )));
     }
     let dialects = handoff::ALL.iter().copied();
-    let words: Vec<_> = dialects
-        .clone()
-        .map(|dialect| (dialect.keyword, dialect))
-        .collect();
-    let synonyms = dialects.flat_map(|dialect| {
-        let synonyms = dialect.synonyms.iter();
-        synonyms.map(|synonym| (*synonym, dialect.keyword))
-    });
-    choice("handoff", text, &words, &synonyms.collect::<Vec<_>>())
+    let words = dialects.map(|dialect| (dialect.keyword, dialect, dialect.synonyms));
+    choice(key, text, &words.collect::<Vec<_>>())
 }
 
 /// Files the keys that mean nothing for the activation, whatever the listeners are.
-fn fits(draft: &DraftWorker, instances: Option<&Located<i64>>, out: &mut Diagnostics) {
+fn fits(draft: &DraftWorker, instances: Option<&Located<u32>>, out: &mut Diagnostics) {
     match draft.worker.activation.value {
         Activation::Eager => {
             for (key, place) in &draft.of_connections {

@@ -62,7 +62,7 @@ pub(super) fn hook(
             None
         }
     };
-    let timeout = fields.read("timeout", out, |text| timeout(key, text));
+    let timeout = fields.read("timeout", out, |_, text| timeout(key, text));
     fields.finish();
     Some(Hook {
         command: command?,
@@ -71,7 +71,7 @@ pub(super) fn hook(
 }
 
 fn default_timeout(key: &str) -> Duration {
-    default(keys::HOOK, "timeout", |text| timeout(key, text))
+    default(keys::HOOK, "timeout", |_, text| timeout(key, text))
 }
 
 fn timeout(key: &str, text: &str) -> Result<Duration, ValueError> {

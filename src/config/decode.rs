@@ -1,6 +1,6 @@
 //! Mappings, lists and single values out of the tree, each mistake filed where it stands.
 
-use super::draft::Field;
+use super::draft::{Field, Written};
 use super::keys::{self, Key};
 use super::template::{self, Dollar, Mention};
 use super::value_error::{Diagnostics, ValueError};
@@ -175,21 +175,35 @@ impl<'n> Fields<'n> {
         self.found.get(index?).copied().flatten()
     }
 
-    /// What stands under a key, read by `parse` from its text.
+    /// Reads the value of a key; `parse` gets the key and the text.
     pub fn read<T>(
         &mut self,
         name: &'static str,
         out: &mut Diagnostics,
-        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+        parse: impl FnOnce(&str, &str) -> Result<T, ValueError>,
     ) -> Field<T> {
         let Some(node) = self.take(name) else {
             return Field::Absent;
         };
         let place = node.place;
-        let value = text(node, name, out).and_then(|text| out.check(place, parse(text)));
+        let value = text(node, name, out).and_then(|text| out.check(place, parse(name, text)));
         value.map_or(Field::Broken(place), |value| {
             Field::Set(Located { value, place })
         })
+    }
+
+    /// Reads the value of a key into `to`. Answers with the key and the place of the value, unless the
+    /// key is not written or its value is invalid.
+    pub fn set<T>(
+        &mut self,
+        name: &'static str,
+        to: &mut T,
+        out: &mut Diagnostics,
+        parse: impl FnOnce(&str, &str) -> Result<T, ValueError>,
+    ) -> Option<Written> {
+        let value = self.read(name, out, parse).into_set()?;
+        *to = value.value;
+        Some((name, value.place))
     }
 
     /// Checks, in debug builds, that the decoder asked for every key of the table.
@@ -207,10 +221,10 @@ impl<'n> Fields<'n> {
 pub(super) fn default<T>(
     table: &[Key],
     name: &str,
-    parse: impl FnOnce(&str) -> Result<T, ValueError>,
+    parse: impl FnOnce(&str, &str) -> Result<T, ValueError>,
 ) -> T {
     let key = table.iter().find(|key| key.name == name);
-    match parse(key.map_or("", |key| key.default)) {
+    match parse(name, key.map_or("", |key| key.default)) {
         Ok(value) => value,
         // Callers name a key of the table, and every reading of a configuration asks for all of them.
         Err(value_error) => unreachable!("the default of `{name}`: {}", value_error.message),
@@ -284,8 +298,16 @@ pub(super) fn texts(node: &Node, key: &str, out: &mut Diagnostics) -> Vec<Locate
     texts
 }
 
-/// A word and what it stands for.
-pub(super) type Words<T> = [(&'static str, T)];
+/// The words that a key takes: each with what it stands for, and what other programs call it.
+pub(super) type Words<T> = [(&'static str, T, &'static [&'static str])];
+
+/// One row for each word: the word, its value, and the words of other programs.
+macro_rules! words {
+    ($($word:literal = $value:expr $(, $synonym:literal)*;)*) => {
+        &[$(($word, $value, &[$($synonym),*]),)*]
+    };
+}
+pub(super) use words;
 
 /// What to say about a word that is none of those a key takes.
 pub(super) fn unknown(key: &str, text: &str) -> ValueError {
@@ -293,19 +315,14 @@ pub(super) fn unknown(key: &str, text: &str) -> ValueError {
 }
 
 /// Reads one of a set of words, and tells a word of another program from a typing error.
-pub(super) fn choice<T: Copy>(
-    key: &str,
-    text: &str,
-    words: &Words<T>,
-    like: &Words<&str>,
-) -> Result<T, ValueError> {
-    if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+pub(super) fn choice<T: Copy>(key: &str, text: &str, words: &Words<T>) -> Result<T, ValueError> {
+    if let Some((_, value, _)) = words.iter().find(|(word, ..)| *word == text) {
         return Ok(*value);
     }
-    let meant = like.iter().find(|(word, _)| *word == text);
-    let hint = match meant {
-        Some((_, word)) => Some(format!("did you mean `{word}`?")),
-        None => did_you_mean(text, words.iter().map(|(word, _)| *word)),
+    let mut all = words.iter();
+    let hint = match all.find(|(_, _, synonyms)| synonyms.contains(&text)) {
+        Some((word, ..)) => Some(format!("did you mean `{word}`?")),
+        None => did_you_mean(text, words.iter().map(|(word, ..)| *word)),
     };
     Err(unknown(key, text).maybe_hint(hint))
 }

@@ -68,12 +68,14 @@ pub(super) struct DraftListener {
     pub duplicate: bool,
 }
 
+/// A key that is written, and the place of its value.
+pub(super) type Written = (&'static str, Place);
+
 /// Keys of which a listener does not tell whether they were written.
 pub(super) struct ListenerKeys {
     pub v6_only: Field<bool>,
-    pub mode: Field<u32>,
-    pub directory_mode: Field<u32>,
-    pub remove_on_stop: Field<bool>,
+    /// `mode`, `directory_mode` and `remove_on_stop`, as far as they are written.
+    pub of_files: Vec<Written>,
     pub writable: Field<bool>,
     pub wait_for_address: Option<Place>,
 }
@@ -90,10 +92,10 @@ pub(super) struct DraftWorker {
     pub activation: Field<Activation>,
     pub trigger_limit: Field<Option<Rate>>,
     /// The keys that are written and mean something for connections alone.
-    pub of_connections: Vec<(&'static str, Place)>,
+    pub of_connections: Vec<Written>,
     /// The keys that are written and mean something for instances that stay, but not for the process
     /// of one connection.
-    pub of_instances: Vec<(&'static str, Place)>,
+    pub of_instances: Vec<Written>,
     /// The name was taken before; it is left out of the configuration.
     pub duplicate: bool,
 }

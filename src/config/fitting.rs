@@ -109,16 +109,16 @@ fn files_only(listener: &Listener, written: &ListenerKeys, out: &mut Diagnostics
     let has_queue = endpoints(listener).any(|(_, endpoint)| endpoint.kind() == MessageQueue);
     let file = "unix path, FIFO or message queue";
     let folder = "unix path or FIFO";
+    let find = |wanted| {
+        let mut keys = written.of_files.iter();
+        keys.find(|(key, _)| *key == wanted)
+            .map(|(_, place)| *place)
+    };
     for (key, place, noun, what) in [
         ("owner", of(&listener.owner), "an owner", file),
         ("group", of(&listener.group), "a group", file),
-        ("mode", written.mode.place(), "a mode", file),
-        (
-            "directory_mode",
-            written.directory_mode.place(),
-            "a folder",
-            folder,
-        ),
+        ("mode", find("mode"), "a mode", file),
+        ("directory_mode", find("directory_mode"), "a folder", folder),
         (
             "directory_owner",
             of(&listener.directory_owner),
@@ -131,12 +131,7 @@ fn files_only(listener: &Listener, written: &ListenerKeys, out: &mut Diagnostics
             "a folder",
             folder,
         ),
-        (
-            "remove_on_stop",
-            written.remove_on_stop.place(),
-            "a file",
-            file,
-        ),
+        ("remove_on_stop", find("remove_on_stop"), "a file", file),
     ] {
         let Some(place) = place else { continue };
         if has_path || (has_queue && what == file) {

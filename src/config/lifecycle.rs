@@ -2,7 +2,7 @@
 //! replacing and stopping.
 
 use super::command;
-use super::decode::{Fields, Words, choice, default, text, texts, unknown, wrong_type};
+use super::decode::{Fields, Words, choice, default, text, texts, words, wrong_type};
 use super::draft::{DraftWorker, Field};
 use super::keys;
 use super::life::{
@@ -13,48 +13,31 @@ use super::scalar;
 use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use super::yaml::{Content, Node};
-use crate::report::{Kind, Place, did_you_mean};
+use crate::report::{Kind, Place};
 use nix::libc;
 use std::time::Duration;
 
-const ORDERS: &Words<Order> = &[
-    ("start-first", Order::StartFirst),
-    ("stop-first", Order::StopFirst),
-];
+const ORDERS: &Words<Order> = words! {
+    "start-first" = Order::StartFirst, "blue-green", "rolling", "start", "start_first";
+    "stop-first" = Order::StopFirst, "recreate", "stop", "stop_first";
+};
 
-/// What other programs call it.
-const LIKE_ORDERS: &Words<&str> = &[
-    ("blue-green", "start-first"),
-    ("rolling", "start-first"),
-    ("start", "start-first"),
-    ("start_first", "start-first"),
-    ("recreate", "stop-first"),
-    ("stop", "stop-first"),
-    ("stop_first", "stop-first"),
-];
+const FAILURES: &Words<OnFailure> = words! {
+    "hold" = OnFailure::Hold, "keep", "queue", "wait";
+    "refuse" = OnFailure::Refuse, "close", "reject", "unlisten";
+};
 
-const FAILURES: &Words<OnFailure> = &[("hold", OnFailure::Hold), ("refuse", OnFailure::Refuse)];
+/// The kill modes, with the words of systemd. `mixed` sends the signal to the main process alone, too.
+const KILL_MODES: &Words<KillMode> = words! {
+    "process" = KillMode::Process, "mixed", "main";
+    "group" = KillMode::Group, "control-group", "control_group", "cgroup", "all";
+};
 
-const LIKE_FAILURES: &Words<&str> = &[
-    ("keep", "hold"),
-    ("queue", "hold"),
-    ("wait", "hold"),
-    ("close", "refuse"),
-    ("reject", "refuse"),
-    ("unlisten", "refuse"),
-];
-
-const KILL_MODES: &Words<KillMode> = &[("process", KillMode::Process), ("group", KillMode::Group)];
-
-/// systemd's words for the kill modes. `mixed` sends the signal to the main process alone, too.
-const LIKE_KILL_MODES: &Words<&str> = &[
-    ("control-group", "group"),
-    ("control_group", "group"),
-    ("cgroup", "group"),
-    ("all", "group"),
-    ("mixed", "process"),
-    ("main", "process"),
-];
+const POLICIES: &Words<RestartPolicy> = words! {
+    "always" = RestartPolicy::Always, "yes", "true", "unless-stopped";
+    "on-failure" = RestartPolicy::OnFailure;
+    "never" = RestartPolicy::Never, "no", "none", "false";
+};
 
 /// Reads the commands around an instance, `reload_signal`, `reload_command`, `restart`, `rollout`,
 /// `on_failure`, `stop_signal`, `kill_mode` and `stop_timeout`.
@@ -75,49 +58,46 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Dia
         found.push(("rollout", node.place));
         rollout(node, &mut worker.rollout, out);
     }
-    if let Field::Set(what) = fields.read("on_failure", out, on_failure) {
-        found.push(("on_failure", what.place));
-        worker.on_failure = what.value;
-    }
-    let stop = fields.read("stop_signal", out, scalar::signal);
+    found.extend(fields.set("on_failure", &mut worker.on_failure, out, on_failure));
+    let stop = fields.read("stop_signal", out, |_, text| scalar::signal(text));
     if let Field::Set(stop) = &stop {
         worker.stop_signal = stop.value;
     }
     if let Some(signal) = signal.filter(|_| !stop.is_broken()) {
         differs_from_stop(&signal, worker.stop_signal, stop.as_set(), out);
     }
-    if let Field::Set(mode) = fields.read("kill_mode", out, kill_mode) {
-        worker.kill_mode = mode.value;
-    }
-    if let Field::Set(timeout) = fields.read("stop_timeout", out, stop_timeout) {
-        worker.stop_timeout = timeout.value;
-    }
+    fields.set("kill_mode", &mut worker.kill_mode, out, kill_mode);
+    fields.set(
+        "stop_timeout",
+        &mut worker.stop_timeout,
+        out,
+        scalar::duration_or_infinity,
+    );
 }
 
-pub(super) fn on_failure(text: &str) -> Result<OnFailure, ValueError> {
-    choice("on_failure", text, FAILURES, LIKE_FAILURES)
+pub(super) fn on_failure(key: &str, text: &str) -> Result<OnFailure, ValueError> {
+    choice(key, text, FAILURES)
 }
 
-pub(super) fn kill_mode(text: &str) -> Result<KillMode, ValueError> {
-    choice("kill_mode", text, KILL_MODES, LIKE_KILL_MODES)
+pub(super) fn kill_mode(key: &str, text: &str) -> Result<KillMode, ValueError> {
+    choice(key, text, KILL_MODES)
 }
 
-pub(super) fn stop_timeout(text: &str) -> Result<Option<Duration>, ValueError> {
-    scalar::duration_or_infinity("stop_timeout", text)
+fn order(key: &str, text: &str) -> Result<Order, ValueError> {
+    choice(key, text, ORDERS)
 }
 
-fn order(text: &str) -> Result<Order, ValueError> {
-    choice("order", text, ORDERS, LIKE_ORDERS)
+fn policy(key: &str, text: &str) -> Result<RestartPolicy, ValueError> {
+    choice(key, text, POLICIES)
 }
 
-fn parallel(text: &str) -> Result<u32, ValueError> {
-    let parallel = scalar::integer("parallel", text, 1, 10_000)?;
-    Ok(u32::try_from(parallel).unwrap_or(1)) // The bounds are u32.
+fn parallel(key: &str, text: &str) -> Result<u32, ValueError> {
+    scalar::integer(key, text, 1, 10_000)
 }
 
 impl Default for Rollout {
     fn default() -> Self {
-        let time = |key| default(keys::ROLLOUT, key, |text| scalar::duration(key, text));
+        let time = |key| default(keys::ROLLOUT, key, scalar::duration);
         Rollout {
             order: default(keys::ROLLOUT, "order", order),
             parallel: default(keys::ROLLOUT, "parallel", parallel),
@@ -131,7 +111,7 @@ impl Default for Restart {
     fn default() -> Self {
         let (backoff_min, backoff_max) = default(keys::RESTART, "backoff", scalar::backoff);
         Restart {
-            policy: default(keys::RESTART, "policy", |text| policy("policy", text)),
+            policy: default(keys::RESTART, "policy", policy),
             backoff_min,
             backoff_max,
             limit: Some(limit_for(backoff_min, backoff_max)),
@@ -226,7 +206,7 @@ fn differs_from_stop(
 fn rollout(node: &Node, rollout: &mut Rollout, out: &mut Diagnostics) {
     if let Content::Scalar(scalar) = &node.content {
         let value_error = wrong_type("`rollout`", "a mapping", node);
-        let is_order = ORDERS.iter().any(|(word, _)| *word == scalar.text);
+        let is_order = ORDERS.iter().any(|(word, ..)| *word == scalar.text);
         let value_error = match is_order {
             true => value_error.hint(format!("write `{{order: {}}}`", scalar.text)),
             false => value_error.hint("write it like `{order: stop-first, parallel: 2}`"),
@@ -236,20 +216,10 @@ fn rollout(node: &Node, rollout: &mut Rollout, out: &mut Diagnostics) {
     let Some(mut fields) = Fields::open(node, keys::ROLLOUT, "`rollout`", &[], out) else {
         return;
     };
-    if let Field::Set(order) = fields.read("order", out, order) {
-        rollout.order = order.value;
-    }
-    if let Field::Set(parallel) = fields.read("parallel", out, parallel) {
-        rollout.parallel = parallel.value;
-    }
-    let time = fields.read("min_ready", out, |text| scalar::duration("min_ready", text));
-    if let Field::Set(time) = time {
-        rollout.min_ready = time.value;
-    }
-    let time = fields.read("watch", out, |text| scalar::duration("watch", text));
-    if let Field::Set(time) = time {
-        rollout.watch = time.value;
-    }
+    fields.set("order", &mut rollout.order, out, order);
+    fields.set("parallel", &mut rollout.parallel, out, parallel);
+    fields.set("min_ready", &mut rollout.min_ready, out, scalar::duration);
+    fields.set("watch", &mut rollout.watch, out, scalar::duration);
     fields.finish();
 }
 
@@ -266,21 +236,15 @@ fn restart(node: &Node, restart: &mut Restart, out: &mut Diagnostics) {
             let Some(mut fields) = Fields::open(node, keys::RESTART, "`restart`", &[], out) else {
                 return;
             };
-            if let Field::Set(policy) = fields.read("policy", out, |text| policy("policy", text)) {
-                restart.policy = policy.value;
-            }
+            fields.set("policy", &mut restart.policy, out, policy);
             if let Field::Set(backoff) = fields.read("backoff", out, scalar::backoff) {
                 (restart.backoff_min, restart.backoff_max) = backoff.value;
             }
             let (min, max) = (restart.backoff_min, restart.backoff_max);
-            restart.limit = match fields.read("limit", out, |text| scalar::rate("limit", text)) {
-                Field::Set(limit) => limit.value,
-                Field::Absent | Field::Broken(_) => Some(limit_for(min, max)),
-            };
-            restart.cool_down = match fields.read("cool_down", out, cool_down) {
-                Field::Set(time) => time.value,
-                Field::Absent | Field::Broken(_) => Some(cool_down_for(max)),
-            };
+            let limit = fields.read("limit", out, scalar::rate);
+            restart.limit = limit.value_or(Some(limit_for(min, max)));
+            let cool_down = fields.read("cool_down", out, cool_down);
+            restart.cool_down = cool_down.value_or(Some(cool_down_for(max)));
             if let Some(node) = fields.take("success_exit_status") {
                 restart.success = successes(node, out);
             }
@@ -290,32 +254,16 @@ fn restart(node: &Node, restart: &mut Restart, out: &mut Diagnostics) {
     }
 }
 
-fn policy(key: &str, text: &str) -> Result<RestartPolicy, ValueError> {
-    match text {
-        "always" => Ok(RestartPolicy::Always),
-        "on-failure" => Ok(RestartPolicy::OnFailure),
-        "never" => Ok(RestartPolicy::Never),
-        _ => {
-            let value_error = unknown(key, text);
-            Err(match text {
-                "no" | "none" | "false" => value_error.hint("write `never`"),
-                "yes" | "true" | "unless-stopped" => value_error.hint("write `always`"),
-                _ => value_error.maybe_hint(did_you_mean(text, ["always", "on-failure", "never"])),
-            })
-        }
-    }
-}
-
-fn cool_down(text: &str) -> Result<Option<Duration>, ValueError> {
+fn cool_down(key: &str, text: &str) -> Result<Option<Duration>, ValueError> {
     match text {
         "never" => return Ok(None),
         "infinity" | "inf" | "none" | "off" | "false" | "no" | "unlimited" | "forever" => {
-            let value_error = ValueError::bad(format!("`cool_down`: `{text}` is not a duration"));
+            let value_error = ValueError::bad(format!("`{key}`: `{text}` is not a duration"));
             return Err(value_error.hint("write `never`"));
         }
         _ => {}
     }
-    match scalar::duration("cool_down", text)? {
+    match scalar::duration(key, text)? {
         Duration::ZERO => Err(ValueError::bad(
             "a `cool_down` of 0 would act as if there were no `limit`",
         )
@@ -348,8 +296,7 @@ fn successes(node: &Node, out: &mut Diagnostics) -> Vec<Success> {
 fn success(text: &str) -> Result<Success, ValueError> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
-        let code = scalar::integer("success_exit_status", text, 0, 255)?;
-        return Ok(Success::Code(i32::try_from(code).unwrap_or(0))); // The bounds are i32.
+        return scalar::integer("success_exit_status", text, 0, 255).map(Success::Code);
     }
     match scalar::signal(text) {
         Ok(signal) => Ok(Success::Signal(signal)),

@@ -16,8 +16,8 @@ use crate::report::{Kind, Place, Report};
 
 /// A listener with everything at its default.
 pub(super) fn plain(name: &str, place: Place) -> Listener {
-    let flag = |key| default(keys::LISTENER, key, |text| scalar::boolean(key, text));
-    let mode = |key| default(keys::LISTENER, key, |text| scalar::mode(key, text));
+    let flag = |key| default(keys::LISTENER, key, scalar::boolean);
+    let mode = |key| default(keys::LISTENER, key, scalar::mode);
     Listener {
         name: Located {
             value: name.to_owned(),
@@ -96,7 +96,7 @@ fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Diagnostics) {
         draft.broken = true;
         return;
     };
-    let v6_only = fields.read("ipv6_only", out, |text| scalar::boolean("ipv6_only", text));
+    let v6_only = fields.read("ipv6_only", out, scalar::boolean);
     if let Field::Set(only) = &v6_only {
         draft.listener.ipv6_only = only.value;
     }
@@ -137,38 +137,21 @@ fn long_form(node: &Node, draft: &mut DraftListener, out: &mut Diagnostics) {
 
 /// Every key but the addresses.
 fn settings(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics) -> ListenerKeys {
-    let backlog = fields.read("backlog", out, |text| {
-        scalar::integer("backlog", text, 1, i64::from(i32::MAX))
+    let backlog = fields.read("backlog", out, |key, text| {
+        scalar::integer(key, text, 1, i64::from(i32::MAX))
     });
-    listener.backlog = backlog.into_set().map(|backlog| Located {
-        value: u32::try_from(backlog.value).unwrap_or(u32::MAX), // The bounds are within u32.
-        place: backlog.place,
-    });
-    listener.owner = fields
-        .read("owner", out, |text| account("owner", text))
-        .into_set();
-    listener.group = fields
-        .read("group", out, |text| account("group", text))
-        .into_set();
-    let mode = fields.read("mode", out, |text| scalar::mode("mode", text));
-    let directory_mode = fields.read("directory_mode", out, |text| {
-        scalar::mode("directory_mode", text)
-    });
-    if let Field::Set(mode) = &mode {
-        listener.mode = mode.value;
-    }
-    if let Field::Set(mode) = &directory_mode {
-        listener.directory_mode = mode.value;
-    }
+    listener.backlog = backlog.into_set();
+    listener.owner = fields.read("owner", out, account).into_set();
+    listener.group = fields.read("group", out, account).into_set();
+    let mut of_files = Vec::new();
+    of_files.extend(fields.set("mode", &mut listener.mode, out, scalar::mode));
+    let directory_mode = &mut listener.directory_mode;
+    of_files.extend(fields.set("directory_mode", directory_mode, out, scalar::mode));
     setting::directory(fields, listener, out);
     setting::symlinks(fields, listener, out);
-    let remove = fields.read("remove_on_stop", out, |text| {
-        scalar::boolean("remove_on_stop", text)
-    });
-    if let Field::Set(remove) = &remove {
-        listener.remove_on_stop = remove.value;
-    }
-    let writable = fields.read("writable", out, |text| scalar::boolean("writable", text));
+    let remove = &mut listener.remove_on_stop;
+    of_files.extend(fields.set("remove_on_stop", remove, out, scalar::boolean));
+    let writable = fields.read("writable", out, scalar::boolean);
     if writable.as_set().is_some_and(|writable| writable.value) {
         make_writable(listener);
     }
@@ -179,9 +162,7 @@ fn settings(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics)
     setting::options(fields, listener, out);
     ListenerKeys {
         v6_only: Field::Absent,
-        mode,
-        directory_mode,
-        remove_on_stop: remove,
+        of_files,
         writable,
         wait_for_address,
     }

@@ -1,6 +1,6 @@
 //! When an instance is ready, and what it may tell listend about itself.
 
-use super::decode::{Fields, Words, choice, unknown};
+use super::decode::{Fields, Words, choice, unknown, words};
 use super::draft::{DraftWorker, Field};
 use super::life::{Every, NotifyAccess, Ready};
 use super::scalar;
@@ -20,27 +20,22 @@ const MOST_STORED: i64 = 1024;
 /// A shorter watchdog would hit programs that are only not scheduled for a moment.
 const SHORTEST_WATCHDOG: Duration = Duration::from_millis(100);
 
-const FORMS: [&str; 5] = ["started", "notify", "accepting", "accepting first", "fd 3"];
-
-/// What other programs call it.
-const LIKE_FORMS: &Words<&str> = &[
-    ("exec", "started"),
-    ("simple", "started"),
-    ("sd_notify", "notify"),
-    ("sd-notify", "notify"),
-    ("notify-reload", "notify"),
-    ("systemd", "notify"),
-    ("accept", "accepting"),
-    ("listen", "accepting"),
-    ("listening", "accepting"),
-    ("newline", "fd 3"),
-    ("notification-fd", "fd 3"),
-    ("s6", "fd 3"),
+/// The values of `ready`, each with what other programs call it.
+const FORMS: [(&str, &[&str]); 5] = [
+    ("started", &["exec", "simple"]),
+    (
+        "notify",
+        &["sd_notify", "sd-notify", "notify-reload", "systemd"],
+    ),
+    ("accepting", &["accept", "listen", "listening"]),
+    ("accepting first", &[]),
+    ("fd 3", &["newline", "notification-fd", "s6"]),
 ];
 
-const ACCESSES: &Words<NotifyAccess> = &[("main", NotifyAccess::Main), ("all", NotifyAccess::All)];
-
-const LIKE_ACCESSES: &Words<&str> = &[("exec", "main"), ("any", "all"), ("everybody", "all")];
+const ACCESSES: &Words<NotifyAccess> = words! {
+    "main" = NotifyAccess::Main, "exec";
+    "all" = NotifyAccess::All, "any", "everybody";
+};
 
 /// Reads `ready`, `start_timeout`, `watchdog`, `notify_access` and `fd_store`.
 pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) {
@@ -55,28 +50,27 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Dia
         }
         worker.ready = value;
     }
-    if let Field::Set(timeout) = fields.read("start_timeout", out, start_timeout) {
-        found.push(("start_timeout", timeout.place));
-        worker.start_timeout = timeout.value;
-    }
-    if let Field::Set(interval) = fields.read("watchdog", out, watchdog) {
-        found.push(("watchdog", interval.place));
-        worker.watchdog = interval.value;
-    }
-    if let Field::Set(access) = fields.read("notify_access", out, notify_access) {
-        found.push(("notify_access", access.place));
-        worker.notify_access = Some(access.value);
-    }
-    let count = fields.read("fd_store", out, |text| {
-        scalar::integer("fd_store", text, 0, MOST_STORED)
-    });
-    if let Field::Set(count) = count {
-        found.push(("fd_store", count.place));
-        worker.fd_store = u32::try_from(count.value).unwrap_or(0); // The bounds are u32.
-    }
+    found.extend(fields.set(
+        "start_timeout",
+        &mut worker.start_timeout,
+        out,
+        start_timeout,
+    ));
+    found.extend(fields.set("watchdog", &mut worker.watchdog, out, watchdog));
+    found.extend(fields.set(
+        "notify_access",
+        &mut worker.notify_access,
+        out,
+        notify_access,
+    ));
+    found.extend(
+        fields.set("fd_store", &mut worker.fd_store, out, |key, text| {
+            scalar::integer(key, text, 0, MOST_STORED)
+        }),
+    );
 }
 
-pub(super) fn ready(text: &str) -> Result<Ready, ValueError> {
+pub(super) fn ready(_: &str, text: &str) -> Result<Ready, ValueError> {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     match words.as_slice() {
         ["started"] => Ok(Ready::Started),
@@ -102,11 +96,7 @@ fn descriptor(number: &str) -> Result<Ready, ValueError> {
             "`ready: fd {number}`: 0, 1 and 2 are standard input, output and error"
         ))
         .hint("write a number from 3 on")),
-        _ => {
-            let number = scalar::integer("ready: fd", number, FIRST_FD, LAST_FD)?;
-            // The bounds are i32.
-            Ok(Ready::Fd(i32::try_from(number).unwrap_or(i32::MAX)))
-        }
+        _ => scalar::integer("ready: fd", number, FIRST_FD, LAST_FD).map(Ready::Fd),
     }
 }
 
@@ -124,16 +114,20 @@ fn no_readiness(text: &str) -> ValueError {
     if let "forking" | "fork" | "daemon" = text {
         return value_error.hint("make the program stay in the foreground, and write `started`");
     }
-    let like = LIKE_FORMS.iter().find(|(word, _)| *word == text);
-    let meant = like.map(|(_, form)| *form);
-    match meant.or_else(|| nearest(text, FORMS)) {
+    let forms = FORMS.map(|(form, _)| form);
+    let mut all = FORMS.iter();
+    let meant = all.find(|(_, synonyms)| synonyms.contains(&text));
+    match meant
+        .map(|(form, _)| *form)
+        .or_else(|| nearest(text, forms))
+    {
         Some(form) => value_error.hint(format!("did you mean `{form}`?")),
-        None => value_error.maybe_hint(did_you_mean(text, FORMS)),
+        None => value_error.maybe_hint(did_you_mean(text, forms)),
     }
 }
 
-pub(super) fn start_timeout(text: &str) -> Result<Option<Duration>, ValueError> {
-    match scalar::duration_or_infinity("start_timeout", text)? {
+pub(super) fn start_timeout(key: &str, text: &str) -> Result<Option<Duration>, ValueError> {
+    match scalar::duration_or_infinity(key, text)? {
         Some(Duration::ZERO) => Err(ValueError::bad(
             "a `start_timeout` of 0 would end every start at once",
         )
@@ -142,16 +136,16 @@ pub(super) fn start_timeout(text: &str) -> Result<Option<Duration>, ValueError> 
     }
 }
 
-pub(super) fn watchdog(text: &str) -> Result<Option<Duration>, ValueError> {
+pub(super) fn watchdog(key: &str, text: &str) -> Result<Option<Duration>, ValueError> {
     match text {
         "off" => return Ok(None),
         "0" | "none" | "never" | "false" | "no" | "infinity" | "inf" => {
-            let value_error = ValueError::bad(format!("`watchdog`: `{text}` is not a duration"));
+            let value_error = ValueError::bad(format!("`{key}`: `{text}` is not a duration"));
             return Err(value_error.hint("write `off` for none, or delete the key"));
         }
         _ => {}
     }
-    let interval = scalar::duration("watchdog", text)?;
+    let interval = scalar::duration(key, text)?;
     if interval < SHORTEST_WATCHDOG {
         return Err(ValueError::bad(format!(
             "`watchdog`: {text} is too short: a busy machine alone would exceed it"
@@ -161,14 +155,14 @@ pub(super) fn watchdog(text: &str) -> Result<Option<Duration>, ValueError> {
     Ok(Some(interval))
 }
 
-fn notify_access(text: &str) -> Result<NotifyAccess, ValueError> {
+fn notify_access(key: &str, text: &str) -> Result<Option<NotifyAccess>, ValueError> {
     if text == "none" {
-        return Err(unknown("notify_access", text).hint(
+        return Err(unknown(key, text).hint(
             "delete the key: without it no process may, unless `ready: notify`, `watchdog` or \
              `fd_store` needs it",
         ));
     }
-    choice("notify_access", text, ACCESSES, LIKE_ACCESSES)
+    choice(key, text, ACCESSES).map(Some)
 }
 
 /// Files `fd_store` where the handoff has no place for what was stored.

@@ -15,7 +15,12 @@ type ScalarResult<T> = Result<T, ValueError>;
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A whole number in decimal digits, within bounds that are part of the message.
-pub(super) fn integer(key: &str, text: &str, min: i64, max: i64) -> ScalarResult<i64> {
+pub(super) fn integer<N: TryFrom<i64>>(
+    key: &str,
+    text: &str,
+    min: i64,
+    max: i64,
+) -> ScalarResult<N> {
     let complain = || {
         ValueError::bad(format!(
             "`{key}` takes a whole number from {min} to {max}, not `{text}`"
@@ -32,10 +37,10 @@ pub(super) fn integer(key: &str, text: &str, min: i64, max: i64) -> ScalarResult
             if plain.is_empty() { "0" } else { plain }
         )));
     }
-    match text.parse::<i64>() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
-        _ => Err(complain()),
-    }
+    let number = text.parse::<i64>().ok();
+    let number = number.filter(|number| (min..=max).contains(number));
+    let number = number.and_then(|number| N::try_from(number).ok());
+    number.ok_or_else(complain)
 }
 
 /// `true` or `false`.
@@ -131,10 +136,10 @@ pub(super) fn duration_or_infinity(key: &str, text: &str) -> ScalarResult<Option
 }
 
 /// `100ms..30s`, or one duration for both ends.
-pub(super) fn backoff(text: &str) -> ScalarResult<(Duration, Duration)> {
+pub(super) fn backoff(key: &str, text: &str) -> ScalarResult<(Duration, Duration)> {
     let (low, high) = text.split_once("..").unwrap_or((text, text));
-    let low = duration("backoff", low.trim())?;
-    let high = duration("backoff", high.trim())?;
+    let low = duration(key, low.trim())?;
+    let high = duration(key, high.trim())?;
     if low.is_zero() {
         return Err(ValueError::bad(
             "a `backoff` of 0 would restart a broken worker without a pause",
@@ -167,10 +172,7 @@ pub(super) fn rate(key: &str, text: &str) -> ScalarResult<Option<Rate>> {
                 .hint("write it like `5 in 60s`, or `none`"),
         );
     }
-    Ok(Some(Rate {
-        count: u32::try_from(count).unwrap_or(u32::MAX),
-        interval,
-    }))
+    Ok(Some(Rate { count, interval }))
 }
 
 /// A number with an optional `K`, `M`, `G` or `T` (powers of 1024).
@@ -419,7 +421,7 @@ mod tests {
 
     #[test]
     fn integers_are_decimal() {
-        assert_eq!(integer("nice", "-20", -20, 19), Ok(-20));
+        assert_eq!(integer::<i64>("nice", "-20", -20, 19), Ok(-20));
         for text in [
             "077",
             "0x10",
@@ -430,7 +432,7 @@ mod tests {
             "20",
             "99999999999999999999",
         ] {
-            assert!(integer("nice", text, -20, 19).is_err(), "{text}");
+            assert!(integer::<i64>("nice", text, -20, 19).is_err(), "{text}");
         }
     }
 
@@ -470,8 +472,8 @@ mod tests {
         ] {
             assert_eq!(both(text), None, "{text}");
         }
-        assert!(backoff("100ms..30s").is_ok() && backoff("1s").is_ok());
-        assert!(backoff("2s..1s").is_err() && backoff("0").is_err());
+        assert!(backoff("backoff", "100ms..30s").is_ok() && backoff("backoff", "1s").is_ok());
+        assert!(backoff("backoff", "2s..1s").is_err() && backoff("backoff", "0").is_err());
         let rate = |text| rate("limit", text);
         assert_eq!(rate("none"), Ok(None));
         assert_eq!(rate("5 in 60s").unwrap().unwrap().count, 5);

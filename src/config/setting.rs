@@ -133,19 +133,16 @@ fn accepted(value: ValueKind) -> String {
 
 /// Reads the owner and group of created directories: two keys, one of which may have both.
 pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics) {
-    let owner = fields.read("directory_owner", out, |text| {
+    let owner = fields.read("directory_owner", out, |key, text| {
         let (user, group) = match text.split_once(':') {
             Some((user, group)) => (user, Some(group)),
             None => (text, None),
         };
-        let user = account("directory_owner", user)?;
-        let group = group.map(|group| account("directory_owner", group));
+        let user = account(key, user)?;
+        let group = group.map(|group| account(key, group));
         Ok((user, group.transpose()?))
     });
-    let group = fields.read("directory_group", out, |text| {
-        account("directory_group", text)
-    });
-    listener.directory_group = group.into_set();
+    listener.directory_group = fields.read("directory_group", out, account).into_set();
     let Some(Located { value, place }) = owner.into_set() else {
         return;
     };
@@ -264,13 +261,13 @@ pub(super) fn network_namespace(
     listener: &mut Listener,
     out: &mut Diagnostics,
 ) {
-    let namespace = fields.read("network_namespace", out, |text| {
+    let namespace = fields.read("network_namespace", out, |key, text| {
         let example = match text {
             "" => "/run/netns/blue".to_owned(),
             name if name.contains('/') => "/run/netns/blue".to_owned(),
             name => format!("/run/netns/{name}"),
         };
-        absolute("network_namespace", text, &example)
+        absolute(key, text, &example)
     });
     listener.network_namespace = namespace.into_set();
 }
@@ -281,14 +278,16 @@ pub(super) fn presence(
     listener: &mut Listener,
     out: &mut Diagnostics,
 ) -> Option<Place> {
-    let optional = fields.read("optional", out, |text| scalar::boolean("optional", text));
-    let wait = fields.read("wait_for_address", out, |text| {
-        match scalar::duration("wait_for_address", text)? {
+    let optional = fields.read("optional", out, scalar::boolean);
+    let wait = fields.read(
+        "wait_for_address",
+        out,
+        |key, text| match scalar::duration(key, text)? {
             Duration::ZERO => Err(ValueError::bad("`wait_for_address` cannot be 0")
                 .hint("write a duration, like `30s`, or delete the key")),
             time => Ok(time),
-        }
-    });
+        },
+    );
     let optional = optional.into_set().filter(|optional| optional.value);
     let wait = wait.into_set();
     match (&optional, &wait) {

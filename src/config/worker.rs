@@ -24,16 +24,11 @@ use std::time::Duration;
 
 /// A worker without a command and with everything else at its default.
 pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
-    fn of<T>(key: &str, parse: impl FnOnce(&str) -> Result<T, ValueError>) -> T {
+    fn of<T>(key: &str, parse: impl FnOnce(&str, &str) -> Result<T, ValueError>) -> T {
         default(keys::WORKER, key, parse)
     }
-    fn flag(key: &str) -> bool {
-        of(key, |text| scalar::boolean(key, text))
-    }
-    fn number(key: &str) -> u32 {
-        // The tests read every default: it is a u32.
-        of(key, |text| scalar::integer(key, text, 0, 1024)) as u32
-    }
+    let flag = |key| of(key, scalar::boolean);
+    let number = |key| of(key, |key, text| scalar::integer(key, text, 0, 1024));
     let worker = Worker {
         name: Located {
             value: name.to_owned(),
@@ -52,14 +47,14 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
             value: of("activation", activation::activation),
             place,
         },
-        trigger_limit: of("trigger_limit", |text| scalar::rate("trigger_limit", text)),
+        trigger_limit: of("trigger_limit", scalar::rate),
         connections: ConnectionLimits::default(),
         nonblocking: None,
         user: None,
         group: None,
         supplementary_groups: None,
         runtime_directory: None,
-        runtime_directory_mode: of("runtime_directory_mode", |text| scalar::mode("", text)),
+        runtime_directory_mode: of("runtime_directory_mode", scalar::mode),
         runtime_directory_preserve: flag("runtime_directory_preserve"),
         environment: Vec::new(),
         environment_files: Vec::new(),
@@ -74,9 +69,9 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
         },
         output: Output::Inherit,
         restart: Restart::default(),
-        stop_signal: of("stop_signal", scalar::signal),
+        stop_signal: of("stop_signal", |_, text| scalar::signal(text)),
         kill_mode: of("kill_mode", lifecycle::kill_mode),
-        stop_timeout: of("stop_timeout", lifecycle::stop_timeout),
+        stop_timeout: of("stop_timeout", scalar::duration_or_infinity),
         ready: Located {
             value: of("ready", readiness::ready),
             place,
@@ -146,9 +141,8 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
     match Fields::open(entry.value, keys::WORKER, &what, &["output"], &mut out) {
         None => draft.listeners = Field::Broken(entry.value.place),
         Some(mut fields) => {
-            let flag = |text: &str| scalar::boolean("expand_environment", text);
-            let expand = fields.read("expand_environment", &mut out, flag);
-            draft.worker.expand_environment = expand.value_or(false);
+            let expand = &mut draft.worker.expand_environment;
+            fields.set("expand_environment", expand, &mut out, scalar::boolean);
             match fields.take("command") {
                 None => no_command(entry, &mut out),
                 Some(node) => command::of_worker(node, &mut draft, &mut out),
@@ -220,21 +214,15 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) 
             }
         }
     }
-    draft.nonblocking = fields.read("nonblocking", out, |text| {
-        scalar::boolean("nonblocking", text)
-    });
+    draft.nonblocking = fields.read("nonblocking", out, scalar::boolean);
     draft.worker.nonblocking = draft.nonblocking.as_set().cloned();
 }
 
 /// What is done to the process before it runs.
 fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut Diagnostics) {
     let worker = &mut draft.worker;
-    worker.user = fields
-        .read("user", out, |text| account("user", text))
-        .into_set();
-    worker.group = fields
-        .read("group", out, |text| account("group", text))
-        .into_set();
+    worker.user = fields.read("user", out, account).into_set();
+    worker.group = fields.read("group", out, account).into_set();
     worker.supplementary_groups = fields.take("supplementary_groups").map(|node| {
         let mut groups = texts(node, "supplementary_groups", out);
         groups.retain(|group| {
@@ -254,7 +242,7 @@ fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut
         });
     }
     runtime_directory(fields, worker, out);
-    let umask = fields.read("umask", out, |text| scalar::mode("umask", text));
+    let umask = fields.read("umask", out, scalar::mode);
     worker.launch.umask = umask.into_set().map(|umask| umask.value);
     if let Some(node) = fields.take("environment") {
         environment(node, worker, &mut draft.mentions, out);
@@ -265,19 +253,25 @@ fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut
     if let Some(node) = fields.take("limits") {
         worker.launch.limits = limits(node, out);
     }
-    worker.launch.nice = small(fields, "nice", -20, 19, out);
-    worker.launch.oom_score_adjust = small(fields, "oom_score_adjust", -1000, 1000, out);
-    let ignored = fields.read("ignore_sigpipe", out, |text| {
-        scalar::boolean("ignore_sigpipe", text)
+    let launch = &mut worker.launch;
+    fields.set("nice", &mut launch.nice, out, |key, text| {
+        scalar::integer(key, text, -20, 19).map(Some)
     });
-    worker.launch.ignore_sigpipe = ignored.value_or(worker.launch.ignore_sigpipe);
+    fields.set(
+        "oom_score_adjust",
+        &mut launch.oom_score_adjust,
+        out,
+        |key, text| scalar::integer(key, text, -1000, 1000).map(Some),
+    );
+    let ignore_sigpipe = &mut worker.launch.ignore_sigpipe;
+    fields.set("ignore_sigpipe", ignore_sigpipe, out, scalar::boolean);
     if let Some(node) = fields.take("output") {
         worker.output = output(node, &mut draft.mentions, out);
     }
 }
 
 fn runtime_directory(fields: &mut Fields, worker: &mut Worker, out: &mut Diagnostics) {
-    let folder = fields.read("runtime_directory", out, |text| {
+    let folder = fields.read("runtime_directory", out, |_, text| {
         let path = PathBuf::from(text);
         let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
         if text.is_empty() || text.contains('\0') || !path.components().all(is_plain) {
@@ -290,12 +284,10 @@ fn runtime_directory(fields: &mut Fields, worker: &mut Worker, out: &mut Diagnos
     });
     worker.runtime_directory = folder.into_set();
     let key = "runtime_directory_mode";
-    let mode = fields.read(key, out, |text| scalar::mode(key, text));
-    let key = "runtime_directory_preserve";
-    let preserve = fields.read(key, out, |text| scalar::boolean(key, text));
+    let mode = fields.set(key, &mut worker.runtime_directory_mode, out, scalar::mode);
+    let preserve = &mut worker.runtime_directory_preserve;
+    let preserve = fields.set("runtime_directory_preserve", preserve, out, scalar::boolean);
     if worker.runtime_directory.is_none() {
-        let mode = mode.place().map(|place| ("runtime_directory_mode", place));
-        let preserve = preserve.place().map(|place| (key, place));
         for (key, place) in mode.into_iter().chain(preserve) {
             let value_error = ValueError::bad(format!("`{key}` without a `runtime_directory`"));
             out.add(
@@ -305,8 +297,6 @@ fn runtime_directory(fields: &mut Fields, worker: &mut Worker, out: &mut Diagnos
             );
         }
     }
-    worker.runtime_directory_mode = mode.value_or(worker.runtime_directory_mode);
-    worker.runtime_directory_preserve = preserve.value_or(worker.runtime_directory_preserve);
 }
 
 /// Refuses `{runtime_dir}` in a worker that has none.
@@ -344,19 +334,6 @@ fn runtime_dir_fits(worker: &Worker, out: &mut Diagnostics) {
             );
         }
     }
-}
-
-fn small(
-    fields: &mut Fields,
-    key: &'static str,
-    min: i32,
-    max: i32,
-    out: &mut Diagnostics,
-) -> Option<i32> {
-    let number = fields.read(key, out, |text| {
-        scalar::integer(key, text, i64::from(min), i64::from(max))
-    });
-    i32::try_from(number.into_set()?.value).ok() // The bounds are i32.
 }
 
 fn absolute(key: &str, template: &Template, text: &str) -> Result<(), ValueError> {
