@@ -1,11 +1,10 @@
 //! Short values in the notation of the configuration, for lines that say old → new.
 
 use super::model::RuntimeDirectory;
-use crate::config::{
-    KillMode, NotifyAccess, OnFailure, Order, Output, Overflow, Rate, RestartPolicy, Success,
-    Template, signal_name,
-};
+use crate::config::{Output, Rate, Success, Template, signal_name};
 use crate::launch_spec::{Credentials, Limit, Resource};
+use serde::Serialize;
+use serde_json::Value;
 use std::time::Duration;
 
 /// `key old → new` where the two differ.
@@ -121,65 +120,21 @@ pub(super) fn rate(rate: &Rate) -> String {
     format!("{} in {}", rate.count, duration(&rate.interval))
 }
 
-pub(super) fn policy(policy: &RestartPolicy) -> String {
-    let word = match policy {
-        RestartPolicy::Always => "always",
-        RestartPolicy::OnFailure => "on-failure",
-        RestartPolicy::Never => "never",
-    };
-    word.to_owned()
-}
-
-pub(super) fn kill_mode(mode: &KillMode) -> String {
-    let word = match mode {
-        KillMode::Process => "process",
-        KillMode::Group => "group",
-    };
-    word.to_owned()
-}
-
-pub(super) fn on_failure(what: &OnFailure) -> String {
-    let word = match what {
-        OnFailure::Hold => "hold",
-        OnFailure::Refuse => "refuse",
-    };
-    word.to_owned()
-}
-
-pub(super) fn order(order: &Order) -> String {
-    let word = match order {
-        Order::StartFirst => "start-first",
-        Order::StopFirst => "stop-first",
-    };
-    word.to_owned()
-}
-
-pub(super) fn overflow(overflow: &Overflow) -> String {
-    let word = match overflow {
-        Overflow::Wait => "wait",
-        Overflow::Close => "close",
-    };
-    word.to_owned()
-}
-
-pub(super) fn notify_access(access: &NotifyAccess) -> String {
-    let word = match access {
-        NotifyAccess::Main => "main",
-        NotifyAccess::All => "all",
-    };
-    word.to_owned()
+/// A value that is one word in the configuration, where serde has the same word.
+pub(super) fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(word)) => word,
+        // Only values that are one word come here.
+        Ok(other) => other.to_string(),
+        Err(error) => error.to_string(),
+    }
 }
 
 pub(super) fn output(output: &Output) -> String {
-    let word = match output {
-        Output::Inherit => "inherit",
-        Output::Null => "null",
-        Output::File(path) => return format!("file:{path}"),
-        Output::Tag => "tag",
-        Output::TagJson => "tag-json",
-        Output::Journal => "journal",
-    };
-    word.to_owned()
+    match output {
+        Output::File(path) => format!("file:{path}"),
+        output => word(output),
+    }
 }
 
 pub(super) fn success(ends: &[Success]) -> String {

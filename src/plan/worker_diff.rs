@@ -143,7 +143,7 @@ impl WorkerDiff {
             "notify_access",
             &before.notify_access,
             notify_access,
-            or("none", values::notify_access),
+            or("none", values::word),
         );
         self.program.extend(other);
         let other = changed("fd_store", &before.fd_store, fd_store, u32::to_string);
@@ -230,19 +230,14 @@ impl WorkerDiff {
         let signal = |number: &i32| signal_name(*number);
         let short = [
             changed("stop_signal", &before.stop_signal, stop_signal, signal),
-            changed("kill_mode", &before.kill_mode, kill_mode, values::kill_mode),
+            changed("kill_mode", &before.kill_mode, kill_mode, values::word),
             changed("stop_timeout", &before.stop_timeout, stop_timeout, &time),
             changed("start_timeout", &before.start_timeout, start_timeout, &time),
         ];
         self.lifecycle.extend(short.into_iter().flatten());
         self.lifecycle
             .extend(rollout_diff(&before.rollout, rollout));
-        let other = changed(
-            "on_failure",
-            &before.on_failure,
-            on_failure,
-            values::on_failure,
-        );
+        let other = changed("on_failure", &before.on_failure, on_failure, values::word);
         self.lifecycle.extend(other);
     }
 }
@@ -303,7 +298,7 @@ fn restart_diff(before: &Restart, after: &Restart) -> impl Iterator<Item = Strin
         |(min, max): &(Duration, Duration)| format!("{}..{}", duration(min), duration(max));
     let ends = |ends: &Vec<_>| values::success(ends);
     let parts = [
-        changed("restart.policy", &before.policy, policy, values::policy),
+        changed("restart.policy", &before.policy, policy, values::word),
         changed(
             "restart.backoff",
             &(before.backoff_min, before.backoff_max),
@@ -340,7 +335,7 @@ fn rollout_diff(before: &Rollout, after: &Rollout) -> impl Iterator<Item = Strin
         watch,
     } = after;
     let parts = [
-        changed("rollout.order", &before.order, order, values::order),
+        changed("rollout.order", &before.order, order, values::word),
         changed(
             "rollout.parallel",
             &before.parallel,
@@ -390,7 +385,7 @@ fn connections_diff(
             max_per_source,
             &number,
         ),
-        changed("overflow", &before.overflow, overflow, values::overflow),
+        changed("overflow", &before.overflow, overflow, values::word),
         changed("accept_rate", &before.rate, rate, or("none", values::rate)),
         changed(
             "connection_timeout",
