@@ -1,4 +1,4 @@
-//! How a worker's process is set up between fork and exec, beside its command, its descriptors and its
+//! The set-up of a worker's process between clone and exec, beside its command, its descriptors and its
 //! environment.
 //!
 //! One value goes from the configuration through the plan to the child: a new setting is a field here,
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// ready for a system call.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchSpec<Text> {
-    /// Whom to run as; `None` changes nothing. In the configuration names stand for it.
+    /// User and groups to run as; `None` changes nothing. In the configuration these are names.
     pub credentials: Option<Credentials>,
     /// setrlimit(2), in order.
     pub limits: Vec<Limit>,
@@ -28,7 +28,7 @@ pub struct LaunchSpec<Text> {
 }
 
 impl<Text> LaunchSpec<Text> {
-    /// The same settings with another form of text.
+    /// Converts the texts of the settings.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl<Text> LaunchSpec<Text> {
     }
 }
 
-/// Whom a worker runs as.
+/// User and groups of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// Real, effective and saved user id; `None` leaves them.
@@ -71,10 +71,10 @@ pub struct Credentials {
     pub user: String,
 }
 
-/// One resource limit, soft and hard.
+/// A resource limit, soft and hard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
-    /// Which.
+    /// The resource that is limited.
     pub resource: Resource,
     /// `None` is unlimited.
     pub soft: Option<u64>,
@@ -93,7 +93,7 @@ macro_rules! resources {
         impl Resource {
             /// Every resource.
             pub const ALL: &'static [Resource] = &[$(Resource::$name,)*];
-            /// Its key under `limits:`.
+            /// The key under `limits:`.
             pub const fn key(self) -> &'static str {
                 match self { $(Resource::$name => $key,)* }
             }

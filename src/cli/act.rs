@@ -15,18 +15,18 @@ use std::io::{self, IsTerminal};
 /// so many.
 const AT_A_TIME: usize = 32;
 
-/// What is done, to which worker.
+/// A verb and the worker that it is for.
 struct Order {
     method: &'static str,
-    /// What it is done to, as it is called in front of what is said about it.
+    /// The subject, in front of every line about it.
     what: String,
     parameters: Value,
-    /// When all is done: `restarted`.
+    /// The last line when all is done: `restarted`.
     done: &'static str,
     no_wait: bool,
 }
 
-/// What the daemon answers to any of them: a [`crate::control::Progress`], or nothing.
+/// The answer of the daemon to any verb: a [`crate::control::Progress`], or nothing.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Step {
@@ -36,7 +36,7 @@ struct Step {
     changes: Option<Vec<String>>,
 }
 
-/// One of the verbs for workers.
+/// Carries out one of the verbs for workers.
 pub fn act(asked: &ForWorkers) -> Exit {
     let verb = asked.verb;
     match &asked.arguments {
@@ -98,7 +98,7 @@ fn signal(verb: &Verb, behind: &Signal) -> Order {
     }
 }
 
-/// `listend reload`.
+/// Carries out `listend reload`.
 pub fn reload(arguments: &Reload) -> Exit {
     let (dry_run, no_wait) = (arguments.dry_run, arguments.no_wait);
     if !arguments.workers.is_empty() {
@@ -243,7 +243,7 @@ fn step(order: &Order, progress: &Step) -> String {
     shown(&format!("{}: {done} of {of}{message}", order.what))
 }
 
-/// What the daemon says, without the name that is in front of it anyway.
+/// The message of the daemon, without the name that is in front of it anyway.
 fn message<'a>(order: &Order, progress: &'a Step) -> Option<&'a str> {
     let message = progress.message.as_deref()?;
     let rest = message.strip_prefix(&order.what);
@@ -253,7 +253,7 @@ fn message<'a>(order: &Order, progress: &'a Step) -> Option<&'a str> {
     )
 }
 
-/// What is changed, or would be.
+/// Prints the changes of a reload, made or only planned.
 fn changes(changes: &[String], screen: &mut StepPrinter) -> io::Result<()> {
     if changes.is_empty() {
         return screen.line("no changes");
@@ -262,7 +262,7 @@ fn changes(changes: &[String], screen: &mut StepPrinter) -> io::Result<()> {
     screen.line(&lines.join("\n"))
 }
 
-/// That it is done.
+/// The last line, when all is done.
 fn last(order: &Order, progress: &Step) -> String {
     let end = match (message(order, progress), order.no_wait) {
         (Some(message), _) => message.to_owned(),

@@ -41,7 +41,7 @@ pub struct Arguments {
     pub verb: Verb,
 }
 
-/// Where the log goes.
+/// The destination of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogTo {
     /// The journal if standard error is connected to it; syslog if standard error is closed or
@@ -55,7 +55,7 @@ pub enum LogTo {
     Stderr,
 }
 
-/// What to do.
+/// The verbs of the command line.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run the daemon in the foreground: bind every listener, then start the workers
@@ -111,7 +111,7 @@ pub enum Verb {
     HelloWorker,
 }
 
-/// Which configuration.
+/// The arguments that name a configuration.
 #[derive(Debug, Args)]
 pub struct ConfigPath {
     /// The configuration; `conf.d/*.yaml` beside it is read as well
@@ -132,7 +132,7 @@ impl ConfigPath {
     }
 }
 
-/// `listend run`.
+/// The arguments of `listend run`.
 #[derive(Debug, Args)]
 pub struct Run {
     #[command(flatten)]
@@ -162,7 +162,7 @@ pub enum ReadyWhen {
     Bound,
 }
 
-/// `listend check`.
+/// The arguments of `listend check`.
 #[derive(Debug, Args)]
 pub struct Check {
     #[command(flatten)]
@@ -189,16 +189,16 @@ pub struct Check {
     pub dump: Option<Dump>,
 }
 
-/// What `check --dump` prints.
+/// The stages that `check --dump` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dump {
-    /// What the files say.
+    /// The configuration as the files have it.
     Config,
-    /// What listend would do: users as numbers, files read, defaults of this machine.
+    /// The plan of listend: users as numbers, files read, defaults of this machine.
     Plan,
 }
 
-/// `listend exec`.
+/// The arguments of `listend exec`.
 #[derive(Debug, Args)]
 pub struct Exec {
     /// An address to listen on; may be given several times
@@ -226,7 +226,7 @@ pub struct Exec {
     pub command: Vec<String>,
 }
 
-/// `listend explain`.
+/// The arguments of `listend explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
     /// An address as in the configuration, such as `127.0.0.1:80`, or the name of a listener
@@ -249,11 +249,11 @@ pub enum Policy {
     Always,
     /// After a failure.
     OnFailure,
-    /// Never.
+    /// No restart.
     Never,
 }
 
-/// Which daemon.
+/// The arguments that name a daemon.
 #[derive(Debug, Args)]
 pub struct Control {
     /// The control socket of the daemon [default: /run/listend/control.sock for root,
@@ -262,7 +262,7 @@ pub struct Control {
     pub control: Option<PathBuf>,
 }
 
-/// `listend status`.
+/// The arguments of `listend status`.
 #[derive(Debug, Args)]
 pub struct Status {
     /// Show only the listener or worker with this name, in detail
@@ -277,7 +277,7 @@ pub struct Status {
     pub control: Control,
 }
 
-/// `listend top`.
+/// The arguments of `listend top`.
 #[derive(Debug, Args)]
 pub struct Top {
     #[command(flatten)]
@@ -287,22 +287,22 @@ pub struct Top {
 /// A verb for workers, as the table of verbs has it.
 #[derive(Debug)]
 pub struct ForWorkers {
-    /// Which.
+    /// The row of the verb.
     pub verb: &'static verb::Verb,
-    /// What is behind it.
+    /// The arguments behind the verb.
     pub arguments: WorkerArguments,
 }
 
-/// What can be behind a verb for workers.
+/// The arguments of a verb for workers.
 #[derive(Debug)]
 pub enum WorkerArguments {
-    /// Of a verb that takes time.
+    /// The arguments of a verb that takes time.
     Act(Act),
-    /// Of one that does not.
+    /// The arguments of a verb that is done at once.
     Reset(Reset),
-    /// Of `scale`.
+    /// The arguments of `scale`.
     Scale(Scale),
-    /// Of `signal`.
+    /// The arguments of `signal`.
     Signal(Signal),
 }
 
@@ -369,7 +369,7 @@ pub struct Act {
     pub control: Control,
 }
 
-/// `listend scale`.
+/// The arguments of `listend scale`.
 #[derive(Debug, Args)]
 pub struct Scale {
     /// The worker
@@ -388,7 +388,7 @@ pub struct Scale {
     pub control: Control,
 }
 
-/// `listend signal`.
+/// The arguments of `listend signal`.
 #[derive(Debug, Args)]
 pub struct Signal {
     /// The worker
@@ -407,7 +407,7 @@ pub struct Signal {
     pub control: Control,
 }
 
-/// `listend reset`.
+/// The arguments of `listend reset`.
 #[derive(Debug, Args)]
 pub struct Reset {
     /// The workers
@@ -418,7 +418,7 @@ pub struct Reset {
     pub control: Control,
 }
 
-/// `listend reload`.
+/// The arguments of `listend reload`.
 #[derive(Debug, Args)]
 pub struct Reload {
     /// Make these workers reload their own configuration instead
@@ -437,7 +437,7 @@ pub struct Reload {
     pub control: Control,
 }
 
-/// `listend logs`.
+/// The arguments of `listend logs`.
 #[derive(Debug, Args)]
 pub struct Logs {
     /// Only the output of this worker
@@ -460,7 +460,7 @@ pub struct Logs {
     pub control: Control,
 }
 
-/// `listend events`.
+/// The arguments of `listend events`.
 #[derive(Debug, Args)]
 pub struct Events {
     /// The number of past events to print first, at most 100
@@ -479,14 +479,14 @@ pub struct Events {
     pub control: Control,
 }
 
-/// `listend metrics`.
+/// The arguments of `listend metrics`.
 #[derive(Debug, Args)]
 pub struct Metrics {
     #[command(flatten)]
     pub control: Control,
 }
 
-/// `listend completions`.
+/// The arguments of `listend completions`.
 #[derive(Debug, Args)]
 pub struct Completions {
     /// The shell
@@ -505,7 +505,7 @@ pub enum Shell {
     Fish,
 }
 
-/// `listend __names`.
+/// The arguments of `listend __names`.
 #[derive(Debug, Args)]
 pub struct Names {
     /// The words of the command line up to the one to complete, without `listend`

@@ -14,7 +14,7 @@ use crate::{config, worker};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::path::Path;
 
-/// Who reaches a listener is told for so many of them.
+/// The number of listeners whose reach is printed.
 const REACH_SHOWN: usize = 20;
 
 /// Checks and prints.
@@ -91,8 +91,8 @@ pub fn check(arguments: &Check, sink: Sink) -> Exit {
     }
 }
 
-/// What `Check` answers; for a reload with the plan, or with the errors as text. A plan with errors is
-/// not whole, and is of no use.
+/// Prints the answer to `Check`; for a reload with the plan or, if there are errors, with their text. A
+/// plan with errors is not whole, and is of no use.
 fn for_daemon(
     json: &serde_json::Value,
     plan: Option<Plan>,
@@ -121,7 +121,7 @@ fn for_daemon(
     Ok(out)
 }
 
-/// That all is well, and who reaches each listener.
+/// The text of a check without errors: all is well, and who reaches each listener.
 fn summary(path: &Path, plan: &Plan, report: &Report) -> String {
     let advice = match report.advice.len() {
         0 => String::new(),
@@ -220,7 +220,7 @@ impl OptionReport {
     }
 }
 
-/// One line for each option, in columns; options that many sockets share are still one line each.
+/// A table with a line for each option of each socket.
 fn option_table(options: &[OptionReport]) -> String {
     let heads = ["listener", "address", "option", "asked", "effective"];
     let rows = options.iter().map(|one| {

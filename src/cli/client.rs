@@ -15,14 +15,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a daemon may be silent that is asked for something it can answer at once.
+/// The time in which a daemon has to answer a request that takes no time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A reply may be as long as the configuration of the daemon makes it, and a listener has some
 /// hundred bytes in it. What is longer is no daemon's.
 const MAX_REPLY: usize = 256 << 20;
 
-/// How long to wait for the next reply.
+/// The time to wait for the next reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// Half a minute.
@@ -38,17 +38,17 @@ pub enum Wait {
 /// Why the daemon was not asked, or did not do it.
 #[derive(Debug)]
 pub enum Failure {
-    /// Nobody has a default path here.
+    /// There is no default path for this user.
     NoPath(String),
-    /// Nobody answers there.
+    /// No daemon answers at the path.
     NoDaemon(PathBuf, io::Error),
     /// The socket's permissions keep us out.
     NoEntry(PathBuf),
-    /// It went away, or did not speak in time.
+    /// The daemon closed the connection, or did not answer in time.
     Broken(PathBuf, io::Error),
-    /// It speaks something else.
+    /// The reply is not of the protocol.
     Protocol(PathBuf, String),
-    /// It answered with an error.
+    /// The daemon answered with an error.
     Denied(Denied),
 }
 
@@ -57,27 +57,27 @@ pub enum Failure {
 pub struct Denied {
     /// With its interface.
     pub error: String,
-    /// What goes with it.
+    /// The parameters of the error.
     pub parameters: Map<String, Value>,
 }
 
-/// What a reply is. Unknown members are ignored, as varlink wants it.
+/// The head of a reply. Unknown members are ignored, as varlink requires.
 #[derive(Deserialize)]
 struct Head {
     continues: Option<bool>,
     error: Option<String>,
 }
 
-/// What it says.
+/// The parameters of a reply.
 #[derive(Deserialize)]
 struct Members<T> {
     parameters: Option<T>,
 }
 
-/// A reply.
+/// A reply that is no error.
 #[derive(Debug)]
 pub struct Answer<T> {
-    /// What it says.
+    /// The parameters of the reply.
     pub of: T,
     /// Whether it is the last one.
     pub is_last: bool,
@@ -88,9 +88,9 @@ pub struct Answer<T> {
 pub struct Client {
     socket: UnixStream,
     path: PathBuf,
-    /// What came so far.
+    /// The bytes received so far.
     received: Vec<u8>,
-    /// Where the next frame starts in it; never behind its end.
+    /// The index of the next frame in `received`; never behind its end.
     start: usize,
     /// Up to here the next frame holds no NUL; never before its start.
     scanned: usize,
@@ -172,7 +172,7 @@ impl Client {
         }
     }
 
-    /// How long [`Client::next`] waits from now on.
+    /// Sets the time that [`Client::next`] waits.
     ///
     /// # Errors
     ///
@@ -257,7 +257,7 @@ impl Client {
         }
     }
 
-    /// What came makes no sense.
+    /// The failure of a reply whose parameters cannot be read.
     pub fn misunderstood(&self, error: &serde_json::Error) -> Failure {
         Failure::Protocol(self.path.clone(), error.to_string())
     }
@@ -356,7 +356,7 @@ impl Denied {
 }
 
 impl Failure {
-    /// What the command ends with.
+    /// The exit code of the command.
     pub fn exit(&self) -> Exit {
         match self {
             Failure::NoPath(_) | Failure::NoDaemon(..) | Failure::Broken(..) => Exit::Unavailable,

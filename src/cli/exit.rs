@@ -5,7 +5,7 @@ use std::process::ExitCode;
 /// The exit code of `listend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Success.
+    /// Everything was done.
     Done,
     /// The request was refused or failed.
     Refused,
@@ -19,7 +19,7 @@ pub enum Exit {
     NotPermitted,
     /// The configuration is invalid.
     Configuration,
-    /// What the event loop ended with, or the one worker of `exec --restart never`.
+    /// The exit status of the event loop, or of the one worker of `exec --restart never`.
     Code(u8),
 }
 

@@ -76,7 +76,7 @@ pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
     finish(printed, exit)
 }
 
-/// What was given as an address has neither a name nor a place in a file.
+/// Removes name and place from a problem with an address that was given on the command line.
 fn unnamed(problem: &mut Problem) {
     if let Some(name) = problem.listener.take() {
         for words in [
@@ -204,7 +204,7 @@ fn address(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)>
     }
 }
 
-/// `{"target":…,"listener":{…},"sockets":[…],"errors":[…],"advice":[…]}`.
+/// An explanation as JSON: `{"target":…,"listener":{…},"sockets":[…],"errors":[…],"advice":[…]}`.
 fn as_json(explanation: &Explanation, sources: &Sources) -> Value {
     let mut out = json!({ "target": explanation.target });
     if let Some(configured) = &explanation.configured {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// No file of a configuration is longer, in bytes: what is not one, such as /dev/zero, has no end.
 const LONGEST: u64 = 32 << 20;
 
-/// What a configuration comes to on this machine.
+/// A configuration, resolved on this machine.
 pub struct Planned {
     /// The plan; to be used only if the report has no errors.
     pub plan: Plan,

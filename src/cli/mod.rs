@@ -53,7 +53,7 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Who gets the log.
+/// Chooses the destination of the log.
 fn sink(arguments: &Arguments) -> Result<Sink, String> {
     let wanted = match arguments.log_to {
         LogTo::Auto => logging::LogTarget::Auto,

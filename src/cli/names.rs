@@ -19,10 +19,10 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long somebody waits for a completion.
+/// The longest time that a completion takes.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
-/// What a word stands for.
+/// The kind of name that can complete a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Workers,
@@ -152,7 +152,7 @@ fn flag<'a>(verb: Option<&'a Command>, command: &'a Command, word: &str) -> Opti
     })
 }
 
-/// What stands behind a verb with so many words behind it.
+/// The kind of the next word behind a verb that has so many words already.
 fn wanted(verb: &str, given: usize) -> Option<Wanted> {
     if let Some(verb) = verb::named(verb) {
         return match (verb.takes, given) {

@@ -124,7 +124,7 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
-/// What standard output can show: in colour only to a person who has not asked for plain text.
+/// The style of standard output: colours only on a terminal, and only if plain text was not asked for.
 pub fn style() -> Style {
     match io::stdout().is_terminal() && wants_colour() {
         true => Style::Colour,
@@ -132,7 +132,7 @@ pub fn style() -> Style {
     }
 }
 
-/// How many columns standard output has; 80 where nobody knows.
+/// The number of columns of standard output; 80 if unknown.
 pub fn columns() -> usize {
     if !io::stdout().is_terminal() {
         // For a file or a program nothing is cut.

@@ -45,17 +45,17 @@ pub fn run(arguments: &Run, sink: Sink) -> Exit {
     start(planned, inherited, after, sink, started)
 }
 
-/// What is different between those who start a daemon.
+/// The differences between the verbs that start a daemon.
 pub(super) struct After {
-    /// Where it can be asked, if it can be.
+    /// The control socket, if there is one.
     pub control: Option<ControlPath>,
-    /// When it ends.
+    /// The condition on which the daemon ends.
     pub when_done: WhenDone,
-    /// When it tells its service manager that it is ready.
+    /// The condition on which the daemon reports readiness to its service manager.
     pub ready_when: ReadyWhen,
 }
 
-/// Where the daemon is to be asked.
+/// The control socket: its path, and whether it was chosen.
 pub(super) struct ControlPath {
     /// `None` is nowhere.
     path: Option<PathBuf>,
@@ -65,7 +65,7 @@ pub(super) struct ControlPath {
     config: PathBuf,
 }
 
-/// What the command line says about the control socket.
+/// The control socket of the command line, or the default.
 fn control(arguments: &Run) -> Result<Option<ControlPath>, Exit> {
     let group = match &arguments.control_group {
         None => None,
@@ -271,7 +271,7 @@ pub fn start(
     }
 }
 
-/// What each adopted socket was called.
+/// The names of adopted sockets.
 type SocketNames = HashMap<SocketKey, String>;
 
 /// Gives the inherited sockets to their listeners.

@@ -1,4 +1,4 @@
-//! Where the control socket is.
+//! The path of the control socket.
 
 use nix::unistd::Uid;
 use std::ffi::OsStr;

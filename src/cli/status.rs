@@ -1,4 +1,4 @@
-//! `listend status`.
+//! Prints the status of a daemon: `listend status`.
 
 use super::args::Status as Arguments;
 use super::check::finish;
@@ -90,7 +90,7 @@ fn show(client: &mut Client, answer: &RawValue, arguments: &Arguments) -> Exit {
     exit
 }
 
-/// What is told only about what was asked for by its name.
+/// Writes the details of a listener or worker that was asked for by name.
 fn details(out: &mut String, status: &Status) {
     let listeners = status.listeners.iter();
     for (one, detail) in listeners.filter_map(|one| Some((one, one.detail.as_ref()?))) {

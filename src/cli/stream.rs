@@ -14,7 +14,7 @@ use std::io::{self, IsTerminal};
 /// The colours that tell instances apart.
 const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
 
-/// `listend logs`.
+/// Carries out `listend logs`.
 pub fn logs(arguments: &Logs) -> Exit {
     let mut parameters = Map::new();
     if let Some(worker) = &arguments.worker {
@@ -47,7 +47,7 @@ pub fn logs(arguments: &Logs) -> Exit {
     each(client, "Logs", &Value::Object(parameters), wait, print_line)
 }
 
-/// `listend events`.
+/// Carries out `listend events`.
 pub fn events(arguments: &Events) -> Exit {
     // Nothing that was not asked for: an older daemon refuses parameters that it does not know.
     let mut parameters = Map::new();
@@ -82,7 +82,7 @@ pub fn events(arguments: &Events) -> Exit {
     )
 }
 
-/// `listend metrics`.
+/// Carries out `listend metrics`.
 pub fn metrics(arguments: &Metrics) -> Exit {
     let control = arguments.control.control.as_deref();
     let client = Client::connect(control, Wait::Patiently);
@@ -139,7 +139,7 @@ fn log_line(line: &LogLine, style: Style) -> String {
     }
 }
 
-/// The same for the same name, today and tomorrow.
+/// The colour of a name: always the same for the same name.
 fn colour(name: &str) -> &'static str {
     let sum = name.bytes().fold(0_usize, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(usize::from(byte))

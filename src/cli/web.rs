@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// How long the daemon may take for its numbers.
+/// The longest time that the daemon may take for its metrics.
 const PATIENCE: Wait = Wait::AtMost(Duration::from_secs(10));
 /// The user without rights, which needs no entry in /etc/passwd (`overflowuid`, proc_sys_kernel(5)).
 const NOBODY: u32 = 65534;

@@ -1,4 +1,4 @@
-//! When a worker runs, how it is given its sockets, and the limits that belong to that.
+//! Reads the keys about activation, handoff, instances and connection limits of a worker.
 
 use super::decode::{Fields, Words, choice, default, unknown, words};
 use super::draft::{DraftWorker, Field};

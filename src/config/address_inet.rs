@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 /// So many sockets may one address stand for, so that a slip of the pen does not ask for 65,535.
 const RANGE_MAX: usize = 4096;
 
-/// What a host means, before its ports are known.
+/// A host part, resolved to addresses, before its ports are known.
 struct Host {
     ip: IpAddr,
     scope: Option<String>,

@@ -88,7 +88,7 @@ pub(super) fn unix(
     })
 }
 
-/// `fifo:/path`.
+/// Reads the address of a FIFO: `fifo:/path`.
 pub(super) fn fifo(text: &str, rest: &str) -> AddressResult<Endpoint> {
     let path = file(text, "fifo", "a FIFO", "listend.fifo", rest)?;
     Ok(Endpoint::Fifo { path: path.into() })
@@ -141,7 +141,7 @@ fn too_long(text: &str, what: &str, length: usize, most: usize) -> ValueError {
     .hint(format!("the kernel allows at most {most} ({manual}(7))"))
 }
 
-/// As much of a long text as a message can bear.
+/// The first characters of a text, short enough to quote in a message.
 fn beginning(text: &str) -> String {
     text.chars().take(200).collect()
 }

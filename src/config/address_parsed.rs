@@ -1,4 +1,4 @@
-//! What reading an address comes to.
+//! The result of reading an address.
 
 use super::value_error::ValueError;
 use crate::report::Kind;

@@ -1,4 +1,4 @@
-//! The same configuration from a command line: `listend exec -l [NAME=]ADDRESS … -- CMD…`.
+//! The configuration of `listend exec -l [NAME=]ADDRESS … -- CMD…`, made from its arguments.
 
 use super::address_parsed::V6;
 use super::decode::read_template;
@@ -12,7 +12,7 @@ use super::values::Located;
 use super::worker;
 use crate::report::{FileId, Kind, Place, Report, Sources};
 
-/// One listener for each `-l`, and one worker.
+/// Makes a configuration with one listener for each `-l` and one worker.
 ///
 /// An address without a name is called `socket-` and its position from 1; a name that is given
 /// again adds an address to its listener. Places point into sources named `-l` (one argument a

@@ -27,7 +27,7 @@ pub(super) fn of_worker(node: &Node, draft: &mut DraftWorker, out: &mut Diagnost
     }
 }
 
-/// What a dollar is in the commands of a worker.
+/// The meaning of a dollar in the commands of a worker.
 pub(super) fn dollar(expand_environment: bool) -> Dollar {
     if expand_environment {
         Dollar::Variable

@@ -23,7 +23,7 @@ struct Owner<'d> {
     sharing: Sharing<'d>,
 }
 
-/// What lets two sockets of the internet have one address.
+/// The settings that let two inet sockets share one address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Sharing<'d> {
     /// SO_REUSEPORT, if both have it.
@@ -126,22 +126,22 @@ impl<'d> Slot<'d> {
     }
 }
 
-/// What the sockets so far have taken of one port.
+/// The addresses of one inet port that earlier sockets have taken.
 #[derive(Default)]
 struct Port<'d> {
-    /// 0.0.0.0.
+    /// The wildcard 0.0.0.0.
     v4_any: Slot<'d>,
     /// Any IPv4 address, 0.0.0.0 included.
     v4: Slot<'d>,
     /// `[::]`, with or without IPv4.
     v6_any: Slot<'d>,
-    /// `[::]` with IPv4.
+    /// The wildcard `[::]` of a socket that accepts IPv4 as well.
     dual_any: Slot<'d>,
     /// Any IPv6 address, `[::]` included.
     v6: Slot<'d>,
 }
 
-/// What has been taken of a port of vsock.
+/// The addresses of one vsock port that earlier sockets have taken.
 #[derive(Default)]
 struct VsockPort<'d> {
     first: Option<Owner<'d>>,
@@ -445,7 +445,7 @@ mod tests {
         }
     }
 
-    /// How many of these listeners, each in the long form, collide with an earlier one.
+    /// The number of these listeners, each in the long form, that collide with an earlier one.
     fn collisions(listeners: &[&str]) -> usize {
         let mut text = "silence: unused-listener\nlisteners:\n".to_owned();
         for (index, keys) in listeners.iter().enumerate() {

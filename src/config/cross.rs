@@ -1,4 +1,4 @@
-//! What can only be checked when all files have been read: who names whom.
+//! Checks that need all files: the names of listeners in workers and templates.
 
 use super::cross_activation;
 use super::draft::{Draft, DraftListener, DraftWorker};
@@ -14,12 +14,12 @@ use std::collections::{HashMap, HashSet};
 struct Names<'d> {
     by_name: HashMap<&'d str, &'d DraftListener>,
     ordered: Vec<&'d str>,
-    /// How many more names may be compared with a mistake: thousands of mistakes among thousands
-    /// of names would take minutes, and nobody reads that many suggestions.
+    /// The number of names that may still be compared with a misspelt one: thousands of mistakes among
+    /// thousands of names would take minutes, and nobody reads that many suggestions.
     comparisons: Cell<usize>,
 }
 
-/// What was probably meant.
+/// The known name that is nearest to a misspelt one.
 #[derive(Default)]
 struct Suggestion<'d> {
     meant: Option<&'d str>,

@@ -1,4 +1,4 @@
-//! What a worker's activation and handoff ask of its listeners, and of the other workers there.
+//! Checks a worker's activation and handoff against its listeners and their other workers.
 
 use super::cross_readiness;
 use super::draft::{DraftListener, DraftWorker, Sockets, Taken};

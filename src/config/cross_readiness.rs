@@ -1,4 +1,4 @@
-//! What a worker's `ready` asks of its listeners.
+//! Checks a worker's `ready` against its listeners.
 
 use super::draft::{DraftWorker, Sockets, Taken};
 use super::life::{Every, Ready};

@@ -231,7 +231,7 @@ pub(super) fn default<T>(
     }
 }
 
-/// What to say where the wrong kind of node stands.
+/// The error for a node of the wrong kind.
 pub(super) fn wrong_type(what: &str, expected: &str, node: &Node) -> ValueError {
     let value_error = ValueError::new(
         Kind::WrongType,
@@ -309,7 +309,7 @@ macro_rules! words {
 }
 pub(super) use words;
 
-/// What to say about a word that is none of those a key takes.
+/// The error for a word that a key does not take.
 pub(super) fn unknown(key: &str, text: &str) -> ValueError {
     ValueError::bad(format!("`{key}`: unknown value `{text}`"))
 }
@@ -375,7 +375,7 @@ pub(super) fn read_template(
     read_with_dollars(text, Dollar::Plain, place, mentions, out)
 }
 
-/// The same of a text in which a dollar may mean something.
+/// Reads a template as [`read_template`] does, with this meaning of the dollar.
 pub(super) fn read_with_dollars(
     text: &str,
     dollar: Dollar,

@@ -7,7 +7,7 @@ use super::values::{Located, Rate};
 use crate::handoff::Dialect;
 use crate::report::Place;
 
-/// What stands under a key.
+/// The result of reading the value of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Field<T> {
     /// The key is not written.
@@ -42,7 +42,7 @@ impl<T> Field<T> {
         self.into_set().map_or(default, |value| value.value)
     }
 
-    /// Where its value stands, if that could be read.
+    /// The place of the value, if it was written and valid.
     pub fn place(&self) -> Option<Place> {
         self.as_set().map(|value| value.place)
     }
@@ -83,7 +83,7 @@ pub(super) struct ListenerKeys {
 /// A worker of the YAML, while it is checked.
 pub(super) struct DraftWorker {
     pub worker: Worker,
-    /// Where its templates name listeners.
+    /// The places where templates of the worker name listeners.
     pub mentions: Vec<(Place, Mention)>,
     /// Broken where it is not known which it takes, in part or at all.
     pub listeners: Field<()>,

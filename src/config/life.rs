@@ -1,22 +1,21 @@
-//! What a configuration says about how the instances of a worker live: when they are ready, replaced,
-//! reloaded and started again.
+//! The life of instances in the configuration: readiness, rollout, reload, hooks and restart.
 
 use super::values::{Rate, Template};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
-/// When an instance counts as ready.
+/// The condition for an instance to count as ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ready {
-    /// When it runs its program.
+    /// The instance runs its program.
     Started,
-    /// When it says so (sd_notify(3), `READY=1`).
+    /// The instance sends `READY=1` (sd_notify(3)).
     Notify,
-    /// When the kernel shows that it takes clients.
+    /// The kernel shows that the instance accepts clients.
     Accepting(Every),
-    /// When it writes a newline to this descriptor, as s6 has it.
+    /// The instance writes a newline to this descriptor, as in s6.
     Fd(i32),
 }
 
@@ -33,13 +32,13 @@ impl fmt::Display for Ready {
     }
 }
 
-/// Of which of its listeners it has to be seen.
+/// The listeners on which an instance must be seen to accept clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Every {
-    /// Of all of them.
+    /// Every listener of the worker.
     All,
-    /// Of the first in the list.
+    /// The first listener in the list of the worker.
     First,
 }
 
@@ -49,24 +48,24 @@ pub enum Every {
 pub enum NotifyAccess {
     /// The main process of an instance.
     Main,
-    /// Every process of it.
+    /// Every process of an instance.
     All,
 }
 
-/// How a new generation takes the place of an old one.
+/// The settings of a rollout, in which a new generation replaces an old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Rollout {
-    /// What comes first.
+    /// Whether the start or the stop comes first.
     pub order: Order,
-    /// How many instances are replaced at a time; at least 1.
+    /// The number of instances replaced at a time; at least 1.
     pub parallel: u32,
-    /// How long a new instance has to stay ready before it is relied on.
+    /// The time for which a new instance has to stay ready before the rollout goes on.
     pub min_ready: Duration,
     /// For how long after all were replaced a crash of a new one still fails the rollout.
     pub watch: Duration,
 }
 
-/// What comes first when an instance is replaced.
+/// The order of start and stop when an instance is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
@@ -86,7 +85,7 @@ pub enum KillMode {
     Group,
 }
 
-/// How an instance is made to read its own configuration again.
+/// The means that makes an instance read its own configuration again.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reload {
@@ -96,7 +95,7 @@ pub enum Reload {
     Command(Hook),
 }
 
-/// What happens to the listeners of a worker of which all instances have failed.
+/// The treatment of the listeners of a worker whose instances have all failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
@@ -109,11 +108,12 @@ pub enum OnFailure {
 /// Commands around an instance's life.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Hooks {
-    /// Before each start, which waits for it; a failure counts as one of the start.
+    /// Run before each start, which waits for the command; its failure counts as a failure of the
+    /// start.
     pub before_start: Option<Hook>,
-    /// When the instance is ready; its failure is told and has no other consequence.
+    /// Run when the instance is ready; a failure is logged and has no other consequence.
     pub after_ready: Option<Hook>,
-    /// After the instance has ended; what comes next waits for it.
+    /// Run after the instance has ended; the next start waits for the command.
     pub after_stop: Option<Hook>,
 }
 
@@ -122,11 +122,11 @@ pub struct Hooks {
 pub struct Hook {
     /// The words of the command; never empty.
     pub command: Vec<Template>,
-    /// How long it may take before it is killed.
+    /// The time after which the command is killed.
     pub timeout: Duration,
 }
 
-/// When an instance that exited is started again.
+/// The settings for restarting an instance that has exited.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Restart {
     /// After which exits.
@@ -175,8 +175,7 @@ pub(super) fn limit_for(min: Duration, max: Duration) -> Rate {
     }
 }
 
-/// How long a failed instance is left alone, unless something else is chosen: longer than any delay
-/// before.
+/// The default time for which a failed instance is not restarted: longer than any delay before.
 pub(super) fn cool_down_for(max: Duration) -> Duration {
     max.saturating_mul(2).max(Duration::from_secs(60))
 }
@@ -217,6 +216,6 @@ pub enum RestartPolicy {
     Always,
     /// Any but exit status 0 and death by SIGHUP, SIGINT, SIGPIPE or SIGTERM, as systemd has it.
     OnFailure,
-    /// No exit.
+    /// No exit: only a command starts the instance again.
     Never,
 }

@@ -1,5 +1,4 @@
-//! What happens to an instance after its start: the commands around it, reloading, starting again,
-//! replacing and stopping.
+//! Reads the keys about hooks, reload, restart, rollout and stop of a worker.
 
 use super::command;
 use super::decode::{Fields, Words, choice, default, text, texts, words, wrong_type};

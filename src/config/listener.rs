@@ -1,4 +1,4 @@
-//! `listeners:` → [`Listener`].
+//! Reads the entries of `listeners:` into [`Listener`]s.
 
 use super::address;
 use super::address_parsed::V6;

@@ -1,4 +1,4 @@
-//! What a valid configuration says, before anything is looked up on this machine.
+//! A valid configuration, before anything is looked up on this machine.
 
 use super::life::{Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Restart, Rollout};
 use super::options::OptionSetting;
@@ -12,15 +12,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Everything the YAML files say together.
+/// The configuration that all YAML files make together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// In the order of the files.
     pub listeners: Vec<Listener>,
     /// In the order of the files.
     pub workers: Vec<Worker>,
-    /// Where metrics are served: a listener of listend's own, called [`METRICS`] like the worker that
-    /// serves them.
+    /// The listener on which metrics are served. Listener and worker are listend's own, both called
+    /// [`METRICS`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Listener>,
     /// Codes of advice not to give, for the whole configuration.
@@ -72,14 +72,14 @@ pub struct Listener {
     pub multicast: Vec<Located<Multicast>>,
     /// The network namespace to bind in (ip-netns(8)); `None` is listend's own.
     pub network_namespace: Option<Located<PathBuf>>,
-    /// What to do when it cannot be bound.
+    /// The reaction to a failure to bind the listener.
     pub presence: Presence,
     /// Codes of advice not to give about this listener.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub silence: Vec<String>,
 }
 
-/// What to do when a listener cannot be bound.
+/// The reaction to a failure to bind a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
@@ -106,14 +106,14 @@ pub struct Multicast {
 /// An address as written, and the sockets it stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Address {
-    /// As written in the YAML.
+    /// The text as written in the YAML.
     pub text: String,
     /// `:80` is one dual-stack socket, `localhost:80` is two, a range of ports is one for
     /// each; everything else is one.
     pub endpoints: Vec<Endpoint>,
 }
 
-/// What one socket is bound to.
+/// The address of one socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Endpoint {
@@ -145,7 +145,7 @@ pub enum Endpoint {
     },
     /// A POSIX message queue, `mqueue:/name` (mq_overview(7)).
     MessageQueue {
-        /// Its name, with the leading slash.
+        /// The name of the queue, with the leading slash.
         name: String,
     },
     /// A device or another special file, `special:/dev/…`.
@@ -181,9 +181,9 @@ pub enum Endpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// TCP, SOCK_STREAM.
+    /// TCP, a stream socket.
     Tcp,
-    /// UDP, SOCK_DGRAM.
+    /// UDP, a datagram socket.
     Udp,
     /// TCP over several paths, `mptcp://` (Linux 5.6).
     Mptcp,
@@ -197,11 +197,11 @@ pub enum Transport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnixKind {
-    /// `unix:`, SOCK_STREAM.
+    /// A stream socket (`unix:`).
     Stream,
-    /// `unix-dgram:`, SOCK_DGRAM.
+    /// A datagram socket (`unix-dgram:`).
     Datagram,
-    /// `unix-seqpacket:`, SOCK_SEQPACKET.
+    /// A sequential-packet socket (`unix-seqpacket:`).
     SeqPacket,
 }
 
@@ -228,7 +228,7 @@ impl Endpoint {
         )
     }
 
-    /// What kind of socket, or other descriptor, it is.
+    /// The kind of socket, or other descriptor.
     pub fn kind(&self) -> SocketKind {
         match self {
             Endpoint::Inet { transport, .. } => match transport {
@@ -313,18 +313,17 @@ pub struct Worker {
     pub name: Located<String>,
     /// The words of the command; never empty.
     pub command: Vec<Located<Template>>,
-    /// What the program is told that it is called (`argv[0]`); the first word of the command unless
-    /// given.
+    /// The `argv[0]` of the program; the first word of the command unless given.
     pub argv0: Option<Located<Template>>,
     /// Whether `$NAME` and `${NAME}` in commands stand for variables.
     pub expand_environment: bool,
     /// The listeners it gets, by name, in the order of their descriptors.
     pub listeners: Vec<Located<String>>,
-    /// How many instances.
+    /// The number of instances.
     pub instances: u32,
     /// The protocol by which the descriptors are passed to it, `handoff:`.
     pub handoff: Located<&'static Dialect>,
-    /// When it runs.
+    /// The event that starts the worker.
     pub activation: Located<Activation>,
     /// `activation: on-demand`: how often it may be started; `None` is as often as need be.
     pub trigger_limit: Option<Rate>,
@@ -351,32 +350,32 @@ pub struct Worker {
     /// The settings of its process, but for whom it runs as.
     #[serde(flatten)]
     pub launch: LaunchSpec<Located<Template>>,
-    /// Where standard output and error go.
+    /// The destination of standard output and error.
     pub output: Output,
-    /// When to start again.
+    /// The settings for restarts.
     pub restart: Restart,
     /// The number of the signal that asks the worker to stop.
     pub stop_signal: i32,
     /// The processes that get the stop signal.
     pub kill_mode: KillMode,
-    /// How long to wait after it before SIGKILL; `None` waits for ever.
+    /// The time between the stop signal and SIGKILL; `None` waits for ever.
     pub stop_timeout: Option<Duration>,
-    /// When an instance counts as ready.
+    /// The condition for an instance to count as ready.
     pub ready: Located<Ready>,
-    /// How long it may take until it is; `None` waits for ever.
+    /// The longest time from the start until the instance is ready; `None` waits for ever.
     pub start_timeout: Option<Duration>,
     /// The longest time between two signs of life (`WATCHDOG=1`); `None` does not ask for any.
     pub watchdog: Option<Duration>,
     /// The processes that may send notifications (sd_notify(3)); `None` is [`NotifyAccess::Main`]
     /// for a worker that uses notifications at all.
     pub notify_access: Option<NotifyAccess>,
-    /// How many descriptors an instance may leave for its successor (`FDSTORE=1`).
+    /// The number of descriptors that an instance may store for its successor (`FDSTORE=1`).
     pub fd_store: u32,
-    /// How a new generation takes the place of an old one.
+    /// The settings of a rollout.
     pub rollout: Rollout,
-    /// How an instance is made to read its configuration again.
+    /// The means that makes an instance read its own configuration again.
     pub reload: Option<Reload>,
-    /// What happens to the listeners of a worker that has failed.
+    /// The treatment of the listeners when all instances have failed.
     pub on_failure: OnFailure,
     /// Commands around an instance's life.
     pub hooks: Hooks,
@@ -385,7 +384,7 @@ pub struct Worker {
     pub silence: Vec<String>,
 }
 
-/// When a worker runs.
+/// The event that starts a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
@@ -397,7 +396,7 @@ pub enum Activation {
     PerConnection,
 }
 
-/// What happens to clients beyond `max_connections`.
+/// The treatment of clients beyond `max_connections`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overflow {
@@ -407,18 +406,18 @@ pub enum Overflow {
     Close,
 }
 
-/// How many connections a worker serves, and how fast they are taken.
+/// The limits of a per-connection worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionLimits {
-    /// How many at a time; `None` is unlimited.
+    /// The number of connections at a time; `None` is unlimited.
     pub max: Option<u32>,
-    /// How many at a time of one source; `None` is unlimited.
+    /// The number of connections at a time of one address or user; `None` is unlimited.
     pub max_per_source: Option<u32>,
-    /// What happens to those beyond `max`.
+    /// The treatment of clients beyond `max`.
     pub overflow: Overflow,
-    /// How many are accepted in which time; `None` is unlimited.
+    /// The number of connections accepted in an interval; `None` is unlimited.
     pub rate: Option<Rate>,
-    /// How long one may take; `None` is for ever.
+    /// The longest time for one connection; `None` is unlimited.
     pub timeout: Option<Duration>,
 }
 
@@ -442,20 +441,20 @@ pub struct EnvironmentFile {
     pub optional: bool,
 }
 
-/// Where standard output and error of a worker go.
+/// The destination of standard output and error of a worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Output {
-    /// Where listend's own go.
+    /// The standard output and error of listend.
     #[default]
     Inherit,
-    /// /dev/null.
+    /// No destination: the output is discarded.
     Null,
     /// Appended to a file, which is created with mode 0640 where it does not exist.
     File(Template),
     /// To the standard output of listend, each line with the name of its instance in front.
     Tag,
-    /// The same, each line as a JSON object.
+    /// To the standard output of listend, each line as a JSON object.
     TagJson,
     /// To the journal, over a connection of its own (sd_journal_stream_fd(3)).
     Journal,

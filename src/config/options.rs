@@ -23,15 +23,15 @@ pub struct OptionSpec {
     pub since: &'static str,
     /// The kinds of socket that have the option.
     pub kinds: &'static [SocketKind],
-    /// What values it takes.
+    /// The values that the option takes.
     pub value: ValueKind,
-    /// When it has to be set.
+    /// The moment at which the option has to be set.
     pub phase: Phase,
     /// The call that sets the option and reads it back.
     pub how: How,
 }
 
-/// What values an option takes.
+/// The values that an option takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueKind {
     /// `true` or `false`.
@@ -50,36 +50,36 @@ pub enum ValueKind {
     Choice(&'static [(&'static str, i64)]),
 }
 
-/// When an option has to be set.
+/// The moment at which an option has to be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Before bind(2): it decides whether and where the address can be bound.
     BeforeBind,
     /// Between bind(2) and listen(2), such as buffers, whose size decides the window scale (tcp(7)).
     BeforeListen,
-    /// When the descriptor is opened: it is no option of a socket.
+    /// At opening of the descriptor, for what is no option of a socket.
     AtOpen,
 }
 
-/// How an option is set and read back.
+/// The call that sets an option and reads it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// setsockopt(2) with an int: level and name.
     Int(c_int, c_int),
-    /// The same, by the socket's family; an IPv6 socket that takes IPv4 as well gets both.
+    /// setsockopt(2) with an int, by the socket's family; a dual-stack socket gets both.
     IntByFamily {
-        /// For IPv4.
+        /// Level and name for IPv4.
         v4: (c_int, c_int),
-        /// For IPv6.
+        /// Level and name for IPv6.
         v6: (c_int, c_int),
     },
-    /// The same, also for netlink.
+    /// setsockopt(2) with an int, by the socket's family, with a third option for netlink.
     IntByFamilyOrNetlink {
-        /// For IPv4.
+        /// Level and name for IPv4.
         v4: (c_int, c_int),
-        /// For IPv6.
+        /// Level and name for IPv6.
         v6: (c_int, c_int),
-        /// For netlink.
+        /// Level and name for netlink.
         netlink: (c_int, c_int),
     },
     /// With an int: first the name that may exceed the system's limit, which needs CAP_NET_ADMIN,
@@ -131,14 +131,14 @@ impl PartialEq for OptionSetting {
 
 impl Eq for OptionSetting {}
 
-/// As a pair of key and value.
+/// A setting is serialised as a pair of key and value.
 impl Serialize for OptionSetting {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (self.spec.key, &self.value).serialize(serializer)
     }
 }
 
-/// From such a pair.
+/// A setting is deserialised from a pair of key and value.
 impl<'de> Deserialize<'de> for OptionSetting {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (key, value) = <(String, OptionValue)>::deserialize(deserializer)?;

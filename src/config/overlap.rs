@@ -1,4 +1,4 @@
-//! Which addresses of the internet two sockets cannot both have.
+//! The overlap of inet addresses that two sockets cannot both have.
 //!
 //! The rules are those of `inet_rcv_saddr_equal` in Linux. Whether options let two sockets share what
 //! they both take is not asked here.
@@ -6,7 +6,7 @@
 use super::model::{Endpoint, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What a socket takes of its port.
+/// The addresses that a socket takes of its port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Coverage {
     /// An IPv4-mapped address is the IPv4 address.
@@ -21,12 +21,12 @@ impl Coverage {
         ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         v6_only: true,
     };
-    /// `[::]` without IPv4.
+    /// The wildcard `[::]` without IPv4.
     pub const V6: Coverage = Coverage {
         ip: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         v6_only: true,
     };
-    /// `[::]` with IPv4.
+    /// The wildcard `[::]` with IPv4.
     pub const DUAL: Coverage = Coverage {
         ip: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         v6_only: false,

@@ -18,15 +18,15 @@ use std::path::{Path, PathBuf};
 /// A file as read by the caller; in bytes, because it may not be UTF-8.
 #[derive(Debug, Clone)]
 pub struct SourceFile {
-    /// As messages show it.
+    /// The name of the file in messages.
     pub name: String,
-    /// What is in it.
+    /// The content of the file.
     pub bytes: Vec<u8>,
     /// The absolute folder that relative paths in it start from.
     pub folder: PathBuf,
 }
 
-/// What the files say, and everything that is wrong with them.
+/// The configuration of all files, with every problem found in them.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
     /// Complete if the report has no errors; otherwise without what could not be read.

@@ -1,4 +1,4 @@
-//! When an instance is ready, and what it may tell listend about itself.
+//! Reads the keys about readiness and notifications of a worker.
 
 use super::decode::{Fields, Words, choice, unknown, words};
 use super::draft::{DraftWorker, Field};

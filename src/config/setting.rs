@@ -88,7 +88,7 @@ fn value(spec: &OptionSpec, text: &str) -> Result<OptionValue, ValueError> {
     }
 }
 
-/// What the kernel can take for the name of an interface or of an algorithm.
+/// Whether the kernel can take the text as the name of an interface or of an algorithm.
 fn is_word(text: &str, most: usize) -> bool {
     !text.is_empty()
         && text.len() <= most

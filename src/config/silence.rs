@@ -4,7 +4,7 @@ use super::Config;
 use crate::report::{Problem, Report};
 use std::collections::HashMap;
 
-/// What `silence:` says, apart from the configuration, which need not be kept for it.
+/// The codes of `silence:`, kept apart so that the configuration can be dropped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Silence {
     everywhere: Vec<String>,

@@ -30,7 +30,7 @@ use SocketKind::{
 
 /// Datagrams of the internet.
 pub(super) const DATAGRAM: &[SocketKind] = &[Udp, UdpLite];
-/// What has an address of the internet.
+/// The kinds with an inet address.
 pub(super) const INET: &[SocketKind] = &[Tcp, Mptcp, Sctp, Udp, UdpLite];
 /// Sockets, all of which live in a network namespace.
 pub(super) const SOCKETS: &[SocketKind] = &[

@@ -17,7 +17,7 @@ const PLACEHOLDERS: &[&str] = &[
     "runtime_dir",
 ];
 
-/// What a dollar is.
+/// The meaning of a dollar in a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dollar {
     /// A letter like any other.
@@ -34,7 +34,7 @@ pub(super) struct Mistake {
     pub value_error: ValueError,
 }
 
-/// Where a template names a socket.
+/// A socket that a template names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mention {
     pub start: usize,

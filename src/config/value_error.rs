@@ -1,4 +1,4 @@
-//! What is wrong with one piece of text, before its place is known.
+//! Errors in one piece of text, before its place is known.
 
 use crate::report::{Kind, Place, Problem, Report};
 

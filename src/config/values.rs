@@ -19,7 +19,7 @@ pub struct Located<T> {
 pub struct Rate {
     /// The number of events.
     pub count: u32,
-    /// In which time.
+    /// The interval.
     pub interval: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! `workers:` → [`Worker`].
+//! Reads the entries of `workers:` into [`Worker`]s.
 
 use super::activation;
 use super::command;
@@ -218,7 +218,7 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) 
     draft.worker.nonblocking = draft.nonblocking.as_set().cloned();
 }
 
-/// What is done to the process before it runs.
+/// Reads the keys that set up the process of a worker.
 fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut Diagnostics) {
     let worker = &mut draft.worker;
     worker.user = fields.read("user", out, account).into_set();

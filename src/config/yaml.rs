@@ -13,7 +13,7 @@ use std::collections::HashMap;
 const MAX_DEPTH: usize = 64;
 /// Aliases may copy this many bytes in all, so that a few lines cannot ask for all memory.
 const ALIAS_BUDGET: usize = 16 << 20;
-/// What one copied node is counted as, besides its text.
+/// The bytes counted for one copied node, besides its text.
 const NODE_WEIGHT: usize = 96;
 
 /// A value of the file and where it stands.
@@ -23,7 +23,7 @@ pub(super) struct Node {
     pub content: Content,
 }
 
-/// What stands there.
+/// The content of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Content {
     /// Nothing, `~` or `null`; whether it was written out is told by `written`.
@@ -44,7 +44,7 @@ pub(super) struct Scalar {
 }
 
 impl Node {
-    /// What the node is, in the user's words.
+    /// The kind of the node, in the user's words.
     pub fn what(&self) -> &'static str {
         match self.content {
             Content::Null { .. } => "nothing",

@@ -1,4 +1,4 @@
-//! Who may do what.
+//! The rights of a client of the control socket.
 
 use super::Error;
 
@@ -6,15 +6,15 @@ use super::Error;
 /// were when it connected (unix(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer<'a> {
-    /// Its effective user.
+    /// The effective user of the client.
     pub uid: u32,
-    /// Its effective group.
+    /// The effective group of the client.
     pub gid: u32,
-    /// Its supplementary groups.
+    /// The supplementary groups of the client.
     pub groups: &'a [u32],
 }
 
-/// Whose the socket is.
+/// The owner of the control socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     /// The effective user of the daemon.
@@ -23,14 +23,14 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// What a client may do.
+/// The rights of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
-    /// Nothing: not even learn who answers.
+    /// No right, not even to learn who answers.
     Nothing,
-    /// Everything that changes nothing.
+    /// The right to call every method that changes nothing.
     Look,
-    /// Everything.
+    /// The right to call every method.
     Act,
 }
 

@@ -12,18 +12,18 @@ pub struct Call {
     pub method: String,
     /// Empty where there are none.
     pub parameters: Map<String, Value>,
-    /// How it is to be answered.
+    /// The number of replies that the client takes.
     pub expects: Expects,
 }
 
-/// How many replies the client takes.
+/// The number of replies that a client takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expects {
-    /// One.
+    /// One reply.
     One,
     /// Any number that say that they continue, and one that does not (`more`).
     Several,
-    /// None, not even an error (`oneway`).
+    /// No reply, not even an error (`oneway`).
     Nothing,
 }
 
@@ -200,7 +200,7 @@ impl Reply {
 pub enum Error {
     /// No such interface here.
     InterfaceNotFound {
-        /// Which.
+        /// The name that was asked for.
         interface: String,
     },
     /// No such method in the interface.
@@ -215,7 +215,7 @@ pub enum Error {
     },
     /// A parameter is unknown, missing, of the wrong type, or out of range.
     InvalidParameter {
-        /// Its name.
+        /// The name of the parameter.
         parameter: String,
     },
     /// The client may not do this; see [`super::Access`].
@@ -229,21 +229,21 @@ pub enum Error {
         /// The one that was meant, perhaps.
         suggestion: Option<String>,
     },
-    /// It cannot be done now; nothing was changed.
+    /// The request cannot be carried out now; nothing was changed.
     Refused {
         /// Why, and what to do.
         reason: String,
     },
     /// The configuration was not taken; nothing was changed.
     NotReloaded {
-        /// Why.
+        /// The reason.
         reason: String,
         /// Every error as text.
         rendered: String,
         /// Every error as `Check` has it.
         errors: Vec<Value>,
     },
-    /// It was tried and did not succeed.
+    /// The request was tried and did not succeed.
     Failed {
         /// Why, and what to do.
         reason: String,
@@ -275,7 +275,7 @@ impl Error {
         }
     }
 
-    /// What goes with the name.
+    /// The parameters of the error.
     pub fn parameters(&self) -> Value {
         match self {
             Error::InterfaceNotFound { interface } => json!({ "interface": interface }),

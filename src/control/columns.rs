@@ -8,17 +8,17 @@ const GAP: &str = "  ";
 /// No column that is cut gets narrower, whatever the terminal.
 const NARROWEST: usize = 8;
 
-/// How a thing is, for its colour.
+/// The severity of a state, for its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Severity {
-    /// Nothing to say.
+    /// Neither good nor bad.
     #[default]
     Plain,
-    /// As it should be.
+    /// In order.
     Good,
     /// On its way.
     Doubtful,
-    /// Somebody should look.
+    /// In need of attention.
     Bad,
 }
 
@@ -33,12 +33,12 @@ impl Severity {
     }
 }
 
-/// What becomes of a column where the line is too long, and on which side its text stands.
+/// The alignment of a column, and whether it is cut where the line is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
     /// A [`Sheet`] makes it as wide as its widest text.
     Left,
-    /// The same, on the right.
+    /// As [`Fit::Left`], with the text on the right.
     Right,
     /// The start and the end are kept.
     CutMiddle,
@@ -54,7 +54,7 @@ impl Fit {
         }
     }
 
-    /// How the blanks that are left are divided between the sides of the text.
+    /// The blanks before and after a text, of those that are left.
     fn padding(self, blanks: usize) -> (usize, usize) {
         match self {
             Fit::Right => (blanks, 0),
@@ -73,9 +73,9 @@ pub fn fitted(text: &str, columns: usize, fit: Fit) -> String {
 /// A column of a [`Sheet`].
 #[derive(Debug)]
 pub struct Column {
-    /// Its first line.
+    /// The title, in the first line.
     pub title: &'static str,
-    /// How its texts are made to fit.
+    /// The alignment of the texts.
     pub fit: Fit,
 }
 
@@ -93,7 +93,7 @@ impl Column {
     }
 }
 
-/// What stands in a column of a line.
+/// A cell: the text in a column of a line.
 #[derive(Debug, Default)]
 pub struct Cell {
     text: String,
@@ -188,8 +188,8 @@ impl<const N: usize> Sheet<N> {
         }
     }
 
-    /// Those that can be cut share what the others leave: none gets more than it wants, and what
-    /// one does not want goes to the others.
+    /// The widths of the columns. Columns that can be cut share what the others leave: none gets more
+    /// than its text takes, and the rest goes to the others.
     fn widths(&self, line: usize) -> [usize; N] {
         let mut widths = self.wanted;
         let mut room = line.saturating_sub(GAP.len() * (N - 1));

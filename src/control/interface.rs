@@ -1,4 +1,4 @@
-//! What can be asked: calls become typed requests.
+//! The methods: calls become typed requests.
 
 use super::{Access, Call, Error, Expects};
 use crate::verb::{self, Command, Takes, VERBS, Verb};
@@ -37,22 +37,22 @@ pub fn description(interface: &str) -> Result<&'static str, Error> {
         })
 }
 
-/// What `GetInfo` answers.
+/// The answer of `GetInfo`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Info {
-    /// Who made it.
+    /// The vendor of the service.
     pub vendor: &'static str,
-    /// What it is.
+    /// The name of the service.
     pub product: &'static str,
-    /// Of the running daemon.
+    /// The version of the running daemon.
     pub version: &'static str,
-    /// Where to read about it; empty where there is no such place.
+    /// The address of the project's page; empty if it has none.
     pub url: &'static str,
     /// The names of all interfaces.
     pub interfaces: [&'static str; 2],
 }
 
-/// See [`Info`].
+/// The answer of `GetInfo` for this program.
 pub fn info() -> Info {
     Info {
         vendor: "listend",
@@ -70,7 +70,7 @@ pub enum Request {
     GetInfo,
     /// Answer with [`description`].
     GetInterfaceDescription {
-        /// Of which.
+        /// The name of the interface.
         interface: String,
     },
     /// Listeners and workers.
@@ -87,11 +87,11 @@ pub enum Request {
     },
     /// Do something with a worker.
     Operate {
-        /// What.
+        /// The row of the verb.
         verb: &'static Verb,
-        /// What the verb is given, as it takes it.
+        /// The argument of the verb.
         argument: Argument,
-        /// Which worker.
+        /// The name of the worker.
         worker: String,
         /// Answer at once.
         no_wait: bool,
@@ -109,7 +109,7 @@ pub enum Request {
         worker: Option<String>,
         /// So many of the past; `None` leaves it to listend.
         lines: Option<u32>,
-        /// Those to come as well.
+        /// Whether future lines follow.
         follow: bool,
     },
     /// Open the log files again.
@@ -118,17 +118,17 @@ pub enum Request {
     Check,
     /// All about a listener.
     Explain {
-        /// Which.
+        /// The name of the listener.
         listener: String,
     },
     /// The numbers for a collector.
     Metrics,
 }
 
-/// What a verb is given besides the worker, for each of [`Takes`].
+/// The argument of a verb besides the worker, for each of [`Takes`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Argument {
-    /// Nothing; the command that it is.
+    /// No argument: the verb alone gives the command.
     Nothing(Command),
     /// The number of instances.
     Instances(u32),
@@ -141,17 +141,18 @@ type Decode = fn(&mut Parameters) -> Result<Request, Error>;
 /// Whether a method makes sense without `more`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Replies {
-    /// It has one answer, and perhaps progress to tell before.
+    /// The method has one answer, and perhaps progress before it.
     One,
-    /// It has any number of them.
+    /// The method has any number of answers.
     Several,
 }
 
 use Access::{Act, Look};
 use Replies::{One, Several};
 
-/// What is not for a worker. [`Access::Look`] is enough for what changes nothing; `Check` changes
-/// nothing that lasts, but it reads files and binds addresses with the rights of the daemon.
+/// The methods that are not for a worker. [`Access::Look`] is enough for methods that change nothing;
+/// `Check` changes nothing that lasts, but it reads files and binds addresses with the rights of the
+/// daemon.
 const METHODS: [(&str, Access, Replies, Decode); 10] = [
     ("org.varlink.service.GetInfo", Look, One, |_| {
         Ok(Request::GetInfo)
@@ -214,8 +215,8 @@ pub fn methods() -> impl Iterator<Item = String> {
 }
 
 impl Request {
-    /// What a call asks for, if the client may ask it. A client that may do nothing does not learn
-    /// which methods there are.
+    /// Reads the request of a call, if the client may make it. A client without any right does not
+    /// learn which methods there are.
     ///
     /// # Errors
     ///
@@ -266,7 +267,7 @@ fn invalid(parameter: &str) -> Error {
     }
 }
 
-/// The parameters that nobody has taken yet. A null is as good as nothing.
+/// The parameters that have not been read yet. A null counts as not given.
 struct Parameters(Map<String, Value>);
 
 impl Parameters {
@@ -305,7 +306,7 @@ impl Parameters {
         self.take(name, |value| u32::try_from(value.as_u64()?).ok())
     }
 
-    /// What the verb is to do with the worker.
+    /// Reads the parameters of a verb for a worker.
     fn operation(&mut self, verb: &'static Verb, worker: String) -> Result<Request, Error> {
         let no_wait = verb.waits && self.flag("no_wait")?;
         let argument = match verb.takes {

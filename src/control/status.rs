@@ -1,4 +1,4 @@
-//! What `Status` answers. The keys and words are stable: more may come, none goes.
+//! The answer of `Status`. The keys and words are stable: more may come, none goes.
 //!
 //! `docs/io.listend.Manager.varlink` describes the same shape; a test compares them.
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 /// Listeners and workers, in the order of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// All, or those with the name that was asked for.
+    /// All listeners, or the one that was asked for.
     pub listeners: Vec<Listener>,
-    /// All, or those with the name that was asked for.
+    /// All workers, or the one that was asked for.
     pub workers: Vec<Worker>,
 }
 
-/// A listener.
+/// A listener, with its sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
-    /// Its name.
+    /// The name in the configuration.
     pub name: String,
-    /// Its sockets, in the order in which workers get them.
+    /// The sockets, in the order in which workers get them.
     pub sockets: Vec<Socket>,
-    /// How it is.
+    /// The state of the listener.
     pub state: ListenerState,
     /// The names of the workers that take it.
     pub workers: Vec<String>,
@@ -32,7 +32,7 @@ pub struct Listener {
 /// One socket of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Socket {
-    /// As in the configuration: `127.0.0.1:8080`, `unix:/run/app.sock`.
+    /// The address as in the configuration: `127.0.0.1:8080`, `unix:/run/app.sock`.
     pub address: String,
     /// The kind of the address: `tcp`, `unix`, `fifo` and so on.
     pub kind: String,
@@ -40,31 +40,31 @@ pub struct Socket {
     pub queue: Option<Queue>,
 }
 
-/// What waits at a socket. Where clients connect depth and limit count connections, in a POSIX
+/// The queue of a socket. Where clients connect depth and limit count connections, in a POSIX
 /// message queue messages, and bytes everywhere else: at datagram sockets (the memory that the
 /// datagrams take, which is more than their length, out of SO_RCVBUF), netlink and FIFOs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {
-    /// What nobody has accepted or read yet; `None` where the kernel does not tell.
+    /// The connections, messages or bytes that wait; `None` where the kernel does not tell.
     pub depth: Option<u64>,
-    /// How much may wait; `None` where the kernel does not tell.
+    /// The largest depth; `None` where the kernel does not tell.
     pub limit: Option<u64>,
     /// Connections or datagrams, never bytes, that the kernel dropped; `None` where it does not
     /// count them.
     pub drops: Option<u64>,
 }
 
-/// How a listener is.
+/// The state of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ListenerState {
-    /// As it should be.
+    /// Every socket is bound and accepts clients.
     Listening,
     /// Not bound; tried again.
     Missing,
     /// Shut down or without its path; about to be repaired.
     Damaged,
-    /// Its queue is full: clients are turned away.
+    /// The queue is full: clients are turned away.
     Full,
     /// Clients wait and none was accepted for 10 seconds, or what runs of its workers runs by a
     /// definition that does not have it.
@@ -78,22 +78,22 @@ pub enum ListenerState {
     Other(String),
 }
 
-/// A worker.
+/// A worker, with its instances.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
-    /// Its name.
+    /// The name in the configuration.
     pub name: String,
     /// `eager`, `on-demand` or `per-connection`.
     pub activation: String,
-    /// How often the set of its instances was replaced.
+    /// The number of times that the set of instances was replaced.
     pub generation: u32,
     /// All in all.
     pub state: WorkerState,
-    /// What was wrong with the last new generation, which was given up, or with the processes of
-    /// connections; `None` for nothing.
+    /// The reason for the last rollback, or why the processes of connections fail; `None` without such
+    /// a failure.
     #[serde(default)]
     pub setback: Option<String>,
-    /// Its instances; while one generation takes the place of another, those of both.
+    /// The instances; during a rollout those of both generations.
     pub instances: Vec<Instance>,
     /// The names of its listeners.
     pub listeners: Vec<String>,
@@ -113,7 +113,7 @@ impl Listener {
 }
 
 impl Worker {
-    /// What its setback is about.
+    /// The word for the kind of the setback.
     pub fn setback_word(&self) -> &'static str {
         match self.connections {
             None => "rolled back",
@@ -137,29 +137,29 @@ impl Worker {
     }
 }
 
-/// One instance of a worker.
+/// An instance of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
-    /// Its name.
+    /// The name in the configuration.
     pub name: String,
     /// Of which generation: two of them overlap while one takes the other's place.
     #[serde(default)]
     pub generation: u32,
     /// `None` where there is no process.
     pub pid: Option<u32>,
-    /// What it does; never [`WorkerState::Degraded`].
+    /// The state of the instance; never [`WorkerState::Degraded`].
     pub state: WorkerState,
     /// Whether it reads its own configuration again, as it says.
     #[serde(default)]
     pub reloading: bool,
-    /// What its process says about itself (`STATUS=` of sd_notify(3)), for people.
+    /// The status that the process reports about itself (`STATUS=` of sd_notify(3)), for people.
     #[serde(default)]
     pub status: Option<String>,
     /// Since when, as [`super::rfc3339`] has it.
     pub since: String,
-    /// How often it was started again.
+    /// The number of restarts.
     pub restarts: u64,
-    /// How the last process ended, in words; `None` where none has.
+    /// The end of the last process, in words; `None` if none has ended.
     pub last_exit: Option<String>,
     /// The exit status of that process; `None` where it has none.
     #[serde(default)]
@@ -167,8 +167,8 @@ pub struct Instance {
     /// The signal that killed that process, by name; `None` where none did.
     #[serde(default)]
     pub exit_signal: Option<String>,
-    /// When it is started again, or may be, as [`super::rfc3339`] has it; `None` where that is not
-    /// said.
+    /// The time of the next start, or of the end of `cool_down`, as [`super::rfc3339`] has it; `None`
+    /// if there is none.
     #[serde(default)]
     pub next_try: Option<String>,
 }
@@ -186,7 +186,8 @@ impl Queue {
 }
 
 impl Instance {
-    /// Its state for people: who reads its configuration again runs, and is told apart.
+    /// The state for people: an instance that reads its configuration again runs, and is shown as
+    /// reloading.
     pub fn word(&self) -> &str {
         match (&self.state, self.reloading) {
             (WorkerState::Running, true) => "reloading",
@@ -195,7 +196,7 @@ impl Instance {
     }
 }
 
-/// How a worker or an instance is.
+/// The state of a worker or an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerState {
@@ -220,16 +221,16 @@ pub enum WorkerState {
     Other(String),
 }
 
-/// What a worker with one process for each connection has done.
+/// The connections of a per-connection worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connections {
-    /// Open now.
+    /// The connections that are open now.
     pub live: u64,
     /// Accepted since listend started.
     pub accepted: u64,
     /// Closed without a process, because a limit was reached.
     pub refused: u64,
-    /// How many in a row have had a process that failed, up to now.
+    /// The number of last connections in a row whose process failed.
     #[serde(default)]
     pub failures: u64,
 }
@@ -237,39 +238,39 @@ pub struct Connections {
 /// More about a listener or a worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detail {
-    /// Where it is written, `file:line`; `None` for what came from the command line.
+    /// The place in the configuration, `file:line`; `None` for what came from the command line.
     pub place: Option<String>,
-    /// Those that were asked for or are worth knowing; none for a worker.
+    /// The socket options that were asked for or are worth knowing; none for a worker.
     #[serde(default)]
     pub options: Vec<SocketOption>,
-    /// How a worker lives; `None` for a listener.
+    /// The lifecycle of a worker; `None` for a listener.
     #[serde(default)]
     pub life: Option<Life>,
 }
 
-/// How a worker lives, in words.
+/// The lifecycle of a worker, in words.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {
-    /// When an instance counts as ready: `started`, `notify`, `accepting all`, `fd 3`.
+    /// The condition for readiness: `started`, `notify`, `accepting all`, `fd 3`.
     pub ready: String,
-    /// How a new generation takes the place of an old one.
+    /// The settings of a rollout, and whether one is under way.
     pub rollout: Rollout,
     /// The longest time between two signs of life; `None` asks for none.
     pub watchdog: Option<String>,
-    /// How many descriptors all instances have left for their successors.
+    /// The number of descriptors that all instances have stored for their successors.
     pub stored: u64,
-    /// How many each may leave.
+    /// The number of descriptors that each instance may store.
     pub fd_store: u64,
 }
 
-/// How a new generation takes the place of an old one.
+/// The settings of a rollout, and whether one is under way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
     /// `start-first` or `stop-first`.
     pub order: String,
-    /// How many instances at a time.
+    /// The number of instances replaced at a time.
     pub parallel: u64,
-    /// How long a new instance has to be ready before it is relied on.
+    /// The time for which a new instance has to stay ready before the rollout goes on.
     pub min_ready: String,
     /// Whether one is under way.
     pub under_way: bool,
@@ -284,7 +285,7 @@ pub struct SocketOption {
     pub name: String,
     /// `None` where the configuration does not have it.
     pub asked: Option<String>,
-    /// What the kernel has; `None` where it does not tell.
+    /// The value that the kernel reports; `None` where it does not.
     pub effective: Option<String>,
 }
 
@@ -303,7 +304,7 @@ impl ListenerState {
         }
     }
 
-    /// What the word alone does not say.
+    /// The explanation of the word, for people.
     fn meaning(&self) -> &'static str {
         match self {
             ListenerState::Unserved => ": no worker accepts its clients",
@@ -368,7 +369,7 @@ pub fn all_is_well(status: &Status) -> bool {
     status.listeners.iter().all(Listener::is_well) && status.workers.iter().all(Worker::is_well)
 }
 
-/// What is wrong, a line each: ``listener `web` is missing``.
+/// The failures of a status, a line each: ``listener `web` is missing``.
 pub fn troubles(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
     for listener in status.listeners.iter().filter(|one| !one.is_well()) {

@@ -70,7 +70,7 @@ fn listener(sheet: &mut Sheet<5>, listener: &Listener) {
     }
 }
 
-/// What there is, and `-` for nothing.
+/// The value as text, and `-` for none.
 pub fn or_dash(some: Option<impl ToString>) -> String {
     some.map_or("-".to_owned(), |some| some.to_string())
 }
@@ -138,9 +138,9 @@ impl WorkerRow {
     }
 }
 
-/// One line for a worker with one instance; otherwise a line for each instance
-/// below the worker's. What an instance says about itself, why the worker is degraded, and what its
-/// connections did have lines of their own.
+/// Adds one line for a worker with one instance; otherwise a line for each instance below the worker's.
+/// The status of an instance, the reason of a degraded worker and the counts of its connections have
+/// lines of their own.
 fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
     let is_alone = worker.only_instance().is_some();
     if !is_alone {

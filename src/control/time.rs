@@ -14,13 +14,13 @@ pub fn rfc3339(seconds: u64) -> String {
     time.map_or_else(|| LAST.to_owned(), |time| time.to_string())
 }
 
-/// How long ago that was, in the two largest units; `now` is in seconds since 1970. `None` for what
-/// is no point in time.
+/// The time since a point in time, in the two largest units; `now` is in seconds since 1970. `None` for
+/// text that is no point in time.
 pub fn age(since: &str, now: u64) -> Option<String> {
     parse(since).map(|since| short(now.saturating_sub(since)))
 }
 
-/// How long it is until then, in the two largest units.
+/// The time until a point in time, in the two largest units.
 pub(super) fn left(until: &str, now: u64) -> Option<String> {
     parse(until).map(|until| short(until.saturating_sub(now)))
 }

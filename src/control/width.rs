@@ -1,8 +1,8 @@
-//! How a text is made fit for a terminal, and cut to its width.
+//! The width of texts on a terminal: control characters are replaced, long texts cut.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// In columns.
+/// The width of a text, in columns.
 pub fn width(text: &str) -> usize {
     UnicodeWidthStr::width(text)
 }
@@ -39,7 +39,7 @@ pub fn cut_end(text: &str, columns: usize) -> String {
     cut
 }
 
-/// As many as fit.
+/// The first characters that fit into so many columns.
 fn take(chars: impl Iterator<Item = char>, columns: usize) -> Vec<char> {
     let mut used = 0;
     let fits = |c: &char| {

@@ -40,7 +40,7 @@ impl fmt::Display for Unread {
 #[derive(Debug, Default)]
 pub struct Inbox {
     buffer: Buffer,
-    /// How much of the rest holds no NUL, as far as is known.
+    /// The bytes behind `start` that are known to hold no NUL.
     scanned: usize,
 }
 
@@ -77,7 +77,7 @@ impl Inbox {
         Ok(Some(frame))
     }
 
-    /// How many bytes it holds.
+    /// The number of bytes held.
     pub fn held(&self) -> usize {
         self.buffer.rest().len()
     }
@@ -116,7 +116,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// What to write to the socket next.
+    /// The bytes to write to the socket next.
     pub fn pending(&self) -> &[u8] {
         self.buffer.rest()
     }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 /// Addresses beyond these are counted, not listed.
 const ADDRESSES_SHOWN: usize = 4;
 
-/// What is said of a wildcard of IPv6 that takes IPv4 as well.
+/// The words for an IPv6 wildcard that accepts IPv4 as well.
 const BOTH: &str = "(IPv6 and IPv4)";
 
 /// Turns it into a problem, with what to do about it.
@@ -86,7 +86,7 @@ fn hint(listener: &ListenerPlan) -> String {
     }
 }
 
-/// What to do where somebody else has bound the address for IPv4, too: that is decided at its bind(2).
+/// The hint for an inherited socket that accepts IPv4 as well, which was decided at its bind(2).
 fn both_families(endpoint: &Endpoint) -> String {
     let port = match endpoint {
         Endpoint::Inet { address, .. } => address.port(),
@@ -99,7 +99,7 @@ fn both_families(endpoint: &Endpoint) -> String {
     )
 }
 
-/// The same for a socket of that address that bears no listener's name.
+/// The hint for an inherited dual-stack socket that bears no listener's name.
 fn wants_ipv6_only(plan: &Plan, found: &str) -> Option<String> {
     let sockets = plan.listeners().flat_map(|(_, one)| &one.sockets);
     let mut endpoints = sockets.map(|socket| &socket.endpoint);

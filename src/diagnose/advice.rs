@@ -1,4 +1,4 @@
-//! What works, but may surprise.
+//! Advice: settings that work, but may surprise.
 
 use super::address_text::address_text;
 use super::explain::addresses_here;
@@ -19,15 +19,15 @@ use std::path::Path;
 /// A sysctl line longer than this is no help; it then names one port only.
 const SYSCTL_LENGTH: usize = 400;
 
-/// What IANA sets apart for outgoing connections, which many know by heart.
+/// The range that IANA sets apart for outgoing connections (RFC 6335), which many know by heart.
 const TEXTBOOK_RANGE: (u16, u16) = (49152, 65535);
 
 /// Whether binding was tried before advice is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tried {
-    /// It was; failures have been reported, and advice need not guess them.
+    /// Binding was tried; failures have been reported, and advice need not guess them.
     Yes,
-    /// It was not (`check --no-bind`).
+    /// Binding was not tried (`check --no-bind`).
     No,
 }
 
@@ -145,7 +145,7 @@ pub fn note(note: &Note, plan: &Plan) -> Problem {
     }
 }
 
-/// One inet socket of the plan.
+/// An inet socket of the plan.
 struct Asked<'p> {
     listener: &'p ListenerPlan,
     socket: &'p SocketPlan,
@@ -162,7 +162,7 @@ impl Asked<'_> {
     }
 }
 
-/// What does not change from socket to socket, worked out once: plans have 10,000 of them.
+/// The facts that are the same for every socket, worked out once: plans have 10,000 sockets.
 struct Adviser<'p> {
     machine: &'p Machine,
     tried: Tried,

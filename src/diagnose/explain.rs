@@ -23,7 +23,7 @@ pub fn explain(error: &BindError, plan: &Plan, machine: &Machine) -> Problem {
     explained(error, plan, machine, own_pid()).0
 }
 
-/// What failed, without asking this machine why.
+/// The problem of a failed bind, without a look at this machine.
 pub fn unexplained(error: &BindError, plan: &Plan) -> Problem {
     let listener = plan.listener(error.listener);
     let socket = &listener.sockets[error.socket];
@@ -108,8 +108,8 @@ pub fn explain_for_check(
     }
 }
 
-/// The same for `run`: somebody who starts the same configuration twice is told how to change the one
-/// that runs.
+/// As [`explain`], for `run`: where a listend already runs this configuration, the hint is how to
+/// change that one.
 pub fn explain_for_run(
     error: &BindError,
     plan: &Plan,
@@ -125,8 +125,8 @@ pub fn explain_for_run(
     }
 }
 
-/// Where MPTCP sockets listen on the port of a stream socket: they and TCP sockets are in each other's
-/// way, and one is not the other.
+/// The addresses on which MPTCP sockets listen at the port of a stream socket. MPTCP and TCP sockets
+/// exclude each other, but a TCP listener is not an MPTCP listener.
 fn mptcp_listeners_on(endpoint: &Endpoint, machine: &Machine) -> Vec<IpAddr> {
     match (endpoint.kind(), port(endpoint)) {
         (SocketKind::Tcp | SocketKind::Mptcp, Some(port)) => machine.mptcp_listeners(port),
@@ -207,7 +207,7 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine, own: i32) -> (Pr
     }
 }
 
-/// Where the key was written that the failure is about; `None` if that is the address.
+/// The place of the key that the failure is about; `None` if that is the address.
 fn place(error: &BindError, listener: &ListenerPlan) -> Option<Place> {
     match error.step {
         BindStep::SetOption("IP_ADD_MEMBERSHIP" | "IPV6_ADD_MEMBERSHIP" | "MCAST_JOIN_GROUP") => {
@@ -403,7 +403,7 @@ fn not_here(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Problem
     problem.with_cause(cause).with_hint(hint)
 }
 
-/// Which addresses of the family this machine has, and what to do about the one it lacks.
+/// The cause and the hint for a missing address: the addresses of its family that this machine has.
 pub(super) fn addresses_here(asked: SocketAddr, machine: &Machine) -> (String, String) {
     let family = if asked.is_ipv4() { "IPv4" } else { "IPv6" };
     let here: Vec<String> = machine
@@ -504,7 +504,7 @@ fn link_local_without_scope(endpoint: &Endpoint) -> bool {
     }
 }
 
-/// fe80::/10.
+/// Whether the address is in fe80::/10.
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(six) if six.segments()[0] & 0xffc0 == 0xfe80)
 }

@@ -1,4 +1,4 @@
-//! Everything about one address on this machine, as data: what `listend explain` prints.
+//! The facts about one address on this machine, as data, for `listend explain`.
 
 use super::find::{Occupant, occupants};
 use super::machine::Machine;
@@ -17,9 +17,9 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bind {
-    /// It was tried, and released at once.
+    /// The address was bound, and released at once.
     Possible,
-    /// It was tried and failed; the errors say why.
+    /// Binding the address failed; the errors say why.
     Impossible,
     /// The listend that runs this configuration has it.
     HeldByListend,
@@ -27,7 +27,7 @@ pub enum Bind {
     LeftOut,
 }
 
-/// What is known about one socket's address.
+/// The facts about the address of one socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Facts {
     /// The bare address.
@@ -49,28 +49,28 @@ pub struct Facts {
     pub holders: Option<Vec<HolderFacts>>,
     /// Whether this user may see every process.
     pub all_visible: bool,
-    /// Who can reach it.
+    /// The networks from which the socket can be reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reach: Option<Reach>,
-    /// Its port.
+    /// The facts about the port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<PortFacts>,
-    /// Its accept queue.
+    /// The limits of the accept queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueFacts>,
-    /// What is in the file system.
+    /// The file at the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathFacts>,
 }
 
-/// One socket that has the address.
+/// A socket that holds the address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HolderFacts {
     /// Listening (or bound), part of a connection, or a connection that has ended.
     pub state: State,
-    /// What it is bound to.
+    /// The address that the socket is bound to.
     pub local: String,
-    /// Whom it is connected to.
+    /// The address of the peer, if the socket is connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
     /// The user who created it.
@@ -79,10 +79,10 @@ pub struct HolderFacts {
     /// The process to talk to; `None` where it may not be seen.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub process: Option<Holder>,
-    /// When that process was started: `2026-11-22T10:00:03Z`.
+    /// The start time of the process: `2026-11-22T10:00:03Z`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// How many seconds ago that was.
+    /// The time since the start of the process, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age: Option<u64>,
     /// Every process that has it.
@@ -92,32 +92,32 @@ pub struct HolderFacts {
     pub waiting: Option<u32>,
 }
 
-/// What is special about a port.
+/// The facts about a port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PortFacts {
-    /// The port.
+    /// The port number.
     pub number: u16,
     /// Whether it is below `net.ipv4.ip_unprivileged_port_start`.
     pub privileged: bool,
-    /// That setting.
+    /// The value of `net.ipv4.ip_unprivileged_port_start`.
     pub unprivileged_start: u16,
     /// Whether outgoing connections may get it.
     pub ephemeral: bool,
-    /// `net.ipv4.ip_local_port_range`.
+    /// The range of `net.ipv4.ip_local_port_range`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ephemeral_range: Option<(u16, u16)>,
     /// Whether it is in `net.ipv4.ip_local_reserved_ports`.
     pub reserved: bool,
-    /// What IANA registers it for, on any transport.
+    /// The entries of the port in IANA's registry, on any transport.
     pub registered: Vec<Registration>,
 }
 
-/// How many clients may wait.
+/// The limits of an accept queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct QueueFacts {
-    /// What listen(2) is given.
+    /// The backlog for listen(2).
     pub backlog: u32,
-    /// `net.core.somaxconn`.
+    /// The value of `net.core.somaxconn`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub somaxconn: Option<u32>,
     /// The lower of the two, which is what counts.
@@ -231,7 +231,7 @@ impl QueueFacts {
 }
 
 impl Started {
-    /// `2026-11-22T10:00:03Z`.
+    /// The time as `2026-11-22T10:00:03Z`.
     fn date(self) -> String {
         let (days, seconds) = (self.at / 86_400, self.at % 86_400);
         let (year, month, day) = civil(days);

@@ -1,4 +1,4 @@
-//! Who has an address.
+//! The sockets that hold an address, and their processes.
 
 use super::holder;
 use super::machine::Machine;
@@ -16,16 +16,16 @@ use std::path::Path;
 /// Listing more holders than this explains nothing more.
 const SHOWN: usize = 4;
 
-/// What was found out about an address that is in use.
+/// The holders of an address that is in use.
 #[derive(Debug, Default)]
 pub(super) struct Finding {
-    /// Who to talk to about it: of each server, and not of its workers.
+    /// The main process of each server, without its workers.
     pub(super) holders: Vec<Holder>,
     /// Every process that has one of the sockets in the way.
     pub(super) pids: Vec<i32>,
-    /// What each of those sockets is bound to, and who has it.
+    /// The address of each of those sockets, and the processes that have it.
     pub(super) sockets: Vec<(String, Vec<i32>)>,
-    /// One line for each.
+    /// The causes, a line for each holder.
     pub(super) causes: Vec<String>,
     /// Whether only connections are in the way.
     pub(super) only_connections: bool,
@@ -47,9 +47,9 @@ pub(super) struct Occupant {
     pub(super) state: State,
     /// `false` if it is in the way only should it take IPv4 as well, which the tables do not tell.
     pub(super) certain: bool,
-    /// What it is bound to.
+    /// The address that the socket is bound to.
     pub(super) local: String,
-    /// Whom it is connected to.
+    /// The address of the peer, if the socket is connected.
     pub(super) remote: Option<SocketAddr>,
     /// The user who created it; `None` for unix sockets.
     pub(super) user: Option<String>,
@@ -57,7 +57,7 @@ pub(super) struct Occupant {
     pub(super) person: Option<ProcessInfo>,
     /// Every process that has it.
     pub(super) pids: Vec<i32>,
-    /// What waits in it: connections, or bytes.
+    /// The connections or bytes that wait in the socket.
     pub(super) waiting: Option<u32>,
 }
 
@@ -103,7 +103,7 @@ pub(super) fn find(endpoint: &Endpoint, machine: &Machine) -> Finding {
     found(occupants, endpoint, machine)
 }
 
-/// The same without the sockets of this process, unless there are no others.
+/// As [`find`], without the sockets of this process, unless there are no others.
 pub(super) fn find_others(endpoint: &Endpoint, machine: &Machine, own: i32) -> Finding {
     let mut occupants = occupants(endpoint, machine).unwrap_or_default();
     let is_other = |occupant: &Occupant| !occupant.pids.contains(&own);
@@ -174,7 +174,7 @@ fn found(occupants: Vec<Occupant>, endpoint: &Endpoint, machine: &Machine) -> Fi
     settle(finding, machine)
 }
 
-/// One line about an occupant; `None` where there is nothing to say about it.
+/// The line about an occupant; `None` where nothing is known about it.
 fn cause(occupant: &Occupant, endpoint: &Endpoint, machine: &Machine) -> Option<String> {
     let who = occupant.who(machine)?;
     let local = &occupant.local;
@@ -203,7 +203,7 @@ fn cause(occupant: &Occupant, endpoint: &Endpoint, machine: &Machine) -> Option<
     Some(line)
 }
 
-/// What a server does with its address.
+/// The verb for a server at this kind of address.
 pub(super) fn doing(endpoint: &Endpoint) -> &'static str {
     if endpoint.accepts() {
         "listening on"

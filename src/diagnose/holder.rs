@@ -1,4 +1,5 @@
-//! Who a process is: command, user, unit or container; and whether it is a listend of ours.
+//! The identity of a process that holds an address: command, user, unit or container; and whether it is
+//! a listend of this configuration.
 
 use super::machine::Machine;
 use super::process_info::ProcessInfo;

@@ -1,4 +1,4 @@
-//! What the kernel offers, and why it does not offer a kind of socket.
+//! The abilities of the kernel, and why it lacks a kind of socket.
 
 use crate::config::{Endpoint, SocketKind};
 use crate::report::Problem;
@@ -7,10 +7,10 @@ use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-/// What is known about the running kernel; every part is empty where it cannot be read.
+/// The facts about the running kernel; every part is empty where it cannot be read.
 #[derive(Debug, Default)]
 pub(super) struct Kernel {
-    /// As uname(2) has it.
+    /// The release from uname(2).
     pub(super) release: String,
     /// The modules that are loaded (/proc/modules), with `_` for `-`.
     pub(super) loaded: HashSet<String>,
@@ -18,18 +18,18 @@ pub(super) struct Kernel {
     pub(super) loadable: HashSet<String>,
     /// The protocols that sockets can have now (/proc/net/protocols).
     pub(super) protocols: HashSet<String>,
-    /// `net.mptcp.enabled`.
+    /// The value of `net.mptcp.enabled`.
     pub(super) mptcp_enabled: Option<bool>,
-    /// How the kernel was built (/proc/config.gz or /boot): read only if it is asked for.
+    /// The build configuration of the kernel (/proc/config.gz or /boot), read only when needed.
     pub(super) built: OnceCell<HashMap<String, Built>>,
 }
 
-/// What the kernel's configuration says about a part of it.
+/// The value of a part in the build configuration of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Built {
     /// Part of the kernel itself.
     In,
-    /// A module.
+    /// Built as a module.
     Module,
 }
 
@@ -58,14 +58,14 @@ impl Kernel {
         }
     }
 
-    /// How this part was built; `None` where the configuration cannot be read.
+    /// The value of this part; `None` where the build configuration cannot be read.
     fn built(&self, setting: &str) -> Option<Option<Built>> {
         let all = self.built.get_or_init(read_configuration);
         (!all.is_empty()).then(|| all.get(setting).copied())
     }
 }
 
-/// `kernel/net/sctp/sctp.ko.xz: …` → `sctp`.
+/// The name of the module in a line of modules.dep: `kernel/net/sctp/sctp.ko.xz: …` → `sctp`.
 fn module_of(line: &str) -> Option<String> {
     let path = line.split(':').next()?;
     let file = path.rsplit('/').next()?;
@@ -89,7 +89,7 @@ struct Part {
     protocols: &'static [&'static str],
     module: &'static str,
     setting: &'static str,
-    /// What to use where the kernel cannot be changed.
+    /// The alternative where the kernel cannot be changed.
     instead: &'static str,
 }
 

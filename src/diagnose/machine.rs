@@ -1,4 +1,4 @@
-//! What this machine is like, read lazily and at most once.
+//! The state of this machine, read lazily and at most once.
 
 use super::kernel::Kernel;
 use super::ports::PortSet;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// CAP_NET_BIND_SERVICE of capabilities(7).
 const CAP_NET_BIND_SERVICE: u32 = 10;
 
-/// One run's view of the machine. What was read stays as it was: make a new one for a new run.
+/// A snapshot of the machine. Facts that were read stay as they were: make a new one for a new run.
 #[derive(Debug, Default)]
 pub struct Machine {
     /// The network namespace whose settings, addresses and sockets these are; `None` is listend's own.
@@ -96,11 +96,11 @@ impl Settings {
 /// An address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name, such as `eth0`.
+    /// The name, such as `eth0`.
     pub name: String,
-    /// One of its addresses.
+    /// An address of the interface.
     pub address: IpAddr,
-    /// How many bits of it are the network's.
+    /// The length of the network prefix, in bits.
     pub prefix: u8,
 }
 
@@ -126,7 +126,7 @@ impl Interface {
     }
 }
 
-/// How many bits of a netmask are set.
+/// The number of bits set in a netmask.
 fn prefix(mask: Option<nix::sys::socket::SockaddrStorage>) -> Option<u8> {
     let mask = mask?;
     let bits = match (mask.as_sockaddr_in(), mask.as_sockaddr_in6()) {
@@ -137,7 +137,7 @@ fn prefix(mask: Option<nix::sys::socket::SockaddrStorage>) -> Option<u8> {
     u8::try_from(bits).ok()
 }
 
-/// What this process may do.
+/// The privileges of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
     /// The effective user id.
@@ -159,7 +159,7 @@ impl Process {
 }
 
 impl Machine {
-    /// Nothing is read yet.
+    /// A snapshot in which nothing is read yet.
     pub fn new() -> Machine {
         Machine::default()
     }
@@ -182,7 +182,7 @@ impl Machine {
         machine
     }
 
-    /// Where this view was taken: `this machine`, or the namespace.
+    /// The words for the place of this snapshot: `this machine`, or the namespace.
     pub(super) fn place(&self) -> String {
         match &self.namespace {
             None => "this machine".to_owned(),
@@ -223,7 +223,7 @@ impl Machine {
         self.interfaces.get_or_init(|| self.read(read_interfaces))
     }
 
-    /// What this process may do.
+    /// The privileges of this process.
     pub fn process(&self) -> &Process {
         self.process.get_or_init(Process::read)
     }
@@ -253,7 +253,7 @@ impl Machine {
         }
     }
 
-    /// Whose a file is, and who may do what with it: `belongs to root:root with mode 0755`.
+    /// Owner and mode of a file in words: `belongs to root:root with mode 0755`.
     pub(super) fn owner(&self, file: &Metadata) -> String {
         format!(
             "belongs to {}:{} with mode {:04o}",
@@ -285,7 +285,7 @@ impl Machine {
         self.read(|| crate::listener::mptcp_listeners(port))
     }
 
-    /// Who a process is; `None` if it has gone.
+    /// The identity of a process; `None` if it has ended.
     pub(super) fn person(&self, pid: i32) -> Option<ProcessInfo> {
         if let Some(known) = self.people.borrow().get(&pid) {
             return known.clone();
@@ -381,7 +381,7 @@ fn read_sockets() -> HashMap<u64, Vec<i32>> {
     owners
 }
 
-/// `socket:[1234]` → 1234.
+/// The inode in the target of a descriptor's link: `socket:[1234]` → 1234.
 fn socket_inode(target: &Path) -> Option<u64> {
     let inside = target.to_str()?.strip_prefix("socket:[")?;
     inside.strip_suffix(']')?.parse().ok()

@@ -97,7 +97,7 @@ fn spec_of(call: &str) -> Option<&'static OptionSpec> {
     })
 }
 
-/// Which capability an option needs (capabilities(7)).
+/// Explains a missing privilege by the capability that the option needs (capabilities(7)).
 fn forbidden(problem: Problem, call: &str, name: &str, machine: &Machine) -> Problem {
     let has = |what: &str| call.split(", ").any(|one| one == what) || name == what;
     let capability = if has("SO_MARK") || has("mark") {

@@ -1,4 +1,4 @@
-//! What is at the path of a listener, and who may use it.
+//! The file at the path of a listener, and who may use it.
 
 use super::machine::Machine;
 use crate::config::{Endpoint, UnixName};
@@ -9,24 +9,24 @@ use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// What is in the file system.
+/// The facts about the file at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PathFacts {
-    /// The path.
+    /// The path of the file.
     pub path: String,
     /// `nothing`, `a live socket`, `a stale socket`, `a socket`, `a FIFO`, `a file` …
     pub found: &'static str,
     /// The user it belongs to, or will.
     pub owner: String,
-    /// Its group, or what will be.
+    /// The group, present or after binding.
     pub group: String,
-    /// Its permission bits, or what they will be: `0660`.
+    /// The permission bits, present or after binding: `0660`.
     pub mode: String,
-    /// Who may use it, one line for each rule that narrows it.
+    /// The users who may use the file, one line for each rule.
     pub who: Vec<String>,
 }
 
-/// Whose a file or folder is, and what they may do.
+/// Owner, group and mode of a file or folder.
 struct Rights {
     uid: u32,
     gid: u32,
@@ -44,7 +44,7 @@ impl From<&Metadata> for Rights {
 }
 
 impl Rights {
-    /// Those of what listend makes.
+    /// The rights of a file that listend creates.
     fn of_new(access: &Access, machine: &Machine) -> Rights {
         Rights {
             uid: access.owner.unwrap_or(machine.process().uid),
@@ -56,7 +56,7 @@ impl Rights {
     }
 }
 
-/// What there is to say about the path of an endpoint that has one, after binding was tried.
+/// The facts about the path of an endpoint that has one, after binding was tried.
 pub(super) fn path_facts(
     endpoint: &Endpoint,
     index: usize,
@@ -94,7 +94,7 @@ pub(super) fn path_facts(
     })
 }
 
-/// Who may use a path that is made with these rights: `only user root may connect to it`.
+/// The users who may use a path created with these rights: `only user root may connect to it`.
 pub(super) fn by_access(endpoint: &Endpoint, access: &Access, machine: &Machine) -> Option<String> {
     // A special file is there before, with rights of its own.
     if matches!(endpoint, Endpoint::Special { .. }) {
@@ -156,7 +156,7 @@ fn who(rights: &Rights, needed: u32, verb: &str, machine: &Machine) -> String {
     }
 }
 
-/// What binding found there; what it did not look at is told by the kind of file.
+/// The words for the file that binding found; where binding did not look, by the kind of file.
 fn found(file: &Metadata, index: usize, outcome: &Outcome) -> &'static str {
     let obstacle = outcome
         .errors

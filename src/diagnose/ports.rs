@@ -40,7 +40,7 @@ impl PortSet {
     }
 }
 
-/// As sysctl(8) takes it.
+/// Ports in the notation of sysctl(8).
 impl std::fmt::Display for PortSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, (low, high)) in self.0.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What is known about a process: command, user, unit or container, since when.
+//! The facts about a process: command, user, unit or container, start time.
 
 use crate::report::Holder;
 use std::ffi::OsStr;
@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub(super) struct ProcessInfo {
     pub(super) holder: Holder,
-    /// When it was started, and for how long it has run; `None` where that cannot be told.
+    /// The start time and age of the process; `None` where they cannot be read.
     pub(super) started: Option<Started>,
     pub(super) parent: i32,
 }
 
-/// When a process was started.
+/// The start of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Started {
     /// Seconds since 1970.
@@ -38,7 +38,7 @@ impl Started {
     }
 }
 
-/// What is known about a process; `None` if it has gone.
+/// The facts about a process; `None` if it has ended.
 pub(super) fn process_info(pid: i32, user_name: impl Fn(u32) -> String) -> Option<ProcessInfo> {
     let process = procfs::process::Process::new(pid).ok()?;
     let stat = process.stat().ok()?;

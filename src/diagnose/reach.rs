@@ -11,22 +11,22 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Addresses beyond these are counted, not listed.
 const SHOWN: usize = 6;
-/// The same for the addresses of one listener.
+/// The number of addresses shown for one listener.
 const SOCKETS_SHOWN: usize = 3;
 
-/// Who can reach a socket, as far as addresses tell. Firewalls are not looked at.
+/// The clients that can reach a socket, by addresses alone. Firewalls are not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Audience {
-    /// Nobody: no interface has the address.
+    /// No client: no interface has the address.
     Nobody,
     /// Processes of this machine.
     ThisMachine,
-    /// Whoever is on the same link.
+    /// Machines on the same link.
     Link,
-    /// Whoever the private networks of this machine reach.
+    /// Machines in the private networks of this machine.
     PrivateNetworks,
-    /// Whoever reaches a public address.
+    /// Every machine that reaches a public address.
     Everybody,
 }
 
@@ -43,8 +43,7 @@ impl Audience {
     }
 }
 
-/// Who can reach a listener, in one line for all its sockets:
-/// `10.0.0.7:80: whoever the private networks reach, but not through 127.0.0.1`. `None` where neither
+/// The clients that can reach a listener, in one line for all its sockets. `None` where neither
 /// addresses nor permissions decide it.
 pub fn who_reaches(listener: &ListenerPlan, machine: &Machine) -> Option<String> {
     let interfaces = machine.of(listener).interfaces();
@@ -131,13 +130,13 @@ pub struct Reach {
 pub struct Way {
     /// The interface, such as `eth0`.
     pub interface: String,
-    /// Its address.
+    /// The address of the interface.
     pub address: IpAddr,
     /// The network that address is in.
     pub network: String,
 }
 
-/// What a socket bound to this address covers.
+/// The reach of a socket that is bound to this address.
 pub(super) fn reach(address: SocketAddr, v6_only: bool, interfaces: &[Interface]) -> Reach {
     let ip = address.ip().to_canonical();
     let coverage = Coverage::of(ip, v6_only);
@@ -162,7 +161,7 @@ pub(super) fn reach(address: SocketAddr, v6_only: bool, interfaces: &[Interface]
     Reach { who, through }
 }
 
-/// Who can reach an address of an interface.
+/// The clients that can reach an address of an interface.
 pub(super) fn audience(ip: IpAddr) -> Audience {
     match ip {
         _ if ip.is_loopback() => Audience::ThisMachine,
@@ -204,7 +203,7 @@ impl Reach {
         }
     }
 
-    /// The same as a sentence about a wildcard.
+    /// The reach of a wildcard, in words.
     pub(super) fn in_words(&self) -> String {
         match self.outside() {
             None => "only loopback now, and any interface added later".to_owned(),

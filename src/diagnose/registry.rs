@@ -1,5 +1,4 @@
-//! What IANA registers ports for: the facts of its registry, in a file that `scripts/make-ports`
-//! makes.
+//! IANA's registry of ports, in a file that `scripts/make-ports` makes.
 //!
 //! The text is searched as it stands. To parse it would cost every start a millisecond, for
 //! something that few of them ask.
@@ -9,26 +8,26 @@ use serde::Serialize;
 /// Sorted by port; the first lines say where it comes from.
 const REGISTRY: &str = include_str!("ports.tsv");
 
-/// One entry of the registry.
+/// An entry of the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Registration {
     /// The service's name, such as `postgresql`.
     pub name: &'static str,
     /// The transports it is registered for: `tcp`, `udp`, `sctp`, `dccp`.
     pub transports: Vec<&'static str>,
-    /// What it is, in a few words; empty where the name says it.
+    /// The service in a few words; empty where the name says it.
     pub description: &'static str,
 }
 
-/// Everything that the port is registered for.
+/// The entries of a port.
 pub fn registrations(port: u16) -> Vec<Registration> {
     let lines = REGISTRY[first_line_of(port)..].lines();
     let of_port = lines.map_while(|line| entry(line).filter(|(found, _)| *found == port));
     of_port.map(|(_, registration)| registration).collect()
 }
 
-/// What the registry says about a service by this name on this port; `None` where it says nothing
-/// or has another name for it.
+/// The description of the service with this name on this port; `None` where the registry has none, or
+/// another name.
 pub(super) fn description(port: u16, name: &str) -> Option<&'static str> {
     let all = registrations(port);
     let named = all.into_iter().find(|entry| entry.name == name)?;

@@ -1,4 +1,4 @@
-//! How to get an address from those who hold it.
+//! Hints for getting an address from the processes that hold it.
 
 use super::find::Finding;
 use super::machine::Machine;
@@ -20,7 +20,7 @@ const PROXIES: &[(&str, &str)] = &[
     ("conmon", "podman"),
 ];
 
-/// Where systemd looks for units, the strongest first (systemd.unit(5)).
+/// The folders of systemd's units, the strongest first (systemd.unit(5)).
 const UNIT_FOLDERS: &[&str] = &[
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -29,7 +29,7 @@ const UNIT_FOLDERS: &[&str] = &[
     "/lib/systemd/system",
 ];
 
-/// What to do about sockets that are in the way, and not listend's own.
+/// The hint for sockets that are in the way and not listend's own.
 pub(super) fn hint(finding: &Finding, endpoint: &Endpoint, machine: &Machine) -> String {
     let Finding {
         holders,

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::net::{IpAddr, SocketAddr};
 
-/// One row of /proc/net/{tcp,tcp6,udp,udp6}.
+/// A row of /proc/net/{tcp,tcp6,udp,udp6}.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InetRow {
     pub(super) local: SocketAddr,
@@ -18,12 +18,12 @@ pub(super) struct InetRow {
     pub(super) uid: u32,
     /// Links the row to /proc/PID/fd; 0 for one that no process has any more.
     pub(super) inode: u64,
-    /// What waits: connections of a listening socket, bytes of a datagram socket. `None` where
-    /// the table does not say.
+    /// The connections that wait at a listening socket, or the bytes at a datagram socket; `None` where
+    /// the table does not tell.
     pub(super) waiting: Option<u32>,
 }
 
-/// What a socket does, as far as it matters to who wants its address.
+/// The state of a socket, as far as it matters for its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -56,7 +56,7 @@ pub(super) fn tcp() -> Vec<InetRow> {
     .collect()
 }
 
-/// The same for UDP.
+/// The rows of UDP sockets.
 pub(super) fn udp() -> Vec<InetRow> {
     let tables = [procfs::net::udp(), procfs::net::udp6()];
     tables
@@ -67,7 +67,7 @@ pub(super) fn udp() -> Vec<InetRow> {
         .collect()
 }
 
-/// The same for UDP-Lite, whose ports are its own.
+/// The rows of UDP-Lite sockets, which have ports of their own.
 pub(super) fn udplite() -> Vec<InetRow> {
     let table = |path: &str| {
         let file = BufReader::new(File::open(path).ok()?);
@@ -125,7 +125,7 @@ fn parse_sctp(text: &str) -> Vec<InetRow> {
     text.lines().skip(1).filter_map(row).flatten().collect()
 }
 
-/// How surely one socket keeps another from being bound.
+/// The certainty that one socket keeps another from being bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Conflict {
     /// The addresses are the same, or one of them is the wildcard of the same family.

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where units are, the most important first (systemd.unit(5)).
+/// The folders of units, the most important first (systemd.unit(5)).
 const DIRECTORIES: &[&str] = &[
     "etc/systemd/system",
     "run/systemd/system",
@@ -15,7 +15,7 @@ const DIRECTORIES: &[&str] = &[
     "usr/lib/systemd/system",
 ];
 
-/// DefaultTimeoutStopSec= (systemd-system.conf(5)).
+/// The default of DefaultTimeoutStopSec= (systemd-system.conf(5)).
 const DEFAULT_STOP: Duration = Duration::from_secs(90);
 
 /// The configuration that listend reads without `-c`.
@@ -61,7 +61,7 @@ fn names(root: &Path) -> BTreeSet<String> {
     names.filter(|name| name.ends_with(".service")).collect()
 }
 
-/// What the `[Service]` section says in the end: the last value of each key.
+/// The `[Service]` section: the last value of each key.
 struct ServiceSection(BTreeMap<String, String>);
 
 impl ServiceSection {
@@ -131,7 +131,7 @@ impl ServiceSection {
         words.contains(&"run") && Path::new(named.unwrap_or(DEFAULT_CONFIG)) == config
     }
 
-    /// How long it waits before it kills, if nothing can extend that and it is not for ever.
+    /// The time before the manager kills the unit, if nothing can extend it and it is finite.
     fn stops_within(&self) -> Option<Duration> {
         let can_extend = matches!(self.get("Type"), "notify" | "notify-reload")
             && self.get("NotifyAccess") != "none";

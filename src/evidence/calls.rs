@@ -1,4 +1,4 @@
-//! Where a thread sleeps: /proc/PID/task/TID/syscall (proc_pid_syscall(5)).
+//! The system call in which a thread sleeps: /proc/PID/task/TID/syscall (proc_pid_syscall(5)).
 
 use nix::libc::{self, c_long};
 

@@ -1,4 +1,4 @@
-//! What an epoll instance watches: /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)).
+//! The descriptors that an epoll instance watches: /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)).
 
 use nix::libc;
 
@@ -7,11 +7,11 @@ use nix::libc;
 pub struct Watched {
     /// The number that it had when it was added; it may be another file's by now.
     pub descriptor: i32,
-    /// Which file it is: the inode's number and device. The kernel tells it since Linux 4.13.
+    /// The number and device of the inode, since Linux 4.13.
     pub inode: Option<(u64, u64)>,
 }
 
-/// Those that the instance watches for input.
+/// The descriptors that the instance watches for input.
 pub fn watched(fdinfo: &str) -> impl Iterator<Item = Watched> {
     fdinfo.lines().filter_map(entry)
 }

@@ -35,7 +35,7 @@ pub fn descriptors(memory: &File, wait: Wait) -> io::Result<Vec<i32>> {
     }
 }
 
-/// How many descriptors the thread may wait for.
+/// The number of descriptors that the thread may wait for.
 pub fn count(wait: Wait) -> u64 {
     match wait {
         Wait::Poll { count, .. } | Wait::Select { count, .. } => count,

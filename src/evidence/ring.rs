@@ -1,4 +1,4 @@
-//! What an io_uring has been asked for: /proc/PID/fdinfo/FD (`io_uring_show_fdinfo` in the kernel).
+//! The requests of an io_uring: /proc/PID/fdinfo/FD (`io_uring_show_fdinfo` in the kernel).
 
 /// Whether something that it was asked for waits to become possible, as an accept does until a
 /// client comes. The kernel tells which operations these are, but not of which descriptors. One

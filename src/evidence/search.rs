@@ -1,4 +1,4 @@
-//! One look: goes through processes, threads and descriptors until every socket is seen.
+//! A look: goes through processes, threads and descriptors until every socket is seen.
 
 use super::calls::{self, Call, Wait};
 use super::sight::{Sight, SocketInode, Why};
@@ -9,15 +9,15 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// What one look goes through at most. A look must not hold up everything else, and whoever has
-/// more than this has served clients for long.
+/// The limit of processes in one look, which must not hold up everything else. A worker with more
+/// processes has served clients for long.
 const MOST_PROCESSES: usize = 1000;
 const MOST_THREADS: usize = 2000;
 const MOST_DESCRIPTORS: usize = 20_000;
 
 /// A look under way.
 pub struct Search {
-    /// What is not seen yet.
+    /// The sockets that are not seen yet.
     missing: Vec<SocketInode>,
     /// Why something may have been overlooked: the first reason.
     hidden: Option<Why>,
@@ -36,7 +36,7 @@ impl Search {
         }
     }
 
-    /// What came of it.
+    /// The result of the look.
     pub fn sight(&self) -> Sight {
         match self.hidden {
             _ if self.missing.is_empty() => Sight::Seen,
@@ -104,7 +104,8 @@ impl Search {
         found
     }
 
-    /// Where it sleeps is cheaper to read than its descriptors are, and mostly enough.
+    /// Looks at the system calls of a process first: they are cheaper to read than its descriptors, and
+    /// mostly enough.
     fn process(&mut self, pid: i32, threads: &[i32]) {
         for thread in threads {
             self.thread(pid, *thread);
@@ -146,7 +147,7 @@ impl Search {
         calls::parse(&self.unless_gone(pid, "syscall", text)?)
     }
 
-    /// Those of the missing sockets that a thread waits for.
+    /// The missing sockets that a thread waits for.
     fn waited_for(&mut self, pid: i32, folder: &str, wait: Wait) -> Vec<SocketInode> {
         if memory::count(wait) > memory::MOST_DESCRIPTORS {
             self.hide(Why::TooMany {
@@ -173,7 +174,7 @@ impl Search {
         found
     }
 
-    /// Which of the missing sockets a descriptor is, if any.
+    /// The missing socket that a descriptor is, if any.
     fn missing_one(&mut self, pid: i32, folder: &str, descriptor: i32) -> Option<SocketInode> {
         let link = format!("{folder}/fd/{descriptor}");
         let target = self.unless_gone(pid, "fd", fs::read_link(&link))?;

@@ -1,11 +1,11 @@
-//! What a look is about, and what came of it.
+//! The subject and the result of a look.
 
 use nix::sys::stat::{SFlag, fstat};
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
-/// Which socket, or other file, a listener is: the same for every descriptor of it, in every
+/// The inode of a listener's socket or other file: the same for each of its descriptors, in every
 /// process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketInode {
@@ -31,14 +31,14 @@ impl SocketInode {
     }
 }
 
-/// What was seen of a process and its listeners.
+/// The evidence that a process accepts clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
-    /// It takes clients, or did during the look.
+    /// The process accepts clients, or did during the look.
     Seen,
-    /// It does not yet, or was busy during the look; another look may see it.
+    /// The process does not accept clients yet, or was busy during the look; another look may see it.
     NotYet,
-    /// It was not seen, and it may take clients in a way that cannot be seen.
+    /// The process may accept clients in a way that cannot be seen.
     Hidden(Why),
 }
 
@@ -52,24 +52,25 @@ pub enum Why {
     Unreadable {
         /// Of which process.
         pid: i32,
-        /// Which of its files, as it is called in its folder.
+        /// The name of the file in the process's folder.
         file: &'static str,
-        /// Why.
+        /// The error of the system call.
         errno: i32,
     },
-    /// It waits for something through io_uring(7), and it cannot be seen for what.
+    /// The process waits through io_uring(7), and it cannot be seen for what.
     IoUring {
-        /// Which process.
+        /// The process id.
         pid: i32,
     },
     /// There is more of something than one look goes through.
     TooMany {
-        /// Of what.
+        /// The processes, threads or descriptors of which there are too many.
         what: &'static str,
     },
-    /// It runs another architecture's program, 32-bit say, whose system calls have other numbers.
+    /// The process runs a program of another architecture, such as 32-bit, whose system calls have
+    /// other numbers.
     ForeignCalls {
-        /// Which process.
+        /// The process id.
         pid: i32,
     },
 }

@@ -1,4 +1,4 @@
-//! Which processes and threads belong to an instance.
+//! The processes and threads of an instance.
 
 use std::fs;
 use std::io;

@@ -5,18 +5,18 @@ use serde::ser::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 
-/// How a worker is told which descriptors it got: all that configuration and launch need to know.
+/// A dialect of socket passing: all that configuration and launch need to know of it.
 pub struct Dialect {
     /// The word of `handoff:` in the configuration.
     pub keyword: &'static str,
-    /// What other programs call it, for the hint at a misspelt word.
+    /// The names in other programs, for the hint at a misspelt word.
     pub synonyms: &'static [&'static str],
     /// The number of its first descriptor in the worker.
     pub first_fd: i32,
     /// O_NONBLOCK on its listeners, where `nonblocking:` is not written.
     pub default_nonblocking: bool,
-    /// One socket is passed, and nothing beside it: neither further listeners nor what an instance
-    /// has stored for its successor (`fd_store:`).
+    /// Whether one socket is passed, and nothing beside it: neither further listeners nor stored
+    /// descriptors (`fd_store:`).
     pub one_socket: bool,
     /// Assigns a number to each descriptor, and names them in variables.
     pub layout: fn(&Descriptors<'_>) -> FdLayout,
@@ -27,16 +27,16 @@ pub struct Dialect {
 pub struct Socket<'a> {
     /// The listener's name.
     pub listener: &'a str,
-    /// Its number in listend.
+    /// The number of the descriptor in listend.
     pub fd: i32,
 }
 
 /// A descriptor that an instance has stored for its successor (`FDSTORE=1`, sd_notify(3)).
 #[derive(Debug, Clone, Copy)]
 pub struct Stored<'a> {
-    /// Its name (`FDNAME=`).
+    /// The name of the descriptor (`FDNAME=`).
     pub name: &'a str,
-    /// Its number in listend.
+    /// The number of the descriptor in listend.
     pub fd: i32,
 }
 
@@ -45,7 +45,7 @@ pub struct Stored<'a> {
 pub enum PidfdInode {
     /// LISTEN_PIDFDID is set.
     Tell,
-    /// It is left out; libsystemd then checks LISTEN_PID alone.
+    /// LISTEN_PIDFDID is left out; libsystemd then checks LISTEN_PID alone.
     Leave,
 }
 
@@ -57,7 +57,7 @@ pub struct Descriptors<'a> {
     /// The number in listend of the accepted connection that the process serves, in place of the
     /// sockets.
     pub connection: Option<i32>,
-    /// What earlier instances have stored.
+    /// The descriptors that earlier instances have stored.
     pub stored: &'a [Stored<'a>],
     /// The first number in the worker that is taken otherwise (`ready: fd N`).
     pub below: Option<i32>,
@@ -65,7 +65,7 @@ pub struct Descriptors<'a> {
     pub inode: PidfdInode,
 }
 
-/// Which descriptor goes where in the worker, and the variables that say so.
+/// The numbers of the descriptors in the worker, and the variables that name them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FdLayout {
     /// Numbers in listend.

@@ -1,4 +1,4 @@
-//! How a worker is told which descriptors it got, and who is at the other end. Pure: names in,
+//! The variables that tell a worker its descriptors and the ends of its connection. Pure: names in,
 //! variables out.
 
 pub mod connection;

@@ -1,5 +1,4 @@
-//! How a worker is told where to send what it has to say about itself (sd_notify(3),
-//! sd_watchdog_enabled(3)).
+//! The variables that tell a worker where to send notifications (sd_notify(3), sd_watchdog_enabled(3)).
 
 use super::Value;
 use std::time::Duration;
@@ -7,14 +6,14 @@ use std::time::Duration;
 /// The instance's main process, for a command that runs beside it (systemd.exec(5)).
 pub const MAIN_PID: &str = "MAINPID";
 
-/// What a worker is asked to tell.
+/// The notifications that a worker may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked<'a> {
-    /// Where to: a path, or `@` and an abstract name.
+    /// The notify socket: a path, or `@` and an abstract name.
     pub socket: &'a str,
-    /// That it is alive, at least so often.
+    /// The longest time between two keep-alives.
     pub watchdog: Option<Duration>,
-    /// How many descriptors it may leave for its successor.
+    /// The number of descriptors that the worker may store for its successor.
     pub store: u32,
 }
 

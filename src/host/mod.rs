@@ -1,4 +1,4 @@
-//! What the plan needs to know about this machine, looked up once and kept as plain data.
+//! The facts about this machine that the plan needs, looked up once and kept as plain data.
 
 use crate::config::Config;
 use crate::walk;
@@ -44,11 +44,11 @@ pub struct Facts {
     pub somaxconn: u32,
     /// The effective user id of listend.
     pub uid: u32,
-    /// What execve(2) takes; `None` where nothing is known.
+    /// The limits of execve(2); `None` where they are unknown.
     pub execve: Option<ExecveLimits>,
 }
 
-/// How much execve(2) takes ("Limits on size of arguments and environment").
+/// The limits of execve(2) ("Limits on size of arguments and environment").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExecveLimits {
     /// In one string, with its NUL.
@@ -79,13 +79,13 @@ impl ExecveLimits {
 /// Why a file was not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
-    /// The errno.
+    /// The errno of the failed call.
     pub errno: i32,
     /// Whether it was for the sake of what other users could make of the path.
     pub refused: Option<String>,
 }
 
-/// What is known about a user.
+/// The facts about a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserFacts {
     /// The name; a number where there is no such user but a number was written.

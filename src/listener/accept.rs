@@ -26,8 +26,8 @@ pub enum NotAccepted {
     /// The client has gone again, or somebody else took it, or the firewall refuses it: there is
     /// nothing to serve, and nothing to worry about.
     Gone,
-    /// Nobody can be accepted for now, and the client still waits: the errno, mostly EMFILE or
-    /// ENFILE. Trying again at once would only burn time.
+    /// accept(2) failed for now with this errno, mostly EMFILE or ENFILE, and the client still waits.
+    /// Trying again at once would only burn time.
     Exhausted(i32),
 }
 

@@ -1,4 +1,4 @@
-//! How full a socket's queue is, and what the kernel has dropped because it was.
+//! The queue of a socket: its depth, its limit and the packets dropped because it was full.
 //!
 //! Read from the held descriptor wherever it tells, so that a listener in another network namespace
 //! is as well known as one here, and never mistaken for another that has the same address. Only unix
@@ -25,24 +25,24 @@ const SO_MEMINFO: i32 = 55;
 /// TCP_LISTEN of net/tcp_states.h.
 const TCP_LISTEN: u8 = 10;
 
-/// What waits at a socket.
+/// The queue of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
-    /// What the numbers count.
+    /// The unit of depth and limit.
     pub unit: Unit,
-    /// How much waits. `None` where something waits and the kernel does not tell how much.
+    /// The number of connections, messages or bytes that wait; `None` where the kernel does not tell.
     pub depth: Option<u64>,
-    /// How much may wait. The kernel takes one connection more than that (`sk_acceptq_is_full` in
+    /// The largest depth. The kernel takes one connection more than that (`sk_acceptq_is_full` in
     /// include/net/sock.h). Where it does not tell, this is what listen(2) was called with; `None`
     /// where there is no such call either.
     pub limit: Option<u64>,
-    /// How many packets of clients the kernel has dropped at this socket since it is there: a TCP
-    /// client that tries again counts each time. `None` where nothing is counted: a full unix
-    /// socket, FIFO or message queue makes its clients wait and drops nothing.
+    /// The number of packets of clients that the kernel has dropped at this socket since it was
+    /// created: a TCP client that tries again counts each time. `None` where nothing is counted: a full
+    /// unix socket, FIFO or message queue makes its clients wait and drops nothing.
     pub drops: Option<u64>,
 }
 
-/// What a queue is measured in.
+/// The unit of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unit {
     /// Clients that nobody has accepted yet.
@@ -56,7 +56,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// What the queue of such a socket is measured in; `None` for what has none.
+    /// The unit of the queue of such a socket; `None` for kinds without a queue.
     pub const fn of(kind: SocketKind) -> Option<Unit> {
         match kind {
             SocketKind::Tcp
@@ -111,7 +111,7 @@ impl DepthReader {
         DepthReader::default()
     }
 
-    /// What waits at this socket; `None` for what has no queue: devices and other special files.
+    /// The queue of this socket; `None` for devices and other special files, which have none.
     pub fn depth(&mut self, socket: &BoundSocket) -> Option<Depth> {
         read(socket, |inode| {
             let Some(diag) = diag_for(socket, &mut self.diag)? else {
@@ -130,7 +130,7 @@ impl DepthReader {
     }
 }
 
-/// What waits at one socket; `None` for what has no queue.
+/// The queue of one socket; `None` if it has none.
 pub fn depth(socket: &BoundSocket) -> Option<Depth> {
     read(socket, |inode| {
         let mut diag = None;
@@ -141,7 +141,7 @@ pub fn depth(socket: &BoundSocket) -> Option<Depth> {
     })
 }
 
-/// What waits at each of these sockets, in their order.
+/// The queues of these sockets, in their order.
 pub fn depths<'a>(sockets: impl Iterator<Item = &'a BoundSocket>) -> Vec<Option<Depth>> {
     let mut reader = DepthReader::new();
     sockets.map(|socket| reader.depth(socket)).collect()
@@ -186,7 +186,7 @@ struct Numbers {
     drops: Option<u64>,
 }
 
-/// That of a TCP listener.
+/// The accept queue of a TCP listener.
 fn accept_queue(socket: &BoundSocket, kind: SocketKind) -> io::Result<Numbers> {
     let queue = tcp_queue(socket)?;
     let drops = match kind {
@@ -201,9 +201,9 @@ fn accept_queue(socket: &BoundSocket, kind: SocketKind) -> io::Result<Numbers> {
     })
 }
 
-/// How many clients are in a TCP listener's accept queue, and how many may be: tcpi_unacked and
-/// tcpi_sacked of TCP_INFO (tcp_get_info in net/ipv4/tcp.c). `None` for one that does not listen,
-/// where these mean something else.
+/// Depth and limit of a TCP listener's accept queue: tcpi_unacked and tcpi_sacked of TCP_INFO
+/// (tcp_get_info in net/ipv4/tcp.c). `None` for a socket that does not listen, where these mean
+/// something else.
 pub(super) fn tcp_queue(socket: &BoundSocket) -> io::Result<Option<(u32, u32)>> {
     const UNACKED: usize = 24;
     const SACKED: usize = 28;
@@ -262,7 +262,7 @@ fn message_queue(socket: &BoundSocket) -> io::Result<Numbers> {
 
 /// Of the numbers of SO_MEMINFO (linux/sock_diag.h, SK_MEMINFO_RMEM_ALLOC and following).
 struct Memory {
-    /// What has been received and not read.
+    /// The bytes received and not read.
     received: u32,
     receive_buffer: u32,
     drops: u32,

@@ -18,10 +18,10 @@ use std::os::fd::{OwnedFd, RawFd};
 /// SD_LISTEN_FDS_START of sd_listen_fds(3).
 const FIRST: RawFd = 3;
 
-/// What sd_listen_fds_with_names(3) calls a descriptor without a name.
+/// The name of a descriptor without a name in sd_listen_fds_with_names(3).
 const NAMELESS: &str = "unknown";
 
-/// What the protocol consists of; not for our own workers, nor to be taken twice.
+/// The variables of the protocol, removed so that they are neither inherited by workers nor read twice.
 const VARIABLES: [&str; 5] = [
     "LISTEN_FDS",
     "LISTEN_PID",
@@ -74,7 +74,7 @@ impl fmt::Display for AdoptError {
 
 impl std::error::Error for AdoptError {}
 
-/// What did not match.
+/// The reasons for not adopting a descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdoptProblem {
     /// A socket with a listener's name that is none of the listener's sockets.

@@ -12,11 +12,11 @@ pub enum IoMode {
     Blocking,
     /// accept(2) answers EAGAIN.
     NonBlocking,
-    /// As whoever has the socket has made it.
+    /// As the processes that have the socket left it.
     AsItIs,
 }
 
-/// What [`prepare_for_spawn`] found changed.
+/// The changes that [`prepare_for_spawn`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Disturbed {
     /// O_NONBLOCK was not as asked for. Also true before the first spawn of a worker that wants

@@ -13,21 +13,21 @@ use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-/// What came of it.
+/// The result of binding.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// What was bound, also if there are errors; empty listeners when only tried.
+    /// The sockets that were bound, also if there are errors; empty listeners when only tried.
     pub bound: SocketTable,
     /// Every failure, in the order of the plan.
     pub errors: Vec<BindError>,
-    /// What went well, but not in the way that was written.
+    /// Successes that differ from the configuration.
     pub notes: Vec<Note>,
-    /// What became of the options, when it was only tried: by listener, and by index into
-    /// [`crate::plan::ListenerPlan::sockets`]. Otherwise the sockets have it.
+    /// The effective options, when binding was only tried: by listener, and by index into
+    /// [`crate::plan::ListenerPlan::sockets`]. Otherwise the sockets have them.
     pub tried: Vec<(ListenerId, usize, Effective)>,
 }
 
-/// How often `localhost:0` looks for a port that is free on both loopbacks.
+/// The number of tries in which `localhost:0` looks for a port that is free on both loopbacks.
 const PORT_ATTEMPTS: u32 = 16;
 
 /// Binds every socket of the plan and listens on those where clients queue. Goes on after a

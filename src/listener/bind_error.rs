@@ -1,4 +1,4 @@
-//! What binding can come to, in data; words are made of it elsewhere.
+//! Errors and notes of binding, as data; `diagnose` puts them into words.
 
 use crate::config::{Endpoint, Presence};
 use crate::plan::{ListenerId, Plan};
@@ -6,7 +6,7 @@ use crate::walk::{Refused, Why};
 use std::io;
 use std::path::PathBuf;
 
-/// What binding is for.
+/// The purpose of binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// The sockets are kept, to serve.
@@ -42,7 +42,7 @@ pub enum BindStep {
     SetOwner,
     /// chmod(2) of a unix path.
     SetMode,
-    /// Listen, listen(2).
+    /// The call of listen(2).
     Listen,
     /// symlink(2) or rename(2) of a link to a unix path.
     Symlink,
@@ -50,7 +50,7 @@ pub enum BindStep {
     ReadBack,
 }
 
-/// What stands in the way, where an errno alone would not tell.
+/// An obstacle that an errno alone would not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
     /// A server is bound to the unix path.
@@ -63,13 +63,13 @@ pub enum Obstacle {
     NotASocket(&'static str),
     /// There is a socket at the path, and connect(2) may not say whether it is alive.
     Unprobed,
-    /// Somebody else changed the path in the middle of it.
+    /// Another process changed the path during the attempt.
     Interference,
     /// On the way there is something that other users can turn elsewhere.
     OtherHands(Why),
 }
 
-/// One socket that could not be bound.
+/// A socket that could not be bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BindError {
     /// Of which listener.
@@ -78,15 +78,15 @@ pub struct BindError {
     pub socket: usize,
     /// The step that failed.
     pub step: BindStep,
-    /// What the system call answered; EADDRINUSE or EEXIST where there was an obstacle instead.
+    /// The errno of the system call; EADDRINUSE or EEXIST where there was an obstacle instead.
     pub errno: i32,
-    /// What was in the way, if it is known.
+    /// The obstacle, if it is known.
     pub obstacle: Option<Obstacle>,
     /// The path the step was about: a folder, or the unix path.
     pub path: Option<PathBuf>,
 }
 
-/// Something that went well, but not in the way that was written.
+/// A success that differs from the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
     /// A unix socket nobody listened on was replaced.
@@ -96,14 +96,14 @@ pub enum Note {
         /// Index into [`crate::plan::ListenerPlan::sockets`].
         socket: usize,
     },
-    /// The same, were it not only tried.
+    /// A start would replace a stale socket; binding was only tried.
     StaleWouldBeReplaced {
         /// Of which listener.
         listener: ListenerId,
         /// Index into [`crate::plan::ListenerPlan::sockets`].
         socket: usize,
     },
-    /// This machine has no IPv6, or no ::1, and the address does not need it.
+    /// This machine has no IPv6, or no ::1, and the address is optional.
     FamilyMissing {
         /// Of which listener.
         listener: ListenerId,
@@ -111,7 +111,7 @@ pub enum Note {
         socket: usize,
         /// EAFNOSUPPORT or EADDRNOTAVAIL.
         errno: i32,
-        /// What was bound in its place; `None` where it was left out.
+        /// The address bound instead; `None` if there is none.
         instead: Option<Endpoint>,
     },
     /// The kernel accepted an option, and made something else of it.
@@ -122,9 +122,9 @@ pub enum Note {
         socket: usize,
         /// The option's key.
         key: &'static str,
-        /// What was asked for.
+        /// The value asked for.
         asked: String,
-        /// What reading back gives; `Effective::UNKNOWN` if the kernel does not tell.
+        /// The value read back; `Effective::UNKNOWN` if the kernel does not tell.
         effective: String,
     },
 }
@@ -174,7 +174,7 @@ impl Failure {
         }
     }
 
-    /// What keeps the way to a path from being gone.
+    /// The failure for a folder on the way to a path that must not be followed.
     pub(super) fn on_the_way(step: BindStep, refused: Refused) -> Failure {
         Failure {
             obstacle: refused.why.map(Obstacle::OtherHands),

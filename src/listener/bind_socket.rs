@@ -1,4 +1,4 @@
-//! One socket, or other descriptor, of any kind.
+//! Binds one socket, or opens another descriptor, of any kind.
 
 use super::backlog::as_backlog;
 use super::bind::{Binder, port_of};

@@ -1,4 +1,4 @@
-//! What is held once everything is bound.
+//! Bound sockets.
 
 use super::identity::{PathIdentity, Rights};
 use super::read_back::Effective;
@@ -9,7 +9,7 @@ use nix::sys::stat::lstat;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-/// One bound socket, or open FIFO, message queue or special file.
+/// A bound socket, or an open FIFO, message queue or special file.
 #[derive(Debug)]
 pub struct BoundSocket {
     /// The descriptor itself: CLOEXEC. Sockets that were bound here are blocking until
@@ -19,12 +19,12 @@ pub struct BoundSocket {
     pub key: SocketKey,
     /// The listener of the socket, or the one that had it last.
     pub listener: ListenerId,
-    /// What was asked for.
+    /// The address of the configuration.
     pub endpoint: Endpoint,
     /// The address as configured, with the port that the kernel chose for port 0.
     pub address: Endpoint,
-    /// How many clients may wait: the backlog cut to `net.core.somaxconn` as listen(2) does.
-    /// `None` for datagrams, and where the limit cannot be read.
+    /// The backlog, cut to `net.core.somaxconn` as listen(2) does. `None` for datagrams, and where the
+    /// limit cannot be read.
     pub backlog: Option<u32>,
     /// The file of a unix socket that has a path, of a FIFO or of a message queue.
     pub identity: Option<PathIdentity>,
@@ -33,13 +33,13 @@ pub struct BoundSocket {
     pub created: bool,
     /// Whether the socket was inherited ([`super::Adopted`]).
     pub is_adopted: bool,
-    /// What became of the options that were asked for.
+    /// The effective values of the options.
     pub effective: Vec<Effective>,
-    /// What else was made in the file system.
+    /// The other files created for the socket.
     pub artifacts: FsArtifacts,
 }
 
-/// What binding to a path has made beside the path itself.
+/// The folders and links created for a path.
 #[derive(Debug, Default)]
 pub struct FsArtifacts {
     /// The symbolic links that lead to the path.
@@ -54,7 +54,7 @@ pub struct FsArtifacts {
 }
 
 impl BoundSocket {
-    /// Where it is in the file system: its path, and the links that lead there.
+    /// The path of the socket, and the links that lead there.
     pub fn files(&self) -> Vec<Cow<'_, Path>> {
         if let Endpoint::MessageQueue { name } = &self.address {
             // mq_overview(7): where the file system is usually mounted.

@@ -11,11 +11,11 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// linux/netlink.h.
+/// From linux/netlink.h.
 const NETLINK_SOCK_DIAG: i32 = 4;
-/// linux/sock_diag.h.
+/// From linux/sock_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// linux/unix_diag.h.
+/// From linux/unix_diag.h.
 const UDIAG_SHOW_NAME: u32 = 0x1;
 const UDIAG_SHOW_VFS: u32 = 0x2;
 const UDIAG_SHOW_ICONS: u32 = 0x8;
@@ -24,7 +24,7 @@ const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_VFS: u16 = 1;
 const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
-/// linux/inet_diag.h.
+/// From linux/inet_diag.h.
 const INET_DIAG_SHUTDOWN: u16 = 8;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 /// Comes with what INET_DIAG_INFO asks for.
@@ -45,11 +45,11 @@ const ANY_STATE: u32 = u32::MAX;
 const BOUND_STATES: u32 = 1 << 7 | LISTENING | 1 << 13;
 
 const HEADER: usize = 16;
-/// struct inet_diag_msg.
+/// The size of struct inet_diag_msg.
 const INET_MESSAGE: usize = 72;
-/// struct unix_diag_msg.
+/// The size of struct unix_diag_msg.
 const UNIX_MESSAGE: usize = 16;
-/// What one read takes: the kernel fills messages up to this size.
+/// The size of one read: the kernel fills messages up to this size.
 const BUFFER: usize = 32 * 1024;
 /// More than any accept queue fills.
 const MAX_READS: usize = 1024;
@@ -57,9 +57,9 @@ const MAX_READS: usize = 1024;
 /// A unix listener's accept queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct UnixQueue {
-    /// How many clients wait.
+    /// The number of clients that wait.
     pub(super) depth: u32,
-    /// How many may: the backlog of listen(2).
+    /// The limit: the backlog of listen(2).
     pub(super) limit: u32,
 }
 
@@ -309,7 +309,7 @@ impl Diag {
     }
 }
 
-/// Where a struct inet_diag_req_v2 says what is to be told beyond the ordinary.
+/// The offset of the field for extensions in struct inet_diag_req_v2.
 const EXTENSIONS: usize = HEADER + 2;
 
 /// For all sockets of the family in one of these states that have the local port (struct
@@ -413,7 +413,7 @@ fn address(message: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// One attribute out of a row of struct nlattr; an empty queue has none.
+/// The attribute of this type in a list of struct nlattr; an empty queue has none.
 fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
     while let Some(length) = u16_at(rest, 0) {
         let length = usize::from(length);

@@ -1,4 +1,4 @@
-//! Which file a path is, who may use it, and removing what is still ours.
+//! The identity and the rights of a file, and its removal while it is still ours.
 
 use crate::walk::Place;
 use nix::sys::stat::SFlag;
@@ -17,7 +17,7 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Those of a file, from stat(2).
+    /// The rights of a file, from stat(2).
     pub(super) fn of(stat: &nix::sys::stat::FileStat) -> Rights {
         Rights {
             uid: stat.st_uid,
@@ -29,8 +29,8 @@ impl Rights {
     }
 }
 
-/// Which file a path was when it was bound. The bound socket keeps the inode in use, so that
-/// no other file can get its number as long as the socket is open.
+/// The identity of the file at a path when it was bound. The bound socket keeps the inode in use, so
+/// that no other file can get its number as long as the socket is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PathIdentity {
     /// The device, as in stat(2).
@@ -60,7 +60,7 @@ pub(super) fn remove_if_ours(path: &Path, identity: PathIdentity) -> io::Result<
     }
 }
 
-/// The same of a place that is known.
+/// Removes the file at this place if it is still the one that was bound.
 pub(super) fn remove_ours(place: &Place, identity: PathIdentity) -> io::Result<()> {
     match place.look() {
         Ok(stat)

@@ -13,7 +13,7 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockRef, Sock
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 
-/// What an [`Endpoint::Inet`] says about the socket itself.
+/// The parts of an [`Endpoint::Inet`] that make the socket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) transport: Transport,
@@ -164,8 +164,8 @@ pub(super) fn interface_index(interface: &str, what: &'static str) -> Result<u32
     })
 }
 
-/// What stands in for an optional IPv6 socket on a machine without IPv6: 0.0.0.0 for the
-/// dual-stack socket of `:PORT`, nothing for the second half of `localhost`.
+/// The replacement of an optional IPv6 socket on a machine without IPv6: 0.0.0.0 for the dual-stack
+/// socket of `:PORT`, nothing for the second half of `localhost`.
 pub(super) fn without_ipv6(
     transport: Transport,
     address: SocketAddr,
@@ -182,7 +182,7 @@ pub(super) fn without_ipv6(
 }
 
 impl Wanted {
-    /// As an endpoint without a scope.
+    /// The address as an endpoint without a scope.
     pub(super) fn endpoint(self) -> Endpoint {
         Endpoint::Inet {
             transport: self.transport,

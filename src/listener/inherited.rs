@@ -76,7 +76,7 @@ fn put_in_order(
     Ok((address, identity, effective))
 }
 
-/// What getsockname(2) says, in the words of the plan.
+/// The address from getsockname(2), as an endpoint of the plan.
 pub(super) fn bound_to(fd: &OwnedFd, endpoint: &Endpoint) -> Result<Endpoint, Failure> {
     let mut bound = endpoint.clone();
     match &mut bound {

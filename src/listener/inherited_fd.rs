@@ -1,4 +1,4 @@
-//! What an inherited descriptor is, and whether it is what a listener wants.
+//! Inspects an inherited descriptor, and compares it with the endpoint of a listener.
 
 use crate::config::{Endpoint, Transport, UnixKind, UnixName};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -16,16 +16,16 @@ use std::path::{Path, PathBuf};
 /// MQUEUE_MAGIC of statfs(2).
 const MQUEUE: FsType = FsType(0x1980_0202);
 
-/// How a descriptor came to be compared with an endpoint.
+/// The reason for comparing a descriptor with an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
-    /// It bears the listener's name: what the configuration leaves open may be anything.
+    /// The descriptor bears the listener's name: what the configuration leaves open may be anything.
     Name,
     /// Only by what it is: then that must be told without doubt.
     Address,
 }
 
-/// What a descriptor is.
+/// The kind of a descriptor.
 #[derive(Debug)]
 pub(super) enum Found {
     Socket(Box<FoundSocket>),

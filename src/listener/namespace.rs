@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
-/// That of the calling thread, which in listend is the only one.
+/// The namespace of the calling thread, which in listend is the only one.
 const OWN: &str = "/proc/thread-self/ns/net";
 
 /// The way into other namespaces and back.

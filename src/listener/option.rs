@@ -22,14 +22,13 @@ const FAST_OPEN: &str = "tcp_fast_open";
 pub struct Changed {
     /// The key of the option in the YAML.
     pub key: &'static str,
-    /// What it was found to be, as in [`Effective::effective`].
+    /// The value found, as in [`Effective::effective`].
     pub found: String,
     /// Whether the option was restored.
     pub is_put_back: bool,
 }
 
-/// What the options of a socket are now, as the kernel has them; what was known of them where it does
-/// not tell.
+/// The current options of a socket, from the kernel; the last known values where it does not tell.
 pub fn effective(plan: &ListenerPlan, socket: &BoundSocket) -> Vec<Effective> {
     let options = Options::new(&plan.options, &socket.address);
     let asked = in_namespace_of(plan, || options.look(socket.fd.as_fd()));
@@ -65,7 +64,7 @@ pub(super) struct Options<'p> {
     endpoint: &'p Endpoint,
 }
 
-/// Which of several names an option has here.
+/// The family of a socket, which decides the name of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     V4,
@@ -117,7 +116,7 @@ impl<'p> Options<'p> {
         Ok(())
     }
 
-    /// What has become of all of them. In the network namespace of the socket.
+    /// Reads all options back. To be called in the network namespace of the socket.
     pub(super) fn look(self, fd: BorrowedFd<'_>) -> Result<Vec<Effective>, Failure> {
         let mut effective = Vec::new();
         for phase in [Phase::BeforeBind, Phase::BeforeListen, Phase::AtOpen] {

@@ -58,7 +58,7 @@ pub(super) fn is_taken_by_others(wanted: &Endpoint, ours: &[&BoundSocket]) -> io
     }))
 }
 
-/// The same listener with SO_REUSEPORT; `None` if it has that anyway.
+/// The listener with SO_REUSEPORT added; `None` if it has that anyway.
 pub(super) fn shared(plan: &ListenerPlan) -> Option<ListenerPlan> {
     let spec = by_key(REUSE_PORT)?;
     if asks_for_it(plan) {

@@ -1,4 +1,4 @@
-//! How the kernel is told a unix path, and the folders that lead to it.
+//! Unix paths for bind(2), and the folders that lead to them.
 
 use super::bind_error::{BindStep, Failure, Obstacle};
 use super::identity::PathIdentity;
@@ -163,7 +163,7 @@ fn is_empty(folder: &OwnedFd) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// Where a path that is only tried would be made: the innermost folder that is there, and the rest.
+/// The place of a path that is only tried: the innermost folder that exists, and the rest.
 pub(super) type TriedAt = (PathIdentity, PathBuf);
 
 /// Says whether a socket or FIFO could be made there, as far as that can be seen without making

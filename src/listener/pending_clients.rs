@@ -1,4 +1,5 @@
-//! Who waits at a socket, so that a worker that has taken nobody can be told from one that has.
+//! The clients that wait at a socket, so that a worker that has accepted none can be told from one that
+//! has.
 //!
 //! Only what the kernel identifies counts: a connection in an accept queue. Messages have no
 //! identity: two may be the same, byte by byte, and as many as before may be others. Nor has a
@@ -30,7 +31,7 @@ pub struct Waiters {
 
 /// The clients that wait at one listener.
 struct Queue {
-    /// Those that the kernel identifies.
+    /// The clients that the kernel identifies.
     clients: Vec<u64>,
     /// Whether there are others.
     and_others: bool,
@@ -99,7 +100,7 @@ pub fn forget_errors(socket: &BoundSocket) -> bool {
     true
 }
 
-/// Who waits at a socket that is readable; `None` where the kernel does not tell.
+/// The clients that wait at a readable socket; `None` where the kernel does not tell.
 fn look(socket: &BoundSocket, diag: &mut Option<Diag>) -> io::Result<Option<(u64, Queue)>> {
     // The type differs between architectures; the conversion loses nothing.
     #[allow(clippy::unnecessary_cast)]

@@ -1,16 +1,16 @@
-//! What became of a socket option.
+//! Effective values of socket options.
 
 use crate::config::options::{How, OptionSpec, ValueKind};
 use nix::libc;
 
-/// What became of an option.
+/// The effective value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effective {
     /// The key of the option in the YAML.
     pub key: &'static str,
-    /// What was asked for, in the unit that the kernel takes: `30s`, `500ms`, bytes.
+    /// The value asked for, in the unit that the kernel takes: `30s`, `500ms`, bytes.
     pub asked: String,
-    /// What reading back gives, in the same form. Buffers count double (socket(7)).
+    /// The value read back, in the same form. Buffers count double (socket(7)).
     pub effective: String,
     /// Whether that is what was asked for, or the kernel's way of rounding it up.
     pub is_as_asked: bool,

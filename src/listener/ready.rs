@@ -1,4 +1,4 @@
-//! What binding one socket gives, before it is known whose it is.
+//! The result of binding one socket, before it gets its key.
 
 use super::identity::PathIdentity;
 use super::read_back::Effective;
@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) fd: OwnedFd,
-    /// As asked, with what the kernel chose.
+    /// The address asked for, with the port or name that the kernel chose.
     pub(super) address: Endpoint,
     pub(super) identity: Option<PathIdentity>,
     /// Whether its file or queue is of our making.

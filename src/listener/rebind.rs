@@ -29,7 +29,7 @@ pub struct Prepared<'p> {
     /// Sockets that could not be bound and that the plan can do without, in the numbers of the merged
     /// plan.
     pub missing: Vec<BindError>,
-    /// What went well, but not in the way that was written.
+    /// Successes that differ from the configuration.
     pub notes: Vec<Note>,
     /// Sockets that go away and whose port could only be had by shutting them down: the clients in
     /// their queues are lost.
@@ -59,7 +59,7 @@ struct MovedPath {
     identity: PathIdentity,
 }
 
-/// What the merged plan has no more: the path of a socket, or a link to it.
+/// A file that the merged plan no longer has: the path of a socket, or a link to it.
 #[derive(Debug, Clone, Copy)]
 struct Leaving<'b> {
     socket: &'b BoundSocket,
@@ -125,7 +125,7 @@ struct Work<'b, 'p> {
     leaving: HashMap<PathBuf, Leaving<'b>>,
     /// Internet sockets that go away, by port.
     retired: HashMap<u16, Vec<&'b BoundSocket>>,
-    /// Those that can be bound only when what goes away has been shut down.
+    /// The sockets that can be bound only when sockets that go away have been shut down.
     crowded: Vec<Crowded<'b>>,
     errors: Vec<BindError>,
     prepared: Prepared<'p>,
@@ -137,7 +137,7 @@ struct Crowded<'b> {
     listener: ListenerId,
     /// The sockets that go away and with which it overlaps.
     rivals: Vec<&'b BoundSocket>,
-    /// What is bound, or held, of its sockets.
+    /// Whether each of its sockets is bound, or held.
     done: Vec<bool>,
     errors: Vec<BindError>,
 }
@@ -412,7 +412,7 @@ impl<'b, 'p> Work<'b, 'p> {
         }
     }
 
-    /// What the kernel made something else of, unless that was so before.
+    /// Notes the options that the kernel changed, unless it did so before.
     fn note(
         &mut self,
         (listener, socket): (ListenerId, usize),

@@ -39,7 +39,7 @@ pub(super) struct Live<'a> {
     pub(super) index: usize,
 }
 
-/// What a kept socket has come to.
+/// The result of reconfiguring a kept socket.
 #[derive(Debug)]
 pub(super) struct Reconfigured {
     pub(super) effective: Vec<Effective>,
@@ -163,7 +163,7 @@ impl<'a> Live<'a> {
         Ok(())
     }
 
-    /// What has become of all its options.
+    /// Reads all options of the socket back.
     fn look(&self) -> Result<Vec<Effective>, Failure> {
         Options::new(&self.after.options, &self.socket.address).look(self.socket.fd.as_fd())
     }
@@ -247,7 +247,7 @@ impl<'a> Live<'a> {
     }
 }
 
-/// What of it a path or queue has itself.
+/// Owner, group and mode, the rights that a path or queue itself has.
 fn rights(access: &Access) -> (Option<u32>, Option<u32>, u32) {
     (access.owner, access.group, access.mode)
 }

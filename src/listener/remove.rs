@@ -18,7 +18,7 @@ impl BoundSocket {
         self.remove_path()
     }
 
-    /// The same, whatever is to stay at the end: for what was never served.
+    /// Removes the path of a socket that was never served, even if `remove_on_stop` is false.
     pub(super) fn remove_path(&self) -> Vec<(PathBuf, io::Error)> {
         let mut problems = Vec::new();
         if let Some(path) = self.address.path() {

@@ -1,4 +1,4 @@
-//! What a worker can do to a listener that it shares, and putting it right.
+//! Damage that a worker can do to a listener that it shares, and its repair.
 //!
 //! A shut-down TCP listener listens again on the same descriptor, and is then asked whether clients
 //! get through: one that was shut down twice closes each of them (`sk_shutdown` outlives listen(2)),
@@ -32,17 +32,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-/// How often listen(2) is repeated while somebody shuts the socket down in between.
+/// The number of calls of listen(2) while another process shuts the socket down in between.
 const REVIVALS: u32 = 3;
 
-/// What is wrong with a socket.
+/// The damage of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
     /// shutdown(2) was called on it: no client gets in any more.
     ShutDown,
     /// The path of the socket was unlinked or renamed: no client finds it.
     PathGone,
-    /// Something else is at its path.
+    /// Another file is at the path.
     PathReplaced,
     /// The owner, group or mode of the path was changed.
     RightsChanged,
@@ -190,7 +190,7 @@ pub(super) fn listen_again(socket: &BoundSocket, backlog: u32) -> io::Result<boo
     Ok(was_shut_down)
 }
 
-/// The same, also of a socket that seems to listen; and proves that clients get through.
+/// Makes a socket listen again, also one that seems to listen, and proves that clients get through.
 fn revive(socket: &BoundSocket, backlog: u32) -> Result<(), Failure> {
     let mut done = Ok(false);
     // Whoever shuts it down between our two calls leaves the same mark again.

@@ -26,11 +26,11 @@ use nix::unistd::{AccessFlags, eaccess, geteuid, mkfifoat};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What came of a FIFO.
+/// The result of opening a FIFO.
 #[derive(Debug)]
 pub(super) enum Opened {
     Ready(Ready),
-    /// It is, or would be made, here.
+    /// The FIFO exists or would be created here; it was only tried.
     Tried(TriedAt),
 }
 
@@ -100,14 +100,14 @@ pub(super) fn fifo(
     }
 }
 
-/// Whose a FIFO is.
+/// The origin of a FIFO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
     /// Made just now, or by a listend that was killed before it could give it its rights.
     New,
     /// Left behind by a listend that was killed: it is removed in the end, as if it were new.
     LeftBehind,
-    /// Somebody else's: it stays.
+    /// Created by another program: the FIFO stays.
     Foreign,
 }
 
@@ -195,8 +195,8 @@ fn fits(path: &Path, found: &FileStat, access: &Access) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whoever may write to the folder could have exchanged it, so what gets another owner must look
-/// exactly like what was made: a FIFO of ours without rights.
+/// Refuses a file that is not exactly the FIFO just created, one of ours without rights: users who may
+/// write to the folder could have exchanged it, and it is to get another owner.
 fn born_here(path: &Path, file: &FileStat) -> Result<(), Failure> {
     if is_half_made(file) {
         return Ok(());

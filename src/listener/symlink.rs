@@ -14,7 +14,7 @@ use nix::unistd::symlinkat;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What is at the place of a link.
+/// The state of the place of a link.
 enum LinkState {
     Nothing,
     /// A link that leads to our path.

@@ -35,13 +35,13 @@ impl SocketTable {
         self.sockets.values()
     }
 
-    /// The same, to be changed.
+    /// The sockets, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut BoundSocket> {
         self.sockets.values_mut()
     }
 
-    /// What is held of a listener, in the order of the plan; fewer than planned where an optional one
-    /// is missing.
+    /// The held sockets of a listener, in the order of the plan; fewer than planned where an optional
+    /// one is missing.
     pub fn of<'a>(&'a self, listener: &'a ListenerPlan) -> impl Iterator<Item = &'a BoundSocket> {
         listener.keys().filter_map(|key| self.get(key))
     }
@@ -57,7 +57,7 @@ impl SocketTable {
         self.former.contains_key(&key)
     }
 
-    /// How a socket is configured at the moment.
+    /// The configuration of a socket at the moment.
     pub(super) fn configured<'a>(
         &'a self,
         running: &'a Plan,
@@ -110,7 +110,7 @@ impl SocketTable {
         self.iter().flat_map(BoundSocket::remove_files).collect()
     }
 
-    /// The same, whatever is to stay at the end: for what was never served.
+    /// Removes the paths of sockets that were never served, even if `remove_on_stop` is false.
     pub(super) fn remove_everything(&self) -> Vec<(PathBuf, io::Error)> {
         self.iter().flat_map(BoundSocket::remove_path).collect()
     }

@@ -32,14 +32,15 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// How many names are tried for a stale path that is moved aside.
+/// The number of names tried for a stale path that is moved aside.
 const ATTEMPTS: u32 = 16;
 
-/// How often a folder that another process has locked is tried, and the milliseconds between two tries.
+/// The number of tries to lock a folder that another process has locked, `LOCK_PAUSE` milliseconds
+/// apart.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: u8 = 5;
 
-/// What came of a path.
+/// The result of binding to a path.
 #[derive(Debug)]
 pub(super) struct Done {
     /// Bound, unless the path was only to be tried.
@@ -53,7 +54,7 @@ pub(super) struct Done {
 #[derive(Debug)]
 pub(super) enum File {
     Made(PathIdentity),
-    /// It would be made here.
+    /// The path would be created here; it was only tried.
     Tried(TriedAt),
 }
 
@@ -135,7 +136,7 @@ fn lock(place: &Place) -> Option<Flock<OwnedFd>> {
     None
 }
 
-/// What is at the path: nothing, or a stale socket. Everything else is an error.
+/// Looks at the path: nothing, or a stale socket. Everything else is an error.
 fn look(kind: UnixKind, path: &Path, place: &Place) -> Result<Option<Stale>, Failure> {
     match place.handle() {
         Ok((handle, file)) => {
@@ -225,7 +226,7 @@ fn probe(kind: UnixKind, path: &Path, place: &Place, found: &FileStat) -> Result
     }
 }
 
-/// What it is, with its article; `None` for a socket.
+/// The kind of a file, with its article; `None` for a socket.
 pub(super) fn not_a_socket(found: &FileStat) -> Option<&'static str> {
     let format = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
     Some(match format {

@@ -7,7 +7,7 @@ use crate::config::{Endpoint, UnixKind};
 use crate::plan::ListenerPlan;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// VMADDR_PORT_ANY.
+/// VMADDR_PORT_ANY: a port of the kernel's choice.
 pub(super) const ANY_PORT: u32 = u32::MAX;
 
 /// socket, options, bind, listen.

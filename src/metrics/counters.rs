@@ -1,4 +1,4 @@
-//! What has happened since the start, by worker.
+//! Counters of events since the start, by worker.
 
 use crate::config::Restart;
 use crate::core::{Event, ExitStatus, Refusal, is_failure};
@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     workers: BTreeMap<WorkerId, WorkerCounters>,
-    /// How often the configuration was read again and taken.
+    /// The number of successful reloads.
     pub reloads: u64,
 }
 
-/// What one worker's instances and connections have done.
+/// The counters of one worker's instances and connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WorkerCounters {
     /// Processes that reached the program.
@@ -22,14 +22,14 @@ pub struct WorkerCounters {
     pub exits: Exits,
     /// Clients that started the worker.
     pub activations: u64,
-    /// How often the log was told that a limit of starts or accepts was reached; at most once a
+    /// The number of log lines about a limit of starts or accepts that was reached; at most one a
     /// minute ([`Event::RateLimited`]).
     pub rate_limited: u64,
     /// Connections closed because of `max_connections`.
     pub refused_all: u64,
     /// Connections closed because of `max_connections_per_source`.
     pub refused_source: u64,
-    /// How often accept(2) found no descriptors or memory.
+    /// The number of times that accept(2) found no descriptors or memory.
     pub accept_pauses: u64,
     /// Processes that had to be killed, because they did not stop in time.
     pub stop_timeouts: u64,
@@ -43,8 +43,8 @@ pub struct WorkerCounters {
     pub rollbacks: u64,
 }
 
-/// How processes ended. The codes and signals themselves are in the log: as labels they would be
-/// hundreds of series.
+/// The ends of processes by kind. The codes and signals themselves are in the log: as labels they would
+/// be hundreds of series.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exits {
     /// With status 0.
@@ -60,7 +60,7 @@ pub struct Exits {
 }
 
 impl Counters {
-    /// Nothing is left of a worker.
+    /// Removes the counters of a worker.
     pub fn forget(&mut self, worker: WorkerId) {
         self.workers.remove(&worker);
     }

@@ -13,7 +13,7 @@ use prometheus_client::registry::Unit;
 use std::fmt;
 use std::ops::Range;
 
-/// One metric, with all its series.
+/// A metric, with all its series.
 pub(super) struct Family {
     /// Without the unit, and without what the encoder adds for the kind.
     pub name: &'static str,
@@ -37,7 +37,7 @@ enum Kind {
     Info,
 }
 
-/// Whose rows of the page have the values.
+/// The rows of the page that have the values.
 enum Rows {
     Daemon(fn(&DaemonRow) -> Option<Value>),
     /// Several series, with labels of their own.
@@ -199,7 +199,7 @@ pub(super) const FAMILIES: &[Family] = families! {
 };
 
 impl Family {
-    /// How many rows of the page it goes through.
+    /// The number of rows of the page that the metric is made from.
     pub(super) fn rows(&self, page: &Page) -> usize {
         match self.rows {
             Rows::Daemon(_) | Rows::DaemonBy(_) => 1,

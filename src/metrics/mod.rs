@@ -1,4 +1,4 @@
-//! What is counted and measured, as Prometheus reads it.
+//! The metrics of listend, in the format of Prometheus.
 //!
 //! Pure: [`Counters`] are fed with what the core tells, a [`Page`] is what was found at one scrape,
 //! and a [`Rendering`] turns it into text piece by piece, since ten thousand listeners are

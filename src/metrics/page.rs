@@ -1,14 +1,14 @@
-//! What was found at one scrape.
+//! The values of one scrape.
 
 use super::counters::WorkerCounters;
 use crate::core::{ConnectionCounts, State};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Everything that one scrape shows. Filled row by row: see [`super::Rendering`].
+/// The values of one scrape, added row by row: see [`super::Rendering`].
 #[derive(Debug, Default)]
 pub struct Page {
-    /// listend itself.
+    /// The row of listend itself.
     pub daemon: DaemonRow,
     /// In the order of the plan.
     pub listeners: Vec<ListenerRow>,
@@ -21,11 +21,11 @@ pub struct Page {
 /// The daemon. What /proc does not tell is left out.
 #[derive(Debug, Default)]
 pub struct DaemonRow {
-    /// When it started, since the epoch.
+    /// The start of listend, since the epoch.
     pub started: Duration,
-    /// How many descriptors it has open.
+    /// The number of open descriptors.
     pub open_fds: Option<u64>,
-    /// How many it may have (RLIMIT_NOFILE).
+    /// The limit of open descriptors (RLIMIT_NOFILE).
     pub max_fds: Option<u64>,
     /// Resident memory in bytes.
     pub resident: Option<u64>,
@@ -33,16 +33,16 @@ pub struct DaemonRow {
     pub virtual_memory: Option<u64>,
     /// User and system time in seconds.
     pub cpu: Option<f64>,
-    /// How often the configuration was read again and taken.
+    /// The number of successful reloads.
     pub reloads: u64,
-    /// What workers have said about themselves.
+    /// The notifications of workers.
     pub notices: Notices,
 }
 
-/// How many messages of workers there were (sd_notify(3)), by what became of them.
+/// The number of notifications (sd_notify(3)), by result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Notices {
-    /// Understood.
+    /// Notifications that were understood.
     pub taken: u64,
     /// Understood in part.
     pub malformed: u64,
@@ -52,46 +52,46 @@ pub struct Notices {
     pub truncated: u64,
 }
 
-/// A listener.
+/// The values of a listener.
 #[derive(Debug)]
 pub struct ListenerRow {
-    /// Its name.
+    /// The name in the configuration.
     pub name: Arc<str>,
     /// Whether every socket of it is bound and takes clients.
     pub is_up: bool,
 }
 
-/// One socket of a listener. What the kernel does not tell of its kind is `None`.
+/// The values of a socket. Those that the kernel does not have for its kind are `None`.
 #[derive(Debug)]
 pub struct SocketRow {
     /// The listener's name.
     pub listener: Arc<str>,
-    /// Which of its sockets, from 0: two may have the same address (SO_REUSEPORT).
+    /// The index of the socket in the listener, from 0: two may have the same address (SO_REUSEPORT).
     pub socket: u32,
-    /// What it is bound to.
+    /// The address that the socket is bound to.
     pub address: String,
-    /// How many connections or messages wait.
+    /// The number of connections or messages that wait.
     pub depth: Option<u64>,
-    /// How many may.
+    /// The largest number of connections or messages that may wait.
     pub limit: Option<u64>,
-    /// How many bytes wait, where the kernel counts those.
+    /// The number of bytes that wait, where the kernel counts bytes.
     pub bytes: Option<u64>,
-    /// How many may.
+    /// The largest number of bytes that may wait.
     pub bytes_limit: Option<u64>,
-    /// How many packets of clients the kernel has dropped.
+    /// The number of packets of clients that the kernel has dropped.
     pub drops: Option<u64>,
 }
 
-/// A worker.
+/// The values of a worker.
 #[derive(Debug)]
 pub struct WorkerRow {
-    /// Its name.
+    /// The name in the configuration.
     pub name: String,
-    /// Its instances and, of one that gets single connections, the processes of those.
+    /// The number of instances, or of processes of connections, by state.
     pub states: States,
     /// The longest time until one that crashed is started again; zero if none is to be.
     pub backoff: Duration,
-    /// What has happened to it.
+    /// The counters of the worker.
     pub counters: WorkerCounters,
     /// Of one whose connections are accepted here.
     pub connections: Option<ConnectionCounts>,
@@ -99,22 +99,22 @@ pub struct WorkerRow {
     pub is_degraded: bool,
 }
 
-/// How many are in which [`State`].
+/// The number of instances by [`State`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct States {
-    /// [`State::Waiting`].
+    /// The number in [`State::Waiting`].
     pub waiting: u64,
-    /// [`State::Starting`].
+    /// The number in [`State::Starting`].
     pub starting: u64,
-    /// [`State::Running`].
+    /// The number in [`State::Running`].
     pub running: u64,
-    /// [`State::Stopping`].
+    /// The number in [`State::Stopping`].
     pub stopping: u64,
-    /// [`State::Backoff`].
+    /// The number in [`State::Backoff`].
     pub backoff: u64,
-    /// [`State::Failed`].
+    /// The number in [`State::Failed`].
     pub failed: u64,
-    /// [`State::Stopped`].
+    /// The number in [`State::Stopped`].
     pub stopped: u64,
 }
 

@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How many rows one piece has at most: well under a millisecond.
+/// The largest number of rows in one piece: well under a millisecond.
 const ROWS: usize = 256;
 
 /// A page on its way to text.
@@ -24,7 +24,7 @@ pub struct Rendering {
 }
 
 impl Rendering {
-    /// Nothing is written yet.
+    /// A rendering of which nothing is written yet.
     pub fn new(page: Page) -> Rendering {
         Rendering {
             page: Arc::new(page),

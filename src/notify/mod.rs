@@ -1,4 +1,4 @@
-//! What processes say about themselves with sd_notify(3): bytes in, fields out. Pure.
+//! The messages of sd_notify(3): bytes in, fields out. Pure.
 
 mod parse;
 

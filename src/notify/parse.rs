@@ -5,54 +5,54 @@
 
 use std::time::Duration;
 
-/// How much of a status text is kept, in bytes.
+/// The length to which a status text is cut, in bytes.
 pub const LONGEST_STATUS: usize = 2048;
 
 /// The longest name of a stored descriptor, in bytes (sd_pid_notify_with_fds(3)).
 pub const LONGEST_NAME: usize = 255;
 
-/// What a stored descriptor is called that was given no name.
+/// The name of a stored descriptor that was given none.
 pub const STORED: &str = "stored";
 
 /// The largest errno (MAX_ERRNO of Linux).
 const LARGEST_ERRNO: i32 = 4095;
 
-/// What is said about the watchdog.
+/// The value of `WATCHDOG=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watchdog {
-    /// `WATCHDOG=1`.
+    /// A keep-alive: `WATCHDOG=1`.
     Alive,
-    /// `WATCHDOG=trigger`.
+    /// A request to act as if the watchdog had expired: `WATCHDOG=trigger`.
     Trigger,
 }
 
-/// One message. What it does not mention is `None` or `false`.
+/// A message. Fields that it does not mention are `None` or `false`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
-    /// `READY=1`.
+    /// Whether the process is ready: `READY=1`.
     pub ready: bool,
     /// `RELOADING=1`. Before the first `READY=1` it is nothing unusual.
     pub reloading: bool,
     /// `MONOTONIC_USEC=`: when the reload began, of CLOCK_MONOTONIC.
     pub monotonic: Option<Duration>,
-    /// `STOPPING=1`.
+    /// Whether the process is stopping: `STOPPING=1`.
     pub stopping: bool,
     /// `STATUS=`; an empty text takes back the one before. What was no UTF-8 became U+FFFD, what was
     /// longer than [`LONGEST_STATUS`] is cut. May hold control characters.
     pub status: Option<String>,
-    /// `ERRNO=`.
+    /// The errno of a failure: `ERRNO=`.
     pub errno: Option<i32>,
     /// `BUSERROR=`, kept as the status is.
     pub bus_error: Option<String>,
-    /// `EXIT_STATUS=`.
+    /// The exit status to report: `EXIT_STATUS=`.
     pub exit_status: Option<u8>,
-    /// `WATCHDOG=`.
+    /// A keep-alive, or the request to act on the watchdog: `WATCHDOG=`.
     pub watchdog: Option<Watchdog>,
     /// `WATCHDOG_USEC=`; zero asks for no more signs of life.
     pub watchdog_interval: Option<Duration>,
-    /// `EXTEND_TIMEOUT_USEC=`.
+    /// The time by which the current timeout is extended: `EXTEND_TIMEOUT_USEC=`.
     pub extend_timeout: Option<Duration>,
-    /// `MAINPID=`; positive.
+    /// The process id of the main process, positive: `MAINPID=`.
     pub main_pid: Option<i32>,
     /// `BARRIER=1`, alone as it has to be: whoever sent it waits until its descriptor is closed.
     pub barrier: bool,
@@ -64,7 +64,7 @@ pub struct Message {
     pub name: Option<String>,
     /// `FDPOLL=0`: stored descriptors are kept when their other end hangs up.
     pub unpolled: bool,
-    /// How many lines could not be understood although their key is known.
+    /// The number of lines with a known key and a malformed value.
     pub malformed: u32,
     /// The first of them, cut to a sensible length.
     pub first_malformed: Option<String>,
@@ -187,7 +187,7 @@ fn text(value: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// What LISTEN_FDNAMES can hold: printable ASCII without the `:` that separates the names there.
+/// Reads a name that LISTEN_FDNAMES can hold: printable ASCII without the `:` that separates names.
 fn name(value: &[u8]) -> Option<String> {
     let fits = |byte: &u8| (b' '..=b'~').contains(byte) && *byte != b':';
     if value.len() > LONGEST_NAME || !value.iter().all(fits) {

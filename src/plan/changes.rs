@@ -1,4 +1,4 @@
-//! What is different between two plans with the same ids, in data and in words.
+//! The differences between two plans with the same ids, in data and in words.
 //!
 //! Sockets are compared by what they are bound to, whichever listener they belong to: a listener
 //! that got another name keeps its sockets, and its clients notice nothing.
@@ -12,10 +12,10 @@ use crate::config::{Multicast, Presence};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
-/// What becomes of a socket that goes away: what still runs by the definition before keeps it.
+/// The words for a socket that goes away: processes of the former definition keep it.
 const CLOSED: &str = "closed once no process, nor a rollback, can need it";
 
-/// What is different in the merged plan.
+/// The differences of the merged plan from the running one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// The listeners of which anything is different.
@@ -25,7 +25,7 @@ pub struct Changes {
     lines: Vec<Line>,
 }
 
-/// What is different about a listener.
+/// The change of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenerChange {
     /// Only the new plan has it.
@@ -39,7 +39,7 @@ pub enum ListenerChange {
     },
 }
 
-/// What is different about a worker.
+/// The change of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerChange {
     /// Only the new plan has it.
@@ -130,8 +130,7 @@ impl Changes {
         self.listeners.is_empty() && self.workers.is_empty()
     }
 
-    /// What is different, in words, a line for each: listeners before workers, and among them those
-    /// that are gone first.
+    /// The differences in words, a line each: listeners before workers, and removed ones first.
     pub fn lines(&self, tense: Tense) -> impl Iterator<Item = String> {
         self.lines.iter().map(move |line| line.told(tense))
     }
@@ -261,7 +260,8 @@ impl Changes {
 
 /// The owners, in both plans, of the sockets of listeners whose sockets have changed.
 struct Sockets<'p> {
-    /// Whose each was, with the name; of one that only former definitions have, nobody's.
+    /// The listener, if any, and the name of each socket before; a socket of former definitions only
+    /// has no listener.
     before: HashMap<SocketKey, (Option<ListenerId>, &'p str)>,
     wanted: HashSet<SocketKey>,
 }
@@ -320,7 +320,8 @@ fn listed(items: &[String]) -> Option<(String, Verb)> {
     }
 }
 
-/// What is different beside the sockets, in words. Everything is changed without closing anything.
+/// The differences of a listener beside its sockets, in words. Each is applied without closing a
+/// socket.
 fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
     // Taken apart, so that nobody forgets to compare what is added.
     let ListenerPlan {

@@ -1,4 +1,4 @@
-//! What tells two plans apart, by name and in short.
+//! Fingerprints of listeners and workers, by which two plans are compared.
 
 use super::model::{ListenerPlan, Plan, WorkerPlan};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,8 @@ pub struct Fingerprints {
 }
 
 impl Fingerprints {
-    /// Of a whole plan. Takes its time: where there is none, use [`of_listener`] and [`of_worker`].
+    /// The fingerprints of a whole plan. Takes its time: where there is none, use [`of_listener`] and
+    /// [`of_worker`].
     pub fn of(plan: &Plan) -> Fingerprints {
         let listeners = plan.listeners.values();
         let workers = plan.workers.values();

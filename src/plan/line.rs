@@ -1,4 +1,4 @@
-//! One line about a difference, in the tense of who tells it.
+//! Lines about differences, in future or past tense.
 
 /// Whether a difference is applied, or only would be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum Tense {
     Conditional,
 }
 
-/// What happens to something.
+/// A verb in both tenses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verb {
     present: &'static str,

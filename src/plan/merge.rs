@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What a reload comes to.
+/// The result of a merge: the plan that a reload puts into effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Merge {
     /// The wanted plan in the ids of the running one.
     pub plan: Plan,
-    /// What is different in it.
+    /// The differences from the running plan.
     pub changes: Changes,
 }
 
@@ -83,8 +83,8 @@ fn next_ids(running: &Plan, former: &BTreeMap<SocketKey, &ListenerPlan>) -> Ids 
     }
 }
 
-/// What a socket is bound to: where two of the running and the wanted plan have it in common, they are
-/// one and the same. That this machine may lack it (`optional`) is no part of it.
+/// The identity of a socket: namespace and address. A socket of the running plan and one of the wanted
+/// plan with the same identity are one socket. Whether the address is `optional` is no part of it.
 type Address = (Option<PathBuf>, Endpoint);
 
 fn address(listener: &ListenerPlan, socket: &SocketPlan) -> Address {

@@ -1,4 +1,4 @@
-//! What the plan says.
+//! The types of a plan.
 
 use crate::config::options::OptionSetting;
 use crate::config::{
@@ -37,7 +37,7 @@ pub(super) struct Ids {
     pub(super) socket: u32,
 }
 
-/// Everything to bind and to run.
+/// The listeners to bind and the workers to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Of a plan that was just resolved, in the order of the configuration.
@@ -154,11 +154,11 @@ impl Plan {
 /// A listener as resolved on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerPlan {
-    /// Its name.
+    /// The name in the configuration.
     pub name: String,
     /// The sockets to bind, in order.
     pub sockets: Vec<SocketPlan>,
-    /// What listen(2) is given.
+    /// The backlog for listen(2).
     pub backlog: u32,
     /// The owner, group and mode of a path.
     pub access: Access,
@@ -172,15 +172,15 @@ pub struct ListenerPlan {
     pub symlinks: Vec<PathBuf>,
     /// Whether what was made in the file system is removed at the end.
     pub remove_on_stop: bool,
-    /// What to do when it cannot be bound.
+    /// The reaction to a failure to bind the listener.
     pub presence: Presence,
-    /// Where the keys were written that a message can be about.
+    /// The places of the keys that messages point at.
     #[serde(skip)]
     pub places: Vec<(Cow<'static, str>, Place)>,
 }
 
 impl ListenerPlan {
-    /// One with no more than these, and the default of all else.
+    /// A listener with these values, and the default for everything else.
     pub fn new(
         name: String,
         sockets: Vec<SocketPlan>,
@@ -212,7 +212,7 @@ impl ListenerPlan {
         self.keys().position(|one| one == key)
     }
 
-    /// Where a key was written, if it was.
+    /// The place of a key, if it was written.
     pub fn place_of(&self, key: &str) -> Option<Place> {
         let mut places = self.places.iter();
         places
@@ -227,9 +227,9 @@ pub struct SocketPlan {
     /// The key of the socket in the table of held sockets; not from the configuration.
     #[serde(skip)]
     pub key: SocketKey,
-    /// What to bind it to.
+    /// The address to bind.
     pub endpoint: Endpoint,
-    /// Where the address was written.
+    /// The place of the address in the configuration.
     #[serde(skip)]
     pub place: Place,
 }
@@ -241,7 +241,7 @@ pub struct Access {
     pub owner: Option<u32>,
     /// gid of it; `None` leaves listend's own.
     pub group: Option<u32>,
-    /// Permission bits.
+    /// The permission bits.
     pub mode: u32,
     /// Permission bits of parent folders that have to be created.
     pub directory_mode: u32,
@@ -254,9 +254,9 @@ pub struct Access {
 /// A worker as resolved on this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerPlan {
-    /// Its name.
+    /// The name in the configuration.
     pub name: String,
-    /// Where its name was written.
+    /// The place of the worker's name in the configuration.
     #[serde(skip)]
     pub place: Place,
     /// The words of the command; never empty.
@@ -273,17 +273,17 @@ pub struct WorkerPlan {
     pub runtime_directory: Option<RuntimeDirectory>,
     /// The settings of its process.
     pub launch: LaunchSpec<Template>,
-    /// Where standard output and error go.
+    /// The destination of standard output and error.
     pub output: crate::config::Output,
     /// The processes that may send notifications (sd_notify(3)); `None` is no process.
     pub notify_access: Option<NotifyAccess>,
-    /// How many descriptors an instance may leave for its successor.
+    /// The number of descriptors that an instance may store for its successor.
     pub fd_store: u32,
     /// Commands around an instance's life.
     pub hooks: Hooks,
     /// Makes an instance read its own configuration again.
     pub reload_command: Option<Hook>,
-    /// What the core needs to know.
+    /// The part of the plan that the core decides by.
     pub lifecycle: Lifecycle,
 }
 
@@ -299,29 +299,29 @@ impl WorkerPlan {
 pub struct RuntimeDirectory {
     /// /run, or $XDG_RUNTIME_DIR of another user than root.
     pub base: PathBuf,
-    /// Where it is in there; never empty, and all its parts are names.
+    /// The path below the base folder; never empty, and all its parts are names.
     pub name: PathBuf,
-    /// Its permission bits.
+    /// The permission bits of the folder.
     pub mode: u32,
     /// Whether the directory is kept when the worker stops.
     pub preserve: bool,
 }
 
 impl RuntimeDirectory {
-    /// Its path.
+    /// The path of the folder.
     pub fn path(&self) -> PathBuf {
         self.base.join(&self.name)
     }
 }
 
-/// How a worker lives, as far as the core decides it.
+/// The settings of a worker that the core decides by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lifecycle {
-    /// When it runs.
+    /// The event that starts the worker.
     pub activation: Activation,
-    /// How many instances; 0 with [`Activation::PerConnection`], where each connection is one.
+    /// The number of instances; 0 with [`Activation::PerConnection`], where each connection is one.
     pub instances: u32,
-    /// When to start again.
+    /// The settings for restarts.
     pub restart: Restart,
     /// Asks an instance to stop.
     pub stop_signal: i32,
@@ -332,24 +332,24 @@ pub struct Lifecycle {
     pub nonblocking: bool,
     /// From there to SIGKILL; `None` waits for ever.
     pub stop_timeout: Option<Duration>,
-    /// When an instance counts as ready.
+    /// The condition for an instance to count as ready.
     pub ready: Ready,
-    /// How long that may take; `None` waits for ever.
+    /// The longest time from the start until the instance is ready; `None` waits for ever.
     pub start_timeout: Option<Duration>,
     /// The longest time between two signs of life; `None` does not ask for any.
     pub watchdog: Option<Duration>,
-    /// How a new generation takes the place of an old one.
+    /// The settings of a rollout.
     pub rollout: Rollout,
-    /// How an instance is made to read its own configuration again.
+    /// The means that makes an instance read its own configuration again.
     pub reload: Option<ReloadBy>,
-    /// What happens to the listeners when all instances have failed.
+    /// The treatment of the listeners when all instances have failed.
     pub on_failure: OnFailure,
     /// The hooks of an instance, with their timeouts.
     pub hooks: HookTimes,
 }
 
 impl Default for Lifecycle {
-    /// One instance that runs from the start on, with everything as it is unless written otherwise.
+    /// One eager instance, and the default for everything else.
     fn default() -> Self {
         Lifecycle {
             activation: Activation::Eager,
@@ -370,7 +370,7 @@ impl Default for Lifecycle {
     }
 }
 
-/// How an instance is made to read its own configuration again, as far as the core decides it.
+/// The means that makes an instance read its own configuration again, as far as the core decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReloadBy {
@@ -385,13 +385,13 @@ pub enum ReloadBy {
 pub struct HookTimes {
     /// Before each start.
     pub before_start: Option<Duration>,
-    /// When the instance is ready.
+    /// The timeout of the command that runs when the instance is ready.
     pub after_ready: Option<Duration>,
     /// After it has ended.
     pub after_stop: Option<Duration>,
 }
 
-/// When a worker runs, with the limits that belong to it.
+/// The event that starts a worker, with its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
@@ -399,7 +399,7 @@ pub enum Activation {
     Eager,
     /// From the first client on. All its instances start at once.
     OnDemand {
-        /// How often that may be; `None` is unlimited.
+        /// The limit of such starts; `None` is unlimited.
         limit: Option<Rate>,
     },
     /// listend accepts, and starts a process for each connection. All listeners of the worker have

@@ -502,8 +502,8 @@ fn hook_times(hooks: &Hooks) -> HookTimes {
     }
 }
 
-/// When a worker runs, and how many instances it has. A socket without connections is passed on
-/// itself, as inetd's `wait` does it: to one process at a time, which the first datagram starts.
+/// Activation and number of instances of a worker. A socket without connections is passed on itself, as
+/// inetd's `wait` does it: to one process at a time, which the first datagram starts.
 fn activation<'p>(
     worker: &config::Worker,
     listeners: impl Iterator<Item = &'p ListenerPlan>,

@@ -21,7 +21,7 @@ pub(super) fn changed<T: PartialEq>(
 /// So much of a long value is shown, in characters.
 const LONGEST: usize = 60;
 
-/// The same of texts that may be long: of these what both begin with is left out.
+/// As [`changed`], for texts that may be long: a common beginning is left out.
 pub(super) fn changed_text<T: PartialEq + ?Sized>(
     key: &str,
     before: &T,
@@ -88,7 +88,7 @@ pub(super) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     }
 }
 
-/// What is not set, as `word`.
+/// Shows an optional value by `shown`, and one that is not set as `word`.
 pub(super) fn or<T>(word: &str, shown: impl Fn(&T) -> String) -> impl Fn(&Option<T>) -> String {
     move |value| value.as_ref().map_or_else(|| word.to_owned(), &shown)
 }

@@ -1,4 +1,4 @@
-//! What is different about a worker, sorted by what it takes to apply it.
+//! The differences of a worker, sorted by what it takes to apply them.
 
 use super::line::{Line, Verb};
 use super::model::ReloadBy;
@@ -11,15 +11,15 @@ use crate::launch_spec::LaunchSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What is different about a worker that stays.
+/// The differences of a worker that both plans have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkerDiff {
-    /// What a running instance cannot be given: it takes another generation. In the words of the
-    /// configuration.
+    /// Differences that a running instance cannot take over, so that a new generation is needed; in the
+    /// words of the configuration.
     pub program: Vec<String>,
-    /// How many instances there were, and how many there are to be.
+    /// The number of instances before and after.
     pub instances: Option<(u32, u32)>,
-    /// What only listend goes by: it counts from now on.
+    /// Differences that only listend goes by, and which apply at once.
     pub lifecycle: Vec<String>,
 }
 
@@ -150,7 +150,7 @@ impl WorkerDiff {
         self.program.extend(other);
     }
 
-    /// What is run around an instance is part of its definition; how long that may take is not.
+    /// Compares hooks: the commands belong to the program, their timeouts to the lifecycle.
     fn compare_hooks(&mut self, before: &Hooks, after: &Hooks) {
         let Hooks {
             before_start,
@@ -397,7 +397,7 @@ fn connections_diff(
     parts.into_iter().flatten()
 }
 
-/// What is run, and how long that may take.
+/// The difference of a command, and of its timeout.
 fn hook_diff(key: &str, before: Option<&Hook>, after: Option<&Hook>) -> [Option<String>; 2] {
     let command = |hook: Option<&'_ Hook>| hook.map(|hook| hook.command.clone());
     let timeout = match (before, after) {

@@ -1,4 +1,4 @@
-//! What can be wrong, as data.
+//! Problems as data.
 
 use super::Place;
 use serde::Serialize;
@@ -7,7 +7,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Nothing is started.
+    /// The problem prevents the start.
     Error,
     /// The configuration works, but may surprise.
     Advice,
@@ -67,7 +67,7 @@ kinds! {
     BadAddress = "bad-address", Error;
     /// A listener's or worker's name that breaks the rules of LISTEN_FDNAMES.
     BadName = "bad-name", Error;
-    /// The same name in two files.
+    /// A name that two files define.
     DuplicateName = "duplicate-name", Error;
     /// Two sockets that the kernel would not let stand side by side.
     DuplicateAddress = "duplicate-address", Error;
@@ -138,7 +138,7 @@ kinds! {
     HeldByListend = "held-by-listend", Advice;
     /// A listener that could not be bound, and whose configuration allows that.
     NotBoundYet = "not-bound-yet", Advice;
-    /// One loopback of `localhost`, or the IPv6 half of `:PORT`, is missing on this machine.
+    /// A loopback of `localhost`, or the IPv6 half of `:PORT`, that this machine lacks.
     FamilyMissing = "family-missing", Advice;
     /// The kernel took a socket option, and made something else of it.
     OptionChanged = "option-changed", Advice;
@@ -165,7 +165,7 @@ impl Kind {
     }
 }
 
-/// Who has an address, as far as this process may see.
+/// The process that holds an address, as far as this process may see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Holder {
     /// The process id.
@@ -182,20 +182,20 @@ pub struct Holder {
     pub user_unit: bool,
 }
 
-/// One thing that is wrong, or worth knowing.
+/// An error, or a piece of advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Its code; tells whether it is an error.
+    /// The code, which decides whether the problem is an error.
     pub kind: Kind,
-    /// What is wrong: a sentence in lower case without a full stop.
+    /// The message: a sentence in lower case without a full stop.
     pub message: String,
-    /// Where the configuration says so.
+    /// The place in the configuration.
     pub place: Option<Place>,
     /// Other places that matter, each with a few words ("first defined here").
     pub related: Vec<(Place, String)>,
-    /// What was found on this machine that explains it; one line each.
+    /// The findings on this machine that explain the problem; one line each.
     pub causes: Vec<String>,
-    /// What to do.
+    /// The hint: what to do about the problem.
     pub hint: Option<String>,
     /// The listener concerned.
     pub listener: Option<String>,
@@ -203,7 +203,7 @@ pub struct Problem {
     pub worker: Option<String>,
     /// The address concerned.
     pub address: Option<String>,
-    /// Who has the address.
+    /// The process that holds the address.
     pub holder: Option<Holder>,
 }
 
@@ -224,7 +224,7 @@ impl Problem {
         }
     }
 
-    /// Says where.
+    /// Sets the place.
     #[must_use]
     pub fn at(mut self, place: Place) -> Problem {
         self.place = Some(place);
@@ -273,7 +273,7 @@ impl Problem {
         self
     }
 
-    /// How long its words are.
+    /// The length of all texts, in bytes.
     fn length(&self) -> usize {
         let related = self.related.iter().map(|(_, words)| words);
         let words = self.causes.iter().chain(&self.hint).chain(related);
@@ -288,22 +288,23 @@ impl Problem {
     }
 }
 
-/// Everything that was found, errors apart from advice, each in the order of the files.
+/// All problems found, errors apart from advice, each in the order of the files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What stops the start; at most [`ERRORS_PER_KIND`] of each kind.
+    /// The errors, which prevent the start; at most [`ERRORS_PER_KIND`] of each kind.
     pub errors: Vec<Problem>,
-    /// What works, but may surprise; at most [`ADVICE_PER_KIND`] of each kind.
+    /// The advice; at most [`ADVICE_PER_KIND`] of each kind.
     pub advice: Vec<Problem>,
-    /// How many problems were left out, of which kind.
+    /// The number of problems left out, by kind.
     pub omitted: Vec<(Kind, usize)>,
 }
 
-/// Nobody reads thousands of lines that all say the same; and they would be the largest part of
-/// what listend needs to start with thousands of listeners.
+/// The largest number of pieces of advice of one kind. Thousands of equal lines are not read, and would
+/// take most of the memory of a start with thousands of listeners.
 pub const ADVICE_PER_KIND: usize = 50;
-/// Whoever repairs so many looks again for the rest. Without an end a large file with a mistake in each
-/// line would take gigabytes, in the daemon as well, which tells them to whoever asked for a reload.
+/// The largest number of errors of one kind; the rest shows after these are fixed. Without a limit, a
+/// large file with a mistake in each line would take gigabytes, in the daemon as well, which passes
+/// them to the client that asked for a reload.
 pub const ERRORS_PER_KIND: usize = 500;
 /// So many bytes of words: they quote what the file says, which may be long.
 const LONGEST: usize = 512 << 10;
@@ -332,7 +333,7 @@ impl Report {
         }
     }
 
-    /// How many errors there are, with those that were left out.
+    /// The number of errors, with those that were left out.
     pub fn error_count(&self) -> usize {
         let omitted = self.omitted.iter();
         let omitted = omitted.filter(|(kind, _)| kind.severity() == Severity::Error);

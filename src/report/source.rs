@@ -1,9 +1,9 @@
-//! Where in which file something stands.
+//! Places in files, and the lines of text at them.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Which of [`Sources`] a place is in.
+/// The number of a file in [`Sources`].
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -14,13 +14,13 @@ pub struct FileId(pub u16);
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
 pub struct Place {
-    /// The file.
+    /// The file of the place.
     pub file: FileId,
     /// The line, from 1.
     pub line: u32,
     /// The character within the line, from 1.
     pub column: u32,
-    /// How many characters the caret underlines; at least 1.
+    /// The number of characters that the caret underlines; at least 1.
     pub length: u32,
 }
 
@@ -114,7 +114,7 @@ impl Sources {
         source.text.get(start..)?.lines().next()
     }
 
-    /// What is needed to show these places.
+    /// The parts of the files that are needed to show these places.
     pub fn excerpts(&self, places: impl Iterator<Item = Place>) -> Excerpts {
         let mut excerpts = Excerpts {
             names: self.names(),

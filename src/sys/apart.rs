@@ -26,18 +26,19 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Times are in nanoseconds here, on the caller's clock.
 const MILLISECOND: u64 = 1_000_000;
-/// How long one may take before it is killed.
+/// The time after which a closer is killed, in nanoseconds.
 const PATIENCE: u64 = 100 * MILLISECOND;
-/// How many there are at a time that have not been killed. More than one only while one waits.
+/// The largest number of closers at a time, without those that were killed. More than one only while
+/// one waits.
 const MOST_CLOSERS: usize = 16;
-/// How many there are with those that were killed and do not end.
+/// The largest number of closers with those that were killed and do not end.
 const MOST_LOST: usize = 64;
-/// How long one that was killed may take to end, before it counts as lost.
+/// The time that a killed closer may take to end, before it counts as lost, in nanoseconds.
 const LOST: u64 = 200 * MILLISECOND;
-/// How often it is looked whether descriptors are out of the table, each time for a millisecond, before
-/// whoever has them is left to itself.
+/// The number of checks, a millisecond apart, for descriptors to leave the table of a closer before it
+/// is left to itself.
 const MOST_LOOKS: u32 = 1000;
-/// One that is killed and does not end is looked at this often.
+/// The interval of looks at a closer that was killed and does not end, in nanoseconds.
 const RARELY: u64 = 1000 * MILLISECOND;
 
 /// A descriptor of an open file that others have, or have had. Dropped, it is closed by a process of
@@ -59,7 +60,7 @@ impl From<OwnedFd> for SharedFd {
 }
 
 impl SharedFd {
-    /// One that came with a message.
+    /// A descriptor that came with a message.
     pub(super) fn foreign(fd: OwnedFd) -> SharedFd {
         SharedFd {
             fd: ManuallyDrop::new(fd),
@@ -67,7 +68,7 @@ impl SharedFd {
         }
     }
 
-    /// As a descriptor that is closed as any other.
+    /// Converts into a descriptor that is closed like any other.
     pub fn into_owned(self) -> OwnedFd {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is never dropped, and nothing uses it after this.
@@ -120,16 +121,17 @@ thread_local! {
 struct Closers {
     /// Whether somebody comes by to start them.
     are_on: bool,
-    /// When it was asked last.
+    /// The current time of the last call.
     now: u64,
-    /// What listend has not come to when it ends is closed by the kernel, which does not wait then.
+    /// Descriptors to close. Those left when listend ends are closed by the kernel, which does not wait
+    /// then.
     pending: Vec<RawFd>,
-    /// What came with the last message, and is not kept.
+    /// The descriptors of the last message that are not kept.
     foreign: Vec<RawFd>,
     at_work: Vec<Closer>,
-    /// Those that close what came with messages.
+    /// The closers of descriptors that came with messages.
     at_foreign: Vec<Closer>,
-    /// When there was no process to be had.
+    /// Whether no process could be created.
     has_failed: bool,
 }
 
@@ -149,7 +151,7 @@ impl Batch {
         })
     }
 
-    /// What nobody has claimed, and nobody else can from now on.
+    /// Takes the descriptors that no closer has claimed, so that none can from now on.
     fn take_back(&self) -> impl Iterator<Item = RawFd> {
         let from = self.next.swap(usize::MAX / 2, Ordering::AcqRel);
         self.numbers.iter().skip(from).copied()
@@ -162,7 +164,7 @@ impl Batch {
 
 struct Closer {
     batch: Arc<Batch>,
-    /// Its stack, until it is reaped.
+    /// The stack of the closer, until it is reaped.
     _stack: Box<[MaybeUninit<u8>]>,
     /// The kernel writes 0 when it is done with this memory, and wakes whoever waits (futex(2)).
     running: Box<AtomicU32>,
@@ -180,8 +182,8 @@ pub fn close_apart(now: u64) -> Option<u64> {
     })
 }
 
-/// The same, and waits until all is closed, if only for so many milliseconds: an address is wanted
-/// again. Whether it is.
+/// As [`close_apart`], and waits up to so many milliseconds until all is closed, because an address is
+/// wanted again. Answers whether all is closed.
 pub fn close_apart_within(milliseconds: u32) -> bool {
     CLOSERS.with_borrow_mut(|closers| {
         let now = closers.now;
@@ -210,11 +212,11 @@ pub fn close_foreign() {
 /// Whether descriptors can be taken from messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
-    /// They can.
+    /// There is a place for a closer.
     Free,
-    /// Those of a message before are being closed. It takes no time, or there is none.
+    /// Every place is taken, and some will be free soon.
     Soon,
-    /// As many are being closed as may be, by processes that nothing ends.
+    /// Every place is taken by a closer that does not end.
     None,
 }
 

@@ -1,4 +1,4 @@
-//! What runs in the child between clone and exec.
+//! The code that runs in the child between clone and exec.
 //!
 //! Bare system calls only: no C library, no allocation, no lock, no drop, nothing that can panic.
 //! The child may share its parent's memory (see [`super::launch()`]), and runs beside it: it reads
@@ -96,7 +96,7 @@ struct Message {
     flags: c_int,
 }
 
-/// struct iovec.
+/// A struct iovec.
 #[repr(C)]
 struct Piece {
     start: *const u64,
@@ -183,7 +183,8 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
         // would write into the parent's pipe.
         default_dispositions(prepared.signals);
         if prepared.spec.ignore_sigpipe {
-            /// As in [`default_dispositions`]; the handler is the first member.
+            /// A struct sigaction that ignores, as in [`default_dispositions`]; the handler is the
+            /// first member.
             const IGNORE: [u64; 8] = [libc::SIG_IGN as u64, 0, 0, 0, 0, 0, 0, 0];
             let (signal, ignore) = (libc::SIGPIPE as usize, IGNORE.as_ptr() as usize);
             attempt!(

@@ -11,11 +11,11 @@ use std::ptr;
 /// A child that looks at something.
 #[derive(Debug)]
 pub struct Forked {
-    /// It has not been waited for, so the number is its own.
+    /// The process id, which stays the child's own until it is waited for.
     pub pid: i32,
     /// Readable when it has ended.
     pub pidfd: OwnedFd,
-    /// What it says, until its end; with O_NONBLOCK.
+    /// The output of the child; with O_NONBLOCK.
     pub output: OwnedFd,
 }
 

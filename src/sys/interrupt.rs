@@ -14,9 +14,9 @@ use std::marker::PhantomData;
 use std::ptr;
 use std::rc::Rc;
 
-/// What is sent. Nothing else here has a use for it.
+/// The signal that interrupts a call. listend uses it for nothing else.
 const SIGNAL: c_int = libc::SIGVTALRM;
-/// How long a call may wait, and how often it is told again.
+/// The time that a call may wait, and the interval of further signals.
 const AFTER: libc::timespec = libc::timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,

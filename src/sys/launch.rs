@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// How a child tells that it did not get to its program.
+/// The way in which a child reports that it did not get to its program.
 #[derive(Debug, Clone, Copy)]
 pub enum Tell<'a> {
     /// By a pipe of its own, which can be watched: the daemon hears at once.
@@ -23,9 +23,9 @@ pub enum Tell<'a> {
     ByMemory {
         /// The writing end.
         back: BorrowedFd<'a>,
-        /// What to call the connection.
+        /// The number of the connection.
         number: u64,
-        /// The connection.
+        /// The descriptor of the connection.
         connection: RawFd,
         /// From this number on there are so many descriptors that copying them all, only for exec to
         /// close them, would take longer than the rest of a launch. `None` if there are few.
@@ -36,15 +36,15 @@ pub enum Tell<'a> {
 /// A child on its way to its program, or already there.
 #[derive(Debug)]
 pub struct Launched {
-    /// Its process id, also its session and process group once it has called setsid(2).
+    /// The process id, also the session and process group once the child has called setsid(2).
     pub pid: i32,
     /// Becomes readable when it exits; `None` with [`Tell::ByMemory`].
     pub pidfd: Option<OwnedFd>,
-    /// How its exec goes.
+    /// The exec under way.
     pub launching: Launching,
 }
 
-/// What a child works with until its exec: its memory, and the pipe on which it says how it went.
+/// A child before its exec: the memory that it works with, and the status pipe.
 #[derive(Debug)]
 pub struct Launching {
     /// The read end of the status pipe, until it has said everything.
@@ -59,14 +59,14 @@ thread_local! {
     static STACKS: RefCell<Vec<Stack>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many stacks are kept: as many as there are children between clone and exec at a time.
+/// The number of stacks kept: as many as there are children between clone and exec at a time.
 const STACKS_KEPT: usize = 16;
 
 /// Enough for the few small frames of [`child::become_worker`], debug builds included.
 pub(super) const STACK_SIZE: usize = 32 * 1024;
 
 impl Launching {
-    /// What to watch; `None` once the outcome is known.
+    /// The status pipe to watch; `None` once the outcome is known.
     pub fn status(&self) -> Option<BorrowedFd<'_>> {
         self.status.as_ref().map(OwnedFd::as_fd)
     }
@@ -123,7 +123,7 @@ impl Launching {
         self.done = true;
     }
 
-    /// What it was to execute. To be asked once the outcome is known.
+    /// The prepared launch. To be called once the outcome is known.
     pub fn prepared(&self) -> &Prepared {
         // SAFETY: `work` came from a Box and is freed only by drop. The child writes into it only
         // before it reports, which `outcome` has seen.
@@ -256,7 +256,7 @@ pub fn launch(
     }
 }
 
-/// Where a child that fails writes to.
+/// The writer for a child that fails.
 enum Writer<'a> {
     Own(OwnedFd),
     Shared(BorrowedFd<'a>),

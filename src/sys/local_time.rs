@@ -5,19 +5,19 @@ use nix::libc;
 /// A point in time in the time zone of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalTime {
-    /// From 0.
+    /// The month, from 0.
     pub month: usize,
-    /// From 1.
+    /// The day of the month, from 1.
     pub day: u8,
-    /// From 0.
+    /// The hour, from 0.
     pub hour: u8,
-    /// From 0.
+    /// The minute, from 0.
     pub minute: u8,
     /// From 0; 60 is a leap second.
     pub second: u8,
 }
 
-/// What `seconds` since 1970 are where this machine is. `None` for years that do not fit.
+/// The local time of `seconds` since 1970. `None` for years that do not fit.
 pub fn local_time(seconds: u64) -> Option<LocalTime> {
     let seconds = libc::time_t::try_from(seconds).ok()?;
     // SAFETY: `tm` is a plain C struct of numbers and a pointer, for which all zeros is a value.

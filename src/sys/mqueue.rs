@@ -6,22 +6,22 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-/// How much fits into a queue.
+/// The limits of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// How many messages (mq_maxmsg).
+    /// The largest number of messages (mq_maxmsg).
     pub messages: i64,
-    /// How long each may be (mq_msgsize).
+    /// The largest length of a message (mq_msgsize).
     pub message_size: i64,
 }
 
 /// Whether messages are only received, or the queue is created first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueOpen {
-    /// It has to be there.
+    /// The queue must exist.
     Existing,
-    /// It must not be there. It is born without any rights; `None` are the limits of the system's
-    /// choice (fs.mqueue.msg_default and msgsize_default).
+    /// The queue must not exist. It is created without any rights; `None` are the limits of the
+    /// system's choice (fs.mqueue.msg_default and msgsize_default).
     New(Option<QueueLimits>),
 }
 
@@ -64,7 +64,7 @@ fn attributes(limits: QueueLimits) -> libc::mq_attr {
     attributes
 }
 
-/// What fits into this queue.
+/// The limits of this queue.
 ///
 /// # Errors
 ///
@@ -79,7 +79,7 @@ pub fn queue_limits(queue: impl AsFd) -> io::Result<QueueLimits> {
     })
 }
 
-/// How many messages are in this queue.
+/// The number of messages in this queue.
 ///
 /// # Errors
 ///

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 const SO_PASSPIDFD: c_int = 76;
 #[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
 const SO_PASSPIDFD: c_int = 0x55;
-/// The same, of Linux 6.16.
+/// SO_PASSRIGHTS, since Linux 6.16.
 #[cfg(not(any(target_arch = "sparc", target_arch = "sparc64")))]
 const SO_PASSRIGHTS: c_int = 83;
 #[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
@@ -39,21 +39,21 @@ const CONTROL_WORDS: usize =
 const CONTROL_WITHOUT: usize =
     size_of::<libc::cmsghdr>() + size_of::<libc::ucred>().next_multiple_of(size_of::<usize>());
 
-/// Who sent a message, as the kernel vouches for it (SCM_CREDENTIALS, unix(7)).
+/// The sender of a message, as the kernel vouches for it (SCM_CREDENTIALS, unix(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sender {
     /// The process; 0 for one that has no number here (another pid namespace).
     pub pid: i32,
-    /// Its user.
+    /// The user of the sender.
     pub uid: u32,
 }
 
-/// One message.
+/// A message.
 #[derive(Debug)]
 pub struct Datagram {
-    /// How much of the buffer it fills.
+    /// The length of the message in the buffer.
     pub length: usize,
-    /// Who sent it.
+    /// The sender.
     pub sender: Option<Sender>,
     /// Pins the sender's number (Linux 6.5).
     pub pidfd: Option<OwnedFd>,
@@ -146,7 +146,7 @@ pub fn refuse_descriptors(socket: impl AsFd) {
     take_descriptors(socket, false);
 }
 
-/// The same, or not any more.
+/// Sets whether a socket accepts descriptors from senders; see [`refuse_descriptors`].
 pub fn take_descriptors(socket: impl AsFd, wanted: bool) {
     let value = c_int::from(wanted);
     let _before_linux_6_16 = sockopt::set_int(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, value);

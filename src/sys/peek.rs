@@ -1,10 +1,10 @@
-//! What lies in a descriptor to be read, without reading it.
+//! Looks at the content of a descriptor without reading it.
 
 use nix::libc::{self, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// How many bytes a FIFO holds (FIONREAD, ioctl(2)).
+/// The number of bytes in a FIFO (FIONREAD, ioctl(2)).
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Who is at the other end of a unix socket.
+//! The peer of a unix socket.
 
 use nix::libc::{self, c_void, gid_t, socklen_t};
 use std::io;

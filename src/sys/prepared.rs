@@ -1,4 +1,4 @@
-//! What a child works with between clone and exec, laid out before.
+//! The memory that a child works with between clone and exec.
 
 use crate::launch_spec::LaunchSpec;
 use nix::libc::{c_char, c_int, c_uint};
@@ -9,27 +9,27 @@ use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// Everything the child needs, laid out before the fork; it owns every byte.
+/// The data of a launch, laid out before the clone; owns every byte.
 #[derive(Debug)]
 pub struct Prepared {
     /// The path that execve(2) gets.
     pub program: CString,
-    /// argv.
+    /// The arguments of the program.
     pub argv: CStrings,
     /// The whole environment.
     pub environment: CStrings,
     /// The descriptors that [`FdAction`]s speak of; [`super::launch()`] appends the status pipe.
     pub fds: Vec<RawFd>,
-    /// How they get to their places.
+    /// The moves that bring the descriptors to their numbers.
     pub fd_actions: Vec<FdAction>,
-    /// Where each of them goes.
+    /// The number that each descriptor gets.
     pub targets: Vec<RawFd>,
     /// The numbers from 3 on that the worker does not get, as ranges (first and last): everything
     /// there is closed at exec.
     pub unused: Vec<(c_uint, c_uint)>,
     /// Standard output and error; of what goes there too (a connection), it is replaced.
     pub output: Stdio,
-    /// Everything else that is set up.
+    /// The other settings of the process.
     pub spec: LaunchSpec<CString>,
     /// The signals whose disposition listend has changed ([`super::changed_signals`]).
     pub signals: u64,
@@ -43,20 +43,20 @@ impl Prepared {
     }
 }
 
-/// Where standard output and error go.
+/// The destination of standard output and error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stdio {
-    /// They stay listend's own.
+    /// The descriptors of listend.
     Inherit,
-    /// To /dev/null.
+    /// No destination: /dev/null.
     Null,
     /// Appended to what listend has a handle on (O_PATH): the child opens it, and may have to wait.
     File {
-        /// The handle.
+        /// The number of the handle in listend.
         handle: RawFd,
-        /// Its name in /proc/self/fd.
+        /// The name of the handle in /proc/self/fd.
         link: CString,
-        /// What it is a handle on, for whoever explains a failure.
+        /// The path of the file, for the explanation of a failure.
         path: PathBuf,
     },
     /// To what this is in listend; it has to be closed on exec.
@@ -82,9 +82,9 @@ const SLOT_LENGTH: usize = 21;
 pub struct CStrings {
     /// The strings, each with its NUL.
     bytes: Vec<u8>,
-    /// Where each begins.
+    /// The offset at which each string begins.
     starts: Vec<usize>,
-    /// What only the child knows, and where its digits begin.
+    /// The values that only the child knows, and the offsets of their digits.
     slots: Vec<(EnvSlot, usize)>,
     /// Made when everything is in place: `bytes` moves as it grows.
     pointers: Vec<*const c_char>,
@@ -135,7 +135,7 @@ impl CStrings {
         self.bytes.resize(digits + SLOT_LENGTH, 0);
     }
 
-    /// What stands behind `NAME=`; `None` if there is no such string, or only the child knows it.
+    /// The value behind `NAME=`; `None` if there is no such string, or only the child knows it.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         let ends = self.starts.iter().skip(1).copied();
         let ends = ends.chain([self.bytes.len()]);
@@ -179,13 +179,13 @@ impl CStrings {
     }
 }
 
-/// What parent and child have in common.
+/// The memory that parent and child share.
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) prepared: Prepared,
     /// The connection to give back, and what to call it.
     pub(super) back: Option<(RawFd, u64)>,
-    /// What went wrong, as the bytes of a message on the pipe; 0 is nothing.
+    /// The failure, as the bytes of a message on the pipe; 0 is none.
     pub(super) failure: AtomicU64,
     /// From where on the child gives up descriptors before all else, where it starts with those of
     /// its parent and not with a copy.
@@ -202,7 +202,7 @@ pub(super) type Stack = Box<[MaybeUninit<u8>]>;
 /// The child has its parent's descriptors.
 pub(super) const SHARING: u32 = 2;
 
-/// It has its own.
+/// The child has descriptors of its own.
 pub(super) const RUNNING: u32 = 1;
 
 /// Index into the table of descriptors that [`FdAction`]s work on: those of the worker, then the
@@ -210,27 +210,27 @@ pub(super) const RUNNING: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FdSlot(pub u16);
 
-/// One step of putting the descriptors in place. Decided in the parent (`worker::fdmap`), so that
-/// the child follows a list and nothing else.
+/// A step of placing the descriptors. The parent decides the steps (`worker::fdmap`), so that the child
+/// follows a list and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FdAction {
     /// Duplicate the slot to a free number not below `above`, with FD_CLOEXEC, and go on with that.
     Relocate {
-        /// What to move.
+        /// The descriptor to move.
         slot: FdSlot,
         /// The lowest number it may get.
         above: c_int,
     },
     /// dup2(2) the slot to `target`, which clears FD_CLOEXEC.
     Place {
-        /// What to place.
+        /// The descriptor to place.
         slot: FdSlot,
-        /// Where.
+        /// The number to place it at.
         target: c_int,
     },
     /// The slot is where it belongs: only clear FD_CLOEXEC. dup2(2) onto itself would not.
     Keep {
-        /// What to keep.
+        /// The descriptor to keep.
         slot: FdSlot,
     },
 }

@@ -8,7 +8,7 @@
 /// share its parent's memory.
 pub(super) const BARE: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
 
-/// One system call; a negative answer is `-errno`.
+/// Makes a system call; a negative answer is `-errno`.
 ///
 /// # Safety
 ///
@@ -35,7 +35,7 @@ pub(super) unsafe fn call(number: libc::c_long, a: usize, b: usize, c: usize, d:
     answer
 }
 
-/// One system call; a negative answer is `-errno`.
+/// Makes a system call; a negative answer is `-errno`.
 ///
 /// # Safety
 ///
@@ -60,7 +60,7 @@ pub(super) unsafe fn call(number: libc::c_long, a: usize, b: usize, c: usize, d:
     answer
 }
 
-/// One system call; a negative answer is `-errno`. Through the C library, whose errno is the
+/// Makes a system call; a negative answer is `-errno`. Through the C library, whose errno is the
 /// child's own here: without [`BARE`] no memory is shared.
 ///
 /// # Safety

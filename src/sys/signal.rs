@@ -1,16 +1,16 @@
-//! Where a signal came from, and a disposition that must not be inherited.
+//! The sender of a signal, and a disposition that must not be inherited.
 
 use nix::libc;
 use std::ptr;
 
-/// Who sent a signal.
+/// The sender of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// A process, by kill(2) and its kin.
     Process {
-        /// Its process id; 0 when it is outside this pid namespace.
+        /// The process id of the sender; 0 if it is outside this pid namespace.
         pid: i32,
-        /// Its user id.
+        /// The user id of the sender.
         uid: u32,
     },
     /// The kernel: Ctrl-C at the terminal, or the terminal's hangup.

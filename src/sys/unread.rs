@@ -1,11 +1,11 @@
-//! What a receiver has not taken yet.
+//! The messages that a receiver has not taken yet.
 
 use nix::errno::Errno;
 use nix::libc;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// How much memory the messages take that were sent on a unix datagram socket and that nobody has
-/// received yet; 0 when all were (SIOCOUTQ, unix(7)).
+/// The memory of the messages that were sent on a unix datagram socket and not received yet; 0 when all
+/// were received (SIOCOUTQ, unix(7)).
 ///
 /// # Errors
 ///

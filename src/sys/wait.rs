@@ -6,7 +6,7 @@ use nix::libc::{self, c_int};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Whom to wait for.
+/// The processes to wait for.
 #[derive(Debug, Clone, Copy)]
 pub enum Whom<'fd> {
     /// Any child.
@@ -20,22 +20,22 @@ pub enum Whom<'fd> {
 /// Whether the zombie stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
-    /// It stays, and pins its number (WNOWAIT).
+    /// The zombie stays, and keeps its number (WNOWAIT).
     Leave,
-    /// It is gone.
+    /// The zombie is reaped.
     Reap,
 }
 
 /// A child that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// Its process id.
+    /// The process id.
     pub pid: i32,
-    /// How.
+    /// The way in which the process ended.
     pub how: How,
 }
 
-/// How a process ended.
+/// The way in which a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// By exit(3), with this status.

@@ -25,27 +25,27 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-/// As many links as the kernel follows (path_resolution(7)).
+/// The number of links that the kernel follows (path_resolution(7)).
 const MOST_LINKS: u32 = 40;
-/// How often a file that appears and goes is looked at again.
+/// The number of tries with a file that appears and disappears.
 const ATTEMPTS: u32 = 16;
 /// The user and group of nobody, whom no file should belong to.
 const NOBODY: u32 = 65534;
-/// What only says which file it is.
+/// The flags of a descriptor that only identifies a file.
 const HANDLE: OFlag = OFlag::O_PATH
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
-/// Who can change something in the file system.
+/// The users who can change something in the file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hand {
     /// Root and the user that this process runs as.
     Ours,
-    /// Somebody else, too, who has at least these rights.
+    /// Other users, too, who have at least these rights.
     Theirs {
-        /// Nobody's where it may be several users.
+        /// The user; nobody where it may be several users.
         uid: u32,
-        /// Nobody's where it may be several groups.
+        /// The group; nogroup where it may be several groups.
         gid: u32,
     },
 }
@@ -68,7 +68,7 @@ impl Hand {
         }
     }
 
-    /// Who can replace an entry of a folder; without an entry, who can make one.
+    /// The users who can replace an entry of a folder; without an entry, those who can create one.
     fn on(folder: &FileStat, access: Access, entry: Option<&FileStat>) -> Hand {
         let group = folder.st_gid;
         let is_our_group = group == 0 || group == getegid().as_raw();
@@ -123,7 +123,7 @@ impl Hand {
     }
 }
 
-/// Where it is said who may write to a folder.
+/// The source of the rights to write to a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
     /// In its mode.
@@ -150,7 +150,7 @@ fn is_ours(uid: u32) -> bool {
 /// Why a path was not opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Which part of the path it is about.
+    /// The part of the path that was refused.
     pub path: PathBuf,
     /// ELOOP for a link that is not followed, EPERM for a file that is not opened, or the system's
     /// answer.
@@ -159,7 +159,7 @@ pub struct Refused {
     pub why: Option<Why>,
 }
 
-/// What others could abuse.
+/// The right that other users could abuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// A symbolic link, or `..`, that somebody else can turn elsewhere.
@@ -213,14 +213,14 @@ pub struct Place {
     name: OsString,
     /// The folder, as it was found.
     at: PathBuf,
-    /// Who can change which folder this is.
+    /// The users who can replace the folder.
     hand: Hand,
     /// Whether the folder is of proc(5), whose links lead to files that their text does not name.
     is_proc: bool,
 }
 
 impl Place {
-    /// Where this path is, whether something is there or not. Its last part is not followed.
+    /// Opens the folder of a path, whether the path exists or not. The last part is not followed.
     ///
     /// # Errors
     ///
@@ -234,7 +234,7 @@ impl Place {
         }
     }
 
-    /// As far as the folders are there, and what is missing below the place.
+    /// Opens the innermost folder of a path that exists; also answers with the parts missing below it.
     ///
     /// # Errors
     ///
@@ -258,22 +258,22 @@ impl Place {
         &self.folder
     }
 
-    /// What the folder is.
+    /// The status of the folder (stat(2)).
     pub fn holds(&self) -> &FileStat {
         &self.holds
     }
 
-    /// Who can change which folder this is.
+    /// The users who can replace the folder.
     pub fn hand_on_folder(&self) -> Hand {
         self.hand
     }
 
-    /// Who can change what is at the place.
+    /// The users who can replace the file at the place.
     pub fn hand(&self, entry: Option<&FileStat>) -> Hand {
         self.hand.and(Hand::on(&self.holds, self.access, entry))
     }
 
-    /// What is there (lstat(2)).
+    /// The status of the file at the place (lstat(2)).
     ///
     /// # Errors
     ///
@@ -289,7 +289,7 @@ impl Place {
         Ok((handle, file))
     }
 
-    /// Where the link leads that is there.
+    /// The target of the symbolic link at the place.
     pub fn target(&self) -> nix::Result<PathBuf> {
         readlinkat(&self.folder, self.name()).map(PathBuf::from)
     }
@@ -315,7 +315,7 @@ impl Place {
         )
     }
 
-    /// The same, if nothing has the name.
+    /// Renames the file at the place, unless the name is taken.
     pub fn rename(&self, name: &OsStr) -> nix::Result<()> {
         let free = RenameFlags::RENAME_NOREPLACE;
         let (from, to) = (&self.folder, &self.folder);
@@ -485,10 +485,10 @@ fn walk(path: &Path, follows_last: bool) -> Result<(Place, Vec<OsString>), Refus
     Ok((place, rest))
 }
 
-/// What is at the end of a way, links followed.
+/// The end of a path, links followed.
 struct End {
     place: Place,
-    /// Nothing where there is nothing.
+    /// The file at the end, if it exists.
     found: Option<(OwnedFd, FileStat)>,
 }
 
@@ -613,7 +613,7 @@ pub fn open_to_read(path: &Path) -> Result<File, Refused> {
     as_theirs(hand, &end, handle, flags).map(File::from)
 }
 
-/// What output goes to.
+/// The destination of output.
 #[derive(Debug)]
 pub enum Output {
     /// A regular file, open for appending.

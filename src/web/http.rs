@@ -1,9 +1,9 @@
-//! As much of HTTP/1.1 (RFC 9112) as a scrape needs: one request on each connection, no body.
+//! The part of HTTP/1.1 (RFC 9112) that a scrape needs: one request on each connection, no body.
 
 /// A longer head is refused.
 pub const HEAD_MAX: usize = 8 * 1024;
 
-/// How many fields a head may have; Prometheus sends seven.
+/// The largest number of fields in a head; Prometheus sends seven.
 const FIELDS_MAX: usize = 64;
 
 /// The two texts that Prometheus reads.
@@ -24,28 +24,28 @@ impl Format {
     }
 }
 
-/// What a client wants.
+/// The request of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// The metrics.
+    /// A request for the metrics.
     Metrics {
         /// In which format.
         format: Format,
         /// Without the body (HEAD).
         head_only: bool,
     },
-    /// Something that it does not get.
+    /// A request that is refused.
     Refused(Refused),
 }
 
-/// What is answered instead.
+/// The reasons for refusing a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// This is not HTTP.
+    /// The request is not HTTP.
     BadRequest,
     /// There is nothing but /metrics.
     NotFound,
-    /// It can only be read.
+    /// The method is neither GET nor HEAD.
     MethodNotAllowed,
     /// The head is longer than [`HEAD_MAX`], or has too many fields.
     TooLarge,

@@ -17,12 +17,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many clients are served at a time.
+/// The largest number of clients served at a time.
 const CLIENTS_MAX: usize = 32;
-/// How long one may take for everything.
+/// The longest time for one client.
 const CLIENT_TIME: Duration = Duration::from_secs(10);
-/// When accepting is tried again after there was no place, descriptor or memory, in milliseconds. Until
-/// then clients wait in the accept queue.
+/// The pause in accepting after there was no place, descriptor or memory, in milliseconds. Until then
+/// clients wait in the accept queue.
 const ACCEPT_PAUSE: u16 = 50;
 /// A thread needs no more: pages are on the heap.
 const STACK: usize = 512 * 1024;
@@ -70,17 +70,17 @@ pub fn serve(
     }
 }
 
-/// What the threads share.
+/// The state that the threads share.
 struct Server {
     daemon: Socket,
     pages: Mutex<Pages>,
     clients: Mutex<Clients>,
 }
 
-/// What the daemon has answered.
+/// The last answer of the daemon.
 struct Pages {
     ask: Box<dyn FnMut() -> io::Result<String> + Send>,
-    /// When it was asked last, and the answer.
+    /// The time and the text of the last answer.
     last: Option<(Instant, Arc<str>)>,
     /// Why it cannot be asked any more.
     broken: Option<io::Error>,
@@ -95,7 +95,7 @@ struct Clients {
 
 struct Client {
     socket: Arc<Socket>,
-    /// It has asked, and does not have the answer yet.
+    /// Whether the client has sent its request and waits for the answer.
     waits: bool,
 }
 
@@ -133,7 +133,7 @@ impl Server {
         true
     }
 
-    /// Whoever has said least for longest makes room; who is being answered does not.
+    /// Closes the client that has been silent for longest, but none that is being answered.
     fn make_room(&self) -> bool {
         let mut clients = self.clients();
         if clients.open.len() < CLIENTS_MAX {

@@ -1,4 +1,4 @@
-//! What can be said about workers before they are started.
+//! Advice about workers before they are started.
 
 use super::program;
 use crate::config::{Output, Piece, Template};
@@ -7,7 +7,7 @@ use crate::report::{Kind, Problem};
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// Where the journal listens (systemd-journald.service(8)).
+/// The socket of the journal (systemd-journald.service(8)).
 pub const JOURNAL: &str = "/run/systemd/journal/stdout";
 
 /// Programs, folders and a journal that are not there. Advice and no error: a port is better held without its

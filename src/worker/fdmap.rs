@@ -1,4 +1,4 @@
-//! Which descriptor goes where, decided before the fork.
+//! The order in which descriptors are moved to their numbers, decided before the clone.
 //!
 //! The worker wants its listeners at 3, 4, 5 …, or its connection at 0 and 1, and may want a pipe
 //! somewhere else; in the parent they have any numbers, some of them in each other's way, and the

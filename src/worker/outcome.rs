@@ -16,7 +16,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// What follows "failed while {phrase of the stage}: ", in lower case without a full stop.
+/// The explanation that follows "failed while {phrase of the stage}: ", in lower case without a full
+/// stop.
 pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared) -> String {
     let user = Identity::of(worker);
     let program = Path::new(std::ffi::OsStr::from_bytes(prepared.program.as_bytes()));
@@ -67,7 +68,7 @@ pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared)
     }
 }
 
-/// The same for a child that could not be created at all.
+/// As [`explain`], for a child that could not be created at all.
 pub fn explain_fork(errno: i32) -> String {
     let words = describe(errno);
     match errno {
@@ -111,7 +112,7 @@ fn process_limit_reason(prepared: &Prepared, user: &Identity) -> String {
     )
 }
 
-/// Whom the worker runs as, as far as access to files goes.
+/// The user and groups of the worker, as far as access to files goes.
 struct Identity {
     name: String,
     uid: u32,

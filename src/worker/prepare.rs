@@ -19,13 +19,13 @@ use std::path::{Path, PathBuf};
 pub struct InheritedSocket<'a> {
     /// The listener's name.
     pub listener: &'a str,
-    /// Its number in listend.
+    /// The number of the descriptor in listend.
     pub fd: i32,
-    /// What it is really bound to.
+    /// The address that the socket is really bound to.
     pub address: &'a Endpoint,
 }
 
-/// What a process is given.
+/// The descriptors and numbers that a process is given.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SpawnInputs<'a> {
     /// Every socket of the worker's listeners: what it inherits, or, where it is given a connection
@@ -33,9 +33,9 @@ pub struct SpawnInputs<'a> {
     pub sockets: &'a [InheritedSocket<'a>],
     /// The connection that it is for.
     pub connection: Option<Served<'a>>,
-    /// Where its output goes, if listend has opened that already.
+    /// The destination of the output, if listend has opened it already.
     pub output: Option<OutputTarget<'a>>,
-    /// What follows its sockets.
+    /// The stored descriptors, which follow the sockets.
     pub stored: &'a [Stored<'a>],
     /// NOTIFY_SOCKET, if it may tell anything.
     pub notify: Option<&'a str>,
@@ -43,10 +43,10 @@ pub struct SpawnInputs<'a> {
     pub ready: Option<i32>,
 }
 
-/// What listend has opened for the standard output and error of a process.
+/// The pipe or socket that listend has opened for the standard output and error of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct OutputTarget<'a> {
-    /// Its number in listend.
+    /// The number of the descriptor in listend.
     pub fd: i32,
     /// With a path: only a handle on it (O_PATH), which the process opens itself.
     pub handle_on: Option<&'a Path>,
@@ -70,18 +70,18 @@ impl OutputTarget<'_> {
 /// A connection, as its process gets it.
 #[derive(Debug, Clone, Copy)]
 pub struct Served<'a> {
-    /// Its number in listend.
+    /// The number of the descriptor in listend.
     pub fd: i32,
-    /// Who is at its ends.
+    /// The ends of the connection.
     pub ends: &'a Ends,
 }
 
-/// What every worker of this listend has around it.
+/// The context that all workers of this listend share.
 #[derive(Debug, Clone)]
 pub struct DaemonContext {
     /// The path of the running listend, for `{listend}`.
     pub listend: String,
-    /// Its process id, for `{supervisor_pid}`.
+    /// The process id of listend, for `{supervisor_pid}`.
     pub pid: u32,
     /// Whether LISTEN_PIDFDID can be told.
     pub inode: PidfdInode,
@@ -97,9 +97,9 @@ pub struct DaemonContext {
 pub enum PrepareError {
     /// No program to execute.
     Missing {
-        /// As the command names it.
+        /// The program as the command names it.
         program: String,
-        /// What was found instead.
+        /// The reason.
         reason: program::Missing,
     },
     /// A NUL byte where the system takes none.
@@ -142,12 +142,12 @@ impl PrepareError {
     }
 }
 
-/// Which instance is being prepared.
+/// The numbers of the instance that is prepared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numbers {
-    /// From 0.
+    /// The index of the instance, from 0.
     pub instance: u32,
-    /// From 1.
+    /// The generation, from 1.
     pub generation: u32,
 }
 
@@ -416,14 +416,14 @@ fn push(block: &mut CStrings, name: &str, value: &[u8]) -> Result<(), PrepareErr
         .map_err(|ContainsNul| PrepareError::Nul("the environment"))
 }
 
-/// What the placeholders stand for. Those that name no socket were refused when the configuration
-/// was read; should one get here all the same, it becomes an empty text.
+/// The values of the placeholders. Placeholders that name no socket were refused when the configuration
+/// was read; one that gets here all the same becomes an empty text.
 struct TemplateContext<'a> {
     sockets: &'a [InheritedSocket<'a>],
     layout: &'a FdLayout,
     numbers: Numbers,
     around: &'a DaemonContext,
-    /// For `{runtime_dir}`.
+    /// The value of `{runtime_dir}`.
     runtime_dir: String,
 }
 

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Where execvp(3) looks when there is no PATH.
+/// The folders that execvp(3) searches when there is no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Why there is nothing to execute.
@@ -13,9 +13,9 @@ pub enum Missing {
     NoSuchFile,
     /// A bare name that is in no folder of this PATH.
     NotInPath(String),
-    /// It is there, but has no execute permission for anybody.
+    /// The file exists, but has no execute permission for anybody.
     NotExecutable(PathBuf),
-    /// It is a folder, a device, …
+    /// The path is a folder, a device, …
     NotAFile(PathBuf),
 }
 
@@ -65,7 +65,7 @@ pub fn find(program: &str, path: Option<&str>) -> Result<PathBuf, Missing> {
 /// Whether listend itself may look at a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// It is there, and somebody may execute it.
+    /// The file exists, and somebody may execute it.
     Yes,
     /// A folder on the way cannot be entered. The worker's user may be able to: execve(2) will say.
     No,

@@ -6,7 +6,7 @@ use crate::report::{Place, Report};
 /// The listener of the configuration that is explained, or that has the address.
 pub(super) struct Configured {
     pub(super) name: String,
-    /// Where its first address stands.
+    /// The place of the first address.
     pub(super) place: Option<Place>,
     /// The workers that take it.
     pub(super) workers: Vec<String>,
@@ -16,7 +16,7 @@ pub(super) struct Configured {
 pub(super) struct Explanation {
     pub(super) target: String,
     pub(super) configured: Option<Configured>,
-    /// One for each socket.
+    /// The facts about each socket.
     pub(super) sockets: Vec<Facts>,
     /// Why it cannot be bound, and advice.
     pub(super) findings: Report,

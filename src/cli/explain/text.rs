@@ -7,7 +7,7 @@ use crate::diagnose::{
 use crate::report::{Kind, Problem, Sources};
 use std::fmt::Write;
 
-/// Where the values start.
+/// The column in which the values start.
 const MARGIN: usize = 14;
 /// No line is longer, but for words that are.
 const WIDTH: usize = 100;

@@ -77,7 +77,7 @@ pub fn draw(frame: &mut Frame, top: &TopState, now: u64, theme: Theme) {
     }
 }
 
-/// How high the lists are, each with its titles and a blank line. The events have five lines where
+/// The heights of the lists, each with its titles and a blank line. The events have five lines where
 /// there are so many to spare; of the others neither list takes more than half while the other needs
 /// them.
 fn heights(top: &TopState, screen: u16) -> (u16, u16) {
@@ -219,7 +219,7 @@ fn help(frame: &mut Frame, area: Rect) {
     frame.render_widget(Paragraph::new(text).block(block), middle);
 }
 
-/// As much of it as fits beside so many columns.
+/// The beginning of a text that fits beside so many columns.
 fn fit(text: &str, columns: u16, beside: usize) -> String {
     cut_end(&clean(text), usize::from(columns).saturating_sub(beside))
 }

@@ -24,7 +24,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// So long a daemon may be silent before that is shown.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// What is done to a worker just now.
+/// An action on a worker that is under way.
 struct PendingAction {
     verb: &'static Verb,
     worker: String,
@@ -38,7 +38,7 @@ pub struct Live {
     status: Option<Client>,
     watch: Option<Client>,
     act: Option<PendingAction>,
-    /// When to ask, or since when there has been no answer.
+    /// The time of the next request, or of the one that has no answer yet.
     asked: Option<Mono>,
     next: Mono,
 }
@@ -160,7 +160,7 @@ impl Live {
         Client::connect(self.control.as_deref(), Wait::Never)
     }
 
-    /// What was shown stays, with the reason why it gets no newer.
+    /// Keeps what is shown, with the reason why it is not updated.
     fn lose(&mut self, failure: &Failure) {
         let (words, _) = failure.words();
         self.top.lost = Some(words);

@@ -9,7 +9,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use std::ops::Range;
 
-/// How wide the bar of a queue is.
+/// The width of the bar of a queue, in columns.
 const BAR: usize = 6;
 
 /// From empty to full.
@@ -19,7 +19,7 @@ const ASCII_LEVELS: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];
 /// A line: texts, each in its style.
 pub struct Row(pub Vec<(String, Style)>);
 
-/// How many lines the listeners have: one for each socket, and one for what has none.
+/// The number of lines of the listeners: one for each socket, and one for a listener without sockets.
 pub fn listener_lines(top: &TopState) -> usize {
     let sockets = top
         .status
@@ -29,7 +29,7 @@ pub fn listener_lines(top: &TopState) -> usize {
     sockets.sum()
 }
 
-/// How many lines the workers have.
+/// The number of lines of the workers.
 pub fn worker_lines(top: &TopState) -> usize {
     top.status.workers.iter().map(lines_of).sum()
 }
@@ -104,7 +104,7 @@ pub fn listeners(top: &TopState, area: Rect, theme: Theme) -> (String, Vec<Row>,
     (format!(" {}", titles.join(" ")), lines, chosen)
 }
 
-/// How full the queue is. Whoever waits makes at least one mark.
+/// The bar that shows how full a queue is. A client that waits makes at least one mark.
 fn bar(queue: Queue, theme: Theme) -> String {
     let (Some(depth), Some(limit @ 1..)) = (queue.depth, queue.limit) else {
         return " ".repeat(BAR);
@@ -160,7 +160,7 @@ pub fn workers(
     (titles.map(|(text, _)| text).collect(), lines, chosen)
 }
 
-/// How the lines of the workers are made.
+/// The sheet from which the lines of the workers are made.
 struct WorkerSheet {
     all: usize,
     columns: [usize; 7],

@@ -15,7 +15,7 @@ use super::state::Key;
 
 /// The terminal in our hands, until it is dropped.
 pub struct Screen {
-    /// Where to draw.
+    /// The terminal to draw on.
     pub terminal: Terminal<CrosstermBackend<Stdout>>,
 }
 

@@ -1,4 +1,4 @@
-//! What `listend top` knows and what its keys do. No terminal, no socket, no clock.
+//! The state of `listend top`, and the effect of its keys. No terminal, no socket, no clock.
 
 use crate::control::{Event, Listener, Progress, Status, Worker};
 use crate::verb::{RESTART, START, STOP, Verb};
@@ -8,15 +8,15 @@ use std::collections::{HashMap, VecDeque};
 const SAMPLES: usize = 120;
 /// So many events are kept, more than any screen has lines.
 const EVENTS: usize = 200;
-/// How far Page Up and Page Down go.
+/// The lines that Page Up and Page Down go.
 const PAGE: usize = 10;
 
 /// A key, as far as it means anything here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// One line up.
+    /// The arrow up.
     Up,
-    /// One line down.
+    /// The arrow down.
     Down,
     /// Several lines up.
     PageUp,
@@ -32,45 +32,45 @@ pub enum Key {
     Escape,
     /// The way out of every program.
     Interrupt,
-    /// A letter.
+    /// The key of a letter.
     Letter(char),
 }
 
-/// What a key asks for that the state cannot do itself.
+/// The request of a key that the state cannot carry out itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
-    /// Nothing.
+    /// No request.
     Nothing,
-    /// The end.
+    /// End the program.
     Quit,
-    /// This, to the worker of this name.
+    /// Carry out this verb on the worker with this name.
     Act(&'static Verb, String),
 }
 
 /// The list that the keys move in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pane {
-    /// That of the listeners.
+    /// The list of the listeners.
     Listeners,
-    /// That of the workers.
+    /// The list of the workers.
     Workers,
 }
 
-/// What lies over the lists.
+/// The dialog over the lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dialog {
-    /// Nothing.
+    /// No dialog.
     None,
-    /// The keys.
+    /// The help with the keys.
     Help,
     /// Whether this is to be done to the worker of this name.
     Confirm(&'static Verb, String),
 }
 
-/// Everything that is shown.
+/// The state that the screen shows.
 #[derive(Debug)]
 pub struct TopState {
-    /// Which daemon, for the title.
+    /// The daemon, for the title.
     pub daemon: String,
     /// The last answer.
     pub status: Status,
@@ -78,11 +78,11 @@ pub struct TopState {
     pub lost: Option<String>,
     /// The newest first.
     pub events: VecDeque<Event>,
-    /// What became of the last action.
+    /// The result of the last action.
     pub notice: Option<String>,
     /// The list that the keys move in.
     pub pane: Pane,
-    /// What lies over the lists.
+    /// The dialog over the lists.
     pub dialog: Dialog,
     /// By name: lists may change while somebody looks at them.
     worker: Option<String>,
@@ -133,7 +133,7 @@ impl TopState {
         self.lost = None;
     }
 
-    /// Something happened.
+    /// Takes in an event.
     pub fn happened(&mut self, event: Event) {
         self.events.push_front(event);
         self.events.truncate(EVENTS);
@@ -158,7 +158,7 @@ impl TopState {
         self.notice = Some(words);
     }
 
-    /// How many clients waited at a socket, second by second; the newest last.
+    /// The number of clients that waited at a socket, second by second; the newest last.
     pub fn samples(&self, listener: &str, address: &str) -> impl DoubleEndedIterator<Item = u64> {
         let key = (listener.to_owned(), address.to_owned());
         self.depths.get(&key).into_iter().flatten().copied()
@@ -169,19 +169,19 @@ impl TopState {
         self.status.workers.get(self.worker_index())
     }
 
-    /// Where it is in the list.
+    /// The index of the chosen worker in the list.
     pub fn worker_index(&self) -> usize {
         let name = |one: &Worker| Some(&one.name) == self.worker.as_ref();
         self.status.workers.iter().position(name).unwrap_or(0)
     }
 
-    /// Where the chosen listener is in the list.
+    /// The index of the chosen listener in the list.
     pub fn listener_index(&self) -> usize {
         let name = |one: &Listener| Some(&one.name) == self.listener.as_ref();
         self.status.listeners.iter().position(name).unwrap_or(0)
     }
 
-    /// Somebody pressed a key.
+    /// Takes in a key.
     pub fn key(&mut self, key: Key) -> Wish {
         if key == Key::Interrupt {
             return Wish::Quit;

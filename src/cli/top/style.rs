@@ -1,9 +1,9 @@
-//! How things look, by how they are and by what the terminal can show.
+//! Styles by severity, as far as the terminal can show them.
 
 use crate::control::Severity;
 use ratatui::style::{Color, Modifier, Style};
 
-/// What the terminal can show.
+/// The abilities of the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Theme {
     /// Colours are wanted.
