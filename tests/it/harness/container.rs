@@ -13,14 +13,32 @@ use std::time::{Duration, Instant};
 
 /// The exit code of `scripts/test-root` for what this machine cannot do.
 const CANNOT: i32 = 75;
-/// A boot takes about a second on an idle machine, and so does a shutdown.
+/// A boot takes about a second on an idle machine.
 const BOOT: Duration = Duration::from_secs(90);
-const POWER_OFF: Duration = Duration::from_secs(10);
 /// A command inside, in seconds: none of them takes long on an idle machine.
 const COMMAND: &str = "90";
 /// A question to its systemd, in seconds. Who is connected when all of it ends or starts anew may
 /// wait for an answer for ever.
 const ASK: &str = "5";
+/// What a boot of systemd does that no test looks at: caches that are made once for an updated
+/// `/usr`, device nodes, a login on the console.
+const LEFT_OUT: &[&str] = &[
+    "systemd.condition_needs_update=no",
+    "systemd.mask=console-getty.service",
+    "systemd.mask=dev-hugepages.mount",
+    "systemd.mask=systemd-journal-flush.service",
+    "systemd.mask=systemd-remount-fs.service",
+    "systemd.mask=systemd-sysctl.service",
+    "systemd.mask=systemd-tmpfiles-setup-dev-early.service",
+    "systemd.mask=systemd-tmpfiles-setup-dev.service",
+    "systemd.mask=systemd-user-sessions.service",
+];
+/// Where cgroups are: version 2, alone or beside version 1, and what systemd-nspawn mirrors to.
+const CGROUPS: [&str; 3] = [
+    "/sys/fs/cgroup/unified",
+    "/sys/fs/cgroup/systemd",
+    "/sys/fs/cgroup",
+];
 
 /// What the container's PID 1 belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +54,8 @@ pub struct Container {
     outer: Child,
     leader: i32,
     name: String,
+    /// Its own, below each of [`CGROUPS`]; none where there cannot be one.
+    cgroup: Option<PathBuf>,
     /// Holds what the console said.
     dir: TempDir,
 }
@@ -106,7 +126,15 @@ impl Container {
         let name = format!("listend-{}-{number}", std::process::id());
         let dir = TempDir::new();
         let console = fs::File::create(dir.path().join("console")).expect("create a file");
-        let mut command = Command::new("setpriv");
+        let cgroup = own_cgroup(&name);
+        let mut command = Command::new("sh");
+        // In the same cgroup, the systemd of one would find the processes of another among its own.
+        command.args([
+            "-c",
+            "[ -z \"$0\" ] || echo $$ >\"$0/cgroup.procs\"; exec \"$@\"",
+        ]);
+        command.arg(cgroup.as_ref().map_or(Path::new(""), |(path, _)| path));
+        command.arg("setpriv");
         // A test that is killed takes its container with it: the end of systemd-nspawn, which is
         // PID 1 of a namespace of its own, ends everything in that and in the namespaces below.
         // Its own PR_SET_PDEATHSIG does not do for every init.
@@ -117,6 +145,9 @@ impl Container {
         command.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"]);
         command.arg(format!("--machine={name}"));
         command.arg("--directory").arg(root).arg("--boot");
+        if system == System::Systemd {
+            command.args(LEFT_OUT);
+        }
         let outer = command
             // Others boot from the same root at the same time; none of them writes to it.
             .env("SYSTEMD_NSPAWN_LOCK", "0")
@@ -124,12 +155,13 @@ impl Container {
             .stdout(console.try_clone().expect("dup"))
             .stderr(console)
             .spawn()
-            .expect("start setpriv");
+            .expect("start sh");
         let mut container = Container {
             system,
             outer,
             leader: 0,
             name,
+            cgroup: cgroup.map(|(_, within)| within),
             dir,
         };
         let deadline = Instant::now() + BOOT;
@@ -157,7 +189,8 @@ impl Container {
         };
         self.leader = leader;
         match self.system {
-            System::Systemd => self.is_up(),
+            // It answers when this socket is there.
+            System::Systemd => self.path("/run/systemd/private").exists() && self.is_up(),
             // The one when it enters a runlevel, the other when everything in it is started.
             System::OpenRc => {
                 self.read("/run/openrc/softlevel").as_deref() == Some("default")
@@ -328,23 +361,34 @@ impl Container {
     pub fn leader(&self) -> i32 {
         self.leader
     }
-
-    fn ends_within(&mut self, time: Duration) -> bool {
-        let deadline = Instant::now() + time;
-        while !matches!(self.outer.try_wait(), Ok(Some(_)) | Err(_)) {
-            if Instant::now() > deadline {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        true
-    }
 }
 
 /// Whether an answer of `systemctl is-system-running` means that everything has been started.
 fn is_running(answer: &str) -> bool {
     // Degraded: some unit that is not ours failed.
     ["running", "degraded"].contains(&answer.trim())
+}
+
+/// A cgroup below that of this process: where it is, and its path below each of [`CGROUPS`].
+fn own_cgroup(name: &str) -> Option<(PathBuf, PathBuf)> {
+    let mine = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mine = mine.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let within = Path::new(mine).join(name);
+    let mounts = CGROUPS.iter().map(Path::new);
+    let version_2 = mounts.filter(|mount| mount.join("cgroup.controllers").exists());
+    let made = version_2
+        .map(|mount| mount.join(&within))
+        .find(|path| fs::create_dir(path).is_ok());
+    made.map(|path| (path, within))
+}
+
+/// With those in it. What is not empty stays.
+fn remove_cgroup(path: &Path) {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.path().is_dir()) {
+        remove_cgroup(&entry.path());
+    }
+    let _ = fs::remove_dir(path);
 }
 
 /// Whether a process is PID 1 of a namespace of its own.
@@ -365,19 +409,21 @@ impl Drop for Container {
         if std::thread::panicking() {
             eprintln!("--- console of the container:\n{}\n---", self.console());
         }
-        // unshare has not reaped its child yet, so the pid is still its own.
+        // unshare has not reaped its child yet, so the pid is still its own. The end of that is the
+        // end of its PID namespace; nothing that it holds is to be written back.
         if matches!(self.outer.try_wait(), Ok(None)) {
-            // Only systemd knows the signal that is passed on. man systemd-nspawn: SIGTERM
-            // "triggers an orderly shutdown".
-            let is_orderly = self.system == System::Systemd && {
-                for nspawn in children(self.outer.id() as i32) {
-                    kill(nspawn, Signal::SIGTERM);
-                }
-                self.ends_within(POWER_OFF)
-            };
-            if !is_orderly {
+            let nspawn = children(self.outer.id() as i32);
+            if nspawn.is_empty() {
                 let _ = self.outer.kill();
-                let _ = self.outer.wait();
+            }
+            for nspawn in nspawn {
+                kill(nspawn, Signal::SIGKILL);
+            }
+            let _ = self.outer.wait();
+        }
+        if let Some(within) = &self.cgroup {
+            for mount in CGROUPS {
+                remove_cgroup(&Path::new(mount).join(within));
             }
         }
         // It leaves this one behind where it cannot tell what it is on.
