@@ -264,7 +264,7 @@ workers:
   app:
     command: [$PROBE, puppet, $EVENTS]
     listeners: [web]
-    restart: { backoff: 3s }
+    restart: { backoff: 1s }
 ",
         |start| {
             start.env("NOTIFY_SOCKET", "$DIR/notify");

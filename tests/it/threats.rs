@@ -418,7 +418,9 @@ workers:
     let mut stranger = stranger.expect("start the stranger");
     let pid = stranger.id();
     daemon.line(&["dropped a notification of pid", "of uid 12345"]);
-    let _ended = stranger.wait();
+    // It waits for an answer that does not come.
+    stranger.kill().expect("kill the stranger");
+    stranger.wait().expect("wait for the stranger");
     daemon.stop();
     let trace = world.path("trace");
     eventually("the trace is whole", || {

@@ -8,6 +8,7 @@ use crate::control::{
 use crate::verb::{RESTART, START, STOP};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
 use ratatui::style::Color;
 
 /// Noon of the last of January 2026.
@@ -119,13 +120,19 @@ fn example() -> TopState {
     top
 }
 
-/// The screen as lines.
-fn lines(top: &TopState, columns: u16, rows: u16, theme: Theme) -> Vec<String> {
+fn drawn(top: &TopState, columns: u16, rows: u16, theme: Theme) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(columns, rows)).expect("a terminal");
     let drawn = terminal.draw(|frame| draw(frame, top, NOON, theme));
-    let buffer = drawn.expect("the backend never fails").buffer;
-    let row = |y| (0..columns).map(move |x| buffer[(x, y)].symbol());
-    let line = |y| row(y).collect::<String>().trim_end().to_owned();
+    drawn.expect("the backend never fails").buffer.clone()
+}
+
+/// The screen as lines.
+fn lines(top: &TopState, columns: u16, rows: u16, theme: Theme) -> Vec<String> {
+    let buffer = drawn(top, columns, rows, theme);
+    let line = |y| {
+        let row = (0..columns).map(|x| buffer[(x, y)].symbol());
+        row.collect::<String>().trim_end().to_owned()
+    };
     (0..rows).map(line).collect()
 }
 
@@ -206,9 +213,16 @@ fn no_size_is_too_small() {
         dialog.chars().for_each(|key| {
             top.key(Key::Letter(key));
         });
+        // What is cut or left out depends on the width or on the height: each width with each height
+        // at a limit, and each height with each width at one.
         for columns in 1..100 {
             for rows in 1..40 {
-                lines(&top, columns, rows, PLAIN);
+                let at_a_limit = |n: u16, smallest: u16, last: u16| {
+                    n < 3 || (smallest - 1..smallest + 6).contains(&n) || n == last
+                };
+                if at_a_limit(columns, 40, 99) || at_a_limit(rows, 10, 39) {
+                    drawn(&top, columns, rows, PLAIN);
+                }
             }
         }
         top.key(Key::Escape);

@@ -273,6 +273,7 @@ fn the_sample_worker_serves_others_while_a_client_says_nothing() {
     let mut half = client::tcp(address).expect("connect");
     half.write_all(b"GET / HT").expect("write");
     get_tcp(address);
-    daemon.stop();
+    // It would drain them until they are timed out.
     drop((silent, half));
+    daemon.stop();
 }

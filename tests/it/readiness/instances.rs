@@ -84,7 +84,7 @@ fn an_instance_is_starting_until_it_says_that_it_is_ready() {
 #[test]
 fn a_reload_waits_for_who_says_that_it_reads_its_configuration_again() {
     let world = World::new();
-    let lines = "ready: notify\nreload_command: ['true']\nstart_timeout: 10s";
+    let lines = "ready: notify\nreload_command: ['true']\nstart_timeout: 4s";
     let (daemon, mut puppet) = with_puppet(&world, lines);
     puppet.ask("notify READY=1");
     daemon.line(&[UP]);
