@@ -252,7 +252,6 @@ impl Outbox {
             | Effect::LookForEvidence { .. }
             | Effect::Unbind { .. }
             | Effect::Retire { .. }
-            | Effect::Gone { .. }
             | Effect::Bind { .. }
             | Effect::Repair { .. }
             | Effect::WatchAddresses { .. }

@@ -46,17 +46,14 @@ pub enum Effect {
         /// The listener.
         listener: ListenerId,
     },
-    /// Of all definitions of the worker only this one is needed any more.
+    /// Definitions of the worker are needed no longer: nothing will be started by them.
     Retire {
         /// The worker.
         worker: WorkerId,
-        /// The definition of the worker.
-        revision: Revision,
-    },
-    /// Nothing is left of a worker that was removed: its number is given to nobody any more.
-    Gone {
-        /// The worker.
-        worker: WorkerId,
+        /// The only one that is still needed, besides the latest ([`super::Core::latest`]). `None` of
+        /// a worker that was removed and of which nothing is left; its number is given to nobody
+        /// any more.
+        needed: Option<Revision>,
     },
     /// Make a socket take clients again; answered by [`super::Input::ListenerRepaired`] or
     /// [`super::Input::RepairFailed`].

@@ -226,10 +226,18 @@ impl Core {
         known.is_some_and(|known| known.stopped)
     }
 
-    /// The definition by which a worker's instances are started; `None` if there is no such worker.
-    pub fn revision(&self, worker: WorkerId) -> Option<Revision> {
-        let known = self.workers.get(&worker)?;
-        (!known.removed).then_some(known.revision)
+    /// Which definition of a worker the configuration has, or had last; `None` if there is no such
+    /// worker.
+    pub fn latest(&self, worker: WorkerId) -> Option<Revision> {
+        Some(self.workers.get(&worker)?.latest)
+    }
+
+    /// The workers whose latest definition was rolled back. The next reload tries it again, or what
+    /// it is replaced by.
+    pub fn rolled_back(&self) -> impl Iterator<Item = WorkerId> + '_ {
+        let went_back = |worker: &&Worker| worker.given_up.is_some();
+        let all = self.workers.values().filter(went_back);
+        all.map(|worker| worker.id)
     }
 
     /// The worker's generation, from 1.

@@ -2,11 +2,12 @@
 
 use super::types::{
     Command, ConnectionId, Evidence, ExitStatus, FormerTaker, ListenerLife, Missing, NotAccepted,
-    Notice, ProcessId, Repaired, Revision, Ticket, Waiting,
+    Notice, ProcessId, Repaired, Ticket, Waiting,
 };
 use crate::connection::Source;
 use crate::plan::{Lifecycle, ListenerId, SocketKey, WorkerId};
 use crate::stage::LaunchFailure;
+use std::collections::BTreeSet;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +172,8 @@ pub(super) enum News {
 pub struct Configuration {
     /// Who waits until all of it has happened.
     pub ticket: Option<Ticket>,
-    /// The workers that are others, or are defined in another way.
+    /// The workers that are others, or are defined in another way. What was rolled back is tried again
+    /// whether it is among them or not.
     pub workers: Vec<(WorkerId, WorkerChange)>,
     /// The listeners that are others, or are taken by others; one that is gone is taken by nobody.
     pub listeners: Vec<(ListenerId, ListenerLife)>,
@@ -181,6 +183,9 @@ pub struct Configuration {
     pub touched: Vec<ListenerId>,
     /// The listeners that could not be bound, and that the plan can do without.
     pub missing: Vec<(ListenerId, Missing)>,
+    /// The workers with an earlier definition whose sockets the configuration has no more: a rollout
+    /// of theirs that is over cannot be rolled back.
+    pub final_for: BTreeSet<WorkerId>,
 }
 
 /// What is different about a worker.
@@ -188,8 +193,6 @@ pub struct Configuration {
 pub enum WorkerChange {
     /// It is new; no other worker ever had its number.
     Added {
-        /// The number of the first definition.
-        revision: Revision,
         /// The life cycle of its instances.
         life: Lifecycle,
     },
@@ -202,12 +205,7 @@ pub enum WorkerChange {
     },
     /// What it runs.
     Definition {
-        /// The number of the definition.
-        revision: Revision,
         /// The life cycle of its instances.
         life: Lifecycle,
-        /// Every socket of the definitions before stays, so that they can still be started when the
-        /// new instances are there.
-        can_go_back: bool,
     },
 }

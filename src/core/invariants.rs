@@ -61,6 +61,14 @@ impl Core {
             return Err(format!("{processes} processes in {:?}", self.ctx.phase));
         }
         for (id, worker) in &self.workers {
+            let went_back = worker.given_up.as_ref().map(|it| it.revision);
+            let follows = worker.revision == worker.latest || worker.removed;
+            if !follows && went_back != Some(worker.latest) || went_back == Some(worker.revision) {
+                return Err(format!(
+                    "{id:?} is to run by {:?}, not {went_back:?}",
+                    worker.latest
+                ));
+            }
             self.check_clients(*id, worker)?;
             self.check_others(worker)?;
             self.check_helpers(worker)?;

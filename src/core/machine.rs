@@ -7,7 +7,7 @@ use super::input::{Input, News};
 use super::run::Run;
 use super::state::State;
 use super::time::Mono;
-use super::types::{Answer, Next, Phase, ProcessId, Refused, Revision, RunId, WhenDone};
+use super::types::{Answer, Next, Phase, ProcessId, Refused, RunId, WhenDone};
 use super::worker::Worker;
 use crate::plan::{Lifecycle, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,14 +40,14 @@ impl Core {
             when_done,
         };
         for (worker, lifecycle) in (0..).map(WorkerId).zip(lifecycles) {
-            core.add_worker(worker, Revision(1), Arc::new(lifecycle));
+            core.add_worker(worker, Arc::new(lifecycle));
         }
         core
     }
 
     /// Adds a worker with instances that wait.
-    pub(super) fn add_worker(&mut self, id: WorkerId, revision: Revision, life: Arc<Lifecycle>) {
-        let worker = Worker::new(&mut self.ctx, id, revision, life);
+    pub(super) fn add_worker(&mut self, id: WorkerId, life: Arc<Lifecycle>) {
+        let worker = Worker::new(&mut self.ctx, id, life);
         self.workers.insert(id, worker);
     }
 

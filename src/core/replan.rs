@@ -21,11 +21,15 @@ use std::sync::Arc;
 
 impl Worker {
     /// What a reload has changed about it.
-    fn change(&mut self, ctx: &mut Ctx, change: WorkerChange) {
+    fn change(&mut self, ctx: &mut Ctx, change: WorkerChange, can_go_back: bool) {
         match change {
             // It is there.
             WorkerChange::Added { .. } => {}
             WorkerChange::Removed => self.remove(ctx),
+            // What was rolled back is tried again, and lives on these terms.
+            WorkerChange::Settings { life } if self.given_up.is_some() => {
+                self.follow_latest(ctx, life, can_go_back);
+            }
             WorkerChange::Settings { life } => {
                 let resized = self.settings_changed(ctx, &Arc::new(life));
                 if let Some(resized) = resized {
@@ -34,29 +38,31 @@ impl Worker {
                     ctx.replanned(self.id, None);
                 }
             }
-            WorkerChange::Definition {
-                revision,
-                life,
-                can_go_back,
-            } => {
-                let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
-                let is_other_kind = kind(&self.lifecycle) != kind(&life);
-                let to = Target {
-                    revision,
-                    life: Arc::new(life),
-                    can_go_back,
-                };
-                if is_other_kind {
-                    self.replace_whole(ctx, to);
-                } else if ctx.phase == Phase::Running {
-                    if let Some(replanning) = &mut ctx.replanning {
-                        replanning.added.remove(&self.id);
-                    }
-                    self.roll_out(ctx, None, Some(to));
-                } else {
-                    self.define_before_start(ctx, to);
-                }
+            WorkerChange::Definition { life } => {
+                self.latest = self.latest.next();
+                self.follow_latest(ctx, life, can_go_back);
             }
+        }
+    }
+
+    /// Rolls, or starts as, what the configuration says.
+    fn follow_latest(&mut self, ctx: &mut Ctx, life: Lifecycle, can_go_back: bool) {
+        let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
+        let is_other_kind = kind(&self.lifecycle) != kind(&life);
+        let to = Target {
+            revision: self.latest,
+            life: Arc::new(life),
+            can_go_back,
+        };
+        if is_other_kind {
+            self.replace_whole(ctx, to);
+        } else if ctx.phase == Phase::Running {
+            if let Some(replanning) = &mut ctx.replanning {
+                replanning.added.remove(&self.id);
+            }
+            self.roll_out(ctx, None, Some(to));
+        } else {
+            self.define_before_start(ctx, to);
         }
     }
 
@@ -147,6 +153,7 @@ impl Worker {
         let _what_follows_is_waited_for = self.supersede(ctx);
         self.cancel_rollout(ctx);
         self.removed = true;
+        self.given_up = None;
         self.gate.parked.clear();
         self.retire_all(ctx);
         self.tell_if_gone(ctx);
@@ -185,7 +192,10 @@ impl Worker {
             self.gone = true;
             ctx.stir(self.id);
             ctx.timers.forget(self.id);
-            ctx.outbox.push(Effect::Gone { worker: self.id });
+            ctx.outbox.push(Effect::Retire {
+                worker: self.id,
+                needed: None,
+            });
             ctx.replanned(self.id, None);
         }
     }
@@ -217,7 +227,7 @@ impl Worker {
 
 impl Core {
     /// Puts what a reload has changed into effect.
-    pub(super) fn configure(&mut self, new: Configuration) {
+    pub(super) fn configure(&mut self, mut new: Configuration) {
         if self.ctx.phase >= Phase::Stopping {
             if let Some(ticket) = new.ticket {
                 self.ctx
@@ -225,6 +235,7 @@ impl Core {
             }
             return;
         }
+        self.try_again_what_went_back(&mut new.workers);
         let (mut pending, mut added) = (BTreeSet::new(), BTreeSet::new());
         if let Some(before) = self.ctx.replanning.take() {
             if let Some(ticket) = before.ticket {
@@ -270,11 +281,12 @@ impl Core {
             WorkerChange::Added { .. } => 2,
         });
         for (id, change) in workers {
-            if let WorkerChange::Added { revision, life } = change {
-                self.add_worker(id, revision, Arc::new(life));
+            let can_go_back = !new.final_for.contains(&id);
+            if let WorkerChange::Added { life } = change {
+                self.add_worker(id, Arc::new(life));
                 self.on(id, Worker::start_added);
             } else if self
-                .on(id, |worker, ctx| worker.change(ctx, change))
+                .on(id, |worker, ctx| worker.change(ctx, change, can_go_back))
                 .is_none()
             {
                 self.ctx.replanned(id, None);
@@ -282,6 +294,17 @@ impl Core {
         }
         self.start_what_waits();
         self.ctx.emit(Event::Replanned);
+    }
+
+    /// A reload that says nothing new about a worker still wants what was rolled back.
+    fn try_again_what_went_back(&self, workers: &mut Vec<(WorkerId, WorkerChange)>) {
+        for worker in self.workers.values() {
+            let is_changed = workers.iter().any(|(id, _)| *id == worker.id);
+            if let Some(given_up) = worker.given_up.as_ref().filter(|_| !is_changed) {
+                let life = Lifecycle::clone(&given_up.life);
+                workers.push((worker.id, WorkerChange::Settings { life }));
+            }
+        }
     }
 
     /// Starts what has waited for a listener that it does not take any more, or that is there now.

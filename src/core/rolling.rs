@@ -14,6 +14,11 @@
 //!
 //! A crash of what was promoted fails the rollout as well, while it lasts and for the time `watch`
 //! after it ([`super::watch`]).
+//!
+//! `turn_back` is the only way back, and `advance_rollout` its only caller, for one of two reasons: the
+//! step of a new instance has failed (`advance_step`), or one that was promoted has crashed
+//! (`Rollout::crashed`). What ends a run ([`super::process`]) sees both coming, and says
+//! `Next::RolledBack`.
 
 use super::backoff::History;
 use super::ctx::Ctx;
@@ -579,7 +584,7 @@ impl Worker {
         self.outdated = false;
         ctx.outbox.push(Effect::Retire {
             worker: self.id,
-            revision,
+            needed: Some(revision),
         });
     }
 

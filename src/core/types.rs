@@ -40,11 +40,20 @@ pub struct ProcessId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// One way in which a worker was defined: what it runs, as whom, with which listeners. Counted for
-/// each worker; a reload that changes its definition makes another. Two of them run beside each
+/// One way in which a worker was defined: what it runs, as whom, with which listeners. Allotted by the
+/// core for each worker, from 1; a reload that changes its definition makes another. Two of them run beside each
 /// other while one takes the other's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u32);
+
+impl Revision {
+    /// Every worker's first.
+    pub(super) const FIRST: Revision = Revision(1);
+
+    pub(super) fn next(self) -> Revision {
+        Revision(self.0.saturating_add(1))
+    }
+}
 
 /// The number of a request, chosen by the client, by which its answer is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

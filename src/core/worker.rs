@@ -20,6 +20,8 @@ pub(super) struct Worker {
     pub(super) lifecycle: Arc<Lifecycle>,
     /// By which definition it is started.
     pub(super) revision: Revision,
+    /// Which definition the configuration has: another only if a rollout to it went back.
+    pub(super) latest: Revision,
     /// Its instances, those on their way out, and its connections.
     pub(super) runs: Runs,
     /// The commands around its instances that run.
@@ -95,17 +97,13 @@ impl Counts {
 
 impl Worker {
     /// A worker with instances that wait.
-    pub(super) fn new(
-        ctx: &mut Ctx,
-        id: WorkerId,
-        revision: Revision,
-        life: Arc<Lifecycle>,
-    ) -> Worker {
+    pub(super) fn new(ctx: &mut Ctx, id: WorkerId, life: Arc<Lifecycle>) -> Worker {
         let instances = life.instances;
         let mut worker = Worker {
             id,
             lifecycle: life,
-            revision,
+            revision: Revision::FIRST,
+            latest: Revision::FIRST,
             runs: Runs::default(),
             helpers: Helpers::default(),
             rollout: None,

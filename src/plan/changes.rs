@@ -135,6 +135,15 @@ impl Changes {
         self.lines.iter().map(move |line| line.told(tense))
     }
 
+    /// Whether a worker that there was is another now, or is gone.
+    pub fn replaces(&self, worker: WorkerId) -> bool {
+        match self.workers.get(&worker) {
+            Some(WorkerChange::Removed) => true,
+            Some(WorkerChange::Changed(diff)) => diff.rolls(),
+            Some(WorkerChange::Added) | None => false,
+        }
+    }
+
     /// Whether a listener has other sockets than before.
     pub fn has_other_sockets(&self, listener: ListenerId) -> bool {
         match self.listeners.get(&listener) {

@@ -7,20 +7,18 @@
 
 mod close;
 
-use crate::core::{FormerTaker, Revision};
+use crate::core::{Core, FormerTaker, Revision};
 use crate::listener::{BoundSocket, SocketTable};
-use crate::plan::{Changes, ListenerPlan, Plan, SocketKey, WorkerChange, WorkerId, WorkerPlan};
+use crate::plan::{Changes, ListenerPlan, Plan, SocketKey, WorkerId, WorkerPlan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// The first definition of every worker.
-const FIRST: Revision = Revision(1);
 
 /// Every definition, by worker and by which of the worker's it is.
 #[derive(Debug, Default)]
 pub(super) struct Definitions {
     all: BTreeMap<(WorkerId, Revision), Definition>,
-    /// Which one the configuration has; of a worker that was removed, had last.
+    /// Which one the configuration has, as the core has numbered it; of a worker that was removed, had
+    /// last. The worker runs by another only if a rollout to it was rolled back.
     latest: BTreeMap<WorkerId, Revision>,
     /// Workers of which nothing is left. They can still be named until the next reload.
     gone: BTreeSet<WorkerId>,
@@ -75,15 +73,15 @@ pub(super) struct HeldSocket<'a> {
 
 impl Definitions {
     /// The first definition of every worker of a plan.
-    pub(super) fn new(plan: &Plan) -> Definitions {
+    pub(super) fn new(plan: &Plan, core: &Core) -> Definitions {
         let mut definitions = Definitions::default();
-        definitions.follow(plan);
+        definitions.follow(plan, core);
         definitions
     }
 
     /// Which definition of a worker the configuration has.
     pub(super) fn latest(&self, worker: WorkerId) -> Revision {
-        self.latest.get(&worker).copied().unwrap_or(FIRST)
+        self.latest.get(&worker).copied().unwrap_or(Revision(0))
     }
 
     /// A worker as the configuration has it, or had it last.
@@ -138,26 +136,14 @@ impl Definitions {
         all.into_values().collect()
     }
 
-    /// Keeps the definitions that a reload replaces, with the sockets that they have in `plan`; those of
-    /// `again` are replaced by the same.
-    pub(super) fn keep(
-        &mut self,
-        plan: &Plan,
-        table: &SocketTable,
-        changes: &Changes,
-        again: &[WorkerId],
-    ) {
+    /// Keeps the definitions that a reload replaces, with the sockets that they have in `plan`.
+    pub(super) fn keep(&mut self, plan: &Plan, table: &SocketTable, changes: &Changes) {
         for worker in std::mem::take(&mut self.gone) {
             self.all.retain(|(id, _), _| *id != worker);
             self.latest.remove(&worker);
         }
-        let replaced = changes.workers.iter().filter(|(_, change)| match change {
-            WorkerChange::Added => false,
-            WorkerChange::Removed => true,
-            WorkerChange::Changed(diff) => diff.rolls(),
-        });
-        let replaced = replaced.map(|(worker, _)| *worker);
-        for worker in replaced.chain(again.iter().copied()) {
+        let changed = changes.workers.keys().copied();
+        for worker in changed.filter(|worker| changes.replaces(*worker)) {
             let revision = self.latest(worker);
             let Some(known) = self.all.get_mut(&(worker, revision)) else {
                 continue;
@@ -171,16 +157,16 @@ impl Definitions {
                 })
             });
             known.sockets = Some(sockets.collect());
-            if changes.workers.get(&worker) != Some(&WorkerChange::Removed) {
-                self.latest.insert(worker, Revision(revision.0 + 1));
-            }
         }
     }
 
-    /// Files the definitions that a plan has.
-    pub(super) fn follow(&mut self, plan: &Plan) {
+    /// Files the definitions that a plan has under the revisions that the core has given them.
+    pub(super) fn follow(&mut self, plan: &Plan, core: &Core) {
         for (worker, plan) in &plan.workers {
-            let latest = *self.latest.entry(*worker).or_insert(FIRST);
+            let Some(latest) = core.latest(*worker) else {
+                continue;
+            };
+            self.latest.insert(*worker, latest);
             let definition = Definition {
                 plan: Arc::clone(plan),
                 sockets: None,
@@ -189,30 +175,29 @@ impl Definitions {
         }
     }
 
-    /// Whether the plan has every socket of the definitions that are kept of a worker.
-    pub(super) fn has_all_sockets(&self, worker: WorkerId, table: &SocketTable) -> bool {
-        let of_it = self
-            .all
-            .range((worker, Revision(0))..=(worker, Revision(u32::MAX)));
-        let mut sockets = of_it.filter_map(|(_, one)| one.sockets.as_ref()).flatten();
-        sockets.all(|socket| !table.is_former(socket.key))
+    /// The workers of which a definition that was replaced has a socket that the plan has no more.
+    pub(super) fn without_all_sockets(&self, table: &SocketTable) -> BTreeSet<WorkerId> {
+        let lacks_one = |definition: &Definition| {
+            let mut sockets = definition.sockets.iter().flatten();
+            sockets.any(|socket| table.is_former(socket.key))
+        };
+        let all = self.all.iter().filter(|(_, one)| lacks_one(one));
+        all.map(|((worker, _), _)| *worker).collect()
     }
 
-    /// Of the definitions of a worker that were replaced only this one is needed any more.
-    pub(super) fn retire(&mut self, worker: WorkerId, needed: Revision) {
+    /// Of the definitions of a worker only this one and the latest are needed any more; if none is,
+    /// nothing is left of the worker, which can still be named.
+    pub(super) fn retire(&mut self, worker: WorkerId, needed: Option<Revision>) {
         let latest = self.latest(worker);
         self.all.retain(|(id, revision), _| {
-            *id != worker || *revision == needed || *revision == latest
+            *id != worker || Some(*revision) == needed || *revision == latest
         });
-    }
-
-    /// Nothing is left of a worker that was removed.
-    pub(super) fn forget(&mut self, worker: WorkerId) {
-        self.retire(worker, self.latest(worker));
-        if let Some(last) = self.all.get_mut(&(worker, self.latest(worker))) {
-            last.sockets = Some(Vec::new());
+        if needed.is_none() {
+            if let Some(last) = self.all.get_mut(&(worker, latest)) {
+                last.sockets = Some(Vec::new());
+            }
+            self.gone.insert(worker);
         }
-        self.gone.insert(worker);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Taking over a configuration that was read again: all of it, or nothing.
+//! Putting a configuration that was read again into effect: all of it, or nothing.
 //!
 //! What can fail comes first. The file was read, checked and resolved by another process
 //! ([`super::control`]); here its plan gets the numbers of the running one, and everything that is
@@ -23,7 +23,7 @@ pub(super) enum Reloaded {
     InForce(Vec<String>),
     /// Listeners could not be bound; nothing has changed.
     NotBound(Rc<Plan>, Vec<BindError>),
-    /// listend ends, and takes over nothing any more.
+    /// listend ends, and changes nothing any more.
     Ending,
 }
 
@@ -38,7 +38,7 @@ struct Touched {
 }
 
 impl Shell {
-    /// Takes over a plan that was just resolved. `ticket` is told when the workers have followed.
+    /// Puts a plan that was just resolved into effect. `ticket` is told when the workers have followed.
     pub(super) fn take_over(
         &mut self,
         wanted: Plan,
@@ -62,23 +62,21 @@ impl Shell {
         let before = listener_lives(&running);
         let touched = self.touched(&plan, &changes, &before, &prepared.bound_anew());
         self.stop_watching(&touched.watched);
-        let rolled_back = self.rolled_back(&changes);
-        lines.extend(self.tried_again(&rolled_back, Tense::Present));
+        lines.extend(self.tried_again(&changes, Tense::Present));
         let missing = missing_listeners(&prepared.missing);
-        self.definitions
-            .keep(&running, &self.sockets, &changes, &rolled_back);
+        self.definitions.keep(&running, &self.sockets, &changes);
         prepared.commit(&mut self.sockets);
         self.plan = Rc::clone(&plan);
-        self.definitions.follow(&plan);
+        let mut new = self.configuration(ticket, &changes, &before, &touched);
+        new.missing = missing;
+        self.feed(Input::Configure(Box::new(new)));
+        self.definitions.follow(&plan, &self.core);
         self.close_what_nobody_has();
         self.follow_plan(sources);
         self.watch_again(&touched.watched);
-        let mut new = self.configuration(ticket, &changes, &rolled_back, &before, &touched);
-        new.missing = missing;
         for line in &lines {
             log::info!("reload: {line}");
         }
-        self.feed(Input::Configure(Box::new(new)));
         for listener in touched.found {
             self.feed(Input::ListenerBound { listener });
         }
@@ -102,30 +100,17 @@ impl Shell {
         }
     }
 
-    /// Lines about workers that nothing else is said about, and that roll all the same.
-    pub(super) fn tried_again(&self, rolled_back: &[WorkerId], tense: Tense) -> Vec<String> {
-        let name = |worker: &WorkerId| &self.definitions.worker(*worker).name;
-        let lines = rolled_back.iter().map(|worker| {
+    /// Lines about workers of which nothing is said that rolls them, and that roll all the same.
+    pub(super) fn tried_again(&self, changes: &Changes, tense: Tense) -> Vec<String> {
+        let name = |worker: WorkerId| &self.definitions.worker(worker).name;
+        let again = self.core.rolled_back();
+        let again = again.filter(|worker| !changes.replaces(*worker));
+        let lines = again.map(|worker| {
             let title = format!("worker `{}`", name(worker));
             let rest = "(retrying what was rolled back last time)";
             Line::new(&title, "", Verb::ROLLS, rest).told(tense)
         });
         lines.collect()
-    }
-
-    /// The workers whose last definition went back, and is to be tried again.
-    pub(super) fn rolled_back(&self, changes: &Changes) -> Vec<WorkerId> {
-        let workers = self.plan.workers.keys().copied();
-        let stale = workers.filter(|id| {
-            let revision = self.core.revision(*id);
-            revision.is_some_and(|revision| revision != self.definitions.latest(*id))
-        });
-        let is_replaced = |id: &WorkerId| match changes.workers.get(id) {
-            Some(plan::WorkerChange::Added | plan::WorkerChange::Removed) => true,
-            Some(plan::WorkerChange::Changed(diff)) => diff.rolls(),
-            None => false,
-        };
-        stale.filter(|id| !is_replaced(id)).collect()
     }
 
     /// `before` says who took which listener until now, and `bound_anew` are those that have a socket
@@ -203,38 +188,18 @@ impl Shell {
         &self,
         ticket: Option<Ticket>,
         changes: &Changes,
-        rolled_back: &[WorkerId],
         before: &BTreeMap<ListenerId, ListenerLife>,
         touched: &Touched,
     ) -> Configuration {
         let workers = changes.workers.iter().map(|(id, change)| {
-            let life = || self.definitions.worker(*id).lifecycle.clone();
-            let revision = self.definitions.latest(*id);
+            let life = || self.plan.worker(*id).lifecycle.clone();
             let change = match change {
-                plan::WorkerChange::Added => WorkerChange::Added {
-                    revision,
-                    life: life(),
-                },
+                plan::WorkerChange::Added => WorkerChange::Added { life: life() },
                 plan::WorkerChange::Removed => WorkerChange::Removed,
-                plan::WorkerChange::Changed(diff) if diff.rolls() || rolled_back.contains(id) => {
-                    WorkerChange::Definition {
-                        revision,
-                        life: life(),
-                        can_go_back: self.definitions.has_all_sockets(*id, &self.sockets),
-                    }
+                plan::WorkerChange::Changed(diff) if diff.rolls() => {
+                    WorkerChange::Definition { life: life() }
                 }
                 plan::WorkerChange::Changed(_) => WorkerChange::Settings { life: life() },
-            };
-            (*id, change)
-        });
-        let again = rolled_back
-            .iter()
-            .filter(|id| !changes.workers.contains_key(id));
-        let again = again.map(|id| {
-            let change = WorkerChange::Definition {
-                revision: self.definitions.latest(*id),
-                life: self.definitions.worker(*id).lifecycle.clone(),
-                can_go_back: self.definitions.has_all_sockets(*id, &self.sockets),
             };
             (*id, change)
         });
@@ -248,11 +213,12 @@ impl Shell {
         };
         Configuration {
             ticket,
-            workers: workers.chain(again).collect(),
+            workers: workers.collect(),
             listeners: lives.filter(|(id, life)| other(id, life)).collect(),
             former: self.definitions.former_takers(&self.sockets),
             touched: touched.replaced.iter().copied().collect(),
             missing: Vec::new(),
+            final_for: self.definitions.without_all_sockets(&self.sockets),
         }
     }
 

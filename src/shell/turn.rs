@@ -115,10 +115,10 @@ impl Shell {
         let clients = Clients::new(clients::named(&plan), many_from)?;
         let watch = Watch::new(clients::roles(&plan));
         let lifecycles = plan.workers.values().map(|worker| worker.lifecycle.clone());
-        let definitions = Definitions::new(&plan);
         let logs = Logs::new(&plan);
         let core = Core::new(lifecycles.collect(), when_done)
             .with_listeners(listener_lives(&plan).into_values().collect());
+        let definitions = Definitions::new(&plan, &core);
         let metrics = Metrics::new();
         Ok(Shell {
             plan: Rc::new(plan),
@@ -450,21 +450,7 @@ impl Shell {
                 } => self.send(process, signal, scope),
                 Effect::LookForEvidence { process } => self.look_for_evidence(process),
                 Effect::Unbind { listener } => self.unbind(listener),
-                Effect::Retire { worker, revision } => {
-                    self.definitions.retire(worker, revision);
-                    self.close_what_nobody_has();
-                    if revision == self.definitions.latest(worker) {
-                        self.trim_store(worker);
-                    }
-                }
-                Effect::Gone { worker } => {
-                    self.forget_store(worker);
-                    self.metrics.counters.forget(worker);
-                    self.logs.forget(worker);
-                    self.rollback_reasons.forget(worker);
-                    self.definitions.forget(worker);
-                    self.close_what_nobody_has();
-                }
+                Effect::Retire { worker, needed } => self.retire(worker, needed),
                 Effect::Bind { listener } => self.bind(listener),
                 Effect::Repair { listener, socket } => self.repair(listener, socket),
                 Effect::Watch { socket, .. } => self.watch_clients(socket, true),

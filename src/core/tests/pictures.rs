@@ -228,26 +228,22 @@ fn what_happens_is_what_the_pictures_show() {
         let life = any_life(random);
         let core = Core::new(vec![life.clone()], WhenDone::Hold);
         let mut core = core.with_listeners(lives);
-        let (mut now, mut revision, mut accepts) = (Mono(0), Revision(1), Vec::new());
+        let (mut now, mut accepts) = (Mono(0), Vec::new());
         core.handle(now, Input::Start);
         for _ in 0..80 {
             match random.below(200) {
                 0 => core.handle(now, Input::Stop),
                 1..=6 => {
-                    revision = Revision(revision.0 + 1);
                     let life = match random.yes() {
                         true => any_life(random),
                         false => life.clone(),
                     };
-                    let can_go_back = random.yes();
-                    let change = WorkerChange::Definition {
-                        revision,
-                        life,
-                        can_go_back,
-                    };
+                    let is_final = random.yes();
+                    let change = WorkerChange::Definition { life };
                     let workers = vec![(APP, change)];
                     let configuration = Configuration {
                         workers,
+                        final_for: is_final.then_some(APP).into_iter().collect(),
                         ..Configuration::default()
                     };
                     core.handle(now, Input::Configure(Box::new(configuration)));

@@ -8,7 +8,13 @@ use crate::plan::{Activation, ListenerId};
 const OTHER: WorkerId = WorkerId(1);
 
 fn gone(crew: &Crew, worker: WorkerId) -> usize {
-    crew.count(|effect| *effect == Effect::Gone { worker })
+    crew.count(|effect| {
+        *effect
+            == Effect::Retire {
+                worker,
+                needed: None,
+            }
+    })
 }
 
 #[test]
@@ -62,18 +68,21 @@ fn another_definition_is_rolled_out_and_the_old_one_retired() {
     let mut crew = Crew::new(|_| {});
     let revision = Revision(2);
     let life = life(|_| {});
-    crew.reload(WorkerChange::Definition {
-        revision,
-        life,
-        can_go_back: true,
-    });
+    crew.reload(WorkerChange::Definition { life });
     assert_eq!(
         crew.programs(),
         [(app(0, 1), Revision(1)), (app(0, 2), revision)]
     );
     crew.pass(seconds(2));
     let worker = APP;
-    let retire = |crew: &Crew| crew.count(|e| *e == Effect::Retire { worker, revision });
+    let retire = |crew: &Crew| {
+        crew.count(|e| {
+            *e == Effect::Retire {
+                worker,
+                needed: Some(revision),
+            }
+        })
+    };
     assert_eq!(retire(&crew), 0);
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
     assert!(crew.told(Event::ReplanDone { bad: None }));
@@ -89,14 +98,9 @@ fn another_definition_is_rolled_out_and_the_old_one_retired() {
 #[test]
 fn a_definition_is_not_retired_while_a_command_of_it_is_to_run() {
     let mut crew = Crew::new(|life| life.hooks.after_stop = Some(seconds(5)));
-    let revision = Revision(2);
     let limit = None;
     let life = life(|life| life.activation = Activation::OnDemand { limit });
-    crew.reload(WorkerChange::Definition {
-        revision,
-        life,
-        can_go_back: true,
-    });
+    crew.reload(WorkerChange::Definition { life });
     let retire = |effect: &Effect| matches!(effect, Effect::Retire { .. });
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
     assert_eq!(crew.count(retire), 0);
@@ -110,13 +114,8 @@ fn what_was_stopped_is_not_started_by_a_reload() {
     for activation in [Activation::Eager, Activation::OnDemand { limit: None }] {
         let mut crew = Crew::new(|_| {});
         crew.ask(Command::Stop);
-        let revision = Revision(2);
         let life = life(|life| life.activation = activation.clone());
-        crew.reload(WorkerChange::Definition {
-            revision,
-            life,
-            can_go_back: true,
-        });
+        crew.reload(WorkerChange::Definition { life });
         crew.exits(crew.program(APP_0), killed_by(SIGTERM));
         crew.pass(seconds(100));
         assert_eq!(crew.programs(), []);
@@ -129,11 +128,7 @@ fn what_was_stopped_is_not_started_by_a_reload() {
 fn a_reload_takes_over_what_another_has_begun() {
     let mut crew = Crew::new(|_| {});
     let added = life(|life| life.ready = crate::config::Ready::Notify);
-    let revision = Revision(1);
-    let change = WorkerChange::Added {
-        revision,
-        life: added,
-    };
+    let change = WorkerChange::Added { life: added };
     let first = Configuration {
         ticket: Some(Ticket(1)),
         workers: vec![(OTHER, change)],
@@ -256,11 +251,8 @@ fn a_listener_is_not_closed_while_somebody_is_to_take_its_clients_in_a_moment() 
 #[test]
 fn a_reload_that_changes_settings_is_over_when_the_rollout_under_way_is() {
     let mut crew = Crew::new(|_| {});
-    let revision = Revision(2);
     let other = life(|_| {});
     crew.reload(WorkerChange::Definition {
-        can_go_back: true,
-        revision,
         life: other.clone(),
     });
     crew.forget();
@@ -325,11 +317,7 @@ fn runs_of(crew: &Crew, worker: WorkerId) -> Vec<Revision> {
 }
 
 fn other_definition(of: impl Fn(&mut Lifecycle)) -> WorkerChange {
-    WorkerChange::Definition {
-        revision: Revision(2),
-        life: life(of),
-        can_go_back: true,
-    }
+    WorkerChange::Definition { life: life(of) }
 }
 
 // It was started beside what drained, with O_NONBLOCK as that needs it, and died of it.
@@ -391,10 +379,7 @@ fn one_that_is_new_waits_for_it_too_and_so_does_the_reload() {
         let core = Core::new(lives.clone(), WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
         let mut crew = Crew::of(core);
         let revision = Revision(1);
-        let added = WorkerChange::Added {
-            revision,
-            life: life(|_| {}),
-        };
+        let added = WorkerChange::Added { life: life(|_| {}) };
         let configuration = Configuration {
             ticket: Some(Ticket(2)),
             workers: vec![(APP, before), (OTHER, added)],
@@ -424,10 +409,7 @@ fn nobody_waits_for_what_a_rollback_keeps() {
     let core = Core::new(lives, WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
     let mut crew = Crew::of(core);
     let revision = Revision(1);
-    let added = WorkerChange::Added {
-        revision,
-        life: life(|_| {}),
-    };
+    let added = WorkerChange::Added { life: life(|_| {}) };
     let configuration = Configuration {
         ticket: Some(Ticket(2)),
         workers: vec![
@@ -447,4 +429,56 @@ fn nobody_waits_for_what_a_rollback_keeps() {
         crew.answers().last(),
         Some(&Answer::RolledBack { instance })
     );
+}
+
+/// A worker whose rollout was rolled back.
+fn went_back() -> Crew {
+    let mut crew = Crew::new(|_| {});
+    crew.reload(other_definition(|_| {}));
+    crew.exits(crew.program(app(0, 2)), ExitStatus::Code(1));
+    assert_eq!(crew.programs(), Crew::first(&[APP_0]));
+    assert_eq!(crew.core.latest(APP), Some(Revision(2)));
+    crew.forget();
+    crew
+}
+
+#[test]
+fn a_reload_tries_what_was_rolled_back_again_unless_it_changes_it() {
+    let again = Configuration {
+        ticket: Some(Ticket(3)),
+        ..Configuration::default()
+    };
+    let settings = WorkerChange::Settings {
+        life: life(|life| life.instances = 2),
+    };
+    for (change, new, instances) in [
+        (None, Revision(2), 1),
+        (Some(settings), Revision(2), 2),
+        (Some(other_definition(|_| {})), Revision(3), 1),
+    ] {
+        let mut crew = went_back();
+        assert_eq!(crew.core.rolled_back().collect::<Vec<_>>(), [APP]);
+        let mut configuration = again.clone();
+        configuration.workers = change.map(|change| (APP, change)).into_iter().collect();
+        crew.give(Input::Configure(Box::new(configuration)));
+        assert_eq!(crew.core.latest(APP), Some(new));
+        assert_eq!(runs_of(&crew, APP), [Revision(1), new]);
+        assert_eq!(crew.core.rolled_back().count(), 0);
+        crew.pass(seconds(2));
+        crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+        assert_eq!(runs_of(&crew, APP), vec![new; instances]);
+        crew.pass(seconds(30));
+        let (worker, needed) = (APP, Some(new));
+        assert_eq!(crew.count(|e| *e == Effect::Retire { worker, needed }), 1);
+        assert_eq!(crew.answers().last(), Some(&Answer::Done));
+    }
+}
+
+#[test]
+fn what_was_rolled_back_is_not_tried_again_when_it_is_removed() {
+    let mut crew = went_back();
+    crew.reload(WorkerChange::Removed);
+    crew.give(Input::Configure(Box::default()));
+    assert_eq!(crew.core.rolled_back().count(), 0);
+    assert_eq!(crew.programs(), Crew::first(&[APP_0]));
 }

@@ -58,11 +58,7 @@ fn opposed() -> (Crew, Revision) {
         life.instances = 2;
         life.nonblocking = true;
     });
-    crew.reload(WorkerChange::Definition {
-        revision,
-        life,
-        can_go_back: true,
-    });
+    crew.reload(WorkerChange::Definition { life });
     (crew, revision)
 }
 
@@ -93,11 +89,7 @@ fn what_is_down_does_not_come_back_while_the_others_make_room() {
         life.instances = 2;
         life.nonblocking = true;
     });
-    crew.reload(WorkerChange::Definition {
-        revision,
-        life,
-        can_go_back: true,
-    });
+    crew.reload(WorkerChange::Definition { life });
     crew.pass(seconds(5));
     assert_eq!(crew.programs(), Crew::first(&[app(0, 1)]));
     crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
@@ -165,11 +157,7 @@ fn what_was_replaced_already_is_replaced_back() {
     let mut crew = Crew::new(|life| life.instances = 2);
     let revision = Revision(2);
     let life = life(|life| life.instances = 2);
-    crew.reload(WorkerChange::Definition {
-        revision,
-        life,
-        can_go_back: true,
-    });
+    crew.reload(WorkerChange::Definition { life });
     crew.pass(seconds(2));
     crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
     assert_eq!(
@@ -202,7 +190,7 @@ fn what_was_replaced_already_is_replaced_back() {
     assert_eq!(crew.answers(), [Answer::RolledBack { instance }]);
     let retire = Effect::Retire {
         worker: APP,
-        revision: first,
+        needed: Some(first),
     };
     assert_eq!(crew.count(|effect| *effect == retire), 1);
 }
@@ -211,13 +199,8 @@ fn what_was_replaced_already_is_replaced_back() {
 #[test]
 fn what_crashes_on_the_way_back_comes_back_by_the_old_definition() {
     let mut crew = Crew::new(|life| life.instances = 3);
-    let revision = Revision(2);
     let life = life(|life| life.instances = 3);
-    crew.reload(WorkerChange::Definition {
-        revision,
-        life,
-        can_go_back: true,
-    });
+    crew.reload(WorkerChange::Definition { life });
     for index in 0..2 {
         crew.pass(seconds(2));
         crew.exits(crew.program(app(index, 1)), killed_by(SIGTERM));

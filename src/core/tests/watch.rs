@@ -17,9 +17,7 @@ fn replaced(instances: u32, count: u32, change: impl Fn(&mut Lifecycle)) -> Crew
     };
     let mut crew = Crew::new(life);
     crew.reload(WorkerChange::Definition {
-        revision: NEW,
         life: super::crew::life(life),
-        can_go_back: true,
     });
     for index in 0..count {
         crew.pass(seconds(2));
@@ -114,24 +112,26 @@ fn what_is_no_crash_or_comes_too_late_is_answered_by_the_restart_policy() {
 
 #[test]
 fn what_could_not_serve_any_more_is_not_gone_back_to() {
-    for (watch, can_go_back) in [(0, true), (30, false)] {
+    for (watch, is_final) in [(0, false), (30, true)] {
         let mut crew = Crew::new(|_| {});
-        crew.reload(WorkerChange::Definition {
-            revision: NEW,
-            life: life(|life| life.rollout.watch = seconds(watch)),
-            can_go_back,
-        });
+        let life = life(|life| life.rollout.watch = seconds(watch));
+        let configuration = Configuration {
+            workers: vec![(APP, WorkerChange::Definition { life })],
+            final_for: is_final.then_some(APP).into_iter().collect(),
+            ..Configuration::default()
+        };
+        crew.give(Input::Configure(Box::new(configuration)));
         crew.pass(seconds(2));
         let retire = Effect::Retire {
             worker: APP,
-            revision: NEW,
+            needed: Some(NEW),
         };
         crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
         assert_eq!(crew.count(|effect| *effect == retire), 1);
         assert!(crew.told(Event::RolloutDone {
             worker: APP,
             generation: 2,
-            is_final: !can_go_back,
+            is_final,
         }));
         crew.exits(crew.program(app(0, 2)), CRASH);
         assert_eq!(rolled_back(&crew), 0);
@@ -269,12 +269,10 @@ fn a_reload_waits_for_the_instances_that_it_adds_and_takes_away() {
 fn a_reload_waits_for_the_instances_that_it_adds_when_it_rolls() {
     let mut crew = Crew::new(|_| {});
     crew.reload(WorkerChange::Definition {
-        revision: NEW,
         life: life(|life| {
             life.instances = 2;
             life.ready = crate::config::Ready::Notify;
         }),
-        can_go_back: true,
     });
     crew.says(app(0, 2), Notice::Ready);
     crew.pass(seconds(2));

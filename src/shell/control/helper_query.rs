@@ -294,7 +294,7 @@ impl Shell {
         }
         let changes = plan::merge(&self.plan, &self.sound_former(), *wanted).changes;
         let tense = Tense::Conditional;
-        let again = self.tried_again(&self.rolled_back(&changes), tense);
+        let again = self.tried_again(&changes, tense);
         let changes: Vec<String> = changes.lines(tense).chain(again).collect();
         let message = match changes.len() {
             0 => "nothing would change".to_owned(),

@@ -1,11 +1,30 @@
 //! Closing the sockets that no definition has any more.
 
+use crate::core::Revision;
 use crate::listener::{self, BoundSocket};
-use crate::plan::{ListenerPlan, SocketKey};
+use crate::plan::{ListenerPlan, SocketKey, WorkerId};
 use crate::shell::turn::Shell;
 use std::collections::BTreeMap;
 
 impl Shell {
+    /// Forgets the definitions of a worker that are needed no longer ([`Effect::Retire`]), with what only
+    /// they needed.
+    ///
+    /// [`Effect::Retire`]: crate::core::Effect::Retire
+    pub(in crate::shell) fn retire(&mut self, worker: WorkerId, needed: Option<Revision>) {
+        if needed.is_none() {
+            self.forget_store(worker);
+            self.metrics.counters.forget(worker);
+            self.logs.forget(worker);
+            self.rollback_reasons.forget(worker);
+        }
+        self.definitions.retire(worker, needed);
+        self.close_what_nobody_has();
+        if needed == Some(self.definitions.latest(worker)) {
+            self.trim_store(worker);
+        }
+    }
+
     /// Closes the sockets that neither the plan nor a definition has any more.
     pub(in crate::shell) fn close_what_nobody_has(&mut self) {
         let former = self.sockets.former().map(|(_, socket)| socket.key);

@@ -27,8 +27,7 @@ impl Life {
             | Effect::WatchAddresses { .. }
             | Effect::Answer { .. }
             | Effect::Unbind { .. }
-            | Effect::Retire { .. }
-            | Effect::Gone { .. } => {
+            | Effect::Retire { .. } => {
                 panic!("{effect:?}: every listener of this life is whole");
             }
             Effect::Spawn {

@@ -92,6 +92,16 @@ impl Life {
             if let Some(change) = self.change(id) {
                 configuration.workers.push((id, change));
             }
+            let Some(known) = self.workers.get_mut(id.0 as usize) else {
+                continue;
+            };
+            if !Worker::can_go_back(known.latest()) {
+                configuration.final_for.insert(id);
+            }
+            // It is tried again, perhaps with fewer instances.
+            if known.given_up.is_some() {
+                known.lessened = Some(self.now);
+            }
         }
         if self.rng.one_in(2) {
             let all = lives(&mut self.rng, &self.workers);
@@ -141,16 +151,14 @@ impl Life {
                 let fresh = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
                 let life = fresh.life().clone();
                 self.workers.push(fresh);
-                let revision = Revision(1);
-                Some(WorkerChange::Added { revision, life })
+                Some(WorkerChange::Added { life })
             }
             None => None,
             Some(_) if stops => None,
             Some(known) if known.gone => self.rng.one_in(4).then(|| {
                 *known = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
                 let life = known.life().clone();
-                let revision = Revision(1);
-                WorkerChange::Added { revision, life }
+                WorkerChange::Added { life }
             }),
             Some(known) if known.removed => None,
             Some(known) => match self.rng.below(12) {
@@ -173,14 +181,15 @@ impl Life {
                     Some(define(known, fresh, now, &mut self.seen))
                 }
                 3 => {
-                    let mut life = known.life().clone();
+                    // What went back is tried again on these terms.
+                    let latest = known.latest();
+                    let mut life = known.definitions[&latest].life.clone();
                     settings(&mut self.rng, &mut life);
                     known.lessened = Some(now);
-                    let current = known.current;
                     known.parallel = known.parallel.max(life.rollout.parallel);
                     known.min_ready = known.min_ready.min(life.rollout.min_ready);
                     known.longest = known.longest.max(life.rollout.min_ready);
-                    let definition = known.definitions.get_mut(&current).expect("it is there");
+                    let definition = known.definitions.get_mut(&latest).expect("it is there");
                     definition.life = life.clone();
                     Some(WorkerChange::Settings { life })
                 }
@@ -205,8 +214,7 @@ impl Life {
 
 /// Notes another definition of a worker.
 fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> WorkerChange {
-    let last = *known.definitions.keys().next_back().expect("one at least");
-    let revision = Revision(last.0 + 1);
+    let revision = Revision(known.latest().0 + 1);
     let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
     let life = fresh.life.clone();
     known.lessened = Some(now);
@@ -227,9 +235,5 @@ fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> 
     }
     known.current = revision;
     known.definitions.insert(revision, fresh);
-    WorkerChange::Definition {
-        revision,
-        life,
-        can_go_back: Worker::can_go_back(revision),
-    }
+    WorkerChange::Definition { life }
 }

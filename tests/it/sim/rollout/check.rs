@@ -43,13 +43,19 @@ impl Life {
                     scope,
                 } => self.check_signal(process, signal, scope, wanted),
                 Effect::Answer { ticket, answer } => self.check_answer(ticket, answer),
-                Effect::Retire { worker, revision } => {
+                Effect::Retire {
+                    worker,
+                    needed: Some(revision),
+                } => {
                     let known = &mut self.workers[worker.0 as usize];
                     assert_eq!(revision, known.current, "{worker:?} runs another");
                     self.seen.retired += u64::from(known.kept.len() > 1);
                     known.kept = known.given_up.into_iter().chain([revision]).collect();
                 }
-                Effect::Gone { worker } => self.check_gone(worker),
+                Effect::Retire {
+                    worker,
+                    needed: None,
+                } => self.check_gone(worker),
                 Effect::Emit(event) => {
                     self.count(event);
                     self.check_event(event, wanted, &before);
@@ -632,6 +638,7 @@ impl Life {
             if known.gone {
                 continue;
             }
+            assert_eq!(self.core.latest(id), Some(known.latest()));
             let is_rolling = self.core.is_rolling(id);
             if known.back && !is_rolling {
                 known.back = false;

@@ -261,7 +261,7 @@ impl Life {
             Effect::Accept { connection, .. } => self.due.push_back(Due::Accept(connection)),
             Effect::LookForClients { worker } => self.due.push_back(Due::Look(worker)),
             Effect::Close { .. } | Effect::WatchAddresses { .. } => {}
-            Effect::Retire { .. } | Effect::Gone { .. } => {}
+            Effect::Retire { .. } => {}
             Effect::CloseListeners => self.closed = true,
             Effect::Exit { code } => {
                 assert_eq!(code, 0);

@@ -99,6 +99,12 @@ impl Worker {
         !revision.0.is_multiple_of(4)
     }
 
+    /// What the configuration says, which may have been rolled back.
+    pub(crate) fn latest(&self) -> Revision {
+        let last = self.definitions.keys().next_back();
+        *last.expect("one at least")
+    }
+
     pub(crate) fn life(&self) -> &Lifecycle {
         &self.definitions[&self.current].life
     }

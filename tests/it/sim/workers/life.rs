@@ -239,8 +239,7 @@ impl Life {
             | Effect::WatchAddresses { .. }
             | Effect::Answer { .. }
             | Effect::Unbind { .. }
-            | Effect::Retire { .. }
-            | Effect::Gone { .. } => {
+            | Effect::Retire { .. } => {
                 panic!("{effect:?}: there are no listeners in this life");
             }
             Effect::Watch { .. }
