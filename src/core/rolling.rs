@@ -72,7 +72,7 @@ impl Worker {
             (None, None) => false,
         };
         let from = match before {
-            Some(before) => self.take_over(ctx, before),
+            Some(before) => self.supersede_rollout(ctx, before),
             None => self.definition(),
         };
         let _what_follows_is_waited_for = self.supersede(ctx);
@@ -147,7 +147,7 @@ impl Worker {
 
     /// Ends a rollout whose place another takes: what was on trial is stopped. Answers what the
     /// other is to go back to.
-    fn take_over(&mut self, ctx: &mut Ctx, before: Rollout) -> Definition {
+    fn supersede_rollout(&mut self, ctx: &mut Ctx, before: Rollout) -> Definition {
         self.give_up_trials(ctx, &before.steps);
         for ticket in before.tickets {
             ctx.answer(ticket, Answer::Refused(Refused::Superseded));

@@ -202,7 +202,7 @@ impl Binder {
     ) -> Vec<BoundSocket> {
         let errors = self.outcome.errors.len();
         let mut sockets = held;
-        let done = self.take_over(id, plan, &mut sockets);
+        let done = self.adopt(id, plan, &mut sockets);
         let is_done = |index: usize| done.get(index).is_some_and(|done| *done);
         if (0..plan.sockets.len()).all(is_done) {
             return sockets;
@@ -246,7 +246,7 @@ impl Binder {
 
     /// Adopts what there is to adopt. Answers, by index, which sockets are settled, and with nothing
     /// where none is: that is the rule, and costs nothing.
-    fn take_over(
+    fn adopt(
         &mut self,
         id: ListenerId,
         plan: &ListenerPlan,
@@ -268,7 +268,7 @@ impl Binder {
                 // It is in use, and trying changes nothing.
                 continue;
             }
-            let result = match inherited::take_over(fd, &planned.endpoint, plan) {
+            let result = match inherited::adopt(fd, &planned.endpoint, plan) {
                 Ok(ready) => Ok(Some(self.bound(id, plan, index, ready))),
                 Err((fd, failure)) => {
                     let set_aside = &mut self.outcome.bound.set_aside;

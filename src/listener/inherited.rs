@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// repeated with our backlog.
 ///
 /// After a failure it is handed back, because it could not be had again.
-pub(super) fn take_over(
+pub(super) fn adopt(
     fd: OwnedFd,
     endpoint: &Endpoint,
     plan: &ListenerPlan,

@@ -39,7 +39,7 @@ struct Touched {
 
 impl Shell {
     /// Puts a plan that was just resolved into effect. `ticket` is told when the workers have followed.
-    pub(super) fn take_over(
+    pub(super) fn apply_plan(
         &mut self,
         wanted: Plan,
         sources: &Sources,

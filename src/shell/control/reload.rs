@@ -70,7 +70,7 @@ impl Shell {
             }
             Fetched::Plan(wanted, sources) => {
                 let ticket = client.map(|client| self.ticket_for(client));
-                match self.take_over(*wanted, &sources, ticket) {
+                match self.apply_plan(*wanted, &sources, ticket) {
                     Reloaded::InForce(changes) => self.accept_reload(client, ticket, changes),
                     // It is over when it is known why.
                     Reloaded::NotBound(plan, errors) => {
