@@ -6,7 +6,7 @@
 # make deb, rpm   build packages in target/packages
 # make deny       check the dependencies with cargo-deny (part of make test)
 # make bench      measure the numbers of docs/performance.md
-# make setup      install what the tests need: Debian packages as root, Python packages under target/
+# make setup      install what the tests need: Debian packages as root, Python packages in a cache
 
 CARGO ?= cargo
 export RUSTDOCFLAGS = -D warnings
