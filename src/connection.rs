@@ -2,6 +2,7 @@
 //!
 //! Made where it is accepted, told to the process that serves it, counted by the core.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +26,26 @@ pub enum End {
     /// A unix socket that was not bound to a name, as most clients' are; or what kind of address it
     /// is is not known here.
     Unnamed,
+}
+
+/// As it is shown elsewhere: `127.0.0.1:4711`, `/run/x.sock`, `@name`. A client chooses its own name, and
+/// cannot write lines of its own with it.
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Inet(address) => address.fmt(f),
+            End::Path(path) => {
+                let path = path.to_string_lossy();
+                f.write_str(&path.replace(char::is_control, "\u{fffd}"))
+            }
+            End::Abstract(name) => {
+                let name = String::from_utf8_lossy(name);
+                write!(f, "@{}", name.replace(char::is_control, "@"))
+            }
+            End::Vsock { cid, port } => write!(f, "vsock:{cid}:{port}"),
+            End::Unnamed => f.write_str("an unnamed client"),
+        }
+    }
 }
 
 /// What the name of a connection's protocol is, as UCSPI has it in PROTO.
@@ -76,6 +97,17 @@ pub enum Source {
     Cid(u32),
     /// Nothing to tell it from others by: all of these are one source.
     Unknown,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Ip(address) => address.fmt(f),
+            Source::User(uid) => write!(f, "uid {uid}"),
+            Source::Cid(cid) => write!(f, "vsock cid {cid}"),
+            Source::Unknown => f.write_str("unnamed clients"),
+        }
+    }
 }
 
 impl Ends {

@@ -9,7 +9,7 @@
 
 use super::ctx::{Ctx, Elsewhere};
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, WorkerEvent};
 use super::machine::Core;
 use super::time::Mono;
 use super::types::{ConnectionId, NotAccepted, Phase, Waiting};
@@ -73,7 +73,7 @@ impl Worker {
         };
         if self.gate.told_rate.again(ctx.now) {
             let worker = self.id;
-            ctx.emit(Event::RateLimited { worker, limit });
+            ctx.emit(Event::Worker(worker, WorkerEvent::RateLimited { limit }));
         }
         self.shut_until(ctx, free_at);
         true

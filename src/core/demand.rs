@@ -16,7 +16,7 @@
 use super::backoff::{self, STABLE_AFTER};
 use super::ctx::Ctx;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, InstanceEvent, WorkerEvent};
 use super::run::Instance;
 use super::state::State;
 use super::types::{AT_NEXT_CLIENT, ExitStatus, Next, RunId, Waiting};
@@ -37,11 +37,10 @@ impl Worker {
             self.gate.recent.count(ctx.now, limit);
         }
         let (listener, socket) = at;
-        ctx.emit(Event::Activated {
-            worker: self.id,
-            listener,
-            socket,
-        });
+        ctx.emit(Event::Worker(
+            self.id,
+            WorkerEvent::Activated { listener, socket },
+        ));
         for id in self.runs.placed() {
             if self.runs[id].state == State::Waiting {
                 self.spawn(ctx, id);
@@ -138,7 +137,10 @@ impl Worker {
         }
         let next = self.after_crash_on_demand(ctx, id);
         let instance = self.runs[id].instance;
-        ctx.emit(Event::NobodyTaken { instance, next });
+        ctx.emit(Event::Instance(
+            instance,
+            InstanceEvent::NobodyTaken { next },
+        ));
         for one in self.runs.placed() {
             if self.runs[one].state == State::Waiting {
                 self.follow(ctx, one, next);

@@ -14,183 +14,36 @@ use std::time::Duration;
 /// read these same values; whoever shows one has in it what happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A process was created for the instance; it is on its way to the program.
-    InstanceStarting {
-        /// Of which instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-    },
-    /// The instance runs its program.
-    InstanceStarted {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-    },
-    /// The instance is ready, and was not as soon as it ran its program.
-    InstanceReady {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-        /// How long it has run its program.
-        after: Duration,
-    },
-    /// Whether the instance takes clients cannot be seen; it counts as ready.
-    ReadinessHidden {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-    },
-    /// The instance was not ready in time; it is ended as if it had crashed.
-    StartTimedOut {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-        /// The time it had.
-        timeout: Duration,
-    },
-    /// The instance has given no sign of life in time, or has said that it is not well; SIGABRT goes
-    /// to it.
-    WatchdogTimedOut {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-        /// The time it had.
-        timeout: Duration,
-    },
-    /// The instance says that it ends by itself, without having been asked.
-    SaysStopping {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-        /// After this time SIGKILL follows; `None` waits for ever.
-        timeout: Option<Duration>,
-    },
-    /// The instance's main process has ended, and others of its process group go on.
-    MainExited {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-        /// The exit status.
-        status: ExitStatus,
-        /// After this time SIGKILL follows; `None` waits for ever.
-        left: Option<Duration>,
-    },
-    /// The instance says that it has read its own configuration again.
-    InstanceReloaded {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-        /// How often it has said so before without being told of, because that was too often.
-        untold: u32,
-    },
-    /// A command around an instance failed.
-    HookFailed {
-        /// Of which instance.
-        instance: InstanceId,
-        /// The command's process.
-        process: ProcessId,
-        /// The hook.
-        kind: HookKind,
-        /// The result of the hook.
-        end: HookEnd,
-        /// What happens next with the instance, if that follows from it.
-        next: Option<Next>,
-    },
+    /// listend as a whole.
+    Daemon(DaemonEvent),
+    /// A listener.
+    Listener(ListenerId, ListenerEvent),
+    /// A socket of a listener.
+    Socket(ListenerId, SocketKey, SocketEvent),
+    /// A worker.
+    Worker(WorkerId, WorkerEvent),
+    /// The rollout of a worker.
+    Rollout(WorkerId, RolloutEvent),
+    /// An instance, which may have no process.
+    Instance(InstanceId, InstanceEvent),
+    /// A process of an instance, or what would have become one.
+    Process(InstanceId, ProcessId, ProcessEvent),
+}
+
+/// What happens to listend as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DaemonEvent {
     /// Every instance that is to run from the start on is ready, or has failed once. Comes once.
     Up {
         /// How many have failed, and are not ready by now.
         failed: usize,
     },
-    /// The instances of a worker are replaced one after the other.
-    RolloutStarted {
-        /// The worker of the hook.
-        worker: WorkerId,
-        /// By this generation.
-        generation: u32,
-        /// How many there are.
-        instances: u32,
-    },
-    /// All of them are replaced.
-    RolloutDone {
-        /// Of which worker.
-        worker: WorkerId,
-        /// By this generation.
-        generation: u32,
-        /// Addresses of the definition before are closed: although it is to be watched, nothing can
-        /// be gone back to.
-        is_final: bool,
-    },
-    /// A new instance was no good: the old definition goes on serving. The worker is degraded until
-    /// a rollout goes well.
-    RolledBack {
-        /// The worker.
-        worker: WorkerId,
-        /// The new instance.
-        instance: InstanceId,
-        /// How many instances have to be started by the old definition again.
-        again: u32,
-    },
     /// The configuration that was read again is in force; workers may still be rolling.
     Replanned,
     /// Everything that a reload has changed has happened.
     ReplanDone {
-        /// A new instance that was no good, if there was one.
+        /// A new instance that has failed, if there was one.
         bad: Option<InstanceId>,
-    },
-    /// The listener was closed, because the workers that take it have failed; it is bound again when
-    /// one of them is started again.
-    ListenerRefuses {
-        /// The listener.
-        listener: ListenerId,
-    },
-    /// The instance did not get to its program.
-    LaunchFailed {
-        /// The instance.
-        instance: InstanceId,
-        /// The process, or what would have become one.
-        process: ProcessId,
-        /// Where and why.
-        failure: LaunchFailure,
-        /// What happens next.
-        next: Next,
-    },
-    /// The instance's process ended.
-    InstanceExited {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-        /// The exit status.
-        status: ExitStatus,
-        /// How long it ran its program.
-        uptime: Duration,
-        /// Why listend has ended it, if it was not well.
-        cause: Option<Fault>,
-        /// What happens next.
-        next: Next,
-    },
-    /// The instance is not started again. Follows the event that has [`Next::Failed`].
-    InstanceFailed {
-        /// The instance.
-        instance: InstanceId,
-        /// The reason.
-        reason: FailureReason,
-        /// After which time a client may start it again; `None` is never.
-        cool_down: Option<Duration>,
-    },
-    /// Every instance of the worker has failed.
-    WorkerFailed {
-        /// The worker.
-        worker: WorkerId,
     },
     /// The first request to stop.
     StopRequested {
@@ -202,132 +55,85 @@ pub enum Event {
         /// How many instances have a process.
         live: usize,
     },
-    /// The instance is asked to stop, at once or, if it has not reached its program yet, then.
-    Stopping {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-        /// The signal that asks it.
-        signal: i32,
-        /// After this time SIGKILL follows; `None` waits for ever.
-        timeout: Option<Duration>,
-    },
-    /// The instance did not stop in time: SIGKILL goes to its process group.
-    StopTimedOut {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-        /// The time it had.
-        timeout: Duration,
-    },
+    /// No process is left; the listeners are closed and listend ends.
+    AllStopped,
+}
+
+/// What happens to a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerEvent {
+    /// The listener was closed, because the workers that take it have failed; it is bound again when
+    /// one of them is started again.
+    Refuses,
     /// A listener waits for its address; the workers that take it wait with it.
-    ListenerAwaited {
-        /// The listener.
-        listener: ListenerId,
+    Awaited {
         /// After which time that is an error.
         limit: Duration,
     },
     /// The address of the listener is still missing after the limit; it is still waited for.
-    ListenerOverdue {
-        /// The listener.
-        listener: ListenerId,
+    Overdue {
         /// How long it has been waited for.
         after: Duration,
     },
     /// A listener could not be bound.
-    ListenerMissing {
-        /// The listener.
-        listener: ListenerId,
+    Missing {
         /// When it is tried again.
         again_in: Duration,
     },
     /// A listener that was missing is bound.
-    ListenerBound {
-        /// The listener.
-        listener: ListenerId,
+    Bound {
         /// After which time.
         after: Duration,
     },
-    /// An instance is restarted to get a listener that it was started without.
-    InstanceRefreshed {
-        /// The instance.
-        instance: InstanceId,
-    },
+}
+
+/// What happens to a socket that was damaged, and so to its listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketEvent {
     /// A socket takes no clients any more.
-    ListenerDamaged {
-        /// Of which listener.
-        listener: ListenerId,
-        /// Its socket.
-        socket: SocketKey,
-    },
-    /// The damaged listener accepts clients again.
-    ListenerRepaired {
-        /// Of which listener.
-        listener: ListenerId,
-        /// Its socket.
-        socket: SocketKey,
+    Damaged,
+    /// The damaged socket accepts clients again.
+    Repaired {
         /// By which socket.
         by: Repaired,
     },
-    /// The damaged listener is closed until its workers have exited, and then bound again.
-    ListenerVacated {
-        /// The listener.
-        listener: ListenerId,
-        /// The index of the damaged socket in the listener, from 0.
-        socket: SocketKey,
-    },
-    /// The listener was bound again several times, and a process damages it each time.
+    /// The damaged socket is closed until its workers have exited, and then bound again.
+    Vacated,
+    /// The socket was bound again several times, and a process damages it each time.
     RepairFutile {
-        /// The listener.
-        listener: ListenerId,
-        /// The index of the damaged socket in the listener, from 0.
-        socket: SocketKey,
         /// How often it was bound anew.
         times: u32,
         /// When it is bound again.
         again_in: Duration,
     },
-    /// The damaged listener could not be repaired.
+    /// The damaged socket could not be repaired.
     RepairFailed {
-        /// Of which listener.
-        listener: ListenerId,
-        /// Its socket.
-        socket: SocketKey,
         /// When it is tried again.
         again_in: Duration,
     },
+}
+
+/// What happens to a worker and its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerEvent {
+    /// Every instance of the worker has failed.
+    Failed,
     /// A client starts a worker.
     Activated {
-        /// The worker.
-        worker: WorkerId,
         /// At which listener it waits.
         listener: ListenerId,
         /// Its socket.
         socket: SocketKey,
     },
-    /// All instances of a worker that clients start have ended without taking any of those who
-    /// wait, which counts as a crash.
-    NobodyTaken {
-        /// The last one to end.
-        instance: InstanceId,
-        /// What happens next.
-        next: Next,
-    },
     /// A worker is started or connections are accepted as often as allowed: clients wait. Told at
     /// most once a minute for each worker.
     RateLimited {
-        /// The worker.
-        worker: WorkerId,
         /// The limit that was reached.
         limit: Rate,
     },
     /// As many connections are open as allowed: clients wait or are closed. Told at most once a
     /// minute for each worker.
     ConnectionsFull {
-        /// Of which worker.
-        worker: WorkerId,
         /// The limit.
         max: u32,
         /// What happens to the next.
@@ -336,8 +142,6 @@ pub enum Event {
     /// As many connections of one source are open as allowed, and its next are closed. Told at most
     /// once a minute for each worker.
     SourceFull {
-        /// Of which worker.
-        worker: WorkerId,
         /// The source of the connections.
         source: Source,
         /// The limit.
@@ -345,8 +149,6 @@ pub enum Event {
     },
     /// A connection was closed unserved, because there are too many.
     ConnectionRefused {
-        /// Of which worker.
-        worker: WorkerId,
         /// The connection.
         connection: ConnectionId,
         /// Too many of what.
@@ -354,21 +156,10 @@ pub enum Event {
     },
     /// Connections cannot be accepted for want of descriptors or memory. They wait.
     AcceptPaused {
-        /// Of which worker.
-        worker: WorkerId,
         /// What accept4(2) said.
         errno: i32,
         /// When it is tried again.
         again_in: Duration,
-    },
-    /// A connection's process took longer than `connection_timeout`; it is stopped.
-    ConnectionTimedOut {
-        /// The instance.
-        instance: InstanceId,
-        /// The process.
-        process: ProcessId,
-        /// The time it had.
-        timeout: Duration,
     },
     /// The processes of so many connections in a row have failed.
     ConnectionsFailing {
@@ -379,6 +170,140 @@ pub enum Event {
         /// How the last one ended.
         status: ExitStatus,
     },
-    /// No process is left; the listeners are closed and listend ends.
-    AllStopped,
+}
+
+/// How far a rollout has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RolloutEvent {
+    /// The instances of a worker are replaced one after the other.
+    Started {
+        /// By this generation.
+        generation: u32,
+        /// How many there are.
+        instances: u32,
+    },
+    /// All of them are replaced.
+    Done {
+        /// By this generation.
+        generation: u32,
+        /// Addresses of the definition before are closed: although it is to be watched, nothing can
+        /// be gone back to.
+        is_final: bool,
+    },
+    /// A new instance has failed: the old definition goes on serving. The worker is degraded until
+    /// a rollout goes well.
+    RolledBack {
+        /// The new instance.
+        instance: InstanceId,
+        /// How many instances have to be started by the old definition again.
+        again: u32,
+    },
+}
+
+/// What happens to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceEvent {
+    /// The instance is not started again. Follows the event that has [`Next::Failed`].
+    Failed {
+        /// The reason.
+        reason: FailureReason,
+        /// After which time a client may start it again; `None` is never.
+        cool_down: Option<Duration>,
+    },
+    /// An instance is restarted to get a listener that it was started without.
+    Refreshed,
+    /// All instances of a worker that clients start have ended without taking any of those who
+    /// wait, which counts as a crash.
+    NobodyTaken {
+        /// What happens next.
+        next: Next,
+    },
+}
+
+/// What happens to a process of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessEvent {
+    /// A process was created for the instance; it is on its way to the program.
+    Starting,
+    /// The instance runs its program.
+    Started,
+    /// The instance is ready, and was not as soon as it ran its program.
+    Ready {
+        /// How long it has run its program.
+        after: Duration,
+    },
+    /// Whether the instance takes clients cannot be seen; it counts as ready.
+    ReadinessHidden,
+    /// The instance was not ready in time; it is ended as if it had crashed.
+    StartTimedOut {
+        /// The time it had.
+        timeout: Duration,
+    },
+    /// The instance has given no sign of life in time, or has said that it is not well; SIGABRT goes
+    /// to it.
+    WatchdogTimedOut {
+        /// The time it had.
+        timeout: Duration,
+    },
+    /// The instance says that it ends by itself, without having been asked.
+    SaysStopping {
+        /// After this time SIGKILL follows; `None` waits for ever.
+        timeout: Option<Duration>,
+    },
+    /// The instance's main process has ended, and others of its process group go on.
+    MainExited {
+        /// The exit status.
+        status: ExitStatus,
+        /// After this time SIGKILL follows; `None` waits for ever.
+        left: Option<Duration>,
+    },
+    /// The instance says that it has read its own configuration again.
+    Reloaded {
+        /// How often it has said so before without being told of, because that was too often.
+        untold: u32,
+    },
+    /// A command around an instance failed.
+    HookFailed {
+        /// The hook.
+        kind: HookKind,
+        /// The result of the hook.
+        end: HookEnd,
+        /// What happens next with the instance, if that follows from it.
+        next: Option<Next>,
+    },
+    /// The instance did not get to its program.
+    LaunchFailed {
+        /// Where and why.
+        failure: LaunchFailure,
+        /// What happens next.
+        next: Next,
+    },
+    /// The instance's process ended.
+    Exited {
+        /// The exit status.
+        status: ExitStatus,
+        /// How long it ran its program.
+        uptime: Duration,
+        /// Why listend has ended it, if it was not well.
+        cause: Option<Fault>,
+        /// What happens next.
+        next: Next,
+    },
+    /// The instance is asked to stop, at once or, if it has not reached its program yet, then.
+    Stopping {
+        /// The signal that asks it.
+        signal: i32,
+        /// After this time SIGKILL follows; `None` waits for ever.
+        timeout: Option<Duration>,
+    },
+    /// The instance did not stop in time: SIGKILL goes to its process group.
+    StopTimedOut {
+        /// The time it had.
+        timeout: Duration,
+    },
+    /// A connection's process took longer than `connection_timeout`; it is stopped.
+    ConnectionTimedOut {
+        /// The time it had.
+        timeout: Duration,
+    },
 }

@@ -8,7 +8,7 @@
 
 use super::ctx::Ctx;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, ProcessEvent};
 use super::helpers::Helper;
 use super::input::News;
 use super::state::State;
@@ -173,13 +173,15 @@ impl Worker {
         }
         let is_cancelled = helper.killed && !helper.timed_out;
         if !succeeded && !is_cancelled {
-            ctx.emit(Event::HookFailed {
-                instance: helper.instance,
+            ctx.emit(Event::Process(
+                helper.instance,
                 process,
-                kind,
-                end,
-                next: next.filter(|_| kind == HookKind::BeforeStart),
-            });
+                ProcessEvent::HookFailed {
+                    kind,
+                    end,
+                    next: next.filter(|_| kind == HookKind::BeforeStart),
+                },
+            ));
         }
         // Why it failed is told before that it did.
         if kind == HookKind::Reload {

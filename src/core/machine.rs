@@ -2,7 +2,7 @@
 
 use super::ctx::Ctx;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{DaemonEvent, Event};
 use super::input::{Input, News};
 use super::run::Run;
 use super::state::State;
@@ -221,16 +221,16 @@ impl Core {
                 self.on_all(Worker::cancel_rollout);
                 self.forget_replanning();
                 self.ctx.timers.gates.clear();
-                self.ctx.emit(Event::StopRequested {
+                self.ctx.emit(Event::Daemon(DaemonEvent::StopRequested {
                     live: self.ctx.processes.len(),
-                });
+                }));
                 self.on_all(Worker::stop_all);
             }
             Phase::Stopping => {
                 self.ctx.phase = Phase::Hurried;
-                self.ctx.emit(Event::StopHurried {
+                self.ctx.emit(Event::Daemon(DaemonEvent::StopHurried {
                     live: self.ctx.processes.len(),
-                });
+                }));
                 self.on_all(Worker::kill_all);
             }
             Phase::Hurried | Phase::Exited => {}
@@ -298,7 +298,7 @@ impl Core {
         let has_failed =
             |run: &&Run| matches!(run.state, State::Backoff { .. } | State::Failed { .. });
         let failed = places.filter(has_failed).count();
-        self.ctx.emit(Event::Up { failed });
+        self.ctx.emit(Event::Daemon(DaemonEvent::Up { failed }));
     }
 
     fn exit_if_all_stopped(&mut self) {
@@ -312,7 +312,7 @@ impl Core {
         }
         self.ctx.phase = Phase::Exited;
         self.ctx.outbox.push(Effect::CloseListeners);
-        self.ctx.emit(Event::AllStopped);
+        self.ctx.emit(Event::Daemon(DaemonEvent::AllStopped));
         self.ctx.outbox.push(Effect::Exit { code });
     }
 

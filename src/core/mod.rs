@@ -54,7 +54,10 @@ mod tests;
 pub use backoff::{STABLE_AFTER, is_failure};
 pub use connections::{ConnectionCounts, PAUSE_MAX, PAUSE_MIN};
 pub use effect::Effect;
-pub use event::Event;
+pub use event::{
+    DaemonEvent, Event, InstanceEvent, ListenerEvent, ProcessEvent, RolloutEvent, SocketEvent,
+    WorkerEvent,
+};
 pub use facts::Facts;
 pub use input::{Configuration, Input, WorkerChange};
 pub use listeners::{REPAIR_PAUSE, RETRY_MAX, RETRY_MIN};

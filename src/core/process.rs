@@ -3,7 +3,7 @@
 use super::backoff::{self, History};
 use super::ctx::Ctx;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, InstanceEvent, ProcessEvent, WorkerEvent};
 use super::input::News;
 use super::run::Instance;
 use super::state::{Ending, Launch, State};
@@ -62,7 +62,7 @@ impl Worker {
                 }
                 (Launch::Exited { status, at }, News::ExecSucceeded) => {
                     let instance = self.runs[id].instance;
-                    ctx.emit(Event::InstanceStarted { instance, process });
+                    ctx.emit(Event::Process(instance, process, ProcessEvent::Started));
                     self.note_served(ctx, id);
                     self.exited(ctx, id, process, status, at.since(since));
                 }
@@ -105,7 +105,7 @@ impl Worker {
 
     fn spawned(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId, ending: Option<Ending>) {
         let instance = self.runs[id].instance;
-        ctx.emit(Event::InstanceStarting { instance, process });
+        ctx.emit(Event::Process(instance, process, ProcessEvent::Starting));
         if ending == Some(Ending::Killed) {
             ctx.kill(process);
         }
@@ -129,7 +129,7 @@ impl Worker {
         ending: Option<Ending>,
     ) {
         let instance = self.runs[id].instance;
-        ctx.emit(Event::InstanceStarted { instance, process });
+        ctx.emit(Event::Process(instance, process, ProcessEvent::Started));
         self.note_served(ctx, id);
         // Of a connection's process it is known only some time after.
         let created = match self.runs[id].state {
@@ -172,12 +172,11 @@ impl Worker {
         self.runs[id].ended(LastEnd::NotLaunched { failure });
         let next = self.after_launch_failure(ctx, id, Some(failure));
         let instance = self.runs[id].instance;
-        ctx.emit(Event::LaunchFailed {
+        ctx.emit(Event::Process(
             instance,
             process,
-            failure,
-            next,
-        });
+            ProcessEvent::LaunchFailed { failure, next },
+        ));
         if let Next::Failed(_) = next {
             ctx.judge(SHELL_NOT_EXECUTED);
         }
@@ -221,12 +220,14 @@ impl Worker {
             return;
         }
         let kill_at = self.runs[id].state.deadline();
-        ctx.emit(Event::MainExited {
+        ctx.emit(Event::Process(
             instance,
             process,
-            status,
-            left: kill_at.map(|at| at.since(ctx.now)),
-        });
+            ProcessEvent::MainExited {
+                status,
+                left: kill_at.map(|at| at.since(ctx.now)),
+            },
+        ));
         if !has_the_signal {
             self.ask_to_stop(ctx, id, process);
         }
@@ -251,14 +252,16 @@ impl Worker {
         });
         let next = self.after_exit(ctx, id, status, uptime);
         let instance = self.runs[id].instance;
-        ctx.emit(Event::InstanceExited {
+        ctx.emit(Event::Process(
             instance,
             process,
-            status,
-            uptime,
-            cause,
-            next,
-        });
+            ProcessEvent::Exited {
+                status,
+                uptime,
+                cause,
+                next,
+            },
+        ));
         if matches!(next, Next::StaysStopped | Next::Failed(_)) {
             ctx.judge(match status {
                 ExitStatus::Code(code) => u8::try_from(code).unwrap_or(u8::MAX),
@@ -473,14 +476,13 @@ impl Worker {
         let until = cool_down.map(|time| ctx.now + time);
         self.become_state(ctx, id, State::Failed { reason, until });
         let instance = self.runs[id].instance;
-        ctx.emit(Event::InstanceFailed {
+        ctx.emit(Event::Instance(
             instance,
-            reason,
-            cool_down,
-        });
+            InstanceEvent::Failed { reason, cool_down },
+        ));
         if self.has_failed() {
             let worker = self.id;
-            ctx.emit(Event::WorkerFailed { worker });
+            ctx.emit(Event::Worker(worker, WorkerEvent::Failed));
             ctx.failing.insert(self.id);
         }
     }

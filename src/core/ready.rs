@@ -7,7 +7,7 @@
 
 use super::ctx::Ctx;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, ProcessEvent};
 use super::run::{Run, Watchdog};
 use super::signals::{SIGABRT, SIGCONT};
 use super::state::{Ending, State};
@@ -99,11 +99,11 @@ impl Worker {
         }
         if is_told {
             let after = ctx.now.since(since);
-            ctx.emit(Event::InstanceReady {
+            ctx.emit(Event::Process(
                 instance,
                 process,
-                after,
-            });
+                ProcessEvent::Ready { after },
+            ));
         }
         if let Some(timeout) = hook {
             self.start_helper(ctx, id, HookKind::AfterReady, timeout);
@@ -135,11 +135,13 @@ impl Worker {
         if until.is_some_and(|until| until <= ctx.now) {
             let instance = self.runs[id].instance;
             let timeout = self.runs[id].life.start_timeout.unwrap_or_default();
-            ctx.emit(Event::StartTimedOut {
+            ctx.emit(Event::Process(
                 instance,
                 process,
-                timeout: timeout.max(ctx.now.since(since)),
-            });
+                ProcessEvent::StartTimedOut {
+                    timeout: timeout.max(ctx.now.since(since)),
+                },
+            ));
             self.runs[id].fault = Some(Fault::NotReady);
             self.ask_to_stop(ctx, id, process);
             return self.begin_ending(ctx, id, process, since);
@@ -202,7 +204,11 @@ impl Worker {
             }
             Evidence::Hidden => {
                 let instance = self.runs[id].instance;
-                ctx.emit(Event::ReadinessHidden { instance, process });
+                ctx.emit(Event::Process(
+                    instance,
+                    process,
+                    ProcessEvent::ReadinessHidden,
+                ));
                 self.become_ready(ctx, id, process, since);
             }
             Evidence::NotYet => {
@@ -271,11 +277,11 @@ impl Worker {
             run.by_itself = true;
             let instance = run.instance;
             let timeout = run.life.stop_timeout;
-            ctx.emit(Event::SaysStopping {
+            ctx.emit(Event::Process(
                 instance,
                 process,
-                timeout,
-            });
+                ProcessEvent::SaysStopping { timeout },
+            ));
             self.begin_ending(ctx, id, process, since);
         }
     }
@@ -294,11 +300,11 @@ impl Worker {
             run.reloads_told.count(ctx.now, Some(RELOADS_TOLD));
             let untold = std::mem::take(&mut run.reloads_untold);
             let instance = run.instance;
-            ctx.emit(Event::InstanceReloaded {
+            ctx.emit(Event::Process(
                 instance,
                 process,
-                untold,
-            });
+                ProcessEvent::Reloaded { untold },
+            ));
         } else if let (State::Activating { since, .. }, Ready::Notify | Ready::Fd(_)) =
             (run.state, run.life.ready)
         {
@@ -336,11 +342,13 @@ impl Worker {
         };
         let instance = self.runs[id].instance;
         let watchdog = self.runs[id].watchdog.take();
-        ctx.emit(Event::WatchdogTimedOut {
+        ctx.emit(Event::Process(
             instance,
             process,
-            timeout: watchdog.map_or(Duration::ZERO, |watchdog| watchdog.interval),
-        });
+            ProcessEvent::WatchdogTimedOut {
+                timeout: watchdog.map_or(Duration::ZERO, |watchdog| watchdog.interval),
+            },
+        ));
         self.runs[id].fault = Some(Fault::Silent);
         for signal in [SIGABRT, SIGCONT] {
             let scope = Scope::Process;

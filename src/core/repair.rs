@@ -15,7 +15,7 @@
 
 use super::ctx::Ctx;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, ListenerEvent, SocketEvent};
 use super::listeners::{
     Absence, FIGHT, FREE_REPAIRS, FUTILE, ListenerTimer, QUIET, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN,
     Rebound, RepairState,
@@ -121,7 +121,8 @@ impl Core {
                 again: false,
             };
             self.ctx.listeners.missing.insert(listener, absence);
-            self.ctx.emit(Event::ListenerRefuses { listener });
+            self.ctx
+                .emit(Event::Listener(listener, ListenerEvent::Refuses));
             self.ctx.outbox.push(Effect::Unbind { listener });
         }
     }
@@ -223,7 +224,8 @@ impl Core {
                 .listeners
                 .due
                 .insert((at, ListenerTimer::Complain(listener)));
-            self.ctx.emit(Event::ListenerAwaited { listener, limit });
+            self.ctx
+                .emit(Event::Listener(listener, ListenerEvent::Awaited { limit }));
         }
         let delay = growing(tries);
         let announces_itself = why == Missing::Address && !matches!(presence, Presence::Optional);
@@ -245,10 +247,10 @@ impl Core {
                 .listeners
                 .due
                 .insert((self.ctx.now + delay, ListenerTimer::Retry(listener)));
-            self.ctx.emit(Event::ListenerMissing {
+            self.ctx.emit(Event::Listener(
                 listener,
-                again_in: delay,
-            });
+                ListenerEvent::Missing { again_in: delay },
+            ));
         }
         self.watch_addresses_as_needed();
     }
@@ -263,10 +265,12 @@ impl Core {
         self.ctx.listeners.due.retain(|(_, timer)| {
             !matches!(timer, ListenerTimer::Retry(id) | ListenerTimer::Complain(id) if *id == listener)
         });
-        self.ctx.emit(Event::ListenerBound {
+        self.ctx.emit(Event::Listener(
             listener,
-            after: self.ctx.now.since(absence.since),
-        });
+            ListenerEvent::Bound {
+                after: self.ctx.now.since(absence.since),
+            },
+        ));
         self.watch_addresses_as_needed();
         if self.ctx.phase == Phase::Running {
             self.refresh_users(listener);
@@ -291,7 +295,8 @@ impl Core {
         if self.ctx.phase >= Phase::Stopping {
             return;
         }
-        self.ctx.emit(Event::ListenerDamaged { listener, socket });
+        self.ctx
+            .emit(Event::Socket(listener, socket, SocketEvent::Damaged));
         let before = self.ctx.listeners.damaged.get(&(listener, socket));
         let wait_until = before.map_or(self.ctx.now, |repair| repair.not_before);
         let recent = before.filter(|repair| self.ctx.now.since(repair.damaged) < QUIET);
@@ -330,11 +335,11 @@ impl Core {
         };
         repair.whole = true;
         repair.failures = 0;
-        self.ctx.emit(Event::ListenerRepaired {
+        self.ctx.emit(Event::Socket(
             listener,
             socket,
-            by,
-        });
+            SocketEvent::Repaired { by },
+        ));
         if by == Repaired::AnotherSocket && self.ctx.phase == Phase::Running {
             // A worker that removes the path when it ends removes the new one as well.
             match self.count_rebound((listener, socket)) {
@@ -394,14 +399,14 @@ impl Core {
                 .listeners
                 .due
                 .insert((at, ListenerTimer::Retry(listener)));
-            self.ctx.emit(Event::RepairFutile {
+            self.ctx.emit(Event::Socket(
                 listener,
                 socket,
-                times,
-                again_in,
-            });
+                SocketEvent::RepairFutile { times, again_in },
+            ));
         } else {
-            self.ctx.emit(Event::ListenerVacated { listener, socket });
+            self.ctx
+                .emit(Event::Socket(listener, socket, SocketEvent::Vacated));
         }
         self.ctx.outbox.push(Effect::Unbind { listener });
         for user in self.users_of(listener) {
@@ -450,11 +455,11 @@ impl Core {
         repair.not_before = self.ctx.now + delay;
         let timer = ListenerTimer::Repair(listener, socket);
         self.ctx.listeners.due.insert((self.ctx.now + delay, timer));
-        self.ctx.emit(Event::RepairFailed {
+        self.ctx.emit(Event::Socket(
             listener,
             socket,
-            again_in: delay,
-        });
+            SocketEvent::RepairFailed { again_in: delay },
+        ));
     }
 
     /// Runs the timers that are due.
@@ -469,7 +474,8 @@ impl Core {
                 ListenerTimer::Complain(listener) => {
                     if let Some(absence) = self.ctx.listeners.missing.get(&listener) {
                         let after = self.ctx.now.since(absence.since);
-                        self.ctx.emit(Event::ListenerOverdue { listener, after });
+                        self.ctx
+                            .emit(Event::Listener(listener, ListenerEvent::Overdue { after }));
                     }
                 }
                 ListenerTimer::Repair(listener, socket) => {

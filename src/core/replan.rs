@@ -7,7 +7,7 @@
 
 use super::ctx::Ctx;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{DaemonEvent, Event};
 use super::input::{Configuration, WorkerChange};
 use super::job::{Bad, Replanning, Resized};
 use super::machine::Core;
@@ -293,7 +293,7 @@ impl Core {
             }
         }
         self.start_what_waits();
-        self.ctx.emit(Event::Replanned);
+        self.ctx.emit(Event::Daemon(DaemonEvent::Replanned));
     }
 
     /// A reload that says nothing new about a worker still wants what was rolled back.
@@ -335,11 +335,11 @@ impl Core {
         let Some(replanning) = self.ctx.replanning.take() else {
             return;
         };
-        self.ctx.emit(Event::ReplanDone {
+        self.ctx.emit(Event::Daemon(DaemonEvent::ReplanDone {
             bad: replanning.bad.map(|bad| match bad {
                 Bad::WentBack(instance) | Bad::NotUp(instance) => instance,
             }),
-        });
+        }));
         if let Some(ticket) = replanning.ticket {
             self.ctx.answer(
                 ticket,

@@ -23,7 +23,7 @@
 use super::backoff::History;
 use super::ctx::Ctx;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, RolloutEvent};
 use super::job::Bad;
 use super::rollout::{At, Course, Definition, Rollout, Stage, Step, Target};
 use super::run::Run;
@@ -121,11 +121,13 @@ impl Worker {
             }
         }
         let of = u32::try_from(todo.len()).unwrap_or(u32::MAX);
-        ctx.emit(Event::RolloutStarted {
-            worker: self.id,
-            generation,
-            instances: of,
-        });
+        ctx.emit(Event::Rollout(
+            self.id,
+            RolloutEvent::Started {
+                generation,
+                instances: of,
+            },
+        ));
         let rollout = Rollout {
             tickets: ticket.into_iter().collect(),
             from,
@@ -502,11 +504,13 @@ impl Worker {
         };
         self.degraded = Some(degraded);
         rollout.back = Some(degraded);
-        ctx.emit(Event::RolledBack {
-            worker: self.id,
-            instance,
-            again: u32::try_from(todo.len()).unwrap_or(u32::MAX),
-        });
+        ctx.emit(Event::Rollout(
+            self.id,
+            RolloutEvent::RolledBack {
+                instance,
+                again: u32::try_from(todo.len()).unwrap_or(u32::MAX),
+            },
+        ));
         rollout.todo = todo.into();
         // What runs by it goes on.
         ctx.let_go.insert((self.id, rollout.from.revision));
@@ -532,11 +536,13 @@ impl Worker {
             self.degraded = None;
             self.given_up = None;
             let is_final = self.cannot_go_back(&rollout);
-            ctx.emit(Event::RolloutDone {
-                worker: self.id,
-                generation,
-                is_final,
-            });
+            ctx.emit(Event::Rollout(
+                self.id,
+                RolloutEvent::Done {
+                    generation,
+                    is_final,
+                },
+            ));
             resized = Some(self.resize(ctx, instances));
         } else {
             ctx.failing.insert(self.id);

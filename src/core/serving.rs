@@ -11,7 +11,7 @@ use super::backoff::History;
 use super::connections::{ConnectionCounts, FAILING_AFTER, PAUSE_MAX, PAUSE_MIN};
 use super::ctx::Ctx;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, ProcessEvent, WorkerEvent};
 use super::gate::Told;
 use super::run::{Connection, Run};
 use super::state::State;
@@ -86,29 +86,29 @@ impl Worker {
         let full = match why {
             Refusal::Connections { max } => {
                 let is_told = gate.told_full.again(ctx.now);
-                is_told.then_some(Event::ConnectionsFull {
+                is_told.then_some(Event::Worker(
                     worker,
-                    max,
-                    overflow: Overflow::Close,
-                })
+                    WorkerEvent::ConnectionsFull {
+                        max,
+                        overflow: Overflow::Close,
+                    },
+                ))
             }
             Refusal::OfSource { source, max } => {
                 let is_told = gate.told_source.again(ctx.now);
-                is_told.then_some(Event::SourceFull {
+                is_told.then_some(Event::Worker(
                     worker,
-                    source,
-                    max,
-                })
+                    WorkerEvent::SourceFull { source, max },
+                ))
             }
         };
         if let Some(full) = full {
             ctx.emit(full);
         }
-        ctx.emit(Event::ConnectionRefused {
-            worker: self.id,
-            connection,
-            why,
-        });
+        ctx.emit(Event::Worker(
+            self.id,
+            WorkerEvent::ConnectionRefused { connection, why },
+        ));
         ctx.outbox.push(Effect::Close { connection });
     }
 
@@ -140,11 +140,10 @@ impl Worker {
             && self.gate.told_full.again(ctx.now)
         {
             let overflow = Overflow::Wait;
-            ctx.emit(Event::ConnectionsFull {
-                worker: self.id,
-                max,
-                overflow,
-            });
+            ctx.emit(Event::Worker(
+                self.id,
+                WorkerEvent::ConnectionsFull { max, overflow },
+            ));
         }
     }
 
@@ -160,11 +159,10 @@ impl Worker {
                 let again_in = pause.min(PAUSE_MAX);
                 self.connections.exhausted = self.connections.exhausted.saturating_add(1);
                 if self.gate.told_exhausted.again(ctx.now) {
-                    ctx.emit(Event::AcceptPaused {
-                        worker: self.id,
-                        errno,
-                        again_in,
-                    });
+                    ctx.emit(Event::Worker(
+                        self.id,
+                        WorkerEvent::AcceptPaused { errno, again_in },
+                    ));
                 }
                 self.shut_until(ctx, ctx.now + again_in);
             }
@@ -212,11 +210,11 @@ impl Worker {
     pub(super) fn connection_timed_out(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
         let instance = self.runs[id].instance;
         let timeout = self.limits().timeout.unwrap_or_default();
-        ctx.emit(Event::ConnectionTimedOut {
+        ctx.emit(Event::Process(
             instance,
             process,
-            timeout,
-        });
+            ProcessEvent::ConnectionTimedOut { timeout },
+        ));
         self.stop_instance(ctx, id);
     }
 
@@ -250,11 +248,14 @@ impl Worker {
         };
         let failures = *failures;
         if failures >= FAILING_AFTER && self.gate.told_failing.again(ctx.now) {
-            ctx.emit(Event::ConnectionsFailing {
-                instance,
-                failures,
-                status,
-            });
+            ctx.emit(Event::Worker(
+                self.id,
+                WorkerEvent::ConnectionsFailing {
+                    instance,
+                    failures,
+                    status,
+                },
+            ));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::ctx::Ctx;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, InstanceEvent, ProcessEvent};
 use super::signals::SIGCONT;
 use super::state::{Ending, Launch, State};
 use super::types::{Next, ProcessId, RunId, Scope};
@@ -13,7 +13,7 @@ impl Worker {
     /// Stops an instance that has a process, to start it again at once.
     pub(super) fn refresh(&mut self, ctx: &mut Ctx, id: RunId) {
         let instance = self.runs[id].instance;
-        ctx.emit(Event::InstanceRefreshed { instance });
+        ctx.emit(Event::Instance(instance, InstanceEvent::Refreshed));
         self.comes_back(id, true);
         self.stop_instance(ctx, id);
     }
@@ -89,12 +89,14 @@ impl Worker {
                 Some(at) if says_so => Some(at.since(ctx.now)),
                 Some(_) | None => timeout,
             };
-            ctx.emit(Event::Stopping {
+            ctx.emit(Event::Process(
                 instance,
                 process,
-                signal,
-                timeout: left,
-            });
+                ProcessEvent::Stopping {
+                    signal,
+                    timeout: left,
+                },
+            ));
         }
     }
 
@@ -174,11 +176,13 @@ impl Worker {
             self.runs[id].overdue = true;
             let instance = self.runs[id].instance;
             let timeout = self.runs[id].life.stop_timeout;
-            ctx.emit(Event::StopTimedOut {
+            ctx.emit(Event::Process(
                 instance,
                 process,
-                timeout: timeout.unwrap_or_default(),
-            });
+                ProcessEvent::StopTimedOut {
+                    timeout: timeout.unwrap_or_default(),
+                },
+            ));
         }
         self.kill_instance(ctx, id);
     }

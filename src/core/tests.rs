@@ -150,7 +150,7 @@ impl Rig {
     fn ends(&self) -> bool {
         let end = [
             Effect::CloseListeners,
-            Effect::Emit(Event::AllStopped),
+            Effect::Emit(Event::Daemon(DaemonEvent::AllStopped)),
             Effect::Exit { code: 0 },
         ];
         self.effects.ends_with(&end)
@@ -356,7 +356,7 @@ fn one_crash_more_than_the_limit_fails_the_instance_and_touches_no_listener() {
     let worker = WorkerId(0);
     assert!(
         rig.effects
-            .contains(&Effect::Emit(Event::WorkerFailed { worker }))
+            .contains(&Effect::Emit(Event::Worker(worker, WorkerEvent::Failed)))
     );
     assert_eq!(rig.core.deadline(), None);
 }
@@ -376,10 +376,13 @@ fn by_default_an_outage_of_minutes_is_over_by_itself() {
             let failed = |effect: &Effect| {
                 matches!(
                     effect,
-                    Effect::Emit(Event::InstanceFailed {
-                        cool_down: Some(_),
-                        ..
-                    })
+                    Effect::Emit(Event::Instance(
+                        _,
+                        InstanceEvent::Failed {
+                            cool_down: Some(_),
+                            ..
+                        }
+                    ))
                 )
             };
             told += crew.count(failed);
@@ -444,8 +447,8 @@ fn a_child_that_failed_to_launch_keeps_its_place_until_it_is_gone() {
     assert!(matches!(
         rig.effects[..],
         [
-            Effect::Emit(Event::LaunchFailed { .. }),
-            Effect::Emit(Event::Up { failed: 1 })
+            Effect::Emit(Event::Process(_, _, ProcessEvent::LaunchFailed { .. })),
+            Effect::Emit(Event::Daemon(DaemonEvent::Up { failed: 1 }))
         ]
     ));
 }
@@ -461,8 +464,8 @@ fn an_exit_before_the_exec_status_waits_for_it_and_a_launch_failure_wins() {
     assert!(matches!(
         rig.effects[..],
         [
-            Effect::Emit(Event::LaunchFailed { .. }),
-            Effect::Emit(Event::Up { failed: 1 })
+            Effect::Emit(Event::Process(_, _, ProcessEvent::LaunchFailed { .. })),
+            Effect::Emit(Event::Daemon(DaemonEvent::Up { failed: 1 }))
         ]
     ));
     assert_eq!(rig.delay(), millis(100));
@@ -474,12 +477,16 @@ fn an_exit_before_the_exec_status_waits_for_it_and_a_launch_failure_wins() {
     assert!(matches!(
         rig.effects[..],
         [
-            Effect::Emit(Event::InstanceStarted { .. }),
-            Effect::Emit(Event::InstanceExited {
-                status: ExitStatus::Code(3),
-                next: Next::RestartIn(_),
-                ..
-            })
+            Effect::Emit(Event::Process(_, _, ProcessEvent::Started)),
+            Effect::Emit(Event::Process(
+                _,
+                _,
+                ProcessEvent::Exited {
+                    status: ExitStatus::Code(3),
+                    next: Next::RestartIn(_),
+                    ..
+                }
+            ))
         ]
     ));
     assert!(is_jittered(rig.delay(), 200));

@@ -1,7 +1,9 @@
 //! Counters of events since the start, by worker.
 
 use crate::config::Restart;
-use crate::core::{Event, ExitStatus, Refusal, is_failure};
+use crate::core::{
+    DaemonEvent, Event, ExitStatus, ProcessEvent, Refusal, RolloutEvent, WorkerEvent, is_failure,
+};
 use crate::plan::WorkerId;
 use std::collections::BTreeMap;
 
@@ -23,7 +25,7 @@ pub struct WorkerCounters {
     /// Clients that started the worker.
     pub activations: u64,
     /// The number of log lines about a limit of starts or accepts that was reached; at most one a
-    /// minute ([`Event::RateLimited`]).
+    /// minute ([`WorkerEvent::RateLimited`]).
     pub rate_limited: u64,
     /// Connections closed because of `max_connections`.
     pub refused_all: u64,
@@ -73,80 +75,64 @@ impl Counters {
 
     /// Counts what happened.
     pub fn observe(&mut self, event: &Event) {
-        match event {
-            Event::InstanceStarted { instance, .. } => {
-                self.add(instance.worker, |count| &mut count.starts);
-            }
-            Event::LaunchFailed { instance, .. } => {
-                self.add(instance.worker, |count| &mut count.exits.launch);
-            }
-            Event::InstanceExited {
-                instance, status, ..
-            } => self.add(instance.worker, |count| exit(&mut count.exits, *status)),
-            Event::StopTimedOut { instance, .. } => {
-                self.add(instance.worker, |count| &mut count.stop_timeouts);
-            }
-            Event::Activated { worker, .. } => self.add(*worker, |count| &mut count.activations),
-            Event::RateLimited { worker, .. } => {
-                self.add(*worker, |count| &mut count.rate_limited);
-            }
-            Event::ConnectionRefused { worker, why, .. } => {
-                self.add(*worker, |count| match why {
-                    Refusal::Connections { .. } => &mut count.refused_all,
-                    Refusal::OfSource { .. } => &mut count.refused_source,
-                });
-            }
-            Event::AcceptPaused { worker, .. } => {
-                self.add(*worker, |count| &mut count.accept_pauses);
-            }
-            Event::StartTimedOut { instance, .. } => {
-                self.add(instance.worker, |count| &mut count.start_timeouts);
-            }
-            Event::WatchdogTimedOut { instance, .. } => {
-                self.add(instance.worker, |count| &mut count.watchdog_timeouts);
-            }
-            Event::RolloutDone { worker, .. } => self.add(*worker, |count| &mut count.rollouts),
-            Event::RolledBack { worker, .. } => self.add(*worker, |count| &mut count.rollbacks),
-            Event::Replanned => self.reloads = self.reloads.saturating_add(1),
+        match *event {
+            Event::Daemon(DaemonEvent::Replanned) => self.reloads = self.reloads.saturating_add(1),
+            Event::Worker(worker, event) => self.observe_worker(worker, event),
+            Event::Rollout(worker, event) => self.add(worker, |count| match event {
+                RolloutEvent::Started { .. } => None,
+                RolloutEvent::Done { .. } => Some(&mut count.rollouts),
+                RolloutEvent::RolledBack { .. } => Some(&mut count.rollbacks),
+            }),
+            Event::Process(instance, _, event) => self.observe_process(instance.worker, event),
             // Either told by another event as well, or nothing that is counted.
-            Event::InstanceStarting { .. }
-            | Event::InstanceFailed { .. }
-            | Event::WorkerFailed { .. }
-            | Event::StopRequested { .. }
-            | Event::StopHurried { .. }
-            | Event::Stopping { .. }
-            | Event::ListenerAwaited { .. }
-            | Event::ListenerOverdue { .. }
-            | Event::ListenerMissing { .. }
-            | Event::ListenerBound { .. }
-            | Event::ListenerDamaged { .. }
-            | Event::ListenerRepaired { .. }
-            | Event::ListenerRefuses { .. }
-            | Event::ListenerVacated { .. }
-            | Event::RepairFutile { .. }
-            | Event::InstanceRefreshed { .. }
-            | Event::RepairFailed { .. }
-            | Event::NobodyTaken { .. }
-            | Event::ConnectionsFull { .. }
-            | Event::SourceFull { .. }
-            | Event::ConnectionTimedOut { .. }
-            | Event::ConnectionsFailing { .. }
-            | Event::InstanceReady { .. }
-            | Event::ReadinessHidden { .. }
-            | Event::SaysStopping { .. }
-            | Event::MainExited { .. }
-            | Event::InstanceReloaded { .. }
-            | Event::HookFailed { .. }
-            | Event::Up { .. }
-            | Event::RolloutStarted { .. }
-            | Event::ReplanDone { .. }
-            | Event::AllStopped => {}
+            Event::Daemon(_) | Event::Listener(..) | Event::Socket(..) | Event::Instance(..) => {}
         }
     }
 
-    fn add(&mut self, worker: WorkerId, which: impl FnOnce(&mut WorkerCounters) -> &mut u64) {
-        let count = which(self.workers.entry(worker).or_default());
-        *count = count.saturating_add(1);
+    fn observe_worker(&mut self, worker: WorkerId, event: WorkerEvent) {
+        self.add(worker, |count| match event {
+            WorkerEvent::Activated { .. } => Some(&mut count.activations),
+            WorkerEvent::RateLimited { .. } => Some(&mut count.rate_limited),
+            WorkerEvent::ConnectionRefused { why, .. } => Some(match why {
+                Refusal::Connections { .. } => &mut count.refused_all,
+                Refusal::OfSource { .. } => &mut count.refused_source,
+            }),
+            WorkerEvent::AcceptPaused { .. } => Some(&mut count.accept_pauses),
+            WorkerEvent::Failed
+            | WorkerEvent::ConnectionsFull { .. }
+            | WorkerEvent::SourceFull { .. }
+            | WorkerEvent::ConnectionsFailing { .. } => None,
+        });
+    }
+
+    fn observe_process(&mut self, worker: WorkerId, event: ProcessEvent) {
+        self.add(worker, |count| match event {
+            ProcessEvent::Started => Some(&mut count.starts),
+            ProcessEvent::LaunchFailed { .. } => Some(&mut count.exits.launch),
+            ProcessEvent::Exited { status, .. } => Some(exit(&mut count.exits, status)),
+            ProcessEvent::StopTimedOut { .. } => Some(&mut count.stop_timeouts),
+            ProcessEvent::StartTimedOut { .. } => Some(&mut count.start_timeouts),
+            ProcessEvent::WatchdogTimedOut { .. } => Some(&mut count.watchdog_timeouts),
+            ProcessEvent::Starting
+            | ProcessEvent::Ready { .. }
+            | ProcessEvent::ReadinessHidden
+            | ProcessEvent::SaysStopping { .. }
+            | ProcessEvent::MainExited { .. }
+            | ProcessEvent::Reloaded { .. }
+            | ProcessEvent::HookFailed { .. }
+            | ProcessEvent::Stopping { .. }
+            | ProcessEvent::ConnectionTimedOut { .. } => None,
+        });
+    }
+
+    fn add(
+        &mut self,
+        worker: WorkerId,
+        which: impl FnOnce(&mut WorkerCounters) -> Option<&mut u64>,
+    ) {
+        if let Some(count) = which(self.workers.entry(worker).or_default()) {
+            *count = count.saturating_add(1);
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 mod serve;
 
-use super::event_text;
 use crate::connection::Ends;
 use crate::core::ConnectionId;
 use crate::listener::{SocketTable, Waiters};
@@ -102,7 +101,7 @@ impl Clients {
                 Some(known) if fd.is_some() => known.fd = fd.map(SharedFd::from),
                 Some(known) => log::warn!(
                     "lost the connection from {}: no descriptor is left to hold it",
-                    event_text::end(&known.ends.remote)
+                    known.ends.remote
                 ),
                 None => {}
             }

@@ -1,8 +1,7 @@
 //! How an instance has ended, as the command after its end is told (systemd.exec(5), "Environment
 //! variables set or propagated by the service manager").
 
-use super::event_text;
-use crate::config::Restart;
+use crate::config::{Restart, signal_name};
 use crate::core::{ExitStatus, Fault, HookEnd, LastEnd, is_failure};
 
 /// SERVICE_RESULT, and of a program that has run EXIT_CODE and EXIT_STATUS. `None` is a start that was
@@ -44,7 +43,7 @@ pub(super) fn variables(end: Option<LastEnd>, restart: &Restart) -> Vec<(&'stati
                 number,
                 core_dumped,
             } => {
-                let name = event_text::signal_name(number);
+                let name = signal_name(number);
                 let short = name.strip_prefix("SIG").unwrap_or(&name).to_owned();
                 (if core_dumped { "dumped" } else { "killed" }, short)
             }

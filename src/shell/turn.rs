@@ -22,9 +22,10 @@ use super::rollback_reasons::RollbackReasons;
 use super::signals::{Arrived, Signals};
 use super::token::Token;
 use super::watch::Watch;
+use crate::config::signal_name;
 use crate::core::{
-    Core, Effect, Event, ExitStatus, Input, InstanceId, ListenerLife, Mono, ProcessId, Scope,
-    WhenDone,
+    Core, Effect, Event, ExitStatus, Input, ListenerLife, Mono, ProcessEvent, ProcessId,
+    RolloutEvent, Scope, WhenDone,
 };
 use crate::listener::{BindError, SocketTable};
 use crate::plan::{ListenerId, Plan, SocketKey};
@@ -296,7 +297,7 @@ impl Shell {
             (SIGTERM | SIGINT | SIGQUIT, _) | (SIGHUP, Origin::Kernel) => self.feed(Input::Stop),
             (SIGHUP, Origin::Process { .. }) => self.reload_by_signal(),
             // Handled only because they would end listend, and leave its workers to themselves.
-            (number, _) => log::info!("{} means nothing here", event_text::signal_name(number)),
+            (number, _) => log::info!("{} means nothing here", signal_name(number)),
         }
     }
 
@@ -481,37 +482,22 @@ impl Shell {
         {
             return;
         }
-        let out_of_memory = event_text::is_unexplained_kill(event) && self.memory.has_killed();
+        let out_of_memory = matches!(*event, Event::Process(_, _, event)
+            if event_text::is_unexplained_kill(event))
+            && self.memory.has_killed();
         let context = event_text::Context {
             plan: &self.plan,
             definitions: &self.definitions,
-            pid_of: &|process| self.processes.get(process).map(|process| process.pid),
-            damage: &|key| {
-                let words = self.damages.get(&key).cloned();
-                words.unwrap_or_else(|| "it was damaged".to_owned())
-            },
-            address: &|key| {
-                let held = self.sockets.get(key);
-                held.map_or_else(String::new, |held| held.address.to_string())
-            },
-            client: &|connection| {
-                let accepted = self.clients.get(connection);
-                accepted.map_or_else(String::new, |accepted| {
-                    event_text::end(&accepted.ends.remote)
-                })
-            },
-            client_of: &|process| {
-                let client = self.processes.get(process)?.client.as_ref()?;
-                Some(event_text::end(client))
-            },
+            processes: &self.processes,
+            sockets: &self.sockets,
+            clients: &self.clients,
+            logs: &self.logs,
+            damages: &self.damages,
             reasons: &self.reasons,
             out_of_memory,
-            last_words: &|process, instance: InstanceId| {
-                self.logs.last_words(instance.worker, process)
-            },
         };
         let (level, mut words) = event_text::event_text(event, &context);
-        if let Event::RolledBack { instance, .. } = event {
+        if let Event::Rollout(_, RolloutEvent::RolledBack { instance, .. }) = event {
             words.push_str(&self.after_rollback(*instance));
         }
         if log::log_enabled!(level) {
@@ -531,7 +517,7 @@ impl Shell {
         if !event_text::is_detail(event, &self.definitions) {
             self.tell_watchers(event, words);
         }
-        if let Event::LaunchFailed { process, .. } = event {
+        if let Event::Process(_, process, ProcessEvent::LaunchFailed { .. }) = event {
             self.reasons.remove(process);
         }
     }
@@ -553,7 +539,7 @@ impl Shell {
                 if let Err(error) = process.signal(signal) {
                     log::warn!(
                         "cannot send {} to pid {}: {error}",
-                        event_text::signal_name(signal),
+                        signal_name(signal),
                         process.pid
                     );
                 }

@@ -44,7 +44,7 @@ fn a_command_that_takes_too_long_is_killed() {
         timeout: seconds(5),
     };
     let failed = crew.count(
-        |effect| matches!(effect, Effect::Emit(Event::HookFailed { end: of, .. }) if *of == end),
+        |effect| matches!(effect, Effect::Emit(Event::Process(_, _, ProcessEvent::HookFailed { end: of, .. })) if *of == end),
     );
     assert_eq!(failed, 1);
     assert!(matches!(crew.state(APP_0), State::Backoff { .. }));
@@ -200,7 +200,12 @@ fn the_command_when_it_is_ready_ends_before_the_one_after_the_end_begins() {
         crew.exits(slow, killed_by(SIGKILL));
         crew.exits(crew.hook(APP_0, HookKind::AfterStop), FINE);
         // It was ended, and has not failed.
-        let failed = |effect: &Effect| matches!(effect, Effect::Emit(Event::HookFailed { .. }));
+        let failed = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Emit(Event::Process(_, _, ProcessEvent::HookFailed { .. }))
+            )
+        };
         assert_eq!(crew.count(failed), 0);
         assert_eq!(matches!(crew.state(APP_0), State::Stopped), asked);
     }

@@ -109,10 +109,7 @@ fn a_wait_that_is_over_is_told_once_and_goes_on() {
     assert_eq!(rig.effects, []);
     rig.pass(Duration::from_secs(1));
     let after = Duration::from_secs(30);
-    let overdue = Event::ListenerOverdue {
-        listener: LATE,
-        after,
-    };
+    let overdue = Event::Listener(LATE, ListenerEvent::Overdue { after });
     assert_eq!(rig.effects, [Effect::Emit(overdue)]);
     assert_eq!(rig.core.deadline(), None, "and not a tick more");
     rig.give(Input::AddressesChanged);
@@ -148,7 +145,7 @@ fn the_workers_of_an_optional_listener_are_restarted_when_it_has_come() {
     rig.give(Input::Spawned { process });
     rig.give(Input::ExecSucceeded { process });
     rig.give(Input::ListenerBound { listener: LATE });
-    let event = Event::InstanceRefreshed { instance: app };
+    let event = Event::Instance(app, InstanceEvent::Refreshed);
     assert!(rig.effects.contains(&Effect::Emit(event)));
     assert_eq!(rig.signals()[0], (SIGTERM, Scope::Process));
     let status = ExitStatus::Code(1);
@@ -273,7 +270,9 @@ fn what_no_new_socket_helps_is_tried_later_each_time_and_told() {
             socket: SocketKey(socket),
         });
         let futile = rig.effects.iter().find_map(|effect| match effect {
-            Effect::Emit(Event::RepairFutile { again_in, .. }) => Some(*again_in),
+            Effect::Emit(Event::Socket(_, _, SocketEvent::RepairFutile { again_in, .. })) => {
+                Some(*again_in)
+            }
             _ => None,
         });
         assert_eq!(futile.is_some(), times >= FUTILE, "{times}");
@@ -385,7 +384,12 @@ fn a_listener_is_vacated_once_however_many_of_its_sockets_are_held() {
         });
         let unbind = Effect::Unbind { listener };
         assert_eq!(rig.effects.contains(&unbind), socket == 0, "{socket}");
-        let futile = |effect: &Effect| matches!(effect, Effect::Emit(Event::RepairFutile { .. }));
+        let futile = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Emit(Event::Socket(_, _, SocketEvent::RepairFutile { .. }))
+            )
+        };
         assert!(!rig.effects.iter().any(futile), "{socket}");
     }
     rig.exited(ExitStatus::Code(0));

@@ -16,17 +16,17 @@ fn who_is_to_say_so_is_ready_when_it_says_so() {
     for ready in [Ready::Notify, Ready::Fd(3)] {
         let mut crew = Crew::new(|life| life.ready = ready);
         assert!(matches!(crew.state(APP_0), State::Activating { .. }));
-        assert!(!crew.told(Event::Up { failed: 0 }));
+        assert!(!crew.told(Event::Daemon(DaemonEvent::Up { failed: 0 })));
         crew.now = crew.now + seconds(3);
         crew.says(APP_0, Notice::Ready);
-        assert!(is_ready(&crew) && crew.told(Event::Up { failed: 0 }));
+        assert!(is_ready(&crew) && crew.told(Event::Daemon(DaemonEvent::Up { failed: 0 })));
         let process = crew.program(APP_0);
         let after = seconds(3);
-        assert!(crew.told(Event::InstanceReady {
-            instance: APP_0,
+        assert!(crew.told(Event::Process(
+            APP_0,
             process,
-            after
-        }));
+            ProcessEvent::Ready { after }
+        )));
     }
 }
 
@@ -74,7 +74,11 @@ fn what_cannot_be_seen_counts_as_ready_and_is_told() {
         crew.give(Input::Evidence { process, evidence });
         assert_eq!(is_ready(&crew), look == 3);
     }
-    assert!(crew.told(Event::ReadinessHidden { instance, process }));
+    assert!(crew.told(Event::Process(
+        instance,
+        process,
+        ProcessEvent::ReadinessHidden
+    )));
 }
 
 #[test]
@@ -194,7 +198,9 @@ fn one_that_reloads_all_the_time_is_told_of_now_and_then() {
     crew.says(APP_0, Notice::Ready);
     let told = |crew: &Crew| {
         let of_reloads = crew.effects.iter().filter_map(|effect| match effect {
-            Effect::Emit(Event::InstanceReloaded { untold, .. }) => Some(*untold),
+            Effect::Emit(Event::Process(_, _, ProcessEvent::Reloaded { untold, .. })) => {
+                Some(*untold)
+            }
             _ => None,
         });
         of_reloads.collect::<Vec<u32>>()

@@ -85,7 +85,7 @@ fn another_definition_is_rolled_out_and_the_old_one_retired() {
     };
     assert_eq!(retire(&crew), 0);
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
-    assert!(crew.told(Event::ReplanDone { bad: None }));
+    assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: None })));
     assert_eq!(crew.answers().last(), Some(&Answer::Done));
     // It can be gone back to as long as the new one is watched.
     crew.pass(seconds(30) - Duration::from_nanos(1));
@@ -148,9 +148,9 @@ fn a_reload_takes_over_what_another_has_begun() {
         worker: OTHER,
         ..APP_0
     };
-    assert!(!crew.told(Event::ReplanDone { bad: None }));
+    assert!(!crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: None })));
     crew.says(instance, Notice::Ready);
-    assert!(crew.told(Event::ReplanDone { bad: None }));
+    assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: None })));
     assert_eq!(crew.answers().last(), Some(&Answer::Done));
 }
 
@@ -257,12 +257,12 @@ fn a_reload_that_changes_settings_is_over_when_the_rollout_under_way_is() {
     });
     crew.forget();
     crew.reload(WorkerChange::Settings { life: other });
-    assert!(!crew.told(Event::ReplanDone { bad: None }));
+    assert!(!crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: None })));
     let instance = app(0, 2);
     crew.exits(crew.program(instance), ExitStatus::Code(1));
-    assert!(crew.told(Event::ReplanDone {
+    assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone {
         bad: Some(instance)
-    }));
+    })));
     assert_eq!(
         crew.answers().last(),
         Some(&Answer::RolledBack { instance })

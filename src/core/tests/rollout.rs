@@ -137,11 +137,10 @@ fn a_new_instance_that_ends_too_soon_leaves_the_old_ones_as_they_are() {
     crew.pass(seconds(1));
     let instance = app(0, 2);
     crew.exits(crew.program(instance), CRASH);
-    assert!(crew.told(Event::RolledBack {
-        worker: APP,
-        instance,
-        again: 0
-    }));
+    assert!(crew.told(Event::Rollout(
+        APP,
+        RolloutEvent::RolledBack { instance, again: 0 }
+    )));
     assert_eq!(
         crew.answers(),
         [progress(0, 2), Answer::RolledBack { instance }]

@@ -38,7 +38,12 @@ fn revisions(crew: &Crew) -> Vec<Revision> {
 }
 
 fn rolled_back(crew: &Crew) -> usize {
-    crew.count(|effect| matches!(effect, Effect::Emit(Event::RolledBack { .. })))
+    crew.count(|effect| {
+        matches!(
+            effect,
+            Effect::Emit(Event::Rollout(_, RolloutEvent::RolledBack { .. }))
+        )
+    })
 }
 
 // The last old one was stopped when the three new ones had already crashed.
@@ -128,11 +133,13 @@ fn what_could_not_serve_any_more_is_not_gone_back_to() {
         };
         crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
         assert_eq!(crew.count(|effect| *effect == retire), 1);
-        assert!(crew.told(Event::RolloutDone {
-            worker: APP,
-            generation: 2,
-            is_final,
-        }));
+        assert!(crew.told(Event::Rollout(
+            APP,
+            RolloutEvent::Done {
+                generation: 2,
+                is_final
+            }
+        )));
         crew.exits(crew.program(app(0, 2)), CRASH);
         assert_eq!(rolled_back(&crew), 0);
     }
@@ -260,9 +267,9 @@ fn a_reload_waits_for_the_instances_that_it_adds_and_takes_away() {
     let instance = app(1, 1);
     crew.exits(crew.program(instance), CRASH);
     assert_eq!(crew.answers().last(), Some(&Answer::Failed { instance }));
-    assert!(crew.told(Event::ReplanDone {
+    assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone {
         bad: Some(instance)
-    }));
+    })));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::client::{Gone, UnderWay, WaitsFor};
 use super::helper::Question;
 use super::status::{ended, word_for};
 use super::{Control, SLICE};
-use crate::config::signal_number;
+use crate::config::{signal_name, signal_number};
 use crate::control::{
     Access, Argument, Call, DescriptionReply, Error, MetricsReply, Progress, Reply, Request,
     description, info,
@@ -466,7 +466,7 @@ fn order(verb: &Verb, argument: Argument, worker: &str) -> Result<Order, Error> 
             let number = signal_number(&signal).map_err(|reason| Error::Refused { reason })?;
             Ok(Order {
                 command: Command::Signal(number),
-                what: format!("{what} with {}", event_text::signal_name(number)),
+                what: format!("{what} with {}", signal_name(number)),
                 done,
             })
         }

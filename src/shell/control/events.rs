@@ -2,8 +2,10 @@
 
 use super::client::WaitsFor;
 use crate::control::{Event as Told, Reply, WatchReply, rfc3339};
-use crate::core::{Event, InstanceId, ProcessId};
-use crate::plan::{ListenerId, WorkerId};
+use crate::core::{
+    DaemonEvent, Event, InstanceEvent, ListenerEvent, ProcessEvent, ProcessId, RolloutEvent,
+    SocketEvent, WorkerEvent,
+};
 use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, event_text};
@@ -11,196 +13,68 @@ use crate::shell::{clock, event_text};
 /// So many events are kept for those who come later.
 const KEPT: usize = 100;
 
-/// What an event is about.
-#[derive(Default)]
-struct EventSubject {
-    listener: Option<ListenerId>,
-    worker: Option<WorkerId>,
-    instance: Option<InstanceId>,
-    process: Option<ProcessId>,
-}
-
-impl EventSubject {
-    fn listener(listener: ListenerId) -> EventSubject {
-        EventSubject {
-            listener: Some(listener),
-            ..EventSubject::default()
-        }
-    }
-
-    fn worker(worker: WorkerId) -> EventSubject {
-        EventSubject {
-            worker: Some(worker),
-            ..EventSubject::default()
-        }
-    }
-
-    fn instance(instance: InstanceId, process: Option<ProcessId>) -> EventSubject {
-        EventSubject {
-            worker: Some(instance.worker),
-            instance: Some(instance),
-            process,
-            listener: None,
-        }
-    }
-}
-
-/// The word, which never changes its meaning, and what it is about.
-fn outline(event: &Event) -> (&'static str, EventSubject) {
-    match *event {
-        Event::InstanceStarting {
-            instance, process, ..
-        } => (
-            "instance-starting",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::InstanceStarted { instance, process } => (
-            "instance-started",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::LaunchFailed {
-            instance, process, ..
-        } => (
-            "launch-failed",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::InstanceExited {
-            instance, process, ..
-        } => (
-            "instance-exited",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::InstanceFailed { instance, .. } => {
-            ("instance-failed", EventSubject::instance(instance, None))
-        }
-        Event::WorkerFailed { worker } => ("worker-failed", EventSubject::worker(worker)),
-        Event::StopRequested { .. } => ("stop-requested", EventSubject::default()),
-        Event::StopHurried { .. } => ("stop-hurried", EventSubject::default()),
-        Event::Stopping {
-            instance, process, ..
-        } => (
-            "instance-stopping",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::StopTimedOut {
-            instance, process, ..
-        } => (
-            "stop-timed-out",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::ListenerAwaited { listener, .. } => {
-            ("listener-awaited", EventSubject::listener(listener))
-        }
-        Event::ListenerOverdue { listener, .. } => {
-            ("listener-overdue", EventSubject::listener(listener))
-        }
-        Event::ListenerMissing { listener, .. } => {
-            ("listener-missing", EventSubject::listener(listener))
-        }
-        Event::ListenerBound { listener, .. } => {
-            ("listener-bound", EventSubject::listener(listener))
-        }
-        Event::InstanceRefreshed { instance } => {
-            ("instance-refreshed", EventSubject::instance(instance, None))
-        }
-        Event::ListenerDamaged { listener, .. } => {
-            ("listener-damaged", EventSubject::listener(listener))
-        }
-        Event::ListenerRepaired { listener, .. } => {
-            ("listener-repaired", EventSubject::listener(listener))
-        }
-        Event::ListenerVacated { listener, .. } => {
-            ("listener-vacated", EventSubject::listener(listener))
-        }
-        Event::RepairFutile { listener, .. } => ("repair-futile", EventSubject::listener(listener)),
-        Event::RepairFailed { listener, .. } => ("repair-failed", EventSubject::listener(listener)),
-        Event::Activated {
-            worker, listener, ..
-        } => {
-            let about = EventSubject {
-                listener: Some(listener),
-                ..EventSubject::worker(worker)
-            };
-            ("worker-activated", about)
-        }
-        Event::NobodyTaken { instance, .. } => {
-            ("nobody-taken", EventSubject::instance(instance, None))
-        }
-        Event::RateLimited { worker, .. } => ("rate-limited", EventSubject::worker(worker)),
-        Event::ConnectionsFull { worker, .. } => ("connections-full", EventSubject::worker(worker)),
-        Event::SourceFull { worker, .. } => ("source-full", EventSubject::worker(worker)),
-        Event::ConnectionRefused { worker, .. } => {
-            ("connection-refused", EventSubject::worker(worker))
-        }
-        Event::AcceptPaused { worker, .. } => ("accept-paused", EventSubject::worker(worker)),
-        Event::ConnectionTimedOut {
-            instance, process, ..
-        } => (
-            "connection-timed-out",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::ConnectionsFailing { instance, .. } => (
-            "connections-failing",
-            EventSubject::instance(instance, None),
-        ),
-        Event::AllStopped => ("all-stopped", EventSubject::default()),
-        Event::InstanceReady {
-            instance, process, ..
-        } => (
-            "instance-ready",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::ReadinessHidden { instance, process } => (
-            "readiness-hidden",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::StartTimedOut {
-            instance, process, ..
-        } => (
-            "start-timed-out",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::WatchdogTimedOut {
-            instance, process, ..
-        } => (
-            "watchdog-timed-out",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::SaysStopping {
-            instance, process, ..
-        } => (
-            "instance-says-stopping",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::MainExited {
-            instance, process, ..
-        } => (
-            "main-exited",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::InstanceReloaded {
-            instance, process, ..
-        } => (
-            "instance-reloaded",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::HookFailed {
-            instance, process, ..
-        } => (
-            "hook-failed",
-            EventSubject::instance(instance, Some(process)),
-        ),
-        Event::Up { .. } => ("up", EventSubject::default()),
-        Event::RolloutStarted { worker, .. } => ("rollout-started", EventSubject::worker(worker)),
-        Event::RolloutDone { worker, .. } => ("rollout-done", EventSubject::worker(worker)),
-        Event::RolledBack { instance, .. } => {
-            ("rolled-back", EventSubject::instance(instance, None))
-        }
-        Event::Replanned => ("reloaded", EventSubject::default()),
-        Event::ReplanDone { .. } => ("reload-done", EventSubject::default()),
-        Event::ListenerRefuses { listener } => {
-            ("listener-refuses", EventSubject::listener(listener))
-        }
+/// The word, which never changes its meaning.
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Daemon(event) => match event {
+            DaemonEvent::Up { .. } => "up",
+            DaemonEvent::Replanned => "reloaded",
+            DaemonEvent::ReplanDone { .. } => "reload-done",
+            DaemonEvent::StopRequested { .. } => "stop-requested",
+            DaemonEvent::StopHurried { .. } => "stop-hurried",
+            DaemonEvent::AllStopped => "all-stopped",
+        },
+        Event::Listener(_, event) => match event {
+            ListenerEvent::Refuses => "listener-refuses",
+            ListenerEvent::Awaited { .. } => "listener-awaited",
+            ListenerEvent::Overdue { .. } => "listener-overdue",
+            ListenerEvent::Missing { .. } => "listener-missing",
+            ListenerEvent::Bound { .. } => "listener-bound",
+        },
+        Event::Socket(_, _, event) => match event {
+            SocketEvent::Damaged => "listener-damaged",
+            SocketEvent::Repaired { .. } => "listener-repaired",
+            SocketEvent::Vacated => "listener-vacated",
+            SocketEvent::RepairFutile { .. } => "repair-futile",
+            SocketEvent::RepairFailed { .. } => "repair-failed",
+        },
+        Event::Worker(_, event) => match event {
+            WorkerEvent::Failed => "worker-failed",
+            WorkerEvent::Activated { .. } => "worker-activated",
+            WorkerEvent::RateLimited { .. } => "rate-limited",
+            WorkerEvent::ConnectionsFull { .. } => "connections-full",
+            WorkerEvent::SourceFull { .. } => "source-full",
+            WorkerEvent::ConnectionRefused { .. } => "connection-refused",
+            WorkerEvent::AcceptPaused { .. } => "accept-paused",
+            WorkerEvent::ConnectionsFailing { .. } => "connections-failing",
+        },
+        Event::Rollout(_, event) => match event {
+            RolloutEvent::Started { .. } => "rollout-started",
+            RolloutEvent::Done { .. } => "rollout-done",
+            RolloutEvent::RolledBack { .. } => "rolled-back",
+        },
+        Event::Instance(_, event) => match event {
+            InstanceEvent::Failed { .. } => "instance-failed",
+            InstanceEvent::Refreshed => "instance-refreshed",
+            InstanceEvent::NobodyTaken { .. } => "nobody-taken",
+        },
+        Event::Process(_, _, event) => match event {
+            ProcessEvent::Starting => "instance-starting",
+            ProcessEvent::Started => "instance-started",
+            ProcessEvent::Ready { .. } => "instance-ready",
+            ProcessEvent::ReadinessHidden => "readiness-hidden",
+            ProcessEvent::StartTimedOut { .. } => "start-timed-out",
+            ProcessEvent::WatchdogTimedOut { .. } => "watchdog-timed-out",
+            ProcessEvent::SaysStopping { .. } => "instance-says-stopping",
+            ProcessEvent::MainExited { .. } => "main-exited",
+            ProcessEvent::Reloaded { .. } => "instance-reloaded",
+            ProcessEvent::HookFailed { .. } => "hook-failed",
+            ProcessEvent::LaunchFailed { .. } => "launch-failed",
+            ProcessEvent::Exited { .. } => "instance-exited",
+            ProcessEvent::Stopping { .. } => "instance-stopping",
+            ProcessEvent::StopTimedOut { .. } => "stop-timed-out",
+            ProcessEvent::ConnectionTimedOut { .. } => "connection-timed-out",
+        },
     }
 }
 
@@ -217,15 +91,34 @@ pub(in crate::shell) struct Outline<'a> {
 impl Shell {
     /// What an event is about.
     pub(in crate::shell) fn outline(&self, event: &Event) -> Outline<'_> {
-        let (kind, about) = outline(event);
-        let instance = about.instance;
+        let listener = match *event {
+            Event::Listener(listener, _)
+            | Event::Socket(listener, ..)
+            | Event::Worker(_, WorkerEvent::Activated { listener, .. }) => Some(listener),
+            _ => None,
+        };
+        let instance = match *event {
+            Event::Worker(_, WorkerEvent::ConnectionsFailing { instance, .. })
+            | Event::Rollout(_, RolloutEvent::RolledBack { instance, .. })
+            | Event::Instance(instance, _)
+            | Event::Process(instance, ..) => Some(instance),
+            _ => None,
+        };
+        let worker = match *event {
+            Event::Worker(worker, _) | Event::Rollout(worker, _) => Some(worker),
+            _ => instance.map(|instance| instance.worker),
+        };
+        let pid = match *event {
+            Event::Process(_, process, _) => self.pid_of(process),
+            _ => None,
+        };
         Outline {
-            kind,
-            listener: about.listener.map(|id| &*self.plan.listener(id).name),
-            worker: about.worker.map(|id| &*self.definitions.worker(id).name),
+            kind: kind(event),
+            listener: listener.map(|id| &*self.plan.listener(id).name),
+            worker: worker.map(|id| &*self.definitions.worker(id).name),
             instance: instance.map(|id| event_text::instance_name(&self.definitions, id)),
             generation: instance.map(|id| id.generation),
-            pid: about.process.and_then(|id| self.pid_of(id)),
+            pid,
         }
     }
 
@@ -253,7 +146,11 @@ impl Shell {
     pub(in crate::shell) fn tell_watchers(&mut self, event: &Event, message: String) {
         let about = self.outline(event);
         let status = match *event {
-            Event::InstanceExited { status, .. } | Event::MainExited { status, .. } => Some(status),
+            Event::Process(
+                _,
+                _,
+                ProcessEvent::Exited { status, .. } | ProcessEvent::MainExited { status, .. },
+            ) => Some(status),
             _ => None,
         };
         let told = Told {

@@ -1,7 +1,7 @@
 //! Why a process ended, as far as that is known here.
 
 use crate::config::Ready;
-use crate::core::{Event, ExitStatus, Fault, Next};
+use crate::core::{ExitStatus, Fault, Next, ProcessEvent};
 use crate::plan::{Activation, WorkerPlan};
 use signal_hook::consts::SIGKILL;
 
@@ -16,14 +16,14 @@ pub(in crate::shell) fn fault(cause: Option<Fault>) -> &'static str {
 }
 
 /// Whether a process got a SIGKILL that is not from here.
-pub(in crate::shell) fn is_unexplained_kill(event: &Event) -> bool {
+pub(in crate::shell) fn is_unexplained_kill(event: ProcessEvent) -> bool {
     match event {
-        Event::InstanceExited {
+        ProcessEvent::Exited {
             status: ExitStatus::Signal { number, .. },
             cause: None,
             next,
             ..
-        } => *number == SIGKILL && *next != Next::Stopping,
+        } => number == SIGKILL && next != Next::Stopping,
         _ => false,
     }
 }

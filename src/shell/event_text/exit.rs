@@ -1,6 +1,6 @@
 //! How processes ended.
 
-use super::signal_name;
+use crate::config::signal_name;
 use crate::core::ExitStatus;
 
 /// `exited with exit status 3`, `killed by SIGSEGV (core dumped)`: behind a name and a colon.

@@ -1,4 +1,8 @@
-use super::*;
+use super::duration;
+use super::exit::predicate;
+use crate::config::signal_name;
+use crate::core::ExitStatus;
+use std::time::Duration;
 
 #[test]
 fn durations_are_short() {

@@ -2,7 +2,7 @@
 
 use super::{Manager, Phase, ReadyWhen, Summary};
 use crate::config::Presence;
-use crate::core::{Event, ListenerCondition};
+use crate::core::{DaemonEvent, Event, ListenerCondition};
 use crate::plan::WorkerId;
 use crate::shell::clock;
 use crate::shell::turn::Shell;
@@ -20,7 +20,7 @@ impl Shell {
     /// Something has happened: it may change the status.
     pub(in crate::shell) fn manager_hears(&mut self, event: &Event) {
         self.manager.something_changed();
-        if let Event::StopRequested { .. } = event {
+        if let Event::Daemon(DaemonEvent::StopRequested { .. }) = event {
             self.manager.phase = Phase::Stopping;
             let status = self.stopping_status();
             self.manager.stopping(&status, clock::now());

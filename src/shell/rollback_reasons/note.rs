@@ -2,7 +2,9 @@
 
 use super::RollbackReason;
 use crate::config::{Order, Output};
-use crate::core::{Event, ExitStatus, HookKind, InstanceId, Next};
+use crate::core::{
+    Event, ExitStatus, HookKind, InstanceId, Next, ProcessEvent, RolloutEvent, WorkerEvent,
+};
 use crate::shell::event_text;
 use crate::shell::turn::Shell;
 use std::time::Duration;
@@ -13,20 +15,26 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 impl Shell {
     /// Keeps what was wrong with an instance.
     pub(in crate::shell) fn note_rollback_reason(&mut self, event: &Event, words: &str) {
-        if let Event::ConnectionsFailing {
-            instance, status, ..
-        } = *event
-        {
-            let (name, end) = (
-                event_text::instance_name(&self.definitions, instance),
-                event_text::status_words(status),
-            );
-            let why = &mut self.rollback_reasons.connections;
-            why.insert(instance.worker, format!("{name}: {end}"));
-        }
-        let (instance, goes_back) = match *event {
-            Event::HookFailed {
-                instance,
+        let (instance, event) = match *event {
+            Event::Worker(
+                worker,
+                WorkerEvent::ConnectionsFailing {
+                    instance, status, ..
+                },
+            ) => {
+                let name = event_text::instance_name(&self.definitions, instance);
+                let why = format!("{name}: {}", event_text::status_words(status));
+                self.rollback_reasons.connections.insert(worker, why);
+                return;
+            }
+            Event::Rollout(worker, RolloutEvent::Done { .. }) => {
+                return self.rollback_reasons.forget(worker);
+            }
+            Event::Process(instance, _, event) => (instance, event),
+            _ => return,
+        };
+        let goes_back = match event {
+            ProcessEvent::HookFailed {
                 kind: HookKind::Reload,
                 ..
             } => {
@@ -35,39 +43,36 @@ impl Shell {
                 first.or_insert_with(|| (instance, words.to_owned()));
                 return;
             }
-            Event::RolloutDone { worker, .. } => return self.rollback_reasons.forget(worker),
-            Event::InstanceStarted { instance, .. } => {
+            ProcessEvent::Started => {
                 self.rollback_reasons.ends.remove(&instance);
                 return;
             }
-            Event::StartTimedOut { instance, .. } | Event::WatchdogTimedOut { instance, .. } => {
-                (instance, self.core.is_watched(instance.worker))
+            ProcessEvent::StartTimedOut { .. } | ProcessEvent::WatchdogTimedOut { .. } => {
+                self.core.is_watched(instance.worker)
             }
-            Event::InstanceExited { instance, next, .. }
-            | Event::LaunchFailed { instance, next, .. }
-            | Event::HookFailed {
-                instance,
-                next: Some(next),
-                ..
+            ProcessEvent::Exited { next, .. }
+            | ProcessEvent::LaunchFailed { next, .. }
+            | ProcessEvent::HookFailed {
+                next: Some(next), ..
             } => match next {
-                Next::RolledBack => (instance, true),
+                Next::RolledBack => true,
                 Next::RestartIn(Duration::ZERO)
                 | Next::AtNextClient { .. }
                 | Next::Done
                 | Next::Stopping => return,
-                Next::RestartIn(_) | Next::Failed(_) | Next::StaysStopped => (instance, false),
+                Next::RestartIn(_) | Next::Failed(_) | Next::StaysStopped => false,
             },
             _ => return,
         };
         if event_text::serves_connections(&self.definitions, instance.worker) {
             // Nobody waits for a connection.
-            if matches!(event, Event::LaunchFailed { .. }) {
+            if matches!(event, ProcessEvent::LaunchFailed { .. }) {
                 let why = &mut self.rollback_reasons.connections;
                 why.insert(instance.worker, words.to_owned());
             }
             return;
         }
-        let by_itself = matches!(event, Event::InstanceExited { .. });
+        let by_itself = matches!(event, ProcessEvent::Exited { .. });
         // Of one that was ended, why it was says more than how it took that.
         if goes_back && self.rollback_reasons.of(instance).is_none() {
             let words = words.replacen("; rolling back", "", 1);
@@ -138,14 +143,14 @@ impl Shell {
 }
 
 /// Whether a process has found by itself that it cannot run, as one does that finds a lock taken.
-fn ended_at_once(event: &Event) -> bool {
+fn ended_at_once(event: ProcessEvent) -> bool {
     match event {
-        Event::InstanceExited {
+        ProcessEvent::Exited {
             status: ExitStatus::Code(1..),
             cause: None,
             uptime,
             ..
-        } => *uptime < AT_ONCE,
+        } => uptime < AT_ONCE,
         _ => false,
     }
 }

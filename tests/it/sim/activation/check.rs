@@ -4,7 +4,10 @@ use crate::sim::activation::life::{Answer, Life};
 use crate::sim::activation::world::Stage;
 use listend::config::{ConnectionLimits, Overflow, Rate, RestartPolicy};
 use listend::connection::Source;
-use listend::core::{ConnectionId, Effect, Event, FailureReason, Input, InstanceId, Mono, State};
+use listend::core::{
+    ConnectionId, Effect, Event, FailureReason, Input, InstanceEvent, InstanceId, Mono, State,
+    WorkerEvent,
+};
 use listend::plan::{Activation, WorkerId};
 
 const SIGKILL: i32 = 9;
@@ -167,16 +170,18 @@ impl Life {
 
     fn check_event(&mut self, input: &Input, event: Event, before: &[(InstanceId, State)]) {
         match event {
-            Event::Activated { worker, .. } => {
+            Event::Worker(worker, WorkerEvent::Activated { .. }) => {
                 assert!(self.stop_at.is_none(), "{worker:?} is started after a stop");
                 self.seen.activations += 1;
                 self.check_activation(worker, before);
             }
-            Event::InstanceFailed {
+            Event::Instance(
                 instance,
-                reason: FailureReason::CrashLoop { crashes, interval },
-                cool_down,
-            } => {
+                InstanceEvent::Failed {
+                    reason: FailureReason::CrashLoop { crashes, interval },
+                    cool_down,
+                },
+            ) => {
                 self.seen.failed += 1;
                 assert_eq!(cool_down, Some(interval), "its limit is permanent");
                 let past = &mut self.past[instance.worker.0 as usize];
@@ -193,7 +198,7 @@ impl Life {
                     "{crashes} crashes are told of; {own} were, and {idle} idle ends"
                 );
             }
-            Event::InstanceFailed { cool_down, .. } => {
+            Event::Instance(_, InstanceEvent::Failed { cool_down, .. }) => {
                 assert_ne!(cool_down, None, "no client starts it ever again");
             }
             _ => {}
@@ -240,7 +245,7 @@ impl Life {
                 continue;
             };
             let worker = instance.worker;
-            let is_it = |effect: &Effect| matches!(effect, Effect::Emit(Event::Activated { worker: of, .. }) if *of == worker);
+            let is_it = |effect: &Effect| matches!(effect, Effect::Emit(Event::Worker(of, WorkerEvent::Activated { .. })) if *of == worker);
             if wanted.iter().any(is_it) {
                 continue;
             }

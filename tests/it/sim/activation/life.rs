@@ -7,8 +7,8 @@ use crate::sim::activation::world::{Connection, Past, Socket, World};
 use crate::sim::random::{Rng, SECOND};
 use crate::sim::seeds::Trace;
 use listend::core::{
-    ConnectionId, Core, Effect, Event, ExitStatus, Input, InstanceId, Mono, ProcessId, State,
-    WhenDone,
+    ConnectionId, Core, DaemonEvent, Effect, Event, ExitStatus, Input, InstanceId, Mono, ProcessId,
+    State, WhenDone,
 };
 use listend::plan::{Lifecycle, WorkerId};
 use listend::stage::LaunchFailure;
@@ -282,7 +282,9 @@ impl Life {
                 };
                 matches!(
                     event,
-                    Event::StopRequested { .. } | Event::StopHurried { .. }
+                    Event::Daemon(
+                        DaemonEvent::StopRequested { .. } | DaemonEvent::StopHurried { .. }
+                    )
                 )
             };
             let old = wanted.iter().rposition(is_new).unwrap_or(wanted.len());

@@ -5,8 +5,8 @@ use crate::sim::activation::life::{Answer, Life, Misery, Mood};
 use crate::sim::activation::world::{Connection, Stage, is_fresh};
 use crate::sim::random::{signal, stop_scope};
 use listend::core::{
-    ConnectionId, Effect, Event, InstanceId, Mono, NotAccepted, ProcessId, Revision, Scope, Task,
-    Waiting,
+    ConnectionId, Effect, Event, InstanceId, Mono, NotAccepted, ProcessEvent, ProcessId, Revision,
+    Scope, Task, Waiting, WorkerEvent,
 };
 use listend::core::{Input, Refusal};
 use listend::plan::{Activation, ListenerId, WorkerId};
@@ -225,19 +225,23 @@ impl Life {
 
     fn heard(&mut self, event: Event) {
         match event {
-            Event::ConnectionRefused { why, .. } => match why {
+            Event::Worker(_, WorkerEvent::ConnectionRefused { why, .. }) => match why {
                 Refusal::Connections { .. } => self.seen.refused_full += 1,
                 Refusal::OfSource { .. } => self.seen.refused_source += 1,
             },
-            Event::RateLimited { worker, .. } => match self.workers[worker.0 as usize].activation {
-                Activation::OnDemand { .. } => self.seen.trigger_limited += 1,
-                Activation::PerConnection(_) => self.seen.accept_limited += 1,
-                Activation::Eager => panic!("no client starts {worker:?}"),
-            },
-            Event::ConnectionsFull { .. } => self.seen.full += 1,
-            Event::SourceFull { .. } => {}
-            Event::ConnectionsFailing { .. } => {}
-            Event::ConnectionTimedOut { .. } => self.seen.timed_out += 1,
+            Event::Worker(worker, WorkerEvent::RateLimited { .. }) => {
+                match self.workers[worker.0 as usize].activation {
+                    Activation::OnDemand { .. } => self.seen.trigger_limited += 1,
+                    Activation::PerConnection(_) => self.seen.accept_limited += 1,
+                    Activation::Eager => panic!("no client starts {worker:?}"),
+                }
+            }
+            Event::Worker(_, WorkerEvent::ConnectionsFull { .. }) => self.seen.full += 1,
+            Event::Worker(_, WorkerEvent::SourceFull { .. }) => {}
+            Event::Worker(_, WorkerEvent::ConnectionsFailing { .. }) => {}
+            Event::Process(_, _, ProcessEvent::ConnectionTimedOut { .. }) => {
+                self.seen.timed_out += 1
+            }
             _ => {}
         }
     }

@@ -5,7 +5,7 @@ use listend::config::{ConnectionLimits, Overflow, Presence, Rate, Restart};
 use listend::connection::Source;
 use listend::core::{
     Core, Effect, Event, ExitStatus, Input, ListenerLife, Mono, NotAccepted, ProcessId, State,
-    Waiting, WhenDone,
+    Waiting, WhenDone, WorkerEvent,
 };
 use listend::plan::{Activation, Lifecycle, ListenerId, WorkerId};
 use listend::stage::{LaunchFailure, Stage};
@@ -229,7 +229,7 @@ fn a_flood_of_starts_is_slowed_down_and_goes_on() {
         rig.exits(WELL);
     }
     assert_eq!(
-        rig.told(|event| matches!(event, Event::Activated { .. })),
+        rig.told(|event| matches!(event, Event::Worker(_, WorkerEvent::Activated { .. }))),
         20
     );
 }
@@ -304,7 +304,12 @@ fn beyond_max_connections_clients_are_closed() {
     assert_eq!((rig.running.len(), rig.queue.len()), (2, 0));
     // Two because their processes have them, three because nobody will.
     assert_eq!(rig.closed, 5);
-    let refused = rig.told(|event| matches!(event, Event::ConnectionRefused { .. }));
+    let refused = rig.told(|event| {
+        matches!(
+            event,
+            Event::Worker(_, WorkerEvent::ConnectionRefused { .. })
+        )
+    });
     assert_eq!(refused, 3);
     rig.exits(WELL);
     rig.come(1, ME);
@@ -318,8 +323,7 @@ fn a_source_that_has_too_many_is_told_once_a_minute() {
         ..NO_LIMITS
     };
     let mut rig = Rig::per_connection(limits);
-    let full =
-        |event: &Event| matches!(event, Event::SourceFull { source, max: 1, .. } if *source == ME);
+    let full = |event: &Event| matches!(event, Event::Worker(_, WorkerEvent::SourceFull { source, max: 1, .. }) if *source == ME);
     rig.come(4, ME);
     assert_eq!(rig.told(full), 1);
     rig.now = rig.now + seconds(59);
@@ -337,7 +341,12 @@ fn a_source_is_counted_until_its_process_is_gone_whatever_ends_it() {
         timeout: Some(seconds(5)),
         ..NO_LIMITS
     };
-    let refused = |event: &Event| matches!(event, Event::ConnectionRefused { .. });
+    let refused = |event: &Event| {
+        matches!(
+            event,
+            Event::Worker(_, WorkerEvent::ConnectionRefused { .. })
+        )
+    };
     let killed = ExitStatus::Signal {
         number: 9,
         core_dumped: true,
@@ -392,7 +401,7 @@ fn without_descriptors_clients_wait_and_are_tried_again() {
     }
     assert!(longest >= seconds(1), "it is tried too often: {longest:?}");
     assert_eq!(
-        rig.told(|event| matches!(event, Event::AcceptPaused { .. })),
+        rig.told(|event| matches!(event, Event::Worker(_, WorkerEvent::AcceptPaused { .. }))),
         {
             let minutes = rig.now.since(Mono(SECOND)).as_secs() / 60;
             1 + minutes as usize

@@ -5,8 +5,9 @@ use crate::sim::rollout::life::Life;
 use crate::sim::rollout::world::{Temper, Worker};
 use listend::config::Order;
 use listend::core::{
-    Answer, Effect, Event, ExitStatus, HookEnd, HookKind, InstanceId, Mono, Next, ProcessId,
-    Refused, Revision, Role, Scope, State, Task, Ticket,
+    Answer, DaemonEvent, Effect, Event, ExitStatus, HookEnd, HookKind, InstanceEvent, InstanceId,
+    Mono, Next, ProcessEvent, ProcessId, Refused, Revision, Role, RolloutEvent, Scope, State, Task,
+    Ticket,
 };
 use listend::plan::{Activation, Lifecycle, ReloadBy, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -267,7 +268,7 @@ impl Life {
                 proc.exec.get_or_insert(Ok(()));
             }
         } else if signal == SIGABRT {
-            let it = |event: &Event| matches!(event, Event::WatchdogTimedOut { process: of, .. } if *of == process);
+            let it = |event: &Event| matches!(event, Event::Process(_, of, ProcessEvent::WatchdogTimedOut { .. }) if *of == process);
             assert!(is_told(&it), "SIGABRT for {proc:?}");
             proc.asked = true;
         } else if signal != SIGCONT && !HARMLESS.contains(&signal) {
@@ -275,7 +276,7 @@ impl Life {
             assert_eq!(signal, life.stop_signal);
             assert_eq!(scope, scopes[usize::from(proc.main_told.is_some())]);
             assert!(proc.exec_told, "a signal before exec may be lost");
-            let it = |event: &Event| matches!(event, Event::Stopping { process: of, .. } if *of == process);
+            let it = |event: &Event| matches!(event, Event::Process(_, of, ProcessEvent::Stopping { .. }) if *of == process);
             let told = proc.kill_at.is_some() || is_told(&it);
             assert!(told, "nobody told that {proc:?} stops");
             let again = std::mem::take(&mut proc.rest_due);
@@ -324,32 +325,27 @@ impl Life {
     fn check_event(&mut self, event: Event, told: &[Effect], before: &BTreeMap<InstanceId, Mono>) {
         let now = self.now;
         // It may be started again before anybody looks at its state.
-        if let Event::InstanceExited { instance, .. } | Event::LaunchFailed { instance, .. } = event
+        if let Event::Process(
+            instance,
+            _,
+            ProcessEvent::Exited { .. } | ProcessEvent::LaunchFailed { .. },
+        ) = event
         {
             self.awaited.remove(&instance);
         }
         match event {
-            Event::Stopping {
-                instance,
-                process,
-                timeout,
-                ..
-            } => {
+            Event::Process(instance, process, ProcessEvent::Stopping { timeout, .. }) => {
                 self.will_be_killed(process, timeout);
                 self.check_stop(instance, told, before);
             }
-            Event::StartTimedOut {
-                process, timeout, ..
-            } => {
+            Event::Process(_, process, ProcessEvent::StartTimedOut { timeout, .. }) => {
                 let proc = &self.processes[&process];
                 assert!(
                     !proc.asked && now >= proc.exec_told_at + timeout.min(Duration::from_secs(1))
                 );
                 self.is_unwell(process);
             }
-            Event::WatchdogTimedOut {
-                process, timeout, ..
-            } => {
+            Event::Process(_, process, ProcessEvent::WatchdogTimedOut { timeout, .. }) => {
                 let proc = &self.processes[&process];
                 assert!(
                     proc.alive_at == Mono(0) || now >= proc.alive_at + timeout,
@@ -357,37 +353,34 @@ impl Life {
                 );
                 self.is_unwell(process);
             }
-            Event::SaysStopping { process, .. } | Event::MainExited { process, .. } => {
+            Event::Process(
+                _,
+                process,
+                ProcessEvent::SaysStopping { .. } | ProcessEvent::MainExited { .. },
+            ) => {
                 let proc = &self.processes[&process];
                 assert!(proc.ends || proc.main_told.is_some(), "{proc:?}");
                 if proc.kill_at.is_none() {
                     self.will_be_killed(process, None);
                 }
             }
-            Event::InstanceExited {
-                instance,
-                process,
-                status,
-                next,
-                ..
-            } => {
+            Event::Process(instance, process, ProcessEvent::Exited { status, next, .. }) => {
                 self.check_crash(instance, process, status, next);
                 let known = &mut self.workers[instance.worker.0 as usize];
                 known.gave_up |= known.back;
             }
-            Event::InstanceFailed { instance, .. } | Event::LaunchFailed { instance, .. } => {
+            Event::Instance(instance, InstanceEvent::Failed { .. })
+            | Event::Process(instance, _, ProcessEvent::LaunchFailed { .. }) => {
                 let known = &mut self.workers[instance.worker.0 as usize];
                 known.gave_up |= known.back;
             }
-            Event::HookFailed { end, instance, .. } => {
+            Event::Process(instance, _, ProcessEvent::HookFailed { end, .. }) => {
                 let known = &mut self.workers[instance.worker.0 as usize];
                 known.gave_up |= known.back;
                 self.seen.hook_failed += 1;
                 self.seen.hook_timed_out += u64::from(matches!(end, HookEnd::TimedOut { .. }));
             }
-            Event::RolloutStarted {
-                worker, generation, ..
-            } => {
+            Event::Rollout(worker, RolloutEvent::Started { generation, .. }) => {
                 self.seen.rollouts += 1;
                 let known = &mut self.workers[worker.0 as usize];
                 let from = *known.from.get_or_insert(known.current);
@@ -405,9 +398,7 @@ impl Life {
                 known.min_ready = known.life().rollout.min_ready;
                 known.longest = known.min_ready;
             }
-            Event::RolloutDone {
-                worker, generation, ..
-            } => {
+            Event::Rollout(worker, RolloutEvent::Done { generation, .. }) => {
                 self.seen.rolled_out += 1;
                 let known = &mut self.workers[worker.0 as usize];
                 assert_eq!(known.trial, Some(generation));
@@ -426,17 +417,15 @@ impl Life {
                 }
                 known.allowed = BTreeSet::from([known.current]);
             }
-            Event::RolledBack {
-                worker,
-                instance,
-                again,
-            } => self.check_rolled_back(worker, instance, again, told, before),
-            Event::Replanned => self.replanning = true,
-            Event::ReplanDone { .. } => {
+            Event::Rollout(worker, RolloutEvent::RolledBack { instance, again }) => {
+                self.check_rolled_back(worker, instance, again, told, before)
+            }
+            Event::Daemon(DaemonEvent::Replanned) => self.replanning = true,
+            Event::Daemon(DaemonEvent::ReplanDone { .. }) => {
                 assert!(self.replanning);
                 self.replanning = false;
             }
-            Event::Up { .. } => {
+            Event::Daemon(DaemonEvent::Up { .. }) => {
                 assert!(!self.is_up, "it is told again");
                 assert!(self.awaited.is_empty(), "not up: {:?}", self.awaited);
                 self.is_up = true;
@@ -518,9 +507,9 @@ impl Life {
                 _ => false,
             })
         };
-        let for_a_listener = |event: &Event| matches!(event, Event::InstanceRefreshed { instance: one } if *one == instance);
-        let shrunk = |event: &Event| matches!(event, Event::RolloutDone { worker, .. } if *worker == instance.worker);
-        let given_up = |event: &Event| matches!(event, Event::RolledBack { worker, .. } | Event::RolloutStarted { worker, .. } if *worker == instance.worker);
+        let for_a_listener = |event: &Event| matches!(event, Event::Instance(one, InstanceEvent::Refreshed) if *one == instance);
+        let shrunk = |event: &Event| matches!(event, Event::Rollout(worker, RolloutEvent::Done { .. }) if *worker == instance.worker);
+        let given_up = |event: &Event| matches!(event, Event::Rollout(worker, RolloutEvent::RolledBack { .. } | RolloutEvent::Started { .. }) if *worker == instance.worker);
         if is_told(&for_a_listener)
             || is_told(&shrunk) && instance.index >= life.instances
             || known.was_on_trial == Some(instance.generation) && is_told(&given_up)
@@ -569,13 +558,15 @@ impl Life {
         self.seen.back_again += u64::from(again > 0);
         // Of one that was relied on only a crash has it go back.
         let crashed = told.iter().any(|effect| match *effect {
-            Effect::Emit(Event::InstanceExited {
-                instance: of,
+            Effect::Emit(Event::Process(
+                of,
                 process,
-                status,
-                next: Next::RolledBack,
-                ..
-            }) if of == instance => {
+                ProcessEvent::Exited {
+                    status,
+                    next: Next::RolledBack,
+                    ..
+                },
+            )) if of == instance => {
                 let it = self.ended.as_ref().filter(|(id, _)| *id == process);
                 let never_ended =
                     |proc: &Proc| proc.ends && proc.killed && proc.main_told.is_none();
@@ -583,16 +574,22 @@ impl Life {
                     || it.is_some_and(|(_, proc)| proc.unwell || never_ended(proc))
             }
             Effect::Emit(
-                Event::LaunchFailed {
-                    instance: of,
-                    next: Next::RolledBack,
-                    ..
-                }
-                | Event::HookFailed {
-                    instance: of,
-                    next: Some(Next::RolledBack),
-                    ..
-                },
+                Event::Process(
+                    of,
+                    _,
+                    ProcessEvent::LaunchFailed {
+                        next: Next::RolledBack,
+                        ..
+                    },
+                )
+                | Event::Process(
+                    of,
+                    _,
+                    ProcessEvent::HookFailed {
+                        next: Some(Next::RolledBack),
+                        ..
+                    },
+                ),
             ) => of == instance,
             _ => false,
         });

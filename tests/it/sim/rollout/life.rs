@@ -8,8 +8,9 @@ use crate::sim::seeds::Trace;
 use listend::config::Presence;
 use listend::connection::Source;
 use listend::core::{
-    ConnectionId, Core, Effect, Event, Input, InstanceId, ListenerLife, Missing, Mono, NotAccepted,
-    ProcessId, Repaired, State, Ticket, Waiting, WhenDone,
+    ConnectionId, Core, Effect, Event, Input, InstanceEvent, InstanceId, ListenerEvent,
+    ListenerLife, Missing, Mono, NotAccepted, ProcessEvent, ProcessId, Repaired, State, Ticket,
+    Waiting, WhenDone, WorkerEvent,
 };
 use listend::plan::{ListenerId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -362,17 +363,17 @@ impl Life {
     pub(crate) fn count(&mut self, event: Event) {
         let seen = &mut self.seen;
         let count = match event {
-            Event::InstanceReady { .. } => &mut seen.ready,
-            Event::StartTimedOut { .. } => &mut seen.start_timed_out,
-            Event::WatchdogTimedOut { .. } => &mut seen.watchdog,
-            Event::StopTimedOut { .. } => &mut seen.stop_timed_out,
-            Event::ReadinessHidden { .. } => &mut seen.hidden,
-            Event::InstanceFailed { .. } => &mut seen.failed,
-            Event::ListenerRefuses { .. } => &mut seen.refusing,
-            Event::ListenerBound { .. } => &mut seen.bound_again,
-            Event::InstanceRefreshed { .. } => &mut seen.refreshed,
-            Event::InstanceReloaded { .. } => &mut seen.reloaded,
-            Event::Activated { .. } => &mut seen.activated,
+            Event::Process(_, _, ProcessEvent::Ready { .. }) => &mut seen.ready,
+            Event::Process(_, _, ProcessEvent::StartTimedOut { .. }) => &mut seen.start_timed_out,
+            Event::Process(_, _, ProcessEvent::WatchdogTimedOut { .. }) => &mut seen.watchdog,
+            Event::Process(_, _, ProcessEvent::StopTimedOut { .. }) => &mut seen.stop_timed_out,
+            Event::Process(_, _, ProcessEvent::ReadinessHidden) => &mut seen.hidden,
+            Event::Instance(_, InstanceEvent::Failed { .. }) => &mut seen.failed,
+            Event::Listener(_, ListenerEvent::Refuses) => &mut seen.refusing,
+            Event::Listener(_, ListenerEvent::Bound { .. }) => &mut seen.bound_again,
+            Event::Instance(_, InstanceEvent::Refreshed) => &mut seen.refreshed,
+            Event::Process(_, _, ProcessEvent::Reloaded { .. }) => &mut seen.reloaded,
+            Event::Worker(_, WorkerEvent::Activated { .. }) => &mut seen.activated,
             _ => return,
         };
         *count += 1;

@@ -6,8 +6,8 @@ use crate::sim::workers::Seen;
 use crate::sim::workers::kernel::Proc;
 use crate::sim::workers::shadow::{Expected, Shadow};
 use listend::core::{
-    Core, Effect, Ending, Event, FailureReason, Input, InstanceId, Mono, ProcessId, Revision,
-    Scope, State, Task, WhenDone,
+    Core, DaemonEvent, Effect, Ending, Event, FailureReason, Input, InstanceEvent, InstanceId,
+    Mono, ProcessEvent, ProcessId, Revision, Scope, State, Task, WhenDone, WorkerEvent,
 };
 use listend::plan::Lifecycle;
 use listend::stage::{LaunchFailure, Stage};
@@ -35,7 +35,7 @@ pub(crate) struct Life {
     pub(crate) stop_at: Option<Mono>,
     pub(crate) hurried: bool,
     /// The stops the core told about; each kind once.
-    pub(crate) announced: Vec<Event>,
+    pub(crate) announced: Vec<DaemonEvent>,
     pub(crate) closed: bool,
     pub(crate) exited: bool,
     pub(crate) stage: usize,
@@ -357,18 +357,23 @@ impl Life {
 
     fn heard(&mut self, event: Event) {
         match event {
-            Event::StopTimedOut { .. } => self.seen.timeouts += 1,
-            Event::InstanceFailed {
-                reason: FailureReason::CrashLoop { .. },
-                ..
-            } => self.seen.crash_loops += 1,
-            Event::StopRequested { .. } | Event::StopHurried { .. } => {
+            Event::Process(_, _, ProcessEvent::StopTimedOut { .. }) => self.seen.timeouts += 1,
+            Event::Instance(
+                _,
+                InstanceEvent::Failed {
+                    reason: FailureReason::CrashLoop { .. },
+                    ..
+                },
+            ) => self.seen.crash_loops += 1,
+            Event::Daemon(
+                event @ (DaemonEvent::StopRequested { .. } | DaemonEvent::StopHurried { .. }),
+            ) => {
                 let kind = std::mem::discriminant(&event);
-                let said = |earlier: &Event| std::mem::discriminant(earlier) == kind;
+                let said = |earlier: &DaemonEvent| std::mem::discriminant(earlier) == kind;
                 assert!(!self.announced.iter().any(said), "{event:?} came before");
                 self.announced.push(event);
             }
-            Event::WorkerFailed { .. } => self.seen.failed_workers += 1,
+            Event::Worker(_, WorkerEvent::Failed) => self.seen.failed_workers += 1,
             _ => {}
         }
     }

@@ -1,0 +1,40 @@
+//! What happens to an instance, behind its name.
+
+use super::words::{Context, duration, next_words};
+use crate::config::OnFailure;
+use crate::core::{InstanceEvent, InstanceId};
+use crate::plan::Activation;
+use log::Level;
+
+pub(super) fn text(
+    instance: InstanceId,
+    event: InstanceEvent,
+    context: &Context<'_>,
+) -> (Level, String) {
+    match event {
+        InstanceEvent::Failed { cool_down, .. } => {
+            let lifecycle = &context.definitions.worker(instance.worker).lifecycle;
+            let clients = match lifecycle.on_failure {
+                OnFailure::Hold => "its listeners stay bound and clients wait in their queues",
+                OnFailure::Refuse => "its listeners are closed when all of the worker has failed",
+            };
+            let then = match (cool_down.map(duration), &lifecycle.activation) {
+                (None, _) => String::new(),
+                (Some(time), Activation::Eager) => format!("; it is restarted in {time}"),
+                (Some(time), Activation::OnDemand { .. } | Activation::PerConnection(_)) => {
+                    format!("; after {time} the next one starts it again")
+                }
+            };
+            (Level::Error, format!("failed; {clients}{then}"))
+        }
+        InstanceEvent::Refreshed => {
+            let line = "restarting it to pass a socket that it lacks";
+            (Level::Info, line.to_owned())
+        }
+        InstanceEvent::NobodyTaken { next } => {
+            let next = next_words(next);
+            let line = format!("exited without accepting any of the waiting clients; {next}");
+            (Level::Warn, line)
+        }
+    }
+}

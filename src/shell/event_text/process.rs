@@ -1,0 +1,171 @@
+//! What happens to a process, behind the name of its instance.
+
+use super::cause;
+use super::exit::{predicate, status_words};
+use super::words::{Context, duration, hook_word, next_words, serves_connections};
+use crate::config::signal_name;
+use crate::core::{ExitStatus, HookEnd, InstanceId, Next, ProcessEvent, ProcessId};
+use log::Level;
+use std::time::Duration;
+
+pub(super) fn text(
+    instance: InstanceId,
+    process: ProcessId,
+    event: ProcessEvent,
+    context: &Context<'_>,
+) -> (Level, String) {
+    let pid = || context.pid(process);
+    let last = || context.last_words(instance, process);
+    match event {
+        ProcessEvent::Starting => {
+            let generation = instance.generation;
+            let line = format!("starting{}, generation {generation}", pid());
+            (Level::Debug, line)
+        }
+        ProcessEvent::Started => {
+            let known = context.processes.get(process);
+            match known.and_then(|known| known.client.as_ref()) {
+                None => (Level::Info, format!("started{}", pid())),
+                Some(client) => (Level::Debug, format!("serving {client}{}", pid())),
+            }
+        }
+        ProcessEvent::Ready { after } => (Level::Info, format!("ready after {}", duration(after))),
+        ProcessEvent::ReadinessHidden => {
+            let line = format!(
+                "cannot detect whether it accepts clients{}; it counts as ready (`ready: \
+                 accepting` in listend.yaml(5) has the reasons)",
+                pid()
+            );
+            (Level::Info, line)
+        }
+        ProcessEvent::Reloaded { untold } => {
+            let before = match untold {
+                0 => String::new(),
+                times => format!("; and {times} times before, not logged each time"),
+            };
+            let line = format!("has reloaded its configuration{}{before}", pid());
+            (Level::Info, line)
+        }
+        ProcessEvent::StartTimedOut { timeout } => {
+            let timeout = duration(timeout);
+            let line = format!("not ready within {timeout}{}; stopping it{}", pid(), last());
+            (Level::Error, line)
+        }
+        ProcessEvent::WatchdogTimedOut { timeout } => {
+            let what = match timeout {
+                Duration::ZERO => "reports a failure".to_owned(),
+                timeout => format!("no keep-alive for {}", duration(timeout)),
+            };
+            let line = format!("{what}{}; sending SIGABRT{}", pid(), last());
+            (Level::Error, line)
+        }
+        ProcessEvent::ConnectionTimedOut { timeout } => {
+            let timeout = duration(timeout);
+            let line = format!("longer than connection_timeout, {timeout}; stopping it");
+            (Level::Info, line)
+        }
+        ProcessEvent::SaysStopping { timeout } => {
+            let then = killed_after(timeout);
+            let line = format!("reports that it is stopping{}; {then}", pid());
+            (Level::Info, line)
+        }
+        ProcessEvent::Stopping { signal, timeout } => {
+            let (signal, then) = (signal_name(signal), killed_after(timeout));
+            let line = format!("stopping with {signal}{}; {then}", pid());
+            (Level::Info, line)
+        }
+        ProcessEvent::StopTimedOut { timeout } => {
+            let timeout = duration(timeout);
+            let line =
+                format!("still there after {timeout}; killing its process group with SIGKILL");
+            (Level::Warn, line)
+        }
+        ProcessEvent::MainExited { status, left } => {
+            let (end, pid, then) = (predicate(status), pid(), killed_after(left));
+            let line =
+                format!("main process {end}{pid}; other processes of its group continue; {then}");
+            (Level::Info, line)
+        }
+        ProcessEvent::LaunchFailed { failure, next } => {
+            let reason = context.reasons.get(&process).cloned();
+            let reason = reason.unwrap_or_else(|| crate::report::describe(failure.errno));
+            let then = after_launch_failure(instance, next, context);
+            let phrase = failure.stage.phrase();
+            (
+                Level::Error,
+                format!("failed while {phrase}: {reason}; {then}"),
+            )
+        }
+        ProcessEvent::HookFailed { kind, end, next } => {
+            let end = match end {
+                HookEnd::Exited { status } => predicate(status),
+                HookEnd::NotLaunched { .. } => {
+                    let reason = context.reasons.get(&process);
+                    reason.map_or_else(|| "could not be started".to_owned(), Clone::clone)
+                }
+                HookEnd::TimedOut { timeout } => {
+                    format!("took longer than {} and was killed", duration(timeout))
+                }
+            };
+            let next = next.map_or_else(String::new, |next| format!("; {}", next_words(next)));
+            let line = format!("{} {end}{next}{}", hook_word(kind), last());
+            (Level::Warn, line)
+        }
+        ProcessEvent::Exited {
+            status,
+            uptime,
+            cause,
+            next,
+        } => {
+            let level = exit_level(status, next);
+            let last = match level {
+                Level::Error | Level::Warn => last(),
+                Level::Info | Level::Debug | Level::Trace => String::new(),
+            };
+            let why = match cause::is_unexplained_kill(event) {
+                true => cause::killer(context.out_of_memory),
+                false => cause::fault(cause),
+            };
+            let (end, uptime, next) = (status_words(status), duration(uptime), next_words(next));
+            (level, format!("{end} after {uptime}{why}; {next}{last}"))
+        }
+    }
+}
+
+fn after_launch_failure(instance: InstanceId, next: Next, context: &Context<'_>) -> String {
+    match next {
+        Next::RestartIn(delay) if serves_connections(context.definitions, instance.worker) => {
+            let delay = duration(delay);
+            format!("the connection is held, and the launch is retried in {delay}")
+        }
+        next => next_words(next),
+    }
+}
+
+/// How much of an event an exit is.
+fn exit_level(status: ExitStatus, next: Next) -> Level {
+    match (status, next) {
+        // What it says to its client is none of our business.
+        (ExitStatus::Code(_), Next::Done) => Level::Debug,
+        (_, Next::RolledBack) => Level::Error,
+        (
+            _,
+            Next::Stopping
+            | Next::RestartIn(Duration::ZERO)
+            | Next::AtNextClient {
+                not_before: Duration::ZERO,
+            },
+        )
+        | (ExitStatus::Code(0), _) => Level::Info,
+        (_, Next::Failed(_)) => Level::Error,
+        _ => Level::Warn,
+    }
+}
+
+/// How long something is waited for that is to end.
+fn killed_after(timeout: Option<Duration>) -> String {
+    timeout.map_or_else(
+        || "waiting as long as it takes".to_owned(),
+        |timeout| format!("SIGKILL follows after {}", duration(timeout)),
+    )
+}
