@@ -172,8 +172,8 @@ pub(super) enum News {
 pub struct Configuration {
     /// Who waits until all of it has happened.
     pub ticket: Option<Ticket>,
-    /// The workers that are others, or are defined in another way. What was rolled back is tried again
-    /// whether it is among them or not.
+    /// The workers that are others, or are defined in another way. What was rolled back is tried again,
+    /// as another definition, whether it is among them or not.
     pub workers: Vec<(WorkerId, WorkerChange)>,
     /// The listeners that are others, or are taken by others; one that is gone is taken by nobody.
     pub listeners: Vec<(ListenerId, ListenerLife)>,

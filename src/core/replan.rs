@@ -26,11 +26,7 @@ impl Worker {
             // It is there.
             WorkerChange::Added { .. } => {}
             WorkerChange::Removed => self.remove(ctx),
-            // What was rolled back is tried again, and lives on these terms.
-            WorkerChange::Settings { life } if self.given_up.is_some() => {
-                self.follow_latest(ctx, life, can_go_back);
-            }
-            WorkerChange::Settings { life } => {
+            WorkerChange::Settings { life } if self.given_up.is_none() => {
                 let resized = self.settings_changed(ctx, &Arc::new(life));
                 if let Some(resized) = resized {
                     self.wait_for_size(ctx, resized);
@@ -38,7 +34,8 @@ impl Worker {
                     ctx.replanned(self.id, None);
                 }
             }
-            WorkerChange::Definition { life } => {
+            // Of other settings, if what they are for was rolled back and is tried again.
+            WorkerChange::Settings { life } | WorkerChange::Definition { life } => {
                 self.latest = self.latest.next();
                 self.follow_latest(ctx, life, can_go_back);
             }

@@ -136,14 +136,22 @@ impl Definitions {
         all.into_values().collect()
     }
 
-    /// Keeps the definitions that a reload replaces, with the sockets that they have in `plan`.
-    pub(super) fn keep(&mut self, plan: &Plan, table: &SocketTable, changes: &Changes) {
+    /// Keeps the definitions that a reload replaces, or that the core tries again, with the sockets that
+    /// they have in `plan`.
+    pub(super) fn keep(
+        &mut self,
+        plan: &Plan,
+        table: &SocketTable,
+        changes: &Changes,
+        core: &Core,
+    ) {
         for worker in std::mem::take(&mut self.gone) {
             self.all.retain(|(id, _), _| *id != worker);
             self.latest.remove(&worker);
         }
         let changed = changes.workers.keys().copied();
-        for worker in changed.filter(|worker| changes.replaces(*worker)) {
+        let replaced = changed.filter(|worker| changes.replaces(*worker));
+        for worker in replaced.chain(core.rolled_back()) {
             let revision = self.latest(worker);
             let Some(known) = self.all.get_mut(&(worker, revision)) else {
                 continue;

@@ -64,7 +64,8 @@ impl Shell {
         self.stop_watching(&touched.watched);
         lines.extend(self.tried_again(&changes, Tense::Present));
         let missing = missing_listeners(&prepared.missing);
-        self.definitions.keep(&running, &self.sockets, &changes);
+        self.definitions
+            .keep(&running, &self.sockets, &changes, &self.core);
         prepared.commit(&mut self.sockets);
         self.plan = Rc::clone(&plan);
         let mut new = self.configuration(ticket, &changes, &before, &touched);

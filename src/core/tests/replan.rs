@@ -451,10 +451,11 @@ fn a_reload_tries_what_was_rolled_back_again_unless_it_changes_it() {
     let settings = WorkerChange::Settings {
         life: life(|life| life.instances = 2),
     };
-    for (change, new, instances) in [
-        (None, Revision(2), 1),
-        (Some(settings), Revision(2), 2),
-        (Some(other_definition(|_| {})), Revision(3), 1),
+    let new = Revision(3);
+    for (change, instances) in [
+        (None, 1),
+        (Some(settings), 2),
+        (Some(other_definition(|_| {})), 1),
     ] {
         let mut crew = went_back();
         assert_eq!(crew.core.rolled_back().collect::<Vec<_>>(), [APP]);

@@ -98,10 +98,6 @@ impl Life {
             if !Worker::can_go_back(known.latest()) {
                 configuration.final_for.insert(id);
             }
-            // It is tried again, perhaps with fewer instances.
-            if known.given_up.is_some() {
-                known.lessened = Some(self.now);
-            }
         }
         if self.rng.one_in(2) {
             let all = lives(&mut self.rng, &self.workers);
@@ -181,10 +177,13 @@ impl Life {
                     Some(define(known, fresh, now, &mut self.seen))
                 }
                 3 => {
-                    // What went back is tried again on these terms.
                     let latest = known.latest();
                     let mut life = known.definitions[&latest].life.clone();
                     settings(&mut self.rng, &mut life);
+                    if known.given_up.is_some() {
+                        self.try_again(id, Some(&life));
+                        return Some(WorkerChange::Settings { life });
+                    }
                     known.lessened = Some(now);
                     known.parallel = known.parallel.max(life.rollout.parallel);
                     known.min_ready = known.min_ready.min(life.rollout.min_ready);
@@ -206,8 +205,24 @@ impl Life {
                     known.allowed.clear();
                     Some(WorkerChange::Removed)
                 }
-                _ => None,
+                _ => {
+                    self.try_again(id, None);
+                    None
+                }
             },
+        }
+    }
+
+    /// What went back is tried again as another definition, perhaps with other settings.
+    fn try_again(&mut self, id: WorkerId, settings: Option<&Lifecycle>) {
+        let known = &mut self.workers[id.0 as usize];
+        if known.given_up.is_some() {
+            self.seen.tried_again += 1;
+            let mut again = known.definitions[&known.latest()].clone();
+            if let Some(life) = settings {
+                again.life = life.clone();
+            }
+            define(known, again, self.now, &mut self.seen);
         }
     }
 }
