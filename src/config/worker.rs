@@ -157,7 +157,7 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
             sockets(&mut fields, &mut draft, &mut out);
             readiness::decode(&mut fields, &mut draft, &mut out);
             activation::decode(&mut fields, &mut draft, &mut out);
-            launch(&mut fields, folder, &mut draft, &mut out);
+            launch_settings(&mut fields, folder, &mut draft, &mut out);
             lifecycle::decode(&mut fields, &mut draft, &mut out);
             draft.worker.silence = silence(fields.take("silence"), &mut out);
             fields.finish();
@@ -219,7 +219,12 @@ fn sockets(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) 
 }
 
 /// Reads the keys that set up the process of a worker.
-fn launch(fields: &mut Fields, folder: &Path, draft: &mut DraftWorker, out: &mut Diagnostics) {
+fn launch_settings(
+    fields: &mut Fields,
+    folder: &Path,
+    draft: &mut DraftWorker,
+    out: &mut Diagnostics,
+) {
     let worker = &mut draft.worker;
     worker.user = fields.read("user", out, account).into_set();
     worker.group = fields.read("group", out, account).into_set();

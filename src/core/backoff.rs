@@ -103,7 +103,7 @@ fn fraction(seed: u64) -> f64 {
 /// Whether the program ended by itself, which counts towards the limit and lets the delay grow.
 /// Exit status 0 does so too: it is asked about only where it leads to a restart, and a program
 /// that returns at once would otherwise be started in a loop for ever.
-pub(super) fn is_crash(status: ExitStatus) -> bool {
+pub(super) fn ended_by_itself(status: ExitStatus) -> bool {
     match status {
         ExitStatus::Code(_) => true,
         ExitStatus::Signal { number, .. } => !signals::is_sent(number),

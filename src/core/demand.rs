@@ -68,7 +68,7 @@ impl Worker {
             return AT_NEXT_CLIENT;
         }
         let delay = restart.backoff_min;
-        if backoff::is_crash(status) {
+        if backoff::ended_by_itself(status) {
             self.after_crash_on_demand(ctx, id)
         } else {
             self.at_next_client_or_at_once(id, delay)

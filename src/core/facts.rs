@@ -8,7 +8,7 @@ use super::run::Run;
 use super::state::State;
 use super::time::Mono;
 use super::types::{
-    Degraded, Health, InstanceId, LastEnd, ListenerCondition, Phase, Revision, Role,
+    Degraded, Health, InstanceId, LastEnd, ListenerCondition, Phase, Revision, RunRole,
 };
 use super::worker::Worker;
 use crate::config::RestartPolicy;
@@ -30,7 +30,7 @@ pub struct Facts {
     /// How it is, all in all.
     pub health: Health,
     /// The role of the instance in its worker.
-    pub role: Role,
+    pub role: RunRole,
 }
 
 impl Worker {

@@ -52,7 +52,7 @@ impl Worker {
     }
 
     /// Runs the command before the start.
-    pub(super) fn prepare(&mut self, ctx: &mut Ctx, id: RunId, timeout: Duration) {
+    pub(super) fn run_before_start(&mut self, ctx: &mut Ctx, id: RunId, timeout: Duration) {
         let hook = self.start_helper(ctx, id, HookKind::BeforeStart, timeout);
         let cancelled = false;
         self.become_state(ctx, id, State::Preparing { hook, cancelled });
@@ -144,7 +144,7 @@ impl Worker {
                 if cancelled {
                     next = Some(self.after_stop(ctx, helper.run));
                 } else if succeeded {
-                    self.launch(ctx, helper.run);
+                    self.ask_for_process(ctx, helper.run);
                 } else {
                     next = Some(self.not_prepared(ctx, helper.run, end));
                 }

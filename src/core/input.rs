@@ -174,7 +174,7 @@ pub struct Configuration {
     pub ticket: Option<Ticket>,
     /// The workers that are others, or are defined in another way. What was rolled back is tried again,
     /// as another definition, whether it is among them or not.
-    pub workers: Vec<(WorkerId, WorkerChange)>,
+    pub workers: Vec<(WorkerId, WorkerUpdate)>,
     /// The listeners that are others, or are taken by others; one that is gone is taken by nobody.
     pub listeners: Vec<(ListenerId, ListenerLife)>,
     /// Who has a listener by a definition that is no more: all of them.
@@ -190,7 +190,7 @@ pub struct Configuration {
 
 /// What is different about a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WorkerChange {
+pub enum WorkerUpdate {
     /// It is new; no other worker ever had its number.
     Added {
         /// The life cycle of its instances.

@@ -3,7 +3,7 @@
 use super::machine::Core;
 use super::run::Run;
 use super::state::State;
-use super::types::{Next, Phase, Role};
+use super::types::{Next, Phase, RunRole};
 use super::worker::{Counts, Worker};
 use crate::plan::WorkerId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,9 +85,9 @@ impl Core {
     fn check_others(&self, worker: &Worker) -> Result<(), String> {
         for run in worker.runs.others() {
             let is_on_its_way = match worker.role(run.id) {
-                Role::Instance => false,
-                Role::Candidate => worker.rollout.is_some(),
-                Role::Leaving => run.state.is_busy(),
+                RunRole::Instance => false,
+                RunRole::Candidate => worker.rollout.is_some(),
+                RunRole::Leaving => run.state.is_busy(),
             };
             if !is_on_its_way {
                 return Err(format!("{run:?} is one more of {:?}", worker.id));

@@ -59,7 +59,7 @@ pub use event::{
     WorkerEvent,
 };
 pub use facts::Facts;
-pub use input::{Configuration, Input, WorkerChange};
+pub use input::{Configuration, Input, WorkerUpdate};
 pub use listeners::{REPAIR_PAUSE, RETRY_MAX, RETRY_MIN};
 pub use machine::Core;
 pub use nonblocking::{Flag, Needs, flag};
@@ -69,6 +69,6 @@ pub use time::Mono;
 pub use types::{
     Answer, Command, ConnectionId, Degraded, Evidence, ExitStatus, FailureReason, Fault,
     FormerTaker, Health, HookEnd, HookKind, InstanceId, LastEnd, ListenerCondition, ListenerLife,
-    Missing, Next, NotAccepted, Notice, ProcessId, Refusal, Refused, Repaired, Revision, Role,
+    Missing, Next, NotAccepted, Notice, ProcessId, Refusal, Refused, Repaired, Revision, RunRole,
     Scope, Task, Ticket, Waiting, WhenDone,
 };

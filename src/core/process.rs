@@ -328,7 +328,7 @@ impl Worker {
         if self.is_on_trial(id) && (fault.is_some() || !is_fine) {
             return Next::RolledBack;
         }
-        let crashed = backoff::is_crash(status) && backoff::is_failure(status, restart);
+        let crashed = backoff::ended_by_itself(status) && backoff::is_failure(status, restart);
         if (fault.is_some() || crashed) && self.note_crash(ctx, id) {
             return Next::RolledBack;
         }
@@ -361,7 +361,7 @@ impl Worker {
         }
         history.ran(uptime, restart);
         let delay = restart.backoff_min;
-        if backoff::is_crash(status) {
+        if backoff::ended_by_itself(status) {
             self.after_crash(ctx, id)
         } else {
             Next::RestartIn(delay)
@@ -555,12 +555,14 @@ impl Worker {
         run.hidden = 0;
         let before_start = run.life.hooks.before_start;
         match before_start {
-            Some(timeout) if !self.runs.is_connection(id) => self.prepare(ctx, id, timeout),
-            Some(_) | None => self.launch(ctx, id),
+            Some(timeout) if !self.runs.is_connection(id) => {
+                self.run_before_start(ctx, id, timeout)
+            }
+            Some(_) | None => self.ask_for_process(ctx, id),
         }
     }
 
-    pub(super) fn launch(&mut self, ctx: &mut Ctx, id: RunId) {
+    pub(super) fn ask_for_process(&mut self, ctx: &mut Ctx, id: RunId) {
         let process = ctx.ids.process();
         let run = &self.runs[id];
         ctx.outbox.push(Effect::Spawn {

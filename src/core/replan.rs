@@ -8,7 +8,7 @@
 use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::{DaemonEvent, Event};
-use super::input::{Configuration, WorkerChange};
+use super::input::{Configuration, WorkerUpdate};
 use super::job::{Bad, Replanning, Resized};
 use super::machine::Core;
 use super::rollout::Target;
@@ -21,12 +21,12 @@ use std::sync::Arc;
 
 impl Worker {
     /// What a reload has changed about it.
-    fn change(&mut self, ctx: &mut Ctx, change: WorkerChange, can_go_back: bool) {
+    fn change(&mut self, ctx: &mut Ctx, change: WorkerUpdate, can_go_back: bool) {
         match change {
             // It is there.
-            WorkerChange::Added { .. } => {}
-            WorkerChange::Removed => self.remove(ctx),
-            WorkerChange::Settings { life } if self.given_up.is_none() => {
+            WorkerUpdate::Added { .. } => {}
+            WorkerUpdate::Removed => self.remove(ctx),
+            WorkerUpdate::Settings { life } if self.given_up.is_none() => {
                 let resized = self.settings_changed(ctx, &Arc::new(life));
                 if let Some(resized) = resized {
                     self.wait_for_size(ctx, resized);
@@ -35,7 +35,7 @@ impl Worker {
                 }
             }
             // Of other settings, if what they are for was rolled back and is tried again.
-            WorkerChange::Settings { life } | WorkerChange::Definition { life } => {
+            WorkerUpdate::Settings { life } | WorkerUpdate::Definition { life } => {
                 self.latest = self.latest.next();
                 self.follow_latest(ctx, life, can_go_back);
             }
@@ -273,13 +273,13 @@ impl Core {
         // Who comes may have to wait for who goes, so that is decided first.
         let mut workers = new.workers;
         workers.sort_by_key(|(_, change)| match change {
-            WorkerChange::Removed => 0,
-            WorkerChange::Settings { .. } | WorkerChange::Definition { .. } => 1,
-            WorkerChange::Added { .. } => 2,
+            WorkerUpdate::Removed => 0,
+            WorkerUpdate::Settings { .. } | WorkerUpdate::Definition { .. } => 1,
+            WorkerUpdate::Added { .. } => 2,
         });
         for (id, change) in workers {
             let can_go_back = !new.final_for.contains(&id);
-            if let WorkerChange::Added { life } = change {
+            if let WorkerUpdate::Added { life } = change {
                 self.add_worker(id, Arc::new(life));
                 self.on(id, Worker::start_added);
             } else if self
@@ -294,12 +294,12 @@ impl Core {
     }
 
     /// A reload that says nothing new about a worker still wants what was rolled back.
-    fn try_again_what_went_back(&self, workers: &mut Vec<(WorkerId, WorkerChange)>) {
+    fn try_again_what_went_back(&self, workers: &mut Vec<(WorkerId, WorkerUpdate)>) {
         for worker in self.workers.values() {
             let is_changed = workers.iter().any(|(id, _)| *id == worker.id);
             if let Some(given_up) = worker.given_up.as_ref().filter(|_| !is_changed) {
                 let life = Lifecycle::clone(&given_up.life);
-                workers.push((worker.id, WorkerChange::Settings { life }));
+                workers.push((worker.id, WorkerUpdate::Settings { life }));
             }
         }
     }

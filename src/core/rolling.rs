@@ -25,10 +25,10 @@ use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::{Event, RolloutEvent};
 use super::job::Bad;
-use super::rollout::{At, Course, Definition, Rollout, Stage, Step, Target};
+use super::rollout::{At, Course, Definition, Rollout, Step, StepStage, Target};
 use super::run::Run;
 use super::state::State;
-use super::types::{Answer, Degraded, InstanceId, Phase, Refused, Role, RunId, Ticket};
+use super::types::{Answer, Degraded, InstanceId, Phase, Refused, RunId, RunRole, Ticket};
 use super::worker::Worker;
 use crate::config::Order;
 use std::collections::VecDeque;
@@ -162,7 +162,7 @@ impl Worker {
     /// old one are stopped in it.
     fn give_up_trials(&mut self, ctx: &mut Ctx, steps: &[Step]) {
         for step in steps {
-            ctx.drawn.hold(step.at.stage(), Stage::GivenUp);
+            ctx.drawn.hold(step.at.stage(), StepStage::GivenUp);
             if !step.at.is_before_promotion() {
                 continue;
             }
@@ -237,13 +237,13 @@ impl Worker {
                 match outcome {
                     Outcome::Wait => {}
                     Outcome::Done => {
-                        ctx.drawn.hold(stage, Stage::Done);
+                        ctx.drawn.hold(stage, StepStage::Done);
                         rollout.steps.swap_remove(at);
                         self.count_step(ctx, &mut rollout, step.position);
                         goes_on = true;
                     }
                     Outcome::Failed => {
-                        ctx.drawn.hold(stage, Stage::Failed);
+                        ctx.drawn.hold(stage, StepStage::Failed);
                         let instance = self.runs[step.new].instance;
                         self.turn_back(ctx, &mut rollout, instance);
                         goes_on = true;
@@ -602,7 +602,7 @@ impl Worker {
         ctx.drawn.hold(rollout.course(), Course::Over);
         ctx.timers.rollout(self.id, None);
         for step in &rollout.steps {
-            if step.old.is_some() && self.role(step.new) == Role::Candidate {
+            if step.old.is_some() && self.role(step.new) == RunRole::Candidate {
                 self.runs.send_off(step.new);
                 if self.runs[step.new].state == State::Stopped {
                     self.leave(ctx, step.new);

@@ -166,7 +166,7 @@ pub(super) enum Course {
 /// Draining   → Done, GivenUp
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum StepStage {
     MakingRoom,
     Starting,
     Settling,
@@ -187,12 +187,12 @@ impl Rollout {
 }
 
 impl At {
-    pub(super) fn stage(self) -> Stage {
+    pub(super) fn stage(self) -> StepStage {
         match self {
-            At::MakingRoom => Stage::MakingRoom,
-            At::Starting => Stage::Starting,
-            At::Settling(_) => Stage::Settling,
-            At::Draining => Stage::Draining,
+            At::MakingRoom => StepStage::MakingRoom,
+            At::Starting => StepStage::Starting,
+            At::Settling(_) => StepStage::Settling,
+            At::Draining => StepStage::Draining,
         }
     }
 }
@@ -210,23 +210,28 @@ impl Picture for Course {
     }
 }
 
-impl Picture for Stage {
-    const NAME: &'static str = "Stage";
+impl Picture for StepStage {
+    const NAME: &'static str = "StepStage";
 
-    fn next(self) -> &'static [Stage] {
+    fn next(self) -> &'static [StepStage] {
         match self {
-            Stage::MakingRoom => &[Stage::Starting, Stage::GivenUp],
-            Stage::Starting => &[Stage::Settling, Stage::Done, Stage::Failed, Stage::GivenUp],
-            Stage::Settling => &[
-                Stage::Starting,
-                Stage::Draining,
-                Stage::Failed,
-                Stage::GivenUp,
+            StepStage::MakingRoom => &[StepStage::Starting, StepStage::GivenUp],
+            StepStage::Starting => &[
+                StepStage::Settling,
+                StepStage::Done,
+                StepStage::Failed,
+                StepStage::GivenUp,
             ],
-            Stage::Draining => &[Stage::Done, Stage::GivenUp],
-            Stage::Done => &[],
-            Stage::Failed => &[],
-            Stage::GivenUp => &[],
+            StepStage::Settling => &[
+                StepStage::Starting,
+                StepStage::Draining,
+                StepStage::Failed,
+                StepStage::GivenUp,
+            ],
+            StepStage::Draining => &[StepStage::Done, StepStage::GivenUp],
+            StepStage::Done => &[],
+            StepStage::Failed => &[],
+            StepStage::GivenUp => &[],
         }
     }
 }

@@ -258,7 +258,7 @@ pub enum Refusal {
 
 /// What a run is to its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum RunRole {
     /// One of its instances.
     Instance,
     /// To take the place of one, if it does well.

@@ -8,7 +8,7 @@ use super::job::{Job, Reloading};
 use super::rollout::{Rollout, Target};
 use super::run::{Run, Runs};
 use super::state::State;
-use super::types::{Degraded, InstanceId, Revision, Role, RunId};
+use super::types::{Degraded, InstanceId, Revision, RunId, RunRole};
 use crate::plan::{Activation, Lifecycle, WorkerId};
 use std::sync::Arc;
 
@@ -162,13 +162,13 @@ impl Worker {
     }
 
     /// What one of its runs is to it.
-    pub(super) fn role(&self, id: RunId) -> Role {
+    pub(super) fn role(&self, id: RunId) -> RunRole {
         if !self.runs.is_instance(id) {
-            Role::Leaving
+            RunRole::Leaving
         } else if self.runs.is_placed(id) {
-            Role::Instance
+            RunRole::Instance
         } else {
-            Role::Candidate
+            RunRole::Candidate
         }
     }
 

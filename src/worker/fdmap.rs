@@ -14,7 +14,7 @@ use crate::sys::{FdAction, FdSlot};
 /// targets. Everything that sits on a number where something else goes is first moved above, so
 /// that no order of the sources can overwrite one that is still needed. Above means above the
 /// standard streams too, which are in place by then.
-pub fn plan(sources: &[i32], targets: &[i32], pipe: i32) -> Vec<FdAction> {
+pub fn fd_actions(sources: &[i32], targets: &[i32], pipe: i32) -> Vec<FdAction> {
     let mut taken = targets.to_vec();
     taken.sort_unstable();
     let is_target = |fd: &i32| taken.binary_search(fd).is_ok();
@@ -80,7 +80,7 @@ mod tests {
 
     fn run_to(mut table: Table, sources: &[i32], targets: &[i32], pipe: i32) -> (Table, i32) {
         let mut slots: Vec<i32> = sources.iter().copied().chain([pipe]).collect();
-        for action in plan(sources, targets, pipe) {
+        for action in fd_actions(sources, targets, pipe) {
             match action {
                 FdAction::Relocate { slot, above } => {
                     let from = slots[usize::from(slot.0)];

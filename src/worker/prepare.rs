@@ -278,7 +278,7 @@ const OUTPUT_PATH: &str = "the output file's path";
 ///
 /// As there: no child is left.
 pub fn launch(prepared: Prepared, tell: Tell<'_>) -> std::io::Result<Launched> {
-    crate::sys::launch(prepared, tell, fdmap::plan)
+    crate::sys::launch(prepared, tell, fdmap::fd_actions)
 }
 
 fn c_string(text: String, what: &'static str) -> Result<CString, PrepareError> {

@@ -113,7 +113,7 @@ impl Crew {
         });
     }
 
-    pub(super) fn reload(&mut self, change: WorkerChange) {
+    pub(super) fn reload(&mut self, change: WorkerUpdate) {
         let configuration = Configuration {
             ticket: Some(Ticket(2)),
             workers: vec![(APP, change)],

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{Order, Ready};
 use crate::core::picture::Picture;
-use crate::core::rollout::{Course, Stage};
+use crate::core::rollout::{Course, StepStage};
 use crate::core::state::Kind;
 use crate::plan::Activation;
 use crate::plan::SocketKey;
@@ -22,14 +22,14 @@ const KINDS: [Kind; 10] = [
     Kind::Stopped,
 ];
 const COURSES: [Course; 4] = [Course::Forward, Course::Watched, Course::Back, Course::Over];
-const STAGES: [Stage; 7] = [
-    Stage::MakingRoom,
-    Stage::Starting,
-    Stage::Settling,
-    Stage::Draining,
-    Stage::Done,
-    Stage::Failed,
-    Stage::GivenUp,
+const STAGES: [StepStage; 7] = [
+    StepStage::MakingRoom,
+    StepStage::Starting,
+    StepStage::Settling,
+    StepStage::Draining,
+    StepStage::Done,
+    StepStage::Failed,
+    StepStage::GivenUp,
 ];
 
 fn shown<T: Picture>(all: &[T]) -> BTreeSet<String> {
@@ -62,7 +62,7 @@ fn the_pictures_in_the_source_are_the_tables() {
     let rollout = include_str!("../rollout.rs");
     assert_eq!(drawn::<Kind>(include_str!("../state.rs")), shown(&KINDS));
     assert_eq!(drawn::<Course>(rollout), shown(&COURSES));
-    assert_eq!(drawn::<Stage>(rollout), shown(&STAGES));
+    assert_eq!(drawn::<StepStage>(rollout), shown(&STAGES));
 }
 
 /// The finalizer of splitmix64.
@@ -239,7 +239,7 @@ fn what_happens_is_what_the_pictures_show() {
                         false => life.clone(),
                     };
                     let is_final = random.yes();
-                    let change = WorkerChange::Definition { life };
+                    let change = WorkerUpdate::Definition { life };
                     let workers = vec![(APP, change)];
                     let configuration = Configuration {
                         workers,

@@ -248,7 +248,7 @@ fn another_connection_timeout_counts_for_the_connections_that_there_are() {
     crew.give(Input::Accepted { connection, source });
     let process = crew.program(APP_0);
     crew.pass(seconds(10));
-    crew.reload(WorkerChange::Settings {
+    crew.reload(WorkerUpdate::Settings {
         life: with(Some(seconds(30))),
     });
     crew.pass(seconds(19));

@@ -20,7 +20,7 @@ fn gone(crew: &Crew, worker: WorkerId) -> usize {
 #[test]
 fn a_worker_that_was_removed_is_gone_when_its_last_process_is() {
     let mut crew = Crew::new(|life| life.hooks.after_stop = Some(seconds(5)));
-    crew.reload(WorkerChange::Removed);
+    crew.reload(WorkerUpdate::Removed);
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
     assert_eq!(gone(&crew, APP), 0, "its last command runs");
     crew.exits(crew.hook(APP_0, HookKind::AfterStop), ExitStatus::Code(0));
@@ -33,7 +33,7 @@ fn a_worker_that_was_removed_is_gone_when_its_last_process_is() {
 fn one_without_a_process_is_gone_at_once_and_once() {
     let limit = None;
     let mut crew = Crew::new(|life| life.activation = Activation::OnDemand { limit });
-    crew.reload(WorkerChange::Removed);
+    crew.reload(WorkerUpdate::Removed);
     assert_eq!(gone(&crew, APP), 1);
 }
 
@@ -41,7 +41,7 @@ fn one_without_a_process_is_gone_at_once_and_once() {
 #[test]
 fn one_whose_command_runs_is_not_gone() {
     let mut crew = Crew::new(|life| life.hooks.after_ready = Some(seconds(5)));
-    crew.reload(WorkerChange::Removed);
+    crew.reload(WorkerUpdate::Removed);
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
     assert_eq!(gone(&crew, APP), 0);
     crew.exits(crew.hook(APP_0, HookKind::AfterReady), ExitStatus::Code(0));
@@ -55,7 +55,7 @@ fn settings_are_in_force_without_a_restart() {
         life.stop_timeout = Some(seconds(1));
         life.instances = 2;
     });
-    crew.reload(WorkerChange::Settings { life });
+    crew.reload(WorkerUpdate::Settings { life });
     assert_eq!(crew.programs(), Crew::first(&[app(0, 1), app(1, 1)]));
     crew.ask(Command::Stop);
     let process = crew.program(APP_0);
@@ -68,7 +68,7 @@ fn another_definition_is_rolled_out_and_the_old_one_retired() {
     let mut crew = Crew::new(|_| {});
     let revision = Revision(2);
     let life = life(|_| {});
-    crew.reload(WorkerChange::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life });
     assert_eq!(
         crew.programs(),
         [(app(0, 1), Revision(1)), (app(0, 2), revision)]
@@ -100,7 +100,7 @@ fn a_definition_is_not_retired_while_a_command_of_it_is_to_run() {
     let mut crew = Crew::new(|life| life.hooks.after_stop = Some(seconds(5)));
     let limit = None;
     let life = life(|life| life.activation = Activation::OnDemand { limit });
-    crew.reload(WorkerChange::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life });
     let retire = |effect: &Effect| matches!(effect, Effect::Retire { .. });
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
     assert_eq!(crew.count(retire), 0);
@@ -115,7 +115,7 @@ fn what_was_stopped_is_not_started_by_a_reload() {
         let mut crew = Crew::new(|_| {});
         crew.ask(Command::Stop);
         let life = life(|life| life.activation = activation.clone());
-        crew.reload(WorkerChange::Definition { life });
+        crew.reload(WorkerUpdate::Definition { life });
         crew.exits(crew.program(APP_0), killed_by(SIGTERM));
         crew.pass(seconds(100));
         assert_eq!(crew.programs(), []);
@@ -128,7 +128,7 @@ fn what_was_stopped_is_not_started_by_a_reload() {
 fn a_reload_takes_over_what_another_has_begun() {
     let mut crew = Crew::new(|_| {});
     let added = life(|life| life.ready = crate::config::Ready::Notify);
-    let change = WorkerChange::Added { life: added };
+    let change = WorkerUpdate::Added { life: added };
     let first = Configuration {
         ticket: Some(Ticket(1)),
         workers: vec![(OTHER, change)],
@@ -252,11 +252,11 @@ fn a_listener_is_not_closed_while_somebody_is_to_take_its_clients_in_a_moment() 
 fn a_reload_that_changes_settings_is_over_when_the_rollout_under_way_is() {
     let mut crew = Crew::new(|_| {});
     let other = life(|_| {});
-    crew.reload(WorkerChange::Definition {
+    crew.reload(WorkerUpdate::Definition {
         life: other.clone(),
     });
     crew.forget();
-    crew.reload(WorkerChange::Settings { life: other });
+    crew.reload(WorkerUpdate::Settings { life: other });
     assert!(!crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: None })));
     let instance = app(0, 2);
     crew.exits(crew.program(instance), ExitStatus::Code(1));
@@ -277,7 +277,7 @@ fn who_waits_for_a_worker_that_is_removed_is_told_at_once() {
     crew.says(APP_0, Notice::Ready);
     crew.ask(Command::Scale(2));
     crew.forget();
-    crew.reload(WorkerChange::Removed);
+    crew.reload(WorkerUpdate::Removed);
     let refused = Answer::Refused(Refused::Superseded);
     assert!(crew.answers().contains(&refused));
     for (instance, _) in crew.programs() {
@@ -290,7 +290,7 @@ fn who_waits_for_a_worker_that_is_removed_is_told_at_once() {
 }
 
 /// A worker with O_NONBLOCK, whose only listener another takes in the same reload, which needs it clear.
-fn taken_over_from(before: WorkerChange, by: WorkerChange) -> Crew {
+fn taken_over_from(before: WorkerUpdate, by: WorkerUpdate) -> Crew {
     let listener = ListenerId(0);
     let taken_by = |worker: WorkerId| ListenerLife {
         presence: Presence::Required,
@@ -316,14 +316,14 @@ fn runs_of(crew: &Crew, worker: WorkerId) -> Vec<Revision> {
     of_it.map(|(_, revision)| revision).collect()
 }
 
-fn other_definition(of: impl Fn(&mut Lifecycle)) -> WorkerChange {
-    WorkerChange::Definition { life: life(of) }
+fn other_definition(of: impl Fn(&mut Lifecycle)) -> WorkerUpdate {
+    WorkerUpdate::Definition { life: life(of) }
 }
 
 // It was started beside what drained, with O_NONBLOCK as that needs it, and died of it.
 #[test]
 fn who_needs_the_flag_otherwise_starts_when_those_that_leave_have_ended() {
-    let mut crew = taken_over_from(WorkerChange::Removed, other_definition(|_| {}));
+    let mut crew = taken_over_from(WorkerUpdate::Removed, other_definition(|_| {}));
     // What it ran before goes on until then, and is replaced as usual.
     assert_eq!(runs_of(&crew, OTHER), [Revision(1)]);
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
@@ -331,12 +331,12 @@ fn who_needs_the_flag_otherwise_starts_when_those_that_leave_have_ended() {
 
     let limit = None;
     for before in [
-        WorkerChange::Removed,
+        WorkerUpdate::Removed,
         other_definition(|life| life.activation = crate::plan::Activation::OnDemand { limit }),
         other_definition(|life| life.nonblocking = true),
     ] {
         let is_rolled =
-            matches!(&before, WorkerChange::Definition { life, .. } if life.nonblocking);
+            matches!(&before, WorkerUpdate::Definition { life, .. } if life.nonblocking);
         let mut crew = taken_over_from(before, other_definition(|_| {}));
         let old = crew.program(APP_0);
         if is_rolled {
@@ -373,13 +373,13 @@ fn one_that_is_new_waits_for_it_too_and_so_does_the_reload() {
         users: vec![worker],
     };
     for before in [
-        WorkerChange::Removed,
+        WorkerUpdate::Removed,
         other_definition(|life| life.nonblocking = true),
     ] {
         let core = Core::new(lives.clone(), WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
         let mut crew = Crew::of(core);
         let revision = Revision(1);
-        let added = WorkerChange::Added { life: life(|_| {}) };
+        let added = WorkerUpdate::Added { life: life(|_| {}) };
         let configuration = Configuration {
             ticket: Some(Ticket(2)),
             workers: vec![(APP, before), (OTHER, added)],
@@ -409,7 +409,7 @@ fn nobody_waits_for_what_a_rollback_keeps() {
     let core = Core::new(lives, WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
     let mut crew = Crew::of(core);
     let revision = Revision(1);
-    let added = WorkerChange::Added { life: life(|_| {}) };
+    let added = WorkerUpdate::Added { life: life(|_| {}) };
     let configuration = Configuration {
         ticket: Some(Ticket(2)),
         workers: vec![
@@ -448,7 +448,7 @@ fn a_reload_tries_what_was_rolled_back_again_unless_it_changes_it() {
         ticket: Some(Ticket(3)),
         ..Configuration::default()
     };
-    let settings = WorkerChange::Settings {
+    let settings = WorkerUpdate::Settings {
         life: life(|life| life.instances = 2),
     };
     let new = Revision(3);
@@ -478,7 +478,7 @@ fn a_reload_tries_what_was_rolled_back_again_unless_it_changes_it() {
 #[test]
 fn what_was_rolled_back_is_not_tried_again_when_it_is_removed() {
     let mut crew = went_back();
-    crew.reload(WorkerChange::Removed);
+    crew.reload(WorkerUpdate::Removed);
     crew.give(Input::Configure(Box::default()));
     assert_eq!(crew.core.rolled_back().count(), 0);
     assert_eq!(crew.programs(), Crew::first(&[APP_0]));

@@ -16,7 +16,7 @@ fn replaced(instances: u32, count: u32, change: impl Fn(&mut Lifecycle)) -> Crew
         change(life);
     };
     let mut crew = Crew::new(life);
-    crew.reload(WorkerChange::Definition {
+    crew.reload(WorkerUpdate::Definition {
         life: super::crew::life(life),
     });
     for index in 0..count {
@@ -121,7 +121,7 @@ fn what_could_not_serve_any_more_is_not_gone_back_to() {
         let mut crew = Crew::new(|_| {});
         let life = life(|life| life.rollout.watch = seconds(watch));
         let configuration = Configuration {
-            workers: vec![(APP, WorkerChange::Definition { life })],
+            workers: vec![(APP, WorkerUpdate::Definition { life })],
             final_for: is_final.then_some(APP).into_iter().collect(),
             ..Configuration::default()
         };
@@ -245,7 +245,7 @@ fn the_way_back_does_not_wait_for_what_crashes() {
 // It had returned before anything had happened.
 #[test]
 fn a_reload_waits_for_the_instances_that_it_adds_and_takes_away() {
-    let more = |count| WorkerChange::Settings {
+    let more = |count| WorkerUpdate::Settings {
         life: life(|life| {
             life.instances = count;
             life.ready = crate::config::Ready::Notify;
@@ -275,7 +275,7 @@ fn a_reload_waits_for_the_instances_that_it_adds_and_takes_away() {
 #[test]
 fn a_reload_waits_for_the_instances_that_it_adds_when_it_rolls() {
     let mut crew = Crew::new(|_| {});
-    crew.reload(WorkerChange::Definition {
+    crew.reload(WorkerUpdate::Definition {
         life: life(|life| {
             life.instances = 2;
             life.ready = crate::config::Ready::Notify;

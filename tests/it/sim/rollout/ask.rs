@@ -6,7 +6,7 @@ use crate::sim::rollout::world::{Definition, WORKERS, Worker, definition, lives,
 use crate::sim::seeds::Trace;
 use listend::config::Ready;
 use listend::core::{
-    Command, Configuration, Input, InstanceId, Mono, Revision, State, Ticket, WorkerChange,
+    Command, Configuration, Input, InstanceId, Mono, Revision, State, Ticket, WorkerUpdate,
 };
 use listend::plan::{Activation, HookTimes, Lifecycle, ListenerId, WorkerId};
 use std::collections::BTreeSet;
@@ -137,7 +137,7 @@ impl Life {
     }
 
     /// What a reload changes about a worker, if it does.
-    fn change(&mut self, id: WorkerId) -> Option<WorkerChange> {
+    fn change(&mut self, id: WorkerId) -> Option<WorkerUpdate> {
         let at = id.0 as usize;
         let stops = self.stop_at.is_some();
         let many = self.workers.len();
@@ -147,14 +147,14 @@ impl Life {
                 let fresh = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
                 let life = fresh.life().clone();
                 self.workers.push(fresh);
-                Some(WorkerChange::Added { life })
+                Some(WorkerUpdate::Added { life })
             }
             None => None,
             Some(_) if stops => None,
             Some(known) if known.gone => self.rng.one_in(4).then(|| {
                 *known = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
                 let life = known.life().clone();
-                WorkerChange::Added { life }
+                WorkerUpdate::Added { life }
             }),
             Some(known) if known.removed => None,
             Some(known) => match self.rng.below(12) {
@@ -182,7 +182,7 @@ impl Life {
                     settings(&mut self.rng, &mut life);
                     if known.given_up.is_some() {
                         self.try_again(id, Some(&life));
-                        return Some(WorkerChange::Settings { life });
+                        return Some(WorkerUpdate::Settings { life });
                     }
                     known.lessened = Some(now);
                     known.parallel = known.parallel.max(life.rollout.parallel);
@@ -190,7 +190,7 @@ impl Life {
                     known.longest = known.longest.max(life.rollout.min_ready);
                     let definition = known.definitions.get_mut(&latest).expect("it is there");
                     definition.life = life.clone();
-                    Some(WorkerChange::Settings { life })
+                    Some(WorkerUpdate::Settings { life })
                 }
                 4 if self.rng.one_in(3) => {
                     let of_it = |(one, state): (InstanceId, State)| {
@@ -203,7 +203,7 @@ impl Life {
                     known.watch = None;
                     known.from = None;
                     known.allowed.clear();
-                    Some(WorkerChange::Removed)
+                    Some(WorkerUpdate::Removed)
                 }
                 _ => {
                     self.try_again(id, None);
@@ -228,7 +228,7 @@ impl Life {
 }
 
 /// Notes another definition of a worker.
-fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> WorkerChange {
+fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> WorkerUpdate {
     let revision = Revision(known.latest().0 + 1);
     let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
     let life = fresh.life.clone();
@@ -250,5 +250,5 @@ fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> 
     }
     known.current = revision;
     known.definitions.insert(revision, fresh);
-    WorkerChange::Definition { life }
+    WorkerUpdate::Definition { life }
 }

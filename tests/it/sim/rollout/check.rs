@@ -6,8 +6,8 @@ use crate::sim::rollout::world::{Temper, Worker};
 use listend::config::Order;
 use listend::core::{
     Answer, DaemonEvent, Effect, Event, ExitStatus, HookEnd, HookKind, InstanceEvent, InstanceId,
-    Mono, Next, ProcessEvent, ProcessId, Refused, Revision, Role, RolloutEvent, Scope, State, Task,
-    Ticket,
+    Mono, Next, ProcessEvent, ProcessId, Refused, Revision, RolloutEvent, RunRole, Scope, State,
+    Task, Ticket,
 };
 use listend::plan::{Activation, Lifecycle, ReloadBy, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -647,7 +647,7 @@ impl Life {
             let known = &self.workers[id.0 as usize];
             let candidates = self.core.instances().filter(|(one, state)| {
                 let is_candidate =
-                    |one| self.core.facts(one).map(|facts| facts.role) == Some(Role::Candidate);
+                    |one| self.core.facts(one).map(|facts| facts.role) == Some(RunRole::Candidate);
                 one.worker == id && state.process().is_some() && is_candidate(*one)
             });
             let many = candidates.count();
