@@ -142,13 +142,13 @@ impl Binder {
     fn listener(
         &mut self,
         id: ListenerId,
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         held: Vec<BoundSocket>,
     ) -> Vec<BoundSocket> {
         let (errors, notes) = (self.outcome.errors.len(), self.outcome.notes.len());
         let kept: Vec<SocketKey> = held.iter().map(|socket| socket.key).collect();
-        let all_or_none = self.is_late || plan.presence != Presence::Required;
-        let mut sockets = self.sockets(id, plan, held);
+        let all_or_none = self.is_late || listener.presence != Presence::Required;
+        let mut sockets = self.sockets(id, listener, held);
         if all_or_none && self.outcome.errors.len() > errors {
             self.take_back(
                 notes,
@@ -163,13 +163,13 @@ impl Binder {
     pub(super) fn add(
         &mut self,
         id: ListenerId,
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         is_held: impl Fn(usize) -> bool,
     ) -> Vec<BoundSocket> {
         let (errors, notes) = (self.outcome.errors.len(), self.outcome.notes.len());
         let mut sockets = Vec::new();
-        self.bind_inside(id, plan, is_held, &mut sockets);
-        if plan.presence != Presence::Required && self.outcome.errors.len() > errors {
+        self.bind_inside(id, listener, is_held, &mut sockets);
+        if listener.presence != Presence::Required && self.outcome.errors.len() > errors {
             self.take_back(notes, sockets.drain(..));
         }
         sockets
@@ -197,17 +197,17 @@ impl Binder {
     fn sockets(
         &mut self,
         id: ListenerId,
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         held: Vec<BoundSocket>,
     ) -> Vec<BoundSocket> {
         let errors = self.outcome.errors.len();
         let mut sockets = held;
-        let done = self.adopt(id, plan, &mut sockets);
+        let done = self.adopt(id, listener, &mut sockets);
         let is_done = |index: usize| done.get(index).is_some_and(|done| *done);
-        if (0..plan.sockets.len()).all(is_done) {
+        if (0..listener.sockets.len()).all(is_done) {
             return sockets;
         }
-        self.bind_inside(id, plan, is_done, &mut sockets);
+        self.bind_inside(id, listener, is_done, &mut sockets);
         if !done.is_empty() {
             self.outcome.errors[errors..].sort_by_key(|error| error.socket);
         }
@@ -218,18 +218,18 @@ impl Binder {
     fn bind_inside(
         &mut self,
         id: ListenerId,
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         is_done: impl Fn(usize) -> bool,
         sockets: &mut Vec<BoundSocket>,
     ) {
-        let inside = match &plan.network_namespace {
+        let inside = match &listener.network_namespace {
             None => self.namespaces.at_home().map(|()| None),
             Some(path) => self.namespaces.enter(path).map(Some),
         };
         let inside = match inside {
             Ok(inside) => inside,
             Err(failure) => {
-                let missing = (0..plan.sockets.len()).filter(|index| !is_done(*index));
+                let missing = (0..listener.sockets.len()).filter(|index| !is_done(*index));
                 let failures = missing.map(|index| failure.clone().of(id, index));
                 self.outcome.errors.extend(failures);
                 return;
@@ -239,7 +239,7 @@ impl Binder {
         if inside.is_some() {
             self.somaxconn = somaxconn();
         }
-        self.bind_rest(id, plan, is_done, sockets);
+        self.bind_rest(id, listener, is_done, sockets);
         drop(inside);
         self.somaxconn = at_home;
     }
@@ -249,17 +249,17 @@ impl Binder {
     fn adopt(
         &mut self,
         id: ListenerId,
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         sockets: &mut Vec<BoundSocket>,
     ) -> Vec<bool> {
         if sockets.is_empty() && self.adopted.is_empty() {
             return Vec::new();
         }
-        let mut done = vec![false; plan.sockets.len()];
-        for (done, planned) in done.iter_mut().zip(&plan.sockets) {
+        let mut done = vec![false; listener.sockets.len()];
+        for (done, planned) in done.iter_mut().zip(&listener.sockets) {
             *done = sockets.iter().any(|socket| socket.key == planned.key);
         }
-        for (index, planned) in plan.sockets.iter().enumerate() {
+        for (index, planned) in listener.sockets.iter().enumerate() {
             let Some(fd) = self.adopted.remove(&planned.key) else {
                 continue;
             };
@@ -268,8 +268,8 @@ impl Binder {
                 // It is in use, and trying changes nothing.
                 continue;
             }
-            let result = match inherited::adopt(fd, &planned.endpoint, plan) {
-                Ok(ready) => Ok(Some(self.bound(id, plan, index, ready))),
+            let result = match inherited::adopt(fd, &planned.endpoint, listener) {
+                Ok(ready) => Ok(Some(self.bound(id, listener, index, ready))),
                 Err((fd, failure)) => {
                     let set_aside = &mut self.outcome.bound.set_aside;
                     set_aside.insert(planned.key, fd);
@@ -284,24 +284,24 @@ impl Binder {
     fn bind_rest(
         &mut self,
         id: ListenerId,
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         is_done: impl Fn(usize) -> bool,
         sockets: &mut Vec<BoundSocket>,
     ) {
         let mut index = 0;
-        while index < plan.sockets.len() {
-            if is_localhost_pair(plan, index) {
+        while index < listener.sockets.len() {
+            if is_localhost_pair(listener, index) {
                 match (is_done(index), is_done(index + 1)) {
-                    (false, false) => self.loopback_pair(id, plan, index, sockets),
-                    (true, false) => self.other_half(id, plan, (index, index + 1), sockets),
-                    (false, true) => self.other_half(id, plan, (index + 1, index), sockets),
+                    (false, false) => self.loopback_pair(id, listener, index, sockets),
+                    (true, false) => self.other_half(id, listener, (index, index + 1), sockets),
+                    (false, true) => self.other_half(id, listener, (index + 1, index), sockets),
                     (true, true) => {}
                 }
                 index += 2;
                 continue;
             }
             if !is_done(index) {
-                self.one(id, plan, index, sockets);
+                self.one(id, listener, index, sockets);
             }
             index += 1;
         }
@@ -310,11 +310,11 @@ impl Binder {
     fn one(
         &mut self,
         id: ListenerId,
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         index: usize,
         sockets: &mut Vec<BoundSocket>,
     ) {
-        let result = self.socket(id, plan, index, &plan.sockets[index].endpoint);
+        let result = self.socket(id, listener, index, &listener.sockets[index].endpoint);
         self.file(id, index, result, sockets);
     }
 
@@ -322,16 +322,16 @@ impl Binder {
     fn other_half(
         &mut self,
         id: ListenerId,
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         (there, missing): (usize, usize),
         sockets: &mut Vec<BoundSocket>,
     ) {
         let there = sockets
             .iter()
-            .find(|socket| socket.key == plan.sockets[there].key);
+            .find(|socket| socket.key == listener.sockets[there].key);
         let port = there.and_then(|socket| port_of(&socket.address));
-        let wanted = with_port(&plan.sockets[missing].endpoint, port.unwrap_or(0));
-        let result = self.socket(id, plan, missing, &wanted);
+        let wanted = with_port(&listener.sockets[missing].endpoint, port.unwrap_or(0));
+        let result = self.socket(id, listener, missing, &wanted);
         self.file(id, missing, result, sockets);
     }
 
@@ -339,14 +339,14 @@ impl Binder {
     fn loopback_pair(
         &mut self,
         id: ListenerId,
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         index: usize,
         sockets: &mut Vec<BoundSocket>,
     ) {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let first = self.socket(id, plan, index, &plan.sockets[index].endpoint);
+            let first = self.socket(id, listener, index, &listener.sockets[index].endpoint);
             let port = match &first {
                 Ok(Some(socket)) => port_of(&socket.address),
                 _ => None,
@@ -354,10 +354,10 @@ impl Binder {
             let Some(port) = port else {
                 // The first is missing or failed: the second stands alone.
                 self.file(id, index, first, sockets);
-                return self.one(id, plan, index + 1, sockets);
+                return self.one(id, listener, index + 1, sockets);
             };
-            let wanted = with_port(&plan.sockets[index + 1].endpoint, port);
-            let second = self.socket(id, plan, index + 1, &wanted);
+            let wanted = with_port(&listener.sockets[index + 1].endpoint, port);
+            let second = self.socket(id, listener, index + 1, &wanted);
             if matches!(&second, Err(failure) if failure.errno == nix::libc::EADDRINUSE)
                 && attempts < PORT_ATTEMPTS
             {
@@ -398,9 +398,9 @@ impl Binder {
 
 /// Whether the sockets at `index` and behind it are the two halves of `localhost:0`. Only the
 /// IPv6 half of `localhost` is both optional and V6ONLY.
-fn is_localhost_pair(plan: &ListenerPlan, index: usize) -> bool {
+fn is_localhost_pair(listener: &ListenerPlan, index: usize) -> bool {
     let half = |index: usize| -> Option<(Transport, SocketAddr, bool)> {
-        match &plan.sockets.get(index)?.endpoint {
+        match &listener.sockets.get(index)?.endpoint {
             Endpoint::Inet {
                 transport,
                 address,

@@ -27,19 +27,19 @@ impl Binder {
     pub(super) fn socket(
         &mut self,
         id: ListenerId,
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         index: usize,
         endpoint: &Endpoint,
     ) -> Result<Option<BoundSocket>, Failure> {
         let folders = &mut self.outcome.bound.created_folders;
         let ready = match endpoint {
-            Endpoint::Inet { .. } => self.inet(id, plan, index, endpoint)?,
+            Endpoint::Inet { .. } => self.inet(id, listener, index, endpoint)?,
             Endpoint::Unix { kind, name } => {
                 let (kind, name) = (*kind, name);
-                self.unix((id, index), plan, endpoint, (kind, name))?
+                self.unix((id, index), listener, endpoint, (kind, name))?
             }
             Endpoint::Fifo { path } => {
-                match special::fifo(endpoint, path, plan, self.purpose, folders)? {
+                match special::fifo(endpoint, path, listener, self.purpose, folders)? {
                     Opened::Ready(ready) => Some(ready),
                     Opened::Tried(place) => {
                         self.only_once(place, path)?;
@@ -50,7 +50,9 @@ impl Binder {
             Endpoint::Special { path, writable } => {
                 special::special(endpoint, (path, *writable), self.purpose)?
             }
-            Endpoint::MessageQueue { name } => mqueue::open(endpoint, name, plan, self.purpose)?,
+            Endpoint::MessageQueue { name } => {
+                mqueue::open(endpoint, name, listener, self.purpose)?
+            }
             Endpoint::Netlink {
                 protocol,
                 group,
@@ -58,11 +60,11 @@ impl Binder {
                 ..
             } => {
                 let groups = (*group, *mask);
-                let (raw, effective) = netlink::bind(endpoint, *protocol, groups, plan)?;
+                let (raw, effective) = netlink::bind(endpoint, *protocol, groups, listener)?;
                 Some(Ready::new(raw, endpoint, effective))
             }
             Endpoint::Vsock { kind, cid, port } => {
-                let (raw, effective) = vsock::bind(endpoint, (*kind, *cid, *port), plan)?;
+                let (raw, effective) = vsock::bind(endpoint, (*kind, *cid, *port), listener)?;
                 let mut ready = Ready::new(raw, endpoint, effective);
                 if *port == vsock::ANY_PORT {
                     ready.address = inherited::bound_to(&ready.fd, endpoint)?;
@@ -70,29 +72,29 @@ impl Binder {
                 Some(ready)
             }
         };
-        self.with_links((id, index), plan, endpoint, ready)
+        self.with_links((id, index), listener, endpoint, ready)
     }
 
     /// Makes the links to a path. Behind listen(2): whoever follows a link is to be served.
     fn with_links(
         &mut self,
         (id, index): (ListenerId, usize),
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         endpoint: &Endpoint,
         ready: Option<Ready>,
     ) -> Result<Option<BoundSocket>, Failure> {
-        let links = links_of(plan, index);
+        let links = links_of(listener, index);
         let Some(ready) = ready else {
             if let Some(path) = endpoint.path() {
                 symlink::check(path, links)?;
             }
             return Ok(None);
         };
-        let mut bound = self.bound(id, plan, index, ready);
+        let mut bound = self.bound(id, listener, index, ready);
         if let Some(path) = endpoint.path() {
             let folders = &mut self.outcome.bound.created_folders;
             let made = match self.purpose {
-                Purpose::Keep => symlink::make(path, links, &plan.access, folders),
+                Purpose::Keep => symlink::make(path, links, &listener.access, folders),
                 Purpose::Try => symlink::check(path, links),
             };
             if let Err(failure) = made {
@@ -113,20 +115,20 @@ impl Binder {
 
     pub(super) fn bound(
         &self,
-        listener: ListenerId,
-        plan: &ListenerPlan,
+        id: ListenerId,
+        listener: &ListenerPlan,
         index: usize,
         ready: Ready,
     ) -> BoundSocket {
-        let endpoint = plan.sockets[index].endpoint.clone();
+        let endpoint = listener.sockets[index].endpoint.clone();
         BoundSocket {
             fd: ready.fd.into(),
-            key: plan.sockets[index].key,
-            listener,
+            key: listener.sockets[index].key,
+            listener: id,
             backlog: self
                 .somaxconn
                 .filter(|_| endpoint.accepts())
-                .map(|limit| plan.backlog.min(limit)),
+                .map(|limit| listener.backlog.min(limit)),
             endpoint,
             address: ready.address,
             identity: ready.identity,
@@ -137,15 +139,15 @@ impl Binder {
                 symlinks: Vec::new(),
                 spare: None,
                 rights: None,
-                stay: !plan.remove_on_stop,
+                stay: !listener.remove_on_stop,
             },
         }
     }
 
     fn inet(
         &mut self,
-        listener: ListenerId,
-        plan: &ListenerPlan,
+        id: ListenerId,
+        listener: &ListenerPlan,
         socket: usize,
         endpoint: &Endpoint,
     ) -> Result<Option<Ready>, Failure> {
@@ -164,7 +166,7 @@ impl Binder {
             address: inet::with_scope(*address, scope.as_deref())?,
             v6_only: *v6_only,
         };
-        let failure = match inet::bind(endpoint, wanted, plan) {
+        let failure = match inet::bind(endpoint, wanted, listener) {
             Ok((raw, effective)) => {
                 let mut ready = Ready::new(raw, endpoint, effective);
                 if let Endpoint::Inet { address, .. } = &mut ready.address {
@@ -179,13 +181,13 @@ impl Binder {
         let ready = match instead {
             Some(instead) => {
                 let endpoint = instead.endpoint();
-                let (raw, effective) = inet::bind(&endpoint, instead, plan)?;
+                let (raw, effective) = inet::bind(&endpoint, instead, listener)?;
                 Some(with_port_read_back(Ready::new(raw, &endpoint, effective))?)
             }
             None => None,
         };
         self.outcome.notes.push(Note::FamilyMissing {
-            listener,
+            listener: id,
             socket,
             errno: failure.errno,
             instead: instead.map(Wanted::endpoint),
@@ -203,8 +205,8 @@ impl Binder {
 
     fn unix(
         &mut self,
-        (listener, socket): (ListenerId, usize),
-        plan: &ListenerPlan,
+        (id, socket): (ListenerId, usize),
+        listener: &ListenerPlan,
         endpoint: &Endpoint,
         (kind, name): (UnixKind, &UnixName),
     ) -> Result<Option<Ready>, Failure> {
@@ -212,11 +214,17 @@ impl Binder {
         let raw = match name {
             UnixName::Path(path) => {
                 let folders = &mut self.outcome.bound.created_folders;
-                let done = unix_path::bind(kind, path, &plan.access, self.purpose, folders)?;
+                let done = unix_path::bind(kind, path, &listener.access, self.purpose, folders)?;
                 if done.stale {
                     self.outcome.notes.push(match self.purpose {
-                        Purpose::Keep => Note::StaleReplaced { listener, socket },
-                        Purpose::Try => Note::StaleWouldBeReplaced { listener, socket },
+                        Purpose::Keep => Note::StaleReplaced {
+                            listener: id,
+                            socket,
+                        },
+                        Purpose::Try => Note::StaleWouldBeReplaced {
+                            listener: id,
+                            socket,
+                        },
                     });
                 }
                 match done.file {
@@ -229,7 +237,7 @@ impl Binder {
         };
         // A path is not bound if it is only to be tried.
         let is_bound = identity.is_some() || matches!(name, UnixName::Abstract(_));
-        match finish_unix(&raw, endpoint, plan, is_bound) {
+        match finish_unix(&raw, endpoint, listener, is_bound) {
             Ok(effective) => Ok(Some(Ready {
                 identity,
                 created: identity.is_some(),
@@ -246,10 +254,10 @@ impl Binder {
 }
 
 /// The links that lead to this socket: those of the listener lead to its first path.
-pub(super) fn links_of(plan: &ListenerPlan, index: usize) -> &[PathBuf] {
+pub(super) fn links_of(listener: &ListenerPlan, index: usize) -> &[PathBuf] {
     let is_path = |socket: &SocketPlan| socket.endpoint.path().is_some();
-    if plan.sockets.iter().position(is_path) == Some(index) {
-        &plan.symlinks
+    if listener.sockets.iter().position(is_path) == Some(index) {
+        &listener.symlinks
     } else {
         &[]
     }
@@ -259,16 +267,16 @@ pub(super) fn links_of(plan: &ListenerPlan, index: usize) -> &[PathBuf] {
 fn finish_unix(
     raw: &Socket,
     endpoint: &Endpoint,
-    plan: &ListenerPlan,
+    listener: &ListenerPlan,
     is_bound: bool,
 ) -> Result<Vec<Effective>, Failure> {
-    let options = Options::new(&plan.options, endpoint);
+    let options = Options::new(&listener.options, endpoint);
     let mut effective = Vec::new();
     for phase in [Phase::BeforeBind, Phase::BeforeListen] {
         options.apply(raw.as_fd(), phase, Act::Set, &mut effective)?;
     }
     if endpoint.accepts() && is_bound {
-        raw.listen(as_backlog(plan.backlog))
+        raw.listen(as_backlog(listener.backlog))
             .map_err(|error| Failure::new(BindStep::Listen, error))?;
     }
     Ok(effective)

@@ -30,7 +30,7 @@ pub(super) struct Wanted {
 pub(super) fn bind(
     endpoint: &Endpoint,
     wanted: Wanted,
-    plan: &ListenerPlan,
+    listener: &ListenerPlan,
 ) -> Result<(Socket, Vec<Effective>), Failure> {
     let Wanted {
         transport,
@@ -56,16 +56,21 @@ pub(super) fn bind(
         // Connections in TIME_WAIT must not keep a restarted listend from binding.
         Transport::Tcp | Transport::Mptcp | Transport::Sctp => true,
         // Two processes would bind, the later would take all; only multicast is for everybody.
-        Transport::Udp | Transport::UdpLite => !plan.multicast.is_empty(),
+        Transport::Udp | Transport::UdpLite => !listener.multicast.is_empty(),
     };
     if reuses {
         socket
             .set_reuse_address(true)
             .map_err(|error| Failure::new(BindStep::SetOption("SO_REUSEADDR"), error))?;
     }
-    let effective = bind_and_listen(&socket, &address.into(), endpoint, plan)?;
+    let effective = bind_and_listen(&socket, &address.into(), endpoint, listener)?;
     if !endpoint.accepts() {
-        join(SockRef::from(&socket), address, v6_only, &plan.multicast)?;
+        join(
+            SockRef::from(&socket),
+            address,
+            v6_only,
+            &listener.multicast,
+        )?;
     }
     Ok((socket, effective))
 }
@@ -75,9 +80,9 @@ pub(super) fn bind_and_listen(
     socket: &Socket,
     address: &SockAddr,
     endpoint: &Endpoint,
-    plan: &ListenerPlan,
+    listener: &ListenerPlan,
 ) -> Result<Vec<Effective>, Failure> {
-    let options = Options::new(&plan.options, endpoint);
+    let options = Options::new(&listener.options, endpoint);
     let mut effective = Vec::new();
     options.apply(socket.as_fd(), Phase::BeforeBind, Act::Set, &mut effective)?;
     socket
@@ -91,7 +96,7 @@ pub(super) fn bind_and_listen(
     )?;
     if endpoint.accepts() {
         socket
-            .listen(as_backlog(plan.backlog))
+            .listen(as_backlog(listener.backlog))
             .map_err(|error| Failure::new(BindStep::Listen, error))?;
     }
     Ok(effective)

@@ -23,9 +23,9 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(super) fn adopt(
     fd: OwnedFd,
     endpoint: &Endpoint,
-    plan: &ListenerPlan,
+    listener: &ListenerPlan,
 ) -> Result<Ready, (OwnedFd, Failure)> {
-    match put_in_order(&fd, endpoint, plan) {
+    match put_in_order(&fd, endpoint, listener) {
         Ok((address, identity, effective)) => Ok(Ready {
             identity,
             is_adopted: true,
@@ -39,12 +39,12 @@ pub(super) fn adopt(
 fn put_in_order(
     fd: &OwnedFd,
     endpoint: &Endpoint,
-    plan: &ListenerPlan,
+    listener: &ListenerPlan,
 ) -> Result<(Endpoint, Option<PathIdentity>, Vec<Effective>), Failure> {
     let read_back = |errno| Failure::new(BindStep::ReadBack, errno);
     // Who hands descriptors down cannot leave it set.
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(read_back)?;
-    let options = Options::new(&plan.options, endpoint);
+    let options = Options::new(&listener.options, endpoint);
     let mut effective = Vec::new();
     for (phase, act) in [
         (Phase::BeforeBind, Act::Look),
@@ -55,7 +55,7 @@ fn put_in_order(
     }
     if endpoint.accepts() {
         SockRef::from(fd)
-            .listen(as_backlog(plan.backlog))
+            .listen(as_backlog(listener.backlog))
             .map_err(|error| Failure::new(BindStep::Listen, error))?;
     }
     let address = bound_to(fd, endpoint)?;
@@ -64,10 +64,10 @@ fn put_in_order(
         Endpoint::Inet {
             address, v6_only, ..
         } if !endpoint.accepts() => {
-            inet::join(SockRef::from(fd), *address, *v6_only, &plan.multicast)?;
+            inet::join(SockRef::from(fd), *address, *v6_only, &listener.multicast)?;
         }
         Endpoint::MessageQueue { .. } => {
-            effective.extend(mqueue::limits(fd, &plan.options)?);
+            effective.extend(mqueue::limits(fd, &listener.options)?);
             identity = Some(PathIdentity::of(&fstat(fd).map_err(read_back)?));
         }
         // A path is whoever bound it's: it is neither removed nor repaired here.

@@ -52,6 +52,6 @@ pub use namespace::in_network_namespace;
 pub use option::{Changed, effective, put_options_back};
 pub use pending_clients::{Waiters, forget_errors, waiters};
 pub use read_back::Effective;
-pub use rebind::{Prepared, prepare};
+pub use rebind::{PreparedReload, prepare_reload};
 pub use repair::{Damage, Repair, inspect, repair};
 pub use table::{Adopted, SocketTable};

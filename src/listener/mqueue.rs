@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(super) fn open(
     endpoint: &Endpoint,
     name: &str,
-    plan: &ListenerPlan,
+    listener: &ListenerPlan,
     purpose: Purpose,
 ) -> Result<Option<Ready>, Failure> {
     let failed = |errno| Failure::new(BindStep::Open, errno).about(name);
@@ -32,18 +32,18 @@ pub(super) fn open(
         Ok(fd) => (fd, false),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
             if purpose == Purpose::Try {
-                return try_limits(name, plan).map(|()| None);
+                return try_limits(name, listener).map(|()| None);
             }
-            (create(name, &call, plan)?, true)
+            (create(name, &call, listener)?, true)
         }
         Err(error) => return Err(refused(name, error)),
     };
     let finished = (|| {
         let file = fstat(&fd).map_err(failed)?;
         if !created {
-            fits(name, &file, &plan.access)?;
+            fits(name, &file, &listener.access)?;
         }
-        let effective = limits(fd.as_fd(), &plan.options)?;
+        let effective = limits(fd.as_fd(), &listener.options)?;
         if !created && effective.iter().any(|one| !one.is_as_asked) {
             return Err(taken(name, "a message queue with other limits"));
         }
@@ -85,8 +85,8 @@ pub(super) fn taken(name: &str, words: &'static str) -> Failure {
 
 /// Says whether a queue could have the limits that are asked for, without making one that everybody
 /// would see. Root may go beyond those of the system (CAP_SYS_RESOURCE, mq_overview(7)).
-fn try_limits(name: &str, plan: &ListenerPlan) -> Result<(), Failure> {
-    let Some(limits) = asked_limits(&plan.options) else {
+fn try_limits(name: &str, listener: &ListenerPlan) -> Result<(), Failure> {
+    let Some(limits) = asked_limits(&listener.options) else {
         return Ok(());
     };
     let most = |setting| system_setting(setting).filter(|_| !geteuid().is_root());
@@ -100,8 +100,8 @@ fn try_limits(name: &str, plan: &ListenerPlan) -> Result<(), Failure> {
 }
 
 /// Makes it, with owner and mode.
-fn create(name: &str, call: &CString, plan: &ListenerPlan) -> Result<OwnedFd, Failure> {
-    let limits = asked_limits(&plan.options);
+fn create(name: &str, call: &CString, listener: &ListenerPlan) -> Result<OwnedFd, Failure> {
+    let limits = asked_limits(&listener.options);
     let fd = sys::open_queue(call, QueueOpen::New(limits)).map_err(|error| {
         match error.raw_os_error() {
             // More than fs.mqueue.msg_max or msgsize_max, or than can be counted.
@@ -113,7 +113,7 @@ fn create(name: &str, call: &CString, plan: &ListenerPlan) -> Result<OwnedFd, Fa
     })?;
     let Access {
         owner, group, mode, ..
-    } = plan.access;
+    } = listener.access;
     let rights = || {
         if owner.is_some() || group.is_some() {
             fchown(&fd, owner.map(Uid::from_raw), group.map(Gid::from_raw))

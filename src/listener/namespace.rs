@@ -86,11 +86,11 @@ pub fn in_network_namespace<T>(path: Option<&Path>, act: impl FnOnce() -> T) -> 
 
 /// Does something in the network namespace of a listener.
 pub(super) fn in_namespace_of<T>(
-    plan: &ListenerPlan,
+    listener: &ListenerPlan,
     act: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let mut namespaces = Namespaces::default();
-    let inside = plan.network_namespace.as_ref();
+    let inside = listener.network_namespace.as_ref();
     let inside = inside.map(|path| namespaces.enter(path)).transpose()?;
     let done = act();
     drop(inside);

@@ -20,7 +20,7 @@ pub(super) fn bind(
     endpoint: &Endpoint,
     protocol: i32,
     (group, mask): (u32, u32),
-    plan: &ListenerPlan,
+    listener: &ListenerPlan,
 ) -> Result<(Socket, Vec<Effective>), Failure> {
     let socket = Socket::new(
         Domain::from(libc::AF_NETLINK),
@@ -28,7 +28,7 @@ pub(super) fn bind(
         Some(Protocol::from(protocol)),
     )
     .map_err(|error| Failure::new(BindStep::Socket, error))?;
-    let options = Options::new(&plan.options, endpoint);
+    let options = Options::new(&listener.options, endpoint);
     let mut effective = Vec::new();
     for phase in [Phase::BeforeBind, Phase::BeforeListen] {
         options.apply(socket.as_fd(), phase, Act::Set, &mut effective)?;

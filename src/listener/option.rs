@@ -29,20 +29,20 @@ pub struct Changed {
 }
 
 /// The current options of a socket, from the kernel; the last known values where it does not tell.
-pub fn effective(plan: &ListenerPlan, socket: &BoundSocket) -> Vec<Effective> {
-    let options = Options::new(&plan.options, &socket.address);
-    let asked = in_namespace_of(plan, || options.look(socket.fd.as_fd()));
+pub fn effective(listener: &ListenerPlan, socket: &BoundSocket) -> Vec<Effective> {
+    let options = Options::new(&listener.options, &socket.address);
+    let asked = in_namespace_of(listener, || options.look(socket.fd.as_fd()));
     asked.unwrap_or_else(|_| socket.effective.clone())
 }
 
 /// Sets the options again that a worker has changed. Answers with those, and what it has found; with
 /// none where the kernel does not tell.
-pub fn put_options_back(plan: &ListenerPlan, socket: &BoundSocket) -> Vec<Changed> {
+pub fn put_options_back(listener: &ListenerPlan, socket: &BoundSocket) -> Vec<Changed> {
     if socket.effective.is_empty() {
         return Vec::new();
     }
-    let options = Options::new(&plan.options, &socket.address);
-    let done = in_namespace_of(plan, || {
+    let options = Options::new(&listener.options, &socket.address);
+    let done = in_namespace_of(listener, || {
         options.put_back(socket.fd.as_fd(), &socket.effective)
     });
     done.unwrap_or_default()

@@ -59,22 +59,24 @@ pub(super) fn is_taken_by_others(wanted: &Endpoint, ours: &[&BoundSocket]) -> io
 }
 
 /// The listener with SO_REUSEPORT added; `None` if it has that anyway.
-pub(super) fn shared(plan: &ListenerPlan) -> Option<ListenerPlan> {
+pub(super) fn shared(listener: &ListenerPlan) -> Option<ListenerPlan> {
     let spec = by_key(REUSE_PORT)?;
-    if asks_for_it(plan) {
+    if asks_for_it(listener) {
         return None;
     }
-    let mut plan = plan.clone();
-    plan.options.retain(|option| option.spec.key != REUSE_PORT);
-    plan.options.push(OptionSetting {
+    let mut listener = listener.clone();
+    listener
+        .options
+        .retain(|option| option.spec.key != REUSE_PORT);
+    listener.options.push(OptionSetting {
         spec,
         value: OptionValue::Flag(true),
     });
-    Some(plan)
+    Some(listener)
 }
 
-pub(super) fn asks_for_it(plan: &ListenerPlan) -> bool {
-    let mut options = plan.options.iter();
+pub(super) fn asks_for_it(listener: &ListenerPlan) -> bool {
+    let mut options = listener.options.iter();
     options.any(|one| one.spec.key == REUSE_PORT && one.value == OptionValue::Flag(true))
 }
 
@@ -89,9 +91,12 @@ pub(super) fn set(socket: &BoundSocket, on: bool) -> io::Result<()> {
 }
 
 /// Clears it on a socket that was bound with the plan of [`shared`], and forgets that it was set.
-pub(super) fn end(socket: &mut BoundSocket, plan: &ListenerPlan) -> io::Result<()> {
+pub(super) fn end(socket: &mut BoundSocket, listener: &ListenerPlan) -> io::Result<()> {
     set(socket, false)?;
-    let asked = plan.options.iter().any(|one| one.spec.key == REUSE_PORT);
+    let asked = listener
+        .options
+        .iter()
+        .any(|one| one.spec.key == REUSE_PORT);
     socket.effective.retain(|one| one.key != REUSE_PORT);
     if asked && let Some(spec) = by_key(REUSE_PORT) {
         let is_off = super::read_back::Effective::of_number(spec, 0, Some(0));

@@ -1,8 +1,8 @@
 //! From the sockets of one plan to those of another, whole or not at all.
 //!
 //! First everything that may fail is done beside what runs: new sockets are bound, paths that are in
-//! the way are moved aside, kept sockets are changed. Then [`Prepared::commit`] only moves things
-//! about, or [`Prepared::undo`] puts everything back. A socket of which nothing is different is not
+//! the way are moved aside, kept sockets are changed. Then [`PreparedReload::commit`] only moves things
+//! about, or [`PreparedReload::undo`] puts everything back. A socket of which nothing is different is not
 //! touched at all.
 
 use super::bind::{Binder, port_of};
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// A reload of the listeners of which only what cannot fail is left to do.
 #[derive(Debug)]
 #[must_use = "it is neither committed nor undone"]
-pub struct Prepared<'p> {
+pub struct PreparedReload<'p> {
     /// Sockets that could not be bound and that the plan can do without, in the numbers of the merged
     /// plan.
     pub missing: Vec<BindError>,
@@ -85,12 +85,12 @@ impl Leaving<'_> {
 /// Every failure, in the numbers of the merged plan, after everything was put back as it was. After
 /// one at [`BindStep::LeaveNamespace`] the process is in a network namespace that is not its own; it
 /// should end.
-pub fn prepare<'p>(
+pub fn prepare_reload<'p>(
     bound: &SocketTable,
     running: &'p Plan,
     merged: &'p Plan,
     changes: &'p Changes,
-) -> Result<Prepared<'p>, Vec<BindError>> {
+) -> Result<PreparedReload<'p>, Vec<BindError>> {
     let plans = Plans {
         running,
         merged,
@@ -128,7 +128,7 @@ struct Work<'b, 'p> {
     /// The sockets that can be bound only when sockets that go away have been shut down.
     crowded: Vec<Crowded<'b>>,
     errors: Vec<BindError>,
-    prepared: Prepared<'p>,
+    prepared: PreparedReload<'p>,
 }
 
 /// A listener whose new sockets the kernel refuses beside those that go away.
@@ -155,7 +155,7 @@ impl<'b, 'p> Work<'b, 'p> {
             retired: ports(going(bound, plans.merged)),
             crowded: Vec::new(),
             errors: Vec::new(),
-            prepared: Prepared {
+            prepared: PreparedReload {
                 missing: Vec::new(),
                 notes: Vec::new(),
                 lost: Vec::new(),
@@ -278,22 +278,26 @@ impl<'b, 'p> Work<'b, 'p> {
         is_free
     }
 
-    fn add(&mut self, id: ListenerId, plan: &ListenerPlan, done: &[bool]) -> Vec<BoundSocket> {
+    fn add(&mut self, id: ListenerId, listener: &ListenerPlan, done: &[bool]) -> Vec<BoundSocket> {
         let is_held = |index: usize| done.get(index).is_some_and(|done| *done);
-        self.binder.add(id, plan, is_held)
+        self.binder.add(id, listener, is_held)
     }
 
     /// The sockets that go away and with which the new ones overlap.
-    fn rivals(&self, plan: &ListenerPlan, done: &[bool]) -> Vec<&'b BoundSocket> {
+    fn rivals(&self, listener: &ListenerPlan, done: &[bool]) -> Vec<&'b BoundSocket> {
         let running = self.prepared.plans.running;
-        let new = plan.sockets.iter().zip(done).filter(|(_, done)| !**done);
+        let new = listener
+            .sockets
+            .iter()
+            .zip(done)
+            .filter(|(_, done)| !**done);
         let mut rivals: Vec<&BoundSocket> = Vec::new();
         for (socket, _) in new {
             let endpoint = &socket.endpoint;
             let same_port = port_of(endpoint).and_then(|port| self.retired.get(&port));
             for held in same_port.into_iter().flatten() {
                 let configured = self.bound.configured(running, held);
-                if configured.is_some_and(|one| one.network_namespace == plan.network_namespace)
+                if configured.is_some_and(|one| one.network_namespace == listener.network_namespace)
                     && endpoint.overlaps(&held.address)
                     && !rivals.iter().any(|rival| rival.key == held.key)
                 {
@@ -308,7 +312,7 @@ impl<'b, 'p> Work<'b, 'p> {
     fn add_beside(
         &mut self,
         id: ListenerId,
-        plan: &ListenerPlan,
+        listener: &ListenerPlan,
         done: &[bool],
         rivals: &[&BoundSocket],
     ) -> Vec<BoundSocket> {
@@ -316,17 +320,17 @@ impl<'b, 'p> Work<'b, 'p> {
             // If it cannot be set, bind(2) says EADDRINUSE.
             let _bind_tells = overlap::set(socket, true);
         }
-        let shared = overlap::shared(plan);
-        let mut sockets = self.add(id, shared.as_ref().unwrap_or(plan), done);
+        let shared = overlap::shared(listener);
+        let mut sockets = self.add(id, shared.as_ref().unwrap_or(listener), done);
         for socket in rivals {
             let configured = self.bound.configured(self.prepared.plans.running, socket);
             let asks = configured.is_some_and(overlap::asks_for_it);
             let _it_goes_away = overlap::set(socket, asks);
         }
         if shared.is_some() {
-            let inside = self.inside(plan);
+            let inside = self.inside(listener);
             for socket in &mut sockets {
-                if let Err(error) = overlap::end(socket, plan) {
+                if let Err(error) = overlap::end(socket, listener) {
                     log::warn!("cannot clear SO_REUSEPORT on {}: {error}", socket.address);
                 }
                 overlap::forget(socket);
@@ -347,20 +351,20 @@ impl<'b, 'p> Work<'b, 'p> {
     }
 
     /// In the namespace of a listener; where it cannot be entered, binding has said so.
-    fn inside(&mut self, plan: &ListenerPlan) -> Option<Inside> {
-        let path = plan.network_namespace.as_ref()?;
+    fn inside(&mut self, listener: &ListenerPlan) -> Option<Inside> {
+        let path = listener.network_namespace.as_ref()?;
         self.namespaces.enter(path).ok()
     }
 
     /// Moves paths and links aside that go away and that something of this listener takes the place
     /// of. What is moved can be moved back; a socket whose path was unlinked could not.
-    fn make_way(&mut self, plan: &ListenerPlan, done: &[bool]) -> Result<(), Failure> {
-        let sockets = plan.sockets.iter().zip(done);
+    fn make_way(&mut self, listener: &ListenerPlan, done: &[bool]) -> Result<(), Failure> {
+        let sockets = listener.sockets.iter().zip(done);
         let paths = sockets.filter_map(|(socket, done)| {
             let path = socket.endpoint.path()?;
             (!done).then_some(path)
         });
-        for path in paths.chain(plan.symlinks.iter().map(PathBuf::as_path)) {
+        for path in paths.chain(listener.symlinks.iter().map(PathBuf::as_path)) {
             let Some(leaving) = self.leaving.remove(path) else {
                 continue;
             };
@@ -432,7 +436,7 @@ impl<'b, 'p> Work<'b, 'p> {
         }
     }
 
-    fn finish(mut self) -> Result<Prepared<'p>, Vec<BindError>> {
+    fn finish(mut self) -> Result<PreparedReload<'p>, Vec<BindError>> {
         let mut outcome = self.binder.outcome;
         self.prepared.folders = std::mem::take(&mut outcome.bound.created_folders);
         self.prepared.notes.append(&mut outcome.notes);
@@ -515,7 +519,7 @@ fn kept<'b>(bound: &'b SocketTable, plans: Plans<'b>) -> impl Iterator<Item = Li
     all.filter_map(move |(id, index)| live(bound, plans, id, index))
 }
 
-impl Prepared<'_> {
+impl PreparedReload<'_> {
     /// The listeners of the merged plan that have a socket which was just bound.
     pub fn bound_anew(&self) -> BTreeSet<ListenerId> {
         self.fresh.values().map(|socket| socket.listener).collect()

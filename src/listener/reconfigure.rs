@@ -122,13 +122,13 @@ impl<'a> Live<'a> {
         new.cloned().collect()
     }
 
-    fn listen(&self, plan: &ListenerPlan) -> Result<(), Failure> {
+    fn listen(&self, listener: &ListenerPlan) -> Result<(), Failure> {
         if !self.socket.endpoint.accepts() {
             return Ok(());
         }
         // On a listening socket this only sets how many may wait (listen(2)).
         SockRef::from(&self.socket.fd)
-            .listen(as_backlog(plan.backlog))
+            .listen(as_backlog(listener.backlog))
             .map_err(|error| Failure::new(BindStep::Listen, error))
     }
 

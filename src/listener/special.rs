@@ -42,12 +42,12 @@ pub(super) enum Opened {
 pub(super) fn fifo(
     endpoint: &Endpoint,
     path: &Path,
-    plan: &ListenerPlan,
+    listener: &ListenerPlan,
     purpose: Purpose,
     folders: &mut Vec<PathBuf>,
 ) -> Result<Opened, Failure> {
     let failed = |errno| Failure::new(BindStep::Open, errno).about(path);
-    let access = &plan.access;
+    let access = &listener.access;
     let (place, missing) = reach(path)?;
     let found = match missing.as_slice() {
         [] => place.handle(),
@@ -85,7 +85,7 @@ pub(super) fn fifo(
         fits(path, &file, access)?;
     }
     let identity = PathIdentity::of(&file);
-    match open_fifo(endpoint, path, plan, (&handle, &file), origin) {
+    match open_fifo(endpoint, path, listener, (&handle, &file), origin) {
         Ok(ready) => Ok(Opened::Ready(Ready {
             identity: Some(identity),
             created: origin != Origin::Foreign,
@@ -146,20 +146,20 @@ fn origin(
 fn open_fifo(
     endpoint: &Endpoint,
     path: &Path,
-    plan: &ListenerPlan,
+    listener: &ListenerPlan,
     (handle, file): (&OwnedFd, &FileStat),
     origin: Origin,
 ) -> Result<Ready, Failure> {
     if origin == Origin::New {
         let access = Access {
-            mode: marked(plan.access.mode),
-            ..plan.access
+            mode: marked(listener.access.mode),
+            ..listener.access
         };
         give_rights(path, &access, handle, file)?;
     }
     let fd = reopen(handle, path, OFlag::O_RDWR)?;
     let mut effective = Vec::new();
-    Options::new(&plan.options, endpoint).apply(
+    Options::new(&listener.options, endpoint).apply(
         fd.as_fd(),
         Phase::AtOpen,
         Act::Set,

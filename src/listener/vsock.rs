@@ -14,7 +14,7 @@ pub(super) const ANY_PORT: u32 = u32::MAX;
 pub(super) fn bind(
     endpoint: &Endpoint,
     (kind, cid, port): (UnixKind, u32, u32),
-    plan: &ListenerPlan,
+    listener: &ListenerPlan,
 ) -> Result<(Socket, Vec<Effective>), Failure> {
     let of_type = match kind {
         UnixKind::Stream => Type::STREAM,
@@ -24,6 +24,6 @@ pub(super) fn bind(
     let socket = Socket::new(Domain::VSOCK, of_type, None)
         .map_err(|error| Failure::new(BindStep::Socket, error))?;
     let address = SockAddr::vsock(cid, port);
-    let effective = bind_and_listen(&socket, &address, endpoint, plan)?;
+    let effective = bind_and_listen(&socket, &address, endpoint, listener)?;
     Ok((socket, effective))
 }

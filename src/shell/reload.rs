@@ -10,8 +10,8 @@ use super::clients::{self, Role};
 use super::listeners::missing_listeners;
 use super::looks::Tell;
 use super::turn::{Shell, listener_lives};
-use crate::core::{Configuration, Input, ListenerLife, Ticket, WorkerChange};
-use crate::listener::{self, BindError, BoundSocket, Prepared};
+use crate::core::{Configuration, Input, ListenerLife, Ticket, WorkerUpdate};
+use crate::listener::{self, BindError, BoundSocket, PreparedReload};
 use crate::plan::{self, Changes, Line, ListenerId, Merge, Plan, SocketKey, Tense, Verb, WorkerId};
 use crate::report::Sources;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,7 @@ impl Shell {
         let running = Rc::clone(&self.plan);
         let Merge { plan, changes } = plan::merge(&running, &self.sound_former(), wanted);
         let plan = Rc::new(plan);
-        let prepared = match listener::prepare(&self.sockets, &running, &plan, &changes) {
+        let prepared = match listener::prepare_reload(&self.sockets, &running, &plan, &changes) {
             Ok(prepared) => prepared,
             Err(errors) => return Reloaded::NotBound(plan, errors),
         };
@@ -86,7 +86,7 @@ impl Shell {
     }
 
     /// Logs what went otherwise than one could think.
-    fn warn_of(&mut self, prepared: &Prepared<'_>, running: &Plan, plan: &Rc<Plan>) {
+    fn warn_of(&mut self, prepared: &PreparedReload<'_>, running: &Plan, plan: &Rc<Plan>) {
         for key in &prepared.lost {
             let held = self.sockets.get(*key);
             let listener = held.and_then(|held| running.listeners.get(&held.listener));
@@ -195,12 +195,12 @@ impl Shell {
         let workers = changes.workers.iter().map(|(id, change)| {
             let life = || self.plan.worker(*id).lifecycle.clone();
             let change = match change {
-                plan::WorkerChange::Added => WorkerChange::Added { life: life() },
-                plan::WorkerChange::Removed => WorkerChange::Removed,
+                plan::WorkerChange::Added => WorkerUpdate::Added { life: life() },
+                plan::WorkerChange::Removed => WorkerUpdate::Removed,
                 plan::WorkerChange::Changed(diff) if diff.rolls() => {
-                    WorkerChange::Definition { life: life() }
+                    WorkerUpdate::Definition { life: life() }
                 }
-                plan::WorkerChange::Changed(_) => WorkerChange::Settings { life: life() },
+                plan::WorkerChange::Changed(_) => WorkerUpdate::Settings { life: life() },
             };
             (*id, change)
         });

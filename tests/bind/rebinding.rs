@@ -6,7 +6,7 @@ use crate::ports::free_port;
 use listend::config::options::{OptionValue, by_key};
 use listend::config::{Endpoint, Multicast, Presence, UnixKind};
 use listend::listener::{
-    Adopted, BindError, BoundSocket, Purpose, SocketTable, bind_all, depth, prepare,
+    Adopted, BindError, BoundSocket, Purpose, SocketTable, bind_all, depth, prepare_reload,
 };
 use listend::plan::{ListenerId, Merge, Plan, SocketKey, merge};
 use nix::libc;
@@ -47,7 +47,7 @@ impl Running {
     /// Answers with the sockets that the plan has no more.
     fn reload(&mut self, wanted: Plan) -> Result<Vec<BoundSocket>, Vec<BindError>> {
         let Merge { plan, changes } = merge(&self.plan, &BTreeMap::new(), wanted);
-        let mut prepared = prepare(&self.bound, &self.plan, &plan, &changes)?;
+        let mut prepared = prepare_reload(&self.bound, &self.plan, &plan, &changes)?;
         self.lost = std::mem::take(&mut prepared.lost);
         self.missing = std::mem::take(&mut prepared.missing);
         prepared.commit(&mut self.bound);
@@ -61,7 +61,7 @@ impl Running {
     /// Prepares a reload and takes it back.
     fn change_mind(&self, wanted: Plan) {
         let Merge { plan, changes } = merge(&self.plan, &BTreeMap::new(), wanted);
-        let prepared = prepare(&self.bound, &self.plan, &plan, &changes).unwrap();
+        let prepared = prepare_reload(&self.bound, &self.plan, &plan, &changes).unwrap();
         prepared.undo(&self.bound);
     }
 
