@@ -75,14 +75,13 @@ deny:
 		fi; \
 	fi
 
-# nextest runs each test in its own process, as tests of signals and umask need; it does not run
-# documentation tests.
+# nextest runs each test in its own process, as tests of signals and umask need.
 unit:
 	@mkdir -p target && : > $(LISTEND_TEST_SKIPS)
 	@# Skipped tests are listed even if the run fails.
 	@status=0; set -x; \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) test --doc && $(CARGO) nextest run --no-fail-fast $(NEXTEST_FLAGS) || status=$$?; \
+		$(CARGO) nextest run --no-fail-fast $(NEXTEST_FLAGS) || status=$$?; \
 	else \
 		$(CARGO) test --no-fail-fast || status=$$?; \
 	fi; set +x; \

@@ -496,12 +496,37 @@ fn ignored_tests_say_why() {
     let mut all = sources("src");
     all.extend(sources("tests"));
     let mut offences = Vec::new();
+    all.retain(|source| source.text.contains("#[ignore]"));
     for source in &all {
         for line in lines_with(&bare(&source.text), "#[ignore]") {
             offences.push(format!("{}:{line}", source.path));
         }
     }
     expect_none(&offences, "write #[ignore = \"reason\"]");
+}
+
+// `doctest = false` in Cargo.toml.
+#[test]
+fn no_doc_comment_has_a_test() {
+    let mut offences = Vec::new();
+    for source in sources("src") {
+        let mut is_open = false;
+        for (number, line) in source.text.lines().enumerate() {
+            let line = line.trim_start();
+            let comment = line.strip_prefix("///").or(line.strip_prefix("//!"));
+            let Some(kind) = comment.and_then(|text| text.trim_start().strip_prefix("```")) else {
+                continue;
+            };
+            if !is_open && kind.trim() != "text" {
+                offences.push(format!("{}:{}", source.path, number + 1));
+            }
+            is_open = !is_open;
+        }
+    }
+    expect_none(
+        &offences,
+        "write ```text, or let documentation be tested again",
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! listend where there is no systemd: as a service of OpenRC, which has booted the machine, of runit
-//! and of s6, by the scripts that `make install-openrc` and its kind install.
+//! and of s6, which have not, by the scripts that `make install-openrc` and its kind install.
 
-use crate::harness::container::Container;
+use crate::harness::container::{Container, boot_openrc, start_without_init};
 use crate::harness::eventually;
 use crate::harness::package::{answers, installed_without_systemd};
 use std::process::Stdio;
@@ -44,7 +44,7 @@ fn supervise(container: &Container, words: &[&str]) {
 
 #[test]
 fn openrc_starts_checks_and_stops_it() {
-    let Some(container) = installed_without_systemd() else {
+    let Some(container) = installed_without_systemd(boot_openrc) else {
         return;
     };
     container.write(CONFIG, SERVES);
@@ -82,7 +82,7 @@ fn openrc_starts_checks_and_stops_it() {
 
 #[test]
 fn openrc_reloads_it() {
-    let Some(container) = installed_without_systemd() else {
+    let Some(container) = installed_without_systemd(boot_openrc) else {
         return;
     };
     container.write(CONFIG, SERVES);
@@ -107,7 +107,7 @@ fn openrc_reloads_it() {
 
 #[test]
 fn openrc_runs_a_second_one_by_another_name() {
-    let Some(container) = installed_without_systemd() else {
+    let Some(container) = installed_without_systemd(boot_openrc) else {
         return;
     };
     container.run(["ln", "-s", "listend", "/etc/init.d/listend.web"]);
@@ -127,7 +127,7 @@ fn openrc_runs_a_second_one_by_another_name() {
 
 #[test]
 fn runit_restarts_it_but_not_where_that_is_no_use() {
-    let Some(container) = installed_without_systemd() else {
+    let Some(container) = installed_without_systemd(start_without_init) else {
         return;
     };
     container.write(CONFIG, SERVES);
@@ -154,7 +154,7 @@ fn runit_restarts_it_but_not_where_that_is_no_use() {
 
 #[test]
 fn s6_restarts_it_but_not_where_that_is_no_use() {
-    let Some(container) = installed_without_systemd() else {
+    let Some(container) = installed_without_systemd(start_without_init) else {
         return;
     };
     let service = "/etc/s6/sv/listend";

@@ -45,6 +45,8 @@ const CGROUPS: [&str; 3] = [
 enum System {
     Systemd,
     OpenRc,
+    /// systemd-nspawn, which only reaps what is left to it.
+    Nobody,
 }
 
 /// It runs until it is dropped.
@@ -78,6 +80,11 @@ pub fn boot_openrc() -> Option<Container> {
     boot_with(System::OpenRc)
 }
 
+/// Starts one of the same root without booting it; if this machine cannot, the test is skipped.
+pub fn start_without_init() -> Option<Container> {
+    boot_with(System::Nobody)
+}
+
 fn boot_with(system: System) -> Option<Container> {
     let root = root(system)?;
     match Container::start(&root, system) {
@@ -101,7 +108,7 @@ fn root(system: System) -> Option<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test-root");
     let which = match system {
         System::Systemd => None,
-        System::OpenRc => Some("openrc"),
+        System::OpenRc | System::Nobody => Some("openrc"),
     };
     let output = Command::new("sh").arg(script).args(which).output();
     let output = output.expect("start sh");
@@ -144,10 +151,12 @@ impl Container {
         command.args(["--private-network", "--volatile=overlay"]);
         command.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"]);
         command.arg(format!("--machine={name}"));
-        command.arg("--directory").arg(root).arg("--boot");
-        if system == System::Systemd {
-            command.args(LEFT_OUT);
-        }
+        command.arg("--directory").arg(root);
+        match system {
+            System::Systemd => command.arg("--boot").args(LEFT_OUT),
+            System::OpenRc => command.arg("--boot"),
+            System::Nobody => command.args(["--as-pid2", "sleep", "infinity"]),
+        };
         let outer = command
             // Others boot from the same root at the same time; none of them writes to it.
             .env("SYSTEMD_NSPAWN_LOCK", "0")
@@ -196,6 +205,11 @@ impl Container {
                 self.read("/run/openrc/softlevel").as_deref() == Some("default")
                     && !self.path("/run/openrc/rc.starting").exists()
             }
+            // The last thing that systemd-nspawn does.
+            System::Nobody => children(self.leader).into_iter().any(|pid| {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+                name.is_ok_and(|name| name == "sleep\n")
+            }),
         }
     }
 

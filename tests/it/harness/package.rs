@@ -129,11 +129,11 @@ pub fn install(container: &Container, package: &Path) -> String {
     container.run(["dpkg", "--install", "/opt/listend.deb"])
 }
 
-/// A Debian booted by OpenRC in which `make` has installed listend, with the scripts for OpenRC,
+/// A Debian without systemd, in which `make` has installed listend, with the scripts for OpenRC,
 /// runit and s6, and a probe at `/opt/probe`.
-pub fn installed_without_systemd() -> Option<Container> {
+pub fn installed_without_systemd(start: fn() -> Option<Container>) -> Option<Container> {
     require_tool("make")?;
-    let container = container::boot_openrc()?;
+    let container = start()?;
     container.install(probe_path(), "/opt/probe");
     let targets = ["install", "install-openrc", "install-runit", "install-s6"];
     let mut make = Command::new("make");
