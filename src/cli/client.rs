@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -86,14 +86,10 @@ pub struct Answer<T> {
 /// A connection to the daemon.
 #[derive(Debug)]
 pub struct Client {
-    socket: UnixStream,
+    socket: BufReader<UnixStream>,
     path: PathBuf,
-    /// The bytes received so far.
+    /// The part of the next reply that has been received.
     received: Vec<u8>,
-    /// The index of the next frame in `received`; never behind its end.
-    start: usize,
-    /// Up to here the next frame holds no NUL; never before its start.
-    scanned: usize,
 }
 
 impl Client {
@@ -129,11 +125,9 @@ impl Client {
 
     fn over(socket: UnixStream, path: PathBuf) -> Client {
         Client {
-            socket,
+            socket: BufReader::with_capacity(65_536, socket),
             path,
             received: Vec::new(),
-            start: 0,
-            scanned: 0,
         }
     }
 
@@ -164,7 +158,7 @@ impl Client {
         }
         let mut frame = call.to_string().into_bytes();
         frame.push(0);
-        let sent = self.socket.write_all(&frame);
+        let sent = self.socket.get_mut().write_all(&frame);
         // A daemon that refuses the connection may have said why before it closed it.
         match sent {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(self.broken(error)),
@@ -178,7 +172,7 @@ impl Client {
     ///
     /// [`Failure::Broken`].
     pub fn wait(&mut self, wait: Wait) -> Result<(), Failure> {
-        apply(&self.socket, wait).map_err(|error| self.broken(error))
+        apply(self.socket.get_ref(), wait).map_err(|error| self.broken(error))
     }
 
     /// The next reply.
@@ -226,34 +220,20 @@ impl Client {
 
     /// The next frame, without its NUL.
     fn frame(&mut self) -> io::Result<Option<Vec<u8>>> {
-        loop {
-            let fresh = self.received.iter().skip(self.scanned);
-            if let Some(found) = fresh.into_iter().position(|byte| *byte == 0) {
-                let end = self.scanned + found;
-                let length = end - self.start;
-                let frame = self.received.iter().skip(self.start).take(length).copied();
-                let frame = frame.collect();
-                self.start = end + 1;
-                self.scanned = self.start;
-                return Ok(Some(frame));
+        let room = MAX_REPLY.saturating_sub(self.received.len());
+        let mut reader = self.socket.by_ref().take(room as u64);
+        match reader.read_until(0, &mut self.received) {
+            Ok(_) if self.received.last() == Some(&0) => {
+                self.received.pop();
+                Ok(Some(std::mem::take(&mut self.received)))
             }
-            // Once for each read, and not for each of the many frames that one read may bring.
-            self.received.drain(..self.start);
-            self.start = 0;
-            self.scanned = self.received.len();
-            if self.scanned > MAX_REPLY {
+            Ok(_) if self.received.len() >= MAX_REPLY => {
                 let long = "the reply does not end";
-                return Err(io::Error::new(ErrorKind::InvalidData, long));
+                Err(io::Error::new(ErrorKind::InvalidData, long))
             }
-            let mut chunk = [0; 65_536];
-            match self.socket.read(&mut chunk) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                // Never more than the chunk has.
-                Ok(count) => self.received.extend(chunk.iter().take(count)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error),
-            }
+            Ok(_) => Err(ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -269,7 +249,7 @@ impl Client {
 
 impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.get_ref().as_fd()
     }
 }
 

@@ -5,7 +5,7 @@ use super::check::finish;
 use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
 use super::output::{print, shown, style};
-use crate::control::{Event, LogLine, LogsReply, MetricsReply, WatchReply};
+use crate::control::{Event, LogLine, MetricsReply};
 use crate::report::Style;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -29,22 +29,11 @@ pub fn logs(arguments: &Logs) -> Exit {
         true => Wait::ForEver,
         false => Wait::Patiently,
     };
-    let print_line = |reply: Value| {
-        // As it came: a newer daemon may say more than is known here.
-        match (arguments.json, reply.get("line")) {
-            (_, None | Some(Value::Null)) => Ok(String::new()),
-            (true, Some(line)) => Ok(format!("{line}\n")),
-            (false, Some(_)) => {
-                let reply: LogsReply = serde_json::from_value(reply)?;
-                Ok(reply
-                    .line
-                    .map_or(String::new(), |line| log_line(&line, style)))
-            }
-        }
-    };
-    let control = arguments.control.control.as_deref();
-    let client = Client::connect(control, Wait::Patiently);
-    each(client, "Logs", &Value::Object(parameters), wait, print_line)
+    let client = Client::connect(arguments.control.control.as_deref(), Wait::Patiently);
+    let text = |line: LogLine| log_line(&line, style);
+    each(client, ("Logs", &parameters.into()), wait, |reply| {
+        as_text(&reply, "line", arguments.json, text)
+    })
 }
 
 /// Carries out `listend events`.
@@ -61,25 +50,25 @@ pub fn events(arguments: &Events) -> Exit {
         true => Wait::Patiently,
         false => Wait::ForEver,
     };
-    let print_event = |reply: Value| match (arguments.json, reply.get("event")) {
-        (_, None | Some(Value::Null)) => Ok(String::new()),
-        (true, Some(event)) => Ok(format!("{event}\n")),
-        (false, Some(_)) => {
-            let reply: WatchReply = serde_json::from_value(reply)?;
-            Ok(reply
-                .event
-                .map_or(String::new(), |event| event_line(&event)))
-        }
-    };
-    let control = arguments.control.control.as_deref();
-    let client = Client::connect(control, Wait::Patiently);
-    each(
-        client,
-        "Watch",
-        &Value::Object(parameters),
-        wait,
-        print_event,
-    )
+    let client = Client::connect(arguments.control.control.as_deref(), Wait::Patiently);
+    each(client, ("Watch", &parameters.into()), wait, |reply| {
+        as_text(&reply, "event", arguments.json, event_line)
+    })
+}
+
+/// The member of a reply as text, or as JSON: as it came, since a newer daemon may say more than is
+/// known here.
+fn as_text<T: DeserializeOwned>(
+    reply: &Value,
+    member: &str,
+    json: bool,
+    text: impl Fn(T) -> String,
+) -> Result<String, serde_json::Error> {
+    match reply.get(member) {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(value) if json => Ok(format!("{value}\n")),
+        Some(value) => Ok(text(serde_json::from_value(value.clone())?)),
+    }
 }
 
 /// Carries out `listend metrics`.
@@ -94,19 +83,18 @@ pub fn metrics(arguments: &Metrics) -> Exit {
 }
 
 /// Prints every reply, each at once: whoever follows wants to see it now.
-fn each<T: DeserializeOwned>(
+fn each(
     client: Result<Client, Failure>,
-    method: &str,
-    parameters: &Value,
+    (method, parameters): (&str, &Value),
     wait: Wait,
-    text: impl Fn(T) -> Result<String, serde_json::Error>,
+    text: impl Fn(Value) -> Result<String, serde_json::Error>,
 ) -> Exit {
     let run = || -> Result<Exit, Failure> {
         let mut client = client?;
         client.send(method, parameters, true)?;
         client.wait(wait)?;
         loop {
-            let answer = client.next::<T>()?;
+            let answer = client.next()?;
             let text = match text(answer.of) {
                 Ok(text) => text,
                 Err(error) => return Err(client.misunderstood(&error)),
@@ -148,7 +136,7 @@ fn colour(name: &str) -> &'static str {
 }
 
 /// `2026-01-31T12:00:00Z instance-started: app.1: started, pid 4711`.
-fn event_line(event: &Event) -> String {
+fn event_line(event: Event) -> String {
     let (time, kind) = (shown(&event.time), shown(&event.kind));
     format!("{time} {kind}: {}\n", shown(&event.message))
 }

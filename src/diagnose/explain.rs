@@ -140,14 +140,30 @@ fn own_pid() -> i32 {
 
 /// The problem, and who has the address; `own` is the process that has tried to bind it.
 fn explained(error: &BindError, plan: &Plan, machine: &Machine, own: i32) -> (Problem, Finding) {
-    let listener = plan.listener(error.listener);
-    let machine = machine.of(listener);
-    let socket = &listener.sockets[error.socket];
-    let endpoint = &socket.endpoint;
+    let machine = machine.of(plan.listener(error.listener));
+    let is_held = matches!(
+        error.obstacle,
+        None | Some(Obstacle::LiveServer { .. } | Obstacle::Unprobed)
+    );
     let problem = unexplained(error, plan);
+    if error.errno == Errno::EADDRINUSE as i32 && is_held && error.step != BindStep::EnterNamespace
+    {
+        in_use(problem, error, plan, machine, own)
+    } else {
+        (
+            with_cause(problem, error, plan, machine),
+            Finding::default(),
+        )
+    }
+}
+
+/// Explains a failure other than an address in use.
+fn with_cause(problem: Problem, error: &BindError, plan: &Plan, machine: &Machine) -> Problem {
+    let listener = plan.listener(error.listener);
+    let endpoint = &listener.sockets[error.socket].endpoint;
     let errno = Errno::from_raw(error.errno);
-    match errno {
-        _ if matches!(error.obstacle, Some(Obstacle::NotASocket(_))) => {
+    match error.obstacle {
+        Some(Obstacle::NotASocket(_)) => {
             let hint = match endpoint.kind() {
                 SocketKind::Fifo | SocketKind::MessageQueue => {
                     "give it the owner, group and mode of the configuration, or remove it, and \
@@ -159,51 +175,46 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine, own: i32) -> (Pr
                      path, or remove it yourself"
                 }
             };
-            (problem.with_hint(hint.to_owned()), Finding::default())
+            return problem.with_hint(hint.to_owned());
         }
-        _ if matches!(error.obstacle, Some(Obstacle::Interference)) => {
+        Some(Obstacle::Interference) => {
             let hint = "find the other process that writes to the directory, and retry";
-            (problem.with_hint(hint.to_owned()), Finding::default())
+            return problem.with_hint(hint.to_owned());
         }
-        _ if matches!(error.obstacle, Some(Obstacle::OtherHands(_))) => {
+        Some(Obstacle::OtherHands(_)) => {
             let hint = "choose a path whose directories belong to root, or name the directory \
                         itself and not a link to it";
-            (problem.with_hint(hint.to_owned()), Finding::default())
+            return problem.with_hint(hint.to_owned());
         }
+        Some(Obstacle::LiveServer { .. } | Obstacle::Unprobed) | None => {}
+    }
+    match errno {
         _ if error.step == BindStep::EnterNamespace => {
             let path = error.path.clone().unwrap_or_default();
-            let explained = option_causes::namespace(problem, error.errno, &path, machine);
-            (explained, Finding::default())
+            option_causes::namespace(problem, error.errno, &path, machine)
         }
-        Errno::EADDRINUSE => in_use(problem, error, plan, machine, own),
         _ if let BindStep::SetOption(call) = error.step => {
-            let explained = option_causes::explain(problem, call, errno, listener, machine);
-            (explained, Finding::default())
+            option_causes::explain(problem, call, errno, listener, machine)
         }
-        _ if is_lacking(errno, error.step, endpoint) => (
-            kernel::missing(problem, errno, endpoint, machine.kernel()),
-            Finding::default(),
-        ),
-        _ if let Endpoint::MessageQueue { name } = endpoint => (
-            kind_causes::message_queue(problem, errno, name, listener, machine),
-            Finding::default(),
-        ),
+        _ if is_lacking(errno, error.step, endpoint) => {
+            kernel::missing(problem, errno, endpoint, machine.kernel())
+        }
+        _ if let Endpoint::MessageQueue { name } = endpoint => {
+            kind_causes::message_queue(problem, errno, name, listener, machine)
+        }
         _ if let Endpoint::Special { path, .. } = endpoint => {
             let problem = kind_causes::special(problem, errno, path, machine);
-            let known = problem.hint.is_some();
-            let explain = |problem| unix_causes::explain(problem, error, path, machine);
-            (
-                if known { problem } else { explain(problem) },
-                Finding::default(),
-            )
+            match problem.hint {
+                Some(_) => problem,
+                None => unix_causes::explain(problem, error, path, machine),
+            }
         }
-        _ if let Some(path) = error.path.as_deref().or(endpoint.path()) => (
-            unix_causes::explain(problem, error, path, machine),
-            Finding::default(),
-        ),
-        Errno::EADDRNOTAVAIL => (not_here(problem, endpoint, machine), Finding::default()),
-        Errno::EACCES | Errno::EPERM => (forbidden(problem, endpoint, machine), Finding::default()),
-        errno => (other(problem, errno, endpoint, plan), Finding::default()),
+        _ if let Some(path) = error.path.as_deref().or(endpoint.path()) => {
+            unix_causes::explain(problem, error, path, machine)
+        }
+        Errno::EADDRNOTAVAIL => not_here(problem, endpoint, machine),
+        Errno::EACCES | Errno::EPERM => forbidden(problem, endpoint, machine),
+        errno => other(problem, errno, endpoint, plan),
     }
 }
 
