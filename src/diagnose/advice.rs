@@ -9,7 +9,7 @@ use super::reach::reach;
 use super::{registry, services};
 use crate::config::options::by_key;
 use crate::config::{Endpoint, Piece, Template, Transport};
-use crate::listener::Note;
+use crate::listener::{Effective, Note, NoteKind};
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan};
 use crate::report::{Kind, Problem, Report, describe};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -79,70 +79,54 @@ pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Report {
 
 /// Turns a note about binding into advice.
 pub fn note(note: &Note, plan: &Plan) -> Problem {
-    let about = |listener: ListenerId, socket: usize, kind: Kind, message: String| {
-        let listener = plan.listener(listener);
-        let socket = &listener.sockets[socket];
-        Problem::new(kind, message)
-            .at(socket.place)
-            .of_listener(&listener.name)
-            .with_address(socket.endpoint.to_string())
-    };
-    let named = |listener: ListenerId, socket: usize| {
-        let listener = plan.listener(listener);
-        (&listener.name, &listener.sockets[socket].endpoint)
-    };
-    match note {
-        Note::StaleReplaced { listener, socket } => {
-            let (name, endpoint) = named(*listener, *socket);
-            let message = format!(
-                "listener `{name}`: replaced a stale socket at {endpoint} (no process had \
-                         it open)"
-            );
-            about(*listener, *socket, Kind::StaleSocket, message)
-        }
-        Note::StaleWouldBeReplaced { listener, socket } => {
-            let (name, endpoint) = named(*listener, *socket);
-            let message = format!(
+    let listener = plan.listener(note.listener);
+    let socket = &listener.sockets[note.socket];
+    let (name, endpoint) = (&listener.name, &socket.endpoint);
+    let (kind, message) = match &note.kind {
+        NoteKind::StaleReplaced => (
+            Kind::StaleSocket,
+            format!(
+                "listener `{name}`: replaced a stale socket at {endpoint} (no process had it open)"
+            ),
+        ),
+        NoteKind::StaleWouldBeReplaced => (
+            Kind::StaleSocket,
+            format!(
                 "listener `{name}`: a stale socket is at {endpoint} (no process has it open); a \
                  start replaces it"
-            );
-            about(*listener, *socket, Kind::StaleSocket, message)
-        }
-        Note::FamilyMissing {
-            listener,
-            socket,
-            errno,
-            instead,
-        } => {
-            let (name, endpoint) = named(*listener, *socket);
+            ),
+        ),
+        NoteKind::FamilyMissing { errno, instead } => {
             let outcome = match instead {
                 Some(instead) => format!("{instead} is bound instead"),
                 None => "it is left out".to_owned(),
             };
+            let reason = describe(*errno);
             let message = format!(
-                "listener `{name}`: this machine has no {endpoint}, so {outcome}: {}",
-                describe(*errno)
+                "listener `{name}`: this machine has no {endpoint}, so {outcome}: {reason}"
             );
-            about(*listener, *socket, Kind::FamilyMissing, message)
+            (Kind::FamilyMissing, message)
         }
-        Note::OptionChanged {
-            listener,
-            socket,
-            key,
-            asked,
-            effective,
-        } => {
-            let listener = plan.listener(*listener);
-            let socket = &listener.sockets[*socket];
+        NoteKind::OptionChanged(option) => {
+            let Effective {
+                key,
+                asked,
+                effective,
+                ..
+            } = option;
             let place = Some(listener.place_of(key).unwrap_or(socket.place));
             // The key comes from the table, so it is found there.
-            match by_key(key) {
-                Some(spec) => option_changed(&listener.name, place, spec, asked, effective),
+            let problem = match by_key(key) {
+                Some(spec) => option_changed(name, place, spec, asked, effective),
                 None => Problem::new(Kind::OptionChanged, format!("{key} is {effective}")),
-            }
-            .with_address(socket.endpoint.to_string())
+            };
+            return problem.with_address(endpoint.to_string());
         }
-    }
+    };
+    Problem::new(kind, message)
+        .at(socket.place)
+        .of_listener(name)
+        .with_address(endpoint.to_string())
 }
 
 /// An inet socket of the plan.

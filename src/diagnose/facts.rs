@@ -8,7 +8,7 @@ use super::reach::{Reach, reach};
 use super::registry::{Registration, registrations};
 use super::tables::State;
 use crate::config::{Endpoint, SocketKind};
-use crate::listener::{Note, Outcome};
+use crate::listener::{Note, NoteKind, Outcome};
 use crate::plan::ListenerPlan;
 use crate::report::Holder;
 use jiff::Timestamp;
@@ -174,7 +174,10 @@ pub fn facts(
 }
 
 fn bind(index: usize, outcome: &Outcome, held: bool) -> Bind {
-    let left_out = |note: &Note| matches!(note, Note::FamilyMissing { socket, instead: None, .. } if *socket == index);
+    let left_out = |note: &Note| {
+        let is_missing = matches!(note.kind, NoteKind::FamilyMissing { instead: None, .. });
+        note.socket == index && is_missing
+    };
     if outcome.errors.iter().any(|error| error.socket == index) {
         if held {
             Bind::HeldByListend

@@ -2,7 +2,7 @@
 
 use super::machine::Machine;
 use crate::config::{Endpoint, UnixName};
-use crate::listener::{Note, Obstacle, Outcome};
+use crate::listener::{Note, NoteKind, Obstacle, Outcome};
 use crate::plan::Access;
 use serde::Serialize;
 use std::fs::Metadata;
@@ -164,7 +164,7 @@ fn found(file: &Metadata, index: usize, outcome: &Outcome) -> &'static str {
         .find(|error| error.socket == index)
         .and_then(|error| error.obstacle);
     let is_stale =
-        |note: &Note| matches!(note, Note::StaleWouldBeReplaced { socket, .. } if *socket == index);
+        |note: &Note| note.socket == index && note.kind == NoteKind::StaleWouldBeReplaced;
     let kind = file.file_type();
     match obstacle {
         Some(Obstacle::LiveServer { .. }) => "a live socket",

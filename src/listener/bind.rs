@@ -1,6 +1,6 @@
 //! Binding everything a plan names, and collecting every failure.
 
-use super::bind_error::{BindError, BindStep, Failure, Note, Purpose};
+use super::bind_error::{BindError, BindStep, Failure, Note, NoteKind, Purpose};
 use super::bound::BoundSocket;
 use super::inherited;
 use super::namespace::Namespaces;
@@ -190,7 +190,7 @@ impl Binder {
         let mut index = 0;
         self.outcome.notes.retain(|note| {
             index += 1;
-            index <= notes || matches!(note, Note::StaleReplaced { .. })
+            index <= notes || note.kind == NoteKind::StaleReplaced
         });
     }
 
@@ -380,12 +380,10 @@ impl Binder {
         match result {
             Ok(Some(bound)) => {
                 let changed = bound.effective.iter().filter(|one| !one.is_as_asked);
-                let notes = changed.map(|one| Note::OptionChanged {
+                let notes = changed.map(|one| Note {
                     listener,
                     socket,
-                    key: one.key,
-                    asked: one.asked.clone(),
-                    effective: one.effective.clone(),
+                    kind: NoteKind::OptionChanged(one.clone()),
                 });
                 self.outcome.notes.extend(notes);
                 sockets.push(bound);

@@ -1,5 +1,6 @@
 //! Errors and notes of binding, as data; `diagnose` puts them into words.
 
+use super::read_back::Effective;
 use crate::config::{Endpoint, Presence};
 use crate::plan::{ListenerId, Plan};
 use crate::walk::{Refused, Why};
@@ -88,45 +89,31 @@ pub struct BindError {
 
 /// A success that differs from the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
+pub struct Note {
+    /// The listener concerned.
+    pub listener: ListenerId,
+    /// Index into [`crate::plan::ListenerPlan::sockets`].
+    pub socket: usize,
+    /// The difference.
+    pub kind: NoteKind,
+}
+
+/// A difference from the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoteKind {
     /// A unix socket nobody listened on was replaced.
-    StaleReplaced {
-        /// Of which listener.
-        listener: ListenerId,
-        /// Index into [`crate::plan::ListenerPlan::sockets`].
-        socket: usize,
-    },
+    StaleReplaced,
     /// A start would replace a stale socket; binding was only tried.
-    StaleWouldBeReplaced {
-        /// Of which listener.
-        listener: ListenerId,
-        /// Index into [`crate::plan::ListenerPlan::sockets`].
-        socket: usize,
-    },
+    StaleWouldBeReplaced,
     /// This machine has no IPv6, or no ::1, and the address is optional.
     FamilyMissing {
-        /// Of which listener.
-        listener: ListenerId,
-        /// Index into [`crate::plan::ListenerPlan::sockets`].
-        socket: usize,
         /// EAFNOSUPPORT or EADDRNOTAVAIL.
         errno: i32,
         /// The address bound instead; `None` if there is none.
         instead: Option<Endpoint>,
     },
     /// The kernel accepted an option, and made something else of it.
-    OptionChanged {
-        /// Of which listener.
-        listener: ListenerId,
-        /// Index into [`crate::plan::ListenerPlan::sockets`].
-        socket: usize,
-        /// The option's key.
-        key: &'static str,
-        /// The value asked for.
-        asked: String,
-        /// The value read back; `Effective::UNKNOWN` if the kernel does not tell.
-        effective: String,
-    },
+    OptionChanged(Effective),
 }
 
 impl BindError {

@@ -2,7 +2,7 @@
 
 use super::backlog::as_backlog;
 use super::bind::{Binder, port_of};
-use super::bind_error::{BindStep, Failure, Note, Purpose};
+use super::bind_error::{BindStep, Failure, Note, NoteKind, Purpose};
 use super::bound::{BoundSocket, FsArtifacts};
 use super::identity::remove_if_ours;
 use super::inet::{self, Wanted};
@@ -186,12 +186,16 @@ impl Binder {
             }
             None => None,
         };
-        self.outcome.notes.push(Note::FamilyMissing {
-            listener: id,
-            socket,
+        let kind = NoteKind::FamilyMissing {
             errno: failure.errno,
             instead: instead.map(Wanted::endpoint),
-        });
+        };
+        let note = Note {
+            listener: id,
+            socket,
+            kind,
+        };
+        self.outcome.notes.push(note);
         Ok(ready)
     }
 
@@ -216,16 +220,16 @@ impl Binder {
                 let folders = &mut self.outcome.bound.created_folders;
                 let done = unix_path::bind(kind, path, &listener.access, self.purpose, folders)?;
                 if done.stale {
-                    self.outcome.notes.push(match self.purpose {
-                        Purpose::Keep => Note::StaleReplaced {
-                            listener: id,
-                            socket,
-                        },
-                        Purpose::Try => Note::StaleWouldBeReplaced {
-                            listener: id,
-                            socket,
-                        },
-                    });
+                    let kind = match self.purpose {
+                        Purpose::Keep => NoteKind::StaleReplaced,
+                        Purpose::Try => NoteKind::StaleWouldBeReplaced,
+                    };
+                    let note = Note {
+                        listener: id,
+                        socket,
+                        kind,
+                    };
+                    self.outcome.notes.push(note);
                 }
                 match done.file {
                     File::Made(file) => identity = Some(file),

@@ -44,7 +44,7 @@ pub use accept_queue::{Depth, DepthReader, Unit, depth, depths};
 pub use adopt::{AdoptError, AdoptProblem, Inherited, match_up, take_inherited};
 pub use before_spawn::{Disturbed, IoMode, prepare_for_spawn, set_mode};
 pub use bind::{Outcome, bind_all, bind_missing};
-pub use bind_error::{BindError, BindStep, Note, Obstacle, Purpose};
+pub use bind_error::{BindError, BindStep, Note, NoteKind, Obstacle, Purpose};
 pub use bound::{BoundSocket, FsArtifacts};
 pub use diag::{UnixSocket, mptcp_listeners, unix_sockets};
 pub use identity::PathIdentity;

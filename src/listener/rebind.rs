@@ -6,7 +6,7 @@
 //! touched at all.
 
 use super::bind::{Binder, port_of};
-use super::bind_error::{BindError, BindStep, Failure, Note, Purpose};
+use super::bind_error::{BindError, BindStep, Failure, Note, NoteKind, Purpose};
 use super::bound::BoundSocket;
 use super::identity::{PathIdentity, remove_folders};
 use super::namespace::{Inside, Namespaces};
@@ -426,12 +426,10 @@ impl<'b, 'p> Work<'b, 'p> {
         let known = &live.socket.effective;
         let news = changed.effective.iter();
         for one in news.filter(|one| !one.is_as_asked && !known.contains(one)) {
-            self.prepared.notes.push(Note::OptionChanged {
+            self.prepared.notes.push(Note {
                 listener,
                 socket,
-                key: one.key,
-                asked: one.asked.clone(),
-                effective: one.effective.clone(),
+                kind: NoteKind::OptionChanged(one.clone()),
             });
         }
     }

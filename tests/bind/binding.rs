@@ -4,7 +4,8 @@ use crate::fixture::*;
 use listend::config::{Endpoint, Transport, UnixKind, UnixName};
 use listend::diagnose::{Machine, explain, note};
 use listend::listener::{
-    Adopted, BindStep, Disturbed, IoMode, Note, Obstacle, Purpose, bind_all, prepare_for_spawn,
+    Adopted, BindStep, Disturbed, IoMode, Note, NoteKind, Obstacle, Purpose, bind_all,
+    prepare_for_spawn,
 };
 use listend::plan::{Access, ListenerId};
 use listend::report::Kind;
@@ -104,9 +105,9 @@ fn an_optional_address_that_is_missing_is_left_out_with_a_note() {
     let outcome = bound(&plan);
     assert_eq!(outcome.bound.at(0).len(), 1);
     let [
-        Note::FamilyMissing {
+        Note {
             socket: 1,
-            instead: None,
+            kind: NoteKind::FamilyMissing { instead: None, .. },
             ..
         },
     ] = &outcome.notes[..]
@@ -196,18 +197,20 @@ fn a_stale_socket_is_replaced_and_said_so() {
         let tried = bind_all(&plan, Purpose::Try, Adopted::default());
         assert_eq!(tried.errors, []);
         let id = ListenerId(0);
-        let would = Note::StaleWouldBeReplaced {
+        let would = Note {
             listener: id,
             socket: 0,
+            kind: NoteKind::StaleWouldBeReplaced,
         };
         assert_eq!(tried.notes, [would]);
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), before);
         assert_eq!(folder.names(), ["s"]);
 
         let outcome = bound(&plan);
-        let replaced = Note::StaleReplaced {
+        let replaced = Note {
             listener: id,
             socket: 0,
+            kind: NoteKind::StaleReplaced,
         };
         assert_eq!(outcome.notes, [replaced]);
         assert_eq!(note(&outcome.notes[0], &plan).kind, Kind::StaleSocket);

@@ -4,7 +4,7 @@ use crate::fixture::*;
 use listend::config::options::OptionValue;
 use listend::config::{Endpoint, Presence};
 use listend::listener::{
-    Adopted, BindStep, Note, Outcome, Purpose, bind_all, bind_missing, prepare_for_spawn,
+    Adopted, BindStep, NoteKind, Outcome, Purpose, bind_all, bind_missing, prepare_for_spawn,
 };
 use listend::plan::{ListenerId, Plan, SocketKey};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -163,18 +163,13 @@ fn an_adopted_socket_goes_on_with_our_options_and_backlog() {
     raw.accept().expect("the client that waited is still there");
     drop(waiting);
     // It was bound without, and that cannot be changed any more.
-    let [
-        Note::OptionChanged {
-            key: "free_bind",
-            asked,
-            effective,
-            ..
-        },
-    ] = &outcome.notes[..]
-    else {
+    let kinds = outcome.notes.iter().map(|note| &note.kind);
+    let [NoteKind::OptionChanged(changed)] = kinds.collect::<Vec<_>>()[..] else {
         panic!("{:?}", outcome.notes);
     };
-    assert_eq!((asked.as_str(), effective.as_str()), ("true", "false"));
+    assert_eq!(changed.key, "free_bind");
+    let values = (changed.asked.as_str(), changed.effective.as_str());
+    assert_eq!(values, ("true", "false"));
     let mode = listend::listener::IoMode::Blocking;
     prepare_for_spawn(socket, 16, mode).unwrap();
 }

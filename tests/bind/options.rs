@@ -4,7 +4,8 @@ use crate::fixture::*;
 use listend::config::options::{How, OPTIONS, OptionSpec, OptionValue, ValueKind, by_key};
 use listend::config::{Endpoint, SocketKind, Transport, UnixKind};
 use listend::listener::{
-    Adopted, BindStep, BoundSocket, Effective, Note, Purpose, bind_all, effective, put_options_back,
+    Adopted, BindStep, BoundSocket, Effective, Note, NoteKind, Purpose, bind_all, effective,
+    put_options_back,
 };
 use listend::plan::ListenerId;
 use listend::sys::{queue_limits, sockopt};
@@ -211,12 +212,10 @@ fn what_the_kernel_changes_is_noted() {
             effective.is_empty() || got.effective == effective,
             "{got:?}"
         );
-        let note = Note::OptionChanged {
+        let note = Note {
             listener: id,
             socket: 0,
-            key: got.key,
-            asked: got.asked,
-            effective: got.effective,
+            kind: NoteKind::OptionChanged(got),
         };
         assert_eq!(outcome.notes, [note]);
     }
