@@ -346,19 +346,12 @@ fn log_bound(plan: &Plan, bound: &listener::SocketTable, started: Mono) {
         for socket in bound.of(listener) {
             sockets += 1;
             // A port that the kernel chose is known nowhere else.
-            if one_by_one || socket.address != socket.endpoint {
-                log::info!(
-                    "listener {}: listening on {}",
-                    listener.name,
-                    socket.address
-                );
-            } else {
-                log::debug!(
-                    "listener {}: listening on {}",
-                    listener.name,
-                    socket.address
-                );
-            }
+            let level = match one_by_one || socket.address != socket.endpoint {
+                true => log::Level::Info,
+                false => log::Level::Debug,
+            };
+            let (name, address) = (&listener.name, &socket.address);
+            log::log!(level, "listener {name}: listening on {address}");
         }
     }
     log::info!(

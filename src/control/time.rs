@@ -33,7 +33,7 @@ pub(super) fn parse(text: &str) -> Option<u64> {
 }
 
 /// A duration in two units at most, for people: `12s`, `3m 4s`, `5h 6m`, `7d 8h`.
-pub(super) fn short(seconds: u64) -> String {
+pub fn short(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / DAY);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),

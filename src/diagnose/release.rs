@@ -2,6 +2,7 @@
 
 use super::find::Finding;
 use super::machine::Machine;
+use super::unit::UNIT_FOLDERS;
 use crate::config::{Endpoint, SocketKind};
 use crate::report::Holder;
 use std::collections::BTreeSet;
@@ -18,15 +19,6 @@ const PROXIES: &[(&str, &str)] = &[
     ("slirp4netns", "podman"),
     ("pasta", "podman"),
     ("conmon", "podman"),
-];
-
-/// The folders of systemd's units, the strongest first (systemd.unit(5)).
-const UNIT_FOLDERS: &[&str] = &[
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
 ];
 
 /// The hint for sockets that are in the way and not listend's own.
@@ -127,7 +119,10 @@ fn action(holder: &Holder, endpoint: &Endpoint) -> String {
 /// The names of the system's socket units that listen on this address, as far as their files say.
 fn socket_units(endpoint: &Endpoint) -> Vec<String> {
     let mut names = BTreeSet::new();
-    for folder in UNIT_FOLDERS {
+    for folder in UNIT_FOLDERS
+        .iter()
+        .map(|folder| Path::new("/").join(folder))
+    {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.ends_with(".socket") && listens_on(&entry.path(), endpoint) {

@@ -59,12 +59,7 @@ pub(super) fn tcp() -> Vec<InetRow> {
 /// The rows of UDP sockets.
 pub(super) fn udp() -> Vec<InetRow> {
     let tables = [procfs::net::udp(), procfs::net::udp6()];
-    tables
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(datagrams)
-        .collect()
+    datagrams(tables.into_iter().flatten())
 }
 
 /// The rows of UDP-Lite sockets, which have ports of their own.
@@ -75,16 +70,11 @@ pub(super) fn udplite() -> Vec<InetRow> {
         Some(rows.0)
     };
     let tables = [table("/proc/net/udplite"), table("/proc/net/udplite6")];
-    tables
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(datagrams)
-        .collect()
+    datagrams(tables.into_iter().flatten())
 }
 
-fn datagrams(row: UdpNetEntry) -> InetRow {
-    InetRow {
+fn datagrams(tables: impl Iterator<Item = Vec<UdpNetEntry>>) -> Vec<InetRow> {
+    let row = |row: UdpNetEntry| InetRow {
         local: row.local_address,
         remote: row.remote_address,
         state: match row.state {
@@ -94,7 +84,8 @@ fn datagrams(row: UdpNetEntry) -> InetRow {
         uid: row.uid,
         inode: row.inode,
         waiting: Some(row.rx_queue),
-    }
+    };
+    tables.flatten().map(row).collect()
 }
 
 /// The endpoints of SCTP; empty where its module is not loaded.

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The folders of units, the most important first (systemd.unit(5)).
-const DIRECTORIES: &[&str] = &[
+pub(super) const UNIT_FOLDERS: &[&str] = &[
     "etc/systemd/system",
     "run/systemd/system",
     "usr/local/lib/systemd/system",
     "usr/lib/systemd/system",
+    "lib/systemd/system",
 ];
 
 /// The default of DefaultTimeoutStopSec= (systemd-system.conf(5)).
@@ -53,7 +54,7 @@ pub fn unit_limits(plan: &Plan, config: &Path, root: &Path) -> Vec<Problem> {
 
 /// The services that are defined there.
 fn names(root: &Path) -> BTreeSet<String> {
-    let entries = DIRECTORIES
+    let entries = UNIT_FOLDERS
         .iter()
         .filter_map(|directory| fs::read_dir(root.join(directory)).ok());
     let names = entries.flatten().flatten();
@@ -67,7 +68,7 @@ struct ServiceSection(BTreeMap<String, String>);
 impl ServiceSection {
     fn read(root: &Path, name: &str) -> ServiceSection {
         let mut all = BTreeMap::new();
-        let places = DIRECTORIES.iter().map(|directory| root.join(directory));
+        let places = UNIT_FOLDERS.iter().map(|directory| root.join(directory));
         let unit = places
             .clone()
             .find_map(|place| fs::read_to_string(place.join(name)).ok());
