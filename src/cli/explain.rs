@@ -125,7 +125,7 @@ fn no_such_listener(name: &str, path: &Path, plan: &Plan) -> Report {
         .map(|listener| listener.name.as_str());
     let message = format!("no listener `{name}` in {}", path.display());
     let mut report = Report::default();
-    report.add(Problem::new(Kind::UnknownListener, message).with_hint(
+    report.add(Problem::new(Kind::UnknownListener, message).maybe_hint(
         did_you_mean(name, names).or_else(|| {
             Some("an address contains a colon, like 127.0.0.1:8080 or :8080".to_owned())
         }),

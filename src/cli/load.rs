@@ -67,7 +67,7 @@ pub fn read_files(path: &Path) -> Loaded {
     for path in ignored {
         let message = format!("{} is not read: it does not end in .yaml", path.display());
         let hint = "rename it to end in .yaml, or remove it from the directory";
-        let problem = Problem::new(Kind::IgnoredFile, message).with_hint(hint.to_owned());
+        let problem = Problem::new(Kind::IgnoredFile, message).with_hint(hint);
         loaded.report.add(problem);
     }
     Silence::of(&loaded.config).apply(&mut loaded.report);
@@ -158,9 +158,8 @@ fn cannot_read(path: &Path, error: &io::Error) -> Problem {
         format!("cannot read {}: {why}", path.display()),
     );
     if error.kind() == io::ErrorKind::NotFound {
-        return problem.with_hint(
-            "give the path of the configuration: `listend run FILE` or `-c FILE`".to_owned(),
-        );
+        return problem
+            .with_hint("give the path of the configuration: `listend run FILE` or `-c FILE`");
     }
     problem
 }

@@ -223,7 +223,7 @@ fn links<'d>(
             let problem = Problem::new(Kind::DuplicateAddress, message)
                 .at(link.place)
                 .with_related(earlier.1, "the other one")
-                .with_hint("give the link another path".to_owned());
+                .with_hint("give the link another path");
             report.add(problem.of_listener(this));
         }
     }
@@ -251,7 +251,7 @@ fn collision(owner: Owner, earlier: Owner, endpoint: &Endpoint) -> Problem {
     Problem::new(Kind::DuplicateAddress, message)
         .at(owner.address.place)
         .with_related(earlier.address.place, "the other address")
-        .with_hint(hint.to_owned())
+        .with_hint(hint)
         .of_listener(own_name)
         .with_address(this)
 }

@@ -1,6 +1,8 @@
 //! A valid configuration, before anything is looked up on this machine.
 
-use super::life::{Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Restart, Rollout};
+use super::life::{
+    Hook, Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Restart, Rollout,
+};
 use super::options::OptionSetting;
 use super::socket_kind::SocketKind;
 use super::values::{Located, Rate, Template};
@@ -382,6 +384,25 @@ pub struct Worker {
     /// Codes of advice not to give about this worker.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub silence: Vec<String>,
+}
+
+impl Worker {
+    /// The commands that run beside the program: hooks, and the command of a reload.
+    pub fn commands(&self) -> impl Iterator<Item = &Hook> {
+        let Hooks {
+            before_start,
+            after_ready,
+            after_stop,
+        } = &self.hooks;
+        let reload = match &self.reload {
+            Some(Reload::Command(hook)) => Some(hook),
+            Some(Reload::Signal(_)) | None => None,
+        };
+        let hooks = [before_start, after_ready, after_stop]
+            .into_iter()
+            .flatten();
+        hooks.chain(reload)
+    }
 }
 
 /// The event that starts a worker.

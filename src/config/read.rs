@@ -70,7 +70,7 @@ pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> 
         let problem = Problem::new(Kind::NothingConfigured, message);
         let hint = "listend starts with it and does nothing; a reload refuses it, because a file \
                     that is just being written is empty";
-        report.add(problem.with_hint(hint.to_owned()));
+        report.add(problem.with_hint(hint));
     }
     let listeners = draft.listeners.into_iter().filter(|draft| !draft.duplicate);
     let workers = draft.workers.into_iter().filter(|draft| !draft.duplicate);

@@ -41,7 +41,7 @@ impl ValueError {
     pub fn at(self, place: Place) -> Problem {
         Problem::new(self.kind, self.message)
             .at(place)
-            .with_hint(self.hint)
+            .maybe_hint(self.hint)
     }
 }
 

@@ -7,7 +7,7 @@ use super::decode::{
 };
 use super::draft::{DraftWorker, Field};
 use super::keys;
-use super::life::{Hooks, Reload, Restart, Rollout};
+use super::life::{Hooks, Restart, Rollout};
 use super::lifecycle;
 use super::model::{Activation, ConnectionLimits, EnvironmentFile, Listener, Output, Worker};
 use super::readiness;
@@ -315,18 +315,14 @@ fn runtime_dir_fits(worker: &Worker, out: &mut Diagnostics) {
         .chain(variables)
         .chain(&worker.launch.working_directory);
     let written = written.map(|template| (&template.value, template.place));
-    let hooks = &worker.hooks;
-    let reload = match &worker.reload {
-        Some(Reload::Command(hook)) => Some(hook),
-        Some(Reload::Signal(_)) | None => None,
-    };
-    let hooks = [&hooks.before_start, &hooks.after_ready, &hooks.after_stop];
-    let hooks = hooks.into_iter().flatten().chain(reload);
     let output = match &worker.output {
         Output::File(path) => Some(path),
         Output::Inherit | Output::Null | Output::Tag | Output::TagJson | Output::Journal => None,
     };
-    let others = hooks.flat_map(|hook| &hook.command).chain(output);
+    let others = worker
+        .commands()
+        .flat_map(|hook| &hook.command)
+        .chain(output);
     let others = others.map(|template| (template, worker.name.place));
     for (template, place) in written.chain(others) {
         if template.pieces.contains(&Piece::RuntimeDir) {

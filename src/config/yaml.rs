@@ -126,7 +126,7 @@ fn not_utf8(bytes: &[u8], place: Place) -> Problem {
     };
     Problem::new(Kind::YamlSyntax, "this byte is not UTF-8 text")
         .at(place)
-        .with_hint(hint.to_owned())
+        .with_hint(hint)
 }
 
 /// The place just behind a text.

@@ -222,8 +222,7 @@ impl<'p> Adviser<'p> {
             format!("port {port} is privileged (below {start}), and this user may not bind it")
         };
         advice.add(asked.problem(Kind::PrivilegedPort, message).with_hint(
-            "AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit lets any user bind it"
-                .to_owned(),
+            "AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit lets any user bind it",
         ));
     }
 
@@ -293,7 +292,7 @@ impl<'p> Adviser<'p> {
             );
             let hint = "choose another port, unless that is what this listener is for";
             let problem = asked.problem(Kind::RegisteredPort, message);
-            advice.add(problem.with_hint(hint.to_owned()));
+            advice.add(problem.with_hint(hint));
         }
     }
 

@@ -175,16 +175,16 @@ fn with_cause(problem: Problem, error: &BindError, plan: &Plan, machine: &Machin
                      path, or remove it yourself"
                 }
             };
-            return problem.with_hint(hint.to_owned());
+            return problem.with_hint(hint);
         }
         Some(Obstacle::Interference) => {
             let hint = "find the other process that writes to the directory, and retry";
-            return problem.with_hint(hint.to_owned());
+            return problem.with_hint(hint);
         }
         Some(Obstacle::OtherHands(_)) => {
             let hint = "choose a path whose directories belong to root, or name the directory \
                         itself and not a link to it";
-            return problem.with_hint(hint.to_owned());
+            return problem.with_hint(hint);
         }
         Some(Obstacle::LiveServer { .. } | Obstacle::Unprobed) | None => {}
     }
@@ -464,8 +464,7 @@ fn forbidden(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Proble
             )),
         _ => problem.with_hint(
             "a security module (SELinux, AppArmor), a seccomp filter or a cgroup program forbids \
-             it; the kernel's log may say which"
-                .to_owned(),
+             it; the kernel's log may say which",
         ),
     }
 }
@@ -490,16 +489,15 @@ fn other(problem: Problem, errno: Errno, endpoint: &Endpoint, plan: &Plan) -> Pr
         }
         Errno::ENFILE => problem
             .with_cause("the whole machine has no descriptor left")
-            .with_hint("raise the limit: sysctl -w fs.file-max=NUMBER".to_owned()),
+            .with_hint("raise the limit: sysctl -w fs.file-max=NUMBER"),
         Errno::EINVAL if link_local_without_scope(endpoint) => problem
             .with_cause("a link-local address exists once on each interface")
             .with_hint(
                 "this version has no scope ids (`%eth0`): bind another address of the interface, \
-                 or [::]"
-                    .to_owned(),
+                 or [::]",
             ),
         Errno::ENOBUFS | Errno::ENOMEM => {
-            problem.with_hint("the kernel is short of memory for sockets".to_owned())
+            problem.with_hint("the kernel is short of memory for sockets")
         }
         _ => problem,
     }

@@ -159,12 +159,12 @@ pub(super) fn missing(
     if kind == SocketKind::Mptcp && kernel.mptcp_enabled == Some(false) {
         return problem
             .with_cause("MPTCP is disabled (net.mptcp.enabled=0)")
-            .with_hint("enable it: sysctl -w net.mptcp.enabled=1, or use tcp://".to_owned());
+            .with_hint("enable it: sysctl -w net.mptcp.enabled=1, or use tcp://");
     }
     if kind == SocketKind::VsockDatagram && kernel.protocols.contains("AF_VSOCK") {
         return problem
             .with_cause("of all vsock transports only VMware's has datagrams")
-            .with_hint("use vsock: or vsock-seqpacket:".to_owned());
+            .with_hint("use vsock: or vsock-seqpacket:");
     }
     if let Some(part) = part(kind)
         && !part
@@ -187,21 +187,20 @@ pub(super) fn missing(
                 "this kernel has no IPv6: it is disabled (ipv6.disable=1 on the kernel's command \
                  line) or not built in",
             )
-            .with_hint("use an IPv4 address, or enable IPv6".to_owned()),
+            .with_hint("use an IPv4 address, or enable IPv6"),
         Endpoint::Netlink { family, .. } => problem
             .with_cause(format!(
                 "the kernel ({}) has no netlink family `{family}`",
                 kernel.release
             ))
-            .with_hint("load the module that provides it, or correct the family".to_owned()),
+            .with_hint("load the module that provides it, or correct the family"),
         _ => problem
             .with_cause(
                 "this kernel, or a sandbox around listend, does not offer this kind of socket",
             )
             .with_hint(
                 "check RestrictAddressFamilies= in its systemd unit, at seccomp filters, and at \
-                 the kernel's modules"
-                    .to_owned(),
+                 the kernel's modules",
             ),
     }
 }
@@ -235,8 +234,7 @@ fn lacks(problem: Problem, part: &Part, kernel: &Kernel) -> Problem {
                 "the module `{module}` is loaded, but {words} is not offered here"
             ))
             .with_hint(
-                "check RestrictAddressFamilies= in the systemd unit and at seccomp filters"
-                    .to_owned(),
+                "check RestrictAddressFamilies= in the systemd unit and at seccomp filters",
             );
     }
     let state = if kernel.loadable.contains(*module) || built == Some(Some(Built::Module)) {

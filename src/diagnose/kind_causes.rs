@@ -29,7 +29,7 @@ pub(super) fn message_queue(
             );
             problem
                 .with_cause(format!("{owner}; listend runs as {us}"))
-                .with_hint("choose another name, or remove the queue as its owner".to_owned())
+                .with_hint("choose another name, or remove the queue as its owner")
         }
         Errno::EINVAL => {
             let asked: Vec<String> = listener
@@ -48,16 +48,14 @@ pub(super) fn message_queue(
                     limit("msg_max"),
                     limit("msgsize_max")
                 ))
-                .with_hint("ask for less, or raise the limit with sysctl -w".to_owned())
+                .with_hint("ask for less, or raise the limit with sysctl -w")
         }
         Errno::ENOSPC => problem
             .with_cause(format!(
                 "there are {} message queues already (fs.mqueue.queues_max), or memory is short",
                 limit("queues_max")
             ))
-            .with_hint(
-                "remove some (ls /dev/mqueue), or sysctl -w fs.mqueue.queues_max=NUMBER".to_owned(),
-            ),
+            .with_hint("remove some (ls /dev/mqueue), or sysctl -w fs.mqueue.queues_max=NUMBER"),
         Errno::EMFILE => {
             let bytes = getrlimit(Resource::RLIMIT_MSGQUEUE).map_or(0, |(soft, _)| soft);
             problem
@@ -66,8 +64,7 @@ pub(super) fn message_queue(
                      (RLIMIT_MSGQUEUE), or listend has too many descriptors open"
                 ))
                 .with_hint(
-                    "LimitMSGQUEUE= in the systemd unit, or ask for fewer or smaller messages"
-                        .to_owned(),
+                    "LimitMSGQUEUE= in the systemd unit, or ask for fewer or smaller messages",
                 )
         }
         _ => problem,
@@ -80,13 +77,13 @@ pub(super) fn special(problem: Problem, errno: Errno, path: &Path, machine: &Mac
     match errno {
         Errno::ENXIO | Errno::ENODEV => problem
             .with_cause(format!("there is no device behind {shown}"))
-            .with_hint("load its driver, or correct the path".to_owned()),
+            .with_hint("load its driver, or correct the path"),
         Errno::EBUSY => problem
             .with_cause(format!("another process has {shown} open exclusively"))
             .with_hint(format!("fuser -v {shown} shows who")),
         Errno::EISDIR => problem
             .with_cause(format!("{shown} is a directory"))
-            .with_hint("choose a file".to_owned()),
+            .with_hint("choose a file"),
         Errno::EACCES | Errno::EPERM if path.symlink_metadata().is_ok() => {
             let us = machine.user(machine.process().uid);
             let owner = path.metadata().map_or_else(
@@ -97,8 +94,7 @@ pub(super) fn special(problem: Problem, errno: Errno, path: &Path, machine: &Mac
                 .with_cause(format!("{owner}; listend runs as {us}"))
                 .with_hint(
                     "run listend as a user who may open it; under systemd DeviceAllow= and \
-                     PrivateDevices= decide as well"
-                        .to_owned(),
+                     PrivateDevices= decide as well",
                 )
         }
         _ => problem,
@@ -112,8 +108,7 @@ pub(super) fn vsock_not_here(problem: Problem) -> Problem {
         .with_hint(
             "write `vsock::PORT` for any; inside a virtual machine the module \
              vmw_vsock_virtio_transport gives it an id, on a host vhost_vsock does, and \
-             vsock_loopback is for this machine alone"
-                .to_owned(),
+             vsock_loopback is for this machine alone",
         )
 }
 

@@ -171,7 +171,7 @@ pub fn option_changed(
             }
             _ => format!("{} was read back", spec.call),
         })
-        .with_hint(hint.to_owned())
+        .with_hint(hint)
 }
 
 /// Adds why the network namespace could not be entered (setns(2)), and what to do.
@@ -204,15 +204,12 @@ pub fn namespace(problem: Problem, errno: i32, path: &Path, machine: &Machine) -
                  here",
                 machine.user(machine.process().uid)
             ))
-            .with_hint(
-                "run listend as root, or start it in the namespace: ip netns exec".to_owned(),
-            ),
+            .with_hint("run listend as root, or start it in the namespace: ip netns exec"),
         Errno::EINVAL => problem
             .with_cause(format!("{} is not a network namespace", path.display()))
             .with_hint(
                 "after `ip netns add` it is a file under /run/netns; of a process it is \
-                 /proc/PID/ns/net"
-                    .to_owned(),
+                 /proc/PID/ns/net",
             ),
         _ => problem,
     }

@@ -28,7 +28,7 @@ pub fn shared_addresses(plan: &Plan, machine: &Machine, config: &Path) -> Vec<Pr
             "stop that process, or leave out `reuse_port` if no other is to have the address";
         let problem = Problem::new(Kind::SharedAddress, message).of_listener(&listener.name);
         let problem = problem.at(socket.place).with_address(endpoint.to_string());
-        Some(problem.with_hint(hint.to_owned()))
+        Some(problem.with_hint(hint))
     });
     advice.collect()
 }

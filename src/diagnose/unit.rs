@@ -46,7 +46,7 @@ pub fn unit_limits(plan: &Plan, config: &Path, root: &Path) -> Vec<Problem> {
             let hint = "write `Type=notify` in the unit, so that listend can extend the timeout, or a \
                         `TimeoutStopSec=` above the longest `stop_timeout`";
             let problem = Problem::new(Kind::UnitTimeout, message).at(worker.place);
-            advice.push(problem.of_worker(&worker.name).with_hint(hint.to_owned()));
+            advice.push(problem.of_worker(&worker.name).with_hint(hint));
         }
     }
     advice

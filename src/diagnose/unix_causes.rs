@@ -24,8 +24,7 @@ pub(super) fn explain(
             ))
             .with_hint(
                 "run listend as root (or with CAP_CHOWN), or leave out `owner:`; `group:` may be \
-                 any group that listend's user is in"
-                    .to_owned(),
+                 any group that listend's user is in",
             ),
         (Errno::EACCES, BindStep::Probe) => problem.with_cause(about_folder).with_hint(format!(
             "run listend as the user who owns {}, or stop who uses it and remove it",
@@ -62,25 +61,23 @@ pub(super) fn explain(
             ))
             .with_hint(
                 "choose a path under /run, or allow it with ReadWritePaths= or \
-                 RuntimeDirectory= in the systemd unit"
-                    .to_owned(),
+                 RuntimeDirectory= in the systemd unit",
             ),
         (Errno::ENOTDIR, _) => problem
             .with_cause(format!("{} is not a directory", culprit(path).display()))
-            .with_hint("choose another path".to_owned()),
+            .with_hint("choose another path"),
         (Errno::ENOENT, _) => {
             problem.with_cause(format!("the path goes only as far as {}", folder.display()))
         }
         (Errno::ENAMETOOLONG, _) => problem.with_hint(
-            "the path of a unix socket has at most 107 bytes, and a name in it at most 255"
-                .to_owned(),
+            "the path of a unix socket has at most 107 bytes, and a name in it at most 255",
         ),
         (Errno::ENOSPC | Errno::EDQUOT, _) => problem
             .with_cause(format!(
                 "no space left on the file system of {}",
                 folder.display()
             ))
-            .with_hint("choose a path under /run, or free some space".to_owned()),
+            .with_hint("choose a path under /run, or free some space"),
         _ => problem,
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn parse(
             report.add(
                 Problem::new(Kind::EnvironmentFile, message)
                     .at(place)
-                    .with_hint("a line is NAME=value, or a comment with `#`".to_owned()),
+                    .with_hint("a line is NAME=value, or a comment with `#`"),
             );
         }
     }

@@ -229,7 +229,7 @@ impl Resolver<'_> {
         let message = format!("there is no {what} `{}` on this machine", name.value);
         let hint = did_you_mean(&name.value, known.iter().map(String::as_str));
         let problem = Problem::new(kind, message);
-        self.report.add(problem.at(name.place).with_hint(hint));
+        self.report.add(problem.at(name.place).maybe_hint(hint));
     }
 
     fn credentials(&mut self, worker: &config::Worker) -> Option<Credentials> {
@@ -260,7 +260,7 @@ impl Resolver<'_> {
                 )
                 .at(first.place)
                 .of_worker(&worker.name.value)
-                .with_hint("run listend as root, or leave `user` and the groups out".to_owned()),
+                .with_hint("run listend as root, or leave `user` and the groups out"),
             );
         }
         if user.is_none() && group.is_none() && supplementary.is_none() {
@@ -305,7 +305,7 @@ impl Resolver<'_> {
             let problem = Problem::new(Kind::BadValue, message).at(name.place);
             let problem = problem.of_worker(&worker.name.value);
             let hint = "start listend in a session of its user, or as a user's service of systemd";
-            self.report.add(problem.with_hint(hint.to_owned()));
+            self.report.add(problem.with_hint(hint));
         }
         Some(RuntimeDirectory {
             base: base?.into(),
@@ -367,7 +367,7 @@ impl Resolver<'_> {
             let problem = Problem::new(Kind::BadValue, message).at(place);
             let problem = problem.of_worker(&worker.name.value);
             let hint = "have the program read it from a file";
-            self.report.add(problem.with_hint(hint.to_owned()));
+            self.report.add(problem.with_hint(hint));
         };
         let mut total = 0;
         // Each has a NUL at its end, and a pointer to it.
@@ -417,14 +417,7 @@ impl Resolver<'_> {
     /// Advises on variables in commands that nothing sets: systemd warns of them, too.
     fn variables_are_set(&mut self, worker: &config::Worker, known: &[(String, Template)]) {
         let own = worker.command.iter().map(|word| (&word.value, word.place));
-        let hooks = &worker.hooks;
-        let reload = match &worker.reload {
-            Some(config::Reload::Command(hook)) => Some(hook),
-            Some(config::Reload::Signal(_)) | None => None,
-        };
-        let hooks = [&hooks.before_start, &hooks.after_ready, &hooks.after_stop];
-        let hooks = hooks.into_iter().flatten().chain(reload);
-        let of_hooks = hooks.flat_map(|hook| &hook.command);
+        let of_hooks = worker.commands().flat_map(|hook| &hook.command);
         let of_hooks = of_hooks.map(|word| (word, worker.name.place));
         let known: HashSet<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
         for (word, place) in own.chain(of_hooks) {
@@ -437,7 +430,7 @@ impl Resolver<'_> {
                 let problem = Problem::new(Kind::UnsetVariable, message).at(place);
                 let hint = "add it to `environment`, or to a file of `environment_file`";
                 let problem = problem.of_worker(&worker.name.value);
-                self.report.add(problem.with_hint(hint.to_owned()));
+                self.report.add(problem.with_hint(hint));
             }
         }
     }
@@ -467,7 +460,7 @@ impl Resolver<'_> {
                 self.report.add(
                     Problem::new(Kind::EnvironmentFile, message)
                         .at(file.path.place)
-                        .with_hint(hint.to_owned()),
+                        .with_hint(hint),
                 );
                 Vec::new()
             }

@@ -247,8 +247,15 @@ impl Problem {
 
     /// Says what to do.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<Option<String>>) -> Problem {
-        self.hint = hint.into();
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Problem {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says what to do, if that is known.
+    #[must_use]
+    pub fn maybe_hint(mut self, hint: Option<String>) -> Problem {
+        self.hint = hint;
         self
     }
 

@@ -163,7 +163,7 @@ mod tests {
             Problem::new(Kind::Errno(98), "cannot bind listener `web`")
                 .at(place(2, 8, 14))
                 .with_cause("held by nginx")
-                .with_hint("stop it".to_owned()),
+                .with_hint("stop it"),
         );
         assert_eq!(
             render(&report, &sources, Style::Plain),

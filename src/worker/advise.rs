@@ -25,7 +25,7 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
             let problem = Problem::new(Kind::NoJournal, message).at(worker.place);
             let hint = "it would be started nevertheless, and write where listend does; without a \
                         journal, `output: tag` tells the instances apart";
-            advice.push(problem.of_worker(&worker.name).with_hint(hint.to_owned()));
+            advice.push(problem.of_worker(&worker.name).with_hint(hint));
         }
         advice.extend(missing_folders(worker));
         let hooks = [
@@ -49,7 +49,7 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
         });
         for (message, hint) in own.into_iter().chain(hooks) {
             let problem = Problem::new(Kind::CommandNotFound, message).at(worker.place);
-            advice.push(problem.of_worker(&worker.name).with_hint(hint.to_owned()));
+            advice.push(problem.of_worker(&worker.name).with_hint(hint));
         }
     }
     advice
@@ -107,7 +107,7 @@ fn missing_folders(worker: &WorkerPlan) -> Vec<Problem> {
         let problem = Problem::new(Kind::PathMissing, message).at(worker.place);
         let hint = "each start would fail; create the directory, with the permissions that the \
                     worker needs";
-        Some(problem.of_worker(&worker.name).with_hint(hint.to_owned()))
+        Some(problem.of_worker(&worker.name).with_hint(hint))
     });
     missing.collect()
 }
