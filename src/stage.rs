@@ -1,4 +1,4 @@
-//! The steps a child goes through between fork and exec.
+//! The steps of a child between clone and exec.
 //!
 //! One table gives each step its number on the status pipe and its words, so that the two cannot
 //! drift apart. This module uses nothing, so that [`crate::sys`] and [`crate::core`] may both use it.

@@ -166,7 +166,7 @@ fn give(orders: &[Order], control: &Control) -> Exit {
     exit
 }
 
-/// Of several workers all have to be there before anything is asked for: what to end with if not.
+/// The exit code if one of several workers does not exist: then nothing is requested.
 fn lacks_one(orders: &[Order], control: &Control) -> Option<Exit> {
     let mut client = match Client::connect(control.control.as_deref(), Wait::Patiently) {
         Ok(client) => client,
@@ -275,7 +275,7 @@ fn last(order: &Order, progress: &Step) -> String {
     shown(&format!("{}: {end}", order.what))
 }
 
-/// Standard output: on a terminal each step takes the place of the one before.
+/// Standard output: on a terminal each step replaces the one before.
 struct StepPrinter {
     rewrites: bool,
     is_open: bool,

@@ -27,9 +27,9 @@ const MAX_REPLY: usize = 256 << 20;
 pub enum Wait {
     /// Half a minute.
     Patiently,
-    /// For as long as it takes; the daemon waits for something itself.
+    /// Without a limit; the daemon waits for something itself.
     ForEver,
-    /// For so long.
+    /// At most so long.
     AtMost(Duration),
     /// Not at all: what has not come yet is left to poll(2).
     Never,
@@ -55,7 +55,7 @@ pub enum Failure {
 /// An error that the daemon answered with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Denied {
-    /// With its interface.
+    /// The name of the error, with its interface.
     pub error: String,
     /// The parameters of the error.
     pub parameters: Map<String, Value>,
@@ -79,7 +79,7 @@ struct Members<T> {
 pub struct Answer<T> {
     /// The parameters of the reply.
     pub of: T,
-    /// Whether it is the last one.
+    /// Whether this is the last reply.
     pub is_last: bool,
 }
 
@@ -271,7 +271,7 @@ fn apply(socket: &UnixStream, wait: Wait) -> io::Result<()> {
     };
     socket.set_nonblocking(wait == Wait::Never)?;
     socket.set_read_timeout(limit)?;
-    // Calls are short; whoever does not take one in this time never will.
+    // Calls are short; a daemon that does not take one in this time never will.
     socket.set_write_timeout(limit.or(Some(PATIENCE)))
 }
 
@@ -283,7 +283,7 @@ impl Denied {
             .unwrap_or("?")
     }
 
-    /// In words, and what to do about it.
+    /// The message and the hint.
     fn words(&self) -> (String, Option<String>) {
         let (_, error) = self.error.rsplit_once('.').unwrap_or(("", &self.error));
         match error {
@@ -349,7 +349,7 @@ impl Failure {
         }
     }
 
-    /// In words, and what to do about it.
+    /// The message and the hint.
     pub fn words(&self) -> (String, Option<String>) {
         match self {
             Failure::NoPath(why) => (

@@ -1,4 +1,4 @@
-//! From a path to a plan.
+//! Loads a configuration: from its path to the plan.
 
 use crate::config::{self, Loaded, Silence, SourceFile};
 use crate::host::Facts;

@@ -144,7 +144,8 @@ pub fn columns() -> usize {
     size.map_or(80, |(columns, _)| usize::from(columns))
 }
 
-/// Without what would move the cursor: a worker may have written anything. Tabs stay.
+/// The text without characters that would move the cursor: a worker may have written anything. Tabs
+/// stay.
 pub fn shown(text: &str) -> String {
     text.split('\t').map(clean).collect::<Vec<_>>().join("\t")
 }

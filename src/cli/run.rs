@@ -60,7 +60,7 @@ pub(super) struct ControlPath {
     /// `None` is nowhere.
     path: Option<PathBuf>,
     group: Option<u32>,
-    /// Whether somebody relies on it.
+    /// Whether the path was named on the command line, so that listend must not start without it.
     is_asked_for: bool,
     config: PathBuf,
 }

@@ -82,7 +82,7 @@ pub fn metrics(arguments: &Metrics) -> Exit {
     }
 }
 
-/// Prints every reply, each at once: whoever follows wants to see it now.
+/// Prints every reply, each at once: a reader that follows wants to see it now.
 fn each(
     client: Result<Client, Failure>,
     (method, parameters): (&str, &Value),

@@ -146,7 +146,7 @@ fn beginning(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-/// Without `//` and `/./`. `..` stays: what it means depends on symbolic links.
+/// The path without `//` and `/./`. `..` stays: its meaning depends on symbolic links.
 pub(super) fn normalise(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     for part in path.split('/') {

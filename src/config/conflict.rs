@@ -71,7 +71,7 @@ struct Slot<'d> {
 #[derive(Default)]
 struct Others<'d> {
     count: usize,
-    /// By `reuse_port` and `reuse_address`.
+    /// The groups by `reuse_port` and `reuse_address`.
     groups: HashMap<(bool, bool), Group<'d>>,
 }
 

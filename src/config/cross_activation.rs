@@ -38,7 +38,7 @@ pub(super) fn check(
     shared(workers, by_name, report);
 }
 
-/// Whether it stays in the configuration, and when it runs could be read.
+/// Whether the worker stays in the configuration, and its activation could be read.
 fn is_known(draft: &DraftWorker) -> bool {
     !draft.duplicate && !draft.activation.is_broken()
 }
@@ -186,8 +186,8 @@ fn runs(taker: &Taker, when: Activation) -> bool {
     taker.0.worker.activation.value == when
 }
 
-/// Of a listener whose connections listend accepts for one worker, another would get some, and
-/// which is a matter of luck.
+/// Refuses a second worker at a listener whose connections listend accepts for one: which connections
+/// it would get is a matter of luck.
 fn competing(listener: &str, takers: &[Taker], report: &mut Report) {
     let at = takers
         .iter()

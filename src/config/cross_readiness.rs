@@ -78,7 +78,8 @@ fn can_be_seen(
     }
 }
 
-/// With the handoff of systemd, sockets and what was stored stand from 3 on.
+/// Whether a descriptor number is free: with the handoff of systemd, sockets and stored descriptors
+/// have the numbers from 3 on.
 fn is_free(draft: &DraftWorker, number: i32, sockets: &Sockets, report: &mut Report) {
     let worker = &draft.worker;
     if draft.handoff.is_broken() || worker.handoff.value.one_socket {

@@ -19,7 +19,7 @@ pub enum Ready {
     Fd(i32),
 }
 
-/// In the notation of the configuration.
+/// The condition in the notation of the configuration.
 impl fmt::Display for Ready {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -61,7 +61,7 @@ pub struct Rollout {
     pub parallel: u32,
     /// The time for which a new instance has to stay ready before the rollout goes on.
     pub min_ready: Duration,
-    /// For how long after all were replaced a crash of a new one still fails the rollout.
+    /// The time after the last replacement in which a crash of a new instance still fails the rollout.
     pub watch: Duration,
 }
 
@@ -89,9 +89,9 @@ pub enum KillMode {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reload {
-    /// By this signal.
+    /// A signal.
     Signal(i32),
-    /// By this command.
+    /// A command.
     Command(Hook),
 }
 
@@ -129,7 +129,7 @@ pub struct Hook {
 /// The settings for restarting an instance that has exited.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Restart {
-    /// After which exits.
+    /// The exits after which an instance is restarted.
     pub policy: RestartPolicy,
     /// The delay before the first restart; each further crash doubles it.
     pub backoff_min: Duration,

@@ -17,9 +17,9 @@ use std::time::Duration;
 /// The configuration that all YAML files make together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Config {
-    /// In the order of the files.
+    /// The listeners, in the order of the files.
     pub listeners: Vec<Listener>,
-    /// In the order of the files.
+    /// The workers, in the order of the files.
     pub workers: Vec<Worker>,
     /// The listener on which metrics are served. Listener and worker are listend's own, both called
     /// [`METRICS`].
@@ -409,9 +409,9 @@ impl Worker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
-    /// From the start on.
+    /// The start of listend.
     Eager,
-    /// From the first client on, and again from the next after it has ended.
+    /// The first client, and after its end the next.
     OnDemand,
     /// `per-connection`: listend accepts, and starts a process for each connection.
     PerConnection,
@@ -471,12 +471,12 @@ pub enum Output {
     Inherit,
     /// No destination: the output is discarded.
     Null,
-    /// Appended to a file, which is created with mode 0640 where it does not exist.
+    /// A file, appended to, and created with mode 0640 where it does not exist.
     File(Template),
-    /// To the standard output of listend, each line with the name of its instance in front.
+    /// The standard output of listend, each line with the name of its instance in front.
     Tag,
-    /// To the standard output of listend, each line as a JSON object.
+    /// The standard output of listend, each line as a JSON object.
     TagJson,
-    /// To the journal, over a connection of its own (sd_journal_stream_fd(3)).
+    /// The journal, over a connection of its own (sd_journal_stream_fd(3)).
     Journal,
 }

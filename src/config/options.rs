@@ -90,7 +90,7 @@ pub enum How {
         /// SO_RCVBUF or SO_SNDBUF.
         plain: c_int,
     },
-    /// With a text: level and name.
+    /// setsockopt(2) with a text: level and name.
     Text(c_int, c_int),
     /// Either of two flags, or none: the value is the name to set (SO_TIMESTAMP, SO_TIMESTAMPNS).
     OneOf(c_int),
@@ -106,11 +106,11 @@ pub enum How {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OptionValue {
-    /// Of a [`ValueKind::Flag`].
+    /// The value of a [`ValueKind::Flag`].
     Flag(bool),
-    /// Of a number, size, duration (in the unit the kernel takes) or choice.
+    /// The value of a number, size, duration (in the unit the kernel takes) or choice.
     Number(i64),
-    /// Of a [`ValueKind::Text`].
+    /// The value of a [`ValueKind::Text`].
     Text(String),
 }
 
@@ -160,7 +160,7 @@ use SocketKind::{
 
 const TCP: &[SocketKind] = &[Tcp, Mptcp];
 const STREAM: &[SocketKind] = &[Tcp, Mptcp, Sctp];
-/// Not on MPTCP, which does not hand them to its TCP connections (up to Linux 6.18).
+/// TCP without MPTCP, which does not hand these options to its TCP connections (up to Linux 6.18).
 const PLAIN_TCP: &[SocketKind] = &[Tcp];
 const HOPS: &[SocketKind] = &[Tcp, Sctp, Udp, UdpLite];
 const UNIX: &[SocketKind] = &[UnixStream, UnixDatagram, UnixSeqPacket];

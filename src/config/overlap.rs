@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub struct Coverage {
     /// An IPv4-mapped address is the IPv4 address.
     ip: IpAddr,
-    /// Of `[::]`, whether IPv4 is left out.
+    /// Whether `[::]` leaves IPv4 out.
     v6_only: bool,
 }
 
@@ -32,7 +32,7 @@ impl Coverage {
         v6_only: false,
     };
 
-    /// Of a socket that is bound to the address.
+    /// The coverage of a socket that is bound to the address.
     pub fn of(ip: IpAddr, v6_only: bool) -> Coverage {
         let ip = ip.to_canonical();
         let v6_only = v6_only || ip.is_ipv4();

@@ -88,7 +88,7 @@ pub(super) fn parse(text: &str, dollar: Dollar) -> (Template, Vec<Mention>, Vec<
     (Template { pieces }, reader.mentions, reader.mistakes)
 }
 
-/// In the notation of the configuration, but for the `{{` of a brace.
+/// The template in the notation of the configuration, but for the `{{` of a brace.
 impl fmt::Display for Template {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let socket = |what: &str, of: &SocketRef| match of.index {
@@ -201,7 +201,7 @@ impl Reader {
     }
 }
 
-/// Whether this can be the name of a variable.
+/// Whether the text can be the name of a variable.
 pub(super) fn is_variable(name: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     !name.is_empty()

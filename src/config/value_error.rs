@@ -11,7 +11,7 @@ pub(super) struct ValueError {
 }
 
 impl ValueError {
-    /// Of any kind.
+    /// An error of any kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> ValueError {
         ValueError {
             kind,

@@ -26,7 +26,7 @@ pub struct Rate {
 /// Text with placeholders, filled in when the sockets are bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
-    /// In order; literal pieces have their `{{` and `}}` already undone.
+    /// The pieces in order; `{{` and `}}` are undone in literal ones.
     pub pieces: Vec<Piece>,
 }
 

@@ -35,11 +35,11 @@ pub(super) enum Content {
     Map(Vec<(Node, Node)>),
 }
 
-/// Text; numbers and booleans are read from it by whoever knows what is expected.
+/// A scalar as text; the decoder, which knows what is expected, reads numbers and booleans from it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scalar {
     pub text: String,
-    /// Without quotes, and not a block of lines.
+    /// Whether the scalar is written without quotes, and not as a block of lines.
     pub plain: bool,
 }
 

@@ -17,11 +17,11 @@ pub struct DescriptionReply {
 pub struct Progress {
     /// So many steps are done, usually instances.
     pub done: u64,
-    /// Of so many.
+    /// The number of all steps.
     pub of: u64,
     /// The last step, for people; in the first reply, the longest time that all steps can take.
     pub message: Option<String>,
-    /// Only in the first reply and the last to `Reload`: what was or would be changed, a line each.
+    /// The changes made or planned, a line each; only in the first and the last reply to `Reload`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<String>>,
 }
@@ -93,7 +93,7 @@ pub struct CheckReply {
 /// The answer of `Explain`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainReply {
-    /// For people, of several lines.
+    /// The report for people, of several lines.
     pub text: String,
 }
 

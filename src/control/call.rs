@@ -8,7 +8,7 @@ use std::fmt;
 /// A method call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
-    /// With its interface: `io.listend.Manager.Status`.
+    /// The method with its interface: `io.listend.Manager.Status`.
     pub method: String,
     /// Empty where there are none.
     pub parameters: Map<String, Value>,
@@ -205,12 +205,12 @@ pub enum Error {
     },
     /// No such method in the interface.
     MethodNotFound {
-        /// With its interface.
+        /// The method with its interface.
         method: String,
     },
     /// The method is described, but this listend cannot do it.
     MethodNotImplemented {
-        /// With its interface.
+        /// The method with its interface.
         method: String,
     },
     /// A parameter is unknown, missing, of the wrong type, or out of range.

@@ -16,7 +16,7 @@ pub enum Severity {
     Plain,
     /// In order.
     Good,
-    /// On its way.
+    /// In transition.
     Doubtful,
     /// In need of attention.
     Bad,
@@ -135,7 +135,7 @@ enum Line<const N: usize> {
 }
 
 impl<const N: usize> Sheet<N> {
-    /// With the titles as its first line.
+    /// A sheet with the titles as its first line.
     pub fn new(columns: &'static [Column; N]) -> Sheet<N> {
         let mut sheet = Sheet {
             columns,

@@ -75,14 +75,14 @@ pub enum Request {
     },
     /// Listeners and workers.
     Status {
-        /// Only those with this name, with details.
+        /// The name of the listener or worker to show in detail; `None` for all.
         name: Option<String>,
     },
     /// Events; the client takes several replies.
     Watch {
         /// So many of the past; `None` is none for those who follow, and else all that are kept.
         last: Option<u32>,
-        /// Not those to come.
+        /// Whether future events are left out.
         no_follow: bool,
     },
     /// Do something with a worker.
@@ -93,19 +93,19 @@ pub enum Request {
         argument: Argument,
         /// The name of the worker.
         worker: String,
-        /// Answer at once.
+        /// Whether to answer at once.
         no_wait: bool,
     },
     /// Read the configuration again.
     Reload {
-        /// Only say what would change.
+        /// Whether the changes are only shown.
         dry_run: bool,
-        /// Answer at once.
+        /// Whether to answer at once.
         no_wait: bool,
     },
     /// Lines of the log; the client takes several replies.
     Logs {
-        /// Of this worker only.
+        /// The worker whose lines are wanted; `None` for all.
         worker: Option<String>,
         /// So many of the past; `None` leaves it to listend.
         lines: Option<u32>,

@@ -24,7 +24,7 @@ pub struct Listener {
     pub state: ListenerState,
     /// The names of the workers that take it.
     pub workers: Vec<String>,
-    /// Only in the answer to a request with a name.
+    /// The details, only in the answer to a request with a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Detail>,
 }
@@ -60,7 +60,7 @@ pub struct Queue {
 pub enum ListenerState {
     /// Every socket is bound and accepts clients.
     Listening,
-    /// Not bound; tried again.
+    /// A socket is not bound; binding is retried.
     Missing,
     /// Shut down or without its path; about to be repaired.
     Damaged,
@@ -71,7 +71,7 @@ pub enum ListenerState {
     Unserved,
     /// The kernel has dropped clients or messages of late.
     Dropping,
-    /// Not in the configuration any more, and held for what runs by a definition that has it.
+    /// Removed from the configuration, and held for processes of a former definition.
     Former,
     /// A word of a newer listend.
     #[serde(untagged)]
@@ -100,7 +100,7 @@ pub struct Worker {
     /// `None` for a worker that accepts its connections itself.
     #[serde(default)]
     pub connections: Option<Connections>,
-    /// Only in the answer to a request with a name.
+    /// The details, only in the answer to a request with a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Detail>,
 }
@@ -142,14 +142,14 @@ impl Worker {
 pub struct Instance {
     /// The name in the configuration.
     pub name: String,
-    /// Of which generation: two of them overlap while one takes the other's place.
+    /// The generation of the instance; two generations overlap during a rollout.
     #[serde(default)]
     pub generation: u32,
     /// `None` where there is no process.
     pub pid: Option<u32>,
     /// The state of the instance; never [`WorkerState::Degraded`].
     pub state: WorkerState,
-    /// Whether it reads its own configuration again, as it says.
+    /// Whether the instance has reported that it reads its own configuration again.
     #[serde(default)]
     pub reloading: bool,
     /// The status that the process reports about itself (`STATUS=` of sd_notify(3)), for people.
@@ -204,15 +204,15 @@ pub enum WorkerState {
     Running,
     /// The process is on its way to the program.
     Starting,
-    /// For a client that starts it, or for a listener.
+    /// Waiting for a client that starts it, or for a listener.
     Waiting,
     /// Crashed; started again soon.
     Backoff,
-    /// Not started again, because something is wrong.
+    /// Failed and not restarted.
     Failed,
     /// Asked to stop.
     Stopping,
-    /// Not started again, because nobody wants it to be.
+    /// Stopped on request.
     Stopped,
     /// Some instances of the worker have failed, others have not; or its last rollout went back.
     Degraded,
@@ -272,14 +272,14 @@ pub struct Rollout {
     pub parallel: u64,
     /// The time for which a new instance has to stay ready before the rollout goes on.
     pub min_ready: String,
-    /// Whether one is under way.
+    /// Whether a rollout is under way.
     pub under_way: bool,
 }
 
 /// A socket option.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketOption {
-    /// Of the socket with this address.
+    /// The address of the socket that has the option.
     pub address: String,
     /// The key of the configuration.
     pub name: String,

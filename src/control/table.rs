@@ -78,9 +78,9 @@ pub fn or_dash(some: Option<impl ToString>) -> String {
 /// A worker or an instance, in columns.
 #[derive(Debug)]
 pub struct WorkerRow {
-    /// For each of [`WORKER_COLUMNS`].
+    /// The text for each of [`WORKER_COLUMNS`].
     pub cells: [String; 7],
-    /// Of its state, the third of the cells.
+    /// The severity of the state, the third of the cells.
     pub severity: Severity,
 }
 

@@ -7,7 +7,8 @@ pub fn width(text: &str) -> usize {
     UnicodeWidthStr::width(text)
 }
 
-/// Without what would move the cursor, or turn the direction of writing: a path may hold anything.
+/// The text without characters that would move the cursor or turn the direction of writing: a path may
+/// hold anything.
 pub fn clean(text: &str) -> String {
     let shown = |c: char| match c {
         '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{2069}' => '?',
@@ -17,7 +18,7 @@ pub fn clean(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// At most so many columns, with `…` for the middle: start and end tell names apart.
+/// The text in at most so many columns, with `…` for the middle: start and end tell names apart.
 pub fn cut_middle(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
@@ -29,7 +30,7 @@ pub fn cut_middle(text: &str, columns: usize) -> String {
     cut
 }
 
-/// At most so many columns, with `…` for the end.
+/// The text in at most so many columns, with `…` for the end.
 pub fn cut_end(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();

@@ -54,7 +54,8 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
     }
 }
 
-/// With what the address does not show of a wildcard of IPv6, as the inherited socket is told.
+/// The address of the endpoint, with the families of an IPv6 wildcard, which the address alone does not
+/// show.
 fn wanted_words(endpoint: &Endpoint) -> String {
     let words = address_text(endpoint);
     match v6_only(endpoint) {
@@ -64,7 +65,7 @@ fn wanted_words(endpoint: &Endpoint) -> String {
     }
 }
 
-/// Of the wildcard of IPv6, whether IPv4 is left out.
+/// Whether an IPv6 wildcard leaves IPv4 out; `None` for other addresses.
 fn v6_only(endpoint: &Endpoint) -> Option<bool> {
     match endpoint {
         Endpoint::Inet {

@@ -58,7 +58,7 @@ pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Report {
                 address: *address,
                 transport: *transport,
             };
-            // The two sockets of `localhost:PORT` are one address to whoever wrote it.
+            // The two sockets of `localhost:PORT` are one address to the author of the configuration.
             let repeated = number > 0 && same_port(&listener.sockets[number - 1], socket);
             if !repeated && address.port() != 0 {
                 adviser.privileged(&asked, &mut advice);
@@ -164,7 +164,7 @@ struct Adviser<'p> {
 }
 
 impl<'p> Adviser<'p> {
-    /// For the listeners in this network namespace, of which `machine` is the view.
+    /// The adviser for the listeners in the network namespace of `machine`.
     fn new(
         plan: &Plan,
         namespace: Option<&Path>,

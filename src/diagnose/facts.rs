@@ -44,7 +44,7 @@ pub struct Facts {
     /// The interface of a link-local address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// Whether it can be bound.
+    /// Whether the address can be bound.
     pub bind: Bind,
     /// The sockets that have it, or a part of it; `None` where the kernel does not tell.
     pub holders: Option<Vec<HolderFacts>>,
@@ -98,16 +98,16 @@ pub struct HolderFacts {
 pub struct PortFacts {
     /// The port number.
     pub number: u16,
-    /// Whether it is below `net.ipv4.ip_unprivileged_port_start`.
+    /// Whether the port is below `net.ipv4.ip_unprivileged_port_start`.
     pub privileged: bool,
     /// The value of `net.ipv4.ip_unprivileged_port_start`.
     pub unprivileged_start: u16,
-    /// Whether outgoing connections may get it.
+    /// Whether outgoing connections may get the port.
     pub ephemeral: bool,
     /// The range of `net.ipv4.ip_local_port_range`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ephemeral_range: Option<(u16, u16)>,
-    /// Whether it is in `net.ipv4.ip_local_reserved_ports`.
+    /// Whether the port is in `net.ipv4.ip_local_reserved_ports`.
     pub reserved: bool,
     /// The entries of the port in IANA's registry, on any transport.
     pub registered: Vec<Registration>,

@@ -142,7 +142,7 @@ fn prefix(mask: Option<nix::sys::socket::SockaddrStorage>) -> Option<u8> {
 pub struct Process {
     /// The effective user id.
     pub uid: u32,
-    /// Whether it may bind privileged ports (CAP_NET_BIND_SERVICE, capabilities(7)).
+    /// Whether the process may bind privileged ports (CAP_NET_BIND_SERVICE, capabilities(7)).
     pub may_bind_low_ports: bool,
 }
 

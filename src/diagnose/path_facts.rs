@@ -124,7 +124,7 @@ fn path_of(endpoint: &Endpoint) -> Option<PathBuf> {
     }
 }
 
-/// The right that whoever uses it needs: connect(2) needs to write (unix(7)).
+/// The right that a user of the file needs: connect(2) needs to write (unix(7)).
 fn needed(endpoint: &Endpoint) -> u32 {
     match endpoint {
         Endpoint::Special { .. } => 0o4,

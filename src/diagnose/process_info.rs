@@ -24,8 +24,8 @@ pub(super) struct Started {
 }
 
 impl Started {
-    /// From the ticks since boot of proc_pid_stat(5). By the kernel's own clocks, so that nobody
-    /// has to ask for the time.
+    /// The start from the ticks since boot of proc_pid_stat(5), by the clocks of the kernel, so that
+    /// the time of day is not read.
     fn from_ticks(ticks: u64) -> Option<Started> {
         use procfs::Current;
         let since_boot = ticks.checked_div(procfs::ticks_per_second())?;

@@ -50,7 +50,7 @@ pub(super) fn hint(finding: &Finding, endpoint: &Endpoint, machine: &Machine) ->
     }
 }
 
-/// With how to keep outgoing connections off a port that they may get.
+/// Adds to the hint how to keep outgoing connections off a port that they may get.
 fn reserve(hint: &str, endpoint: &Endpoint, machine: &Machine) -> String {
     match endpoint {
         Endpoint::Inet { address, .. } if machine.settings().is_ephemeral(address.port()) => {

@@ -33,7 +33,7 @@ pub fn shared_addresses(plan: &Plan, machine: &Machine, config: &Path) -> Vec<Pr
     advice.collect()
 }
 
-/// Whether it is to share its addresses.
+/// Whether the listener shares its addresses (`reuse_port`).
 pub(super) fn reuses_port(listener: &ListenerPlan) -> bool {
     let mut options = listener.options.iter();
     options.any(|set| set.spec.key == "reuse_port" && set.value == OptionValue::Flag(true))

@@ -121,7 +121,7 @@ fn parse_sctp(text: &str) -> Vec<InetRow> {
 pub(super) enum Conflict {
     /// The addresses are the same, or one of them is the wildcard of the same family.
     Certain,
-    /// Only if an IPv6 socket takes IPv4 as well, which the tables do not tell.
+    /// A conflict only if an IPv6 socket accepts IPv4 as well, which the tables do not tell.
     IfDualStack,
 }
 

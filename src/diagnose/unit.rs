@@ -106,7 +106,7 @@ impl ServiceSection {
         self.0.get(key).map_or("", String::as_str)
     }
 
-    /// Whether it starts `listend run` with this configuration. One with specifiers may or may not.
+    /// Whether the unit starts `listend run` with this configuration. Specifiers are not expanded.
     fn runs(&self, config: &Path) -> bool {
         let mut words = self.get("ExecStart").split_ascii_whitespace();
         let program = words

@@ -10,20 +10,20 @@ pub struct Call {
     is_32_bit: bool,
 }
 
-/// For what a thread sleeps, as far as it may be clients.
+/// The event that a thread sleeps for, as far as it may be a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// For one descriptor: accept(2), recvmsg(2) and the like.
+    /// One descriptor: accept(2), recvmsg(2) and the like.
     Descriptor(i32),
-    /// For an epoll instance.
+    /// An epoll instance.
     Epoll(i32),
-    /// For an array of `struct pollfd` (poll(2)).
+    /// An array of `struct pollfd` (poll(2)).
     Poll { array: u64, count: u64 },
-    /// For the descriptors below `count` that are in a `fd_set` (select(2)).
+    /// The descriptors below `count` that are in a `fd_set` (select(2)).
     Select { readable: u64, count: u64 },
     /// The number means another call in the program's architecture.
     Foreign,
-    /// For something else.
+    /// Another event.
     Other,
 }
 
@@ -48,7 +48,7 @@ pub fn parse(line: &str) -> Option<Call> {
     })
 }
 
-/// For what a thread in this call sleeps.
+/// The event that a thread in this call sleeps for.
 pub fn wait(call: &Call) -> Wait {
     if call.is_32_bit || !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
         return Wait::Foreign;

@@ -25,7 +25,7 @@ pub fn descriptors(memory: &File, wait: Wait) -> io::Result<Vec<i32>> {
             let bytes = read(memory, array, count * POLLFD as u64)?;
             Ok(polled(&bytes).collect())
         }
-        // Whoever waits for no descriptor to be readable gives no set.
+        // A thread that waits for no descriptor to be readable gives no set.
         Wait::Select { readable: 0, .. } => Ok(Vec::new()),
         Wait::Select { readable, count } => {
             let bytes = read(memory, readable, count.div_ceil(64) * 8)?;

@@ -26,7 +26,7 @@ pub struct Search {
 }
 
 impl Search {
-    /// For these sockets.
+    /// A search for these sockets.
     pub fn new(sockets: Vec<SocketInode>) -> Search {
         Search {
             missing: sockets,
@@ -281,7 +281,7 @@ impl Search {
             // The memory is no longer what the arguments of the call say: the thread has gone on.
             Some(libc::EIO | libc::EFAULT) if file == "mem" => {}
             None if error.kind() == io::ErrorKind::UnexpectedEof => {}
-            // What is left of a process that has ended belongs to root, whoever's it was.
+            // What is left of a process that has ended belongs to root.
             Some(libc::EACCES | libc::EPERM) if tree::has_ended(pid) => {}
             Some(_) | None => self.unreadable(pid, file, &error),
         }

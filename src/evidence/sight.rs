@@ -16,7 +16,7 @@ pub struct SocketInode {
 }
 
 impl SocketInode {
-    /// Of a descriptor that is held.
+    /// The inode of a held descriptor.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ pub enum Why {
     /// module refuses; ENOENT for the main process means that /proc is mounted with `hidepid`
     /// (proc(5)), or not at all.
     Unreadable {
-        /// Of which process.
+        /// The process id.
         pid: i32,
         /// The name of the file in the process's folder.
         file: &'static str,
@@ -62,7 +62,7 @@ pub enum Why {
         /// The process id.
         pid: i32,
     },
-    /// There is more of something than one look goes through.
+    /// The instance has more of something than one look goes through.
     TooMany {
         /// The processes, threads or descriptors of which there are too many.
         what: &'static str,

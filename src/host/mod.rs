@@ -51,14 +51,15 @@ pub struct Facts {
 /// The limits of execve(2) ("Limits on size of arguments and environment").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExecveLimits {
-    /// In one string, with its NUL.
+    /// The longest single string, with its NUL, in bytes.
     pub string: u64,
     /// The soft limit of the stack, a quarter of which all strings and the pointers to them may take.
     pub stack: u64,
 }
 
 impl ExecveLimits {
-    /// In all strings, with the pointers to them, under such a limit of the stack.
+    /// The longest sum of all strings and the pointers to them, in bytes, under such a limit of the
+    /// stack.
     pub fn total(stack: u64) -> u64 {
         // Whatever the stack's limit, never more than 3/4 of 8 MiB (Linux 4.13), nor less than 128 KiB.
         (stack / 4).clamp(128 << 10, 6 << 20)
@@ -81,7 +82,7 @@ impl ExecveLimits {
 pub struct Unread {
     /// The errno of the failed call.
     pub errno: i32,
-    /// Whether it was for the sake of what other users could make of the path.
+    /// The reason, if the path was refused because other users could change it.
     pub refused: Option<String>,
 }
 

@@ -141,8 +141,8 @@ fn local(listener: &BoundSocket, connection: SockRef<'_>) -> End {
     }
 }
 
-/// Whether it takes connections to addresses that it is not bound to (IP_TRANSPARENT, ip(7)).
-/// Whoever bound an adopted socket may have set it.
+/// Whether the listener accepts connections to addresses that it is not bound to (IP_TRANSPARENT,
+/// ip(7)). For an adopted socket that may have been set before.
 fn may_be_transparent(listener: &BoundSocket) -> bool {
     let is_transparent = |key: &str| key == "transparent";
     listener.is_adopted

@@ -96,9 +96,9 @@ impl Depth {
     }
 }
 
-/// Reads the depths of many sockets, one by one, so that whoever asks can do something else in
-/// between. Unix listeners are all read at once, at the first of them: to be dropped and made anew
-/// for each round.
+/// Reads the depths of many sockets one by one, so that the caller can do something else in between.
+/// Unix listeners are all read at once, at the first of them: to be dropped and made anew for each
+/// round.
 #[derive(Default)]
 pub struct DepthReader {
     diag: Option<Diag>,
@@ -260,7 +260,7 @@ fn message_queue(socket: &BoundSocket) -> io::Result<Numbers> {
     })
 }
 
-/// Of the numbers of SO_MEMINFO (linux/sock_diag.h, SK_MEMINFO_RMEM_ALLOC and following).
+/// The numbers of SO_MEMINFO that are used (linux/sock_diag.h, SK_MEMINFO_RMEM_ALLOC and following).
 struct Memory {
     /// The bytes received and not read.
     received: u32,

@@ -35,11 +35,11 @@ const VARIABLES: [&str; 5] = [
 pub struct Inherited {
     /// The descriptor, CLOEXEC from now on.
     pub fd: OwnedFd,
-    /// From LISTEN_FDNAMES, or `unknown`.
+    /// The name from LISTEN_FDNAMES, or `unknown`.
     pub name: String,
 }
 
-/// Why inherited sockets cannot be taken: whoever started listend has broken the protocol, and
+/// Why inherited sockets cannot be taken: the process that started listend has broken the protocol, and
 /// what listend would take instead may be anything.
 #[derive(Debug)]
 pub enum AdoptError {

@@ -120,7 +120,7 @@ pub(super) struct Binder {
     namespaces: Namespaces,
     /// The places of paths that were only tried.
     pub(super) tried: HashSet<TriedAt>,
-    /// In the network namespace of the moment.
+    /// The net.core.somaxconn of the current network namespace.
     pub(super) somaxconn: Option<u32>,
     pub(super) outcome: Outcome,
 }
@@ -301,13 +301,13 @@ impl Binder {
                 continue;
             }
             if !is_done(index) {
-                self.one(id, listener, index, sockets);
+                self.bind_and_file(id, listener, index, sockets);
             }
             index += 1;
         }
     }
 
-    fn one(
+    fn bind_and_file(
         &mut self,
         id: ListenerId,
         listener: &ListenerPlan,
@@ -354,7 +354,7 @@ impl Binder {
             let Some(port) = port else {
                 // The first is missing or failed: the second stands alone.
                 self.file(id, index, first, sockets);
-                return self.one(id, listener, index + 1, sockets);
+                return self.bind_and_file(id, listener, index + 1, sockets);
             };
             let wanted = with_port(&listener.sockets[index + 1].endpoint, port);
             let second = self.socket(id, listener, index + 1, &wanted);

@@ -62,11 +62,11 @@ pub enum Obstacle {
     /// The path is taken by something that is no socket, or is not what the listener asks for; in
     /// words, with its article.
     NotASocket(&'static str),
-    /// There is a socket at the path, and connect(2) may not say whether it is alive.
+    /// A socket is at the path, and connect(2) may not tell whether a server has it.
     Unprobed,
     /// Another process changed the path during the attempt.
     Interference,
-    /// On the way there is something that other users can turn elsewhere.
+    /// A folder or link on the way can be replaced by other users.
     OtherHands(Why),
 }
 

@@ -75,7 +75,7 @@ impl Binder {
         self.with_links((id, index), listener, endpoint, ready)
     }
 
-    /// Makes the links to a path. Behind listen(2): whoever follows a link is to be served.
+    /// Makes the links to a path. Behind listen(2): a client that follows a link is to be served.
     fn with_links(
         &mut self,
         (id, index): (ListenerId, usize),

@@ -312,7 +312,7 @@ impl Diag {
 /// The offset of the field for extensions in struct inet_diag_req_v2.
 const EXTENSIONS: usize = HEADER + 2;
 
-/// For all sockets of the family in one of these states that have the local port (struct
+/// A request for all sockets of the family in one of these states that have the local port (struct
 /// inet_diag_req_v2).
 fn inet_request(protocol: i32, states: u32, local: SocketAddr) -> Vec<u8> {
     const LENGTH: usize = 56;
@@ -331,7 +331,7 @@ fn inet_request(protocol: i32, states: u32, local: SocketAddr) -> Vec<u8> {
     request
 }
 
-/// For the one socket of the family that is bound to this address and has this cookie.
+/// A request for the one socket of the family that is bound to this address and has this cookie.
 fn inet_lookup(protocol: i32, local: SocketAddr, cookie: u64) -> Vec<u8> {
     /// struct inet_diag_sockid begins here, behind the family, the protocol and the states.
     const ID: usize = HEADER + 8;

@@ -1,4 +1,4 @@
-//! Sockets that were bound by whoever started us, and are only put in order.
+//! Sockets that were bound by the parent of listend, and are only put in order.
 
 use super::backlog::as_backlog;
 use super::bind_error::{BindStep, Failure};
@@ -70,7 +70,7 @@ fn put_in_order(
             effective.extend(mqueue::limits(fd, &listener.options)?);
             identity = Some(PathIdentity::of(&fstat(fd).map_err(read_back)?));
         }
-        // A path is whoever bound it's: it is neither removed nor repaired here.
+        // A path belongs to the process that bound it: it is neither removed nor repaired here.
         _ => {}
     }
     Ok((address, identity, effective))

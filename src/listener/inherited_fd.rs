@@ -21,7 +21,7 @@ const MQUEUE: FsType = FsType(0x1980_0202);
 pub(super) enum By {
     /// The descriptor bears the listener's name: what the configuration leaves open may be anything.
     Name,
-    /// Only by what it is: then that must be told without doubt.
+    /// The descriptor has only the listener's address: the match must then be beyond doubt.
     Address,
 }
 
@@ -107,7 +107,7 @@ fn identity(file: &nix::sys::stat::FileStat) -> (u64, u64) {
 }
 
 impl Found {
-    /// Whether it is what binding this endpoint would give.
+    /// Whether the descriptor is what binding this endpoint would give.
     pub(super) fn fits(&self, endpoint: &Endpoint, by: By) -> bool {
         match (self, endpoint) {
             (Found::Socket(socket), _) => socket.fits(endpoint, by),
@@ -246,7 +246,7 @@ fn unix_type(kind: UnixKind) -> Type {
     }
 }
 
-/// With its article: `a TCP socket on 127.0.0.1:80`.
+/// The descriptor in words, with an article: `a TCP socket on 127.0.0.1:80`.
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

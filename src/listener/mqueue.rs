@@ -131,7 +131,7 @@ fn create(name: &str, call: &CString, listener: &ListenerPlan) -> Result<OwnedFd
     }
 }
 
-/// Whether one that is there has the owner, group and mode that one made now would have.
+/// Refuses an existing queue without the owner, group and mode that a new one would have.
 fn fits(name: &str, found: &FileStat, access: &Access) -> Result<(), Failure> {
     let owner = access.owner.unwrap_or(geteuid().as_raw());
     let group = access.group.unwrap_or(found.st_gid);

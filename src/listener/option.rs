@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 pub(super) const PRIORITY: &str = "priority";
 const FAST_OPEN: &str = "tcp_fast_open";
 
-/// An option that was changed by whoever had the socket.
+/// An option that a process with the socket has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// The key of the option in the YAML.
@@ -53,7 +53,7 @@ pub fn put_options_back(listener: &ListenerPlan, socket: &BoundSocket) -> Vec<Ch
 pub(super) enum Act {
     /// Set, then read back.
     Set,
-    /// Only read back: it is too late to set them.
+    /// Only read the options back: it is too late to set them.
     Look,
 }
 
@@ -107,11 +107,11 @@ impl<'p> Options<'p> {
             let is_last = |setting: &&OptionSetting| setting.spec.key == PRIORITY;
             let first = settings.clone().filter(|setting| !is_last(setting));
             for setting in first.chain(settings.clone().filter(is_last)) {
-                one(fd, setting, family, Act::Set)?;
+                apply_one(fd, setting, family, Act::Set)?;
             }
         }
         for setting in settings {
-            effective.extend(one(fd, setting, family, Act::Look)?);
+            effective.extend(apply_one(fd, setting, family, Act::Look)?);
         }
         Ok(())
     }
@@ -150,16 +150,16 @@ impl<'p> Options<'p> {
                 .any(|one| one.key == setting.spec.key && differs(one))
             {
                 // What comes of it is looked at.
-                let _looked_at = one(fd, setting, self.family(), Act::Set);
+                let _looked_at = apply_one(fd, setting, self.family(), Act::Set);
             }
         }
         // ip_tos may have taken it along.
         let priority = self.settings.iter().find(|one| one.spec.key == PRIORITY);
-        let _looked_at = priority.map(|setting| one(fd, setting, self.family(), Act::Set));
+        let _looked_at = priority.map(|setting| apply_one(fd, setting, self.family(), Act::Set));
         let now = self.look(fd)?;
         for found in found.into_iter().filter(differs) {
             let now = now.iter().find(|now| now.key == found.key);
-            // What is not set by whoever has the socket cannot be set here, and is no news: the machine
+            // What a process with the socket has not set cannot be set here, and is no news: the machine
             // says so.
             if now.is_some_and(|now| now.effective != found.effective || differs(now)) {
                 changed.push(Changed {
@@ -184,7 +184,7 @@ impl<'p> Options<'p> {
 }
 
 /// `None` for what is not set by a call of its own.
-fn one(
+fn apply_one(
     fd: BorrowedFd<'_>,
     setting: &OptionSetting,
     family: Family,
@@ -257,7 +257,8 @@ fn lacks_reading(error: &io::Error) -> bool {
     )
 }
 
-/// Of several names, answers with the first value that is not as asked.
+/// Sets or reads an int under each of these names, and answers with the first value that is not as
+/// asked.
 fn ints(
     fd: BorrowedFd<'_>,
     spec: &'static OptionSpec,

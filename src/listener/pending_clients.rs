@@ -25,7 +25,7 @@ pub struct Waiters {
     /// The listener's inode, and the connection: its cookie (SO_COOKIE, socket(7)), or the inode of
     /// a unix client's socket.
     known: BTreeSet<(u64, u64)>,
-    /// Whether somebody waited of whom nothing is known.
+    /// Whether a client waited that cannot be identified.
     has_unknown: bool,
 }
 
@@ -73,7 +73,7 @@ pub fn waiters(sockets: &[&BoundSocket]) -> Waiters {
                 waiters.known.extend(clients.map(|client| (inode, client)));
                 waiters.has_unknown |= queue.and_others;
             }
-            // Whoever it was has gone meanwhile.
+            // The client has gone meanwhile.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(None) | Err(_) => waiters.has_unknown = true,
         }

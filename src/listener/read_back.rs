@@ -12,15 +12,16 @@ pub struct Effective {
     pub asked: String,
     /// The value read back, in the same form. Buffers count double (socket(7)).
     pub effective: String,
-    /// Whether that is what was asked for, or the kernel's way of rounding it up.
+    /// Whether `effective` is what was asked for, or the kernel's way of rounding it up.
     pub is_as_asked: bool,
 }
 
 impl Effective {
-    /// In place of a value that can be set and not be read.
+    /// The word for a value that can be set and not be read.
     pub const UNKNOWN: &'static str = "unknown";
 
-    /// Of an option that is a number to the kernel; `None` if the kernel does not tell.
+    /// The effective value of an option that is a number to the kernel; `got` is `None` if the kernel
+    /// does not tell.
     pub(super) fn of_number(spec: &'static OptionSpec, asked: i64, got: Option<i64>) -> Effective {
         Effective {
             key: spec.key,

@@ -12,14 +12,14 @@ pub(super) struct Ready {
     /// The address asked for, with the port or name that the kernel chose.
     pub(super) address: Endpoint,
     pub(super) identity: Option<PathIdentity>,
-    /// Whether its file or queue is of our making.
+    /// Whether listend has created the file or queue.
     pub(super) created: bool,
     pub(super) is_adopted: bool,
     pub(super) effective: Vec<Effective>,
 }
 
 impl Ready {
-    /// Of what has no file.
+    /// The result for a socket without a file.
     pub(super) fn new(
         fd: impl Into<OwnedFd>,
         address: &Endpoint,

@@ -67,7 +67,7 @@ struct Leaving<'b> {
 }
 
 impl Leaving<'_> {
-    /// Whether it still is what was made.
+    /// Whether the file is still the one that listend created.
     fn is(&self, place: &Place, found: &FileStat) -> bool {
         if self.is_link {
             let target = place.target().ok();
@@ -350,7 +350,7 @@ impl<'b, 'p> Work<'b, 'p> {
         !errors.is_empty() && errors.iter().all(in_use)
     }
 
-    /// In the namespace of a listener; where it cannot be entered, binding has said so.
+    /// Enters the namespace of a listener; where that fails, binding has reported it.
     fn inside(&mut self, listener: &ListenerPlan) -> Option<Inside> {
         let path = listener.network_namespace.as_ref()?;
         self.namespaces.enter(path).ok()

@@ -57,7 +57,7 @@ pub enum Repair {
     ListenedAgain,
     /// The file has its path, its rights or its links again: it is the same socket.
     PutBack,
-    /// By another socket: workers that run still have the old one.
+    /// Repaired by another socket: running workers still have the old one.
     Rebound,
 }
 
@@ -193,7 +193,7 @@ pub(super) fn listen_again(socket: &BoundSocket, backlog: u32) -> io::Result<boo
 /// Makes a socket listen again, also one that seems to listen, and proves that clients get through.
 fn revive(socket: &BoundSocket, backlog: u32) -> Result<(), Failure> {
     let mut done = Ok(false);
-    // Whoever shuts it down between our two calls leaves the same mark again.
+    // A process that shuts it down between our two calls leaves the same mark again.
     for _ in 0..REVIVALS {
         if closes_clients(socket) {
             let reset = reset(socket);
@@ -245,11 +245,11 @@ fn reset(socket: &BoundSocket) -> io::Result<()> {
 
 /// Puts one socket of the plan right, if something is wrong with it. `None` where nothing is wrong, and
 /// where nothing can be done: a UDP socket stays shut down (it receives nevertheless, but poll(2) is
-/// never silent again), and a unix socket that was adopted is for whoever bound it.
+/// never silent again), and a unix socket that was adopted is left to the process that bound it.
 ///
 /// # Errors
 ///
-/// What binding says. Whoever has taken port or path meanwhile keeps it; the damaged socket stays
+/// The errors of binding. A process that has taken port or path meanwhile keeps it; the damaged socket stays
 /// in `bound`, and it may be tried again. An abstract name is free only when no worker has the old
 /// socket any more: until then it is EADDRINUSE.
 pub fn repair(

@@ -37,7 +37,7 @@ pub(super) enum Opened {
 /// Makes a FIFO, or takes the one that is there if it is as the listener asks for. Open for reading
 /// and writing, so that there is always a writer and a reader never sees the end (fifo(7)).
 ///
-/// If it was only to be tried, nothing is made or opened: that would wake whoever waits in open(2) for
+/// If it was only to be tried, nothing is made or opened: that would wake a process that waits in open(2) for
 /// the other side.
 pub(super) fn fifo(
     endpoint: &Endpoint,
@@ -173,7 +173,7 @@ fn is_a(file: &FileStat, format: SFlag) -> bool {
 }
 
 /// Whether what is there may be used as it is: a FIFO with the owner, group and mode that one made
-/// now would have. Nothing is mended, because others may have it open already.
+/// now would have. Nothing is repaired, because others may have it open already.
 fn fits(path: &Path, found: &FileStat, access: &Access) -> Result<(), Failure> {
     let taken = |words| {
         Failure::new(BindStep::Open, Errno::EEXIST)
@@ -244,7 +244,7 @@ pub(super) fn special(
     Ok(Some(Ready::new(fd, endpoint, Vec::new())))
 }
 
-/// Whether it is in a file system without a disk, whose files are calls into the kernel.
+/// Whether the file is in a file system without a disk, whose files are calls into the kernel.
 fn is_the_kernels(handle: &OwnedFd) -> nix::Result<bool> {
     let kind = fstatfs(handle)?.filesystem_type();
     Ok([

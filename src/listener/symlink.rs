@@ -32,7 +32,8 @@ pub(super) fn make(
     folders: &mut Vec<PathBuf>,
 ) -> Result<(), Failure> {
     for (done, link) in links.iter().enumerate() {
-        let made = create_parents(link, access, folders).and_then(|place| one(path, link, &place));
+        let made =
+            create_parents(link, access, folders).and_then(|place| make_link(path, link, &place));
         if let Err(failure) = made {
             let _what_is_left = remove(path, &links[..done]);
             return Err(failure);
@@ -74,7 +75,7 @@ pub(super) fn all_lead_to(path: &Path, links: &[PathBuf]) -> bool {
         .all(|link| target(link).as_deref() == Some(path))
 }
 
-fn one(path: &Path, link: &Path, place: &Place) -> Result<(), Failure> {
+fn make_link(path: &Path, link: &Path, place: &Place) -> Result<(), Failure> {
     let failed = |errno| Failure::new(BindStep::Symlink, errno).about(link);
     match look(path, link, place)? {
         LinkState::Ours => Ok(()),

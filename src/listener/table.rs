@@ -1,4 +1,4 @@
-//! The one table of all sockets that are held, whoever wants them.
+//! The one table of all held sockets.
 
 use super::bound::BoundSocket;
 use super::identity::remove_folders;
@@ -15,7 +15,7 @@ pub type Adopted = HashMap<SocketKey, OwnedFd>;
 #[derive(Debug, Default)]
 pub struct SocketTable {
     pub(super) sockets: BTreeMap<SocketKey, BoundSocket>,
-    /// Of the sockets that the plan has no more: the listener as it was, with this socket alone.
+    /// The former listener of each socket that the plan no longer has, with this socket alone.
     pub(super) former: BTreeMap<SocketKey, ListenerPlan>,
     /// The folders that were created for unix paths, outermost first.
     pub created_folders: Vec<PathBuf>,

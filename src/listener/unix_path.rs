@@ -120,8 +120,8 @@ pub(super) fn remove_if_stale(kind: UnixKind, place: &Place) -> Result<(), Failu
     }
 }
 
-/// Locks the folder (flock(2)) against others that replace stale sockets in it. Whoever may read a folder
-/// may lock it, for ever: after a tenth of a second it goes on without.
+/// Locks the folder (flock(2)) against others that replace stale sockets in it. A user who may read a
+/// folder may lock it for ever: after a tenth of a second binding goes on without the lock.
 fn lock(place: &Place) -> Option<Flock<OwnedFd>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut folder = openat(place.folder(), ".", flags, Mode::empty()).ok()?;
@@ -339,7 +339,7 @@ fn bind_at(socket: &Socket, path: &Path, place: &Place) -> io::Result<u32> {
     socket.bind(&through(place)?).map(|()| us)
 }
 
-/// A handle on the file just bound. Whoever may write to the folder could have exchanged it, so
+/// A handle on the file just bound. A user who may write to the folder could have exchanged it, so
 /// what is handed to another owner must look exactly like what was `born`: a socket of its maker's
 /// with those rights and one name.
 fn open_ours(

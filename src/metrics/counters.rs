@@ -49,15 +49,15 @@ pub struct WorkerCounters {
 /// be hundreds of series.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exits {
-    /// With status 0.
+    /// Exits with status 0.
     pub code_ok: u64,
-    /// With another status.
+    /// Exits with another status.
     pub code_error: u64,
-    /// By a signal that counts as a clean end.
+    /// Ends by a signal that counts as a clean end.
     pub signal_ok: u64,
-    /// By another signal.
+    /// Ends by another signal.
     pub signal_error: u64,
-    /// Without having reached the program.
+    /// Launches that did not reach the program.
     pub launch: u64,
 }
 

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 /// A metric, with all its series.
 pub(super) struct Family {
-    /// Without the unit, and without what the encoder adds for the kind.
+    /// The name without the unit, and without what the encoder adds for the kind.
     pub name: &'static str,
     unit: Option<Base>,
     kind: Kind,

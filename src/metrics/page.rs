@@ -10,11 +10,11 @@ use std::time::Duration;
 pub struct Page {
     /// The row of listend itself.
     pub daemon: DaemonRow,
-    /// In the order of the plan.
+    /// The listeners in the order of the plan.
     pub listeners: Vec<ListenerRow>,
-    /// In the order of the plan.
+    /// The sockets in the order of the plan.
     pub sockets: Vec<SocketRow>,
-    /// In the order of the plan.
+    /// The workers in the order of the plan.
     pub workers: Vec<WorkerRow>,
 }
 
@@ -93,9 +93,9 @@ pub struct WorkerRow {
     pub backoff: Duration,
     /// The counters of the worker.
     pub counters: WorkerCounters,
-    /// Of one whose connections are accepted here.
+    /// The connections of a per-connection worker.
     pub connections: Option<ConnectionCounts>,
-    /// Whether its last rollout went back.
+    /// Whether the last rollout of the worker was rolled back.
     pub is_degraded: bool,
 }
 

@@ -54,7 +54,8 @@ pub struct Message {
     pub extend_timeout: Option<Duration>,
     /// The process id of the main process, positive: `MAINPID=`.
     pub main_pid: Option<i32>,
-    /// `BARRIER=1`, alone as it has to be: whoever sent it waits until its descriptor is closed.
+    /// Whether the message is `BARRIER=1`, which must stand alone: the sender waits until its
+    /// descriptor is closed.
     pub barrier: bool,
     /// `FDSTORE=1`: the descriptors of the message are to be kept.
     pub store: bool,
@@ -80,7 +81,7 @@ pub fn parse(bytes: &[u8]) -> Message {
         .split(is_end)
         .filter(|line| !line.is_empty())
         .collect();
-    // Whoever waits for everything before it would not know what became of the rest.
+    // A sender that waits for everything before it would not know what became of the rest.
     if let Some(barrier) = lines.iter().find(|line| **line == b"BARRIER=1")
         && lines.len() > 1
     {

@@ -34,7 +34,7 @@ pub enum ListenerChange {
     Removed,
     /// Both plans have it, with different sockets or attributes.
     Changed {
-        /// Whether its sockets, or their order, have changed.
+        /// Whether the sockets, or their order, have changed.
         sockets: bool,
     },
 }

@@ -40,7 +40,7 @@ pub(super) struct Ids {
 /// The listeners to bind and the workers to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Of a plan that was just resolved, in the order of the configuration.
+    /// The listeners; in a plan that was just resolved, in the order of the configuration.
     #[serde(with = "as_list")]
     pub listeners: BTreeMap<ListenerId, ListenerPlan>,
     /// The workers; in a plan that was just resolved, in the order of the configuration.
@@ -50,7 +50,7 @@ pub struct Plan {
     pub(super) ids: Ids,
 }
 
-/// In JSON and YAML a plan that was just resolved has lists: its ids count their elements.
+/// Writes a plan that was just resolved as lists: its ids count their elements.
 mod as_list {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::collections::BTreeMap;
@@ -288,7 +288,7 @@ pub struct WorkerPlan {
 }
 
 impl WorkerPlan {
-    /// Whether it is the worker of `metrics:`, which is not in the configuration by name.
+    /// Whether this is the worker of `metrics:`, which is not in the configuration by name.
     pub fn is_built_in(&self) -> bool {
         self.name == METRICS
     }
@@ -327,10 +327,10 @@ pub struct Lifecycle {
     pub stop_signal: i32,
     /// The processes that get the stop signal.
     pub kill_mode: KillMode,
-    /// Whether its listeners are to have O_NONBLOCK. With
-    /// [`Activation::PerConnection`]: on the connections.
+    /// Whether the listeners, or with [`Activation::PerConnection`] the connections, are to have
+    /// O_NONBLOCK.
     pub nonblocking: bool,
-    /// From there to SIGKILL; `None` waits for ever.
+    /// The time between the stop signal and SIGKILL; `None` waits for ever.
     pub stop_timeout: Option<Duration>,
     /// The condition for an instance to count as ready.
     pub ready: Ready,
@@ -374,20 +374,20 @@ impl Default for Lifecycle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReloadBy {
-    /// By this signal.
+    /// A signal.
     Signal(i32),
-    /// By a command, which may take so long.
+    /// A command, with its timeout.
     Command(Duration),
 }
 
 /// The hooks of an instance, with their timeouts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookTimes {
-    /// Before each start.
+    /// The timeout of the command before each start.
     pub before_start: Option<Duration>,
     /// The timeout of the command that runs when the instance is ready.
     pub after_ready: Option<Duration>,
-    /// After it has ended.
+    /// The timeout of the command after the instance has ended.
     pub after_stop: Option<Duration>,
 }
 
@@ -395,9 +395,9 @@ pub struct HookTimes {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
-    /// From the start on.
+    /// The start of listend.
     Eager,
-    /// From the first client on. All its instances start at once.
+    /// The first client. All instances start at once.
     OnDemand {
         /// The limit of such starts; `None` is unlimited.
         limit: Option<Rate>,

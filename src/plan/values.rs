@@ -53,7 +53,7 @@ pub(super) fn changed_text<T: PartialEq + ?Sized>(
     Some(format!("{key} {} → {}", shown(before), shown(after)))
 }
 
-/// With how many bytes both begin that end behind a space.
+/// The length of the common words at the start of both texts, in bytes, with the space behind them.
 fn common_words(one: &str, other: &str) -> usize {
     let mut end = 0;
     for ((at, letter), other) in one.char_indices().zip(other.chars()) {

@@ -289,7 +289,7 @@ impl Problem {
         self.message.len() + words.map(String::len).sum::<usize>()
     }
 
-    /// Whether it stops the start.
+    /// Whether the problem prevents the start.
     pub fn is_error(&self) -> bool {
         self.kind.severity() == Severity::Error
     }

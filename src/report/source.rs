@@ -36,7 +36,7 @@ struct Source {
     text: String,
     /// The byte offset of each line: a file with 10,000 errors is not searched 10,000 times.
     line_starts: Vec<usize>,
-    /// In place of the text, where only some lines of it are known.
+    /// The lines that are known, by number, where the whole text is not.
     excerpt: BTreeMap<u32, String>,
 }
 

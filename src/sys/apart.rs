@@ -1,8 +1,8 @@
 //! Closing what others have had: a process of its own does it, because close(2) may wait.
 //!
-//! The last close(2) of a socket with SO_LINGER waits for whoever is at the other end, that of a unix
-//! socket closes what was sent to it and never taken (SCM_RIGHTS), and a file on FUSE or NFS asks its
-//! server at each close. Whoever has had the open file decides about all of that.
+//! The last close(2) of a socket with SO_LINGER waits for the peer, that of a unix socket closes what
+//! was sent to it and never taken (SCM_RIGHTS), and a file on FUSE or NFS asks its server at each close.
+//! Every process that has had the open file decides about all of that.
 //!
 //! So a number is taken out of the table by a child that shares the table (CLONE_FILES), and whatever
 //! waits then is the child. One that takes long is killed, which ends the wait for SO_LINGER, and what
@@ -119,7 +119,7 @@ thread_local! {
 
 #[derive(Default)]
 struct Closers {
-    /// Whether somebody comes by to start them.
+    /// Whether [`close_apart`] has been called, so that descriptors may be queued.
     are_on: bool,
     /// The current time of the last call.
     now: u64,
@@ -135,7 +135,7 @@ struct Closers {
     has_failed: bool,
 }
 
-/// Numbers to be closed, each by whoever claims it.
+/// Descriptors to be closed, each by the process that claims it.
 struct Batch {
     numbers: Vec<RawFd>,
     next: AtomicUsize,
@@ -166,7 +166,7 @@ struct Closer {
     batch: Arc<Batch>,
     /// The stack of the closer, until it is reaped.
     _stack: Box<[MaybeUninit<u8>]>,
-    /// The kernel writes 0 when it is done with this memory, and wakes whoever waits (futex(2)).
+    /// The kernel writes 0 when it is done with this memory, and wakes those that wait (futex(2)).
     running: Box<AtomicU32>,
     pid: c_int,
     since: u64,

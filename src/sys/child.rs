@@ -23,7 +23,7 @@ struct Failure {
 ///
 /// # Safety
 ///
-/// Only in a new process that has all signals blocked. `prepared` must be complete (pointer arrays
+/// Only in a new process that has all signals blocked. `work` must be complete (pointer arrays
 /// end with NULL and point into live memory), and nobody else may use it until this process has
 /// executed its program or ended.
 pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
@@ -39,7 +39,7 @@ pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
             None => report(told, &message),
             Some((connection, number)) => {
                 give_back(told, connection, number);
-                // Last, so that whoever sees it finds the connection.
+                // Last, so that a reader that sees it finds the connection.
                 let failure = u64::from_ne_bytes(message);
                 work.failure.store(failure, Ordering::Release);
             }
@@ -276,7 +276,7 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
     }
 }
 
-/// A new session keyring in the place of listend's, whose keys the worker would possess, whoever it
+/// Replaces the session keyring of listend, whose keys the worker would possess whatever user it
 /// runs as (session-keyring(7)). It is not linked to the user's keyring, as with systemd's
 /// `KeyringMode=private`.
 unsafe fn own_session_keyring(other_user: bool) -> isize {

@@ -9,9 +9,9 @@ use std::ptr;
 /// Whether the copy is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Until it has done it, if only for so many milliseconds: then it is killed.
+    /// Wait until the copy has done it, at most so many milliseconds: then it is killed.
     ForIt(i32),
-    /// Not at all: it becomes an orphan, whom init(1) reaps.
+    /// Do not wait: the copy becomes an orphan, which init(1) reaps.
     No,
 }
 

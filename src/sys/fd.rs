@@ -99,7 +99,7 @@ pub fn own_pidfd_inode() -> Option<u64> {
 ///
 /// EBADF when it is not open.
 pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl changes a flag only. When it succeeds, the descriptor is open; whoever started
+    // SAFETY: fcntl changes a flag only. When it succeeds, the descriptor is open; the process that started
     // listend has given it away, and nothing in here has a number that it was not given.
     unsafe {
         if libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) == -1 {

@@ -69,7 +69,7 @@ pub fn fork(act: impl FnOnce() -> Vec<u8>) -> io::Result<Forked> {
     }
 }
 
-/// In the child: lets go of all that is the parent's.
+/// Runs in the child: gives up everything of the parent's.
 fn become_alone(output: RawFd, parent: i32) -> io::Result<()> {
     let done = |answer: c_int| match answer {
         -1 => Err(io::Error::last_os_error()),
@@ -106,7 +106,7 @@ fn become_alone(output: RawFd, parent: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// In the child: does what it is for, says what came of it, and ends.
+/// Runs in the child: acts, writes the result and ends.
 fn say(act: impl FnOnce() -> Vec<u8>) -> ! {
     // A panic must not run on into what the parent does.
     let said = catch_unwind(AssertUnwindSafe(act));

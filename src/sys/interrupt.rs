@@ -1,6 +1,6 @@
 //! System calls that may wait, cut short.
 //!
-//! accept(2) waits unless O_NONBLOCK is set, which belongs to whoever has the listener: a worker can
+//! accept(2) waits unless O_NONBLOCK is set, which belongs to all processes that have the listener: a worker can
 //! clear it between our look and our call. There is no flag for one call, as MSG_DONTWAIT is for
 //! recv(2). A signal ends every wait, though, and a timer that goes on sending one also ends a wait
 //! that begins after the first.
@@ -31,7 +31,7 @@ const NEVER: libc::timespec = libc::timespec {
 #[must_use = "it ends when it is dropped"]
 pub struct Interrupted {
     timer: libc::timer_t,
-    /// Of this thread alone.
+    /// Keeps the timer in the thread whose calls it interrupts.
     _here: PhantomData<Rc<()>>,
 }
 
@@ -62,7 +62,7 @@ pub fn prepare_to_interrupt() -> io::Result<()> {
     timer().map(|_timer| ())
 }
 
-/// Has waiting calls of this thread fail from now on.
+/// Makes waiting calls of this thread fail from now on.
 ///
 /// # Errors
 ///

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// The way in which a child reports that it did not get to its program.
 #[derive(Debug, Clone, Copy)]
 pub enum Tell<'a> {
-    /// By a pipe of its own, which can be watched: the daemon hears at once.
+    /// A pipe of its own, which can be watched: the daemon is told at once.
     ByPipe,
     /// By the memory that it shares, which costs no system call: the daemon looks when it has a reason
     /// to. That it has ended is told by SIGCHLD alone. The connection that the child is for is closed

@@ -13,7 +13,7 @@ pub struct LocalTime {
     pub hour: u8,
     /// The minute, from 0.
     pub minute: u8,
-    /// From 0; 60 is a leap second.
+    /// The second, from 0; 60 is a leap second.
     pub second: u8,
 }
 

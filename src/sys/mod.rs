@@ -1,4 +1,4 @@
-//! The only module with `unsafe`: fork and exec, and the few calls that no crate wraps.
+//! The only module with `unsafe`: clone, exec, and the few calls that no crate wraps.
 //!
 //! Small functions, each unsafe block with the reason why it is sound. Uses nothing of the crate
 //! but [`crate::stage`]. Everything here assumes what the shell guarantees: one thread.

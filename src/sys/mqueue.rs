@@ -101,7 +101,7 @@ fn read_attributes(queue: impl AsFd) -> io::Result<libc::mq_attr> {
     }
 }
 
-/// Takes a queue's name away; whoever has it open keeps it.
+/// Removes the name of a queue; processes that have it open keep it.
 ///
 /// # Errors
 ///

@@ -59,7 +59,7 @@ pub enum Stdio {
         /// The path of the file, for the explanation of a failure.
         path: PathBuf,
     },
-    /// To what this is in listend; it has to be closed on exec.
+    /// The file of this descriptor of listend, which has to be close-on-exec.
     Descriptor(RawFd),
 }
 
@@ -95,7 +95,8 @@ pub struct CStrings {
 pub struct ContainsNul;
 
 impl CStrings {
-    /// With room for so many strings of ordinary length, so that it does not have to grow.
+    /// An empty list with room for so many strings of ordinary length, so that it does not have to
+    /// grow.
     pub fn with_room_for(strings: usize) -> CStrings {
         CStrings {
             bytes: Vec::with_capacity(strings * 40),
@@ -191,7 +192,7 @@ pub(super) struct Work {
     /// its parent and not with a copy.
     pub(super) unshare_from: Option<RawFd>,
     /// [`SHARING`], then [`RUNNING`] until the child has left this memory, by exec or exit: then the
-    /// kernel writes 0 (CLONE_CHILD_CLEARTID, set_tid_address(2)), and wakes whoever waits for it.
+    /// kernel writes 0 (CLONE_CHILD_CLEARTID, set_tid_address(2)), and wakes those that wait for it.
     pub(super) running: AtomicU32,
     /// The child's stack; it grows down from the end.
     pub(super) stack: Stack,

@@ -38,11 +38,11 @@ pub struct Ended {
 /// The way in which a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// By exit(3), with this status.
+    /// Ended by exit(3), with this status.
     Exited(i32),
-    /// By this signal.
+    /// Ended by this signal.
     Killed(i32),
-    /// By this signal, with a core dump.
+    /// Ended by this signal, with a core dump.
     Dumped(i32),
 }
 

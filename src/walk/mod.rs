@@ -56,7 +56,7 @@ impl Hand {
         gid: NOBODY,
     };
 
-    /// Of two on one way.
+    /// The users who can change one of two folders on one way.
     fn and(self, other: Hand) -> Hand {
         let same = |one, other| if one == other { one } else { NOBODY };
         match (self, other) {
@@ -126,9 +126,9 @@ impl Hand {
 /// The source of the rights to write to a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
-    /// In its mode.
+    /// The mode of the folder.
     Mode,
-    /// In an access control list, too, or that is not known.
+    /// The mode and an access control list, or one cannot be ruled out.
     Listed,
 }
 
@@ -171,7 +171,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// In words, of what stands in the way.
+    /// The reason in words, with the path concerned.
     pub fn about(self, path: &Path) -> String {
         let path = path.display();
         match self {
@@ -450,7 +450,8 @@ fn walk(path: &Path, follows_last: bool) -> Result<(Place, Vec<OsString>), Refus
             }
             return Err(place.refused(Errno::ENOTDIR));
         }
-        // A link of somebody else's leads where they wanted, whoever can write to the folder by now.
+        // The link of another user leads where that user wanted, even if nobody else can write to the
+        // folder by now.
         let hand = match place.hand.and(hand) {
             Hand::Ours if !is_ours(file.st_uid) => Hand::Theirs {
                 uid: file.st_uid,
@@ -546,7 +547,7 @@ fn as_theirs(hand: Hand, file: &End, handle: &OwnedFd, flags: OFlag) -> Result<O
 }
 
 /// Whether it is a file of proc(5) or sysfs(5), or that cannot be told. What they say, and do, is up to
-/// who opens them: `/proc/self` is this process, whoever made the link to it.
+/// who opens them: `/proc/self` is this process, no matter who made the link to it.
 fn is_of_kernel(file: &OwnedFd) -> bool {
     fstatfs(file).map_or(true, |system| {
         [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&system.filesystem_type())

@@ -29,9 +29,9 @@ impl Format {
 pub enum Request {
     /// A request for the metrics.
     Metrics {
-        /// In which format.
+        /// The format of the answer.
         format: Format,
-        /// Without the body (HEAD).
+        /// Whether the body is left out (HEAD).
         head_only: bool,
     },
     /// A request that is refused.
@@ -43,7 +43,7 @@ pub enum Request {
 pub enum Refused {
     /// The request is not HTTP.
     BadRequest,
-    /// There is nothing but /metrics.
+    /// The path is not /metrics.
     NotFound,
     /// The method is neither GET nor HEAD.
     MethodNotAllowed,

@@ -1,4 +1,4 @@
-//! From a worker's plan to a process that is ready to be forked, and from its failures to words.
+//! From a worker's plan to a process that is ready to be cloned, and from its failures to words.
 
 mod advise;
 pub mod expand;

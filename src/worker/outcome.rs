@@ -202,7 +202,7 @@ fn missing_interpreter(program: &Path) -> String {
     format!("its interpreter `{interpreter}` does not exist (ENOENT)")
 }
 
-/// For ENOENT, EACCES and ENOTDIR: which part of the path is the obstacle.
+/// The part of the path that is the obstacle, for ENOENT, EACCES and ENOTDIR.
 fn access_reason(path: &Path, errno: i32, user: &Identity) -> String {
     let words = describe(errno);
     let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();

@@ -39,7 +39,8 @@ pub struct SpawnInputs<'a> {
     pub stored: &'a [Stored<'a>],
     /// NOTIFY_SOCKET, if it may tell anything.
     pub notify: Option<&'a str>,
-    /// With [`Ready::Fd`]: the end that it writes its newline to, by its number in listend.
+    /// With [`Ready::Fd`], the number in listend of the pipe end that the process writes its newline
+    /// to.
     pub ready: Option<i32>,
 }
 
@@ -48,7 +49,7 @@ pub struct SpawnInputs<'a> {
 pub struct OutputTarget<'a> {
     /// The number of the descriptor in listend.
     pub fd: i32,
-    /// With a path: only a handle on it (O_PATH), which the process opens itself.
+    /// The path, if the descriptor is only a handle on it (O_PATH), which the process opens itself.
     pub handle_on: Option<&'a Path>,
     /// The value of JOURNAL_STREAM, if it is a connection to the journal (systemd.exec(5)).
     pub journal_stream: Option<&'a str>,
@@ -92,7 +93,7 @@ pub struct DaemonContext {
     pub open_files: Limit,
 }
 
-/// Why a worker could not even be forked.
+/// The reasons for which a worker could not even be cloned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrepareError {
     /// No program to execute.
@@ -460,7 +461,7 @@ impl<'a> TemplateContext<'a> {
         self.write_with(template, &CStrings::default(), out);
     }
 
-    /// With these variables, for a command.
+    /// Writes a template of a command, with these variables.
     fn write_with(&self, template: &Template, variables: &CStrings, out: &mut Vec<u8>) {
         let mut put = |text: &str| out.extend_from_slice(text.as_bytes());
         for piece in &template.pieces {

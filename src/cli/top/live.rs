@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// From one answer of the daemon to the next question.
+/// The time from one answer of the daemon to the next request.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// So long a daemon may be silent before that is shown.
@@ -44,7 +44,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// Of the daemon at the path. Connects when it runs.
+    /// The connection to the daemon at the path, made when the loop runs.
     pub fn new(control: Option<PathBuf>, top: TopState) -> Live {
         Live {
             top,
@@ -94,7 +94,7 @@ impl Live {
         }
     }
 
-    /// Until a key, a signal, the daemon, or the next question.
+    /// Waits for a key, a signal, the daemon, or the next request.
     fn pause(&self, signals: &[(i32, UnixStream)]) -> io::Result<()> {
         let stdin = io::stdin();
         let clients = [&self.status, &self.watch].into_iter().flatten();

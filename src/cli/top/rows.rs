@@ -12,7 +12,7 @@ use std::ops::Range;
 /// The width of the bar of a queue, in columns.
 const BAR: usize = 6;
 
-/// From empty to full.
+/// The marks of a bar, from empty to full.
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const ASCII_LEVELS: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];
 
@@ -45,7 +45,7 @@ fn lines_of(worker: &Worker) -> usize {
     instances + says + notes
 }
 
-/// Whether it has one instance, and both fit in a line.
+/// Whether the worker has one instance, so that both stand in one line.
 fn is_alone(worker: &Worker) -> bool {
     worker.only_instance().is_some()
 }

@@ -22,11 +22,11 @@ pub enum Key {
     PageUp,
     /// Several lines down.
     PageDown,
-    /// To the first line.
+    /// The key for the first line.
     Home,
-    /// To the last line.
+    /// The key for the last line.
     End,
-    /// To the other list.
+    /// The key for the other list.
     Tab,
     /// Away from what was asked.
     Escape,
@@ -63,7 +63,7 @@ pub enum Dialog {
     None,
     /// The help with the keys.
     Help,
-    /// Whether this is to be done to the worker of this name.
+    /// The question whether to carry out this verb on the worker with this name.
     Confirm(&'static Verb, String),
 }
 
@@ -84,15 +84,15 @@ pub struct TopState {
     pub pane: Pane,
     /// The dialog over the lists.
     pub dialog: Dialog,
-    /// By name: lists may change while somebody looks at them.
+    /// The name of the chosen worker: an index would move when the list changes.
     worker: Option<String>,
     listener: Option<String>,
-    /// By listener and address; the newest last.
+    /// The queue depths by listener and address; the newest last.
     depths: HashMap<(String, String), VecDeque<u64>>,
 }
 
 impl TopState {
-    /// With the first answer of the daemon.
+    /// The state with the first answer of the daemon.
     pub fn new(daemon: String, status: Status) -> TopState {
         let mut top = TopState {
             daemon,

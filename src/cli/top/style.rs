@@ -13,7 +13,7 @@ pub struct Theme {
 }
 
 impl Theme {
-    /// Without colours, what is bad is bold.
+    /// The style of a severity; without colours, [`Severity::Bad`] is bold.
     pub fn style(self, severity: Severity) -> Style {
         match (severity, self.colour) {
             (Severity::Plain, _) => Style::new(),
