@@ -5,6 +5,7 @@ use super::exit::Exit;
 use super::load::{self, Planned};
 use super::open_files::raise_open_files;
 use super::output::{count, print, print_report};
+use crate::control::{Cell, Column, Fit, Sheet};
 use crate::diagnose::{self, Machine, Tried};
 use crate::listener::{self, Adopted, BindError, BindStep, Effective, Obstacle, Outcome, Purpose};
 use crate::plan::{Plan, PlanTransfer};
@@ -220,30 +221,35 @@ impl OptionReport {
     }
 }
 
+/// The address, which may be long, is not cut: the table is for files and programs as well.
+const OPTION_COLUMNS: [Column; 5] = [
+    Column::new("listener", Fit::Left),
+    Column::new("address", Fit::Left),
+    Column::new("option", Fit::Left),
+    Column::new("asked", Fit::Left),
+    Column::new("effective", Fit::Left),
+];
+
 /// A table with a line for each option of each socket.
 fn option_table(options: &[OptionReport]) -> String {
-    let heads = ["listener", "address", "option", "asked", "effective"];
-    let rows = options.iter().map(|one| {
-        [
-            one.listener.as_str(),
-            &one.address,
-            one.option.key,
-            &one.option.asked,
-            &one.option.effective,
-        ]
-    });
-    let rows: Vec<[&str; 5]> = std::iter::once(heads).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..heads.len()).filter_map(width).collect();
-    let mut table = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths);
-        let line: String = cells
-            .map(|(cell, width)| format!("{cell:<width$}  "))
-            .collect();
-        table.push_str(line.trim_end());
-        table.push('\n');
+    let mut sheet = Sheet::new(&OPTION_COLUMNS);
+    for one in options {
+        let OptionReport {
+            listener,
+            address,
+            option,
+        } = one;
+        let Effective {
+            key,
+            asked,
+            effective,
+            ..
+        } = option;
+        let cells = [listener.as_str(), address, key, asked, effective];
+        sheet.row(cells.map(Cell::text));
     }
+    let mut table = String::new();
+    sheet.print(&mut table, usize::MAX, Style::Plain);
     table
 }
 
