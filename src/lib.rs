@@ -19,6 +19,7 @@
 //! - [`metrics`]: what is counted and measured, as Prometheus reads it.
 //! - [`shell`]: the event loop; does what the core decides.
 //! - [`web`]: answers HTTP in a process of its own: the worker of `metrics:`.
+//! - [`writer`]: writes the files of `output: file:` in a process of its own.
 //! - [`walk`]: opens paths that other users may change, without following them.
 //! - [`sys`]: the only module with `unsafe`: fork, exec and the calls no crate wraps.
 //! - [`cli`]: the command line. [`sample`]: the sample worker. [`launch_spec`]: how a process is
@@ -50,3 +51,4 @@ pub mod verb;
 pub mod walk;
 pub mod web;
 pub mod worker;
+pub mod writer;

@@ -105,6 +105,9 @@ pub enum Verb {
     /// The candidates to complete a command line with; called by the completions.
     #[command(name = "__names", hide = true)]
     Names(Names),
+    /// The process that writes the files of `output: file:`, which the daemon starts itself.
+    #[command(name = "__write", hide = true)]
+    Write,
     /// The worker of `metrics`, which the daemon starts itself
     Web,
     /// The sample worker: answers HTTP on every stream listener that it inherits

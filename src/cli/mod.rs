@@ -25,6 +25,7 @@ use args::{Arguments, LogTo, Verb};
 use clap::Parser;
 use clap::error::ErrorKind;
 use exit::Exit;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 /// Runs `listend` with the process's arguments.
@@ -80,6 +81,7 @@ fn act_on(verb: Verb, sink: Sink) -> Exit {
         Verb::Metrics(arguments) => stream::metrics(&arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),
         Verb::Names(arguments) => names::names(&arguments),
+        Verb::Write => write(),
         Verb::Web => web::web(),
         Verb::HelloWorker => match crate::sample::run() {
             Ok(()) => Exit::Done,
@@ -88,5 +90,17 @@ fn act_on(verb: Verb, sink: Sink) -> Exit {
                 Exit::Refused
             }
         },
+    }
+}
+
+/// Standard input is the daemon's socket.
+fn write() -> Exit {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned();
+    match socket.and_then(|socket| crate::writer::serve(&socket)) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            log::error!("cannot read what to write: {error}");
+            Exit::Unavailable
+        }
     }
 }

@@ -2,38 +2,37 @@
 //!
 //! The rest of the loop comes first, and what one worker writes never holds up another: each turn
 //! reads a little from a few of the pipes that have something, in turn. While standard output takes
-//! no more, no pipe that leads there is read: they fill up, and their workers wait.
+//! no more, no pipe that leads there is read: they fill up, and their workers wait. The same holds for
+//! files ([`Files`]).
 
+use super::files::{Files, Opened};
+use super::pipes::Pipes;
 use super::stdout::Stdout;
-use super::token::Token;
+use super::token::{ClientId, Token};
+use super::writer::FileId;
 use super::{clock, logging};
 use crate::config::Output;
 use crate::control::{cut_middle, rfc3339};
-use crate::core::{InstanceId, ProcessId};
+use crate::core::{InstanceId, Mono, ProcessId};
 use crate::output::{Kept, Piece, Splitter, Style, Tagger, visible};
 use crate::plan::{Plan, WorkerId, WorkerPlan};
 use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
-use crate::walk::{self, Refused};
 use crate::worker::{self, JOURNAL};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, connect, send, setsockopt,
     shutdown, socket, sockopt,
 };
 use nix::unistd::pipe2;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// How many pipes a turn reads.
-const PIPES_PER_TURN: usize = 16;
-/// How much it reads of each, in bytes.
+/// How much a turn reads of each pipe, in bytes.
 const READ: usize = 8 * 1024;
 /// How many reads it takes to empty a pipe of the usual size (pipe(7)).
 const READS_PER_PIPE: usize = 8;
@@ -50,20 +49,10 @@ pub(super) struct Logs {
     sources: HashMap<ProcessId, Source>,
     /// Pipes that lead to standard output.
     tagged: Pipes,
-    /// Pipes that lead to files: those are read whoever looks at standard output.
-    filed: Pipes,
     stdout: Option<Stdout>,
     style: Style,
-    files: HashMap<PathBuf, OutputFile>,
-}
-
-/// Pipes with an epoll set of their own, which is one descriptor in that of the loop: so they come
-/// last, and can all be left alone at once. The kernel hands out those that are ready in turn.
-#[derive(Default)]
-struct Pipes {
-    /// Made with the first pipe.
-    ready: Option<Epoll>,
-    is_paused: bool,
+    /// With the pipes that lead there: those are read whoever looks at standard output.
+    files: Files,
 }
 
 /// The reading end of what one process and its children write to.
@@ -76,17 +65,7 @@ struct Source {
 
 enum OutputSink {
     Tagged(Tagger),
-    File(PathBuf),
-}
-
-struct OutputFile {
-    file: File,
-    /// How many pipes lead to it.
-    users: usize,
-    /// The user who writes to it, if it is not listend's own.
-    user: Option<u32>,
-    /// How many bytes could not be written since it was last possible.
-    lost: u64,
+    File(FileId),
 }
 
 /// What a process gets as standard output and error.
@@ -95,6 +74,14 @@ pub(super) struct OutputTarget {
     /// What it is a handle on, if the process has to open it.
     handle_on: Option<PathBuf>,
     journal_stream: Option<String>,
+}
+
+/// The output of a process that is to be started.
+pub(super) enum Target {
+    /// `None`: whatever its plan says, and listend has no part in it.
+    Ready(Option<OutputTarget>),
+    /// Its file is being opened: [`Logs::to_start`] tells when that is done.
+    Later,
 }
 
 impl OutputTarget {
@@ -145,7 +132,6 @@ impl Logs {
             kept: Kept::new(plan.workers.len()),
             sources: HashMap::new(),
             tagged: Pipes::default(),
-            filed: Pipes::default(),
             stdout: outputs().any(is_tagged).then(Stdout::new),
             style: match stream {
                 logging::Stream::Journal => Style::Journal,
@@ -154,7 +140,7 @@ impl Logs {
                 },
                 logging::Stream::Plain => Style::Plain,
             },
-            files: HashMap::new(),
+            files: Files::default(),
         }
     }
 
@@ -165,6 +151,7 @@ impl Logs {
         if self.stdout.is_none() && plan.workers().any(|(_, one)| is_tagged(&one.output)) {
             self.stdout = Some(Stdout::new());
         }
+        self.files.follow(plan);
     }
 
     /// Nothing is left of a worker.
@@ -215,8 +202,7 @@ impl Logs {
         (!quoted.is_empty()).then(|| quoted.join(", "))
     }
 
-    /// Makes what a process is to write to. `None`: whatever its plan says, and listend has no part
-    /// in it. `file` is the path behind `file:`.
+    /// Makes what a process is to write to. `file` is the path behind `file:`.
     pub(super) fn open(
         &mut self,
         epoll: &Epoll,
@@ -225,26 +211,32 @@ impl Logs {
         process: ProcessId,
         instance: InstanceId,
         file: Option<PathBuf>,
-    ) -> Result<Option<OutputTarget>, (LaunchFailure, String)> {
+    ) -> Result<Target, (LaunchFailure, String)> {
         let style = match &worker.output {
-            Output::Inherit | Output::Null => return Ok(None),
-            Output::Journal => return Ok(to_journal(name)),
+            Output::Inherit | Output::Null => return Ok(Target::Ready(None)),
+            Output::Journal => return Ok(Target::Ready(to_journal(name))),
             Output::File(_) => {
                 let Some(path) = file else {
-                    return Ok(None);
+                    return Ok(Target::Ready(None));
                 };
-                let user = worker.launch.credentials.as_ref().and_then(|one| one.uid);
-                return match self.open_file(&path, user) {
-                    Ok(None) => self.pipe(epoll, process, instance, OutputSink::File(path)),
-                    Ok(Some(handle)) => Ok(Some(OutputTarget {
+                let opened = self.files.opened(process).or_else(|| {
+                    let user = worker.launch.credentials.as_ref().and_then(|one| one.uid);
+                    self.files.open(process, &path, user);
+                    self.files.flush(epoll);
+                    // Where others do not answer, that is told at once.
+                    self.files.opened(process)
+                });
+                return match opened {
+                    None => Ok(Target::Later),
+                    Some(Opened::File(file)) => {
+                        self.pipe(epoll, process, instance, OutputSink::File(file))
+                    }
+                    Some(Opened::Special(path, handle)) => Ok(Target::Ready(Some(OutputTarget {
                         fd: handle,
                         handle_on: Some(path),
                         journal_stream: None,
-                    })),
-                    Err(refused) => {
-                        let (errno, words) = cannot_open(&path, &refused);
-                        Err(failure(Stage::Output, errno, words))
-                    }
+                    }))),
+                    Some(Opened::Failed(errno, words)) => Err(failure(Stage::Output, errno, words)),
                 };
             }
             Output::Tag => self.style,
@@ -255,19 +247,23 @@ impl Logs {
         self.pipe(epoll, process, instance, OutputSink::Tagged(tagger))
     }
 
+    /// The processes whose files are open now, or cannot be opened.
+    pub(super) fn to_start(&mut self) -> Vec<ProcessId> {
+        self.files.news()
+    }
+
+    /// What was opened for a process that does not start after all is of no use.
+    pub(super) fn forget_file(&mut self, process: ProcessId) {
+        self.files.forget(process);
+    }
+
     fn pipe(
         &mut self,
         epoll: &Epoll,
         process: ProcessId,
         instance: InstanceId,
         sink: OutputSink,
-    ) -> Result<Option<OutputTarget>, (LaunchFailure, String)> {
-        let source = |pipe| Source {
-            pipe,
-            instance,
-            splitter: Splitter::default(),
-            sink,
-        };
+    ) -> Result<Target, (LaunchFailure, String)> {
         let fail = |errno: Errno| {
             failure(
                 Stage::Prepare,
@@ -275,85 +271,84 @@ impl Logs {
                 format!("no pipe: {}", describe(errno as i32)),
             )
         };
-        let (reading, writing) = pipe2(OFlag::O_CLOEXEC).map_err(fail)?;
-        let source = source(reading);
-        let pipes = match source.sink {
-            OutputSink::Tagged(_) => &mut self.tagged,
-            OutputSink::File(_) => &mut self.filed,
+        let made = pipe2(OFlag::O_CLOEXEC).and_then(|(reading, writing)| {
+            set_nonblocking(&reading, true)?;
+            match self.pipes(&sink) {
+                Some(pipes) => pipes.add(epoll, &reading, process)?,
+                None => return Err(Errno::EBADF),
+            }
+            Ok((reading, writing))
+        });
+        let (reading, writing) = match made {
+            Ok(made) => made,
+            Err(errno) => {
+                self.release(&sink);
+                return Err(fail(errno));
+            }
         };
-        let watched = set_nonblocking(&source.pipe, true)
-            .and_then(|()| pipes.add(epoll, &source.pipe, process));
-        if let Err(errno) = watched {
-            self.release(&source);
-            return Err(fail(errno));
-        }
+        let source = Source {
+            pipe: reading,
+            instance,
+            splitter: Splitter::default(),
+            sink,
+        };
         self.sources.insert(process, source);
-        Ok(Some(OutputTarget {
+        Ok(Target::Ready(Some(OutputTarget {
             fd: writing,
             handle_on: None,
             journal_stream: None,
-        }))
+        })))
     }
 
-    /// Opens a file of its own accord anew, so that a process that starts after it was renamed
-    /// writes to the one that has the name now. A user more.
-    ///
-    /// Only a file that is renamed or removed has to be opened again. A FIFO, a terminal and so on are
-    /// opened by the process itself, which may have to wait for them: of those it is a handle.
-    fn open_file(&mut self, path: &Path, user: Option<u32>) -> Result<Option<OwnedFd>, Refused> {
-        let file = match walk::open_to_append(path, user)? {
-            walk::Output::File(file) => file,
-            walk::Output::Special(handle) => return Ok(Some(handle)),
-        };
-        match self.files.get_mut(path) {
-            Some(known) => {
-                known.file = file;
-                known.users += 1;
-            }
-            None => {
-                let known = OutputFile {
-                    file,
-                    user,
-                    users: 1,
-                    lost: 0,
-                };
-                self.files.insert(path.to_owned(), known);
-            }
+    /// Those that lead there, too.
+    fn pipes(&mut self, sink: &OutputSink) -> Option<&mut Pipes> {
+        match sink {
+            OutputSink::Tagged(_) => Some(&mut self.tagged),
+            OutputSink::File(file) => Some(&mut self.files.writer_of(*file)?.pipes),
         }
-        Ok(None)
     }
 
-    /// Opens every file again, after somebody renamed them. Those that cannot be opened are written
-    /// to as before, wherever they are now.
-    ///
-    /// # Errors
-    ///
-    /// What could not be opened, in words.
-    pub(super) fn reopen(&mut self) -> Result<usize, Vec<String>> {
-        let mut failed = Vec::new();
-        for (path, known) in &mut self.files {
-            match walk::open_to_append(path, known.user) {
-                Ok(walk::Output::File(file)) => known.file = file,
-                Ok(walk::Output::Special(_)) => {
-                    let path = path.display();
-                    failed.push(format!("cannot reopen {path}: it is no longer a file"));
-                }
-                Err(refused) => failed.push(cannot_open(path, &refused).1),
-            }
+    /// Asks for every file to be opened again, after somebody renamed them.
+    pub(super) fn reopen(&mut self, epoll: &Epoll, client: ClientId) {
+        self.files.reopen(client);
+        self.files.flush(epoll);
+    }
+
+    /// Who has asked for that, and what came of it.
+    pub(super) fn reopened(&mut self) -> Option<(ClientId, Result<usize, String>)> {
+        self.files.reopened()
+    }
+
+    /// The process that writes the files of this user's workers has done something.
+    pub(super) fn writer_event(&mut self, epoll: &Epoll, user: u32) {
+        self.files.event(epoll, user);
+    }
+
+    /// The same of a child that has ended, if it is one of those; whether it is.
+    pub(super) fn writer_ended(&mut self, epoll: &Epoll, pid: i32) -> bool {
+        let user = self.files.user_of(pid);
+        if let Some(user) = user {
+            self.files.event(epoll, user);
         }
-        failed.sort_unstable();
-        if failed.is_empty() {
-            Ok(self.files.len())
-        } else {
-            Err(failed)
-        }
+        user.is_some()
+    }
+
+    /// Looks whether files have not answered in time.
+    pub(super) fn look(&mut self, epoll: &Epoll, now: Mono) {
+        self.files.look(epoll, now);
+    }
+
+    /// When to do that.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.files.deadline()
     }
 
     /// Something is to be read, or standard output takes more.
     pub(super) fn turn(&mut self, epoll: &Epoll) {
-        for process in self.filed.ready() {
+        for process in self.files.ready() {
             self.read(process);
         }
+        self.files.flush(epoll);
         if self.flush_or_pause(epoll) {
             return;
         }
@@ -389,27 +384,39 @@ impl Logs {
 
     /// Reads what a process that has ended wrote last, so that it is told before the end.
     pub(super) fn catch_up(&mut self, epoll: &Epoll, process: ProcessId) {
-        for _ in 0..READS_PER_PIPE {
-            let is_full = self.stdout.as_ref().is_some_and(|out| out.left() > FULL);
-            if is_full || !self.read(process) {
-                break;
-            }
-        }
+        self.read_ahead(process);
+        self.files.flush(epoll);
         self.flush_or_pause(epoll);
     }
 
+    /// Reads as much as a pipe holds.
+    fn read_ahead(&mut self, process: ProcessId) {
+        for _ in 0..READS_PER_PIPE {
+            let source = self.sources.get(&process);
+            let is_full = match source.map(|source| &source.sink) {
+                Some(OutputSink::Tagged(_)) => {
+                    self.stdout.as_ref().is_some_and(|out| out.left() > FULL)
+                }
+                Some(OutputSink::File(file)) => {
+                    let writer = self.files.writer_of(*file);
+                    writer.is_some_and(|writer| writer.is_full())
+                }
+                None => return,
+            };
+            if is_full || !self.read(process) {
+                return;
+            }
+        }
+    }
+
     /// Reads all that is there, and writes what somebody takes of it: listend ends.
-    pub(super) fn finish(&mut self) {
+    pub(super) fn finish(&mut self, epoll: &Epoll) {
         let all: Vec<ProcessId> = self.sources.keys().copied().collect();
         for process in all {
-            for _ in 0..READS_PER_PIPE {
-                let is_full = self.stdout.as_ref().is_some_and(|out| out.left() > FULL);
-                if is_full || !self.read(process) {
-                    break;
-                }
-            }
+            self.read_ahead(process);
             self.end(process);
         }
+        self.files.finish(epoll);
         if let Some(stdout) = &mut self.stdout {
             stdout.farewell();
         }
@@ -440,23 +447,17 @@ impl Logs {
         self.take(process, |splitter, take| splitter.finish(take));
         if let Some(source) = self.sources.remove(&process) {
             // By hand: a child on its way to exec has a copy, which would keep the event coming.
-            match source.sink {
-                OutputSink::Tagged(_) => self.tagged.remove(&source.pipe),
-                OutputSink::File(_) => self.filed.remove(&source.pipe),
+            if let Some(pipes) = self.pipes(&source.sink) {
+                pipes.remove(&source.pipe);
             }
-            self.release(&source);
+            self.release(&source.sink);
         }
     }
 
     /// One user less of a file.
-    fn release(&mut self, source: &Source) {
-        if let OutputSink::File(path) = &source.sink
-            && let Some(known) = self.files.get_mut(path)
-        {
-            known.users -= 1;
-            if known.users == 0 {
-                self.files.remove(path);
-            }
+    fn release(&mut self, sink: &OutputSink) {
+        if let OutputSink::File(file) = sink {
+            self.files.release(*file);
         }
     }
 
@@ -484,73 +485,9 @@ impl Logs {
                 OutputSink::File(_) => piece.write_raw(&mut text),
             }
         });
-        if let OutputSink::File(path) = sink
-            && let Some(known) = self.files.get_mut(path)
-        {
-            known.write(path, &text);
+        if let OutputSink::File(file) = sink {
+            self.files.write(*file, &text);
         }
-    }
-}
-
-impl OutputFile {
-    fn write(&mut self, path: &Path, text: &[u8]) {
-        match self.file.write_all(text) {
-            Ok(()) if self.lost > 0 && !text.is_empty() => {
-                let lost = std::mem::take(&mut self.lost);
-                let path = path.display();
-                log::warn!("{path} is writable again; {lost} bytes of workers were lost");
-            }
-            Ok(()) => {}
-            Err(error) => {
-                if self.lost == 0 {
-                    let path = path.display();
-                    log::error!("cannot write to {path}: {error}; what workers write is lost");
-                }
-                self.lost += text.len() as u64;
-            }
-        }
-    }
-}
-
-impl Pipes {
-    fn add(&mut self, epoll: &Epoll, pipe: &OwnedFd, process: ProcessId) -> nix::Result<()> {
-        let ready = match &self.ready {
-            Some(ready) => ready,
-            None => {
-                let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Output.pack());
-                epoll.add(&ready.0, event)?;
-                self.ready.insert(ready)
-            }
-        };
-        ready.add(pipe, EpollEvent::new(EpollFlags::EPOLLIN, process.0))
-    }
-
-    fn remove(&self, pipe: &OwnedFd) {
-        if let Some(ready) = &self.ready {
-            let _not_watched = ready.delete(pipe);
-        }
-    }
-
-    /// Some that have something to be read.
-    fn ready(&self) -> Vec<ProcessId> {
-        let mut events = [EpollEvent::empty(); PIPES_PER_TURN];
-        let ready = self.ready.as_ref();
-        let count = ready.map(|ready| ready.wait(&mut events, EpollTimeout::ZERO));
-        let events = events.iter().take(count.and_then(Result::ok).unwrap_or(0));
-        events.map(|event| ProcessId(event.data())).collect()
-    }
-
-    fn pause(&mut self, epoll: &Epoll, is_paused: bool) -> nix::Result<()> {
-        self.is_paused = is_paused;
-        let Some(ready) = &self.ready else {
-            return Ok(());
-        };
-        let flags = match is_paused {
-            true => EpollFlags::empty(),
-            false => EpollFlags::EPOLLIN,
-        };
-        epoll.modify(&ready.0, &mut EpollEvent::new(flags, Token::Output.pack()))
     }
 }
 
@@ -600,22 +537,6 @@ fn set_nonblocking(fd: &OwnedFd, wanted: bool) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFL(flags)).map(|_| ())
 }
 
-fn cannot_open(path: &Path, refused: &Refused) -> (Errno, String) {
-    let words = match refused.why {
-        None if refused.path == path => describe(refused.errno as i32),
-        None => format!(
-            "{}: {}",
-            refused.path.display(),
-            describe(refused.errno as i32)
-        ),
-        Some(_) => refused.to_string(),
-    };
-    (
-        refused.errno,
-        format!("cannot open {}: {words}", path.display()),
-    )
-}
-
 /// A connection to the journal for one process. Where there is no journal, it writes where listend
 /// does: a worker is worth more than its log.
 fn to_journal(identifier: &str) -> Option<OutputTarget> {
@@ -658,39 +579,4 @@ fn journal_stream(identifier: &str) -> nix::Result<OutputTarget> {
         journal_stream: logging::stream_of(&stream.as_fd()),
         fd: stream,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    #[test]
-    fn files_are_opened_again_on_request_and_kept_where_that_fails() {
-        let folder = std::env::temp_dir().join(format!("listend-reopen.{}", std::process::id()));
-        let path = folder.join("log");
-        fs::create_dir(&folder).unwrap();
-        let mut logs = Logs::new(&Plan::default());
-        logs.open_file(&path, None).unwrap();
-        let write = |logs: &mut Logs, text: &str| {
-            let known = logs.files.get_mut(&path).unwrap();
-            known.write(&path, text.as_bytes());
-        };
-        write(&mut logs, "one\n");
-        fs::rename(&path, folder.join("log.1")).unwrap();
-        write(&mut logs, "two\n");
-        assert_eq!(logs.reopen(), Ok(1));
-        write(&mut logs, "three\n");
-        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
-        assert_eq!(
-            (read("log.1").as_str(), read("log").as_str()),
-            ("one\ntwo\n", "three\n")
-        );
-        fs::remove_file(&path).unwrap();
-        fs::create_dir(&path).unwrap();
-        let failed = logs.reopen().unwrap_err();
-        assert!(failed[0].contains("EISDIR"), "{failed:?}");
-        write(&mut logs, "four\n");
-        fs::remove_dir_all(&folder).unwrap();
-    }
 }

@@ -5,7 +5,7 @@ use super::clock;
 use super::definitions::{Definition, HeldSocket, named};
 use super::ending;
 use super::event_text;
-use super::logs::OutputTarget;
+use super::logs::{OutputTarget, Target};
 use super::notify;
 use super::process::{Process, SpawnRequest};
 use super::token::Token;
@@ -37,7 +37,10 @@ impl Shell {
             Task::Hook(kind) => self.try_to_run(wanted, kind),
         };
         match launched {
-            Ok(launched) => {
+            Ok(None) => {
+                self.to_start.insert(id, wanted);
+            }
+            Ok(Some(launched)) => {
                 let is_silent = launched.launching.status().is_none();
                 let lent = connection.filter(|_| is_silent);
                 if let Some(connection) = lent {
@@ -79,11 +82,21 @@ impl Shell {
                 }
             }
             Err((failure, reason)) => {
+                self.logs.forget_file(id);
                 self.reasons.insert(id, reason);
                 self.feed(Input::LaunchFailed {
                     process: id,
                     failure,
                 });
+            }
+        }
+    }
+
+    /// Starts what has waited for its output file.
+    pub(super) fn start_what_can_be(&mut self) {
+        for process in self.logs.to_start() {
+            if let Some(wanted) = self.to_start.remove(&process) {
+                self.spawn(wanted);
             }
         }
     }
@@ -237,8 +250,12 @@ impl Shell {
         }
     }
 
-    /// Puts the worker's listeners in order, lays the process out and launches it.
-    fn try_to_spawn(&mut self, wanted: SpawnRequest) -> Result<Launched, (LaunchFailure, String)> {
+    /// Puts the worker's listeners in order, lays the process out and launches it; `None` if its output
+    /// file has to be opened first.
+    fn try_to_spawn(
+        &mut self,
+        wanted: SpawnRequest,
+    ) -> Result<Option<Launched>, (LaunchFailure, String)> {
         let SpawnRequest {
             process,
             instance,
@@ -295,21 +312,24 @@ impl Shell {
         let name = event_text::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
         let target = logs.open(&self.epoll, worker, &name, process, instance, file)?;
+        let Target::Ready(target) = target else {
+            return Ok(None);
+        };
         given.output = target.as_ref().map(OutputTarget::as_given);
         let prepared = worker::prepare(worker, given, numbers, around).map_err(not_prepared)?;
         let tell = connection.map_or(Tell::ByPipe, |connection| self.clients.tell(connection));
         // The child has its own copy of the target, and only that keeps it open.
         let launched = launch(&self.epoll, process, prepared, tell)?;
         self.notify.listen_for_newline(&self.epoll, process, ways);
-        Ok(launched)
+        Ok(Some(launched))
     }
 
-    /// Launches a command around an instance.
+    /// Launches a command around an instance; `None` as for that.
     fn try_to_run(
         &mut self,
         wanted: SpawnRequest,
         kind: HookKind,
-    ) -> Result<Launched, (LaunchFailure, String)> {
+    ) -> Result<Option<Launched>, (LaunchFailure, String)> {
         let SpawnRequest {
             process,
             instance,
@@ -342,6 +362,9 @@ impl Shell {
         let name = event_text::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
         let target = logs.open(&self.epoll, worker, &name, process, instance, file)?;
+        let Target::Ready(target) = target else {
+            return Ok(None);
+        };
         given.output = target.as_ref().map(OutputTarget::as_given);
         let main = self.core.state(instance).and_then(|state| state.process());
         let main = main
@@ -357,12 +380,8 @@ impl Shell {
                 .collect(),
         };
         let prepared = worker::prepare_hook(worker, hook, given, numbers, told, around);
-        launch(
-            &self.epoll,
-            process,
-            prepared.map_err(not_prepared)?,
-            Tell::ByPipe,
-        )
+        let prepared = prepared.map_err(not_prepared)?;
+        launch(&self.epoll, process, prepared, Tell::ByPipe).map(Some)
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Token {
     Control(ControlPart),
     /// Workers have written something, or standard output takes more of it.
     Output,
+    /// The process that writes the files of this user's workers has answered, or ended.
+    Writer(u32),
     /// A worker tells something (sd_notify(3)).
     Notify(NotifyPart),
     /// Standard error takes more of the log.
@@ -43,6 +45,7 @@ impl Token {
             Token::Paths => 4,
             Token::Addresses => 5,
             Token::Children => 6,
+            Token::Writer(user) => u64::from(user) << 4 | 7,
             Token::Control(part) => part.pack() << 4 | 8,
             Token::Output => 9,
             Token::Notify(part) => part.pack() << 4 | 10,
@@ -58,6 +61,7 @@ impl Token {
             4 => Token::Paths,
             5 => Token::Addresses,
             6 => Token::Children,
+            7 => Token::Writer((data >> 4) as u32),
             8 => Token::Control(ControlPart::unpack(data >> 4)),
             9 => Token::Output,
             10 => Token::Notify(NotifyPart::unpack(data >> 4)),
@@ -148,7 +152,9 @@ mod tests {
             NotifyPart::Stored(7),
         ];
         let control = control.map(Token::Control).into_iter();
-        for token in control.chain(notify.map(Token::Notify)) {
+        let others = [Token::Writer(0), Token::Writer(u32::MAX), Token::Output];
+        let tokens = control.chain(notify.map(Token::Notify)).chain(others);
+        for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);
         }
     }

@@ -73,6 +73,8 @@ pub struct Shell {
     pub(super) looks: Looks,
     /// Every definition of a worker from which something may still be started.
     pub(super) definitions: Definitions,
+    /// What is to be started when its output file is open.
+    pub(super) to_start: HashMap<ProcessId, SpawnRequest>,
     /// The runtime directories of workers.
     pub(super) folders: Folders,
     /// The reload that is being read, and who waits for one.
@@ -139,6 +141,7 @@ impl Shell {
             logs,
             looks: Looks::default(),
             definitions,
+            to_start: HashMap::new(),
             folders: Folders::default(),
             reloads: Reloads::default(),
             rollback_reasons: RollbackReasons::default(),
@@ -167,7 +170,7 @@ impl Shell {
             self.forget_stores_of_stopped();
             self.tell_manager();
             if let Some(code) = self.exit {
-                self.logs.finish();
+                self.logs.finish(&self.epoll);
                 self.feed_followers_last();
                 return Ok(code);
             }
@@ -228,6 +231,7 @@ impl Shell {
                 | Token::Exit(_)
                 | Token::Notify(_)
                 | Token::Log
+                | Token::Writer(_)
                 | Token::Output => {}
             }
         }
@@ -238,6 +242,14 @@ impl Shell {
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
         }
+        for token in tokens() {
+            if let Token::Writer(user) = token {
+                self.logs.writer_event(&self.epoll, user);
+            }
+        }
+        self.logs.look(&self.epoll, clock::now());
+        self.start_what_can_be();
+        self.tell_reopened();
         // Last: what is written about may wait, and may be very much.
         if tokens().any(|token| token == Token::Output) {
             self.logs.turn(&self.epoll);
@@ -277,6 +289,7 @@ impl Shell {
         let others = self.control.deadline().into_iter();
         let others = others.chain(self.control.queue_log.deadline());
         let others = others.chain(self.manager.deadline()).chain(self.closing);
+        let others = others.chain(self.logs.deadline());
         let deadlines = looked_at.chain(self.core.deadline()).chain(others);
         let Some(deadline) = deadlines.min() else {
             return EpollTimeout::NONE;
@@ -315,6 +328,9 @@ impl Shell {
                     // Reaped here, its status would be lost to whoever waits for its answer.
                     if let Some(query) = self.control.query_of(pid) {
                         self.query_end(query);
+                        continue;
+                    }
+                    if self.logs.writer_ended(&self.epoll, pid) {
                         continue;
                     }
                     // Whose it was can be looked up only as long as it is a zombie.

@@ -48,7 +48,7 @@ pub use notify::{
     Datagram, Sender, ask_for_senders, is_same_open_file, receive_bytes, receive_datagram,
     refuse_descriptors, take_descriptors,
 };
-pub use passing::{passing_pair, receive_descriptor};
+pub use passing::{passing_pair, receive_descriptor, receive_with_descriptor};
 pub use peek::bytes_to_read;
 pub use peer::peer_groups;
 pub use pidfd::{open as open_pidfd, send_signal, send_signal_to_child, send_signal_to_group};

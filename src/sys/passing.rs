@@ -24,10 +24,25 @@ pub fn passing_pair() -> nix::Result<(OwnedFd, OwnedFd)> {
 /// It is CLOEXEC. One that no number was free for is lost, and comes as `None` with its name.
 pub fn receive_descriptor(socket: &OwnedFd) -> Option<(u64, Option<OwnedFd>)> {
     let mut number = [0_u8; 8];
-    let mut data = [IoSliceMut::new(&mut number)];
+    let (_, descriptor) =
+        receive_with_descriptor(socket, &mut number, MsgFlags::MSG_DONTWAIT).ok()?;
+    Some((u64::from_ne_bytes(number), descriptor))
+}
+
+/// The next message, how long it is, and the descriptor that came with it, if any, which is CLOEXEC.
+///
+/// # Errors
+///
+/// Those of recvmsg(2).
+pub fn receive_with_descriptor(
+    socket: &OwnedFd,
+    bytes: &mut [u8],
+    flags: MsgFlags,
+) -> nix::Result<(usize, Option<OwnedFd>)> {
+    let mut data = [IoSliceMut::new(bytes)];
     let mut control = nix::cmsg_space!(RawFd);
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut control), flags).ok()?;
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut control), flags)?;
     // It answers with an error when some were lost (MSG_CTRUNC, recvmsg(2)).
     let descriptor = message.cmsgs().ok().and_then(|mut all| {
         all.find_map(|one| match one {
@@ -38,5 +53,5 @@ pub fn receive_descriptor(socket: &OwnedFd) -> Option<(u64, Option<OwnedFd>)> {
     // SAFETY: the kernel has just made this descriptor for the message; nobody else knows of it,
     // and there is room for one only.
     let descriptor = descriptor.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) });
-    Some((u64::from_ne_bytes(number), descriptor))
+    Ok((message.bytes, descriptor))
 }

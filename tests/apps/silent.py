@@ -4,6 +4,7 @@
     silent.py users FOLDER PORT    the file is /etc/passwd; it listens on that port
     silent.py flush FOLDER         the file is opened many times, and sent to NOTIFY_SOCKET; what does not
                                    answer is each close(2) of it
+    silent.py lock FOLDER LOG      it writes from the page to LOG, whose lock it has until it is stopped
 
 As root, in a mount namespace of its own. It says on standard error when the page is gone.
 """
@@ -28,7 +29,7 @@ def serve(device, gone):
     attributes = lambda node, mode, size: struct.pack(
         "<6Q10I", node, size, 1, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
     file = attributes(2, 0o100644, 4096)
-    answers = True
+    answers = mode != "lock"
     while True:
         if gone in select.select([device, gone], [], [])[0]:
             if not os.read(gone, 1):
@@ -74,13 +75,15 @@ if server == 0:
     os._exit(0)
 os.close(device)
 os.close(hears)
-if mode == "flush":
-    def leave(*_):
-        # The file system first: this end closes its files, too.
-        os.kill(server, signal.SIGKILL)
-        os._exit(0)
+def leave(*_):
+    # The file system first: this end closes its files, too.
+    os.kill(server, signal.SIGKILL)
+    os._exit(0)
 
+
+if mode in ("flush", "lock"):
     signal.signal(signal.SIGTERM, leave)
+if mode == "flush":
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.connect(os.environ["NOTIFY_SOCKET"])
     for text, count in (b"FDSTORE=1\nFDNAME=file", 3), (b"STATUS=many", 100):
@@ -92,6 +95,19 @@ if mode == "flush":
         select.select([], [], [], 0.1)
 file = os.open(folder + "/file", os.O_RDONLY)
 PROT_READ, MAP_SHARED = 1, 1
+if mode == "lock":
+    page = libc.mmap(None, 4096, PROT_READ, MAP_SHARED, file, 0)
+    while not os.path.exists(sys.argv[3]) or not os.path.getsize(sys.argv[3]):
+        select.select([], [], [], 0.01)
+    log = os.open(sys.argv[3], os.O_WRONLY | os.O_APPEND)
+    writes = threading.Thread(target=lambda: libc.write(log, ctypes.c_void_p(page), 4096), daemon=True)
+    writes.start()
+    call = f"/proc/self/task/{writes.native_id}/syscall"
+    while f" {page:#x} " not in open(call).read():
+        pass
+    sys.stderr.write("the file is locked\n")
+    sys.stderr.flush()
+    signal.pause()
 if mode == "poll":
     page = libc.mmap(None, 4096, PROT_READ, MAP_SHARED, file, 0)
     sleeper = threading.Thread(target=lambda: libc.poll(ctypes.c_void_p(page), 1, -1), daemon=True)

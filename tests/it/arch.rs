@@ -29,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("core", &["config", "connection", "plan", "stage", "verb"]),
     ("metrics", &["config", "core", "plan"]),
     ("web", &["metrics", "sys"]),
+    ("writer", &["output", "report", "walk"]),
     ("evidence", &["config"]),
     ("sys", &["launch_spec", "stage"]),
     (
@@ -83,7 +84,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "stage",
             "sys",
             "verb",
-            "walk",
             "worker",
         ],
     ),
@@ -107,6 +107,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "verb",
             "web",
             "worker",
+            "writer",
         ],
     ),
 ];

@@ -314,6 +314,7 @@ workers:
   od: {{ command: [/bin/sleep, '1000'], listeners: [od], activation: on-demand }}
   looked: {{ command: [$PROBE, serve], listeners: [{second}], ready: accepting, output: tag }}
   chatty: {{ command: [/bin/sh, -c, 'echo hi; exit 1'], output: tag, silence: no-listeners, restart: {{ limit: none, backoff: 10ms..20ms }} }}
+  filed: {{ command: [/bin/sh, -c, 'echo hi; exit 1'], output: file:$DIR/log, silence: no-listeners, restart: {{ limit: none, backoff: 10ms..20ms }} }}
 "
         )
     };
@@ -353,6 +354,7 @@ workers:
 
     let mut control = Varlink::connect(&world);
     control.ask("Check", json!({}));
+    control.ask("Reopen", json!({}));
     fs::remove_file(world.path("path.sock")).expect("unlink");
     eventually("the path is there again", || {
         world.path("path.sock").exists()

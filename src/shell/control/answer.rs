@@ -148,10 +148,10 @@ impl Shell {
             } => self.logs(id, worker.as_deref(), lines, follow),
             Request::Reopen => {
                 self.log_request(id, "reopen the log files");
-                match self.reopen() {
-                    Ok(()) => self.succeed(id, &Reply::done()),
-                    Err(reason) => self.fail(id, &Error::Failed { reason }),
-                }
+                self.control.waits(id, WaitsFor::Files);
+                self.logs.reopen(&self.epoll, id);
+                // There may be none, or none that answers.
+                self.tell_reopened();
             }
         }
     }
@@ -404,14 +404,16 @@ impl Shell {
         let _told_if_not = self.send_out(Some(id), question, about);
     }
 
-    /// Opens the files again that workers log to.
-    fn reopen(&mut self) -> Result<(), String> {
-        match self.logs.reopen() {
-            Ok(count) => {
-                log::info!("reopened {count} of the workers' output files");
-                Ok(())
+    /// Tells who has asked for the files to be opened again that workers log to.
+    pub(in crate::shell) fn tell_reopened(&mut self) {
+        while let Some((id, result)) = self.logs.reopened() {
+            match result {
+                Ok(count) => {
+                    log::info!("reopened {count} of the workers' output files");
+                    self.succeed(id, &Reply::done());
+                }
+                Err(reason) => self.fail(id, &Error::Failed { reason }),
             }
-            Err(failures) => Err(failures.join("; ")),
         }
     }
 
@@ -506,6 +508,7 @@ impl Control {
             | WaitsFor::Metrics
             | WaitsFor::Events
             | WaitsFor::Lines(_)
+            | WaitsFor::Files
             | WaitsFor::HelperQuery => None,
         }
     }
@@ -524,6 +527,7 @@ impl Control {
                 | WaitsFor::Metrics
                 | WaitsFor::Events
                 | WaitsFor::Lines(_)
+                | WaitsFor::Files
                 | WaitsFor::HelperQuery,
             )
             | None => (0, 0),

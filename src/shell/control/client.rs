@@ -101,6 +101,8 @@ pub(super) enum WaitsFor {
         /// How far it got.
         progress: (u32, u32),
     },
+    /// Output files that are opened again.
+    Files,
     /// A process that finds out.
     HelperQuery,
 }

@@ -378,7 +378,8 @@ impl Control {
     /// Takes a client out of the list of those that wait for something.
     fn forget(&mut self, id: ClientId, waited_for: &WaitsFor) {
         match waited_for {
-            WaitsFor::Nothing => {}
+            // Files are opened whoever waits for it.
+            WaitsFor::Nothing | WaitsFor::Files => {}
             WaitsFor::Status => {
                 self.status_replies.retain(|reply| reply.client() != id);
             }

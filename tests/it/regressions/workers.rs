@@ -42,9 +42,10 @@ workers:
 ",
     );
     daemon.lines(&["short.", "exited with exit status 0"], 10);
-    // Two descriptors for signals: those to listend, and SIGCHLD.
+    // Two descriptors for signals: those to listend, and SIGCHLD. Two for the process that has found the
+    // fifo: its socket and its end.
     eventually("only signals and the child that hangs are watched", || {
-        watched(daemon.pid()) == 4
+        watched(daemon.pid()) == 6
     });
     daemon.stop();
 }

@@ -160,10 +160,9 @@ fn an_output_file_is_appended_to_over_restarts() {
         (text.starts_with("before\n"), text.matches("stderr").count())
     };
     eventually("the first has spoken", || count() == (true, 1));
-    let pid = *crate::harness::children(daemon.pid())
-        .first()
-        .expect("a worker");
-    crate::harness::kill(pid, Signal::SIGKILL);
+    let started = daemon.line(&["app.0: started, pid"]);
+    let (_, pid) = started.rsplit_once(' ').expect("a pid");
+    crate::harness::kill(pid.parse().expect("a pid"), Signal::SIGKILL);
     eventually("the second has spoken", || count() == (true, 2));
     daemon.stop();
 }
