@@ -1,4 +1,8 @@
-//! The core against made-up kernels: random lives, with the time made up as well.
+//! The core against a made-up kernel: random lives, with the time made up as well.
+//!
+//! There is one kernel, one shell and one life ([`kernel`], [`perform`], [`life`]), and three grammars
+//! ([`life::Grammar`]) of what happens in a life and what must hold: [`workers`], [`activation`] and
+//! [`rollout`].
 //!
 //! `SIM_SEED=n cargo test --test it sim::workers -- --nocapture` replays one seed and prints every step
 //! of it; `SIM_SEEDS=n` tries n seeds.
@@ -10,6 +14,9 @@
 )]
 
 mod activation;
+mod kernel;
+mod life;
+mod perform;
 mod random;
 mod rollout;
 mod seeds;

@@ -1,8 +1,10 @@
 //! Random numbers, statuses and workers, all from one seed.
 
 use listend::config::{KillMode, Rate, Restart, RestartPolicy};
+use listend::connection::Source;
 use listend::core::{ExitStatus, Scope};
 use listend::plan::Lifecycle;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// One second in nanoseconds.
@@ -83,5 +85,16 @@ pub(crate) fn lifecycle(rng: &mut Rng) -> Lifecycle {
             .pick(&[Some(0), Some(1), Some(30), None])
             .map(Duration::from_secs),
         ..Lifecycle::default()
+    }
+}
+
+/// Where a client comes from.
+pub(crate) fn source(rng: &mut Rng) -> Source {
+    match rng.below(8) {
+        0 => Source::User(1000),
+        1 => Source::Cid(3),
+        2 => Source::Unknown,
+        3 => Source::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        n => Source::Ip(IpAddr::V4(Ipv4Addr::new(192, 0, 2, n as u8))),
     }
 }

@@ -28,6 +28,17 @@ pub(crate) trait Tally: Default + Debug {
     }
 }
 
+impl<A: Tally, B: Tally> Tally for (A, B) {
+    fn add(&mut self, other: &(A, B)) {
+        self.0.add(&other.0);
+        self.1.add(&other.1);
+    }
+
+    fn list(&self) -> Vec<(&'static str, u64)> {
+        [self.0.list(), self.1.list()].concat()
+    }
+}
+
 /// Declares `Seen`, a [`Tally`].
 macro_rules! seen {
     ($($name:ident: $what:literal,)*) => {

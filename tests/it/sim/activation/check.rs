@@ -1,7 +1,8 @@
 //! What must hold after each input.
 
-use crate::sim::activation::life::{Answer, Life};
+use crate::sim::activation::Clients;
 use crate::sim::activation::world::Stage;
+use crate::sim::life::{Due, Heard, Life};
 use listend::config::{ConnectionLimits, Overflow, Rate, RestartPolicy};
 use listend::connection::Source;
 use listend::core::{
@@ -12,53 +13,19 @@ use listend::plan::{Activation, WorkerId};
 
 const SIGKILL: i32 = 9;
 
-impl Life {
-    /// Notes what the input means, before the core hears of it.
-    pub(crate) fn before(&mut self, input: &Input) {
-        match input {
-            Input::Stop if self.stop_at.is_none() => {
-                self.stop_at = Some(self.now);
-                self.seen.stop_lazy += u64::from(!self.stamps.is_empty());
-                for connection in self.connections.values() {
-                    match connection.stage {
-                        Stage::Accepting => self.seen.stop_accepting += 1,
-                        Stage::Held { .. } => self.seen.stop_held += 1,
-                        Stage::Served { started: false, .. } => self.seen.stop_starting += 1,
-                        Stage::Served { started: true, .. } => self.seen.stop_serving += 1,
-                        Stage::Over => {}
-                    }
-                }
+impl Life<Clients> {
+    pub(crate) fn check_heard(&mut self, heard: &Heard<'_>) {
+        let Heard {
+            input,
+            before,
+            wanted,
+            ..
+        } = *heard;
+        if let Input::Accepted { connection, source } = *input {
+            let known = self.own.connections.get(&connection);
+            if known.is_some_and(|known| known.stage == Stage::Accepting) {
+                self.check_admission(connection, source, wanted);
             }
-            Input::Stop => {
-                self.seen.hurried += u64::from(!self.hurried && !self.closed);
-                self.hurried = true;
-            }
-            _ => {}
-        }
-    }
-
-    pub(crate) fn check(
-        &mut self,
-        input: &Input,
-        before: &[(InstanceId, State)],
-        wanted: &[Effect],
-    ) {
-        if let Err(wrong) = self.core.check_invariants() {
-            panic!("after {input:?}: {wrong}");
-        }
-        if *input == Input::Tick {
-            assert!(
-                self.core.deadline().is_none_or(|at| at > self.now),
-                "still due after Tick: the loop would spin"
-            );
-        }
-        if let Input::Accepted { connection, source } = *input
-            && self
-                .connections
-                .get(&connection)
-                .is_some_and(|c| c.stage == Stage::Accepting)
-        {
-            self.check_admission(connection, source, wanted);
         }
         self.check_limits();
         for effect in wanted {
@@ -84,8 +51,8 @@ impl Life {
         }
     }
 
-    fn limits(&self, worker: WorkerId) -> Option<&ConnectionLimits> {
-        match &self.workers[worker.0 as usize].activation {
+    pub(crate) fn limits(&self, worker: WorkerId) -> Option<&ConnectionLimits> {
+        match &self.own.workers[worker.0 as usize].activation {
             Activation::PerConnection(limits) => Some(limits),
             Activation::Eager | Activation::OnDemand { .. } => None,
         }
@@ -95,7 +62,7 @@ impl Life {
     /// source).
     fn count(&self, worker: WorkerId, source: Source) -> (u32, u32, u32) {
         let mut counts = (0, 0, 0);
-        for connection in self.connections.values().filter(|c| c.worker == worker) {
+        for connection in self.own.connections.values().filter(|c| c.worker == worker) {
             match connection.stage {
                 Stage::Accepting => counts.0 += 1,
                 Stage::Held { .. } | Stage::Served { .. } => {
@@ -110,7 +77,7 @@ impl Life {
 
     /// A connection was accepted: it must be refused exactly if there is a reason.
     fn check_admission(&mut self, id: ConnectionId, source: Source, wanted: &[Effect]) {
-        let worker = self.connections[&id].worker;
+        let worker = self.own.connections[&id].worker;
         let (_, served, of_source) = self.count(worker, source);
         let limits = self.limits(worker).expect("it serves connections");
         let full = limits.max.is_some_and(|max| served >= max);
@@ -123,7 +90,7 @@ impl Life {
             refuse,
             "{id:?} of {source:?}: {served} are served, {of_source} of its source"
         );
-        let connection = self.connections.get_mut(&id).expect("just seen");
+        let connection = self.own.connections.get_mut(&id).expect("just seen");
         connection.stage = if refuse {
             Stage::Over
         } else {
@@ -135,7 +102,7 @@ impl Life {
 
     /// Never more than allowed in any stretch of time as long as the rate's.
     fn check_rate(&mut self, worker: WorkerId, at: Mono, rate: Option<Rate>) {
-        let starts = &mut self.past[worker.0 as usize].starts;
+        let starts = &mut self.own.past[worker.0 as usize].starts;
         starts.push(at);
         let Some(rate) = rate else { return };
         starts.sort_unstable();
@@ -154,7 +121,7 @@ impl Life {
     }
 
     fn check_limits(&self) {
-        for worker in (0..self.workers.len() as u32).map(WorkerId) {
+        for worker in (0..self.own.workers.len() as u32).map(WorkerId) {
             let Some(limits) = self.limits(worker) else {
                 continue;
             };
@@ -184,7 +151,7 @@ impl Life {
             ) => {
                 self.seen.failed += 1;
                 assert_eq!(cool_down, Some(interval), "its limit is permanent");
-                let past = &mut self.past[instance.worker.0 as usize];
+                let past = &mut self.own.past[instance.worker.0 as usize];
                 past.has_failed = true;
                 let recent = |at: Mono| self.now.since(at) <= interval;
                 // Who took nobody fails with all of its pool, whichever of it crashed before.
@@ -207,14 +174,14 @@ impl Life {
 
     /// A pool starts when all of it is down, and whole.
     fn check_activation(&mut self, worker: WorkerId, before: &[(InstanceId, State)]) {
-        let limit = match self.workers[worker.0 as usize].activation {
+        let limit = match self.own.workers[worker.0 as usize].activation {
             Activation::OnDemand { limit } => limit,
             Activation::Eager | Activation::PerConnection(_) => {
                 panic!("no client starts {worker:?}")
             }
         };
-        let looks = |answer: &Answer| matches!(answer, Answer::Look(of) if *of == worker);
-        assert!(!self.answers.iter().any(looks), "it is not known who waits");
+        let looks = self.due.contains(&Due::Look(worker));
+        assert!(!looks, "it is not known who waits");
         let mut started = 0;
         for (instance, state) in before.iter().filter(|(i, _)| i.worker == worker) {
             assert_eq!(state.process(), None, "{instance:?} was up");
@@ -228,7 +195,7 @@ impl Life {
         }
         assert!(started > 0, "{worker:?} is said to start");
         self.seen.pools_started += u64::from(started > 1);
-        let past = &mut self.past[worker.0 as usize];
+        let past = &mut self.own.past[worker.0 as usize];
         self.seen.cooled_down += u64::from(std::mem::take(&mut past.has_failed));
         self.check_rate(worker, self.now, limit);
     }
@@ -257,7 +224,7 @@ impl Life {
                     if until <= self.now
             );
             assert!(rested, "{was:?} started");
-            let policy = self.workers[worker.0 as usize].restart.policy;
+            let policy = self.own.workers[worker.0 as usize].restart.policy;
             assert_ne!(policy, RestartPolicy::Never, "{instance:?} is restarted");
             let mut others = before.iter().filter(|(i, _)| i.worker == worker);
             let up = others.any(|(_, state)| state.process().is_some());
@@ -275,7 +242,7 @@ impl Life {
             else {
                 continue;
             };
-            let worker = self.sockets[self.socket(listener, socket.0)].users[0];
+            let worker = self.own.sockets[self.socket((listener, socket))].users[0];
             let mut held = before.iter().filter(|(i, _)| i.worker == worker);
             let held = held.find(|(_, state)| matches!(state, State::Backoff { .. }));
             assert_eq!(held, None, "{effect:?} while one is held");
@@ -290,9 +257,9 @@ impl Life {
                     process,
                     signal: SIGKILL,
                     ..
-                } => drop(self.killed.insert(process)),
+                } => drop(self.own.killed.insert(process)),
                 Effect::Signal { process, .. } => {
-                    self.asked.entry(process).or_insert(self.now);
+                    self.own.asked.entry(process).or_insert(self.now);
                 }
                 _ => {}
             }
@@ -305,12 +272,12 @@ impl Life {
             let worker = proc.instance.worker;
             let timeout = self.limits(worker).and_then(|limits| limits.timeout);
             let overdue = timeout.is_some_and(|timeout| proc.spawned_at + timeout <= self.now);
-            let killed = self.killed.contains(id);
+            let killed = self.own.killed.contains(id);
             if killed || !proc.exec_told || proc.exit_told || proc.exec != Some(Ok(())) {
                 continue;
             }
-            let asked = self.asked.get(id).or(proc.main_told.as_ref());
-            let late = self.workers[worker.0 as usize].stop_timeout;
+            let asked = self.own.asked.get(id).or(proc.main_told.as_ref());
+            let late = self.own.workers[worker.0 as usize].stop_timeout;
             let late = late
                 .zip(asked)
                 .is_some_and(|(t, asked)| *asked + t <= self.now);

@@ -4,9 +4,8 @@ use crate::sim::random::{Rng, lifecycle};
 use listend::config::{ConnectionLimits, Overflow, Presence, Rate};
 use listend::connection::Source;
 use listend::core::{ConnectionId, InstanceId, ListenerLife, Mono, ProcessId};
-use listend::plan::{Activation, Lifecycle, ListenerId, WorkerId};
+use listend::plan::{Activation, Lifecycle, ListenerId, SocketKey, WorkerId};
 use std::collections::{BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// Somebody who waits: for a connection, or as a datagram.
@@ -20,12 +19,17 @@ pub(crate) struct Client {
 #[derive(Debug, Clone)]
 pub(crate) struct Socket {
     pub(crate) listener: ListenerId,
-    pub(crate) index: u32,
+    pub(crate) key: SocketKey,
     pub(crate) users: Vec<WorkerId>,
-    pub(crate) watched: bool,
     /// Whether who waits may go away: a datagram does not.
     pub(crate) vanish: bool,
     pub(crate) queue: VecDeque<Client>,
+}
+
+impl Socket {
+    pub(crate) fn id(&self) -> (ListenerId, SocketKey) {
+        (self.listener, self.key)
+    }
 }
 
 /// What the kernel and the shell know about a connection.
@@ -114,11 +118,6 @@ fn worker(rng: &mut Rng) -> Lifecycle {
 impl World {
     pub(crate) fn new(rng: &mut Rng) -> World {
         let workers: Vec<_> = (0..1 + rng.below(3)).map(|_| worker(rng)).collect();
-        World::of(workers, rng)
-    }
-
-    /// Gives listeners to these workers.
-    pub(crate) fn of(workers: Vec<Lifecycle>, rng: &mut Rng) -> World {
         let mut users_of: Vec<Vec<WorkerId>> = Vec::new();
         let mut shared = false;
         for (id, lifecycle) in (0..).map(WorkerId).zip(&workers) {
@@ -144,9 +143,8 @@ impl World {
             for index in 0..1 + rng.below(2) as u32 {
                 sockets.push(Socket {
                     listener,
-                    index,
+                    key: SocketKey(index),
                     users: users.clone(),
-                    watched: true,
                     vanish: !rng.one_in(3),
                     queue: VecDeque::new(),
                 });
@@ -162,16 +160,6 @@ impl World {
             sockets,
             shared,
         }
-    }
-}
-
-pub(crate) fn source(rng: &mut Rng) -> Source {
-    match rng.below(8) {
-        0 => Source::User(1000),
-        1 => Source::Cid(3),
-        2 => Source::Unknown,
-        3 => Source::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-        n => Source::Ip(IpAddr::V4(Ipv4Addr::new(192, 0, 2, n as u8))),
     }
 }
 

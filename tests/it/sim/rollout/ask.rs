@@ -1,27 +1,26 @@
 //! What people ask for: commands and reloads.
 
-use crate::sim::rollout::life::{Asked, Life};
-use crate::sim::rollout::seen::Seen;
+use crate::sim::life::Life;
 use crate::sim::rollout::world::{Definition, WORKERS, Worker, definition, lives, settings};
-use crate::sim::seeds::Trace;
+use crate::sim::rollout::{Asked, Rollouts, Seen};
 use listend::config::Ready;
 use listend::core::{
     Command, Configuration, Input, InstanceId, Mono, Revision, State, Ticket, WorkerUpdate,
 };
-use listend::plan::{Activation, HookTimes, Lifecycle, ListenerId, WorkerId};
+use listend::plan::{Activation, HookTimes, Lifecycle, ListenerId, SocketKey, WorkerId};
 use std::collections::BTreeSet;
 
-impl Life {
+impl Life<Rollouts> {
     pub(crate) fn ticket(&mut self) -> Ticket {
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        self.asked.insert(ticket, Asked::default());
+        let ticket = Ticket(self.own.next_ticket);
+        self.own.next_ticket += 1;
+        self.own.asked.insert(ticket, Asked::default());
         ticket
     }
 
     fn command(&mut self) -> (WorkerId, Command) {
         // Sometimes one that is not there.
-        let worker = WorkerId(self.rng.below(self.workers.len() as u64 + 1) as u32);
+        let worker = WorkerId(self.rng.below(self.own.workers.len() as u64 + 1) as u32);
         let command = match self.rng.below(12) {
             0 | 1 => Command::Start,
             2 => Command::Stop,
@@ -32,7 +31,7 @@ impl Life {
             _ => Command::Reload,
         };
         if let (Some(known), Command::Stop | Command::Scale(_)) =
-            (self.workers.get_mut(worker.0 as usize), command)
+            (self.own.workers.get_mut(worker.0 as usize), command)
         {
             known.lessened = Some(self.now);
         }
@@ -42,7 +41,7 @@ impl Life {
     pub(crate) fn operate(&mut self) {
         let ticket = self.ticket();
         let (worker, command) = self.command();
-        self.before(worker, command);
+        self.note_command(worker, command);
         self.give(Input::Operate {
             ticket,
             worker,
@@ -53,21 +52,18 @@ impl Life {
     /// Asks for something, and the shell does nothing about it yet: what follows comes first.
     pub(crate) fn lazily(&mut self, ticket: Ticket) {
         let (worker, command) = self.command();
-        self.before(worker, command);
+        self.note_command(worker, command);
         let input = Input::Operate {
             ticket,
             worker,
             command,
         };
-        if self.trace == Trace::Print {
-            println!("{:>16} > {input:?}, and", self.now.0);
-        }
-        self.core.handle(self.now, input);
+        self.hand(input, true);
     }
 
     /// Notes what a command means.
-    fn before(&mut self, worker: WorkerId, command: Command) {
-        let Some(known) = self.workers.get_mut(worker.0 as usize) else {
+    fn note_command(&mut self, worker: WorkerId, command: Command) {
+        let Some(known) = self.own.workers.get_mut(worker.0 as usize) else {
             return;
         };
         // A rollout that it stops does not go back any more.
@@ -87,12 +83,12 @@ impl Life {
             ..Configuration::default()
         };
         self.seen.replans += 1;
-        self.seen.replans_at_once += u64::from(self.replanning);
+        self.seen.replans_at_once += u64::from(self.own.replanning);
         for id in (0..WORKERS).map(WorkerId) {
             if let Some(change) = self.change(id) {
                 configuration.workers.push((id, change));
             }
-            let Some(known) = self.workers.get_mut(id.0 as usize) else {
+            let Some(known) = self.own.workers.get_mut(id.0 as usize) else {
                 continue;
             };
             if !Worker::can_go_back(known.latest()) {
@@ -100,10 +96,10 @@ impl Life {
             }
         }
         if self.rng.one_in(2) {
-            let all = lives(&mut self.rng, &self.workers);
+            let all = lives(&mut self.rng, &self.own.workers);
             for (id, life) in all {
-                if self.rng.one_in(2) || life.users != self.listeners[&id].users {
-                    self.listeners.insert(id, life.clone());
+                if self.rng.one_in(2) || life.users != self.own.listeners[&id].users {
+                    self.own.listeners.insert(id, life.clone());
                     configuration.listeners.push((id, life));
                 }
                 if self.rng.one_in(8) {
@@ -111,42 +107,37 @@ impl Life {
                 }
             }
         } else {
-            let all = lives(&mut self.rng, &self.workers);
+            let all = lives(&mut self.rng, &self.own.workers);
             for (id, life) in all {
-                if life.users != self.listeners[&id].users {
-                    self.listeners.insert(id, life.clone());
+                if life.users != self.own.listeners[&id].users {
+                    self.own.listeners.insert(id, life.clone());
                     configuration.listeners.push((id, life));
                 }
             }
         }
         if self.stop_at.is_none() {
-            self.replanning = true;
+            self.own.replanning = true;
             for id in &configuration.touched {
                 self.bound.insert(*id);
             }
             // Whoever reads the configuration watches what clients start.
-            self.watched.extend((0..=WORKERS).map(ListenerId));
+            let all = (0..=WORKERS).map(ListenerId);
+            self.watched.extend(all.map(|id| (id, SocketKey(0))));
         }
-        if self.trace == Trace::Print {
-            println!("{:>16} > {configuration:?}", self.now.0);
-        }
-        self.core
-            .handle(self.now, Input::Configure(Box::new(configuration)));
-        let wanted = self.take("a reload");
-        self.perform_all(wanted);
+        self.give(Input::Configure(Box::new(configuration)));
     }
 
     /// What a reload changes about a worker, if it does.
     fn change(&mut self, id: WorkerId) -> Option<WorkerUpdate> {
         let at = id.0 as usize;
         let stops = self.stop_at.is_some();
-        let many = self.workers.len();
+        let many = self.own.workers.len();
         let now = self.now;
-        match self.workers.get_mut(at) {
+        match self.own.workers.get_mut(at) {
             None if at == many && self.rng.one_in(8) && !stops => {
                 let fresh = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
                 let life = fresh.life().clone();
-                self.workers.push(fresh);
+                self.own.workers.push(fresh);
                 Some(WorkerUpdate::Added { life })
             }
             None => None,
@@ -215,7 +206,7 @@ impl Life {
 
     /// What went back is tried again as another definition, perhaps with other settings.
     fn try_again(&mut self, id: WorkerId, settings: Option<&Lifecycle>) {
-        let known = &mut self.workers[id.0 as usize];
+        let known = &mut self.own.workers[id.0 as usize];
         if known.given_up.is_some() {
             self.seen.tried_again += 1;
             let mut again = known.definitions[&known.latest()].clone();

@@ -1,84 +1,60 @@
 //! What must hold after each input.
 
-use crate::sim::rollout::kernel::Proc;
-use crate::sim::rollout::life::Life;
-use crate::sim::rollout::world::{Temper, Worker};
+use crate::sim::kernel::Proc;
+use crate::sim::life::{Grammar, Life, Spawn};
+use crate::sim::rollout::world::Worker;
+use crate::sim::rollout::{Role, Rollouts};
 use listend::config::Order;
 use listend::core::{
     Answer, DaemonEvent, Effect, Event, ExitStatus, HookEnd, HookKind, InstanceEvent, InstanceId,
-    Mono, Next, ProcessEvent, ProcessId, Refused, Revision, RolloutEvent, RunRole, Scope, State,
-    Task, Ticket,
+    Mono, Next, ProcessEvent, ProcessId, Refused, RolloutEvent, RunRole, State, Task, Ticket,
 };
 use listend::plan::{Activation, Lifecycle, ReloadBy, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-const SIGABRT: i32 = 6;
-const SIGKILL: i32 = 9;
-const SIGCONT: i32 = 18;
-/// What operators send, and what makes a program read its configuration again.
-const HARMLESS: [i32; 2] = [10, 1];
-
-impl Life {
-    pub(crate) fn check(&mut self, wanted: &[Effect]) {
-        let before = self.note_ready();
-        if self.started && !std::mem::replace(&mut self.start_noted, self.started) {
-            self.note_awaited(wanted);
-        }
-        for effect in wanted {
-            assert!(!self.exited, "{effect:?} after Exit");
-            match *effect {
-                Effect::Spawn {
-                    process,
-                    instance,
-                    revision,
-                    task,
-                    connection,
-                } => {
-                    self.seen.connections += u64::from(connection.is_some());
-                    self.check_spawn(process, instance, revision, task);
-                }
-                Effect::Signal {
-                    process,
-                    signal,
-                    scope,
-                } => self.check_signal(process, signal, scope, wanted),
-                Effect::Answer { ticket, answer } => self.check_answer(ticket, answer),
-                Effect::Retire {
-                    worker,
-                    needed: Some(revision),
-                } => {
-                    let known = &mut self.workers[worker.0 as usize];
-                    assert_eq!(revision, known.current, "{worker:?} runs another");
-                    self.seen.retired += u64::from(known.kept.len() > 1);
-                    known.kept = known.given_up.into_iter().chain([revision]).collect();
-                }
-                Effect::Retire {
-                    worker,
-                    needed: None,
-                } => self.check_gone(worker),
-                Effect::Emit(event) => {
-                    self.count(event);
-                    self.check_event(event, wanted, &before);
-                }
-                Effect::Exit { .. } => {
-                    let mut all = self.processes.values();
-                    assert!(all.all(|p| p.exit_told), "left: {:?}", self.processes);
-                    let uncleaned = !self.hurried && !self.uncleaned.is_empty();
-                    assert!(!uncleaned, "not cleaned up: {:?}", self.uncleaned);
-                }
-                _ => {}
+impl Life<Rollouts> {
+    pub(crate) fn check_effect(&mut self, effect: &Effect) {
+        match *effect {
+            Effect::Signal { process, .. } => {
+                self.seen.hook_ended += u64::from(
+                    self.processes
+                        .get(&process)
+                        .is_some_and(|proc| self.hook_has_ended(proc)),
+                )
             }
+            Effect::Answer { ticket, answer } => self.check_answer(ticket, answer),
+            Effect::Retire {
+                worker,
+                needed: Some(revision),
+            } => {
+                let known = &mut self.own.workers[worker.0 as usize];
+                assert_eq!(revision, known.current, "{worker:?} runs another");
+                self.seen.retired += u64::from(known.kept.len() > 1);
+                known.kept = known.given_up.into_iter().chain([revision]).collect();
+            }
+            Effect::Retire {
+                worker,
+                needed: None,
+            } => self.check_gone(worker),
+            Effect::Emit(event) => {
+                self.count(event);
+                self.check_event(event);
+            }
+            Effect::Exit { .. } => {
+                let uncleaned = !self.hurried && !self.own.uncleaned.is_empty();
+                assert!(!uncleaned, "not cleaned up: {:?}", self.own.uncleaned);
+            }
+            _ => {}
         }
-        self.check_rollouts();
     }
 
-    /// Notes who is ready now; answers who was before.
-    fn note_ready(&mut self) -> BTreeMap<InstanceId, Mono> {
+    /// Notes who is ready now; and who was before.
+    pub(crate) fn note_ready(&mut self) {
         let mut ready = BTreeMap::new();
         for (instance, state) in self.core.instances() {
-            if Life::is_ready(state) {
-                let since = self.ready.get(&instance).copied().unwrap_or(self.now);
+            if let State::Running { .. } = state {
+                let since = self.own.ready.get(&instance).copied().unwrap_or(self.now);
                 ready.insert(instance, since);
             }
         }
@@ -95,31 +71,29 @@ impl Life {
                 )
             )
         };
-        self.awaited.retain(arrived);
-        std::mem::replace(&mut self.ready, ready)
+        self.own.awaited.retain(arrived);
+        self.own.was_ready = std::mem::replace(&mut self.own.ready, ready);
     }
 
-    fn note_awaited(&mut self, wanted: &[Effect]) {
+    pub(crate) fn note_awaited(&mut self, wanted: &[Effect]) {
         for effect in wanted {
             if let Effect::Spawn { instance, .. } = *effect
-                && self.workers[instance.worker.0 as usize].is_eager()
+                && self.own.workers[instance.worker.0 as usize].is_eager()
             {
-                self.awaited.insert(instance);
+                self.own.awaited.insert(instance);
             }
         }
     }
 
-    fn check_spawn(
-        &mut self,
-        process: ProcessId,
-        instance: InstanceId,
-        revision: Revision,
-        task: Task,
-    ) {
-        let is_fresh = self.last_process.is_none_or(|last| last < process);
-        assert!(is_fresh, "{process:?} comes again");
-        self.last_process = Some(process);
-        let known = &self.workers[instance.worker.0 as usize];
+    pub(crate) fn check_spawn(&mut self, spawn: &Spawn) {
+        let Spawn {
+            instance,
+            revision,
+            task,
+            ..
+        } = *spawn;
+        self.seen.connections += u64::from(spawn.connection.is_some());
+        let known = &self.own.workers[instance.worker.0 as usize];
         assert!(!known.gone, "{instance:?} of a worker that is gone");
         assert!(known.kept.contains(&revision), "{revision:?} was retired");
         let only_after = task == Task::Hook(HookKind::AfterStop);
@@ -134,24 +108,25 @@ impl Life {
             .values()
             .filter(|p| p.instance == instance && !p.exit_told);
         if let Task::Program | Task::Hook(HookKind::BeforeStart | HookKind::AfterStop) = task {
-            let beside =
-                |proc: &&Proc| matches!(proc.hook(), Some(HookKind::AfterReady | HookKind::Reload));
+            let beside = |proc: &&Proc<Role>| {
+                matches!(proc.hook(), Some(HookKind::AfterReady | HookKind::Reload))
+            };
             let left = others.clone().find(beside);
             assert!(left.is_none(), "{task:?} of {instance:?} with {left:?}");
-            let uncleaned = self.uncleaned.get(&instance).copied();
+            let uncleaned = self.own.uncleaned.get(&instance).copied();
             let prepares = known.definitions[&revision].life.hooks.before_start;
             match task {
                 Task::Hook(HookKind::AfterStop) => {
                     // One that is gone may be given up before its exec is told.
-                    let gone = |(_, proc): &(&ProcessId, &Proc)| {
+                    let gone = |(_, proc): &(&ProcessId, &Proc<Role>)| {
                         let is_it = proc.instance == instance && proc.task == Task::Program;
                         is_it && proc.exit_told && !proc.exec_told
                     };
                     let gone = self.processes.iter().find(gone);
                     let known = uncleaned.is_some() || gone.is_some();
                     assert!(known, "nothing to clean up of {instance:?}");
-                    self.cleaned.extend(gone.map(|(process, _)| *process));
-                    self.uncleaned.remove(&instance);
+                    self.own.cleaned.extend(gone.map(|(process, _)| *process));
+                    self.own.uncleaned.remove(&instance);
                     self.seen.cleaned += u64::from(uncleaned == Some(false));
                 }
                 // The command before it has just run.
@@ -161,7 +136,7 @@ impl Life {
         }
         match task {
             Task::Program => {
-                let busy = |proc: &Proc| {
+                let busy = |proc: &Proc<Role>| {
                     proc.task == Task::Program || proc.hook() == Some(HookKind::BeforeStart)
                 };
                 let other = others.find(|proc| busy(proc));
@@ -172,7 +147,7 @@ impl Life {
                     known.allowed
                 );
                 let prepares = known.definitions[&revision].life.hooks.before_start;
-                let prepared = self.prepared.remove(&instance);
+                let prepared = self.own.prepared.remove(&instance);
                 assert!(prepared || prepares.is_none(), "{instance:?} unprepared");
             }
             Task::Hook(_) => {
@@ -182,7 +157,7 @@ impl Life {
                         && task != Task::Hook(HookKind::AfterReady)
                 });
                 assert!(twice.is_none(), "{task:?} runs beside {twice:?}");
-                let program = |proc: &Proc| proc.task == Task::Program;
+                let program = |proc: &Proc<Role>| proc.task == Task::Program;
                 let runs = self
                     .processes
                     .values()
@@ -191,102 +166,40 @@ impl Life {
                 assert_eq!(runs, beside, "{task:?} of {instance:?}");
             }
         }
-        let temper = match known.definitions[&revision].temper {
-            Temper::Mixed if self.rng.one_in(2) => Temper::Good,
-            temper => temper,
-        };
-        let proc = Proc {
-            instance,
-            revision,
-            task,
-            temper,
-            wanted_at: self.now,
-            known: false,
-            deaf: self.rng.one_in(6),
-            exec: None,
-            exec_told: false,
-            exec_told_at: self.now,
-            exit: None,
-            exit_told: false,
-            main_told: None,
-            rest_due: false,
-            ends: false,
-            unwell: false,
-            serves: false,
-            alive_at: self.now,
-            kill_at: None,
-            asked: false,
-            killed: false,
-        };
-        self.processes.insert(process, proc);
     }
 
-    fn check_signal(&mut self, process: ProcessId, signal: i32, scope: Scope, wanted: &[Effect]) {
-        let (now, hurried) = (self.now, self.hurried);
-        assert!(self.last_process >= Some(process), "{process:?} never was");
-        let Some(proc) = self.processes.get_mut(&process) else {
-            return;
+    /// Whether it is a hook beside an instance that does not run: none outlives its instance.
+    fn hook_has_ended(&self, proc: &Proc<Role>) -> bool {
+        let beside = matches!(proc.hook(), Some(HookKind::AfterReady | HookKind::Reload));
+        let state = self.core.state(proc.instance);
+        beside && !matches!(state, Some(State::Running { .. }))
+    }
+
+    pub(crate) fn may_kill_now(&self, proc: &Proc<Role>) -> bool {
+        let Some(kind) = proc.hook() else {
+            return proc.role.kill_at.flatten().is_some_and(|at| self.now >= at);
         };
-        assert!(proc.known, "{process:?} does not exist yet");
-        let life = &self.workers[proc.instance.worker.0 as usize].definitions[&proc.revision].life;
-        let is_told = |event: &dyn Fn(&Event) -> bool| {
-            wanted.iter().any(|effect| match effect {
-                Effect::Emit(told) => event(told),
-                _ => false,
-            })
-        };
-        if signal == SIGKILL {
-            assert_eq!(scope, Scope::Group);
-            assert!(!proc.killed, "killed twice: {proc:?}");
-            proc.killed = true;
-            let in_time = match proc.hook() {
-                Some(kind) => {
-                    let cancelled = matches!(
-                        self.core.state(proc.instance),
-                        None | Some(
-                            State::Preparing {
-                                cancelled: true,
-                                ..
-                            } | State::Stopped
-                        )
-                    );
-                    // None outlives its instance.
-                    let runs =
-                        matches!(self.core.state(proc.instance), Some(State::Running { .. }));
-                    let beside = matches!(kind, HookKind::AfterReady | HookKind::Reload);
-                    let ended = beside && !runs;
-                    self.seen.hook_ended += u64::from(ended);
-                    ended
-                        || kind == HookKind::BeforeStart && cancelled
-                        || now >= proc.wanted_at + hook_time(life, kind)
-                }
-                None => proc.kill_at.flatten().is_some_and(|at| now >= at),
-            };
-            assert!(in_time || hurried, "SIGKILL before its time: {proc:?}");
-            if proc.exit.is_none() {
-                proc.exit = Some(crate::sim::random::signal(SIGKILL));
-                proc.exec.get_or_insert(Ok(()));
-            }
-        } else if signal == SIGABRT {
-            let it = |event: &Event| matches!(event, Event::Process(_, of, ProcessEvent::WatchdogTimedOut { .. }) if *of == process);
-            assert!(is_told(&it), "SIGABRT for {proc:?}");
-            proc.asked = true;
-        } else if signal != SIGCONT && !HARMLESS.contains(&signal) {
-            let scopes = [false, true].map(|ended| crate::sim::random::stop_scope(life, ended));
-            assert_eq!(signal, life.stop_signal);
-            assert_eq!(scope, scopes[usize::from(proc.main_told.is_some())]);
-            assert!(proc.exec_told, "a signal before exec may be lost");
-            let it = |event: &Event| matches!(event, Event::Process(_, of, ProcessEvent::Stopping { .. }) if *of == process);
-            let told = proc.kill_at.is_some() || is_told(&it);
-            assert!(told, "nobody told that {proc:?} stops");
-            let again = std::mem::take(&mut proc.rest_due);
-            assert!(!proc.asked || again, "asked twice: {proc:?}");
-            proc.asked = true;
-        }
+        let cancelled = matches!(
+            self.core.state(proc.instance),
+            None | Some(
+                State::Preparing {
+                    cancelled: true,
+                    ..
+                } | State::Stopped
+            )
+        );
+        let life = self.own.lifecycle(proc);
+        self.hook_has_ended(proc)
+            || kind == HookKind::BeforeStart && cancelled
+            || self.now >= proc.wanted_at + hook_time(life, kind)
+    }
+
+    pub(crate) fn is_told(&self, is_it: impl Fn(&Event) -> bool) -> bool {
+        self.own.told.iter().any(is_it)
     }
 
     fn check_answer(&mut self, ticket: Ticket, answer: Answer) {
-        let asked = self.asked.get_mut(&ticket).expect("it was asked");
+        let asked = self.own.asked.get_mut(&ticket).expect("it was asked");
         assert!(!asked.is_over, "{ticket:?} is answered again: {answer:?}");
         match answer {
             Answer::Progress { done, of } => {
@@ -311,7 +224,7 @@ impl Life {
     }
 
     fn check_gone(&mut self, worker: WorkerId) {
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.own.workers[worker.0 as usize];
         assert!(known.removed && !known.gone, "{worker:?} is gone");
         known.gone = true;
         self.seen.gone += 1;
@@ -322,7 +235,7 @@ impl Life {
         assert!(left.is_none(), "{worker:?} is gone, but {left:?}");
     }
 
-    fn check_event(&mut self, event: Event, told: &[Effect], before: &BTreeMap<InstanceId, Mono>) {
+    fn check_event(&mut self, event: Event) {
         let now = self.now;
         // It may be started again before anybody looks at its state.
         if let Event::Process(
@@ -331,24 +244,25 @@ impl Life {
             ProcessEvent::Exited { .. } | ProcessEvent::LaunchFailed { .. },
         ) = event
         {
-            self.awaited.remove(&instance);
+            self.own.awaited.remove(&instance);
         }
         match event {
             Event::Process(instance, process, ProcessEvent::Stopping { timeout, .. }) => {
                 self.will_be_killed(process, timeout);
-                self.check_stop(instance, told, before);
+                self.check_stop(instance);
             }
             Event::Process(_, process, ProcessEvent::StartTimedOut { timeout, .. }) => {
                 let proc = &self.processes[&process];
                 assert!(
-                    !proc.asked && now >= proc.exec_told_at + timeout.min(Duration::from_secs(1))
+                    proc.asked.is_none()
+                        && now >= proc.exec_told_at + timeout.min(Duration::from_secs(1))
                 );
                 self.is_unwell(process);
             }
             Event::Process(_, process, ProcessEvent::WatchdogTimedOut { timeout, .. }) => {
                 let proc = &self.processes[&process];
                 assert!(
-                    proc.alive_at == Mono(0) || now >= proc.alive_at + timeout,
+                    proc.role.alive_at == Mono(0) || now >= proc.role.alive_at + timeout,
                     "it is alive: {proc:?}"
                 );
                 self.is_unwell(process);
@@ -360,29 +274,29 @@ impl Life {
             ) => {
                 let proc = &self.processes[&process];
                 assert!(proc.ends || proc.main_told.is_some(), "{proc:?}");
-                if proc.kill_at.is_none() {
+                if proc.role.kill_at.is_none() {
                     self.will_be_killed(process, None);
                 }
             }
             Event::Process(instance, process, ProcessEvent::Exited { status, next, .. }) => {
                 self.check_crash(instance, process, status, next);
-                let known = &mut self.workers[instance.worker.0 as usize];
+                let known = &mut self.own.workers[instance.worker.0 as usize];
                 known.gave_up |= known.back;
             }
             Event::Instance(instance, InstanceEvent::Failed { .. })
             | Event::Process(instance, _, ProcessEvent::LaunchFailed { .. }) => {
-                let known = &mut self.workers[instance.worker.0 as usize];
+                let known = &mut self.own.workers[instance.worker.0 as usize];
                 known.gave_up |= known.back;
             }
             Event::Process(instance, _, ProcessEvent::HookFailed { end, .. }) => {
-                let known = &mut self.workers[instance.worker.0 as usize];
+                let known = &mut self.own.workers[instance.worker.0 as usize];
                 known.gave_up |= known.back;
                 self.seen.hook_failed += 1;
                 self.seen.hook_timed_out += u64::from(matches!(end, HookEnd::TimedOut { .. }));
             }
             Event::Rollout(worker, RolloutEvent::Started { generation, .. }) => {
                 self.seen.rollouts += 1;
-                let known = &mut self.workers[worker.0 as usize];
+                let known = &mut self.own.workers[worker.0 as usize];
                 let from = *known.from.get_or_insert(known.current);
                 if let Some(given_up) = known.given_up.take() {
                     self.seen.tried_again += 1;
@@ -400,7 +314,7 @@ impl Life {
             }
             Event::Rollout(worker, RolloutEvent::Done { generation, .. }) => {
                 self.seen.rolled_out += 1;
-                let known = &mut self.workers[worker.0 as usize];
+                let known = &mut self.own.workers[worker.0 as usize];
                 assert_eq!(known.trial, Some(generation));
                 self.seen.recovered += u64::from(known.degraded);
                 known.degraded = false;
@@ -418,17 +332,21 @@ impl Life {
                 known.allowed = BTreeSet::from([known.current]);
             }
             Event::Rollout(worker, RolloutEvent::RolledBack { instance, again }) => {
-                self.check_rolled_back(worker, instance, again, told, before)
+                self.check_rolled_back(worker, instance, again);
             }
-            Event::Daemon(DaemonEvent::Replanned) => self.replanning = true,
+            Event::Daemon(DaemonEvent::Replanned) => self.own.replanning = true,
             Event::Daemon(DaemonEvent::ReplanDone { .. }) => {
-                assert!(self.replanning);
-                self.replanning = false;
+                assert!(self.own.replanning);
+                self.own.replanning = false;
             }
             Event::Daemon(DaemonEvent::Up { .. }) => {
-                assert!(!self.is_up, "it is told again");
-                assert!(self.awaited.is_empty(), "not up: {:?}", self.awaited);
-                self.is_up = true;
+                assert!(!self.own.is_up, "it is told again");
+                assert!(
+                    self.own.awaited.is_empty(),
+                    "not up: {:?}",
+                    self.own.awaited
+                );
+                self.own.is_up = true;
                 self.seen.up += 1;
             }
             _ => {}
@@ -451,8 +369,8 @@ impl Life {
         status: ExitStatus,
         next: Next,
     ) {
-        let known = &self.workers[instance.worker.0 as usize];
-        let Some((_, proc)) = self.ended.as_ref().filter(|(id, _)| *id == process) else {
+        let known = &self.own.workers[instance.worker.0 as usize];
+        let Some((_, proc)) = self.own.ended.as_ref().filter(|(id, _)| *id == process) else {
             return;
         };
         let trial = known.trial.map(|generation| (generation, Mono(u64::MAX)));
@@ -463,7 +381,7 @@ impl Life {
             instance.generation >= generation && self.now < until && proc.revision == known.current
         };
         let crashed = matches!(status, ExitStatus::Code(code) if code != 0) || proc.unwell;
-        if crashed && trial.or(watch).is_some_and(of_it) && (proc.unwell || !proc.asked) {
+        if crashed && trial.or(watch).is_some_and(of_it) && (proc.unwell || proc.asked.is_none()) {
             assert!(
                 matches!(next, Next::RolledBack | Next::Stopping | Next::Done),
                 "{instance:?} has crashed, and the rollout goes on: {next:?}"
@@ -478,41 +396,31 @@ impl Life {
         let Some(proc) = self.processes.get_mut(&process) else {
             return;
         };
-        let life = &self.workers[proc.instance.worker.0 as usize].definitions[&proc.revision].life;
+        let life =
+            &self.own.workers[proc.instance.worker.0 as usize].definitions[&proc.revision].life;
         // A connection goes on by the settings that it began with.
         let began = match life.activation {
             Activation::PerConnection(_) => Some(Duration::ZERO),
             Activation::Eager | Activation::OnDemand { .. } => life.stop_timeout,
         };
         let timeout = timeout.or(began);
-        proc.kill_at = Some(timeout.map(|timeout| now + timeout.min(Duration::from_secs(1))));
+        proc.role.kill_at = Some(timeout.map(|timeout| now + timeout.min(Duration::from_secs(1))));
     }
 
     /// Whether there is a reason to stop an instance that is ready.
-    fn check_stop(
-        &mut self,
-        instance: InstanceId,
-        told: &[Effect],
-        before: &BTreeMap<InstanceId, Mono>,
-    ) {
-        let known = &self.workers[instance.worker.0 as usize];
+    fn check_stop(&mut self, instance: InstanceId) {
+        let known = &self.own.workers[instance.worker.0 as usize];
         let life = known.life();
         let asked = self.stop_at.is_some() || known.lessened == Some(self.now) || known.removed;
-        if asked || !before.contains_key(&instance) {
+        if asked || !self.own.was_ready.contains_key(&instance) {
             return;
         }
-        let is_told = |events: &dyn Fn(&Event) -> bool| {
-            told.iter().any(|effect| match effect {
-                Effect::Emit(event) => events(event),
-                _ => false,
-            })
-        };
         let for_a_listener = |event: &Event| matches!(event, Event::Instance(one, InstanceEvent::Refreshed) if *one == instance);
         let shrunk = |event: &Event| matches!(event, Event::Rollout(worker, RolloutEvent::Done { .. }) if *worker == instance.worker);
         let given_up = |event: &Event| matches!(event, Event::Rollout(worker, RolloutEvent::RolledBack { .. } | RolloutEvent::Started { .. }) if *worker == instance.worker);
-        if is_told(&for_a_listener)
-            || is_told(&shrunk) && instance.index >= life.instances
-            || known.was_on_trial == Some(instance.generation) && is_told(&given_up)
+        if self.is_told(for_a_listener)
+            || self.is_told(shrunk) && instance.index >= life.instances
+            || known.was_on_trial == Some(instance.generation) && self.is_told(given_up)
         {
             return;
         }
@@ -529,7 +437,7 @@ impl Life {
                 && one.generation != instance.generation
                 && (known.back || known.trial == Some(one.generation))
         };
-        let (ready, now) = (&self.ready, self.now);
+        let (ready, now) = (&self.own.ready, self.now);
         let settled = ready
             .iter()
             .filter(|(one, _)| is_heir(one))
@@ -546,19 +454,12 @@ impl Life {
         self.seen.promoted += 1;
     }
 
-    fn check_rolled_back(
-        &mut self,
-        worker: WorkerId,
-        instance: InstanceId,
-        again: u32,
-        told: &[Effect],
-        before: &BTreeMap<InstanceId, Mono>,
-    ) {
+    fn check_rolled_back(&mut self, worker: WorkerId, instance: InstanceId, again: u32) {
         self.seen.rolled_back += 1;
         self.seen.back_again += u64::from(again > 0);
         // Of one that was relied on only a crash has it go back.
-        let crashed = told.iter().any(|effect| match *effect {
-            Effect::Emit(Event::Process(
+        let crashed = self.is_told(|event| match *event {
+            Event::Process(
                 of,
                 process,
                 ProcessEvent::Exited {
@@ -566,34 +467,28 @@ impl Life {
                     next: Next::RolledBack,
                     ..
                 },
-            )) if of == instance => {
-                let it = self.ended.as_ref().filter(|(id, _)| *id == process);
+            ) if of == instance => {
+                let it = self.own.ended.as_ref().filter(|(id, _)| *id == process);
                 let never_ended =
-                    |proc: &Proc| proc.ends && proc.killed && proc.main_told.is_none();
+                    |proc: &Proc<Role>| proc.ends && proc.killed && proc.main_told.is_none();
                 status != ExitStatus::Code(0)
                     || it.is_some_and(|(_, proc)| proc.unwell || never_ended(proc))
             }
-            Effect::Emit(
-                Event::Process(
-                    of,
-                    _,
-                    ProcessEvent::LaunchFailed {
-                        next: Next::RolledBack,
-                        ..
-                    },
-                )
-                | Event::Process(
-                    of,
-                    _,
-                    ProcessEvent::HookFailed {
-                        next: Some(Next::RolledBack),
-                        ..
-                    },
-                ),
+            Event::Process(
+                of,
+                _,
+                ProcessEvent::LaunchFailed {
+                    next: Next::RolledBack,
+                    ..
+                }
+                | ProcessEvent::HookFailed {
+                    next: Some(Next::RolledBack),
+                    ..
+                },
             ) => of == instance,
             _ => false,
         });
-        let known = &mut self.workers[worker.0 as usize];
+        let known = &mut self.own.workers[worker.0 as usize];
         let (from, generation, until) = match known.trial.take() {
             Some(generation) => (known.from.take(), generation, None),
             None => {
@@ -612,7 +507,7 @@ impl Life {
             "{instance:?}: {until:?}"
         );
         // Whoever was ready long enough is relied on; when exactly, is only known after a tick.
-        let settled = before.get(&instance).copied();
+        let settled = self.own.was_ready.get(&instance).copied();
         let relied_on = settled.is_some_and(|since| self.last_tick >= since + known.longest);
         self.seen.crashed_later += u64::from(relied_on);
         assert!(
@@ -629,9 +524,9 @@ impl Life {
         known.degraded = true;
     }
 
-    fn check_rollouts(&mut self) {
-        for id in (0..self.workers.len() as u32).map(WorkerId) {
-            let known = &mut self.workers[id.0 as usize];
+    pub(crate) fn check_rollouts(&mut self) {
+        for id in (0..self.own.workers.len() as u32).map(WorkerId) {
+            let known = &mut self.own.workers[id.0 as usize];
             if known.gone {
                 continue;
             }
@@ -644,7 +539,7 @@ impl Life {
                 assert_eq!(known.trial, None, "{id:?} forgot its rollout");
             }
             known.was_on_trial = known.trial;
-            let known = &self.workers[id.0 as usize];
+            let known = &self.own.workers[id.0 as usize];
             let candidates = self.core.instances().filter(|(one, state)| {
                 let is_candidate =
                     |one| self.core.facts(one).map(|facts| facts.role) == Some(RunRole::Candidate);

@@ -3,87 +3,231 @@
 //! A shadow of the rules (restart policy, delay, crash-loop limit) is kept here independently and
 //! compared after each step.
 
-mod kernel;
-mod life;
 mod shadow;
 
-use crate::sim::random::{Rng, SECOND};
-use crate::sim::seeds::{Tally, Trace, every};
-use life::Life;
+use crate::sim::kernel::Proc;
+use crate::sim::life::{Due, Grammar, Heard, Life, Mood, Spawn, every_seed};
+use crate::sim::random::{Rng, SECOND, lifecycle};
+use crate::sim::seeds::{Tally, seen};
 use listend::config::Restart;
-use listend::core::{Core, Effect, ExitStatus, Input, InstanceId, Mono, State, WhenDone};
+use listend::core::{
+    Core, Effect, Ending, Event, ExitStatus, FailureReason, Input, InstanceEvent, InstanceId,
+    Launch, Mono, ProcessId, Revision, State, Task, WhenDone, WorkerEvent,
+};
 use listend::plan::{Lifecycle, WorkerId};
 use listend::stage::Stage;
-
-const STEPS: u32 = 2000;
+use shadow::{Expected, Shadow};
+use std::collections::BTreeMap;
 
 #[test]
 fn every_seed_keeps_the_rules() {
-    every(run);
+    every_seed::<Workers>();
 }
 
-/// The steps of one seed, in as many lives as they last for.
-fn run(seed: u64, trace: Trace) -> Seen {
-    let mut seen = Seen::default();
-    let (mut steps, mut rng) = (STEPS, Rng(seed));
-    while steps > 0 {
-        let (left, next, this) = Life::new(rng, trace).live(steps);
-        seen.add(&this);
-        (steps, rng) = (left, next);
-    }
-    seen
+seen! {
+    crash_loops: "crash loops",
+    restarts: "restarts",
+    stops_while_starting: "stops while starting",
+    failed_workers: "failed workers",
 }
 
-/// How often the interesting things happened.
+/// How often a launch failed in each stage.
 #[derive(Debug, Default)]
-struct Seen {
-    stages: [u64; Stage::ALL.len()],
-    crash_loops: u64,
-    timeouts: u64,
-    hurried: u64,
-    exit_first: u64,
-    restarts: u64,
-    ignored: u64,
-    stops_while_starting: u64,
-    failed_workers: u64,
-    rests: u64,
-}
+pub(crate) struct Stages([u64; Stage::ALL.len()]);
 
-impl Tally for Seen {
-    fn add(&mut self, other: &Seen) {
-        for (mine, theirs) in self.stages.iter_mut().zip(other.stages) {
+impl Tally for Stages {
+    fn add(&mut self, other: &Stages) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
             *mine += theirs;
         }
-        self.crash_loops += other.crash_loops;
-        self.timeouts += other.timeouts;
-        self.hurried += other.hurried;
-        self.exit_first += other.exit_first;
-        self.restarts += other.restarts;
-        self.ignored += other.ignored;
-        self.stops_while_starting += other.stops_while_starting;
-        self.failed_workers += other.failed_workers;
-        self.rests += other.rests;
     }
 
     fn list(&self) -> Vec<(&'static str, u64)> {
-        vec![
-            ("crash loops", self.crash_loops),
-            ("timeouts", self.timeouts),
-            ("hurried stops", self.hurried),
-            ("exits before the exec status", self.exit_first),
-            ("restarts", self.restarts),
-            ("ignored inputs", self.ignored),
-            ("stops while starting", self.stops_while_starting),
-            ("failed workers", self.failed_workers),
-            ("ends that left others of the group", self.rests),
-        ]
+        let phrases = Stage::ALL.iter().map(|stage| stage.phrase());
+        phrases.zip(self.0).collect()
+    }
+}
+
+/// Eager workers without listeners.
+struct Workers {
+    lives: Vec<Lifecycle>,
+    shadows: BTreeMap<InstanceId, Shadow>,
+}
+
+impl Grammar for Workers {
+    type Role = ();
+    type Seen = (Seen, Stages);
+    const LIFE: u32 = 2000;
+    const LAUNCHES: [u64; 2] = [5, 8];
+    const ERRORS: &'static [i32] = &[1, 2, 7, 11, 12, 13, 23, 24, 28, 40];
+    const TOLD: u64 = 5;
+    const AT_ONCE: bool = false;
+    const TICKS: u32 = 0;
+
+    fn new(rng: &mut Rng) -> (Workers, Core) {
+        let lives: Vec<_> = (0..1 + rng.below(3)).map(|_| lifecycle(rng)).collect();
+        let core = Core::new(lives.clone(), WhenDone::Hold);
+        let shadows = BTreeMap::new();
+        (Workers { lives, shadows }, core)
     }
 
-    fn check(&self, _seeds: u64) {
-        assert!(self.stages.iter().all(|count| *count > 0), "{self:?}");
-        for (what, count) in self.list() {
-            assert!(count > 20, "only {count} {what}");
+    fn step(life: &mut Life<Workers>, _which: u64) {
+        life.kernel();
+    }
+
+    /// All have failed, or are stopped.
+    fn is_over(life: &Life<Workers>) -> bool {
+        let over = |state| matches!(state, State::Failed { .. } | State::Stopped);
+        life.core.instances().all(|(_, state)| over(state))
+    }
+
+    fn rests(life: &Life<Workers>) -> bool {
+        life.core.deadline().is_none()
+    }
+
+    fn check_rest(life: &Life<Workers>) {
+        for (instance, state) in life.core.instances() {
+            let rests = matches!(
+                state,
+                State::Running { .. } | State::Stopped | State::Failed { .. }
+            );
+            assert!(rests, "{instance:?} is {state:?} and nothing will happen");
         }
+    }
+
+    fn before(life: &mut Life<Workers>, input: &Input) {
+        if *input == Input::Stop && life.stop_at.is_none() {
+            let starts = |(_, state): &(_, State)| matches!(state, State::Starting { .. });
+            let starting = life.core.instances().filter(starts).count();
+            life.seen.0.stops_while_starting += starting as u64;
+        }
+    }
+
+    fn check(life: &mut Life<Workers>, heard: &Heard<'_>) {
+        let mut earliest: Option<Mono> = None;
+        for (instance, state) in life.core.instances() {
+            let shadow = life.own.shadows.get_mut(&instance);
+            if let Some(mut expected) = shadow.and_then(|shadow| shadow.expected.take()) {
+                if life.stop_at.is_some() {
+                    expected = Expected::Stopped;
+                }
+                match (expected, state) {
+                    (Expected::Backoff { from, to }, State::Backoff { until })
+                        if from <= until && until <= to =>
+                    {
+                        life.seen.0.restarts += 1;
+                        let restart = &life.own.lives[instance.worker.0 as usize].restart;
+                        assert!(until >= life.now + restart.backoff_min, "restarts too soon");
+                    }
+                    (Expected::Failed, State::Failed { .. })
+                    | (Expected::Stopped, State::Stopped) => {}
+                    _ => panic!(
+                        "{instance:?} is {state:?}, not {expected:?}, after {:?}",
+                        heard.input
+                    ),
+                }
+            }
+            let due = match state {
+                State::Backoff { until } => Some(until),
+                State::Starting {
+                    ending: Some(Ending::Graceful { kill_at }),
+                    ..
+                }
+                | State::Stopping {
+                    ending: Ending::Graceful { kill_at },
+                    ..
+                } => kill_at,
+                _ => None,
+            };
+            earliest = [earliest, due].into_iter().flatten().min();
+            if life.started || life.stop_at.is_some() {
+                assert!(state != State::Waiting, "{instance:?} was left behind");
+            }
+        }
+        assert_eq!(life.core.deadline(), earliest);
+    }
+
+    fn wants(life: &mut Life<Workers>, effect: &Effect, _at: Mono) {
+        match effect {
+            Effect::Spawn { .. }
+            | Effect::Signal { .. }
+            | Effect::CloseListeners
+            | Effect::Exit { .. } => {}
+            Effect::Emit(Event::Instance(
+                _,
+                InstanceEvent::Failed {
+                    reason: FailureReason::CrashLoop { .. },
+                    ..
+                },
+            )) => life.seen.0.crash_loops += 1,
+            Effect::Emit(Event::Worker(_, WorkerEvent::Failed)) => life.seen.0.failed_workers += 1,
+            Effect::Emit(_) => {}
+            _ => panic!("{effect:?}: every worker is eager, and there are no listeners"),
+        }
+    }
+
+    fn spawn(life: &mut Life<Workers>, spawn: &Spawn) {
+        let instance = spawn.instance;
+        assert_eq!((spawn.revision, spawn.task), (Revision(1), Task::Program));
+        assert_eq!((instance.generation, spawn.connection), (1, None));
+        let lives = life.started && life.stop_at.is_none();
+        assert!(lives, "spawned after a stop");
+        let mut others = life.processes.values();
+        let twice = others.any(|proc| proc.instance == instance);
+        assert!(!twice, "{instance:?} has a process already");
+    }
+
+    fn may_stop(life: &Life<Workers>, _: ProcessId, proc: &Proc<()>, _: Mono) -> bool {
+        assert!(proc.asked.is_none(), "asked twice: {proc:?}");
+        proc.rest_due || life.stop_at.is_some()
+    }
+
+    fn answer(_life: &mut Life<Workers>, due: Due) {
+        panic!("{due:?}: there are no listeners");
+    }
+
+    fn lifecycle(&self, proc: &Proc<()>) -> &Lifecycle {
+        &self.lives[proc.instance.worker.0 as usize]
+    }
+
+    /// It does nothing but to end at some time.
+    fn works(life: &mut Life<Workers>, process: ProcessId, fate: u64) -> bool {
+        let status = life.any_status();
+        let proc = life.processes.get_mut(&process).expect("it is there");
+        let ends = life.mood == Mood::Wild && fate < 4 && !proc.deaf;
+        if ends {
+            proc.exit = Some(status);
+        }
+        ends
+    }
+
+    /// Tells the shadow.
+    fn ended(life: &mut Life<Workers>, _process: ProcessId, proc: &Proc<()>) {
+        let (end, uptime) = match proc.exec.expect("told") {
+            Err(failure) => {
+                life.seen.1.0[failure.stage as usize] += 1;
+                (Err(failure), 0)
+            }
+            Ok(()) => {
+                // Whether the exit was told first, although at the same time.
+                let late_exec = matches!(
+                    life.core.state(proc.instance),
+                    Some(State::Starting {
+                        launch: Launch::Exited { .. },
+                        ..
+                    })
+                );
+                let from = match proc.exec_told_at > proc.exit_told_at || late_exec {
+                    true => proc.spawned_at,
+                    false => proc.exec_told_at,
+                };
+                let uptime = proc.exit_told_at.0.saturating_sub(from.0);
+                (Ok(proc.exit.expect("told")), uptime)
+            }
+        };
+        let restart = &life.own.lives[proc.instance.worker.0 as usize].restart;
+        let shadow = life.own.shadows.entry(proc.instance).or_default();
+        shadow.ended(life.now, restart, end, uptime);
     }
 }
 
