@@ -7,6 +7,7 @@
 //! and the core is told, which has the workers follow.
 
 use super::clients::{self, Role};
+use super::clock;
 use super::listeners::missing_listeners;
 use super::looks::Tell;
 use super::turn::{Shell, listener_lives};
@@ -19,8 +20,8 @@ use std::rc::Rc;
 
 /// What a reload came to.
 pub(super) enum Reloaded {
-    /// It is in force; workers may be rolling. The changes, a line each.
-    InForce(Vec<String>),
+    /// It is in force; workers may be rolling.
+    InForce,
     /// Listeners could not be bound; nothing has changed.
     NotBound(Rc<Plan>, Vec<BindError>),
     /// listend ends, and changes nothing any more.
@@ -45,8 +46,6 @@ impl Shell {
         sources: &Sources,
         ticket: Option<Ticket>,
     ) -> Reloaded {
-        // What was decided by the numbers of the running plan is done by them.
-        self.perform_effects();
         if self.core.is_stopping() {
             return Reloaded::Ending;
         }
@@ -70,7 +69,9 @@ impl Shell {
         self.plan = Rc::clone(&plan);
         let mut new = self.configuration(ticket, &changes, &before, &touched);
         new.missing = missing;
-        self.feed(Input::Configure(Box::new(new)));
+        // What the core wants done is done when the shell has followed, too.
+        self.core
+            .handle(clock::now(), Input::Configure(Box::new(new)));
         self.definitions.follow(&plan, &self.core);
         self.close_what_nobody_has();
         self.follow_plan(sources);
@@ -78,11 +79,13 @@ impl Shell {
         for line in &lines {
             log::info!("reload: {line}");
         }
-        for listener in touched.found {
-            self.feed(Input::ListenerBound { listener });
+        if let Some(ticket) = ticket {
+            self.control.changes.insert(ticket, lines);
         }
+        let found = touched.found.into_iter();
+        self.feed_all(found.map(|listener| Input::ListenerBound { listener }));
         self.look_at_all(&touched.watched);
-        Reloaded::InForce(lines)
+        Reloaded::InForce
     }
 
     /// Logs what went otherwise than one could think.

@@ -91,6 +91,8 @@ pub struct Shell {
     pub(super) reserve: Reserve,
     /// When to look after what closes descriptors ([`sys::close_apart`]).
     closing: Option<Mono>,
+    /// Effects are being carried out.
+    is_performing: bool,
     exit: Option<u8>,
 }
 
@@ -150,6 +152,7 @@ impl Shell {
             memory: MemoryEvents::new(),
             reserve: Reserve::keep(),
             closing: None,
+            is_performing: false,
             exit: None,
         })
     }
@@ -166,7 +169,7 @@ impl Shell {
         self.tell_manager();
         self.feed(Input::Start);
         loop {
-            self.perform_effects();
+            self.folders.tidy(&self.core, &self.plan);
             self.forget_stores_of_stopped();
             self.tell_manager();
             if let Some(code) = self.exit {
@@ -299,8 +302,23 @@ impl Shell {
         EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::ZERO)
     }
 
+    /// Hands the core what has happened, and does what it wants done about that.
     pub(super) fn feed(&mut self, input: Input) {
-        self.core.handle(clock::now(), input);
+        self.feed_all([input]);
+    }
+
+    /// The same with what has happened at once. What comes of an effect is handed in meanwhile, and done by
+    /// the loop that is under way.
+    pub(super) fn feed_all(&mut self, inputs: impl IntoIterator<Item = Input>) {
+        for input in inputs {
+            self.core.handle(clock::now(), input);
+        }
+        if !std::mem::replace(&mut self.is_performing, true) {
+            while let Some(effect) = self.core.next_effect() {
+                self.perform(effect);
+            }
+            self.is_performing = false;
+        }
     }
 
     fn signal(&mut self, arrived: Arrived) {
@@ -388,7 +406,6 @@ impl Shell {
         // follows from it is told while the process still has its pid.
         self.exec_status(id);
         self.drain_notifications(id);
-        self.perform_effects();
         let Some(process) = self.processes.get(id) else {
             return;
         };
@@ -441,53 +458,50 @@ impl Shell {
         });
     }
 
-    pub(super) fn perform_effects(&mut self) {
-        while let Some(effect) = self.core.next_effect() {
-            match effect {
-                Effect::Spawn {
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Spawn {
+                process,
+                instance,
+                revision,
+                task,
+                connection,
+            } => {
+                let wanted = SpawnRequest {
                     process,
                     instance,
                     revision,
                     task,
                     connection,
-                } => {
-                    let wanted = SpawnRequest {
-                        process,
-                        instance,
-                        revision,
-                        task,
-                        connection,
-                    };
-                    self.spawn(wanted);
-                }
-                Effect::Signal {
-                    process,
-                    signal,
-                    scope,
-                } => self.send(process, signal, scope),
-                Effect::LookForEvidence { process } => self.look_for_evidence(process),
-                Effect::Unbind { listener } => self.unbind(listener),
-                Effect::Retire { worker, needed } => self.retire(worker, needed),
-                Effect::Bind { listener } => self.bind(listener),
-                Effect::Repair { listener, socket } => self.repair(listener, socket),
-                Effect::Watch { socket, .. } => self.watch_clients(socket, true),
-                Effect::Unwatch { socket, .. } => self.watch_clients(socket, false),
-                Effect::Accept {
-                    socket, connection, ..
-                } => self.accept(socket, connection),
-                Effect::Close { connection } => self.clients.close(connection),
-                Effect::LookForClients { worker } => self.look_for_clients(worker),
-                Effect::WatchAddresses { wanted } => self.watch_addresses(wanted),
-                Effect::Answer { ticket, answer } => self.answered(ticket, answer),
-                Effect::CloseListeners => self.close_listeners(),
-                Effect::Exit { code } => {
-                    self.folders.remove_all();
-                    self.exit = Some(code);
-                }
-                Effect::Emit(event) => self.emit(&event),
+                };
+                self.spawn(wanted);
             }
+            Effect::Signal {
+                process,
+                signal,
+                scope,
+            } => self.send(process, signal, scope),
+            Effect::LookForEvidence { process } => self.look_for_evidence(process),
+            Effect::Unbind { listener } => self.unbind(listener),
+            Effect::Retire { worker, needed } => self.retire(worker, needed),
+            Effect::Bind { listener } => self.bind(listener),
+            Effect::Repair { listener, socket } => self.repair(listener, socket),
+            Effect::Watch { socket, .. } => self.watch_clients(socket, true),
+            Effect::Unwatch { socket, .. } => self.watch_clients(socket, false),
+            Effect::Accept {
+                socket, connection, ..
+            } => self.accept(socket, connection),
+            Effect::Close { connection } => self.clients.close(connection),
+            Effect::LookForClients { worker } => self.look_for_clients(worker),
+            Effect::WatchAddresses { wanted } => self.watch_addresses(wanted),
+            Effect::Answer { ticket, answer } => self.answered(ticket, answer),
+            Effect::CloseListeners => self.close_listeners(),
+            Effect::Exit { code } => {
+                self.folders.remove_all();
+                self.exit = Some(code);
+            }
+            Effect::Emit(event) => self.emit(&event),
         }
-        self.folders.tidy(&self.core, &self.plan);
     }
 
     fn emit(&mut self, event: &Event) {

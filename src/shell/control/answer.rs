@@ -249,8 +249,7 @@ impl Shell {
             worker,
             command,
         });
-        // What is refused is refused at once, also to those who do not wait.
-        self.perform_effects();
+        // What is refused has been refused by now, also to those who do not wait.
         let still_waits = self.control.tickets.contains_key(&ticket);
         if still_waits && (no_wait || self.control.takes_no_reply(id)) {
             let progress = self.control.progress_of(id);

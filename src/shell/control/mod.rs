@@ -91,7 +91,7 @@ pub struct Control {
     /// Who waits for which answer of the core.
     tickets: HashMap<Ticket, ClientId>,
     /// What reloads have changed, until they are over.
-    changes: HashMap<Ticket, Vec<String>>,
+    pub(super) changes: HashMap<Ticket, Vec<String>>,
     /// Who does not want to wait for the end of a reload.
     no_wait: BTreeSet<ClientId>,
     pub(super) queries: HashMap<QueryId, HelperQuery>,

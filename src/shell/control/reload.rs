@@ -71,7 +71,7 @@ impl Shell {
             Fetched::Plan(wanted, sources) => {
                 let ticket = client.map(|client| self.ticket_for(client));
                 match self.apply_plan(*wanted, &sources, ticket) {
-                    Reloaded::InForce(changes) => self.accept_reload(client, ticket, changes),
+                    Reloaded::InForce => self.accept_reload(client, ticket),
                     // It is over when it is known why.
                     Reloaded::NotBound(plan, errors) => {
                         self.reloads.under_way = true;
@@ -99,7 +99,6 @@ impl Shell {
     }
 
     fn finish_reload(&mut self) {
-        self.perform_effects();
         // What it took to read a plan is a multiple of what it takes to have one.
         crate::sys::return_free_memory();
         self.manager_reloaded();
@@ -136,18 +135,11 @@ impl Shell {
         ticket
     }
 
-    fn accept_reload(
-        &mut self,
-        client: Option<ClientId>,
-        ticket: Option<Ticket>,
-        changes: Vec<String>,
-    ) {
+    fn accept_reload(&mut self, client: Option<ClientId>, ticket: Option<Ticket>) {
         let (Some(client), Some(ticket)) = (client, ticket) else {
             return;
         };
-        self.control.changes.insert(ticket, changes);
         // It may be over already, or somebody does not want to wait for the end.
-        self.perform_effects();
         let no_wait = self.control.no_wait.remove(&client) || self.control.takes_no_reply(client);
         if no_wait && self.control.tickets.contains_key(&ticket) {
             let message = Some("in effect; workers follow".to_owned());
