@@ -28,7 +28,7 @@ pub use status::{
     Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Rollout, Socket,
     SocketOption, Status, Worker, WorkerState, all_is_well, troubles,
 };
-pub use table::{WORKER_COLUMNS, WorkerRow, or_dash, table};
+pub use table::{WORKER_COLUMNS, WorkerRow, listener_severity, or_dash, table};
 pub use time::{age, rfc3339, short};
 pub use width::{clean, cut_end, cut_middle, width};
 pub use wire::{FrameTooLong, Inbox, MAX_FRAME, MAX_WAITING, Outbox, Unread};

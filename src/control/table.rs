@@ -175,7 +175,8 @@ fn says(sheet: &mut Sheet<7>, indent: &str, instance: &Instance, now: u64) {
     }
 }
 
-fn listener_severity(state: &ListenerState) -> Severity {
+/// How bad the state of a listener is: clients that wait or are dropped may be so for a moment.
+pub fn listener_severity(state: &ListenerState) -> Severity {
     match state {
         ListenerState::Listening => Severity::Good,
         ListenerState::Missing | ListenerState::Damaged | ListenerState::Unserved => Severity::Bad,

@@ -19,7 +19,7 @@ use crate::listener::{self, BoundSocket, IoMode};
 use crate::plan::{ListenerId, SocketKey, WorkerId, WorkerPlan};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Prepared, Tell};
-use crate::worker::{self, InheritedSocket};
+use crate::worker::{self, InheritedSocket, Preparation};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::unistd::geteuid;
 use std::io;
@@ -298,25 +298,25 @@ impl Shell {
             name: "control",
             fd: end.as_raw_fd(),
         }));
-        let mut given = worker::SpawnInputs {
+        let given = worker::SpawnInputs {
             sockets: &sockets,
             connection: served,
             stored: &stored,
             notify: ways.socket.as_deref(),
             ready: ways.their_end(),
-            output: None,
         };
-        let numbers = wanted.numbers();
         let around = &self.daemon_context;
-        let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
+        let preparation = Preparation::new(worker, given, wanted.numbers(), around);
+        let preparation = preparation.map_err(not_prepared)?;
+        let file = preparation.output_file().map_err(not_prepared)?;
         let name = event_text::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
         let target = logs.open(&self.epoll, worker, &name, process, instance, file)?;
         let Target::Ready(target) = target else {
             return Ok(None);
         };
-        given.output = target.as_ref().map(OutputTarget::as_given);
-        let prepared = worker::prepare(worker, given, numbers, around).map_err(not_prepared)?;
+        let output = target.as_ref().map(OutputTarget::as_given);
+        let prepared = preparation.program(output).map_err(not_prepared)?;
         let tell = connection.map_or(Tell::ByPipe, |connection| self.clients.tell(connection));
         // The child has its own copy of the target, and only that keeps it open.
         let launched = launch(&self.epoll, process, prepared, tell)?;
@@ -352,20 +352,21 @@ impl Shell {
         };
         self.folders.make_for(instance.worker, worker)?;
         let sockets = to_inherit(definition.sockets(&self.plan, &self.sockets));
-        let mut given = worker::SpawnInputs {
+        let given = worker::SpawnInputs {
             sockets: &sockets,
             ..worker::SpawnInputs::default()
         };
-        let numbers = wanted.numbers();
         let around = &self.daemon_context;
-        let file = worker::output_file(worker, given, numbers, around).map_err(not_prepared)?;
+        let preparation = Preparation::new(worker, given, wanted.numbers(), around);
+        let preparation = preparation.map_err(not_prepared)?;
+        let file = preparation.output_file().map_err(not_prepared)?;
         let name = event_text::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
         let target = logs.open(&self.epoll, worker, &name, process, instance, file)?;
         let Target::Ready(target) = target else {
             return Ok(None);
         };
-        given.output = target.as_ref().map(OutputTarget::as_given);
+        let output = target.as_ref().map(OutputTarget::as_given);
         let main = self.core.state(instance).and_then(|state| state.process());
         let main = main
             .and_then(|main| self.processes.get(main))
@@ -379,7 +380,7 @@ impl Shell {
                 .into_iter()
                 .collect(),
         };
-        let prepared = worker::prepare_hook(worker, hook, given, numbers, told, around);
+        let prepared = preparation.hook(hook, told, output);
         let prepared = prepared.map_err(not_prepared)?;
         launch(&self.epoll, process, prepared, Tell::ByPipe).map(Some)
     }

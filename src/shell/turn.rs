@@ -547,7 +547,12 @@ impl Shell {
         if !event_text::is_detail(event, &self.definitions) {
             self.tell_watchers(event, words);
         }
-        if let Event::Process(_, process, ProcessEvent::LaunchFailed { .. }) = event {
+        if let Event::Process(
+            _,
+            process,
+            ProcessEvent::LaunchFailed { .. } | ProcessEvent::HookFailed { .. },
+        ) = event
+        {
             self.reasons.remove(process);
         }
     }

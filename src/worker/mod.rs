@@ -10,7 +10,7 @@ mod program;
 pub use advise::{JOURNAL, advise};
 pub use outcome::{explain, explain_fork};
 pub use prepare::{
-    DaemonContext, InheritedSocket, Numbers, OutputTarget, PrepareError, Served, SpawnInputs,
-    launch, output_file, prepare, prepare_hook,
+    DaemonContext, InheritedSocket, Numbers, OutputTarget, Preparation, PrepareError, Served,
+    SpawnInputs, launch,
 };
 pub use program::{Missing, find};

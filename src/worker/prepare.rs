@@ -33,8 +33,6 @@ pub struct SpawnInputs<'a> {
     pub sockets: &'a [InheritedSocket<'a>],
     /// The connection that it is for.
     pub connection: Option<Served<'a>>,
-    /// The destination of the output, if listend has opened it already.
-    pub output: Option<OutputTarget<'a>>,
     /// The stored descriptors, which follow the sockets.
     pub stored: &'a [Stored<'a>],
     /// NOTIFY_SOCKET, if it may tell anything.
@@ -152,63 +150,94 @@ pub struct Numbers {
     pub generation: u32,
 }
 
-/// Lays everything out. Looks the program up, which is the only thing it asks the system.
-///
-/// # Errors
-///
-/// See [`PrepareError`].
-pub fn prepare(
-    worker: &WorkerPlan,
-    given: SpawnInputs<'_>,
-    numbers: Numbers,
-    around: &DaemonContext,
-) -> Result<Prepared, PrepareError> {
-    let layout = layout(worker, given, around)?;
-    let context = TemplateContext::new(worker, given, &layout, numbers, around);
-    let environment = environment(worker, given, &layout, &context)?;
-    lay_out(
-        worker,
-        (&worker.command, worker.argv0.as_ref()),
-        &layout,
-        environment,
-        given,
-        &context,
-    )
+/// A process whose descriptors have their numbers, and whose output is not opened yet.
+pub struct Preparation<'a> {
+    worker: &'a WorkerPlan,
+    given: SpawnInputs<'a>,
+    context: TemplateContext<'a>,
 }
 
-/// Lays out a command that runs beside an instance: in the worker's surroundings, but without
-/// listeners and without a way to tell anything. Of what is given the sockets are those that its
-/// templates may name, and the output is where it writes to. `main_pid` is the instance's main
-/// process, for MAINPID, if there is one.
-///
-/// # Errors
-///
-/// See [`PrepareError`].
-pub fn prepare_hook(
-    worker: &WorkerPlan,
-    hook: &Hook,
-    given: SpawnInputs<'_>,
-    numbers: Numbers,
-    told: Vec<(&'static str, String)>,
-    around: &DaemonContext,
-) -> Result<Prepared, PrepareError> {
-    let layout = FdLayout::default();
-    let context = TemplateContext::new(worker, given, &layout, numbers, around);
-    let told = told.into_iter();
-    let told = told.map(|(name, text)| (name.into(), Value::Text(text)));
-    let told: Vec<Variable> = told.collect();
-    let environment = environment_with(worker, given, &[], told, &context)?;
-    let command = (hook.command.as_slice(), None);
-    lay_out(worker, command, &layout, environment, given, &context)
+impl<'a> Preparation<'a> {
+    /// Assigns the numbers.
+    ///
+    /// # Errors
+    ///
+    /// See [`PrepareError`].
+    pub fn new(
+        worker: &'a WorkerPlan,
+        given: SpawnInputs<'a>,
+        numbers: Numbers,
+        around: &'a DaemonContext,
+    ) -> Result<Preparation<'a>, PrepareError> {
+        let directory = worker.runtime_directory.as_ref();
+        let runtime_dir = directory.map(|one| one.path().to_string_lossy().into_owned());
+        let context = TemplateContext {
+            sockets: given.sockets,
+            layout: layout(worker, given, around)?,
+            numbers,
+            around,
+            runtime_dir: runtime_dir.unwrap_or_default(),
+        };
+        Ok(Preparation {
+            worker,
+            given,
+            context,
+        })
+    }
+
+    /// The file that the process is to write its output to, if it is to be one.
+    ///
+    /// # Errors
+    ///
+    /// See [`PrepareError`].
+    pub fn output_file(&self) -> Result<Option<PathBuf>, PrepareError> {
+        let Output::File(path) = &self.worker.output else {
+            return Ok(None);
+        };
+        let path = c_string(self.context.text(path), OUTPUT_PATH)?;
+        Ok(Some(PathBuf::from(OsString::from_vec(path.into_bytes()))))
+    }
+
+    /// Lays the program of the worker out. Looks it up, which is the only thing asked of the system.
+    ///
+    /// # Errors
+    ///
+    /// See [`PrepareError`].
+    pub fn program(self, output: Option<OutputTarget<'_>>) -> Result<Prepared, PrepareError> {
+        let environment = environment(self.worker, self.given, output, &self.context)?;
+        let command = (self.worker.command.as_slice(), self.worker.argv0.as_ref());
+        lay_out(self.worker, command, environment, output, self.context)
+    }
+
+    /// Lays out a command that runs beside an instance: in the worker's surroundings, but without
+    /// listeners and without a way to tell anything. Of what is given the sockets are those that its
+    /// templates may name. `told` are variables for it alone.
+    ///
+    /// # Errors
+    ///
+    /// See [`PrepareError`].
+    pub fn hook(
+        mut self,
+        hook: &Hook,
+        told: Vec<(&'static str, String)>,
+        output: Option<OutputTarget<'_>>,
+    ) -> Result<Prepared, PrepareError> {
+        self.context.layout = FdLayout::default();
+        let told = told.into_iter();
+        let told = told.map(|(name, text)| (name.into(), Value::Text(text)));
+        let environment =
+            environment_with(self.worker, output, &[], told.collect(), &self.context)?;
+        let command = (hook.command.as_slice(), None);
+        lay_out(self.worker, command, environment, output, self.context)
+    }
 }
 
 fn lay_out(
     worker: &WorkerPlan,
     (command, argv0): (&[Template], Option<&Template>),
-    layout: &FdLayout,
     environment: CStrings,
-    given: SpawnInputs<'_>,
-    context: &TemplateContext<'_>,
+    output: Option<OutputTarget<'_>>,
+    context: TemplateContext<'_>,
 ) -> Result<Prepared, PrepareError> {
     let mut argv = CStrings::with_room_for(command.len());
     for (index, word) in command.iter().enumerate() {
@@ -231,14 +260,14 @@ fn lay_out(
         spec.limits.push(around.open_files);
     }
     Ok(Prepared {
-        program: find_program(worker, command, context)?,
+        program: find_program(worker, command, &context)?,
         argv,
         environment,
-        unused: fdmap::unused(&layout.targets),
+        unused: fdmap::unused(&context.layout.targets),
         fd_actions: Vec::new(),
-        fds: layout.fds.clone(),
-        targets: layout.targets.clone(),
-        output: match (given.output, &worker.output) {
+        fds: context.layout.fds,
+        targets: context.layout.targets,
+        output: match (output, &worker.output) {
             (Some(target), _) => target.as_stdio()?,
             (None, Output::Null) => Stdio::Null,
             (
@@ -249,26 +278,6 @@ fn lay_out(
         spec,
         signals: around.signals,
     })
-}
-
-/// The file that the process is to write its output to, if it is to be one.
-///
-/// # Errors
-///
-/// See [`PrepareError`].
-pub fn output_file(
-    worker: &WorkerPlan,
-    given: SpawnInputs<'_>,
-    numbers: Numbers,
-    around: &DaemonContext,
-) -> Result<Option<PathBuf>, PrepareError> {
-    let Output::File(path) = &worker.output else {
-        return Ok(None);
-    };
-    let layout = layout(worker, given, around)?;
-    let context = TemplateContext::new(worker, given, &layout, numbers, around);
-    let path = c_string(context.text(path), OUTPUT_PATH)?;
-    Ok(Some(PathBuf::from(OsString::from_vec(path.into_bytes()))))
 }
 
 const OUTPUT_PATH: &str = "the output file's path";
@@ -341,7 +350,7 @@ type Variable = (Cow<'static, str>, Value);
 fn environment(
     worker: &WorkerPlan,
     given: SpawnInputs<'_>,
-    layout: &FdLayout,
+    output: Option<OutputTarget<'_>>,
     context: &TemplateContext<'_>,
 ) -> Result<CStrings, PrepareError> {
     let ends = given.connection.map(|served| served.ends);
@@ -354,19 +363,21 @@ fn environment(
     let told = told.map_or(Vec::new(), notify::variables).into_iter();
     let told = told.map(|(name, value)| (name.into(), value));
     // LISTEN_PIDFDID comes last, and has to (see [`EnvSlot`]).
-    let variables = told.chain(layout.variables.iter().cloned()).collect();
-    environment_with(worker, given, &ends, variables, context)
+    let variables = told
+        .chain(context.layout.variables.iter().cloned())
+        .collect();
+    environment_with(worker, output, &ends, variables, context)
 }
 
 /// The worker's own variables, and these, which win and come last.
 fn environment_with(
     worker: &WorkerPlan,
-    given: SpawnInputs<'_>,
+    output: Option<OutputTarget<'_>>,
     ends: &[(&'static str, Vec<u8>)],
     told: Vec<Variable>,
     context: &TemplateContext<'_>,
 ) -> Result<CStrings, PrepareError> {
-    let journal = given.output.and_then(|target| target.journal_stream);
+    let journal = output.and_then(|target| target.journal_stream);
     let is_given = |name: &str| {
         (name == JOURNAL_STREAM && journal.is_some())
             || told.iter().any(|(given, _)| given == name)
@@ -421,35 +432,14 @@ fn push(block: &mut CStrings, name: &str, value: &[u8]) -> Result<(), PrepareErr
 /// was read; one that gets here all the same becomes an empty text.
 struct TemplateContext<'a> {
     sockets: &'a [InheritedSocket<'a>],
-    layout: &'a FdLayout,
+    layout: FdLayout,
     numbers: Numbers,
     around: &'a DaemonContext,
     /// The value of `{runtime_dir}`.
     runtime_dir: String,
 }
 
-impl<'a> TemplateContext<'a> {
-    fn new(
-        worker: &WorkerPlan,
-        given: SpawnInputs<'a>,
-        layout: &'a FdLayout,
-        numbers: Numbers,
-        around: &'a DaemonContext,
-    ) -> TemplateContext<'a> {
-        TemplateContext {
-            sockets: given.sockets,
-            layout,
-            numbers,
-            around,
-            runtime_dir: worker
-                .runtime_directory
-                .as_ref()
-                .map_or(String::new(), |directory| {
-                    directory.path().to_string_lossy().into_owned()
-                }),
-        }
-    }
-
+impl TemplateContext<'_> {
     fn text(&self, template: &Template) -> String {
         let mut bytes = Vec::new();
         self.write(template, &mut bytes);

@@ -3,7 +3,7 @@
 use super::state::TopState;
 use super::style::Theme;
 use crate::control::{
-    Fit, ListenerState, Queue, Severity, WORKER_COLUMNS, Worker, WorkerRow, fitted, or_dash,
+    Fit, Queue, Severity, WORKER_COLUMNS, Worker, WorkerRow, fitted, listener_severity, or_dash,
 };
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -225,17 +225,5 @@ impl WorkerSheet {
             let words = format!("   {live} open, {accepted} accepted, {refused} refused");
             lines.push(self.note(&words));
         }
-    }
-}
-
-fn listener_severity(state: &ListenerState) -> Severity {
-    match state {
-        ListenerState::Listening => Severity::Good,
-        ListenerState::Missing
-        | ListenerState::Damaged
-        | ListenerState::Full
-        | ListenerState::Unserved
-        | ListenerState::Dropping => Severity::Bad,
-        ListenerState::Former | ListenerState::Other(_) => Severity::Plain,
     }
 }

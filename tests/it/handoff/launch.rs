@@ -14,8 +14,8 @@ use listend::plan::{Activation, Lifecycle, WorkerPlan};
 use listend::report::{FileId, Place};
 use listend::sys::{Prepared, Tell};
 use listend::worker::{
-    DaemonContext, InheritedSocket, Numbers, OutputTarget, PrepareError, Served, SpawnInputs,
-    launch, prepare, prepare_hook,
+    DaemonContext, InheritedSocket, Numbers, OutputTarget, Preparation, PrepareError, Served,
+    SpawnInputs, launch,
 };
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -95,6 +95,11 @@ fn worker(events: &str, handoff: &'static Dialect, output: Output) -> WorkerPlan
     }
 }
 
+/// Its program, without an output.
+fn program(worker: &WorkerPlan, given: SpawnInputs<'_>) -> Result<Prepared, PrepareError> {
+    Preparation::new(worker, given, NUMBERS, &daemon_context())?.program(None)
+}
+
 /// Forks the worker and answers with what it saw.
 fn see(
     handoff: &'static Dialect,
@@ -102,7 +107,7 @@ fn see(
     output: impl FnOnce(&TempDir) -> Output,
 ) -> Report {
     see_prepared(handoff, output, |worker| {
-        prepare(worker, given, NUMBERS, &daemon_context()).expect("prepare")
+        program(worker, given).expect("prepare")
     })
 }
 
@@ -349,15 +354,18 @@ fn an_output_file_keeps_standard_error_of_a_connection() {
     let given = SpawnInputs {
         sockets: &[],
         connection: connection.served(),
-        output: Some(OutputTarget {
-            fd: file.as_raw_fd(),
-            handle_on: Some(&log),
-            journal_stream: None,
-        }),
         ..SpawnInputs::default()
     };
-    let report = see(&inetd::DIALECT, given, |_| {
-        Output::File(Template::literal(log.to_str().expect("UTF-8")))
+    let target_file = OutputTarget {
+        fd: file.as_raw_fd(),
+        handle_on: Some(&log),
+        journal_stream: None,
+    };
+    let output = |_: &TempDir| Output::File(Template::literal(log.to_str().expect("UTF-8")));
+    let report = see_prepared(&inetd::DIALECT, output, |worker| {
+        let around = daemon_context();
+        let preparation = Preparation::new(worker, given, NUMBERS, &around).expect("prepare");
+        preparation.program(Some(target_file)).expect("prepare")
     });
     let path = log.display().to_string();
     let accepted = target(&connection.accepted);
@@ -478,7 +486,7 @@ fn only_who_may_tell_is_told_where_to() {
     let report = see_prepared(&systemd::DIALECT, inherit, |worker| {
         worker.lifecycle.watchdog = Some(Duration::from_millis(2500));
         worker.fd_store = 3;
-        prepare(worker, notified(&[]), NUMBERS, &daemon_context()).expect("prepare")
+        program(worker, notified(&[])).expect("prepare")
     });
     let pid = report.pid.to_string();
     let values = told.map(|name| report.env[name].as_str());
@@ -506,7 +514,7 @@ fn a_pipe_for_the_newline_goes_where_it_is_wanted_and_nothing_else_does() {
     for (number, kept) in [(4, 0), (6, 2), (17, 3)] {
         let report = see_prepared(&systemd::DIALECT, inherit, |worker| {
             worker.lifecycle.ready = Ready::Fd(number);
-            prepare(worker, given, NUMBERS, &daemon_context()).expect("prepare")
+            program(worker, given).expect("prepare")
         });
         let listed: Vec<i32> = report.fds.iter().map(|fd| fd.number).collect();
         let expected: Vec<i32> = (0..4 + kept).chain([number]).collect();
@@ -516,7 +524,7 @@ fn a_pipe_for_the_newline_goes_where_it_is_wanted_and_nothing_else_does() {
     }
     let mut worker = worker("/nowhere", &systemd::DIALECT, Output::Null);
     worker.lifecycle.ready = Ready::Fd(3);
-    let refused = prepare(&worker, given, NUMBERS, &daemon_context());
+    let refused = program(&worker, given);
     assert_eq!(refused.err(), Some(PrepareError::Occupied(3)));
 }
 
@@ -554,7 +562,9 @@ fn a_hook_has_the_worker_s_surroundings_and_none_of_its_descriptors() {
             };
             let told = main.map(|main: i32| ("MAINPID", main.to_string()));
             let told = told.into_iter().collect();
-            prepare_hook(worker, &hook, given, NUMBERS, told, &daemon_context()).expect("prepare")
+            let around = daemon_context();
+            let preparation = Preparation::new(worker, given, NUMBERS, &around).expect("prepare");
+            preparation.hook(&hook, told, None).expect("prepare")
         });
         let open: Vec<i32> = report.fds.iter().map(|fd| fd.number).collect();
         assert_eq!(open, [0, 1, 2]);
