@@ -80,7 +80,7 @@ pub(super) struct OutputTarget {
 pub(super) enum Target {
     /// `None`: whatever its plan says, and listend has no part in it.
     Ready(Option<OutputTarget>),
-    /// Its file is being opened: [`Logs::to_start`] tells when that is done.
+    /// Its file is being opened: [`Logs::startable`] tells when that is done.
     Later,
 }
 
@@ -248,7 +248,7 @@ impl Logs {
     }
 
     /// The processes whose files are open now, or cannot be opened.
-    pub(super) fn to_start(&mut self) -> Vec<ProcessId> {
+    pub(super) fn startable(&mut self) -> Vec<ProcessId> {
         self.files.news()
     }
 

@@ -94,7 +94,7 @@ impl Shell {
 
     /// Starts what has waited for its output file.
     pub(super) fn start_what_can_be(&mut self) {
-        for process in self.logs.to_start() {
+        for process in self.logs.startable() {
             if let Some(wanted) = self.to_start.remove(&process) {
                 self.spawn(wanted);
             }
