@@ -13,11 +13,12 @@
 //! - [`core`]: decides what happens to workers; no system call, no clock, no descriptor.
 //! - [`handoff`]: how a worker is told which descriptors it got.
 //! - [`worker`]: turns a worker's plan into a prepared process, and its failures into words.
-//! - [`notify`]: what processes say about themselves with sd_notify(3), as plain data.
+//! - [`notify`]: what processes say about themselves with sd_notify(3), as plain data, and to whom.
 //! - [`output`]: what workers write: lines, tags, and the last of them kept.
 //! - [`control`]: the language of the control socket: calls, replies, status.
 //! - [`metrics`]: what is counted and measured, as Prometheus reads it.
 //! - [`shell`]: the event loop; does what the core decides.
+//! - [`guard`]: a parent that keeps descriptors for the daemon, and starts it again when it dies.
 //! - [`web`]: answers HTTP in a process of its own: the worker of `metrics:`.
 //! - [`writer`]: writes the files of `output: file:` in a process of its own.
 //! - [`walk`]: opens paths that other users may change, without following them.
@@ -34,6 +35,7 @@ pub mod control;
 pub mod core;
 pub mod diagnose;
 pub mod evidence;
+pub mod guard;
 pub mod handoff;
 pub mod host;
 pub mod launch_spec;

@@ -150,6 +150,10 @@ pub struct Run {
     #[arg(long, value_name = "GROUP")]
     pub control_group: Option<String>,
 
+    /// Run the daemon as a child, keep its sockets when it dies, and start it again
+    #[arg(long)]
+    pub guard: bool,
+
     /// When to notify the service manager that listend is ready (sd_notify): when every worker
     /// that is started at once is ready, or as soon as every listener is bound
     #[arg(long, value_name = "WHEN", default_value = "ready")]

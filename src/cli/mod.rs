@@ -8,6 +8,7 @@ mod completions;
 mod exec;
 mod exit;
 mod explain;
+mod guard;
 mod load;
 mod names;
 mod open_files;
@@ -68,6 +69,7 @@ fn sink(arguments: &Arguments) -> Result<Sink, String> {
 
 fn act_on(verb: Verb, sink: Sink) -> Exit {
     match verb {
+        Verb::Run(arguments) if arguments.guard => guard::guard(),
         Verb::Run(arguments) => run::run(&arguments, sink),
         Verb::Check(arguments) => check::check(&arguments, sink),
         Verb::Exec(arguments) => exec::exec(&arguments, sink),

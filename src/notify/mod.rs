@@ -1,5 +1,7 @@
-//! The messages of sd_notify(3): bytes in, fields out. Pure.
+//! The messages of sd_notify(3), bytes in, fields out; and the address that they are sent to.
 
+mod address;
 mod parse;
 
+pub use address::{ManagerAddress, is_full, watchdog_interval};
 pub use parse::{LONGEST_NAME, LONGEST_STATUS, Message, STORED, Watchdog, parse};

@@ -11,6 +11,7 @@ mod copy;
 mod environment;
 mod fd;
 mod fork;
+mod heir;
 mod interrupt;
 mod launch;
 mod local_time;
@@ -38,6 +39,7 @@ pub use fd::{
     close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, pidfd_inode, take_descriptor,
 };
 pub use fork::{Forked, fork};
+pub use heir::{Heir, Started};
 pub use interrupt::{Interrupted, interrupt_soon, prepare_to_interrupt};
 pub use launch::{Launched, Launching, Tell, can_unshare_descriptors, discard, launch};
 pub use local_time::{LocalTime, local_time};

@@ -31,6 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("web", &["metrics", "sys"]),
     ("writer", &["output", "report", "walk"]),
     ("evidence", &["config"]),
+    ("guard", &["notify", "sys"]),
     ("sys", &["launch_spec", "stage"]),
     (
         "listener",
@@ -94,6 +95,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "control",
             "core",
             "diagnose",
+            "guard",
             "handoff",
             "host",
             "launch_spec",

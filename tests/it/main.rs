@@ -11,6 +11,7 @@ mod control;
 mod docs;
 mod exec;
 mod explain;
+mod guard;
 mod handoff;
 mod harness;
 mod hooks;

@@ -11,9 +11,9 @@ use nix::sys::socket::{
 use nix::unistd::{ForkResult, fork, pause};
 use std::ffi::CString;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -68,6 +68,48 @@ pub fn store(name: &str) -> io::Result<String> {
     let file = memfd_create(&*CString::new(name)?, MFdFlags::MFD_CLOEXEC)?;
     send(&format!("FDSTORE=1|FDNAME={name}"), &[file.as_raw_fd()])?;
     Ok("store".to_owned())
+}
+
+/// Leaves many files in memory at once.
+pub fn keep(count: i32, name: &str) -> io::Result<String> {
+    let name_of_file = CString::new(name)?;
+    let files: nix::Result<Vec<_>> = (0..count)
+        .map(|_| memfd_create(&*name_of_file, MFdFlags::MFD_CLOEXEC))
+        .collect();
+    let files = files?;
+    let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+    send(&format!("FDSTORE=1|FDNAME={name}"), &numbers)?;
+    Ok("keep".to_owned())
+}
+
+/// Leaves a descriptor that it was given.
+pub fn again(number: RawFd, name: &str) -> io::Result<String> {
+    send(&format!("FDSTORE=1|FDNAME={name}"), &[number])?;
+    Ok("again".to_owned())
+}
+
+/// Binds a socket and leaves it: `tcp:`, `udp:` or `unix:` and an address, then its name. Answers
+/// with the address and the number of the descriptor.
+pub fn bind(text: &str) -> io::Result<String> {
+    let (address, name) = text.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
+    let (scheme, address) = address.split_once(':').ok_or(io::ErrorKind::InvalidInput)?;
+    let (fd, address): (OwnedFd, String) = match scheme {
+        "tcp" => {
+            let socket = TcpListener::bind(address)?;
+            let address = socket.local_addr()?.to_string();
+            (socket.into(), address)
+        }
+        "udp" => {
+            let socket = UdpSocket::bind(address)?;
+            let address = socket.local_addr()?.to_string();
+            (socket.into(), address)
+        }
+        "unix" => (UnixListener::bind(address)?.into(), address.to_owned()),
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    let number = fd.into_raw_fd();
+    send(&format!("FDSTORE=1|FDNAME={name}"), &[number])?;
+    Ok(format!("{address} {number}"))
 }
 
 /// Leaves a socket whose other end lives as long as this process.

@@ -29,6 +29,10 @@
 //! | `store NAME` | leaves a file in memory of this name (FDSTORE=1) | `store` |
 //! | `store-socket TEXT` | leaves one end of a socket with this message | `store-socket` |
 //! | `store-bomb ADDRESS` | leaves a connection whose last close(2) waits for an hour | `store-bomb` |
+//! | `keep COUNT NAME` | leaves so many files in memory with one message | `keep` |
+//! | `bind SCHEME:ADDRESS NAME` | binds to it and leaves the socket (tcp, unix, udp) | the address and its number |
+//! | `again FD NAME` | leaves what it was given, by another name | `again` |
+//! | `signals` | says `signal N` at each that listend or the guard knows, and lives on | `signals` |
 //! | `child TEXT` | lets a child send it that stays | the child's pid |
 //! | `heir WHERE` | starts another puppet that outlives it, `detached` in a session of its own | its pid |
 //! | `close FD` | closes a descriptor | `close` |
@@ -100,6 +104,13 @@ pub fn run(report: &Report, path: &str) -> i32 {
             "crate" => talk::answer(notify::by_crate(rest)),
             "barrier" => talk::answer(notify::barrier()),
             "store" => talk::answer(notify::store(rest)),
+            "keep" => talk::answer(notify::keep(number, text)),
+            "bind" => talk::answer(notify::bind(rest)),
+            "again" => talk::answer(notify::again(number, text)),
+            "signals" => {
+                speak_at_every_signal();
+                "signals".to_owned()
+            }
             "store-socket" => talk::answer(notify::store_socket(rest)),
             "store-bomb" => talk::answer(notify::store_bomb(rest)),
             "child" => notify::child(rest, &stream).to_string(),
@@ -136,4 +147,39 @@ fn speak_at_sigterm() {
     );
     // SAFETY: the handler only calls write(2).
     unsafe { sigaction(Signal::SIGTERM, &action) }.expect("sigaction");
+}
+
+extern "C" fn say_signal(number: i32) {
+    let mut text = *b"signal 00\n";
+    text[7] += (number / 10) as u8;
+    text[8] += (number % 10) as u8;
+    // SAFETY: write(2) is async-signal-safe, and the pointer and length are those of `text`.
+    unsafe {
+        nix::libc::write(
+            STRINGS.load(Ordering::Relaxed),
+            text.as_ptr().cast(),
+            text.len(),
+        )
+    };
+}
+
+fn speak_at_every_signal() {
+    let mut all = SigSet::empty();
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
+        Signal::SIGWINCH,
+    ] {
+        all.add(signal);
+        let handler = SigHandler::Handler(say_signal);
+        let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::all());
+        // SAFETY: the handler only calls write(2).
+        unsafe { sigaction(signal, &action) }.expect("sigaction");
+    }
+    all.thread_unblock().expect("sigprocmask");
 }

@@ -1,6 +1,8 @@
 //! A manager made up of a real socket, and made-up time.
 
 use super::*;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -221,8 +223,8 @@ fn a_watchdog_is_fed_in_half_of_its_time() {
 #[test]
 fn a_watchdog_of_somebody_else_is_none_of_ours() {
     let limit = Some(Duration::from_secs(1));
-    assert_eq!(watchdog(Some("1000000"), None, 5), limit);
-    assert_eq!(watchdog(Some("1000000"), Some("5"), 5), limit);
+    assert_eq!(watchdog_interval(Some("1000000"), None, 5), limit);
+    assert_eq!(watchdog_interval(Some("1000000"), Some("5"), 5), limit);
     for (usec, pid) in [
         (None, None),
         (None, Some("5")),
@@ -233,7 +235,7 @@ fn a_watchdog_of_somebody_else_is_none_of_ours() {
         (Some("-1"), None),
         (Some(""), None),
     ] {
-        assert_eq!(watchdog(usec, pid, 5), None, "{usec:?} {pid:?}");
+        assert_eq!(watchdog_interval(usec, pid, 5), None, "{usec:?} {pid:?}");
     }
 }
 

@@ -56,8 +56,8 @@ fn openrc_starts_checks_and_stops_it() {
     container.run(["rc-service", "listend", "checkconfig"]);
     let status = container.run(["listend", "status"]);
     assert!(status.contains(ADDRESS), "{status}");
-    // The other instance, too, and no process that was forked for a moment.
-    eventually("two workers run", || running(&container) == 3);
+    // The guard, the daemon and both instances, and no process that was forked for a moment.
+    eventually("two workers run", || running(&container) == 4);
 
     // A mistake is told before anything is stopped or started.
     container.write(

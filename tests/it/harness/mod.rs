@@ -206,30 +206,39 @@ pub fn listend_path() -> &'static Path {
     })
 }
 
-/// The probe. `cargo test` builds it with the other examples, but `cargo test --test it` does
-/// not, so it is built here if it is missing.
+/// The probe.
 pub fn probe_path() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let profile = Path::new(env!("CARGO_BIN_EXE_listend"))
-            .parent()
-            .expect("target/PROFILE/listend");
-        let path = profile.join("examples/probe");
-        if !path.exists() {
-            let name = match profile.file_name().and_then(|name| name.to_str()) {
-                Some("debug") | None => "dev",
-                Some(name) => name,
-            };
-            let built = Command::new(env!("CARGO"))
-                .args(["build", "--quiet", "--example", "probe", "--profile", name])
-                .current_dir(env!("CARGO_MANIFEST_DIR"))
-                .status()
-                .expect("start cargo");
-            assert!(built.success(), "cargo build --example probe");
-        }
-        assert!(path.exists(), "{} is not there", path.display());
-        path
-    })
+    PATH.get_or_init(|| example("probe"))
+}
+
+/// A guard of any program, which follows as its arguments.
+pub fn guard_path() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| example("guard"))
+}
+
+/// `cargo test` builds the examples, but `cargo test --test it` does not, so one that is missing is
+/// built here.
+fn example(name: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_BIN_EXE_listend"))
+        .parent()
+        .expect("target/PROFILE/listend");
+    let path = target.join("examples").join(name);
+    if !path.exists() {
+        let profile = match target.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(name) => name,
+        };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--example", name, "--profile", profile])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("start cargo");
+        assert!(built.success(), "cargo build --example {name}");
+    }
+    assert!(path.exists(), "{} is not there", path.display());
+    path
 }
 
 /// The probe where every user may execute it: the build may be in a folder of root's.

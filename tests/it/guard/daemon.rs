@@ -1,0 +1,174 @@
+//! The real daemon below it.
+
+use super::names;
+use crate::harness::client;
+use crate::harness::{
+    Daemon, Start, World, children, context_switches, eventually, exists, kill, listend_path,
+    settled,
+};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
+
+const ONE: &str = "
+listeners: { web: '127.0.0.1:0' }
+workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
+";
+
+fn guarded(world: &World, yaml: &str) -> Daemon {
+    world.run_with(yaml, |start| {
+        start.words_behind(["--guard"]);
+    })
+}
+
+/// The daemon, once it is started so often.
+fn daemon_of(guard: &Daemon, start: usize) -> i32 {
+    let line = guard
+        .lines(&["guard: started listend (pid "], start)
+        .remove(start - 1);
+    let (_, rest) = line.split_once("(pid ").expect("a pid");
+    rest.split_once(')')
+        .expect("a pid")
+        .0
+        .parse()
+        .expect("a pid")
+}
+
+#[test]
+fn the_daemon_runs_below_it_and_stops_with_it() {
+    let world = World::new();
+    let manager = UnixDatagram::bind(world.path("notify")).expect("bind");
+    manager
+        .set_read_timeout(Some(crate::harness::DEADLINE))
+        .expect("timeout");
+    let guard = world.run_with(ONE, |start| {
+        start.words_behind(["--guard"]);
+        start.env("NOTIFY_SOCKET", "$DIR/notify");
+    });
+    let puppet = world.puppet();
+    let daemon = daemon_of(&guard, 1);
+    assert_eq!(puppet.report.ppid, daemon);
+    assert_eq!(children(guard.pid()), [daemon]);
+    let words = fs::read_to_string(format!("/proc/{daemon}/cmdline")).expect("its arguments");
+    assert!(
+        words.contains("\0run\0") && !words.contains("--guard"),
+        "{words:?}"
+    );
+    let hears = |wanted: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = manager.recv(&mut buffer).expect("a message");
+            let said = String::from_utf8_lossy(&buffer[..length]);
+            assert!(!said.contains("FDSTORE="), "{said}");
+            if said.starts_with(wanted) {
+                return;
+            }
+        }
+    };
+    hears("READY=1\nSTATUS=1 listener, 1 of 1 worker ready");
+    guard.signal(Signal::SIGHUP);
+    hears("RELOADING=1\nMONOTONIC_USEC=");
+    hears("READY=1\n");
+    guard.stop();
+    hears("STOPPING=1\n");
+    assert!(!exists(daemon) && !exists(puppet.pid()));
+}
+
+#[test]
+fn a_mistake_in_the_configuration_ends_both_with_its_code() {
+    let world = World::new();
+    let finished = guarded(&world, "listeners: { web: nonsense }").finish();
+    assert!(finished.stderr.contains("nonsense"), "{finished:#?}");
+    finished.expect_code(78);
+    world
+        .finish(["run", "--guard", "--nonsense"])
+        .expect_code(64);
+}
+
+#[test]
+fn a_daemon_that_is_killed_is_started_again() {
+    let world = World::new();
+    let guard = guarded(&world, ONE);
+    let puppet = world.puppet();
+    guard.line(&["every eager worker has started"]);
+    let first = daemon_of(&guard, 1);
+    kill(first, Signal::SIGKILL);
+    let second = daemon_of(&guard, 2);
+    assert_ne!(first, second);
+    drop(puppet);
+    let _puppet = world.puppet();
+    guard.stop();
+}
+
+#[test]
+fn after_an_upgrade_the_new_program_is_started_and_this_one_while_there_is_none() {
+    let world = World::new();
+    let link = world.path("listend");
+    symlink(listend_path(), &link).expect("a link");
+    let file = world.write("listend.yaml", ONE);
+    let file = file.to_str().expect("UTF-8");
+    let mut start = Start::of(&link, ["run", "-c", file, "--guard"]);
+    start.words_behind(["--control", "none"]);
+    let guard = world.start(start);
+    let _worker = world.puppet();
+    guard.line(&["every eager worker has started"]);
+    // The package is being replaced.
+    fs::remove_file(&link).expect("remove");
+    let daemon = daemon_of(&guard, 1);
+    kill(daemon, Signal::SIGKILL);
+    let _worker = world.puppet();
+    let daemon = daemon_of(&guard, 2);
+    let program = fs::read_link(format!("/proc/{daemon}/exe")).expect("its program");
+    assert_eq!(program, fs::canonicalize(listend_path()).expect("a path"));
+    guard.lines(&["every eager worker has started"], 2);
+    // There is a new one.
+    world.write_script("listend", "#!/bin/sh\nexec $PROBE puppet $EVENTS \"$@\"\n");
+    kill(daemon, Signal::SIGKILL);
+    let mut new = world.puppet();
+    assert_eq!(
+        new.report.argv[3..],
+        ["run", "-c", file, "--control", "none"]
+    );
+    assert_eq!(new.pid(), daemon_of(&guard, 3));
+    let _nothing_yet = names(&new);
+    new.tell("exit 0");
+    assert_eq!(guard.status().code(), Some(0));
+}
+
+/// In KiB, what no other process shares.
+fn private_kib(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process runs");
+    let lines = text.lines().filter(|line| line.starts_with("Private_"));
+    let numbers = lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    numbers.sum()
+}
+
+#[test]
+fn it_sleeps_while_nothing_happens_and_takes_little_memory() {
+    let world = World::new();
+    let guard = guarded(&world, ONE);
+    let mut worker = world.puppet();
+    guard.line(&["every eager worker has started"]);
+    settled(guard.pid());
+    let before = context_switches(guard.pid());
+    // What the daemon does with its workers is nothing to it.
+    let address = guard.address("web");
+    for _ in 0..100 {
+        drop(client::tcp(address).expect("connect"));
+        worker.ask("option 3 1 2 1");
+    }
+    worker.tell("exit 0");
+    let _worker = world.puppet();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let after = context_switches(guard.pid());
+    assert_eq!(after, before);
+    let private = private_kib(guard.pid());
+    // A debug build has more tables that the loader writes to.
+    let most = if cfg!(debug_assertions) { 1536 } else { 1024 };
+    assert!(private <= most, "{private} KiB");
+    eventually("it sleeps", || {
+        crate::harness::state(guard.pid()) == Some('S')
+    });
+    guard.stop();
+}
