@@ -16,9 +16,9 @@ pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct History {
     /// Crashes since the instance last ran long enough; the exponent of the next delay.
-    consecutive: u32,
+    pub(super) consecutive: u32,
     /// The crashes that still count towards the limit, oldest first.
-    recent: VecDeque<Mono>,
+    pub(super) recent: VecDeque<Mono>,
 }
 
 impl History {
@@ -107,6 +107,7 @@ pub(super) fn ended_by_itself(status: ExitStatus) -> bool {
     match status {
         ExitStatus::Code(_) => true,
         ExitStatus::Signal { number, .. } => !signals::is_sent(number),
+        ExitStatus::Unknown => true,
     }
 }
 
@@ -117,6 +118,7 @@ pub fn is_failure(status: ExitStatus, restart: &Restart) -> bool {
         ExitStatus::Signal { number, .. } => {
             signals::is_clean(number) || restart.success.contains(&Success::Signal(number))
         }
+        ExitStatus::Unknown => false,
     };
     !fine
 }

@@ -8,6 +8,7 @@ use super::job::{Bad, Replanning};
 use super::listeners::Listeners;
 use super::picture::Drawn;
 use super::signals::SIGKILL;
+use super::snapshot::record::Record;
 use super::time::Mono;
 use super::types::{
     Answer, ConnectionId, HookKind, Phase, ProcessId, Revision, RunId, Scope, Task, Ticket,
@@ -54,6 +55,8 @@ pub(super) struct Ctx {
     pub(super) verdict: u8,
     /// Whether everything was as the pictures show it.
     pub(super) drawn: Drawn,
+    /// What has changed since somebody took the changes.
+    pub(super) record: Record,
     /// How many inputs fitted nothing.
     pub(super) ignored: u64,
 }
@@ -79,8 +82,8 @@ pub(super) struct Timers {
 #[derive(Debug, Clone)]
 pub(super) struct Ids {
     pub(super) next_process: ProcessId,
-    next_connection: ConnectionId,
-    next_run: u64,
+    pub(super) next_connection: ConnectionId,
+    pub(super) next_run: u64,
 }
 
 /// How processes that have a socket need its O_NONBLOCK.
@@ -130,6 +133,7 @@ impl Ctx {
             awaited: BTreeSet::new(),
             verdict: 0,
             drawn: Drawn::default(),
+            record: Record::default(),
             ignored: 0,
         }
     }
@@ -173,6 +177,7 @@ impl Ctx {
     }
 
     pub(super) fn try_to_bind(&mut self, listener: ListenerId) {
+        self.record.listeners();
         if self.listeners.begin_to_bind(listener) {
             self.outbox.push(Effect::Bind { listener });
         }

@@ -1,15 +1,18 @@
 //! The commands around instances that run.
 
+use super::snapshot::record::Lent;
 use super::time::Mono;
 use super::types::{HookKind, InstanceId, ProcessId, RunId};
 use crate::stage::LaunchFailure;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The commands that run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Helpers {
-    pub(super) running: BTreeMap<ProcessId, Helper>,
+    running: BTreeMap<ProcessId, Helper>,
+    /// Those that may have changed.
+    lent: Lent<ProcessId>,
 }
 
 /// One of them.
@@ -38,6 +41,41 @@ impl Helper {
 }
 
 impl Helpers {
+    pub(super) fn get(&self, process: ProcessId) -> Option<&Helper> {
+        self.running.get(&process)
+    }
+
+    pub(super) fn get_mut(&mut self, process: ProcessId) -> Option<&mut Helper> {
+        self.lent.note(process);
+        self.running.get_mut(&process)
+    }
+
+    pub(super) fn insert(&mut self, process: ProcessId, helper: Helper) {
+        self.lent.note(process);
+        self.running.insert(process, helper);
+    }
+
+    pub(super) fn remove(&mut self, process: ProcessId) -> Option<Helper> {
+        self.lent.note(process);
+        self.running.remove(&process)
+    }
+
+    /// All of them, by their processes.
+    pub(super) fn running(&self) -> impl Iterator<Item = (ProcessId, &Helper)> {
+        self.running
+            .iter()
+            .map(|(process, helper)| (*process, helper))
+    }
+
+    /// Notes which of them may have changed, from now on.
+    pub(super) fn record(&mut self) {
+        self.lent.record();
+    }
+
+    pub(super) fn take_lent(&mut self) -> BTreeSet<ProcessId> {
+        self.lent.take()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }

@@ -47,7 +47,7 @@ impl Worker {
         });
         ctx.timers.hooks.insert((helper.until, process));
         ctx.hooks.insert(process, self.id);
-        self.helpers.running.insert(process, helper);
+        self.helpers.insert(process, helper);
         process
     }
 
@@ -88,7 +88,7 @@ impl Worker {
 
     /// What is heard about a process that is no instance's.
     pub(super) fn helper_heard(&mut self, ctx: &mut Ctx, process: ProcessId, news: News) {
-        let Some(helper) = self.helpers.running.get_mut(&process) else {
+        let Some(helper) = self.helpers.get_mut(process) else {
             return ctx.ignore();
         };
         match news {
@@ -120,13 +120,13 @@ impl Worker {
     }
 
     fn take_helper(&mut self, ctx: &mut Ctx, process: ProcessId) -> Option<Helper> {
-        let helper = self.helpers.running.remove(&process)?;
+        let helper = self.helpers.remove(process)?;
         ctx.hooks.remove(&process);
         ctx.timers.hooks.remove(&(helper.until, process));
         Some(helper)
     }
 
-    fn helper_ended(&mut self, ctx: &mut Ctx, process: ProcessId, end: HookEnd) {
+    pub(super) fn helper_ended(&mut self, ctx: &mut Ctx, process: ProcessId, end: HookEnd) {
         let Some(helper) = self.take_helper(ctx, process) else {
             return;
         };
@@ -195,17 +195,18 @@ impl Worker {
 
     /// Kills a command, if it still runs.
     pub(super) fn kill_helper(&mut self, ctx: &mut Ctx, process: ProcessId) {
-        let Some(helper) = self.helpers.running.get_mut(&process) else {
+        let Some(helper) = self.helpers.get_mut(process) else {
             return;
         };
         let before = std::mem::replace(&mut helper.killed, true);
+        ctx.timers.hooks.remove(&(helper.until, process));
         if helper.exists && !before {
             ctx.kill(process);
         }
     }
 
     pub(super) fn kill_helpers(&mut self, ctx: &mut Ctx) {
-        let all: Vec<ProcessId> = self.helpers.running.keys().copied().collect();
+        let all: Vec<ProcessId> = self.helpers.running().map(|(process, _)| process).collect();
         for process in all {
             self.kill_helper(ctx, process);
         }
@@ -238,7 +239,7 @@ impl Worker {
 
     /// The time of a command is over.
     pub(super) fn helper_timed_out(&mut self, ctx: &mut Ctx, process: ProcessId) {
-        if let Some(helper) = self.helpers.running.get_mut(&process) {
+        if let Some(helper) = self.helpers.get_mut(process) {
             helper.timed_out = !helper.killed;
             self.kill_helper(ctx, process);
         }

@@ -14,6 +14,14 @@ use std::collections::BTreeSet;
 pub enum Input {
     /// The listeners are bound; workers may start. Only the first one counts.
     Start,
+    /// Of a core that was thawed ([`super::Core::thaw`]): everything is told that happened meanwhile, and it
+    /// goes on. Instead of [`Input::Start`], and only once.
+    Resumed,
+    /// Of a core that was thawed: listend's own descriptor of the connection was not kept.
+    ConnectionLost {
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// [`super::Effect::Spawn`] was done: the process exists.
     Spawned {
         /// The process.

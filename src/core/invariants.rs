@@ -55,7 +55,9 @@ impl Core {
         if deadlines != self.ctx.timers.runs {
             return Err(format!("{deadlines:?} is not {:?}", self.ctx.timers.runs));
         }
+        // What was being accepted is not carried on: then the end comes with `Input::Resumed`.
         if self.ctx.phase >= Phase::Stopping
+            && self.to_resume.is_none()
             && self.ctx.is_busy() == (self.ctx.phase == Phase::Exited)
         {
             return Err(format!("{processes} processes in {:?}", self.ctx.phase));
@@ -98,8 +100,12 @@ impl Core {
 
     fn check_helpers(&self, worker: &Worker) -> Result<(), String> {
         let of_it = self.ctx.hooks.iter().filter(|(_, id)| **id == worker.id);
-        let of_it: Vec<_> = of_it.map(|(process, _)| process).collect();
-        let running: Vec<_> = worker.helpers.running.keys().collect();
+        let of_it: Vec<_> = of_it.map(|(process, _)| *process).collect();
+        let running: Vec<_> = worker
+            .helpers
+            .running()
+            .map(|(process, _)| process)
+            .collect();
         if of_it != running {
             return Err(format!(
                 "{of_it:?} run for {:?}, not {running:?}",

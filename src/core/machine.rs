@@ -5,6 +5,7 @@ use super::effect::Effect;
 use super::event::{DaemonEvent, Event};
 use super::input::{Input, News};
 use super::run::Run;
+use super::snapshot::fact::Key;
 use super::state::State;
 use super::time::Mono;
 use super::types::{Answer, Next, Phase, ProcessId, Refused, RunId, WhenDone};
@@ -26,8 +27,11 @@ pub struct Core {
     /// What an input is handled with, and what all workers share.
     pub(super) ctx: Ctx,
     /// Whether it was told that everything is up.
-    told_up: bool,
-    when_done: WhenDone,
+    pub(super) told_up: bool,
+    pub(super) when_done: WhenDone,
+    /// It goes on where another one was, and was not told to yet: the first process that it asks for
+    /// itself.
+    pub(super) to_resume: Option<ProcessId>,
 }
 
 impl Core {
@@ -38,6 +42,7 @@ impl Core {
             ctx: Ctx::new(),
             told_up: false,
             when_done,
+            to_resume: None,
         };
         for (worker, lifecycle) in (0..).map(WorkerId).zip(lifecycles) {
             core.add_worker(worker, Arc::new(lifecycle));
@@ -47,6 +52,7 @@ impl Core {
 
     /// Adds a worker with instances that wait.
     pub(super) fn add_worker(&mut self, id: WorkerId, life: Arc<Lifecycle>) {
+        self.ctx.record.worker(id);
         let worker = Worker::new(&mut self.ctx, id, life);
         self.workers.insert(id, worker);
     }
@@ -59,6 +65,7 @@ impl Core {
     ) -> Option<T> {
         self.ctx.elsewhere = self.elsewhere(id);
         let worker = self.workers.get_mut(&id)?;
+        self.ctx.record.worker(id);
         Some(act(worker, &mut self.ctx))
     }
 
@@ -101,6 +108,8 @@ impl Core {
         self.ctx.now = now;
         match input {
             Input::Start => self.start(),
+            Input::Resumed => self.resume(),
+            Input::ConnectionLost { connection } => self.connection_lost(connection),
             Input::Spawned { process } => self.on_process_event(process, News::Spawned),
             Input::ExecSucceeded { process } => self.on_process_event(process, News::ExecSucceeded),
             Input::LaunchFailed { process, failure } => {
@@ -200,7 +209,7 @@ impl Core {
         timers.into_iter().chain(self.ctx.timers.deadline()).min()
     }
 
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         if self.ctx.phase != Phase::Idle {
             return;
         }
@@ -336,8 +345,18 @@ impl Core {
             let Some(worker) = self.workers.get_mut(&id) else {
                 continue;
             };
+            self.ctx.record.worker(id);
             worker.runs.sweep();
             if worker.gone {
+                let hooks = worker.helpers.take_lent().into_iter().map(Key::Hook);
+                let runs = worker.runs.take_lent().into_iter();
+                let runs = runs.map(|run| Key::Run(run.number));
+                let gone = runs
+                    .chain(hooks)
+                    .chain([Key::Worker(id), Key::Connections(id)]);
+                if self.ctx.record.is_on {
+                    self.ctx.record.gone.extend(gone);
+                }
                 self.workers.remove(&id);
             }
         }

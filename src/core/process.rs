@@ -268,6 +268,7 @@ impl Worker {
                 ExitStatus::Signal { number, .. } => {
                     u8::try_from(number.saturating_add(SHELL_SIGNAL_BASE)).unwrap_or(u8::MAX)
                 }
+                ExitStatus::Unknown => u8::MAX,
             });
         }
         self.wind_up(ctx, id, next);
@@ -297,6 +298,12 @@ impl Worker {
             }
             Activation::Eager => {}
             Activation::OnDemand { .. } => return self.after_crash_on_demand(ctx, id),
+            // Without its descriptor nothing can serve it.
+            Activation::PerConnection(_)
+                if !self.runs.connection(id).is_some_and(|one| one.open) =>
+            {
+                return Next::Done;
+            }
             Activation::PerConnection(_) => {
                 return self.after_launch_failure_of_connection(ctx);
             }

@@ -248,7 +248,9 @@ impl Worker {
             Notice::Reloading => self.says_reloading(ctx, id),
             Notice::Stopping => self.says_stopping(ctx, id, process),
             Notice::Alive => {
-                if let Some(watchdog) = &mut self.runs[id].watchdog {
+                // What is told of it is the interval.
+                let run = self.runs.quiet_mut(id);
+                if let Some(watchdog) = run.and_then(|run| run.watchdog.as_mut()) {
                     watchdog.due = ctx.now + watchdog.interval;
                 }
                 self.reschedule(ctx, id);

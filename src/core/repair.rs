@@ -110,6 +110,7 @@ impl Core {
             .map(|(listener, _)| *listener)
             .filter(|listener| !self.ctx.listeners.missing.contains_key(listener))
             .collect();
+        self.ctx.record.listeners();
         for listener in all {
             self.forget_sockets(&[listener]);
             self.ctx.listeners.refusing.insert(listener);
@@ -146,6 +147,7 @@ impl Core {
         if of_it.is_empty() {
             return;
         }
+        self.ctx.record.listeners();
         self.ctx
             .listeners
             .missing
@@ -200,6 +202,7 @@ impl Core {
             return;
         }
         let presence = life.presence;
+        self.ctx.record.listeners();
         let first = !self.ctx.listeners.missing.contains_key(&listener);
         let absence = self
             .ctx
@@ -260,6 +263,7 @@ impl Core {
             self.ctx.ignore();
             return;
         };
+        self.ctx.record.listeners();
         self.ctx.listeners.refusing.remove(&listener);
         self.ctx.listeners.vacated.remove(&listener);
         self.ctx.listeners.due.retain(|(_, timer)| {
@@ -295,6 +299,7 @@ impl Core {
         if self.ctx.phase >= Phase::Stopping {
             return;
         }
+        self.ctx.record.listeners();
         self.ctx
             .emit(Event::Socket(listener, socket, SocketEvent::Damaged));
         let before = self.ctx.listeners.damaged.get(&(listener, socket));
@@ -335,6 +340,7 @@ impl Core {
         };
         repair.whole = true;
         repair.failures = 0;
+        self.ctx.record.listeners();
         self.ctx.emit(Event::Socket(
             listener,
             socket,
@@ -351,6 +357,7 @@ impl Core {
 
     /// How often it was bound anew since it was left alone for [`QUIET`].
     fn count_rebound(&mut self, (listener, socket): (ListenerId, SocketKey)) -> u32 {
+        self.ctx.record.listeners();
         let known = self.ctx.listeners.rebound.entry(listener).or_default();
         if self.ctx.now.since(known.last) >= QUIET {
             *known = Rebound::default();
@@ -385,6 +392,7 @@ impl Core {
             again: false,
         };
         self.ctx.listeners.missing.insert(listener, absence);
+        self.ctx.record.listeners();
         self.ctx.listeners.vacated.insert(listener);
         let times = self
             .ctx
@@ -453,6 +461,7 @@ impl Core {
         let delay = growing(repair.failures);
         repair.failures = repair.failures.saturating_add(1);
         repair.not_before = self.ctx.now + delay;
+        self.ctx.record.listeners();
         let timer = ListenerTimer::Repair(listener, socket);
         self.ctx.listeners.due.insert((self.ctx.now + delay, timer));
         self.ctx.emit(Event::Socket(
@@ -469,6 +478,7 @@ impl Core {
                 break;
             }
             self.ctx.listeners.due.pop_first();
+            self.ctx.record.listeners();
             match timer {
                 ListenerTimer::Retry(listener) => self.ctx.try_to_bind(listener),
                 ListenerTimer::Complain(listener) => {
@@ -489,8 +499,32 @@ impl Core {
         }
     }
 
+    /// Begins again what was under way in the core whose place this takes.
+    pub(super) fn resume_listeners(&mut self) {
+        let missing = self.ctx.listeners.missing.iter_mut();
+        let tried = missing.filter(|(_, absence)| absence.trying);
+        let tried = tried.map(|(listener, absence)| {
+            (absence.trying, absence.again) = (false, false);
+            *listener
+        });
+        for listener in tried.collect::<Vec<_>>() {
+            self.ctx.try_to_bind(listener);
+        }
+        let is_due = |at: (ListenerId, SocketKey)| {
+            let mut due = self.ctx.listeners.due.iter();
+            due.any(|(_, timer)| *timer == ListenerTimer::Repair(at.0, at.1))
+        };
+        let damaged = self.ctx.listeners.damaged.iter();
+        let under_way = damaged.filter(|(at, repair)| !repair.whole && !is_due(**at));
+        for (listener, socket) in under_way.map(|(at, _)| *at).collect::<Vec<_>>() {
+            self.ctx.outbox.push(Effect::Repair { listener, socket });
+        }
+        self.watch_addresses_as_needed();
+    }
+
     /// Nothing is bound or repaired any more.
     pub(super) fn forget_listeners(&mut self) {
+        self.ctx.record.listeners();
         self.ctx.listeners.due.clear();
         self.ctx.listeners.missing.clear();
         self.ctx.listeners.damaged.clear();

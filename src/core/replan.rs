@@ -305,7 +305,7 @@ impl Core {
     }
 
     /// Starts what has waited for a listener that it does not take any more, or that is there now.
-    fn start_what_waits(&mut self) {
+    pub(super) fn start_what_waits(&mut self) {
         self.bind_taken();
         self.stir_all();
         if self.ctx.phase != Phase::Running {
@@ -319,6 +319,7 @@ impl Core {
         for (worker, known) in &mut self.workers {
             if !changed.contains(worker) && known.rollout.is_none() {
                 known.degraded = None;
+                self.ctx.record.worker(*worker);
             }
         }
     }

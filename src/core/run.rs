@@ -6,6 +6,7 @@
 //! number is good for as long as the input is dealt with.
 
 use super::backoff::History;
+use super::snapshot::record::Lent;
 use super::state::State;
 use super::time::Mono;
 use super::types::{ConnectionId, Fault, InstanceId, LastEnd, Revision, RunId};
@@ -188,6 +189,8 @@ pub(super) struct Runs {
     connections: BTreeMap<RunId, Connection>,
     /// What is to be taken out.
     over: Vec<RunId>,
+    /// What may have changed.
+    lent: Lent<RunId>,
 }
 
 impl Runs {
@@ -199,6 +202,12 @@ impl Runs {
     }
 
     pub(super) fn get_mut(&mut self, id: RunId) -> Option<&mut Run> {
+        self.lent.note(id);
+        self.quiet_mut(id)
+    }
+
+    /// The same, to change only what follows from the rest, and is not told of.
+    pub(super) fn quiet_mut(&mut self, id: RunId) -> Option<&mut Run> {
         if let Some(instance) = self.instances.get_mut(&id) {
             Some(&mut instance.run)
         } else if let Some(leaving) = self.leaving.get_mut(&id) {
@@ -208,7 +217,12 @@ impl Runs {
         }
     }
 
+    pub(super) fn instance(&self, id: RunId) -> Option<&Instance> {
+        self.instances.get(&id)
+    }
+
     pub(super) fn instance_mut(&mut self, id: RunId) -> Option<&mut Instance> {
+        self.lent.note(id);
         self.instances.get_mut(&id)
     }
 
@@ -218,6 +232,7 @@ impl Runs {
     }
 
     pub(super) fn connection_mut(&mut self, id: RunId) -> Option<&mut Connection> {
+        self.lent.note(id);
         self.connections.get_mut(&id).filter(|one| !one.over)
     }
 
@@ -311,12 +326,14 @@ impl Runs {
             history: History::default(),
             again: false,
         };
+        self.lent.note(instance.run.id);
         self.candidates.insert(instance.run.id);
         self.instances.insert(instance.run.id, instance);
     }
 
     /// Gives an instance a place behind the last.
     pub(super) fn append(&mut self, id: RunId) {
+        self.lent.note(id);
         self.candidates.remove(&id);
         self.places.push(id);
     }
@@ -326,6 +343,8 @@ impl Runs {
         let number = self.get(id)?.instance.index;
         let place = self.places.get_mut(number as usize)?;
         let old = std::mem::replace(place, id);
+        self.lent.note(id);
+        self.lent.note(old);
         self.candidates.remove(&id);
         self.candidates.insert(old);
         Some(old)
@@ -334,16 +353,21 @@ impl Runs {
     /// Takes the places from this number on away.
     pub(super) fn cut(&mut self, from: usize) -> Vec<RunId> {
         let cut = self.places.split_off(from.min(self.places.len()));
+        for id in &cut {
+            self.lent.note(*id);
+        }
         self.candidates.extend(&cut);
         cut
     }
 
     pub(super) fn connect(&mut self, connection: Connection) {
+        self.lent.note(connection.run.id);
         self.connections.insert(connection.run.id, connection);
     }
 
     /// An instance without a place is on its way out from now on.
     pub(super) fn send_off(&mut self, id: RunId) {
+        self.lent.note(id);
         self.candidates.remove(&id);
         if let Some(Instance { run, .. }) = self.instances.remove(&id) {
             self.leaving.insert(id, Leaving { run });
@@ -358,9 +382,19 @@ impl Runs {
     /// Takes out what is over.
     pub(super) fn sweep(&mut self) {
         for id in std::mem::take(&mut self.over) {
+            self.lent.note(id);
             self.leaving.remove(&id);
             self.connections.remove(&id);
         }
+    }
+
+    /// Notes what may have changed, from now on.
+    pub(super) fn record(&mut self) {
+        self.lent.record();
+    }
+
+    pub(super) fn take_lent(&mut self) -> BTreeSet<RunId> {
+        self.lent.take()
     }
 
     /// Whether nothing is left but connections.

@@ -165,6 +165,12 @@ impl State {
         }
     }
 
+    /// Whether its process was only asked for yet.
+    pub(super) fn is_asked_for(&self) -> bool {
+        let launch = Launch::Forking;
+        matches!(self, State::Starting { launch: asked, .. } if *asked == launch)
+    }
+
     /// Whether a process of it runs, be it only a command before or after its program.
     pub fn is_busy(&self) -> bool {
         matches!(self, State::Preparing { .. } | State::Cleaning { .. }) || self.process().is_some()

@@ -7,7 +7,9 @@ mod operate;
 mod pictures;
 mod ready;
 mod replan;
+mod resume;
 mod rollout;
+mod snapshot;
 mod stopping;
 mod watch;
 

@@ -117,6 +117,9 @@ pub enum ExitStatus {
         /// Whether the kernel wrote a core dump.
         core_dumped: bool,
     },
+    /// Nobody knows: it ended while listend did not run, or another process has reaped it. Counts as a
+    /// crash.
+    Unknown,
 }
 
 /// What a process says about itself (sd_notify(3)), as far as the core acts on it.

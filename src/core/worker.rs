@@ -99,7 +99,21 @@ impl Worker {
     /// A worker with instances that wait.
     pub(super) fn new(ctx: &mut Ctx, id: WorkerId, life: Arc<Lifecycle>) -> Worker {
         let instances = life.instances;
-        let mut worker = Worker {
+        let mut worker = Worker::without_instances(id, life);
+        worker.wanted = instances;
+        if ctx.record.is_on {
+            worker.runs.record();
+            worker.helpers.record();
+        }
+        for number in 0..instances {
+            worker.add_instance(ctx, number, State::Waiting);
+        }
+        worker
+    }
+
+    /// One that runs nothing yet.
+    pub(super) fn without_instances(id: WorkerId, life: Arc<Lifecycle>) -> Worker {
+        Worker {
             id,
             lifecycle: life,
             revision: Revision::FIRST,
@@ -114,7 +128,7 @@ impl Worker {
             removed: false,
             gone: false,
             outdated: false,
-            wanted: instances,
+            wanted: 0,
             generation: 1,
             last_generation: 1,
             degraded: None,
@@ -122,11 +136,7 @@ impl Worker {
             counts: Counts::default(),
             gate: Gate::default(),
             connections: Connections::default(),
-        };
-        for number in 0..instances {
-            worker.add_instance(ctx, number, State::Waiting);
         }
-        worker
     }
 
     pub(super) fn is_eager(&self) -> bool {
@@ -265,7 +275,9 @@ impl Worker {
 
     /// Notes the deadline of a run, where anything that it follows from has changed.
     pub(super) fn reschedule(&mut self, ctx: &mut Ctx, id: RunId) {
-        let run = &mut self.runs[id];
+        let Some(run) = self.runs.quiet_mut(id) else {
+            return;
+        };
         let at = run.deadline();
         let before = std::mem::replace(&mut run.due, at);
         if before != at {

@@ -139,8 +139,8 @@ impl Counters {
 /// The counter of an end; what is an error is what the restart policy `on-failure` takes for one.
 fn exit(exits: &mut Exits, status: ExitStatus) -> &mut u64 {
     match (status, is_failure(status, &Restart::default())) {
-        (ExitStatus::Code(_), false) => &mut exits.code_ok,
-        (ExitStatus::Code(_), true) => &mut exits.code_error,
+        (ExitStatus::Code(_) | ExitStatus::Unknown, false) => &mut exits.code_ok,
+        (ExitStatus::Code(_) | ExitStatus::Unknown, true) => &mut exits.code_error,
         (ExitStatus::Signal { .. }, false) => &mut exits.signal_ok,
         (ExitStatus::Signal { .. }, true) => &mut exits.signal_error,
     }

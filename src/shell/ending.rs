@@ -16,6 +16,8 @@ pub(super) fn variables(end: Option<LastEnd>, restart: &Restart) -> Vec<(&'stati
         ExitStatus::Signal {
             core_dumped: true, ..
         } => "core-dump",
+        // The nearest that systemd has.
+        ExitStatus::Unknown => "exit-code",
     };
     let result = match end {
         None => "success",
@@ -38,6 +40,7 @@ pub(super) fn variables(end: Option<LastEnd>, restart: &Restart) -> Vec<(&'stati
     let mut variables = vec![("SERVICE_RESULT", result.to_owned())];
     if let Some(LastEnd::Exited { status, .. }) = end {
         let (code, status) = match status {
+            ExitStatus::Unknown => return variables,
             ExitStatus::Code(code) => ("exited", code.to_string()),
             ExitStatus::Signal {
                 number,

@@ -224,7 +224,7 @@ impl Process {
             },
             Ok(None) | Err(_) if self.replaced.is_some() => ExitStatus::Code(0),
             // Somebody else has reaped it: its status is lost, the fact is not.
-            Ok(None) | Err(_) => ExitStatus::Code(-1),
+            Ok(None) | Err(_) => ExitStatus::Unknown,
         }
     }
 }

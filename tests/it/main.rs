@@ -29,6 +29,7 @@ mod regressions;
 mod reload;
 mod rollout;
 mod sim;
+mod snapshot;
 mod soak;
 mod status;
 mod threats;

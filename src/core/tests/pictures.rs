@@ -66,10 +66,10 @@ fn the_pictures_in_the_source_are_the_tables() {
 }
 
 /// The finalizer of splitmix64.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -77,16 +77,16 @@ impl Random {
         ((z ^ (z >> 31)) % limit as u64) as usize
     }
 
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
 
-    fn yes(&mut self) -> bool {
+    pub(super) fn yes(&mut self) -> bool {
         self.below(2) == 0
     }
 }
 
-fn any_life(random: &mut Random) -> Lifecycle {
+pub(super) fn any_life(random: &mut Random) -> Lifecycle {
     let accepts = Activation::PerConnection(crate::config::ConnectionLimits::NONE);
     let on_demand = Activation::OnDemand { limit: None };
     let activation = match random.below(4) {
@@ -137,7 +137,7 @@ fn any_status(random: &mut Random) -> ExitStatus {
     }
 }
 
-const WEB: crate::plan::ListenerId = crate::plan::ListenerId(0);
+pub(super) const WEB: crate::plan::ListenerId = crate::plan::ListenerId(0);
 const APP: WorkerId = WorkerId(0);
 
 /// What comes next of a process, if nothing goes wrong.
@@ -159,7 +159,7 @@ fn proper_input(core: &Core, process: ProcessId, status: ExitStatus) -> Input {
 }
 
 /// An input that may come now. What names a process names one that the core knows.
-fn any_input(random: &mut Random, core: &Core, accepts: &[ConnectionId]) -> Input {
+pub(super) fn any_input(random: &mut Random, core: &Core, accepts: &[ConnectionId]) -> Input {
     let ctx = &core.ctx;
     let all = ctx.processes.keys().chain(ctx.hooks.keys()).copied();
     let all: Vec<ProcessId> = all.collect();

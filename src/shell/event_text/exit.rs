@@ -6,7 +6,7 @@ use crate::core::ExitStatus;
 /// `exited with exit status 3`, `killed by SIGSEGV (core dumped)`: behind a name and a colon.
 pub(in crate::shell) fn status_words(status: ExitStatus) -> String {
     match status {
-        ExitStatus::Code(-1) => "exited (its status was reaped by another process)".to_owned(),
+        ExitStatus::Unknown => "exited (its exit status is unknown)".to_owned(),
         ExitStatus::Code(code) => format!("exited with exit status {code}"),
         ExitStatus::Signal {
             number,
@@ -22,7 +22,7 @@ pub(in crate::shell) fn status_words(status: ExitStatus) -> String {
 pub(in crate::shell) fn predicate(status: ExitStatus) -> String {
     let words = status_words(status);
     match status {
-        ExitStatus::Code(_) => words,
+        ExitStatus::Code(_) | ExitStatus::Unknown => words,
         ExitStatus::Signal { .. } => format!("was {words}"),
     }
 }
@@ -30,7 +30,7 @@ pub(in crate::shell) fn predicate(status: ExitStatus) -> String {
 /// The exit status, if there is one that is known.
 pub(in crate::shell) fn exit_code(status: ExitStatus) -> Option<i32> {
     match status {
-        ExitStatus::Code(-1) | ExitStatus::Signal { .. } => None,
+        ExitStatus::Unknown | ExitStatus::Signal { .. } => None,
         ExitStatus::Code(code) => Some(code),
     }
 }
@@ -38,7 +38,7 @@ pub(in crate::shell) fn exit_code(status: ExitStatus) -> Option<i32> {
 /// The signal that killed a process, by name.
 pub(in crate::shell) fn exit_signal(status: ExitStatus) -> Option<String> {
     match status {
-        ExitStatus::Code(_) => None,
+        ExitStatus::Code(_) | ExitStatus::Unknown => None,
         ExitStatus::Signal { number, .. } => Some(signal_name(number)),
     }
 }

@@ -240,7 +240,7 @@ impl<G: Grammar> Life<G> {
     }
 
     /// Forgets a process if all is told about it. The core waits for the exit of a hook only.
-    fn over(&mut self, process: ProcessId) {
+    pub(crate) fn over(&mut self, process: ProcessId) {
         let proc = &self.processes[&process];
         if proc.exit_told && (proc.exec_told || proc.hook().is_some()) {
             let proc = self.processes.remove(&process).expect("just seen");

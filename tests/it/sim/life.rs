@@ -6,7 +6,7 @@ use crate::sim::random::{Rng, SECOND};
 use crate::sim::seeds::{Tally, Trace, every, seen};
 use listend::core::{
     ConnectionId, Core, DaemonEvent, Effect, Event, ExitStatus, Input, InstanceId, Mono, ProcessId,
-    Revision, State, Task,
+    Revision, Snapshot, State, Task,
 };
 use listend::plan::{Lifecycle, ListenerId, SocketKey, WorkerId};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -30,6 +30,8 @@ seen! {
     stop_lazy: "stops with effects not taken",
     hurried: "stops that were hurried",
     rested: "lives that came to rest",
+    survived: "times that another process went on",
+    unseen: "ends that nobody saw",
     nonsense: "inputs that made no sense",
 }
 
@@ -108,6 +110,10 @@ pub(crate) trait Grammar: Sized {
     fn tell_of_clients(_life: &mut Life<Self>) -> bool {
         false
     }
+    /// Another process goes on, and nothing has happened yet.
+    fn survived(_life: &mut Life<Self>) {}
+    /// What a crash takes away.
+    fn lost(_life: &mut Life<Self>) {}
     /// A connection that is over.
     fn stale(_life: &mut Life<Self>) -> Option<ConnectionId> {
         None
@@ -179,6 +185,10 @@ pub(crate) struct Life<G: Grammar> {
     dawdles: bool,
     /// Nothing else in here is the core's: another one can go on with the rest.
     pub(crate) core: Core,
+    /// What another process would go on from.
+    pub(crate) written: Snapshot,
+    /// That is compared with all there is after each input, which takes long.
+    pub(crate) compares: bool,
     pub(crate) processes: BTreeMap<ProcessId, Proc<G::Role>>,
     /// Those that are over, to tell the core about again.
     pub(crate) gone: Vec<ProcessId>,
@@ -189,7 +199,7 @@ pub(crate) struct Life<G: Grammar> {
     /// Effects that were taken, each with the time it was wanted at.
     pub(crate) todo: VecDeque<(Effect, Mono)>,
     /// The times of the effects that were not taken.
-    stamps: VecDeque<Mono>,
+    pub(crate) stamps: VecDeque<Mono>,
     pub(crate) mood: Mood,
     pub(crate) started: bool,
     pub(crate) stop_at: Option<Mono>,
@@ -220,6 +230,7 @@ pub(crate) fn every_seed<G: Grammar>() {
 impl<G: Grammar> Life<G> {
     fn new(mut rng: Rng, trace: Trace) -> Life<G> {
         let (own, core) = G::new(&mut rng);
+        let compares = rng.one_in(16);
         Life {
             rng,
             trace,
@@ -228,6 +239,8 @@ impl<G: Grammar> Life<G> {
             ticks: 0,
             dawdles: false,
             core,
+            written: Snapshot::default(),
+            compares,
             processes: BTreeMap::new(),
             gone: Vec::new(),
             last_process: None,
@@ -309,6 +322,9 @@ impl<G: Grammar> Life<G> {
         };
         self.take_effects(at_most);
         self.work();
+        if (self.started || self.stop_at.is_some()) && self.rng.one_in(150) {
+            self.survive();
+        }
     }
 
     fn pass_time(&mut self) {
@@ -344,6 +360,7 @@ impl<G: Grammar> Life<G> {
         if let Err(wrong) = self.core.check_invariants() {
             panic!("after {input:?}: {wrong}");
         }
+        self.write();
         let mut peek = is_lazy.then(|| self.core.clone());
         let from = peek.as_mut().unwrap_or(&mut self.core);
         let wanted: Vec<Effect> = std::iter::from_fn(|| from.next_effect()).collect();

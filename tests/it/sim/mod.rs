@@ -20,4 +20,5 @@ mod perform;
 mod random;
 mod rollout;
 mod seeds;
+mod survive;
 mod workers;

@@ -45,6 +45,7 @@ pub(crate) fn is_rest_asked(life: &Lifecycle, was_asked: bool, status: ExitStatu
     let well = match status {
         ExitStatus::Code(code) => code == 0,
         ExitStatus::Signal { number, .. } => [1, 2, 13, 15].contains(&number),
+        ExitStatus::Unknown => false,
     };
     !was_asked && (life.kill_mode == KillMode::Group || !well)
 }

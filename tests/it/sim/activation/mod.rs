@@ -37,6 +37,7 @@ seen! {
     gone: "accepts that found nobody",
     vanished: "clients that vanished",
     held: "connections held because of a failed launch",
+    lost: "connections whose descriptor was not kept",
     held_again: "held connections started",
     timed_out: "connections that took too long",
     looked_same: "workers that took none of their clients",
@@ -325,11 +326,35 @@ impl Grammar for Clients {
         let well = match proc.exit {
             Some(ExitStatus::Code(code)) => code == 0,
             Some(ExitStatus::Signal { number, .. }) => [1, 2, 13, 15].contains(&number),
-            None => false,
+            Some(ExitStatus::Unknown) | None => false,
         };
         if !well || !launched {
             let past = &mut life.own.past[proc.instance.worker.0 as usize];
             past.crashes.push((life.now, proc.instance));
+        }
+    }
+
+    /// Every socket is watched again, and limits begin anew.
+    fn survived(life: &mut Life<Clients>) {
+        life.watched = life.own.sockets.iter().map(Socket::id).collect();
+        for past in &mut life.own.past {
+            past.starts.clear();
+            past.waited.clear();
+        }
+    }
+
+    /// No descriptor of a connection was kept.
+    fn lost(life: &mut Life<Clients>) {
+        for connection in life.core.open_connections().collect::<Vec<_>>() {
+            let known = life.own.connections.get_mut(&connection);
+            let known = known.expect("it was accepted");
+            assert!(known.open, "{connection:?} was closed");
+            known.open = false;
+            if let Stage::Held { .. } = known.stage {
+                known.stage = Stage::Over;
+            }
+            life.seen.lost += 1;
+            life.give(Input::ConnectionLost { connection });
         }
     }
 

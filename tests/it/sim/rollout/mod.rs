@@ -297,6 +297,18 @@ impl Grammar for Rollouts {
         proc.role.alive_at = life.now;
     }
 
+    /// Nobody waits any more, every socket is watched again, and signs of life are due anew.
+    fn survived(life: &mut Life<Rollouts>) {
+        life.watched = life.bound.iter().map(|id| (*id, SocketKey(0))).collect();
+        for asked in life.own.asked.values_mut() {
+            asked.is_over = true;
+        }
+        life.own.replanning = false;
+        for proc in life.processes.values_mut() {
+            proc.role.alive_at = life.now;
+        }
+    }
+
     fn ended(life: &mut Life<Rollouts>, process: ProcessId, proc: &Proc<Role>) {
         if !proc.known {
             return;

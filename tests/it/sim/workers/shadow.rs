@@ -41,6 +41,7 @@ impl Shadow {
             (policy, Ok(ExitStatus::Code(code))) => {
                 (policy == RestartPolicy::Always || code != 0, true)
             }
+            (_, Ok(ExitStatus::Unknown)) => (true, true),
             (policy, Ok(ExitStatus::Signal { number, .. })) => (
                 policy == RestartPolicy::Always || ![1, 2, 13, 15].contains(&number),
                 [4, 5, 6, 7, 8, 11, 24, 25, 31].contains(&number),

@@ -1,0 +1,379 @@
+//! What half-done things become when another core goes on.
+
+use super::crew::*;
+use super::*;
+use crate::config::{ConnectionLimits, Every, Presence, Ready};
+use crate::connection::Source;
+use crate::core::snapshot::Snapshot;
+use crate::plan::{Activation, ListenerId, SocketKey};
+
+const WEB: ListenerId = ListenerId(0);
+const SOCKET: SocketKey = SocketKey(0);
+
+/// The same core in another process: nothing is told yet.
+fn thaw(core: &Core) -> Core {
+    let text: Vec<String> = core.freeze().changes().map(|one| one.text()).collect();
+    let head = r#"{"kind":"snapshot","format":1}"#;
+    let lines = [head].into_iter().chain(text.iter().map(String::as_str));
+    let read = Snapshot::read(lines).unwrap();
+    Core::thaw(&read.snapshot, core.known()).unwrap()
+}
+
+impl Crew {
+    /// Another process goes on, that finds what there is.
+    fn survive(&mut self, tell: impl FnOnce(&mut Crew)) {
+        self.core = thaw(&self.core);
+        self.forget();
+        tell(self);
+        self.give(Input::Resumed);
+    }
+
+    fn dies_unseen(&mut self, process: ProcessId) {
+        self.exits(process, ExitStatus::Unknown);
+    }
+}
+
+/// A core that was started, and of which nothing is done.
+fn started(change: impl Fn(&mut Lifecycle)) -> Core {
+    let mut core = Core::new(vec![life(change)], WhenDone::Hold);
+    core.handle(Mono(1), Input::Start);
+    while core.next_effect().is_some() {}
+    core
+}
+
+fn spawned(core: &mut Core) -> Vec<ProcessId> {
+    let effects = std::iter::from_fn(|| core.next_effect());
+    let spawn = |effect| match effect {
+        Effect::Spawn { process, .. } => Some(process),
+        _ => None,
+    };
+    effects.filter_map(spawn).collect()
+}
+
+#[test]
+fn a_launch_that_no_process_came_of_is_made_again_and_not_counted() {
+    let mut core = thaw(&started(|_| {}));
+    assert_eq!(core.processes().count(), 0);
+    core.handle(Mono(2), Input::Resumed);
+    core.handle(Mono(2), Input::Tick);
+    assert_eq!(spawned(&mut core), [ProcessId(1)], "a number of its own");
+    let facts = core.facts(APP_0).unwrap();
+    assert_eq!((facts.restarts, facts.last_end), (0, None));
+}
+
+#[test]
+fn a_launch_that_no_process_came_of_is_not_made_again_if_it_was_to_be_stopped() {
+    let mut core = started(|_| {});
+    core.handle(Mono(2), Input::Stop);
+    while core.next_effect().is_some() {}
+    let mut core = thaw(&core);
+    core.handle(Mono(3), Input::Resumed);
+    let wanted: Vec<Effect> = std::iter::from_fn(|| core.next_effect()).collect();
+    assert!(wanted.contains(&Effect::Exit { code: 0 }), "{wanted:?}");
+}
+
+#[test]
+fn what_ended_before_its_exec_was_told_of_has_run() {
+    let mut core = started(|_| {});
+    let process = ProcessId(0);
+    core.handle(Mono(2), Input::Spawned { process });
+    while core.next_effect().is_some() {}
+    let mut core = thaw(&core);
+    assert_eq!(core.processes().collect::<Vec<_>>(), [process]);
+    let status = ExitStatus::Unknown;
+    core.handle(Mono(9), Input::Exited { process, status });
+    core.handle(Mono(9), Input::Resumed);
+    let end = core.facts(APP_0).unwrap().last_end;
+    assert!(matches!(end, Some(LastEnd::Exited { status, .. }) if status == ExitStatus::Unknown));
+    assert!(matches!(core.state(APP_0), Some(State::Backoff { .. })));
+}
+
+#[test]
+fn an_unknown_end_is_a_crash() {
+    let limit = Rate {
+        count: 1,
+        interval: seconds(60),
+    };
+    let mut crew = Crew::new(|life| life.restart.limit = Some(limit));
+    let crash = |crew: &mut Crew| {
+        let process = crew.program(APP_0);
+        crew.survive(|crew| crew.dies_unseen(process));
+    };
+    crash(&mut crew);
+    assert!(matches!(crew.state(APP_0), State::Backoff { .. }));
+    crew.pass(seconds(5));
+    crash(&mut crew);
+    assert!(matches!(crew.state(APP_0), State::Failed { .. }));
+}
+
+#[test]
+fn a_sign_of_life_is_due_one_interval_after_it_goes_on() {
+    let mut crew = Crew::new(|life| life.watchdog = Some(seconds(10)));
+    crew.pass(seconds(9));
+    crew.survive(|crew| crew.now = crew.now + seconds(60));
+    crew.pass(seconds(9));
+    assert!(matches!(crew.state(APP_0), State::Running { .. }));
+    crew.pass(seconds(1));
+    assert!(matches!(crew.state(APP_0), State::Stopping { .. }));
+}
+
+#[test]
+fn a_stop_goes_on_with_the_time_that_it_had() {
+    let mut crew = Crew::new(|life| life.stop_timeout = Some(seconds(30)));
+    let process = crew.program(APP_0);
+    crew.ask(Command::Stop);
+    crew.pass(seconds(20));
+    crew.survive(|_| {});
+    crew.pass(seconds(9));
+    assert_eq!(crew.signals(process), NONE, "it was asked before");
+    crew.pass(seconds(1));
+    assert_eq!(crew.signals(process), [SIGKILL]);
+}
+
+#[test]
+fn a_command_that_was_lost_has_failed() {
+    let mut crew = Crew::new(|life| life.hooks.before_start = Some(seconds(5)));
+    let hook = crew.hook(APP_0, HookKind::BeforeStart);
+    crew.survive(|crew| crew.dies_unseen(hook));
+    let end = HookEnd::Exited {
+        status: ExitStatus::Unknown,
+    };
+    let facts = crew.core.facts(APP_0).unwrap();
+    assert_eq!(facts.last_end, Some(LastEnd::NotPrepared { end }));
+    // One that goes on has the time that it had.
+    crew.pass(seconds(1));
+    let hook = crew.hook(APP_0, HookKind::BeforeStart);
+    crew.pass(seconds(3));
+    crew.survive(|_| {});
+    crew.pass(seconds(2));
+    assert_eq!(crew.signals(hook), [SIGKILL]);
+}
+
+#[test]
+fn a_command_that_was_never_started_has_failed() {
+    let core = started(|life| life.hooks.before_start = Some(seconds(5)));
+    let mut core = thaw(&core);
+    assert_eq!(core.processes().count(), 0);
+    core.handle(Mono(2), Input::Resumed);
+    assert!(matches!(core.state(APP_0), Some(State::Backoff { .. })));
+}
+
+#[test]
+fn it_is_looked_again_whether_an_instance_takes_clients() {
+    let mut crew = Crew::new(|life| life.ready = Ready::Accepting(Every::All));
+    crew.pass(seconds(1));
+    let process = crew.program(APP_0);
+    crew.survive(|_| {});
+    assert!(crew.effects.contains(&Effect::LookForEvidence { process }));
+    let evidence = Evidence::Seen;
+    crew.give(Input::Evidence { process, evidence });
+    assert!(matches!(crew.state(APP_0), State::Running { .. }));
+}
+
+#[test]
+fn a_rollout_goes_on_where_it_was() {
+    let mut crew = Crew::new(|life| {
+        life.instances = 2;
+        life.ready = Ready::Notify;
+    });
+    for index in 0..2 {
+        crew.says(app(index, 1), Notice::Ready);
+    }
+    crew.reload(WorkerUpdate::Definition {
+        life: life(|life| {
+            life.instances = 2;
+            life.ready = Ready::Notify;
+        }),
+    });
+    for index in 0..2 {
+        crew.survive(|_| {});
+        assert!(crew.core.is_rolling(APP));
+        crew.says(app(index, 2), Notice::Ready);
+        crew.survive(|_| {});
+        crew.pass(seconds(5));
+        crew.survive(|_| {});
+        let old = crew.program(app(index, 1));
+        crew.survive(|crew| crew.dies_unseen(old));
+    }
+    assert!(!crew.core.is_rolling(APP));
+    let second = [app(0, 2), app(1, 2)].map(|one| (one, Revision(2)));
+    assert_eq!(crew.programs(), second);
+    assert!(!crew.core.is_degraded(APP));
+}
+
+#[test]
+fn a_rollout_whose_new_instance_was_lost_goes_back() {
+    let mut crew = Crew::new(|life| life.ready = Ready::Notify);
+    crew.says(APP_0, Notice::Ready);
+    crew.reload(WorkerUpdate::Definition {
+        life: life(|life| life.ready = Ready::Notify),
+    });
+    let new = crew.program(app(0, 2));
+    crew.survive(|crew| crew.dies_unseen(new));
+    assert!(crew.core.is_degraded(APP));
+    assert_eq!(crew.programs(), Crew::first(&[APP_0]));
+    // What was given up is tried again on request, in another process still.
+    crew.survive(|_| {});
+    crew.ask(Command::Restart);
+    assert!(crew.programs().contains(&(app(0, 3), Revision(2))));
+}
+
+fn accepting() -> Crew {
+    let mut accepts = life(|life| life.instances = 0);
+    let limits = ConnectionLimits {
+        max: Some(2),
+        ..ConnectionLimits::NONE
+    };
+    accepts.activation = Activation::PerConnection(limits);
+    let web = ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP],
+    };
+    Crew::of(Core::new(vec![accepts], WhenDone::Hold).with_listeners(vec![web]))
+}
+
+impl Crew {
+    fn client(&mut self) {
+        let (listener, socket) = (WEB, SOCKET);
+        self.give(Input::ClientWaits { listener, socket });
+        let accept = |effect: &Effect| match effect {
+            Effect::Accept { connection, .. } => Some(*connection),
+            _ => None,
+        };
+        if let Some(connection) = self.effects.iter().filter_map(accept).next_back() {
+            let source = Source::User(1000);
+            self.give(Input::Accepted { connection, source });
+        }
+        self.effects.retain(|effect| accept(effect).is_none());
+    }
+}
+
+#[test]
+fn connections_whose_processes_live_count_against_the_limit() {
+    let mut crew = accepting();
+    crew.client();
+    crew.client();
+    crew.survive(|_| {});
+    crew.client();
+    assert_eq!(crew.core.connections(APP).live, 2, "there is room for two");
+    let process = crew.program(app(0, 1));
+    crew.dies_unseen(process);
+    crew.client();
+    let counts = crew.core.connections(APP);
+    assert_eq!((counts.live, counts.accepted), (2, 3));
+    assert!(crew.core.state(app(2, 1)).is_some(), "no name comes twice");
+}
+
+#[test]
+fn a_connection_without_a_process_is_held_or_lost() {
+    let held = || {
+        let mut core = accepting().core;
+        let (listener, socket) = (WEB, SOCKET);
+        let now = Mono(1);
+        core.handle(now, Input::ClientWaits { listener, socket });
+        let connection = ConnectionId(0);
+        let source = Source::Unknown;
+        core.handle(now, Input::Accepted { connection, source });
+        let process = ProcessId(0);
+        let failure = failure(Stage::Fork);
+        core.handle(now, Input::LaunchFailed { process, failure });
+        while core.next_effect().is_some() {}
+        thaw(&core)
+    };
+    let connection = ConnectionId(0);
+    let mut core = held();
+    assert_eq!(core.open_connections().collect::<Vec<_>>(), [connection]);
+    core.handle(Mono(1), Input::Resumed);
+    let due = core.deadline().unwrap();
+    core.handle(due, Input::Tick);
+    assert_eq!(spawned(&mut core), [ProcessId(1)]);
+
+    let mut core = held();
+    core.handle(Mono(1), Input::ConnectionLost { connection });
+    core.handle(Mono(1), Input::Resumed);
+    assert_eq!(core.connections(APP).live, 0);
+    assert_eq!(core.deadline(), None);
+}
+
+#[test]
+fn what_is_missing_is_bound_again_and_what_is_damaged_repaired() {
+    let lives = [Presence::Optional, Presence::WaitFor(seconds(30))];
+    let lives = lives.map(|presence| ListenerLife {
+        presence,
+        users: vec![APP],
+    });
+    let mut crew =
+        Crew::of(Core::new(vec![life(|_| {})], WhenDone::Hold).with_listeners(lives.into()));
+    let [listener, other] = [WEB, ListenerId(1)];
+    let why = Missing::Other;
+    crew.give(Input::ListenerMissing { listener, why });
+    let why = Missing::Address;
+    crew.give(Input::ListenerMissing {
+        listener: other,
+        why,
+    });
+    let socket = SOCKET;
+    crew.pass(seconds(1));
+    crew.survive(|_| {});
+    assert!(crew.effects.contains(&Effect::Bind { listener }));
+    assert!(
+        crew.effects
+            .contains(&Effect::WatchAddresses { wanted: true })
+    );
+    crew.give(Input::ListenerBound { listener });
+    crew.give(Input::ListenerDamaged { listener, socket });
+    crew.survive(|_| {});
+    assert!(crew.effects.contains(&Effect::Repair { listener, socket }));
+    // What is found to be otherwise is told before.
+    crew.survive(|crew| crew.give(Input::ListenerBound { listener: other }));
+    assert_eq!(
+        crew.core.listener_state(other),
+        ListenerCondition::Listening
+    );
+}
+
+#[test]
+fn clients_that_wait_are_told_of_again() {
+    let mut crew = Crew::of(
+        Core::new(
+            vec![life(|life| {
+                life.activation = Activation::OnDemand { limit: None };
+            })],
+            WhenDone::Hold,
+        )
+        .with_listeners(vec![ListenerLife {
+            presence: Presence::Required,
+            users: vec![APP],
+        }]),
+    );
+    let (listener, socket) = (WEB, SOCKET);
+    crew.ask(Command::Stop);
+    crew.give(Input::ClientWaits { listener, socket });
+    crew.survive(|_| {});
+    crew.give(Input::ClientWaits { listener, socket });
+    assert!(crew.effects.contains(&Effect::Unwatch { listener, socket }));
+    crew.ask(Command::Start);
+    assert!(crew.effects.contains(&Effect::Watch { listener, socket }));
+    crew.give(Input::ClientWaits { listener, socket });
+    assert_eq!(crew.programs(), Crew::first(&[APP_0]));
+}
+
+#[test]
+fn nothing_is_noted_for_whoever_does_not_ask() {
+    let mut crew = Crew::new(|life| life.hooks.after_ready = Some(seconds(5)));
+    let noted = |core: &Core| {
+        let record = &core.ctx.record;
+        !record.workers.is_empty() || !record.handed_out.is_empty() || !record.gone.is_empty()
+    };
+    assert!(!noted(&crew.core));
+    let first = crew.core.take_changes();
+    assert_eq!(first.len(), crew.core.freeze().changes().count());
+    assert_eq!(crew.core.take_changes(), [], "nothing has changed");
+    crew.says(APP_0, Notice::Alive);
+    assert_eq!(crew.core.take_changes(), [], "a sign of life is no news");
+    let hook = crew.hook(APP_0, HookKind::AfterReady);
+    crew.exits(hook, ExitStatus::Code(0));
+    let changes = crew.core.take_changes();
+    let keys: Vec<_> = changes.iter().map(|one| one.text()).collect();
+    assert_eq!(keys, [r#"{"kind":"hook","key":1,"gone":true}"#]);
+}
