@@ -19,6 +19,7 @@
 //! - [`metrics`]: what is counted and measured, as Prometheus reads it.
 //! - [`shell`]: the event loop; does what the core decides.
 //! - [`guard`]: a parent that keeps descriptors for the daemon, and starts it again when it dies.
+//! - [`store`]: what outlives the process: descriptors with names, and lines in a memory file.
 //! - [`web`]: answers HTTP in a process of its own: the worker of `metrics:`.
 //! - [`writer`]: writes the files of `output: file:` in a process of its own.
 //! - [`walk`]: opens paths that other users may change, without following them.
@@ -48,6 +49,7 @@ pub mod report;
 pub mod sample;
 pub mod shell;
 pub mod stage;
+pub mod store;
 pub mod sys;
 pub mod verb;
 pub mod walk;

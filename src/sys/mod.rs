@@ -9,6 +9,7 @@ mod apart;
 mod child;
 mod copy;
 mod environment;
+mod exit_info;
 mod fd;
 mod fork;
 mod heir;
@@ -35,6 +36,7 @@ pub use acl::may_have_acl;
 pub use apart::{Room, SharedFd, close_apart, close_apart_within, close_foreign, room_for_foreign};
 pub use copy::{Wait, do_in_a_copy};
 pub use environment::forget_variable;
+pub use exit_info::exit_info;
 pub use fd::{
     close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, pidfd_inode, take_descriptor,
 };

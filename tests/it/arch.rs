@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("output", &[]),
     ("sample", &[]),
     ("walk", &["sys"]),
+    ("store", &["sys"]),
     ("config", &["handoff", "launch_spec", "report"]),
     ("host", &["config", "report", "sys", "walk"]),
     (

@@ -1,0 +1,76 @@
+//! What the kernel calls a descriptor.
+
+use crate::sys::sockopt;
+use nix::libc;
+use nix::sys::stat::{SFlag, fstat};
+use std::fmt;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// What distinguishes an open file from all others of this boot, in whatever process it is open. A
+/// descriptor of which there is none can be told from others by its name alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity(String);
+
+impl Identity {
+    /// Of a socket, its cookie (SO_COOKIE, Linux 4.6); of a file, its device and inode. `None` for what
+    /// shares its inode with others of its kind, as an eventfd does, and a pidfd before Linux 6.9.
+    pub fn of(fd: impl AsFd) -> Option<Identity> {
+        let fd = fd.as_fd();
+        let status = fstat(fd).ok()?;
+        if SFlag::from_bits_truncate(status.st_mode & libc::S_IFMT) == SFlag::S_IFSOCK {
+            let cookie = sockopt::get_u64(fd, libc::SOL_SOCKET, libc::SO_COOKIE).ok()?;
+            return Some(Identity(format!("socket:{cookie:x}")));
+        }
+        let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+        if link
+            .as_os_str()
+            .as_encoded_bytes()
+            .starts_with(b"anon_inode:")
+        {
+            return None;
+        }
+        Some(Identity(format!(
+            "file:{:x}:{:x}",
+            status.st_dev, status.st_ino
+        )))
+    }
+
+    /// As it was written before.
+    pub fn read(text: &str) -> Identity {
+        Identity(text.to_owned())
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::eventfd::EventFd;
+    use std::net::TcpListener;
+
+    #[test]
+    fn two_sockets_at_one_address_are_different_and_a_copy_is_the_same() {
+        let one = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let other = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let copy = one.try_clone().expect("dup");
+        assert!(Identity::of(&one).is_some());
+        assert_eq!(Identity::of(&one), Identity::of(&copy));
+        assert_ne!(Identity::of(&one), Identity::of(&other));
+    }
+
+    #[test]
+    fn each_pipe_has_one_and_an_eventfd_has_none() {
+        let (one, _write) = nix::unistd::pipe().expect("pipe");
+        let (other, _write) = nix::unistd::pipe().expect("pipe");
+        let identity = Identity::of(&one).expect("a pipe has an inode of its own");
+        assert_ne!(Some(&identity), Identity::of(&other).as_ref());
+        assert_eq!(Identity::read(&identity.to_string()), identity);
+        assert_eq!(Identity::of(EventFd::new().expect("eventfd")), None);
+    }
+}

@@ -1,0 +1,246 @@
+//! The keeper: who started listend, and holds copies of its descriptors (`FDSTORE=1`,
+//! sd_pid_notify_with_fds(3)).
+//!
+//! Nothing here waits. What the keeper has no room for yet stays in a queue of names; the descriptors
+//! are looked up when a message is sent, so that what was dropped meanwhile is not sent at all.
+
+use super::name::Name;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
+};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// The kernel takes so many descriptors in one message (SCM_MAX_FD, unix(7)).
+pub const MOST_PER_MESSAGE: usize = 253;
+
+/// The way to a keeper.
+#[derive(Debug)]
+pub struct Keeper {
+    socket: OwnedFd,
+    to: UnixAddr,
+    queue: VecDeque<Change>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Add(Name),
+    Remove(Name),
+}
+
+impl Keeper {
+    /// The one that the environment names: `FDSTORE` says that it keeps descriptors (systemd 254), and
+    /// `NOTIFY_SOCKET` where. `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of socket(2), and EINVAL where `NOTIFY_SOCKET` is no address of a unix socket.
+    pub fn from_environment() -> Result<Option<Keeper>, Errno> {
+        let keeps = |most: &str| most.trim().parse::<u64>().is_ok_and(|most| most > 0);
+        if !std::env::var("FDSTORE").is_ok_and(|most| keeps(&most)) {
+            return Ok(None);
+        }
+        match std::env::var_os("NOTIFY_SOCKET") {
+            Some(name) => Keeper::at(name.as_bytes()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The one with this address: a path, or a name of the abstract namespace behind an `@`.
+    fn at(name: &[u8]) -> Result<Keeper, Errno> {
+        let to = match name {
+            [b'@', rest @ ..] => UnixAddr::new_abstract(rest),
+            path => UnixAddr::new(path),
+        }?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        Ok(Keeper {
+            socket: socket(AddressFamily::Unix, SockType::Datagram, flags, None)?,
+            to,
+            queue: VecDeque::new(),
+        })
+    }
+
+    /// Has what is called this kept from now on.
+    pub fn add(&mut self, name: Name) {
+        self.queue.push_back(Change::Add(name));
+    }
+
+    /// Has nothing kept that is called this.
+    pub fn remove(&mut self, name: Name) {
+        // What was not sent yet need not be.
+        self.queue.retain(|change| *change != Change::Add(name));
+        self.queue.push_back(Change::Remove(name));
+    }
+
+    /// Sends what there is room for. `fds` answers with what a name stands for. Answers whether
+    /// something is left, which is sent when this is called again.
+    ///
+    /// # Errors
+    ///
+    /// Those of sendmsg(2) that do not pass by themselves: the keeper is gone. What was to be sent is still in
+    /// the queue.
+    pub fn send<'a>(
+        &mut self,
+        mut fds: impl FnMut(Name) -> Vec<BorrowedFd<'a>>,
+    ) -> Result<bool, Errno> {
+        while let Some(change) = self.queue.front().copied() {
+            let sent = match change {
+                Change::Remove(name) => {
+                    self.message(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+                }
+                Change::Add(name) => {
+                    // None where it was dropped since.
+                    let fds = fds(name);
+                    // FDPOLL: what a pipe has left is read although its writer is gone.
+                    let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
+                    let mut messages = fds.chunks(MOST_PER_MESSAGE);
+                    messages.try_for_each(|fds| self.message(&text, fds))
+                }
+            };
+            match sent {
+                Ok(()) => {
+                    self.queue.pop_front();
+                }
+                // The last: more descriptors are on their way than the user may have open (unix(7)).
+                Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR | Errno::ETOOMANYREFS) => {
+                    return Ok(true);
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(false)
+    }
+
+    /// One datagram, which goes as a whole or not at all.
+    fn message(&self, text: &str, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let rights: &[ControlMessage<'_>] = if numbers.is_empty() { &[] } else { &rights };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let bytes = [IoSlice::new(text.as_bytes())];
+        sendmsg(
+            self.socket.as_raw_fd(),
+            &bytes,
+            rights,
+            flags,
+            Some(&self.to),
+        )
+        .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::cmsg_space;
+    use nix::sys::socket::{ControlMessageOwned, recvmsg};
+    use std::fs::File;
+    use std::io::IoSliceMut;
+    use std::os::fd::{AsFd, RawFd};
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    fn pair(test: &str) -> (UnixDatagram, Keeper) {
+        let name = format!("listend-keeper-{}-{test}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("a name");
+        let socket = UnixDatagram::bind_addr(&address).expect("bind");
+        socket.set_nonblocking(true).expect("fcntl");
+        let keeper = Keeper::at(format!("@{name}").as_bytes()).expect("a keeper");
+        (socket, keeper)
+    }
+
+    fn receive(socket: &UnixDatagram) -> Option<(String, Vec<OwnedFd>)> {
+        let mut bytes = [0; 4096];
+        let mut space = cmsg_space!([RawFd; MOST_PER_MESSAGE]);
+        let mut buffers = [IoSliceMut::new(&mut bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let got = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags);
+        let got = match got {
+            Ok(got) => got,
+            Err(Errno::EAGAIN) => return None,
+            Err(errno) => panic!("recvmsg: {errno}"),
+        };
+        let mut fds = Vec::new();
+        for message in got.cmsgs().expect("whole messages") {
+            if let ControlMessageOwned::ScmRights(numbers) = message {
+                fds.extend(numbers);
+            }
+        }
+        let length = got.bytes;
+        let text = String::from_utf8(bytes[..length].to_vec()).expect("UTF-8");
+        Some((
+            text,
+            fds.into_iter()
+                .map(crate::sys::take_descriptor)
+                .map(|fd| fd.expect("open"))
+                .collect(),
+        ))
+    }
+
+    #[test]
+    fn many_descriptors_go_in_few_messages_and_arrive_in_order() {
+        let (socket, mut keeper) = pair("many");
+        let file = File::open("/dev/null").expect("open");
+        keeper.add(Name::Sockets(7));
+        keeper.remove(Name::Process(1));
+        let left = keeper.send(|name| match name {
+            Name::Sockets(7) => vec![file.as_fd(); 600],
+            other => panic!("{other} is not added"),
+        });
+        assert_eq!(left, Ok(false));
+        let mut counts = Vec::new();
+        while let Some((text, fds)) = receive(&socket) {
+            counts.push((text, fds.len()));
+        }
+        let add = "FDSTORE=1\nFDNAME=l.7\nFDPOLL=0".to_owned();
+        let remove = "FDSTOREREMOVE=1\nFDNAME=p.1".to_owned();
+        assert_eq!(
+            counts,
+            [
+                (add.clone(), 253),
+                (add.clone(), 253),
+                (add, 94),
+                (remove, 0)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_keeper_does_not_read_is_sent_later_and_nothing_waits() {
+        let (socket, mut keeper) = pair("later");
+        let file = File::open("/dev/null").expect("open");
+        for id in 0..2000 {
+            keeper.add(Name::Process(id));
+        }
+        assert_eq!(keeper.send(|_| vec![file.as_fd()]), Ok(true));
+        keeper.remove(Name::Process(1999));
+        let mut texts = Vec::new();
+        loop {
+            while let Some((text, _)) = receive(&socket) {
+                texts.push(text);
+            }
+            if keeper.send(|_| vec![file.as_fd()]) == Ok(false) {
+                break;
+            }
+        }
+        while let Some((text, _)) = receive(&socket) {
+            texts.push(text);
+        }
+        let mut wanted: Vec<String> = (0..1999)
+            .map(|id| format!("FDSTORE=1\nFDNAME=p.{id:x}\nFDPOLL=0"))
+            .collect();
+        wanted.push("FDSTOREREMOVE=1\nFDNAME=p.7cf".to_owned());
+        assert_eq!(texts, wanted);
+    }
+
+    #[test]
+    fn a_keeper_that_is_gone_is_an_error() {
+        let (socket, mut keeper) = pair("gone");
+        drop(socket);
+        keeper.remove(Name::Process(1));
+        assert_eq!(keeper.send(|_| Vec::new()), Err(Errno::ECONNREFUSED));
+    }
+}

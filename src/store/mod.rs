@@ -1,0 +1,18 @@
+//! What must outlive the process: descriptors, each with a name, and a memory file with facts about them.
+//!
+//! A keeper holds copies of the descriptors and hands them to the next listend: the process itself when
+//! it executes a new binary ([`hand_over`]), systemd (`FDSTORE=1`, sd_pid_notify_with_fds(3)) or
+//! `listend run --guard`. The next one finds them by [`Name`], and recognises each by what the kernel says
+//! of it ([`Identity`]). What the facts are about is not known here: [`Journal`] has lines of text.
+
+mod identity;
+mod in_place;
+mod journal;
+mod keeper;
+mod name;
+
+pub use identity::Identity;
+pub use in_place::{Kept, NotHandedOver, hand_over, take_back};
+pub use journal::{Damaged, Journal};
+pub use keeper::{Keeper, MOST_PER_MESSAGE};
+pub use name::Name;
