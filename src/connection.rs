@@ -2,13 +2,14 @@
 //!
 //! Made where it is accepted, told to the process that serves it, counted by the core.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// One end of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// TCP and its kin. An IPv4 address that came in over a dual-stack socket is IPv4 here.
     Inet(SocketAddr),
@@ -49,7 +50,7 @@ impl fmt::Display for End {
 }
 
 /// What the name of a connection's protocol is, as UCSPI has it in PROTO.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP, and MPTCP, which is TCP to whoever uses it.
     Tcp,
@@ -62,7 +63,7 @@ pub enum Protocol {
 }
 
 /// Who is at the other end of a unix socket (SO_PEERCRED, unix(7)): as it was at connect(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// Its process.
     pub pid: i32,
@@ -73,7 +74,7 @@ pub struct Credentials {
 }
 
 /// Both ends of an accepted connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ends {
     /// The protocol.
     pub protocol: Protocol,

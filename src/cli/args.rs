@@ -90,6 +90,13 @@ pub enum Verb {
     ForWorkers(ForWorkers),
     #[command(about = verb::RELOAD.about, after_help = EXIT_CODES)]
     Reload(Reload),
+    /// Have the daemon go on as another binary, without a restart
+    ///
+    /// The binary that the daemon was started from, as it is on disk now, or BINARY is tried first: it has to
+    /// understand the state of the daemon. Then the daemon executes it. Its process id, the workers, the
+    /// listeners and their queues stay.
+    #[command(after_help = EXIT_CODES)]
+    Upgrade(Upgrade),
     /// Show the last lines of the workers' logs
     #[command(after_help = EXIT_CODES)]
     Logs(Logs),
@@ -439,6 +446,25 @@ pub struct Reload {
     /// Do not wait for completion
     #[arg(long, conflicts_with = "dry_run")]
     pub no_wait: bool,
+
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// The arguments of `listend upgrade`.
+#[derive(Debug, Args)]
+pub struct Upgrade {
+    /// Execute this binary
+    #[arg(value_name = "BINARY")]
+    pub binary: Option<PathBuf>,
+
+    /// Do not refuse while a rollout is under way; it goes on afterwards
+    #[arg(long)]
+    pub now: bool,
+
+    /// Read a snapshot from standard input, and say whether this version could go on from there.
+    #[arg(long, hide = true)]
+    pub preflight: bool,
 
     #[command(flatten)]
     pub control: Control,

@@ -145,6 +145,17 @@ impl Client {
         Ok(self.next()?.of)
     }
 
+    /// Asks what every varlink service answers.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub fn ask_service<T: DeserializeOwned>(&mut self, method: &str) -> Result<T, Failure> {
+        let method = format!("org.varlink.service.{method}");
+        self.call(&json!({ "method": method }))?;
+        Ok(self.next()?.of)
+    }
+
     /// Asks. With `more` the daemon may answer several times.
     ///
     /// # Errors
@@ -156,6 +167,10 @@ impl Client {
         if more {
             call["more"] = Value::Bool(true);
         }
+        self.call(&call)
+    }
+
+    fn call(&mut self, call: &Value) -> Result<(), Failure> {
         let mut frame = call.to_string().into_bytes();
         frame.push(0);
         let sent = self.socket.get_mut().write_all(&frame);

@@ -1,6 +1,7 @@
 //! `listend exec`: bind, hand over and supervise one command.
 
 use super::args::{Exec, Policy};
+use super::daemon::After;
 use super::exit::Exit;
 use super::load;
 use super::run;
@@ -44,10 +45,11 @@ pub fn exec(arguments: &Exec, sink: Sink) -> Exit {
         Policy::Always => WhenDone::Hold,
         Policy::OnFailure | Policy::Never => WhenDone::Exit,
     };
-    let after = run::After {
+    let after = After {
         control: None,
         when_done,
         ready_when: ReadyWhen::Ready,
+        keeper: None,
     };
     run::start(load::resolve(loaded), inherited, after, sink, started)
 }

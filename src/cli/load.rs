@@ -1,12 +1,13 @@
 //! Loads a configuration: from its path to the plan.
 
-use crate::config::{self, Loaded, Silence, SourceFile};
+use crate::config::{self, Config, Loaded, Silence, SourceFile};
 use crate::host::Facts;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Origin, Plan};
 use crate::report::{Kind, Problem, Report, Sources, describe};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// No file of a configuration is longer, in bytes: what is not one, such as /dev/zero, has no end.
 const LONGEST: u64 = 32 << 20;
@@ -81,14 +82,39 @@ fn has_extension(path: &Path, wanted: &str) -> bool {
 
 /// Resolves what was read, if it can be understood at all.
 pub fn resolve(loaded: Loaded) -> Planned {
+    resolve_with(loaded, Facts::gather)
+}
+
+/// Resolves what another listend has resolved before, from the texts that it had.
+pub fn resolve_again(origin: &Origin) -> Planned {
+    let files = origin.files.iter().map(|file| SourceFile {
+        name: file.name.clone(),
+        bytes: file.text.clone().into_bytes(),
+        folder: file.folder.clone(),
+    });
+    resolve_with(config::read(files.collect()), |config| {
+        let mut facts = Facts::gather(config);
+        for (path, text) in &origin.environment_files {
+            facts
+                .environment_files
+                .insert(path.clone(), Ok(text.clone()));
+        }
+        facts
+    })
+}
+
+fn resolve_with(loaded: Loaded, look_up: impl FnOnce(&Config) -> Facts) -> Planned {
     let Loaded {
         config,
         mut report,
         mut sources,
+        folders,
     } = loaded;
-    let facts = Facts::gather(&config);
+    let facts = look_up(&config);
+    let origin = Origin::new(&sources, folders, &facts);
     let silence = Silence::of(&config);
-    let (plan, mut findings) = plan::resolve(config, &facts, &mut sources);
+    let (mut plan, mut findings) = plan::resolve(config, &facts, &mut sources);
+    plan.origin = Arc::new(origin);
     silence.apply(&mut findings);
     report.extend(findings);
     Planned {

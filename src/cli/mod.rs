@@ -5,6 +5,7 @@ mod args;
 mod check;
 mod client;
 mod completions;
+mod daemon;
 mod exec;
 mod exit;
 mod explain;
@@ -14,11 +15,13 @@ mod names;
 mod open_files;
 mod output;
 mod pretty;
+mod resume;
 mod run;
 mod socket;
 mod status;
 mod stream;
 mod top;
+mod upgrade;
 mod web;
 
 use crate::shell::logging::{self, Sink};
@@ -78,6 +81,7 @@ fn act_on(verb: Verb, sink: Sink) -> Exit {
         Verb::Top(arguments) => top::top(&arguments),
         Verb::ForWorkers(asked) => act::act(&asked),
         Verb::Reload(arguments) => act::reload(&arguments),
+        Verb::Upgrade(arguments) => upgrade::upgrade(&arguments),
         Verb::Logs(arguments) => stream::logs(&arguments),
         Verb::Events(arguments) => stream::events(&arguments),
         Verb::Metrics(arguments) => stream::metrics(&arguments),

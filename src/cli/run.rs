@@ -2,20 +2,22 @@
 
 use super::args::{self, Run};
 use super::check::add_taken_addresses;
+use super::daemon::{After, ControlPath, internal, open_control, own_path, pidfd_inode};
 use super::exit::Exit;
 use super::load::{self, Planned};
 use super::open_files::raise_open_files;
 use super::output::{count, print_report};
+use super::resume::{Left, resume, take_left};
 use super::socket;
 use crate::core::{Mono, WhenDone};
 use crate::diagnose::{self, Machine};
-use crate::handoff::PidfdInode;
 use crate::host;
 use crate::listener::{self, AdoptError, Adopted, Inherited, Outcome, Purpose};
 use crate::plan::{Plan, SocketKey};
 use crate::report::{Kind, Report, Sources};
 use crate::shell::logging::Sink;
-use crate::shell::{Control, ControlSocket, Manager, ReadyWhen, Shell, Signals, clock, one_line};
+use crate::shell::{Manager, ReadyWhen, Shell, Signals, clock, one_line};
+use crate::store::{Keeper, Name};
 use crate::sys;
 use crate::worker::DaemonContext;
 use std::collections::HashMap;
@@ -28,41 +30,48 @@ const LISTENERS_LOGGED: usize = 100;
 /// Runs the daemon until it is asked to stop.
 pub fn run(arguments: &Run, sink: Sink) -> Exit {
     let started = clock::now();
-    let inherited = inherit();
-    let planned = load::resolve(load::read_files(&arguments.config.path()));
+    let Left { kept, inherited } = take_left(inherit());
     let control = match control(arguments) {
         Ok(control) => control,
         Err(exit) => return exit,
     };
-    let after = After {
+    let mut after = After {
         control,
         when_done: WhenDone::Hold,
         ready_when: match arguments.ready_when {
             args::ReadyWhen::Ready => ReadyWhen::Ready,
             args::ReadyWhen::Bound => ReadyWhen::Bound,
         },
+        keeper: Keeper::from_environment().unwrap_or_else(|errno| {
+            log::warn!(
+                "nothing outlives this listend: NOTIFY_SOCKET: {}",
+                errno.desc()
+            );
+            None
+        }),
     };
+    let mut inherited = inherited;
+    if !kept.is_empty() {
+        match resume(kept, after) {
+            Ok(exit) => return exit,
+            Err((unused, kept)) => {
+                after = unused;
+                let sockets = kept
+                    .into_iter()
+                    .filter(|kept| matches!(kept.name, Name::Sockets(_)));
+                let sockets = sockets.map(|kept| Inherited {
+                    fd: kept.fd,
+                    name: kept.name.to_string(),
+                });
+                inherited = inherited.map(|mut inherited| {
+                    inherited.extend(sockets);
+                    inherited
+                });
+            }
+        }
+    }
+    let planned = load::resolve(load::read_files(&arguments.config.path()));
     start(planned, inherited, after, sink, started)
-}
-
-/// The differences between the verbs that start a daemon.
-pub(super) struct After {
-    /// The control socket, if there is one.
-    pub control: Option<ControlPath>,
-    /// The condition on which the daemon ends.
-    pub when_done: WhenDone,
-    /// The condition on which the daemon reports readiness to its service manager.
-    pub ready_when: ReadyWhen,
-}
-
-/// The control socket: its path, and whether it was chosen.
-pub(super) struct ControlPath {
-    /// `None` is nowhere.
-    path: Option<PathBuf>,
-    group: Option<u32>,
-    /// Whether the path was named on the command line, so that listend must not start without it.
-    is_asked_for: bool,
-    config: PathBuf,
 }
 
 /// The control socket of the command line, or the default.
@@ -110,30 +119,6 @@ fn default_control() -> Option<PathBuf> {
         );
     }
     found.ok()
-}
-
-/// Makes the control socket, if there is to be one. Nobody has to be able to ask a daemon, unless
-/// somebody has said so.
-fn open_control(wanted: Option<ControlPath>, sources: &Sources) -> Result<Control, Exit> {
-    let Some(wanted) = wanted else {
-        return Ok(Control::default());
-    };
-    let Some(path) = wanted.path else {
-        return Ok(Control::silent(wanted.config, sources.names()));
-    };
-    match ControlSocket::bind(&path, wanted.group) {
-        Ok(socket) => Ok(Control::new(socket, wanted.config, sources.names())),
-        Err(why) if wanted.is_asked_for => {
-            log::error!("nothing was started: no control socket: {why}");
-            Err(Exit::Refused)
-        }
-        Err(why) => {
-            log::warn!(
-                "running without a control socket: {why}; give another --control PATH, or none"
-            );
-            Ok(Control::silent(wanted.config, sources.names()))
-        }
-    }
 }
 
 /// Takes the sockets that listend was started with. Before anything else is opened.
@@ -221,7 +206,7 @@ pub fn start(
         report.extend(findings);
         return give_up(report, &sources, sink, Exit::Unavailable);
     }
-    let control = match open_control(after.control, &sources) {
+    let control = match open_control(after.control, sources.names(), None) {
         Ok(control) => control,
         Err(exit) => {
             bound.withdraw();
@@ -258,10 +243,10 @@ pub fn start(
     // What start-up needed is a multiple of what the loop needs, and the loop may run for years.
     drop((silence, report, sources, machine, fatal, notes));
     sys::return_free_memory();
-    let shell = Shell::new(plan, bound, signals, daemon_context, after.when_done);
+    let shell = Shell::new(plan, bound, (signals, daemon_context), after.when_done);
     let manager = Manager::from_environment();
     let run = |shell: Shell| {
-        let shell = shell.with_control(control);
+        let shell = shell.with_control(control).with_keeper(after.keeper);
         shell.with_manager(manager, after.ready_when).run(&missing)
     };
     match shell.and_then(run) {
@@ -318,11 +303,6 @@ fn give_up(mut report: Report, sources: &Sources, sink: Sink, exit: Exit) -> Exi
     exit
 }
 
-fn internal(what: &str, error: &std::io::Error) -> Exit {
-    log::error!("{what}: {error}");
-    Exit::Internal
-}
-
 /// Advice is one line each here; `listend check` shows it in full.
 fn log_advice(report: &Report, sources: &Sources) {
     for advice in &report.advice {
@@ -360,22 +340,4 @@ fn log_bound(plan: &Plan, bound: &listener::SocketTable, started: Mono) {
         count(sockets, "socket"),
         clock::now().since(started).as_millis()
     );
-}
-
-/// The path of the running binary, for `{listend}`.
-fn own_path() -> String {
-    let path = std::env::current_exe();
-    path.map_or_else(
-        |_| "/proc/self/exe".to_owned(),
-        |path| path.to_string_lossy().into_owned(),
-    )
-}
-
-/// Whether LISTEN_PIDFDID can be told: the kernel has to give each pidfd an inode of its own.
-fn pidfd_inode() -> PidfdInode {
-    if sys::has_pidfs() {
-        PidfdInode::Tell
-    } else {
-        PidfdInode::Leave
-    }
 }

@@ -35,6 +35,8 @@ pub struct Loaded {
     pub report: Report,
     /// The texts that the places point into.
     pub sources: Sources,
+    /// The folder of each of those files.
+    pub folders: Vec<PathBuf>,
 }
 
 /// Reads all files: the main file first, then the drop-ins in their order. Never panics.
@@ -42,6 +44,7 @@ pub fn read(files: Vec<SourceFile>) -> Loaded {
     let mut draft = Draft::default();
     let mut report = Report::default();
     let mut sources = Sources::default();
+    let folders = files.iter().map(|file| file.folder.clone()).collect();
     for file in files {
         let parsed = yaml::parse(&file.name, &file.bytes, &mut sources);
         // The sources keep the text; of a large file one copy is enough.
@@ -55,7 +58,10 @@ pub fn read(files: Vec<SourceFile>) -> Loaded {
             }
         }
     }
-    finish(draft, report, sources)
+    Loaded {
+        folders,
+        ..finish(draft, report, sources)
+    }
 }
 
 /// Checks what is between the parts, and takes the drafts' covers off.
@@ -86,6 +92,7 @@ pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> 
         config,
         report,
         sources,
+        folders: Vec::new(),
     }
 }
 

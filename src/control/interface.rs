@@ -103,6 +103,13 @@ pub enum Request {
         /// Whether to answer at once.
         no_wait: bool,
     },
+    /// Go on as another binary.
+    Upgrade {
+        /// Its path; `None` is the one that the daemon was started from.
+        binary: Option<String>,
+        /// Also while a rollout is under way.
+        now: bool,
+    },
     /// Lines of the log; the client takes several replies.
     Logs {
         /// The worker whose lines are wanted; `None` for all.
@@ -153,7 +160,7 @@ use Replies::{One, Several};
 /// The methods that are not for a worker. [`Access::Look`] is enough for methods that change nothing;
 /// `Check` changes nothing that lasts, but it reads files and binds addresses with the rights of the
 /// daemon.
-const METHODS: [(&str, Access, Replies, Decode); 10] = [
+const METHODS: [(&str, Access, Replies, Decode); 11] = [
     ("org.varlink.service.GetInfo", Look, One, |_| {
         Ok(Request::GetInfo)
     }),
@@ -186,6 +193,12 @@ const METHODS: [(&str, Access, Replies, Decode); 10] = [
                 no_wait: given.flag("no_wait")?,
             }),
         }
+    }),
+    ("io.listend.Manager.Upgrade", Act, One, |given| {
+        Ok(Request::Upgrade {
+            binary: given.optional_text("binary")?,
+            now: given.flag("now")?,
+        })
     }),
     ("io.listend.Manager.Logs", Look, Several, |given| {
         Ok(Request::Logs {

@@ -2,21 +2,33 @@
 
 use super::bound::BoundSocket;
 use super::identity::remove_folders;
-use crate::plan::{ListenerPlan, Plan, SocketKey};
+use crate::plan::{ListenerPlan, Origin, Plan, SocketKey};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Sockets that are bound already, by the planned one that each is.
 pub type Adopted = HashMap<SocketKey, OwnedFd>;
+
+/// Where a socket was configured that the plan has no more.
+#[derive(Debug)]
+pub struct Former {
+    /// The listener as it was, with this socket alone.
+    pub listener: ListenerPlan,
+    /// What the plan was resolved from that had it last.
+    pub origin: Arc<Origin>,
+    /// Which of the listener's sockets it was there.
+    pub index: usize,
+}
 
 /// All sockets that are held, by their keys. Dropping it closes them; it removes no path.
 #[derive(Debug, Default)]
 pub struct SocketTable {
     pub(super) sockets: BTreeMap<SocketKey, BoundSocket>,
-    /// The former listener of each socket that the plan no longer has, with this socket alone.
-    pub(super) former: BTreeMap<SocketKey, ListenerPlan>,
+    /// Of the sockets that the plan has no more: where it was configured.
+    pub(super) former: BTreeMap<SocketKey, Former>,
     /// The folders that were created for unix paths, outermost first.
     pub created_folders: Vec<PathBuf>,
     /// Adopted sockets of listeners that are not bound, because another of their sockets failed:
@@ -28,6 +40,11 @@ impl SocketTable {
     /// The socket with this key, if it is held.
     pub fn get(&self, key: SocketKey) -> Option<&BoundSocket> {
         self.sockets.get(&key)
+    }
+
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, key: SocketKey) -> Option<&mut BoundSocket> {
+        self.sockets.get_mut(&key)
     }
 
     /// Every socket that is held.
@@ -49,7 +66,18 @@ impl SocketTable {
     /// The sockets that the plan has no more, each with its listener as it was.
     pub fn former(&self) -> impl Iterator<Item = (&ListenerPlan, &BoundSocket)> {
         let all = self.former.iter();
-        all.filter_map(|(key, listener)| Some((listener, self.get(*key)?)))
+        all.filter_map(|(key, former)| Some((&former.listener, self.get(*key)?)))
+    }
+
+    /// Where a socket was configured that the plan has no more.
+    pub fn former_of(&self, key: SocketKey) -> Option<&Former> {
+        self.former.get(&key)
+    }
+
+    /// Adds a socket that the plan has no more.
+    pub fn add_former(&mut self, socket: BoundSocket, former: Former) {
+        self.former.insert(socket.key, former);
+        self.sockets.insert(socket.key, socket);
     }
 
     /// Whether the plan has it no more.
@@ -63,7 +91,7 @@ impl SocketTable {
         running: &'a Plan,
         socket: &BoundSocket,
     ) -> Option<&'a ListenerPlan> {
-        let former = self.former.get(&socket.key);
+        let former = self.former.get(&socket.key).map(|one| &one.listener);
         former.or_else(|| running.listeners.get(&socket.listener))
     }
 
@@ -76,13 +104,21 @@ impl SocketTable {
         links.retain(|link| !taken.contains(link.as_path()));
         let links = links.clone();
         if let Some(former) = self.former.get_mut(&key) {
-            former.symlinks = links;
+            former.listener.symlinks = links;
         } else if let Some(listener) = running.listeners.get(&socket.listener) {
-            let own = listener.sockets.iter().filter(|one| one.key == key);
-            let former = ListenerPlan {
-                sockets: own.cloned().collect(),
+            let index = listener.sockets.iter().position(|one| one.key == key);
+            let listener = ListenerPlan {
+                sockets: index
+                    .map(|index| listener.sockets[index].clone())
+                    .into_iter()
+                    .collect(),
                 symlinks: links,
                 ..listener.clone()
+            };
+            let former = Former {
+                listener,
+                origin: Arc::clone(&running.origin),
+                index: index.unwrap_or(0),
             };
             self.former.insert(key, former);
         }

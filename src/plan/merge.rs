@@ -56,13 +56,14 @@ pub fn merge(running: &Plan, former: &BTreeMap<SocketKey, &ListenerPlan>, wanted
     let plan = Plan {
         listeners,
         workers,
+        origin: wanted.origin,
         ids,
     };
     let changes = Changes::between(running, former, &plan);
     Merge { plan, changes }
 }
 
-fn next(id: &mut u32) -> u32 {
+pub(super) fn next(id: &mut u32) -> u32 {
     let given = *id;
     // After 2³² of anything in the life of one daemon.
     *id = id.saturating_add(1);
@@ -70,7 +71,7 @@ fn next(id: &mut u32) -> u32 {
 }
 
 /// A plan that was just resolved has given out what it has itself.
-fn next_ids(running: &Plan, former: &BTreeMap<SocketKey, &ListenerPlan>) -> Ids {
+pub(super) fn next_ids(running: &Plan, former: &BTreeMap<SocketKey, &ListenerPlan>) -> Ids {
     let after = |last: Option<u32>| last.map_or(0, |last| last.saturating_add(1));
     let listener = running.listeners.keys().next_back().map(|id| id.0);
     let worker = running.workers.keys().next_back().map(|id| id.0);

@@ -1,5 +1,6 @@
 //! The types of a plan.
 
+use super::origin::Origin;
 use crate::config::options::OptionSetting;
 use crate::config::{
     ConnectionLimits, Endpoint, Hook, Hooks, KillMode, METRICS, Multicast, NotifyAccess, OnFailure,
@@ -46,6 +47,9 @@ pub struct Plan {
     /// The workers; in a plan that was just resolved, in the order of the configuration.
     #[serde(with = "as_list")]
     pub workers: BTreeMap<WorkerId, Arc<WorkerPlan>>,
+    /// What it was resolved from.
+    #[serde(skip)]
+    pub origin: Arc<Origin>,
     #[serde(skip)]
     pub(super) ids: Ids,
 }
@@ -99,6 +103,14 @@ impl Plan {
         };
         plan.number_sockets();
         plan
+    }
+
+    /// A plan of nothing but these listeners, with the ids and keys that they have.
+    pub fn of_listeners(listeners: BTreeMap<ListenerId, ListenerPlan>) -> Plan {
+        Plan {
+            listeners,
+            ..Plan::default()
+        }
     }
 
     /// Gives keys to the sockets of a plan that was just made.

@@ -5,6 +5,7 @@
 //! with the lines that they are on.
 
 use super::model::{ListenerPlan, Plan};
+use super::origin::Origin;
 use crate::report::{Excerpts, FileId, Place, Sources};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -19,6 +20,7 @@ pub struct PlanTransfer {
     /// The keys of each listener whose places are known.
     keys: Vec<Vec<Cow<'static, str>>>,
     sources: Excerpts,
+    origin: Arc<Origin>,
 }
 
 impl PlanTransfer {
@@ -33,6 +35,7 @@ impl PlanTransfer {
             keys: plan.listeners.values().map(keys).collect(),
             places: places.clone().map(parts).collect(),
             sources: sources.excerpts(places),
+            origin: Arc::clone(&plan.origin),
             plan,
         }
     }
@@ -58,6 +61,7 @@ impl PlanTransfer {
         for (key, place) in listeners.flat_map(|one| &mut one.places).zip(&mut from) {
             key.1 = place;
         }
+        self.plan.origin = self.origin;
         (self.plan, self.sources.into())
     }
 }

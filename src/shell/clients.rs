@@ -11,7 +11,7 @@ use crate::worker::Served;
 use nix::fcntl::{FcntlArg, fcntl};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// What is known of clients at the moment.
 pub(super) struct Clients {
@@ -65,6 +65,30 @@ impl Clients {
     /// A connection that is known here.
     pub(super) fn get(&self, connection: ConnectionId) -> Option<&Connection> {
         self.connections.get(&connection)
+    }
+
+    /// A connection that another listend has accepted.
+    pub(super) fn restore(&mut self, connection: ConnectionId, fd: Option<OwnedFd>, ends: Ends) {
+        let fd = fd.map(SharedFd::from);
+        self.connections.insert(connection, Connection { fd, ends });
+    }
+
+    /// Whether the descriptor of a connection is open here.
+    pub(super) fn has_fd(&self, connection: ConnectionId) -> bool {
+        self.fd(connection).is_some()
+    }
+
+    /// The descriptor of a connection, while it is open here.
+    pub(super) fn fd(&self, connection: ConnectionId) -> Option<BorrowedFd<'_>> {
+        let known = self.connections.get(&connection)?;
+        known.fd.as_ref().map(|fd| fd.as_fd())
+    }
+
+    /// Every connection, with its ends.
+    pub(super) fn connections(&self) -> impl Iterator<Item = (ConnectionId, &Ends)> {
+        self.connections
+            .iter()
+            .map(|(id, known)| (*id, &known.ends))
     }
 
     /// Forgets a connection, and closes it if it is open here.

@@ -9,7 +9,9 @@ mod close;
 
 use crate::core::{Core, FormerTaker, Revision};
 use crate::listener::{BoundSocket, SocketTable};
-use crate::plan::{Changes, ListenerPlan, Plan, SocketKey, WorkerId, WorkerPlan};
+use crate::plan::{
+    Changes, Lifecycle, ListenerPlan, Origin, Plan, SocketKey, WorkerId, WorkerPlan,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -30,6 +32,8 @@ pub(super) struct Definitions {
 #[derive(Debug, Default)]
 pub(super) struct Definition {
     pub(super) plan: Arc<WorkerPlan>,
+    /// What it was resolved from.
+    pub(super) origin: Arc<Origin>,
     /// `None` for the one that the configuration has: whatever its listeners have.
     sockets: Option<Vec<FormerSocket>>,
 }
@@ -77,6 +81,31 @@ impl Definitions {
         let mut definitions = Definitions::default();
         definitions.follow(plan, core);
         definitions
+    }
+
+    /// Those of another listend.
+    pub(super) fn restored(all: Vec<((WorkerId, Revision), Definition)>) -> Definitions {
+        let mut definitions = Definitions::default();
+        for ((worker, revision), definition) in all {
+            let latest = definitions.latest.entry(worker).or_insert(revision);
+            *latest = revision.max(*latest);
+            definitions.all.insert((worker, revision), definition);
+        }
+        definitions
+    }
+
+    /// Every definition.
+    pub(super) fn all(&self) -> impl Iterator<Item = (WorkerId, Revision, &Definition)> {
+        self.all
+            .iter()
+            .map(|((worker, revision), one)| (*worker, *revision, one))
+    }
+
+    /// The life cycle of each.
+    pub(super) fn lifecycles(&self) -> BTreeMap<(WorkerId, Revision), Lifecycle> {
+        let all = self.all.iter();
+        all.map(|(key, one)| (*key, one.plan.lifecycle.clone()))
+            .collect()
     }
 
     /// Which definition of a worker the configuration has.
@@ -170,13 +199,14 @@ impl Definitions {
 
     /// Files the definitions that a plan has under the revisions that the core has given them.
     pub(super) fn follow(&mut self, plan: &Plan, core: &Core) {
-        for (worker, plan) in &plan.workers {
+        for (worker, one) in &plan.workers {
             let Some(latest) = core.latest(*worker) else {
                 continue;
             };
             self.latest.insert(*worker, latest);
             let definition = Definition {
-                plan: Arc::clone(plan),
+                plan: Arc::clone(one),
+                origin: Arc::clone(&plan.origin),
                 sockets: None,
             };
             self.all.insert((*worker, latest), definition);
@@ -210,6 +240,33 @@ impl Definitions {
 }
 
 impl Definition {
+    /// One of another listend: of one that was replaced, its sockets with the names of their listeners and
+    /// their backlogs.
+    pub(super) fn restored(
+        plan: Arc<WorkerPlan>,
+        origin: Arc<Origin>,
+        sockets: Option<Vec<(u32, String, u32)>>,
+    ) -> Definition {
+        let former = |(key, listener, backlog)| FormerSocket {
+            key: SocketKey(key),
+            listener,
+            backlog,
+        };
+        let sockets = sockets.map(|sockets| sockets.into_iter().map(former).collect());
+        Definition {
+            plan,
+            origin,
+            sockets,
+        }
+    }
+
+    /// What [`Definition::restored`] takes.
+    pub(super) fn former_sockets(&self) -> Option<Vec<(u32, String, u32)>> {
+        let sockets = self.sockets.as_ref()?.iter();
+        let plain = sockets.map(|one| (one.key.0, one.listener.clone(), one.backlog));
+        Some(plain.collect())
+    }
+
     /// Whether it was replaced and has this socket.
     fn names(&self, key: SocketKey) -> bool {
         let mut sockets = self.sockets.iter().flatten();

@@ -12,11 +12,11 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// Whose they are: every generation of an instance has the same.
-type Place = (WorkerId, u32);
+pub(super) type Place = (WorkerId, u32);
 
 /// What all instances have left.
 #[derive(Debug, Default)]
@@ -147,6 +147,39 @@ impl FdStore {
         refused
     }
 
+    /// What was left, each with whose it is, its name and whether it is given up when it hangs up.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u64, Place, &str, bool)> {
+        let all = self.kept.iter();
+        all.flat_map(|(place, kept)| {
+            kept.iter()
+                .map(|one| (one.id, *place, &*one.name, one.is_watched))
+        })
+    }
+
+    /// A descriptor that was left.
+    pub(super) fn fd(&self, id: u64) -> Option<BorrowedFd<'_>> {
+        let mut all = self.kept.values().flatten();
+        all.find(|one| one.id == id).map(|one| one.fd.as_fd())
+    }
+
+    /// What was left to another listend, in the order in which it was.
+    pub(super) fn restore(
+        &mut self,
+        epoll: &Epoll,
+        (id, place): (u64, Place),
+        (name, polled): (String, bool),
+        fd: OwnedFd,
+    ) {
+        let fd = SharedFd::from(fd);
+        self.next_id = self.next_id.max(id);
+        self.kept.entry(place).or_default().push(Kept {
+            id,
+            name,
+            is_watched: polled && watch(epoll, id, &fd),
+            fd,
+        });
+    }
+
     /// Gives up what an instance has left under a name; answers how many those were.
     pub(super) fn remove(&mut self, epoll: &Epoll, instance: InstanceId, name: &str) -> usize {
         let place = (instance.worker, instance.index);
@@ -236,7 +269,6 @@ mod tests {
     use super::*;
     use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
     use std::fs::File;
-    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
     const HOW: How<'_> = How {

@@ -364,6 +364,12 @@ impl Files {
         }
     }
 
+    /// Whether nothing is left to be done, but by those who do not answer.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_done = |writer: &Writer| writer.is_idle() || writer.silence().is_some();
+        self.writers.values().all(is_done)
+    }
+
     /// When to look even if nothing happens.
     pub(super) fn deadline(&self) -> Option<Mono> {
         self.writers.values().filter_map(Writer::deadline).min()

@@ -33,6 +33,7 @@ impl Shell {
     }
 
     pub(super) fn bind(&mut self, listener: ListenerId) {
+        self.store.touch();
         sys::close_apart_within(CLOSING);
         let (errors, _notes) = listener::bind_missing(&self.plan, listener, &mut self.sockets);
         let missing = missing_listeners(&errors);
@@ -55,6 +56,7 @@ impl Shell {
     }
 
     pub(super) fn repair(&mut self, listener: ListenerId, key: SocketKey) {
+        self.store.touch();
         let outcome = listener::repair(&self.plan, &mut self.sockets, key);
         // What cannot be repaired here, such as an adopted unix socket, is not watched again: its
         // event would come for ever.

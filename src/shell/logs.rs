@@ -5,6 +5,8 @@
 //! no more, no pipe that leads there is read: they fill up, and their workers wait. The same holds for
 //! files ([`Files`]).
 
+mod restore;
+
 use super::files::{Files, Opened};
 use super::pipes::Pipes;
 use super::stdout::Stdout;
@@ -53,6 +55,8 @@ pub(super) struct Logs {
     style: Style,
     /// With the pipes that lead there: those are read whoever looks at standard output.
     files: Files,
+    /// Pipes of processes that another listend has started, until their files are open.
+    unattached: HashMap<ProcessId, (OwnedFd, InstanceId)>,
 }
 
 /// The reading end of what one process and its children write to.
@@ -141,6 +145,7 @@ impl Logs {
                 logging::Stream::Plain => Style::Plain,
             },
             files: Files::default(),
+            unattached: HashMap::new(),
         }
     }
 
@@ -248,8 +253,9 @@ impl Logs {
     }
 
     /// The processes whose files are open now, or cannot be opened.
-    pub(super) fn startable(&mut self) -> Vec<ProcessId> {
-        self.files.news()
+    pub(super) fn startable(&mut self, epoll: &Epoll) -> Vec<ProcessId> {
+        let opened = self.files.news();
+        self.attach_opened(epoll, opened)
     }
 
     /// What was opened for a process that does not start after all is of no use.

@@ -11,15 +11,16 @@ use super::clock;
 use super::fd_store::FdStore;
 use super::token::{NotifyPart, Token};
 use crate::core::{Mono, ProcessId};
+use crate::listener::SocketRecord;
 use crate::plan::WorkerId;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-use socket::NotifySocket;
+pub(super) use socket::NotifySocket;
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -107,9 +108,13 @@ impl Notify {
 
     /// Waits for the newline of a process that exists now. Its end is closed here.
     pub(super) fn listen_for_newline(&mut self, epoll: &Epoll, process: ProcessId, ways: Ways) {
-        let Some((ours, _theirs)) = ways.newline else {
-            return;
-        };
+        if let Some((ours, _theirs)) = ways.newline {
+            self.continue_newline(epoll, process, ours);
+        }
+    }
+
+    /// Waits for the newline of a process.
+    pub(super) fn continue_newline(&mut self, epoll: &Epoll, process: ProcessId, ours: OwnedFd) {
         let token = Token::Notify(NotifyPart::Newline(process)).pack();
         match epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, token)) {
             Ok(()) => {
@@ -120,6 +125,29 @@ impl Notify {
                 errno.desc()
             ),
         }
+    }
+
+    /// The pipe on which a newline of a process is waited for.
+    pub(super) fn newline_of(&self, process: ProcessId) -> Option<BorrowedFd<'_>> {
+        self.newlines.get(&process).map(AsFd::as_fd)
+    }
+
+    /// The notify socket.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().and_then(NotifySocket::fd)
+    }
+
+    /// The value of NOTIFY_SOCKET, and what is known of its file.
+    pub(super) fn place(&self) -> Option<(&str, Option<SocketRecord>)> {
+        let socket = self.socket.as_ref()?;
+        Some((socket.address(), socket.record()))
+    }
+
+    /// Goes on with the notify socket of another listend.
+    pub(super) fn continue_with(&mut self, epoll: &Epoll, socket: NotifySocket) -> io::Result<()> {
+        watch_socket(epoll, &socket)?;
+        self.socket = Some(socket);
+        Ok(())
     }
 
     /// Nothing more is heard of a process.

@@ -3,11 +3,12 @@
 
 use crate::config::{Endpoint, UnixKind, UnixName};
 use crate::listener::{
-    self, Adopted, BindError, BoundSocket, Damage, Purpose, Repair, SocketTable,
+    self, Adopted, BindError, BoundSocket, Damage, Purpose, Repair, SocketRecord, SocketTable,
 };
 use crate::plan::{Access, ListenerPlan, Plan, SocketKey, SocketPlan};
 use crate::report::{FileId, Place, describe};
 use nix::unistd::geteuid;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// How many clients may wait to be accepted.
@@ -34,8 +35,27 @@ impl OwnSocket {
         path: &Path,
         (group, mode): (Option<u32>, u32),
     ) -> Result<OwnSocket, NotBound> {
-        let plan = plan(name, kind, path, (group, mode));
-        let mut outcome = listener::bind_all(&plan, Purpose::Keep, Adopted::default());
+        OwnSocket::with(plan(name, kind, path, (group, mode)), Adopted::default())
+    }
+
+    /// Goes on with the socket that another listend had there.
+    pub(super) fn restore(
+        name: &str,
+        kind: UnixKind,
+        path: &Path,
+        access: (Option<u32>, u32),
+        (fd, record): (OwnedFd, SocketRecord),
+    ) -> Result<OwnSocket, NotBound> {
+        let adopted = Adopted::from([(THE_ONE, fd)]);
+        let mut own = OwnSocket::with(plan(name, kind, path, access), adopted)?;
+        if let Some(socket) = own.bound.get_mut(THE_ONE) {
+            socket.restore(record);
+        }
+        Ok(own)
+    }
+
+    fn with(plan: Plan, adopted: Adopted) -> Result<OwnSocket, NotBound> {
+        let mut outcome = listener::bind_all(&plan, Purpose::Keep, adopted);
         if outcome.errors.is_empty() {
             let bound = outcome.bound;
             return Ok(OwnSocket { plan, bound });

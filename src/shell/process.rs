@@ -3,7 +3,7 @@
 use super::notify::WorkerStatus;
 use crate::config::NotifyAccess;
 use crate::connection::End;
-use crate::core::{ConnectionId, ExitStatus, InstanceId, ProcessId, Revision, Task};
+use crate::core::{ConnectionId, ExitStatus, InstanceId, Mono, ProcessId, Revision, Task};
 use crate::plan::WorkerId;
 use crate::sys::{self, How, Launching, Then, Whom};
 use crate::worker::Numbers;
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpgid, getpgrp, getsid};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -51,6 +51,8 @@ pub struct Process {
     pub pidfd: Option<OwnedFd>,
     /// Whom it serves, if that is one connection.
     pub client: Option<End>,
+    /// Which connection that is.
+    pub connection: Option<ConnectionId>,
     /// The connection that was closed here because the process has it, if it may yet come back.
     pub lent: Option<ConnectionId>,
     /// How its exec goes, until it has succeeded.
@@ -59,6 +61,8 @@ pub struct Process {
     pub access: Option<NotifyAccess>,
     /// The user that it was started as.
     pub uid: u32,
+    /// When it was started.
+    pub started: Mono,
     /// What it has told for people to read.
     pub told: WorkerStatus,
     /// What is left of the process that was started here, if another is the main one.
@@ -76,7 +80,7 @@ pub struct Rest {
     pub status: ExitStatus,
     /// The process groups that still have members. Their numbers are no others' until the last member
     /// is reaped, which happens here, because it has no parent but listend any more.
-    groups: Vec<i32>,
+    pub groups: Vec<i32>,
 }
 
 /// The process that was started here, after it has named another as the main one.
@@ -211,21 +215,34 @@ impl Process {
 
     fn collect(&self) -> ExitStatus {
         match sys::wait(self.whom(), Then::Reap) {
-            Ok(Some(ended)) => match ended.how {
-                How::Exited(code) => ExitStatus::Code(code),
-                How::Killed(number) => ExitStatus::Signal {
-                    number,
-                    core_dumped: false,
-                },
-                How::Dumped(number) => ExitStatus::Signal {
-                    number,
-                    core_dumped: true,
-                },
-            },
+            Ok(Some(ended)) => status_of(ended.how),
             Ok(None) | Err(_) if self.replaced.is_some() => ExitStatus::Code(0),
-            // Somebody else has reaped it: its status is lost, the fact is not.
-            Ok(None) | Err(_) => ExitStatus::Unknown,
+            // Somebody else has reaped it.
+            Ok(None) | Err(_) => {
+                let how = self.pidfd.as_ref().and_then(sys::exit_info);
+                how.map_or(ExitStatus::Unknown, status_of)
+            }
         }
+    }
+
+    /// Whether it has ended, and how is not known yet: it is another process's child, which has not reaped it.
+    pub fn is_unreaped_elsewhere(&self) -> bool {
+        let is_reaped = |pidfd: &OwnedFd| sys::exit_info(pidfd).is_some();
+        !self.is_our_child() && !self.pidfd.as_ref().is_some_and(is_reaped)
+    }
+}
+
+fn status_of(how: How) -> ExitStatus {
+    match how {
+        How::Exited(code) => ExitStatus::Code(code),
+        How::Killed(number) => ExitStatus::Signal {
+            number,
+            core_dumped: false,
+        },
+        How::Dumped(number) => ExitStatus::Signal {
+            number,
+            core_dumped: true,
+        },
     }
 }
 
@@ -264,11 +281,14 @@ pub struct Processes {
     with_listeners: HashMap<(WorkerId, Revision), usize>,
     /// How many of those of which all processes may tell were started as a user.
     told_by_all: HashMap<u32, usize>,
+    /// Those of which something may have changed; `None` where nobody wants to know.
+    changed: Option<BTreeSet<ProcessId>>,
 }
 
 impl Processes {
     /// Registers a child.
     pub fn insert(&mut self, id: ProcessId, process: Process) {
+        self.note(id);
         self.by_pid.insert(process.pid, id);
         if process.access == Some(NotifyAccess::All) {
             *self.told_by_all.entry(process.uid).or_default() += 1;
@@ -278,6 +298,52 @@ impl Processes {
             *self.with_listeners.entry(definition).or_default() += 1;
         }
         self.by_id.insert(id, process);
+    }
+
+    /// Registers one that another listend has started.
+    pub fn restore(&mut self, id: ProcessId, process: Process) {
+        let (pid, session) = (process.pid, process.session);
+        let groups = process.rest.as_ref().map(|rest| rest.groups.clone());
+        let first = process.replaced;
+        self.insert(id, process);
+        if let Some(groups) = groups {
+            self.by_pid.remove(&pid);
+            self.with_rest
+                .extend(groups.into_iter().map(|group| (group, id)));
+        }
+        if first == Some(First::Unreaped) {
+            self.firsts.insert(session, id);
+        }
+    }
+
+    /// Has what changes noted from now on: everything that is there has.
+    pub fn note_changes(&mut self) {
+        self.changed = Some(self.by_id.keys().copied().collect());
+    }
+
+    /// Those of which something may have changed since this was asked last.
+    pub fn take_changed(&mut self) -> BTreeSet<ProcessId> {
+        self.changed
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    fn note(&mut self, id: ProcessId) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(id);
+        }
+    }
+
+    /// Whether any is on its way to its program.
+    pub fn are_launching(&self) -> bool {
+        let mut all = self.by_id.values();
+        all.any(|process| process.launching.is_some())
+    }
+
+    /// Every process.
+    pub fn iter(&self) -> impl Iterator<Item = (ProcessId, &Process)> {
+        self.by_id.iter().map(|(id, process)| (*id, process))
     }
 
     /// Whether any process has the listeners of this definition of the worker.
@@ -304,11 +370,13 @@ impl Processes {
 
     /// Looks one up to change it.
     pub fn get_mut(&mut self, id: ProcessId) -> Option<&mut Process> {
+        self.note(id);
         self.by_id.get_mut(&id)
     }
 
     /// Forgets one that has been reaped, and closes its descriptors.
     pub fn remove(&mut self, id: ProcessId) -> Option<Process> {
+        self.note(id);
         let mut process = self.by_id.remove(&id)?;
         match &process.rest {
             None => {
@@ -356,6 +424,7 @@ impl Processes {
 
     /// Makes another process the main one. Answers with the pidfd of the one that was it before.
     pub fn replace_main(&mut self, id: ProcessId, pid: i32, pidfd: OwnedFd) -> Option<OwnedFd> {
+        self.note(id);
         let process = self.by_id.get_mut(&id)?;
         self.by_pid.remove(&process.pid);
         self.by_pid.insert(pid, id);
@@ -379,6 +448,7 @@ impl Processes {
     /// Reaps a main process; how it ended. What is left of its process group is in
     /// [`Process::rest`]: it is forgotten only when that is over.
     pub fn reap(&mut self, id: ProcessId) -> Option<ExitStatus> {
+        self.note(id);
         let process = self.by_id.get_mut(&id)?;
         let status = process.reap();
         if let Some(rest) = &process.rest {

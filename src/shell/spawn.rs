@@ -62,11 +62,13 @@ impl Shell {
                     revision: wanted.revision,
                     task: wanted.task,
                     client,
+                    connection,
                     lent,
                     pidfd: launched.pidfd,
                     launching: Some(launched.launching),
                     access,
                     uid,
+                    started: clock::now(),
                     told: notify::WorkerStatus::default(),
                     replaced: None,
                     rest: None,
@@ -94,7 +96,7 @@ impl Shell {
 
     /// Starts what has waited for its output file.
     pub(super) fn start_what_can_be(&mut self) {
-        for process in self.logs.startable() {
+        for process in self.logs.startable(&self.epoll) {
             if let Some(wanted) = self.to_start.remove(&process) {
                 self.spawn(wanted);
             }

@@ -5,6 +5,7 @@
 
 use super::clients::{self, Clients};
 use super::clock;
+use super::control::pending_upgrade::Upgrade;
 use super::control::{Control, Reloads};
 use super::definitions::Definitions;
 use super::event_text;
@@ -20,6 +21,7 @@ use super::process::{Process, Processes, SpawnRequest, Zombie};
 use super::reserve::Reserve;
 use super::rollback_reasons::RollbackReasons;
 use super::signals::{Arrived, Signals};
+use super::store::Store;
 use super::token::Token;
 use super::watch::Watch;
 use crate::config::signal_name;
@@ -33,7 +35,7 @@ use crate::sys::{self, Origin};
 use crate::worker::{self, DaemonContext};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR2};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::rc::Rc;
@@ -93,6 +95,10 @@ pub struct Shell {
     closing: Option<Mono>,
     /// Effects are being carried out.
     is_performing: bool,
+    /// What outlives this process.
+    pub(super) store: Store,
+    /// Another binary that is to go on here.
+    pub(super) upgrade: Option<Upgrade>,
     exit: Option<u8>,
 }
 
@@ -104,10 +110,24 @@ impl Shell {
     /// epoll_create1(2) or epoll_ctl(2) failed: no descriptors or no memory left.
     pub fn new(
         plan: Plan,
-        mut sockets: SocketTable,
-        mut signals: Signals,
-        daemon_context: DaemonContext,
+        sockets: SocketTable,
+        given: (Signals, DaemonContext),
         when_done: WhenDone,
+    ) -> io::Result<Shell> {
+        let lifecycles = plan.workers.values().map(|worker| worker.lifecycle.clone());
+        let core = Core::new(lifecycles.collect(), when_done)
+            .with_listeners(listener_lives(&plan).into_values().collect());
+        let definitions = Definitions::new(&plan, &core);
+        Shell::with_core(plan, sockets, given, core, definitions)
+    }
+
+    /// With a core that may have been running before.
+    pub(super) fn with_core(
+        plan: Plan,
+        mut sockets: SocketTable,
+        (mut signals, daemon_context): (Signals, DaemonContext),
+        core: Core,
+        definitions: Definitions,
     ) -> io::Result<Shell> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(
@@ -119,11 +139,7 @@ impl Shell {
         let many_from = accepts.then(|| clients::make_room(&mut sockets)).flatten();
         let clients = Clients::new(clients::named(&plan), many_from)?;
         let watch = Watch::new(clients::roles(&plan));
-        let lifecycles = plan.workers.values().map(|worker| worker.lifecycle.clone());
         let logs = Logs::new(&plan);
-        let core = Core::new(lifecycles.collect(), when_done)
-            .with_listeners(listener_lives(&plan).into_values().collect());
-        let definitions = Definitions::new(&plan, &core);
         let metrics = Metrics::new();
         Ok(Shell {
             plan: Rc::new(plan),
@@ -153,6 +169,8 @@ impl Shell {
             reserve: Reserve::keep(),
             closing: None,
             is_performing: false,
+            store: Store::default(),
+            upgrade: None,
             exit: None,
         })
     }
@@ -168,6 +186,22 @@ impl Shell {
         self.begin_watching(missing);
         self.tell_manager();
         self.feed(Input::Start);
+        self.run_loop()
+    }
+
+    /// Goes on where another listend was.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Shell::run`].
+    pub(super) fn run_on(mut self, missing: &[BindError]) -> io::Result<u8> {
+        self.begin_watching(missing);
+        self.feed(Input::Resumed);
+        self.tell_manager();
+        self.run_loop()
+    }
+
+    fn run_loop(mut self) -> io::Result<u8> {
         loop {
             self.folders.tidy(&self.core, &self.plan);
             self.forget_stores_of_stopped();
@@ -177,6 +211,8 @@ impl Shell {
                 self.feed_followers_last();
                 return Ok(code);
             }
+            self.record();
+            self.upgrade_turn();
             self.closing = sys::close_apart(clock::now().0).map(Mono);
             self.turn()?;
         }
@@ -241,6 +277,9 @@ impl Shell {
         self.queries_turn();
         self.control_turn();
         self.look_at_launching();
+        for process in self.store.reaped_by_now() {
+            self.exited(process);
+        }
         self.look_at_queues();
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
@@ -292,7 +331,9 @@ impl Shell {
         let others = self.control.deadline().into_iter();
         let others = others.chain(self.control.queue_log.deadline());
         let others = others.chain(self.manager.deadline()).chain(self.closing);
-        let others = others.chain(self.logs.deadline());
+        let others = others
+            .chain(self.logs.deadline())
+            .chain(self.store.deadline());
         let deadlines = looked_at.chain(self.core.deadline()).chain(others);
         let Some(deadline) = deadlines.min() else {
             return EpollTimeout::NONE;
@@ -327,6 +368,7 @@ impl Shell {
             // The kernel sends SIGHUP when the terminal that listend runs on goes away.
             (SIGTERM | SIGINT | SIGQUIT, _) | (SIGHUP, Origin::Kernel) => self.feed(Input::Stop),
             (SIGHUP, Origin::Process { .. }) => self.reload_by_signal(),
+            (SIGUSR2, _) => self.request_upgrade(None, None, false),
             // Handled only because they would end listend, and leave its workers to themselves.
             (number, _) => log::info!("{} means nothing here", signal_name(number)),
         }
@@ -416,8 +458,13 @@ impl Shell {
             // It has named another as its main process, and is reaped as anybody.
             return self.reap_children();
         }
+        let is_early = process.is_unreaped_elsewhere() && self.store.waits_for_reaper(id);
         // By hand, as in `exec_status`.
         let _not_watched = process.pidfd.as_ref().map(|pidfd| self.epoll.delete(pidfd));
+        if is_early {
+            return;
+        }
+        self.store.is_reaped(id);
         let Some(status) = self.processes.reap(id) else {
             return;
         };

@@ -84,6 +84,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "report",
             "sample",
             "stage",
+            "store",
             "sys",
             "verb",
             "worker",
@@ -106,6 +107,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sample",
             "shell",
             "stage",
+            "store",
             "sys",
             "verb",
             "web",
@@ -125,6 +127,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "control/lines",
     "control/reload",
     "control/status",
+    "control/upgrade",
     "definitions/close",
     "listeners",
     "looks/serve",
@@ -136,6 +139,9 @@ const KNOW_THE_SHELL: &[&str] = &[
     "reload",
     "rollback_reasons/note",
     "spawn",
+    "store/readopt",
+    "store/record",
+    "store/resume",
     "turn",
 ];
 

@@ -34,4 +34,5 @@ mod soak;
 mod status;
 mod threats;
 mod top;
+mod upgrade;
 mod workers;

@@ -17,6 +17,7 @@ use crate::shell::turn::Shell;
 use crate::shell::{clock, event_text};
 use crate::verb::{Command, Verb};
 use nix::sys::epoll::EpollFlags;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// More instances are no worker's.
@@ -134,6 +135,11 @@ impl Shell {
                 worker,
                 no_wait,
             } => self.operate(id, verb, argument, &worker, no_wait),
+            Request::Upgrade { binary, now } => {
+                self.log_request(id, "upgrade");
+                self.control.waits(id, WaitsFor::HelperQuery);
+                self.request_upgrade(Some(id), binary.map(PathBuf::from), now);
+            }
             Request::Reload { dry_run, no_wait } => self.reload(id, dry_run, no_wait),
             Request::Metrics => {
                 self.control.waits(id, WaitsFor::Metrics);

@@ -36,6 +36,8 @@ pub(super) enum Question {
     Reload,
     /// What `Explain` answers.
     Explain,
+    /// Whether another binary could go on.
+    Upgrade,
 }
 
 /// What for.
@@ -213,10 +215,12 @@ pub(super) fn start(config: &Path, question: Question, about: &str) -> io::Resul
             "--no-bind",
         ]),
         Question::Explain => command.args(["explain", about]),
+        // Started by itself.
+        Question::Upgrade => &mut command,
     };
     let errors = match question {
         Question::Check | Question::DryRun | Question::Reload => Stdio::null(),
-        Question::Explain => Stdio::from(theirs.try_clone()?),
+        Question::Explain | Question::Upgrade => Stdio::from(theirs.try_clone()?),
     };
     command.arg("-c").arg(config);
     command.stdin(Stdio::null()).stdout(theirs).stderr(errors);

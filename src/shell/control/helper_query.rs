@@ -247,6 +247,7 @@ impl Shell {
 
     fn handle_answer(&mut self, asked: Asked, status: Option<i32>, said: &[u8]) {
         let reply = match asked.question {
+            Question::Upgrade => return self.preflight_ended(status, Some(said)),
             Question::DryRun => self.what_would_change(fetched(said)),
             Question::Reload => return self.reload_with(asked.client, fetched(said)),
             Question::Explain if status.is_some_and(|code| NO_ANSWER.contains(&code)) => {
@@ -269,6 +270,7 @@ impl Shell {
             duration(TIME)
         );
         match asked.question {
+            Question::Upgrade => self.preflight_ended(None, None),
             Question::Reload => self.reload_with(asked.client, Fetched::Failed(reason)),
             Question::Check | Question::DryRun | Question::Explain => {
                 self.tell(asked.client, &Reply::error(&Error::Failed { reason }));

@@ -10,17 +10,19 @@ mod events;
 pub(super) mod helper;
 pub(super) mod helper_query;
 mod lines;
+pub(super) mod pending_upgrade;
 mod reload;
 mod socket;
 mod status;
 mod status_reply;
+mod upgrade;
 
 pub use socket::{ControlSocket, NoControl};
 
 use super::metrics::Job;
 use crate::control::{Access, Event, Owner, Reply};
 use crate::core::{Mono, Ticket};
-use crate::listener::BoundSocket;
+use crate::listener::{BoundSocket, SocketRecord};
 use crate::shell::queues::QueueLog;
 use crate::shell::token::{ClientId, ControlPart, QueryId, Token};
 use crate::shell::{clock, event_text};
@@ -35,7 +37,7 @@ use status_reply::StatusReply;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -113,6 +115,13 @@ pub(super) struct Reloads {
     under_way: bool,
     /// `None` is a signal.
     waiting: VecDeque<Option<ClientId>>,
+}
+
+impl Reloads {
+    /// Whether a configuration is being read, or its listeners bound.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way
+    }
 }
 
 impl Default for Control {
@@ -214,6 +223,30 @@ impl Control {
     pub(super) fn files(&self) -> Vec<Cow<'_, Path>> {
         let socket = self.socket.as_ref().and_then(ControlSocket::socket);
         socket.map(BoundSocket::files).unwrap_or_default()
+    }
+
+    /// The socket that clients connect to.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        let socket = self.socket.as_ref().and_then(ControlSocket::socket);
+        socket.map(|socket| socket.fd.as_fd())
+    }
+
+    /// Where that is, and what is known of its file.
+    pub(super) fn place(&self) -> Option<(&Path, SocketRecord)> {
+        let socket = self.socket.as_ref().and_then(ControlSocket::socket)?;
+        Some((self.path()?, socket.record()))
+    }
+
+    /// When the first listend was started of which this one goes on.
+    pub(super) fn since(&self) -> Mono {
+        self.since
+    }
+
+    /// Goes on with what another listend has begun at this time.
+    #[must_use]
+    pub fn begun_at(mut self, since: Mono) -> Control {
+        self.since = since;
+        self
     }
 
     /// Where it can be asked.

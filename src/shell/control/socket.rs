@@ -3,16 +3,22 @@
 use crate::config::UnixKind;
 use crate::control::Owner;
 use crate::diagnose::{self, Machine};
-use crate::listener::{self, BindError, BoundSocket, Damage, IoMode, Obstacle, Repair};
+use crate::listener::{
+    self, BindError, BoundSocket, Damage, IoMode, Obstacle, Repair, SocketRecord,
+};
 use crate::plan::Plan;
 use crate::shell::one_line;
-use crate::shell::own_socket::OwnSocket;
+use crate::shell::own_socket::{NotBound, OwnSocket};
 use crate::sys;
 use nix::sys::stat::lstat;
 use nix::unistd::geteuid;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+
+/// What messages call it.
+const NAME: &str = "control socket";
 
 /// The bound control socket. Dropped, it is closed and its path removed.
 #[derive(Debug)]
@@ -42,8 +48,27 @@ impl ControlSocket {
     ///
     /// Another listend is asked there, or what keeps any unix listener from being bound.
     pub fn bind(path: &Path, group: Option<u32>) -> Result<ControlSocket, NoControl> {
-        let mode = if group.is_some() { 0o660 } else { 0o600 };
-        let bound = OwnSocket::bind("control socket", UnixKind::Stream, path, (group, mode));
+        ControlSocket::with(
+            OwnSocket::bind(NAME, UnixKind::Stream, path, (group, mode(group))),
+            path,
+        )
+    }
+
+    /// Goes on with the socket that another listend had there.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ControlSocket::bind`].
+    pub fn restore(
+        path: &Path,
+        group: Option<u32>,
+        kept: (OwnedFd, SocketRecord),
+    ) -> Result<ControlSocket, NoControl> {
+        let own = OwnSocket::restore(NAME, UnixKind::Stream, path, (group, mode(group)), kept);
+        ControlSocket::with(own, path)
+    }
+
+    fn with(bound: Result<OwnSocket, NotBound>, path: &Path) -> Result<ControlSocket, NoControl> {
         let own = bound.map_err(|failed| {
             let (error, plan) = *failed;
             NoControl {
@@ -83,6 +108,11 @@ impl ControlSocket {
     pub fn path(&self) -> Option<&Path> {
         self.socket()?.address.path()
     }
+}
+
+/// For whom it is open.
+fn mode(group: Option<u32>) -> u32 {
+    if group.is_some() { 0o660 } else { 0o600 }
 }
 
 fn set_up(socket: &BoundSocket) -> io::Result<()> {

@@ -27,6 +27,7 @@ impl Shell {
 
     /// Closes the sockets that neither the plan nor a definition has any more.
     pub(in crate::shell) fn close_what_nobody_has(&mut self) {
+        self.store.touch();
         let former = self.sockets.former().map(|(_, socket)| socket.key);
         let is_needed = |key: &SocketKey| self.definitions.former_with(*key).next().is_some();
         let unneeded: Vec<SocketKey> = former.filter(|key| !is_needed(key)).collect();

@@ -90,6 +90,7 @@ impl Shell {
             Some(socket) => socket,
             None => {
                 let socket = NotifySocket::new(self.control.path(), &self.plan)?;
+                self.store.keep_notify_socket();
                 watch_socket(&self.epoll, &socket)?;
                 let files = socket.files();
                 self.watch.files(&self.epoll, watch::Owner::Notify, &files);

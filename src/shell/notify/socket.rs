@@ -1,7 +1,7 @@
 //! The socket that workers send their messages to.
 
 use crate::config::UnixKind;
-use crate::listener::{BoundSocket, Damage, Repair};
+use crate::listener::{BoundSocket, Damage, Repair, SocketRecord};
 use crate::plan::Plan;
 use crate::report::describe;
 use crate::shell::clock;
@@ -24,12 +24,16 @@ use std::path::{Path, PathBuf};
 const BUFFER: usize = 8 * 1024 * 1024;
 /// The longest path that an address can hold (unix(7)): one byte is the NUL.
 const LONGEST_PATH: usize = 107;
+/// What messages call it.
+const NAME: &str = "notify socket";
+/// Whoever a worker runs as has to get through.
+const MODE: u32 = 0o666;
 /// No more messages are read before a child is reaped, whatever the system allows.
 const MOST_WAITING: usize = 10_000;
 
 /// One for all workers: the kernel vouches for who sent what. Dropped, its path is removed.
 #[derive(Debug)]
-pub(super) struct NotifySocket {
+pub(in crate::shell) struct NotifySocket {
     way: SocketPlace,
     address: String,
     most_waiting: usize,
@@ -105,6 +109,38 @@ impl NotifySocket {
         })
     }
 
+    /// The socket that another listend had at this address: its descriptor, and what is known of its file if
+    /// it has a path.
+    pub(in crate::shell) fn restore(
+        address: String,
+        record: Option<SocketRecord>,
+        fd: OwnedFd,
+    ) -> Result<NotifySocket, String> {
+        let way = match record {
+            None => SocketPlace::Name(fd),
+            Some(record) => {
+                let path = Path::new(&address);
+                let own =
+                    OwnSocket::restore(NAME, UnixKind::Datagram, path, (None, MODE), (fd, record));
+                SocketPlace::Path(own.map_err(|failed| describe(failed.0.errno))?)
+            }
+        };
+        Ok(NotifySocket {
+            is_full: false,
+            way,
+            address,
+            most_waiting: most_waiting(),
+        })
+    }
+
+    /// What is known of its file.
+    pub(super) fn record(&self) -> Option<SocketRecord> {
+        match &self.way {
+            SocketPlace::Path(own) => own.socket().map(BoundSocket::record),
+            SocketPlace::Name(_) => None,
+        }
+    }
+
     /// Puts its path right, if something is wrong with it.
     pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
         let SocketPlace::Path(own) = &mut self.way else {
@@ -119,7 +155,7 @@ impl NotifySocket {
     }
 
     /// Where it is in the file system.
-    pub(super) fn files(&self) -> Vec<Cow<'_, Path>> {
+    pub(in crate::shell) fn files(&self) -> Vec<Cow<'_, Path>> {
         match &self.way {
             SocketPlace::Path(own) => own.socket().map(BoundSocket::files).unwrap_or_default(),
             SocketPlace::Name(_) => Vec::new(),
@@ -170,9 +206,9 @@ fn can_be_entered(path: &Path) -> bool {
     })
 }
 
-/// Whoever a worker runs as has to get through; who may tell what is decided by the credentials.
+/// Who may tell what is decided by the credentials.
 fn at_path(path: &Path) -> Result<OwnSocket, String> {
-    let bound = OwnSocket::bind("notify socket", UnixKind::Datagram, path, (None, 0o666));
+    let bound = OwnSocket::bind(NAME, UnixKind::Datagram, path, (None, MODE));
     let own = bound.map_err(|failed| describe(failed.0.errno))?;
     match own.socket().map(set_up) {
         Some(Err(error)) => {

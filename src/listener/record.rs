@@ -1,0 +1,68 @@
+//! What is known of a held socket that the kernel does not say: for another listend, which gets it.
+
+use super::bound::{BoundSocket, FsArtifacts};
+use super::identity::{PathIdentity, Rights};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What stands behind the descriptor of a held socket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketRecord {
+    /// Device and inode of its file, if it has a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<(u64, u64)>,
+    /// Whether listend made that file, and removes it.
+    #[serde(default)]
+    pub created: bool,
+    /// Whether listend inherited the socket from who started it.
+    #[serde(default)]
+    pub inherited: bool,
+    /// The symbolic links that lead to the path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub symlinks: Vec<PathBuf>,
+    /// The second name of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spare: Option<PathBuf>,
+    /// Owner, group and mode that the file was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rights: Option<(u32, u32, u32)>,
+    /// Whether path and links stay when listend stops.
+    #[serde(default)]
+    pub stays: bool,
+}
+
+impl BoundSocket {
+    /// What is to be known of it beside the descriptor.
+    pub fn record(&self) -> SocketRecord {
+        let FsArtifacts {
+            symlinks,
+            spare,
+            rights,
+            stay,
+        } = &self.artifacts;
+        SocketRecord {
+            file: self.identity.map(|file| (file.dev, file.ino)),
+            created: self.created,
+            inherited: self.is_adopted,
+            symlinks: symlinks.clone(),
+            spare: spare.clone(),
+            rights: rights.map(|rights| (rights.uid, rights.gid, rights.mode)),
+            stays: *stay,
+        }
+    }
+
+    /// Takes over what was known of it before. To be called when it was adopted.
+    pub fn restore(&mut self, record: SocketRecord) {
+        self.identity = record.file.map(|(dev, ino)| PathIdentity { dev, ino });
+        self.created = record.created;
+        self.is_adopted = record.inherited;
+        self.artifacts = FsArtifacts {
+            symlinks: record.symlinks,
+            spare: record.spare,
+            rights: record
+                .rights
+                .map(|(uid, gid, mode)| Rights { uid, gid, mode }),
+            stay: record.stays,
+        };
+    }
+}

@@ -1,0 +1,273 @@
+//! The facts of the shell, as they stand in a snapshot: descriptors and processes, and the texts of the
+//! configuration. `docs/snapshot.md` says what every field means.
+
+use crate::connection::{End, Ends};
+use crate::core::ExitStatus;
+use crate::listener::SocketRecord;
+use crate::plan::Origin;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// One fact. Facts of one kind are told apart by their keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum Fact {
+    /// The first: which format the others have.
+    Snapshot(Head),
+    Configuration(Configuration),
+    Ids(Ids),
+    Definition(Definition),
+    Socket(Socket),
+    Process(Box<Process>),
+    Connection(Connection),
+    Stored(Stored),
+}
+
+/// listend as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    pub(super) format: u32,
+    pub(super) written_by: String,
+    /// /proc/sys/kernel/random/boot_id: times and inodes mean nothing in another boot.
+    pub(super) boot: String,
+    pub(super) pid: u32,
+    /// When the first listend was started of which this one goes on.
+    pub(super) since: u64,
+    /// The key of the configuration in force.
+    pub(super) configuration: u32,
+    /// The value of NOTIFY_SOCKET of the workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) notify: Option<OwnSocket>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) control: Option<OwnSocket>,
+    /// RLIMIT_NOFILE that listend was started with, soft and hard.
+    pub(super) open_files: (Option<u64>, Option<u64>),
+    /// The folders that were made for paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) folders: Vec<PathBuf>,
+}
+
+/// A socket of listend's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OwnSocket {
+    pub(super) address: String,
+    /// Of one with a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) record: Option<SocketRecord>,
+}
+
+/// The texts of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Configuration {
+    pub(super) key: u32,
+    #[serde(flatten)]
+    pub(super) origin: Origin,
+}
+
+/// What the numbers of listeners, sockets and workers of the configuration in force mean.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ids {
+    /// By name: the number of the listener, and those of its sockets in their order.
+    pub(super) listeners: BTreeMap<String, (u32, Vec<u32>)>,
+    pub(super) workers: BTreeMap<String, u32>,
+    /// Those that the next listener, worker and socket get.
+    pub(super) next: (u32, u32, u32),
+}
+
+/// A definition of a worker from which something may still be started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Definition {
+    /// Worker × 2³² + revision.
+    pub(super) key: u64,
+    pub(super) worker: u32,
+    pub(super) revision: u32,
+    pub(super) name: String,
+    pub(super) configuration: u32,
+    /// Of one that was replaced: its sockets with the names of their listeners and their backlogs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sockets: Option<Vec<(u32, String, u32)>>,
+}
+
+/// A held socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Socket {
+    pub(super) key: u32,
+    /// What the kernel calls it.
+    pub(super) identity: String,
+    pub(super) listener: u32,
+    /// Of one that the configuration has no more: where it was configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) former: Option<Former>,
+    #[serde(flatten)]
+    pub(super) record: SocketRecord,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Former {
+    pub(super) configuration: u32,
+    pub(super) listener: String,
+    pub(super) index: u32,
+}
+
+/// A process that listend has started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Process {
+    pub(super) key: u64,
+    pub(super) worker: u32,
+    pub(super) index: u32,
+    pub(super) generation: u32,
+    pub(super) revision: u32,
+    /// `program`, or the command beside an instance.
+    pub(super) task: Task,
+    pub(super) pid: i32,
+    pub(super) session: i32,
+    /// Of its pidfd (Linux 6.9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) inode: Option<u64>,
+    /// When it was started, by the clock of all times here.
+    pub(super) started: u64,
+    pub(super) uid: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) client: Option<End>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) connection: Option<u64>,
+    /// What it has told: STATUS=, ERRNO=, BUSERROR=, EXIT_STATUS=.
+    #[serde(default, skip_serializing_if = "Told::is_empty")]
+    pub(super) told: Told,
+    /// Whether the process that was started here before it named this one is reaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) first_reaped: Option<bool>,
+    /// How it ended, and the process groups of it that go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rest: Option<Rest>,
+    #[serde(default)]
+    pub(super) killed: bool,
+    /// The identity of the pipe that it writes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) output: Option<String>,
+    /// The identity of the pipe on which its newline is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) newline: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Task {
+    Program,
+    BeforeStart,
+    AfterReady,
+    AfterStop,
+    Reload,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Told {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) status: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) errno: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) bus_error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) exit_status: Option<u8>,
+}
+
+impl Fact {
+    /// The line that tells it.
+    pub(super) fn text(&self) -> String {
+        // Facts have nothing that JSON has not: paths that are not UTF-8 are refused with the
+        // configuration.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// What it is about.
+    pub(super) fn key(&self) -> (&'static str, u64) {
+        match self {
+            Fact::Snapshot(_) => ("snapshot", 0),
+            Fact::Configuration(fact) => ("configuration", u64::from(fact.key)),
+            Fact::Ids(_) => ("ids", 0),
+            Fact::Definition(fact) => ("definition", fact.key),
+            Fact::Socket(fact) => ("socket", u64::from(fact.key)),
+            Fact::Process(fact) => ("process", fact.key),
+            Fact::Connection(fact) => ("connection", fact.key),
+            Fact::Stored(fact) => ("stored", fact.key),
+        }
+    }
+}
+
+/// The line that says that nothing is known any more of what this key is of.
+pub(super) fn gone((kind, key): (&'static str, u64)) -> String {
+    format!("{{\"kind\":\"{kind}\",\"key\":{key},\"gone\":true}}")
+}
+
+impl Told {
+    fn is_empty(&self) -> bool {
+        *self == Told::default()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Rest {
+    pub(super) status: Ended,
+    pub(super) groups: Vec<i32>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Ended {
+    Code(i32),
+    Signal { number: i32, core_dumped: bool },
+    Unknown,
+}
+
+impl From<ExitStatus> for Ended {
+    fn from(status: ExitStatus) -> Ended {
+        match status {
+            ExitStatus::Code(code) => Ended::Code(code),
+            ExitStatus::Signal {
+                number,
+                core_dumped,
+            } => Ended::Signal {
+                number,
+                core_dumped,
+            },
+            ExitStatus::Unknown => Ended::Unknown,
+        }
+    }
+}
+
+impl From<Ended> for ExitStatus {
+    fn from(ended: Ended) -> ExitStatus {
+        match ended {
+            Ended::Code(code) => ExitStatus::Code(code),
+            Ended::Signal {
+                number,
+                core_dumped,
+            } => ExitStatus::Signal {
+                number,
+                core_dumped,
+            },
+            Ended::Unknown => ExitStatus::Unknown,
+        }
+    }
+}
+
+/// A connection that listend has accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Connection {
+    pub(super) key: u64,
+    pub(super) ends: Ends,
+}
+
+/// A descriptor that an instance has left for its successor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stored {
+    pub(super) key: u64,
+    pub(super) worker: u32,
+    pub(super) index: u32,
+    pub(super) name: String,
+    /// Whether it is given up when its other end hangs up.
+    pub(super) polled: bool,
+}

@@ -1,0 +1,345 @@
+//! What outlives this process: what stands in the snapshot, who keeps the descriptors, and how another
+//! listend goes on from there.
+//!
+//! With a keeper ([`Keeper`]) the snapshot is written at the end of each turn in which a fact has changed, and
+//! the descriptors are sent as they come. Without one nothing is written until an upgrade writes everything
+//! at once.
+
+mod facts;
+mod past;
+mod readopt;
+mod record;
+mod resume;
+
+pub use past::Past;
+pub use resume::Resumed;
+
+use super::clock;
+use crate::core::{Mono, ProcessId};
+use crate::plan::{Origin, SocketKey};
+use crate::store::{Identity, Journal, Keeper, Name};
+use facts::Fact;
+use nix::errno::Errno;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// So many sockets have one name at the keeper: as many as go in one message.
+const SOCKETS_PER_NAME: usize = crate::store::MOST_PER_MESSAGE;
+/// What a keeper had no room for is sent again after this time.
+const AGAIN: Duration = Duration::from_millis(20);
+/// How often is it looked whether another process has reaped one that has ended, and how long.
+const REAPED: Duration = Duration::from_millis(5);
+const REAPED_AT_LAST: Duration = Duration::from_secs(2);
+/// The same after an error that does not pass by itself.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// What is written, and what was sent.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    journal: Option<Journal>,
+    keeper: Option<Keeper>,
+    /// Something of the shell but a process may have changed.
+    is_stale: bool,
+    /// What each fact of the shell was when it was written last.
+    written: BTreeMap<(&'static str, u64), u64>,
+    /// The texts from which definitions in use stem, by their keys.
+    configurations: BTreeMap<u32, Arc<Origin>>,
+    /// The facts of kinds that are not known here, as they came.
+    unknown: Vec<String>,
+    sockets: SocketNames,
+    /// The names under which something is kept, but for sockets.
+    names: BTreeSet<Name>,
+    /// The journal has what another listend has written, and is to begin anew.
+    is_to_begin: bool,
+    /// When the rest is sent.
+    again_at: Option<Mono>,
+    /// The processes that have ended and that another process is to reap, and since when that is waited for.
+    unreaped: BTreeMap<ProcessId, Mono>,
+}
+
+/// Under which names held sockets are kept.
+#[derive(Debug, Default)]
+struct SocketNames {
+    by_socket: HashMap<SocketKey, (Identity, u32)>,
+    members: BTreeMap<u32, BTreeSet<SocketKey>>,
+    next: u32,
+}
+
+impl Store {
+    /// Goes on with the snapshot of the listend before and with the names under which the keeper has its
+    /// descriptors: it keeps nothing twice, and so nothing under a second name.
+    pub(super) fn continued(
+        keeper: Option<Keeper>,
+        journal: Journal,
+        named: impl IntoIterator<Item = (Name, Option<(SocketKey, Identity)>)>,
+    ) -> Store {
+        let mut store = Store {
+            is_stale: true,
+            ..Store::default()
+        };
+        let Some(keeper) = keeper else {
+            return store;
+        };
+        store.keeper = Some(keeper);
+        store.journal = Some(journal);
+        store.is_to_begin = true;
+        for (name, socket) in named {
+            store.names.insert(name);
+            let Name::Sockets(group) = name else { continue };
+            store.sockets.next = store.sockets.next.max(group + 1);
+            if let Some((key, identity)) = socket {
+                store.sockets.by_socket.insert(key, (identity, group));
+                store.sockets.members.entry(group).or_default().insert(key);
+            }
+        }
+        store
+    }
+
+    /// With a keeper, if there is one.
+    pub(super) fn new(keeper: Option<Keeper>) -> Store {
+        let is_kept = keeper.is_some();
+        let mut store = Store {
+            is_stale: true,
+            ..Store::default()
+        };
+        if is_kept {
+            match Journal::create() {
+                Ok(journal) => {
+                    store.journal = Some(journal);
+                    store.keeper = keeper;
+                    store.keep(Name::Control);
+                }
+                Err(error) => log::error!(
+                    "nothing outlives this listend: the snapshot cannot be written: {error}"
+                ),
+            }
+        }
+        store
+    }
+
+    /// There is a notify socket now.
+    pub(super) fn keep_notify_socket(&mut self) {
+        self.is_stale = true;
+        self.keep(Name::Notify);
+    }
+
+    /// Whether everything has to be written as it happens.
+    pub(super) fn is_kept(&self) -> bool {
+        self.keeper.is_some()
+    }
+
+    /// Something but a process may have changed.
+    pub(super) fn touch(&mut self) {
+        self.is_stale = true;
+    }
+
+    /// When something is to be tried again.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        let reaped = (!self.unreaped.is_empty()).then(|| clock::now() + REAPED);
+        self.again_at.into_iter().chain(reaped).min()
+    }
+
+    /// A process has ended whose parent is another process, and how is known when that has reaped it. Whether
+    /// that is waited for: not for ever.
+    pub(super) fn waits_for_reaper(&mut self, process: ProcessId) -> bool {
+        let now = clock::now();
+        let since = *self.unreaped.entry(process).or_insert(now);
+        let waits = now.since(since) < REAPED_AT_LAST;
+        if !waits {
+            self.unreaped.remove(&process);
+        }
+        waits
+    }
+
+    /// Those that may have been reaped by now.
+    pub(super) fn reaped_by_now(&self) -> Vec<ProcessId> {
+        self.unreaped.keys().copied().collect()
+    }
+
+    /// It is known how a process has ended.
+    pub(super) fn is_reaped(&mut self, process: ProcessId) {
+        self.unreaped.remove(&process);
+    }
+
+    /// The key of a configuration, under which it stands from now on.
+    fn configuration(&mut self, origin: &Arc<Origin>) -> u32 {
+        let mut known = self.configurations.iter();
+        if let Some((key, _)) =
+            known.find(|(_, known)| Arc::ptr_eq(known, origin) || *known == origin)
+        {
+            return *key;
+        }
+        let key = self
+            .configurations
+            .keys()
+            .next_back()
+            .map_or(0, |last| last + 1);
+        self.configurations.insert(key, Arc::clone(origin));
+        key
+    }
+
+    /// The lines that tell what is different in the facts that do not change with every process.
+    fn differences(&mut self, facts: &[Fact]) -> Vec<String> {
+        let now: BTreeSet<_> = facts.iter().map(Fact::key).collect();
+        let gone = self.written.keys().filter(|key| !now.contains(key));
+        let gone: Vec<_> = gone.copied().collect();
+        let mut lines = Vec::new();
+        for key in gone {
+            self.written.remove(&key);
+            lines.push(facts::gone(key));
+            if let ("stored", id) = key {
+                self.forget(Name::Stored(id));
+            }
+        }
+        for fact in facts {
+            let (key, text) = (fact.key(), fact.text());
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            let hash = hasher.finish();
+            let before = self.written.insert(key, hash);
+            if before == Some(hash) {
+                continue;
+            }
+            match fact {
+                Fact::Stored(one) if before.is_none() => self.keep(Name::Stored(one.key)),
+                Fact::Snapshot(_) if before.is_none() => self.keep(Name::Snapshot),
+                _ => {}
+            }
+            lines.push(text);
+        }
+        lines
+    }
+
+    /// Gives sockets that are not kept yet a name, and has the keeper forget those that are gone.
+    fn name_sockets(&mut self, held: &[(SocketKey, Identity)]) {
+        let Some(keeper) = &mut self.keeper else {
+            return;
+        };
+        let names = &mut self.sockets;
+        let now: HashMap<SocketKey, &Identity> =
+            held.iter().map(|(key, one)| (*key, one)).collect();
+        let mut broken = BTreeSet::new();
+        names.by_socket.retain(|key, (identity, name)| {
+            let is_there = now.get(key).is_some_and(|now| *now == identity);
+            if !is_there {
+                broken.insert(*name);
+            }
+            is_there
+        });
+        // A name is forgotten as a whole: what is left of it gets another.
+        for name in broken {
+            keeper.remove(Name::Sockets(name));
+            for key in names.members.remove(&name).into_iter().flatten() {
+                names.by_socket.remove(&key);
+            }
+        }
+        let unnamed: Vec<&(SocketKey, Identity)> = held
+            .iter()
+            .filter(|(key, _)| !names.by_socket.contains_key(key))
+            .collect();
+        for some in unnamed.chunks(SOCKETS_PER_NAME) {
+            let name = names.next;
+            names.next += 1;
+            for (key, identity) in some {
+                names.by_socket.insert(*key, (identity.clone(), name));
+            }
+            let members = some.iter().map(|(key, _)| *key).collect();
+            names.members.insert(name, members);
+            keeper.add(Name::Sockets(name));
+        }
+    }
+
+    /// Has what is called this kept.
+    fn keep(&mut self, name: Name) {
+        if let Some(keeper) = &mut self.keeper
+            && self.names.insert(name)
+        {
+            keeper.add(name);
+        }
+    }
+
+    /// The names under which something of a process is kept.
+    fn process_names(&self) -> Vec<(Name, ProcessId)> {
+        let names = self.names.iter().filter_map(|name| match name {
+            Name::Process(id) => Some((*name, ProcessId(*id))),
+            _ => None,
+        });
+        names.collect()
+    }
+
+    /// Has nothing kept that is called this.
+    fn forget(&mut self, name: Name) {
+        if let Some(keeper) = &mut self.keeper
+            && self.names.remove(&name)
+        {
+            keeper.remove(name);
+        }
+    }
+
+    /// Writes lines; `everything` answers with all that is known, for a new base.
+    fn write(&mut self, lines: &[String], everything: impl FnOnce(&mut Store) -> Vec<String>) {
+        let Some(mut journal) = self.journal.take() else {
+            return;
+        };
+        let begins = std::mem::take(&mut self.is_to_begin);
+        let written = match begins || journal.wants_base() {
+            true => journal.write_base(everything(self).iter().map(String::as_str)),
+            false if lines.is_empty() => Ok(()),
+            false => journal.append(lines.iter().map(String::as_str)),
+        };
+        match written {
+            Ok(()) => self.journal = Some(journal),
+            Err(error) => {
+                // What is not complete is not to be believed: the sockets are, without it.
+                journal.invalidate();
+                log::error!(
+                    "cannot write the snapshot: {error}; if this listend is killed, its successor keeps \
+                     the sockets but not the workers"
+                );
+            }
+        }
+    }
+
+    /// Writes all that is known, whoever keeps it.
+    pub(super) fn write_at_once(&mut self, lines: &[String]) -> std::io::Result<()> {
+        let mut journal = match self.journal.take() {
+            Some(journal) => journal,
+            None => Journal::create()?,
+        };
+        let written = journal.write_base(lines.iter().map(String::as_str));
+        self.journal = Some(journal);
+        written
+    }
+
+    /// What came of sending to the keeper.
+    fn sent(&mut self, keeper: Keeper, sent: Result<bool, Errno>) {
+        self.again_at = None;
+        match sent {
+            Ok(false) => {}
+            Ok(true) => self.again_at = Some(clock::now() + AGAIN),
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => {
+                log::warn!(
+                    "the process that keeps the descriptors is gone: nothing outlives this listend any more"
+                );
+                self.journal = None;
+                return;
+            }
+            Err(errno) => {
+                log::warn!(
+                    "cannot have descriptors kept: {}; trying again",
+                    errno.desc()
+                );
+                self.again_at = Some(clock::now() + AFTER_ERROR);
+            }
+        }
+        self.keeper = Some(keeper);
+    }
+}
+
+/// What distinguishes this boot of the machine from others.
+fn boot() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    boot.map_or_else(|_| String::new(), |boot| boot.trim().to_owned())
+}

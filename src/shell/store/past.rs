@@ -1,0 +1,211 @@
+//! What the listend before has left.
+
+use super::boot;
+use super::facts::{self, Fact};
+use crate::core::{Mono, Reading, Snapshot};
+use crate::listener::SocketRecord;
+use crate::plan::{KnownIds, ListenerId, Origin, SocketKey, WorkerId};
+use crate::store::{Journal, Kept, Name};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+/// The facts and the descriptors of the listend before.
+#[derive(Debug)]
+pub struct Past {
+    pub(super) head: facts::Head,
+    pub(super) snapshot: Snapshot,
+    pub(super) configurations: BTreeMap<u32, Origin>,
+    pub(super) ids: KnownIds,
+    pub(super) definitions: Vec<facts::Definition>,
+    pub(super) sockets: Vec<facts::Socket>,
+    pub(super) processes: Vec<facts::Process>,
+    pub(super) connections: Vec<facts::Connection>,
+    pub(super) stored: Vec<facts::Stored>,
+    /// Facts of kinds that are not known here.
+    pub(super) unknown: Vec<String>,
+    pub(super) fds: Vec<Kept>,
+    pub(super) journal: Journal,
+}
+
+impl Past {
+    /// Reads the snapshot among the descriptors.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be used, in words, and the descriptors: the sockets are among them.
+    pub fn read(mut fds: Vec<Kept>) -> Result<Past, (String, Vec<Kept>)> {
+        let Some(at) = fds.iter().position(|kept| kept.name == Name::Snapshot) else {
+            return Err(("there is none".to_owned(), fds));
+        };
+        let snapshot = fds.swap_remove(at).fd;
+        match Past::of(snapshot) {
+            Ok(past) => Ok(Past { fds, ..past }),
+            Err(why) => Err((why, fds)),
+        }
+    }
+
+    /// Reads a snapshot, without the descriptors that it is about.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be used, in words.
+    pub fn of(snapshot: OwnedFd) -> Result<Past, String> {
+        let (journal, lines) = Journal::read(snapshot).map_err(|why| why.to_string())?;
+        let lines = lines.iter().map(String::as_str);
+        let Reading { snapshot, others } = Snapshot::read(lines).map_err(|why| why.to_string())?;
+        let (mut head, mut ids) = (None, None);
+        let (mut configurations, mut definitions) = (BTreeMap::new(), Vec::new());
+        let (mut sockets, mut processes) = (Vec::new(), Vec::new());
+        let (mut connections, mut stored) = (Vec::new(), Vec::new());
+        let mut unknown = Vec::new();
+        for other in others {
+            if !is_known(&other) {
+                unknown.push(Value::Object(other).to_string());
+                continue;
+            }
+            let what = words(&other);
+            let fact: Fact = serde_json::from_value(Value::Object(other))
+                .map_err(|error| format!("{what}: {error}"))?;
+            match fact {
+                Fact::Snapshot(fact) => head = Some(fact),
+                Fact::Ids(fact) => ids = Some(known_ids(fact)),
+                Fact::Configuration(fact) => drop(configurations.insert(fact.key, fact.origin)),
+                Fact::Definition(fact) => definitions.push(fact),
+                Fact::Socket(fact) => sockets.push(fact),
+                Fact::Process(fact) => processes.push(*fact),
+                Fact::Connection(fact) => connections.push(fact),
+                Fact::Stored(fact) => stored.push(fact),
+            }
+        }
+        let (Some(head), Some(ids)) = (head, ids) else {
+            return Err("it is not complete".to_owned());
+        };
+        if head.boot != boot() {
+            return Err("it is of another boot of this machine".to_owned());
+        }
+        if !configurations.contains_key(&head.configuration) {
+            return Err("it does not have the configuration in force".to_owned());
+        }
+        Ok(Past {
+            head,
+            snapshot,
+            configurations,
+            ids,
+            definitions,
+            sockets,
+            processes,
+            connections,
+            stored,
+            unknown,
+            fds: Vec::new(),
+            journal,
+        })
+    }
+
+    /// The texts of each configuration from which something in use stems.
+    pub fn configurations(&self) -> impl Iterator<Item = (u32, &Origin)> {
+        self.configurations
+            .iter()
+            .map(|(key, origin)| (*key, origin))
+    }
+
+    /// The key of the configuration in force.
+    pub fn in_force(&self) -> u32 {
+        self.head.configuration
+    }
+
+    /// The version of listend that has written it.
+    pub fn written_by(&self) -> &str {
+        &self.head.written_by
+    }
+
+    /// When the first listend was started of which it tells.
+    pub fn since(&self) -> Mono {
+        Mono(self.head.since)
+    }
+
+    /// How many processes it knows.
+    pub fn processes(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// How many sockets it knows.
+    pub fn sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// RLIMIT_NOFILE that the first listend was started with, soft and hard.
+    pub fn open_files(&self) -> (Option<u64>, Option<u64>) {
+        self.head.open_files
+    }
+
+    /// The descriptors, where nothing else is of use.
+    pub fn into_kept(self) -> Vec<Kept> {
+        self.fds
+    }
+
+    /// Takes the control socket, with what is known of its file.
+    pub fn take_control(&mut self) -> Option<(OwnedFd, SocketRecord)> {
+        let record = self.head.control.as_ref()?.record.clone()?;
+        let fd = self.take(Name::Control).pop()?;
+        Some((fd, record))
+    }
+
+    /// The names of the files of the configuration in force.
+    pub fn names(&self) -> Vec<String> {
+        let origin = self.configurations.get(&self.in_force());
+        let files = origin.map_or(&[][..], |origin| &origin.files);
+        files.iter().map(|file| file.name.clone()).collect()
+    }
+
+    /// Takes the descriptors with a name.
+    fn take(&mut self, name: Name) -> Vec<OwnedFd> {
+        let (taken, left) = std::mem::take(&mut self.fds)
+            .into_iter()
+            .partition(|kept| kept.name == name);
+        self.fds = left;
+        let taken: Vec<Kept> = taken;
+        taken.into_iter().map(|kept| kept.fd).collect()
+    }
+}
+
+/// Whether a fact is of a kind of the shell's.
+fn is_known(fact: &Map<String, Value>) -> bool {
+    let kind = fact.get("kind").and_then(Value::as_str);
+    matches!(
+        kind,
+        Some(
+            "snapshot"
+                | "configuration"
+                | "ids"
+                | "definition"
+                | "socket"
+                | "process"
+                | "connection"
+                | "stored"
+        )
+    )
+}
+
+/// `socket 7`.
+fn words(fact: &Map<String, Value>) -> String {
+    let kind = fact.get("kind").and_then(Value::as_str).unwrap_or_default();
+    match fact.get("key") {
+        Some(key) => format!("{kind} {key}"),
+        None => kind.to_owned(),
+    }
+}
+
+fn known_ids(fact: facts::Ids) -> KnownIds {
+    let listeners = fact.listeners.into_iter().map(|(name, (id, keys))| {
+        let keys = keys.into_iter().map(SocketKey).collect();
+        (name, (ListenerId(id), keys))
+    });
+    let workers = fact.workers.into_iter();
+    KnownIds {
+        listeners: listeners.collect(),
+        workers: workers.map(|(name, id)| (name, WorkerId(id))).collect(),
+        next: fact.next,
+    }
+}

@@ -1,0 +1,246 @@
+//! The processes of the listend before: they are found, watched and supervised as if they had been started
+//! here.
+
+use super::facts;
+use crate::core::{ConnectionId, ExitStatus, Input, InstanceId, Mono, ProcessId, Revision, State};
+use crate::plan::WorkerId;
+use crate::shell::clock;
+use crate::shell::event_text;
+use crate::shell::notify::{NotifySocket, WorkerStatus};
+use crate::shell::process::{First, Process, Rest};
+use crate::shell::token::Token;
+use crate::shell::turn::Shell;
+use crate::shell::watch::Owner;
+use crate::store::{Identity, Name};
+use crate::sys::{self, Then, Whom};
+use crate::worker::{Numbers, Preparation, SpawnInputs};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::time::{ClockId, clock_gettime};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// How exactly the times agree at which a process was started, by two clocks of the kernel.
+const CLOCKS: Duration = Duration::from_secs(1);
+
+/// What the listend before has started, and was left.
+pub(super) struct Started {
+    pub(super) connections: Vec<facts::Connection>,
+    pub(super) stored: Vec<facts::Stored>,
+    pub(super) processes: Vec<facts::Process>,
+}
+
+/// What was kept, by name.
+pub(super) type ByName = HashMap<Name, Vec<OwnedFd>>;
+
+impl Shell {
+    /// Goes on with the notify socket, whose address workers know.
+    pub(super) fn readopt_notify_socket(&mut self, head: &facts::Head, fds: &mut ByName) {
+        let kept = take(fds, Name::Notify).pop();
+        let (Some(fact), Some(fd)) = (&head.notify, kept) else {
+            return;
+        };
+        let socket = NotifySocket::restore(fact.address.clone(), fact.record.clone(), fd);
+        let watched = socket.and_then(|socket| {
+            let files = socket.files();
+            self.watch.files(&self.epoll, Owner::Notify, &files);
+            let watched = self.notify.continue_with(&self.epoll, socket);
+            watched.map_err(|error| error.to_string())
+        });
+        if let Err(why) = watched {
+            log::error!(
+                "cannot receive notifications at {}: {why}; workers that run cannot be heard",
+                fact.address
+            );
+        }
+    }
+
+    /// Takes over everything that the listend before has started, and tells the core what became of it.
+    pub(super) fn readopt(&mut self, of: Started, fds: &mut ByName) {
+        for fact in of.connections {
+            let fd = take(fds, Name::Connection(fact.key)).pop();
+            self.clients.restore(ConnectionId(fact.key), fd, fact.ends);
+        }
+        for fact in of.stored {
+            if let Some(fd) = take(fds, Name::Stored(fact.key)).pop() {
+                let place = (fact.key, (WorkerId(fact.worker), fact.index));
+                let how = (fact.name, fact.polled);
+                self.notify.store.restore(&self.epoll, place, how, fd);
+            }
+        }
+        for fact in of.processes {
+            let kept = take(fds, Name::Process(fact.key));
+            self.readopt_process(fact, kept);
+        }
+        let lost: Vec<ConnectionId> = self.core.open_connections().collect();
+        for connection in lost {
+            if !self.clients.has_fd(connection) {
+                self.feed(Input::ConnectionLost { connection });
+            }
+        }
+        let known: Vec<ProcessId> = self.core.processes().collect();
+        for process in known {
+            if self.processes.get(process).is_none() {
+                let status = ExitStatus::Unknown;
+                self.feed(Input::Exited { process, status });
+            }
+        }
+        let starting = self.processes.iter().filter(|(_, process)| {
+            let state = self.core.state(process.instance);
+            matches!(state, Some(State::Starting { .. }))
+        });
+        let starting: Vec<ProcessId> = starting.map(|(id, _)| id).collect();
+        for process in starting {
+            self.feed(Input::ExecSucceeded { process });
+        }
+        let names = self.store.process_names();
+        for (name, process) in names {
+            if self.processes.get(process).is_none() {
+                self.store.forget(name);
+            }
+        }
+    }
+
+    fn readopt_process(&mut self, fact: facts::Process, mut kept: Vec<OwnedFd>) {
+        let id = ProcessId(fact.key);
+        let found = match find(&fact, &mut kept) {
+            Some(found) => found,
+            None if fact.rest.is_some() => None,
+            None => return,
+        };
+        if let Some(pidfd) = &found {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Exit(id).pack());
+            if let Err(errno) = self.epoll.add(pidfd, event) {
+                log::error!("cannot watch process {}: {}", fact.pid, errno.desc());
+            }
+        }
+        let instance = InstanceId {
+            worker: WorkerId(fact.worker),
+            index: fact.index,
+            generation: fact.generation,
+        };
+        let mut pipe_with = |identity: &Option<String>| {
+            let identity = Identity::read(identity.as_deref()?);
+            let at = kept
+                .iter()
+                .position(|fd| Identity::of(fd) == Some(identity.clone()))?;
+            Some(kept.swap_remove(at))
+        };
+        let (output, newline) = (pipe_with(&fact.output), pipe_with(&fact.newline));
+        let facts::Told {
+            status,
+            errno,
+            bus_error,
+            exit_status,
+        } = fact.told;
+        let definition = self
+            .definitions
+            .get(instance.worker, Revision(fact.revision));
+        let access = definition.plan.notify_access;
+        let process = Process {
+            pid: fact.pid,
+            session: fact.session,
+            instance,
+            revision: Revision(fact.revision),
+            task: fact.task.into(),
+            pidfd: found,
+            client: fact.client,
+            connection: fact.connection.map(ConnectionId),
+            lent: None,
+            launching: None,
+            access: match fact.task {
+                facts::Task::Program => access,
+                _ => None,
+            },
+            uid: fact.uid,
+            started: Mono(fact.started),
+            told: WorkerStatus {
+                status,
+                errno,
+                bus_error,
+                exit_status,
+            },
+            replaced: fact.first_reaped.map(|reaped| match reaped {
+                true => First::Reaped,
+                false => First::Unreaped,
+            }),
+            rest: fact.rest.map(|rest| Rest {
+                status: rest.status.into(),
+                groups: rest.groups,
+            }),
+            killed: fact.killed,
+        };
+        self.processes.restore(id, process);
+        if let Some(pipe) = output {
+            self.readopt_output(id, pipe);
+        }
+        if let Some(pipe) = newline {
+            self.notify.continue_newline(&self.epoll, id, pipe);
+        }
+    }
+}
+
+impl Shell {
+    fn readopt_output(&mut self, id: ProcessId, pipe: OwnedFd) {
+        let Some(process) = self.processes.get(id) else {
+            return;
+        };
+        let (instance, revision) = (process.instance, process.revision);
+        let worker = &self.definitions.get(instance.worker, revision).plan;
+        let numbers = Numbers {
+            instance: instance.index,
+            generation: instance.generation,
+        };
+        let given = SpawnInputs::default();
+        let around = &self.daemon_context;
+        let preparation = Preparation::new(worker, given, numbers, around);
+        let file = preparation.and_then(|preparation| preparation.output_file());
+        let name = event_text::instance_name(&self.definitions, instance);
+        let of = (&*name, id, instance);
+        let file = file.ok().flatten();
+        if let Err(errno) = self.logs.restore(&self.epoll, worker, of, (pipe, file)) {
+            log::error!("cannot read what {name} writes: {}", errno.desc());
+        }
+    }
+}
+
+fn take(fds: &mut ByName, name: Name) -> Vec<OwnedFd> {
+    fds.remove(&name).unwrap_or_default()
+}
+
+/// The process that a fact is about, if it is still there or its end can still be learned: its pidfd, which
+/// a child that listend is told about by SIGCHLD does not need.
+#[expect(clippy::option_option, reason = "it is there; by what it is watched")]
+fn find(fact: &facts::Process, kept: &mut Vec<OwnedFd>) -> Option<Option<OwnedFd>> {
+    let is_it = |fd: &OwnedFd| match fact.inode {
+        Some(inode) => sys::pidfd_inode(fd) == Some(inode),
+        None => false,
+    };
+    if let Some(at) = kept.iter().position(is_it) {
+        return Some(Some(kept.swap_remove(at)));
+    }
+    // Nobody else reaps our children, so that the number is still its own.
+    let is_child = sys::wait(Whom::Pid(fact.pid), Then::Leave).is_ok();
+    if is_child && fact.inode.is_none() && fact.connection.is_some() {
+        return Some(None);
+    }
+    let pidfd = sys::open_pidfd(fact.pid).ok()?;
+    let is_same = match fact.inode {
+        Some(inode) => sys::pidfd_inode(&pidfd) == Some(inode),
+        None => is_child || was_started_at(fact.pid, Mono(fact.started)),
+    };
+    is_same.then_some(Some(pidfd))
+}
+
+/// Whether a process was started at this time, as far as the kernel says.
+fn was_started_at(pid: i32, at: Mono) -> bool {
+    let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+    let Ok(stat) = stat else { return false };
+    let ticks = procfs::ticks_per_second().max(1);
+    let started = Duration::from_millis(stat.starttime.saturating_mul(1000) / ticks);
+    // The kernel counts the time in which the machine slept, and what it was then is not known.
+    let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+    let slept = boot.saturating_sub(Duration::from_nanos(clock::now().0));
+    let at = Duration::from_nanos(at.0);
+    started + CLOCKS >= at && started <= at + slept + CLOCKS
+}

@@ -1,0 +1,302 @@
+//! The facts of the shell, from what the shell has; and writing them.
+
+use super::facts::{self, Fact};
+use super::{Store, boot};
+use crate::core::{ConnectionId, FORMAT, HookKind, ProcessId, Task};
+use crate::listener::Former;
+use crate::plan::SocketKey;
+use crate::shell::process::{First, Process};
+use crate::shell::turn::Shell;
+use crate::store::{Identity, Keeper, Name};
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd};
+
+impl From<Task> for facts::Task {
+    fn from(task: Task) -> facts::Task {
+        match task {
+            Task::Program => facts::Task::Program,
+            Task::Hook(HookKind::BeforeStart) => facts::Task::BeforeStart,
+            Task::Hook(HookKind::AfterReady) => facts::Task::AfterReady,
+            Task::Hook(HookKind::AfterStop) => facts::Task::AfterStop,
+            Task::Hook(HookKind::Reload) => facts::Task::Reload,
+        }
+    }
+}
+
+impl From<facts::Task> for Task {
+    fn from(task: facts::Task) -> Task {
+        match task {
+            facts::Task::Program => Task::Program,
+            facts::Task::BeforeStart => Task::Hook(HookKind::BeforeStart),
+            facts::Task::AfterReady => Task::Hook(HookKind::AfterReady),
+            facts::Task::AfterStop => Task::Hook(HookKind::AfterStop),
+            facts::Task::Reload => Task::Hook(HookKind::Reload),
+        }
+    }
+}
+
+impl Shell {
+    /// Has descriptors and facts kept, if there is a keeper.
+    #[must_use]
+    pub fn with_keeper(self, keeper: Option<Keeper>) -> Shell {
+        self.with_store(Store::new(keeper))
+    }
+
+    pub(super) fn with_store(mut self, store: Store) -> Shell {
+        self.store = store;
+        if self.store.is_kept() {
+            self.processes.note_changes();
+        }
+        self
+    }
+
+    /// Writes down what has changed in this turn, and has the keeper keep what is new. All effects are
+    /// carried out.
+    pub(in crate::shell) fn record(&mut self) {
+        if !self.store.is_kept() {
+            return;
+        }
+        let mut store = std::mem::take(&mut self.store);
+        let changes = self.core.take_changes();
+        let mut lines: Vec<String> = changes.iter().map(crate::core::Change::text).collect();
+        for id in self.processes.take_changed() {
+            match self.processes.get(id) {
+                Some(process) => {
+                    let fact = self.process_fact(id, process);
+                    lines.push(Fact::Process(Box::new(fact)).text());
+                    // That of a connection may be one of thousands a second. It is found by its number.
+                    if process.pidfd.is_some() {
+                        store.keep(Name::Process(id.0));
+                    }
+                }
+                None => {
+                    lines.push(facts::gone(("process", id.0)));
+                    store.forget(Name::Process(id.0));
+                }
+            }
+        }
+        if std::mem::take(&mut store.is_stale) {
+            let sockets = self.sockets.iter();
+            let sockets =
+                sockets.filter_map(|socket| Some((socket.key, Identity::of(&socket.fd)?)));
+            store.name_sockets(&sockets.collect::<Vec<_>>());
+            let facts = self.lasting_facts(&mut store);
+            lines.extend(store.differences(&facts));
+        }
+        store.write(&lines, |store| self.everything(store));
+        if let Some(mut keeper) = store.keeper.take() {
+            let sent = keeper.send(|name| self.kept_as(&store, name));
+            store.sent(keeper, sent);
+        }
+        self.store = store;
+    }
+
+    /// Everything, for an upgrade or a new base of the journal.
+    pub(in crate::shell) fn everything(&self, store: &mut Store) -> Vec<String> {
+        let lasting = self.lasting_facts(store);
+        let mut lines: Vec<String> = lasting.iter().map(Fact::text).collect();
+        lines.extend(self.core.freeze().changes().map(|change| change.text()));
+        let processes = self.processes.iter();
+        lines.extend(
+            processes.map(|(id, process)| {
+                Fact::Process(Box::new(self.process_fact(id, process))).text()
+            }),
+        );
+        // Of these nobody but the next listend in this process can have the descriptors.
+        lines.extend(self.clients.connections().map(|(id, ends)| {
+            let fact = facts::Connection {
+                key: id.0,
+                ends: ends.clone(),
+            };
+            Fact::Connection(fact).text()
+        }));
+        lines.extend(store.unknown.iter().cloned());
+        lines
+    }
+
+    /// What does not change with every process.
+    fn lasting_facts(&self, store: &mut Store) -> Vec<Fact> {
+        let in_force = store.configuration(&self.plan.origin);
+        let mut used = BTreeSet::from([in_force]);
+        let mut facts = Vec::new();
+        let known = self.plan.known_ids();
+        let listeners = known.listeners.into_iter();
+        let listeners = listeners
+            .map(|(name, (id, keys))| (name, (id.0, keys.into_iter().map(|key| key.0).collect())));
+        facts.push(Fact::Ids(facts::Ids {
+            listeners: listeners.collect(),
+            workers: known
+                .workers
+                .into_iter()
+                .map(|(name, id)| (name, id.0))
+                .collect(),
+            next: known.next,
+        }));
+        for (worker, revision, definition) in self.definitions.all() {
+            let configuration = store.configuration(&definition.origin);
+            used.insert(configuration);
+            facts.push(Fact::Definition(facts::Definition {
+                key: u64::from(worker.0) << 32 | u64::from(revision.0),
+                worker: worker.0,
+                revision: revision.0,
+                name: definition.plan.name.clone(),
+                configuration,
+                sockets: definition.former_sockets(),
+            }));
+        }
+        for socket in self.sockets.iter() {
+            let Some(identity) = Identity::of(&socket.fd) else {
+                continue;
+            };
+            let former = self.sockets.former_of(socket.key);
+            let former = former.map(|former: &Former| facts::Former {
+                configuration: store.configuration(&former.origin),
+                listener: former.listener.name.clone(),
+                index: former.index as u32,
+            });
+            used.extend(former.as_ref().map(|former| former.configuration));
+            facts.push(Fact::Socket(facts::Socket {
+                key: socket.key.0,
+                identity: identity.to_string(),
+                listener: socket.listener.0,
+                former,
+                record: socket.record(),
+            }));
+        }
+        let stored = self.notify.store.all();
+        facts.extend(stored.map(|(key, (worker, index), name, polled)| {
+            Fact::Stored(facts::Stored {
+                key,
+                worker: worker.0,
+                index,
+                name: name.to_owned(),
+                polled,
+            })
+        }));
+        store.configurations.retain(|key, _| used.contains(key));
+        let configurations = store.configurations.iter();
+        facts.extend(configurations.map(|(key, origin)| {
+            Fact::Configuration(facts::Configuration {
+                key: *key,
+                origin: (**origin).clone(),
+            })
+        }));
+        let limit = &self.daemon_context.open_files;
+        facts.insert(
+            0,
+            Fact::Snapshot(facts::Head {
+                format: FORMAT,
+                written_by: env!("CARGO_PKG_VERSION").to_owned(),
+                boot: boot(),
+                pid: std::process::id(),
+                since: self.control.since().0,
+                configuration: in_force,
+                notify: self
+                    .notify
+                    .place()
+                    .map(|(address, record)| facts::OwnSocket {
+                        address: address.to_owned(),
+                        record,
+                    }),
+                control: self.control.place().map(|(path, record)| facts::OwnSocket {
+                    address: path.to_string_lossy().into_owned(),
+                    record: Some(record),
+                }),
+                open_files: (limit.soft, limit.hard),
+                folders: self.sockets.created_folders.clone(),
+            }),
+        );
+        facts
+    }
+
+    fn process_fact(&self, id: ProcessId, process: &Process) -> facts::Process {
+        let told = &process.told;
+        let identity =
+            |fd: Option<BorrowedFd<'_>>| fd.and_then(Identity::of).map(|one| one.to_string());
+        facts::Process {
+            key: id.0,
+            worker: process.instance.worker.0,
+            index: process.instance.index,
+            generation: process.instance.generation,
+            revision: process.revision.0,
+            task: process.task.into(),
+            pid: process.pid,
+            session: process.session,
+            inode: process.pidfd.as_ref().and_then(crate::sys::pidfd_inode),
+            started: process.started.0,
+            uid: process.uid,
+            client: process.client.clone(),
+            connection: process.connection.map(|connection| connection.0),
+            told: facts::Told {
+                status: told.status.clone(),
+                errno: told.errno,
+                bus_error: told.bus_error.clone(),
+                exit_status: told.exit_status,
+            },
+            first_reaped: process.replaced.map(|first| first == First::Reaped),
+            rest: process.rest.as_ref().map(|rest| facts::Rest {
+                status: rest.status.into(),
+                groups: rest.groups.clone(),
+            }),
+            killed: process.killed,
+            output: identity(self.logs.pipe_of(id)),
+            newline: identity(self.notify.newline_of(id)),
+        }
+    }
+
+    /// The descriptors that are kept under a name.
+    pub(super) fn kept_as<'a>(&'a self, store: &'a Store, name: Name) -> Vec<BorrowedFd<'a>> {
+        match name {
+            Name::Snapshot => store.journal.iter().map(|journal| journal.fd()).collect(),
+            Name::Notify => self.notify.fd().into_iter().collect(),
+            Name::Control => self.control.fd().into_iter().collect(),
+            Name::Sockets(name) => {
+                let keys = store.sockets.members.get(&name).into_iter().flatten();
+                let held = keys.filter_map(|key: &SocketKey| self.sockets.get(*key));
+                held.map(|socket| socket.fd.as_fd()).collect()
+            }
+            Name::Process(id) => {
+                let id = ProcessId(id);
+                let process = self.processes.get(id);
+                let pidfd = process
+                    .and_then(|process| process.pidfd.as_ref())
+                    .map(AsFd::as_fd);
+                let pipes = self
+                    .logs
+                    .pipe_of(id)
+                    .into_iter()
+                    .chain(self.notify.newline_of(id));
+                pidfd.into_iter().chain(pipes).collect()
+            }
+            Name::Connection(id) => self.clients.fd(ConnectionId(id)).into_iter().collect(),
+            Name::Stored(id) => self.notify.store.fd(id).into_iter().collect(),
+        }
+    }
+
+    /// Everything that is to be kept, by name.
+    pub(in crate::shell) fn all_kept<'a>(
+        &'a self,
+        store: &'a Store,
+    ) -> Vec<(Name, BorrowedFd<'a>)> {
+        let names = [Name::Snapshot, Name::Notify, Name::Control];
+        let names = names
+            .into_iter()
+            .chain(self.processes.iter().map(|(id, _)| Name::Process(id.0)));
+        let connections = self
+            .clients
+            .connections()
+            .map(|(id, _)| Name::Connection(id.0));
+        let stored = self.notify.store.all().map(|(id, ..)| Name::Stored(id));
+        let names = names.chain(connections).chain(stored);
+        let named = names.flat_map(|name| {
+            let fds = self.kept_as(store, name).into_iter();
+            fds.map(move |fd| (name, fd))
+        });
+        let sockets = self.sockets.iter().map(|socket| {
+            let known = store.sockets.by_socket.get(&socket.key);
+            let name = Name::Sockets(known.map_or(0, |(_, name)| *name));
+            (name, socket.fd.as_fd())
+        });
+        named.chain(sockets).collect()
+    }
+}

@@ -1,0 +1,273 @@
+//! Going on where the listend before was.
+//!
+//! The order: the plans get the numbers that they had; sockets are found by what the kernel calls them;
+//! the core is thawed; then each process is looked for, and what became of it meanwhile is told to the core
+//! before [`Input::Resumed`], with which everything goes on.
+
+use super::facts;
+use super::readopt::Started;
+use super::{Past, Store};
+use crate::core::{Core, FormerTaker, Known, Revision, WhenDone};
+use crate::listener::{self, Adopted, BindError, BoundSocket, Former, Purpose, SocketTable};
+use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId};
+use crate::shell::control::Control;
+use crate::shell::definitions::{Definition, Definitions};
+use crate::shell::manager::{Manager, ReadyWhen};
+use crate::shell::signals::Signals;
+use crate::shell::turn::{Shell, listener_lives};
+use crate::store::{Identity, Keeper, Kept, Name};
+use crate::worker::DaemonContext;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// A listend that can go on: [`Shell::run_on`].
+pub struct Resumed {
+    shell: Shell,
+    /// What could not be bound of what the configuration has.
+    missing: Vec<BindError>,
+}
+
+impl Resumed {
+    /// Supervises from now on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Shell::run`].
+    pub fn run(self, control: Control, manager: Manager, ready_when: ReadyWhen) -> io::Result<u8> {
+        let shell = self.shell.with_control(control);
+        shell
+            .with_manager(manager, ready_when)
+            .run_on(&self.missing)
+    }
+}
+
+/// The sockets that were left, by what the kernel calls them.
+type Left = HashMap<Identity, OwnedFd>;
+
+impl Shell {
+    /// Goes on where the listend before was. `plans` are resolved from [`Past::configurations`].
+    ///
+    /// # Errors
+    ///
+    /// Why that cannot be, in words, and the descriptors: the sockets are among them.
+    pub fn resume(
+        mut past: Past,
+        plans: BTreeMap<u32, Plan>,
+        given: (Signals, DaemonContext),
+        (when_done, keeper): (WhenDone, Option<Keeper>),
+    ) -> Result<Resumed, (String, Vec<Kept>)> {
+        let Thawed {
+            plans,
+            plan,
+            core,
+            definitions,
+        } = match past.thaw(plans, when_done) {
+            Ok(thawed) => thawed,
+            Err(why) => return Err((why, past.fds)),
+        };
+        let (mut left, mut fds) = (Left::new(), HashMap::<Name, Vec<OwnedFd>>::new());
+        let keys: HashMap<&str, SocketKey> = past
+            .sockets
+            .iter()
+            .map(|socket| (&*socket.identity, SocketKey(socket.key)))
+            .collect();
+        let mut named = vec![(Name::Snapshot, None)];
+        for Kept { name, fd } in std::mem::take(&mut past.fds) {
+            let identity = Identity::of(&fd);
+            match (name, identity) {
+                (Name::Sockets(_), Some(identity)) => {
+                    let key = keys.get(&*identity.to_string());
+                    named.push((name, key.map(|key| (*key, identity.clone()))));
+                    left.insert(identity, fd);
+                }
+                (name, _) => {
+                    named.push((name, None));
+                    fds.entry(name).or_default().push(fd);
+                }
+            }
+        }
+        let (sockets, missing) = past.bind(&plan, &plans, &mut left);
+        let shell = Shell::with_core(plan, sockets, given, core, definitions)
+            .map_err(|error| (error.to_string(), Vec::new()))?;
+        let store = Store::continued(keeper, past.journal, named);
+        let mut shell = shell.with_store(store);
+        shell.store.unknown = past.unknown;
+        shell.readopt_notify_socket(&past.head, &mut fds);
+        let of = Started {
+            connections: past.connections,
+            stored: past.stored,
+            processes: past.processes,
+        };
+        shell.readopt(of, &mut fds);
+        Ok(Resumed { shell, missing })
+    }
+}
+
+/// What a snapshot comes to, before anything has changed.
+struct Thawed {
+    plans: BTreeMap<u32, Plan>,
+    plan: Plan,
+    core: Core,
+    definitions: Definitions,
+}
+
+impl Past {
+    /// Tries whether a listend could go on from here.
+    ///
+    /// # Errors
+    ///
+    /// Why not, in words.
+    pub fn try_to_thaw(&self, plans: BTreeMap<u32, Plan>) -> Result<(), String> {
+        self.thaw(plans, WhenDone::Hold).map(drop)
+    }
+
+    fn thaw(&self, plans: BTreeMap<u32, Plan>, when_done: WhenDone) -> Result<Thawed, String> {
+        let plans = plans.into_iter();
+        let plans: BTreeMap<u32, Plan> = plans
+            .map(|(key, plan)| (key, plan.with_ids(&self.ids)))
+            .collect();
+        let plan = plans.get(&self.in_force()).cloned();
+        let plan = plan.ok_or("the configuration in force is not known")?;
+        let definitions = definitions(self, &plans)?;
+        let known = Known {
+            definitions: definitions.lifecycles(),
+            listeners: listener_lives(&plan),
+            former: former_takers(self),
+            when_done,
+        };
+        let core = Core::thaw(&self.snapshot, known).map_err(|why| why.to_string())?;
+        Ok(Thawed {
+            plans,
+            plan,
+            core,
+            definitions,
+        })
+    }
+}
+
+/// The definitions from which something may still be started.
+fn definitions(past: &Past, plans: &BTreeMap<u32, Plan>) -> Result<Definitions, String> {
+    let mut all = Vec::new();
+    for fact in &past.definitions {
+        let plan = plans.get(&fact.configuration);
+        let worker = plan.and_then(|plan| {
+            let mut workers = plan.workers.values();
+            workers.find(|worker| worker.name == fact.name)
+        });
+        let (Some(plan), Some(worker)) = (plan, worker) else {
+            let name = &fact.name;
+            return Err(format!(
+                "worker `{name}` is not in the configuration from which it was started"
+            ));
+        };
+        let definition = Definition::restored(
+            Arc::clone(worker),
+            Arc::clone(&plan.origin),
+            fact.sockets.clone(),
+        );
+        all.push(((WorkerId(fact.worker), Revision(fact.revision)), definition));
+    }
+    Ok(Definitions::restored(all))
+}
+
+/// Who has a listener of the configuration by a definition that was replaced.
+fn former_takers(past: &Past) -> Vec<FormerTaker> {
+    let held = past.sockets.iter().filter(|socket| socket.former.is_none());
+    let listeners: HashMap<u32, ListenerId> = held
+        .map(|socket| (socket.key, ListenerId(socket.listener)))
+        .collect();
+    let mut all = BTreeSet::new();
+    for definition in &past.definitions {
+        for (key, _, _) in definition.sockets.iter().flatten() {
+            let of = (WorkerId(definition.worker), Revision(definition.revision));
+            all.extend(listeners.get(key).map(|listener| (*listener, of.0, of.1)));
+        }
+    }
+    all.into_iter().collect()
+}
+
+impl Past {
+    /// Puts every socket back that was held: those that were kept as they are, the others by binding them
+    /// anew. What the configuration has and was not held is left to the core, which knows that.
+    fn bind(
+        &self,
+        plan: &Plan,
+        plans: &BTreeMap<u32, Plan>,
+        left: &mut Left,
+    ) -> (SocketTable, Vec<BindError>) {
+        let mut held: BTreeMap<ListenerId, ListenerPlan> = BTreeMap::new();
+        let mut adopted = Adopted::default();
+        for fact in self.sockets.iter().filter(|fact| fact.former.is_none()) {
+            let id = ListenerId(fact.listener);
+            if let Some(listener) = plan.listeners.get(&id) {
+                held.entry(id).or_insert_with(|| listener.clone());
+            }
+            let fd = left.remove(&Identity::read(&fact.identity));
+            adopted.extend(fd.map(|fd| (SocketKey(fact.key), fd)));
+        }
+        let held = Plan::of_listeners(held);
+        let outcome = listener::bind_all(&held, Purpose::Keep, adopted);
+        let mut table = outcome.bound;
+        for fact in &self.sockets {
+            match &fact.former {
+                None => {
+                    let is_same = |socket: &&mut BoundSocket| {
+                        Identity::of(&socket.fd) == Some(Identity::read(&fact.identity))
+                    };
+                    if let Some(socket) = table.get_mut(SocketKey(fact.key)).filter(is_same) {
+                        socket.restore(fact.record.clone());
+                    }
+                }
+                Some(former) => {
+                    let fd = left.remove(&Identity::read(&fact.identity));
+                    let plan = plans.get(&former.configuration);
+                    if let (Some(fd), Some(plan)) = (fd, plan) {
+                        add_former(&mut table, fact, former, (fd, plan));
+                    }
+                }
+            }
+        }
+        table.created_folders.clone_from(&self.head.folders);
+        (table, outcome.errors)
+    }
+}
+
+/// A socket that the configuration has no more. Without its descriptor it is of no use to anybody.
+fn add_former(
+    table: &mut SocketTable,
+    fact: &facts::Socket,
+    former: &facts::Former,
+    (fd, plan): (OwnedFd, &Plan),
+) {
+    let mut listeners = plan.listeners.values();
+    let listener = listeners.find(|listener| listener.name == former.listener);
+    let index = former.index as usize;
+    let Some((listener, socket)) = listener.and_then(|one| Some((one, one.sockets.get(index)?)))
+    else {
+        return;
+    };
+    let key = SocketKey(fact.key);
+    let alone = ListenerPlan {
+        sockets: vec![SocketPlan {
+            key,
+            ..socket.clone()
+        }],
+        symlinks: fact.record.symlinks.clone(),
+        ..listener.clone()
+    };
+    let id = ListenerId(fact.listener);
+    let only = Plan::of_listeners(BTreeMap::from([(id, alone.clone())]));
+    let adopted = Adopted::from([(key, fd)]);
+    let mut outcome = listener::bind_all(&only, Purpose::Keep, adopted);
+    if let Some(mut socket) = outcome.bound.take(key) {
+        socket.restore(fact.record.clone());
+        let former = Former {
+            listener: alone,
+            origin: Arc::clone(&plan.origin),
+            index,
+        };
+        table.add_former(socket, former);
+    }
+}

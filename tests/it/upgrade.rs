@@ -1,0 +1,352 @@
+//! `listend upgrade`: another binary goes on in the same process, and nothing else changes.
+
+use crate::harness::load::Load;
+use crate::harness::reloading::{ask, reload, rewrite, run, state_of};
+use crate::harness::{
+    Start, World, children, client, descriptors, eventually, exists, free_port, kill, listend_path,
+    settled_descriptors,
+};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+const APP: &str = "
+listeners: { web: { address: ['127.0.0.1:0', 'unix:$DIR/web'] } }
+workers:
+  app:
+    command: [$PROBE, serve-app, --version, one]
+    listeners: [web]
+    nonblocking: true
+    instances: 2
+    restart: { backoff: 1ms, limit: none }
+";
+
+const PUPPET: &str = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [web]
+    output: tag
+    ready: notify
+    notify_access: all
+    fd_store: 4
+    restart: { policy: on-failure, backoff: 1ms..2ms, limit: none }
+";
+
+fn upgrade(world: &World) {
+    let done = ask(world, "upgrade").expect_code(0);
+    assert!(done.stdout.contains(" upgraded to "), "{}", done.stdout);
+}
+
+/// A program that is to be tried in the place of listend.
+fn program(world: &World, script: &str) -> PathBuf {
+    let path = world.write("other", &format!("#!/bin/sh\n{script}\n"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    path
+}
+
+// Rule: pid, workers, listeners and descriptors stay, and no client notices.
+#[test]
+fn twenty_upgrades_under_load_lose_nobody_and_leave_nothing() {
+    let world = World::new();
+    let daemon = run(&world, APP);
+    let address = daemon.address("web");
+    daemon.lines(&["app.", "started"], 2);
+    let workers = children(daemon.pid());
+    upgrade(&world);
+    let before = settled_descriptors(daemon.pid());
+    let by_port = Load::start(address, 2);
+    let by_path = Load::start(world.path("web").as_path(), 2);
+    for _ in 0..20 {
+        by_port.wait_for_answers(20);
+        by_path.wait_for_answers(20);
+        upgrade(&world);
+    }
+    for load in [by_port, by_path] {
+        load.wait_for_answers(20);
+        let summary = load.stop();
+        assert_eq!(summary.counts.failed(), 0, "{summary}");
+    }
+    assert_eq!(children(daemon.pid()), workers);
+    assert_eq!(settled_descriptors(daemon.pid()), before);
+    kill(workers[0], Signal::SIGKILL);
+    let again = || children(daemon.pid()).len() == 2 && !exists(workers[0]);
+    eventually("it is started again", again);
+    daemon.stop();
+    assert!(!world.path("web").exists(), "what listend made, it removes");
+}
+
+// Rule: clients that wait in an accept queue, and datagrams that nobody has read, are not lost.
+#[test]
+fn what_waits_in_queues_is_served_afterwards() {
+    let world = World::new();
+    let yaml = "
+listeners:
+  web: '127.0.0.1:0'
+  local: 'unix:$DIR/local'
+  packets: 'udp://127.0.0.1:0'
+workers:
+  app: { command: [$PROBE, puppet, $EVENTS], listeners: [web, local, packets] }
+";
+    let daemon = run(&world, yaml);
+    let (web, packets) = (daemon.address("web"), daemon.address("packets"));
+    let mut puppet = world.puppet();
+    let mut tcp = client::tcp(web).expect("connect");
+    tcp.write_all(b"tcp").expect("write");
+    let mut unix = UnixStream::connect(world.path("local")).expect("connect");
+    unix.write_all(b"unix").expect("write");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    udp.send_to(b"udp", packets).expect("send");
+    upgrade(&world);
+    for (fd, text) in [(3, "tcp"), (4, "unix"), (5, "udp")] {
+        assert!(puppet.ask(&format!("read {fd}")).contains(text), "{fd}");
+    }
+    daemon.stop();
+}
+
+// Rule: what a worker says and writes, how it ends, and what it leaves, is heard as before.
+#[test]
+fn a_worker_is_supervised_as_before() {
+    let world = World::new();
+    let daemon = run(&world, PUPPET);
+    let mut puppet = world.puppet();
+    upgrade(&world);
+    assert_eq!(state_of(&world, "workers", "app"), "starting");
+    puppet.ask("notify READY=1|STATUS=well");
+    eventually("it is ready", || {
+        state_of(&world, "workers", "app") == "running"
+    });
+    upgrade(&world);
+    assert!(ask(&world, "status app").stdout.contains("well"));
+    puppet.ask("line 1 a line after it");
+    eventually("its line comes", || {
+        ask(&world, "logs app").stdout.contains("a line after it")
+    });
+    puppet.ask("store left");
+    puppet.ask("barrier");
+    upgrade(&world);
+    puppet.tell("exit 3");
+    daemon.line(&["app.0", "exit status 3"]);
+    let next = world.puppet();
+    let stored = next.report.fds.iter().filter(|fd| fd.number == 4).count();
+    assert_eq!(stored, 1, "the descriptor that was stored");
+    upgrade(&world);
+    kill(next.pid(), Signal::SIGTERM);
+    // Asked by nobody here: it is ready for another start by its policy or not at all.
+    daemon.line(&["app.0", "SIGTERM"]);
+    daemon.stop();
+}
+
+// Rule: an upgrade reads no file of the configuration: a reload does.
+#[test]
+fn what_has_changed_on_disk_waits_for_a_reload() {
+    let world = World::new();
+    let (old, new) = (free_port(), free_port());
+    let yaml = |port: u16, more: &str| {
+        format!(
+            "listeners: {{ web: '127.0.0.1:{port}' }}
+workers:
+  app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [web]{more} }}
+"
+        )
+    };
+    let daemon = run(&world, &yaml(old, ""));
+    let puppet = world.puppet();
+    rewrite(&world, &yaml(new, ", environment: { NEW: '1' }"));
+    upgrade(&world);
+    assert!(exists(puppet.pid()) && client::tcp(([127, 0, 0, 1], new).into()).is_err());
+    kill(puppet.pid(), Signal::SIGKILL);
+    let again = world.puppet();
+    assert_eq!(again.report.env.get("NEW"), None);
+    reload(&world, &yaml(new, ", environment: { NEW: '1' }"));
+    let next = world.puppet();
+    assert_eq!(next.report.env.get("NEW").map(String::as_str), Some("1"));
+    client::tcp(([127, 0, 0, 1], new).into()).expect("the new address");
+    assert!(client::tcp(([127, 0, 0, 1], old).into()).is_err());
+    daemon.stop();
+}
+
+// Rule: what is not a listend that understands, in time, changes nothing, and the reason is told.
+#[test]
+fn a_binary_that_cannot_go_on_changes_nothing() {
+    let world = World::new();
+    let daemon = run(&world, APP);
+    daemon.lines(&["app.", "started"], 2);
+    let workers = children(daemon.pid());
+    let cases = [
+        ("echo hello", "not a listend"),
+        ("exit 7", "status 7"),
+        ("kill -SEGV $$", "signal"),
+        ("echo '{\"version\":1}'", "not a listend"),
+    ];
+    for (script, reason) in cases {
+        let path = program(&world, script);
+        let words = format!("upgrade {}", path.display());
+        let refused = ask(&world, &words).expect_code(1);
+        assert!(
+            refused.stderr.contains(reason),
+            "{script}: {}",
+            refused.stderr
+        );
+    }
+    let refused = ask(&world, "upgrade /nonexistent/listend").expect_code(1);
+    assert!(
+        refused.stderr.contains("cannot start"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(children(daemon.pid()), workers);
+    // The preflight succeeds, and the exec fails.
+    let path = program(
+        &world,
+        &format!("rm -f \"$0\"; exec {} \"$@\"", listend_path().display()),
+    );
+    let refused = ask(&world, &format!("upgrade {}", path.display())).expect_code(1);
+    assert!(refused.stderr.contains("execve"), "{}", refused.stderr);
+    assert_eq!(children(daemon.pid()), workers);
+    upgrade(&world);
+    daemon.stop();
+}
+
+// Rule: SIGUSR2 is an upgrade to what is on disk.
+#[test]
+fn sigusr2_upgrades() {
+    let world = World::new();
+    let daemon = run(&world, APP);
+    daemon.lines(&["app.", "started"], 2);
+    let workers = children(daemon.pid());
+    daemon.signal(Signal::SIGUSR2);
+    daemon.line(&["going on where listend"]);
+    eventually("it answers", || ask(&world, "status").code == Some(0));
+    assert_eq!(children(daemon.pid()), workers);
+    daemon.stop();
+}
+
+// Rule: under a rollout an upgrade is refused, and with --now the rollout goes on afterwards.
+#[test]
+fn a_rollout_goes_on_under_the_next_listend() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [web]
+    instances: 2
+    ready: notify
+    rollout: { min_ready: 0s }
+";
+    let daemon = run(&world, yaml);
+    let mut old = world.puppets(2);
+    for one in &mut old {
+        one.ask("notify READY=1");
+    }
+    eventually("it is ready", || {
+        state_of(&world, "workers", "app") == "running"
+    });
+    let restart = world.start(Start::new([
+        "restart",
+        "app",
+        "--control",
+        "$DIR/control.sock",
+    ]));
+    let mut new = world.puppet();
+    let refused = ask(&world, "upgrade").expect_code(1);
+    assert!(refused.stderr.contains("rollout"), "{}", refused.stderr);
+    let done = ask(&world, "upgrade --now").expect_code(0);
+    assert!(done.stdout.contains(" upgraded to "), "{}", done.stdout);
+    // Who waited for the rollout is told that the connection has ended.
+    let _ended = restart.status();
+    new.ask("notify READY=1");
+    let mut last = world.puppet();
+    last.ask("notify READY=1");
+    eventually("all are replaced", || {
+        old.iter().all(|one| !exists(one.pid())) && state_of(&world, "workers", "app") == "running"
+    });
+    daemon.stop();
+}
+
+// Rule: connections that are served count against the limits of the next listend as well.
+#[test]
+fn connections_that_go_on_count_as_before() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [/bin/cat]
+    listeners: [web]
+    activation: per-connection
+    handoff: inetd
+    max_connections: 1
+";
+    let daemon = run(&world, yaml);
+    let address = daemon.address("web");
+    let mut first = client::tcp(address).expect("connect");
+    client::converse(&first, "one", "one");
+    let mut second = client::tcp(address).expect("connect");
+    second.write_all(b"two").expect("write");
+    upgrade(&world);
+    client::converse(&first, "again", "again");
+    assert!(ask(&world, "status app").stdout.contains("1 open"));
+    first.shutdown(std::net::Shutdown::Write).expect("shutdown");
+    let mut rest = Vec::new();
+    first.read_to_end(&mut rest).expect("the end");
+    let mut answer = [0; 3];
+    second.read_exact(&mut answer).expect("its turn");
+    assert_eq!(&answer, b"two");
+    drop((first, second));
+    eventually("all are over", || {
+        let told = ask(&world, "status app").stdout;
+        told.contains("0 open, 2 accepted")
+    });
+    daemon.stop();
+}
+
+// Rule: what waits for a client, for a delay, or for somebody to start it, waits on.
+#[test]
+fn what_waits_waits_on() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0', late: '127.0.0.1:0' }
+workers:
+  app: { command: [$PROBE, puppet, $EVENTS], listeners: [web], activation: on-demand }
+  slow: { command: [/bin/false], restart: { backoff: 1h, limit: none } }
+  late: { command: [$PROBE, puppet, $EVENTS], listeners: [late] }
+";
+    let daemon = run(&world, yaml);
+    let late = world.puppet();
+    ask(&world, "stop late").expect_code(0);
+    assert!(!exists(late.pid()));
+    eventually("it waits", || {
+        state_of(&world, "workers", "slow") == "backoff"
+    });
+    upgrade(&world);
+    assert_eq!(state_of(&world, "workers", "slow"), "backoff");
+    assert_eq!(state_of(&world, "workers", "late"), "stopped");
+    assert_eq!(state_of(&world, "workers", "app"), "waiting");
+    let client = client::tcp(daemon.address("web")).expect("connect");
+    let on_demand = world.puppet();
+    assert!(exists(on_demand.pid()));
+    drop(client);
+    daemon.stop();
+}
+
+// Rule: as many descriptors as before, whatever was under way.
+#[test]
+fn an_upgrade_leaks_no_descriptor_to_workers() {
+    let world = World::new();
+    let daemon = run(&world, PUPPET);
+    let first = world.puppet();
+    let before = descriptors(first.pid());
+    upgrade(&world);
+    kill(first.pid(), Signal::SIGKILL);
+    let second = world.puppet();
+    assert_eq!(descriptors(second.pid()), before);
+    daemon.stop();
+}
