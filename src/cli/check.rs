@@ -12,7 +12,6 @@ use crate::plan::{Plan, PlanTransfer};
 use crate::report::{Kind, Problem, Report, Sources, Style, render, to_json};
 use crate::shell::logging::Sink;
 use crate::{config, worker};
-use nix::sys::signal::{SigSet, SigmaskHow};
 use std::path::Path;
 
 /// The number of listeners whose reach is printed.
@@ -171,14 +170,7 @@ fn log_summary(report: &Report) {
 
 /// Tries to bind everything, and releases it at once.
 pub(super) fn try_all(plan: &Plan) -> Outcome {
-    // Ctrl-C in the middle would leave unix paths behind. It is acted on right afterwards.
-    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-    let outcome = listener::bind_all(plan, Purpose::Try, Adopted::default());
-    if let Ok(before) = before {
-        // Fails only for a wrong `how` (pthread_sigmask(3)).
-        let _valid = before.thread_set_mask();
-    }
-    outcome
+    listener::bind_all(plan, Purpose::Try, Adopted::default())
 }
 
 /// Adds which addresses cannot be bound to the mistakes of a configuration, so that both are seen in

@@ -169,26 +169,6 @@ fn a_worker_may_have_a_lower_limit_on_descriptors_than_the_daemon_has_open() {
     daemon.stop();
 }
 
-// Issue: "`check` … leaves nothing bound and no unix path behind". Ctrl-C in the middle did.
-#[test]
-fn an_interrupted_check_leaves_no_path_behind() {
-    const COUNT: usize = 3000;
-    let world = World::new();
-    fs::create_dir(world.path("s")).expect("create a folder");
-    let listeners: String = (0..COUNT)
-        .map(|number| format!("  l{number}: unix:$DIR/s/{number}\n"))
-        .collect();
-    let file = world.write("listend.yaml", &format!("listeners:\n{listeners}"));
-    let check = world.start(Start::new(["check", file.to_str().expect("UTF-8")]));
-    eventually("the first path is there", || {
-        world.path("s/0").exists() || !check.is_running()
-    });
-    check.signal(Signal::SIGINT);
-    let _interrupted_or_done = check.status();
-    let left = fs::read_dir(world.path("s")).expect("list the folder");
-    assert_eq!(left.count(), 0);
-}
-
 #[test]
 fn an_unreadable_file_is_not_followed_by_what_may_be_in_it() {
     let world = World::new();
