@@ -264,7 +264,8 @@ workers:
   app:
     command: [$PROBE, puppet, $EVENTS]
     listeners: [web]
-    restart: { backoff: 1s }
+    # A status is told a second after the one before it at the earliest.
+    restart: { backoff: 3s }
 ",
         |start| {
             start.env("NOTIFY_SOCKET", "$DIR/notify");

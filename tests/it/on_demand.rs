@@ -448,7 +448,7 @@ fn one_of_a_pool_that_crashes_is_restarted_while_the_others_run() {
 fn ends_at_once(program: &str) -> usize {
     let world = World::new();
     std::os::unix::fs::symlink(program, world.path("app")).expect("symlink");
-    let lines = "restart: { backoff: 10ms..50ms, limit: 3 in 700ms, cool_down: 700ms }";
+    let lines = "restart: { backoff: 10ms..50ms, limit: 3 in 60s, cool_down: 700ms }";
     let daemon = world.run(&yaml("[$DIR/app, puppet, $EVENTS]", lines));
     let client = hello(daemon.address("web"));
     daemon.line(&["app.0", "not restarting", "4 crashes"]);
