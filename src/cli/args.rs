@@ -115,6 +115,9 @@ pub enum Verb {
     /// The process that writes the files of `output: file:`, which the daemon starts itself.
     #[command(name = "__write", hide = true)]
     Write,
+    /// End what is left of a unit of systemd; for its `ExecStopPost=`
+    #[command(hide = true)]
+    StopPost(StopPost),
     /// The worker of `metrics`, which the daemon starts itself
     Web,
     /// The sample worker: answers HTTP on every stream listener that it inherits
@@ -174,6 +177,14 @@ pub enum ReadyWhen {
     Ready,
     /// The listeners.
     Bound,
+}
+
+/// The arguments of `listend stop-post`.
+#[derive(Debug, Args)]
+pub struct StopPost {
+    /// The name of the unit
+    #[arg(value_name = "UNIT")]
+    pub unit: String,
 }
 
 /// The arguments of `listend check`.

@@ -1,6 +1,7 @@
 //! What every way to start a daemon has in common.
 
 use super::exit::Exit;
+use super::kept::Leftover;
 use crate::core::WhenDone;
 use crate::handoff::PidfdInode;
 use crate::listener::SocketRecord;
@@ -20,6 +21,8 @@ pub(super) struct After {
     pub ready_when: ReadyWhen,
     /// The process that keeps the descriptors for the next listend, if there is one.
     pub keeper: Option<Keeper>,
+    /// What the listend before has left there.
+    pub left: Leftover,
 }
 
 /// The control socket: its path, and whether it was chosen.

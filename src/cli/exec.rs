@@ -3,6 +3,7 @@
 use super::args::{Exec, Policy};
 use super::daemon::After;
 use super::exit::Exit;
+use super::kept::Leftover;
 use super::load;
 use super::run;
 use crate::config::{self, Located, RestartPolicy};
@@ -50,6 +51,7 @@ pub fn exec(arguments: &Exec, sink: Sink) -> Exit {
         when_done,
         ready_when: ReadyWhen::Ready,
         keeper: None,
+        left: Leftover::default(),
     };
     run::start(load::resolve(loaded), inherited, after, sink, started)
 }

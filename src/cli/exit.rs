@@ -23,9 +23,10 @@ pub enum Exit {
     Code(u8),
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(match exit {
+impl Exit {
+    /// As the shell sees it.
+    pub fn number(self) -> u8 {
+        match self {
             Exit::Done => 0,
             Exit::Refused => 1,
             Exit::Usage => 64,
@@ -34,6 +35,12 @@ impl From<Exit> for ExitCode {
             Exit::NotPermitted => 77,
             Exit::Configuration => 78,
             Exit::Code(code) => code,
-        })
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.number())
     }
 }

@@ -10,6 +10,7 @@ mod exec;
 mod exit;
 mod explain;
 mod guard;
+mod kept;
 mod load;
 mod names;
 mod open_files;
@@ -19,6 +20,7 @@ mod resume;
 mod run;
 mod socket;
 mod status;
+mod stop_post;
 mod stream;
 mod top;
 mod upgrade;
@@ -87,6 +89,7 @@ fn act_on(verb: Verb, sink: Sink) -> Exit {
         Verb::Metrics(arguments) => stream::metrics(&arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),
         Verb::Names(arguments) => names::names(&arguments),
+        Verb::StopPost(arguments) => stop_post::stop_post(&arguments),
         Verb::Write => write(),
         Verb::Web => web::web(),
         Verb::HelloWorker => match crate::sample::run() {

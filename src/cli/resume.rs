@@ -2,17 +2,19 @@
 
 use super::daemon::{After, internal, open_control, own_path, pidfd_inode};
 use super::exit::Exit;
+use super::kept::Leftover;
 use super::load::{self, Planned};
 use super::output::count;
+use crate::core::WhenDone;
 use crate::launch_spec::{self, Limit};
-use crate::listener::{AdoptError, Inherited};
+use crate::listener::{AdoptError, Inherited, SocketRecord};
 use crate::plan::Plan;
-use crate::shell::{Manager, Past, Shell, Signals};
-use crate::store::{self, Kept};
+use crate::shell::{Manager, Past, Shell, Signals, Thawed};
+use crate::store::{self, Identity, Kept};
 use crate::sys;
 use crate::worker::DaemonContext;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 
 /// What this process was started with.
@@ -68,7 +70,7 @@ pub(super) fn preflight() -> Exit {
         .map_err(|error| error.to_string())
         .and_then(Past::of)
         .and_then(|past| {
-            past.try_to_thaw(plans(&past)?)?;
+            past.thaw(plans(&past)?, WhenDone::Hold)?;
             Ok(past)
         });
     match understood {
@@ -89,29 +91,34 @@ pub(super) fn preflight() -> Exit {
     }
 }
 
-/// Goes on where the listend before was. `Err` has the descriptors where that cannot be: the sockets
-/// are among them.
-pub(super) fn resume(kept: Vec<Kept>, after: After) -> Result<Exit, (After, Vec<Kept>)> {
+/// Goes on where the listend before was. `Err` has what is of use where that cannot be.
+pub(super) fn resume(kept: Vec<Kept>, after: After) -> Result<Exit, Box<(After, Leftover)>> {
     let past = match Past::read(kept) {
         Ok(past) => past,
-        Err((why, kept)) => return Err((after, give_up(&why, kept))),
+        Err((why, kept)) => return Err(Box::new((after, give_up(&why, kept, HashMap::new())))),
     };
-    let plans = match plans(&past) {
-        Ok(plans) => plans,
-        Err(why) => return Err((after, give_up(&why, past.into_kept()))),
-    };
-    Ok(go_on(past, plans, after))
+    if past.is_over() {
+        let (kept, records) = past.into_left();
+        return Err(Box::new((after, Leftover::of(kept, records))));
+    }
+    let thawed = plans(&past).and_then(|plans| past.thaw(plans, after.when_done));
+    match thawed {
+        Ok(thawed) => Ok(go_on(past, thawed, after)),
+        Err(why) => {
+            let (kept, records) = past.into_left();
+            Err(Box::new((after, give_up(&why, kept, records))))
+        }
+    }
 }
 
-fn give_up(why: &str, kept: Vec<Kept>) -> Vec<Kept> {
-    log::error!(
-        "cannot go on where the listend before was: its snapshot cannot be used: {why}; the sockets are kept, and \
-         processes that it has started are left to themselves"
+fn give_up(why: &str, kept: Vec<Kept>, records: HashMap<Identity, SocketRecord>) -> Leftover {
+    log::warn!(
+        "not going on where the listend before was: its snapshot cannot be used: {why}; the sockets are kept"
     );
-    kept
+    Leftover::of(kept, records)
 }
 
-fn go_on(mut past: Past, plans: BTreeMap<u32, Plan>, after: After) -> Exit {
+fn go_on(mut past: Past, thawed: Thawed, after: After) -> Exit {
     if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
         log::warn!("cannot become a child subreaper: {errno}");
     }
@@ -147,12 +154,9 @@ fn go_on(mut past: Past, plans: BTreeMap<u32, Plan>, after: After) -> Exit {
         Err(exit) => return exit,
     };
     let given = (signals, daemon_context);
-    let resumed = match Shell::resume(past, plans, given, (after.when_done, after.keeper)) {
+    let resumed = match Shell::resume(past, thawed, given, after.keeper) {
         Ok(resumed) => resumed,
-        Err((why, _)) => {
-            log::error!("cannot go on where the listend before was: {why}");
-            return Exit::Internal;
-        }
+        Err(error) => return internal("cannot go on where the listend before was", &error),
     };
     log::info!(
         "going on where listend {version} was, with {}; processes known: {processes}",

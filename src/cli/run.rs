@@ -4,6 +4,7 @@ use super::args::{self, Run};
 use super::check::add_taken_addresses;
 use super::daemon::{After, ControlPath, internal, open_control, own_path, pidfd_inode};
 use super::exit::Exit;
+use super::kept::{self, Kept, Leftover};
 use super::load::{self, Planned};
 use super::open_files::raise_open_files;
 use super::output::{count, print_report};
@@ -17,7 +18,7 @@ use crate::plan::{Plan, SocketKey};
 use crate::report::{Kind, Report, Sources};
 use crate::shell::logging::Sink;
 use crate::shell::{Manager, ReadyWhen, Shell, Signals, clock, one_line};
-use crate::store::{Keeper, Name};
+use crate::store::Keeper;
 use crate::sys;
 use crate::worker::DaemonContext;
 use std::collections::HashMap;
@@ -49,24 +50,15 @@ pub fn run(arguments: &Run, sink: Sink) -> Exit {
             );
             None
         }),
+        left: Leftover::default(),
     };
-    let mut inherited = inherited;
     if !kept.is_empty() {
         match resume(kept, after) {
             Ok(exit) => return exit,
-            Err((unused, kept)) => {
-                after = unused;
-                let sockets = kept
-                    .into_iter()
-                    .filter(|kept| matches!(kept.name, Name::Sockets(_)));
-                let sockets = sockets.map(|kept| Inherited {
-                    fd: kept.fd,
-                    name: kept.name.to_string(),
-                });
-                inherited = inherited.map(|mut inherited| {
-                    inherited.extend(sockets);
-                    inherited
-                });
+            Err(unused) => {
+                let left;
+                (after, left) = *unused;
+                after.left = left;
             }
         }
     }
@@ -179,13 +171,25 @@ pub fn start(
     };
     let machine = Machine::new();
     let mut findings = Report::default();
-    let (adopted, names) = adopt(&plan, inherited, &mut findings);
+    let (mut adopted, names) = adopt(&plan, inherited, &mut findings);
+    let (mut keeper, left) = (after.keeper, after.left);
+    let Kept {
+        sockets,
+        names: kept_as,
+        records,
+    } = kept::adopt(&plan, left, keeper.as_mut());
+    adopted.extend(sockets);
     let Outcome {
-        bound,
+        mut bound,
         mut errors,
         notes,
         tried: _,
     } = listener::bind_all(&plan, Purpose::Keep, adopted);
+    for (key, record) in records {
+        if let Some(socket) = bound.get_mut(key) {
+            socket.restore(record);
+        }
+    }
     // Whose socket was the wrong one could not be bound while somebody else has the right one.
     errors.retain(|error| {
         let name = &plan.listener(error.listener).name;
@@ -246,7 +250,7 @@ pub fn start(
     let shell = Shell::new(plan, bound, (signals, daemon_context), after.when_done);
     let manager = Manager::from_environment();
     let run = |shell: Shell| {
-        let shell = shell.with_control(control).with_keeper(after.keeper);
+        let shell = shell.with_control(control).with_keeper(keeper, kept_as);
         shell.with_manager(manager, after.ready_when).run(&missing)
     };
     match shell.and_then(run) {

@@ -6,6 +6,9 @@
 /// in spawned processes", has about listend's own unit, its folders and its start: a worker that
 /// believes it writes into listend's folders, or reads secrets that are not meant for it.
 const NAMES: &[&str] = &[
+    // listend's own.
+    "LISTEND_LEFT",
+    "LISTEND_STORE",
     // systemd: sockets, notification, watchdog.
     "LISTEN_PID",
     "LISTEN_FDS",

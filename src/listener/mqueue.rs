@@ -206,3 +206,14 @@ pub(super) fn remove(queue: impl AsFd, name: &str) -> io::Result<()> {
     }
     sys::unlink_queue(&c_name(name)?)
 }
+
+/// Takes the name away, if it still is that of the queue that this was.
+pub(super) fn remove_if_ours(name: &str, identity: PathIdentity) -> io::Result<()> {
+    let call = c_name(name)?;
+    match sys::open_queue(&call, QueueOpen::Existing) {
+        Ok(queue) if PathIdentity::of(&fstat(&queue)?) == identity => sys::unlink_queue(&call),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}

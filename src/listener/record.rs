@@ -1,7 +1,9 @@
 //! What is known of a held socket that the kernel does not say: for another listend, which gets it.
 
+use super::bind_socket::links_of;
 use super::bound::{BoundSocket, FsArtifacts};
 use super::identity::{PathIdentity, Rights};
+use crate::plan::ListenerPlan;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -53,16 +55,42 @@ impl BoundSocket {
 
     /// Takes over what was known of it before. To be called when it was adopted.
     pub fn restore(&mut self, record: SocketRecord) {
-        self.identity = record.file.map(|(dev, ino)| PathIdentity { dev, ino });
+        self.identity = record.identity();
         self.created = record.created;
         self.is_adopted = record.inherited;
-        self.artifacts = FsArtifacts {
-            symlinks: record.symlinks,
-            spare: record.spare,
-            rights: record
+        self.artifacts = record.into_artifacts();
+    }
+}
+
+impl SocketRecord {
+    /// The file that the socket is bound to.
+    pub fn identity(&self) -> Option<PathIdentity> {
+        self.file.map(|(dev, ino)| PathIdentity { dev, ino })
+    }
+
+    /// Whether the socket, kept while listend was restarted, has the rights and the links that its listener has
+    /// in the configuration of now. What the kernel keeps can be set anew, but for that it has to be bound anew.
+    pub fn fits(&self, listener: &ListenerPlan, socket: usize) -> bool {
+        let is_path = listener.sockets[socket].endpoint.path().is_some();
+        let access = &listener.access;
+        let same_rights = self.rights.is_none_or(|(uid, gid, mode)| {
+            access.owner.is_none_or(|owner| owner == uid)
+                && access.group.is_none_or(|group| group == gid)
+                // A FIFO that listend has made is marked by the sticky bit.
+                && (access.mode ^ mode) & 0o6777 == 0
+        });
+        let same_links = !is_path || self.symlinks == links_of(listener, socket);
+        !self.created || same_rights && same_links
+    }
+
+    pub(super) fn into_artifacts(self) -> FsArtifacts {
+        FsArtifacts {
+            symlinks: self.symlinks,
+            spare: self.spare,
+            rights: self
                 .rights
                 .map(|(uid, gid, mode)| Rights { uid, gid, mode }),
-            stay: record.stays,
-        };
+            stay: self.stays,
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! Removing what was made in the file system for a socket.
 
-use super::bound::BoundSocket;
-use super::identity::remove_if_ours;
+use super::bound::{BoundSocket, FsArtifacts};
+use super::identity::{PathIdentity, remove_if_ours};
 use super::{mqueue, symlink};
 use crate::config::Endpoint;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 impl BoundSocket {
@@ -12,41 +13,70 @@ impl BoundSocket {
     /// path that another socket has taken over stays, and so does what is to stay at the end
     /// (`remove_on_stop: false`). Answers with what is ours and could not be removed (unlink(2)).
     pub fn remove_files(&self) -> Vec<(PathBuf, io::Error)> {
-        if self.artifacts.stay {
-            return self.remove_spare().into_iter().collect();
-        }
-        self.remove_path()
+        self.remove(self.artifacts.stay)
     }
 
     /// Removes the path of a socket that was never served, even if `remove_on_stop` is false.
     pub(super) fn remove_path(&self) -> Vec<(PathBuf, io::Error)> {
-        let mut problems = Vec::new();
-        if let Some(path) = self.address.path() {
-            problems = symlink::remove(path, &self.artifacts.symlinks);
-        }
-        problems.extend(remove_file(self).err());
-        problems.extend(self.remove_spare());
-        problems
+        self.remove(false)
+    }
+
+    fn remove(&self, stays: bool) -> Vec<(PathBuf, io::Error)> {
+        let file = self.identity.filter(|_| self.created);
+        let (artifacts, fd) = (&self.artifacts, Some(self.fd.as_fd()));
+        remove_files(&self.address, file, self.identity, artifacts, stays, fd)
     }
 
     /// Removes the second name of its file.
     pub(super) fn remove_spare(&self) -> Option<(PathBuf, io::Error)> {
-        let spare = self.artifacts.spare.as_ref()?;
-        let removed = remove_if_ours(spare, self.identity?);
-        removed.err().map(|error| (spare.clone(), error))
+        remove_spare(&self.artifacts, self.identity)
     }
 }
 
-/// Removes the file or queue that was made for this socket, if it still is that.
-fn remove_file(socket: &BoundSocket) -> Result<(), (PathBuf, io::Error)> {
-    let Some(identity) = socket.identity.filter(|_| socket.created) else {
-        return Ok(());
-    };
-    if let Endpoint::MessageQueue { name } = &socket.address {
-        return mqueue::remove(&socket.fd, name).map_err(|error| (PathBuf::from(name), error));
+/// `file` is the one that was made for the socket. `fd` is the socket itself, where it is at hand.
+pub(super) fn remove_files(
+    address: &Endpoint,
+    file: Option<PathIdentity>,
+    identity: Option<PathIdentity>,
+    artifacts: &FsArtifacts,
+    stays: bool,
+    fd: Option<BorrowedFd<'_>>,
+) -> Vec<(PathBuf, io::Error)> {
+    let mut problems = Vec::new();
+    if !stays {
+        if let Some(path) = address.path() {
+            problems = symlink::remove(path, &artifacts.symlinks);
+        }
+        problems.extend(file.and_then(|file| remove_file(address, file, fd).err()));
     }
-    match socket.address.path() {
-        Some(path) => remove_if_ours(path, identity).map_err(|error| (path.to_owned(), error)),
+    problems.extend(remove_spare(artifacts, identity));
+    problems
+}
+
+/// Removes the file or queue that was made for a socket, if it still is that.
+fn remove_file(
+    address: &Endpoint,
+    file: PathIdentity,
+    fd: Option<BorrowedFd<'_>>,
+) -> Result<(), (PathBuf, io::Error)> {
+    if let Endpoint::MessageQueue { name } = address {
+        let removed = match fd {
+            Some(fd) => mqueue::remove(fd, name),
+            None => mqueue::remove_if_ours(name, file),
+        };
+        return removed.map_err(|error| (PathBuf::from(name), error));
+    }
+    match address.path() {
+        Some(path) => remove_if_ours(path, file).map_err(|error| (path.to_owned(), error)),
         None => Ok(()),
     }
+}
+
+fn remove_spare(
+    artifacts: &FsArtifacts,
+    identity: Option<PathIdentity>,
+) -> Option<(PathBuf, io::Error)> {
+    let spare = artifacts.spare.as_ref()?;
+    let removed = remove_if_ours(spare, identity?);
+    removed.err().map(|error| (spare.clone(), error))
 }

@@ -89,10 +89,20 @@ mod tests {
     fn listener(name: &str, ports: &[u16]) -> ListenerPlan {
         let sockets = ports.iter().map(|port| SocketPlan {
             key: SocketKey(0),
-            endpoint: Endpoint::fifo(format!("/run/{port}")),
+            endpoint: Endpoint::Fifo {
+                path: format!("/run/{port}").into(),
+            },
             place: Place::default(),
         });
-        ListenerPlan::new(name.to_owned(), sockets.collect(), 1, Access::default())
+        let access = Access {
+            owner: None,
+            group: None,
+            mode: 0o600,
+            directory_mode: 0o700,
+            directory_owner: None,
+            directory_group: None,
+        };
+        ListenerPlan::new(name.to_owned(), sockets.collect(), 1, access)
     }
 
     #[test]

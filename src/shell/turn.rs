@@ -629,7 +629,12 @@ impl Shell {
         }
     }
 
+    /// listend ends. A keeper has the sockets until it knows whether another listend comes.
     fn close_listeners(&mut self) {
+        self.record();
+        if self.store.leaves_files() {
+            return;
+        }
         for socket in self.sockets.take_all() {
             self.close_socket(socket);
         }

@@ -6,16 +6,23 @@
 
 use super::name::Name;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
 };
+use nix::unistd::pipe2;
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 /// The kernel takes so many descriptors in one message (SCM_MAX_FD, unix(7)).
 pub const MOST_PER_MESSAGE: usize = 253;
+
+/// How often it is tried to send, by who waits for it, in milliseconds.
+const AGAIN: u8 = 5;
 
 /// The way to a keeper.
 #[derive(Debug)]
@@ -112,6 +119,30 @@ impl Keeper {
             }
         }
         Ok(false)
+    }
+
+    /// Sends what is to be removed, and waits until the keeper has done so (`BARRIER=1`,
+    /// sd_notify_barrier(3)), but not for longer than twice this time.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Keeper::send`], and ETIMEDOUT.
+    pub fn settle(&mut self, patience: Duration) -> Result<(), Errno> {
+        let mut tries = patience.as_millis() / u128::from(AGAIN);
+        // The socket has no peer of whose queue poll(2) could tell.
+        while self.send(|_| Vec::new())? {
+            tries = tries.checked_sub(1).ok_or(Errno::ETIMEDOUT)?;
+            poll(&mut [], AGAIN)?;
+        }
+        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+        self.message("BARRIER=1", &[theirs.as_fd()])?;
+        drop(theirs);
+        let mut closed = [PollFd::new(ours.as_fd(), PollFlags::empty())];
+        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        match poll(&mut closed, patience)? {
+            0 => Err(Errno::ETIMEDOUT),
+            _ => Ok(()),
+        }
     }
 
     /// One datagram, which goes as a whole or not at all.
@@ -234,6 +265,23 @@ mod tests {
             .collect();
         wanted.push("FDSTOREREMOVE=1\nFDNAME=p.7cf".to_owned());
         assert_eq!(texts, wanted);
+    }
+
+    #[test]
+    fn who_waits_goes_on_when_the_keeper_has_closed_the_barrier() {
+        let (socket, mut keeper) = pair("barrier");
+        keeper.remove(Name::Sockets(3));
+        let patience = Duration::from_secs(30);
+        let waits = std::thread::spawn(move || keeper.settle(patience));
+        let mut texts = Vec::new();
+        while texts.len() < 2 {
+            texts.extend(receive(&socket).map(|(text, _closed)| text));
+        }
+        assert_eq!(texts, ["FDSTOREREMOVE=1\nFDNAME=l.3", "BARRIER=1"]);
+        assert_eq!(waits.join().expect("no panic"), Ok(()));
+        let (_socket, mut keeper) = pair("no-barrier");
+        let waited = keeper.settle(Duration::from_millis(1));
+        assert_eq!(waited, Err(Errno::ETIMEDOUT));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use super::error::ThawError;
 use super::fact::{Change, Extra, Fact, Key, Kind};
-use crate::core::types::Revision;
+use super::words::As;
+use crate::core::types::{Phase, Revision};
 use crate::plan::WorkerId;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,23 @@ pub struct Reading {
 }
 
 impl Snapshot {
+    /// Whether listend was about to end.
+    pub fn is_stopping(&self) -> bool {
+        matches!(self.phase(), Some(Phase::Stopping | Phase::Hurried))
+    }
+
+    /// Whether listend had ended.
+    pub fn is_over(&self) -> bool {
+        self.phase() == Some(Phase::Exited)
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        match self.facts.get(&Key::Daemon).map(|fact| &fact.0) {
+            Some(Kind::Daemon(daemon)) => Some(daemon.phase.cast()),
+            _ => None,
+        }
+    }
+
     /// Takes over a change.
     pub fn apply(&mut self, change: Change) {
         match change {

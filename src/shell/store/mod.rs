@@ -12,16 +12,18 @@ mod record;
 mod resume;
 
 pub use past::Past;
-pub use resume::Resumed;
+pub use resume::{Resumed, Thawed};
 
 use super::clock;
 use crate::core::{Mono, ProcessId};
+use crate::listener::{self, SocketTable};
 use crate::plan::{Origin, SocketKey};
 use crate::store::{Identity, Journal, Keeper, Name};
 use facts::Fact;
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +55,8 @@ pub(super) struct Store {
     names: BTreeSet<Name>,
     /// The journal has what another listend has written, and is to begin anew.
     is_to_begin: bool,
+    /// The files of sockets, as they were listed last ([`left_files`]).
+    files: Option<String>,
     /// When the rest is sent.
     again_at: Option<Mono>,
     /// The processes that have ended and that another process is to reap, and since when that is waited for.
@@ -65,6 +69,24 @@ struct SocketNames {
     by_socket: HashMap<SocketKey, (Identity, u32)>,
     members: BTreeMap<u32, BTreeSet<SocketKey>>,
     next: u32,
+}
+
+impl SocketNames {
+    fn known(sockets: impl IntoIterator<Item = (u32, SocketKey, Identity)>) -> SocketNames {
+        let mut names = SocketNames::default();
+        for (group, key, identity) in sockets {
+            names.next = names.next.max(group + 1);
+            names.by_socket.insert(key, (identity, group));
+            names.members.entry(group).or_default().insert(key);
+        }
+        names
+    }
+}
+
+/// Where the files are listed that a listend with a keeper leaves behind (`LISTEND_LEFT`).
+pub fn left_files() -> Option<PathBuf> {
+    let list = std::env::var_os("LISTEND_LEFT").filter(|list| !list.is_empty());
+    list.map(PathBuf::from)
 }
 
 impl Store {
@@ -85,38 +107,80 @@ impl Store {
         store.keeper = Some(keeper);
         store.journal = Some(journal);
         store.is_to_begin = true;
+        let mut sockets = Vec::new();
+        let mut broken = BTreeSet::new();
         for (name, socket) in named {
-            store.names.insert(name);
-            let Name::Sockets(group) = name else { continue };
-            store.sockets.next = store.sockets.next.max(group + 1);
-            if let Some((key, identity)) = socket {
-                store.sockets.by_socket.insert(key, (identity, group));
-                store.sockets.members.entry(group).or_default().insert(key);
+            match (name, socket) {
+                (Name::Sockets(group), Some((key, identity))) => {
+                    sockets.push((group, key, identity));
+                }
+                // Nobody knows what it is.
+                (Name::Sockets(group), None) => drop(broken.insert(group)),
+                _ => drop(store.names.insert(name)),
+            }
+        }
+        sockets.retain(|(group, ..)| !broken.contains(group));
+        store.sockets = SocketNames::known(sockets);
+        if let Some(keeper) = &mut store.keeper {
+            for group in broken {
+                keeper.remove(Name::Sockets(group));
+                store.sockets.next = store.sockets.next.max(group + 1);
             }
         }
         store
     }
 
-    /// With a keeper, if there is one.
-    pub(super) fn new(keeper: Option<Keeper>) -> Store {
-        let is_kept = keeper.is_some();
+    /// With a keeper, if there is one, which has these sockets and nothing else.
+    pub(super) fn new(
+        keeper: Option<Keeper>,
+        sockets: impl IntoIterator<Item = (u32, SocketKey, Identity)>,
+    ) -> Store {
         let mut store = Store {
             is_stale: true,
             ..Store::default()
         };
-        if is_kept {
-            match Journal::create() {
-                Ok(journal) => {
-                    store.journal = Some(journal);
-                    store.keeper = keeper;
-                    store.keep(Name::Control);
-                }
-                Err(error) => log::error!(
-                    "nothing outlives this listend: the snapshot cannot be written: {error}"
-                ),
+        let Some(keeper) = keeper else {
+            return store;
+        };
+        match Journal::create() {
+            Ok(journal) => {
+                store.journal = Some(journal);
+                store.keeper = Some(keeper);
+                store.sockets = SocketNames::known(sockets);
+                store.keep(Name::Control);
             }
+            Err(error) => log::error!(
+                "nothing outlives this listend: the snapshot cannot be written: {error}"
+            ),
         }
         store
+    }
+
+    /// Writes down which files there are for sockets that the keeper has. Who comes when this listend has ended
+    /// removes what nobody is to find.
+    fn list_files(&mut self, sockets: &SocketTable) {
+        let (Some(list), Some(_)) = (left_files(), &self.keeper) else {
+            return;
+        };
+        let text = listener::list_files(sockets.iter());
+        if self.files.as_ref() == Some(&text) {
+            return;
+        }
+        self.files = match std::fs::write(&list, &text) {
+            Ok(()) => Some(text),
+            Err(error) => {
+                log::warn!(
+                    "cannot write {}: {error}; the paths of sockets are not kept over a restart",
+                    list.display()
+                );
+                None
+            }
+        };
+    }
+
+    /// Whether somebody else removes the files of sockets.
+    pub(super) fn leaves_files(&self) -> bool {
+        self.keeper.is_some() && self.files.is_some()
     }
 
     /// There is a notify socket now.
@@ -258,15 +322,6 @@ impl Store {
         {
             keeper.add(name);
         }
-    }
-
-    /// The names under which something of a process is kept.
-    fn process_names(&self) -> Vec<(Name, ProcessId)> {
-        let names = self.names.iter().filter_map(|name| match name {
-            Name::Process(id) => Some((*name, ProcessId(*id))),
-            _ => None,
-        });
-        names.collect()
     }
 
     /// Has nothing kept that is called this.

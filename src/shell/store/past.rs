@@ -5,10 +5,12 @@ use super::facts::{self, Fact};
 use crate::core::{Mono, Reading, Snapshot};
 use crate::listener::SocketRecord;
 use crate::plan::{KnownIds, ListenerId, Origin, SocketKey, WorkerId};
-use crate::store::{Journal, Kept, Name};
+use crate::store::{Identity, Journal, Kept, Name};
+use crate::sys::pidfd_inode;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The facts and the descriptors of the listend before.
 #[derive(Debug)]
@@ -140,9 +142,22 @@ impl Past {
         self.head.open_files
     }
 
-    /// The descriptors, where nothing else is of use.
-    pub fn into_kept(self) -> Vec<Kept> {
-        self.fds
+    /// What is of use where listend cannot go on: the descriptors, and what is known of the sockets.
+    pub fn into_left(self) -> (Vec<Kept>, HashMap<Identity, SocketRecord>) {
+        let sockets = self.sockets.into_iter();
+        let records = sockets.map(|fact| (Identity::read(&fact.identity), fact.record));
+        (self.fds, records.collect())
+    }
+
+    /// Whether it has ended as it was asked to, or was killed while it was stopping and nothing is left to be
+    /// stopped: who killed it has had the rest of it ended too.
+    pub fn is_over(&self) -> bool {
+        let mut processes = self.fds.iter().filter_map(|kept| match kept.name {
+            Name::Process(_) => Some(&kept.fd),
+            _ => None,
+        });
+        let mut is_left = || processes.any(|fd| pidfd_inode(fd).is_some() && !has_ended(fd));
+        self.snapshot.is_over() || self.snapshot.is_stopping() && !is_left()
     }
 
     /// Takes the control socket, with what is known of its file.
@@ -168,6 +183,12 @@ impl Past {
         let taken: Vec<Kept> = taken;
         taken.into_iter().map(|kept| kept.fd).collect()
     }
+}
+
+/// Whether a pidfd is of a process that has ended.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut ended, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
 /// Whether a fact is of a kind of the shell's.

@@ -93,9 +93,14 @@ impl Shell {
         for process in starting {
             self.feed(Input::ExecSucceeded { process });
         }
-        let names = self.store.process_names();
-        for (name, process) in names {
-            if self.processes.get(process).is_none() {
+        // What the keeper has and nobody knows of any more.
+        for name in self.store.names.clone() {
+            let is_known = match name {
+                Name::Process(id) => self.processes.get(ProcessId(id)).is_some(),
+                Name::Stored(id) => self.notify.store.fd(id).is_some(),
+                _ => true,
+            };
+            if !is_known {
                 self.store.forget(name);
             }
         }

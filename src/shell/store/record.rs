@@ -36,10 +36,15 @@ impl From<facts::Task> for Task {
 }
 
 impl Shell {
-    /// Has descriptors and facts kept, if there is a keeper.
+    /// Has descriptors and facts kept, if there is a keeper. `kept` are sockets that it has already, and the
+    /// numbers of the names under which it has them.
     #[must_use]
-    pub fn with_keeper(self, keeper: Option<Keeper>) -> Shell {
-        self.with_store(Store::new(keeper))
+    pub fn with_keeper(
+        self,
+        keeper: Option<Keeper>,
+        kept: impl IntoIterator<Item = (u32, SocketKey, Identity)>,
+    ) -> Shell {
+        self.with_store(Store::new(keeper, kept))
     }
 
     pub(super) fn with_store(mut self, store: Store) -> Shell {
@@ -80,6 +85,7 @@ impl Shell {
             let sockets =
                 sockets.filter_map(|socket| Some((socket.key, Identity::of(&socket.fd)?)));
             store.name_sockets(&sockets.collect::<Vec<_>>());
+            store.list_files(&self.sockets);
             let facts = self.lasting_facts(&mut store);
             lines.extend(store.differences(&facts));
         }

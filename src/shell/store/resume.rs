@@ -47,26 +47,23 @@ impl Resumed {
 type Left = HashMap<Identity, OwnedFd>;
 
 impl Shell {
-    /// Goes on where the listend before was. `plans` are resolved from [`Past::configurations`].
+    /// Goes on where the listend before was, with what [`Past::thaw`] has made of it.
     ///
     /// # Errors
     ///
-    /// Why that cannot be, in words, and the descriptors: the sockets are among them.
+    /// As for [`Shell::new`].
     pub fn resume(
         mut past: Past,
-        plans: BTreeMap<u32, Plan>,
+        thawed: Thawed,
         given: (Signals, DaemonContext),
-        (when_done, keeper): (WhenDone, Option<Keeper>),
-    ) -> Result<Resumed, (String, Vec<Kept>)> {
+        keeper: Option<Keeper>,
+    ) -> io::Result<Resumed> {
         let Thawed {
             plans,
             plan,
             core,
             definitions,
-        } = match past.thaw(plans, when_done) {
-            Ok(thawed) => thawed,
-            Err(why) => return Err((why, past.fds)),
-        };
+        } = thawed;
         let (mut left, mut fds) = (Left::new(), HashMap::<Name, Vec<OwnedFd>>::new());
         let keys: HashMap<&str, SocketKey> = past
             .sockets
@@ -89,8 +86,7 @@ impl Shell {
             }
         }
         let (sockets, missing) = past.bind(&plan, &plans, &mut left);
-        let shell = Shell::with_core(plan, sockets, given, core, definitions)
-            .map_err(|error| (error.to_string(), Vec::new()))?;
+        let shell = Shell::with_core(plan, sockets, given, core, definitions)?;
         let store = Store::continued(keeper, past.journal, named);
         let mut shell = shell.with_store(store);
         shell.store.unknown = past.unknown;
@@ -106,7 +102,7 @@ impl Shell {
 }
 
 /// What a snapshot comes to, before anything has changed.
-struct Thawed {
+pub struct Thawed {
     plans: BTreeMap<u32, Plan>,
     plan: Plan,
     core: Core,
@@ -114,16 +110,12 @@ struct Thawed {
 }
 
 impl Past {
-    /// Tries whether a listend could go on from here.
+    /// What a listend could go on with from here. `plans` are resolved from [`Past::configurations`].
     ///
     /// # Errors
     ///
-    /// Why not, in words.
-    pub fn try_to_thaw(&self, plans: BTreeMap<u32, Plan>) -> Result<(), String> {
-        self.thaw(plans, WhenDone::Hold).map(drop)
-    }
-
-    fn thaw(&self, plans: BTreeMap<u32, Plan>, when_done: WhenDone) -> Result<Thawed, String> {
+    /// Why there is nothing, in words.
+    pub fn thaw(&self, plans: BTreeMap<u32, Plan>, when_done: WhenDone) -> Result<Thawed, String> {
         let plans = plans.into_iter();
         let plans: BTreeMap<u32, Plan> = plans
             .map(|(key, plan)| (key, plan.with_ids(&self.ids)))

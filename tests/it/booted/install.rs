@@ -1,10 +1,11 @@
 //! listend as the package installs it, in a booted Debian: start, failure, reload, upgrade, removal.
 
+use super::load::Load;
 use crate::harness::container::Container;
 use crate::harness::package::{self, install, installed, property};
 use crate::harness::{TempDir, eventually};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 const UNIT: &str = "listend.service";
 const CONFIG: &str = "/etc/listend/listend.yaml";
@@ -31,73 +32,6 @@ fn restart(container: &Container) {
     assert!(restarted.status.success(), "{}", container.journal(UNIT));
 }
 
-/// A client that connects again and again until it is told to stop.
-struct Load {
-    client: Child,
-}
-
-/// What became of the connections.
-#[derive(Debug)]
-struct Tally {
-    answered: u64,
-    refused: u64,
-    /// Those that were accepted, and then not answered.
-    broken: u64,
-}
-
-impl Load {
-    fn start(container: &Container) -> Load {
-        let program = "
-import os, socket
-tally = [0, 0, 0]
-while not os.path.exists('/run/load.stop'):
-    try:
-        with socket.create_connection(('127.0.0.1', 20000), 10) as server:
-            server.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')
-            tally[0 if server.recv(65536).startswith(b'HTTP/1.') else 2] += 1
-    except ConnectionRefusedError:
-        tally[1] += 1
-    except OSError:
-        tally[2] += 1
-    with open('/run/load.new', 'w') as file:
-        print(*tally, file=file)
-    os.rename('/run/load.new', '/run/load')
-";
-        let mut client = container.command(["python3", "-c", program]);
-        let client = client.stdout(Stdio::null()).spawn().expect("start nsenter");
-        let load = Load { client };
-        load.goes_on(container);
-        load
-    }
-
-    fn tally(&self, container: &Container) -> Option<Tally> {
-        let text = container.read("/run/load")?;
-        let numbers: Vec<u64> = text.split_whitespace().flat_map(str::parse).collect();
-        let [answered, refused, broken] = numbers[..] else {
-            return None;
-        };
-        Some(Tally {
-            answered,
-            refused,
-            broken,
-        })
-    }
-
-    /// Waits until more have been answered.
-    #[track_caller]
-    fn goes_on(&self, container: &Container) {
-        let answered = || self.tally(container).map_or(0, |tally| tally.answered);
-        let before = answered();
-        eventually("clients are answered", || answered() > before + 20);
-    }
-
-    fn stop(mut self, container: &Container) -> Tally {
-        container.write("/run/load.stop", "");
-        self.client.wait().expect("wait for the client");
-        self.tally(container).expect("a tally")
-    }
-}
-
 #[test]
 fn a_fresh_install_runs_and_does_nothing_yet() {
     let Some(container) = installed() else {
@@ -109,9 +43,11 @@ fn a_fresh_install_runs_and_does_nothing_yet() {
     assert_eq!(listening, "");
     container.run(["listend", "status"]);
     container.run(["listend", "check"]);
-    // The same again is nothing new.
-    let said = container.run(["dpkg", "--install", "/opt/listend.deb"]);
-    assert!(said.contains("still the version before"), "{said}");
+    // The same again: nothing changes but the process's program.
+    let pid = property(&container, UNIT, "MainPID");
+    let (said, _) = dpkg(&container, &["--install", "/opt/listend.deb"]);
+    assert!(said.contains("listend.service: listend "), "{said}");
+    assert_eq!(property(&container, UNIT, "MainPID"), pid);
 }
 
 /// The limits of the unit are shorter than those of its workers: nothing is cut by them, neither at
@@ -245,6 +181,14 @@ fn systemctl_reload_applies_a_good_file_and_fails_with_a_broken_one() {
 
 /// The same package with another version.
 fn newer(of: &Path) -> (TempDir, std::path::PathBuf) {
+    newer_with(of, |_| Ok(()))
+}
+
+/// The same with a change in its files.
+fn newer_with(
+    of: &Path,
+    change: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> (TempDir, std::path::PathBuf) {
     let dir = TempDir::new();
     let (tree, path) = (dir.path().join("tree"), dir.path().join("newer.deb"));
     let dpkg = |words: &[&std::ffi::OsStr]| {
@@ -262,6 +206,7 @@ fn newer(of: &Path) -> (TempDir, std::path::PathBuf) {
     };
     let text: String = text.lines().map(line).collect();
     std::fs::write(&control, text).expect("write the control file");
+    change(&tree).expect("change the package");
     dpkg(&[
         "-Znone".as_ref(),
         "-b".as_ref(),
@@ -271,8 +216,16 @@ fn newer(of: &Path) -> (TempDir, std::path::PathBuf) {
     (dir, path)
 }
 
+/// What dpkg says, on both outputs, and whether it succeeded.
+fn dpkg(container: &Container, words: &[&str]) -> (String, bool) {
+    let output = container.output([&["dpkg"][..], words].concat());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    (said, output.status.success())
+}
+
 #[test]
-fn an_upgrade_under_load_refuses_nobody_and_leaves_the_daemon_alone() {
+fn an_upgrade_under_load_refuses_nobody_and_keeps_daemon_and_workers() {
     let Some(package) = package::deb() else {
         return;
     };
@@ -284,13 +237,24 @@ fn an_upgrade_under_load_refuses_nobody_and_leaves_the_daemon_alone() {
     restart(&container);
     let load = Load::start(&container);
     let pid = property(&container, UNIT, "MainPID");
+    let workers = container.run(["pgrep", "listend"]);
+    let program = || {
+        container.run([
+            "stat",
+            "--format=%i",
+            "--dereference",
+            &format!("/proc/{pid}/exe"),
+        ])
+    };
+    let before = program();
     let (_dir, newer) = newer(package.path());
+    container.install(&newer, "/opt/listend.deb");
     // The configuration that somebody has written stays, without a question.
-    let said = install(&container, &newer);
-    assert!(
-        said.contains("the next \"systemctl restart listend\""),
-        "{said}"
-    );
+    let (said, is_done) = dpkg(&container, &["--install", "/opt/listend.deb"]);
+    assert!(is_done && said.contains(" upgraded to "), "{said}");
+    // The program is the new one, and is all that has changed.
+    assert_ne!(program(), before);
+    assert_eq!(container.run(["pgrep", "listend"]), workers);
     let version = container.run(["dpkg-query", "-W", "-f", "${Version}", "listend"]);
     assert_eq!(version, "999.0-1");
     assert_eq!(container.read(CONFIG).as_deref(), Some(SERVES));
@@ -301,34 +265,52 @@ fn an_upgrade_under_load_refuses_nobody_and_leaves_the_daemon_alone() {
     assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
 }
 
+/// A program that does everything but go on where another was.
+const REFUSES: &str = "#!/bin/sh
+case $* in *--preflight*) echo 'I do not understand it'; exit 69 ;; esac
+exec /opt/listend.old \"$@\"
+";
+
 #[test]
-fn a_killed_daemon_is_started_again_and_nothing_of_the_old_one_is_left() {
+fn a_daemon_that_refuses_the_upgrade_goes_on_and_says_why() {
+    let Some(package) = package::deb() else {
+        return;
+    };
     let Some(container) = started(SERVES) else {
         return;
     };
-    // With cgroups of version 1 systemd in a container may not be told that all of a unit's processes
-    // have gone, and waits so long for them.
-    let drop_in = "/etc/systemd/system/listend.service.d/test.conf";
-    container.write(drop_in, "[Service]\nTimeoutStopSec=2s\n");
-    container.run(["systemctl", "daemon-reload"]);
+    let pid = property(&container, UNIT, "MainPID");
+    let (dir, newer) = newer_with(package.path(), |tree| {
+        std::fs::write(tree.join("usr/bin/listend"), REFUSES)
+    });
+    container.run(["cp", "/usr/bin/listend", "/opt/listend.old"]);
+    container.install(&newer, "/opt/listend.deb");
+    drop(dir);
+    let (said, is_done) = dpkg(&container, &["--install", "/opt/listend.deb"]);
+    assert!(is_done, "{said}");
+    assert!(said.contains("the version before goes on"), "{said}");
+    assert!(said.contains("I do not understand it"), "{said}");
+    assert_eq!(property(&container, UNIT, "MainPID"), pid);
+    answers_http(&container);
+}
+
+#[test]
+fn a_daemon_that_is_killed_with_its_workers_is_started_again_and_starts_others() {
+    let Some(container) = started(SERVES) else {
+        return;
+    };
     answers_http(&container);
     let old = container.run(["pgrep", "listend"]);
-    let is_started_again = |times: &str| {
-        eventually("systemd starts it again", || {
-            property(&container, UNIT, "NRestarts") == times
-                && property(&container, UNIT, "ActiveState") == "active"
-        });
-    };
-    container.run(["systemctl", "kill", "--kill-whom=main", "-s", "KILL", UNIT]);
-    is_started_again("1");
+    // All of it at once, workers too.
+    container.run(["systemctl", "kill", "-s", "KILL", UNIT]);
+    eventually("systemd starts it again", || {
+        property(&container, UNIT, "NRestarts") == "1"
+            && property(&container, UNIT, "ActiveState") == "active"
+    });
     answers_http(&container);
     let new = container.run(["pgrep", "listend"]);
     let both: Vec<&str> = old.lines().filter(|pid| new.contains(pid)).collect();
     assert!(both.is_empty(), "{both:?}");
-    // All of it at once, workers too.
-    container.run(["systemctl", "kill", "-s", "KILL", UNIT]);
-    is_started_again("2");
-    answers_http(&container);
 }
 
 /// Every path that has listend in its name, but those of this test.

@@ -2,4 +2,6 @@
 
 mod init_systems;
 mod install;
+mod load;
+mod store;
 mod units;

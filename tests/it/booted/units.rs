@@ -34,6 +34,12 @@ fn drop_in(container: &Container, unit: &str, text: &str) {
     container.run(["systemctl", "daemon-reload"]);
 }
 
+/// The same with a worker that does not die with its parent, as a probe does.
+fn serves_and_sleeps_at(address: &str, more: &str) -> String {
+    let sleeper = "workers: { sleeper: { command: [sleep, '1000'] },";
+    serves_at(address, more).replace("workers: {", sleeper)
+}
+
 fn serves_at(address: &str, more: &str) -> String {
     format!(
         "listeners: {{ web: '{address}' }}\n\
@@ -83,7 +89,7 @@ fn a_user_has_one_of_their_own() {
     container.run(["useradd", "--create-home", "somebody"]);
     let number = uid(&container, "somebody").to_string();
     let config = "/home/somebody/.config/listend/listend.yaml";
-    container.write(config, &serves_at("127.0.0.1:20000", ""));
+    container.write(config, &serves_and_sleeps_at("127.0.0.1:20000", ""));
     container.run(["chown", "--recursive", "somebody:", "/home/somebody"]);
     let manager = format!("user@{number}.service");
     // What pam_systemd does where it is installed.
@@ -119,6 +125,17 @@ fn a_user_has_one_of_their_own() {
         report(&container, "127.0.0.1:20000").uids[0],
         uid(&container, "somebody")
     );
+    let survivor = container.run(["pgrep", "--exact", "sleep"]);
+    let of_unit = |name| {
+        let said = of_user(&["systemctl", "--user", "show", "-P", name, UNIT]);
+        said.trim().to_owned()
+    };
+    let main = of_unit("MainPID");
+    container.run(["kill", "-KILL", &main]);
+    eventually("another listend goes on", || {
+        of_unit("MainPID") != main && of_unit("ActiveState") == "active"
+    });
+    assert_eq!(container.run(["pgrep", "--exact", "sleep"]), survivor);
     // Where a user's clients look anyway.
     let status = of_user(&["listend", "status"]);
     assert!(status.contains("127.0.0.1:20000"), "{status}");
@@ -245,7 +262,7 @@ fn hardened_it_serves_on_a_privileged_port_as_nobody_in_particular() {
     let to = "/etc/systemd/system/listend.service.d/hardened.conf";
     container.run(["install", "-D", &format!("{EXAMPLES}/hardened.conf"), to]);
     container.run(["systemctl", "daemon-reload"]);
-    let yaml = serves_at(
+    let yaml = serves_and_sleeps_at(
         "0.0.0.0:80",
         ", output: file:/var/log/listend/app.log, nice: 5",
     );
@@ -253,6 +270,14 @@ fn hardened_it_serves_on_a_privileged_port_as_nobody_in_particular() {
     restart(&container, UNIT);
     let found = report(&container, "127.0.0.1:80");
     assert_eq!(found.uids[0], uid(&container, "listend"));
+    let survivor = container.run(["pgrep", "--exact", "sleep"]);
+    let main = property(&container, UNIT, "MainPID");
+    container.run(["kill", "-KILL", &main]);
+    eventually("another listend goes on", || {
+        let now = property(&container, UNIT, "MainPID");
+        now != main && now != "0" && property(&container, UNIT, "ActiveState") == "active"
+    });
+    assert_eq!(container.run(["pgrep", "--exact", "sleep"]), survivor);
     // Also who may do everything, over the socket that is where it always is.
     container.run(["listend", "restart", "app"]);
     let status = container.run(["listend", "status"]);

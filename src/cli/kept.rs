@@ -1,0 +1,156 @@
+//! A start with what a service manager has kept, but not as it was: a restart.
+
+use super::output::count;
+use crate::listener::{self, Adopted, Inherited, PathIdentity, SocketRecord};
+use crate::plan::{ListenerPlan, Plan, SocketKey};
+use crate::shell::left_files;
+use crate::store::{self, Identity, Keeper, Name};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// How long the keeper may take to give up what is needed no longer.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// What there is where listend cannot go on.
+#[derive(Default)]
+pub(super) struct Leftover {
+    /// The sockets, with the numbers of their names.
+    sockets: Vec<(u32, OwnedFd)>,
+    /// What is known of them.
+    records: HashMap<Identity, SocketRecord>,
+    /// Everything else that the keeper has.
+    others: BTreeSet<Name>,
+}
+
+impl Leftover {
+    /// Of what was kept nothing but sockets is of use.
+    pub(super) fn of(kept: Vec<store::Kept>, records: HashMap<Identity, SocketRecord>) -> Leftover {
+        let mut left = Leftover {
+            records,
+            ..Leftover::default()
+        };
+        left.others.insert(Name::Snapshot);
+        for store::Kept { name, fd } in kept {
+            match name {
+                Name::Sockets(group) => left.sockets.push((group, fd)),
+                name => drop(left.others.insert(name)),
+            }
+        }
+        left
+    }
+}
+
+/// The sockets that go on.
+pub(super) struct Kept {
+    pub(super) sockets: Adopted,
+    /// The numbers of the names under which the keeper has them.
+    pub(super) names: Vec<(u32, SocketKey, Identity)>,
+    pub(super) records: Vec<(SocketKey, SocketRecord)>,
+}
+
+/// Gives kept sockets to their listeners, and gives up those that no listener has any more: nobody has them by
+/// the time when others are bound.
+pub(super) fn adopt(plan: &Plan, left: Leftover, keeper: Option<&mut Keeper>) -> Kept {
+    let before = left.sockets.len();
+    let groups: HashMap<RawFd, u32> = left
+        .sockets
+        .iter()
+        .map(|(group, fd)| (fd.as_raw_fd(), *group))
+        .collect();
+    let mut lost: HashMap<u32, usize> = HashMap::new();
+    for group in groups.values() {
+        *lost.entry(*group).or_default() += 1;
+    }
+    let kept = sort(plan, left.sockets, left.records, &groups);
+    for (group, ..) in &kept.names {
+        if let Some(left) = lost.get_mut(group) {
+            *left -= 1;
+        }
+    }
+    let in_use: HashSet<PathIdentity> = kept
+        .records
+        .iter()
+        .filter_map(|(_, record)| record.identity())
+        .collect();
+    if let Some(list) = left_files() {
+        for (path, error) in listener::remove_left_files(&list, &in_use) {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+    // A name is given up as a whole; what is left of it gets another.
+    lost.retain(|_, lost| *lost > 0);
+    let names = kept.names.into_iter();
+    let names = names.filter(|(group, ..)| !lost.contains_key(group));
+    let kept = Kept {
+        names: names.collect(),
+        ..kept
+    };
+    if let Some(keeper) = keeper {
+        let sockets = lost.keys().map(|group| Name::Sockets(*group));
+        for name in left.others.into_iter().chain(sockets) {
+            keeper.remove(name);
+        }
+        if !lost.is_empty()
+            && let Err(errno) = keeper.settle(SETTLED)
+        {
+            log::warn!(
+                "sockets that are needed no longer may still be open: {}",
+                errno.desc()
+            );
+        }
+    }
+    if before > 0 {
+        log::info!(
+            "{} kept over the restart, {} closed that the configuration does not have",
+            count(kept.sockets.len(), "socket"),
+            before - kept.sockets.len()
+        );
+    }
+    kept
+}
+
+/// Whose each socket is, by what it is. The others are closed.
+fn sort(
+    plan: &Plan,
+    sockets: Vec<(u32, OwnedFd)>,
+    mut records: HashMap<Identity, SocketRecord>,
+    groups: &HashMap<RawFd, u32>,
+) -> Kept {
+    let inherited = sockets.into_iter().map(|(group, fd)| Inherited {
+        fd,
+        name: Name::Sockets(group).to_string(),
+    });
+    let (mut adopted, _closed) = listener::match_up(plan, inherited.collect());
+    let places: HashMap<SocketKey, (&ListenerPlan, usize)> = plan
+        .listeners
+        .values()
+        .flat_map(|listener| {
+            let sockets = listener.sockets.iter().enumerate();
+            sockets.map(move |(index, socket)| (socket.key, (listener, index)))
+        })
+        .collect();
+    let (mut names, mut found) = (Vec::new(), Vec::new());
+    adopted.retain(|key, fd| {
+        let (Some(identity), Some(group)) = (Identity::of(&*fd), groups.get(&fd.as_raw_fd()))
+        else {
+            return false;
+        };
+        if let Some(mut record) = records.remove(&identity)
+            && let Some((listener, index)) = places.get(key)
+        {
+            if !record.fits(listener, *index) {
+                return false;
+            }
+            record.stays = !listener.remove_on_stop;
+            found.push((*key, record));
+        }
+        names.push((*group, *key, identity));
+        true
+    });
+    Kept {
+        sockets: adopted,
+        names,
+        records: found,
+    }
+}
