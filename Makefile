@@ -105,6 +105,7 @@ rpm-tool:
 
 test-all: rpm-tool test
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it soak:: -- --nocapture
+	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it booted::store:: -- --nocapture
 	SIM_SEEDS=20000 $(CARGO) test --release --test it sim::workers::
 	PROPTEST_CASES=20000 $(CARGO) test --release --test it config::reading::
 
@@ -145,6 +146,7 @@ install:
 	install -m 644 examples/*.yaml $(DESTDIR)$(DOCDIR)/examples
 	install -d $(DESTDIR)$(DATADIR)
 	install -m 644 units/hardened.conf units/examples/* $(DESTDIR)$(DATADIR)
+	$(call place,644,packaging/upgrade-running,$(DATADIR)/upgrade-running)
 	@# Packages cannot contain empty directories, so it has a README.
 	$(call place,644,packaging/conf.d.README,$(SYSCONFDIR)/listend/conf.d/README)
 	@# An existing configuration is never replaced.

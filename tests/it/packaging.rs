@@ -76,6 +76,7 @@ const INSTALLED: &[&str] = &[
     "share/listend/hardened.conf",
     "share/listend/listend.service.conf",
     "share/listend/listend.socket",
+    "share/listend/upgrade-running",
     "share/man/man5/listend.yaml.5",
     "share/man/man7/listend-control.7",
     "share/man/man7/listend-diagnostics.7",
@@ -236,6 +237,7 @@ fn the_template_is_the_unit_but_for_its_places() {
     let places = |line: String| {
         let line = line.replace("/etc/listend/listend.yaml", "/etc/listend/%i.yaml");
         let line = line.replace("/run/listend/", "/run/listend@%i/");
+        let line = line.replace("%t/listend/", "%t/listend@%i/");
         line.replace("RuntimeDirectory=listend", "RuntimeDirectory=listend@%i")
     };
     let wanted: Vec<String> = of("units/listend.service")
@@ -371,7 +373,14 @@ fn scripts() -> Vec<PathBuf> {
                 .filter(|path| !data.iter().any(|data| path.ends_with(data))),
         );
     }
-    found.push(root().join("packaging/alpine/listend.pre-install"));
+    for script in [
+        "alpine/listend.pre-install",
+        "alpine/listend.post-upgrade",
+        "arch/listend.install",
+        "upgrade-running",
+    ] {
+        found.push(root().join("packaging").join(script));
+    }
     found.push(root().join("packaging/alpine/APKBUILD"));
     found
 }
