@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives it up. Generous: the machine may be busy, and
 /// only a failing test ever waits so long.
-pub const DEADLINE: Duration = Duration::from_secs(15);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A folder of its own for a test, gone at its end. Open to other users, since some workers run
 /// as one.

@@ -555,7 +555,7 @@ fn it_is_looked_at_by_another_and_less_often_the_longer_it_takes() {
     let file = format!("\"/proc/{0}/task/{0}/syscall\"", puppet.pid());
     let looks = trace.lines().filter(|line| line.contains(&file)).count();
     // 10 ms, and then half as long as it has taken: 300 of them if the time did not grow.
-    assert!((5..=30).contains(&looks), "{looks} looks: {trace}");
+    assert!((2..=30).contains(&looks), "{looks} looks: {trace}");
     let own = format!("{} ", daemon.pid());
     let of_puppet = format!("\"/proc/{}/", puppet.pid());
     let own = trace.lines().filter(|line| line.starts_with(&own));
