@@ -508,10 +508,11 @@ impl Worker {
         }
     }
 
-    /// Starts an instance once more, or has it wait for its listeners.
+    /// Starts an instance once more, or has it wait for its listeners. The process of a connection gets that
+    /// and no listener.
     pub(super) fn start_again(&mut self, ctx: &mut Ctx, id: RunId) {
         ctx.take_clients_again(self.id);
-        if self.waits_for_a_listener(ctx) {
+        if !self.runs.is_connection(id) && self.waits_for_a_listener(ctx) {
             self.become_state(ctx, id, State::Waiting);
         } else {
             self.spawn(ctx, id);

@@ -296,6 +296,24 @@ fn a_connection_without_a_process_is_held_or_lost() {
 }
 
 #[test]
+fn a_held_connection_waits_for_no_listener() {
+    let mut crew = accepting();
+    let (listener, socket) = (WEB, SOCKET);
+    crew.give(Input::ClientWaits { listener, socket });
+    let connection = ConnectionId(0);
+    let source = Source::Unknown;
+    crew.give(Input::Accepted { connection, source });
+    let process = ProcessId(0);
+    let failure = failure(Stage::Fork);
+    crew.give(Input::LaunchFailed { process, failure });
+    let why = Missing::Other;
+    crew.give(Input::ListenerMissing { listener, why });
+    let due = crew.core.deadline().unwrap();
+    crew.core.handle(due, Input::Tick);
+    assert_eq!(spawned(&mut crew.core), [ProcessId(1)]);
+}
+
+#[test]
 fn what_is_missing_is_bound_again_and_what_is_damaged_repaired() {
     let lives = [Presence::Optional, Presence::WaitFor(seconds(30))];
     let lives = lives.map(|presence| ListenerLife {
