@@ -23,6 +23,8 @@ pub(super) type Place = (WorkerId, u32);
 pub(super) struct FdStore {
     kept: BTreeMap<Place, Vec<Kept>>,
     next_id: u64,
+    /// Something has come or gone since [`FdStore::take_changed`].
+    has_changed: bool,
 }
 
 #[derive(Debug)]
@@ -136,6 +138,7 @@ impl FdStore {
                 continue;
             }
             self.next_id += 1;
+            self.has_changed = true;
             let id = self.next_id;
             kept.push(Kept {
                 id,
@@ -156,6 +159,11 @@ impl FdStore {
         })
     }
 
+    /// Whether something has come or gone since this was asked last.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
+    }
+
     /// A descriptor that was left.
     pub(super) fn fd(&self, id: u64) -> Option<BorrowedFd<'_>> {
         let mut all = self.kept.values().flatten();
@@ -172,6 +180,7 @@ impl FdStore {
     ) {
         let fd = SharedFd::from(fd);
         self.next_id = self.next_id.max(id);
+        self.has_changed = true;
         self.kept.entry(place).or_default().push(Kept {
             id,
             name,
@@ -245,6 +254,7 @@ impl FdStore {
             });
             !kept.is_empty()
         });
+        self.has_changed |= dropped > 0;
         sys::close_foreign();
         dropped
     }

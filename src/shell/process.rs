@@ -321,6 +321,11 @@ impl Processes {
         self.changed = Some(self.by_id.keys().copied().collect());
     }
 
+    /// Whether that is done.
+    pub fn notes_changes(&self) -> bool {
+        self.changed.is_some()
+    }
+
     /// Those of which something may have changed since this was asked last.
     pub fn take_changed(&mut self) -> BTreeSet<ProcessId> {
         self.changed

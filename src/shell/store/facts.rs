@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// The kind of [`Fact::Stored`].
+pub(super) const STORED: &str = "stored";
+
 /// One fact. Facts of one kind are told apart by their keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -191,7 +194,7 @@ impl Fact {
             Fact::Socket(fact) => ("socket", u64::from(fact.key)),
             Fact::Process(fact) => ("process", fact.key),
             Fact::Connection(fact) => ("connection", fact.key),
-            Fact::Stored(fact) => ("stored", fact.key),
+            Fact::Stored(fact) => (STORED, fact.key),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::core::{Mono, ProcessId};
 use crate::listener::{self, SocketTable};
 use crate::plan::{Origin, SocketKey};
 use crate::store::{Identity, Journal, Keeper, Name};
-use facts::Fact;
+use facts::{Fact, STORED};
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -194,6 +194,16 @@ impl Store {
         self.keeper.is_some()
     }
 
+    /// Whether the keeper has not got all of it yet.
+    pub(super) fn is_behind(&self) -> bool {
+        self.again_at.is_some()
+    }
+
+    /// Whether to send. Room may come at any time; an error is not tried again with every turn.
+    fn may_send(&self) -> bool {
+        self.again_at.is_none_or(|at| at <= clock::now() + AGAIN)
+    }
+
     /// Something but a process may have changed.
     pub(super) fn touch(&mut self) {
         self.is_stale = true;
@@ -244,16 +254,18 @@ impl Store {
         key
     }
 
-    /// The lines that tell what is different in the facts that do not change with every process.
-    fn differences(&mut self, facts: &[Fact]) -> Vec<String> {
+    /// The lines that tell what is different in the facts that do not change with every process. `facts` are
+    /// all of certain kinds.
+    fn differences(&mut self, facts: &[Fact], is_meant: impl Fn(&str) -> bool) -> Vec<String> {
         let now: BTreeSet<_> = facts.iter().map(Fact::key).collect();
-        let gone = self.written.keys().filter(|key| !now.contains(key));
+        let meant = self.written.keys().filter(|(kind, _)| is_meant(kind));
+        let gone = meant.filter(|key| !now.contains(key));
         let gone: Vec<_> = gone.copied().collect();
         let mut lines = Vec::new();
         for key in gone {
             self.written.remove(&key);
             lines.push(facts::gone(key));
-            if let ("stored", id) = key {
+            if let (STORED, id) = key {
                 self.forget(Name::Stored(id));
             }
         }

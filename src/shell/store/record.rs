@@ -1,6 +1,6 @@
 //! The facts of the shell, from what the shell has; and writing them.
 
-use super::facts::{self, Fact};
+use super::facts::{self, Fact, STORED};
 use super::{Store, boot};
 use crate::core::{ConnectionId, FORMAT, HookKind, ProcessId, Task};
 use crate::listener::Former;
@@ -59,6 +59,10 @@ impl Shell {
     /// carried out.
     pub(in crate::shell) fn record(&mut self) {
         if !self.store.is_kept() {
+            // The keeper is gone, and what is noted would become more and more.
+            if self.processes.notes_changes() {
+                drop((self.core.take_changes(), self.processes.take_changed()));
+            }
             return;
         }
         let mut store = std::mem::take(&mut self.store);
@@ -87,10 +91,15 @@ impl Shell {
             store.name_sockets(&sockets.collect::<Vec<_>>());
             store.list_files(&self.sockets);
             let facts = self.lasting_facts(&mut store);
-            lines.extend(store.differences(&facts));
+            lines.extend(store.differences(&facts, |kind| kind != STORED));
+        }
+        if self.notify.store.take_changed() {
+            lines.extend(store.differences(&self.stored_facts(), |kind| kind == STORED));
         }
         store.write(&lines, |store| self.everything(store));
-        if let Some(mut keeper) = store.keeper.take() {
+        if store.may_send()
+            && let Some(mut keeper) = store.keeper.take()
+        {
             let sent = keeper.send(|name| self.kept_as(&store, name));
             store.sent(keeper, sent);
         }
@@ -99,8 +108,9 @@ impl Shell {
 
     /// Everything, for an upgrade or a new base of the journal.
     pub(in crate::shell) fn everything(&self, store: &mut Store) -> Vec<String> {
-        let lasting = self.lasting_facts(store);
-        let mut lines: Vec<String> = lasting.iter().map(Fact::text).collect();
+        let (lasting, stored) = (self.lasting_facts(store), self.stored_facts());
+        let lasting = lasting.iter().chain(&stored);
+        let mut lines: Vec<String> = lasting.map(Fact::text).collect();
         lines.extend(self.core.freeze().changes().map(|change| change.text()));
         let processes = self.processes.iter();
         lines.extend(
@@ -169,16 +179,6 @@ impl Shell {
                 record: socket.record(),
             }));
         }
-        let stored = self.notify.store.all();
-        facts.extend(stored.map(|(key, (worker, index), name, polled)| {
-            Fact::Stored(facts::Stored {
-                key,
-                worker: worker.0,
-                index,
-                name: name.to_owned(),
-                polled,
-            })
-        }));
         store.configurations.retain(|key, _| used.contains(key));
         let configurations = store.configurations.iter();
         facts.extend(configurations.map(|(key, origin)| {
@@ -213,6 +213,21 @@ impl Shell {
             }),
         );
         facts
+    }
+
+    /// What instances have left for their successors.
+    fn stored_facts(&self) -> Vec<Fact> {
+        let stored = self.notify.store.all();
+        let facts = stored.map(|(key, (worker, index), name, polled)| {
+            Fact::Stored(facts::Stored {
+                key,
+                worker: worker.0,
+                index,
+                name: name.to_owned(),
+                polled,
+            })
+        });
+        facts.collect()
     }
 
     fn process_fact(&self, id: ProcessId, process: &Process) -> facts::Process {

@@ -2,6 +2,7 @@
 
 use super::names;
 use crate::harness::client;
+use crate::harness::reloading::ask;
 use crate::harness::{
     Daemon, Start, World, children, context_switches, eventually, exists, kill, listend_path,
     settled,
@@ -98,6 +99,39 @@ fn a_daemon_that_is_killed_is_started_again() {
     assert_ne!(first, second);
     drop(puppet);
     let _puppet = world.puppet();
+    guard.stop();
+}
+
+#[test]
+fn what_a_worker_has_stored_outlives_the_daemon() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [web]
+    ready: notify
+    fd_store: 4
+    restart: { policy: always, backoff: 1ms, limit: none }
+";
+    let guard = world.run_with(yaml, |start| {
+        start.words_behind(["--guard", "--control", "$DIR/control.sock"]);
+    });
+    let mut puppet = world.puppet();
+    puppet.ask("notify READY=1");
+    puppet.ask("store left");
+    puppet.ask("barrier");
+    // Asked after the turn in which it was stored.
+    ask(&world, "status").expect_code(0);
+    let daemon = daemon_of(&guard, 1);
+    kill(daemon, Signal::SIGKILL);
+    daemon_of(&guard, 2);
+    puppet.tell("exit 3");
+    let next = world.puppet();
+    let stored = next.report.fds.iter().filter(|fd| fd.number == 4).count();
+    assert_eq!(stored, 1, "the descriptor that was stored");
+    drop(next);
     guard.stop();
 }
 
