@@ -333,7 +333,8 @@ impl Shell {
         let others = others.chain(self.manager.deadline()).chain(self.closing);
         let others = others
             .chain(self.logs.deadline())
-            .chain(self.store.deadline());
+            .chain(self.store.deadline())
+            .chain(self.upgrade_deadline());
         let deadlines = looked_at.chain(self.core.deadline()).chain(others);
         let Some(deadline) = deadlines.min() else {
             return EpollTimeout::NONE;

@@ -1,7 +1,7 @@
 //! `listend upgrade`: another binary goes on in the same process, and nothing else changes.
 
 use crate::harness::load::Load;
-use crate::harness::reloading::{ask, reload, rewrite, run, state_of};
+use crate::harness::reloading::{ask, begin, reload, rewrite, run, state_of};
 use crate::harness::{
     Start, World, children, client, descriptors, eventually, exists, free_port, kill, listend_path,
     settled_descriptors,
@@ -210,6 +210,36 @@ fn a_binary_that_cannot_go_on_changes_nothing() {
     assert!(refused.stderr.contains("execve"), "{}", refused.stderr);
     assert_eq!(children(daemon.pid()), workers);
     upgrade(&world);
+    daemon.stop();
+}
+
+// Rule: nothing that has begun while the binary is tried is cut off.
+#[test]
+fn an_upgrade_waits_for_a_reload() {
+    let world = World::new();
+    let daemon = run(&world, APP);
+    daemon.lines(&["app.", "started"], 2);
+    let go = world.path("go");
+    let waits = format!("while [ ! -e {} ]; do sleep 0.01; done", go.display());
+    let real = listend_path();
+    let path = program(&world, &format!("{waits}; exec {} \"$@\"", real.display()));
+    let path = path.to_str().expect("UTF-8");
+    let words = ["upgrade", path, "--control", "$DIR/control.sock"];
+    let upgrade = world.start(Start::new(words));
+    daemon.line(&["upgrade: trying"]);
+    // What reads the configuration waits for it.
+    let file = world.path("listend.yaml");
+    let text = fs::read_to_string(&file).expect("the configuration");
+    fs::remove_file(&file).expect("remove");
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    let reload = begin(&world);
+    let mut pipe = fs::File::options().write(true).open(&file).expect("open");
+    fs::write(&go, "").expect("write");
+    daemon.line(&["understands the snapshot"]);
+    pipe.write_all(text.as_bytes()).expect("write");
+    drop(pipe);
+    reload.finish().expect_code(0);
+    upgrade.finish().expect_code(0);
     daemon.stop();
 }
 

@@ -9,6 +9,6 @@ use std::path::PathBuf;
 pub(in crate::shell) struct Upgrade {
     pub(super) client: Option<ClientId>,
     pub(super) binary: PathBuf,
-    /// Once the binary has shown that it understands: its version, and until when launches are waited for.
+    /// Once the binary has shown that it understands: its version, and until when is waited for what is half done.
     pub(super) understood: Option<(String, Mono)>,
 }

@@ -7,7 +7,7 @@
 use super::helper::{Asked, Purpose, Question};
 use super::pending_upgrade::Upgrade;
 use crate::control::{Error, Progress, Reply};
-use crate::core::Refused;
+use crate::core::{Mono, Refused};
 use crate::shell::clock;
 use crate::shell::control::answer::refusal;
 use crate::shell::token::ClientId;
@@ -26,8 +26,8 @@ use std::time::Duration;
 
 /// How long a binary may take to show what it understands.
 const PREFLIGHT: Duration = Duration::from_secs(30);
-/// How long processes may be on their way to their programs before nothing is executed.
-const LAUNCHES: Duration = Duration::from_secs(5);
+/// How long what is half done may take before nothing is executed.
+const HALF_DONE: Duration = Duration::from_secs(5);
 /// So much of what is no answer is told, in characters.
 const LAST_WORDS: usize = 500;
 
@@ -156,7 +156,7 @@ impl Shell {
                         "upgrade: {binary} is listend {}, and understands the snapshot",
                         preflight.version
                     );
-                    upgrade.understood = Some((preflight.version, clock::now() + LAUNCHES));
+                    upgrade.understood = Some((preflight.version, clock::now() + HALF_DONE));
                     return;
                 }
                 Err(_) => format!("{binary} is not a listend: it says {}", quoted(said)),
@@ -175,8 +175,8 @@ impl Shell {
         self.refuse_upgrade(client, why);
     }
 
-    /// Executes the binary, as soon as no process is between clone(2) and its program: what that comes to is
-    /// told on pipes that the next listend does not have.
+    /// Executes the binary, as soon as nothing is half done that the next listend could not go on with, such as
+    /// a process between clone(2) and its program: what that comes to is told on pipes that it does not have.
     pub(in crate::shell) fn upgrade_turn(&mut self) {
         let Some(upgrade) = &self.upgrade else { return };
         let Some((version, until)) = &upgrade.understood else {
@@ -187,14 +187,14 @@ impl Shell {
             self.upgrade = None;
             return self.refuse_upgrade(client, refusal(Refused::NotRunning).to_owned());
         }
-        let is_launching = self.processes.are_launching();
-        if clock::now() < until && (is_launching || !self.logs.is_written()) {
+        let held_up = self.holds_upgrade_up();
+        let is_to_wait = held_up.is_some() || !self.logs.is_written();
+        if is_to_wait && clock::now() < until {
             return;
         }
-        if is_launching {
+        if let Some(reason) = held_up {
             self.upgrade = None;
-            let reason = "a process does not get to its program; see `listend status`".to_owned();
-            return self.refuse_upgrade(client, reason);
+            return self.refuse_upgrade(client, reason.to_owned());
         }
         let own = env!("CARGO_PKG_VERSION");
         let message = format!("upgrading listend {own} to {version}");
@@ -207,6 +207,25 @@ impl Shell {
         let why = self.execute();
         let client = self.upgrade.take().and_then(|upgrade| upgrade.client);
         self.refuse_upgrade(client, why);
+    }
+
+    /// What the next listend could not go on with. It may have begun since the upgrade was asked for.
+    fn holds_upgrade_up(&self) -> Option<&'static str> {
+        if self.processes.are_launching() {
+            Some("a process does not get to its program; see `listend status`")
+        } else if self.reloads.is_under_way() {
+            Some("a reload is under way; try again when it is over")
+        } else if self.store.is_behind() {
+            Some("the process that keeps the descriptors does not take them; try again later")
+        } else {
+            None
+        }
+    }
+
+    /// Until when that is waited for.
+    pub(in crate::shell) fn upgrade_deadline(&self) -> Option<Mono> {
+        let understood = self.upgrade.as_ref()?.understood.as_ref()?;
+        Some(understood.1)
     }
 
     /// Returns only where it failed: why, in words.
