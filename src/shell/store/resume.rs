@@ -9,7 +9,7 @@ use super::readopt::Started;
 use super::{Past, Store};
 use crate::core::{Core, FormerTaker, Known, Revision, WhenDone};
 use crate::listener::{self, Adopted, BindError, BoundSocket, Former, Purpose, SocketTable};
-use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId};
+use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId, WorkerPlan};
 use crate::shell::control::Control;
 use crate::shell::definitions::{Definition, Definitions};
 use crate::shell::manager::{Manager, ReadyWhen};
@@ -142,12 +142,16 @@ impl Past {
 /// The definitions from which something may still be started.
 fn definitions(past: &Past, plans: &BTreeMap<u32, Plan>) -> Result<Definitions, String> {
     let mut all = Vec::new();
+    let workers: HashMap<(u32, &str), &Arc<WorkerPlan>> = plans
+        .iter()
+        .flat_map(|(key, plan)| {
+            let workers = plan.workers.values();
+            workers.map(|worker| ((*key, &*worker.name), worker))
+        })
+        .collect();
     for fact in &past.definitions {
         let plan = plans.get(&fact.configuration);
-        let worker = plan.and_then(|plan| {
-            let mut workers = plan.workers.values();
-            workers.find(|worker| worker.name == fact.name)
-        });
+        let worker = workers.get(&(fact.configuration, &*fact.name));
         let (Some(plan), Some(worker)) = (plan, worker) else {
             let name = &fact.name;
             return Err(format!(
