@@ -187,7 +187,8 @@ pub(crate) struct Life<G: Grammar> {
     pub(crate) core: Core,
     /// What another process would go on from.
     pub(crate) written: Snapshot,
-    /// That is compared with all there is after each input, which takes long.
+    /// That is brought up to date and compared with all there is after each input, which takes long, and
+    /// else when another process goes on.
     pub(crate) compares: bool,
     pub(crate) processes: BTreeMap<ProcessId, Proc<G::Role>>,
     /// Those that are over, to tell the core about again.
@@ -360,7 +361,9 @@ impl<G: Grammar> Life<G> {
         if let Err(wrong) = self.core.check_invariants() {
             panic!("after {input:?}: {wrong}");
         }
-        self.write();
+        if self.compares {
+            self.write();
+        }
         let mut peek = is_lazy.then(|| self.core.clone());
         let from = peek.as_mut().unwrap_or(&mut self.core);
         let wanted: Vec<Effect> = std::iter::from_fn(|| from.next_effect()).collect();

@@ -10,12 +10,6 @@ impl<G: Grammar> Life<G> {
         for change in self.core.take_changes() {
             self.written.apply(change);
         }
-        if self.compares {
-            self.compare();
-        }
-    }
-
-    fn compare(&self) {
         assert!(
             self.written == self.core.freeze(),
             "{:#?}\nis written, and not\n{:#?}",
@@ -33,7 +27,7 @@ impl<G: Grammar> Life<G> {
         if self.trace == Trace::Print {
             println!("{:>16} another process goes on", self.now.0);
         }
-        self.compare();
+        self.write();
         let written: Vec<String> = self.written.changes().map(|one| one.text()).collect();
         let head = r#"{"kind":"snapshot","format":1}"#;
         let lines = [head].into_iter().chain(written.iter().map(String::as_str));
