@@ -150,7 +150,6 @@ impl Worker {
     pub(super) fn not_accepted(&mut self, ctx: &mut Ctx, why: NotAccepted) {
         self.connections.under_way -= 1;
         ctx.stir(self.id);
-        self.tell_if_gone(ctx);
         match why {
             NotAccepted::Gone => {}
             NotAccepted::Exhausted { errno } if ctx.phase == Phase::Running => {
@@ -168,6 +167,8 @@ impl Worker {
             }
             NotAccepted::Exhausted { .. } => {}
         }
+        // Last: of what is gone nothing is due any more.
+        self.tell_if_gone(ctx);
     }
 
     /// The process has the connection now: listend has no more to do with it.

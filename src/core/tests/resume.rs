@@ -314,6 +314,18 @@ fn a_held_connection_waits_for_no_listener() {
 }
 
 #[test]
+fn nothing_is_due_of_a_removed_worker_whose_last_accept_failed() {
+    let mut crew = accepting();
+    let (listener, socket) = (WEB, SOCKET);
+    crew.give(Input::ClientWaits { listener, socket });
+    crew.reload(WorkerUpdate::Removed);
+    let why = NotAccepted::Exhausted { errno: 24 };
+    let connection = ConnectionId(0);
+    crew.give(Input::NotAccepted { connection, why });
+    assert_eq!(crew.core.deadline(), None);
+}
+
+#[test]
 fn what_is_missing_is_bound_again_and_what_is_damaged_repaired() {
     let lives = [Presence::Optional, Presence::WaitFor(seconds(30))];
     let lives = lives.map(|presence| ListenerLife {
