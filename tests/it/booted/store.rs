@@ -298,7 +298,8 @@ workers:
 
 #[test]
 fn many_listeners_are_kept_and_a_reload_gives_up_those_that_go() {
-    let many = count(300, 10_000);
+    // More than the soft limit of open files that a unit has by default.
+    let many = count(1200, 3000);
     let yaml = |ports: usize| {
         let mut text = SERVES.replace("listeners: [web]", "listeners: [web, many]");
         let addresses: Vec<String> = (0..ports)
