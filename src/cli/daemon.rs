@@ -2,6 +2,7 @@
 
 use super::exit::Exit;
 use super::kept::Leftover;
+use crate::control::Binary;
 use crate::core::WhenDone;
 use crate::handoff::PidfdInode;
 use crate::listener::SocketRecord;
@@ -9,7 +10,8 @@ use crate::shell::{Control, ControlSocket, ReadyWhen};
 use crate::store::Keeper;
 use crate::sys;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// The differences between the verbs that start a daemon.
 pub(super) struct After {
@@ -53,7 +55,10 @@ pub(super) fn open_control(
         None => ControlSocket::bind(&path, wanted.group),
     };
     match socket {
-        Ok(socket) => Ok(Control::new(socket, wanted.config, files)),
+        Ok(socket) => {
+            let control = Control::new(socket, wanted.config, files);
+            Ok(control.executed_from(own_binary()))
+        }
         Err(why) if wanted.is_asked_for => {
             log::error!("nothing was started: no control socket: {why}");
             Err(Exit::Refused)
@@ -79,6 +84,23 @@ pub(super) fn own_path() -> String {
         |_| "/proc/self/exe".to_owned(),
         |path| path.to_string_lossy().into_owned(),
     )
+}
+
+/// The file that runs here. Its metadata are at hand: the kernel executes it.
+pub(super) fn own_binary() -> Option<Binary> {
+    binary(Path::new("/proc/self/exe"), own_path())
+}
+
+/// A file as it is now.
+pub(super) fn binary(file: &Path, path: String) -> Option<Binary> {
+    let found = file.metadata().ok()?;
+    let nanoseconds = found.mtime().checked_mul(1_000_000_000)?;
+    Some(Binary {
+        path,
+        device: found.dev(),
+        inode: found.ino(),
+        modified: nanoseconds.checked_add(found.mtime_nsec())?,
+    })
 }
 
 /// Whether LISTEN_PIDFDID can be told: the kernel has to give each pidfd an inode of its own.

@@ -3,12 +3,13 @@
 use super::args::Status as Arguments;
 use super::check::finish;
 use super::client::{Client, Failure, Wait};
+use super::daemon::binary as binary_at;
 use super::exit::Exit;
 use super::output::{columns, complain, print, shown, style};
 use super::pretty::pretty;
 use crate::control::{
-    Cell, Column, Detail, Fit, Life, Listener, Rollout, Sheet, SocketOption, Status, all_is_well,
-    or_dash, table, troubles,
+    Binary, Cell, Column, Daemon, Detail, Fit, Life, Listener, Rollout, Sheet, SocketOption,
+    Status, age, all_is_well, or_dash, table, troubles,
 };
 use crate::report::Style;
 use crate::shell::clock;
@@ -17,6 +18,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::fmt::Write;
+use std::path::Path;
 
 /// Asks and prints.
 pub fn status(arguments: &Arguments) -> Exit {
@@ -76,10 +78,17 @@ fn show(client: &mut Client, answer: &RawValue, arguments: &Arguments) -> Exit {
                 Err(failure) => return failure.tell(None),
             }
         }
-        let mut text = table(&status, columns(), style(), clock::wall().as_secs());
-        if text.is_empty() {
-            text = "no listeners, no workers\n".to_owned();
-        }
+        let now = clock::wall().as_secs();
+        let mut text = status.daemon.as_ref().map_or_else(String::new, |daemon| {
+            let binary = daemon.binary.as_ref();
+            let on_disk = binary.and_then(|one| binary_at(Path::new(&one.path), one.path.clone()));
+            head(daemon, on_disk.as_ref(), now)
+        });
+        let table = table(&status, columns(), style(), now);
+        text.push_str(match table.as_str() {
+            "" => "no listeners, no workers\n",
+            table => table,
+        });
         details(&mut text, &status);
         text
     };
@@ -88,6 +97,37 @@ fn show(client: &mut Client, answer: &RawValue, arguments: &Arguments) -> Exit {
         complain(&shown(&trouble));
     }
     exit
+}
+
+/// What there is to say about listend itself: that it was upgraded, or can be. Nothing about one that runs
+/// as it was started.
+fn head(daemon: &Daemon, on_disk: Option<&Binary>, now: u64) -> String {
+    let binary = daemon.binary.as_ref();
+    // On another device it may be another system's: that of a container, or of its host.
+    let is_replaced = binary
+        .zip(on_disk)
+        .is_some_and(|(runs, there)| there.device == runs.device && there != runs);
+    let is_first = daemon.since == daemon.version_since;
+    if is_first && !is_replaced {
+        return String::new();
+    }
+    let up = |since: &str| age(since, now).unwrap_or_else(|| "?".to_owned());
+    let mut words = format!("listend {}, up {}", daemon.version, up(&daemon.since));
+    if !is_first {
+        words.push_str(&format!(", this program for {}", up(&daemon.version_since)));
+    }
+    if let Some(path) = &daemon.configuration {
+        words.push_str(&format!(", {path}"));
+    }
+    words.push('\n');
+    if let Some(binary) = binary.filter(|_| is_replaced) {
+        words.push_str(&format!(
+            "{} has changed since; `listend upgrade` continues as the new one\n",
+            binary.path
+        ));
+    }
+    let shown: String = words.lines().map(|line| shown(line) + "\n").collect();
+    shown + "\n"
 }
 
 /// Writes the details of a listener or worker that was asked for by name.

@@ -7,10 +7,45 @@ use serde::{Deserialize, Serialize};
 /// Listeners and workers, in the order of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// listend itself; a daemon of an earlier version does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daemon: Option<Daemon>,
     /// All listeners, or the one that was asked for.
     pub listeners: Vec<Listener>,
     /// All workers, or the one that was asked for.
     pub workers: Vec<Worker>,
+}
+
+/// listend itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// The version of the program that runs.
+    pub version: String,
+    /// The process id.
+    pub pid: u32,
+    /// Since when listend runs, as [`super::rfc3339`] has it. An upgrade does not change it, nor does a
+    /// start that continues from the snapshot of a daemon that was killed.
+    pub since: String,
+    /// Since when the program runs: the start, the last upgrade, or the start after the daemon before was
+    /// killed.
+    pub version_since: String,
+    /// The path of the configuration; `None` if there is none.
+    pub configuration: Option<String>,
+    /// The file that the program was executed from, as it was then; `None` if it cannot be found.
+    pub binary: Option<Binary>,
+}
+
+/// A file, by what stays the same until it is replaced or written to (stat(2)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binary {
+    /// The path that an upgrade without a path executes.
+    pub path: String,
+    /// The device that the file is on.
+    pub device: u64,
+    /// The inode number.
+    pub inode: u64,
+    /// When it was last written to, in nanoseconds since 1970.
+    pub modified: i64,
 }
 
 /// A listener, with its sockets.
@@ -457,6 +492,7 @@ mod tests {
 
     fn with(listener: Listener, worker: Worker) -> Status {
         Status {
+            daemon: None,
             listeners: vec![listener],
             workers: vec![worker],
         }

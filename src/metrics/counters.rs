@@ -5,6 +5,7 @@ use crate::core::{
     DaemonEvent, Event, ExitStatus, ProcessEvent, Refusal, RolloutEvent, WorkerEvent, is_failure,
 };
 use crate::plan::WorkerId;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The counters of all workers.
@@ -16,7 +17,8 @@ pub struct Counters {
 }
 
 /// The counters of one worker's instances and connections.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WorkerCounters {
     /// Processes that reached the program.
     pub starts: u64,
@@ -47,7 +49,8 @@ pub struct WorkerCounters {
 
 /// The ends of processes by kind. The codes and signals themselves are in the log: as labels they would
 /// be hundreds of series.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Exits {
     /// Exits with status 0.
     pub code_ok: u64,
@@ -65,6 +68,16 @@ impl Counters {
     /// Removes the counters of a worker.
     pub fn forget(&mut self, worker: WorkerId) {
         self.workers.remove(&worker);
+    }
+
+    /// Goes on with what another process has counted.
+    pub fn restore(&mut self, worker: WorkerId, counters: WorkerCounters) {
+        self.workers.insert(worker, counters);
+    }
+
+    /// The counters of all workers that have any.
+    pub fn workers(&self) -> impl Iterator<Item = (WorkerId, WorkerCounters)> {
+        self.workers.iter().map(|(id, one)| (*id, *one))
     }
 
     /// The counters of a worker.

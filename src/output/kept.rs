@@ -129,6 +129,15 @@ impl Kept {
         ring.push(line, self.room);
     }
 
+    /// Keeps a line that another process has counted, after those before it.
+    pub fn restore(&mut self, worker: usize, line: Line) {
+        if line.number > self.newest {
+            self.newest = line.number;
+            let room = self.room;
+            self.rings.entry(worker).or_default().push(line, room);
+        }
+    }
+
     /// The last lines of one worker or of all, at most so many, the oldest first.
     pub fn last(&self, worker: Option<usize>, count: usize) -> Vec<(usize, &Line)> {
         let mut found = Vec::new();

@@ -132,8 +132,10 @@ impl Logs {
         let outputs = || plan.workers().map(|(_, worker)| &worker.output);
         let is_tagged = |output: &Output| matches!(output, Output::Tag | Output::TagJson);
         let stream = logging::Stream::of(&std::io::stdout());
+        let mut kept = Kept::default();
+        kept.add(plan.workers.keys().copied().map(place));
         Logs {
-            kept: Kept::new(plan.workers.len()),
+            kept,
             sources: HashMap::new(),
             tagged: Pipes::default(),
             stdout: outputs().any(is_tagged).then(Stdout::new),

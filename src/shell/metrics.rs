@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(super) struct Metrics {
     pub(super) counters: Counters,
     /// When listend started, since the epoch.
-    started: Duration,
+    pub(super) started: Duration,
 }
 
 /// The text of one scrape in the making. Each step takes a small part of a turn.

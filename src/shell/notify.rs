@@ -15,6 +15,7 @@ use crate::listener::SocketRecord;
 use crate::plan::WorkerId;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use serde::{Deserialize, Serialize};
 pub(super) use socket::NotifySocket;
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
@@ -28,7 +29,8 @@ use std::time::Duration;
 const QUIET: Duration = Duration::from_secs(60);
 
 /// How many messages there were since listend was started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NotifyCounters {
     /// All of them.
     pub received: u64,
@@ -92,7 +94,7 @@ pub(super) struct Notify {
     newlines: HashMap<ProcessId, OwnedFd>,
     /// What instances have left.
     pub(super) store: FdStore,
-    counters: NotifyCounters,
+    pub(super) counters: NotifyCounters,
     /// Processes that may tell nothing, by the inodes of their pidfds, which are never used again.
     strangers: HashSet<u64>,
     /// When it was said last.

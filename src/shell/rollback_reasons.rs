@@ -4,7 +4,8 @@ mod note;
 
 use crate::core::InstanceId;
 use crate::plan::WorkerId;
-use std::collections::HashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
 
 /// Why instances have failed.
 #[derive(Debug, Default)]
@@ -17,11 +18,23 @@ pub(super) struct RollbackReasons {
     connections: HashMap<WorkerId, String>,
     /// Why a `reload_command` failed, until the next request for its worker.
     reloads: HashMap<WorkerId, (InstanceId, String)>,
+    /// The workers whose [`Lasting`] reasons have changed since that was asked.
+    changed: BTreeSet<WorkerId>,
 }
 
-#[derive(Debug)]
+/// The reasons for the state of a worker: they are told as long as it is in that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lasting {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rollback: Option<RollbackReason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connections: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct RollbackReason {
-    instance: InstanceId,
+    index: u32,
+    generation: u32,
     words: String,
     /// It has ended by itself.
     by_itself: bool,
@@ -38,7 +51,9 @@ impl RollbackReasons {
     /// Why a rollout went back, if it was for this instance.
     pub(super) fn of(&self, instance: InstanceId) -> Option<&str> {
         let rollback_reason = self.rollouts.get(&instance.worker)?;
-        (rollback_reason.instance == instance).then_some(rollback_reason.words.as_str())
+        rollback_reason
+            .is_of(instance)
+            .then_some(rollback_reason.words.as_str())
     }
 
     /// Why an instance did not read its configuration again.
@@ -58,9 +73,72 @@ impl RollbackReasons {
 
     /// The worker is another one.
     pub(super) fn forget(&mut self, worker: WorkerId) {
-        self.rollouts.remove(&worker);
-        self.connections.remove(&worker);
+        let was_known = self.rollouts.remove(&worker).is_some();
+        if self.connections.remove(&worker).is_some() || was_known {
+            self.changed.insert(worker);
+        }
         self.ends.retain(|instance, _| instance.worker != worker);
         self.reloads.remove(&worker);
+    }
+
+    fn rolled_back(&mut self, instance: InstanceId, reason: RollbackReason) {
+        self.rollouts.insert(instance.worker, reason);
+        self.changed.insert(instance.worker);
+    }
+
+    fn connections_fail(&mut self, worker: WorkerId, why: String) {
+        if self.of_connections(worker) != Some(&*why) {
+            self.connections.insert(worker, why);
+            self.changed.insert(worker);
+        }
+    }
+
+    /// The workers whose lasting reasons have changed since this was asked last.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<WorkerId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Every worker that has lasting reasons.
+    pub(super) fn workers(&self) -> BTreeSet<WorkerId> {
+        let all = self.rollouts.keys().chain(self.connections.keys());
+        all.copied().collect()
+    }
+
+    /// Why a worker is in its state.
+    pub(super) fn lasting(&self, worker: WorkerId) -> Lasting {
+        Lasting {
+            rollback: self.rollouts.get(&worker).cloned(),
+            connections: self.connections.get(&worker).cloned(),
+        }
+    }
+
+    /// Why instances are not there.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (InstanceId, &str)> {
+        self.ends.iter().map(|(id, words)| (*id, words.as_str()))
+    }
+
+    /// Goes on with what another listend has known of a worker.
+    pub(super) fn restore(&mut self, worker: WorkerId, lasting: Lasting) {
+        let (rollback, why) = (lasting.rollback, lasting.connections);
+        self.rollouts.extend(rollback.map(|one| (worker, one)));
+        self.connections.extend(why.map(|why| (worker, why)));
+    }
+
+    /// Goes on with what another listend has known of an instance.
+    pub(super) fn restore_end(&mut self, instance: InstanceId, words: String) {
+        self.ends.insert(instance, words);
+    }
+}
+
+impl RollbackReason {
+    fn is_of(&self, instance: InstanceId) -> bool {
+        (self.index, self.generation) == (instance.index, instance.generation)
+    }
+}
+
+impl Lasting {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Lasting::default()
     }
 }

@@ -139,6 +139,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "reload",
     "rollback_reasons/note",
     "spawn",
+    "store/history",
     "store/readopt",
     "store/record",
     "store/resume",

@@ -65,6 +65,7 @@ fn worker(name: &str, state: WorkerState, last_exit: Option<&str>) -> Worker {
 
 fn well() -> Status {
     Status {
+        daemon: None,
         listeners: vec![listener("web", ListenerState::Listening)],
         workers: vec![worker("app", WorkerState::Waiting, None)],
     }
@@ -72,6 +73,7 @@ fn well() -> Status {
 
 fn unwell() -> Status {
     Status {
+        daemon: None,
         listeners: vec![listener("web", ListenerState::Full)],
         workers: vec![worker("app", WorkerState::Failed, Some("exit status 3"))],
     }

@@ -113,6 +113,7 @@ fn status() -> Status {
         detail: None,
     };
     Status {
+        daemon: None,
         listeners: vec![Listener {
             name: "web".to_owned(),
             sockets: vec![Socket {

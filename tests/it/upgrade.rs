@@ -13,6 +13,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::Command;
 
 const APP: &str = "
 listeners: { web: { address: ['127.0.0.1:0', 'unix:$DIR/web'] } }
@@ -139,6 +140,110 @@ fn a_worker_is_supervised_as_before() {
     kill(next.pid(), Signal::SIGTERM);
     // Asked by nobody here: it is ready for another start by its policy or not at all.
     daemon.line(&["app.0", "SIGTERM"]);
+    daemon.stop();
+}
+
+/// What is told of what has been: lines, events, counters.
+fn history(world: &World) -> Vec<String> {
+    let logs = ask(world, "logs").expect_code(0).stdout;
+    let events = ask(world, "events --no-follow").expect_code(0).stdout;
+    let metrics = ask(world, "metrics").expect_code(0).stdout;
+    let is_counted = |line: &&str| {
+        line.starts_with("listend_") && (line.contains("_total") || line.contains("start_time"))
+    };
+    let counted = metrics.lines().filter(is_counted);
+    let counted = counted.map(str::to_owned);
+    [logs, events].into_iter().chain(counted).collect()
+}
+
+// Rule: whoever asks what has been is told the same as before, however many upgrades there were.
+#[test]
+fn what_has_been_is_told_afterwards() {
+    let world = World::new();
+    let daemon = run(&world, PUPPET);
+    let mut first = world.puppet();
+    first.ask("notify READY=1");
+    first.ask("line 1 a line before it");
+    first.tell("exit 3");
+    let mut second = world.puppet();
+    second.ask("notify READY=1");
+    daemon.lines(&["app.0: ready after"], 2);
+    let before = history(&world);
+    assert!(before[0].contains("a line before it"), "{before:#?}");
+    assert!(before[1].contains("instance-exited"), "{before:#?}");
+    let exits = r#"listend_worker_exits_total{worker="app",reason="exit",result="error"} 1"#;
+    assert!(before.iter().any(|line| line == exits), "{before:#?}");
+    upgrade(&world);
+    upgrade(&world);
+    assert_eq!(history(&world), before);
+    second.ask("line 1 a line after it");
+    eventually("its line comes", || {
+        ask(&world, "logs").stdout.contains("a line after it")
+    });
+    daemon.stop();
+}
+
+// Rule: why a worker is degraded is told as long as it is.
+#[test]
+fn why_a_rollout_went_back_is_told_afterwards() {
+    let world = World::new();
+    let daemon = run(&world, PUPPET);
+    let mut old = world.puppet();
+    old.ask("notify READY=1");
+    daemon.line(&["app.0: ready after"]);
+    let words = ["restart", "app", "--control", "$DIR/control.sock"];
+    let restart = world.start(Start::new(words));
+    world.puppet().tell("exit 3");
+    assert_eq!(restart.status().code(), Some(1));
+    let why = || ask(&world, "status --json").json()["workers"][0]["setback"].take();
+    let before = why();
+    let is_told = before
+        .as_str()
+        .is_some_and(|why| why.contains("exit status 3"));
+    assert!(is_told, "{before}");
+    upgrade(&world);
+    assert_eq!(why(), before);
+    daemon.stop();
+}
+
+// Rule: the start stays the start, and a program on disk that is another than the one that runs is told of.
+#[test]
+fn status_tells_which_program_runs_and_since_when() {
+    let world = World::new();
+    let daemon = run(&world, APP);
+    daemon.lines(&["app.", "started"], 2);
+    let told = || ask(&world, "status --json").json()["daemon"].take();
+    let first = told();
+    assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(first["pid"], daemon.pid());
+    assert_eq!(first["since"], first["version_since"]);
+    let configuration = first["configuration"].as_str().expect("a path");
+    assert!(fs::exists(configuration).expect("stat"), "{configuration}");
+    let status = || ask(&world, "status").stdout;
+    assert!(status().starts_with("LISTENER "), "nothing to say");
+
+    let copy = world.path("listend");
+    // By another process, so that no fork here has it open for writing when it is executed.
+    let copied = Command::new("cp").arg(listend_path()).arg(&copy).status();
+    assert!(copied.expect("cp").success());
+    let words = format!("upgrade {}", copy.display());
+    ask(&world, &words).expect_code(0);
+    eventually("the start stays the start", || {
+        told()["since"] == first["since"]
+    });
+    let binary = told()["binary"].take();
+    assert_eq!(binary["path"].as_str(), copy.to_str());
+    let has_changed = || status().contains("listend has changed since; `listend upgrade`");
+    assert!(!has_changed());
+    let touched = Command::new("touch").args(["-d", "@1"]).arg(&copy).status();
+    assert!(touched.expect("touch").success());
+    assert!(has_changed(), "{}", status());
+    upgrade(&world);
+    assert!(!has_changed());
+    eventually("both are told", || {
+        let status = status();
+        status.starts_with("listend ") && status.contains(", this program for ")
+    });
     daemon.stop();
 }
 

@@ -84,6 +84,7 @@ fn status(depth: u64) -> Status {
     ];
     let batch = instance("batch", None, WorkerState::Waiting, Some("exit status 0"));
     Status {
+        daemon: None,
         listeners: vec![
             listener("web", ListenerState::Listening, &web),
             listener(
@@ -157,6 +158,7 @@ fn generations_that_overlap_and_one_that_went_back_are_told_apart() {
     let mut rolled_back = worker("api", WorkerState::Degraded, vec![old]);
     rolled_back.setback = Some("api: not ready after 90 s".to_owned());
     let status = Status {
+        daemon: None,
         listeners: Vec::new(),
         workers: vec![rolling, reloading, rolled_back],
     };

@@ -31,6 +31,8 @@ impl Shell {
     #[must_use]
     pub fn with_control(mut self, mut control: Control) -> Shell {
         control.open(&self.epoll);
+        // What has happened before there were clients.
+        control.past = std::mem::take(&mut self.control.past);
         self.control = control;
         self
     }

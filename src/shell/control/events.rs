@@ -1,5 +1,6 @@
 //! The core's events for programs: a word for each, and what it is about.
 
+use super::Control;
 use super::client::WaitsFor;
 use crate::control::{Event as Told, Reply, WatchReply, rfc3339};
 use crate::core::{
@@ -88,6 +89,21 @@ pub(in crate::shell) struct Outline<'a> {
     pub pid: Option<u32>,
 }
 
+impl Control {
+    /// The last events, the oldest first.
+    pub(in crate::shell) fn past_events(&self) -> impl Iterator<Item = &Told> {
+        self.past.iter()
+    }
+
+    /// Keeps an event for those who come later.
+    pub(in crate::shell) fn keep_event(&mut self, event: Told) {
+        if self.past.len() >= KEPT {
+            self.past.pop_front();
+        }
+        self.past.push_back(event);
+    }
+}
+
 impl Shell {
     /// What an event is about.
     pub(in crate::shell) fn outline(&self, event: &Event) -> Outline<'_> {
@@ -164,10 +180,7 @@ impl Shell {
             exit_signal: status.and_then(event_text::exit_signal),
             message,
         };
-        if self.control.past.len() >= KEPT {
-            self.control.past.pop_front();
-        }
-        self.control.past.push_back(told.clone());
+        self.control.keep_event(told.clone());
         if self.control.watchers.is_empty() {
             return;
         }

@@ -20,7 +20,7 @@ mod upgrade;
 pub use socket::{ControlSocket, NoControl};
 
 use super::metrics::Job;
-use crate::control::{Access, Event, Owner, Reply};
+use crate::control::{Access, Binary, Event, Owner, Reply};
 use crate::core::{Mono, Ticket};
 use crate::listener::{BoundSocket, SocketRecord};
 use crate::shell::queues::QueueLog;
@@ -101,8 +101,12 @@ pub struct Control {
     pub(super) queue_log: QueueLog,
     /// How many bytes are kept for all clients.
     held: usize,
-    /// When it came to be: nothing that is told here is older.
+    /// When the first listend was started of which this one goes on: nothing that is told here is older.
     since: Mono,
+    /// When this program was executed.
+    executed: Mono,
+    /// The file that it was executed from.
+    binary: Option<Binary>,
     /// The configuration, for processes that read it again.
     config: PathBuf,
     /// The names of the files that places are in.
@@ -126,6 +130,7 @@ impl Reloads {
 
 impl Default for Control {
     fn default() -> Control {
+        let now = clock::now();
         Control {
             socket: None,
             accept_state: AcceptState::Open,
@@ -146,7 +151,9 @@ impl Default for Control {
             queries: HashMap::new(),
             queue_log: QueueLog::default(),
             held: 0,
-            since: clock::now(),
+            since: now,
+            executed: now,
+            binary: None,
             config: PathBuf::new(),
             files: Vec::new(),
         }
@@ -246,6 +253,13 @@ impl Control {
     #[must_use]
     pub fn begun_at(mut self, since: Mono) -> Control {
         self.since = since;
+        self
+    }
+
+    /// Says which file this program was executed from.
+    #[must_use]
+    pub fn executed_from(mut self, binary: Option<Binary>) -> Control {
+        self.binary = binary;
         self
     }
 

@@ -4,8 +4,8 @@
 use super::status_reply::StatusReply;
 use crate::config::{Endpoint, Order, SocketKind};
 use crate::control::{
-    Connections, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout, Socket,
-    SocketOption, Worker, WorkerState, rfc3339,
+    Connections, Daemon, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout,
+    Socket, SocketOption, Worker, WorkerState, rfc3339,
 };
 use crate::core::{Health, InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
@@ -56,7 +56,7 @@ impl Shell {
         self.control.status_replies.push_back(StatusReply {
             client,
             name,
-            json: br#"{"listeners":["#.to_vec(),
+            json: begun(&self.daemon()),
             listeners: listeners.into_iter(),
             before: before.into_iter(),
             workers: meant.into_iter(),
@@ -66,6 +66,25 @@ impl Shell {
             is_at_workers: false,
         });
         true
+    }
+
+    /// What listend is.
+    fn daemon(&self) -> Daemon {
+        let (now, wall) = (clock::now(), clock::wall());
+        let ago = |at: Mono| rfc3339(wall.saturating_sub(now.since(at)).as_secs());
+        let configuration = &self.control.config;
+        let has_one = !configuration.as_os_str().is_empty();
+        let configuration = has_one.then(|| std::path::absolute(configuration));
+        Daemon {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: self.daemon_context.pid,
+            since: ago(self.control.since),
+            version_since: ago(self.control.executed),
+            configuration: configuration
+                .and_then(Result::ok)
+                .map(|path| path.to_string_lossy().into_owned()),
+            binary: self.control.binary.clone(),
+        }
     }
 
     /// Whether an instance of a worker has failed or waits after a crash, or its rollout went back.
@@ -318,6 +337,15 @@ impl Shell {
         let file = self.control.files.get(usize::from(place.file.0))?;
         Some(format!("{file}:{}", place.line))
     }
+}
+
+/// The first piece of an answer.
+fn begun(daemon: &Daemon) -> Vec<u8> {
+    let mut json = br#"{"daemon":"#.to_vec();
+    // As for [`StatusReply::add`].
+    let _always = serde_json::to_writer(&mut json, daemon);
+    json.extend_from_slice(br#","listeners":["#);
+    json
 }
 
 fn socket(endpoint: &Endpoint, depth: Option<Depth>) -> Socket {

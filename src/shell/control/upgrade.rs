@@ -237,7 +237,8 @@ impl Shell {
         };
         self.logs.hand_over(&self.epoll);
         let mut store = std::mem::take(&mut self.store);
-        let lines = self.everything(&mut store);
+        let mut lines = self.everything(&mut store);
+        lines.extend(self.history());
         let written = store.write_at_once(&lines);
         let why = match written {
             Ok(()) => hand_over(&binary, &self.all_kept(&store)).to_string(),

@@ -1,10 +1,10 @@
 //! Going on with what processes write that another listend has started.
 
-use super::{Logs, OutputSink, Source};
+use super::{Logs, OutputSink, Source, place};
 use crate::config::Output;
 use crate::core::{InstanceId, ProcessId};
-use crate::output::{Splitter, Style, Tagger};
-use crate::plan::WorkerPlan;
+use crate::output::{Line, Splitter, Style, Tagger};
+use crate::plan::{WorkerId, WorkerPlan};
 use crate::shell::files::Opened;
 use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
@@ -12,6 +12,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 impl Logs {
+    /// Every line that is kept, with the number of its worker, the oldest first.
+    pub(in crate::shell) fn all(&self) -> Vec<(usize, &Line)> {
+        self.kept.since(None, 0, usize::MAX).lines
+    }
+
+    /// Keeps a line that another listend has read, after those before it.
+    pub(in crate::shell) fn keep(&mut self, worker: WorkerId, line: Line) {
+        self.kept.restore(place(worker), line);
+    }
+
     /// The pipe that a process writes to.
     pub(in crate::shell) fn pipe_of(&self, process: ProcessId) -> Option<BorrowedFd<'_>> {
         let source = self.sources.get(&process).map(|source| &source.pipe);

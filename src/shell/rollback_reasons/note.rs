@@ -24,7 +24,7 @@ impl Shell {
             ) => {
                 let name = event_text::instance_name(&self.definitions, instance);
                 let why = format!("{name}: {}", event_text::status_words(status));
-                self.rollback_reasons.connections.insert(worker, why);
+                self.rollback_reasons.connections_fail(worker, why);
                 return;
             }
             Event::Rollout(worker, RolloutEvent::Done { .. }) => {
@@ -67,8 +67,8 @@ impl Shell {
         if event_text::serves_connections(&self.definitions, instance.worker) {
             // Nobody waits for a connection.
             if matches!(event, ProcessEvent::LaunchFailed { .. }) {
-                let why = &mut self.rollback_reasons.connections;
-                why.insert(instance.worker, words.to_owned());
+                let why = words.to_owned();
+                self.rollback_reasons.connections_fail(instance.worker, why);
             }
             return;
         }
@@ -77,14 +77,13 @@ impl Shell {
         if goes_back && self.rollback_reasons.of(instance).is_none() {
             let words = words.replacen("; rolling back", "", 1);
             let rollback_reason = RollbackReason {
-                instance,
+                index: instance.index,
+                generation: instance.generation,
                 words,
                 by_itself,
                 is_exclusive: ended_at_once(event) && self.runs_beside(instance),
             };
-            self.rollback_reasons
-                .rollouts
-                .insert(instance.worker, rollback_reason);
+            self.rollback_reasons.rolled_back(instance, rollback_reason);
         }
         let was_ended = by_itself && self.rollback_reasons.ends.contains_key(&instance);
         if !was_ended {
@@ -108,7 +107,7 @@ impl Shell {
         let mut hints = String::new();
         let rollback_reason = self.rollback_reasons.rollouts.get(&instance.worker);
         let Some(rollback_reason) =
-            rollback_reason.filter(|one| one.instance == instance && one.by_itself)
+            rollback_reason.filter(|one| one.is_of(instance) && one.by_itself)
         else {
             return hints;
         };

@@ -1,11 +1,15 @@
 //! The facts of the shell, as they stand in a snapshot: descriptors and processes, and the texts of the
 //! configuration. `docs/snapshot.md` says what every field means.
 
-use crate::connection::{End, Ends};
+use crate::connection::{self, Ends};
 use crate::core::ExitStatus;
 use crate::listener::SocketRecord;
+use crate::metrics::WorkerCounters;
 use crate::plan::Origin;
+use crate::shell::notify::NotifyCounters;
+use crate::shell::rollback_reasons::Lasting;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -25,6 +29,12 @@ pub(super) enum Fact {
     Process(Box<Process>),
     Connection(Connection),
     Stored(Stored),
+    Reason(Reason),
+    End(End),
+    Line(Line),
+    Event(Event),
+    Counters(Counters),
+    Totals(Totals),
 }
 
 /// listend as a whole.
@@ -132,7 +142,7 @@ pub(super) struct Process {
     pub(super) started: u64,
     pub(super) uid: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) client: Option<End>,
+    pub(super) client: Option<connection::End>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) connection: Option<u64>,
     /// What it has told: STATUS=, ERRNO=, BUSERROR=, EXIT_STATUS=.
@@ -184,6 +194,14 @@ impl Fact {
         serde_json::to_string(self).unwrap_or_default()
     }
 
+    /// The fields of an object from which it was read that are not known here.
+    pub(super) fn unknown_fields(&self, mut of: Map<String, Value>) -> Map<String, Value> {
+        if let Ok(Value::Object(known)) = serde_json::to_value(self) {
+            of.retain(|field, value| !known.contains_key(field) && !value.is_null());
+        }
+        of
+    }
+
     /// What it is about.
     pub(super) fn key(&self) -> (&'static str, u64) {
         match self {
@@ -195,6 +213,12 @@ impl Fact {
             Fact::Process(fact) => ("process", fact.key),
             Fact::Connection(fact) => ("connection", fact.key),
             Fact::Stored(fact) => (STORED, fact.key),
+            Fact::Reason(fact) => ("reason", u64::from(fact.key)),
+            Fact::End(fact) => ("end", fact.key),
+            Fact::Line(fact) => ("line", fact.key),
+            Fact::Event(fact) => ("event", fact.key),
+            Fact::Counters(fact) => ("counters", u64::from(fact.key)),
+            Fact::Totals(_) => ("totals", 0),
         }
     }
 }
@@ -273,4 +297,66 @@ pub(super) struct Stored {
     pub(super) name: String,
     /// Whether it is given up when its other end hangs up.
     pub(super) polled: bool,
+}
+
+/// Why a worker is in its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Reason {
+    /// The worker.
+    pub(super) key: u32,
+    #[serde(flatten)]
+    pub(super) of: Lasting,
+}
+
+/// Why an instance is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct End {
+    pub(super) key: u64,
+    pub(super) worker: u32,
+    pub(super) index: u32,
+    pub(super) generation: u32,
+    pub(super) words: String,
+}
+
+/// A line that a worker has written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Line {
+    /// Its number among the lines of all workers.
+    pub(super) key: u64,
+    pub(super) worker: u32,
+    pub(super) index: u32,
+    pub(super) process: u64,
+    /// When it was read, in nanoseconds since 1970.
+    pub(super) time: u64,
+    /// It goes on with the line before, which was too long for one piece.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) continued: bool,
+    /// What is no UTF-8 became U+FFFD.
+    pub(super) text: String,
+}
+
+/// An event of the past.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Event {
+    /// Later ones have higher ones.
+    pub(super) key: u64,
+    pub(super) event: crate::control::Event,
+}
+
+/// What the metrics count of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counters {
+    /// The worker.
+    pub(super) key: u32,
+    #[serde(flatten)]
+    pub(super) of: WorkerCounters,
+}
+
+/// What the metrics count of listend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Totals {
+    /// Since when all is counted, in nanoseconds since 1970.
+    pub(super) since: u64,
+    pub(super) reloads: u64,
+    pub(super) notifications: NotifyCounters,
 }

@@ -6,10 +6,13 @@
 //! at once.
 
 mod facts;
+mod history;
 mod past;
 mod readopt;
 mod record;
 mod resume;
+#[cfg(test)]
+mod tests;
 
 pub use past::Past;
 pub use resume::{Resumed, Thawed};
@@ -21,6 +24,7 @@ use crate::plan::{Origin, SocketKey};
 use crate::store::{Identity, Journal, Keeper, Name};
 use facts::{Fact, STORED};
 use nix::errno::Errno;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -37,6 +41,9 @@ const REAPED_AT_LAST: Duration = Duration::from_secs(2);
 /// The same after an error that does not pass by itself.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 
+/// Fields by the facts that had them.
+type UnknownFields = BTreeMap<(&'static str, u64), Map<String, Value>>;
+
 /// What is written, and what was sent.
 #[derive(Debug, Default)]
 pub(super) struct Store {
@@ -50,6 +57,8 @@ pub(super) struct Store {
     configurations: BTreeMap<u32, Arc<Origin>>,
     /// The facts of kinds that are not known here, as they came.
     unknown: Vec<String>,
+    /// The fields that are not known here of facts that are.
+    unknown_fields: UnknownFields,
     sockets: SocketNames,
     /// The names under which something is kept, but for sockets.
     names: BTreeSet<Name>,
@@ -254,6 +263,27 @@ impl Store {
         key
     }
 
+    /// The line that tells a fact, with what another listend has told of it.
+    fn text(&self, fact: &Fact) -> String {
+        let mut text = fact.text();
+        let Some(more) = self.unknown_fields.get(&fact.key()) else {
+            return text;
+        };
+        if let Ok(Value::Object(mut whole)) = serde_json::from_str(&text) {
+            for (field, value) in more {
+                whole.entry(field).or_insert_with(|| value.clone());
+            }
+            text = Value::Object(whole).to_string();
+        }
+        text
+    }
+
+    /// The line that says that a fact is none any more.
+    fn gone(&mut self, key: (&'static str, u64)) -> String {
+        self.unknown_fields.remove(&key);
+        facts::gone(key)
+    }
+
     /// The lines that tell what is different in the facts that do not change with every process. `facts` are
     /// all of certain kinds.
     fn differences(&mut self, facts: &[Fact], is_meant: impl Fn(&str) -> bool) -> Vec<String> {
@@ -264,13 +294,13 @@ impl Store {
         let mut lines = Vec::new();
         for key in gone {
             self.written.remove(&key);
-            lines.push(facts::gone(key));
+            lines.push(self.gone(key));
             if let (STORED, id) = key {
                 self.forget(Name::Stored(id));
             }
         }
         for fact in facts {
-            let (key, text) = (fact.key(), fact.text());
+            let (key, text) = (fact.key(), self.text(fact));
             let mut hasher = DefaultHasher::new();
             text.hash(&mut hasher);
             let hash = hasher.finish();

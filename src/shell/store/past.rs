@@ -1,7 +1,8 @@
 //! What the listend before has left.
 
-use super::boot;
 use super::facts::{self, Fact};
+use super::history::{History, is_history};
+use super::{UnknownFields, boot};
 use crate::core::{Mono, Reading, Snapshot};
 use crate::listener::SocketRecord;
 use crate::plan::{KnownIds, ListenerId, Origin, SocketKey, WorkerId};
@@ -26,6 +27,9 @@ pub struct Past {
     pub(super) stored: Vec<facts::Stored>,
     /// Facts of kinds that are not known here.
     pub(super) unknown: Vec<String>,
+    /// Fields that are not known here of facts that are.
+    pub(super) unknown_fields: UnknownFields,
+    pub(super) history: History,
     pub(super) fds: Vec<Kept>,
     pub(super) journal: Journal,
 }
@@ -60,15 +64,30 @@ impl Past {
         let (mut configurations, mut definitions) = (BTreeMap::new(), Vec::new());
         let (mut sockets, mut processes) = (Vec::new(), Vec::new());
         let (mut connections, mut stored) = (Vec::new(), Vec::new());
-        let mut unknown = Vec::new();
+        let (mut unknown, mut unknown_fields) = (Vec::new(), UnknownFields::new());
+        let mut history = History::default();
         for other in others {
-            if !is_known(&other) {
+            let kind = other.get("kind").and_then(Value::as_str);
+            if !is_known(kind.unwrap_or_default()) {
                 unknown.push(Value::Object(other).to_string());
                 continue;
             }
-            let what = words(&other);
-            let fact: Fact = serde_json::from_value(Value::Object(other))
-                .map_err(|error| format!("{what}: {error}"))?;
+            let is_history = is_history(kind.unwrap_or_default());
+            let fact: Fact = match serde_json::from_value(Value::Object(other.clone())) {
+                Ok(fact) => fact,
+                // Nothing depends on it.
+                Err(_) if is_history => continue,
+                Err(error) => return Err(format!("{}: {error}", words(&other))),
+            };
+            if !is_history {
+                let fields = fact.unknown_fields(other);
+                if !fields.is_empty() {
+                    unknown_fields.insert(fact.key(), fields);
+                }
+            }
+            let Some(fact) = history.add(fact) else {
+                continue;
+            };
             match fact {
                 Fact::Snapshot(fact) => head = Some(fact),
                 Fact::Ids(fact) => ids = Some(known_ids(fact)),
@@ -78,11 +97,16 @@ impl Past {
                 Fact::Process(fact) => processes.push(*fact),
                 Fact::Connection(fact) => connections.push(fact),
                 Fact::Stored(fact) => stored.push(fact),
+                Fact::Reason(_)
+                | Fact::End(_)
+                | Fact::Line(_)
+                | Fact::Event(_)
+                | Fact::Counters(_)
+                | Fact::Totals(_) => {}
             }
         }
-        let (Some(head), Some(ids)) = (head, ids) else {
-            return Err("it is not complete".to_owned());
-        };
+        let head = head.ok_or("it has no fact `snapshot`")?;
+        let ids = ids.ok_or("it has no fact `ids`")?;
         if head.boot != boot() {
             return Err("it is of another boot of this machine".to_owned());
         }
@@ -100,6 +124,8 @@ impl Past {
             connections,
             stored,
             unknown,
+            unknown_fields,
+            history,
             fds: Vec::new(),
             journal,
         })
@@ -191,22 +217,20 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
     poll(&mut ended, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
-/// Whether a fact is of a kind of the shell's.
-fn is_known(fact: &Map<String, Value>) -> bool {
-    let kind = fact.get("kind").and_then(Value::as_str);
-    matches!(
+/// Whether a kind is one of the shell's.
+fn is_known(kind: &str) -> bool {
+    let is_needed = matches!(
         kind,
-        Some(
-            "snapshot"
-                | "configuration"
-                | "ids"
-                | "definition"
-                | "socket"
-                | "process"
-                | "connection"
-                | "stored"
-        )
-    )
+        "snapshot"
+            | "configuration"
+            | "ids"
+            | "definition"
+            | "socket"
+            | "process"
+            | "connection"
+            | "stored"
+    );
+    is_needed || is_history(kind)
 }
 
 /// `socket 7`.

@@ -72,17 +72,23 @@ impl Shell {
             match self.processes.get(id) {
                 Some(process) => {
                     let fact = self.process_fact(id, process);
-                    lines.push(Fact::Process(Box::new(fact)).text());
+                    lines.push(store.text(&Fact::Process(Box::new(fact))));
                     // That of a connection may be one of thousands a second. It is found by its number.
                     if process.pidfd.is_some() {
                         store.keep(Name::Process(id.0));
                     }
                 }
                 None => {
-                    lines.push(facts::gone(("process", id.0)));
+                    lines.push(store.gone(("process", id.0)));
                     store.forget(Name::Process(id.0));
                 }
             }
+        }
+        for worker in self.rollback_reasons.take_changed() {
+            lines.push(match self.reason_fact(worker) {
+                Some(fact) => store.text(&fact),
+                None => store.gone(("reason", u64::from(worker.0))),
+            });
         }
         if std::mem::take(&mut store.is_stale) {
             let sockets = self.sockets.iter();
@@ -110,21 +116,21 @@ impl Shell {
     pub(in crate::shell) fn everything(&self, store: &mut Store) -> Vec<String> {
         let (lasting, stored) = (self.lasting_facts(store), self.stored_facts());
         let lasting = lasting.iter().chain(&stored);
-        let mut lines: Vec<String> = lasting.map(Fact::text).collect();
+        let mut lines: Vec<String> = lasting.map(|fact| store.text(fact)).collect();
         lines.extend(self.core.freeze().changes().map(|change| change.text()));
         let processes = self.processes.iter();
-        lines.extend(
-            processes.map(|(id, process)| {
-                Fact::Process(Box::new(self.process_fact(id, process))).text()
-            }),
-        );
+        lines.extend(processes.map(|(id, process)| {
+            let fact = self.process_fact(id, process);
+            store.text(&Fact::Process(Box::new(fact)))
+        }));
+        lines.extend(self.reason_facts().map(|fact| store.text(&fact)));
         // Of these nobody but the next listend in this process can have the descriptors.
         lines.extend(self.clients.connections().map(|(id, ends)| {
             let fact = facts::Connection {
                 key: id.0,
                 ends: ends.clone(),
             };
-            Fact::Connection(fact).text()
+            store.text(&Fact::Connection(fact))
         }));
         lines.extend(store.unknown.iter().cloned());
         lines
@@ -180,6 +186,14 @@ impl Shell {
             }));
         }
         store.configurations.retain(|key, _| used.contains(key));
+        // The number of one that is gone may be given to another.
+        store.unknown_fields.retain(|(kind, key), _| {
+            *kind != "configuration"
+                || store
+                    .configurations
+                    .keys()
+                    .any(|known| u64::from(*known) == *key)
+        });
         let configurations = store.configurations.iter();
         facts.extend(configurations.map(|(key, origin)| {
             Fact::Configuration(facts::Configuration {

@@ -90,6 +90,12 @@ impl Shell {
         let store = Store::continued(keeper, past.journal, named);
         let mut shell = shell.with_store(store);
         shell.store.unknown = past.unknown;
+        shell.store.unknown_fields = past.unknown_fields;
+        let known = plans.iter();
+        shell.store.configurations = known
+            .map(|(key, plan)| (*key, Arc::clone(&plan.origin)))
+            .collect();
+        shell.recall(past.history);
         shell.readopt_notify_socket(&past.head, &mut fds);
         let of = Started {
             connections: past.connections,

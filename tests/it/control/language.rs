@@ -2,11 +2,11 @@
 //! however they are cut, and the table of `listend status`.
 
 use listend::control::{
-    Access, Call, CheckReply, Connections, DescriptionReply, Detail, Error, Event, Expects,
-    ExplainReply, INTERFACE, Inbox, Instance, Life, Listener, ListenerState, LogLine, LogsReply,
-    MAX_FRAME, MetricsReply, Outbox, Progress, Queue, Reply, Request, Rollout, SERVICE, Socket,
-    SocketOption, Status, WatchReply, Worker, WorkerState, all_is_well, description, info, methods,
-    rfc3339, table, troubles,
+    Access, Binary, Call, CheckReply, Connections, Daemon, DescriptionReply, Detail, Error, Event,
+    Expects, ExplainReply, INTERFACE, Inbox, Instance, Life, Listener, ListenerState, LogLine,
+    LogsReply, MAX_FRAME, MetricsReply, Outbox, Progress, Queue, Reply, Request, Rollout, SERVICE,
+    Socket, SocketOption, Status, WatchReply, Worker, WorkerState, all_is_well, description, info,
+    methods, rfc3339, table, troubles,
 };
 use listend::report::Style;
 use proptest::prelude::*;
@@ -328,6 +328,7 @@ fn status_has_the_shape_that_is_described() {
 #[test]
 fn what_is_not_asked_for_is_not_there_and_what_is_unknown_is_null() {
     let mut status = example();
+    status.daemon = None;
     status.listeners.retain(|one| one.name == "spool");
     status.workers.retain(|one| one.name == "batch");
     assert_eq!(
@@ -463,6 +464,19 @@ fn example() -> Status {
     rolled_back.setback = Some("shop: exited with status 3 after 12 ms".to_owned());
     let long = "unix:/run/user/1000/a/folder/that/nobody/wanted/to/be/so/deep/app.sock";
     Status {
+        daemon: Some(Daemon {
+            version: "0.9.0".to_owned(),
+            pid: 700,
+            since: "2026-01-30T12:00:00Z".to_owned(),
+            version_since: "2026-01-31T12:00:00Z".to_owned(),
+            configuration: Some("/etc/listend.yaml".to_owned()),
+            binary: Some(Binary {
+                path: "/usr/bin/listend".to_owned(),
+                device: 65024,
+                inode: 131_842,
+                modified: 1_769_860_800_000_000_000,
+            }),
+        }),
         listeners: vec![
             listener(
                 "web",
@@ -586,6 +600,7 @@ fn ten_thousand_listeners_are_ten_thousand_lines() {
         listener(&format!("web-{n}"), ListenerState::Listening, &sockets)
     };
     let status = Status {
+        daemon: None,
         listeners: (0..10_000).map(one).collect(),
         workers: Vec::new(),
     };
@@ -684,6 +699,7 @@ proptest! {
         let sockets = [(address.as_str(), "unix", queue(Some(1), Some(2), Some(3)))];
         let one = instance(&name, Some(1), WorkerState::Running, 1, 1, Some(&address));
         let status = Status {
+            daemon: None,
             listeners: vec![listener(&name, ListenerState::Listening, &sockets)],
             workers: vec![worker("a worker", "eager", WorkerState::Running, vec![one])],
         };

@@ -1,5 +1,7 @@
 //! Snapshots that a released listend has written are read for ever, and what cannot be true is refused.
 
+mod whole;
+
 use listend::config::{ConnectionLimits, Presence};
 use listend::core::{
     Change, Core, Effect, ExitStatus, Input, InstanceId, Known, ListenerCondition, ListenerLife,
