@@ -1,10 +1,11 @@
 //! A start that goes on where another listend was.
 
+use super::check::finish;
 use super::daemon::{After, internal, open_control, own_path, pidfd_inode};
 use super::exit::Exit;
 use super::kept::Leftover;
 use super::load::{self, Planned};
-use super::output::count;
+use super::output::{count, print};
 use crate::core::WhenDone;
 use crate::launch_spec::{self, Limit};
 use crate::listener::{AdoptError, Inherited, SocketRecord};
@@ -81,12 +82,11 @@ pub(super) fn preflight() -> Exit {
                 "sockets": past.sockets(),
                 "processes": past.processes(),
             });
-            println!("{said}");
-            Exit::Done
+            finish(print(&format!("{said}\n")), Exit::Done)
         }
         Err(why) => {
-            println!("the snapshot cannot be used: {why}");
-            Exit::Unavailable
+            let said = format!("the snapshot cannot be used: {why}\n");
+            finish(print(&said), Exit::Unavailable)
         }
     }
 }

@@ -402,7 +402,7 @@ impl Thaw {
                     continue;
                 };
                 let helper = worker.helpers.get(hook);
-                if !helper.is_some_and(|helper| helper.run == run.id) {
+                if helper.is_none_or(|helper| helper.run != run.id) {
                     let (number, hook) = (run.id.number, hook.0);
                     return refuse(format!(
                         "run {number}: it waits for the command {hook}, which is not there"

@@ -21,7 +21,7 @@ pub(super) const STORED: &str = "stored";
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum Fact {
     /// The first: which format the others have.
-    Snapshot(Head),
+    Snapshot(Box<Head>),
     Configuration(Configuration),
     Ids(Ids),
     Definition(Definition),

@@ -89,7 +89,7 @@ impl Past {
                 continue;
             };
             match fact {
-                Fact::Snapshot(fact) => head = Some(fact),
+                Fact::Snapshot(fact) => head = Some(*fact),
                 Fact::Ids(fact) => ids = Some(known_ids(fact)),
                 Fact::Configuration(fact) => drop(configurations.insert(fact.key, fact.origin)),
                 Fact::Definition(fact) => definitions.push(fact),

@@ -204,7 +204,7 @@ impl Shell {
         let limit = &self.daemon_context.open_files;
         facts.insert(
             0,
-            Fact::Snapshot(facts::Head {
+            Fact::Snapshot(Box::new(facts::Head {
                 format: FORMAT,
                 written_by: env!("CARGO_PKG_VERSION").to_owned(),
                 boot: boot(),
@@ -224,7 +224,7 @@ impl Shell {
                 }),
                 open_files: (limit.soft, limit.hard),
                 folders: self.sockets.created_folders.clone(),
-            }),
+            })),
         );
         facts
     }
