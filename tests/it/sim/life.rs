@@ -231,7 +231,7 @@ pub(crate) fn every_seed<G: Grammar>() {
 impl<G: Grammar> Life<G> {
     fn new(mut rng: Rng, trace: Trace) -> Life<G> {
         let (own, core) = G::new(&mut rng);
-        let compares = rng.one_in(16);
+        let compares = rng.one_in(48);
         Life {
             rng,
             trace,
@@ -323,7 +323,7 @@ impl<G: Grammar> Life<G> {
         };
         self.take_effects(at_most);
         self.work();
-        if (self.started || self.stop_at.is_some()) && self.rng.one_in(150) {
+        if (self.started || self.stop_at.is_some()) && self.rng.one_in(500) {
             self.survive();
         }
     }
