@@ -168,6 +168,11 @@ pub struct Run {
     /// that is started at once is ready, or as soon as every listener is bound
     #[arg(long, value_name = "WHEN", default_value = "ready")]
     pub ready_when: ReadyWhen,
+
+    /// Take the sockets from the workers that a killed listend has left behind, and supervise them
+    /// again
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 /// What must be ready before listend reports readiness to the service manager.

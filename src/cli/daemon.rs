@@ -25,6 +25,8 @@ pub(super) struct After {
     pub keeper: Option<Keeper>,
     /// What the listend before has left there.
     pub left: Leftover,
+    /// Whether what a listend has left behind is taken.
+    pub takes_over: bool,
 }
 
 /// The control socket: its path, and whether it was chosen.

@@ -52,6 +52,7 @@ pub fn exec(arguments: &Exec, sink: Sink) -> Exit {
         ready_when: ReadyWhen::Ready,
         keeper: None,
         left: Leftover::default(),
+        takes_over: false,
     };
     run::start(load::resolve(loaded), inherited, after, sink, started)
 }

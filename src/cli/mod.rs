@@ -22,6 +22,7 @@ mod socket;
 mod status;
 mod stop_post;
 mod stream;
+mod take_over;
 mod top;
 mod upgrade;
 mod web;

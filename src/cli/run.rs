@@ -10,15 +10,16 @@ use super::open_files::raise_open_files;
 use super::output::{count, print_report};
 use super::resume::{Left, resume, take_left};
 use super::socket;
+use super::take_over::{self, Taken};
 use crate::core::{Mono, WhenDone};
 use crate::diagnose::{self, Machine};
 use crate::host;
-use crate::listener::{self, AdoptError, Adopted, Inherited, Outcome, Purpose};
+use crate::listener::{self, AdoptError, Adopted, BindError, Inherited, Outcome, Purpose};
 use crate::plan::{Plan, SocketKey};
 use crate::report::{Kind, Report, Sources};
 use crate::shell::logging::Sink;
-use crate::shell::{Manager, ReadyWhen, Shell, Signals, clock, one_line};
-use crate::store::Keeper;
+use crate::shell::{Control, LeftWorker, Manager, ReadyWhen, Shell, Signals, clock, one_line};
+use crate::store::{Identity, Keeper};
 use crate::sys;
 use crate::worker::DaemonContext;
 use std::collections::HashMap;
@@ -51,6 +52,7 @@ pub fn run(arguments: &Run, sink: Sink) -> Exit {
             None
         }),
         left: Leftover::default(),
+        takes_over: arguments.take_over,
     };
     if !kept.is_empty() {
         match resume(kept, after) {
@@ -179,6 +181,30 @@ pub fn start(
         records,
     } = kept::adopt(&plan, left, keeper.as_mut());
     adopted.extend(sockets);
+    let taken = match after.takes_over {
+        true => {
+            let changed = take_over::last_change(&sources.names());
+            let control = after
+                .control
+                .as_ref()
+                .and_then(|control| control.path.as_deref());
+            match take_over::take(&plan, &machine, changed, control) {
+                Ok(Taken {
+                    adopted: taken,
+                    workers,
+                }) => {
+                    let keys: Vec<SocketKey> = taken.keys().copied().collect();
+                    adopted.extend(taken);
+                    Some((keys, workers))
+                }
+                Err(why) => {
+                    log::error!("nothing was started: {why}");
+                    return Exit::Unavailable;
+                }
+            }
+        }
+        false => None,
+    };
     let Outcome {
         mut bound,
         mut errors,
@@ -221,6 +247,10 @@ pub fn start(
         let problem = diagnose::explain(error, &plan, &machine);
         log::warn!("{}", one_line(&problem));
     }
+    let taken = taken.map(|(taken, workers)| {
+        take_over::make_own(&plan, &mut bound, &taken);
+        workers
+    });
     for note in &notes {
         findings.add(diagnose::note(note, &plan));
     }
@@ -247,13 +277,44 @@ pub fn start(
     // What start-up needed is a multiple of what the loop needs, and the loop may run for years.
     drop((silence, report, sources, machine, fatal, notes));
     sys::return_free_memory();
-    let shell = Shell::new(plan, bound, (signals, daemon_context), after.when_done);
+    let given = (signals, daemon_context);
+    if let Some(left) = taken.filter(|left| !left.is_empty()) {
+        let after = (after.when_done, (keeper, kept_as), after.ready_when);
+        return go_on(plan, bound, given, (left, missing), control, after);
+    }
+    let shell = Shell::new(plan, bound, given, after.when_done);
     let manager = Manager::from_environment();
     let run = |shell: Shell| {
         let shell = shell.with_control(control).with_keeper(keeper, kept_as);
         shell.with_manager(manager, after.ready_when).run(&missing)
     };
     match shell.and_then(run) {
+        Ok(0) => Exit::Done,
+        Ok(code) => Exit::Code(code),
+        Err(error) => internal("the event loop failed", &error),
+    }
+}
+
+/// Who keeps descriptors, and what it has by which names.
+type KeptAs = (Option<Keeper>, Vec<(u32, SocketKey, Identity)>);
+
+/// Supervises what another listend has left behind.
+fn go_on(
+    plan: Plan,
+    bound: listener::SocketTable,
+    given: (Signals, DaemonContext),
+    left: (Vec<LeftWorker>, Vec<BindError>),
+    control: Control,
+    (when_done, (keeper, kept_as), ready_when): (WhenDone, KeptAs, ReadyWhen),
+) -> Exit {
+    let resumed = match Shell::take_over(plan, bound, given, when_done, left) {
+        Ok(resumed) => resumed.with_keeper(keeper, kept_as),
+        Err(why) => {
+            log::error!("cannot take over: {why}");
+            return Exit::Internal;
+        }
+    };
+    match resumed.run(control, Manager::from_environment(), ready_when) {
         Ok(0) => Exit::Done,
         Ok(code) => Exit::Code(code),
         Err(error) => internal("the event loop failed", &error),

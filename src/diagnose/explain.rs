@@ -5,7 +5,7 @@ use super::find::{Finding, find, find_others, find_socket};
 use super::machine::Machine;
 use super::reach::{Audience, audience};
 use super::sharing::reuses_port;
-use super::{kernel, kind_causes, option_causes, release, unix_causes};
+use super::{kernel, kind_causes, option_causes, orphans, release, unix_causes};
 use crate::config::{Endpoint, SocketKind, UnixName};
 use crate::listener::{BindError, BindStep, Obstacle};
 use crate::plan::{ListenerId, ListenerPlan, Plan};
@@ -356,6 +356,21 @@ fn in_use(
         release::hint(&finding, endpoint, machine)
     };
     problem.holder = finding.holders.first().cloned();
+    if let Some((causes, hint)) = orphans::explain(&finding.pids, machine) {
+        let listener = plan.listener(error.listener);
+        let message = format!(
+            "cannot bind listener `{}` to {}: workers that listend has left behind hold it",
+            listener.name,
+            address_text(endpoint)
+        );
+        let problem = Problem {
+            kind: Kind::OrphanedWorkers,
+            message,
+            causes,
+            ..problem
+        };
+        return (problem.with_hint(hint), finding);
+    }
     (problem.with_hint(hint), finding)
 }
 

@@ -236,7 +236,7 @@ impl QueueFacts {
 
 impl Started {
     /// The time as `2026-11-22T10:00:03Z`; `None` beyond the calendar.
-    fn date(self) -> Option<String> {
+    pub(super) fn date(self) -> Option<String> {
         let time = Timestamp::from_second(i64::try_from(self.at).ok()?);
         time.ok().map(|time| time.to_string())
     }

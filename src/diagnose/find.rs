@@ -97,6 +97,29 @@ pub(super) fn occupants(endpoint: &Endpoint, machine: &Machine) -> Option<Vec<Oc
     }
 }
 
+/// The servers that are bound to this very address, as /proc/PID/fd names them.
+pub(super) fn servers_at(endpoint: &Endpoint, machine: &Machine) -> Vec<u64> {
+    match endpoint {
+        Endpoint::Inet {
+            transport, address, ..
+        } => {
+            let rows = machine.sockets_on(*transport, address.port()).iter();
+            let servers = rows.filter(|row| row.state == State::Server && row.local == *address);
+            servers.map(|row| row.inode).collect()
+        }
+        Endpoint::Unix { name, .. } => {
+            let named = machine.unix_named(name).iter();
+            let servers = named.filter(|socket| !socket.is_connected);
+            servers.map(|socket| socket.inode).collect()
+        }
+        Endpoint::Fifo { .. }
+        | Endpoint::MessageQueue { .. }
+        | Endpoint::Special { .. }
+        | Endpoint::Netlink { .. }
+        | Endpoint::Vsock { .. } => Vec::new(),
+    }
+}
+
 /// Says who stands in the way of this socket.
 pub(super) fn find(endpoint: &Endpoint, machine: &Machine) -> Finding {
     let occupants = occupants(endpoint, machine).unwrap_or_default();

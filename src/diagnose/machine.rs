@@ -1,6 +1,7 @@
 //! The state of this machine, read lazily and at most once.
 
 use super::kernel::Kernel;
+use super::orphan::Orphan;
 use super::ports::PortSet;
 use super::process_info::{ProcessInfo, process_info};
 use super::tables::{self, InetRow};
@@ -39,6 +40,7 @@ pub struct Machine {
     sockets: OnceCell<HashMap<u64, Vec<i32>>>,
     users: RefCell<HashMap<u32, String>>,
     people: RefCell<HashMap<i32, Option<ProcessInfo>>>,
+    orphans: RefCell<HashMap<i32, Option<Orphan>>>,
 }
 
 /// The kernel settings that matter to binding; `None` or empty where they cannot be read.
@@ -293,6 +295,12 @@ impl Machine {
         let person = process_info(pid, |uid| self.user(uid));
         self.people.borrow_mut().insert(pid, person.clone());
         person
+    }
+
+    /// The process, if it was left behind by a listend that has ended.
+    pub(super) fn orphan(&self, pid: i32) -> Option<Orphan> {
+        let mut known = self.orphans.borrow_mut();
+        known.entry(pid).or_insert_with(|| Orphan::of(pid)).clone()
     }
 
     /// The unix sockets that bear this name.

@@ -6,6 +6,7 @@ mod dialect;
 pub mod inetd;
 pub mod notify;
 mod scrub;
+pub mod supervisor;
 pub mod systemd;
 mod table;
 

@@ -40,6 +40,9 @@ const NAMES: &[&str] = &[
     "SERVICE_RESULT",
     "EXIT_CODE",
     "EXIT_STATUS",
+    // listend.
+    "LISTEND_INSTANCE",
+    "LISTEND_PID",
     // systemfd.
     "LISTEN_FDS_FIRST_FD",
     // upstart, nginx and its fork, Server::Starter.

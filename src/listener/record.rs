@@ -2,10 +2,17 @@
 
 use super::bind_socket::links_of;
 use super::bound::{BoundSocket, FsArtifacts};
+use super::diag::Diag;
 use super::identity::{PathIdentity, Rights};
+use super::{spare, symlink};
+use crate::config::Endpoint;
 use crate::plan::ListenerPlan;
+use crate::report::describe;
+use crate::walk::Place;
+use nix::sys::stat::fstat;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 /// What stands behind the descriptor of a held socket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +60,34 @@ impl BoundSocket {
         }
     }
 
+    /// Makes it listend's own, of one that was adopted and that another listend had bound, with its file and
+    /// the links to that, if the path still leads to it.
+    ///
+    /// # Errors
+    ///
+    /// The links cannot be made again.
+    pub fn make_own(&mut self, listener: &ListenerPlan) -> Result<(), String> {
+        self.is_adopted = false;
+        let (Endpoint::Unix { kind, .. }, Some(path)) = (&self.address, self.address.path()) else {
+            return Ok(());
+        };
+        let Some(identity) = bound_file(&self.fd, path) else {
+            return Ok(());
+        };
+        let (kind, path) = (*kind, path.to_owned());
+        self.identity = Some(identity);
+        self.created = true;
+        self.note_rights();
+        self.artifacts.spare =
+            spare::of(&path, identity).or_else(|| spare::make(kind, &path, identity));
+        let index = listener.keys().position(|key| key == self.key);
+        let links = index.map_or(&[][..], |index| links_of(listener, index));
+        symlink::make(&path, links, &listener.access, &mut Vec::new())
+            .map_err(|failure| describe(failure.errno))?;
+        self.artifacts.symlinks = links.to_vec();
+        Ok(())
+    }
+
     /// Takes over what was known of it before. To be called when it was adopted.
     pub fn restore(&mut self, record: SocketRecord) {
         self.identity = record.identity();
@@ -93,4 +128,13 @@ impl SocketRecord {
             stay: self.stays,
         }
     }
+}
+
+/// The file at a path, if it is the one that a socket is bound to.
+fn bound_file(socket: impl AsFd, path: &Path) -> Option<PathIdentity> {
+    let file = PathIdentity::of(&Place::of(path).ok()?.look().ok()?);
+    let bound = Diag::new().ok()?.unix_bound_to(file).ok()??;
+    // The kernel tells the lower half of the number.
+    let own = fstat(socket).ok()?.st_ino as u32;
+    (bound == own).then_some(file)
 }

@@ -31,6 +31,13 @@ pub(super) fn make(kind: UnixKind, path: &Path, identity: PathIdentity) -> Optio
     Some(path.with_file_name(spare.name()))
 }
 
+/// It, if it is there already.
+pub(super) fn of(path: &Path, identity: PathIdentity) -> Option<PathBuf> {
+    let (_, spare) = places(path)?;
+    handle_on(&spare, identity).ok()?;
+    Some(path.with_file_name(spare.name()))
+}
+
 /// Makes it again, if it was removed meanwhile, as by what cleans up /tmp.
 pub(super) fn renew(socket: &BoundSocket) {
     if let (Endpoint::Unix { kind, .. }, Some(path), Some(identity), Some(spare)) = (

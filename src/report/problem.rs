@@ -91,6 +91,8 @@ kinds! {
     SharedPerConnection = "shared-per-connection", Error;
     /// A live server answers at the unix path.
     LiveSocket = "live-socket", Error;
+    /// The address is held by workers of a listend that has ended without them.
+    OrphanedWorkers = "orphaned-workers", Error;
     /// The unix path is taken by something that is no socket.
     NotASocket = "not-a-socket", Error;
     /// An inherited socket bears a listener's name and is not what the listener wants.

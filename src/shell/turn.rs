@@ -22,15 +22,16 @@ use super::reserve::Reserve;
 use super::rollback_reasons::RollbackReasons;
 use super::signals::{Arrived, Signals};
 use super::store::Store;
+use super::strays::{self, Stray};
 use super::token::Token;
 use super::watch::Watch;
 use crate::config::signal_name;
 use crate::core::{
-    Core, Effect, Event, ExitStatus, Input, ListenerLife, Mono, ProcessEvent, ProcessId,
-    RolloutEvent, Scope, WhenDone,
+    Command, Core, Effect, Event, ExitStatus, Input, ListenerLife, Mono, ProcessEvent, ProcessId,
+    RolloutEvent, Scope, Ticket, WhenDone,
 };
 use crate::listener::{BindError, SocketTable};
-use crate::plan::{ListenerId, Plan, SocketKey};
+use crate::plan::{ListenerId, Plan, SocketKey, WorkerId};
 use crate::sys::{self, Origin};
 use crate::worker::{self, DaemonContext};
 use nix::errno::Errno;
@@ -99,6 +100,8 @@ pub struct Shell {
     pub(super) store: Store,
     /// Another binary that is to go on here.
     pub(super) upgrade: Option<Upgrade>,
+    /// Processes of the listend before that go when all others are ready.
+    pub(super) strays: Vec<Stray>,
     exit: Option<u8>,
 }
 
@@ -171,6 +174,7 @@ impl Shell {
             is_performing: false,
             store: Store::default(),
             upgrade: None,
+            strays: Vec::new(),
             exit: None,
         })
     }
@@ -194,9 +198,25 @@ impl Shell {
     /// # Errors
     ///
     /// As for [`Shell::run`].
-    pub(super) fn run_on(mut self, missing: &[BindError]) -> io::Result<u8> {
+    ///
+    /// Those of `to_replace` are replaced.
+    pub(super) fn run_on(
+        mut self,
+        missing: &[BindError],
+        to_replace: &BTreeMap<WorkerId, &'static str>,
+    ) -> io::Result<u8> {
         self.begin_watching(missing);
         self.feed(Input::Resumed);
+        for (worker, why) in to_replace {
+            let name = &self.definitions.worker(*worker).name;
+            log::info!("replacing the processes of {name}: {why}");
+            let ticket = Ticket(self.control.new_id());
+            self.feed(Input::Operate {
+                ticket,
+                worker: *worker,
+                command: Command::Restart,
+            });
+        }
         self.tell_manager();
         self.run_loop()
     }
@@ -206,6 +226,9 @@ impl Shell {
             self.folders.tidy(&self.core, &self.plan);
             self.forget_stores_of_stopped();
             self.tell_manager();
+            if !self.strays.is_empty() && (self.core.is_up() || self.core.is_stopping()) {
+                strays::release(std::mem::take(&mut self.strays));
+            }
             if let Some(code) = self.exit {
                 self.logs.finish(&self.epoll);
                 self.feed_followers_last();

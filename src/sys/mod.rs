@@ -55,7 +55,9 @@ pub use notify::{
 pub use passing::{passing_pair, receive_descriptor, receive_with_descriptor};
 pub use peek::bytes_to_read;
 pub use peer::peer_groups;
-pub use pidfd::{open as open_pidfd, send_signal, send_signal_to_child, send_signal_to_group};
+pub use pidfd::{
+    open as open_pidfd, send_signal, send_signal_to_child, send_signal_to_group, take_descriptor_of,
+};
 pub use prepared::{CStrings, ContainsNul, EnvSlot, FdAction, FdSlot, Prepared, Stdio};
 pub use signal::{Origin, changed_signals, is_ignored, origin, reset_child_signal};
 pub use unread::bytes_not_received;

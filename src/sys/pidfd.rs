@@ -21,6 +21,22 @@ pub fn open(pid: c_int) -> io::Result<OwnedFd> {
     }
 }
 
+/// pidfd_getfd(2) (Linux 5.6): a descriptor of another process, as one of ours.
+///
+/// # Errors
+///
+/// EPERM when it may not be traced (ptrace(2)); EBADF when it has no such descriptor; ESRCH when it has ended.
+pub fn take_descriptor_of(pidfd: impl AsFd, number: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the pidfd is borrowed and open; a descriptor it returns is new and ours (and has FD_CLOEXEC).
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), number, 0);
+        match c_int::try_from(fd) {
+            Ok(fd) if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
 /// pidfd_send_signal(2) (Linux 5.1).
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use super::{expand, fdmap, program};
 use crate::config::{Endpoint, Hook, Output, Piece, Ready, SocketRef, Template};
 use crate::connection::Ends;
-use crate::handoff::{self, FdLayout, PidfdInode, Stored, Value, connection, notify};
+use crate::handoff::{self, FdLayout, PidfdInode, Stored, Value, connection, notify, supervisor};
 use crate::launch_spec::{Limit, Resource};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
@@ -362,10 +362,12 @@ fn environment(
     });
     let told = told.map_or(Vec::new(), notify::variables).into_iter();
     let told = told.map(|(name, value)| (name.into(), value));
+    let (listend, instance) = (context.around.pid, context.numbers.instance);
+    let marks = supervisor::variables(&worker.name, instance, listend).into_iter();
+    let marks = marks.map(|(name, value)| (name.into(), value));
     // LISTEN_PIDFDID comes last, and has to (see [`EnvSlot`]).
-    let variables = told
-        .chain(context.layout.variables.iter().cloned())
-        .collect();
+    let handoff = context.layout.variables.iter().cloned();
+    let variables = told.chain(marks).chain(handoff).collect();
     environment_with(worker, output, &ends, variables, context)
 }
 

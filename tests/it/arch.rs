@@ -48,7 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "diagnose",
-        &["config", "host", "listener", "plan", "report"],
+        &["config", "handoff", "host", "listener", "plan", "report"],
     ),
     (
         "worker",
@@ -143,6 +143,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "store/readopt",
     "store/record",
     "store/resume",
+    "store/take_over",
     "turn",
 ];
 

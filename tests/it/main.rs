@@ -32,6 +32,7 @@ mod sim;
 mod snapshot;
 mod soak;
 mod status;
+mod take_over;
 mod threats;
 mod top;
 mod upgrade;

@@ -30,6 +30,8 @@ struct App {
     fds: Vec<RawFd>,
     /// `--say`: a line on standard error, before anything else.
     says: Option<String>,
+    /// `--outlive`: it is not tied to its parent.
+    outlives: bool,
     /// `--crash-at-start`, after the delay.
     crashes_at_start: bool,
     /// `--hang-at-start`, after the delay.
@@ -45,7 +47,10 @@ struct App {
 /// Serves until SIGTERM; the exit status.
 pub fn run(words: &[String]) -> i32 {
     let app = App::parse(words);
-    children::die_with_parent();
+    match app.outlives {
+        true => children::outlive_its_parent(),
+        false => children::die_with_parent(),
+    }
     children::ignore(Signal::SIGPIPE);
     if let Some(line) = &app.says {
         // All at once: others may write to the same pipe.
@@ -69,6 +74,7 @@ impl App {
             answer_delay: Duration::ZERO,
             length: 256,
             fds: Vec::new(),
+            outlives: false,
             crashes_at_start: false,
             hangs_at_start: false,
             hangs_when_ready: false,
@@ -86,6 +92,7 @@ impl App {
                 "--answer-delay" => app.answer_delay = duration(value()),
                 "--length" => app.length = value().parse().expect("a number"),
                 "--fd" => app.fds.push(value().parse().expect("a number")),
+                "--outlive" => app.outlives = true,
                 "--crash-at-start" => app.crashes_at_start = true,
                 "--hang-at-start" => app.hangs_at_start = true,
                 "--hang-after-ready" => app.hangs_when_ready = true,

@@ -36,7 +36,7 @@ pub(super) fn text(explanation: &Explanation, sources: &Sources) -> String {
         let findings = &explanation.findings;
         let taken = |problem: &Problem| match problem.kind {
             Kind::Errno(errno) => errno == nix::libc::EADDRINUSE,
-            kind => kind == Kind::LiveSocket,
+            kind => matches!(kind, Kind::LiveSocket | Kind::OrphanedWorkers),
         };
         let mut errors = findings.errors.iter().filter(|one| about(one, facts));
         socket(&mut page, facts, errors.any(taken));

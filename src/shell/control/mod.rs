@@ -273,7 +273,7 @@ impl Control {
     }
 
     /// A number that nothing else here has.
-    fn new_id(&mut self) -> u64 {
+    pub(super) fn new_id(&mut self) -> u64 {
         self.next_id = self.next_id.wrapping_add(1);
         self.next_id
     }

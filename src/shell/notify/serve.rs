@@ -101,6 +101,20 @@ impl Shell {
         Ok(self.notify.socket.insert(socket).address())
     }
 
+    /// Makes the notify socket at an address that workers of another listend know.
+    pub(in crate::shell) fn notify_socket_again(&mut self, address: &str) -> Result<(), String> {
+        if let Some(name) = address.strip_prefix('@') {
+            let socket = NotifySocket::again(name).map_err(|error| error.to_string())?;
+            let watched = self.notify.continue_with(&self.epoll, socket);
+            return watched.map_err(|error| error.to_string());
+        }
+        match self.notify_socket() {
+            Ok(made) if made == address => Ok(()),
+            Ok(made) => Err(format!("the notify socket is at {made} now")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Puts the notify socket right. Answers whether there was nothing wrong with it.
     pub(in crate::shell) fn repair_notify_socket(&mut self) -> bool {
         let Some(socket) = &mut self.notify.socket else {

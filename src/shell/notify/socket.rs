@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 const BUFFER: usize = 8 * 1024 * 1024;
 /// The longest path that an address can hold (unix(7)): one byte is the NUL.
 const LONGEST_PATH: usize = 107;
+/// What abstract names begin with.
+const NAMES: &str = "listend/notify/";
 /// What messages call it.
 const NAME: &str = "notify socket";
 /// Whoever a worker runs as has to get through.
@@ -104,6 +106,24 @@ impl NotifySocket {
         Ok(NotifySocket {
             is_full: false,
             way,
+            address,
+            most_waiting: most_waiting(),
+        })
+    }
+
+    /// With the abstract name that the socket of another listend had, which is gone.
+    ///
+    /// # Errors
+    ///
+    /// It is not one that listend gives a socket, or somebody has it.
+    pub(super) fn again(name: &str) -> io::Result<NotifySocket> {
+        if !name.starts_with(NAMES) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let (fd, address) = bind_name(name)?;
+        Ok(NotifySocket {
+            is_full: false,
+            way: SocketPlace::Name(fd),
             address,
             most_waiting: most_waiting(),
         })
@@ -221,6 +241,11 @@ fn at_path(path: &Path) -> Result<OwnSocket, String> {
 
 /// Nobody else may have the name first, so that a part of it is random.
 fn at_name() -> io::Result<(OwnedFd, String)> {
+    let random = RandomState::new().build_hasher().finish();
+    bind_name(&format!("{NAMES}{}-{random:016x}", std::process::id()))
+}
+
+fn bind_name(name: &str) -> io::Result<(OwnedFd, String)> {
     let fd = socket(
         AddressFamily::Unix,
         SockType::Datagram,
@@ -228,8 +253,6 @@ fn at_name() -> io::Result<(OwnedFd, String)> {
         None,
     )?;
     set_up_fd(&fd)?;
-    let random = RandomState::new().build_hasher().finish();
-    let name = format!("listend/notify/{}-{random:016x}", std::process::id());
     bind(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
     Ok((fd, format!("@{name}")))
 }

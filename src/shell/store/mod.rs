@@ -11,11 +11,13 @@ mod past;
 mod readopt;
 mod record;
 mod resume;
+mod take_over;
 #[cfg(test)]
 mod tests;
 
 pub use past::Past;
 pub use resume::{Resumed, Thawed};
+pub use take_over::LeftWorker;
 
 use super::clock;
 use crate::core::{Mono, ProcessId};

@@ -24,9 +24,13 @@ use std::sync::Arc;
 
 /// A listend that can go on: [`Shell::run_on`].
 pub struct Resumed {
-    shell: Shell,
+    pub(super) shell: Shell,
     /// What could not be bound of what the configuration has.
-    missing: Vec<BindError>,
+    pub(super) missing: Vec<BindError>,
+    /// The workers whose instances have lost something, and what: a rollout replaces them.
+    pub(super) to_replace: BTreeMap<WorkerId, &'static str>,
+    /// Where workers send notifications, if nobody has that socket any more, and which workers do.
+    pub(super) notify: Option<(String, BTreeSet<WorkerId>)>,
 }
 
 impl Resumed {
@@ -36,10 +40,35 @@ impl Resumed {
     ///
     /// As for [`Shell::run`].
     pub fn run(self, control: Control, manager: Manager, ready_when: ReadyWhen) -> io::Result<u8> {
-        let shell = self.shell.with_control(control);
-        shell
-            .with_manager(manager, ready_when)
-            .run_on(&self.missing)
+        let Resumed {
+            shell,
+            missing,
+            mut to_replace,
+            notify,
+        } = self;
+        let shell = shell.with_control(control);
+        let mut shell = shell.with_manager(manager, ready_when);
+        if let Some((address, workers)) = notify
+            && let Err(why) = shell.notify_socket_again(&address)
+        {
+            log::warn!("cannot receive what workers send to {address}: {why}");
+            let reason = "what it notifies is not received";
+            to_replace.extend(workers.into_iter().map(|worker| (worker, reason)));
+        }
+        shell.run_on(&missing, &to_replace)
+    }
+
+    /// Has descriptors and facts kept, if there is a keeper.
+    #[must_use]
+    pub fn with_keeper(
+        self,
+        keeper: Option<Keeper>,
+        kept: impl IntoIterator<Item = (u32, SocketKey, Identity)>,
+    ) -> Resumed {
+        Resumed {
+            shell: self.shell.with_keeper(keeper, kept),
+            ..self
+        }
     }
 }
 
@@ -103,7 +132,12 @@ impl Shell {
             processes: past.processes,
         };
         shell.readopt(of, &mut fds);
-        Ok(Resumed { shell, missing })
+        Ok(Resumed {
+            shell,
+            missing,
+            to_replace: BTreeMap::new(),
+            notify: None,
+        })
     }
 }
 
