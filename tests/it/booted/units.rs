@@ -136,6 +136,8 @@ fn a_user_has_one_of_their_own() {
         of_unit("MainPID") != main && of_unit("ActiveState") == "active"
     });
     assert_eq!(container.run(["pgrep", "--exact", "sleep"]), survivor);
+    // The probe has died with its parent, and is started again.
+    answers(&container, "127.0.0.1:20000");
     // Where a user's clients look anyway.
     let status = of_user(&["listend", "status"]);
     assert!(status.contains("127.0.0.1:20000"), "{status}");
@@ -278,6 +280,8 @@ fn hardened_it_serves_on_a_privileged_port_as_nobody_in_particular() {
         now != main && now != "0" && property(&container, UNIT, "ActiveState") == "active"
     });
     assert_eq!(container.run(["pgrep", "--exact", "sleep"]), survivor);
+    // The probe has died with its parent, and is started again.
+    answers(&container, "127.0.0.1:80");
     // Also who may do everything, over the socket that is where it always is.
     container.run(["listend", "restart", "app"]);
     let status = container.run(["listend", "status"]);
