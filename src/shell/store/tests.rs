@@ -26,7 +26,7 @@ fn facts_are_written_as_they_were_read_with_fields_that_are_not_known() {
     let processes = past.processes.into_iter();
     let processes = processes.map(|process| Fact::Process(Box::new(process)));
     let definitions = past.definitions.into_iter().map(Fact::Definition);
-    let facts: Vec<Fact> = [Fact::Snapshot(past.head)]
+    let facts: Vec<Fact> = [Fact::Snapshot(Box::new(past.head))]
         .into_iter()
         .chain(sockets)
         .chain(processes)
