@@ -13,6 +13,7 @@ use super::token::{NotifyPart, Token};
 use crate::core::{Mono, ProcessId};
 use crate::listener::SocketRecord;
 use crate::plan::WorkerId;
+use crate::sys::SharedFd;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,8 @@ pub(super) struct Notify {
     /// What instances have left.
     pub(super) store: FdStore,
     pub(super) counters: NotifyCounters,
+    /// What came with BARRIER=1, until all that was sent before it is written down.
+    pub(super) barriers: Vec<SharedFd>,
     /// Processes that may tell nothing, by the inodes of their pidfds, which are never used again.
     strangers: HashSet<u64>,
     /// When it was said last.

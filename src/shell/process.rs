@@ -184,8 +184,9 @@ impl Process {
     /// process group may go on: those are in [`Process::rest`] afterwards, unless it was a command
     /// around an instance, which leaves nothing behind.
     ///
-    /// A main process that has another parent than listend is reaped by that, which alone is told how
-    /// it ended: it counts as a success, as systemd has it.
+    /// A main process that has another parent than listend is reaped by that. Where the kernel does not tell
+    /// others how it ended (PIDFD_INFO_EXIT), one that was named by MAINPID= counts as a success, as systemd
+    /// has it.
     pub fn reap(&mut self) -> ExitStatus {
         if let Task::Hook(_) = self.task {
             // While the leader keeps the number from being given to anybody else.
@@ -216,12 +217,12 @@ impl Process {
     fn collect(&self) -> ExitStatus {
         match sys::wait(self.whom(), Then::Reap) {
             Ok(Some(ended)) => status_of(ended.how),
-            Ok(None) | Err(_) if self.replaced.is_some() => ExitStatus::Code(0),
             // Somebody else has reaped it.
-            Ok(None) | Err(_) => {
-                let how = self.pidfd.as_ref().and_then(sys::exit_info);
-                how.map_or(ExitStatus::Unknown, status_of)
-            }
+            Ok(None) | Err(_) => match self.pidfd.as_ref().and_then(sys::exit_info) {
+                Some(how) => status_of(how),
+                None if self.replaced.is_some() => ExitStatus::Code(0),
+                None => ExitStatus::Unknown,
+            },
         }
     }
 
@@ -344,6 +345,14 @@ impl Processes {
     pub fn are_launching(&self) -> bool {
         let mut all = self.by_id.values();
         all.any(|process| process.launching.is_some())
+    }
+
+    /// Those of whose process groups nobody that goes on is our child, so that nobody tells when the last of
+    /// them ends: the listend that started them was killed.
+    pub fn with_rest_elsewhere(&self) -> Vec<ProcessId> {
+        let groups = self.with_rest.iter();
+        let elsewhere = groups.filter(|(group, _)| !sys::has_children_in(**group));
+        elsewhere.map(|(_, id)| *id).collect()
     }
 
     /// Every process.

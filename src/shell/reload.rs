@@ -228,6 +228,7 @@ impl Shell {
 
     /// Closes a listener whose workers have failed, so that clients are refused.
     pub(super) fn unbind(&mut self, listener: ListenerId) {
+        self.store.touch();
         let keys: Vec<SocketKey> = self.plan.listener(listener).keys().collect();
         for key in keys {
             let Some(socket) = self.sockets.take(key) else {

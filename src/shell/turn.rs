@@ -49,6 +49,9 @@ const EVENTS_PER_TURN: usize = 256;
 /// time, if nothing else happens before.
 pub(super) const LAUNCH_LOOK: Duration = Duration::from_millis(10);
 
+/// How often it is looked whether a process group goes on of which nobody is our child.
+const REST_LOOK: Duration = Duration::from_millis(250);
+
 /// Everything the running daemon has.
 pub struct Shell {
     pub(super) plan: Rc<Plan>,
@@ -235,6 +238,10 @@ impl Shell {
                 return Ok(code);
             }
             self.record();
+            if !self.notify.barriers.is_empty() {
+                self.notify.barriers.clear();
+                sys::close_foreign();
+            }
             self.upgrade_turn();
             self.closing = sys::close_apart(clock::now().0).map(Mono);
             self.turn()?;
@@ -303,6 +310,9 @@ impl Shell {
         for process in self.store.reaped_by_now() {
             self.exited(process);
         }
+        for process in self.processes.with_rest_elsewhere() {
+            self.check_rest_ended(process);
+        }
         self.look_at_queues();
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
@@ -359,7 +369,9 @@ impl Shell {
             .chain(self.store.deadline())
             .chain(self.upgrade_deadline());
         let deadlines = looked_at.chain(self.core.deadline()).chain(others);
-        let Some(deadline) = deadlines.min() else {
+        let rests = self.processes.with_rest_elsewhere();
+        let rests = (!rests.is_empty()).then(|| clock::now() + REST_LOOK);
+        let Some(deadline) = deadlines.chain(rests).min() else {
             return EpollTimeout::NONE;
         };
         let left = deadline.0.saturating_sub(clock::now().0);

@@ -32,6 +32,7 @@ mod sim;
 mod snapshot;
 mod soak;
 mod status;
+mod survival;
 mod take_over;
 mod threats;
 mod top;

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use std::process::{Command, Stdio};
 
 /// The words that make the next program PID 1 of its own namespace, if that is allowed here.
-fn namespace() -> Option<Vec<&'static str>> {
+pub fn namespace() -> Option<Vec<&'static str>> {
     require_tool("unshare")?;
     let mut words = vec!["unshare", "--pid", "--fork", "--mount-proc"];
     if !is_root() {

@@ -48,7 +48,7 @@ struct App {
 pub fn run(words: &[String]) -> i32 {
     let app = App::parse(words);
     match app.outlives {
-        true => children::outlive_its_parent(),
+        true => children::outlive_its_parent(Some("600")),
         false => children::die_with_parent(),
     }
     children::ignore(Signal::SIGPIPE);

@@ -117,8 +117,9 @@ pub fn orphan(strings: &UnixStream) -> i32 {
 }
 
 /// For a puppet that is not tied to its parent: it ends some time all the same.
-pub fn outlive_its_parent() {
-    nix::unistd::alarm::set(LIFETIME_SECONDS);
+pub fn outlive_its_parent(seconds: Option<&str>) {
+    let seconds = seconds.map(|seconds| seconds.parse().expect("a number"));
+    nix::unistd::alarm::set(seconds.unwrap_or(LIFETIME_SECONDS));
 }
 
 /// Ties the life of the probe to its parent's, so that a test that fails leaves nothing running.

@@ -146,7 +146,7 @@ pub fn child(text: &str, strings: &UnixStream) -> i32 {
             // The test takes end of file on the strings for the death of the puppet.
             // SAFETY: the child uses neither this descriptor nor `strings` again.
             unsafe { libc::close(strings.as_raw_fd()) };
-            children::outlive_its_parent();
+            children::outlive_its_parent(None);
             send(text, &[]).expect("notify");
             let _ = (&theirs).write(b"x");
             drop((ours, theirs));

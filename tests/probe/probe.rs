@@ -112,7 +112,7 @@ fn run(report: &Report) -> c_int {
         (Some("touch"), Some(path)) => drop(fs::File::create(path).expect("create the file")),
         (Some("puppet"), Some(path)) => return puppet::run(report, path),
         (Some("heir"), Some(path)) => {
-            children::outlive_its_parent();
+            children::outlive_its_parent(word(3));
             return puppet::run(report, path);
         }
         (Some("exit"), Some(code)) => return code.parse().expect("a number"),

@@ -217,8 +217,10 @@ impl Shell {
             return;
         }
         let message = notify::parse(bytes);
-        // Whoever it is from: all that was sent before has been taken, and that is all it asks.
+        // Whoever it is from: all that was sent before has been taken, and that is all it asks. It is told when
+        // the descriptors are kept and the facts written.
         if message.barrier {
+            self.notify.barriers.extend(datagram.descriptors);
             return;
         }
         let Some(process) = self.sender_of(&datagram) else {
@@ -236,10 +238,26 @@ impl Shell {
         self.take_notice(process, &message, datagram);
     }
 
+    fn is_main_process(&self, process: ProcessId, datagram: &Datagram) -> bool {
+        let known = self.processes.get(process);
+        let known = known.and_then(|known| known.pidfd.as_ref());
+        let known = known.and_then(sys::pidfd_inode);
+        let sender = datagram.pidfd.as_ref().and_then(sys::pidfd_inode);
+        known.is_some() && known == sender
+    }
+
     /// Of which process somebody may tell. What costs little is asked first: any number of strangers
     /// may send any number of messages.
     fn sender_of(&mut self, datagram: &Datagram) -> Option<ProcessId> {
         let Sender { pid, uid } = datagram.sender?;
+        // A main process that has ended is known by the inode of its pidfd, which no other gets: another process
+        // may have reaped it while there was no listend.
+        if let Some(process) = self.processes.by_pid(pid)
+            && self.is_main_process(process, datagram)
+        {
+            let access = self.processes.get(process)?.access;
+            return access.is_some().then_some(process);
+        }
         if pid <= 0 || datagram.is_sender_gone {
             return None;
         }

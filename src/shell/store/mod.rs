@@ -30,7 +30,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// So many sockets have one name at the keeper: as many as go in one message.
@@ -70,6 +70,8 @@ pub(super) struct Store {
     files: Option<String>,
     /// When the rest is sent.
     again_at: Option<Mono>,
+    /// Whose main process another has become, and the inode of the pidfd that is kept of it.
+    mains: HashMap<ProcessId, Option<u64>>,
     /// The processes that have ended and that another process is to reap, and since when that is waited for.
     unreaped: BTreeMap<ProcessId, Mono>,
 }
@@ -141,6 +143,13 @@ impl Store {
         store
     }
 
+    /// Has the pidfd of a main process kept, which another was before.
+    fn main_may_be_another(&mut self, process: ProcessId, inode: Option<u64>) {
+        if self.mains.insert(process, inode) != Some(inode) {
+            self.forget(Name::Process(process.0));
+        }
+    }
+
     /// With a keeper, if there is one, which has these sockets and nothing else.
     pub(super) fn new(
         keeper: Option<Keeper>,
@@ -153,6 +162,7 @@ impl Store {
         let Some(keeper) = keeper else {
             return store;
         };
+        let _read_now = boot();
         match Journal::create() {
             Ok(journal) => {
                 store.journal = Some(journal);
@@ -438,7 +448,11 @@ impl Store {
 }
 
 /// What distinguishes this boot of the machine from others.
+///
+/// Read once: later there may be no descriptor for that.
 fn boot() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    boot.map_or_else(|_| String::new(), |boot| boot.trim().to_owned())
+    static BOOT: OnceLock<String> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    BOOT.get_or_init(|| read().map_or_else(|_| String::new(), |boot| boot.trim().to_owned()))
+        .clone()
 }

@@ -72,14 +72,19 @@ impl Shell {
             match self.processes.get(id) {
                 Some(process) => {
                     let fact = self.process_fact(id, process);
+                    let inode = fact.inode;
                     lines.push(store.text(&Fact::Process(Box::new(fact))));
                     // That of a connection may be one of thousands a second. It is found by its number.
                     if process.pidfd.is_some() {
+                        if process.replaced.is_some() {
+                            store.main_may_be_another(id, inode);
+                        }
                         store.keep(Name::Process(id.0));
                     }
                 }
                 None => {
                     lines.push(store.gone(("process", id.0)));
+                    store.mains.remove(&id);
                     store.forget(Name::Process(id.0));
                 }
             }

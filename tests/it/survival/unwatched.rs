@@ -1,0 +1,156 @@
+//! What workers do while there is no daemon.
+
+use super::{Blow, guarded};
+use crate::harness::reloading::{ask, state_of};
+use crate::harness::{World, eventually, exists, kill};
+use nix::sys::signal::Signal;
+
+fn puppets(lines: &str) -> String {
+    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "workers:
+  app:
+    command: [$PROBE, heir, $EVENTS]
+    ready: notify
+    notify_access: all
+{lines}"
+    )
+}
+
+// Rule: the exit status of a worker that ends while nobody looks is the one that its policy sees.
+#[test]
+fn the_exit_status_of_a_worker_counts() {
+    let world = World::new();
+    let lines = "restart: { policy: on-failure, backoff: 1ms..2ms, limit: none }";
+    let mut guarded = guarded(&world, &puppets(lines));
+    let mut puppet = world.puppet();
+    puppet.ask("notify READY=1");
+    guarded.guard.line(&["every eager worker is ready"]);
+    guarded.kill_and_meanwhile(|| {
+        puppet.tell("exit 3");
+        puppet.wait_for_its_end();
+    });
+    guarded.guard.line(&["app.0", "exit status 3"]);
+    let mut next = world.puppet();
+    next.ask("notify READY=1");
+    guarded.kill_and_meanwhile(|| kill(next.pid(), Signal::SIGSEGV));
+    guarded.guard.line(&["app.0", "SIGSEGV"]);
+    let mut last = world.puppet();
+    last.ask("notify READY=1|STATUS=all is well");
+    guarded.kill_and_meanwhile(|| {
+        last.tell("exit 0");
+        last.wait_for_its_end();
+    });
+    guarded.guard.line(&["app.0", "exit status 0"]);
+    eventually("it is done", || {
+        state_of(&world, "workers", "app") == "stopped"
+    });
+    assert!(world.no_puppet_is_waiting());
+    guarded.stop();
+}
+
+// Rule: a worker that ends after a kill, under a daemon that is not its parent, is told as ever.
+#[test]
+fn the_exit_status_of_an_adopted_worker_counts() {
+    let world = World::new();
+    let lines = "restart: { backoff: 1ms..2ms, limit: none }";
+    let mut guarded = guarded(&world, &puppets(lines));
+    let mut puppet = world.puppet();
+    puppet.ask("notify READY=1");
+    guarded.guard.line(&["every eager worker is ready"]);
+    guarded.kill();
+    puppet.tell("exit 5");
+    guarded.guard.line(&["app.0", "exit status 5"]);
+    let mut next = world.puppet();
+    next.ask("notify READY=1");
+    guarded.stop();
+}
+
+// Rule: what is said while nobody hears waits and counts.
+#[test]
+fn what_workers_tell_meanwhile_counts() {
+    let world = World::new();
+    let mut guarded = guarded(&world, &puppets("fd_store: 4"));
+    let mut puppet = world.puppet();
+    // Whatever was in its first turn is written down.
+    eventually("it is starting", || {
+        state_of(&world, "workers", "app") == "starting"
+    });
+    guarded.kill_and_meanwhile(|| {
+        puppet.ask("notify READY=1|STATUS=heard");
+        puppet.ask("store left");
+    });
+    eventually("it is ready", || {
+        state_of(&world, "workers", "app") == "running"
+    });
+    assert!(ask(&world, "status app").stdout.contains("heard"));
+    eventually("its descriptor is kept", || {
+        guarded.kept_like("/memfd:left") == 1
+    });
+    guarded.strike(Blow::Kill);
+    assert_eq!(guarded.kept_like("/memfd:left"), 1);
+    // What one has said that has ended since counts as well.
+    guarded.kill_and_meanwhile(|| {
+        puppet.ask("notify STATUS=last words");
+        puppet.tell("exit 3");
+        puppet.wait_for_its_end();
+    });
+    guarded.guard.line(&["app.0", "exit status 3"]);
+    guarded.stop();
+}
+
+// Rule: the process that a worker has named as its main one is watched by the next listend.
+#[test]
+fn another_main_process_is_watched() {
+    let world = World::new();
+    let lines = "restart: { backoff: 1ms..2ms, limit: none }";
+    let mut guarded = guarded(&world, &puppets(lines));
+    let mut first = world.puppet();
+    let heir: i32 = first.ask("heir").parse().expect("a pid");
+    let mut main = world.puppet();
+    assert_eq!(main.pid(), heir);
+    first.ask(&format!("notify MAINPID={heir}|READY=1"));
+    guarded.guard.line(&["every eager worker is ready"]);
+    first.tell("exit 0");
+    first.wait_for_its_end();
+    guarded.kill();
+    assert!(exists(heir) && world.no_puppet_is_waiting());
+    assert_eq!(state_of(&world, "workers", "app"), "running");
+    guarded.kill_and_meanwhile(|| {
+        main.tell("exit 6");
+        main.wait_for_its_end();
+    });
+    guarded.guard.line(&["app.0", "exit status 6"]);
+    let _next = world.puppet();
+    guarded.stop();
+}
+
+// Rule: what is left of a process group is waited for, whoever its parent is.
+#[test]
+fn the_rest_of_a_process_group_is_waited_for() {
+    let world = World::new();
+    let lines = "restart: { backoff: 1ms..2ms, limit: none }\nstop_timeout: 1h";
+    let mut guarded = guarded(&world, &puppets(lines));
+    let mut puppet = world.puppet();
+    puppet.ask("notify READY=1");
+    guarded.guard.line(&["every eager worker is ready"]);
+    let rest: i32 = puppet.ask("fork").parse().expect("a pid");
+    puppet.tell("exit 4");
+    eventually("its main process is reaped", || !exists(puppet.pid()));
+    guarded.kill();
+    assert!(exists(rest) && world.no_puppet_is_waiting());
+    kill(rest, Signal::SIGKILL);
+    guarded.guard.line(&["app.0", "exit status 4"]);
+    let mut next = world.puppet();
+    next.ask("notify READY=1");
+    // The main process ends under a daemon that is not its parent.
+    let rest: i32 = next.ask("fork").parse().expect("a pid");
+    guarded.kill();
+    next.tell("exit 5");
+    eventually("its main process is reaped", || !exists(next.pid()));
+    assert!(exists(rest));
+    kill(rest, Signal::SIGKILL);
+    guarded.guard.line(&["app.0", "exit status 5"]);
+    let _last = world.puppet();
+    guarded.stop();
+}
