@@ -87,13 +87,13 @@ pub(super) fn adopt(plan: &Plan, left: Leftover, keeper: Option<&mut Keeper>) ->
         ..kept
     };
     if let Some(keeper) = keeper {
+        // As long as another has the control socket, a listend seems to be there.
+        let are_in_the_way = !lost.is_empty() || left.others.contains(&Name::Control);
         let sockets = lost.keys().map(|group| Name::Sockets(*group));
         for name in left.others.into_iter().chain(sockets) {
             keeper.remove(name);
         }
-        if !lost.is_empty()
-            && let Err(errno) = keeper.settle(SETTLED)
-        {
+        if are_in_the_way && let Err(errno) = keeper.settle(SETTLED) {
             log::warn!(
                 "sockets that are needed no longer may still be open: {}",
                 errno.desc()

@@ -62,7 +62,7 @@ impl Snapshot {
         self.facts.values().cloned().map(Change::Set)
     }
 
-    /// The definitions by which something runs or may be started: [`super::Core::thaw`] needs the life cycle
+    /// The definitions by which something runs or may be started: `Core::thaw` needs the life cycle
     /// of each.
     pub fn definitions(&self) -> BTreeSet<(WorkerId, Revision)> {
         let mut all = BTreeSet::new();

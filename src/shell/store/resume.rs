@@ -2,7 +2,7 @@
 //!
 //! The order: the plans get the numbers that they had; sockets are found by what the kernel calls them;
 //! the core is thawed; then each process is looked for, and what became of it meanwhile is told to the core
-//! before [`Input::Resumed`], with which everything goes on.
+//! before `Input::Resumed`, with which everything goes on.
 
 use super::facts;
 use super::readopt::Started;
@@ -22,7 +22,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// A listend that can go on: [`Shell::run_on`].
+/// A listend that can go on.
 pub struct Resumed {
     pub(super) shell: Shell,
     /// What could not be bound of what the configuration has.

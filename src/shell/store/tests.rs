@@ -43,7 +43,7 @@ fn facts_are_written_as_they_were_read_with_fields_that_are_not_known() {
     assert_eq!(value(&store.text(&facts[0]))["colour"], "red");
     assert_eq!(
         past.unknown,
-        [r#"{"key":"tomorrow","kind":"weather","rain":true}"#]
+        [r#"{"kind":"weather","key":"tomorrow","rain":true}"#]
     );
     // What is gone is told of no other.
     store.gone(facts[0].key());

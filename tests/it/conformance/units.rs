@@ -570,6 +570,8 @@ Environment=OWN=kept
         "USER",
         "SHELL",
         "OWN",
+        "LISTEND_INSTANCE",
+        "LISTEND_PID",
         "JOURNAL_STREAM",
         "PWD",
         "SHLVL",

@@ -1,8 +1,8 @@
 //! A snapshot that cannot be used, or cannot be had.
 
-use super::{Guarded, guarded, guarded_through, snapshot_of};
+use super::{Guarded, guarded, snapshot_of};
 use crate::harness::reloading::address;
-use crate::harness::{World, children, client, eventually, exists, free_port, kill};
+use crate::harness::{World, client, eventually, exists, free_port, kill};
 use nix::sys::signal::Signal;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -86,29 +86,4 @@ fn a_snapshot_of_a_newer_format_is_not_used() {
         },
         "format 7 is not known",
     );
-}
-
-// Rule: what the keeper has no room for is said, and everything else is kept.
-#[test]
-fn a_store_that_is_full_is_said() {
-    let world = World::new();
-    let port = free_port();
-    let text = format!(
-        "{}  some: {{ command: [/bin/sleep, '60'], instances: 38 }}\n",
-        yaml(port)
-    );
-    let words = ["sh", "-c", "ulimit -n 72; exec \"$0\" \"$@\""];
-    let mut guarded = guarded_through(&world, &text, &words);
-    let mut puppet = world.puppet();
-    puppet.tell("serve");
-    guarded.guard.line(&["no room for"]);
-    eventually("all run", || children(guarded.daemon).len() == 39);
-    guarded.kill();
-    assert_eq!(client::ask_tcp(address(port)).pid, puppet.pid());
-    // Without their pidfds the others are found by their numbers.
-    eventually("as many as there are to be", || {
-        children(guarded.guard_pid).len() + children(guarded.daemon).len() == 40
-    });
-    assert!(world.no_puppet_is_waiting());
-    guarded.stop();
 }
