@@ -75,6 +75,7 @@ impl Shell {
                     killed: false,
                 };
                 self.processes.insert(id, process);
+                self.record_start(id);
                 self.feed(Input::Spawned { process: id });
                 if matches!(wanted.task, Task::Program) && connection.is_none() {
                     let definition = self.definition(wanted.instance, wanted.revision);

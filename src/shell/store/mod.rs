@@ -387,6 +387,13 @@ impl Store {
         }
     }
 
+    /// Writes one line. A failure is met again at the end of the turn.
+    fn append(&mut self, line: &str) {
+        if let Some(journal) = &mut self.journal {
+            let _met_again = journal.append([line]);
+        }
+    }
+
     /// Writes lines; `everything` answers with all that is known, for a new base.
     fn write(&mut self, lines: &[String], everything: impl FnOnce(&mut Store) -> Vec<String>) {
         let Some(mut journal) = self.journal.take() else {

@@ -16,7 +16,8 @@ use crate::sys::{self, Then, Whom};
 use crate::worker::{Numbers, Preparation, SpawnInputs};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::time::{ClockId, clock_gettime};
-use std::collections::HashMap;
+use signal_hook::consts::SIGKILL;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -72,6 +73,7 @@ impl Shell {
             let kept = take(fds, Name::Process(fact.key));
             self.readopt_process(fact, kept);
         }
+        self.end_strays();
         let lost: Vec<ConnectionId> = self.core.open_connections().collect();
         for connection in lost {
             if !self.clients.has_fd(connection) {
@@ -102,6 +104,27 @@ impl Shell {
             };
             if !is_known {
                 self.store.forget(name);
+            }
+        }
+    }
+
+    /// Ends what was started in the turn in which the listend before was killed: the core knows nothing of it,
+    /// and has it started again.
+    fn end_strays(&mut self) {
+        let known: BTreeSet<ProcessId> = self.core.processes().collect();
+        let is_stray = |(id, process): &(ProcessId, &Process)| {
+            process.connection.is_none() && !known.contains(id)
+        };
+        let strays = self.processes.iter().filter(is_stray);
+        let strays: Vec<ProcessId> = strays.map(|(id, _)| id).collect();
+        for id in strays {
+            if let Some(mut process) = self.processes.remove(id) {
+                let name = event_text::instance_name(&self.definitions, process.instance);
+                log::info!(
+                    "{name}: killing pid {}, which had just been started; it is started again",
+                    process.pid
+                );
+                process.signal_group(SIGKILL);
             }
         }
     }

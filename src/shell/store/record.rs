@@ -55,6 +55,20 @@ impl Shell {
         self
     }
 
+    /// Writes down at once that a process was started: a listend that is killed in this turn would leave it to
+    /// itself. One of a connection ends by itself.
+    pub(in crate::shell) fn record_start(&mut self, id: ProcessId) {
+        let started = self
+            .processes
+            .get(id)
+            .filter(|one| one.connection.is_none());
+        if let Some(process) = started.filter(|_| self.store.is_kept()) {
+            let fact = Fact::Process(Box::new(self.process_fact(id, process)));
+            let line = self.store.text(&fact);
+            self.store.append(&line);
+        }
+    }
+
     /// Writes down what has changed in this turn, and has the keeper keep what is new. All effects are
     /// carried out.
     pub(in crate::shell) fn record(&mut self) {

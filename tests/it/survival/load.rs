@@ -7,6 +7,7 @@ use crate::harness::{
 };
 use crate::pid1::namespace;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -169,7 +170,8 @@ workers:
     guarded.guard.line(&["every eager worker has started"]);
     for round in 0..5 {
         for pid in workers(&guarded) {
-            kill(pid, Signal::SIGKILL);
+            // It may be one that has ended, or is being ended.
+            let _gone = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         // They are being started at this moment, more of them in each round.
         let seen = 4 * round;

@@ -2,7 +2,7 @@
 
 use super::{BLOWS, Blow, guarded};
 use crate::harness::reloading::{address, ask, begin, rewrite, state_of};
-use crate::harness::{Puppet, Start, World, client, eventually, exists, free_port, kill};
+use crate::harness::{Puppet, Start, World, client, eventually, exists, free_port, kill, settled};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -174,6 +174,7 @@ fn the_stop_of_the_daemon_goes_on() {
     // The daemon alone: of a stop the guard knows what to do.
     kill(guarded.daemon, Signal::SIGTERM);
     assert_eq!(puppet.listen().as_deref(), Some("term"));
+    settled(guarded.daemon);
     guarded.kill();
     assert!(exists(puppet.pid()));
     puppet.tell("exit 0");
@@ -334,6 +335,10 @@ fn lines_go_on() {
                 puppet.ask(&format!("line 1 line-{said}."));
             });
             said += 1;
+            let last = format!("line-{}.", said - 1);
+            eventually("what was written meanwhile is there", || {
+                ask(&world, "logs app").stdout.contains(&last)
+            });
         }
         guarded.stop();
         let log = match output {

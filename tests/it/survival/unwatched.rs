@@ -2,7 +2,7 @@
 
 use super::{Blow, guarded};
 use crate::harness::reloading::{ask, state_of};
-use crate::harness::{World, eventually, exists, kill};
+use crate::harness::{World, eventually, exists, kill, settled};
 use nix::sys::signal::Signal;
 
 fn puppets(lines: &str) -> String {
@@ -113,6 +113,8 @@ fn another_main_process_is_watched() {
     guarded.guard.line(&["every eager worker is ready"]);
     first.tell("exit 0");
     first.wait_for_its_end();
+    // What it does in the turn in which it is killed is not written down.
+    settled(guarded.daemon);
     guarded.kill();
     assert!(exists(heir) && world.no_puppet_is_waiting());
     assert_eq!(state_of(&world, "workers", "app"), "running");
