@@ -31,6 +31,7 @@ mod spawn;
 mod startup;
 mod statistics;
 mod status;
+mod survive;
 mod table;
 
 use machine::Result;
@@ -43,7 +44,7 @@ use table::Row;
 type Benchmark = (&'static str, fn(&mut Vec<Row>) -> Result<()>);
 
 /// In the order in which they run.
-const BENCHMARKS: [Benchmark; 11] = [
+const BENCHMARKS: [Benchmark; 12] = [
     ("startup", startup::run),
     ("options", options::run),
     ("idle", idle::run),
@@ -55,6 +56,7 @@ const BENCHMARKS: [Benchmark; 11] = [
     ("status", status::run),
     ("restart", restart::run),
     ("reload", reload::run),
+    ("survive", survive::run),
 ];
 
 fn main() -> ExitCode {

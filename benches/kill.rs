@@ -138,13 +138,13 @@ fn kill_workers(listend: &mut Process, mut workers: VecDeque<i32>, end: Instant)
 
 /// What became of the requests of one or more clients.
 #[derive(Debug, Default)]
-struct Tally {
+pub struct Tally {
     /// Of the answered ones, from before connect to the whole answer.
-    latencies: Vec<Duration>,
+    pub latencies: Vec<Duration>,
     /// ECONNREFUSED: the port was closed.
     refused: usize,
     /// The connection ended before the whole answer: its worker had accepted it and was killed.
-    cut: usize,
+    pub cut: usize,
     /// No answer within [`CLIENT_PATIENCE`].
     lost: usize,
     /// Anything else, in words.
@@ -152,15 +152,15 @@ struct Tally {
 }
 
 impl Tally {
-    fn refused(&self) -> usize {
+    pub fn refused(&self) -> usize {
         self.refused
     }
 
-    fn lost(&self) -> usize {
+    pub fn lost(&self) -> usize {
         self.lost
     }
 
-    fn others(&self) -> usize {
+    pub fn others(&self) -> usize {
         self.others.len()
     }
 
@@ -192,7 +192,7 @@ impl Tally {
     }
 }
 
-fn start_clients(address: SocketAddr, end: Instant) -> Vec<JoinHandle<Tally>> {
+pub fn start_clients(address: SocketAddr, end: Instant) -> Vec<JoinHandle<Tally>> {
     let client = move || {
         let mut tally = Tally::default();
         while Instant::now() < end {
@@ -205,7 +205,7 @@ fn start_clients(address: SocketAddr, end: Instant) -> Vec<JoinHandle<Tally>> {
     (0..CLIENTS).map(|_| thread::spawn(client)).collect()
 }
 
-fn join(clients: Vec<JoinHandle<Tally>>) -> Result<Tally> {
+pub fn join(clients: Vec<JoinHandle<Tally>>) -> Result<Tally> {
     let mut sum = Tally::default();
     for client in clients {
         sum.add(client.join().map_err(|_| "a client panicked")?);

@@ -195,6 +195,14 @@ pub fn processor_time(pid: i32) -> Result<Duration> {
     Ok(sum)
 }
 
+/// The memory of a process that no other has, in KiB.
+pub fn private_memory(pid: i32) -> Result<u64> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let private = rollup.lines().filter(|line| line.starts_with("Private_"));
+    let sizes = private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    Ok(sizes.sum())
+}
+
 /// The children of a process, as far as the kernel tells.
 pub fn children(pid: i32) -> Vec<i32> {
     let Some(tasks) = Proc::new(pid).and_then(|process| process.tasks()).ok() else {

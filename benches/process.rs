@@ -69,6 +69,14 @@ impl Process {
         Process::start(command, Ending::Terminate)
     }
 
+    /// The same under a guard, which is the process that is started.
+    pub fn listend_guarded(config: &Path, control: &Path) -> Result<Process> {
+        let mut command = Command::new(machine::listend());
+        command.args(["run", "--guard", "-c"]).arg(config);
+        command.arg("--control").arg(control);
+        Process::start(command, Ending::Terminate)
+    }
+
     /// Starts a baseline, which holds what it made until its standard input ends.
     pub fn baseline(
         program: &Path,

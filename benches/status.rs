@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const LISTENERS: u32 = 10_000;
-const INSTANCES: u32 = 1_000;
+pub const LISTENERS: u32 = 10_000;
+pub const INSTANCES: u32 = 1_000;
 const ROUNDS: usize = 41;
 
 const MAX_TIME: f64 = 100.0;
@@ -104,7 +104,7 @@ fn at_rest(folder: &Path, pause: &Path, rows: &mut Vec<Row>) -> Result<()> {
 }
 
 /// One worker for each instance takes ten listeners of its own.
-fn large(pause: &Path) -> Result<String> {
+pub fn large(pause: &Path) -> Result<String> {
     let mut yaml = Addresses::for_sockets(LISTENERS)?.yaml(LISTENERS);
     let share = LISTENERS / INSTANCES;
     let command = machine::quoted(pause)?;
@@ -121,7 +121,7 @@ fn large(pause: &Path) -> Result<String> {
 }
 
 /// For sockets: it has a short name, as the path of one has at most 107 bytes.
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     std::env::temp_dir().join(format!("listend-bench-{}", std::process::id()))
 }
 
@@ -162,7 +162,7 @@ fn beside(control: &Path, mut work: impl FnMut() -> Result<()>) -> Result<Sample
 }
 
 /// One call, and its reply up to the NUL that ends it.
-fn call(stream: &mut UnixStream) -> std::io::Result<Duration> {
+pub fn call(stream: &mut UnixStream) -> std::io::Result<Duration> {
     let start = Instant::now();
     stream.write_all(CHEAP)?;
     let mut bytes = [0; 4096];
