@@ -301,7 +301,8 @@ fn a_binary_that_cannot_go_on_changes_nothing() {
         "{}",
         refused.stderr
     );
-    assert_eq!(children(daemon.pid()), workers);
+    // What was tried, or could not be started, is reaped a moment later.
+    eventually("the workers are left", || children(daemon.pid()) == workers);
     // The preflight succeeds, and the exec fails.
     let path = program(
         &world,
@@ -309,7 +310,8 @@ fn a_binary_that_cannot_go_on_changes_nothing() {
     );
     let refused = ask(&world, &format!("upgrade {}", path.display())).expect_code(1);
     assert!(refused.stderr.contains("execve"), "{}", refused.stderr);
-    assert_eq!(children(daemon.pid()), workers);
+    // What was tried, or could not be started, is reaped a moment later.
+    eventually("the workers are left", || children(daemon.pid()) == workers);
     upgrade(&world);
     daemon.stop();
 }
