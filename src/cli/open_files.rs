@@ -3,6 +3,9 @@
 use crate::launch_spec::{self, Limit};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+/// The most open files that workers start with, if their definition says nothing of it.
+const WORKERS: &str = "LISTEND_WORKER_NOFILE";
+
 /// Raises the soft limit on open files to the hard one, and answers with both as they were: every
 /// listener is a descriptor, and so is every instance.
 pub(super) fn raise_open_files() -> Limit {
@@ -14,5 +17,21 @@ pub(super) fn raise_open_files() -> Limit {
         resource: launch_spec::Resource::Nofile,
         soft: Some(soft),
         hard: Some(hard),
+    }
+}
+
+/// What workers start with, of what listend was started with: a service manager that keeps descriptors needs a
+/// soft limit for listend that is not meant for them, and says what is (`LISTEND_WORKER_NOFILE`).
+pub(super) fn for_workers(own: Limit) -> Limit {
+    let Ok(text) = std::env::var(WORKERS) else {
+        return own;
+    };
+    let Ok(most) = text.parse() else {
+        log::warn!("{WORKERS}={text} is not a number; workers start with listend's own limit");
+        return own;
+    };
+    Limit {
+        soft: own.soft.map(|soft| soft.min(most)),
+        ..own
     }
 }

@@ -6,7 +6,7 @@ use super::daemon::{After, ControlPath, internal, open_control, own_path, pidfd_
 use super::exit::Exit;
 use super::kept::{self, Kept, Leftover};
 use super::load::{self, Planned};
-use super::open_files::raise_open_files;
+use super::open_files::{for_workers, raise_open_files};
 use super::output::{count, print_report};
 use super::resume::{Left, resume, take_left};
 use super::socket;
@@ -162,7 +162,7 @@ pub fn start(
     if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
         log::warn!("cannot become a child subreaper: {errno}");
     }
-    let open_files = raise_open_files();
+    let open_files = for_workers(raise_open_files());
     if let Err(error) = sys::close_on_exec_from(3) {
         log::debug!("cannot mark inherited descriptors: {error}");
     }

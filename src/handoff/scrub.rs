@@ -9,6 +9,7 @@ const NAMES: &[&str] = &[
     // listend's own.
     "LISTEND_LEFT",
     "LISTEND_STORE",
+    "LISTEND_WORKER_NOFILE",
     // systemd: sockets, notification, watchdog.
     "LISTEN_PID",
     "LISTEN_FDS",

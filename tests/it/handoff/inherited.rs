@@ -169,6 +169,37 @@ workers:
     daemon.stop();
 }
 
+// systemd has to start listend with more, for what it keeps.
+#[test]
+fn the_soft_limit_on_open_files_of_workers_is_not_that_of_listend_where_the_unit_says_so() {
+    for (told, own, wanted) in [
+        ("256", "512", 256),
+        ("1024", "512", 512),
+        ("many", "512", 512),
+    ] {
+        let world = World::new();
+        let yaml = "workers:\n  app:\n    command: [$PROBE, puppet, $EVENTS]\n  \
+                    own: { command: [$PROBE, puppet, $EVENTS], limits: { nofile: 300 } }\n";
+        let daemon = world.run_with(yaml, |start| {
+            start.env("LISTEND_WORKER_NOFILE", told);
+            let limit = format!("ulimit -Sn {own}; exec \"$0\" \"$@\"");
+            start.through(["sh", "-c", &limit]);
+        });
+        let hard = own_open_files()[1];
+        for puppet in world.puppets(2) {
+            let expected = match puppet.report.env["LISTEND_INSTANCE"].as_str() {
+                "own.0" => [Some(300), Some(300)],
+                _ => [Some(wanted), hard],
+            };
+            assert_eq!(puppet.report.limits["nofile"], expected, "{told}");
+            assert!(!puppet.report.env.contains_key("LISTEND_WORKER_NOFILE"));
+        }
+        let said = daemon.lines_so_far(&["LISTEND_WORKER_NOFILE=many is not a number"]);
+        assert_eq!(said.len(), usize::from(told == "many"));
+        daemon.stop();
+    }
+}
+
 /// The limit that listend was started with.
 fn own_open_files() -> [Option<u64>; 2] {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
