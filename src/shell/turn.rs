@@ -442,6 +442,10 @@ impl Shell {
     }
 
     pub(super) fn exec_status(&mut self, id: ProcessId) {
+        let is_launching = |process: &Process| process.launching.is_some();
+        if !self.processes.get(id).is_some_and(is_launching) {
+            return;
+        }
         let Some(process) = self.processes.get_mut(id) else {
             return;
         };

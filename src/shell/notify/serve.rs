@@ -307,11 +307,18 @@ impl Shell {
         {
             wrong.get_or_insert_with(|| format!("MAINPID={pid}: {reason}"));
         }
-        let Some(process) = self.processes.get_mut(id) else {
+        let Some(process) = self.processes.get(id) else {
             return;
         };
-        process.told.take(message);
         let instance = process.instance;
+        let mut told = process.told.clone();
+        told.take(message);
+        // What is lent out is written down again, and most messages are keep-alives.
+        if told != process.told
+            && let Some(process) = self.processes.get_mut(id)
+        {
+            process.told = told;
+        }
         let notices = notices(message);
         if log::log_enabled!(log::Level::Debug) {
             let name = event_text::instance_name(&self.definitions, instance);
