@@ -210,6 +210,7 @@ impl Shell {
     ) -> io::Result<u8> {
         self.begin_watching(missing);
         self.feed(Input::Resumed);
+        self.feed_requests_left();
         for (worker, why) in to_replace {
             let name = &self.definitions.worker(*worker).name;
             log::info!("replacing the processes of {name}: {why}");
@@ -402,7 +403,9 @@ impl Shell {
         log::info!("received {}", event_text::arrival(arrived));
         match (arrived.number, arrived.origin) {
             // The kernel sends SIGHUP when the terminal that listend runs on goes away.
-            (SIGTERM | SIGINT | SIGQUIT, _) | (SIGHUP, Origin::Kernel) => self.feed(Input::Stop),
+            (SIGTERM | SIGINT | SIGQUIT, _) | (SIGHUP, Origin::Kernel) => {
+                self.feed_request(Input::Stop);
+            }
             (SIGHUP, Origin::Process { .. }) => self.reload_by_signal(),
             (SIGUSR2, _) => self.request_upgrade(None, None, false),
             // Handled only because they would end listend, and leave its workers to themselves.

@@ -7,11 +7,13 @@ mod load;
 mod many;
 mod midway;
 mod unwatched;
+mod written;
 
 use crate::harness::reloading::ask;
 use crate::harness::varlink::Varlink;
 use crate::harness::{Daemon, World, children, eventually, kill, listend_path, settled, state};
 use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getsid};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -76,6 +78,8 @@ impl Guarded<'_> {
                 && state(*pid) != Some('Z')
                 && program == listend_path()
                 && words.contains("\0run\0")
+                // A helper of the one that was killed is about to end.
+                && getsid(Some(Pid::from_raw(*pid))).is_ok_and(|session| session.as_raw() == *pid)
                 && !words.contains("--guard")
         };
         let mut found = None;

@@ -252,7 +252,7 @@ impl Shell {
                 progress: (0, 0),
             },
         );
-        self.feed(Input::Operate {
+        self.feed_request(Input::Operate {
             ticket,
             worker,
             command,

@@ -2,10 +2,10 @@
 //! configuration. `docs/snapshot.md` says what every field means.
 
 use crate::connection::{self, Ends};
-use crate::core::ExitStatus;
+use crate::core::{Command, ExitStatus, Input, Ticket};
 use crate::listener::SocketRecord;
 use crate::metrics::WorkerCounters;
-use crate::plan::Origin;
+use crate::plan::{Origin, WorkerId};
 use crate::shell::notify::NotifyCounters;
 use crate::shell::rollback_reasons::Lasting;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,8 @@ use std::path::PathBuf;
 
 /// The kind of [`Fact::Stored`].
 pub(super) const STORED: &str = "stored";
+/// The kind of [`Fact::Request`].
+pub(super) const REQUEST: &str = "request";
 
 /// One fact. Facts of one kind are told apart by their keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,7 @@ pub(super) enum Fact {
     Process(Box<Process>),
     Connection(Connection),
     Stored(Stored),
+    Request(Request),
     Reason(Reason),
     End(End),
     Line(Line),
@@ -186,6 +189,81 @@ pub(super) struct Told {
     pub(super) exit_status: Option<u8>,
 }
 
+/// What somebody has asked for in a turn that is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Request {
+    pub(super) key: u64,
+    pub(super) command: Requested,
+    /// Of whom; of listend itself where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) worker: Option<u32>,
+    /// How many there are to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) instances: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Requested {
+    Start,
+    Stop,
+    Restart,
+    Scale,
+    Reset,
+}
+
+impl Request {
+    /// What an input asks for, if it may be done twice.
+    pub(super) fn of(input: &Input, key: u64) -> Option<Request> {
+        let request = |command, worker, instances| Request {
+            key,
+            command,
+            worker,
+            instances,
+        };
+        let (worker, command) = match *input {
+            Input::Stop => return Some(request(Requested::Stop, None, None)),
+            Input::Operate {
+                worker, command, ..
+            } => (Some(worker.0), command),
+            _ => return None,
+        };
+        Some(match command {
+            Command::Start => request(Requested::Start, worker, None),
+            Command::Stop => request(Requested::Stop, worker, None),
+            Command::Restart => request(Requested::Restart, worker, None),
+            Command::Scale(count) => request(Requested::Scale, worker, Some(count)),
+            Command::Reset => request(Requested::Reset, worker, None),
+            // Whoever hears it a second time would act a second time.
+            Command::Signal(_) | Command::Reload => return None,
+        })
+    }
+
+    /// Whether listend itself is to stop.
+    pub(super) fn is_for_listend(&self) -> bool {
+        self.worker.is_none() && self.command == Requested::Stop
+    }
+
+    /// As the core is told; `None` if it says too little.
+    pub(super) fn input(&self, ticket: Ticket) -> Option<Input> {
+        if self.is_for_listend() {
+            return Some(Input::Stop);
+        }
+        let command = match self.command {
+            Requested::Start => Command::Start,
+            Requested::Stop => Command::Stop,
+            Requested::Restart => Command::Restart,
+            Requested::Scale => Command::Scale(self.instances?),
+            Requested::Reset => Command::Reset,
+        };
+        Some(Input::Operate {
+            ticket,
+            worker: WorkerId(self.worker?),
+            command,
+        })
+    }
+}
+
 impl Fact {
     /// The line that tells it.
     pub(super) fn text(&self) -> String {
@@ -213,6 +291,7 @@ impl Fact {
             Fact::Process(fact) => ("process", fact.key),
             Fact::Connection(fact) => ("connection", fact.key),
             Fact::Stored(fact) => (STORED, fact.key),
+            Fact::Request(fact) => (REQUEST, fact.key),
             Fact::Reason(fact) => ("reason", u64::from(fact.key)),
             Fact::End(fact) => ("end", fact.key),
             Fact::Line(fact) => ("line", fact.key),

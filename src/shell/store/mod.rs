@@ -68,6 +68,8 @@ pub(super) struct Store {
     is_to_begin: bool,
     /// The files of sockets, as they were listed last ([`left_files`]).
     files: Option<String>,
+    /// What was asked for in this turn, or in the last of the listend before.
+    requests: BTreeMap<u64, facts::Request>,
     /// When the rest is sent.
     again_at: Option<Mono>,
     /// Whose main process another has become, and the inode of the pidfd that is kept of it.

@@ -25,6 +25,7 @@ pub struct Past {
     pub(super) processes: Vec<facts::Process>,
     pub(super) connections: Vec<facts::Connection>,
     pub(super) stored: Vec<facts::Stored>,
+    pub(super) requests: BTreeMap<u64, facts::Request>,
     /// Facts of kinds that are not known here.
     pub(super) unknown: Vec<String>,
     /// Fields that are not known here of facts that are.
@@ -64,6 +65,7 @@ impl Past {
         let (mut configurations, mut definitions) = (BTreeMap::new(), Vec::new());
         let (mut sockets, mut processes) = (Vec::new(), Vec::new());
         let (mut connections, mut stored) = (Vec::new(), Vec::new());
+        let mut requests = BTreeMap::new();
         let (mut unknown, mut unknown_fields) = (Vec::new(), UnknownFields::new());
         let mut history = History::default();
         for other in others {
@@ -97,6 +99,7 @@ impl Past {
                 Fact::Process(fact) => processes.push(*fact),
                 Fact::Connection(fact) => connections.push(fact),
                 Fact::Stored(fact) => stored.push(fact),
+                Fact::Request(fact) => drop(requests.insert(fact.key, fact)),
                 Fact::Reason(_)
                 | Fact::End(_)
                 | Fact::Line(_)
@@ -123,6 +126,7 @@ impl Past {
             processes,
             connections,
             stored,
+            requests,
             unknown,
             unknown_fields,
             history,
@@ -183,7 +187,9 @@ impl Past {
             _ => None,
         });
         let mut is_left = || processes.any(|fd| pidfd_inode(fd).is_some() && !has_ended(fd));
-        self.snapshot.is_over() || self.snapshot.is_stopping() && !is_left()
+        let is_asked = |request: &facts::Request| request.is_for_listend();
+        let is_stopping = self.snapshot.is_stopping() || self.requests.values().any(is_asked);
+        self.snapshot.is_over() || is_stopping && !is_left()
     }
 
     /// Takes the control socket, with what is known of its file.
@@ -229,6 +235,7 @@ fn is_known(kind: &str) -> bool {
             | "process"
             | "connection"
             | "stored"
+            | "request"
     );
     is_needed || is_history(kind)
 }

@@ -1,8 +1,8 @@
 //! The facts of the shell, from what the shell has; and writing them.
 
-use super::facts::{self, Fact, STORED};
+use super::facts::{self, Fact, REQUEST, STORED};
 use super::{Store, boot};
-use crate::core::{ConnectionId, FORMAT, HookKind, ProcessId, Task};
+use crate::core::{ConnectionId, FORMAT, HookKind, Input, ProcessId, Task, Ticket};
 use crate::listener::Former;
 use crate::plan::SocketKey;
 use crate::shell::process::{First, Process};
@@ -69,6 +69,44 @@ impl Shell {
         }
     }
 
+    /// Hands the core what somebody has asked for. It is written down before anything is done about it, or
+    /// answered: a listend that is killed in this turn has the next one do it.
+    pub(in crate::shell) fn feed_request(&mut self, input: Input) {
+        let last = self.store.requests.keys().next_back();
+        let key = last.map_or(0, |last| last + 1);
+        if self.store.is_kept()
+            && let Some(request) = facts::Request::of(&input, key)
+        {
+            self.store.append(&Fact::Request(request).text());
+            self.store.requests.insert(key, request);
+        }
+        self.feed(input);
+    }
+
+    /// Does what the listend before was asked for and has not written that it has done.
+    pub(in crate::shell) fn feed_requests_left(&mut self) {
+        let requests: Vec<facts::Request> = self.store.requests.values().copied().collect();
+        for request in requests {
+            let ticket = Ticket(self.control.new_id());
+            let Some(input) = request.input(ticket) else {
+                continue;
+            };
+            if let Input::Operate {
+                worker, command, ..
+            } = input
+            {
+                if self.core.latest(worker).is_none() {
+                    continue;
+                }
+                let name = &self.definitions.worker(worker).name;
+                log::info!("{name}: {command:?} was asked for just before listend was killed");
+            } else {
+                log::info!("the stop of listend was asked for just before it was killed");
+            }
+            self.feed(input);
+        }
+    }
+
     /// Writes down what has changed in this turn, and has the keeper keep what is new. All effects are
     /// carried out.
     pub(in crate::shell) fn record(&mut self) {
@@ -121,6 +159,9 @@ impl Shell {
         if self.notify.store.take_changed() {
             lines.extend(store.differences(&self.stored_facts(), |kind| kind == STORED));
         }
+        // Last: it is done as soon as all before it is written.
+        let requests = std::mem::take(&mut store.requests);
+        lines.extend(requests.keys().map(|key| facts::gone((REQUEST, *key))));
         store.write(&lines, |store| self.everything(store));
         if store.may_send()
             && let Some(mut keeper) = store.keeper.take()

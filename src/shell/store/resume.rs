@@ -124,6 +124,7 @@ impl Shell {
         shell.store.configurations = known
             .map(|(key, plan)| (*key, Arc::clone(&plan.origin)))
             .collect();
+        shell.store.requests = past.requests;
         shell.recall(past.history);
         shell.readopt_notify_socket(&past.head, &mut fds);
         let of = Started {
