@@ -141,9 +141,10 @@ install:
 	$(NATIVE_LISTEND) completions fish >$(DESTDIR)$(FISHCOMPDIR)/listend.fish
 	chmod 644 $(DESTDIR)$(BASHCOMPDIR)/listend $(DESTDIR)$(ZSHCOMPDIR)/_listend \
 		$(DESTDIR)$(FISHCOMPDIR)/listend.fish
-	install -d $(DESTDIR)$(DOCDIR)/examples
+	install -d $(DESTDIR)$(DOCDIR)/examples/workers
 	install -m 644 README.md LICENSE-MIT LICENSE-APACHE docs/*.md $(DESTDIR)$(DOCDIR)
 	install -m 644 examples/*.yaml $(DESTDIR)$(DOCDIR)/examples
+	install -m 644 examples/workers/* $(DESTDIR)$(DOCDIR)/examples/workers
 	install -d $(DESTDIR)$(DATADIR)
 	install -m 644 units/hardened.conf units/examples/* $(DESTDIR)$(DATADIR)
 	$(call place,644,packaging/upgrade-running,$(DATADIR)/upgrade-running)

@@ -631,7 +631,9 @@ fn recipes_name_files_that_exist_and_count_them() {
 #[test]
 fn every_example_is_a_good_configuration() {
     let mut count = 0;
-    for entry in fs::read_dir(root().join("examples")).expect("list examples") {
+    let folders = ["examples", "examples/workers"].map(|folder| root().join(folder));
+    let entries = folders.map(|folder| fs::read_dir(folder).expect("list examples"));
+    for entry in entries.into_iter().flatten() {
         let path = entry.expect("an entry").path();
         if path
             .extension()

@@ -1,6 +1,7 @@
 //! What a process is given at its start, and what it must not have.
 
 mod inherited;
+mod languages;
 mod launch;
 mod servers;
 mod worker;

@@ -218,9 +218,9 @@ pub fn guard_path() -> &'static Path {
     PATH.get_or_init(|| example("guard"))
 }
 
-/// `cargo test` builds the examples, but `cargo test --test it` does not, so one that is missing is
-/// built here.
-fn example(name: &str) -> PathBuf {
+/// An example of this crate. `cargo test` builds them, but `cargo test --test it` does not, so one that
+/// is missing is built here.
+pub fn example(name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_BIN_EXE_listend"))
         .parent()
         .expect("target/PROFILE/listend");
