@@ -14,8 +14,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MAX 64
-
 static pid_t worker;
 
 static void notify(const char *state)
@@ -50,10 +48,11 @@ static void answer(int client, const char *name)
 
 int main(void)
 {
-    const char *pid = getenv("LISTEN_PID"), *list = getenv("LISTEN_FDNAMES");
+    const char *pid = getenv("LISTEN_PID"), *number = getenv("LISTEN_FDS");
+    char *names = getenv("LISTEN_FDNAMES");
     worker = getpid();
     /* Another pid: the variables were meant for a process above this one. */
-    if (pid == NULL || list == NULL || atoi(pid) != worker) {
+    if (pid == NULL || number == NULL || names == NULL || atoi(pid) != worker) {
         fputs("no listener was inherited; start it from listend\n", stderr);
         return 1;
     }
@@ -63,25 +62,26 @@ int main(void)
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
     sigprocmask(SIG_BLOCK, &term, NULL);
-    struct pollfd fds[MAX + 1] = { { .fd = signalfd(-1, &term, SFD_CLOEXEC), .events = POLLIN } };
     /* Nobody has to reap the children; the wait(2) below still waits for them. */
     signal(SIGCHLD, SIG_IGN);
 
-    char *names[MAX + 1], *rest = strdup(list), *name;
-    int count = 1;
-    while (count <= MAX && (name = strsep(&rest, ":")) != NULL) {
-        int fd = count + 2;
+    int count = atoi(number);
+    struct pollfd fds[count + 1];
+    const char *name[count + 1];
+    fds[0] = (struct pollfd){ .fd = signalfd(-1, &term, SFD_CLOEXEC), .events = POLLIN };
+    for (int i = 1; i <= count; i++) {
+        int fd = 2 + i;
         fcntl(fd, F_SETFD, FD_CLOEXEC);
         /* All instances wake up for a client, and all but one find that it has been taken. A
            blocking accept(2) would then hang, also at SIGTERM. */
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-        fds[count] = (struct pollfd){ .fd = fd, .events = POLLIN };
-        names[count++] = name;
+        fds[i] = (struct pollfd){ .fd = fd, .events = POLLIN };
+        name[i] = strsep(&names, ":");
     }
     notify("READY=1");
 
-    while (poll(fds, count, -1) < 0 || fds[0].revents == 0) {
-        for (int i = 1; i < count; i++) {
+    while (poll(fds, count + 1, -1) < 0 || fds[0].revents == 0) {
+        for (int i = 1; i <= count; i++) {
             int client = fds[i].revents != 0 ? accept4(fds[i].fd, NULL, NULL, SOCK_CLOEXEC) : -1;
             if (client < 0)
                 continue; /* taken by another instance, or gone */
@@ -90,7 +90,7 @@ int main(void)
                 sleep(1); /* until there can be one more process */
             if (child == 0) {
                 alarm(10); /* a silent client must not hold up the drain */
-                answer(client, names[i]);
+                answer(client, name[i]);
                 _exit(0);
             }
             close(client);

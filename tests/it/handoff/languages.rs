@@ -26,17 +26,22 @@ struct Effort {
     clients: usize,
     /// So often it is replaced, and so often killed.
     rounds: usize,
+    /// Of the second listener.
+    sockets: usize,
 }
 
 const USUAL: Effort = Effort {
     clients: 2,
     rounds: 3,
+    sockets: 2,
 };
 
-/// For one that takes long to start: clients without end would keep it from the processor.
+/// For Java, which takes one socket, and long to start: clients without end would keep it from the
+/// processor.
 const SLOW: Effort = Effort {
     clients: 1,
     rounds: 1,
+    sockets: 1,
 };
 
 /// A worker, as a user would run it.
@@ -53,7 +58,7 @@ impl Example {
     /// With `examples/workers/NAME.yaml`, in which some texts are replaced: paths, say.
     fn start(world: World, name: &str, effort: Effort, replaced: &[(&str, &str)]) -> Example {
         let rounds = match std::env::var_os("LISTEND_TEST_LONG") {
-            Some(_) => 34 * effort.rounds,
+            Some(_) => 10 * effort.rounds,
             None => effort.rounds,
         };
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/workers");
@@ -67,10 +72,15 @@ impl Example {
         let quick = "rollout: { min_ready: 0, parallel: 2 }
     restart: { backoff: 1ms..5ms, limit: none }
     nonblocking:";
+        // Its name comes twice, but where a worker can take one socket only.
+        let admin = match effort.sockets {
+            1 => "unix:$DIR/admin.sock",
+            _ => "[ 'unix:$DIR/admin.sock', 'unix:$DIR/other.sock' ]",
+        };
         let yaml = yaml
             .replace("examples/workers/", &format!("{folder}/"))
             .replace("127.0.0.1:8080", "127.0.0.1:0")
-            .replace("127.0.0.1:8081", "unix:$DIR/admin.sock")
+            .replace("127.0.0.1:8081", admin)
             .replace("nonblocking:", quick);
         let daemon = world.run_with(&yaml, |start| {
             start.words_behind(["--control", "$DIR/control.sock", "--log-level", "debug"]);
@@ -127,7 +137,9 @@ impl Example {
 
     /// Clients of both listeners during something; how they have fared.
     fn under_load(&mut self, mut round: impl FnMut(&mut Example, usize)) -> Counts {
-        let Effort { clients, rounds } = self.effort;
+        let Effort {
+            clients, rounds, ..
+        } = self.effort;
         let loads = [
             ("web:", Load::start(self.web(), clients)),
             ("admin:", Load::start(self.admin().as_path(), clients)),
@@ -180,6 +192,11 @@ impl Example {
             answer(client, "web");
         }
         answer(admin, "admin");
+        if self.effort.sockets == 2 {
+            let mut other = client::unix(&self.world.path("other.sock")).expect("connect");
+            other.write_all(REQUEST).expect("write");
+            answer(other, "admin");
+        }
         have_ended(&pids);
     }
 
@@ -228,7 +245,9 @@ impl Example {
             have_ended(&[victim]);
         });
         // No client has more than one request that can be in hand when a process is killed.
-        let Effort { clients, rounds } = self.effort;
+        let Effort {
+            clients, rounds, ..
+        } = self.effort;
         assert!(counts.failed() <= 2 * clients * rounds, "{counts:?}");
         self.settled();
         self.stops();
