@@ -58,8 +58,15 @@ pub fn accept(socket: &BoundSocket, nonblocking: bool) -> Result<Accepted, NotAc
         remote: end(&peer),
         credentials,
     };
+    let fd = OwnedFd::from(connection);
     Ok(Accepted {
-        fd: OwnedFd::from(connection).into(),
+        fd: match &socket.address {
+            Endpoint::Inet {
+                transport: Transport::Tcp,
+                ..
+            } => SharedFd::tcp_connection(fd),
+            _ => fd.into(),
+        },
         ends,
     })
 }

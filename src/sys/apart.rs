@@ -4,7 +4,10 @@
 //! was sent to it and never taken (SCM_RIGHTS), and a file on FUSE or NFS asks its server at each close.
 //! Every process that has had the open file decides about all of that.
 //!
-//! So a number is taken out of the table by a child that shares the table (CLONE_FILES), and whatever
+//! A TCP connection waits for nothing but SO_LINGER, and a signal ends that wait: one without the option is
+//! closed here, under the timer of [`super::interrupt_soon`], since its worker may set the option meanwhile.
+//!
+//! Any other number is taken out of the table by a child that shares the table (CLONE_FILES), and whatever
 //! waits then is the child. One that takes long is killed, which ends the wait for SO_LINGER, and what
 //! it had not come to is left to another. No number is closed twice: each is claimed first.
 //!
@@ -12,9 +15,11 @@
 //! a child that had a copy would wait at its exec as well. It is out of the table before the message is
 //! done with ([`close_foreign`]), so that no child ever has a copy.
 
+use super::interrupt::interrupt_soon;
 use super::launch::STACK_SIZE;
 use super::raw::{BARE, call};
 use nix::libc::{self, c_int, c_void};
+use socket2::SockRef;
 use std::cell::RefCell;
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
@@ -46,15 +51,25 @@ const RARELY: u64 = 1000 * MILLISECOND;
 #[derive(Debug)]
 pub struct SharedFd {
     fd: ManuallyDrop<OwnedFd>,
+    what: What,
+}
+
+/// What decides how it is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// A process of its own closes it.
+    Any,
+    /// A connection that listend has accepted: closed at once, if nothing lingers.
+    Tcp,
     /// Came with a message: it may be anything, and is closed by [`close_foreign`].
-    is_foreign: bool,
+    Foreign,
 }
 
 impl From<OwnedFd> for SharedFd {
     fn from(fd: OwnedFd) -> SharedFd {
         SharedFd {
             fd: ManuallyDrop::new(fd),
-            is_foreign: false,
+            what: What::Any,
         }
     }
 }
@@ -64,7 +79,16 @@ impl SharedFd {
     pub(super) fn foreign(fd: OwnedFd) -> SharedFd {
         SharedFd {
             fd: ManuallyDrop::new(fd),
-            is_foreign: true,
+            what: What::Foreign,
+        }
+    }
+
+    /// A TCP connection that listend itself has accepted. Dropped, it is closed at once, unless its
+    /// process has set SO_LINGER.
+    pub fn tcp_connection(fd: OwnedFd) -> SharedFd {
+        SharedFd {
+            fd: ManuallyDrop::new(fd),
+            what: What::Tcp,
         }
     }
 
@@ -101,15 +125,32 @@ impl Drop for SharedFd {
         // SAFETY: nothing uses it after this.
         let fd = unsafe { ManuallyDrop::take(&mut self.fd) };
         CLOSERS.with_borrow_mut(|closers| {
-            if closers.are_on {
-                let pending = match self.is_foreign {
-                    true => &mut closers.foreign,
-                    false => &mut closers.pending,
-                };
-                pending.push(fd.into_raw_fd());
+            if !closers.are_on {
+                return;
             }
+            let pending = match self.what {
+                What::Tcp if !lingers(&fd) => return close_soon(fd),
+                What::Tcp | What::Any => &mut closers.pending,
+                What::Foreign => &mut closers.foreign,
+            };
+            pending.push(fd.into_raw_fd());
         });
     }
+}
+
+/// Whether SO_LINGER is set, by whichever process has the connection.
+fn lingers(connection: &OwnedFd) -> bool {
+    let linger = SockRef::from(connection).linger();
+    !matches!(linger, Ok(None))
+}
+
+/// Closes a connection, and waits for a millisecond at most if its process has begun to linger just
+/// now.
+fn close_soon(connection: OwnedFd) {
+    // Without a timer there is no limit, but then whoever set the option also ended in between.
+    let limit = interrupt_soon();
+    drop(connection);
+    drop(limit);
 }
 
 thread_local! {
@@ -515,6 +556,33 @@ mod tests {
             );
             close_apart_within(10);
         }
+    }
+
+    #[test]
+    fn a_connection_is_closed_at_once_unless_it_lingers() {
+        close_apart(0);
+        let (lingering, _peer) = lingering();
+        let plain = lingering.try_clone().unwrap();
+        let waits = SharedFd::tcp_connection(high(lingering, 760).into_owned());
+        let number = waits.as_raw_fd();
+        drop(waits);
+        assert!(is_open(number), "left to a process of its own");
+
+        socket2::SockRef::from(&plain).set_linger(None).unwrap();
+        while !close_apart_within(10) {}
+        let quick = SharedFd::tcp_connection(high(plain, 761).into_owned());
+        let number = quick.as_raw_fd();
+        drop(quick);
+        assert!(!is_open(number));
+    }
+
+    #[test]
+    fn a_process_that_begins_to_linger_delays_nobody() {
+        let start = Instant::now();
+        let (lingering, _peer) = lingering();
+        close_soon(lingering);
+        // An hour without the timer; a busy machine has time enough.
+        assert!(start.elapsed() < Duration::from_secs(30));
     }
 
     #[test]
