@@ -255,10 +255,14 @@ impl Example {
 
     fn stops(self) {
         let path = self.admin();
-        let before = self.daemon.lines_so_far(&["exited with"]).len();
+        let ends = || {
+            let said = ["exited with", "killed by"].map(|words| self.daemon.lines_so_far(&[words]));
+            said.concat()
+        };
+        let before = ends();
         self.daemon.stop();
-        let exits = self.daemon.lines_so_far(&["exited with"]);
-        let ours = &exits[before..];
+        let mut ours = ends();
+        ours.retain(|line| !before.contains(line));
         let clean = ours.iter().all(|line| line.contains("exit status 0"));
         assert!(clean, "{ours:?}");
         assert!(!path.exists());
