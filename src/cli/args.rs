@@ -259,8 +259,8 @@ pub struct Exec {
 /// The arguments of `listend explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// An address as in the configuration, such as `127.0.0.1:80`, or the name of a listener
-    #[arg(value_name = "ADDRESS|LISTENER")]
+    /// An address as in the configuration, such as `127.0.0.1:80`, or the name of a listener or worker
+    #[arg(value_name = "ADDRESS|NAME")]
     pub target: String,
 
     /// The configuration [default: as of `listend check`]

@@ -282,7 +282,10 @@ fn on_this_machine(
     for advice in diagnose::shared_addresses(plan, &machine, path) {
         findings.add(advice);
     }
-    for advice in worker::advise(plan) {
+    for advice in worker::advise(plan)
+        .into_iter()
+        .chain(diagnose::servers(plan))
+    {
         findings.add(advice);
     }
     if !arguments.for_daemon {

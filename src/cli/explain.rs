@@ -1,4 +1,4 @@
-//! `listend explain`: everything about one address, or one listener, on this machine.
+//! `listend explain`: everything about one address, listener or worker on this machine.
 
 mod facts;
 mod text;
@@ -8,13 +8,13 @@ use super::check::{finish, try_all};
 use super::exit::Exit;
 use super::load::{self, Planned};
 use super::output::{print, print_report};
-use crate::config::{self, Endpoint};
+use crate::config::{self, Endpoint, Setting, Source};
 use crate::diagnose::{self, Machine, Tried};
 use crate::host;
-use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan, WorkerPlan};
+use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan, WorkerId, WorkerPlan};
 use crate::report::{Kind, Problem, Report, Sources, did_you_mean, to_json};
 use crate::shell::logging::Sink;
-use facts::{Configured, Explanation};
+use facts::{Configured, ConfiguredWorker, Explanation};
 use serde_json::{Value, json};
 use std::path::Path;
 use text::text;
@@ -23,7 +23,12 @@ use text::text;
 pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
     let path = arguments.config.clone();
     let path = &path.unwrap_or_else(host::default_config);
-    let (plan, configured, sources) = match target(arguments, path) {
+    let Found {
+        plan,
+        configured,
+        worker,
+        sources,
+    } = match target(arguments, path) {
         Ok(found) => found,
         Err((report, sources)) => {
             if arguments.json {
@@ -38,10 +43,9 @@ pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
     let outcome = try_all(&plan);
     let machine = Machine::new();
     let mut findings = Report::default();
-    let Some((_, listener)) = plan.listeners.first_key_value() else {
-        return Exit::Configuration;
-    };
-    let mut held = vec![false; listener.sockets.len()];
+    // None where a worker alone is explained.
+    let listener = plan.listeners.values().next();
+    let mut held = vec![false; listener.map_or(0, |listener| listener.sockets.len())];
     for error in &outcome.errors {
         let problem = diagnose::explain_for_check(error, &plan, &machine, path);
         held[error.socket] |= problem.kind == Kind::HeldByListend;
@@ -55,12 +59,14 @@ pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
         findings.errors.iter_mut().for_each(unnamed);
         findings.advice.iter_mut().for_each(unnamed);
     }
-    let facts =
-        |(index, held): (usize, &bool)| diagnose::facts(listener, index, &outcome, *held, &machine);
+    let facts = |(index, held): (usize, &bool)| {
+        Some(diagnose::facts(listener?, index, &outcome, *held, &machine))
+    };
     let explanation = Explanation {
         target: arguments.target.clone(),
         configured,
-        sockets: held.iter().enumerate().map(facts).collect(),
+        worker,
+        sockets: held.iter().enumerate().filter_map(facts).collect(),
         findings,
     };
     let exit = if explanation.findings.is_ok() {
@@ -90,9 +96,16 @@ fn unnamed(problem: &mut Problem) {
     problem.place = None;
 }
 
-type Found = (Plan, Option<Configured>, Sources);
+/// What is to be explained.
+struct Found {
+    /// A plan of one listener, or of none.
+    plan: Plan,
+    configured: Option<Configured>,
+    worker: Option<ConfiguredWorker>,
+    sources: Sources,
+}
 
-/// A plan of one listener: the one of the configuration with this name, or one with the address.
+/// The listener and the worker of the configuration with this name, or a listener with the address.
 fn target(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)> {
     // Every address has a colon, but for those that lack their scheme and get a hint for it.
     let text = &arguments.target;
@@ -108,22 +121,47 @@ fn target(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)> 
         if !report.is_ok() {
             return Err((report, sources));
         }
+        let worker = plan.workers().find(|(_, one)| one.name == *text);
+        let worker = worker.map(|(id, _)| configured_worker(&plan, id, &sources));
         match plan.listeners().find(|(_, one)| one.name == *text) {
             Some((id, _)) => {
                 let (plan, configured) = only(&plan, id);
-                Ok((plan, Some(configured), sources))
+                Ok(Found {
+                    plan,
+                    configured: Some(configured),
+                    worker,
+                    sources,
+                })
             }
-            None => Err((no_such_listener(text, path, &plan), sources)),
+            None if worker.is_some() => Ok(Found {
+                plan: Plan::default(),
+                configured: None,
+                worker,
+                sources,
+            }),
+            None => Err((nothing_of_name(text, path, &plan), sources)),
         }
     }
 }
 
-fn no_such_listener(name: &str, path: &Path, plan: &Plan) -> Report {
-    let names = plan
-        .listeners
-        .values()
-        .map(|listener| listener.name.as_str());
-    let message = format!("no listener `{name}` in {}", path.display());
+fn configured_worker(plan: &Plan, id: WorkerId, sources: &Sources) -> ConfiguredWorker {
+    let worker = plan.worker(id);
+    let about_it = |problem: &Problem| problem.worker.as_ref() == Some(&worker.name);
+    let advice = diagnose::servers(plan).into_iter();
+    let advice = advice.chain(crate::worker::advise(plan));
+    ConfiguredWorker {
+        name: worker.name.clone(),
+        place: worker.place,
+        preset: worker.preset.as_ref().map(|preset| preset.value.name),
+        settings: config::settings(sources, &worker.name),
+        advice: advice.filter(about_it).collect(),
+    }
+}
+
+fn nothing_of_name(name: &str, path: &Path, plan: &Plan) -> Report {
+    let listeners = plan.listeners.values().map(|one| one.name.as_str());
+    let names = listeners.chain(plan.workers.values().map(|one| one.name.as_str()));
+    let message = format!("no listener or worker `{name}` in {}", path.display());
     let mut report = Report::default();
     report.add(Problem::new(Kind::UnknownListener, message).maybe_hint(
         did_you_mean(name, names).or_else(|| {
@@ -169,14 +207,14 @@ fn address(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)>
     }
     // Without `-c` there need not be a configuration.
     if arguments.config.is_none() && !path.exists() {
-        return Ok((plan, None, sources));
+        return Ok(unconfigured(plan, sources));
     }
     let configured = load::resolve(load::read_files(path));
     if !configured.report.is_ok() {
         if arguments.config.is_some() {
             return Err((configured.report, configured.sources));
         }
-        return Ok((plan, None, sources));
+        return Ok(unconfigured(plan, sources));
     }
     let wanted = plan.listeners.values().flat_map(|one| &one.sockets);
     let wanted: Vec<&SocketPlan> = wanted.collect();
@@ -198,13 +236,28 @@ fn address(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)>
                     .sockets
                     .retain(|socket| wanted.iter().any(|one| one.endpoint == socket.endpoint));
             }
-            Ok((whole, Some(found), configured.sources))
+            Ok(Found {
+                plan: whole,
+                configured: Some(found),
+                worker: None,
+                sources: configured.sources,
+            })
         }
-        None => Ok((plan, None, sources)),
+        None => Ok(unconfigured(plan, sources)),
     }
 }
 
-/// An explanation as JSON: `{"target":…,"listener":{…},"sockets":[…],"errors":[…],"advice":[…]}`.
+fn unconfigured(plan: Plan, sources: Sources) -> Found {
+    Found {
+        plan,
+        configured: None,
+        worker: None,
+        sources,
+    }
+}
+
+/// An explanation as JSON:
+/// `{"target":…,"listener":{…},"worker":{…},"sockets":[…],"errors":[…],"advice":[…]}`.
 fn as_json(explanation: &Explanation, sources: &Sources) -> Value {
     let mut out = json!({ "target": explanation.target });
     if let Some(configured) = &explanation.configured {
@@ -216,8 +269,39 @@ fn as_json(explanation: &Explanation, sources: &Sources) -> Value {
         }
     }
     out["sockets"] = json!(explanation.sockets);
-    let problems = to_json(&explanation.findings, sources);
+    let mut findings = explanation.findings.clone();
+    if let Some(worker) = &explanation.worker {
+        let settings: Vec<Value> = worker
+            .settings
+            .iter()
+            .map(|one| setting(one, sources))
+            .collect();
+        out["worker"] = json!({
+            "name": worker.name, "preset": worker.preset, "settings": settings,
+        });
+        worker
+            .advice
+            .iter()
+            .cloned()
+            .for_each(|one| findings.add(one));
+    }
+    let problems = to_json(&findings, sources);
     out["errors"] = problems["errors"].clone();
     out["advice"] = problems["advice"].clone();
+    out
+}
+
+fn setting(setting: &Setting, sources: &Sources) -> Value {
+    let mut out = json!({ "key": setting.key, "value": setting.value });
+    out["source"] = json!(match setting.source {
+        Source::Written(_) => "written",
+        Source::Preset(_) => "preset",
+        Source::Default => "default",
+    });
+    if let Source::Written(place) = setting.source {
+        out["file"] = json!(sources.name(place.file));
+        out["line"] = json!(place.line);
+        out["column"] = json!(place.column);
+    }
     out
 }

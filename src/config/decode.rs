@@ -89,6 +89,8 @@ pub(super) fn entries<'n>(
 pub(super) struct Fields<'n> {
     table: &'static [Key],
     found: Vec<Option<&'n Node>>,
+    /// Whether the value is no text of the file, but a preset's.
+    filled: Vec<bool>,
     /// The key behind the one that was asked for last: the next, if they are asked for in order.
     next: usize,
     #[cfg(debug_assertions)]
@@ -101,6 +103,7 @@ impl<'n> Fields<'n> {
         Fields {
             table,
             found: vec![None; table.len()],
+            filled: vec![false; table.len()],
             next: 0,
             #[cfg(debug_assertions)]
             taken: 0,
@@ -153,6 +156,32 @@ impl<'n> Fields<'n> {
             found[index] = Some(entry.value);
         }
         Some(fields)
+    }
+
+    /// Gives values to keys that are not written. One of a pair that says the same stays away where the
+    /// other is written.
+    pub fn fill(&mut self, values: &'n [(&'static str, Node)]) {
+        let at = |name: &str| self.table.iter().position(|key| key.name == name);
+        let pairs = [("reload_signal", "reload_command")];
+        for (name, node) in values {
+            let rival = pairs.iter().find(|(one, _)| one == name);
+            let rival = rival.and_then(|(_, other)| at(other));
+            let is_said = rival.is_some_and(|index| self.found[index].is_some());
+            let Some(index) = at(name).filter(|_| !is_said) else {
+                continue;
+            };
+            if self.found[index].is_none() {
+                self.found[index] = Some(node);
+                self.filled[index] = true;
+            }
+        }
+    }
+
+    /// Each key of the table with its value, if it has one, and whether that is a preset's.
+    pub fn each(&self) -> impl Iterator<Item = (&'static Key, Option<&'n Node>, bool)> + '_ {
+        let values = self.found.iter().zip(&self.filled);
+        let keys = self.table.iter().zip(values);
+        keys.map(|(key, (node, filled))| (key, *node, *filled))
     }
 
     /// The value of a key, if it is there.

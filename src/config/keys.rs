@@ -79,6 +79,7 @@ const WITH_OPTIONS: [Key; OF_LISTENER.len() + OPTIONS.len()] = {
 
 /// The keys of a worker.
 pub const WORKER: &[Key] = keys! {
+    preset = "none", "the server that it runs, such as `gunicorn`: the defaults of other keys follow from it";
     command = "", "the program and its arguments; never run by a shell";
     argv0 = "the first word of the command", "the program's argv[0]";
     expand_environment = "false", "whether `$NAME` and `${NAME}` in commands are expanded";

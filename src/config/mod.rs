@@ -8,7 +8,8 @@
 //! values; `setting` reads the table of [`options`], and `fitting` says which keys mean nothing for
 //! which kind of socket, `activation` which mean nothing for a worker that runs as it does; `readiness`
 //! and `lifecycle` read what happens to an instance from its start to its end, and `command` what is
-//! run; `conflict` and `cross` check what the parts say about one another.
+//! run; `preset` has what follows from which server a worker runs; `conflict` and `cross` check what
+//! the parts say about one another.
 
 mod activation;
 mod address;
@@ -16,6 +17,7 @@ mod address_inet;
 mod address_local;
 mod address_parsed;
 mod arguments;
+mod by_preset;
 mod command;
 mod conflict;
 mod cross;
@@ -31,10 +33,12 @@ mod listener;
 mod model;
 pub mod options;
 mod overlap;
+pub mod preset;
 mod read;
 mod readiness;
 mod scalar;
 mod setting;
+mod settings;
 mod silence;
 mod socket_kind;
 mod template;
@@ -49,6 +53,7 @@ pub use model::*;
 pub use overlap::Coverage;
 pub use read::{Loaded, SourceFile, read};
 pub use scalar::{signal_name, signal_number};
+pub use settings::{Setting, Source, settings};
 pub use silence::Silence;
 pub use socket_kind::SocketKind;
 pub use values::*;

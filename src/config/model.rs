@@ -4,6 +4,7 @@ use super::life::{
     Hook, Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Restart, Rollout,
 };
 use super::options::OptionSetting;
+use super::preset::Preset;
 use super::socket_kind::SocketKind;
 use super::values::{Located, Rate, Template};
 use crate::handoff::Dialect;
@@ -313,6 +314,9 @@ impl fmt::Display for Endpoint {
 pub struct Worker {
     /// The name of the worker; the rules are those of a listener's.
     pub name: Located<String>,
+    /// The server that it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Located<&'static Preset>>,
     /// The words of the command; never empty.
     pub command: Vec<Located<Template>>,
     /// The `argv[0]` of the program; the first word of the command unless given.

@@ -10,7 +10,7 @@ use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use super::worker;
 use super::yaml::{self, Content, Node};
-use super::{conflict, cross, keys};
+use super::{by_preset, conflict, cross, keys};
 use crate::report::{Kind, Place, Problem, Report, Sources};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,9 @@ pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> 
     names_once(&mut draft, &mut report);
     conflict::find(draft.listeners.iter().chain(&draft.metrics), &mut report);
     cross::check(&draft, &mut report);
+    let presets = draft.workers.iter();
+    let presets = presets.filter_map(|draft| draft.worker.preset.as_ref());
+    by_preset::name_in_problems(presets, &mut report);
     let is_empty =
         draft.listeners.is_empty() && draft.workers.is_empty() && draft.metrics.is_none();
     if is_empty && !draft.incomplete && report.is_ok() {

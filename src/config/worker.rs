@@ -1,6 +1,7 @@
 //! Reads the entries of `workers:` into [`Worker`]s.
 
 use super::activation;
+use super::by_preset;
 use super::command;
 use super::decode::{
     Entry, Fields, account, default, entries, read_template, silence, text, texts,
@@ -34,6 +35,7 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
             value: name.to_owned(),
             place,
         },
+        preset: None,
         command: Vec::new(),
         argv0: None,
         expand_environment: flag("expand_environment"),
@@ -137,10 +139,13 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
         draft.listeners = Field::Broken(entry.value.place);
         return draft;
     }
-    let what = format!("worker `{}`", entry.name);
-    match Fields::open(entry.value, keys::WORKER, &what, &["output"], &mut out) {
+    let filled;
+    match open(entry, &mut out) {
         None => draft.listeners = Field::Broken(entry.value.place),
         Some(mut fields) => {
+            draft.worker.preset = fields.read("preset", &mut out, by_preset::find).into_set();
+            filled = by_preset::nodes(draft.worker.preset.as_ref());
+            fields.fill(&filled);
             let expand = &mut draft.worker.expand_environment;
             fields.set("expand_environment", expand, &mut out, scalar::boolean);
             match fields.take("command") {
@@ -168,6 +173,12 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
         }
     }
     draft
+}
+
+/// The keys of a worker.
+pub(super) fn open<'n>(entry: &Entry<'n>, out: &mut Diagnostics) -> Option<Fields<'n>> {
+    let what = format!("worker `{}`", entry.name);
+    Fields::open(entry.value, keys::WORKER, &what, &["output"], out)
 }
 
 fn no_command(entry: &Entry, out: &mut Diagnostics) {

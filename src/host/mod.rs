@@ -1,5 +1,7 @@
 //! The facts about this machine that the plan needs, looked up once and kept as plain data.
 
+mod server_files;
+
 use crate::config::Config;
 use crate::walk;
 use nix::unistd::{Gid, Group, User};
@@ -8,6 +10,8 @@ use std::ffi::CString;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+pub use server_files::{OnThisMachine, ServerFiles};
 
 /// The configuration of the system's daemon.
 const OF_ROOT: &str = "/etc/listend/listend.yaml";

@@ -2,9 +2,10 @@
 
 use super::origin::Origin;
 use crate::config::options::OptionSetting;
+use crate::config::preset::Preset;
 use crate::config::{
-    ConnectionLimits, Endpoint, Hook, Hooks, KillMode, METRICS, Multicast, NotifyAccess, OnFailure,
-    Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
+    ConnectionLimits, Endpoint, Hook, Hooks, KillMode, Located, METRICS, Multicast, NotifyAccess,
+    OnFailure, Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
 };
 use crate::handoff::Dialect;
 use crate::launch_spec::LaunchSpec;
@@ -271,6 +272,9 @@ pub struct WorkerPlan {
     /// The place of the worker's name in the configuration.
     #[serde(skip)]
     pub place: Place,
+    /// The server that it runs, for advice; its settings are those of the other fields.
+    #[serde(skip)]
+    pub preset: Option<Located<&'static Preset>>,
     /// The words of the command; never empty.
     pub command: Vec<Template>,
     /// `argv[0]`; `None` is the first word of the command.

@@ -160,6 +160,7 @@ impl Resolver<'_> {
         WorkerPlan {
             name: worker.name.value.clone(),
             place: worker.name.place,
+            preset: worker.preset.clone(),
             command: worker
                 .command
                 .iter()

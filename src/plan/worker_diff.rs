@@ -97,6 +97,7 @@ impl WorkerDiff {
         let WorkerPlan {
             name: _,
             place: _,
+            preset: _,
             command,
             argv0,
             // Their names are in the plan.

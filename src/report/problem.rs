@@ -124,6 +124,10 @@ kinds! {
     CommandNotFound = "command-not-found", Advice;
     /// A command that holds what only a shell would understand.
     NoShell = "no-shell", Advice;
+    /// A server that does not take the listeners, as it is configured.
+    ServerConfiguration = "server-configuration", Advice;
+    /// A server that cannot take listeners, as it is installed.
+    ServerSupport = "server-support", Advice;
     /// A variable in a command that nothing sets.
     UnsetVariable = "unset-variable", Advice;
     /// A folder or file that a worker needs at its start is not there.

@@ -284,3 +284,93 @@ fn mistakes_have_their_exit_codes() {
         assert!(finished.text().contains(hint), "{}", finished.text());
     }
 }
+
+const WITH_PRESET: &str = "
+listeners: { web: '127.0.0.1:0', spare: '127.0.0.1:0' }
+workers:
+  app:
+    preset: unicorn
+    command: [$PROBE, 'two words']
+    listeners: [web, spare]
+    stop_signal: SIGTERM
+    environment: { TOKEN: hidden }
+";
+
+#[test]
+fn every_setting_of_a_worker_is_shown_with_its_source() {
+    let world = World::new();
+    let path = world.write("listend.yaml", WITH_PRESET);
+    let path = path.to_str().expect("UTF-8");
+    let json = world
+        .finish(["explain", "app", "--json", "-c", path])
+        .expect_code(0)
+        .json();
+    assert_eq!(json["worker"]["name"], "app");
+    assert_eq!(json["worker"]["preset"], "unicorn");
+    assert_eq!(json["sockets"], serde_json::json!([]));
+    let settings = json["worker"]["settings"].as_array().expect("a list");
+    assert_eq!(settings.len(), listend::config::keys::WORKER.len());
+    let of = |key: &str| {
+        let mut all = settings.iter();
+        all.find(|one| one["key"] == key).expect("a key")
+    };
+    for (key, value, source) in [
+        ("preset", "unicorn", "written"),
+        ("listeners", "[web, spare]", "written"),
+        ("stop_signal", "SIGTERM", "written"),
+        ("environment", "TOKEN", "written"),
+        ("ready", "accepting", "preset"),
+        ("reload_signal", "SIGHUP", "preset"),
+        ("stop_timeout", "30s", "default"),
+        ("restart", "always", "default"),
+    ] {
+        assert_eq!(of(key)["value"], value, "{key}");
+        assert_eq!(of(key)["source"], source, "{key}");
+    }
+    assert_eq!(of("stop_signal")["file"], path);
+    assert_eq!(of("stop_signal")["line"], 8);
+
+    let said = world.finish(["explain", "app", "-c", path]).expect_code(0);
+    let said = said.text();
+    assert!(!said.contains("hidden"), "{said}");
+    let line = |start: &str| {
+        let mut lines = said.lines();
+        let found = lines.find(|line| line.trim_start().starts_with(start));
+        found.unwrap_or_else(|| panic!("no {start} in {said}"))
+    };
+    assert!(line("reload_signal").ends_with("SIGHUP (preset unicorn)"));
+    assert!(line("stop_timeout").ends_with("30s (default)"));
+    assert!(line("stop_signal").contains("SIGTERM (") && line("stop_signal").ends_with(":8:18)"));
+}
+
+#[test]
+fn a_name_that_a_listener_and_a_worker_have_is_explained_as_both() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  web: { preset: puma, command: [/nonexistent/puma], listeners: [web] }
+";
+    let path = world.write("listend.yaml", yaml);
+    let path = path.to_str().expect("UTF-8");
+    let json = world
+        .finish(["explain", "web", "--json", "-c", path])
+        .expect_code(0)
+        .json();
+    assert_eq!(json["listener"]["name"], "web");
+    assert_eq!(json["worker"]["name"], "web");
+    assert_eq!(json["sockets"].as_array().map(Vec::len), Some(1));
+    assert!(codes(&json["advice"]).contains(&"server-configuration"));
+    let said = world
+        .finish(["explain", "web", "-c", path])
+        .expect_code(0)
+        .text();
+    for words in [
+        "listener web",
+        "worker web",
+        "puma closes the listeners",
+        "[server-configuration]",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}

@@ -1,7 +1,8 @@
-//! All there is to print about one address or listener.
+//! All there is to print about one address, listener or worker.
 
+use crate::config::Setting;
 use crate::diagnose::Facts;
-use crate::report::{Place, Report};
+use crate::report::{Place, Problem, Report};
 
 /// The listener of the configuration that is explained, or that has the address.
 pub(super) struct Configured {
@@ -12,10 +13,22 @@ pub(super) struct Configured {
     pub(super) workers: Vec<String>,
 }
 
+/// The worker of the configuration that is explained.
+pub(super) struct ConfiguredWorker {
+    pub(super) name: String,
+    pub(super) place: Place,
+    /// The name of its preset.
+    pub(super) preset: Option<&'static str>,
+    pub(super) settings: Vec<Setting>,
+    /// Advice about it.
+    pub(super) advice: Vec<Problem>,
+}
+
 /// All there is to print.
 pub(super) struct Explanation {
     pub(super) target: String,
     pub(super) configured: Option<Configured>,
+    pub(super) worker: Option<ConfiguredWorker>,
     /// The facts about each socket.
     pub(super) sockets: Vec<Facts>,
     /// Why it cannot be bound, and advice.

@@ -1,6 +1,7 @@
 //! The report of `listend explain` for people: labels on the left, at most 100 columns.
 
-use super::facts::Explanation;
+use super::facts::{ConfiguredWorker, Explanation};
+use crate::config::{Setting, Source};
 use crate::control::short;
 use crate::diagnose::{
     Audience, Bind, Facts, HolderFacts, PathFacts, PortFacts, QueueFacts, Reach, State,
@@ -10,6 +11,8 @@ use std::fmt::Write;
 
 /// The column in which the values start.
 const MARGIN: usize = 14;
+/// The same for the settings of a worker, whose names are longer.
+const MARGIN_OF_SETTINGS: usize = 30;
 /// No line is longer, but for words that are.
 const WIDTH: usize = 100;
 
@@ -18,7 +21,7 @@ const WAYS_SHOWN: usize = 12;
 
 /// The whole report.
 pub(super) fn text(explanation: &Explanation, sources: &Sources) -> String {
-    let mut page = Page(String::new());
+    let mut page = Page::default();
     if let Some(configured) = &explanation.configured {
         page.title(&format!("listener {}", configured.name));
         if let Some(place) = configured.place {
@@ -40,31 +43,58 @@ pub(super) fn text(explanation: &Explanation, sources: &Sources) -> String {
         };
         let mut errors = findings.errors.iter().filter(|one| about(one, facts));
         socket(&mut page, facts, errors.any(taken));
+        let held = facts.holders.as_ref().is_some_and(|all| !all.is_empty());
         for error in findings.errors.iter().filter(|one| about(one, facts)) {
-            problem(&mut page, "why not", error, facts);
+            problem(&mut page, "why not", error, held);
         }
         for advice in findings.advice.iter().filter(|one| about(one, facts)) {
-            problem(&mut page, "advice", advice, facts);
+            problem(&mut page, "advice", advice, held);
         }
     }
-    page.0
+    if let Some(configured) = &explanation.worker {
+        worker(&mut page, configured, sources);
+    }
+    page.text
+}
+
+/// The settings that differ from the defaults come first.
+fn worker(page: &mut Page, worker: &ConfiguredWorker, sources: &Sources) {
+    page.title(&format!("worker {}", worker.name));
+    page.line("written", &sources.position(worker.place));
+    for advice in &worker.advice {
+        problem(page, "advice", advice, false);
+    }
+    let mut settings: Vec<(u8, &Setting, String)> = Vec::new();
+    for setting in &worker.settings {
+        let (rank, source) = match setting.source {
+            Source::Written(place) => (0, sources.position(place)),
+            Source::Preset(name) => (1, format!("preset {name}")),
+            Source::Default => (2, "default".to_owned()),
+        };
+        settings.push((rank, setting, source));
+    }
+    settings.sort_by_key(|(rank, ..)| *rank);
+    page.margin = MARGIN_OF_SETTINGS;
+    for (_, Setting { key, value, .. }, source) in settings {
+        page.line(key, &format!("{value} ({source})"));
+    }
+    page.margin = MARGIN;
 }
 
 fn about(problem: &Problem, facts: &Facts) -> bool {
     problem.address.as_ref() == Some(&facts.address)
 }
 
-fn problem(page: &mut Page, label: &str, problem: &Problem, facts: &Facts) {
+/// `held`: who holds the address stands above.
+fn problem(page: &mut Page, label: &str, problem: &Problem, held: bool) {
     // The words of an errno end with its name.
     let code = match problem.kind {
         Kind::Errno(_) => String::new(),
         kind => format!(" [{}]", kind.code()),
     };
     page.line(label, &format!("{}{code}", problem.message));
-    // Who holds it stands above, where it could be found out.
-    let told = facts.holders.as_ref().is_some_and(|all| !all.is_empty());
     for cause in &problem.causes {
-        if !(told && cause.starts_with("held by ")) {
+        if !(held && cause.starts_with("held by ")) {
             page.line("", &format!("cause: {cause}"));
         }
     }
@@ -261,15 +291,28 @@ fn path(page: &mut Page, path: &PathFacts) {
 }
 
 /// Text that is written line by line.
-struct Page(String);
+struct Page {
+    text: String,
+    /// The column in which the values start.
+    margin: usize,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Page {
+            text: String::new(),
+            margin: MARGIN,
+        }
+    }
+}
 
 // Writing into a String cannot fail, so the results of write! are dropped here.
 impl Page {
     fn title(&mut self, title: &str) {
-        if !self.0.is_empty() {
-            self.0.push('\n');
+        if !self.text.is_empty() {
+            self.text.push('\n');
         }
-        let _ = writeln!(self.0, "{}", clean(title));
+        let _ = writeln!(self.text, "{}", clean(title));
     }
 
     /// A label and a value, which is wrapped between words.
@@ -279,7 +322,7 @@ impl Page {
         let mut line = String::new();
         for word in value.split(' ') {
             let length = line.chars().count() + 1 + word.chars().count();
-            if !line.is_empty() && MARGIN + length > WIDTH {
+            if !line.is_empty() && self.margin + length > WIDTH {
                 self.put(lead, &line);
                 lead = "";
                 line.clear();
@@ -293,8 +336,8 @@ impl Page {
     }
 
     fn put(&mut self, label: &str, line: &str) {
-        let width = MARGIN - 3;
-        let _ = writeln!(self.0, "  {label:width$} {line}");
+        let width = self.margin - 3;
+        let _ = writeln!(self.text, "  {label:width$} {line}");
     }
 }
 
@@ -309,12 +352,12 @@ mod tests {
 
     #[test]
     fn long_values_are_wrapped_under_their_start() {
-        let mut page = Page(String::new());
+        let mut page = Page::default();
         page.line("why", &"word ".repeat(40));
-        assert!(page.0.lines().count() > 1);
-        assert!(page.0.lines().all(|line| line.chars().count() <= WIDTH));
+        assert!(page.text.lines().count() > 1);
+        assert!(page.text.lines().all(|line| line.chars().count() <= WIDTH));
         assert!(
-            page.0
+            page.text
                 .lines()
                 .skip(1)
                 .all(|line| line.starts_with(&" ".repeat(MARGIN)))

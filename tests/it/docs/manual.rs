@@ -7,6 +7,7 @@
 
 use crate::harness::{Start, World, client, listend_path, require_tool, skip};
 use listend::config::options::OPTIONS;
+use listend::config::preset::ALL;
 use listend::config::{SocketKind, keys};
 use listend::handoff::belongs_to_a_handoff;
 use listend::launch_spec::Resource;
@@ -219,6 +220,37 @@ fn every_key_is_in_the_full_example() {
             assert!(there.contains(key.name), "{}", key.name);
         }
     }
+}
+
+#[test]
+fn every_preset_is_in_the_manual_with_its_settings() {
+    let page = read("man/listend.yaml.5");
+    let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in section(&page, "PRESETS") {
+        if let Some(name) = line.strip_prefix(".It Cm ") {
+            said.push((name, Vec::new()));
+        } else if let Some((_, settings)) = said.last_mut()
+            && let Some(setting) = line.strip_prefix(".Li ")
+            && let Some((key, _)) = setting.split_once(": ")
+            && keys::WORKER
+                .iter()
+                .any(|known| known.name == key && key != "environment")
+        {
+            settings.push(setting.trim_end_matches([' ', ',', '.']));
+        }
+    }
+    let settings = ALL.iter().map(|preset| {
+        let settings = preset.settings.iter();
+        let settings = settings.map(|(key, value)| format!("{key}: {value}"));
+        (preset.name, settings.collect::<Vec<_>>())
+    });
+    for ((name, settings), (said_name, said)) in settings.zip(&said) {
+        assert_eq!(name, *said_name);
+        // What follows the settings are hints, which may name others.
+        let first = said.get(..settings.len()).unwrap_or_default();
+        assert_eq!(first, settings, "{name}");
+    }
+    assert_eq!(said.len(), ALL.len());
 }
 
 #[test]

@@ -1,0 +1,49 @@
+//! Whether servers take the listeners of their workers, by what their own configuration says.
+//!
+//! Configurations are read and never run. What cannot be read or understood is nothing to complain of.
+
+mod file;
+mod others;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use crate::config::Template;
+use crate::config::preset::Evidence;
+use crate::host::{OnThisMachine, ServerFiles};
+use crate::plan::Plan;
+use crate::report::Problem;
+use server::Server;
+
+/// Advice about every worker with a preset. Does not look at `silence:`.
+pub fn servers(plan: &Plan) -> Vec<Problem> {
+    with_files(plan, &OnThisMachine)
+}
+
+fn with_files(plan: &Plan, files: &dyn ServerFiles) -> Vec<Problem> {
+    let mut advice = Vec::new();
+    for (_, worker) in plan.workers() {
+        let Some(preset) = &worker.preset else {
+            continue;
+        };
+        let server = Server {
+            files,
+            plan,
+            worker,
+            preset: preset.value,
+            place: preset.place,
+            words: worker.command.iter().map(Template::to_string).collect(),
+        };
+        advice.extend(match server.preset.evidence {
+            Evidence::None => Vec::new(),
+            Evidence::Number(usage) => others::number(&server, usage),
+            Evidence::Gunicorn => others::gunicorn(&server),
+            Evidence::Lighttpd => others::lighttpd(&server),
+            Evidence::Apache => others::apache(&server),
+            Evidence::Caddy => others::caddy(&server),
+            Evidence::Haproxy => others::haproxy(&server),
+            Evidence::Puma => others::puma(&server),
+        });
+    }
+    advice
+}

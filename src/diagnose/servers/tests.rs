@@ -1,0 +1,211 @@
+//! Configurations of servers, as texts, against listeners.
+
+use super::with_files;
+use crate::config::{self, SourceFile};
+use crate::host::{Facts, ServerFiles};
+use crate::plan;
+use crate::report::Kind;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Files in memory, by their paths.
+struct Texts(BTreeMap<PathBuf, String>);
+
+impl ServerFiles for Texts {
+    fn text(&self, path: &Path) -> Option<String> {
+        self.0.get(path).cloned()
+    }
+
+    fn entries(&self, folder: &Path) -> Option<Vec<PathBuf>> {
+        let paths = self.0.keys().filter(|path| path.parent() == Some(folder));
+        let paths: Vec<PathBuf> = paths.cloned().collect();
+        (!paths.is_empty()).then_some(paths)
+    }
+}
+
+/// The messages and hints about a worker with this preset and command, at these listeners.
+fn advice(preset: &str, command: &str, addresses: &[&str], files: &[(&str, &str)]) -> Vec<String> {
+    let names = ["web", "two", "three"];
+    let listeners: Vec<String> = names
+        .iter()
+        .zip(addresses)
+        .map(|(name, address)| format!("  {name}: '{address}'\n"))
+        .collect();
+    let taken = names[..addresses.len()].join(", ");
+    let yaml = format!(
+        "listeners:\n{}workers:\n  app:\n    preset: {preset}\n    handoff: systemd\n    \
+         command: {command}\n    listeners: [{taken}]\n",
+        listeners.concat()
+    );
+    let loaded = config::read(vec![SourceFile {
+        name: "test.yaml".to_owned(),
+        bytes: yaml.into_bytes(),
+        folder: "/".into(),
+    }]);
+    assert_eq!(loaded.report.errors, []);
+    let mut sources = loaded.sources;
+    let (plan, _) = plan::resolve(loaded.config, &Facts::default(), &mut sources);
+    let files = files
+        .iter()
+        .map(|(path, text)| (path.into(), (*text).to_owned()));
+    let advice = with_files(&plan, &Texts(files.collect()));
+    let told = advice.into_iter().map(|problem| {
+        assert!(
+            matches!(
+                problem.kind,
+                Kind::ServerConfiguration | Kind::ServerSupport
+            ),
+            "{problem:?}"
+        );
+        assert_eq!(problem.worker.as_deref(), Some("app"));
+        assert_eq!(
+            problem.place.map(|place| place.line),
+            Some(4 + addresses.len() as u32)
+        );
+        format!("{} | {}", problem.message, problem.hint.unwrap_or_default())
+    });
+    told.collect()
+}
+
+/// Asserts that there is one piece of advice for each of these texts, which it contains.
+#[track_caller]
+fn assert_told(told: &[String], wanted: &[&str]) {
+    assert_eq!(told.len(), wanted.len(), "{told:#?}");
+    for (one, words) in told.iter().zip(wanted) {
+        assert!(one.contains(words), "{one} lacks {words}");
+    }
+}
+
+#[test]
+fn servers_that_are_told_a_number_must_have_it() {
+    let at = ["127.0.0.1:8000"];
+    assert_told(
+        &advice("uvicorn", "[uvicorn, 'app:app']", &at, &[]),
+        &[
+            "does not get the listener `web`: its command has no number of a descriptor | add `--fd \
+           {fd:web}` to the command",
+        ],
+    );
+    assert_told(
+        &advice(
+            "uvicorn",
+            "[uvicorn, --fd, '{fd:web}', 'app:app']",
+            &at,
+            &[],
+        ),
+        &[],
+    );
+    assert_told(
+        &advice(
+            "hypercorn",
+            "[hypercorn, --bind, 'fd://3', 'app:app']",
+            &at,
+            &[],
+        ),
+        &[],
+    );
+}
+
+#[test]
+fn gunicorn_ignores_what_it_is_to_bind() {
+    let at = ["127.0.0.1:8000"];
+    assert_told(&advice("gunicorn", "[gunicorn, 'app:app']", &at, &[]), &[]);
+    for command in [
+        "[gunicorn, --bind, '0.0.0.0:80', 'app:app']",
+        "[gunicorn, '--bind=0.0.0.0:80', 'app:app']",
+        "[gunicorn, '-b0.0.0.0:80', 'app:app']",
+    ] {
+        let told = advice("gunicorn", command, &at, &[]);
+        assert_told(&told, &["gunicorn ignores `--bind 0.0.0.0:80`"]);
+    }
+    assert_told(
+        &advice("gunicorn", "[gunicorn, --reuse-port, 'app:app']", &at, &[]),
+        &["does not take its listeners with `--reuse-port`"],
+    );
+}
+
+#[test]
+fn puma_needs_a_bind_or_the_flag() {
+    let at = ["127.0.0.1:9292"];
+    let flag = "[puma, --bind-to-activated-sockets=only]";
+    assert_told(&advice("puma", flag, &at, &[]), &[]);
+    let closes = ["puma closes the listeners of the worker"];
+    assert_told(&advice("puma", "[puma]", &at, &[]), &closes);
+    let file = [("/srv/puma.rb", "bind 'tcp://127.0.0.1:9292'\n")];
+    assert_told(&advice("puma", "[puma, -C, /srv/puma.rb]", &at, &file), &[]);
+    assert_told(
+        &advice("puma", "[puma, -C, /srv/other.rb]", &at, &file),
+        &closes,
+    );
+}
+
+#[test]
+fn lighttpd_needs_its_option() {
+    let at = ["127.0.0.1:8080"];
+    let on = "server.systemd-socket-activation = \"enable\"\n";
+    let off = "# server.systemd-socket-activation = \"enable\"\ninclude \"conf/*.conf\"\n";
+    let main = "/etc/lighttpd/lighttpd.conf";
+    assert_told(
+        &advice("lighttpd", "[lighttpd, -D]", &at, &[(main, on)]),
+        &[],
+    );
+    let split = [(main, off), ("/etc/lighttpd/conf/a.conf", on)];
+    assert_told(&advice("lighttpd", "[lighttpd, -D]", &at, &split), &[]);
+    let none = [(main, off), ("/etc/lighttpd/conf/a.conf", off)];
+    assert_told(
+        &advice("lighttpd", "[lighttpd, -D]", &at, &none),
+        &["does not have `server.systemd-socket-activation`"],
+    );
+    assert_told(
+        &advice("lighttpd", "[lighttpd, -D]", &at, &[(main, off)]),
+        &[],
+    );
+}
+
+#[test]
+fn haproxy_needs_a_bind_and_a_master_for_its_reload() {
+    let at = ["127.0.0.1:8080"];
+    let good = [("/h.cfg", "frontend f\n  bind fd@${FD}\n")];
+    assert_told(
+        &advice("haproxy", "[haproxy, -Ws, -f, /h.cfg]", &at, &good),
+        &[],
+    );
+    let bad = [("/h.cfg", "frontend f\n  bind :80\n")];
+    assert_told(
+        &advice("haproxy", "[haproxy, -db, -f, /h.cfg]", &at, &bad),
+        &["/h.cfg has no `bind fd@`", "a reload would end haproxy"],
+    );
+}
+
+#[test]
+fn what_is_installed_is_told_without_running_it() {
+    let at = ["127.0.0.1:8080"];
+    let dpkg = |version: &str| {
+        format!(
+            "Package: a\nStatus: install ok installed\nVersion: 1.0\n\nPackage: caddy\nStatus: install \
+             ok installed\nVersion: {version}\n"
+        )
+    };
+    let (old, new) = (dpkg("2.6.2-5+b1"), dpkg("2:2.10.0"));
+    let status = "/var/lib/dpkg/status";
+    let run = "[/usr/bin/caddy, run]";
+    assert_told(
+        &advice("caddy", run, &at, &[(status, &old)]),
+        &["it is version 2.6, and `bind fd/3` came with 2.9"],
+    );
+    assert_told(&advice("caddy", run, &at, &[(status, &new)]), &[]);
+    assert_told(
+        &advice("caddy", "[/opt/caddy, run]", &at, &[(status, &old)]),
+        &[],
+    );
+
+    let module = |name: &'static str| [(name, "")];
+    let with = module("/usr/lib64/httpd/modules/mod_systemd.so");
+    assert_told(&advice("apache", "[httpd, -DFOREGROUND]", &at, &with), &[]);
+    let without = module("/usr/lib/apache2/modules/mod_ssl.so");
+    assert_told(
+        &advice("apache", "[apache2, -DFOREGROUND]", &at, &without),
+        &["it has no mod_systemd"],
+    );
+    assert_told(&advice("apache", "[apache2, -DFOREGROUND]", &at, &[]), &[]);
+}
