@@ -97,6 +97,13 @@ pub enum Verb {
     /// listeners and their queues stay.
     #[command(after_help = EXIT_CODES)]
     Upgrade(Upgrade),
+    /// Take held listeners, and execute a command with them
+    ///
+    /// The command gets them as a worker would, and shares them with the workers: each client goes to the first that
+    /// accepts. The daemon has no part in it from then on. Root and the user of the daemon may take every
+    /// listener, others those that `grant:` in the configuration names them for.
+    #[command(after_help = EXIT_CODES)]
+    Take(Take),
     /// Show the last lines of the workers' logs
     #[command(after_help = EXIT_CODES)]
     Logs(Logs),
@@ -484,6 +491,25 @@ pub struct Upgrade {
 
     #[command(flatten)]
     pub control: Control,
+}
+
+/// The arguments of `listend take`.
+#[derive(Debug, Args)]
+pub struct Take {
+    /// The listeners, in the order of their descriptors
+    #[arg(value_name = "LISTENER", required = true)]
+    pub listeners: Vec<String>,
+
+    /// How the command gets them, as `handoff` in the configuration
+    #[arg(long, value_name = "DIALECT", default_value = "systemd")]
+    pub handoff: String,
+
+    #[command(flatten)]
+    pub control: Control,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 /// The arguments of `listend logs`.

@@ -4,6 +4,9 @@ use super::exit::Exit;
 use super::output;
 use super::socket::default_path;
 use crate::control::INTERFACE;
+use crate::sys::{self, SharedFd};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -208,29 +211,75 @@ impl Client {
     ///
     /// [`Failure`], of which none of the first three.
     pub fn poll<T: DeserializeOwned>(&mut self) -> Result<Option<Answer<T>>, Failure> {
-        let frame = match self.frame() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return Ok(None),
-            Err(error) => return Err(self.broken(error)),
-        };
+        match self.frame() {
+            Ok(Some(frame)) => self.understand(&frame).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(self.broken(error)),
+        }
+    }
+
+    /// The next reply, and the descriptors that come with it, behind those that are there. To be used for
+    /// each reply of a connection, or for none.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`], of which none of the first three.
+    pub fn next_with<T: DeserializeOwned>(
+        &mut self,
+        descriptors: &mut Vec<OwnedFd>,
+    ) -> Result<Answer<T>, Failure> {
+        let limit = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::NONE);
+        loop {
+            if let Some(end) = self.received.iter().position(|byte| *byte == 0) {
+                let rest = self.received.split_off(end + 1);
+                let mut frame = std::mem::replace(&mut self.received, rest);
+                frame.pop();
+                return self.understand(&frame);
+            }
+            let received = self.receive(limit);
+            let (bytes, passed) = received.map_err(|error| self.broken(error))?;
+            if bytes.is_empty() {
+                return Err(self.broken(ErrorKind::UnexpectedEof.into()));
+            }
+            self.received.extend(bytes);
+            descriptors.extend(passed);
+        }
+    }
+
+    fn receive(&mut self, limit: PollTimeout) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+        let mut polled = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut polled, limit)? == 0 {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        let mut buffer = vec![0; 65_536];
+        let received = sys::receive_datagram(self.as_fd(), &mut buffer, true)?;
+        if received.is_truncated {
+            return Err(Errno::EMFILE.into());
+        }
+        buffer.truncate(received.length);
+        let passed = received.descriptors.into_iter();
+        Ok((buffer, passed.map(SharedFd::into_owned).collect()))
+    }
+
+    fn understand<T: DeserializeOwned>(&self, frame: &[u8]) -> Result<Answer<T>, Failure> {
         let parse = |error| self.misunderstood(&error);
         // Not into a tree first: the status of thousands is megabytes.
-        let head: Head = serde_json::from_slice(&frame).map_err(parse)?;
+        let head: Head = serde_json::from_slice(frame).map_err(parse)?;
         if let Some(error) = head.error {
-            let members: Members<Value> = serde_json::from_slice(&frame).map_err(parse)?;
+            let members: Members<Value> = serde_json::from_slice(frame).map_err(parse)?;
             let parameters = members.parameters.as_ref().and_then(Value::as_object);
             let parameters = parameters.cloned().unwrap_or_default();
             return Err(Failure::Denied(Denied { error, parameters }));
         }
-        let members: Members<T> = serde_json::from_slice(&frame).map_err(parse)?;
+        let members: Members<T> = serde_json::from_slice(frame).map_err(parse)?;
         let of = match members.parameters {
             Some(of) => of,
             None => serde_json::from_value(json!({})).map_err(parse)?,
         };
-        Ok(Some(Answer {
+        Ok(Answer {
             of,
             is_last: head.continues != Some(true),
-        }))
+        })
     }
 
     /// The next frame, without its NUL.
@@ -255,6 +304,12 @@ impl Client {
     /// The failure of a reply whose parameters cannot be read.
     pub fn misunderstood(&self, error: &serde_json::Error) -> Failure {
         Failure::Protocol(self.path.clone(), error.to_string())
+    }
+
+    /// The failure of a reply that not all descriptors came with.
+    pub fn lost_descriptors(&self, promised: usize, came: usize) -> Failure {
+        let why = format!("it promised {promised} descriptors, and {came} came");
+        Failure::Protocol(self.path.clone(), why)
     }
 
     fn broken(&self, error: io::Error) -> Failure {

@@ -22,6 +22,7 @@ mod socket;
 mod status;
 mod stop_post;
 mod stream;
+mod take;
 mod take_over;
 mod top;
 mod upgrade;
@@ -85,6 +86,7 @@ fn act_on(verb: Verb, sink: Sink) -> Exit {
         Verb::ForWorkers(asked) => act::act(&asked),
         Verb::Reload(arguments) => act::reload(&arguments),
         Verb::Upgrade(arguments) => upgrade::upgrade(&arguments),
+        Verb::Take(arguments) => take::take(&arguments),
         Verb::Logs(arguments) => stream::logs(&arguments),
         Verb::Events(arguments) => stream::events(&arguments),
         Verb::Metrics(arguments) => stream::metrics(&arguments),

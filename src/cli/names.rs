@@ -163,6 +163,7 @@ fn wanted(verb: &str, given: usize) -> Option<Wanted> {
     }
     match (verb, given) {
         ("reload", _) | ("logs", 0) => Some(Wanted::Workers),
+        ("take", _) => Some(Wanted::Listeners),
         ("status", 0) => Some(Wanted::Both),
         ("explain", 0) => Some(Wanted::Listeners),
         _ => None,
@@ -195,6 +196,7 @@ mod tests {
             ("logs -n", None),
             ("status", Some(Wanted::Both)),
             ("explain", Some(Wanted::Listeners)),
+            ("take --handoff inetd web", Some(Wanted::Listeners)),
             ("status --control", None),
             ("--log-level", None),
             ("nonsense", None),

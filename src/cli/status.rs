@@ -134,7 +134,11 @@ fn head(daemon: &Daemon, on_disk: Option<&Binary>, now: u64) -> String {
 fn details(out: &mut String, status: &Status) {
     let listeners = status.listeners.iter();
     for (one, detail) in listeners.filter_map(|one| Some((one, one.detail.as_ref()?))) {
-        let others = [("workers", one.workers.join(", "))];
+        let mut others = vec![("workers", one.workers.join(", "))];
+        if !detail.grant.is_empty() {
+            others.push(("granted to", detail.grant.join(", ")));
+        }
+        others.extend(detail.taken.iter().map(|taken| ("taken", taken.clone())));
         section(out, &format!("listener {}", one.name), detail, &others);
     }
     let workers = status.workers.iter();

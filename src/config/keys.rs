@@ -54,6 +54,7 @@ const OF_LISTENER: &[Key] = keys! {
     writable = "false", "whether a special file is opened for writing, too";
     multicast = "none", "multicast groups to join";
     network_namespace = "listend's own", "the network namespace to bind in, a path";
+    grant = "nobody", "who may take it with `listend take`: users, and groups as `group:NAME`";
     optional = "false", "whether everything else starts without it";
     wait_for_address = "not at all", "how long to wait for a missing address without an error";
     silence = "none", "codes of advice to suppress about this listener";

@@ -36,6 +36,7 @@ pub(super) fn plain(name: &str, place: Place) -> Listener {
         options: Vec::new(),
         multicast: Vec::new(),
         network_namespace: None,
+        grant: Vec::new(),
         presence: Presence::Required,
         directory_mode: mode("directory_mode"),
         silence: Vec::new(),
@@ -157,6 +158,7 @@ fn settings(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics)
     }
     setting::multicast(fields, listener, out);
     setting::network_namespace(fields, listener, out);
+    setting::grant(fields, listener, out);
     let wait_for_address = setting::presence(fields, listener, out);
     listener.silence = silence(fields.take("silence"), out);
     setting::options(fields, listener, out);

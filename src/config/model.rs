@@ -75,11 +75,38 @@ pub struct Listener {
     pub multicast: Vec<Located<Multicast>>,
     /// The network namespace to bind in (ip-netns(8)); `None` is listend's own.
     pub network_namespace: Option<Located<PathBuf>>,
+    /// Who may take it over the control socket, beside root and listend's own user.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub grant: Vec<Located<Grantee>>,
     /// The reaction to a failure to bind the listener.
     pub presence: Presence,
     /// Codes of advice not to give about this listener.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub silence: Vec<String>,
+}
+
+/// Who may take a listener: `deploy`, `group:web`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Grantee {
+    /// A user, by name or number.
+    User(String),
+    /// The members of a group, by name or number.
+    Group(String),
+}
+
+impl fmt::Display for Grantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Grantee::User(name) => f.write_str(name),
+            Grantee::Group(name) => write!(f, "group:{name}"),
+        }
+    }
+}
+
+impl Serialize for Grantee {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// The reaction to a failure to bind a listener.

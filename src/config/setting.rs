@@ -2,7 +2,7 @@
 
 use super::address_local::normalise;
 use super::decode::{Fields, account, text, texts, wrong_type};
-use super::model::{Listener, Multicast, Presence};
+use super::model::{Grantee, Listener, Multicast, Presence};
 use super::options::{OPTIONS, OptionSetting, OptionSpec, OptionValue, ValueKind};
 use super::scalar;
 use super::value_error::{Diagnostics, ValueError};
@@ -189,6 +189,17 @@ pub(super) fn symlinks(fields: &mut Fields, listener: &mut Listener, out: &mut D
 /// `multicast:`, each group once.
 pub(super) fn multicast(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics) {
     listener.multicast = each_once(fields, "multicast", out, group);
+}
+
+/// `grant:`, each once.
+pub(super) fn grant(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics) {
+    listener.grant = each_once(fields, "grant", out, |text| {
+        match text.strip_prefix("group:") {
+            Some(group) => account("grant", group).map(Grantee::Group),
+            None => account("grant", text).map(Grantee::User),
+        }
+        .map_err(|wrong| wrong.hint("write a user, like `deploy`, or a group, like `group:web`"))
+    });
 }
 
 /// The values of a list, of which each may stand there once.

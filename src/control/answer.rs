@@ -97,6 +97,22 @@ pub struct ExplainReply {
     pub text: String,
 }
 
+/// The answer of `TakeListener`. With it come as many descriptors (SCM_RIGHTS) as it lists sockets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeReply {
+    /// The sockets, in the order of their descriptors.
+    pub sockets: Vec<TakenSocket>,
+}
+
+/// A socket whose descriptor is passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenSocket {
+    /// The listener's name.
+    pub listener: String,
+    /// The address, as in the configuration.
+    pub address: String,
+}
+
 /// The answer of `Metrics`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricsReply {

@@ -4,6 +4,7 @@ use super::{Access, Call, Error, Expects};
 use crate::verb::{self, Command, Takes, VERBS, Verb};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// The name of listend's own interface.
 pub const INTERFACE: &str = "io.listend.Manager";
@@ -130,6 +131,11 @@ pub enum Request {
     },
     /// The numbers for a collector.
     Metrics,
+    /// Copies of the sockets of listeners, for a process that listend does not start.
+    TakeListener {
+        /// The names of the listeners.
+        names: Vec<String>,
+    },
 }
 
 /// The argument of a verb besides the worker, for each of [`Takes`].
@@ -160,7 +166,7 @@ use Replies::{One, Several};
 /// The methods that are not for a worker. [`Access::Look`] is enough for methods that change nothing;
 /// `Check` changes nothing that lasts, but it reads files and binds addresses with the rights of the
 /// daemon.
-const METHODS: [(&str, Access, Replies, Decode); 11] = [
+const METHODS: [(&str, Access, Replies, Decode); 12] = [
     ("org.varlink.service.GetInfo", Look, One, |_| {
         Ok(Request::GetInfo)
     }),
@@ -217,6 +223,11 @@ const METHODS: [(&str, Access, Replies, Decode); 11] = [
     }),
     ("io.listend.Manager.Metrics", Look, One, |_| {
         Ok(Request::Metrics)
+    }),
+    // Beyond that, `grant:` of each listener decides.
+    ("io.listend.Manager.TakeListener", Look, One, |given| {
+        let names = given.texts("listeners")?;
+        Ok(Request::TakeListener { names })
     }),
 ];
 
@@ -310,6 +321,19 @@ impl Parameters {
         self.optional_text(name)?.ok_or_else(|| invalid(name))
     }
 
+    /// A list of at least one text, each once.
+    fn texts(&mut self, name: &str) -> Result<Vec<String>, Error> {
+        let texts = self.take(name, |value| {
+            serde_json::from_value::<Vec<String>>(value).ok()
+        })?;
+        let texts = texts.unwrap_or_default();
+        let mut seen = HashSet::new();
+        match !texts.is_empty() && texts.iter().all(|text| seen.insert(text)) {
+            true => Ok(texts),
+            false => Err(invalid(name)),
+        }
+    }
+
     fn flag(&mut self, name: &str) -> Result<bool, Error> {
         let flag = self.take(name, |value| value.as_bool())?;
         Ok(flag.unwrap_or(false))
@@ -375,6 +399,7 @@ mod tests {
                 Some("Scale") => json!({"worker": "app", "instances": 1}),
                 Some("Signal") => json!({"worker": "app", "signal": "HUP"}),
                 Some("Explain") => json!({"listener": "web"}),
+                Some("TakeListener") => json!({"listeners": ["web"]}),
                 _ => json!({}),
             };
             let call = call(method, parameters, Expects::Several);
@@ -396,6 +421,7 @@ mod tests {
             "Logs",
             "Explain",
             "Metrics",
+            "TakeListener",
         ];
         assert_eq!(names.collect::<Vec<_>>(), wanted);
     }
@@ -439,6 +465,25 @@ mod tests {
                 Err(invalid(wrong)),
                 "{parameters}"
             );
+        }
+    }
+
+    #[test]
+    fn listeners_to_take_are_named_once_each() {
+        let take = |parameters| ask("io.listend.Manager.TakeListener", parameters, Expects::One);
+        let names = vec!["web".to_owned(), "admin".to_owned()];
+        assert_eq!(
+            take(json!({"listeners": ["web", "admin"]})),
+            Ok(Request::TakeListener { names })
+        );
+        for wrong in [
+            json!({}),
+            json!({"listeners": []}),
+            json!({"listeners": "web"}),
+            json!({"listeners": ["web", 1]}),
+            json!({"listeners": ["web", "web"]}),
+        ] {
+            assert_eq!(take(wrong.clone()), Err(invalid("listeners")), "{wrong}");
         }
     }
 

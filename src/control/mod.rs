@@ -19,7 +19,7 @@ mod wire;
 pub use access::{Access, Owner, Peer};
 pub use answer::{
     CheckReply, DescriptionReply, Event, ExplainReply, LogLine, LogsReply, MetricsReply, Progress,
-    WatchReply,
+    TakeReply, TakenSocket, WatchReply,
 };
 pub use call::{Call, Error, Expects, Reject, Reply};
 pub use columns::{Cell, Column, Fit, Severity, Sheet, fitted};

@@ -281,6 +281,12 @@ pub struct Detail {
     /// The lifecycle of a worker; `None` for a listener.
     #[serde(default)]
     pub life: Option<Life>,
+    /// Who may take a listener, beside root and the daemon's own user: `uid 1000`, `gid 33`.
+    #[serde(default)]
+    pub grant: Vec<String>,
+    /// When and by whom a listener was last taken, as far as events are kept.
+    #[serde(default)]
+    pub taken: Option<String>,
 }
 
 /// The lifecycle of a worker, in words.

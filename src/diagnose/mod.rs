@@ -39,6 +39,7 @@ pub use option_causes::{namespace, option_changed};
 pub use orphan::Orphan;
 pub use orphans::{LeftBehind, OrphanedSocket, left_behind};
 pub use path_facts::PathFacts;
+pub use process_info::unit_of;
 pub use reach::{Audience, Reach, who_reaches};
 pub use registry::{Registration, registrations};
 pub use servers::servers;

@@ -61,6 +61,15 @@ pub(super) fn process_info(pid: i32, user_name: impl Fn(u32) -> String) -> Optio
     })
 }
 
+/// The unit or container that a process is in: `unit nginx.service`, `docker container 0123456789ab`.
+pub fn unit_of(pid: i32) -> Option<String> {
+    let unit = unit(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)?;
+    match unit.contains("container ") {
+        true => Some(unit),
+        false => Some(format!("unit {unit}")),
+    }
+}
+
 /// The kernel keeps 15 bytes of a program's name; where the first argument goes on from there, it
 /// has the whole of it.
 fn command(comm: String, arguments: &[u8]) -> String {

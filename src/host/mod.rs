@@ -2,7 +2,7 @@
 
 mod server_files;
 
-use crate::config::Config;
+use crate::config::{Config, Grantee};
 use crate::walk;
 use nix::unistd::{Gid, Group, User};
 use std::collections::BTreeMap;
@@ -126,6 +126,12 @@ impl Facts {
             for group in listener.group.iter().chain(&listener.directory_group) {
                 facts.look_up_group(Some(&group.value));
             }
+            for one in &listener.grant {
+                match &one.value {
+                    Grantee::User(name) => facts.look_up_user(Some(name)),
+                    Grantee::Group(name) => facts.look_up_group(Some(name)),
+                }
+            }
         }
         for worker in &config.workers {
             facts.look_up_user(worker.user.as_ref().map(|user| user.value.as_str()));
@@ -194,9 +200,18 @@ impl Facts {
                     .iter()
                     .filter_map(|worker| worker.user.as_ref()),
             );
+        let grants = config.every_listener().flat_map(|one| &one.grant);
+        let (mut granted_users, mut granted_groups) = (Vec::new(), Vec::new());
+        for one in grants {
+            match &one.value {
+                Grantee::User(name) => granted_users.push(name),
+                Grantee::Group(name) => granted_groups.push(name),
+            }
+        }
         if users
-            .into_iter()
-            .any(|user| !self.users.contains_key(&user.value))
+            .map(|user| &user.value)
+            .chain(granted_users)
+            .any(|user| !self.users.contains_key(user))
         {
             self.known_users = first_fields(Path::new("/etc/passwd"));
         }
@@ -208,8 +223,9 @@ impl Facts {
                 worker.group.iter().chain(more)
             }));
         if groups
-            .into_iter()
-            .any(|group| !self.groups.contains_key(&group.value))
+            .map(|group| &group.value)
+            .chain(granted_groups)
+            .any(|group| !self.groups.contains_key(group))
         {
             self.known_groups = first_fields(Path::new("/etc/group"));
         }

@@ -4,7 +4,7 @@
 //! that got another name keeps its sockets, and its clients notice nothing.
 
 use super::line::{Line, Tense, Verb};
-use super::model::{ListenerId, ListenerPlan, Plan, SocketKey, WorkerId, WorkerPlan};
+use super::model::{Grant, ListenerId, ListenerPlan, Plan, SocketKey, WorkerId, WorkerPlan};
 use super::values::{self, changed, changed_text, or};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
@@ -343,6 +343,7 @@ fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
         multicast,
         symlinks,
         remove_on_stop,
+        grant,
         presence,
         places: _,
     } = after;
@@ -420,6 +421,15 @@ fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
         presence,
         if_missing,
     ));
+    let grantees = |grant: &Grant| {
+        let users = grant.users.iter().map(u32::to_string);
+        let groups = grant.groups.iter().map(|id| format!("group:{id}"));
+        match grant.is_nobody() {
+            true => "nobody".to_owned(),
+            false => values::list(users.chain(groups)),
+        }
+    };
+    words.extend(changed("grant", &before.grant, grant, grantees));
     words.extend(changed(
         "remove_on_stop",
         &before.remove_on_stop,

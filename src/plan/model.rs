@@ -185,6 +185,9 @@ pub struct ListenerPlan {
     pub symlinks: Vec<PathBuf>,
     /// Whether what was made in the file system is removed at the end.
     pub remove_on_stop: bool,
+    /// Who may take it over the control socket, beside root and listend's own user.
+    #[serde(default, skip_serializing_if = "Grant::is_nobody")]
+    pub grant: Grant,
     /// The reaction to a failure to bind the listener.
     pub presence: Presence,
     /// The places of the keys that messages point at.
@@ -210,6 +213,7 @@ impl ListenerPlan {
             network_namespace: None,
             symlinks: Vec::new(),
             remove_on_stop: true,
+            grant: Grant::default(),
             presence: Presence::default(),
             places: Vec::new(),
         }
@@ -231,6 +235,27 @@ impl ListenerPlan {
         places
             .find(|(name, _)| *name == key)
             .map(|(_, place)| *place)
+    }
+}
+
+/// Who may take a listener, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The users.
+    pub users: Vec<u32>,
+    /// The groups.
+    pub groups: Vec<u32>,
+}
+
+impl Grant {
+    /// Whether nobody may.
+    pub fn is_nobody(&self) -> bool {
+        self.users.is_empty() && self.groups.is_empty()
+    }
+
+    /// Whether a process of this user, with these groups, may.
+    pub fn permits(&self, uid: u32, mut groups: impl Iterator<Item = u32>) -> bool {
+        self.users.contains(&uid) || groups.any(|group| self.groups.contains(&group))
     }
 }
 

@@ -2,10 +2,12 @@
 
 use super::environment_file;
 use super::model::{
-    Access, Activation, HookTimes, Lifecycle, ListenerId, ListenerPlan, Plan, ReloadBy,
+    Access, Activation, Grant, HookTimes, Lifecycle, ListenerId, ListenerPlan, Plan, ReloadBy,
     RuntimeDirectory, SocketKey, SocketPlan, WorkerPlan,
 };
-use crate::config::{self, Config, Hook, Hooks, Located, NotifyAccess, Output, Ready, Template};
+use crate::config::{
+    self, Config, Grantee, Hook, Hooks, Located, NotifyAccess, Output, Ready, Template,
+};
 use crate::handoff::belongs_to_a_handoff;
 use crate::host::{ExecveLimits, Facts, UserFacts};
 use crate::launch_spec::{Credentials, LaunchSpec, Resource};
@@ -70,6 +72,19 @@ impl Resolver<'_> {
         let directory_owner = directory_owner.and_then(|name| Some(self.user(name)?.uid));
         let directory_group = listener.directory_group.as_ref();
         let directory_group = directory_group.and_then(|name| self.group(name));
+        let mut grant = Grant::default();
+        for one in listener.grant {
+            let place = one.place;
+            let named = |value| Located { value, place };
+            match one.value {
+                Grantee::User(name) => {
+                    grant
+                        .users
+                        .extend(self.user(&named(name)).map(|user| user.uid));
+                }
+                Grantee::Group(name) => grant.groups.extend(self.group(&named(name))),
+            }
+        }
         let bare = |options: Vec<Located<_>>| options.into_iter().map(|one| one.value).collect();
         let mut sockets: Vec<SocketPlan> = listener
             .addresses
@@ -117,6 +132,7 @@ impl Resolver<'_> {
             network_namespace: listener.network_namespace.map(|path| path.value),
             symlinks: listener.symlinks.into_iter().map(|one| one.value).collect(),
             remove_on_stop: listener.remove_on_stop,
+            grant,
             presence: listener.presence,
             places,
             name: listener.name.value,

@@ -1,5 +1,6 @@
 //! Descriptors that the process did not open itself, and what a descriptor is.
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, c_uint};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -90,6 +91,31 @@ pub fn own_pidfd_inode() -> Option<u64> {
     // The type differs between architectures; the conversion loses nothing.
     #[allow(clippy::unnecessary_cast)]
     Some(stat.st_ino as u64)
+}
+
+/// Puts descriptors at these numbers, for the program that this process is about to execute: FD_CLOEXEC is
+/// clear. They stay open under their former numbers, too, with FD_CLOEXEC.
+///
+/// # Errors
+///
+/// Those of fcntl(2) and dup2(2): no numbers are left. Some may be in place then.
+pub fn place_descriptors(descriptors: &[(OwnedFd, RawFd)]) -> io::Result<()> {
+    let last = descriptors.iter().map(|(_, target)| *target).max();
+    let free = last.unwrap_or(0) + 1;
+    let mut aside = Vec::new();
+    for (descriptor, target) in descriptors {
+        // Where none of the targets is.
+        let number = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(free))?;
+        aside.push((number, *target));
+    }
+    for (number, target) in aside {
+        // SAFETY: dup2 changes the table of descriptors only. What was open at `target` is closed; callers
+        // have nothing else open that they use again, since the next thing they do is execve(2).
+        if unsafe { libc::dup2(number, target) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Takes over a descriptor that this process was started with, and sets FD_CLOEXEC on it. To be

@@ -38,7 +38,8 @@ pub use copy::{Wait, do_in_a_copy};
 pub use environment::forget_variable;
 pub use exit_info::exit_info;
 pub use fd::{
-    close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, pidfd_inode, take_descriptor,
+    close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, pidfd_inode, place_descriptors,
+    take_descriptor,
 };
 pub use fork::{Forked, fork};
 pub use heir::{Heir, Started};
@@ -49,8 +50,8 @@ pub use memory::return_free_memory;
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
 pub use netns::enter_network_namespace;
 pub use notify::{
-    Datagram, Sender, ask_for_senders, is_same_open_file, receive_bytes, receive_datagram,
-    refuse_descriptors, take_descriptors,
+    Datagram, MOST_DESCRIPTORS, Sender, ask_for_senders, is_same_open_file, receive_bytes,
+    receive_datagram, refuse_descriptors, take_descriptors,
 };
 pub use passing::{passing_pair, receive_descriptor, receive_with_descriptor};
 pub use peek::bytes_to_read;

@@ -27,7 +27,7 @@ const F_DUPFD_QUERY: c_int = 1027;
 const KCMP_FILE: c_long = 0;
 
 /// The most descriptors that one message can carry (SCM_MAX_FD, unix(7)).
-const MOST_DESCRIPTORS: usize = 253;
+pub const MOST_DESCRIPTORS: usize = 253;
 
 /// Room for the credentials, one pidfd and as many descriptors as there can be, in words, so that it
 /// is aligned as cmsg(3) wants it. Each of the three has a header and is padded to a word.

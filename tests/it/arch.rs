@@ -127,6 +127,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "control/lines",
     "control/reload",
     "control/status",
+    "control/take",
     "control/upgrade",
     "definitions/close",
     "listeners",

@@ -181,7 +181,7 @@ fn status_of_a_name_tells_all() {
                 option("receive_buffer", Some("1M"), Some("425984")),
                 option("fast_open", Some("5"), None),
             ],
-            life: None,
+            ..Detail::default()
         });
         status.workers[0].detail = Some(Detail {
             life: Some(Life {

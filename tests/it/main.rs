@@ -33,6 +33,7 @@ mod snapshot;
 mod soak;
 mod status;
 mod survival;
+mod take;
 mod take_over;
 mod threats;
 mod top;

@@ -3,7 +3,7 @@
 use super::client::{Gone, UnderWay, WaitsFor};
 use super::helper::Question;
 use super::status::{ended, word_for};
-use super::{Control, SLICE};
+use super::{Control, NAMES_COMPARED, SLICE};
 use crate::config::{signal_name, signal_number};
 use crate::control::{
     Access, Argument, Call, DescriptionReply, Error, MetricsReply, Progress, Reply, Request,
@@ -22,9 +22,6 @@ use std::time::Duration;
 
 /// More instances are no worker's.
 const MOST_INSTANCES: u32 = 10_000;
-
-/// Names beyond these are not compared with one that is not known: that takes its time.
-const NAMES_COMPARED: usize = 1_000;
 
 impl Shell {
     /// With a control socket.
@@ -58,6 +55,7 @@ impl Shell {
             self.take_call();
             self.advance_status();
             self.advance_page();
+            self.advance_take();
         }
     }
 
@@ -147,6 +145,7 @@ impl Shell {
                 self.control.waits(id, WaitsFor::Metrics);
                 self.control.pages.push_back((id, Job::new()));
             }
+            Request::TakeListener { names } => self.take_listeners(id, &names),
             Request::Check => self.ask(id, Question::Check, ""),
             Request::Explain { listener } => self.explain(id, &listener),
             Request::Logs {
@@ -165,7 +164,7 @@ impl Shell {
     }
 
     /// Who does what, for whoever reads the log later.
-    fn log_request(&self, id: ClientId, what: &str) {
+    pub(super) fn log_request(&self, id: ClientId, what: &str) {
         if let Some(client) = self.control.clients.get(&id) {
             log::info!("{}: {what}", client.peer.words());
         }
@@ -515,6 +514,7 @@ impl Control {
             | WaitsFor::Metrics
             | WaitsFor::Events
             | WaitsFor::Lines(_)
+            | WaitsFor::Sockets(_)
             | WaitsFor::Files
             | WaitsFor::HelperQuery => None,
         }
@@ -534,6 +534,7 @@ impl Control {
                 | WaitsFor::Metrics
                 | WaitsFor::Events
                 | WaitsFor::Lines(_)
+                | WaitsFor::Sockets(_)
                 | WaitsFor::Files
                 | WaitsFor::HelperQuery,
             )

@@ -2,13 +2,16 @@
 
 use crate::control::{self, Access, Expects, FrameTooLong, Inbox, Outbox, Owner, Reply, Unread};
 use crate::core::{Mono, Ticket};
-use crate::plan::WorkerId;
+use crate::plan::{Grant, SocketKey, WorkerId};
 use crate::sys::{self, SharedFd};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
-use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt::PeerCredentials};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, UnixAddr, getsockopt, send, sendmsg, sockopt::PeerCredentials,
+};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// How much is read at a time; the rest is there in the next turn.
 const READ: usize = 16 << 10;
@@ -22,7 +25,7 @@ pub(super) struct Peer {
     pub(super) uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    pid: i32,
+    pub(super) pid: i32,
     /// Whether it is a worker of listend's own, which was given its connection: it may look.
     pub(super) built_in: bool,
 }
@@ -38,6 +41,12 @@ impl Peer {
             pid: credentials.pid(),
             built_in: false,
         })
+    }
+
+    /// Whether a listener is granted to it.
+    pub(super) fn is_granted(&self, grant: &Grant) -> bool {
+        let groups = self.groups.iter().copied();
+        !self.built_in && grant.permits(self.uid, groups.chain([self.gid]))
     }
 
     /// What it may do at a socket of this owner; without one there is no way in but to be given a
@@ -101,6 +110,8 @@ pub(super) enum WaitsFor {
         /// How far it got.
         progress: (u32, u32),
     },
+    /// Its turn to be passed these sockets.
+    Sockets(VecDeque<SocketKey>),
     /// Output files that are opened again.
     Files,
     /// A process that finds out.
@@ -138,6 +149,22 @@ fn is_momentary(error: &io::Error) -> bool {
     )
 }
 
+/// send(2), with descriptors if there are any.
+fn send_with(
+    socket: &SharedFd,
+    part: &[u8],
+    attached: &[SharedFd],
+    flags: MsgFlags,
+) -> nix::Result<usize> {
+    if attached.is_empty() {
+        return send(socket.as_raw_fd(), part, flags);
+    }
+    let numbers: Vec<RawFd> = attached.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let part = [IoSlice::new(part)];
+    sendmsg::<UnixAddr>(socket.as_raw_fd(), &part, &rights, flags, None)
+}
+
 /// A client.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -145,6 +172,8 @@ pub(super) struct Client {
     pub(super) peer: Peer,
     inbox: Inbox,
     outbox: Outbox,
+    /// What goes with the next byte that is written.
+    attached: Vec<SharedFd>,
     pub(super) call: Option<UnderWay>,
     /// It is closed when all is written.
     pub(super) is_leaving: bool,
@@ -174,6 +203,7 @@ impl Client {
             socket,
             inbox: Inbox::default(),
             outbox: Outbox::default(),
+            attached: Vec::new(),
             call: None,
             is_leaving: false,
             has_ended: false,
@@ -240,6 +270,16 @@ impl Client {
         queued
     }
 
+    /// Queues a reply that descriptors go with. Everything before it has to be read.
+    pub(super) fn reply_with(
+        &mut self,
+        reply: &Reply,
+        descriptors: Vec<SharedFd>,
+    ) -> Result<(), Gone> {
+        self.attached = descriptors;
+        self.reply(reply)
+    }
+
     /// Writes as much as the socket takes, within limits.
     pub(super) fn flush(&mut self, now: Mono) -> Result<(), Gone> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
@@ -247,8 +287,9 @@ impl Client {
         while !self.outbox.is_empty() && left > 0 {
             let pending = self.outbox.pending();
             let part = &pending[..pending.len().min(left)];
-            match send(self.socket.as_raw_fd(), part, flags) {
+            match send_with(&self.socket, part, &self.attached, flags) {
                 Ok(count) => {
+                    self.attached.clear();
                     self.outbox.written(count);
                     left -= count.min(left);
                     self.moved = now;
@@ -269,6 +310,12 @@ impl Client {
     /// Whether it has taken everything that it was told.
     pub(super) fn has_read_all(&self) -> bool {
         self.outbox.is_empty()
+    }
+
+    /// Whether the next sockets can be passed to it.
+    pub(super) fn waits_for_sockets(&self) -> bool {
+        let call = self.call.as_ref().map(|call| &call.waits_for);
+        self.outbox.is_empty() && matches!(call, Some(WaitsFor::Sockets(_)))
     }
 
     /// Whether its next call may be looked at: those before it are answered, and it has read that.

@@ -14,6 +14,9 @@ use crate::shell::{clock, event_text};
 /// So many events are kept for those who come later.
 const KEPT: usize = 100;
 
+/// A process has got a copy of a listener.
+pub(super) const TAKEN: &str = "listener-taken";
+
 /// The word, which never changes its meaning.
 fn kind(event: &Event) -> &'static str {
     match event {
@@ -180,6 +183,23 @@ impl Shell {
             exit_signal: status.and_then(event_text::exit_signal),
             message,
         };
+        self.publish(told);
+    }
+
+    /// An event about a listener that the core has no part in, also for the log.
+    pub(super) fn note_about(&mut self, kind: &str, listener: &str, pid: i32, message: String) {
+        log::info!("listener {listener}: {message}");
+        self.publish(Told {
+            time: rfc3339(clock::wall().as_secs()),
+            kind: kind.to_owned(),
+            listener: Some(listener.to_owned()),
+            pid: u32::try_from(pid).ok(),
+            message: format!("listener {listener}: {message}"),
+            ..Told::default()
+        });
+    }
+
+    fn publish(&mut self, told: Told) {
         self.control.keep_event(told.clone());
         if self.control.watchers.is_empty() {
             return;

@@ -15,6 +15,7 @@ mod reload;
 mod socket;
 mod status;
 mod status_reply;
+mod take;
 mod upgrade;
 
 pub use socket::{ControlSocket, NoControl};
@@ -26,6 +27,7 @@ use crate::listener::{BoundSocket, SocketRecord};
 use crate::shell::queues::QueueLog;
 use crate::shell::token::{ClientId, ControlPart, QueryId, Token};
 use crate::shell::{clock, event_text};
+use crate::sys::SharedFd;
 use client::{Client, Gone, WaitsFor};
 use helper::HelperQuery;
 use nix::errno::Errno;
@@ -54,6 +56,9 @@ const ACCEPTS_PER_TURN: usize = 16;
 /// How long nobody is accepted after there was no descriptor left.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Names beyond these are not compared with one that is not known: that takes its time.
+const NAMES_COMPARED: usize = 1_000;
+
 /// So long clients are served in one turn of the loop; then it is the workers' turn again.
 const SLICE: Duration = Duration::from_millis(2);
 
@@ -80,6 +85,8 @@ pub struct Control {
     status_replies: VecDeque<StatusReply>,
     /// Who is to be told the metrics.
     pages: VecDeque<(ClientId, Job)>,
+    /// Who is to be passed sockets.
+    takers: VecDeque<ClientId>,
     /// Who is to be told every event.
     watchers: BTreeSet<ClientId>,
     /// The last events, for those who come later.
@@ -140,6 +147,7 @@ impl Default for Control {
             queue: VecDeque::new(),
             status_replies: VecDeque::new(),
             pages: VecDeque::new(),
+            takers: VecDeque::new(),
             watchers: BTreeSet::new(),
             past: VecDeque::new(),
             followers: BTreeSet::new(),
@@ -280,7 +288,8 @@ impl Control {
 
     /// Whether there is something to do without being told by the kernel.
     pub(super) fn has_work(&self) -> bool {
-        !(self.queue.is_empty() && self.status_replies.is_empty() && self.pages.is_empty())
+        let is_idle = self.queue.is_empty() && self.status_replies.is_empty();
+        !(is_idle && self.pages.is_empty() && self.takers.is_empty())
     }
 
     /// Whether there are lines for somebody who would take them at once.
@@ -404,12 +413,26 @@ impl Control {
 
     /// Sends a reply, and goes on with the client.
     fn reply(&mut self, epoll: &Epoll, id: ClientId, reply: &Reply) {
+        self.reply_with(epoll, id, reply, Vec::new());
+    }
+
+    /// The same with descriptors, to a client that has read everything.
+    fn reply_with(
+        &mut self,
+        epoll: &Epoll,
+        id: ClientId,
+        reply: &Reply,
+        descriptors: Vec<SharedFd>,
+    ) {
         let Some(client) = self.clients.get_mut(&id) else {
             return;
         };
         let before = client.call.take();
         client.call.clone_from(&before);
-        let sent = client.reply(reply);
+        let sent = match descriptors.is_empty() {
+            true => client.reply(reply),
+            false => client.reply_with(reply, descriptors),
+        };
         let sent = sent.and_then(|()| client.flush(clock::now()));
         if client.call.is_none()
             && let Some(call) = before
@@ -434,6 +457,7 @@ impl Control {
                 self.watchers.remove(&id);
             }
             WaitsFor::Metrics => self.pages.retain(|(client, _)| *client != id),
+            WaitsFor::Sockets(_) => self.takers.retain(|client| *client != id),
             WaitsFor::Lines(_) => {
                 self.followers.remove(&id);
             }
@@ -471,6 +495,9 @@ impl Control {
         if client.is_free() && held > 0 && !client.is_queued && !client.is_waited_for {
             client.is_queued = true;
             self.queue.push_back(id);
+        }
+        if client.waits_for_sockets() && !self.takers.contains(&id) {
+            self.takers.push_back(id);
         }
         if client.is_over() {
             return self.drop_client(epoll, id, &Gone::Closed);

@@ -9,7 +9,7 @@ use crate::control::{
 };
 use crate::core::{Health, InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
-use crate::plan::{Activation, ListenerId, ListenerPlan, WorkerId};
+use crate::plan::{Activation, Grant, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
 use crate::shell::definitions::name_before;
 use crate::shell::notify::WorkerStatus;
@@ -192,6 +192,8 @@ impl Shell {
                 .flat_map(|held| options(plan, held))
                 .collect(),
             life: None,
+            grant: granted(&plan.grant),
+            taken: self.control.last_taken(&plan.name),
         };
         Listener {
             name: plan.name.clone(),
@@ -251,6 +253,8 @@ impl Shell {
             place: self.position(plan.place),
             options: Vec::new(),
             life: Some(self.life(id)),
+            grant: Vec::new(),
+            taken: None,
         };
         Worker {
             name: plan.name.clone(),
@@ -398,6 +402,13 @@ pub(super) fn word_for(health: Health) -> WorkerState {
         Health::Degraded => WorkerState::Degraded,
         Health::Failed => WorkerState::Failed,
     }
+}
+
+/// Who may take a listener.
+fn granted(grant: &Grant) -> Vec<String> {
+    let users = grant.users.iter().map(|uid| format!("uid {uid}"));
+    let groups = grant.groups.iter().map(|gid| format!("gid {gid}"));
+    users.chain(groups).collect()
 }
 
 /// As the kernel has them now: a worker can change them.

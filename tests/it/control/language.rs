@@ -5,8 +5,8 @@ use listend::control::{
     Access, Binary, Call, CheckReply, Connections, Daemon, DescriptionReply, Detail, Error, Event,
     Expects, ExplainReply, INTERFACE, Inbox, Instance, Life, Listener, ListenerState, LogLine,
     LogsReply, MAX_FRAME, MetricsReply, Outbox, Progress, Queue, Reply, Request, Rollout, SERVICE,
-    Socket, SocketOption, Status, WatchReply, Worker, WorkerState, all_is_well, description, info,
-    methods, rfc3339, table, troubles,
+    Socket, SocketOption, Status, TakeReply, TakenSocket, WatchReply, Worker, WorkerState,
+    all_is_well, description, info, methods, rfc3339, table, troubles,
 };
 use listend::report::Style;
 use proptest::prelude::*;
@@ -116,6 +116,7 @@ fn examples(of_type: &str) -> (Value, Value) {
         "string" => (json!("x"), json!(1)),
         "int" => (json!(1), json!("x")),
         "bool" => (json!(true), json!("true")),
+        "[]string" => (json!(["x"]), json!("x")),
         other => panic!("no example of {other}"),
     }
 }
@@ -275,6 +276,11 @@ fn answers_have_the_shapes_that_are_described() {
         omitted: Some(json!({})),
     };
     is_answer(&value(check), INTERFACE, "Check");
+    let sockets = vec![TakenSocket {
+        listener: "web".to_owned(),
+        address: "127.0.0.1:80".to_owned(),
+    }];
+    is_answer(&value(TakeReply { sockets }), INTERFACE, "TakeListener");
     is_answer(&value(ExplainReply::default()), INTERFACE, "Explain");
     is_answer(&value(MetricsReply::default()), INTERFACE, "Metrics");
     for method in ["Signal", "Reset", "Reopen"] {
@@ -307,6 +313,8 @@ fn detail() -> Option<Detail> {
             stored: 1,
             fd_store: 16,
         }),
+        grant: vec!["uid 1000".to_owned()],
+        taken: Some("2026-01-31T12:00:00Z, by uid 0, pid 9 (sh)".to_owned()),
     })
 }
 
