@@ -1,11 +1,14 @@
 //! fork(2) without exec, for what may not answer: a process that looks at something and says what it
 //! saw.
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc::{self, c_int, c_uint};
+use std::convert::Infallible;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::ptr;
 
 /// A child that looks at something.
@@ -67,6 +70,41 @@ pub fn fork(act: impl FnOnce() -> Vec<u8>) -> io::Result<Forked> {
             Err(error)
         }
     }
+}
+
+/// The exit status of a child that could not execute its program, and says why.
+pub const NOT_EXECUTED: i32 = 126;
+
+/// Starts a child that executes a program. Unlike [`Command::spawn`], this does not wait until it is executed: its
+/// file may be on a file system that does not answer. What it writes is the output.
+///
+/// # Errors
+///
+/// As for [`fork`]. That the program cannot be executed is told by the child.
+pub fn fork_and_execute(command: impl FnOnce() -> io::Result<Command>) -> io::Result<Forked> {
+    fork(|| {
+        // SAFETY: `become_alone` has put it there, and `say` takes it over only when this has returned.
+        let output = unsafe { BorrowedFd::borrow_raw(OUTPUT) };
+        let error = match execute(command, output) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        let _told = nix::unistd::write(output, error.to_string().as_bytes());
+        // SAFETY: ends the process, without the parent's exit handlers.
+        unsafe { libc::_exit(NOT_EXECUTED) }
+    })
+}
+
+fn execute(
+    command: impl FnOnce() -> io::Result<Command>,
+    output: BorrowedFd<'_>,
+) -> io::Result<Infallible> {
+    let mut command = command()?;
+    // These are CLOEXEC, but for the streams that they become.
+    command.stdout(output.try_clone_to_owned()?);
+    command.stderr(output.try_clone_to_owned()?);
+    fcntl(output, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Err(command.exec())
 }
 
 /// Runs in the child: gives up everything of the parent's.

@@ -41,7 +41,7 @@ pub use fd::{
     close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, pidfd_inode, place_descriptors,
     take_descriptor,
 };
-pub use fork::{Forked, fork};
+pub use fork::{Forked, NOT_EXECUTED, fork, fork_and_execute};
 pub use heir::{Heir, Started};
 pub use interrupt::{Interrupted, interrupt_soon, prepare_to_interrupt};
 pub use launch::{Launched, Launching, Tell, can_unshare_descriptors, discard, launch};

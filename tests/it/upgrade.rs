@@ -4,7 +4,7 @@ use crate::harness::load::Load;
 use crate::harness::reloading::{ask, begin, reload, rewrite, run, state_of};
 use crate::harness::{
     Start, World, children, client, descriptors, eventually, exists, free_port, kill, listend_path,
-    settled_descriptors,
+    require_tool, settled_descriptors,
 };
 use nix::sys::signal::Signal;
 use std::fs;
@@ -13,7 +13,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const APP: &str = "
 listeners: { web: { address: ['127.0.0.1:0', 'unix:$DIR/web'] } }
@@ -313,6 +313,51 @@ fn a_binary_that_cannot_go_on_changes_nothing() {
     // What was tried, or could not be started, is reaped a moment later.
     eventually("the workers are left", || children(daemon.pid()) == workers);
     upgrade(&world);
+    daemon.stop();
+}
+
+// Rule: it is not the loop that waits for the file system of the binary.
+#[test]
+fn a_binary_whose_file_does_not_answer_holds_nobody_up() {
+    let Some(python) = require_tool("python3") else {
+        return;
+    };
+    let world = World::new();
+    let daemon = run(&world, APP);
+    daemon.lines(&["app.", "started"], 2);
+    let path = program(&world, "echo too late; exit 3");
+    // execve(2) waits until the lease is given up.
+    let lease = "import fcntl,os,signal,sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+sys.stdin.read()";
+    let mut holder = Command::new(python)
+        .args(["-c", lease])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start python3");
+    let mut said = [0; 5];
+    let output = holder.stdout.as_mut().expect("it is a pipe");
+    output.read_exact(&mut said).expect("it has the lease");
+    let words = format!("upgrade {}", path.display());
+    let words = words.split(' ').chain(["--control", "$DIR/control.sock"]);
+    let asks = world.start(Start::new(words));
+    daemon.line(&["upgrade: trying"]);
+    let trial = || {
+        let all = children(daemon.pid()).into_iter();
+        let mut all = all.filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/wchan")).ok());
+        all.any(|call| call.contains("lease"))
+    };
+    eventually("it waits", trial);
+    assert_eq!(state_of(&world, "workers", "app"), "running");
+    drop(holder.stdin.take());
+    holder.wait().expect("wait for python3");
+    let refused = asks.finish().expect_code(1);
+    assert!(refused.stderr.contains("too late"), "{}", refused.stderr);
     daemon.stop();
 }
 

@@ -14,14 +14,13 @@ use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use crate::store::{Journal, hand_over};
 use crate::sys::{self, Forked};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde::Deserialize;
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 /// How long a binary may take to show what it understands.
@@ -113,34 +112,17 @@ impl Shell {
 
     /// Starts a binary on a copy of the snapshot.
     fn preflight(&mut self, binary: &std::path::Path) -> io::Result<Forked> {
-        let snapshot = self.write_everything()?;
-        let (output, theirs) = io::pipe()?;
-        let flags = OFlag::from_bits_retain(fcntl(&output, FcntlArg::F_GETFL)?);
-        fcntl(&output, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        let mut command = Command::new(binary);
-        command.args(["--log-level", "off", "upgrade", "--preflight"]);
-        command
-            .stdin(snapshot)
-            .stdout(theirs.try_clone()?)
-            .stderr(theirs);
-        let child = command.spawn()?;
-        let pid = child.id() as i32;
-        Ok(Forked {
-            pid,
-            // It has not been waited for, so the number is its own.
-            pidfd: sys::open_pidfd(pid)?,
-            output: output.into(),
-        })
-    }
-
-    /// A snapshot of everything, in a file of its own.
-    fn write_everything(&mut self) -> io::Result<Stdio> {
         let mut store = std::mem::take(&mut self.store);
         let lines = self.everything(&mut store);
         self.store = store;
-        let mut journal = Journal::create()?;
-        journal.write_base(lines.iter().map(String::as_str))?;
-        Ok(Stdio::from(OwnedFd::from(journal)))
+        sys::fork_and_execute(|| {
+            let mut snapshot = Journal::create()?;
+            snapshot.write_base(lines.iter().map(String::as_str))?;
+            let mut command = Command::new(binary);
+            command.args(["--log-level", "off", "upgrade", "--preflight"]);
+            command.stdin(OwnedFd::from(snapshot));
+            Ok(command)
+        })
     }
 
     /// The binary has said what it understands, or has ended without; `None` is that it took too long.
@@ -161,6 +143,9 @@ impl Shell {
                 }
                 Err(_) => format!("{binary} is not a listend: it says {}", quoted(said)),
             },
+            (Some(sys::NOT_EXECUTED), Some(said)) => {
+                format!("cannot start {binary}: {}", quoted(said))
+            }
             (Some(code), Some(said)) => {
                 format!("{binary} exited with status {code}: {}", quoted(said))
             }
