@@ -25,6 +25,7 @@ use crate::control::{Access, Binary, Event, Owner, Reply};
 use crate::core::{Mono, Ticket};
 use crate::listener::{BoundSocket, SocketRecord};
 use crate::shell::queues::QueueLog;
+use crate::shell::reserve::Reserve;
 use crate::shell::token::{ClientId, ControlPart, QueryId, Token};
 use crate::shell::{clock, event_text};
 use crate::sys::SharedFd;
@@ -53,6 +54,8 @@ const MAX_UNAUTHORIZED: usize = 64;
 const MAX_HELD: usize = 64 << 20;
 /// So many are accepted in a turn.
 const ACCEPTS_PER_TURN: usize = 16;
+/// So many of them find a descriptor in the reserve: somebody has to be able to ask what is wrong.
+const RESERVED: usize = 4;
 /// How long nobody is accepted after there was no descriptor left.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -320,7 +323,7 @@ impl Control {
         }
     }
 
-    fn accept(&mut self, epoll: &Epoll) {
+    fn accept(&mut self, epoll: &Epoll, reserve: Reserve) {
         for _ in 0..ACCEPTS_PER_TURN {
             if self.clients.len() >= self.max_clients {
                 log::warn!(
@@ -333,13 +336,16 @@ impl Control {
                 return;
             };
             let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-            let accepted = match SockRef::from(&socket.fd).accept4(flags) {
+            let lent = (self.clients.len() < RESERVED).then(|| reserve.lend());
+            let accepted = SockRef::from(&socket.fd).accept4(flags);
+            drop(lent);
+            let accepted = match accepted {
                 Ok((accepted, _)) => accepted,
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                     Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => {
                         log::warn!("control socket: cannot accept a client: {error}");
-                        return self
-                            .stop_accepting(epoll, AcceptState::Paused(clock::now() + PAUSE));
+                        let until = clock::now() + PAUSE;
+                        return self.stop_accepting(epoll, AcceptState::Paused(until));
                     }
                     // Gone again, or nobody is left.
                     _ => return,
@@ -548,7 +554,7 @@ impl Control {
         if let Some(call) = &client.call {
             self.forget(id, &call.waits_for);
         }
-        if self.accept_state == AcceptState::Full {
+        if self.accept_state != AcceptState::Open {
             self.open(epoll);
         }
     }

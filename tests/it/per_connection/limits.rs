@@ -2,10 +2,12 @@
 //! it was not told to close, and none is for ever.
 
 use crate::harness::app::{self, PUPPET};
+use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
     Daemon, Puppet, World, children, client, context_switches, descriptors, eventually,
     public_probe, queued, require_root, require_tool, settled,
 };
+use serde_json::json;
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -381,6 +383,34 @@ fn no_client_is_lost_for_want_of_descriptors() {
         client.join().expect("every client is served");
     }
     assert_eq!(daemon.lines_so_far(&["lost the connection"]), [""; 0]);
+    daemon.stop();
+}
+
+// It is when somebody asks what is wrong.
+#[test]
+fn who_asks_is_answered_when_there_are_no_descriptors_left() {
+    let Some(prlimit) = require_tool("prlimit") else {
+        return;
+    };
+    let world = World::new();
+    let daemon = varlink::run(&world, &yaml("[/bin/cat]", "max_connections: none"));
+    let address = daemon.address("web");
+    settled(daemon.pid());
+    limit(&prlimit, &daemon, first_free(&daemon));
+    let stream = connect(address);
+    daemon.line(&["oo many open files", "retrying in 100 ms"]);
+    let clients: Vec<Varlink> = (0..3)
+        .map(|_| {
+            let mut client = Varlink::connect(&world);
+            client.ask("Status", json!({}));
+            client
+        })
+        .collect();
+    drop(clients);
+    Varlink::connect(&world).ask("Status", json!({}));
+    let said = daemon.lines_so_far(&["control socket: cannot accept"]);
+    assert_eq!(said, [""; 0]);
+    drop(stream);
     daemon.stop();
 }
 
