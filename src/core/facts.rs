@@ -155,6 +155,12 @@ impl Core {
         known.map_or_else(ConnectionCounts::default, Worker::connection_counts)
     }
 
+    /// The number of the next connection of a worker.
+    pub fn next_connection(&self, worker: WorkerId) -> u32 {
+        let known = self.workers.get(&worker);
+        known.map_or(0, |known| known.connections.next_index)
+    }
+
     /// How a listener is.
     pub fn listener_state(&self, listener: ListenerId) -> ListenerCondition {
         if self.ctx.listeners.is_missing(listener) {

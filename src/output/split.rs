@@ -67,6 +67,19 @@ impl Splitter {
         &self.partial
     }
 
+    /// Whether a part of that line has been passed on already.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Goes on where another was, with its [`Splitter::rest`] and [`Splitter::is_cut`].
+    pub fn continued(rest: Vec<u8>, is_cut: bool) -> Splitter {
+        Splitter {
+            partial: rest,
+            is_cut,
+        }
+    }
+
     fn pass(&mut self, more: &[u8], ends: Ends, take: &mut impl FnMut(Piece<'_>)) {
         let is_start = !std::mem::take(&mut self.is_cut);
         let bytes = if self.partial.is_empty() {

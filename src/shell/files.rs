@@ -20,10 +20,6 @@ use nix::unistd::geteuid;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// How long the end of listend waits until all is written.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// The files, and who writes them.
 #[derive(Default)]
@@ -184,6 +180,11 @@ impl Files {
     pub(super) fn writer_of(&mut self, file: FileId) -> Option<&mut Writer> {
         let known = self.known.get(&file)?;
         self.writers.get_mut(&known.writer)
+    }
+
+    /// The same, to be looked at.
+    pub(super) fn the_writer_of(&self, file: FileId) -> Option<&Writer> {
+        self.writers.get(&self.known.get(&file)?.writer)
     }
 
     /// One user less of a file.
@@ -392,27 +393,30 @@ impl Files {
         }
     }
 
-    /// Waits until all is written, if not for long: listend ends. A process that waits for something else
-    /// is killed, and left behind where that does not end it.
-    pub(super) fn finish(&mut self, epoll: &Epoll) {
-        let end = clock::now() + FAREWELL;
-        let mut can_wait = true;
-        while can_wait {
-            self.flush(epoll);
-            let busy = |writer: &&Writer| !writer.is_idle() && writer.silence().is_none();
-            let busy = self.writers.values().filter(busy);
-            let busy = busy.filter_map(Writer::socket);
-            can_wait = wait_for_any(busy, end);
-            let users: Vec<u32> = self.writers.keys().copied().collect();
-            for user in users {
-                self.listen(epoll, user);
-                if let Some(writer) = self.writers.get_mut(&user)
-                    && let Some((_, in_hand)) = writer.end()
-                {
-                    self.ended(user, None, in_hand);
-                }
+    /// Hands over what there is room for, and waits until some of it is done, or something else is; whether that
+    /// may go on.
+    pub(super) fn wait(&mut self, epoll: &Epoll, end: Mono) -> bool {
+        self.flush(epoll);
+        let busy = |writer: &&Writer| !writer.is_idle() && writer.silence().is_none();
+        let busy = self.writers.values().filter(busy);
+        let can_wait = wait_for_any(busy.filter_map(Writer::socket), end);
+        let users: Vec<u32> = self.writers.keys().copied().collect();
+        for user in users {
+            self.listen(epoll, user);
+            if let Some(writer) = self.writers.get_mut(&user)
+                && let Some((_, in_hand)) = writer.end()
+            {
+                self.ended(user, None, in_hand);
             }
         }
+        self.flush(epoll);
+        can_wait
+    }
+
+    /// Waits until all is written, if not for long: listend ends. A process that waits for something else
+    /// is killed, and left behind where that does not end it.
+    pub(super) fn finish(&mut self, epoll: &Epoll, end: Mono) {
+        while self.wait(epoll, end) {}
         for (user, writer) in &self.writers {
             let lost = writer.unwritten();
             if lost > 0 {

@@ -11,7 +11,7 @@ use super::files::{Files, Opened};
 use super::pipes::Pipes;
 use super::stdout::Stdout;
 use super::token::{ClientId, Token};
-use super::writer::FileId;
+use super::writer::{FileId, Writer};
 use super::{clock, logging};
 use crate::config::Output;
 use crate::control::{cut_middle, rfc3339};
@@ -29,7 +29,7 @@ use nix::sys::socket::{
     shutdown, socket, sockopt,
 };
 use nix::unistd::pipe2;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +38,8 @@ use std::time::Duration;
 const READ: usize = 8 * 1024;
 /// How many reads it takes to empty a pipe of the usual size (pipe(7)).
 const READS_PER_PIPE: usize = 8;
+/// How long the end of listend waits until all is read and written.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// With so many bytes unwritten, nothing is read ahead, not even the last words of a process.
 const FULL: usize = 256 * 1024;
 /// How many lines are told of a process that ended badly, and how many characters of each.
@@ -56,7 +58,9 @@ pub(super) struct Logs {
     /// With the pipes that lead there: those are read whoever looks at standard output.
     files: Files,
     /// Pipes of processes that another listend has started, until their files are open.
-    unattached: HashMap<ProcessId, (OwnedFd, InstanceId)>,
+    unattached: HashMap<ProcessId, Unattached>,
+    /// Whose half line may be another.
+    half_lines: BTreeSet<ProcessId>,
 }
 
 /// The reading end of what one process and its children write to.
@@ -65,6 +69,14 @@ struct Source {
     instance: InstanceId,
     splitter: Splitter,
     sink: OutputSink,
+}
+
+/// The pipe of a process that another listend has started.
+pub(super) struct Unattached {
+    pub(super) pipe: OwnedFd,
+    pub(super) instance: InstanceId,
+    /// With what was read of a line that has not ended.
+    pub(super) splitter: Splitter,
 }
 
 enum OutputSink {
@@ -148,6 +160,7 @@ impl Logs {
             },
             files: Files::default(),
             unattached: HashMap::new(),
+            half_lines: BTreeSet::new(),
         }
     }
 
@@ -354,14 +367,16 @@ impl Logs {
     /// Something is to be read, or standard output takes more.
     pub(super) fn turn(&mut self, epoll: &Epoll) {
         for process in self.files.ready() {
-            self.read(process);
+            if !self.is_full(process) {
+                self.read(epoll, process);
+            }
         }
         self.files.flush(epoll);
         if self.flush_or_pause(epoll) {
             return;
         }
         for process in self.tagged.ready() {
-            self.read(process);
+            self.read(epoll, process);
             if self.flush_or_pause(epoll) {
                 return;
             }
@@ -392,46 +407,67 @@ impl Logs {
 
     /// Reads what a process that has ended wrote last, so that it is told before the end.
     pub(super) fn catch_up(&mut self, epoll: &Epoll, process: ProcessId) {
-        self.read_ahead(process);
-        self.files.flush(epoll);
+        self.read_ahead(epoll, process);
         self.flush_or_pause(epoll);
     }
 
     /// Reads as much as a pipe holds.
-    fn read_ahead(&mut self, process: ProcessId) {
+    fn read_ahead(&mut self, epoll: &Epoll, process: ProcessId) {
         for _ in 0..READS_PER_PIPE {
-            let source = self.sources.get(&process);
-            let is_full = match source.map(|source| &source.sink) {
-                Some(OutputSink::Tagged(_)) => {
-                    self.stdout.as_ref().is_some_and(|out| out.left() > FULL)
-                }
-                Some(OutputSink::File(file)) => {
-                    let writer = self.files.writer_of(*file);
-                    writer.is_some_and(|writer| writer.is_full())
-                }
-                None => return,
-            };
-            if is_full || !self.read(process) {
+            if self.is_full(process) || !self.read(epoll, process) {
                 return;
             }
         }
     }
 
+    /// Whether nobody takes at the moment what would be read from a pipe. It is kept there: what is in here is
+    /// lost if listend is killed.
+    fn is_full(&self, process: ProcessId) -> bool {
+        match self.sources.get(&process).map(|source| &source.sink) {
+            Some(OutputSink::Tagged(_)) => {
+                self.stdout.as_ref().is_some_and(|out| out.left() > FULL)
+            }
+            Some(OutputSink::File(file)) => {
+                let writer = self.files.the_writer_of(*file);
+                writer.is_some_and(Writer::is_full)
+            }
+            None => true,
+        }
+    }
+
     /// Reads all that is there, and writes what somebody takes of it: listend ends.
     pub(super) fn finish(&mut self, epoll: &Epoll) {
-        let all: Vec<ProcessId> = self.sources.keys().copied().collect();
-        for process in all {
-            self.read_ahead(process);
-            self.end(process);
+        let end = clock::now() + FAREWELL;
+        loop {
+            let opened = self.files.news();
+            self.attach_opened(epoll, opened);
+            let all: Vec<ProcessId> = self.sources.keys().copied().collect();
+            for process in all {
+                self.read_ahead(epoll, process);
+                if !self.waits_for_file(process) {
+                    self.end(process);
+                }
+            }
+            let is_read = self.sources.is_empty() && self.unattached.is_empty();
+            if is_read || !self.files.wait(epoll, end) {
+                break;
+            }
         }
-        self.files.finish(epoll);
+        self.files.finish(epoll, end);
         if let Some(stdout) = &mut self.stdout {
             stdout.farewell();
         }
     }
 
+    /// Whether there may be more in a pipe, for which its file has no room yet.
+    fn waits_for_file(&self, process: ProcessId) -> bool {
+        let source = self.sources.get(&process);
+        let is_file = source.is_some_and(|source| matches!(source.sink, OutputSink::File(_)));
+        is_file && self.is_full(process)
+    }
+
     /// Reads once from a pipe. Whether there may be more.
-    fn read(&mut self, process: ProcessId) -> bool {
+    fn read(&mut self, epoll: &Epoll, process: ProcessId) -> bool {
         let Some(source) = self.sources.get(&process) else {
             return false;
         };
@@ -440,6 +476,7 @@ impl Logs {
             Ok(length) if length > 0 => {
                 let bytes = buffer.get(..length).unwrap_or_default();
                 self.take(process, |splitter, take| splitter.feed(bytes, take));
+                self.hand_to_writer(epoll, process);
                 length == READ
             }
             Err(Errno::EAGAIN | Errno::EINTR) => false,
@@ -459,6 +496,16 @@ impl Logs {
                 pipes.remove(&source.pipe);
             }
             self.release(&source.sink);
+        }
+    }
+
+    /// Passes on at once what was read.
+    fn hand_to_writer(&mut self, epoll: &Epoll, process: ProcessId) {
+        let source = self.sources.get(&process);
+        if let Some(OutputSink::File(file)) = source.map(|source| &source.sink)
+            && let Some(writer) = self.files.writer_of(*file)
+        {
+            writer.flush(epoll);
         }
     }
 
@@ -486,6 +533,7 @@ impl Logs {
         let mut nowhere = Vec::new();
         let pending = self.stdout.as_mut().map(Stdout::pending);
         let out = pending.unwrap_or(&mut nowhere);
+        let had_half = !source.splitter.rest().is_empty();
         split(&mut source.splitter, &mut |piece| {
             kept.push(place(worker), index, process.0, now, piece);
             match sink {
@@ -493,6 +541,9 @@ impl Logs {
                 OutputSink::File(_) => piece.write_raw(&mut text),
             }
         });
+        if had_half || source.splitter.is_cut() || !source.splitter.rest().is_empty() {
+            self.half_lines.insert(process);
+        }
         if let OutputSink::File(file) = sink {
             self.files.write(*file, &text);
         }

@@ -7,6 +7,7 @@ use crate::core::{Mono, ProcessId};
 use crate::output::{Answer, LONGEST_ANSWER, LONGEST_TEXT, Order};
 use crate::sys::{self, Ended, Then, Whom};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
@@ -25,8 +26,6 @@ const REMIND: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How many orders it has in its hands at most.
 const MOST_IN_FLIGHT: usize = 16;
-/// With so many bytes waiting, no pipe is read that leads there.
-const ENOUGH: usize = 64 << 10;
 
 /// Which file: never used again.
 pub(super) type FileId = u64;
@@ -79,8 +78,6 @@ pub(super) struct Writer {
     process: Option<Process>,
     started: Option<Mono>,
     waiting: VecDeque<(Asked, Vec<u8>)>,
-    /// How many bytes are waiting.
-    held: usize,
     in_flight: VecDeque<Asked>,
     /// Since when it has been at the oldest of them.
     since: Mono,
@@ -95,7 +92,6 @@ impl Writer {
             process: None,
             started: None,
             waiting: VecDeque::new(),
-            held: 0,
             in_flight: VecDeque::new(),
             since: Mono(0),
             silence: None,
@@ -110,9 +106,21 @@ impl Writer {
         self.silence.as_ref()
     }
 
-    /// Whether nothing is to be read of what leads there. What is dropped is read all the same.
+    /// Whether nothing is to be read of what leads there, because it would have to wait in here, where it is lost
+    /// if listend is killed. What is dropped is read all the same.
     pub(super) fn is_full(&self) -> bool {
-        self.silence.is_none() && self.held >= ENOUGH
+        self.silence.is_none() && !(self.waiting.is_empty() && self.takes_more())
+    }
+
+    /// Whether the process can be handed a text at once. If it has nothing in its hands, nothing is on its way.
+    fn takes_more(&self) -> bool {
+        let Some(process) = &self.process else {
+            return false;
+        };
+        let mut room = [PollFd::new(process.socket.as_fd(), PollFlags::POLLOUT)];
+        self.in_flight.is_empty()
+            || self.in_flight.len() < MOST_IN_FLIGHT
+                && poll(&mut room, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
     pub(super) fn ask(&mut self, order: Order<'_>, about: About) {
@@ -133,7 +141,6 @@ impl Writer {
                 Some((asked, order)) if asked.takes(file, text.len()) => {
                     asked.about = asked.about.and(text.len());
                     order.extend_from_slice(text);
-                    self.held += text.len();
                 }
                 _ => {
                     let about = About::Text(text.len());
@@ -151,7 +158,6 @@ impl Writer {
     }
 
     fn queue(&mut self, asked: Asked, order: Vec<u8>) {
-        self.held += order.len();
         self.waiting.push_back((asked, order));
     }
 
@@ -169,7 +175,6 @@ impl Writer {
             if send(process.socket.as_raw_fd(), order, flags).is_err() {
                 break;
             }
-            self.held -= order.len();
             self.in_flight.push_back(*asked);
             self.waiting.pop_front();
         }
@@ -245,11 +250,10 @@ impl Writer {
                 asked.about = About::Nothing;
             }
         }
-        self.waiting.retain(|(asked, order)| {
+        self.waiting.retain(|(asked, _)| {
             let is_waited_for = asked.about.is_waited_for();
             if is_waited_for {
                 given_up.push(*asked);
-                self.held -= order.len();
             }
             !is_waited_for
         });

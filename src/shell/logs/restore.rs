@@ -1,14 +1,15 @@
 //! Going on with what processes write that another listend has started.
 
-use super::{Logs, OutputSink, Source, place};
+use super::{Logs, OutputSink, Source, Unattached, place};
 use crate::config::Output;
-use crate::core::{InstanceId, ProcessId};
+use crate::core::ProcessId;
 use crate::output::{Line, Splitter, Style, Tagger};
 use crate::plan::{WorkerId, WorkerPlan};
 use crate::shell::files::Opened;
 use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 impl Logs {
@@ -25,7 +26,7 @@ impl Logs {
     /// The pipe that a process writes to.
     pub(in crate::shell) fn pipe_of(&self, process: ProcessId) -> Option<BorrowedFd<'_>> {
         let source = self.sources.get(&process).map(|source| &source.pipe);
-        let unattached = || self.unattached.get(&process).map(|(pipe, _)| pipe);
+        let unattached = || self.unattached.get(&process).map(|source| &source.pipe);
         source.or_else(unattached).map(AsFd::as_fd)
     }
 
@@ -34,12 +35,13 @@ impl Logs {
         &mut self,
         epoll: &Epoll,
         worker: &WorkerPlan,
-        (name, process, instance): (&str, ProcessId, InstanceId),
-        (pipe, file): (OwnedFd, Option<PathBuf>),
+        (name, process): (&str, ProcessId),
+        source: Unattached,
+        file: Option<PathBuf>,
     ) -> nix::Result<()> {
         if let Some(path) = file {
             let user = worker.launch.credentials.as_ref().and_then(|one| one.uid);
-            self.unattached.insert(process, (pipe, instance));
+            self.unattached.insert(process, source);
             self.files.open(process, &path, user);
             self.files.flush(epoll);
             return Ok(());
@@ -48,9 +50,10 @@ impl Logs {
             Output::TagJson => Style::Json,
             _ => self.style,
         };
+        let instance = source.instance;
         let colour = instance.worker.0.wrapping_add(instance.index);
         let tagger = Tagger::new(&worker.name, name, colour, style);
-        self.attach(epoll, process, instance, (pipe, OutputSink::Tagged(tagger)))
+        self.attach(epoll, process, source, OutputSink::Tagged(tagger))
     }
 
     /// Attaches the pipes whose files are open now. Answers with the other processes.
@@ -63,12 +66,12 @@ impl Logs {
             .into_iter()
             .partition(|process| self.unattached.contains_key(process));
         for process in restored {
-            let Some((pipe, instance)) = self.unattached.remove(&process) else {
+            let Some(source) = self.unattached.remove(&process) else {
                 continue;
             };
             let attached = match self.files.opened(process) {
                 Some(Opened::File(file)) => {
-                    self.attach(epoll, process, instance, (pipe, OutputSink::File(file)))
+                    self.attach(epoll, process, source, OutputSink::File(file))
                 }
                 Some(Opened::Special(path, _)) => {
                     log::error!("{}: it is no longer a file", path.display());
@@ -91,32 +94,51 @@ impl Logs {
         &mut self,
         epoll: &Epoll,
         process: ProcessId,
-        instance: InstanceId,
-        (pipe, sink): (OwnedFd, OutputSink),
+        source: Unattached,
+        sink: OutputSink,
     ) -> nix::Result<()> {
         let pipes = self.pipes(&sink).ok_or(Errno::EBADF)?;
-        pipes.add(epoll, &pipe, process)?;
+        pipes.add(epoll, &source.pipe, process)?;
+        let Unattached {
+            pipe,
+            instance,
+            splitter,
+        } = source;
         let source = Source {
             pipe,
             instance,
-            splitter: Splitter::default(),
+            splitter,
             sink,
         };
         self.sources.insert(process, source);
         Ok(())
     }
 
-    /// Passes on what is only half a line, and what standard output has no room for: another listend goes
-    /// on with the pipes.
+    /// Passes on what standard output has no room for: another listend goes on with the pipes, and with what is
+    /// only half a line.
     pub(in crate::shell) fn hand_over(&mut self, epoll: &Epoll) {
-        let all: Vec<ProcessId> = self.sources.keys().copied().collect();
-        for process in all {
-            self.take(process, |splitter, take| splitter.finish(take));
-        }
         self.files.flush(epoll);
         if let Some(stdout) = &mut self.stdout {
             stdout.farewell();
         }
+    }
+
+    /// What was read of a line of a process.
+    pub(in crate::shell) fn splitter_of(&self, process: ProcessId) -> Option<&Splitter> {
+        let source = self.sources.get(&process).map(|source| &source.splitter);
+        let unattached = || Some(&self.unattached.get(&process)?.splitter);
+        source.or_else(unattached)
+    }
+
+    /// The processes whose half lines may be others since this was asked last.
+    pub(in crate::shell) fn take_half_lines(&mut self) -> BTreeSet<ProcessId> {
+        std::mem::take(&mut self.half_lines)
+    }
+
+    /// Every process that may have one.
+    pub(in crate::shell) fn half_lines(&self) -> impl Iterator<Item = ProcessId> {
+        let all = self.sources.keys().chain(self.unattached.keys());
+        all.copied()
     }
 
     /// Whether all that was read for files is written.

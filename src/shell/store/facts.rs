@@ -2,9 +2,10 @@
 //! configuration. `docs/snapshot.md` says what every field means.
 
 use crate::connection::{self, Ends};
-use crate::core::{Command, ExitStatus, Input, Ticket};
+use crate::core::{Command, ExitStatus, Input, ProcessId, Ticket};
 use crate::listener::SocketRecord;
 use crate::metrics::WorkerCounters;
+use crate::output::{LONGEST, Splitter};
 use crate::plan::{Origin, WorkerId};
 use crate::shell::notify::NotifyCounters;
 use crate::shell::rollback_reasons::Lasting;
@@ -17,6 +18,8 @@ use std::path::PathBuf;
 pub(super) const STORED: &str = "stored";
 /// The kind of [`Fact::Request`].
 pub(super) const REQUEST: &str = "request";
+/// The kind of [`Fact::HalfLine`].
+pub(super) const HALF_LINE: &str = "half_line";
 
 /// One fact. Facts of one kind are told apart by their keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,7 @@ pub(super) enum Fact {
     Connection(Connection),
     Stored(Stored),
     Request(Request),
+    HalfLine(HalfLine),
     Reason(Reason),
     End(End),
     Line(Line),
@@ -189,6 +193,34 @@ pub(super) struct Told {
     pub(super) exit_status: Option<u8>,
 }
 
+/// What was read of a line that a process has not ended yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HalfLine {
+    /// The process.
+    pub(super) key: u64,
+    /// Each byte is the character of that number: it may be half a character, too.
+    pub(super) text: String,
+    /// A part of the line before was passed on already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) continued: bool,
+}
+
+impl HalfLine {
+    pub(super) fn of(process: ProcessId, splitter: &Splitter) -> Option<HalfLine> {
+        let (text, continued) = (splitter.rest(), splitter.is_cut());
+        (continued || !text.is_empty()).then(|| HalfLine {
+            key: process.0,
+            text: text.iter().map(|byte| char::from(*byte)).collect(),
+            continued,
+        })
+    }
+
+    pub(super) fn splitter(&self) -> Splitter {
+        let bytes = self.text.chars().filter_map(|one| u8::try_from(one).ok());
+        Splitter::continued(bytes.take(LONGEST).collect(), self.continued)
+    }
+}
+
 /// What somebody has asked for in a turn that is not over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Request {
@@ -292,6 +324,7 @@ impl Fact {
             Fact::Connection(fact) => ("connection", fact.key),
             Fact::Stored(fact) => (STORED, fact.key),
             Fact::Request(fact) => (REQUEST, fact.key),
+            Fact::HalfLine(fact) => (HALF_LINE, fact.key),
             Fact::Reason(fact) => ("reason", u64::from(fact.key)),
             Fact::End(fact) => ("end", fact.key),
             Fact::Line(fact) => ("line", fact.key),

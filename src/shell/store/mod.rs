@@ -70,6 +70,8 @@ pub(super) struct Store {
     files: Option<String>,
     /// What was asked for in this turn, or in the last of the listend before.
     requests: BTreeMap<u64, facts::Request>,
+    /// The processes whose half lines are written.
+    half_lines: BTreeSet<ProcessId>,
     /// When the rest is sent.
     again_at: Option<Mono>,
     /// Whose main process another has become, and the inode of the pidfd that is kept of it.

@@ -26,6 +26,7 @@ pub struct Past {
     pub(super) connections: Vec<facts::Connection>,
     pub(super) stored: Vec<facts::Stored>,
     pub(super) requests: BTreeMap<u64, facts::Request>,
+    pub(super) half_lines: HashMap<u64, facts::HalfLine>,
     /// Facts of kinds that are not known here.
     pub(super) unknown: Vec<String>,
     /// Fields that are not known here of facts that are.
@@ -65,7 +66,7 @@ impl Past {
         let (mut configurations, mut definitions) = (BTreeMap::new(), Vec::new());
         let (mut sockets, mut processes) = (Vec::new(), Vec::new());
         let (mut connections, mut stored) = (Vec::new(), Vec::new());
-        let mut requests = BTreeMap::new();
+        let (mut requests, mut half_lines) = (BTreeMap::new(), HashMap::new());
         let (mut unknown, mut unknown_fields) = (Vec::new(), UnknownFields::new());
         let mut history = History::default();
         for other in others {
@@ -99,6 +100,7 @@ impl Past {
                 Fact::Process(fact) => processes.push(*fact),
                 Fact::Connection(fact) => connections.push(fact),
                 Fact::Stored(fact) => stored.push(fact),
+                Fact::HalfLine(fact) => drop(half_lines.insert(fact.key, fact)),
                 Fact::Request(fact) => drop(requests.insert(fact.key, fact)),
                 Fact::Reason(_)
                 | Fact::End(_)
@@ -127,6 +129,7 @@ impl Past {
             connections,
             stored,
             requests,
+            half_lines,
             unknown,
             unknown_fields,
             history,
@@ -236,6 +239,7 @@ fn is_known(kind: &str) -> bool {
             | "connection"
             | "stored"
             | "request"
+            | "half_line"
     );
     is_needed || is_history(kind)
 }

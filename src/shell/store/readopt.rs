@@ -3,9 +3,12 @@
 
 use super::facts;
 use crate::core::{ConnectionId, ExitStatus, Input, InstanceId, Mono, ProcessId, Revision, State};
-use crate::plan::WorkerId;
+use crate::diagnose::Orphan;
+use crate::output::Splitter;
+use crate::plan::{Activation, WorkerId};
 use crate::shell::clock;
 use crate::shell::event_text;
+use crate::shell::logs::Unattached;
 use crate::shell::notify::{NotifySocket, WorkerStatus};
 use crate::shell::process::{First, Process, Rest};
 use crate::shell::token::Token;
@@ -16,6 +19,7 @@ use crate::sys::{self, Then, Whom};
 use crate::worker::{Numbers, Preparation, SpawnInputs};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::getppid;
 use signal_hook::consts::SIGKILL;
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -29,6 +33,9 @@ pub(super) struct Started {
     pub(super) connections: Vec<facts::Connection>,
     pub(super) stored: Vec<facts::Stored>,
     pub(super) processes: Vec<facts::Process>,
+    pub(super) half_lines: HashMap<u64, facts::HalfLine>,
+    /// By which listend.
+    pub(super) by: u32,
 }
 
 /// What was kept, by name.
@@ -71,9 +78,11 @@ impl Shell {
         }
         for fact in of.processes {
             let kept = take(fds, Name::Process(fact.key));
-            self.readopt_process(fact, kept);
+            let half_line = of.half_lines.get(&fact.key);
+            self.readopt_process(fact, kept, half_line);
         }
         self.end_strays();
+        self.end_connections_of_the_lost_turn(of.by);
         let lost: Vec<ConnectionId> = self.core.open_connections().collect();
         for connection in lost {
             if !self.clients.has_fd(connection) {
@@ -129,7 +138,61 @@ impl Shell {
         }
     }
 
-    fn readopt_process(&mut self, fact: facts::Process, mut kept: Vec<OwnedFd>) {
+    /// Ends the processes of connections that were started in that turn. Nothing is written of them, and nobody
+    /// would count them, end them in time or stop them.
+    ///
+    /// They are children of whoever is our parent: a guard, or systemd. Not every such child with the marks of
+    /// that listend is meant, since processes of known connections may have left some behind; but a number that
+    /// has not been given out is that of a connection which is not known.
+    fn end_connections_of_the_lost_turn(&mut self, by: u32) {
+        if by == std::process::id() {
+            return;
+        }
+        let parent = getppid();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let children = children.unwrap_or_default();
+        let pids = children.split_ascii_whitespace();
+        for pid in pids.filter_map(|pid| pid.parse().ok()) {
+            if self.processes.by_pid(pid).is_some() {
+                continue;
+            }
+            let Ok(pidfd) = sys::open_pidfd(pid) else {
+                continue;
+            };
+            // Whose environment this is has the number, so that it is the one with this pidfd.
+            let is_lost = Orphan::of(pid).filter(|orphan| {
+                let started_here = u32::try_from(orphan.listend) == Ok(by) && orphan.is_main;
+                started_here && self.is_of_unknown_connection(orphan)
+            });
+            if let Some(Orphan { instance, .. }) = is_lost {
+                log::info!(
+                    "{instance}: killing pid {pid}, which had just been started for a client"
+                );
+                let _gone_already = sys::send_signal(&pidfd, SIGKILL);
+                let _none_left = sys::send_signal_to_group(pid, SIGKILL);
+            }
+        }
+    }
+
+    fn is_of_unknown_connection(&self, orphan: &Orphan) -> bool {
+        let Some((name, index)) = orphan.place() else {
+            return false;
+        };
+        let mut workers = self.plan.workers();
+        workers.any(|(id, worker)| {
+            let accepts = matches!(worker.lifecycle.activation, Activation::PerConnection(_));
+            let next = self.core.next_connection(id);
+            // The numbers go round.
+            worker.name == name && accepts && index.wrapping_sub(next) < u32::MAX / 2
+        })
+    }
+
+    fn readopt_process(
+        &mut self,
+        fact: facts::Process,
+        mut kept: Vec<OwnedFd>,
+        half_line: Option<&facts::HalfLine>,
+    ) {
         let id = ProcessId(fact.key);
         let found = match find(&fact, &mut kept) {
             Some(found) => found,
@@ -200,7 +263,8 @@ impl Shell {
         };
         self.processes.restore(id, process);
         if let Some(pipe) = output {
-            self.readopt_output(id, pipe);
+            let splitter = half_line.map(facts::HalfLine::splitter);
+            self.readopt_output(id, pipe, splitter.unwrap_or_default());
         }
         if let Some(pipe) = newline {
             self.notify.continue_newline(&self.epoll, id, pipe);
@@ -209,7 +273,7 @@ impl Shell {
 }
 
 impl Shell {
-    fn readopt_output(&mut self, id: ProcessId, pipe: OwnedFd) {
+    fn readopt_output(&mut self, id: ProcessId, pipe: OwnedFd, splitter: Splitter) {
         let Some(process) = self.processes.get(id) else {
             return;
         };
@@ -224,9 +288,14 @@ impl Shell {
         let preparation = Preparation::new(worker, given, numbers, around);
         let file = preparation.and_then(|preparation| preparation.output_file());
         let name = event_text::instance_name(&self.definitions, instance);
-        let of = (&*name, id, instance);
+        let of = (&*name, id);
         let file = file.ok().flatten();
-        if let Err(errno) = self.logs.restore(&self.epoll, worker, of, (pipe, file)) {
+        let source = Unattached {
+            pipe,
+            instance,
+            splitter,
+        };
+        if let Err(errno) = self.logs.restore(&self.epoll, worker, of, source, file) {
             log::error!("cannot read what {name} writes: {}", errno.desc());
         }
     }

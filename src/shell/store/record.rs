@@ -1,6 +1,6 @@
 //! The facts of the shell, from what the shell has; and writing them.
 
-use super::facts::{self, Fact, REQUEST, STORED};
+use super::facts::{self, Fact, HALF_LINE, REQUEST, STORED};
 use super::{Store, boot};
 use crate::core::{ConnectionId, FORMAT, HookKind, Input, ProcessId, Task, Ticket};
 use crate::listener::Former;
@@ -114,6 +114,7 @@ impl Shell {
             // The keeper is gone, and what is noted would become more and more.
             if self.processes.notes_changes() {
                 drop((self.core.take_changes(), self.processes.take_changed()));
+                self.logs.take_half_lines();
             }
             return;
         }
@@ -139,6 +140,18 @@ impl Shell {
                     store.mains.remove(&id);
                     store.forget(Name::Process(id.0));
                 }
+            }
+        }
+        for id in self.logs.take_half_lines() {
+            match self.half_line(id) {
+                Some(fact) => {
+                    store.half_lines.insert(id);
+                    lines.push(fact.text());
+                }
+                None if store.half_lines.remove(&id) => {
+                    lines.push(facts::gone((HALF_LINE, id.0)));
+                }
+                None => {}
             }
         }
         for worker in self.rollback_reasons.take_changed() {
@@ -183,6 +196,10 @@ impl Shell {
             let fact = self.process_fact(id, process);
             store.text(&Fact::Process(Box::new(fact)))
         }));
+        let halves: Vec<_> = self.logs.half_lines().collect();
+        store.half_lines = halves.iter().copied().collect();
+        let halves = halves.into_iter().filter_map(|id| self.half_line(id));
+        lines.extend(halves.map(|fact| fact.text()));
         lines.extend(self.reason_facts().map(|fact| store.text(&fact)));
         // Of these nobody but the next listend in this process can have the descriptors.
         lines.extend(self.clients.connections().map(|(id, ends)| {
@@ -194,6 +211,11 @@ impl Shell {
         }));
         lines.extend(store.unknown.iter().cloned());
         lines
+    }
+
+    fn half_line(&self, process: ProcessId) -> Option<Fact> {
+        let splitter = self.logs.splitter_of(process)?;
+        facts::HalfLine::of(process, splitter).map(Fact::HalfLine)
     }
 
     /// What does not change with every process.

@@ -131,6 +131,8 @@ impl Shell {
             connections: past.connections,
             stored: past.stored,
             processes: past.processes,
+            half_lines: past.half_lines,
+            by: past.head.pid,
         };
         shell.readopt(of, &mut fds);
         Ok(Resumed {

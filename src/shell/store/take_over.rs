@@ -97,6 +97,8 @@ impl Shell {
             connections: Vec::new(),
             stored: Vec::new(),
             processes,
+            half_lines: HashMap::new(),
+            by: std::process::id(),
         };
         shell.readopt(of, &mut fds);
         shell.strays = strays;

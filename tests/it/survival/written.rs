@@ -1,11 +1,14 @@
 //! What is written down, and when: the daemon is killed in the middle of a turn.
 
-use super::{Blow, Guarded, guarded, snapshot_of};
+use super::{BLOWS, Blow, Guarded, guarded, snapshot_of};
 use crate::harness::reloading::{ask, state_of};
 use crate::harness::{
-    Daemon, Start, World, eventually, exists, kill, require_root, require_tool, settled,
+    Daemon, Start, World, children, client, eventually, exists, kill, require_root, require_tool,
+    settled,
 };
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
@@ -38,6 +41,13 @@ fn can_trace() -> bool {
 }
 
 impl Guarded<'_> {
+    /// The pid of the only worker, which listend has started itself.
+    fn worker(&self) -> i32 {
+        let told = self.guard.line(&["app.0: started, pid "]);
+        let (_, pid) = told.rsplit_once(' ').expect("a pid");
+        pid.trim().parse().expect("a pid")
+    }
+
     /// From now on the daemon is killed when it makes this system call.
     fn doom(&self, call: &str) -> Child {
         settled(self.daemon);
@@ -139,5 +149,145 @@ fn keep_alives_are_not_written_down() {
     puppet.ask("notify WATCHDOG=1|STATUS=ill");
     assert!(ask(&world, "status app").stdout.contains("ill"));
     assert!(read() != before && exists(puppet.pid()));
+    guarded.stop();
+}
+
+/// The pid of the process that writes files.
+fn writer_of(guarded: &Guarded<'_>) -> i32 {
+    let mut found = None;
+    eventually("there is a writer", || {
+        let is_it = |pid: &i32| {
+            let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.contains("__write")
+        };
+        found = children(guarded.daemon).into_iter().find(is_it);
+        found.is_some()
+    });
+    found.expect("found")
+}
+
+// Rule: what nobody can take yet stays in the pipe, and half a line is written down.
+#[test]
+fn lines_that_the_writer_of_files_has_not_taken_are_not_lost() {
+    let world = World::new();
+    // One that is opened again may still have the writer of before.
+    for name in ["go", "half", "rest"] {
+        mkfifo(&world.path(name), Mode::S_IRWXU).expect("mkfifo");
+    }
+    let goes = |name| fs::write(world.path(name), "\n").expect("a reader");
+    let yaml = "workers:
+  app:
+    command: [/bin/sh, '$DIR/talk']
+    output: file:$DIR/log
+";
+    world.write_script(
+        "talk",
+        "#!/bin/sh\nread go < $DIR/go\ni=0\nwhile [ $i -lt 5000 ]; do\n  \
+         echo \"line $i of many that are long enough not to have an end where a read has\"\n  \
+         i=$((i+1))\ndone\nread go < $DIR/half\nprintf 'it goes '\nread go < $DIR/rest\necho on\n\
+         exec sleep 1000\n",
+    );
+    let mut guarded = guarded(&world, yaml);
+    guarded.guard.line(&["app.0: started"]);
+    let writer = writer_of(&guarded);
+    settled(writer);
+    kill(writer, Signal::SIGSTOP);
+    goes("go");
+    let worker = guarded.worker();
+    eventually("its pipe is full", || {
+        let call = fs::read_to_string(format!("/proc/{worker}/wchan")).unwrap_or_default();
+        call.contains("pipe_write")
+    });
+    guarded.strike(Blow::Kill);
+    let next = writer_of(&guarded);
+    settled(next);
+    // It has no parent any more, and the kernel may have had it go on.
+    let _gone = nix::sys::signal::kill(Pid::from_raw(writer), Signal::SIGCONT);
+    let log = || fs::read_to_string(world.path("log")).unwrap_or_default();
+    eventually("the last line is there", || log().contains("line 4999 "));
+    eventually("all are written", || log().lines().count() >= 5000);
+    let text = log();
+    let mut lines: Vec<&str> = text.lines().collect();
+    let number = |line: &&str| line.split(' ').nth(1).map(str::parse::<usize>);
+    lines.sort_by_key(|line| number(line).map(Result::ok));
+    for (at, line) in lines.iter().enumerate() {
+        let wanted =
+            format!("line {at} of many that are long enough not to have an end where a read has");
+        assert_eq!(*line, wanted);
+    }
+    assert_eq!(lines.len(), 5000);
+    goes("half");
+    for blow in BLOWS {
+        eventually("it waits", || {
+            let call = fs::read_to_string(format!("/proc/{worker}/wchan")).unwrap_or_default();
+            call.contains("wait_for_partner") || call.contains("fifo_open")
+        });
+        guarded.strike(blow);
+    }
+    goes("rest");
+    eventually("the line is whole", || log().ends_with("it goes on\n"));
+    guarded.stop();
+}
+
+// Rule: listend does not end before it has read what lies in the pipes.
+#[test]
+fn a_stop_right_after_a_resume_loses_no_lines() {
+    if !can_trace() {
+        return;
+    }
+    let world = World::new();
+    let guarded = guarded(&world, &puppets("output: file:$DIR/log"));
+    let mut puppet = world.puppet();
+    puppet.ask("notify READY=1");
+    wait_for(&world, "running");
+    let mut strace = guarded.doom("pidfd_send_signal");
+    guarded.pause();
+    kill(guarded.daemon, Signal::SIGTERM);
+    strace.wait().expect("wait for strace");
+    puppet.ask("line 1 last-words.");
+    guarded.resume();
+    assert_eq!(guarded.guard.status().code(), Some(0));
+    let log = fs::read_to_string(world.path("log")).expect("the log");
+    assert!(log.ends_with("last-words.\n"), "{log}");
+}
+
+// Rule: nobody is served by a process that is not supervised.
+#[test]
+fn a_process_of_a_connection_that_nothing_is_written_of_is_ended() {
+    if !can_trace() {
+        return;
+    }
+    let world = World::new();
+    let yaml = "listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, heir, $EVENTS]
+    listeners: [web]
+    activation: per-connection
+    handoff: inetd
+";
+    let mut guarded = guarded(&world, yaml);
+    let address = guarded.guard.address("web");
+    let _known = client::tcp(address).expect("connect");
+    let mut known = world.puppet();
+    // It is left behind, with all the marks of its parent.
+    let heir: i32 = known.ask("heir").parse().expect("a pid");
+    let _left = world.puppet();
+
+    let strace = guarded.doom("pwrite64");
+    let lost = client::tcp(address).expect("connect");
+    let mut unknown = world.puppet();
+    guarded.is_followed(strace);
+    client::sees_the_end(&lost);
+    unknown.wait_for_its_end();
+    let told = ask(&world, "status app").stdout;
+    assert!(told.contains("1 open"), "{told}");
+    assert!(exists(known.pid()) && exists(heir));
+
+    let strace = guarded.doom("pwrite64");
+    known.tell("exit 0");
+    guarded.is_followed(strace);
+    assert!(exists(heir), "it belongs to one that was known");
+    kill(heir, Signal::SIGKILL);
     guarded.stop();
 }
