@@ -197,6 +197,10 @@ pub struct StopPost {
     /// The name of the unit
     #[arg(value_name = "UNIT")]
     pub unit: String,
+
+    /// Wait whether systemd starts the unit again
+    #[arg(long)]
+    pub watch: bool,
 }
 
 /// The arguments of `listend check`.

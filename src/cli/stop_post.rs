@@ -13,8 +13,9 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -25,6 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const KILLED: Duration = Duration::from_secs(5);
 /// How often it is looked who is left, at least.
 const LOOK: Duration = Duration::from_millis(100);
+/// When it is looked for the first time whether there is another listend, and how often later.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LAST_LOOK: Duration = Duration::from_secs(1);
+/// How often systemd may fail to say so.
+const MOST_UNKNOWN: u32 = 30;
 /// A listend that dies again and again is started so often, at most. The units have no other limit.
 const PAUSE: Duration = Duration::from_millis(200);
 /// `RestartPreventExitStatus=` of the units.
@@ -49,6 +55,9 @@ enum Successor {
 
 /// Ends what is left of a unit, unless systemd starts it again by itself.
 pub fn stop_post(arguments: &StopPost) -> Exit {
+    if arguments.watch {
+        return watch(&arguments.unit);
+    }
     let variable = |name| std::env::var(name).unwrap_or_default();
     let has_exited = variable("EXIT_CODE") == "exited";
     let ended = Ended {
@@ -63,6 +72,9 @@ pub fn stop_post(arguments: &StopPost) -> Exit {
     let successor = successor(&ended, &jobs(&arguments.unit));
     if successor == Successor::OfAll {
         log::info!("workers and sockets are left to the next listend");
+        if let Err(error) = begin_to_watch(&arguments.unit) {
+            log::warn!("if systemd does not start it, its workers go on: {error}");
+        }
         return Exit::Done;
     }
     let mut exit = Exit::Done;
@@ -78,6 +90,95 @@ pub fn stop_post(arguments: &StopPost) -> Exit {
         }
     }
     exit
+}
+
+/// Leaves a process behind that sees whether systemd starts listend again: it runs no command when the unit is
+/// stopped before that, or when it gives up.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "nobody waits for this process but systemd"
+)]
+fn begin_to_watch(unit: &str) -> io::Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("listend").args(["stop-post", "--watch", unit]);
+    // systemd removes the folder of the list when it gives the unit up.
+    let list = left_files().and_then(|list| fs::File::open(list).ok());
+    command.stdin(list.map_or_else(Stdio::null, Stdio::from));
+    command.process_group(0).spawn()?;
+    Ok(())
+}
+
+/// Waits until there is another listend, or there will be none: then ends what is left. Its standard input is the
+/// list of paths.
+fn watch(unit: &str) -> Exit {
+    let mut list = String::new();
+    if let Err(error) = io::stdin().read_to_string(&mut list) {
+        log::warn!("cannot read which paths are left: {error}");
+    }
+    let (mut pause, mut unknown) = (FIRST_LOOK, 0);
+    loop {
+        match outlook(unit) {
+            Outlook::Started => return Exit::Done,
+            Outlook::Over => match end_if_over(unit, &list) {
+                Ok(true) => return Exit::Done,
+                Ok(false) => {}
+                Err(error) => {
+                    log::error!("cannot end what is left of {unit}: {error}");
+                    return Exit::Unavailable;
+                }
+            },
+            Outlook::Open => {}
+            Outlook::Unknown if unknown < MOST_UNKNOWN => unknown += 1,
+            Outlook::Unknown => return Exit::Unavailable,
+        }
+        wait_for(&mut [], pause);
+        pause = LAST_LOOK.min(pause * 2);
+    }
+}
+
+/// Whether it was over. Who is ended is there before it is looked again: the processes of a listend that is started
+/// now are not among them.
+fn end_if_over(unit: &str, list: &str) -> io::Result<bool> {
+    let mut left = others(&own_cgroup()?, &HashMap::new())?;
+    if !jobs(unit).is_empty() || outlook(unit) != Outlook::Over {
+        return Ok(false);
+    }
+    log::info!("{unit} is not started again: ending the workers that are left");
+    for (path, error) in listener::remove_listed_files(list, &HashSet::new()) {
+        log::warn!("cannot remove {}: {error}", path.display());
+    }
+    end(|_| Ok(std::mem::take(&mut left)))?;
+    Ok(true)
+}
+
+/// What becomes of the unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outlook {
+    /// There is a listend.
+    Started,
+    /// It is being stopped or started, or will be started.
+    Open,
+    Over,
+    Unknown,
+}
+
+fn outlook(unit: &str) -> Outlook {
+    let words = ["show", "--property=ActiveState,MainPID", unit];
+    systemctl(&words).map_or(Outlook::Unknown, |text| outlook_of(&text))
+}
+
+/// `PROPERTY=VALUE`, a line each.
+fn outlook_of(text: &str) -> Outlook {
+    let value = |name: &str| {
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+    };
+    match (value("ActiveState"), value("MainPID")) {
+        (Some("inactive" | "failed"), Some("0")) => Outlook::Over,
+        (Some(_), Some("0")) => Outlook::Open,
+        (Some(_), Some(_)) => Outlook::Started,
+        _ => Outlook::Unknown,
+    }
 }
 
 impl Ended {
@@ -107,31 +208,38 @@ fn successor(ended: &Ended, jobs: &[String]) -> Successor {
 }
 
 /// What systemd is about to do with the unit. It has no variable for that.
+fn jobs(unit: &str) -> Vec<String> {
+    let words = ["list-jobs", "--no-legend", "--no-pager", "--plain", unit];
+    systemctl(&words).map_or_else(Vec::new, |text| kinds(&text, unit))
+}
+
+/// What systemctl(1) says; `None` if it fails.
 #[allow(
     clippy::disallowed_methods,
     reason = "nobody waits for this process but systemd"
 )]
-fn jobs(unit: &str) -> Vec<String> {
+fn systemctl(words: &[&str]) -> Option<String> {
     let mut command = Command::new("systemctl");
     // Of a user's manager.
     if std::env::var_os("MANAGERPID").is_some() {
         command.arg("--user");
     }
-    command.args(["list-jobs", "--no-legend", "--no-pager", "--plain", unit]);
-    let output = command.stdin(Stdio::null()).output();
-    let text = match output {
-        Ok(output) if output.status.success() => output.stdout,
+    let output = command.args(words).stdin(Stdio::null()).output();
+    let word = words.first().unwrap_or(&"");
+    match output {
+        Ok(output) if output.status.success() => {
+            Some(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            log::warn!("systemctl list-jobs: {}: {said}", output.status);
-            return Vec::new();
+            log::warn!("systemctl {word}: {}: {said}", output.status);
+            None
         }
         Err(error) => {
-            log::warn!("systemctl list-jobs: {error}");
-            return Vec::new();
+            log::warn!("systemctl {word}: {error}");
+            None
         }
-    };
-    kinds(&String::from_utf8_lossy(&text), unit)
+    }
 }
 
 /// `JOB UNIT TYPE STATE`, a line each; there may be other text.
@@ -162,10 +270,32 @@ fn pause() {
     }
 }
 
-/// Ends every other process of the unit: first as it should, then by force.
+/// The processes of a cgroup but this one, and but those that are known.
+fn others(group: &Path, known: &HashMap<i32, OwnedFd>) -> io::Result<HashMap<i32, OwnedFd>> {
+    let own = std::process::id() as i32;
+    let mut new = HashMap::new();
+    for pid in members(group)? {
+        if pid != own && pid > 0 && !known.contains_key(&pid) {
+            // It may have ended meanwhile.
+            new.extend(sys::open_pidfd(pid).ok().map(|pidfd| (pid, pidfd)));
+        }
+    }
+    // Who is in it now was so when its descriptor was opened, or has its number from one that is.
+    let still: HashSet<i32> = members(group)?.into_iter().collect();
+    new.retain(|pid, pidfd| still.contains(pid) && !has_ended(pidfd, Duration::ZERO));
+    Ok(new)
+}
+
+/// Ends every other process of the unit.
 fn end_all() -> io::Result<()> {
     let group = own_cgroup()?;
-    let own = std::process::id() as i32;
+    end(|known| others(&group, known))
+}
+
+/// Ends processes, first as it should be done, then by force. `find` answers with those that are not known yet.
+fn end(
+    mut find: impl FnMut(&HashMap<i32, OwnedFd>) -> io::Result<HashMap<i32, OwnedFd>>,
+) -> io::Result<()> {
     let begun = clock::now();
     let (mut known, mut forced) = (HashMap::<i32, OwnedFd>::new(), false);
     loop {
@@ -177,16 +307,7 @@ fn end_all() -> io::Result<()> {
             )));
         }
         known.retain(|_, pidfd| !has_ended(pidfd, Duration::ZERO));
-        let mut new = HashMap::new();
-        for pid in members(&group)? {
-            if pid != own && pid > 0 && !known.contains_key(&pid) {
-                // It may have ended meanwhile.
-                new.extend(sys::open_pidfd(pid).ok().map(|pidfd| (pid, pidfd)));
-            }
-        }
-        // Who is in it now was so when its descriptor was opened, or has its number from one that is.
-        let still: HashSet<i32> = members(&group)?.into_iter().collect();
-        new.retain(|pid, pidfd| still.contains(pid) && !has_ended(pidfd, Duration::ZERO));
+        let new = find(&known)?;
         if known.is_empty() && new.is_empty() {
             return Ok(());
         }
@@ -302,6 +423,23 @@ mod tests {
         assert_eq!(of("success", Some(0), &[]), Successor::Nobody);
         assert_eq!(of("success", Some(0), &["restart"]), Successor::OfSockets);
         assert_eq!(of("", None, &[]), Successor::Nobody);
+    }
+
+    #[test]
+    fn what_is_left_is_ended_only_where_no_listend_is_to_come() {
+        for (text, outlook) in [
+            ("ActiveState=inactive\nMainPID=0\n", Outlook::Over),
+            ("MainPID=0\nActiveState=failed\n", Outlook::Over),
+            ("MainPID=0\nActiveState=activating\n", Outlook::Open),
+            ("MainPID=0\nActiveState=deactivating\n", Outlook::Open),
+            ("MainPID=7\nActiveState=activating\n", Outlook::Started),
+            ("MainPID=7\nActiveState=active\n", Outlook::Started),
+            ("MainPID=7\nActiveState=failed\n", Outlook::Started),
+            ("ActiveState=failed\n", Outlook::Unknown),
+            ("", Outlook::Unknown),
+        ] {
+            assert_eq!(outlook_of(text), outlook, "{text}");
+        }
     }
 
     #[test]

@@ -41,6 +41,20 @@ pub fn remove_left_files(list: &Path, in_use: &HashSet<PathIdentity>) -> Vec<(Pa
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
         Err(error) => return vec![(list.to_owned(), error)],
     };
+    let mut problems = remove_listed_files(&text, in_use);
+    problems.extend(
+        fs::remove_file(list)
+            .err()
+            .map(|error| (list.to_owned(), error)),
+    );
+    problems
+}
+
+/// The same with the text of a list.
+pub fn remove_listed_files(
+    text: &str,
+    in_use: &HashSet<PathIdentity>,
+) -> Vec<(PathBuf, io::Error)> {
     let mut problems = Vec::new();
     for line in text.lines() {
         let Ok(Left { address, record }) = serde_json::from_str(line) else {
@@ -56,11 +70,6 @@ pub fn remove_left_files(list: &Path, in_use: &HashSet<PathIdentity>) -> Vec<(Pa
             ));
         }
     }
-    problems.extend(
-        fs::remove_file(list)
-            .err()
-            .map(|error| (list.to_owned(), error)),
-    );
     problems
 }
 

@@ -50,7 +50,7 @@ pub use bind_error::{BindError, BindStep, Note, NoteKind, Obstacle, Purpose};
 pub use bound::{BoundSocket, FsArtifacts};
 pub use diag::{UnixSocket, mptcp_listeners, unix_sockets};
 pub use identity::PathIdentity;
-pub use left::{list_files, remove_left_files};
+pub use left::{list_files, remove_left_files, remove_listed_files};
 pub use namespace::in_network_namespace;
 pub use option::{Changed, effective, put_options_back};
 pub use pending_clients::{Waiters, forget_errors, waiters};

@@ -100,7 +100,9 @@ fn workers_and_sockets_survive_a_listend_that_is_killed() {
     }
     load.goes_on(&container);
     eventually("nothing is kept twice", || kept(&container) == many);
-    assert_eq!(container.output(["pgrep", "-f", "stop-post"]).stdout, b"");
+    eventually("nobody watches any more", || {
+        container.output(["pgrep", "-f", "stop-post"]).stdout == b""
+    });
     let tally = load.stop(&container);
     assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
     // It is the parent of none of them, and ends them all the same.
@@ -172,6 +174,42 @@ fn nobody_is_left_when_the_next_listend_cannot_start() {
     });
     assert_eq!(property(&container, UNIT, "ExecMainStatus"), "64");
     assert_eq!(container.output(["pgrep", "listend"]).stdout, b"");
+}
+
+// systemd runs no command for either.
+#[test]
+fn nobody_is_left_when_no_listend_is_started_any_more() {
+    let Some(container) = installed() else {
+        return;
+    };
+    let yaml = SERVES.replace("web: '127", "local: 'unix:/run/app.sock', web: '127");
+    container.write(CONFIG, &yaml.replace("[web]", "[web, local]"));
+    for (setting, state) in [("RestartSec=1h", "activating"), ("Restart=no", "failed")] {
+        drop_in(&container, &format!("[Service]\n{setting}\n"));
+        systemctl(&container, "restart");
+        eventually("descriptors are kept", || kept(&container) >= 5);
+        let before = workers(&container);
+        assert_eq!(before.len(), 2);
+        let words = ["systemctl", "kill", "--kill-whom=main", "-s", "KILL", UNIT];
+        container.run(words);
+        eventually("it is dead", || {
+            property(&container, UNIT, "ActiveState") == state
+                && property(&container, UNIT, "SubState") != "stop-post"
+        });
+        if state == "activating" {
+            eventually("it is looked at", || {
+                container.output(["pgrep", "-f", "stop-post"]).stdout != b""
+            });
+            assert_eq!(workers(&container), before, "the next goes on with them");
+            systemctl(&container, "stop");
+        }
+        eventually("nobody is left", || {
+            workers(&container).is_empty() && !container.path("/run/app.sock").exists()
+        });
+        eventually("nobody watches any more", || {
+            container.output(["pgrep", "-f", "stop-post"]).stdout == b""
+        });
+    }
 }
 
 /// What listens, by everything but the numbers of processes and descriptors.
