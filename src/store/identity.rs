@@ -2,7 +2,7 @@
 
 use crate::sys::sockopt;
 use nix::libc;
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::fstat;
 use std::fmt;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -17,11 +17,12 @@ impl Identity {
     /// shares its inode with others of its kind, as an eventfd does, and a pidfd before Linux 6.9.
     pub fn of(fd: impl AsFd) -> Option<Identity> {
         let fd = fd.as_fd();
-        let status = fstat(fd).ok()?;
-        if SFlag::from_bits_truncate(status.st_mode & libc::S_IFMT) == SFlag::S_IFSOCK {
-            let cookie = sockopt::get_u64(fd, libc::SOL_SOCKET, libc::SO_COOKIE).ok()?;
-            return Some(Identity(format!("socket:{cookie:x}")));
+        match sockopt::get_u64(fd, libc::SOL_SOCKET, libc::SO_COOKIE) {
+            Ok(cookie) => return Some(Identity(format!("socket:{cookie:x}"))),
+            Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {}
+            Err(_) => return None,
         }
+        let status = fstat(fd).ok()?;
         let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
         if link
             .as_os_str()

@@ -1,12 +1,15 @@
 //! Facts as text, a JSON object each, and what they come to one after the other.
 
 use super::error::ThawError;
-use super::fact::{Change, Extra, Fact, Key, Kind};
+use super::fact::{Change, Fact, Key, Kind};
 use super::words::As;
 use crate::core::types::{Phase, Revision};
 use crate::plan::WorkerId;
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::error::Category;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The format that is written, and the newest that can be read. A format gets another number only when what
 /// reads the one before would misunderstand it: see `docs/snapshot.md`.
@@ -26,9 +29,9 @@ pub struct Snapshot {
 pub struct Reading {
     /// What is the core's.
     pub snapshot: Snapshot,
-    /// What is others', and what nobody here knows: to be written again as it is. In the order in which each
-    /// was first told.
-    pub others: Vec<Extra>,
+    /// What is others', and what nobody here knows: to be written again as it is. The line of each, and its kind,
+    /// in the order in which they were first told.
+    pub others: Vec<(String, String)>,
 }
 
 impl Snapshot {
@@ -89,33 +92,37 @@ impl Snapshot {
     /// A line is no fact, or one that this listend cannot understand; or the format is newer, or not said.
     pub fn read<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Reading, ThawError> {
         let mut reading = Reading::default();
-        let mut others: Vec<Option<Extra>> = Vec::new();
-        let mut places: BTreeMap<(String, String), usize> = BTreeMap::new();
+        let mut others: Vec<Option<(String, &str)>> = Vec::new();
+        let mut places: HashMap<(String, Value), usize> = HashMap::new();
         for line in lines {
-            let object = object(line)?;
-            let kind = kind_of(&object)?;
-            let (kind, key) = (kind.to_owned(), object.get("key").unwrap_or(&Value::Null));
-            let is_gone = object.get("gone") == Some(&Value::Bool(true));
+            let Head { kind, key, gone } = head(line)?;
             if let Some(known) = Key::of(&kind, key.as_u64()) {
-                reading.snapshot.apply(match is_gone {
+                reading.snapshot.apply(match gone {
                     true => Change::Gone(known),
-                    false => Change::Set(fact(object, &kind)?),
+                    false => Change::Set(fact(line, &kind, &key)?),
                 });
                 continue;
             }
             if let "daemon" | "worker" | "connections" | "run" | "hook" | "listener" = &*kind {
                 return Err(ThawError::new(format!("{kind} {key}: no such key")));
             }
-            let at = places.entry((kind, key.to_string())).or_insert_with(|| {
-                others.push(None);
-                others.len() - 1
-            });
-            // Pushed above, or by an earlier line.
-            if let Some(place) = others.get_mut(*at) {
-                *place = (!is_gone).then_some(object);
+            let told = (!gone).then(|| (kind.clone(), line));
+            match places.entry((kind, key)) {
+                Entry::Occupied(place) => {
+                    // Pushed below, by an earlier line.
+                    if let Some(other) = others.get_mut(*place.get()) {
+                        *other = told;
+                    }
+                }
+                Entry::Vacant(place) => {
+                    place.insert(others.len());
+                    others.push(told);
+                }
             }
         }
-        reading.others = others.into_iter().flatten().collect();
+        let others = others.into_iter().flatten();
+        let others = others.map(|(kind, line)| (kind, line.to_owned()));
+        reading.others = others.collect();
         check_format(&reading.others)?;
         Ok(reading)
     }
@@ -124,43 +131,45 @@ impl Snapshot {
 impl Change {
     /// The line that tells it.
     pub fn text(&self) -> String {
-        let value = match self {
-            Change::Set(fact) => serde_json::to_value(fact),
-            Change::Gone(key) => Ok(match key.number() {
-                Some(number) => json!({"kind": key.kind(), "key": number, "gone": true}),
-                None => json!({"kind": key.kind(), "gone": true}),
-            }),
-        };
-        // Facts have nothing that JSON has not: numbers, words, lists, and objects whose keys are words.
-        value.unwrap_or_default().to_string()
+        match self {
+            // Facts have nothing that JSON has not: numbers, words, lists, and objects whose keys are words.
+            Change::Set(fact) => serde_json::to_string(fact).unwrap_or_default(),
+            Change::Gone(key) => match key.number() {
+                Some(number) => {
+                    format!(r#"{{"kind":"{}","key":{number},"gone":true}}"#, key.kind())
+                }
+                None => format!(r#"{{"kind":"{}","gone":true}}"#, key.kind()),
+            },
+        }
     }
 }
 
-fn object(line: &str) -> Result<Extra, ThawError> {
-    let value: Value = serde_json::from_str(line)
-        .map_err(|error| ThawError::new(format!("a fact is not JSON: {error}")))?;
-    match value {
-        Value::Object(object) => Ok(object),
-        _ => Err(ThawError::new("a fact is no JSON object")),
-    }
+/// What every line has.
+#[derive(Deserialize)]
+struct Head {
+    kind: String,
+    #[serde(default)]
+    key: Value,
+    #[serde(default)]
+    gone: bool,
 }
 
-fn kind_of(object: &Extra) -> Result<&str, ThawError> {
-    let kind = object.get("kind").and_then(Value::as_str);
-    kind.ok_or_else(|| ThawError::new("a fact does not say of what kind it is"))
+fn head(line: &str) -> Result<Head, ThawError> {
+    serde_json::from_str(line).map_err(|error| match error.classify() {
+        Category::Data => ThawError::new(format!("a line is no fact: {error}")),
+        _ => ThawError::new(format!("a fact is not JSON: {error}")),
+    })
 }
 
-fn fact(object: Extra, kind: &str) -> Result<Fact, ThawError> {
-    let key = object.get("key").map(Value::to_string).unwrap_or_default();
-    let fact: Fact = serde_json::from_value(Value::Object(object))
-        .map_err(|error| ThawError::new(format!("{kind} {key}: {error}")))?;
-    Ok(fact)
+fn fact(line: &str, kind: &str, key: &Value) -> Result<Fact, ThawError> {
+    serde_json::from_str(line).map_err(|error| ThawError::new(format!("{kind} {key}: {error}")))
 }
 
 /// Whether what is written can be read here.
-fn check_format(others: &[Extra]) -> Result<(), ThawError> {
-    let is_head = |one: &&Extra| one.get("kind").and_then(Value::as_str) == Some(HEAD);
-    let Some(head) = others.iter().find(is_head) else {
+fn check_format(others: &[(String, String)]) -> Result<(), ThawError> {
+    let head = others.iter().find(|(kind, _)| kind == HEAD);
+    let head = head.and_then(|(_, line)| serde_json::from_str::<Value>(line).ok());
+    let Some(head) = head else {
         return Err(ThawError::new("it does not say which format it has"));
     };
     let format = head.get("format").and_then(Value::as_u64);

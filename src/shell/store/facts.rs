@@ -304,8 +304,9 @@ impl Fact {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The fields of an object from which it was read that are not known here.
-    pub(super) fn unknown_fields(&self, mut of: Map<String, Value>) -> Map<String, Value> {
+    /// The fields that are not known here of the line from which it was read.
+    pub(super) fn unknown_fields(&self, line: &str) -> Map<String, Value> {
+        let mut of: Map<String, Value> = serde_json::from_str(line).unwrap_or_default();
         if let Ok(Value::Object(known)) = serde_json::to_value(self) {
             of.retain(|field, value| !known.contains_key(field) && !value.is_null());
         }

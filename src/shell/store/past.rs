@@ -9,7 +9,7 @@ use crate::plan::{KnownIds, ListenerId, Origin, SocketKey, WorkerId};
 use crate::store::{Identity, Journal, Kept, Name};
 use crate::sys::pidfd_inode;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -69,21 +69,21 @@ impl Past {
         let (mut requests, mut half_lines) = (BTreeMap::new(), HashMap::new());
         let (mut unknown, mut unknown_fields) = (Vec::new(), UnknownFields::new());
         let mut history = History::default();
-        for other in others {
-            let kind = other.get("kind").and_then(Value::as_str);
-            if !is_known(kind.unwrap_or_default()) {
-                unknown.push(Value::Object(other).to_string());
+        for (kind, line) in others {
+            if !is_known(&kind) {
+                unknown.push(line);
                 continue;
             }
-            let is_history = is_history(kind.unwrap_or_default());
-            let fact: Fact = match serde_json::from_value(Value::Object(other.clone())) {
+            let is_history = is_history(&kind);
+            let fact: Fact = match serde_json::from_str(&line) {
                 Ok(fact) => fact,
                 // Nothing depends on it.
                 Err(_) if is_history => continue,
-                Err(error) => return Err(format!("{}: {error}", words(&other))),
+                Err(error) => return Err(format!("{}: {error}", words(&kind, &line))),
             };
-            if !is_history {
-                let fields = fact.unknown_fields(other);
+            // What this version has written says nothing else.
+            if !is_history && fact.text() != line {
+                let fields = fact.unknown_fields(&line);
                 if !fields.is_empty() {
                     unknown_fields.insert(fact.key(), fields);
                 }
@@ -245,8 +245,8 @@ fn is_known(kind: &str) -> bool {
 }
 
 /// `socket 7`.
-fn words(fact: &Map<String, Value>) -> String {
-    let kind = fact.get("kind").and_then(Value::as_str).unwrap_or_default();
+fn words(kind: &str, line: &str) -> String {
+    let fact: Value = serde_json::from_str(line).unwrap_or_default();
     match fact.get("key") {
         Some(key) => format!("{kind} {key}"),
         None => kind.to_owned(),

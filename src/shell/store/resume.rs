@@ -252,9 +252,8 @@ impl Past {
         for fact in &self.sockets {
             match &fact.former {
                 None => {
-                    let is_same = |socket: &&mut BoundSocket| {
-                        Identity::of(&socket.fd) == Some(Identity::read(&fact.identity))
-                    };
+                    // One that was bound anew has nothing of it.
+                    let is_same = |socket: &&mut BoundSocket| socket.is_adopted;
                     if let Some(socket) = table.get_mut(SocketKey(fact.key)).filter(is_same) {
                         socket.restore(fact.record.clone());
                     }
