@@ -6,13 +6,18 @@ use super::exit::Exit;
 use super::open_files::{raise_open_files, restore_open_files};
 use super::output::{self, complain, hint};
 use crate::control::TakeReply;
-use crate::handoff::{Descriptors, Dialect, PidfdInode, Socket, Value, belongs_to_a_handoff};
+use crate::handoff::{
+    Descriptors, Dialect, Handoff, Name, PidfdInode, Recipient, Socket, Value, belongs_to_a_handoff,
+};
 use crate::launch_spec::Limit;
 use crate::sys;
+use nix::sys::socket::{SockType, SockaddrStorage, UnixAddr, getsockname, getsockopt, sockopt};
 use serde_json::json;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// A socket for the program, with the name of its listener.
@@ -78,29 +83,51 @@ pub(super) fn become_command(
     let Some((program, words)) = command.split_first() else {
         return Exit::Usage;
     };
-    if handoff.one_socket && sockets.len() != 1 {
-        let keyword = handoff.keyword;
+    let keyword = handoff.keyword;
+    let handoff = Handoff::one(handoff);
+    if handoff.is_one_socket() && sockets.len() != 1 {
         let count = sockets.len();
         complain(&format!(
             "handoff `{keyword}` passes one socket, and these are {count}"
         ));
         return Exit::Usage;
     }
-    let described: Vec<Socket<'_>> = sockets
-        .iter()
-        .map(|(listener, fd)| Socket {
+    let addresses: Vec<Address> = sockets.iter().map(|(_, fd)| Address::of(fd)).collect();
+    let described = sockets.iter().zip(&addresses);
+    let described: Vec<Socket<'_>> = described
+        .map(|((listener, fd), address)| Socket {
             listener,
             fd: fd.as_raw_fd(),
+            scheme: address.scheme,
+            name: address.name(),
         })
         .collect();
-    let layout = (handoff.layout)(&Descriptors {
+    for socket in &described {
+        for dialect in handoff.dialects() {
+            if let Err(reason) = (dialect.check)(socket) {
+                let listener = socket.listener;
+                complain(&format!(
+                    "handoff `{keyword}` cannot pass `{listener}`: {reason}"
+                ));
+                return Exit::Usage;
+            }
+        }
+    }
+    let layout = handoff.layout(&Descriptors {
         sockets: &described,
         connection: None,
         stored: &[],
         below: None,
-        inode: match sys::own_pidfd_inode() {
-            Some(_) => PidfdInode::Tell,
-            None => PidfdInode::Leave,
+        to: Recipient {
+            instance: 0,
+            generation: 1,
+            // The parent stays the same over execve(2).
+            listend: std::os::unix::process::parent_id(),
+            listen_pid: true,
+            inode: match sys::own_pidfd_inode() {
+                Some(_) => PidfdInode::Tell,
+                None => PidfdInode::Leave,
+            },
         },
     });
     let targets: Vec<(i32, i32)> = layout.fds.into_iter().zip(layout.targets).collect();
@@ -139,6 +166,55 @@ pub(super) fn become_command(
     restore_open_files(limit, 2 * places.len() as u64 + 64);
     let error = process.exec();
     cannot(&format!("execute {program}"), &error)
+}
+
+/// What the kernel says about a socket.
+struct Address {
+    scheme: &'static str,
+    inet: Option<SocketAddr>,
+    path: Option<PathBuf>,
+    abstract_name: Option<String>,
+}
+
+impl Address {
+    fn of(fd: &OwnedFd) -> Address {
+        let is_stream = matches!(getsockopt(fd, sockopt::SockType), Ok(SockType::Stream));
+        let address = getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok();
+        let unix = address.as_ref().and_then(SockaddrStorage::as_unix_addr);
+        let inet = address.as_ref().and_then(|address| {
+            let four = address
+                .as_sockaddr_in()
+                .map(|it| SocketAddr::V4((*it).into()));
+            let six = || {
+                address
+                    .as_sockaddr_in6()
+                    .map(|it| SocketAddr::V6((*it).into()))
+            };
+            four.or_else(six)
+        });
+        let name = unix.and_then(UnixAddr::as_abstract);
+        Address {
+            scheme: match (&inet, unix, is_stream) {
+                (Some(_), _, true) => "tcp",
+                (Some(_), _, false) => "udp",
+                (None, Some(_), true) => "unix",
+                (None, Some(_), false) => "unix-dgram",
+                (None, None, _) => "another kind of descriptor",
+            },
+            inet,
+            path: unix.and_then(UnixAddr::path).map(PathBuf::from),
+            abstract_name: name.map(|name| String::from_utf8_lossy(name).into_owned()),
+        }
+    }
+
+    fn name(&self) -> Name<'_> {
+        match (self.inet, &self.path, &self.abstract_name) {
+            (Some(address), ..) => Name::Inet(address),
+            (None, Some(path), _) => Name::Path(path),
+            (None, None, Some(name)) => Name::Abstract(name),
+            (None, None, None) => Name::Other,
+        }
+    }
 }
 
 fn cannot(what: &str, error: &io::Error) -> Exit {

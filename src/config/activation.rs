@@ -1,6 +1,6 @@
 //! Reads the keys about activation, handoff, instances and connection limits of a worker.
 
-use super::decode::{Fields, Words, choice, default, unknown, words};
+use super::decode::{Fields, Words, choice, default, list, text, unknown, words};
 use super::draft::{DraftWorker, Field};
 use super::fitting::listed;
 use super::keys;
@@ -8,8 +8,7 @@ use super::model::{Activation, ConnectionLimits, Overflow};
 use super::scalar;
 use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
-use crate::handoff::{self, Dialect};
-use crate::report::Kind;
+use crate::handoff::{self, Dialect, Handoff};
 use std::time::Duration;
 
 /// More processes than this no machine has room for.
@@ -20,9 +19,6 @@ const ACTIVATIONS: &Words<Activation> = words! {
     "on-demand" = Activation::OnDemand, "demand", "lazy", "on_demand", "ondemand", "socket", "true", "wait";
     "per-connection" = Activation::PerConnection, "accept", "connection", "inetd", "nowait", "per_connection", "perconnection";
 };
-
-/// Handoffs of later versions.
-const LATER_HANDOFFS: &[&str] = &["nginx", "fastcgi"];
 
 const OVERFLOWS: &Words<Overflow> = words! {
     "wait" = Overflow::Wait, "block", "hold", "queue";
@@ -38,9 +34,27 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Dia
     if let Field::Set(instances) = &instances {
         worker.instances = instances.value;
     }
-    draft.handoff = fields.read("handoff", out, handoff);
-    if let Field::Set(value) = &draft.handoff {
-        worker.handoff = value.clone();
+    draft.handoff = handoffs(fields, out);
+    if let Field::Set(Located { value, place }) = &draft.handoff {
+        let dialects = value.iter().map(|dialect| dialect.value).collect();
+        worker.handoff = Located {
+            value: Handoff::of(dialects),
+            place: *place,
+        };
+        if !combine(value, &draft.nonblocking, out) {
+            draft.handoff = Field::Broken(*place);
+        }
+    }
+    let listen_pid = fields.set("listen_pid", &mut worker.listen_pid, out, scalar::boolean);
+    if let Some((key, place)) = listen_pid
+        && !draft.handoff.is_broken()
+        && !worker.handoff.value.tells_the_pid()
+    {
+        let value_error = ValueError::bad(format!(
+            "`{key}` is for `handoff: systemd`; no variable of {} has the process id of the worker",
+            worker.handoff.value
+        ));
+        out.add(value_error.hint("delete the key").at(place));
     }
     draft.activation = fields.read("activation", out, activation);
     if let Field::Set(value) = &draft.activation {
@@ -109,14 +123,90 @@ fn timeout(key: &str, text: &str) -> Result<Option<Duration>, ValueError> {
     }
 }
 
-pub(super) fn handoff(key: &str, text: &str) -> Result<&'static Dialect, ValueError> {
-    if LATER_HANDOFFS.contains(&text) {
-        return Err(ValueError::new(
-            Kind::Unsupported,
-            format!("`handoff`: this version does not support `{text}`"),
-        )
-        .hint("it supports `systemd`, the default, and `inetd`"));
+/// Reads `handoff:`, a word or a list of them.
+fn handoffs(fields: &mut Fields, out: &mut Diagnostics) -> Field<Vec<Located<&'static Dialect>>> {
+    let key = "handoff";
+    let Some(node) = fields.take(key) else {
+        return Field::Absent;
+    };
+    let items = list(node);
+    if items.is_empty() {
+        let value_error = ValueError::bad("`handoff`: the list names no protocol");
+        out.add(
+            value_error
+                .hint("write `none` for no variables")
+                .at(node.place),
+        );
+        return Field::Broken(node.place);
     }
+    let mut dialects = Vec::with_capacity(items.len());
+    for item in items {
+        let place = item.place;
+        let value = text(item, key, out).and_then(|text| out.check(place, handoff(key, text)));
+        dialects.extend(value.map(|value| Located { value, place }));
+    }
+    if dialects.len() < items.len() {
+        return Field::Broken(node.place);
+    }
+    Field::Set(Located {
+        value: dialects,
+        place: node.place,
+    })
+}
+
+/// Files protocols that exclude each other; whether there are none.
+fn combine(
+    dialects: &[Located<&'static Dialect>],
+    nonblocking: &Field<bool>,
+    out: &mut Diagnostics,
+) -> bool {
+    let Some((first, others)) = dialects.split_first() else {
+        return true;
+    };
+    for other in others {
+        let (one, two) = (first.value, other.value);
+        let alone = [one, two].into_iter().find(|dialect| !dialect.combines);
+        let value_error = if let Some(alone) = alone {
+            let why = match alone.first_fd {
+                handoff::FIRST_FD => "it means that no variable is set",
+                _ => "its socket is standard input, and the others have theirs from 3 on",
+            };
+            ValueError::bad(format!("`handoff: {}` stands alone: {why}", alone.keyword))
+                .hint("delete one of them")
+        } else if dialects
+            .iter()
+            .filter(|dialect| dialect.value == two)
+            .count()
+            > 1
+        {
+            ValueError::bad(format!(
+                "`handoff`: `{}` occurs twice in the list",
+                two.keyword
+            ))
+            .hint("delete one of them")
+        } else if one.default_nonblocking != two.default_nonblocking
+            && matches!(nonblocking, Field::Absent)
+        {
+            let needs = |set| if set { "non-blocking" } else { "blocking" };
+            ValueError::bad(format!(
+                "`handoff`: by default `{}` has {} listeners and `{}` {} ones",
+                one.keyword,
+                needs(one.default_nonblocking),
+                two.keyword,
+                needs(two.default_nonblocking)
+            ))
+            .hint("write `nonblocking: true` or `false`, as the program needs it")
+        } else {
+            continue;
+        };
+        let problem = value_error.at(other.place);
+        out.add(problem.with_related(first.place, "the first protocol"));
+        return false;
+    }
+    true
+}
+
+pub(super) fn handoff(key: &str, text: &str) -> Result<&'static Dialect, ValueError> {
     // inetd.conf(5) says both in one word.
     if let "inetd-wait" | "inetd_wait" | "inetd-nowait" | "inetd_nowait" = text {
         let activation = if text.ends_with("nowait") {

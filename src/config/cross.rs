@@ -214,7 +214,7 @@ fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
         .workers
         .iter()
         .filter(|worker| !worker.duplicate && !worker.nonblocking.is_broken())
-        .filter(|worker| !worker.activation.is_broken())
+        .filter(|worker| !worker.activation.is_broken() && !worker.handoff.is_broken())
         .filter(|worker| worker.worker.activation.value != Activation::PerConnection)
     {
         for wanted in &this.worker.listeners {
@@ -232,11 +232,9 @@ fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
                 .map_or(wanted.place, |value| value.place);
             let (other, other_place) = *first.entry(name).or_insert((this, place));
             let wants = |draft: &DraftWorker| {
-                draft
-                    .worker
-                    .nonblocking
-                    .as_ref()
-                    .is_some_and(|value| value.value)
+                let worker = &draft.worker;
+                let default = worker.handoff.value.default_nonblocking();
+                worker.nonblocking.as_ref().map_or(default, |one| one.value)
             };
             if wants(this) == wants(other) {
                 continue;
@@ -260,7 +258,7 @@ fn nonblocking(draft: &Draft, names: &Names, report: &mut Report) {
                     says(this)
                 ),
             )
-            .hint("give both the same `nonblocking`; the default is `false`");
+            .hint("give both the same `nonblocking`, or each its own listener; the default is `false`, and `true` with `handoff: nginx`");
             let problem = value_error.at(place).with_related(
                 other_place,
                 format!("`{other_name}` needs it {}", says(other)),

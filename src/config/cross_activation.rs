@@ -2,8 +2,11 @@
 
 use super::cross_readiness;
 use super::draft::{DraftListener, DraftWorker, Sockets, Taken};
+use super::fitting::listed;
 use super::model::{Activation, Endpoint};
 use super::value_error::ValueError;
+use super::values::Located;
+use crate::handoff::{self, Dialect};
 use crate::report::{Kind, Place, Problem, Report};
 use std::collections::HashMap;
 
@@ -31,9 +34,13 @@ pub(super) fn check(
             limits_fit(draft, &sockets, report);
         }
         cross_readiness::check(draft, &listeners, &sockets, report);
-        if worker.handoff.value.one_socket && !draft.handoff.is_broken() {
+        if draft.handoff.is_broken() {
+            continue;
+        }
+        if worker.handoff.value.is_one_socket() {
             one_socket(draft, &sockets, report);
         }
+        carried(draft, &listeners, &sockets, report);
     }
     shared(workers, by_name, report);
 }
@@ -145,7 +152,7 @@ fn one_socket(draft: &DraftWorker, sockets: &Sockets, report: &mut Report) {
     };
     let value_error = ValueError::bad(format!(
         "`handoff: {}` passes on one socket; worker `{name}` has {has}",
-        worker.handoff.value.keyword
+        worker.handoff.value
     ))
     .hint(hint);
     let problem = value_error.at(worker.handoff.place).of_worker(name);
@@ -153,6 +160,75 @@ fn one_socket(draft: &DraftWorker, sockets: &Sockets, report: &mut Report) {
         Some(second) => problem.with_related(second.place, "the second listener"),
         None => problem,
     });
+}
+
+/// The dialects of a worker, each with its place.
+fn dialects(draft: &DraftWorker) -> Vec<Located<&'static Dialect>> {
+    if let Some(written) = draft.handoff.as_set() {
+        return written.value.clone();
+    }
+    let Located { value, place } = &draft.worker.handoff;
+    let dialects = value.dialects().iter();
+    let located = dialects.map(|dialect| Located {
+        value: *dialect,
+        place: *place,
+    });
+    located.collect()
+}
+
+/// Files what a dialect cannot pass: connections, or one of the sockets.
+fn carried(draft: &DraftWorker, listeners: &[Taken], sockets: &Sockets, report: &mut Report) {
+    let worker = &draft.worker;
+    let name = &worker.name.value;
+    let accepts =
+        worker.activation.value == Activation::PerConnection && sockets.accepting.is_some();
+    for Located {
+        value: dialect,
+        place,
+    } in dialects(draft)
+    {
+        if accepts && !dialect.connections {
+            let value_error = ValueError::bad(format!(
+                "`handoff: {}` passes listeners; with `activation: per-connection` worker `{name}` \
+                 gets a connection",
+                dialect.keyword
+            ));
+            let can = that_can(|dialect| dialect.connections);
+            let hint =
+                format!("write `activation: eager` or `on-demand`; {can} can pass connections");
+            report.add(value_error.hint(hint).at(place).of_worker(name));
+            continue;
+        }
+        let all = listeners.iter().flat_map(|(wanted, listener)| {
+            let addresses = listener.listener.addresses.iter();
+            let endpoints = addresses.flat_map(|address| &address.value.endpoints);
+            endpoints.map(move |endpoint| (wanted, endpoint))
+        });
+        // One of each is enough.
+        let refused = all.into_iter().find_map(|(wanted, endpoint)| {
+            let socket = endpoint.as_socket(&wanted.value, -1);
+            let reason = (dialect.check)(&socket).err()?;
+            Some((wanted, endpoint, socket, reason))
+        });
+        let Some((wanted, endpoint, socket, reason)) = refused else {
+            continue;
+        };
+        let value_error = ValueError::bad(format!(
+            "`handoff: {}` cannot pass `{endpoint}` of `{}` to worker `{name}`: {reason}",
+            dialect.keyword, wanted.value
+        ));
+        let can = that_can(|dialect| (dialect.check)(&socket).is_ok());
+        let problem = value_error.hint(format!("{can} can")).at(place);
+        let problem = problem.of_worker(name).of_listener(&wanted.value);
+        report.add(problem.with_related(wanted.place, "the listener"));
+    }
+}
+
+/// The dialects that can do something, in words.
+fn that_can(test: impl Fn(&Dialect) -> bool) -> String {
+    let able = handoff::ALL.iter().filter(|dialect| test(dialect));
+    let words: Vec<String> = able.map(|one| format!("`{}`", one.keyword)).collect();
+    listed(&words, "and")
 }
 
 /// A worker that takes a listener, and where it says so.

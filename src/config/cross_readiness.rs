@@ -82,7 +82,7 @@ fn can_be_seen(
 /// have the numbers from 3 on.
 fn is_free(draft: &DraftWorker, number: i32, sockets: &Sockets, report: &mut Report) {
     let worker = &draft.worker;
-    if draft.handoff.is_broken() || worker.handoff.value.one_socket {
+    if draft.handoff.is_broken() || worker.handoff.value.is_one_socket() {
         return;
     }
     let taken = sockets.count as u64 + u64::from(worker.fd_store);

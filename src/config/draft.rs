@@ -88,7 +88,7 @@ pub(super) struct DraftWorker {
     /// Broken where it is not known which it takes, in part or at all.
     pub listeners: Field<()>,
     pub nonblocking: Field<bool>,
-    pub handoff: Field<&'static Dialect>,
+    pub handoff: Field<Vec<Located<&'static Dialect>>>,
     pub activation: Field<Activation>,
     pub trigger_limit: Field<Option<Rate>>,
     /// The keys that are written and mean something for connections alone.

@@ -85,7 +85,7 @@ pub const WORKER: &[Key] = keys! {
     argv0 = "the first word of the command", "the program's argv[0]";
     expand_environment = "false", "whether `$NAME` and `${NAME}` in commands are expanded";
     listeners = "none", "the listeners it uses, in the order of their descriptors";
-    nonblocking = "false", "whether its sockets have O_NONBLOCK";
+    nonblocking = "what the handoff needs", "whether its sockets have O_NONBLOCK";
     ready = "started",
         "when it counts as ready: `started`, `notify`, `accepting`, `accepting first` or `fd N`";
     start_timeout = "90s", "how long it may take to become ready; `infinity` is no limit";
@@ -93,7 +93,9 @@ pub const WORKER: &[Key] = keys! {
     notify_access = "main", "which processes may send notifications: `main`, or `all` of its processes";
     fd_store = "0", "how many descriptors an instance may store for its successor, 0 to 1024";
     instances = "1", "how many processes, 1 to 10000; not with `per-connection`";
-    handoff = "systemd", "how it gets its descriptors: `systemd` or `inetd`";
+    handoff = "systemd",
+        "how it gets its descriptors: `systemd`, `inetd`, `fd0`, `nginx`, `server-starter`, `einhorn`, `php-fpm`, `puma`, `none`, or a list";
+    listen_pid = "true", "whether LISTEN_PID is set; `false` is for wrappers that start the program as a child";
     activation = "eager", "when it runs: `eager`, `on-demand` or `per-connection`";
     max_connections = "64", "how many connections are served at a time, or `none`";
     max_connections_per_source = "none", "how many connections of one address or user; more are closed";

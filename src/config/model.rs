@@ -7,7 +7,7 @@ use super::options::OptionSetting;
 use super::preset::Preset;
 use super::socket_kind::SocketKind;
 use super::values::{Located, Rate, Template};
-use crate::handoff::Dialect;
+use crate::handoff::{self, Handoff};
 use crate::launch_spec::LaunchSpec;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -285,6 +285,31 @@ impl Endpoint {
         }
     }
 
+    /// The socket as a handoff sees it; `fd` is its number in listend.
+    pub fn as_socket<'a>(&'a self, listener: &'a str, fd: i32) -> handoff::Socket<'a> {
+        handoff::Socket {
+            listener,
+            fd,
+            scheme: self.kind().word(),
+            name: match self {
+                Endpoint::Inet { address, .. } => handoff::Name::Inet(*address),
+                Endpoint::Unix {
+                    name: UnixName::Path(path),
+                    ..
+                } => handoff::Name::Path(path),
+                Endpoint::Unix {
+                    name: UnixName::Abstract(name),
+                    ..
+                } => handoff::Name::Abstract(name),
+                Endpoint::Fifo { .. }
+                | Endpoint::MessageQueue { .. }
+                | Endpoint::Special { .. }
+                | Endpoint::Netlink { .. }
+                | Endpoint::Vsock { .. } => handoff::Name::Other,
+            },
+        }
+    }
+
     /// The path that listend makes in the file system: a unix socket's or a FIFO's.
     pub fn path(&self) -> Option<&std::path::Path> {
         match self {
@@ -354,8 +379,10 @@ pub struct Worker {
     pub listeners: Vec<Located<String>>,
     /// The number of instances.
     pub instances: u32,
-    /// The protocol by which the descriptors are passed to it, `handoff:`.
-    pub handoff: Located<&'static Dialect>,
+    /// The protocols by which the descriptors are passed to it, `handoff:`.
+    pub handoff: Located<Handoff>,
+    /// Whether LISTEN_PID is set.
+    pub listen_pid: bool,
     /// The event that starts the worker.
     pub activation: Located<Activation>,
     /// `activation: on-demand`: how often it may be started; `None` is as often as need be.

@@ -176,13 +176,12 @@ pub(super) fn handoff_fits(draft: &DraftWorker, out: &mut Diagnostics) {
     let Some((_, place)) = keys.find(|(key, _)| *key == "fd_store") else {
         return;
     };
-    let dialect = worker.handoff.value;
-    if !dialect.one_socket {
+    let handoff = &worker.handoff.value;
+    if handoff.stores() || draft.handoff.is_broken() {
         return;
     }
     let value_error = ValueError::bad(format!(
-        "`fd_store` is for `handoff: systemd`; {} has one descriptor, the socket",
-        dialect.keyword
+        "`fd_store` is for `handoff: systemd`; {handoff} has no name for what was stored"
     ))
     .hint("delete the key, or write `handoff: systemd`");
     let problem = value_error.at(*place);

@@ -42,9 +42,10 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
         listeners: Vec::new(),
         instances: number("instances"),
         handoff: Located {
-            value: of("handoff", activation::handoff),
+            value: of("handoff", activation::handoff).into(),
             place,
         },
+        listen_pid: flag("listen_pid"),
         activation: Located {
             value: of("activation", activation::activation),
             place,

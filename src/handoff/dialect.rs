@@ -1,9 +1,10 @@
 //! A dialect of socket passing, as one value.
 
 use super::Value;
-use serde::ser::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
 
 /// A dialect of socket passing: all that configuration and launch need to know of it.
 pub struct Dialect {
@@ -11,15 +12,38 @@ pub struct Dialect {
     pub keyword: &'static str,
     /// The names in other programs, for the hint at a misspelt word.
     pub synonyms: &'static [&'static str],
-    /// The number of its first descriptor in the worker.
+    /// The number of its first descriptor in the worker. Where it is that of standard input, one socket
+    /// is passed, and nothing beside it; else they follow each other from [`super::FIRST_FD`] on.
     pub first_fd: i32,
     /// O_NONBLOCK on its listeners, where `nonblocking:` is not written.
     pub default_nonblocking: bool,
-    /// Whether one socket is passed, and nothing beside it: neither further listeners nor stored
-    /// descriptors (`fd_store:`).
-    pub one_socket: bool,
-    /// Assigns a number to each descriptor, and names them in variables.
-    pub layout: fn(&Descriptors<'_>) -> FdLayout,
+    /// Whether it can pass an accepted connection in place of the sockets.
+    pub connections: bool,
+    /// Whether it names stored descriptors (`fd_store:`), too.
+    pub stores: bool,
+    /// Whether others may be beside it in a list.
+    pub combines: bool,
+    /// The reason for which a socket cannot be passed by it.
+    pub check: fn(&Socket<'_>) -> Result<(), Cow<'static, str>>,
+    /// The variables that name what is passed; what [`Value::OwnPidfdInode`] stands for comes last (see
+    /// [`crate::sys::EnvSlot`]).
+    pub variables: fn(&Passed<'_>) -> Vec<Variable>,
+}
+
+/// A variable of a handoff.
+pub type Variable = (Cow<'static, str>, Value);
+
+/// The name of a socket, as far as a dialect can write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name<'a> {
+    /// IP address and port.
+    Inet(SocketAddr),
+    /// The path of a unix socket.
+    Path(&'a Path),
+    /// A unix socket's name in the abstract namespace.
+    Abstract(&'a str),
+    /// Any other.
+    Other,
 }
 
 /// A bound socket, as one instance gets it.
@@ -29,6 +53,36 @@ pub struct Socket<'a> {
     pub listener: &'a str,
     /// The number of the descriptor in listend.
     pub fd: i32,
+    /// The scheme of its address: `tcp`, `unix-dgram`.
+    pub scheme: &'static str,
+    /// Its address.
+    pub name: Name<'a>,
+}
+
+/// What is passed, with its numbers in the worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Passed<'a> {
+    /// The sockets, each with its number; none where a connection is passed.
+    pub sockets: &'a [(Socket<'a>, i32)],
+    /// The names of all descriptors from the first on, those of a connection and of stored ones, too.
+    pub names: &'a [&'a str],
+    /// The instance that they are passed to.
+    pub to: Recipient,
+}
+
+/// The instance that is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipient {
+    /// The index of the instance, from 0.
+    pub instance: u32,
+    /// The generation, from 1.
+    pub generation: u32,
+    /// The process id of listend, which is its parent.
+    pub listend: u32,
+    /// Whether variables tell who the recipient is (`listen_pid:`).
+    pub listen_pid: bool,
+    /// Whether the worker's pidfd inode can be told.
+    pub inode: PidfdInode,
 }
 
 /// A descriptor that an instance has stored for its successor (`FDSTORE=1`, sd_notify(3)).
@@ -61,8 +115,8 @@ pub struct Descriptors<'a> {
     pub stored: &'a [Stored<'a>],
     /// The first number in the worker that is taken otherwise (`ready: fd N`).
     pub below: Option<i32>,
-    /// Whether the worker's pidfd inode can be told.
-    pub inode: PidfdInode,
+    /// The instance that they are passed to.
+    pub to: Recipient,
 }
 
 /// The numbers of the descriptors in the worker, and the variables that name them.
@@ -77,7 +131,7 @@ pub struct FdLayout {
     pub numbers: Vec<i32>,
     /// The variables; what [`Value::OwnPidfdInode`] stands for comes last (see
     /// [`crate::sys::EnvSlot`]).
-    pub variables: Vec<(Cow<'static, str>, Value)>,
+    pub variables: Vec<Variable>,
 }
 
 impl PartialEq for Dialect {
@@ -94,8 +148,42 @@ impl fmt::Debug for Dialect {
     }
 }
 
-impl Serialize for Dialect {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.keyword)
+/// Any socket at all: it is told by its number alone.
+pub(super) fn any(_: &Socket<'_>) -> Result<(), Cow<'static, str>> {
+    Ok(())
+}
+
+/// A listener of streams that has an address to write down.
+pub(super) fn named_stream(socket: &Socket<'_>) -> Result<(), Cow<'static, str>> {
+    if !matches!(socket.scheme, "tcp" | "mptcp" | "unix") {
+        return Err(format!(
+            "it passes listening TCP and unix sockets, not {}",
+            socket.scheme
+        )
+        .into());
+    }
+    match socket.name {
+        Name::Abstract(_) => Err("it has no notation for an abstract name".into()),
+        Name::Path(path) if path.as_os_str().len() > LONGEST_PATH => Err(format!(
+            "its servers know a path by the address of the socket, which holds {LONGEST_PATH} bytes"
+        )
+        .into()),
+        Name::Inet(_) | Name::Path(_) | Name::Other => Ok(()),
+    }
+}
+
+/// The longest path in an address (unix(7)).
+const LONGEST_PATH: usize = 107;
+
+/// A named stream, without any of these letters in its path: the dialect separates by them.
+pub(super) fn separable(socket: &Socket<'_>, letters: &[char]) -> Result<(), Cow<'static, str>> {
+    named_stream(socket)?;
+    let Name::Path(path) = socket.name else {
+        return Ok(());
+    };
+    let path = path.to_string_lossy();
+    match path.chars().find(|letter| letters.contains(letter)) {
+        Some(letter) => Err(format!("`{letter}` in a path separates its entries").into()),
+        None => Ok(()),
     }
 }

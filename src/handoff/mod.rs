@@ -1,16 +1,27 @@
 //! The variables that tell a worker its descriptors and the ends of its connection. Pure: names in,
 //! variables out.
 
+mod combined;
 pub mod connection;
 mod dialect;
+mod einhorn;
+mod fd0;
 pub mod inetd;
+mod nginx;
+mod none;
 pub mod notify;
+mod php_fpm;
+mod puma;
 mod scrub;
+mod server_starter;
 pub mod supervisor;
 pub mod systemd;
 mod table;
 
-pub use dialect::{Descriptors, Dialect, FdLayout, PidfdInode, Socket, Stored};
+pub use combined::{CONNECTION, Handoff};
+pub use dialect::{
+    Descriptors, Dialect, FdLayout, Name, Passed, PidfdInode, Recipient, Socket, Stored, Variable,
+};
 pub use scrub::belongs_to_a_handoff;
 pub use table::ALL;
 

@@ -7,7 +7,7 @@ use crate::config::{
     ConnectionLimits, Endpoint, Hook, Hooks, KillMode, Located, METRICS, Multicast, NotifyAccess,
     OnFailure, Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
 };
-use crate::handoff::Dialect;
+use crate::handoff::Handoff;
 use crate::launch_spec::LaunchSpec;
 use crate::report::Place;
 use serde::{Deserialize, Serialize};
@@ -306,8 +306,10 @@ pub struct WorkerPlan {
     pub argv0: Option<Template>,
     /// The listeners it gets, in the order of their descriptors.
     pub listeners: Vec<ListenerId>,
-    /// The protocol by which the descriptors are passed to it.
-    pub handoff: &'static Dialect,
+    /// The protocols by which the descriptors are passed to it.
+    pub handoff: Handoff,
+    /// Whether LISTEN_PID is set.
+    pub listen_pid: bool,
     /// The whole environment but for the handoff's variables, in order, each name once.
     pub environment: Vec<(String, Template)>,
     /// A folder of its own.

@@ -184,7 +184,8 @@ impl Resolver<'_> {
                 .collect(),
             argv0: worker.argv0.as_ref().map(|name| name.value.clone()),
             listeners,
-            handoff: worker.handoff.value,
+            handoff: worker.handoff.value.clone(),
+            listen_pid: worker.listen_pid,
             environment,
             runtime_directory,
             launch: LaunchSpec {
@@ -203,7 +204,9 @@ impl Resolver<'_> {
                 nonblocking: worker
                     .nonblocking
                     .as_ref()
-                    .map_or(worker.handoff.value.default_nonblocking, |wish| wish.value),
+                    .map_or(worker.handoff.value.default_nonblocking(), |wish| {
+                        wish.value
+                    }),
                 activation,
                 instances,
                 restart: worker.restart.clone(),

@@ -7,6 +7,7 @@ use super::values::{self, changed, changed_text, duration, or};
 use crate::config::{
     ConnectionLimits, Hook, Hooks, Ready, Restart, Rollout, Template, signal_name,
 };
+use crate::handoff::Handoff;
 use crate::launch_spec::LaunchSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -103,6 +104,7 @@ impl WorkerDiff {
             // Their names are in the plan.
             listeners: _,
             handoff,
+            listen_pid,
             environment,
             launch,
             runtime_directory,
@@ -123,9 +125,13 @@ impl WorkerDiff {
                 argv0,
                 or("the command", Template::to_string),
             ),
-            changed("handoff", &before.handoff, handoff, |one| {
-                one.keyword.to_owned()
-            }),
+            changed("handoff", &before.handoff, handoff, Handoff::to_string),
+            changed(
+                "listen_pid",
+                &before.listen_pid,
+                listen_pid,
+                bool::to_string,
+            ),
         ];
         self.program.extend(first.into_iter().flatten());
         self.program

@@ -3,12 +3,13 @@
 use super::{expand, fdmap, program};
 use crate::config::{Endpoint, Hook, Output, Piece, Ready, SocketRef, Template};
 use crate::connection::Ends;
-use crate::handoff::{self, FdLayout, PidfdInode, Stored, Value, connection, notify, supervisor};
+use crate::handoff::{
+    self, FdLayout, PidfdInode, Stored, Value, Variable, connection, notify, supervisor,
+};
 use crate::launch_spec::{Limit, Resource};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
 use crate::sys::{CStrings, ContainsNul, EnvSlot, Launched, Prepared, Stdio, Tell};
-use std::borrow::Cow;
 use std::ffi::{CString, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -173,7 +174,7 @@ impl<'a> Preparation<'a> {
         let runtime_dir = directory.map(|one| one.path().to_string_lossy().into_owned());
         let context = TemplateContext {
             sockets: given.sockets,
-            layout: layout(worker, given, around)?,
+            layout: layout(worker, given, numbers, around)?,
             numbers,
             around,
             runtime_dir: runtime_dir.unwrap_or_default(),
@@ -299,22 +300,27 @@ fn c_string(text: String, what: &'static str) -> Result<CString, PrepareError> {
 fn layout(
     worker: &WorkerPlan,
     given: SpawnInputs<'_>,
+    numbers: Numbers,
     around: &DaemonContext,
 ) -> Result<FdLayout, PrepareError> {
-    let sockets = given.sockets.iter().map(|socket| handoff::Socket {
-        listener: socket.listener,
-        fd: socket.fd,
-    });
+    let sockets = given.sockets.iter();
+    let sockets = sockets.map(|socket| socket.address.as_socket(socket.listener, socket.fd));
     let ready = match (worker.lifecycle.ready, given.ready) {
         (Ready::Fd(target), Some(fd)) => Some((fd, target)),
         (Ready::Fd(_) | Ready::Started | Ready::Notify | Ready::Accepting(_), _) => None,
     };
-    let mut layout = (worker.handoff.layout)(&handoff::Descriptors {
+    let mut layout = worker.handoff.layout(&handoff::Descriptors {
         sockets: &sockets.collect::<Vec<_>>(),
         connection: given.connection.map(|served| served.fd),
         stored: given.stored,
         below: ready.map(|(_, target)| target),
-        inode: around.inode,
+        to: handoff::Recipient {
+            instance: numbers.instance,
+            generation: numbers.generation,
+            listend: around.pid,
+            listen_pid: worker.listen_pid,
+            inode: around.inode,
+        },
     });
     if let Some((fd, target)) = ready {
         if layout.targets.contains(&target) {
@@ -342,9 +348,6 @@ fn find_program(
         Err(reason) => Err(PrepareError::Missing { program, reason }),
     }
 }
-
-/// A variable of a handoff.
-type Variable = (Cow<'static, str>, Value);
 
 /// The worker's own variables, and those of the handoff, which win.
 fn environment(

@@ -1,7 +1,7 @@
 //! When workers run and how they get their sockets: from the YAML to the plan.
 
 use listend::config::{Activation, Loaded, Overflow, Rate, SourceFile, read, to_yaml};
-use listend::handoff::{Dialect, inetd, systemd};
+use listend::handoff::{Handoff, inetd};
 use listend::host::Facts;
 use listend::plan::{self, Lifecycle, resolve};
 use listend::report::{Kind, Sources, Style, render};
@@ -70,7 +70,7 @@ fn fine(loaded: Loaded) -> Loaded {
 }
 
 #[track_caller]
-fn planned(loaded: Loaded) -> Vec<(&'static Dialect, Lifecycle)> {
+fn planned(loaded: Loaded) -> Vec<(Handoff, Lifecycle)> {
     let loaded = fine(loaded);
     let (plan, report) = resolve(loaded.config, &Facts::default(), &mut Sources::default());
     assert!(report.is_ok(), "{:?}", report.errors);
@@ -78,7 +78,7 @@ fn planned(loaded: Loaded) -> Vec<(&'static Dialect, Lifecycle)> {
     to_yaml(&plan).expect("YAML of the plan");
     let workers = plan.workers.into_values();
     workers
-        .map(|worker| (worker.handoff, worker.lifecycle.clone()))
+        .map(|worker| (worker.handoff.clone(), worker.lifecycle.clone()))
         .collect()
 }
 
@@ -107,7 +107,7 @@ fn a_worker_that_says_nothing_runs_from_the_start() {
     let loaded = fine(workers(&["listeners: tcp"]));
     let worker = &loaded.config.workers[0];
     assert_eq!(worker.activation.value, Activation::Eager);
-    assert_eq!(worker.handoff.value, &systemd::DIALECT);
+    assert_eq!(worker.handoff.value, Handoff::default());
     assert_eq!(worker.trigger_limit, rate(20, 2));
     let limits = &worker.connections;
     assert_eq!((limits.max, limits.max_per_source), (Some(64), None));
@@ -143,8 +143,8 @@ fn limits_of_connections_arrive_as_they_were_meant() {
     assert_eq!(none.timeout, None);
     let wanted = [given.clone(), none.clone()];
     let planned = planned(loaded);
-    assert_eq!(planned[0].0, &inetd::DIALECT);
-    assert_eq!(planned[1].0, &systemd::DIALECT);
+    assert_eq!(planned[0].0, Handoff::from(&inetd::DIALECT));
+    assert_eq!(planned[1].0, Handoff::default());
     for ((_, lifecycle), limits) in planned.iter().zip(wanted) {
         let activation = plan::Activation::PerConnection(limits);
         assert_eq!(lifecycle.activation, activation);
@@ -269,16 +269,107 @@ fn a_value_that_is_wrong_is_told_what_was_meant() {
 }
 
 #[test]
-fn handoffs_of_later_versions_are_told_from_mistakes() {
-    for word in ["nginx", "fastcgi"] {
-        let worker = format!("listeners: tcp, handoff: {word}");
+fn every_protocol_is_read_and_several_are_combined() {
+    let all = listend::handoff::ALL.iter();
+    for dialect in all.clone() {
+        let worker = format!("listeners: tcp, handoff: {}", dialect.keyword);
+        let planned = planned(workers(&[&worker]));
+        assert_eq!(planned[0].0, Handoff::from(*dialect));
+        assert_eq!(planned[0].1.nonblocking, dialect.keyword == "nginx");
+    }
+    let list = "listeners: [tcp, more], handoff: [systemd, server-starter]";
+    assert_eq!(
+        planned(workers(&[list]))[0].0.to_string(),
+        "systemd, server-starter"
+    );
+    // The programs of FastCGI are told what the word is here.
+    let (_, text, _) = only_problem(&workers(&["listeners: tcp, handoff: fastcgi"]));
+    assert!(text.contains("did you mean `fd0`?"), "{text}");
+}
+
+#[test]
+fn protocols_that_exclude_each_other_are_refused() {
+    for (handoff, words) in [
+        (
+            "[systemd, fd0]",
+            "`handoff: fd0` stands alone: its socket is standard input",
+        ),
+        ("[inetd, nginx]", "`handoff: inetd` stands alone"),
+        ("[none, einhorn]", "no variable is set"),
+        ("[systemd, puma, puma]", "`puma` occurs twice"),
+        ("[systemd, nginx]", "write `nonblocking: true` or `false`"),
+        ("[]", "names no protocol"),
+    ] {
+        let worker = format!("listeners: tcp, handoff: {handoff}");
         let (kind, text, _) = only_problem(&workers(&[&worker]));
-        assert_eq!(kind, "unsupported");
+        assert_eq!(kind, "bad-value");
+        assert!(text.contains(words), "{handoff}: {text}");
+    }
+    fine(workers(&[
+        "listeners: tcp, handoff: [systemd, nginx], nonblocking: true",
+    ]));
+}
+
+#[test]
+fn what_a_protocol_cannot_pass_is_refused_with_the_one_that_can() {
+    for (keys, at, words) in [
+        ("listeners: [tcp, udp], handoff: nginx", "nginx", "not udp"),
+        (
+            "listeners: fifo, handoff: [systemd, server-starter]",
+            "server-starter",
+            "not fifo",
+        ),
+        (
+            "listeners: datagrams, handoff: php-fpm",
+            "php-fpm",
+            "not unix-dgram",
+        ),
+        (
+            "listeners: tcp, handoff: einhorn, activation: per-connection",
+            "einhorn",
+            "`systemd`, `inetd` and `none` can pass connections",
+        ),
+        (
+            "listeners: tcp, handoff: nginx, listen_pid: false",
+            "false",
+            "`handoff: systemd`",
+        ),
+        (
+            "listeners: tcp, handoff: nginx, fd_store: 3",
+            "3",
+            "`handoff: systemd`",
+        ),
+    ] {
+        let loaded = workers(&[keys]);
+        let (kind, text, position) = only_problem(&loaded);
+        assert_eq!(kind, "bad-value", "{text}");
+        assert!(text.contains(words), "{keys}: {text}");
+        let line = format!("  a: {{command: x, {keys}}}");
+        let column = line.rfind(&format!(" {at}")).expect("it is there") + 2;
         assert!(
-            text.contains("`systemd`") && text.contains("`inetd`"),
-            "{text}"
+            position.ends_with(&format!(":{column}")),
+            "{keys}: {position}"
         );
     }
+    let (_, text, _) = only_problem(&workers(&["listeners: udp, handoff: puma"]));
+    assert!(
+        text.contains("`systemd`, `inetd`, `fd0` and `none` can"),
+        "{text}"
+    );
+}
+
+#[test]
+fn protocols_of_opposite_needs_do_not_share_a_listener() {
+    let loaded = workers(&[
+        "listeners: tcp, handoff: nginx",
+        "listeners: tcp, handoff: server-starter",
+    ]);
+    let (kind, ..) = only_problem(&loaded);
+    assert_eq!(kind, "nonblocking-conflict");
+    fine(workers(&[
+        "listeners: tcp, handoff: nginx",
+        "listeners: tcp, handoff: server-starter, nonblocking: true",
+    ]));
 }
 
 const OF_CONNECTIONS: &[&str] = &[

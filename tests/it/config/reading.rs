@@ -211,8 +211,8 @@ fn one_kind_of_mistake_each() {
             "bad-template no-listeners",
         ),
         (
-            &worker("  v: {command: x, listeners: a, handoff: nginx}\n"),
-            "unsupported",
+            &worker("  v: {command: x, listeners: a, handoff: [nginx, none]}\n"),
+            "bad-value",
         ),
         (
             &worker("  v: {command: x, listeners: a, handoff: systemdd}\n"),

@@ -64,7 +64,8 @@ fn worker(events: &str, handoff: &'static Dialect, output: Output) -> WorkerPlan
         command: vec![literal(probe), literal("puppet"), literal(events), fd],
         argv0: None,
         listeners: Vec::new(),
-        handoff,
+        handoff: handoff.into(),
+        listen_pid: true,
         environment: vec![
             ("KEPT".to_owned(), literal("yes")),
             // A handoff's own word wins, and stands there once.

@@ -1,5 +1,6 @@
 //! What a process is given at its start, and what it must not have.
 
+mod dialects;
 mod inherited;
 mod languages;
 mod launch;

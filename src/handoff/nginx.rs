@@ -1,0 +1,38 @@
+//! The protocol by which nginx hands its listeners to its successor, and Angie, which calls the variable
+//! otherwise.
+
+use super::dialect::{Dialect, Passed, Socket, Variable, named_stream};
+use super::{FIRST_FD, Value};
+use std::borrow::Cow;
+
+/// nginx does not set O_NONBLOCK on what it inherits, and its workers get stuck in accept(2) without.
+pub static DIALECT: Dialect = Dialect {
+    keyword: "nginx",
+    synonyms: &["angie", "freenginx", "tengine", "openresty"],
+    first_fd: FIRST_FD,
+    default_nonblocking: true,
+    connections: false,
+    stores: false,
+    combines: true,
+    check,
+    variables,
+};
+
+fn check(socket: &Socket<'_>) -> Result<(), Cow<'static, str>> {
+    named_stream(socket)
+}
+
+/// Each number with a separator behind it: nginx drops the last one without.
+fn variables(passed: &Passed<'_>) -> Vec<Variable> {
+    if passed.sockets.is_empty() {
+        return Vec::new();
+    }
+    let numbers = passed
+        .sockets
+        .iter()
+        .map(|(_, number)| format!("{number};"));
+    let numbers: String = numbers.collect();
+    ["NGINX", "ANGIE"]
+        .map(|name| (name.into(), Value::Text(numbers.clone())))
+        .into()
+}
