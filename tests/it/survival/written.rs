@@ -275,8 +275,11 @@ workers:
     let _left = world.puppet();
 
     let strace = guarded.doom("pwrite64");
+    // The next listend ends it, and is not to do that before it has reported.
+    guarded.pause();
     let lost = client::tcp(address).expect("connect");
     let mut unknown = world.puppet();
+    guarded.resume();
     guarded.is_followed(strace);
     client::sees_the_end(&lost);
     unknown.wait_for_its_end();
