@@ -104,6 +104,8 @@ rpm-tool:
 	-sh scripts/package-tools cargo-generate-rpm
 
 test-all: rpm-tool test
+	sh scripts/server-setup
+	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it servers::servers_take -- --nocapture
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it soak:: -- --nocapture
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it booted::store:: -- --nocapture
 	SIM_SEEDS=20000 $(CARGO) test --release --test it sim::workers::

@@ -28,6 +28,7 @@ mod readiness;
 mod regressions;
 mod reload;
 mod rollout;
+mod servers;
 mod sim;
 mod snapshot;
 mod soak;

@@ -10,12 +10,15 @@
 //! connection, and takes away the last of it on both sides (tcp(7), RFC 9293 3.10.7.4). Nothing
 //! that could still be lost is on its way by then. A client that fails closes as usual.
 
+mod question;
+
 use nix::sched::{CloneFlags, setns};
-use socket2::{Domain, SockAddr, Socket, Type};
+pub use question::{Answer, Question};
+use socket2::SockAddr;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,11 +36,6 @@ const MOST: usize = 10_000_000;
 const PAUSE: Duration = Duration::from_millis(2);
 /// So many failures are kept in words.
 const WORDS: usize = 10;
-/// More than any head.
-const HEAD_MAX: usize = 64 * 1024;
-
-const REQUEST: &[u8] = b"GET / HTTP/1.0\r\nHost: load\r\n\r\n";
-
 /// How requests ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -58,6 +56,17 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Adds those of another load.
+    pub fn add(&mut self, other: &Counts) {
+        self.answered += other.answered;
+        self.refused += other.refused;
+        self.reset += other.reset;
+        self.short += other.short;
+        self.timed_out += other.timed_out;
+        self.wrong += other.wrong;
+        self.others += other.others;
+    }
+
     /// All that were not answered as they should be.
     pub fn failed(&self) -> usize {
         let Counts {
@@ -202,15 +211,22 @@ impl Shared {
 }
 
 impl Load {
-    /// Starts so many clients.
+    /// Starts so many clients of a server that speaks HTTP.
     pub fn start(target: impl Into<Target>, clients: usize) -> Load {
+        Load::asking(target, clients, Question::http())
+    }
+
+    /// Starts so many clients that ask this.
+    pub fn asking(target: impl Into<Target>, clients: usize, question: Question) -> Load {
+        let question = Arc::new(question);
         let shared = Arc::new(Shared::default());
         let target = target.into();
         let started = Instant::now();
         let client = |_| {
             let (target, shared) = (target.clone(), Arc::clone(&shared));
+            let question = Arc::clone(&question);
             let share = MOST / clients;
-            std::thread::spawn(move || be_client(&target, &shared, started, share))
+            std::thread::spawn(move || be_client(&target, &question, &shared, started, share))
         };
         let clients = (0..clients).map(client).collect();
         Load {
@@ -290,7 +306,13 @@ impl Drop for Load {
 }
 
 /// One client until the end; the latencies of what it was answered, in microseconds.
-fn be_client(target: &Target, shared: &Shared, started: Instant, share: usize) -> Vec<u32> {
+fn be_client(
+    target: &Target,
+    question: &Question,
+    shared: &Shared,
+    started: Instant,
+    share: usize,
+) -> Vec<u32> {
     if let Some(namespace) = &target.namespace {
         setns(namespace, CloneFlags::CLONE_NEWNET).expect("setns");
     }
@@ -301,7 +323,7 @@ fn be_client(target: &Target, shared: &Shared, started: Instant, share: usize) -
         is_enough || shared.ends.load(Ordering::Relaxed)
     };
     while !is_over(&latencies) {
-        let result = ask(&target.address);
+        let result = question.ask(&target.address);
         let latency = since.elapsed();
         let is_answered = result.is_ok();
         let mut state = shared.lock();
@@ -329,6 +351,9 @@ fn be_client(target: &Target, shared: &Shared, started: Instant, share: usize) -
         shared.changed.notify_all();
         if !is_answered {
             std::thread::sleep(PAUSE);
+        } else if !question.pause.is_zero() {
+            std::thread::sleep(question.pause);
+            since = Instant::now();
         }
     }
     latencies
@@ -345,62 +370,5 @@ fn counter<'a>(counts: &'a mut Counts, error: &io::Error) -> &'a mut usize {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => &mut counts.timed_out,
         ErrorKind::InvalidData => &mut counts.wrong,
         _ => &mut counts.others,
-    }
-}
-
-/// One connection, one request, one whole answer; its first word.
-fn ask(address: &SockAddr) -> io::Result<String> {
-    let domain = Domain::from(i32::from(address.family()));
-    let mut socket = Socket::new(domain, Type::STREAM, None)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    // This is for connect as well, also where a unix socket's queue is full (unix(7)).
-    socket.set_write_timeout(Some(PATIENCE))?;
-    match socket.connect(address) {
-        // connect(2): EINPROGRESS, when SO_SNDTIMEO is over (socket(7)).
-        Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        result => result?,
-    }
-    socket.write_all(REQUEST)?;
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer)?;
-    let version = check(&answer)?;
-    if domain != Domain::UNIX {
-        socket.set_linger(Some(Duration::ZERO))?;
-    }
-    Ok(version)
-}
-
-/// The first word of the body of a whole answer.
-fn check(answer: &[u8]) -> io::Result<String> {
-    let wrong = |what: &str| io::Error::new(ErrorKind::InvalidData, what.to_owned());
-    let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return match answer.len() {
-            0..HEAD_MAX => Err(ErrorKind::UnexpectedEof.into()),
-            _ => Err(wrong("no end of the head")),
-        };
-    };
-    let head = String::from_utf8_lossy(&answer[..end]);
-    let body = &answer[end + 4..];
-    let mut lines = head.lines();
-    let status = lines.next().unwrap_or_default();
-    if !status.starts_with("HTTP/1") || status.split(' ').nth(1) != Some("200") {
-        return Err(wrong(status));
-    }
-    let length = lines.find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        let is_it = name.eq_ignore_ascii_case("content-length");
-        is_it.then(|| value.trim().parse::<usize>().ok())?
-    });
-    match length {
-        None => Err(wrong("no Content-Length")),
-        Some(length) if body.len() < length => Err(ErrorKind::UnexpectedEof.into()),
-        Some(length) if body.len() > length => Err(wrong("more than its Content-Length")),
-        Some(_) => {
-            let text = String::from_utf8_lossy(body);
-            let word = text.split_whitespace().next().unwrap_or_default();
-            Ok(word.to_owned())
-        }
     }
 }

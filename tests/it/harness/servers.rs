@@ -59,3 +59,32 @@ pub fn silent(mode: &str) -> Option<([&'static str; 4], String)> {
     let script = format!("{}/silent.py", apps());
     Some((words, format!("[python3, {script}, {mode}, $DIR/mnt")))
 }
+
+/// A request for this script, as the FastCGI specification has it: begin, parameters, no input.
+pub fn fastcgi(script: &str) -> Vec<u8> {
+    const RESPONDER: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 0];
+    let record = |kind: u8, content: &[u8]| {
+        let mut record = vec![1, kind, 0, 1, 0, content.len() as u8, 0, 0];
+        record.extend(content);
+        record
+    };
+    let parameters = [
+        "REQUEST_METHOD=GET".to_owned(),
+        format!("SCRIPT_NAME={script}"),
+        format!("SCRIPT_FILENAME={script}"),
+    ];
+    let pairs = parameters.iter().flat_map(|parameter| {
+        let (name, value) = parameter.split_once('=').expect("a pair");
+        let mut pair = vec![name.len() as u8, value.len() as u8];
+        pair.extend(name.bytes().chain(value.bytes()));
+        pair
+    });
+    let pairs: Vec<u8> = pairs.collect();
+    [
+        record(1, &RESPONDER),
+        record(4, &pairs),
+        record(4, &[]),
+        record(5, &[]),
+    ]
+    .concat()
+}

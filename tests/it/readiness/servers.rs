@@ -1,6 +1,6 @@
 //! Whether real servers are seen to take clients: not before they do, and then soon.
 
-use crate::harness::servers::{apps, server, server_that_says};
+use crate::harness::servers::{apps, fastcgi, server, server_that_says};
 use crate::harness::{DEADLINE, World, client, skip};
 use listend::config::Every;
 use listend::evidence::{Sight, SocketInode, Why, look};
@@ -498,39 +498,10 @@ user = www-data
     let mut server = Server::start(NUMBER, &command, &files, &variables);
     if server.seen("php-fpm").is_some() {
         let mut stream = client::tcp(server.address()).expect("connect");
-        stream.write_all(&fastcgi_ping()).expect("write");
+        stream.write_all(&fastcgi("/ping")).expect("write");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("read");
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.contains("pong"), "{answer:?}");
     }
-}
-
-/// A request for `/ping`, as the FastCGI specification has it: begin, parameters, no input.
-fn fastcgi_ping() -> Vec<u8> {
-    const RESPONDER: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 0];
-    let record = |kind: u8, content: &[u8]| {
-        let mut record = vec![1, kind, 0, 1, 0, content.len() as u8, 0, 0];
-        record.extend(content);
-        record
-    };
-    let parameters = [
-        "REQUEST_METHOD=GET",
-        "SCRIPT_NAME=/ping",
-        "SCRIPT_FILENAME=/ping",
-    ];
-    let pairs = parameters.iter().flat_map(|parameter| {
-        let (name, value) = parameter.split_once('=').expect("a pair");
-        let mut pair = vec![name.len() as u8, value.len() as u8];
-        pair.extend(name.bytes().chain(value.bytes()));
-        pair
-    });
-    let pairs: Vec<u8> = pairs.collect();
-    [
-        record(1, &RESPONDER),
-        record(4, &pairs),
-        record(4, &[]),
-        record(5, &[]),
-    ]
-    .concat()
 }

@@ -1,0 +1,118 @@
+// Servers of Node on an inherited descriptor, in the way that is named. Each tells its pid, or greets as
+// its protocol has it; at SIGTERM it finishes what it has in hand.
+//
+//   node.js WAY FD
+'use strict';
+const [way, fd] = [process.argv[2], Number(process.argv[3])];
+const body = `pid ${process.pid}\n`;
+
+/** Of a server with listen() and close(), as net.Server has them. */
+function run(server) {
+  server.listen({ fd });
+  process.on('SIGTERM', () => server.close());
+  return server;
+}
+
+/** Of a handler of node:http. */
+const http = (handler) => run(require('node:http').createServer(handler));
+
+const plain = (_, response) => {
+  response.writeHead(200, { 'Content-Type': 'text/plain', 'Content-Length': body.length }).end(body);
+};
+
+const ways = {
+  net: () => run(require('node:net').createServer((socket) => {
+    socket.on('error', () => {}).end(body);
+  })),
+  http2: () => run(require('node:http2').createServer()),
+  cluster() {
+    const cluster = require('node:cluster');
+    if (cluster.isPrimary) {
+      const workers = [cluster.fork(), cluster.fork()];
+      process.on('SIGTERM', () => workers.forEach((worker) => worker.disconnect()));
+    } else {
+      process.on('SIGTERM', () => {});
+      require('node:http').createServer(plain).listen({ fd });
+    }
+  },
+  dgram() {
+    const socket = require('node:dgram').createSocket('udp4');
+    socket.on('message', (text, client) => socket.send(`pid ${text}`, client.port, client.address));
+    socket.bind({ fd });
+    process.on('SIGTERM', () => socket.close());
+  },
+  express() {
+    const app = require('express')();
+    app.get('/', (_, response) => response.type('text').send(body));
+    http(app);
+  },
+  connect: () => http(require('connect')().use(plain)),
+  koa() {
+    const Koa = require('koa');
+    http(new Koa().use((context) => { context.body = body; }).callback());
+  },
+  fastify() {
+    const app = require('fastify')({ forceCloseConnections: false });
+    app.get('/', async () => body);
+    app.listen({ fd });
+    process.on('SIGTERM', () => app.close());
+  },
+  restify() {
+    const server = require('restify').createServer();
+    server.get('/', (_, response, next) => { plain(_, response); next(); });
+    run(server);
+  },
+  polka() {
+    const app = require('polka')().get('/', plain);
+    http(app.handler.bind(app));
+  },
+  async hapi() {
+    const server = require('@hapi/hapi').server({ listener: require('node:http').createServer(), autoListen: false });
+    server.route({ method: 'GET', path: '/', handler: () => body });
+    await server.start();
+    run(server.listener);
+  },
+  hono() {
+    const { Hono } = require('hono');
+    const app = new Hono().get('/', (context) => context.text(body));
+    run(require('@hono/node-server').createAdaptorServer({ fetch: app.fetch }));
+  },
+  ws() {
+    const server = http(plain);
+    new (require('ws').WebSocketServer)({ server }).on('connection', (socket) => socket.on('error', () => {}));
+  },
+  socketio() {
+    const server = http(plain);
+    new (require('socket.io').Server)(server);
+    process.on('SIGTERM', () => setTimeout(() => process.exit(0), 100));
+  },
+  smtp() {
+    const { SMTPServer } = require('smtp-server');
+    const server = new SMTPServer({ disableReverseLookup: true, disabledCommands: ['STARTTLS', 'AUTH'] });
+    server.on('error', () => {});
+    server.listen({ fd });
+    process.on('SIGTERM', () => {
+      server.server.close();
+      setTimeout(() => process.exit(0), 100);
+    });
+  },
+  ssh2() {
+    const { Server, utils } = require('ssh2');
+    const key = utils.generateKeyPairSync('ed25519').private;
+    const server = new Server({ hostKeys: [key] }, (client) => client.on('error', () => {}));
+    server.listen({ fd });
+    process.on('SIGTERM', () => {
+      server.close();
+      setTimeout(() => process.exit(0), 100);
+    });
+  },
+  async aedes() {
+    const module = require('aedes');
+    const broker = module.Aedes.createBroker ? await module.Aedes.createBroker() : module();
+    const server = run(require('node:net').createServer(broker.handle));
+    process.on('SIGTERM', () => setTimeout(() => process.exit(0), 100));
+    return server;
+  },
+};
+
+ways[way]();
