@@ -104,6 +104,17 @@ pub enum Verb {
     /// listener, others those that `grant:` in the configuration names them for.
     #[command(after_help = EXIT_CODES)]
     Take(Take),
+    /// Give the daemon a socket that somebody else has bound
+    ///
+    /// It becomes the listener of that name if that is declared and not bound. Otherwise it is held until a reload
+    /// has a listener at its address.
+    #[command(after_help = EXIT_CODES)]
+    Give(Give),
+    /// Take the listeners of a running server, for the daemon or a command
+    ///
+    /// The server goes on and shares them, until it is stopped: no client is refused meanwhile.
+    #[command(after_help = EXIT_CODES)]
+    Adopt(Adopt),
     /// Show the last lines of the workers' logs
     #[command(after_help = EXIT_CODES)]
     Logs(Logs),
@@ -513,6 +524,49 @@ pub struct Take {
 
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// The arguments of `listend give`.
+#[derive(Debug, Args)]
+pub struct Give {
+    /// The listener
+    #[arg(value_name = "LISTENER")]
+    pub listener: String,
+
+    /// The number of a socket; may be given several times [default: those of LISTEN_FDS]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub fd: Vec<i32>,
+
+    #[command(flatten)]
+    pub control: Control,
+}
+
+/// The arguments of `listend adopt`.
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// The process that listens
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub pid: i32,
+
+    /// An address that it listens on; may be given several times [default: the only one, or with a
+    /// command all]
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Vec<String>,
+
+    /// The listener that the sockets are for
+    #[arg(long = "as", value_name = "LISTENER")]
+    pub name: Option<String>,
+
+    /// How the command gets them, as `handoff` in the configuration
+    #[arg(long, value_name = "DIALECT", default_value = "systemd")]
+    pub handoff: String,
+
+    #[command(flatten)]
+    pub control: Control,
+
+    /// Execute this command with them, such as `listend run`, instead of giving them to the daemon
+    #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 

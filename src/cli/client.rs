@@ -7,13 +7,14 @@ use crate::control::INTERFACE;
 use crate::sys::{self, SharedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fmt::Write as _;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -171,6 +172,32 @@ impl Client {
             call["more"] = Value::Bool(true);
         }
         self.call(&call)
+    }
+
+    /// Asks for one reply, and sends descriptors with the call.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Broken`].
+    pub fn send_with(
+        &mut self,
+        method: &str,
+        parameters: &Value,
+        descriptors: &[OwnedFd],
+    ) -> Result<(), Failure> {
+        let call = json!({ "method": format!("{INTERFACE}.{method}"), "parameters": parameters });
+        let frame = call.to_string().into_bytes();
+        let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let socket = self.socket.get_ref().as_raw_fd();
+        let part = [IoSlice::new(&frame)];
+        let sent = sendmsg::<UnixAddr>(socket, &part, &rights, MsgFlags::MSG_NOSIGNAL, None);
+        let sent = sent.map_err(io::Error::from);
+        let rest = sent.and_then(|sent| {
+            let rest = [frame.get(sent..).unwrap_or_default(), &[0]].concat();
+            self.socket.get_mut().write_all(&rest)
+        });
+        rest.map_err(|error| self.broken(error))
     }
 
     fn call(&mut self, call: &Value) -> Result<(), Failure> {

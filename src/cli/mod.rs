@@ -9,6 +9,7 @@ mod daemon;
 mod exec;
 mod exit;
 mod explain;
+mod give;
 mod guard;
 mod kept;
 mod load;
@@ -16,6 +17,7 @@ mod names;
 mod open_files;
 mod output;
 mod pretty;
+mod process_sockets;
 mod resume;
 mod run;
 mod socket;
@@ -86,6 +88,8 @@ fn act_on(verb: Verb, sink: Sink) -> Exit {
         Verb::ForWorkers(asked) => act::act(&asked),
         Verb::Reload(arguments) => act::reload(&arguments),
         Verb::Upgrade(arguments) => upgrade::upgrade(&arguments),
+        Verb::Give(arguments) => give::give(&arguments),
+        Verb::Adopt(arguments) => give::adopt(&arguments),
         Verb::Take(arguments) => take::take(&arguments),
         Verb::Logs(arguments) => stream::logs(&arguments),
         Verb::Events(arguments) => stream::events(&arguments),

@@ -163,7 +163,7 @@ fn wanted(verb: &str, given: usize) -> Option<Wanted> {
     }
     match (verb, given) {
         ("reload", _) | ("logs", 0) => Some(Wanted::Workers),
-        ("take", _) => Some(Wanted::Listeners),
+        ("give", 0) | ("take", _) => Some(Wanted::Listeners),
         ("status", 0) => Some(Wanted::Both),
         ("explain", 0) => Some(Wanted::Listeners),
         _ => None,

@@ -1,12 +1,12 @@
 //! `listend run --take-over`: the sockets and workers that a killed listend has left behind.
 
 use super::output::count;
+use super::process_sockets::{Holder, not_taken};
 use crate::diagnose::{LeftBehind, Machine, Orphan, OrphanedSocket, left_behind};
 use crate::listener::{self, Adopted, Inherited, SocketTable};
 use crate::plan::{Plan, SocketKey};
 use crate::shell::{LeftWorker, clock};
 use crate::sys;
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use nix::unistd::geteuid;
@@ -14,7 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -98,40 +98,6 @@ fn answers(path: &Path) -> bool {
     }
 }
 
-/// A process, and under which number it has which socket.
-struct Holder {
-    pidfd: OwnedFd,
-    numbers: HashMap<u64, RawFd>,
-}
-
-impl Holder {
-    fn of(pid: i32) -> io::Result<Holder> {
-        let pidfd = sys::open_pidfd(pid)?;
-        let mut numbers = HashMap::new();
-        for link in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
-            let inode: Option<u64> = fs::read_link(link.path()).ok().and_then(|to| {
-                let inode = to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-                inode.parse().ok()
-            });
-            let name = link.file_name();
-            let number = name.to_str().and_then(|text| text.parse().ok());
-            numbers.extend(inode.zip(number));
-        }
-        Ok(Holder { pidfd, numbers })
-    }
-
-    /// A copy of a socket; `None` if the process does not have it any more.
-    fn take(&self, inode: u64) -> io::Result<Option<OwnedFd>> {
-        let Some(number) = self.numbers.get(&inode) else {
-            return Ok(None);
-        };
-        let fd = sys::take_descriptor_of(&self.pidfd, *number)?;
-        // The process may have made something else of the number meanwhile.
-        let is_it = fstat(&fd).is_ok_and(|file| file.st_ino == inode);
-        Ok(is_it.then_some(fd))
-    }
-}
-
 /// A copy of the socket, from one of the processes that have it.
 fn take_socket(
     socket: &OrphanedSocket,
@@ -159,22 +125,10 @@ fn take_socket(
                 return Ok(fd);
             }
             Ok(None) => {}
-            Err(error) => why = of_error(*pid, &error),
+            Err(error) => why = not_taken(*pid, &error, "listend run --take-over"),
         }
     }
     Err(format!("cannot take {}: {why}", socket.address))
-}
-
-fn of_error(pid: i32, error: &io::Error) -> String {
-    let how = match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EPERM) if !geteuid().is_root() => {
-            ": the process is of another user, or kernel.yama.ptrace_scope forbids it; run \
-             `listend run --take-over` as root if it ran as root, or set kernel.yama.ptrace_scope=0 meanwhile"
-        }
-        Some(Errno::EPERM) => ": CAP_SYS_PTRACE is missing, or a security module forbids it",
-        _ => "",
-    };
-    format!("pidfd_getfd(2) from process {pid}: {error}{how}")
 }
 
 /// The process, pinned, if it still is what it was.

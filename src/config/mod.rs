@@ -59,3 +59,12 @@ pub use socket_kind::SocketKind;
 pub use values::*;
 pub use worker::web_worker;
 pub use yaml::to_yaml;
+
+/// Whether a listener or worker can have this name.
+///
+/// # Errors
+///
+/// Why it cannot.
+pub fn check_name(name: &str) -> Result<(), String> {
+    scalar::name(name).map_err(|wrong| wrong.message)
+}

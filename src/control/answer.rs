@@ -104,6 +104,13 @@ pub struct TakeReply {
     pub sockets: Vec<TakenSocket>,
 }
 
+/// The answer of `GiveListener`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GiveReply {
+    /// What became of the sockets; `None` if there were none, and the next call may bring them.
+    pub message: Option<String>,
+}
+
 /// A socket whose descriptor is passed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakenSocket {

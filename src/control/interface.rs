@@ -136,6 +136,11 @@ pub enum Request {
         /// The names of the listeners.
         names: Vec<String>,
     },
+    /// Hold sockets that the client has.
+    GiveListener {
+        /// The name of the listener.
+        name: String,
+    },
 }
 
 /// The argument of a verb besides the worker, for each of [`Takes`].
@@ -166,7 +171,7 @@ use Replies::{One, Several};
 /// The methods that are not for a worker. [`Access::Look`] is enough for methods that change nothing;
 /// `Check` changes nothing that lasts, but it reads files and binds addresses with the rights of the
 /// daemon.
-const METHODS: [(&str, Access, Replies, Decode); 12] = [
+const METHODS: [(&str, Access, Replies, Decode); 13] = [
     ("org.varlink.service.GetInfo", Look, One, |_| {
         Ok(Request::GetInfo)
     }),
@@ -228,6 +233,10 @@ const METHODS: [(&str, Access, Replies, Decode); 12] = [
     ("io.listend.Manager.TakeListener", Look, One, |given| {
         let names = given.texts("listeners")?;
         Ok(Request::TakeListener { names })
+    }),
+    ("io.listend.Manager.GiveListener", Act, One, |given| {
+        let name = given.text("listener")?;
+        Ok(Request::GiveListener { name })
     }),
 ];
 
@@ -398,6 +407,7 @@ mod tests {
                 Some("Start" | "Stop" | "Restart" | "Reset") => json!({"worker": "app"}),
                 Some("Scale") => json!({"worker": "app", "instances": 1}),
                 Some("Signal") => json!({"worker": "app", "signal": "HUP"}),
+                Some("GiveListener") => json!({"listener": "web"}),
                 Some("Explain") => json!({"listener": "web"}),
                 Some("TakeListener") => json!({"listeners": ["web"]}),
                 _ => json!({}),

@@ -18,8 +18,8 @@ mod wire;
 
 pub use access::{Access, Owner, Peer};
 pub use answer::{
-    CheckReply, DescriptionReply, Event, ExplainReply, LogLine, LogsReply, MetricsReply, Progress,
-    TakeReply, TakenSocket, WatchReply,
+    CheckReply, DescriptionReply, Event, ExplainReply, GiveReply, LogLine, LogsReply, MetricsReply,
+    Progress, TakeReply, TakenSocket, WatchReply,
 };
 pub use call::{Call, Error, Expects, Reject, Reply};
 pub use columns::{Cell, Column, Fit, Severity, Sheet, fitted};

@@ -108,6 +108,8 @@ pub enum ListenerState {
     Dropping,
     /// Removed from the configuration, and held for processes of a former definition.
     Former,
+    /// Given by another process, and held until the configuration has its address.
+    Given,
     /// A word of a newer listend.
     #[serde(untagged)]
     Other(String),
@@ -341,6 +343,7 @@ impl ListenerState {
             ListenerState::Unserved => "unserved",
             ListenerState::Dropping => "dropping",
             ListenerState::Former => "former",
+            ListenerState::Given => "given",
             ListenerState::Other(word) => word,
         }
     }
@@ -355,13 +358,14 @@ impl ListenerState {
             | ListenerState::Damaged
             | ListenerState::Full
             | ListenerState::Former
+            | ListenerState::Given
             | ListenerState::Other(_) => "",
         }
     }
 
     fn is_well(&self) -> bool {
         match self {
-            ListenerState::Listening | ListenerState::Former => true,
+            ListenerState::Listening | ListenerState::Former | ListenerState::Given => true,
             ListenerState::Missing
             | ListenerState::Damaged
             | ListenerState::Full

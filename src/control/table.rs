@@ -181,7 +181,7 @@ pub fn listener_severity(state: &ListenerState) -> Severity {
         ListenerState::Listening => Severity::Good,
         ListenerState::Missing | ListenerState::Damaged | ListenerState::Unserved => Severity::Bad,
         ListenerState::Full | ListenerState::Dropping => Severity::Doubtful,
-        ListenerState::Former | ListenerState::Other(_) => Severity::Plain,
+        ListenerState::Former | ListenerState::Given | ListenerState::Other(_) => Severity::Plain,
     }
 }
 

@@ -195,6 +195,57 @@ impl FoundSocket {
         }
     }
 
+    /// Whether clients reach it: it listens, or it is a bound datagram socket.
+    pub(super) fn is_served(&self) -> bool {
+        self.peer.is_none() && (self.listening || self.kind == Type::DGRAM)
+    }
+
+    /// The address that it has, as a listener of a configuration has it; `None` for what listend is not given.
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+        let address = self.address.as_ref()?;
+        if self.domain == Domain::UNIX {
+            let name = match address.as_pathname() {
+                Some(path) if path.is_absolute() => UnixName::Path(path.to_owned()),
+                Some(_) => return None,
+                None => {
+                    let name = address.as_abstract_namespace()?.to_owned();
+                    UnixName::Abstract(String::from_utf8(name).ok()?)
+                }
+            };
+            let kinds = [UnixKind::Stream, UnixKind::Datagram, UnixKind::SeqPacket];
+            let kind = kinds
+                .into_iter()
+                .find(|kind| unix_type(*kind) == self.kind)?;
+            return Some(Endpoint::Unix { kind, name });
+        }
+        let address = address.as_socket().filter(|address| address.port() != 0)?;
+        let transports = [
+            Transport::Tcp,
+            Transport::Udp,
+            Transport::Mptcp,
+            Transport::Sctp,
+            Transport::UdpLite,
+        ];
+        let transport = transports.into_iter().find(|transport| {
+            let (kind, protocol) = parameters(*transport);
+            self.kind == kind && self.protocol == Some(protocol)
+        })?;
+        let scope = match address {
+            SocketAddr::V6(address) if address.scope_id() != 0 => {
+                let name = nix::net::if_::if_indextoname(address.scope_id()).ok()?;
+                Some(name.into_string().ok()?)
+            }
+            SocketAddr::V6(_) | SocketAddr::V4(_) => None,
+        };
+        Some(Endpoint::Inet {
+            transport,
+            address: SocketAddr::new(address.ip(), address.port()),
+            v6_only: self.v6_only.unwrap_or(true),
+            optional: false,
+            scope,
+        })
+    }
+
     fn inet(&self) -> Option<SocketAddr> {
         self.address.as_ref()?.as_socket()
     }

@@ -12,7 +12,7 @@
 //! other family at the same port, bound without the flag, makes it forget.
 
 use super::bound::BoundSocket;
-use super::diag::Diag;
+use super::diag::{Diag, InetBound};
 use crate::config::options::{OptionSetting, OptionValue, by_key};
 use crate::config::{Coverage, Endpoint, Transport};
 use crate::plan::ListenerPlan;
@@ -40,11 +40,7 @@ pub(super) fn is_taken_by_others(wanted: &Endpoint, ours: &[&BoundSocket]) -> io
     let Some(((transport, port), wanted)) = wanted.coverage() else {
         return Ok(false);
     };
-    let protocol = match transport {
-        Transport::Tcp | Transport::Mptcp => libc::IPPROTO_TCP,
-        Transport::Sctp => libc::IPPROTO_SCTP,
-        Transport::Udp | Transport::UdpLite => return Err(io::ErrorKind::Unsupported.into()),
-    };
+    let protocol = protocol(transport).ok_or(io::ErrorKind::Unsupported)?;
     let mut inodes = Vec::with_capacity(ours.len());
     for socket in ours {
         // The type differs between architectures; the conversion loses nothing.
@@ -52,10 +48,22 @@ pub(super) fn is_taken_by_others(wanted: &Endpoint, ours: &[&BoundSocket]) -> io
         inodes.push(fstat(&socket.fd)?.st_ino as u64);
     }
     let there = Diag::new()?.inet_bound(protocol, port)?;
-    Ok(there.into_iter().any(|one| {
-        let overlaps = Coverage::of(one.ip, one.v6_only).overlaps(wanted);
-        overlaps && !inodes.contains(&one.inode)
-    }))
+    let mut there = there.iter();
+    Ok(there.any(|one| covers(one, wanted) && !inodes.contains(&one.inode)))
+}
+
+/// What sock_diag(7) calls the protocol, where it tells who is bound.
+pub(super) fn protocol(transport: Transport) -> Option<libc::c_int> {
+    match transport {
+        Transport::Tcp | Transport::Mptcp => Some(libc::IPPROTO_TCP),
+        Transport::Sctp => Some(libc::IPPROTO_SCTP),
+        Transport::Udp | Transport::UdpLite => None,
+    }
+}
+
+/// Whether a socket of the kernel's list overlaps with an address.
+pub(super) fn covers(there: &InetBound, wanted: Coverage) -> bool {
+    Coverage::of(there.ip, there.v6_only).overlaps(wanted)
 }
 
 /// The listener with SO_REUSEPORT added; `None` if it has that anyway.

@@ -147,12 +147,14 @@ impl<'b, 'p> Work<'b, 'p> {
     where
         'p: 'b,
     {
+        // Whoever has bound a socket that was given may still serve it.
+        let retired = going(bound, plans.merged).filter(|socket| !bound.is_given(socket.key));
         Work {
             bound,
             binder: Binder::new(Purpose::Keep, Adopted::default()),
             namespaces: Namespaces::default(),
             leaving: leaving(bound, plans),
-            retired: ports(going(bound, plans.merged)),
+            retired: ports(retired),
             crowded: Vec::new(),
             errors: Vec::new(),
             prepared: PreparedReload {

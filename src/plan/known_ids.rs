@@ -17,6 +17,12 @@ pub struct KnownIds {
 }
 
 impl Plan {
+    /// The key of a socket that the plan does not have, and that no other gets.
+    pub fn new_socket_key(&mut self) -> SocketKey {
+        self.ids = next_ids(self, &BTreeMap::new());
+        SocketKey(next(&mut self.ids.socket))
+    }
+
     /// The ids that it has, and will give next.
     pub fn known_ids(&self) -> KnownIds {
         let listeners = self.listeners();

@@ -48,7 +48,7 @@ pub use launch::{Launched, Launching, Tell, can_unshare_descriptors, discard, la
 pub use local_time::{LocalTime, local_time};
 pub use memory::return_free_memory;
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
-pub use netns::enter_network_namespace;
+pub use netns::{enter_network_namespace, network_namespace_of};
 pub use notify::{
     Datagram, MOST_DESCRIPTORS, Sender, ask_for_senders, is_same_open_file, receive_bytes,
     receive_datagram, refuse_descriptors, take_descriptors,

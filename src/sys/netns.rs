@@ -18,3 +18,14 @@ pub fn enter_network_namespace(namespace: impl AsFd) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// SO_NETNS_COOKIE, since Linux 5.14 (asm-generic/socket.h).
+#[cfg(not(any(target_arch = "sparc", target_arch = "sparc64")))]
+const SO_NETNS_COOKIE: libc::c_int = 71;
+#[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
+const SO_NETNS_COOKIE: libc::c_int = 0x50;
+
+/// A number for the network namespace of a socket, which no other of this boot has. `None` before Linux 5.14.
+pub fn network_namespace_of(socket: impl AsFd) -> Option<u64> {
+    super::sockopt::get_u64(socket, libc::SOL_SOCKET, SO_NETNS_COOKIE).ok()
+}

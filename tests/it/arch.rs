@@ -123,6 +123,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "clients/serve",
     "control/answer",
     "control/events",
+    "control/give",
     "control/helper_query",
     "control/lines",
     "control/reload",

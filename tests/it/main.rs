@@ -2,6 +2,7 @@
 //!
 //! `cargo test` runs the tests as threads of one process: see [`harness::alone`].
 
+mod adopt;
 mod arch;
 mod booted;
 mod client;

@@ -146,6 +146,7 @@ impl Shell {
                 self.control.pages.push_back((id, Job::new()));
             }
             Request::TakeListener { names } => self.take_listeners(id, &names),
+            Request::GiveListener { name } => self.give_listener(id, &name),
             Request::Check => self.ask(id, Question::Check, ""),
             Request::Explain { listener } => self.explain(id, &listener),
             Request::Logs {

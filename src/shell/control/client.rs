@@ -3,7 +3,7 @@
 use crate::control::{self, Access, Expects, FrameTooLong, Inbox, Outbox, Owner, Reply, Unread};
 use crate::core::{Mono, Ticket};
 use crate::plan::{Grant, SocketKey, WorkerId};
-use crate::sys::{self, SharedFd};
+use crate::sys::{self, MOST_DESCRIPTORS, SharedFd};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{
@@ -172,6 +172,8 @@ pub(super) struct Client {
     pub(super) peer: Peer,
     inbox: Inbox,
     outbox: Outbox,
+    /// What has come with its calls, as long as it may send descriptors.
+    given: Option<Vec<SharedFd>>,
     /// What goes with the next byte that is written.
     attached: Vec<SharedFd>,
     pub(super) call: Option<UnderWay>,
@@ -204,6 +206,7 @@ impl Client {
             inbox: Inbox::default(),
             outbox: Outbox::default(),
             attached: Vec::new(),
+            given: None,
             call: None,
             is_leaving: false,
             has_ended: false,
@@ -234,7 +237,22 @@ impl Client {
     /// Takes some of what it has sent.
     pub(super) fn receive(&mut self) -> Result<(), Gone> {
         let mut bytes = [0; READ];
-        match sys::receive_bytes(&self.socket, &mut bytes) {
+        let received = match &mut self.given {
+            None => sys::receive_bytes(&self.socket, &mut bytes),
+            Some(given) => {
+                let received = sys::receive_datagram(&self.socket, &mut bytes, true);
+                let received = received.map(|mut received| {
+                    received
+                        .descriptors
+                        .truncate(MOST_DESCRIPTORS - given.len());
+                    given.extend(received.descriptors);
+                    received.length
+                });
+                sys::close_foreign();
+                received
+            }
+        };
+        match received {
             Ok(0) => self.has_ended = true,
             Ok(count) => {
                 self.is_waited_for = false;
@@ -244,6 +262,22 @@ impl Client {
             Err(_) => return Err(Gone::Closed),
         }
         Ok(())
+    }
+
+    /// Lets it send descriptors with its next calls.
+    pub(super) fn let_give(&mut self) {
+        sys::take_descriptors(&self.socket, true);
+        self.given.get_or_insert_default();
+    }
+
+    /// The descriptors that it has sent, after which it may send no more.
+    pub(super) fn take_given(&mut self) -> Vec<SharedFd> {
+        let given = self.given.as_mut().map(std::mem::take).unwrap_or_default();
+        if !given.is_empty() {
+            sys::refuse_descriptors(&self.socket);
+            self.given = None;
+        }
+        given
     }
 
     /// The next whole call; `None` if there is none yet.

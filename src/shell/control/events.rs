@@ -17,6 +17,9 @@ const KEPT: usize = 100;
 /// A process has got a copy of a listener.
 pub(super) const TAKEN: &str = "listener-taken";
 
+/// A process has given a socket.
+pub(super) const GIVEN: &str = "listener-given";
+
 /// The word, which never changes its meaning.
 fn kind(event: &Event) -> &'static str {
     match event {

@@ -7,6 +7,7 @@
 mod answer;
 pub(super) mod client;
 mod events;
+mod give;
 pub(super) mod helper;
 pub(super) mod helper_query;
 mod lines;
@@ -554,6 +555,9 @@ impl Control {
         if let Some(call) = &client.call {
             self.forget(id, &call.waits_for);
         }
+        drop(client);
+        // What it has sent and nobody has taken.
+        crate::sys::close_foreign();
         if self.accept_state != AcceptState::Open {
             self.open(epoll);
         }

@@ -216,10 +216,15 @@ impl Shell {
         let sockets = before.sockets.iter();
         let sockets = sockets.map(|held| socket(&held.address, reply.queues.depth(held)));
         let workers = before.workers.iter();
+        let mut held = before.sockets.iter();
+        let (name, state) = match held.all(|held| self.sockets.is_given(held.key)) {
+            true => (format!("{name} (given)"), ListenerState::Given),
+            false => (name_before(name), ListenerState::Former),
+        };
         Some(Listener {
-            name: name_before(name),
+            name,
             sockets: sockets.collect(),
-            state: ListenerState::Former,
+            state,
             workers: workers
                 .map(|id| self.definitions.worker(*id).name.clone())
                 .collect(),

@@ -29,6 +29,7 @@ impl Shell {
     pub(in crate::shell) fn close_what_nobody_has(&mut self) {
         self.store.touch();
         let former = self.sockets.former().map(|(_, socket)| socket.key);
+        let former = former.filter(|key| !self.sockets.is_given(*key));
         let is_needed = |key: &SocketKey| self.definitions.former_with(*key).next().is_some();
         let unneeded: Vec<SocketKey> = former.filter(|key| !is_needed(key)).collect();
         for key in unneeded {

@@ -3,9 +3,9 @@
 
 use listend::control::{
     Access, Binary, Call, CheckReply, Connections, Daemon, DescriptionReply, Detail, Error, Event,
-    Expects, ExplainReply, INTERFACE, Inbox, Instance, Life, Listener, ListenerState, LogLine,
-    LogsReply, MAX_FRAME, MetricsReply, Outbox, Progress, Queue, Reply, Request, Rollout, SERVICE,
-    Socket, SocketOption, Status, TakeReply, TakenSocket, WatchReply, Worker, WorkerState,
+    Expects, ExplainReply, GiveReply, INTERFACE, Inbox, Instance, Life, Listener, ListenerState,
+    LogLine, LogsReply, MAX_FRAME, MetricsReply, Outbox, Progress, Queue, Reply, Request, Rollout,
+    SERVICE, Socket, SocketOption, Status, TakeReply, TakenSocket, WatchReply, Worker, WorkerState,
     all_is_well, description, info, methods, rfc3339, table, troubles,
 };
 use listend::report::Style;
@@ -280,6 +280,8 @@ fn answers_have_the_shapes_that_are_described() {
         listener: "web".to_owned(),
         address: "127.0.0.1:80".to_owned(),
     }];
+    let message = Some("held".to_owned());
+    is_answer(&value(GiveReply { message }), INTERFACE, "GiveListener");
     is_answer(&value(TakeReply { sockets }), INTERFACE, "TakeListener");
     is_answer(&value(ExplainReply::default()), INTERFACE, "Explain");
     is_answer(&value(MetricsReply::default()), INTERFACE, "Metrics");
