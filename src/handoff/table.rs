@@ -172,14 +172,16 @@ mod tests {
 
     #[test]
     fn what_a_dialect_cannot_carry_is_refused_with_a_reason() {
-        let path = |text| socket("p", "unix", Name::Path(std::path::Path::new(text)));
+        fn path(text: &str) -> Socket<'_> {
+            socket("p", "unix", Name::Path(std::path::Path::new(text)))
+        }
         let long = format!("/{}", "x".repeat(120));
         let udp = socket("d", "udp", Name::Inet(([127, 0, 0, 1], 53).into()));
         let named = socket("a", "unix", Name::Abstract("app"));
         for (keyword, socket, reason) in [
             ("nginx", udp, "not udp"),
             ("nginx", named, "abstract"),
-            ("nginx", path(&long), "107 bytes"),
+            ("nginx", path(long.as_str()), "107 bytes"),
             ("server-starter", path("/run/a;b"), "`;`"),
             ("server-starter", path("/run/a=b"), "`=`"),
             ("php-fpm", path("/run/a,b"), "`,`"),
