@@ -176,7 +176,7 @@ impl<'a> Trial<'a> {
             // The process of whom it hits.
             eventually("somebody is served", || {
                 let pid = children(self.daemon.pid()).first().copied();
-                pid.is_some_and(|pid| kill(pid))
+                pid.is_some_and(kill)
             });
             return;
         }
