@@ -5,7 +5,7 @@ use super::types::{Answer, ConnectionId, InstanceId, ProcessId, Revision, Scope,
 use crate::plan::{ListenerId, SocketKey, WorkerId};
 
 /// Something to do, in the order given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Start a process; answered by [`super::Input::Spawned`] or [`super::Input::LaunchFailed`].
     Spawn {

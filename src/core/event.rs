@@ -12,14 +12,23 @@ use std::time::Duration;
 
 /// Something worth telling. The log, the tests and later the metrics and the control socket all
 /// read these same values; whoever shows one has in it what happens next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// listend as a whole.
     Daemon(DaemonEvent),
     /// A listener.
     Listener(ListenerId, ListenerEvent),
-    /// A socket of a listener.
-    Socket(ListenerId, SocketKey, SocketEvent),
+    /// A socket of a listener that was damaged.
+    Socket {
+        /// The listener.
+        listener: ListenerId,
+        /// Its socket.
+        socket: SocketKey,
+        /// What was done to the socket, as [`super::Input::ListenerDamaged`] has it; `None` is not known.
+        damage: Option<String>,
+        /// What happens to it now.
+        event: SocketEvent,
+    },
     /// A worker.
     Worker(WorkerId, WorkerEvent),
     /// The rollout of a worker.

@@ -97,6 +97,8 @@ pub enum Input {
         listener: ListenerId,
         /// Its socket.
         socket: SocketKey,
+        /// What was done to it, and who may have done it: comes back in each event about it.
+        what: String,
     },
     /// [`super::Effect::Repair`] was done.
     ListenerRepaired {

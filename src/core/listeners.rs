@@ -65,8 +65,10 @@ pub(super) struct Absence {
 }
 
 /// A socket that is being repaired, or was a moment ago.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct RepairState {
+    /// What was done to the socket the last time, in the shell's words.
+    pub(super) what: Option<String>,
     /// Failures in a row.
     pub(super) failures: u32,
     /// Repairs since it was left alone for [`QUIET`].
@@ -108,6 +110,11 @@ impl Listeners {
             .damaged
             .range((listener, SocketKey(0))..=(listener, SocketKey(u32::MAX)));
         sockets.into_iter().any(|(_, mending)| !mending.whole)
+    }
+
+    /// What was done to a socket that is being repaired.
+    pub(super) fn damage(&self, listener: ListenerId, socket: SocketKey) -> Option<String> {
+        self.damaged.get(&(listener, socket))?.what.clone()
     }
 
     /// Notes who has which listener by a definition that is no more. To be called when it is known who

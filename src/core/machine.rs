@@ -135,9 +135,11 @@ impl Core {
             Input::ListenerMissing { listener, why } => self.listener_missing(listener, why),
             Input::ListenerBound { listener } => self.listener_bound(listener),
             Input::AddressesChanged => self.addresses_changed(),
-            Input::ListenerDamaged { listener, socket } => {
-                self.listener_damaged(listener, socket);
-            }
+            Input::ListenerDamaged {
+                listener,
+                socket,
+                what,
+            } => self.listener_damaged(listener, socket, what),
             Input::ListenerRepaired {
                 listener,
                 socket,

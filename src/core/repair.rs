@@ -295,13 +295,16 @@ impl Core {
         }
     }
 
-    pub(super) fn listener_damaged(&mut self, listener: ListenerId, socket: SocketKey) {
+    pub(super) fn listener_damaged(
+        &mut self,
+        listener: ListenerId,
+        socket: SocketKey,
+        what: String,
+    ) {
         if self.ctx.phase >= Phase::Stopping {
             return;
         }
         self.ctx.record.listeners();
-        self.ctx
-            .emit(Event::Socket(listener, socket, SocketEvent::Damaged));
         let before = self.ctx.listeners.damaged.get(&(listener, socket));
         let wait_until = before.map_or(self.ctx.now, |repair| repair.not_before);
         let recent = before.filter(|repair| self.ctx.now.since(repair.damaged) < QUIET);
@@ -312,6 +315,7 @@ impl Core {
             REPAIR_PAUSE
         };
         let repair = RepairState {
+            what: Some(what),
             failures: before.map_or(0, |repair| repair.failures),
             repairs,
             damaged: self.ctx.now,
@@ -322,12 +326,23 @@ impl Core {
             .listeners
             .damaged
             .insert((listener, socket), repair);
+        self.emit_of_socket((listener, socket), SocketEvent::Damaged);
         if wait_until > self.ctx.now {
             let timer = ListenerTimer::Repair(listener, socket);
             self.ctx.listeners.due.insert((wait_until, timer));
         } else {
             self.ctx.outbox.push(Effect::Repair { listener, socket });
         }
+    }
+
+    fn emit_of_socket(&mut self, (listener, socket): (ListenerId, SocketKey), event: SocketEvent) {
+        let damage = self.ctx.listeners.damage(listener, socket);
+        self.ctx.emit(Event::Socket {
+            listener,
+            socket,
+            damage,
+            event,
+        });
     }
 
     pub(super) fn listener_repaired(
@@ -341,11 +356,7 @@ impl Core {
         repair.whole = true;
         repair.failures = 0;
         self.ctx.record.listeners();
-        self.ctx.emit(Event::Socket(
-            listener,
-            socket,
-            SocketEvent::Repaired { by },
-        ));
+        self.emit_of_socket((listener, socket), SocketEvent::Repaired { by });
         if by == Repaired::AnotherSocket && self.ctx.phase == Phase::Running {
             // A worker that removes the path when it ends removes the new one as well.
             match self.count_rebound((listener, socket)) {
@@ -383,6 +394,7 @@ impl Core {
     /// Closes a listener, and ends those that have its sockets; then it is bound, and they start again.
     /// Where that did not help either, it comes later each time.
     fn vacate(&mut self, (listener, socket): (ListenerId, SocketKey)) {
+        let damage = self.ctx.listeners.damage(listener, socket);
         self.forget_sockets(&[listener]);
         let absence = Absence {
             why: Missing::Other,
@@ -400,22 +412,23 @@ impl Core {
             .rebound
             .get(&listener)
             .map_or(0, |known| known.times);
-        if times >= FUTILE {
+        let event = if times >= FUTILE {
             let again_in = growing(times.saturating_sub(FUTILE).saturating_add(2));
             let at = self.ctx.now + again_in;
             self.ctx
                 .listeners
                 .due
                 .insert((at, ListenerTimer::Retry(listener)));
-            self.ctx.emit(Event::Socket(
-                listener,
-                socket,
-                SocketEvent::RepairFutile { times, again_in },
-            ));
+            SocketEvent::RepairFutile { times, again_in }
         } else {
-            self.ctx
-                .emit(Event::Socket(listener, socket, SocketEvent::Vacated));
-        }
+            SocketEvent::Vacated
+        };
+        self.ctx.emit(Event::Socket {
+            listener,
+            socket,
+            damage,
+            event,
+        });
         self.ctx.outbox.push(Effect::Unbind { listener });
         for user in self.users_of(listener) {
             self.on(user, Worker::let_go_of_listeners);
@@ -464,11 +477,8 @@ impl Core {
         self.ctx.record.listeners();
         let timer = ListenerTimer::Repair(listener, socket);
         self.ctx.listeners.due.insert((self.ctx.now + delay, timer));
-        self.ctx.emit(Event::Socket(
-            listener,
-            socket,
-            SocketEvent::RepairFailed { again_in: delay },
-        ));
+        let event = SocketEvent::RepairFailed { again_in: delay };
+        self.emit_of_socket((listener, socket), event);
     }
 
     /// Runs the timers that are due.

@@ -15,7 +15,7 @@ mod watch;
 
 use super::*;
 use crate::config::{KillMode, Rate, Restart, RestartPolicy};
-use crate::plan::{Lifecycle, WorkerId};
+use crate::plan::{Lifecycle, ListenerId, SocketKey, WorkerId};
 use crate::stage::{LaunchFailure, Stage};
 use std::time::Duration;
 
@@ -156,6 +156,15 @@ impl Rig {
             Effect::Exit { code: 0 },
         ];
         self.effects.ends_with(&end)
+    }
+}
+
+fn damaged(listener: ListenerId, socket: SocketKey) -> Input {
+    let what = format!("socket {} was shut down", socket.0);
+    Input::ListenerDamaged {
+        listener,
+        socket,
+        what,
     }
 }
 

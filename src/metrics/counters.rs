@@ -98,7 +98,8 @@ impl Counters {
             }),
             Event::Process(instance, _, event) => self.observe_process(instance.worker, event),
             // Either told by another event as well, or nothing that is counted.
-            Event::Daemon(_) | Event::Listener(..) | Event::Socket(..) | Event::Instance(..) => {}
+            Event::Daemon(_) | Event::Listener(..) | Event::Socket { .. } | Event::Instance(..) => {
+            }
         }
     }
 

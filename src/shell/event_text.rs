@@ -13,9 +13,14 @@ pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String
             format!("listener {}", context.plan.listener(listener).name),
             listener::text(listener, event, context),
         ),
-        Event::Socket(listener, socket, event) => (
+        Event::Socket {
+            listener,
+            ref damage,
+            event,
+            ..
+        } => (
             format!("listener {}", context.plan.listener(listener).name),
-            listener::socket_text(socket, event, context),
+            listener::socket_text(damage.as_deref(), event),
         ),
         Event::Worker(worker, event) => (
             format!("worker {}", worker_name(worker)),

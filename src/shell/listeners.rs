@@ -139,10 +139,12 @@ impl Shell {
             // shutdown(2) takes the socket, the others only a right to the folder.
             let anybody = damage != Damage::ShutDown;
             let by = self.suspects(listener, anybody);
-            let words = format!("{} was {what} by {by}", held.address);
-            self.damages.insert(key, words);
-            let socket = key;
-            self.feed(Input::ListenerDamaged { listener, socket });
+            let what = format!("{} was {what} by {by}", held.address);
+            self.feed(Input::ListenerDamaged {
+                listener,
+                socket: key,
+                what,
+            });
         }
     }
 

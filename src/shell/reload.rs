@@ -158,9 +158,6 @@ impl Shell {
 
     fn stop_watching(&mut self, touched: &BTreeSet<ListenerId>) {
         let keys = keys_of(&self.plan, touched);
-        for key in &keys {
-            self.damages.remove(key);
-        }
         let sockets = keys.iter().filter_map(|key| self.sockets.get(*key));
         let sockets: Vec<&BoundSocket> = sockets.collect();
         self.watch.forget(&self.epoll, &sockets);

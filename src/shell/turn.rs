@@ -31,7 +31,7 @@ use crate::core::{
     RolloutEvent, Scope, Ticket, WhenDone,
 };
 use crate::listener::{BindError, SocketTable};
-use crate::plan::{ListenerId, Plan, SocketKey, WorkerId};
+use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::sys::{self, Origin};
 use crate::worker::{self, DaemonContext};
 use nix::errno::Errno;
@@ -71,8 +71,6 @@ pub struct Shell {
     pub(super) processes: Processes,
     /// Why launches failed, in words, until the core's event about it is put into words.
     pub(super) reasons: HashMap<ProcessId, String>,
-    /// What happened to sockets that were damaged, in words.
-    pub(super) damages: HashMap<SocketKey, String>,
     /// What workers write.
     pub(super) logs: Logs,
     /// What is to be looked at where it may not answer.
@@ -161,7 +159,6 @@ impl Shell {
             signals,
             processes: Processes::default(),
             reasons: HashMap::new(),
-            damages: HashMap::new(),
             logs,
             looks: Looks::default(),
             definitions,
@@ -612,7 +609,6 @@ impl Shell {
             sockets: &self.sockets,
             clients: &self.clients,
             logs: &self.logs,
-            damages: &self.damages,
             reasons: &self.reasons,
             out_of_memory,
         };

@@ -281,6 +281,8 @@ pub(in crate::core) struct AbsenceFact {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::core) struct DamageFact {
     pub(in crate::core) socket: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::core) what: Option<String>,
     pub(in crate::core) failures: u32,
     pub(in crate::core) repairs: u32,
     pub(in crate::core) damaged: u64,

@@ -373,6 +373,7 @@ fn listener_facts(listeners: &Listeners) -> Vec<Fact> {
         of(*id, &|fact| {
             fact.damaged.push(DamageFact {
                 socket: socket.0,
+                what: repair.what.clone(),
                 failures: repair.failures,
                 repairs: repair.repairs,
                 damaged: repair.damaged.cast(),

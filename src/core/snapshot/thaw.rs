@@ -502,6 +502,7 @@ impl Thaw {
         for one in &fact.damaged {
             let socket = SocketKey(one.socket);
             let repair = RepairState {
+                what: one.what.clone(),
                 failures: one.failures,
                 repairs: one.repairs,
                 damaged: one.damaged.cast(),

@@ -68,7 +68,7 @@ impl Crew {
     pub(super) fn take(&mut self) {
         self.core.check_invariants().unwrap();
         while let Some(effect) = self.core.next_effect() {
-            self.effects.push(effect);
+            self.effects.push(effect.clone());
             if let Effect::Spawn {
                 process,
                 instance,

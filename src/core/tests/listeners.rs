@@ -170,10 +170,7 @@ fn a_damaged_listener_is_repaired_at_once_but_not_in_a_loop() {
     let mut rig = rig(Presence::Required);
     rig.give(Input::Start);
     let (damaged, repaired, failed, repair) = (
-        Input::ListenerDamaged {
-            listener: WEB,
-            socket: SocketKey(0),
-        },
+        damaged(WEB, SocketKey(0)),
         Input::ListenerRepaired {
             listener: WEB,
             socket: SocketKey(0),
@@ -213,10 +210,7 @@ fn rebound() -> [Input; 2] {
     let (listener, socket) = (WEB, 0);
     let by = Repaired::AnotherSocket;
     [
-        Input::ListenerDamaged {
-            listener,
-            socket: SocketKey(socket),
-        },
+        damaged(listener, SocketKey(socket)),
         Input::ListenerRepaired {
             listener,
             socket: SocketKey(socket),
@@ -261,18 +255,16 @@ fn what_no_new_socket_helps_is_tried_later_each_time_and_told() {
     rig.running();
     for times in 1..=FUTILE + 1 {
         let (listener, socket) = (WEB, 0);
-        rig.give(Input::ListenerDamaged {
-            listener,
-            socket: SocketKey(socket),
-        });
+        rig.give(damaged(listener, SocketKey(socket)));
         rig.give(Input::SocketHeld {
             listener,
             socket: SocketKey(socket),
         });
         let futile = rig.effects.iter().find_map(|effect| match effect {
-            Effect::Emit(Event::Socket(_, _, SocketEvent::RepairFutile { again_in, .. })) => {
-                Some(*again_in)
-            }
+            Effect::Emit(Event::Socket {
+                event: SocketEvent::RepairFutile { again_in, .. },
+                ..
+            }) => Some(*again_in),
             _ => None,
         });
         assert_eq!(futile.is_some(), times >= FUTILE, "{times}");
@@ -301,10 +293,7 @@ fn nothing_is_bound_or_repaired_after_a_stop() {
     rig.give(missing(Missing::Other));
     rig.give(Input::Start);
     rig.give(Input::Stop);
-    rig.give(Input::ListenerDamaged {
-        listener: WEB,
-        socket: SocketKey(0),
-    });
+    rig.give(damaged(WEB, SocketKey(0)));
     assert_eq!(rig.effects, []);
     rig.give(missing(Missing::Other));
     rig.pass(Duration::from_secs(60));
@@ -320,10 +309,7 @@ fn workers_get_the_socket_that_took_a_damaged_ones_place() {
         let mut rig = rig(Presence::Required);
         rig.give(Input::Start);
         rig.running();
-        rig.give(Input::ListenerDamaged {
-            listener: WEB,
-            socket: SocketKey(0),
-        });
+        rig.give(damaged(WEB, SocketKey(0)));
         rig.give(Input::ListenerRepaired {
             listener: WEB,
             socket: SocketKey(0),
@@ -348,10 +334,7 @@ fn what_was_told_to_stop_is_not_started_again_for_a_socket() {
     let mut crew = Crew::of(core);
     crew.ask(Command::Stop);
     let (listener, socket) = (WEB, 0);
-    crew.give(Input::ListenerDamaged {
-        listener,
-        socket: SocketKey(socket),
-    });
+    crew.give(damaged(listener, SocketKey(socket)));
     crew.give(Input::SocketHeld {
         listener,
         socket: SocketKey(socket),
@@ -372,10 +355,7 @@ fn a_listener_is_vacated_once_however_many_of_its_sockets_are_held() {
     rig.running();
     let listener = WEB;
     for socket in 0..FUTILE {
-        rig.give(Input::ListenerDamaged {
-            listener,
-            socket: SocketKey(socket),
-        });
+        rig.give(damaged(listener, SocketKey(socket)));
     }
     for socket in 0..FUTILE {
         rig.give(Input::SocketHeld {
@@ -387,7 +367,10 @@ fn a_listener_is_vacated_once_however_many_of_its_sockets_are_held() {
         let futile = |effect: &Effect| {
             matches!(
                 effect,
-                Effect::Emit(Event::Socket(_, _, SocketEvent::RepairFutile { .. }))
+                Effect::Emit(Event::Socket {
+                    event: SocketEvent::RepairFutile { .. },
+                    ..
+                })
             )
         };
         assert!(!rig.effects.iter().any(futile), "{socket}");
@@ -398,7 +381,7 @@ fn a_listener_is_vacated_once_however_many_of_its_sockets_are_held() {
 
 fn another_socket(rig: &mut Rig, socket: SocketKey) -> bool {
     let (listener, by) = (WEB, Repaired::AnotherSocket);
-    rig.give(Input::ListenerDamaged { listener, socket });
+    rig.give(damaged(listener, socket));
     rig.give(Input::ListenerRepaired {
         listener,
         socket,
@@ -440,10 +423,7 @@ fn a_listener_that_is_bound_anew_during_a_rollout_fails_nobody_on_trial() {
             crew.pass(seconds(1));
         }
         let (listener, socket) = (WEB, 0);
-        crew.give(Input::ListenerDamaged {
-            listener,
-            socket: SocketKey(socket),
-        });
+        crew.give(damaged(listener, SocketKey(socket)));
         crew.give(Input::SocketHeld {
             listener,
             socket: SocketKey(socket),
@@ -480,10 +460,7 @@ fn a_worker_that_clients_start_waits_in_a_rollout_for_its_listener() {
         socket: SocketKey(socket),
     });
     crew.ask(Command::Restart);
-    crew.give(Input::ListenerDamaged {
-        listener,
-        socket: SocketKey(socket),
-    });
+    crew.give(damaged(listener, SocketKey(socket)));
     crew.give(Input::SocketHeld {
         listener,
         socket: SocketKey(socket),

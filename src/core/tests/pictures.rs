@@ -250,13 +250,7 @@ fn what_happens_is_what_the_pictures_show() {
                 }
                 7..=12 => {
                     let (listener, socket) = (WEB, 0);
-                    core.handle(
-                        now,
-                        Input::ListenerDamaged {
-                            listener,
-                            socket: SocketKey(socket),
-                        },
-                    );
+                    core.handle(now, damaged(listener, SocketKey(socket)));
                     core.handle(
                         now,
                         Input::SocketHeld {

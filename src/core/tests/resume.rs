@@ -4,7 +4,7 @@ use super::crew::*;
 use super::*;
 use crate::config::{ConnectionLimits, Every, Presence, Ready};
 use crate::connection::Source;
-use crate::core::snapshot::Snapshot;
+use crate::core::snapshot::{Known, Snapshot};
 use crate::plan::{Activation, ListenerId, SocketKey};
 
 const WEB: ListenerId = ListenerId(0);
@@ -13,10 +13,14 @@ const SOCKET: SocketKey = SocketKey(0);
 /// The same core in another process: nothing is told yet.
 fn thaw(core: &Core) -> Core {
     let text: Vec<String> = core.freeze().changes().map(|one| one.text()).collect();
+    thaw_text(&text, core.known())
+}
+
+fn thaw_text(text: &[String], known: Known) -> Core {
     let head = r#"{"kind":"snapshot","format":1}"#;
     let lines = [head].into_iter().chain(text.iter().map(String::as_str));
     let read = Snapshot::read(lines).unwrap();
-    Core::thaw(&read.snapshot, core.known()).unwrap()
+    Core::thaw(&read.snapshot, known).unwrap()
 }
 
 impl Crew {
@@ -359,7 +363,7 @@ fn what_is_missing_is_bound_again_and_what_is_damaged_repaired() {
             .contains(&Effect::WatchAddresses { wanted: true })
     );
     crew.give(Input::ListenerBound { listener });
-    crew.give(Input::ListenerDamaged { listener, socket });
+    crew.give(damaged(listener, socket));
     crew.survive(|_| {});
     assert!(crew.effects.contains(&Effect::Repair { listener, socket }));
     // What is found to be otherwise is told before.
@@ -368,6 +372,62 @@ fn what_is_missing_is_bound_again_and_what_is_damaged_repaired() {
         crew.core.listener_state(other),
         ListenerCondition::Listening
     );
+}
+
+fn taken() -> ListenerLife {
+    ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP],
+    }
+}
+
+/// What is told of sockets, with what was done to them.
+fn told_of_sockets(crew: &Crew) -> Vec<(SocketEvent, Option<&str>)> {
+    let events = crew.effects.iter().filter_map(|effect| match effect {
+        Effect::Emit(Event::Socket { damage, event, .. }) => Some((*event, damage.as_deref())),
+        _ => None,
+    });
+    events.collect()
+}
+
+#[test]
+fn what_was_done_to_a_socket_is_said_until_it_is_closed() {
+    let core = started(|_| {}).with_listeners(vec![taken()]);
+    let mut crew = Crew::of(core);
+    let (listener, socket) = (WEB, SOCKET);
+    crew.give(damaged(listener, socket));
+    let what = format!("socket {} was shut down", socket.0);
+    let what = Some(what.as_str());
+    assert_eq!(told_of_sockets(&crew), [(SocketEvent::Damaged, what)]);
+    crew.survive(|_| {});
+    crew.forget();
+    crew.give(Input::RepairFailed { listener, socket });
+    let again_in = seconds(1);
+    let failed = SocketEvent::RepairFailed { again_in };
+    assert_eq!(told_of_sockets(&crew), [(failed, what)]);
+    crew.survive(|_| {});
+    crew.give(Input::SocketHeld { listener, socket });
+    assert_eq!(told_of_sockets(&crew), [(SocketEvent::Vacated, what)]);
+}
+
+#[test]
+fn a_snapshot_need_not_say_what_was_done_to_a_socket() {
+    let mut core = started(|_| {}).with_listeners(vec![taken()]);
+    core.handle(Mono(1), damaged(WEB, SOCKET));
+    let snapshot = core.freeze();
+    let text = snapshot.changes().map(|one| one.text());
+    let text: Vec<String> = text
+        .map(|line| line.replace(r#""what":"socket 0 was shut down","#, ""))
+        .collect();
+    assert!(!text.iter().any(|line| line.contains("shut down")));
+    let mut crew = Crew::of(thaw_text(&text, core.known()));
+    crew.give(Input::Resumed);
+    let (listener, socket) = (WEB, SOCKET);
+    crew.give(Input::RepairFailed { listener, socket });
+    assert!(matches!(
+        told_of_sockets(&crew)[..],
+        [(SocketEvent::RepairFailed { .. }, None)]
+    ));
 }
 
 #[test]

@@ -303,10 +303,7 @@ fn a_new_instance_that_is_started_again_for_a_listener_is_still_on_trial() {
     crew.ask(Command::Restart);
     crew.pass(seconds(1));
     let (listener, socket, by) = (ListenerId(0), 0, Repaired::AnotherSocket);
-    crew.give(Input::ListenerDamaged {
-        listener,
-        socket: SocketKey(socket),
-    });
+    crew.give(damaged(listener, SocketKey(socket)));
     crew.give(Input::ListenerRepaired {
         listener,
         socket: SocketKey(socket),

@@ -77,7 +77,7 @@ impl Walk {
             .random
             .one_of(&[Repaired::SameSocket, Repaired::AnotherSocket]);
         match self.random.below(9) {
-            0 | 1 => Input::ListenerDamaged { listener, socket },
+            0 | 1 => damaged(listener, socket),
             2 => Input::SocketHeld { listener, socket },
             3 => Input::RepairFailed { listener, socket },
             4 => Input::AddressesChanged,

@@ -38,7 +38,7 @@ fn kind(event: &Event) -> &'static str {
             ListenerEvent::Missing { .. } => "listener-missing",
             ListenerEvent::Bound { .. } => "listener-bound",
         },
-        Event::Socket(_, _, event) => match event {
+        Event::Socket { event, .. } => match event {
             SocketEvent::Damaged => "listener-damaged",
             SocketEvent::Repaired { .. } => "listener-repaired",
             SocketEvent::Vacated => "listener-vacated",
@@ -115,7 +115,7 @@ impl Shell {
     pub(in crate::shell) fn outline(&self, event: &Event) -> Outline<'_> {
         let listener = match *event {
             Event::Listener(listener, _)
-            | Event::Socket(listener, ..)
+            | Event::Socket { listener, .. }
             | Event::Worker(_, WorkerEvent::Activated { listener, .. }) => Some(listener),
             _ => None,
         };

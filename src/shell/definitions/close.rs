@@ -44,7 +44,6 @@ impl Shell {
     /// Closes a socket, and removes what was made for it.
     pub(in crate::shell) fn close_socket(&mut self, socket: BoundSocket) {
         self.control.queue_log.forget(socket.key);
-        self.damages.remove(&socket.key);
         for (path, error) in socket.remove_files() {
             log::warn!("cannot remove {}: {error}", path.display());
         }

@@ -2,7 +2,7 @@
 
 use super::words::{Context, duration};
 use crate::core::{ListenerEvent, Repaired, SocketEvent};
-use crate::plan::{ListenerId, Plan, SocketKey};
+use crate::plan::{ListenerId, Plan};
 use log::Level;
 
 pub(super) fn text(
@@ -41,13 +41,8 @@ pub(super) fn text(
     }
 }
 
-/// What happened to a damaged socket.
-pub(super) fn socket_text(
-    socket: SocketKey,
-    event: SocketEvent,
-    context: &Context<'_>,
-) -> (Level, String) {
-    let damage = context.damages.get(&socket).map(String::as_str);
+/// What happened to a damaged socket, behind what was done to it.
+pub(super) fn socket_text(damage: Option<&str>, event: SocketEvent) -> (Level, String) {
     let damage = damage.unwrap_or("it was damaged");
     match event {
         // Told with what came of it: repairs take no time, or fail.

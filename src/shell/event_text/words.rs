@@ -2,7 +2,7 @@
 
 use crate::core::{FailureReason, HookKind, InstanceId, Next, ProcessId};
 use crate::listener::{Damage, Disturbed, SocketTable};
-use crate::plan::{Activation, Plan, SocketKey, WorkerId};
+use crate::plan::{Activation, Plan, WorkerId};
 use crate::shell::clients::Clients;
 use crate::shell::definitions::Definitions;
 use crate::shell::logs::Logs;
@@ -19,8 +19,6 @@ pub(in crate::shell) struct Context<'a> {
     pub clients: &'a Clients,
     /// For what a process wrote last.
     pub logs: &'a Logs,
-    /// What happened to a socket, and who may have done it: `… was shut down by app.0`.
-    pub damages: &'a HashMap<SocketKey, String>,
     /// Why launches failed.
     pub reasons: &'a HashMap<ProcessId, String>,
     /// The kernel has killed for want of memory.

@@ -40,7 +40,7 @@ impl Life<Clients> {
                 assert!(!starts, "{effect:?} after a stop");
             }
             if let Effect::Emit(event) = effect {
-                self.check_event(input, *event, before);
+                self.check_event(input, event.clone(), before);
             }
         }
         self.check_starts(before, wanted);

@@ -212,7 +212,7 @@ impl Grammar for Clients {
                     assert!(over, "{id:?} is left: {connection:?}");
                 }
             }
-            Effect::Emit(event) => life.note_event(event),
+            Effect::Emit(ref event) => life.note_event(event.clone()),
             _ => panic!("{effect:?}: every listener of this life is whole"),
         }
     }

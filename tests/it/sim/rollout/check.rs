@@ -37,9 +37,9 @@ impl Life<Rollouts> {
                 worker,
                 needed: None,
             } => self.check_gone(worker),
-            Effect::Emit(event) => {
+            Effect::Emit(ref event) => {
                 self.count(event);
-                self.check_event(event);
+                self.check_event(event.clone());
             }
             Effect::Exit { .. } => {
                 let uncleaned = !self.hurried && !self.own.uncleaned.is_empty();

@@ -228,7 +228,7 @@ impl Grammar for Rollouts {
 
     fn check(life: &mut Life<Rollouts>, heard: &Heard<'_>) {
         let told = heard.all.iter().filter_map(|effect| match effect {
-            Effect::Emit(event) => Some(*event),
+            Effect::Emit(event) => Some(event.clone()),
             _ => None,
         });
         life.own.told = told.collect();

@@ -157,14 +157,19 @@ impl Life<Rollouts> {
             self.give(Input::AddressesChanged);
         } else if self.bound.contains(&listener) {
             let socket = SocketKey(0);
-            self.give(Input::ListenerDamaged { listener, socket });
+            let what = "shut down".to_owned();
+            self.give(Input::ListenerDamaged {
+                listener,
+                socket,
+                what,
+            });
         }
     }
 
     /// Notes what the core told.
-    pub(crate) fn count(&mut self, event: Event) {
+    pub(crate) fn count(&mut self, event: &Event) {
         let seen = &mut self.seen;
-        let count = match event {
+        let count = match *event {
             Event::Process(_, _, ProcessEvent::Ready { .. }) => &mut seen.ready,
             Event::Process(_, _, ProcessEvent::StartTimedOut { .. }) => &mut seen.start_timed_out,
             Event::Process(_, _, ProcessEvent::WatchdogTimedOut { .. }) => &mut seen.watchdog,
