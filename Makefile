@@ -145,7 +145,7 @@ install:
 		$(DESTDIR)$(FISHCOMPDIR)/listend.fish
 	install -d $(DESTDIR)$(DOCDIR)/examples/workers
 	install -m 644 README.md LICENSE-MIT LICENSE-APACHE docs/*.md $(DESTDIR)$(DOCDIR)
-	install -m 644 examples/*.yaml $(DESTDIR)$(DOCDIR)/examples
+	install -m 644 examples/*.yaml examples/*.conf $(DESTDIR)$(DOCDIR)/examples
 	install -m 644 examples/workers/* $(DESTDIR)$(DOCDIR)/examples/workers
 	install -d $(DESTDIR)$(DATADIR)
 	install -m 644 units/hardened.conf units/examples/* $(DESTDIR)$(DATADIR)

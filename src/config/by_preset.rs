@@ -169,10 +169,10 @@ mod tests {
     #[test]
     fn a_server_that_has_no_preset_is_told_why() {
         for (name, words) in [
-            ("unicron", "did you mean `unicorn`?"),
+            ("ngnix", "did you mean `nginx`?"),
             ("httpd", "did you mean `apache`?"),
             ("granian", "systemd-socket-proxyd"),
-            ("qqqqqqqq", "known here: `apache`"),
+            ("qqqqqqqq", "known here: `angie`"),
         ] {
             let loaded = load(&format!("    preset: {name}\n"));
             let [problem] = loaded.report.errors.as_slice() else {

@@ -22,8 +22,12 @@ pub enum Evidence {
     None,
     /// A word of the command has to hold the number of a descriptor, written like this.
     Number(&'static str),
+    /// nginx.conf.
+    Nginx,
     /// The options of gunicorn.
     Gunicorn,
+    /// php-fpm.conf and its pools.
+    PhpFpm,
     /// lighttpd.conf.
     Lighttpd,
     /// The modules of Apache.
@@ -53,24 +57,39 @@ macro_rules! presets {
 /// server keeps inherited sockets over it; `accepting` is for servers that do not tell when they are
 /// ready, or only as some builds or modes of them do.
 pub const ALL: &[Preset] = presets! {
+    // An inherited socket without O_NONBLOCK leaves workers stuck in accept(2).
+    "nginx" ("freenginx", "openresty", "tengine"), Evidence::Nginx, {
+        handoff: "nginx", nonblocking: "true", ready: "accepting",
+        stop_signal: "SIGQUIT", reload_signal: "SIGHUP",
+    };
+    "angie", Evidence::Nginx, {
+        handoff: "nginx", nonblocking: "true", ready: "accepting",
+        stop_signal: "SIGQUIT", reload_signal: "SIGHUP",
+    };
     "apache" ("apache2", "httpd"), Evidence::Apache, {
         handoff: "systemd", ready: "notify", stop_signal: "SIGWINCH",
     };
     // It reloads by a command, which needs the path of its configuration.
-    "caddy", Evidence::Caddy, { handoff: "systemd", ready: "notify" };
+    "caddy", Evidence::Caddy, { handoff: "none", ready: "notify" };
     "haproxy", Evidence::Haproxy, {
-        handoff: "systemd", ready: "accepting", stop_signal: "SIGUSR1", reload_signal: "SIGUSR2",
+        handoff: "none", ready: "accepting", stop_signal: "SIGUSR1", reload_signal: "SIGUSR2",
     };
     "lighttpd", Evidence::Lighttpd, {
         handoff: "systemd", ready: "accepting", stop_signal: "SIGINT", reload_signal: "SIGUSR1",
     };
+    "h2o", Evidence::None, { handoff: "server-starter", ready: "accepting" };
     // gunicorn itself allows requests 30 s (its --graceful-timeout).
     "gunicorn", Evidence::Gunicorn, {
         handoff: "systemd", ready: "notify", reload_signal: "SIGHUP", stop_timeout: "35s",
     };
-    "uvicorn", Evidence::Number("--fd {fd:web}"), { handoff: "systemd", ready: "accepting" };
-    "hypercorn", Evidence::Number("--bind fd://{fd:web}"), { handoff: "systemd", ready: "accepting" };
-    "daphne", Evidence::Number("--fd {fd:web}"), { handoff: "systemd", ready: "accepting" };
+    "uvicorn", Evidence::Number("--fd {fd:web}"), { handoff: "none", ready: "accepting" };
+    "hypercorn", Evidence::Number("--bind fd://{fd:web}"), { handoff: "none", ready: "accepting" };
+    "daphne", Evidence::Number("--fd {fd:web}"), { handoff: "none", ready: "accepting" };
+    // SIGINT: it stops in both cases, and with the hook of the manual it lets requests end. SIGTERM is a
+    // reload unless it is configured otherwise.
+    "uwsgi" ("uwsgi-core"), Evidence::Number("--http-socket fd://{fd:web}"), {
+        handoff: "none", ready: "notify", stop_signal: "SIGINT", reload_signal: "SIGHUP",
+    };
     // Programs that call waitress.serve(sockets=…); SIGTERM ends them at once.
     "waitress", Evidence::None, {
         handoff: "systemd", ready: "accepting", stop_signal: "SIGINT",
@@ -84,6 +103,20 @@ pub const ALL: &[Preset] = presets! {
         handoff: "systemd", ready: "accepting", stop_signal: "SIGQUIT", reload_signal: "SIGHUP",
     };
     "node" ("nodejs", "deno"), Evidence::None, { handoff: "systemd", ready: "accepting" };
+    "starman", Evidence::None, {
+        handoff: "server-starter", ready: "accepting", stop_signal: "SIGQUIT",
+        reload_signal: "SIGHUP",
+    };
+    "starlet", Evidence::None, {
+        handoff: "server-starter", ready: "accepting", reload_signal: "SIGHUP",
+    };
+    // With O_NONBLOCK each idle child exits at once. Not every build tells when it is ready.
+    "php-fpm" ("fpm", "php", "phpfpm"), Evidence::PhpFpm, {
+        handoff: "php-fpm", nonblocking: "false", ready: "accepting",
+        stop_signal: "SIGQUIT", reload_signal: "SIGUSR2",
+    };
+    "php-cgi", Evidence::None, { handoff: "fd0", nonblocking: "false", ready: "accepting" };
+    "fcgiwrap", Evidence::None, { handoff: "fd0", nonblocking: "false", ready: "accepting" };
 };
 
 /// Servers that have no way to take a socket.

@@ -3,6 +3,8 @@
 //! Configurations are read and never run. What cannot be read or understood is nothing to complain of.
 
 mod file;
+mod fpm;
+mod nginx;
 mod others;
 mod server;
 #[cfg(test)]
@@ -37,7 +39,9 @@ fn with_files(plan: &Plan, files: &dyn ServerFiles) -> Vec<Problem> {
         advice.extend(match server.preset.evidence {
             Evidence::None => Vec::new(),
             Evidence::Number(usage) => others::number(&server, usage),
+            Evidence::Nginx => nginx::advise(&server),
             Evidence::Gunicorn => others::gunicorn(&server),
+            Evidence::PhpFpm => fpm::advise(&server),
             Evidence::Lighttpd => others::lighttpd(&server),
             Evidence::Apache => others::apache(&server),
             Evidence::Caddy => others::caddy(&server),

@@ -1,10 +1,12 @@
 //! A worker that runs a server, as what is read is compared with it.
 
-use crate::config::Piece;
 use crate::config::preset::Preset;
+use crate::config::{Endpoint, Piece, Transport, UnixName};
 use crate::host::ServerFiles;
 use crate::plan::{Plan, WorkerPlan};
 use crate::report::{Kind, Place, Problem};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 /// A worker that runs a server.
 pub(super) struct Server<'a> {
@@ -64,6 +66,21 @@ impl<'a> Server<'a> {
         self.words.iter().any(is)
     }
 
+    /// The stream sockets of its listeners, with the listeners' names.
+    pub fn sockets(&self) -> Vec<(&'a str, Address)> {
+        let plan = self.plan;
+        let listeners = self
+            .worker
+            .listeners
+            .iter()
+            .map(move |id| plan.listener(*id));
+        let sockets = listeners.flat_map(|listener| {
+            let endpoints = listener.sockets.iter().map(|socket| &socket.endpoint);
+            endpoints.filter_map(|endpoint| Some((listener.name.as_str(), Address::of(endpoint)?)))
+        });
+        sockets.collect()
+    }
+
     /// The name of the first listener, to show how something is written.
     pub fn first_listener(&self) -> Option<&'a str> {
         let first = self.worker.listeners.first()?;
@@ -82,5 +99,67 @@ impl<'a> Server<'a> {
     /// The literal directory that it runs in.
     pub fn folder(&self) -> Option<&str> {
         self.worker.launch.working_directory.as_ref()?.as_literal()
+    }
+}
+
+/// The address of a stream socket, as servers compare it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Address {
+    Inet(SocketAddr),
+    Path(String),
+    /// A datagram socket.
+    Datagram(SocketAddr),
+}
+
+impl Address {
+    fn of(endpoint: &Endpoint) -> Option<Address> {
+        match endpoint {
+            Endpoint::Inet {
+                transport, address, ..
+            } => match transport {
+                Transport::Tcp | Transport::Mptcp => Some(Address::Inet(*address)),
+                Transport::Udp => Some(Address::Datagram(*address)),
+                Transport::Sctp | Transport::UdpLite => None,
+            },
+            Endpoint::Unix {
+                name: UnixName::Path(path),
+                ..
+            } if endpoint.accepts() => Some(Address::Path(path.to_str()?.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// The port, and whether it is one of UDP.
+    pub fn port(&self) -> Option<(u16, bool)> {
+        match self {
+            Address::Inet(address) => Some((address.port(), false)),
+            Address::Datagram(address) => Some((address.port(), true)),
+            Address::Path(_) => None,
+        }
+    }
+
+    /// Every address of the family, at the same port.
+    pub fn wildcard(&self) -> Option<Address> {
+        let every = |address: &SocketAddr| {
+            let ip: IpAddr = match address {
+                SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+            };
+            SocketAddr::new(ip, address.port())
+        };
+        match self {
+            Address::Inet(address) => Some(Address::Inet(every(address))),
+            Address::Datagram(address) => Some(Address::Datagram(every(address))),
+            Address::Path(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Inet(address) | Address::Datagram(address) => write!(f, "{address}"),
+            Address::Path(path) => write!(f, "unix:{path}"),
+        }
     }
 }

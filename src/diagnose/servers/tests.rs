@@ -33,7 +33,7 @@ fn advice(preset: &str, command: &str, addresses: &[&str], files: &[(&str, &str)
         .collect();
     let taken = names[..addresses.len()].join(", ");
     let yaml = format!(
-        "listeners:\n{}workers:\n  app:\n    preset: {preset}\n    handoff: systemd\n    \
+        "listeners:\n{}workers:\n  app:\n    preset: {preset}\n    \
          command: {command}\n    listeners: [{taken}]\n",
         listeners.concat()
     );
@@ -76,6 +76,130 @@ fn assert_told(told: &[String], wanted: &[&str]) {
     }
 }
 
+const NGINX: &str = "/etc/nginx/nginx.conf";
+
+#[test]
+fn nginx_that_listens_where_the_listeners_are_is_well() {
+    let text = "
+        http {
+            server { listen 127.0.0.1:8080; listen [::1]:8080 default_server; }
+            # server { listen 9; }
+            include sites/*.conf;
+        }";
+    let files = [
+        (NGINX, text),
+        (
+            "/etc/nginx/sites/a.conf",
+            "server { listen \"unix:/run/a b.sock\" ; }",
+        ),
+        ("/etc/nginx/sites/a.conf.off", "server { listen 81; }"),
+    ];
+    let at = ["127.0.0.1:8080", "[::1]:8080", "unix:/run/a b.sock"];
+    assert_told(&advice("nginx", "[nginx]", &at, &files), &[]);
+}
+
+#[test]
+fn nginx_is_compared_by_the_exact_address() {
+    let files = [(NGINX, "http { server {\n listen 8080 reuseport;\n} }")];
+    assert_told(
+        &advice("nginx", "[nginx]", &["127.0.0.1:8080"], &files),
+        &[
+            "`reuseport` of `listen 8080` (/etc/nginx/nginx.conf:2) makes",
+            "address 0.0.0.0:8080 of `listen 8080` (/etc/nginx/nginx.conf:2), so nginx binds that \
+             itself, and clients are refused whenever it restarts | nginx takes a socket of exactly \
+             the same address, and `web` is 127.0.0.1:8080",
+            "closes the listener `web`: no `listen` in /etc/nginx/nginx.conf has the address \
+             127.0.0.1:8080 | write `listen 127.0.0.1:8080;`",
+        ],
+    );
+}
+
+#[test]
+fn nginx_binds_one_address_where_a_wildcard_covers_the_others() {
+    let text = "http { server { listen *:80; } server { listen 127.0.0.1:80; } }";
+    assert_told(
+        &advice("nginx", "[nginx]", &["0.0.0.0:80"], &[(NGINX, text)]),
+        &[],
+    );
+}
+
+#[test]
+fn nginx_without_a_listen_is_at_port_80() {
+    let text = "http { server { root /srv; } }";
+    assert_told(
+        &advice("nginx", "[nginx]", &["0.0.0.0:80"], &[(NGINX, text)]),
+        &[],
+    );
+    assert_told(
+        &advice(
+            "nginx",
+            "[nginx, -c, /n.conf]",
+            &["127.0.0.1:81"],
+            &[("/n.conf", text)],
+        ),
+        &[
+            "the default of the server that ends at /n.conf:1",
+            "`listen 127.0.0.1:81;`",
+        ],
+    );
+}
+
+#[test]
+fn nginx_that_cannot_be_read_as_a_whole_is_not_said_to_lack_a_listen() {
+    let text = "http { include /etc/nginx/missing.conf; server { listen 8080; } }";
+    let at = ["0.0.0.0:8080", "127.0.0.1:9090"];
+    assert_told(&advice("nginx", "[nginx]", &at, &[(NGINX, text)]), &[]);
+    let names = "http { server { listen example.org:8080; } server { listen 8080; } }";
+    assert_told(&advice("nginx", "[nginx]", &at, &[(NGINX, names)]), &[]);
+    // A configuration elsewhere is not the one of the default.
+    assert_told(
+        &advice("nginx", "[nginx, -p, /srv]", &at, &[(NGINX, names)]),
+        &[],
+    );
+    assert_told(&advice("nginx", "[nginx]", &at, &[]), &[]);
+    // One that includes itself comes to an end.
+    let endless = [(
+        NGINX,
+        "http { server { listen 8080; } include nginx.conf; }",
+    )];
+    assert_told(&advice("nginx", "[nginx]", &at, &endless), &[]);
+}
+
+#[test]
+fn php_fpm_is_compared_by_its_pools() {
+    let main = "[global]\nprocess_control_timeout = 20s\ninclude=/etc/php/8.2/fpm/pool.d/*.conf\n";
+    let pool = ";[x]\n[www]\nlisten = /run/php/$pool.sock\n[tcp]\nlisten = 9000 ; comment\n";
+    let files = [
+        ("/etc/php/8.2/fpm/php-fpm.conf", main),
+        ("/etc/php/8.2/fpm/pool.d/www.conf", pool),
+    ];
+    let at = ["unix:/run/php/www.sock", "0.0.0.0:9000"];
+    let command = "[/usr/sbin/php-fpm8.2, -F]";
+    assert_told(&advice("php-fpm", command, &at, &files), &[]);
+    let at = ["unix:/run/php/other.sock", "127.0.0.1:9000"];
+    assert_told(
+        &advice("php-fpm", command, &at, &files),
+        &[
+            "pool `www`, `listen = /run/php/www.sock` (/etc/php/8.2/fpm/pool.d/www.conf:3)",
+            "pool `tcp`, `listen = 9000` (/etc/php/8.2/fpm/pool.d/www.conf:5), so php-fpm binds that \
+             itself, and clients are refused whenever it restarts | php-fpm takes a socket of exactly \
+             the same address, and `two` is 127.0.0.1:9000",
+            "removes the path of the listener `web` at its start",
+            "closes the listener `two` at its start",
+        ],
+    );
+    let files = [("/fpm.conf", "[www]\nlisten = 127.0.0.1:9000\n")];
+    assert_told(
+        &advice(
+            "php-fpm",
+            "[php-fpm, -y, /fpm.conf]",
+            &["127.0.0.1:9000"],
+            &files,
+        ),
+        &["/fpm.conf has no `process_control_timeout`"],
+    );
+}
+
 #[test]
 fn servers_that_are_told_a_number_must_have_it() {
     let at = ["127.0.0.1:8000"];
@@ -104,6 +228,7 @@ fn servers_that_are_told_a_number_must_have_it() {
         ),
         &[],
     );
+    assert_told(&advice("uwsgi", "[uwsgi, --ini, app.ini]", &at, &[]), &[]);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Presets with the real servers: with nothing but `preset`, command and listeners, each is killed,
 //! restarted and stopped under load.
 
-use crate::harness::load::Load;
+use crate::harness::load::{Answer, Load, Question};
 use crate::harness::rollout::{nobody_is_lost, running, tell};
-use crate::harness::servers::{apps, server, server_that_says};
+use crate::harness::servers::{apps, fastcgi, server, server_that_says};
 use crate::harness::varlink::Varlink;
-use crate::harness::{World, kill};
+use crate::harness::{World, free_port, kill};
 use nix::sys::signal::Signal;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -107,6 +107,30 @@ fn http(address: SocketAddr) -> Load {
 }
 
 #[test]
+fn nginx() {
+    let Some(nginx) = server_that_says("nginx", "-v") else {
+        return;
+    };
+    let world = World::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let configuration = format!(
+        "pid $DIR/nginx.pid; error_log stderr; worker_processes 2;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path $DIR; proxy_temp_path $DIR; fastcgi_temp_path $DIR;
+    uwsgi_temp_path $DIR; scgi_temp_path $DIR;
+    server {{ listen {address}; location / {{ return 200 'pid 0'; }} }}
+}}
+"
+    );
+    world.write("nginx.conf", &configuration);
+    let nginx = nginx.to_str().expect("UTF-8");
+    let command = [nginx, "-e", "stderr", "-c", "$DIR/nginx.conf"];
+    survives(&world, &yaml("nginx", &address, &command), http);
+}
+
+#[test]
 fn gunicorn() {
     let Some(gunicorn) = server("gunicorn") else {
         return;
@@ -169,6 +193,44 @@ fn node() {
 }
 
 #[test]
+fn php_fpm() {
+    let Some(fpm) = ["php-fpm", "php-fpm8.4", "php-fpm8.2"]
+        .iter()
+        .find_map(|name| server_that_says(name, "-v"))
+    else {
+        return;
+    };
+    let world = World::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let configuration = format!(
+        "[global]
+pid = $DIR/fpm.pid
+error_log = /proc/self/fd/2
+process_control_timeout = 20s
+[www]
+listen = {address}
+user = nobody
+pm = static
+pm.max_children = 4
+"
+    );
+    world.write("fpm.conf", &configuration);
+    world.write("pid.php", "pid <?php echo getmypid();");
+    let script = world.path("pid.php");
+    let script = script.to_str().expect("UTF-8");
+    let fpm = fpm.to_str().expect("UTF-8");
+    let command = [fpm, "--nodaemonize", "--fpm-config", "$DIR/fpm.conf"];
+    let question = Question {
+        send: fastcgi(script),
+        answer: Answer::Bytes(b"pid ".to_vec()),
+        ..Question::http()
+    };
+    survives(&world, &yaml("php-fpm", &address, &command), |address| {
+        Load::asking(address, CLIENTS, question.clone())
+    });
+}
+
+#[test]
 fn haproxy() {
     let Some(haproxy) = server_that_says("haproxy", "-v") else {
         return;
@@ -217,4 +279,111 @@ fn hypercorn() {
     let app = format!("file:{}/asgi.py:app", apps());
     let command = [hypercorn, "--bind", "fd://{fd:web}", &app];
     survives(&world, &yaml("hypercorn", "127.0.0.1:0", &command), http);
+}
+
+#[test]
+fn starman_and_starlet() {
+    for (preset, server) in [("starman", "Starman"), ("starlet", "Starlet")] {
+        let Some(plackup) = server_that_says("plackup", "--version") else {
+            return;
+        };
+        let world = World::new();
+        world.write(
+            "app.psgi",
+            "sub { [200, ['Content-Length', 3], ['pid']] }\n",
+        );
+        let plackup = plackup.to_str().expect("UTF-8");
+        let command = [
+            plackup,
+            "-s",
+            server,
+            "--max-workers",
+            "2",
+            "-a",
+            "$DIR/app.psgi",
+        ];
+        let yaml = yaml(preset, "127.0.0.1:0", &command);
+        survives_and(Drains::NotTheLast, &world, &yaml, http);
+    }
+}
+
+#[test]
+fn uwsgi() {
+    let Some(uwsgi) = server("uwsgi") else {
+        return;
+    };
+    let world = World::new();
+    let app = format!("{}/wsgi.py", apps());
+    let command = [
+        uwsgi.to_str().expect("UTF-8"),
+        "--plugin",
+        "python3",
+        "--http-socket",
+        "fd://{fd:web}",
+        "--master",
+        "--processes",
+        "2",
+        "--wsgi-file",
+        &app,
+        "--callable",
+        "app",
+        "--hook-master-start",
+        "unix_signal:2 gracefully_kill_them_all",
+    ];
+    survives(&world, &yaml("uwsgi", "127.0.0.1:0", &command), http);
+}
+
+#[test]
+fn h2o() {
+    let Some(h2o) = server("h2o") else {
+        return;
+    };
+    let world = World::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let (host, port) = address.split_once(':').expect("a port");
+    let configuration = format!(
+        "listen: {{ host: {host}, port: {port} }}
+user: nobody
+hosts:
+  default:
+    paths:
+      /: {{ file.dir: $DIR/site }}
+"
+    );
+    world.write("h2o.yaml", &configuration);
+    std::fs::create_dir(world.path("site")).expect("create a folder");
+    world.write("site/index.html", "pid 0\n");
+    let h2o = h2o.to_str().expect("UTF-8");
+    let command = [h2o, "-c", "$DIR/h2o.yaml"];
+    survives(&world, &yaml("h2o", &address, &command), http);
+}
+
+#[test]
+fn daphne() {
+    let Some(daphne) = server("daphne") else {
+        return;
+    };
+    let world = World::new();
+    let daphne = daphne.to_str().expect("UTF-8");
+    let command = [daphne, "--fd", "{fd:web}", "asgi:app"];
+    let yaml = yaml("daphne", "127.0.0.1:0", &command);
+    let yaml = format!("{yaml}    working_directory: {}\n", apps());
+    survives_and(Drains::NotTheLast, &world, &yaml, http);
+}
+
+#[test]
+fn waitress() {
+    let Some(python) = server("waitress-serve").and(server("python3")) else {
+        return;
+    };
+    let world = World::new();
+    let script = "import socket, sys, waitress
+sys.path.append(sys.argv[1])
+import wsgi
+waitress.serve(wsgi.app, sockets=[socket.socket(fileno=3)])
+";
+    world.write("serve.py", script);
+    let python = python.to_str().expect("UTF-8");
+    let command = [python, "$DIR/serve.py", &apps()];
+    survives(&world, &yaml("waitress", "127.0.0.1:0", &command), http);
 }
