@@ -5,10 +5,7 @@
 //! block that says `sh daemon` is a listend that has to start its workers, and to stop when asked;
 //! a block that says `yaml check` has to be a good configuration. Other blocks are left alone.
 
-use crate::harness::load::{Answer, Load, Question, Target};
-use crate::harness::rollout::nobody_is_lost;
-use crate::harness::servers::{fastcgi, server_that_says};
-use crate::harness::{Start, World, client, listend_path, require_root, require_tool, skip};
+use crate::harness::{Start, World, client, listend_path, require_tool, skip};
 use listend::config::options::OPTIONS;
 use listend::config::preset::ALL;
 use listend::config::{SocketKind, keys};
@@ -733,49 +730,6 @@ fn daemons_of_the_readme_serve_and_stop() {
             daemon.stop();
         }
     }
-}
-
-/// Runs an example that needs a server, and asks it.
-#[track_caller]
-fn example_serves(name: &str, target: Target, question: Question) {
-    let world = World::new();
-    let mut start = Start::new(["run", name]);
-    start.directory(root());
-    let daemon = world.start(start);
-    daemon.line(&["every eager worker is ready"]);
-    let load = Load::asking(target, 1, question);
-    load.wait_for_answers(3);
-    nobody_is_lost(load);
-    daemon.stop();
-}
-
-#[test]
-fn the_example_of_nginx_serves() {
-    if !require_root() || server_that_says("nginx", "-v").is_none() {
-        return;
-    }
-    let address: SocketAddr = "127.0.0.1:8088".parse().expect("an address");
-    if TcpListener::bind(address).is_err() {
-        return skip(&format!("{address} is in use"));
-    }
-    example_serves("examples/nginx.yaml", address.into(), Question::http());
-}
-
-#[test]
-fn the_example_of_php_fpm_serves() {
-    if !require_root() || server_that_says("php-fpm8.2", "-v").is_none() {
-        return;
-    }
-    let path = Path::new("/run/listend-example-php.sock");
-    if path.exists() {
-        return skip(&format!("{} is in use", path.display()));
-    }
-    let question = Question {
-        send: fastcgi("/ping"),
-        answer: Answer::Bytes(b"pong".to_vec()),
-        ..Question::http()
-    };
-    example_serves("examples/php-fpm.yaml", path.into(), question);
 }
 
 #[test]

@@ -3,3 +3,4 @@
 mod commands;
 mod manual;
 mod options;
+mod servers;

@@ -164,7 +164,8 @@ fn puma() {
     let puma = puma.to_str().expect("UTF-8");
     let rackup = format!("{}/config.ru", apps());
     let command = [puma, "--bind-to-activated-sockets", "only", &rackup];
-    survives(&world, &yaml("puma", "127.0.0.1:0", &command), http);
+    let yaml = yaml("puma", "127.0.0.1:0", &command);
+    survives_and(Drains::NotTheLast, &world, &yaml, http);
 }
 
 #[test]
@@ -303,7 +304,10 @@ fn starman_and_starlet() {
             "$DIR/app.psgi",
         ];
         let yaml = yaml(preset, "127.0.0.1:0", &command);
-        survives_and(Drains::NotTheLast, &world, &yaml, http);
+        // As with unicorn, more clients would keep its processes from sleeping.
+        survives_and(Drains::NotTheLast, &world, &yaml, |address| {
+            Load::start(address, 1)
+        });
     }
 }
 
