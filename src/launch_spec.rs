@@ -82,6 +82,20 @@ pub struct Limit {
     pub hard: Option<u64>,
 }
 
+impl Limit {
+    /// This limit of open files for a process that starts with so many descriptors. A soft limit that does
+    /// not leave it room for as many of its own, and some more, becomes the hard one: with less a program
+    /// cannot even open its libraries.
+    pub fn for_descriptors(self, count: usize) -> Limit {
+        let needed = (count as u64).saturating_mul(2).saturating_add(64);
+        let soft = match self.soft {
+            Some(soft) if soft < needed => self.hard,
+            enough => enough,
+        };
+        Limit { soft, ..self }
+    }
+}
+
 macro_rules! resources {
     ($($name:ident = $key:literal, $constant:ident;)*) => {
         /// A resource of setrlimit(2), named as there in lower case without `RLIMIT_`.
@@ -122,4 +136,29 @@ resources! {
     Rttime = "rttime", RLIMIT_RTTIME;
     Sigpending = "sigpending", RLIMIT_SIGPENDING;
     Stack = "stack", RLIMIT_STACK;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_soft_limit_leaves_room_for_the_descriptors_and_as_many_more() {
+        let limit = |soft, hard| Limit {
+            resource: Resource::Nofile,
+            soft,
+            hard,
+        };
+        let own = limit(Some(1024), Some(20_480));
+        assert_eq!(own.for_descriptors(2), own);
+        assert_eq!(own.for_descriptors(480), own);
+        let raised = limit(Some(20_480), Some(20_480));
+        assert_eq!(own.for_descriptors(481), raised);
+        assert_eq!(own.for_descriptors(3000), raised);
+        assert_eq!(
+            limit(Some(1024), None).for_descriptors(3000),
+            limit(None, None)
+        );
+        assert_eq!(limit(None, None).for_descriptors(3000), limit(None, None));
+    }
 }

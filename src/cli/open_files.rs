@@ -36,12 +36,10 @@ pub(super) fn for_workers(own: Limit) -> Limit {
     }
 }
 
-/// Puts the soft limit back to what it was, for a program that has so many descriptors: select(2) knows no
-/// number beyond 1023. Where they are more than that, it stays.
-pub(super) fn restore_open_files(before: &Limit, needed: u64) {
-    if let (Some(soft), Some(hard)) = (before.soft, before.hard)
-        && needed < soft
-    {
+/// Puts the limit back to what it was, for a program that is executed next: select(2) knows no number
+/// beyond 1023.
+pub(super) fn restore_open_files(before: Limit) {
+    if let (Some(soft), Some(hard)) = (before.soft, before.hard) {
         // The lower one can always be had.
         let _done = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
     }

@@ -162,8 +162,7 @@ pub(super) fn become_command(
     if let Err(error) = sys::place_descriptors(&places) {
         return cannot("put the descriptors in place", &error);
     }
-    // Those of the targets, below which none is free, and as many of the program's own.
-    restore_open_files(limit, 2 * places.len() as u64 + 64);
+    restore_open_files(limit.for_descriptors(places.len()));
     let error = process.exec();
     cannot(&format!("execute {program}"), &error)
 }

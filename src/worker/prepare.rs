@@ -258,7 +258,8 @@ fn lay_out(
     let mut spec = worker.launch.try_map(folder)?;
     let is_nofile = |limit: &Limit| limit.resource == Resource::Nofile;
     if !spec.limits.iter().any(is_nofile) {
-        spec.limits.push(around.open_files);
+        let count = context.layout.targets.len();
+        spec.limits.push(around.open_files.for_descriptors(count));
     }
     Ok(Prepared {
         program: find_program(worker, command, &context)?,

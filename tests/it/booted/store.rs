@@ -335,7 +335,6 @@ workers:
 }
 
 #[test]
-#[ignore = "known fault: with 3,000 listeners listend does not answer within 30 s of kill -9"]
 fn many_listeners_are_kept_and_a_reload_gives_up_those_that_go() {
     // More than the soft limit of open files that a unit has by default.
     let many = count(1200, 3000);
