@@ -5,19 +5,18 @@ use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
 use super::open_files::{raise_open_files, restore_open_files};
 use super::output::{self, complain, hint};
+use crate::config::Endpoint;
 use crate::control::TakeReply;
 use crate::handoff::{
     Descriptors, Dialect, Handoff, Name, PidfdInode, Recipient, Socket, Value, belongs_to_a_handoff,
 };
 use crate::launch_spec::Limit;
+use crate::listener;
 use crate::sys;
-use nix::sys::socket::{SockType, SockaddrStorage, UnixAddr, getsockname, getsockopt, sockopt};
 use serde_json::json;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 /// A socket for the program, with the name of its listener.
@@ -77,14 +76,14 @@ fn ask(arguments: &Take) -> Result<Vec<Named>, Failure> {
 pub(super) fn become_command(
     command: &[String],
     sockets: Vec<Named>,
-    handoff: &'static Dialect,
+    dialect: &'static Dialect,
     limit: &Limit,
 ) -> Exit {
     let Some((program, words)) = command.split_first() else {
         return Exit::Usage;
     };
-    let keyword = handoff.keyword;
-    let handoff = Handoff::one(handoff);
+    let keyword = dialect.keyword;
+    let handoff = Handoff::one(dialect);
     if handoff.is_one_socket() && sockets.len() != 1 {
         let count = sockets.len();
         complain(&format!(
@@ -92,27 +91,30 @@ pub(super) fn become_command(
         ));
         return Exit::Usage;
     }
-    let addresses: Vec<Address> = sockets.iter().map(|(_, fd)| Address::of(fd)).collect();
-    let described = sockets.iter().zip(&addresses);
+    let endpoints = sockets.iter().map(|(_, fd)| listener::endpoint_of(fd));
+    let endpoints: Vec<Option<Endpoint>> = endpoints.collect();
+    let described = sockets.iter().zip(&endpoints);
     let described: Vec<Socket<'_>> = described
-        .map(|((listener, fd), address)| Socket {
-            listener,
-            fd: fd.as_raw_fd(),
-            scheme: address.scheme,
-            name: address.name(),
+        .map(|((listener, fd), endpoint)| match endpoint {
+            Some(endpoint) => endpoint.as_socket(listener, fd.as_raw_fd()),
+            None => Socket {
+                listener,
+                fd: fd.as_raw_fd(),
+                scheme: "another kind of descriptor",
+                name: Name::Other,
+            },
         })
         .collect();
     for socket in &described {
-        for dialect in handoff.dialects() {
-            if let Err(reason) = (dialect.check)(socket) {
-                let listener = socket.listener;
-                complain(&format!(
-                    "handoff `{keyword}` cannot pass `{listener}`: {reason}"
-                ));
-                return Exit::Usage;
-            }
+        if let Err(reason) = (dialect.check)(socket) {
+            let listener = socket.listener;
+            complain(&format!(
+                "handoff `{keyword}` cannot pass `{listener}`: {reason}"
+            ));
+            return Exit::Usage;
         }
     }
+    let inode = sys::own_pidfd_inode();
     let layout = handoff.layout(&Descriptors {
         sockets: &described,
         connection: None,
@@ -124,7 +126,7 @@ pub(super) fn become_command(
             // The parent stays the same over execve(2).
             listend: std::os::unix::process::parent_id(),
             listen_pid: true,
-            inode: match sys::own_pidfd_inode() {
+            inode: match inode {
                 Some(_) => PidfdInode::Tell,
                 None => PidfdInode::Leave,
             },
@@ -152,7 +154,7 @@ pub(super) fn become_command(
             Value::Text(text) => text.clone(),
             // It stays the same over execve(2).
             Value::OwnPid => std::process::id().to_string(),
-            Value::OwnPidfdInode => match sys::own_pidfd_inode() {
+            Value::OwnPidfdInode => match inode {
                 Some(inode) => inode.to_string(),
                 None => continue,
             },
@@ -165,55 +167,6 @@ pub(super) fn become_command(
     restore_open_files(limit.for_descriptors(places.len()));
     let error = process.exec();
     cannot(&format!("execute {program}"), &error)
-}
-
-/// What the kernel says about a socket.
-struct Address {
-    scheme: &'static str,
-    inet: Option<SocketAddr>,
-    path: Option<PathBuf>,
-    abstract_name: Option<String>,
-}
-
-impl Address {
-    fn of(fd: &OwnedFd) -> Address {
-        let is_stream = matches!(getsockopt(fd, sockopt::SockType), Ok(SockType::Stream));
-        let address = getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok();
-        let unix = address.as_ref().and_then(SockaddrStorage::as_unix_addr);
-        let inet = address.as_ref().and_then(|address| {
-            let four = address
-                .as_sockaddr_in()
-                .map(|it| SocketAddr::V4((*it).into()));
-            let six = || {
-                address
-                    .as_sockaddr_in6()
-                    .map(|it| SocketAddr::V6((*it).into()))
-            };
-            four.or_else(six)
-        });
-        let name = unix.and_then(UnixAddr::as_abstract);
-        Address {
-            scheme: match (&inet, unix, is_stream) {
-                (Some(_), _, true) => "tcp",
-                (Some(_), _, false) => "udp",
-                (None, Some(_), true) => "unix",
-                (None, Some(_), false) => "unix-dgram",
-                (None, None, _) => "another kind of descriptor",
-            },
-            inet,
-            path: unix.and_then(UnixAddr::path).map(PathBuf::from),
-            abstract_name: name.map(|name| String::from_utf8_lossy(name).into_owned()),
-        }
-    }
-
-    fn name(&self) -> Name<'_> {
-        match (self.inet, &self.path, &self.abstract_name) {
-            (Some(address), ..) => Name::Inet(address),
-            (None, Some(path), _) => Name::Path(path),
-            (None, None, Some(name)) => Name::Abstract(name),
-            (None, None, None) => Name::Other,
-        }
-    }
 }
 
 fn cannot(what: &str, error: &io::Error) -> Exit {

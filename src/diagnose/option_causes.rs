@@ -249,14 +249,7 @@ mod tests {
     }
 
     fn listener(key: &str, value: OptionValue) -> ListenerPlan {
-        let access = Access {
-            owner: None,
-            group: None,
-            mode: 0o600,
-            directory_mode: 0o755,
-            directory_owner: None,
-            directory_group: None,
-        };
+        let access = Access::PRIVATE;
         let spec = by_key(key).unwrap();
         ListenerPlan {
             options: vec![OptionSetting { spec, value }],

@@ -63,31 +63,22 @@ impl Handoff {
     /// input; standard error stays the log, for what a program writes there must not reach its client.
     pub fn layout(&self, inputs: &Descriptors<'_>) -> FdLayout {
         let first = self.first_fd();
-        if self.is_one_socket() {
-            let fds = match inputs.connection {
-                Some(fd) => vec![fd; 2],
-                // There is no socket at all while an optional listener is missing: 0 stays /dev/null.
-                None => {
-                    let sockets = inputs.sockets.iter().take(1);
-                    sockets.map(|socket| socket.fd).collect()
-                }
-            };
-            return FdLayout {
-                targets: (first..).take(fds.len()).collect(),
-                fds,
-                numbers: vec![first; inputs.sockets.len()],
-                variables: Vec::new(),
-            };
-        }
-        let (mut passed, numbers): (Vec<(&str, i32)>, Vec<i32>) = match inputs.connection {
-            Some(fd) => (vec![(CONNECTION, fd)], vec![first; inputs.sockets.len()]),
+        let mut passed: Vec<(&str, i32)> = match inputs.connection {
+            Some(fd) => vec![(CONNECTION, fd)],
             None => {
                 let sockets = inputs.sockets.iter();
-                (
-                    sockets.map(|socket| (socket.listener, socket.fd)).collect(),
-                    (first..).take(inputs.sockets.len()).collect(),
-                )
+                sockets.map(|socket| (socket.listener, socket.fd)).collect()
             }
+        };
+        if self.is_one_socket() {
+            // There is no socket at all while an optional listener is missing: 0 stays /dev/null.
+            passed.truncate(1);
+            passed.extend(inputs.connection.map(|fd| (CONNECTION, fd)));
+        }
+        let count = inputs.sockets.len();
+        let numbers: Vec<i32> = match inputs.connection.is_some() || self.is_one_socket() {
+            true => vec![first; count],
+            false => (first..).take(count).collect(),
         };
         let sockets: Vec<_> = match inputs.connection {
             Some(_) => Vec::new(),

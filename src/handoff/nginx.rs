@@ -1,9 +1,8 @@
 //! The protocol by which nginx hands its listeners to its successor, and Angie, which calls the variable
 //! otherwise.
 
-use super::dialect::{Dialect, Passed, Socket, Variable, named_stream};
+use super::dialect::{Dialect, Passed, Variable, named_stream};
 use super::{FIRST_FD, Value};
-use std::borrow::Cow;
 
 /// nginx does not set O_NONBLOCK on what it inherits, and its workers get stuck in accept(2) without.
 pub static DIALECT: Dialect = Dialect {
@@ -14,13 +13,9 @@ pub static DIALECT: Dialect = Dialect {
     connections: false,
     stores: false,
     combines: true,
-    check,
+    check: named_stream,
     variables,
 };
-
-fn check(socket: &Socket<'_>) -> Result<(), Cow<'static, str>> {
-    named_stream(socket)
-}
 
 /// Each number with a separator behind it: nginx drops the last one without.
 fn variables(passed: &Passed<'_>) -> Vec<Variable> {

@@ -1,8 +1,7 @@
 //! The protocol by which puma hands its listeners to its successor.
 
-use super::dialect::{Dialect, Name, Passed, Socket, Variable, named_stream};
+use super::dialect::{Dialect, Name, Passed, Variable, named_stream};
 use super::{FIRST_FD, Value};
-use std::borrow::Cow;
 
 /// puma sets O_NONBLOCK itself.
 pub static DIALECT: Dialect = Dialect {
@@ -13,13 +12,9 @@ pub static DIALECT: Dialect = Dialect {
     connections: false,
     stores: false,
     combines: true,
-    check,
+    check: named_stream,
     variables,
 };
-
-fn check(socket: &Socket<'_>) -> Result<(), Cow<'static, str>> {
-    named_stream(socket)
-}
 
 /// What follows the number is the text of the `bind` that takes it.
 fn variables(passed: &Passed<'_>) -> Vec<Variable> {

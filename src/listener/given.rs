@@ -82,6 +82,14 @@ pub fn examine(fd: &OwnedFd) -> Result<Endpoint, Unfit> {
     Ok(endpoint)
 }
 
+/// The address of a socket, as a listener of a configuration has it; `None` for any other descriptor.
+pub fn endpoint_of(fd: &OwnedFd) -> Option<Endpoint> {
+    match look(fd) {
+        Found::Socket(socket) => socket.endpoint(),
+        _ => None,
+    }
+}
+
 fn is_elsewhere(fd: &OwnedFd) -> bool {
     let ours = Socket::new(Domain::UNIX, Type::DGRAM, None).ok();
     let ours = ours.and_then(sys::network_namespace_of);
@@ -136,20 +144,12 @@ impl SocketTable {
             effective: Vec::new(),
             artifacts: FsArtifacts::default(),
         };
-        let access = Access {
-            owner: None,
-            group: None,
-            mode: 0o600,
-            directory_mode: 0o755,
-            directory_owner: None,
-            directory_group: None,
-        };
         let planned = SocketPlan {
             key,
             endpoint,
             place: Place::default(),
         };
-        let mut listener = ListenerPlan::new(name.to_owned(), vec![planned], 0, access);
+        let mut listener = ListenerPlan::new(name.to_owned(), vec![planned], 0, Access::PRIVATE);
         // It has no links that could fail.
         let _always = socket.make_own(&listener);
         // Until it is in the plan, its path is that of the server which has bound it.

@@ -50,7 +50,7 @@ pub use bind::{Outcome, bind_all, bind_missing};
 pub use bind_error::{BindError, BindStep, Note, NoteKind, Obstacle, Purpose};
 pub use bound::{BoundSocket, FsArtifacts};
 pub use diag::{UnixSocket, mptcp_listeners, unix_sockets};
-pub use given::{Unfit, examine};
+pub use given::{Unfit, endpoint_of, examine};
 pub use identity::PathIdentity;
 pub use left::{list_files, remove_left_files, remove_listed_files};
 pub use namespace::in_network_namespace;

@@ -289,6 +289,18 @@ pub struct Access {
     pub directory_group: Option<u32>,
 }
 
+impl Access {
+    /// For nobody but listend's own user, with folders that everybody may enter.
+    pub const PRIVATE: Access = Access {
+        owner: None,
+        group: None,
+        mode: 0o600,
+        directory_mode: 0o755,
+        directory_owner: None,
+        directory_group: None,
+    };
+}
+
 /// A worker as resolved on this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerPlan {

@@ -96,14 +96,7 @@ pub fn stream(path: &Path) -> Endpoint {
     unix(UnixKind::Stream, path)
 }
 
-pub const ACCESS: Access = Access {
-    owner: None,
-    group: None,
-    mode: 0o600,
-    directory_mode: 0o755,
-    directory_owner: None,
-    directory_group: None,
-};
+pub const ACCESS: Access = Access::PRIVATE;
 
 pub fn place(line: u32) -> Place {
     Place {
