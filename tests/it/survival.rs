@@ -11,9 +11,8 @@ mod written;
 
 use crate::harness::reloading::ask;
 use crate::harness::varlink::Varlink;
-use crate::harness::{Daemon, World, children, eventually, kill, listend_path, settled, state};
+use crate::harness::{Daemon, World, children, eventually, kill, settled, state};
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getsid};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -25,6 +24,8 @@ struct Guarded<'a> {
     /// The pid of the guard, which may be a child of what was started.
     guard_pid: i32,
     daemon: i32,
+    /// How many the guard has started so far.
+    started: usize,
     /// How many listends have gone on so far.
     resumed: usize,
 }
@@ -61,30 +62,30 @@ fn guarded_through<'a>(world: &'a World, yaml: &str, words: &[&'static str]) -> 
         guard,
         guard_pid,
         daemon: 0,
+        started: 0,
         resumed: 0,
     };
-    guarded.guard.line(&["guard: started listend (pid "]);
     guarded.daemon = guarded.next_daemon();
     guarded
 }
 
 impl Guarded<'_> {
-    /// The daemon that is not the one before.
-    fn next_daemon(&self) -> i32 {
-        let is_daemon = |pid: &i32| {
-            let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-            *pid != self.daemon
-                && state(*pid) != Some('Z')
-                && program == listend_path()
-                && words.contains("\0run\0")
-                // A helper of the one that was killed is about to end.
-                && getsid(Some(Pid::from_raw(*pid))).is_ok_and(|session| session.as_raw() == *pid)
-                && !words.contains("--guard")
+    /// The daemon that the guard has started after the one before.
+    #[track_caller]
+    fn next_daemon(&mut self) -> i32 {
+        let started = self.guard.guarded(self.started + 1);
+        self.started = started.len();
+        // In a pid namespace it has that number there, and another here.
+        let inner = started[self.started - 1].to_string();
+        let is_it = |pid: &i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let mut lines = status.lines();
+            let numbers = lines.find_map(|line| line.strip_prefix("NSpid:"));
+            numbers.and_then(|numbers| numbers.split_whitespace().last()) == Some(inner.as_str())
         };
         let mut found = None;
         eventually("there is a daemon", || {
-            found = children(self.guard_pid).into_iter().find(is_daemon);
+            found = children(self.guard_pid).into_iter().find(is_it);
             found.is_some()
         });
         found.expect("found")
@@ -178,4 +179,17 @@ fn snapshot_of(guarded: &Guarded<'_>) -> std::path::PathBuf {
         target.starts_with(Path::new("/memfd:listend-snapshot (deleted)"))
     };
     paths.find(is_it).expect("a snapshot is kept")
+}
+
+/// A configuration of one worker that does as the test tells it, with these lines more.
+fn puppets(lines: &str) -> String {
+    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "workers:
+  app:
+    command: [$PROBE, heir, $EVENTS]
+    ready: notify
+    notify_access: all
+{lines}"
+    )
 }

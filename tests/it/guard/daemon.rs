@@ -23,19 +23,6 @@ fn guarded(world: &World, yaml: &str) -> Daemon {
     })
 }
 
-/// The daemon, once it is started so often.
-fn daemon_of(guard: &Daemon, start: usize) -> i32 {
-    let line = guard
-        .lines(&["guard: started listend (pid "], start)
-        .remove(start - 1);
-    let (_, rest) = line.split_once("(pid ").expect("a pid");
-    rest.split_once(')')
-        .expect("a pid")
-        .0
-        .parse()
-        .expect("a pid")
-}
-
 #[test]
 fn the_daemon_runs_below_it_and_stops_with_it() {
     let world = World::new();
@@ -48,7 +35,7 @@ fn the_daemon_runs_below_it_and_stops_with_it() {
         start.env("NOTIFY_SOCKET", "$DIR/notify");
     });
     let puppet = world.puppet();
-    let daemon = daemon_of(&guard, 1);
+    let daemon = guard.guarded(1)[0];
     assert_eq!(puppet.report.ppid, daemon);
     assert_eq!(children(guard.pid()), [daemon]);
     let words = fs::read_to_string(format!("/proc/{daemon}/cmdline")).expect("its arguments");
@@ -93,9 +80,9 @@ fn a_daemon_that_is_killed_is_started_again() {
     let guard = guarded(&world, ONE);
     let puppet = world.puppet();
     guard.line(&["every eager worker has started"]);
-    let first = daemon_of(&guard, 1);
+    let first = guard.guarded(1)[0];
     kill(first, Signal::SIGKILL);
-    let second = daemon_of(&guard, 2);
+    let second = guard.guarded(2)[1];
     assert_ne!(first, second);
     drop(puppet);
     let _puppet = world.puppet();
@@ -124,9 +111,9 @@ workers:
     puppet.ask("barrier");
     // Asked after the turn in which it was stored.
     ask(&world, "status").expect_code(0);
-    let daemon = daemon_of(&guard, 1);
+    let daemon = guard.guarded(1)[0];
     kill(daemon, Signal::SIGKILL);
-    daemon_of(&guard, 2);
+    guard.guarded(2);
     puppet.tell("exit 3");
     let next = world.puppet();
     let stored = next.report.fds.iter().filter(|fd| fd.number == 4).count();
@@ -149,10 +136,10 @@ fn after_an_upgrade_the_new_program_is_started_and_this_one_while_there_is_none(
     guard.line(&["every eager worker has started"]);
     // The package is being replaced.
     fs::remove_file(&link).expect("remove");
-    let daemon = daemon_of(&guard, 1);
+    let daemon = guard.guarded(1)[0];
     kill(daemon, Signal::SIGKILL);
     let _worker = world.puppet();
-    let daemon = daemon_of(&guard, 2);
+    let daemon = guard.guarded(2)[1];
     let program = fs::read_link(format!("/proc/{daemon}/exe")).expect("its program");
     assert_eq!(program, fs::canonicalize(listend_path()).expect("a path"));
     guard.line(&["going on where listend"]);
@@ -164,7 +151,7 @@ fn after_an_upgrade_the_new_program_is_started_and_this_one_while_there_is_none(
         new.report.argv[3..],
         ["run", "-c", file, "--control", "none"]
     );
-    assert_eq!(new.pid(), daemon_of(&guard, 3));
+    assert_eq!(new.pid(), guard.guarded(3)[2]);
     let _nothing_yet = names(&new);
     new.tell("exit 0");
     assert_eq!(guard.status().code(), Some(0));

@@ -267,6 +267,19 @@ impl Daemon {
         })
     }
 
+    /// The process ids of the daemons that this guard has started, once they are so many; in a pid
+    /// namespace, those in there.
+    #[track_caller]
+    pub fn guarded(&self, count: usize) -> Vec<i32> {
+        const STARTED: &str = "guard: started listend (pid ";
+        let pid = |line: String| {
+            let (_, rest) = line.split_once(STARTED).expect("found by it");
+            rest.split_once(')')?.0.parse().ok()
+        };
+        let lines = self.lines(&[STARTED], count).into_iter();
+        lines.map(|line| pid(line).expect("a pid")).collect()
+    }
+
     /// The lines so far with all of these words in them.
     pub fn lines_so_far(&self, words: &[&str]) -> Vec<String> {
         matching(&self.shared.lock().lines, words)

@@ -1,21 +1,9 @@
 //! What workers do while there is no daemon.
 
-use super::{Blow, guarded};
+use super::{Blow, guarded, puppets};
 use crate::harness::reloading::{ask, state_of};
 use crate::harness::{World, eventually, exists, kill, settled};
 use nix::sys::signal::Signal;
-
-fn puppets(lines: &str) -> String {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    format!(
-        "workers:
-  app:
-    command: [$PROBE, heir, $EVENTS]
-    ready: notify
-    notify_access: all
-{lines}"
-    )
-}
 
 // Rule: the exit status of a worker that ends while nobody looks is the one that its policy sees.
 #[test]

@@ -1,6 +1,6 @@
 //! What is written down, and when: the daemon is killed in the middle of a turn.
 
-use super::{BLOWS, Blow, Guarded, guarded, snapshot_of};
+use super::{BLOWS, Blow, Guarded, guarded, puppets, snapshot_of};
 use crate::harness::reloading::{ask, state_of};
 use crate::harness::{
     Daemon, Start, World, children, client, eventually, exists, kill, require_root, require_tool,
@@ -11,18 +11,6 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use std::fs;
 use std::process::{Child, Command, Stdio};
-
-fn puppets(lines: &str) -> String {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    format!(
-        "workers:
-  app:
-    command: [$PROBE, heir, $EVENTS]
-    ready: notify
-    notify_access: all
-{lines}"
-    )
-}
 
 fn asks(world: &World, words: &str) -> Daemon {
     let words = words.split(' ').chain(["--control", "$DIR/control.sock"]);
