@@ -29,7 +29,7 @@ pub enum Source {
     Default,
 }
 
-/// Every setting of a worker, by the rules that [`super::read`] has read these texts by; empty if there is
+/// Every setting of a worker, by the rules that [`super::read()`] has read these texts by; empty if there is
 /// no such worker.
 pub fn settings(sources: &Sources, name: &str) -> Vec<Setting> {
     // What is wrong has been reported when the texts were read.
