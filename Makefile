@@ -14,7 +14,7 @@ export RUSTDOCFLAGS = -D warnings
 export LISTEND_TEST_SKIPS = $(CURDIR)/target/skipped-tests.txt
 
 # CI retries a failed test, and reports it as flaky if it then passes.
-NEXTEST_FLAGS = $(if $(CI),--profile ci)
+NEXTEST_FLAGS = --profile $(if $(CI),ci,full)
 
 MAN_PAGES = $(wildcard man/*.[1-8])
 
