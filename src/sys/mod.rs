@@ -6,6 +6,7 @@
 
 mod acl;
 mod apart;
+pub mod bpf;
 mod child;
 mod copy;
 mod environment;
