@@ -26,7 +26,9 @@ impl Orphans {
     /// A daemon has ended without stopping its workers.
     pub(super) fn look(&mut self) {
         self.left = children();
-        self.left.retain(|pid| !self.strangers.contains(pid));
+        // Nor one that closes descriptors for the guard, which is not told here that it has ended.
+        self.left
+            .retain(|pid| !self.strangers.contains(pid) && !sys::is_closer(*pid));
     }
 
     pub(super) fn count(&self) -> usize {
@@ -67,4 +69,33 @@ fn children() -> Vec<i32> {
     let text = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     let numbers = text.split_ascii_whitespace();
     numbers.filter_map(|number| number.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
+
+    #[test]
+    fn what_closes_descriptors_is_not_waited_for() {
+        sys::close_apart(0);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _theirs = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        while ours.write(&[b'x'; 65_536]).is_ok() {}
+        let linger = Some(Duration::from_secs(3600));
+        socket2::SockRef::from(&ours).set_linger(linger).unwrap();
+        let mut orphans = Orphans::default();
+        drop(sys::SharedFd::from(OwnedFd::from(ours)));
+        // It waits until it is killed, which is not done as long as no time passes.
+        sys::close_apart(0);
+        assert_eq!(children().len(), 1);
+        orphans.look();
+        assert_eq!(orphans.count(), 0);
+        while !sys::close_apart_within(200) {}
+    }
 }

@@ -263,12 +263,11 @@ impl Files {
 
     /// A file was opened, or not, for somebody who waits for it; or there is a handle on what is no file.
     fn done(&mut self, asked: Asked, opened: Result<Option<OwnedFd>, (Errno, String)>) {
-        let Some(known) = self.known.get(&asked.file) else {
-            return;
-        };
-        let path = known.path.clone();
+        let known = self.known.get(&asked.file);
+        let path = known.map(|known| known.path.clone());
         match asked.about {
             About::Start(process) => {
+                let Some(path) = path else { return };
                 let opened = match opened {
                     Ok(None) => Opened::File(asked.file),
                     Ok(Some(handle)) => Opened::Special(path, handle),
@@ -283,14 +282,15 @@ impl Files {
             About::Reopen(client) => {
                 if let Some(reopening) = self.reopening.get_mut(&client) {
                     reopening.left -= 1;
-                    reopening.failed.extend(match opened {
+                    // Where nobody writes any more, nothing can have failed.
+                    reopening.failed.extend(path.and_then(|path| match opened {
                         Ok(None) => None,
                         Ok(Some(_)) => {
                             let path = path.display();
                             Some(format!("cannot reopen {path}: it is no longer a file"))
                         }
                         Err((_, words)) => Some(words),
-                    });
+                    }));
                 }
             }
             About::Again | About::Text(_) | About::Nothing => {}
@@ -308,9 +308,14 @@ impl Files {
             return;
         }
         let lost: usize = in_hand.iter().map(|asked| asked.about.length()).sum();
-        for asked in in_hand.iter().rev() {
-            let is_waited_for = matches!(asked.about, About::Start(_) | About::Reopen(_));
-            if is_waited_for && let Some(known) = self.known.get(&asked.file) {
+        let waited_for = in_hand
+            .iter()
+            .filter(|asked| matches!(asked.about, About::Start(_) | About::Reopen(_)));
+        let (known, unknown): (Vec<Asked>, Vec<Asked>) = waited_for
+            .copied()
+            .partition(|asked| self.known.contains_key(&asked.file));
+        for asked in known.iter().rev() {
+            if let Some(known) = self.known.get(&asked.file) {
                 writer.ask_first(known.order(asked.file), asked.about);
             }
         }
@@ -328,6 +333,9 @@ impl Files {
             "the process that writes the files of workers of uid {user} {how}; restarting it; up to \
              {lost} bytes of workers were lost"
         );
+        for asked in unknown {
+            self.done(asked, Ok(None));
+        }
     }
 
     /// Looks who has not answered in time.

@@ -76,6 +76,10 @@ impl Shell {
                 };
                 self.processes.insert(id, process);
                 self.record_start(id);
+                let written = self.processes.get_mut(id);
+                if let Some(launching) = written.and_then(|one| one.launching.as_mut()) {
+                    launching.release();
+                }
                 self.feed(Input::Spawned { process: id });
                 if matches!(wanted.task, Task::Program) && connection.is_none() {
                     let definition = self.definition(wanted.instance, wanted.revision);
@@ -320,7 +324,10 @@ impl Shell {
         };
         let output = target.as_ref().map(OutputTarget::as_given);
         let prepared = preparation.program(output).map_err(not_prepared)?;
-        let tell = connection.map_or(Tell::ByPipe, |connection| self.clients.tell(connection));
+        let tell = match connection {
+            Some(connection) => self.clients.tell(connection),
+            None => self.store.tell(),
+        };
         // The child has its own copy of the target, and only that keeps it open.
         let launched = launch(&self.epoll, process, prepared, tell)?;
         self.notify.listen_for_newline(&self.epoll, process, ways);
@@ -385,7 +392,7 @@ impl Shell {
         };
         let prepared = preparation.hook(hook, told, output);
         let prepared = prepared.map_err(not_prepared)?;
-        launch(&self.epoll, process, prepared, Tell::ByPipe).map(Some)
+        launch(&self.epoll, process, prepared, self.store.tell()).map(Some)
     }
 }
 

@@ -189,6 +189,7 @@ impl Shell {
     pub fn run(mut self, missing: &[BindError]) -> io::Result<u8> {
         self.begin_watching(missing);
         self.tell_manager();
+        self.hand_over_first();
         self.feed(Input::Start);
         self.run_loop()
     }
@@ -206,6 +207,10 @@ impl Shell {
         to_replace: &BTreeMap<WorkerId, &'static str>,
     ) -> io::Result<u8> {
         self.begin_watching(missing);
+        // One that goes on from a snapshot has handed everything over, and what it was asked for is not done.
+        if self.store.is_fresh() {
+            self.hand_over_first();
+        }
         self.feed(Input::Resumed);
         self.feed_requests_left();
         for (worker, why) in to_replace {

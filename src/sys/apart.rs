@@ -250,6 +250,14 @@ pub fn close_foreign() {
     CLOSERS.with_borrow_mut(|closers| closers.close_foreign());
 }
 
+/// Whether a child is one that closes descriptors. It is reaped here, and by nobody else.
+pub fn is_closer(pid: i32) -> bool {
+    CLOSERS.with_borrow(|closers| {
+        let mut all = closers.at_work.iter().chain(&closers.at_foreign);
+        all.any(|one| one.pid == pid)
+    })
+}
+
 /// Whether descriptors can be taken from messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {

@@ -29,6 +29,11 @@ struct Failure {
 pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
     // SAFETY: the caller's contract is passed on; `steps` returns only on failure.
     unsafe {
+        if let Some((held, release)) = work.held
+            && !is_released(held, release)
+        {
+            end();
+        }
         let failure = match own_descriptors(work) {
             Ok(()) => steps(&mut work.prepared),
             Err(failure) => failure,
@@ -44,8 +49,33 @@ pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
                 work.failure.store(failure, Ordering::Release);
             }
         }
-        loop {
+        end()
+    }
+}
+
+unsafe fn end() -> ! {
+    loop {
+        // SAFETY: the call has no arguments but the exit status.
+        unsafe {
             call(libc::SYS_exit_group, 127, 0, 0, 0);
+        }
+    }
+}
+
+/// Waits until the parent has written down that this process exists. `false` if it has ended before: nobody
+/// would know of what was started.
+unsafe fn is_released(held: c_int, release: c_int) -> bool {
+    let mut byte = 0_u8;
+    // SAFETY: plain descriptor calls; the buffer is a local that outlives them.
+    unsafe {
+        // Its own copy would keep the pipe from ending.
+        call(libc::SYS_close, release as usize, 0, 0, 0);
+        loop {
+            let buffer = (&raw mut byte) as usize;
+            match call(libc::SYS_read, held as usize, buffer, 1, 0) as c_int {
+                interrupted if interrupted == -libc::EINTR => {}
+                read => return read == 1,
+            }
         }
     }
 }

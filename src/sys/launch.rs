@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub enum Tell<'a> {
     /// A pipe of its own, which can be watched: the daemon is told at once.
     ByPipe,
+    /// The same; and the child does nothing before [`Launching::release`]. It ends if the daemon has
+    /// ended before that.
+    ByPipeWhenReleased,
     /// By the memory that it shares, which costs no system call: the daemon looks when it has a reason
     /// to. That it has ended is told by SIGCHLD alone. The connection that the child is for is closed
     /// here as soon as the child exists, so that it is over when the child ends it; of a child that
@@ -51,6 +54,8 @@ pub struct Launching {
     status: Option<OwnedFd>,
     /// The child reads and writes this while we run, so it is no `Box` of ours before it is done.
     work: NonNull<Work>,
+    /// What the child waits for: a byte, or the end.
+    release: Option<OwnedFd>,
     done: bool,
 }
 
@@ -69,6 +74,14 @@ impl Launching {
     /// The status pipe to watch; `None` once the outcome is known.
     pub fn status(&self) -> Option<BorrowedFd<'_>> {
         self.status.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// Lets a child go on that waits for that ([`Tell::ByPipeWhenReleased`]).
+    pub fn release(&mut self) {
+        if let Some(pipe) = self.release.take() {
+            // It is empty, and has room. A child that has been killed cannot be told.
+            let _gone = nix::unistd::write(&pipe, &[0]);
+        }
     }
 
     /// Reads the outcome once [`Launching::status`] is readable, or, where there is none, at any
@@ -180,6 +193,13 @@ pub fn launch(
     let shares = super::raw::BARE
         && prepared.spec.credentials.is_none()
         && prepared.spec.oom_score_adjust.is_none();
+    let (held, release) = match tell {
+        Tell::ByPipeWhenReleased => {
+            let (held, release) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+            (Some(held), Some(release))
+        }
+        Tell::ByPipe | Tell::ByMemory { .. } => (None, None),
+    };
     let (status, writer, back, many_from) = match tell {
         Tell::ByMemory {
             back,
@@ -190,7 +210,7 @@ pub fn launch(
             let back_again = Some((connection, number));
             (None, Writer::Shared(back), back_again, many_from)
         }
-        Tell::ByMemory { .. } | Tell::ByPipe => {
+        Tell::ByMemory { .. } | Tell::ByPipe | Tell::ByPipeWhenReleased => {
             let (status, writer) = status_pipe()?;
             (Some(status), Writer::Own(writer), None, None)
         }
@@ -213,6 +233,10 @@ pub fn launch(
     let top = top.wrapping_sub(top as usize % 16).cast();
     let work = Box::new(Work {
         prepared,
+        held: held
+            .as_ref()
+            .zip(release.as_ref())
+            .map(|(held, release)| (held.as_raw_fd(), release.as_raw_fd())),
         back,
         failure: AtomicU64::new(0),
         unshare_from,
@@ -244,6 +268,7 @@ pub fn launch(
                 launching: Launching {
                     status,
                     work,
+                    release,
                     done: false,
                 },
             })

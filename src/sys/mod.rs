@@ -34,7 +34,9 @@ mod wait;
 mod write;
 
 pub use acl::may_have_acl;
-pub use apart::{Room, SharedFd, close_apart, close_apart_within, close_foreign, room_for_foreign};
+pub use apart::{
+    Room, SharedFd, close_apart, close_apart_within, close_foreign, is_closer, room_for_foreign,
+};
 pub use copy::{Wait, do_in_a_copy};
 pub use environment::forget_variable;
 pub use exit_info::exit_info;

@@ -184,6 +184,8 @@ impl CStrings {
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) prepared: Prepared,
+    /// The pipe that the child reads before all else, and its other end, which is the parent's alone.
+    pub(super) held: Option<(RawFd, RawFd)>,
     /// The connection to give back, and what to call it.
     pub(super) back: Option<(RawFd, u64)>,
     /// The failure, as the bytes of a message on the pipe; 0 is none.

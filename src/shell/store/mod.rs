@@ -24,6 +24,7 @@ use crate::core::{Mono, ProcessId};
 use crate::listener::{self, SocketTable};
 use crate::plan::{Origin, SocketKey};
 use crate::store::{Identity, Journal, Keeper, Name};
+use crate::sys::Tell;
 use facts::{Fact, STORED};
 use nix::errno::Errno;
 use serde_json::{Map, Value};
@@ -37,6 +38,8 @@ use std::time::Duration;
 const SOCKETS_PER_NAME: usize = crate::store::MOST_PER_MESSAGE;
 /// What a keeper had no room for is sent again after this time.
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long a start waits for a keeper that has no room. The loop never does.
+const FIRST: Duration = Duration::from_secs(5);
 /// How often is it looked whether another process has reaped one that has ended, and how long.
 const REAPED: Duration = Duration::from_millis(5);
 const REAPED_AT_LAST: Duration = Duration::from_secs(2);
@@ -172,6 +175,8 @@ impl Store {
                 store.journal = Some(journal);
                 store.keeper = Some(keeper);
                 store.sockets = SocketNames::known(sockets);
+                // First: without it, nothing that is kept means anything.
+                store.keep(Name::Snapshot);
                 store.keep(Name::Control);
             }
             Err(error) => log::error!(
@@ -214,9 +219,23 @@ impl Store {
         self.keep(Name::Notify);
     }
 
+    /// How a child is launched of which it is written down that it exists: where nobody reads that, it need not
+    /// wait for it.
+    pub(super) fn tell(&self) -> Tell<'static> {
+        match self.is_kept() {
+            true => Tell::ByPipeWhenReleased,
+            false => Tell::ByPipe,
+        }
+    }
+
     /// Whether everything has to be written as it happens.
     pub(super) fn is_kept(&self) -> bool {
         self.keeper.is_some()
+    }
+
+    /// Whether nothing was written or sent yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.written.is_empty() && !self.is_to_begin
     }
 
     /// Whether the keeper has not got all of it yet.
@@ -324,10 +343,10 @@ impl Store {
             if before == Some(hash) {
                 continue;
             }
-            match fact {
-                Fact::Stored(one) if before.is_none() => self.keep(Name::Stored(one.key)),
-                Fact::Snapshot(_) if before.is_none() => self.keep(Name::Snapshot),
-                _ => {}
+            if let Fact::Stored(one) = fact
+                && before.is_none()
+            {
+                self.keep(Name::Stored(one.key));
             }
             lines.push(text);
         }

@@ -1,13 +1,15 @@
 //! The facts of the shell, from what the shell has; and writing them.
 
 use super::facts::{self, Fact, HALF_LINE, REQUEST, STORED};
-use super::{Store, boot};
+use super::{AGAIN, FIRST, Store, boot};
 use crate::core::{ConnectionId, FORMAT, HookKind, Input, ProcessId, Task, Ticket};
 use crate::listener::Former;
 use crate::plan::SocketKey;
+use crate::shell::clock;
 use crate::shell::process::{First, Process};
 use crate::shell::turn::Shell;
 use crate::store::{Identity, Keeper, Name};
+use nix::poll::poll;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -53,6 +55,23 @@ impl Shell {
             self.processes.note_changes();
         }
         self
+    }
+
+    /// Has everything kept that there is, before the first worker is started: a listend that is killed after that
+    /// has a successor that finds what was started.
+    pub(in crate::shell) fn hand_over_first(&mut self) {
+        let until = clock::now() + FIRST;
+        self.record();
+        while self.store.is_behind() && clock::now() < until {
+            let _slept = poll(&mut [], AGAIN.as_millis() as u16);
+            self.record();
+        }
+        if self.store.is_behind() {
+            log::warn!(
+                "the process that keeps the descriptors does not take them; if listend is killed before it does, \
+                 its successor does not know what was started"
+            );
+        }
     }
 
     /// Writes down at once that a process was started: a listend that is killed in this turn would leave it to

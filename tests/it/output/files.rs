@@ -211,6 +211,37 @@ workers:
     daemon.stop();
 }
 
+// Somebody waits for files to be opened again, and nobody writes to one any more when that is done.
+#[test]
+fn whoever_has_files_opened_again_is_answered_when_the_last_that_wrote_there_has_ended() {
+    let world = World::new();
+    let daemon = varlink::run(
+        &world,
+        "
+workers:
+  app: { command: [$PROBE, puppet, $EVENTS], output: file:$DIR/log, restart: never }
+  kept: { command: [$PROBE, puppet, $EVENTS], output: file:$DIR/kept }
+",
+    );
+    let puppets = world.puppets(2);
+    for (ends, times) in [(Signal::SIGCONT, 1), (Signal::SIGKILL, 2)] {
+        let writer = writers(&daemon)[0];
+        kill(Pid::from_raw(writer), Signal::SIGSTOP).expect("kill");
+        eventually("it stands still", || state(writer) == Some('T'));
+        let mut control = Varlink::connect(&world);
+        control.call_with("Reopen", json!({}), json!({}));
+        daemon.lines(&["reopen the log files"], times);
+        Varlink::connect(&world).ask("Stop", json!({ "worker": "app" }));
+        kill(Pid::from_raw(writer), ends).expect("kill");
+        let answer = control.next().expect("an answer");
+        assert!(answer["error"].is_null(), "{answer}");
+        Varlink::connect(&world).ask("Start", json!({ "worker": "app" }));
+        std::mem::forget(world.puppet());
+    }
+    drop(puppets);
+    daemon.stop();
+}
+
 // As the loop has told it since there were files.
 #[test]
 fn a_full_file_system_is_told_and_so_is_its_end() {

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 
 fn asks(world: &World, words: &str) -> Daemon {
@@ -114,6 +115,75 @@ fn what_is_asked_for_in_the_turn_of_a_kill_is_done() {
     wait_for(&world, "stopping");
     kill(guarded.daemon, Signal::SIGTERM);
     assert_eq!(guarded.guard.status().code(), Some(0));
+}
+
+// Rule: a worker is started only when a successor would know of it.
+#[test]
+fn nothing_is_started_before_the_keeper_has_the_snapshot_and_the_sockets() {
+    let world = World::new();
+    let keeper = UnixDatagram::bind(world.path("keeper")).expect("bind");
+    keeper.set_nonblocking(true).expect("fcntl");
+    // It has no room.
+    let other = UnixDatagram::unbound().expect("socket");
+    other.set_nonblocking(true).expect("fcntl");
+    while other.send_to(b"X=1", world.path("keeper")).is_ok() {}
+    let yaml = "listeners: { web: '127.0.0.1:0' }
+workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
+";
+    let daemon = world.run_with(yaml, |start| {
+        start.env("NOTIFY_SOCKET", "$DIR/keeper");
+        start.env("FDSTORE", "100");
+    });
+    daemon.line(&["bound in"]);
+    let mut heard = String::new();
+    let mut looks = 0;
+    eventually("a worker is started", || {
+        let is_started = !children(daemon.pid()).is_empty();
+        looks += 1;
+        // For a while, so that a worker would be there that does not wait.
+        if is_started || looks > 20 {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = keeper.recv(&mut buffer) {
+                heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
+                heard.push('\n');
+            }
+        }
+        is_started
+    });
+    for name in ["listend-snapshot", "l.0"] {
+        let wanted = format!("FDSTORE=1\nFDNAME={name}\n");
+        assert!(heard.contains(&wanted), "{name} is not kept: {heard}");
+    }
+    daemon.stop();
+}
+
+// Rule: what is started and not written down does not reach its program.
+#[test]
+fn a_worker_that_nothing_is_written_of_is_not_started() {
+    if !can_trace() {
+        return;
+    }
+    let world = World::new();
+    let yaml = "listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, heir, $EVENTS]
+    listeners: [web]
+    activation: on-demand
+";
+    let mut guarded = guarded(&world, yaml);
+    let address = guarded.guard.address("web");
+    // The first that it writes is that there is a process.
+    let strace = guarded.doom("pwrite64");
+    let _client = client::tcp(address).expect("connect");
+    guarded.is_followed(strace);
+    let puppet = world.puppet();
+    eventually("nobody is left of the one before", || {
+        children(guarded.guard_pid) == [guarded.daemon]
+    });
+    assert_eq!(children(guarded.daemon), [puppet.pid()]);
+    assert!(world.no_puppet_is_waiting());
+    guarded.stop();
 }
 
 // Only the deadline follows from one, and that begins anew.
