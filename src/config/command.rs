@@ -122,7 +122,7 @@ fn hook_words(
         }
         let (template, found) = whole_or_part(word, index, dollar, node, out);
         for (place, mention) in found {
-            if mention.what == "fd" {
+            if matches!(mention.what, "fd" | "fds") {
                 out.add(no_descriptor(&whose, &mention).at(place));
             } else {
                 mentions.push((place, mention));
@@ -134,10 +134,13 @@ fn hook_words(
 }
 
 fn no_descriptor(whose: &str, mention: &Mention) -> ValueError {
-    let name = &mention.socket.listener;
+    let (named, name) = match &mention.socket {
+        Some(socket) => (format!("`{}` has", socket.listener), &*socket.listener),
+        None => ("there is".to_owned(), "NAME"),
+    };
     ValueError::new(
         Kind::BadTemplate,
-        format!("{whose} gets no listeners, so `{name}` has no descriptor in it"),
+        format!("{whose} gets no listeners, so {named} no descriptor in it"),
     )
     .hint(format!(
         "write `{{address:{name}}}` for what it is bound to"

@@ -3,8 +3,8 @@
 use super::cross_activation;
 use super::draft::{Draft, DraftListener, DraftWorker};
 use super::model::{Activation, Endpoint};
-use super::template::Mention;
 use super::value_error::ValueError;
+use super::values::SocketRef;
 use crate::report::{Kind, Place, Report, did_you_mean, nearest};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -120,7 +120,20 @@ fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mu
     let listeners = worker.listeners.iter();
     let all: HashSet<&str> = listeners.map(|listener| listener.value.as_str()).collect();
     for (place, mention) in &draft.mentions {
-        let name = mention.socket.listener.as_str();
+        let Some(named) = &mention.socket else {
+            // One that is not there has been reported.
+            if worker.listeners.is_empty() && !draft.listeners.is_broken() {
+                let message = format!(
+                    "worker `{}` has no listeners, so `{{{}}}` is empty",
+                    worker.name.value, mention.what
+                );
+                let value_error = ValueError::new(Kind::BadTemplate, message)
+                    .hint("name its listeners in the worker's `listeners`");
+                report.add(value_error.at(*place).of_worker(&worker.name.value));
+            }
+            continue;
+        };
+        let name = named.listener.as_str();
         let listed = all.contains(name);
         let value_error = match names.by_name.get(name) {
             // An unknown listener in the worker's list has been reported there.
@@ -140,7 +153,9 @@ fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mu
             )
             .hint(format!("add `{name}` to the worker's `listeners`")),
             Some(listener) if listener.broken => continue,
-            Some(listener) => match socket(mention, listener) {
+            // All of its sockets, of whatever kind.
+            Some(_) if mention.what == "fds" => continue,
+            Some(listener) => match socket(mention.what, named, listener) {
                 Ok(()) => continue,
                 Err(value_error) => value_error,
             },
@@ -152,15 +167,15 @@ fn mentions_of(draft: &DraftWorker, names: &Names, incomplete: bool, report: &mu
 }
 
 /// Whether the listener has the socket, and the socket what is asked of it.
-fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), ValueError> {
-    let (name, what) = (&mention.socket.listener, mention.what);
+fn socket(what: &str, named: &SocketRef, draft: &DraftListener) -> Result<(), ValueError> {
+    let name = &named.listener;
     let sockets: Vec<&Endpoint> = draft
         .listener
         .addresses
         .iter()
         .flat_map(|address| &address.value.endpoints)
         .collect();
-    let index = mention.socket.index.unwrap_or(0);
+    let index = named.index.unwrap_or(0);
     let Some(endpoint) = usize::try_from(index)
         .ok()
         .and_then(|index| sockets.get(index))
@@ -192,7 +207,7 @@ fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), ValueError> {
             ValueError::new(Kind::BadTemplate, message).hint(format!("write `{{address:{name}}}`"))
         );
     }
-    if mention.socket.index.is_none() && sockets.len() > 1 {
+    if named.index.is_none() && sockets.len() > 1 {
         return Err(ValueError::new(
             Kind::SeveralSockets,
             format!(
@@ -200,7 +215,12 @@ fn socket(mention: &Mention, draft: &DraftListener) -> Result<(), ValueError> {
                 sockets.len()
             ),
         )
-        .hint(format!("write `{{{what}:{name}:0}}` to say so")));
+        .hint(match what {
+            "fd" => format!(
+                "write `{{fd:{name}:0}}` to say so, or `{{fds:{name}}}` for the numbers of all"
+            ),
+            _ => format!("write `{{{what}:{name}:0}}` to say so"),
+        }));
     }
     Ok(())
 }

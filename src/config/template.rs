@@ -1,12 +1,13 @@
 //! `{fd:web}` and its like, in commands, variables and paths.
 
 use super::value_error::ValueError;
-use super::values::{Piece, SocketRef, Template};
+use super::values::{FdList, Piece, SocketRef, Template};
 use crate::report::{Kind, nearest};
 use std::fmt;
 
 const PLACEHOLDERS: &[&str] = &[
     "fd",
+    "fds",
     "address",
     "host",
     "port",
@@ -16,6 +17,9 @@ const PLACEHOLDERS: &[&str] = &[
     "supervisor_pid",
     "runtime_dir",
 ];
+
+/// Between the numbers of `{fds}`, unless another text is given.
+const SEPARATOR: &str = ",";
 
 /// The meaning of a dollar in a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,14 +38,15 @@ pub(super) struct Mistake {
     pub value_error: ValueError,
 }
 
-/// A socket that a template names.
+/// A socket that a template names, or all of them.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mention {
     pub start: usize,
     pub length: usize,
-    /// `fd`, `address`, `host` or `port`.
+    /// `fd`, `fds`, `address`, `host` or `port`.
     pub what: &'static str,
-    pub socket: SocketRef,
+    /// `None` is every socket of the worker, with `fds`.
+    pub socket: Option<SocketRef>,
 }
 
 /// Reads a template; offsets are in characters.
@@ -98,6 +103,16 @@ impl fmt::Display for Template {
         for piece in &self.pieces {
             match piece {
                 Piece::Fd(of) => to.write_str(&socket("fd", of))?,
+                Piece::Fds(of) => {
+                    to.write_str("{fds")?;
+                    if let Some(listener) = &of.listener {
+                        write!(to, ":{listener}")?;
+                    }
+                    if of.separator != SEPARATOR {
+                        write!(to, "|{}", of.separator)?;
+                    }
+                    to.write_str("}")?;
+                }
                 Piece::Address(of) => to.write_str(&socket("address", of))?,
                 Piece::Port(of) => to.write_str(&socket("port", of))?,
                 Piece::Host(of) => to.write_str(&socket("host", of))?,
@@ -209,10 +224,39 @@ pub(super) fn is_variable(name: &str) -> bool {
         && name.bytes().all(is_letter)
 }
 
-type Read = (Piece, Option<(&'static str, SocketRef)>);
+type Read = (Piece, Option<(&'static str, Option<SocketRef>)>);
+
+/// Reads what is behind `fds`: `:NAME`, `|SEPARATOR`, both or neither.
+fn list(inner: &str, behind: &str) -> Result<Read, ValueError> {
+    let bad = |message: String| ValueError::new(Kind::BadTemplate, message);
+    let (name, separator) = behind.split_once('|').unwrap_or((behind, SEPARATOR));
+    if separator.is_empty() {
+        return Err(bad(format!("`{{{inner}}}` has no separator behind `|`"))
+            .hint("write `{fds| }` for a space between the numbers"));
+    }
+    let listener = name.strip_prefix(':');
+    if listener.is_some_and(|name| name.is_empty() || name.contains(':')) {
+        return Err(bad(format!("`{{{inner}}}` does not name a listener"))
+            .hint("write `{fds:NAME}`, or `{fds}` for the sockets of every listener"));
+    }
+    let socket = listener.map(|name| SocketRef {
+        listener: name.to_owned(),
+        index: None,
+    });
+    let piece = Piece::Fds(FdList {
+        listener: listener.map(str::to_owned),
+        separator: separator.to_owned(),
+    });
+    Ok((piece, Some(("fds", socket))))
+}
 
 fn read(inner: &str) -> Result<Read, ValueError> {
     let bad = |message: String| ValueError::new(Kind::BadTemplate, message);
+    if let Some(behind) = inner.strip_prefix("fds")
+        && (behind.is_empty() || behind.starts_with([':', '|']))
+    {
+        return list(inner, behind);
+    }
     let mut words = inner.split(':');
     let word = words.next().unwrap_or("");
     let (listener, index) = (words.next(), words.next());
@@ -232,7 +276,7 @@ fn read(inner: &str) -> Result<Read, ValueError> {
         "host" => "host",
         "port" => "port",
         _ => {
-            let known = "known here: `{fd:NAME}`, `{address:NAME}`, `{host:NAME}`, `{port:NAME}`, \
+            let known = "known here: `{fd:NAME}`, `{fds:NAME}`, `{address:NAME}`, `{host:NAME}`, `{port:NAME}`, \
                          `{instance}`, `{generation}`, `{listend}`, `{supervisor_pid}`, `{runtime_dir}`; \
                          write `{{` for a brace";
             return Err(bad(format!("`{{{inner}}}` is not a placeholder")).hint(
@@ -278,7 +322,7 @@ fn read(inner: &str) -> Result<Read, ValueError> {
         "host" => Piece::Host(socket.clone()),
         _ => Piece::Port(socket.clone()),
     };
-    Ok((piece, Some((what, socket))))
+    Ok((piece, Some((what, Some(socket)))))
 }
 
 #[cfg(test)]
@@ -317,6 +361,9 @@ mod tests {
             ("{instance:1}", "!0+12"),
             ("{fd:web:x}", "!0+10"),
             ("{fd:web:1:2}", "!0+12"),
+            ("{fds:}", "!0+6"),
+            ("{fds:a:b}", "!0+9"),
+            ("{fds|}", "!0+6"),
             ("", ""),
         ] {
             assert_eq!(shown(text), want, "{text}");
@@ -329,6 +376,30 @@ mod tests {
             .hint
             .unwrap();
         assert!(hint.contains("`{address:web}`"), "{hint}");
+    }
+
+    #[test]
+    fn numbers_in_a_list_have_a_separator() {
+        for (text, listener, separator) in [
+            ("{fds}", None, ","),
+            ("{fds:web}", Some("web"), ","),
+            ("{fds| }", None, " "),
+            ("{fds:web|:}", Some("web"), ":"),
+        ] {
+            let (template, mentions, mistakes) = parse(text, Dollar::Plain);
+            assert_eq!(mistakes, [], "{text}");
+            let list = Piece::Fds(FdList {
+                listener: listener.map(str::to_owned),
+                separator: separator.to_owned(),
+            });
+            assert_eq!(template.pieces, [list], "{text}");
+            assert_eq!(template.to_string(), text);
+            let [mention] = &mentions[..] else {
+                panic!("{text}: {mentions:?}");
+            };
+            let named = mention.socket.as_ref().map(|socket| &*socket.listener);
+            assert_eq!((mention.what, named), ("fds", listener), "{text}");
+        }
     }
 
     // systemd.service(5), COMMAND LINES.

@@ -38,6 +38,8 @@ pub enum Piece {
     Text(String),
     /// `{fd:web}`: the descriptor's number in the worker. `{fd:web:1}` is the second socket.
     Fd(SocketRef),
+    /// `{fds}`, `{fds:web}`: the numbers of all sockets, or of those of one listener.
+    Fds(FdList),
     /// `{address:web}`: the address that was really bound.
     Address(SocketRef),
     /// `{port:web}`: the port that was really bound.
@@ -68,6 +70,7 @@ impl Piece {
             | Piece::Address(socket)
             | Piece::Port(socket)
             | Piece::Host(socket) => Some(&socket.listener),
+            Piece::Fds(list) => list.listener.as_deref(),
             Piece::Text(_)
             | Piece::Instance
             | Piece::Generation
@@ -77,6 +80,11 @@ impl Piece {
             | Piece::Variable(_)
             | Piece::Words(_) => None,
         }
+    }
+
+    /// Whether it stands for sockets of every listener.
+    pub fn names_every_listener(&self) -> bool {
+        matches!(self, Piece::Fds(list) if list.listener.is_none())
     }
 
     /// The variable that it names.
@@ -95,6 +103,15 @@ pub struct SocketRef {
     pub listener: String,
     /// The index of the socket in the listener, from 0; `None` is the first.
     pub index: Option<u32>,
+}
+
+/// Numbers of descriptors, one behind the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdList {
+    /// The listener whose sockets they are; `None` is every listener of the worker.
+    pub listener: Option<String>,
+    /// The text between two of them.
+    pub separator: String,
 }
 
 impl Template {

@@ -153,6 +153,9 @@ impl Plan {
             .chain(&worker.launch.working_directory);
         let templates = templates.chain(output);
         let pieces = templates.flat_map(|template| &template.pieces);
+        if pieces.clone().any(Piece::names_every_listener) {
+            return worker.listeners.clone();
+        }
         let names: BTreeSet<&str> = pieces.filter_map(Piece::listener).collect();
         let is_named = |id: &ListenerId| names.contains(self.listener(*id).name.as_str());
         worker.listeners.iter().copied().filter(is_named).collect()

@@ -468,6 +468,17 @@ impl TemplateContext<'_> {
                     let number = socket.and_then(|(at, _)| self.layout.numbers.get(at));
                     put(&number.map_or(String::new(), i32::to_string));
                 }
+                Piece::Fds(list) => {
+                    let of_list =
+                        |name: &str| list.listener.as_deref().is_none_or(|one| one == name);
+                    let sockets = self.sockets.iter().zip(&self.layout.numbers);
+                    let numbers = sockets.filter(|(socket, _)| of_list(socket.listener));
+                    let mut numbers: Vec<String> =
+                        numbers.map(|(_, number)| number.to_string()).collect();
+                    // All name the one connection of a process that is for one.
+                    numbers.dedup();
+                    put(&numbers.join(&list.separator));
+                }
                 Piece::Address(reference) => {
                     if let Some((_, socket)) = lookup(reference, self.sockets) {
                         put(&socket.address.to_string());

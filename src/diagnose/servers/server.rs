@@ -92,8 +92,7 @@ impl<'a> Server<'a> {
         let environment = self.worker.environment.iter().map(|(_, value)| value);
         let templates = self.worker.command.iter().chain(environment);
         let mut pieces = templates.flat_map(|template| &template.pieces);
-        pieces.any(|piece| matches!(piece, Piece::Fd(_)))
-            || self.words.iter().any(|word| word.contains("{fds"))
+        pieces.any(|piece| matches!(piece, Piece::Fd(_) | Piece::Fds(_)))
     }
 
     /// The literal directory that it runs in.

@@ -487,8 +487,11 @@ workers:
       - '{{literal}}'
       - '{host:web}/{host:v6}:{port:v6}'
       - '{supervisor_pid}'
+      - --fds={fds}
+      - '{fds:web|;}'
     environment:
       BIND: fd://{fd:sock}
+      UNICORN_FD: '{fds:web}'
       PORT: '{port:web:1}'
       NAME: app-{instance}
     working_directory: $DIR/in{instance}
@@ -519,9 +522,12 @@ workers:
                 "{literal}".to_owned(),
                 format!("127.0.0.1/::1:{}", port(3)),
                 daemon.pid().to_string(),
+                "--fds=3,4,5,6".to_owned(),
+                "4;5".to_owned(),
             ]
         );
         assert_eq!(env(report, "BIND"), Some("fd://3"));
+        assert_eq!(env(report, "UNICORN_FD"), Some("4,5"));
         assert_eq!(env(report, "PORT"), Some(port(2).as_str()));
         assert_eq!(
             env(report, "NAME"),

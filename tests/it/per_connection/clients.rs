@@ -141,7 +141,7 @@ fn inetd_gives_the_connection_as_input_and_output() {
 #[test]
 fn systemd_gives_the_connection_as_descriptor_3() {
     let world = World::new();
-    let yaml = yaml(WEB, "[$PROBE, answer, '3']", "handoff: systemd");
+    let yaml = yaml(WEB, "[$PROBE, answer, '{fds}']", "handoff: systemd");
     let daemon = world.run_with(&yaml, |start| {
         start.through(["$PROBE", "launch", "--leak", "3", "--leak", "9", "--"]);
     });
@@ -160,9 +160,9 @@ fn ipv6_clients_are_named_without_brackets() {
         return;
     }
     let world = World::new();
-    for (handoff, fd) in [("inetd", "0"), ("systemd", "3")] {
-        let command = format!("[$PROBE, answer, '{fd}']");
-        let daemon = world.run(&yaml("'[::1]:0'", &command, &format!("handoff: {handoff}")));
+    for handoff in ["inetd", "systemd"] {
+        let command = "[$PROBE, answer, '{fds:web}']";
+        let daemon = world.run(&yaml("'[::1]:0'", command, &format!("handoff: {handoff}")));
         let address = daemon.address("web");
         let (here, report) = ask(address);
         is_tcp(&report, here, address);
