@@ -41,6 +41,7 @@ pub(super) fn check(
             one_socket(draft, &sockets, report);
         }
         carried(draft, &listeners, &sockets, report);
+        overridden(draft, &sockets, report);
     }
     shared(workers, by_name, report);
 }
@@ -221,6 +222,26 @@ fn carried(draft: &DraftWorker, listeners: &[Taken], sockets: &Sockets, report: 
         let problem = value_error.hint(format!("{can} can")).at(place);
         let problem = problem.of_worker(name).of_listener(&wanted.value);
         report.add(problem.with_related(wanted.place, "the listener"));
+    }
+}
+
+/// Variables that the handoff sets over those of `environment`.
+fn overridden(draft: &DraftWorker, sockets: &Sockets, report: &mut Report) {
+    let worker = &draft.worker;
+    if worker.activation.value == Activation::PerConnection && sockets.accepting.is_some() {
+        return;
+    }
+    for (name, value) in &worker.environment {
+        let Some(dialect) = worker.handoff.value.that_sets(name, sockets.count) else {
+            continue;
+        };
+        let value_error = ValueError::bad(format!(
+            "`{name}` is set by `handoff: {}`, for the sockets that it passes",
+            dialect.keyword
+        ))
+        .hint("delete it, or write `handoff: none` to set it here with `{fd:NAME}`");
+        let problem = value_error.at(value.place).of_worker(&worker.name.value);
+        report.add(problem.with_related(worker.handoff.place, "the handoff"));
     }
 }
 

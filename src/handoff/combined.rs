@@ -1,6 +1,8 @@
 //! The value of `handoff:`: one dialect, or several at once, whose variables name the same descriptors.
 
-use super::dialect::{Descriptors, Dialect, FdLayout, Passed, Variable};
+use super::dialect::{
+    Descriptors, Dialect, FdLayout, Name, Passed, PidfdInode, Recipient, Socket, Variable,
+};
 use super::{FIRST_FD, Value, systemd};
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
@@ -55,6 +57,36 @@ impl Handoff {
     /// Whether variables tell the process id of the worker.
     pub fn tells_the_pid(&self) -> bool {
         self.0.contains(&&systemd::DIALECT)
+    }
+
+    /// The dialect that sets this variable where it passes so many sockets. Those of systemd are
+    /// refused for every worker.
+    pub fn that_sets(&self, variable: &str, sockets: usize) -> Option<&'static Dialect> {
+        let socket = Socket {
+            listener: "",
+            fd: -1,
+            scheme: "tcp",
+            name: Name::Other,
+        };
+        let passed = Passed {
+            sockets: &(FIRST_FD..)
+                .take(sockets)
+                .map(|number| (socket, number))
+                .collect::<Vec<_>>(),
+            names: &[],
+            to: Recipient {
+                instance: 0,
+                generation: 1,
+                listend: 1,
+                listen_pid: true,
+                inode: PidfdInode::Leave,
+            },
+        };
+        let sets = |dialect: &&&'static Dialect| {
+            let variables = (dialect.variables)(&passed);
+            variables.iter().any(|(name, _)| name == variable)
+        };
+        self.0.iter().find(sets).copied()
     }
 
     /// Assigns a number to each descriptor, and names them in the variables of every dialect.

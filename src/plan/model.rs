@@ -304,6 +304,11 @@ impl Access {
     };
 }
 
+/// Plans of versions that could not leave LISTEN_PID out say nothing of it.
+fn as_always_before() -> bool {
+    true
+}
+
 /// A worker as resolved on this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerPlan {
@@ -324,6 +329,7 @@ pub struct WorkerPlan {
     /// The protocols by which the descriptors are passed to it.
     pub handoff: Handoff,
     /// Whether LISTEN_PID is set.
+    #[serde(default = "as_always_before")]
     pub listen_pid: bool,
     /// The whole environment but for the handoff's variables, in order, each name once.
     pub environment: Vec<(String, Template)>,

@@ -3,7 +3,7 @@
 use listend::config::{Activation, Loaded, Overflow, Rate, SourceFile, read, to_yaml};
 use listend::handoff::{Handoff, inetd};
 use listend::host::Facts;
-use listend::plan::{self, Lifecycle, resolve};
+use listend::plan::{self, Lifecycle, WorkerPlan, resolve};
 use listend::report::{Kind, Sources, Style, render};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -308,6 +308,52 @@ fn protocols_that_exclude_each_other_are_refused() {
     fine(workers(&[
         "listeners: tcp, handoff: [systemd, nginx], nonblocking: true",
     ]));
+}
+
+#[test]
+fn a_plan_that_says_nothing_of_listen_pid_has_it() {
+    for (key, told) in [("", true), (", listen_pid: false", false)] {
+        let loaded = fine(workers(&[&format!("listeners: tcp{key}")]));
+        let (plan, _) = resolve(loaded.config, &Facts::default(), &mut Sources::default());
+        let worker: &WorkerPlan = plan.workers.values().next().expect("a worker");
+        assert_eq!(worker.listen_pid, told);
+        let mut json = serde_json::to_value(worker).expect("JSON");
+        let same: WorkerPlan = serde_json::from_value(json.clone()).expect("a plan");
+        assert_eq!(same.listen_pid, told);
+        json.as_object_mut()
+            .expect("an object")
+            .remove("listen_pid");
+        let older: WorkerPlan = serde_json::from_value(json).expect("a plan of an older version");
+        assert!(older.listen_pid);
+    }
+}
+
+#[test]
+fn variables_that_the_handoff_sets_are_not_set_by_others() {
+    for (handoff, name) in [
+        ("nginx", "ANGIE"),
+        ("server-starter", "SERVER_STARTER_GENERATION"),
+        ("[systemd, puma]", "PUMA_INHERIT_0"),
+        ("einhorn", "EINHORN_FD_0"),
+        ("php-fpm", "FPM_SOCKETS"),
+    ] {
+        let keys = format!(
+            "listeners: tcp, handoff: {handoff}, nonblocking: true, environment: {{{name}: here}}"
+        );
+        let (kind, text, position) = only_problem(&workers(&[&keys]));
+        assert_eq!(kind, "bad-value", "{text}");
+        assert!(text.contains(&format!("`{name}` is set by")), "{text}");
+        let line = format!("  a: {{command: x, {keys}}}");
+        let column = line.rfind("here").expect("it is there") + 1;
+        assert!(position.ends_with(&format!(":{column}")), "{position}");
+    }
+    for keys in [
+        "handoff: none, environment: {NGINX: '{fd:tcp};'}",
+        "handoff: puma, environment: {PUMA_INHERIT_1: x}",
+        "handoff: php-fpm, environment: {FPM_SOCKETS_1: x}",
+    ] {
+        fine(workers(&[&format!("listeners: tcp, {keys}")]));
+    }
 }
 
 #[test]
