@@ -20,7 +20,7 @@ class Worker {
     public static void main(String[] arguments) throws Exception {
         String name = arguments[0];
         if (!(System.inheritedChannel() instanceof ServerSocketChannel listener)) {
-            throw new IOException("no listener was inherited; start it from listend with `handoff: inetd`");
+            throw new IOException("no listener was inherited; start it from listend with `handoff: fd0`");
         }
         var clients = Executors.newCachedThreadPool();
         var timer = Executors.newSingleThreadScheduledExecutor();
