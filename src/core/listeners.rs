@@ -13,11 +13,11 @@ pub const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest delay before a missing listener, or a repair, is tried again.
 pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// The least time between two repairs of one socket, when there were `FREE_REPAIRS`.
+/// The least time between two repairs of one socket, when there were `FREE_REPAIRS`; one of them is
+/// forgotten in each such time.
 pub const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 
-/// So many repairs of a socket come at once, until nothing has happened to it for [`QUIET`]: each
-/// instance of a worker may damage it when it ends.
+/// So many repairs of a socket come at once: each instance of a worker may damage it when it ends.
 pub const FREE_REPAIRS: u32 = 8;
 
 /// After this long without damage nothing is held against a socket any more.
@@ -71,7 +71,7 @@ pub(super) struct RepairState {
     pub(super) what: Option<String>,
     /// Failures in a row.
     pub(super) failures: u32,
-    /// Repairs since it was left alone for [`QUIET`].
+    /// Repairs that are not forgotten ([`REPAIR_PAUSE`]).
     pub(super) repairs: u32,
     /// When it was damaged last.
     pub(super) damaged: Mono,

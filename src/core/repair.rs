@@ -307,8 +307,12 @@ impl Core {
         self.ctx.record.listeners();
         let before = self.ctx.listeners.damaged.get(&(listener, socket));
         let wait_until = before.map_or(self.ctx.now, |repair| repair.not_before);
-        let recent = before.filter(|repair| self.ctx.now.since(repair.damaged) < QUIET);
-        let repairs = recent.map_or(0, |repair| repair.repairs).saturating_add(1);
+        let earlier = before.map_or(0, |repair| {
+            let pauses = self.ctx.now.since(repair.damaged).as_secs() / REPAIR_PAUSE.as_secs();
+            let forgotten = u32::try_from(pauses).unwrap_or(u32::MAX);
+            repair.repairs.saturating_sub(forgotten)
+        });
+        let repairs = earlier.saturating_add(1);
         let pause = if repairs < FREE_REPAIRS {
             Duration::ZERO
         } else {

@@ -206,6 +206,31 @@ fn a_damaged_listener_is_repaired_at_once_but_not_in_a_loop() {
     assert_eq!(rig.core.deadline(), None);
 }
 
+// As in a rolling restart of many instances, each of which removes the path when it ends.
+#[test]
+fn repairs_with_pauses_in_between_come_at_once() {
+    let mut rig = rig(Presence::Required);
+    rig.give(Input::Start);
+    let (listener, socket) = (WEB, SocketKey(0));
+    let repair = Effect::Repair { listener, socket };
+    let mut repairs = |count: u32| {
+        for _ in 0..count {
+            rig.give(damaged(WEB, SocketKey(0)));
+            assert!(rig.effects.contains(&repair));
+            rig.give(Input::ListenerRepaired {
+                listener,
+                socket,
+                by: Repaired::PutBack,
+            });
+        }
+        rig.pass(4 * REPAIR_PAUSE);
+    };
+    repairs(FREE_REPAIRS);
+    for _ in 0..3 * FREE_REPAIRS {
+        repairs(4);
+    }
+}
+
 fn rebound() -> [Input; 2] {
     let (listener, socket) = (WEB, 0);
     let by = Repaired::AnotherSocket;
