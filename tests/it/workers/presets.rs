@@ -203,6 +203,9 @@ fn php_fpm() {
     };
     let world = World::new();
     let address = format!("127.0.0.1:{}", free_port());
+    // More children than clients: where all of them are busy all the time, as on a slow machine, none
+    // is seen to wait for the next client, and the worker is not ready before the load ends.
+    let children = 3 * CLIENTS;
     let configuration = format!(
         "[global]
 pid = $DIR/fpm.pid
@@ -212,7 +215,7 @@ process_control_timeout = 20s
 listen = {address}
 user = nobody
 pm = static
-pm.max_children = 4
+pm.max_children = {children}
 "
     );
     world.write("fpm.conf", &configuration);
