@@ -1,7 +1,8 @@
 //! php-fpm: `listen` of the pools against the listeners.
 //!
 //! php-fpm takes an inherited socket for a pool with the same address. An inherited one that no pool has it
-//! closes at its start, and removes the path of it.
+//! closes at its start, and removes the path of it. When it stops it removes the paths of all, by the names
+//! that it was told: one that leads nowhere protects the path that clients use.
 
 use super::file::Reader;
 use super::server::{Address, Server};
@@ -21,10 +22,12 @@ pub(super) fn advise(server: &Server) -> Vec<Problem> {
     found.file(&path, 0, &mut reader);
     let mut advice = Vec::new();
     let sockets = server.sockets();
+    let told = names(server);
     for pool in &found.pools {
         let Pool { name, listen, at } = pool;
         let taken = addresses(listen);
         if taken.is_empty()
+            || told.contains(listen)
             || taken
                 .iter()
                 .any(|one| sockets.iter().any(|(_, two)| two == one))
@@ -59,8 +62,11 @@ pub(super) fn advise(server: &Server) -> Vec<Problem> {
         .pools
         .iter()
         .all(|pool| !addresses(&pool.listen).is_empty());
-    for (listener, address) in sockets.iter().filter(|_| is_clear) {
+    for (listener, address) in sockets.iter().filter(|_| is_clear && told.is_empty()) {
         if of_pools.contains(address) {
+            if let Address::Path(path) = address {
+                advice.push(removed(server, listener, path));
+            }
             continue;
         }
         let (what, text) = match address {
@@ -87,6 +93,28 @@ pub(super) fn advise(server: &Server) -> Vec<Problem> {
         advice.push(server.configuration(message, hint));
     }
     advice
+}
+
+/// The names in FPM_SOCKETS, where the worker's `environment` has it.
+fn names(server: &Server) -> Vec<String> {
+    let environment = server.worker.environment.iter();
+    let text = environment.filter(|(name, _)| name == "FPM_SOCKETS");
+    let text = text.map(|(_, value)| value.to_string()).collect::<String>();
+    let entries = text.split(',').filter_map(|entry| entry.split_once('='));
+    entries.map(|(name, _)| name.to_owned()).collect()
+}
+
+fn removed(server: &Server, listener: &str, path: &str) -> Problem {
+    let message = format!(
+        "php-fpm removes {path} of the listener `{listener}` when it stops; listend restores it, and \
+         clients that connect in between are refused"
+    );
+    let hint = format!(
+        "give php-fpm a name that it cannot remove: `listen = /nonexistent/{listener}.sock` in the pool, \
+         and in the worker `handoff: none` and `environment: {{FPM_SOCKETS: \
+         '/nonexistent/{listener}.sock={{fd:{listener}}}'}}`"
+    );
+    server.configuration(message, hint)
 }
 
 /// The file of `-y`; otherwise where Debian has that of the program's version.

@@ -175,7 +175,18 @@ fn php_fpm_is_compared_by_its_pools() {
     ];
     let at = ["unix:/run/php/www.sock", "0.0.0.0:9000"];
     let command = "[/usr/sbin/php-fpm8.2, -F]";
-    assert_told(&advice("php-fpm", command, &at, &files), &[]);
+    assert_told(
+        &advice("php-fpm", command, &at, &files),
+        &["php-fpm removes /run/php/www.sock of the listener `web` when it stops"],
+    );
+    // With that hint.
+    let hidden = "[global]\nprocess_control_timeout = 20s\n[www]\nlisten = /nonexistent/web.sock\n";
+    let variable = "environment: {FPM_SOCKETS: '/nonexistent/web.sock={fd:web}'}";
+    let command_with = format!("[php-fpm, -y, /fpm.conf]\n    handoff: none\n    {variable}");
+    assert_told(
+        &advice("php-fpm", &command_with, &at[..1], &[("/fpm.conf", hidden)]),
+        &[],
+    );
     let at = ["unix:/run/php/other.sock", "127.0.0.1:9000"];
     assert_told(
         &advice("php-fpm", command, &at, &files),
