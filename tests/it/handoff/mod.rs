@@ -4,5 +4,6 @@ mod dialects;
 mod inherited;
 mod languages;
 mod launch;
+mod protocols;
 mod servers;
 mod worker;
