@@ -14,6 +14,7 @@
 )]
 
 mod connections;
+mod forward;
 #[path = "../tests/it/harness/mod.rs"]
 mod harness;
 mod idle;
@@ -44,7 +45,7 @@ use table::Row;
 type Benchmark = (&'static str, fn(&mut Vec<Row>) -> Result<()>);
 
 /// In the order in which they run.
-const BENCHMARKS: [Benchmark; 12] = [
+const BENCHMARKS: [Benchmark; 13] = [
     ("startup", startup::run),
     ("options", options::run),
     ("idle", idle::run),
@@ -52,6 +53,7 @@ const BENCHMARKS: [Benchmark; 12] = [
     ("kill", kill::run),
     ("on-demand", on_demand::run),
     ("connections", connections::run),
+    ("forward", forward::run),
     ("many-listeners", many_listeners::run),
     ("status", status::run),
     ("restart", restart::run),

@@ -73,7 +73,7 @@ impl Peer {
 
 /// Looks in PATH, where daemons are, and where `scripts/test-setup` unpacks what cannot be installed
 /// beside others.
-fn find(program: &str) -> Option<PathBuf> {
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let unpacked = machine::target_dir().join("peers");
     std::env::split_paths(&path)

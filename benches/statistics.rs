@@ -68,6 +68,11 @@ impl Numbers {
         Numbers(numbers)
     }
 
+    /// Each of them, in that order.
+    pub fn each(&self) -> impl Iterator<Item = f64> + '_ {
+        self.0.iter().copied()
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_unstable_by(f64::total_cmp);

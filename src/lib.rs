@@ -21,6 +21,7 @@
 //! - [`shell`]: the event loop; does what the core decides.
 //! - [`guard`]: a parent that keeps descriptors for the daemon, and starts it again when it dies.
 //! - [`store`]: what outlives the process: descriptors with names, and lines in a memory file.
+//! - [`forward`]: passes connections on, in a process of its own: the main process of a worker with `forward:`.
 //! - [`web`]: answers HTTP in a process of its own: the worker of `metrics:`.
 //! - [`writer`]: writes the files of `output: file:` in a process of its own.
 //! - [`walk`]: opens paths that other users may change, without following them.
@@ -38,6 +39,7 @@ pub mod control;
 pub mod core;
 pub mod diagnose;
 pub mod evidence;
+pub mod forward;
 pub mod guard;
 pub mod handoff;
 pub mod host;

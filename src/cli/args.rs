@@ -6,7 +6,9 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -136,6 +138,12 @@ pub enum Verb {
     /// End what is left of a unit of systemd; for its `ExecStopPost=`
     #[command(hide = true)]
     StopPost(StopPost),
+    /// Pass connections on to a server that cannot inherit a socket
+    ///
+    /// The main process of a worker with `forward`. Takes the listeners of LISTEN_FDS, starts the server,
+    /// and tells the service manager when it answers. Ends when the server does.
+    #[command(after_help = EXIT_CODES)]
+    Forward(Forward),
     /// The worker of `metrics`, which the daemon starts itself
     Web,
     /// The sample worker: answers HTTP on every stream listener that it inherits
@@ -276,6 +284,63 @@ pub struct Exec {
     /// The command and its arguments; `{fd:NAME}`, `{address:NAME}` and `{port:NAME}` are expanded
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// The arguments of `listend forward`.
+#[derive(Debug, Args)]
+pub struct Forward {
+    /// The address of the server: `HOST:PORT`, `HOST:{port}` for a free port, or `unix:/path`
+    #[arg(value_name = "ADDRESS")]
+    pub to: String,
+
+    /// How long a client waits for a server that cannot be reached
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::config::duration)]
+    pub connect_timeout: Duration,
+
+    /// How long a connection may be silent in both directions [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = crate::config::duration)]
+    pub idle: Option<Duration>,
+
+    /// After how much silence TCP checks whether the other end still exists [default: never]
+    #[arg(long, value_name = "TIME", value_parser = crate::config::duration)]
+    pub keep_alive: Option<Duration>,
+
+    /// How the server is told who the client is
+    #[arg(long, value_name = "VERSION")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+
+    /// How long connections may take to end before the server is told to stop
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = crate::config::duration)]
+    pub drain: Duration,
+
+    /// The signal that ends it, beside SIGTERM, and that the server is stopped with
+    #[arg(long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = crate::config::signal_number)]
+    pub stop_signal: i32,
+
+    /// The argv[0] of the server
+    #[arg(long, value_name = "NAME")]
+    pub argv0: Option<OsString>,
+
+    /// A variable of the environment in which `{port}` stands for the port; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub port_variable: Vec<OsString>,
+
+    /// Start the server with SIGPIPE ignored
+    #[arg(long)]
+    pub ignore_sigpipe: bool,
+
+    /// The command of the server, in which `{port}` stands for the port; without one it runs elsewhere
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// The versions of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// The arguments of `listend explain`.

@@ -9,6 +9,7 @@ mod daemon;
 mod exec;
 mod exit;
 mod explain;
+mod forward;
 mod give;
 mod guard;
 mod kept;
@@ -98,6 +99,7 @@ fn act_on(verb: Verb, sink: Sink) -> Exit {
         Verb::Names(arguments) => names::names(&arguments),
         Verb::StopPost(arguments) => stop_post::stop_post(&arguments),
         Verb::Write => write(),
+        Verb::Forward(arguments) => forward::forward(arguments),
         Verb::Web => web::web(),
         Verb::HelloWorker => match crate::sample::run() {
             Ok(()) => Exit::Done,

@@ -19,8 +19,8 @@ pub(super) fn find(key: &str, text: &str) -> Result<&'static Preset, ValueError>
             format!("`{key}`: {text} has no way to take a socket that is passed to it"),
         )
         .hint(
-            "let a proxy that takes the listener pass connections on to it, such as \
-             `[/lib/systemd/systemd-socket-proxyd, ADDRESS]` as the command",
+            "delete the key, and write `forward: ADDRESS` with an address that it listens on itself: \
+             connections are passed on to it",
         ));
     }
     let mut all = ALL.iter();

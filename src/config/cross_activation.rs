@@ -3,6 +3,7 @@
 use super::cross_readiness;
 use super::draft::{DraftListener, DraftWorker, Sockets, Taken};
 use super::fitting::listed;
+use super::forward;
 use super::model::{Activation, Endpoint};
 use super::value_error::ValueError;
 use super::values::Located;
@@ -25,6 +26,7 @@ pub(super) fn check(
             continue;
         };
         let sockets = Sockets::of(&listeners);
+        forward::listeners_fit(draft, &listeners, report);
         if worker.activation.value == Activation::PerConnection {
             if let (Some(with), Some(without)) = (sockets.accepting, sockets.others) {
                 // Which of its limits mean something depends on how this is solved.

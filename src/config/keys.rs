@@ -84,6 +84,8 @@ pub const WORKER: &[Key] = keys! {
     command = "", "the program and its arguments; never run by a shell";
     argv0 = "the first word of the command", "the program's argv[0]";
     expand_environment = "false", "whether `$NAME` and `${NAME}` in commands are expanded";
+    forward = "none",
+        "the address of a server that cannot inherit a socket, or the keys of `forward`; connections are passed on to it";
     listeners = "none", "the listeners it uses, in the order of their descriptors";
     nonblocking = "what the handoff needs", "whether its sockets have O_NONBLOCK";
     ready = "started",
@@ -133,6 +135,16 @@ pub const WORKER: &[Key] = keys! {
         "which processes get it: `process` is the main process, `group` its process group";
     stop_timeout = "30s", "the time until SIGKILL; `infinity` is no limit";
     silence = "none", "codes of advice to suppress about this worker";
+};
+
+/// The keys of `forward:` in its long form.
+pub const FORWARD: &[Key] = keys! {
+    to = "", "the address of the server: `HOST:PORT`, `HOST:{port}` for a free port, or `unix:/path`";
+    connect_timeout = "10s", "how long a client waits for a server that cannot be reached";
+    idle = "infinity", "how long a connection may be silent in both directions";
+    keep_alive = "off", "after how much silence TCP checks whether the other end still exists";
+    proxy_protocol = "none", "how the server is told who the client is: `v1`, `v2` or `none`";
+    drain = "5s", "how long connections may take to end before the server is told to stop";
 };
 
 /// The keys of `restart:` in its long form.

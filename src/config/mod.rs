@@ -26,6 +26,7 @@ mod cross_readiness;
 mod decode;
 mod draft;
 mod fitting;
+mod forward;
 pub mod keys;
 mod life;
 mod lifecycle;
@@ -48,6 +49,7 @@ mod worker;
 mod yaml;
 
 pub use arguments::from_arguments;
+pub use forward::{forwarded, target};
 pub use life::*;
 pub use model::*;
 pub use overlap::Coverage;
@@ -59,6 +61,15 @@ pub use socket_kind::SocketKind;
 pub use values::*;
 pub use worker::web_worker;
 pub use yaml::to_yaml;
+
+/// A duration as configurations have it, such as `1m30s`.
+///
+/// # Errors
+///
+/// Why it is none.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    scalar::duration("it", text).map_err(|wrong| wrong.message)
+}
 
 /// Whether a listener or worker can have this name.
 ///

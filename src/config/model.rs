@@ -369,12 +369,15 @@ pub struct Worker {
     /// The server that it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Located<&'static Preset>>,
-    /// The words of the command; never empty.
+    /// The words of the command; empty only with `forward`.
     pub command: Vec<Located<Template>>,
     /// The `argv[0]` of the program; the first word of the command unless given.
     pub argv0: Option<Located<Template>>,
     /// Whether `$NAME` and `${NAME}` in commands stand for variables.
     pub expand_environment: bool,
+    /// The server that connections are passed on to; the command is its command then, and may be empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward: Option<Forward>,
     /// The listeners it gets, by name, in the order of their descriptors.
     pub listeners: Vec<Located<String>>,
     /// The number of instances.
@@ -461,6 +464,33 @@ impl Worker {
             .flatten();
         hooks.chain(reload)
     }
+}
+
+/// The server of a worker that cannot inherit a socket, `forward:`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Forward {
+    /// The address of the server.
+    pub to: Located<Template>,
+    /// The longest time that a client waits for a server that cannot be reached.
+    pub connect_timeout: Duration,
+    /// The longest time that a connection may be silent in both directions; `None` is unlimited.
+    pub idle: Option<Duration>,
+    /// The silence after which TCP checks whether the other end still exists; `None` is never.
+    pub keep_alive: Option<Duration>,
+    /// How the server is told who the client is.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// The longest time that connections may take to end before the server is told to stop.
+    pub drain: Duration,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// The event that starts a worker.

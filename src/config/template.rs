@@ -122,6 +122,7 @@ impl fmt::Display for Template {
                 Piece::Listend => to.write_str("{listend}")?,
                 Piece::SupervisorPid => to.write_str("{supervisor_pid}")?,
                 Piece::RuntimeDir => to.write_str("{runtime_dir}")?,
+                Piece::ServerPort => to.write_str("{port}")?,
                 Piece::Variable(name) => write!(to, "${{{name}}}")?,
                 Piece::Words(name) => write!(to, "${name}")?,
             }
@@ -277,7 +278,7 @@ fn read(inner: &str) -> Result<Read, ValueError> {
         "port" => "port",
         _ => {
             let known = "known here: `{fd:NAME}`, `{fds:NAME}`, `{address:NAME}`, `{host:NAME}`, `{port:NAME}`, \
-                         `{instance}`, `{generation}`, `{listend}`, `{supervisor_pid}`, `{runtime_dir}`; \
+                         `{port}`, `{instance}`, `{generation}`, `{listend}`, `{supervisor_pid}`, `{runtime_dir}`; \
                          write `{{` for a brace";
             return Err(bad(format!("`{{{inner}}}` is not a placeholder")).hint(
                 match nearest(word, PLACEHOLDERS.iter().copied()) {
@@ -290,6 +291,10 @@ fn read(inner: &str) -> Result<Read, ValueError> {
             ));
         }
     };
+    // Where no port is chosen, that is found by `forward`.
+    if word == "port" && listener.is_none() {
+        return Ok((Piece::ServerPort, None));
+    }
     let listener = listener.unwrap_or("");
     if listener.is_empty() {
         return Err(bad(format!("`{{{inner}}}` does not name a listener"))

@@ -30,6 +30,9 @@ pub struct Template {
     pub pieces: Vec<Piece>,
 }
 
+/// What `{port}` is for `listend forward`, which puts the port in its place.
+pub const SERVER_PORT: &str = "{port}";
+
 /// A piece of a [`Template`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -56,6 +59,9 @@ pub enum Piece {
     SupervisorPid,
     /// `{runtime_dir}`: the path of the worker's runtime directory.
     RuntimeDir,
+    /// `{port}`: the port of the server of `forward`, which is chosen when it starts.
+    #[serde(rename = "server_port")]
+    ServerPort,
     /// `${NAME}`: the value of a variable, with `expand_environment`.
     Variable(String),
     /// `$NAME`, which is a word by itself: the value of a variable, split into words.
@@ -77,6 +83,7 @@ impl Piece {
             | Piece::Listend
             | Piece::SupervisorPid
             | Piece::RuntimeDir
+            | Piece::ServerPort
             | Piece::Variable(_)
             | Piece::Words(_) => None,
         }

@@ -7,6 +7,7 @@ use super::decode::{
     Entry, Fields, account, default, entries, read_template, silence, text, texts,
 };
 use super::draft::{DraftWorker, Field};
+use super::forward;
 use super::keys;
 use super::life::{Hooks, Restart, Rollout};
 use super::lifecycle;
@@ -39,6 +40,7 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
         command: Vec::new(),
         argv0: None,
         expand_environment: flag("expand_environment"),
+        forward: None,
         listeners: Vec::new(),
         instances: number("instances"),
         handoff: Located {
@@ -149,7 +151,10 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
             fields.fill(&filled);
             let expand = &mut draft.worker.expand_environment;
             fields.set("expand_environment", expand, &mut out, scalar::boolean);
+            let written = forward::written(&fields);
             match fields.take("command") {
+                // The server may run elsewhere.
+                None if written.forwards() => {}
                 None => no_command(entry, &mut out),
                 Some(node) => command::of_worker(node, &mut draft, &mut out),
             }
@@ -160,6 +165,7 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
                 let place = node.place;
                 draft.worker.argv0 = Some(Located { value, place });
             }
+            forward::decode(&mut fields, &mut draft, &mut out);
             sockets(&mut fields, &mut draft, &mut out);
             readiness::decode(&mut fields, &mut draft, &mut out);
             activation::decode(&mut fields, &mut draft, &mut out);
@@ -167,6 +173,7 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
             lifecycle::decode(&mut fields, &mut draft, &mut out);
             draft.worker.silence = silence(fields.take("silence"), &mut out);
             fields.finish();
+            forward::fits(&mut draft, &written, &mut out);
             runtime_dir_fits(&draft.worker, &mut out);
             activation::instances_fit(&draft, &mut out);
             readiness::handoff_fits(&draft, &mut out);
@@ -321,7 +328,8 @@ fn runtime_dir_fits(worker: &Worker, out: &mut Diagnostics) {
     if worker.runtime_directory.is_some() {
         return;
     }
-    let command = worker.command.iter().chain(&worker.argv0);
+    let to = worker.forward.iter().map(|forward| &forward.to);
+    let command = worker.command.iter().chain(&worker.argv0).chain(to);
     let variables = worker.environment.iter().map(|(_, value)| value);
     let written = command
         .chain(variables)

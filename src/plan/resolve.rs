@@ -158,6 +158,7 @@ impl Resolver<'_> {
         known: &[ListenerPlan],
         ids: &HashMap<&str, ListenerId>,
     ) -> WorkerPlan {
+        let worker = &*config::forwarded(worker);
         let credentials = self.credentials(worker);
         let runtime_directory = self.runtime_directory(worker);
         let environment = self.environment(worker, runtime_directory.as_ref());

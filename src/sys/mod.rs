@@ -9,6 +9,7 @@ mod apart;
 pub mod bpf;
 mod child;
 mod copy;
+mod dependent;
 mod environment;
 mod exit_info;
 mod fd;
@@ -38,6 +39,7 @@ pub use apart::{
     Room, SharedFd, close_apart, close_apart_within, close_foreign, is_closer, room_for_foreign,
 };
 pub use copy::{Wait, do_in_a_copy};
+pub use dependent::{end_by_signal, end_with_parent};
 pub use environment::forget_variable;
 pub use exit_info::exit_info;
 pub use fd::{

@@ -1,7 +1,7 @@
 //! A worker's plan and the bound sockets → everything the child needs, laid out in memory.
 
 use super::{expand, fdmap, program};
-use crate::config::{Endpoint, Hook, Output, Piece, Ready, SocketRef, Template};
+use crate::config::{Endpoint, Hook, Output, Piece, Ready, SERVER_PORT, SocketRef, Template};
 use crate::connection::Ends;
 use crate::handoff::{
     self, FdLayout, PidfdInode, Stored, Value, Variable, connection, notify, supervisor,
@@ -506,6 +506,8 @@ impl TemplateContext<'_> {
                 Piece::Generation => put(&self.numbers.generation.to_string()),
                 Piece::Listend => put(&self.around.listend),
                 Piece::RuntimeDir => put(&self.runtime_dir),
+                // For the forwarder, which puts the port there.
+                Piece::ServerPort => put(SERVER_PORT),
                 Piece::SupervisorPid => put(&self.around.pid.to_string()),
                 Piece::Variable(name) | Piece::Words(name) => {
                     let value = variables.value(name).unwrap_or_default();

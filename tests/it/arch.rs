@@ -30,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("handoff", &["connection"]),
     ("core", &["config", "connection", "plan", "stage", "verb"]),
     ("metrics", &["config", "core", "plan"]),
+    ("forward", &["sys"]),
     ("web", &["metrics", "sys"]),
     ("writer", &["output", "report", "walk"]),
     ("evidence", &["config"]),
@@ -98,11 +99,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "control",
             "core",
             "diagnose",
+            "forward",
             "guard",
             "handoff",
             "host",
             "launch_spec",
             "listener",
+            "notify",
             "plan",
             "report",
             "sample",
@@ -422,7 +425,8 @@ fn only_the_shells_clock_asks_for_the_time() {
         &calls,
         "time comes from src/shell/clock.rs, and nothing sleeps",
         |source| {
-            source.path == "src/shell/clock.rs" || ["sample", "web"].contains(&source.room.as_str())
+            source.path == "src/shell/clock.rs"
+                || ["forward", "sample", "web"].contains(&source.room.as_str())
         },
     );
 }

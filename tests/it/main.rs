@@ -12,6 +12,7 @@ mod control;
 mod docs;
 mod exec;
 mod explain;
+mod forward;
 mod guard;
 mod handoff;
 mod harness;

@@ -10,6 +10,7 @@
 )]
 
 mod app;
+mod backend;
 mod children;
 mod connection;
 mod launch;
@@ -63,6 +64,11 @@ fn probe(words: Vec<String>) -> c_int {
     }
     if words.get(1).is_some_and(|verb| verb == "serve-app") {
         return app::run(&words[2..]);
+    }
+    if words.get(1).is_some_and(|verb| verb == "backend") {
+        children::die_with_parent();
+        children::ignore(Signal::SIGPIPE);
+        return backend::run(&words[2..]);
     }
     // These are timed, so they look at nothing.
     match (words.get(1).map(String::as_str), words.get(2)) {

@@ -297,6 +297,7 @@ fn the_tables_of_keys_and_the_decoder_agree() {
         (keys::WORKER, "workers: {a: {KEY: [[x]]}}\n"),
         (keys::RESTART, "workers: {a: {restart: {KEY: [[x]]}}}\n"),
         (keys::ROLLOUT, "workers: {a: {rollout: {KEY: [[x]]}}}\n"),
+        (keys::FORWARD, "workers: {a: {forward: {KEY: [[x]]}}}\n"),
         (keys::HOOK, "workers: {a: {after_stop: {KEY: [[x]]}}}\n"),
     ] {
         for key in table {

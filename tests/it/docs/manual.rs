@@ -162,6 +162,7 @@ fn every_key_is_in_the_manual_with_its_default() {
         ("FILE", keys::TOP),
         ("LISTENERS", keys::LISTENER),
         ("WORKERS", keys::WORKER),
+        ("FORWARD", keys::FORWARD),
         ("RESTART", keys::RESTART),
         ("ROLLOUT", keys::ROLLOUT),
         ("HOOKS", keys::HOOK),
@@ -215,7 +216,7 @@ fn every_key_is_in_the_full_example() {
         .filter_map(|line| line.split_once(':'))
         .map(|(key, _)| key.to_owned())
         .collect();
-    for table in [keys::WORKER, keys::RESTART, keys::ROLLOUT] {
+    for table in [keys::WORKER, keys::FORWARD, keys::RESTART, keys::ROLLOUT] {
         for key in table {
             assert!(there.contains(key.name), "{}", key.name);
         }

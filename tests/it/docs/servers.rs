@@ -3,7 +3,7 @@
 use crate::harness::load::{Answer, Load, Question, Target};
 use crate::harness::rollout::nobody_is_lost;
 use crate::harness::servers::{fastcgi, server_that_says};
-use crate::harness::{Start, World, require_root, skip};
+use crate::harness::{Start, World, require_root, require_tool, skip};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -31,6 +31,18 @@ fn the_example_of_nginx_serves() {
         return skip(&format!("{address} is in use"));
     }
     example_serves("examples/nginx.yaml", address.into(), Question::http());
+}
+
+#[test]
+fn the_example_of_a_server_that_cannot_inherit_serves() {
+    if require_tool("python3").is_none() {
+        return;
+    }
+    let address: SocketAddr = "127.0.0.1:8080".parse().expect("an address");
+    if TcpListener::bind(address).is_err() {
+        return skip(&format!("{address} is in use"));
+    }
+    example_serves("examples/forward.yaml", address.into(), Question::http());
 }
 
 #[test]
