@@ -28,6 +28,7 @@ mod peers;
 mod process;
 mod reload;
 mod restart;
+mod shards;
 mod spawn;
 mod startup;
 mod statistics;
@@ -59,6 +60,7 @@ const BENCHMARKS: [Benchmark; 13] = [
     ("restart", restart::run),
     ("reload", reload::run),
     ("survive", survive::run),
+    ("shards", shards::run),
 ];
 
 fn main() -> ExitCode {

@@ -86,7 +86,7 @@ pub fn run(rows: &mut Vec<Row>) -> Result<()> {
 }
 
 /// `cargo bench` builds no examples, and the one that is there may be old.
-fn build_worker() -> Result<()> {
+pub fn build_worker() -> Result<()> {
     let folder = probe_path().ancestors().nth(2).and_then(Path::file_name);
     let profile = match folder.and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",

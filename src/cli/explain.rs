@@ -46,6 +46,7 @@ pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
     // None where a worker alone is explained.
     let listener = plan.listeners.values().next();
     let mut held = vec![false; listener.map_or(0, |listener| listener.sockets.len())];
+    let addresses = listener.map_or(0, |listener| listener.addresses().len());
     for error in &outcome.errors {
         let problem = diagnose::explain_for_check(error, &plan, &machine, path);
         held[error.socket] |= problem.kind == Kind::HeldByListend;
@@ -66,7 +67,12 @@ pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
         target: arguments.target.clone(),
         configured,
         worker,
-        sockets: held.iter().enumerate().filter_map(facts).collect(),
+        sockets: held
+            .iter()
+            .enumerate()
+            .take(addresses)
+            .filter_map(facts)
+            .collect(),
         findings,
     };
     let exit = if explanation.findings.is_ok() {

@@ -390,13 +390,20 @@ fn log_bound(plan: &Plan, bound: &listener::SocketTable, started: Mono) {
     for listener in plan.listeners.values() {
         for socket in bound.of(listener) {
             sockets += 1;
+            if socket.shard > 0 {
+                continue;
+            }
             // A port that the kernel chose is known nowhere else.
             let level = match one_by_one || socket.address != socket.endpoint {
                 true => log::Level::Info,
                 false => log::Level::Debug,
             };
             let (name, address) = (&listener.name, &socket.address);
-            log::log!(level, "listener {name}: listening on {address}");
+            let shards = match listener.shards() {
+                1 => String::new(),
+                shards => format!(" ({shards} shards)"),
+            };
+            log::log!(level, "listener {name}: listening on {address}{shards}");
         }
     }
     log::info!(

@@ -4,7 +4,7 @@ use super::decode::{Fields, Words, choice, default, list, text, unknown, words};
 use super::draft::{DraftWorker, Field};
 use super::fitting::listed;
 use super::keys;
-use super::model::{Activation, ConnectionLimits, Overflow};
+use super::model::{Activation, ConnectionLimits, Distribute, Overflow};
 use super::scalar;
 use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
@@ -20,12 +20,17 @@ const ACTIVATIONS: &Words<Activation> = words! {
     "per-connection" = Activation::PerConnection, "accept", "connection", "inetd", "nowait", "per_connection", "perconnection";
 };
 
+const DISTRIBUTIONS: &Words<Distribute> = words! {
+    "shared" = Distribute::Shared, "share", "shared-socket", "false";
+    "shards" = Distribute::Shards, "reuseport", "reuse_port", "shard", "sharded", "true";
+};
+
 const OVERFLOWS: &Words<Overflow> = words! {
     "wait" = Overflow::Wait, "block", "hold", "queue";
     "close" = Overflow::Close, "deny", "drop", "refuse", "reject", "reset";
 };
 
-/// Reads `handoff`, `activation`, `instances` and every limit of clients and connections.
+/// Reads `handoff`, `activation`, `instances`, `distribute` and every limit of clients and connections.
 pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) {
     let worker = &mut draft.worker;
     let instances = fields.read("instances", out, |key, text| {
@@ -33,6 +38,9 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Dia
     });
     if let Field::Set(instances) = &instances {
         worker.instances = instances.value;
+    }
+    if let Field::Set(distribute) = fields.read("distribute", out, distribute) {
+        worker.distribute = distribute;
     }
     draft.handoff = handoffs(fields, out);
     if let Field::Set(Located { value, place }) = &draft.handoff {
@@ -68,6 +76,10 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Dia
 
 pub(super) fn activation(key: &str, text: &str) -> Result<Activation, ValueError> {
     choice(key, text, ACTIVATIONS)
+}
+
+pub(super) fn distribute(key: &str, text: &str) -> Result<Distribute, ValueError> {
+    choice(key, text, DISTRIBUTIONS)
 }
 
 fn overflow(key: &str, text: &str) -> Result<Overflow, ValueError> {

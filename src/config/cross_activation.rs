@@ -1,6 +1,7 @@
 //! Checks a worker's activation and handoff against its listeners and their other workers.
 
 use super::cross_readiness;
+use super::cross_shards;
 use super::draft::{DraftListener, DraftWorker, Sockets, Taken};
 use super::fitting::listed;
 use super::forward;
@@ -36,6 +37,14 @@ pub(super) fn check(
             limits_fit(draft, &sockets, report);
         }
         cross_readiness::check(draft, &listeners, &sockets, report);
+        let other = |listener: &str| {
+            let mut others = workers.iter().filter(|one| !std::ptr::eq(*one, draft));
+            others.find(|one| {
+                let mut taken = one.worker.listeners.iter();
+                is_known(one) && taken.any(|taken| taken.value == listener)
+            })
+        };
+        cross_shards::check(draft, &listeners, other, report);
         if draft.handoff.is_broken() {
             continue;
         }

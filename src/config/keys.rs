@@ -95,6 +95,8 @@ pub const WORKER: &[Key] = keys! {
     notify_access = "main", "which processes may send notifications: `main`, or `all` of its processes";
     fd_store = "0", "how many descriptors an instance may store for its successor, 0 to 1024";
     instances = "1", "how many processes, 1 to 10000; not with `per-connection`";
+    distribute = "shared",
+        "how clients reach its instances: `shared`, or `shards`, a queue for each instance";
     handoff = "systemd",
         "how it gets its descriptors: `systemd`, `inetd`, `fd0`, `nginx`, `server-starter`, `einhorn`, `php-fpm`, `puma`, `none`, or a list";
     listen_pid = "true", "whether LISTEN_PID is set; `false` is for wrappers that start the program as a child";

@@ -23,6 +23,7 @@ mod conflict;
 mod cross;
 mod cross_activation;
 mod cross_readiness;
+mod cross_shards;
 mod decode;
 mod draft;
 mod fitting;

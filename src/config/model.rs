@@ -382,6 +382,8 @@ pub struct Worker {
     pub listeners: Vec<Located<String>>,
     /// The number of instances.
     pub instances: u32,
+    /// How clients reach its instances; the place is that of the key.
+    pub distribute: Located<Distribute>,
     /// The protocols by which the descriptors are passed to it, `handoff:`.
     pub handoff: Located<Handoff>,
     /// Whether LISTEN_PID is set.
@@ -503,6 +505,17 @@ pub enum Activation {
     OnDemand,
     /// `per-connection`: listend accepts, and starts a process for each connection.
     PerConnection,
+}
+
+/// How clients reach the instances of a worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Distribute {
+    /// All instances accept from one queue.
+    #[default]
+    Shared,
+    /// Each instance has a queue of its own, the shard with its number (SO_REUSEPORT).
+    Shards,
 }
 
 /// The treatment of clients beyond `max_connections`.

@@ -43,6 +43,10 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
         forward: None,
         listeners: Vec::new(),
         instances: number("instances"),
+        distribute: Located {
+            value: of("distribute", activation::distribute),
+            place,
+        },
         handoff: Located {
             value: of("handoff", activation::handoff).into(),
             place,

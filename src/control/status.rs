@@ -73,6 +73,19 @@ pub struct Socket {
     pub kind: String,
     /// `None` for what has no queue.
     pub queue: Option<Queue>,
+    /// The number of the instance that has it, where each has one of its own at this address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<u64>,
+}
+
+impl Socket {
+    /// The address, with the number of the shard.
+    pub fn name(&self) -> String {
+        match self.shard {
+            Some(shard) => format!("{} #{shard}", self.address),
+            None => self.address.clone(),
+        }
+    }
 }
 
 /// The queue of a socket. Where clients connect depth and limit count connections, in a POSIX

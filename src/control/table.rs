@@ -58,7 +58,7 @@ fn listener(sheet: &mut Sheet<5>, listener: &Listener) {
         let queue = socket.queue.unwrap_or_default();
         sheet.row([
             name,
-            Cell::text(&socket.address),
+            Cell::text(&socket.name()),
             Cell::text(&queue.fill()),
             Cell::text(&or_dash(queue.drops)),
             state,

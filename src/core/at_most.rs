@@ -7,6 +7,7 @@
 use super::job::{Goal, Waiter};
 use super::machine::Core;
 use super::reload::SAYS_WITHIN;
+use super::shards::has_shards;
 use super::types::Ticket;
 use super::worker::Worker;
 use crate::config::Ready;
@@ -38,7 +39,11 @@ fn up(life: &Lifecycle) -> Limit {
 /// Until nothing of an instance runs.
 fn down(life: &Lifecycle) -> Limit {
     let after = life.hooks.after_stop.unwrap_or_default();
-    sum(life.stop_timeout, Some(after))
+    let drain = match has_shards(life) {
+        true => life.stop_timeout,
+        false => Some(Duration::ZERO),
+    };
+    sum(drain, sum(life.stop_timeout, Some(after)))
 }
 
 /// Until one has read its own configuration again.

@@ -265,6 +265,9 @@ impl Outbox {
             | Effect::Unwatch { .. }
             | Effect::Close { .. }
             | Effect::LookForClients { .. }
+            | Effect::HoldShards { .. }
+            | Effect::Steer { .. }
+            | Effect::LookAtShard { .. }
             | Effect::CloseListeners
             | Effect::Exit { .. }
             | Effect::Emit(_) => true,

@@ -3,6 +3,7 @@
 use super::event::Event;
 use super::types::{Answer, ConnectionId, InstanceId, ProcessId, Revision, Scope, Task, Ticket};
 use crate::plan::{ListenerId, SocketKey, WorkerId};
+use std::collections::BTreeSet;
 
 /// Something to do, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +97,25 @@ pub enum Effect {
     LookForClients {
         /// The worker.
         worker: WorkerId,
+    },
+    /// Hold at least so many sockets at each address of a worker that has one for each instance.
+    HoldShards {
+        /// The worker.
+        worker: WorkerId,
+        /// How many.
+        shards: u32,
+    },
+    /// Have the new clients of a worker sent to these shards. Whoever waits stays where it is.
+    Steer {
+        /// The worker.
+        worker: WorkerId,
+        /// The numbers of the shards; never empty.
+        shards: BTreeSet<u32>,
+    },
+    /// Look whether clients wait in the shard of an instance; answered by [`super::Input::ShardLooked`].
+    LookAtShard {
+        /// The process of the instance.
+        process: ProcessId,
     },
     /// Start or stop telling about [`super::Input::AddressesChanged`].
     WatchAddresses {

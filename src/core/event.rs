@@ -219,6 +219,11 @@ pub enum InstanceEvent {
         /// After which time a client may start it again; `None` is never.
         cool_down: Option<Duration>,
     },
+    /// The instance is not needed any more, and serves who waits in its shard before it is stopped.
+    Draining {
+        /// After which time it is stopped whoever waits; `None` is never.
+        limit: Option<Duration>,
+    },
     /// An instance is restarted to get a listener that it was started without.
     Refreshed,
     /// All instances of a worker that clients start have ended without taking any of those who

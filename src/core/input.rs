@@ -152,6 +152,13 @@ pub enum Input {
         /// The clients that wait there.
         waiting: Waiting,
     },
+    /// The answer to [`super::Effect::LookAtShard`].
+    ShardLooked {
+        /// The process of the instance.
+        process: ProcessId,
+        /// Whether clients wait in its shard.
+        clients: bool,
+    },
     /// Somebody asks for something; answered by [`super::Effect::Answer`].
     Operate {
         /// What to call the request.

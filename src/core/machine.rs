@@ -151,6 +151,11 @@ impl Core {
             Input::Accepted { connection, source } => self.accepted(connection, source),
             Input::NotAccepted { connection, why } => self.not_accepted(connection, why),
             Input::Looked { worker, waiting } => self.looked(worker, waiting),
+            Input::ShardLooked { process, clients } => {
+                self.of_process(process, |worker, ctx, id| {
+                    worker.shard_looked_at(ctx, id, clients);
+                });
+            }
             Input::Operate {
                 ticket,
                 worker,
@@ -188,6 +193,9 @@ impl Core {
         }
         for id in self.stirred() {
             self.on(id, Worker::advance_jobs);
+        }
+        for id in self.stirred() {
+            self.on(id, Worker::steer);
         }
         self.end_replanning();
         self.open_gates();

@@ -40,6 +40,7 @@ mod rolling;
 mod rollout;
 mod run;
 mod serving;
+mod shards;
 mod signals;
 mod snapshot;
 mod state;

@@ -571,6 +571,7 @@ impl Worker {
     }
 
     pub(super) fn ask_for_process(&mut self, ctx: &mut Ctx, id: RunId) {
+        self.hold_shard(ctx, id);
         let process = ctx.ids.process();
         let run = &self.runs[id];
         ctx.outbox.push(Effect::Spawn {
@@ -595,6 +596,12 @@ impl Worker {
         let Some(run) = self.runs.get(id) else {
             return false;
         };
+        if let Some(process) = run.state.process()
+            && run.drains_until().is_some_and(|at| at <= ctx.now)
+        {
+            self.look_at_shard(ctx, id, process);
+            return true;
+        }
         match run.state {
             State::Backoff { .. } if self.is_on_demand(id) => self.rested(ctx, id),
             State::Backoff { .. } => self.start_again(ctx, id),

@@ -174,7 +174,7 @@ impl Worker {
         self.runs.send_off(id);
         if self.runs[id].state == State::Stopped {
             self.leave(ctx, id);
-        } else {
+        } else if !self.drain(ctx, id) {
             self.stop_instance(ctx, id);
         }
     }

@@ -17,6 +17,7 @@ impl Worker {
     /// Processes from `own` on are those that this core has asked for itself.
     fn resume(&mut self, ctx: &mut Ctx, own: ProcessId) {
         ctx.stir(self.id);
+        self.steer_anew();
         for id in self.runs.ids() {
             self.resume_run(ctx, id, own);
         }
@@ -30,6 +31,11 @@ impl Worker {
     }
 
     fn resume_run(&mut self, ctx: &mut Ctx, id: RunId, own: ProcessId) {
+        let state = self.runs[id].state;
+        let ends = state.process().is_none() || state.ending().is_some();
+        if self.runs.is_leaving(id) && !ends && !self.drain(ctx, id) {
+            self.stop_instance(ctx, id);
+        }
         match self.runs[id].state {
             State::Starting { process, .. } if process >= own => {}
             State::Starting {

@@ -27,6 +27,19 @@ pub(super) struct Watchdog {
     pub(super) due: Mono,
 }
 
+/// An instance goes on until the queue of its shard is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Drain {
+    /// When it is stopped whoever waits; `None` is never.
+    pub(super) limit: Option<Mono>,
+    /// When to look next; `None` while an answer is awaited.
+    pub(super) look_at: Option<Mono>,
+    /// How long after that the next look is.
+    pub(super) pause: Duration,
+    /// Since when nobody waits.
+    pub(super) empty_since: Option<Mono>,
+}
+
 /// Somebody waits for what an instance says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rereading {
@@ -55,6 +68,8 @@ pub(super) struct Run {
     pub(super) overdue: bool,
     /// How often in a row it could not be seen whether it takes clients.
     pub(super) hidden: u32,
+    /// It is on its way out, and goes on until nobody waits in its shard.
+    pub(super) drain: Option<Drain>,
     /// While it is ready.
     pub(super) watchdog: Option<Watchdog>,
     /// The longest time between two signs of life that it has chosen itself. Also before it is
@@ -101,6 +116,7 @@ impl Run {
             main_ended: None,
             overdue: false,
             hidden: 0,
+            drain: None,
             watchdog: None,
             told_interval: None,
             reloading: false,
@@ -127,6 +143,12 @@ impl Run {
         self.rereading.and_then(|rereading| rereading.until)
     }
 
+    /// When it is looked whether anybody waits in its shard.
+    pub(super) fn drains_until(&self) -> Option<Mono> {
+        let runs = self.state.process().is_some() && self.state.ending().is_none();
+        self.drain.filter(|_| runs)?.look_at
+    }
+
     /// When something is to happen by itself.
     pub(super) fn deadline(&self) -> Option<Mono> {
         let watchdog = match self.state {
@@ -141,10 +163,15 @@ impl Run {
             | State::Failed { .. }
             | State::Stopped => None,
         };
-        [self.state.deadline(), watchdog, self.rereads_until()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.state.deadline(),
+            watchdog,
+            self.rereads_until(),
+            self.drains_until(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
 

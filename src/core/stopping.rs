@@ -22,6 +22,7 @@ impl Worker {
         // Whatever it is being ended for, it is not to be started again for that.
         let run = &mut self.runs[id];
         run.fault = None;
+        run.drain = None;
         // Who has said that it stops has got no signal yet, and may hang.
         let says_so = std::mem::take(&mut run.by_itself) && run.main_ended.is_none();
         let was_asked = run.state.ending().is_some() && !says_so;

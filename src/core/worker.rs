@@ -10,6 +10,7 @@ use super::run::{Run, Runs};
 use super::state::State;
 use super::types::{Degraded, InstanceId, Revision, RunId, RunRole};
 use crate::plan::{Activation, Lifecycle, WorkerId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A worker, and all that it owns. What a method needs besides comes with [`Ctx`].
@@ -42,6 +43,8 @@ pub(super) struct Worker {
     pub(super) gone: bool,
     /// Definitions before the present one may still be needed, and are to be retired.
     pub(super) outdated: bool,
+    /// The shards that new clients are sent to, as far as anybody was told.
+    pub(super) steered: Option<BTreeSet<u32>>,
     /// How many instances there are to be when no rollout is under way.
     pub(super) wanted: u32,
     /// The generation that serves.
@@ -128,6 +131,7 @@ impl Worker {
             removed: false,
             gone: false,
             outdated: false,
+            steered: None,
             wanted: 0,
             generation: 1,
             last_generation: 1,

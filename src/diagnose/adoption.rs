@@ -18,7 +18,7 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
     match problem {
         AdoptProblem::Mismatch { listener, found } => {
             let listener = plan.listener(*listener);
-            let addresses = listener.sockets.iter();
+            let addresses = listener.addresses().iter();
             let wanted: Vec<String> = addresses
                 .map(|socket| wanted_words(&socket.endpoint))
                 .collect();
@@ -80,7 +80,7 @@ fn v6_only(endpoint: &Endpoint) -> Option<bool> {
 fn hint(listener: &ListenerPlan) -> String {
     let general = "make both the same: the address here, and in the .socket unit or the command that \
                    started listend; a name is given only once for each address";
-    let mut only = listener.sockets.iter().map(|socket| &socket.endpoint);
+    let mut only = listener.addresses().iter().map(|socket| &socket.endpoint);
     match only.find(|endpoint| v6_only(endpoint) == Some(true)) {
         Some(endpoint) => format!("{general}; {}", both_families(endpoint)),
         None => general.to_owned(),
@@ -102,7 +102,7 @@ fn both_families(endpoint: &Endpoint) -> String {
 
 /// The hint for an inherited dual-stack socket that bears no listener's name.
 fn wants_ipv6_only(plan: &Plan, found: &str) -> Option<String> {
-    let sockets = plan.listeners().flat_map(|(_, one)| &one.sockets);
+    let sockets = plan.listeners().flat_map(|(_, one)| one.addresses());
     let mut endpoints = sockets.map(|socket| &socket.endpoint);
     let endpoint = endpoints.find(|endpoint| {
         v6_only(endpoint) == Some(true) && found.contains(&format!(" {endpoint} {BOTH}"))

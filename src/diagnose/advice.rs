@@ -41,7 +41,7 @@ pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Report {
             .entry(namespace)
             .or_insert_with(|| Adviser::new(plan, namespace, machine.of(listener), tried));
         adviser.backlog(listener, &mut advice);
-        for (number, socket) in listener.sockets.iter().enumerate() {
+        for (number, socket) in listener.addresses().iter().enumerate() {
             let Endpoint::Inet {
                 transport,
                 address,
@@ -59,14 +59,14 @@ pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Report {
                 transport: *transport,
             };
             // The two sockets of `localhost:PORT` are one address to the author of the configuration.
-            let repeated = number > 0 && same_port(&listener.sockets[number - 1], socket);
+            let repeated = number > 0 && same_port(&listener.addresses()[number - 1], socket);
             if !repeated && address.port() != 0 {
                 adviser.privileged(&asked, &mut advice);
                 adviser.registered(&asked, id, &mut advice);
             }
             // A range of ports is one text, and one piece of advice.
-            if number == 0 || listener.sockets[number - 1].place != socket.place {
-                adviser.ephemeral(&asked, &listener.sockets[number..], &mut advice);
+            if number == 0 || listener.addresses()[number - 1].place != socket.place {
+                adviser.ephemeral(&asked, &listener.addresses()[number..], &mut advice);
             }
             adviser.wildcard(&asked, *v6_only, &mut advice);
             if tried == Tried::No && !optional {

@@ -382,7 +382,7 @@ fn rival(error: &BindError, plan: &Plan) -> Option<(ListenerId, usize)> {
             let itself = id == error.listener && index == error.socket;
             (!itself && collide(asked, &socket.endpoint)).then_some((id, index))
         };
-        if let Some(found) = listener.sockets.iter().enumerate().find_map(other) {
+        if let Some(found) = listener.addresses().iter().enumerate().find_map(other) {
             return Some(found);
         }
     }

@@ -42,7 +42,7 @@ pub fn left_behind(plan: &Plan, machine: &Machine) -> LeftBehind {
     let mut known = BTreeSet::new();
     for listener in plan.listeners.values() {
         let there = machine.of(listener);
-        for socket in &listener.sockets {
+        for socket in listener.addresses() {
             for inode in find::servers_at(&socket.endpoint, there) {
                 let pids = machine.processes_of(inode);
                 let Some(orphans) = all_orphans(pids, machine) else {

@@ -51,7 +51,7 @@ pub fn who_reaches(listener: &ListenerPlan, machine: &Machine) -> Option<String>
     let mut widest = None;
     // Of each family: whether it has an address, and whether loopback is one.
     let (mut four, mut six) = ((false, false), (false, false));
-    for socket in &listener.sockets {
+    for socket in listener.addresses() {
         match &socket.endpoint {
             Endpoint::Inet {
                 address, v6_only, ..
@@ -105,11 +105,11 @@ pub fn who_reaches(listener: &ListenerPlan, machine: &Machine) -> Option<String>
     if who.is_empty() {
         return None;
     }
-    let sockets = listener.sockets.iter().take(SOCKETS_SHOWN);
+    let sockets = listener.addresses().iter().take(SOCKETS_SHOWN);
     let mut addresses: Vec<String> = sockets
         .map(|socket| address_text(&socket.endpoint))
         .collect();
-    let more = listener.sockets.len() - addresses.len();
+    let more = listener.addresses().len() - addresses.len();
     if more > 0 {
         addresses.push(format!("{more} more"));
     }

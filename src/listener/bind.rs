@@ -7,6 +7,7 @@ use super::namespace::Namespaces;
 use super::paths::TriedAt;
 use super::read_back::Effective;
 use super::table::{Adopted, SocketTable};
+use super::{overlap, shards};
 use crate::config::{Endpoint, Presence, Transport};
 use crate::host::somaxconn;
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey};
@@ -46,6 +47,7 @@ pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
     for (id, listener) in plan.listeners() {
         let sockets = binder.listener(id, listener, Vec::with_capacity(listener.sockets.len()));
         binder.outcome.bound.extend(sockets);
+        binder.outcome.bound.note_slots(plan, id);
     }
     let mut outcome = binder.outcome;
     if purpose == Purpose::Try {
@@ -54,7 +56,7 @@ pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
         let _ = outcome.bound.remove_everything();
         let bound = std::mem::take(&mut outcome.bound);
         for (id, listener) in plan.listeners() {
-            for (index, key) in listener.keys().enumerate() {
+            for (index, key) in listener.addresses().iter().map(|one| one.key).enumerate() {
                 let effective = bound.get(key).map(|socket| &socket.effective);
                 let effective = effective.into_iter().flatten().cloned();
                 outcome.tried.extend(effective.map(|one| (id, index, one)));
@@ -80,6 +82,7 @@ pub fn bind_missing(
     let held = entry.keys().filter_map(|key| bound.take(key)).collect();
     let sockets = binder.listener(listener, entry, held);
     bound.extend(sockets);
+    bound.note_slots(plan, listener);
     bound.set_aside = binder.adopted;
     let mut outcome = binder.outcome;
     bound.set_aside.extend(outcome.bound.set_aside.drain());
@@ -104,7 +107,14 @@ pub(super) fn bind_again(
         None => None,
         Some(path) => Some(binder.namespaces.enter(path).map_err(failed)?),
     };
-    let result = binder.socket(listener, listener_plan, socket, endpoint);
+    // The other shards have the address.
+    let beside = (listener_plan.shards() > 1).then(|| overlap::shared(listener_plan));
+    let beside = beside.flatten();
+    let listener_plan = beside.as_ref().unwrap_or(listener_plan);
+    let mut result = binder.socket(listener, listener_plan, socket, endpoint);
+    if let (Ok(Some(bound)), Some(_)) = (&mut result, &beside) {
+        overlap::leave_unsaid(bound);
+    }
     drop(inside);
     let missing = Failure::new(BindStep::Bind, nix::errno::Errno::EADDRNOTAVAIL);
     let result = result.and_then(|bound| bound.ok_or(missing));
@@ -122,6 +132,8 @@ pub(super) struct Binder {
     pub(super) tried: HashSet<TriedAt>,
     /// The net.core.somaxconn of the current network namespace.
     pub(super) somaxconn: Option<u32>,
+    /// The ports that sockets of the present listener have which are held already, by their index.
+    pub(super) held_ports: Vec<Option<u16>>,
     pub(super) outcome: Outcome,
 }
 
@@ -134,6 +146,7 @@ impl Binder {
             namespaces: Namespaces::default(),
             tried: HashSet::new(),
             somaxconn: somaxconn(),
+            held_ports: Vec::new(),
             outcome: Outcome::default(),
         }
     }
@@ -290,6 +303,13 @@ impl Binder {
     ) {
         let mut index = 0;
         while index < listener.sockets.len() {
+            if listener.sockets[index].shard > 0 {
+                if !is_done(index) {
+                    self.another_shard(id, listener, index, sockets);
+                }
+                index += 1;
+                continue;
+            }
             if is_localhost_pair(listener, index) {
                 match (is_done(index), is_done(index + 1)) {
                     (false, false) => self.loopback_pair(id, listener, index, sockets),
@@ -315,6 +335,35 @@ impl Binder {
         sockets: &mut Vec<BoundSocket>,
     ) {
         let result = self.socket(id, listener, index, &listener.sockets[index].endpoint);
+        self.file(id, index, result, sockets);
+    }
+
+    /// One more socket at the address of a first one, with the port of that. The first was bound without
+    /// SO_REUSEPORT, so that nobody else is there; where it failed, that is all there is to say.
+    fn another_shard(
+        &mut self,
+        id: ListenerId,
+        listener: &ListenerPlan,
+        index: usize,
+        sockets: &mut Vec<BoundSocket>,
+    ) {
+        let first = listener.first_of(index);
+        let key = listener.sockets[first].key;
+        let bound = sockets.iter().find(|socket| socket.key == key);
+        let port = match bound {
+            Some(bound) => {
+                shards::share(bound);
+                port_of(&bound.address)
+            }
+            None => self.held_ports.get(first).copied().flatten(),
+        };
+        let Some(port) = port else { return };
+        let wanted = with_port(&listener.sockets[index].endpoint, port);
+        let beside = overlap::shared(listener);
+        let mut result = self.socket(id, beside.as_ref().unwrap_or(listener), index, &wanted);
+        if let (Ok(Some(bound)), Some(_)) = (&mut result, &beside) {
+            overlap::leave_unsaid(bound);
+        }
         self.file(id, index, result, sockets);
     }
 

@@ -18,6 +18,7 @@ use crate::config::{Endpoint, UnixKind, UnixName};
 use crate::plan::{ListenerId, ListenerPlan, SocketPlan};
 use nix::errno::Errno;
 use socket2::Socket;
+use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -124,6 +125,8 @@ impl Binder {
         BoundSocket {
             fd: ready.fd.into(),
             key: listener.sockets[index].key,
+            shard: listener.sockets[index].shard,
+            slot: Cell::new(None),
             listener: id,
             backlog: self
                 .somaxconn

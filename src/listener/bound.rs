@@ -7,6 +7,7 @@ use crate::plan::{ListenerId, SocketKey};
 use crate::sys::SharedFd;
 use nix::sys::stat::lstat;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 /// A bound socket, or an open FIFO, message queue or special file.
@@ -17,6 +18,10 @@ pub struct BoundSocket {
     pub fd: SharedFd,
     /// The key of the socket in the table.
     pub key: SocketKey,
+    /// Which of the sockets at its address it is, from 0 on.
+    pub shard: u32,
+    /// The number by which the kernel knows it among those, as far as that is known ([`super::shards`]).
+    pub(super) slot: Cell<Option<u32>>,
     /// The listener of the socket, or the one that had it last.
     pub listener: ListenerId,
     /// The address of the configuration.

@@ -11,6 +11,7 @@ use crate::sys::{self, sockopt};
 use nix::libc;
 use nix::sys::stat::fstat;
 use socket2::{Domain, Socket, Type};
+use std::cell::Cell;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -134,6 +135,8 @@ impl SocketTable {
         let mut socket = BoundSocket {
             fd: fd.into(),
             key,
+            shard: 0,
+            slot: Cell::new(None),
             listener: ListenerId(u32::MAX),
             address: endpoint.clone(),
             endpoint: endpoint.clone(),
@@ -147,6 +150,7 @@ impl SocketTable {
         let planned = SocketPlan {
             key,
             endpoint,
+            shard: 0,
             place: Place::default(),
         };
         let mut listener = ListenerPlan::new(name.to_owned(), vec![planned], 0, Access::PRIVATE);

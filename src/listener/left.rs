@@ -105,6 +105,7 @@ mod tests {
         let sockets = vec![SocketPlan {
             key: KEY,
             endpoint,
+            shard: 0,
             place,
         }];
         ListenerPlan::new("app".to_owned(), sockets, 16, access)

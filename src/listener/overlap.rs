@@ -105,12 +105,17 @@ pub(super) fn end(socket: &mut BoundSocket, listener: &ListenerPlan) -> io::Resu
         .options
         .iter()
         .any(|one| one.spec.key == REUSE_PORT);
-    socket.effective.retain(|one| one.key != REUSE_PORT);
+    leave_unsaid(socket);
     if asked && let Some(spec) = by_key(REUSE_PORT) {
         let is_off = super::read_back::Effective::of_number(spec, 0, Some(0));
         socket.effective.push(is_off);
     }
     Ok(())
+}
+
+/// Leaves SO_REUSEPORT out of the effective options: nobody has asked for it.
+pub(super) fn leave_unsaid(socket: &mut BoundSocket) {
+    socket.effective.retain(|one| one.key != REUSE_PORT);
 }
 
 /// Has the kernel forget that a TCP port was shared. Where another listener has the port on all

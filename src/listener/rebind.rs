@@ -12,7 +12,7 @@ use super::identity::{PathIdentity, remove_folders};
 use super::namespace::{Inside, Namespaces};
 use super::reconfigure::{Live, Reconfigured};
 use super::table::{Adopted, SocketTable};
-use super::{overlap, repair};
+use super::{overlap, repair, shards};
 use crate::host::somaxconn;
 use crate::plan::{Changes, ListenerChange, ListenerId, ListenerPlan, Plan, SocketKey};
 use crate::walk::Place;
@@ -198,6 +198,15 @@ impl<'b, 'p> Work<'b, 'p> {
         if done.iter().all(|done| *done) {
             return;
         }
+        for (first, held) in plan
+            .sockets
+            .iter()
+            .zip(plan.keys().map(|key| self.bound.get(key)))
+        {
+            if let Some(held) = held.filter(|_| first.shard == 0 && plan.shards() > 1) {
+                shards::share(held);
+            }
+        }
         let rivals = self.rivals(plan, &done);
         let sockets = match rivals.as_slice() {
             [] => self.add(id, plan, &done),
@@ -282,6 +291,9 @@ impl<'b, 'p> Work<'b, 'p> {
 
     fn add(&mut self, id: ListenerId, listener: &ListenerPlan, done: &[bool]) -> Vec<BoundSocket> {
         let is_held = |index: usize| done.get(index).is_some_and(|done| *done);
+        let held = listener.keys().map(|key| self.bound.get(key));
+        let ports = held.map(|held| held.and_then(|held| port_of(&held.address)));
+        self.binder.held_ports = ports.collect();
         self.binder.add(id, listener, is_held)
     }
 
@@ -326,10 +338,10 @@ impl<'b, 'p> Work<'b, 'p> {
         let mut sockets = self.add(id, shared.as_ref().unwrap_or(listener), done);
         for socket in rivals {
             let configured = self.bound.configured(self.prepared.plans.running, socket);
-            let asks = configured.is_some_and(overlap::asks_for_it);
+            let asks = configured.is_some_and(overlap::asks_for_it) || socket.slot.get().is_some();
             let _it_goes_away = overlap::set(socket, asks);
         }
-        if shared.is_some() {
+        if shared.is_some() && listener.shards() < 2 {
             let inside = self.inside(listener);
             for socket in &mut sockets {
                 if let Err(error) = overlap::end(socket, listener) {
@@ -470,6 +482,11 @@ fn live<'a>(
     })
 }
 
+fn has_shards(plan: &Plan, listener: ListenerId) -> bool {
+    let listener = plan.listeners.get(&listener);
+    listener.is_some_and(|one| one.shards() > 1)
+}
+
 /// The held sockets that the merged plan does not have.
 fn going<'b>(bound: &'b SocketTable, merged: &Plan) -> impl Iterator<Item = &'b BoundSocket> {
     let wanted = merged.listeners.values().flat_map(ListenerPlan::keys);
@@ -522,7 +539,17 @@ fn kept<'b>(bound: &'b SocketTable, plans: Plans<'b>) -> impl Iterator<Item = Li
 impl PreparedReload<'_> {
     /// The listeners of the merged plan that have a socket which was just bound.
     pub fn bound_anew(&self) -> BTreeSet<ListenerId> {
-        self.fresh.values().map(|socket| socket.listener).collect()
+        self.fresh(|shard| shard == 0)
+    }
+
+    /// Those that have one more at an address where they have another.
+    pub fn with_more_shards(&self) -> BTreeSet<ListenerId> {
+        self.fresh(|shard| shard > 0)
+    }
+
+    fn fresh(&self, is_meant: impl Fn(u32) -> bool) -> BTreeSet<ListenerId> {
+        let fresh = self.fresh.values().filter(|one| is_meant(one.shard));
+        fresh.map(|socket| socket.listener).collect()
     }
 
     /// Makes it so: what the merged plan has no more is held as a former socket from now on, until the
@@ -557,6 +584,7 @@ impl PreparedReload<'_> {
                 if let Some(socket) = bound.sockets.get_mut(&planned.key) {
                     socket.listener = *id;
                     socket.endpoint = planned.endpoint.clone();
+                    socket.shard = planned.shard;
                     socket.artifacts.stay = !plan.remove_on_stop;
                     if let Some((changed, backlog)) = self.changed.remove(&planned.key) {
                         socket.effective = changed.effective;
@@ -574,6 +602,14 @@ impl PreparedReload<'_> {
         for key in going {
             bound.leave_over(key, running, &links);
         }
+        for id in changes.listeners.keys() {
+            bound.note_slots(merged, *id);
+            if has_shards(running, *id)
+                && let Some(plan) = merged.listeners.get(id).filter(|one| one.shards() < 2)
+            {
+                bound.unshare(plan);
+            }
+        }
     }
 
     /// Puts everything back as it was: closes the new sockets, removes what was made for them, and
@@ -586,6 +622,12 @@ impl PreparedReload<'_> {
                 let _inside = namespace.map(|path| namespaces.enter(path));
                 live.undo();
             }
+        }
+        let changed = self.plans.changes.listeners.keys();
+        let changed = changed.filter(|id| has_shards(self.plans.merged, **id));
+        let before = changed.filter_map(|id| self.plans.running.listeners.get(id));
+        for listener in before.filter(|one| one.shards() < 2) {
+            bound.unshare(listener);
         }
         for socket in self.fresh.values() {
             for (path, error) in socket.remove_path() {

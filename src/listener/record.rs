@@ -38,6 +38,9 @@ pub struct SocketRecord {
     /// Whether path and links stay when listend stops.
     #[serde(default)]
     pub stays: bool,
+    /// Its number among the sockets that share its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
 }
 
 impl BoundSocket {
@@ -57,6 +60,7 @@ impl BoundSocket {
             spare: spare.clone(),
             rights: rights.map(|rights| (rights.uid, rights.gid, rights.mode)),
             stays: *stay,
+            slot: self.slot.get(),
         }
     }
 
@@ -93,6 +97,7 @@ impl BoundSocket {
         self.identity = record.identity();
         self.created = record.created;
         self.is_adopted = record.inherited;
+        self.slot.set(record.slot);
         self.artifacts = record.into_artifacts();
     }
 }

@@ -273,7 +273,10 @@ pub fn repair(
         Endpoint::Inet { .. } | Endpoint::Vsock { .. } if socket.endpoint.accepts() => {
             let done = in_namespace_of(entry, || revive(socket, entry.backlog));
             match done.map_err(|failure| failure.of(listener, index)) {
-                Ok(()) => return Ok(Some(Repair::ListenedAgain)),
+                Ok(()) => {
+                    bound.listens_again(key);
+                    return Ok(Some(Repair::ListenedAgain));
+                }
                 // Another process has the port, and would keep it from a new socket as well.
                 Err(error) if error.errno == libc::EADDRINUSE => return Err(error),
                 // There are things that a socket keeps for ever (TCP_ULP, IPV6_ADDRFORM).
@@ -316,7 +319,10 @@ pub fn repair(
         }
     }
     let endpoint = socket.address.clone();
+    let slot = socket.slot.get();
     *socket = bind_again(plan, listener, index, &endpoint)?;
+    socket.slot.set(slot);
+    bound.listens_again(key);
     Ok(Some(Repair::Rebound))
 }
 

@@ -166,8 +166,11 @@ impl Changes {
             self.say(&title, "added");
             return self.say_sockets(known, id, &title, after);
         };
-        let sockets = !before.keys().eq(after.keys());
-        let attributes = attributes(before, after);
+        // How many there are at an address concerns only who is to have those that come or go.
+        let sockets = !first_shards(before).eq(first_shards(after));
+        let mut attributes = attributes(before, after);
+        let (old, new) = (before.shards(), after.shards());
+        attributes.extend(changed("shards", &old, &new, u32::to_string));
         if !sockets && attributes.is_empty() {
             return;
         }
@@ -247,7 +250,7 @@ impl Changes {
     fn say_sockets(&mut self, known: &Sockets, id: ListenerId, title: &str, after: &ListenerPlan) {
         let mut bound = Vec::new();
         let mut moved: BTreeMap<(ListenerId, String), Vec<String>> = BTreeMap::new();
-        for socket in &after.sockets {
+        for socket in after.addresses() {
             let address = socket.endpoint.to_string();
             match known.before.get(&socket.key) {
                 None => bound.push(address),
@@ -307,10 +310,15 @@ impl<'p> Sockets<'p> {
 
     /// The addresses of a listener that the merged plan has no more.
     fn left_of(&self, before: &ListenerPlan) -> Vec<String> {
-        let left = before.sockets.iter();
+        let left = before.addresses().iter();
         let left = left.filter(|socket| !self.wanted.contains(&socket.key));
         left.map(|socket| socket.endpoint.to_string()).collect()
     }
+}
+
+/// The keys of its sockets but for those that only some instances have.
+fn first_shards(listener: &ListenerPlan) -> impl Iterator<Item = SocketKey> + '_ {
+    listener.addresses().iter().map(|one| one.key)
 }
 
 /// So many are named one by one.

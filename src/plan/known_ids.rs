@@ -23,6 +23,19 @@ impl Plan {
         SocketKey(next(&mut self.ids.socket))
     }
 
+    /// Has at least so many sockets at each address of a listener.
+    pub fn add_shards(&mut self, listener: ListenerId, shards: u32) {
+        let mut ids = next_ids(self, &BTreeMap::new());
+        if let Some(listener) = self.listeners.get_mut(&listener) {
+            let known = listener.sockets.len();
+            listener.add_shards(shards);
+            for socket in &mut listener.sockets[known..] {
+                socket.key = SocketKey(next(&mut ids.socket));
+            }
+        }
+        self.ids = ids;
+    }
+
     /// The ids that it has, and will give next.
     pub fn known_ids(&self) -> KnownIds {
         let listeners = self.listeners();
@@ -49,9 +62,16 @@ impl Plan {
             worker,
             socket,
         };
+        let sharded = self.sharded();
         let mut renumbered = HashMap::new();
         let mut listeners = BTreeMap::new();
         for (before, mut one) in self.listeners {
+            if let Some((_, keys)) = known.listeners.get(&one.name)
+                && sharded.contains(&before)
+            {
+                // It was scaled up.
+                one.add_shards_for(keys.len());
+            }
             let (id, keys) = match known.listeners.get(&one.name) {
                 Some((id, keys)) if keys.len() == one.sockets.len() => (*id, keys.clone()),
                 other => {
@@ -98,6 +118,7 @@ mod tests {
             endpoint: Endpoint::Fifo {
                 path: format!("/run/{port}").into(),
             },
+            shard: 0,
             place: Place::default(),
         });
         let access = Access {

@@ -31,8 +31,16 @@ pub fn merge(running: &Plan, former: &BTreeMap<SocketKey, &ListenerPlan>, wanted
         .listeners()
         .map(|(id, one)| (&*one.name, id))
         .collect();
+    let sharded = wanted.sharded();
     let mut listeners = BTreeMap::new();
-    for (before, listener) in wanted.listeners {
+    for (before, mut listener) in wanted.listeners {
+        if let Some(known) = known.get(&*listener.name)
+            && sharded.contains(&before)
+        {
+            // Clients may wait in those that are not needed any more, and others will be again.
+            let running = running.listener(*known);
+            listener.add_shards(running.shards());
+        }
         let id = known.get(&*listener.name).copied();
         let id = id.unwrap_or_else(|| ListenerId(next(&mut ids.listener)));
         renumbered.insert(before, id);

@@ -4,8 +4,8 @@ use super::origin::Origin;
 use crate::config::options::OptionSetting;
 use crate::config::preset::Preset;
 use crate::config::{
-    ConnectionLimits, Endpoint, Hook, Hooks, KillMode, Located, METRICS, Multicast, NotifyAccess,
-    OnFailure, Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
+    ConnectionLimits, Distribute, Endpoint, Hook, Hooks, KillMode, Located, METRICS, Multicast,
+    NotifyAccess, OnFailure, Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
 };
 use crate::handoff::Handoff;
 use crate::launch_spec::LaunchSpec;
@@ -122,6 +122,15 @@ impl Plan {
         }
     }
 
+    /// The listeners of which each instance of their worker has a socket of its own.
+    pub(super) fn sharded(&self) -> BTreeSet<ListenerId> {
+        let workers = self.workers.values();
+        let workers = workers.filter(|one| one.lifecycle.distribute == Distribute::Shards);
+        workers
+            .flat_map(|one| one.listeners.iter().copied())
+            .collect()
+    }
+
     /// Every listener with its id.
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> + Clone {
         self.listeners.iter().map(|(id, listener)| (*id, listener))
@@ -222,6 +231,42 @@ impl ListenerPlan {
         }
     }
 
+    /// How many sockets it has at each address: 1 unless each instance has one of its own.
+    pub fn shards(&self) -> u32 {
+        let last = self.sockets.last().map_or(0, |socket| socket.shard);
+        last.saturating_add(1)
+    }
+
+    /// The first socket at each of its addresses.
+    pub fn addresses(&self) -> &[SocketPlan] {
+        &self.sockets[..self.sockets.len() / self.shards() as usize]
+    }
+
+    /// The index of the first shard's socket at the address of this one.
+    pub fn first_of(&self, index: usize) -> usize {
+        index % self.addresses().len().max(1)
+    }
+
+    /// Has at least so many sockets at each address, those that are new with the default key. All sockets
+    /// of one shard stand together, so that what is added comes last.
+    pub fn add_shards(&mut self, shards: u32) {
+        let of_first = self.addresses().to_vec();
+        for shard in self.shards()..shards {
+            let more = of_first.iter().cloned();
+            self.sockets.extend(more.map(|socket| SocketPlan {
+                key: SocketKey::default(),
+                shard,
+                ..socket
+            }));
+        }
+    }
+
+    /// The same, so that it has this number of sockets, if it can.
+    pub(super) fn add_shards_for(&mut self, sockets: usize) {
+        let addresses = self.addresses().len().max(1);
+        self.add_shards(u32::try_from(sockets / addresses).unwrap_or(0));
+    }
+
     /// The keys of its sockets, in order.
     pub fn keys(&self) -> impl Iterator<Item = SocketKey> + '_ {
         self.sockets.iter().map(|socket| socket.key)
@@ -270,9 +315,22 @@ pub struct SocketPlan {
     pub key: SocketKey,
     /// The address to bind.
     pub endpoint: Endpoint,
+    /// Which of the sockets at this address, from 0 on: the shard of the instance with this number. There
+    /// is only one unless the worker has `distribute: shards`.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub shard: u32,
     /// The place of the address in the configuration.
     #[serde(skip)]
     pub place: Place,
+}
+
+/// What serde asks for a field that is left out where it says nothing.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands fields over by reference"
+)]
+fn is_first(shard: &u32) -> bool {
+    *shard == 0
 }
 
 /// The owner, group and mode of a unix path, FIFO or message queue.
@@ -385,6 +443,9 @@ pub struct Lifecycle {
     pub activation: Activation,
     /// The number of instances; 0 with [`Activation::PerConnection`], where each connection is one.
     pub instances: u32,
+    /// How clients reach them.
+    #[serde(default)]
+    pub distribute: Distribute,
     /// The settings for restarts.
     pub restart: Restart,
     /// Asks an instance to stop.
@@ -418,6 +479,7 @@ impl Default for Lifecycle {
         Lifecycle {
             activation: Activation::Eager,
             instances: 1,
+            distribute: Distribute::Shared,
             restart: Restart::default(),
             stop_signal: nix::libc::SIGTERM,
             kill_mode: KillMode::Process,

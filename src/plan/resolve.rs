@@ -6,7 +6,7 @@ use super::model::{
     RuntimeDirectory, SocketKey, SocketPlan, WorkerPlan,
 };
 use crate::config::{
-    self, Config, Grantee, Hook, Hooks, Located, NotifyAccess, Output, Ready, Template,
+    self, Config, Distribute, Grantee, Hook, Hooks, Located, NotifyAccess, Output, Ready, Template,
 };
 use crate::handoff::belongs_to_a_handoff;
 use crate::host::{ExecveLimits, Facts, UserFacts};
@@ -51,6 +51,17 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
     let workers = workers.iter().chain(&web);
     let workers = workers.map(|worker| resolver.worker(worker, &listeners, &ids));
     let workers: Vec<WorkerPlan> = workers.collect();
+    for worker in &workers {
+        let life = &worker.lifecycle;
+        if life.distribute == Distribute::Shards {
+            for id in &worker.listeners {
+                let listener = listeners.get_mut(id.0 as usize);
+                listener
+                    .into_iter()
+                    .for_each(|one| one.add_shards(life.instances));
+            }
+        }
+    }
     let plan = Plan::new(listeners, workers);
     (plan, resolver.report)
 }
@@ -95,6 +106,7 @@ impl Resolver<'_> {
                 endpoints.map(move |endpoint| SocketPlan {
                     key: SocketKey::default(),
                     endpoint,
+                    shard: 0,
                     place,
                 })
             })
@@ -210,6 +222,7 @@ impl Resolver<'_> {
                     }),
                 activation,
                 instances,
+                distribute: worker.distribute.value,
                 restart: worker.restart.clone(),
                 stop_signal: worker.stop_signal,
                 kill_mode: worker.kill_mode,

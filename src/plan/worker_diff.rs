@@ -179,6 +179,7 @@ impl WorkerDiff {
         let Lifecycle {
             activation,
             instances,
+            distribute,
             restart,
             stop_signal,
             kill_mode,
@@ -202,6 +203,9 @@ impl WorkerDiff {
         if before.instances != *instances {
             self.instances = Some((before.instances, *instances));
         }
+        let (old, new) = (&before.distribute, distribute);
+        let other = changed("distribute", old, new, values::word);
+        self.program.extend(other);
         let other = changed(
             "nonblocking",
             &before.nonblocking,

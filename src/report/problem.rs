@@ -118,6 +118,8 @@ kinds! {
     NoListeners = "no-listeners", Advice;
     /// An on-demand worker and one that always runs take the same listener.
     SharedOnDemand = "shared-on-demand", Advice;
+    /// A worker with one instance is to have a socket for each.
+    OneShard = "one-shard", Advice;
     /// A placeholder for one socket of a listener that has several.
     SeveralSockets = "several-sockets", Advice;
     /// The program is not there, or may not be executed.

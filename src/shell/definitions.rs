@@ -7,8 +7,9 @@
 
 mod close;
 
+use crate::config::Distribute;
 use crate::core::{Core, FormerTaker, Revision};
-use crate::listener::{BoundSocket, SocketTable};
+use crate::listener::{BoundSocket, SocketTable, shard_of};
 use crate::plan::{
     Changes, Lifecycle, ListenerPlan, Origin, Plan, SocketKey, WorkerId, WorkerPlan,
 };
@@ -197,6 +198,28 @@ impl Definitions {
         }
     }
 
+    /// More sockets are held at the addresses of a listener: those of its definitions before that have one of
+    /// them have all.
+    pub(super) fn add_shards(&mut self, worker: WorkerId, listener: &ListenerPlan) {
+        let keys: BTreeSet<SocketKey> = listener.keys().collect();
+        let of_it = self
+            .all
+            .range_mut((worker, Revision(0))..=(worker, Revision(u32::MAX)));
+        let sharded = of_it.filter(|(_, one)| one.plan.lifecycle.distribute == Distribute::Shards);
+        for sockets in sharded.filter_map(|(_, one)| one.sockets.as_mut()) {
+            let known: BTreeSet<SocketKey> = sockets.iter().map(|one| one.key).collect();
+            if known.is_disjoint(&keys) {
+                continue;
+            }
+            let more = keys.difference(&known).map(|key| FormerSocket {
+                key: *key,
+                listener: listener.name.clone(),
+                backlog: listener.backlog,
+            });
+            sockets.extend(more);
+        }
+    }
+
     /// Files the definitions that a plan has under the revisions that the core has given them.
     pub(super) fn follow(&mut self, plan: &Plan, core: &Core) {
         for (worker, one) in &plan.workers {
@@ -271,6 +294,28 @@ impl Definition {
     fn names(&self, key: SocketKey) -> bool {
         let mut sockets = self.sockets.iter().flatten();
         sockets.any(|socket| socket.key == key)
+    }
+
+    /// Those of its sockets that an instance with this number has: all, or its shard at each address.
+    pub(super) fn sockets_of<'a>(
+        &'a self,
+        index: u32,
+        plan: &'a Plan,
+        table: &'a SocketTable,
+    ) -> Vec<HeldSocket<'a>> {
+        let mut sockets = self.sockets(plan, table);
+        if self.plan.lifecycle.distribute == Distribute::Shards {
+            let mut shards: BTreeMap<&str, u32> = BTreeMap::new();
+            for socket in &sockets {
+                let shards = shards.entry(socket.listener).or_default();
+                *shards = (*shards).max(socket.held.shard + 1);
+            }
+            sockets.retain(|socket| {
+                let shards = shards.get(socket.listener).copied();
+                socket.held.shard == shard_of(index, shards.unwrap_or(1))
+            });
+        }
+        sockets
     }
 
     /// Its sockets, as far as they are held.

@@ -48,9 +48,12 @@ impl Shell {
         }
         let plan = self.plan.listener(listener);
         for socket in self.sockets.of(plan) {
-            log::info!("listener {}: listening on {}", plan.name, socket.address);
+            if socket.shard == 0 {
+                log::info!("listener {}: listening on {}", plan.name, socket.address);
+            }
             self.watch.socket(&self.epoll, socket);
         }
+        self.steer_listener(listener);
         self.feed(Input::ListenerBound { listener });
         self.look_at_paths_of(listener);
     }
@@ -60,6 +63,7 @@ impl Shell {
         let outcome = listener::repair(&self.plan, &mut self.sockets, key);
         // What cannot be repaired here, such as an adopted unix socket, is not watched again: its
         // event would come for ever.
+        self.steer_listener(listener);
         let held = self.sockets.get(key);
         let whole = held.filter(|held| listener::inspect(held).is_none());
         if let Some(held) = whole {

@@ -29,6 +29,7 @@ mod queues;
 mod reload;
 mod reserve;
 mod rollback_reasons;
+mod shards;
 mod signals;
 mod spawn;
 mod stdout;

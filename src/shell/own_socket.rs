@@ -113,6 +113,7 @@ fn plan(name: &str, kind: UnixKind, path: &Path, (group, mode): (Option<u32>, u3
         vec![SocketPlan {
             key: THE_ONE,
             endpoint: Endpoint::Unix { kind, name: path },
+            shard: 0,
             place: nowhere,
         }],
         BACKLOG,

@@ -59,7 +59,8 @@ impl Shell {
         let mut lines: Vec<String> = changes.lines(Tense::Present).collect();
         self.warn_of(&prepared, &running, &plan);
         let before = listener_lives(&running);
-        let touched = self.touched(&plan, &changes, &before, &prepared.bound_anew());
+        let mut touched = self.touched(&plan, &changes, &before, &prepared.bound_anew());
+        touched.watched.extend(prepared.with_more_shards());
         self.stop_watching(&touched.watched);
         lines.extend(self.tried_again(&changes, Tense::Present));
         let missing = missing_listeners(&prepared.missing);
@@ -76,6 +77,7 @@ impl Shell {
         self.close_what_nobody_has();
         self.follow_plan(sources);
         self.watch_again(&touched.watched);
+        self.steer_all_again();
         for line in &lines {
             log::info!("reload: {line}");
         }

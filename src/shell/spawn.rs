@@ -83,7 +83,8 @@ impl Shell {
                 self.feed(Input::Spawned { process: id });
                 if matches!(wanted.task, Task::Program) && connection.is_none() {
                     let definition = self.definition(wanted.instance, wanted.revision);
-                    let sockets = definition.sockets(&self.plan, &self.sockets);
+                    let index = wanted.instance.index;
+                    let sockets = definition.sockets_of(index, &self.plan, &self.sockets);
                     let keys: Vec<SocketKey> = sockets.iter().map(|named| named.held.key).collect();
                     self.expect_clients(&keys);
                 }
@@ -130,7 +131,7 @@ impl Shell {
             None => Some(Needs::from_nonblocking(worker.lifecycle.nonblocking)),
             Some(_) => None,
         };
-        for named in definition.sockets(&self.plan, &self.sockets) {
+        for named in definition.sockets_of(instance.index, &self.plan, &self.sockets) {
             let (name, socket) = (named.listener, named.held);
             if let Some(plan) = named.plan {
                 for changed in listener::put_options_back(plan, socket) {
@@ -154,6 +155,11 @@ impl Shell {
             let mode = self.mode(socket, starting);
             match listener::prepare_for_spawn(socket, named.backlog, mode) {
                 Ok(disturbed) => {
+                    if disturbed.shut_down {
+                        self.sockets.listens_again(socket.key);
+                        self.store.touch();
+                        self.steer_again(instance.worker);
+                    }
                     let Some(culprit) = culprit else { continue };
                     let who = event_text::instance_name(&self.definitions, culprit);
                     if disturbed.nonblocking {
@@ -290,7 +296,7 @@ impl Shell {
                     .flat_map(|one| named(one, &self.sockets))
                     .collect()
             }
-            None => definition.sockets(&self.plan, &self.sockets),
+            None => definition.sockets_of(instance.index, &self.plan, &self.sockets),
         };
         let sockets = to_inherit(sockets);
         self.folders.make_for(instance.worker, worker)?;
@@ -361,7 +367,8 @@ impl Shell {
             ));
         };
         self.folders.make_for(instance.worker, worker)?;
-        let sockets = to_inherit(definition.sockets(&self.plan, &self.sockets));
+        let sockets = definition.sockets_of(instance.index, &self.plan, &self.sockets);
+        let sockets = to_inherit(sockets);
         let given = worker::SpawnInputs {
             sockets: &sockets,
             ..worker::SpawnInputs::default()

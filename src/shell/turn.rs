@@ -20,6 +20,7 @@ use super::notify::Notify;
 use super::process::{Process, Processes, SpawnRequest, Zombie};
 use super::reserve::Reserve;
 use super::rollback_reasons::RollbackReasons;
+use super::shards::Steering;
 use super::signals::{Arrived, Signals};
 use super::store::Store;
 use super::strays::{self, Stray};
@@ -79,6 +80,8 @@ pub struct Shell {
     pub(super) definitions: Definitions,
     /// What is to be started when its output file is open.
     pub(super) to_start: HashMap<ProcessId, SpawnRequest>,
+    /// Where clients are sent of workers that have a socket for each instance.
+    pub(super) steering: Steering,
     /// The runtime directories of workers.
     pub(super) folders: Folders,
     /// The reload that is being read, and who waits for one.
@@ -163,6 +166,7 @@ impl Shell {
             looks: Looks::default(),
             definitions,
             to_start: HashMap::new(),
+            steering: Steering::default(),
             folders: Folders::default(),
             reloads: Reloads::default(),
             rollback_reasons: RollbackReasons::default(),
@@ -585,6 +589,9 @@ impl Shell {
             } => self.accept(socket, connection),
             Effect::Close { connection } => self.clients.close(connection),
             Effect::LookForClients { worker } => self.look_for_clients(worker),
+            Effect::HoldShards { worker, shards } => self.hold_shards(worker, shards),
+            Effect::Steer { worker, shards } => self.steer(worker, shards),
+            Effect::LookAtShard { process } => self.look_at_shard(process),
             Effect::WatchAddresses { wanted } => self.watch_addresses(wanted),
             Effect::Answer { ticket, answer } => self.answered(ticket, answer),
             Effect::CloseListeners => self.close_listeners(),

@@ -28,6 +28,7 @@ mod peer;
 mod pidfd;
 mod prepared;
 mod raw;
+mod reuseport;
 mod signal;
 pub mod sockopt;
 mod unread;
@@ -65,6 +66,7 @@ pub use pidfd::{
     open as open_pidfd, send_signal, send_signal_to_child, send_signal_to_group, take_descriptor_of,
 };
 pub use prepared::{CStrings, ContainsNul, EnvSlot, FdAction, FdSlot, Prepared, Stdio};
+pub use reuseport::attach_to_group;
 pub use signal::{Origin, changed_signals, is_ignored, origin, reset_child_signal};
 pub use unread::bytes_not_received;
 pub use wait::{Ended, How, Then, Whom, has_children_in, wait};

@@ -113,6 +113,7 @@ pub fn plan(listeners: &[&[Endpoint]], access: Access) -> Plan {
         let sockets = endpoints.iter().map(|endpoint| SocketPlan {
             key: SocketKey::default(),
             endpoint: endpoint.clone(),
+            shard: 0,
             place: place(index as u32 + 1),
         });
         ListenerPlan::new(format!("l{index}"), sockets.collect(), 16, access)

@@ -144,6 +144,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "queues/look",
     "reload",
     "rollback_reasons/note",
+    "shards/serve",
     "spawn",
     "store/history",
     "store/readopt",

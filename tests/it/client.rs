@@ -25,6 +25,7 @@ fn listener(name: &str, state: ListenerState) -> Listener {
                 limit: Some(4096),
                 drops: Some(0),
             }),
+            shard: None,
         }],
         state,
         workers: vec!["app".to_owned()],

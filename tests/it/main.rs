@@ -31,6 +31,7 @@ mod regressions;
 mod reload;
 mod rollout;
 mod servers;
+mod shards;
 mod sim;
 mod snapshot;
 mod soak;

@@ -120,6 +120,7 @@ fn status() -> Status {
                 address: "127.0.0.1:8080".to_owned(),
                 kind: "tcp".to_owned(),
                 queue: Some(queue),
+                shard: None,
             }],
             state: ListenerState::Listening,
             workers: vec!["app".to_owned()],

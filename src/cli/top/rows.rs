@@ -78,11 +78,11 @@ pub fn listeners(top: &TopState, area: Rect, theme: Theme) -> (String, Vec<Row>,
         for socket in sockets.map(Some).chain(none) {
             let (called, state) = first.take().unwrap_or_default();
             let queue = socket.and_then(|socket| socket.queue).unwrap_or_default();
-            let at = socket.map_or("", |socket| &socket.address);
-            let samples = top.samples(&one.name, at);
+            let at = socket.map_or(String::new(), |socket| socket.name());
+            let samples = top.samples(&one.name, &at);
             let plain = [
                 fitted(called, name, Fit::CutMiddle),
-                fitted(at, address, Fit::CutMiddle),
+                fitted(&at, address, Fit::CutMiddle),
                 fitted(&queue.fill(), 9, Fit::Right),
                 bar(queue, theme),
                 spark(samples, past, theme),

@@ -118,7 +118,7 @@ impl TopState {
         let mut depths = HashMap::new();
         for listener in &status.listeners {
             for socket in &listener.sockets {
-                let key = (listener.name.clone(), socket.address.clone());
+                let key = (listener.name.clone(), socket.name());
                 // What is not taken over here was of a socket that is no longer there.
                 let mut samples = self.depths.remove(&key).unwrap_or_default();
                 samples.extend(socket.queue.and_then(|queue| queue.depth));

@@ -28,6 +28,7 @@ fn listener(name: &str, state: ListenerState, sockets: &[(&str, u64, Option<u64>
             limit: Some(128),
             drops: *drops,
         }),
+        shard: None,
     };
     Listener {
         name: name.to_owned(),

@@ -62,6 +62,7 @@ fn kind(event: &Event) -> &'static str {
         },
         Event::Instance(_, event) => match event {
             InstanceEvent::Failed { .. } => "instance-failed",
+            InstanceEvent::Draining { .. } => "instance-draining",
             InstanceEvent::Refreshed => "instance-refreshed",
             InstanceEvent::NobodyTaken { .. } => "nobody-taken",
         },

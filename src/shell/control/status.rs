@@ -168,7 +168,10 @@ impl Shell {
             });
             is_full |= depth.as_ref().is_some_and(Depth::is_full);
             let endpoint = held.map_or(&planned.endpoint, |held| &held.address);
-            sockets.push(socket(endpoint, depth));
+            sockets.push(Socket {
+                shard: (plan.shards() > 1).then_some(planned.shard.into()),
+                ..socket(endpoint, depth)
+            });
         }
         let state = match self.core.listener_state(id) {
             ListenerCondition::Missing => ListenerState::Missing,
@@ -189,6 +192,7 @@ impl Shell {
             options: self
                 .sockets
                 .of(plan)
+                .filter(|held| held.shard == 0)
                 .flat_map(|held| options(plan, held))
                 .collect(),
             life: None,
@@ -214,7 +218,10 @@ impl Shell {
         let mut all = self.definitions.before(&self.sockets).into_iter();
         let before = all.find(|one| one.listener == name)?;
         let sockets = before.sockets.iter();
-        let sockets = sockets.map(|held| socket(&held.address, reply.queues.depth(held)));
+        let sockets = sockets.map(|held| Socket {
+            shard: (held.shard > 0).then_some(held.shard.into()),
+            ..socket(&held.address, reply.queues.depth(held))
+        });
         let workers = before.workers.iter();
         let mut held = before.sockets.iter();
         let (name, state) = match held.all(|held| self.sockets.is_given(held.key)) {
@@ -366,6 +373,7 @@ fn socket(endpoint: &Endpoint, depth: Option<Depth>) -> Socket {
             limit: depth.limit,
             drops: depth.drops,
         }),
+        shard: None,
     }
 }
 

@@ -16,6 +16,7 @@ impl Shell {
             self.forget_store(worker);
             self.metrics.counters.forget(worker);
             self.logs.forget(worker);
+            self.forget_steering(worker);
             self.rollback_reasons.forget(worker);
         }
         self.definitions.retire(worker, needed);
@@ -36,7 +37,12 @@ impl Shell {
             let Some(socket) = self.sockets.take(key) else {
                 continue;
             };
-            log::info!("closed {}: no process serves it any more", socket.address);
+            let shard = match socket.shard {
+                0 => String::new(),
+                shard => format!(" (shard {shard})"),
+            };
+            let address = &socket.address;
+            log::info!("closed {address}{shard}: no process serves it any more");
             self.close_socket(socket);
         }
     }

@@ -27,6 +27,12 @@ pub(super) fn text(
             };
             (Level::Error, format!("failed; {clients}{then}"))
         }
+        InstanceEvent::Draining { limit } => {
+            let limit = limit.map(|limit| format!(", for at most {}", duration(limit)));
+            let limit = limit.unwrap_or_default();
+            let line = format!("serves the clients in its shard before it is stopped{limit}");
+            (Level::Info, line)
+        }
         InstanceEvent::Refreshed => {
             let line = "restarting it to pass a socket that it lacks";
             (Level::Info, line.to_owned())

@@ -117,7 +117,8 @@ impl Shell {
                 let Ready::Accepting(which) = definition.plan.lifecycle.ready else {
                     return Ok(None);
                 };
-                let sockets = definition.sockets(&self.plan, &self.sockets);
+                let index = known.instance.index;
+                let sockets = definition.sockets_of(index, &self.plan, &self.sockets);
                 let (pid, inodes) = (known.pid, inodes(&sockets));
                 alone(|| to_words(evidence::look(pid, &inodes, which)).into_bytes()).map(Some)
             }

@@ -28,6 +28,7 @@ use crate::sys::Tell;
 use facts::{Fact, STORED};
 use nix::errno::Errno;
 use serde_json::{Map, Value};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -55,7 +56,7 @@ pub(super) struct Store {
     journal: Option<Journal>,
     keeper: Option<Keeper>,
     /// Something of the shell but a process may have changed.
-    is_stale: bool,
+    is_stale: Cell<bool>,
     /// What each fact of the shell was when it was written last.
     written: BTreeMap<(&'static str, u64), u64>,
     /// The texts from which definitions in use stem, by their keys.
@@ -118,7 +119,7 @@ impl Store {
         named: impl IntoIterator<Item = (Name, Option<(SocketKey, Identity)>)>,
     ) -> Store {
         let mut store = Store {
-            is_stale: true,
+            is_stale: Cell::new(true),
             ..Store::default()
         };
         let Some(keeper) = keeper else {
@@ -163,7 +164,7 @@ impl Store {
         sockets: impl IntoIterator<Item = (u32, SocketKey, Identity)>,
     ) -> Store {
         let mut store = Store {
-            is_stale: true,
+            is_stale: Cell::new(true),
             ..Store::default()
         };
         let Some(keeper) = keeper else {
@@ -215,7 +216,7 @@ impl Store {
 
     /// There is a notify socket now.
     pub(super) fn keep_notify_socket(&mut self) {
-        self.is_stale = true;
+        self.is_stale.set(true);
         self.keep(Name::Notify);
     }
 
@@ -249,8 +250,8 @@ impl Store {
     }
 
     /// Something but a process may have changed.
-    pub(super) fn touch(&mut self) {
-        self.is_stale = true;
+    pub(super) fn touch(&self) {
+        self.is_stale.set(true);
     }
 
     /// When something is to be tried again.

@@ -179,7 +179,7 @@ impl Shell {
                 None => store.gone(("reason", u64::from(worker.0))),
             });
         }
-        if std::mem::take(&mut store.is_stale) {
+        if store.is_stale.take() {
             let sockets = self.sockets.iter();
             let sockets =
                 sockets.filter_map(|socket| Some((socket.key, Identity::of(&socket.fd)?)));

@@ -4,3 +4,4 @@ mod activation;
 mod errors;
 mod lifecycle;
 mod reading;
+mod shards;

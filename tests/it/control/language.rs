@@ -374,6 +374,7 @@ fn listener(name: &str, state: ListenerState, sockets: &[(&str, &str, Option<Que
         address: (*address).to_owned(),
         kind: (*kind).to_owned(),
         queue: *queue,
+        shard: None,
     };
     Listener {
         name: name.to_owned(),

@@ -71,6 +71,9 @@ impl<G: Grammar> Life<G> {
             | Effect::Close { .. }
             | Effect::WatchAddresses { .. }
             | Effect::Answer { .. }
+            | Effect::HoldShards { .. }
+            | Effect::Steer { .. }
+            | Effect::LookAtShard { .. }
             | Effect::Retire { .. } => {}
         }
     }
