@@ -1,20 +1,20 @@
 //! The loop: signals, the server, clients, and the connections.
 
+use super::connect::{Connecting, connect, is_connected, is_exhausted, new_socket};
 use super::flow::Side;
 use super::link::{Link, Means, Turn, reset};
 use super::options::{Ended, Forwarding};
 use super::pipes::Pipes;
 use super::proxy;
-use super::server::{self, Server};
+use super::server::Server;
+use super::setup::{block_signals, choose_port, raise_open_files};
 use super::timers::Timers;
 use crate::sys;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive};
 use std::collections::VecDeque;
 use std::io;
 use std::process::ExitStatus;
@@ -717,94 +717,4 @@ impl<'t> Forwarder<'t> {
 
 fn event(flags: EpollFlags, slot: usize, side: Side) -> EpollEvent {
     EpollEvent::new(flags, SLOTS + (slot * 2 + side.index()) as u64)
-}
-
-/// What came of connect(2).
-enum Connecting {
-    Done,
-    UnderWay,
-    Failed,
-}
-
-fn new_socket(address: &SockAddr) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    Socket::new_raw(address.domain(), kind, None)
-}
-
-fn connect(socket: &Socket, address: &SockAddr) -> Connecting {
-    match socket.connect(address) {
-        Ok(()) => Connecting::Done,
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Connecting::UnderWay,
-        Err(_) => Connecting::Failed,
-    }
-}
-
-/// Whether a connect that was under way has led to the server. At a port that nobody listens on, the kernel may
-/// have chosen the same port for this end: then the socket is connected to itself.
-fn is_connected(socket: &Socket, address: &SockAddr) -> bool {
-    if !matches!(socket.take_error(), Ok(None)) {
-        return false;
-    }
-    let is_itself = socket.local_addr().is_ok_and(|local| local == *address);
-    if is_itself {
-        // So that the port is free at once.
-        reset(socket);
-    }
-    !is_itself
-}
-
-/// accept(2): descriptors or memory are missing. All other errors belong to one client.
-fn is_exhausted(error: &io::Error) -> bool {
-    use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
-    let errno = error.raw_os_error();
-    errno.is_some_and(|errno| [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(&errno))
-}
-
-/// Puts a free port where the addresses have 0; the port.
-fn choose_port(to: &mut [SockAddr]) -> io::Result<Option<u16>> {
-    let mut chosen = None;
-    for address in to {
-        let Some(mut inet) = address.as_socket().filter(|inet| inet.port() == 0) else {
-            continue;
-        };
-        let port = match chosen {
-            Some(port) => port,
-            None => server::free_port(inet)?,
-        };
-        chosen = Some(port);
-        inet.set_port(port);
-        *address = inet.into();
-    }
-    Ok(chosen)
-}
-
-/// Blocks every signal that can wait to be read, but for those of the terminal's job control; they are the
-/// mask of the descriptor that they are read from.
-fn block_signals() -> io::Result<SigSet> {
-    let mut mask = SigSet::all();
-    for signal in [
-        Signal::SIGABRT,
-        Signal::SIGBUS,
-        Signal::SIGFPE,
-        Signal::SIGILL,
-        Signal::SIGSEGV,
-        Signal::SIGSYS,
-        Signal::SIGTRAP,
-        Signal::SIGPIPE,
-        Signal::SIGTSTP,
-        Signal::SIGTTIN,
-        Signal::SIGTTOU,
-        Signal::SIGCONT,
-    ] {
-        mask.remove(signal);
-    }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-    Ok(mask)
-}
-
-/// As many connections as the hard limit allows. The server has the soft limit that was configured.
-fn raise_open_files() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _as_before = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
 }

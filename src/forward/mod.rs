@@ -5,6 +5,7 @@
 //! connection and has no socket; `link` carries that out; `forwarder` accepts, connects, and lives as
 //! long as its server does. Bytes are passed with splice(2) through pipes (`pipes`), and never read.
 
+mod connect;
 pub mod flow;
 mod forwarder;
 mod link;
@@ -12,6 +13,7 @@ mod options;
 mod pipes;
 pub mod proxy;
 mod server;
+mod setup;
 mod timers;
 
 pub use forwarder::serve;

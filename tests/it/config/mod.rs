@@ -5,3 +5,4 @@ mod errors;
 mod lifecycle;
 mod reading;
 mod shards;
+mod tables;

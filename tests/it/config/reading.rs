@@ -2,7 +2,7 @@
 
 use listend::config::options::{OPTIONS, OptionValue, ValueKind};
 use listend::config::{
-    Endpoint, Loaded, Output, Presence, SocketKind, SourceFile, from_arguments, keys, read, to_yaml,
+    Endpoint, Loaded, Output, Presence, SocketKind, SourceFile, from_arguments, read, to_yaml,
 };
 use listend::report::{Kind, Style, render};
 use proptest::prelude::*;
@@ -18,11 +18,11 @@ fn load_bytes(files: &[(&str, &[u8])]) -> Loaded {
     read(files.collect())
 }
 
-fn load(text: &str) -> Loaded {
+pub(super) fn load(text: &str) -> Loaded {
     load_bytes(&[("listend.yaml", text.as_bytes())])
 }
 
-fn shown(loaded: &Loaded) -> String {
+pub(super) fn shown(loaded: &Loaded) -> String {
     render(&loaded.report, &loaded.sources, Style::Plain)
 }
 
@@ -286,31 +286,6 @@ fn depth_and_aliases_are_limited() {
     assert_eq!(kinds(&loaded), ["yaml-syntax"]);
     assert!(shown(&loaded).contains("16 MiB"), "{}", shown(&loaded));
     assert_eq!(kinds(&load("a: &a [*a]\n")), ["yaml-syntax"]);
-}
-
-/// The decoder reads every key of the tables: a value that fits nothing is refused at each.
-#[test]
-fn the_tables_of_keys_and_the_decoder_agree() {
-    for (table, path) in [
-        (keys::TOP, "{KEY}: [[x]]\n"),
-        (keys::LISTENER, "listeners: {a: {KEY: [[x]]}}\n"),
-        (keys::WORKER, "workers: {a: {KEY: [[x]]}}\n"),
-        (keys::RESTART, "workers: {a: {restart: {KEY: [[x]]}}}\n"),
-        (keys::ROLLOUT, "workers: {a: {rollout: {KEY: [[x]]}}}\n"),
-        (keys::FORWARD, "workers: {a: {forward: {KEY: [[x]]}}}\n"),
-        (keys::HOOK, "workers: {a: {after_stop: {KEY: [[x]]}}}\n"),
-    ] {
-        for key in table {
-            let text = path.replace("{KEY}", "KEY").replace("KEY", key.name);
-            let loaded = load(&text);
-            let column = text.find("[[").unwrap() + 1;
-            let hit = loaded.report.errors.iter().any(|problem| {
-                let at = problem.place.unwrap().column as usize;
-                problem.kind == Kind::WrongType && (column..column + 3).contains(&at)
-            });
-            assert!(hit, "{}: {}", key.name, shown(&loaded));
-        }
-    }
 }
 
 /// An address of each kind of socket.
