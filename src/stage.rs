@@ -69,7 +69,7 @@ impl Stage {
 }
 
 /// A launch that did not reach its program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchFailure {
     /// The step that failed.
     pub stage: Stage,
@@ -77,12 +77,24 @@ pub struct LaunchFailure {
     pub errno: i32,
     /// Which one of several, where the stage does a list of things (the index of the limit).
     pub detail: u16,
+    /// The cause on this machine, in words, which only the parent can find out.
+    pub reason: Option<String>,
 }
 
 impl LaunchFailure {
+    /// A step that the parent could not do, and the reason in words.
+    pub fn new(stage: Stage, errno: i32, reason: String) -> LaunchFailure {
+        LaunchFailure {
+            stage,
+            errno,
+            detail: 0,
+            reason: Some(reason),
+        }
+    }
+
     /// Whether there were no descriptors, processes or memory to be had: that passes, and is nothing
     /// that is wrong with the program.
-    pub fn is_momentary(self) -> bool {
+    pub fn is_momentary(&self) -> bool {
         let errnos = [libc::EAGAIN, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
         errnos.contains(&self.errno)
     }
@@ -98,6 +110,7 @@ mod tests {
             stage: Stage::Fork,
             errno,
             detail: 0,
+            reason: None,
         };
         assert!(failure(libc::EMFILE).is_momentary());
         assert!(!failure(libc::ENOENT).is_momentary());

@@ -235,7 +235,7 @@ pub enum InstanceEvent {
 }
 
 /// What happens to a process of an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProcessEvent {
     /// A process was created for the instance; it is on its way to the program.
     Starting,

@@ -15,7 +15,7 @@ use crate::config::RestartPolicy;
 use crate::plan::{Activation, ListenerId, WorkerId};
 
 /// An instance, as it is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// The state of the instance.
     pub state: State,
@@ -36,11 +36,11 @@ pub struct Facts {
 impl Worker {
     fn facts(&self, ctx: &Ctx, run: &Run) -> Facts {
         Facts {
-            state: run.state,
+            state: run.state.clone(),
             since: run.since,
             reloading: run.reloading,
             restarts: run.starts.saturating_sub(1),
-            last_end: run.last_end,
+            last_end: run.last_end.clone(),
             health: self.health_of(ctx, run),
             role: self.role(run.id),
         }
@@ -120,7 +120,7 @@ impl Core {
 
     /// The state of an instance, if there is such an instance.
     pub fn state(&self, instance: InstanceId) -> Option<State> {
-        self.find(instance).map(|(_, run)| run.state)
+        self.find(instance).map(|(_, run)| run.state.clone())
     }
 
     /// What there is to tell about an instance, or a connection that is open.
@@ -132,13 +132,13 @@ impl Core {
     /// How the start of an instance ended whose command after the end runs; `None` if it was
     /// cancelled before there was a program.
     pub fn ended(&self, instance: InstanceId) -> Option<LastEnd> {
-        self.find(instance)?.1.this_end
+        self.find(instance)?.1.this_end.clone()
     }
 
     /// Everything that runs or is to, and its state, worker by worker; connections last of each.
     pub fn instances(&self) -> impl Iterator<Item = (InstanceId, State)> + '_ {
         let all = self.workers.values().flat_map(|worker| worker.runs.all());
-        all.map(|run| (run.instance, run.state))
+        all.map(|run| (run.instance, run.state.clone()))
     }
 
     /// A worker's own instances, in order, without its connections; then the candidates for their

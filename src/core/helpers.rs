@@ -16,7 +16,7 @@ pub(super) struct Helpers {
 }
 
 /// One of them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Helper {
     /// The instance that it is for; gone by now if that did not wait for it.
     pub(super) run: RunId,

@@ -103,7 +103,7 @@ impl Worker {
             }
             News::LaunchFailed(failure) => helper.failed = Some(failure),
             News::Exited(status) if helper.exists => {
-                let end = match (helper.failed, helper.timed_out) {
+                let end = match (helper.failed.take(), helper.timed_out) {
                     (Some(failure), _) => HookEnd::NotLaunched { failure },
                     (None, true) => HookEnd::TimedOut {
                         timeout: helper.timeout,
@@ -136,7 +136,7 @@ impl Worker {
             };
         let kind = helper.kind;
         let mut next = None;
-        let state = self.runs.get(helper.run).map(|run| run.state);
+        let state = self.runs.get(helper.run).map(|run| run.state.clone());
         match (kind, state.unwrap_or(State::Stopped)) {
             (HookKind::BeforeStart, State::Preparing { hook, cancelled }) if hook == process => {
                 let has_run = !matches!(end, HookEnd::NotLaunched { .. });
@@ -146,7 +146,7 @@ impl Worker {
                 } else if succeeded {
                     self.ask_for_process(ctx, helper.run);
                 } else {
-                    next = Some(self.not_prepared(ctx, helper.run, end));
+                    next = Some(self.not_prepared(ctx, helper.run, end.clone()));
                 }
             }
             (HookKind::AfterStop, State::Cleaning { hook, next: then }) if hook == process => {
@@ -217,9 +217,9 @@ impl Worker {
         let Some(helper) = self.take_helper(ctx, process) else {
             return;
         };
-        let state = self.runs.get(helper.run).map(|run| run.state);
-        let waits = match state.unwrap_or(State::Stopped) {
-            State::Preparing { hook, .. } | State::Cleaning { hook, .. } => hook == process,
+        let state = self.runs.get(helper.run).map(|run| &run.state);
+        let waits = match state.unwrap_or(&State::Stopped) {
+            State::Preparing { hook, .. } | State::Cleaning { hook, .. } => *hook == process,
             State::Waiting
             | State::Starting { .. }
             | State::Activating { .. }

@@ -175,7 +175,7 @@ pub enum Input {
 }
 
 /// What was heard about one process.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum News {
     Spawned,
     ExecSucceeded,

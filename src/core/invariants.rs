@@ -18,7 +18,7 @@ impl Core {
         let mut deadlines = BTreeSet::new();
         let mut processes = 0;
         for (worker, run) in self.runs() {
-            let state = run.state;
+            let state = &run.state;
             if run.id.worker != worker.id || run.instance.worker != worker.id {
                 return Err(format!("{run:?} is run by {:?}", worker.id));
             }
@@ -119,7 +119,7 @@ impl Core {
     fn check_clients(&self, id: WorkerId, worker: &Worker) -> Result<(), String> {
         let mut counts = Counts::default();
         for run in worker.runs.all() {
-            counts.change(run.state, 1);
+            counts.change(&run.state, 1);
         }
         let mut sources = BTreeMap::new();
         let mut live = 0;

@@ -336,7 +336,7 @@ impl Worker {
         };
         let mut wanted = Vec::new();
         for number in before..after {
-            let id = self.add_instance(ctx, number as u32, state);
+            let id = self.add_instance(ctx, number as u32, state.clone());
             if starts {
                 self.spawn(ctx, id);
                 wanted.push(id);
@@ -458,7 +458,7 @@ impl Worker {
     /// Whether a run is where it is wanted; `None` while it is on its way.
     fn has_arrived(&self, ctx: &Ctx, id: RunId, goal: Goal) -> Option<bool> {
         let run = &self.runs[id];
-        match (goal, run.state) {
+        match (goal, &run.state) {
             (Goal::Down, state) => (!state.is_busy()).then_some(true),
             (Goal::Up, State::Running { .. }) => Some(true),
             (
@@ -470,7 +470,7 @@ impl Worker {
                 | State::Cleaning { .. },
             ) => None,
             // At once, because it was asked to come back.
-            (Goal::Up, State::Backoff { until }) if until <= ctx.now => None,
+            (Goal::Up, State::Backoff { until }) if *until <= ctx.now => None,
             // What clients start is where it should be when it waits for them; what waits for a
             // listener that is being bound again is on its way.
             (Goal::Up, State::Waiting) if self.is_on_demand(id) => Some(true),

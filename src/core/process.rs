@@ -30,7 +30,7 @@ impl Worker {
         process: ProcessId,
         news: News,
     ) {
-        match self.runs[id].state {
+        match self.runs[id].state.clone() {
             State::Starting {
                 since,
                 launch,
@@ -169,8 +169,11 @@ impl Worker {
         process: ProcessId,
         failure: LaunchFailure,
     ) {
-        self.runs[id].ended(LastEnd::NotLaunched { failure });
-        let next = self.after_launch_failure(ctx, id, Some(failure));
+        let end = LastEnd::NotLaunched {
+            failure: failure.clone(),
+        };
+        self.runs[id].ended(end);
+        let next = self.after_launch_failure(ctx, id, Some(&failure));
         let instance = self.runs[id].instance;
         ctx.emit(Event::Process(
             instance,
@@ -185,12 +188,12 @@ impl Worker {
 
     /// The command before the start has failed: so has the start.
     pub(super) fn not_prepared(&mut self, ctx: &mut Ctx, id: RunId, end: HookEnd) -> Next {
-        self.runs[id].ended(LastEnd::NotPrepared { end });
-        let failure = match end {
+        let failure = match &end {
             HookEnd::NotLaunched { failure } => Some(failure),
             HookEnd::Exited { .. } | HookEnd::TimedOut { .. } => None,
         };
         let next = self.after_launch_failure(ctx, id, failure);
+        self.runs[id].ended(LastEnd::NotPrepared { end });
         if let Next::Failed(_) = next {
             ctx.judge(SHELL_NOT_EXECUTED);
         }
@@ -278,7 +281,7 @@ impl Worker {
         &mut self,
         ctx: &mut Ctx,
         id: RunId,
-        failure: Option<LaunchFailure>,
+        failure: Option<&LaunchFailure>,
     ) -> Next {
         if self.runs[id].state.ending().is_some() {
             return self.after_stop(ctx, id);

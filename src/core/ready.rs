@@ -308,8 +308,9 @@ impl Worker {
                 ProcessEvent::Reloaded { untold },
             ));
         } else if let (State::Activating { since, .. }, Ready::Notify | Ready::Fd(_)) =
-            (run.state, run.life.ready)
+            (&run.state, run.life.ready)
         {
+            let since = *since;
             self.become_ready(ctx, id, process, since);
         }
     }
@@ -317,7 +318,7 @@ impl Worker {
     /// Gives an instance until then for what it is doing, if it has not that long anyway.
     fn extend(&mut self, ctx: &mut Ctx, id: RunId, at: Mono) {
         let later = |before: Option<Mono>| before.map(|before| before.max(at));
-        let mut state = self.runs[id].state;
+        let mut state = self.runs[id].state.clone();
         match &mut state {
             State::Activating { until, .. } => *until = later(*until),
             State::Stopping {

@@ -26,8 +26,8 @@ impl Worker {
             return Err(Refused::NotReloadable);
         }
         // During a rollout each does as its own definition says.
-        let ready = |run: &Run| match (run.state, run.life.reload) {
-            (State::Running { process, .. }, Some(by)) => Some((run.id, process, by)),
+        let ready = |run: &Run| match (&run.state, run.life.reload) {
+            (State::Running { process, .. }, Some(by)) => Some((run.id, *process, by)),
             _ => None,
         };
         let ready: Vec<(RunId, ProcessId, ReloadBy)> =

@@ -140,7 +140,7 @@ impl Worker {
             false => State::Waiting,
         };
         for number in 0..self.wanted {
-            self.add_instance(ctx, number, state);
+            self.add_instance(ctx, number, state.clone());
         }
         self.start_added(ctx);
         self.forget_revisions(ctx);

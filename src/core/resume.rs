@@ -31,7 +31,7 @@ impl Worker {
     }
 
     fn resume_run(&mut self, ctx: &mut Ctx, id: RunId, own: ProcessId) {
-        let state = self.runs[id].state;
+        let state = &self.runs[id].state;
         let ends = state.process().is_none() || state.ending().is_some();
         if self.runs.is_leaving(id) && !ends && !self.drain(ctx, id) {
             self.stop_instance(ctx, id);
@@ -135,8 +135,8 @@ impl Worker {
         if let Some(connection) = self.runs.connection_mut(id) {
             connection.open = false;
         }
-        let is_there = |state: State| state.process().is_some() && !state.is_asked_for();
-        if !is_there(self.runs[id].state) {
+        let is_there = |state: &State| state.process().is_some() && !state.is_asked_for();
+        if !is_there(&self.runs[id].state) {
             self.end_connection(ctx, id);
         }
     }

@@ -358,7 +358,7 @@ impl Worker {
 
     fn advance_step(&mut self, ctx: &mut Ctx, step: &mut Step, back: bool) -> Outcome {
         loop {
-            let state = self.runs[step.new].state;
+            let state = &self.runs[step.new].state;
             match step.at {
                 At::MakingRoom if state.is_busy() => return Outcome::Wait,
                 At::MakingRoom if self.has_to_wait(ctx) => {
@@ -492,7 +492,7 @@ impl Worker {
         let old = rollout.from.revision;
         for id in self.runs.placed() {
             let run = &self.runs[id];
-            match run.state {
+            match &run.state {
                 State::Preparing { .. } if run.revision != old => self.stop_instance(ctx, id),
                 state if state.is_busy() => {}
                 _ => self.redefine(id),

@@ -134,7 +134,7 @@ impl Run {
 
     /// A start has come to its end.
     pub(super) fn ended(&mut self, end: LastEnd) {
-        self.this_end = Some(end);
+        self.this_end = Some(end.clone());
         self.last_end = Some(end);
     }
 

@@ -119,7 +119,7 @@ impl Worker {
     /// An instance is to be none any more: if it is the last one at its shard, it goes on until nobody
     /// waits there. Answers whether it does.
     pub(super) fn drain(&mut self, ctx: &mut Ctx, id: RunId) -> bool {
-        let state = self.runs[id].state;
+        let state = self.runs[id].state.clone();
         let runs = state.process().is_some() && state.ending().is_none();
         if !runs || ctx.phase != Phase::Running || self.removed || !self.is_last_at_shard(id) {
             return false;

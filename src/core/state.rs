@@ -40,7 +40,7 @@ use crate::stage::LaunchFailure;
 /// [`Launch`] holds the half that came first. A stop request that arrives meanwhile is kept in
 /// `ending`: the signal itself waits for the exec, because a child that has not reset its signals
 /// yet may ignore it, but the time until SIGKILL runs from the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// Not running: waits for its listeners, or for a client that starts it.
     Waiting,
@@ -116,7 +116,7 @@ pub enum State {
 }
 
 /// How far a launch got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Launch {
     /// [`super::Effect::Spawn`] is not answered yet.
     Forking,

@@ -30,7 +30,7 @@ impl Worker {
         let asked = Ending::Graceful {
             kill_at: timeout.map(|timeout| ctx.now + timeout),
         };
-        let state = match self.runs[id].state {
+        let state = match self.runs[id].state.clone() {
             State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
                 State::Stopped
             }
@@ -81,12 +81,13 @@ impl Worker {
             }
             return;
         }
+        let (process, deadline) = (state.process(), state.deadline());
         self.become_state(ctx, id, state);
-        if let Some(process) = state.process().filter(|_| !was_asked) {
+        if let Some(process) = process.filter(|_| !was_asked) {
             let instance = self.runs[id].instance;
             let signal = self.runs[id].life.stop_signal;
             // That of a program that has said that it stops is running already.
-            let left = match state.deadline() {
+            let left = match deadline {
                 Some(at) if says_so => Some(at.since(ctx.now)),
                 Some(_) | None => timeout,
             };
@@ -104,7 +105,7 @@ impl Worker {
     /// Sends SIGKILL to an instance that is being stopped, unless that was done.
     fn kill_instance(&mut self, ctx: &mut Ctx, id: RunId) {
         let ending = Ending::Killed;
-        match self.runs[id].state {
+        match self.runs[id].state.clone() {
             State::Starting {
                 ending: None | Some(Ending::Killed),
                 ..

@@ -173,6 +173,7 @@ fn failure(stage: Stage) -> LaunchFailure {
         stage,
         errno: 2,
         detail: 0,
+        reason: None,
     }
 }
 

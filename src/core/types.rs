@@ -209,7 +209,7 @@ pub enum Next {
 }
 
 /// How a command around an instance ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookEnd {
     /// The program ran, and exited.
     Exited {
@@ -282,7 +282,7 @@ pub enum Fault {
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LastEnd {
     /// The program ran.
     Exited {

@@ -80,7 +80,7 @@ pub(super) struct Counts {
 
 impl Counts {
     /// Counts one more in this state, or one less.
-    pub(super) fn change(&mut self, state: State, by: i32) {
+    pub(super) fn change(&mut self, state: &State, by: i32) {
         let add = |count: &mut u32| *count = count.saturating_add_signed(by);
         match state {
             State::Waiting => add(&mut self.waiting),
@@ -243,7 +243,7 @@ impl Worker {
     pub(super) fn become_state(&mut self, ctx: &mut Ctx, id: RunId, state: State) {
         let run = &mut self.runs[id];
         let revision = run.revision;
-        let old = std::mem::replace(&mut run.state, state);
+        let old = std::mem::replace(&mut run.state, state.clone());
         ctx.drawn.hold(old.kind(), state.kind());
         if std::mem::discriminant(&old) != std::mem::discriminant(&state) {
             run.since = ctx.now;
@@ -257,8 +257,8 @@ impl Worker {
         }
         self.changed.push(id);
         ctx.stir(self.id);
-        self.counts.change(old, -1);
-        self.counts.change(state, 1);
+        self.counts.change(&old, -1);
+        self.counts.change(&state, 1);
         if old.process() != state.process() {
             if let Some(process) = old.process() {
                 ctx.processes.remove(&process);

@@ -96,7 +96,7 @@ impl Counters {
                 RolloutEvent::Done { .. } => Some(&mut count.rollouts),
                 RolloutEvent::RolledBack { .. } => Some(&mut count.rollbacks),
             }),
-            Event::Process(instance, _, event) => self.observe_process(instance.worker, event),
+            Event::Process(instance, _, ref event) => self.observe_process(instance.worker, event),
             // Either told by another event as well, or nothing that is counted.
             Event::Daemon(_) | Event::Listener(..) | Event::Socket { .. } | Event::Instance(..) => {
             }
@@ -119,11 +119,11 @@ impl Counters {
         });
     }
 
-    fn observe_process(&mut self, worker: WorkerId, event: ProcessEvent) {
+    fn observe_process(&mut self, worker: WorkerId, event: &ProcessEvent) {
         self.add(worker, |count| match event {
             ProcessEvent::Started => Some(&mut count.starts),
             ProcessEvent::LaunchFailed { .. } => Some(&mut count.exits.launch),
-            ProcessEvent::Exited { status, .. } => Some(exit(&mut count.exits, status)),
+            ProcessEvent::Exited { status, .. } => Some(exit(&mut count.exits, *status)),
             ProcessEvent::StopTimedOut { .. } => Some(&mut count.stop_timeouts),
             ProcessEvent::StartTimedOut { .. } => Some(&mut count.start_timeouts),
             ProcessEvent::WatchdogTimedOut { .. } => Some(&mut count.watchdog_timeouts),

@@ -6,7 +6,7 @@ use crate::core::{ExitStatus, Fault, HookEnd, LastEnd, is_failure};
 
 /// SERVICE_RESULT, and of a program that has run EXIT_CODE and EXIT_STATUS. `None` is a start that was
 /// cancelled before there was a program.
-pub(super) fn variables(end: Option<LastEnd>, restart: &Restart) -> Vec<(&'static str, String)> {
+pub(super) fn variables(end: Option<&LastEnd>, restart: &Restart) -> Vec<(&'static str, String)> {
     let of_status = |status| match status {
         status if !is_failure(status, restart) => "success",
         ExitStatus::Code(_) => "exit-code",
@@ -29,17 +29,17 @@ pub(super) fn variables(end: Option<LastEnd>, restart: &Restart) -> Vec<(&'stati
             cause: Some(Fault::Silent),
             ..
         }) => "watchdog",
-        Some(LastEnd::Exited { status, .. }) => of_status(status),
+        Some(LastEnd::Exited { status, .. }) => of_status(*status),
         Some(LastEnd::NotLaunched { .. }) => "resources",
         Some(LastEnd::NotPrepared { end }) => match end {
-            HookEnd::Exited { status } => of_status(status),
+            HookEnd::Exited { status } => of_status(*status),
             HookEnd::TimedOut { .. } => "timeout",
             HookEnd::NotLaunched { .. } => "resources",
         },
     };
     let mut variables = vec![("SERVICE_RESULT", result.to_owned())];
     if let Some(LastEnd::Exited { status, .. }) = end {
-        let (code, status) = match status {
+        let (code, status) = match *status {
             ExitStatus::Unknown => return variables,
             ExitStatus::Code(code) => ("exited", code.to_string()),
             ExitStatus::Signal {
@@ -64,7 +64,7 @@ mod tests {
     use std::time::Duration;
 
     fn of(end: Option<LastEnd>) -> String {
-        let variables = variables(end, &Restart::default());
+        let variables = variables(end.as_ref(), &Restart::default());
         let words = variables
             .iter()
             .map(|(name, value)| format!("{name}={value}"));
@@ -138,12 +138,13 @@ mod tests {
                         stage: Stage::Exec,
                         errno: 2,
                         detail: 0,
+                        reason: None,
                     },
                 }),
                 "SERVICE_RESULT=resources",
             ),
         ] {
-            assert_eq!(of(end), words, "{end:?}");
+            assert_eq!(of(end.clone()), words, "{end:?}");
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String
             context.name(instance),
             instance::text(instance, event, context),
         ),
-        Event::Process(instance, process, event) => (
+        Event::Process(instance, process, ref event) => (
             context.name(instance),
             process::text(instance, process, event, context),
         ),
@@ -46,7 +46,7 @@ pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String
 pub(super) fn is_detail(event: &Event, definitions: &Definitions) -> bool {
     match *event {
         Event::Worker(_, WorkerEvent::ConnectionRefused { .. }) => true,
-        Event::Process(instance, _, event) => match event {
+        Event::Process(instance, _, ref event) => match event {
             ProcessEvent::Starting => true,
             ProcessEvent::Started => serves_connections(definitions, instance.worker),
             ProcessEvent::Exited { status, next, .. } => {

@@ -49,7 +49,7 @@ impl Folders {
         &mut self,
         worker: WorkerId,
         plan: &WorkerPlan,
-    ) -> Result<(), (LaunchFailure, String)> {
+    ) -> Result<(), LaunchFailure> {
         let Some(directory) = &plan.runtime_directory else {
             return Ok(());
         };
@@ -65,13 +65,9 @@ impl Folders {
             }),
             Ok(_) => {}
             Err((errno, why)) => {
-                let failure = LaunchFailure {
-                    stage: Stage::RuntimeDirectory,
-                    errno: errno as i32,
-                    detail: 0,
-                };
-                let path = directory.path();
-                return Err((failure, format!("{}: {why}", path.display())));
+                let reason = format!("{}: {why}", directory.path().display());
+                let stage = Stage::RuntimeDirectory;
+                return Err(LaunchFailure::new(stage, errno as i32, reason));
             }
         }
         Ok(())

@@ -231,7 +231,7 @@ impl Logs {
         process: ProcessId,
         instance: InstanceId,
         file: Option<PathBuf>,
-    ) -> Result<Target, (LaunchFailure, String)> {
+    ) -> Result<Target, LaunchFailure> {
         let style = match &worker.output {
             Output::Inherit | Output::Null => return Ok(Target::Ready(None)),
             Output::Journal => return Ok(Target::Ready(to_journal(name))),
@@ -284,7 +284,7 @@ impl Logs {
         process: ProcessId,
         instance: InstanceId,
         sink: OutputSink,
-    ) -> Result<Target, (LaunchFailure, String)> {
+    ) -> Result<Target, LaunchFailure> {
         let fail = |errno: Errno| {
             failure(
                 Stage::Prepare,
@@ -579,13 +579,8 @@ fn precise(time: Duration) -> String {
     format!("{seconds}.{:03}Z", time.subsec_millis())
 }
 
-fn failure(stage: Stage, errno: Errno, words: String) -> (LaunchFailure, String) {
-    let failure = LaunchFailure {
-        stage,
-        errno: errno as i32,
-        detail: 0,
-    };
-    (failure, words)
+fn failure(stage: Stage, errno: Errno, words: String) -> LaunchFailure {
+    LaunchFailure::new(stage, errno as i32, words)
 }
 
 fn set_nonblocking(fd: &OwnedFd, wanted: bool) -> nix::Result<()> {

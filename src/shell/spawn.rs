@@ -89,9 +89,8 @@ impl Shell {
                     self.expect_clients(&keys);
                 }
             }
-            Err((failure, reason)) => {
+            Err(failure) => {
                 self.logs.forget_file(id);
-                self.reasons.insert(id, reason);
                 self.feed(Input::LaunchFailed {
                     process: id,
                     failure,
@@ -265,10 +264,7 @@ impl Shell {
 
     /// Puts the worker's listeners in order, lays the process out and launches it; `None` if its output
     /// file has to be opened first.
-    fn try_to_spawn(
-        &mut self,
-        wanted: SpawnRequest,
-    ) -> Result<Option<Launched>, (LaunchFailure, String)> {
+    fn try_to_spawn(&mut self, wanted: SpawnRequest) -> Result<Option<Launched>, LaunchFailure> {
         let SpawnRequest {
             process,
             instance,
@@ -345,7 +341,7 @@ impl Shell {
         &mut self,
         wanted: SpawnRequest,
         kind: HookKind,
-    ) -> Result<Option<Launched>, (LaunchFailure, String)> {
+    ) -> Result<Option<Launched>, LaunchFailure> {
         let SpawnRequest {
             process,
             instance,
@@ -356,15 +352,9 @@ impl Shell {
         let worker = &*definition.plan;
         let Some(hook) = command_of(worker, kind) else {
             // The core knows of it, so that the plan has it.
-            let failure = LaunchFailure {
-                stage: Stage::Prepare,
-                errno: nix::libc::ENOENT,
-                detail: 0,
-            };
-            return Err((
-                failure,
-                format!("there is no {}", event_text::hook_word(kind)),
-            ));
+            let reason = format!("there is no {}", event_text::hook_word(kind));
+            let errno = nix::libc::ENOENT;
+            return Err(LaunchFailure::new(Stage::Prepare, errno, reason));
         };
         self.folders.make_for(instance.worker, worker)?;
         let sockets = definition.sockets_of(instance.index, &self.plan, &self.sockets);
@@ -390,7 +380,8 @@ impl Shell {
             .map(|main| main.pid);
         let told = match kind {
             HookKind::AfterStop => {
-                ending::variables(self.core.ended(instance), &worker.lifecycle.restart)
+                let ended = self.core.ended(instance);
+                ending::variables(ended.as_ref(), &worker.lifecycle.restart)
             }
             HookKind::BeforeStart | HookKind::AfterReady | HookKind::Reload => main
                 .map(|main| (MAIN_PID, main.to_string()))
@@ -427,14 +418,10 @@ fn launch(
     id: ProcessId,
     prepared: Prepared,
     tell: Tell<'_>,
-) -> Result<Launched, (LaunchFailure, String)> {
+) -> Result<Launched, LaunchFailure> {
     let fail = |error: &io::Error| {
-        let failure = LaunchFailure {
-            stage: Stage::Fork,
-            errno: error.raw_os_error().unwrap_or(nix::libc::EIO),
-            detail: 0,
-        };
-        (failure, worker::explain_fork(failure.errno))
+        let errno = error.raw_os_error().unwrap_or(nix::libc::EIO);
+        LaunchFailure::new(Stage::Fork, errno, worker::explain_fork(errno))
     };
     let launched = worker::launch(prepared, tell).map_err(|error| fail(&error))?;
     let watch = |fd: Option<BorrowedFd<'_>>, token: Token| match fd {
@@ -456,23 +443,12 @@ fn launch(
     Ok(launched)
 }
 
-fn not_connected(error: io::Error) -> (LaunchFailure, String) {
-    let failure = LaunchFailure {
-        stage: Stage::Fork,
-        errno: error.raw_os_error().unwrap_or(nix::libc::EIO),
-        detail: 0,
-    };
-    (
-        failure,
-        format!("cannot create a control connection: {error}"),
-    )
+fn not_connected(error: io::Error) -> LaunchFailure {
+    let errno = error.raw_os_error().unwrap_or(nix::libc::EIO);
+    let reason = format!("cannot create a control connection: {error}");
+    LaunchFailure::new(Stage::Fork, errno, reason)
 }
 
-fn not_prepared(error: worker::PrepareError) -> (LaunchFailure, String) {
-    let failure = LaunchFailure {
-        stage: error.stage(),
-        errno: error.errno(),
-        detail: 0,
-    };
-    (failure, error.to_string())
+fn not_prepared(error: worker::PrepareError) -> LaunchFailure {
+    LaunchFailure::new(error.stage(), error.errno(), error.to_string())
 }

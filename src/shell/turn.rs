@@ -28,8 +28,8 @@ use super::token::Token;
 use super::watch::Watch;
 use crate::config::signal_name;
 use crate::core::{
-    Command, Core, Effect, Event, ExitStatus, Input, ListenerLife, Mono, ProcessEvent, ProcessId,
-    RolloutEvent, Scope, Ticket, WhenDone,
+    Command, Core, Effect, Event, ExitStatus, Input, ListenerLife, Mono, ProcessId, RolloutEvent,
+    Scope, Ticket, WhenDone,
 };
 use crate::listener::{BindError, SocketTable};
 use crate::plan::{ListenerId, Plan, WorkerId};
@@ -70,8 +70,6 @@ pub struct Shell {
     pub(super) epoll: Epoll,
     signals: Signals,
     pub(super) processes: Processes,
-    /// Why launches failed, in words, until the core's event about it is put into words.
-    pub(super) reasons: HashMap<ProcessId, String>,
     /// What workers write.
     pub(super) logs: Logs,
     /// What is to be looked at where it may not answer.
@@ -161,7 +159,6 @@ impl Shell {
             epoll,
             signals,
             processes: Processes::default(),
-            reasons: HashMap::new(),
             logs,
             looks: Looks::default(),
             definitions,
@@ -479,10 +476,9 @@ impl Shell {
                 process.launching = None;
                 Input::ExecSucceeded { process: id }
             }
-            Some(failure) => {
+            Some(mut failure) => {
                 let worker = self.definitions.worker(process.instance.worker);
-                let reason = worker::explain(failure, worker, launching.prepared());
-                self.reasons.insert(id, reason);
+                failure.reason = Some(worker::explain(&failure, worker, launching.prepared()));
                 Input::LaunchFailed {
                     process: id,
                     failure,
@@ -611,7 +607,7 @@ impl Shell {
         {
             return;
         }
-        let out_of_memory = matches!(*event, Event::Process(_, _, event)
+        let out_of_memory = matches!(event, Event::Process(_, _, event)
             if event_text::is_unexplained_kill(event))
             && self.memory.has_killed();
         let context = event_text::Context {
@@ -621,7 +617,6 @@ impl Shell {
             sockets: &self.sockets,
             clients: &self.clients,
             logs: &self.logs,
-            reasons: &self.reasons,
             out_of_memory,
         };
         let (level, mut words) = event_text::event_text(event, &context);
@@ -644,14 +639,6 @@ impl Shell {
         self.note_rollback_reason(event, &words);
         if !event_text::is_detail(event, &self.definitions) {
             self.tell_watchers(event, words);
-        }
-        if let Event::Process(
-            _,
-            process,
-            ProcessEvent::LaunchFailed { .. } | ProcessEvent::HookFailed { .. },
-        ) = event
-        {
-            self.reasons.remove(process);
         }
     }
 

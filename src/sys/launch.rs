@@ -149,6 +149,7 @@ fn failure(message: [u8; STATUS_LENGTH]) -> LaunchFailure {
         stage: Stage::from_number(message[0]).unwrap_or(Stage::Exec),
         detail: u16::from_ne_bytes([message[2], message[3]]),
         errno: i32::from_ne_bytes([message[4], message[5], message[6], message[7]]),
+        reason: None,
     }
 }
 

@@ -8,7 +8,7 @@ mod prepare;
 mod program;
 
 pub use advise::{JOURNAL, advise};
-pub use outcome::{explain, explain_fork};
+pub use outcome::{explain, explain_fork, reason};
 pub use prepare::{
     DaemonContext, InheritedSocket, Numbers, OutputTarget, Preparation, PrepareError, Served,
     SpawnInputs, launch,

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// The explanation that follows "failed while {phrase of the stage}: ", in lower case without a full
 /// stop.
-pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared) -> String {
+pub fn explain(failure: &LaunchFailure, worker: &WorkerPlan, prepared: &Prepared) -> String {
     let user = Identity::of(worker);
     let program = Path::new(std::ffi::OsStr::from_bytes(prepared.program.as_bytes()));
     let folder = prepared.spec.working_directory.as_ref();
@@ -68,6 +68,12 @@ pub fn explain(failure: LaunchFailure, worker: &WorkerPlan, prepared: &Prepared)
     }
 }
 
+/// The reason of a failure; of one that an earlier listend has written down without it, the errno.
+pub fn reason(failure: &LaunchFailure) -> String {
+    let reason = failure.reason.clone();
+    reason.unwrap_or_else(|| describe(failure.errno))
+}
+
 /// As [`explain`], for a child that could not be created at all.
 pub fn explain_fork(errno: i32) -> String {
     let words = describe(errno);
@@ -82,7 +88,7 @@ pub fn explain_fork(errno: i32) -> String {
     }
 }
 
-fn limit_reason(failure: LaunchFailure, prepared: &Prepared) -> String {
+fn limit_reason(failure: &LaunchFailure, prepared: &Prepared) -> String {
     let limit = prepared.spec.limits.get(usize::from(failure.detail));
     let key = limit.map_or("?", |limit| limit.resource.key());
     let why = describe(failure.errno);

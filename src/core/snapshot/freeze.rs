@@ -237,7 +237,7 @@ impl Worker {
             generation: run.instance.generation,
             revision: run.revision.0,
             role,
-            state: run.state.cast(),
+            state: run.state.clone().cast(),
             since: run.since.cast(),
             starts: run.starts,
             connection: held.map(|one| ConnectionFact {
@@ -259,8 +259,8 @@ impl Worker {
             told_interval: run.told_interval.cast(),
             reloading: run.reloading,
             to_clean: run.to_clean,
-            this_end: run.this_end.cast(),
-            last_end: run.last_end.cast(),
+            this_end: run.this_end.clone().cast(),
+            last_end: run.last_end.clone().cast(),
             extra: Extra::new(),
         })))
     }
@@ -323,7 +323,7 @@ fn hook_fact(worker: WorkerId, process: ProcessId, helper: &Helper) -> Fact {
         timeout: helper.timeout.cast(),
         until: helper.until.cast(),
         exists: helper.exists,
-        failure: helper.failed.cast(),
+        failure: helper.failed.clone().cast(),
         killed: helper.killed,
         timed_out: helper.timed_out,
         extra: Extra::new(),

@@ -247,7 +247,7 @@ impl Thaw {
         }
         self.known(&of, fact.worker)?;
         let life = self.life(&of, worker, fact.revision)?;
-        let state: State = fact.state.cast();
+        let state: State = fact.state.clone().cast();
         if let Some(process) = state.process() {
             self.claim(&of, process)?;
             self.core.ctx.processes.insert(process, id);
@@ -264,7 +264,7 @@ impl Thaw {
             life,
             fact.since.cast(),
         );
-        run.state = state;
+        run.state = state.clone();
         run.starts = fact.starts;
         run.fault = fact.fault.cast();
         run.by_itself = fact.by_itself;
@@ -278,8 +278,8 @@ impl Thaw {
         run.told_interval = fact.told_interval.cast();
         run.reloading = fact.reloading;
         run.to_clean = fact.to_clean;
-        run.this_end = fact.this_end.cast();
-        run.last_end = fact.last_end.cast();
+        run.this_end = fact.this_end.clone().cast();
+        run.last_end = fact.last_end.clone().cast();
         run.due = run.deadline();
         if let Some(at) = run.due {
             self.core.ctx.timers.runs.insert((at, id));
@@ -309,7 +309,7 @@ impl Thaw {
             ));
         }
         let known = self.known(&of, fact.worker)?;
-        known.counts.change(state, 1);
+        known.counts.change(&state, 1);
         if let Some(connection) = connection {
             let source = connection.source.cast();
             known.connections.live += 1;
@@ -383,7 +383,7 @@ impl Thaw {
             timeout: fact.timeout.cast(),
             until,
             exists: fact.exists,
-            failed: fact.failure.cast(),
+            failed: fact.failure.clone().cast(),
             killed: fact.killed,
             timed_out: fact.timed_out,
         };

@@ -79,7 +79,7 @@ macro_rules! words {
         }
     )*) => {
         $(
-            #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+            #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
             #[serde(rename_all = "snake_case")]
             $(#[$outer])*
             pub(in crate::core) enum $word {
@@ -111,14 +111,19 @@ macro_rules! words {
 }
 
 words! {
+    #[derive(Copy)]
     PhaseWord = Phase { Idle, Running, Stopping, Hurried, Exited }
 
+    #[derive(Copy)]
     FaultWord = Fault { NotReady, Silent, NotStopped }
 
+    #[derive(Copy)]
     HookWord = HookKind { BeforeStart, AfterReady, AfterStop, Reload }
 
+    #[derive(Copy)]
     MissingWord = Missing { Address, Other }
 
+    #[derive(Copy)]
     #[serde(tag = "name")]
     StatusWord = ExitStatus {
         Code(code: i32),
@@ -126,12 +131,14 @@ words! {
         Unknown,
     }
 
+    #[derive(Copy)]
     #[serde(tag = "name")]
     ReasonWord = FailureReason {
         CrashLoop { crashes: u32, interval: u64 },
         NeverLaunched,
     }
 
+    #[derive(Copy)]
     #[serde(tag = "name")]
     NextWord = Next {
         RestartIn(after: u64),
@@ -170,6 +177,7 @@ words! {
         Exited { status: StatusWord, at: u64 },
     }
 
+    #[derive(Copy)]
     #[serde(tag = "name")]
     EndingWord = Ending {
         Graceful {
@@ -215,6 +223,7 @@ words! {
         Stopped,
     }
 
+    #[derive(Copy)]
     #[serde(tag = "name")]
     SourceWord = Source {
         Ip(address: IpAddr),
@@ -225,12 +234,14 @@ words! {
 }
 
 /// [`LaunchFailure`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::core) struct FailureWord {
     #[serde(with = "StageWord")]
     stage: Stage,
     errno: i32,
     detail: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 impl As<FailureWord> for LaunchFailure {
@@ -239,11 +250,13 @@ impl As<FailureWord> for LaunchFailure {
             stage,
             errno,
             detail,
+            reason,
         } = self;
         FailureWord {
             stage,
             errno,
             detail,
+            reason,
         }
     }
 }
@@ -254,6 +267,7 @@ impl As<LaunchFailure> for FailureWord {
             stage: self.stage,
             errno: self.errno,
             detail: self.detail,
+            reason: self.reason,
         }
     }
 }

@@ -144,7 +144,7 @@ const APP: WorkerId = WorkerId(0);
 fn proper_input(core: &Core, process: ProcessId, status: ExitStatus) -> Input {
     let run = core.ctx.processes.get(&process);
     let run = run.and_then(|id| core.workers[&id.worker].runs.get(*id));
-    match run.map(|run| run.state) {
+    match run.map(|run| run.state.clone()) {
         Some(State::Starting {
             launch: Launch::Execing,
             ..

@@ -390,6 +390,53 @@ fn told_of_sockets(crew: &Crew) -> Vec<(SocketEvent, Option<&str>)> {
     events.collect()
 }
 
+/// A launch failed, and another core goes on before the exit is known; what that tells of it.
+fn why_a_launch_failed(core: &mut Core, change: impl Fn(String) -> String) -> Vec<Effect> {
+    let process = spawned(core)[0];
+    core.handle(Mono(2), Input::Spawned { process });
+    let failure = LaunchFailure::new(Stage::Exec, 2, "there is no /srv".to_owned());
+    core.handle(Mono(3), Input::LaunchFailed { process, failure });
+    let text: Vec<String> = core.freeze().changes().map(|one| one.text()).collect();
+    assert!(text.iter().any(|line| line.contains("there is no /srv")));
+    let text: Vec<String> = text.into_iter().map(change).collect();
+    let mut core = thaw_text(&text, core.known());
+    core.handle(Mono(4), Input::Resumed);
+    let status = ExitStatus::Code(1);
+    core.handle(Mono(5), Input::Exited { process, status });
+    std::iter::from_fn(|| core.next_effect()).collect()
+}
+
+#[test]
+fn why_a_launch_failed_is_said_by_the_next() {
+    let reason = |effects: &[Effect]| {
+        let mut told = effects.iter().filter_map(|effect| match effect {
+            Effect::Emit(Event::Process(_, _, ProcessEvent::LaunchFailed { failure, .. })) => {
+                Some(failure.reason.clone())
+            }
+            Effect::Emit(Event::Process(_, _, ProcessEvent::HookFailed { end, .. })) => match end {
+                HookEnd::NotLaunched { failure } => Some(failure.reason.clone()),
+                HookEnd::Exited { .. } | HookEnd::TimedOut { .. } => None,
+            },
+            _ => None,
+        });
+        told.next().expect("it is told")
+    };
+    let start = |change: fn(&mut Lifecycle)| {
+        let mut core = Core::new(vec![life(change)], WhenDone::Hold);
+        core.handle(Mono(1), Input::Start);
+        core
+    };
+    let with_hook = |life: &mut Lifecycle| life.hooks.before_start = Some(seconds(9));
+    for change in [(|_| {}) as fn(&mut Lifecycle), with_hook] {
+        let told = why_a_launch_failed(&mut start(change), |line| line);
+        assert_eq!(reason(&told).as_deref(), Some("there is no /srv"));
+    }
+    // An earlier listend has not written it down.
+    let without = |line: String| line.replace(r#","reason":"there is no /srv""#, "");
+    let told = why_a_launch_failed(&mut start(|_| {}), without);
+    assert_eq!(reason(&told), None);
+}
+
 #[test]
 fn what_was_done_to_a_socket_is_said_until_it_is_closed() {
     let core = started(|_| {}).with_listeners(vec![taken()]);

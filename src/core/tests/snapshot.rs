@@ -196,7 +196,7 @@ fn the_changes_add_up_to_the_snapshot_and_the_snapshot_to_the_core() {
 
 /// Whether nothing is under way whose rule changes it.
 fn is_at_rest(core: &Core) -> bool {
-    let asked_for = |run: &run::Run| match run.state {
+    let asked_for = |run: &run::Run| match &run.state {
         State::Starting { launch, .. } => {
             !matches!(launch, Launch::Execing | Launch::Failed { .. })
         }

@@ -9,7 +9,7 @@ use crate::control::{
     Access, Argument, Call, DescriptionReply, Error, MetricsReply, Progress, Reply, Request,
     description, info,
 };
-use crate::core::{Answer, Input, InstanceId, Refused, State, Ticket};
+use crate::core::{Answer, Facts, Input, InstanceId, Refused, State, Ticket};
 use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::shell::metrics::Job;
 use crate::shell::token::{ClientId, ControlPart};
@@ -362,14 +362,14 @@ impl Shell {
         }
         let name = event_text::instance_name(&self.definitions, instance);
         let facts = self.core.facts(instance);
-        if facts
-            .is_some_and(|facts| facts.reloading && matches!(facts.state, State::Running { .. }))
-        {
+        let rereads =
+            |facts: &Facts| facts.reloading && matches!(facts.state, State::Running { .. });
+        if facts.as_ref().is_some_and(rereads) {
             return format!(
                 "{name} has sent RELOADING=1, but no READY=1 within `start_timeout`; it continues"
             );
         }
-        let state = facts.map_or_else(
+        let state = facts.as_ref().map_or_else(
             || "is gone".to_owned(),
             |facts| format!("is in the state `{}`", word_for(facts.health).word()),
         );

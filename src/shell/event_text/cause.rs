@@ -16,14 +16,14 @@ pub(in crate::shell) fn fault(cause: Option<Fault>) -> &'static str {
 }
 
 /// Whether a process got a SIGKILL that is not from here.
-pub(in crate::shell) fn is_unexplained_kill(event: ProcessEvent) -> bool {
+pub(in crate::shell) fn is_unexplained_kill(event: &ProcessEvent) -> bool {
     match event {
         ProcessEvent::Exited {
             status: ExitStatus::Signal { number, .. },
             cause: None,
             next,
             ..
-        } => number == SIGKILL && next != Next::Stopping,
+        } => *number == SIGKILL && *next != Next::Stopping,
         _ => false,
     }
 }

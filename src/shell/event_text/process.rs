@@ -5,18 +5,19 @@ use super::exit::{predicate, status_words};
 use super::words::{Context, duration, hook_word, next_words, serves_connections};
 use crate::config::signal_name;
 use crate::core::{ExitStatus, HookEnd, InstanceId, Next, ProcessEvent, ProcessId};
+use crate::worker;
 use log::Level;
 use std::time::Duration;
 
 pub(super) fn text(
     instance: InstanceId,
     process: ProcessId,
-    event: ProcessEvent,
+    event: &ProcessEvent,
     context: &Context<'_>,
 ) -> (Level, String) {
     let pid = || context.pid(process);
     let last = || context.last_words(instance, process);
-    match event {
+    match *event {
         ProcessEvent::Starting => {
             let generation = instance.generation;
             let line = format!("starting{}, generation {generation}", pid());
@@ -86,25 +87,24 @@ pub(super) fn text(
                 format!("main process {end}{pid}; other processes of its group continue; {then}");
             (Level::Info, line)
         }
-        ProcessEvent::LaunchFailed { failure, next } => {
-            let reason = context.reasons.get(&process).cloned();
-            let reason = reason.unwrap_or_else(|| crate::report::describe(failure.errno));
+        ProcessEvent::LaunchFailed { ref failure, next } => {
+            let (phrase, reason) = (failure.stage.phrase(), worker::reason(failure));
             let then = after_launch_failure(instance, next, context);
-            let phrase = failure.stage.phrase();
             (
                 Level::Error,
                 format!("failed while {phrase}: {reason}; {then}"),
             )
         }
-        ProcessEvent::HookFailed { kind, end, next } => {
+        ProcessEvent::HookFailed {
+            kind,
+            ref end,
+            next,
+        } => {
             let end = match end {
-                HookEnd::Exited { status } => predicate(status),
-                HookEnd::NotLaunched { .. } => {
-                    let reason = context.reasons.get(&process);
-                    reason.map_or_else(|| "could not be started".to_owned(), Clone::clone)
-                }
+                HookEnd::Exited { status } => predicate(*status),
+                HookEnd::NotLaunched { failure } => worker::reason(failure),
                 HookEnd::TimedOut { timeout } => {
-                    format!("took longer than {} and was killed", duration(timeout))
+                    format!("took longer than {} and was killed", duration(*timeout))
                 }
             };
             let next = next.map_or_else(String::new, |next| format!("; {}", next_words(next)));

@@ -7,7 +7,6 @@ use crate::shell::clients::Clients;
 use crate::shell::definitions::Definitions;
 use crate::shell::logs::Logs;
 use crate::shell::process::Processes;
-use std::collections::HashMap;
 use std::time::Duration;
 
 /// What the words need besides the event.
@@ -19,8 +18,6 @@ pub(in crate::shell) struct Context<'a> {
     pub clients: &'a Clients,
     /// For what a process wrote last.
     pub logs: &'a Logs,
-    /// Why launches failed.
-    pub reasons: &'a HashMap<ProcessId, String>,
     /// The kernel has killed for want of memory.
     pub out_of_memory: bool,
 }

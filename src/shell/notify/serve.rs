@@ -143,7 +143,7 @@ impl Shell {
         &mut self,
         access: Option<NotifyAccess>,
         ready: Ready,
-    ) -> Result<Ways, (LaunchFailure, String)> {
+    ) -> Result<Ways, LaunchFailure> {
         let mut ways = Ways::default();
         if access.is_some() {
             let socket = self.notify_socket().map(str::to_owned);
@@ -539,13 +539,9 @@ fn describe_sender(sender: Option<Sender>) -> String {
     }
 }
 
-fn no_way(what: &str, error: &io::Error) -> (LaunchFailure, String) {
-    let failure = LaunchFailure {
-        stage: Stage::Fork,
-        errno: error.raw_os_error().unwrap_or(libc::EIO),
-        detail: 0,
-    };
-    (failure, format!("cannot create {what}: {error}"))
+fn no_way(what: &str, error: &io::Error) -> LaunchFailure {
+    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+    LaunchFailure::new(Stage::Fork, errno, format!("cannot create {what}: {error}"))
 }
 
 fn newline_pipe() -> io::Result<(OwnedFd, OwnedFd)> {

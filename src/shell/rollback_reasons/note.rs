@@ -30,7 +30,7 @@ impl Shell {
             Event::Rollout(worker, RolloutEvent::Done { .. }) => {
                 return self.rollback_reasons.forget(worker);
             }
-            Event::Process(instance, _, event) => (instance, event),
+            Event::Process(instance, _, ref event) => (instance, event),
             _ => return,
         };
         let goes_back = match event {
@@ -142,14 +142,14 @@ impl Shell {
 }
 
 /// Whether a process has found by itself that it cannot run, as one does that finds a lock taken.
-fn ended_at_once(event: ProcessEvent) -> bool {
+fn ended_at_once(event: &ProcessEvent) -> bool {
     match event {
         ProcessEvent::Exited {
             status: ExitStatus::Code(1..),
             cause: None,
             uptime,
             ..
-        } => uptime < AT_ONCE,
+        } => *uptime < AT_ONCE,
         _ => false,
     }
 }

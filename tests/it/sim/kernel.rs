@@ -98,7 +98,7 @@ impl<G: Grammar> Life<G> {
         let Some(proc) = self.processes.get(&process) else {
             return false;
         };
-        match (proc.exec, proc.exit) {
+        match (&proc.exec, proc.exit) {
             _ if !proc.known => self.tell_spawn(process),
             (None, _) => self.execs(process, fate),
             (Some(Ok(())), None) if !proc.exec_told && fate < G::TOLD => self.tell_exec(process),
@@ -169,10 +169,11 @@ impl<G: Grammar> Life<G> {
                 stage,
                 errno,
                 detail,
+                reason: None,
             };
             let mut proc = self.processes.remove(&process).expect("it is there");
             self.gone.push(process);
-            proc.exec = Some(Err(failure));
+            proc.exec = Some(Err(failure.clone()));
             G::ended(self, process, &proc);
             self.give(Input::LaunchFailed { process, failure });
         } else {
@@ -189,7 +190,7 @@ impl<G: Grammar> Life<G> {
         let proc = self.processes.get_mut(&process).expect("it is there");
         proc.exec_told = true;
         proc.exec_told_at = now;
-        let input = match proc.exec.expect("decided before") {
+        let input = match proc.exec.clone().expect("decided before") {
             Ok(()) => {
                 G::runs(self, process);
                 Input::ExecSucceeded { process }
@@ -251,10 +252,12 @@ impl<G: Grammar> Life<G> {
 
     /// A step after fork(2) that fails.
     fn failure(&mut self) -> LaunchFailure {
+        let stage = self.rng.pick(&Stage::ALL[3..]);
         LaunchFailure {
-            stage: self.rng.pick(&Stage::ALL[3..]),
+            stage,
             errno: self.rng.pick(G::ERRORS),
             detail: 0,
+            reason: Some(stage.phrase().to_owned()),
         }
     }
 

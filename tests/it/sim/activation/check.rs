@@ -217,7 +217,7 @@ impl Life<Clients> {
                 continue;
             }
             let mut was = before.iter().filter(|(i, _)| *i == instance);
-            let was = was.next().map(|(_, state)| *state);
+            let was = was.next().map(|(_, state)| state.clone());
             let rested = matches!(
                 was,
                 Some(State::Backoff { until } | State::Failed { until: Some(until), .. })

@@ -102,6 +102,7 @@ impl Rig {
                         stage,
                         errno,
                         detail,
+                        reason: None,
                     };
                     if stage != Stage::Fork {
                         self.give(Input::Spawned { process });

@@ -111,7 +111,7 @@ impl Grammar for Workers {
                 if life.stop_at.is_some() {
                     expected = Expected::Stopped;
                 }
-                match (expected, state) {
+                match (expected, state.clone()) {
                     (Expected::Backoff { from, to }, State::Backoff { until })
                         if from <= until && until <= to =>
                     {
@@ -203,7 +203,7 @@ impl Grammar for Workers {
 
     /// Tells the shadow.
     fn ended(life: &mut Life<Workers>, _process: ProcessId, proc: &Proc<()>) {
-        let (end, uptime) = match proc.exec.expect("told") {
+        let (end, uptime) = match proc.exec.clone().expect("told") {
             Err(failure) => {
                 life.seen.1.0[failure.stage as usize] += 1;
                 (Err(failure), 0)

@@ -35,16 +35,16 @@ impl Shadow {
         end: Result<ExitStatus, LaunchFailure>,
         uptime: u64,
     ) {
-        let (again, crash) = match (restart.policy, end) {
+        let (again, crash) = match (restart.policy, &end) {
             (RestartPolicy::Never, Ok(_)) => (false, false),
             (_, Err(_)) => (true, true),
             (policy, Ok(ExitStatus::Code(code))) => {
-                (policy == RestartPolicy::Always || code != 0, true)
+                (policy == RestartPolicy::Always || *code != 0, true)
             }
             (_, Ok(ExitStatus::Unknown)) => (true, true),
             (policy, Ok(ExitStatus::Signal { number, .. })) => (
-                policy == RestartPolicy::Always || ![1, 2, 13, 15].contains(&number),
-                [4, 5, 6, 7, 8, 11, 24, 25, 31].contains(&number),
+                policy == RestartPolicy::Always || ![1, 2, 13, 15].contains(number),
+                [4, 5, 6, 7, 8, 11, 24, 25, 31].contains(number),
             ),
         };
         if !again {
@@ -52,7 +52,9 @@ impl Shadow {
             return;
         }
         // EAGAIN, ENOMEM, ENFILE, EMFILE: the daemon's, which lets only the delay grow.
-        let is_short = end.is_err_and(|failure| [11, 12, 23, 24].contains(&failure.errno));
+        let is_short = end
+            .as_ref()
+            .is_err_and(|failure| [11, 12, 23, 24].contains(&failure.errno));
         if restart.policy == RestartPolicy::Never && !is_short {
             self.expected = Some(Expected::Failed);
             return;
