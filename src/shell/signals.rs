@@ -46,6 +46,7 @@ impl Signals {
     /// No descriptors are left for the pipe.
     pub fn install() -> io::Result<Signals> {
         sys::reset_child_signal();
+        sys::ignore_file_size_signal();
         // Without one, accepting says so.
         let _accepting_tells = sys::prepare_to_interrupt();
         let nohup = sys::is_ignored(SIGHUP);

@@ -67,7 +67,9 @@ pub use pidfd::{
 };
 pub use prepared::{CStrings, ContainsNul, EnvSlot, FdAction, FdSlot, Prepared, Stdio};
 pub use reuseport::attach_to_group;
-pub use signal::{Origin, changed_signals, is_ignored, origin, reset_child_signal};
+pub use signal::{
+    Origin, changed_signals, ignore_file_size_signal, is_ignored, origin, reset_child_signal,
+};
 pub use unread::bytes_not_received;
 pub use wait::{Ended, How, Then, Whom, has_children_in, wait};
 pub use write::write_without_waiting;

@@ -54,6 +54,16 @@ pub fn reset_child_signal() {
     }
 }
 
+/// Has a write beyond RLIMIT_FSIZE fail with EFBIG, as others fail, instead of ending the process (setrlimit(2)).
+pub fn ignore_file_size_signal() {
+    // SAFETY: sigaction with SIG_IGN installs no handler of ours.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_IGN;
+        libc::sigaction(libc::SIGXFSZ, &action, ptr::null_mut());
+    }
+}
+
 /// The signals that are not at their default, as a set of bits: bit 0 is signal 1. To be asked once
 /// all handlers are installed. Those are what a child must put back before its exec: a handler would
 /// run in the parent's memory, and an ignored signal stays ignored. All 64 are asked about, also the

@@ -2,7 +2,9 @@
 //!
 //! The workers are `probe heir` where they are puppets: `probe puppet` dies with its parent.
 
+mod against;
 mod damaged;
+mod flood;
 mod load;
 mod many;
 mod midway;
