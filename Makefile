@@ -108,10 +108,13 @@ test-all: rpm-tool test
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it servers::servers_take -- --nocapture
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it soak:: -- --nocapture
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it booted::store:: -- --nocapture
+	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it survival:: -- --nocapture
+	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it upgrade::upgrades_under_load -- --nocapture
 	SIM_SEEDS=20000 $(CARGO) test --release --test it sim::workers::
 	PROPTEST_CASES=20000 $(CARGO) test --release --test it config::reading::
 
-bench:
+# With the programs that listend is compared with.
+bench: setup
 	$(CARGO) bench --bench bench
 
 clean:

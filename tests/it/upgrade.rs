@@ -4,7 +4,7 @@ use crate::harness::load::Load;
 use crate::harness::reloading::{ask, begin, reload, rewrite, run, state_of};
 use crate::harness::{
     Start, World, children, client, descriptors, eventually, exists, free_port, kill, listend_path,
-    require_tool, settled_descriptors,
+    require_tool, resident_kib, settled_descriptors,
 };
 use nix::sys::signal::Signal;
 use std::fs;
@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const APP: &str = "
 listeners: { web: { address: ['127.0.0.1:0', 'unix:$DIR/web'] } }
@@ -53,7 +54,11 @@ fn program(world: &World, script: &str) -> PathBuf {
 
 // Rule: pid, workers, listeners and descriptors stay, and no client notices.
 #[test]
-fn twenty_upgrades_under_load_lose_nobody_and_leave_nothing() {
+fn upgrades_under_load_lose_nobody_and_leave_nothing() {
+    let rounds = match std::env::var_os("LISTEND_TEST_LONG") {
+        Some(_) => 1000,
+        None => 20,
+    };
     let world = World::new();
     let daemon = run(&world, APP);
     let address = daemon.address("web");
@@ -61,9 +66,10 @@ fn twenty_upgrades_under_load_lose_nobody_and_leave_nothing() {
     let workers = children(daemon.pid());
     upgrade(&world);
     let before = settled_descriptors(daemon.pid());
+    let memory = resident_kib(daemon.pid());
     let by_port = Load::start(address, 2);
     let by_path = Load::start(world.path("web").as_path(), 2);
-    for _ in 0..20 {
+    for _ in 0..rounds {
         by_port.wait_for_answers(20);
         by_path.wait_for_answers(20);
         upgrade(&world);
@@ -75,6 +81,8 @@ fn twenty_upgrades_under_load_lose_nobody_and_leave_nothing() {
     }
     assert_eq!(children(daemon.pid()), workers);
     assert_eq!(settled_descriptors(daemon.pid()), before);
+    let grown = resident_kib(daemon.pid()).saturating_sub(memory);
+    assert!(grown < 1024, "{grown} KiB more than before");
     kill(workers[0], Signal::SIGKILL);
     let again = || children(daemon.pid()).len() == 2 && !exists(workers[0]);
     eventually("it is started again", again);
@@ -312,6 +320,34 @@ fn a_binary_that_cannot_go_on_changes_nothing() {
     assert!(refused.stderr.contains("execve"), "{}", refused.stderr);
     // What was tried, or could not be started, is reaped a moment later.
     eventually("the workers are left", || children(daemon.pid()) == workers);
+    upgrade(&world);
+    daemon.stop();
+}
+
+// Rule: one that hangs is given up after half a minute, and holds nobody up until then.
+#[test]
+fn a_binary_that_hangs_changes_nothing() {
+    let world = World::new();
+    let daemon = run(&world, APP);
+    daemon.lines(&["app.", "started"], 2);
+    let workers = children(daemon.pid());
+    let path = program(&world, "exec sleep 600");
+    let words = format!("upgrade {}", path.display());
+    let words = words.split(' ').chain(["--control", "$DIR/control.sock"]);
+    let asks = world.start(Start::new(words));
+    daemon.line(&["upgrade: trying"]);
+    // Half of its time, so that the rest is less than a test waits for anything.
+    let half = Instant::now() + Duration::from_secs(15);
+    while Instant::now() < half {
+        assert_eq!(state_of(&world, "workers", "app"), "running");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let refused = asks.finish().expect_code(1);
+    let why = "took longer than 30 seconds";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    eventually("only the workers are left", || {
+        children(daemon.pid()) == workers
+    });
     upgrade(&world);
     daemon.stop();
 }

@@ -84,7 +84,7 @@ fn is_started_again(container: &Container, before: &str) {
 }
 
 #[test]
-fn workers_and_sockets_survive_a_listend_that_is_killed() {
+fn workers_and_sockets_survive_a_listend_that_is_upgraded_or_killed() {
     let Some(container) = started(SERVES) else {
         return;
     };
@@ -94,6 +94,12 @@ fn workers_and_sockets_survive_a_listend_that_is_killed() {
     // All of it has to be there before it can survive.
     eventually("descriptors are kept", || kept(&container) >= 5);
     let many = kept(&container);
+    for number in 0..count(4, 1000) {
+        let done = container.output(["listend", "upgrade"]);
+        assert!(done.status.success(), "{number}: {done:?}");
+    }
+    assert_eq!(workers(&container), before, "after upgrades");
+    load.goes_on(&container);
     for number in 0..count(4, 200) {
         kill(&container, if number % 2 == 0 { "KILL" } else { "ABRT" });
         assert_eq!(workers(&container), before, "after {number}");

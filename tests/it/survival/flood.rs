@@ -1,6 +1,7 @@
 //! The daemon is killed or replaced while there is more to do than one turn takes.
 
 use super::{BLOWS, Blow, guarded};
+use crate::harness::reloading::ask;
 use crate::harness::{World, children, client, eventually};
 use std::io::Read;
 use std::net::SocketAddr;
@@ -148,12 +149,9 @@ workers:
         assert!(strikes > 0);
         eventually("all is written", || world.path("done").exists());
         let last = format!("line-{}.", LINES - 1);
-        match output {
-            "tag" => drop(guarded.guard.line(&[&last])),
-            _ => eventually("all is in the file", || {
-                std::fs::read_to_string(world.path("log")).is_ok_and(|log| log.contains(&last))
-            }),
-        }
+        eventually("all is read", || {
+            ask(&world, "logs app").stdout.contains(&last)
+        });
         guarded.stop();
         let log = match output {
             "tag" => guarded.guard.finish().stdout,

@@ -1,6 +1,6 @@
 //! Under load, again and again.
 
-use super::{Guarded, guarded, guarded_through};
+use super::{Blow, Guarded, guarded, guarded_through};
 use crate::harness::load::Load;
 use crate::harness::{
     World, children, client, eventually, kill, resident_kib, settled_descriptors,
@@ -25,10 +25,11 @@ workers:
   echo: { command: [$PROBE, heir, $EVENTS, '600'], listeners: [packets] }
 ";
 
-fn rounds() -> usize {
+/// How often the daemon is killed, and how often it is upgraded.
+fn rounds() -> (usize, usize) {
     match std::env::var_os("LISTEND_TEST_LONG") {
-        Some(_) => 200,
-        None => 10,
+        Some(_) => (200, 1000),
+        None => (10, 10),
     }
 }
 
@@ -97,12 +98,21 @@ fn again_and_again(words: &[&'static str]) {
     };
     let (descriptors, memory) = sizes(&guarded);
     let kept = guarded.kept().len();
-    for _ in 0..rounds() {
+    let goes_on = || {
         let so_far = answers.load(Ordering::Relaxed);
         eventually("datagrams are answered", || {
             answers.load(Ordering::Relaxed) > so_far
         });
         loads.iter().for_each(|load| load.wait_for_answers(20));
+    };
+    let (kills, upgrades) = rounds();
+    for _ in 0..upgrades {
+        goes_on();
+        guarded.strike(Blow::Upgrade);
+        ready += told(&manager, "READY=1");
+    }
+    for _ in 0..kills {
+        goes_on();
         guarded.kill();
         ready += told(&manager, "READY=1");
     }
@@ -125,7 +135,7 @@ fn again_and_again(words: &[&'static str]) {
     }
     // One that is killed soon may not have come to it.
     ready += told(&manager, "READY=1");
-    assert!(ready <= rounds() + 2, "{ready} times");
+    assert!(ready <= kills + upgrades + 2, "{ready} times");
     // They are supervised: one that ends is started again.
     let victim = *before.iter().find(|pid| **pid != echo.pid()).expect("one");
     kill(victim, Signal::SIGKILL);
@@ -139,14 +149,14 @@ fn again_and_again(words: &[&'static str]) {
     assert!(!world.path("web").exists());
 }
 
-// Rule: kill -9 of the daemon is nothing that a client or a worker could notice.
+// Rule: an upgrade, or kill -9, of the daemon is nothing that a client or a worker could notice.
 #[test]
-fn kill_9_of_the_daemon_is_noticed_by_nobody() {
+fn upgrades_and_kill_9_of_the_daemon_are_noticed_by_nobody() {
     again_and_again(&[]);
 }
 
 #[test]
-fn nor_is_it_where_the_guard_is_pid_1() {
+fn nor_are_they_where_the_guard_is_pid_1() {
     let Some(words) = namespace() else {
         return;
     };
