@@ -33,6 +33,7 @@ mod spawn;
 mod startup;
 mod statistics;
 mod status;
+mod supervisor;
 mod survive;
 mod table;
 
@@ -46,7 +47,7 @@ use table::Row;
 type Benchmark = (&'static str, fn(&mut Vec<Row>) -> Result<()>);
 
 /// In the order in which they run.
-const BENCHMARKS: [Benchmark; 13] = [
+const BENCHMARKS: [Benchmark; 15] = [
     ("startup", startup::run),
     ("options", options::run),
     ("idle", idle::run),
@@ -61,6 +62,7 @@ const BENCHMARKS: [Benchmark; 13] = [
     ("reload", reload::run),
     ("survive", survive::run),
     ("shards", shards::run),
+    ("supervisor", supervisor::run),
 ];
 
 fn main() -> ExitCode {

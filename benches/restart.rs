@@ -47,11 +47,15 @@ trait Supervisor {
 }
 
 /// A name in the table, what starts it, and the ratio that is asked of it.
-type Contender = (&'static str, fn() -> Result<Started>, Option<f64>);
+type Contender = (
+    &'static str,
+    fn() -> Result<Started<dyn Supervisor>>,
+    Option<f64>,
+);
 
 /// Not every peer is on every machine.
-enum Started {
-    Running(Box<dyn Supervisor>),
+pub enum Started<T: ?Sized> {
+    Running(Box<T>),
     Missing(&'static str),
 }
 
@@ -117,8 +121,8 @@ fn measure(
     let alone = load.counts();
     let (mut disturbed, mut undisturbed) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        undisturbed.push(worst(&load, || Ok(()))?);
-        disturbed.push(worst(&load, || supervisor.restart())?);
+        undisturbed.push(worst(&load, WINDOW, || Ok(()))?);
+        disturbed.push(worst(&load, WINDOW, || supervisor.restart())?);
     }
     let summary = load.stop();
     supervisor.stop()?;
@@ -136,16 +140,16 @@ fn measure(
 }
 
 /// The longest wait of all who were answered within a window in which this is done.
-fn worst(load: &Load, work: impl FnOnce() -> Result<()>) -> Result<Duration> {
+pub fn worst(load: &Load, window: Duration, work: impl FnOnce() -> Result<()>) -> Result<Duration> {
     let start = Instant::now();
     load.checkpoint();
     work()?;
-    thread::sleep(WINDOW.saturating_sub(start.elapsed()));
+    thread::sleep(window.saturating_sub(start.elapsed()));
     Ok(load.checkpoint())
 }
 
 /// The ways in which clients were not answered.
-fn lost(rows: &mut Vec<Row>, name: &str, counts: &Counts, before: &Counts, has_target: bool) {
+pub fn lost(rows: &mut Vec<Row>, name: &str, counts: &Counts, before: &Counts, has_target: bool) {
     let refused = counts.refused - before.refused;
     let cut = counts.reset + counts.short - before.reset - before.short;
     let others = counts.failed() - before.failed() - refused - cut;
@@ -165,7 +169,7 @@ fn lost(rows: &mut Vec<Row>, name: &str, counts: &Counts, before: &Counts, has_t
 }
 
 /// One client, again and again, until it is answered for the first time.
-fn wait_until_answering(target: &Target) -> Result<()> {
+pub fn wait_until_answering(target: &Target) -> Result<()> {
     let load = Load::start(target.clone(), 1);
     let deadline = Instant::now() + START_PATIENCE;
     while load.counts().answered == 0 {
@@ -179,7 +183,7 @@ fn wait_until_answering(target: &Target) -> Result<()> {
 }
 
 /// Where each of them listens, when it has its turn.
-fn address() -> Result<SocketAddr> {
+pub fn address() -> Result<SocketAddr> {
     Ok(Addresses::for_sockets(1)?.get(0).into())
 }
 
@@ -196,7 +200,7 @@ fn app(words: &[&str]) -> Result<String> {
 }
 
 /// Runs a command that has to succeed.
-fn run_to_the_end(command: &mut Command) -> Result<()> {
+pub fn run_to_the_end(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(());
@@ -216,7 +220,11 @@ struct Program {
 }
 
 impl Program {
-    fn start(dir: TempDir, process: Process, restart: Option<Vec<String>>) -> Result<Started> {
+    fn start(
+        dir: TempDir,
+        process: Process,
+        restart: Option<Vec<String>>,
+    ) -> Result<Started<dyn Supervisor>> {
         Ok(Started::Running(Box::new(Program {
             process,
             dir,
@@ -247,30 +255,30 @@ impl Supervisor for Program {
 }
 
 /// Writes a file into a folder; its path as text.
-fn write(dir: &TempDir, name: &str, text: &str) -> Result<String> {
+pub fn write(dir: &TempDir, name: &str, text: &str) -> Result<String> {
     let path = dir.path().join(name);
     std::fs::write(&path, text)?;
     words_of(&path)
 }
 
-fn words_of(path: &Path) -> Result<String> {
+pub fn words_of(path: &Path) -> Result<String> {
     Ok(path.to_str().ok_or("a path is not UTF-8")?.to_owned())
 }
 
 /// A program of a peer: installed, or where `scripts/test-setup` puts Python's.
-fn find(program: &str) -> Option<PathBuf> {
+pub fn find(program: &str) -> Option<PathBuf> {
     let venv = machine::target_dir().join("venv/bin").join(program);
     venv.is_file().then_some(venv).or_else(|| tool(program))
 }
 
-fn strings(words: &[&str]) -> Vec<String> {
+pub fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 struct Listend;
 
 impl Listend {
-    fn start() -> Result<Started> {
+    fn start() -> Result<Started<dyn Supervisor>> {
         let dir = TempDir::new();
         let yaml = format!(
             "listeners: {{ web: '{}' }}\nworkers:\n  app:\n    command: {}\n    listeners: [web]\n    \
@@ -292,7 +300,7 @@ impl Listend {
 struct Starter;
 
 impl Starter {
-    fn start() -> Result<Started> {
+    fn start() -> Result<Started<dyn Supervisor>> {
         let Some(program) = find("start_server") else {
             return Ok(Started::Missing("start_server is not installed"));
         };
@@ -309,7 +317,7 @@ impl Starter {
 struct Circus;
 
 impl Circus {
-    fn start() -> Result<Started> {
+    fn start() -> Result<Started<dyn Supervisor>> {
         let (Some(program), Some(client)) = (find("circusd"), find("circusctl")) else {
             return Ok(Started::Missing("circus is not installed"));
         };
@@ -340,7 +348,7 @@ impl Circus {
 struct Supervisord;
 
 impl Supervisord {
-    fn start() -> Result<Started> {
+    fn start() -> Result<Started<dyn Supervisor>> {
         let (Some(program), Some(client)) = (find("supervisord"), find("supervisorctl")) else {
             return Ok(Started::Missing("supervisor is not installed"));
         };
@@ -374,7 +382,7 @@ impl Systemd {
     /// In a container, whose network has nothing but its own loopback.
     const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 20_000);
 
-    fn start() -> Result<Started> {
+    fn start() -> Result<Started<dyn Supervisor>> {
         // The container is the tests', which panic where something is wrong.
         let booted = catch_unwind(|| {
             let container = container::boot()?;

@@ -129,12 +129,12 @@ fn longest(tally: &Tally) -> Duration {
 }
 
 /// The process id in `guard: started listend (pid 12) with …`.
-fn guarded_pid(line: &str) -> Option<i32> {
+pub fn guarded_pid(line: &str) -> Option<i32> {
     let (_, rest) = line.split_once("guard: started listend (pid ")?;
     rest.split_once(')')?.0.parse().ok()
 }
 
-fn upgrade(control: &Path) -> Result<()> {
+pub fn upgrade(control: &Path) -> Result<()> {
     let output = Command::new(machine::listend())
         .args(["upgrade", "--control"])
         .arg(control)
