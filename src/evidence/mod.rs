@@ -3,12 +3,13 @@
 //! A connection proves nothing while the supervisor holds the listener: the kernel queues it. What
 //! counts is that the process, or one that it started, waits for clients: an epoll instance of it
 //! watches the listener, or one of its threads sleeps in accept(2), poll(2), select(2) or the like
-//! on it. docs/readiness.md has what real servers show, and what nobody can see.
+//! on it; or it has a connection that was accepted. docs/readiness.md has what real servers show, and what nobody can see.
 //!
 //! One look costs a bounded number of reads in /proc. It may wait without end for what the process
 //! has mapped or polls, and so is made where nobody minds.
 
 mod calls;
+mod connections;
 mod epoll;
 mod memory;
 mod ring;

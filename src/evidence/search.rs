@@ -2,12 +2,13 @@
 
 use super::calls::{self, Call, Wait};
 use super::sight::{Sight, SocketInode, Why};
-use super::{epoll, memory, ring, tree};
+use super::{connections, epoll, memory, ring, tree};
 use nix::libc;
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::parent_id;
 
 /// The limit of processes in one look, which must not hold up everything else. A worker with more
 /// processes has served clients for long.
@@ -19,6 +20,8 @@ const MOST_DESCRIPTORS: usize = 20_000;
 pub struct Search {
     /// The sockets that are not seen yet.
     missing: Vec<SocketInode>,
+    /// The other sockets of the processes.
+    sockets: HashSet<u64>,
     /// Why something may have been overlooked: the first reason.
     hidden: Option<Why>,
     threads: usize,
@@ -30,6 +33,7 @@ impl Search {
     pub fn new(sockets: Vec<SocketInode>) -> Search {
         Search {
             missing: sockets,
+            sockets: HashSet::new(),
             hidden: None,
             threads: 0,
             descriptors: 0,
@@ -74,6 +78,21 @@ impl Search {
                 }
             }
         }
+        self.connections(main);
+    }
+
+    /// Whether one of the processes has a connection that it has accepted. That a predecessor has left it
+    /// is ruled out: the supervisor would have it, too.
+    fn connections(&mut self, main: i32) {
+        let Ok(supervisors) = sockets_of(parent_id().cast_signed()) else {
+            return;
+        };
+        self.sockets.retain(|socket| !supervisors.contains(socket));
+        if self.missing.is_empty() || self.sockets.is_empty() {
+            return;
+        }
+        let accepted = connections::accepted(main, &self.missing, &self.sockets);
+        self.missing.retain(|socket| !accepted.contains(socket));
     }
 
     fn threads(&mut self, pid: i32, is_main: bool) -> Vec<i32> {
@@ -219,7 +238,8 @@ impl Search {
             match target.to_str() {
                 Some("anon_inode:[eventpoll]") => self.epoll(pid, &folder, descriptor),
                 Some("anon_inode:[io_uring]") => self.ring(pid, &folder, descriptor),
-                Some(_) | None => {}
+                Some(target) => self.sockets.extend(socket_number(target)),
+                None => {}
             }
         }
     }
@@ -299,6 +319,16 @@ impl Search {
     }
 }
 
+/// The sockets that a process has.
+fn sockets_of(pid: i32) -> io::Result<HashSet<u64>> {
+    let folder = format!("/proc/{pid}/fd");
+    let descriptors = tree::numbers(fs::read_dir(&folder)?);
+    let links = descriptors.filter_map(|number| fs::read_link(format!("{folder}/{number}")).ok());
+    Ok(links
+        .filter_map(|link| socket_number(link.to_str()?))
+        .collect())
+}
+
 /// `socket:[NUMBER]`, as the link of a socket's descriptor reads.
 fn socket_number(target: &str) -> Option<u64> {
     let number = target.strip_prefix("socket:[")?.strip_suffix(']')?;
@@ -367,6 +397,47 @@ mod tests {
         let hidden = |what| Sight::Hidden(Why::TooMany { what });
         assert_eq!(sight(MOST_THREADS, 0), hidden("threads"));
         assert_eq!(sight(0, MOST_DESCRIPTORS), hidden("descriptors"));
+    }
+
+    #[test]
+    fn who_has_accepted_a_connection_is_seen_without_waiting_for_another() {
+        use std::net::{Shutdown, TcpListener, TcpStream};
+        use std::os::unix::net::{UnixListener, UnixStream};
+        let sight = |inode| {
+            let mut search = Search::new(vec![inode]);
+            search.tree(std::process::id() as i32, true);
+            search.sight()
+        };
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else {
+                continue;
+            };
+            let inode = SocketInode::of(&listener).expect("fstat");
+            let port = listener.local_addr().expect("its address").port();
+            let _client = match address {
+                "[::1]:0" => TcpStream::connect(("::1", port)),
+                _ => TcpStream::connect(("127.0.0.1", port)),
+            };
+            assert_eq!(
+                sight(inode),
+                Sight::NotYet,
+                "{address}: it waits in the queue"
+            );
+            let (accepted, _) = listener.accept().expect("accept");
+            assert_eq!(sight(inode), Sight::Seen, "{address}");
+            // As one that has answered and waits for the client's end.
+            accepted.shutdown(Shutdown::Write).expect("shutdown");
+            assert_eq!(sight(inode), Sight::Seen, "{address}: half closed");
+        }
+        let path = std::env::temp_dir().join(format!("listend seen.{}", std::process::id()));
+        let listener = UnixListener::bind(&path).expect("bind");
+        let inode = SocketInode::of(&listener).expect("fstat");
+        let client = UnixStream::connect(&path);
+        fs::remove_file(&path).expect("remove");
+        let _client = client.expect("connect");
+        assert_eq!(sight(inode), Sight::NotYet);
+        let _accepted = listener.accept().expect("accept");
+        assert_eq!(sight(inode), Sight::Seen);
     }
 
     #[test]
