@@ -311,6 +311,44 @@ fn protocols_that_exclude_each_other_are_refused() {
 }
 
 #[test]
+fn a_list_of_descriptors_is_of_listeners_that_the_worker_has() {
+    for (keys, kind, words) in [
+        (
+            "command: 'x {fds:tpc}', listeners: [tcp]",
+            "unknown-listener",
+            "`tpc`",
+        ),
+        (
+            "command: 'x {fds:more}', listeners: [tcp]",
+            "bad-template",
+            "does not use listener `more`",
+        ),
+        (
+            "command: 'x {fds:tcp:1}', listeners: [tcp]",
+            "bad-template",
+            "does not name a listener",
+        ),
+        (
+            "command: x, listeners: [tcp], after_ready: 'x {fds}'",
+            "bad-template",
+            "gets no listeners, so there is no descriptor",
+        ),
+    ] {
+        let (found, text, position) = only_problem(&load(&format!("{LISTENERS}  a: {{{keys}}}\n")));
+        assert_eq!(found, kind, "{text}");
+        assert!(text.contains(words), "{keys}: {text}");
+        let line = format!("  a: {{{keys}}}");
+        let column = line.find("{fds").expect("it is there") + 1;
+        assert!(position.ends_with(&format!(":{column}")), "{position}");
+    }
+    let without = load(&format!("{LISTENERS}  a: {{command: 'x {{fds}}'}}\n"));
+    assert!(shown(&without).contains("has no listeners, so `{fds}` is empty"));
+    fine(load(&format!(
+        "{LISTENERS}  a: {{command: 'x {{fds}} {{fds:both|;}}', listeners: [both]}}\n"
+    )));
+}
+
+#[test]
 fn a_plan_that_says_nothing_of_listen_pid_has_it() {
     for (key, told) in [("", true), (", listen_pid: false", false)] {
         let loaded = fine(workers(&[&format!("listeners: tcp{key}")]));

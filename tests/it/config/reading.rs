@@ -211,22 +211,6 @@ fn one_kind_of_mistake_each() {
             "bad-template no-listeners",
         ),
         (
-            &worker("  v: {command: 'x {fds:b}', listeners: [a]}\n"),
-            "unknown-listener",
-        ),
-        (
-            &worker("  v: {command: 'x {fds:a:1}', listeners: [a]}\n"),
-            "bad-template",
-        ),
-        (
-            &worker("  v: {command: 'x {fds}'}\n"),
-            "bad-template no-listeners",
-        ),
-        (
-            &worker("  v: {command: x, listeners: [a], after_ready: 'x {fds}'}\n"),
-            "bad-template",
-        ),
-        (
             &worker("  v: {command: x, listeners: a, handoff: [nginx, none]}\n"),
             "bad-value",
         ),
