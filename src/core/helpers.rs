@@ -56,7 +56,7 @@ impl Helpers {
     }
 
     pub(super) fn remove(&mut self, process: ProcessId) -> Option<Helper> {
-        self.lent.note(process);
+        self.lent.over(process);
         self.running.remove(&process)
     }
 
@@ -69,7 +69,12 @@ impl Helpers {
 
     /// Notes which of them may have changed, from now on.
     pub(super) fn record(&mut self) {
-        self.lent.record();
+        self.lent.record(self.running.keys().copied());
+    }
+
+    /// It was told that this is gone.
+    pub(super) fn told_gone(&mut self, process: ProcessId) {
+        self.lent.forget(process);
     }
 
     pub(super) fn take_lent(&mut self) -> BTreeSet<ProcessId> {

@@ -22,6 +22,16 @@ pub enum Input {
         /// The connection.
         connection: ConnectionId,
     },
+    /// A process serves a connection of which nothing is known: the listend that has started it was killed before
+    /// it had written that down. [`super::Effect::Spawn`] follows, for that process.
+    ConnectionFound {
+        /// For which worker it was accepted.
+        worker: WorkerId,
+        /// The number of the instance.
+        index: u32,
+        /// The source of the connection.
+        source: Source,
+    },
     /// [`super::Effect::Spawn`] was done: the process exists.
     Spawned {
         /// The process.

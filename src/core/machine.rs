@@ -106,10 +106,18 @@ impl Core {
     /// Takes in what happened at `now`.
     pub fn handle(&mut self, now: Mono, input: Input) {
         self.ctx.now = now;
+        if self.ctx.record.is_on && !self.ctx.record.is_urgent {
+            self.ctx.record.is_urgent = !self.is_of_connections(&input);
+        }
         match input {
             Input::Start => self.start(),
             Input::Resumed => self.resume(),
             Input::ConnectionLost { connection } => self.connection_lost(connection),
+            Input::ConnectionFound {
+                worker,
+                index,
+                source,
+            } => self.connection_found(worker, index, source),
             Input::Spawned { process } => self.on_process_event(process, News::Spawned),
             Input::ExecSucceeded { process } => self.on_process_event(process, News::ExecSucceeded),
             Input::LaunchFailed { process, failure } => {

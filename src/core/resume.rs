@@ -11,6 +11,8 @@ use super::state::{Launch, State};
 use super::types::{ConnectionId, ExitStatus, HookEnd, Next, Phase, ProcessId, RunId};
 use super::worker::Worker;
 use crate::config::Ready;
+use crate::connection::Source;
+use crate::plan::WorkerId;
 use std::time::Duration;
 
 impl Worker {
@@ -118,6 +120,17 @@ impl Core {
             return self.ctx.ignore();
         };
         self.on(id, |worker, ctx| worker.connection_lost(ctx, run));
+    }
+
+    /// A process of a connection is left of which nothing was written.
+    pub(super) fn connection_found(&mut self, worker: WorkerId, index: u32, source: Source) {
+        let is_over = self.ctx.phase == Phase::Exited;
+        let found = (!is_over)
+            .then(|| self.on(worker, |worker, ctx| worker.found(ctx, index, source)))
+            .flatten();
+        if found != Some(true) {
+            self.ctx.ignore();
+        }
     }
 
     /// The connections of which listend has a descriptor: because no process has them, or none that is known

@@ -409,7 +409,7 @@ impl Runs {
     /// Takes out what is over.
     pub(super) fn sweep(&mut self) {
         for id in std::mem::take(&mut self.over) {
-            self.lent.note(id);
+            self.lent.over(id);
             self.leaving.remove(&id);
             self.connections.remove(&id);
         }
@@ -417,7 +417,13 @@ impl Runs {
 
     /// Notes what may have changed, from now on.
     pub(super) fn record(&mut self) {
-        self.lent.record();
+        let known = self.ids();
+        self.lent.record(known);
+    }
+
+    /// It was told that this is gone.
+    pub(super) fn told_gone(&mut self, id: RunId) {
+        self.lent.forget(id);
     }
 
     pub(super) fn take_lent(&mut self) -> BTreeSet<RunId> {

@@ -113,27 +113,10 @@ impl Worker {
     }
 
     fn serve(&mut self, ctx: &mut Ctx, connection: ConnectionId, source: Source) {
-        let generation = self.generation;
-        let connections = &mut self.connections;
-        let instance = InstanceId {
-            worker: self.id,
-            index: connections.next_index,
-            generation,
-        };
-        connections.next_index = connections.next_index.wrapping_add(1);
-        connections.live += 1;
-        *connections.sources.entry(source).or_default() += 1;
-        let live = connections.live;
-        let life = Arc::clone(&self.lifecycle);
-        let id = ctx.ids.run(self.id);
-        self.runs.connect(Connection {
-            run: Run::new(id, instance, self.revision, life, ctx.now),
-            id: connection,
-            source,
-            open: true,
-            over: false,
-        });
-        self.spawn(ctx, id);
+        let index = self.connections.next_index;
+        self.connections.next_index = index.wrapping_add(1);
+        self.connect(ctx, index, (connection, source));
+        let live = self.connections.live;
         let limits = self.limits();
         if let (Some(max), Overflow::Wait) = (limits.max, limits.overflow)
             && live >= max
@@ -145,6 +128,53 @@ impl Worker {
                 WorkerEvent::ConnectionsFull { max, overflow },
             ));
         }
+    }
+
+    fn connect(
+        &mut self,
+        ctx: &mut Ctx,
+        index: u32,
+        (connection, source): (ConnectionId, Source),
+    ) -> RunId {
+        let instance = InstanceId {
+            worker: self.id,
+            index,
+            generation: self.generation,
+        };
+        self.connections.live += 1;
+        *self.connections.sources.entry(source).or_default() += 1;
+        let life = Arc::clone(&self.lifecycle);
+        let id = ctx.ids.run(self.id);
+        self.runs.connect(Connection {
+            run: Run::new(id, instance, self.revision, life, ctx.now),
+            id: connection,
+            source,
+            open: true,
+            over: false,
+        });
+        self.spawn(ctx, id);
+        id
+    }
+
+    /// A connection has a process already. It counts, and its number is not given out again; or it is stopped, as it
+    /// would have been with the others. `false` if no connections are accepted for this worker.
+    pub(super) fn found(&mut self, ctx: &mut Ctx, index: u32, source: Source) -> bool {
+        if !matches!(self.lifecycle.activation, Activation::PerConnection(_)) {
+            return false;
+        }
+        let next = self.connections.next_index;
+        // The numbers go round.
+        if index.wrapping_sub(next) < u32::MAX / 2 {
+            self.connections.next_index = index.wrapping_add(1);
+        }
+        self.connections.totals.accepted += 1;
+        let connection = ctx.ids.connection();
+        let id = self.connect(ctx, index, (connection, source));
+        let is_stopping = matches!(ctx.phase, Phase::Stopping | Phase::Hurried);
+        if is_stopping || self.stopped || self.removed {
+            self.stop_instance(ctx, id);
+        }
+        true
     }
 
     pub(super) fn not_accepted(&mut self, ctx: &mut Ctx, why: NotAccepted) {

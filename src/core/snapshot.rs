@@ -22,6 +22,7 @@
 //! core.handle(now, Input::Exited { process, status });         //   it is gone (ExitStatus::Unknown)
 //! core.handle(now, Input::ExecSucceeded { process });          //   it runs its program, and was not known to
 //! core.handle(now, Input::ConnectionLost { connection });      //   a descriptor was not kept
+//! core.handle(now, Input::ConnectionFound { worker, index, source }); // a process serves one that is not known
 //! core.handle(now, Input::ListenerBound { listener });         //   or `ListenerMissing`: not as it was
 //! core.handle(now, Input::Resumed);                            // instead of `Input::Start`
 //! ```

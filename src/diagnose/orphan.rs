@@ -1,6 +1,7 @@
 //! A process that a listend has left behind which has ended, as /proc shows it.
 
-use crate::handoff::supervisor;
+use crate::connection::Ends;
+use crate::handoff::{connection, supervisor};
 use procfs::process::{ProcState, Process, Stat};
 use std::os::unix::fs::MetadataExt;
 
@@ -23,6 +24,8 @@ pub struct Orphan {
     pub notify: Option<String>,
     /// Whether it is what was started, and no child of that.
     pub is_main: bool,
+    /// Of what serves a connection: who is at the ends of that.
+    pub ends: Option<Ends>,
 }
 
 impl Orphan {
@@ -55,6 +58,7 @@ impl Orphan {
             started: stat.starttime,
             notify: value("NOTIFY_SOCKET").map(str::to_owned),
             is_main: stat.session == pid && is_told,
+            ends: connection::ends(value),
         })
     }
 
@@ -102,6 +106,7 @@ mod tests {
             started: 0,
             notify: None,
             is_main: true,
+            ends: None,
         };
         assert_eq!(orphan.place(), Some(("app.v2", 13)));
     }

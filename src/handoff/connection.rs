@@ -66,6 +66,50 @@ pub fn variables(ends: &Ends) -> Vec<Variable> {
     variables
 }
 
+/// The ends of the connection of a process that has these variables, as far as they say it: the inverse of
+/// [`variables`].
+pub fn ends<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Option<Ends> {
+    let number = |name: &str| value(name)?.parse::<u32>().ok();
+    let proto = value("PROTO")?;
+    let all = [
+        (Protocol::Tcp, TCP),
+        (Protocol::Sctp, SCTP),
+        (Protocol::Unix, UNIX),
+        (Protocol::Vsock, VSOCK),
+    ];
+    let (protocol, names) = all.into_iter().find(|(_, names)| names.proto == proto)?;
+    let end = |(address, port): (&str, &str)| match protocol {
+        Protocol::Tcp | Protocol::Sctp => {
+            let ip = value(address)?.parse().ok()?;
+            Some(End::Inet(SocketAddr::new(ip, value(port)?.parse().ok()?)))
+        }
+        Protocol::Vsock => Some(End::Vsock {
+            cid: number(address)?,
+            port: number(port)?,
+        }),
+        Protocol::Unix => Some(match value(address) {
+            None => End::Unnamed,
+            Some(name) => match name.strip_prefix('@') {
+                Some(name) => End::Abstract(name.into()),
+                None => End::Path(name.into()),
+            },
+        }),
+    };
+    let credentials = || {
+        Some(Credentials {
+            pid: number("UNIXREMOTEPID")?.cast_signed(),
+            uid: number("UNIXREMOTEEUID")?,
+            gid: number("UNIXREMOTEEGID")?,
+        })
+    };
+    Some(Ends {
+        protocol,
+        local: end(names.local)?,
+        remote: end(names.remote)?,
+        credentials: credentials(),
+    })
+}
+
 /// REMOTE_ADDR and REMOTE_PORT, by the rules of systemd: an address without brackets, `vsock:CID`, a
 /// path or `@name`; neither for who has no name.
 fn cgi(remote: &End, variables: &mut Vec<Variable>) {
@@ -156,6 +200,57 @@ mod tests {
 
     fn inet(address: &str) -> End {
         End::Inet(address.parse().unwrap())
+    }
+
+    #[test]
+    fn what_is_told_can_be_read_again() {
+        let vsock = |cid, port| End::Vsock { cid, port };
+        let credentials = Some(Credentials {
+            pid: 7,
+            uid: 8,
+            gid: 9,
+        });
+        for (protocol, local, remote, credentials) in [
+            (
+                Protocol::Tcp,
+                inet("192.0.2.1:80"),
+                inet("192.0.2.2:4711"),
+                None,
+            ),
+            (
+                Protocol::Sctp,
+                inet("[2001:db8::1]:80"),
+                inet("[2001:db8::2]:7"),
+                None,
+            ),
+            (Protocol::Vsock, vsock(2, 80), vsock(3, 4711), None),
+            (
+                Protocol::Unix,
+                End::Path("/run/a".into()),
+                End::Unnamed,
+                credentials,
+            ),
+            (
+                Protocol::Unix,
+                End::Abstract(b"a".to_vec()),
+                End::Path("/c".into()),
+                None,
+            ),
+        ] {
+            let told = Ends {
+                protocol,
+                local,
+                remote,
+                credentials,
+            };
+            let variables = variables(&told);
+            let read = ends(|name| {
+                let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
+                std::str::from_utf8(value).ok()
+            });
+            assert_eq!(read, Some(told));
+        }
+        assert_eq!(ends(|_| None), None);
     }
 
     #[test]

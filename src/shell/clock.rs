@@ -25,3 +25,16 @@ pub fn now() -> Mono {
         Mono(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
     })
 }
+
+/// When something was that came so many ticks of the kernel after the boot (proc_pid_stat(5)), by [`now`].
+pub fn at_ticks(ticks: u64) -> Mono {
+    let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+    let age = boot.saturating_sub(since_boot(ticks));
+    let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+    Mono(now().0.saturating_sub(age))
+}
+
+/// So many ticks of the kernel.
+pub fn since_boot(ticks: u64) -> Duration {
+    Duration::from_millis(ticks.saturating_mul(1000) / procfs::ticks_per_second().max(1))
+}

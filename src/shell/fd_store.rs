@@ -159,6 +159,11 @@ impl FdStore {
         })
     }
 
+    /// Whether something has come or gone.
+    pub(super) fn has_changed(&self) -> bool {
+        self.has_changed
+    }
+
     /// Whether something has come or gone since this was asked last.
     pub(super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.has_changed)

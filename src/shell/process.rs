@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpgid, getpgrp, getsid};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -282,14 +282,23 @@ pub struct Processes {
     with_listeners: HashMap<(WorkerId, Revision), usize>,
     /// How many of those of which all processes may tell were started as a user.
     told_by_all: HashMap<u32, usize>,
-    /// Those of which something may have changed; `None` where nobody wants to know.
-    changed: Option<BTreeSet<ProcessId>>,
+    /// What has changed; `None` where nobody wants to know.
+    changed: Option<Changed>,
+}
+
+#[derive(Debug, Default)]
+struct Changed {
+    /// Those of which something may have.
+    ids: BTreeSet<ProcessId>,
+    /// Whether one is among them that does not serve a connection.
+    is_urgent: bool,
+    /// Those that are written down.
+    written: HashSet<ProcessId>,
 }
 
 impl Processes {
     /// Registers a child.
     pub fn insert(&mut self, id: ProcessId, process: Process) {
-        self.note(id);
         self.by_pid.insert(process.pid, id);
         if process.access == Some(NotifyAccess::All) {
             *self.told_by_all.entry(process.uid).or_default() += 1;
@@ -299,6 +308,7 @@ impl Processes {
             *self.with_listeners.entry(definition).or_default() += 1;
         }
         self.by_id.insert(id, process);
+        self.note(id);
     }
 
     /// Registers one that another listend has started.
@@ -319,7 +329,11 @@ impl Processes {
 
     /// Has what changes noted from now on: everything that is there has.
     pub fn note_changes(&mut self) {
-        self.changed = Some(self.by_id.keys().copied().collect());
+        self.changed = Some(Changed {
+            ids: self.by_id.keys().copied().collect(),
+            is_urgent: true,
+            written: HashSet::new(),
+        });
     }
 
     /// Whether that is done.
@@ -327,17 +341,40 @@ impl Processes {
         self.changed.is_some()
     }
 
-    /// Those of which something may have changed since this was asked last.
+    /// Whether something has changed, and whether that is to be written at once.
+    pub fn has_changed(&self) -> (bool, bool) {
+        let changed = self.changed.as_ref();
+        changed.map_or((false, false), |one| (!one.ids.is_empty(), one.is_urgent))
+    }
+
+    /// Those of which something may have changed since this was asked last, to be written down now.
     pub fn take_changed(&mut self) -> BTreeSet<ProcessId> {
-        self.changed
-            .as_mut()
-            .map(std::mem::take)
-            .unwrap_or_default()
+        let Some(changed) = &mut self.changed else {
+            return BTreeSet::new();
+        };
+        changed.is_urgent = false;
+        let ids = std::mem::take(&mut changed.ids);
+        for id in &ids {
+            match self.by_id.contains_key(id) {
+                true => changed.written.insert(*id),
+                false => changed.written.remove(id),
+            };
+        }
+        ids
+    }
+
+    /// One is written down before the others.
+    pub fn is_written(&mut self, id: ProcessId) {
+        if let Some(changed) = &mut self.changed {
+            changed.written.insert(id);
+        }
     }
 
     fn note(&mut self, id: ProcessId) {
         if let Some(changed) = &mut self.changed {
-            changed.insert(id);
+            let process = self.by_id.get(&id);
+            changed.is_urgent |= process.is_some_and(|process| process.connection.is_none());
+            changed.ids.insert(id);
         }
     }
 
@@ -392,6 +429,12 @@ impl Processes {
     pub fn remove(&mut self, id: ProcessId) -> Option<Process> {
         self.note(id);
         let mut process = self.by_id.remove(&id)?;
+        // Of one that is not written there is nothing to take back.
+        if let Some(changed) = &mut self.changed
+            && !changed.written.contains(&id)
+        {
+            changed.ids.remove(&id);
+        }
         match &process.rest {
             None => {
                 self.by_pid.remove(&process.pid);

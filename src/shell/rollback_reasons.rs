@@ -94,6 +94,10 @@ impl RollbackReasons {
     }
 
     /// The workers whose lasting reasons have changed since this was asked last.
+    pub(super) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     pub(super) fn take_changed(&mut self) -> BTreeSet<WorkerId> {
         std::mem::take(&mut self.changed)
     }

@@ -27,6 +27,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 impl Shell {
     pub(super) fn spawn(&mut self, wanted: SpawnRequest) {
+        if let Some(found) = self.take_found(wanted.instance) {
+            return self.supervise_found(wanted, found);
+        }
         let _reserve = self.reserve.lend();
         let id = wanted.process;
         let connection = wanted.connection;

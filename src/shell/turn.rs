@@ -22,7 +22,7 @@ use super::reserve::Reserve;
 use super::rollback_reasons::RollbackReasons;
 use super::shards::Steering;
 use super::signals::{Arrived, Signals};
-use super::store::Store;
+use super::store::{Found, Store};
 use super::strays::{self, Stray};
 use super::token::Token;
 use super::watch::Watch;
@@ -100,6 +100,8 @@ pub struct Shell {
     is_performing: bool,
     /// What outlives this process.
     pub(super) store: Store,
+    /// What the core is about to ask for is there.
+    pub(super) found: Option<Found>,
     /// Another binary that is to go on here.
     pub(super) upgrade: Option<Upgrade>,
     /// Processes of the listend before that go when all others are ready.
@@ -174,6 +176,7 @@ impl Shell {
             closing: None,
             is_performing: false,
             store: Store::default(),
+            found: None,
             upgrade: None,
             strays: Vec::new(),
             exit: None,
@@ -232,6 +235,8 @@ impl Shell {
         loop {
             self.folders.tidy(&self.core, &self.plan);
             self.forget_stores_of_stopped();
+            self.record();
+            self.answer_what_is_written();
             self.tell_manager();
             if !self.strays.is_empty() && (self.core.is_up() || self.core.is_stopping()) {
                 strays::release(std::mem::take(&mut self.strays));
@@ -241,7 +246,6 @@ impl Shell {
                 self.feed_followers_last();
                 return Ok(code);
             }
-            self.record();
             if !self.notify.barriers.is_empty() {
                 self.notify.barriers.clear();
                 sys::close_foreign();
@@ -669,7 +673,7 @@ impl Shell {
 
     /// listend ends. A keeper has the sockets until it knows whether another listend comes.
     fn close_listeners(&mut self) {
-        self.record();
+        self.record_now();
         if self.store.leaves_files() {
             return;
         }

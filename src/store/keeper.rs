@@ -70,6 +70,11 @@ impl Keeper {
         })
     }
 
+    /// Whether nothing is to be sent.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Has what is called this kept from now on.
     pub fn add(&mut self, name: Name) {
         self.queue.push_back(Change::Add(name));

@@ -50,7 +50,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "diagnose",
-        &["config", "handoff", "host", "listener", "plan", "report"],
+        &[
+            "config",
+            "connection",
+            "handoff",
+            "host",
+            "listener",
+            "plan",
+            "report",
+        ],
     ),
     (
         "worker",
@@ -146,6 +154,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "rollback_reasons/note",
     "shards/serve",
     "spawn",
+    "store/found",
     "store/history",
     "store/readopt",
     "store/record",

@@ -10,13 +10,15 @@ use super::words::As;
 use crate::core::backoff::History;
 use crate::core::ctx::Ctx;
 use crate::core::helpers::Helper;
+use crate::core::input::Input;
 use crate::core::listeners::{ListenerTimer, Listeners};
 use crate::core::machine::Core;
 use crate::core::rollout::{At, Rollout, Step};
 use crate::core::run::Run;
 use crate::core::time::Mono;
-use crate::core::types::{Degraded, InstanceId, ProcessId, RunId, RunRole};
+use crate::core::types::{Degraded, InstanceId, Phase, ProcessId, RunId, RunRole};
 use crate::core::worker::Worker;
+use crate::plan::Activation;
 use crate::plan::{ListenerId, SocketKey, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,6 +45,7 @@ impl Core {
         if !self.ctx.record.is_on {
             return self.record();
         }
+        self.ctx.record.is_urgent = false;
         let mut changes = Vec::new();
         let daemon = self.daemon_fact();
         self.set_if_new(daemon, &mut changes);
@@ -68,6 +71,45 @@ impl Core {
         changes
     }
 
+    /// Whether there may be something to tell.
+    pub fn has_changes(&self) -> bool {
+        let record = &self.ctx.record;
+        !record.is_on || record.is_urgent || !record.workers.is_empty()
+    }
+
+    /// Whether all that has changed is connections, of which most are over soon: whoever is killed before it has
+    /// told of one leaves a process that ends by itself.
+    pub fn changes_can_wait(&self) -> bool {
+        let record = &self.ctx.record;
+        record.is_on && !record.is_urgent && self.ctx.phase == Phase::Running
+    }
+
+    /// Whether an input is about connections alone, which are accepted for workers.
+    pub(in crate::core) fn is_of_connections(&self, input: &Input) -> bool {
+        match input {
+            Input::Spawned { process }
+            | Input::ExecSucceeded { process }
+            | Input::LaunchFailed { process, .. }
+            | Input::MainExited { process, .. }
+            | Input::Exited { process, .. } => {
+                let run = self.ctx.processes.get(process);
+                let worker = run.and_then(|run| Some((run, self.workers.get(&run.worker)?)));
+                worker.is_some_and(|(run, worker)| worker.runs.is_connection(*run))
+            }
+            Input::Accepted { .. } | Input::NotAccepted { .. } => true,
+            Input::ClientWaits { listener, .. } => {
+                let mut takers = self.ctx.listeners.takers(*listener).iter();
+                takers.all(|id| {
+                    let worker = self.workers.get(id);
+                    worker.is_some_and(|worker| {
+                        matches!(worker.lifecycle.activation, Activation::PerConnection(_))
+                    })
+                })
+            }
+            _ => false,
+        }
+    }
+
     /// Notes what changes from now on.
     fn record(&mut self) -> Vec<Change> {
         let snapshot = self.freeze();
@@ -88,6 +130,16 @@ impl Core {
             return;
         };
         let (runs, hooks) = (worker.runs.take_lent(), worker.helpers.take_lent());
+        for run in &runs {
+            if worker.runs.get(*run).is_none() {
+                worker.runs.told_gone(*run);
+            }
+        }
+        for process in &hooks {
+            if worker.helpers.get(*process).is_none() {
+                worker.helpers.told_gone(*process);
+            }
+        }
         let worker = &self.workers[&id];
         let facts: Vec<Fact> = worker.facts_of_it(id).collect();
         let mut gone = Vec::new();

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(in crate::core) struct Record {
     /// Whether anything is.
     pub(in crate::core) is_on: bool,
+    /// Whether more than the connections of workers may have changed.
+    pub(in crate::core) is_urgent: bool,
     /// The workers of which something may have changed.
     pub(in crate::core) workers: BTreeSet<WorkerId>,
     /// What went with its worker.
@@ -38,7 +40,14 @@ impl Record {
 
 /// Which members of a collection were lent out to be changed.
 #[derive(Debug, Clone)]
-pub(in crate::core) struct Lent<T>(Option<BTreeSet<T>>);
+pub(in crate::core) struct Lent<T>(Option<Noted<T>>);
+
+#[derive(Debug, Clone)]
+struct Noted<T> {
+    lent: BTreeSet<T>,
+    /// Those that were told of.
+    told: BTreeSet<T>,
+}
 
 impl<T> Default for Lent<T> {
     fn default() -> Lent<T> {
@@ -46,20 +55,45 @@ impl<T> Default for Lent<T> {
     }
 }
 
-impl<T: Ord> Lent<T> {
+impl<T: Ord + Copy> Lent<T> {
     pub(in crate::core) fn note(&mut self, one: T) {
-        if let Some(lent) = &mut self.0 {
-            lent.insert(one);
+        if let Some(noted) = &mut self.0 {
+            noted.lent.insert(one);
         }
     }
 
-    /// Notes from now on.
-    pub(in crate::core) fn record(&mut self) {
-        self.0.get_or_insert_default();
+    /// It is taken out. Of what came and went between two looks there is nothing to tell.
+    pub(in crate::core) fn over(&mut self, one: T) {
+        if let Some(noted) = &mut self.0 {
+            match noted.told.contains(&one) {
+                true => noted.lent.insert(one),
+                false => noted.lent.remove(&one),
+            };
+        }
     }
 
-    /// Those that were lent since.
+    /// Notes from now on; of these is told.
+    pub(in crate::core) fn record(&mut self, told: impl IntoIterator<Item = T>) {
+        self.0.get_or_insert_with(|| Noted {
+            lent: BTreeSet::new(),
+            told: told.into_iter().collect(),
+        });
+    }
+
+    /// Those that were lent since, and are told of now.
     pub(in crate::core) fn take(&mut self) -> BTreeSet<T> {
-        self.0.as_mut().map(std::mem::take).unwrap_or_default()
+        let Some(noted) = &mut self.0 else {
+            return BTreeSet::new();
+        };
+        let lent = std::mem::take(&mut noted.lent);
+        noted.told.extend(&lent);
+        lent
+    }
+
+    /// It was told that this is gone.
+    pub(in crate::core) fn forget(&mut self, one: T) {
+        if let Some(noted) = &mut self.0 {
+            noted.told.remove(&one);
+        }
     }
 }

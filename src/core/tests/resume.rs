@@ -268,6 +268,86 @@ fn connections_whose_processes_live_count_against_the_limit() {
     assert!(crew.core.state(app(2, 1)).is_some(), "no name comes twice");
 }
 
+fn found(index: u32) -> Input {
+    Input::ConnectionFound {
+        worker: APP,
+        index,
+        source: Source::Unknown,
+    }
+}
+
+#[test]
+fn a_process_of_a_connection_that_is_not_known_counts_and_keeps_its_number() {
+    let mut crew = accepting();
+    crew.survive(|crew| {
+        crew.give(found(6));
+        crew.give(found(4));
+    });
+    let counts = crew.core.connections(APP);
+    assert_eq!((counts.live, counts.accepted), (2, 2));
+    crew.client();
+    assert_eq!(crew.core.connections(APP).live, 2, "there is room for two");
+    let process = crew.program(app(6, 1));
+    crew.exits(process, ExitStatus::Code(0));
+    crew.client();
+    assert_eq!(crew.core.connections(APP).live, 2);
+    assert!(crew.core.state(app(7, 1)).is_some(), "no name comes twice");
+}
+
+#[test]
+fn a_process_of_a_connection_that_is_not_known_is_stopped_with_the_others() {
+    let mut crew = accepting();
+    crew.client();
+    let process = crew.program(app(0, 1));
+    crew.give(Input::Stop);
+    crew.survive(|crew| crew.give(found(1)));
+    crew.dies_unseen(process);
+    let state = crew.core.state(app(1, 1));
+    let Some(State::Stopping { process, .. }) = state else {
+        panic!("it is {state:?}");
+    };
+    assert!(
+        !crew
+            .effects
+            .iter()
+            .any(|one| matches!(one, Effect::Exit { .. }))
+    );
+    crew.exits(process, ExitStatus::Code(0));
+    assert!(
+        crew.effects
+            .iter()
+            .any(|one| matches!(one, Effect::Exit { .. }))
+    );
+}
+
+/// What only connections have changed can wait, and there is nothing to tell of those that are over by then.
+#[test]
+fn of_connections_that_came_and_went_nothing_is_told() {
+    let runs = |core: &mut Core| {
+        let changes = core.take_changes();
+        let of_runs = changes.iter().filter(|one| one.key().kind() == "run");
+        of_runs.map(|one| one.text()).collect::<Vec<_>>()
+    };
+    let mut crew = accepting();
+    assert!(!crew.core.changes_can_wait(), "nothing was told yet");
+    crew.core.take_changes();
+    assert!(!crew.core.has_changes());
+    crew.client();
+    assert!(crew.core.has_changes() && crew.core.changes_can_wait());
+    let process = crew.program(app(0, 1));
+    crew.exits(process, ExitStatus::Code(0));
+    assert!(crew.core.has_changes() && crew.core.changes_can_wait());
+    assert_eq!(runs(&mut crew.core), Vec::<String>::new());
+    crew.client();
+    assert_eq!(runs(&mut crew.core).len(), 1);
+    let process = crew.program(app(1, 1));
+    crew.exits(process, ExitStatus::Code(0));
+    let gone = r#"{"kind":"run","key":1,"gone":true}"#;
+    assert_eq!(runs(&mut crew.core), [gone]);
+    crew.ask(Command::Stop);
+    assert!(!crew.core.changes_can_wait(), "somebody has asked for it");
+}
+
 #[test]
 fn a_connection_without_a_process_is_held_or_lost() {
     let held = || {

@@ -118,6 +118,21 @@ pub(super) enum WaitsFor {
     HelperQuery,
 }
 
+impl WaitsFor {
+    /// Whether an answer may say that something is otherwise from now on.
+    pub(super) fn changes_something(&self) -> bool {
+        match self {
+            WaitsFor::Nothing | WaitsFor::Operation { .. } | WaitsFor::HelperQuery => true,
+            WaitsFor::Status
+            | WaitsFor::Events
+            | WaitsFor::Metrics
+            | WaitsFor::Lines(_)
+            | WaitsFor::Sockets(_)
+            | WaitsFor::Files => false,
+        }
+    }
+}
+
 /// Which lines somebody wants to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LineRange {

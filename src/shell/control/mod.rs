@@ -110,6 +110,10 @@ pub struct Control {
     pub(super) queries: HashMap<QueryId, HelperQuery>,
     /// What was found at queues when somebody asked.
     pub(super) queue_log: QueueLog,
+    /// Who is told something when that is written down.
+    withheld: BTreeSet<ClientId>,
+    /// Whether anybody writes it down.
+    pub(super) withholds: bool,
     /// How many bytes are kept for all clients.
     held: usize,
     /// When the first listend was started of which this one goes on: nothing that is told here is older.
@@ -162,6 +166,8 @@ impl Default for Control {
             no_wait: BTreeSet::new(),
             queries: HashMap::new(),
             queue_log: QueueLog::default(),
+            withheld: BTreeSet::new(),
+            withholds: false,
             held: 0,
             since: now,
             executed: now,
@@ -436,11 +442,22 @@ impl Control {
         };
         let before = client.call.take();
         client.call.clone_from(&before);
+        let waits = before
+            .as_ref()
+            .is_some_and(|call| call.waits_for.changes_something())
+            && self.withholds
+            && descriptors.is_empty();
         let sent = match descriptors.is_empty() {
             true => client.reply(reply),
             false => client.reply_with(reply, descriptors),
         };
-        let sent = sent.and_then(|()| client.flush(clock::now()));
+        let sent = match waits {
+            true => {
+                self.withheld.insert(id);
+                sent
+            }
+            false => sent.and_then(|()| client.flush(clock::now())),
+        };
         if client.call.is_none()
             && let Some(call) = before
         {
@@ -449,6 +466,19 @@ impl Control {
         match sent {
             Ok(()) => self.settle(epoll, id),
             Err(gone) => self.drop_client(epoll, id, &gone),
+        }
+    }
+
+    /// Sends what was said since, which is written down now.
+    pub(super) fn send_withheld(&mut self, epoll: &Epoll) {
+        for id in std::mem::take(&mut self.withheld) {
+            let Some(client) = self.clients.get_mut(&id) else {
+                continue;
+            };
+            match client.flush(clock::now()) {
+                Ok(()) => self.settle(epoll, id),
+                Err(gone) => self.drop_client(epoll, id, &gone),
+            }
         }
     }
 

@@ -189,6 +189,8 @@ impl Shell {
             ..Progress::default()
         });
         self.tell(client, &told);
+        // Everything is written, and nobody could send it later.
+        self.control.send_withheld(&self.epoll);
         let why = self.execute();
         let client = self.upgrade.take().and_then(|upgrade| upgrade.client);
         self.refuse_upgrade(client, why);
@@ -230,6 +232,8 @@ impl Shell {
             Err(error) => format!("cannot write the snapshot: {error}"),
         };
         self.store = store;
+        // What it has written of connections is not noted as written.
+        self.store.begin_anew();
         why
     }
 }

@@ -130,6 +130,11 @@ impl Logs {
         source.or_else(unattached)
     }
 
+    /// Those that the next call of [`Logs::take_half_lines`] answers with.
+    pub(in crate::shell) fn changed_half_lines(&self) -> impl Iterator<Item = &ProcessId> {
+        self.half_lines.iter()
+    }
+
     /// The processes whose half lines may be others since this was asked last.
     pub(in crate::shell) fn take_half_lines(&mut self) -> BTreeSet<ProcessId> {
         std::mem::take(&mut self.half_lines)

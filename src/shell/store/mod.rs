@@ -6,6 +6,7 @@
 //! at once.
 
 mod facts;
+mod found;
 mod history;
 mod past;
 mod readopt;
@@ -21,8 +22,9 @@ pub use take_over::LeftWorker;
 
 use super::clock;
 use crate::core::{Mono, ProcessId};
+use crate::diagnose::Orphan;
 use crate::listener::{self, SocketTable};
-use crate::plan::{Origin, SocketKey};
+use crate::plan::{Origin, SocketKey, WorkerId};
 use crate::store::{Identity, Journal, Keeper, Name};
 use crate::sys::Tell;
 use facts::{Fact, STORED};
@@ -31,12 +33,15 @@ use serde_json::{Map, Value};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// So many sockets have one name at the keeper: as many as go in one message.
 const SOCKETS_PER_NAME: usize = crate::store::MOST_PER_MESSAGE;
+/// So long after it was accepted a connection is written down. Most are over by then.
+const CONNECTIONS: Duration = Duration::from_millis(50);
 /// What a keeper had no room for is sent again after this time.
 const AGAIN: Duration = Duration::from_millis(20);
 /// How long a start waits for a keeper that has no room. The loop never does.
@@ -49,6 +54,15 @@ const AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// Fields by the facts that had them.
 type UnknownFields = BTreeMap<(&'static str, u64), Map<String, Value>>;
+
+/// A process that serves a connection which is not known. The core is about to ask for it.
+#[derive(Debug)]
+pub(super) struct Found {
+    orphan: Orphan,
+    worker: WorkerId,
+    index: u32,
+    pidfd: OwnedFd,
+}
 
 /// What is written, and what was sent.
 #[derive(Debug, Default)]
@@ -76,8 +90,12 @@ pub(super) struct Store {
     requests: BTreeMap<u64, facts::Request>,
     /// The processes whose half lines are written.
     half_lines: BTreeSet<ProcessId>,
+    /// When connections that have come or gone are written down.
+    record_at: Option<Mono>,
     /// When the rest is sent.
     again_at: Option<Mono>,
+    /// Since when there is a rest.
+    behind_since: Option<Mono>,
     /// Whose main process another has become, and the inode of the pidfd that is kept of it.
     mains: HashMap<ProcessId, Option<u64>>,
     /// The processes that have ended and that another process is to reap, and since when that is waited for.
@@ -244,6 +262,19 @@ impl Store {
         self.again_at.is_some()
     }
 
+    /// Whether there is nothing to write or to send but what can wait.
+    fn can_wait(&self) -> bool {
+        let is_idle = self.keeper.as_ref().is_some_and(Keeper::is_idle);
+        let is_written = !self.is_stale && !self.is_to_begin && self.requests.is_empty();
+        is_idle && is_written && self.again_at.is_none()
+    }
+
+    /// Whether what can wait has waited long enough; from the first time on that this is asked.
+    fn is_time(&mut self) -> bool {
+        let now = clock::now();
+        now >= *self.record_at.get_or_insert(now + CONNECTIONS)
+    }
+
     /// Whether to send. Room may come at any time; an error is not tried again with every turn.
     fn may_send(&self) -> bool {
         self.again_at.is_none_or(|at| at <= clock::now() + AGAIN)
@@ -257,7 +288,8 @@ impl Store {
     /// When something is to be tried again.
     pub(super) fn deadline(&self) -> Option<Mono> {
         let reaped = (!self.unreaped.is_empty()).then(|| clock::now() + REAPED);
-        self.again_at.into_iter().chain(reaped).min()
+        let others = self.record_at.into_iter().chain(reaped);
+        self.again_at.into_iter().chain(others).min()
     }
 
     /// A process has ended whose parent is another process, and how is known when that has reaped it. Whether
@@ -442,6 +474,11 @@ impl Store {
         }
     }
 
+    /// What is written next is everything.
+    pub(super) fn begin_anew(&mut self) {
+        self.is_to_begin = true;
+    }
+
     /// Writes all that is known, whoever keeps it.
     pub(super) fn write_at_once(&mut self, lines: &[String]) -> std::io::Result<()> {
         let mut journal = match self.journal.take() {
@@ -456,8 +493,11 @@ impl Store {
     /// What came of sending to the keeper.
     fn sent(&mut self, keeper: Keeper, sent: Result<bool, Errno>) {
         self.again_at = None;
+        if sent != Ok(false) {
+            self.behind_since.get_or_insert_with(clock::now);
+        }
         match sent {
-            Ok(false) => {}
+            Ok(false) => self.behind_since = None,
             Ok(true) => self.again_at = Some(clock::now() + AGAIN),
             Err(Errno::ECONNREFUSED | Errno::ENOENT) => {
                 log::warn!(

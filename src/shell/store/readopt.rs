@@ -3,9 +3,8 @@
 
 use super::facts;
 use crate::core::{ConnectionId, ExitStatus, Input, InstanceId, Mono, ProcessId, Revision, State};
-use crate::diagnose::Orphan;
 use crate::output::Splitter;
-use crate::plan::{Activation, WorkerId};
+use crate::plan::WorkerId;
 use crate::shell::clock;
 use crate::shell::event_text;
 use crate::shell::logs::Unattached;
@@ -19,7 +18,6 @@ use crate::sys::{self, Then, Whom};
 use crate::worker::{Numbers, Preparation, SpawnInputs};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::getppid;
 use signal_hook::consts::SIGKILL;
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -76,13 +74,17 @@ impl Shell {
                 self.notify.store.restore(&self.epoll, place, how, fd);
             }
         }
+        let written = of.processes.iter().map(|fact| ProcessId(fact.key));
+        let written: BTreeSet<ProcessId> = written.collect();
         for fact in of.processes {
             let kept = take(fds, Name::Process(fact.key));
             let half_line = of.half_lines.get(&fact.key);
             self.readopt_process(fact, kept, half_line);
         }
         self.end_strays();
-        self.end_connections_of_the_lost_turn(of.by);
+        if of.by != std::process::id() {
+            self.adopt_connections(&written);
+        }
         let lost: Vec<ConnectionId> = self.core.open_connections().collect();
         for connection in lost {
             if !self.clients.has_fd(connection) {
@@ -136,55 +138,6 @@ impl Shell {
                 process.signal_group(SIGKILL);
             }
         }
-    }
-
-    /// Ends the processes of connections that were started in that turn. Nothing is written of them, and nobody
-    /// would count them, end them in time or stop them.
-    ///
-    /// They are children of whoever is our parent: a guard, or systemd. Not every such child with the marks of
-    /// that listend is meant, since processes of known connections may have left some behind; but a number that
-    /// has not been given out is that of a connection which is not known.
-    fn end_connections_of_the_lost_turn(&mut self, by: u32) {
-        if by == std::process::id() {
-            return;
-        }
-        let parent = getppid();
-        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
-        let children = children.unwrap_or_default();
-        let pids = children.split_ascii_whitespace();
-        for pid in pids.filter_map(|pid| pid.parse().ok()) {
-            if self.processes.by_pid(pid).is_some() {
-                continue;
-            }
-            let Ok(pidfd) = sys::open_pidfd(pid) else {
-                continue;
-            };
-            // Whose environment this is has the number, so that it is the one with this pidfd.
-            let is_lost = Orphan::of(pid).filter(|orphan| {
-                let started_here = u32::try_from(orphan.listend) == Ok(by) && orphan.is_main;
-                started_here && self.is_of_unknown_connection(orphan)
-            });
-            if let Some(Orphan { instance, .. }) = is_lost {
-                log::info!(
-                    "{instance}: killing pid {pid}, which had just been started for a client"
-                );
-                let _gone_already = sys::send_signal(&pidfd, SIGKILL);
-                let _none_left = sys::send_signal_to_group(pid, SIGKILL);
-            }
-        }
-    }
-
-    fn is_of_unknown_connection(&self, orphan: &Orphan) -> bool {
-        let Some((name, index)) = orphan.place() else {
-            return false;
-        };
-        let mut workers = self.plan.workers();
-        workers.any(|(id, worker)| {
-            let accepts = matches!(worker.lifecycle.activation, Activation::PerConnection(_));
-            let next = self.core.next_connection(id);
-            // The numbers go round.
-            worker.name == name && accepts && index.wrapping_sub(next) < u32::MAX / 2
-        })
     }
 
     fn readopt_process(
@@ -333,8 +286,7 @@ fn find(fact: &facts::Process, kept: &mut Vec<OwnedFd>) -> Option<Option<OwnedFd
 fn was_started_at(pid: i32, at: Mono) -> bool {
     let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
     let Ok(stat) = stat else { return false };
-    let ticks = procfs::ticks_per_second().max(1);
-    let started = Duration::from_millis(stat.starttime.saturating_mul(1000) / ticks);
+    let started = clock::since_boot(stat.starttime);
     // The kernel counts the time in which the machine slept, and what it was then is not known.
     let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
     let slept = boot.saturating_sub(Duration::from_nanos(clock::now().0));

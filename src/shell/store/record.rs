@@ -85,6 +85,7 @@ impl Shell {
             let fact = Fact::Process(Box::new(self.process_fact(id, process)));
             let line = self.store.text(&fact);
             self.store.append(&line);
+            self.processes.is_written(id);
         }
     }
 
@@ -126,9 +127,42 @@ impl Shell {
         }
     }
 
-    /// Writes down what has changed in this turn, and has the keeper keep what is new. All effects are
-    /// carried out.
+    /// Writes down what has changed in this turn, or lately if that is connections alone: most of them are over
+    /// by then, and cost nothing.
     pub(in crate::shell) fn record(&mut self) {
+        let (has_changed, is_urgent) = self.processes.has_changed();
+        let can_wait = self.store.can_wait()
+            && !is_urgent
+            && self.core.changes_can_wait()
+            && !self.rollback_reasons.has_changed()
+            && !self.notify.store.has_changed()
+            && !self.logs.changed_half_lines().any(|id| {
+                let process = self.processes.get(*id);
+                process.is_some_and(|process| process.connection.is_none())
+            });
+        if can_wait {
+            let changes = has_changed || self.core.has_changes();
+            if !changes || !self.store.is_time() {
+                return;
+            }
+        }
+        self.record_now();
+    }
+
+    /// Says what is in force: who comes after a listend that is killed now knows it, too.
+    pub(in crate::shell) fn answer_what_is_written(&mut self) {
+        self.control.withholds = self.store.is_kept();
+        let now = clock::now();
+        // A keeper that takes nothing is not waited for for ever.
+        let is_late = self.store.behind_since.is_some_and(|at| now >= at + FIRST);
+        if !self.store.is_behind() || is_late {
+            self.control.send_withheld(&self.epoll);
+        }
+    }
+
+    /// Writes down what has changed, and has the keeper keep what is new. All effects are carried out.
+    pub(in crate::shell) fn record_now(&mut self) {
+        self.store.record_at = None;
         if !self.store.is_kept() {
             // The keeper is gone, and what is noted would become more and more.
             if self.processes.notes_changes() {
@@ -146,8 +180,8 @@ impl Shell {
                     let fact = self.process_fact(id, process);
                     let inode = fact.inode;
                     lines.push(store.text(&Fact::Process(Box::new(fact))));
-                    // That of a connection may be one of thousands a second. It is found by its number.
-                    if process.pidfd.is_some() {
+                    // That of a connection has no pidfd: it is found by its number. A pipe would be lost.
+                    if process.pidfd.is_some() || self.logs.pipe_of(id).is_some() {
                         if process.replaced.is_some() {
                             store.main_may_be_another(id, inode);
                         }

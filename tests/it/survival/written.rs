@@ -3,8 +3,8 @@
 use super::{BLOWS, Blow, Guarded, guarded, puppets, snapshot_of};
 use crate::harness::reloading::{ask, state_of};
 use crate::harness::{
-    Daemon, Start, World, children, client, eventually, exists, kill, require_root, require_tool,
-    settled,
+    Daemon, Puppet, Start, World, children, client, eventually, exists, kill, require_root,
+    require_tool, settled,
 };
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -186,6 +186,29 @@ workers:
     guarded.stop();
 }
 
+// Rule: an answer means that it is written down.
+#[test]
+fn a_reload_that_somebody_was_told_of_is_in_force_after_a_kill() {
+    if !can_trace() {
+        return;
+    }
+    let world = World::new();
+    let mut guarded = guarded(&world, &puppets("stop_timeout: 1h"));
+    let mut puppet = world.puppet();
+    puppet.ask("notify READY=1");
+    wait_for(&world, "running");
+    world.write("listend.yaml", &puppets("stop_timeout: 2h"));
+    let strace = guarded.doom("pwrite64");
+    let reload = asks(&world, "reload");
+    let told = reload.status().code() == Some(0);
+    guarded.is_followed(strace);
+    let changed = asks(&world, "reload").finish().text();
+    // Whoever is told nothing asks again.
+    assert_eq!(changed.contains("stop_timeout"), !told, "{changed}");
+    assert!(exists(puppet.pid()));
+    guarded.stop();
+}
+
 // Only the deadline follows from one, and that begins anew.
 #[test]
 fn keep_alives_are_not_written_down() {
@@ -309,9 +332,9 @@ fn a_stop_right_after_a_resume_loses_no_lines() {
     assert!(log.ends_with("last-words.\n"), "{log}");
 }
 
-// Rule: nobody is served by a process that is not supervised.
+// Rule: a client notices nothing, and is served by a process that is supervised.
 #[test]
-fn a_process_of_a_connection_that_nothing_is_written_of_is_ended() {
+fn a_process_of_a_connection_that_nothing_is_written_of_is_taken_over() {
     if !can_trace() {
         return;
     }
@@ -323,6 +346,7 @@ workers:
     listeners: [web]
     activation: per-connection
     handoff: inetd
+    max_connections: 3
 ";
     let mut guarded = guarded(&world, yaml);
     let address = guarded.guard.address("web");
@@ -331,24 +355,35 @@ workers:
     // It is left behind, with all the marks of its parent.
     let heir: i32 = known.ask("heir").parse().expect("a pid");
     let _left = world.puppet();
+    eventually("the first is written down", || {
+        let journal = fs::read(snapshot_of(&guarded)).expect("the snapshot");
+        String::from_utf8_lossy(&journal).contains("\"kind\":\"process\"")
+    });
 
     let strace = guarded.doom("pwrite64");
-    // The next listend ends it, and is not to do that before it has reported.
-    guarded.pause();
     let lost = client::tcp(address).expect("connect");
     let mut unknown = world.puppet();
-    guarded.resume();
     guarded.is_followed(strace);
-    client::sees_the_end(&lost);
-    unknown.wait_for_its_end();
+    let instance = |puppet: &Puppet| puppet.report.env["LISTEND_INSTANCE"].clone();
+    assert_eq!([instance(&known), instance(&unknown)], ["app.0", "app.1"]);
     let told = ask(&world, "status app").stdout;
-    assert!(told.contains("1 open"), "{told}");
-    assert!(exists(known.pid()) && exists(heir));
+    assert!(told.contains("2 open"), "{told}");
+    let served = std::thread::spawn(move || client::converse(lost, "hello", "HELLO"));
+    assert_eq!(unknown.ask("read 0"), "hello");
+    served.join().expect("it is served");
+    let _third = client::tcp(address).expect("connect");
+    let third = world.puppet();
+    assert_eq!(instance(&third), "app.2", "no number is given out twice");
+    let _fourth = client::tcp(address).expect("connect");
+    guarded.guard.line(&["max_connections, 3, reached"]);
+    assert!(exists(known.pid()) && exists(heir) && world.no_puppet_is_waiting());
 
     let strace = guarded.doom("pwrite64");
     known.tell("exit 0");
     guarded.is_followed(strace);
     assert!(exists(heir), "it belongs to one that was known");
     kill(heir, Signal::SIGKILL);
+    drop(third);
     guarded.stop();
+    unknown.wait_for_its_end();
 }
