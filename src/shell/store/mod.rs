@@ -265,7 +265,7 @@ impl Store {
     /// Whether there is nothing to write or to send but what can wait.
     fn can_wait(&self) -> bool {
         let is_idle = self.keeper.as_ref().is_some_and(Keeper::is_idle);
-        let is_written = !self.is_stale && !self.is_to_begin && self.requests.is_empty();
+        let is_written = !self.is_stale.get() && !self.is_to_begin && self.requests.is_empty();
         is_idle && is_written && self.again_at.is_none()
     }
 
