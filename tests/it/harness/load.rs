@@ -28,8 +28,9 @@ use std::time::{Duration, Instant};
 
 /// A client that waits longer than this has been lost, not delayed.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// A load that nobody stops ends by itself, after this time or so many answers.
-const LONGEST: Duration = Duration::from_secs(600);
+/// A load that nobody stops ends by itself, after this time or so many answers. A thousand upgrades take ten
+/// minutes on a busy machine.
+const LONGEST: Duration = Duration::from_secs(3600);
 const MOST: usize = 10_000_000;
 /// After a failure. A client that is refused would otherwise take the processor that those need who
 /// start the server.
