@@ -152,6 +152,8 @@ install:
 	install -m 644 examples/workers/* $(DESTDIR)$(DOCDIR)/examples/workers
 	install -d $(DESTDIR)$(DATADIR)
 	install -m 644 units/hardened.conf units/examples/* $(DESTDIR)$(DATADIR)
+	$(NATIVE_LISTEND) schema >$(DESTDIR)$(DATADIR)/listend.schema.json
+	chmod 644 $(DESTDIR)$(DATADIR)/listend.schema.json
 	$(call place,644,packaging/upgrade-running,$(DATADIR)/upgrade-running)
 	@# Packages cannot contain empty directories, so it has a README.
 	$(call place,644,packaging/conf.d.README,$(SYSCONFDIR)/listend/conf.d/README)

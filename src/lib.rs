@@ -23,6 +23,7 @@
 //! - [`store`]: what outlives the process: descriptors with names, and lines in a memory file.
 //! - [`forward`]: passes connections on, in a process of its own: the main process of a worker with `forward:`.
 //! - [`web`]: answers HTTP in a process of its own: the worker of `metrics:`.
+//! - [`import`]: configurations of other supervisors → YAML.
 //! - [`writer`]: writes the files of `output: file:` in a process of its own.
 //! - [`walk`]: opens paths that other users may change, without following them.
 //! - [`sys`]: the only module with `unsafe`: fork, exec and the calls no crate wraps.
@@ -43,6 +44,7 @@ pub mod forward;
 pub mod guard;
 pub mod handoff;
 pub mod host;
+pub mod import;
 pub mod launch_spec;
 pub mod listener;
 pub mod metrics;

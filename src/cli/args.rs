@@ -129,6 +129,12 @@ pub enum Verb {
     /// Print the completions of a shell
     #[command(after_help = EXIT_CODES)]
     Completions(Completions),
+    /// Translate the configuration of another supervisor into YAML
+    #[command(after_help = EXIT_CODES)]
+    Import(Import),
+    /// Print the JSON Schema of the configuration, for editors
+    #[command(after_help = EXIT_CODES)]
+    Schema,
     /// The candidates to complete a command line with; called by the completions.
     #[command(name = "__names", hide = true)]
     Names(Names),
@@ -682,6 +688,18 @@ pub struct Events {
 pub struct Metrics {
     #[command(flatten)]
     pub control: Control,
+}
+
+/// The arguments of `listend import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The files: .socket and .service, inetd.conf, xinetd, circus.ini, supervisord.conf, Procfile,
+    /// compose.yaml, ecosystem.config.json
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// The format, if the name of the file does not tell it
+    #[arg(long, value_name = "FORMAT", value_parser = crate::import::FORMATS.iter().map(|(word, _)| *word).collect::<Vec<_>>())]
+    pub from: Option<String>,
 }
 
 /// The arguments of `listend completions`.

@@ -12,6 +12,7 @@ mod explain;
 mod forward;
 mod give;
 mod guard;
+mod import;
 mod kept;
 mod load;
 mod names;
@@ -21,6 +22,7 @@ mod pretty;
 mod process_sockets;
 mod resume;
 mod run;
+mod schema;
 mod socket;
 mod status;
 mod stop_post;
@@ -96,6 +98,8 @@ fn act_on(verb: Verb, sink: Sink) -> Exit {
         Verb::Events(arguments) => stream::events(&arguments),
         Verb::Metrics(arguments) => stream::metrics(&arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),
+        Verb::Import(arguments) => import::import(&arguments),
+        Verb::Schema => schema::schema(),
         Verb::Names(arguments) => names::names(&arguments),
         Verb::StopPost(arguments) => stop_post::stop_post(&arguments),
         Verb::Write => write(),

@@ -7,7 +7,7 @@ use super::value_error::{Diagnostics, ValueError};
 use super::values::{Located, Template};
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, did_you_mean};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A key with its value.
 pub(super) struct Entry<'n> {
@@ -16,9 +16,9 @@ pub(super) struct Entry<'n> {
     pub value: &'n Node,
 }
 
-/// The entries of a mapping, each name once. Filed and left out: names that are not text, merge
-/// keys, and every further entry of a name. `None` is not a mapping, also filed. `what` is the
-/// mapping in words that a message can hold.
+/// The entries of a mapping, each name once, and behind them what its merge key (`<<`) adds. Filed and
+/// left out: names that are not text, and every further entry of a name. `None` is not a mapping, also
+/// filed. `what` is the mapping in words that a message can hold.
 pub(super) fn entries<'n>(
     node: &'n Node,
     what: &str,
@@ -35,6 +35,7 @@ pub(super) fn entries<'n>(
     let is_small = pairs.len() <= 16;
     let mut seen: HashMap<&str, Place> = HashMap::new();
     let mut entries: Vec<Entry> = Vec::with_capacity(pairs.len());
+    let mut merged: Vec<&Node> = Vec::new();
     for (key, value) in pairs {
         let Content::Scalar(scalar) = &key.content else {
             let value_error = ValueError::new(
@@ -47,11 +48,7 @@ pub(super) fn entries<'n>(
         };
         let name = scalar.text.as_str();
         if name == "<<" && scalar.plain {
-            let value_error =
-                ValueError::new(Kind::Unsupported, "merge keys (`<<`) are not supported");
-            let value_error = value_error
-                .hint("YAML 1.2 has none; repeat the keys, or use an alias for one value");
-            out.add(value_error.at(key.place));
+            merged.extend(list(value));
             continue;
         }
         let first = if is_small {
@@ -81,6 +78,13 @@ pub(super) fn entries<'n>(
             place: key.place,
             value,
         });
+    }
+    if !merged.is_empty() {
+        let mut names: HashSet<&str> = entries.iter().map(|entry| entry.name).collect();
+        for node in merged {
+            let added = self::entries(node, "`<<`", out).unwrap_or_default();
+            entries.extend(added.into_iter().filter(|entry| names.insert(entry.name)));
+        }
     }
     Some(entries)
 }
@@ -129,9 +133,7 @@ impl<'n> Fields<'n> {
                     format!("unknown key `{}` in {what}", entry.name),
                 )
                 .maybe_hint(
-                    keys::one_level_below(table, entry.name)
-                        .map(|home| format!("write it inside `{home}:`"))
-                        .or_else(|| did_you_mean(entry.name, names)),
+                    keys::hint(table, entry.name).or_else(|| did_you_mean(entry.name, names)),
                 );
                 out.add(value_error.at(entry.place));
                 continue;

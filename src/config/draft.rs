@@ -4,6 +4,7 @@
 use super::model::{Activation, Endpoint, Listener, Worker};
 use super::template::Mention;
 use super::values::{Located, Rate};
+use super::yaml::Node;
 use crate::handoff::Dialect;
 use crate::report::Place;
 
@@ -54,6 +55,8 @@ pub(super) struct Draft {
     pub listeners: Vec<DraftListener>,
     pub workers: Vec<DraftWorker>,
     pub metrics: Option<DraftListener>,
+    /// `defaults:`, a mapping of keys of workers.
+    pub defaults: Option<Node>,
     pub silence: Vec<String>,
     /// A part of the files could not be read, so that a name may be missing for that reason.
     pub incomplete: bool,

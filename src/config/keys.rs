@@ -31,6 +31,7 @@ macro_rules! keys {
 pub const TOP: &[Key] = keys! {
     listeners = "none", "the sockets to bind, by name";
     workers = "none", "the programs that use them, by name";
+    defaults = "none", "keys of every worker that does not have them";
     metrics = "not served", "where metrics are served: an address, or the keys of a listener";
     silence = "none", "codes of advice to suppress";
 };
@@ -186,9 +187,213 @@ const BELOW: &[(&str, &str)] = &[
     ("watch", "rollout"),
 ];
 
+/// Keys that other programs have in their place, and what to write here.
+const FOREIGN: &[(&[Key], &[&str], &str)] = &[
+    (
+        TOP,
+        &["services", "programs", "apps", "watchers", "processes"],
+        "did you mean `workers`?",
+    ),
+    (
+        TOP,
+        &["sockets", "ports", "listen", "endpoints"],
+        "did you mean `listeners`?",
+    ),
+    (
+        LISTENER,
+        &[
+            "host",
+            "port",
+            "ports",
+            "listen",
+            "bind",
+            "path",
+            "addresses",
+        ],
+        "write `address: HOST:PORT` or `address: unix:/path`",
+    ),
+    (
+        LISTENER,
+        &["type", "protocol", "proto", "family", "scheme"],
+        "write it before the address: `udp://HOST:PORT`, `unix-dgram:/path`",
+    ),
+    (
+        LISTENER,
+        &["worker", "workers", "service", "program"],
+        "a worker names its listeners: write `listeners: [NAME]` in the worker",
+    ),
+    (LISTENER, &["user"], "did you mean `owner`?"),
+    (
+        WORKER,
+        &[
+            "replicas",
+            "scale",
+            "numprocs",
+            "numprocesses",
+            "processes",
+            "count",
+        ],
+        "did you mean `instances`?",
+    ),
+    (
+        WORKER,
+        &[
+            "port",
+            "ports",
+            "listen",
+            "bind",
+            "socket",
+            "sockets",
+            "address",
+            "expose",
+            "use_sockets",
+        ],
+        "declare it below `listeners` at the top of the file, and write `listeners: [NAME]` here",
+    ),
+    (
+        WORKER,
+        &[
+            "depends_on",
+            "after",
+            "before",
+            "requires",
+            "wants",
+            "links",
+            "priority",
+        ],
+        "delete it: workers are not ordered, because their listeners are there before them",
+    ),
+    (
+        WORKER,
+        &[
+            "cmd",
+            "exec",
+            "exec_start",
+            "run",
+            "program",
+            "script",
+            "entrypoint",
+            "args",
+        ],
+        "did you mean `command`?",
+    ),
+    (
+        WORKER,
+        &["env", "environ", "variables", "vars"],
+        "did you mean `environment`?",
+    ),
+    (
+        WORKER,
+        &["env_file", "envfile"],
+        "did you mean `environment_file`?",
+    ),
+    (
+        WORKER,
+        &["cwd", "chdir", "directory", "working_dir", "workdir"],
+        "did you mean `working_directory`?",
+    ),
+    (WORKER, &["uid", "run_as", "setuid"], "did you mean `user`?"),
+    (WORKER, &["gid", "setgid"], "did you mean `group`?"),
+    (
+        WORKER,
+        &[
+            "stop_grace_period",
+            "graceful_timeout",
+            "kill_timeout",
+            "stopwaitsecs",
+            "timeout_stop_sec",
+        ],
+        "did you mean `stop_timeout`?",
+    ),
+    (WORKER, &["kill_signal"], "did you mean `stop_signal`?"),
+    (
+        WORKER,
+        &[
+            "stdout",
+            "stderr",
+            "log",
+            "logs",
+            "logfile",
+            "stdout_logfile",
+            "out_file",
+            "standard_output",
+        ],
+        "did you mean `output`?",
+    ),
+    (
+        WORKER,
+        &["autorestart", "respawn", "max_restarts"],
+        "did you mean `restart`?",
+    ),
+    (WORKER, &["ulimits", "rlimits"], "did you mean `limits`?"),
+    (
+        WORKER,
+        &[
+            "healthcheck",
+            "health_check",
+            "probe",
+            "liveness",
+            "readiness",
+        ],
+        "see `ready` and `watchdog` in listend.yaml(5)",
+    ),
+    (
+        WORKER,
+        &["image", "build", "volumes", "networks", "container_name"],
+        "delete it: listend runs programs of this machine, without containers",
+    ),
+];
+
+/// What to write for a key that `table` does not have, if it belongs elsewhere or is another program's.
+pub(super) fn hint(table: &[Key], name: &str) -> Option<String> {
+    let is = |other: &[Key]| table == other;
+    let has = |other: &[Key]| other.iter().any(|key| key.name == name);
+    if let Some(home) = one_level_below(table, name) {
+        return Some(format!("write it inside `{home}:`"));
+    }
+    let foreign = FOREIGN
+        .iter()
+        .find(|(of, names, _)| is(of) && names.contains(&name));
+    if let Some((.., hint)) = foreign {
+        return Some((*hint).to_owned());
+    }
+    if is(LISTENER) && has(WORKER) {
+        return Some("it is a key of a worker".to_owned());
+    }
+    (is(WORKER) && has(LISTENER)).then(|| "it is a key of a listener".to_owned())
+}
+
 /// The key of `table` whose mapping has the key `name`, which was written one level above.
-pub(super) fn one_level_below(table: &[Key], name: &str) -> Option<&'static str> {
+fn one_level_below(table: &[Key], name: &str) -> Option<&'static str> {
     let (_, home) = BELOW.iter().find(|(key, _)| *key == name)?;
     let has_it = table.iter().any(|key| key.name == *home);
     has_it.then_some(*home)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_another_program_is_not_one_of_ours() {
+        for (table, names, hint) in FOREIGN {
+            for name in *names {
+                assert!(!table.iter().any(|key| key.name == *name), "{name}");
+            }
+            let meant = hint
+                .strip_prefix("did you mean `")
+                .and_then(|rest| rest.strip_suffix("`?"));
+            if let Some(meant) = meant {
+                assert!(table.iter().any(|key| key.name == meant), "{meant}");
+            }
+        }
+        let hint_for = |table, name| hint(table, name).unwrap_or_default();
+        assert_eq!(hint_for(WORKER, "replicas"), "did you mean `instances`?");
+        assert_eq!(
+            hint_for(LISTENER, "max_connections"),
+            "it is a key of a worker"
+        );
+        assert_eq!(hint_for(WORKER, "backlog"), "it is a key of a listener");
+        assert_eq!(hint_for(WORKER, "cool_down"), "write it inside `restart:`");
+    }
 }

@@ -25,6 +25,7 @@ mod cross_activation;
 mod cross_readiness;
 mod cross_shards;
 mod decode;
+mod defaults;
 mod draft;
 mod fitting;
 mod forward;
@@ -39,6 +40,7 @@ pub mod preset;
 mod read;
 mod readiness;
 mod scalar;
+mod schema;
 mod setting;
 mod settings;
 mod silence;
@@ -56,12 +58,13 @@ pub use model::*;
 pub use overlap::Coverage;
 pub use read::{Loaded, SourceFile, read};
 pub use scalar::{signal_name, signal_number};
+pub use schema::schema;
 pub use settings::{Setting, Source, settings};
 pub use silence::Silence;
 pub use socket_kind::SocketKind;
 pub use values::*;
 pub use worker::web_worker;
-pub use yaml::to_yaml;
+pub use yaml::{to_yaml, yaml_tree};
 
 /// A duration as configurations have it, such as `1m30s`.
 ///

@@ -10,7 +10,7 @@ use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use super::worker;
 use super::yaml::{self, Content, Node};
-use super::{by_preset, conflict, cross, keys};
+use super::{by_preset, conflict, cross, defaults, keys};
 use crate::report::{Kind, Place, Problem, Report, Sources};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -115,6 +115,9 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
     };
     let listeners = fields.take("listeners");
     let workers = fields.take("workers");
+    if let Some(node) = fields.take("defaults") {
+        defaults::declare(node, draft, &mut out);
+    }
     let served_at = fields.take("metrics");
     let codes = fields.take("silence").filter(|node| !is_null(node));
     draft.silence.extend(silence(codes, &mut out));
@@ -138,6 +141,9 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
         metrics(node, draft, report);
     }
     each(workers, "workers", draft, report, |entry, draft, report| {
+        let merged = defaults::merged(entry.value, draft.defaults.as_ref());
+        let value = merged.as_ref().unwrap_or(entry.value);
+        let entry = &Entry { value, ..*entry };
         draft.workers.push(worker::decode(entry, folder, report));
     });
 }
@@ -220,15 +226,9 @@ fn each(
         listener: None,
         worker: None,
     };
-    let before = out.report.errors.len();
     match entries(node, &format!("`{what}`"), &mut out) {
         None => draft.incomplete = true,
         Some(entries) => {
-            // A merge key would have brought names that are missing now.
-            let errors = &out.report.errors[before..];
-            draft.incomplete |= errors
-                .iter()
-                .any(|problem| problem.kind == Kind::Unsupported);
             for entry in entries {
                 decode(&entry, draft, report);
             }

@@ -1,7 +1,8 @@
 //! Every setting of a worker, and where it comes from.
 
 use super::by_preset;
-use super::decode::{Fields, entries};
+use super::decode::{Entry, Fields, entries};
+use super::defaults;
 use super::value_error::Diagnostics;
 use super::worker;
 use super::yaml::{self, Content, Node};
@@ -40,26 +41,38 @@ pub fn settings(sources: &Sources, name: &str) -> Vec<Setting> {
         listener: None,
         worker: None,
     };
+    let mut roots = Vec::new();
     for (index, file) in (0..).zip(sources.names()) {
         let text = sources.text(FileId(index));
-        let Ok((_, Some(root))) = yaml::parse(&file, text.as_bytes(), &mut known) else {
-            continue;
-        };
-        let Content::Map(pairs) = &root.content else {
-            continue;
-        };
-        let workers = pairs.iter().find(|(key, _)| is_word(key, "workers"));
-        let Some((_, workers)) = workers else {
+        if let Ok((_, Some(root))) = yaml::parse(&file, text.as_bytes(), &mut known) {
+            roots.push(root);
+        }
+    }
+    let mut defaults = None;
+    for root in &roots {
+        defaults = defaults.or_else(|| value(root, "defaults"));
+        let Some(workers) = value(root, "workers") else {
             continue;
         };
         let workers = entries(workers, "`workers`", &mut out).unwrap_or_default();
-        if let Some(entry) = workers.iter().find(|entry| entry.name == name)
-            && let Some(fields) = worker::open(entry, &mut out)
-        {
-            return of_worker(fields, &mut out);
+        if let Some(entry) = workers.iter().find(|entry| entry.name == name) {
+            let merged = defaults::merged(entry.value, defaults);
+            let value = merged.as_ref().unwrap_or(entry.value);
+            if let Some(fields) = worker::open(&Entry { value, ..*entry }, &mut out) {
+                return of_worker(fields, &mut out);
+            }
         }
     }
     Vec::new()
+}
+
+/// The value of a key at the top of a file.
+fn value<'n>(root: &'n Node, name: &str) -> Option<&'n Node> {
+    let Content::Map(pairs) = &root.content else {
+        return None;
+    };
+    let found = pairs.iter().find(|(key, _)| is_word(key, name));
+    found.map(|(_, value)| value)
 }
 
 fn of_worker(mut fields: Fields, out: &mut Diagnostics) -> Vec<Setting> {

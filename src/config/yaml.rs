@@ -87,6 +87,37 @@ pub fn to_yaml(value: &impl Serialize) -> Result<String, String> {
     serde_yaml::to_string(value).map_err(|error| error.to_string())
 }
 
+/// The YAML of another program as a tree in which every scalar is a text, as it is written.
+///
+/// # Errors
+///
+/// What is wrong with the YAML, and where.
+pub fn yaml_tree(name: &str, text: &str) -> Result<serde_json::Value, String> {
+    let mut sources = Sources::default();
+    match parse(name, text.as_bytes(), &mut sources) {
+        Ok((_, root)) => Ok(root.map_or(serde_json::Value::Null, |root| tree(&root))),
+        Err(problem) => {
+            let place = problem.place.map(|place| format!("line {}: ", place.line));
+            Err(format!("{}{}", place.unwrap_or_default(), problem.message))
+        }
+    }
+}
+
+fn tree(node: &Node) -> serde_json::Value {
+    match &node.content {
+        Content::Null { .. } => serde_json::Value::Null,
+        Content::Scalar(scalar) => scalar.text.clone().into(),
+        Content::List(items) => items.iter().map(tree).collect(),
+        Content::Map(pairs) => {
+            let pairs = pairs.iter().filter_map(|(key, value)| match &key.content {
+                Content::Scalar(key) => Some((key.text.clone(), tree(value))),
+                Content::Null { .. } | Content::List(_) | Content::Map(_) => None,
+            });
+            serde_json::Value::Object(pairs.collect())
+        }
+    }
+}
+
 /// Adds the file to the sources and reads it; `Ok(None)` is a file without content.
 pub(super) fn parse(
     name: &str,

@@ -41,7 +41,7 @@ pub use orphans::{LeftBehind, OrphanedSocket, left_behind};
 pub use path_facts::PathFacts;
 pub use process_info::unit_of;
 pub use reach::{Audience, Reach, who_reaches};
-pub use registry::{Registration, registrations};
+pub use registry::{Registration, port_of, registrations};
 pub use servers::servers;
 pub use sharing::shared_addresses;
 pub use tables::State;

@@ -34,6 +34,14 @@ pub(super) fn description(port: u16, name: &str) -> Option<&'static str> {
     Some(named.description).filter(|words| !words.is_empty())
 }
 
+/// The port of the service with this name.
+pub fn port_of(name: &str, transport: &str) -> Option<u16> {
+    let transport = transport.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    let mut all = REGISTRY.lines().filter_map(entry);
+    let found = all.find(|(_, entry)| entry.name == name && entry.transports.contains(&transport));
+    found.map(|(port, _)| port)
+}
+
 /// The offset of the first line whose port is not below this one.
 fn first_line_of(port: u16) -> usize {
     let mut low = 0;

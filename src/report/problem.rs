@@ -325,9 +325,19 @@ pub const ERRORS_PER_KIND: usize = 500;
 const LONGEST: usize = 512 << 10;
 
 impl Report {
-    /// Files the problem under errors or advice, as its kind says.
+    /// Files the problem under errors or advice, as its kind says. What several workers have from one
+    /// place (`defaults`, a merge key) is reported once.
     pub fn add(&mut self, problem: Problem) {
         let same = |other: &&Problem| other.kind == problem.kind;
+        let is_known = problem.place.is_some()
+            && [&self.errors, &self.advice]
+                .into_iter()
+                .flatten()
+                .filter(same)
+                .any(|other| other.place == problem.place && other.message == problem.message);
+        if is_known {
+            return;
+        }
         if !problem.is_error() {
             if self.advice.iter().filter(same).count() < ADVICE_PER_KIND {
                 self.advice.push(problem);

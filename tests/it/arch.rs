@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["sys"]),
     ("config", &["handoff", "launch_spec", "report"]),
     ("host", &["config", "report", "sys", "walk"]),
+    ("import", &["config", "diagnose", "report"]),
     (
         "plan",
         &["config", "handoff", "host", "launch_spec", "report"],
@@ -111,6 +112,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "guard",
             "handoff",
             "host",
+            "import",
             "launch_spec",
             "listener",
             "notify",

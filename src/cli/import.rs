@@ -1,0 +1,117 @@
+//! `listend import`: reads the files of another supervisor and prints YAML.
+
+use super::args::Import;
+use super::check::finish;
+use super::exit::Exit;
+use super::output::print;
+use crate::import::{self, FORMATS, Format, Unit};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Prints the YAML.
+pub fn import(arguments: &Import) -> Exit {
+    match yaml(arguments) {
+        Ok(yaml) => finish(print(&yaml), Exit::Done),
+        Err((exit, message)) => {
+            log::error!("{message}");
+            exit
+        }
+    }
+}
+
+fn yaml(arguments: &Import) -> Result<String, (Exit, String)> {
+    let mut files = arguments.files.clone();
+    let named = arguments.from.as_deref();
+    let named = named.and_then(|from| FORMATS.iter().find(|(word, _)| *word == from));
+    let mut format = named.map(|(_, format)| *format);
+    let mut units = Vec::new();
+    let mut next = 0;
+    while let Some(path) = files.get(next).cloned() {
+        next += 1;
+        let text = fs::read(&path).map_err(|error| {
+            (
+                Exit::Usage,
+                format!("cannot read {}: {error}", path.display()),
+            )
+        })?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let shown = path.display().to_string();
+        let found = named.map(|(_, format)| *format);
+        let found = found
+            .or_else(|| import::format_of(&shown, &text))
+            .ok_or_else(|| {
+                let words: Vec<&str> = FORMATS.iter().map(|(word, _)| *word).collect();
+                let hint = if shown.ends_with(".js") || shown.ends_with(".cjs") {
+                    "; it is a program: write what it exports to a .json file".to_owned()
+                } else {
+                    format!("; name it with --from: {}", words.join(", "))
+                };
+                (Exit::Usage, format!("{shown}: unknown format{hint}"))
+            })?;
+        if *format.get_or_insert(found) != found {
+            return Err((
+                Exit::Usage,
+                format!("{shown}: another format than the files before it"),
+            ));
+        }
+        if found == Format::Systemd {
+            files.extend(counterparts(&path, &text, &files));
+        }
+        units.push(Unit {
+            name: path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            text,
+            drop_ins: drop_ins(&path),
+        });
+    }
+    // Without a file the parser of arguments has refused.
+    let format = format.unwrap_or(Format::Systemd);
+    import::import(format, &units).map_err(|message| (Exit::Configuration, message))
+}
+
+/// The service of a socket unit and the reverse, where they stand beside each other and are not named.
+fn counterparts(path: &Path, text: &str, known: &[PathBuf]) -> Vec<PathBuf> {
+    let (Some(stem), Some(end)) = (
+        path.file_stem().and_then(OsStr::to_str),
+        path.extension().and_then(OsStr::to_str),
+    ) else {
+        return Vec::new();
+    };
+    let names = match end {
+        "socket" => {
+            let named = text
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("Service="));
+            let mut names: Vec<String> = named.map(|name| name.trim().to_owned()).collect();
+            names.extend([format!("{stem}.service"), format!("{stem}@.service")]);
+            names
+        }
+        _ => vec![format!("{}.socket", stem.trim_end_matches('@'))],
+    };
+    let beside = names.iter().map(|name| path.with_file_name(name));
+    let found = beside.filter(|path| path.is_file() && !known.contains(path));
+    // A template is the service only if there is no other.
+    found.take(1).collect()
+}
+
+/// The drop-ins in the directory beside the unit, in the order of their names.
+fn drop_ins(path: &Path) -> Vec<String> {
+    let mut folder = path.as_os_str().to_owned();
+    folder.push(".d");
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension() == Some(OsStr::new("conf")))
+        .collect();
+    found.sort();
+    let texts = found.iter().filter_map(|path| fs::read(path).ok());
+    texts
+        .map(|text| String::from_utf8_lossy(&text).into_owned())
+        .collect()
+}

@@ -1,0 +1,211 @@
+//! circus.ini.
+
+use super::document::{Document, Entry, Value, literal};
+use super::ini::{self, Section};
+use super::values::{seconds_text, words};
+
+pub(super) fn import(text: &str) -> Document {
+    let mut document = Document::default();
+    let sections = ini::python(text);
+    let mut sockets = Vec::new();
+    for section in &sections {
+        if let Some(name) = section.name.strip_prefix("socket:") {
+            let listener = socket(name, section);
+            sockets.push((name.to_ascii_lowercase(), listener.name.clone()));
+            document.listeners.push(listener);
+        }
+    }
+    for section in &sections {
+        if let Some(name) = section.name.strip_prefix("watcher:") {
+            document
+                .workers
+                .push(watcher(name, section, &sections, &sockets));
+        } else if section.name == "circus" {
+            for (key, value) in &section.keys {
+                document.note(&format!("{key} = {value}"), "a setting of circusd itself");
+            }
+        } else if section.name.starts_with("plugin:") {
+            document.note(&format!("[{}]", section.name), "listend has no plugins");
+        }
+    }
+    document
+}
+
+fn is_true(text: &str) -> bool {
+    matches!(
+        text.to_ascii_lowercase().as_str(),
+        "true" | "yes" | "1" | "on"
+    )
+}
+
+fn socket(name: &str, section: &Section) -> Entry {
+    let mut listener = Entry::new(name);
+    let is_datagram = section.get("type") == Some("SOCK_DGRAM");
+    let host = section.get("host").unwrap_or("127.0.0.1");
+    let host = match host {
+        "localhost" => "127.0.0.1".to_owned(),
+        host if host.contains(':') => format!("[{host}]"),
+        host => host.to_owned(),
+    };
+    let port = section.get("port").unwrap_or("0");
+    let address = match (section.get("path"), is_datagram) {
+        (Some(path), false) => format!("unix:{path}"),
+        (Some(path), true) => format!("unix-dgram:{path}"),
+        (None, false) => format!("{host}:{port}"),
+        (None, true) => format!("udp://{host}:{port}"),
+    };
+    listener.set("address", address);
+    for (key, value) in &section.keys {
+        match key.as_str() {
+            "host" | "port" | "path" | "type" | "family" | "proto" | "replace" => {}
+            "backlog" => listener.set("backlog", value.as_str()),
+            "interface" => listener.set("bind_to_device", value.as_str()),
+            "so_reuseport" if is_true(value) => {
+                listener.note("so_reuseport", "the workers share one socket");
+            }
+            "umask" => {
+                let bits = u32::from_str_radix(value, 8).unwrap_or(0o077);
+                listener.set("mode", format!("{:04o}", 0o666 & !bits));
+            }
+            _ => listener.note(&format!("{key} = {value}"), "there is no such setting"),
+        }
+    }
+    listener
+}
+
+/// Replaces `$(circus.sockets.NAME)` and others; the sockets that are named.
+fn expanded(
+    text: &str,
+    sockets: &[(String, String)],
+    worker: &mut Entry,
+    named: &mut Vec<String>,
+) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("$(circus.").or_else(|| rest.find("((circus.")) {
+        let Some(end) = rest[at..].find(')') else {
+            break;
+        };
+        out.push_str(&literal(&rest[..at]));
+        let variable = &rest[at + "$(circus.".len()..at + end];
+        let lower = variable.to_ascii_lowercase();
+        let socket = lower.strip_prefix("sockets.").and_then(|name| {
+            let mut all = sockets.iter();
+            all.find(|(old, _)| old == name)
+        });
+        match (lower.as_str(), socket) {
+            (_, Some((_, name))) => {
+                named.push(name.clone());
+                out.push_str(&format!("{{fd:{name}}}"));
+            }
+            ("wid", None) => out.push_str("{instance}"),
+            _ => {
+                worker.note(&format!("$(circus.{variable})"), "it has no placeholder");
+                out.push_str(&literal(&rest[at..=at + end]));
+            }
+        }
+        rest = rest[at + end + 1..].trim_start_matches(')');
+    }
+    out.push_str(&literal(rest));
+    out
+}
+
+fn watcher(name: &str, section: &Section, all: &[Section], sockets: &[(String, String)]) -> Entry {
+    let mut worker = Entry::new(name);
+    let mut named = Vec::new();
+    let mut line = section.get("cmd").unwrap_or_default().to_owned();
+    if let Some(arguments) = section.get("args") {
+        line = format!("{line} {arguments}");
+    }
+    let mut command = Vec::new();
+    if section.get("shell").is_some_and(is_true) {
+        command.extend(["/bin/sh".to_owned(), "-c".to_owned()]);
+        command.push(expanded(&line, sockets, &mut worker, &mut named));
+    } else {
+        for word in words(&line) {
+            command.push(expanded(&word, sockets, &mut worker, &mut named));
+        }
+    }
+    worker.set("command", command);
+    if section.get("use_sockets").is_some_and(is_true) {
+        if named.is_empty() {
+            named = sockets.iter().map(|(_, name)| name.clone()).collect();
+        }
+        named.dedup();
+        worker.set("listeners", named);
+        // circusd's sockets are.
+        worker.set("nonblocking", "true");
+        if section.get("on_demand").is_some_and(is_true) {
+            worker.set("activation", "on-demand");
+        }
+    }
+    for (key, value) in &section.keys {
+        setting(key, value, &mut worker);
+    }
+    let environments = all.iter().filter(|other| {
+        let names = other.name.strip_prefix("env:");
+        names.is_some_and(|names| {
+            names
+                .split(',')
+                .any(|one| one.trim() == name || one.trim() == "*")
+        })
+    });
+    for (variable, value) in environments.flat_map(|section| &section.keys) {
+        let pair = (variable.to_ascii_uppercase(), literal(value));
+        worker.add("environment", Value::Map(vec![pair]));
+    }
+    worker
+}
+
+fn setting(key: &str, value: &str, worker: &mut Entry) {
+    match key {
+        "cmd" | "args" | "shell" | "use_sockets" | "on_demand" | "copy_env" | "copy_path"
+        | "warmup_delay" | "close_child_stdin" => {}
+        "numprocesses" => worker.set("instances", value),
+        "singleton" if is_true(value) => worker.set("instances", "1"),
+        "working_dir" => worker.set("working_directory", literal(value)),
+        "uid" => worker.set("user", value),
+        "gid" => worker.set("group", value),
+        "graceful_timeout" => match value.parse::<f64>() {
+            Ok(seconds) if seconds >= 0.0 => {
+                worker.set("stop_timeout", seconds_text(seconds as u64))
+            }
+            _ => worker.note(&format!("{key} = {value}"), "it is no number of seconds"),
+        },
+        "stop_signal" => worker.set(
+            "stop_signal",
+            format!("SIG{}", value.trim_start_matches("SIG")),
+        ),
+        "stop_children" if is_true(value) => worker.set("kill_mode", "group"),
+        "respawn" if !is_true(value) => worker.set("restart", "never"),
+        "stdout_stream.class" | "stderr_stream.class" if value.ends_with("StdoutStream") => {}
+        "stdout_stream.filename" => worker.set("output", format!("file:{}", literal(value))),
+        key if key.starts_with("rlimit_") => {
+            let name = key.trim_start_matches("rlimit_").to_owned();
+            worker.add("limits", Value::Map(vec![(name, value.to_owned())]));
+        }
+        key if key.starts_with("hooks.") => {
+            worker.note(
+                &format!("{key} = {value}"),
+                "hooks are commands: see `before_start`",
+            );
+        }
+        "singleton" | "stop_children" | "respawn" => {}
+        "priority" => worker.note(&format!("{key} = {value}"), "workers start together"),
+        "autostart" if is_true(value) => {}
+        "autostart" => worker.note(
+            &format!("{key} = {value}"),
+            "take it out of the configuration",
+        ),
+        key if key.contains("_stream") => {
+            worker.note(
+                &format!("{key} = {value}"),
+                "both outputs go where `output` says",
+            );
+        }
+        _ => worker.note(
+            &format!("{key} = {value}"),
+            "there is no such setting of a worker",
+        ),
+    }
+}

@@ -1,0 +1,351 @@
+//! inetd.conf and the files of xinetd.
+
+use super::document::{Document, Entry, Value, literal};
+use super::values::{port, words};
+use std::collections::HashMap;
+
+/// The address of a service: scheme, host and port.
+fn address(protocol: &str, host: Option<&str>, port: u16, v6_by_default: bool) -> Option<String> {
+    let family = protocol.trim_start_matches(|letter: char| letter.is_ascii_alphabetic());
+    let scheme = match protocol.trim_end_matches(|letter: char| letter.is_ascii_digit()) {
+        "tcp" => "",
+        "udp" => "udp://",
+        "sctp" => "sctp://",
+        _ => return None,
+    };
+    let host = match (host.unwrap_or("*"), family) {
+        ("*", "6") => "[::]".to_owned(),
+        ("*", "46") => String::new(),
+        ("*", "") if v6_by_default => String::new(),
+        ("*", _) => "0.0.0.0".to_owned(),
+        (host, _) if host.contains(':') => format!("[{}]", host.trim_matches(['[', ']'])),
+        (host, _) => host.to_owned(),
+    };
+    Some(format!("{scheme}{host}:{port}"))
+}
+
+/// Sets the command, and what argv[0] is where it is not the program.
+fn command(worker: &mut Entry, program: &str, arguments: &[String]) {
+    let mut words = vec![literal(program)];
+    if let Some((first, rest)) = arguments.split_first() {
+        let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+        if base(first) != base(program) {
+            worker.set("argv0", literal(first));
+        }
+        words.extend(rest.iter().map(|word| literal(word)));
+    }
+    worker.set("command", words);
+}
+
+/// inetd.conf(5): a service in each line.
+pub(super) fn inetd(text: &str) -> Document {
+    let mut document = Document::default();
+    let mut host: Option<String> = None;
+    for line in text.lines() {
+        let line = line.trim();
+        let fields = words(line);
+        match fields.as_slice() {
+            [] => {}
+            [first, ..] if first.starts_with('#') => {}
+            [only] if only.ends_with(':') => {
+                let address = only.trim_end_matches(':');
+                host = (address != "*").then(|| address.to_owned());
+            }
+            [service, kind, protocol, wait, user, program, arguments @ ..] => {
+                let of = Service {
+                    service,
+                    kind,
+                    protocol,
+                    wait,
+                    user,
+                    program,
+                };
+                of.add(&mut document, line, host.as_deref(), arguments);
+            }
+            _ => document.note(line, "it has fewer than six fields"),
+        }
+    }
+    document
+}
+
+/// The first fields of a line.
+struct Service<'a> {
+    service: &'a str,
+    kind: &'a str,
+    protocol: &'a str,
+    wait: &'a str,
+    user: &'a str,
+    program: &'a str,
+}
+
+impl Service<'_> {
+    fn add(&self, document: &mut Document, line: &str, host: Option<&str>, arguments: &[String]) {
+        if self.program == "internal" {
+            return document.note(line, "listend has no services of its own");
+        }
+        if self.protocol.starts_with("rpc/")
+            || self.service.contains('/') && !self.service.starts_with('/')
+        {
+            return document.note(line, "listend does not register services with rpcbind");
+        }
+        let (wait, rate) = match self.wait.split_once(['.', ':']) {
+            Some((wait, rate)) => (wait, Some(rate)),
+            None => (self.wait, None),
+        };
+        // HOST:SERVICE is for one address.
+        let (host, service) = match self.service.rsplit_once(':') {
+            Some((host, service)) => (Some(host), service),
+            None => (host, self.service),
+        };
+        let (protocol, options) = match self.protocol.split_once(',') {
+            Some((protocol, options)) => (protocol, Some(options)),
+            None => (self.protocol, None),
+        };
+        let is_unix = protocol == "unix";
+        let address = match (is_unix, port(service, protocol)) {
+            (true, _) if self.kind == "dgram" => Some(format!("unix-dgram:{service}")),
+            (true, _) => Some(format!("unix:{service}")),
+            (false, Some(port)) => address(protocol, host, port, false),
+            (false, None) => None,
+        };
+        let Some(address) = address else {
+            return document.note(
+                line,
+                "the port of this service is not known: write its number",
+            );
+        };
+        let stem = service.rsplit('/').next().unwrap_or(service);
+        let name = if self.kind == "dgram" && !is_unix && document.has(stem) {
+            format!("{stem}-udp")
+        } else {
+            stem.to_owned()
+        };
+        let mut listener = Entry::new(&name);
+        listener.set("address", address);
+        for option in options.into_iter().flat_map(|options| options.split(',')) {
+            match option.split_once('=') {
+                Some(("rcvbuf", size)) => listener.set("receive_buffer", size.to_ascii_uppercase()),
+                Some(("sndbuf", size)) => listener.set("send_buffer", size.to_ascii_uppercase()),
+                _ => listener.note(option, "it is not known here"),
+            }
+        }
+        let mut worker = Entry::new(&name);
+        command(&mut worker, self.program, arguments);
+        worker.set("listeners", vec![listener.name.clone()]);
+        activation(&mut worker, wait == "wait");
+        worker.set("handoff", "inetd");
+        match self.user.split_once(['.', ':']) {
+            Some((user, group)) => {
+                worker.set("user", user);
+                worker.set("group", group);
+            }
+            None => worker.set("user", self.user),
+        }
+        if let Some(rate) = rate {
+            worker.set(rate_key(wait == "wait"), format!("{rate} in 1m"));
+        }
+        document.listeners.push(listener);
+        document.workers.push(worker);
+    }
+}
+
+fn activation(worker: &mut Entry, waits: bool) {
+    worker.set(
+        "activation",
+        if waits { "on-demand" } else { "per-connection" },
+    );
+}
+
+fn rate_key(waits: bool) -> &'static str {
+    if waits {
+        "trigger_limit"
+    } else {
+        "accept_rate"
+    }
+}
+
+/// A `service` or `defaults` of xinetd.conf(5).
+type Attributes = HashMap<String, Vec<String>>;
+
+/// Files of xinetd: those of /etc/xinetd.d and xinetd.conf.
+pub(super) fn xinetd(text: &str) -> Document {
+    let mut document = Document::default();
+    let mut defaults = Attributes::new();
+    let mut current: Option<(String, Attributes)> = None;
+    for line in text.lines() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') || line == "{" {
+            continue;
+        }
+        if line == "}" {
+            match current.take() {
+                Some((name, found)) if name.is_empty() => defaults = found,
+                Some((name, found)) => service(&name, found, &defaults, &mut document),
+                None => {}
+            }
+        } else if let Some((_, attributes)) = &mut current {
+            assign(line, attributes);
+        } else if line.trim_end_matches('{').trim() == "defaults" {
+            current = Some((String::new(), Attributes::new()));
+        } else if let Some(name) = line.strip_prefix("service") {
+            let name = name.trim_end_matches('{').trim();
+            current = Some((name.to_owned(), Attributes::new()));
+        } else {
+            document.note(line, "give the files themselves to `listend import`");
+        }
+    }
+    document
+}
+
+fn assign(line: &str, attributes: &mut Attributes) {
+    let Some((name, value)) = line.split_once('=') else {
+        return;
+    };
+    let values = words(value);
+    let (name, sign) = match name.trim_end() {
+        name if name.ends_with('+') => (name.trim_end_matches('+'), '+'),
+        name if name.ends_with('-') => (name.trim_end_matches('-'), '-'),
+        name => (name, '='),
+    };
+    let held = attributes.entry(name.trim().to_owned()).or_default();
+    match sign {
+        '+' => held.extend(values),
+        '-' => held.retain(|value| !values.contains(value)),
+        _ => *held = values,
+    }
+}
+
+fn service(name: &str, mut of: Attributes, defaults: &Attributes, document: &mut Document) {
+    for (key, values) in defaults {
+        of.entry(key.clone()).or_insert_with(|| values.clone());
+    }
+    let first = |key: &str| {
+        of.get(key)
+            .and_then(|values| values.first())
+            .map(String::as_str)
+    };
+    let has = |key: &str, word: &str| {
+        of.get(key)
+            .is_some_and(|values| values.iter().any(|value| value == word))
+    };
+    let what = format!("service {name}");
+    if first("disable") == Some("yes") {
+        return document.note(&what, "it is disabled");
+    }
+    if has("type", "INTERNAL") || first("server").is_none() && first("redirect").is_none() {
+        return document.note(&what, "listend has no services of its own");
+    }
+    if has("type", "RPC") {
+        return document.note(&what, "listend does not register services with rpcbind");
+    }
+    let is_datagram = first("socket_type") == Some("dgram");
+    let protocol = first("protocol").unwrap_or(if is_datagram { "udp" } else { "tcp" });
+    let number = first("port").and_then(|port| port.parse().ok());
+    let host = first("bind").or(first("interface"));
+    let v6 = has("flags", "IPv6");
+    let address = number
+        .or_else(|| port(name, protocol))
+        .and_then(|port| address(protocol, host, port, v6));
+    let Some(address) = address else {
+        return document.note(&what, "the port of this service is not known: write `port`");
+    };
+    let mut listener = Entry::new(first("id").unwrap_or(name));
+    listener.set("address", address);
+    let mut worker = Entry::new(&listener.name);
+    worker.set("listeners", vec![listener.name.clone()]);
+    if let Some(target) = of.get("redirect") {
+        let target = target.join(" ");
+        worker.set("forward", target.replace(' ', ":"));
+    }
+    let waits = first("wait").map_or(is_datagram, |wait| wait == "yes");
+    if let Some(server) = first("server") {
+        let mut arguments = of.get("server_args").cloned().unwrap_or_default();
+        if !has("flags", "NAMEINARGS") {
+            arguments.insert(0, server.to_owned());
+        }
+        command(&mut worker, server, &arguments);
+        activation(&mut worker, waits);
+        worker.set("handoff", "inetd");
+    }
+    let mut keys: Vec<(&String, &Vec<String>)> = of.iter().collect();
+    keys.sort();
+    for (key, values) in keys {
+        let value = values.join(" ");
+        attribute(key, values, &value, waits, &mut listener, &mut worker);
+    }
+    document.listeners.push(listener);
+    document.workers.push(worker);
+}
+
+fn attribute(
+    key: &str,
+    values: &[String],
+    value: &str,
+    waits: bool,
+    listener: &mut Entry,
+    worker: &mut Entry,
+) {
+    match key {
+        "user" | "group" | "nice" | "umask" => worker.set(key, value),
+        "instances" if !waits && value != "UNLIMITED" => {
+            worker.set("max_connections", value);
+            worker.set("overflow", "close");
+        }
+        "instances" if !waits => worker.set("max_connections", "none"),
+        "per_source" if !waits && value != "UNLIMITED" => {
+            worker.set("max_connections_per_source", value);
+        }
+        "cps" => {
+            let rate = values.first().map(String::as_str).unwrap_or_default();
+            worker.set(rate_key(waits), format!("{rate} in 1s"));
+        }
+        "env" => {
+            for pair in values {
+                if let Some((name, value)) = pair.split_once('=') {
+                    worker.add(
+                        "environment",
+                        Value::Map(vec![(name.to_owned(), literal(value))]),
+                    );
+                }
+            }
+        }
+        "rlimit_as" | "rlimit_cpu" | "rlimit_data" | "rlimit_rss" | "rlimit_stack"
+        | "rlimit_files" => {
+            let name = match key {
+                "rlimit_files" => "nofile",
+                key => key.trim_start_matches("rlimit_"),
+            };
+            let value = value.replace("UNLIMITED", "unlimited");
+            worker.add("limits", Value::Map(vec![(name.to_owned(), value)]));
+        }
+        "flags" => {
+            for flag in values {
+                match flag.as_str() {
+                    "NODELAY" => listener.set("no_delay", "true"),
+                    "KEEPALIVE" => listener.set("keep_alive", "true"),
+                    "NAMEINARGS" | "IPv6" | "IPv4" | "REUSE" => {}
+                    other => listener.note(&format!("flags = {other}"), "it has no equivalent"),
+                }
+            }
+        }
+        "socket_type" | "protocol" | "wait" | "server" | "server_args" | "port" | "bind"
+        | "interface" | "disable" | "id" | "type" | "redirect" | "per_source" | "instances" => {}
+        "only_from" | "no_access" | "access_times" => {
+            listener.note(
+                &format!("{key} = {value}"),
+                "use a firewall, or the server's own rules",
+            );
+        }
+        key if key.starts_with("log_") => {
+            worker.note(
+                &format!("{key} = {value}"),
+                "the log has starts and ends of processes",
+            );
+        }
+        "passenv" => worker.note(
+            &format!("{key} = {value}"),
+            "a worker has the environment of listend",
+        ),
+        _ => worker.note(&format!("{key} = {value}"), "it has no equivalent"),
+    }
+}

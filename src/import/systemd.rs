@@ -1,0 +1,404 @@
+//! Units of systemd: .socket and .service (systemd.service(5), systemd.exec(5)).
+
+use super::document::{Document, Entry, Value, literal, with_variables};
+use super::systemd_keys::{Meaning, meaning};
+use super::systemd_socket::{Socket, is_served_by, socket};
+use super::unit::{Unit, assignments, is_true, last, notes_of_unit, specifiers, stem, unresolved};
+use super::values::{octal, span, words};
+
+/// The units as a configuration: a listener for each socket unit, a worker for each service.
+pub(super) fn import(units: &[Unit]) -> Document {
+    let mut document = Document::default();
+    let mut sockets = Vec::new();
+    for unit in units.iter().filter(|unit| unit.name.ends_with(".socket")) {
+        sockets.push(socket(unit, &mut document));
+    }
+    for unit in units.iter().filter(|unit| unit.name.ends_with(".service")) {
+        service(unit, &sockets, &mut document);
+    }
+    for socket in &sockets {
+        let has_service = units.iter().any(|unit| is_served_by(socket, &unit.name));
+        if !has_service {
+            let name = socket.service_name();
+            document.note(&socket.unit, &format!("its service, {name}, was not given"));
+        }
+    }
+    document
+}
+
+fn service(unit: &Unit, sockets: &[Socket], document: &mut Document) {
+    let keys = assignments(unit, "Service");
+    let mut worker = Entry::new(stem(&unit.name).trim_end_matches('@'));
+    notes_of_unit(unit, &mut worker);
+    let mine: Vec<&Socket> = sockets
+        .iter()
+        .filter(|socket| {
+            let named = last(&keys, "Sockets").unwrap_or_default();
+            is_served_by(socket, &unit.name) || words(named).contains(&socket.unit)
+        })
+        .collect();
+    let is_accept = mine.iter().any(|socket| socket.accept);
+    let is_template = unit.name.contains("@.");
+    commands(&keys, unit, &mut worker);
+    let listeners: Vec<String> = mine
+        .iter()
+        .flat_map(|socket| socket.listeners.clone())
+        .collect();
+    if !listeners.is_empty() {
+        worker.set("listeners", listeners);
+        worker.set(
+            "activation",
+            if is_accept {
+                "per-connection"
+            } else {
+                "on-demand"
+            },
+        );
+    }
+    for (key, value) in mine.iter().flat_map(|socket| &socket.keys) {
+        worker.set(key, value.clone());
+    }
+    if is_template && !is_accept {
+        worker.remark("A template: {instance} counts instances here, it is not the name of one.");
+    }
+    for (key, value) in &keys {
+        apply(key, value, unit, &mut worker, is_accept);
+    }
+    reload(&keys, unit, &mut worker);
+    restart(&keys, unit, &mut worker, !mine.is_empty());
+    output(&keys, unit, &mut worker);
+    unresolved(&mut worker);
+    document.workers.push(worker);
+}
+
+/// Sets what an assignment means.
+fn apply(key: &str, value: &str, unit: &Unit, worker: &mut Entry, is_accept: bool) {
+    let written = format!("{key}={value}");
+    let plain = specifiers(value, unit);
+    match meaning(key) {
+        Meaning::Elsewhere => {}
+        Meaning::Same(name) => worker.set(name, plain),
+        Meaning::Flag(name) => worker.set(name, is_true(value).to_string()),
+        Meaning::Mode(name) => worker.set(name, octal(value)),
+        Meaning::Words(name) => worker.add(name, Value::List(words(&plain))),
+        Meaning::Span(name) => match span(value) {
+            Some(span) => worker.set(name, span),
+            None => worker.note(&written, "its time is not understood"),
+        },
+        Meaning::Limit(name) => {
+            let value = value.replace("infinity", "unlimited");
+            worker.add("limits", Value::Map(vec![(name.to_owned(), value)]));
+        }
+        Meaning::No(why) => worker.note(&written, why),
+        Meaning::Special => special(key, value, &plain, worker, is_accept),
+    }
+}
+
+fn special(key: &str, value: &str, plain: &str, worker: &mut Entry, is_accept: bool) {
+    let written = format!("{key}={value}");
+    match key {
+        "Type" => match value {
+            "notify" | "notify-reload" => worker.set("ready", "notify"),
+            "forking" => worker.note(&written, "the program has to stay in the foreground"),
+            "oneshot" => worker.note(&written, "listend supervises what goes on running"),
+            "dbus" => worker.note(&written, "listend does not wait for a name on D-Bus"),
+            _ => {}
+        },
+        "NotifyAccess" => match value {
+            "main" | "all" => worker.set("notify_access", value),
+            "exec" => worker.set("notify_access", "main"),
+            _ => {}
+        },
+        "TimeoutSec" => {
+            for name in ["start_timeout", "stop_timeout"] {
+                if let Some(span) = span(value) {
+                    worker.set(name, span);
+                }
+            }
+        }
+        "WatchdogSec" => match span(value).as_deref() {
+            Some("0" | "infinity") | None => {}
+            Some(span) => worker.set("watchdog", span),
+        },
+        "KillMode" => match value {
+            "control-group" => worker.set("kill_mode", "group"),
+            "process" => worker.note(&written, "what the main process leaves is ended, too"),
+            "none" => worker.note(&written, "a worker is always stopped"),
+            _ => worker.set("kill_mode", "process"),
+        },
+        "SendSIGHUP" if is_true(value) => worker.note(&written, "only `stop_signal` is sent"),
+        "SendSIGKILL" if !is_true(value) => {
+            worker.note(&written, "SIGKILL follows at `stop_timeout`")
+        }
+        "SendSIGHUP" | "SendSIGKILL" => {}
+        "StandardInput" => match value {
+            "socket" => worker.set("handoff", "inetd"),
+            "null" => {}
+            _ => worker.note(&written, "standard input is /dev/null, or the socket"),
+        },
+        "Environment" => {
+            for word in words(plain) {
+                match word.split_once('=') {
+                    Some((name, text)) => {
+                        worker.add(
+                            "environment",
+                            Value::Map(vec![(name.to_owned(), literal(text))]),
+                        );
+                    }
+                    None => worker.note(&format!("Environment={word}"), "it is no NAME=VALUE"),
+                }
+            }
+        }
+        "WorkingDirectory" => {
+            let path = plain.trim_start_matches('-');
+            if path.starts_with('/') {
+                worker.set("working_directory", literal(path));
+            } else {
+                worker.note(&written, "write the path of the directory");
+            }
+            if value.starts_with('-') {
+                worker.remark(
+                    "The working directory has to exist: the `-` before it has no equivalent.",
+                );
+            }
+        }
+        "RuntimeDirectory" => {
+            let mut folders = words(plain).into_iter();
+            if let Some(first) = folders.next() {
+                worker.set("runtime_directory", first);
+            }
+            for more in folders {
+                worker.note(
+                    &format!("RuntimeDirectory={more}"),
+                    "a worker has one at most",
+                );
+            }
+        }
+        "RuntimeDirectoryPreserve" => {
+            worker.set("runtime_directory_preserve", (value != "no").to_string());
+        }
+        "SuccessExitStatus" => {
+            let known = |word: &String| {
+                word.starts_with("SIG") || word.bytes().all(|byte| byte.is_ascii_digit())
+            };
+            let (known, named): (Vec<String>, Vec<String>) =
+                words(value).into_iter().partition(known);
+            worker.add("success_exit_status", Value::List(known));
+            for name in named {
+                worker.note(&format!("{key}={name}"), "write its number");
+            }
+        }
+        "ExecStartPre" | "ExecStartPost" | "ExecStopPost" => {
+            let name = match key {
+                "ExecStartPre" => "before_start",
+                "ExecStartPost" => "after_ready",
+                _ => "after_stop",
+            };
+            let command = command(plain);
+            if is_accept {
+                worker.note(&written, "a process of a connection has no hooks");
+            } else if worker.get(name).is_some() {
+                worker.note(&written, "there is one such command; write a script");
+            } else {
+                if command.ignores_failure {
+                    worker.remark(&format!(
+                        "A failure of `{name}` is not ignored, as the `-` before it says."
+                    ));
+                }
+                expand(&command, worker);
+                worker.set(name, command.words);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A signal, where one of the commands sends it; otherwise the only command.
+fn reload(keys: &[(String, String)], unit: &Unit, worker: &mut Entry) {
+    let lines = keys.iter().filter(|(key, _)| key == "ExecReload");
+    let mut commands: Vec<(&String, Command)> = lines
+        .map(|(_, line)| (line, command(&specifiers(line, unit))))
+        .collect();
+    if let Some(at) = commands
+        .iter()
+        .position(|(_, command)| signal(command).is_some())
+    {
+        let (_, command) = commands.remove(at);
+        let name = signal(&command).unwrap_or_default();
+        worker.set(
+            "reload_signal",
+            format!("SIG{}", name.trim_start_matches("SIG")),
+        );
+    } else if !commands.is_empty() {
+        let (_, command) = commands.remove(0);
+        expand(&command, worker);
+        worker.set("reload_command", command.words);
+    }
+    for (line, _) in commands {
+        worker.note(
+            &format!("ExecReload={line}"),
+            "there is one such command; write a script",
+        );
+    }
+}
+
+/// The signal that the command sends to the main process.
+fn signal(command: &Command) -> Option<&str> {
+    let mut words = command.words.iter().map(String::as_str);
+    let is_kill = words.next()?.rsplit('/').next() == Some("kill");
+    let rest: Vec<&str> = words.collect();
+    match rest.as_slice() {
+        [signal, "$MAINPID"] if is_kill => signal.strip_prefix('-'),
+        ["-s", signal, "$MAINPID"] if is_kill => Some(signal),
+        _ => None,
+    }
+}
+
+/// A command of a unit.
+struct Command {
+    words: Vec<String>,
+    argv0: Option<String>,
+    ignores_failure: bool,
+    expands: bool,
+    /// Prefixes without an equivalent.
+    prefixes: String,
+}
+
+fn command(line: &str) -> Command {
+    let program = line.trim_start_matches(|letter| "@-:+!|".contains(letter));
+    let prefixes = &line[..line.len() - program.len()];
+    let mut words = words(program);
+    let argv0 = (prefixes.contains('@') && words.len() > 1).then(|| words.remove(1));
+    let expands = !prefixes.contains(':') && words.iter().any(|word| word.contains('$'));
+    let escape = if expands { with_variables } else { literal };
+    Command {
+        words: words.iter().map(|word| escape(word)).collect(),
+        argv0,
+        ignores_failure: prefixes.contains('-'),
+        expands,
+        prefixes: prefixes.replace(['@', '-', ':'], ""),
+    }
+}
+
+/// `$NAME` is expanded in every command of a worker, or in none.
+fn expand(command: &Command, worker: &mut Entry) {
+    if command.expands {
+        worker.set("expand_environment", "true");
+    }
+}
+
+fn commands(keys: &[(String, String)], unit: &Unit, worker: &mut Entry) {
+    let mut starts = keys.iter().filter(|(key, _)| key == "ExecStart");
+    let Some((_, line)) = starts.next() else {
+        worker.note("ExecStart=", "it is missing");
+        return;
+    };
+    let command = command(&specifiers(line, unit));
+    if command.expands {
+        worker.set("expand_environment", "true");
+    }
+    if !command.prefixes.is_empty() {
+        worker.note(
+            &format!("{} before the command", command.prefixes),
+            "the worker runs as its `user`",
+        );
+    }
+    worker.set("command", command.words);
+    if let Some(argv0) = command.argv0 {
+        worker.set("argv0", literal(&argv0));
+    }
+    for (_, more) in starts {
+        worker.note(&format!("ExecStart={more}"), "a worker is one program");
+    }
+}
+
+fn restart(keys: &[(String, String)], unit: &Unit, worker: &mut Entry, has_socket: bool) {
+    let policy = last(keys, "Restart").unwrap_or("no");
+    let listend = match policy {
+        // Clients start it again.
+        "no" if has_socket => None,
+        "no" => Some("never"),
+        "always" => Some("always"),
+        "on-failure" => Some("on-failure"),
+        other => {
+            worker.note(&format!("Restart={other}"), "the nearest policy is used");
+            Some(if other == "on-success" {
+                "always"
+            } else {
+                "on-failure"
+            })
+        }
+    };
+    let mut mapping = Vec::new();
+    if let Some(listend) = listend {
+        mapping.push(("policy".to_owned(), listend.to_owned()));
+    }
+    if let Some(delay) = last(keys, "RestartSec")
+        .and_then(span)
+        .filter(|delay| delay != "0")
+    {
+        mapping.push(("backoff".to_owned(), delay));
+    }
+    let of_unit = assignments(unit, "Unit");
+    let find = |names: &[&str]| {
+        let mut all = names.iter();
+        all.find_map(|name| last(&of_unit, name).or(last(keys, name)))
+    };
+    let burst = find(&["StartLimitBurst"]);
+    let interval = find(&["StartLimitIntervalSec", "StartLimitInterval"]);
+    if burst.is_some() || interval.is_some() {
+        let interval = interval.and_then(span).unwrap_or("10s".to_owned());
+        let limit = match burst.unwrap_or("5") {
+            _ if interval == "0" => "none".to_owned(),
+            burst => format!("{burst} in {interval}"),
+        };
+        mapping.push(("limit".to_owned(), limit));
+    }
+    if let Some(Value::List(statuses)) = worker.get("success_exit_status").cloned() {
+        worker.remove("success_exit_status");
+        if !statuses.is_empty() {
+            mapping.push((
+                "success_exit_status".to_owned(),
+                format!("[ {} ]", statuses.join(", ")),
+            ));
+        }
+    }
+    let is_per_connection = worker.get("activation") == Some(&"per-connection".into());
+    match mapping.as_slice() {
+        [] => {}
+        _ if is_per_connection => {
+            if policy != "no" {
+                worker.note(
+                    &format!("Restart={policy}"),
+                    "each connection is served once",
+                );
+            }
+        }
+        [(key, policy)] if key == "policy" => worker.set("restart", policy.as_str()),
+        _ => worker.set("restart", Value::Map(mapping)),
+    }
+}
+
+fn output(keys: &[(String, String)], unit: &Unit, worker: &mut Entry) {
+    let out = last(keys, "StandardOutput").unwrap_or("inherit");
+    let error = last(keys, "StandardError").unwrap_or("inherit");
+    for (key, value) in [("StandardOutput", out), ("StandardError", error)] {
+        let path = ["file:", "append:", "truncate:"]
+            .iter()
+            .find_map(|prefix| value.strip_prefix(prefix));
+        match (value, path) {
+            (_, Some(path)) => worker.set(
+                "output",
+                format!("file:{}", literal(&specifiers(path, unit))),
+            ),
+            ("null", _) if out == "null" && (error == "null" || error == "inherit") => {
+                worker.set("output", "null");
+            }
+            ("inherit" | "journal" | "socket", _) => {}
+            _ => worker.note(
+                &format!("{key}={value}"),
+                "both outputs go where `output` says",
+            ),
+        }
+    }
+}

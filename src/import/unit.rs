@@ -1,0 +1,144 @@
+//! A unit of systemd with its drop-ins (systemd.unit(5)).
+
+use super::document::Entry;
+use super::ini::{self, Section};
+
+/// A file to import.
+#[derive(Debug, Clone, Default)]
+pub struct Unit {
+    /// The name of the file, without its directory.
+    pub name: String,
+    /// Its content.
+    pub text: String,
+    /// The contents of its drop-ins, in order.
+    pub drop_ins: Vec<String>,
+}
+
+pub(super) fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
+/// The assignments of a section, those of drop-ins behind it. An empty one forgets what was assigned before.
+pub(super) fn assignments(unit: &Unit, section: &str) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let texts = std::iter::once(&unit.text).chain(&unit.drop_ins);
+    let sections = texts.flat_map(|text| ini::unit(text));
+    for Section { keys, .. } in sections.filter(|found| found.name == section) {
+        for (key, value) in keys {
+            if value.is_empty() {
+                found.retain(|(name, _)| *name != key);
+            } else {
+                found.push((key, value));
+            }
+        }
+    }
+    found
+}
+
+pub(super) fn is_true(text: &str) -> bool {
+    matches!(
+        text.to_ascii_lowercase().as_str(),
+        "1" | "yes" | "y" | "true" | "t" | "on"
+    )
+}
+
+pub(super) fn last<'a>(keys: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    let found = keys.iter().rev().find(|(name, _)| name == key);
+    found.map(|(_, value)| value.as_str())
+}
+
+/// What stands in [Unit] and [Install].
+pub(super) fn notes_of_unit(unit: &Unit, entry: &mut Entry) {
+    for (key, value) in assignments(unit, "Unit") {
+        let why = match key.as_str() {
+            "Description" => {
+                entry.remark(&value);
+                continue;
+            }
+            "Documentation"
+            | "StartLimitIntervalSec"
+            | "StartLimitInterval"
+            | "StartLimitBurst" => {
+                continue;
+            }
+            "DefaultDependencies"
+            | "IgnoreOnIsolate"
+            | "RefuseManualStart"
+            | "RefuseManualStop"
+            | "AllowIsolate"
+            | "CollectMode"
+            | "StopWhenUnneeded" => "listend has no units",
+            key if key.starts_with("Condition") || key.starts_with("Assert") => {
+                "listend starts what is in its configuration"
+            }
+            "OnFailure" | "OnSuccess" => "see `listend events` and `after_stop`",
+            "StartLimitAction" | "FailureAction" | "SuccessAction" | "JobTimeoutSec" => {
+                "listend does not act on the machine"
+            }
+            _ => "listend does not order its workers: their listeners are there before them",
+        };
+        entry.note(&format!("{key}={value}"), why);
+    }
+    for (key, value) in assignments(unit, "Install") {
+        if key == "Also" {
+            entry.note(
+                &format!("{key}={value}"),
+                "every worker in the configuration is enabled",
+            );
+        }
+    }
+}
+
+/// Leaves out what depends on the instance or on the machine.
+pub(super) fn unresolved(entry: &mut Entry) {
+    let is_specifier = |value: &str| {
+        let mut behind = value.split('%').skip(1);
+        behind.any(|rest| {
+            rest.starts_with(|letter: char| "aAbBdDfgGhHiIjJlmMoqsuUvwWyY".contains(letter))
+        })
+    };
+    for (key, value) in entry.keys_with(is_specifier) {
+        let written = format!("{key}: {value}");
+        if key == "command" || key == "address" {
+            entry.remark(&format!(
+                "Replace the specifiers (systemd.unit(5)) in `{key}`."
+            ));
+        } else {
+            entry.remove(&key);
+            entry.note(&written, "what stands for the specifier is not known");
+        }
+    }
+}
+
+/// Replaces what systemd replaces (systemd.unit(5)) and is the same on each machine.
+pub(super) fn specifiers(text: &str, unit: &Unit) -> String {
+    if !text.contains('%') {
+        return text.to_owned();
+    }
+    let name = &unit.name;
+    let mut out = String::new();
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            out.push(letter);
+            continue;
+        }
+        match letters.next() {
+            Some('%') => out.push('%'),
+            Some('n') => out.push_str(name),
+            Some('N') => out.push_str(stem(name)),
+            Some('p' | 'P') => out.push_str(stem(name).split('@').next().unwrap_or(name)),
+            Some('t') => out.push_str("/run"),
+            Some('S') => out.push_str("/var/lib"),
+            Some('C') => out.push_str("/var/cache"),
+            Some('L') => out.push_str("/var/log"),
+            Some('E') => out.push_str("/etc"),
+            Some('T') => out.push_str("/tmp"),
+            Some('V') => out.push_str("/var/tmp"),
+            // The rest depends on the machine, or on the instance.
+            Some(other) => out.extend(['%', other]),
+            None => out.push('%'),
+        }
+    }
+    out
+}

@@ -1,0 +1,181 @@
+//! `listend import`: what other supervisors have becomes YAML that `listend check` accepts.
+
+use crate::harness::{TempDir, listend_path, skip};
+use listend::config::{SourceFile, read};
+use listend::import::{FORMATS, Unit, format_of, import};
+use proptest::prelude::*;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn run(words: &[&Path]) -> Output {
+    let mut command = Command::new(listend_path());
+    command.arg("import").args(words);
+    command.output().expect("listend runs")
+}
+
+/// The YAML, which has no errors.
+fn accepted(yaml: &str) -> String {
+    let file = SourceFile {
+        name: "import".to_owned(),
+        bytes: yaml.as_bytes().to_vec(),
+        folder: PathBuf::from("/"),
+    };
+    let errors = read(vec![file]).report.errors;
+    assert!(errors.is_empty(), "{errors:?}\n{yaml}");
+    yaml.to_owned()
+}
+
+#[test]
+fn every_socket_unit_of_this_machine_is_accepted() {
+    let folder = Path::new("/usr/lib/systemd/system");
+    let units = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sockets: Vec<PathBuf> = units
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "socket"))
+        .collect();
+    if sockets.is_empty() {
+        return skip("this machine has no socket units");
+    }
+    for socket in sockets {
+        let output = run(&[&socket]);
+        assert!(output.status.success(), "{}: {output:?}", socket.display());
+        accepted(&String::from_utf8(output.stdout).expect("UTF-8"));
+    }
+}
+
+#[test]
+fn drop_ins_and_the_other_unit_are_found_beside_a_unit() {
+    let dir = TempDir::new();
+    let socket = dir.path().join("app.socket");
+    fs::write(&socket, "[Socket]\nListenStream=8080\n").expect("it is ours");
+    let service = dir.path().join("app.service");
+    fs::write(&service, "[Service]\nExecStart=/bin/old\nNice=1\n").expect("it is ours");
+    let folder = dir.path().join("app.service.d");
+    fs::create_dir(&folder).expect("it is ours");
+    fs::write(folder.join("b.conf"), "[Service]\nNice=3\n").expect("it is ours");
+    let first = "[Service]\nExecStart=\nExecStart=/bin/new\nNice=2\n";
+    fs::write(folder.join("a.conf"), first).expect("it is ours");
+    for unit in [&socket, &service] {
+        let output = run(&[unit]);
+        let yaml = accepted(&String::from_utf8(output.stdout).expect("UTF-8"));
+        assert!(yaml.contains("address: [\":8080\"]"), "{yaml}");
+        assert!(yaml.contains("command: [/bin/new]"), "{yaml}");
+        assert!(yaml.contains("nice: 3"), "{yaml}");
+    }
+}
+
+#[test]
+fn a_program_is_not_executed_and_what_is_unknown_is_said() {
+    let dir = TempDir::new();
+    let program = dir.path().join("ecosystem.config.js");
+    let proof = dir.path().join("proof");
+    let code = format!("require('fs').writeFileSync('{}', '')", proof.display());
+    fs::write(&program, code).expect("it is ours");
+    let output = run(&[&program]);
+    assert_eq!(output.status.code(), Some(64));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("it is a program"), "{words}");
+    assert!(!proof.exists());
+    let unknown = dir.path().join("unknown");
+    fs::write(&unknown, "?").expect("it is ours");
+    let words = String::from_utf8_lossy(&run(&[&unknown]).stderr).into_owned();
+    assert!(words.contains("--from"), "{words}");
+    let missing = run(&[Path::new("/nowhere/app.socket")]);
+    assert_eq!(missing.status.code(), Some(64));
+}
+
+/// What files of these formats are made of.
+const PIECES: &[&str] = &[
+    "[Socket]\n",
+    "[Service]\n",
+    "[Unit]\n",
+    "[circus]\n",
+    "[socket:web]\n",
+    "[watcher:web]\n",
+    "[program:x]\n",
+    "[fcgi-program:x]\n",
+    "service x\n{\n",
+    "}\n",
+    "defaults\n{\n",
+    "services:\n",
+    "  web:\n",
+    "    ports: ['1:2']\n",
+    "ListenStream=",
+    "ListenNetlink=",
+    "ExecStart=",
+    "ExecReload=",
+    "Environment=",
+    "Accept=yes\n",
+    "SocketMode=",
+    "Restart=",
+    "cmd = ",
+    "command=",
+    "port = ",
+    "server = ",
+    "socket=unix:///",
+    "environment=",
+    "cps = ",
+    "web: ",
+    "x stream tcp nowait root /bin/x x\n",
+    "{\"apps\": [",
+    "]}",
+    "{\"name\": \"x\", \"script\": \"x.js\"}",
+    "$(circus.sockets.web)",
+    "%(program_name)s",
+    "%(",
+    "%i",
+    "%",
+    "\"",
+    "'",
+    "\\",
+    "\n",
+    "\\\n",
+    "=",
+    ":",
+    ";",
+    "#",
+    "[",
+    "]",
+    "{",
+    "}",
+    "{{",
+    "$",
+    "${",
+    "@",
+    "-",
+    "/run/x",
+    "127.0.0.1:80",
+    "[::]:80",
+    "0",
+    "99999999999999999999",
+    "\u{0}",
+    "\u{1b}",
+    "\u{e9}",
+    "\u{2028}",
+    "yes",
+    "null",
+    "~",
+    "<<: *a",
+    "&a ",
+    "  ",
+    "\t",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_a_file_says_the_result_is_accepted(
+        pieces in prop::collection::vec(prop::sample::select(PIECES), 0..40),
+        which in 0..FORMATS.len(),
+        name in prop::sample::select(&["x.socket", "x.service", "x@.service", "x"][..]),
+    ) {
+        let text: String = pieces.concat();
+        let _format = format_of(name, &text);
+        let unit = Unit { name: name.to_owned(), text: text.clone(), drop_ins: vec![text] };
+        if let Ok(yaml) = import(FORMATS[which].1, &[unit]) {
+            accepted(&yaml);
+        }
+    }
+}
