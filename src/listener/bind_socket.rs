@@ -3,7 +3,7 @@
 use super::backlog::as_backlog;
 use super::bind::{Binder, port_of};
 use super::bind_error::{BindStep, Failure, Note, NoteKind, Purpose};
-use super::bound::{BoundSocket, FsArtifacts};
+use super::bound::{BoundSocket, FsArtifacts, Slot};
 use super::identity::remove_if_ours;
 use super::inet::{self, Wanted};
 use super::option::{Act, Options};
@@ -18,7 +18,6 @@ use crate::config::{Endpoint, UnixKind, UnixName};
 use crate::plan::{ListenerId, ListenerPlan, SocketPlan};
 use nix::errno::Errno;
 use socket2::Socket;
-use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -126,7 +125,7 @@ impl Binder {
             fd: ready.fd.into(),
             key: listener.sockets[index].key,
             shard: listener.sockets[index].shard,
-            slot: Cell::new(None),
+            slot: Slot::unknown(),
             listener: id,
             backlog: self
                 .somaxconn

@@ -7,8 +7,31 @@ use crate::plan::{ListenerId, SocketKey};
 use crate::sys::SharedFd;
 use nix::sys::stat::lstat;
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A number that may not be known, in a socket that threads share.
+#[derive(Debug)]
+pub(super) struct Slot(AtomicU32);
+
+impl Slot {
+    /// No group has so many sockets.
+    const UNKNOWN: u32 = u32::MAX;
+
+    pub fn unknown() -> Slot {
+        Slot(AtomicU32::new(Self::UNKNOWN))
+    }
+
+    pub fn get(&self) -> Option<u32> {
+        let number = self.0.load(Ordering::Relaxed);
+        (number != Self::UNKNOWN).then_some(number)
+    }
+
+    pub fn set(&self, number: Option<u32>) {
+        self.0
+            .store(number.unwrap_or(Self::UNKNOWN), Ordering::Relaxed);
+    }
+}
 
 /// A bound socket, or an open FIFO, message queue or special file.
 #[derive(Debug)]
@@ -21,7 +44,7 @@ pub struct BoundSocket {
     /// Which of the sockets at its address it is, from 0 on.
     pub shard: u32,
     /// The number by which the kernel knows it among those, as far as that is known ([`super::shards`]).
-    pub(super) slot: Cell<Option<u32>>,
+    pub(super) slot: Slot,
     /// The listener of the socket, or the one that had it last.
     pub listener: ListenerId,
     /// The address of the configuration.

@@ -1,6 +1,6 @@
 //! Sockets that somebody else has bound and gives to a listend that runs.
 
-use super::bound::{BoundSocket, FsArtifacts};
+use super::bound::{BoundSocket, FsArtifacts, Slot};
 use super::inherited_fd::{Found, look};
 use super::table::{Former, SocketTable};
 use super::{diag::Diag, overlap};
@@ -11,7 +11,6 @@ use crate::sys::{self, sockopt};
 use nix::libc;
 use nix::sys::stat::fstat;
 use socket2::{Domain, Socket, Type};
-use std::cell::Cell;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -136,7 +135,7 @@ impl SocketTable {
             fd: fd.into(),
             key,
             shard: 0,
-            slot: Cell::new(None),
+            slot: Slot::unknown(),
             listener: ListenerId(u32::MAX),
             address: endpoint.clone(),
             endpoint: endpoint.clone(),
