@@ -17,7 +17,7 @@ pub enum Tell<'a> {
     ByPipe,
     /// The same; and the child does nothing before [`Launching::release`]. It ends if the daemon has
     /// ended before that.
-    ByPipeWhenReleased,
+    PipeWhenReleased,
     /// By the memory that it shares, which costs no system call: the daemon looks when it has a reason
     /// to. That it has ended is told by SIGCHLD alone. The connection that the child is for is closed
     /// here as soon as the child exists, so that it is over when the child ends it; of a child that
@@ -76,7 +76,7 @@ impl Launching {
         self.status.as_ref().map(OwnedFd::as_fd)
     }
 
-    /// Lets a child go on that waits for that ([`Tell::ByPipeWhenReleased`]).
+    /// Lets a child go on that waits for that ([`Tell::PipeWhenReleased`]).
     pub fn release(&mut self) {
         if let Some(pipe) = self.release.take() {
             // It is empty, and has room. A child that has been killed cannot be told.
@@ -195,7 +195,7 @@ pub fn launch(
         && prepared.spec.credentials.is_none()
         && prepared.spec.oom_score_adjust.is_none();
     let (held, release) = match tell {
-        Tell::ByPipeWhenReleased => {
+        Tell::PipeWhenReleased => {
             let (held, release) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
             (Some(held), Some(release))
         }
@@ -211,7 +211,7 @@ pub fn launch(
             let back_again = Some((connection, number));
             (None, Writer::Shared(back), back_again, many_from)
         }
-        Tell::ByMemory { .. } | Tell::ByPipe | Tell::ByPipeWhenReleased => {
+        Tell::ByMemory { .. } | Tell::ByPipe | Tell::PipeWhenReleased => {
             let (status, writer) = status_pipe()?;
             (Some(status), Writer::Own(writer), None, None)
         }

@@ -242,7 +242,7 @@ impl Store {
     /// wait for it.
     pub(super) fn tell(&self) -> Tell<'static> {
         match self.is_kept() {
-            true => Tell::ByPipeWhenReleased,
+            true => Tell::PipeWhenReleased,
             false => Tell::ByPipe,
         }
     }
