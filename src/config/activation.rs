@@ -3,6 +3,7 @@
 use super::decode::{Fields, Words, choice, default, list, text, unknown, words};
 use super::draft::{DraftWorker, Field};
 use super::fitting::listed;
+use super::idle;
 use super::keys;
 use super::model::{Activation, ConnectionLimits, Distribute, Overflow};
 use super::scalar;
@@ -69,6 +70,7 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Dia
         worker.activation = value.clone();
     }
     limits(fields, draft, out);
+    idle::decode(fields, draft, out);
     if !draft.activation.is_broken() {
         fits(draft, instances.as_set(), out);
     }
@@ -237,6 +239,14 @@ pub(super) fn handoff(key: &str, text: &str) -> Result<&'static Dialect, ValueEr
 
 /// Files the keys that mean nothing for the activation, whatever the listeners are.
 fn fits(draft: &DraftWorker, instances: Option<&Located<u32>>, out: &mut Diagnostics) {
+    let is = match draft.worker.activation.value {
+        Activation::Eager => Some("eager"),
+        Activation::OnDemand => None,
+        Activation::PerConnection => Some("per-connection"),
+    };
+    for (key, place) in is.map_or(&[][..], |_| &draft.of_demand) {
+        out.add(only_for(key, &["on-demand"], is.unwrap_or_default()).at(*place));
+    }
     match draft.worker.activation.value {
         Activation::Eager => {
             for (key, place) in &draft.of_connections {
@@ -280,6 +290,8 @@ fn only_for(key: &str, activations: &[&str], is: &str) -> ValueError {
         .map(|word| format!("`activation: {word}`"))
         .collect();
     let why = match key {
+        "idle_timeout" | "idle_unless" if is == "eager" => "no client would start it again",
+        "idle_timeout" | "idle_unless" => "each process ends with its connection",
         "trigger_limit" => "no client starts it",
         "ready" | "start_timeout" => "its processes serve at once",
         "watchdog" => "`connection_timeout` is what limits its processes",

@@ -5,6 +5,7 @@ use super::cross_shards;
 use super::draft::{DraftListener, DraftWorker, Sockets, Taken};
 use super::fitting::listed;
 use super::forward;
+use super::idle;
 use super::model::{Activation, Endpoint};
 use super::value_error::ValueError;
 use super::values::Located;
@@ -36,6 +37,7 @@ pub(super) fn check(
             }
             limits_fit(draft, &sockets, report);
         }
+        idle::fits(draft, &listeners, report);
         cross_readiness::check(draft, &listeners, &sockets, report);
         let other = |listener: &str| {
             let mut others = workers.iter().filter(|one| !std::ptr::eq(*one, draft));

@@ -96,6 +96,8 @@ pub(super) struct DraftWorker {
     pub trigger_limit: Field<Option<Rate>>,
     /// The keys that are written and mean something for connections alone.
     pub of_connections: Vec<Written>,
+    /// The keys that are written and mean something for a worker alone that clients start.
+    pub of_demand: Vec<Written>,
     /// The keys that are written and mean something for instances that stay, but not for the process
     /// of one connection.
     pub of_instances: Vec<Written>,

@@ -107,6 +107,8 @@ pub const WORKER: &[Key] = keys! {
     overflow = "wait", "what happens to clients beyond `max_connections`: `wait` or `close`";
     accept_rate = "150 in 2s", "how many connections are accepted in an interval, or `none`";
     trigger_limit = "20 in 2s", "how often clients may start it in an interval, or `none`";
+    idle_timeout = "infinity", "how long no client may use an on-demand worker before it is stopped, at least 1s";
+    idle_unless = "none", "what keeps it running without clients: `{path: FILE}`, while the file exists";
     connection_timeout = "infinity", "how long a connection's process may run before it is stopped";
     user = "listend's own user", "the user to run as";
     group = "the user's own group", "the group to run as";
@@ -166,6 +168,11 @@ pub const ROLLOUT: &[Key] = keys! {
     parallel = "1", "how many instances are replaced at a time, 1 to 10000";
     min_ready = "2s", "how long a new instance must stay ready before the rollout continues";
     watch = "30s", "how long after that a crash of a new instance still fails the rollout";
+};
+
+/// The keys of `idle_unless:`.
+pub const IDLE_UNLESS: &[Key] = keys! {
+    path = "", "an absolute path; while it exists, the worker is not stopped";
 };
 
 /// The keys of `before_start:`, `after_ready:`, `after_stop:` and `reload_command:` in their long

@@ -29,6 +29,7 @@ mod defaults;
 mod draft;
 mod fitting;
 mod forward;
+mod idle;
 pub mod keys;
 mod life;
 mod lifecycle;

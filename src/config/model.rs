@@ -392,6 +392,12 @@ pub struct Worker {
     pub activation: Located<Activation>,
     /// `activation: on-demand`: how often it may be started; `None` is as often as need be.
     pub trigger_limit: Option<Rate>,
+    /// `activation: on-demand`: how long nobody may use it before it is stopped; `None` is for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+    /// A file that keeps it running while it exists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_unless: Option<PathBuf>,
     /// `activation: per-connection`: how many, and how fast.
     pub connections: ConnectionLimits,
     /// O_NONBLOCK on its listeners; `None` is what the handoff has by default.

@@ -8,6 +8,7 @@ use super::decode::{
 };
 use super::draft::{DraftWorker, Field};
 use super::forward;
+use super::idle;
 use super::keys;
 use super::life::{Hooks, Restart, Rollout};
 use super::lifecycle;
@@ -57,6 +58,8 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
             place,
         },
         trigger_limit: of("trigger_limit", scalar::rate),
+        idle_timeout: of("idle_timeout", idle::idle_timeout),
+        idle_unless: None,
         connections: ConnectionLimits::default(),
         nonblocking: None,
         user: None,
@@ -104,6 +107,7 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
         activation: Field::Absent,
         trigger_limit: Field::Absent,
         of_connections: Vec::new(),
+        of_demand: Vec::new(),
         of_instances: Vec::new(),
         duplicate: false,
     }

@@ -143,6 +143,10 @@ pub struct Worker {
     /// a failure.
     #[serde(default)]
     pub setback: Option<String>,
+    /// Since when the worker is stopped because no client used it, as [`super::rfc3339`] has it; `None`
+    /// of any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_since: Option<String>,
     /// The instances; during a rollout those of both generations.
     pub instances: Vec<Instance>,
     /// The names of its listeners.

@@ -153,6 +153,12 @@ fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
     if let Some(setback) = &worker.setback {
         sheet.note(format!("  {}: {}", worker.setback_word(), clean(setback)));
     }
+    if let Some(since) = &worker.unused_since {
+        let ago = time::age(since, now).unwrap_or_default();
+        sheet.note(format!(
+            "  stopped without clients {ago} ago; the next one starts it"
+        ));
+    }
     if let Some(some) = worker.connections {
         let (live, accepted, refused) = (some.live, some.accepted, some.refused);
         let failed = match some.failures {

@@ -74,6 +74,8 @@ pub(super) struct Timers {
     pub(super) hooks: BTreeSet<(Mono, ProcessId)>,
     /// When which gate is to be looked at again.
     pub(super) gates: BTreeSet<(Mono, WorkerId)>,
+    /// When it is to be looked who uses which worker.
+    pub(super) uses: BTreeSet<(Mono, WorkerId)>,
     /// When which rollout is to be looked at again.
     pub(super) rollouts: BTreeSet<(Mono, WorkerId)>,
 }
@@ -268,6 +270,7 @@ impl Outbox {
             | Effect::HoldShards { .. }
             | Effect::Steer { .. }
             | Effect::LookAtShard { .. }
+            | Effect::LookForUse { .. }
             | Effect::CloseListeners
             | Effect::Exit { .. }
             | Effect::Emit(_) => true,
@@ -292,6 +295,7 @@ impl Timers {
     pub(super) fn forget(&mut self, worker: WorkerId) {
         self.rollout(worker, None);
         self.gates.retain(|(_, one)| *one != worker);
+        self.uses.retain(|(_, one)| *one != worker);
     }
 
     /// The earliest of all.
@@ -300,7 +304,11 @@ impl Timers {
         let hooks = self.hooks.first().map(|(at, _)| *at);
         let gates = self.gates.first().map(|(at, _)| *at);
         let rollouts = self.rollouts.first().map(|(at, _)| *at);
-        [runs, hooks, gates, rollouts].into_iter().flatten().min()
+        let uses = self.uses.first().map(|(at, _)| *at);
+        [runs, hooks, gates, uses, rollouts]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

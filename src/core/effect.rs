@@ -117,6 +117,12 @@ pub enum Effect {
         /// The process of the instance.
         process: ProcessId,
     },
+    /// Look who uses a worker, and notice whoever comes from now on; answered by
+    /// [`super::Input::UseSeen`].
+    LookForUse {
+        /// The worker.
+        worker: WorkerId,
+    },
     /// Start or stop telling about [`super::Input::AddressesChanged`].
     WatchAddresses {
         /// Whether somebody waits for an address.

@@ -134,6 +134,13 @@ pub enum WorkerEvent {
         /// Its socket.
         socket: SocketKey,
     },
+    /// Nobody has used the worker for so long; it is stopped, and the next client starts it again.
+    Unused {
+        /// How long nobody has used it.
+        after: Duration,
+        /// How many instances are stopped.
+        instances: u32,
+    },
     /// A worker is started or connections are accepted as often as allowed: clients wait. Told at
     /// most once a minute for each worker.
     RateLimited {

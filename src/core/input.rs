@@ -2,7 +2,7 @@
 
 use super::types::{
     Command, ConnectionId, Evidence, ExitStatus, FormerTaker, ListenerLife, Missing, NotAccepted,
-    Notice, ProcessId, Repaired, Ticket, Waiting,
+    Notice, ProcessId, Repaired, Ticket, Use, Waiting,
 };
 use crate::connection::Source;
 use crate::plan::{Lifecycle, ListenerId, SocketKey, WorkerId};
@@ -168,6 +168,13 @@ pub enum Input {
         process: ProcessId,
         /// Whether clients wait in its shard.
         clients: bool,
+    },
+    /// The answer to [`super::Effect::LookForUse`].
+    UseSeen {
+        /// The worker.
+        worker: WorkerId,
+        /// What was seen.
+        seen: Use,
     },
     /// Somebody asks for something; answered by [`super::Effect::Answer`].
     Operate {

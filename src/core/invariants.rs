@@ -144,6 +144,12 @@ impl Core {
         if self.ctx.phase == Phase::Running && due != gate.resume_at {
             return Err(format!("{due:?} is not {:?}", gate.resume_at));
         }
+        let mut due = self.ctx.timers.uses.iter();
+        let due = due.find(|(_, worker)| *worker == id).map(|(at, _)| *at);
+        let is_looked_at = worker.idle.look.is_some() && due.is_none();
+        if self.ctx.phase == Phase::Running && due != worker.idle.look_at && !is_looked_at {
+            return Err(format!("{due:?} is not {:?}", worker.idle.look_at));
+        }
         if !gate.parked.is_empty() && self.takes_clients(id) {
             return Err(format!("{:?} of {id:?} is not watched", gate.parked));
         }

@@ -164,6 +164,7 @@ impl Core {
                     worker.shard_looked_at(ctx, id, clients);
                 });
             }
+            Input::UseSeen { worker, seen } => self.use_seen(worker, seen),
             Input::Operate {
                 ticket,
                 worker,
@@ -206,6 +207,9 @@ impl Core {
             self.on(id, Worker::steer);
         }
         self.end_replanning();
+        for id in self.stirred() {
+            self.on(id, Worker::follow_use);
+        }
         self.open_gates();
         self.tell_when_up();
         self.exit_if_all_stopped();
@@ -248,6 +252,7 @@ impl Core {
                 self.on_all(Worker::cancel_rollout);
                 self.forget_replanning();
                 self.ctx.timers.gates.clear();
+                self.on_all(Worker::forget_use);
                 self.ctx.emit(Event::Daemon(DaemonEvent::StopRequested {
                     live: self.ctx.processes.len(),
                 }));
@@ -290,6 +295,7 @@ impl Core {
     fn tick(&mut self) {
         let now = self.ctx.now;
         self.run_listener_timers();
+        self.run_use_timers();
         while let Some(id) = pop_due(&mut self.ctx.timers.gates, now) {
             self.on(id, Worker::resume_gate);
         }

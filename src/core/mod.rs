@@ -21,6 +21,7 @@ mod facts;
 mod gate;
 mod helpers;
 mod hooks;
+mod idle;
 mod input;
 mod invariants;
 mod job;
@@ -47,6 +48,7 @@ mod state;
 mod stopping;
 mod time;
 mod types;
+mod unused;
 mod watch;
 mod window;
 mod worker;
@@ -74,5 +76,5 @@ pub use types::{
     Answer, Command, ConnectionId, Degraded, Evidence, ExitStatus, FailureReason, Fault,
     FormerTaker, Health, HookEnd, HookKind, InstanceId, LastEnd, ListenerCondition, ListenerLife,
     Missing, Next, NotAccepted, Notice, ProcessId, Refusal, Refused, Repaired, Revision, RunRole,
-    Scope, Task, Ticket, Waiting, WhenDone,
+    Scope, Task, Ticket, Use, Waiting, WhenDone,
 };

@@ -551,6 +551,7 @@ impl Worker {
     /// Starts an instance, or first the command before it.
     pub(super) fn spawn(&mut self, ctx: &mut Ctx, id: RunId) {
         self.bring_up_to_date(id);
+        self.idle.stopped_at = None;
         let run = &mut self.runs[id];
         run.starts = run.starts.saturating_add(1);
         run.fault = None;
@@ -559,6 +560,7 @@ impl Worker {
         run.overdue = false;
         run.to_clean = false;
         run.this_end = None;
+        run.busy = false;
         run.reloading = false;
         run.rereading = None;
         run.watchdog = None;

@@ -269,6 +269,7 @@ impl Worker {
                 }
             }
             Notice::ExtendTimeout(time) => self.extend(ctx, id, ctx.now + time),
+            Notice::Busy(busy) => self.runs[id].busy = busy,
         }
     }
 

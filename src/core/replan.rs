@@ -107,6 +107,10 @@ impl Worker {
             self.new_watchdog(ctx, id);
         }
         self.new_time_outs(ctx);
+        if before.idle_timeout != life.idle_timeout {
+            // From now on.
+            self.forget_use(ctx);
+        }
         if before.instances == life.instances {
             return None;
         }

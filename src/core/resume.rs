@@ -23,6 +23,7 @@ impl Worker {
         for id in self.runs.ids() {
             self.resume_run(ctx, id, own);
         }
+        self.resume_use(ctx);
         let never = self.helpers.running();
         let never = never.filter(|(process, helper)| !helper.exists && *process < own);
         let never: Vec<ProcessId> = never.map(|(process, _)| process).collect();

@@ -75,6 +75,8 @@ pub(super) struct Run {
     /// The longest time between two signs of life that it has chosen itself. Also before it is
     /// ready, when there is no watchdog yet.
     pub(super) told_interval: Option<Duration>,
+    /// It has said that it has something to do that no client shows.
+    pub(super) busy: bool,
     /// It has said that it reads its configuration again, and not yet that it has done so.
     pub(super) reloading: bool,
     /// Somebody waits for it to say so.
@@ -119,6 +121,7 @@ impl Run {
             drain: None,
             watchdog: None,
             told_interval: None,
+            busy: false,
             reloading: false,
             rereading: None,
             reloads_told: Window::default(),

@@ -49,6 +49,7 @@
 //!   descriptor.
 //! - A *look* whether an instance takes clients is made again; that who waits when a pool has ended is
 //!   not, and nothing is held against it.
+//! - A *look* who uses a worker is made again at once; since when nobody did is not known.
 //! - A *bind* or *repair* under way is begun again.
 //! - *Watchdogs* begin anew: a sign of life is due one interval after `Resumed`.
 //! - Rate limits of accepts, activations and messages begin anew. Delays, crashes that count, cool-downs and

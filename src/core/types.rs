@@ -139,6 +139,8 @@ pub enum Notice {
     WatchdogInterval(Duration),
     /// The time, from now on, that the worker needs to start or to stop.
     ExtendTimeout(Duration),
+    /// Whether it has something to do that no client shows.
+    Busy(bool),
 }
 
 /// What the kernel shows about whether a process takes clients.
@@ -174,6 +176,19 @@ pub enum Waiting {
     Others,
     /// At least one, and all who waited when this was asked before: the worker took none of them.
     TheSame,
+}
+
+/// The use that clients make of a worker, as the kernel shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Nobody is connected or waits, and nobody has come since the last look.
+    None,
+    /// Nobody is connected or waits; somebody has come since the last look.
+    Before,
+    /// Somebody is connected or waits, or the worker is not to be stopped for another reason.
+    Now,
+    /// The kernel does not tell.
+    Unknown,
 }
 
 /// How far a signal reaches.

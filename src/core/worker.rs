@@ -4,6 +4,7 @@ use super::connections::Connections;
 use super::ctx::Ctx;
 use super::gate::Gate;
 use super::helpers::Helpers;
+use super::idle::Idle;
 use super::job::{Job, Reloading};
 use super::rollout::{Rollout, Target};
 use super::run::{Run, Runs};
@@ -59,6 +60,8 @@ pub(super) struct Worker {
     pub(super) counts: Counts,
     /// What is between it and its clients; without meaning for an eager one.
     pub(super) gate: Gate,
+    /// Who uses it.
+    pub(super) idle: Idle,
     /// How many connections listend accepts for it.
     pub(super) connections: Connections,
 }
@@ -139,6 +142,7 @@ impl Worker {
             given_up: None,
             counts: Counts::default(),
             gate: Gate::default(),
+            idle: Idle::default(),
             connections: Connections::default(),
         }
     }

@@ -7,7 +7,7 @@
 use super::identity::PathIdentity;
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -18,10 +18,12 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// From linux/unix_diag.h.
 const UDIAG_SHOW_NAME: u32 = 0x1;
 const UDIAG_SHOW_VFS: u32 = 0x2;
+const UDIAG_SHOW_PEER: u32 = 0x4;
 const UDIAG_SHOW_ICONS: u32 = 0x8;
 const UDIAG_SHOW_RQLEN: u32 = 0x10;
 const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_VFS: u16 = 1;
+const UNIX_DIAG_PEER: u16 = 2;
 const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
 /// From linux/inet_diag.h.
@@ -36,6 +38,9 @@ const LISTENING: u32 = 1 << 10;
 /// Bits of the states that a connection can have while nobody has accepted it (net/tcp_states.h):
 /// TCP_ESTABLISHED, and TCP_CLOSE_WAIT once the client has sent its last byte.
 const WAITING_STATES: u32 = 1 << 1 | 1 << 8;
+/// Bits of the states of a connection whose server has sent its last byte, while the client may send
+/// more: TCP_FIN_WAIT1, TCP_FIN_WAIT2.
+const HALF_CLOSED_STATES: u32 = 1 << 4 | 1 << 5;
 /// TCP_ESTABLISHED: an accepted unix connection bears the file of its listener.
 const CONNECTED: u8 = 1;
 const ANY_STATE: u32 = u32::MAX;
@@ -132,6 +137,60 @@ impl Diag {
             Some(())
         })?;
         Ok(cookies)
+    }
+
+    /// Whether there is a TCP connection to this address, or to any at its port. One that was half-closed by the server
+    /// counts while a process has it.
+    pub(super) fn tcp_is_connected(self, local: SocketAddr, any_address: bool) -> io::Result<bool> {
+        let states = WAITING_STATES | HALF_CLOSED_STATES;
+        let request = inet_request(libc::IPPROTO_TCP, states, local);
+        let mut is_connected = false;
+        self.ask_until(&request, |message| {
+            let state = 1 << u32::from(*message.get(1)?).min(31);
+            let is_held = u32_at(message, 68)? != 0 || state & HALF_CLOSED_STATES == 0;
+            let is_of_listener =
+                any_address || local.ip().is_unspecified() || address(message)? == local.ip();
+            is_connected = is_held && is_of_listener && port(message)? == local.port();
+            Some(is_connected)
+        })?;
+        Ok(is_connected)
+    }
+
+    /// Whether a connection that one of these unix listeners has accepted has a client. It has the
+    /// listener's type, and its file or, without one, its name.
+    pub(super) fn unix_is_connected(self, listeners: &BTreeSet<u32>) -> io::Result<bool> {
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+        let show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER;
+        let bears = |message: &[u8]| {
+            let attributes = message.get(UNIX_MESSAGE..)?;
+            let file = attribute(attributes, UNIX_DIAG_VFS)?.to_vec();
+            let name = match file.is_empty() {
+                true => attribute(attributes, UNIX_DIAG_NAME)?.to_vec(),
+                false => Vec::new(),
+            };
+            Some((*message.get(1)?, file, name))
+        };
+        let mut wanted = HashSet::new();
+        let mut found = 0;
+        self.ask(&unix_request(flags, LISTENING, 0, show), |message| {
+            if listeners.contains(&u32_at(message, 4)?) {
+                wanted.insert(bears(message)?);
+                found += 1;
+            }
+            Some(())
+        })?;
+        if found < listeners.len() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut is_connected = false;
+        let request = unix_request(flags, 1 << CONNECTED, 0, show);
+        self.ask_until(&request, |message| {
+            let peer = u32_at(attribute(message.get(UNIX_MESSAGE..)?, UNIX_DIAG_PEER)?, 0);
+            let has_client = peer.is_some_and(|inode| inode != 0);
+            is_connected = has_client && wanted.contains(&bears(message)?);
+            Some(is_connected)
+        })?;
+        Ok(is_connected)
     }
 
     /// In which directions shutdown(2) was called on the TCP listener with this address and cookie
@@ -282,6 +341,15 @@ impl Diag {
     /// Sends the request, and shows what comes until it is answered. An answer that `read` cannot
     /// make sense of is an error.
     fn ask(&self, request: &[u8], mut read: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
+        self.ask_until(request, |message| read(message).map(|()| false))
+    }
+
+    /// The same, until `read` has seen enough: then the rest is still to come, and nothing else can be asked.
+    fn ask_until(
+        &self,
+        request: &[u8],
+        mut read: impl FnMut(&[u8]) -> Option<bool>,
+    ) -> io::Result<()> {
         self.socket.send(request)?;
         let is_dump = request.get(6..8) != Some(&(libc::NLM_F_REQUEST as u16).to_ne_bytes()[..]);
         let mut buffer = vec![0; BUFFER];
@@ -297,7 +365,8 @@ impl Diag {
                         let errno = u32_at(message, 0).unwrap_or_default() as i32;
                         return Err(io::Error::from_raw_os_error(errno.saturating_neg()));
                     }
-                    _ => read(message).ok_or(io::ErrorKind::InvalidData)?,
+                    _ if read(message).ok_or(io::ErrorKind::InvalidData)? => return Ok(()),
+                    _ => {}
                 }
                 if !is_dump {
                     return Ok(());

@@ -26,6 +26,8 @@ pub struct WorkerCounters {
     pub exits: Exits,
     /// Clients that started the worker.
     pub activations: u64,
+    /// The number of times that the worker was stopped because nobody used it.
+    pub idle_stops: u64,
     /// The number of log lines about a limit of starts or accepts that was reached; at most one a
     /// minute ([`WorkerEvent::RateLimited`]).
     pub rate_limited: u64,
@@ -106,6 +108,7 @@ impl Counters {
     fn observe_worker(&mut self, worker: WorkerId, event: WorkerEvent) {
         self.add(worker, |count| match event {
             WorkerEvent::Activated { .. } => Some(&mut count.activations),
+            WorkerEvent::Unused { .. } => Some(&mut count.idle_stops),
             WorkerEvent::RateLimited { .. } => Some(&mut count.rate_limited),
             WorkerEvent::ConnectionRefused { why, .. } => Some(match why {
                 Refusal::Connections { .. } => &mut count.refused_all,

@@ -150,6 +150,8 @@ pub(super) const FAMILIES: &[Family] = families! {
         Workers(|row| Some(Whole(row.counters.stop_timeouts)));
     Counter listend_worker_activations: "How often a client started the worker.",
         Workers(|row| Some(Whole(row.counters.activations)));
+    Counter listend_worker_idle_stops: "How often the worker was stopped because no client used it.",
+        Workers(|row| Some(Whole(row.counters.idle_stops)));
     Counter listend_worker_rate_limited:
         "How often a limit of starts or accepts was reported as reached, at most once a minute.",
         Workers(|row| Some(Whole(row.counters.rate_limited)));

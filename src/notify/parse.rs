@@ -50,6 +50,9 @@ pub struct Message {
     pub watchdog: Option<Watchdog>,
     /// `WATCHDOG_USEC=`; zero asks for no more signs of life.
     pub watchdog_interval: Option<Duration>,
+    /// Whether the process has something to do that no client shows: `X_LISTEND_BUSY=`. Names that begin
+    /// so are left to programs by sd_notify(3), and there is none for this.
+    pub busy: Option<bool>,
     /// The time by which the current timeout is extended: `EXTEND_TIMEOUT_USEC=`.
     pub extend_timeout: Option<Duration>,
     /// The process id of the main process, positive: `MAINPID=`.
@@ -119,6 +122,7 @@ impl Message {
             b"FDPOLL" => self.unpolled |= !is_yes_or_no(value)?,
             b"MONOTONIC_USEC" => first(&mut self.monotonic, microseconds(value)?),
             b"WATCHDOG_USEC" => first(&mut self.watchdog_interval, microseconds(value)?),
+            b"X_LISTEND_BUSY" => first(&mut self.busy, is_yes_or_no(value)?),
             b"EXTEND_TIMEOUT_USEC" => first(&mut self.extend_timeout, microseconds(value)?),
             b"STATUS" => first(&mut self.status, text(value)?),
             b"BUSERROR" => first(&mut self.bus_error, text(value)?),
@@ -140,7 +144,7 @@ impl Message {
                 },
             ),
             b"FDNAME" => first(&mut self.name, name(value)?),
-            // Those that came later than listend, and a program's own (X_…), mean nothing here.
+            // Those that came later than listend, and a program's own (other X_…), mean nothing here.
             _ => {}
         }
         Some(())

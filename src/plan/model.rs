@@ -401,6 +401,9 @@ pub struct WorkerPlan {
     pub notify_access: Option<NotifyAccess>,
     /// The number of descriptors that an instance may store for its successor.
     pub fd_store: u32,
+    /// A file that keeps it running while it exists, whether clients use it or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_unless: Option<PathBuf>,
     /// Commands around an instance's life.
     pub hooks: Hooks,
     /// Makes an instance read its own configuration again.
@@ -446,6 +449,9 @@ pub struct Lifecycle {
     /// How clients reach them.
     #[serde(default)]
     pub distribute: Distribute,
+    /// How long nobody may use an on-demand worker before it is stopped; `None` is for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
     /// The settings for restarts.
     pub restart: Restart,
     /// Asks an instance to stop.
@@ -480,6 +486,7 @@ impl Default for Lifecycle {
             activation: Activation::Eager,
             instances: 1,
             distribute: Distribute::Shared,
+            idle_timeout: None,
             restart: Restart::default(),
             stop_signal: nix::libc::SIGTERM,
             kill_mode: KillMode::Process,

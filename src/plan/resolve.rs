@@ -208,6 +208,7 @@ impl Resolver<'_> {
             output: worker.output.clone(),
             notify_access: notify_access(worker),
             fd_store: worker.fd_store,
+            idle_unless: worker.idle_unless.clone(),
             hooks: worker.hooks.clone(),
             reload_command: match &worker.reload {
                 Some(config::Reload::Command(hook)) => Some(hook.clone()),
@@ -223,6 +224,7 @@ impl Resolver<'_> {
                 activation,
                 instances,
                 distribute: worker.distribute.value,
+                idle_timeout: worker.idle_timeout,
                 restart: worker.restart.clone(),
                 stop_signal: worker.stop_signal,
                 kill_mode: worker.kill_mode,

@@ -10,6 +10,7 @@ use crate::config::{
 use crate::handoff::Handoff;
 use crate::launch_spec::LaunchSpec;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The differences of a worker that both plans have.
@@ -111,6 +112,7 @@ impl WorkerDiff {
             output,
             notify_access,
             fd_store,
+            idle_unless,
             hooks: _,
             reload_command: _,
             lifecycle: _,
@@ -155,6 +157,11 @@ impl WorkerDiff {
         self.program.extend(other);
         let other = changed("fd_store", &before.fd_store, fd_store, u32::to_string);
         self.program.extend(other);
+        // It is looked at beside the program.
+        let path = |path: &PathBuf| path.display().to_string();
+        let path = or("none", path);
+        let other = changed("idle_unless", &before.idle_unless, idle_unless, path);
+        self.lifecycle.extend(other);
     }
 
     /// Compares hooks: the commands belong to the program, their timeouts to the lifecycle.
@@ -180,6 +187,7 @@ impl WorkerDiff {
             activation,
             instances,
             distribute,
+            idle_timeout,
             restart,
             stop_signal,
             kill_mode,
@@ -244,6 +252,7 @@ impl WorkerDiff {
             changed("kill_mode", &before.kill_mode, kill_mode, values::word),
             changed("stop_timeout", &before.stop_timeout, stop_timeout, &time),
             changed("start_timeout", &before.start_timeout, start_timeout, &time),
+            changed("idle_timeout", &before.idle_timeout, idle_timeout, &time),
         ];
         self.lifecycle.extend(short.into_iter().flatten());
         self.lifecycle

@@ -592,6 +592,7 @@ impl Shell {
             Effect::HoldShards { worker, shards } => self.hold_shards(worker, shards),
             Effect::Steer { worker, shards } => self.steer(worker, shards),
             Effect::LookAtShard { process } => self.look_at_shard(process),
+            Effect::LookForUse { worker } => self.look_for_use(worker),
             Effect::WatchAddresses { wanted } => self.watch_addresses(wanted),
             Effect::Answer { ticket, answer } => self.answered(ticket, answer),
             Effect::CloseListeners => self.close_listeners(),

@@ -15,6 +15,7 @@
 //! a child that had a copy would wait at its exec as well. It is out of the table before the message is
 //! done with ([`close_foreign`]), so that no child ever has a copy.
 
+use super::arrivals::forget_arrivals;
 use super::interrupt::interrupt_soon;
 use super::launch::STACK_SIZE;
 use super::raw::{BARE, call};
@@ -95,6 +96,7 @@ impl SharedFd {
     /// Converts into a descriptor that is closed like any other.
     pub fn into_owned(self) -> OwnedFd {
         let mut this = ManuallyDrop::new(self);
+        forget_arrivals(this.fd.as_raw_fd());
         // SAFETY: `this` is never dropped, and nothing uses it after this.
         unsafe { ManuallyDrop::take(&mut this.fd) }
     }
@@ -122,6 +124,7 @@ impl AsRawFd for SharedFd {
 
 impl Drop for SharedFd {
     fn drop(&mut self) {
+        forget_arrivals(self.fd.as_raw_fd());
         // SAFETY: nothing uses it after this.
         let fd = unsafe { ManuallyDrop::take(&mut self.fd) };
         CLOSERS.with_borrow_mut(|closers| {

@@ -6,6 +6,7 @@
 
 mod acl;
 mod apart;
+mod arrivals;
 pub mod bpf;
 mod child;
 mod copy;
@@ -39,6 +40,7 @@ pub use acl::may_have_acl;
 pub use apart::{
     Room, SharedFd, close_apart, close_apart_within, close_foreign, is_closer, room_for_foreign,
 };
+pub use arrivals::{Arrival, arrived, watch_arrivals};
 pub use copy::{Wait, do_in_a_copy};
 pub use dependent::{end_by_signal, end_with_parent};
 pub use environment::forget_variable;

@@ -147,6 +147,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "definitions/close",
     "listeners",
     "looks/serve",
+    "looks/use_of_worker",
     "manager/manager_status",
     "metrics/sample",
     "mod",

@@ -57,6 +57,7 @@ fn worker(name: &str, state: WorkerState, last_exit: Option<&str>) -> Worker {
         generation: 1,
         state: state.clone(),
         setback: None,
+        unused_since: None,
         instances: vec![instance(name, state, last_exit)],
         listeners: vec!["web".to_owned()],
         connections: None,

@@ -17,6 +17,7 @@ mod guard;
 mod handoff;
 mod harness;
 mod hooks;
+mod idle;
 mod import;
 mod listeners;
 mod load;

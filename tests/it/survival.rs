@@ -20,9 +20,9 @@ use std::fs;
 use std::path::Path;
 
 /// A daemon below a guard.
-struct Guarded<'a> {
+pub(crate) struct Guarded<'a> {
     world: &'a World,
-    guard: Daemon,
+    pub(crate) guard: Daemon,
     /// The pid of the guard, which may be a child of what was started.
     guard_pid: i32,
     daemon: i32,
@@ -34,14 +34,14 @@ struct Guarded<'a> {
 
 /// What happens to the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blow {
+pub(crate) enum Blow {
     Kill,
     Upgrade,
 }
 
-const BLOWS: [Blow; 2] = [Blow::Kill, Blow::Upgrade];
+pub(crate) const BLOWS: [Blow; 2] = [Blow::Kill, Blow::Upgrade];
 
-fn guarded<'a>(world: &'a World, yaml: &str) -> Guarded<'a> {
+pub(crate) fn guarded<'a>(world: &'a World, yaml: &str) -> Guarded<'a> {
     guarded_through(world, yaml, &[])
 }
 
@@ -110,7 +110,7 @@ impl Guarded<'_> {
     }
 
     #[track_caller]
-    fn strike(&mut self, blow: Blow) {
+    pub(crate) fn strike(&mut self, blow: Blow) {
         match blow {
             Blow::Kill => {
                 // What it does in the turn in which it is killed is not written down.

@@ -107,6 +107,7 @@ fn status() -> Status {
         generation: 1,
         state: WorkerState::Waiting,
         setback: None,
+        unused_since: None,
         instances: vec![instance(name)],
         listeners: vec!["web".to_owned()],
         connections: None,

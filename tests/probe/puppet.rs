@@ -115,6 +115,7 @@ pub fn run(report: &Report, path: &str) -> i32 {
             "store-bomb" => talk::answer(notify::store_bomb(rest)),
             "child" => notify::child(rest, &stream).to_string(),
             "heir" => notify::heir(path, rest == "detached").to_string(),
+            "hold" => talk::answer(talk::hold(number)),
             "close" => talk::answer(notify::close(number)),
             "serve" => {
                 serve::serve(report, &serve::inherited(), None);

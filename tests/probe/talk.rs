@@ -18,6 +18,15 @@ pub fn answer(result: io::Result<String>) -> String {
     result.unwrap_or_else(|error| format!("error: {error}"))
 }
 
+/// Accepts a client, and does nothing more about it.
+pub fn hold(number: RawFd) -> io::Result<String> {
+    // SAFETY: nothing in this process closes an inherited descriptor.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let (client, _) = SockRef::from(&fd).accept()?;
+    std::mem::forget(client);
+    Ok("hold".to_owned())
+}
+
 /// Waits for a client, a datagram, a message or bytes, and returns what they say. Who can be
 /// answered is sent the same in capitals.
 pub fn read(number: RawFd) -> io::Result<String> {

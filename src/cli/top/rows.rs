@@ -41,7 +41,9 @@ fn lines_of(worker: &Worker) -> usize {
     };
     let says = worker.instances.iter();
     let says = says.filter(|one| one.status.is_some()).count();
-    let notes = usize::from(worker.setback.is_some()) + usize::from(worker.connections.is_some());
+    let notes = usize::from(worker.setback.is_some())
+        + usize::from(worker.unused_since.is_some())
+        + usize::from(worker.connections.is_some());
     instances + says + notes
 }
 
@@ -219,6 +221,10 @@ impl WorkerSheet {
         if let Some(setback) = &worker.setback {
             let what = worker.setback_word();
             lines.push(self.note(&format!("   {what}: {setback}")));
+        }
+        if let Some(since) = &worker.unused_since {
+            let ago = crate::control::age(since, self.now).unwrap_or_default();
+            lines.push(self.note(&format!("   stopped without clients {ago} ago")));
         }
         if let Some(some) = worker.connections {
             let (live, accepted, refused) = (some.live, some.accepted, some.refused);

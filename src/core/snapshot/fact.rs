@@ -87,6 +87,8 @@ pub(in crate::core) struct WorkerFact {
     pub(in crate::core) paused_until: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::core) rollout: Option<RolloutFact>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::core) unused_since: Option<u64>,
     #[serde(flatten)]
     pub(in crate::core) extra: Extra,
 }
@@ -194,6 +196,8 @@ pub(in crate::core) struct RunFact {
     pub(in crate::core) watchdog: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::core) told_interval: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(in crate::core) busy: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub(in crate::core) reloading: bool,
     #[serde(default, skip_serializing_if = "is_false")]

@@ -248,6 +248,7 @@ impl Worker {
             }),
             paused_until: self.gate.resume_at.cast(),
             rollout: self.rollout.as_ref().map(rollout_fact),
+            unused_since: self.idle.stopped_at.cast(),
             extra: Extra::new(),
         })));
         let known = &self.connections;
@@ -309,6 +310,7 @@ impl Worker {
             overdue: run.overdue,
             watchdog: run.watchdog.map(|watchdog| watchdog.interval).cast(),
             told_interval: run.told_interval.cast(),
+            busy: run.busy,
             reloading: run.reloading,
             to_clean: run.to_clean,
             this_end: run.this_end.clone().cast(),

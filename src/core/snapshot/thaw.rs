@@ -191,6 +191,7 @@ impl Thaw {
         {
             ctx.timers.gates.insert((at, id));
         }
+        worker.idle.stopped_at = fact.unused_since.cast();
         self.core.workers.insert(id, worker);
         Ok(())
     }
@@ -276,6 +277,7 @@ impl Thaw {
             due: Mono(u64::MAX),
         });
         run.told_interval = fact.told_interval.cast();
+        run.busy = fact.busy;
         run.reloading = fact.reloading;
         run.to_clean = fact.to_clean;
         run.this_end = fact.this_end.clone().cast();

@@ -274,6 +274,10 @@ impl Shell {
             generation: self.core.generation(id),
             state: word_for(self.core.health(id)),
             setback: self.rollback_reason(id, counts.is_failing),
+            unused_since: self
+                .core
+                .unused_since(id)
+                .map(|at| rfc3339(wall.saturating_sub(now.since(at).as_secs()))),
             instances,
             listeners: listeners
                 .map(|id| self.plan.listener(*id).name.clone())

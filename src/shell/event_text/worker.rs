@@ -21,6 +21,18 @@ pub(super) fn text(worker: WorkerId, event: WorkerEvent, context: &Context<'_>) 
             let line = format!("a client at {listener} ({address}): starting");
             (Level::Info, line)
         }
+        WorkerEvent::Unused { after, instances } => {
+            let stopping = match instances {
+                1 => "stopping it".to_owned(),
+                more => format!("stopping {more} instances"),
+            };
+            let line = format!(
+                "no client was connected or waited for {}: {stopping}; the next client starts it \
+                 again",
+                duration(after)
+            );
+            (Level::Info, line)
+        }
         WorkerEvent::RateLimited { limit } => {
             let (count, interval) = (limit.count, duration(limit.interval));
             let line = format!(

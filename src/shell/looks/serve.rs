@@ -53,7 +53,7 @@ impl Shell {
         self.look(Look::Diagnosis(failed));
     }
 
-    fn look(&mut self, look: Look) {
+    pub(super) fn look(&mut self, look: Look) {
         self.looks.waiting.push_back(look);
         self.start_looks();
     }
@@ -95,12 +95,12 @@ impl Shell {
         if self.control.late_queries() >= MAX_LATE {
             return Some("too many helper processes have not returned");
         }
-        let Look::Evidence(_, worker) = look else {
+        let (Look::Evidence(_, worker) | Look::Use(worker, _)) = look else {
             return None;
         };
         let mut queries = self.control.queries.values();
         let is_lost = queries.any(|one| match &one.purpose {
-            Purpose::Look(Look::Evidence(_, of)) => one.is_late && of == worker,
+            Purpose::Look(Look::Evidence(_, of) | Look::Use(of, _)) => one.is_late && of == worker,
             Purpose::Look(_) | Purpose::Asked(_) => false,
         });
         is_lost.then_some("the last helper process for this worker has not returned")
@@ -133,6 +133,7 @@ impl Shell {
                 })
                 .map(Some)
             }
+            Look::Use(_, question) => alone(|| question.answer().into_bytes()).map(Some),
             Look::Nothing => Ok(None),
         }
     }
@@ -190,6 +191,7 @@ impl Shell {
                     Tell::Reload(client, _) => self.refuse_unbound(client, diagnosis),
                 }
             }
+            Look::Use(worker, question) => self.has_seen_use(worker, &question, said),
             Look::Nothing => {}
         }
     }

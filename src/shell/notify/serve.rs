@@ -512,6 +512,7 @@ fn notices(message: &Message) -> Vec<Notice> {
         notices.extend(message.ready.then_some(Notice::Ready));
     }
     notices.extend(message.extend_timeout.map(Notice::ExtendTimeout));
+    notices.extend(message.busy.map(Notice::Busy));
     notices.extend(message.watchdog_interval.map(Notice::WatchdogInterval));
     notices.extend(message.watchdog.map(|watchdog| match watchdog {
         Watchdog::Alive => Notice::Alive,

@@ -642,3 +642,63 @@ fn nonblocking_connections_are_in_nobodys_way() {
     .0;
     assert_eq!(kind, "nonblocking-conflict");
 }
+
+#[test]
+fn idle_timeout_arrives_as_it_was_meant() {
+    for (key, wanted) in [
+        ("", None),
+        (", idle_timeout: 5m", Some(Duration::from_secs(300))),
+        (", idle_timeout: infinity", None),
+    ] {
+        let worker = format!("listeners: [tcp, udp], activation: on-demand{key}");
+        let lifecycle = &planned(workers(&[&worker]))[0].1;
+        assert_eq!(lifecycle.idle_timeout, wanted);
+    }
+    let worker = "listeners: tcp, activation: on-demand, idle_timeout: 1s, \
+                  idle_unless: {path: /run/app/busy}";
+    let loaded = fine(workers(&[worker]));
+    let path = loaded.config.workers[0].idle_unless.clone();
+    assert_eq!(path, Some("/run/app/busy".into()));
+}
+
+#[test]
+fn idle_timeout_says_where_it_means_nothing() {
+    let demand = "activation: on-demand, idle_timeout: 5m";
+    for (worker, said) in [
+        (
+            "listeners: tcp, idle_timeout: 5m",
+            "the worker is eager, so no client would start it again",
+        ),
+        (
+            "listeners: tcp, activation: per-connection, idle_timeout: 5m",
+            "each process ends with its connection",
+        ),
+        (
+            "listeners: tcp, activation: on-demand, idle_timeout: 10ms",
+            "10ms is too short",
+        ),
+        (
+            "listeners: tcp, activation: on-demand, idle_unless: {path: /x}",
+            "`idle_unless` without an `idle_timeout`",
+        ),
+        (
+            &format!("listeners: tcp, {demand}, idle_unless: {{path: x}}"),
+            "`x` is not an absolute path",
+        ),
+        (
+            &format!("listeners: [tcp, queue], {demand}"),
+            "whether a client uses `queue` cannot be detected: it is mqueue",
+        ),
+        (
+            &format!("listeners: fifo, {demand}"),
+            "the kernel does not tell when something is written to it",
+        ),
+        (
+            &format!("listeners: [guest], {demand}"),
+            "whose connections are in no table that listend reads",
+        ),
+    ] {
+        let (_, text, _) = only_problem(&workers(&[worker]));
+        assert!(text.contains(said), "{worker}: {text}");
+    }
+}

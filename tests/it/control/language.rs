@@ -328,6 +328,7 @@ fn status_has_the_shape_that_is_described() {
     status.workers.retain(|worker| worker.name == "mail");
     status.workers[0].detail = detail();
     status.workers[0].setback = Some("x".to_owned());
+    status.workers[0].unused_since = Some("2026-01-31T12:00:00Z".to_owned());
     status.workers[0].instances[0].status = Some("x".to_owned());
     let value = serde_json::to_value(&status).expect("JSON");
     is_answer(&value, INTERFACE, "Status");
@@ -416,6 +417,7 @@ fn worker(name: &str, activation: &str, state: WorkerState, instances: Vec<Insta
         generation: 1,
         state,
         setback: None,
+        unused_since: None,
         instances,
         listeners: vec!["spool".to_owned()],
         connections: None,

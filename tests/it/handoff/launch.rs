@@ -54,6 +54,7 @@ fn worker(events: &str, handoff: &'static Dialect, output: Output) -> WorkerPlan
     let probe = probe_path().to_str().expect("UTF-8");
     WorkerPlan {
         preset: None,
+        idle_unless: None,
         name: "app".to_owned(),
         place: Place {
             file: FileId(0),

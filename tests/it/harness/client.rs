@@ -29,6 +29,14 @@ pub fn unix(path: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
+/// Connects to a socket of packets.
+pub fn unix_packets(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    socket.set_read_timeout(Some(DEADLINE))?;
+    Ok(socket)
+}
+
 /// Connects to a name in the abstract namespace.
 pub fn abstract_unix(name: &str) -> io::Result<UnixStream> {
     let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;

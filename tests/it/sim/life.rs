@@ -148,6 +148,7 @@ pub(crate) enum Due {
     Repair(ListenerId, SocketKey),
     Evidence(ProcessId),
     Look(WorkerId),
+    Use(WorkerId),
     Accept(ConnectionId),
 }
 

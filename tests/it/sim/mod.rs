@@ -14,6 +14,7 @@
 )]
 
 mod activation;
+mod idle;
 mod kernel;
 mod life;
 mod perform;

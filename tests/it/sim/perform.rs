@@ -47,6 +47,7 @@ impl<G: Grammar> Life<G> {
             }
             Effect::Accept { connection, .. } => self.owe(Due::Accept(connection)),
             Effect::LookForClients { worker } => self.owe(Due::Look(worker)),
+            Effect::LookForUse { worker } => self.owe(Due::Use(worker)),
             Effect::CloseListeners => {
                 let left = self.processes.values().find(|proc| !proc.exit_told);
                 assert!(left.is_none(), "{left:?} is left");

@@ -28,6 +28,11 @@ impl Life<Clients> {
             }
         }
         self.check_limits();
+        for id in 0..self.own.workers.len() {
+            if self.somebody_waits(WorkerId(id as u32)) {
+                self.own.past[id].used_at = self.now;
+            }
+        }
         for effect in wanted {
             if self.stop_at.is_some() {
                 let starts = matches!(
@@ -36,6 +41,7 @@ impl Life<Clients> {
                         | Effect::Accept { .. }
                         | Effect::Watch { .. }
                         | Effect::LookForClients { .. }
+                        | Effect::LookForUse { .. }
                 );
                 assert!(!starts, "{effect:?} after a stop");
             }

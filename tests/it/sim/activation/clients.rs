@@ -5,7 +5,7 @@ use crate::sim::activation::world::{Client, Connection, Stage, is_fresh};
 use crate::sim::life::{Life, Misery, Mood};
 use crate::sim::random::source;
 use listend::core::{
-    ConnectionId, Event, Input, Mono, NotAccepted, ProcessEvent, Refusal, Waiting, WorkerEvent,
+    ConnectionId, Event, Input, Mono, NotAccepted, ProcessEvent, Refusal, Use, Waiting, WorkerEvent,
 };
 use listend::plan::{Activation, ListenerId, SocketKey, WorkerId};
 use std::collections::BTreeSet;
@@ -23,6 +23,11 @@ impl Life<Clients> {
             let queue = &mut self.own.sockets[socket].queue;
             if queue.len() < 8 {
                 queue.push_back(Client { id, source });
+                for user in &self.own.sockets[socket].users {
+                    let past = &mut self.own.past[user.0 as usize];
+                    past.used_at = self.now;
+                    past.has_come = true;
+                }
             }
         }
     }
@@ -135,6 +140,20 @@ impl Life<Clients> {
                     Activation::Eager => panic!("no client starts {worker:?}"),
                 }
             }
+            Event::Worker(worker, WorkerEvent::Unused { after, .. }) => {
+                let past = &mut self.own.past[worker.0 as usize];
+                let timeout = self.own.workers[worker.0 as usize].idle_timeout;
+                let timeout = timeout.expect("it is stopped when nobody uses it");
+                let looked_at = past.looked_at.expect("it was looked at");
+                let unused = looked_at.since(past.was_used_at);
+                assert!(
+                    after >= timeout && unused >= after,
+                    "{worker:?} was not used for {unused:?}, it is said for {after:?}"
+                );
+                // How often is up to the seeds; `sim::idle` has every order.
+                past.is_unused = true;
+                return;
+            }
             Event::Worker(_, WorkerEvent::ConnectionsFull { .. }) => &mut seen.full,
             Event::Process(_, _, ProcessEvent::ConnectionTimedOut { .. }) => &mut seen.timed_out,
             _ => return,
@@ -172,6 +191,40 @@ impl Life<Clients> {
         connection.stage = Stage::Over;
         let connection = id;
         self.give(Input::NotAccepted { connection, why });
+    }
+
+    /// Who uses a worker is seen when the shell is asked, and told later.
+    pub(crate) fn look_for_use(&mut self, worker: WorkerId, at: Mono) {
+        let timeout = self.own.workers[worker.0 as usize].idle_timeout;
+        let timeout = timeout.expect("it is stopped when nobody uses it");
+        let waits = self.somebody_waits(worker);
+        let past = &mut self.own.past[worker.0 as usize];
+        let early = past.looked_at.is_some_and(|last| at.since(last) < timeout);
+        assert!(!early, "{worker:?} is looked at too often");
+        past.looked_at = Some(at);
+        past.was_used_at = past.used_at;
+        let has_come = std::mem::take(&mut past.has_come);
+        past.seen = Some(match (waits, has_come) {
+            (true, _) => Use::Now,
+            (false, true) => Use::Before,
+            (false, false) => Use::None,
+        });
+    }
+
+    pub(crate) fn answer_use(&mut self, worker: WorkerId) {
+        let is_connected = self.mood == Mood::Wild && self.rng.one_in(4);
+        let is_hidden = self.mood == Mood::Wild && self.rng.one_in(20);
+        let past = &mut self.own.past[worker.0 as usize];
+        let mut seen = past.seen.take().expect("looked");
+        if is_connected {
+            past.used_at = self.now;
+            seen = Use::Now;
+        }
+        if is_hidden {
+            seen = Use::Unknown;
+        }
+        self.seen.used += u64::from(seen != Use::None);
+        self.give(Input::UseSeen { worker, seen });
     }
 
     pub(crate) fn answer_look(&mut self, worker: WorkerId) {

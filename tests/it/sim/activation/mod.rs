@@ -40,6 +40,7 @@ seen! {
     lost: "connections whose descriptor was not kept",
     held_again: "held connections started",
     timed_out: "connections that took too long",
+    used: "looks that found a worker in use",
     looked_same: "workers that took none of their clients",
     looked_others: "workers whose clients were others",
     looked_nobody: "workers that took all their clients",
@@ -200,6 +201,7 @@ impl Grammar for Clients {
             | Effect::Unwatch { .. }
             | Effect::LookForClients { .. }
             | Effect::CloseListeners => {}
+            Effect::LookForUse { worker } => life.look_for_use(worker, at),
             Effect::Accept {
                 listener,
                 socket,
@@ -250,13 +252,15 @@ impl Grammar for Clients {
         let limits = life.limits(proc.instance.worker);
         let timeout = limits.and_then(|limits| limits.timeout);
         let overdue = timeout.is_some_and(|time| proc.exec_told && proc.spawned_at + time <= at);
-        life.stop_at.is_some() || overdue || proc.rest_due
+        let is_unused = life.own.past[proc.instance.worker.0 as usize].is_unused;
+        life.stop_at.is_some() || overdue || proc.rest_due || is_unused
     }
 
     fn answer(life: &mut Life<Clients>, due: Due) {
         match due {
             Due::Accept(connection) => life.answer_accept(connection),
             Due::Look(worker) => life.answer_look(worker),
+            Due::Use(worker) => life.answer_use(worker),
             Due::Bind(_) | Due::Repair(..) | Due::Evidence(_) => unreachable!("never wanted"),
         }
     }
@@ -308,7 +312,12 @@ impl Grammar for Clients {
         }
     }
 
-    fn ended(life: &mut Life<Clients>, _process: ProcessId, proc: &Proc<Role>) {
+    fn ended(life: &mut Life<Clients>, process: ProcessId, proc: &Proc<Role>) {
+        let worker = proc.instance.worker;
+        let mut others = life.processes.iter().filter(|(id, _)| **id != process);
+        if others.all(|(_, other)| other.instance.worker != worker) {
+            life.own.past[worker.0 as usize].is_unused = false;
+        }
         let launched = matches!(proc.exec, Some(Ok(())));
         let stopped = life.stop_at.is_some();
         let connection = proc.role.connection;
@@ -340,6 +349,7 @@ impl Grammar for Clients {
         for past in &mut life.own.past {
             past.starts.clear();
             past.waited.clear();
+            past.looked_at = None;
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::sim::random::{Rng, lifecycle};
 use listend::config::{ConnectionLimits, Overflow, Presence, Rate};
 use listend::connection::Source;
-use listend::core::{ConnectionId, InstanceId, ListenerLife, Mono, ProcessId};
+use listend::core::{ConnectionId, InstanceId, ListenerLife, Mono, ProcessId, Use};
 use listend::plan::{Activation, Lifecycle, ListenerId, SocketKey, WorkerId};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -65,6 +65,15 @@ pub(crate) struct Past {
     pub(crate) starts: Vec<Mono>,
     /// Who waited when it was looked before.
     pub(crate) waited: BTreeSet<u64>,
+    /// When anybody was seen at its sockets last, and whether anybody has come since it was looked.
+    pub(crate) used_at: Mono,
+    pub(crate) has_come: bool,
+    /// The last look who uses it: when it was, and what was seen.
+    pub(crate) looked_at: Option<Mono>,
+    pub(crate) was_used_at: Mono,
+    pub(crate) seen: Option<Use>,
+    /// It is being stopped because nobody uses it.
+    pub(crate) is_unused: bool,
     /// When it was found to have taken none of its clients.
     pub(crate) idle_ends: Vec<Mono>,
     /// Crashes and failed launches.
@@ -99,6 +108,8 @@ fn worker(rng: &mut Rng) -> Lifecycle {
     if rng.one_in(2) {
         lifecycle.activation = Activation::OnDemand { limit: rate };
         lifecycle.instances = rng.pick(&[1, 1, 2, 3, 4]);
+        let timeout = Duration::from_millis(rng.pick(&[1, 50, 500, 3000]));
+        lifecycle.idle_timeout = maybe(rng, timeout);
         return lifecycle;
     }
     let max = 1 + rng.below(5) as u32;

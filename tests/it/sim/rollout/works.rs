@@ -75,6 +75,7 @@ impl Life<Rollouts> {
             Notice::Stopping => proc.ends = true,
             Notice::Ready
             | Notice::Reloading
+            | Notice::Busy(_)
             | Notice::WatchdogInterval(_)
             | Notice::ExtendTimeout(_) => {}
         }
@@ -120,6 +121,7 @@ impl Life<Rollouts> {
                 });
             }
             Due::Evidence(process) => self.answer_evidence(process),
+            Due::Use(_) => unreachable!("never wanted"),
             Due::Look(worker) => {
                 let waiting = match fails {
                     true => Waiting::TheSame,
