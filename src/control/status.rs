@@ -74,7 +74,7 @@ pub struct Socket {
     /// `None` for what has no queue.
     pub queue: Option<Queue>,
     /// The number of the instance that has it, where each has one of its own at this address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub shard: Option<u64>,
 }
 

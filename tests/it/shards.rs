@@ -78,6 +78,11 @@ fn depths(client: &mut Varlink) -> Vec<u64> {
         .collect()
 }
 
+/// What is told of is done when the daemon has answered a question after that.
+fn turn(client: &mut Varlink) {
+    depths(client);
+}
+
 fn sorted(mut puppets: Vec<Puppet>) -> Vec<Puppet> {
     puppets.sort_by_key(|puppet| puppet.report.env["N"].clone());
     puppets
@@ -142,6 +147,7 @@ fn a_shard_outlives_its_instance_and_gets_nobody_meanwhile() {
     assert!(before.iter().all(|depth| *depth > 5), "{before:?}");
     kill(puppets[0].report.pid, Signal::SIGKILL);
     daemon.line(&["app.0", "killed by SIGKILL"]);
+    turn(&mut client);
     let more = clients(address, 40);
     let now = depths(&mut client);
     assert_eq!(
@@ -152,6 +158,7 @@ fn a_shard_outlives_its_instance_and_gets_nobody_meanwhile() {
     // The other one goes as well: all shards get clients, which wait.
     kill(puppets[1].report.pid, Signal::SIGKILL);
     daemon.line(&["app.1", "killed by SIGKILL"]);
+    turn(&mut client);
     let late = clients(address, 40);
     let now = depths(&mut client);
     assert_eq!(now.iter().sum::<u64>(), 120);
@@ -316,6 +323,7 @@ fn an_instance_that_goes_is_stopped_when_its_queue_is_empty() {
         "app.1",
         "serves the clients in its shard before it is stopped",
     ]);
+    turn(&mut client);
     let more = clients(address, 10);
     assert_eq!(depths(&mut client), [before[0] + 10, before[1]]);
     assert!(daemon.lines_so_far(&["app.1", "stopping with"]).is_empty());
@@ -399,6 +407,7 @@ fn a_shard_that_was_shut_down_is_told_from_the_others_afterwards() {
     for (at, puppet) in puppets.iter().enumerate() {
         kill(puppet.report.pid, Signal::SIGKILL);
         daemon.line(&[&format!("app.{at}"), "killed by SIGKILL"]);
+        turn(&mut client);
         let before = depths(&mut client);
         let _waiting = clients(address, 30);
         let now = depths(&mut client);

@@ -2,6 +2,7 @@
 
 use super::{Blow, Guarded, guarded, guarded_through};
 use crate::harness::load::Load;
+use crate::harness::reloading::ask;
 use crate::harness::{
     World, children, client, eventually, kill, resident_kib, settled_descriptors,
 };
@@ -191,5 +192,39 @@ workers:
     eventually("there are as many as there are to be", || {
         workers(&guarded).len() == 20
     });
+    guarded.stop();
+}
+
+// Rule: after a death of the daemon each instance has the shard that it had, and so have its successors.
+#[test]
+fn shards_outlive_the_daemon() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, serve-app, --outlive, --version, one]
+    listeners: [web]
+    nonblocking: true
+    instances: 3
+    distribute: shards
+    restart: { backoff: 1ms..5ms, limit: none }
+";
+    let mut guarded = guarded(&world, yaml);
+    guarded.guard.line(&["every eager worker has started"]);
+    let load = Load::start(guarded.guard.address("web"), 4);
+    load.wait_for_answers(20);
+    ask(&world, "scale app 5").expect_code(0);
+    for _ in 0..3 {
+        load.wait_for_answers(20);
+        guarded.kill();
+    }
+    assert_eq!(workers(&guarded).len(), 5);
+    ask(&world, "scale app 2").expect_code(0);
+    ask(&world, "restart app").expect_code(0);
+    load.wait_for_answers(50);
+    let summary = load.stop();
+    assert_eq!(summary.counts.failed(), 0, "{summary}");
+    assert_eq!(workers(&guarded).len(), 2);
     guarded.stop();
 }
