@@ -338,7 +338,8 @@ fn a_list_of_descriptors_is_of_listeners_that_the_worker_has() {
         assert_eq!(found, kind, "{text}");
         assert!(text.contains(words), "{keys}: {text}");
         let line = format!("  a: {{{keys}}}");
-        let column = line.find("{fds").expect("it is there") + 1;
+        // That of the text, for it is in quotes.
+        let column = line.find("'x").expect("it is there") + 1;
         assert!(position.ends_with(&format!(":{column}")), "{position}");
     }
     let without = load(&format!("{LISTENERS}  a: {{command: 'x {{fds}}'}}\n"));
