@@ -52,6 +52,7 @@ pub fn schema() -> Value {
         "worker": worker,
         "restart": mapping(keys::RESTART),
         "rollout": mapping(keys::ROLLOUT),
+        "idle_unless": mapping(keys::IDLE_UNLESS),
         "hook": any_of([command(), defined("hook_keys")]),
         "hook_keys": mapping(keys::HOOK),
         "forward_keys": mapping(keys::FORWARD),
@@ -137,7 +138,11 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
         "oom_score_adjust" => integer(-1000, 1000, &[]),
         "max_connections" | "max_connections_per_source" => integer(1, 1_000_000, &["none"]),
         "min_ready" | "timeout" | "wait_for_address" | "watch" => duration(&[]),
-        "connection_timeout" | "start_timeout" | "stop_timeout" => duration(&["infinity"]),
+        "path" => matching("^/"),
+        "idle_unless" => defined("idle_unless"),
+        "connection_timeout" | "idle_timeout" | "start_timeout" | "stop_timeout" => {
+            duration(&["infinity"])
+        }
         "cool_down" => duration(&["never"]),
         "watchdog" => duration(&["off"]),
         "accept_rate" | "limit" | "trigger_limit" => {
