@@ -171,7 +171,7 @@ mod tests {
         for (name, words) in [
             ("ngnix", "did you mean `nginx`?"),
             ("httpd", "did you mean `apache`?"),
-            ("granian", "systemd-socket-proxyd"),
+            ("granian", "write `forward: ADDRESS`"),
             ("qqqqqqqq", "known here: `angie`"),
         ] {
             let loaded = load(&format!("    preset: {name}\n"));

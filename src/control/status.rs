@@ -503,6 +503,7 @@ mod tests {
             instances,
             listeners: Vec::new(),
             connections: None,
+            unused_since: None,
             detail: None,
         }
     }

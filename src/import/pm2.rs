@@ -127,13 +127,12 @@ fn setting(key: &str, value: &Json, worker: &mut Entry) {
             Some(millis) => worker.set("start_timeout", format!("{millis}ms")),
             None => worker.note(&written, "it is no number of milliseconds"),
         },
-        "restart_delay" => match value.as_u64().filter(|millis| *millis > 0) {
-            Some(millis) => worker.add(
-                "restart",
-                Value::Map(vec![("backoff".to_owned(), format!("{millis}ms"))]),
-            ),
-            None => {}
-        },
+        "restart_delay" => {
+            if let Some(millis) = value.as_u64().filter(|millis| *millis > 0) {
+                let backoff = ("backoff".to_owned(), format!("{millis}ms"));
+                worker.add("restart", Value::Map(vec![backoff]));
+            }
+        }
         "wait_ready" if value == true => {
             worker.note(&written, "see `ready: accepting` and `ready: notify`");
         }

@@ -267,7 +267,7 @@ mod tests {
             drop(SharedFd::from(OwnedFd::from(listener)));
             // The kernel may have it for the length of its own last step.
             while TcpListener::bind(address).is_err() {
-                assert!(TcpStream::connect(address).is_err() || std::thread::yield_now() == ());
+                std::thread::yield_now();
             }
         }
     }

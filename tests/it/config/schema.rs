@@ -125,7 +125,11 @@ workers:
   f: {listeners: [a], forward: {to: "127.0.0.1:1", keep_alive: 5s, idle: infinity}}
   g: {listeners: [a], forward: "unix:/run/x"}
 "#;
-    assert_eq!(reading::kinds(&reading::load(forms)), Vec::<String>::new());
+    assert!(
+        reading::load(forms).report.errors.is_empty(),
+        "{}",
+        reading::shown(&reading::load(forms))
+    );
     documents.push(("forms".to_owned(), parsed(forms)));
     for (name, errors) in errors_in(&documents).into_iter().flatten() {
         assert_eq!(errors, Vec::<String>::new(), "{name}");
