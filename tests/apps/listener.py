@@ -330,6 +330,16 @@ def by_aiosmtpd(listener):
     serve_protocol(listener, lambda: SMTP(Sink(), hostname="localhost"))
 
 
+async def until_idle(server):
+    """Until the last connection of this server of asyncio has ended."""
+    import asyncio
+
+    # What was accepted in this turn is not counted yet.
+    await asyncio.sleep(0.05)
+    while server._active_count:
+        await asyncio.sleep(0.01)
+
+
 def serve_protocol(listener, factory):
     import asyncio
 
@@ -337,8 +347,7 @@ def serve_protocol(listener, factory):
         server = await asyncio.get_running_loop().create_server(factory, sock=listener)
         await until_sigterm().wait()
         server.close()
-        # The greeting of those who were accepted last.
-        await asyncio.sleep(0.1)
+        await until_idle(server)
 
     asyncio.run(main())
 
@@ -352,7 +361,7 @@ def by_asyncssh(listener):
         server = await asyncssh.listen(sock=listener, server_host_keys=[key])
         await until_sigterm().wait()
         server.close()
-        await asyncio.sleep(0.1)
+        await until_idle(server._server)
 
     asyncio.run(main())
 
@@ -365,7 +374,7 @@ def by_websockets(listener):
         async with serve(lambda connection: connection.wait_closed(), sock=listener) as server:
             await until_sigterm().wait()
             server.close(close_connections=False)
-            await asyncio.sleep(0.1)
+            await until_idle(server.server)
 
     asyncio.run(main())
 
@@ -378,8 +387,9 @@ def by_grpclib(listener):
         server = Server([])
         await server.start(sock=listener)
         await until_sigterm().wait()
-        server.close()
-        await asyncio.sleep(0.1)
+        # Its own close() ends the connections as well.
+        server._server.close()
+        await until_idle(server._server)
 
     asyncio.run(main())
 

@@ -70,6 +70,7 @@ pub fn fastcgi(script: &str) -> Vec<u8> {
     };
     let parameters = [
         "REQUEST_METHOD=GET".to_owned(),
+        "SERVER_PROTOCOL=HTTP/1.0".to_owned(),
         format!("SCRIPT_NAME={script}"),
         format!("SCRIPT_FILENAME={script}"),
     ];

@@ -1,10 +1,11 @@
 //! A client of the control socket that knows nothing but varlink: JSON texts, each ended by a NUL.
 
-use super::{DEADLINE, World, client, eventually};
+use super::{World, client, eventually};
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A connection.
 pub struct Varlink {
@@ -53,6 +54,14 @@ impl Varlink {
         }
     }
 
+    /// Waits so long for each reply.
+    pub fn patient(self, time: Duration) -> Varlink {
+        self.stream
+            .set_read_timeout(Some(time))
+            .expect("a time limit");
+        self
+    }
+
     /// Sends bytes.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
@@ -91,7 +100,7 @@ impl Varlink {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
                 // With a time limit, recv(2) is not restarted after a SIGSTOP and SIGCONT (signal(7)).
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => panic!("no reply within {DEADLINE:?}: {error}"),
+                Err(error) => panic!("no reply in time: {error}"),
             }
         }
     }

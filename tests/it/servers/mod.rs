@@ -1,20 +1,23 @@
 //! Real servers below listend, as docs/servers.md has them: a recipe for each in tests/servers/recipes.
 //!
 //! What is installed is tried with LISTEND_TEST_LONG; scripts/server-setup installs. Further variables:
-//! LISTEND_SERVERS=NAME,… tries these alone, LISTEND_SERVERS_SECONDS=N is for how long each is restarted,
-//! and LISTEND_SERVERS_MD=write replaces the rows of docs/servers.md of those that have passed.
+//! LISTEND_SERVERS=NAME,… tries these alone, LISTEND_SERVERS_AT_ONCE=N so many at a time,
+//! LISTEND_SERVERS_ROUNDS=N restarts each N times, LISTEND_SERVERS_SECONDS=N not longer than this, and
+//! LISTEND_SERVERS_MD=write replaces the rows of docs/servers.md of those that have passed.
 
 mod page;
 mod recipe;
+mod source;
 mod trial;
 
 use crate::harness::skip;
 use recipe::{Recipe, recipes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::time::Instant;
 
-/// They run beside each other.
-const SHARDS: usize = 4;
+/// They run beside each other: most of the time each waits.
+const AT_ONCE: usize = 6;
 
 #[expect(clippy::print_stdout, reason = "shown by make test-all")]
 fn told(text: &str) {
@@ -54,7 +57,8 @@ fn is_right(name: &str, recipe: &Recipe) -> bool {
     true
 }
 
-fn shard(number: usize) {
+#[test]
+fn servers_take_their_sockets() {
     if std::env::var_os("LISTEND_TEST_LONG").is_none() {
         return;
     }
@@ -63,40 +67,39 @@ fn shard(number: usize) {
         let wanted = wanted.as_deref();
         wanted.is_none_or(|names| names.split(',').any(|one| one == name))
     };
-    let all = recipes().into_iter().filter(|(name, _)| is_wanted(name));
-    let ours = all.skip(number).step_by(SHARDS);
-    let failed: Vec<String> = ours
-        .filter(|(name, recipe)| !is_right(name, recipe))
-        .map(|(name, _)| name)
-        .collect();
+    let mut all = recipes();
+    all.retain(|name, _| is_wanted(name));
+    let at_once = std::env::var("LISTEND_SERVERS_AT_ONCE").ok();
+    let at_once = at_once.and_then(|text| text.parse().ok());
+    let queue = Mutex::new(all.into_iter());
+    let failed = Mutex::new(Vec::new());
+    let next = || queue.lock().expect("nobody panics with it").next();
+    std::thread::scope(|scope| {
+        for _ in 0..at_once.unwrap_or(AT_ONCE) {
+            scope.spawn(|| {
+                while let Some((name, recipe)) = next() {
+                    if !is_right(&name, &recipe) {
+                        failed.lock().expect("nobody panics with it").push(name);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().expect("nobody panics with it");
     assert!(failed.is_empty(), "{failed:?}");
-}
-
-#[test]
-fn servers_take_their_sockets_0() {
-    shard(0);
-}
-
-#[test]
-fn servers_take_their_sockets_1() {
-    shard(1);
-}
-
-#[test]
-fn servers_take_their_sockets_2() {
-    shard(2);
-}
-
-#[test]
-fn servers_take_their_sockets_3() {
-    shard(3);
 }
 
 // A recipe that nobody has seen to pass is not a recipe.
 #[test]
-fn the_page_has_a_row_for_each_recipe() {
+fn the_page_is_that_of_the_recipes() {
     let rows: Vec<String> = page::rows().into_keys().collect();
     let recipes: Vec<String> = recipes().into_keys().collect();
     assert_eq!(rows, recipes, "run with LISTEND_SERVERS_MD=write");
     assert!(recipes.len() >= 60, "{}", recipes.len());
+    let text = std::fs::read_to_string(page::path()).expect("docs/servers.md");
+    assert_eq!(
+        text,
+        page::written(&text, &page::rows()),
+        "run with LISTEND_SERVERS_MD=write"
+    );
 }

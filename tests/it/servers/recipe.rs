@@ -1,5 +1,6 @@
 //! A recipe: how to run one server below listend, as `tests/servers/*.yaml` has it.
 
+use super::source::{Source, cache};
 use crate::harness::load::{Answer, Question};
 use crate::harness::{free_port, servers};
 use serde::Deserialize;
@@ -7,7 +8,6 @@ use serde_yaml::{Mapping, Value};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// One server.
@@ -34,30 +34,14 @@ pub struct Recipe {
     /// Commands for sh that make what it needs.
     #[serde(default)]
     pub prepare: Option<String>,
+    /// What else is in the configuration: listeners and workers.
+    #[serde(default)]
+    pub beside: BTreeMap<String, Mapping>,
     /// The worker, as in listend.yaml.
     pub worker: Mapping,
-    /// How it gets its sockets, where the worker does not show it.
-    #[serde(default)]
-    pub dialect: Option<String>,
     /// Who is lost in a rolling restart, and why, where somebody may be.
     #[serde(default)]
     pub loses: Option<String>,
-}
-
-/// Where a server is from.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Source {
-    /// A package that is installed.
-    Debian(String),
-    /// A package that cannot be installed beside others, and is unpacked.
-    Unpacked(String),
-    Pypi(String),
-    Npm(String),
-    /// A program of tests/servers/rust.
-    Crate(String),
-    /// The sample worker.
-    Listend(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -72,8 +56,10 @@ pub enum Kind {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Asked {
-    /// `http`, `dns` or `fastcgi`.
+    /// `http`, `dns`, `fastcgi` for the ping page, or `tls` for a certificate.
     Known(String),
+    /// The answer of a script of FastCGI.
+    Script { fastcgi: String, expect: String },
     Text {
         #[serde(default)]
         send: String,
@@ -84,15 +70,6 @@ pub enum Asked {
         send_hex: String,
         expect_hex: String,
     },
-}
-
-/// Where scripts/server-setup puts what it installs.
-pub fn cache() -> PathBuf {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    let home = || variable("HOME").unwrap_or_else(|| "/root".into());
-    let base = || variable("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache"));
-    let ours = variable("LISTEND_CACHE").unwrap_or_else(|| base().join("listend"));
-    ours.join("servers")
 }
 
 /// The folder of the recipes.
@@ -124,69 +101,22 @@ pub fn recipes() -> BTreeMap<String, Recipe> {
     all
 }
 
-/// Those that take no socket: why, by name.
-pub fn others() -> BTreeMap<String, String> {
+/// A server that does not work.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Other {
+    pub from: Source,
+    /// What was tried.
+    pub tried: String,
+    /// What was seen then.
+    pub seen: String,
+    /// Why, and what to do.
+    pub why: String,
+}
+
+/// Those that do not work, by name.
+pub fn others() -> BTreeMap<String, Other> {
     read(&folder().join("others.yaml"))
-}
-
-impl Source {
-    /// How the page calls it.
-    pub fn words(&self) -> String {
-        match self {
-            Source::Debian(name) | Source::Unpacked(name) => format!("Debian {name}"),
-            Source::Pypi(name) => format!("PyPI {name}"),
-            Source::Npm(name) => format!("npm {name}"),
-            Source::Crate(name) => format!("crate {name}"),
-            Source::Listend(name) => format!("listend {name}"),
-        }
-    }
-
-    /// The version that is installed, if one is.
-    pub fn version(&self) -> Option<String> {
-        match self {
-            Source::Debian(name) => {
-                let words = [
-                    "-W",
-                    "-f",
-                    "${db:Status-Status} ${source:Upstream-Version}",
-                    name,
-                ];
-                let text = output("dpkg-query", &words)?;
-                text.strip_prefix("installed ").map(str::to_owned)
-            }
-            Source::Unpacked(name) => {
-                let path = cache().join("unpacked").join(name).join("version");
-                Some(fs::read_to_string(path).ok()?.trim().to_owned())
-            }
-            Source::Pypi(name) => {
-                let script = format!("import importlib.metadata as m; print(m.version('{name}'))");
-                output(cache().join("venv/bin/python").to_str()?, &["-c", &script])
-            }
-            Source::Npm(name) => {
-                let path = cache()
-                    .join("npm/node_modules")
-                    .join(name)
-                    .join("package.json");
-                let text = fs::read_to_string(path).ok()?;
-                let package: serde_json::Value = serde_json::from_str(&text).ok()?;
-                package["version"].as_str().map(str::to_owned)
-            }
-            Source::Crate(name) => {
-                let lock = fs::read_to_string(folder().join("rust/Cargo.lock")).ok()?;
-                let is_built = cache().join("rust").join(name).exists();
-                let (_, rest) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
-                is_built.then(|| rest.split('"').next().unwrap_or_default().to_owned())
-            }
-            Source::Listend(_) => Some(env!("CARGO_PKG_VERSION").to_owned()),
-        }
-    }
-}
-
-/// What a command that succeeds says.
-fn output(program: &str, words: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(words).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    output.status.success().then_some(text)
 }
 
 impl Recipe {
@@ -205,7 +135,7 @@ impl Recipe {
     }
 
     /// What a client of a listener of this kind asks.
-    pub fn question(&self, kind: Kind) -> Question {
+    pub fn question(&self, kind: Kind, places: &Places) -> Question {
         let (send, wanted) = match &self.ask {
             Asked::Known(word) if word == "http" => {
                 return Question {
@@ -217,9 +147,14 @@ impl Recipe {
             Asked::Known(word) if word == "fastcgi" => {
                 (servers::fastcgi("/ping"), b"pong".to_vec())
             }
+            // A server says hello with its version, and shows its certificate: a handshake record.
+            Asked::Known(word) if word == "tls" => (bytes(CLIENT_HELLO), vec![0x16, 3, 3]),
             Asked::Known(word) => panic!("nobody knows {word}"),
+            Asked::Script { fastcgi, expect } => {
+                (servers::fastcgi(fastcgi), expect.clone().into_bytes())
+            }
             Asked::Text { send, expect } => {
-                (send.clone().into_bytes(), expect.clone().into_bytes())
+                (places.fill(send).into_bytes(), expect.clone().into_bytes())
             }
             Asked::Bytes {
                 send_hex,
@@ -243,29 +178,10 @@ impl Recipe {
         Some(text.trim().to_owned())
     }
 
-    /// How it gets its sockets.
-    pub fn dialect(&self) -> String {
-        if let Some(dialect) = &self.dialect {
-            return dialect.clone();
-        }
-        let handoff = match self.worker.get("handoff") {
-            Some(Value::Sequence(all)) => {
-                let words: Vec<&str> = all.iter().filter_map(Value::as_str).collect();
-                words.join(", ")
-            }
-            Some(word) => word.as_str().unwrap_or_default().to_owned(),
-            None if self
-                .key("command")
-                .is_some_and(|words| words.contains("{fd:")) =>
-            {
-                "number".to_owned()
-            }
-            None => "systemd".to_owned(),
-        };
-        match self.is_per_connection() {
-            true => format!("{handoff}, per connection"),
-            false => handoff,
-        }
+    /// Whether it is told the numbers of its descriptors.
+    pub fn takes_numbers(&self) -> bool {
+        let has = |name| self.key(name).is_some_and(|text| text.contains("{fd"));
+        has("command") || has("environment")
     }
 
     /// Whether there may be no process while nobody asks.
@@ -279,8 +195,15 @@ impl Recipe {
     }
 }
 
-/// Enough that a server that starts gets the processor.
-const PAUSE: Duration = Duration::from_millis(4);
+/// Enough that a server that starts gets the processor, and that several are tried at a time.
+const PAUSE: Duration = Duration::from_millis(40);
+
+/// Of TLS 1.2, for the name `localhost`, as OpenSSL writes it.
+const CLIENT_HELLO: &str = "\
+    16030100970100009303038fbda30d3c605405366261677e4ae5bccb8744340551f137a3baa9573126e9 \
+    d4000006c02fc02b00ff010000640000000e000c0000096c6f63616c686f7374000b000403000102000a \
+    000c000a001d0017001e00190018002300000016000000170000000d002a002804030503060308070808 \
+    0809080a080b080408050806040105010601030303010302040205020602";
 
 impl Kind {
     pub fn name(self) -> &'static str {
@@ -318,6 +241,29 @@ fn bytes(digits: &str) -> Vec<u8> {
 pub struct Places(Vec<(String, String)>);
 
 impl Places {
+    /// As a reader of the page knows them.
+    pub fn of_page(recipe: &Recipe) -> Places {
+        let socket = recipe.sockets.first().map(|kind| recipe.name_of(*kind));
+        let all = [
+            ("$UNPACKED/", "/"),
+            ("$VENV", "/srv/venv"),
+            ("$NPM", "/srv"),
+            ("$CACHE/", "/srv/"),
+            ("$APPS", "/srv/app"),
+            ("$HERE/apps", "/srv/app"),
+            ("$DIR", "/srv/server"),
+            ("$LISTEND", "/usr/bin/listend"),
+            ("$SOCKET", &socket.unwrap_or_default()),
+            ("$TCP", "127.0.0.1:8080"),
+            ("$PORT", "8080"),
+            ("$UNIX", "/run/server.sock"),
+        ];
+        Places(
+            all.map(|(name, text)| (name.to_owned(), text.to_owned()))
+                .into(),
+        )
+    }
+
     pub fn new(dir: &Path, listend: &Path, socket: &str, unpacked: Option<&str>) -> (Places, u16) {
         let port = free_port();
         let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();

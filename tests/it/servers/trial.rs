@@ -1,6 +1,7 @@
 //! One server, tried: it starts, answers at each socket, is restarted and killed under load, and stops.
 
-use super::recipe::{Kind, Places, Recipe, Source};
+use super::recipe::{Kind, Places, Recipe};
+use super::source::Source;
 use crate::harness::load::{Counts, Load, Target};
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{Daemon, World, children, eventually, listend_path};
@@ -8,6 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value as Json, json};
 use serde_yaml::{Mapping, Value};
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -15,43 +17,66 @@ use std::time::{Duration, Instant};
 
 /// Clients at each socket.
 const CLIENTS: usize = 2;
+/// For one start, of a runtime that is slow on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(90);
 const RESTARTS: u32 = 100;
 const KILLS: u32 = 20;
 
 /// What was seen.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Outcome {
+    /// The settings of the worker, as `listend explain` has them.
+    pub settings: BTreeMap<String, String>,
     pub restarts: Losses,
     pub kills: Losses,
 }
 
 /// Who was lost in so many rounds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Losses {
     pub rounds: u32,
     pub counts: Counts,
 }
 
-/// How long the restarts of a server may take, and a quarter of it its kills: a slow one does fewer.
+impl Losses {
+    fn add(&mut self, other: &Losses) {
+        self.rounds += other.rounds;
+        self.counts.add(&other.counts);
+    }
+}
+
+fn number(variable: &str) -> Option<u32> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// How long the restarts of a server may take, and a half of it its kills: a slow one does fewer.
 fn budget() -> Duration {
-    let seconds = std::env::var("LISTEND_SERVERS_SECONDS").ok();
-    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(30))
+    Duration::from_secs(number("LISTEND_SERVERS_SECONDS").unwrap_or(120).into())
 }
 
 /// Tries it; panics where it does not do as it should.
 pub fn trial(recipe: &Recipe) -> Outcome {
-    if !recipe.one_at_a_time {
-        return Trial::start(recipe, &recipe.sockets).run();
+    let sockets = &recipe.sockets;
+    let parts: Vec<&[Kind]> = match recipe.one_at_a_time {
+        true => sockets.chunks(1).collect(),
+        false => vec![sockets],
+    };
+    let restarts = number("LISTEND_SERVERS_ROUNDS").unwrap_or(RESTARTS);
+    let kills = restarts.div_ceil(RESTARTS / KILLS);
+    let mut outcome = Outcome::default();
+    for (done, kinds) in (0..).zip(&parts) {
+        // Each kind of socket has a share, of what is left.
+        let share = u32::try_from(parts.len()).expect("few kinds") - done;
+        let restarts = (restarts - outcome.restarts.rounds).div_ceil(share);
+        let kills = (kills - outcome.kills.rounds).div_ceil(share);
+        Trial::start(recipe, kinds).run(restarts, kills, budget() / share, &mut outcome);
     }
-    let (first, rest) = recipe.sockets.split_first().expect("a socket");
-    for kind in rest {
-        Trial::start(recipe, &[*kind]).end();
-    }
-    Trial::start(recipe, &[*first]).run()
+    outcome
 }
 
 struct Trial<'a> {
     recipe: &'a Recipe,
+    places: Places,
     kinds: Vec<Kind>,
     address: SocketAddr,
     /// It ends before its folder goes.
@@ -81,9 +106,15 @@ impl<'a> Trial<'a> {
             assert!(output.status.success(), "prepare: {output:?}");
         }
         let yaml = configuration(recipe, kinds, &places);
-        let daemon = varlink::run(&world, &serde_yaml::to_string(&yaml).expect("YAML"));
+        let yaml = serde_yaml::to_string(&yaml).expect("YAML");
+        let checked = world.check(&yaml, &[]).expect_code(0).text();
+        if checked.contains("warning") {
+            super::told(&checked);
+        }
+        let daemon = varlink::run(&world, &yaml);
         let trial = Trial {
             recipe,
+            places,
             kinds: kinds.to_vec(),
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             world,
@@ -107,7 +138,8 @@ impl<'a> Trial<'a> {
     }
 
     fn load(&self, kind: Kind, clients: usize) -> Load {
-        Load::asking(self.target(kind), clients, self.recipe.question(kind))
+        let question = self.recipe.question(kind, &self.places);
+        Load::asking(self.target(kind), clients, question)
     }
 
     fn status(&self) -> Json {
@@ -130,21 +162,36 @@ impl<'a> Trial<'a> {
         if self.recipe.is_started_by_clients() {
             return;
         }
-        eventually("it is ready", || {
+        in_time("it is ready", || {
             assert!(self.daemon.is_running(), "listend has ended");
             !self.running().is_empty()
         });
     }
 
-    fn run(self) -> Outcome {
-        let restarts = self.under_load(RESTARTS, budget(), |trial| {
-            let reply =
-                Varlink::connect(&trial.world).call("Restart", json!({ "worker": "server" }));
-            assert!(reply["error"].is_null(), "Restart: {reply}");
-        });
-        let kills = self.under_load(KILLS, budget() / 4, |trial| trial.kill());
+    fn run(self, restarts: u32, kills: u32, time: Duration, outcome: &mut Outcome) {
+        outcome.settings = self.settings();
+        outcome
+            .restarts
+            .add(&self.under_load(restarts, time, |trial| {
+                let mut client = Varlink::connect(&trial.world).patient(PATIENCE);
+                let reply = client.call("Restart", json!({ "worker": "server" }));
+                assert!(reply["error"].is_null(), "Restart: {reply}");
+            }));
+        outcome
+            .kills
+            .add(&self.under_load(kills, time / 2, |trial| trial.kill()));
         self.end();
-        Outcome { restarts, kills }
+    }
+
+    fn settings(&self) -> BTreeMap<String, String> {
+        let file = self.world.path("listend.yaml");
+        let file = file.to_str().expect("UTF-8");
+        let words = ["explain", "server", "--json", "-c", file];
+        let explained = self.world.finish(words).expect_code(0).json();
+        let all = explained["worker"]["settings"].as_array();
+        let text = |one: &Json, name: &str| one[name].as_str().unwrap_or_default().to_owned();
+        let pair = |one| (text(one, "key"), text(one, "value"));
+        all.expect("settings").iter().map(pair).collect()
     }
 
     /// Does it again and again while clients ask.
@@ -175,8 +222,10 @@ impl<'a> Trial<'a> {
         if self.recipe.is_started_by_clients() {
             // The process of whom it hits.
             eventually("somebody is served", || {
-                let pid = children(self.daemon.pid()).first().copied();
-                pid.is_some_and(kill)
+                let daemon = self.daemon.pid();
+                let served = children(daemon).into_iter();
+                // It may have others: listend's own helpers.
+                served.filter(|pid| is_of(*pid, daemon)).any(kill)
             });
             return;
         }
@@ -184,7 +233,7 @@ impl<'a> Trial<'a> {
         for pid in &before {
             kill(*pid);
         }
-        eventually("another runs", || {
+        in_time("another runs", || {
             let now = self.running();
             !now.is_empty() && now.iter().all(|pid| !before.contains(pid))
         });
@@ -225,27 +274,45 @@ impl Drop for Trial<'_> {
     }
 }
 
+fn in_time(what: &str, condition: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !condition() {
+        assert!(since.elapsed() < PATIENCE, "still not so: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn kill(pid: i32) -> bool {
     nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()
 }
 
-/// The processes that descend from workers of this listend, as their environment says, and their
-/// commands.
+/// Whether a process descends from a worker of this listend, as its environment says.
+fn is_of(pid: i32, daemon: i32) -> bool {
+    let variable = format!("LISTEND_PID={daemon}");
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut all = environment.split(|byte| *byte == 0);
+    pid != daemon && all.any(|one| one == variable.as_bytes())
+}
+
+/// The processes that descend from workers of this listend, and their commands.
 fn of_daemon(daemon: i32) -> Vec<(i32, String)> {
     let entries = fs::read_dir("/proc").expect("list /proc");
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let pids = names.filter_map(|name| name.parse::<i32>().ok());
-    let variable = format!("LISTEND_PID={daemon}");
-    let ours = pids.filter_map(|pid| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let is_ours = environment
-            .split(|byte| *byte == 0)
-            .any(|one| one == variable.as_bytes());
-        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        (is_ours && pid != daemon).then(|| (pid, words.replace('\0', " ")))
-    });
-    ours.collect()
+    let command = |pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    pids.filter(|pid| is_of(*pid, daemon))
+        .map(|pid| (pid, command(pid).replace('\0', " ")))
+        .collect()
 }
+
+/// Where runtimes find what scripts/server-setup has installed, and write nothing.
+const VARIABLES: &[(&str, &str)] = &[
+    ("HOME", "$DIR"),
+    ("PYTHONPATH", "$APPS"),
+    ("PYTHONDONTWRITEBYTECODE", "1"),
+    ("NODE_PATH", "$NPM/node_modules"),
+    ("NODE_ENV", "production"),
+];
 
 /// The configuration of listend for these listeners.
 fn configuration(recipe: &Recipe, kinds: &[Kind], places: &Places) -> Value {
@@ -270,21 +337,39 @@ fn configuration(recipe: &Recipe, kinds: &[Kind], places: &Places) -> Value {
         "listeners",
         &serde_yaml::to_string(&names).expect("YAML"),
     );
-    default(&mut worker, "stop_timeout", "15s");
-    match recipe.is_per_connection() {
-        true => default(&mut worker, "accept_rate", "none"),
-        false => {
+    if recipe.is_per_connection() {
+        default(&mut worker, "accept_rate", "none");
+    } else {
+        if recipe.key("preset").is_none() {
             default(&mut worker, "ready", "accepting");
-            default(
-                &mut worker,
-                "restart",
-                "{ backoff: 10ms..50ms, limit: none }",
-            );
-            default(&mut worker, "rollout", "{ min_ready: 0s, watch: 0s }");
+            default(&mut worker, "stop_timeout", "15s");
         }
+        default(
+            &mut worker,
+            "restart",
+            "{ backoff: 10ms..50ms, limit: none }",
+        );
+        default(&mut worker, "rollout", "{ min_ready: 0s, watch: 0s }");
     }
+    let mut environment = Mapping::new();
+    for (name, value) in VARIABLES {
+        environment.insert((*name).into(), (*value).into());
+    }
+    if let Some(Value::Mapping(own)) = worker.remove("environment") {
+        environment.extend(own);
+    }
+    worker.insert("environment".into(), Value::Mapping(environment));
     let mut workers = Mapping::new();
     workers.insert("server".into(), places.fill_value(&Value::Mapping(worker)));
+    let beside = |name: &str| {
+        let some = recipe.beside.get(name).cloned().unwrap_or_default();
+        match places.fill_value(&Value::Mapping(some)) {
+            Value::Mapping(some) => some,
+            _ => Mapping::new(),
+        }
+    };
+    listeners.extend(beside("listeners"));
+    workers.extend(beside("workers"));
     let mut all = Mapping::new();
     all.insert("listeners".into(), Value::Mapping(listeners));
     all.insert("workers".into(), Value::Mapping(workers));

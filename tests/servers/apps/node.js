@@ -13,6 +13,11 @@ function run(server) {
   return server;
 }
 
+/** The same, of one that leaves timers behind. */
+function runAndExit(server) {
+  return run(server).on('close', () => process.exit(0));
+}
+
 /** Of a handler of node:http. */
 const http = (handler) => run(require('node:http').createServer(handler));
 
@@ -51,15 +56,20 @@ const ways = {
     const Koa = require('koa');
     http(new Koa().use((context) => { context.body = body; }).callback());
   },
-  fastify() {
-    const app = require('fastify')({ forceCloseConnections: false });
+  async fastify() {
+    // Its own listen() looks for the name of an interface, and takes no descriptor.
+    const app = require('fastify')();
     app.get('/', async () => body);
-    app.listen({ fd });
-    process.on('SIGTERM', () => app.close());
+    await app.ready();
+    run(app.server);
   },
   restify() {
     const server = require('restify').createServer();
-    server.get('/', (_, response, next) => { plain(_, response); next(); });
+    server.get('/', (_, response, next) => {
+      response.setHeader('Content-Length', body.length);
+      response.sendRaw(200, body);
+      next();
+    });
     run(server);
   },
   polka() {
@@ -67,10 +77,31 @@ const ways = {
     http(app.handler.bind(app));
   },
   async hapi() {
-    const server = require('@hapi/hapi').server({ listener: require('node:http').createServer(), autoListen: false });
+    const listener = require('node:http').createServer();
+    const server = require('@hapi/hapi').server({ listener, autoListen: false });
     server.route({ method: 'GET', path: '/', handler: () => body });
-    await server.start();
-    run(server.listener);
+    await server.initialize();
+    run(listener);
+  },
+  h3() {
+    const { H3, toNodeHandler } = require('h3');
+    http(toNodeHandler(new H3().get('/', () => body)));
+  },
+  micro: () => http(require('micro').serve((_, response) => plain(_, response))),
+  restana() {
+    const app = require('restana')();
+    app.get('/', plain);
+    run(app.getServer ? app.getServer() : app);
+  },
+  ldapjs() {
+    const server = require('ldapjs').createServer();
+    server.bind('', (_, response, next) => { response.end(); return next(); });
+    server.listenFD(fd);
+    process.on('SIGTERM', () => server.close());
+  },
+  https() {
+    const read = (name) => require('node:fs').readFileSync(name);
+    run(require('node:https').createServer({ cert: read('cert.pem'), key: read('key.pem') }, plain));
   },
   hono() {
     const { Hono } = require('hono');
@@ -82,36 +113,27 @@ const ways = {
     new (require('ws').WebSocketServer)({ server }).on('connection', (socket) => socket.on('error', () => {}));
   },
   socketio() {
-    const server = http(plain);
+    const server = require('node:http').createServer(plain);
     new (require('socket.io').Server)(server);
-    process.on('SIGTERM', () => setTimeout(() => process.exit(0), 100));
+    runAndExit(server);
   },
   smtp() {
     const { SMTPServer } = require('smtp-server');
     const server = new SMTPServer({ disableReverseLookup: true, disabledCommands: ['STARTTLS', 'AUTH'] });
     server.on('error', () => {});
-    server.listen({ fd });
-    process.on('SIGTERM', () => {
-      server.server.close();
-      setTimeout(() => process.exit(0), 100);
-    });
+    runAndExit(server.server);
   },
   ssh2() {
     const { Server, utils } = require('ssh2');
     const key = utils.generateKeyPairSync('ed25519').private;
     const server = new Server({ hostKeys: [key] }, (client) => client.on('error', () => {}));
     server.listen({ fd });
-    process.on('SIGTERM', () => {
-      server.close();
-      setTimeout(() => process.exit(0), 100);
-    });
+    process.on('SIGTERM', () => server.close(() => process.exit(0)));
   },
   async aedes() {
     const module = require('aedes');
     const broker = module.Aedes.createBroker ? await module.Aedes.createBroker() : module();
-    const server = run(require('node:net').createServer(broker.handle));
-    process.on('SIGTERM', () => setTimeout(() => process.exit(0), 100));
-    return server;
+    runAndExit(require('node:net').createServer(broker.handle));
   },
 };
 

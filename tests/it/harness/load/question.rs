@@ -104,8 +104,7 @@ fn read_until(socket: &mut Socket, answer: &mut Vec<u8>, wanted: &[u8]) -> io::R
         answer.extend_from_slice(&buffer[..count]);
         let text = || String::from_utf8_lossy(answer).into_owned();
         match count {
-            0 if answer.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
-            0 => return Err(wrong(&text())),
+            0 => return Err(io::Error::new(ErrorKind::UnexpectedEof, text())),
             _ if answer.len() > HEAD_MAX => return Err(wrong("more than is expected")),
             _ => {}
         }
