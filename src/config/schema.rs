@@ -27,6 +27,9 @@ pub fn schema() -> Value {
     file["description"] = json!("A configuration of listend; see listend.yaml(5).");
     // An empty file is one, too.
     file["type"] = json!(["object", "null"]);
+    if let Some(forms) = file["properties"]["silence"]["anyOf"].as_array_mut() {
+        forms.push(json!({"type": "null"}));
+    }
     // In a worker `listeners` lists names; here it declares them.
     for (key, entry) in [("listeners", "listener"), ("workers", "worker")] {
         let declared = &mut file["properties"][key];

@@ -138,6 +138,8 @@ workers:
 "
         );
         let mut guarded = guarded(&world, &yaml);
+        // Before it nothing is there to go on with.
+        guarded.guard.line(&["app.0: started"]);
         let mut strikes = 0;
         while strikes < 4 && !world.path("done").exists() {
             match blow {
