@@ -323,7 +323,7 @@ pub struct Forward {
     #[arg(long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = crate::config::signal_number)]
     pub stop_signal: i32,
 
-    /// The argv[0] of the server
+    /// The name of the server, as it sees it itself (its `argv[0]`)
     #[arg(long, value_name = "NAME")]
     pub argv0: Option<OsString>,
 

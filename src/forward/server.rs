@@ -14,7 +14,7 @@ use std::process::{Child, Command, ExitStatus};
 pub struct Program {
     /// The program and its arguments; never empty.
     pub command: Vec<OsString>,
-    /// Its argv[0], if it is not the first word of the command.
+    /// Its `argv[0]`, if it is not the first word of the command.
     pub argv0: Option<OsString>,
     /// What stands for the port in its arguments and its environment.
     pub port_word: &'static str,

@@ -24,7 +24,7 @@ fn address(protocol: &str, host: Option<&str>, port: u16, v6_by_default: bool) -
     Some(format!("{scheme}{host}:{port}"))
 }
 
-/// Sets the command, and what argv[0] is where it is not the program.
+/// Sets the command, and what `argv[0]` is where it is not the program.
 fn command(worker: &mut Entry, program: &str, arguments: &[String]) {
     let mut words = vec![literal(program)];
     if let Some((first, rest)) = arguments.split_first() {

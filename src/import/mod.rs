@@ -1,6 +1,6 @@
 //! Configurations of other supervisors as YAML of listend.
 //!
-//! Each format is read by a file of its own into a [`document`]: entries with keys, and a comment for each
+//! Each format is read by a file of its own into a document: entries with keys, and a comment for each
 //! thing that has no equivalent. The YAML that comes of it is read as `listend check` would, and what that
 //! refuses becomes a comment with its message, so that no import is refused. Nothing is executed, and no
 //! file is opened: the caller has the texts.

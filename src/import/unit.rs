@@ -47,7 +47,7 @@ pub(super) fn last<'a>(keys: &'a [(String, String)], key: &str) -> Option<&'a st
     found.map(|(_, value)| value.as_str())
 }
 
-/// What stands in [Unit] and [Install].
+/// What stands in the sections `Unit` and `Install`.
 pub(super) fn notes_of_unit(unit: &Unit, entry: &mut Entry) {
     for (key, value) in assignments(unit, "Unit") {
         let why = match key.as_str() {
