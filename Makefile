@@ -14,6 +14,8 @@ export RUSTDOCFLAGS = -D warnings
 export LISTEND_TEST_SKIPS = $(CURDIR)/target/skipped-tests.txt
 
 # CI retries a failed test, and reports it as flaky if it then passes.
+# The lives that each simulation tries.
+export SIM_SEEDS ?= 300
 NEXTEST_FLAGS = --profile $(if $(CI),ci,full)
 
 MAN_PAGES = $(wildcard man/*.[1-8])

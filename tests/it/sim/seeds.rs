@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-/// How many seeds are tried, unless SIM_SEEDS says another number.
+/// So many seeds come to every interesting place; SIM_SEEDS says how many are tried.
 const SEEDS: u64 = 300;
 
 /// Whether every step is printed.
