@@ -375,40 +375,45 @@ impl Supervisord {
     }
 }
 
+/// The address of the socket unit, in a container, whose network has nothing but its own loopback.
+pub const IN_CONTAINER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 20_000);
+
+/// A booted systemd with a socket unit and its service, which has these further settings; `None` where no
+/// systemd boots.
+pub fn booted_with_app(settings: &str) -> Result<Option<Container>> {
+    // The container is the tests', which panic where something is wrong.
+    let booted = catch_unwind(|| {
+        let container = container::boot()?;
+        container.install(probe_path(), "/opt/probe");
+        let socket = format!("[Socket]\nListenStream={IN_CONTAINER}\n");
+        container.write("/run/systemd/system/app.socket", &socket);
+        let service = format!(
+            "[Service]\nType=notify\nNonBlocking=yes\n{settings}ExecStart=/opt/probe {}\n",
+            APP.join(" ")
+        );
+        container.write("/run/systemd/system/app.service", &service);
+        container.run(["systemctl", "daemon-reload"]);
+        container.run(["systemctl", "start", "app.socket", "app.service"]);
+        Some(container)
+    });
+    booted.map_err(|_| "the units do not start".into())
+}
+
 /// A `.socket` unit and its service in a booted systemd.
 struct Systemd(Container);
 
 impl Systemd {
-    /// In a container, whose network has nothing but its own loopback.
-    const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 20_000);
-
     fn start() -> Result<Started<dyn Supervisor>> {
-        // The container is the tests', which panic where something is wrong.
-        let booted = catch_unwind(|| {
-            let container = container::boot()?;
-            container.install(probe_path(), "/opt/probe");
-            let socket = format!("[Socket]\nListenStream={}\n", Self::ADDRESS);
-            container.write("/run/systemd/system/app.socket", &socket);
-            let service = format!(
-                "[Service]\nType=notify\nNonBlocking=yes\nExecStart=/opt/probe {}\n",
-                APP.join(" ")
-            );
-            container.write("/run/systemd/system/app.service", &service);
-            container.run(["systemctl", "daemon-reload"]);
-            container.run(["systemctl", "start", "app.socket", "app.service"]);
-            Some(container)
-        });
-        match booted {
-            Ok(Some(container)) => Ok(Started::Running(Box::new(Systemd(container)))),
-            Ok(None) => Ok(Started::Missing("no systemd boots in a container here")),
-            Err(_) => Err("the units do not start".into()),
-        }
+        Ok(match booted_with_app("")? {
+            Some(container) => Started::Running(Box::new(Systemd(container))),
+            None => Started::Missing("no systemd boots in a container here"),
+        })
     }
 }
 
 impl Supervisor for Systemd {
     fn target(&self) -> Target {
-        Target::from(Self::ADDRESS).in_namespace_of(self.0.leader())
+        Target::from(IN_CONTAINER).in_namespace_of(self.0.leader())
     }
 
     fn restart(&mut self) -> Result<()> {

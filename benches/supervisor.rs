@@ -4,14 +4,14 @@
 //! client beside that of the same clients while nothing is done, whether the worker goes on, and whether it is
 //! started again when it ends afterwards.
 
-use crate::harness::container::{self, Container};
+use crate::harness::container::Container;
 use crate::harness::load::{Load, Target};
 use crate::harness::{TempDir, probe_path};
 use crate::machine::Result;
 use crate::process::Process;
 use crate::restart::{
-    Started, address, build_worker, find, lost, run_to_the_end, strings, wait_until_answering,
-    words_of, worst, write,
+    IN_CONTAINER, Started, address, booted_with_app, build_worker, find, lost, run_to_the_end,
+    strings, wait_until_answering, words_of, worst, write,
 };
 use crate::statistics::Samples;
 use crate::survive::{guarded_pid, upgrade};
@@ -19,7 +19,7 @@ use crate::table::Row;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -325,36 +325,17 @@ impl Subject for Circus {
 struct Systemd(Container);
 
 impl Systemd {
-    /// In a container, whose network has nothing but its own loopback.
-    const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 20_000);
-
     fn start() -> Result<Started<dyn Subject>> {
-        // The container is the tests', which panic where something is wrong.
-        let booted = catch_unwind(|| {
-            let container = container::boot()?;
-            container.install(probe_path(), "/opt/probe");
-            let socket = format!("[Socket]\nListenStream={}\n", Self::ADDRESS);
-            container.write("/run/systemd/system/app.socket", &socket);
-            let service = format!(
-                "[Service]\nType=notify\nNonBlocking=yes\nRestart=always\nExecStart=/opt/probe {}\n",
-                APP.join(" ")
-            );
-            container.write("/run/systemd/system/app.service", &service);
-            container.run(["systemctl", "daemon-reload"]);
-            container.run(["systemctl", "start", "app.socket", "app.service"]);
-            Some(container)
-        });
-        match booted {
-            Ok(Some(container)) => Ok(Started::Running(Box::new(Systemd(container)))),
-            Ok(None) => Ok(Started::Missing("no systemd boots in a container here")),
-            Err(_) => Err("the units do not start".into()),
-        }
+        Ok(match booted_with_app("Restart=always\n")? {
+            Some(container) => Started::Running(Box::new(Systemd(container))),
+            None => Started::Missing("no systemd boots in a container here"),
+        })
     }
 }
 
 impl Subject for Systemd {
     fn target(&self) -> Target {
-        Target::from(Self::ADDRESS).in_namespace_of(self.0.leader())
+        Target::from(IN_CONTAINER).in_namespace_of(self.0.leader())
     }
 
     fn disturb(&mut self) -> Result<()> {
