@@ -7,7 +7,6 @@
 mod acl;
 mod apart;
 mod arrivals;
-pub mod bpf;
 mod child;
 mod copy;
 mod dependent;
