@@ -99,6 +99,7 @@ pub fn resolve_again(origin: &Origin) -> Planned {
                 .environment_files
                 .insert(path.clone(), Ok(text.clone()));
         }
+        facts.links.clone_from(&origin.links);
         facts
     })
 }

@@ -114,6 +114,8 @@ pub const WORKER: &[Key] = keys! {
     group = "the user's own group", "the group to run as";
     supplementary_groups = "the user's own groups", "additional groups; `[]` is none";
     working_directory = "listend's own directory", "the directory to run in";
+    resolve = "at-start",
+        "when symbolic links to its files are followed: `at-start`, or `at-reload`, so that a rollback goes back";
     runtime_directory = "none", "its own directory below /run or $XDG_RUNTIME_DIR, a relative path";
     runtime_directory_mode = "0755", "the permission bits of the runtime directory";
     runtime_directory_preserve = "false", "whether the runtime directory is kept when the worker stops";

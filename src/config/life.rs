@@ -95,6 +95,16 @@ pub enum Reload {
     Command(Hook),
 }
 
+/// When symbolic links on the way to the files of a worker are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resolve {
+    /// At each start of a process, by the kernel.
+    AtStart,
+    /// When the configuration is loaded: what follows is part of the definition, which a rollback takes back.
+    AtReload,
+}
+
 /// The treatment of the listeners of a worker whose instances have all failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -5,7 +5,7 @@ use super::decode::{Fields, Words, choice, default, text, texts, words, wrong_ty
 use super::draft::{DraftWorker, Field};
 use super::keys;
 use super::life::{
-    Hook, KillMode, OnFailure, Order, Reload, Restart, RestartPolicy, Rollout, Success,
+    Hook, KillMode, OnFailure, Order, Reload, Resolve, Restart, RestartPolicy, Rollout, Success,
     cool_down_for, limit_for,
 };
 use super::scalar;
@@ -24,6 +24,11 @@ const ORDERS: &Words<Order> = words! {
 const FAILURES: &Words<OnFailure> = words! {
     "hold" = OnFailure::Hold, "keep", "queue", "wait";
     "refuse" = OnFailure::Refuse, "close", "reject", "unlisten";
+};
+
+const RESOLVES: &Words<Resolve> = words! {
+    "at-start" = Resolve::AtStart, "start", "at_start";
+    "at-reload" = Resolve::AtReload, "reload", "at_reload", "at-rollout";
 };
 
 /// The kill modes, with the words of systemd. `mixed` sends the signal to the main process alone, too.
@@ -76,6 +81,10 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Dia
 
 pub(super) fn on_failure(key: &str, text: &str) -> Result<OnFailure, ValueError> {
     choice(key, text, FAILURES)
+}
+
+pub(super) fn resolve(key: &str, text: &str) -> Result<Resolve, ValueError> {
+    choice(key, text, RESOLVES)
 }
 
 pub(super) fn kill_mode(key: &str, text: &str) -> Result<KillMode, ValueError> {

@@ -1,7 +1,7 @@
 //! A valid configuration, before anything is looked up on this machine.
 
 use super::life::{
-    Hook, Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Restart, Rollout,
+    Hook, Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Resolve, Restart, Rollout,
 };
 use super::options::OptionSetting;
 use super::preset::Preset;
@@ -421,6 +421,8 @@ pub struct Worker {
     /// The settings of its process, but for whom it runs as.
     #[serde(flatten)]
     pub launch: LaunchSpec<Located<Template>>,
+    /// When symbolic links to its files are followed.
+    pub resolve: Resolve,
     /// The destination of standard output and error.
     pub output: Output,
     /// The settings for restarts.

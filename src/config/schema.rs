@@ -159,6 +159,7 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
         "order" => json!({"enum": ["start-first", "stop-first"]}),
         "overflow" => json!({"enum": ["wait", "close"]}),
         "policy" => policy(),
+        "resolve" => json!({"enum": ["at-start", "at-reload"]}),
         "restart" => any_of([policy(), defined("restart")]),
         "rollout" => defined("rollout"),
         "handoff" => one_or_more(one_of(handoff::ALL.iter().map(|dialect| dialect.keyword))),

@@ -79,6 +79,7 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
             ignore_sigpipe: flag("ignore_sigpipe"),
             working_directory: None,
         },
+        resolve: of("resolve", lifecycle::resolve),
         output: Output::Inherit,
         restart: Restart::default(),
         stop_signal: of("stop_signal", |_, text| scalar::signal(text)),
@@ -273,6 +274,7 @@ fn launch_settings(
             place: node.place,
         });
     }
+    fields.set("resolve", &mut worker.resolve, out, lifecycle::resolve);
     runtime_directory(fields, worker, out);
     let umask = fields.read("umask", out, scalar::mode);
     worker.launch.umask = umask.into_set().map(|umask| umask.value);

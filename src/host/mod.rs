@@ -2,7 +2,7 @@
 
 mod server_files;
 
-use crate::config::{Config, Grantee};
+use crate::config::{Config, Grantee, Resolve, Worker};
 use crate::walk;
 use nix::unistd::{Gid, Group, User};
 use std::collections::BTreeMap;
@@ -44,6 +44,8 @@ pub struct Facts {
     pub environment: Vec<(String, String)>,
     /// The contents of the environment files, or why they cannot be read.
     pub environment_files: BTreeMap<PathBuf, Result<String, Unread>>,
+    /// Where directories really are that the workers with `resolve: at-reload` name, if that is elsewhere.
+    pub links: BTreeMap<PathBuf, PathBuf>,
     /// `net.core.somaxconn`: the kernel cuts every backlog to it.
     pub somaxconn: u32,
     /// The effective user id of listend.
@@ -144,6 +146,16 @@ impl Facts {
                 if !facts.environment_files.contains_key(path) {
                     facts.environment_files.insert(path.clone(), read(path));
                 }
+            }
+        }
+        let pinned = config.workers.iter();
+        let pinned = pinned.filter(|worker| worker.resolve == Resolve::AtReload);
+        for directory in pinned.flat_map(Worker::directories) {
+            // Only its name is used, by the worker's own process. One that is not there is left as it is.
+            if let Ok(real) = directory.canonicalize()
+                && real != directory
+            {
+                facts.links.insert(directory, real);
             }
         }
         facts.look_for_suggestions(config);

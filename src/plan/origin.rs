@@ -15,6 +15,9 @@ pub struct Origin {
     /// The environment files of workers.
     #[serde(default)]
     pub environment_files: BTreeMap<PathBuf, String>,
+    /// Where the directories were that symbolic links led to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<PathBuf, PathBuf>,
 }
 
 /// One file of a configuration.
@@ -42,6 +45,7 @@ impl Origin {
         Origin {
             files: files.collect(),
             environment_files: read.collect(),
+            links: facts.links.clone(),
         }
     }
 }

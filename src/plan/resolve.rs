@@ -170,6 +170,7 @@ impl Resolver<'_> {
         known: &[ListenerPlan],
         ids: &HashMap<&str, ListenerId>,
     ) -> WorkerPlan {
+        let worker = &*config::pinned(worker, &self.facts.links);
         let worker = &*config::forwarded(worker);
         let credentials = self.credentials(worker);
         let runtime_directory = self.runtime_directory(worker);
