@@ -18,17 +18,19 @@
 //! background (`&`) is waited for until it has said all that stands under it; a `listend` under
 //! which nothing stands, until `listend status` gets an answer.
 //!
-//! Comments of a line of their own, above a block, say more:
+//! Comments of a line of their own, above a block, or for the first two anywhere in the document, say more:
 //!
+//! - `<!-- needs: curl python3 -->` skips the document where such a program is not installed; `crate:axum`
+//!   means that cargo can have that crate without a network, `user:www-data` that there is that user;
+//! - `<!-- long: it compiles -->` skips the document without LISTEND_TEST_LONG, and gives each command more time;
 //! - `<!-- file: app.yaml -->` also writes the block, of any kind, to a file of this name;
-//! - `<!-- needs: curl python3 -->` skips the document where such a program is not installed;
 //! - `<!-- until -->` types each command of a session again until it says what it has to say;
 //! - `<!-- not run: it installs packages -->` leaves the block alone. They are counted and told.
 //!
 //! Blocks of other kinds are left alone. Those of README.md that say `sh run`, `sh daemon` and
 //! `yaml check` are the business of docs.rs.
 
-use crate::harness::{TempDir, World, is_root, listend_path, require_tool, skip};
+use crate::harness::{TempDir, World, is_root, listend_path, require_tool, servers, skip};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -38,6 +40,9 @@ use std::time::{Duration, Instant};
 
 /// How long a command may take. Only a failing one ever takes so long.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// The same in a document that is `long`.
+const LONG_PATIENCE: Duration = Duration::from_secs(900);
 
 /// What a shell of its own is, and how it is alone.
 const ALONE: &[&str] = &[
@@ -199,6 +204,8 @@ struct Shell {
     folder: TempDir,
     outputs: TempDir,
     count: u32,
+    /// How long a command may take.
+    patience: Duration,
 }
 
 impl Shell {
@@ -222,15 +229,25 @@ impl Shell {
         let bin = outputs.path().join("bin");
         fs::create_dir(&bin).expect("create a folder");
         std::os::unix::fs::symlink(listend_path(), bin.join("listend")).expect("link listend");
-        let folders = std::env::var("PATH").unwrap_or_default();
-        let begin = "mount -t tmpfs tmpfs /run && ip link set lo up && exec sh";
+        let folders = std::env::join_paths(program_folders()).expect("no folder has a colon");
+        let begin = "mount -t tmpfs -o mode=755 tmpfs /run && mount -t tmpfs -o mode=755 tmpfs /srv && \
+                     ip link set lo up && exec sh";
         let mut child = Command::new(unshare)
             .args(&alone)
             .args(["sh", "-c", begin])
             .current_dir(folder.path())
             .env_clear()
-            .env("PATH", format!("{}:{folders}", bin.display()))
+            .env(
+                "PATH",
+                format!("{}:{}", bin.display(), folders.to_string_lossy()),
+            )
             .env("HOME", folder.path())
+            // What compilers keep, and where rustup has put them.
+            .envs(
+                KEPT.iter()
+                    .filter_map(|(name, below)| Some((name, kept(name, below)?))),
+            )
+            .env("CARGO_NET_OFFLINE", "true")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -253,6 +270,7 @@ impl Shell {
             folder,
             outputs,
             count: 0,
+            patience: PATIENCE,
         })
     }
 
@@ -267,7 +285,7 @@ impl Shell {
         );
         let typed = self.stdin.write_all(text.as_bytes());
         typed.unwrap_or_else(|error| panic!("{place}: {command}: the shell has gone: {error}"));
-        let status = self.statuses.recv_timeout(PATIENCE);
+        let status = self.statuses.recv_timeout(self.patience);
         let status = status.unwrap_or_else(|error| {
             let said = fs::read_to_string(&output).unwrap_or_default();
             panic!("{place}: `{command}` does not end ({error}); it said:\n{said}")
@@ -279,7 +297,7 @@ impl Shell {
     fn step(&mut self, place: &str, step: &Step, until: bool) {
         let background = step.command.trim_end().ends_with('&');
         let shown: Vec<String> = step.said.iter().map(|line| timeless(line)).collect();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let (mut status, mut output) = self.run(place, &step.command);
         loop {
             let said = fs::read(&output).expect("read what a command said");
@@ -330,6 +348,56 @@ impl Drop for Shell {
     }
 }
 
+/// Variables of compilers, and where below HOME they point to without them.
+const KEPT: &[(&str, &str)] = &[
+    ("CARGO_HOME", ".cargo"),
+    ("GOCACHE", ".cache/go-build"),
+    ("RUSTUP_HOME", ".rustup"),
+];
+
+fn kept(variable: &str, below: &str) -> Option<PathBuf> {
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(below));
+    let path = std::env::var_os(variable)
+        .map(PathBuf::from)
+        .or_else(home)?;
+    path.is_dir().then_some(path)
+}
+
+/// Where programs are: PATH, and what scripts/test-setup and scripts/server-setup have installed for Python.
+fn program_folders() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.push(PathBuf::from("/usr/sbin"));
+    folders.push(crate::servers::source::cache().join("venv/bin"));
+    folders.push(servers::environment());
+    folders
+}
+
+/// Whether this machine has what a document needs.
+fn is_there(what: &str) -> bool {
+    match what.split_once(':') {
+        Some(("crate", name)) => {
+            let Some(home) = kept("CARGO_HOME", ".cargo") else {
+                return false;
+            };
+            let sources = fs::read_dir(home.join("registry/src"));
+            let sources = sources.into_iter().flatten().flatten();
+            let crates =
+                sources.flat_map(|source| fs::read_dir(source.path()).into_iter().flatten());
+            crates.flatten().any(|one| {
+                let file = one.file_name();
+                let version = file.to_str().and_then(|file| file.strip_prefix(name));
+                let version = version.and_then(|version| version.strip_prefix('-'));
+                version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
+            })
+        }
+        Some(("user", name)) => nix::unistd::User::from_name(name).is_ok_and(|user| user.is_some()),
+        _ => program_folders()
+            .iter()
+            .any(|folder| folder.join(what).is_file()),
+    }
+}
+
 /// What became of the blocks of a document.
 #[derive(Debug, Default)]
 struct Count {
@@ -347,19 +415,34 @@ fn follow(document: &str) {
 
 /// The same of a text that is called so.
 #[expect(clippy::print_stdout, reason = "shown by cargo test -- --show-output")]
-fn follow_text(document: &str, text: &str) {
+pub(super) fn follow_text(document: &str, text: &str) {
     let blocks = blocks(text);
-    for block in &blocks {
-        for tool in block.comment("needs").unwrap_or("").split_whitespace() {
-            if require_tool(tool).is_none() {
-                return;
-            }
+    // Those of the document stand above its words, and not above a block.
+    let about = |name: &str| {
+        let comments = text.lines().filter_map(|line| {
+            let comment = line.strip_prefix("<!--")?.strip_suffix("-->")?.trim();
+            comment.strip_prefix(name)?.strip_prefix(": ")
+        });
+        comments.collect::<Vec<&str>>()
+    };
+    for what in about("needs").iter().flat_map(|all| all.split_whitespace()) {
+        if !is_there(what) {
+            skip(&format!("{document}: {what} is not installed"));
+            return;
         }
+    }
+    let long = about("long");
+    if let (Some(why), None) = (long.first(), std::env::var_os("LISTEND_TEST_LONG")) {
+        skip(&format!("{document}: only with LISTEND_TEST_LONG: {why}"));
+        return;
     }
     let world = World::new();
     let Some(mut shell) = Shell::new() else {
         return;
     };
+    if !long.is_empty() {
+        shell.patience = LONG_PATIENCE;
+    }
     let mut count = Count::default();
     for block in &blocks {
         follow_block(document, block, &world, &mut shell, &mut count);

@@ -3,4 +3,5 @@
 mod commands;
 mod manual;
 mod options;
+mod recipes;
 mod servers;

@@ -4,7 +4,7 @@ use super::skip;
 use std::path::{Path, PathBuf};
 
 /// The environment of Python that scripts/test-setup makes.
-fn environment() -> PathBuf {
+pub fn environment() -> PathBuf {
     let profile = Path::new(env!("CARGO_BIN_EXE_listend")).parent();
     let target = profile.and_then(Path::parent).expect("target/PROFILE");
     target.join("venv/bin")

@@ -7,7 +7,7 @@
 
 mod page;
 mod recipe;
-mod source;
+pub(crate) mod source;
 mod trial;
 
 use crate::harness::skip;
