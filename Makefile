@@ -4,6 +4,7 @@
 # make install    install everything: DESTDIR, PREFIX, SYSCONFDIR, UNITDIR … see below
 # make uninstall  remove it again, except for the configuration
 # make deb, rpm   build packages in target/packages
+# make dist       everything of a release, in target/packages: `source`, `tarball`, deb, rpm, `sbom`, checksums
 # make deny       check the dependencies with cargo-deny (part of make test)
 # make bench      measure the numbers of docs/performance.md
 # make setup      install what the tests need: Debian packages as root, Python packages in a cache
@@ -21,7 +22,8 @@ NEXTEST_FLAGS = --profile $(if $(CI),ci,full)
 MAN_PAGES = $(wildcard man/*.[1-8])
 
 .PHONY: all setup test test-all check fmt clippy deny doc man unit bench clean
-.PHONY: install install-openrc install-runit install-s6 uninstall stage dist deb rpm rpm-tool
+.PHONY: install install-openrc install-runit install-s6 uninstall stage deb rpm rpm-tool
+.PHONY: dist portable source tarball sbom
 
 # Installation directories, below DESTDIR if it is set.
 PREFIX ?= /usr/local
@@ -209,10 +211,58 @@ stage:
 	$(MAKE) install DESTDIR=$(STAGE) PREFIX=/usr
 	$(STRIP) --strip-unneeded $(STAGE)/usr/bin/listend
 
-# The source of the packages of Alpine and Arch.
+# What a release consists of; see CONTRIBUTING.md. What cannot be built here is said, and left out.
 dist:
+	rm -rf $(PACKAGES)
+	$(MAKE) portable
+	$(MAKE) source tarball deb rpm sbom LISTEND=$(PORTABLE)
+	cd $(PACKAGES) && sha256sum -- * >SHA256SUMS && cat SHA256SUMS
+
+# The oldest glibc that a release runs with: that of RHEL 8 and Debian 10. renameat2(2) came with it.
+GLIBC ?= 2.28
+MACHINE ?= $(shell uname -m)
+PORTABLE = target/portable/listend
+
+# Not with `-C target-feature=+crt-static`: a static glibc loads the libraries of nsswitch.conf(5) all the same, to
+# look users and names up, and only those of its own version.
+portable:
+	@if $(CARGO) zigbuild --version >/dev/null 2>&1; then set -x; \
+		$(CARGO) zigbuild --locked --release --bin listend --target $(MACHINE)-unknown-linux-gnu.$(GLIBC) && \
+		install -D target/$(MACHINE)-unknown-linux-gnu/release/listend $(PORTABLE); \
+	else \
+		echo "cargo-zigbuild is not installed: the program will need the glibc of this machine"; set -x; \
+		$(CARGO) build --locked --release --bin listend && install -D target/release/listend $(PORTABLE); \
+	fi
+
+# Also what the packages of Alpine and Arch are built from.
+source:
 	mkdir -p $(PACKAGES)
 	git archive --prefix=listend-$(VERSION)/ -o $(PACKAGES)/listend-$(VERSION).tar.gz HEAD
+
+# The program with all that `make install` installs, and a script that places it.
+TARBALL = listend-$(VERSION)-$(MACHINE)-linux-gnu
+tarball:
+	rm -rf target/tarball
+	$(MAKE) install DESTDIR=target/tarball/$(TARBALL)/files PREFIX=/usr/local SYSCONFDIR=/etc
+	$(STRIP) --strip-unneeded target/tarball/$(TARBALL)/files/usr/local/bin/listend
+	install -m 755 packaging/tarball/install.sh target/tarball/$(TARBALL)
+	install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE target/tarball/$(TARBALL)
+	printf 'machine=%s\nglibc=%s\n' $(MACHINE) "$$(sh scripts/oldest-glibc $(LISTEND))" \
+		>target/tarball/$(TARBALL)/requires
+	mkdir -p $(PACKAGES)
+	@# The same files make the same tarball.
+	tar --create --gzip --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(SOURCE_DATE_EPOCH) \
+		--directory target/tarball --file $(PACKAGES)/$(TARBALL).tar.gz $(TARBALL)
+
+# What is linked into the program: a bill of materials in the format of CycloneDX.
+sbom:
+	mkdir -p $(PACKAGES)
+	@if tool=$$(sh scripts/package-tools cargo-cyclonedx $(SBOM_FLAGS)); then set -x; \
+		$$tool cyclonedx --format json --target $(MACHINE)-unknown-linux-gnu --override-filename listend-$(VERSION).cdx && \
+		mv listend-$(VERSION).cdx.json $(PACKAGES); \
+	else \
+		echo "skipped: no bill of materials"; \
+	fi
 
 deb: stage
 	mkdir -p $(PACKAGES)

@@ -1,6 +1,9 @@
 # An example: two allocations, each with a listend that holds the port for its workers.
 # docs/scaling.md explains how health checks, draining and updates fit together. listend must be
 # installed on the machines.
+#
+# This job was never run. Tests check its syntax and the configuration in it, and that its times agree; try it
+# with `nomad job validate` and `nomad job plan` first.
 
 job "app" {
   group "app" {

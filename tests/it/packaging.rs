@@ -1,6 +1,8 @@
 //! What is installed and packaged: nothing forgotten, nothing left, and every file as whoever reads
 //! it wants it. Starting it is in `booted_*.rs`.
 
+mod tarball;
+
 use crate::harness::{TempDir, World, listend_path, package, require_tool};
 use std::collections::BTreeSet;
 use std::fs;
@@ -218,6 +220,56 @@ fn the_configurations_in_the_examples_for_orchestrators_are_good() {
     );
 }
 
+// Nomad itself is not to be had everywhere. Terraform reads the same language.
+#[test]
+fn the_job_for_nomad_is_written_in_its_language() {
+    let Some(terraform) = require_tool("terraform") else {
+        return;
+    };
+    let job = fs::File::open(root().join("packaging/nomad/listend.nomad.hcl")).expect("open");
+    let mut format = Command::new(terraform);
+    format.env("TF_CLI_CONFIG_FILE", "/dev/null");
+    let said = run(format.args(["fmt", "-"]).stdin(job));
+    assert_eq!(said, read("packaging/nomad/listend.nomad.hcl"));
+}
+
+#[test]
+fn the_times_and_signals_of_the_job_for_nomad_agree() {
+    let text = read("packaging/nomad/listend.nomad.hcl");
+    let code: String = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let seconds = |key: &str, is: &str| -> u32 {
+        let line = code.lines().find(|line| line.starts_with(key));
+        let line = line.unwrap_or_else(|| panic!("no {key}"));
+        let (_, value) = line.split_once(is).expect("a value");
+        let value = value.trim().trim_matches('"');
+        value
+            .strip_suffix('s')
+            .and_then(|value| value.parse().ok())
+            .expect("seconds")
+    };
+    let stop = seconds("stop_timeout", ":");
+    assert!(
+        seconds("kill_timeout", "=") > stop,
+        "longer than the worker may take"
+    );
+    assert!(seconds("timeout ", "=") < seconds("interval ", "="));
+    // SIGHUP is a reload; see the section SIGNALS of listend(8).
+    for wanted in [
+        "change_mode   = \"signal\"",
+        "change_signal = \"SIGHUP\"",
+        "kill_signal  = \"SIGTERM\"",
+        "type     = \"http\"",
+    ] {
+        assert!(code.contains(wanted), "{wanted}");
+    }
+    assert!(read("docs/scaling.md").contains("signal; never run"));
+}
+
 /// The settings of a section of a unit.
 fn settings(unit: &str, section: &str) -> Vec<String> {
     let text = read(unit);
@@ -378,6 +430,7 @@ fn scripts() -> Vec<PathBuf> {
         "alpine/listend.pre-install",
         "alpine/listend.post-upgrade",
         "arch/listend.install",
+        "tarball/install.sh",
         "upgrade-running",
     ] {
         found.push(root().join("packaging").join(script));

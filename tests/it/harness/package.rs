@@ -28,37 +28,46 @@ impl Package {
 pub fn deb() -> Option<Package> {
     require_tool("dpkg-deb")?;
     // Compressed less, but otherwise the same.
-    make("deb", "cargo-deb", "DEB_FLAGS=--fast")
+    has_tool("cargo-deb").then(|| make("deb", "deb", "DEB_FLAGS=--fast"))?
 }
 
 /// The `.rpm`; if it cannot be made here, the test is skipped.
 pub fn rpm() -> Option<Package> {
-    make(
-        "rpm",
-        "cargo-generate-rpm",
-        "RPM_FLAGS=--payload-compress=none",
-    )
+    let flags = "RPM_FLAGS=--payload-compress=none";
+    has_tool("cargo-generate-rpm").then(|| make("rpm", "rpm", flags))?
 }
 
-fn make(kind: &str, tool: &str, flags: &str) -> Option<Package> {
+/// The tarball with the program; if it cannot be made here, the test is skipped.
+pub fn tarball() -> Option<Package> {
+    for program in ["objdump", "tar"] {
+        require_tool(program)?;
+    }
+    make("tarball", "gz", "--no-print-directory")
+}
+
+/// Whether a tool that makes packages is there; to build it would take longer than a test may.
+pub fn has_tool(tool: &str) -> bool {
+    let mut find = Command::new("sh");
+    find.args(["scripts/package-tools", tool, "found"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let found = find.output().expect("start sh");
+    let said = String::from_utf8_lossy(&found.stderr).trim().to_owned();
+    match found.status.code() {
+        Some(0) => true,
+        Some(CANNOT) => {
+            skip(&said);
+            false
+        }
+        other => panic!("scripts/package-tools: {other:?}: {said}"),
+    }
+}
+
+/// What `make KIND` makes, a file with this extension.
+fn make(kind: &str, extension: &str, flags: &str) -> Option<Package> {
     for program in ["make", "strip"] {
         require_tool(program)?;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut find = Command::new("sh");
-    // It would take longer than a test may.
-    find.args(["scripts/package-tools", tool, "found"])
-        .current_dir(root);
-    let found = find.output().expect("start sh");
-    let said = String::from_utf8_lossy(&found.stderr).trim().to_owned();
-    match found.status.code() {
-        Some(0) => {}
-        Some(CANNOT) => {
-            skip(&said);
-            return None;
-        }
-        other => panic!("scripts/package-tools: {other:?}: {said}"),
-    }
     let folder = root.join("target/packages-of-tests");
     fs::create_dir_all(&folder).expect("create a folder");
     // Tests run at the same time, and the tree from which packages are made is in one place. All
@@ -80,7 +89,7 @@ fn make(kind: &str, tool: &str, flags: &str) -> Option<Package> {
     assert!(made.status.success(), "make {kind}: {made:?}");
     let entries = fs::read_dir(dir.path()).expect("list the folder");
     let mut files = entries.map(|entry| entry.expect("an entry").path());
-    let file = files.find(|file| file.extension().is_some_and(|is| is == kind));
+    let file = files.find(|file| file.extension().is_some_and(|is| is == extension));
     let file = file.unwrap_or_else(|| panic!("make {kind} made no package: {made:?}"));
     let unfinished = folder.join("unfinished");
     fs::copy(file, &unfinished).expect("copy the package");
