@@ -3,5 +3,6 @@
 mod init_systems;
 mod install;
 mod load;
+mod podman;
 mod store;
 mod units;

@@ -13,6 +13,7 @@ mod daemon;
 pub mod load;
 pub mod network;
 pub mod package;
+pub mod podman;
 pub mod ports;
 mod puppet;
 pub mod reloading;
