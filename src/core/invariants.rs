@@ -85,6 +85,9 @@ impl Core {
 
     /// What a worker runs beside its instances.
     fn check_others(&self, worker: &Worker) -> Result<(), String> {
+        if worker.removed && (worker.runs.len() > 0 || worker.rollout.is_some()) {
+            return Err(format!("{:?} was removed, and has instances", worker.id));
+        }
         for run in worker.runs.others() {
             let is_on_its_way = match worker.role(run.id) {
                 RunRole::Instance => false,

@@ -23,6 +23,8 @@ impl Worker {
     /// What a reload has changed about it.
     fn change(&mut self, ctx: &mut Ctx, change: WorkerUpdate, can_go_back: bool) {
         match change {
+            // It is on its way out, and nothing brings it back.
+            _ if self.removed => ctx.replanned(self.id, None),
             // It is there.
             WorkerUpdate::Added { .. } => {}
             WorkerUpdate::Removed => self.remove(ctx),

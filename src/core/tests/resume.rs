@@ -470,6 +470,20 @@ fn told_of_sockets(crew: &Crew) -> Vec<(SocketEvent, Option<&str>)> {
     events.collect()
 }
 
+#[test]
+fn a_removed_worker_with_instances_is_refused() {
+    let core = started(|_| {});
+    let snapshot = core.freeze();
+    let text = snapshot.changes().map(|one| one.text());
+    let text = text.map(|line| line.replace(r#""removed":false"#, r#""removed":true"#));
+    let text: Vec<String> = text.collect();
+    let head = r#"{"kind":"snapshot","format":1}"#;
+    let lines = [head].into_iter().chain(text.iter().map(String::as_str));
+    let read = Snapshot::read(lines).unwrap();
+    let refused = Core::thaw(&read.snapshot, core.known()).unwrap_err();
+    assert!(refused.to_string().contains("was removed"), "{refused}");
+}
+
 /// A launch failed, and another core goes on before the exit is known; what that tells of it.
 fn why_a_launch_failed(core: &mut Core, change: impl Fn(String) -> String) -> Vec<Effect> {
     let process = spawned(core)[0];

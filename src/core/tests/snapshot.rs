@@ -356,7 +356,9 @@ fn damage(random: &mut Random, line: &str) -> Option<String> {
         (serde_json::Value::Bool(is), _) => (!is).into(),
         (serde_json::Value::Number(_), 1) => u64::MAX.into(),
         (serde_json::Value::Number(_), 2) => u32::MAX.into(),
-        (serde_json::Value::Number(number), 3) => (number.as_u64().unwrap_or(0) + 1).into(),
+        (serde_json::Value::Number(number), 3) => {
+            number.as_u64().unwrap_or(0).wrapping_add(1).into()
+        }
         (serde_json::Value::Number(_), _) => random.below(4).into(),
         (serde_json::Value::String(_), 1) => "stopped".into(),
         (serde_json::Value::String(_), 2) => "instance".into(),
