@@ -9,6 +9,7 @@
 //! - [`listener`]: `Plan` → bound sockets, all of them or a list of every failure.
 //! - [`diagnose`]: why a bind failed on this machine, and advice about what may surprise.
 //! - [`evidence`]: whether a process takes clients, as /proc shows it.
+//! - [`bpf`]: eBPF programs as values, and their bytes; pure.
 //! - [`connection`]: who is at the two ends of an accepted connection.
 //! - [`core`]: decides what happens to workers; no system call, no clock, no descriptor.
 //! - [`handoff`]: how a worker is told which descriptors it got.
@@ -31,6 +32,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+pub mod bpf;
 pub mod cli;
 pub mod config;
 pub mod connection;

@@ -7,6 +7,7 @@
 mod acl;
 mod apart;
 mod arrivals;
+pub mod bpf;
 mod child;
 mod copy;
 mod dependent;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// Which rooms each room may use, besides itself. `src/lib.rs` is the map they are on.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("report", &[]),
+    ("bpf", &[]),
     ("stage", &[]),
     ("launch_spec", &[]),
     ("connection", &[]),
