@@ -14,6 +14,7 @@
 )]
 
 mod connections;
+mod flows;
 mod forward;
 #[path = "../tests/it/harness/mod.rs"]
 mod harness;
@@ -47,7 +48,7 @@ use table::Row;
 type Benchmark = (&'static str, fn(&mut Vec<Row>) -> Result<()>);
 
 /// In the order in which they run.
-const BENCHMARKS: [Benchmark; 15] = [
+const BENCHMARKS: [Benchmark; 16] = [
     ("startup", startup::run),
     ("options", options::run),
     ("idle", idle::run),
@@ -56,6 +57,7 @@ const BENCHMARKS: [Benchmark; 15] = [
     ("on-demand", on_demand::run),
     ("connections", connections::run),
     ("forward", forward::run),
+    ("flows", flows::run),
     ("many-listeners", many_listeners::run),
     ("status", status::run),
     ("restart", restart::run),

@@ -7,6 +7,7 @@
 //! The encoding is that of the kernel's `Documentation/bpf/standardization/instruction-set.rst`. What
 //! loads it is `sys::bpf`.
 
+pub mod flows;
 mod instruction;
 mod program;
 

@@ -176,3 +176,64 @@ fn labels_have_one_place_within_reach() {
     far.remove(1);
     assert!(assemble(&far).is_ok());
 }
+
+/// What stands in the comment of a program, without remarks.
+fn commented(source: &str, function: &str) -> String {
+    let end = source
+        .find(&format!("pub fn {function}("))
+        .expect("the function");
+    let text: Vec<&str> = source[..end].lines().collect();
+    let is_comment = |line: &&&str| line.starts_with("///");
+    let comment: Vec<&str> = text.iter().rev().take_while(is_comment).copied().collect();
+    let mut lines: Vec<String> = comment
+        .iter()
+        .map(|line| line.trim_start_matches("///"))
+        .skip_while(|line| line.trim() != "```")
+        .skip(1)
+        .take_while(|line| line.trim() != "```text")
+        .map(|line| {
+            let code = line.strip_prefix(' ').unwrap_or(line);
+            let (indent, code) = code.split_at(code.len() - code.trim_start().len());
+            let code = code.split("  ").next().unwrap_or("");
+            format!("{indent}{code}\n")
+        })
+        .collect();
+    lines.reverse();
+    lines.concat()
+}
+
+#[test]
+fn the_comment_of_a_program_shows_its_instructions() {
+    let maps = flows::FlowMaps {
+        flows: 3,
+        present: 4,
+        generations: 5,
+        sockets: 6,
+    };
+    let program = flows::by_tuple(maps);
+    assert_eq!(
+        program.to_string(),
+        commented(include_str!("flows.rs"), "by_tuple")
+    );
+    for length in [0, 1, 8, 20, 255] {
+        let program = flows::by_connection_id(maps, length);
+        program.assemble().expect("labels are all there, once");
+    }
+}
+
+#[test]
+fn times_are_compared_around_the_ends_of_their_words() {
+    assert_eq!(flows::age(5, 3), 2);
+    assert_eq!(flows::age(3, 5), 0, "seen by another processor since");
+    assert_eq!(flows::age(1, u32::MAX), 2);
+    assert_eq!(flows::ticks(1), 1);
+    assert_eq!(flows::ticks(u64::MAX), i32::MAX as u32);
+    assert!(flows::end_of(flows::tick(7 << 30)) > 7 << 30);
+    let value = [flows::generation(7, 9), [0, 0, 0, 0, 1, 0, 0, 0]].concat();
+    if cfg!(target_endian = "little") {
+        let flow = flows::Flow::read(&value).expect("a flow");
+        assert_eq!((flow.generation, flow.seen, flow.is_tuple), (7, 9, true));
+        assert!(flow.is_alive(12, 3) && !flow.is_alive(13, 3));
+    }
+    assert_eq!(flows::Flow::read(&value[..12]), None);
+}

@@ -279,6 +279,9 @@ fn on_this_machine(
         Tried::Yes
     };
     findings.extend(diagnose::advise(plan, &machine, mode));
+    if mode == Tried::Yes {
+        findings.extend(diagnose::advise_flows(plan));
+    }
     for advice in diagnose::shared_addresses(plan, &machine, path) {
         findings.add(advice);
     }

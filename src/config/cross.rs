@@ -2,6 +2,7 @@
 
 use super::cross_activation;
 use super::draft::{Draft, DraftListener, DraftWorker};
+use super::flows;
 use super::model::{Activation, Endpoint};
 use super::value_error::ValueError;
 use super::values::SocketRef;
@@ -63,6 +64,7 @@ pub(super) fn check(draft: &Draft, report: &mut Report) {
     nonblocking(draft, &names, report);
     runtime_directories(draft, report);
     cross_activation::check(&draft.workers, &names.by_name, report);
+    flows::check(&draft.workers, &names.by_name, report);
     // A file or a list that could not be read may well use the listener, and so may a mistake
     // that was not compared with all names.
     let certain = !draft.incomplete && names.comparisons.get() > 0;

@@ -42,6 +42,9 @@ pub(super) fn check(listener: &Listener, written: &ListenerKeys, out: &mut Diagn
         all_are(spec.key, spec.kinds, option.place, listener, out);
     }
     multicast_fits(listener, out);
+    if let Some(flows) = &listener.flows {
+        flows_fit(listener, flows.place, out);
+    }
     symlinks_fit(listener, out);
     if let Some(place) = written.wait_for_address
         && all_are("wait_for_address", INET, place, listener, out)
@@ -181,6 +184,20 @@ fn symlinks_fit(listener: &Listener, out: &mut Diagnostics) {
             .hint("give the path with the links its own listener"),
     };
     out.add(value_error.at(first.place));
+}
+
+/// Flows are those of UDP, and a datagram to a group goes to every socket.
+fn flows_fit(listener: &Listener, place: Place, out: &mut Diagnostics) {
+    if !all_are("flows", DATAGRAM, place, listener, out) {
+        return;
+    }
+    if let Some(group) = listener.multicast.first() {
+        let value_error = ValueError::bad(
+            "`flows: sticky`: a datagram to a multicast group goes to every socket that has joined it",
+        );
+        let problem = value_error.hint("delete one of the two keys").at(place);
+        out.add(problem.with_related(group.place, "the group"));
+    }
 }
 
 /// A group is joined by the sockets of its family.

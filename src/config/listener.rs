@@ -5,6 +5,7 @@ use super::address_parsed::V6;
 use super::decode::{Entry, Fields, account, default, list, silence, text, wrong_type};
 use super::draft::{DraftListener, Field, ListenerKeys};
 use super::fitting;
+use super::flows;
 use super::keys;
 use super::model::{Address, Endpoint, Listener, Presence};
 use super::scalar;
@@ -38,6 +39,7 @@ pub(super) fn plain(name: &str, place: Place) -> Listener {
         network_namespace: None,
         grant: Vec::new(),
         presence: Presence::Required,
+        flows: None,
         directory_mode: mode("directory_mode"),
         silence: Vec::new(),
     }
@@ -160,6 +162,7 @@ fn settings(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics)
     setting::network_namespace(fields, listener, out);
     setting::grant(fields, listener, out);
     let wait_for_address = setting::presence(fields, listener, out);
+    flows::decode(fields, listener, out);
     listener.silence = silence(fields.take("silence"), out);
     setting::options(fields, listener, out);
     ListenerKeys {

@@ -6,7 +6,7 @@
 //! `yaml` makes a tree with places; `listener` and `worker` read their mappings out of it with
 //! the help of `decode` and the tables of [`keys`]; `scalar`, `address` and `template` read single
 //! values; `setting` reads the table of [`options`], and `fitting` says which keys mean nothing for
-//! which kind of socket, `activation` which mean nothing for a worker that runs as it does; `readiness`
+//! which kind of socket, `flows` what keeps flows together, `activation` which mean nothing for a worker that runs as it does; `readiness`
 //! and `lifecycle` read what happens to an instance from its start to its end, and `command` what is
 //! run; `preset` has what follows from which server a worker runs; `conflict` and `cross` check what
 //! the parts say about one another.
@@ -28,6 +28,7 @@ mod decode;
 mod defaults;
 mod draft;
 mod fitting;
+mod flows;
 mod forward;
 mod idle;
 pub mod keys;

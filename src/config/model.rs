@@ -80,9 +80,33 @@ pub struct Listener {
     pub grant: Vec<Located<Grantee>>,
     /// The reaction to a failure to bind the listener.
     pub presence: Presence,
+    /// Keep each flow with the generation of the worker that it was seen by (`flows: sticky`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flows: Option<Located<Flows>>,
     /// Codes of advice not to give about this listener.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub silence: Vec<String>,
+}
+
+/// How flows are told apart that stay with their generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// What a flow is known by.
+    pub key: FlowKey,
+    /// How long after its last packet it is over.
+    pub timeout: Duration,
+    /// How many are known at a time.
+    pub max: u32,
+}
+
+/// What a flow is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowKey {
+    /// Addresses and ports.
+    Tuple,
+    /// The connection id of QUIC, of so many bytes.
+    Quic(u8),
 }
 
 /// Who may take a listener: `deploy`, `group:web`.

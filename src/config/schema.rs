@@ -140,7 +140,11 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
         "nice" => integer(-20, 19, &[]),
         "oom_score_adjust" => integer(-1000, 1000, &[]),
         "max_connections" | "max_connections_per_source" => integer(1, 1_000_000, &["none"]),
-        "min_ready" | "timeout" | "wait_for_address" | "watch" => duration(&[]),
+        "flow_timeout" | "min_ready" | "timeout" | "wait_for_address" | "watch" => duration(&[]),
+        "connection_id_length" => integer(1, 20, &[]),
+        "max_flows" => integer(1 << 10, 1 << 24, &[]),
+        "flows" => json!({"enum": ["shared", "sticky"]}),
+        "flow_key" => json!({"enum": ["tuple", "quic"]}),
         "path" => matching("^/"),
         "idle_unless" => defined("idle_unless"),
         "connection_timeout" | "idle_timeout" | "start_timeout" | "stop_timeout" => {

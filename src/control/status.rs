@@ -76,6 +76,10 @@ pub struct Socket {
     /// The number of the instance that has it, where each has one of its own at this address.
     #[serde(default)]
     pub shard: Option<u64>,
+    /// The flows that each instance has, where they stay with their generation; `None` elsewhere, and where
+    /// the kernel does not let listend steer them.
+    #[serde(default)]
+    pub flows: Option<Vec<Flows>>,
 }
 
 impl Socket {
@@ -86,6 +90,19 @@ impl Socket {
             None => self.address.clone(),
         }
     }
+}
+
+/// The flows of one instance at one address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// The instance: `app.0`; `None` if it has no process at the moment.
+    pub instance: Option<String>,
+    /// The generation of the instance; `None` without a process.
+    pub generation: Option<u32>,
+    /// Whether new flows go there.
+    pub present: bool,
+    /// How many it has; `None` if the kernel does not tell.
+    pub count: Option<u64>,
 }
 
 /// The queue of a socket. Where clients connect depth and limit count connections, in a POSIX

@@ -1,7 +1,7 @@
 //! `listend status`: what is there as a table.
 
 use super::columns::{Cell, Column, Fit, Severity, Sheet};
-use super::status::{Instance, Listener, ListenerState, Status, Worker, WorkerState};
+use super::status::{Flows, Instance, Listener, ListenerState, Status, Worker, WorkerState};
 use super::time;
 use super::width::clean;
 use crate::report::Style;
@@ -63,11 +63,31 @@ fn listener(sheet: &mut Sheet<5>, listener: &Listener) {
             Cell::text(&or_dash(queue.drops)),
             state,
         ]);
+        for flows in socket.flows.iter().flatten() {
+            let text = Cell::text(&flows_text(flows));
+            let empty = Cell::default;
+            sheet.row([empty(), text, empty(), empty(), empty()]);
+        }
     }
     if let Some((name, state)) = first {
         let dash = || Cell::text("-");
         sheet.row([name, Cell::default(), dash(), dash(), state]);
     }
+}
+
+/// `  17 flows with app.0, generation 2`.
+fn flows_text(flows: &Flows) -> String {
+    let count = match flows.count {
+        Some(1) => "1 flow".to_owned(),
+        count => format!("{} flows", or_dash(count)),
+    };
+    let with = match (&flows.instance, flows.generation) {
+        (Some(instance), Some(generation)) => format!("with {instance}, generation {generation}"),
+        (Some(instance), None) => format!("with {instance}"),
+        (None, _) => "with no instance".to_owned(),
+    };
+    let new = if flows.present { ", and new ones" } else { "" };
+    format!("  {count} {with}{new}")
 }
 
 /// The value as text, and `-` for none.

@@ -271,6 +271,9 @@ impl Outbox {
             | Effect::Steer { .. }
             | Effect::LookAtShard { .. }
             | Effect::LookForUse { .. }
+            | Effect::TakeFlows { .. }
+            | Effect::WatchFlows { .. }
+            | Effect::EndFlows { .. }
             | Effect::CloseListeners
             | Effect::Exit { .. }
             | Effect::Emit(_) => true,

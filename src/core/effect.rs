@@ -1,7 +1,9 @@
 //! What the core wants done.
 
 use super::event::Event;
-use super::types::{Answer, ConnectionId, InstanceId, ProcessId, Revision, Scope, Task, Ticket};
+use super::types::{
+    Answer, ConnectionId, InstanceId, Lane, ProcessId, Revision, Scope, Task, Ticket,
+};
 use crate::plan::{ListenerId, SocketKey, WorkerId};
 use std::collections::BTreeSet;
 
@@ -20,6 +22,30 @@ pub enum Effect {
         task: Task,
         /// The connection to serve, instead of the listeners.
         connection: Option<ConnectionId>,
+        /// The sockets that it has for itself, where it has some.
+        lane: Lane,
+    },
+    /// New flows of the worker go to the sockets of this instance from now on, if it has some for itself.
+    TakeFlows {
+        /// The worker.
+        worker: WorkerId,
+        /// The sockets.
+        lane: Lane,
+    },
+    /// Tell [`super::Input::FlowsQuiet`] when no flow of these sockets was seen for its time, or at once if
+    /// it does not have its flows for itself.
+    WatchFlows {
+        /// The worker.
+        worker: WorkerId,
+        /// The sockets.
+        lane: Lane,
+    },
+    /// Nothing is started with these sockets any more.
+    EndFlows {
+        /// The worker.
+        worker: WorkerId,
+        /// The sockets.
+        lane: Lane,
     },
     /// Send a signal. The process is one that was [`super::Input::Spawned`] and has not been
     /// [`super::Input::Exited`]; that it may be gone by now is no error.

@@ -233,6 +233,11 @@ pub enum InstanceEvent {
     },
     /// An instance is restarted to get a listener that it was started without.
     Refreshed,
+    /// The instance was replaced, and serves the flows that it has until none is seen any more.
+    KeepsFlows {
+        /// After this time it is asked to stop in any case; `None` is never.
+        timeout: Option<Duration>,
+    },
     /// All instances of a worker that clients start have ended without taking any of those who
     /// wait, which counts as a crash.
     NobodyTaken {

@@ -44,6 +44,7 @@ impl Worker {
             revision: run.revision,
             task: Task::Hook(kind),
             connection: None,
+            lane: id.lane(),
         });
         ctx.timers.hooks.insert((helper.until, process));
         ctx.hooks.insert(process, self.id);

@@ -1,8 +1,8 @@
 //! What the core is told.
 
 use super::types::{
-    Command, ConnectionId, Evidence, ExitStatus, FormerTaker, ListenerLife, Missing, NotAccepted,
-    Notice, ProcessId, Repaired, Ticket, Use, Waiting,
+    Command, ConnectionId, Evidence, ExitStatus, FormerTaker, Lane, ListenerLife, Missing,
+    NotAccepted, Notice, ProcessId, Repaired, Ticket, Use, Waiting,
 };
 use crate::connection::Source;
 use crate::plan::{Lifecycle, ListenerId, SocketKey, WorkerId};
@@ -175,6 +175,13 @@ pub enum Input {
         worker: WorkerId,
         /// What was seen.
         seen: Use,
+    },
+    /// The answer to [`super::Effect::WatchFlows`]: it has no flows any more.
+    FlowsQuiet {
+        /// The worker.
+        worker: WorkerId,
+        /// The sockets.
+        lane: Lane,
     },
     /// Somebody asks for something; answered by [`super::Effect::Answer`].
     Operate {

@@ -165,6 +165,12 @@ impl Core {
                 });
             }
             Input::UseSeen { worker, seen } => self.use_seen(worker, seen),
+            Input::FlowsQuiet { worker, lane } => {
+                let known = self.on(worker, |worker, ctx| worker.flows_are_quiet(ctx, lane));
+                if known.is_none() {
+                    self.ctx.ignore();
+                }
+            }
             Input::Operate {
                 ticket,
                 worker,

@@ -18,6 +18,7 @@ mod demand;
 mod effect;
 mod event;
 mod facts;
+mod flows;
 mod gate;
 mod helpers;
 mod hooks;
@@ -74,7 +75,7 @@ pub use state::{Ending, Launch, State};
 pub use time::Mono;
 pub use types::{
     Answer, Command, ConnectionId, Degraded, Evidence, ExitStatus, FailureReason, Fault,
-    FormerTaker, Health, HookEnd, HookKind, InstanceId, LastEnd, ListenerCondition, ListenerLife,
-    Missing, Next, NotAccepted, Notice, ProcessId, Refusal, Refused, Repaired, Revision, RunRole,
-    Scope, Task, Ticket, Use, Waiting, WhenDone,
+    FormerTaker, Health, HookEnd, HookKind, InstanceId, Lane, LastEnd, ListenerCondition,
+    ListenerLife, Missing, Next, NotAccepted, Notice, ProcessId, Refusal, Refused, Repaired,
+    Revision, RunRole, Scope, Task, Ticket, Use, Waiting, WhenDone,
 };

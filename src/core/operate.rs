@@ -278,6 +278,9 @@ impl Worker {
         if let Activation::PerConnection(_) = self.lifecycle.activation {
             return Err(Refused::NoInstances);
         }
+        if self.lifecycle.keeps_flows && instances > 1 {
+            return Err(Refused::OneInstance);
+        }
         if self.supersede(ctx) {
             ctx.replanned(self.id, None);
         }

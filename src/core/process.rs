@@ -333,6 +333,10 @@ impl Worker {
         if fault.is_none() && !by_itself && run.state.ending().is_some() {
             return self.after_stop(ctx, id);
         }
+        // Its flows are new ones now, for what has replaced it.
+        if self.runs.is_leaving(id) {
+            return Next::Stopping;
+        }
         let restart = &self.runs[id].life.restart;
         let is_fine = self.is_on_demand(id) && !backoff::is_failure(status, restart);
         if self.is_on_trial(id) && (fault.is_some() || !is_fine) {
@@ -468,6 +472,7 @@ impl Worker {
         }
         self.become_state(ctx, id, State::Stopped);
         if self.runs.is_leaving(id) {
+            self.end_flows(ctx, id);
             self.runs.finish(id);
             self.retire_unused(ctx);
             self.tell_if_gone(ctx);
@@ -585,6 +590,7 @@ impl Worker {
             revision: run.revision,
             task: Task::Program,
             connection: self.runs.connection(id).map(|one| one.id),
+            lane: id.lane(),
         });
         let state = State::Starting {
             process,
@@ -614,6 +620,11 @@ impl Worker {
                 self.stop_timed_out(ctx, id, process);
             }
             State::Activating { process, .. } => self.not_ready_yet(ctx, id, process),
+            State::Running { until, .. }
+                if self.runs.is_leaving(id) && until.is_some_and(|until| until <= ctx.now) =>
+            {
+                self.stop_instance(ctx, id);
+            }
             State::Running { process, until, .. } => match until {
                 _ if run.rereads_until().is_some_and(|until| until <= ctx.now) => {
                     self.rereads_too_long(ctx, id);

@@ -36,7 +36,8 @@ impl Worker {
     fn resume_run(&mut self, ctx: &mut Ctx, id: RunId, own: ProcessId) {
         let state = &self.runs[id].state;
         let ends = state.process().is_none() || state.ending().is_some();
-        if self.runs.is_leaving(id) && !ends && !self.drain(ctx, id) {
+        let goes_on = ends || self.keeps_its_flows(ctx, id);
+        if self.runs.is_leaving(id) && !goes_on && !self.drain(ctx, id) {
             self.stop_instance(ctx, id);
         }
         match self.runs[id].state {
@@ -59,7 +60,12 @@ impl Worker {
             } if matches!(self.runs[id].life.ready, Ready::Accepting(_)) => {
                 ctx.outbox.push(Effect::LookForEvidence { process });
             }
-            State::Running { .. } => self.watch_anew(ctx, id),
+            State::Running { .. } => {
+                self.watch_anew(ctx, id);
+                if self.keeps_its_flows(ctx, id) {
+                    self.watch_flows(ctx, id);
+                }
+            }
             State::Waiting
             | State::Starting { .. }
             | State::Preparing { .. }

@@ -412,7 +412,11 @@ impl Worker {
                 },
                 At::Draining => {
                     let drains = step.old.filter(|old| self.runs.is_leaving(*old));
-                    let drains = drains.is_some_and(|old| self.runs[old].state.is_busy());
+                    let drains = drains.is_some_and(|old| {
+                        let state = &self.runs[old].state;
+                        // What keeps its flows may do so for long, and nothing waits for it.
+                        state.is_busy() && !matches!(state, State::Running { .. })
+                    });
                     return if drains { Outcome::Wait } else { Outcome::Done };
                 }
             }
@@ -436,7 +440,12 @@ impl Worker {
         if step.old.is_some()
             && let Some(old) = self.runs.promote(step.new)
         {
-            self.retire(ctx, old);
+            self.take_flows(ctx, step.new);
+            if self.may_keep_flows(ctx, old, step.new) {
+                self.keep_flows(ctx, old);
+            } else {
+                self.retire(ctx, old);
+            }
         }
     }
 

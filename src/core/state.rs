@@ -79,7 +79,8 @@ pub enum State {
         process: ProcessId,
         /// Since when it runs the program.
         since: Mono,
-        /// When it has run long enough (`connection_timeout`); `None` is never.
+        /// When it has run long enough (`connection_timeout`; or it was replaced and keeps its flows); `None`
+        /// is never.
         until: Option<Mono>,
     },
     /// The program was asked to stop or ends by itself, and it or others of its process group have

@@ -29,6 +29,12 @@ pub(super) struct RunId {
     pub(super) number: u64,
 }
 
+/// The sockets that a worker's instance has for itself where flows stay with their generation
+/// (`flows: sticky`): the same for all processes that follow each other in its place, another for what
+/// replaces it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane(pub u64);
+
 /// One attempt to run an instance. Allotted by the core with [`super::Effect::Spawn`] and never
 /// used again, so that news of a process that is gone cannot be taken for news of its successor,
 /// whatever the kernel does with pids.
@@ -45,6 +51,13 @@ pub struct ConnectionId(pub u64);
 /// other while one takes the other's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u32);
+
+impl RunId {
+    /// The sockets that it has for itself.
+    pub(super) fn lane(self) -> Lane {
+        Lane(self.number)
+    }
+}
 
 impl Revision {
     /// Every worker's first.
@@ -418,6 +431,8 @@ pub enum Refused {
     Superseded,
     /// The worker runs one process for each connection, and has no instances.
     NoInstances,
+    /// The worker has flows that stay with one instance, and is to have no more.
+    OneInstance,
     /// The worker has no process that could be signalled, or that could read anything again.
     NoProcess,
     /// The worker has neither `reload_signal` nor `reload_command`.

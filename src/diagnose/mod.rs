@@ -6,6 +6,7 @@
 mod address_text;
 mod adoption;
 mod advice;
+mod bpf;
 mod explain;
 mod facts;
 mod find;
@@ -31,6 +32,7 @@ mod unix_causes;
 
 pub use adoption::explain_adoption;
 pub use advice::{Tried, advise, note};
+pub use bpf::{advise_flows, why_no_bpf};
 pub use explain::{explain, explain_for_check, explain_for_daemon, explain_for_run, unexplained};
 pub use facts::{Bind, Facts, HolderFacts, PortFacts, QueueFacts, facts};
 pub use holder::held_by_listend;

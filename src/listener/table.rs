@@ -131,6 +131,11 @@ impl SocketTable {
         self.sockets.remove(&key)
     }
 
+    /// Puts a socket in the place of the one with its key. Answers that.
+    pub fn exchange(&mut self, socket: BoundSocket) -> Option<BoundSocket> {
+        self.sockets.insert(socket.key, socket)
+    }
+
     /// Takes out all of them: listend ends.
     pub fn take_all(&mut self) -> Vec<BoundSocket> {
         let table = std::mem::take(self);

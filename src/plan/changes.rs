@@ -8,7 +8,7 @@ use super::model::{Grant, ListenerId, ListenerPlan, Plan, SocketKey, WorkerId, W
 use super::values::{self, changed, changed_text, or};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
-use crate::config::{Multicast, Presence};
+use crate::config::{FlowKey, Flows, Multicast, Presence};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
@@ -353,6 +353,7 @@ fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
         remove_on_stop,
         grant,
         presence,
+        flows,
         places: _,
     } = after;
     let mut words = Vec::new();
@@ -429,6 +430,17 @@ fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
         presence,
         if_missing,
     ));
+    let flow_words = |flows: &Flows| {
+        let key = match flows.key {
+            FlowKey::Tuple => "by tuple".to_owned(),
+            FlowKey::Quic(length) => format!("by ids of {length} bytes"),
+        };
+        let timeout = values::duration(&flows.timeout);
+        format!("sticky {key}, at most {}, for {timeout}", flows.max)
+    };
+    let flow_words = or("shared", flow_words);
+    let other = changed("flows", &before.flows, flows, flow_words);
+    words.extend(other.map(|other| format!("{other}, live")));
     let grantees = |grant: &Grant| {
         let users = grant.users.iter().map(u32::to_string);
         let groups = grant.groups.iter().map(|id| format!("group:{id}"));

@@ -4,8 +4,9 @@ use super::origin::Origin;
 use crate::config::options::OptionSetting;
 use crate::config::preset::Preset;
 use crate::config::{
-    ConnectionLimits, Distribute, Endpoint, Hook, Hooks, KillMode, Located, METRICS, Multicast,
-    NotifyAccess, OnFailure, Output, Piece, Presence, Rate, Ready, Restart, Rollout, Template,
+    ConnectionLimits, Distribute, Endpoint, Flows, Hook, Hooks, KillMode, Located, METRICS,
+    Multicast, NotifyAccess, OnFailure, Output, Piece, Presence, Rate, Ready, Restart, Rollout,
+    Template,
 };
 use crate::handoff::Handoff;
 use crate::launch_spec::LaunchSpec;
@@ -202,6 +203,9 @@ pub struct ListenerPlan {
     pub grant: Grant,
     /// The reaction to a failure to bind the listener.
     pub presence: Presence,
+    /// Keep each flow with the generation of the worker that it was seen by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<Flows>,
     /// The places of the keys that messages point at.
     #[serde(skip)]
     pub places: Vec<(Cow<'static, str>, Place)>,
@@ -227,6 +231,7 @@ impl ListenerPlan {
             remove_on_stop: true,
             grant: Grant::default(),
             presence: Presence::default(),
+            flows: None,
             places: Vec::new(),
         }
     }
@@ -477,6 +482,9 @@ pub struct Lifecycle {
     pub on_failure: OnFailure,
     /// The hooks of an instance, with their timeouts.
     pub hooks: HookTimes,
+    /// Whether an instance that was replaced goes on with its flows (`flows: sticky`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_flows: bool,
 }
 
 impl Default for Lifecycle {
@@ -499,6 +507,7 @@ impl Default for Lifecycle {
             reload: None,
             on_failure: OnFailure::Hold,
             hooks: HookTimes::default(),
+            keeps_flows: false,
         }
     }
 }

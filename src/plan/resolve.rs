@@ -126,6 +126,7 @@ impl Resolver<'_> {
                 "network_namespace",
                 listener.network_namespace.as_ref().map(|one| one.place),
             ),
+            ("flows", listener.flows.as_ref().map(|one| one.place)),
         ];
         places.extend(
             written
@@ -146,6 +147,7 @@ impl Resolver<'_> {
             remove_on_stop: listener.remove_on_stop,
             grant,
             presence: listener.presence,
+            flows: listener.flows.map(|flows| flows.value),
             places,
             name: listener.name.value,
             sockets,
@@ -184,6 +186,7 @@ impl Resolver<'_> {
             .filter_map(|name| ids.get(name.value.as_str()).copied())
             .collect();
         let taken = listeners.iter().filter_map(|id| known.get(id.0 as usize));
+        let keeps_flows = taken.clone().any(|listener| listener.flows.is_some());
         let (activation, instances) = activation(worker, taken);
         let bare = |text: &Located<Template>| Ok::<_, Infallible>(text.value.clone());
         let Ok(launch) = worker.launch.try_map(bare);
@@ -240,6 +243,7 @@ impl Resolver<'_> {
                 }),
                 on_failure: worker.on_failure,
                 hooks: hook_times(&worker.hooks),
+                keeps_flows,
             },
         }
     }

@@ -207,6 +207,7 @@ impl WorkerDiff {
                     after_ready: _,
                     after_stop: _,
                 },
+            keeps_flows,
         } = after;
         if before.instances != *instances {
             self.instances = Some((before.instances, *instances));
@@ -257,6 +258,9 @@ impl WorkerDiff {
         self.lifecycle.extend(short.into_iter().flatten());
         self.lifecycle
             .extend(rollout_diff(&before.rollout, rollout));
+        let word = |keeps: &bool| if *keeps { "sticky" } else { "shared" }.to_owned();
+        let other = changed("flows", &before.keeps_flows, keeps_flows, word);
+        self.lifecycle.extend(other);
         let other = changed("on_failure", &before.on_failure, on_failure, values::word);
         self.lifecycle.extend(other);
     }

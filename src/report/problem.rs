@@ -108,6 +108,8 @@ kinds! {
     WildcardAddress = "wildcard-address", Advice;
     /// A backlog that the kernel cuts to `net.core.somaxconn`.
     BacklogOverSomaxconn = "backlog-over-somaxconn", Advice;
+    /// Flows that are to stay with their generation, and a kernel that does not let this process steer them.
+    FlowsNotKept = "flows-not-kept", Advice;
     /// An address that no interface of this machine has.
     AddressNotHere = "address-not-here", Advice;
     /// Neither a listener nor a worker.

@@ -54,6 +54,7 @@ impl Shell {
             self.watch.socket(&self.epoll, socket);
         }
         self.steer_listener(listener);
+        self.follow_flows();
         self.feed(Input::ListenerBound { listener });
         self.look_at_paths_of(listener);
     }
@@ -71,6 +72,9 @@ impl Shell {
         }
         let socket = key;
         let is_whole = whole.is_some();
+        if matches!(outcome, Ok(Some(Repair::Rebound))) {
+            self.flows_of_another_socket(key);
+        }
         let input = match outcome {
             // Whatever was done, it takes no clients.
             Ok(_) if !is_whole => Input::RepairFailed { listener, socket },

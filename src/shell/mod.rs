@@ -11,6 +11,7 @@ mod ending;
 mod event_text;
 mod fd_store;
 mod files;
+mod flows;
 mod folders;
 mod listeners;
 pub mod logging;

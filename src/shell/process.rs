@@ -3,7 +3,7 @@
 use super::notify::WorkerStatus;
 use crate::config::NotifyAccess;
 use crate::connection::End;
-use crate::core::{ConnectionId, ExitStatus, InstanceId, Mono, ProcessId, Revision, Task};
+use crate::core::{ConnectionId, ExitStatus, InstanceId, Lane, Mono, ProcessId, Revision, Task};
 use crate::plan::WorkerId;
 use crate::sys::{self, How, Launching, Then, Whom};
 use crate::worker::Numbers;
@@ -23,6 +23,7 @@ pub(super) struct SpawnRequest {
     pub(super) revision: Revision,
     pub(super) task: Task,
     pub(super) connection: Option<ConnectionId>,
+    pub(super) lane: Lane,
 }
 
 impl SpawnRequest {
@@ -49,6 +50,8 @@ pub struct Process {
     pub task: Task,
     /// Becomes readable when it exits; `None` for one whose end is told by SIGCHLD alone.
     pub pidfd: Option<OwnedFd>,
+    /// The sockets that it has for itself, if it has some.
+    pub lane: Option<Lane>,
     /// Whom it serves, if that is one connection.
     pub client: Option<End>,
     /// Which connection that is.

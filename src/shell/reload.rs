@@ -78,6 +78,7 @@ impl Shell {
         self.follow_plan(sources);
         self.watch_again(&touched.watched);
         self.steer_all_again();
+        self.follow_flows();
         for line in &lines {
             log::info!("reload: {line}");
         }
@@ -236,6 +237,7 @@ impl Shell {
             self.watch.forget(&self.epoll, &[&socket]);
             self.close_socket(socket);
         }
+        self.follow_flows();
     }
 }
 

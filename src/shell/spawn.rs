@@ -64,6 +64,7 @@ impl Shell {
                     instance: wanted.instance,
                     revision: wanted.revision,
                     task: wanted.task,
+                    lane: Some(wanted.lane),
                     client,
                     connection,
                     lent,
@@ -273,8 +274,12 @@ impl Shell {
             instance,
             revision,
             connection,
+            lane,
             ..
         } = wanted;
+        if connection.is_none() {
+            self.give_sockets(instance, revision, lane);
+        }
         let plan = &self.definition(instance, revision).plan;
         let (access, ready) = (plan.notify_access, plan.lifecycle.ready);
         let ways = self.ways_to_tell(access, ready)?;
@@ -295,7 +300,10 @@ impl Shell {
                     .flat_map(|one| named(one, &self.sockets))
                     .collect()
             }
-            None => definition.sockets_of(instance.index, &self.plan, &self.sockets),
+            None => {
+                let sockets = definition.sockets_of(instance.index, &self.plan, &self.sockets);
+                self.flows.put_own(sockets, Some(lane))
+            }
         };
         let sockets = to_inherit(sockets);
         self.folders.make_for(instance.worker, worker)?;

@@ -9,6 +9,7 @@ use super::control::pending_upgrade::Upgrade;
 use super::control::{Control, Reloads};
 use super::definitions::Definitions;
 use super::event_text;
+use super::flows::Flows;
 use super::folders::Folders;
 use super::logging;
 use super::logs::Logs;
@@ -80,6 +81,8 @@ pub struct Shell {
     pub(super) to_start: HashMap<ProcessId, SpawnRequest>,
     /// Where clients are sent of workers that have a socket for each instance.
     pub(super) steering: Steering,
+    /// The sockets between which packets are steered.
+    pub(super) flows: Flows,
     /// The runtime directories of workers.
     pub(super) folders: Folders,
     /// The reload that is being read, and who waits for one.
@@ -166,6 +169,7 @@ impl Shell {
             definitions,
             to_start: HashMap::new(),
             steering: Steering::default(),
+            flows: Flows::default(),
             folders: Folders::default(),
             reloads: Reloads::default(),
             rollback_reasons: RollbackReasons::default(),
@@ -192,6 +196,7 @@ impl Shell {
     /// `missing` are the listeners that the start could do without.
     pub fn run(mut self, missing: &[BindError]) -> io::Result<u8> {
         self.begin_watching(missing);
+        self.follow_flows();
         self.tell_manager();
         self.hand_over_first();
         self.feed(Input::Start);
@@ -211,6 +216,7 @@ impl Shell {
         to_replace: &BTreeMap<WorkerId, &'static str>,
     ) -> io::Result<u8> {
         self.begin_watching(missing);
+        self.follow_flows();
         // One that goes on from a snapshot has handed everything over, and what it was asked for is not done.
         if self.store.is_fresh() {
             self.hand_over_first();
@@ -322,6 +328,7 @@ impl Shell {
             self.check_rest_ended(process);
         }
         self.look_at_queues();
+        self.look_at_flows();
         if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
         }
@@ -371,6 +378,7 @@ impl Shell {
         let looked_at = self.launching.iter().map(|(_, _, at)| *at);
         let others = self.control.deadline().into_iter();
         let others = others.chain(self.control.queue_log.deadline());
+        let others = others.chain(self.flows.deadline());
         let others = others.chain(self.manager.deadline()).chain(self.closing);
         let others = others
             .chain(self.logs.deadline())
@@ -562,6 +570,7 @@ impl Shell {
                 revision,
                 task,
                 connection,
+                lane,
             } => {
                 let wanted = SpawnRequest {
                     process,
@@ -569,6 +578,7 @@ impl Shell {
                     revision,
                     task,
                     connection,
+                    lane,
                 };
                 self.spawn(wanted);
             }
@@ -593,6 +603,9 @@ impl Shell {
             Effect::Steer { worker, shards } => self.steer(worker, shards),
             Effect::LookAtShard { process } => self.look_at_shard(process),
             Effect::LookForUse { worker } => self.look_for_use(worker),
+            Effect::TakeFlows { worker, lane } => self.take_flows(worker, lane),
+            Effect::WatchFlows { worker, lane } => self.watch_flows(worker, lane),
+            Effect::EndFlows { worker, lane } => self.end_flows(worker, lane),
             Effect::WatchAddresses { wanted } => self.watch_addresses(wanted),
             Effect::Answer { ticket, answer } => self.answered(ticket, answer),
             Effect::CloseListeners => self.close_listeners(),

@@ -19,6 +19,10 @@ pub enum Name {
     Sockets(u32),
     /// What belongs to a process: its pidfd, and the pipes that it writes to.
     Process(u64),
+    /// The maps by which the packets of this socket are steered.
+    Flows(u32),
+    /// The sockets that an instance has for itself.
+    Lane(u64),
     /// A connection that no process has yet.
     Connection(u64),
     /// A descriptor that a worker has stored.
@@ -37,6 +41,8 @@ impl fmt::Display for Name {
             Name::Control => f.write_str("listend-control"),
             Name::Sockets(group) => write!(f, "l.{group:x}"),
             Name::Process(id) => write!(f, "p.{id:x}"),
+            Name::Flows(key) => write!(f, "b.{key:x}"),
+            Name::Lane(lane) => write!(f, "s.{lane:x}"),
             Name::Connection(id) => write!(f, "c.{id:x}"),
             Name::Stored(id) => write!(f, "f.{id:x}"),
         }
@@ -57,6 +63,8 @@ impl FromStr for Name {
         let id = u64::from_str_radix(number, 16).map_err(|_| NoName)?;
         let name = match kind {
             "l" => Name::Sockets(u32::try_from(id).map_err(|_| NoName)?),
+            "b" => Name::Flows(u32::try_from(id).map_err(|_| NoName)?),
+            "s" => Name::Lane(id),
             "p" => Name::Process(id),
             "c" => Name::Connection(id),
             "f" => Name::Stored(id),
@@ -83,6 +91,8 @@ mod tests {
             Name::Control,
             Name::Sockets(0),
             Name::Sockets(u32::MAX),
+            Name::Flows(3),
+            Name::Lane(u64::MAX),
             Name::Process(0),
             Name::Process(u64::MAX),
             Name::Connection(1),

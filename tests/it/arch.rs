@@ -40,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "listener",
         &[
+            "bpf",
             "config",
             "connection",
             "host",
@@ -145,6 +146,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "control/take",
     "control/upgrade",
     "definitions/close",
+    "flows/serve",
     "listeners",
     "looks/serve",
     "looks/use_of_worker",

@@ -26,6 +26,7 @@ fn listener(name: &str, state: ListenerState) -> Listener {
                 drops: Some(0),
             }),
             shard: None,
+            flows: None,
         }],
         state,
         workers: vec!["app".to_owned()],

@@ -12,6 +12,7 @@ mod control;
 mod docs;
 mod exec;
 mod explain;
+mod flows;
 mod forward;
 mod guard;
 mod handoff;

@@ -76,6 +76,7 @@ const INSTALLED: &[&str] = &[
     "share/bash-completion/completions/listend",
     "share/fish/vendor_completions.d/listend.fish",
     "share/listend/hardened.conf",
+    "share/listend/listend-flows.conf",
     "share/listend/listend.schema.json",
     "share/listend/listend.service.conf",
     "share/listend/listend.socket",

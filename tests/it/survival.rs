@@ -5,6 +5,7 @@
 mod against;
 mod damaged;
 mod flood;
+mod flows;
 mod load;
 mod many;
 mod midway;

@@ -122,6 +122,7 @@ fn status() -> Status {
                 kind: "tcp".to_owned(),
                 queue: Some(queue),
                 shard: None,
+                flows: None,
             }],
             state: ListenerState::Listening,
             workers: vec!["app".to_owned()],

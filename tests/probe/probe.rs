@@ -86,7 +86,9 @@ fn probe(words: Vec<String>) -> c_int {
         _ => {}
     }
     let report = snapshot::take(words);
-    if report.argv.get(1).is_none_or(|verb| verb != "heir") {
+    let outlives = ["heir", "endure"];
+    let verb = report.argv.get(1);
+    if !verb.is_some_and(|verb| outlives.contains(&verb.as_str())) {
         children::die_with_parent();
     }
     children::ignore(Signal::SIGPIPE);
@@ -96,7 +98,7 @@ fn probe(words: Vec<String>) -> c_int {
 fn run(report: &Report) -> c_int {
     let word = |index: usize| report.argv.get(index).map(String::as_str);
     match (word(1), word(2)) {
-        (Some("serve"), None) => serve::serve(report, &serve::inherited(), None),
+        (Some("serve" | "endure"), None) => serve::serve(report, &serve::inherited(), None),
         (Some("serve"), Some(fds)) => {
             let fds = fds.split(',').map(|fd| fd.parse().expect("a number"));
             serve::serve(report, &fds.collect::<Vec<_>>(), None);

@@ -29,6 +29,7 @@ fn listener(name: &str, state: ListenerState, sockets: &[(&str, u64, Option<u64>
             drops: *drops,
         }),
         shard: None,
+        flows: None,
     };
     Listener {
         name: name.to_owned(),

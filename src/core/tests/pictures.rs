@@ -126,6 +126,7 @@ pub(super) fn any_life(random: &mut Random) -> Lifecycle {
     life.hooks.after_stop = random.yes().then_some(second);
     life.rollout.order = random.one_of(&[Order::StartFirst, Order::StopFirst]);
     life.rollout.min_ready = random.one_of(&[Duration::ZERO, second]);
+    life.keeps_flows = random.below(3) == 0;
     life
 }
 
@@ -195,7 +196,14 @@ pub(super) fn any_input(random: &mut Random, core: &Core, accepts: &[ConnectionI
     if random.yes() {
         return proper_input(core, process, status);
     }
-    match random.below(16) {
+    match random.below(17) {
+        16 => {
+            let leaving = core.workers.get(&APP).into_iter();
+            let leaving = leaving.flat_map(|worker| worker.runs.leaving());
+            let lane = leaving.map(|run| run.id.lane()).next();
+            let lane = lane.unwrap_or(Lane(u64::MAX));
+            Input::FlowsQuiet { worker: APP, lane }
+        }
         0..=2 => Input::Spawned { process },
         3..=5 => Input::ExecSucceeded { process },
         6 => Input::LaunchFailed {

@@ -616,3 +616,48 @@ fn nothing_is_noted_for_whoever_does_not_ask() {
     let keys: Vec<_> = changes.iter().map(|one| one.text()).collect();
     assert_eq!(keys, [r#"{"kind":"hook","key":1,"gone":true}"#]);
 }
+
+#[test]
+fn what_was_replaced_and_keeps_its_flows_goes_on_until_they_are_quiet_or_its_time_is_over() {
+    let sticky = |life: &mut Lifecycle| {
+        life.keeps_flows = true;
+        life.rollout.min_ready = Duration::ZERO;
+    };
+    for quiet in [true, false] {
+        let mut crew = Crew::new(sticky);
+        crew.ask(Command::Restart);
+        let old = crew.program(app(0, 1));
+        let watched = |effect: &Effect| match effect {
+            Effect::WatchFlows { lane, .. } => Some(*lane),
+            _ => None,
+        };
+        let lane = crew.effects.iter().find_map(watched).unwrap();
+        for _ in 0..3 {
+            crew.pass(seconds(5));
+            crew.survive(|_| {});
+            let again: Vec<Lane> = crew.effects.iter().filter_map(watched).collect();
+            assert_eq!(again, [lane], "it is waited for again");
+            assert_eq!(crew.signals(old), NONE);
+        }
+        if quiet {
+            crew.give(Input::FlowsQuiet { worker: APP, lane });
+        } else {
+            crew.pass(seconds(15));
+        }
+        assert_eq!(crew.signals(old)[0], SIGTERM);
+        crew.exits(old, killed_by(SIGTERM));
+        assert_eq!(crew.programs(), Crew::first(&[app(0, 2)]));
+    }
+}
+
+#[test]
+fn what_keeps_its_flows_is_asked_to_stop_if_its_worker_is_gone() {
+    let mut crew = Crew::new(|life| {
+        life.keeps_flows = true;
+        life.rollout.min_ready = Duration::ZERO;
+    });
+    crew.ask(Command::Restart);
+    let old = crew.program(app(0, 1));
+    crew.reload(WorkerUpdate::Removed);
+    assert_eq!(crew.signals(old)[0], SIGTERM);
+}

@@ -573,6 +573,9 @@ pub(super) fn refusal(why: Refused) -> &'static str {
             "the worker runs one process for each connection; `max_connections` in the \
              configuration limits them"
         }
+        Refused::OneInstance => {
+            "a listener of the worker has `flows: sticky`, and its flows are those of one instance"
+        }
         Refused::NoProcess => "the worker has no process to signal",
         Refused::NotReloadable => {
             "the worker has neither `reload_signal` nor `reload_command` in the configuration; \

@@ -65,6 +65,7 @@ fn kind(event: &Event) -> &'static str {
             InstanceEvent::Failed { .. } => "instance-failed",
             InstanceEvent::Draining { .. } => "instance-draining",
             InstanceEvent::Refreshed => "instance-refreshed",
+            InstanceEvent::KeepsFlows { .. } => "instance-keeps-flows",
             InstanceEvent::NobodyTaken { .. } => "nobody-taken",
         },
         Event::Process(_, _, event) => match event {

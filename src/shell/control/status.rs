@@ -168,8 +168,10 @@ impl Shell {
             });
             is_full |= depth.as_ref().is_some_and(Depth::is_full);
             let endpoint = held.map_or(&planned.endpoint, |held| &held.address);
+            let flows = self.flow_status(planned.key);
             sockets.push(Socket {
                 shard: (plan.shards() > 1).then_some(planned.shard.into()),
+                flows,
                 ..socket(endpoint, depth)
             });
         }
@@ -378,6 +380,7 @@ fn socket(endpoint: &Endpoint, depth: Option<Depth>) -> Socket {
             drops: depth.drops,
         }),
         shard: None,
+        flows: None,
     }
 }
 

@@ -37,6 +37,13 @@ pub(super) fn text(
             let line = "restarting it to pass a socket that it lacks";
             (Level::Info, line.to_owned())
         }
+        InstanceEvent::KeepsFlows { timeout } => {
+            let limit = timeout.map_or(String::new(), |time| {
+                format!(", for {} at most", duration(time))
+            });
+            let line = format!("replaced; it goes on with the flows that it has{limit}");
+            (Level::Info, line)
+        }
         InstanceEvent::NobodyTaken { next } => {
             let next = next_words(next);
             let line = format!("exited without accepting any of the waiting clients; {next}");

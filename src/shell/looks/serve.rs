@@ -117,8 +117,7 @@ impl Shell {
                 let Ready::Accepting(which) = definition.plan.lifecycle.ready else {
                     return Ok(None);
                 };
-                let index = known.instance.index;
-                let sockets = definition.sockets_of(index, &self.plan, &self.sockets);
+                let sockets = self.sockets_of(known.instance, known.revision, known.lane);
                 let (pid, inodes) = (known.pid, inodes(&sockets));
                 alone(|| to_words(evidence::look(pid, &inodes, which)).into_bytes()).map(Some)
             }

@@ -31,6 +31,7 @@ pub(super) enum Fact {
     Ids(Ids),
     Definition(Definition),
     Socket(Socket),
+    Flows(Flows),
     Process(Box<Process>),
     Connection(Connection),
     Stored(Stored),
@@ -130,6 +131,32 @@ pub(super) struct Former {
     pub(super) index: u32,
 }
 
+/// The sockets of one address between which packets are steered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Flows {
+    /// The socket that the table has.
+    pub(super) key: u32,
+    /// Whose that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) present: Option<u64>,
+    /// Its number in the group.
+    pub(super) generation: u32,
+    /// The last number that was given out.
+    pub(super) last: u32,
+    pub(super) settings: crate::config::Flows,
+    pub(super) members: Vec<FlowMember>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FlowMember {
+    pub(super) lane: u64,
+    pub(super) generation: u32,
+    /// What the kernel calls its socket, if that is another than the present one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) identity: Option<String>,
+}
+
 /// A process that listend has started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Process {
@@ -148,6 +175,9 @@ pub(super) struct Process {
     /// When it was started, by the clock of all times here.
     pub(super) started: u64,
     pub(super) uid: u32,
+    /// The sockets that it has for itself, if it has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lane: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) client: Option<connection::End>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -321,6 +351,7 @@ impl Fact {
             Fact::Ids(_) => ("ids", 0),
             Fact::Definition(fact) => ("definition", fact.key),
             Fact::Socket(fact) => ("socket", u64::from(fact.key)),
+            Fact::Flows(fact) => ("flows", u64::from(fact.key)),
             Fact::Process(fact) => ("process", fact.key),
             Fact::Connection(fact) => ("connection", fact.key),
             Fact::Stored(fact) => (STORED, fact.key),

@@ -110,6 +110,8 @@ impl Shell {
                         revision,
                         task: crate::core::Task::Program,
                         connection: None,
+                        // Of no run: it has the sockets of the table.
+                        lane: crate::core::Lane(u64::MAX),
                     };
                     self.insert_found(wanted, found);
                 }
@@ -162,6 +164,7 @@ impl Shell {
             instance: wanted.instance,
             revision: wanted.revision,
             task: wanted.task,
+            lane: None,
             client: orphan.ends.map(|ends| ends.remote),
             connection: wanted.connection,
             lent: None,

@@ -22,6 +22,7 @@ pub struct Past {
     pub(super) ids: KnownIds,
     pub(super) definitions: Vec<facts::Definition>,
     pub(super) sockets: Vec<facts::Socket>,
+    pub(super) flows: Vec<facts::Flows>,
     pub(super) processes: Vec<facts::Process>,
     pub(super) connections: Vec<facts::Connection>,
     pub(super) stored: Vec<facts::Stored>,
@@ -65,6 +66,7 @@ impl Past {
         let (mut head, mut ids) = (None, None);
         let (mut configurations, mut definitions) = (BTreeMap::new(), Vec::new());
         let (mut sockets, mut processes) = (Vec::new(), Vec::new());
+        let mut flows = Vec::new();
         let (mut connections, mut stored) = (Vec::new(), Vec::new());
         let (mut requests, mut half_lines) = (BTreeMap::new(), HashMap::new());
         let (mut unknown, mut unknown_fields) = (Vec::new(), UnknownFields::new());
@@ -97,6 +99,7 @@ impl Past {
                 Fact::Configuration(fact) => drop(configurations.insert(fact.key, fact.origin)),
                 Fact::Definition(fact) => definitions.push(fact),
                 Fact::Socket(fact) => sockets.push(fact),
+                Fact::Flows(fact) => flows.push(fact),
                 Fact::Process(fact) => processes.push(*fact),
                 Fact::Connection(fact) => connections.push(fact),
                 Fact::Stored(fact) => stored.push(fact),
@@ -125,6 +128,7 @@ impl Past {
             ids,
             definitions,
             sockets,
+            flows,
             processes,
             connections,
             stored,
@@ -235,6 +239,7 @@ fn is_known(kind: &str) -> bool {
             | "ids"
             | "definition"
             | "socket"
+            | "flows"
             | "process"
             | "connection"
             | "stored"

@@ -2,9 +2,12 @@
 //! here.
 
 use super::facts;
-use crate::core::{ConnectionId, ExitStatus, Input, InstanceId, Mono, ProcessId, Revision, State};
+use crate::core::{
+    ConnectionId, ExitStatus, Input, InstanceId, Lane, Mono, ProcessId, Revision, State,
+};
+use crate::listener::{self, FlowGroup, KnownMember};
 use crate::output::Splitter;
-use crate::plan::WorkerId;
+use crate::plan::{SocketKey, WorkerId};
 use crate::shell::clock;
 use crate::shell::event_text;
 use crate::shell::logs::Unattached;
@@ -61,6 +64,41 @@ impl Shell {
         }
     }
 
+    /// Goes on with the sockets between which packets are steered.
+    pub(super) fn readopt_flows(&mut self, facts: Vec<facts::Flows>, fds: &mut ByName) {
+        let lanes = facts.iter().flat_map(|fact| &fact.members);
+        let lanes: BTreeSet<u64> = lanes.map(|member| member.lane).collect();
+        let sockets = lanes
+            .into_iter()
+            .flat_map(|lane| take(fds, Name::Lane(lane)));
+        let sockets = sockets.filter_map(|fd| Some((Identity::of(&fd)?.to_string(), fd)));
+        let mut sockets: HashMap<String, OwnedFd> = sockets.collect();
+        for fact in facts {
+            let key = SocketKey(fact.key);
+            let maps = take(fds, Name::Flows(fact.key));
+            let Some(held) = self.sockets.get(key) else {
+                continue;
+            };
+            let members = fact.members.into_iter().map(|member| {
+                let fd = member.identity.and_then(|one| sockets.remove(&one));
+                let known = KnownMember {
+                    lane: member.lane,
+                    generation: member.generation,
+                };
+                (known, fd.map(|fd| listener::member_like(held, fd)))
+            });
+            let members: Vec<_> = members.collect();
+            let numbers = (fact.present, fact.generation, fact.last);
+            match FlowGroup::restore(fact.settings, maps, members, numbers) {
+                Some(group) => drop(self.flows.groups.insert(key, group)),
+                None => log::warn!(
+                    "{}: what is known of its flows was not kept; they are known anew",
+                    held.address
+                ),
+            }
+        }
+    }
+
     /// Takes over everything that the listend before has started, and tells the core what became of it.
     pub(super) fn readopt(&mut self, of: Started, fds: &mut ByName) {
         for fact in of.connections {
@@ -111,6 +149,8 @@ impl Shell {
             let is_known = match name {
                 Name::Process(id) => self.processes.get(ProcessId(id)).is_some(),
                 Name::Stored(id) => self.notify.store.fd(id).is_some(),
+                Name::Lane(lane) => self.flows.lanes().contains(&lane),
+                Name::Flows(key) => self.flows.groups.contains_key(&SocketKey(key)),
                 _ => true,
             };
             if !is_known {
@@ -188,6 +228,7 @@ impl Shell {
             revision: Revision(fact.revision),
             task: fact.task.into(),
             pidfd: found,
+            lane: fact.lane.map(Lane),
             client: fact.client,
             connection: fact.connection.map(ConnectionId),
             lent: None,

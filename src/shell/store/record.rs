@@ -3,7 +3,7 @@
 use super::facts::{self, Fact, HALF_LINE, REQUEST, STORED};
 use super::{AGAIN, FIRST, Store, boot};
 use crate::core::{ConnectionId, FORMAT, HookKind, Input, ProcessId, Task, Ticket};
-use crate::listener::Former;
+use crate::listener::{BoundSocket, FlowGroup, Former};
 use crate::plan::SocketKey;
 use crate::shell::clock;
 use crate::shell::process::{First, Process};
@@ -213,6 +213,18 @@ impl Shell {
                 None => store.gone(("reason", u64::from(worker.0))),
             });
         }
+        let mut of_flows = BTreeSet::new();
+        if let Some(made) = self.flows.take_changed() {
+            made.iter().for_each(|key| store.forget(Name::Flows(key.0)));
+            let wanted: BTreeSet<Name> = self.names_of_flows().collect();
+            let is_of_flows = |name: &&Name| matches!(name, Name::Flows(_) | Name::Lane(_));
+            let known: Vec<Name> = store.names.iter().filter(is_of_flows).copied().collect();
+            let gone = known.into_iter().filter(|name| !wanted.contains(name));
+            // A descriptor has one name: what has another now loses its first one before it gets that, and what
+            // had been among the sockets of listeners gets its own after that is forgotten.
+            gone.for_each(|name| store.forget(name));
+            of_flows = wanted;
+        }
         if store.is_stale.take() {
             let sockets = self.sockets.iter();
             let sockets =
@@ -222,6 +234,7 @@ impl Shell {
             let facts = self.lasting_facts(&mut store);
             lines.extend(store.differences(&facts, |kind| kind != STORED));
         }
+        of_flows.into_iter().for_each(|name| store.keep(name));
         if self.notify.store.take_changed() {
             lines.extend(store.differences(&self.stored_facts(), |kind| kind == STORED));
         }
@@ -320,6 +333,7 @@ impl Shell {
                 record: socket.record(),
             }));
         }
+        facts.extend(self.flow_facts());
         store.configurations.retain(|key, _| used.contains(key));
         // The number of one that is gone may be given to another.
         store.unknown_fields.retain(|(kind, key), _| {
@@ -395,6 +409,7 @@ impl Shell {
             inode: process.pidfd.as_ref().and_then(crate::sys::pidfd_inode),
             started: process.started.0,
             uid: process.uid,
+            lane: process.lane.map(|lane| lane.0),
             client: process.client.clone(),
             connection: process.connection.map(|connection| connection.0),
             told: facts::Told {
@@ -440,7 +455,41 @@ impl Shell {
             }
             Name::Connection(id) => self.clients.fd(ConnectionId(id)).into_iter().collect(),
             Name::Stored(id) => self.notify.store.fd(id).into_iter().collect(),
+            Name::Flows(key) => {
+                let group = self.flows.groups.get(&SocketKey(key));
+                group.map(FlowGroup::maps).into_iter().flatten().collect()
+            }
+            Name::Lane(lane) => {
+                let groups = self.flows.groups.iter();
+                let sockets = groups.filter_map(|(_, group)| group.own_socket(lane));
+                sockets.map(|socket| socket.fd.as_fd()).collect()
+            }
         }
+    }
+
+    fn names_of_flows(&self) -> impl Iterator<Item = Name> {
+        let maps = self.flows.groups.keys().map(|key| Name::Flows(key.0));
+        maps.chain(self.flows.lanes().into_iter().map(Name::Lane))
+    }
+
+    fn flow_facts(&self) -> impl Iterator<Item = Fact> {
+        let identity = |socket: &BoundSocket| Some(Identity::of(&socket.fd)?.to_string());
+        self.flows.groups.iter().map(move |(key, group)| {
+            let (present, generation, last) = group.present();
+            let members = group.members().map(|(lane, member)| facts::FlowMember {
+                lane,
+                generation: member.generation,
+                identity: member.socket.as_ref().and_then(identity),
+            });
+            Fact::Flows(facts::Flows {
+                key: key.0,
+                present,
+                generation,
+                last,
+                settings: *group.settings(),
+                members: members.collect(),
+            })
+        })
     }
 
     /// Everything that is to be kept, by name.
@@ -458,6 +507,7 @@ impl Shell {
             .map(|(id, _)| Name::Connection(id.0));
         let stored = self.notify.store.all().map(|(id, ..)| Name::Stored(id));
         let names = names.chain(connections).chain(stored);
+        let names = names.chain(self.names_of_flows());
         let named = names.flat_map(|name| {
             let fds = self.kept_as(store, name).into_iter();
             fds.map(move |fd| (name, fd))

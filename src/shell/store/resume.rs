@@ -127,6 +127,7 @@ impl Shell {
         shell.store.requests = past.requests;
         shell.recall(past.history);
         shell.readopt_notify_socket(&past.head, &mut fds);
+        shell.readopt_flows(past.flows, &mut fds);
         let of = Started {
             connections: past.connections,
             stored: past.stored,

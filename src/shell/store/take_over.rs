@@ -283,6 +283,7 @@ fn process_fact(key: u64, one: &Adopted<'_>, run: &Map<String, Value>) -> facts:
     } = &one.process;
     let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
     facts::Process {
+        lane: run.get("key").and_then(Value::as_u64),
         key,
         worker: one.worker.0,
         index: one.index,

@@ -346,7 +346,7 @@ fn what_is_not_asked_for_is_not_there_and_what_is_unknown_is_null() {
         serde_json::to_string(&status).expect("JSON"),
         concat!(
             r#"{"listeners":[{"name":"spool","sockets":[{"address":"fifo:/run/spool","#,
-            r#""kind":"fifo","queue":null,"shard":null}],"state":"listening","workers":["batch"]}],"#,
+            r#""kind":"fifo","queue":null,"shard":null,"flows":null}],"state":"listening","workers":["batch"]}],"#,
             r#""workers":[{"name":"batch","activation":"on-demand","generation":1,"#,
             r#""state":"waiting","setback":null,"instances":[{"name":"batch","generation":1,"pid":null,"#,
             r#""state":"waiting","reloading":false,"status":null,"since":"2026-01-31T11:00:00Z","restarts":0,"last_exit":"exit status 0","exit_status":null,"exit_signal":null,"next_try":null}],"#,
@@ -376,6 +376,7 @@ fn listener(name: &str, state: ListenerState, sockets: &[(&str, &str, Option<Que
         kind: (*kind).to_owned(),
         queue: *queue,
         shard: None,
+        flows: None,
     };
     Listener {
         name: name.to_owned(),

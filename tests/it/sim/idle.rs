@@ -106,6 +106,8 @@ impl Rig {
                 }
                 Effect::Emit(_)
                 | Effect::Answer { .. }
+                | Effect::TakeFlows { .. }
+                | Effect::EndFlows { .. }
                 | Effect::Retire { .. }
                 | Effect::CloseListeners => {}
                 other => panic!("{other:?}"),

@@ -14,6 +14,7 @@
 )]
 
 mod activation;
+mod flows;
 mod idle;
 mod kernel;
 mod life;

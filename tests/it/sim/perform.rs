@@ -20,6 +20,7 @@ impl<G: Grammar> Life<G> {
                 revision,
                 task,
                 connection,
+                ..
             } => self.spawn(Spawn {
                 process,
                 instance,
@@ -75,6 +76,9 @@ impl<G: Grammar> Life<G> {
             | Effect::HoldShards { .. }
             | Effect::Steer { .. }
             | Effect::LookAtShard { .. }
+            | Effect::TakeFlows { .. }
+            | Effect::WatchFlows { .. }
+            | Effect::EndFlows { .. }
             | Effect::Retire { .. } => {}
         }
     }
