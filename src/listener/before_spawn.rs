@@ -40,6 +40,7 @@ pub fn prepare_for_spawn(
     backlog: u32,
     mode: IoMode,
 ) -> io::Result<Disturbed> {
+    socket.share();
     let mut disturbed = Disturbed {
         nonblocking: set_mode(socket, mode)?,
         shut_down: false,
@@ -53,12 +54,20 @@ pub fn prepare_for_spawn(
 }
 
 /// Sets or clears O_NONBLOCK, of anything: a socket, a FIFO, a message queue, a device. Answers whether
-/// it was otherwise.
+/// it was otherwise. Nothing is asked of the kernel where nobody else can have changed it.
 ///
 /// # Errors
 ///
 /// Those of fcntl(2).
 pub fn set_mode(socket: &BoundSocket, mode: IoMode) -> io::Result<bool> {
+    let is_known = match mode {
+        IoMode::Blocking => socket.nonblocking.is(false),
+        IoMode::NonBlocking => socket.nonblocking.is(true),
+        IoMode::AsItIs => false,
+    };
+    if is_known {
+        return Ok(false);
+    }
     let fd = &socket.fd;
     let before = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     let mut after = before;
@@ -70,5 +79,6 @@ pub fn set_mode(socket: &BoundSocket, mode: IoMode) -> io::Result<bool> {
     if after != before {
         fcntl(fd, FcntlArg::F_SETFL(after))?;
     }
+    socket.nonblocking.note(after.contains(OFlag::O_NONBLOCK));
     Ok(after != before)
 }

@@ -3,7 +3,7 @@
 use super::backlog::as_backlog;
 use super::bind::{Binder, port_of};
 use super::bind_error::{BindStep, Failure, Note, NoteKind, Purpose};
-use super::bound::{BoundSocket, FsArtifacts, Slot};
+use super::bound::{BoundSocket, FsArtifacts, KnownFlag, Slot};
 use super::identity::remove_if_ours;
 use super::inet::{self, Wanted};
 use super::option::{Act, Options};
@@ -126,6 +126,10 @@ impl Binder {
             key: listener.sockets[index].key,
             shard: listener.sockets[index].shard,
             slot: Slot::unknown(),
+            nonblocking: match endpoint.accepts() && !ready.is_adopted {
+                true => KnownFlag::clear(),
+                false => KnownFlag::unknown(),
+            },
             listener: id,
             backlog: self
                 .somaxconn

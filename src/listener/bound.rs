@@ -8,7 +8,7 @@ use crate::sys::SharedFd;
 use nix::sys::stat::lstat;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// A number that may not be known, in a socket that threads share.
 #[derive(Debug)]
@@ -33,6 +33,44 @@ impl Slot {
     }
 }
 
+/// O_NONBLOCK of an open file, as long as it is known. It belongs to all processes that have the file, and
+/// each of them can change it at any time.
+#[derive(Debug)]
+pub(super) struct KnownFlag(AtomicU8);
+
+impl KnownFlag {
+    const CLEAR: u8 = 0;
+    // 1 is set.
+    const UNKNOWN: u8 = 2;
+
+    /// That of a file which another process has, or may have had.
+    pub fn unknown() -> KnownFlag {
+        KnownFlag(AtomicU8::new(Self::UNKNOWN))
+    }
+
+    /// That of a file which was opened here, with the flag clear.
+    pub fn clear() -> KnownFlag {
+        KnownFlag(AtomicU8::new(Self::CLEAR))
+    }
+
+    /// Whether the flag is known to be so.
+    pub fn is(&self, set: bool) -> bool {
+        self.0.load(Ordering::Relaxed) == u8::from(set)
+    }
+
+    /// It was made so; which says nothing if others have the file.
+    pub fn note(&self, set: bool) {
+        if self.0.load(Ordering::Relaxed) != Self::UNKNOWN {
+            self.0.store(u8::from(set), Ordering::Relaxed);
+        }
+    }
+
+    /// Another process gets the file.
+    pub fn forget(&self) {
+        self.0.store(Self::UNKNOWN, Ordering::Relaxed);
+    }
+}
+
 /// A bound socket, or an open FIFO, message queue or special file.
 #[derive(Debug)]
 pub struct BoundSocket {
@@ -45,6 +83,8 @@ pub struct BoundSocket {
     pub shard: u32,
     /// The number by which the kernel knows it among those, as far as that is known ([`super::shards`]).
     pub(super) slot: Slot,
+    /// O_NONBLOCK, while no other process has had the socket.
+    pub(super) nonblocking: KnownFlag,
     /// The listener of the socket, or the one that had it last.
     pub listener: ListenerId,
     /// The address of the configuration.
@@ -92,6 +132,12 @@ impl BoundSocket {
         let path = self.address.path().filter(|_| self.identity.is_some());
         let links = self.artifacts.symlinks.iter().map(PathBuf::as_path);
         path.into_iter().chain(links).map(Cow::from).collect()
+    }
+
+    /// Another process gets a copy of the descriptor, and may change from now on what belongs to the open
+    /// file.
+    pub fn share(&self) {
+        self.nonblocking.forget();
     }
 
     /// Notes the rights that its file has just been given.

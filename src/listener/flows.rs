@@ -7,7 +7,7 @@
 
 use super::bind::bind_again;
 use super::bind_error::BindError;
-use super::bound::{BoundSocket, FsArtifacts, Slot};
+use super::bound::{BoundSocket, FsArtifacts, KnownFlag, Slot};
 use crate::bpf::flows::{self, Flow, FlowMaps};
 use crate::config::options::{OptionSetting, OptionValue, by_key};
 use crate::config::{FlowKey, Flows};
@@ -515,6 +515,7 @@ pub fn member_like(socket: &BoundSocket, fd: OwnedFd) -> BoundSocket {
         key: socket.key,
         shard: socket.shard,
         slot: Slot::unknown(),
+        nonblocking: KnownFlag::unknown(),
         listener: socket.listener,
         endpoint: socket.endpoint.clone(),
         address: socket.address.clone(),

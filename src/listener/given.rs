@@ -1,6 +1,6 @@
 //! Sockets that somebody else has bound and gives to a listend that runs.
 
-use super::bound::{BoundSocket, FsArtifacts, Slot};
+use super::bound::{BoundSocket, FsArtifacts, KnownFlag, Slot};
 use super::inherited_fd::{Found, look};
 use super::table::{Former, SocketTable};
 use super::{diag::Diag, overlap};
@@ -136,6 +136,7 @@ impl SocketTable {
             key,
             shard: 0,
             slot: Slot::unknown(),
+            nonblocking: KnownFlag::unknown(),
             listener: ListenerId(u32::MAX),
             address: endpoint.clone(),
             endpoint: endpoint.clone(),

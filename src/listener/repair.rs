@@ -14,7 +14,7 @@
 use super::backlog::as_backlog;
 use super::bind::bind_again;
 use super::bind_error::{BindError, BindStep, Failure};
-use super::bound::BoundSocket;
+use super::bound::{BoundSocket, KnownFlag};
 use super::identity::{PathIdentity, Rights, remove_if_ours};
 use super::namespace::in_namespace_of;
 use super::table::SocketTable;
@@ -298,6 +298,7 @@ pub fn repair(
                 .and_then(|kind| Socket::new(Domain::UNIX, kind, None))
                 .map_err(|error| Failure::new(BindStep::Socket, error).of(listener, index))?;
             socket.fd = OwnedFd::from(unbound).into();
+            socket.nonblocking = KnownFlag::clear();
         }
         // A queue that was unlinked cannot be named again.
         Endpoint::MessageQueue { .. } => {}

@@ -3,7 +3,9 @@
 use crate::fixture::*;
 use listend::config::{Transport, UnixKind};
 use listend::connection::{Credentials, End, Protocol, Source};
-use listend::listener::{Accepted, BoundSocket, NotAccepted, accept};
+use listend::listener::{
+    Accepted, BoundSocket, IoMode, NotAccepted, accept, prepare_for_spawn, set_mode,
+};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::unistd::{getegid, geteuid};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
@@ -215,4 +217,36 @@ fn accepting_does_not_wait_for_a_client_that_has_gone() {
     };
     let _client = connect("127.0.0.1", tcp);
     take(tcp);
+}
+
+// Where the flag is known nothing guards the call, so that it is known only as long as nobody else has the listener.
+#[test]
+fn a_flag_that_others_may_change_is_not_relied_on() {
+    let outcome = bound(&single(tcp("127.0.0.1:0")));
+    let socket = first(&outcome);
+    assert!(set_mode(socket, IoMode::NonBlocking).unwrap());
+    assert!(!set_mode(socket, IoMode::NonBlocking).unwrap());
+    assert_eq!(accept(socket, false).unwrap_err(), NotAccepted::Gone);
+
+    prepare_for_spawn(socket, 8, IoMode::AsItIs).unwrap();
+    fcntl(&socket.fd, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    std::thread::scope(|scope| {
+        let accepts = scope.spawn(|| accept(socket, false));
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !accepts.is_finished() && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        if !accepts.is_finished() {
+            // So that the test can end.
+            SockRef::from(&socket.fd)
+                .shutdown(std::net::Shutdown::Both)
+                .unwrap();
+            panic!("it waits");
+        }
+        assert_eq!(accepts.join().unwrap().unwrap_err(), NotAccepted::Gone);
+    });
+    assert!(
+        set_mode(socket, IoMode::NonBlocking).unwrap(),
+        "asked of the kernel"
+    );
 }

@@ -117,6 +117,7 @@ impl Shell {
                 let reason = "a reload has just closed one of the sockets; retry".to_owned();
                 return self.fail(id, &Error::Failed { reason });
             };
+            held.share();
             let copy: io::Result<SharedFd> = held.fd.try_clone().map(SharedFd::from);
             match copy {
                 Ok(copy) => passed.push(copy),
