@@ -110,11 +110,12 @@ impl Clients {
         }
     }
 
-    /// The child has its own descriptor: the connection is to be over when the child closes it.
+    /// The child has its own descriptor: the connection is to be over when the child closes it. It has not
+    /// executed anything yet, and what it has keeps this close(2) from being the last one, which may wait.
     pub(super) fn lend(&mut self, connection: ConnectionId) {
-        if let Some(known) = self.connections.get_mut(&connection) {
-            known.fd = None;
-        }
+        let known = self.connections.get_mut(&connection);
+        let lent = known.and_then(|known| known.fd.take());
+        drop(lent.map(SharedFd::into_owned));
     }
 
     /// Takes back the connection of a child that could not be launched. Whether there is one now.

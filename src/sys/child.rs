@@ -5,12 +5,14 @@
 //! what the parent laid out in [`Prepared`], writes into the slots that are meant for it and onto
 //! its own stack, and touches nothing else. It leaves by execve or exit, never by returning.
 
-use super::prepared::{EnvSlot, FdAction, Prepared, RUNNING, STATUS_LENGTH, Stdio, Work};
+use super::prepared::{
+    EnvSlot, FdAction, HELD, Prepared, RUNNING, STATUS_LENGTH, Stdio, WAITING, Work,
+};
 use super::raw::call;
 use crate::stage::Stage;
 use nix::libc::{self, c_int, c_long};
 use std::ffi::CStr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A step that failed, and the errno of its last call.
 struct Failure {
@@ -34,10 +36,18 @@ pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
         {
             end();
         }
-        let failure = match own_descriptors(work) {
-            Ok(()) => steps(&mut work.prepared),
+        let gate = work.back.map(|_| Gate {
+            word: &work.gate,
+            parent: work.parent,
+        });
+        let failure = match own_descriptors(work.unshare_from, &work.running) {
+            Ok(()) => steps(&mut work.prepared, gate.as_ref()),
             Err(failure) => failure,
         };
+        // The parent may not have closed its copy yet.
+        if let Some(gate) = &gate {
+            gate.wait();
+        }
         let message = failure.message();
         let told = work.prepared.status_fd();
         match work.back {
@@ -82,8 +92,8 @@ unsafe fn is_released(held: c_int, release: c_int) -> bool {
 
 /// Takes a copy of the low descriptors where all are still the parent's, and tells the parent, which
 /// waits for it.
-unsafe fn own_descriptors(work: &Work) -> Result<(), Failure> {
-    let Some(from) = work.unshare_from else {
+unsafe fn own_descriptors(from: Option<c_int>, running: &AtomicU32) -> Result<(), Failure> {
+    let Some(from) = from else {
         return Ok(());
     };
     // SAFETY: plain descriptor calls; the word that futex(2) wakes at is in memory that is kept.
@@ -98,10 +108,42 @@ unsafe fn own_descriptors(work: &Work) -> Result<(), Failure> {
                 errno: -answer as i32,
             });
         }
-        work.running.store(RUNNING, Ordering::Release);
-        let word = (&raw const work.running) as usize;
+        running.store(RUNNING, Ordering::Release);
+        let word = (&raw const *running) as usize;
         call(libc::SYS_futex, word, libc::FUTEX_WAKE as usize, 1, 0);
         Ok(())
+    }
+}
+
+/// What a child that tells by memory waits at.
+struct Gate<'a> {
+    word: &'a AtomicU32,
+    parent: c_int,
+}
+
+impl Gate<'_> {
+    /// Waits until the parent has let it go on, or has ended: its descriptors are closed then.
+    unsafe fn wait(&self) {
+        /// 10 ms, after which the parent is looked for: a struct timespec of a 64-bit machine, as all are
+        /// where memory is shared.
+        const SOME_TIME: [i64; 2] = [0, 10_000_000];
+        let waits = self
+            .word
+            .compare_exchange(HELD, WAITING, Ordering::AcqRel, Ordering::Acquire);
+        // SAFETY: futex(2) compares the word, which is in memory that is kept, and reads the time.
+        unsafe {
+            while waits.is_ok() && self.word.load(Ordering::Acquire) == WAITING {
+                let (word, time) = (
+                    (&raw const *self.word) as usize,
+                    SOME_TIME.as_ptr() as usize,
+                );
+                let (wait, value) = (libc::FUTEX_WAIT as usize, WAITING as usize);
+                call(libc::SYS_futex, word, wait, value, time);
+                if call(libc::SYS_getppid, 0, 0, 0, 0) != self.parent as isize {
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -205,7 +247,7 @@ macro_rules! attempt {
 }
 
 /// All steps, in order. Returns the one that failed.
-unsafe fn steps(prepared: &mut Prepared) -> Failure {
+unsafe fn steps(prepared: &mut Prepared, gate: Option<&Gate<'_>>) -> Failure {
     // SAFETY: every pointer handed to the kernel comes from `prepared`, which the caller vouches
     // for, or from a local that outlives the call.
     unsafe {
@@ -289,6 +331,9 @@ unsafe fn steps(prepared: &mut Prepared) -> Failure {
         }
         if let Some(mask) = prepared.spec.umask {
             call(libc::SYS_umask, mask as usize, 0, 0, 0);
+        }
+        if let Some(gate) = gate {
+            gate.wait();
         }
         attempt!(Stage::Signals, unblock_all_signals());
         let answer = call(

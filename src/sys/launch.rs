@@ -1,7 +1,10 @@
 //! clone(2) of a prepared worker, and how it tells how its exec went.
 
 use super::child;
-use super::prepared::{FdAction, Prepared, RUNNING, SHARING, STATUS_LENGTH, Stack, Stdio, Work};
+use super::prepared::{
+    FdAction, HELD, Prepared, RELEASED, RUNNING, SHARING, STATUS_LENGTH, Stack, Stdio, WAITING,
+    Work,
+};
 use crate::stage::{LaunchFailure, Stage};
 use nix::libc::{self, c_int, c_uint, c_void};
 use std::cell::RefCell;
@@ -20,9 +23,10 @@ pub enum Tell<'a> {
     PipeWhenReleased,
     /// By the memory that it shares, which costs no system call: the daemon looks when it has a reason
     /// to. That it has ended is told by SIGCHLD alone. The connection that the child is for is closed
-    /// here as soon as the child exists, so that it is over when the child ends it; of a child that
-    /// fails it comes back over this socket, with this number. Where memory is not shared, a pipe is
-    /// used all the same.
+    /// here as soon as the child exists, so that it is over when the child ends it; the child executes
+    /// nothing before [`Launching::release`], so that nobody has done anything to the connection that this
+    /// close(2) could wait for. Of a child that fails it comes back over this socket, with this number.
+    /// Where memory is not shared, a pipe is used all the same.
     ByMemory {
         /// The writing end.
         back: BorrowedFd<'a>,
@@ -76,8 +80,18 @@ impl Launching {
         self.status.as_ref().map(OwnedFd::as_fd)
     }
 
-    /// Lets a child go on that waits for that ([`Tell::PipeWhenReleased`]).
+    /// Lets a child go on that waits for that ([`Tell::PipeWhenReleased`], [`Tell::ByMemory`]).
     pub fn release(&mut self) {
+        if self.status.is_none() && !self.done {
+            // SAFETY: `work` came from a Box and is freed only by drop; the word is atomic, and futex(2)
+            // only takes its address.
+            unsafe {
+                let gate = &raw const (*self.work.as_ptr()).gate;
+                if (*gate).swap(RELEASED, Ordering::AcqRel) == WAITING {
+                    libc::syscall(libc::SYS_futex, gate, libc::FUTEX_WAKE, 1);
+                }
+            }
+        }
         if let Some(pipe) = self.release.take() {
             // It is empty, and has room. A child that has been killed cannot be told.
             let _gone = nix::unistd::write(&pipe, &[0]);
@@ -245,6 +259,8 @@ pub fn launch(
             Some(_) => SHARING,
             None => RUNNING,
         }),
+        gate: AtomicU32::new(HELD),
+        parent: std::process::id() as c_int,
         stack,
     });
     // SAFETY: Box::into_raw is never null.

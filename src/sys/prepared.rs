@@ -196,11 +196,25 @@ pub(super) struct Work {
     /// [`SHARING`], then [`RUNNING`] until the child has left this memory, by exec or exit: then the
     /// kernel writes 0 (CLONE_CHILD_CLEARTID, set_tid_address(2)), and wakes those that wait for it.
     pub(super) running: AtomicU32,
+    /// [`HELD`] until the parent lets a child go on that tells by this memory; [`WAITING`] while the
+    /// child waits for that.
+    pub(super) gate: AtomicU32,
+    /// Who may let it go on.
+    pub(super) parent: c_int,
     /// The child's stack; it grows down from the end.
     pub(super) stack: Stack,
 }
 
 pub(super) type Stack = Box<[MaybeUninit<u8>]>;
+
+/// The child may not execute anything yet.
+pub(super) const HELD: u32 = 0;
+
+/// It is about to, and waits.
+pub(super) const WAITING: u32 = 1;
+
+/// It may.
+pub(super) const RELEASED: u32 = 2;
 
 /// The child has its parent's descriptors.
 pub(super) const SHARING: u32 = 2;

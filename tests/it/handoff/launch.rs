@@ -1,7 +1,7 @@
 //! What a process finds on its descriptors and in its environment in each of the four ways in which
 //! it can be given something: a real fork and exec, without the daemon around it.
 
-use crate::harness::{Puppets, Report, TempDir, probe_path};
+use crate::harness::{Puppets, Report, TempDir, eventually, exists, probe_path, state};
 use listend::config::{
     Endpoint, Hook, Output, Piece, Ready, Restart, SocketRef, Template, Transport, UnixKind,
     UnixName,
@@ -20,7 +20,7 @@ use listend::worker::{
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 const NUMBERS: Numbers = Numbers {
@@ -127,7 +127,7 @@ fn see_prepared(
     let prepared = prepare(&mut worker);
     let launched = launch(prepared, Tell::ByPipe).expect("launch");
     let pid = launched.pid;
-    let puppet = puppets.next(|| !crate::harness::exists(pid));
+    let puppet = puppets.next(|| !exists(pid));
     let report = puppet.report.clone();
     assert_eq!(report.pid, pid);
     listend::sys::discard(launched);
@@ -477,6 +477,45 @@ fn what_is_stored_follows_the_sockets_and_has_a_name() {
     };
     let report = see(&systemd::DIALECT, given, inherit);
     assert_eq!(report.env["LISTEN_FDNAMES"], "connection");
+}
+
+// The daemon closes its copy of the connection meanwhile: a program that had begun to linger, and ended, would
+// have that close(2) wait.
+#[test]
+fn what_serves_a_connection_executes_nothing_before_it_is_let_go() {
+    let dir = TempDir::new();
+    let events = dir.path().join("events.sock");
+    let puppets = Puppets::listen(&events);
+    let connection = connection();
+    let worker = worker(
+        events.to_str().expect("UTF-8"),
+        &inetd::DIALECT,
+        Output::Inherit,
+    );
+    let given = SpawnInputs {
+        connection: connection.served(),
+        ..SpawnInputs::default()
+    };
+    let prepared = program(&worker, given).expect("prepare");
+    let (_ours, theirs) = listend::sys::passing_pair().expect("socketpair");
+    let tell = Tell::ByMemory {
+        back: theirs.as_fd(),
+        number: 1,
+        connection: connection.accepted.as_raw_fd(),
+        many_from: None,
+    };
+    let mut launched = launch(prepared, tell).expect("launch");
+    let (pid, by_memory) = (launched.pid, launched.launching.status().is_none());
+    if by_memory {
+        // Nothing else on its way makes it sleep.
+        eventually("it waits", || state(pid) == Some('S'));
+        let not_yet = launched.launching.outcome().expect_err("it has executed");
+        assert_eq!(not_yet.kind(), std::io::ErrorKind::WouldBlock);
+    }
+    launched.launching.release();
+    let puppet = puppets.next(|| !exists(pid));
+    assert_eq!(puppet.report.pid, pid);
+    listend::sys::discard(launched);
 }
 
 #[test]
