@@ -1,8 +1,8 @@
 //! Descriptors that are kept for what has to be done, however many clients there are.
 //!
 //! The soft limit (RLIMIT_NOFILE) is below the hard one, so that accept4(2) fails before the last
-//! ones are taken, and the client stays in its queue. It is raised for what may take them: a start, a
-//! connection that comes back, what workers send.
+//! ones are taken, and the client stays in its queue. It is raised for what may take them: a start that finds
+//! none, a connection that comes back, what workers send. A child raises its own.
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
@@ -15,26 +15,31 @@ const SHARE: rlim_t = 4;
 /// What is kept.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Reserve {
-    /// The soft limit with it.
-    all: Option<rlim_t>,
+    /// The soft limit with it, and the hard one.
+    all: Option<(rlim_t, rlim_t)>,
 }
 
 impl Reserve {
     /// Keeps some from now on. Where that cannot be done, none are.
     pub(super) fn keep() -> Reserve {
-        let Ok((all, _)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        let Ok((all, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
             return Reserve::default();
         };
         let is_kept = set(all - MOST.min(all / SHARE)).is_some();
         Reserve {
-            all: is_kept.then_some(all),
+            all: is_kept.then_some((all, hard)),
         }
+    }
+
+    /// The limit with which a child begins.
+    pub(super) fn of_child(self) -> Option<(rlim_t, rlim_t)> {
+        self.all
     }
 
     /// Lets them be taken until the answer is dropped.
     pub(super) fn lend(self) -> Lent {
         Lent {
-            before: self.all.and_then(set),
+            before: self.all.and_then(|(all, _)| set(all)),
         }
     }
 }

@@ -8,9 +8,10 @@ use super::event_text;
 use super::logs::{OutputTarget, Target};
 use super::notify;
 use super::process::{Process, SpawnRequest};
+use super::reserve::Reserve;
 use super::token::Token;
 use super::turn::{LAUNCH_LOOK, Shell};
-use crate::config;
+use crate::config::{self, Output};
 use crate::core::{self, Flag, HookKind, Input, InstanceId, Needs, Revision};
 use crate::core::{ProcessId, State, Task};
 use crate::handoff::Stored;
@@ -30,15 +31,11 @@ impl Shell {
         if let Some(found) = self.take_found(wanted.instance) {
             return self.supervise_found(wanted, found);
         }
-        let _reserve = self.reserve.lend();
         let id = wanted.process;
         let connection = wanted.connection;
         let known = connection.and_then(|connection| self.clients.get(connection));
         let client = known.map(|known| known.ends.remote.clone());
-        let launched = match wanted.task {
-            Task::Program => self.try_to_spawn(wanted),
-            Task::Hook(kind) => self.try_to_run(wanted, kind),
-        };
+        let launched = self.start_with_reserve(wanted);
         match launched {
             Ok(None) => {
                 self.to_start.insert(id, wanted);
@@ -100,6 +97,33 @@ impl Shell {
                     failure,
                 });
             }
+        }
+    }
+
+    /// A process of a connection mostly takes no descriptor here, and is tried without the reserve first: to
+    /// lend that takes four system calls.
+    fn start_with_reserve(
+        &mut self,
+        wanted: SpawnRequest,
+    ) -> Result<Option<Launched>, LaunchFailure> {
+        let output = &self
+            .definition(wanted.instance, wanted.revision)
+            .plan
+            .output;
+        if wanted.connection.is_some() && matches!(output, Output::Inherit | Output::Null) {
+            match self.try_to_start(wanted) {
+                Err(failure) if failure.errno == nix::libc::EMFILE => {}
+                tried => return tried,
+            }
+        }
+        let _reserve = self.reserve.lend();
+        self.try_to_start(wanted)
+    }
+
+    fn try_to_start(&mut self, wanted: SpawnRequest) -> Result<Option<Launched>, LaunchFailure> {
+        match wanted.task {
+            Task::Program => self.try_to_spawn(wanted),
+            Task::Hook(kind) => self.try_to_run(wanted, kind),
         }
     }
 
@@ -342,7 +366,7 @@ impl Shell {
             None => self.store.tell(),
         };
         // The child has its own copy of the target, and only that keeps it open.
-        let launched = launch(&self.epoll, process, prepared, tell)?;
+        let launched = launch(&self.epoll, process, (prepared, self.reserve), tell)?;
         self.notify.listen_for_newline(&self.epoll, process, ways);
         Ok(Some(launched))
     }
@@ -401,6 +425,7 @@ impl Shell {
         };
         let prepared = preparation.hook(hook, told, output);
         let prepared = prepared.map_err(not_prepared)?;
+        let prepared = (prepared, self.reserve);
         launch(&self.epoll, process, prepared, self.store.tell()).map(Some)
     }
 }
@@ -427,9 +452,10 @@ fn to_inherit(sockets: Vec<HeldSocket<'_>>) -> Vec<InheritedSocket<'_>> {
 fn launch(
     epoll: &Epoll,
     id: ProcessId,
-    prepared: Prepared,
+    (mut prepared, reserve): (Prepared, Reserve),
     tell: Tell<'_>,
 ) -> Result<Launched, LaunchFailure> {
+    prepared.open_files = reserve.of_child();
     let fail = |error: &io::Error| {
         let errno = error.raw_os_error().unwrap_or(nix::libc::EIO);
         LaunchFailure::new(Stage::Fork, errno, worker::explain_fork(errno))

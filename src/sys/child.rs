@@ -264,6 +264,12 @@ unsafe fn steps(prepared: &mut Prepared, gate: Option<&Gate<'_>>) -> Failure {
                 call(libc::SYS_rt_sigaction, signal, ignore, 0, SIGNAL_SET)
             );
         }
+        if let Some((soft, hard)) = prepared.open_files {
+            // Where it fails, the numbers that are free now have to do.
+            let (value, resource) = ([soft, hard], libc::RLIMIT_NOFILE as usize);
+            let value = value.as_ptr() as usize;
+            call(libc::SYS_prlimit64, 0, resource, value, 0);
+        }
         attempt!(Stage::Session, call(libc::SYS_setsid, 0, 0, 0, 0));
         attempt!(Stage::Output, standard_streams(prepared));
         attempt!(Stage::Descriptors, place_descriptors(prepared));

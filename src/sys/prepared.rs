@@ -33,6 +33,9 @@ pub struct Prepared {
     pub spec: LaunchSpec<CString>,
     /// The signals whose disposition listend has changed ([`super::changed_signals`]).
     pub signals: u64,
+    /// The limit of open files, soft and hard, while the descriptors are placed: there may be as many as
+    /// the limit of the parent allows. `None` is the parent's.
+    pub open_files: Option<(u64, u64)>,
 }
 
 impl Prepared {

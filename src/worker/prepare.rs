@@ -279,6 +279,7 @@ fn lay_out(
         },
         spec,
         signals: around.signals,
+        open_files: None,
     })
 }
 
