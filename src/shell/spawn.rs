@@ -22,7 +22,6 @@ use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Launched, Prepared, Tell};
 use crate::worker::{self, InheritedSocket, Preparation};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-use nix::unistd::geteuid;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -54,7 +53,7 @@ impl Shell {
                     Task::Hook(_) => None,
                 };
                 let uid = plan.launch.credentials.as_ref().and_then(|known| known.uid);
-                let uid = uid.unwrap_or_else(|| geteuid().as_raw());
+                let uid = uid.unwrap_or(self.uid);
                 let process = Process {
                     pid: launched.pid,
                     session: launched.pid,

@@ -38,6 +38,7 @@ use crate::sys::{self, Origin};
 use crate::worker::{self, DaemonContext};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::unistd::geteuid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR2};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -109,6 +110,8 @@ pub struct Shell {
     pub(super) upgrade: Option<Upgrade>,
     /// Processes of the listend before that go when all others are ready.
     pub(super) strays: Vec<Stray>,
+    /// The user of listend, and of whatever is started as no other.
+    pub(super) uid: u32,
     exit: Option<u8>,
 }
 
@@ -183,6 +186,7 @@ impl Shell {
             found: None,
             upgrade: None,
             strays: Vec::new(),
+            uid: geteuid().as_raw(),
             exit: None,
         })
     }
@@ -515,7 +519,9 @@ impl Shell {
             // It has named another as its main process, and is reaped as anybody.
             return self.reap_children();
         }
-        let is_early = process.is_unreaped_elsewhere() && self.store.waits_for_reaper(id);
+        // One without a pidfd was shown by waitid(2), and so is a child of listend.
+        let may_be_early = process.pidfd.is_some() && process.is_unreaped_elsewhere();
+        let is_early = may_be_early && self.store.waits_for_reaper(id);
         // By hand, as in `exec_status`.
         let _not_watched = process.pidfd.as_ref().map(|pidfd| self.epoll.delete(pidfd));
         if is_early {
