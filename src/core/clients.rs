@@ -127,19 +127,21 @@ impl Core {
     /// Watches the parked sockets of the workers that something has happened to, if they take
     /// clients now.
     pub(super) fn open_gates(&mut self) {
-        for id in self.stirred() {
-            let known = self.workers.get(&id);
-            if known.is_none_or(|known| known.gate.parked.is_empty()) || !self.takes_clients(id) {
-                continue;
-            }
-            let parked = self.on(id, |worker, _| std::mem::take(&mut worker.gate.parked));
-            for (listener, socket) in parked.unwrap_or_default() {
-                self.ctx.outbox.push(Effect::Watch { listener, socket });
-                for user in self.users_of(listener) {
-                    self.on(user, |worker, _| {
-                        worker.gate.parked.remove(&(listener, socket))
-                    });
-                }
+        self.on_stirred(Core::open_gate);
+    }
+
+    fn open_gate(&mut self, id: WorkerId) {
+        let known = self.workers.get(&id);
+        if known.is_none_or(|known| known.gate.parked.is_empty()) || !self.takes_clients(id) {
+            return;
+        }
+        let parked = self.on(id, |worker, _| std::mem::take(&mut worker.gate.parked));
+        for (listener, socket) in parked.unwrap_or_default() {
+            self.ctx.outbox.push(Effect::Watch { listener, socket });
+            for user in self.users_of(listener) {
+                self.on(user, |worker, _| {
+                    worker.gate.parked.remove(&(listener, socket))
+                });
             }
         }
     }

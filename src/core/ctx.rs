@@ -44,7 +44,7 @@ pub(super) struct Ctx {
     /// handed to.
     pub(super) elsewhere: Elsewhere,
     /// The workers that something has happened to in this input.
-    pub(super) stirred: BTreeSet<WorkerId>,
+    pub(super) stirred: Stirred,
     /// Those of them that have failed entirely, so that clients may have to be refused.
     pub(super) failing: BTreeSet<WorkerId>,
     /// Whose processes have ended that others may have waited for.
@@ -64,6 +64,14 @@ pub(super) struct Ctx {
 /// The effects that the shell has not taken yet.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outbox(VecDeque<Effect>);
+
+/// Workers in order, mostly one. Its memory is used again by every input.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stirred {
+    workers: Vec<WorkerId>,
+    /// Of a pass over them.
+    pass: Vec<WorkerId>,
+}
 
 /// When what is due.
 #[derive(Debug, Clone, Default)]
@@ -129,7 +137,7 @@ impl Ctx {
             listeners: Listeners::default(),
             replanning: None,
             elsewhere: Elsewhere::default(),
-            stirred: BTreeSet::new(),
+            stirred: Stirred::default(),
             failing: BTreeSet::new(),
             let_go: BTreeSet::new(),
             awaited: BTreeSet::new(),
@@ -226,6 +234,30 @@ impl Ctx {
     /// Counts an input that fits nothing.
     pub(super) fn ignore(&mut self) {
         self.ignored = self.ignored.saturating_add(1);
+    }
+}
+
+impl Stirred {
+    pub(super) fn insert(&mut self, worker: WorkerId) {
+        if let Err(place) = self.workers.binary_search(&worker) {
+            self.workers.insert(place, worker);
+        }
+    }
+
+    /// Takes out those of a pass over all that are there now; to be given back after it.
+    pub(super) fn begin_pass(&mut self) -> Vec<WorkerId> {
+        let mut pass = std::mem::take(&mut self.pass);
+        pass.extend_from_slice(&self.workers);
+        pass
+    }
+
+    pub(super) fn end_pass(&mut self, mut pass: Vec<WorkerId>) {
+        pass.clear();
+        self.pass = pass;
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.workers.clear();
     }
 }
 

@@ -194,36 +194,41 @@ impl Core {
         self.bind_vacant();
         loop {
             self.start_what_was_opposed();
-            for id in self.stirred() {
-                self.on(id, Worker::advance_rollout);
-            }
+            self.on_stirred(|core, id| {
+                core.on(id, Worker::advance_rollout);
+            });
             // A rollout that turns back, once, keeps what others have waited for.
             if self.ctx.let_go.is_empty() {
                 break;
             }
         }
         self.refuse_clients();
-        for id in self.stirred() {
-            self.on(id, Worker::look_at_what_was_added);
-        }
-        for id in self.stirred() {
-            self.on(id, Worker::advance_jobs);
-        }
-        for id in self.stirred() {
-            self.on(id, Worker::steer);
-        }
+        self.on_stirred(|core, id| {
+            core.on(id, Worker::look_at_what_was_added);
+        });
+        self.on_stirred(|core, id| {
+            core.on(id, Worker::advance_jobs);
+        });
+        self.on_stirred(|core, id| {
+            core.on(id, Worker::steer);
+        });
         self.end_replanning();
-        for id in self.stirred() {
-            self.on(id, Worker::follow_use);
-        }
+        self.on_stirred(|core, id| {
+            core.on(id, Worker::follow_use);
+        });
         self.open_gates();
         self.tell_when_up();
         self.exit_if_all_stopped();
         self.sweep();
     }
 
-    pub(super) fn stirred(&self) -> Vec<WorkerId> {
-        self.ctx.stirred.iter().copied().collect()
+    /// Does something about each worker that something has happened to so far.
+    pub(super) fn on_stirred(&mut self, act: impl Fn(&mut Core, WorkerId)) {
+        let pass = self.ctx.stirred.begin_pass();
+        for id in &pass {
+            act(self, *id);
+        }
+        self.ctx.stirred.end_pass(pass);
     }
 
     /// The next thing to do, oldest first. Answers may be handed in before the rest is taken.
@@ -246,7 +251,9 @@ impl Core {
     }
 
     pub(super) fn stir_all(&mut self) {
-        self.ctx.stirred.extend(self.workers.keys());
+        for id in self.workers.keys() {
+            self.ctx.stir(*id);
+        }
     }
 
     fn stop(&mut self) {
@@ -371,24 +378,27 @@ impl Core {
 
     /// Takes out what is over.
     fn sweep(&mut self) {
-        for id in std::mem::take(&mut self.ctx.stirred) {
-            let Some(worker) = self.workers.get_mut(&id) else {
-                continue;
-            };
-            self.ctx.record.worker(id);
-            worker.runs.sweep();
-            if worker.gone {
-                let hooks = worker.helpers.take_lent().into_iter().map(Key::Hook);
-                let runs = worker.runs.take_lent().into_iter();
-                let runs = runs.map(|run| Key::Run(run.number));
-                let gone = runs
-                    .chain(hooks)
-                    .chain([Key::Worker(id), Key::Connections(id)]);
-                if self.ctx.record.is_on {
-                    self.ctx.record.gone.extend(gone);
-                }
-                self.workers.remove(&id);
+        self.on_stirred(Core::sweep_worker);
+        self.ctx.stirred.clear();
+    }
+
+    fn sweep_worker(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        self.ctx.record.worker(id);
+        worker.runs.sweep();
+        if worker.gone {
+            let hooks = worker.helpers.take_lent().into_iter().map(Key::Hook);
+            let runs = worker.runs.take_lent().into_iter();
+            let runs = runs.map(|run| Key::Run(run.number));
+            let gone = runs
+                .chain(hooks)
+                .chain([Key::Worker(id), Key::Connections(id)]);
+            if self.ctx.record.is_on {
+                self.ctx.record.gone.extend(gone);
             }
+            self.workers.remove(&id);
         }
     }
 

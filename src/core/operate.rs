@@ -413,10 +413,10 @@ impl Worker {
 
     /// Looks at what has changed, and goes on with the jobs that they belong to.
     pub(super) fn advance_jobs(&mut self, ctx: &mut Ctx) {
-        let changed = std::mem::take(&mut self.changed);
         if self.jobs.is_empty() {
-            return;
+            return self.changed.clear();
         }
+        let changed = std::mem::take(&mut self.changed);
         let mut jobs = std::mem::take(&mut self.jobs);
         jobs.retain_mut(|job| self.advance(ctx, job, &changed));
         self.jobs = jobs;
