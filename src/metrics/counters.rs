@@ -7,6 +7,7 @@ use crate::core::{
 use crate::plan::WorkerId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// The counters of all workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -153,9 +154,12 @@ impl Counters {
     }
 }
 
+/// Made once: its values are read from the table of keys.
+static DEFAULT: LazyLock<Restart> = LazyLock::new(Restart::default);
+
 /// The counter of an end; what is an error is what the restart policy `on-failure` takes for one.
 fn exit(exits: &mut Exits, status: ExitStatus) -> &mut u64 {
-    match (status, is_failure(status, &Restart::default())) {
+    match (status, is_failure(status, &DEFAULT)) {
         (ExitStatus::Code(_) | ExitStatus::Unknown, false) => &mut exits.code_ok,
         (ExitStatus::Code(_) | ExitStatus::Unknown, true) => &mut exits.code_error,
         (ExitStatus::Signal { .. }, false) => &mut exits.signal_ok,

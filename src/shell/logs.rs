@@ -227,14 +227,14 @@ impl Logs {
         &mut self,
         epoll: &Epoll,
         worker: &WorkerPlan,
-        name: &str,
+        name: impl FnOnce() -> String,
         process: ProcessId,
         instance: InstanceId,
         file: Option<PathBuf>,
     ) -> Result<Target, LaunchFailure> {
         let style = match &worker.output {
             Output::Inherit | Output::Null => return Ok(Target::Ready(None)),
-            Output::Journal => return Ok(Target::Ready(to_journal(name))),
+            Output::Journal => return Ok(Target::Ready(to_journal(&name()))),
             Output::File(_) => {
                 let Some(path) = file else {
                     return Ok(Target::Ready(None));
@@ -263,7 +263,7 @@ impl Logs {
             Output::TagJson => Style::Json,
         };
         let colour = instance.worker.0.wrapping_add(instance.index);
-        let tagger = Tagger::new(&worker.name, name, colour, style);
+        let tagger = Tagger::new(&worker.name, &name(), colour, style);
         self.pipe(epoll, process, instance, OutputSink::Tagged(tagger))
     }
 

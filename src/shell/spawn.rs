@@ -352,9 +352,9 @@ impl Shell {
         let preparation = Preparation::new(worker, given, wanted.numbers(), around);
         let preparation = preparation.map_err(not_prepared)?;
         let file = preparation.output_file().map_err(not_prepared)?;
-        let name = event_text::instance_name(&self.definitions, instance);
+        let name = || event_text::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
-        let target = logs.open(&self.epoll, worker, &name, process, instance, file)?;
+        let target = logs.open(&self.epoll, worker, name, process, instance, file)?;
         let Target::Ready(target) = target else {
             return Ok(None);
         };
@@ -401,9 +401,9 @@ impl Shell {
         let preparation = Preparation::new(worker, given, wanted.numbers(), around);
         let preparation = preparation.map_err(not_prepared)?;
         let file = preparation.output_file().map_err(not_prepared)?;
-        let name = event_text::instance_name(&self.definitions, instance);
+        let name = || event_text::instance_name(&self.definitions, instance);
         let logs = &mut self.logs;
-        let target = logs.open(&self.epoll, worker, &name, process, instance, file)?;
+        let target = logs.open(&self.epoll, worker, name, process, instance, file)?;
         let Target::Ready(target) = target else {
             return Ok(None);
         };

@@ -162,7 +162,9 @@ impl CStrings {
             .iter()
             .filter_map(|start| self.bytes.get(*start..));
         let pointers = strings.map(|string| string.as_ptr().cast());
-        self.pointers = pointers.chain([ptr::null()]).collect();
+        // The iterator does not know how many there are.
+        self.pointers = Vec::with_capacity(self.starts.len() + 1);
+        self.pointers.extend(pointers.chain([ptr::null()]));
     }
 
     pub(super) fn pointers(&self) -> *const *const c_char {

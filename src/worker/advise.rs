@@ -84,7 +84,7 @@ fn missing_program(worker: &WorkerPlan, command: &[Template]) -> Option<String> 
         },
     };
     let found =
-        program::find(word, path).and_then(|file| program::look(&Path::new(folder).join(file)));
+        program::find(word, || path).and_then(|file| program::look(&Path::new(folder).join(file)));
     let reason = found.err()?;
     Some(format!("`{word}`: {reason}"))
 }

@@ -339,12 +339,14 @@ fn find_program(
     command: &[Template],
     context: &TemplateContext<'_>,
 ) -> Result<CString, PrepareError> {
-    let named = |(name, _): &&(String, Template)| name == "PATH";
-    let path = worker.environment.iter().rfind(named);
-    let path = path.map(|(_, value)| context.text(value));
+    let path = || {
+        let named = |(name, _): &&(String, Template)| name == "PATH";
+        let path = worker.environment.iter().rfind(named);
+        path.map(|(_, value)| context.text(value))
+    };
     let program = command.first();
     let program = program.map_or(String::new(), |word| context.text(word));
-    match program::find(&program, path.as_deref()) {
+    match program::find(&program, path) {
         Ok(found) => CString::new(found.into_os_string().into_vec())
             .map_err(|_| PrepareError::Nul("the program's path")),
         Err(reason) => Err(PrepareError::Missing { program, reason }),

@@ -39,11 +39,15 @@ impl std::fmt::Display for Missing {
 ///
 /// A bare name that is nowhere in `path`. Whether a path can be executed, and by the worker's user,
 /// is for execve(2) to say.
-pub fn find(program: &str, path: Option<&str>) -> Result<PathBuf, Missing> {
+pub fn find<Text: AsRef<str>>(
+    program: &str,
+    path: impl FnOnce() -> Option<Text>,
+) -> Result<PathBuf, Missing> {
     if program.contains('/') {
         return Ok(PathBuf::from(program));
     }
-    let path = path.unwrap_or(DEFAULT_PATH);
+    let path = path();
+    let path = path.as_ref().map_or(DEFAULT_PATH, AsRef::as_ref);
     let mut nearly = None;
     let mut unseen = None;
     // An empty item means the current folder to execvp(3): an old trap, not followed here.
@@ -100,12 +104,15 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_and_a_path_is_taken_as_it_stands() {
         assert_eq!(
-            find("sh", Some("/nowhere:/bin")),
+            find("sh", || Some("/nowhere:/bin")),
             Ok(PathBuf::from("/bin/sh"))
         );
-        assert_eq!(find("/bin/sh", None), Ok(PathBuf::from("/bin/sh")));
         assert_eq!(
-            find("no-such", Some("/bin")),
+            find("/bin/sh", || None::<&str>),
+            Ok(PathBuf::from("/bin/sh"))
+        );
+        assert_eq!(
+            find("no-such", || Some("/bin")),
             Err(Missing::NotInPath("/bin".to_owned()))
         );
         let look = |path: &str| look(Path::new(path));
