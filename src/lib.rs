@@ -22,6 +22,7 @@
 //! - [`guard`]: a parent that keeps descriptors for the daemon, and starts it again when it dies.
 //! - [`store`]: what outlives the process: descriptors with names, and lines in a memory file.
 //! - [`forward`]: passes connections on, in a process of its own: the main process of a worker with `forward:`.
+//! - [`usage`]: the CPU time and memory of instances, for whoever shows it.
 //! - [`web`]: answers HTTP in a process of its own: the worker of `metrics:`.
 //! - [`import`]: configurations of other supervisors → YAML.
 //! - [`writer`]: writes the files of `output: file:` in a process of its own.
@@ -57,6 +58,7 @@ pub mod shell;
 pub mod stage;
 pub mod store;
 pub mod sys;
+pub mod usage;
 pub mod verb;
 pub mod walk;
 pub mod web;

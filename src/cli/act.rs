@@ -5,7 +5,8 @@ use super::check::finish;
 use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
 use super::output::{print, shown};
-use crate::verb::{RELOAD, Verb};
+use crate::control::{Status, Worker, WorkerState};
+use crate::verb::{RELOAD, RESTART, Verb};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -41,8 +42,14 @@ pub fn act(asked: &ForWorkers) -> Exit {
     let verb = asked.verb;
     match &asked.arguments {
         WorkerArguments::Act(behind) => {
-            let orders = each(verb, &behind.workers, behind.no_wait);
-            give(&orders, &behind.control)
+            let all = match behind.all {
+                true => all_workers(verb, &behind.control),
+                false => Ok(behind.workers.clone()),
+            };
+            match all {
+                Ok(workers) => give(&each(verb, &workers, behind.no_wait), &behind.control),
+                Err(failure) => failure.tell(None),
+            }
         }
         WorkerArguments::Reset(behind) => {
             let orders = each(verb, &behind.workers, false);
@@ -71,6 +78,19 @@ impl Order {
             no_wait,
         }
     }
+}
+
+/// The names of all workers of the configuration. What was stopped is not meant to be started by a restart.
+fn all_workers(verb: &Verb, control: &Control) -> Result<Vec<String>, Failure> {
+    let mut client = Client::connect(control.control.as_deref(), Wait::Patiently)?;
+    let status: Status = client.ask("Status", &json!({}))?;
+    let starts = *verb == RESTART;
+    let is_meant = |one: &Worker| {
+        let is_built_in = one.name.contains(':');
+        !is_built_in && !(starts && one.state == WorkerState::Stopped)
+    };
+    let workers = status.workers.into_iter().filter(is_meant);
+    Ok(workers.map(|one| one.name).collect())
 }
 
 fn each(verb: &Verb, workers: &[String], no_wait: bool) -> Vec<Order> {

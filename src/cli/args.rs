@@ -396,6 +396,10 @@ pub struct Status {
     #[arg(long)]
     pub json: bool,
 
+    /// Show it again whenever something changes, until the daemon ends
+    #[arg(short, long)]
+    pub watch: bool,
+
     #[command(flatten)]
     pub control: Control,
 }
@@ -480,9 +484,13 @@ impl FromArgMatches for ForWorkers {
 /// The arguments of `listend start`, `stop` and `restart`.
 #[derive(Debug, Args)]
 pub struct Act {
-    /// The workers
-    #[arg(value_name = "WORKER", required = true)]
+    /// The workers, or instances of them, such as `app.0`
+    #[arg(value_name = "WORKER", required_unless_present = "all")]
     pub workers: Vec<String>,
+
+    /// All workers; `restart` leaves out those that are stopped
+    #[arg(long, conflicts_with = "workers")]
+    pub all: bool,
 
     /// Do not wait for completion
     #[arg(long)]
@@ -514,7 +522,7 @@ pub struct Scale {
 /// The arguments of `listend signal`.
 #[derive(Debug, Args)]
 pub struct Signal {
-    /// The worker
+    /// The worker, or one of its instances
     #[arg(value_name = "WORKER", required_unless_present = "reopen")]
     pub worker: Option<String>,
 
@@ -533,7 +541,7 @@ pub struct Signal {
 /// The arguments of `listend reset`.
 #[derive(Debug, Args)]
 pub struct Reset {
-    /// The workers
+    /// The workers, or instances of them
     #[arg(value_name = "WORKER", required = true)]
     pub workers: Vec<String>,
 
@@ -544,7 +552,7 @@ pub struct Reset {
 /// The arguments of `listend reload`.
 #[derive(Debug, Args)]
 pub struct Reload {
-    /// Make these workers reload their own configuration instead
+    /// Make these workers or instances reload their own configuration instead
     #[arg(value_name = "WORKER", conflicts_with = "dry_run")]
     pub workers: Vec<String>,
 

@@ -26,6 +26,8 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Workers,
+    /// And the instances of those that have several.
+    Instances,
     Listeners,
     Both,
     Signals,
@@ -50,9 +52,7 @@ pub fn names(arguments: &Names) -> Exit {
         Some(Wanted::Signals) => Signal::iterator()
             .map(|signal| signal.as_str().trim_start_matches("SIG").to_owned())
             .collect(),
-        Some(wanted @ (Wanted::Workers | Wanted::Listeners | Wanted::Both)) => {
-            things(&line, wanted)
-        }
+        Some(wanted) => things(&line, wanted),
     };
     let text: String = found
         .into_iter()
@@ -63,8 +63,15 @@ pub fn names(arguments: &Names) -> Exit {
 }
 
 fn things(line: &Line, wanted: Wanted) -> Vec<String> {
+    let mut instances = Vec::new();
     let (listeners, workers) = match ask(line.control.as_deref()) {
         Some(status) => {
+            let several = status
+                .workers
+                .iter()
+                .filter(|one| one.only_instance().is_none());
+            let several = several.flat_map(|worker| &worker.instances);
+            instances.extend(several.map(|one| one.name.clone()));
             let listeners = status.listeners.into_iter().map(|one| one.name);
             let workers = status.workers.into_iter().map(|one| one.name);
             (listeners.collect(), workers.collect())
@@ -73,6 +80,7 @@ fn things(line: &Line, wanted: Wanted) -> Vec<String> {
     };
     let mut names: Vec<String> = match wanted {
         Wanted::Workers => workers,
+        Wanted::Instances => [workers, instances].concat(),
         Wanted::Listeners => listeners,
         Wanted::Both => [listeners, workers].concat(),
         Wanted::Signals => Vec::new(),
@@ -156,13 +164,15 @@ fn flag<'a>(verb: Option<&'a Command>, command: &'a Command, word: &str) -> Opti
 fn wanted(verb: &str, given: usize) -> Option<Wanted> {
     if let Some(verb) = verb::named(verb) {
         return match (verb.takes, given) {
-            (Takes::Nothing(_), _) | (_, 0) => Some(Wanted::Workers),
+            (Takes::Instances, 0) => Some(Wanted::Workers),
+            (Takes::Nothing(_), _) | (Takes::Signal, 0) => Some(Wanted::Instances),
             (Takes::Signal, 1) => Some(Wanted::Signals),
             (Takes::Instances | Takes::Signal, _) => None,
         };
     }
     match (verb, given) {
-        ("reload", _) | ("logs", 0) => Some(Wanted::Workers),
+        ("reload", _) => Some(Wanted::Instances),
+        ("logs", 0) => Some(Wanted::Workers),
         ("give", 0) | ("take", _) => Some(Wanted::Listeners),
         ("status", 0) => Some(Wanted::Both),
         ("explain", 0) => Some(Wanted::Listeners),
@@ -184,10 +194,10 @@ mod tests {
         for (words, wanted) in [
             ("", None),
             ("run", None),
-            ("restart", Some(Wanted::Workers)),
-            ("restart app", Some(Wanted::Workers)),
-            ("--log-level debug stop --no-wait", Some(Wanted::Workers)),
-            ("reload app", Some(Wanted::Workers)),
+            ("restart", Some(Wanted::Instances)),
+            ("restart app", Some(Wanted::Instances)),
+            ("--log-level debug stop --no-wait", Some(Wanted::Instances)),
+            ("reload app", Some(Wanted::Instances)),
             ("scale", Some(Wanted::Workers)),
             ("scale app", None),
             ("signal app", Some(Wanted::Signals)),

@@ -4,18 +4,45 @@ use super::args::{Events, Logs, Metrics};
 use super::check::finish;
 use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
-use super::output::{print, shown, style};
-use crate::control::{Event, LogLine, MetricsReply};
+use super::output::{complain, hint, print, reason, shown, style};
+use crate::control::{Event, LogLine, MetricsReply, Status, Worker};
 use crate::report::Style;
+use crate::usage;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// The colours that tell instances apart.
 const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
 
 /// Carries out `listend logs`.
 pub fn logs(arguments: &Logs) -> Exit {
+    let workers = Client::connect(arguments.control.control.as_deref(), Wait::Patiently).and_then(
+        |mut client| {
+            let parameters = match &arguments.worker {
+                Some(worker) => json!({ "name": worker }),
+                None => json!({}),
+            };
+            client.ask::<Status>("Status", &parameters)
+        },
+    );
+    // What is wrong with the daemon or the name is said below.
+    let workers = workers.map_or_else(|_| Vec::new(), |status| status.workers);
+    match workers.as_slice() {
+        [worker] if arguments.worker.is_some() && is_in_journal(worker) => {
+            return journal(worker, arguments);
+        }
+        workers => {
+            // The default for all is to keep nothing, which is worth a word only to who names one.
+            let named = arguments.worker.is_some();
+            let others = workers.iter().filter(|one| named || is_in_journal(one));
+            for where_to in others.filter_map(not_kept) {
+                hint(&shown(&where_to));
+            }
+        }
+    }
     let mut parameters = Map::new();
     if let Some(worker) = &arguments.worker {
         parameters.insert("worker".to_owned(), json!(worker));
@@ -34,6 +61,74 @@ pub fn logs(arguments: &Logs) -> Exit {
     each(client, ("Logs", &parameters.into()), wait, |reply| {
         as_text(&reply, "line", arguments.json, text)
     })
+}
+
+fn is_in_journal(worker: &Worker) -> bool {
+    worker.output.as_deref() == Some("journal")
+}
+
+/// The names that its lines have in the journal.
+fn identifiers(worker: &Worker) -> Vec<&str> {
+    let mut names: Vec<&str> = worker
+        .instances
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    names.dedup();
+    if names.is_empty() {
+        names.push(&worker.name);
+    }
+    names
+}
+
+/// Where to find the lines of a worker, of which the daemon keeps none; `None` if it does.
+pub fn not_kept(worker: &Worker) -> Option<String> {
+    let name = &worker.name;
+    match worker.output.as_deref() {
+        Some("journal") => {
+            let identifiers = identifiers(worker);
+            let identifiers: Vec<_> = identifiers
+                .iter()
+                .map(|name| format!("-t {name}"))
+                .collect();
+            let identifiers = identifiers.join(" ");
+            Some(format!(
+                "`{name}` writes to the journal: journalctl {identifiers}"
+            ))
+        }
+        Some("inherit") => Some(format!(
+            "the output of `{name}` is that of the daemon; with `output: tag` its last lines are kept"
+        )),
+        Some("null") => Some(format!(
+            "the output of `{name}` goes nowhere: `output: null`"
+        )),
+        Some(_) | None => None,
+    }
+}
+
+/// Has journalctl(1) show the lines of a worker.
+fn journal(worker: &Worker, arguments: &Logs) -> Exit {
+    let mut command = Command::new("journalctl");
+    command.args(["--no-pager", "--quiet"]);
+    command.args(
+        identifiers(worker)
+            .iter()
+            .map(|name| format!("--identifier={name}")),
+    );
+    let lines = arguments
+        .lines
+        .map_or("100".to_owned(), |lines| lines.to_string());
+    command.args(["-n", &lines]);
+    command.args(["-o", if arguments.json { "json" } else { "short-iso" }]);
+    if arguments.follow {
+        command.arg("-f");
+    }
+    let error = command.exec();
+    complain(&format!("cannot execute journalctl: {}", reason(&error)));
+    if let Some(where_to) = not_kept(worker) {
+        hint(&shown(&where_to));
+    }
+    Exit::Refused
 }
 
 /// Carries out `listend events`.
@@ -75,9 +170,15 @@ fn as_text<T: DeserializeOwned>(
 pub fn metrics(arguments: &Metrics) -> Exit {
     let control = arguments.control.control.as_deref();
     let client = Client::connect(control, Wait::Patiently);
-    let text = client.and_then(|mut client| client.ask::<MetricsReply>("Metrics", &json!({})));
+    let text = client.and_then(|mut client| {
+        let mut text = client.ask::<MetricsReply>("Metrics", &json!({}))?.text;
+        let mut status = client.ask::<Status>("Status", &json!({}))?;
+        usage::note(&mut status);
+        usage::add_to_metrics(&mut text, &status);
+        Ok(text)
+    });
     match text {
-        Ok(reply) => finish(print(&reply.text), Exit::Done),
+        Ok(text) => finish(print(&text), Exit::Done),
         Err(failure) => failure.tell(None),
     }
 }

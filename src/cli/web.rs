@@ -3,8 +3,8 @@
 use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
 use super::output::reason;
-use crate::control::MetricsReply;
-use crate::{sys, web};
+use crate::control::{MetricsReply, Status};
+use crate::{sys, usage, web};
 use listenfd::ListenFd;
 use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;
@@ -33,8 +33,14 @@ pub fn web() -> Exit {
         let client = Client::inherited(control, PATIENCE);
         let mut client = client.map_err(|failure| io::Error::other(failure.words().0))?;
         web::serve(&listeners, &daemon, move || {
-            let reply = client.ask::<MetricsReply>("Metrics", &json!({}));
-            reply.map(|reply| reply.text).map_err(|failure| {
+            let text = client.ask::<MetricsReply>("Metrics", &json!({}));
+            let text = text.and_then(|MetricsReply { mut text }| {
+                let mut status = client.ask::<Status>("Status", &json!({}))?;
+                usage::note(&mut status);
+                usage::add_to_metrics(&mut text, &status);
+                Ok(text)
+            });
+            text.map_err(|failure| {
                 let why = match failure {
                     Failure::Broken(_, error) => reason(&error),
                     other => other.words().0,

@@ -168,6 +168,9 @@ pub struct Worker {
     pub instances: Vec<Instance>,
     /// The names of its listeners.
     pub listeners: Vec<String>,
+    /// Where its output goes, as in the configuration; a daemon of an earlier version does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
     /// `None` for a worker that accepts its connections itself.
     #[serde(default)]
     pub connections: Option<Connections>,
@@ -242,6 +245,53 @@ pub struct Instance {
     /// if there is none.
     #[serde(default)]
     pub next_try: Option<String>,
+    /// What its processes use. The daemon does not look: whoever asks may, see [`crate::usage`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+/// What the processes of an instance use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// The number of processes.
+    pub processes: u64,
+    /// The CPU time since they were started, and that of processes of theirs that have ended.
+    pub cpu_milliseconds: u64,
+    /// The memory that is resident; what they share counts for each.
+    pub memory_bytes: u64,
+}
+
+impl Usage {
+    /// Adds what others use.
+    pub fn add(&mut self, other: Usage) {
+        self.processes += other.processes;
+        self.cpu_milliseconds += other.cpu_milliseconds;
+        self.memory_bytes += other.memory_bytes;
+    }
+
+    /// The CPU time for people: `0.35s`, `12s`, `5m`, `3.2h`.
+    pub fn cpu(&self) -> String {
+        let seconds = self.cpu_milliseconds / 1000;
+        match seconds {
+            0..10 => format!("{}.{:02}s", seconds, self.cpu_milliseconds % 1000 / 10),
+            10..600 => format!("{seconds}s"),
+            600..36_000 => format!("{}m", seconds / 60),
+            _ => format!("{}h", seconds / 3600),
+        }
+    }
+
+    /// The memory for people: `812K`, `3.4M`, `1.2G`.
+    pub fn memory(&self) -> String {
+        let mut tenths = self.memory_bytes.saturating_mul(10) / 1024;
+        for unit in ["K", "M", "G"] {
+            match tenths {
+                0..100 if unit != "K" => return format!("{}.{}{unit}", tenths / 10, tenths % 10),
+                0..10_240 => return format!("{}{unit}", tenths / 10),
+                _ => tenths /= 1024,
+            }
+        }
+        format!("{}T", tenths / 10)
+    }
 }
 
 impl Queue {
@@ -493,6 +543,29 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[test]
+    fn amounts_are_short() {
+        let of = |cpu_milliseconds, memory_bytes| {
+            let usage = Usage {
+                processes: 1,
+                cpu_milliseconds,
+                memory_bytes,
+            };
+            (usage.cpu(), usage.memory())
+        };
+        for (cpu, memory, words) in [
+            (0, 0, ("0.00s", "0K")),
+            (9_999, 812 << 10, ("9.99s", "812K")),
+            (10_000, 1 << 20, ("10s", "1.0M")),
+            (599_999, 35 << 20, ("599s", "35M")),
+            (600_000, 1023 << 20, ("10m", "1023M")),
+            (36_000_000, 5 << 40, ("10h", "5T")),
+        ] {
+            let words = (words.0.to_owned(), words.1.to_owned());
+            assert_eq!(of(cpu, memory), words);
+        }
+    }
+
     fn instance(name: &str, state: WorkerState, last_exit: Option<&str>) -> Instance {
         Instance {
             name: name.to_owned(),
@@ -507,6 +580,7 @@ mod tests {
             exit_status: None,
             exit_signal: None,
             next_try: None,
+            usage: None,
         }
     }
 
@@ -519,6 +593,7 @@ mod tests {
             setback: None,
             instances,
             listeners: Vec::new(),
+            output: None,
             connections: None,
             unused_since: None,
             detail: None,

@@ -39,11 +39,13 @@ const LISTENER_COLUMNS: [Column; 5] = [
 ];
 
 /// The columns of [`WorkerRow`].
-pub const WORKER_COLUMNS: [Column; 7] = [
+pub const WORKER_COLUMNS: [Column; 9] = [
     Column::new("WORKER", Fit::CutMiddle),
     Column::new("GEN", Fit::Right),
     Column::new("STATE", Fit::Left),
     Column::new("PID", Fit::Right),
+    Column::new("CPU", Fit::Right),
+    Column::new("MEM", Fit::Right),
     Column::new("UPTIME", Fit::Right),
     Column::new("RESTARTS", Fit::Right),
     Column::new("LAST EXIT", Fit::CutEnd),
@@ -99,7 +101,7 @@ pub fn or_dash(some: Option<impl ToString>) -> String {
 #[derive(Debug)]
 pub struct WorkerRow {
     /// The text for each of [`WORKER_COLUMNS`].
-    pub cells: [String; 7],
+    pub cells: [String; 9],
     /// The severity of the state, the third of the cells.
     pub severity: Severity,
 }
@@ -107,7 +109,7 @@ pub struct WorkerRow {
 impl WorkerRow {
     /// A worker, above its instances.
     pub fn worker(worker: &Worker) -> WorkerRow {
-        let mut cells: [String; 7] = Default::default();
+        let mut cells: [String; 9] = Default::default();
         cells[0].clone_from(&worker.name);
         cells[1] = worker.generation.to_string();
         worker.state.word().clone_into(&mut cells[2]);
@@ -144,6 +146,8 @@ impl WorkerRow {
             generation,
             state.to_owned(),
             or_dash(instance.pid),
+            or_dash(instance.usage.map(|usage| usage.cpu())),
+            or_dash(instance.usage.map(|usage| usage.memory())),
             or_dash(uptime),
             instance.restarts.to_string(),
             or_dash(instance.last_exit.as_deref()),
@@ -151,7 +155,7 @@ impl WorkerRow {
         WorkerRow { cells, severity }
     }
 
-    fn print(&self, sheet: &mut Sheet<7>) {
+    fn print(&self, sheet: &mut Sheet<9>) {
         let mut cells = self.cells.each_ref().map(|text| Cell::text(text));
         cells[2] = Cell::coloured(&self.cells[2], self.severity);
         sheet.row(cells);
@@ -161,7 +165,7 @@ impl WorkerRow {
 /// Adds one line for a worker with one instance; otherwise a line for each instance below the worker's.
 /// The status of an instance, the reason of a degraded worker and the counts of its connections have
 /// lines of their own.
-fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
+fn worker(sheet: &mut Sheet<9>, worker: &Worker, now: u64) {
     let is_alone = worker.only_instance().is_some();
     if !is_alone {
         WorkerRow::worker(worker).print(sheet);
@@ -191,7 +195,7 @@ fn worker(sheet: &mut Sheet<7>, worker: &Worker, now: u64) {
     }
 }
 
-fn says(sheet: &mut Sheet<7>, indent: &str, instance: &Instance, now: u64) {
+fn says(sheet: &mut Sheet<9>, indent: &str, instance: &Instance, now: u64) {
     let next = instance.next_try.as_deref();
     if let Some(left) = next.and_then(|at| time::left(at, now)) {
         sheet.note(format!("{indent}retry in {left}"));

@@ -148,6 +148,7 @@ mod tests {
             Input::Operate {
                 ticket,
                 worker,
+                index: None,
                 command,
             },
         );

@@ -197,6 +197,8 @@ pub enum RolloutEvent {
         generation: u32,
         /// How many there are.
         instances: u32,
+        /// The only one that is restarted; `None` if all are.
+        only: Option<u32>,
     },
     /// All of them are replaced.
     Done {

@@ -189,6 +189,8 @@ pub enum Input {
         ticket: Ticket,
         /// What to do it with.
         worker: WorkerId,
+        /// With which of its instances alone; `None` is all of it.
+        index: Option<u32>,
         /// What to do.
         command: Command,
     },

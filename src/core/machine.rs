@@ -174,9 +174,13 @@ impl Core {
             Input::Operate {
                 ticket,
                 worker,
+                index,
                 command,
             } => {
-                let known = self.on(worker, |worker, ctx| worker.operate(ctx, ticket, command));
+                let known = self.on(worker, |worker, ctx| match index {
+                    None => worker.operate(ctx, ticket, command),
+                    Some(index) => worker.operate_on(ctx, ticket, index, command),
+                });
                 if known.is_none() {
                     let refused = Answer::Refused(Refused::NoSuchWorker);
                     self.ctx.answer(ticket, refused);

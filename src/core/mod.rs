@@ -30,6 +30,7 @@ mod listeners;
 mod machine;
 mod nonblocking;
 mod operate;
+mod operate_on;
 mod opposed;
 mod picture;
 mod process;

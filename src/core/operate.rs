@@ -74,8 +74,8 @@ impl Worker {
             }
             Command::Restart => self.restart_worker(ctx, ticket),
             Command::Scale(instances) => self.scale_worker(ctx, ticket, instances),
-            Command::Signal(number) => self.signal_worker(ctx, ticket, number),
-            Command::Reload => self.reload_worker(ctx, ticket),
+            Command::Signal(number) => self.signal_runs(ctx, ticket, number, |_| true),
+            Command::Reload => self.reload_runs(ctx, ticket, |_| true),
             Command::Reset => {
                 self.reset_worker(ctx);
                 self.forgive_connections();
@@ -145,7 +145,7 @@ impl Worker {
         }
     }
 
-    fn begin(&mut self, ctx: &mut Ctx, waiter: Waiter, goal: Goal, runs: Vec<RunId>) {
+    pub(super) fn begin(&mut self, ctx: &mut Ctx, waiter: Waiter, goal: Goal, runs: Vec<RunId>) {
         let of = u32::try_from(runs.len()).unwrap_or(u32::MAX);
         ctx.stir(self.id);
         self.changed.extend(&runs);
@@ -159,7 +159,7 @@ impl Worker {
     }
 
     /// Says how much there is to do, before any of it is done.
-    fn announce(&mut self, ctx: &mut Ctx, ticket: Ticket) {
+    pub(super) fn announce(&mut self, ctx: &mut Ctx, ticket: Ticket) {
         let of_it = |job: &&Job| job.waiter == Waiter::Asked(ticket);
         let job = self.jobs.iter().find(of_it);
         if let Some(of) = job.map(|job| job.of).filter(|of| *of > 0) {
@@ -175,43 +175,46 @@ impl Worker {
         let is_eager = self.is_eager();
         let mut wanted = Vec::new();
         for id in self.runs.placed() {
-            match self.runs[id].state {
-                State::Running { .. } => {}
-                State::Starting { ending: None, .. }
-                | State::Activating { .. }
-                | State::Preparing {
-                    cancelled: false, ..
-                } => wanted.push(id),
-                State::Waiting if !is_eager => {}
-                State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
-                    self.redefine(id);
-                    if is_eager {
-                        self.start_again(ctx, id);
-                        wanted.push(id);
-                    } else {
-                        self.become_state(ctx, id, State::Waiting);
-                    }
-                }
-                // It is on its way out, and comes back when it is there.
-                State::Starting { .. } | State::Stopping { .. } | State::Preparing { .. } => {
-                    self.comes_back(id, true);
-                    if is_eager {
-                        wanted.push(id);
-                    }
-                }
-                State::Cleaning { hook, .. } => {
-                    let next = match is_eager {
-                        true => Next::RestartIn(Duration::ZERO),
-                        false => AT_NEXT_CLIENT,
-                    };
-                    self.become_state(ctx, id, State::Cleaning { hook, next });
-                    if is_eager {
-                        wanted.push(id);
-                    }
-                }
+            if self.start_instance(ctx, id, is_eager) {
+                wanted.push(id);
             }
         }
         wanted
+    }
+
+    /// Starts an instance if it does not run: at once, or with the next client. Answers whether it is to run
+    /// now, and does not yet.
+    pub(super) fn start_instance(&mut self, ctx: &mut Ctx, id: RunId, at_once: bool) -> bool {
+        match self.runs[id].state {
+            State::Running { .. } => false,
+            State::Starting { ending: None, .. }
+            | State::Activating { .. }
+            | State::Preparing {
+                cancelled: false, ..
+            } => true,
+            State::Waiting if !at_once => false,
+            State::Waiting | State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
+                self.redefine(id);
+                match at_once {
+                    true => self.start_again(ctx, id),
+                    false => self.become_state(ctx, id, State::Waiting),
+                }
+                at_once
+            }
+            // It is on its way out, and comes back when it is there.
+            State::Starting { .. } | State::Stopping { .. } | State::Preparing { .. } => {
+                self.comes_back(id, true);
+                at_once
+            }
+            State::Cleaning { hook, .. } => {
+                let next = match at_once {
+                    true => Next::RestartIn(Duration::ZERO),
+                    false => AT_NEXT_CLIENT,
+                };
+                self.become_state(ctx, id, State::Cleaning { hook, next });
+                at_once
+            }
+        }
     }
 
     fn start_worker(&mut self, ctx: &mut Ctx, ticket: Ticket) -> Result<(), Refused> {
@@ -262,7 +265,7 @@ impl Worker {
         }
         self.stopped = false;
         ctx.stir(self.id);
-        let of = self.roll_out(ctx, Some(ticket), to);
+        let of = self.roll_out(ctx, Some(ticket), to, None);
         if of > 0 {
             ctx.answer(ticket, Answer::Progress { done: 0, of });
         }
@@ -357,10 +360,18 @@ impl Worker {
         Resized { goal, runs: wanted }
     }
 
-    fn signal_worker(&mut self, ctx: &mut Ctx, ticket: Ticket, signal: i32) -> Result<(), Refused> {
+    /// Sends a signal to those that are meant.
+    pub(super) fn signal_runs(
+        &mut self,
+        ctx: &mut Ctx,
+        ticket: Ticket,
+        signal: i32,
+        is_meant: impl Fn(&Run) -> bool,
+    ) -> Result<(), Refused> {
         let running: Vec<(ProcessId, Scope)> = self
             .runs
             .all()
+            .filter(|run| is_meant(run))
             .filter_map(|run| match run.state {
                 State::Activating { process, .. }
                 | State::Running { process, .. }
@@ -398,15 +409,20 @@ impl Worker {
         ctx.take_clients_again(self.id);
         let waits = self.waits_for_a_listener(ctx);
         for id in self.runs.placed() {
-            if let Some(instance) = self.runs.instance_mut(id) {
-                instance.history = History::default();
-            }
-            if let State::Failed { .. } = self.runs[id].state {
-                if self.is_eager() && !waits {
-                    self.start_again(ctx, id);
-                } else {
-                    self.become_state(ctx, id, State::Waiting);
-                }
+            self.reset_instance(ctx, id, waits);
+        }
+    }
+
+    /// Forgets the crashes of an instance, and has it start again if it has failed.
+    pub(super) fn reset_instance(&mut self, ctx: &mut Ctx, id: RunId, waits: bool) {
+        if let Some(instance) = self.runs.instance_mut(id) {
+            instance.history = History::default();
+        }
+        if let State::Failed { .. } = self.runs[id].state {
+            if self.is_eager() && !waits {
+                self.start_again(ctx, id);
+            } else {
+                self.become_state(ctx, id, State::Waiting);
             }
         }
     }

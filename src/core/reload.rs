@@ -21,7 +21,13 @@ use std::time::Duration;
 pub const SAYS_WITHIN: Duration = Duration::from_secs(1);
 
 impl Worker {
-    pub(super) fn reload_worker(&mut self, ctx: &mut Ctx, ticket: Ticket) -> Result<(), Refused> {
+    /// Has those that are meant and are ready read their configuration again.
+    pub(super) fn reload_runs(
+        &mut self,
+        ctx: &mut Ctx,
+        ticket: Ticket,
+        is_meant: impl Fn(&Run) -> bool,
+    ) -> Result<(), Refused> {
         if self.lifecycle.reload.is_none() {
             return Err(Refused::NotReloadable);
         }
@@ -30,8 +36,12 @@ impl Worker {
             (State::Running { process, .. }, Some(by)) => Some((run.id, *process, by)),
             _ => None,
         };
-        let ready: Vec<(RunId, ProcessId, ReloadBy)> =
-            self.runs.places().filter_map(ready).collect();
+        let ready: Vec<(RunId, ProcessId, ReloadBy)> = self
+            .runs
+            .places()
+            .filter(|run| is_meant(run))
+            .filter_map(ready)
+            .collect();
         if ready.is_empty() {
             return Err(Refused::NoProcess);
         }

@@ -59,7 +59,7 @@ impl Worker {
             if let Some(replanning) = &mut ctx.replanning {
                 replanning.added.remove(&self.id);
             }
-            self.roll_out(ctx, None, Some(to));
+            self.roll_out(ctx, None, Some(to), None);
         } else {
             self.define_before_start(ctx, to);
         }

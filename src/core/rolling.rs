@@ -51,13 +51,14 @@ impl Worker {
         }
     }
 
-    /// Replaces all instances of a worker by ones of this definition, or of the same one again. How
-    /// many that will be.
+    /// Replaces all instances of a worker by ones of this definition, or of the same one again; or only the
+    /// one in this place. How many that will be.
     pub(super) fn roll_out(
         &mut self,
         ctx: &mut Ctx,
         ticket: Option<Ticket>,
         to: Option<Target>,
+        only: Option<u32>,
     ) -> u32 {
         // What has proven itself is gone back to, and not what was being tried. What is only watched
         // serves.
@@ -94,7 +95,8 @@ impl Worker {
         }
         let positions = self.runs.placed();
         let mut todo = VecDeque::new();
-        for (position, id) in (0..).zip(positions) {
+        let is_meant = |(position, _): &(u32, RunId)| only.is_none_or(|only| only == *position);
+        for (position, id) in (0..).zip(positions).filter(is_meant) {
             let runs = match self.runs[id].state {
                 State::Waiting => false,
                 State::Backoff { .. } | State::Failed { .. } | State::Stopped => {
@@ -126,6 +128,7 @@ impl Worker {
             RolloutEvent::Started {
                 generation,
                 instances: of,
+                only,
             },
         ));
         let rollout = Rollout {
@@ -542,8 +545,10 @@ impl Worker {
         let generation = self.generation;
         let mut resized = None;
         if rollout.back.is_none() {
-            self.degraded = None;
-            self.given_up = None;
+            // What was given up is not what one of the instances was restarted by.
+            if self.given_up.is_none() {
+                self.degraded = None;
+            }
             let is_final = self.cannot_go_back(&rollout);
             ctx.emit(Event::Rollout(
                 self.id,

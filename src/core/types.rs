@@ -433,6 +433,10 @@ pub enum Refused {
     NoInstances,
     /// The worker has flows that stay with one instance, and is to have no more.
     OneInstance,
+    /// The worker has no such instance, or the command is for a worker only.
+    NoSuchInstance,
+    /// The worker is stopped, and so are all its instances.
+    WorkerStopped,
     /// The worker has no process that could be signalled, or that could read anything again.
     NoProcess,
     /// The worker has neither `reload_signal` nor `reload_command`.

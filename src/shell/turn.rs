@@ -234,6 +234,7 @@ impl Shell {
             self.feed(Input::Operate {
                 ticket,
                 worker: *worker,
+                index: None,
                 command: Command::Restart,
             });
         }

@@ -48,6 +48,7 @@ fn instance(name: &str, state: WorkerState, last_exit: Option<&str>) -> Instance
         exit_status: None,
         exit_signal: None,
         next_try: None,
+        usage: None,
     }
 }
 
@@ -61,6 +62,7 @@ fn worker(name: &str, state: WorkerState, last_exit: Option<&str>) -> Worker {
         unused_since: None,
         instances: vec![instance(name, state, last_exit)],
         listeners: vec!["web".to_owned()],
+        output: None,
         connections: None,
         detail: None,
     }
@@ -104,8 +106,8 @@ fn status_is_a_table_and_says_by_its_exit_code_whether_all_is_well() {
 LISTENER  ADDRESS          QUEUE  DROPS  STATE
 web       127.0.0.1:8080  3/4096      0  listening
 
-WORKER  GEN  STATE    PID  UPTIME  RESTARTS  LAST EXIT
-app       1  waiting    -       -         0  -
+WORKER  GEN  STATE    PID  CPU  MEM  UPTIME  RESTARTS  LAST EXIT
+app       1  waiting    -    -    -       -         0  -
 "
     );
     assert_eq!(finished.stderr, "");
@@ -154,8 +156,8 @@ fn status_of_a_worker_shows_the_queues_of_its_listeners() {
 LISTENER  ADDRESS          QUEUE  DROPS  STATE
 web       127.0.0.1:8080  3/4096      0  full
 
-WORKER  GEN  STATE    PID  UPTIME  RESTARTS  LAST EXIT
-app       1  waiting    -       -         0  -
+WORKER  GEN  STATE    PID  CPU  MEM  UPTIME  RESTARTS  LAST EXIT
+app       1  waiting    -    -    -       -         0  -
 "
     );
     // The exit status is that of what was asked for.
@@ -351,7 +353,7 @@ fn what_speaks_something_else_is_not_believed() {
         (
             b"{\"parameters\":{\"listeners\":1}}\0",
             70,
-            "cannot parse the daemon's reply",
+            "is not listend",
         ),
         (
             b"{\"parameters\":",
@@ -563,6 +565,7 @@ fn logs_and_events_are_printed_line_by_line() {
         line(None, "listening"),
     ];
     let daemon = daemon(&world, move |request, talk| match request {
+        Request::Status { .. } => talk.last(&well()),
         Request::Logs { lines: Some(0), .. } => talk.last(&LogsReply { line: None }),
         Request::Logs { .. } => {
             let [first, last] = lines.clone().map(|line| LogsReply { line: Some(line) });

@@ -3,7 +3,7 @@
 
 use crate::harness::reloading::{self, good_or_bad};
 use crate::harness::varlink::{self, Varlink};
-use crate::harness::{Daemon, Puppet, World, eventually, free_port};
+use crate::harness::{Daemon, Puppet, Start, World, eventually, free_port};
 use serde_json::{Value, json};
 
 const YAML: &str = "
@@ -538,4 +538,88 @@ workers:
         Value::Null
     );
     daemon.stop();
+}
+
+#[test]
+fn what_instances_use_is_shown_and_measured() {
+    let world = World::new();
+    // What the instance has started counts as well, also in a session of its own.
+    // It ends with its file, whatever becomes of the test.
+    let script = "#!/bin/sh\nwhile [ -e $DIR/loop ]; do :; done\n";
+    world.write_script("loop", script);
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [sh, -c, 'setsid $DIR/loop & exec $PROBE puppet $EVENTS']
+    listeners: [web]
+";
+    let daemon = varlink::run(&world, yaml);
+    let _puppet = world.puppet();
+    let mut usage = Value::Null;
+    eventually("it has used some time", || {
+        let status = printed(&world, &["--json"]).expect_code(0).json();
+        usage = status["workers"][0]["instances"][0]["usage"].clone();
+        usage["processes"] == 2 && usage["cpu_milliseconds"].as_u64() >= Some(100)
+    });
+    assert!(usage["memory_bytes"].as_u64() > Some(100_000), "{usage}");
+    let finished = printed(&world, &[]).expect_code(0);
+    let head = finished.stdout.lines().next().expect("a line");
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(
+        head.starts_with(&format!("listend {version}, up ")),
+        "{head}"
+    );
+    assert!(head.ends_with(": no problems"), "{head}");
+    let row = finished.stdout.lines().find(|line| line.starts_with("app"));
+    let cells: Vec<&str> = row.expect("a line").split_whitespace().collect();
+    assert!(
+        cells[4].ends_with(['s', 'm']) && cells[5].ends_with(['K', 'M']),
+        "{cells:?}"
+    );
+    let control = varlink::words(&world);
+    let words = ["metrics"]
+        .into_iter()
+        .chain(control.iter().map(String::as_str));
+    let metrics = world.finish(words).expect_code(0).stdout;
+    let series = "listend_instance_cpu_seconds_total{worker=\"app\",index=\"0\"} ";
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series));
+    let value: f64 = value.expect("a series").parse().expect("a number");
+    assert!(value >= 0.1, "{value}");
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+    daemon.stop();
+}
+
+#[test]
+fn a_watched_status_follows_the_daemon_to_its_end() {
+    let world = World::new();
+    let (daemon, mut puppet, _client) = ready(&world);
+    let control = varlink::words(&world);
+    let words = ["status", "--watch"].into_iter();
+    let words = words.chain(control.iter().map(String::as_str));
+    let mut start = Start::new(words);
+    let file = world.path("shown");
+    let redirect = format!("exec \"$@\" >{}", file.display());
+    start.through(["sh", "-c", &redirect, "sh"]);
+    let watcher = Daemon::start(start);
+    let count = |words: &str| {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        text.matches(words).count()
+    };
+    eventually("it has been shown", || count("WORKER  GEN") >= 1);
+    puppet.ask("notify STATUS=serving 3 clients");
+    eventually("what is new is shown", || {
+        count("status: serving 3 clients") >= 1
+    });
+    // It asks once in a second: nothing of all that is the same is printed again.
+    puppet.ask("notify STATUS=serving 4 clients");
+    eventually("what is new is shown", || {
+        count("status: serving 4 clients") >= 1
+    });
+    assert!(watcher.is_running());
+    assert_eq!(count("WORKER  GEN"), 3);
+    daemon.stop();
+    let finished = watcher.finish();
+    // Where the kernel does not tell how it ended, it is gone.
+    assert!([Some(0), Some(69)].contains(&finished.code), "{finished:?}");
 }

@@ -100,6 +100,7 @@ fn status() -> Status {
         exit_status: None,
         exit_signal: None,
         next_try: None,
+        usage: None,
     };
     let worker = |name: &str| Worker {
         name: name.to_owned(),
@@ -110,6 +111,7 @@ fn status() -> Status {
         unused_since: None,
         instances: vec![instance(name)],
         listeners: vec!["web".to_owned()],
+        output: None,
         connections: None,
         detail: None,
     };

@@ -3,7 +3,8 @@
 use super::rows::{self, Row};
 use super::state::{Dialog, Pane, TopState};
 use super::style::Theme;
-use crate::control::{Severity, clean, cut_end, rfc3339, troubles, width};
+use crate::cli::stream::not_kept;
+use crate::control::{Severity, Worker, clean, cut_end, rfc3339, troubles, width};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
@@ -13,17 +14,19 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 /// The least that makes sense; what is smaller says so.
 const SMALLEST: (u16, u16) = (40, 10);
 
-const KEYS: &str = " ↑↓/jk move  Tab lists  r restart  s stop  S start  ? help  q quit";
+const KEYS: &str = " ↑↓/jk move  Tab lists  / filter  l lines  r restart  s stop  ? help  q quit";
 
-const HELP: [&str; 10] = [
+const HELP: [&str; 12] = [
     "up, down, k, j     move",
     "Page Up, Page Down move faster",
     "Home, End, g, G    first, last",
     "Tab                listeners or workers",
+    "/                  show only what has this text",
+    "l                  lines of the worker, or events",
     "r                  restart the worker",
     "s                  stop the worker",
     "S                  start the worker",
-    "Escape             clear the message",
+    "Escape             clear message and filter",
     "?, h               this help",
     "q, Ctrl-C          quit",
 ];
@@ -65,7 +68,10 @@ pub fn draw(frame: &mut Frame, top: &TopState, now: u64, theme: Theme) {
         chosen,
         top.pane == Pane::Workers,
     );
-    events_list(frame, events, top);
+    match top.wants_lines_of() {
+        Some(worker) => lines_list(frame, events, top, worker),
+        None => events_list(frame, events, top),
+    }
     let words = top.notice.as_deref().unwrap_or("");
     frame.render_widget(
         Paragraph::new(format!(" {}", fit(words, notice.width, 1))),
@@ -116,9 +122,9 @@ fn header(frame: &mut Frame, area: Rect, top: &TopState, now: u64, theme: Theme)
 
 fn summary(top: &TopState) -> (String, Severity) {
     let count = |number: usize, one: &str| crate::cli::output::count(number, one);
-    let listeners = count(top.status.listeners.len(), "listener");
-    let workers = count(top.status.workers.len(), "worker");
-    match troubles(&top.status).as_slice() {
+    let listeners = count(top.all.listeners.len(), "listener");
+    let workers = count(top.all.workers.len(), "worker");
+    match troubles(&top.all).as_slice() {
         [] => (
             format!("{listeners}, {workers}, no problems"),
             Severity::Good,
@@ -180,6 +186,26 @@ fn events_list(frame: &mut Frame, area: Rect, top: &TopState) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
+/// The last lines of a worker; the newest stands last.
+fn lines_list(frame: &mut Frame, area: Rect, top: &TopState, worker: &Worker) {
+    let title = format!(" LINES OF {}", fit(&worker.name, area.width, 10));
+    let mut shown = vec![Line::styled(
+        format!("{title:<0$}", usize::from(area.width)),
+        Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
+    )];
+    let room = usize::from(area.height).saturating_sub(1);
+    let (of, lines) = &top.lines;
+    let lines = lines.iter().filter(|_| *of == worker.name);
+    let last: Vec<&String> = lines.rev().take(room).collect();
+    let line = |text: &&String| Line::from(format!(" {}", fit(text, area.width, 1)));
+    shown.extend(last.iter().rev().map(line));
+    if last.is_empty() {
+        let why = not_kept(worker).unwrap_or_else(|| "none".to_owned());
+        shown.push(Line::from(format!(" {}", fit(&why, area.width, 1))));
+    }
+    frame.render_widget(Paragraph::new(shown), area);
+}
+
 fn footer(frame: &mut Frame, area: Rect, top: &TopState, theme: Theme) {
     let (words, style) = match &top.dialog {
         Dialog::Confirm(verb, worker) => {
@@ -187,6 +213,14 @@ fn footer(frame: &mut Frame, area: Rect, top: &TopState, theme: Theme) {
             let words = format!(" {}", fit(&question, area.width, 1));
             let style = theme.style(Severity::Bad).add_modifier(Modifier::REVERSED);
             (words, style)
+        }
+        Dialog::Filter => {
+            let words = format!(" /{}_", fit(&top.filter, area.width, 3));
+            (words, Style::new())
+        }
+        Dialog::None | Dialog::Help if !top.filter.is_empty() => {
+            let words = format!("filter: {}  (Escape ends it)", top.filter);
+            (format!(" {}", fit(&words, area.width, 1)), Style::new())
         }
         Dialog::None | Dialog::Help => {
             let keys = match theme.unicode {

@@ -5,9 +5,10 @@ use super::screen::{self, Screen};
 use super::state::{TopState, Wish};
 use super::style::Theme;
 use crate::cli::client::{Client, Failure, Wait};
-use crate::control::{Progress, Status, WatchReply};
+use crate::control::{LogsReply, Progress, Status, WatchReply};
 use crate::core::Mono;
 use crate::shell::clock;
+use crate::usage;
 use crate::verb::Verb;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
@@ -38,6 +39,10 @@ pub struct Live {
     status: Option<Client>,
     watch: Option<Client>,
     act: Option<PendingAction>,
+    /// The worker whose lines come, and what they come over; nothing if that has ended.
+    lines: Option<(String, Option<Client>)>,
+    /// When the last answer came.
+    answered: Option<Mono>,
     /// The time of the next request, or of the one that has no answer yet.
     asked: Option<Mono>,
     next: Mono,
@@ -52,6 +57,8 @@ impl Live {
             status: None,
             watch: None,
             act: None,
+            lines: None,
+            answered: None,
             asked: None,
             next: clock::now(),
         }
@@ -72,6 +79,7 @@ impl Live {
         }
         loop {
             self.ask();
+            self.follow_lines();
             let now = clock::wall().as_secs();
             screen
                 .terminal
@@ -99,8 +107,10 @@ impl Live {
         let stdin = io::stdin();
         let clients = [&self.status, &self.watch].into_iter().flatten();
         let acting = self.act.iter().map(|act| &act.client);
+        let lines = self.lines.iter().filter_map(|(_, client)| client.as_ref());
         let mut wanted: Vec<PollFd> = clients
             .chain(acting)
+            .chain(lines)
             .map(AsFd::as_fd)
             .chain(signals.iter().map(|(_, pipe)| pipe.as_fd()))
             .chain([stdin.as_fd()])
@@ -166,8 +176,46 @@ impl Live {
         self.top.lost = Some(words);
         self.status = None;
         self.watch = None;
+        self.lines = None;
         self.asked = None;
         self.next = clock::now() + PERIOD;
+    }
+
+    /// Has the lines come of the worker that is chosen, if they are shown.
+    fn follow_lines(&mut self) {
+        let wanted = self.top.wants_lines_of().map(|worker| &worker.name);
+        if wanted == self.lines.as_ref().map(|(worker, _)| worker) {
+            return;
+        }
+        let Some(worker) = wanted.cloned() else {
+            self.lines = None;
+            return;
+        };
+        let client = self.connect().and_then(|mut client| {
+            let parameters = json!({ "worker": worker, "follow": true });
+            client.send("Logs", &parameters, true)?;
+            Ok(client)
+        });
+        if let Err(failure) = &client {
+            self.top.notice = Some(failure.words().0);
+        }
+        self.lines = Some((worker, client.ok()));
+    }
+
+    fn hear_lines(&mut self) {
+        while let Some((worker, Some(client))) = &mut self.lines {
+            match client.poll::<LogsReply>() {
+                Ok(Some(answer)) => {
+                    if let Some(line) = answer.of.line {
+                        let instance = line.instance.unwrap_or_default();
+                        self.top.wrote(worker, format!("{instance} {}", line.text));
+                    }
+                }
+                Ok(None) => break,
+                // With the daemon, which is said elsewhere.
+                Err(_) => self.lines = Some((std::mem::take(worker), None)),
+            }
+        }
     }
 
     fn start(&mut self, verb: &'static Verb, worker: String) {
@@ -190,6 +238,7 @@ impl Live {
 
     /// Takes whatever the daemon has said.
     fn hear(&mut self) {
+        self.hear_lines();
         let mut failed = self.hear_status().err();
         while let (None, Some(watch)) = (&failed, &mut self.watch) {
             match watch.poll::<WatchReply>() {
@@ -233,7 +282,12 @@ impl Live {
         let Some(client) = &mut self.status else {
             return Ok(());
         };
-        if let Some(answer) = client.poll::<Status>()? {
+        if let Some(mut answer) = client.poll::<Status>()? {
+            usage::note(&mut answer.of);
+            let now = clock::now();
+            if let Some(before) = self.answered.replace(now) {
+                self.top.measured(&answer.of, now.since(before));
+            }
             self.top.took(answer.of);
             self.asked = None;
             self.next = clock::now() + PERIOD;

@@ -7,7 +7,11 @@ use crate::control::{
 };
 use ratatui::layout::Rect;
 use ratatui::style::Style;
+use std::collections::HashMap;
 use std::ops::Range;
+
+/// The column of the CPU time.
+const CPU: usize = 4;
 
 /// The width of the bar of a queue, in columns.
 const BAR: usize = 6;
@@ -144,7 +148,7 @@ pub fn workers(
     now: u64,
     theme: Theme,
 ) -> (String, Vec<Row>, Range<usize>) {
-    let sheet = WorkerSheet::new(usize::from(area.width), now, theme);
+    let sheet = WorkerSheet::new(usize::from(area.width), now, theme, &top.shares);
     let titles = WORKER_COLUMNS.each_ref().map(|column| column.title);
     let titles = sheet.line(titles, Severity::Plain).0.into_iter();
     let mut lines = Vec::new();
@@ -163,32 +167,34 @@ pub fn workers(
 }
 
 /// The sheet from which the lines of the workers are made.
-struct WorkerSheet {
+struct WorkerSheet<'a> {
     all: usize,
-    columns: [usize; 7],
+    columns: [usize; 9],
     now: u64,
     theme: Theme,
+    shares: &'a HashMap<u32, u64>,
 }
 
-impl WorkerSheet {
-    fn new(all: usize, now: u64, theme: Theme) -> WorkerSheet {
-        let fixed = 1 + 1 + 4 + 1 + 9 + 1 + 7 + 1 + 7 + 1 + 8 + 1;
+impl WorkerSheet<'_> {
+    fn new(all: usize, now: u64, theme: Theme, shares: &HashMap<u32, u64>) -> WorkerSheet<'_> {
+        let fixed = 1 + 1 + 4 + 1 + 9 + 1 + 7 + 1 + 5 + 1 + 5 + 1 + 7 + 1 + 8 + 1;
         let room = all.saturating_sub(fixed + 1);
-        let (name, last) = (room / 2, room - room / 2);
+        let (name, last) = (room * 3 / 5, room - room * 3 / 5);
         WorkerSheet {
             all,
-            columns: [name, 4, 9, 7, 7, 8, last],
+            columns: [name, 4, 9, 7, 5, 5, 7, 8, last],
             now,
             theme,
+            shares,
         }
     }
 
-    fn line(&self, cells: [&str; 7], severity: Severity) -> Row {
+    fn line(&self, cells: [&str; 9], severity: Severity) -> Row {
         let columns = self.columns.iter().zip(&WORKER_COLUMNS);
         let cells = cells.iter().zip(columns);
         let cells = cells.map(|(text, (columns, of))| fitted(text, *columns, of.fit));
         let cells: Vec<String> = cells.collect();
-        // There are seven.
+        // There are nine.
         let (before, rest) = cells.split_at(2);
         let (state, behind) = rest.split_at(1);
         Row(vec![
@@ -212,7 +218,11 @@ impl WorkerSheet {
             lines.push(self.row(&WorkerRow::worker(worker)));
         }
         for instance in &worker.instances {
-            lines.push(self.row(&WorkerRow::instance(worker, instance, self.now)));
+            let mut row = WorkerRow::instance(worker, instance, self.now);
+            // Here it is what is used at the moment.
+            let share = instance.pid.and_then(|pid| self.shares.get(&pid));
+            row.cells[CPU] = or_dash(share.map(|share| format!("{share}%")));
+            lines.push(self.row(&row));
             if let Some(words) = &instance.status {
                 let indent = if is_alone(worker) { "   " } else { "     " };
                 lines.push(self.note(&format!("{indent}status: {words}")));

@@ -93,6 +93,8 @@ fn key(code: KeyCode, control: bool) -> Option<Key> {
         (KeyCode::End, _) => Some(Key::End),
         (KeyCode::Tab | KeyCode::BackTab, _) => Some(Key::Tab),
         (KeyCode::Esc, _) => Some(Key::Escape),
+        (KeyCode::Enter, _) => Some(Key::Enter),
+        (KeyCode::Backspace, _) => Some(Key::Backspace),
         _ => None,
     }
 }

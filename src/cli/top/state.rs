@@ -3,6 +3,7 @@
 use crate::control::{Event, Listener, Progress, Status, Worker};
 use crate::verb::{RESTART, START, STOP, Verb};
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 /// So many samples of each queue are kept, a second apart: two minutes.
 const SAMPLES: usize = 120;
@@ -30,6 +31,10 @@ pub enum Key {
     Tab,
     /// Away from what was asked.
     Escape,
+    /// The end of what is typed.
+    Enter,
+    /// Takes back the last letter.
+    Backspace,
     /// The way out of every program.
     Interrupt,
     /// The key of a letter.
@@ -65,6 +70,8 @@ pub enum Dialog {
     Help,
     /// The question whether to carry out this verb on the worker with this name.
     Confirm(&'static Verb, String),
+    /// What the lists are to have is being typed.
+    Filter,
 }
 
 /// The state that the screen shows.
@@ -73,7 +80,17 @@ pub struct TopState {
     /// The daemon, for the title.
     pub daemon: String,
     /// The last answer.
+    pub all: Status,
+    /// What the lists show of it: what is wrong stands first.
     pub status: Status,
+    /// Only what has this in its name, its state or its address is in the lists.
+    pub filter: String,
+    /// The part of a CPU that instances have used between the last two answers, in percent, by pid.
+    pub shares: HashMap<u32, u64>,
+    /// Whether the lines of the chosen worker are shown in place of the events.
+    pub shows_lines: bool,
+    /// Those lines, with the name of the worker; the newest last.
+    pub lines: (String, VecDeque<String>),
     /// Why there is no newer one.
     pub lost: Option<String>,
     /// The newest first.
@@ -96,7 +113,12 @@ impl TopState {
     pub fn new(daemon: String, status: Status) -> TopState {
         let mut top = TopState {
             daemon,
+            all: Status::default(),
             status: Status::default(),
+            filter: String::new(),
+            shares: HashMap::new(),
+            shows_lines: false,
+            lines: (String::new(), VecDeque::new()),
             lost: None,
             events: VecDeque::new(),
             notice: None,
@@ -111,10 +133,7 @@ impl TopState {
     }
 
     /// The daemon answered.
-    pub fn took(&mut self, mut status: Status) {
-        // What is wrong stands first, and the rest as in the configuration.
-        status.listeners.sort_by_key(Listener::is_well);
-        status.workers.sort_by_key(Worker::is_well);
+    pub fn took(&mut self, status: Status) {
         let mut depths = HashMap::new();
         for listener in &status.listeners {
             for socket in &listener.sockets {
@@ -129,8 +148,64 @@ impl TopState {
             }
         }
         self.depths = depths;
-        self.status = status;
+        self.all = status;
+        self.select();
         self.lost = None;
+    }
+
+    /// Notes what instances have used since the answer before.
+    pub fn measured(&mut self, status: &Status, elapsed: Duration) {
+        let used = |status: &Status| -> HashMap<u32, u64> {
+            let all = status.workers.iter().flat_map(|worker| &worker.instances);
+            all.filter_map(|one| Some((one.pid?, one.usage?.cpu_milliseconds)))
+                .collect()
+        };
+        let (before, now) = (used(&self.all), used(status));
+        let elapsed = u64::try_from(elapsed.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        let share = |(pid, now): (u32, u64)| {
+            let used = now.saturating_sub(*before.get(&pid)?);
+            Some((pid, used.saturating_mul(100) / elapsed))
+        };
+        self.shares = now.into_iter().filter_map(share).collect();
+    }
+
+    /// Puts into the lists what belongs there: what is wrong first, the rest as in the configuration.
+    fn select(&mut self) {
+        let mut status = self.all.clone();
+        let wanted = self.filter.to_lowercase();
+        let has = |text: &str| text.to_lowercase().contains(&wanted);
+        status.listeners.retain(|one| {
+            let mut sockets = one.sockets.iter();
+            has(&one.name) || has(one.state.word()) || sockets.any(|one| has(&one.address))
+        });
+        status.workers.retain(|one| {
+            let mut instances = one.instances.iter();
+            let any = instances.any(|one| has(&one.name) || has(one.word()));
+            has(&one.name) || has(one.state.word()) || any
+        });
+        status.listeners.sort_by_key(Listener::is_well);
+        status.workers.sort_by_key(Worker::is_well);
+        self.status = status;
+    }
+
+    /// The worker whose lines are to be shown.
+    pub fn wants_lines_of(&self) -> Option<&Worker> {
+        self.worker().filter(|_| self.shows_lines)
+    }
+
+    /// A worker has written a line.
+    pub fn wrote(&mut self, worker: &str, line: String) {
+        let (of, lines) = &mut self.lines;
+        if of != worker {
+            worker.clone_into(of);
+            lines.clear();
+        }
+        lines.push_back(line);
+        while lines.len() > EVENTS {
+            lines.pop_front();
+        }
     }
 
     /// Takes in an event.
@@ -190,6 +265,10 @@ impl TopState {
             Dialog::None => self.command(key),
             // Any key closes it.
             Dialog::Help => Wish::Nothing,
+            Dialog::Filter => {
+                self.type_filter(key);
+                Wish::Nothing
+            }
             Dialog::Confirm(verb, worker) => match key {
                 Key::Letter('y' | 'Y') => {
                     self.notice = Some(format!("{} {worker} …", verb.name));
@@ -209,6 +288,8 @@ impl TopState {
         match key {
             Key::Letter('q') | Key::Interrupt => return Wish::Quit,
             Key::Letter('?' | 'h') => self.dialog = Dialog::Help,
+            Key::Letter('/') => self.dialog = Dialog::Filter,
+            Key::Letter('l') => self.shows_lines = !self.shows_lines,
             Key::Letter('r') => self.confirm(&RESTART),
             Key::Letter('s') => self.confirm(&STOP),
             Key::Letter('S') => self.confirm(&START),
@@ -224,10 +305,31 @@ impl TopState {
                     Pane::Workers => Pane::Listeners,
                 }
             }
-            Key::Escape => self.notice = None,
-            Key::Letter(_) => {}
+            Key::Escape => {
+                self.notice = None;
+                self.filter.clear();
+                self.select();
+            }
+            Key::Letter(_) | Key::Enter | Key::Backspace => {}
         }
         Wish::Nothing
+    }
+
+    /// The lists follow while it is typed.
+    fn type_filter(&mut self, key: Key) {
+        self.dialog = Dialog::Filter;
+        match key {
+            Key::Letter(letter) => self.filter.push(letter),
+            Key::Backspace => {
+                self.filter.pop();
+            }
+            Key::Escape => {
+                self.filter.clear();
+                self.dialog = Dialog::None;
+            }
+            _ => self.dialog = Dialog::None,
+        }
+        self.select();
     }
 
     fn confirm(&mut self, verb: &'static Verb) {

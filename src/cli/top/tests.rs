@@ -2,14 +2,15 @@ use super::draw::draw;
 use super::state::{Key, TopState, Wish};
 use super::style::Theme;
 use crate::control::{
-    Connections, Event, Instance, Listener, ListenerState, Progress, Queue, Socket, Status, Worker,
-    WorkerState, rfc3339,
+    Connections, Event, Instance, Listener, ListenerState, Progress, Queue, Socket, Status, Usage,
+    Worker, WorkerState, rfc3339,
 };
 use crate::verb::{RESTART, START, STOP};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 use ratatui::style::Color;
+use std::time::Duration;
 
 /// Noon of the last of January 2026.
 const NOON: u64 = 1_769_860_800;
@@ -54,6 +55,7 @@ fn instance(name: &str, pid: Option<u32>, state: WorkerState, last: Option<&str>
         exit_status: None,
         exit_signal: None,
         next_try: None,
+        usage: None,
     }
 }
 
@@ -67,6 +69,7 @@ fn worker(name: &str, state: WorkerState, instances: Vec<Instance>) -> Worker {
         unused_since: None,
         instances,
         listeners: vec!["web".to_owned()],
+        output: None,
         connections: None,
         detail: None,
     }
@@ -168,14 +171,14 @@ fn generations_that_overlap_and_one_that_went_back_are_told_apart() {
     let top = TopState::new("x".to_owned(), status);
     let shown = lines(&top, 80, 24, PLAIN).join("\n");
     let wanted = [
-        " api                   1 degraded     4711   1h 6m        2 -",
+        " api                1 degraded     4711     -     -   1h 6m        2 -",
         "   status: serving?[2J 3 clients",
         "   rolled back: api: not ready after 90 s",
-        " app                   2 starting",
-        "   app.0               1 running      4711   1h 6m        2 -",
+        " app                2 starting",
+        "   app.0            1 running      4711     -     -   1h 6m        2 -",
         "     status: serving?[2J 3 clients",
-        "   app.0               2 starting     4712   1h 6m        2 -",
-        " api                   1 reloading    4711   1h 6m        2 -",
+        "   app.0            2 starting     4712     -     -   1h 6m        2 -",
+        " api                1 reloading    4711     -     -   1h 6m        2 -",
         "   status: serving?[2J 3 clients",
     ];
     assert!(shown.contains(&wanted.join("\n")), "\n{shown}");
@@ -367,4 +370,97 @@ fn what_is_wrong_stands_first() {
     let wanted: Vec<_> = bad.chain(well).map(|one| one.name.clone()).collect();
     assert_eq!(order(&top), wanted);
     assert_ne!(order(&top).last().map(String::as_str), Some("zoo"));
+}
+
+#[test]
+fn a_filter_leaves_what_has_the_text() {
+    let mut top = example();
+    let names = |top: &TopState| -> Vec<String> {
+        top.status
+            .workers
+            .iter()
+            .map(|one| one.name.clone())
+            .collect()
+    };
+    top.key(Key::Letter('/'));
+    for letter in ['M', 'a', 'x'] {
+        assert_eq!(top.key(Key::Letter(letter)), Wish::Nothing);
+    }
+    assert_eq!(names(&top), [""; 0]);
+    top.key(Key::Backspace);
+    assert_eq!(lines(&top, 80, 24, PLAIN)[23], " /Ma_");
+    top.key(Key::Enter);
+    assert_eq!(names(&top), ["mail"]);
+    assert!(lines(&top, 80, 24, PLAIN)[23].starts_with(" filter: Ma "));
+    // Keys act again, on what is left; and what is wrong elsewhere is still told.
+    top.key(Key::Letter('r'));
+    assert_eq!(
+        top.key(Key::Letter('y')),
+        Wish::Act(&RESTART, "mail".to_owned())
+    );
+    assert!(lines(&top, 80, 24, PLAIN)[1].contains("listener `local` is full"));
+    top.took(status(0));
+    assert_eq!(names(&top), ["mail"]);
+    top.key(Key::Escape);
+    assert_eq!(names(&top), ["app", "batch", "mail"]);
+    for (text, wanted) in [("failed", "app"), ("app.1", "app")] {
+        top.key(Key::Letter('/'));
+        text.chars().for_each(|letter| {
+            top.key(Key::Letter(letter));
+        });
+        assert_eq!(names(&top), [wanted]);
+        top.key(Key::Escape);
+    }
+}
+
+#[test]
+fn the_lines_of_the_chosen_worker_take_the_place_of_the_events() {
+    let mut top = example();
+    assert_eq!(top.wants_lines_of(), None);
+    top.key(Key::Letter('l'));
+    assert_eq!(
+        top.wants_lines_of().map(|one| one.name.as_str()),
+        Some("app")
+    );
+    for number in 0..300 {
+        top.wrote("app", format!("app.0 line {number}\u{1b}[2J"));
+    }
+    let shown = lines(&top, 80, 24, PLAIN).join("\n");
+    assert!(shown.contains(" LINES OF app\n"), "{shown}");
+    assert!(shown.contains(" app.0 line 299?[2J\n"), "{shown}");
+    assert!(!shown.contains("EVENTS"), "{shown}");
+    // Those of another are not its own.
+    top.key(Key::Down);
+    top.all.workers[1].output = Some("journal".to_owned());
+    top.took(top.all.clone());
+    let shown = lines(&top, 80, 24, PLAIN).join("\n");
+    assert!(
+        shown.contains("`batch` writes to the journal: journalctl -t batch"),
+        "{shown}"
+    );
+    top.wrote("batch", "batch hello".to_owned());
+    let shown = lines(&top, 80, 24, PLAIN).join("\n");
+    assert!(shown.contains(" batch hello"), "{shown}");
+}
+
+#[test]
+fn the_share_of_a_cpu_is_that_of_the_time_between_two_answers() {
+    let with = |used: u64| {
+        let mut status = status(0);
+        status.workers[0].instances[0].usage = Some(Usage {
+            processes: 1,
+            cpu_milliseconds: used,
+            memory_bytes: 35 << 20,
+        });
+        status
+    };
+    let mut top = TopState::new(String::new(), with(1_000));
+    let now = with(1_750);
+    top.measured(&now, Duration::from_millis(500));
+    top.took(now);
+    let shown = lines(&top, 80, 24, PLAIN).join("\n");
+    assert!(
+        shown.contains("running      4711  150%   35M   1h 6m"),
+        "{shown}"
+    );
 }

@@ -109,6 +109,7 @@ impl Crew {
         self.give(Input::Operate {
             ticket,
             worker,
+            index: None,
             command,
         });
     }

@@ -88,6 +88,10 @@ impl Obedient {
     }
 
     fn ask(&mut self, command: Command) -> Vec<Answer> {
+        self.ask_of(None, command)
+    }
+
+    fn ask_of(&mut self, index: Option<u32>, command: Command) -> Vec<Answer> {
         let ticket = Ticket(self.next);
         self.next += 1;
         self.fewest = usize::MAX;
@@ -95,6 +99,7 @@ impl Obedient {
         self.give(Input::Operate {
             ticket,
             worker,
+            index,
             command,
         });
         self.answers.get(&ticket).cloned().unwrap_or_default()
@@ -215,6 +220,91 @@ fn what_cannot_be_done_is_refused_with_the_reason() {
     assert_eq!(app.ask(Command::Start), refused(Refused::NotRunning));
 }
 
+fn places(app: &Obedient) -> Vec<(u32, u32, bool)> {
+    let all = app.core.instances_of(APP);
+    let all = all.map(|one| {
+        let runs = matches!(app.core.state(one), Some(State::Running { .. }));
+        (one.index, one.generation, runs)
+    });
+    all.collect()
+}
+
+#[test]
+fn one_instance_is_stopped_and_stays_so() {
+    let mut app = Obedient::new(3, Activation::Eager);
+    let one = [progress(0, 1), progress(1, 1), Answer::Done];
+    assert_eq!(app.ask_of(Some(1), Command::Stop), one);
+    let without = [(0, 1, true), (1, 1, false), (2, 1, true)];
+    assert_eq!(places(&app), without);
+    app.now = app.now + Duration::from_secs(1000);
+    app.give(Input::Tick);
+    app.ask(Command::Reset);
+    assert_eq!(places(&app), without);
+    assert!(!app.core.is_stopped(APP));
+    assert_eq!(app.ask_of(Some(1), Command::Start), one);
+    assert_eq!(app.running(), 3);
+    // All that were stopped are started with the worker.
+    app.ask_of(Some(0), Command::Stop);
+    app.ask_of(Some(2), Command::Stop);
+    app.ask(Command::Start);
+    assert_eq!(app.running(), 3);
+}
+
+#[test]
+fn one_instance_is_replaced_and_the_others_go_on() {
+    let mut app = Obedient::new(3, Activation::Eager);
+    let answers = app.ask_of(Some(1), Command::Restart);
+    assert_eq!(answers, [progress(0, 1), progress(1, 1), Answer::Done]);
+    assert_eq!(places(&app), [(0, 1, true), (1, 2, true), (2, 1, true)]);
+    assert_eq!((app.spawned, app.fewest), (4, 3));
+    app.launches = false;
+    let instance = InstanceId {
+        index: 2,
+        generation: 3,
+        ..APP_0
+    };
+    let answers = app.ask_of(Some(2), Command::Restart);
+    assert_eq!(answers, [progress(0, 1), Answer::RolledBack { instance }]);
+    assert_eq!(app.running(), 3);
+    assert!(app.core.is_degraded(APP));
+    app.launches = true;
+    app.ask_of(Some(2), Command::Restart);
+    assert!(!app.core.is_degraded(APP));
+}
+
+#[test]
+fn a_client_starts_what_was_not_stopped() {
+    let mut app = Obedient::new(2, Activation::OnDemand { limit: None });
+    assert_eq!(app.ask_of(Some(0), Command::Stop), [Answer::Done]);
+    assert!(app.core.takes_clients(APP));
+    assert_eq!(app.ask_of(Some(1), Command::Stop), [Answer::Done]);
+    assert!(!app.core.takes_clients(APP), "nobody would take them");
+    assert_eq!(app.ask_of(Some(1), Command::Start), [Answer::Done]);
+    assert!(app.core.takes_clients(APP));
+}
+
+#[test]
+fn a_command_for_an_instance_that_cannot_have_it_is_refused() {
+    let mut app = Obedient::new(2, Activation::Eager);
+    let refused = |why| [Answer::Refused(why)];
+    let none = refused(Refused::NoSuchInstance);
+    assert_eq!(app.ask_of(Some(2), Command::Restart), none);
+    assert_eq!(app.ask_of(Some(0), Command::Scale(1)), none);
+    app.ask(Command::Stop);
+    for command in [Command::Start, Command::Restart] {
+        assert_eq!(
+            app.ask_of(Some(0), command),
+            refused(Refused::WorkerStopped)
+        );
+    }
+    let limits = crate::config::ConnectionLimits::default();
+    let mut app = Obedient::new(0, Activation::PerConnection(limits));
+    assert_eq!(
+        app.ask_of(Some(0), Command::Stop),
+        refused(Refused::NoInstances)
+    );
+}
+
 // Any commands in any order: each gets exactly one last answer, and places are not lost.
 #[test]
 fn every_command_is_answered_once() {
@@ -237,7 +327,8 @@ fn every_command_is_answered_once() {
                 5 => Command::Signal(SIGTERM),
                 _ => Command::Reset,
             };
-            app.ask(command);
+            let index = (random(3) == 0).then(|| random(4) as u32);
+            app.ask_of(index, command);
             app.now = app.now + Duration::from_millis(random(3000));
             app.give(Input::Tick);
         }

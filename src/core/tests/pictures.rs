@@ -188,6 +188,7 @@ pub(super) fn any_input(random: &mut Random, core: &Core, accepts: &[ConnectionI
         return Input::Operate {
             ticket,
             worker,
+            index: None,
             command,
         };
     }

@@ -297,6 +297,7 @@ fn a_command_that_was_interrupted_can_be_asked_again() {
         crew.give(Input::Operate {
             ticket: Ticket(ticket),
             worker: APP,
+            index: None,
             command,
         });
     };

@@ -204,19 +204,36 @@ impl Shell {
     }
 
     pub(super) fn worker_named(&self, name: &str) -> Result<WorkerId, Error> {
+        match self.named(name)? {
+            (id, None) => Ok(id),
+            (_, Some(_)) => Err(self.no_such_worker(name)),
+        }
+    }
+
+    /// A worker by its name, or an instance by its own. The only one that a worker is meant to have is the
+    /// worker.
+    fn named(&self, name: &str) -> Result<(WorkerId, Option<u32>), Error> {
         let mut all = self.plan.workers();
-        let found = all.find(|(_, worker)| worker.name == name);
-        let found = found.map(|(id, _)| id);
-        // As it is shown; one of several is not the worker.
-        let shown = || {
-            self.shown_as(name)
-                .filter(|id| self.core.instances_of(*id).count() == 1)
-        };
-        found.or_else(shown).ok_or_else(|| {
-            let known = self.plan.workers();
-            let known = known.map(|(_, one)| one.name.as_str());
-            Error::no_such_thing(name, known.take(NAMES_COMPARED))
-        })
+        if let Some((id, _)) = all.find(|(_, worker)| worker.name == name) {
+            return Ok((id, None));
+        }
+        let shown = self.shown_as(name);
+        let index = name
+            .rsplit_once('.')
+            .and_then(|(_, index)| index.parse().ok());
+        shown.zip(index).map_or_else(
+            || Err(self.no_such_worker(name)),
+            |(id, index)| {
+                let is_alone = self.core.instances_of(id).count() == 1;
+                Ok((id, (!is_alone).then_some(index)))
+            },
+        )
+    }
+
+    fn no_such_worker(&self, name: &str) -> Error {
+        let known = self.plan.workers();
+        let known = known.map(|(_, one)| one.name.as_str());
+        Error::no_such_thing(name, known.take(NAMES_COMPARED))
     }
 
     /// Hands a command for a worker to the core.
@@ -236,8 +253,8 @@ impl Shell {
             Ok(order) => order,
             Err(error) => return self.fail(id, &error),
         };
-        let worker = match self.worker_named(name) {
-            Ok(worker) => worker,
+        let (worker, index) = match self.named(name) {
+            Ok(named) => named,
             Err(error) => return self.fail(id, &error),
         };
         self.log_request(id, &what);
@@ -255,6 +272,7 @@ impl Shell {
         self.feed_request(Input::Operate {
             ticket,
             worker,
+            index,
             command,
         });
         // What is refused has been refused by now, also to those who do not wait.
@@ -575,6 +593,13 @@ pub(super) fn refusal(why: Refused) -> &'static str {
         }
         Refused::OneInstance => {
             "a listener of the worker has `flows: sticky`, and its flows are those of one instance"
+        }
+        Refused::NoSuchInstance => {
+            "there is no such instance, or this is for a whole worker; `listend status` shows what \
+             there is"
+        }
+        Refused::WorkerStopped => {
+            "the worker is stopped with all its instances; `listend start` starts it"
         }
         Refused::NoProcess => "the worker has no process to signal",
         Refused::NotReloadable => {

@@ -2,7 +2,7 @@
 //! than the loop can wait.
 
 use super::status_reply::StatusReply;
-use crate::config::{Endpoint, Order, SocketKind};
+use crate::config::{Endpoint, Order, Output, SocketKind};
 use crate::control::{
     Connections, Daemon, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout,
     Socket, SocketOption, Worker, WorkerState, rfc3339,
@@ -284,6 +284,7 @@ impl Shell {
             listeners: listeners
                 .map(|id| self.plan.listener(*id).name.clone())
                 .collect(),
+            output: Some(output_word(&plan.output).to_owned()),
             connections,
             detail: in_full.then(detail),
         }
@@ -351,6 +352,7 @@ impl Shell {
                 let left = at.since(now).as_millis().div_ceil(1000);
                 rfc3339(wall.saturating_add(u64::try_from(left).unwrap_or(u64::MAX)))
             }),
+            usage: None,
         })
     }
 
@@ -463,5 +465,17 @@ pub(super) fn spelled(endpoint: &Endpoint) -> String {
         | SocketKind::Fifo
         | SocketKind::MessageQueue
         | SocketKind::Special => format!("{}:{endpoint}", kind.word()),
+    }
+}
+
+/// Where the output of a worker goes.
+fn output_word(output: &Output) -> &'static str {
+    match output {
+        Output::Inherit => "inherit",
+        Output::Null => "null",
+        Output::Tag => "tag",
+        Output::TagJson => "tag-json",
+        Output::Journal => "journal",
+        Output::File(_) => "file",
     }
 }

@@ -8,7 +8,16 @@ pub(super) fn text(event: RolloutEvent, context: &Context<'_>) -> (Level, String
     match event {
         RolloutEvent::Started {
             generation,
+            only: Some(index),
+            ..
+        } => {
+            let line = format!("restarting instance {index} alone, as generation {generation}");
+            (Level::Info, line)
+        }
+        RolloutEvent::Started {
+            generation,
             instances,
+            only: None,
         } => {
             let instances = count(instances as usize);
             let line = format!("rolling out generation {generation}, {instances} to replace");

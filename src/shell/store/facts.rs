@@ -259,6 +259,9 @@ pub(super) struct Request {
     /// Of whom; of listend itself where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) worker: Option<u32>,
+    /// Which instance of it; all where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) index: Option<u32>,
     /// How many there are to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) instances: Option<u32>,
@@ -277,27 +280,31 @@ pub(super) enum Requested {
 impl Request {
     /// What an input asks for, if it may be done twice.
     pub(super) fn of(input: &Input, key: u64) -> Option<Request> {
-        let request = |command, worker, instances| Request {
+        let (worker, index, asked) = match *input {
+            Input::Stop => (None, None, Command::Stop),
+            Input::Operate {
+                worker,
+                index,
+                command,
+                ..
+            } => (Some(worker.0), index, command),
+            _ => return None,
+        };
+        let (command, instances) = match asked {
+            Command::Start => (Requested::Start, None),
+            Command::Stop => (Requested::Stop, None),
+            Command::Restart => (Requested::Restart, None),
+            Command::Scale(count) => (Requested::Scale, Some(count)),
+            Command::Reset => (Requested::Reset, None),
+            // Whoever hears it a second time would act a second time.
+            Command::Signal(_) | Command::Reload => return None,
+        };
+        Some(Request {
             key,
             command,
             worker,
+            index,
             instances,
-        };
-        let (worker, command) = match *input {
-            Input::Stop => return Some(request(Requested::Stop, None, None)),
-            Input::Operate {
-                worker, command, ..
-            } => (Some(worker.0), command),
-            _ => return None,
-        };
-        Some(match command {
-            Command::Start => request(Requested::Start, worker, None),
-            Command::Stop => request(Requested::Stop, worker, None),
-            Command::Restart => request(Requested::Restart, worker, None),
-            Command::Scale(count) => request(Requested::Scale, worker, Some(count)),
-            Command::Reset => request(Requested::Reset, worker, None),
-            // Whoever hears it a second time would act a second time.
-            Command::Signal(_) | Command::Reload => return None,
         })
     }
 
@@ -321,6 +328,7 @@ impl Request {
         Some(Input::Operate {
             ticket,
             worker: WorkerId(self.worker?),
+            index: self.index,
             command,
         })
     }

@@ -350,7 +350,7 @@ fn what_is_not_asked_for_is_not_there_and_what_is_unknown_is_null() {
             r#""workers":[{"name":"batch","activation":"on-demand","generation":1,"#,
             r#""state":"waiting","setback":null,"instances":[{"name":"batch","generation":1,"pid":null,"#,
             r#""state":"waiting","reloading":false,"status":null,"since":"2026-01-31T11:00:00Z","restarts":0,"last_exit":"exit status 0","exit_status":null,"exit_signal":null,"next_try":null}],"#,
-            r#""listeners":["spool"],"connections":null}]}"#
+            r#""listeners":["spool"],"output":"tag","connections":null}]}"#
         )
     );
     // A newer listend may say more.
@@ -408,6 +408,7 @@ fn instance(
         exit_status: None,
         exit_signal: None,
         next_try: None,
+        usage: None,
     }
 }
 
@@ -421,6 +422,7 @@ fn worker(name: &str, activation: &str, state: WorkerState, instances: Vec<Insta
         unused_since: None,
         instances,
         listeners: vec!["spool".to_owned()],
+        output: Some("tag".to_owned()),
         connections: None,
         detail: None,
     }
@@ -708,7 +710,7 @@ proptest! {
     fn lines_fit_whatever_the_names(
         name in "[ -~\u{e9}\u{65e5}\u{672c}]{0,60}",
         address in "[ -~\u{e9}\u{65e5}\u{672c}\n\u{1b}]{0,120}",
-        columns in 60usize..200,
+        columns in 70usize..200,
     ) {
         let sockets = [(address.as_str(), "unix", queue(Some(1), Some(2), Some(3)))];
         let one = instance(&name, Some(1), WorkerState::Running, 1, 1, Some(&address));

@@ -590,7 +590,7 @@ fn document(session: &str) -> String {
 
 #[test]
 fn a_daemon_in_the_background_is_waited_for() {
-    let session = "$ listend status\nLISTENER …\nweb  …  listening\n\nWORKER …\napp …\n\
+    let session = "$ listend status\nlistend …\n\nLISTENER …\nweb  …  listening\n\nWORKER …\napp …\n\
                    $ pwd | grep -c conf\n1\n$ kill $! && wait\n$ listend status\n\
                    listend: no daemon answers …\n…\n$ echo $?\n69\n";
     follow_text("a document", &document(session));
@@ -602,7 +602,7 @@ fn what_is_not_so_is_found() {
         return;
     }
     for wrong in [
-        "$ listend status\nLISTENER …\nweb  …  missing\n…\n",
+        "$ listend status\nlistend …\n\nLISTENER …\nweb  …  missing\n…\n",
         "$ listend restart nobody\n",
         "$ echo one; echo two\none\n",
         "$ (exit 3)\n",

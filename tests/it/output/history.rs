@@ -1,7 +1,7 @@
 //! What was, told over the control socket: `logs`, `events`, `signal --reopen`, `metrics`.
 
 use crate::harness::varlink::{self, Varlink};
-use crate::harness::{Finished, World, eventually};
+use crate::harness::{Daemon, Finished, Start, World, eventually};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -197,5 +197,47 @@ fn events_of_the_past_are_told_to_those_who_come_later() {
     assert_eq!(kept.len(), 100);
     assert!(!kept.contains(crash), "{kept:?}");
     assert_eq!(kept[99]["kind"], "instance-exited");
+    daemon.stop();
+}
+
+#[test]
+fn lines_that_are_in_the_journal_are_asked_for_there() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app: { command: [sleep, 1h], instances: 2, output: journal }
+  other: { command: [sleep, 1h] }
+";
+    let daemon = varlink::run(&world, yaml);
+    daemon.line(&["every eager worker"]);
+    world.write_script("journalctl", "#!/bin/sh\necho \"$@\"\n");
+    let asked = |words: &[&str]| {
+        let control = varlink::words(&world);
+        let words = words
+            .iter()
+            .copied()
+            .chain(control.iter().map(String::as_str));
+        let mut start = Start::new(words);
+        let path = std::env::var("PATH").unwrap_or_default();
+        start.env("PATH", &format!("{}:{path}", world.dir().display()));
+        Daemon::start(start).finish().expect_code(0)
+    };
+    let named = asked(&["logs", "app", "-n", "7", "-f"]);
+    let wanted = "--no-pager --quiet --identifier=app.0 --identifier=app.1 -n 7 -o short-iso -f\n";
+    assert_eq!(named.stdout, wanted);
+    let all = asked(&["logs"]);
+    assert_eq!(all.stdout, "");
+    assert_eq!(
+        all.stderr,
+        "  hint: `app` writes to the journal: journalctl -t app.0 -t app.1"
+    );
+    let other = asked(&["logs", "other"]);
+    assert!(
+        other
+            .stderr
+            .contains("with `output: tag` its last lines are kept"),
+        "{other:?}"
+    );
     daemon.stop();
 }

@@ -1,5 +1,6 @@
 //! One generation after another.
 
+mod instance;
 mod links;
 mod reload;
 mod restart;

@@ -236,6 +236,7 @@ impl Rig {
         self.give(Input::Operate {
             ticket,
             worker,
+            index: None,
             command,
         });
     }

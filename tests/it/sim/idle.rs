@@ -171,6 +171,7 @@ impl Rig {
         self.give(Input::Operate {
             ticket,
             worker,
+            index: None,
             command,
         });
         self.poll();

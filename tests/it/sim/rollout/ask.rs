@@ -18,7 +18,7 @@ impl Life<Rollouts> {
         ticket
     }
 
-    fn command(&mut self) -> (WorkerId, Command) {
+    fn command(&mut self) -> (WorkerId, Option<u32>, Command) {
         // Sometimes one that is not there.
         let worker = WorkerId(self.rng.below(self.own.workers.len() as u64 + 1) as u32);
         let command = match self.rng.below(12) {
@@ -30,44 +30,51 @@ impl Life<Rollouts> {
             10 => Command::Reset,
             _ => Command::Reload,
         };
+        let index = self.rng.one_in(4).then(|| self.rng.below(4) as u32);
         if let (Some(known), Command::Stop | Command::Scale(_)) =
             (self.own.workers.get_mut(worker.0 as usize), command)
         {
             known.lessened = Some(self.now);
         }
-        (worker, command)
+        (worker, index, command)
     }
 
     pub(crate) fn operate(&mut self) {
         let ticket = self.ticket();
-        let (worker, command) = self.command();
-        self.note_command(worker, command);
+        let (worker, index, command) = self.command();
+        self.note_command(worker, index, command);
         self.give(Input::Operate {
             ticket,
             worker,
+            index,
             command,
         });
     }
 
     /// Asks for something, and the shell does nothing about it yet: what follows comes first.
     pub(crate) fn lazily(&mut self, ticket: Ticket) {
-        let (worker, command) = self.command();
-        self.note_command(worker, command);
+        let (worker, index, command) = self.command();
+        self.note_command(worker, index, command);
         let input = Input::Operate {
             ticket,
             worker,
+            index,
             command,
         };
         self.hand(input, true);
     }
 
     /// Notes what a command means.
-    fn note_command(&mut self, worker: WorkerId, command: Command) {
+    fn note_command(&mut self, worker: WorkerId, index: Option<u32>, command: Command) {
         let Some(known) = self.own.workers.get_mut(worker.0 as usize) else {
             return;
         };
         // A rollout that it stops does not go back any more.
-        if command == Command::Stop && self.stop_at.is_none() && self.started && !known.removed {
+        if (index, command) == (None, Command::Stop)
+            && self.stop_at.is_none()
+            && self.started
+            && !known.removed
+        {
             known.from = None;
             known.trial = None;
             known.watch = None;

@@ -208,7 +208,8 @@ impl Life<Rollouts> {
                     "{ticket:?}: {answer:?} after {asked:?}"
                 );
                 assert!(
-                    asked.of == 0 || asked.of == of,
+                    // More instances may have joined a restart.
+                    asked.of <= of,
                     "{ticket:?}: {answer:?} after {asked:?}"
                 );
                 (asked.done, asked.of) = (done, of);
@@ -294,11 +295,18 @@ impl Life<Rollouts> {
                 self.seen.hook_failed += 1;
                 self.seen.hook_timed_out += u64::from(matches!(end, HookEnd::TimedOut { .. }));
             }
-            Event::Rollout(worker, RolloutEvent::Started { generation, .. }) => {
+            Event::Rollout(
+                worker,
+                RolloutEvent::Started {
+                    generation, only, ..
+                },
+            ) => {
                 self.seen.rollouts += 1;
                 let known = &mut self.own.workers[worker.0 as usize];
                 let from = *known.from.get_or_insert(known.current);
-                if let Some(given_up) = known.given_up.take() {
+                // One instance alone is restarted by what serves.
+                let given_up = known.given_up.take_if(|_| only.is_none());
+                if let Some(given_up) = given_up {
                     self.seen.tried_again += 1;
                     known.current = given_up;
                     known.allowed.insert(given_up);
@@ -317,7 +325,7 @@ impl Life<Rollouts> {
                 let known = &mut self.own.workers[worker.0 as usize];
                 assert_eq!(known.trial, Some(generation));
                 self.seen.recovered += u64::from(known.degraded);
-                known.degraded = false;
+                known.degraded = known.given_up.is_some();
                 known.trial = None;
                 let from = known.from.take().expect("it was rolling");
                 let watch = known.life().rollout.watch;

@@ -1,0 +1,258 @@
+//! An answer to `listend status`, as text or JSON.
+
+use crate::cli::args::Status as Arguments;
+use crate::cli::check::finish;
+use crate::cli::client::{Client, Failure};
+use crate::cli::daemon::binary as binary_at;
+use crate::cli::exit::Exit;
+use crate::cli::output::{columns, complain, count, print, shown, style};
+use crate::cli::pretty::pretty;
+use crate::control::{
+    Binary, Cell, Column, Daemon, Detail, Fit, Life, Listener, Rollout, Sheet, SocketOption,
+    Status, age, all_is_well, or_dash, table, troubles,
+};
+use crate::report::Style;
+use crate::shell::clock;
+use crate::usage;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::path::Path;
+
+/// An answer, as it came and as it is understood.
+pub struct Answer {
+    raw: Box<RawValue>,
+    /// With what its instances use.
+    pub status: Status,
+}
+
+/// Asks for the status.
+///
+/// # Errors
+///
+/// [`Failure`].
+pub fn ask(client: &mut Client, arguments: &Arguments) -> Result<Answer, Failure> {
+    let parameters = match &arguments.name {
+        Some(name) => json!({ "name": name }),
+        None => json!({}),
+    };
+    let raw: Box<RawValue> = client.ask("Status", &parameters)?;
+    let status = serde_json::from_str(raw.get());
+    let mut status: Status = status.map_err(|error| client.misunderstood(&error))?;
+    usage::note(&mut status);
+    Ok(Answer { raw, status })
+}
+
+/// The listeners of the workers in this answer that are not in it themselves. One more question,
+/// however many they are.
+fn listeners_of_workers(client: &mut Client, answer: &Status) -> Result<Vec<Listener>, Failure> {
+    let there: HashSet<&String> = answer.listeners.iter().map(|one| &one.name).collect();
+    let taken = answer.workers.iter().flat_map(|one| &one.listeners);
+    let lacking: HashSet<&String> = taken.filter(|name| !there.contains(name)).collect();
+    if lacking.is_empty() {
+        return Ok(Vec::new());
+    }
+    let all: Status = client.ask("Status", &json!({}))?;
+    let listeners = all.listeners.into_iter();
+    Ok(listeners
+        .filter(|one| lacking.contains(&one.name))
+        .collect())
+}
+
+/// Prints an answer.
+pub fn show(client: &mut Client, answer: &Answer, arguments: &Arguments) -> Exit {
+    let exit = match all_is_well(&answer.status) {
+        true => Exit::Done,
+        false => Exit::Refused,
+    };
+    let text = match arguments.json {
+        true => pretty(&as_json(answer)) + "\n",
+        false => match as_text(client, &answer.status, arguments) {
+            Ok(text) => text,
+            Err(failure) => return failure.tell(None),
+        },
+    };
+    let exit = finish(print(&text), exit);
+    for trouble in troubles(&answer.status) {
+        complain(&shown(&trouble));
+    }
+    exit
+}
+
+/// As it came, since a newer daemon may say more than is known here; with what instances use.
+pub fn as_json(answer: &Answer) -> String {
+    let workers = answer.status.workers.iter().enumerate();
+    let used = workers.flat_map(|(worker, of)| {
+        let instances = of.instances.iter().enumerate();
+        instances.filter_map(move |(index, one)| {
+            let place = format!("/workers/{worker}/instances/{index}");
+            Some((place, one.usage?))
+        })
+    });
+    let Ok(mut said) = serde_json::from_str::<Value>(answer.raw.get()) else {
+        return answer.raw.get().to_owned();
+    };
+    for (place, usage) in used {
+        if let Some(Value::Object(instance)) = said.pointer_mut(&place) {
+            instance.insert("usage".to_owned(), json!(usage));
+        }
+    }
+    said.to_string()
+}
+
+/// The tables, with a line about the daemon above them.
+///
+/// # Errors
+///
+/// The listeners of a worker that was named could not be asked for.
+pub fn as_text(
+    client: &mut Client,
+    status: &Status,
+    arguments: &Arguments,
+) -> Result<String, Failure> {
+    let mut status = status.clone();
+    if arguments.name.is_some() {
+        let listeners = listeners_of_workers(client, &status)?;
+        status.listeners.extend(listeners);
+    }
+    let now = clock::wall().as_secs();
+    let mut text = status.daemon.as_ref().map_or_else(String::new, |daemon| {
+        let binary = daemon.binary.as_ref();
+        let on_disk = binary.and_then(|one| binary_at(Path::new(&one.path), one.path.clone()));
+        head(daemon, on_disk.as_ref(), troubles(&status).len(), now)
+    });
+    let table = table(&status, columns(), style(), now);
+    text.push_str(match table.as_str() {
+        "" => "no listeners, no workers\n",
+        table => table,
+    });
+    details(&mut text, &status);
+    Ok(text)
+}
+
+/// A line about listend itself, and another if it can be upgraded.
+fn head(daemon: &Daemon, on_disk: Option<&Binary>, troubles: usize, now: u64) -> String {
+    let binary = daemon.binary.as_ref();
+    // On another device it may be another system's: that of a container, or of its host.
+    let is_replaced = binary
+        .zip(on_disk)
+        .is_some_and(|(runs, there)| there.device == runs.device && there != runs);
+    let up = |since: &str| age(since, now).unwrap_or_else(|| "?".to_owned());
+    let mut words = format!("listend {}, up {}", daemon.version, up(&daemon.since));
+    if daemon.since != daemon.version_since {
+        words.push_str(&format!(", this program for {}", up(&daemon.version_since)));
+    }
+    if let Some(path) = &daemon.configuration {
+        words.push_str(&format!(", {path}"));
+    }
+    words.push_str(": ");
+    words.push_str(&match troubles {
+        0 => "no problems".to_owned(),
+        many => count(many, "problem"),
+    });
+    words.push('\n');
+    if let Some(binary) = binary.filter(|_| is_replaced) {
+        words.push_str(&format!(
+            "{} has changed since; `listend upgrade` continues as the new one\n",
+            binary.path
+        ));
+    }
+    let shown: String = words.lines().map(|line| shown(line) + "\n").collect();
+    shown + "\n"
+}
+
+/// Writes the details of a listener or worker that was asked for by name.
+fn details(out: &mut String, status: &Status) {
+    let listeners = status.listeners.iter();
+    for (one, detail) in listeners.filter_map(|one| Some((one, one.detail.as_ref()?))) {
+        let mut others = vec![("workers", one.workers.join(", "))];
+        if !detail.grant.is_empty() {
+            others.push(("granted to", detail.grant.join(", ")));
+        }
+        others.extend(detail.taken.iter().map(|taken| ("taken", taken.clone())));
+        section(out, &format!("listener {}", one.name), detail, &others);
+    }
+    let workers = status.workers.iter();
+    for (one, detail) in workers.filter_map(|one| Some((one, one.detail.as_ref()?))) {
+        let mut others = vec![
+            ("activation", one.activation.clone()),
+            ("listeners", one.listeners.join(", ")),
+        ];
+        if let Some(life) = &detail.life {
+            others.extend(life_lines(life));
+        }
+        section(out, &format!("worker {}", one.name), detail, &others);
+    }
+}
+
+fn life_lines(life: &Life) -> [(&'static str, String); 4] {
+    let Rollout {
+        order,
+        parallel,
+        min_ready,
+        under_way,
+    } = &life.rollout;
+    let now = match under_way {
+        true => "; in progress",
+        false => "",
+    };
+    let watchdog = life.watchdog.as_deref().unwrap_or("none");
+    [
+        ("ready", life.ready.clone()),
+        (
+            "rollout",
+            format!("{order}, {parallel} at a time, each ready for {min_ready}{now}"),
+        ),
+        ("watchdog", watchdog.to_owned()),
+        (
+            "fd_store",
+            format!("{} stored, at most {} each", life.stored, life.fd_store),
+        ),
+    ]
+}
+
+fn section(out: &mut String, title: &str, detail: &Detail, others: &[(&str, String)]) {
+    let mut line = |words: &str| {
+        // Writing to a String does not fail.
+        let _written = writeln!(out, "{}", shown(words));
+    };
+    line("");
+    line(title);
+    let place = detail.place.as_deref().unwrap_or("the command line");
+    line(&format!("  {:<12}{place}", "written in"));
+    for (name, value) in others {
+        let value = if value.is_empty() { "-" } else { value };
+        line(&format!("  {name:<12}{value}"));
+    }
+    if !detail.options.is_empty() {
+        line("");
+        for row in options(&detail.options).lines() {
+            line(&format!("  {row}"));
+        }
+    }
+}
+
+/// The address, which may be long, stands last.
+const OPTION_COLUMNS: [Column; 4] = [
+    Column::new("OPTION", Fit::Left),
+    Column::new("ASKED", Fit::Left),
+    Column::new("EFFECTIVE", Fit::Left),
+    Column::new("SOCKET", Fit::Left),
+];
+
+/// A line for each option.
+fn options(options: &[SocketOption]) -> String {
+    let mut sheet = Sheet::new(&OPTION_COLUMNS);
+    for one in options {
+        sheet.row([
+            Cell::text(&one.name),
+            Cell::text(&or_dash(one.asked.as_deref())),
+            Cell::text(&or_dash(one.effective.as_deref())),
+            Cell::text(&one.address),
+        ]);
+    }
+    let mut out = String::new();
+    sheet.print(&mut out, usize::MAX, Style::Plain);
+    out
+}

@@ -1,0 +1,283 @@
+//! The CPU time and the memory that instances use, as /proc shows it.
+//!
+//! Read by the commands that show it and by `listend web`, never by the daemon: its loop has nothing to wait for
+//! there. What an instance has started counts as its own: everything in its session, and the children of
+//! that in sessions of their own.
+
+use crate::control::{Daemon, Status, Usage};
+use procfs::FromRead;
+use procfs::process::Stat;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+/// A process, as far as it matters here.
+#[derive(Debug, Clone, Copy)]
+struct Process {
+    parent: i32,
+    session: i32,
+    usage: Usage,
+}
+
+/// Notes in a status what each of its instances uses. Nothing is noted for one that cannot be seen: it is in
+/// another PID namespace, or /proc hides it.
+pub fn note(status: &mut Status) {
+    let is_here = status.daemon.as_ref().is_none_or(is_here);
+    let instances = status.workers.iter().flat_map(|one| &one.instances);
+    let leaders: HashSet<i32> = instances
+        .filter_map(|one| i32::try_from(one.pid?).ok())
+        .collect();
+    if !is_here || leaders.is_empty() {
+        return;
+    }
+    let sums = sums(&processes(), &leaders);
+    let workers = status.workers.iter_mut();
+    for one in workers.flat_map(|worker| &mut worker.instances) {
+        let pid = one.pid.and_then(|pid| i32::try_from(pid).ok());
+        one.usage = pid.and_then(|pid| sums.get(&pid).copied());
+    }
+}
+
+/// Whether the process ids that a daemon tells are those of this PID namespace: its own is that of a process
+/// which was executed from a file of the same name.
+pub fn is_here(daemon: &Daemon) -> bool {
+    let Ok(name) = fs::read(format!("/proc/{}/comm", daemon.pid)) else {
+        return false;
+    };
+    let name = name.trim_ascii_end();
+    let binary = daemon.binary.as_ref().map(|binary| Path::new(&binary.path));
+    let wanted = binary.and_then(Path::file_name);
+    // The kernel keeps so many bytes of it.
+    wanted.is_none_or(|wanted| {
+        let wanted = wanted.as_encoded_bytes();
+        wanted.get(..15).unwrap_or(wanted) == name
+    })
+}
+
+/// All processes that /proc shows. Those that end meanwhile are left out.
+fn processes() -> HashMap<i32, Process> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return HashMap::new();
+    };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: i32| Some((pid, process(pid)?)))
+        .collect()
+}
+
+fn process(pid: i32) -> Option<Process> {
+    // Unlike its other files this one waits for nothing that the process may be stuck in.
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = Stat::from_read(stat.as_slice()).ok()?;
+    // Of children that it has waited for it has the time as well.
+    let waited = u64::try_from(stat.cutime.saturating_add(stat.cstime)).unwrap_or(0);
+    let ticks = stat.utime + stat.stime + waited;
+    Some(Process {
+        parent: stat.ppid,
+        session: stat.session,
+        usage: Usage {
+            processes: 1,
+            cpu_milliseconds: ticks.saturating_mul(1000) / procfs::ticks_per_second(),
+            memory_bytes: stat.rss.saturating_mul(procfs::page_size()),
+        },
+    })
+}
+
+/// What each of these processes uses, with all that belongs to it. An instance leads its session; a number
+/// that does not is another's.
+fn sums(all: &HashMap<i32, Process>, leaders: &HashSet<i32>) -> HashMap<i32, Usage> {
+    let is_leader = |pid: &i32| all.get(pid).is_some_and(|one| one.session == *pid);
+    let mut sums: HashMap<i32, Usage> = HashMap::new();
+    for (pid, process) in all {
+        let mut at = *pid;
+        // Processes may have come and gone while they were read: their chain need not end.
+        for _ in 0..all.len() {
+            let Some(one) = all.get(&at) else { break };
+            let owner = [at, one.session].into_iter();
+            if let Some(owner) = owner.filter(|pid| leaders.contains(pid)).find(is_leader) {
+                sums.entry(owner).or_default().add(process.usage);
+                break;
+            }
+            at = one.parent;
+        }
+    }
+    sums
+}
+
+/// The metrics of it, for each place of a worker: two generations share one for a while.
+const FAMILIES: [(&str, &str, &str, fn(&Usage) -> String); 3] = [
+    (
+        "listend_instance_cpu_seconds",
+        "counter",
+        "CPU time of the processes of an instance.",
+        |usage| seconds(usage.cpu_milliseconds),
+    ),
+    (
+        "listend_instance_memory_bytes",
+        "gauge",
+        "Resident memory of the processes of an instance; what they share counts for each.",
+        |usage| usage.memory_bytes.to_string(),
+    ),
+    (
+        "listend_instance_processes",
+        "gauge",
+        "Processes of an instance.",
+        |usage| usage.processes.to_string(),
+    ),
+];
+
+fn seconds(milliseconds: u64) -> String {
+    format!("{}.{:03}", milliseconds / 1000, milliseconds % 1000)
+}
+
+/// Adds what instances use to the metrics of a daemon, which are OpenMetrics text.
+pub fn add_to_metrics(text: &mut String, status: &Status) {
+    const END: &str = "# EOF\n";
+    let mut places: Vec<(String, Usage)> = Vec::new();
+    for worker in &status.workers {
+        for (one, usage) in worker
+            .instances
+            .iter()
+            .filter_map(|one| Some((one, one.usage?)))
+        {
+            let index = one.name.strip_prefix(&worker.name).unwrap_or_default();
+            let index = index.strip_prefix('.').unwrap_or("0");
+            let labels = format!("{{worker=\"{}\",index=\"{index}\"}}", escaped(&worker.name));
+            match places.iter_mut().find(|(known, _)| *known == labels) {
+                Some((_, sum)) => sum.add(usage),
+                None => places.push((labels, usage)),
+            }
+        }
+    }
+    if places.is_empty() || !text.ends_with(END) {
+        return;
+    }
+    text.truncate(text.len() - END.len());
+    for (name, kind, help, value) in FAMILIES {
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        // Writing to a String does not fail.
+        let _written = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        if let Some((_, unit @ ("seconds" | "bytes"))) = name.rsplit_once('_') {
+            let _written = writeln!(text, "# UNIT {name} {unit}");
+        }
+        for (labels, usage) in &places {
+            let _written = writeln!(text, "{name}{suffix}{labels} {}", value(usage));
+        }
+    }
+    text.push_str(END);
+}
+
+fn escaped(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::process::{Command, Stdio};
+
+    fn process(parent: i32, session: i32, cpu: u64) -> Process {
+        Process {
+            parent,
+            session,
+            usage: Usage {
+                processes: 1,
+                cpu_milliseconds: cpu,
+                memory_bytes: 1,
+            },
+        }
+    }
+
+    #[test]
+    fn what_an_instance_has_started_counts_as_its_own() {
+        let all = HashMap::from([
+            (1, process(0, 1, 1)),
+            (10, process(1, 10, 2)),
+            (11, process(10, 10, 4)),
+            // In a session of its own.
+            (12, process(11, 12, 8)),
+            // Orphaned.
+            (13, process(1, 10, 16)),
+            (20, process(10, 20, 32)),
+            (21, process(20, 20, 64)),
+            // A loop, as pids that are used again could show it.
+            (30, process(31, 30, 128)),
+            (31, process(30, 30, 128)),
+            // No leader of a session.
+            (40, process(1, 1, 256)),
+        ]);
+        let leaders = HashSet::from([10, 20, 40, 50]);
+        let sums = sums(&all, &leaders);
+        let found = |pid| {
+            sums.get(&pid)
+                .map(|sum| (sum.processes, sum.cpu_milliseconds))
+        };
+        assert_eq!(found(10), Some((4, 30)));
+        assert_eq!(
+            found(20),
+            Some((2, 96)),
+            "an instance that another has started"
+        );
+        assert_eq!((found(40), found(50)), (None, None));
+    }
+
+    #[test]
+    fn a_process_that_works_uses_time_and_memory() {
+        // It is in the process group of the test, and so becomes the leader itself.
+        let mut child = Command::new("setsid")
+            .args(["sh", "-c", "while :; do :; done & wait"])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("setsid");
+        let leader = i32::try_from(child.id()).expect("a pid");
+        let used = loop {
+            let sums = sums(&processes(), &HashSet::from([leader]));
+            match sums.get(&leader) {
+                Some(sum) if sum.processes >= 2 && sum.cpu_milliseconds >= 50 => break *sum,
+                Some(_) | None => std::thread::yield_now(),
+            }
+        };
+        nix::sys::signal::killpg(
+            nix::unistd::Pid::from_raw(leader),
+            nix::sys::signal::SIGKILL,
+        )
+        .expect("its process group");
+        child.wait().expect("a child");
+        assert!(used.memory_bytes > 10_000, "{used:?}");
+    }
+
+    #[test]
+    fn the_metrics_have_what_is_known_of_each_place() {
+        let mut text = "# TYPE a gauge\na 1\n# EOF\n".to_owned();
+        let usage = json!({"processes": 2, "cpu_milliseconds": 1234, "memory_bytes": 4096});
+        let instance = |name: &str, usage: &Value| {
+            json!({"name": name, "pid": 1, "state": "running", "since": "", "restarts": 0,
+                "last_exit": null, "usage": usage})
+        };
+        let none = Value::Null;
+        let instances = json!([
+            instance("app.0", &usage),
+            instance("app.0", &usage),
+            instance("app.1", &none)
+        ]);
+        let worker = json!({"name": "app", "activation": "eager", "generation": 1, "state": "running",
+            "instances": instances, "listeners": []});
+        let status = json!({"listeners": [], "workers": [worker]});
+        let status: Status = serde_json::from_value(status).expect("a status");
+        add_to_metrics(&mut text, &status);
+        let place = "{worker=\"app\",index=\"0\"}";
+        assert!(
+            text.starts_with("# TYPE a gauge\na 1\n# HELP listend_instance_cpu"),
+            "{text}"
+        );
+        for line in [
+            format!("listend_instance_cpu_seconds_total{place} 2.468\n"),
+            format!("listend_instance_memory_bytes{place} 8192\n"),
+            format!("listend_instance_processes{place} 4\n# EOF\n"),
+        ] {
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+        assert!(!text.contains("index=\"1\""), "{text}");
+    }
+}
