@@ -116,6 +116,8 @@ test-all: rpm-tool test
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it upgrade::upgrades_under_load -- --nocapture
 	SIM_SEEDS=20000 $(CARGO) test --release --test it sim::workers::
 	PROPTEST_CASES=20000 $(CARGO) test --release --test it config::reading::
+	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then fuzz/run 300; \
+	else echo "skipped: nothing was fuzzed, without cargo-fuzz and a nightly compiler"; fi
 
 # With the programs that listend is compared with.
 bench: setup

@@ -219,7 +219,7 @@ pub(crate) struct Life<G: Grammar> {
 pub(crate) fn every_seed<G: Grammar>() {
     every(|seed, trace| {
         let mut seen = <(Seen, G::Seen)>::default();
-        let (mut steps, mut rng) = (STEPS, Rng(seed));
+        let (mut steps, mut rng) = (STEPS, Rng::from_seed(seed));
         while steps > 0 {
             let (left, next, this) = Life::<G>::new(rng, trace).live(steps);
             seen.add(&this);
@@ -227,6 +227,12 @@ pub(crate) fn every_seed<G: Grammar>() {
         }
         seen
     });
+}
+
+/// Lives once, as the bytes say.
+pub(crate) fn one<G: Grammar>(bytes: &[u8]) {
+    let rng = Rng::from_tape(bytes);
+    Life::<G>::new(rng, Trace::Quiet).live(bytes.len().min(STEPS as usize) as u32 + 1);
 }
 
 impl<G: Grammar> Life<G> {

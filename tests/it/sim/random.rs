@@ -10,13 +10,34 @@ use std::time::Duration;
 /// One second in nanoseconds.
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
-/// splitmix64.
-pub(crate) struct Rng(pub(crate) u64);
+/// Numbers from a tape as long as it lasts, then splitmix64.
+pub(crate) struct Rng {
+    state: u64,
+    tape: std::vec::IntoIter<u8>,
+}
 
 impl Rng {
+    pub(crate) fn from_seed(state: u64) -> Rng {
+        Rng {
+            state,
+            tape: Vec::new().into_iter(),
+        }
+    }
+
+    /// A byte is a number: what changes one decision leaves the others as they are.
+    pub(crate) fn from_tape(bytes: &[u8]) -> Rng {
+        Rng {
+            state: bytes.len() as u64,
+            tape: bytes.to_vec().into_iter(),
+        }
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        if let Some(byte) = self.tape.next() {
+            return u64::from(byte);
+        }
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)

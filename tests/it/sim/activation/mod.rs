@@ -9,7 +9,7 @@ mod scenarios;
 mod world;
 
 use crate::sim::kernel::Proc;
-use crate::sim::life::{Due, Grammar, Heard, Life, Misery, Mood, Spawn, every_seed};
+use crate::sim::life::{Due, Grammar, Heard, Life, Misery, Mood, Spawn, every_seed, one};
 use crate::sim::random::{Rng, signal};
 use crate::sim::seeds::{Trace, seen};
 use listend::core::{ConnectionId, Core, Effect, ExitStatus, Input, Mono, ProcessId, WhenDone};
@@ -17,6 +17,10 @@ use listend::core::{Revision, Task};
 use listend::plan::{Activation, Lifecycle};
 use std::collections::{BTreeMap, BTreeSet};
 use world::{Connection, Past, Socket, Stage, World};
+
+pub(crate) fn one_life(tape: &[u8]) {
+    one::<Clients>(tape);
+}
 
 #[test]
 fn no_client_waits_for_ever_and_no_limit_is_passed() {

@@ -11,7 +11,7 @@ mod works;
 mod world;
 
 use crate::sim::kernel::Proc;
-use crate::sim::life::{Due, Grammar, Heard, Life, Spawn, every_seed};
+use crate::sim::life::{Due, Grammar, Heard, Life, Spawn, every_seed, one};
 use crate::sim::perform::SIGABRT;
 use crate::sim::random::Rng;
 use crate::sim::seeds::seen;
@@ -26,6 +26,10 @@ use world::{Temper, Worker, definition, lives};
 
 /// What operators send, and what makes a program read its configuration again.
 const HARMLESS: [i32; 2] = [10, 1];
+
+pub(crate) fn one_life(tape: &[u8]) {
+    one::<Rollouts>(tape);
+}
 
 #[test]
 fn nothing_is_lost_in_a_rollout_and_everything_comes_to_rest() {

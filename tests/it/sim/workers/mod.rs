@@ -6,7 +6,7 @@
 mod shadow;
 
 use crate::sim::kernel::Proc;
-use crate::sim::life::{Due, Grammar, Heard, Life, Mood, Spawn, every_seed};
+use crate::sim::life::{Due, Grammar, Heard, Life, Mood, Spawn, every_seed, one};
 use crate::sim::random::{Rng, SECOND, lifecycle};
 use crate::sim::seeds::{Tally, seen};
 use listend::config::Restart;
@@ -18,6 +18,10 @@ use listend::plan::{Lifecycle, WorkerId};
 use listend::stage::Stage;
 use shadow::{Expected, Shadow};
 use std::collections::BTreeMap;
+
+pub(crate) fn one_life(tape: &[u8]) {
+    one::<Workers>(tape);
+}
 
 #[test]
 fn every_seed_keeps_the_rules() {
