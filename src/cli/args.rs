@@ -150,8 +150,8 @@ pub enum Verb {
     /// and tells the service manager when it answers. Ends when the server does.
     #[command(after_help = EXIT_CODES)]
     Forward(Forward),
-    /// The worker of `metrics`, which the daemon starts itself
-    Web,
+    /// The worker of `web` and `metrics`, which the daemon starts itself
+    Web(Web),
     /// The sample worker: answers HTTP on every stream listener that it inherits
     HelloWorker,
 }
@@ -689,6 +689,14 @@ pub struct Events {
 
     #[command(flatten)]
     pub control: Control,
+}
+
+/// The arguments of `listend web`.
+#[derive(Debug, Args)]
+pub struct Web {
+    /// Serve the page and what it shows as well as the metrics
+    #[arg(long)]
+    pub page: bool,
 }
 
 /// The arguments of `listend metrics`.

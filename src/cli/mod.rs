@@ -104,7 +104,7 @@ fn act_on(verb: Verb, sink: Sink) -> Exit {
         Verb::StopPost(arguments) => stop_post::stop_post(&arguments),
         Verb::Write => write(),
         Verb::Forward(arguments) => forward::forward(arguments),
-        Verb::Web => web::web(),
+        Verb::Web(arguments) => web::web(&arguments),
         Verb::HelloWorker => match crate::sample::run() {
             Ok(()) => Exit::Done,
             Err(error) => {

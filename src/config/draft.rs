@@ -54,7 +54,7 @@ impl<T> Field<T> {
 pub(super) struct Draft {
     pub listeners: Vec<DraftListener>,
     pub workers: Vec<DraftWorker>,
-    pub metrics: Option<DraftListener>,
+    pub web: Option<DraftListener>,
     /// `defaults:`, a mapping of keys of workers.
     pub defaults: Option<Node>,
     pub silence: Vec<String>,

@@ -32,7 +32,8 @@ pub const TOP: &[Key] = keys! {
     listeners = "none", "the sockets to bind, by name";
     workers = "none", "the programs that use them, by name";
     defaults = "none", "keys of every worker that does not have them";
-    metrics = "not served", "where metrics are served: an address, or the keys of a listener";
+    web = "not served", "where the page and the metrics are served: an address, or the keys of a listener";
+    metrics = "not served", "where only the metrics are served, in place of `web`";
     silence = "none", "codes of advice to suppress";
 };
 

@@ -22,23 +22,25 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The workers, in the order of the files.
     pub workers: Vec<Worker>,
-    /// The listener on which metrics are served. Listener and worker are listend's own, both called
-    /// [`METRICS`].
+    /// The listener on which the page and the metrics are served. Listener and worker are listend's own,
+    /// both called [`WEB`], or [`METRICS`] where only the metrics are served.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub metrics: Option<Listener>,
+    pub web: Option<Listener>,
     /// Codes of advice not to give, for the whole configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub silence: Vec<String>,
 }
 
-/// The name of the listener that metrics are served at, and of the worker. It has a colon in it, which
-/// the names of others cannot have.
+/// The name of the listener of `web:`, and of its worker. It has a colon in it, which the names of
+/// others cannot have.
+pub const WEB: &str = "listend:web";
+/// The name where `metrics:` is written.
 pub const METRICS: &str = "listend:metrics";
 
 impl Config {
     /// Every listener that is to be bound, listend's own last.
     pub fn every_listener(&self) -> impl Iterator<Item = &Listener> {
-        self.listeners.iter().chain(&self.metrics)
+        self.listeners.iter().chain(&self.web)
     }
 }
 

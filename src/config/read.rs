@@ -3,7 +3,7 @@
 use super::decode::{Entry, Fields, entries, silence};
 use super::draft::Draft;
 use super::listener;
-use super::model::{Config, Listener, METRICS};
+use super::model::{Config, Listener, METRICS, WEB};
 use super::silence::Silence;
 use super::socket_kind::SocketKind;
 use super::value_error::{Diagnostics, ValueError};
@@ -67,13 +67,12 @@ pub fn read(files: Vec<SourceFile>) -> Loaded {
 /// Checks what is between the parts, and takes the drafts' covers off.
 pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> Loaded {
     names_once(&mut draft, &mut report);
-    conflict::find(draft.listeners.iter().chain(&draft.metrics), &mut report);
+    conflict::find(draft.listeners.iter().chain(&draft.web), &mut report);
     cross::check(&draft, &mut report);
     let presets = draft.workers.iter();
     let presets = presets.filter_map(|draft| draft.worker.preset.as_ref());
     by_preset::name_in_problems(presets, &mut report);
-    let is_empty =
-        draft.listeners.is_empty() && draft.workers.is_empty() && draft.metrics.is_none();
+    let is_empty = draft.listeners.is_empty() && draft.workers.is_empty() && draft.web.is_none();
     if is_empty && !draft.incomplete && report.is_ok() {
         let message = "the configuration names neither a listener nor a worker";
         let problem = Problem::new(Kind::NothingConfigured, message);
@@ -86,7 +85,7 @@ pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> 
     let config = Config {
         listeners: listeners.map(|draft| draft.listener).collect(),
         workers: workers.map(|draft| draft.worker).collect(),
-        metrics: draft.metrics.map(|draft| draft.listener),
+        web: draft.web.map(|draft| draft.listener),
         silence: draft.silence,
     };
     Silence::of(&config).apply(&mut report);
@@ -118,7 +117,7 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
     if let Some(node) = fields.take("defaults") {
         defaults::declare(node, draft, &mut out);
     }
-    let served_at = fields.take("metrics");
+    let served = [(WEB, "web"), (METRICS, "metrics")].map(|(name, key)| (name, fields.take(key)));
     let codes = fields.take("silence").filter(|node| !is_null(node));
     draft.silence.extend(silence(codes, &mut out));
     fields.finish();
@@ -137,8 +136,10 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
             draft.listeners.push(listener::decode(entry, report));
         },
     );
-    if let Some(node) = served_at {
-        metrics(node, draft, report);
+    for (name, node) in served {
+        if let Some(node) = node {
+            web(name, node, draft, report);
+        }
     }
     each(workers, "workers", draft, report, |entry, draft, report| {
         let merged = defaults::merged(entry.value, draft.defaults.as_ref());
@@ -148,25 +149,30 @@ fn one_file(root: &Node, folder: &Path, draft: &mut Draft, report: &mut Report) 
     });
 }
 
-/// Reads `metrics:`, which is written like a listener.
-fn metrics(node: &Node, draft: &mut Draft, report: &mut Report) {
-    if let Some(first) = &draft.metrics {
-        let value_error = ValueError::new(Kind::DuplicateKey, "`metrics` occurs in two files");
+/// Reads `web:`, or its older name `metrics:`, which are written like a listener.
+fn web(name: &str, node: &Node, draft: &mut Draft, report: &mut Report) {
+    if let Some(first) = &draft.web {
+        let twice = match (first.listener.name.value.as_str(), name) {
+            (WEB, WEB) => "`web` occurs in two files",
+            (METRICS, METRICS) => "`metrics` occurs in two files",
+            _ => "`web` serves the metrics as well, so there cannot be `metrics`",
+        };
+        let value_error = ValueError::new(Kind::DuplicateKey, twice);
         let problem = value_error.hint("delete one of them").at(node.place);
         report.add(problem.with_related(first.listener.name.place, "first written here"));
         return;
     }
     let name = Located {
-        value: METRICS.to_owned(),
+        value: name.to_owned(),
         place: node.place,
     };
     let decoded = listener::decode_value(name, node, report);
-    can_be_scraped(&decoded.listener, report);
-    draft.metrics = Some(decoded);
+    can_speak_http(&decoded.listener, report);
+    draft.web = Some(decoded);
 }
 
 /// HTTP wants a stream.
-fn can_be_scraped(listener: &Listener, report: &mut Report) {
+fn can_speak_http(listener: &Listener, report: &mut Report) {
     for address in &listener.addresses {
         let mut kinds = address
             .value
@@ -185,11 +191,11 @@ fn can_be_scraped(listener: &Listener, report: &mut Report) {
             continue;
         }
         let text = &address.value.text;
-        let value_error = ValueError::bad(format!("metrics cannot be served at `{text}`"));
+        let value_error = ValueError::bad(format!("HTTP cannot be served at `{text}`"));
         let value_error =
             value_error.hint("write `HOST:PORT` or `unix:/path`; HTTP needs a stream");
         let problem = value_error.at(address.place).with_address(text);
-        report.add(problem.of_listener(METRICS));
+        report.add(problem.of_listener(&listener.name.value));
     }
 }
 

@@ -187,7 +187,7 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
         "symlinks" => one_or_more(matching("^/")),
         "runtime_directory" => matching("^[^/]"),
         "working_directory" => matching(r"^(/|\{runtime_dir\})"),
-        "metrics" => defined("listener"),
+        "metrics" | "web" => defined("listener"),
         "defaults" => defined("defaults"),
         "listeners" | "workers" => one_or_more(matching(NAME)),
         "environment" => json!({

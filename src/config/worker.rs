@@ -12,7 +12,7 @@ use super::idle;
 use super::keys;
 use super::life::{Hooks, Restart, Rollout};
 use super::lifecycle;
-use super::model::{Activation, ConnectionLimits, EnvironmentFile, Listener, Output, Worker};
+use super::model::{Activation, ConnectionLimits, EnvironmentFile, Listener, Output, WEB, Worker};
 use super::readiness;
 use super::scalar;
 use super::template::Mention;
@@ -114,7 +114,7 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
     }
 }
 
-/// The worker that answers at the listener of `metrics:`, with every setting that is not named here at
+/// The worker that answers at the listener of `web:` or `metrics:`, with every setting that is not named here at
 /// its default.
 pub fn web_worker(listener: &Listener) -> Worker {
     let name = &listener.name;
@@ -126,6 +126,10 @@ pub fn web_worker(listener: &Listener) -> Worker {
         place: name.place,
     };
     worker.command = vec![word(Piece::Listend), word(Piece::Text("web".to_owned()))];
+    if name.value == WEB {
+        let all = Piece::Text("--page".to_owned());
+        worker.command.push(word(all));
+    }
     worker.listeners = vec![name.clone()];
     worker.activation.value = Activation::OnDemand;
     worker.restart.limit = None;

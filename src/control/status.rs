@@ -307,6 +307,11 @@ impl Queue {
 }
 
 impl Instance {
+    /// Whether there is nothing to worry about.
+    pub fn is_well(&self) -> bool {
+        self.state.is_well()
+    }
+
     /// The state for people: an instance that reads its configuration again runs, and is shown as
     /// reloading.
     pub fn word(&self) -> &str {

@@ -8,7 +8,7 @@ use super::ports::PortSet;
 use super::reach::reach;
 use super::{registry, services};
 use crate::config::options::by_key;
-use crate::config::{Endpoint, Piece, Template, Transport};
+use crate::config::{Endpoint, Piece, Template, Transport, WEB};
 use crate::listener::{Effective, Note, NoteKind};
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan};
 use crate::report::{Kind, Problem, Report, describe};
@@ -310,6 +310,13 @@ impl<'p> Adviser<'p> {
             address_text(&asked.socket.endpoint),
             self.machine.place()
         );
+        let decides = match asked.listener.name == WEB {
+            true => {
+                "a firewall must decide who may: the page has no authentication, and shows the last \
+                 lines of workers"
+            }
+            false => "a firewall or the worker must decide who may",
+        };
         let port = asked.address.port();
         let scheme = match asked.transport {
             Transport::Tcp => "",
@@ -319,8 +326,7 @@ impl<'p> Adviser<'p> {
             Transport::Udp => "udp://",
         };
         advice.add(asked.problem(Kind::WildcardAddress, message).with_hint(format!(
-            "if only this machine should reach it: {scheme}localhost:{port}; otherwise a firewall \
-             or the worker must decide who may"
+            "if only this machine should reach it: {scheme}localhost:{port}; otherwise {decides}"
         )));
     }
 

@@ -6,7 +6,7 @@ use crate::config::preset::Preset;
 use crate::config::{
     ConnectionLimits, Distribute, Endpoint, Flows, Hook, Hooks, KillMode, Located, METRICS,
     Multicast, NotifyAccess, OnFailure, Output, Piece, Presence, Rate, Ready, Restart, Rollout,
-    Template,
+    Template, WEB,
 };
 use crate::handoff::Handoff;
 use crate::launch_spec::LaunchSpec;
@@ -418,9 +418,9 @@ pub struct WorkerPlan {
 }
 
 impl WorkerPlan {
-    /// Whether this is the worker of `metrics:`, which is not in the configuration by name.
+    /// Whether this is the worker of `web:` or `metrics:`, which is not in the configuration by name.
     pub fn is_built_in(&self) -> bool {
-        self.name == METRICS
+        self.name == WEB || self.name == METRICS
     }
 }
 

@@ -29,7 +29,7 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
     let Config {
         listeners,
         workers,
-        metrics,
+        web,
         ..
     } = config;
     // Taken apart piece by piece: with many thousands of listeners, two whole copies would be the
@@ -38,7 +38,7 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
         .into_iter()
         .map(|listener| resolver.listener(listener))
         .collect();
-    let web = metrics.map(|listener| {
+    let web = web.map(|listener| {
         let worker = config::web_worker(&listener);
         listeners.push(resolver.listener(listener));
         worker

@@ -1,9 +1,12 @@
-//! The part of HTTP/1.1 (RFC 9112) that a scrape needs: one request on each connection, no body.
+//! The part of HTTP/1.1 (RFC 9112) that is served: one request on each connection, no body.
+
+use super::page;
+use std::net::IpAddr;
 
 /// A longer head is refused.
 pub const HEAD_MAX: usize = 8 * 1024;
 
-/// The largest number of fields in a head; Prometheus sends seven.
+/// The largest number of fields in a head; a browser sends about fifteen.
 const FIELDS_MAX: usize = 64;
 
 /// The two texts that Prometheus reads.
@@ -24,8 +27,18 @@ impl Format {
     }
 }
 
+/// What is served to a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    /// The page and what it shows, beside the metrics.
+    pub has_page: bool,
+    /// The name of this machine, if the client must have called it by a name or an address of its own;
+    /// `None` where no browser can be made to connect (unix sockets).
+    pub called: Option<&'a str>,
+}
+
 /// The request of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// A request for the metrics.
     Metrics {
@@ -34,8 +47,31 @@ pub enum Request {
         /// Whether the body is left out (HEAD).
         head_only: bool,
     },
+    /// A request for the page.
+    Page {
+        /// Whether the body is left out (HEAD).
+        head_only: bool,
+    },
+    /// A request for the status as the daemon answers it.
+    Status {
+        /// Whether the body is left out (HEAD).
+        head_only: bool,
+    },
+    /// A request for all that changes, as server-sent events.
+    Events(Watch),
     /// A request that is refused.
     Refused(Refused),
+}
+
+/// What a client wants to be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// The last event that it has received, of this connection or the one before.
+    pub since: Option<String>,
+    /// The worker whose last lines it wants.
+    pub lines: Option<String>,
+    /// Whether the body is left out (HEAD).
+    pub head_only: bool,
 }
 
 /// The reasons for refusing a request.
@@ -43,16 +79,22 @@ pub enum Request {
 pub enum Refused {
     /// The request is not HTTP.
     BadRequest,
-    /// The path is not /metrics.
+    /// There is nothing at the path.
     NotFound,
+    /// Only the metrics are served, and the path is one of the page.
+    NoPage,
     /// The method is neither GET nor HEAD.
     MethodNotAllowed,
     /// The head is longer than [`HEAD_MAX`], or has too many fields.
     TooLarge,
+    /// The client has asked for a name that may be anybody's.
+    Misdirected,
+    /// As many clients as can be are watching.
+    TooManyWatch,
 }
 
 /// Reads the head of a request; `None` as long as there is more of it to come.
-pub fn parse(bytes: &[u8]) -> Option<Request> {
+pub fn parse(bytes: &[u8], site: Site) -> Option<Request> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut head = httparse::Request::new(&mut fields);
     match head.parse(bytes) {
@@ -63,7 +105,9 @@ pub fn parse(bytes: &[u8]) -> Option<Request> {
         Ok(httparse::Status::Complete(length)) if length > HEAD_MAX => {
             Some(Request::Refused(Refused::TooLarge))
         }
-        Ok(httparse::Status::Complete(_)) => Some(wanted(&head)),
+        Ok(httparse::Status::Complete(_)) => {
+            Some(wanted(&head, site).unwrap_or_else(Request::Refused))
+        }
         Err(
             httparse::Error::HeaderName
             | httparse::Error::HeaderValue
@@ -75,33 +119,99 @@ pub fn parse(bytes: &[u8]) -> Option<Request> {
     }
 }
 
-fn wanted(head: &httparse::Request) -> Request {
+fn wanted(head: &httparse::Request, site: Site) -> Result<Request, Refused> {
     let (Some(method), Some(target), Some(version)) = (head.method, head.path, head.version) else {
-        return Request::Refused(Refused::BadRequest);
+        return Err(Refused::BadRequest);
     };
     let named = |name: &'static str| {
         let fields = head.headers.iter();
         fields.filter(move |field| field.name.eq_ignore_ascii_case(name))
     };
+    let text = |name| named(name).filter_map(|field| std::str::from_utf8(field.value).ok());
     // RFC 9112, 3.2: exactly one, in every request of version 1.1.
     let hosts = named("host").count();
     if hosts > 1 || (version == 1 && hosts == 0) {
-        return Request::Refused(Refused::BadRequest);
+        return Err(Refused::BadRequest);
     }
-    let path = target.split_once('?').map_or(target, |(path, _)| path);
-    if path != "/metrics" {
-        return Request::Refused(Refused::NotFound);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if !["/", "/status.json", "/events", "/metrics"].contains(&path) {
+        return Err(Refused::NotFound);
     }
     let head_only = match method {
         "GET" => false,
         "HEAD" => true,
-        _ => return Request::Refused(Refused::MethodNotAllowed),
+        _ => return Err(Refused::MethodNotAllowed),
     };
-    let accept = named("accept").filter_map(|field| std::str::from_utf8(field.value).ok());
-    Request::Metrics {
-        format: preferred(accept),
-        head_only,
+    if path == "/metrics" {
+        // Scrapers call a machine as they like; its numbers are no secret to a page elsewhere.
+        return Ok(Request::Metrics {
+            format: preferred(text("accept")),
+            head_only,
+        });
     }
+    if !site.has_page {
+        return Err(Refused::NoPage);
+    }
+    if let Some(machine) = site.called {
+        let host = text("host").next().unwrap_or_default();
+        if !is_own(host, machine) {
+            return Err(Refused::Misdirected);
+        }
+    }
+    Ok(match path {
+        "/" => Request::Page { head_only },
+        "/status.json" => Request::Status { head_only },
+        _ => Request::Events(Watch {
+            since: text("last-event-id")
+                .next()
+                .map(str::to_owned)
+                .or_else(|| parameter(query, "since")),
+            lines: parameter(query, "lines"),
+            head_only,
+        }),
+    })
+}
+
+/// Whether a page of somebody else cannot have made a browser ask for this host. The names of others can
+/// be made to lead here (DNS rebinding); addresses and the names of this machine cannot.
+fn is_own(host: &str, machine: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if port.is_empty() || port.starts_with(':') => address,
+            _ => return false,
+        },
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    if name.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let is_machine = !machine.is_empty() && name == machine.to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || is_machine
+}
+
+/// A parameter of a query.
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(key, _)| *key == name)?;
+    decoded(value).filter(|value| !value.is_empty())
+}
+
+/// Percent-decodes; `None` if that is no text.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        bytes.push(match byte {
+            b'%' => {
+                let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// OpenMetrics for who asks for it by name and does not like plain text better; plain text for
@@ -140,7 +250,24 @@ fn preferred<'h>(accept: impl Iterator<Item = &'h str>) -> Format {
 
 /// The head of the answer to a scrape, for a body of this length.
 pub fn found(format: Format, length: usize) -> Vec<u8> {
-    head("200 OK", format.content_type(), "", length).into_bytes()
+    head("200 OK", format.content_type(), "", Some(length)).into_bytes()
+}
+
+/// The head of the answer with the page.
+pub fn found_page() -> Vec<u8> {
+    let policy = format!("Content-Security-Policy: {}\r\n", page::POLICY);
+    let length = Some(page::HTML.len());
+    head("200 OK", "text/html; charset=utf-8", &policy, length).into_bytes()
+}
+
+/// The head of the answer with the status, for a body of this length.
+pub fn found_status(length: usize) -> Vec<u8> {
+    head("200 OK", "application/json", "", Some(length)).into_bytes()
+}
+
+/// The head of an answer that goes on for as long as the client listens.
+pub fn found_events() -> Vec<u8> {
+    head("200 OK", "text/event-stream", "", None).into_bytes()
 }
 
 impl Refused {
@@ -148,27 +275,59 @@ impl Refused {
     pub fn answer(self) -> Vec<u8> {
         let (status, further, words) = match self {
             Refused::BadRequest => ("400 Bad Request", "", "This is not an HTTP request.\n"),
-            Refused::NotFound => ("404 Not Found", "", "Metrics are at /metrics.\n"),
+            Refused::NotFound => (
+                "404 Not Found",
+                "",
+                "There are /, /status.json, /events and /metrics.\n",
+            ),
+            Refused::NoPage => (
+                "404 Not Found",
+                "",
+                "Metrics are at /metrics. For a page, write `web` in place of `metrics` in the \
+                 configuration.\n",
+            ),
             Refused::MethodNotAllowed => (
                 "405 Method Not Allowed",
                 "Allow: GET, HEAD\r\n",
-                "Metrics can only be read.\n",
+                "Everything here can only be read.\n",
             ),
             Refused::TooLarge => (
                 "431 Request Header Fields Too Large",
                 "",
                 "The head of a request may have 8 KiB.\n",
             ),
+            Refused::Misdirected => (
+                "421 Misdirected Request",
+                "",
+                "This is served to who asks for localhost, an IP address or the host name of the \
+                 machine, so that no page elsewhere can read it. Use the address.\n",
+            ),
+            Refused::TooManyWatch => (
+                "503 Service Unavailable",
+                "Retry-After: 5\r\n",
+                "As many pages as can be are open. Close one.\n",
+            ),
         };
-        let head = head(status, "text/plain; charset=utf-8", further, words.len());
+        let head = head(
+            status,
+            "text/plain; charset=utf-8",
+            further,
+            Some(words.len()),
+        );
         (head + words).into_bytes()
     }
 }
 
-fn head(status: &str, content_type: &str, further: &str, length: usize) -> String {
+fn head(status: &str, content_type: &str, further: &str, length: Option<usize>) -> String {
+    let length = length.map_or(String::new(), |length| {
+        format!("Content-Length: {length}\r\n")
+    });
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
-         {further}Connection: close\r\n\r\n"
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\n{length}{further}\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: same-origin\r\n\
+         Cross-Origin-Opener-Policy: same-origin\r\nX-Frame-Options: DENY\r\n\
+         Connection: close\r\n\r\n"
     )
 }
 
@@ -176,8 +335,18 @@ fn head(status: &str, content_type: &str, further: &str, length: usize) -> Strin
 mod tests {
     use super::*;
 
+    const ALL: Site = Site {
+        has_page: true,
+        called: Some("Web01"),
+    };
+
     fn get(text: &str) -> Option<Request> {
-        parse(text.as_bytes())
+        parse(text.as_bytes(), ALL)
+    }
+
+    fn path(path: &str, host: &str) -> Request {
+        let text = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        get(&text).unwrap()
     }
 
     fn format_for(accept: &str) -> Format {
@@ -203,11 +372,20 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_refused_by_its_name() {
-        use Refused::{BadRequest, MethodNotAllowed, NotFound, TooLarge};
+        use Refused::{BadRequest, MethodNotAllowed, Misdirected, NotFound, TooLarge};
         let many = "a: b\r\n".repeat(FIELDS_MAX + 1);
         let long = format!("a: {}\r\n", "x".repeat(HEAD_MAX));
         for (text, why) in [
-            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", NotFound),
+            ("GET /a HTTP/1.1\r\nHost: a\r\n\r\n", NotFound),
+            (
+                "GET http://localhost/ HTTP/1.1\r\nHost: a\r\n\r\n",
+                NotFound,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                MethodNotAllowed,
+            ),
+            ("GET / HTTP/1.0\r\n\r\n", Misdirected),
             ("GET /metrics/ HTTP/1.1\r\nHost: a\r\n\r\n", NotFound),
             (
                 "POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -260,5 +438,109 @@ mod tests {
         ] {
             assert_eq!(format_for(accept), format, "{accept}");
         }
+    }
+
+    #[test]
+    fn the_page_is_for_who_calls_the_machine_by_a_name_that_is_its_own() {
+        let page = Request::Page { head_only: false };
+        for host in [
+            "localhost",
+            "localhost:9464",
+            "LocalHost.",
+            "app.localhost:80",
+            "127.0.0.1:9464",
+            "192.0.2.7",
+            "[::1]:9464",
+            "[::1]",
+            "web01:9464",
+            "WEB01",
+        ] {
+            assert_eq!(path("/", host), page, "{host}");
+        }
+        let refused = Request::Refused(Refused::Misdirected);
+        for host in [
+            "",
+            "example.org",
+            "example.org:9464",
+            "localhost.example.org",
+            "notlocalhost",
+            "127.0.0.1.example.org",
+            "127.1",
+            "web01.example.org",
+            "[::1",
+            "[::1]x",
+            "[localhost",
+            "user@localhost",
+        ] {
+            for place in ["/", "/status.json", "/events"] {
+                assert_eq!(path(place, host), refused, "{place} {host}");
+            }
+            let metrics = path("/metrics", host);
+            assert!(matches!(metrics, Request::Metrics { .. }), "{host}");
+        }
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let unix = Site {
+            called: None,
+            ..ALL
+        };
+        assert_eq!(parse(text, unix), Some(page));
+    }
+
+    #[test]
+    fn where_only_metrics_are_served_the_page_is_not() {
+        let site = Site {
+            has_page: false,
+            ..ALL
+        };
+        for place in ["/", "/status.json", "/events"] {
+            let text = format!("GET {place} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let refused = Request::Refused(Refused::NoPage);
+            assert_eq!(parse(text.as_bytes(), site), Some(refused), "{place}");
+        }
+    }
+
+    #[test]
+    fn who_watches_says_what_it_has_and_what_it_wants() {
+        let watch = |target: &str, field: &str| {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: [::1]\r\n{field}\r\n");
+            match get(&text) {
+                Some(Request::Events(watch)) => (watch.since, watch.lines),
+                other => panic!("{other:?}"),
+            }
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(watch("/events", ""), (None, None));
+        assert_eq!(
+            watch("/events?since=a-1&lines=listend%3Aweb", ""),
+            (some("a-1"), some("listend:web"))
+        );
+        assert_eq!(watch("/events?lines=&x=1&since", ""), (None, None));
+        assert_eq!(watch("/events?lines=%zz", ""), (None, None));
+        assert_eq!(watch("/events?lines=%f", ""), (None, None));
+        assert_eq!(watch("/events?lines=%ff", ""), (None, None));
+        // What the browser itself says is newer than the address it was given.
+        assert_eq!(
+            watch("/events?since=a-1", "Last-Event-ID: a-7\r\n"),
+            (some("a-7"), None)
+        );
+    }
+
+    #[test]
+    fn nothing_is_kept_or_embedded_elsewhere_and_the_page_loads_nothing() {
+        let page = String::from_utf8(found_page()).unwrap();
+        for wanted in [
+            "Content-Security-Policy: default-src 'none';",
+            "frame-ancestors 'none'",
+            "X-Content-Type-Options: nosniff\r\n",
+            "Cache-Control: no-store\r\n",
+            "Cross-Origin-Resource-Policy: same-origin\r\n",
+        ] {
+            assert!(page.contains(wanted), "{page}");
+        }
+        assert!(!page.contains("unsafe-"), "{page}");
+        let events = String::from_utf8(found_events()).unwrap();
+        assert!(events.contains("text/event-stream"), "{events}");
+        assert!(!events.contains("Content-Length"), "{events}");
+        assert!(!page.contains("Access-Control-Allow"), "{page}");
     }
 }

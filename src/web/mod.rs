@@ -1,15 +1,28 @@
-//! Answers HTTP for the daemon, in a process of its own: `listend web`, the worker of `metrics:`.
+//! Answers HTTP for the daemon, in a process of its own: `listend web`, the worker of `web:` and
+//! `metrics:`.
 //!
-//! A thread for each client, of which there are few. One that is slow, silent or broken costs its own
-//! place, and loses it after a while.
+//! A thread for each client, of which there are few, and one that looks at the daemon for all who watch
+//! ([`live`]). A client that is slow, silent or broken costs its own place, and loses it after a while.
 
 pub mod http;
+mod live;
+mod page;
+mod state;
+mod trouble;
+mod usage;
 
+use crate::control::{Status, Worker};
 use crate::{metrics, sys};
-use http::{Format, Request};
+use http::{Format, Refused, Request, Site, Watch};
+pub use live::Lines;
+use live::Live;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use socket2::Socket;
+use state::{News, SHOWN};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -18,17 +31,61 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The largest number of clients served at a time.
-const CLIENTS_MAX: usize = 32;
-/// The longest time for one client.
+const CLIENTS_MAX: usize = 64;
+/// The longest time for one client; one that watches has it for each message.
 const CLIENT_TIME: Duration = Duration::from_secs(10);
+/// What TCP has sent and was not acknowledged in this time has nobody at the other end.
+const GONE_TIME: Duration = Duration::from_secs(30);
 /// The pause in accepting after there was no place, descriptor or memory, in milliseconds. Until then
 /// clients wait in the accept queue.
 const ACCEPT_PAUSE: u16 = 50;
+/// So many rollouts are shown in detail at a time.
+const ROLLING_MAX: usize = 8;
 /// A thread needs no more: pages are on the heap.
 const STACK: usize = 512 * 1024;
 
+/// Who asks the daemon. An error ends it all; what the daemon refuses is none.
+pub trait Ask: Send {
+    /// The metrics, as OpenMetrics text.
+    ///
+    /// # Errors
+    ///
+    /// The daemon did not answer.
+    fn metrics(&mut self) -> io::Result<String>;
+
+    /// The status, or that of the worker with this name if there is one.
+    ///
+    /// # Errors
+    ///
+    /// See [`Ask::metrics`].
+    fn status(&mut self, name: Option<&str>) -> io::Result<Option<Box<RawValue>>>;
+
+    /// The last events; `None` from a daemon that does not keep them.
+    ///
+    /// # Errors
+    ///
+    /// See [`Ask::metrics`].
+    fn events(&mut self) -> io::Result<Option<Vec<Box<RawValue>>>>;
+
+    /// So many of the last lines of a worker.
+    ///
+    /// # Errors
+    ///
+    /// See [`Ask::metrics`].
+    fn lines(&mut self, worker: &str, count: usize) -> io::Result<Lines>;
+}
+
+/// What is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serve {
+    /// The page, what it shows, and the metrics.
+    Everything,
+    /// The metrics.
+    Metrics,
+}
+
 /// Answers clients at these listeners, which do not block, until the connection to the daemon is
-/// closed. `ask` asks the daemon for the metrics as OpenMetrics text.
+/// closed.
 ///
 /// # Errors
 ///
@@ -36,17 +93,28 @@ const STACK: usize = 512 * 1024;
 pub fn serve(
     listeners: &[Socket],
     daemon: &Socket,
-    ask: impl FnMut() -> io::Result<String> + Send + 'static,
+    what: Serve,
+    ask: impl Ask + 'static,
 ) -> io::Result<()> {
+    // gethostname(2) is this file (proc_sys_kernel(5)).
+    let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let server = Arc::new(Server {
         daemon: daemon.try_clone()?,
+        what,
+        machine: machine.trim().to_owned(),
         pages: Mutex::new(Pages {
             ask: Box::new(ask),
             last: None,
             broken: None,
         }),
+        live: Live::new(),
         clients: Mutex::default(),
     });
+    if what == Serve::Everything {
+        let server = Arc::clone(&server);
+        let look = move || server.look_for_all();
+        thread::Builder::new().stack_size(STACK).spawn(look)?;
+    }
     // That it hangs up is told unasked.
     let mut waiting_for = vec![PollFd::new(daemon.as_fd(), PollFlags::empty())];
     let accepting = |listener| PollFd::new(Socket::as_fd(listener), PollFlags::POLLIN);
@@ -73,13 +141,17 @@ pub fn serve(
 /// The state that the threads share.
 struct Server {
     daemon: Socket,
+    what: Serve,
+    /// The name of this machine.
+    machine: String,
     pages: Mutex<Pages>,
+    live: Live,
     clients: Mutex<Clients>,
 }
 
 /// The last answer of the daemon.
 struct Pages {
-    ask: Box<dyn FnMut() -> io::Result<String> + Send>,
+    ask: Box<dyn Ask>,
     /// The time and the text of the last answer.
     last: Option<(Instant, Arc<str>)>,
     /// Why it cannot be asked any more.
@@ -169,7 +241,12 @@ impl Server {
     /// Reads a request and answers it.
     fn converse(&self, number: u64, socket: &Socket) -> io::Result<()> {
         let until = Instant::now() + CLIENT_TIME;
-        let request = read_request(socket, until)?;
+        let is_unix = socket.local_addr().is_ok_and(|address| address.is_unix());
+        let site = Site {
+            has_page: self.what == Serve::Everything,
+            called: (!is_unix).then_some(self.machine.as_str()),
+        };
+        let request = read_request(socket, site, until)?;
         self.waits(number, true);
         match request {
             Request::Refused(why) => send(socket, &why.answer(), until)?,
@@ -179,17 +256,48 @@ impl Server {
                     Format::OpenMetrics => page,
                     Format::Plain => metrics::plain(&page).into(),
                 };
-                send(socket, &http::found(format, body.len()), until)?;
-                if !head_only {
-                    send(socket, body.as_bytes(), until)?;
-                }
+                let head = http::found(format, body.len());
+                answer(socket, &head, body.as_bytes(), head_only, until)?;
             }
+            Request::Page { head_only } => {
+                let body = page::HTML.as_bytes();
+                answer(socket, &http::found_page(), body, head_only, until)?;
+            }
+            Request::Status { head_only } => {
+                let status = self
+                    .ask(|ask| ask.status(None))?
+                    .ok_or(ErrorKind::NotFound)?;
+                let body = status.get().as_bytes();
+                let head = http::found_status(body.len());
+                answer(socket, &head, body, head_only, until)?;
+            }
+            Request::Events(watch) => self.tell(socket, watch, until)?,
         }
         // It is to see the end before the connection is closed: closing with something unread would
         // reset it, and could destroy the answer on its way (RFC 9112, 9.6).
         socket.shutdown(Shutdown::Write)?;
         self.waits(number, false);
+        let until = Instant::now() + CLIENT_TIME;
         while receive(socket, &mut [0; 4096], until)? > 0 {}
+        Ok(())
+    }
+
+    /// Tells a client what there is and what changes, until it goes.
+    fn tell(&self, socket: &Socket, watch: Watch, until: Instant) -> io::Result<()> {
+        if watch.head_only {
+            return send(socket, &http::found_events(), until);
+        }
+        let Some(mut watcher) = self.live.enter(watch.since.as_deref(), watch.lines) else {
+            return send(socket, &Refused::TooManyWatch.answer(), until);
+        };
+        // Other kinds of sockets notice it themselves.
+        let _no_tcp = socket.set_tcp_user_timeout(Some(GONE_TIME));
+        send(socket, &http::found_events(), until)?;
+        while !has_gone(socket) {
+            if let Some(message) = watcher.next() {
+                send(socket, message.as_bytes(), Instant::now() + CLIENT_TIME)?;
+            }
+        }
         Ok(())
     }
 
@@ -203,17 +311,99 @@ impl Server {
             return Ok(Arc::clone(page));
         }
         let asked = Instant::now();
-        let page: Arc<str> = match (pages.ask)() {
-            Ok(page) => page.into(),
-            Err(error) => {
-                // Another worker gets another connection.
-                pages.broken.get_or_insert(error);
-                self.daemon.shutdown(Shutdown::Both)?;
-                return Err(ErrorKind::BrokenPipe.into());
-            }
-        };
+        let page: Arc<str> = self.asked(&mut pages, |ask| ask.metrics())?.into();
         pages.last = Some((asked, Arc::clone(&page)));
         Ok(page)
+    }
+
+    /// Asks the daemon; others wait meanwhile.
+    fn ask<T>(&self, ask: impl FnOnce(&mut dyn Ask) -> io::Result<T>) -> io::Result<T> {
+        self.asked(&mut self.pages(), ask)
+    }
+
+    fn asked<T>(
+        &self,
+        pages: &mut Pages,
+        ask: impl FnOnce(&mut dyn Ask) -> io::Result<T>,
+    ) -> io::Result<T> {
+        ask(&mut *pages.ask).inspect_err(|error| {
+            let again = io::Error::new(error.kind(), error.to_string());
+            pages.broken.get_or_insert(again);
+            // Another worker gets another connection.
+            let _gone = self.daemon.shutdown(Shutdown::Both);
+        })
+    }
+
+    /// The details of workers whose instances are of several generations, by their place.
+    fn rolling(&self, status: &Status) -> io::Result<BTreeMap<usize, Box<RawValue>>> {
+        #[derive(Deserialize)]
+        struct One {
+            workers: Vec<Box<RawValue>>,
+        }
+        let is_rolling = |worker: &Worker| {
+            let mut instances = worker.instances.iter();
+            instances.any(|instance| instance.generation != worker.generation)
+        };
+        let workers = status.workers.iter().enumerate();
+        let rolling = workers.filter(|(_, worker)| is_rolling(worker));
+        let mut details = BTreeMap::new();
+        for (at, worker) in rolling.take(ROLLING_MAX) {
+            let one = self.ask(|ask| ask.status(Some(&worker.name)))?;
+            let one = one.map(|one| serde_json::from_str::<One>(one.get()));
+            let row = one
+                .transpose()?
+                .and_then(|one| one.workers.into_iter().next());
+            details.extend(row.map(|row| (at, row)));
+        }
+        Ok(details)
+    }
+
+    /// Looks at the daemon for all who watch.
+    fn look_for_all(&self) {
+        let mut meter = usage::Meter::default();
+        let error = self.live.look_for_all(|wanted| {
+            let status = self
+                .ask(|ask| ask.status(None))?
+                .ok_or(ErrorKind::NotFound)?;
+            let mut parsed: Status = serde_json::from_str(status.get())?;
+            let rolling = self.rolling(&parsed)?;
+            let events = self.ask(|ask| ask.events())?;
+            let lines = wanted
+                .iter()
+                .map(|worker| self.ask(|ask| ask.lines(worker, SHOWN)));
+            let lines = lines.collect::<io::Result<_>>()?;
+            let usage = meter.read(&mut parsed);
+            let news = News {
+                status,
+                rolling,
+                events,
+                usage,
+            };
+            Ok((news, lines))
+        });
+        self.pages().broken.get_or_insert(error);
+        let _gone = self.daemon.shutdown(Shutdown::Both);
+    }
+}
+
+/// Whether the client has closed its end, or is not there any more. What it sends is not wanted.
+fn has_gone(mut socket: &Socket) -> bool {
+    let mut polled = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    let ready = poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+    ready && !socket.read(&mut [0; 4096]).is_ok_and(|count| count > 0)
+}
+
+fn answer(
+    socket: &Socket,
+    head: &[u8],
+    body: &[u8],
+    head_only: bool,
+    until: Instant,
+) -> io::Result<()> {
+    send(socket, head, until)?;
+    match head_only {
+        true => Ok(()),
+        false => send(socket, body, until),
     }
 }
 
@@ -238,11 +428,11 @@ fn receive(mut socket: &Socket, buffer: &mut [u8], until: Instant) -> io::Result
     socket.read(buffer)
 }
 
-fn read_request(socket: &Socket, until: Instant) -> io::Result<Request> {
+fn read_request(socket: &Socket, site: Site, until: Instant) -> io::Result<Request> {
     let mut request = Vec::new();
     let mut buffer = [0; http::HEAD_MAX];
     loop {
-        if let Some(request) = http::parse(&request) {
+        if let Some(request) = http::parse(&request, site) {
             return Ok(request);
         }
         let room = buffer.len().min(http::HEAD_MAX + 1 - request.len());

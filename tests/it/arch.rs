@@ -32,7 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("core", &["config", "connection", "plan", "stage", "verb"]),
     ("metrics", &["config", "core", "plan"]),
     ("forward", &["sys"]),
-    ("web", &["metrics", "sys"]),
+    ("web", &["control", "metrics", "sys", "usage"]),
     ("usage", &["control"]),
     ("writer", &["output", "report", "walk"]),
     ("evidence", &["config"]),

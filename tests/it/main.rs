@@ -45,4 +45,5 @@ mod take_over;
 mod threats;
 mod top;
 mod upgrade;
+mod web;
 mod workers;

@@ -18,6 +18,7 @@ use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, event_text};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// So many pieces at a time.
 const PIECES: usize = 16;
@@ -243,7 +244,7 @@ impl Shell {
 
     fn render_worker(&self, id: WorkerId, in_full: bool) -> Worker {
         let plan = self.definitions.worker(id);
-        let (now, wall) = (clock::now(), clock::wall().as_secs());
+        let (now, wall) = (clock::now(), clock::wall());
         let instances = self.core.instances_of(id);
         let instances: Vec<Instance> = instances
             .filter_map(|instance| self.portray_instance(instance, now, wall))
@@ -279,7 +280,7 @@ impl Shell {
             unused_since: self
                 .core
                 .unused_since(id)
-                .map(|at| rfc3339(wall.saturating_sub(now.since(at).as_secs()))),
+                .map(|at| rfc3339(wall.saturating_sub(now.since(at)).as_secs())),
             instances,
             listeners: listeners
                 .map(|id| self.plan.listener(*id).name.clone())
@@ -321,7 +322,7 @@ impl Shell {
         }
     }
 
-    fn portray_instance(&self, id: InstanceId, now: Mono, wall: u64) -> Option<Instance> {
+    fn portray_instance(&self, id: InstanceId, now: Mono, wall: Duration) -> Option<Instance> {
         let facts = self.core.facts(id)?;
         // One that has always waited does so since the start.
         let since = facts.since.max(self.control.since);
@@ -343,14 +344,18 @@ impl Shell {
             state: word_for(facts.health),
             reloading: facts.reloading,
             status: told.and_then(WorkerStatus::words),
-            since: rfc3339(wall.saturating_sub(now.since(since).as_secs())),
+            // Not of rounded numbers: two answers about the same moment are the same.
+            since: rfc3339(wall.saturating_sub(now.since(since)).as_secs()),
             restarts: facts.restarts,
             last_exit: facts.last_end.map(|end| ended(&end)),
             exit_status: status.and_then(event_text::exit_code),
             exit_signal: status.and_then(event_text::exit_signal),
             next_try: next_try.map(|at| {
-                let left = at.since(now).as_millis().div_ceil(1000);
-                rfc3339(wall.saturating_add(u64::try_from(left).unwrap_or(u64::MAX)))
+                let then = wall
+                    .saturating_add(at.since(now))
+                    .as_millis()
+                    .div_ceil(1000);
+                rfc3339(u64::try_from(then).unwrap_or(u64::MAX))
             }),
             usage: None,
         })
