@@ -36,6 +36,7 @@
 pub mod bpf;
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod connection;
 pub mod control;
 pub mod core;
@@ -54,6 +55,7 @@ pub mod output;
 pub mod plan;
 pub mod report;
 pub mod sample;
+pub mod sandbox;
 pub mod shell;
 pub mod stage;
 pub mod store;

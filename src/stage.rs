@@ -47,6 +47,10 @@ stages! {
     Groups = "setting the supplementary groups",
     /// keyctl(2): a session keyring of its own.
     Keyring = "leaving listend's session keyring",
+    /// unshare(2), by the program that sets up a sandbox, as all that says so below.
+    Namespaces = "creating the namespaces of the sandbox",
+    /// mount(2) and its kin, in the sandbox.
+    Mounts = "mounting the sandbox",
     /// setresgid(2).
     Group = "setting the group",
     /// setresuid(2).
@@ -55,6 +59,8 @@ stages! {
     Capabilities = "clearing the inheritable and ambient capabilities",
     /// chdir(2), as the worker's user.
     WorkingDirectory = "changing to the working directory",
+    /// landlock(7) and seccomp(2), in the sandbox.
+    Restrictions = "restricting the sandbox",
     /// Signal dispositions and mask.
     Signals = "resetting signals",
     /// execve(2).

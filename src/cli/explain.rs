@@ -13,6 +13,7 @@ use crate::diagnose::{self, Machine, Tried};
 use crate::host;
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan, WorkerId, WorkerPlan};
 use crate::report::{Kind, Problem, Report, Sources, did_you_mean, to_json};
+use crate::sandbox::{self, Preset, Sandbox};
 use crate::shell::logging::Sink;
 use facts::{Configured, ConfiguredWorker, Explanation};
 use serde_json::{Value, json};
@@ -160,6 +161,7 @@ fn configured_worker(plan: &Plan, id: WorkerId, sources: &Sources) -> Configured
         place: worker.place,
         preset: worker.preset.as_ref().map(|preset| preset.value.name),
         settings: config::settings(sources, &worker.name),
+        sandbox: worker.sandbox.clone(),
         advice: advice.filter(about_it).collect(),
     }
 }
@@ -284,6 +286,7 @@ fn as_json(explanation: &Explanation, sources: &Sources) -> Value {
             .collect();
         out["worker"] = json!({
             "name": worker.name, "preset": worker.preset, "settings": settings,
+            "sandbox": sandbox(worker.sandbox.as_ref()),
         });
         worker
             .advice
@@ -295,6 +298,23 @@ fn as_json(explanation: &Explanation, sources: &Sources) -> Value {
     out["errors"] = problems["errors"].clone();
     out["advice"] = problems["advice"].clone();
     out
+}
+
+/// `{"preset":…,"score":…,"keys":[{"key":…,"value":…,"closed":…,"enforced_by":…}],"next":…}`
+fn sandbox(sandbox: Option<&Sandbox>) -> Value {
+    let lines = sandbox::lines(sandbox);
+    let keys = lines.iter().map(|line| {
+        json!({
+            "key": line.key, "value": line.value, "closed": line.closed,
+            "enforced_by": line.enforced_by,
+        })
+    });
+    json!({
+        "preset": sandbox.and_then(|one| one.preset).map(Preset::word),
+        "score": f64::from(sandbox::score(&lines).0) / 10.0,
+        "keys": keys.collect::<Vec<Value>>(),
+        "next": sandbox::next_step(&lines).map(|line| line.key),
+    })
 }
 
 fn setting(setting: &Setting, sources: &Sources) -> Value {

@@ -22,6 +22,7 @@ mod pretty;
 mod process_sockets;
 mod resume;
 mod run;
+mod sandbox_exec;
 mod schema;
 mod socket;
 mod status;
@@ -43,6 +44,10 @@ use std::process::ExitCode;
 
 /// Runs `listend` with the process's arguments.
 pub fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    if sandbox_exec::is_meant(&words) {
+        return sandbox_exec::sandbox_exec(&words).into();
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

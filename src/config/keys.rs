@@ -132,6 +132,8 @@ pub const WORKER: &[Key] = keys! {
     nice = "listend's own niceness", "scheduling priority, -20 to 19";
     oom_score_adjust = "listend's own score", "-1000 (never killed) to 1000";
     ignore_sigpipe = "true", "whether SIGPIPE is ignored";
+    sandbox = "none",
+        "what it is kept from: a preset (`basic`, `strict`, `sealed`), or the keys of `sandbox`";
     output = "inherit",
         "where standard output and error go: `inherit`, `null`, `tag`, `tag-json`, `journal` or `file:/path`";
     before_start = "none", "a command to run before each start, which waits for it";
@@ -170,6 +172,46 @@ pub const RESTART: &[Key] = keys! {
     success_exit_status = "none", "exit statuses and signals that are not failures";
 };
 
+/// The keys of `sandbox:` in its long form.
+pub const SANDBOX: &[Key] = keys! {
+    preset = "none", "what the other keys begin with: `basic`, `strict` or `sealed`";
+    no_new_privileges = "false",
+        "whether no program gives it more rights (setuid); every other key but mounts implies it";
+    capabilities = "listend's own", "the capabilities that are left in its bounding set; `[]` is none";
+    private_network = "false", "whether it has no network but the sockets that it inherits";
+    private_tmp = "false", "whether /tmp and /var/tmp are its own, and empty at each start";
+    private_devices = "false", "whether /dev has no devices but `null`, `zero`, `random` and their like";
+    private_ipc = "false", "whether shared memory, semaphores and message queues are its own";
+    protect_processes = "false",
+        "whether it can trace and signal no processes but its own, and not connect to their abstract sockets";
+    protect_kernel_tunables = "false", "whether /sys and /proc/sys are read-only";
+    protect_kernel_modules = "false", "whether it can load no kernel module";
+    protect_kernel_logs = "false", "whether it can neither read nor write the log of the kernel";
+    protect_clock = "false", "whether it can set no clock";
+    protect_control_groups = "false", "whether /sys/fs/cgroup is read-only";
+    protect_hostname = "false", "whether it cannot change the host name";
+    restrict_namespaces = "false", "whether it can make and enter no namespaces";
+    restrict_realtime = "false", "whether it gets no real-time priority";
+    restrict_suid_sgid = "false", "whether it can make no setuid and setgid files";
+    lock_personality = "false", "whether it cannot change its personality(2)";
+    memory_deny_write_execute = "false",
+        "whether no memory is both writable and executable; not for JIT compilers";
+    best_effort = "false", "whether it starts without what this machine cannot enforce";
+    protect_system = "false",
+        "what is read-only: `true` is /usr and /boot, `full` is /etc too, `strict` is all but /dev, /proc, /sys";
+    protect_home = "false",
+        "whether /home, /root and /run/user are hidden (`true`), `read-only`, or empty (`tmpfs`)";
+    protect_proc = "default",
+        "the processes of others in /proc: `default`, `noaccess`, `invisible` or `ptraceable`";
+    read_only_paths = "none", "paths that it cannot write to";
+    read_write_paths = "none", "paths that it can use although they are in what is read-only or hidden";
+    inaccessible_paths = "none", "paths that it can neither read nor enter";
+    restrict_address_families = "any",
+        "the kinds of sockets that it can make: `AF_INET` and the like, `inherited`, or `none`; `~` forbids one";
+    system_calls = "all",
+        "the system calls that it can use: names, and sets such as `@system-service`; `~` forbids one";
+};
+
 /// The keys of `rollout:`.
 pub const ROLLOUT: &[Key] = keys! {
     order = "start-first", "`start-first`, or `stop-first` for programs that cannot run twice";
@@ -196,6 +238,18 @@ const BELOW: &[(&str, &str)] = &[
     ("cool_down", "restart"),
     ("policy", "restart"),
     ("success_exit_status", "restart"),
+    ("capabilities", "sandbox"),
+    ("inaccessible_paths", "sandbox"),
+    ("no_new_privileges", "sandbox"),
+    ("private_devices", "sandbox"),
+    ("private_network", "sandbox"),
+    ("private_tmp", "sandbox"),
+    ("protect_home", "sandbox"),
+    ("protect_system", "sandbox"),
+    ("read_only_paths", "sandbox"),
+    ("read_write_paths", "sandbox"),
+    ("restrict_address_families", "sandbox"),
+    ("system_calls", "sandbox"),
     ("min_ready", "rollout"),
     ("order", "rollout"),
     ("parallel", "rollout"),

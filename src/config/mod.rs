@@ -42,6 +42,7 @@ mod pinned;
 pub mod preset;
 mod read;
 mod readiness;
+mod sandbox;
 mod scalar;
 mod schema;
 mod setting;

@@ -9,6 +9,7 @@ use super::socket_kind::SocketKind;
 use super::values::{Located, Rate, Template};
 use crate::handoff::{self, Handoff};
 use crate::launch_spec::LaunchSpec;
+use crate::sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -449,6 +450,9 @@ pub struct Worker {
     pub launch: LaunchSpec<Located<Template>>,
     /// When symbolic links to its files are followed.
     pub resolve: Resolve,
+    /// What it is kept from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Located<Sandbox>>,
     /// The destination of standard output and error.
     pub output: Output,
     /// The settings for restarts.

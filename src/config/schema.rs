@@ -11,6 +11,7 @@ use super::{preset, scalar};
 use crate::handoff;
 use crate::launch_spec::Resource;
 use crate::report::Kind;
+use crate::sandbox::{Flag, Preset};
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 
@@ -56,6 +57,8 @@ pub fn schema() -> Value {
         "restart": mapping(keys::RESTART),
         "rollout": mapping(keys::ROLLOUT),
         "idle_unless": mapping(keys::IDLE_UNLESS),
+        "sandbox": any_of([sandbox_preset(&["none"]), defined("sandbox_keys")]),
+        "sandbox_keys": mapping(keys::SANDBOX),
         "hook": any_of([command(), defined("hook_keys")]),
         "hook_keys": mapping(keys::HOOK),
         "forward_keys": mapping(keys::FORWARD),
@@ -110,6 +113,16 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
     Some(match key {
         // In a listener it is a socket option.
         "keep_alive" if table == keys::FORWARD => duration(&["off"]),
+        "preset" if table == keys::SANDBOX => sandbox_preset(&["none"]),
+        "sandbox" => defined("sandbox"),
+        "protect_system" => words_and_flags(&["full", "strict"]),
+        "protect_home" => words_and_flags(&["read-only", "tmpfs"]),
+        "protect_proc" => json!({"enum": ["default", "noaccess", "invisible", "ptraceable"]}),
+        "capabilities" | "restrict_address_families" | "system_calls" => one_or_more(text()),
+        "read_only_paths" | "read_write_paths" | "inaccessible_paths" => {
+            one_or_more(matching("^-?/"))
+        }
+        flag if Flag::ALL.iter().any(|one| one.key() == flag) => boolean(),
         "forward" => any_of([text(), defined("forward_keys")]),
         "to" => text(),
         "connect_timeout" => duration(&[]),
@@ -288,6 +301,16 @@ fn limit() -> Value {
     size(&format!("{one}(:{one})?"))
 }
 
+fn sandbox_preset(others: &[&'static str]) -> Value {
+    let presets = Preset::ALL.iter().map(|(word, _)| *word);
+    one_of(presets.chain(others.iter().copied()))
+}
+
+/// Words beside `true` and `false`.
+fn words_and_flags(words: &[&'static str]) -> Value {
+    any_of([boolean(), one_of(words.iter().copied())])
+}
+
 fn policy() -> Value {
     json!({"enum": ["always", "on-failure", "never"]})
 }
@@ -328,6 +351,7 @@ mod tests {
             keys::ROLLOUT,
             keys::HOOK,
             keys::FORWARD,
+            keys::SANDBOX,
         ];
         for table in tables {
             for key in table {

@@ -14,6 +14,7 @@ use super::life::{Hooks, Restart, Rollout};
 use super::lifecycle;
 use super::model::{Activation, ConnectionLimits, EnvironmentFile, Listener, Output, WEB, Worker};
 use super::readiness;
+use super::sandbox;
 use super::scalar;
 use super::template::Mention;
 use super::value_error::{Diagnostics, ValueError};
@@ -80,6 +81,7 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
             working_directory: None,
         },
         resolve: of("resolve", lifecycle::resolve),
+        sandbox: None,
         output: Output::Inherit,
         restart: Restart::default(),
         stop_signal: of("stop_signal", |_, text| scalar::signal(text)),
@@ -303,6 +305,8 @@ fn launch_settings(
     );
     let ignore_sigpipe = &mut worker.launch.ignore_sigpipe;
     fields.set("ignore_sigpipe", ignore_sigpipe, out, scalar::boolean);
+    let sandbox = fields.take("sandbox");
+    worker.sandbox = sandbox.and_then(|node| sandbox::decode(node, out));
     if let Some(node) = fields.take("output") {
         worker.output = output(node, &mut draft.mentions, out);
     }

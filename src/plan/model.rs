@@ -11,6 +11,7 @@ use crate::config::{
 use crate::handoff::Handoff;
 use crate::launch_spec::LaunchSpec;
 use crate::report::Place;
+use crate::sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -367,6 +368,15 @@ impl Access {
     };
 }
 
+/// What serde asks for a field that is left out where it says nothing.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands fields over by reference"
+)]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 /// Plans of versions that could not leave LISTEN_PID out say nothing of it.
 fn as_always_before() -> bool {
     true
@@ -400,6 +410,12 @@ pub struct WorkerPlan {
     pub runtime_directory: Option<RuntimeDirectory>,
     /// The settings of its process.
     pub launch: LaunchSpec<Template>,
+    /// What it is kept from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
+    /// Whether its program is `listend forward`, which connects to a server.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub forwards: bool,
     /// The destination of standard output and error.
     pub output: crate::config::Output,
     /// The processes that may send notifications (sd_notify(3)); `None` is no process.

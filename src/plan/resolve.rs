@@ -12,8 +12,9 @@ use crate::handoff::belongs_to_a_handoff;
 use crate::host::{ExecveLimits, Facts, UserFacts};
 use crate::launch_spec::{Credentials, LaunchSpec, Resource};
 use crate::report::{Kind, Place, Problem, Report, Sources, describe, did_you_mean};
+use crate::sandbox::{Families, Family, Sandbox};
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 
 /// Resolves everything that the configuration leaves to this machine. All that is missing is
@@ -187,6 +188,7 @@ impl Resolver<'_> {
             .collect();
         let taken = listeners.iter().filter_map(|id| known.get(id.0 as usize));
         let keeps_flows = taken.clone().any(|listener| listener.flows.is_some());
+        let families = families(taken.clone(), worker.forward.is_some());
         let (activation, instances) = activation(worker, taken);
         let bare = |text: &Located<Template>| Ok::<_, Infallible>(text.value.clone());
         let Ok(launch) = worker.launch.try_map(bare);
@@ -209,6 +211,8 @@ impl Resolver<'_> {
                 credentials,
                 ..launch
             },
+            sandbox: sandbox(worker, &families),
+            forwards: worker.sandbox.is_some() && worker.forward.is_some(),
             output: worker.output.clone(),
             notify_access: notify_access(worker),
             fd_store: worker.fd_store,
@@ -556,6 +560,43 @@ fn activation<'p>(
             }
         }
     }
+}
+
+/// The sandbox, with the families of its listeners.
+fn sandbox(worker: &config::Worker, inherited: &BTreeSet<i32>) -> Option<Sandbox> {
+    let mut sandbox = worker.sandbox.as_ref()?.value.clone();
+    if let Some(families) = &mut sandbox.families {
+        families.settle(inherited);
+        if let (Some(_), Families::Only(named)) = (&worker.forward, families) {
+            named.extend(inherited.iter().copied().map(Family::Number));
+        }
+    }
+    Some(sandbox)
+}
+
+/// The address families of listeners, and those in which `listend forward` connects.
+fn families<'p>(
+    listeners: impl Iterator<Item = &'p ListenerPlan>,
+    forwards: bool,
+) -> BTreeSet<i32> {
+    use nix::libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, AF_VSOCK};
+    let sockets = listeners.flat_map(|listener| &listener.sockets);
+    let families = sockets.filter_map(|socket| match &socket.endpoint {
+        config::Endpoint::Inet { address, .. } if address.is_ipv4() => Some(AF_INET),
+        config::Endpoint::Inet { .. } => Some(AF_INET6),
+        config::Endpoint::Unix { .. } => Some(AF_UNIX),
+        config::Endpoint::Vsock { .. } => Some(AF_VSOCK),
+        config::Endpoint::Netlink { .. } => Some(AF_NETLINK),
+        config::Endpoint::Fifo { .. }
+        | config::Endpoint::MessageQueue { .. }
+        | config::Endpoint::Special { .. } => None,
+    });
+    let of_servers = if forwards {
+        &[AF_INET, AF_INET6, AF_UNIX][..]
+    } else {
+        &[]
+    };
+    families.chain(of_servers.iter().copied()).collect()
 }
 
 /// Variables in the order in which they first appeared.

@@ -9,6 +9,7 @@ use crate::config::{
 };
 use crate::handoff::Handoff;
 use crate::launch_spec::LaunchSpec;
+use crate::sandbox::Sandbox;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -108,6 +109,9 @@ impl WorkerDiff {
             listen_pid,
             environment,
             launch,
+            sandbox,
+            // That follows from its command.
+            forwards: _,
             runtime_directory,
             output,
             notify_access,
@@ -139,6 +143,13 @@ impl WorkerDiff {
         self.program
             .extend(environment_diff(&before.environment, environment));
         self.program.extend(launch_diff(&before.launch, launch));
+        let other = changed_text(
+            "sandbox",
+            &before.sandbox,
+            sandbox,
+            or("none", Sandbox::to_string),
+        );
+        self.program.extend(other);
         let other = changed(
             "runtime_directory",
             &before.runtime_directory,

@@ -126,6 +126,10 @@ kinds! {
     SeveralSockets = "several-sockets", Advice;
     /// The program is not there, or may not be executed.
     CommandNotFound = "command-not-found", Advice;
+    /// A sandbox hides what the worker needs at its start.
+    SandboxHides = "sandbox-hides", Advice;
+    /// A sandbox without a network, and a server that the worker is told of.
+    SandboxNetwork = "sandbox-network", Advice;
     /// A command that holds what only a shell would understand.
     NoShell = "no-shell", Advice;
     /// A server that does not take the listeners, as it is configured.

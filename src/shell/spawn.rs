@@ -346,6 +346,7 @@ impl Shell {
             connection: served,
             stored: &stored,
             notify: ways.socket.as_deref(),
+            control: self.control.path(),
             ready: ways.their_end(),
         };
         let around = &self.daemon_context;
@@ -395,6 +396,7 @@ impl Shell {
         let sockets = to_inherit(sockets);
         let given = worker::SpawnInputs {
             sockets: &sockets,
+            control: self.control.path(),
             ..worker::SpawnInputs::default()
         };
         let around = &self.daemon_context;

@@ -495,7 +495,11 @@ impl Shell {
             }
             Some(mut failure) => {
                 let worker = self.definitions.worker(process.instance.worker);
-                failure.reason = Some(worker::explain(&failure, worker, launching.prepared()));
+                // What sets up a sandbox says why itself.
+                if failure.reason.is_none() {
+                    let why = worker::explain(&failure, worker, launching.prepared());
+                    failure.reason = Some(why);
+                }
                 Input::LaunchFailed {
                     process: id,
                     failure,

@@ -325,7 +325,10 @@ unsafe fn steps(prepared: &mut Prepared, gate: Option<&Gate<'_>>) -> Failure {
             // (keyrings(7): 200 keys a user), the one of before will do: that is empty, too.
             join_session_keyring();
         }
-        attempt!(Stage::Capabilities, give_up_capabilities());
+        // What sets up a sandbox needs them, and gives them up itself.
+        if prepared.second.is_none() {
+            attempt!(Stage::Capabilities, give_up_capabilities());
+        }
         // After the user is set, so that a folder which that user may not enter is an error here
         // and not a surprise later.
         if let Some(folder) = &prepared.spec.working_directory {

@@ -2,8 +2,8 @@
 
 use super::child;
 use super::prepared::{
-    FdAction, HELD, Prepared, RELEASED, RUNNING, SHARING, STATUS_LENGTH, Stack, Stdio, WAITING,
-    Work,
+    FdAction, HELD, Prepared, RELEASED, RUNNING, SHARING, STATUS_LENGTH, STATUS_MOST, Stack, Stdio,
+    WAITING, Work,
 };
 use crate::stage::{LaunchFailure, Stage};
 use nix::libc::{self, c_int, c_uint, c_void};
@@ -107,7 +107,7 @@ impl Launching {
     ///
     /// `WouldBlock` while the child is still on its way to exec; nothing has changed then.
     pub fn outcome(&mut self) -> io::Result<(Option<LaunchFailure>, Option<OwnedFd>)> {
-        let mut message = [0u8; STATUS_LENGTH];
+        let mut message = [0u8; STATUS_MOST];
         let Some(status) = self.status.take() else {
             return self.outcome_by_memory().map(|failure| (failure, None));
         };
@@ -124,7 +124,15 @@ impl Launching {
             self.done = true;
             return Ok((None, Some(status)));
         }
-        Ok((Some(failure(message)), Some(status)))
+        let (told, reason) = message.split_at(STATUS_LENGTH);
+        let mut told_failure = failure(told.try_into().unwrap_or_default());
+        let reason = reason
+            .get(..length.saturating_sub(STATUS_LENGTH))
+            .unwrap_or_default();
+        if !reason.is_empty() {
+            told_failure.reason = Some(String::from_utf8_lossy(reason).into_owned());
+        }
+        Ok((Some(told_failure), Some(status)))
     }
 
     fn outcome_by_memory(&mut self) -> io::Result<Option<LaunchFailure>> {
@@ -221,7 +229,7 @@ pub fn launch(
             number,
             connection,
             many_from,
-        } if shares => {
+        } if shares && prepared.second.is_none() => {
             let back_again = Some((connection, number));
             (None, Writer::Shared(back), back_again, many_from)
         }
@@ -231,6 +239,10 @@ pub fn launch(
         }
     };
     let writer_fd = writer.number();
+    if let Some(second) = &prepared.second {
+        prepared.fds.push(writer_fd);
+        prepared.targets.push(second.status);
+    }
     prepared.fd_actions = plan(&prepared.fds, &prepared.targets, writer_fd);
     prepared.fds.push(writer_fd);
     prepared.argv.seal();
@@ -390,6 +402,21 @@ pub fn can_unshare_descriptors() -> bool {
         libc::syscall(libc::SYS_close_range, last, last, libc::CLOSE_RANGE_UNSHARE)
     };
     super::raw::BARE && answer == 0
+}
+
+/// Tells on the status pipe that the second of two programs was not reached, and why.
+///
+/// # Errors
+///
+/// Nobody reads it any more.
+pub fn tell_failure(status: &OwnedFd, failure: &LaunchFailure) -> io::Result<()> {
+    let [low, high] = failure.detail.to_ne_bytes();
+    let [a, b, c, d] = failure.errno.to_ne_bytes();
+    let mut message = vec![failure.stage as u8, 0, low, high, a, b, c, d];
+    message.extend(failure.reason.iter().flat_map(|reason| reason.bytes()));
+    message.truncate(STATUS_MOST);
+    nix::unistd::write(status, &message)?;
+    Ok(())
 }
 
 /// Ends a child that cannot be supervised after all.

@@ -20,6 +20,7 @@ mod interrupt;
 mod launch;
 mod local_time;
 mod memory;
+mod mount;
 mod mqueue;
 mod netns;
 mod notify;
@@ -52,9 +53,15 @@ pub use fd::{
 pub use fork::{Forked, NOT_EXECUTED, fork, fork_and_execute};
 pub use heir::{Heir, Started};
 pub use interrupt::{Interrupted, interrupt_soon, prepare_to_interrupt};
-pub use launch::{Launched, Launching, Tell, can_unshare_descriptors, discard, launch};
+pub use launch::{
+    Launched, Launching, Tell, can_unshare_descriptors, discard, launch, tell_failure,
+};
 pub use local_time::{LocalTime, local_time};
 pub use memory::return_free_memory;
+pub use mount::{
+    MountLimit, attach_mount, copy_of_mounts, join_new_session_keyring, landlock_version,
+    limit_mount, switch_loopback_on,
+};
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
 pub use netns::{enter_network_namespace, network_namespace_of};
 pub use notify::{
@@ -67,10 +74,11 @@ pub use peer::peer_groups;
 pub use pidfd::{
     open as open_pidfd, send_signal, send_signal_to_child, send_signal_to_group, take_descriptor_of,
 };
-pub use prepared::{CStrings, ContainsNul, EnvSlot, FdAction, FdSlot, Prepared, Stdio};
+pub use prepared::{CStrings, ContainsNul, EnvSlot, FdAction, FdSlot, Prepared, SecondStep, Stdio};
 pub use reuseport::attach_to_group;
 pub use signal::{
-    Origin, changed_signals, ignore_file_size_signal, is_ignored, origin, reset_child_signal,
+    Origin, changed_signals, default_broken_pipe, ignore_file_size_signal, is_ignored, origin,
+    reset_child_signal,
 };
 pub use unread::bytes_not_received;
 pub use wait::{Ended, How, Then, Whom, has_children_in, wait};

@@ -4,7 +4,7 @@ use crate::launch_spec::LaunchSpec;
 use nix::libc::{c_char, c_int, c_uint};
 use std::ffi::CString;
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -36,6 +36,17 @@ pub struct Prepared {
     /// The limit of open files, soft and hard, while the descriptors are placed: there may be as many as
     /// the limit of the parent allows. `None` is the parent's.
     pub open_files: Option<(u64, u64)>,
+    /// Set if the program is listend itself, which executes the worker's: in its sandbox.
+    pub second: Option<SecondStep>,
+}
+
+/// What the program that sets up a sandbox needs, before it executes the worker's.
+#[derive(Debug)]
+pub struct SecondStep {
+    /// The file that says what to do, one of [`Prepared::fds`]; open until the child has its copy.
+    pub order: OwnedFd,
+    /// The number that the status pipe gets in it: how the second exec went is told there, too.
+    pub status: RawFd,
 }
 
 impl Prepared {
@@ -155,6 +166,21 @@ impl CStrings {
         (!is_slot).then_some(value)
     }
 
+    /// The strings without their NULs, in order; of those with a value that only the child knows, the part
+    /// before it and which it is.
+    pub fn strings(&self) -> impl Iterator<Item = (&[u8], Option<EnvSlot>)> {
+        let ends = self.starts.iter().skip(1).copied();
+        let ends = ends.chain([self.bytes.len()]);
+        self.starts.iter().zip(ends).filter_map(|(start, end)| {
+            let slots = &self.slots;
+            let slot = slots.iter().find(|(_, at)| (*start..end).contains(at));
+            match slot {
+                Some((slot, at)) => Some((self.bytes.get(*start..*at)?, Some(*slot))),
+                None => Some((self.bytes.get(*start..end)?.strip_suffix(b"\0")?, None)),
+            }
+        })
+    }
+
     /// Lets the pointers point. Nothing may be appended after that.
     pub(super) fn seal(&mut self) {
         let strings = self
@@ -257,5 +283,9 @@ pub enum FdAction {
     },
 }
 
-/// The size of a message on the status pipe: stage, padding, detail, errno.
+/// The size of a message on the status pipe: stage, padding, detail, errno. Behind it may be the reason, as
+/// text.
 pub(super) const STATUS_LENGTH: usize = 8;
+
+/// No message is longer; one write(2) to a pipe is not torn up to there (PIPE_BUF).
+pub(super) const STATUS_MOST: usize = 2048;

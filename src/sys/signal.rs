@@ -54,6 +54,16 @@ pub fn reset_child_signal() {
     }
 }
 
+/// Sets SIGPIPE to its default, which the start of a Rust program ignores.
+pub fn default_broken_pipe() {
+    // SAFETY: sigaction with SIG_DFL installs no handler of ours.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_DFL;
+        libc::sigaction(libc::SIGPIPE, &action, ptr::null_mut());
+    }
+}
+
 /// Has a write beyond RLIMIT_FSIZE fail with EFBIG, as others fail, instead of ending the process (setrlimit(2)).
 pub fn ignore_file_size_signal() {
     // SAFETY: sigaction with SIG_IGN installs no handler of ours.

@@ -571,6 +571,28 @@ fn steered(refused: Refused, path: &Path, flags: OFlag) -> Result<OwnedFd, Refus
     }
 }
 
+/// Gives a handle (O_PATH) on what is at a path, links followed that nobody else could have made. Others may be
+/// able to exchange what is there for another file or folder of theirs.
+///
+/// # Errors
+///
+/// What is in the way, and which part of the path it is about.
+pub fn handle_on(path: &Path) -> Result<(OwnedFd, FileStat), Refused> {
+    if path == Path::new("/") {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(path, flags, Mode::empty());
+        return root
+            .and_then(|root| fstat(&root).map(|file| (root, file)))
+            .map_err(|errno| Refused {
+                path: path.to_owned(),
+                errno,
+                why: None,
+            });
+    }
+    let end = end_of(path)?;
+    end.found.ok_or_else(|| end.place.refused(Errno::ENOENT))
+}
+
 /// Finds a file that nobody else can exchange, links followed, and gives a handle on it (O_PATH).
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Advice about workers before they are started.
 
-use super::program;
+use super::{program, sandbox_advice};
 use crate::config::{Output, Piece, Template};
 use crate::plan::{Plan, WorkerPlan};
 use crate::report::{Kind, Problem};
@@ -28,6 +28,7 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
             advice.push(problem.of_worker(&worker.name).with_hint(hint));
         }
         advice.extend(missing_folders(worker));
+        advice.extend(sandbox_advice::advise(worker));
         let hooks = [
             ("before_start", worker.hooks.before_start.as_ref()),
             ("after_ready", worker.hooks.after_ready.as_ref()),

@@ -6,11 +6,14 @@ mod fdmap;
 mod outcome;
 mod prepare;
 mod program;
+mod sandbox_advice;
+mod second;
 
 pub use advise::{JOURNAL, advise};
-pub use outcome::{explain, explain_fork, reason};
+pub use outcome::{explain, explain_fork, explain_inside, reason};
 pub use prepare::{
     DaemonContext, InheritedSocket, Numbers, OutputTarget, Preparation, PrepareError, Served,
     SpawnInputs, launch,
 };
 pub use program::{Missing, find};
+pub use second::SANDBOX_EXEC;

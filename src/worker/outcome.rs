@@ -3,7 +3,7 @@
 //! The child reports a stage and an errno; the parent, which may allocate and look around, finds
 //! out what they mean.
 
-use crate::launch_spec::{Limit, Resource};
+use crate::launch_spec::{Credentials, Limit, Resource};
 use crate::plan::WorkerPlan;
 use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
@@ -19,26 +19,15 @@ use std::path::{Path, PathBuf};
 /// The explanation that follows "failed while {phrase of the stage}: ", in lower case without a full
 /// stop.
 pub fn explain(failure: &LaunchFailure, worker: &WorkerPlan, prepared: &Prepared) -> String {
-    let user = Identity::of(worker);
+    let user = Identity::of(worker.launch.credentials.as_ref());
     let program = Path::new(std::ffi::OsStr::from_bytes(prepared.program.as_bytes()));
     let folder = prepared.spec.working_directory.as_ref();
     let folder = folder.map_or(PathBuf::from("."), |folder| {
         PathBuf::from(std::ffi::OsStr::from_bytes(folder.as_bytes()))
     });
     match failure.stage {
-        Stage::Exec => format!(
-            "{}: {}",
-            program.display(),
-            // A relative path starts where the worker runs, not where listend does.
-            match failure.errno {
-                // execve(2): "EAGAIN … RLIMIT_NPROC", which is not looked at before.
-                libc::EAGAIN => process_limit_reason(prepared, &user),
-                errno => exec_reason(&folder.join(program), errno, &user),
-            }
-        ),
-        Stage::WorkingDirectory => {
-            let reason = access_reason(&folder, failure.errno, &user);
-            format!("{}: {reason}", folder.display())
+        Stage::Exec | Stage::WorkingDirectory => {
+            reason_of_path(failure, program, &folder, &user, &prepared.spec.limits)
         }
         Stage::Output => {
             let target = match &prepared.output {
@@ -49,13 +38,7 @@ pub fn explain(failure: &LaunchFailure, worker: &WorkerPlan, prepared: &Prepared
             format!("cannot open {target}: {}", describe(failure.errno))
         }
         Stage::Limits => limit_reason(failure, prepared),
-        Stage::User | Stage::Group | Stage::Groups if failure.errno == libc::EPERM => format!(
-            "{}: listend runs as uid {} and may not become {}; start it as root, or leave out \
-             `user`, `group` and `supplementary_groups`",
-            describe(failure.errno),
-            nix::unistd::geteuid(),
-            user.name
-        ),
+        Stage::User | Stage::Group | Stage::Groups => user_reason(failure.errno, &user),
         Stage::OomScore if matches!(failure.errno, libc::EACCES | libc::EPERM) => format!(
             "{}: lowering it needs CAP_SYS_RESOURCE, which listend does not have",
             describe(failure.errno)
@@ -65,6 +48,65 @@ pub fn explain(failure: &LaunchFailure, worker: &WorkerPlan, prepared: &Prepared
             describe(failure.errno)
         ),
         _ => describe(failure.errno),
+    }
+}
+
+/// As [`explain`], in the process that sets up a sandbox, for the steps that it has in common with an ordinary
+/// launch: what it sees of the file system is what the program would have seen.
+pub fn explain_inside(
+    failure: &LaunchFailure,
+    credentials: Option<&Credentials>,
+    program: &Path,
+    folder: Option<&Path>,
+) -> String {
+    let user = Identity::of(credentials);
+    let folder = folder.unwrap_or(Path::new("."));
+    match failure.stage {
+        Stage::Exec | Stage::WorkingDirectory => {
+            reason_of_path(failure, program, folder, &user, &[])
+        }
+        Stage::User | Stage::Group | Stage::Groups => user_reason(failure.errno, &user),
+        _ => describe(failure.errno),
+    }
+}
+
+fn reason_of_path(
+    failure: &LaunchFailure,
+    program: &Path,
+    folder: &Path,
+    user: &Identity,
+    limits: &[Limit],
+) -> String {
+    let errno = failure.errno;
+    match failure.stage {
+        Stage::Exec => format!(
+            "{}: {}",
+            program.display(),
+            // A relative path starts where the worker runs, not where listend does.
+            match errno {
+                // execve(2): "EAGAIN … RLIMIT_NPROC", which is not looked at before.
+                libc::EAGAIN => process_limit_reason(limits, user),
+                errno => exec_reason(&folder.join(program), errno, user),
+            }
+        ),
+        _ => format!(
+            "{}: {}",
+            folder.display(),
+            access_reason(folder, errno, user)
+        ),
+    }
+}
+
+fn user_reason(errno: i32, user: &Identity) -> String {
+    match errno {
+        libc::EPERM => format!(
+            "{}: listend runs as uid {} and may not become {}; start it as root, or leave out \
+             `user`, `group` and `supplementary_groups`",
+            describe(errno),
+            nix::unistd::geteuid(),
+            user.name
+        ),
+        _ => describe(errno),
     }
 }
 
@@ -102,9 +144,9 @@ fn limit_reason(failure: &LaunchFailure, prepared: &Prepared) -> String {
 }
 
 /// A user with too many processes, for the limit on them.
-fn process_limit_reason(prepared: &Prepared, user: &Identity) -> String {
+fn process_limit_reason(limits: &[Limit], user: &Identity) -> String {
     let is_nproc = |limit: &&Limit| limit.resource == Resource::Nproc;
-    let soft = match prepared.spec.limits.iter().find(is_nproc) {
+    let soft = match limits.iter().find(is_nproc) {
         Some(own) => own.soft,
         None => getrlimit(nix::sys::resource::Resource::RLIMIT_NPROC)
             .map_or(None, |(soft, _)| Some(soft)),
@@ -126,11 +168,11 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(worker: &WorkerPlan) -> Identity {
+    fn of(credentials: Option<&Credentials>) -> Identity {
         let mut uid = nix::unistd::geteuid().as_raw();
         let mut gids = vec![nix::unistd::getegid().as_raw()];
         let mut name = format!("uid {uid}");
-        if let Some(credentials) = &worker.launch.credentials {
+        if let Some(credentials) = credentials {
             uid = credentials.uid.unwrap_or(uid);
             gids = credentials.gid.into_iter().chain(gids).take(1).collect();
             gids.extend(credentials.groups.iter().flatten());

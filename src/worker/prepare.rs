@@ -1,6 +1,6 @@
 //! A worker's plan and the bound sockets → everything the child needs, laid out in memory.
 
-use super::{expand, fdmap, program};
+use super::{expand, fdmap, program, second};
 use crate::config::{Endpoint, Hook, Output, Piece, Ready, SERVER_PORT, SocketRef, Template};
 use crate::connection::Ends;
 use crate::handoff::{
@@ -38,6 +38,8 @@ pub struct SpawnInputs<'a> {
     pub stored: &'a [Stored<'a>],
     /// NOTIFY_SOCKET, if it may tell anything.
     pub notify: Option<&'a str>,
+    /// The path of the control socket, which no sandbox shows.
+    pub control: Option<&'a Path>,
     /// With [`Ready::Fd`], the number in listend of the pipe end that the process writes its newline
     /// to.
     pub ready: Option<i32>,
@@ -106,6 +108,8 @@ pub enum PrepareError {
     Nul(&'static str),
     /// `ready: fd N` has the number of something that the worker is given.
     Occupied(i32),
+    /// There is no memory file to be had for the sandbox: the errno.
+    Order(i32),
 }
 
 impl fmt::Display for PrepareError {
@@ -118,6 +122,11 @@ impl fmt::Display for PrepareError {
             PrepareError::Occupied(fd) => write!(
                 f,
                 "`ready: fd {fd}`: the worker gets a listener at {fd}; use a higher number"
+            ),
+            PrepareError::Order(errno) => write!(
+                f,
+                "cannot make a memory file for the sandbox: {}",
+                crate::report::describe(*errno)
             ),
         }
     }
@@ -133,6 +142,7 @@ impl PrepareError {
                 program::Missing::NotExecutable(_) | program::Missing::NotAFile(_) => libc::EACCES,
             },
             PrepareError::Nul(_) | PrepareError::Occupied(_) => libc::EINVAL,
+            PrepareError::Order(errno) => *errno,
         }
     }
 
@@ -207,7 +217,14 @@ impl<'a> Preparation<'a> {
     pub fn program(self, output: Option<OutputTarget<'_>>) -> Result<Prepared, PrepareError> {
         let environment = environment(self.worker, self.given, output, &self.context)?;
         let command = (self.worker.command.as_slice(), self.worker.argv0.as_ref());
-        lay_out(self.worker, command, environment, output, self.context)
+        lay_out(
+            self.worker,
+            command,
+            environment,
+            output,
+            self.context,
+            &self.given,
+        )
     }
 
     /// Lays out a command that runs beside an instance: in the worker's surroundings, but without
@@ -229,7 +246,14 @@ impl<'a> Preparation<'a> {
         let environment =
             environment_with(self.worker, output, &[], told.collect(), &self.context)?;
         let command = (hook.command.as_slice(), None);
-        lay_out(self.worker, command, environment, output, self.context)
+        lay_out(
+            self.worker,
+            command,
+            environment,
+            output,
+            self.context,
+            &self.given,
+        )
     }
 }
 
@@ -239,6 +263,7 @@ fn lay_out(
     environment: CStrings,
     output: Option<OutputTarget<'_>>,
     context: TemplateContext<'_>,
+    given: &SpawnInputs<'_>,
 ) -> Result<Prepared, PrepareError> {
     let mut argv = CStrings::with_room_for(command.len());
     for (index, word) in command.iter().enumerate() {
@@ -261,7 +286,7 @@ fn lay_out(
         let count = context.layout.targets.len();
         spec.limits.push(around.open_files.for_descriptors(count));
     }
-    Ok(Prepared {
+    let prepared = Prepared {
         program: find_program(worker, command, &context)?,
         argv,
         environment,
@@ -280,7 +305,16 @@ fn lay_out(
         spec,
         signals: around.signals,
         open_files: None,
-    })
+        second: None,
+    };
+    match &worker.sandbox {
+        None => Ok(prepared),
+        Some(sandbox) => {
+            let around_it = (given.notify, given.control);
+            let prepared = second::in_between(prepared, worker, sandbox, around_it);
+            prepared.map_err(|error| PrepareError::Order(error.raw_os_error().unwrap_or(0)))
+        }
+    }
 }
 
 const OUTPUT_PATH: &str = "the output file's path";

@@ -33,6 +33,7 @@ mod readiness;
 mod regressions;
 mod reload;
 mod rollout;
+mod sandbox;
 mod servers;
 mod shards;
 mod sim;

@@ -80,6 +80,7 @@ const INSTALLED: &[&str] = &[
     "share/listend/listend.schema.json",
     "share/listend/listend.service.conf",
     "share/listend/listend.socket",
+    "share/listend/sandbox.conf",
     "share/listend/upgrade-running",
     "share/man/man5/listend.yaml.5",
     "share/man/man7/listend-control.7",

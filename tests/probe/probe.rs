@@ -10,6 +10,7 @@
 )]
 
 mod app;
+mod attack;
 mod backend;
 mod children;
 mod connection;
@@ -52,6 +53,12 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
 fn probe(words: Vec<String>) -> c_int {
     if words.get(1).is_some_and(|verb| verb == "launch") {
         return launch::run(&words[2..]);
+    }
+    match words.get(1).map(String::as_str) {
+        Some("attack") => return attack::run(&words[2..]),
+        Some("victim") => return attack::victim(),
+        Some("without-namespaces") => return attack::without_namespaces(&words[2..]),
+        _ => {}
     }
     if words.get(1).is_some_and(|verb| verb == "send") {
         return send::run(&words[2..]);

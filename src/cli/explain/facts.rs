@@ -3,6 +3,7 @@
 use crate::config::Setting;
 use crate::diagnose::Facts;
 use crate::report::{Place, Problem, Report};
+use crate::sandbox::Sandbox;
 
 /// The listener of the configuration that is explained, or that has the address.
 pub(super) struct Configured {
@@ -20,6 +21,8 @@ pub(super) struct ConfiguredWorker {
     /// The name of its preset.
     pub(super) preset: Option<&'static str>,
     pub(super) settings: Vec<Setting>,
+    /// What it is kept from.
+    pub(super) sandbox: Option<Sandbox>,
     /// Advice about it.
     pub(super) advice: Vec<Problem>,
 }

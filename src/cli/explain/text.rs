@@ -7,6 +7,7 @@ use crate::diagnose::{
     Audience, Bind, Facts, HolderFacts, PathFacts, PortFacts, QueueFacts, Reach, State,
 };
 use crate::report::{Kind, Problem, Sources};
+use crate::sandbox::{self, Preset, Sandbox};
 use std::fmt::Write;
 
 /// The column in which the values start.
@@ -78,7 +79,40 @@ fn worker(page: &mut Page, worker: &ConfiguredWorker, sources: &Sources) {
     for (_, Setting { key, value, .. }, source) in settings {
         page.line(key, &format!("{value} ({source})"));
     }
+    sandbox(page, worker.sandbox.as_ref());
     page.margin = MARGIN;
+}
+
+/// What a worker is kept from, as a table; of one that is kept from nothing only how to begin.
+fn sandbox(page: &mut Page, sandbox: Option<&Sandbox>) {
+    let lines = sandbox::lines(sandbox);
+    let score = sandbox::score(&lines);
+    let Some(sandbox) = sandbox else {
+        page.line(
+            "sandbox",
+            &format!("none: {score} of 10 are open; begin with `sandbox: basic`"),
+        );
+        return;
+    };
+    page.line("sandbox", &format!("{sandbox}: {score} of 10 are open"));
+    for line in &lines {
+        let state = match line.closed {
+            100 => line.enforced_by.to_owned(),
+            0 => format!("open: {}", line.without),
+            _ => format!("partly, by {}: {}", line.enforced_by, line.without),
+        };
+        page.line(
+            &format!("  {}", line.key),
+            &format!("{} ({state})", line.value),
+        );
+    }
+    if let Some(next) = sandbox::next_step(&lines) {
+        let stricter = sandbox.preset.and_then(Preset::next);
+        let stricter = stricter.map_or(String::new(), |one| {
+            format!(", or `preset: {}`", one.word())
+        });
+        page.line("  next", &format!("`{}`{stricter}", next.key));
+    }
 }
 
 fn about(problem: &Problem, facts: &Facts) -> bool {

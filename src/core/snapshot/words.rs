@@ -286,10 +286,13 @@ enum StageWord {
     Nice,
     Groups,
     Keyring,
+    Namespaces,
+    Mounts,
     Group,
     User,
     Capabilities,
     WorkingDirectory,
+    Restrictions,
     Signals,
     Exec,
 }

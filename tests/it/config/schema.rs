@@ -163,6 +163,7 @@ fn what_a_schema_can_know_to_be_wrong_is_not_valid() {
     for (key, table) in [
         ("restart", keys::RESTART),
         ("rollout", keys::ROLLOUT),
+        ("sandbox", keys::SANDBOX),
         ("after_stop", keys::HOOK),
     ] {
         let unknown = worker(key, json!({"command": "x", "unknown": 1}));

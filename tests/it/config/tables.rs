@@ -13,6 +13,7 @@ fn the_tables_of_keys_and_the_decoder_agree() {
         (keys::WORKER, "workers: {a: {KEY: [[x]]}}\n"),
         (keys::RESTART, "workers: {a: {restart: {KEY: [[x]]}}}\n"),
         (keys::ROLLOUT, "workers: {a: {rollout: {KEY: [[x]]}}}\n"),
+        (keys::SANDBOX, "workers: {a: {sandbox: {KEY: [[x]]}}}\n"),
         (
             keys::IDLE_UNLESS,
             "workers: {a: {idle_unless: {KEY: [[x]]}}}\n",

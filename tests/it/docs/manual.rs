@@ -165,6 +165,7 @@ fn every_key_is_in_the_manual_with_its_default() {
         ("FORWARD", keys::FORWARD),
         ("RESTART", keys::RESTART),
         ("ROLLOUT", keys::ROLLOUT),
+        ("SANDBOX", keys::SANDBOX),
         ("HOOKS", keys::HOOK),
     ] {
         let lines = section(&page, title);
@@ -216,7 +217,13 @@ fn every_key_is_in_the_full_example() {
         .filter_map(|line| line.split_once(':'))
         .map(|(key, _)| key.to_owned())
         .collect();
-    for table in [keys::WORKER, keys::FORWARD, keys::RESTART, keys::ROLLOUT] {
+    for table in [
+        keys::WORKER,
+        keys::FORWARD,
+        keys::RESTART,
+        keys::ROLLOUT,
+        keys::SANDBOX,
+    ] {
         for key in table {
             assert!(there.contains(key.name), "{}", key.name);
         }

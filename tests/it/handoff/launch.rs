@@ -73,6 +73,8 @@ fn worker(events: &str, handoff: &'static Dialect, output: Output) -> WorkerPlan
             ("REMOTE_ADDR".to_owned(), literal("mine")),
         ],
         runtime_directory: None,
+        sandbox: None,
+        forwards: false,
         launch: LaunchSpec {
             credentials: None,
             limits: Vec::new(),

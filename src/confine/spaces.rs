@@ -1,0 +1,134 @@
+//! Namespaces and capabilities.
+
+use super::order::Order;
+use super::outcome::{Outcome, failure};
+use super::user::switch_user;
+use crate::sandbox::Flag;
+use crate::sandbox::paths::Rule;
+use crate::stage::Stage;
+use caps::{CapSet, Capability};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid};
+use std::fs;
+
+/// The namespaces that the process has got.
+#[derive(Debug, Default)]
+pub(super) struct Spaces {
+    pub(super) mounts: bool,
+    pub(super) network: bool,
+    pub(super) ipc: bool,
+    /// In a user namespace of its own, in which it has every capability until it gives them up.
+    pub(super) is_own_user: bool,
+    /// Whether it runs as the user of the worker by now.
+    pub(super) has_switched: bool,
+    /// Why it has none, if it wanted some.
+    pub(super) refused: Option<String>,
+}
+
+/// Makes the namespaces that the sandbox needs, with the rights of listend, or else in a user namespace.
+pub(super) fn enter(order: &Order, rules: &[Rule]) -> Outcome<Spaces> {
+    let sandbox = &order.sandbox;
+    let wanted = [
+        (!rules.is_empty(), CloneFlags::CLONE_NEWNS),
+        (sandbox.has(Flag::PrivateNetwork), CloneFlags::CLONE_NEWNET),
+        (sandbox.has(Flag::PrivateIpc), CloneFlags::CLONE_NEWIPC),
+        (sandbox.has(Flag::ProtectHostname), CloneFlags::CLONE_NEWUTS),
+    ];
+    let wanted = wanted.iter().filter(|(is_wanted, _)| *is_wanted);
+    let flags = wanted.fold(CloneFlags::empty(), |all, (_, flag)| all | *flag);
+    let mut spaces = Spaces::default();
+    if flags.is_empty() {
+        return Ok(spaces);
+    }
+    let got = |mut spaces: Spaces| {
+        spaces.mounts = flags.contains(CloneFlags::CLONE_NEWNS);
+        spaces.network = flags.contains(CloneFlags::CLONE_NEWNET);
+        spaces.ipc = flags.contains(CloneFlags::CLONE_NEWIPC);
+        spaces
+    };
+    let mut why = match may(Capability::CAP_SYS_ADMIN) {
+        false => "listend runs without CAP_SYS_ADMIN".to_owned(),
+        true => match unshare(flags).and_then(|()| keep_mounts_here(flags)) {
+            Ok(()) => return Ok(got(spaces)),
+            // A seccomp filter answers that to who has every capability.
+            Err(errno) => format!(
+                "{errno:?}, although listend has CAP_SYS_ADMIN: RestrictNamespaces= of its unit? \
+                 /usr/share/listend/sandbox.conf permits it"
+            ),
+        },
+    };
+    switch_user(order)?;
+    spaces.has_switched = true;
+    match own_user(flags) {
+        Ok(()) => {
+            spaces.is_own_user = true;
+            return Ok(got(spaces));
+        }
+        Err(errno) => why.push_str(&format!(
+            ", and its user may make no user namespace: {errno:?}"
+        )),
+    }
+    spaces.refused = Some(why);
+    Ok(spaces)
+}
+
+/// A user namespace, in which this process has its own user and group and no others.
+fn own_user(flags: CloneFlags) -> nix::Result<()> {
+    let (uid, gid) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER | flags)?;
+    // Who has changed its user owns nothing in /proc (prctl(2), PR_SET_DUMPABLE) until it executes a program.
+    nix::sys::prctl::set_dumpable(true)?;
+    let write = |path: &str, text: String| match fs::write(path, text) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(Errno::from_raw(
+            error.raw_os_error().unwrap_or(nix::libc::EIO),
+        )),
+    };
+    write("/proc/self/setgroups", "deny".to_owned())?;
+    write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    // A security module may make the namespace worthless (apparmor_restrict_unprivileged_userns).
+    keep_mounts_here(flags)
+}
+
+/// What is mounted here stays here; what the machine mounts later comes here, too.
+fn keep_mounts_here(flags: CloneFlags) -> nix::Result<()> {
+    if !flags.contains(CloneFlags::CLONE_NEWNS) {
+        return Ok(());
+    }
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
+}
+
+fn may(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
+}
+
+/// Takes from the bounding set what the worker is not to have: nothing can give it that again. In a user namespace of
+/// its own that is everything, or it could undo the mounts.
+pub(super) fn give_up_capabilities(order: &Order, spaces: &Spaces) -> Outcome {
+    let kept = match (&order.sandbox.capabilities, spaces.is_own_user) {
+        (None, false) => return Ok(()),
+        (_, true) => Default::default(),
+        (Some(kept), false) => kept.clone(),
+    };
+    if !may(Capability::CAP_SETPCAP) {
+        // It has none that it could keep, and `no_new_privileges` keeps programs from giving it some.
+        return Ok(());
+    }
+    let failed = |error: caps::errors::CapsError| {
+        failure(
+            Stage::Capabilities,
+            Errno::EPERM,
+            format!("the bounding set: {error}"),
+        )
+    };
+    for one in caps::read(None, CapSet::Bounding).map_err(failed)? {
+        if !kept.contains(&one.index()) {
+            caps::drop(None, CapSet::Bounding, one).map_err(failed)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! The table of what a sandbox has on or off.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! flags {
+    ($($name:ident = $key:literal, $weight:literal, $by:literal, $without:literal;)*) => {
+        /// A key of `sandbox:` that is `true` or `false`; with the name and the meaning that systemd.exec(5)
+        /// has, where it has one.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[allow(missing_docs)]
+        pub enum Flag { $($name,)* }
+
+        impl Flag {
+            /// Every flag, in the order of the manual.
+            pub const ALL: &'static [Flag] = &[$(Flag::$name,)*];
+
+            /// The key in the configuration.
+            pub const fn key(self) -> &'static str {
+                match self { $(Flag::$name => $key,)* }
+            }
+
+            /// How much it counts for the score; 0 is no protection.
+            pub const fn weight(self) -> u32 {
+                match self { $(Flag::$name => $weight,)* }
+            }
+
+            /// What enforces it; behind `or` what does where that is missing.
+            pub const fn enforced_by(self) -> &'static str {
+                match self { $(Flag::$name => $by,)* }
+            }
+
+            /// What a worker that was taken over can do without it.
+            pub const fn without(self) -> &'static str {
+                match self { $(Flag::$name => $without,)* }
+            }
+        }
+    };
+}
+
+flags! {
+    NoNewPrivileges = "no_new_privileges", 8, "prctl(2)",
+        "it can gain privileges by setuid programs";
+    PrivateNetwork = "private_network", 10, "network namespace, or seccomp and landlock",
+        "it can open connections";
+    PrivateTmp = "private_tmp", 5, "mount namespace",
+        "it can read and change the temporary files of others";
+    PrivateDevices = "private_devices", 4, "mount namespace, or landlock",
+        "it can use the devices that its user may";
+    PrivateIpc = "private_ipc", 3, "IPC namespace",
+        "it can use the shared memory, semaphores and message queues of others";
+    ProtectProcesses = "protect_processes", 6, "landlock",
+        "it can trace and signal other processes of its user";
+    ProtectKernelTunables = "protect_kernel_tunables", 4, "mount namespace, or landlock",
+        "it can change kernel settings, if its user may";
+    ProtectKernelModules = "protect_kernel_modules", 3, "seccomp",
+        "it can load kernel modules, if its user may";
+    ProtectKernelLogs = "protect_kernel_logs", 2, "seccomp, and mount namespace or landlock",
+        "it can read the log of the kernel, if its user may";
+    ProtectClock = "protect_clock", 1, "seccomp",
+        "it can set the clock, if its user may";
+    ProtectControlGroups = "protect_control_groups", 2, "mount namespace, or landlock",
+        "it can change control groups, if its user may";
+    ProtectHostname = "protect_hostname", 1, "seccomp and UTS namespace",
+        "it can change the host name, if its user may";
+    RestrictNamespaces = "restrict_namespaces", 5, "seccomp",
+        "it can make user namespaces, in which more of the kernel can be attacked";
+    RestrictRealtime = "restrict_realtime", 1, "seccomp",
+        "it can take the processors for itself, if its user may";
+    RestrictSuidSgid = "restrict_suid_sgid", 2, "seccomp",
+        "it can leave setuid files for others";
+    LockPersonality = "lock_personality", 1, "seccomp",
+        "it can switch off the randomisation of addresses";
+    MemoryDenyWriteExecute = "memory_deny_write_execute", 3, "seccomp",
+        "it can execute what it has written to memory";
+    BestEffort = "best_effort", 0, "",
+        "";
+}

@@ -1,0 +1,23 @@
+//! What a worker may do beside serving: `sandbox:` as data, from the configuration to the process that
+//! carries it out.
+//!
+//! Pure. [`Flag`] is the table of what is on or off, [`paths`] turns what is said about the file system
+//! into a list of places, [`lines`] shows the whole as a table with a score.
+
+mod calls;
+mod families;
+mod flag;
+mod model;
+pub mod paths;
+mod preset;
+mod text;
+mod view;
+
+pub use calls::{Calls, Term, numbers_of, resolve as resolve_calls};
+pub use families::{Families, Family};
+pub use flag::Flag;
+pub use model::{Named, Preset, ProtectHome, ProtectProc, ProtectSystem, Sandbox};
+pub use view::{Line, Score, lines, next_step, score};
+
+#[cfg(test)]
+mod tests;

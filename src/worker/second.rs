@@ -1,0 +1,73 @@
+//! A process whose program is executed in a sandbox: listend itself comes in between.
+
+use super::fdmap;
+use crate::confine::{Order, Second};
+use crate::plan::{RuntimeDirectory, WorkerPlan};
+use crate::sandbox::Sandbox;
+use crate::sys::{CStrings, Prepared, SecondStep};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The first argument of listend as the program in between.
+pub const SANDBOX_EXEC: &str = "sandbox-exec";
+
+/// The running program, even if its file has been replaced meanwhile.
+const ITSELF: &std::ffi::CStr = c"/proc/self/exe";
+
+/// Has the child execute listend with an order, instead of the worker's program. What needs privileges that
+/// set-up needs, too, is left to that: becoming the user, and entering the folder, which may be another there.
+pub(super) fn in_between(
+    mut prepared: Prepared,
+    worker: &WorkerPlan,
+    sandbox: &Sandbox,
+    (notify, control): (Option<&str>, Option<&Path>),
+) -> io::Result<Prepared> {
+    let folder = prepared.spec.working_directory.take();
+    let order = Order {
+        name: worker.name.clone(),
+        sandbox: sandbox.clone(),
+        credentials: prepared.spec.credentials.take(),
+        working_directory: folder
+            .map(|path| Path::new(OsStr::from_bytes(path.as_bytes())).to_owned()),
+        ignores_sigpipe: prepared.spec.ignore_sigpipe,
+        connects: worker.forwards,
+        notify: notify.map(str::to_owned),
+        control: control.map(Path::to_owned),
+        runtime_directory: worker
+            .runtime_directory
+            .as_ref()
+            .map(RuntimeDirectory::path),
+        ..Order::default()
+    };
+    let second = Second {
+        program: &prepared.program,
+        arguments: &prepared.argv,
+        environment: &prepared.environment,
+    };
+    let order = order.write(&second)?;
+    // Above everything that the worker gets.
+    let last = prepared.targets.iter().copied().max().unwrap_or(0).max(2);
+    let (order_at, status) = (last + 1, last + 2);
+    let mut argv = CStrings::with_room_for(4);
+    for word in [
+        "listend",
+        SANDBOX_EXEC,
+        &order_at.to_string(),
+        &status.to_string(),
+    ] {
+        let pushed = argv.push(|bytes| bytes.extend_from_slice(word.as_bytes()));
+        pushed.map_err(|_| io::ErrorKind::InvalidInput)?;
+    }
+    prepared.program = ITSELF.to_owned();
+    prepared.argv = argv;
+    prepared.environment = CStrings::default();
+    prepared.fds.push(order.as_raw_fd());
+    prepared.targets.push(order_at);
+    let all = prepared.targets.iter().copied().chain([status]);
+    prepared.unused = fdmap::unused(&all.collect::<Vec<_>>());
+    prepared.second = Some(SecondStep { order, status });
+    Ok(prepared)
+}

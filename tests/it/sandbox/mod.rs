@@ -1,0 +1,5 @@
+//! `sandbox:`: what a worker is kept from, and that it is still started as any other.
+
+mod advice;
+mod matrix;
+mod starts;
