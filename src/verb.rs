@@ -16,6 +16,8 @@ pub enum Command {
     Restart,
     /// Run so many instances from now on.
     Scale(u32),
+    /// Have the number of instances follow the queues again.
+    Follow,
     /// Send every process this signal.
     Signal(i32),
     /// Forget crashes, and start again what has failed.
@@ -29,7 +31,7 @@ pub enum Command {
 pub enum Takes {
     /// Nothing: the command is known.
     Nothing(Command),
-    /// The number of instances, for [`Command::Scale`].
+    /// The number of instances, for [`Command::Scale`], or none for [`Command::Follow`].
     Instances,
     /// The name of a signal, for [`Command::Signal`].
     Signal,

@@ -1,6 +1,6 @@
 //! The verbs that change something: `start`, `stop`, `restart`, `scale`, `signal`, `reset`, `reload`.
 
-use super::args::{Control, ForWorkers, Reload, Signal, WorkerArguments};
+use super::args::{Control, ForWorkers, Instances, Reload, Signal, WorkerArguments};
 use super::check::finish;
 use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
@@ -57,7 +57,10 @@ pub fn act(asked: &ForWorkers) -> Exit {
         }
         WorkerArguments::Scale(behind) => {
             let mut order = Order::of(verb, &behind.worker, behind.no_wait);
-            order.parameters["instances"] = behind.instances.into();
+            order.parameters["instances"] = match behind.instances {
+                Instances::Auto => serde_json::Value::Null,
+                Instances::Number(count) => count.into(),
+            };
             give(&[order], &behind.control)
         }
         WorkerArguments::Signal(behind) => give(&[signal(verb, behind)], &behind.control),

@@ -500,6 +500,25 @@ pub struct Act {
     pub control: Control,
 }
 
+/// How many instances there are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instances {
+    /// As many as the queues need.
+    Auto,
+    /// So many.
+    Number(u32),
+}
+
+fn instances(text: &str) -> Result<Instances, String> {
+    if text == "auto" {
+        return Ok(Instances::Auto);
+    }
+    let number: Option<u32> = text.parse().ok();
+    let number = number.filter(|number| *number <= 10_000);
+    let number = number.ok_or("not a number from 1 to 10000, nor `auto`")?;
+    Ok(Instances::Number(number))
+}
+
 /// The arguments of `listend scale`.
 #[derive(Debug, Args)]
 pub struct Scale {
@@ -507,9 +526,9 @@ pub struct Scale {
     #[arg(value_name = "WORKER")]
     pub worker: String,
 
-    /// The number of instances
-    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
-    pub instances: u32,
+    /// The number of instances, or `auto` to have it follow the queues
+    #[arg(value_name = "N", value_parser = instances)]
+    pub instances: Instances,
 
     /// Do not wait for completion
     #[arg(long)]

@@ -7,9 +7,11 @@ use super::idle;
 use super::keys;
 use super::model::{Activation, ConnectionLimits, Distribute, Overflow};
 use super::scalar;
+use super::scaling;
 use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use crate::handoff::{self, Dialect, Handoff};
+use crate::report::Place;
 use std::time::Duration;
 
 /// More processes than this no machine has room for.
@@ -34,12 +36,8 @@ const OVERFLOWS: &Words<Overflow> = words! {
 /// Reads `handoff`, `activation`, `instances`, `distribute` and every limit of clients and connections.
 pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Diagnostics) {
     let worker = &mut draft.worker;
-    let instances = fields.read("instances", out, |key, text| {
-        scalar::integer(key, text, 1, 10_000)
-    });
-    if let Field::Set(instances) = &instances {
-        worker.instances = instances.value;
-    }
+    let instances = scaling::instances(fields, worker, out);
+    draft.scaling = instances.filter(|_| worker.scaling.is_some());
     if let Field::Set(distribute) = fields.read("distribute", out, distribute) {
         worker.distribute = distribute;
     }
@@ -72,7 +70,7 @@ pub(super) fn decode(fields: &mut Fields, draft: &mut DraftWorker, out: &mut Dia
     limits(fields, draft, out);
     idle::decode(fields, draft, out);
     if !draft.activation.is_broken() {
-        fits(draft, instances.as_set(), out);
+        fits(draft, instances, out);
     }
 }
 
@@ -238,7 +236,7 @@ pub(super) fn handoff(key: &str, text: &str) -> Result<&'static Dialect, ValueEr
 }
 
 /// Files the keys that mean nothing for the activation, whatever the listeners are.
-fn fits(draft: &DraftWorker, instances: Option<&Located<u32>>, out: &mut Diagnostics) {
+fn fits(draft: &DraftWorker, instances: Option<Place>, out: &mut Diagnostics) {
     let is = match draft.worker.activation.value {
         Activation::Eager => Some("eager"),
         Activation::OnDemand => None,
@@ -263,12 +261,13 @@ fn fits(draft: &DraftWorker, instances: Option<&Located<u32>>, out: &mut Diagnos
             }
         }
         Activation::PerConnection => {
-            if let Some(instances) = instances.filter(|instances| instances.value > 1) {
+            let many = draft.worker.instances > 1 || draft.worker.scaling.is_some();
+            if let Some(place) = instances.filter(|_| many) {
                 let value_error = ValueError::bad(
                     "`instances`: with `activation: per-connection` every connection is an instance",
                 )
                 .hint("delete the key; `max_connections` limits how many there are");
-                out.add(value_error.at(instances.place));
+                out.add(value_error.at(place));
             }
         }
     }

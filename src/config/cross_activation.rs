@@ -7,6 +7,7 @@ use super::fitting::listed;
 use super::forward;
 use super::idle;
 use super::model::{Activation, Endpoint};
+use super::scaling;
 use super::value_error::ValueError;
 use super::values::Located;
 use crate::handoff::{self, Dialect};
@@ -38,6 +39,7 @@ pub(super) fn check(
             limits_fit(draft, &sockets, report);
         }
         idle::fits(draft, &listeners, report);
+        scaling::fits(draft, &listeners, report);
         cross_readiness::check(draft, &listeners, &sockets, report);
         let other = |listener: &str| {
             let mut others = workers.iter().filter(|one| !std::ptr::eq(*one, draft));

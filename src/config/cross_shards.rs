@@ -43,15 +43,15 @@ pub(super) fn check<'d>(
     for (wanted, listener) in listeners {
         one_listener(draft, (wanted, listener), &other, report);
     }
-    if worker.instances > MOST_SHARDS {
+    let most = worker.most_instances();
+    if most > MOST_SHARDS {
         let value_error = ValueError::bad(format!(
-            "`distribute: shards` takes at most {MOST_SHARDS} instances, and worker `{name}` has {}",
-            worker.instances
+            "`distribute: shards` takes at most {MOST_SHARDS} instances, and worker `{name}` has {most}"
         ))
         .hint("delete the key, or lower `instances`");
         report.add(value_error.at(place).of_worker(name));
     }
-    if worker.instances == 1 && !listeners.is_empty() {
+    if most == 1 && !listeners.is_empty() {
         let value_error = ValueError::new(
             Kind::OneShard,
             format!(

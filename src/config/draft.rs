@@ -94,6 +94,8 @@ pub(super) struct DraftWorker {
     pub handoff: Field<Vec<Located<&'static Dialect>>>,
     pub activation: Field<Activation>,
     pub trigger_limit: Field<Option<Rate>>,
+    /// The place of `instances`, where the number follows the queues.
+    pub scaling: Option<Place>,
     /// The keys that are written and mean something for connections alone.
     pub of_connections: Vec<Written>,
     /// The keys that are written and mean something for a worker alone that clients start.

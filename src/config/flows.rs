@@ -110,11 +110,12 @@ pub(super) fn check(
                         .at(wanted.place)
                         .with_related(other.place, "the other worker"),
                 )
-            } else if worker.instances > 1 {
+            } else if worker.most_instances() > 1 {
                 let value_error = ValueError::bad(format!(
                     "`flows: sticky` of `{name}`: the {} instances of worker `{}` read from one socket, \
                      so that any of them gets a packet of a flow",
-                    worker.instances, worker.name.value
+                    worker.most_instances(),
+                    worker.name.value
                 ));
                 Some(value_error.hint("write `instances: 1`").at(wanted.place))
             } else if worker.rollout.order == Order::StopFirst {

@@ -318,7 +318,7 @@ pub(super) fn fits(draft: &mut DraftWorker, written: &WrittenKeys, out: &mut Dia
     }
     let differs =
         |by: &Piece| has(&forward.to.value, &Piece::ServerPort) || has(&forward.to.value, by);
-    if worker.instances > 1 && !differs(&Piece::Instance) {
+    if worker.most_instances() > 1 && !differs(&Piece::Instance) {
         let place = written.place("instances").unwrap_or(at);
         let message = "`instances`: each instance has a server of its own, and only one of them can \
                        have the address of `forward`";

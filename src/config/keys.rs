@@ -101,7 +101,7 @@ pub const WORKER: &[Key] = keys! {
     watchdog = "off", "the longest time between two keep-alives (`WATCHDOG=1`), at least 100ms";
     notify_access = "main", "which processes may send notifications: `main`, or `all` of its processes";
     fd_store = "0", "how many descriptors an instance may store for its successor, 0 to 1024";
-    instances = "1", "how many processes, 1 to 10000; not with `per-connection`";
+    instances = "1", "how many processes, 1 to 10000, or how that follows the queues; not with `per-connection`";
     distribute = "shared",
         "how clients reach its instances: `shared`, or `shards`, a queue for each instance";
     handoff = "systemd",
@@ -218,6 +218,13 @@ pub const ROLLOUT: &[Key] = keys! {
     parallel = "1", "how many instances are replaced at a time, 1 to 10000";
     min_ready = "2s", "how long a new instance must stay ready before the rollout continues";
     watch = "30s", "how long after that a crash of a new instance still fails the rollout";
+};
+
+/// The keys of `instances:` where the number follows the queues.
+pub const INSTANCES: &[Key] = keys! {
+    min = "1", "the least number of instances, 1 to 10000";
+    max = "", "the largest";
+    scale_up_at = "10", "with more clients than that waiting, an instance is added";
 };
 
 /// The keys of `idle_unless:`.

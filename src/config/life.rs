@@ -105,6 +105,15 @@ pub enum Resolve {
     AtReload,
 }
 
+/// How the number of instances follows the queues, `instances: {…}`; the least is [`super::Worker::instances`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaling {
+    /// The largest number.
+    pub max: u32,
+    /// With more clients than that in the queues, one is added.
+    pub scale_up_at: u32,
+}
+
 /// The treatment of the listeners of a worker whose instances have all failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]

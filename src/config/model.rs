@@ -2,6 +2,7 @@
 
 use super::life::{
     Hook, Hooks, KillMode, NotifyAccess, OnFailure, Ready, Reload, Resolve, Restart, Rollout,
+    Scaling,
 };
 use super::options::OptionSetting;
 use super::preset::Preset;
@@ -409,6 +410,9 @@ pub struct Worker {
     pub listeners: Vec<Located<String>>,
     /// The number of instances.
     pub instances: u32,
+    /// How that number follows the queues; then it is the least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
     /// How clients reach its instances; the place is that of the key.
     pub distribute: Located<Distribute>,
     /// The protocols by which the descriptors are passed to it, `handoff:`.

@@ -59,6 +59,7 @@ pub fn schema() -> Value {
         "idle_unless": mapping(keys::IDLE_UNLESS),
         "sandbox": any_of([sandbox_preset(&["none"]), defined("sandbox_keys")]),
         "sandbox_keys": mapping(keys::SANDBOX),
+        "instances_keys": mapping(keys::INSTANCES),
         "hook": any_of([command(), defined("hook_keys")]),
         "hook_keys": mapping(keys::HOOK),
         "forward_keys": mapping(keys::FORWARD),
@@ -149,7 +150,9 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
         | "supplementary_groups" => one_or_more(text()),
         "backlog" => integer(1, i32::MAX.into(), &[]),
         "fd_store" => integer(0, 1024, &[]),
-        "instances" | "parallel" => integer(1, 10_000, &[]),
+        "instances" => any_of([integer(1, 10_000, &[]), defined("instances_keys")]),
+        "parallel" | "min" | "max" => integer(1, 10_000, &[]),
+        "scale_up_at" => integer(0, 1_000_000, &[]),
         "nice" => integer(-20, 19, &[]),
         "oom_score_adjust" => integer(-1000, 1000, &[]),
         "max_connections" | "max_connections_per_source" => integer(1, 1_000_000, &["none"]),
@@ -352,6 +355,7 @@ mod tests {
             keys::HOOK,
             keys::FORWARD,
             keys::SANDBOX,
+            keys::INSTANCES,
         ];
         for table in tables {
             for key in table {

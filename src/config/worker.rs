@@ -49,6 +49,7 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
             value: of("distribute", activation::distribute),
             place,
         },
+        scaling: None,
         handoff: Located {
             value: of("handoff", activation::handoff).into(),
             place,
@@ -109,6 +110,7 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
         handoff: Field::Absent,
         activation: Field::Absent,
         trigger_limit: Field::Absent,
+        scaling: None,
         of_connections: Vec::new(),
         of_demand: Vec::new(),
         of_instances: Vec::new(),

@@ -148,8 +148,8 @@ pub enum Request {
 pub enum Argument {
     /// No argument: the verb alone gives the command.
     Nothing(Command),
-    /// The number of instances.
-    Instances(u32),
+    /// The number of instances; `None` is for it to follow the queues.
+    Instances(Option<u32>),
     /// A signal as it was written; not checked yet.
     Signal(String),
 }
@@ -357,10 +357,7 @@ impl Parameters {
         let no_wait = verb.waits && self.flag("no_wait")?;
         let argument = match verb.takes {
             Takes::Nothing(command) => Argument::Nothing(command),
-            Takes::Instances => {
-                let instances = self.number("instances")?;
-                Argument::Instances(instances.ok_or_else(|| invalid("instances"))?)
-            }
+            Takes::Instances => Argument::Instances(self.number("instances")?),
             Takes::Signal => Argument::Signal(self.text("signal")?),
         };
         Ok(Request::Operate {
@@ -441,7 +438,7 @@ mod tests {
         let scale = |parameters| ask("io.listend.Manager.Scale", parameters, Expects::One);
         let wanted = Request::Operate {
             verb: verb::named("scale").unwrap(),
-            argument: Argument::Instances(4),
+            argument: Argument::Instances(Some(4)),
             worker: "app".to_owned(),
             no_wait: false,
         };
@@ -453,10 +450,19 @@ mod tests {
             scale(json!({"no_wait": null, "instances": 4, "worker": "app"})),
             Ok(wanted)
         );
+        let follows = Request::Operate {
+            verb: verb::named("scale").unwrap(),
+            argument: Argument::Instances(None),
+            worker: "app".to_owned(),
+            no_wait: false,
+        };
+        assert_eq!(
+            scale(json!({"worker": "app", "instances": null})),
+            Ok(follows)
+        );
         for (parameters, wrong) in [
             (json!({"instances": 4}), "worker"),
             (json!({"worker": null, "instances": 4}), "worker"),
-            (json!({"worker": "app"}), "instances"),
             (json!({"worker": "app", "instances": -1}), "instances"),
             (json!({"worker": "app", "instances": 1.5}), "instances"),
             (json!({"worker": "app", "instances": "4"}), "instances"),

@@ -26,7 +26,8 @@ pub use columns::{Cell, Column, Fit, Severity, Sheet, fitted};
 pub use interface::{Argument, INTERFACE, Info, Request, SERVICE, description, info, methods};
 pub use status::{
     Binary, Connections, Daemon, Detail, Flows, Instance, Life, Listener, ListenerState, Queue,
-    Rollout, Socket, SocketOption, Status, Usage, Worker, WorkerState, all_is_well, troubles,
+    Rollout, Scaling, Socket, SocketOption, Status, Usage, Worker, WorkerState, all_is_well,
+    troubles,
 };
 pub use table::{WORKER_COLUMNS, WorkerRow, listener_severity, or_dash, table};
 pub use time::{age, rfc3339, short};

@@ -160,6 +160,9 @@ pub struct Worker {
     /// a failure.
     #[serde(default)]
     pub setback: Option<String>,
+    /// How the number of instances follows the queues; `None` if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
     /// Since when the worker is stopped because no client used it, as [`super::rfc3339`] has it; `None`
     /// of any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -294,6 +297,23 @@ impl Usage {
     }
 }
 
+impl Scaling {
+    /// In a line below the worker, which has so many instances.
+    pub fn words(&self, now: usize) -> String {
+        let Scaling {
+            min,
+            max,
+            scale_up_at,
+            overridden,
+        } = self;
+        let how = match overridden {
+            true => "set by hand; `listend scale WORKER auto` ends that".to_owned(),
+            false => format!("one more when over {scale_up_at} wait"),
+        };
+        format!("instances: {now} of {min} to {max}, {how}")
+    }
+}
+
 impl Queue {
     /// `3/4096`, and `-` for what is unknown.
     pub fn fill(self) -> String {
@@ -345,6 +365,19 @@ pub enum WorkerState {
     /// A word of a newer listend.
     #[serde(untagged)]
     Other(String),
+}
+
+/// How the number of instances follows the queues.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaling {
+    /// The least number.
+    pub min: u64,
+    /// The largest.
+    pub max: u64,
+    /// With more clients than that in the queues, one is added.
+    pub scale_up_at: u64,
+    /// Whether `listend scale` has set the number, so that it follows nothing.
+    pub overridden: bool,
 }
 
 /// The connections of a per-connection worker.

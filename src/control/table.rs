@@ -177,6 +177,9 @@ fn worker(sheet: &mut Sheet<9>, worker: &Worker, now: u64) {
     if let Some(setback) = &worker.setback {
         sheet.note(format!("  {}: {}", worker.setback_word(), clean(setback)));
     }
+    if let Some(some) = worker.scaling {
+        sheet.note(format!("  {}", some.words(worker.instances.len())));
+    }
     if let Some(since) = &worker.unused_since {
         let ago = time::age(since, now).unwrap_or_default();
         sheet.note(format!(

@@ -82,6 +82,8 @@ pub(super) struct Timers {
     pub(super) hooks: BTreeSet<(Mono, ProcessId)>,
     /// When which gate is to be looked at again.
     pub(super) gates: BTreeSet<(Mono, WorkerId)>,
+    /// When the queues of which worker are to be looked at.
+    pub(super) queues: BTreeSet<(Mono, WorkerId)>,
     /// When it is to be looked who uses which worker.
     pub(super) uses: BTreeSet<(Mono, WorkerId)>,
     /// When which rollout is to be looked at again.
@@ -302,6 +304,7 @@ impl Outbox {
             | Effect::HoldShards { .. }
             | Effect::Steer { .. }
             | Effect::LookAtShard { .. }
+            | Effect::LookAtQueues { .. }
             | Effect::LookForUse { .. }
             | Effect::TakeFlows { .. }
             | Effect::WatchFlows { .. }
@@ -331,6 +334,7 @@ impl Timers {
         self.rollout(worker, None);
         self.gates.retain(|(_, one)| *one != worker);
         self.uses.retain(|(_, one)| *one != worker);
+        self.queues.retain(|(_, one)| *one != worker);
     }
 
     /// The earliest of all.
@@ -340,7 +344,8 @@ impl Timers {
         let gates = self.gates.first().map(|(at, _)| *at);
         let rollouts = self.rollouts.first().map(|(at, _)| *at);
         let uses = self.uses.first().map(|(at, _)| *at);
-        [runs, hooks, gates, uses, rollouts]
+        let queues = self.queues.first().map(|(at, _)| *at);
+        [runs, hooks, gates, uses, queues, rollouts]
             .into_iter()
             .flatten()
             .min()

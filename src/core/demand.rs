@@ -41,6 +41,7 @@ impl Worker {
             self.id,
             WorkerEvent::Activated { listener, socket },
         ));
+        self.begin_with_least(ctx);
         for id in self.runs.placed() {
             if self.runs[id].state == State::Waiting {
                 self.spawn(ctx, id);

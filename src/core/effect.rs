@@ -143,6 +143,11 @@ pub enum Effect {
         /// The process of the instance.
         process: ProcessId,
     },
+    /// Look how many clients wait for a worker; answered by [`super::Input::QueuesSeen`].
+    LookAtQueues {
+        /// The worker.
+        worker: WorkerId,
+    },
     /// Look who uses a worker, and notice whoever comes from now on; answered by
     /// [`super::Input::UseSeen`].
     LookForUse {

@@ -134,6 +134,19 @@ pub enum WorkerEvent {
         /// Its socket.
         socket: SocketKey,
     },
+    /// The number of instances follows the queues.
+    Scaled {
+        /// How many there were.
+        before: u32,
+        /// How many there are to be.
+        instances: u32,
+        /// How many clients wait.
+        waiting: u64,
+        /// More have waited than this, or at most so many where an instance is removed.
+        limit: u64,
+        /// For how long.
+        lasting: Duration,
+    },
     /// Nobody has used the worker for so long; it is stopped, and the next client starts it again.
     Unused {
         /// How long nobody has used it.

@@ -169,6 +169,14 @@ pub enum Input {
         /// Whether clients wait in its shard.
         clients: bool,
     },
+    /// The answer to [`super::Effect::LookAtQueues`].
+    QueuesSeen {
+        /// The worker.
+        worker: WorkerId,
+        /// How many clients wait in each of its queues, of which it has one for each shard, or one; `None`
+        /// is not known.
+        waiting: Option<Vec<u64>>,
+    },
     /// The answer to [`super::Effect::LookForUse`].
     UseSeen {
         /// The worker.

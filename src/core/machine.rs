@@ -164,6 +164,7 @@ impl Core {
                     worker.shard_looked_at(ctx, id, clients);
                 });
             }
+            Input::QueuesSeen { worker, waiting } => self.queues_seen(worker, waiting.as_deref()),
             Input::UseSeen { worker, seen } => self.use_seen(worker, seen),
             Input::FlowsQuiet { worker, lane } => {
                 let known = self.on(worker, |worker, ctx| worker.flows_are_quiet(ctx, lane));
@@ -218,7 +219,10 @@ impl Core {
         });
         self.end_replanning();
         self.on_stirred(|core, id| {
-            core.on(id, Worker::follow_use);
+            core.on(id, |worker, ctx| {
+                worker.follow_use(ctx);
+                worker.follow_queues(ctx);
+            });
         });
         self.open_gates();
         self.tell_when_up();
@@ -269,7 +273,10 @@ impl Core {
                 self.on_all(Worker::cancel_rollout);
                 self.forget_replanning();
                 self.ctx.timers.gates.clear();
-                self.on_all(Worker::forget_use);
+                self.on_all(|worker, ctx| {
+                    worker.forget_use(ctx);
+                    worker.forget_queues(ctx);
+                });
                 self.ctx.emit(Event::Daemon(DaemonEvent::StopRequested {
                     live: self.ctx.processes.len(),
                 }));
@@ -313,6 +320,7 @@ impl Core {
         let now = self.ctx.now;
         self.run_listener_timers();
         self.run_use_timers();
+        self.run_queue_timers();
         while let Some(id) = pop_due(&mut self.ctx.timers.gates, now) {
             self.on(id, Worker::resume_gate);
         }

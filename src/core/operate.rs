@@ -43,7 +43,9 @@ impl Worker {
         }
         let is_rolling = self.is_rolling();
         match command {
-            Command::Scale(_) | Command::Reset if is_rolling => return Err(Refused::Busy),
+            Command::Scale(_) | Command::Follow | Command::Reset if is_rolling => {
+                return Err(Refused::Busy);
+            }
             Command::Stop => {
                 let reload_waits = self.supersede(ctx);
                 if is_rolling {
@@ -62,6 +64,7 @@ impl Worker {
             Command::Start
             | Command::Restart
             | Command::Scale(_)
+            | Command::Follow
             | Command::Signal(_)
             | Command::Reset
             | Command::Reload => {}
@@ -73,7 +76,20 @@ impl Worker {
                 Ok(())
             }
             Command::Restart => self.restart_worker(ctx, ticket),
-            Command::Scale(instances) => self.scale_worker(ctx, ticket, instances),
+            Command::Scale(instances) => {
+                self.scale_worker(ctx, ticket, instances)?;
+                self.follows.is_overridden = true;
+                ctx.stir(self.id);
+                Ok(())
+            }
+            Command::Follow => {
+                let scaling = self.lifecycle.scaling.ok_or(Refused::NoScaling)?;
+                let instances = self.within(scaling, self.lifecycle.instances);
+                self.scale_worker(ctx, ticket, instances)?;
+                self.follows.is_overridden = false;
+                ctx.stir(self.id);
+                Ok(())
+            }
             Command::Signal(number) => self.signal_runs(ctx, ticket, number, |_| true),
             Command::Reload => self.reload_runs(ctx, ticket, |_| true),
             Command::Reset => {

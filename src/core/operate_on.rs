@@ -45,7 +45,7 @@ impl Worker {
         let id = self.runs.at(index).ok_or(Refused::NoSuchInstance)?;
         let is_it = |run: &Run| run.instance.index == index;
         match command {
-            Command::Scale(_) => return Err(Refused::NoSuchInstance),
+            Command::Scale(_) | Command::Follow => return Err(Refused::NoSuchInstance),
             Command::Signal(number) => return self.signal_runs(ctx, ticket, number, is_it),
             Command::Reload => return self.reload_runs(ctx, ticket, is_it),
             Command::Start | Command::Restart if self.stopped => {

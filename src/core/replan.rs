@@ -113,17 +113,19 @@ impl Worker {
             // From now on.
             self.forget_use(ctx);
         }
-        if before.instances == life.instances {
+        self.lifecycle = before;
+        let is_same = !self.expect_instances(life);
+        self.lifecycle = Arc::clone(life);
+        if is_same {
             return None;
         }
-        self.wanted = life.instances;
         // A rollout that is under way ends with the number that is right by then, and a worker that
         // is being added is there when all of it is.
         if self.is_rolling() {
             return None;
         }
         let _what_follows_is_waited_for = self.supersede(ctx);
-        let resized = self.resize(ctx, life.instances);
+        let resized = self.resize(ctx, self.wanted);
         (!ctx.is_being_added(self.id)).then_some(resized)
     }
 
@@ -135,9 +137,7 @@ impl Worker {
         self.forgive_connections();
         self.next_generation();
         self.revision = to.revision;
-        if self.lifecycle.instances != to.life.instances {
-            self.wanted = to.life.instances;
-        }
+        self.expect_instances(&to.life);
         self.lifecycle = to.life;
         self.degraded = None;
         self.given_up = None;

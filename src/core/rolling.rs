@@ -80,9 +80,7 @@ impl Worker {
         self.next_generation();
         self.outdated = false;
         if let Some(to) = to {
-            if self.lifecycle.instances != to.life.instances {
-                self.wanted = to.life.instances;
-            }
+            self.expect_instances(&to.life);
             self.revision = to.revision;
             self.lifecycle = to.life;
             self.given_up = None;

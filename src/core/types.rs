@@ -437,6 +437,8 @@ pub enum Refused {
     NoSuchInstance,
     /// The worker is stopped, and so are all its instances.
     WorkerStopped,
+    /// The number of its instances follows no queue.
+    NoScaling,
     /// The worker has no process that could be signalled, or that could read anything again.
     NoProcess,
     /// The worker has neither `reload_signal` nor `reload_command`.

@@ -8,6 +8,7 @@ use super::idle::Idle;
 use super::job::{Job, Reloading};
 use super::rollout::{Rollout, Target};
 use super::run::{Run, Runs};
+use super::scaling::Follows;
 use super::state::State;
 use super::types::{Degraded, InstanceId, Revision, RunId, RunRole};
 use crate::plan::{Activation, Lifecycle, WorkerId};
@@ -62,6 +63,8 @@ pub(super) struct Worker {
     pub(super) gate: Gate,
     /// Who uses it.
     pub(super) idle: Idle,
+    /// How it follows its queues.
+    pub(super) follows: Follows,
     /// How many connections listend accepts for it.
     pub(super) connections: Connections,
 }
@@ -143,6 +146,7 @@ impl Worker {
             counts: Counts::default(),
             gate: Gate::default(),
             idle: Idle::default(),
+            follows: Follows::default(),
             connections: Connections::default(),
         }
     }

@@ -27,6 +27,8 @@ pub struct WorkerCounters {
     pub exits: Exits,
     /// Clients that started the worker.
     pub activations: u64,
+    /// The number of times that the number of instances followed the queues.
+    pub scalings: u64,
     /// The number of times that the worker was stopped because nobody used it.
     pub idle_stops: u64,
     /// The number of log lines about a limit of starts or accepts that was reached; at most one a
@@ -109,6 +111,7 @@ impl Counters {
     fn observe_worker(&mut self, worker: WorkerId, event: WorkerEvent) {
         self.add(worker, |count| match event {
             WorkerEvent::Activated { .. } => Some(&mut count.activations),
+            WorkerEvent::Scaled { .. } => Some(&mut count.scalings),
             WorkerEvent::Unused { .. } => Some(&mut count.idle_stops),
             WorkerEvent::RateLimited { .. } => Some(&mut count.rate_limited),
             WorkerEvent::ConnectionRefused { why, .. } => Some(match why {

@@ -150,6 +150,8 @@ pub(super) const FAMILIES: &[Family] = families! {
         Workers(|row| Some(Whole(row.counters.stop_timeouts)));
     Counter listend_worker_activations: "How often a client started the worker.",
         Workers(|row| Some(Whole(row.counters.activations)));
+    Counter listend_worker_scalings: "How often an instance was added or removed because of the queues.",
+        Workers(|row| Some(Whole(row.counters.scalings)));
     Counter listend_worker_idle_stops: "How often the worker was stopped because no client used it.",
         Workers(|row| Some(Whole(row.counters.idle_stops)));
     Counter listend_worker_rate_limited:

@@ -6,7 +6,7 @@ use crate::config::preset::Preset;
 use crate::config::{
     ConnectionLimits, Distribute, Endpoint, Flows, Hook, Hooks, KillMode, Located, METRICS,
     Multicast, NotifyAccess, OnFailure, Output, Piece, Presence, Rate, Ready, Restart, Rollout,
-    Template, WEB,
+    Scaling, Template, WEB,
 };
 use crate::handoff::Handoff;
 use crate::launch_spec::LaunchSpec;
@@ -467,6 +467,10 @@ pub struct Lifecycle {
     pub activation: Activation,
     /// The number of instances; 0 with [`Activation::PerConnection`], where each connection is one.
     pub instances: u32,
+    /// How the number of instances follows the queues, from [`Lifecycle::instances`] on; `None` if it does
+    /// not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
     /// How clients reach them.
     #[serde(default)]
     pub distribute: Distribute,
@@ -509,6 +513,7 @@ impl Default for Lifecycle {
         Lifecycle {
             activation: Activation::Eager,
             instances: 1,
+            scaling: None,
             distribute: Distribute::Shared,
             idle_timeout: None,
             restart: Restart::default(),

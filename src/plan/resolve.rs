@@ -232,6 +232,7 @@ impl Resolver<'_> {
                 activation,
                 instances,
                 distribute: worker.distribute.value,
+                scaling: worker.scaling,
                 idle_timeout: worker.idle_timeout,
                 restart: worker.restart.clone(),
                 stop_signal: worker.stop_signal,

@@ -5,7 +5,7 @@ use super::model::ReloadBy;
 use super::model::{Activation, HookTimes, Lifecycle, WorkerPlan};
 use super::values::{self, changed, changed_text, duration, or};
 use crate::config::{
-    ConnectionLimits, Hook, Hooks, Ready, Restart, Rollout, Template, signal_name,
+    ConnectionLimits, Hook, Hooks, Ready, Restart, Rollout, Scaling, Template, signal_name,
 };
 use crate::handoff::Handoff;
 use crate::launch_spec::LaunchSpec;
@@ -198,6 +198,7 @@ impl WorkerDiff {
             activation,
             instances,
             distribute,
+            scaling,
             idle_timeout,
             restart,
             stop_signal,
@@ -226,6 +227,13 @@ impl WorkerDiff {
         let (old, new) = (&before.distribute, distribute);
         let other = changed("distribute", old, new, values::word);
         self.program.extend(other);
+        let follows = |scaling: &Scaling| {
+            let Scaling { max, scale_up_at } = scaling;
+            format!("{{max: {max}, scale_up_at: {scale_up_at}}}")
+        };
+        let follows = or("fixed", follows);
+        let other = changed("instances", &before.scaling, scaling, follows);
+        self.lifecycle.extend(other);
         let other = changed(
             "nonblocking",
             &before.nonblocking,

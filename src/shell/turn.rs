@@ -613,6 +613,7 @@ impl Shell {
             Effect::HoldShards { worker, shards } => self.hold_shards(worker, shards),
             Effect::Steer { worker, shards } => self.steer(worker, shards),
             Effect::LookAtShard { process } => self.look_at_shard(process),
+            Effect::LookAtQueues { worker } => self.look_at_queues_of(worker),
             Effect::LookForUse { worker } => self.look_for_use(worker),
             Effect::TakeFlows { worker, lane } => self.take_flows(worker, lane),
             Effect::WatchFlows { worker, lane } => self.watch_flows(worker, lane),

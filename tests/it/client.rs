@@ -59,6 +59,7 @@ fn worker(name: &str, state: WorkerState, last_exit: Option<&str>) -> Worker {
         generation: 1,
         state: state.clone(),
         setback: None,
+        scaling: None,
         unused_since: None,
         instances: vec![instance(name, state, last_exit)],
         listeners: vec!["web".to_owned()],
@@ -488,7 +489,7 @@ fn every_verb_asks_for_what_it_says() {
         ),
         (
             "scale app 4",
-            operate("scale", Argument::Instances(4), false),
+            operate("scale", Argument::Instances(Some(4)), false),
             "app: scaled\n",
         ),
         (

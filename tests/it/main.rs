@@ -13,6 +13,7 @@ mod docs;
 mod exec;
 mod explain;
 mod flows;
+mod follow;
 mod forward;
 mod guard;
 mod handoff;

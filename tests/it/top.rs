@@ -108,6 +108,7 @@ fn status() -> Status {
         generation: 1,
         state: WorkerState::Waiting,
         setback: None,
+        scaling: None,
         unused_since: None,
         instances: vec![instance(name)],
         listeners: vec!["web".to_owned()],

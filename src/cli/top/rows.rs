@@ -46,6 +46,7 @@ fn lines_of(worker: &Worker) -> usize {
     let says = worker.instances.iter();
     let says = says.filter(|one| one.status.is_some()).count();
     let notes = usize::from(worker.setback.is_some())
+        + usize::from(worker.scaling.is_some())
         + usize::from(worker.unused_since.is_some())
         + usize::from(worker.connections.is_some());
     instances + says + notes
@@ -231,6 +232,10 @@ impl WorkerSheet<'_> {
         if let Some(setback) = &worker.setback {
             let what = worker.setback_word();
             lines.push(self.note(&format!("   {what}: {setback}")));
+        }
+        if let Some(some) = worker.scaling {
+            let words = some.words(worker.instances.len());
+            lines.push(self.note(&format!("   {words}")));
         }
         if let Some(since) = &worker.unused_since {
             let ago = crate::control::age(since, self.now).unwrap_or_default();

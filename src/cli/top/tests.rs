@@ -66,6 +66,7 @@ fn worker(name: &str, state: WorkerState, instances: Vec<Instance>) -> Worker {
         generation: 3,
         state,
         setback: None,
+        scaling: None,
         unused_since: None,
         instances,
         listeners: vec!["web".to_owned()],

@@ -89,6 +89,10 @@ pub(in crate::core) struct WorkerFact {
     pub(in crate::core) rollout: Option<RolloutFact>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::core) unused_since: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(in crate::core) scaled: bool,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(in crate::core) missed: u32,
     #[serde(flatten)]
     pub(in crate::core) extra: Extra,
 }
@@ -310,6 +314,14 @@ pub(in crate::core) struct ReboundFact {
 )]
 fn is_false(is: &bool) -> bool {
     !is
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands fields over by reference"
+)]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Key {

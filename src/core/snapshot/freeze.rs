@@ -249,6 +249,8 @@ impl Worker {
             paused_until: self.gate.resume_at.cast(),
             rollout: self.rollout.as_ref().map(rollout_fact),
             unused_since: self.idle.stopped_at.cast(),
+            scaled: self.follows.is_overridden,
+            missed: self.follows.missed,
             extra: Extra::new(),
         })));
         let known = &self.connections;

@@ -192,6 +192,8 @@ impl Thaw {
             ctx.timers.gates.insert((at, id));
         }
         worker.idle.stopped_at = fact.unused_since.cast();
+        worker.follows.is_overridden = fact.scaled;
+        worker.follows.missed = fact.missed;
         self.core.workers.insert(id, worker);
         Ok(())
     }

@@ -478,7 +478,12 @@ fn order(verb: &Verb, argument: Argument, worker: &str) -> Result<Order, Error> 
             what,
             done,
         }),
-        Argument::Instances(count @ 1..=MOST_INSTANCES) => Ok(Order {
+        Argument::Instances(None) => Ok(Order {
+            command: Command::Follow,
+            what: format!("{what} to what the queues need"),
+            done: format!("{worker}: the number of instances follows the queues"),
+        }),
+        Argument::Instances(Some(count @ 1..=MOST_INSTANCES)) => Ok(Order {
             command: Command::Scale(count),
             what: format!("{what} to {count}"),
             done: match count {
@@ -486,7 +491,7 @@ fn order(verb: &Verb, argument: Argument, worker: &str) -> Result<Order, Error> 
                 more => format!("{worker}: {more} instances"),
             },
         }),
-        Argument::Instances(_) => Err(Error::InvalidParameter {
+        Argument::Instances(Some(_)) => Err(Error::InvalidParameter {
             parameter: "instances".to_owned(),
         }),
         Argument::Signal(signal) => {
@@ -600,6 +605,10 @@ pub(super) fn refusal(why: Refused) -> &'static str {
         }
         Refused::WorkerStopped => {
             "the worker is stopped with all its instances; `listend start` starts it"
+        }
+        Refused::NoScaling => {
+            "the number of instances does not follow the queues: `instances` in the \
+             configuration has no `max`"
         }
         Refused::NoProcess => "the worker has no process to signal",
         Refused::NotReloadable => {

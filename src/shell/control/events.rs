@@ -48,6 +48,7 @@ fn kind(event: &Event) -> &'static str {
         Event::Worker(_, event) => match event {
             WorkerEvent::Failed => "worker-failed",
             WorkerEvent::Activated { .. } => "worker-activated",
+            WorkerEvent::Scaled { .. } => "worker-scaled",
             WorkerEvent::Unused { .. } => "worker-unused",
             WorkerEvent::RateLimited { .. } => "rate-limited",
             WorkerEvent::ConnectionsFull { .. } => "connections-full",

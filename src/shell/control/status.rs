@@ -5,7 +5,7 @@ use super::status_reply::StatusReply;
 use crate::config::{Endpoint, Order, Output, SocketKind};
 use crate::control::{
     Connections, Daemon, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout,
-    Socket, SocketOption, Worker, WorkerState, rfc3339,
+    Scaling, Socket, SocketOption, Worker, WorkerState, rfc3339,
 };
 use crate::core::{Health, InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
@@ -277,6 +277,15 @@ impl Shell {
             generation: self.core.generation(id),
             state: word_for(self.core.health(id)),
             setback: self.rollback_reason(id, counts.is_failing),
+            scaling: self.core.is_overridden(id).and_then(|overridden| {
+                let scaling = plan.lifecycle.scaling?;
+                Some(Scaling {
+                    min: plan.lifecycle.instances.into(),
+                    max: scaling.max.into(),
+                    scale_up_at: scaling.scale_up_at.into(),
+                    overridden,
+                })
+            }),
             unused_since: self
                 .core
                 .unused_since(id)

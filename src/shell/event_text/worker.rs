@@ -21,6 +21,26 @@ pub(super) fn text(worker: WorkerId, event: WorkerEvent, context: &Context<'_>) 
             let line = format!("a client at {listener} ({address}): starting");
             (Level::Info, line)
         }
+        WorkerEvent::Scaled {
+            before,
+            instances,
+            waiting,
+            limit,
+            lasting,
+        } => {
+            let clients = match waiting {
+                1 => "1 client waits".to_owned(),
+                more => format!("{more} clients wait"),
+            };
+            let bound = match instances > before {
+                true => "more than",
+                false => "at most",
+            };
+            let time = duration(lasting);
+            let line =
+                format!("{clients}, {bound} {limit} for {time}: {before} → {instances} instances");
+            (Level::Info, line)
+        }
         WorkerEvent::Unused { after, instances } => {
             let stopping = match instances {
                 1 => "stopping it".to_owned(),

@@ -1,8 +1,9 @@
 //! Looks at the accept queues of workers, of which one comes by itself.
 
 use super::{MINUTE, Takers, UNSERVED_AFTER};
-use crate::core::State;
-use crate::listener;
+use crate::config::tells_who_waits;
+use crate::core::{Input, State};
+use crate::listener::{self, DepthReader};
 use crate::plan::{ListenerId, SocketKey, WorkerId};
 use crate::shell::clients::Role;
 use crate::shell::clock;
@@ -55,6 +56,28 @@ impl Shell {
         let name = &self.plan.listener(held.listener).name;
         let log = &mut self.control.queue_log;
         log.look(clock::now(), name, held, &depth, takers)
+    }
+
+    /// How many wait for a worker, for the number of its instances to follow.
+    pub(in crate::shell) fn look_at_queues_of(&mut self, worker: WorkerId) {
+        let listeners = self.definitions.worker(worker).listeners.iter();
+        let listeners = listeners.filter_map(|id| self.plan.listeners.get(id));
+        let sockets = listeners.flat_map(|listener| self.sockets.of(listener));
+        let counted = sockets.filter(|socket| tells_who_waits(socket.endpoint.kind()));
+        let mut reader = DepthReader::new();
+        let mut waiting = Some(Vec::new());
+        for socket in counted {
+            let depth = reader.depth(socket).and_then(|depth| depth.depth);
+            waiting = waiting.zip(depth).map(|(mut queues, depth)| {
+                let shard = socket.shard as usize;
+                if queues.len() <= shard {
+                    queues.resize(shard + 1, 0);
+                }
+                queues[shard] += depth;
+                queues
+            });
+        }
+        self.feed(Input::QueuesSeen { worker, waiting });
     }
 
     pub(in crate::shell) fn takers_of(&self, listener: ListenerId) -> Takers {

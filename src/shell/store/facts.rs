@@ -274,6 +274,7 @@ pub(super) enum Requested {
     Stop,
     Restart,
     Scale,
+    Follow,
     Reset,
 }
 
@@ -295,6 +296,7 @@ impl Request {
             Command::Stop => (Requested::Stop, None),
             Command::Restart => (Requested::Restart, None),
             Command::Scale(count) => (Requested::Scale, Some(count)),
+            Command::Follow => (Requested::Follow, None),
             Command::Reset => (Requested::Reset, None),
             // Whoever hears it a second time would act a second time.
             Command::Signal(_) | Command::Reload => return None,
@@ -323,6 +325,7 @@ impl Request {
             Requested::Stop => Command::Stop,
             Requested::Restart => Command::Restart,
             Requested::Scale => Command::Scale(self.instances?),
+            Requested::Follow => Command::Follow,
             Requested::Reset => Command::Reset,
         };
         Some(Input::Operate {

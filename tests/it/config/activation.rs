@@ -703,3 +703,34 @@ fn idle_timeout_says_where_it_means_nothing() {
         assert!(text.contains(said), "{worker}: {text}");
     }
 }
+
+#[test]
+fn instances_that_follow_the_queues_are_a_range() {
+    let lifecycle = &planned(workers(&["listeners: tcp, instances: {min: 2, max: 8}"]))[0].1;
+    let scaling = lifecycle.scaling.expect("it follows");
+    assert_eq!(
+        (lifecycle.instances, scaling.max, scaling.scale_up_at),
+        (2, 8, 10)
+    );
+    for (worker, said) in [
+        (
+            "listeners: tcp, instances: {min: 2}",
+            "`instances` has no `max`",
+        ),
+        (
+            "listeners: tcp, instances: {min: 3, max: 2}",
+            "`max` is 2, less than `min`, 3",
+        ),
+        (
+            "listeners: tcp, activation: per-connection, instances: {max: 2}",
+            "every connection is an instance",
+        ),
+        (
+            "listeners: udp, instances: {max: 2}",
+            "no listener whose waiting clients listend can count (`udp` is none)",
+        ),
+    ] {
+        let (_, text, _) = only_problem(&workers(&[worker]));
+        assert!(text.contains(said), "{worker}: {text}");
+    }
+}

@@ -65,6 +65,10 @@ fn what_cannot_have_shards_is_refused() {
             "is taken by worker `b` as well",
         ),
         (
+            one("{l: 127.0.0.1:80}", &keys.replace('2', "{max: 2000}")),
+            "takes at most 1024 instances, and worker `a` has 2000",
+        ),
+        (
             one("{l: 127.0.0.1:80}", "listeners: [l], distribute: sharts"),
             "did you mean `shards`?",
         ),
@@ -87,8 +91,10 @@ fn one_instance_with_shards_is_advice() {
         .collect();
     assert_eq!(codes, ["one-shard"]);
     assert!(loaded.report.is_ok());
-    let two = "listeners: [l], distribute: shards, instances: 2";
-    assert!(one("{l: 127.0.0.1:80}", two).report.advice.is_empty());
+    for more in ["2", "{max: 2}"] {
+        let more = format!("listeners: [l], distribute: shards, instances: {more}");
+        assert!(one("{l: 127.0.0.1:80}", &more).report.advice.is_empty());
+    }
 }
 
 /// The address, shard and key of each socket of the listener `l`.

@@ -19,6 +19,7 @@ fn the_tables_of_keys_and_the_decoder_agree() {
             "workers: {a: {idle_unless: {KEY: [[x]]}}}\n",
         ),
         (keys::FORWARD, "workers: {a: {forward: {KEY: [[x]]}}}\n"),
+        (keys::INSTANCES, "workers: {a: {instances: {KEY: [[x]]}}}\n"),
         (keys::HOOK, "workers: {a: {after_stop: {KEY: [[x]]}}}\n"),
     ] {
         for key in table {

@@ -5,8 +5,8 @@ use listend::control::{
     Access, Binary, Call, CheckReply, Connections, Daemon, DescriptionReply, Detail, Error, Event,
     Expects, ExplainReply, GiveReply, INTERFACE, Inbox, Instance, Life, Listener, ListenerState,
     LogLine, LogsReply, MAX_FRAME, MetricsReply, Outbox, Progress, Queue, Reply, Request, Rollout,
-    SERVICE, Socket, SocketOption, Status, TakeReply, TakenSocket, WatchReply, Worker, WorkerState,
-    all_is_well, description, info, methods, rfc3339, table, troubles,
+    SERVICE, Scaling, Socket, SocketOption, Status, TakeReply, TakenSocket, WatchReply, Worker,
+    WorkerState, all_is_well, description, info, methods, rfc3339, table, troubles,
 };
 use listend::report::Style;
 use proptest::prelude::*;
@@ -328,6 +328,7 @@ fn status_has_the_shape_that_is_described() {
     status.workers.retain(|worker| worker.name == "mail");
     status.workers[0].detail = detail();
     status.workers[0].setback = Some("x".to_owned());
+    status.workers[0].scaling = Some(Scaling::default());
     status.workers[0].unused_since = Some("2026-01-31T12:00:00Z".to_owned());
     status.workers[0].instances[0].status = Some("x".to_owned());
     let value = serde_json::to_value(&status).expect("JSON");
@@ -419,6 +420,7 @@ fn worker(name: &str, activation: &str, state: WorkerState, instances: Vec<Insta
         generation: 1,
         state,
         setback: None,
+        scaling: None,
         unused_since: None,
         instances,
         listeners: vec!["spool".to_owned()],

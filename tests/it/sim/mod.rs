@@ -15,6 +15,7 @@
 
 mod activation;
 mod flows;
+mod follow;
 mod idle;
 mod kernel;
 mod life;

@@ -48,6 +48,7 @@ impl<G: Grammar> Life<G> {
             }
             Effect::Accept { connection, .. } => self.owe(Due::Accept(connection)),
             Effect::LookForClients { worker } => self.owe(Due::Look(worker)),
+            Effect::LookAtQueues { .. } => unreachable!("nothing follows the queues here"),
             Effect::LookForUse { worker } => self.owe(Due::Use(worker)),
             Effect::CloseListeners => {
                 let left = self.processes.values().find(|proc| !proc.exit_told);
