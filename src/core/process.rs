@@ -559,6 +559,7 @@ impl Worker {
         self.idle.stopped_at = None;
         let run = &mut self.runs[id];
         run.starts = run.starts.saturating_add(1);
+        run.drain = None;
         run.fault = None;
         run.by_itself = false;
         run.main_ended = None;

@@ -37,7 +37,8 @@ impl Worker {
         let state = &self.runs[id].state;
         let ends = state.process().is_none() || state.ending().is_some();
         let goes_on = ends || self.keeps_its_flows(ctx, id);
-        if self.runs.is_leaving(id) && !goes_on && !self.drain(ctx, id) {
+        let goes = self.runs.is_leaving(id) || self.makes_room(id);
+        if goes && !goes_on && !self.drain(ctx, id) {
             self.stop_instance(ctx, id);
         }
         match self.runs[id].state {

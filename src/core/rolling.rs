@@ -27,10 +27,12 @@ use super::event::{Event, RolloutEvent};
 use super::job::Bad;
 use super::rollout::{At, Course, Definition, Rollout, Step, StepStage, Target};
 use super::run::Run;
+use super::shards::has_shards;
 use super::state::State;
 use super::types::{Answer, Degraded, InstanceId, Phase, Refused, RunId, RunRole, Ticket};
 use super::worker::Worker;
 use crate::config::Order;
+use crate::plan::Lifecycle;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +75,11 @@ impl Worker {
             (None, None) => false,
         };
         let from = match before {
-            Some(before) => self.supersede_rollout(ctx, before),
+            Some(before) => {
+                let next = to.as_ref().map_or(&self.lifecycle, |to| &to.life);
+                let next = Arc::clone(next);
+                self.supersede_rollout(ctx, before, &next)
+            }
             None => self.definition(),
         };
         let _what_follows_is_waited_for = self.supersede(ctx);
@@ -148,10 +154,15 @@ impl Worker {
         of
     }
 
-    /// Ends a rollout whose place another takes: what was on trial is stopped. Answers what the
-    /// other is to go back to.
-    fn supersede_rollout(&mut self, ctx: &mut Ctx, before: Rollout) -> Definition {
-        self.give_up_trials(ctx, &before.steps);
+    /// Ends a rollout whose place another takes, to these terms: what was on trial is stopped. Answers
+    /// what the other is to go back to.
+    fn supersede_rollout(
+        &mut self,
+        ctx: &mut Ctx,
+        before: Rollout,
+        next: &Lifecycle,
+    ) -> Definition {
+        self.give_up_trials(ctx, &before.steps, next);
         for ticket in before.tickets {
             ctx.answer(ticket, Answer::Refused(Refused::Superseded));
         }
@@ -160,19 +171,30 @@ impl Worker {
     }
 
     /// Stops the new instances that have not been promoted. Those that have taken the run of the
-    /// old one are stopped in it.
-    fn give_up_trials(&mut self, ctx: &mut Ctx, steps: &[Step]) {
+    /// old one are stopped in it. What follows is of these terms.
+    fn give_up_trials(&mut self, ctx: &mut Ctx, steps: &[Step], next: &Lifecycle) {
         for step in steps {
             ctx.drawn.hold(step.at.stage(), StepStage::GivenUp);
-            if !step.at.is_before_promotion() {
-                continue;
-            }
-            if step.old.is_some() {
-                self.retire(ctx, step.new);
-            } else {
-                self.stop_instance(ctx, step.new);
+            match step.at {
+                // What still serves its shard was told nothing.
+                At::MakingRoom => self.drain_no_more(ctx, step.new),
+                At::Draining => {}
+                At::Starting | At::Settling(_) if step.old.is_some() => self.retire(ctx, step.new),
+                At::Starting | At::Settling(_) => {
+                    // Who waits where what follows will not accept is served until its own step.
+                    if has_shards(next) || !self.is_alone_at_shard(ctx, step.new) {
+                        self.stop_instance(ctx, step.new);
+                    }
+                }
             }
         }
+    }
+
+    /// Whether an instance is to end before its successor starts.
+    pub(super) fn makes_room(&self, id: RunId) -> bool {
+        let steps = self.rollout.iter().flat_map(|rollout| &rollout.steps);
+        let mut steps = steps.filter(|step| step.at == At::MakingRoom);
+        steps.any(|step| step.new == id)
     }
 
     /// Lets an instance that does not run be of the worker's present definition from its next start
@@ -347,7 +369,10 @@ impl Worker {
             }
             Order::StartFirst | Order::StopFirst => {
                 self.comes_back(old, false);
-                self.stop_instance(ctx, old);
+                // Who waits where what follows will not accept is served before.
+                if has_shards(&self.lifecycle) || !self.drain(ctx, old) {
+                    self.stop_instance(ctx, old);
+                }
                 step(old, None, At::MakingRoom)
             }
         }
@@ -454,7 +479,8 @@ impl Worker {
     fn turn_back(&mut self, ctx: &mut Ctx, rollout: &mut Rollout, instance: InstanceId) {
         ctx.drawn.hold(rollout.course(), Course::Back);
         let steps = std::mem::take(&mut rollout.steps);
-        self.give_up_trials(ctx, &steps);
+        let next = Arc::clone(&rollout.from.life);
+        self.give_up_trials(ctx, &steps, &next);
         rollout.watched = None;
         let is_busy = |worker: &Worker, position: u32| {
             let id = worker.runs.at(position);
@@ -462,8 +488,15 @@ impl Worker {
         };
         let same = rollout.from.revision == self.revision;
         let draining = |step: &&Step| step.at == At::Draining;
+        // What was to make room, and has not been asked to, goes on.
+        let goes_on = |step: &Step| {
+            let state = &self.runs[step.new].state;
+            step.at == At::MakingRoom && state.process().is_some() && state.ending().is_none()
+        };
         let in_place = |step: &&Step| step.old.is_none() && step.at != At::Draining;
-        let again = steps.iter().filter(in_place).map(|step| step.position);
+        let again = steps.iter().filter(in_place);
+        let again = again.filter(|step| !goes_on(step));
+        let again = again.map(|step| step.position);
         let promoted = steps.iter().filter(draining).map(|step| step.position);
         let replaced = std::mem::take(&mut rollout.replaced).into_iter();
         // What has been replaced by the same definition, and runs, is as good as it can be.

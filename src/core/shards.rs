@@ -6,8 +6,8 @@
 //! there while nobody serves it. New clients are sent to the shards whose instance is ready; where none is,
 //! to all, so that who comes early waits for an instance that is on its way.
 //!
-//! An instance that is not to be replaced, since there are to be fewer or the sockets are to be shared, is
-//! the last to accept from its shard. No client is sent there any more, but some are in its queue or on
+//! An instance that is not to be replaced, since there are to be fewer, or by one that has no shard, since the
+//! sockets are to be shared, is the last to accept from its shard. No client is sent there any more, but some are in its queue or on
 //! their way into it. It *drains*: it goes on until its queue has been empty for a while, or for
 //! `stop_timeout`, and only then is it asked to stop.
 
@@ -116,16 +116,21 @@ impl Worker {
         has_shards(&run.life) && !is_served && !is_shared
     }
 
+    /// Whether an instance runs that nobody would follow at its shard.
+    pub(super) fn is_alone_at_shard(&self, ctx: &Ctx, id: RunId) -> bool {
+        let state = &self.runs[id].state;
+        let runs = state.process().is_some() && state.ending().is_none();
+        runs && ctx.phase == Phase::Running && !self.removed && self.is_last_at_shard(id)
+    }
+
     /// An instance is to be none any more: if it is the last one at its shard, it goes on until nobody
     /// waits there. Answers whether it does.
     pub(super) fn drain(&mut self, ctx: &mut Ctx, id: RunId) -> bool {
-        let state = self.runs[id].state.clone();
-        let runs = state.process().is_some() && state.ending().is_none();
-        if !runs || ctx.phase != Phase::Running || self.removed || !self.is_last_at_shard(id) {
+        if !self.is_alone_at_shard(ctx, id) {
             return false;
         }
         let run = &mut self.runs[id];
-        let to_start = match state {
+        let to_start = match run.state {
             State::Running { .. } => Some(Duration::ZERO),
             _ => run.life.start_timeout,
         };
@@ -145,6 +150,14 @@ impl Worker {
         ctx.stir(self.id);
         self.reschedule(ctx, id);
         true
+    }
+
+    /// It is to go on after all, if it was not told anything yet.
+    pub(super) fn drain_no_more(&mut self, ctx: &mut Ctx, id: RunId) {
+        if self.runs[id].drain.take().is_some() {
+            ctx.stir(self.id);
+            self.reschedule(ctx, id);
+        }
     }
 
     /// It is time to look whether anybody waits.

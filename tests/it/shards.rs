@@ -345,24 +345,30 @@ fn an_instance_that_goes_is_stopped_when_its_queue_is_empty() {
 // Rule: from one shared socket to shards and back, nobody is refused or reset.
 #[test]
 fn a_reload_to_shards_and_back_loses_nobody() {
-    let world = World::new();
     let shared = SHARDS.replace("shards", "shared");
-    let daemon = run(&world, &app("--version, one", &shared));
-    let mut client = Varlink::connect(&world);
-    so_many_run(&mut client, 4);
-    let load = Load::start(daemon.address("web"), 6);
-    for (round, lines) in [SHARDS, &shared, SHARDS, &shared].into_iter().enumerate() {
-        load.wait_for_answers(30);
-        let told = reload(&world, &app("--version, one", lines));
-        assert!(told.stdout.contains("distribute"), "{told:#?}");
+    for order in ["start-first", "stop-first"] {
+        let yaml = |lines: &str| {
+            let yaml = app("--version, one", lines);
+            yaml.replace("min_ready: 0s", &format!("min_ready: 0s, order: {order}"))
+        };
+        let world = World::new();
+        let daemon = run(&world, &yaml(&shared));
+        let mut client = Varlink::connect(&world);
         so_many_run(&mut client, 4);
-        let wanted = if round % 2 == 0 { 4 } else { 1 };
-        eventually("so many sockets are held", || {
-            depths(&mut client).len() == wanted
-        });
+        let load = Load::start(daemon.address("web"), 6);
+        for (round, lines) in [SHARDS, &shared, SHARDS, &shared].into_iter().enumerate() {
+            load.wait_for_answers(30);
+            let told = reload(&world, &yaml(lines));
+            assert!(told.stdout.contains("distribute"), "{told:#?}");
+            so_many_run(&mut client, 4);
+            let wanted = if round % 2 == 0 { 4 } else { 1 };
+            eventually("so many sockets are held", || {
+                depths(&mut client).len() == wanted
+            });
+        }
+        nobody_is_lost(load);
+        daemon.stop();
     }
-    nobody_is_lost(load);
-    daemon.stop();
 }
 
 // Rule: short connections are spread evenly.

@@ -23,6 +23,7 @@ mod perform;
 mod random;
 mod rollout;
 mod seeds;
+mod shards;
 mod survive;
 mod workers;
 

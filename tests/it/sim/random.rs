@@ -11,6 +11,7 @@ use std::time::Duration;
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// Numbers from a tape as long as it lasts, then splitmix64.
+#[derive(Clone)]
 pub(crate) struct Rng {
     state: u64,
     tape: std::vec::IntoIter<u8>,

@@ -43,7 +43,7 @@ impl<A: Tally, B: Tally> Tally for (A, B) {
 macro_rules! seen {
     ($($name:ident: $what:literal,)*) => {
         /// How often the interesting things happened.
-        #[derive(Debug, Default)]
+        #[derive(Debug, Default, Clone)]
         pub(crate) struct Seen {
             $(pub(crate) $name: u64,)*
         }
