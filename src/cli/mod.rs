@@ -19,7 +19,6 @@ mod names;
 mod open_files;
 mod output;
 mod pretty;
-mod process_sockets;
 mod resume;
 mod run;
 mod sandbox_exec;

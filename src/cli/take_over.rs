@@ -1,11 +1,11 @@
 //! `listend run --take-over`: the sockets and workers that a killed listend has left behind.
 
 use super::output::count;
-use super::process_sockets::{Holder, not_taken};
 use crate::diagnose::{LeftBehind, Machine, Orphan, OrphanedSocket, left_behind};
 use crate::listener::{self, Adopted, Inherited, SocketTable};
 use crate::plan::{Plan, SocketKey};
 use crate::shell::{LeftWorker, clock};
+use crate::store::{Holder, not_taken};
 use crate::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;

@@ -623,3 +623,13 @@ pub enum Output {
     /// The journal, over a connection of its own (sd_journal_stream_fd(3)).
     Journal,
 }
+
+impl Output {
+    /// Whether listend reads it, from a pipe.
+    pub fn is_read(&self) -> bool {
+        match self {
+            Output::Tag | Output::TagJson | Output::File(_) => true,
+            Output::Inherit | Output::Null | Output::Journal => false,
+        }
+    }
+}

@@ -7,6 +7,7 @@
 /// believes it writes into listend's folders, or reads secrets that are not meant for it.
 const NAMES: &[&str] = &[
     // listend's own.
+    "LISTEND_FDSTORE",
     "LISTEND_LEFT",
     "LISTEND_STORE",
     "LISTEND_WORKER_NOFILE",

@@ -39,7 +39,7 @@ impl Shell {
         let missing = missing_listeners(&errors);
         if let Some((listener, why)) = missing.first().copied() {
             // An address that is still not there is no news; why it is waited for was said.
-            if why == Missing::Other {
+            if why == Missing::Other && !self.manager.knows_unheld(listener) {
                 let plan = Rc::clone(&self.plan);
                 self.diagnose(&plan, errors, Tell::Start(listener));
             }
@@ -53,6 +53,7 @@ impl Shell {
             }
             self.watch.socket(&self.epoll, socket);
         }
+        self.manager.holds(listener);
         self.steer_listener(listener);
         self.follow_flows();
         self.feed(Input::ListenerBound { listener });

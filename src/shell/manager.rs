@@ -8,7 +8,8 @@ mod manager_status;
 use super::clock;
 use crate::core::Mono;
 use crate::notify::{ManagerAddress, is_full, watchdog_interval};
-use std::collections::VecDeque;
+use crate::plan::ListenerId;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub struct Manager {
     /// When it is told that listend is ready, and how far listend is.
     ready_when: ReadyWhen,
     phase: Phase,
+    /// Listeners that listend does not wait for: it was ready with them, and their workers serve.
+    unheld: BTreeSet<ListenerId>,
 }
 
 /// What has to be there before listend says that it is ready.
@@ -133,6 +136,16 @@ impl Manager {
             watchdog,
             ..Manager::default()
         }
+    }
+
+    /// Whether only workers have the sockets of a listener, which was said.
+    pub(super) fn knows_unheld(&self, listener: ListenerId) -> bool {
+        self.unheld.contains(&listener)
+    }
+
+    /// It is listend's again.
+    pub(super) fn holds(&mut self, listener: ListenerId) {
+        self.unheld.remove(&listener);
     }
 
     /// Whether there is anybody to tell anything.

@@ -3,6 +3,9 @@
 //!
 //! Nothing here waits. What the keeper has no room for yet stays in a queue of names; the descriptors
 //! are looked up when a message is sent, so that what was dropped meanwhile is not sent at all.
+//!
+//! A keeper closes what is more than it may keep, and tells nobody. So it is counted here, and what is less
+//! important ([`Name`]) is given up for what is more: the keeper has the first of what there is, in that order.
 
 use super::name::Name;
 use nix::errno::Errno;
@@ -12,7 +15,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
 };
 use nix::unistd::pipe2;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -24,12 +27,32 @@ pub const MOST_PER_MESSAGE: usize = 253;
 /// How often it is tried to send, by who waits for it, in milliseconds.
 const AGAIN: u8 = 5;
 
+/// The variables that say how many descriptors are kept: of systemd 254 and the guard, and of a unit for an older
+/// systemd. `Environment=` of a unit would hide what systemd says, so that it is another one.
+pub const LIMITS: [&str; 2] = ["FDSTORE", "LISTEND_FDSTORE"];
+
 /// The way to a keeper.
 #[derive(Debug)]
 pub struct Keeper {
     socket: OwnedFd,
     to: UnixAddr,
     queue: VecDeque<Change>,
+    /// How many descriptors it keeps at most.
+    most: usize,
+    /// How many it has, by name, and in all.
+    kept: BTreeMap<Name, usize>,
+    count: usize,
+    /// How many it has no room for.
+    refused: BTreeMap<Name, usize>,
+}
+
+/// Descriptors for which there is no room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Of listeners, and the snapshot.
+    pub sockets: usize,
+    /// Of listend's own, of processes, and what workers have stored.
+    pub others: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,25 +62,24 @@ enum Change {
 }
 
 impl Keeper {
-    /// The one that the environment names: `FDSTORE` says that it keeps descriptors (systemd 254), and
+    /// The one that the environment names: the first of [`LIMITS`] says how many descriptors it keeps, and
     /// `NOTIFY_SOCKET` where. `None` where there is none.
     ///
     /// # Errors
     ///
     /// Those of socket(2), and EINVAL where `NOTIFY_SOCKET` is no address of a unix socket.
     pub fn from_environment() -> Result<Option<Keeper>, Errno> {
-        let keeps = |most: &str| most.trim().parse::<u64>().is_ok_and(|most| most > 0);
-        if !std::env::var("FDSTORE").is_ok_and(|most| keeps(&most)) {
-            return Ok(None);
-        }
-        match std::env::var_os("NOTIFY_SOCKET") {
-            Some(name) => Keeper::at(name.as_bytes()).map(Some),
+        let said = LIMITS.iter().find_map(|name| std::env::var(name).ok());
+        let most = said.and_then(|most| most.trim().parse().ok());
+        let name = std::env::var_os("NOTIFY_SOCKET");
+        match most.filter(|most| *most > 0).zip(name) {
+            Some((most, name)) => Keeper::at(name.as_bytes(), most).map(Some),
             None => Ok(None),
         }
     }
 
     /// The one with this address: a path, or a name of the abstract namespace behind an `@`.
-    fn at(name: &[u8]) -> Result<Keeper, Errno> {
+    fn at(name: &[u8], most: usize) -> Result<Keeper, Errno> {
         let to = match name {
             [b'@', rest @ ..] => UnixAddr::new_abstract(rest),
             path => UnixAddr::new(path),
@@ -67,7 +89,50 @@ impl Keeper {
             socket: socket(AddressFamily::Unix, SockType::Datagram, flags, None)?,
             to,
             queue: VecDeque::new(),
+            most,
+            kept: BTreeMap::new(),
+            count: 0,
+            refused: BTreeMap::new(),
         })
+    }
+
+    /// How many descriptors it keeps at most.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// What it has no room for.
+    pub fn refused(&self) -> Refused {
+        let mut refused = Refused::default();
+        for (name, count) in &self.refused {
+            match name {
+                Name::Snapshot | Name::Sockets(_) | Name::Lane(_) => refused.sockets += count,
+                _ => refused.others += count,
+            }
+        }
+        refused
+    }
+
+    /// It has these from the listend before: of each name as often as it comes. What there was no room for may be
+    /// among them, where this process has executed another binary and has them itself.
+    pub fn has(&mut self, names: impl IntoIterator<Item = Name>) {
+        for name in names {
+            // These are only handed over.
+            if !matches!(name, Name::Connection(_)) {
+                *self.kept.entry(name).or_default() += 1;
+                self.count += 1;
+            }
+        }
+        while self.count > self.most
+            && let Some((name, count)) = self.kept.pop_last()
+        {
+            let refused = count.min(self.count - self.most);
+            self.count -= refused;
+            self.refused.insert(name, refused);
+            if refused < count {
+                self.kept.insert(name, count - refused);
+            }
+        }
     }
 
     /// Whether nothing is to be sent.
@@ -82,10 +147,11 @@ impl Keeper {
 
     /// Has nothing kept that is called this.
     pub fn remove(&mut self, name: Name) {
-        // What was not sent yet need not be, nor be taken back.
+        // What was not sent need not be, nor be taken back.
         let before = self.queue.len();
         self.queue.retain(|change| *change != Change::Add(name));
-        if self.queue.len() == before {
+        let is_unsent = self.refused.remove(&name).is_some() || self.queue.len() < before;
+        if !is_unsent || self.kept.contains_key(&name) {
             self.queue.push_back(Change::Remove(name));
         }
     }
@@ -101,32 +167,69 @@ impl Keeper {
         &mut self,
         mut fds: impl FnMut(Name) -> Vec<BorrowedFd<'a>>,
     ) -> Result<bool, Errno> {
-        while let Some(change) = self.queue.front().copied() {
-            let sent = match change {
-                Change::Remove(name) => {
-                    self.message(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
-                }
-                Change::Add(name) => {
+        loop {
+            while let Some(change) = self.queue.front().copied() {
+                let sent = match change {
+                    Change::Remove(name) => self.give_up(name),
                     // None where it was dropped since.
-                    let fds = fds(name);
-                    // FDPOLL: what a pipe has left is read although its writer is gone.
-                    let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
-                    let mut messages = fds.chunks(MOST_PER_MESSAGE);
-                    messages.try_for_each(|fds| self.message(&text, fds))
+                    Change::Add(name) => self.hand_in(name, &fds(name)),
+                };
+                match sent {
+                    Ok(()) => {
+                        self.queue.pop_front();
+                    }
+                    // The last: more descriptors are on their way than the user may have open (unix(7)).
+                    Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR | Errno::ETOOMANYREFS) => {
+                        return Ok(true);
+                    }
+                    Err(errno) => return Err(errno),
                 }
-            };
-            match sent {
-                Ok(()) => {
-                    self.queue.pop_front();
+            }
+            // There may be room now for what there was none.
+            match self.refused.first_key_value() {
+                Some((name, _)) if self.count < self.most => {
+                    self.queue.push_back(Change::Add(*name));
                 }
-                // The last: more descriptors are on their way than the user may have open (unix(7)).
-                Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR | Errno::ETOOMANYREFS) => {
-                    return Ok(true);
-                }
-                Err(errno) => return Err(errno),
+                _ => return Ok(false),
             }
         }
-        Ok(false)
+    }
+
+    fn give_up(&mut self, name: Name) -> Result<(), Errno> {
+        self.message(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])?;
+        self.count -= self.kept.remove(&name).unwrap_or(0);
+        Ok(())
+    }
+
+    /// Sends as many as there is room for, and what is less important goes for.
+    fn hand_in(&mut self, name: Name, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        // A part of it, which nobody could tell from the rest.
+        if self.kept.contains_key(&name) {
+            self.give_up(name)?;
+        }
+        while self.count + fds.len() > self.most
+            && let Some((last, count)) = self.kept.last_key_value()
+            && *last > name
+        {
+            let (last, count) = (*last, *count);
+            self.give_up(last)?;
+            *self.refused.entry(last).or_default() += count;
+        }
+        let room = self.most.saturating_sub(self.count);
+        let some = fds.get(..room).unwrap_or(fds);
+        // FDPOLL: what a pipe has left is read although its writer is gone.
+        let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
+        let mut messages = some.chunks(MOST_PER_MESSAGE);
+        messages.try_for_each(|fds| self.message(&text, fds))?;
+        if !some.is_empty() {
+            self.kept.insert(name, some.len());
+            self.count += some.len();
+        }
+        match fds.len() - some.len() {
+            0 => drop(self.refused.remove(&name)),
+            more => drop(self.refused.insert(name, more)),
+        }
+        Ok(())
     }
 
     /// Sends what is to be removed, and waits until the keeper has done so (`BARRIER=1`,
@@ -187,7 +290,7 @@ mod tests {
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
         let socket = UnixDatagram::bind_addr(&address).expect("bind");
         socket.set_nonblocking(true).expect("fcntl");
-        let keeper = Keeper::at(format!("@{name}").as_bytes()).expect("a keeper");
+        let keeper = Keeper::at(format!("@{name}").as_bytes(), 16_384).expect("a keeper");
         (socket, keeper)
     }
 
@@ -272,6 +375,145 @@ mod tests {
             .map(|id| format!("FDSTORE=1\nFDNAME=p.{id:x}\nFDPOLL=0"))
             .collect();
         assert_eq!(texts, wanted);
+    }
+
+    /// What a keeper has that keeps so many and closes the others, as systemd does.
+    #[derive(Default)]
+    struct Keeps {
+        all: Vec<(String, usize)>,
+        most: usize,
+        closed: usize,
+    }
+
+    impl Keeps {
+        fn read(&mut self, socket: &UnixDatagram) {
+            while let Some((text, fds)) = receive(socket) {
+                let name = text.lines().find_map(|line| line.strip_prefix("FDNAME="));
+                let name = name.expect("a name").to_owned();
+                if text.starts_with("FDSTOREREMOVE") {
+                    self.all.retain(|(one, _)| *one != name);
+                    continue;
+                }
+                let count: usize = self.all.iter().map(|(_, count)| count).sum();
+                let kept = fds.len().min(self.most - count);
+                self.closed += fds.len() - kept;
+                self.all.push((name, kept));
+            }
+            self.all.sort();
+        }
+
+        fn has(&self, wanted: &[(&str, usize)]) {
+            let all: Vec<_> = self.all.iter().map(|(name, n)| (&**name, *n)).collect();
+            assert_eq!(all, wanted);
+            assert_eq!(self.closed, 0);
+        }
+    }
+
+    #[test]
+    fn what_matters_most_is_kept_where_not_everything_can_be() {
+        let (socket, mut keeper) = pair("room");
+        keeper.most = 6;
+        let mut keeps = Keeps {
+            most: 6,
+            ..Keeps::default()
+        };
+        let file = File::open("/dev/null").expect("open");
+        let mut many = 2;
+        let send = |keeper: &mut Keeper, many: usize| {
+            let sent = keeper.send(|name| match name {
+                Name::Sockets(_) => vec![file.as_fd(); many],
+                Name::Process(_) => vec![file.as_fd(); 2],
+                _ => vec![file.as_fd()],
+            });
+            assert_eq!(sent, Ok(false));
+        };
+        for name in [Name::Process(1), Name::Process(2), Name::Process(3)] {
+            keeper.add(name);
+        }
+        send(&mut keeper, many);
+        keeps.read(&socket);
+        keeps.has(&[("p.1", 2), ("p.2", 2), ("p.3", 2)]);
+        // Nothing that was sent before is in the way of a socket.
+        for name in [Name::Control, Name::Sockets(0), Name::Snapshot] {
+            keeper.add(name);
+        }
+        send(&mut keeper, many);
+        keeps.read(&socket);
+        keeps.has(&[
+            ("l.0", 2),
+            ("listend-control", 1),
+            ("listend-snapshot", 1),
+            ("p.1", 2),
+        ]);
+        assert_eq!(
+            keeper.refused(),
+            Refused {
+                sockets: 0,
+                others: 4
+            }
+        );
+        // What has ended makes room; what is not there is not taken back.
+        keeper.remove(Name::Process(1));
+        keeper.remove(Name::Process(3));
+        send(&mut keeper, many);
+        keeps.read(&socket);
+        keeps.has(&[
+            ("l.0", 2),
+            ("listend-control", 1),
+            ("listend-snapshot", 1),
+            ("p.2", 2),
+        ]);
+        assert_eq!(keeper.refused(), Refused::default());
+        // More sockets than there is room for.
+        many = 4;
+        keeper.add(Name::Sockets(1));
+        send(&mut keeper, many);
+        keeps.read(&socket);
+        keeps.has(&[("l.0", 2), ("l.1", 3), ("listend-snapshot", 1)]);
+        assert_eq!(
+            keeper.refused(),
+            Refused {
+                sockets: 1,
+                others: 3
+            }
+        );
+        keeper.remove(Name::Sockets(0));
+        send(&mut keeper, many);
+        keeps.read(&socket);
+        keeps.has(&[("l.1", 4), ("listend-control", 1), ("listend-snapshot", 1)]);
+    }
+
+    #[test]
+    fn what_an_earlier_listend_had_kept_counts() {
+        let (socket, mut keeper) = pair("earlier");
+        keeper.most = 4;
+        // All of it comes from an upgrade, and not all is kept.
+        let processes = [3, 2, 2, 1].map(Name::Process);
+        keeper.has(
+            processes
+                .into_iter()
+                .chain([Name::Snapshot, Name::Connection(1)]),
+        );
+        assert_eq!(
+            keeper.refused(),
+            Refused {
+                sockets: 0,
+                others: 1
+            }
+        );
+        let file = File::open("/dev/null").expect("open");
+        keeper.remove(Name::Process(2));
+        assert_eq!(keeper.send(|_| vec![file.as_fd()]), Ok(false));
+        let texts: Vec<String> = std::iter::from_fn(|| receive(&socket))
+            .map(|(text, _)| text)
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                "FDSTOREREMOVE=1\nFDNAME=p.2",
+                "FDSTORE=1\nFDNAME=p.3\nFDPOLL=0"
+            ]
+        );
     }
 
     #[test]

@@ -5,14 +5,16 @@
 //! `listend run --guard`. The next one finds them by [`Name`], and recognises each by what the kernel says
 //! of it ([`Identity`]). What the facts are about is not known here: [`Journal`] has lines of text.
 
+mod holder;
 mod identity;
 mod in_place;
 mod journal;
 mod keeper;
 mod name;
 
+pub use holder::{Holder, not_taken};
 pub use identity::Identity;
 pub use in_place::{Kept, NotHandedOver, hand_over, take_back};
 pub use journal::{Damaged, Journal};
-pub use keeper::{Keeper, MOST_PER_MESSAGE};
+pub use keeper::{Keeper, LIMITS, MOST_PER_MESSAGE, Refused};
 pub use name::Name;

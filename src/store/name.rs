@@ -7,26 +7,29 @@ use std::str::FromStr;
 ///
 /// The texts are short: those of 20,000 descriptors have to fit into LISTEN_FDNAMES, which may have 128 KiB
 /// (MAX_ARG_STRLEN, execve(2)).
+///
+/// Where not all of it can be kept, what is less in this order is: without the facts nothing means anything, without
+/// a socket its clients are refused, and a process is found by its number as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Name {
     /// The memory file with the facts.
     Snapshot,
+    /// Some held sockets of listeners. Several have one name, so that a message to the keeper has many.
+    Sockets(u32),
+    /// The sockets that an instance has for itself.
+    Lane(u64),
+    /// The maps by which the packets of this socket are steered.
+    Flows(u32),
     /// The socket at which workers notify.
     Notify,
     /// The control socket.
     Control,
-    /// Some held sockets of listeners. Several have one name, so that a message to the keeper has many.
-    Sockets(u32),
     /// What belongs to a process: its pidfd, and the pipes that it writes to.
     Process(u64),
-    /// The maps by which the packets of this socket are steered.
-    Flows(u32),
-    /// The sockets that an instance has for itself.
-    Lane(u64),
-    /// A connection that no process has yet.
-    Connection(u64),
     /// A descriptor that a worker has stored.
     Stored(u64),
+    /// A connection that no process has yet.
+    Connection(u64),
 }
 
 /// The text is no name of this kind.

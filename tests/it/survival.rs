@@ -9,6 +9,7 @@ mod flows;
 mod load;
 mod many;
 mod midway;
+mod room;
 mod unwatched;
 mod written;
 

@@ -3,10 +3,10 @@
 use super::{Manager, Phase, ReadyWhen, Summary};
 use crate::config::Presence;
 use crate::core::{DaemonEvent, Event, ListenerCondition};
-use crate::plan::WorkerId;
+use crate::plan::{ListenerId, WorkerId};
 use crate::shell::clock;
 use crate::shell::turn::Shell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Shell {
     /// With somebody to be told how it goes.
@@ -70,10 +70,20 @@ impl Shell {
         }
     }
 
+    /// What was ready is so without the sockets that only its workers have now.
+    pub(in crate::shell) fn goes_on_without(&mut self, listeners: BTreeSet<ListenerId>) {
+        if self.core.is_up() {
+            self.manager.unheld = listeners;
+        }
+    }
+
     /// Whether everything is there that has to be.
     fn is_ready(&self) -> bool {
         let listeners = self.plan.listeners();
-        let mut needed = listeners.filter(|(_, listener)| listener.presence != Presence::Optional);
+        let unheld = &self.manager.unheld;
+        let mut needed = listeners.filter(|(id, listener)| {
+            listener.presence != Presence::Optional && !unheld.contains(id)
+        });
         let is_bound = |id| self.core.listener_state(id) != ListenerCondition::Missing;
         needed.all(|(id, _)| is_bound(id))
             && match self.manager.ready_when {

@@ -106,6 +106,7 @@ impl Shell {
         if let Some(name) = address.strip_prefix('@') {
             let socket = NotifySocket::again(name).map_err(|error| error.to_string())?;
             let watched = self.notify.continue_with(&self.epoll, socket);
+            self.store.keep_notify_socket();
             return watched.map_err(|error| error.to_string());
         }
         match self.notify_socket() {

@@ -14,6 +14,7 @@ use crate::shell::notify::WorkerStatus;
 use crate::shell::process::{Process, SpawnRequest};
 use crate::shell::token::Token;
 use crate::shell::turn::Shell;
+use crate::store::LIMITS;
 use crate::sys;
 use nix::poll::poll;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
@@ -223,12 +224,11 @@ fn look(pid: i32) -> Child {
     let (Some(its), Some(own)) = (of(&number, "environ"), of("self", "environ")) else {
         return Child::Other;
     };
-    // No worker has both from its listend.
-    let is_listend = ["FDSTORE=", "NOTIFY_SOCKET="].iter().all(|name| {
-        let own = variable(&own, name);
-        own.is_some() && variable(&its, name) == own
-    });
-    match is_listend {
+    // No worker has these from its listend.
+    let is_same = |name: &str| variable(&its, name) == variable(&own, name);
+    let mut limits = LIMITS.iter().map(|name| format!("{name}="));
+    let has_keeper = variable(&own, "NOTIFY_SOCKET=").is_some();
+    match has_keeper && is_same("NOTIFY_SOCKET=") && limits.all(|name| is_same(&name)) {
         true => Child::Launching,
         false => Child::Other,
     }

@@ -25,7 +25,7 @@ use crate::core::{Mono, ProcessId};
 use crate::diagnose::Orphan;
 use crate::listener::{self, SocketTable};
 use crate::plan::{Origin, SocketKey, WorkerId};
-use crate::store::{Identity, Journal, Keeper, Name};
+use crate::store::{Identity, Journal, Keeper, Name, Refused};
 use crate::sys::Tell;
 use facts::{Fact, STORED};
 use nix::errno::Errno;
@@ -51,6 +51,9 @@ const REAPED: Duration = Duration::from_millis(5);
 const REAPED_AT_LAST: Duration = Duration::from_secs(2);
 /// The same after an error that does not pass by itself.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// Why a worker is replaced whose pipe is lost.
+const UNREAD: &str = "nobody reads any more what it writes";
 
 /// Fields by the facts that had them.
 type UnknownFields = BTreeMap<(&'static str, u64), Map<String, Value>>;
@@ -96,6 +99,10 @@ pub(super) struct Store {
     again_at: Option<Mono>,
     /// Since when there is a rest.
     behind_since: Option<Mono>,
+    /// The sockets that were not kept and that only workers have. The next listend may take them.
+    unheld: Vec<facts::Socket>,
+    /// What it was said that there is no room for.
+    told_refused: Refused,
     /// Whose main process another has become, and the inode of the pidfd that is kept of it.
     mains: HashMap<ProcessId, Option<u64>>,
     /// The processes that have ended and that another process is to reap, and since when that is waited for.
@@ -140,15 +147,16 @@ impl Store {
             is_stale: Cell::new(true),
             ..Store::default()
         };
-        let Some(keeper) = keeper else {
+        let Some(mut keeper) = keeper else {
             return store;
         };
-        store.keeper = Some(keeper);
         store.journal = Some(journal);
         store.is_to_begin = true;
         let mut sockets = Vec::new();
         let mut broken = BTreeSet::new();
+        let mut all = Vec::new();
         for (name, socket) in named {
+            all.push(name);
             match (name, socket) {
                 (Name::Sockets(group), Some((key, identity))) => {
                     sockets.push((group, key, identity));
@@ -160,12 +168,12 @@ impl Store {
         }
         sockets.retain(|(group, ..)| !broken.contains(group));
         store.sockets = SocketNames::known(sockets);
-        if let Some(keeper) = &mut store.keeper {
-            for group in broken {
-                keeper.remove(Name::Sockets(group));
-                store.sockets.next = store.sockets.next.max(group + 1);
-            }
+        keeper.has(all);
+        for group in broken {
+            keeper.remove(Name::Sockets(group));
+            store.sockets.next = store.sockets.next.max(group + 1);
         }
+        store.keeper = Some(keeper);
         store
     }
 
@@ -185,12 +193,14 @@ impl Store {
             is_stale: Cell::new(true),
             ..Store::default()
         };
-        let Some(keeper) = keeper else {
+        let Some(mut keeper) = keeper else {
             return store;
         };
         let _read_now = boot();
         match Journal::create() {
             Ok(journal) => {
+                let sockets: Vec<_> = sockets.into_iter().collect();
+                keeper.has(sockets.iter().map(|(group, ..)| Name::Sockets(*group)));
                 store.journal = Some(journal);
                 store.keeper = Some(keeper);
                 store.sockets = SocketNames::known(sockets);
@@ -490,6 +500,45 @@ impl Store {
         written
     }
 
+    /// Says once of what there is more than the keeper keeps.
+    fn tell_refused(&mut self, keeper: &Keeper) {
+        let Refused { sockets, others } = keeper.refused();
+        let told = &mut self.told_refused;
+        let (is_news, most) = (
+            sockets > 0 && told.sockets == 0 || others > 0 && told.others == 0,
+            keeper.most(),
+        );
+        if is_news {
+            let more = sockets + others;
+            log::warn!(
+                "only {most} descriptors are kept for the next listend, {more} too few: if listend dies, {}; {RAISE}",
+                lost(sockets)
+            );
+        }
+        told.sockets = told.sockets.max(sockets);
+        told.others = told.others.max(others);
+    }
+
+    /// The same before there are any processes. `wanted` are `sockets`, and what is kept of processes.
+    fn tell_needed(&mut self, wanted: usize, sockets: usize) {
+        let Some(most) = self.keeper.as_ref().map(Keeper::most) else {
+            return;
+        };
+        let unkept = sockets.saturating_sub(most);
+        let more = wanted.saturating_sub(most);
+        if more > 0 {
+            log::warn!(
+                "only {most} descriptors are kept for the next listend, and this configuration needs {wanted}: \
+                 if listend dies, {}; {RAISE}",
+                lost(unkept)
+            );
+            self.told_refused = Refused {
+                sockets: unkept,
+                others: more - unkept,
+            };
+        }
+    }
+
     /// What came of sending to the keeper.
     fn sent(&mut self, keeper: Keeper, sent: Result<bool, Errno>) {
         self.again_at = None;
@@ -497,7 +546,10 @@ impl Store {
             self.behind_since.get_or_insert_with(clock::now);
         }
         match sent {
-            Ok(false) => self.behind_since = None,
+            Ok(false) => {
+                self.behind_since = None;
+                self.tell_refused(&keeper);
+            }
             Ok(true) => self.again_at = Some(clock::now() + AGAIN),
             Err(Errno::ECONNREFUSED | Errno::ENOENT) => {
                 log::warn!(
@@ -515,6 +567,22 @@ impl Store {
             }
         }
         self.keeper = Some(keeper);
+    }
+}
+
+/// What helps where not everything is kept.
+const RAISE: &str = "raise FileDescriptorStoreMax= and LimitNOFILE= of the unit, or the limit on open files of \
+                     `listend run --guard`";
+
+/// What is lost with a listend for which not everything is kept.
+fn lost(sockets: usize) -> String {
+    let processes =
+        "workers without a kept pipe are replaced, and how others ended meanwhile is not known";
+    match sockets {
+        0 => processes.to_owned(),
+        sockets => format!(
+            "sockets that only its workers have then: {sockets} (the next one takes them where it may); {processes}"
+        ),
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Past {
     pub(super) unknown_fields: UnknownFields,
     pub(super) history: History,
     pub(super) fds: Vec<Kept>,
+    /// The names of those that were taken.
+    pub(super) taken: Vec<Name>,
     pub(super) journal: Journal,
 }
 
@@ -138,6 +140,7 @@ impl Past {
             unknown_fields,
             history,
             fds: Vec::new(),
+            taken: Vec::new(),
             journal,
         })
     }
@@ -220,6 +223,7 @@ impl Past {
             .partition(|kept| kept.name == name);
         self.fds = left;
         let taken: Vec<Kept> = taken;
+        self.taken.extend(taken.iter().map(|kept| kept.name));
         taken.into_iter().map(|kept| kept.fd).collect()
     }
 }

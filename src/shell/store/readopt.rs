@@ -99,8 +99,10 @@ impl Shell {
         }
     }
 
-    /// Takes over everything that the listend before has started, and tells the core what became of it.
-    pub(super) fn readopt(&mut self, of: Started, fds: &mut ByName) {
+    /// Takes over everything that the listend before has started, and tells the core what became of it. Answers
+    /// which workers have lost the pipe to which they write.
+    pub(super) fn readopt(&mut self, of: Started, fds: &mut ByName) -> BTreeSet<WorkerId> {
+        let mut unread = BTreeSet::new();
         for fact in of.connections {
             let fd = take(fds, Name::Connection(fact.key)).pop();
             self.clients.restore(ConnectionId(fact.key), fd, fact.ends);
@@ -117,7 +119,15 @@ impl Shell {
         for fact in of.processes {
             let kept = take(fds, Name::Process(fact.key));
             let half_line = of.half_lines.get(&fact.key);
+            let is_instance = fact.task == facts::Task::Program && fact.connection.is_none();
+            let wrote = (fact.output.is_some() && is_instance).then_some(fact.key);
+            let worker = WorkerId(fact.worker);
             self.readopt_process(fact, kept, half_line);
+            let is_lost = |id: u64| {
+                let id = ProcessId(id);
+                self.processes.get(id).is_some() && self.logs.pipe_of(id).is_none()
+            };
+            unread.extend(wrote.filter(|id| is_lost(*id)).map(|_| worker));
         }
         self.end_strays();
         if of.by != std::process::id() {
@@ -157,6 +167,7 @@ impl Shell {
                 self.store.forget(name);
             }
         }
+        unread
     }
 
     /// Ends what was started in the turn in which the listend before was killed: the core knows nothing of it,

@@ -2,9 +2,10 @@
 
 use super::facts::{self, Fact, HALF_LINE, REQUEST, STORED};
 use super::{AGAIN, FIRST, Store, boot};
+use crate::config::Ready;
 use crate::core::{ConnectionId, FORMAT, HookKind, Input, ProcessId, Task, Ticket};
 use crate::listener::{BoundSocket, FlowGroup, Former};
-use crate::plan::SocketKey;
+use crate::plan::{ListenerId, SocketKey};
 use crate::shell::clock;
 use crate::shell::process::{First, Process};
 use crate::shell::turn::Shell;
@@ -61,6 +62,8 @@ impl Shell {
     /// has a successor that finds what was started.
     pub(in crate::shell) fn hand_over_first(&mut self) {
         let until = clock::now() + FIRST;
+        let (wanted, sockets) = self.needed();
+        self.store.tell_needed(wanted, sockets);
         self.record();
         while self.store.is_behind() && clock::now() < until {
             let _slept = poll(&mut [], AGAIN.as_millis() as u16);
@@ -72,6 +75,20 @@ impl Shell {
                  its successor does not know what was started"
             );
         }
+    }
+
+    /// How many descriptors are to be kept when all runs that is to run; and how many of those are sockets, and the
+    /// snapshot. What workers store comes to that, and what processes of connections write.
+    fn needed(&self) -> (usize, usize) {
+        // The snapshot.
+        let sockets = 1 + self.sockets.iter().count();
+        let own = 2;
+        let workers = self.plan.workers().map(|(_, worker)| {
+            let has_newline = matches!(worker.lifecycle.ready, Ready::Fd(_));
+            let each = 1 + usize::from(worker.output.is_read()) + usize::from(has_newline);
+            each * worker.lifecycle.instances as usize
+        });
+        (sockets + own + workers.sum::<usize>(), sockets)
     }
 
     /// Writes down at once that a process was started: a listend that is killed in this turn would leave it to
@@ -334,6 +351,11 @@ impl Shell {
             }));
         }
         facts.extend(self.flow_facts());
+        let unheld = store.unheld.iter().filter(|fact| {
+            let is_held = self.sockets.get(SocketKey(fact.key)).is_some();
+            !is_held && self.manager.knows_unheld(ListenerId(fact.listener))
+        });
+        facts.extend(unheld.cloned().map(Fact::Socket));
         store.configurations.retain(|key, _| used.contains(key));
         // The number of one that is gone may be given to another.
         store.unknown_fields.retain(|(kind, key), _| {

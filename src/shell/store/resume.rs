@@ -6,7 +6,7 @@
 
 use super::facts;
 use super::readopt::Started;
-use super::{Past, Store};
+use super::{Past, RAISE, Store, UNREAD};
 use crate::core::{Core, FormerTaker, Known, Revision, WhenDone};
 use crate::listener::{self, Adopted, BindError, BoundSocket, Former, Purpose, SocketTable};
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId, WorkerPlan};
@@ -15,9 +15,10 @@ use crate::shell::definitions::{Definition, Definitions};
 use crate::shell::manager::{Manager, ReadyWhen};
 use crate::shell::signals::Signals;
 use crate::shell::turn::{Shell, listener_lives};
-use crate::store::{Identity, Keeper, Kept, Name};
+use crate::store::{Holder, Identity, Keeper, Kept, Name, not_taken};
+use crate::sys;
 use crate::worker::DaemonContext;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct Resumed {
     pub(super) shell: Shell,
     /// What could not be bound of what the configuration has.
     pub(super) missing: Vec<BindError>,
+    /// The listeners that were bound, and are not.
+    pub(super) unheld: BTreeSet<ListenerId>,
     /// The workers whose instances have lost something, and what: a rollout replaces them.
     pub(super) to_replace: BTreeMap<WorkerId, &'static str>,
     /// Where workers send notifications, if nobody has that socket any more, and which workers do.
@@ -43,11 +46,13 @@ impl Resumed {
         let Resumed {
             shell,
             missing,
+            unheld,
             mut to_replace,
             notify,
         } = self;
         let shell = shell.with_control(control);
         let mut shell = shell.with_manager(manager, ready_when);
+        shell.goes_on_without(unheld);
         if let Some((address, workers)) = notify
             && let Err(why) = shell.notify_socket_again(&address)
         {
@@ -99,7 +104,8 @@ impl Shell {
             .iter()
             .map(|socket| (&*socket.identity, SocketKey(socket.key)))
             .collect();
-        let mut named = vec![(Name::Snapshot, None)];
+        let taken = past.taken.iter().map(|name| (*name, None));
+        let mut named: Vec<_> = taken.chain([(Name::Snapshot, None)]).collect();
         for Kept { name, fd } in std::mem::take(&mut past.fds) {
             let identity = Identity::of(&fd);
             match (name, identity) {
@@ -114,7 +120,10 @@ impl Shell {
                 }
             }
         }
+        let untaken = past.take_missing(&mut left);
         let (sockets, missing) = past.bind(&plan, &plans, &mut left);
+        let unheld: BTreeSet<ListenerId> = missing.iter().map(|error| error.listener).collect();
+        tell_unheld(&unheld, &plan, untaken.as_deref());
         let shell = Shell::with_core(plan, sockets, given, core, definitions)?;
         let store = Store::continued(keeper, past.journal, named);
         let mut shell = shell.with_store(store);
@@ -125,7 +134,14 @@ impl Shell {
             .map(|(key, plan)| (*key, Arc::clone(&plan.origin)))
             .collect();
         shell.store.requests = past.requests;
+        let lost = past.sockets.into_iter();
+        let lost = lost.filter(|one| one.former.is_none());
+        shell.store.unheld = lost
+            .filter(|one| unheld.contains(&ListenerId(one.listener)))
+            .collect();
         shell.recall(past.history);
+        let notify = past.head.notify.as_ref().map(|one| one.address.clone());
+        let lost_notify = notify.filter(|_| !fds.contains_key(&Name::Notify));
         shell.readopt_notify_socket(&past.head, &mut fds);
         shell.readopt_flows(past.flows, &mut fds);
         let of = Started {
@@ -135,12 +151,16 @@ impl Shell {
             half_lines: past.half_lines,
             by: past.head.pid,
         };
-        shell.readopt(of, &mut fds);
+        let unread = shell.readopt(of, &mut fds).into_iter();
+        let processes = shell.processes.iter();
+        let heard = processes.filter(|(_, process)| process.access.is_some());
+        let heard = heard.map(|(_, process)| process.instance.worker).collect();
         Ok(Resumed {
             shell,
             missing,
-            to_replace: BTreeMap::new(),
-            notify: None,
+            unheld,
+            to_replace: unread.map(|worker| (worker, UNREAD)).collect(),
+            notify: lost_notify.map(|address| (address, heard)),
         })
     }
 }
@@ -270,6 +290,70 @@ impl Past {
         }
         table.created_folders.clone_from(&self.head.folders);
         (table, outcome.errors)
+    }
+}
+
+impl Past {
+    /// Takes the sockets that the keeper had no room for from the processes that have them as well; they are known
+    /// by their cookies. Answers why that cannot be, if something is still missing.
+    fn take_missing(&self, left: &mut Left) -> Option<String> {
+        let all = self.sockets.iter();
+        let all = all.map(|fact| Identity::read(&fact.identity));
+        let mut missing: HashSet<Identity> = all.filter(|one| !left.contains_key(one)).collect();
+        let (before, mut why) = (missing.len(), None);
+        for process in &self.processes {
+            if missing.is_empty() {
+                break;
+            }
+            let holder = match Holder::of(process.pid) {
+                Ok(holder) => holder,
+                Err(error) => {
+                    let has_ended = sys::open_pidfd(process.pid).is_err();
+                    if !has_ended {
+                        why.get_or_insert_with(|| not_taken(process.pid, &error, "listend"));
+                    }
+                    continue;
+                }
+            };
+            for inode in holder.sockets() {
+                match holder.take(inode) {
+                    Ok(Some(fd)) => {
+                        if let Some(identity) = Identity::of(&fd)
+                            && missing.remove(&identity)
+                        {
+                            left.insert(identity, fd);
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        why.get_or_insert_with(|| not_taken(process.pid, &error, "listend"));
+                        break;
+                    }
+                }
+            }
+        }
+        let taken = before - missing.len();
+        if taken > 0 {
+            log::warn!("sockets that were not kept, and were taken from the workers: {taken}");
+        }
+        why.filter(|_| !missing.is_empty())
+    }
+}
+
+/// Says what becomes of listeners whose sockets only workers have.
+fn tell_unheld(missing: &BTreeSet<ListenerId>, plan: &Plan, untaken: Option<&str>) {
+    let untaken = untaken.map_or_else(String::new, |why| format!(" ({why})"));
+    for id in missing {
+        let workers = plan.workers.values();
+        let takes = workers.filter(|worker| worker.listeners.contains(id));
+        let takes: Vec<&str> = takes.map(|worker| worker.name.as_str()).collect();
+        let takes = takes.join(" ");
+        log::error!(
+            "listener {}: its socket was not kept, and cannot be taken or bound again{untaken}. Workers that have \
+             it go on to serve, but none can be started. It is bound again within 30 s after `listend stop {takes}`; \
+             then use `listend start {takes}`. Its clients are refused meanwhile. {RAISE}",
+            plan.listener(*id).name
+        );
     }
 }
 

@@ -4,6 +4,7 @@
 //! started yet is written down, with those that live in their places, and another is thawed from it. From
 //! there on everything is as after an upgrade ([`super::resume`]).
 
+use super::UNREAD;
 use super::facts;
 use super::readopt::{ByName, Started};
 use super::resume::Resumed;
@@ -103,6 +104,7 @@ impl Shell {
         shell.readopt(of, &mut fds);
         shell.strays = strays;
         Ok(Resumed {
+            unheld: BTreeSet::new(),
             shell,
             missing,
             to_replace,
@@ -190,15 +192,10 @@ fn place<'a>(
 
 /// The workers that have to be replaced, and why.
 fn to_replace(adopted: &[Adopted<'_>]) -> BTreeMap<WorkerId, &'static str> {
-    use crate::config::Output;
     let mut all = BTreeMap::new();
     for one in adopted {
-        let is_lost = match one.plan.output {
-            Output::Tag | Output::TagJson | Output::File(_) => true,
-            Output::Inherit | Output::Null | Output::Journal => false,
-        };
-        if is_lost {
-            all.insert(one.worker, "nobody reads any more what it writes");
+        if one.plan.output.is_read() {
+            all.insert(one.worker, UNREAD);
         } else if one.process.is_outdated {
             all.insert(one.worker, "the configuration was changed after its start");
         }

@@ -72,11 +72,16 @@ fn kill(container: &Container, signal: &str) {
 }
 
 #[track_caller]
-fn is_started_again(container: &Container, before: &str) {
+fn is_active_again(container: &Container, before: &str) {
     eventually("systemd starts it again", || {
         let now = property(container, UNIT, "MainPID");
         now != *before && now != "0" && property(container, UNIT, "ActiveState") == "active"
     });
+}
+
+#[track_caller]
+fn is_started_again(container: &Container, before: &str) {
+    is_active_again(container, before);
     let journal = || container.journal(UNIT);
     let status = || container.output(["listend", "status"]).status.code();
     eventually("it answers", || status() == Some(0));
@@ -115,6 +120,61 @@ fn workers_and_sockets_survive_a_listend_that_is_upgraded_or_killed() {
     systemctl(&container, "stop");
     assert_eq!(workers(&container), BTreeSet::new());
     assert_eq!(property(&container, UNIT, "Result"), "success");
+}
+
+// systemd closes what is more than it may keep, and says so in its journal alone.
+#[test]
+fn a_store_that_is_too_small_costs_no_socket_and_no_client() {
+    let Some(container) = installed() else {
+        return;
+    };
+    let yaml = SERVES.replace("web: '127", "beside: '127.0.0.1:20001', web: '127");
+    container.write(CONFIG, &yaml.replace("[web]", "[web, beside]"));
+    // With room for the sockets; and for the snapshot alone, so that the workers alone have those. The sandbox of the
+    // unit forbids to take them there.
+    let may_take = "SystemCallFilter=\n";
+    for (room, more) in [(3, ""), (1, may_take), (1, "")] {
+        drop_in(
+            &container,
+            &format!("[Service]\nFileDescriptorStoreMax={room}\n{more}"),
+        );
+        systemctl(&container, "stop");
+        systemctl(&container, "start");
+        eventually("it is full", || kept(&container) == room);
+        let journal = container.journal(UNIT);
+        let warned = format!("only {room} descriptors are kept");
+        assert!(journal.contains(&warned), "{journal}");
+        assert!(!journal.contains("Cannot store more fds"), "{journal}");
+        let load = Load::start(&container);
+        let before = workers(&container);
+        assert_eq!(before.len(), 2);
+        let is_lost = room == 1 && more.is_empty();
+        for _ in 0..2 {
+            let main = property(&container, UNIT, "MainPID");
+            container.run(["kill", "-KILL", &main]);
+            match is_lost {
+                // Which is not well.
+                true => is_active_again(&container, &main),
+                false => is_started_again(&container, &main),
+            }
+            assert_eq!(workers(&container), before, "room for {room} {more}");
+            container.run(["curl", "-sS", "--fail", "http://127.0.0.1:20001/"]);
+        }
+        let tally = load.stop(&container);
+        assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
+        container.run(["rm", "/run/load.stop", "/run/load"]);
+        let journal = container.journal(UNIT);
+        let said = "listener web: its socket was not kept, and cannot be taken";
+        assert_eq!(journal.contains(said), is_lost, "{journal}");
+        if is_lost {
+            container.run(["listend", "stop", "app"]);
+            eventually("it is bound again, and the worker started", || {
+                let started = container.output(["listend", "start", "app"]);
+                started.status.success()
+            });
+            container.run(["curl", "-sS", "--fail", "http://127.0.0.1:20000/"]);
+        }
+    }
 }
 
 #[test]

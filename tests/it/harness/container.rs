@@ -154,6 +154,8 @@ impl Container {
         command.args(["--kill-child=KILL", "--mount-proc", "systemd-nspawn"]);
         command.args(["--quiet", "--register=no", "--keep-unit"]);
         command.args(["--private-network", "--volatile=overlay"]);
+        // Which it allows for nobody by itself.
+        command.arg("--system-call-filter=pidfd_getfd");
         command.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"]);
         command.arg(format!("--machine={name}"));
         command.arg("--directory").arg(root);

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
 /// A process, and under which number it has which socket.
-pub(super) struct Holder {
+pub struct Holder {
     pidfd: OwnedFd,
     numbers: HashMap<u64, RawFd>,
 }
@@ -21,14 +21,16 @@ impl Holder {
     /// # Errors
     ///
     /// It has ended, or its descriptors cannot be looked at.
-    pub(super) fn of(pid: i32) -> io::Result<Holder> {
+    pub fn of(pid: i32) -> io::Result<Holder> {
         let pidfd = sys::open_pidfd(pid)?;
         let mut numbers = HashMap::new();
         for link in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
-            let inode: Option<u64> = fs::read_link(link.path()).ok().and_then(|to| {
-                let inode = to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-                inode.parse().ok()
-            });
+            let to = match fs::read_link(link.path()) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+                to => to.unwrap_or_default(),
+            };
+            let inode = to.to_str().and_then(|to| to.strip_prefix("socket:["));
+            let inode: Option<u64> = inode.and_then(|inode| inode.strip_suffix(']')?.parse().ok());
             let name = link.file_name();
             let number = name.to_str().and_then(|text| text.parse().ok());
             numbers.extend(inode.zip(number));
@@ -37,7 +39,7 @@ impl Holder {
     }
 
     /// The inodes of its sockets, by the lowest of their numbers.
-    pub(super) fn sockets(&self) -> Vec<u64> {
+    pub fn sockets(&self) -> Vec<u64> {
         let mut all: Vec<(RawFd, u64)> = self.numbers.iter().map(|(i, n)| (*n, *i)).collect();
         all.sort_unstable();
         all.into_iter().map(|(_, inode)| inode).collect()
@@ -48,7 +50,7 @@ impl Holder {
     /// # Errors
     ///
     /// Those of pidfd_getfd(2).
-    pub(super) fn take(&self, inode: u64) -> io::Result<Option<OwnedFd>> {
+    pub fn take(&self, inode: u64) -> io::Result<Option<OwnedFd>> {
         let Some(number) = self.numbers.get(&inode) else {
             return Ok(None);
         };
@@ -60,14 +62,15 @@ impl Holder {
 }
 
 /// Why nothing can be taken from a process, and what helps. `command` is what was tried.
-pub(super) fn not_taken(pid: i32, error: &io::Error, command: &str) -> String {
+pub fn not_taken(pid: i32, error: &io::Error, command: &str) -> String {
     let how = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EPERM | Errno::EACCES) if !geteuid().is_root() => format!(
             ": the process is of another user, or kernel.yama.ptrace_scope forbids it; run \
              `{command}` as root if it ran as root, or set kernel.yama.ptrace_scope=0 meanwhile"
         ),
         Some(Errno::EPERM | Errno::EACCES) => {
-            ": CAP_SYS_PTRACE is missing, or a security module forbids it".to_owned()
+            ": CAP_SYS_PTRACE is missing, or a system call filter or a security module forbids it"
+                .to_owned()
         }
         _ => String::new(),
     };
