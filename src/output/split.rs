@@ -32,11 +32,19 @@ pub struct Splitter {
     partial: Vec<u8>,
     /// Whether a part of that line has been passed on already.
     is_cut: bool,
+    /// Whether what came behind it may be lost: what comes now is another line.
+    is_broken: bool,
 }
 
 impl Splitter {
     /// Takes more bytes, and passes on every line that ends in them.
     pub fn feed(&mut self, mut bytes: &[u8], mut take: impl FnMut(Piece<'_>)) {
+        if std::mem::take(&mut self.is_broken) {
+            match self.partial.is_empty() {
+                true => self.is_cut = false,
+                false => self.pass(&[], Ends::Newline, &mut take),
+            }
+        }
         while !bytes.is_empty() {
             let room = LONGEST - self.partial.len();
             // A newline right behind a piece of full length is the end of it.
@@ -72,11 +80,17 @@ impl Splitter {
         self.is_cut
     }
 
-    /// Goes on where another was, with its [`Splitter::rest`] and [`Splitter::is_cut`].
-    pub fn continued(rest: Vec<u8>, is_cut: bool) -> Splitter {
+    /// Whether what came behind it may be lost.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// Goes on where another was, with its [`Splitter::rest`], [`Splitter::is_cut`] and [`Splitter::is_broken`].
+    pub fn continued(rest: Vec<u8>, is_cut: bool, is_broken: bool) -> Splitter {
         Splitter {
             partial: rest,
             is_cut,
+            is_broken,
         }
     }
 
@@ -132,6 +146,31 @@ mod tests {
     use proptest::prelude::*;
 
     type Owned = (Vec<u8>, bool, Ends);
+
+    #[test]
+    fn what_may_have_lost_its_end_is_a_line_of_its_own() {
+        for (rest, is_cut, wanted) in [
+            (&b"half"[..], false, vec!["half", "next"]),
+            (b"half", true, vec!["half", "next"]),
+            (b"", true, vec!["next"]),
+        ] {
+            let mut splitter = Splitter::continued(rest.to_vec(), is_cut, true);
+            let mut found = Vec::new();
+            for chunk in [&b"ne"[..], b"xt\n"] {
+                splitter.feed(chunk, |piece| {
+                    found.push((
+                        piece.is_start,
+                        String::from_utf8_lossy(piece.bytes).into_owned(),
+                    ));
+                });
+            }
+            assert!(!splitter.is_broken());
+            let is_start = found.last().map(|(is_start, _)| *is_start);
+            assert_eq!(is_start, Some(true));
+            let lines: Vec<String> = found.into_iter().map(|(_, line)| line).collect();
+            assert_eq!(lines, wanted);
+        }
+    }
 
     fn split(chunks: &[&[u8]]) -> Vec<Owned> {
         let mut splitter = Splitter::default();

@@ -71,6 +71,19 @@ struct Source {
     sink: OutputSink,
 }
 
+/// What there is of a line of a process.
+pub(super) enum Half<'a> {
+    /// More is about to be read.
+    Opens(&'a Splitter),
+    /// It was, and is about to be passed on but for this.
+    Is(&'a Splitter),
+    /// Nothing more comes.
+    Ended,
+}
+
+/// Writes that down, or is not to; whether it has.
+pub(super) type Note<'a> = dyn FnMut(ProcessId, Half<'_>) -> bool + 'a;
+
 /// The pipe of a process that another listend has started.
 pub(super) struct Unattached {
     pub(super) pipe: OwnedFd,
@@ -365,10 +378,10 @@ impl Logs {
     }
 
     /// Something is to be read, or standard output takes more.
-    pub(super) fn turn(&mut self, epoll: &Epoll) {
+    pub(super) fn turn(&mut self, epoll: &Epoll, note: &mut Note<'_>) {
         for process in self.files.ready() {
             if !self.is_full(process) {
-                self.read(epoll, process);
+                self.read(epoll, process, note);
             }
         }
         self.files.flush(epoll);
@@ -376,7 +389,7 @@ impl Logs {
             return;
         }
         for process in self.tagged.ready() {
-            self.read(epoll, process);
+            self.read(epoll, process, note);
             if self.flush_or_pause(epoll) {
                 return;
             }
@@ -406,15 +419,15 @@ impl Logs {
     }
 
     /// Reads what a process that has ended wrote last, so that it is told before the end.
-    pub(super) fn catch_up(&mut self, epoll: &Epoll, process: ProcessId) {
-        self.read_ahead(epoll, process);
+    pub(super) fn catch_up(&mut self, epoll: &Epoll, process: ProcessId, note: &mut Note<'_>) {
+        self.read_ahead(epoll, process, note);
         self.flush_or_pause(epoll);
     }
 
     /// Reads as much as a pipe holds.
-    fn read_ahead(&mut self, epoll: &Epoll, process: ProcessId) {
+    fn read_ahead(&mut self, epoll: &Epoll, process: ProcessId, note: &mut Note<'_>) {
         for _ in 0..READS_PER_PIPE {
-            if self.is_full(process) || !self.read(epoll, process) {
+            if self.is_full(process) || !self.read(epoll, process, note) {
                 return;
             }
         }
@@ -438,14 +451,16 @@ impl Logs {
     /// Reads all that is there, and writes what somebody takes of it: listend ends.
     pub(super) fn finish(&mut self, epoll: &Epoll) {
         let end = clock::now() + FAREWELL;
+        // Nobody goes on from here.
+        let note = &mut |_: ProcessId, _: Half<'_>| false;
         loop {
             let opened = self.files.news();
             self.attach_opened(epoll, opened);
             let all: Vec<ProcessId> = self.sources.keys().copied().collect();
             for process in all {
-                self.read_ahead(epoll, process);
+                self.read_ahead(epoll, process, note);
                 if !self.waits_for_file(process) {
-                    self.end(process);
+                    self.end(process, note);
                 }
             }
             let is_read = self.sources.is_empty() && self.unattached.is_empty();
@@ -467,29 +482,44 @@ impl Logs {
     }
 
     /// Reads once from a pipe. Whether there may be more.
-    fn read(&mut self, epoll: &Epoll, process: ProcessId) -> bool {
+    fn read(&mut self, epoll: &Epoll, process: ProcessId, note: &mut Note<'_>) -> bool {
         let Some(source) = self.sources.get(&process) else {
             return false;
         };
+        note(process, Half::Opens(&source.splitter));
         let mut buffer = [0u8; READ];
         match nix::unistd::read(&source.pipe, &mut buffer) {
             Ok(length) if length > 0 => {
                 let bytes = buffer.get(..length).unwrap_or_default();
                 self.take(process, |splitter, take| splitter.feed(bytes, take));
+                self.note(process, note);
                 self.hand_to_writer(epoll, process);
                 length == READ
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => false,
+            Err(Errno::EAGAIN | Errno::EINTR) => {
+                self.note(process, note);
+                false
+            }
             // Nobody has the writing end any more: neither the process nor any child of it.
             Ok(_) | Err(_) => {
-                self.end(process);
+                self.end(process, note);
                 false
             }
         }
     }
 
-    fn end(&mut self, process: ProcessId) {
+    fn note(&mut self, process: ProcessId, note: &mut Note<'_>) {
+        let source = self.sources.get(&process);
+        if source.is_some_and(|source| note(process, Half::Is(&source.splitter))) {
+            self.half_lines.remove(&process);
+        }
+    }
+
+    fn end(&mut self, process: ProcessId, note: &mut Note<'_>) {
         self.take(process, |splitter, take| splitter.finish(take));
+        if note(process, Half::Ended) {
+            self.half_lines.remove(&process);
+        }
         if let Some(source) = self.sources.remove(&process) {
             // By hand: a child on its way to exec has a copy, which would keep the event coming.
             if let Some(pipes) = self.pipes(&source.sink) {

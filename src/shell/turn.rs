@@ -347,7 +347,7 @@ impl Shell {
         self.tell_reopened();
         // Last: what is written about may wait, and may be very much.
         if tokens().any(|token| token == Token::Output) {
-            self.logs.turn(&self.epoll);
+            self.read_logs();
         }
         if tokens().any(|token| token == Token::Log) {
             logging::flush();
@@ -536,7 +536,7 @@ impl Shell {
         let Some(status) = self.processes.reap(id) else {
             return;
         };
-        self.logs.catch_up(&self.epoll, id);
+        self.catch_up(id);
         let rest = self.processes.get(id).and_then(|left| left.rest.as_ref());
         match rest {
             Some(_) => self.feed(Input::MainExited {

@@ -233,6 +233,9 @@ pub(super) struct HalfLine {
     /// A part of the line before was passed on already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) continued: bool,
+    /// More is being read. Without a later fact that is lost, and so is where the line ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) open: bool,
 }
 
 impl HalfLine {
@@ -242,12 +245,18 @@ impl HalfLine {
             key: process.0,
             text: text.iter().map(|byte| char::from(*byte)).collect(),
             continued,
+            open: splitter.is_broken(),
         })
+    }
+
+    /// The same while more of it is read.
+    pub(super) fn opened(self) -> HalfLine {
+        HalfLine { open: true, ..self }
     }
 
     pub(super) fn splitter(&self) -> Splitter {
         let bytes = self.text.chars().filter_map(|one| u8::try_from(one).ok());
-        Splitter::continued(bytes.take(LONGEST).collect(), self.continued)
+        Splitter::continued(bytes.take(LONGEST).collect(), self.continued, self.open)
     }
 }
 

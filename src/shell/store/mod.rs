@@ -21,13 +21,14 @@ pub use resume::{Resumed, Thawed};
 pub use take_over::LeftWorker;
 
 use super::clock;
+use super::logs::Half;
 use crate::core::{Mono, ProcessId};
 use crate::diagnose::Orphan;
 use crate::listener::{self, SocketTable};
 use crate::plan::{Origin, SocketKey, WorkerId};
 use crate::store::{Identity, Journal, Keeper, Name, Refused};
 use crate::sys::Tell;
-use facts::{Fact, STORED};
+use facts::{Fact, HALF_LINE, HalfLine, STORED};
 use nix::errno::Errno;
 use serde_json::{Map, Value};
 use std::cell::Cell;
@@ -451,6 +452,28 @@ impl Store {
         {
             keeper.remove(name);
         }
+    }
+
+    /// Writes down what was read of a line, if more of it may be written: before more is read, and before what was
+    /// read is passed on. Otherwise the next listend would pass it on once more, or together with what does not
+    /// follow it. Whether that is so.
+    fn note_half_line(&mut self, process: ProcessId, half: Half<'_>) -> bool {
+        if !self.half_lines.contains(&process) {
+            return false;
+        }
+        let fact = match half {
+            Half::Opens(splitter) => HalfLine::of(process, splitter).map(HalfLine::opened),
+            Half::Is(splitter) => HalfLine::of(process, splitter),
+            Half::Ended => None,
+        };
+        match fact {
+            Some(fact) => self.append(&Fact::HalfLine(fact).text()),
+            None => {
+                self.half_lines.remove(&process);
+                self.append(&facts::gone((HALF_LINE, process.0)));
+            }
+        }
+        true
     }
 
     /// Writes one line. A failure is met again at the end of the turn.

@@ -106,6 +106,21 @@ impl Shell {
         }
     }
 
+    /// Reads what workers write, and passes it on.
+    pub(in crate::shell) fn read_logs(&mut self) {
+        let (store, epoll) = (&mut self.store, &self.epoll);
+        self.logs
+            .turn(epoll, &mut |id, half| store.note_half_line(id, half));
+    }
+
+    /// Reads what a process that has ended wrote last, so that it is told before the end.
+    pub(in crate::shell) fn catch_up(&mut self, process: ProcessId) {
+        let (store, epoll) = (&mut self.store, &self.epoll);
+        self.logs.catch_up(epoll, process, &mut |id, half| {
+            store.note_half_line(id, half)
+        });
+    }
+
     /// Hands the core what somebody has asked for. It is written down before anything is done about it, or
     /// answered: a listend that is killed in this turn has the next one do it.
     pub(in crate::shell) fn feed_request(&mut self, input: Input) {

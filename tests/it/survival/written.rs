@@ -4,7 +4,7 @@ use super::{BLOWS, Blow, Guarded, guarded, puppets, snapshot_of};
 use crate::harness::reloading::{ask, state_of};
 use crate::harness::{
     Daemon, Puppet, Start, World, children, client, eventually, exists, kill, require_root,
-    require_tool, settled,
+    require_tool, settled, state,
 };
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -39,11 +39,16 @@ impl Guarded<'_> {
 
     /// From now on the daemon is killed when it makes this system call.
     fn doom(&self, call: &str) -> Child {
+        self.doom_at(call, 1)
+    }
+
+    /// When it makes it for the so manieth time.
+    fn doom_at(&self, call: &str, time: usize) -> Child {
         settled(self.daemon);
         let strace = Command::new("strace")
             .args(["-q", "-o", "/dev/null"])
             .args(["-e", &format!("trace={call}")])
-            .args(["-e", &format!("inject={call}:signal=SIGKILL")])
+            .args(["-e", &format!("inject={call}:signal=SIGKILL:when={time}")])
             .args(["-p", &self.daemon.to_string()])
             .stderr(Stdio::null())
             .spawn()
@@ -181,7 +186,10 @@ workers:
     eventually("nobody is left of the one before", || {
         children(guarded.guard_pid) == [guarded.daemon]
     });
-    assert_eq!(children(guarded.daemon), [puppet.pid()]);
+    // Whoever closes something for it comes and goes.
+    eventually("there is one worker", || {
+        children(guarded.daemon) == [puppet.pid()]
+    });
     assert!(world.no_puppet_is_waiting());
     guarded.stop();
 }
@@ -229,7 +237,10 @@ fn keep_alives_are_not_written_down() {
     assert!(read() == before);
     puppet.ask("notify WATCHDOG=1|STATUS=ill");
     assert!(ask(&world, "status app").stdout.contains("ill"));
-    assert!(read() != before && exists(puppet.pid()));
+    eventually("it is written", || {
+        fs::read(snapshot_of(&guarded)).expect("the snapshot") != before
+    });
+    assert!(exists(puppet.pid()));
     guarded.stop();
 }
 
@@ -308,6 +319,83 @@ fn lines_that_the_writer_of_files_has_not_taken_are_not_lost() {
     goes("rest");
     eventually("the line is whole", || log().ends_with("it goes on\n"));
     guarded.stop();
+}
+
+// Rule: a line is passed on once, or lost, and never together with what does not follow it.
+#[test]
+fn no_line_is_passed_on_twice_wherever_listend_is_killed() {
+    if !can_trace() {
+        return;
+    }
+    // Before a turn that reads, while what it reads is written down, and when it is handed over.
+    let moments = [
+        ("read", 1),
+        ("read", 2),
+        ("pwrite64", 1),
+        ("pwrite64", 2),
+        ("pwrite64", 3),
+        ("sendto", 1),
+    ];
+    for output in ["file:$DIR/log", "tag"] {
+        for (call, time) in moments {
+            if call == "sendto" && output == "tag" {
+                continue;
+            }
+            let world = World::new();
+            let mut guarded = guarded(&world, &puppets(&format!("output: {output}")));
+            let mut puppet = world.puppet();
+            puppet.ask("notify READY=1");
+            wait_for(&world, "running");
+            // All that is written, and the last line of it.
+            let (mut all, mut number) = (String::new(), 0);
+            let mut write = |words: &str, ends: bool| {
+                number += 1;
+                let words = format!("{words}-{number}-");
+                let verb = if ends { "line" } else { "write" };
+                puppet.ask(&format!("{verb} 1 {words}"));
+                all.push_str(&words);
+                all.push_str(if ends { "\n" } else { "" });
+                words
+            };
+            write("half", false);
+            let strace = guarded.doom_at(call, time);
+            write("whole", true);
+            write("half", false);
+            eventually("it is killed", || {
+                let is_dead = state(guarded.daemon).is_none_or(|state| state == 'Z');
+                if !is_dead {
+                    write("more", true);
+                    write("half", false);
+                }
+                is_dead
+            });
+            guarded.is_followed(strace);
+            write("rest", true);
+            let last = write("last", true);
+            let logged = || ask(&world, "logs app").stdout;
+            eventually("the last line is read", || logged().contains(&last));
+            guarded.stop();
+            let log = match output {
+                "tag" => guarded.guard.finish().stdout,
+                _ => fs::read_to_string(world.path("log")).expect("read"),
+            };
+            // Behind the tag, if there is one.
+            let lines = log.lines().filter_map(|line| line.rsplit(' ').next());
+            let mut found = String::new();
+            for line in lines.filter(|line| line.contains('-')) {
+                let is_whole = all.lines().any(|one| one.contains(line));
+                assert!(
+                    is_whole,
+                    "{call} {time} {output}: {line} of\n{all}in\n{log}"
+                );
+                found.push_str(line);
+            }
+            for number in 1..=number {
+                let count = found.matches(&format!("-{number}-")).count();
+                assert!(count <= 1, "{call} {time} {output}: {number} in\n{log}");
+            }
+        }
+    }
 }
 
 // Rule: listend does not end before it has read what lies in the pipes.
