@@ -1,9 +1,10 @@
 //! A start with what a service manager has kept, but not as it was: a restart.
 
 use super::output::count;
-use crate::listener::{self, Adopted, Inherited, PathIdentity, SocketRecord};
-use crate::plan::{ListenerPlan, Plan, SocketKey};
-use crate::shell::left_files;
+use crate::config::Endpoint;
+use crate::listener::{self, Adopted, Inherited, PathIdentity, SocketRecord, UnknownPorts};
+use crate::plan::{ListenerPlan, Plan, SocketKey, SocketPlan};
+use crate::shell::{KnownSocket, left_files};
 use crate::store::{self, Identity, Keeper, Name};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -19,15 +20,28 @@ pub(super) struct Leftover {
     sockets: Vec<(u32, OwnedFd)>,
     /// What is known of them.
     records: HashMap<Identity, SocketRecord>,
+    /// The names of the listeners whose they were.
+    listeners: HashMap<Identity, String>,
     /// Everything else that the keeper has.
     others: BTreeSet<Name>,
 }
 
 impl Leftover {
     /// Of what was kept nothing but sockets is of use.
-    pub(super) fn of(kept: Vec<store::Kept>, records: HashMap<Identity, SocketRecord>) -> Leftover {
+    pub(super) fn of(kept: Vec<store::Kept>, known: Vec<KnownSocket>) -> Leftover {
+        let (mut records, mut listeners) = (HashMap::new(), HashMap::new());
+        for KnownSocket {
+            identity,
+            listener,
+            record,
+        } in known
+        {
+            listeners.extend(listener.map(|name| (identity.clone(), name)));
+            records.insert(identity, record);
+        }
         let mut left = Leftover {
             records,
+            listeners,
             ..Leftover::default()
         };
         left.others.insert(Name::Snapshot);
@@ -62,7 +76,7 @@ pub(super) fn adopt(plan: &Plan, left: Leftover, keeper: Option<&mut Keeper>) ->
     for group in groups.values() {
         *lost.entry(*group).or_default() += 1;
     }
-    let kept = sort(plan, left.sockets, left.records, &groups);
+    let kept = sort(plan, left.sockets, left.records, &left.listeners, &groups);
     for (group, ..) in &kept.names {
         if let Some(left) = lost.get_mut(group) {
             *left -= 1;
@@ -115,13 +129,27 @@ fn sort(
     plan: &Plan,
     sockets: Vec<(u32, OwnedFd)>,
     mut records: HashMap<Identity, SocketRecord>,
+    listeners: &HashMap<Identity, String>,
     groups: &HashMap<RawFd, u32>,
 ) -> Kept {
-    let inherited = sockets.into_iter().map(|(group, fd)| Inherited {
-        fd,
-        name: Name::Sockets(group).to_string(),
+    let by_name = plan.listeners.values().map(|one| (one.name.as_str(), one));
+    let by_name: HashMap<&str, &ListenerPlan> = by_name.collect();
+    let inherited = sockets.into_iter().map(|(group, fd)| {
+        // Where the kernel chooses the port, nothing else tells whose it is.
+        let known = Identity::of(&fd).and_then(|identity| listeners.get(&identity));
+        let known = known.filter(|name| {
+            let listener = by_name.get(name.as_str());
+            let is_chosen = |of: &SocketPlan| matches!(&of.endpoint, Endpoint::Inet { address, .. } if address.port() == 0);
+            listener.is_some_and(|one| one.sockets.iter().any(is_chosen))
+        });
+        let name = known.cloned();
+        Inherited {
+            fd,
+            name: name.unwrap_or_else(|| Name::Sockets(group).to_string()),
+        }
     });
-    let (mut adopted, _closed) = listener::match_up(plan, inherited.collect());
+    let how = UnknownPorts::ByElimination;
+    let (mut adopted, _closed) = listener::match_up(plan, inherited.collect(), how);
     let places: HashMap<SocketKey, (&ListenerPlan, usize)> = plan
         .listeners
         .values()

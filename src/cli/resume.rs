@@ -8,14 +8,14 @@ use super::load::{self, Planned};
 use super::output::{count, print};
 use crate::core::WhenDone;
 use crate::launch_spec::{self, Limit};
-use crate::listener::{AdoptError, Inherited, SocketRecord};
+use crate::listener::{AdoptError, Inherited};
 use crate::plan::Plan;
-use crate::shell::{Manager, Past, Shell, Signals, Thawed};
-use crate::store::{self, Identity, Kept};
+use crate::shell::{KnownSocket, Manager, Past, Shell, Signals, Thawed};
+use crate::store::{self, Kept};
 use crate::sys;
 use crate::worker::DaemonContext;
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 /// What this process was started with.
@@ -95,27 +95,27 @@ pub(super) fn preflight() -> Exit {
 pub(super) fn resume(kept: Vec<Kept>, after: After) -> Result<Exit, Box<(After, Leftover)>> {
     let past = match Past::read(kept) {
         Ok(past) => past,
-        Err((why, kept)) => return Err(Box::new((after, give_up(&why, kept, HashMap::new())))),
+        Err((why, kept)) => return Err(Box::new((after, give_up(&why, kept, Vec::new())))),
     };
     if past.is_over() {
-        let (kept, records) = past.into_left();
-        return Err(Box::new((after, Leftover::of(kept, records))));
+        let (kept, known) = past.into_left();
+        return Err(Box::new((after, Leftover::of(kept, known))));
     }
     let thawed = plans(&past).and_then(|plans| past.thaw(plans, after.when_done));
     match thawed {
         Ok(thawed) => Ok(go_on(past, thawed, after)),
         Err(why) => {
-            let (kept, records) = past.into_left();
-            Err(Box::new((after, give_up(&why, kept, records))))
+            let (kept, known) = past.into_left();
+            Err(Box::new((after, give_up(&why, kept, known))))
         }
     }
 }
 
-fn give_up(why: &str, kept: Vec<Kept>, records: HashMap<Identity, SocketRecord>) -> Leftover {
+fn give_up(why: &str, kept: Vec<Kept>, known: Vec<KnownSocket>) -> Leftover {
     log::warn!(
         "not going on where the listend before was: its snapshot cannot be used: {why}; the sockets are kept"
     );
-    Leftover::of(kept, records)
+    Leftover::of(kept, known)
 }
 
 fn go_on(mut past: Past, thawed: Thawed, after: After) -> Exit {

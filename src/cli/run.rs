@@ -14,7 +14,9 @@ use super::take_over::{self, Taken};
 use crate::core::{Mono, WhenDone};
 use crate::diagnose::{self, Machine};
 use crate::host;
-use crate::listener::{self, AdoptError, Adopted, BindError, Inherited, Outcome, Purpose};
+use crate::listener::{
+    self, AdoptError, Adopted, BindError, Inherited, Outcome, Purpose, UnknownPorts,
+};
 use crate::plan::{Plan, SocketKey};
 use crate::report::{Kind, Report, Sources};
 use crate::shell::logging::Sink;
@@ -330,7 +332,7 @@ fn adopt(plan: &Plan, inherited: Vec<Inherited>, findings: &mut Report) -> (Adop
         .iter()
         .map(|one| (one.fd.as_raw_fd(), one.name.clone()))
         .collect();
-    let (adopted, problems) = listener::match_up(plan, inherited);
+    let (adopted, problems) = listener::match_up(plan, inherited, UnknownPorts::NeedAName);
     for problem in &problems {
         findings.add(diagnose::explain_adoption(problem, plan));
     }

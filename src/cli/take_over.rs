@@ -2,7 +2,7 @@
 
 use super::output::count;
 use crate::diagnose::{LeftBehind, Machine, Orphan, OrphanedSocket, left_behind};
-use crate::listener::{self, Adopted, Inherited, SocketTable};
+use crate::listener::{self, Adopted, Inherited, SocketTable, UnknownPorts};
 use crate::plan::{Plan, SocketKey};
 use crate::shell::{LeftWorker, clock};
 use crate::store::{Holder, not_taken};
@@ -65,7 +65,7 @@ pub(super) fn take(
             name: NAMELESS.to_owned(),
         });
     }
-    let (adopted, problems) = listener::match_up(plan, inherited);
+    let (adopted, problems) = listener::match_up(plan, inherited, UnknownPorts::NeedAName);
     if !problems.is_empty() {
         log::warn!(
             "--take-over: left alone, because no listener wants them as they are: {}",

@@ -160,9 +160,22 @@ fn names(said: Option<&str>, count: usize) -> Vec<String> {
     }
 }
 
+/// Whether a socket without a listener's name may be that of an address whose port the kernel chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownPorts {
+    /// No: it may be anything.
+    NeedAName,
+    /// If all of them are of this configuration, and there is one such address and one such socket.
+    ByElimination,
+}
+
 /// Finds out which inherited socket is which of the plan's: by name first, then by address and
 /// type. What is not wanted is closed.
-pub fn match_up(plan: &Plan, inherited: Vec<Inherited>) -> (Adopted, Vec<AdoptProblem>) {
+pub fn match_up(
+    plan: &Plan,
+    inherited: Vec<Inherited>,
+    unknown_ports: UnknownPorts,
+) -> (Adopted, Vec<AdoptProblem>) {
     let ids: HashMap<&str, ListenerId> = plan
         .listeners()
         .map(|(id, listener)| (listener.name.as_str(), id))
@@ -198,15 +211,24 @@ pub fn match_up(plan: &Plan, inherited: Vec<Inherited>) -> (Adopted, Vec<AdoptPr
             }),
         }
     }
+    let mut unplaced = Vec::new();
     for (one, found) in others {
         match matching.place_anywhere(&found) {
             Some(place) => matching.take(place, one.fd),
-            None => problems.push(AdoptProblem::Unwanted {
+            None => unplaced.push((one, found)),
+        }
+    }
+    if unknown_ports == UnknownPorts::ByElimination {
+        unplaced = matching.take_what_is_left(unplaced);
+    }
+    problems.extend(
+        unplaced
+            .into_iter()
+            .map(|(one, found)| AdoptProblem::Unwanted {
                 name: one.name,
                 found: found.to_string(),
             }),
-        }
-    }
+    );
     (matching.taken, problems)
 }
 
@@ -227,6 +249,31 @@ impl Matching<'_> {
             found.fits(&socket.endpoint, by) && !self.taken.contains_key(&socket.key)
         });
         socket.map(|socket| socket.key)
+    }
+
+    /// Takes those of which there is nothing to be mistaken for. Answers with the others.
+    fn take_what_is_left(&mut self, left: Vec<(Inherited, Found)>) -> Vec<(Inherited, Found)> {
+        let sockets = self.plan.listeners.values().flat_map(|one| &one.sockets);
+        let open: Vec<_> = sockets
+            .filter(|socket| !self.taken.contains_key(&socket.key))
+            .collect();
+        let places = |found: &Found| -> Vec<SocketKey> {
+            let fits = open
+                .iter()
+                .filter(|one| found.fits(&one.endpoint, By::Name));
+            fits.map(|one| one.key).collect()
+        };
+        let wanted: Vec<Vec<SocketKey>> = left.iter().map(|(_, found)| places(found)).collect();
+        let mut others = Vec::new();
+        for ((one, found), places) in left.into_iter().zip(&wanted) {
+            match places.as_slice() {
+                [place] if wanted.iter().filter(|all| all.contains(place)).count() == 1 => {
+                    self.taken.insert(*place, one.fd);
+                }
+                _ => others.push((one, found)),
+            }
+        }
+        others
     }
 
     fn place_anywhere(&self, found: &Found) -> Option<SocketKey> {

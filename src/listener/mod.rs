@@ -48,7 +48,7 @@ mod vsock;
 pub use crate::sys::bpf::{BpfError, BpfStep};
 pub use accept::{Accepted, NotAccepted, accept};
 pub use accept_queue::{Depth, DepthReader, Unit, depth, depths};
-pub use adopt::{AdoptError, AdoptProblem, Inherited, match_up, take_inherited};
+pub use adopt::{AdoptError, AdoptProblem, Inherited, UnknownPorts, match_up, take_inherited};
 pub use before_spawn::{Disturbed, IoMode, prepare_for_spawn, set_mode};
 pub use bind::{Outcome, bind_all, bind_missing};
 pub use bind_error::{BindError, BindStep, Note, NoteKind, Obstacle, Purpose};

@@ -46,5 +46,5 @@ pub use manager::{Manager, ReadyWhen, Summary};
 pub use notify::{NotifyCounters, WorkerStatus};
 pub(crate) use problem_line::one_line;
 pub use signals::Signals;
-pub use store::{LeftWorker, Past, Resumed, Thawed, left_files};
+pub use store::{KnownSocket, LeftWorker, Past, Resumed, Thawed, left_files};
 pub use turn::Shell;

@@ -3,7 +3,7 @@
 use crate::fixture::*;
 use listend::config::{Endpoint, Transport, UnixKind, UnixName};
 use listend::diagnose::explain_adoption;
-use listend::listener::{AdoptProblem, Inherited, Purpose, bind_all, match_up};
+use listend::listener::{AdoptProblem, Inherited, Purpose, UnknownPorts, bind_all, match_up};
 use listend::plan::{ListenerId, Plan};
 use listend::report::Kind;
 use nix::sys::stat::{Mode, fstat};
@@ -31,7 +31,7 @@ fn tcp_listener() -> (TcpListener, String) {
 
 /// The indices of what was matched, sorted.
 fn places(plan: &Plan, inherited: Vec<Inherited>) -> (Vec<(u32, usize)>, Vec<AdoptProblem>) {
-    let (taken, problems) = match_up(plan, inherited);
+    let (taken, problems) = match_up(plan, inherited, UnknownPorts::NeedAName);
     let listeners = plan.listeners();
     let place = |key| {
         let mut of_it = listeners.clone();
@@ -40,6 +40,28 @@ fn places(plan: &Plan, inherited: Vec<Inherited>) -> (Vec<(u32, usize)>, Vec<Ado
     let mut places: Vec<_> = taken.keys().filter_map(|key| place(*key)).collect();
     places.sort_unstable();
     (places, problems)
+}
+
+// Rule: nobody gets another's clients.
+#[test]
+fn a_chosen_port_without_a_name_is_known_only_where_nothing_else_can_be_meant() {
+    let by_elimination = |plan: &Plan, listeners: usize| {
+        let given = (0..listeners).map(|_| given("l.0", tcp_listener().0));
+        let (taken, problems) = match_up(plan, given.collect(), UnknownPorts::ByElimination);
+        (taken.len(), problems.len())
+    };
+    let one = plan(&[&[tcp("127.0.0.1:0")], &[udp("127.0.0.1:0")]], ACCESS);
+    assert_eq!(by_elimination(&one, 1), (1, 0));
+    assert_eq!(by_elimination(&one, 2), (0, 2));
+    let two = plan(&[&[tcp("127.0.0.1:0")], &[tcp("127.0.0.1:0")]], ACCESS);
+    assert_eq!(by_elimination(&two, 1), (0, 1));
+    assert_eq!(by_elimination(&two, 2), (0, 2));
+    let (_, problems) = match_up(
+        &one,
+        vec![given("l.0", tcp_listener().0)],
+        UnknownPorts::NeedAName,
+    );
+    assert_eq!(problems.len(), 1);
 }
 
 #[test]
@@ -64,7 +86,7 @@ fn names_come_first_then_addresses() {
         given("l0", third),
         given("unknown", second),
     ];
-    let (taken, problems) = match_up(&plan, inherited);
+    let (taken, problems) = match_up(&plan, inherited, UnknownPorts::NeedAName);
     assert_eq!(problems, []);
     let at = |id, index: usize| {
         let listener = plan.listener(ListenerId(id));
@@ -103,7 +125,7 @@ fn an_adopted_socket_is_not_bound_again_and_its_clients_are_kept() {
         given("l1", unix_socket),
         given("other", quiet),
     ];
-    let (taken, problems) = match_up(&plan, inherited);
+    let (taken, problems) = match_up(&plan, inherited, UnknownPorts::NeedAName);
     assert_eq!(problems, []);
     let outcome = bind_all(&plan, Purpose::Keep, taken);
     assert_eq!(outcome.errors, []);
@@ -181,7 +203,7 @@ fn the_right_name_with_the_wrong_socket_is_an_error() {
     ];
     for (endpoint, fd, words) in cases {
         let plan = single(endpoint);
-        let (taken, problems) = match_up(&plan, vec![given("l0", fd)]);
+        let (taken, problems) = match_up(&plan, vec![given("l0", fd)], UnknownPorts::NeedAName);
         assert!(taken.is_empty(), "{words}");
         let [AdoptProblem::Mismatch { listener, found }] = &problems[..] else {
             panic!("{words}: {problems:?}");

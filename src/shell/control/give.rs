@@ -7,7 +7,7 @@ use super::events::GIVEN;
 use super::status::spelled;
 use crate::config::{self, Endpoint};
 use crate::control::{Error, GiveReply, Reply};
-use crate::listener::{self, AdoptProblem, Inherited};
+use crate::listener::{self, AdoptProblem, Inherited, UnknownPorts};
 use crate::plan::{ListenerId, Plan, SocketKey};
 use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
@@ -92,7 +92,7 @@ impl Shell {
             let name = name.clone();
             inherited.push(Inherited { fd, name });
         }
-        let (adopted, problems) = listener::match_up(&only, inherited);
+        let (adopted, problems) = listener::match_up(&only, inherited, UnknownPorts::NeedAName);
         if let Some(AdoptProblem::Mismatch { found, .. } | AdoptProblem::Unwanted { found, .. }) =
             problems.first()
         {

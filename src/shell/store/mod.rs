@@ -16,7 +16,7 @@ mod take_over;
 #[cfg(test)]
 mod tests;
 
-pub use past::Past;
+pub use past::{KnownSocket, Past};
 pub use resume::{Resumed, Thawed};
 pub use take_over::LeftWorker;
 

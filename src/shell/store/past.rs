@@ -13,6 +13,17 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 
+/// What a snapshot says of a socket.
+#[derive(Debug)]
+pub struct KnownSocket {
+    /// What the kernel calls it.
+    pub identity: Identity,
+    /// The name of its listener.
+    pub listener: Option<String>,
+    /// What is known of its path.
+    pub record: SocketRecord,
+}
+
 /// The facts and the descriptors of the listend before.
 #[derive(Debug)]
 pub struct Past {
@@ -183,10 +194,18 @@ impl Past {
     }
 
     /// What is of use where listend cannot go on: the descriptors, and what is known of the sockets.
-    pub fn into_left(self) -> (Vec<Kept>, HashMap<Identity, SocketRecord>) {
-        let sockets = self.sockets.into_iter();
-        let records = sockets.map(|fact| (Identity::read(&fact.identity), fact.record));
-        (self.fds, records.collect())
+    pub fn into_left(self) -> (Vec<Kept>, Vec<KnownSocket>) {
+        let names = self.ids.listeners.iter();
+        let names: HashMap<u32, &String> = names.map(|(name, (id, _))| (id.0, name)).collect();
+        let known = self.sockets.into_iter().map(|fact| KnownSocket {
+            identity: Identity::read(&fact.identity),
+            listener: match fact.former {
+                None => names.get(&fact.listener).map(|name| (*name).clone()),
+                Some(former) => Some(former.listener),
+            },
+            record: fact.record,
+        });
+        (self.fds, known.collect())
     }
 
     /// Whether it has ended as it was asked to, or was killed while it was stopping and nothing is left to be

@@ -354,3 +354,46 @@ fn sockets_that_cannot_be_taken_leave_the_workers_in_peace() {
     assert!(!left.0.iter().any(|pid| exists(*pid)));
     daemon.stop();
 }
+
+// Rule: a port that the kernel has chosen stays, as long as something tells whose it is.
+#[test]
+fn a_chosen_port_stays_over_a_restart_and_without_a_snapshot() {
+    if require_tool("python3").is_none() {
+        return;
+    }
+    let both = "listeners: { web: '127.0.0.1:0', other: '127.0.0.1:0' }";
+    let one = "listeners: { web: '127.0.0.1:0', other: 'udp://127.0.0.1:0' }";
+    // The snapshot tells the listeners; without it there is one socket for one listener.
+    for (listeners, has_snapshot) in [(both, true), (one, true), (one, false)] {
+        let world = World::new();
+        let mut keeper = Keeper::new(&world, 100);
+        let daemon = world.run_with(listeners, |start| told(start, 100));
+        eventually("it is ready", || {
+            keeper.count("l.0") == 2 && keeper.heard.contains("READY=1")
+        });
+        let before = ["web", "other"].map(|name| daemon.address(name));
+        daemon.signal(Signal::SIGTERM);
+        eventually("it has ended", || {
+            keeper.count("");
+            !daemon.is_running()
+        });
+        if !has_snapshot {
+            keeper.kept.retain(|(name, fd)| {
+                let is_socket = name.starts_with("l.");
+                if !is_socket {
+                    close(*fd).expect("close");
+                }
+                is_socket
+            });
+        }
+        keeper.heard.clear();
+        let daemon = keeper.starts_next(&world, 100, &[]);
+        eventually("the next is ready", || {
+            keeper.count("");
+            keeper.heard.contains("READY=1")
+        });
+        let after = ["web", "other"].map(|name| daemon.address(name));
+        assert_eq!(after, before, "{listeners} {has_snapshot}");
+        daemon.stop();
+    }
+}
