@@ -254,7 +254,9 @@ fn nothing_is_taken_from_others() {
     let other = again_with(&world, &["--take-over", "--control", "none"]);
     let refused = other.finish().expect_code(69);
     assert!(refused.stderr.contains("EADDRINUSE"), "{}", refused.stderr);
-    assert_eq!(children(daemon.pid()), workers);
+    eventually("there is no other process", || {
+        children(daemon.pid()) == workers
+    });
     assert!(ask(&world, "status").code == Some(0));
     daemon.stop();
     let nothing = take_over(&world);

@@ -79,7 +79,9 @@ fn upgrades_under_load_lose_nobody_and_leave_nothing() {
         let summary = load.stop();
         assert_eq!(summary.counts.failed(), 0, "{summary}");
     }
-    assert_eq!(children(daemon.pid()), workers);
+    eventually("there is no other process", || {
+        children(daemon.pid()) == workers
+    });
     assert_eq!(settled_descriptors(daemon.pid()), before);
     let grown = resident_kib(daemon.pid()).saturating_sub(memory);
     assert!(grown < 1024, "{grown} KiB more than before");

@@ -360,13 +360,13 @@ pub fn state(pid: i32) -> Option<char> {
     rest.trim_start().chars().next()
 }
 
-/// How often a process of one thread has been switched away from, of its own will or not.
+/// How often a process of one thread has waited for something. (How often others were given its processor instead
+/// depends on how busy the machine is.)
 pub fn context_switches(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let numbers = status.lines().filter_map(|line| {
         let (name, number) = line.split_once(':')?;
-        name.ends_with("ctxt_switches")
-            .then(|| number.trim().parse::<u64>().expect("a number"))
+        (name == "voluntary_ctxt_switches").then(|| number.trim().parse::<u64>().expect("a number"))
     });
     numbers.sum()
 }
