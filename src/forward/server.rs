@@ -1,5 +1,6 @@
 //! The server that is forwarded to: a child, unless it runs elsewhere.
 
+use crate::handoff::OF_ONE_PROCESS;
 use crate::sys;
 use nix::errno::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -26,17 +27,6 @@ pub struct Program {
     pub stop_signal: i32,
 }
 
-/// The variables that are for this process and not for the server.
-const NOT_PASSED: &[&str] = &[
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "LISTEN_PIDFDID",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
-
 /// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -61,7 +51,8 @@ impl Server {
         if let Some(name) = &program.argv0 {
             command.arg0(fill(name));
         }
-        for name in NOT_PASSED {
+        // Others, which `environment` has, are for the server.
+        for name in OF_ONE_PROCESS {
             command.env_remove(name);
         }
         for name in &program.port_variables {

@@ -22,7 +22,7 @@ pub use combined::{CONNECTION, Handoff};
 pub use dialect::{
     Descriptors, Dialect, FdLayout, Name, Passed, PidfdInode, Recipient, Socket, Stored, Variable,
 };
-pub use scrub::belongs_to_a_handoff;
+pub use scrub::{OF_ONE_PROCESS, belongs_to_a_handoff};
 pub use table::ALL;
 
 /// The value of a handoff's variable.

@@ -1,6 +1,18 @@
 //! The variables that a worker must not inherit.
 
-/// Exact names. Every dialect by which some server takes sockets, readiness or a watchdog: one that
+/// What listend tells one process about itself alone. A program that this one starts must not take it for its own.
+pub const OF_ONE_PROCESS: &[&str] = &[
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "FDSTORE",
+];
+
+/// Exact names, besides those. Every dialect by which some server takes sockets, readiness or a watchdog: one that
 /// leaks through from listend's own manager makes a worker take descriptors that are not its own,
 /// refuse its listeners, or signal the wrong process. And what systemd.exec(5), "Environment variables
 /// in spawned processes", has about listend's own unit, its folders and its start: a worker that
@@ -11,20 +23,12 @@ const NAMES: &[&str] = &[
     "LISTEND_LEFT",
     "LISTEND_STORE",
     "LISTEND_WORKER_NOFILE",
-    // systemd: sockets, notification, watchdog.
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "LISTEN_PIDFDID",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
+    // systemd: the process itself, and the connection that it serves.
     "MAINPID",
     "MAINPIDFDID",
     "MANAGERPID",
     "MANAGERPIDFDID",
     "INVOCATION_ID",
-    "FDSTORE",
     "REMOTE_ADDR",
     "REMOTE_PORT",
     "SO_COOKIE",
@@ -101,7 +105,8 @@ const PREFIXES: &[&str] = &[
 
 /// Whether the variable belongs to some handoff, and so must not be passed on by accident.
 pub fn belongs_to_a_handoff(name: &str) -> bool {
-    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let mut exact = OF_ONE_PROCESS.iter().chain(NAMES);
+    exact.any(|one| *one == name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]

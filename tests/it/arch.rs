@@ -43,7 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("handoff", &["connection"]),
     ("core", &["config", "connection", "plan", "stage", "verb"]),
     ("metrics", &["config", "core", "plan"]),
-    ("forward", &["sys"]),
+    ("forward", &["handoff", "sys"]),
     ("web", &["control", "metrics", "sys", "usage"]),
     ("usage", &["control"]),
     ("writer", &["output", "report", "walk"]),

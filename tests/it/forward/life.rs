@@ -58,7 +58,10 @@ fn clients_wait_for_a_server_that_starts_slowly() {
 #[test]
 fn a_server_gets_its_port_in_its_environment_and_no_listener() {
     let world = World::new();
-    let yaml = yaml("environment: { PORT: '{port}', SAID: 'is {port}.', OTHER: x }").replace(
+    let yaml = yaml(
+        "environment: { PORT: '{port}', SAID: 'is {port}.', OTHER: x, STATE_DIRECTORY: /srv }",
+    )
+    .replace(
         "[$PROBE, backend, '127.0.0.1:{port}']",
         "[sh, -c, 'exec $PROBE backend 127.0.0.1:$PORT']",
     );
@@ -78,6 +81,8 @@ fn a_server_gets_its_port_in_its_environment_and_no_listener() {
     ] {
         assert_eq!(ask(address, &format!("env {name}")), "", "{name}");
     }
+    // What was written for it is its own, whoever else may set it.
+    assert_eq!(ask(address, "env STATE_DIRECTORY"), "/srv");
     let fds = ask(address, "fds");
     // Its listener, and this connection with its clone.
     assert_eq!(fds.matches("socket:").count(), 3, "{fds}");
