@@ -189,13 +189,16 @@ pub fn address() -> Result<SocketAddr> {
 
 /// The command of the worker, with these words behind it.
 fn app(words: &[&str]) -> Result<String> {
-    let path = probe_path()
-        .to_str()
-        .ok_or("the target folder is not UTF-8")?;
+    command_line(&APP, words)
+}
+
+/// The probe with these words, as a line of a configuration.
+pub fn command_line(app: &[&str], words: &[&str]) -> Result<String> {
+    let path = words_of(probe_path())?;
     if path.contains(char::is_whitespace) {
         return Err("the target folder has a space in its name".into());
     }
-    let words = [path].into_iter().chain(APP).chain(words.iter().copied());
+    let words = [path.as_str()].iter().chain(app).chain(words).copied();
     Ok(words.collect::<Vec<_>>().join(" "))
 }
 
@@ -322,26 +325,49 @@ impl Circus {
             return Ok(Started::Missing("circus is not installed"));
         };
         let dir = TempDir::new();
-        let address = address()?;
-        let endpoint = |name: &str| format!("ipc://{}/{name}", dir.path().display());
-        let config = format!(
-            "[circus]\nendpoint = {}\npubsub_endpoint = {}\nstatsd = False\n\
-             [socket:web]\nhost = {}\nport = {}\n\
-             [watcher:app]\ncmd = {}\nuse_sockets = True\nnumprocesses = 1\ncopy_env = True\n",
-            endpoint("control"),
-            endpoint("events"),
-            address.ip(),
-            address.port(),
-            app(&["--fd", "$(circus.sockets.web)"])?
-        );
-        let config = write(&dir, "circus.ini", &config)?;
-        let mut command = Command::new(program);
-        command.args(["--log-level", "error", &config]);
-        let client = words_of(&client)?;
-        let restart = [&client, "--endpoint", &endpoint("control"), "reload", "app"];
-        let restart = strings(&restart);
-        Program::start(dir, Process::peer(command)?, Some(restart))
+        let worker = app(&["--fd", CIRCUS_SOCKET])?;
+        let config = circus_config(&dir, address()?, &worker)?;
+        let restart = circus_reload(&dir, &client)?;
+        Program::start(
+            dir,
+            Process::peer(circus_command(&program, &config))?,
+            Some(restart),
+        )
     }
+}
+
+/// The descriptor of its socket, in the words of a worker.
+pub const CIRCUS_SOCKET: &str = "$(circus.sockets.web)";
+
+fn circus_endpoint(dir: &TempDir, name: &str) -> String {
+    format!("ipc://{}/{name}", dir.path().display())
+}
+
+/// The path of a configuration with one socket and one worker.
+pub fn circus_config(dir: &TempDir, address: SocketAddr, worker: &str) -> Result<String> {
+    let config = format!(
+        "[circus]\nendpoint = {}\npubsub_endpoint = {}\nstatsd = False\n\
+         [socket:web]\nhost = {}\nport = {}\n\
+         [watcher:app]\ncmd = {worker}\nuse_sockets = True\nnumprocesses = 1\ncopy_env = True\n",
+        circus_endpoint(dir, "control"),
+        circus_endpoint(dir, "events"),
+        address.ip(),
+        address.port(),
+    );
+    write(dir, "circus.ini", &config)
+}
+
+/// What starts it.
+pub fn circus_command(program: &Path, config: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(["--log-level", "error", config]);
+    command
+}
+
+/// What has it replace the worker.
+pub fn circus_reload(dir: &TempDir, client: &Path) -> Result<Vec<String>> {
+    let (client, control) = (words_of(client)?, circus_endpoint(dir, "control"));
+    Ok(strings(&[&client, "--endpoint", &control, "reload", "app"]))
 }
 
 /// The old worker is ended first, and its socket is closed with it.

@@ -10,8 +10,9 @@ use crate::harness::{TempDir, probe_path};
 use crate::machine::Result;
 use crate::process::Process;
 use crate::restart::{
-    IN_CONTAINER, Started, address, booted_with_app, build_worker, find, lost, run_to_the_end,
-    strings, wait_until_answering, words_of, worst, write,
+    CIRCUS_SOCKET, IN_CONTAINER, Started, address, booted_with_app, build_worker, circus_command,
+    circus_config, circus_reload, command_line, find, lost, run_to_the_end, strings,
+    wait_until_answering, words_of, worst, write,
 };
 use crate::statistics::Samples;
 use crate::survive::{guarded_pid, upgrade};
@@ -142,15 +143,7 @@ fn glimpse(subject: &dyn Subject) -> BTreeSet<String> {
 
 /// The words of the worker's command, with these behind them.
 fn app(words: &[&str]) -> Result<String> {
-    let path = words_of(probe_path())?;
-    if path.contains(char::is_whitespace) {
-        return Err("the target folder has a space in its name".into());
-    }
-    let words = [path.as_str()]
-        .into_iter()
-        .chain(APP)
-        .chain(words.iter().copied());
-    Ok(words.collect::<Vec<_>>().join(" "))
+    command_line(&APP, words)
 }
 
 fn kill_pid(pid: &str) -> Result<()> {
@@ -263,34 +256,16 @@ impl Circus {
         };
         let dir = TempDir::new();
         let address = address()?;
-        let endpoint = |name: &str| format!("ipc://{}/{name}", dir.path().display());
-        let config = format!(
-            "[circus]\nendpoint = {}\npubsub_endpoint = {}\nstatsd = False\n\
-             [socket:web]\nhost = {}\nport = {}\n\
-             [watcher:app]\ncmd = {}\nuse_sockets = True\nnumprocesses = 1\ncopy_env = True\n",
-            endpoint("control"),
-            endpoint("events"),
-            address.ip(),
-            address.port(),
-            app(&["--fd", "$(circus.sockets.web)"])?
-        );
-        let config = write(&dir, "circus.ini", &config)?;
-        let client = words_of(&client)?;
-        let words = [&client, "--endpoint", &endpoint("control"), "reload", "app"];
+        let config = circus_config(&dir, address, &app(&["--fd", CIRCUS_SOCKET])?)?;
+        let words = circus_reload(&dir, &client)?;
         Ok(Started::Running(Box::new(Circus {
-            process: Process::peer(Circus::command(&program, &config))?,
+            process: Process::peer(circus_command(&program, &config))?,
             address,
             program,
             config,
-            reload: reloads.then(|| strings(&words)),
+            reload: reloads.then_some(words),
             _dir: dir,
         })))
-    }
-
-    fn command(program: &Path, config: &str) -> Command {
-        let mut command = Command::new(program);
-        command.args(["--log-level", "error", config]);
-        command
     }
 }
 
@@ -305,7 +280,7 @@ impl Subject for Circus {
         }
         kill(Pid::from_raw(self.process.pid()), Signal::SIGKILL)?;
         // As an init system would start it again; the one before is dropped, with what is left of it.
-        let next = Process::peer(Circus::command(&self.program, &self.config))?;
+        let next = Process::peer(circus_command(&self.program, &self.config))?;
         let _killed = std::mem::replace(&mut self.process, next);
         Ok(())
     }
