@@ -1,7 +1,7 @@
 //! Reads `preset:`, and puts its settings where a worker has none of its own.
 
 use super::decode::unknown;
-use super::preset::{ALL, NO_WAY, Preset};
+use super::preset::{ALL, MODES, NO_WAY, Preset};
 use super::value_error::ValueError;
 use super::values::Located;
 use super::yaml::{Content, Node, Scalar};
@@ -29,6 +29,20 @@ pub(super) fn find(key: &str, text: &str) -> Result<&'static Preset, ValueError>
         None => did_you_mean(text, ALL.iter().map(|preset| preset.name)),
     };
     Err(unknown(key, text).maybe_hint(hint))
+}
+
+/// The same server as its command has it run.
+pub(super) fn in_mode(preset: &'static Preset, command: Option<&Node>) -> &'static Preset {
+    let is_there = |word: &str| match command.map(|node| &node.content) {
+        Some(Content::List(words)) => words
+            .iter()
+            .any(|node| matches!(&node.content, Content::Scalar(scalar) if scalar.text == word)),
+        Some(Content::Scalar(scalar)) => scalar.text.split_whitespace().any(|one| one == word),
+        _ => false,
+    };
+    let mut modes = MODES.iter().filter(|mode| mode.name == preset.name);
+    let found = modes.find(|mode| mode.with_words.iter().any(|word| is_there(word)));
+    found.unwrap_or(preset)
 }
 
 /// The settings of a preset, as if they were written at its place.
@@ -96,6 +110,36 @@ mod tests {
             bytes: yaml.into_bytes(),
             folder: "/".into(),
         }])
+    }
+
+    #[test]
+    fn a_word_of_the_command_makes_it_another() {
+        let ready = |command: &str, more: &str| {
+            let yaml = format!(
+                "listeners: {{web: '127.0.0.1:80'}}\nworkers:\n  app: {{command: {command}, listeners: [web], \
+                 preset: haproxy{more}}}"
+            );
+            let loaded = read(vec![SourceFile {
+                name: "test.yaml".to_owned(),
+                bytes: yaml.into_bytes(),
+                folder: "/".into(),
+            }]);
+            let settings = settings(&loaded.sources, "app");
+            let ready = settings.into_iter().find(|one| one.key == "ready");
+            ready.map(|one| one.value)
+        };
+        let said = |value: &str| Some(value.to_owned());
+        assert_eq!(ready("[haproxy, -f, x]", ""), said("accepting"));
+        assert_eq!(ready("[haproxy, -W, -f, x]", ""), said("accepting"));
+        assert_eq!(ready("[haproxy, -Ws, -f, x]", ""), said("notify"));
+        assert_eq!(ready("haproxy -Ws -f x", ""), said("notify"));
+        assert_eq!(ready("[haproxy, -Ws]", ", ready: started"), said("started"));
+        // Only what differs is written again.
+        for mode in MODES {
+            let plain = ALL.iter().find(|one| one.name == mode.name);
+            let keys = |one: &Preset| one.settings.iter().map(|(key, _)| *key).collect::<Vec<_>>();
+            assert_eq!(plain.map(keys), Some(keys(mode)));
+        }
     }
 
     #[test]

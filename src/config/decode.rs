@@ -186,6 +186,12 @@ impl<'n> Fields<'n> {
         keys.map(|(key, (node, filled))| (key, *node, *filled))
     }
 
+    /// The value of a key, which is still to be taken.
+    pub fn peek(&self, name: &str) -> Option<&'n Node> {
+        let mut each = self.each();
+        each.find_map(|(key, node, _)| node.filter(|_| key.name == name))
+    }
+
     /// The value of a key, if it is there.
     pub fn take(&mut self, name: &'static str) -> Option<&'n Node> {
         let is_next = self

@@ -13,6 +13,8 @@ pub struct Preset {
     pub settings: &'static [(&'static str, &'static str)],
     /// What can be read to see whether the server takes the listeners.
     pub evidence: Evidence,
+    /// The words of its command that make it so; none of [`ALL`] has any.
+    pub with_words: &'static [&'static str],
 }
 
 /// What shows before a start whether a server takes its listeners.
@@ -41,7 +43,7 @@ pub enum Evidence {
 }
 
 macro_rules! presets {
-    ($($name:literal $(($($synonym:literal),*))?, $evidence:expr, {
+    ($($name:literal $(($($synonym:literal),*))? $(with $word:literal)?, $evidence:expr, {
         $($key:ident: $value:literal),* $(,)?
     };)*) => {
         &[$(Preset {
@@ -49,6 +51,7 @@ macro_rules! presets {
             synonyms: &[$($($synonym),*)?],
             settings: &[$((stringify!($key), $value)),*],
             evidence: $evidence,
+            with_words: &[$($word)?],
         },)*]
     };
 }
@@ -117,6 +120,14 @@ pub const ALL: &[Preset] = presets! {
     };
     "php-cgi", Evidence::None, { handoff: "fd0", nonblocking: "false", ready: "accepting" };
     "fcgiwrap", Evidence::None, { handoff: "fd0", nonblocking: "false", ready: "accepting" };
+};
+
+/// Those that a word of the command makes others of the same name.
+pub const MODES: &[Preset] = presets! {
+    // Its master tells when its workers are ready. With `-W` alone it does not.
+    "haproxy" with "-Ws", Evidence::Haproxy, {
+        handoff: "none", ready: "notify", stop_signal: "SIGUSR1", reload_signal: "SIGUSR2",
+    };
 };
 
 /// Servers that have no way to take a socket.

@@ -76,7 +76,10 @@ fn value<'n>(root: &'n Node, name: &str) -> Option<&'n Node> {
 }
 
 fn of_worker(mut fields: Fields, out: &mut Diagnostics) -> Vec<Setting> {
-    let preset = fields.read("preset", out, by_preset::find).into_set();
+    let mut preset = fields.read("preset", out, by_preset::find).into_set();
+    if let Some(preset) = &mut preset {
+        preset.value = by_preset::in_mode(preset.value, fields.peek("command"));
+    }
     let filled = by_preset::nodes(preset.as_ref());
     // For as long as what it is filled with.
     let mut fields: Fields = fields;

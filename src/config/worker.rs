@@ -164,6 +164,9 @@ pub(super) fn decode(entry: &Entry, folder: &Path, report: &mut Report) -> Draft
         None => draft.listeners = Field::Broken(entry.value.place),
         Some(mut fields) => {
             draft.worker.preset = fields.read("preset", &mut out, by_preset::find).into_set();
+            if let Some(preset) = &mut draft.worker.preset {
+                preset.value = by_preset::in_mode(preset.value, fields.peek("command"));
+            }
             filled = by_preset::nodes(draft.worker.preset.as_ref());
             fields.fill(&filled);
             let expand = &mut draft.worker.expand_environment;
