@@ -71,7 +71,7 @@ pub use silence::Silence;
 pub use socket_kind::SocketKind;
 pub use values::*;
 pub use worker::web_worker;
-pub use yaml::{to_yaml, yaml_tree};
+pub use yaml::{is_allowed, to_yaml, yaml_tree};
 
 /// A duration as configurations have it, such as `1m30s`.
 ///

@@ -176,6 +176,13 @@ fn number(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
+/// Whether YAML 1.2 §5.1 has the character. A byte order mark is one, but only at the beginning of a file or
+/// between quotes.
+pub fn is_allowed(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | '\u{85}')
+        || !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')
+}
+
 /// YAML 1.2 §5.1 has no control characters. Refusing them here also keeps NUL away from the
 /// parser, which takes it for the end of the file, and keeps its idea of a line (it also ends
 /// lines at a lone CR) the same as that of [`Sources`].
@@ -186,8 +193,7 @@ fn forbidden_character(file: FileId, text: &str) -> Option<Problem> {
             '\r' if !matches!(rest.peek(), Some((_, '\n'))) => {
                 "a carriage return without a line feed".to_owned()
             }
-            '\t' | '\n' | '\r' | '\u{85}' => continue,
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => {
+            c if !is_allowed(c) => {
                 format!(
                     "the character U+{:04X} is not allowed in YAML",
                     u32::from(c)

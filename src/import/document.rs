@@ -1,6 +1,6 @@
 //! The YAML that is made, entry by entry, and the comments for what has no equivalent.
 
-use crate::config::{self, SourceFile};
+use crate::config::{self, SourceFile, is_allowed};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -237,10 +237,15 @@ fn comment_out(lines: &mut [Line], errors: &[crate::report::Problem]) -> bool {
     changed
 }
 
+/// Whether a comment may have the character.
+fn is_comment(letter: char) -> bool {
+    is_allowed(letter) && !letter.is_control() && letter != '\u{feff}'
+}
+
 /// A note as lines of comments.
 fn comments(indent: &str, note: &str) -> Vec<Line> {
     let lines = note.lines().map(|line| {
-        let line: String = line.chars().filter(|letter| !letter.is_control()).collect();
+        let line: String = line.chars().filter(|letter| is_comment(*letter)).collect();
         Line::written(indent.len(), format!("# {line}"))
     });
     lines.collect()
@@ -317,8 +322,13 @@ fn scalar(text: &str) -> String {
     if is_plain {
         return text.to_owned();
     }
-    // JSON is YAML.
-    serde_json::Value::from(text).to_string()
+    // JSON is YAML, but for some characters that only YAML wants to be escaped. All have four digits.
+    let quoted = serde_json::Value::from(text).to_string();
+    let quoted = quoted.chars().map(|letter| match is_comment(letter) {
+        true => letter.to_string(),
+        false => format!("\\u{:04x}", u32::from(letter)),
+    });
+    quoted.collect()
 }
 
 /// Has a program that binds the port of its variable `PORT` serve the clients of a listener.

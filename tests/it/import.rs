@@ -2,7 +2,7 @@
 
 use crate::harness::{TempDir, listend_path, skip};
 use listend::config::{SourceFile, read};
-use listend::import::{FORMATS, Unit, format_of, import};
+use listend::import::{FORMATS, Format, Unit, format_of, import};
 use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -153,6 +153,9 @@ const PIECES: &[&str] = &[
     "\u{1b}",
     "\u{e9}",
     "\u{2028}",
+    "\u{feff}",
+    "\u{fffe}",
+    "\u{7f}",
     "yes",
     "null",
     "~",
@@ -161,6 +164,19 @@ const PIECES: &[&str] = &[
     "  ",
     "\t",
 ];
+
+#[test]
+fn characters_that_yaml_has_not_are_escaped_or_left_out() {
+    let odd = "\u{feff}\u{7f}\u{85}\u{fffe}";
+    let text = format!("[Service]\nExecStart=/bin/a{odd}\nEnvironment=A={odd}b\n{odd}C={odd}\n");
+    let unit = Unit {
+        name: "x.service".to_owned(),
+        text,
+        drop_ins: Vec::new(),
+    };
+    let yaml = accepted(&import(Format::Systemd, &[unit]).expect("a unit"));
+    assert!(yaml.contains("\\ufeff"), "{yaml}");
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
