@@ -26,6 +26,8 @@ pub(super) struct Clients {
     back: (OwnedFd, OwnedFd),
     /// From which number on there are so many descriptors that a child should not copy them.
     many_from: Option<RawFd>,
+    /// The process id of listend.
+    pid: i32,
 }
 
 /// An accepted connection.
@@ -48,6 +50,7 @@ impl Clients {
             waiters: HashMap::new(),
             back: sys::passing_pair()?,
             many_from,
+            pid: std::process::id().cast_signed(),
         })
     }
 
@@ -104,6 +107,7 @@ impl Clients {
                 back: self.back.1.as_fd(),
                 number: connection.0,
                 connection: fd.as_raw_fd(),
+                parent: self.pid,
                 many_from: self.many_from,
             },
             None => Tell::ByPipe,

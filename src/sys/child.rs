@@ -6,7 +6,7 @@
 //! its own stack, and touches nothing else. It leaves by execve or exit, never by returning.
 
 use super::prepared::{
-    EnvSlot, FdAction, HELD, Prepared, RUNNING, STATUS_LENGTH, Stdio, WAITING, Work,
+    EnvSlot, FdAction, Gate, HELD, Prepared, RUNNING, STATUS_LENGTH, Stdio, WAITING, Work,
 };
 use super::raw::call;
 use crate::stage::Stage;
@@ -36,23 +36,19 @@ pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
         {
             end();
         }
-        let gate = work.back.map(|_| Gate {
-            word: &work.gate,
-            parent: work.parent,
-        });
+        let gate = work.gate.as_ref();
         let failure = match own_descriptors(work.unshare_from, &work.running) {
-            Ok(()) => steps(&mut work.prepared, gate.as_ref()),
+            Ok(()) => steps(&mut work.prepared, gate),
             Err(failure) => failure,
         };
-        // The parent may not have closed its copy yet.
-        if let Some(gate) = &gate {
-            gate.wait();
-        }
         let message = failure.message();
         let told = work.prepared.status_fd();
-        match work.back {
+        match gate {
             None => report(told, &message),
-            Some((connection, number)) => {
+            Some(gate) => {
+                // The parent may not have closed its copy yet.
+                wait_at(gate);
+                let (connection, number) = gate.back;
                 give_back(told, connection, number);
                 // Last, so that a reader that sees it finds the connection.
                 let failure = u64::from_ne_bytes(message);
@@ -115,33 +111,23 @@ unsafe fn own_descriptors(from: Option<c_int>, running: &AtomicU32) -> Result<()
     }
 }
 
-/// What a child that tells by memory waits at.
-struct Gate<'a> {
-    word: &'a AtomicU32,
-    parent: c_int,
-}
-
-impl Gate<'_> {
-    /// Waits until the parent has let it go on, or has ended: its descriptors are closed then.
-    unsafe fn wait(&self) {
-        /// 10 ms, after which the parent is looked for: a struct timespec of a 64-bit machine, as all are
-        /// where memory is shared.
-        const SOME_TIME: [i64; 2] = [0, 10_000_000];
-        let waits = self
-            .word
-            .compare_exchange(HELD, WAITING, Ordering::AcqRel, Ordering::Acquire);
-        // SAFETY: futex(2) compares the word, which is in memory that is kept, and reads the time.
-        unsafe {
-            while waits.is_ok() && self.word.load(Ordering::Acquire) == WAITING {
-                let (word, time) = (
-                    (&raw const *self.word) as usize,
-                    SOME_TIME.as_ptr() as usize,
-                );
-                let (wait, value) = (libc::FUTEX_WAIT as usize, WAITING as usize);
-                call(libc::SYS_futex, word, wait, value, time);
-                if call(libc::SYS_getppid, 0, 0, 0, 0) != self.parent as isize {
-                    return;
-                }
+/// Waits until the parent has let the child go on, or has ended: its descriptors are closed then.
+unsafe fn wait_at(gate: &Gate) {
+    /// 10 ms, after which the parent is looked for: a struct timespec of a 64-bit machine, as all are
+    /// where memory is shared.
+    const SOME_TIME: [i64; 2] = [0, 10_000_000];
+    let waits = gate
+        .word
+        .compare_exchange(HELD, WAITING, Ordering::AcqRel, Ordering::Acquire);
+    // SAFETY: futex(2) compares the word, which is in memory that is kept, and reads the time.
+    unsafe {
+        while waits.is_ok() && gate.word.load(Ordering::Acquire) == WAITING {
+            let word = (&raw const gate.word) as usize;
+            let (wait, value) = (libc::FUTEX_WAIT as usize, WAITING as usize);
+            let time = SOME_TIME.as_ptr() as usize;
+            call(libc::SYS_futex, word, wait, value, time);
+            if call(libc::SYS_getppid, 0, 0, 0, 0) != gate.parent as isize {
+                return;
             }
         }
     }
@@ -247,7 +233,7 @@ macro_rules! attempt {
 }
 
 /// All steps, in order. Returns the one that failed.
-unsafe fn steps(prepared: &mut Prepared, gate: Option<&Gate<'_>>) -> Failure {
+unsafe fn steps(prepared: &mut Prepared, gate: Option<&Gate>) -> Failure {
     // SAFETY: every pointer handed to the kernel comes from `prepared`, which the caller vouches
     // for, or from a local that outlives the call.
     unsafe {
@@ -342,7 +328,7 @@ unsafe fn steps(prepared: &mut Prepared, gate: Option<&Gate<'_>>) -> Failure {
             call(libc::SYS_umask, mask as usize, 0, 0, 0);
         }
         if let Some(gate) = gate {
-            gate.wait();
+            wait_at(gate);
         }
         attempt!(Stage::Signals, unblock_all_signals());
         let answer = call(

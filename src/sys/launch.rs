@@ -2,8 +2,8 @@
 
 use super::child;
 use super::prepared::{
-    FdAction, HELD, Prepared, RELEASED, RUNNING, SHARING, STATUS_LENGTH, STATUS_MOST, Stack, Stdio,
-    WAITING, Work,
+    FdAction, Gate, HELD, Prepared, RELEASED, RUNNING, SHARING, STATUS_LENGTH, STATUS_MOST, Stack,
+    Stdio, WAITING, Work,
 };
 use crate::stage::{LaunchFailure, Stage};
 use nix::libc::{self, c_int, c_uint, c_void};
@@ -34,6 +34,8 @@ pub enum Tell<'a> {
         number: u64,
         /// The descriptor of the connection.
         connection: RawFd,
+        /// The process id of the daemon.
+        parent: c_int,
         /// From this number on there are so many descriptors that copying them all, only for exec to
         /// close them, would take longer than the rest of a launch. `None` if there are few.
         many_from: Option<RawFd>,
@@ -82,14 +84,14 @@ impl Launching {
 
     /// Lets a child go on that waits for that ([`Tell::PipeWhenReleased`], [`Tell::ByMemory`]).
     pub fn release(&mut self) {
-        if self.status.is_none() && !self.done {
-            // SAFETY: `work` came from a Box and is freed only by drop; the word is atomic, and futex(2)
-            // only takes its address.
-            unsafe {
-                let gate = &raw const (*self.work.as_ptr()).gate;
-                if (*gate).swap(RELEASED, Ordering::AcqRel) == WAITING {
-                    libc::syscall(libc::SYS_futex, gate, libc::FUTEX_WAKE, 1);
-                }
+        // SAFETY: `work` came from a Box and is freed only by drop; the child changes nothing of this but the
+        // word, which is atomic, and futex(2) only takes its address.
+        unsafe {
+            if let Some(gate) = &(*self.work.as_ptr()).gate
+                && gate.word.swap(RELEASED, Ordering::AcqRel) == WAITING
+            {
+                let word = &raw const gate.word;
+                libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, 1);
             }
         }
         if let Some(pipe) = self.release.take() {
@@ -223,15 +225,20 @@ pub fn launch(
         }
         Tell::ByPipe | Tell::ByMemory { .. } => (None, None),
     };
-    let (status, writer, back, many_from) = match tell {
+    let (status, writer, gate, many_from) = match tell {
         Tell::ByMemory {
             back,
             number,
             connection,
+            parent,
             many_from,
         } if shares && prepared.second.is_none() => {
-            let back_again = Some((connection, number));
-            (None, Writer::Shared(back), back_again, many_from)
+            let gate = Gate {
+                word: AtomicU32::new(HELD),
+                parent,
+                back: (connection, number),
+            };
+            (None, Writer::Shared(back), Some(gate), many_from)
         }
         Tell::ByMemory { .. } | Tell::ByPipe | Tell::PipeWhenReleased => {
             let (status, writer) = status_pipe()?;
@@ -264,15 +271,13 @@ pub fn launch(
             .as_ref()
             .zip(release.as_ref())
             .map(|(held, release)| (held.as_raw_fd(), release.as_raw_fd())),
-        back,
+        gate,
         failure: AtomicU64::new(0),
         unshare_from,
         running: AtomicU32::new(match unshare_from {
             Some(_) => SHARING,
             None => RUNNING,
         }),
-        gate: AtomicU32::new(HELD),
-        parent: std::process::id() as c_int,
         stack,
     });
     // SAFETY: Box::into_raw is never null.

@@ -217,8 +217,8 @@ pub(super) struct Work {
     pub(super) prepared: Prepared,
     /// The pipe that the child reads before all else, and its other end, which is the parent's alone.
     pub(super) held: Option<(RawFd, RawFd)>,
-    /// The connection to give back, and what to call it.
-    pub(super) back: Option<(RawFd, u64)>,
+    /// What a child that tells by this memory waits at.
+    pub(super) gate: Option<Gate>,
     /// The failure, as the bytes of a message on the pipe; 0 is none.
     pub(super) failure: AtomicU64,
     /// From where on the child gives up descriptors before all else, where it starts with those of
@@ -227,13 +227,19 @@ pub(super) struct Work {
     /// [`SHARING`], then [`RUNNING`] until the child has left this memory, by exec or exit: then the
     /// kernel writes 0 (CLONE_CHILD_CLEARTID, set_tid_address(2)), and wakes those that wait for it.
     pub(super) running: AtomicU32,
-    /// [`HELD`] until the parent lets a child go on that tells by this memory; [`WAITING`] while the
-    /// child waits for that.
-    pub(super) gate: AtomicU32,
-    /// Who may let it go on.
-    pub(super) parent: c_int,
     /// The child's stack; it grows down from the end.
     pub(super) stack: Stack,
+}
+
+/// What keeps a child from executing anything before its parent has closed the connection.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// [`HELD`], [`WAITING`] while the child waits, then [`RELEASED`].
+    pub(super) word: AtomicU32,
+    /// The process id of the parent.
+    pub(super) parent: c_int,
+    /// The connection to give back, and what to call it.
+    pub(super) back: (RawFd, u64),
 }
 
 pub(super) type Stack = Box<[MaybeUninit<u8>]>;

@@ -504,6 +504,7 @@ fn what_serves_a_connection_executes_nothing_before_it_is_let_go() {
         back: theirs.as_fd(),
         number: 1,
         connection: connection.accepted.as_raw_fd(),
+        parent: std::process::id().cast_signed(),
         many_from: None,
     };
     let mut launched = launch(prepared, tell).expect("launch");
