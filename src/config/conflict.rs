@@ -171,7 +171,11 @@ pub(super) fn find<'d>(
     listeners: impl Iterator<Item = &'d DraftListener> + Clone,
     report: &mut Report,
 ) {
-    let mut taken = Occupied::default();
+    let mut taken = Occupied {
+        // Most listeners have one address, and none or few have none here.
+        exact: HashMap::with_capacity(listeners.clone().count()),
+        ..Occupied::default()
+    };
     for draft in listeners.clone().filter(|draft| !draft.duplicate) {
         let listener = &draft.listener;
         let sharing = Sharing::of(listener);

@@ -330,14 +330,16 @@ fn unused(draft: &Draft, used: &HashSet<&str>, report: &mut Report) {
         if *duplicate || used.contains(name.value.as_str()) {
             continue;
         }
-        let value_error = ValueError::new(
-            Kind::UnusedListener,
-            format!("no worker uses listener `{}`", name.value),
-        )
-        .hint(format!(
-            "add `{}` to the `listeners` of a worker",
-            name.value
-        ));
-        report.add(value_error.at(name.place).of_listener(&name.value));
+        report.advise(Kind::UnusedListener, || {
+            let value_error = ValueError::new(
+                Kind::UnusedListener,
+                format!("no worker uses listener `{}`", name.value),
+            )
+            .hint(format!(
+                "add `{}` to the `listeners` of a worker",
+                name.value
+            ));
+            value_error.at(name.place).of_listener(&name.value)
+        });
     }
 }

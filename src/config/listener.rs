@@ -14,15 +14,27 @@ use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, Report};
+use std::sync::LazyLock;
 
 /// A listener with everything at its default.
 pub(super) fn plain(name: &str, place: Place) -> Listener {
-    let flag = |key| default(keys::LISTENER, key, scalar::boolean);
-    let mode = |key| default(keys::LISTENER, key, scalar::mode);
     Listener {
         name: Located {
             value: name.to_owned(),
             place,
+        },
+        ..DEFAULTS.clone()
+    }
+}
+
+/// Made once: its values are read from the table of keys, and there may be thousands of listeners.
+static DEFAULTS: LazyLock<Listener> = LazyLock::new(|| {
+    let flag = |key| default(keys::LISTENER, key, scalar::boolean);
+    let mode = |key| default(keys::LISTENER, key, scalar::mode);
+    Listener {
+        name: Located {
+            value: String::new(),
+            place: Place::default(),
         },
         addresses: Vec::new(),
         backlog: None,
@@ -43,7 +55,7 @@ pub(super) fn plain(name: &str, place: Place) -> Listener {
         directory_mode: mode("directory_mode"),
         silence: Vec::new(),
     }
-}
+});
 
 /// Reads one entry of `listeners:`.
 pub(super) fn decode(entry: &Entry, report: &mut Report) -> DraftListener {

@@ -334,6 +334,9 @@ impl Report {
     /// Files the problem under errors or advice, as its kind says. What several workers have from one
     /// place (`defaults`, a merge key) is reported once.
     pub fn add(&mut self, problem: Problem) {
+        if !problem.is_error() && self.omits(problem.kind) {
+            return self.omit(problem.kind, 1);
+        }
         let same = |other: &&Problem| other.kind == problem.kind;
         let is_known = problem.place.is_some()
             && [&self.errors, &self.advice]
@@ -361,6 +364,15 @@ impl Report {
             self.omit(problem.kind, 1);
         } else {
             self.errors.push(problem);
+        }
+    }
+
+    /// The same with advice that is worded only if it is kept: there may be one for each of thousands of
+    /// listeners.
+    pub fn advise(&mut self, kind: Kind, problem: impl FnOnce() -> Problem) {
+        match self.omits(kind) {
+            true => self.omit(kind, 1),
+            false => self.add(problem()),
         }
     }
 
