@@ -10,7 +10,7 @@ use super::options::OptionValue;
 use super::overlap::Coverage;
 use super::values::Located;
 use crate::report::{Kind, Problem, Report};
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::path::Path;

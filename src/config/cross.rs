@@ -7,8 +7,8 @@ use super::model::{Activation, Endpoint};
 use super::value_error::ValueError;
 use super::values::SocketRef;
 use crate::report::{Kind, Place, Report, did_you_mean, nearest};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
 
 /// The listeners by name, and the names in the order of the files: of two names that are equally
 /// near to a mistake, the first is suggested, every time.

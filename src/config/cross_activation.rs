@@ -12,7 +12,7 @@ use super::value_error::ValueError;
 use super::values::Located;
 use crate::handoff::{self, Dialect};
 use crate::report::{Kind, Place, Problem, Report};
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 
 /// Files every problem between a worker's activation or handoff and its listeners.
 pub(super) fn check(

@@ -7,7 +7,7 @@ use super::value_error::{Diagnostics, ValueError};
 use super::values::{Located, Template};
 use super::yaml::{Content, Node};
 use crate::report::{Kind, Place, did_you_mean};
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt, HashSet};
 
 /// A key with its value.
 pub(super) struct Entry<'n> {

@@ -8,7 +8,7 @@ use super::scalar;
 use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use crate::report::Report;
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::time::Duration;
 
 const SHARED_OR_STICKY: &Words<bool> = words! {

@@ -12,7 +12,7 @@ use super::worker;
 use super::yaml::{self, Content, Node};
 use super::{by_preset, conflict, cross, defaults, keys};
 use crate::report::{Kind, Place, Problem, Report, Sources};
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::path::{Path, PathBuf};
 
 /// A file as read by the caller; in bytes, because it may not be UTF-8.

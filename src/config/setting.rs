@@ -9,7 +9,7 @@ use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use super::yaml::Content;
 use crate::report::{Place, nearest};
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::net::IpAddr;

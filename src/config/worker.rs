@@ -22,7 +22,7 @@ use super::values::{Located, Piece, Template};
 use super::yaml::{Content, Node};
 use crate::launch_spec::{LaunchSpec, Limit, Resource};
 use crate::report::{Kind, Place, Report, did_you_mean};
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 

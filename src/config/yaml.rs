@@ -5,9 +5,9 @@
 //! named in this file only because upstream has archived it.
 
 use crate::report::{FileId, Kind, Place, Problem, Sources};
+use foldhash::{HashMap, HashMapExt};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 use serde::Serialize;
-use std::collections::HashMap;
 
 /// Lists and mappings may be this deep in one another; the schema needs five.
 const MAX_DEPTH: usize = 64;

@@ -13,8 +13,9 @@ use crate::host::{ExecveLimits, Facts, UserFacts};
 use crate::launch_spec::{Credentials, LaunchSpec, Resource};
 use crate::report::{Kind, Place, Problem, Report, Sources, describe, did_you_mean};
 use crate::sandbox::{Families, Family, Sandbox};
+use foldhash::{HashMap, HashSet};
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 /// Resolves everything that the configuration leaves to this machine. All that is missing is

@@ -8,8 +8,9 @@ use crate::listener::{SocketTable, Waiters};
 use crate::plan::{Activation, ListenerId, Plan, WorkerId, WorkerPlan};
 use crate::sys::{self, SharedFd, Tell};
 use crate::worker::Served;
+use foldhash::{HashMap, HashMapExt};
 use nix::fcntl::{FcntlArg, fcntl};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 

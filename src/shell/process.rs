@@ -7,11 +7,12 @@ use crate::core::{ConnectionId, ExitStatus, InstanceId, Lane, Mono, ProcessId, R
 use crate::plan::WorkerId;
 use crate::sys::{self, How, Launching, Then, Whom};
 use crate::worker::Numbers;
+use foldhash::{HashMap, HashSet, HashSetExt};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpgid, getpgrp, getsid};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
