@@ -103,7 +103,7 @@ mod tests {
             folder: "/".into(),
         };
         let loaded = read(vec![file]);
-        assert!(!loaded.report.has_errors(), "{:?}", loaded.report);
+        assert!(loaded.report.errors.is_empty(), "{:?}", loaded.report);
         let Config { mut workers, .. } = loaded.config;
         workers.remove(0)
     }
