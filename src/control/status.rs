@@ -634,6 +634,7 @@ mod tests {
             output: None,
             connections: None,
             unused_since: None,
+            scaling: None,
             detail: None,
         }
     }

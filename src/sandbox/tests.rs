@@ -1,6 +1,6 @@
 use super::paths::{Implied, View, around, rule_for, rules};
 use super::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[test]
 fn every_set_has_only_sets_and_names_that_exist() {
@@ -78,7 +78,7 @@ fn the_nearest_rule_counts_and_names_win_over_presets() {
     assert_eq!(view("/run/listend/control.sock"), Some(View::Hidden));
     for (index, rule) in rules.iter().enumerate() {
         let nearest = around(&rules, rule).map(|one| &one.path);
-        let is_before = |path| rules[..index].iter().any(|one| one.path == *path);
+        let is_before = |path: &PathBuf| rules[..index].iter().any(|one| one.path == *path);
         assert!(
             nearest.is_none_or(is_before),
             "{rule:?} comes behind {nearest:?}"

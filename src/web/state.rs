@@ -171,13 +171,12 @@ impl State {
     /// The status is none.
     pub fn set(&mut self, news: News) -> Result<bool, serde_json::Error> {
         let version = self.version + 1;
-        let is_same = |old: &Box<RawValue>| old.get() == news.status.get();
         let details = |rolling: &BTreeMap<usize, Box<RawValue>>| -> Vec<(usize, String)> {
             let rows = rolling.iter();
             rows.map(|(at, row)| (*at, row.get().to_owned())).collect()
         };
         let goes_on = details(&self.rolling) == details(&news.rolling);
-        if !goes_on || !self.status.as_ref().is_some_and(is_same) {
+        if !goes_on || self.status.as_ref().map(|old| old.get()) != Some(news.status.get()) {
             let mut parts: Parts = serde_json::from_str(news.status.get())?;
             for (at, row) in &news.rolling {
                 if let Some(place) = parts.workers.get_mut(*at) {
@@ -329,6 +328,8 @@ mod tests {
         news.events = None;
         state.set(news).unwrap();
         assert_eq!(told(&state, 0)["listeners"], Value::Null);
+        // A page takes it that there are events until it is told otherwise.
+        assert_eq!(told(&state, 0)["has_events"], false);
     }
 
     #[test]
