@@ -24,6 +24,8 @@
 //! - [`forward`]: passes connections on, in a process of its own: the main process of a worker with `forward:`.
 //! - [`usage`]: the CPU time and memory of instances, for whoever shows it.
 //! - [`web`]: answers HTTP in a process of its own: the worker of `metrics:`.
+//! - [`export`]: a configuration → units of systemd.
+//! - [`file_watch`]: which files have changed, for the process that restarts a worker then.
 //! - [`import`]: configurations of other supervisors → YAML.
 //! - [`writer`]: writes the files of `output: file:` in a process of its own.
 //! - [`walk`]: opens paths that other users may change, without following them.
@@ -42,6 +44,8 @@ pub mod control;
 pub mod core;
 pub mod diagnose;
 pub mod evidence;
+pub mod export;
+pub mod file_watch;
 pub mod forward;
 pub mod guard;
 pub mod handoff;

@@ -1,5 +1,9 @@
 //! The verbs and their flags.
 
+mod files;
+
+pub use files::{Export, ExportFormat, Import, WatchFiles};
+
 use crate::host;
 use crate::verb::{self, Takes, VERBS};
 use clap::builder::styling::{AnsiColor, Styles};
@@ -132,6 +136,9 @@ pub enum Verb {
     /// Translate the configuration of another supervisor into YAML
     #[command(after_help = EXIT_CODES)]
     Import(Import),
+    /// Translate a configuration into units of systemd
+    #[command(after_help = EXIT_CODES)]
+    Export(Export),
     /// Print the JSON Schema of the configuration, for editors
     #[command(after_help = EXIT_CODES)]
     Schema,
@@ -139,6 +146,8 @@ pub enum Verb {
     #[command(name = "__names", hide = true)]
     Names(Names),
     /// The process that writes the files of `output: file:`, which the daemon starts itself.
+    #[command(name = "__watch", hide = true)]
+    WatchFiles(WatchFiles),
     #[command(name = "__write", hide = true)]
     Write,
     /// End what is left of a unit of systemd; for its `ExecStopPost=`
@@ -267,7 +276,7 @@ pub enum Dump {
 /// The arguments of `listend exec`.
 #[derive(Debug, Args)]
 pub struct Exec {
-    /// An address to listen on; may be given several times
+    /// An address to listen on, or a port of 127.0.0.1; may be given several times
     #[arg(short, long = "listen", value_name = "[NAME=]ADDRESS", required = true)]
     pub listen: Vec<String>,
 
@@ -278,6 +287,10 @@ pub struct Exec {
     /// When to restart the command; if it is not restarted, listend exits with its exit status
     #[arg(long, value_name = "POLICY", default_value = "always")]
     pub restart: Policy,
+
+    /// Restart the command when a file below this path changes; may be given several times
+    #[arg(long, value_name = "PATH", conflicts_with = "restart")]
+    pub watch: Vec<PathBuf>,
 
     /// Set O_NONBLOCK on the listeners
     #[arg(long)]
@@ -723,18 +736,6 @@ pub struct Web {
 pub struct Metrics {
     #[command(flatten)]
     pub control: Control,
-}
-
-/// The arguments of `listend import`.
-#[derive(Debug, Args)]
-pub struct Import {
-    /// The files: .socket and .service, inetd.conf, xinetd, circus.ini, supervisord.conf, Procfile,
-    /// compose.yaml, ecosystem.config.json
-    #[arg(value_name = "FILE", required = true)]
-    pub files: Vec<PathBuf>,
-    /// The format, if the name of the file does not tell it
-    #[arg(long, value_name = "FORMAT", value_parser = crate::import::FORMATS.iter().map(|(word, _)| *word).collect::<Vec<_>>())]
-    pub from: Option<String>,
 }
 
 /// The arguments of `listend completions`.

@@ -9,6 +9,7 @@ mod daemon;
 mod exec;
 mod exit;
 mod explain;
+mod export;
 mod forward;
 mod give;
 mod guard;
@@ -31,6 +32,7 @@ mod take;
 mod take_over;
 mod top;
 mod upgrade;
+mod watch_files;
 mod web;
 
 use crate::shell::logging::{self, Sink};
@@ -103,9 +105,11 @@ fn act_on(verb: Verb, sink: Sink) -> Exit {
         Verb::Metrics(arguments) => stream::metrics(&arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),
         Verb::Import(arguments) => import::import(&arguments),
+        Verb::Export(arguments) => export::export(&arguments, sink),
         Verb::Schema => schema::schema(),
         Verb::Names(arguments) => names::names(&arguments),
         Verb::StopPost(arguments) => stop_post::stop_post(&arguments),
+        Verb::WatchFiles(arguments) => watch_files::watch_files(arguments),
         Verb::Write => write(),
         Verb::Forward(arguments) => forward::forward(arguments),
         Verb::Web(arguments) => web::web(&arguments),

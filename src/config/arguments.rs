@@ -88,6 +88,10 @@ fn add_listener(
         );
         None
     } else {
+        // Whoever writes a port alone tries something out on this machine.
+        let is_port = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let local = is_port.then(|| format!("127.0.0.1:{text}"));
+        let text = local.as_deref().unwrap_or(text);
         listener::checked(address_place, text, V6::Only, &mut out)
     };
     let position = listeners

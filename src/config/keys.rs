@@ -141,6 +141,7 @@ pub const WORKER: &[Key] = keys! {
     after_stop = "none", "a command to run when an instance has exited";
     reload_signal = "none", "the signal that makes it reload its own configuration";
     reload_command = "none", "the command that makes it reload its own configuration";
+    watch = "none", "files and directories, for development: when one changes that git does not ignore, the worker is restarted";
     restart = "always", "a policy, or a mapping of policy, backoff, limit and more";
     rollout = "start-first, 1 at a time", "how a new generation replaces an old one";
     on_failure = "hold",

@@ -70,7 +70,7 @@ pub use settings::{Setting, Source, settings};
 pub use silence::Silence;
 pub use socket_kind::SocketKind;
 pub use values::*;
-pub use worker::web_worker;
+pub use worker::{watch_worker, web_worker};
 pub use yaml::{is_allowed, to_yaml, yaml_tree};
 
 /// A duration as configurations have it, such as `1m30s`.

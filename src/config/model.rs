@@ -39,6 +39,9 @@ pub const WEB: &str = "listend:web";
 /// The name where `metrics:` is written.
 pub const METRICS: &str = "listend:metrics";
 
+/// What the name of the worker begins with that watches files for another, whose name follows.
+pub const WATCH: &str = "listend:watch:";
+
 impl Config {
     /// Every listener that is to be bound, listend's own last.
     pub fn every_listener(&self) -> impl Iterator<Item = &Listener> {
@@ -482,6 +485,9 @@ pub struct Worker {
     pub rollout: Rollout,
     /// The means that makes an instance read its own configuration again.
     pub reload: Option<Reload>,
+    /// Files and directories: when one changes, the worker is restarted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub watch: Vec<Located<PathBuf>>,
     /// The treatment of the listeners when all instances have failed.
     pub on_failure: OnFailure,
     /// Commands around an instance's life.

@@ -114,6 +114,8 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
     Some(match key {
         // In a listener it is a socket option.
         "keep_alive" if table == keys::FORWARD => duration(&["off"]),
+        // In a rollout it is a time.
+        "watch" if table == keys::WORKER => one_or_more(text()),
         "preset" if table == keys::SANDBOX => sandbox_preset(&["none"]),
         "sandbox" => defined("sandbox"),
         "protect_system" => words_and_flags(&["full", "strict"]),

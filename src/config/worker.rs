@@ -12,7 +12,9 @@ use super::idle;
 use super::keys;
 use super::life::{Hooks, Restart, Rollout};
 use super::lifecycle;
-use super::model::{Activation, ConnectionLimits, EnvironmentFile, Listener, Output, WEB, Worker};
+use super::model::{
+    Activation, ConnectionLimits, EnvironmentFile, Listener, Output, WATCH, WEB, Worker,
+};
 use super::readiness;
 use super::sandbox;
 use super::scalar;
@@ -98,6 +100,7 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
         fd_store: number("fd_store"),
         rollout: Rollout::default(),
         reload: None,
+        watch: Vec::new(),
         on_failure: of("on_failure", lifecycle::on_failure),
         hooks: Hooks::default(),
         silence: Vec::new(),
@@ -116,6 +119,36 @@ pub(super) fn plain(name: &str, place: Place) -> DraftWorker {
         of_instances: Vec::new(),
         duplicate: false,
     }
+}
+
+/// The worker that watches files for another, as the same user; `None` if it has none to watch.
+pub fn watch_worker(worker: &Worker) -> Option<Worker> {
+    let place = worker.watch.first()?.place;
+    let name = &worker.name.value;
+    let mut helper = plain(&format!("{WATCH}{name}"), place).worker;
+    let word = |piece| Located {
+        value: Template {
+            pieces: vec![piece],
+        },
+        place,
+    };
+    let text = |text: &str| word(Piece::Text(text.to_owned()));
+    helper.command = vec![
+        word(Piece::Listend),
+        text("__watch"),
+        text(name),
+        text("--"),
+    ];
+    let paths = worker.watch.iter().map(|path| path.value.to_string_lossy());
+    helper.command.extend(paths.map(|path| text(&path)));
+    helper.user.clone_from(&worker.user);
+    helper.group.clone_from(&worker.group);
+    helper
+        .supplementary_groups
+        .clone_from(&worker.supplementary_groups);
+    helper.restart.limit = None;
+    helper.restart.backoff_min = Duration::from_secs(1);
+    Some(helper)
 }
 
 /// The worker that answers at the listener of `web:` or `metrics:`, with every setting that is not named here at
@@ -295,6 +328,9 @@ fn launch_settings(
     if let Some(node) = fields.take("environment_file") {
         worker.environment_files = environment_files(node, folder, out);
     }
+    if let Some(node) = fields.take("watch") {
+        worker.watch = watched(node, folder, out);
+    }
     if let Some(node) = fields.take("limits") {
         worker.launch.limits = limits(node, out);
     }
@@ -411,6 +447,26 @@ fn environment(
             .environment
             .push((entry.name.to_owned(), Located { value, place }));
     }
+}
+
+fn watched(node: &Node, folder: &Path, out: &mut Diagnostics) -> Vec<Located<PathBuf>> {
+    let mut paths = Vec::new();
+    for path in texts(node, "watch", out) {
+        if path.value.is_empty() || path.value.contains('\0') {
+            let value_error = ValueError::bad("`watch`: it is no path");
+            out.add(
+                value_error
+                    .hint("write the path of a file or directory")
+                    .at(path.place),
+            );
+            continue;
+        }
+        paths.push(Located {
+            value: folder.join(&path.value),
+            place: path.place,
+        });
+    }
+    paths
 }
 
 fn environment_files(node: &Node, folder: &Path, out: &mut Diagnostics) -> Vec<EnvironmentFile> {

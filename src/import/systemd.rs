@@ -48,10 +48,10 @@ fn service(unit: &Unit, sockets: &[Socket], document: &mut Document) {
         worker.set("listeners", listeners);
         worker.set(
             "activation",
-            if is_accept {
-                "per-connection"
-            } else {
-                "on-demand"
+            match (is_accept, starts_at_boot(unit)) {
+                (true, _) => "per-connection",
+                (false, true) => "eager",
+                (false, false) => "on-demand",
             },
         );
     }
@@ -65,10 +65,23 @@ fn service(unit: &Unit, sockets: &[Socket], document: &mut Document) {
         apply(key, value, unit, &mut worker, is_accept);
     }
     reload(&keys, unit, &mut worker);
-    restart(&keys, unit, &mut worker, !mine.is_empty());
+    let on_demand = !mine.is_empty() && !starts_at_boot(unit);
+    restart(&keys, unit, &mut worker, on_demand);
     output(&keys, unit, &mut worker);
     unresolved(&mut worker);
     document.workers.push(worker);
+}
+
+/// Whether the service is started without a client, where it is enabled.
+fn starts_at_boot(unit: &Unit) -> bool {
+    let install = assignments(unit, "Install");
+    let mut targets = install.iter().filter(|(key, _)| key == "WantedBy");
+    targets.any(|(_, value)| {
+        let targets = ["multi-user.target", "default.target", "graphical.target"];
+        words(value)
+            .iter()
+            .any(|one| targets.contains(&one.as_str()))
+    })
 }
 
 /// Sets what an assignment means.
@@ -312,11 +325,11 @@ fn commands(keys: &[(String, String)], unit: &Unit, worker: &mut Entry) {
     }
 }
 
-fn restart(keys: &[(String, String)], unit: &Unit, worker: &mut Entry, has_socket: bool) {
+fn restart(keys: &[(String, String)], unit: &Unit, worker: &mut Entry, on_demand: bool) {
     let policy = last(keys, "Restart").unwrap_or("no");
     let listend = match policy {
         // Clients start it again.
-        "no" if has_socket => None,
+        "no" if on_demand => None,
         "no" => Some("never"),
         "always" => Some("always"),
         "on-failure" => Some("on-failure"),
@@ -337,7 +350,12 @@ fn restart(keys: &[(String, String)], unit: &Unit, worker: &mut Entry, has_socke
         .and_then(span)
         .filter(|delay| delay != "0")
     {
-        mapping.push(("backoff".to_owned(), delay));
+        let most = last(keys, "RestartMaxDelaySec").and_then(span);
+        let delays = match most.filter(|most| most != "infinity") {
+            Some(most) => format!("{delay}..{most}"),
+            None => delay,
+        };
+        mapping.push(("backoff".to_owned(), delays));
     }
     let of_unit = assignments(unit, "Unit");
     let find = |names: &[&str]| {

@@ -87,6 +87,7 @@ pub(super) fn meaning(key: &str) -> Meaning {
         | "ExecReload"
         | "Restart"
         | "RestartSec"
+        | "RestartMaxDelaySec"
         | "StandardOutput"
         | "StandardError"
         | "Sockets"
@@ -115,9 +116,7 @@ pub(super) fn meaning(key: &str) -> Meaning {
         "RestartPreventExitStatus" | "RestartForceExitStatus" => {
             No("see `success_exit_status` of `restart`")
         }
-        "RestartSteps" | "RestartMaxDelaySec" => {
-            No("`backoff` doubles from its first to its longest delay")
-        }
+        "RestartSteps" => No("`backoff` doubles from its first to its longest delay"),
         "RestartKillSignal" | "FinalKillSignal" | "WatchdogSignal" => {
             No("only `stop_signal` and SIGKILL are sent")
         }

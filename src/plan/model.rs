@@ -6,7 +6,7 @@ use crate::config::preset::Preset;
 use crate::config::{
     ConnectionLimits, Distribute, Endpoint, Flows, Hook, Hooks, KillMode, Located, METRICS,
     Multicast, NotifyAccess, OnFailure, Output, Piece, Presence, Rate, Ready, Restart, Rollout,
-    Scaling, Template, WEB,
+    Scaling, Template, WATCH, WEB,
 };
 use crate::handoff::Handoff;
 use crate::launch_spec::LaunchSpec;
@@ -434,9 +434,14 @@ pub struct WorkerPlan {
 }
 
 impl WorkerPlan {
-    /// Whether this is the worker of `web:` or `metrics:`, which is not in the configuration by name.
+    /// Whether this is a worker of listend's own, which is not in the configuration by name.
     pub fn is_built_in(&self) -> bool {
-        self.name == WEB || self.name == METRICS
+        self.name == WEB || self.name == METRICS || self.restarts().is_some()
+    }
+
+    /// The worker that this one restarts when files change.
+    pub fn restarts(&self) -> Option<&str> {
+        self.name.strip_prefix(WATCH)
     }
 }
 

@@ -50,7 +50,8 @@ pub fn resolve(config: Config, facts: &Facts, sources: &mut Sources) -> (Plan, R
         .zip((0..).map(ListenerId))
         .map(|(listener, id)| (listener.name.as_str(), id))
         .collect();
-    let workers = workers.iter().chain(&web);
+    let watchers: Vec<config::Worker> = workers.iter().filter_map(config::watch_worker).collect();
+    let workers = workers.iter().chain(&web).chain(&watchers);
     let workers = workers.map(|worker| resolver.worker(worker, &listeners, &ids));
     let workers: Vec<WorkerPlan> = workers.collect();
     for worker in &workers {

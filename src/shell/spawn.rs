@@ -333,8 +333,9 @@ impl Shell {
         let mut stored = self.notify.store.of(instance);
         stored.truncate(worker.fd_store as usize);
         let control = worker.is_built_in();
+        let restarts = worker.restarts().map(str::to_owned);
         let control = control
-            .then(|| self.control.connect(&self.epoll))
+            .then(|| self.control.connect(&self.epoll, restarts))
             .transpose();
         let control = control.map_err(not_connected)?;
         stored.extend(control.as_ref().map(|end| Stored {

@@ -29,6 +29,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["handoff", "launch_spec", "report", "sandbox"]),
     ("host", &["config", "report", "sys", "walk"]),
     ("import", &["config", "diagnose", "report"]),
+    ("export", &["config", "launch_spec"]),
+    ("file_watch", &[]),
     (
         "plan",
         &[
@@ -125,6 +127,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "control",
             "core",
             "diagnose",
+            "export",
+            "file_watch",
             "forward",
             "guard",
             "handoff",

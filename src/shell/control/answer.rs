@@ -91,7 +91,9 @@ impl Shell {
             expects: call.expects,
             waits_for: WaitsFor::Nothing,
         });
-        match Request::of(call, access) {
+        let request = Request::of(call, access);
+        match request {
+            Ok(request) if !client.peer.may(&request) => self.fail(id, &Error::PermissionDenied),
             Ok(request) => self.carry_out(id, request),
             Err(error) => self.fail(id, &error),
         }

@@ -1,9 +1,12 @@
 //! One client of the control socket: bytes in, bytes out, and who it is. Never waits.
 
-use crate::control::{self, Access, Expects, FrameTooLong, Inbox, Outbox, Owner, Reply, Unread};
+use crate::control::{
+    self, Access, Expects, FrameTooLong, Inbox, Outbox, Owner, Reply, Request, Unread,
+};
 use crate::core::{Mono, Ticket};
 use crate::plan::{Grant, SocketKey, WorkerId};
 use crate::sys::{self, MOST_DESCRIPTORS, SharedFd};
+use crate::verb::RESTART;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{
@@ -28,6 +31,8 @@ pub(super) struct Peer {
     pub(super) pid: i32,
     /// Whether it is a worker of listend's own, which was given its connection: it may look.
     pub(super) built_in: bool,
+    /// The worker that one of those may restart, and do nothing else.
+    restarts: Option<String>,
 }
 
 impl Peer {
@@ -40,6 +45,7 @@ impl Peer {
             groups: sys::peer_groups(socket).unwrap_or_default(),
             pid: credentials.pid(),
             built_in: false,
+            restarts: None,
         })
     }
 
@@ -49,11 +55,25 @@ impl Peer {
         !self.built_in && grant.permits(self.uid, groups.chain([self.gid]))
     }
 
+    /// Whether a request is one of those that it was given its connection for, if it was given one for some.
+    pub(super) fn may(&self, request: &Request) -> bool {
+        let Some(restarts) = &self.restarts else {
+            return true;
+        };
+        match request {
+            Request::Operate { verb, worker, .. } => **verb == RESTART && worker == restarts,
+            _ => false,
+        }
+    }
+
     /// What it may do at a socket of this owner; without one there is no way in but to be given a
     /// connection.
     pub(super) fn access(&self, owner: Option<Owner>) -> Access {
         if self.built_in {
-            return Access::Look;
+            return match self.restarts {
+                Some(_) => Access::Act,
+                None => Access::Look,
+            };
         }
         let Some(owner) = owner else {
             return Access::Nothing;
@@ -238,9 +258,14 @@ impl Client {
     /// # Errors
     ///
     /// See [`Client::new`].
-    pub(super) fn built_in(socket: SharedFd, now: Mono) -> io::Result<Client> {
+    pub(super) fn built_in(
+        socket: SharedFd,
+        now: Mono,
+        restarts: Option<String>,
+    ) -> io::Result<Client> {
         let mut client = Client::new(socket, now)?;
         client.peer.built_in = true;
+        client.peer.restarts = restarts;
         Ok(client)
     }
 
@@ -408,7 +433,26 @@ mod tests {
         let other = Client::new(ours(), Mono(0)).expect("a client");
         assert_eq!(other.peer.access(Some(owner)), Access::Act);
         assert_eq!(other.peer.access(None), Access::Nothing);
-        let built_in = Client::built_in(ours(), Mono(0)).expect("a client");
+        let watches = Client::built_in(ours(), Mono(0), Some("app".to_owned())).expect("a client");
+        assert_eq!(watches.peer.access(None), Access::Act);
+        let asks = |method: &str, worker: &str| {
+            let frame =
+                format!("{{\"method\":\"io.listend.Manager.{method}\",\"parameters\":{worker}}}");
+            let call = crate::control::Call::read(frame.as_bytes()).expect("a call");
+            Request::of(call, Access::Act).expect("a request")
+        };
+        let of = |worker: &str| format!("{{\"worker\":\"{worker}\"}}");
+        assert!(watches.peer.may(&asks("Restart", &of("app"))));
+        for (method, parameters) in [
+            ("Restart", of("other")),
+            ("Restart", of("app.0")),
+            ("Stop", of("app")),
+            ("Status", "{}".to_owned()),
+            ("Reload", "{}".to_owned()),
+        ] {
+            assert!(!watches.peer.may(&asks(method, &parameters)), "{method}");
+        }
+        let built_in = Client::built_in(ours(), Mono(0), None).expect("a client");
         for owner in [Some(owner), None] {
             assert_eq!(built_in.peer.access(owner), Access::Look);
         }

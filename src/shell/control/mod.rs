@@ -364,10 +364,15 @@ impl Control {
         }
     }
 
-    /// The other end of a connection over which a worker of listend's own may ask, and may not act.
-    pub(super) fn connect(&mut self, epoll: &Epoll) -> io::Result<OwnedFd> {
+    /// The other end of a connection over which a worker of listend's own may ask, and may not act; or may
+    /// restart this worker, and do nothing else.
+    pub(super) fn connect(
+        &mut self,
+        epoll: &Epoll,
+        restarts: Option<String>,
+    ) -> io::Result<OwnedFd> {
         let (ours, theirs) = UnixStream::pair()?;
-        let client = Client::built_in(OwnedFd::from(ours).into(), clock::now())?;
+        let client = Client::built_in(OwnedFd::from(ours).into(), clock::now(), restarts)?;
         self.admit(epoll, client);
         Ok(theirs.into())
     }

@@ -1,0 +1,24 @@
+//! What the units of listeners and workers are called, and who takes what.
+
+use crate::config::{Activation, Listener, Worker};
+
+/// Whether systemd accepts for it.
+pub(super) fn accepts(worker: &Worker) -> bool {
+    worker.activation.value == Activation::PerConnection
+}
+
+/// The name of the socket unit of a listener, for a worker that takes it.
+pub(super) fn socket_unit(worker: &Worker, listener: &str) -> String {
+    match accepts(worker) {
+        true => format!("{}.socket", worker.name.value),
+        false => format!("{listener}.socket"),
+    }
+}
+
+/// The listeners that a worker takes, in its order.
+pub(super) fn listeners_of<'a>(worker: &Worker, all: &'a [Listener]) -> Vec<&'a Listener> {
+    let named = worker.listeners.iter();
+    named
+        .filter_map(|name| all.iter().find(|one| one.name.value == name.value))
+        .collect()
+}

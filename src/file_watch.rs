@@ -1,0 +1,272 @@
+//! Which files have changed below some paths, for `watch:` of a worker: in a process of its own.
+//!
+//! inotify(7) only wakes: what has changed is found by walking the paths again and comparing. The walk is that of
+//! the crate `ignore`, so that what git ignores is no change, and directories that it ignores are not even
+//! watched. Several changes in a row are one.
+
+use ignore::WalkBuilder;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// How long nothing may change before it is looked what has, in milliseconds: an editor writes several files, and
+/// a branch is checked out file by file.
+const QUIET: u16 = 100;
+/// How often that is waited for at most: something may be written all the time.
+const MOST_WAITS: u32 = 20;
+
+/// What a file was when it was seen last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    inode: u64,
+    length: u64,
+    /// When it was last written to, in seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+/// The files below some paths.
+#[derive(Debug)]
+pub struct FileWatch {
+    inotify: Inotify,
+    paths: Vec<PathBuf>,
+    /// The directories that are watched.
+    folders: HashSet<PathBuf>,
+    files: BTreeMap<PathBuf, Seen>,
+}
+
+impl FileWatch {
+    /// Begins to watch files and directories.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot be watched: it is missing, or there are more directories than
+    /// `fs.inotify.max_user_watches`.
+    pub fn new(paths: Vec<PathBuf>) -> io::Result<FileWatch> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        for path in &paths {
+            path.metadata().map_err(|error| of(path, &error))?;
+        }
+        let mut watch = FileWatch {
+            inotify,
+            paths,
+            folders: HashSet::new(),
+            files: BTreeMap::new(),
+        };
+        watch.look()?;
+        Ok(watch)
+    }
+
+    /// How many files there are.
+    pub fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// What to wait for.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+
+    /// The files that have changed, once nothing changes for a moment; none if what has is not watched.
+    ///
+    /// # Errors
+    ///
+    /// A directory that is new cannot be watched.
+    pub fn changed(&mut self) -> io::Result<Vec<PathBuf>> {
+        for _ in 0..MOST_WAITS {
+            self.drain()?;
+            let mut polled = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut polled, PollTimeout::from(QUIET)) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.look()
+    }
+
+    /// Forgets what was told: all is looked at.
+    fn drain(&self) -> io::Result<()> {
+        loop {
+            match self.inotify.read_events() {
+                Ok(_) => {}
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Walks until there is no new directory: what was put into one before it was watched was not told.
+    fn look(&mut self) -> io::Result<Vec<PathBuf>> {
+        let mut changed = HashSet::new();
+        loop {
+            let (folders, files) = walk(&self.paths);
+            let is_new = |folder: &&PathBuf| !self.folders.contains(*folder);
+            let mut news = false;
+            for folder in folders.iter().filter(is_new) {
+                news |= self.watch(folder)?;
+            }
+            // What is gone is watched no more, and would have to be again if it came back.
+            self.folders = folders;
+            let both = self.files.keys().chain(files.keys());
+            let differs = both.filter(|path| self.files.get(*path) != files.get(*path));
+            changed.extend(differs.cloned());
+            self.files = files;
+            if !news {
+                break;
+            }
+        }
+        let mut changed: Vec<PathBuf> = changed.into_iter().collect();
+        changed.sort();
+        Ok(changed)
+    }
+
+    /// Whether it is there, and watched now.
+    fn watch(&self, folder: &Path) -> io::Result<bool> {
+        let flags = AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVE
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        match self.inotify.add_watch(folder, flags) {
+            Ok(_) => Ok(true),
+            // Gone again, or not for us.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => Ok(false),
+            Err(Errno::ENOSPC) => Err(io::Error::other(format!(
+                "{}: there are too many directories; raise fs.inotify.max_user_watches",
+                folder.display()
+            ))),
+            Err(errno) => Err(of(folder, &errno.into())),
+        }
+    }
+}
+
+fn of(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// The directories to watch, and the files that are not ignored.
+fn walk(paths: &[PathBuf]) -> (HashSet<PathBuf>, BTreeMap<PathBuf, Seen>) {
+    let (mut folders, mut files) = (HashSet::new(), BTreeMap::new());
+    for path in paths {
+        // Also where there is no repository, as in an unpacked release.
+        let mut walk = WalkBuilder::new(path);
+        walk.require_git(false);
+        // What cannot be read is as if it were not there.
+        for entry in walk.build().flatten() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.is_dir() {
+                folders.insert(entry.into_path());
+                continue;
+            }
+            let seen = Seen {
+                inode: metadata.ino(),
+                length: metadata.len(),
+                modified: (metadata.mtime(), metadata.mtime_nsec()),
+            };
+            files.insert(entry.into_path(), seen);
+        }
+        // A file by itself: an editor replaces it.
+        if !path.is_dir() {
+            folders.extend(path.parent().map(Path::to_owned));
+        }
+    }
+    (folders, files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A directory that is removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = format!("listend-file-watch-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(path);
+            fs::create_dir_all(&path).expect("a directory");
+            Folder(path)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            let path = self.0.join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            fs::write(path, text).expect("a file");
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _removed = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn names(folder: &Folder, changed: &[PathBuf]) -> Vec<String> {
+        let names = changed.iter().map(|path| {
+            let name = path.strip_prefix(&folder.0).expect("it is below");
+            name.to_string_lossy().into_owned()
+        });
+        names.collect()
+    }
+
+    #[test]
+    fn what_git_does_not_ignore_is_a_change() {
+        let folder = Folder::new("ignore");
+        folder.write(".gitignore", "target/\n*.log\n");
+        folder.write("src/main.rs", "1");
+        folder.write("target/debug/app", "1");
+        let mut watch = FileWatch::new(vec![folder.0.clone()]).expect("it can be watched");
+        assert_eq!(watch.count(), 1, "{:?}", watch.files);
+        let changed =
+            |watch: &mut FileWatch| names(&folder, &watch.changed().expect("it is there"));
+        folder.write("target/debug/app", "22");
+        folder.write("app.log", "x");
+        folder.write(".git/index", "x");
+        assert_eq!(changed(&mut watch), [""; 0]);
+        folder.write("src/main.rs", "22");
+        assert_eq!(changed(&mut watch), ["src/main.rs"]);
+        // In a directory that is new, and in one below that.
+        folder.write("src/a/b/c.rs", "1");
+        assert_eq!(changed(&mut watch), ["src/a/b/c.rs"]);
+        folder.write("src/a/b/c.rs", "22");
+        fs::rename(folder.0.join("src/main.rs"), folder.0.join("src/lib.rs")).expect("it is ours");
+        assert_eq!(
+            changed(&mut watch),
+            ["src/a/b/c.rs", "src/lib.rs", "src/main.rs"]
+        );
+        fs::remove_dir_all(folder.0.join("src/a")).expect("it is ours");
+        assert_eq!(changed(&mut watch), ["src/a/b/c.rs"]);
+        // And back: it has to be watched again.
+        folder.write("src/a/b/c.rs", "1");
+        assert_eq!(changed(&mut watch), ["src/a/b/c.rs"]);
+        let mut polled = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
+        folder.write("src/a/b/c.rs", "333");
+        assert_eq!(poll(&mut polled, PollTimeout::from(10_000_u16)), Ok(1));
+        assert_eq!(changed(&mut watch), ["src/a/b/c.rs"]);
+    }
+
+    #[test]
+    fn a_file_is_watched_by_itself_also_when_it_is_replaced() {
+        let folder = Folder::new("file");
+        folder.write("app.conf", "1");
+        let mut watch = FileWatch::new(vec![folder.0.join("app.conf")]).expect("it is there");
+        folder.write("other", "x");
+        assert_eq!(watch.changed().expect("it is there"), [PathBuf::new(); 0]);
+        folder.write("app.conf.new", "1");
+        fs::rename(folder.0.join("app.conf.new"), folder.0.join("app.conf")).expect("it is ours");
+        let changed = watch.changed().expect("it is there");
+        assert_eq!(names(&folder, &changed), ["app.conf"]);
+        let missing = FileWatch::new(vec![folder.0.join("nothing")]).expect_err("it is missing");
+        assert!(missing.to_string().contains("nothing: "), "{missing}");
+    }
+}
