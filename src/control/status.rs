@@ -630,6 +630,7 @@ mod tests {
             state,
             setback: None,
             instances,
+            scaling: None,
             listeners: Vec::new(),
             output: None,
             connections: None,
