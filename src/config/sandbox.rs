@@ -201,7 +201,7 @@ fn system_calls(node: &Node, out: &mut Diagnostics) -> Vec<Term> {
         Err(known) => {
             let name = word.value.strip_prefix('~').unwrap_or(&word.value);
             let message = format!("`system_calls`: there is no system call or set `{name}`");
-            let hint = did_you_mean(name, known.into_iter());
+            let hint = did_you_mean(name, known);
             out.add(ValueError::bad(message).maybe_hint(hint).at(word.place));
             None
         }

@@ -21,13 +21,13 @@ const NETWORK: i32 = 4;
 /// The first version that restricts signals and abstract names.
 const SCOPES: i32 = 6;
 
-/// Enforces what is left to landlock. Answers whether it restricts paths.
+/// Enforces what is left to landlock.
 pub(super) fn restrict(
     order: &Order,
     rules: &[Rule],
     spaces: &Spaces,
     notes: &mut Notes,
-) -> Outcome<bool> {
+) -> Outcome {
     let sandbox = &order.sandbox;
     let by_paths = !rules.is_empty() && !spaces.mounts;
     let stays_in_proc = sandbox.protect_proc != ProtectProc::Default
@@ -35,7 +35,7 @@ pub(super) fn restrict(
     let by_scope = sandbox.has(Flag::ProtectProcesses) || stays_in_proc;
     let by_network = sandbox.has(Flag::PrivateNetwork) && !order.connects;
     if !by_paths && !by_scope && !by_network {
-        return Ok(false);
+        return Ok(());
     }
     let version = sys::landlock_version();
     let why = spaces.refused.as_deref().unwrap_or("");
@@ -50,7 +50,7 @@ pub(super) fn restrict(
             let key = Flag::ProtectProcesses.key();
             notes.missing(Stage::Restrictions, key, Errno::ENOSYS, missing)?;
         }
-        return Ok(false);
+        return Ok(());
     }
     if by_paths {
         for rule in rules.iter().filter(|rule| rule.view == View::Own) {
@@ -103,7 +103,7 @@ pub(super) fn restrict(
             format!("landlock: {error}"),
         )
     })?;
-    Ok(by_paths)
+    Ok(())
 }
 
 struct Wanted {

@@ -75,14 +75,10 @@ fn steps(order: &Order) -> Outcome<Infallible> {
         (None, None) => chdir("/").unwrap_or_default(),
     }
     umask(before);
-    let is_restricted = land::restrict(order, &rules, &spaces, &mut notes)?;
-    if let Some(refused) = &spaces.refused
-        && !rules.is_empty()
-        && is_restricted
-    {
-        notes.instead(&format!(
-            "no namespaces ({refused}); landlock restricts the file system"
-        ));
+    land::restrict(order, &rules, &spaces, &mut notes)?;
+    if let Some(refused) = &spaces.refused {
+        let what = "landlock restricts the file system, and seccomp sockets and shared memory";
+        notes.instead(&format!("no namespaces ({refused}); {what}"));
     }
     for line in &notes.lines {
         // Nobody needs to read it.

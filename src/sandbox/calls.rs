@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::LazyLock;
 
 /// The sets, as text: a paragraph each.
 const SETS: &str = include_str!("system_calls.txt");
@@ -39,7 +40,7 @@ impl Term {
     pub fn read(text: &str) -> Result<Term, Vec<&'static str>> {
         let name = text.strip_prefix('~').unwrap_or(text);
         let is_known = match name.strip_prefix('@') {
-            Some(_) => sets().any(|(set, _)| set == name),
+            Some(_) => sets().any(|(set, _)| *set == name),
             None => sets().any(|(_, calls)| calls.contains(&name)) || number(name).is_some(),
         };
         match is_known {
@@ -51,6 +52,7 @@ impl Term {
                 let sets = sets();
                 Err(sets
                     .flat_map(|(set, calls)| std::iter::once(set).chain(calls))
+                    .copied()
                     .collect())
             }
         }
@@ -70,12 +72,16 @@ fn number(name: &str) -> Option<i64> {
     Some(i64::from(call.id()))
 }
 
-fn sets() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
-    SETS.split("\n\n").filter_map(|paragraph| {
-        let mut words = paragraph.split_whitespace();
-        let name = words.next().filter(|name| name.starts_with('@'))?;
-        Some((name, words.collect()))
-    })
+fn sets() -> impl Iterator<Item = &'static (&'static str, Vec<&'static str>)> {
+    static READ: LazyLock<Vec<(&str, Vec<&str>)>> = LazyLock::new(|| {
+        let sets = SETS.split("\n\n").filter_map(|paragraph| {
+            let mut words = paragraph.split_whitespace();
+            let name = words.next().filter(|name| name.starts_with('@'))?;
+            Some((name, words.collect()))
+        });
+        sets.collect()
+    });
+    READ.iter()
 }
 
 /// Calls by their numbers on this machine.

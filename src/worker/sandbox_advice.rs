@@ -34,9 +34,7 @@ fn hidden(worker: &WorkerPlan, sandbox: &Sandbox) -> Vec<Problem> {
     let variable = worker.environment.iter().find(|(name, _)| name == "PATH");
     let variable = variable.and_then(|(_, value)| value.as_literal());
     let program = word.and_then(|word| program::find(word, || variable).ok());
-    let programs = program
-        .map(PathBuf::from)
-        .map_or(Vec::new(), |path| executed(&path));
+    let programs = program.map_or(Vec::new(), |path| executed(&path));
     let programs = programs.into_iter().map(|path| ("its program", path));
     let folder = worker.launch.working_directory.as_ref();
     let folder = folder.and_then(Template::as_literal);

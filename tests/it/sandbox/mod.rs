@@ -2,4 +2,5 @@
 
 mod advice;
 mod matrix;
+mod servers;
 mod starts;
