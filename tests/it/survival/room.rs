@@ -192,7 +192,7 @@ fn what_is_more_than_there_is_room_for_is_of_processes() {
     let world = World::new();
     let mut keeper = Keeper::new(&world, 5);
     let ports = [free_port(), free_port()];
-    let yaml = configuration(ports, "    output: tag\n");
+    let yaml = configuration(ports, "    output: tag\n    rollout: { min_ready: 0s }\n");
     let daemon = world.run_with(&yaml, |start| told(start, 5));
     // Three of its own, two sockets, a pidfd and a pipe of each instance.
     let warned = ["only 5 descriptors are kept", "needs 9"];
