@@ -230,7 +230,8 @@ fn status_tells_which_program_runs_and_since_when() {
     let configuration = first["configuration"].as_str().expect("a path");
     assert!(fs::exists(configuration).expect("stat"), "{configuration}");
     let status = || ask(&world, "status").stdout;
-    assert!(status().starts_with("LISTENER "), "nothing to say");
+    let head = format!("listend {}, up ", env!("CARGO_PKG_VERSION"));
+    assert!(status().starts_with(&head), "{}", status());
 
     let copy = world.path("listend");
     // By another process, so that no fork here has it open for writing when it is executed.
