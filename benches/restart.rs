@@ -198,7 +198,8 @@ pub fn command_line(app: &[&str], words: &[&str]) -> Result<String> {
     if path.contains(char::is_whitespace) {
         return Err("the target folder has a space in its name".into());
     }
-    let words = [path.as_str()].iter().chain(app).chain(words).copied();
+    let words = app.iter().chain(words).copied();
+    let words = [path.as_str()].into_iter().chain(words);
     Ok(words.collect::<Vec<_>>().join(" "))
 }
 

@@ -4,15 +4,15 @@
 //! client beside that of the same clients while nothing is done, whether the worker goes on, and whether it is
 //! started again when it ends afterwards.
 
+use crate::harness::TempDir;
 use crate::harness::container::Container;
 use crate::harness::load::{Load, Target};
-use crate::harness::{TempDir, probe_path};
 use crate::machine::Result;
 use crate::process::Process;
 use crate::restart::{
     CIRCUS_SOCKET, IN_CONTAINER, Started, address, booted_with_app, build_worker, circus_command,
-    circus_config, circus_reload, command_line, find, lost, run_to_the_end, strings,
-    wait_until_answering, words_of, worst, write,
+    circus_config, circus_reload, command_line, find, lost, run_to_the_end, wait_until_answering,
+    worst, write,
 };
 use crate::statistics::Samples;
 use crate::survive::{guarded_pid, upgrade};
