@@ -79,11 +79,23 @@ fn load(settings: &Flows) -> Result<Kernel, BpfError> {
     let generations = map(array, "listend_gens", word, length, flows::MOST)?;
     let sockets = MapKind::ReuseportSockets;
     let sockets = map(sockets, "listend_sockets", word, 8, flows::MOST)?;
+    let maps = [&flows_map, &present, &generations, &sockets];
+    Ok(Kernel {
+        program: load_program(settings, maps)?,
+        flows: flows_map,
+        present,
+        generations,
+        sockets,
+    })
+}
+
+fn load_program(settings: &Flows, maps: [&Map; 4]) -> Result<OwnedFd, BpfError> {
+    let [flows, present, generations, sockets] = maps.map(Map::number);
     let maps = FlowMaps {
-        flows: flows_map.number(),
-        present: present.number(),
-        generations: generations.number(),
-        sockets: sockets.number(),
+        flows,
+        present,
+        generations,
+        sockets,
     };
     let program = match settings.key {
         FlowKey::Tuple => flows::by_tuple(maps),
@@ -91,13 +103,7 @@ fn load(settings: &Flows) -> Result<Kernel, BpfError> {
     };
     // Labels are those of the program itself, which its tests assemble.
     let code = program.assemble().unwrap_or_default();
-    Ok(Kernel {
-        program: load_reuseport_program(&code, "listend_flows")?,
-        flows: flows_map,
-        present,
-        generations,
-        sockets,
-    })
+    load_reuseport_program(&code, "listend_flows")
 }
 
 fn key_length(settings: &Flows) -> u32 {
@@ -341,6 +347,9 @@ impl FlowGroup {
             return Ok(None);
         }
         let socket = bind_beside(listener, of_table)?;
+        // Whoever has a socket of the group, as every worker has, can put another program there or none.
+        let maps = [&self.flows, &self.present, &self.generations, &self.sockets];
+        attach_reuseport_program(&socket.fd, load_program(&self.settings, maps)?)?;
         let mut dropped = None;
         // The number of generations is that of the places, and one is free unless all are taken.
         if self.members.len() >= flows::MOST as usize {

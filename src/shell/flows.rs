@@ -7,7 +7,7 @@ use super::definitions::HeldSocket;
 use crate::core::{Lane, Mono};
 use crate::listener::FlowGroup;
 use crate::plan::{SocketKey, WorkerId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// All groups.
 #[derive(Debug, Default)]
@@ -60,12 +60,5 @@ impl Flows {
     pub(super) fn take_changed(&mut self) -> Option<Vec<SocketKey>> {
         let made = std::mem::take(&mut self.made);
         std::mem::take(&mut self.is_changed).then_some(made)
-    }
-
-    /// All that have a socket that the table does not have.
-    pub(super) fn lanes(&self) -> BTreeSet<u64> {
-        let members = self.groups.values().flat_map(FlowGroup::members);
-        let apart = members.filter(|(_, member)| member.socket.is_some());
-        apart.map(|(lane, _)| lane).collect()
     }
 }

@@ -106,7 +106,7 @@ impl Keeper {
         let mut refused = Refused::default();
         for (name, count) in &self.refused {
             match name {
-                Name::Snapshot | Name::Sockets(_) | Name::Lane(_) => refused.sockets += count,
+                Name::Snapshot | Name::Sockets(_) => refused.sockets += count,
                 _ => refused.others += count,
             }
         }

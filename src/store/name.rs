@@ -16,8 +16,6 @@ pub enum Name {
     Snapshot,
     /// Some held sockets of listeners. Several have one name, so that a message to the keeper has many.
     Sockets(u32),
-    /// The sockets that an instance has for itself.
-    Lane(u64),
     /// The maps by which the packets of this socket are steered.
     Flows(u32),
     /// The socket at which workers notify.
@@ -45,7 +43,6 @@ impl fmt::Display for Name {
             Name::Sockets(group) => write!(f, "l.{group:x}"),
             Name::Process(id) => write!(f, "p.{id:x}"),
             Name::Flows(key) => write!(f, "b.{key:x}"),
-            Name::Lane(lane) => write!(f, "s.{lane:x}"),
             Name::Connection(id) => write!(f, "c.{id:x}"),
             Name::Stored(id) => write!(f, "f.{id:x}"),
         }
@@ -67,7 +64,6 @@ impl FromStr for Name {
         let name = match kind {
             "l" => Name::Sockets(u32::try_from(id).map_err(|_| NoName)?),
             "b" => Name::Flows(u32::try_from(id).map_err(|_| NoName)?),
-            "s" => Name::Lane(id),
             "p" => Name::Process(id),
             "c" => Name::Connection(id),
             "f" => Name::Stored(id),
@@ -95,7 +91,6 @@ mod tests {
             Name::Sockets(0),
             Name::Sockets(u32::MAX),
             Name::Flows(3),
-            Name::Lane(u64::MAX),
             Name::Process(0),
             Name::Process(u64::MAX),
             Name::Connection(1),

@@ -266,6 +266,57 @@ fn a_reload_adds_and_removes_it_while_an_instance_is_being_replaced() {
     }
 }
 
+/// Detaches the program from the group if it is of the first generation, and answers with its pid.
+const DETACHES: &str = "
+import json, os, socket, sys
+it = socket.socket(fileno=3)
+if sys.argv[1] == '1':
+    SO_DETACH_REUSEPORT_BPF = 68
+    it.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
+while True:
+    data, client = it.recvfrom(2048)
+    it.sendto(b'%d' % os.getpid(), client)
+";
+
+#[test]
+fn what_a_worker_has_detached_is_attached_again_for_the_next_generation() {
+    let world = World::new();
+    if !may_steer(&world) || require_tool("python3").is_none() {
+        return;
+    }
+    let script = world.write("detaches.py", DETACHES);
+    let command = format!("[python3, {}, '{{generation}}']", script.display());
+    let text = yaml("flows: sticky, flow_timeout: 60s", "stop_timeout: 300s");
+    let daemon = run(&world, &text.replace("[$PROBE, serve]", &command));
+    let address = daemon.address("it");
+    let pid = |client: &UdpSocket| {
+        client.send(b"?").expect("send");
+        let mut text = [0; 16];
+        let length = client.recv(&mut text).expect("an answer");
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    let clients = |count| -> Vec<(UdpSocket, String)> {
+        let one = |_| {
+            let client = UdpSocket::bind("127.0.0.1:0").expect("bind");
+            client.connect(address).expect("connect");
+            client.set_read_timeout(Some(DEADLINE)).expect("timeout");
+            let first = pid(&client);
+            (client, first)
+        };
+        (0..count).map(one).collect()
+    };
+    // They are not seen: they are of a group that nobody steers.
+    let unseen = clients(1);
+    restart(&world);
+    let second = clients(50);
+    assert!(second.iter().all(|(_, first)| *first != unseen[0].1));
+    restart(&world);
+    for (client, first) in &second {
+        assert_eq!(pid(client), *first);
+    }
+    daemon.stop();
+}
+
 #[test]
 fn without_the_privilege_the_socket_is_shared_as_ever_and_check_says_why() {
     let world = World::new();

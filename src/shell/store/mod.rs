@@ -110,21 +110,34 @@ pub(super) struct Store {
     unreaped: BTreeMap<ProcessId, Mono>,
 }
 
-/// Under which names held sockets are kept.
+/// Under which names held sockets are kept. A socket keeps its name whoever has it: to have it under another it
+/// would have to be forgotten first, and who is killed in between would lose it.
 #[derive(Debug, Default)]
 struct SocketNames {
-    by_socket: HashMap<SocketKey, (Identity, u32)>,
-    members: BTreeMap<u32, BTreeSet<SocketKey>>,
+    named: HashMap<Identity, u32>,
+    members: BTreeMap<u32, BTreeSet<Identity>>,
     next: u32,
+    /// Where they are at the moment.
+    places: HashMap<Identity, SocketPlace>,
+}
+
+/// Where a held socket is: in the table, or apart from it with who has it for itself (`flows: sticky`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SocketPlace {
+    key: SocketKey,
+    lane: Option<u64>,
+    /// Others come and go at its address: it has a name of its own, so that no other socket is forgotten with it.
+    is_alone: bool,
 }
 
 impl SocketNames {
-    fn known(sockets: impl IntoIterator<Item = (u32, SocketKey, Identity)>) -> SocketNames {
+    fn known(sockets: impl IntoIterator<Item = (u32, Identity)>) -> SocketNames {
         let mut names = SocketNames::default();
-        for (group, key, identity) in sockets {
+        for (group, identity) in sockets {
             names.next = names.next.max(group + 1);
-            names.by_socket.insert(key, (identity, group));
-            names.members.entry(group).or_default().insert(key);
+            let members = names.members.entry(group).or_default();
+            members.insert(identity.clone());
+            names.named.insert(identity, group);
         }
         names
     }
@@ -142,7 +155,7 @@ impl Store {
     pub(super) fn continued(
         keeper: Option<Keeper>,
         journal: Journal,
-        named: impl IntoIterator<Item = (Name, Option<(SocketKey, Identity)>)>,
+        named: impl IntoIterator<Item = (Name, Option<Identity>)>,
     ) -> Store {
         let mut store = Store {
             is_stale: Cell::new(true),
@@ -159,15 +172,13 @@ impl Store {
         for (name, socket) in named {
             all.push(name);
             match (name, socket) {
-                (Name::Sockets(group), Some((key, identity))) => {
-                    sockets.push((group, key, identity));
-                }
+                (Name::Sockets(group), Some(identity)) => sockets.push((group, identity)),
                 // Nobody knows what it is.
                 (Name::Sockets(group), None) => drop(broken.insert(group)),
                 _ => drop(store.names.insert(name)),
             }
         }
-        sockets.retain(|(group, ..)| !broken.contains(group));
+        sockets.retain(|(group, _)| !broken.contains(group));
         store.sockets = SocketNames::known(sockets);
         keeper.has(all);
         for group in broken {
@@ -204,6 +215,8 @@ impl Store {
                 keeper.has(sockets.iter().map(|(group, ..)| Name::Sockets(*group)));
                 store.journal = Some(journal);
                 store.keeper = Some(keeper);
+                let sockets = sockets.into_iter();
+                let sockets = sockets.map(|(name, _, identity)| (name, identity));
                 store.sockets = SocketNames::known(sockets);
                 // First: without it, nothing that is kept means anything.
                 store.keep(Name::Snapshot);
@@ -398,16 +411,15 @@ impl Store {
     }
 
     /// Gives sockets that are not kept yet a name, and has the keeper forget those that are gone.
-    fn name_sockets(&mut self, held: &[(SocketKey, Identity)]) {
+    fn name_sockets(&mut self, held: Vec<(Identity, SocketPlace)>) {
         let Some(keeper) = &mut self.keeper else {
             return;
         };
         let names = &mut self.sockets;
-        let now: HashMap<SocketKey, &Identity> =
-            held.iter().map(|(key, one)| (*key, one)).collect();
+        let now: BTreeSet<&Identity> = held.iter().map(|(one, _)| one).collect();
         let mut broken = BTreeSet::new();
-        names.by_socket.retain(|key, (identity, name)| {
-            let is_there = now.get(key).is_some_and(|now| *now == identity);
+        names.named.retain(|identity, name| {
+            let is_there = now.contains(identity);
             if !is_there {
                 broken.insert(*name);
             }
@@ -416,24 +428,24 @@ impl Store {
         // A name is forgotten as a whole: what is left of it gets another.
         for name in broken {
             keeper.remove(Name::Sockets(name));
-            for key in names.members.remove(&name).into_iter().flatten() {
-                names.by_socket.remove(&key);
+            for identity in names.members.remove(&name).into_iter().flatten() {
+                names.named.remove(&identity);
             }
         }
-        let unnamed: Vec<&(SocketKey, Identity)> = held
+        let unnamed = held
             .iter()
-            .filter(|(key, _)| !names.by_socket.contains_key(key))
-            .collect();
-        for some in unnamed.chunks(SOCKETS_PER_NAME) {
+            .filter(|(one, _)| !names.named.contains_key(one));
+        let (alone, shared): (Vec<_>, Vec<_>) = unnamed.partition(|(_, place)| place.is_alone);
+        for some in shared.chunks(SOCKETS_PER_NAME).chain(alone.chunks(1)) {
             let name = names.next;
             names.next += 1;
-            for (key, identity) in some {
-                names.by_socket.insert(*key, (identity.clone(), name));
-            }
-            let members = some.iter().map(|(key, _)| *key).collect();
+            let members: BTreeSet<Identity> = some.iter().map(|(one, _)| one.clone()).collect();
+            let named = members.iter().map(|one| (one.clone(), name));
+            names.named.extend(named);
             names.members.insert(name, members);
             keeper.add(Name::Sockets(name));
         }
+        names.places = held.into_iter().collect();
     }
 
     /// Has what is called this kept.

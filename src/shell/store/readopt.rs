@@ -39,6 +39,9 @@ pub(super) struct Started {
     pub(super) by: u32,
 }
 
+/// The sockets that were left, by what the kernel calls them.
+pub(super) type Left = HashMap<Identity, OwnedFd>;
+
 /// What was kept, by name.
 pub(super) type ByName = HashMap<Name, Vec<OwnedFd>>;
 
@@ -65,14 +68,12 @@ impl Shell {
     }
 
     /// Goes on with the sockets between which packets are steered.
-    pub(super) fn readopt_flows(&mut self, facts: Vec<facts::Flows>, fds: &mut ByName) {
-        let lanes = facts.iter().flat_map(|fact| &fact.members);
-        let lanes: BTreeSet<u64> = lanes.map(|member| member.lane).collect();
-        let sockets = lanes
-            .into_iter()
-            .flat_map(|lane| take(fds, Name::Lane(lane)));
-        let sockets = sockets.filter_map(|fd| Some((Identity::of(&fd)?.to_string(), fd)));
-        let mut sockets: HashMap<String, OwnedFd> = sockets.collect();
+    pub(super) fn readopt_flows(
+        &mut self,
+        facts: Vec<facts::Flows>,
+        fds: &mut ByName,
+        left: &mut Left,
+    ) {
         for fact in facts {
             let key = SocketKey(fact.key);
             let maps = take(fds, Name::Flows(fact.key));
@@ -80,7 +81,8 @@ impl Shell {
                 continue;
             };
             let members = fact.members.into_iter().map(|member| {
-                let fd = member.identity.and_then(|one| sockets.remove(&one));
+                let fd = member.identity.map(|one| Identity::read(&one));
+                let fd = fd.and_then(|one| left.remove(&one));
                 let known = KnownMember {
                     lane: member.lane,
                     generation: member.generation,
@@ -159,7 +161,6 @@ impl Shell {
             let is_known = match name {
                 Name::Process(id) => self.processes.get(ProcessId(id)).is_some(),
                 Name::Stored(id) => self.notify.store.fd(id).is_some(),
-                Name::Lane(lane) => self.flows.lanes().contains(&lane),
                 Name::Flows(key) => self.flows.groups.contains_key(&SocketKey(key)),
                 _ => true,
             };

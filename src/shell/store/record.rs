@@ -1,7 +1,7 @@
 //! The facts of the shell, from what the shell has; and writing them.
 
 use super::facts::{self, Fact, HALF_LINE, REQUEST, STORED};
-use super::{AGAIN, FIRST, Store, boot};
+use super::{AGAIN, FIRST, SocketPlace, Store, boot};
 use crate::config::Ready;
 use crate::core::{ConnectionId, FORMAT, HookKind, Input, ProcessId, Task, Ticket};
 use crate::listener::{BoundSocket, FlowGroup, Former};
@@ -245,28 +245,24 @@ impl Shell {
                 None => store.gone(("reason", u64::from(worker.0))),
             });
         }
-        let mut of_flows = BTreeSet::new();
         if let Some(made) = self.flows.take_changed() {
             made.iter().for_each(|key| store.forget(Name::Flows(key.0)));
             let wanted: BTreeSet<Name> = self.names_of_flows().collect();
-            let is_of_flows = |name: &&Name| matches!(name, Name::Flows(_) | Name::Lane(_));
+            let is_of_flows = |name: &&Name| matches!(name, Name::Flows(_));
             let known: Vec<Name> = store.names.iter().filter(is_of_flows).copied().collect();
             let gone = known.into_iter().filter(|name| !wanted.contains(name));
-            // A descriptor has one name: what has another now loses its first one before it gets that, and what
-            // had been among the sockets of listeners gets its own after that is forgotten.
             gone.for_each(|name| store.forget(name));
-            of_flows = wanted;
+            wanted.into_iter().for_each(|name| store.keep(name));
         }
         if store.is_stale.take() {
-            let sockets = self.sockets.iter();
+            let sockets = self.held_sockets();
             let sockets =
-                sockets.filter_map(|socket| Some((socket.key, Identity::of(&socket.fd)?)));
-            store.name_sockets(&sockets.collect::<Vec<_>>());
+                sockets.filter_map(|(place, socket)| Some((Identity::of(&socket.fd)?, place)));
+            store.name_sockets(sockets.collect());
             store.list_files(&self.sockets);
             let facts = self.lasting_facts(&mut store);
             lines.extend(store.differences(&facts, |kind| kind != STORED));
         }
-        of_flows.into_iter().for_each(|name| store.keep(name));
         if self.notify.store.take_changed() {
             lines.extend(store.differences(&self.stored_facts(), |kind| kind == STORED));
         }
@@ -473,8 +469,9 @@ impl Shell {
             Name::Notify => self.notify.fd().into_iter().collect(),
             Name::Control => self.control.fd().into_iter().collect(),
             Name::Sockets(name) => {
-                let keys = store.sockets.members.get(&name).into_iter().flatten();
-                let held = keys.filter_map(|key: &SocketKey| self.sockets.get(*key));
+                let members = store.sockets.members.get(&name).into_iter().flatten();
+                let places = members.filter_map(|identity| store.sockets.places.get(identity));
+                let held = places.filter_map(|place| self.held_socket(*place));
                 held.map(|socket| socket.fd.as_fd()).collect()
             }
             Name::Process(id) => {
@@ -496,17 +493,42 @@ impl Shell {
                 let group = self.flows.groups.get(&SocketKey(key));
                 group.map(FlowGroup::maps).into_iter().flatten().collect()
             }
-            Name::Lane(lane) => {
-                let groups = self.flows.groups.iter();
-                let sockets = groups.filter_map(|(_, group)| group.own_socket(lane));
-                sockets.map(|socket| socket.fd.as_fd()).collect()
-            }
         }
     }
 
     fn names_of_flows(&self) -> impl Iterator<Item = Name> {
-        let maps = self.flows.groups.keys().map(|key| Name::Flows(key.0));
-        maps.chain(self.flows.lanes().into_iter().map(Name::Lane))
+        self.flows.groups.keys().map(|key| Name::Flows(key.0))
+    }
+
+    /// The sockets of the table, and those apart from it.
+    fn held_sockets(&self) -> impl Iterator<Item = (SocketPlace, &BoundSocket)> {
+        let is_alone = |key| self.flows.groups.contains_key(&key);
+        let of_table = self.sockets.iter().map(move |socket| {
+            let place = SocketPlace {
+                key: socket.key,
+                lane: None,
+                is_alone: is_alone(socket.key),
+            };
+            (place, socket)
+        });
+        let apart = self.flows.groups.iter().flat_map(|(key, group)| {
+            group.members().filter_map(|(lane, member)| {
+                let place = SocketPlace {
+                    key: *key,
+                    lane: Some(lane),
+                    is_alone: true,
+                };
+                Some((place, member.socket.as_ref()?))
+            })
+        });
+        of_table.chain(apart)
+    }
+
+    fn held_socket(&self, place: SocketPlace) -> Option<&BoundSocket> {
+        match place.lane {
+            None => self.sockets.get(place.key),
+            Some(lane) => self.flows.groups.get(&place.key)?.own_socket(lane),
+        }
     }
 
     fn flow_facts(&self) -> impl Iterator<Item = Fact> {
@@ -549,9 +571,10 @@ impl Shell {
             let fds = self.kept_as(store, name).into_iter();
             fds.map(move |fd| (name, fd))
         });
-        let sockets = self.sockets.iter().map(|socket| {
-            let known = store.sockets.by_socket.get(&socket.key);
-            let name = Name::Sockets(known.map_or(0, |(_, name)| *name));
+        let sockets = self.held_sockets().map(|(_, socket)| {
+            let identity = Identity::of(&socket.fd);
+            let known = identity.and_then(|one| store.sockets.named.get(&one));
+            let name = Name::Sockets(known.copied().unwrap_or(0));
             (name, socket.fd.as_fd())
         });
         named.chain(sockets).collect()

@@ -5,7 +5,7 @@
 //! before `Input::Resumed`, with which everything goes on.
 
 use super::facts;
-use super::readopt::Started;
+use super::readopt::{Left, Started};
 use super::{Past, RAISE, Store, UNREAD};
 use crate::core::{Core, FormerTaker, Known, Revision, WhenDone};
 use crate::listener::{self, Adopted, BindError, BoundSocket, Former, Purpose, SocketTable};
@@ -77,9 +77,6 @@ impl Resumed {
     }
 }
 
-/// The sockets that were left, by what the kernel calls them.
-type Left = HashMap<Identity, OwnedFd>;
-
 impl Shell {
     /// Goes on where the listend before was, with what [`Past::thaw`] has made of it.
     ///
@@ -99,19 +96,15 @@ impl Shell {
             definitions,
         } = thawed;
         let (mut left, mut fds) = (Left::new(), HashMap::<Name, Vec<OwnedFd>>::new());
-        let keys: HashMap<&str, SocketKey> = past
-            .sockets
-            .iter()
-            .map(|socket| (&*socket.identity, SocketKey(socket.key)))
-            .collect();
+        let known: BTreeSet<String> = past.held().map(str::to_owned).collect();
         let taken = past.taken.iter().map(|name| (*name, None));
         let mut named: Vec<_> = taken.chain([(Name::Snapshot, None)]).collect();
         for Kept { name, fd } in std::mem::take(&mut past.fds) {
             let identity = Identity::of(&fd);
             match (name, identity) {
                 (Name::Sockets(_), Some(identity)) => {
-                    let key = keys.get(&*identity.to_string());
-                    named.push((name, key.map(|key| (*key, identity.clone()))));
+                    let is_known = known.contains(&identity.to_string());
+                    named.push((name, is_known.then(|| identity.clone())));
                     left.insert(identity, fd);
                 }
                 (name, _) => {
@@ -143,7 +136,7 @@ impl Shell {
         let notify = past.head.notify.as_ref().map(|one| one.address.clone());
         let lost_notify = notify.filter(|_| !fds.contains_key(&Name::Notify));
         shell.readopt_notify_socket(&past.head, &mut fds);
-        shell.readopt_flows(past.flows, &mut fds);
+        shell.readopt_flows(past.flows, &mut fds, &mut left);
         let of = Started {
             connections: past.connections,
             stored: past.stored,
@@ -294,11 +287,18 @@ impl Past {
 }
 
 impl Past {
+    /// What the kernel calls the sockets that were held: those of the table, and those apart from it.
+    fn held(&self) -> impl Iterator<Item = &str> {
+        let apart = self.flows.iter().flat_map(|fact| &fact.members);
+        let apart = apart.filter_map(|member| member.identity.as_deref());
+        let of_table = self.sockets.iter().map(|fact| &*fact.identity);
+        of_table.chain(apart)
+    }
+
     /// Takes the sockets that the keeper had no room for from the processes that have them as well; they are known
     /// by their cookies. Answers why that cannot be, if something is still missing.
     fn take_missing(&self, left: &mut Left) -> Option<String> {
-        let all = self.sockets.iter();
-        let all = all.map(|fact| Identity::read(&fact.identity));
+        let all = self.held().map(Identity::read);
         let mut missing: HashSet<Identity> = all.filter(|one| !left.contains_key(one)).collect();
         let (before, mut why) = (missing.len(), None);
         for process in &self.processes {

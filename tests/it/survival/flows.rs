@@ -3,7 +3,10 @@
 use super::{BLOWS, guarded};
 use crate::flows::{Client, all_stay, may_steer, yaml};
 use crate::harness::reloading::ask;
+use crate::harness::varlink::Varlink;
 use crate::harness::{World, eventually, exists};
+use serde_json::json;
+use std::time::Duration;
 
 #[test]
 fn no_flow_is_broken_by_a_death_of_the_daemon() {
@@ -33,4 +36,28 @@ fn no_flow_is_broken_by_a_death_of_the_daemon() {
         });
         guarded.stop();
     }
+}
+
+/// Killed at any moment of a rollout, also while the new one takes over.
+#[test]
+fn no_flow_and_no_socket_is_lost_with_a_daemon_that_is_killed_during_a_rollout() {
+    let world = World::new();
+    if !may_steer(&world) {
+        return;
+    }
+    let yaml = yaml("flows: sticky, flow_timeout: 60s", "stop_timeout: 300s");
+    let mut guarded = guarded(&world, &yaml.replace("serve", "endure"));
+    let address = guarded.guard.address("it");
+    guarded.guard.line(&["app.0: started"]);
+    let mut all: Vec<Client> = (0..5).map(|_| Client::new(address)).collect();
+    for round in 0..20 {
+        let now = json!({ "worker": "app", "no_wait": true });
+        Varlink::connect(&world).ask("Restart", now);
+        // The moment is another in each round.
+        std::thread::sleep(Duration::from_millis(round * 4));
+        guarded.kill();
+        all_stay(&all);
+        all.push(Client::new(address));
+    }
+    guarded.stop();
 }
