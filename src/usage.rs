@@ -104,8 +104,11 @@ fn sums(all: &HashMap<i32, Process>, leaders: &HashSet<i32>) -> HashMap<i32, Usa
     sums
 }
 
+/// A family of metrics: its name, its type, its help, and its value.
+type Family = (&'static str, &'static str, &'static str, fn(&Usage) -> String);
+
 /// The metrics of it, for each place of a worker: two generations share one for a while.
-const FAMILIES: [(&str, &str, &str, fn(&Usage) -> String); 3] = [
+const FAMILIES: [Family; 3] = [
     (
         "listend_instance_cpu_seconds",
         "counter",

@@ -90,7 +90,8 @@ fn all_workers(verb: &Verb, control: &Control) -> Result<Vec<String>, Failure> {
     let starts = *verb == RESTART;
     let is_meant = |one: &Worker| {
         let is_built_in = one.name.contains(':');
-        !is_built_in && !(starts && one.state == WorkerState::Stopped)
+        let stays_stopped = starts && one.state == WorkerState::Stopped;
+        !is_built_in && !stays_stopped
     };
     let workers = status.workers.into_iter().filter(is_meant);
     Ok(workers.map(|one| one.name).collect())

@@ -635,7 +635,6 @@ mod tests {
             output: None,
             connections: None,
             unused_since: None,
-            scaling: None,
             detail: None,
         }
     }
