@@ -81,7 +81,9 @@ impl Worker {
             return;
         };
         let now = ctx.now;
-        let waiting = queues.iter().copied().fold(0, u64::saturating_add);
+        // Shards beyond the most are those of no instance that could be added.
+        let counted = queues.iter().take(scaling.max as usize).copied();
+        let waiting = counted.fold(0, u64::saturating_add);
         let many = u64::from(scaling.scale_up_at);
         let few = many / 2;
         // What becomes shorter by itself is not above.

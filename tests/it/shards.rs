@@ -189,10 +189,11 @@ fn kills() -> usize {
 }
 
 // Rule: a kill costs at most the client that the killed process had accepted.
+#[expect(clippy::print_stdout, reason = "shown by cargo test -- --show-output")]
 #[test]
 fn kills_of_instances_lose_nobody_who_waits() {
     let world = World::new();
-    let daemon = run(&world, &app("--version, pid", SHARDS));
+    let daemon = run(&world, &app("--version, '{instance}'", SHARDS));
     let mut client = Varlink::connect(&world);
     so_many_run(&mut client, 4);
     let load = Load::start(daemon.address("web"), 8);
@@ -223,6 +224,9 @@ fn kills_of_instances_lose_nobody_who_waits() {
     );
     // It accepts one at a time.
     assert!(counts.reset + counts.short <= kills(), "{summary}");
+    // Each was killed as often as the others, and had as many clients otherwise.
+    assert_eq!(summary.versions.len(), 4, "{summary}");
+    println!("{summary}");
     daemon.stop();
 }
 

@@ -212,6 +212,8 @@ impl Life {
             Effect::Emit(Event::Worker(_, WorkerEvent::Scaled { .. })) => self.seen.followed += 1,
             Effect::Retire { needed, .. } => self.retire(needed),
             Effect::Emit(_) | Effect::Answer { .. } => {}
+            // Each instance is told of, whatever its listeners are.
+            Effect::TakeFlows { .. } | Effect::EndFlows { .. } => {}
             Effect::CloseListeners | Effect::Exit { .. } => {}
             other => panic!("{other:?}: there are no listeners"),
         }
