@@ -261,7 +261,7 @@ mod tests {
         folder.write("app.conf", "1");
         let mut watch = FileWatch::new(vec![folder.0.join("app.conf")]).expect("it is there");
         folder.write("other", "x");
-        assert_eq!(watch.changed().expect("it is there"), [PathBuf::new(); 0]);
+        assert_eq!(watch.changed().expect("it is there"), Vec::<PathBuf>::new());
         folder.write("app.conf.new", "1");
         fs::rename(folder.0.join("app.conf.new"), folder.0.join("app.conf")).expect("it is ours");
         let changed = watch.changed().expect("it is there");

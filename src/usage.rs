@@ -105,7 +105,12 @@ fn sums(all: &HashMap<i32, Process>, leaders: &HashSet<i32>) -> HashMap<i32, Usa
 }
 
 /// A family of metrics: its name, its type, its help, and its value.
-type Family = (&'static str, &'static str, &'static str, fn(&Usage) -> String);
+type Family = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&Usage) -> String,
+);
 
 /// The metrics of it, for each place of a worker: two generations share one for a while.
 const FAMILIES: [Family; 3] = [

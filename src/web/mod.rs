@@ -2,7 +2,7 @@
 //! `metrics:`.
 //!
 //! A thread for each client, of which there are few, and one that looks at the daemon for all who watch
-//! ([`live`]). A client that is slow, silent or broken costs its own place, and loses it after a while.
+//! (`live`). A client that is slow, silent or broken costs its own place, and loses it after a while.
 
 pub mod http;
 mod live;

@@ -29,7 +29,7 @@ impl Rng {
     pub(crate) fn from_tape(bytes: &[u8]) -> Rng {
         Rng {
             state: bytes.len() as u64,
-            tape: bytes.to_vec().into_iter(),
+            tape: Vec::from(bytes).into_iter(),
         }
     }
 
