@@ -134,7 +134,7 @@ mod tests {
     fn what_begins_with_a_link_begins_with_where_it_leads() {
         let keys = "resolve: at-reload, working_directory: /srv/current/, \
                     command: [/srv/current/venv/bin/app, --root, /srv/current, /srv/currently, \
-                    '/srv/current/{worker}.conf', /srv/current/static/], \
+                    '/srv/current/{instance}.conf', /srv/current/static/], \
                     before_start: [migrate, /srv/current/db], reload_command: [/srv/current/venv/bin/app, x]";
         let worker = worker(keys);
         let directories: Vec<PathBuf> = worker.directories().collect();

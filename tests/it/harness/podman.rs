@@ -14,10 +14,12 @@ const BASES: [&str; 2] = [
     "docker.io/library/debian:trixie-slim",
 ];
 
-/// Makes a directory in which podman can work: the unified hierarchy beside that of version 1 is what crun refuses.
+/// Makes a directory in which podman can work: the unified hierarchy beside that of version 1 is what crun refuses, and
+/// it gives the /dev/null that is a container's standard input to the user of the container.
 /// Prints which driver of podman's storage works here.
 const BEGIN: &str = "
 mount -t tmpfs tmpfs /run && ip link set lo up || exit
+mknod -m 666 /run/null c 1 3 && mount --bind /run/null /dev/null || exit
 umount /sys/fs/cgroup/unified 2>/dev/null
 cd \"$1\" && mkdir lower upper work merged || exit
 if mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged 2>/dev/null; then

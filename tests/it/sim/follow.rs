@@ -612,8 +612,10 @@ impl Rig {
         self.time(SECOND * 40, 0.0);
         self.operate(Command::Follow);
         let wanted = self.life.instances;
-        // Who is in the shard of an instance that was stopped by hand waits for one with its number.
-        let served = match done.iter().any(|one| matches!(one, Happens::Stop)) {
+        // Who is in the shard of an instance that was stopped by hand, or that crashed while it was to go, waits
+        // for one with its number.
+        let is_lost = |one: &Happens| matches!(one, Happens::Stop | Happens::Crash);
+        let served = match done.iter().any(is_lost) {
             true => wanted as usize,
             false => usize::MAX,
         };

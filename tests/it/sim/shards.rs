@@ -9,7 +9,7 @@ use crate::sim::seeds::{Trace, every, seen};
 use listend::config::{Distribute, Order, Ready, Restart, Rollout, Scaling};
 use listend::core::{
     Command, Configuration, Core, Effect, Event, ExitStatus, Input, InstanceEvent, InstanceId,
-    Mono, Notice, ProcessId, Revision, RunRole, Task, Ticket, WhenDone, WorkerEvent, WorkerUpdate,
+    Mono, Notice, ProcessId, Revision, RolloutEvent, RunRole, Task, Ticket, WhenDone, WorkerUpdate,
 };
 use listend::plan::{Lifecycle, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,6 @@ seen! {
     drained: "instances that were stopped when nobody waited any more",
     too_slow: "instances that were stopped although somebody waited",
     shrunk: "changes to fewer instances",
-    followed: "instances that were added or removed because of the queues",
     to_shards: "changes to shards",
     to_shared: "changes to a shared socket",
     closed: "times that all shards but the first were closed",
@@ -141,6 +140,18 @@ impl Life {
         self.lives[&revision].distribute == Distribute::Shards
     }
 
+    /// Who waits in a shard for a successor with its number waits in vain if a change to a shared socket, or the
+    /// way back to one, overtakes it.
+    fn excuse_unserved(&mut self) {
+        let serves = |shard: u32| {
+            let of_it = |one: &Proc| one.instance.index == shard && one.ready && !one.asked;
+            self.procs.values().any(of_it)
+        };
+        let shards = 0..self.queues.len() as u32;
+        let left: Vec<u32> = shards.filter(|shard| !serves(*shard)).collect();
+        self.excused.extend(left);
+    }
+
     fn shard_of(&self, proc: &Proc) -> usize {
         match self.is_sharded(proc.revision) {
             true => proc.instance.index as usize % self.queues.len(),
@@ -209,8 +220,10 @@ impl Life {
                 proc.drains = Some(now);
                 proc.was_ready = proc.ready;
             }
-            Effect::Emit(Event::Worker(_, WorkerEvent::Scaled { .. })) => self.seen.followed += 1,
             Effect::Retire { needed, .. } => self.retire(needed),
+            Effect::Emit(Event::Rollout(_, RolloutEvent::RolledBack { .. })) => {
+                self.excuse_unserved();
+            }
             Effect::Emit(_) | Effect::Answer { .. } => {}
             // Each instance is told of, whatever its listeners are.
             Effect::TakeFlows { .. } | Effect::EndFlows { .. } => {}
@@ -394,7 +407,10 @@ impl Life {
                 self.queues.resize(held, 0);
                 self.seen.to_shards += u64::from(!same);
             }
-            Distribute::Shared => self.seen.to_shared += u64::from(!same),
+            Distribute::Shared => {
+                self.seen.to_shared += u64::from(!same);
+                self.excuse_unserved();
+            }
         }
         self.seen.shrunk += u64::from(after.instances < before.instances);
         let next = match settings {
@@ -537,6 +553,10 @@ impl Life {
             return;
         }
         self.seen.whole += 1;
+        if self.procs.is_empty() {
+            // Nobody serves: whoever waits does so until somebody does.
+            return;
+        }
         let numbers: BTreeSet<u32> = self.procs.values().map(|one| one.instance.index).collect();
         assert_eq!(numbers.len(), self.procs.len(), "{:?}", self.procs);
         let wanted = match kinds.contains(&true) {

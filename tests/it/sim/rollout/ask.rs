@@ -5,7 +5,7 @@ use crate::sim::rollout::world::{Definition, WORKERS, Worker, definition, lives,
 use crate::sim::rollout::{Asked, Rollouts, Seen};
 use listend::config::Ready;
 use listend::core::{
-    Command, Configuration, Input, InstanceId, Mono, Revision, State, Ticket, WorkerUpdate,
+    Command, Configuration, Input, InstanceId, Mono, Revision, RunRole, State, Ticket, WorkerUpdate,
 };
 use listend::plan::{Activation, HookTimes, Lifecycle, ListenerId, SocketKey, WorkerId};
 use std::collections::BTreeSet;
@@ -66,6 +66,11 @@ impl Life<Rollouts> {
 
     /// Notes what a command means.
     fn note_command(&mut self, worker: WorkerId, index: Option<u32>, command: Command) {
+        let has_place = |one: InstanceId| {
+            let facts = self.core.facts(one);
+            facts.is_some_and(|facts| facts.role == RunRole::Instance) && Some(one.index) == index
+        };
+        let is_there = self.core.instances_of(worker).any(has_place);
         let Some(known) = self.own.workers.get_mut(worker.0 as usize) else {
             return;
         };
@@ -80,6 +85,11 @@ impl Life<Rollouts> {
             known.watch = None;
             known.back = false;
             known.allowed = BTreeSet::from([known.current]);
+        }
+        // Who stops one of those that are watched has seen them.
+        let stops_one = is_there && command == Command::Stop;
+        if stops_one && self.stop_at.is_none() && self.started && !known.removed {
+            known.watch = None;
         }
     }
 
