@@ -7,12 +7,13 @@ use crate::harness::activation::{has_started, starts};
 use crate::harness::load::Load;
 use crate::harness::reloading::{ask, reload, run};
 use crate::harness::varlink::Varlink;
-use crate::harness::{Daemon, World, client, context_switches, network, settled};
+use crate::harness::{DEADLINE, Daemon, World, client, context_switches, network, settled};
 use crate::survival::{BLOWS, guarded};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Instant;
 
 const UNUSED: &str = "no client was connected or waited for";
 
@@ -47,7 +48,13 @@ fn for_a_while(daemon: &Daemon, mut meanwhile: impl FnMut()) {
     for _ in 0..OFTEN {
         let before = stops(daemon, "clock");
         request(client::tcp(daemon.address("tick")).expect("connect"));
+        let deadline = Instant::now() + DEADLINE;
         while stops(daemon, "clock") == before {
+            assert!(
+                Instant::now() < deadline,
+                "the clock goes on: {:#?}",
+                daemon.lines_so_far(&[])
+            );
             meanwhile();
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
