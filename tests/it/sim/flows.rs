@@ -1,10 +1,12 @@
 //! What was replaced and keeps its flows: everything that can happen around its end, in every order, beside a
 //! made-up kernel that knows which instance has which flows.
 
+use crate::sim::orders;
+use crate::sim::survive::thawed;
 use listend::config::{Presence, Ready};
 use listend::core::{
     Command, Configuration, Core, Effect, ExitStatus, Input, Lane, ListenerLife, Mono, Notice,
-    ProcessId, Snapshot, Ticket, WhenDone, WorkerUpdate,
+    ProcessId, Ticket, WhenDone, WorkerUpdate,
 };
 use listend::plan::{Lifecycle, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -261,12 +263,7 @@ impl Rig {
 
     /// Another listend goes on: what the kernel has is as it was.
     fn dies(&mut self) {
-        let snapshot = self.core.freeze();
-        let text: Vec<String> = snapshot.changes().map(|one| one.text()).collect();
-        let head = r#"{"kind":"snapshot","format":1}"#;
-        let lines = [head].into_iter().chain(text.iter().map(String::as_str));
-        let read = Snapshot::read(lines).expect("it was just written");
-        self.core = Core::thaw(&read.snapshot, self.core.known()).expect("it was just written");
+        self.core = thawed(&self.core.freeze(), &self.core);
         let before = std::mem::take(&mut self.watched);
         self.give(Input::Resumed);
         for (lane, since) in &mut self.watched {
@@ -392,7 +389,7 @@ fn whatever_happens_flows_are_kept_as_long_as_they_may_and_somebody_gets_the_new
         keeping.happens(what);
     }
     assert_eq!((keeping.processes.len(), keeping.watched.len()), (3, 2));
-    let (mut orders, mut kept, mut bad) = (0, 0, Vec::new());
+    let (mut kept, mut bad) = (0, Vec::new());
     // Also with another rollout under way, and with sockets that are to be shared again.
     let begun = [
         (rolling.clone(), vec![]),
@@ -401,27 +398,20 @@ fn whatever_happens_flows_are_kept_as_long_as_they_may_and_somebody_gets_the_new
         (keeping, vec![Off, On]),
     ];
     let count = begun.len();
-    let mut stack = Vec::new();
-    for (mut rig, before) in begun {
+    let begun = begun.into_iter().map(|(mut rig, before)| {
         before.iter().for_each(|what| rig.happens(*what));
-        stack.push((rig, before, 3));
-    }
-    while let Some((rig, done, left)) = stack.pop() {
-        if left == 0 {
-            orders += 1;
+        (rig, before)
+    });
+    let orders = orders::of_three(
+        begun.collect(),
+        &all,
+        |rig, what, _| rig.happens(what),
+        |rig, done| {
             kept += usize::from(!rig.watched.is_empty());
-            let found = wrong(rig, &done);
-            bad.extend(found.map(|what| (what, done)));
-            continue;
-        }
-        for what in all {
-            let mut next = rig.clone();
-            next.happens(what);
-            let mut done = done.clone();
-            done.push(what);
-            stack.push((next, done, left - 1));
-        }
-    }
+            let found = wrong(rig, done);
+            bad.extend(found.map(|what| (what, done.to_vec())));
+        },
+    );
     let some: Vec<_> = bad.iter().take(10).collect();
     assert!(some.is_empty(), "{} of {orders}: {some:#?}", bad.len());
     assert_eq!(orders, count * all.len().pow(3));

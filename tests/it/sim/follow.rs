@@ -1,12 +1,14 @@
 //! Instances that follow the queues: bursts, waves, a worker that takes nobody, slow starts, and people who
 //! ask for something in between.
 
+use crate::sim::orders;
 use crate::sim::random::Rng;
+use crate::sim::survive::thawed;
 use listend::config::{Distribute, Presence, Ready, Scaling};
 use listend::core::{
     Command, Configuration, Core, DOWN_AFTER, DOWN_AFTER_MAX, Effect, Event, ExitStatus, Input,
-    InstanceId, ListenerLife, MISSED_WITHIN, Mono, Notice, ProcessId, RunRole, Snapshot, Ticket,
-    UP_AFTER, WhenDone, WorkerEvent, WorkerUpdate,
+    InstanceId, ListenerLife, MISSED_WITHIN, Mono, Notice, ProcessId, RunRole, Ticket, UP_AFTER,
+    WhenDone, WorkerEvent, WorkerUpdate,
 };
 use listend::plan::{Lifecycle, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -249,12 +251,7 @@ impl Rig {
     }
 
     fn survive(&mut self) {
-        let written = self.core.freeze();
-        let texts: Vec<String> = written.changes().map(|one| one.text()).collect();
-        let head = r#"{"kind":"snapshot","format":1}"#;
-        let lines = [head].into_iter().chain(texts.iter().map(String::as_str));
-        let read = Snapshot::read(lines).expect("it was written here");
-        self.core = Core::thaw(&read.snapshot, self.core.known()).expect("it is a core's");
+        self.core = thawed(&self.core.freeze(), &self.core);
         self.give(Input::Resumed);
     }
 
@@ -662,26 +659,18 @@ fn every_order_of_what_happens_ends_with_the_number_that_is_needed() {
         Start,
         Upgrade,
     ];
-    let mut orders = 0;
     let mut decisions = 0;
-    for distribute in [Distribute::Shared, Distribute::Shards] {
-        let mut stack = vec![(Rig::with(1, 4, distribute), vec![])];
-        while let Some((rig, done)) = stack.pop() {
-            if done.len() == 3 {
-                orders += 1;
-                decisions += rig.scaled.len();
-                rig.ends_well(&done);
-                continue;
-            }
-            for what in all {
-                let mut next = rig.clone();
-                next.happens(what);
-                let mut done = done.clone();
-                done.push(what);
-                stack.push((next, done));
-            }
-        }
-    }
+    let kinds = [Distribute::Shared, Distribute::Shards];
+    let begun = kinds.map(|kind| (Rig::with(1, 4, kind), vec![]));
+    let orders = orders::of_three(
+        begun.into(),
+        &all,
+        |rig, what, _| rig.happens(what),
+        |rig, done| {
+            decisions += rig.scaled.len();
+            rig.ends_well(done);
+        },
+    );
     assert_eq!(orders, 2 * all.len().pow(3));
     assert!(decisions > orders / 2, "{decisions} in {orders}");
 }

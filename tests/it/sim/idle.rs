@@ -1,5 +1,6 @@
 //! A worker that nobody uses: everything that can happen around its stop, in every order.
 
+use crate::sim::orders;
 use listend::config::Presence;
 use listend::core::{
     Command, Configuration, Core, Effect, Event, ExitStatus, Input, ListenerLife, Mono, ProcessId,
@@ -351,24 +352,16 @@ fn nothing_that_happens_around_the_stop_loses_a_client_or_the_worker() {
     let mut stopping = begun.clone();
     stopping.happens(Nobody);
     assert_eq!((stopping.unused.len(), stopping.asked.len()), (1, 2));
-    let mut orders = 0;
     let mut stopped = 0;
-    let mut stack: Vec<(Rig, Vec<Happens>)> = vec![(begun, vec![]), (stopping, vec![])];
-    while let Some((rig, done)) = stack.pop() {
-        if done.len() == 3 {
-            orders += 1;
+    let orders = orders::of_three(
+        vec![(begun, vec![]), (stopping, vec![])],
+        &all,
+        |rig, what, _| rig.happens(what),
+        |rig, done| {
             stopped += usize::from(!rig.unused.is_empty());
-            ends_well(rig, &done);
-            continue;
-        }
-        for what in all {
-            let mut next = rig.clone();
-            next.happens(what);
-            let mut done = done.clone();
-            done.push(what);
-            stack.push((next, done));
-        }
-    }
+            ends_well(rig, done);
+        },
+    );
     assert_eq!(orders, 2 * all.len().pow(3));
     assert!(stopped > orders / 20, "{stopped} of {orders}");
 }

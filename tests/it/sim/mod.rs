@@ -19,6 +19,7 @@ mod follow;
 mod idle;
 mod kernel;
 mod life;
+mod orders;
 mod perform;
 mod random;
 mod rollout;

@@ -4,8 +4,10 @@
 //!
 //! The kernel here has a queue for each shard, and sends each client to one that the core has named last.
 
+use crate::sim::orders;
 use crate::sim::random::{Rng, SECOND, signal};
 use crate::sim::seeds::{Trace, every, seen};
+use crate::sim::survive::thawed;
 use listend::config::{Distribute, Order, Ready, Restart, Rollout, Scaling};
 use listend::core::{
     Command, Configuration, Core, Effect, Event, ExitStatus, Input, InstanceEvent, InstanceId,
@@ -448,12 +450,7 @@ impl Life {
 
     /// Another process goes on.
     fn survive(&mut self) {
-        let written = self.core.freeze();
-        let texts: Vec<String> = written.changes().map(|one| one.text()).collect();
-        let head = r#"{"kind":"snapshot","format":1}"#;
-        let lines = [head].into_iter().chain(texts.iter().map(String::as_str));
-        let read = listend::core::Snapshot::read(lines).expect("it was written here");
-        self.core = Core::thaw(&read.snapshot, self.core.known()).expect("it is a core's");
+        self.core = thawed(&self.core.freeze(), &self.core);
         self.looks.clear();
         self.counts = false;
         for proc in self.procs.values_mut() {
@@ -689,24 +686,22 @@ fn every_order_of_what_happens_leaves_no_client() {
             for _ in 0..4 {
                 begun.all_go_on();
             }
-            let mut stack = vec![(begun, vec![])];
-            while let Some((life, done)) = stack.pop() {
-                for what in all {
-                    let mut next: Life = life.clone();
-                    let mut done: Vec<Happens> = done.clone();
-                    done.push(what);
-                    let told = Told(distribute, order, done.clone());
-                    next.happens(what);
-                    if done.len() == 3 {
-                        orders += 1;
-                        next.rest();
-                        served += next.seen.served;
-                    } else {
-                        stack.push((next, done));
-                    }
+            let told = |done: &[Happens]| Told(distribute, order, done.to_vec());
+            orders += orders::of_three(
+                vec![(begun, vec![])],
+                &all,
+                |life, what, done| {
+                    let told = told(done);
+                    life.happens(what);
                     std::mem::forget(told);
-                }
-            }
+                },
+                |mut life, done| {
+                    let told = told(done);
+                    life.rest();
+                    served += life.seen.served;
+                    std::mem::forget(told);
+                },
+            );
         }
     }
     assert_eq!(orders, 4 * all.len().pow(3));

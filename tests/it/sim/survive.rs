@@ -4,6 +4,15 @@ use crate::sim::life::{Due, Grammar, Life};
 use crate::sim::seeds::Trace;
 use listend::core::{Change, Core, ExitStatus, Input, ProcessId, Snapshot};
 
+/// The core of another process, which reads what this one has written.
+pub(crate) fn thawed(written: &Snapshot, core: &Core) -> Core {
+    let texts: Vec<String> = written.changes().map(|one| one.text()).collect();
+    let head = r#"{"kind":"snapshot","format":1}"#;
+    let lines = [head].into_iter().chain(texts.iter().map(String::as_str));
+    let read = Snapshot::read(lines).expect("it was written here");
+    Core::thaw(&read.snapshot, core.known()).expect("it is a core's")
+}
+
 impl<G: Grammar> Life<G> {
     /// The changes that were written add up to what there is to write.
     pub(crate) fn write(&mut self) {
@@ -28,11 +37,7 @@ impl<G: Grammar> Life<G> {
             println!("{:>16} another process goes on", self.now.0);
         }
         self.write();
-        let written: Vec<String> = self.written.changes().map(|one| one.text()).collect();
-        let head = r#"{"kind":"snapshot","format":1}"#;
-        let lines = [head].into_iter().chain(written.iter().map(String::as_str));
-        let read = Snapshot::read(lines).expect("it was written here");
-        self.core = Core::thaw(&read.snapshot, self.core.known()).expect("it is a core's");
+        self.core = thawed(&self.written, &self.core);
         assert!(self.core.freeze() == self.written, "it says the same again");
         self.written = Snapshot::default();
         self.due.clear();
