@@ -212,7 +212,7 @@ pub(super) struct Runs {
     /// The instances that the worker is to have, by their numbers.
     places: Vec<RunId>,
     /// Those, and the candidates for their places.
-    instances: BTreeMap<RunId, Instance>,
+    instances: BTreeMap<RunId, Box<Instance>>,
     /// Those of them that have no place.
     candidates: BTreeSet<RunId>,
     leaving: BTreeMap<RunId, Leaving>,
@@ -248,12 +248,12 @@ impl Runs {
     }
 
     pub(super) fn instance(&self, id: RunId) -> Option<&Instance> {
-        self.instances.get(&id)
+        self.instances.get(&id).map(Box::as_ref)
     }
 
     pub(super) fn instance_mut(&mut self, id: RunId) -> Option<&mut Instance> {
         self.lent.note(id);
-        self.instances.get_mut(&id)
+        self.instances.get_mut(&id).map(Box::as_mut)
     }
 
     /// A connection that is not over.
@@ -358,7 +358,7 @@ impl Runs {
         };
         self.lent.note(instance.run.id);
         self.candidates.insert(instance.run.id);
-        self.instances.insert(instance.run.id, instance);
+        self.instances.insert(instance.run.id, Box::new(instance));
     }
 
     /// Gives an instance a place behind the last.
@@ -399,8 +399,8 @@ impl Runs {
     pub(super) fn send_off(&mut self, id: RunId) {
         self.lent.note(id);
         self.candidates.remove(&id);
-        if let Some(Instance { run, .. }) = self.instances.remove(&id) {
-            self.leaving.insert(id, Leaving { run });
+        if let Some(instance) = self.instances.remove(&id) {
+            self.leaving.insert(id, Leaving { run: instance.run });
         }
     }
 

@@ -321,7 +321,7 @@ pub fn repair(
     }
     let endpoint = socket.address.clone();
     let slot = socket.slot.get();
-    *socket = bind_again(plan, listener, index, &endpoint)?;
+    **socket = bind_again(plan, listener, index, &endpoint)?;
     socket.slot.set(slot);
     bound.listens_again(key);
     Ok(Some(Repair::Rebound))

@@ -26,7 +26,8 @@ pub struct Former {
 /// All sockets that are held, by their keys. Dropping it closes them; it removes no path.
 #[derive(Debug, Default)]
 pub struct SocketTable {
-    pub(super) sockets: BTreeMap<SocketKey, BoundSocket>,
+    // Boxed, because a node of the tree has room for eleven, and is half empty.
+    pub(super) sockets: BTreeMap<SocketKey, Box<BoundSocket>>,
     /// Of the sockets that the plan has no more: where it was configured.
     pub(super) former: BTreeMap<SocketKey, Former>,
     /// The folders that were created for unix paths, outermost first.
@@ -39,22 +40,22 @@ pub struct SocketTable {
 impl SocketTable {
     /// The socket with this key, if it is held.
     pub fn get(&self, key: SocketKey) -> Option<&BoundSocket> {
-        self.sockets.get(&key)
+        self.sockets.get(&key).map(Box::as_ref)
     }
 
     /// The same, to be changed.
     pub fn get_mut(&mut self, key: SocketKey) -> Option<&mut BoundSocket> {
-        self.sockets.get_mut(&key)
+        self.sockets.get_mut(&key).map(Box::as_mut)
     }
 
     /// Every socket that is held.
     pub fn iter(&self) -> impl Iterator<Item = &BoundSocket> {
-        self.sockets.values()
+        self.sockets.values().map(Box::as_ref)
     }
 
     /// The sockets, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut BoundSocket> {
-        self.sockets.values_mut()
+        self.sockets.values_mut().map(Box::as_mut)
     }
 
     /// The held sockets of a listener, in the order of the plan; fewer than planned where an optional
@@ -77,7 +78,7 @@ impl SocketTable {
     /// Adds a socket that the plan has no more.
     pub fn add_former(&mut self, socket: BoundSocket, former: Former) {
         self.former.insert(socket.key, former);
-        self.sockets.insert(socket.key, socket);
+        self.sockets.insert(socket.key, Box::new(socket));
     }
 
     /// Whether the plan has it no more.
@@ -128,18 +129,19 @@ impl SocketTable {
     /// workers that have it.
     pub fn take(&mut self, key: SocketKey) -> Option<BoundSocket> {
         self.former.remove(&key);
-        self.sockets.remove(&key)
+        self.sockets.remove(&key).map(|socket| *socket)
     }
 
     /// Puts a socket in the place of the one with its key. Answers that.
     pub fn exchange(&mut self, socket: BoundSocket) -> Option<BoundSocket> {
-        self.sockets.insert(socket.key, socket)
+        let before = self.sockets.insert(socket.key, Box::new(socket));
+        before.map(|socket| *socket)
     }
 
     /// Takes out all of them: listend ends.
     pub fn take_all(&mut self) -> Vec<BoundSocket> {
         let table = std::mem::take(self);
-        table.sockets.into_values().collect()
+        table.sockets.into_values().map(|socket| *socket).collect()
     }
 
     /// Removes the unix paths, FIFOs and message queues that are still the files that were made
@@ -165,7 +167,9 @@ impl SocketTable {
     }
 
     pub(super) fn extend(&mut self, sockets: impl IntoIterator<Item = BoundSocket>) {
-        let sockets = sockets.into_iter().map(|socket| (socket.key, socket));
+        let sockets = sockets
+            .into_iter()
+            .map(|socket| (socket.key, Box::new(socket)));
         self.sockets.extend(sockets);
     }
 }
