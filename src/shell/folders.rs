@@ -15,6 +15,8 @@ use nix::fcntl::{OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat, openat2
 use nix::libc::{dev_t, ino_t};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -25,11 +27,18 @@ pub(super) struct Folders {
     made: Vec<Made>,
     /// How many have been moved aside.
     moved: u64,
+    /// The number of the one that is made next.
+    next: u64,
+    /// Those that were made or removed since they were written down.
+    changed: BTreeSet<u64>,
 }
 
-#[derive(Debug)]
-struct Made {
+/// One of them, as the next listend is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Made {
+    pub(super) key: u64,
     worker: WorkerId,
+    #[serde(flatten)]
     directory: RuntimeDirectory,
     /// Which folder it is.
     inode: (dev_t, ino_t),
@@ -58,11 +67,16 @@ impl Folders {
         let gid = credentials.and_then(|credentials| credentials.gid);
         let made = make(directory, uid.map(Uid::from_raw), gid.map(Gid::from_raw));
         match made {
-            Ok(Some(inode)) if !directory.preserve => self.made.push(Made {
-                worker,
-                directory: directory.clone(),
-                inode,
-            }),
+            Ok(Some(inode)) if !directory.preserve => {
+                self.changed.insert(self.next);
+                self.made.push(Made {
+                    key: self.next,
+                    worker,
+                    directory: directory.clone(),
+                    inode,
+                });
+                self.next += 1;
+            }
             Ok(_) => {}
             Err((errno, why)) => {
                 let reason = format!("{}: {why}", directory.path().display());
@@ -71,6 +85,32 @@ impl Folders {
             }
         }
         Ok(())
+    }
+
+    /// Those that the listend before has made.
+    pub(super) fn again(made: Vec<Made>) -> Folders {
+        let next = made.iter().map(|made| made.key + 1).max().unwrap_or(0);
+        Folders {
+            made,
+            next,
+            ..Folders::default()
+        }
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Made> {
+        self.made.iter()
+    }
+
+    /// Whether something is not written down yet.
+    pub(super) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// What is not written down yet: the number of each, and what is there now.
+    pub(super) fn take_changed(&mut self) -> Vec<(u64, Option<Made>)> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        let now = |key| self.made.iter().find(|made| made.key == key).cloned();
+        changed.map(|key| (key, now(key))).collect()
     }
 
     /// Removes those of workers that have come to rest. While everything is being stopped they wait
@@ -97,6 +137,7 @@ impl Folders {
         let mut aside = Vec::with_capacity(made.len());
         for made in made {
             self.moved += 1;
+            self.changed.insert(made.key);
             let name = format!(".listend-{}-{}", std::process::id(), self.moved);
             match made.move_aside(OsStr::new(&name)) {
                 Ok(path) => aside.extend(path),

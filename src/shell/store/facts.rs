@@ -7,6 +7,7 @@ use crate::listener::SocketRecord;
 use crate::metrics::WorkerCounters;
 use crate::output::{LONGEST, Splitter};
 use crate::plan::{Origin, WorkerId};
+use crate::shell::folders::Made;
 use crate::shell::notify::NotifyCounters;
 use crate::shell::rollback_reasons::Lasting;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ pub(super) const REQUEST: &str = "request";
 /// The kind of [`Fact::HalfLine`].
 pub(super) const HALF_LINE: &str = "half_line";
 
+/// The kind of [`Fact::Folder`].
+pub(super) const FOLDER: &str = "folder";
+
 /// One fact. Facts of one kind are told apart by their keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -34,6 +38,8 @@ pub(super) enum Fact {
     Flows(Flows),
     Process(Box<Process>),
     Connection(Connection),
+    /// A runtime directory that was made, and is to be removed.
+    Folder(Made),
     Stored(Stored),
     Request(Request),
     HalfLine(HalfLine),
@@ -374,6 +380,7 @@ impl Fact {
             Fact::Flows(fact) => ("flows", u64::from(fact.key)),
             Fact::Process(fact) => ("process", fact.key),
             Fact::Connection(fact) => ("connection", fact.key),
+            Fact::Folder(fact) => (FOLDER, fact.key),
             Fact::Stored(fact) => (STORED, fact.key),
             Fact::Request(fact) => (REQUEST, fact.key),
             Fact::HalfLine(fact) => (HALF_LINE, fact.key),

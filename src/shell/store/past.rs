@@ -6,6 +6,7 @@ use super::{UnknownFields, boot};
 use crate::core::{Mono, Reading, Snapshot};
 use crate::listener::SocketRecord;
 use crate::plan::{KnownIds, ListenerId, Origin, SocketKey, WorkerId};
+use crate::shell::folders::Made;
 use crate::store::{Identity, Journal, Kept, Name};
 use crate::sys::pidfd_inode;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -36,6 +37,7 @@ pub struct Past {
     pub(super) flows: Vec<facts::Flows>,
     pub(super) processes: Vec<facts::Process>,
     pub(super) connections: Vec<facts::Connection>,
+    pub(super) folders: Vec<Made>,
     pub(super) stored: Vec<facts::Stored>,
     pub(super) requests: BTreeMap<u64, facts::Request>,
     pub(super) half_lines: HashMap<u64, facts::HalfLine>,
@@ -81,6 +83,7 @@ impl Past {
         let (mut sockets, mut processes) = (Vec::new(), Vec::new());
         let mut flows = Vec::new();
         let (mut connections, mut stored) = (Vec::new(), Vec::new());
+        let mut folders = Vec::new();
         let (mut requests, mut half_lines) = (BTreeMap::new(), HashMap::new());
         let (mut unknown, mut unknown_fields) = (Vec::new(), UnknownFields::new());
         let mut history = History::default();
@@ -115,6 +118,7 @@ impl Past {
                 Fact::Flows(fact) => flows.push(fact),
                 Fact::Process(fact) => processes.push(*fact),
                 Fact::Connection(fact) => connections.push(fact),
+                Fact::Folder(fact) => folders.push(fact),
                 Fact::Stored(fact) => stored.push(fact),
                 Fact::HalfLine(fact) => drop(half_lines.insert(fact.key, fact)),
                 Fact::Request(fact) => drop(requests.insert(fact.key, fact)),
@@ -144,6 +148,7 @@ impl Past {
             flows,
             processes,
             connections,
+            folders,
             stored,
             requests,
             half_lines,
@@ -265,6 +270,7 @@ fn is_known(kind: &str) -> bool {
             | "flows"
             | "process"
             | "connection"
+            | "folder"
             | "stored"
             | "request"
             | "half_line"

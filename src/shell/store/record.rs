@@ -1,6 +1,6 @@
 //! The facts of the shell, from what the shell has; and writing them.
 
-use super::facts::{self, Fact, HALF_LINE, REQUEST, STORED};
+use super::facts::{self, FOLDER, Fact, HALF_LINE, REQUEST, STORED};
 use super::{AGAIN, FIRST, SocketPlace, Store, boot};
 use crate::config::Ready;
 use crate::core::{ConnectionId, FORMAT, HookKind, Input, ProcessId, Task, Ticket};
@@ -92,8 +92,12 @@ impl Shell {
     }
 
     /// Writes down at once that a process was started: a listend that is killed in this turn would leave it to
-    /// itself. One of a connection ends by itself.
+    /// itself. One of a connection ends by itself, but for the directory that was made for it.
     pub(in crate::shell) fn record_start(&mut self, id: ProcessId) {
+        if self.store.is_kept() {
+            let lines = self.folder_lines();
+            lines.iter().for_each(|line| self.store.append(line));
+        }
         let started = self
             .processes
             .get(id)
@@ -104,6 +108,16 @@ impl Shell {
             self.store.append(&line);
             self.processes.is_written(id);
         }
+    }
+
+    /// What has become of runtime directories.
+    fn folder_lines(&mut self) -> Vec<String> {
+        let changed = self.folders.take_changed().into_iter();
+        let line = |(key, made)| match made {
+            Some(made) => Fact::Folder(made).text(),
+            None => facts::gone((FOLDER, key)),
+        };
+        changed.map(line).collect()
     }
 
     /// Reads what workers write, and passes it on.
@@ -167,6 +181,7 @@ impl Shell {
             && !is_urgent
             && self.core.changes_can_wait()
             && !self.rollback_reasons.has_changed()
+            && !self.folders.has_changed()
             && !self.notify.store.has_changed()
             && !self.logs.changed_half_lines().any(|id| {
                 let process = self.processes.get(*id);
@@ -195,6 +210,7 @@ impl Shell {
     /// Writes down what has changed, and has the keeper keep what is new. All effects are carried out.
     pub(in crate::shell) fn record_now(&mut self) {
         self.store.record_at = None;
+        let folders = self.folder_lines();
         if !self.store.is_kept() {
             // The keeper is gone, and what is noted would become more and more.
             if self.processes.notes_changes() {
@@ -227,6 +243,7 @@ impl Shell {
                 }
             }
         }
+        lines.extend(folders);
         for id in self.logs.take_half_lines() {
             match self.half_line(id) {
                 Some(fact) => {
@@ -294,6 +311,8 @@ impl Shell {
         store.half_lines = halves.iter().copied().collect();
         let halves = halves.into_iter().filter_map(|id| self.half_line(id));
         lines.extend(halves.map(|fact| fact.text()));
+        let folders = self.folders.all().cloned();
+        lines.extend(folders.map(|made| Fact::Folder(made).text()));
         lines.extend(self.reason_facts().map(|fact| store.text(&fact)));
         // Of these nobody but the next listend in this process can have the descriptors.
         lines.extend(self.clients.connections().map(|(id, ends)| {

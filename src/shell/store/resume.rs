@@ -12,6 +12,7 @@ use crate::listener::{self, Adopted, BindError, BoundSocket, Former, Purpose, So
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId, WorkerPlan};
 use crate::shell::control::Control;
 use crate::shell::definitions::{Definition, Definitions};
+use crate::shell::folders::Folders;
 use crate::shell::manager::{Manager, ReadyWhen};
 use crate::shell::signals::Signals;
 use crate::shell::turn::{Shell, listener_lives};
@@ -127,6 +128,7 @@ impl Shell {
             .map(|(key, plan)| (*key, Arc::clone(&plan.origin)))
             .collect();
         shell.store.requests = past.requests;
+        shell.folders = Folders::again(past.folders);
         let lost = past.sockets.into_iter();
         let lost = lost.filter(|one| one.former.is_none());
         shell.store.unheld = lost

@@ -11,6 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 fn asks(world: &World, words: &str) -> Daemon {
@@ -474,4 +475,32 @@ workers:
     drop(third);
     guarded.stop();
     unknown.wait_for_its_end();
+}
+
+// Rule: a runtime directory that the listend before has made goes with its worker all the same.
+#[test]
+fn a_runtime_directory_outlives_the_daemon_and_not_its_worker() {
+    if !require_root() {
+        return;
+    }
+    for blow in BLOWS {
+        let world = World::new();
+        let name = format!("listend-test-{}-{blow:?}", std::process::id());
+        let folder = Path::new("/run").join(&name);
+        let lines = format!("runtime_directory: {name}\nsilence: no-listeners");
+        let mut guarded = guarded(&world, &puppets(&lines));
+        world.puppet().ask("notify READY=1");
+        guarded.guard.line(&["every eager worker is ready"]);
+        guarded.strike(blow);
+        assert!(folder.is_dir(), "{blow:?}");
+        ask(&world, "stop app").expect_code(0);
+        eventually("it is gone with its worker", || !folder.exists());
+        ask(&world, "start app --no-wait").expect_code(0);
+        world.puppet().ask("notify READY=1");
+        wait_for(&world, "running");
+        // The one that was removed is forgotten, and this one is known.
+        guarded.strike(blow);
+        guarded.stop();
+        assert!(!folder.exists(), "{blow:?}");
+    }
 }
