@@ -6,6 +6,7 @@
 # make deb, rpm   build packages in target/packages
 # make dist       everything of a release, in target/packages: `source`, `tarball`, deb, rpm, `sbom`, checksums
 # make deny       check the dependencies with cargo-deny (part of make test)
+# make soak       one daemon under load against an adversary: MINUTES=60 SEED=…
 # make bench      measure the numbers of docs/performance.md
 # make setup      install what the tests need: Debian packages as root, Python packages in a cache
 
@@ -21,7 +22,7 @@ NEXTEST_FLAGS = --profile $(if $(CI),ci,full)
 
 MAN_PAGES = $(wildcard man/*.[1-8])
 
-.PHONY: all setup test test-all check fmt clippy deny doc man unit bench clean
+.PHONY: all setup test test-all check fmt clippy deny doc man unit soak bench clean
 .PHONY: install install-openrc install-runit install-s6 uninstall stage deb rpm rpm-tool
 .PHONY: dist portable source tarball sbom
 
@@ -119,6 +120,13 @@ test-all: rpm-tool test
 	PROPTEST_CASES=20000 $(CARGO) test --release --test it config::reading::
 	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then fuzz/run 300; \
 	else echo "skipped: nothing was fuzzed, without cargo-fuzz and a nightly compiler"; fi
+
+# One daemon with every feature under load, and an adversary; the seed gives the order of its acts.
+MINUTES ?= 60
+SEED ?= $(shell date +%s)
+soak:
+	LISTEND_SOAK_MINUTES=$(MINUTES) LISTEND_SOAK_SEED=$(SEED) \
+		$(CARGO) test --release --test it soak::chaos:: -- --nocapture
 
 # With the programs that listend is compared with.
 bench: setup

@@ -2,6 +2,8 @@
 //!
 //! Without LISTEND_TEST_LONG they do a hundredth of the work, so that they cannot rot.
 
+mod chaos;
+
 use crate::harness::load::Load;
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{

@@ -1,7 +1,9 @@
 //! A small server of HTTP/1.0, with the life of a real one: it takes its time to start, tells when
 //! it is ready, and finishes what it has accepted when it is asked to stop.
+//!
+//! Datagrams are answered, too, and what comes from anything else is appended to a file (`--sink`).
 
-use crate::{children, serve};
+use crate::{children, serve, talk};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
@@ -9,7 +11,7 @@ use nix::sys::signal::{sigaction, sigprocmask};
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::io::{Read, Write};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,12 @@ struct App {
     says: Option<String>,
     /// `--outlive`: it is not tied to its parent.
     outlives: bool,
+    /// `--lifetime`: how many seconds it then lives at most.
+    lifetime: String,
+    /// `--sink`: the file for what comes from a FIFO, a message queue or netlink.
+    sink: Option<String>,
+    /// `--log-every`: after so many clients it says so on standard output.
+    log_every: Option<usize>,
     /// `--crash-at-start`, after the delay.
     crashes_at_start: bool,
     /// `--hang-at-start`, after the delay.
@@ -48,7 +56,7 @@ struct App {
 pub fn run(words: &[String]) -> i32 {
     let app = App::parse(words);
     match app.outlives {
-        true => children::outlive_its_parent(Some("600")),
+        true => children::outlive_its_parent(Some(&app.lifetime)),
         false => children::die_with_parent(),
     }
     children::ignore(Signal::SIGPIPE);
@@ -75,6 +83,9 @@ impl App {
             length: 256,
             fds: Vec::new(),
             outlives: false,
+            lifetime: "600".to_owned(),
+            sink: None,
+            log_every: None,
             crashes_at_start: false,
             hangs_at_start: false,
             hangs_when_ready: false,
@@ -93,6 +104,9 @@ impl App {
                 "--length" => app.length = value().parse().expect("a number"),
                 "--fd" => app.fds.push(value().parse().expect("a number")),
                 "--outlive" => app.outlives = true,
+                "--lifetime" => app.lifetime = value().to_owned(),
+                "--sink" => app.sink = Some(value().to_owned()),
+                "--log-every" => app.log_every = Some(value().parse().expect("a number")),
                 "--crash-at-start" => app.crashes_at_start = true,
                 "--hang-at-start" => app.hangs_at_start = true,
                 "--hang-after-ready" => app.hangs_when_ready = true,
@@ -127,6 +141,7 @@ impl App {
         if self.hangs_when_ready {
             hang();
         }
+        let mut answered = 0;
         let crash_at = self.crash_after.map(|after| Instant::now() + after);
         let mut alive_at = self.alive.map(|_| Instant::now());
         let mut polled: Vec<PollFd> = listeners
@@ -153,13 +168,41 @@ impl App {
             }
             for (fd, entry) in listeners.iter().zip(&polled) {
                 let is_ready = entry.revents().is_some_and(|events| !events.is_empty());
-                if is_ready && let Ok((client, _)) = SockRef::from(fd).accept() {
+                if !is_ready {
+                    continue;
+                }
+                if !matches!(SockRef::from(fd).is_listener(), Ok(true)) {
+                    self.take(fd.as_raw_fd());
+                } else if let Ok((client, _)) = SockRef::from(fd).accept() {
                     self.answer(client);
+                    answered += 1;
+                    if self.log_every.is_some_and(|every| answered % every == 0) {
+                        let line = format!("answered {answered}\n");
+                        // Nobody may read it any more.
+                        let _ = std::io::stdout().write_all(line.as_bytes());
+                    }
                 }
             }
         }
         notify("STOPPING=1\n");
         0
+    }
+
+    /// One datagram, which is answered, or what else comes.
+    fn take(&self, fd: RawFd) {
+        let answer = format!("{} {}\n", self.version, std::process::id());
+        // Another generation may have been faster.
+        let Ok(Some(bytes)) = talk::take(fd, answer.as_bytes()) else {
+            return;
+        };
+        if let Some(path) = &self.sink {
+            let file = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path);
+            // A disk that is full is not this program's affair.
+            let _ = file.and_then(|mut file| file.write_all(&bytes));
+        }
     }
 
     /// One client, to the end. What becomes of it is its own affair.

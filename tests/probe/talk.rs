@@ -63,6 +63,25 @@ pub fn read(number: RawFd) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).replace(['\n', '\0'], " "))
 }
 
+/// Takes what is there, without waiting. A datagram is sent the answer; what came from anything else is returned,
+/// of netlink that something did.
+pub fn take(number: RawFd, answer: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    // SAFETY: nothing in this process closes an inherited descriptor.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let socket = SockRef::from(&fd);
+    if socket.is_listener().is_err() {
+        return read_or_receive(number).map(Some);
+    }
+    let mut bytes = [MaybeUninit::uninit(); 2048];
+    let (_, sender) = socket.recv_from_with_flags(&mut bytes, libc::MSG_DONTWAIT)?;
+    if i32::from(sender.family()) == libc::AF_NETLINK {
+        return Ok(Some(b"netlink\n".to_vec()));
+    }
+    // A client that has gone away is its own affair.
+    let _ = socket.send_to(answer, &sender);
+    Ok(None)
+}
+
 /// A message queue is read with its own call only.
 fn read_or_receive(number: RawFd) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0_u8; LONGEST];
@@ -75,7 +94,7 @@ fn read_or_receive(number: RawFd) -> io::Result<Vec<u8>> {
             std::ptr::null_mut(),
         )
     };
-    if length < 0 {
+    if length < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF) {
         // SAFETY: as above. A device may give as much as is asked for, so it is little.
         length = unsafe { libc::read(number, bytes.as_mut_ptr().cast(), 64) };
     }

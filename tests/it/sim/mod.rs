@@ -21,7 +21,7 @@ mod kernel;
 mod life;
 mod orders;
 mod perform;
-mod random;
+pub(crate) mod random;
 mod rollout;
 mod seeds;
 mod shards;
