@@ -9,10 +9,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::{BTreeMap, HashSet};
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// How long nothing may change before it is looked what has, in milliseconds: an editor writes several files, and
 /// a branch is checked out file by file.
@@ -20,9 +22,17 @@ const QUIET: u16 = 100;
 /// How often that is waited for at most: something may be written all the time.
 const MOST_WAITS: u32 = 20;
 
-/// What a file was when it was seen last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A file when it was seen last.
+#[derive(Debug, Clone, Copy)]
 struct Seen {
+    content: Content,
+    /// When anything of it was changed, in time since 1970; nobody can set it back.
+    changed: Option<Duration>,
+}
+
+/// What makes it another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Content {
     inode: u64,
     length: u64,
     /// When it was last written to, in seconds and nanoseconds.
@@ -64,6 +74,16 @@ impl FileWatch {
     /// How many files there are.
     pub fn count(&self) -> usize {
         self.files.len()
+    }
+
+    /// The files that had changed since then, in time since 1970, when they were seen last: whether or not
+    /// anybody watched. One that was removed is not among them.
+    pub fn changed_since(&self, time: Duration) -> Vec<PathBuf> {
+        let changed = self
+            .files
+            .iter()
+            .filter(|(_, seen)| seen.changed > Some(time));
+        changed.map(|(path, _)| path.clone()).collect()
     }
 
     /// What to wait for.
@@ -114,7 +134,10 @@ impl FileWatch {
             // What is gone is watched no more, and would have to be again if it came back.
             self.folders = folders;
             let both = self.files.keys().chain(files.keys());
-            let differs = both.filter(|path| self.files.get(*path) != files.get(*path));
+            let content = |files: &BTreeMap<PathBuf, Seen>, path: &Path| {
+                files.get(path).map(|one| one.content)
+            };
+            let differs = both.filter(|path| content(&self.files, path) != content(&files, path));
             changed.extend(differs.cloned());
             self.files = files;
             if !news {
@@ -167,10 +190,14 @@ fn walk(paths: &[PathBuf]) -> (HashSet<PathBuf>, BTreeMap<PathBuf, Seen>) {
                 folders.insert(entry.into_path());
                 continue;
             }
-            let seen = Seen {
+            let content = Content {
                 inode: metadata.ino(),
                 length: metadata.len(),
                 modified: (metadata.mtime(), metadata.mtime_nsec()),
+            };
+            let seen = Seen {
+                content,
+                changed: changed(&metadata),
             };
             files.insert(entry.into_path(), seen);
         }
@@ -180,6 +207,15 @@ fn walk(paths: &[PathBuf]) -> (HashSet<PathBuf>, BTreeMap<PathBuf, Seen>) {
         }
     }
     (folders, files)
+}
+
+/// ctime; `None` before 1970.
+fn changed(metadata: &Metadata) -> Option<Duration> {
+    let seconds = u64::try_from(metadata.ctime()).ok()?;
+    Some(Duration::new(
+        seconds,
+        u32::try_from(metadata.ctime_nsec()).ok()?,
+    ))
 }
 
 #[cfg(test)]
@@ -253,6 +289,24 @@ mod tests {
         folder.write("src/a/b/c.rs", "333");
         assert_eq!(poll(&mut polled, PollTimeout::from(10_000_u16)), Ok(1));
         assert_eq!(changed(&mut watch), ["src/a/b/c.rs"]);
+    }
+
+    #[test]
+    fn what_is_newer_than_a_time_has_changed_as_it_was_seen() {
+        let folder = Folder::new("newer");
+        folder.write("old", "1");
+        let watch = || FileWatch::new(vec![folder.0.clone()]).expect("it can be watched");
+        let seen = watch();
+        let of_old = changed(&folder.0.join("old").metadata().expect("a file")).expect("a time");
+        let before = of_old - Duration::from_nanos(1);
+        assert_eq!(names(&folder, &seen.changed_since(before)), ["old"]);
+        assert_eq!(names(&folder, &seen.changed_since(of_old)), [""; 0]);
+        // The clock of files goes by ticks of the kernel.
+        while changed(&folder.0.join("old").metadata().expect("a file")) == Some(of_old) {
+            folder.write("old", "22");
+        }
+        assert_eq!(names(&folder, &seen.changed_since(of_old)), [""; 0]);
+        assert_eq!(names(&folder, &watch().changed_since(of_old)), ["old"]);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use super::args::WatchFiles;
 use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
 use super::output::reason;
+use crate::control::Status;
 use crate::file_watch::FileWatch;
+use crate::shell::clock;
 use crate::sys;
 use crate::verb::RESTART;
 use listenfd::ListenFd;
@@ -16,6 +18,7 @@ use serde_json::json;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// So many files are named when they have changed.
 const NAMED: usize = 3;
@@ -39,9 +42,13 @@ fn watch(arguments: WatchFiles) -> io::Result<()> {
         "{worker}: it is restarted when one of {} files changes",
         files.count()
     );
-    while wait(&client, &files)? {
-        let changed = files.changed()?;
+    let mut changed = changed_unseen(&mut client, &worker, &files);
+    loop {
         if changed.is_empty() {
+            if !wait(&client, &files)? {
+                break;
+            }
+            changed = files.changed()?;
             continue;
         }
         log::info!("{worker}: {}; restarting it", names(&changed));
@@ -51,8 +58,28 @@ fn watch(arguments: WatchFiles) -> io::Result<()> {
             Err(Failure::Broken(..)) => break,
             Err(failure) => log::warn!("{worker}: not restarted: {}", failure.words().0),
         }
+        changed.clear();
     }
     Ok(())
+}
+
+/// The files that are newer than the oldest instance: a process that watched before this one may have ended
+/// before it saw them change, as it does when listend dies or is upgraded.
+fn changed_unseen(client: &mut Client, worker: &str, files: &FileWatch) -> Vec<PathBuf> {
+    let status = client.ask::<Status>("Status", &json!({ "name": worker }));
+    // A connection that has ended is noticed with the next wait.
+    let workers = status.map_or(Vec::new(), |status| status.workers);
+    let instances = workers.iter().flat_map(|worker| &worker.instances);
+    let oldest = instances.filter_map(|one| started(one.pid?)).min();
+    oldest.map_or(Vec::new(), |oldest| files.changed_since(oldest))
+}
+
+/// When a process was started, since 1970; not before it was.
+fn started(pid: u32) -> Option<Duration> {
+    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
+    let started = clock::at_ticks(process.stat().ok()?.starttime + 1);
+    let age = clock::now().0.saturating_sub(started.0);
+    clock::wall().checked_sub(Duration::from_nanos(age))
 }
 
 /// The connection to the daemon is the only descriptor that is passed.

@@ -31,7 +31,7 @@ pub(super) struct Peer {
     pub(super) pid: i32,
     /// Whether it is a worker of listend's own, which was given its connection: it may look.
     pub(super) built_in: bool,
-    /// The worker that one of those may restart, and do nothing else.
+    /// The worker that one of those may restart, and ask about, and do nothing else.
     restarts: Option<String>,
 }
 
@@ -62,6 +62,7 @@ impl Peer {
         };
         match request {
             Request::Operate { verb, worker, .. } => **verb == RESTART && worker == restarts,
+            Request::Status { name } => name.as_ref() == Some(restarts),
             _ => false,
         }
     }
@@ -443,11 +444,13 @@ mod tests {
         };
         let of = |worker: &str| format!("{{\"worker\":\"{worker}\"}}");
         assert!(watches.peer.may(&asks("Restart", &of("app"))));
+        assert!(watches.peer.may(&asks("Status", "{\"name\":\"app\"}")));
         for (method, parameters) in [
             ("Restart", of("other")),
             ("Restart", of("app.0")),
             ("Stop", of("app")),
             ("Status", "{}".to_owned()),
+            ("Status", "{\"name\":\"other\"}".to_owned()),
             ("Reload", "{}".to_owned()),
         ] {
             assert!(!watches.peer.may(&asks(method, &parameters)), "{method}");
