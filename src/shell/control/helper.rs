@@ -224,6 +224,8 @@ pub(super) fn start(config: &Path, question: Question, about: &str) -> io::Resul
     };
     command.arg("-c").arg(config);
     command.stdin(Stdio::null()).stdout(theirs).stderr(errors);
+    // Nobody else knows of it, and a file that it waits for may never come.
+    sys::end_with_parent(&mut command, Signal::SIGKILL as i32, false);
     let child = command.spawn()?;
     let pid = child.id() as i32;
     Ok(Forked {

@@ -48,6 +48,11 @@ impl Control {
         late.count()
     }
 
+    /// Ends all of them: who waits for an answer loses its connection, and the next listend does not know them.
+    pub(super) fn kill_queries(&self) {
+        self.queries.values().for_each(HelperQuery::kill);
+    }
+
     /// When the first has to have answered.
     pub(super) fn query_due(&self) -> Option<Mono> {
         let waited_for = self.queries.values().filter(|query| !query.is_late);

@@ -222,6 +222,7 @@ impl Shell {
         let Ok(binary) = CString::new(binary.into_vec()) else {
             return "its path has a NUL byte".to_owned();
         };
+        self.control.kill_queries();
         self.logs.hand_over(&self.epoll);
         let mut store = std::mem::take(&mut self.store);
         let mut lines = self.everything(&mut store);
