@@ -1,5 +1,6 @@
 //! What listend tells the service manager that started it (sd_notify(3)).
 
+use crate::harness::reloading::ask;
 use crate::harness::varlink::Varlink;
 use crate::harness::{DEADLINE, World, container, eventually, kill, require_tool};
 use nix::sys::signal::Signal;
@@ -292,6 +293,25 @@ fn a_watchdog_is_fed_while_nothing_happens() {
         start.env("WATCHDOG_USEC", "20000");
     });
     for _ in 0..3 {
+        manager.hears_at_last("WATCHDOG=1\n");
+    }
+    daemon.stop();
+}
+
+// Rule: the manager does not wait for longer than it did for the listend before.
+#[test]
+fn whoever_goes_on_shows_at_once_that_it_lives() {
+    let world = World::new();
+    let manager = Manager::of(&world);
+    let daemon = world.run_with(TWO, |start| {
+        start.env("NOTIFY_SOCKET", "$DIR/notify");
+        // The next is due in half an hour.
+        start.env("WATCHDOG_USEC", "3600000000");
+        start.words_behind(["--control", "$DIR/control.sock"]);
+    });
+    let _puppets = world.puppets(2);
+    for _ in 0..2 {
+        ask(&world, "upgrade").expect_code(0);
         manager.hears_at_last("WATCHDOG=1\n");
     }
     daemon.stop();

@@ -10,6 +10,7 @@ use super::{Past, RAISE, Store, UNREAD};
 use crate::core::{Core, FormerTaker, Known, Revision, WhenDone};
 use crate::listener::{self, Adopted, BindError, BoundSocket, Former, Purpose, SocketTable};
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId, WorkerPlan};
+use crate::shell::clock;
 use crate::shell::control::Control;
 use crate::shell::definitions::{Definition, Definitions};
 use crate::shell::folders::Folders;
@@ -43,7 +44,14 @@ impl Resumed {
     /// # Errors
     ///
     /// As for [`Shell::run`].
-    pub fn run(self, control: Control, manager: Manager, ready_when: ReadyWhen) -> io::Result<u8> {
+    pub fn run(
+        self,
+        control: Control,
+        mut manager: Manager,
+        ready_when: ReadyWhen,
+    ) -> io::Result<u8> {
+        // The last sign of life may be as old as it can be.
+        manager.alive(clock::now());
         let Resumed {
             shell,
             missing,
