@@ -323,6 +323,7 @@ impl Shell {
                 | Token::Output => {}
             }
         }
+        self.watch.more(&self.epoll, &self.sockets);
         self.queries_turn();
         self.control_turn();
         self.look_at_launching();
@@ -377,7 +378,7 @@ impl Shell {
 
     /// Until the core's deadline, rounded up: a turn that comes too early would only come again.
     fn timeout(&self) -> EpollTimeout {
-        if self.control.has_work() || self.control.owes_lines() {
+        if self.control.has_work() || self.control.owes_lines() || self.watch.is_to_go_on() {
             return EpollTimeout::ZERO;
         }
         let looked_at = self.launching.iter().map(|(_, _, at)| *at);

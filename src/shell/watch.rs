@@ -35,6 +35,9 @@ const FILES: AddWatchFlags = AddWatchFlags::IN_DELETE
 /// What is asked about one that leads there.
 const ITSELF: AddWatchFlags = AddWatchFlags::IN_MOVE_SELF.union(AddWatchFlags::IN_DELETE_SELF);
 
+/// So many sockets are watched in one turn, of those that may wait.
+const AT_ONCE: usize = 500;
+
 /// Whose files are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
@@ -57,6 +60,8 @@ pub(super) struct Watch {
     /// Sockets without an accept queue that clients mean nothing at for now: their errors are the
     /// worker's.
     parked: BTreeSet<SocketKey>,
+    /// Sockets that nobody is waited for at, and whose end is watched as soon as there is time for it.
+    pending: BTreeSet<SocketKey>,
 }
 
 /// A folder that is watched.
@@ -84,6 +89,7 @@ impl Watch {
             roles,
             addresses: Vec::new(),
             parked: BTreeSet::new(),
+            pending: BTreeSet::new(),
         }
     }
 
@@ -149,15 +155,45 @@ impl Watch {
         }
     }
 
-    /// Watches every socket. What cannot be watched is logged: it works, but does not heal.
+    /// Watches every socket. What cannot be watched is logged: it works, but does not heal. Thousands that are
+    /// only held wait for the next turns ([`Watch::more`]): whoever asks listend comes before them.
     pub(super) fn everything(&mut self, epoll: &Epoll, sockets: &SocketTable) {
         for socket in sockets.iter() {
-            self.socket(epoll, socket);
+            if self.role(socket.listener) == Role::Held && socket.endpoint.accepts() {
+                self.pending.insert(socket.key);
+                self.files(epoll, Owner::Socket(socket.key), &socket.files());
+            } else {
+                self.socket(epoll, socket);
+            }
+        }
+    }
+
+    /// Whether there are more to watch.
+    pub(super) fn is_to_go_on(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Watches some of those that wait for that. One that has ended meanwhile is told of all the same.
+    pub(super) fn more(&mut self, epoll: &Epoll, sockets: &SocketTable) {
+        for _ in 0..AT_ONCE {
+            let Some(key) = self.pending.pop_first() else {
+                return;
+            };
+            if let Some(socket) = sockets.get(key) {
+                self.end(epoll, socket);
+            }
         }
     }
 
     /// Watches one socket, new or repaired.
     pub(super) fn socket(&mut self, epoll: &Epoll, socket: &BoundSocket) {
+        self.end(epoll, socket);
+        self.files(epoll, Owner::Socket(socket.key), &socket.files());
+    }
+
+    /// Watches for the end of a socket, and for clients where they mean something.
+    fn end(&mut self, epoll: &Epoll, socket: &BoundSocket) {
+        self.pending.remove(&socket.key);
         let role = self.role(socket.listener);
         if socket.endpoint.accepts() || role != Role::Held {
             let flags = match role {
@@ -171,7 +207,6 @@ impl Watch {
                 Err(errno) => log::warn!("cannot watch {}: {}", socket.address, errno.desc()),
             }
         }
-        self.files(epoll, Owner::Socket(socket.key), &socket.files());
     }
 
     /// Watches files, and every folder that leads to one: what is not watched does not heal.
@@ -199,7 +234,8 @@ impl Watch {
     }
 
     /// Stops watching a socket until it has been repaired: its event would come for ever.
-    pub(super) fn unwatch(&self, epoll: &Epoll, socket: &BoundSocket) {
+    pub(super) fn unwatch(&mut self, epoll: &Epoll, socket: &BoundSocket) {
+        self.pending.remove(&socket.key);
         let _not_watched = epoll.delete(&socket.fd);
     }
 

@@ -1,6 +1,6 @@
 //! What the kernel calls a descriptor.
 
-use crate::sys::sockopt;
+use crate::sys::{SharedFd, sockopt};
 use nix::libc;
 use nix::sys::stat::fstat;
 use std::fmt;
@@ -18,7 +18,7 @@ impl Identity {
     pub fn of(fd: impl AsFd) -> Option<Identity> {
         let fd = fd.as_fd();
         match sockopt::get_u64(fd, libc::SOL_SOCKET, libc::SO_COOKIE) {
-            Ok(cookie) => return Some(Identity(format!("socket:{cookie:x}"))),
+            Ok(cookie) => return Some(Identity::of_cookie(cookie)),
             Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {}
             Err(_) => return None,
         }
@@ -35,6 +35,18 @@ impl Identity {
             "file:{:x}:{:x}",
             status.st_dev, status.st_ino
         )))
+    }
+
+    /// The same, of a descriptor that knows its cookie.
+    pub fn of_shared(fd: &SharedFd) -> Option<Identity> {
+        match fd.cookie() {
+            Some(cookie) => Some(Identity::of_cookie(cookie)),
+            None => Identity::of(fd),
+        }
+    }
+
+    fn of_cookie(cookie: u64) -> Identity {
+        Identity(format!("socket:{cookie:x}"))
     }
 
     /// As it was written before.
@@ -54,6 +66,7 @@ mod tests {
     use super::*;
     use nix::sys::eventfd::EventFd;
     use std::net::TcpListener;
+    use std::os::fd::OwnedFd;
 
     #[test]
     fn two_sockets_at_one_address_are_different_and_a_copy_is_the_same() {
@@ -63,6 +76,10 @@ mod tests {
         assert!(Identity::of(&one).is_some());
         assert_eq!(Identity::of(&one), Identity::of(&copy));
         assert_ne!(Identity::of(&one), Identity::of(&other));
+        let (of_one, shared) = (Identity::of(&one), SharedFd::from(OwnedFd::from(one)));
+        for _ in 0..2 {
+            assert_eq!(Identity::of_shared(&shared), of_one);
+        }
     }
 
     #[test]
@@ -72,6 +89,7 @@ mod tests {
         let identity = Identity::of(&one).expect("a pipe has an inode of its own");
         assert_ne!(Some(&identity), Identity::of(&other).as_ref());
         assert_eq!(Identity::read(&identity.to_string()), identity);
+        assert_eq!(Identity::of_shared(&SharedFd::from(one)), Some(identity));
         assert_eq!(Identity::of(EventFd::new().expect("eventfd")), None);
     }
 }

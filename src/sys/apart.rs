@@ -19,6 +19,7 @@ use super::arrivals::forget_arrivals;
 use super::interrupt::interrupt_soon;
 use super::launch::STACK_SIZE;
 use super::raw::{BARE, call};
+use super::sockopt;
 use nix::libc::{self, c_int, c_void};
 use socket2::SockRef;
 use std::cell::RefCell;
@@ -27,8 +28,8 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Times are in nanoseconds here, on the caller's clock.
 const MILLISECOND: u64 = 1_000_000;
@@ -53,6 +54,8 @@ const RARELY: u64 = 1000 * MILLISECOND;
 pub struct SharedFd {
     fd: ManuallyDrop<OwnedFd>,
     what: What,
+    /// What [`SharedFd::cookie`] has found out.
+    cookie: OnceLock<Option<u64>>,
 }
 
 /// What decides how it is closed.
@@ -68,29 +71,34 @@ enum What {
 
 impl From<OwnedFd> for SharedFd {
     fn from(fd: OwnedFd) -> SharedFd {
-        SharedFd {
-            fd: ManuallyDrop::new(fd),
-            what: What::Any,
-        }
+        SharedFd::closed_as(fd, What::Any)
     }
 }
 
 impl SharedFd {
-    /// A descriptor that came with a message.
-    pub(super) fn foreign(fd: OwnedFd) -> SharedFd {
+    fn closed_as(fd: OwnedFd, what: What) -> SharedFd {
         SharedFd {
             fd: ManuallyDrop::new(fd),
-            what: What::Foreign,
+            what,
+            cookie: OnceLock::new(),
         }
+    }
+
+    /// The cookie of a socket (SO_COOKIE), which it keeps; asked for once. `None` for what is none.
+    pub fn cookie(&self) -> Option<u64> {
+        let ask = || sockopt::get_u64(self.as_fd(), libc::SOL_SOCKET, libc::SO_COOKIE).ok();
+        *self.cookie.get_or_init(ask)
+    }
+
+    /// A descriptor that came with a message.
+    pub(super) fn foreign(fd: OwnedFd) -> SharedFd {
+        SharedFd::closed_as(fd, What::Foreign)
     }
 
     /// A TCP connection that listend itself has accepted. Dropped, it is closed at once, unless its
     /// process has set SO_LINGER.
     pub fn tcp_connection(fd: OwnedFd) -> SharedFd {
-        SharedFd {
-            fd: ManuallyDrop::new(fd),
-            what: What::Tcp,
-        }
+        SharedFd::closed_as(fd, What::Tcp)
     }
 
     /// Converts into a descriptor that is closed like any other.

@@ -59,7 +59,7 @@ impl Shell {
                 listener::examine(fd).map_err(|why| format!("a socket is refused: {why}"))?;
             let is_same = Identity::of(fd);
             let mut held = self.sockets.iter();
-            if held.any(|held| is_same.is_some() && Identity::of(&held.fd) == is_same)
+            if held.any(|held| is_same.is_some() && Identity::of_shared(&held.fd) == is_same)
                 || endpoints.contains(&endpoint)
             {
                 return Err(format!("listend holds the socket at {endpoint} already"));

@@ -273,8 +273,8 @@ impl Shell {
         }
         if store.is_stale.take() {
             let sockets = self.held_sockets();
-            let sockets =
-                sockets.filter_map(|(place, socket)| Some((Identity::of(&socket.fd)?, place)));
+            let sockets = sockets
+                .filter_map(|(place, socket)| Some((Identity::of_shared(&socket.fd)?, place)));
             store.name_sockets(sockets.collect());
             store.list_files(&self.sockets);
             let facts = self.lasting_facts(&mut store);
@@ -362,7 +362,7 @@ impl Shell {
             }));
         }
         for socket in self.sockets.iter() {
-            let Some(identity) = Identity::of(&socket.fd) else {
+            let Some(identity) = Identity::of_shared(&socket.fd) else {
                 continue;
             };
             let former = self.sockets.former_of(socket.key);
@@ -551,7 +551,7 @@ impl Shell {
     }
 
     fn flow_facts(&self) -> impl Iterator<Item = Fact> {
-        let identity = |socket: &BoundSocket| Some(Identity::of(&socket.fd)?.to_string());
+        let identity = |socket: &BoundSocket| Some(Identity::of_shared(&socket.fd)?.to_string());
         self.flows.groups.iter().map(move |(key, group)| {
             let (present, generation, last) = group.present();
             let members = group.members().map(|(lane, member)| facts::FlowMember {
@@ -591,7 +591,9 @@ impl Shell {
             fds.map(move |fd| (name, fd))
         });
         let sockets = self.held_sockets().map(|(_, socket)| {
-            let identity = Identity::of(&socket.fd);
+            // Only a keeper knows them by other names.
+            let is_named = !store.sockets.named.is_empty();
+            let identity = is_named.then(|| Identity::of_shared(&socket.fd)).flatten();
             let known = identity.and_then(|one| store.sockets.named.get(&one));
             let name = Name::Sockets(known.copied().unwrap_or(0));
             (name, socket.fd.as_fd())
