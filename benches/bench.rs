@@ -37,6 +37,7 @@ mod status;
 mod supervisor;
 mod survive;
 mod table;
+mod upkeep;
 
 use machine::Result;
 use std::process::ExitCode;
@@ -48,7 +49,7 @@ use table::Row;
 type Benchmark = (&'static str, fn(&mut Vec<Row>) -> Result<()>);
 
 /// In the order in which they run.
-const BENCHMARKS: [Benchmark; 16] = [
+const BENCHMARKS: [Benchmark; 17] = [
     ("startup", startup::run),
     ("options", options::run),
     ("idle", idle::run),
@@ -63,6 +64,7 @@ const BENCHMARKS: [Benchmark; 16] = [
     ("restart", restart::run),
     ("reload", reload::run),
     ("survive", survive::run),
+    ("upkeep", upkeep::run),
     ("shards", shards::run),
     ("supervisor", supervisor::run),
 ];

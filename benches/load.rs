@@ -28,6 +28,8 @@ const STRIDE: u32 = 7_919;
 /// A program that answers on a range of addresses.
 pub struct Server {
     process: Process,
+    /// Whose processor time it is.
+    measured: i32,
     range: Range,
 }
 
@@ -57,7 +59,24 @@ impl Server {
             first,
             count,
         };
-        Server { process, range }
+        Server {
+            measured: process.pid(),
+            process,
+            range,
+        }
+    }
+
+    /// The same, where another process than the one that was started does the work.
+    pub fn measured_at(self, pid: i32) -> Server {
+        Server {
+            measured: pid,
+            ..self
+        }
+    }
+
+    /// The process that was started.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
     }
 
     /// Waits until the first address answers, as not every program says that it listens.
@@ -93,7 +112,7 @@ impl Server {
     }
 
     fn processor_time(&self) -> Option<Duration> {
-        machine::processor_time(self.process.pid()).ok()
+        machine::processor_time(self.measured).ok()
     }
 }
 

@@ -4,10 +4,10 @@
 //! client beside that of the same clients while nothing is done, whether the worker goes on, and whether it is
 //! started again when it ends afterwards.
 
-use crate::harness::TempDir;
 use crate::harness::container::Container;
 use crate::harness::load::{Load, Target};
-use crate::machine::Result;
+use crate::harness::{TempDir, tool};
+use crate::machine::{self, Result};
 use crate::process::Process;
 use crate::restart::{
     CIRCUS_SOCKET, IN_CONTAINER, Started, address, booted_with_app, build_worker, circus_command,
@@ -20,6 +20,7 @@ use crate::table::Row;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -29,10 +30,10 @@ use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 4;
 /// How often it is done, each time after nothing was done for as long. What cannot be done twice is done once.
-const ROUNDS: usize = 5;
-const WINDOW: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 3;
+const WINDOW: Duration = Duration::from_secs(1);
 /// How long a worker that has ended may be missed until nobody starts it again.
-const STARTED_AGAIN: Duration = Duration::from_secs(5);
+const STARTED_AGAIN: Duration = Duration::from_secs(3);
 const GLIMPSE: Duration = Duration::from_millis(200);
 
 /// The worker answers with its pid.
@@ -53,12 +54,13 @@ trait Subject {
 /// A name in the table, what starts it, and how often it can be disturbed.
 type Contender = (&'static str, fn() -> Result<Started<dyn Subject>>, usize);
 
-const CONTENDERS: [Contender; 5] = [
+const CONTENDERS: [Contender; 6] = [
     ("listend upgrade", Listend::to_upgrade, ROUNDS),
     ("listend run --guard, kill -9", Listend::to_kill, ROUNDS),
     ("systemctl daemon-reexec", Systemd::start, ROUNDS),
     ("circusctl reload", Circus::to_reload, ROUNDS),
     ("circusd, kill -9 and another", Circus::to_kill, 1),
+    ("einhornsh -e upgrade", Einhorn::start, ROUNDS),
 ];
 
 /// Adds the rows of this benchmark.
@@ -293,6 +295,79 @@ impl Subject for Circus {
         // One that has found its address taken may have ended.
         let _ended = self.process.stop();
         Ok(())
+    }
+}
+
+/// It executes itself in place, and then replaces the workers; there is no command for the first alone.
+struct Einhorn {
+    process: Process,
+    address: SocketAddr,
+    control: PathBuf,
+    dir: TempDir,
+}
+
+impl Einhorn {
+    fn start() -> Result<Started<dyn Subject>> {
+        if !einhorn("einhorn").is_file() || tool("ruby").is_none() {
+            return Ok(Started::Missing(
+                "no ruby, or no checkout of einhorn at target/peers/einhorn",
+            ));
+        }
+        let dir = TempDir::new();
+        let address = address()?;
+        let control = dir.path().join("control");
+        let worker = app(&["--stop-signal", "SIGUSR2", "--fd", "$EINHORN_FD_0"])?;
+        let mut command = Einhorn::command("einhorn");
+        // A worker is believed to be there when it has lived for a tenth of a second.
+        command.args(["--quiet", "--quiet", "--ack-mode", "0.1"]);
+        command.args(["--bind", &format!("{address},r"), "--backlog", "4096"]);
+        command.arg("--socket-path").arg(&control);
+        command.arg("--pidfile").arg(dir.path().join("pid"));
+        command.arg("--lockfile").arg(dir.path().join("lock"));
+        command.args(["--", "sh", "-c", &format!("exec {worker}")]);
+        Ok(Started::Running(Box::new(Einhorn {
+            process: Process::peer(command)?,
+            address,
+            control,
+            dir,
+        })))
+    }
+
+    /// It executes itself by its path, with the environment that it has.
+    fn command(program: &str) -> Command {
+        let mut command = Command::new("env");
+        let mut library = OsString::from("RUBYLIB=");
+        library.push(einhorn("").with_file_name("lib"));
+        command.arg(library).arg("ruby").arg(einhorn(program));
+        command
+    }
+}
+
+/// A program of the checkout.
+fn einhorn(program: &str) -> PathBuf {
+    machine::target_dir()
+        .join("peers/einhorn/bin")
+        .join(program)
+}
+
+impl Subject for Einhorn {
+    fn target(&self) -> Target {
+        self.address.into()
+    }
+
+    fn disturb(&mut self) -> Result<()> {
+        let mut command = Einhorn::command("einhornsh");
+        command.arg("--socket-path").arg(&self.control);
+        command.args(["--execute", "upgrade"]);
+        run_to_the_end(command.current_dir(self.dir.path()))
+    }
+
+    fn kill_worker(&mut self, pid: &str) -> Result<()> {
+        kill_pid(pid)
+    }
+
+    fn stop(mut self: Box<Self>) -> Result<()> {
+        self.process.stop().map(drop)
     }
 }
 

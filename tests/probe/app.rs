@@ -40,6 +40,8 @@ struct App {
     sink: Option<String>,
     /// `--log-every`: after so many clients it says so on standard output.
     log_every: Option<usize>,
+    /// `--stop-signal`: what asks it to stop.
+    stop_signal: Signal,
     /// `--crash-at-start`, after the delay.
     crashes_at_start: bool,
     /// `--hang-at-start`, after the delay.
@@ -52,7 +54,7 @@ struct App {
     alive: Option<Duration>,
 }
 
-/// Serves until SIGTERM; the exit status.
+/// Serves until it is asked to stop; the exit status.
 pub fn run(words: &[String]) -> i32 {
     let app = App::parse(words);
     match app.outlives {
@@ -86,6 +88,7 @@ impl App {
             lifetime: "600".to_owned(),
             sink: None,
             log_every: None,
+            stop_signal: Signal::SIGTERM,
             crashes_at_start: false,
             hangs_at_start: false,
             hangs_when_ready: false,
@@ -107,6 +110,7 @@ impl App {
                 "--lifetime" => app.lifetime = value().to_owned(),
                 "--sink" => app.sink = Some(value().to_owned()),
                 "--log-every" => app.log_every = Some(value().parse().expect("a number")),
+                "--stop-signal" => app.stop_signal = value().parse().expect("a signal"),
                 "--crash-at-start" => app.crashes_at_start = true,
                 "--hang-at-start" => app.hangs_at_start = true,
                 "--hang-after-ready" => app.hangs_when_ready = true,
@@ -136,7 +140,7 @@ impl App {
             // Another generation may be faster, and accept would then wait for the next client.
             SockRef::from(fd).set_nonblocking(true).expect("O_NONBLOCK");
         }
-        let while_waiting = catch_the_end();
+        let while_waiting = catch_the_end(self.stop_signal);
         notify("READY=1\n");
         if self.hangs_when_ready {
             hang();
@@ -244,16 +248,16 @@ extern "C" fn ends(_: i32) {
     ENDS.store(true, Ordering::Relaxed);
 }
 
-/// Blocks SIGTERM but while it waits, so that none comes between a look and the wait. The mask for
+/// Blocks this signal but while it waits, so that none comes between a look and the wait. The mask for
 /// waiting.
-fn catch_the_end() -> SigSet {
+fn catch_the_end(signal: Signal) -> SigSet {
     let action = SigAction::new(SigHandler::Handler(ends), SaFlags::empty(), SigSet::empty());
     // SAFETY: the handler stores one atomic.
-    unsafe { sigaction(Signal::SIGTERM, &action) }.expect("sigaction");
-    let blocked = SigSet::from(Signal::SIGTERM);
+    unsafe { sigaction(signal, &action) }.expect("sigaction");
+    let blocked = SigSet::from(signal);
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), Some(&mut before)).expect("sigprocmask");
-    before.remove(Signal::SIGTERM);
+    before.remove(signal);
     before
 }
 
