@@ -6,6 +6,7 @@ mod against;
 mod damaged;
 mod flood;
 mod flows;
+mod kinds;
 mod load;
 mod many;
 mod midway;

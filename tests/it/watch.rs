@@ -45,7 +45,7 @@ fn a_command_is_built_and_replaced_when_its_sources_change() {
 
     world.write("src/version", "two\n");
     load.wait_for_version("two", 20);
-    daemon.line(&["sh.0: exited"]);
+    daemon.line(&["has taken over"]);
 
     // A build that fails leaves what runs, and says so.
     world.write("src/build", "echo no such function >&2; exit 1\n");

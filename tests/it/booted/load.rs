@@ -1,4 +1,4 @@
-//! Clients of 127.0.0.1:20000 in a container.
+//! Clients of port 20000 in a container.
 
 use crate::harness::container::Container;
 use crate::harness::eventually;
@@ -18,17 +18,50 @@ pub struct Tally {
     pub broken: u64,
 }
 
+/// A UDP server that answers what it is sent, for `workers:`. Its listener is its only one.
+pub const ECHO: &str = "
+  echo:
+    command: [perl, -e, 'open($s, \"+<&=3\"); send($s, $d, 0, $from) while defined($from = recv($s, $d, 99, 0))']
+    listeners: [packets]
+";
+
 impl Load {
+    /// Over TCP.
     pub fn start(container: &Container) -> Load {
+        Load::at(container, &["tcp"])
+    }
+
+    /// In turn over TCP, at a path, and with datagrams to the same port.
+    pub fn of_every_kind(container: &Container, path: &str) -> Load {
+        Load::at(container, &["tcp", path, "udp"])
+    }
+
+    fn at(container: &Container, kinds: &[&str]) -> Load {
         let program = "
-import os, socket
+import os, socket, sys
 tally = [0, 0, 0]
+request = b'GET / HTTP/1.0\\r\\n\\r\\n'
+there = ('127.0.0.1', 20000)
+def connect(kind):
+    if kind == 'tcp':
+        return socket.create_connection(there, 10)
+    family, of, address = (socket.AF_UNIX, socket.SOCK_STREAM, kind)
+    if kind == 'udp':
+        family, of, address = (socket.AF_INET, socket.SOCK_DGRAM, there)
+    server = socket.socket(family, of)
+    server.settimeout(10)
+    server.connect(address)
+    return server
+turn = 0
 while not os.path.exists('/run/load.stop'):
+    kind = sys.argv[1:][turn % len(sys.argv[1:])]
+    turn += 1
+    expected = request if kind == 'udp' else b'HTTP/1.'
     try:
-        with socket.create_connection(('127.0.0.1', 20000), 10) as server:
-            server.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')
-            tally[0 if server.recv(65536).startswith(b'HTTP/1.') else 2] += 1
-    except ConnectionRefusedError:
+        with connect(kind) as server:
+            server.sendall(request)
+            tally[0 if server.recv(65536).startswith(expected) else 2] += 1
+    except (ConnectionRefusedError, FileNotFoundError):
         tally[1] += 1
     except OSError:
         tally[2] += 1
@@ -36,7 +69,8 @@ while not os.path.exists('/run/load.stop'):
         print(*tally, file=file)
     os.rename('/run/load.new', '/run/load')
 ";
-        let mut client = container.command(["python3", "-c", program]);
+        let words = ["python3", "-c", program];
+        let mut client = container.command(words.iter().chain(kinds).copied());
         let client = client.stdout(Stdio::null()).spawn().expect("start nsenter");
         let load = Load { client };
         load.goes_on(container);

@@ -1,6 +1,6 @@
 //! systemd keeps what listend must not lose: sockets, and workers that outlive it.
 
-use super::load::Load;
+use super::load::{ECHO, Load, Tally};
 use crate::harness::container::Container;
 use crate::harness::eventually;
 use crate::harness::package::{installed, property};
@@ -49,7 +49,7 @@ fn drop_in(container: &Container, text: &str) {
 /// The processes of the unit but for listend itself.
 fn workers(container: &Container) -> BTreeSet<String> {
     let main = property(container, UNIT, "MainPID");
-    let found = container.output(["pgrep", "--exact", "listend|probe|sleep"]);
+    let found = container.output(["pgrep", "--exact", "listend|probe|sleep|perl"]);
     let found = String::from_utf8_lossy(&found.stdout).into_owned();
     found
         .lines()
@@ -61,6 +61,21 @@ fn workers(container: &Container) -> BTreeSet<String> {
 fn kept(container: &Container) -> usize {
     let count = property(container, UNIT, "NFileDescriptorStore");
     count.parse().expect("a number")
+}
+
+#[expect(clippy::print_stdout, reason = "shown by cargo test -- --show-output")]
+fn told(tally: &Tally) {
+    println!("{tally:?}");
+}
+
+/// The open descriptors of listend, and its resident memory in KiB.
+fn size(container: &Container) -> (usize, u64) {
+    let pid = property(container, UNIT, "MainPID");
+    let script = format!("ls /proc/{pid}/fd | wc -l; grep VmRSS /proc/{pid}/status");
+    let said = container.run(["sh", "-c", &script]);
+    let mut numbers = said.split_whitespace().flat_map(str::parse::<u64>);
+    let (fds, kib) = (numbers.next(), numbers.next());
+    (fds.expect("a number") as usize, kib.expect("a number"))
 }
 
 /// Ends listend, and waits until another one is there.
@@ -90,19 +105,28 @@ fn is_started_again(container: &Container, before: &str) {
 
 #[test]
 fn workers_and_sockets_survive_a_listend_that_is_upgraded_or_killed() {
-    let Some(container) = started(SERVES) else {
+    let yaml = SERVES.replace(
+        "web: '127.0.0.1:20000' }",
+        "web: { address: ['127.0.0.1:20000', 'unix:/run/web'] }, packets: 'udp://127.0.0.1:20000' }",
+    );
+    let Some(container) = started(&(yaml + ECHO.trim_start_matches('\n'))) else {
         return;
     };
-    let load = Load::start(&container);
+    let load = Load::of_every_kind(&container, "/run/web");
     let before = workers(&container);
-    assert_eq!(before.len(), 2);
+    assert_eq!(before.len(), 3);
     // All of it has to be there before it can survive.
     eventually("descriptors are kept", || kept(&container) >= 5);
     let many = kept(&container);
+    kill(&container, "KILL");
+    let at_first = size(&container);
     for number in 0..count(4, 1000) {
         let done = container.output(["listend", "upgrade"]);
-        assert!(done.status.success(), "{number}: {done:?}");
+        let journal = || container.journal(UNIT);
+        assert!(done.status.success(), "{number}: {done:?}\n{}", journal());
     }
+    let missed = "Watchdog timeout";
+    assert!(!container.journal(UNIT).contains(missed), "{missed}");
     assert_eq!(workers(&container), before, "after upgrades");
     load.goes_on(&container);
     for number in 0..count(4, 200) {
@@ -114,8 +138,14 @@ fn workers_and_sockets_survive_a_listend_that_is_upgraded_or_killed() {
     eventually("nobody watches any more", || {
         container.output(["pgrep", "-f", "stop-post"]).stdout == b""
     });
+    eventually("as many descriptors are open", || {
+        size(&container).0 == at_first.0
+    });
+    let (_, kib) = size(&container);
+    assert!(kib < at_first.1 + 1024, "{kib} KiB after {at_first:?}");
     let tally = load.stop(&container);
     assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
+    told(&tally);
     // It is the parent of none of them, and ends them all the same.
     systemctl(&container, "stop");
     assert_eq!(workers(&container), BTreeSet::new());

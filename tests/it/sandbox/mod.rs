@@ -4,3 +4,5 @@ mod advice;
 mod matrix;
 mod servers;
 mod starts;
+
+pub(crate) use starts::can_mount;

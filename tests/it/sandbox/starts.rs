@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Read;
 
 /// Whether a sandbox with mounts can be had: as root, or in a user namespace.
-pub(super) fn can_mount() -> bool {
+pub(crate) fn can_mount() -> bool {
     let words = ["--user", "--map-root-user", "--mount", "true"];
     let done = std::process::Command::new("unshare").args(words).output();
     let can = is_root() || done.is_ok_and(|done| done.status.success());

@@ -1,7 +1,7 @@
 //! Under load, again and again.
 
-use super::{Blow, Guarded, guarded, guarded_through};
-use crate::harness::load::Load;
+use super::{BLOWS, Blow, Guarded, guarded, guarded_through};
+use crate::harness::load::{Load, Summary};
 use crate::harness::reloading::ask;
 use crate::harness::{
     World, children, client, eventually, kill, resident_kib, settled_descriptors,
@@ -19,11 +19,11 @@ listeners:
   packets: 'udp://127.0.0.1:0'
 workers:
   app:
-    command: [$PROBE, serve-app, --outlive, --version, one]
+    command: [$PROBE, serve-app, --outlive, --lifetime, '3600', --version, one]
     listeners: [web]
     nonblocking: true
     instances: 2
-  echo: { command: [$PROBE, heir, $EVENTS, '600'], listeners: [packets] }
+  echo: { command: [$PROBE, heir, $EVENTS, '3600'], listeners: [packets] }
 ";
 
 /// How often the daemon is killed, and how often it is upgraded.
@@ -44,6 +44,11 @@ fn told(manager: &UnixDatagram, what: &str) -> usize {
         count += usize::from(text.lines().any(|line| line == what));
     }
     count
+}
+
+#[expect(clippy::print_stdout, reason = "shown by cargo test -- --show-output")]
+fn told_of(kills: usize, upgrades: usize, summary: &Summary) {
+    println!("{upgrades} upgrades, {kills} kills: {summary}");
 }
 
 /// Workers, by pid: the children of the guard and of the daemon that are not the daemon itself.
@@ -121,6 +126,7 @@ fn again_and_again(words: &[&'static str]) {
         load.wait_for_answers(20);
         let summary = load.stop();
         assert_eq!(summary.counts.failed(), 0, "{summary}");
+        told_of(kills, upgrades, &summary);
     }
     ends.store(true, Ordering::Relaxed);
     datagrams.join().expect("every datagram was answered");
@@ -215,9 +221,11 @@ workers:
     let load = Load::start(guarded.guard.address("web"), 4);
     load.wait_for_answers(20);
     ask(&world, "scale app 5").expect_code(0);
-    for _ in 0..3 {
+    for round in 0..3 {
         load.wait_for_answers(20);
         guarded.kill();
+        load.wait_for_answers(20);
+        guarded.strike(BLOWS[round % 2]);
     }
     assert_eq!(workers(&guarded).len(), 5);
     ask(&world, "scale app 2").expect_code(0);
