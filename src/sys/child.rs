@@ -25,9 +25,9 @@ struct Failure {
 ///
 /// # Safety
 ///
-/// Only in a new process that has all signals blocked. `work` must be complete (pointer arrays
-/// end with NULL and point into live memory), and nobody else may use it until this process has
-/// executed its program or ended.
+/// Only in a new process in which no handler of a signal runs: all signals are blocked, or have none.
+/// `work` must be complete (pointer arrays end with NULL and point into live memory), and nobody else may
+/// use it until this process has executed its program or ended.
 pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
     // SAFETY: the caller's contract is passed on; `steps` returns only on failure.
     unsafe {
@@ -38,7 +38,7 @@ pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
         }
         let gate = work.gate.as_ref();
         let failure = match own_descriptors(work.unshare_from, &work.running) {
-            Ok(()) => steps(&mut work.prepared, gate),
+            Ok(()) => steps(&mut work.prepared, work.to_default, gate),
             Err(failure) => failure,
         };
         let message = failure.message();
@@ -233,14 +233,14 @@ macro_rules! attempt {
 }
 
 /// All steps, in order. Returns the one that failed.
-unsafe fn steps(prepared: &mut Prepared, gate: Option<&Gate>) -> Failure {
+unsafe fn steps(prepared: &mut Prepared, to_default: u64, gate: Option<&Gate>) -> Failure {
     // SAFETY: every pointer handed to the kernel comes from `prepared`, which the caller vouches
     // for, or from a local that outlives the call.
     unsafe {
-        // Dispositions first, while all signals are blocked: a handler of the parent that ran here
-        // would write into the parent's pipe.
-        default_dispositions(prepared.signals);
-        if prepared.spec.ignore_sigpipe {
+        // Dispositions first, while no handler of the parent can run here, which would write into the
+        // parent's pipe.
+        default_dispositions(to_default);
+        if prepared.spec.ignore_sigpipe && !prepared.signals.ignores(libc::SIGPIPE) {
             /// A struct sigaction that ignores, as in [`default_dispositions`]; the handler is the
             /// first member.
             const IGNORE: [u64; 8] = [libc::SIG_IGN as u64, 0, 0, 0, 0, 0, 0, 0];
@@ -422,7 +422,7 @@ use ids::{SYS_SETGROUPS, SYS_SETRESGID, SYS_SETRESUID};
 /// The size of the kernel's signal set, in bytes.
 const SIGNAL_SET: usize = 8;
 
-unsafe fn default_dispositions(changed: u64) {
+unsafe fn default_dispositions(to_default: u64) {
     /// Larger than the kernel's struct sigaction of any architecture; zeroed, it means SIG_DFL
     /// without flags.
     const DEFAULT: [u64; 8] = [0; 8];
@@ -431,7 +431,7 @@ unsafe fn default_dispositions(changed: u64) {
         let default = DEFAULT.as_ptr() as usize;
         let mut number = 1;
         while number <= 64 {
-            if changed & (1 << (number - 1)) != 0 {
+            if to_default & (1 << (number - 1)) != 0 {
                 call(libc::SYS_rt_sigaction, number, default, 0, SIGNAL_SET);
             }
             number += 1;

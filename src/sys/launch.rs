@@ -5,13 +5,15 @@ use super::prepared::{
     FdAction, Gate, HELD, Prepared, RELEASED, RUNNING, SHARING, STATUS_LENGTH, STATUS_MOST, Stack,
     Stdio, WAITING, Work,
 };
+use super::raw::{self, CloneArguments};
 use crate::stage::{LaunchFailure, Stage};
+use nix::errno::Errno;
 use nix::libc::{self, c_int, c_uint, c_void};
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// The way in which a child reports that it did not get to its program.
 #[derive(Debug, Clone, Copy)]
@@ -215,7 +217,7 @@ pub fn launch(
     tell: Tell<'_>,
     plan: impl FnOnce(&[RawFd], &[RawFd], RawFd) -> Vec<FdAction>,
 ) -> io::Result<Launched> {
-    let shares = super::raw::BARE
+    let shares = raw::BARE
         && prepared.spec.credentials.is_none()
         && prepared.spec.oom_score_adjust.is_none();
     let (held, release) = match tell {
@@ -261,12 +263,10 @@ pub fn launch(
     let needed = prepared.fds.iter().chain([&writer_fd, &output]).max();
     let unshare_from = many_from.filter(|from| needed.is_some_and(|needed| needed < from));
     let used = STACKS.with_borrow_mut(Vec::pop);
-    let mut stack = used.unwrap_or_else(|| Box::new_uninit_slice(STACK_SIZE));
-    // The end, aligned down to what the ABIs want.
-    let top = stack.as_mut_ptr_range().end;
-    let top = top.wrapping_sub(top as usize % 16).cast();
+    let stack = used.unwrap_or_else(|| Box::new_uninit_slice(STACK_SIZE));
     let work = Box::new(Work {
         prepared,
+        to_default: 0,
         held: held
             .as_ref()
             .zip(release.as_ref())
@@ -291,7 +291,7 @@ pub fn launch(
     } else {
         libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | libc::CLONE_FILES
     };
-    match clone_blocked(work, top, flags) {
+    match clone(work, flags) {
         Ok((pid, pidfd)) => {
             if unshare_from.is_some() {
                 wait_for_own_descriptors(work);
@@ -339,48 +339,108 @@ fn status_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
 
 /// The first function of the child.
 extern "C" fn enter(work: *mut c_void) -> c_int {
-    // SAFETY: `work` is the pointer that `clone_blocked` was given; the parent leaves it alone
-    // until the child is done. All signals are blocked, as `become_worker` wants it.
+    // SAFETY: `work` is the pointer that `clone` was given; the parent leaves it alone until the child
+    // is done. No handler runs here, as `become_worker` wants it.
     unsafe { child::become_worker(&mut *work.cast::<Work>()) }
 }
 
-/// clone(2) with all signals blocked, so that none reaches the child while it still has the
-/// parent's handlers.
-fn clone_blocked(
+/// Whether the kernel has refused CLONE_CLEAR_SIGHAND (Linux 5.5), or a sandbox around listend clone3(2).
+static HANDLERS_STAY: AtomicBool = AtomicBool::new(false);
+
+/// Creates the child. It has no handlers of its parent, which would write into the parent's pipe: where they
+/// cannot be left out, none of them runs. None may end a child that its parent waits for, either: of one that
+/// dumps core, older kernels do not clear the word (CLONE_CHILD_CLEARTID).
+fn clone(work: NonNull<Work>, flags: c_int) -> io::Result<(c_int, Option<OwnedFd>)> {
+    let mut pidfd: c_int = -1;
+    let is_waited_for = flags & libc::CLONE_FILES != 0;
+    let pid = match is_waited_for || HANDLERS_STAY.load(Ordering::Relaxed) {
+        true => clone_blocked(work, flags, &mut pidfd)?,
+        false => match clone_without_handlers(work, flags, &mut pidfd) {
+            Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {
+                HANDLERS_STAY.store(true, Ordering::Relaxed);
+                clone_blocked(work, flags, &mut pidfd)?
+            }
+            cloned => cloned?,
+        },
+    };
+    let is_there = flags & libc::CLONE_PIDFD != 0;
+    // SAFETY: with CLONE_PIDFD the kernel has stored a new descriptor there, with FD_CLOEXEC.
+    Ok((
+        pid,
+        is_there.then(|| unsafe { OwnedFd::from_raw_fd(pidfd) }),
+    ))
+}
+
+/// CLONE_CLEAR_SIGHAND, which the crate libc has in a type that is too short for it.
+const CLEAR_HANDLERS: u64 = 1 << 32;
+
+/// clone3(2) with CLONE_CLEAR_SIGHAND. A signal that reaches the child before its exec does what it would do
+/// after that.
+fn clone_without_handlers(
     work: NonNull<Work>,
-    stack: *mut c_void,
     flags: c_int,
-) -> io::Result<(c_int, Option<OwnedFd>)> {
+    pidfd: &mut c_int,
+) -> Result<c_int, Errno> {
+    // SAFETY: there is no child yet, so that the memory is ours alone. The child runs `enter`, which does not
+    // return, on a stack of its own; the kernel stores a descriptor at `pidfd` before this returns, and
+    // with CLONE_CHILD_CLEARTID clears the word at `running` when the child leaves the memory, which is
+    // kept until then.
+    unsafe {
+        let own = &mut *work.as_ptr();
+        let ignores_sigpipe = own.prepared.spec.ignore_sigpipe;
+        own.to_default = own.prepared.signals.to_default(false, ignores_sigpipe);
+        let (stack, stack_size) = own.stack_range();
+        let arguments = CloneArguments {
+            flags: u64::from(flags.cast_unsigned()) | CLEAR_HANDLERS,
+            pidfd: ptr::from_mut(pidfd) as u64,
+            child_tid: (&raw mut own.running) as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            stack: stack as u64,
+            stack_size: stack_size as u64,
+            ..CloneArguments::default()
+        };
+        let answer = raw::clone3(&arguments, enter, work.as_ptr().cast());
+        match answer {
+            0.. => Ok(answer as c_int),
+            _ => Err(Errno::from_raw(-answer as c_int)),
+        }
+    }
+}
+
+/// clone(2) with all signals blocked, so that none reaches the child while it still has the parent's
+/// handlers.
+fn clone_blocked(work: NonNull<Work>, flags: c_int, pidfd: &mut c_int) -> io::Result<c_int> {
     let flags = flags | libc::SIGCHLD;
     let no_tls: *mut c_void = ptr::null_mut();
-    let mut pidfd: c_int = -1;
-    // SAFETY: the sets are initialised by sigfillset/pthread_sigmask before use. The child runs
-    // `enter` on a stack of its own; with CLONE_PIDFD the kernel stores a new descriptor, with
-    // FD_CLOEXEC, where the fifth argument points; with CLONE_CHILD_CLEARTID it clears the word at
-    // the seventh when the child leaves the memory, which is kept until then.
+    // SAFETY: the sets are initialised by sigfillset/pthread_sigmask before use. For the rest see
+    // `clone_without_handlers`.
     unsafe {
+        let own = &mut *work.as_ptr();
+        let ignores_sigpipe = own.prepared.spec.ignore_sigpipe;
+        own.to_default = own.prepared.signals.to_default(true, ignores_sigpipe);
+        let (stack, stack_size) = own.stack_range();
+        let top = stack.wrapping_add(stack_size).cast();
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let running = (&raw mut (*work.as_ptr()).running).cast::<c_int>();
+        let running = (&raw mut own.running).cast::<c_int>();
         let argument = work.as_ptr().cast();
         let pid = libc::clone(
             enter,
-            stack,
+            top,
             flags,
             argument,
-            &raw mut pidfd,
+            ptr::from_mut(pidfd),
             no_tls,
             running,
         );
         let error = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
-        if pid == -1 {
-            return Err(error);
+        match pid {
+            -1 => Err(error),
+            pid => Ok(pid),
         }
-        let is_there = flags & libc::CLONE_PIDFD != 0;
-        Ok((pid, is_there.then(|| OwnedFd::from_raw_fd(pidfd))))
     }
 }
 
@@ -406,7 +466,7 @@ pub fn can_unshare_descriptors() -> bool {
         let last = c_uint::MAX;
         libc::syscall(libc::SYS_close_range, last, last, libc::CLOSE_RANGE_UNSHARE)
     };
-    super::raw::BARE && answer == 0
+    raw::BARE && answer == 0
 }
 
 /// Tells on the status pipe that the second of two programs was not reached, and why.

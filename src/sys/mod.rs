@@ -77,8 +77,8 @@ pub use pidfd::{
 pub use prepared::{CStrings, ContainsNul, EnvSlot, FdAction, FdSlot, Prepared, SecondStep, Stdio};
 pub use reuseport::attach_to_group;
 pub use signal::{
-    Origin, changed_signals, default_broken_pipe, ignore_file_size_signal, is_ignored, origin,
-    reset_child_signal,
+    ChangedSignals, Origin, changed_signals, default_broken_pipe, ignore_file_size_signal,
+    is_ignored, origin, reset_child_signal,
 };
 pub use unread::bytes_not_received;
 pub use wait::{Ended, How, Then, Whom, has_children_in, wait};

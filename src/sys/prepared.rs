@@ -1,5 +1,6 @@
 //! The memory that a child works with between clone and exec.
 
+use super::signal::ChangedSignals;
 use crate::launch_spec::LaunchSpec;
 use nix::libc::{c_char, c_int, c_uint};
 use std::ffi::CString;
@@ -32,7 +33,7 @@ pub struct Prepared {
     /// The other settings of the process.
     pub spec: LaunchSpec<CString>,
     /// The signals whose disposition listend has changed ([`super::changed_signals`]).
-    pub signals: u64,
+    pub signals: ChangedSignals,
     /// The limit of open files, soft and hard, while the descriptors are placed: there may be as many as
     /// the limit of the parent allows. `None` is the parent's.
     pub open_files: Option<(u64, u64)>,
@@ -215,6 +216,8 @@ impl CStrings {
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) prepared: Prepared,
+    /// The signals that the child sets to their default, as a set of bits.
+    pub(super) to_default: u64,
     /// The pipe that the child reads before all else, and its other end, which is the parent's alone.
     pub(super) held: Option<(RawFd, RawFd)>,
     /// What a child that tells by this memory waits at.
@@ -229,6 +232,15 @@ pub(super) struct Work {
     pub(super) running: AtomicU32,
     /// The child's stack; it grows down from the end.
     pub(super) stack: Stack,
+}
+
+impl Work {
+    /// The child's stack: where it begins and how long it is, with an end that is aligned as the ABIs want it.
+    pub(super) fn stack_range(&mut self) -> (*mut u8, usize) {
+        let range = self.stack.as_mut_ptr_range();
+        let (start, end) = (range.start.cast::<u8>(), range.end as usize);
+        (start, (end - end % 16).saturating_sub(start as usize))
+    }
 }
 
 /// What keeps a child from executing anything before its parent has closed the connection.

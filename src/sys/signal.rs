@@ -74,14 +74,39 @@ pub fn ignore_file_size_signal() {
     }
 }
 
-/// The signals that are not at their default, as a set of bits: bit 0 is signal 1. To be asked once
-/// all handlers are installed. Those are what a child must put back before its exec: a handler would
-/// run in the parent's memory, and an ignored signal stays ignored. All 64 are asked about, also the
-/// two that the C library keeps for itself: they may have been inherited as ignored.
-pub fn changed_signals() -> u64 {
+/// The signals that are not at their default, as sets of bits: bit 0 is signal 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ChangedSignals {
+    /// Those that a handler takes, which would run in the parent's memory.
+    pub(super) handled: u64,
+    /// Those that are ignored, and stay so over an exec.
+    pub(super) ignored: u64,
+}
+
+impl ChangedSignals {
+    /// Those that a child sets to their default. `ignores_sigpipe` says whether it is to ignore that one, which
+    /// it does already if its parent does.
+    pub(super) fn to_default(self, has_handlers: bool, ignores_sigpipe: bool) -> u64 {
+        let stays = match ignores_sigpipe {
+            true => self.ignored & (1 << (libc::SIGPIPE - 1)),
+            false => 0,
+        };
+        let handled = if has_handlers { self.handled } else { 0 };
+        (handled | self.ignored) & !stays
+    }
+
+    /// Whether it is ignored.
+    pub(super) fn ignores(self, signal: i32) -> bool {
+        self.ignored & (1 << (signal - 1)) != 0
+    }
+}
+
+/// Those that a child must put back before its exec. To be asked once all handlers are installed. All 64 are
+/// asked about, also the two that the C library keeps for itself: they may have been inherited as ignored.
+pub fn changed_signals() -> ChangedSignals {
     // The size of the kernel's signal set, and more than its struct sigaction of any architecture.
     const SIGNAL_SET: usize = 8;
-    let mut changed = 0;
+    let mut changed = ChangedSignals::default();
     for number in 1..=64_u32 {
         let mut action = [0_u64; 8];
         // SAFETY: without a new action the call only fills in the old one, which is large enough. By
@@ -96,9 +121,13 @@ pub fn changed_signals() -> u64 {
             )
         };
         // The handler is the first member everywhere but on MIPS.
+        let is_ignored = answer != 0 || action[0] == libc::SIG_IGN as u64;
         let is_default = action[0] == libc::SIG_DFL as u64;
-        if answer != 0 || !is_default {
-            changed |= 1 << (number - 1);
+        let bit = 1 << (number - 1);
+        if is_ignored {
+            changed.ignored |= bit;
+        } else if !is_default {
+            changed.handled |= bit;
         }
     }
     changed

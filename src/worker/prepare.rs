@@ -9,7 +9,7 @@ use crate::handoff::{
 use crate::launch_spec::{Limit, Resource};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
-use crate::sys::{CStrings, ContainsNul, EnvSlot, Launched, Prepared, Stdio, Tell};
+use crate::sys::{CStrings, ChangedSignals, ContainsNul, EnvSlot, Launched, Prepared, Stdio, Tell};
 use std::ffi::{CString, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -88,7 +88,7 @@ pub struct DaemonContext {
     /// Whether LISTEN_PIDFDID can be told.
     pub inode: PidfdInode,
     /// The signals whose disposition listend has changed ([`crate::sys::changed_signals`]).
-    pub signals: u64,
+    pub signals: ChangedSignals,
     /// The open-files limit that listend was started with. It raises its own soft limit; programs
     /// that use select(2) break when they inherit a high one.
     pub open_files: Limit,

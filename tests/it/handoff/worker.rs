@@ -1,7 +1,7 @@
 //! What a worker inherits: descriptors, variables, signals; and the state of its listeners.
 
 use crate::harness::report::Socket;
-use crate::harness::{Report, World, client, require_ipv6, sysctl};
+use crate::harness::{Report, World, client, require_ipv6, require_tool, sysctl};
 use nix::sys::signal::Signal;
 use std::fs;
 
@@ -415,13 +415,27 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [web] } }
 #[test]
 fn a_worker_starts_with_no_signal_blocked_or_caught_and_only_sigpipe_ignored() {
     let sigpipe = Signal::SIGPIPE as i32;
-    signals_of_a_worker("", &[sigpipe]);
-    signals_of_a_worker("ignore_sigpipe: true", &[sigpipe]);
-    signals_of_a_worker("ignore_sigpipe: false", &[]);
+    signals_of_a_worker(&[], "", &[sigpipe]);
+    signals_of_a_worker(&[], "ignore_sigpipe: true", &[sigpipe]);
+    signals_of_a_worker(&[], "ignore_sigpipe: false", &[]);
+}
+
+// Linux before 5.5, and sandboxes that answer as such a kernel does, or refuse.
+#[test]
+fn so_does_it_where_a_child_cannot_be_made_without_handlers() {
+    let Some(_strace) = require_tool("strace") else {
+        return;
+    };
+    for errno in ["ENOSYS", "EINVAL", "EPERM"] {
+        let refuse = format!("inject=clone3:error={errno}");
+        let without = ["strace", "-D", "-q", "-o", "$DIR/trace", "-e", &refuse];
+        signals_of_a_worker(&without, "ignore_sigpipe: false", &[]);
+        signals_of_a_worker(&without, "", &[Signal::SIGPIPE as i32]);
+    }
 }
 
 #[track_caller]
-fn signals_of_a_worker(line: &str, ignored: &[i32]) {
+fn signals_of_a_worker(through: &[&str], line: &str, ignored: &[i32]) {
     let world = World::new();
     let yaml = &format!(
         "
@@ -442,10 +456,11 @@ workers:
     );
     let term = number(Signal::SIGTERM);
     let daemon = world.run_with(yaml, |start| {
-        start.through([
+        let launch = [
             "$PROBE", "launch", "--block", &usr1, "--block", &term, "--block", &chld, "--ignore",
             &usr2, "--ignore", &hup, "--ignore", &pipe, "--ignore", &chld, "--",
-        ]);
+        ];
+        start.through(through.iter().copied().chain(launch));
     });
     let report = world.puppet().report;
     assert_eq!(report.blocked, [0; 0]);

@@ -83,7 +83,7 @@ fn what_is_asked_for_in_the_turn_of_a_kill_is_done() {
     puppet.ask("notify READY=1");
     wait_for(&world, "running");
 
-    let strace = guarded.doom("clone");
+    let strace = guarded.doom("clone,clone3");
     let scale = asks(&world, "scale app 2");
     guarded.is_followed(strace);
     let mut second = world.puppet();
