@@ -448,25 +448,39 @@ unsafe fn unblock_all_signals() -> isize {
 }
 
 /// 0 is /dev/null; 1 and 2 are as the plan says. Comes first: a descriptor that is handed over there
-/// goes on top, and what it covers is gone.
+/// goes on top. What it would cover is left as it is.
 unsafe fn standard_streams(prepared: &Prepared) -> isize {
+    let is_covered = |number| prepared.targets.contains(&number);
+    let discards = matches!(prepared.output, Stdio::Null);
     // SAFETY: plain descriptor calls.
     unsafe {
-        let null = open(c"/dev/null", libc::O_RDWR, 0);
-        if null < 0 {
+        let null = match discards || !is_covered(0) {
+            true => open(c"/dev/null", libc::O_RDWR, 0),
+            false => -1,
+        };
+        if null < 0 && (discards || !is_covered(0)) {
             return null;
         }
         let (output, answer) = match &prepared.output {
             Stdio::Inherit => (-1, 0),
-            Stdio::Null => (-1, both(null)),
+            Stdio::Null => (-1, both(null, is_covered(1))),
             Stdio::File { link, .. } => {
                 let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_NOCTTY;
                 let file = open(link, flags, 0);
-                (file, if file < 0 { file } else { both(file) })
+                let answer = if file < 0 {
+                    file
+                } else {
+                    both(file, is_covered(1))
+                };
+                (file, answer)
             }
-            Stdio::Descriptor(fd) => (-1, both(*fd as isize)),
+            Stdio::Descriptor(fd) => (-1, both(*fd as isize, is_covered(1))),
         };
-        let answer = if answer < 0 { answer } else { onto(null, 0) };
+        let answer = match answer {
+            failed if failed < 0 => failed,
+            _ if is_covered(0) => 0,
+            _ => onto(null, 0),
+        };
         // Those are the standard streams themselves where listend was started without some.
         for fd in [null, output] {
             if fd > 2 {
@@ -477,11 +491,11 @@ unsafe fn standard_streams(prepared: &Prepared) -> isize {
     }
 }
 
-/// Both outputs onto one descriptor.
-unsafe fn both(fd: isize) -> isize {
+/// Both outputs onto one descriptor, or standard error alone.
+unsafe fn both(fd: isize, is_first_covered: bool) -> isize {
     // SAFETY: plain descriptor calls.
     unsafe {
-        let answer = onto(fd, 1);
+        let answer = if is_first_covered { 0 } else { onto(fd, 1) };
         if answer < 0 { answer } else { onto(fd, 2) }
     }
 }
@@ -571,6 +585,9 @@ unsafe fn write_file(path: &CStr, bytes: &[u8]) -> isize {
 /// Writes what only the child knows into the space that the parent reserved: its process id, and
 /// the inode of its own pidfd.
 unsafe fn fill_slots(prepared: &mut Prepared) {
+    if !prepared.environment.has_slots() {
+        return;
+    }
     // SAFETY: the buffer that statx fills is a local of the right type.
     unsafe {
         let pid = call(libc::SYS_getpid, 0, 0, 0, 0) as usize;

@@ -198,6 +198,11 @@ impl CStrings {
         self.pointers.as_ptr()
     }
 
+    /// Whether there is anything that only the child knows.
+    pub(super) fn has_slots(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
     /// The space for a slot's digits; of several alike the one that has so many before it.
     pub(super) fn slot_mut(&mut self, wanted: EnvSlot, before: usize) -> Option<&mut [u8]> {
         let mut alike = self.slots.iter().filter(|(slot, _)| *slot == wanted);
