@@ -184,20 +184,21 @@ impl Process {
         }
     }
 
-    /// Reaps it, which has exited: its pidfd was readable, or waitid(2) showed it. Others of its
-    /// process group may go on: those are in [`Process::rest`] afterwards, unless it was a command
-    /// around an instance, which leaves nothing behind.
+    /// Reaps it, which has exited: its pidfd was readable, or waitid(2) showed it. `None` if it has not: the
+    /// number that SIGCHLD named was that of a child before it. Others of its process group may go on: those
+    /// are in [`Process::rest`] afterwards, unless it was a command around an instance, which leaves
+    /// nothing behind.
     ///
     /// A main process that has another parent than listend is reaped by that. Where the kernel does not tell
     /// others how it ended (PIDFD_INFO_EXIT), one that was named by MAINPID= counts as a success, as systemd
     /// has it.
-    pub fn reap(&mut self) -> ExitStatus {
+    pub fn reap(&mut self) -> Option<ExitStatus> {
         if let Task::Hook(_) = self.task {
             // While the leader keeps the number from being given to anybody else.
             self.signal_group(Signal::SIGKILL as i32);
         }
         let mut groups = self.groups();
-        let status = self.collect();
+        let status = self.collect()?;
         if self.task == Task::Program {
             groups.retain(|group| goes_on(*group, self.killed));
             if !groups.is_empty() {
@@ -208,7 +209,7 @@ impl Process {
                 }
             }
         }
-        status
+        Some(status)
     }
 
     /// How its main process ended, if nothing is left of its process group any more either.
@@ -218,16 +219,18 @@ impl Process {
         rest.groups.is_empty().then_some(rest.status)
     }
 
-    fn collect(&self) -> ExitStatus {
-        match sys::wait(self.whom(), Then::Reap) {
+    fn collect(&self) -> Option<ExitStatus> {
+        let status = match sys::wait(self.whom(), Then::Reap) {
             Ok(Some(ended)) => status_of(ended.how),
+            Ok(None) if self.pidfd.is_none() => return None,
             // Somebody else has reaped it.
             Ok(None) | Err(_) => match self.pidfd.as_ref().and_then(sys::exit_info) {
                 Some(how) => status_of(how),
                 None if self.replaced.is_some() => ExitStatus::Code(0),
                 None => ExitStatus::Unknown,
             },
-        }
+        };
+        Some(status)
     }
 
     /// Whether it has ended, and how is not known yet: it is another process's child, which has not reaped it.
@@ -511,7 +514,7 @@ impl Processes {
     pub fn reap(&mut self, id: ProcessId) -> Option<ExitStatus> {
         self.note(id);
         let process = self.by_id.get_mut(&id)?;
-        let status = process.reap();
+        let status = process.reap()?;
         if let Some(rest) = &process.rest {
             // The number may be another's from now on.
             self.by_pid.remove(&process.pid);

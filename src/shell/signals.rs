@@ -87,11 +87,11 @@ impl Signals {
         self.children.as_ref().map(SignalFd::as_fd)
     }
 
-    /// Takes the news that children have ended. There is one piece of it however many did.
-    pub fn take_children(&self) {
-        if let Some(children) = &self.children {
-            let _none_left = children.read_signal();
-        }
+    /// Takes the news that children have ended. There is one piece of it however many did, which names the
+    /// first of them; it may have been reaped meanwhile, and the number may be another's.
+    pub fn take_children(&self) -> Option<i32> {
+        let news = self.children.as_ref()?.read_signal().ok()??;
+        Some(news.ssi_pid.cast_signed())
     }
 
     /// Readable when a signal has arrived.

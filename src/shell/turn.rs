@@ -298,7 +298,9 @@ impl Shell {
             }
         }
         if tokens().any(|token| token == Token::Children) {
-            self.signals.take_children();
+            if let Some(pid) = self.signals.take_children() {
+                self.reap_named(pid);
+            }
             self.reap_children();
         }
         for token in tokens() {
@@ -440,6 +442,18 @@ impl Shell {
         watch_children(&mut self.signals, &self.epoll, accepts)
     }
 
+    /// Reaps the child that SIGCHLD has named, if it serves a connection and has ended: most often that is all.
+    fn reap_named(&mut self, pid: i32) {
+        let named = self.processes.by_pid(pid);
+        let without_pidfd = |id: &ProcessId| {
+            let process = self.processes.get(*id);
+            process.is_some_and(|process| process.pidfd.is_none())
+        };
+        if let Some(id) = named.filter(without_pidfd) {
+            self.exited(id);
+        }
+    }
+
     fn reap_children(&mut self) {
         while let Some(zombie) = self.processes.zombie() {
             match zombie {
@@ -525,7 +539,7 @@ impl Shell {
             // It has named another as its main process, and is reaped as anybody.
             return self.reap_children();
         }
-        // One without a pidfd was shown by waitid(2), and so is a child of listend.
+        // One without a pidfd is a child of listend.
         let may_be_early = process.pidfd.is_some() && process.is_unreaped_elsewhere();
         let is_early = may_be_early && self.store.waits_for_reaper(id);
         // By hand, as in `exec_status`.
@@ -533,10 +547,10 @@ impl Shell {
         if is_early {
             return;
         }
-        self.store.is_reaped(id);
         let Some(status) = self.processes.reap(id) else {
             return;
         };
+        self.store.is_reaped(id);
         self.catch_up(id);
         let rest = self.processes.get(id).and_then(|left| left.rest.as_ref());
         match rest {

@@ -4,8 +4,8 @@ use crate::harness::activation::has_started;
 use crate::harness::app::{self, PUPPET};
 use crate::harness::report::Socket;
 use crate::harness::{
-    Daemon, Puppet, Report, World, children, client, descriptors, eventually, network, queued,
-    require_ipv6, resident_kib, settled,
+    Daemon, Puppet, Report, World, children, client, descriptors, eventually, kill, network,
+    queued, require_ipv6, resident_kib, settled, state,
 };
 use nix::sys::signal::Signal;
 use socket2::SockAddr;
@@ -356,6 +356,32 @@ fn how_a_process_ends_is_no_matter_for_the_next_client() {
         puppet.tell(end);
         client::sees_the_end(stream);
     }
+    eventually("all are reaped", || children(daemon.pid()).is_empty());
+    daemon.stop();
+}
+
+// A child that is stopped is told of as one that has ended is (SIGCHLD).
+#[test]
+fn a_process_that_is_stopped_has_not_ended() {
+    let world = World::new();
+    let lines = format!("{INETD}\nmax_connections: 1");
+    let daemon = world.run(&yaml(WEB, PUPPET, &lines));
+    let address = daemon.address("web");
+    let first = client::tcp(address).expect("connect");
+    let mut puppet = world.puppet();
+    let pid = puppet.report.pid;
+    let second = client::tcp(address).expect("connect");
+    for (signal, wanted) in [(Signal::SIGSTOP, 'T'), (Signal::SIGCONT, 'S')] {
+        kill(pid, signal);
+        eventually("it has the signal", || state(pid) == Some(wanted));
+        settled(daemon.pid());
+        assert_eq!(children(daemon.pid()), [pid], "{signal}");
+    }
+    puppet.tell("exit 0");
+    client::sees_the_end(first);
+    let mut next = world.puppet();
+    next.tell("exit 0");
+    client::sees_the_end(second);
     eventually("all are reaped", || children(daemon.pid()).is_empty());
     daemon.stop();
 }
