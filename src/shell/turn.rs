@@ -243,6 +243,8 @@ impl Shell {
     }
 
     fn run_loop(mut self) -> io::Result<u8> {
+        // Made once: to clear all of it takes longer than most turns take with it.
+        let mut events = vec![EpollEvent::empty(); EVENTS_PER_TURN];
         loop {
             self.folders.tidy(&self.core, &self.plan);
             self.forget_stores_of_stopped();
@@ -263,24 +265,20 @@ impl Shell {
             }
             self.upgrade_turn();
             self.closing = sys::close_apart(clock::now().0).map(Mono);
-            self.turn()?;
+            self.turn(&mut events)?;
         }
     }
 
-    fn turn(&mut self) -> io::Result<()> {
+    fn turn(&mut self, events: &mut [EpollEvent]) -> io::Result<()> {
         let room = EpollEvent::new(EpollFlags::EPOLLOUT, Token::Log.pack());
         logging::watch(&self.epoll, room);
-        let mut events = [EpollEvent::empty(); EVENTS_PER_TURN];
-        let count = match self.epoll.wait(&mut events, self.timeout()) {
+        let count = match self.epoll.wait(events, self.timeout()) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(errno.into()),
         };
-        let tokens = || {
-            events[..count]
-                .iter()
-                .map(|event| Token::unpack(event.data()))
-        };
+        let events = events.get(..count).unwrap_or_default();
+        let tokens = || events.iter().map(|event| Token::unpack(event.data()));
         for token in tokens() {
             if let Token::Status(process) = token {
                 self.exec_status(process);
@@ -309,7 +307,7 @@ impl Shell {
             }
         }
         // After the exits: of a worker that damaged a listener and ended, the end is told first.
-        for event in &events[..count] {
+        for event in events {
             match Token::unpack(event.data()) {
                 Token::Socket(key) => self.socket_event(key, event.events()),
                 Token::Paths => self.paths_changed(),
