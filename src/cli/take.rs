@@ -130,6 +130,7 @@ pub(super) fn become_command(
                 Some(_) => PidfdInode::Tell,
                 None => PidfdInode::Leave,
             },
+            acknowledge_at: None,
         },
     });
     let targets: Vec<(i32, i32)> = layout.fds.into_iter().zip(layout.targets).collect();

@@ -25,6 +25,7 @@ pub(super) fn check(
         Ready::Started | Ready::Notify => {}
         Ready::Accepting(every) => can_be_seen(draft, every, listeners, sockets, report),
         Ready::Fd(number) => is_free(draft, number, sockets, report),
+        Ready::Einhorn => knows_where(draft, report),
     }
 }
 
@@ -76,6 +77,23 @@ fn can_be_seen(
             report.add(problem.with_related(first.place, "the first listener"));
         }
     }
+}
+
+/// Whether the handoff names the socket at which it says that it is up.
+fn knows_where(draft: &DraftWorker, report: &mut Report) {
+    let worker = &draft.worker;
+    let handoff = &worker.handoff;
+    if draft.handoff.is_broken() || handoff.value.acknowledges() {
+        return;
+    }
+    let name = &worker.name.value;
+    let value_error = ValueError::bad(format!(
+        "`ready: einhorn`: the handoff of worker `{name}` is {}, which does not say where",
+        handoff.value
+    ))
+    .hint("write `handoff: einhorn`, or a list with it");
+    let problem = value_error.at(worker.ready.place).of_worker(name);
+    report.add(problem.with_related(handoff.place, "the handoff"));
 }
 
 /// Whether a descriptor number is free: with the handoff of systemd, sockets and stored descriptors

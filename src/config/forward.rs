@@ -292,7 +292,7 @@ pub(super) fn fits(draft: &mut DraftWorker, written: &WrittenKeys, out: &mut Dia
         let hint = "write `activation: eager` or `on-demand`";
         refuse(worker.activation.place, message.to_owned(), hint);
     }
-    if let Ready::Accepting(_) | Ready::Fd(_) = worker.ready.value {
+    if let Ready::Accepting(_) | Ready::Fd(_) | Ready::Einhorn = worker.ready.value {
         let message = format!(
             "`ready: {}` beside `forward`: `listend forward` sends READY=1 when the server answers",
             worker.ready.value

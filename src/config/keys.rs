@@ -96,7 +96,7 @@ pub const WORKER: &[Key] = keys! {
     listeners = "none", "the listeners it uses, in the order of their descriptors";
     nonblocking = "what the handoff needs", "whether its sockets have O_NONBLOCK";
     ready = "started",
-        "when it counts as ready: `started`, `notify`, `accepting`, `accepting first` or `fd N`";
+        "when it counts as ready: `started`, `notify`, `accepting`, `accepting first`, `fd N` or `einhorn`";
     start_timeout = "90s", "how long it may take to become ready; `infinity` is no limit";
     watchdog = "off", "the longest time between two keep-alives (`WATCHDOG=1`), at least 100ms";
     notify_access = "main", "which processes may send notifications: `main`, or `all` of its processes";

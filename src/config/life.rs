@@ -17,6 +17,8 @@ pub enum Ready {
     Accepting(Every),
     /// The instance writes a newline to this descriptor, as in s6.
     Fd(i32),
+    /// The instance says so at the socket of einhorn (`worker:ack`).
+    Einhorn,
 }
 
 /// The condition in the notation of the configuration.
@@ -28,6 +30,7 @@ impl fmt::Display for Ready {
             Ready::Accepting(Every::All) => to.write_str("accepting all"),
             Ready::Accepting(Every::First) => to.write_str("accepting first"),
             Ready::Fd(number) => write!(to, "fd {number}"),
+            Ready::Einhorn => to.write_str("einhorn"),
         }
     }
 }

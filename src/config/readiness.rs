@@ -21,7 +21,7 @@ const MOST_STORED: i64 = 1024;
 const SHORTEST_WATCHDOG: Duration = Duration::from_millis(100);
 
 /// The values of `ready`, each with what other programs call it.
-const FORMS: [(&str, &[&str]); 5] = [
+const FORMS: [(&str, &[&str]); 6] = [
     ("started", &["exec", "simple"]),
     (
         "notify",
@@ -30,6 +30,7 @@ const FORMS: [(&str, &[&str]); 5] = [
     ("accepting", &["accept", "listen", "listening"]),
     ("accepting first", &[]),
     ("fd 3", &["newline", "notification-fd", "s6"]),
+    ("einhorn", &["ack", "worker:ack", "manual"]),
 ];
 
 const ACCESSES: &Words<NotifyAccess> = words! {
@@ -86,6 +87,7 @@ pub(super) fn ready(_: &str, text: &str) -> Result<Ready, ValueError> {
         ["fd"] => Err(ValueError::bad("`ready: fd` does not say which descriptor")
             .hint("write its number, like `fd 3`, or the first after the worker's own sockets")),
         ["fd", number] => descriptor(number),
+        ["einhorn"] => Ok(Ready::Einhorn),
         _ => Err(no_readiness(text)),
     }
 }

@@ -191,7 +191,7 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
         })),
         "silence" => one_or_more(one_of(Kind::silenceable().map(Kind::code))),
         "ready" => any_of([
-            json!({"enum": ["started", "notify", "accepting", "accepting all", "accepting first"]}),
+            json!({"enum": ["started", "notify", "accepting", "accepting all", "accepting first", "einhorn"]}),
             matching(r"^fd\s+[0-9]+$"),
         ]),
         "output" => any_of([

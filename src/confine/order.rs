@@ -32,6 +32,9 @@ pub struct Order {
     pub connects: bool,
     /// NOTIFY_SOCKET, if it may tell anything.
     pub notify: Option<String>,
+    /// EINHORN_SOCK_PATH, if its handoff has that.
+    #[serde(default)]
+    pub acknowledge_at: Option<String>,
     /// The path of the control socket.
     pub control: Option<PathBuf>,
     /// Its runtime directory.
@@ -147,8 +150,9 @@ impl Order {
 
     /// The paths that the worker needs or must not have.
     pub(super) fn implied(&self) -> Implied {
-        let notify = self.notify.as_ref().filter(|name| name.starts_with('/'));
-        let own = notify.map(PathBuf::from).into_iter();
+        let told = self.notify.iter().chain(&self.acknowledge_at);
+        let told = told.filter(|name| name.starts_with('/'));
+        let own = told.map(PathBuf::from);
         Implied {
             own: own.chain(self.runtime_directory.clone()).collect(),
             hidden: self.control.clone().into_iter().collect(),

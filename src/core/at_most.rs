@@ -31,7 +31,7 @@ fn longest(limits: impl IntoIterator<Item = Limit>) -> Limit {
 fn up(life: &Lifecycle) -> Limit {
     let ready = match life.ready {
         Ready::Started => Some(Duration::ZERO),
-        Ready::Notify | Ready::Accepting(_) | Ready::Fd(_) => life.start_timeout,
+        Ready::Notify | Ready::Accepting(_) | Ready::Fd(_) | Ready::Einhorn => life.start_timeout,
     };
     sum(Some(life.hooks.before_start.unwrap_or_default()), ready)
 }
@@ -54,7 +54,7 @@ fn reload(life: &Lifecycle) -> Limit {
     };
     match life.ready {
         Ready::Notify => sum(Some(command), life.start_timeout),
-        Ready::Started | Ready::Accepting(_) | Ready::Fd(_) => Some(command),
+        Ready::Started | Ready::Accepting(_) | Ready::Fd(_) | Ready::Einhorn => Some(command),
     }
 }
 

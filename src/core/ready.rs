@@ -1,7 +1,7 @@
 //! When an instance counts as ready, and what it tells about itself from then on.
 //!
 //! Who is ready is believed only what the worker's configuration says: the instance itself
-//! (`notify`, `fd N`), or the kernel, that shows whether it takes clients (`accepting`). The kernel
+//! (`notify`, `fd N`, `einhorn`), or the kernel, that shows whether it takes clients (`accepting`). The kernel
 //! has to be asked, which is done at growing intervals and only while an instance starts. One that
 //! is not ready in time, or gives no sign of life later, is ended as if it had crashed.
 
@@ -67,7 +67,7 @@ impl Worker {
         let until = run.life.start_timeout.map(|timeout| ctx.now + timeout);
         let look_at = match ready {
             Ready::Accepting(_) => Some(look_after(ctx.now, since)),
-            Ready::Started | Ready::Notify | Ready::Fd(_) => None,
+            Ready::Started | Ready::Notify | Ready::Fd(_) | Ready::Einhorn => None,
         };
         let state = State::Activating {
             process,
@@ -245,6 +245,7 @@ impl Worker {
     ) {
         match notice {
             Notice::Ready => self.says_ready(ctx, id, process),
+            Notice::Acknowledged => self.acknowledges(ctx, id, process),
             Notice::Reloading => self.says_reloading(ctx, id),
             Notice::Stopping => self.says_stopping(ctx, id, process),
             Notice::Alive => {
@@ -311,6 +312,15 @@ impl Worker {
         } else if let (State::Activating { since, .. }, Ready::Notify | Ready::Fd(_)) =
             (&run.state, run.life.ready)
         {
+            let since = *since;
+            self.become_ready(ctx, id, process, since);
+        }
+    }
+
+    /// It is up, where that is what it is asked; a worker of einhorn may say so unasked.
+    fn acknowledges(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
+        let run = &self.runs[id];
+        if let (State::Activating { since, .. }, Ready::Einhorn) = (&run.state, run.life.ready) {
             let since = *since;
             self.become_ready(ctx, id, process, since);
         }

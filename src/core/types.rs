@@ -140,6 +140,8 @@ pub enum ExitStatus {
 pub enum Notice {
     /// The worker is ready, or has reloaded its configuration.
     Ready,
+    /// The worker is up, as einhorn's workers say it.
+    Acknowledged,
     /// The worker reloads its configuration, until it reports readiness again.
     Reloading,
     /// The worker stops by itself.

@@ -67,7 +67,7 @@ fn kind(unit: &mut Unit, worker: &Worker) {
     match worker.ready.value {
         Ready::Notify => unit.set(SERVICE, "Type", "notify"),
         Ready::Started => unit.set(SERVICE, "Type", "exec"),
-        Ready::Accepting(_) | Ready::Fd(_) => {
+        Ready::Accepting(_) | Ready::Fd(_) | Ready::Einhorn => {
             unit.set(SERVICE, "Type", "exec");
             let ready = worker.ready.value;
             unit.lacks(

@@ -434,7 +434,7 @@ impl Guard {
             Ok(datagram) => datagram,
             Err(error) => return error.kind() == io::ErrorKind::Interrupted,
         };
-        let sender = datagram.sender.map_or(0, |sender| sender.pid);
+        let sender = datagram.from.sender.map_or(0, |sender| sender.pid);
         if !matches!(&self.phase, Phase::Runs(daemon) if daemon.started.pid == sender) {
             self.complain(&format!("a message of process {sender} counts for nothing"));
             return true;

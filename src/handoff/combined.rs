@@ -54,6 +54,11 @@ impl Handoff {
         self.0.iter().any(|dialect| dialect.stores)
     }
 
+    /// Whether its workers say at a socket of the supervisor that they are up.
+    pub fn acknowledges(&self) -> bool {
+        self.0.iter().any(|dialect| dialect.acknowledges)
+    }
+
     /// Whether variables tell the process id of the worker.
     pub fn tells_the_pid(&self) -> bool {
         self.0.contains(&&systemd::DIALECT)
@@ -80,6 +85,7 @@ impl Handoff {
                 listend: 1,
                 listen_pid: true,
                 inode: PidfdInode::Leave,
+                acknowledge_at: Some(""),
             },
         };
         let sets = |dialect: &&&'static Dialect| {

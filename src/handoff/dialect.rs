@@ -21,6 +21,8 @@ pub struct Dialect {
     pub connections: bool,
     /// Whether it names stored descriptors (`fd_store:`), too.
     pub stores: bool,
+    /// Whether its workers say at a socket of the supervisor that they are up (`ready: einhorn`).
+    pub acknowledges: bool,
     /// Whether others may be beside it in a list.
     pub combines: bool,
     /// The reason for which a socket cannot be passed by it.
@@ -67,12 +69,12 @@ pub struct Passed<'a> {
     /// The names of all descriptors from the first on, those of a connection and of stored ones, too.
     pub names: &'a [&'a str],
     /// The instance that they are passed to.
-    pub to: Recipient,
+    pub to: Recipient<'a>,
 }
 
 /// The instance that is started.
 #[derive(Debug, Clone, Copy)]
-pub struct Recipient {
+pub struct Recipient<'a> {
     /// The index of the instance, from 0.
     pub instance: u32,
     /// The generation, from 1.
@@ -83,6 +85,8 @@ pub struct Recipient {
     pub listen_pid: bool,
     /// Whether the worker's pidfd inode can be told.
     pub inode: PidfdInode,
+    /// The path of the socket at which it says that it is up; `None` where there is none.
+    pub acknowledge_at: Option<&'a str>,
 }
 
 /// A descriptor that an instance has stored for its successor (`FDSTORE=1`, sd_notify(3)).
@@ -116,7 +120,7 @@ pub struct Descriptors<'a> {
     /// The first number in the worker that is taken otherwise (`ready: fd N`).
     pub below: Option<i32>,
     /// The instance that they are passed to.
-    pub to: Recipient,
+    pub to: Recipient<'a>,
 }
 
 /// The numbers of the descriptors in the worker, and the variables that name them.

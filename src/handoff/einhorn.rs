@@ -12,6 +12,7 @@ pub static DIALECT: Dialect = Dialect {
     default_nonblocking: false,
     connections: false,
     stores: false,
+    acknowledges: true,
     combines: true,
     check,
     variables,
@@ -35,7 +36,8 @@ fn check(socket: &Socket<'_>) -> Result<(), Cow<'static, str>> {
     }
 }
 
-/// A worker compares EINHORN_MASTER_PID with its parent. EINHORN_FDS is the old form of the numbers.
+/// A worker compares EINHORN_MASTER_PID with its parent. EINHORN_FDS is the old form of the numbers. Some
+/// libraries fail without EINHORN_SOCK_PATH, be it waited for what they say there or not.
 fn variables(passed: &Passed<'_>) -> Vec<Variable> {
     let numbers = passed.sockets.iter().map(|(_, number)| number.to_string());
     let numbers: Vec<String> = numbers.collect();
@@ -45,6 +47,8 @@ fn variables(passed: &Passed<'_>) -> Vec<Variable> {
         ("EINHORN_FD_COUNT".into(), numbers.len().to_string()),
         ("EINHORN_FDS".into(), numbers.join(" ")),
     ];
+    let at = passed.to.acknowledge_at.map(str::to_owned);
+    all.extend(at.map(|path| ("EINHORN_SOCK_PATH".into(), path)));
     for (index, (socket, number)) in passed.sockets.iter().enumerate() {
         let family = family(socket).to_owned();
         all.push((format!("EINHORN_FD_{index}").into(), number.to_string()));

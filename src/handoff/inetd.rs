@@ -13,6 +13,7 @@ pub static DIALECT: Dialect = Dialect {
     default_nonblocking: false,
     connections: true,
     stores: false,
+    acknowledges: false,
     combines: false,
     check: any,
     variables: |_| Vec::new(),

@@ -12,6 +12,7 @@ pub static DIALECT: Dialect = Dialect {
     default_nonblocking: true,
     connections: false,
     stores: false,
+    acknowledges: false,
     combines: true,
     check: named_stream,
     variables,

@@ -11,6 +11,7 @@ pub static DIALECT: Dialect = Dialect {
     default_nonblocking: false,
     connections: false,
     stores: false,
+    acknowledges: false,
     combines: true,
     check: named_stream,
     variables,

@@ -12,6 +12,7 @@ pub static DIALECT: Dialect = Dialect {
     default_nonblocking: false,
     connections: true,
     stores: true,
+    acknowledges: false,
     combines: true,
     check: any,
     variables,
@@ -55,6 +56,7 @@ mod tests {
             listend: 7,
             listen_pid,
             inode: PidfdInode::Tell,
+            acknowledge_at: None,
         };
         variables(&Passed {
             sockets: &[],

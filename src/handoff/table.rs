@@ -33,12 +33,13 @@ mod tests {
         belongs_to_a_handoff,
     };
 
-    const TO: Recipient = Recipient {
+    const TO: Recipient<'_> = Recipient {
         instance: 2,
         generation: 5,
         listend: 7,
         listen_pid: true,
         inode: PidfdInode::Tell,
+        acknowledge_at: Some("/run/listend/control.einhorn"),
     };
 
     fn laid_out(
@@ -129,6 +130,7 @@ mod tests {
                     "EINHORN_CHILD_INDEX=2",
                     "EINHORN_FD_COUNT=3",
                     "EINHORN_FDS=3 4 5",
+                    "EINHORN_SOCK_PATH=/run/listend/control.einhorn",
                     "EINHORN_FD_0=3",
                     "EINHORN_FD_FAMILY_0=AF_INET",
                     "EINHORN_FD_1=4",

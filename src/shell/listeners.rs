@@ -192,7 +192,7 @@ impl Shell {
         for owner in changed {
             match owner {
                 Owner::Socket(key) => self.look_at(key),
-                Owner::Control | Owner::Notify => self.repair_own(owner),
+                Owner::Control | Owner::Notify | Owner::Acks => self.repair_own(owner),
             }
         }
     }
@@ -203,6 +203,7 @@ impl Shell {
             let is_sound = match owner {
                 Owner::Control => self.control.repair(&self.epoll),
                 Owner::Notify => self.repair_notify_socket(),
+                Owner::Acks => self.repair_ack_socket(),
                 Owner::Socket(_) => true,
             };
             if is_sound {
@@ -220,6 +221,7 @@ impl Shell {
             }
             Owner::Control => self.control.files(),
             Owner::Notify => self.notify.files(),
+            Owner::Acks => self.notify.ack_files(),
         };
         self.watch.files(&self.epoll, owner, &files);
     }

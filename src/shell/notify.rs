@@ -1,5 +1,8 @@
-//! What workers say about themselves (sd_notify(3)): the socket, the pipes and what is kept of it.
+//! What workers say about themselves (sd_notify(3), or as einhorn's workers): the sockets, the pipes and what is
+//! kept of it.
 
+mod ack;
+mod ack_serve;
 mod serve;
 mod socket;
 mod who;
@@ -14,6 +17,7 @@ use crate::core::{Mono, ProcessId};
 use crate::listener::SocketRecord;
 use crate::plan::WorkerId;
 use crate::sys::SharedFd;
+pub(super) use ack::AckSocket;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use serde::{Deserialize, Serialize};
@@ -48,6 +52,8 @@ pub struct NotifyCounters {
 pub(super) struct Ways {
     /// NOTIFY_SOCKET.
     pub(super) socket: Option<String>,
+    /// EINHORN_SOCK_PATH.
+    pub(super) acknowledge_at: Option<String>,
     /// The reading and the writing end of the pipe for its newline.
     newline: Option<(OwnedFd, OwnedFd)>,
 }
@@ -63,7 +69,9 @@ impl Ways {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Complaint {
     Foreign,
+    ForeignAck,
     Malformed,
+    NoAck,
     Truncated,
     NoRoom,
     MayWait,
@@ -91,6 +99,8 @@ fn watch_socket(epoll: &Epoll, socket: &NotifySocket) -> io::Result<()> {
 #[derive(Debug, Default)]
 pub(super) struct Notify {
     socket: Option<NotifySocket>,
+    /// Where workers of einhorn say that they are up.
+    acks: Option<AckSocket>,
     /// The pipes on which a newline is waited for.
     newlines: HashMap<ProcessId, OwnedFd>,
     /// What instances have left.
@@ -153,6 +163,35 @@ impl Notify {
         watch_socket(epoll, &socket)?;
         self.socket = Some(socket);
         Ok(())
+    }
+
+    /// Where the socket of einhorn is in the file system.
+    pub(super) fn ack_files(&self) -> Vec<Cow<'_, Path>> {
+        let acks = self.acks.as_ref();
+        acks.map(AckSocket::files).unwrap_or_default()
+    }
+
+    /// The socket of einhorn.
+    pub(super) fn ack_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.acks.as_ref().and_then(AckSocket::fd)
+    }
+
+    /// The value of EINHORN_SOCK_PATH, and what is known of its file.
+    pub(super) fn ack_place(&self) -> Option<(&str, Option<SocketRecord>)> {
+        let acks = self.acks.as_ref()?;
+        Some((acks.address(), acks.record()))
+    }
+
+    /// Goes on with the socket of einhorn of another listend.
+    pub(super) fn continue_acks(&mut self, epoll: &Epoll, mut acks: AckSocket) -> io::Result<()> {
+        acks.watch(epoll)?;
+        self.acks = Some(acks);
+        Ok(())
+    }
+
+    /// When to look again, if nothing else happens before.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.acks.as_ref().and_then(AckSocket::deadline)
     }
 
     /// Nothing more is heard of a process.

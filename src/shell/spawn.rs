@@ -305,7 +305,8 @@ impl Shell {
         }
         let plan = &self.definition(instance, revision).plan;
         let (access, ready) = (plan.notify_access, plan.lifecycle.ready);
-        let ways = self.ways_to_tell(access, ready)?;
+        let acknowledges = plan.handoff.acknowledges();
+        let ways = self.ways_to_tell(access, acknowledges, ready)?;
         let known = connection.and_then(|connection| self.clients.get(connection));
         let served = known.and_then(Connection::served);
         if served.is_none() {
@@ -347,6 +348,7 @@ impl Shell {
             connection: served,
             stored: &stored,
             notify: ways.socket.as_deref(),
+            acknowledge_at: ways.acknowledge_at.as_deref(),
             control: self.control.path(),
             ready: ways.their_end(),
         };

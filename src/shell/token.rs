@@ -113,21 +113,29 @@ pub(super) enum NotifyPart {
     Newline(ProcessId),
     /// Nobody is at the other end of a stored descriptor.
     Stored(u64),
+    /// Somebody connects to the socket of einhorn.
+    Acks,
+    /// Somebody who has connected there says something, or has gone.
+    AckClient(u64),
 }
 
 impl NotifyPart {
     pub(super) fn pack(self) -> u64 {
         match self {
             NotifyPart::Socket => 0,
-            NotifyPart::Newline(process) => process.0 << 2 | 1,
-            NotifyPart::Stored(id) => id << 2 | 2,
+            NotifyPart::Newline(process) => process.0 << 3 | 1,
+            NotifyPart::Stored(id) => id << 3 | 2,
+            NotifyPart::Acks => 3,
+            NotifyPart::AckClient(id) => id << 3 | 4,
         }
     }
 
     pub(super) fn unpack(data: u64) -> NotifyPart {
-        match data & 3 {
-            1 => NotifyPart::Newline(ProcessId(data >> 2)),
-            2 => NotifyPart::Stored(data >> 2),
+        match data & 7 {
+            1 => NotifyPart::Newline(ProcessId(data >> 3)),
+            2 => NotifyPart::Stored(data >> 3),
+            3 => NotifyPart::Acks,
+            4 => NotifyPart::AckClient(data >> 3),
             _ => NotifyPart::Socket,
         }
     }
@@ -148,8 +156,10 @@ mod tests {
         let notify = [
             NotifyPart::Socket,
             NotifyPart::Newline(ProcessId(0)),
-            NotifyPart::Newline(ProcessId(u64::MAX >> 6)),
+            NotifyPart::Newline(ProcessId(u64::MAX >> 7)),
             NotifyPart::Stored(7),
+            NotifyPart::Acks,
+            NotifyPart::AckClient(7),
         ];
         let control = control.map(Token::Control).into_iter();
         let others = [Token::Writer(0), Token::Writer(u32::MAX), Token::Output];

@@ -289,6 +289,7 @@ impl Shell {
                 self.notify_event(part);
             }
         }
+        self.acks_turn();
         // Level-triggered: what this turn does not take is there again in the next.
         if tokens().any(|token| token == Token::Signals) {
             for arrived in self.signals.take() {
@@ -385,6 +386,7 @@ impl Shell {
         let others = self.control.deadline().into_iter();
         let others = others.chain(self.control.queue_log.deadline());
         let others = others.chain(self.flows.deadline());
+        let others = others.chain(self.notify.deadline());
         let others = others.chain(self.manager.deadline()).chain(self.closing);
         let others = others
             .chain(self.logs.deadline())

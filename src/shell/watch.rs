@@ -46,6 +46,8 @@ pub(super) enum Owner {
     Control,
     /// The socket that workers send their messages to.
     Notify,
+    /// The socket at which workers of einhorn say that they are up.
+    Acks,
 }
 
 /// What is being watched.

@@ -20,6 +20,8 @@ pub enum Name {
     Flows(u32),
     /// The socket at which workers notify.
     Notify,
+    /// The socket at which workers of einhorn say that they are up.
+    Acks,
     /// The control socket.
     Control,
     /// What belongs to a process: its pidfd, and the pipes that it writes to.
@@ -39,6 +41,7 @@ impl fmt::Display for Name {
         match self {
             Name::Snapshot => f.write_str("listend-snapshot"),
             Name::Notify => f.write_str("listend-notify"),
+            Name::Acks => f.write_str("listend-einhorn"),
             Name::Control => f.write_str("listend-control"),
             Name::Sockets(group) => write!(f, "l.{group:x}"),
             Name::Process(id) => write!(f, "p.{id:x}"),
@@ -56,6 +59,7 @@ impl FromStr for Name {
         match text {
             "listend-snapshot" => return Ok(Name::Snapshot),
             "listend-notify" => return Ok(Name::Notify),
+            "listend-einhorn" => return Ok(Name::Acks),
             "listend-control" => return Ok(Name::Control),
             _ => {}
         }
@@ -87,6 +91,7 @@ mod tests {
         let names = [
             Name::Snapshot,
             Name::Notify,
+            Name::Acks,
             Name::Control,
             Name::Sockets(0),
             Name::Sockets(u32::MAX),

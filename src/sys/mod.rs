@@ -65,12 +65,12 @@ pub use mount::{
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
 pub use netns::{enter_network_namespace, network_namespace_of};
 pub use notify::{
-    Datagram, MOST_DESCRIPTORS, Sender, ask_for_senders, is_same_open_file, receive_bytes,
-    receive_datagram, refuse_descriptors, take_descriptors,
+    Datagram, MOST_DESCRIPTORS, PeerProcess, Sender, ask_for_senders, is_same_open_file,
+    receive_bytes, receive_datagram, refuse_descriptors, take_descriptors,
 };
 pub use passing::{passing_pair, receive_descriptor, receive_with_descriptor};
 pub use peek::bytes_to_read;
-pub use peer::peer_groups;
+pub use peer::{peer, peer_groups};
 pub use pidfd::{
     open as open_pidfd, send_signal, send_signal_to_child, send_signal_to_group, take_descriptor_of,
 };

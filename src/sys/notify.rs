@@ -48,17 +48,24 @@ pub struct Sender {
     pub uid: u32,
 }
 
-/// A message.
-#[derive(Debug)]
-pub struct Datagram {
-    /// The length of the message in the buffer.
-    pub length: usize,
+/// Who a message or a connection is from.
+#[derive(Debug, Default)]
+pub struct PeerProcess {
     /// The sender.
     pub sender: Option<Sender>,
     /// Pins the sender's number (Linux 6.5).
     pub pidfd: Option<OwnedFd>,
     /// Whether the kernel could give no pidfd although it knows them: the sender is gone and reaped.
-    pub is_sender_gone: bool,
+    pub is_gone: bool,
+}
+
+/// A message.
+#[derive(Debug)]
+pub struct Datagram {
+    /// The length of the message in the buffer.
+    pub length: usize,
+    /// Who it is from.
+    pub from: PeerProcess,
     /// The descriptors that came with it, CLOEXEC.
     pub descriptors: Vec<SharedFd>,
     /// Whether a part of it is lost: it was longer than the buffer, or no numbers were free for its
@@ -116,9 +123,7 @@ pub fn receive_datagram(
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     let mut datagram = Datagram {
         length,
-        sender: None,
-        pidfd: None,
-        is_sender_gone: false,
+        from: PeerProcess::default(),
         descriptors: Vec::new(),
         is_truncated: header.msg_flags & cut != 0,
     };
@@ -178,7 +183,7 @@ unsafe fn take_control(header: &libc::msghdr, datagram: &mut Datagram) {
                     }
                     libc::SCM_CREDENTIALS if length >= size_of::<libc::ucred>() => {
                         let from = data.cast::<libc::ucred>().read_unaligned();
-                        datagram.sender = Some(Sender {
+                        datagram.from.sender = Some(Sender {
                             pid: from.pid,
                             uid: from.uid,
                         });
@@ -186,8 +191,8 @@ unsafe fn take_control(header: &libc::msghdr, datagram: &mut Datagram) {
                     SCM_PIDFD if length >= size_of::<RawFd>() => {
                         // Instead of the descriptor it may be an error.
                         match data.cast::<RawFd>().read_unaligned() {
-                            fd if fd >= 0 => datagram.pidfd = Some(OwnedFd::from_raw_fd(fd)),
-                            error => datagram.is_sender_gone = error == -libc::ESRCH,
+                            fd if fd >= 0 => datagram.from.pidfd = Some(OwnedFd::from_raw_fd(fd)),
+                            error => datagram.from.is_gone = error == -libc::ESRCH,
                         }
                     }
                     _ => {}
@@ -244,10 +249,10 @@ mod tests {
         assert_eq!(&buffer[..datagram.length], b"READY=1");
         assert!(!datagram.is_truncated);
         assert_eq!(
-            datagram.sender.map(|sender| sender.pid),
+            datagram.from.sender.map(|sender| sender.pid),
             Some(std::process::id() as i32)
         );
-        assert!(!datagram.is_sender_gone);
+        assert!(!datagram.from.is_gone);
         let same = |at: usize, file: &File| {
             is_same_open_file(datagram.descriptors[at].as_fd(), file.as_fd())
         };
@@ -277,8 +282,8 @@ mod tests {
         let file = File::open("/dev/null").unwrap();
         send(&theirs, b"READY=1", &[file.as_raw_fd(); 3]);
         let datagram = receive_datagram(&ours, &mut [0; 16], false).unwrap();
-        assert!(datagram.sender.is_some() && !datagram.is_truncated);
-        assert!(datagram.descriptors.is_empty() && datagram.pidfd.is_none());
+        assert!(datagram.from.sender.is_some() && !datagram.is_truncated);
+        assert!(datagram.descriptors.is_empty() && datagram.from.pidfd.is_none());
     }
 
     #[test]
@@ -325,6 +330,6 @@ mod tests {
         let datagram = receive_datagram(&ours, &mut [0; 16], true).unwrap();
         assert!(!datagram.is_truncated);
         assert_eq!(datagram.descriptors.len(), MOST_DESCRIPTORS);
-        assert!(datagram.sender.is_some());
+        assert!(datagram.from.sender.is_some());
     }
 }

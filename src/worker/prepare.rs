@@ -38,6 +38,8 @@ pub struct SpawnInputs<'a> {
     pub stored: &'a [Stored<'a>],
     /// NOTIFY_SOCKET, if it may tell anything.
     pub notify: Option<&'a str>,
+    /// EINHORN_SOCK_PATH, if its handoff has that.
+    pub acknowledge_at: Option<&'a str>,
     /// The path of the control socket, which no sandbox shows.
     pub control: Option<&'a Path>,
     /// With [`Ready::Fd`], the number in listend of the pipe end that the process writes its newline
@@ -310,7 +312,8 @@ fn lay_out(
     match &worker.sandbox {
         None => Ok(prepared),
         Some(sandbox) => {
-            let around_it = (given.notify, given.control);
+            let told = [given.notify, given.acknowledge_at];
+            let around_it = (told, given.control);
             let prepared = second::in_between(prepared, worker, sandbox, around_it);
             prepared.map_err(|error| PrepareError::Order(error.raw_os_error().unwrap_or(0)))
         }
@@ -343,7 +346,10 @@ fn layout(
     let sockets = sockets.map(|socket| socket.address.as_socket(socket.listener, socket.fd));
     let ready = match (worker.lifecycle.ready, given.ready) {
         (Ready::Fd(target), Some(fd)) => Some((fd, target)),
-        (Ready::Fd(_) | Ready::Started | Ready::Notify | Ready::Accepting(_), _) => None,
+        (
+            Ready::Fd(_) | Ready::Started | Ready::Notify | Ready::Accepting(_) | Ready::Einhorn,
+            _,
+        ) => None,
     };
     let mut layout = worker.handoff.layout(&handoff::Descriptors {
         sockets: &sockets.collect::<Vec<_>>(),
@@ -356,6 +362,7 @@ fn layout(
             listend: around.pid,
             listen_pid: worker.listen_pid,
             inode: around.inode,
+            acknowledge_at: given.acknowledge_at,
         },
     });
     if let Some((fd, target)) = ready {

@@ -23,7 +23,7 @@ pub(super) fn in_between(
     mut prepared: Prepared,
     worker: &WorkerPlan,
     sandbox: &Sandbox,
-    (notify, control): (Option<&str>, Option<&Path>),
+    ([notify, acknowledge_at], control): ([Option<&str>; 2], Option<&Path>),
 ) -> io::Result<Prepared> {
     let folder = prepared.spec.working_directory.take();
     let order = Order {
@@ -35,6 +35,7 @@ pub(super) fn in_between(
         ignores_sigpipe: prepared.spec.ignore_sigpipe,
         connects: worker.forwards,
         notify: notify.map(str::to_owned),
+        acknowledge_at: acknowledge_at.map(str::to_owned),
         control: control.map(Path::to_owned),
         runtime_directory: worker
             .runtime_directory

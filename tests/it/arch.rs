@@ -175,6 +175,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "manager/manager_status",
     "metrics/sample",
     "mod",
+    "notify/ack_serve",
     "notify/serve",
     "queues/look",
     "reload",

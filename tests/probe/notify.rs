@@ -41,6 +41,17 @@ pub fn send(text: &str, fds: &[RawFd]) -> io::Result<String> {
     Ok("notify".to_owned())
 }
 
+/// Says something at the socket of einhorn, in a line; nothing is nothing, not even a line.
+pub fn acknowledge(line: &str) -> io::Result<String> {
+    let path = std::env::var("EINHORN_SOCK_PATH").map_err(io::Error::other)?;
+    let mut stream = UnixStream::connect(path)?;
+    match line {
+        "" => std::mem::forget(stream),
+        line => stream.write_all(format!("{line}\n").as_bytes())?,
+    }
+    Ok("ack".to_owned())
+}
+
 /// Says that it is ready with the crate that workers in Rust have for it, and leaves a file.
 pub fn by_crate(status: &str) -> io::Result<String> {
     use sd_notify::NotifyState;
@@ -147,7 +158,10 @@ pub fn child(text: &str, strings: &UnixStream) -> i32 {
             // SAFETY: the child uses neither this descriptor nor `strings` again.
             unsafe { libc::close(strings.as_raw_fd()) };
             children::outlive_its_parent(None);
-            send(text, &[]).expect("notify");
+            match text.strip_prefix("ack ") {
+                Some(line) => acknowledge(line).expect("ack"),
+                None => send(text, &[]).expect("notify"),
+            };
             let _ = (&theirs).write(b"x");
             drop((ours, theirs));
             loop {

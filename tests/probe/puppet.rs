@@ -102,6 +102,7 @@ pub fn run(report: &Report, path: &str) -> i32 {
             "links" => talk::answer(talk::links(number)),
             "notify" => talk::answer(notify::send(rest, &[])),
             "crate" => talk::answer(notify::by_crate(rest)),
+            "ack" => talk::answer(notify::acknowledge(rest)),
             "barrier" => talk::answer(notify::barrier()),
             "store" => talk::answer(notify::store(rest)),
             "keep" => talk::answer(notify::keep(number, text)),

@@ -31,6 +31,32 @@ fn who_is_to_say_so_is_ready_when_it_says_so() {
 }
 
 #[test]
+fn what_a_worker_of_einhorn_acknowledges_counts_for_itself_alone() {
+    for ready in [
+        Ready::Notify,
+        Ready::Fd(3),
+        Ready::Accepting(Every::All),
+        Ready::Einhorn,
+    ] {
+        let mut crew = Crew::new(|life| life.ready = ready);
+        if ready == Ready::Einhorn {
+            crew.says(APP_0, Notice::Ready);
+            assert!(!is_ready(&crew), "that is another protocol");
+        }
+        crew.says(APP_0, Notice::Acknowledged);
+        assert_eq!(is_ready(&crew), ready == Ready::Einhorn, "{ready}");
+    }
+    // Where nobody waits for it, it is not the end of a reload either.
+    let mut crew = Crew::new(|life| life.ready = Ready::Notify);
+    crew.says(APP_0, Notice::Ready);
+    crew.says(APP_0, Notice::Reloading);
+    let process = crew.program(APP_0);
+    crew.says(APP_0, Notice::Acknowledged);
+    let reloaded = ProcessEvent::Reloaded { untold: 0 };
+    assert!(!crew.told(Event::Process(APP_0, process, reloaded)));
+}
+
+#[test]
 fn who_is_to_take_clients_is_looked_at_ever_more_rarely() {
     let accepting = Ready::Accepting(Every::All);
     let mut crew = Crew::new(|life| life.ready = accepting);

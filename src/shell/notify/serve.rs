@@ -11,11 +11,12 @@ use crate::notify::{self, Message, STORED, Watchdog};
 use crate::output::visible;
 use crate::plan::{Activation, WorkerId};
 use crate::shell::fd_store::{How, RefusedFds};
+use crate::shell::process::Processes;
 use crate::shell::token::{NotifyPart, Token};
 use crate::shell::turn::Shell;
 use crate::shell::{event_text, watch};
 use crate::stage::{LaunchFailure, Stage};
-use crate::sys::{self, Datagram, Sender, SharedFd};
+use crate::sys::{self, Datagram, PeerProcess, Sender, SharedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -143,6 +144,7 @@ impl Shell {
     pub(in crate::shell) fn ways_to_tell(
         &mut self,
         access: Option<NotifyAccess>,
+        acknowledges: bool,
         ready: Ready,
     ) -> Result<Ways, LaunchFailure> {
         let mut ways = Ways::default();
@@ -155,7 +157,17 @@ impl Shell {
                 let pipe = newline_pipe();
                 ways.newline = Some(pipe.map_err(|error| no_way("the readiness pipe", &error))?);
             }
-            Ready::Started | Ready::Notify | Ready::Accepting(_) => {}
+            Ready::Started | Ready::Notify | Ready::Accepting(_) | Ready::Einhorn => {}
+        }
+        if acknowledges {
+            match self.ack_socket() {
+                Ok(path) => ways.acknowledge_at = Some(path.to_owned()),
+                Err(error) if ready == Ready::Einhorn => {
+                    return Err(no_way("the socket of einhorn", &error));
+                }
+                // Nobody waits for what it says there.
+                Err(error) => log::debug!("no EINHORN_SOCK_PATH: {error}"),
+            }
         }
         Ok(ways)
     }
@@ -165,6 +177,8 @@ impl Shell {
             NotifyPart::Socket => self.take_some(PER_TURN),
             NotifyPart::Newline(process) => self.newline(process, false),
             NotifyPart::Stored(id) => self.notify.store.hung_up(&self.epoll, id),
+            NotifyPart::Acks => self.take_acks(),
+            NotifyPart::AckClient(id) => self.hear_ack(id),
         }
     }
 
@@ -179,6 +193,7 @@ impl Shell {
         if let Some(socket) = &self.notify.socket {
             self.take_some(socket.most_waiting());
         }
+        self.take_acks();
     }
 
     fn take_some(&mut self, at_most: usize) {
@@ -203,12 +218,15 @@ impl Shell {
     /// Everything that came with the message and is not kept is closed at the end of this.
     fn take_message(&mut self, bytes: &[u8], datagram: Datagram) {
         self.notify.counters.received += 1;
-        let whose = datagram.sender.map_or(ComplaintSubject::Nobody, |sender| {
-            ComplaintSubject::User(sender.uid)
-        });
+        let whose = datagram
+            .from
+            .sender
+            .map_or(ComplaintSubject::Nobody, |sender| {
+                ComplaintSubject::User(sender.uid)
+            });
         if datagram.is_truncated {
             self.notify.counters.truncated += 1;
-            let sender = describe_sender(datagram.sender);
+            let sender = describe_sender(datagram.from.sender);
             self.notify.complain(Complaint::Truncated, whose, &|| {
                 format!(
                     "dropped a notification of {sender}: it is longer than {LONGEST} bytes, or no \
@@ -224,9 +242,9 @@ impl Shell {
             self.notify.barriers.extend(datagram.descriptors);
             return;
         }
-        let Some(process) = self.sender_of(&datagram) else {
+        let Some(process) = self.sender_of(&datagram.from) else {
             self.notify.counters.foreign += 1;
-            let sender = describe_sender(datagram.sender);
+            let sender = describe_sender(datagram.from.sender);
             self.notify.complain(Complaint::Foreign, whose, &|| {
                 format!(
                     "dropped a notification of {sender}, which may not send any: it is neither a \
@@ -239,51 +257,61 @@ impl Shell {
         self.take_notice(process, &message, datagram);
     }
 
-    fn is_main_process(&self, process: ProcessId, datagram: &Datagram) -> bool {
+    fn is_main_process(&self, process: ProcessId, from: &PeerProcess) -> bool {
         let known = self.processes.get(process);
         let known = known.and_then(|known| known.pidfd.as_ref());
         let known = known.and_then(sys::pidfd_inode);
-        let sender = datagram.pidfd.as_ref().and_then(sys::pidfd_inode);
+        let sender = from.pidfd.as_ref().and_then(sys::pidfd_inode);
         known.is_some() && known == sender
     }
 
-    /// Of which process somebody may tell. What costs little is asked first: any number of strangers
-    /// may send any number of messages.
-    fn sender_of(&mut self, datagram: &Datagram) -> Option<ProcessId> {
-        let Sender { pid, uid } = datagram.sender?;
-        // A main process that has ended is known by the inode of its pidfd, which no other gets: another process
-        // may have reaped it while there was no listend.
-        if let Some(process) = self.processes.by_pid(pid)
-            && self.is_main_process(process, datagram)
-        {
-            let access = self.processes.get(process)?.access;
-            return access.is_some().then_some(process);
-        }
-        if pid <= 0 || datagram.is_sender_gone {
-            return None;
-        }
-        let (process, is_main) = match self.processes.by_pid(pid) {
-            Some(process) => (process, true),
-            None if self.processes.may_tell_as(uid) => (self.family_of(pid, datagram)?, false),
-            None => return None,
-        };
+    /// Of which process somebody may tell.
+    fn sender_of(&mut self, from: &PeerProcess) -> Option<ProcessId> {
+        let (process, is_main) = self.whose(from, Processes::may_tell_as)?;
         let may = match self.processes.get(process)?.access {
             None => false,
             Some(NotifyAccess::Main) => is_main,
             Some(NotifyAccess::All) => true,
         };
+        may.then_some(process)
+    }
+
+    /// Of which process somebody is, and whether it is the main one. Others are looked for if a process of
+    /// their user may be one. What costs little is asked first: any number of strangers may send any number of
+    /// messages.
+    pub(super) fn whose(
+        &mut self,
+        from: &PeerProcess,
+        may_be_one: fn(&Processes, u32) -> bool,
+    ) -> Option<(ProcessId, bool)> {
+        let Sender { pid, uid } = from.sender?;
+        // A main process that has ended is known by the inode of its pidfd, which no other gets: another process
+        // may have reaped it while there was no listend.
+        if let Some(process) = self.processes.by_pid(pid)
+            && self.is_main_process(process, from)
+        {
+            return Some((process, true));
+        }
+        if pid <= 0 || from.is_gone {
+            return None;
+        }
+        let found = match self.processes.by_pid(pid) {
+            Some(process) => (process, true),
+            None if may_be_one(&self.processes, uid) => (self.family_of(pid, from)?, false),
+            None => return None,
+        };
         // Only now: whoever has that number at this point has had it all the time.
-        let is_the_same = datagram
+        let is_the_same = from
             .pidfd
             .as_ref()
             .is_none_or(|pidfd| exists(sys::send_signal(pidfd, 0)));
-        (may && is_the_same).then_some(process)
+        is_the_same.then_some(found)
     }
 
     /// Of which instance a process is that is no main one. A stranger is looked up once: its family
     /// does not change, but when an instance names another main process.
-    fn family_of(&mut self, pid: i32, datagram: &Datagram) -> Option<ProcessId> {
-        let inode = datagram.pidfd.as_ref().and_then(sys::pidfd_inode);
+    fn family_of(&mut self, pid: i32, from: &PeerProcess) -> Option<ProcessId> {
+        let inode = from.pidfd.as_ref().and_then(sys::pidfd_inode);
         let strangers = &mut self.notify.strangers;
         if inode.is_some_and(|inode| strangers.contains(&inode)) {
             return None;
@@ -302,7 +330,7 @@ impl Shell {
         // Whatever it says, it runs its program, and that is to be known first.
         self.exec_status(id);
         let mut wrong = message.first_malformed.clone();
-        let uid = datagram.sender.map(|sender| sender.uid);
+        let uid = datagram.from.sender.map(|sender| sender.uid);
         if let Some(pid) = message.main_pid
             && let Err(reason) = self.change_main(id, pid, uid)
         {
@@ -534,7 +562,7 @@ fn exists(sent: io::Result<()>) -> bool {
     sent.map_or_else(|error| error.raw_os_error() != Some(libc::ESRCH), |()| true)
 }
 
-fn describe_sender(sender: Option<Sender>) -> String {
+pub(super) fn describe_sender(sender: Option<Sender>) -> String {
     match sender {
         Some(Sender { pid, uid }) => format!("pid {pid} of uid {uid}"),
         None => "an unknown process".to_owned(),

@@ -29,7 +29,7 @@ const NAMES: &str = "listend/notify/";
 /// What messages call it.
 const NAME: &str = "notify socket";
 /// Whoever a worker runs as has to get through.
-const MODE: u32 = 0o666;
+pub(super) const MODE: u32 = 0o666;
 /// No more messages are read before a child is reaped, whatever the system allows.
 const MOST_WAITING: usize = 10_000;
 
@@ -84,7 +84,7 @@ impl NotifySocket {
     ///
     /// No descriptors or no memory are left.
     pub(super) fn new(control: Option<&Path>, plan: &Plan) -> io::Result<NotifySocket> {
-        let path = control.and_then(|control| beside(control, plan));
+        let path = control.and_then(|control| beside(control, plan, "notify"));
         let bound = path.and_then(|path| match at_path(&path) {
             // It was made of text.
             Ok(own) => Some((SocketPlace::Path(own), path.to_string_lossy().into_owned())),
@@ -202,9 +202,9 @@ impl NotifySocket {
     }
 }
 
-/// The path beside the control socket's; `None` if not every worker could use it.
-fn beside(control: &Path, plan: &Plan) -> Option<PathBuf> {
-    let path = control.with_extension("notify");
+/// The path beside the control socket's with this extension; `None` if not every worker could use it.
+pub(super) fn beside(control: &Path, plan: &Plan, extension: &str) -> Option<PathBuf> {
+    let path = control.with_extension(extension);
     let is_text = path.to_str().is_some();
     if !is_text || path.as_os_str().len() > LONGEST_PATH || path == control {
         return None;

@@ -66,6 +66,9 @@ pub(super) struct Head {
     /// The value of NOTIFY_SOCKET of the workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) notify: Option<OwnSocket>,
+    /// The value of EINHORN_SOCK_PATH of the workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) einhorn: Option<OwnSocket>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) control: Option<OwnSocket>,
     /// RLIMIT_NOFILE that listend was started with, soft and hard.

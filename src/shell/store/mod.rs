@@ -262,6 +262,12 @@ impl Store {
         self.keep(Name::Notify);
     }
 
+    /// There is a socket of einhorn now.
+    pub(super) fn keep_ack_socket(&mut self) {
+        self.is_stale.set(true);
+        self.keep(Name::Acks);
+    }
+
     /// How a child is launched of which it is written down that it exists: where nobody reads that, it need not
     /// wait for it.
     pub(super) fn tell(&self) -> Tell<'static> {

@@ -11,7 +11,7 @@ use crate::plan::{SocketKey, WorkerId};
 use crate::shell::clock;
 use crate::shell::event_text;
 use crate::shell::logs::Unattached;
-use crate::shell::notify::{NotifySocket, WorkerStatus};
+use crate::shell::notify::{AckSocket, NotifySocket, WorkerStatus};
 use crate::shell::process::{First, Process, Rest};
 use crate::shell::token::Token;
 use crate::shell::turn::Shell;
@@ -64,6 +64,25 @@ impl Shell {
                 "cannot receive notifications at {}: {why}; workers that run cannot be heard",
                 fact.address
             );
+        }
+    }
+
+    /// Goes on with the socket of einhorn, whose address workers know.
+    pub(super) fn readopt_ack_socket(&mut self, head: &facts::Head, fds: &mut ByName) {
+        let kept = take(fds, Name::Acks).pop();
+        let record = |fact: &facts::OwnSocket| Some((fact.address.clone(), fact.record.clone()?));
+        let Some(((address, record), fd)) = head.einhorn.as_ref().and_then(record).zip(kept) else {
+            return;
+        };
+        let acks = AckSocket::restore(address.clone(), record, fd);
+        let watched = acks.and_then(|acks| {
+            let files = acks.files();
+            self.watch.files(&self.epoll, Owner::Acks, &files);
+            let watched = self.notify.continue_acks(&self.epoll, acks);
+            watched.map_err(|error| error.to_string())
+        });
+        if let Err(why) = watched {
+            log::error!("cannot receive what workers of einhorn tell {address}: {why}");
         }
     }
 

@@ -82,7 +82,9 @@ impl Shell {
     fn needed(&self) -> (usize, usize) {
         // The snapshot.
         let sockets = 1 + self.sockets.iter().count();
-        let own = 2;
+        let mut workers = self.plan.workers();
+        let acks = workers.any(|(_, worker)| worker.handoff.acknowledges());
+        let own = 2 + usize::from(acks);
         let workers = self.plan.workers().map(|(_, worker)| {
             let has_newline = matches!(worker.lifecycle.ready, Ready::Fd(_));
             let each = 1 + usize::from(worker.output.is_read()) + usize::from(has_newline);
@@ -419,6 +421,13 @@ impl Shell {
                         address: address.to_owned(),
                         record,
                     }),
+                einhorn: self
+                    .notify
+                    .ack_place()
+                    .map(|(address, record)| facts::OwnSocket {
+                        address: address.to_owned(),
+                        record,
+                    }),
                 control: self.control.place().map(|(path, record)| facts::OwnSocket {
                     address: path.to_string_lossy().into_owned(),
                     record: Some(record),
@@ -486,6 +495,7 @@ impl Shell {
         match name {
             Name::Snapshot => store.journal.iter().map(|journal| journal.fd()).collect(),
             Name::Notify => self.notify.fd().into_iter().collect(),
+            Name::Acks => self.notify.ack_fd().into_iter().collect(),
             Name::Control => self.control.fd().into_iter().collect(),
             Name::Sockets(name) => {
                 let members = store.sockets.members.get(&name).into_iter().flatten();
@@ -575,7 +585,7 @@ impl Shell {
         &'a self,
         store: &'a Store,
     ) -> Vec<(Name, BorrowedFd<'a>)> {
-        let names = [Name::Snapshot, Name::Notify, Name::Control];
+        let names = [Name::Snapshot, Name::Notify, Name::Acks, Name::Control];
         let names = names
             .into_iter()
             .chain(self.processes.iter().map(|(id, _)| Name::Process(id.0)));

@@ -36,6 +36,8 @@ pub struct Resumed {
     pub(super) to_replace: BTreeMap<WorkerId, &'static str>,
     /// Where workers send notifications, if nobody has that socket any more, and which workers do.
     pub(super) notify: Option<(String, BTreeSet<WorkerId>)>,
+    /// Where workers of einhorn say that they are up, if nobody has that socket any more.
+    pub(super) acks: Option<String>,
 }
 
 impl Resumed {
@@ -58,6 +60,7 @@ impl Resumed {
             unheld,
             mut to_replace,
             notify,
+            acks,
         } = self;
         let shell = shell.with_control(control);
         let mut shell = shell.with_manager(manager, ready_when);
@@ -68,6 +71,9 @@ impl Resumed {
             log::warn!("cannot receive what workers send to {address}: {why}");
             let reason = "what it notifies is not received";
             to_replace.extend(workers.into_iter().map(|worker| (worker, reason)));
+        }
+        if let Some(address) = acks {
+            shell.ack_socket_again(&address);
         }
         shell.run_on(&missing, &to_replace)
     }
@@ -146,6 +152,9 @@ impl Shell {
         let notify = past.head.notify.as_ref().map(|one| one.address.clone());
         let lost_notify = notify.filter(|_| !fds.contains_key(&Name::Notify));
         shell.readopt_notify_socket(&past.head, &mut fds);
+        let acks = past.head.einhorn.as_ref().map(|one| one.address.clone());
+        let lost_acks = acks.filter(|_| !fds.contains_key(&Name::Acks));
+        shell.readopt_ack_socket(&past.head, &mut fds);
         shell.readopt_flows(past.flows, &mut fds, &mut left);
         let of = Started {
             connections: past.connections,
@@ -164,6 +173,7 @@ impl Shell {
             unheld,
             to_replace: unread.map(|worker| (worker, UNREAD)).collect(),
             notify: lost_notify.map(|address| (address, heard)),
+            acks: lost_acks,
         })
     }
 }

@@ -109,6 +109,7 @@ impl Shell {
             missing,
             to_replace,
             notify: notify.map(|address| (address, hear)),
+            acks: None,
         })
     }
 }

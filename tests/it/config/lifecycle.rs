@@ -128,6 +128,12 @@ fn every_form_of_readiness_is_understood() {
         ("tcp, fd_store: 2", "fd 6", Ready::Fd(6)),
         ("tcp, activation: on-demand", "notify", Ready::Notify),
         ("both", "fd 1048575", Ready::Fd(1_048_575)),
+        ("tcp, handoff: einhorn", "einhorn", Ready::Einhorn),
+        (
+            "tcp, handoff: [systemd, einhorn]",
+            "einhorn",
+            Ready::Einhorn,
+        ),
     ] {
         let silence = "silence: no-listeners";
         let (_, plan) = planned(&format!("listeners: {listeners}, ready: {text}, {silence}"));
@@ -277,6 +283,8 @@ fn a_value_that_is_wrong_is_told_what_was_meant() {
             "accepting-first",
             "did you mean `accepting first`?",
         ),
+        ("ready", "ack", "did you mean `einhorn`?"),
+        ("ready", "einhorn", "write `handoff: einhorn`"),
         ("ready", "accepting one", "known here: `all`, `first`"),
         ("ready", "accepting all first", "unknown value `all first`"),
         ("ready", "fd7", "did you mean `fd 7`?"),
@@ -485,6 +493,7 @@ fn two_mistakes_are_shown_with_both_places() {
         "listeners: tcp, handoff: inetd, fd_store: 3",
         "listeners: [udp, tcp], ready: accepting first",
         "listeners: [udp], ready: accepting",
+        "listeners: tcp, handoff: nginx, ready: einhorn",
     ] {
         let loaded = worker(keys);
         let [problem] = loaded.report.errors.as_slice() else {

@@ -42,13 +42,15 @@ listeners:
 workers:
   app:
     listeners: [web, app]
-    ready: accepting
     command:
 ",
             self.address
         );
         for word in self.command {
             let _ = writeln!(yaml, "    - '{word}'");
+        }
+        if !self.lines.contains("ready:") {
+            yaml.push_str("    ready: accepting\n");
         }
         for line in self.lines.lines() {
             let _ = writeln!(yaml, "    {line}");
@@ -275,4 +277,34 @@ fn php_fpm_that_is_told_a_path_which_does_not_exist_loses_nobody() {
     let lines = "handoff: none
 environment: { FPM_SOCKETS: 'ADDRESS={fd:web},/nonexistent/app.sock={fd:app}' }";
     php_fpm(lines, "/nonexistent/app.sock", Stop::Drains);
+}
+
+/// A worker of einhorn, in this language, which says at einhorn's socket that it is up.
+fn einhorn_serves(interpreter: &str, app: &str) {
+    let Some(interpreter) = require_tool(interpreter) else {
+        return;
+    };
+    let (world, address) = (World::new(), any_port());
+    let served = Served {
+        address,
+        lines: "handoff: einhorn\nready: einhorn\nstop_signal: SIGUSR2\nnonblocking: true",
+        command: &[
+            interpreter.to_str().expect("UTF-8"),
+            &format!("{}/{app}", apps()),
+        ],
+        question: Question::http(),
+        clients: 3,
+        stop: Stop::Drains,
+    };
+    served.serves_at_both_sockets(&world);
+}
+
+#[test]
+fn a_worker_of_einhorn_in_python_serves_the_sockets_of_its_variables() {
+    einhorn_serves("python3", "einhorn.py");
+}
+
+#[test]
+fn a_worker_of_einhorn_in_ruby_serves_the_sockets_of_its_variables() {
+    einhorn_serves("ruby", "einhorn.rb");
 }

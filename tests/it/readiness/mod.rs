@@ -1,5 +1,6 @@
 //! When an instance counts as ready.
 
+mod einhorn;
 mod evidence;
 mod instances;
 mod notify;

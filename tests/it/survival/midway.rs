@@ -420,3 +420,45 @@ workers:
     }
     guarded.stop();
 }
+
+// Rule: a worker that has not said yet that it is up says so to the next listend, at the same socket.
+#[test]
+fn an_acknowledgement_reaches_the_next() {
+    const ACK: &str = r#"ack {"command": "worker:ack", "pid": 1}"#;
+    let yaml = |n: u32| {
+        puppets("rollout: { min_ready: 0s }")
+            .replace("ready: notify", "handoff: einhorn\n    ready: einhorn")
+            .replace("N: '{instance}'", &format!("N: '{n}'"))
+    };
+    for blow in BLOWS {
+        let world = World::new();
+        let mut guarded = guarded(&world, &yaml(0));
+        let mut old = world.puppet();
+        guarded.strike(blow);
+        assert!(world.no_puppet_is_waiting(), "{blow:?}");
+        old.ask(ACK);
+        wait_for(&world, "running");
+        let restart = asks(&world, "restart app");
+        let mut new = world.puppet();
+        guarded.strike(blow);
+        assert!(
+            exists(old.pid()) && world.no_puppet_is_waiting(),
+            "{blow:?}"
+        );
+        new.ask(ACK);
+        eventually("the old one is replaced", || !exists(old.pid()));
+        wait_for(&world, "running");
+        assert!(world.path("control.einhorn").exists());
+        drop(restart);
+        guarded.stop();
+        assert!(!world.path("control.einhorn").exists());
+    }
+    // And what is said while there is none waits.
+    let world = World::new();
+    let mut guarded = guarded(&world, &yaml(0));
+    let mut puppet = world.puppet();
+    guarded.kill_and_meanwhile(|| drop(puppet.ask(ACK)));
+    wait_for(&world, "running");
+    assert!(world.no_puppet_is_waiting());
+    guarded.stop();
+}

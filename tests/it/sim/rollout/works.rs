@@ -37,8 +37,12 @@ impl Life<Rollouts> {
             proc.role.serves = true;
             let worker = &self.own.workers[proc.instance.worker.0 as usize];
             let ready = worker.definitions[&proc.revision].life.ready;
-            if let Ready::Notify | Ready::Fd(_) = ready {
-                let notice = Notice::Ready;
+            let notice = match ready {
+                Ready::Notify | Ready::Fd(_) => Some(Notice::Ready),
+                Ready::Einhorn => Some(Notice::Acknowledged),
+                Ready::Started | Ready::Accepting(_) => None,
+            };
+            if let Some(notice) = notice {
                 self.give(Input::Notified { process, notice });
             }
             return true;
@@ -57,7 +61,7 @@ impl Life<Rollouts> {
         let notice = match fate {
             0..6 => Notice::Alive,
             6 => Notice::Reloading,
-            7 => Notice::Ready,
+            7 => self.rng.pick(&[Notice::Ready, Notice::Acknowledged]),
             8 => self.rng.pick(&[Notice::Trigger, Notice::Stopping]),
             _ => Notice::ExtendTimeout(Duration::from_secs(3)),
         };
@@ -74,6 +78,7 @@ impl Life<Rollouts> {
             Notice::Trigger => proc.role.alive_at = Mono(0),
             Notice::Stopping => proc.ends = true,
             Notice::Ready
+            | Notice::Acknowledged
             | Notice::Reloading
             | Notice::Busy(_)
             | Notice::WatchdogInterval(_)

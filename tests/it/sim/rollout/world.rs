@@ -166,6 +166,7 @@ pub(crate) fn definition(rng: &mut Rng) -> Definition {
             Ready::Accepting(Every::All),
             Ready::Accepting(Every::First),
             Ready::Fd(3),
+            Ready::Einhorn,
         ]);
         life.hooks = HookTimes {
             before_start: maybe(rng, secs(2)),
