@@ -2,9 +2,8 @@
 
 mod files;
 
-pub use files::{Export, ExportFormat, Import, WatchFiles};
+pub use files::{ConfigPath, Export, ExportFormat, Import, WatchFiles};
 
-use crate::host;
 use crate::verb::{self, Takes, VERBS};
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::ErrorKind;
@@ -163,27 +162,6 @@ pub enum Verb {
     Web(Web),
     /// The sample worker: answers HTTP on every stream listener that it inherits
     HelloWorker,
-}
-
-/// The arguments that name a configuration.
-#[derive(Debug, Args)]
-pub struct ConfigPath {
-    /// The configuration; `conf.d/*.yaml` beside it is read as well
-    #[arg(value_name = "FILE", conflicts_with = "config")]
-    file: Option<PathBuf>,
-
-    /// The same, as an option [default: /etc/listend/listend.yaml; for users other than
-    /// root ~/.config/listend/listend.yaml, if it exists]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl ConfigPath {
-    /// The path to read.
-    pub fn path(&self) -> PathBuf {
-        let given = self.config.as_ref().or(self.file.as_ref());
-        given.cloned().unwrap_or_else(host::default_config)
-    }
 }
 
 /// The arguments of `listend run`.
@@ -369,9 +347,8 @@ pub struct Explain {
     #[arg(value_name = "ADDRESS|NAME")]
     pub target: String,
 
-    /// The configuration [default: as of `listend check`]
-    #[arg(short, long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub config: ConfigPath,
 
     /// Print the same as JSON
     #[arg(long)]

@@ -10,7 +10,6 @@ use super::load::{self, Planned};
 use super::output::{print, print_report};
 use crate::config::{self, Endpoint, Setting, Source};
 use crate::diagnose::{self, Machine, Tried};
-use crate::host;
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketPlan, WorkerId, WorkerPlan};
 use crate::report::{Kind, Problem, Report, Sources, did_you_mean, to_json};
 use crate::sandbox::{self, Preset, Sandbox};
@@ -22,8 +21,7 @@ use text::text;
 
 /// Explains and prints.
 pub fn explain(arguments: &Explain, sink: Sink) -> Exit {
-    let path = arguments.config.clone();
-    let path = &path.unwrap_or_else(host::default_config);
+    let path = &arguments.config.path();
     let Found {
         plan,
         configured,
@@ -213,13 +211,13 @@ fn address(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)>
     if !report.is_ok() || plan.listeners.is_empty() {
         return Err((report, sources));
     }
-    // Without `-c` there need not be a configuration.
-    if arguments.config.is_none() && !path.exists() {
+    // There need not be one at the usual place.
+    if !arguments.config.is_given() && !path.exists() {
         return Ok(unconfigured(plan, sources));
     }
     let configured = load::resolve(load::read_files(path));
     if !configured.report.is_ok() {
-        if arguments.config.is_some() {
+        if arguments.config.is_given() {
             return Err((configured.report, configured.sources));
         }
         return Ok(unconfigured(plan, sources));

@@ -6,7 +6,6 @@ use super::exit::Exit;
 use super::load;
 use super::output::{print, print_report, reason};
 use crate::export::{self, Unit};
-use crate::host;
 use crate::shell::logging::Sink;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,8 +13,7 @@ use std::path::Path;
 
 /// Prints the units, or writes them into a directory.
 pub fn export(arguments: &Export, sink: Sink) -> Exit {
-    let config = arguments.config.clone();
-    let loaded = load::read_files(&config.unwrap_or_else(host::default_config));
+    let loaded = load::read_files(&arguments.config.path());
     if !loaded.report.is_ok() {
         print_report(&loaded.report, &loaded.sources, sink);
         return Exit::Configuration;

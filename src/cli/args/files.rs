@@ -1,7 +1,34 @@
 //! The arguments of verbs that read and write files, and need no daemon.
 
+use crate::host;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+
+/// The arguments that name a configuration.
+#[derive(Debug, Args)]
+pub struct ConfigPath {
+    /// The configuration; `conf.d/*.yaml` beside it is read as well
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+
+    /// The same, as an option [default: /etc/listend/listend.yaml; for users other than
+    /// root ~/.config/listend/listend.yaml, if it exists]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigPath {
+    /// Whether it is not the usual one.
+    pub fn is_given(&self) -> bool {
+        self.config.is_some() || self.file.is_some()
+    }
+
+    /// The path to read.
+    pub fn path(&self) -> PathBuf {
+        let given = self.config.as_ref().or(self.file.as_ref());
+        given.cloned().unwrap_or_else(host::default_config)
+    }
+}
 
 /// The arguments of `listend import`.
 #[derive(Debug, Args)]
@@ -22,9 +49,8 @@ pub struct Export {
     #[arg(value_name = "FORMAT")]
     pub format: ExportFormat,
 
-    /// The configuration [default: as of `listend check`]
-    #[arg(short, long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub config: ConfigPath,
 
     /// Write each unit into a file of this directory, and none over another
     #[arg(short, long, value_name = "DIRECTORY")]
